@@ -1,0 +1,80 @@
+"""What can go wrong between a caller and their clusters.
+
+* ServerError
+  * ConfigError        the server's own settings or files are not usable
+  * AccessDenied       the key, address or session is not let in; says why to the administrator only
+  * CallError          the call cannot be answered as asked; its text goes to the model
+    * UnknownName      no such cluster, node, guest, storage, table, field … (or none that the caller may see)
+    * BadArgument      an argument is wrong; names it
+    * Precondition     Proxmox would refuse, or it would do harm: state, lock, protection, still in use
+    * ConfirmationNeeded  a destructive call that nobody has confirmed
+    * OverBudget       time, rows or rate used up
+
+Proxmox's own errors are `proxmox_client.ProxmoxError`; `explain` in the endpoint turns both into text.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ServerError(Exception):
+    """The base of what this server raises on purpose."""
+
+
+class ConfigError(ServerError):
+    """The server's own settings or files are not usable."""
+
+
+class AccessDenied(ServerError):
+    """Not let in. `reason` is for the audit and the administrator, never for the caller."""
+
+    def __init__(self, reason: str, *, key_id: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.key_id = key_id
+
+
+class CallError(ServerError):
+    """The call cannot be answered as asked: a fact and, as `hint`, the next step."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class UnknownName(CallError):
+    """There is no such thing that this caller may see; the nearest visible names are offered."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[object]) -> None:
+        self.kind, self.name = kind, str(name)
+        names = sorted({str(one) for one in known})
+        self.nearest = get_close_matches(self.name.lower(), [n.lower() for n in names], 3, 0.5)
+        near = [n for n in names if n.lower() in self.nearest]
+        shown = near or names[:10]
+        ask = "Did you mean" if near else "There are"
+        hint = f"{ask} {', '.join(shown)}{'?' if near else '.'}" if shown else ""
+        super().__init__(f"No {kind} {self.name!r}.", hint=hint)
+
+
+class BadArgument(CallError):
+    """An argument is wrong; `argument` is its dotted name."""
+
+    def __init__(self, argument: str, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{argument}: {message}", hint=hint)
+        self.argument = argument
+
+
+class Precondition(CallError):
+    """Proxmox would refuse, or harm would be done; nothing was changed."""
+
+
+class ConfirmationNeeded(CallError):
+    """A destructive call that nobody has confirmed; nothing was changed."""
+
+
+class OverBudget(CallError):
+    """Time, rows or rate are used up."""
