@@ -1,16 +1,16 @@
 """What can go wrong between a caller and their clusters.
 
 * ServerError
-  * ConfigError        the server's own settings or files are not usable
-  * AccessDenied       the key, address or session is not let in; says why to the administrator only
-  * CallError          the call cannot be answered as asked; its text goes to the model
-    * UnknownName      no such cluster, node, guest, storage, table, field … (or none that the caller may see)
-    * BadArgument      an argument is wrong; names it
-    * Precondition     Proxmox would refuse, or it would do harm: state, lock, protection, still in use
+  * ConfigError           the server's own settings or files are not usable
+  * AccessDenied          not let in; the reason is for the administrator only
+  * CallError             the call cannot be answered as asked; its text goes to the model
+    * UnknownName         no such cluster, node, guest … that the caller may see
+    * BadArgument         an argument is wrong; names it
+    * Precondition        Proxmox would refuse, or it would do harm
     * ConfirmationNeeded  a destructive call that nobody has confirmed
-    * OverBudget       time, rows or rate used up
+    * OverBudget          time, rows or rate used up
 
-Proxmox's own errors are `proxmox_client.ProxmoxError`; `explain` in the endpoint turns both into text.
+Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both into text.
 """
 
 from collections.abc import Iterable
