@@ -1,0 +1,109 @@
+"""A configured cluster, as far as the caller of one call may reach it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import proxmox_client
+from proxmox_client import Client, Lxc, Qemu
+
+from pvemcp_server.access.model import Resources
+from pvemcp_server.clusters.explain import explain
+from pvemcp_server.clusters.inventory import Inventory, Snapshot
+from pvemcp_server.clusters.notes import Notes
+from pvemcp_server.errors import UnknownName
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+@dataclass
+class Cluster:
+    """Handed to loaders and tools. `pve` is the client of the caller's Proxmox identity."""
+
+    name: str
+    description: str
+    pve: Client
+    account: str  # the token or user that Proxmox sees
+    inventory: Inventory
+    scope: Resources
+    notes: Notes
+    protected: bool = False
+    _view: Snapshot | None = None
+
+    async def snapshot(self) -> Snapshot:
+        """Guests, nodes, storages and pools that the caller may see; the same during one call."""
+        if self._view is None:
+            whole = await self.inventory.snapshot()
+            if whole.stale:
+                self.notes.add(
+                    f"{self.name} does not answer ({whole.stale}); "
+                    f"this is what it said {whole.age:.0f} s ago."
+                )
+            self._view = whole.within(self.scope)
+        return self._view
+
+    async def guest(self, vmid: int) -> proxmox_client.GuestResource:
+        """The guest with that number, when there is one that the caller may see."""
+        known = (await self.snapshot()).by_vmid
+        if vmid not in known:
+            raise UnknownName(f"guest on {self.name}", vmid, _near(vmid, known))
+        return known[vmid]
+
+    async def handle(self, vmid: int) -> Qemu | Lxc:
+        """The calls on that guest, at the node where it is now."""
+        guest = await self.guest(vmid)
+        calls = self.pve.qemu if guest.type == "qemu" else self.pve.lxc
+        return calls(guest.node, vmid)
+
+    async def node(self, name: str) -> proxmox_client.NodeResource:
+        known = (await self.snapshot()).by_node
+        if name not in known:
+            raise UnknownName(f"node on {self.name}", name, known)
+        return known[name]
+
+    async def storage(self, name: str, node: str) -> proxmox_client.StorageResource:
+        """The storage as that node has it."""
+        known = (await self.snapshot()).storages
+        for one in known:
+            if (one.storage, one.node) == (name, node):
+                return one
+        raise UnknownName(
+            f"storage on {node} of {self.name}", name, {s.storage for s in known if s.node == node}
+        )
+
+    async def online(self) -> list[str]:
+        """Names of the visible nodes that are online; the others are noted as missing."""
+        nodes = (await self.snapshot()).nodes
+        if offline := [one.node for one in nodes if one.status != "online"]:
+            self.notes.add(f"Offline on {self.name}, so missing here: {', '.join(offline)}.")
+        return [one.node for one in nodes if one.status == "online"]
+
+    async def each(
+        self, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], *, what: str = ""
+    ) -> dict[K, T]:
+        """Ask for every key at once; one that fails is left out and noted, saying why."""
+        wanted = list(keys)
+        answers = await asyncio.gather(*(ask(key) for key in wanted), return_exceptions=True)
+        found: dict[K, T] = {}
+        for key, answer in zip(wanted, answers, strict=True):
+            if isinstance(answer, proxmox_client.ProxmoxError | TimeoutError):
+                reason = explain(answer, self.account)
+                self.notes.add(
+                    f"Missing from {self.name}: {what} {key}. {reason}".replace("  ", " ")
+                )
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found[key] = answer
+        return found
+
+    def changed(self) -> None:
+        """Something was changed on this cluster: the next read asks Proxmox again."""
+        self.inventory.invalidate()
+        self._view = None
+
+
+def _near(vmid: int, known: Iterable[int]) -> list[int]:
+    return sorted(known, key=lambda one: abs(one - vmid))[:5]

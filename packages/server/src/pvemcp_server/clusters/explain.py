@@ -1,0 +1,59 @@
+"""Proxmox's errors as facts with a next step, for whoever asked."""
+
+import proxmox_client as pve
+
+from pvemcp_server.errors import ServerError
+
+# The smallest built-in Proxmox role that carries a privilege: what `pveum` lines propose.
+_ROLES = {
+    "VM.Audit": "PVEAuditor",
+    "Datastore.Audit": "PVEAuditor",
+    "Sys.Audit": "PVEAuditor",
+    "Pool.Audit": "PVEAuditor",
+    "Datastore.AllocateSpace": "PVEDatastoreUser",
+    "Datastore.AllocateTemplate": "PVEDatastoreAdmin",
+    "Datastore.Allocate": "PVEDatastoreAdmin",
+    "Sys.Modify": "Administrator",
+    "Sys.AccessNetwork": "PVESysAdmin",
+}
+_VM_ROLE = "PVEVMAdmin"
+
+
+def explain(error: BaseException, account: str = "") -> str:
+    """One or two sentences: what happened and what to do about it."""
+    match error:
+        case pve.Forbidden():
+            return _forbidden(error, account)
+        case pve.Unauthenticated():
+            return (
+                "Proxmox refused the sign-in of this cluster's account "
+                f"{account or '(unknown)'}: its token is wrong, expired or disabled. "
+                "An administrator can mend it under Clusters."
+            )
+        case pve.NodeUnreachable():
+            return f"Node {error.node or '(unknown)'} does not answer ({error})."
+        case pve.TaskFailed():
+            return f"The Proxmox task {error.upid} failed: {error.exit_status}"
+        case pve.ProxmoxError() | ServerError():
+            return str(error)
+        case TimeoutError():
+            return "No answer within the time allowed."
+        case _:
+            return "The server failed on this; its log says more."
+
+
+def pveum(account: str, path: str, privilege: str) -> str:
+    """The command that grants `privilege` on `path` to the account (a token or a user)."""
+    role = _ROLES.get(privilege, _VM_ROLE if privilege.startswith("VM.") else "Administrator")
+    kind = "--tokens" if "!" in account else "--users"
+    return f"pveum acl modify {path} {kind} '{account}' --roles {role}"
+
+
+def _forbidden(error: pve.Forbidden, account: str) -> str:
+    privileges = list(error.privileges)
+    if not error.path or not privileges:
+        return f"Proxmox forbids this to {account or 'the account'}: {error}"
+    wanted = " or ".join(privileges)
+    who = account or "the account of this cluster"
+    line = pveum(account or "USER@REALM!TOKEN", error.path, privileges[0])
+    return f"{who} lacks {wanted} on {error.path}: run `{line}`."

@@ -1,0 +1,117 @@
+"""What a cluster holds, as one Proxmox identity sees it.
+
+Refreshed on demand, shared by all callers of that identity, never by others.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from time import monotonic
+
+import proxmox_client
+from proxmox_client import Client
+from pvemcp_server.access.model import Resources
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The answer of /cluster/resources at one moment. `stale` says why it could not be renewed."""
+
+    taken: float  # seconds on the monotonic clock
+    taken_at: datetime
+    guests: tuple[proxmox_client.GuestResource, ...]
+    nodes: tuple[proxmox_client.NodeResource, ...]
+    storages: tuple[proxmox_client.StorageResource, ...]
+    pools: tuple[proxmox_client.PoolResource, ...]
+    stale: str = ""
+
+    @classmethod
+    def of(cls, resources: proxmox_client.Resources, asked: float) -> "Snapshot":
+        """`asked` is when the request left: a change made later is not in it for certain."""
+        return cls(
+            taken=asked,
+            taken_at=datetime.now(UTC),
+            guests=tuple(resources.guests),
+            nodes=tuple(resources.nodes),
+            storages=tuple(resources.storages),
+            pools=tuple(resources.pools),
+        )
+
+    @property
+    def age(self) -> float:
+        """Seconds since Proxmox answered."""
+        return monotonic() - self.taken
+
+    @cached_property
+    def by_vmid(self) -> dict[int, proxmox_client.GuestResource]:
+        return {guest.vmid: guest for guest in self.guests}
+
+    @cached_property
+    def by_node(self) -> dict[str, proxmox_client.NodeResource]:
+        return {node.node: node for node in self.nodes}
+
+    def within(self, scope: Resources) -> "Snapshot":
+        """The part of it that `scope` covers."""
+        if scope.everything:
+            return self
+        return Snapshot(
+            taken=self.taken,
+            taken_at=self.taken_at,
+            guests=tuple(one for one in self.guests if covers_guest(scope, one)),
+            nodes=tuple(one for one in self.nodes if scope.covers_node(one.node)),
+            storages=tuple(
+                one for one in self.storages if scope.covers_storage(one.storage, node=one.node)
+            ),
+            pools=tuple(one for one in self.pools if scope.covers_pool(one.pool)),
+            stale=self.stale,
+        )
+
+
+def covers_guest(scope: Resources, guest: proxmox_client.GuestResource) -> bool:
+    return scope.covers_guest(
+        guest.vmid, node=guest.node, pool=guest.pool or "", tags=guest.tag_list
+    )
+
+
+@dataclass
+class Inventory:
+    """Keeps the latest Snapshot of one cluster and identity; many waiters share one request."""
+
+    pve: Client
+    freshness: Callable[[], float]  # seconds a snapshot is taken for current
+    _latest: Snapshot | None = None
+    _refreshing: asyncio.Task[Snapshot] | None = None
+    _asked: float = -1.0  # when the running refresh was sent
+    _written: float = -1.0  # when something was last changed through us
+
+    async def snapshot(self) -> Snapshot:
+        """The current snapshot; the last one, marked stale, when Proxmox does not answer."""
+        latest = self._latest
+        if latest and latest.age < self.freshness() and latest.taken > self._written:
+            return latest
+        try:
+            return await asyncio.shield(self._refresh())
+        except proxmox_client.Unreachable as error:
+            if latest is None:
+                raise
+            return replace(latest, stale=str(error))
+
+    def invalidate(self) -> None:
+        """Something was changed: what was read before now is no longer current."""
+        self._written = monotonic()
+
+    def _refresh(self) -> asyncio.Task[Snapshot]:
+        running = self._refreshing
+        if running is None or running.done() or self._asked < self._written:
+            self._asked = monotonic()
+            running = asyncio.create_task(self._fetch(self._asked), name="inventory refresh")
+            self._refreshing = running
+        return running
+
+    async def _fetch(self, asked: float) -> Snapshot:
+        fetched = Snapshot.of(await self.pve.cluster.resources(), asked)
+        if self._latest is None or fetched.taken >= self._latest.taken:
+            self._latest = fetched
+        return fetched

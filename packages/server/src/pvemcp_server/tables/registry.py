@@ -1,0 +1,195 @@
+"""Tables: row classes and their loaders, declared once for tools, queries and documentation."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from pvemcp_server.clusters import Cluster
+
+
+class Unit(StrEnum):
+    """What a number or text measures; GetQuerySchema and the documentation say it per field."""
+
+    BYTES = "bytes"
+    BYTES_PER_SECOND = "bytes/s"
+    PERCENT = "percent 0-100"
+    SECONDS = "seconds"
+    MIB = "MiB"
+    TIME = "ISO 8601 UTC"
+    COUNT = "count"
+
+
+class Kind(StrEnum):
+    """The type of a field, as operators and GetQuerySchema know it."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    TIME = "time"
+    LIST = "list"
+
+
+class Cost(StrEnum):
+    """How many Proxmox calls loading the table takes, per cluster."""
+
+    ONE = "one call"
+    PER_NODE = "one call per node"
+    PER_STORAGE = "one call per node and storage"
+    PER_GUEST = "one call per guest"
+
+
+@dataclass(frozen=True, slots=True)
+class Col:
+    """What a field is, beyond its Python type: `Annotated[int, Col("…", Unit.BYTES)]`."""
+
+    description: str
+    unit: Unit | None = None
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The base of row classes. `minimal` names the fields of detail level Minimal."""
+
+    minimal: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column as declared: name, kind, unit, choices and description."""
+
+    name: str
+    kind: Kind
+    description: str
+    unit: Unit | None = None
+    choices: tuple[str, ...] = ()
+    nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A row of another table that belongs to a row of this one, reached by a dotted name.
+
+    `on` pairs a field here with a field there; rows of different clusters never match.
+    """
+
+    name: str
+    table: str
+    on: Mapping[str, str]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a reader needs of a table, so that the loader asks Proxmox for no more.
+
+    An empty set asks for all; `columns` is None when all columns are wanted. A loader may return
+    more rows than wanted, never fewer.
+    """
+
+    columns: frozenset[str] | None = None
+    vmids: frozenset[int] = frozenset()
+    nodes: frozenset[str] = frozenset()
+    storages: frozenset[str] = frozenset()
+    status: frozenset[str] = frozenset()
+    limit: int | None = None
+
+    def column(self, *names: str) -> bool:
+        """Whether any of these columns is wanted."""
+        return self.columns is None or not self.columns.isdisjoint(names)
+
+    def vmid(self, vmid: int) -> bool:
+        return not self.vmids or vmid in self.vmids
+
+    def node(self, node: str) -> bool:
+        return not self.nodes or node in self.nodes
+
+    def storage(self, storage: str) -> bool:
+        return not self.storages or storage in self.storages
+
+
+ALL = Want()
+
+Loader = Callable[[Cluster, Want], Awaitable[Sequence[Row]]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A row class, its loader, what it costs and which tool's grants bound it."""
+
+    name: str
+    row: type[Row]
+    load: Loader
+    cost: Cost
+    tool: str  # a caller reads of this table what this tool would show them
+    relations: tuple[Relation, ...] = ()
+    description: str = ""
+
+    @cached_property
+    def fields(self) -> dict[str, Field]:
+        return fields_of(self.row)
+
+
+_TABLES: dict[str, Table] = {}
+
+
+def table(
+    name: str, *, tool: str, cost: Cost, relations: Iterable[Relation] = ()
+) -> Callable[[Callable[[Cluster, Want], Awaitable[Sequence[Any]]]], Table]:
+    """Declare a table: its loader is decorated, its row class is the loader's list item type."""
+
+    def declare(load: Callable[[Cluster, Want], Awaitable[Sequence[Any]]]) -> Table:
+        row = get_args(get_type_hints(load)["return"])[0]
+        declared = Table(name, row, load, cost, tool, tuple(relations), load.__doc__ or "")
+        _TABLES[name] = declared
+        return declared
+
+    return declare
+
+
+def tables() -> Mapping[str, Table]:
+    """All declared tables by name."""
+    return _TABLES
+
+
+def fields_of(row: type[Row]) -> dict[str, Field]:
+    """The columns of a row class, in order of declaration."""
+    hints = get_type_hints(row, include_extras=True)
+    return {name: _field(name, hints[name]) for name in row.__struct_fields__}
+
+
+_KINDS: dict[Any, Kind] = {
+    str: Kind.TEXT,
+    bool: Kind.BOOLEAN,
+    int: Kind.INTEGER,
+    float: Kind.NUMBER,
+    datetime: Kind.TIME,
+}
+
+
+def _field(name: str, hint: Any) -> Field:
+    plain, col = _split(hint)
+    variants = get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
+    nullable = type(None) in variants
+    kind, choices = _kind(next(one for one in variants if one is not type(None)))
+    return Field(name, kind, col.description, col.unit, choices, nullable)
+
+
+def _split(hint: Any) -> tuple[Any, Col]:
+    if get_origin(hint) is not Annotated:
+        raise TypeError(f"{hint}: annotate the field with Col(description)")
+    plain, *extras = get_args(hint)
+    return plain, next(one for one in extras if isinstance(one, Col))
+
+
+def _kind(plain: Any) -> tuple[Kind, tuple[str, ...]]:
+    if get_origin(plain) is Literal:
+        return Kind.TEXT, get_args(plain)
+    if get_origin(plain) in (list, tuple, dict) or plain in (list, tuple, dict):
+        return Kind.LIST, ()
+    return _KINDS[plain], ()

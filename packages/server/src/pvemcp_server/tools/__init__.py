@@ -1,0 +1,1 @@
+"""The tools: importing `tools.all` declares them."""

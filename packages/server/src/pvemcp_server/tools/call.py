@@ -1,0 +1,104 @@
+"""One tool call in progress: who asks, what they reach, how long it may take, what to add."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol, TypeVar
+
+from pvemcp_server.settings import Settings
+
+from pvemcp_server.access.model import Caller, Effect
+from pvemcp_server.clusters import Cluster, Clusters, Notes, explain
+from pvemcp_server.errors import BadArgument, CallError, UnknownName
+
+T = TypeVar("T")
+
+
+class Conversation(Protocol):
+    """What the protocol offers while a call runs; the endpoint provides it for each era."""
+
+    async def progress(self, done: float, total: float | None, message: str) -> None:
+        """Tell the client how far the call is; nothing when it did not ask."""
+
+    @property
+    def wants_progress(self) -> bool:
+        """Whether the client asked for progress."""
+
+
+@dataclass
+class Call:
+    """Handed to every tool. `clusters` are those where the tool is granted, by name."""
+
+    caller: Caller
+    tool: str
+    effect: Effect
+    source: Clusters
+    settings: Settings
+    conversation: Conversation
+    deadline: float  # on the monotonic clock
+    dry_run: bool = False
+    wait: bool = False
+    notes: Notes = field(default_factory=Notes)
+    upids: list[str] = field(default_factory=list)  # tasks started: for the audit
+    touched: set[str] = field(default_factory=set)  # clusters asked: for the audit
+
+    @property
+    def seconds_left(self) -> float:
+        return max(0.0, self.deadline - monotonic())
+
+    async def reachable(self) -> list[str]:
+        """The clusters on which this tool is granted to the caller, in order of their names."""
+        names = await self.source.names()
+        return [n for n in names if self.caller.resources(self.tool, self.effect, n)]
+
+    async def cluster(self, name: str | None) -> Cluster:
+        """The one cluster meant: by name, or the only one there is."""
+        known = await self.reachable()
+        if name is None:
+            if len(known) == 1:
+                return await self._open(known[0])
+            names = ", ".join(known) or "none"
+            raise BadArgument("cluster_name", f"say which cluster; you reach {names}.")
+        found = next((one for one in known if one.casefold() == name.casefold()), None)
+        if found is None:
+            raise UnknownName("cluster", name, known)
+        return await self._open(found)
+
+    async def all_clusters(self, name: str | None) -> list[Cluster]:
+        """The named cluster, or every one the caller reaches with this tool."""
+        if name is not None:
+            return [await self.cluster(name)]
+        return [await self._open(one) for one in await self.reachable()]
+
+    async def each(
+        self, clusters: Sequence[Cluster], ask: Callable[[Cluster], Awaitable[T]]
+    ) -> list[tuple[Cluster, T]]:
+        """Ask all at once. One that fails becomes a note; when all fail, the first error rises."""
+        answers = await asyncio.gather(*(self._asked(one, ask) for one in clusters))
+        failures = [one for one in answers if isinstance(one, BaseException)]
+        if failures and len(failures) == len(clusters):
+            raise failures[0]
+        found = []
+        for cluster, answer in zip(clusters, answers, strict=True):
+            if isinstance(answer, BaseException):
+                self.notes.add(f"Cluster {cluster.name} is missing here: {explain(answer)}")
+            else:
+                found.append((cluster, answer))
+        return found
+
+    async def _asked(
+        self, cluster: Cluster, ask: Callable[[Cluster], Awaitable[T]]
+    ) -> T | Exception:
+        try:
+            async with asyncio.timeout(self.seconds_left):
+                return await ask(cluster)
+        except TimeoutError:
+            return CallError(f"{cluster.name} did not answer in time.", hint="Ask for it alone.")
+        except Exception as error:  # noqa: BLE001 - each cluster's failure is told in the answer
+            return error
+
+    async def _open(self, name: str) -> Cluster:
+        self.touched.add(name)
+        scope = self.caller.resources(self.tool, self.effect, name)
+        return await self.source.open(name, self.caller, scope, self.notes)

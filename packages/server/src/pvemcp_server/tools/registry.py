@@ -1,0 +1,120 @@
+"""Tools: one decorated function each; schema, permission and documentation are derived from it."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_type_hints
+
+from pvemcp_server.tools.schema import input_schema
+from pydantic import BaseModel, create_model
+from pydantic.fields import FieldInfo
+
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.tables.registry import Row
+from pvemcp_server.tools.arguments import Arguments, ListOptions, Options, WriteOptions
+from pvemcp_server.tools.call import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A list answer: rows in order, and the columns it carries even when it is empty."""
+
+    rows: Sequence[Row | Mapping[str, Any]]
+    columns: tuple[str, ...]
+
+
+Document = Mapping[str, Any]
+"""A single answer."""
+
+Answer = Rows | Document
+Run = Callable[..., Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool as declared."""
+
+    name: str
+    title: str
+    area: Area
+    effect: Effect
+    idempotent: bool
+    open_world: bool
+    description: str
+    arguments: type[BaseModel]  # the tool's own arguments
+    lists: bool  # answers Rows: fields, limit and cursor apply
+    run: Run
+
+    @property
+    def reads(self) -> bool:
+        return self.effect is Effect.READ
+
+    @cached_property
+    def accepted(self) -> type[BaseModel]:
+        """The tool's arguments and those that the pipeline adds to every tool of its kind."""
+        options = ListOptions if self.lists else Options if self.reads else WriteOptions
+        return create_model(f"{self.name}Call", __base__=(self.arguments, options))
+
+    @cached_property
+    def input_schema(self) -> dict[str, Any]:
+        """A plain JSON Schema object: no `$defs`, no combinators at the top, no titles."""
+        return input_schema(self.accepted)
+
+
+_TOOLS: dict[str, Tool] = {}
+
+
+def tool(
+    name: str,
+    *,
+    area: Area,
+    effect: Effect,
+    title: str = "",
+    idempotent: bool | None = None,
+    open_world: bool = False,
+) -> Callable[[Run], Tool]:
+    """Declare a tool. A read is idempotent; a write is when it says so."""
+
+    def declare(run: Run) -> Tool:
+        declared = Tool(
+            name=name,
+            title=title or _spaced(name),
+            area=area,
+            effect=effect,
+            idempotent=effect is Effect.READ if idempotent is None else idempotent,
+            open_world=open_world,
+            description=inspect.cleandoc(run.__doc__ or ""),
+            arguments=_arguments(name, run),
+            lists=get_type_hints(run)["return"] is Rows,
+            run=run,
+        )
+        _TOOLS[name] = declared
+        return declared
+
+    return declare
+
+
+def tools() -> Mapping[str, Tool]:
+    """All declared tools by name, in the order of their areas and declaration."""
+    order = list(Area)
+    return dict(sorted(_TOOLS.items(), key=lambda item: order.index(item[1].area)))
+
+
+def _arguments(name: str, run: Run) -> type[BaseModel]:
+    hints = get_type_hints(run, include_extras=True)
+    fields: dict[str, tuple[Any, Any]] = {
+        parameter.name: (hints[parameter.name], _default(parameter))
+        for parameter in inspect.signature(run).parameters.values()
+        if hints[parameter.name] is not Call
+    }
+    model: type[BaseModel] = create_model(f"{name}Arguments", __base__=Arguments, **fields)  # type: ignore[call-overload]  # fields are computed
+    return model
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    return FieldInfo() if parameter.default is parameter.empty else parameter.default
+
+
+def _spaced(name: str) -> str:
+    return "".join(f" {c}" if c.isupper() else c for c in name).strip().capitalize()

@@ -1,0 +1,47 @@
+"""Input schemas as clients see them: small, self-contained, without noise a model would pay for."""
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+JsonSchema = dict[str, Any]
+
+
+def input_schema(model: type[BaseModel]) -> JsonSchema:
+    """The model's JSON Schema: definitions inlined, titles and null variants left out."""
+    schema = model.model_json_schema(schema_generator=GenerateJsonSchema)
+    definitions = schema.pop("$defs", {})
+    plain: JsonSchema = _plain(schema, definitions)
+    for name, one in plain.get("properties", {}).items():
+        plain["properties"][name] = _without_null(one)
+    plain.pop("description", None)
+    return plain
+
+
+def _plain(node: Any, definitions: JsonSchema) -> Any:
+    if isinstance(node, list):
+        return [_plain(one, definitions) for one in node]
+    if not isinstance(node, dict):
+        return node
+    if reference := node.get("$ref"):
+        target = definitions[reference.rsplit("/", 1)[-1]]
+        return _plain({**target, **{k: v for k, v in node.items() if k != "$ref"}}, definitions)
+    return {
+        key: {name: _plain(one, definitions) for name, one in value.items()}
+        if key == "properties"
+        else _plain(value, definitions)
+        for key, value in node.items()
+        if not (key == "title" and isinstance(value, str))
+    }
+
+
+def _without_null(schema: JsonSchema) -> JsonSchema:
+    """An optional argument is left out, not null: `null` is accepted, but need not be told."""
+    if "anyOf" in schema:
+        variants = [one for one in schema["anyOf"] if one != {"type": "null"}]
+        rest = {key: value for key, value in schema.items() if key != "anyOf"}
+        schema = {**variants[0], **rest} if len(variants) == 1 else {**rest, "anyOf": variants}
+    if schema.get("default", ...) is None:
+        schema = {key: value for key, value in schema.items() if key != "default"}
+    return schema
