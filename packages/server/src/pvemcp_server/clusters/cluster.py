@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import proxmox_client
 from proxmox_client import Client, Lxc, Qemu
-
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.inventory import Inventory, Snapshot

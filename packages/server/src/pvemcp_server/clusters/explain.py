@@ -1,7 +1,6 @@
 """Proxmox's errors as facts with a next step, for whoever asked."""
 
 import proxmox_client as pve
-
 from pvemcp_server.errors import ServerError
 
 # The smallest built-in Proxmox role that carries a privilege: what `pveum` lines propose.

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
 from pvemcp_formats import Format
 
 ClusterName = Annotated[str | None, Field(description="Cluster; all reachable ones when absent")]

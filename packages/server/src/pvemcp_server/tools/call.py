@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol, TypeVar
 
-from pvemcp_server.settings import Settings
-
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.clusters import Cluster, Clusters, Notes, explain
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
+from pvemcp_server.settings import Settings
 
 T = TypeVar("T")
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_type_hints
 
-from pvemcp_server.tools.schema import input_schema
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
@@ -14,6 +13,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables.registry import Row
 from pvemcp_server.tools.arguments import Arguments, ListOptions, Options, WriteOptions
 from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.schema import input_schema
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,24 @@
+# Two stages: wheels are built in the first, the second holds only what runs.
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY constraints.txt ./
+RUN python -m venv /opt/pvemcp \
+    && /opt/pvemcp/bin/pip install --no-cache-dir --require-hashes -r constraints.txt
+COPY packages packages
+RUN /opt/pvemcp/bin/pip install --no-cache-dir --no-deps --no-build-isolation \
+    ./packages/proxmox_client ./packages/formats ./packages/server ./packages/bridge
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --home-dir /var/lib/pvemcp --create-home pvemcp
+COPY --from=build /opt/pvemcp /opt/pvemcp
+ENV PATH=/opt/pvemcp/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PVEMCP_HOST=0.0.0.0 \
+    PVEMCP_STATE_DIR=/var/lib/pvemcp
+USER pvemcp
+VOLUME /var/lib/pvemcp
+EXPOSE 8811
+HEALTHCHECK --interval=15s --timeout=5s --start-period=20s \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8811/healthz', timeout=4)"]
+ENTRYPOINT ["pvemcp"]
+CMD ["serve"]

@@ -1,0 +1,85 @@
+# What a contributor runs; `make` lists it.
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := proxmox_client formats server bridge
+STAMP := $(VENV)/.installed
+LOCKED := constraints.txt constraints-dev.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run serve install dev lock format lint types imports test check docs contracts \
+	bench fuzz soak conformance bridge mcpb clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: $(STAMP) ## The whole product on demo clusters, at http://127.0.0.1:8811
+	@$(BIN)/pvemcp run --demo-if-empty
+
+serve: $(STAMP) ## The server alone, without demo clusters
+	@$(BIN)/pvemcp serve
+
+install: $(STAMP) ## .venv with the four packages
+
+$(STAMP): constraints.txt $(PACKAGES:%=packages/%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pvemcp needs Python 3.11 or newer")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (once; about a minute) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		$(PACKAGES:%=-e packages/%)
+	@touch $@
+
+dev: $(VENV)/.dev ## The same with everything for development
+
+$(VENV)/.dev: $(STAMP) constraints-dev.txt
+	@echo "Installing development tools …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-dev.txt
+	@touch $@
+
+lock: dev ## Renew the pinned versions and hashes
+	@scripts/lock.sh
+
+format: dev ## One style
+	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format --quiet .
+
+lint: dev ## ruff
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: dev ## mypy, strict
+	@$(BIN)/mypy
+
+imports: dev ## The layers hold
+	@$(BIN)/lint-imports
+
+test: dev ## All tests, with coverage
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-report=term:skip-covered
+
+check: lint types imports test ## What a change passes before it is merged
+
+docs: dev ## Renew the generated pages
+	@for page in scripts/make_docs_*.py; do $(BIN)/python $$page; done
+
+contracts: dev ## Renew the tool contracts
+	@$(BIN)/python scripts/make_contracts.py
+
+conformance: dev ## The official MCP conformance suite, both eras
+	@$(BIN)/python scripts/conformance.py
+
+bench: dev ## All benchmarks, side by side with their peers
+	@for one in benchmarks/*.py; do echo "== $$one"; $(BIN)/python $$one || exit 1; done
+
+fuzz: dev ## A million random queries against the oracle
+	@$(BIN)/python scripts/fuzz_query.py
+
+soak: dev ## The long soaks of bridge and client
+	@$(BIN)/python benchmarks/soak_bridge.py && $(BIN)/python benchmarks/soak_client.py
+
+bridge: dev ## The bridge as a binary for this machine, tested, in dist/
+	@$(BIN)/python scripts/build_bridge.py
+
+mcpb: bridge ## The bridge as a Claude Desktop extension
+	@$(BIN)/python scripts/build_mcpb.py
+
+clean: ## Remove what was built; keeps ./var
+	@rm -rf $(VENV) build dist .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
