@@ -27,7 +27,10 @@ class Rows:
 Document = Mapping[str, Any]
 """A single answer."""
 
-Answer = Rows | Document
+Answer = Rows | Document | Plan
+"""Reads answer with Rows or a Document. A write answers with a Plan: nothing has been touched yet.
+The pipeline answers a dry run with `plan.preview()`; for Effect.DESTROY it asks the person with
+`plan.sentence`; it stores the audit's intent and then calls `carry_out(call, plan)`."""
 Run = Callable[..., Awaitable[Answer]]
 
 

@@ -1,0 +1,49 @@
+"""Writes: checked first, told in a sentence, then sent; the task is followed to its end.
+
+A write tool looks but does not touch: it answers with a Plan. The pipeline shows its sentence (a
+dry run, or the question to the person) and only then calls `carry_out`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.follow import follow
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A write that has been checked: what it will do, what it will lose, and how to do it."""
+
+    cluster: Cluster
+    would: str  # a sentence with the verb first: "Delete snapshot 'x' of qemu 101 (web) on lab."
+    ids: Mapping[str, Any]  # what the answer names beside success and upid
+    act: Callable[[], Awaitable[str | None]]  # sends it; the task's UPID where there is one
+    loses: str = ""  # a sentence on what cannot be brought back; empty when nothing is lost
+    warnings: tuple[str, ...] = field(default=())  # what to know before, without being refused
+
+    @property
+    def sentence(self) -> str:
+        """What the person is asked to allow, and what a dry run says."""
+        return " ".join((self.would, self.loses, *self.warnings)).replace("  ", " ").strip()
+
+    def preview(self) -> dict[str, Any]:
+        """The answer of a dry run: nothing was touched."""
+        return {"dry_run": True, **self.ids, "would": self.sentence}
+
+
+async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
+    """Send the write; the answer, with the task's outcome when the caller waits for it."""
+    try:
+        upid = await plan.act()
+    finally:
+        plan.cluster.changed()  # also after an error: Proxmox may have begun
+    answer: dict[str, Any] = {"success": True, **plan.ids}
+    for warning in plan.warnings:
+        call.notes.add(warning)
+    if upid is None:
+        return answer
+    call.upids.append(upid)
+    return {**answer, "upid": upid, **await follow(call, plan.cluster, upid)}
