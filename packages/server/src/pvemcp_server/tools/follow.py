@@ -1,12 +1,61 @@
 """Following a Proxmox task to its end: progress while it runs, its outcome after."""
 
+import asyncio
+from dataclasses import dataclass
 from typing import Any
 
-from pvemcp_server.clusters import Cluster
-from pvemcp_server.tools.call import Call
+from proxmox_client import DeadlineExceeded, Task, TaskOutcome, TaskProgress
+
+from pvemcp_server.tools.call import Call, Conversation
+
+_SMALL_STEP = 0.01  # MCP wants every report to be more than the last one
 
 
-async def follow(call: Call, cluster: Cluster, upid: str) -> dict[str, Any]:
-    """The task's outcome when the caller waits for it; a note on how to ask for it otherwise."""
-    call.notes.add(f"Task runs on {cluster.name}: GetTask with this upid tells its outcome.")
-    return {}
+async def follow(call: Call, task: Task) -> dict[str, Any]:
+    """The task's outcome when the caller waits for it, else a note on how to ask for it."""
+    if not (call.wait or call.conversation.wants_progress):
+        call.notes.add("The task goes on in Proxmox: GetTask with this upid tells its outcome.")
+        return {"status": "running"}
+    try:
+        ended = await watch(call, task, call.settings.task_wait_seconds)
+    except DeadlineExceeded:
+        call.notes.add("The task is still running: GetTask with this upid tells its outcome.")
+        return {"status": "running"}
+    return told(ended)
+
+
+async def watch(call: Call, task: Task, seconds: float) -> TaskOutcome:
+    """Wait for the end, telling the client what the log says; TaskFailed when it went wrong.
+
+    Whoever stops waiting leaves the Proxmox task running.
+    """
+    reports: asyncio.Queue[TaskProgress] = asyncio.Queue()
+    teller = asyncio.create_task(_Teller(call.conversation).tell(reports))
+    try:
+        return await task.wait(reports.put_nowait, timeout=seconds)
+    finally:
+        teller.cancel()
+        await asyncio.gather(teller, return_exceptions=True)
+
+
+def told(ended: TaskOutcome) -> dict[str, Any]:
+    """An outcome as fields of an answer; the log's tail only when something is to be seen."""
+    fields: dict[str, Any] = {"status": "stopped", "exit_status": ended.exit_status, "ok": ended.ok}
+    if ended.warnings:
+        fields |= {"warnings": ended.warnings, "log": ended.log_tail}
+    return fields
+
+
+@dataclass
+class _Teller:
+    """Passes a task's progress on to the client, always upwards."""
+
+    conversation: Conversation
+    done: float = 0.0
+
+    async def tell(self, reports: asyncio.Queue[TaskProgress]) -> None:
+        while True:
+            report = await reports.get()
+            self.done = max(report.percent or 0.0, self.done + _SMALL_STEP)
+            message = report.lines[-1] if report.lines else "running"
+            await self.conversation.progress(min(self.done, 100.0), 100.0, message)

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxmox_client import Task
+
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.follow import follow
@@ -20,7 +22,7 @@ class Plan:
     cluster: Cluster
     would: str  # a sentence with the verb first: "Delete snapshot 'x' of qemu 101 (web) on lab."
     ids: Mapping[str, Any]  # what the answer names beside success and upid
-    act: Callable[[], Awaitable[str | None]]  # sends it; the task's UPID where there is one
+    act: Callable[[], Awaitable[Task | None]]  # sends it; the task where Proxmox starts one
     loses: str = ""  # a sentence on what cannot be brought back; empty when nothing is lost
     warnings: tuple[str, ...] = field(default=())  # what to know before, without being refused
 
@@ -36,14 +38,14 @@ class Plan:
 
 async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
     """Send the write; the answer, with the task's outcome when the caller waits for it."""
-    try:
-        upid = await plan.act()
-    finally:
-        plan.cluster.changed()  # also after an error: Proxmox may have begun
-    answer: dict[str, Any] = {"success": True, **plan.ids}
     for warning in plan.warnings:
         call.notes.add(warning)
-    if upid is None:
-        return answer
-    call.upids.append(upid)
-    return {**answer, "upid": upid, **await follow(call, plan.cluster, upid)}
+    try:
+        task = await plan.act()
+        answer: dict[str, Any] = {"success": True, **plan.ids}
+        if task is None:
+            return answer
+        call.upids.append(task.upid.text)
+        return answer | {"upid": task.upid.text} | await follow(call, task)
+    finally:
+        plan.cluster.changed()  # after an error too: Proxmox may have begun

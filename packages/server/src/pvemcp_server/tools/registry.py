@@ -47,11 +47,23 @@ class Tool:
     description: str
     arguments: type[BaseModel]  # the tool's own arguments
     lists: bool  # answers Rows: fields, limit and cursor apply
+    answer: type[Row] | None  # what a row or the document holds, for documentation
     run: Run
 
     @property
     def reads(self) -> bool:
         return self.effect is Effect.READ
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """What MCP clients are told to expect of it."""
+        return {
+            "title": self.title,
+            "readOnlyHint": self.reads,
+            "destructiveHint": self.effect is Effect.DESTROY,
+            "idempotentHint": self.idempotent,
+            "openWorldHint": self.open_world,
+        }
 
     @cached_property
     def accepted(self) -> type[BaseModel]:
@@ -76,8 +88,12 @@ def tool(
     title: str = "",
     idempotent: bool | None = None,
     open_world: bool = False,
+    answer: type[Row] | None = None,
 ) -> Callable[[Run], Tool]:
-    """Declare a tool. A read is idempotent; a write is when it says so."""
+    """Declare a tool. A read is idempotent; a write is when it says so.
+
+    `answer` is the row class of its rows or of its one document.
+    """
 
     def declare(run: Run) -> Tool:
         declared = Tool(
@@ -90,6 +106,7 @@ def tool(
             description=inspect.cleandoc(run.__doc__ or ""),
             arguments=_arguments(name, run),
             lists=get_type_hints(run)["return"] is Rows,
+            answer=answer,
             run=run,
         )
         _TOOLS[name] = declared

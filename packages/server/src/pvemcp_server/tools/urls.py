@@ -1,0 +1,103 @@
+"""Which addresses a node may be told to fetch from: the node reaches networks that we guard."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import SplitResult, urlsplit
+
+from pvemcp_server.errors import BadArgument, Precondition
+
+Address = IPv4Address | IPv6Address
+Resolve = Callable[[str, int], Awaitable[list[Address]]]
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadRules:
+    """What the administrator allows. A host named in `hosts` is trusted wherever it leads."""
+
+    hosts: tuple[str, ...] = ()  # names or patterns such as *.debian.org; empty: any public host
+    plain_http: bool = False
+    private: bool = False  # addresses that are not public
+
+
+async def resolve(host: str, port: int) -> list[Address]:
+    """Every address of the host, as the system's resolver sees it."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError):
+        return []
+    return [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
+
+
+async def check_download(url: str, rules: DownloadRules, resolve: Resolve = resolve) -> None:
+    """Raise when the URL may not be fetched, saying why and who can allow it."""
+    parts = _parsed(url, rules)
+    host = _ascii(parts.hostname or "")
+    if rules.hosts:
+        if not any(fnmatchcase(host, one.lower()) for one in rules.hosts):
+            raise Precondition(
+                f"Downloads from {host} are not allowed here.",
+                hint=f"Allowed are {', '.join(rules.hosts)}; an administrator can change that.",
+            )
+        return
+    if not rules.private:
+        _check_addresses(host, await resolve(host, parts.port or 443))
+
+
+def _parsed(url: str, rules: DownloadRules) -> SplitResult:
+    if any(ch.isspace() or not ch.isprintable() for ch in url):
+        raise BadArgument("url", "it holds blanks or control characters.")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise BadArgument("url", f"{error}.") from None
+    allowed = ("https", "http") if rules.plain_http else ("https",)
+    if parts.scheme not in allowed:
+        raise BadArgument("url", f"it must begin with {' or '.join(f'{s}://' for s in allowed)}.")
+    if not parts.hostname:
+        raise BadArgument("url", "it names no host.")
+    if "@" in parts.netloc or "\\" in url:
+        raise BadArgument("url", "leave out user name, password and backslashes.")
+    return parts
+
+
+def _ascii(host: str) -> str:
+    try:
+        return host.encode("idna").decode().rstrip(".") if not host.isascii() else host.rstrip(".")
+    except UnicodeError:
+        raise BadArgument("url", f"{host!r} is not a host name.") from None
+
+
+def _check_addresses(host: str, addresses: Iterable[Address]) -> None:
+    found = list(addresses)
+    if not found:
+        raise Precondition(
+            f"The name {host} cannot be resolved here, so nobody can say where it leads.",
+            hint="Check its spelling; an administrator can allow the host under Settings.",
+        )
+    if inner := [one for one in found if not _public(one)]:
+        raise Precondition(
+            f"{host} leads to {inner[0]}, which is not a public address.",
+            hint="An administrator can allow the host under Settings.",
+        )
+
+
+def _public(address: Address) -> bool:
+    """Whether it is out on the internet, also when written as IPv4 inside IPv6."""
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        inner = inner or (address.teredo[1] if address.teredo else None) or _nat64(address)
+        if inner is not None:
+            return _public(inner)
+    return address.is_global and not address.is_multicast
+
+
+def _nat64(address: IPv6Address) -> IPv4Address | None:
+    if address.packed[:12] == bytes.fromhex("0064ff9b") + bytes(8):
+        return IPv4Address(address.packed[12:])
+    return None
