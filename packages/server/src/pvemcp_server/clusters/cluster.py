@@ -29,6 +29,7 @@ class Cluster:
     scope: Resources
     notes: Notes
     protected: bool = False
+    tls: str = ""  # how its certificate is judged: system, ca, pinned or insecure
     _view: Snapshot | None = None
 
     async def snapshot(self) -> Snapshot:

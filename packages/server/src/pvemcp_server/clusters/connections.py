@@ -1,0 +1,150 @@
+"""All configured clusters: one client and one inventory per cluster and Proxmox identity."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Self
+
+from proxmox_client import ApiToken, Client, Limits, Tls
+from pvemcp_server.access.model import Caller, Resources
+from pvemcp_server.clusters.cluster import Cluster
+from pvemcp_server.clusters.inventory import Inventory
+from pvemcp_server.clusters.notes import Notes
+from pvemcp_server.errors import CallError, UnknownName
+from pvemcp_server.store.records import ClusterRecord, IdentityRecord, TlsMode
+from pvemcp_server.store.store import Store
+from pvemcp_server.store.watch import Topic
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open client and what it has read; nothing of it is shared with other identities."""
+
+    record: ClusterRecord
+    identity: IdentityRecord
+    pve: Client
+    inventory: Inventory
+
+
+@dataclass
+class Configured:
+    """What the store says: clusters by name, and the identities of each."""
+
+    clusters: Mapping[str, ClusterRecord] = field(default_factory=dict)
+    identities: Mapping[int, Mapping[int, IdentityRecord]] = field(default_factory=dict)
+
+    @classmethod
+    async def read(cls, store: Store) -> Self:
+        identities: dict[int, dict[int, IdentityRecord]] = {}
+        for one in await store.identities.all():
+            identities.setdefault(one.cluster_id, {})[one.id] = one
+        records = sorted(await store.clusters.all(), key=lambda record: record.name)
+        return cls({record.name: record for record in records}, identities)
+
+    def identity(self, record: ClusterRecord, bound: int | None) -> IdentityRecord:
+        """The identity a caller is bound to; the default one when it is bound to none.
+
+        A binding whose identity is gone is refused: it never falls back to another account.
+        """
+        known = self.identities.get(record.id, {})
+        if bound is not None and bound in known:
+            return known[bound]
+        default = next((one for one in known.values() if one.is_default), None)
+        if bound is not None or default is None:
+            raise CallError(
+                f"Cluster {record.name} has no Proxmox token for this key.",
+                hint="An administrator adds one under Clusters.",
+            )
+        return default
+
+
+class Clusters:
+    """Opens clusters for callers and keeps what is open between calls."""
+
+    def __init__(
+        self, store: Store, freshness: Callable[[], float], limits: Limits | None = None
+    ) -> None:
+        self._store = store
+        self._freshness = freshness
+        self._limits = limits or Limits()
+        self._configured: Configured | None = None
+        self._open: dict[tuple[int, int], Connection] = {}
+        self._opening = asyncio.Lock()
+        self._closing = AsyncExitStack()
+        store.watch.on_change(Topic.CLUSTERS, self.forget)
+
+    async def aclose(self) -> None:
+        """Close every client, also those that a change has replaced."""
+        await self._closing.aclose()
+
+    async def forget(self) -> None:
+        """Something was reconfigured: read again and open anew; calls under way finish first."""
+        self._configured = None
+        self._open = {}
+
+    async def names(self) -> list[str]:
+        """The configured clusters, in order of their names."""
+        return list((await self._known()).clusters)
+
+    async def record(self, name: str) -> ClusterRecord:
+        known = (await self._known()).clusters
+        if name not in known:
+            raise UnknownName("cluster", name, known)
+        return known[name]
+
+    async def open(self, name: str, caller: Caller, scope: Resources, notes: Notes) -> Cluster:
+        """The cluster as this caller reaches it: with its identity, and no more than `scope`."""
+        connection = await self.connection(name, caller.identities.get(name))
+        return Cluster(
+            name=name,
+            description=connection.record.description,
+            pve=connection.pve,
+            account=connection.identity.token_id,
+            inventory=connection.inventory,
+            scope=scope,
+            notes=notes,
+            protected=connection.record.protected,
+            tls=connection.record.tls_mode.value,
+        )
+
+    async def connection(self, name: str, identity_id: int | None = None) -> Connection:
+        """The open client of that cluster and identity; the default identity when None."""
+        record = await self.record(name)
+        identity = (await self._known()).identity(record, identity_id)
+        key = (record.id, identity.id)
+        async with self._opening:
+            if key not in self._open:
+                self._open[key] = await self._connect(record, identity)
+        return self._open[key]
+
+    async def _known(self) -> Configured:
+        await self._store.watch.fresh()
+        if self._configured is None:
+            self._configured = await Configured.read(self._store)
+        return self._configured
+
+    async def _connect(self, record: ClusterRecord, identity: IdentityRecord) -> Connection:
+        secret = await self._store.identities.secret(identity.id)
+        pve = Client(
+            record.hosts,
+            ApiToken(identity.token_id, secret or ""),
+            tls=tls_of(record),
+            limits=self._limits,
+            name=record.name,
+        )
+        await self._closing.enter_async_context(pve)
+        return Connection(record, identity, pve, Inventory(pve, self._freshness))
+
+
+def tls_of(record: ClusterRecord) -> Tls:
+    """How the client judges this cluster's certificates."""
+    match record.tls_mode:
+        case TlsMode.CA:
+            return Tls(ca_pem=record.ca_pem)
+        case TlsMode.PINNED:
+            return Tls(fingerprints=frozenset(record.fingerprints))
+        case TlsMode.INSECURE:
+            return Tls(insecure=True)
+        case TlsMode.SYSTEM:
+            return Tls()
