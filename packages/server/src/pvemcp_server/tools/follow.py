@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxmox_client import DeadlineExceeded, Task, TaskOutcome, TaskProgress
-
 from pvemcp_server.tools.call import Call, Conversation
 
 _SMALL_STEP = 0.01  # MCP wants every report to be more than the last one

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxmox_client import Task
-
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.follow import follow

@@ -13,6 +13,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables.registry import Row
 from pvemcp_server.tools.arguments import Arguments, ListOptions, Options, WriteOptions
 from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.plan import Plan
 from pvemcp_server.tools.schema import input_schema
 
 
