@@ -1,1 +1,22 @@
-"""Being built."""
+"""Rows and documents as text that a language model reads cheaply, and back."""
+
+from pvemcp_formats.errors import FormatsError, Unreadable, Unwritable
+from pvemcp_formats.formats import Format, decode, decode_document, encode, encode_document
+from pvemcp_formats.tidy import drop_empty_columns, tidy, tidy_value
+from pvemcp_formats.values import Scalar, Value
+
+__all__ = [
+    "Format",
+    "FormatsError",
+    "Scalar",
+    "Unreadable",
+    "Unwritable",
+    "Value",
+    "decode",
+    "decode_document",
+    "drop_empty_columns",
+    "encode",
+    "encode_document",
+    "tidy",
+    "tidy_value",
+]

@@ -1,0 +1,55 @@
+"""Scalars as the text of one cell, whole columns at a time."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+from pvemcp_formats.errors import Unwritable
+from pvemcp_formats.numbers import write_number
+from pvemcp_formats.values import Value, timestamp
+
+
+class Memo(dict[str, str]):
+    """Texts with their quoted form, each worked out once: columns repeat their values."""
+
+    def __init__(self, quote: Callable[[str], str]) -> None:
+        super().__init__()
+        self._quote = quote
+
+    def __missing__(self, text: str) -> str:
+        quoted = self[text] = self._quote(text)
+        return quoted
+
+
+class Cells(dict[type, Callable[..., str]]):
+    """How each type is written; a subclass is written like its nearest base."""
+
+    def __init__(self, quote: Callable[[str], str], *, null: str) -> None:
+        self.text = Memo(quote).__getitem__
+        super().__init__(
+            {
+                type(None): lambda _: null,
+                bool: {True: "true", False: "false"}.__getitem__,
+                int: int.__repr__,
+                float: lambda number: write_number(number) or null,
+                str: self.text,
+                datetime: lambda moment: self.text(timestamp(moment)),
+            }
+        )
+
+    def __missing__(self, kind: type) -> Callable[..., str]:
+        for base in kind.__mro__:
+            if base in self:
+                self[kind] = self[base] if base is not str else lambda text: self.text(str(text))
+                return self[kind]
+        raise Unwritable(f"no format can carry a {kind.__name__}")
+
+    def write(self, value: Value) -> str:
+        """One value."""
+        return self[type(value)](value)
+
+    def column(self, values: Sequence[Value]) -> Iterable[str]:
+        """All values of a column, which mostly share a type."""
+        kinds = set(map(type, values))
+        if len(kinds) == 1:
+            return map(self[kinds.pop()], values)
+        return [self[type(value)](value) for value in values]

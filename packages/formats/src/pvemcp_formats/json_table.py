@@ -1,0 +1,105 @@
+"""JsonCompact and JsonNormal: the same rows with the names once, or in every row."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from pvemcp_formats.errors import Unreadable, Unwritable
+from pvemcp_formats.table import Row, Table
+from pvemcp_formats.values import timestamp
+
+
+def write_compact(table: Table) -> str:
+    """Rows as `{"data":{"headers":[…],"rows":[[…]]}}`."""
+    return dumps({"data": {"headers": table.columns, "rows": table.tuples()}})
+
+
+def write_normal(table: Table) -> str:
+    """Rows as `{"data":[{…}]}`."""
+    return dumps({"data": table.records()})
+
+
+def write_document(document: Row) -> str:
+    """A document as `{"data":{…}}`."""
+    return dumps({"data": document})
+
+
+def read_compact(text: str) -> list[dict[str, Any]]:
+    """The rows of JsonCompact."""
+    table = _data(text)
+    if isinstance(table, dict) and table.keys() == {"headers", "rows"}:
+        return [_row(table["headers"], row) for row in table["rows"]]
+    raise Unreadable('expected {"data":{"headers":[…],"rows":[…]}}')
+
+
+def read_normal(text: str) -> list[dict[str, Any]]:
+    """The rows of JsonNormal."""
+    rows = _data(text)
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        return rows
+    raise Unreadable('expected {"data":[{…}]}')
+
+
+def read_document(text: str) -> dict[str, Any]:
+    """The document of either JSON format."""
+    document = _data(text)
+    if isinstance(document, dict):
+        return document
+    raise Unreadable('expected {"data":{…}}')
+
+
+def dumps(value: object) -> str:
+    """Compact JSON; NaN and infinities are null, moments are text, integers keep every digit."""
+    try:
+        return _dumps(value)
+    except orjson.JSONEncodeError as error:
+        if "64-bit" not in str(error):
+            raise Unwritable(str(error)) from error
+    return _dumps(_with_large_integers(value))
+
+
+def _dumps(value: object) -> str:
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return timestamp(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise Unwritable(f"no format can carry a {type(value).__name__}")
+
+
+def _with_large_integers(value: object) -> object:
+    # orjson writes 64 bits and no more, but takes ready-made fragments
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return orjson.Fragment(str(value))
+    if isinstance(value, Mapping):
+        return {key: _with_large_integers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_large_integers(item) for item in value]
+    return value
+
+
+def _data(text: str) -> Any:
+    try:
+        # orjson reads integers beyond 64 bits as floats
+        answer = json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise Unreadable(error.msg, error.lineno) from error
+    if isinstance(answer, dict) and answer.keys() == {"data"}:
+        return answer["data"]
+    raise Unreadable('expected one object with the key "data"')
+
+
+def _refuse(constant: str) -> None:
+    raise Unreadable(f"{constant} is not JSON")
+
+
+def _row(headers: Sequence[str], row: object) -> dict[str, Any]:
+    if isinstance(row, list) and len(row) == len(headers):
+        return dict(zip(headers, row, strict=True))
+    raise Unreadable(f"expected {len(headers)} values in every row")

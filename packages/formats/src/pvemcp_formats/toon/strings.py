@@ -1,0 +1,50 @@
+"""Names and texts of TOON, quoted where they would read as something else."""
+
+import re
+from collections.abc import Callable
+
+from pvemcp_formats.errors import Unreadable
+
+_BARE_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPED = str.maketrans({**{chr(code): f"\\u{code:04x}" for code in range(0x20)}, **_ESCAPES})
+_UNESCAPES = {escape[1]: char for char, escape in _ESCAPES.items()}
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.?))", re.DOTALL)
+
+
+def quoted(text: str) -> str:
+    """The text in quotes, control characters escaped."""
+    return f'"{text.translate(_ESCAPED)}"'
+
+
+def key(name: str) -> str:
+    """A name, quoted unless it is an identifier or several joined by dots."""
+    return name if _BARE_KEY.fullmatch(name) else quoted(name)
+
+
+def text_writer(delimiter: str) -> Callable[[str], str]:
+    """How texts are written where this delimiter separates values."""
+    unsafe = re.compile(
+        rf'[\x00-\x1f:"\\\[\]{{}}{re.escape(delimiter)}]'
+        r"|\A[-# ]| \Z"
+        r"|\A(?:true|false|null|[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)?\Z"
+    )
+
+    def write(text: str) -> str:
+        return quoted(text) if unsafe.search(text) else text
+
+    return write
+
+
+def unquoted(token: str) -> str:
+    """The text of a token in quotes."""
+    return _ESCAPE.sub(_character, token[1:-1])
+
+
+def _character(found: re.Match[str]) -> str:
+    code, char = found.groups()
+    if code is None and char in _UNESCAPES:
+        return _UNESCAPES[char]
+    if code is None or 0xD800 <= int(code, 16) <= 0xDFFF:
+        raise Unreadable(f"invalid escape {found[0]}")
+    return chr(int(code, 16))
