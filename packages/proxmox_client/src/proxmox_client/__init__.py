@@ -1,1 +1,66 @@
-"""Being built."""
+"""A typed async client for the Proxmox VE API.
+
+`Client` is one cluster; everything else is what it takes (`ApiToken`, `Password`, `Tls`,
+`Limits`), gives (answers are frozen Structs of `proxmox_client.api`) or raises (`ProxmoxError`).
+"""
+
+from proxmox_client.api.lxc import Lxc
+from proxmox_client.api.nodes import Node
+from proxmox_client.api.qemu import Qemu
+from proxmox_client.api.storage import Storage
+from proxmox_client.api.tasks import Task, TaskOutcome, TaskProgress
+from proxmox_client.auth import ApiToken, Password, Totp
+from proxmox_client.client import Client
+from proxmox_client.deadlines import deadline
+from proxmox_client.errors import (
+    BadParameters,
+    Conflict,
+    DeadlineExceeded,
+    Forbidden,
+    NodeUnreachable,
+    NoQuorum,
+    NotFound,
+    ProxmoxError,
+    ResponseError,
+    TaskFailed,
+    TlsError,
+    Unauthenticated,
+    UnexpectedAnswer,
+    Unreachable,
+)
+from proxmox_client.limits import Limits
+from proxmox_client.tls import Tls, fetch_fingerprint
+from proxmox_client.upid import Upid
+
+__all__ = [
+    "ApiToken",
+    "BadParameters",
+    "Client",
+    "Conflict",
+    "DeadlineExceeded",
+    "Forbidden",
+    "Limits",
+    "Lxc",
+    "NoQuorum",
+    "Node",
+    "NodeUnreachable",
+    "NotFound",
+    "Password",
+    "ProxmoxError",
+    "Qemu",
+    "ResponseError",
+    "Storage",
+    "Task",
+    "TaskFailed",
+    "TaskOutcome",
+    "TaskProgress",
+    "Tls",
+    "TlsError",
+    "Totp",
+    "Unauthenticated",
+    "UnexpectedAnswer",
+    "Unreachable",
+    "Upid",
+    "deadline",
+    "fetch_fingerprint",
+]

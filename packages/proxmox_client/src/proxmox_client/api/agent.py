@@ -1,0 +1,60 @@
+"""What a guest says of itself, by its agent or its container."""
+
+from typing import Any, Generic, TypeVar
+
+from msgspec import field
+
+from proxmox_client.decoding import Answer
+
+T = TypeVar("T")
+
+
+class Result(Answer, Generic[T]):
+    """The envelope of the guest agent's answers."""
+
+    result: T
+
+
+class OsInfo(Answer):
+    """The guest's operating system."""
+
+    id: str | None = None
+    name: str | None = None
+    pretty_name: str | None = field(name="pretty-name", default=None)
+    version: str | None = None
+    kernel_release: str | None = field(name="kernel-release", default=None)
+    machine: str | None = None
+
+
+class AgentAddress(Answer):
+    """An address of an interface."""
+
+    address: str = field(name="ip-address", default="")
+    family: str = field(name="ip-address-type", default="")
+    prefix: int | None = None
+
+
+class AgentInterface(Answer):
+    """A network interface inside the guest."""
+
+    name: str = ""
+    mac: str | None = field(name="hardware-address", default=None)
+    addresses: list[AgentAddress] = field(name="ip-addresses", default=[])
+
+
+class ContainerInterface(AgentInterface):
+    """A network interface inside a container; `inet` and `inet6` carry the prefix."""
+
+    inet: str | None = None
+    inet6: str | None = None
+
+
+class Filesystem(Answer):
+    """A file system inside the guest, in bytes."""
+
+    name: str = ""
+    mount_point: str = field(name="mountpoint", default="")
+    type: str = ""
+    total: int | None = field(name="total-bytes", default=None)
+    used: int | None = field(name="used-bytes", default=None)
+    disk: list[dict[str, Any]] = field(default_factory=list)

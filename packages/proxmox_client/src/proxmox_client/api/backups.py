@@ -1,0 +1,88 @@
+"""Backup jobs and what they cover."""
+
+from typing import Any
+
+from msgspec import field
+
+from proxmox_client.api.resources import GuestType
+from proxmox_client.decoding import Answer
+from proxmox_client.properties import Properties, parse
+
+
+class BackupJob(Answer):
+    """A scheduled backup; `next_run` (epoch) is there only while it is enabled."""
+
+    id: str
+    type: str = "vzdump"
+    enabled: bool = True
+    schedule: str | None = None
+    next_run: int | None = field(name="next-run", default=None)
+    node: str | None = None
+    storage: str | None = None
+    mode: str | None = None
+    compress: str | None = None
+    vmid: str | None = None
+    all: bool = False
+    exclude: str | None = None
+    pool: str | None = None
+    prune_backups: dict[str, Any] | str | None = field(name="prune-backups", default=None)
+    max_files: int | None = field(name="maxfiles", default=None)
+    notes_template: str | None = field(name="notes-template", default=None)
+    comment: str | None = None
+    protected: bool = False
+    repeat_missed: bool = field(name="repeat-missed", default=False)
+    mail_to: str | None = field(name="mailto", default=None)
+    notification_mode: str | None = field(name="notification-mode", default=None)
+    bwlimit: int | None = None
+    fleecing: dict[str, Any] | str | None = None
+
+    @property
+    def vmids(self) -> list[int]:
+        """The guests named in the job; empty for `all` and for a pool."""
+        return _numbers(self.vmid)
+
+    @property
+    def excluded(self) -> list[int]:
+        """The guests left out of `all`."""
+        return _numbers(self.exclude)
+
+    @property
+    def retention(self) -> Properties:
+        """How many backups are kept: `{"keep-last": "3"}`."""
+        return parse(self.prune_backups)
+
+
+class IncludedVolume(Answer):
+    """A volume of a guest and why it is in the backup or not."""
+
+    id: str = ""
+    name: str = ""
+    included: bool = False
+    reason: str = ""
+
+
+class IncludedGuest(Answer):
+    """A guest that a job covers, with its volumes."""
+
+    id: int
+    type: GuestType | str = ""
+    name: str = ""
+    children: list[IncludedVolume] = field(default_factory=list)
+
+
+class IncludedVolumes(Answer):
+    """What a backup job covers now."""
+
+    children: list[IncludedGuest] = field(default_factory=list)
+
+
+class UncoveredGuest(Answer):
+    """A guest that no backup job covers."""
+
+    vmid: int
+    name: str = ""
+    type: str = ""
+
+
+def _numbers(text: str | None) -> list[int]:
+    return [int(part) for part in (text or "").replace(";", ",").split(",") if part.strip()]

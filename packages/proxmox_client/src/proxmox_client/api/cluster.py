@@ -1,0 +1,180 @@
+"""The cluster as a whole."""
+
+from typing import Any, ClassVar, Literal
+
+import msgspec
+from msgspec import field
+
+from proxmox_client.api.backups import BackupJob, IncludedVolumes, UncoveredGuest
+from proxmox_client.api.ha import HaResource, HaRule, HaStatus
+from proxmox_client.api.replication import ReplicationJob
+from proxmox_client.api.resources import Resources
+from proxmox_client.api.tasks import TaskRow
+from proxmox_client.decoding import Answer
+from proxmox_client.paths import join
+from proxmox_client.properties import Properties, parse
+from proxmox_client.transport import Transport
+
+ResourceType = Literal["vm", "storage", "node", "sdn"]
+
+
+class Version(Answer):
+    """Which Proxmox VE answers."""
+
+    version: str
+    release: str = ""
+    repoid: str = ""
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        """The version as numbers, to compare: `(9, 2, 11)`."""
+        digits = self.version.replace("-", ".").split(".")
+        return tuple(int(part) for part in digits if part.isdecimal())
+
+
+class Member(Answer, tag_field="type", tag="node"):
+    """A node as the cluster stack sees it."""
+
+    type: ClassVar[str] = "node"
+
+    name: str
+    id: str = ""
+    node_id: int = field(name="nodeid", default=0)
+    ip: str = ""
+    online: bool = False
+    local: bool = False
+    level: str = ""
+
+
+class ClusterRow(Answer, tag_field="type", tag="cluster"):
+    """The cluster's own row in its status; a single node without a cluster has none."""
+
+    type: ClassVar[str] = "cluster"
+
+    name: str
+    quorate: bool = False
+    version: int | None = None
+    nodes: int | None = None
+
+
+class ClusterStatus(msgspec.Struct, frozen=True):
+    """Name, quorum and members; a single node without a cluster is always quorate."""
+
+    name: str
+    quorate: bool
+    members: list[Member]
+
+    @classmethod
+    def of(cls, rows: "list[Member | ClusterRow]") -> "ClusterStatus":
+        """Join the rows of /cluster/status."""
+        members = [row for row in rows if isinstance(row, Member)]
+        cluster = next((row for row in rows if isinstance(row, ClusterRow)), None)
+        if cluster is None:
+            return cls(name="", quorate=True, members=members)
+        return cls(name=cluster.name, quorate=cluster.quorate, members=members)
+
+
+class ClusterOptions(Answer):
+    """Options of the whole cluster; groups come as mappings or as property strings."""
+
+    description: str = ""
+    keyboard: str | None = None
+    language: str | None = None
+    console: str | None = None
+    email_from: str | None = None
+    http_proxy: str | None = None
+    mac_prefix: str | None = None
+    max_workers: int | None = None
+    fencing: str | None = None
+    migration: dict[str, Any] | str | None = None
+    bwlimit: dict[str, Any] | str | None = None
+    ha: dict[str, Any] | str | None = None
+    crs: dict[str, Any] | str | None = None
+    next_id: dict[str, Any] | str | None = field(name="next-id", default=None)
+    tag_style: dict[str, Any] | str | None = field(name="tag-style", default=None)
+    user_tag_access: dict[str, Any] | str | None = field(name="user-tag-access", default=None)
+    notify: dict[str, Any] | str | None = None
+    replication: dict[str, Any] | str | None = None
+    registered_tags: list[str] | str | None = field(name="registered-tags", default=None)
+    allowed_tags: list[str] | None = field(name="allowed-tags", default=None)
+
+    def group(self, name: str) -> Properties:
+        """One group of options, by its field name here: `options.group("migration")`."""
+        default = "type" if name == "migration" else ""
+        return parse(getattr(self, name), default)
+
+
+class CephHealth(Answer):
+    """Ceph's verdict on itself, `HEALTH_OK` when all is well, and the checks that object."""
+
+    status: str = ""
+    checks: dict[str, Any] = field(default_factory=dict)
+
+
+class CephStatus(Answer):
+    """The part of Ceph's status that says how it is."""
+
+    health: CephHealth = CephHealth()
+
+
+class Cluster:
+    """Calls about the cluster as a whole."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def resources(self, type: ResourceType | None = None) -> Resources:  # noqa: A002 - Proxmox's name for it
+        """GET /cluster/resources. Rows the account may not audit are left out."""
+        raw = await self._transport.get("/cluster/resources", msgspec.Raw, type=type)
+        return Resources.read(raw)
+
+    async def status(self) -> ClusterStatus:
+        """GET /cluster/status. Needs Sys.Audit on /."""
+        rows = await self._transport.get("/cluster/status", list[Member | ClusterRow])
+        return ClusterStatus.of(rows)
+
+    async def options(self) -> ClusterOptions:
+        """GET /cluster/options. Needs Sys.Audit on /."""
+        return await self._transport.get("/cluster/options", ClusterOptions)
+
+    async def tasks(self) -> list[TaskRow]:
+        """GET /cluster/tasks. At most the last 25 of each node; own tasks without Sys.Audit."""
+        return await self._transport.get("/cluster/tasks", list[TaskRow])
+
+    async def nextid(self, vmid: int | None = None) -> int:
+        """GET /cluster/nextid. A hint, not a reservation."""
+        return await self._transport.get("/cluster/nextid", int, vmid=vmid)
+
+    async def backup_jobs(self) -> list[BackupJob]:
+        """GET /cluster/backup. Needs Sys.Audit on /."""
+        return await self._transport.get("/cluster/backup", list[BackupJob])
+
+    async def backup_job_volumes(self, job_id: str) -> IncludedVolumes:
+        """GET /cluster/backup/{id}/included_volumes. Needs Sys.Audit on /."""
+        path = join("cluster", "backup", job_id, "included_volumes")
+        return await self._transport.get(path, IncludedVolumes)
+
+    async def not_backed_up(self) -> list[UncoveredGuest]:
+        """GET /cluster/backup-info/not-backed-up. Needs Sys.Audit on /."""
+        path = "/cluster/backup-info/not-backed-up"
+        return await self._transport.get(path, list[UncoveredGuest])
+
+    async def ha_resources(self) -> list[HaResource]:
+        """GET /cluster/ha/resources. Needs Sys.Audit on /."""
+        return await self._transport.get("/cluster/ha/resources", list[HaResource])
+
+    async def ha_status(self) -> list[HaStatus]:
+        """GET /cluster/ha/status/current. Needs Sys.Audit on /."""
+        return await self._transport.get("/cluster/ha/status/current", list[HaStatus])
+
+    async def ha_rules(self) -> list[HaRule]:
+        """GET /cluster/ha/rules (from 9.0). Needs Sys.Audit on /."""
+        return await self._transport.get("/cluster/ha/rules", list[HaRule])
+
+    async def replications(self) -> list[ReplicationJob]:
+        """GET /cluster/replication. Jobs of guests without VM.Audit are left out."""
+        return await self._transport.get("/cluster/replication", list[ReplicationJob])
+
+    async def ceph_status(self) -> CephStatus:
+        """GET /cluster/ceph/status. NotFound where Ceph is not installed."""
+        return await self._transport.get("/cluster/ceph/status", CephStatus)

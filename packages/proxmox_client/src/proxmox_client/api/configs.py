@@ -1,0 +1,220 @@
+"""Configurations of guests: the options we know by name, and all as given."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Self
+
+import msgspec
+from msgspec import field
+
+from proxmox_client.decoding import Answer, convert
+from proxmox_client.properties import Properties, flag, parse
+
+_DISK = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate|unused|mp)\d+|rootfs", re.ASCII)
+_NETWORK = re.compile(r"net\d+", re.ASCII)
+_MODEL = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)", re.ASCII)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class GuestDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk, drive or mount point; `volume` is a volid, a path, or `none`."""
+
+    id: str
+    bus: str
+    volume: str
+    storage: str | None
+    size: int | None
+    media: str = "disk"
+    cache: str | None = None
+    discard: bool = False
+    backup: bool = True
+    mount_point: str | None = None
+    options: Properties
+
+    @classmethod
+    def of(cls, name: str, text: str) -> Self:
+        """Take a disk's configuration apart."""
+        options = parse(text, "volume")
+        volume = options.pop("volume", options.pop("file", "none"))
+        storage, mark, _ = volume.partition(":")
+        return cls(
+            id=name,
+            bus=name.rstrip("0123456789"),
+            volume=volume,
+            storage=storage if mark and not volume.startswith("/") else None,
+            size=bytes_of(options.get("size")),
+            media=options.get("media", "disk"),
+            cache=options.get("cache"),
+            discard=flag(options.get("discard")),
+            # mount points are left out of backups unless they ask for it
+            backup=flag(options.get("backup"), absent=not name.startswith("mp")),
+            mount_point="/" if name == "rootfs" else options.get("mp"),
+            options=options,
+        )
+
+
+class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """A network device; `rate` is MB/s, `ip` as configured (cloud-init's for a virtual machine)."""
+
+    id: str
+    model: str
+    mac: str | None
+    bridge: str | None
+    vlan: int | None
+    firewall: bool
+    link_down: bool
+    rate: float | None
+    name: str | None
+    ip: str | None
+    ip6: str | None
+    options: Properties
+
+    @classmethod
+    def of(cls, key: str, text: str, addresses: Properties) -> Self:
+        """Take a network device's configuration apart."""
+        options = parse(text, "model")
+        model, mac = _model_and_mac(options)
+        tag, rate = options.get("tag"), options.get("rate")
+        return cls(
+            id=key,
+            model=model,
+            mac=mac,
+            bridge=options.get("bridge"),
+            vlan=int(tag) if tag else None,
+            firewall=flag(options.get("firewall")),
+            link_down=flag(options.get("link_down")),
+            rate=float(rate) if rate else None,
+            name=options.get("name"),
+            ip=options.get("ip") or addresses.get("ip"),
+            ip6=options.get("ip6") or addresses.get("ip6"),
+            options=options,
+        )
+
+
+class GuestConfig(Answer):
+    """What configurations of virtual machines and containers share; `raw` is all as given."""
+
+    description: str | None = None
+    tags: str = ""
+    arch: str | None = None
+    os_type: str | None = field(name="ostype", default=None)
+    cores: int | None = None
+    cpu_limit: float | None = field(name="cpulimit", default=None)
+    cpu_units: int | None = field(name="cpuunits", default=None)
+    on_boot: bool = field(name="onboot", default=False)
+    startup: str | None = None
+    protection: bool = False
+    template: bool = False
+    lock: str | None = None
+    parent: str | None = None
+    snapshot_time: int | None = field(name="snaptime", default=None)
+    hookscript: str | None = None
+    digest: str | None = None
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        """Read a configuration."""
+        return convert({**raw, "raw": dict(raw)}, cls)
+
+    @property
+    def tag_list(self) -> list[str]:
+        """The tags, one by one."""
+        return [tag for tag in self.tags.replace(",", ";").split(";") if tag]
+
+    @property
+    def disks(self) -> list[GuestDisk]:
+        """Disks, drives and mount points, unused ones included."""
+        names = sorted(filter(_DISK.fullmatch, self.raw))
+        return [GuestDisk.of(name, str(self.raw[name])) for name in names]
+
+    @property
+    def networks(self) -> list[GuestNetwork]:
+        """Network devices."""
+        names = sorted(filter(_NETWORK.fullmatch, self.raw))
+        return [
+            GuestNetwork.of(name, str(self.raw[name]), parse(self.raw.get(f"ipconfig{name[3:]}")))
+            for name in names
+        ]
+
+
+class QemuConfig(GuestConfig):
+    """The configuration of a virtual machine; memory in MiB."""
+
+    name: str = ""
+    sockets: int = 1
+    vcpus: int | None = None
+    cpu: str | None = None
+    memory: str | None = None
+    balloon: int | None = None
+    shares: int | None = None
+    numa: bool = False
+    bios: str | None = None
+    machine: str | None = None
+    boot: str | None = None
+    bootdisk: str | None = None
+    scsihw: str | None = None
+    vga: str | None = None
+    agent: str | None = None
+    acpi: bool = True
+    kvm: bool = True
+    hotplug: str | None = None
+    tablet: bool = True
+    vmstate: str | None = None
+
+    @property
+    def memory_mb(self) -> int:
+        """The memory, 512 MiB when the configuration is silent."""
+        text = parse(self.memory, "current").get("current", "512")
+        return int(text)
+
+    @property
+    def agent_enabled(self) -> bool:
+        """Whether the guest agent is switched on."""
+        return flag(parse(self.agent, "enabled").get("enabled"))
+
+    @property
+    def boot_order(self) -> list[str]:
+        """The devices to boot from, in order."""
+        order = parse(self.boot, "legacy").get("order", "")
+        return [name for name in order.split(";") if name]
+
+
+class LxcConfig(GuestConfig):
+    """The configuration of a container; memory and swap in MiB."""
+
+    hostname: str = ""
+    memory: int = 512
+    swap: int = 512
+    unprivileged: bool = False
+    nameserver: str | None = None
+    searchdomain: str | None = None
+    features: str | None = None
+    timezone: str | None = None
+    console: bool = True
+
+    @property
+    def name(self) -> str:
+        """The container's display name."""
+        return self.hostname
+
+    @property
+    def memory_mb(self) -> int:
+        """The memory."""
+        return self.memory
+
+
+def bytes_of(size: str | None) -> int | None:
+    """A size as disks write it (`32G`), in bytes."""
+    match = _SIZE.fullmatch(size or "")
+    return int(float(match[1]) * _UNITS[match[2]]) if match else None
+
+
+def _model_and_mac(options: Properties) -> tuple[str, str | None]:
+    """`virtio=MAC`, `model=virtio,macaddr=MAC` and a container's `hwaddr=MAC` mean the same."""
+    for key, value in options.items():
+        if _MODEL.fullmatch(value) and key not in ("hwaddr", "macaddr"):
+            return key, value
+    mac = options.get("hwaddr") or options.get("macaddr")
+    return options.get("model") or options.get("type") or "veth", mac

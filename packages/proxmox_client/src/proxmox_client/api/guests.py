@@ -1,0 +1,144 @@
+"""What virtual machines and containers have in common."""
+
+import builtins
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+from msgspec import field
+
+from proxmox_client.api.configs import GuestConfig
+from proxmox_client.api.resources import GuestType
+from proxmox_client.api.rrd import Consolidation, GuestRrd, TimeFrame
+from proxmox_client.api.status import GuestStatus
+from proxmox_client.api.tasks import Task
+from proxmox_client.decoding import Answer
+from proxmox_client.errors import NotFound
+from proxmox_client.paths import join
+from proxmox_client.transport import Parameters, Transport
+
+T = TypeVar("T")
+C = TypeVar("C", bound=GuestConfig)
+Locate = Callable[[int], Awaitable[str]]
+
+
+class Snapshot(Answer):
+    """A snapshot; `created` is an epoch, `with_memory` says whether RAM was saved."""
+
+    name: str
+    description: str = ""
+    parent: str | None = None
+    created: int | None = field(name="snaptime", default=None)
+    with_memory: bool = field(name="vmstate", default=False)
+
+
+class SnapshotRow(Snapshot):
+    """A row of the list, which ends with the pseudo entry `current`."""
+
+    running: bool | None = None
+    digest: str | None = None
+
+
+class Pending(Answer):
+    """An option whose new value waits for a restart; `delete` says it will go."""
+
+    key: str
+    value: Any = None
+    pending: Any = None
+    delete: int | None = None
+
+
+class MigrateCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands in the way of a migration.
+
+    `refused` gives per node why not; `local_disks` have to be copied; `local_resources` (devices,
+    drives) prevent it.
+    """
+
+    running: bool
+    allowed_nodes: list[str]
+    refused: dict[str, dict[str, Any]]
+    local_disks: list[dict[str, Any]] = field(default_factory=list)
+    local_resources: list[str] = field(default_factory=list)
+    mapped_resources: list[str] = field(default_factory=list)
+
+
+class Guest(Generic[C]):
+    """Calls about one guest on the node where it is.
+
+    When it turns out to have moved, reads follow it; a write is never repeated.
+    """
+
+    type: ClassVar[GuestType]
+    _config: builtins.type[C]
+
+    def __init__(
+        self, transport: Transport, node: str, vmid: int, locate: Locate | None = None
+    ) -> None:
+        self._transport = transport
+        self._locate = locate
+        self.node = node
+        self.vmid = vmid
+
+    async def config(self, *, snapshot: str | None = None, current: bool = False) -> C:
+        """GET …/config. Needs VM.Audit. Pending changes are in it unless `current`."""
+        raw = await self._read(dict[str, Any], "config", snapshot=snapshot, current=current or None)
+        return self._config.of(raw)
+
+    async def pending(self) -> list[Pending]:
+        """GET …/pending. Needs VM.Audit."""
+        return await self._read(list[Pending], "pending")
+
+    async def status(self) -> GuestStatus:
+        """GET …/status/current. Needs VM.Audit."""
+        return await self._read(GuestStatus, "status", "current")
+
+    async def rrd(self, timeframe: TimeFrame, cf: Consolidation = "AVERAGE") -> list[GuestRrd]:
+        """GET …/rrddata. Needs VM.Audit."""
+        return await self._read(list[GuestRrd], "rrddata", timeframe=timeframe, cf=cf)
+
+    async def snapshots(self) -> list[Snapshot]:
+        """GET …/snapshot, without the pseudo entry `current`. Needs VM.Audit."""
+        return [row for row in await self._snapshot_rows() if row.name != "current"]
+
+    async def current_snapshot(self) -> str | None:
+        """The snapshot that the present state descends from, by the same request."""
+        rows = await self._snapshot_rows()
+        return next((row.parent for row in rows if row.name == "current"), None)
+
+    async def delete_snapshot(self, name: str, *, force: bool | None = None) -> Task:
+        """DELETE …/snapshot/{name}. Needs VM.Snapshot. A missing one fails in the task."""
+        path = self._path("snapshot", name)
+        return self._task(await self._transport.delete(path, force=force))
+
+    async def rollback(self, name: str, *, start: bool | None = None) -> Task:
+        """POST …/snapshot/{name}/rollback. Needs VM.Snapshot.Rollback or VM.Snapshot."""
+        path = self._path("snapshot", name, "rollback")
+        return self._task(await self._transport.post(path, start=start))
+
+    async def _snapshot_rows(self) -> list[SnapshotRow]:
+        return await self._read(list[SnapshotRow], "snapshot")
+
+    async def _power(self, action: str, parameters: Parameters) -> Task:
+        return self._task(await self._transport.post(self._path("status", action), **parameters))
+
+    async def _read(self, answer: builtins.type[T], *rest: str, **parameters: Any) -> T:
+        try:
+            return await self._transport.get(self._path(*rest), answer, **parameters)
+        except NotFound:
+            if not await self._has_moved():
+                raise
+            return await self._transport.get(self._path(*rest), answer, **parameters)
+
+    async def _has_moved(self) -> bool:
+        # Proxmox says the same of a guest that is elsewhere and of one that is nowhere
+        before = self.node
+        if self._locate is not None:
+            self.node = await self._locate(self.vmid)
+        return self.node != before
+
+    def _task(self, upid: Any) -> Task:
+        return Task(self._transport, upid)
+
+    def _path(self, *rest: str) -> str:
+        return join("nodes", self.node, self.type, self.vmid, *rest)

@@ -1,0 +1,50 @@
+"""High availability."""
+
+from msgspec import field
+
+from proxmox_client.decoding import Answer
+
+
+class HaResource(Answer):
+    """A guest that the HA manager keeps in a requested state; `sid` is `vm:101` or `ct:200`."""
+
+    sid: str
+    type: str = ""
+    state: str = "started"
+    group: str | None = None
+    comment: str | None = None
+    max_restart: int | None = None
+    max_relocate: int | None = None
+    failback: bool | None = None
+
+
+class HaStatus(Answer):
+    """A line of the HA manager's view: quorum, master, a node's agent, or a service."""
+
+    id: str
+    type: str = ""
+    status: str = ""
+    node: str | None = None
+    sid: str | None = None
+    state: str | None = None
+    crm_state: str | None = None
+    request_state: str | None = None
+    group: str | None = None
+    quorate: bool | None = None
+    timestamp: int | None = None
+    max_restart: int | None = None
+    max_relocate: int | None = None
+    armed_state: str | None = field(name="armed-state", default=None)
+
+
+class HaRule(Answer):
+    """A rule on where HA resources run (from 9.0)."""
+
+    rule: str
+    type: str = ""
+    resources: str | None = None
+    nodes: str | None = None
+    strict: bool | None = None
+    affinity: str | None = None
+    disable: bool = False
+    comment: str | None = None

@@ -1,0 +1,73 @@
+"""Containers."""
+
+from typing import Any, ClassVar, Literal
+
+from msgspec import field
+
+from proxmox_client.api.agent import ContainerInterface
+from proxmox_client.api.configs import LxcConfig
+from proxmox_client.api.guests import Guest, MigrateCheck
+from proxmox_client.api.resources import GuestType
+from proxmox_client.api.tasks import Task
+from proxmox_client.decoding import Answer
+from proxmox_client.transport import Parameters
+
+LxcAction = Literal["start", "stop", "shutdown", "reboot", "suspend", "resume"]
+
+
+class LxcPreconditions(Answer):
+    """Proxmox's view of a migration of a container (from 9.0)."""
+
+    running: bool = False
+    allowed_nodes: list[str] = field(name="allowed-nodes", default=[])
+    not_allowed_nodes: dict[str, dict[str, Any]] = field(name="not-allowed-nodes", default={})
+
+
+class Lxc(Guest[LxcConfig]):
+    """Calls about one container."""
+
+    type: ClassVar[GuestType] = "lxc"
+    _config = LxcConfig
+
+    async def power(
+        self,
+        action: LxcAction,
+        *,
+        timeout: int | None = None,  # noqa: ASYNC109 - the guest's time, not ours
+        force_stop: bool | None = None,
+    ) -> Task:
+        """POST …/status/{action}. Needs VM.PowerMgmt.
+
+        `timeout` is in seconds, for shutdown and reboot; `force_stop` kills the container when a
+        shutdown fails.
+        """
+        return await self._power(action, {"timeout": timeout, "forceStop": force_stop})
+
+    async def create_snapshot(self, name: str, *, description: str | None = None) -> Task:
+        """POST …/snapshot. Needs VM.Snapshot. A name already in use fails in the task."""
+        path = self._path("snapshot")
+        return self._task(await self._transport.post(path, snapname=name, description=description))
+
+    async def migrate_check(self, target: str | None = None) -> MigrateCheck:
+        """GET …/migrate (from 9.0; a ResponseError 501 before). Needs VM.Migrate."""
+        found = await self._read(LxcPreconditions, "migrate", target=target)
+        return MigrateCheck(
+            running=found.running,
+            allowed_nodes=found.allowed_nodes,
+            refused=found.not_allowed_nodes,
+        )
+
+    async def migrate(
+        self, target: str, *, restart: bool | None = None, target_storage: str | None = None
+    ) -> Task:
+        """POST …/migrate. Needs VM.Migrate. A running container is moved with `restart`."""
+        parameters: Parameters = {
+            "target": target,
+            "restart": restart,
+            "target-storage": target_storage,
+        }
+        return self._task(await self._transport.post(self._path("migrate"), **parameters))
+
+    async def interfaces(self) -> list[ContainerInterface]:
+        """GET …/interfaces. Needs VM.Audit; only while it runs."""
+        return await self._read(list[ContainerInterface], "interfaces")

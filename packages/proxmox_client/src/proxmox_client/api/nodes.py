@@ -1,0 +1,278 @@
+"""A node: its state, disks, network, guests, tasks and backups."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import field
+
+from proxmox_client.api.replication import ReplicationStatus
+from proxmox_client.api.rrd import Consolidation, NodeRrd, TimeFrame
+from proxmox_client.api.status import GuestStatus
+from proxmox_client.api.storage import StorageContentKind, StorageStatus
+from proxmox_client.api.tasks import Task, TaskRow, TaskSource
+from proxmox_client.decoding import Answer
+from proxmox_client.paths import join
+from proxmox_client.transport import Parameters, Transport
+
+BackupMode = Literal["snapshot", "suspend", "stop"]
+Compression = Literal["0", "1", "gzip", "lzo", "zstd"]
+
+
+class NodeRow(Answer):
+    """A node in the list of nodes; one that is offline tells only what it was given."""
+
+    node: str
+    status: str = "unknown"
+    level: str = ""
+    uptime: int | None = None
+    cpu: float | None = None
+    cpu_count: float | None = field(name="maxcpu", default=None)
+    memory: int | None = field(name="mem", default=None)
+    memory_max: int | None = field(name="maxmem", default=None)
+    disk: int | None = None
+    disk_max: int | None = field(name="maxdisk", default=None)
+    ssl_fingerprint: str | None = None
+
+
+class Space(Answer):
+    """Bytes of memory, swap or a file system."""
+
+    total: int = 0
+    used: int = 0
+    free: int | None = None
+    available: int | None = None
+    avail: int | None = None
+
+
+class CpuInfo(Answer):
+    """The processor; `cpus` are threads, `cores` all cores of all sockets."""
+
+    model: str = ""
+    sockets: int | None = None
+    cores: int | None = None
+    cpus: int | None = None
+    mhz: float | None = None
+    flags: str = ""
+
+
+class Kernel(Answer):
+    """The running kernel."""
+
+    sysname: str = ""
+    release: str = ""
+    version: str = ""
+    machine: str = ""
+
+
+class BootInfo(Answer):
+    """How the node was booted: `efi` or `legacy-bios`."""
+
+    mode: str = ""
+    secure_boot: bool | None = field(name="secureboot", default=None)
+
+
+class NodeStatus(Answer):
+    """A node's state; `cpu` and `io_delay` are fractions."""
+
+    pve_version: str = field(name="pveversion", default="")
+    kernel_version: str = field(name="kversion", default="")
+    kernel: Kernel = field(name="current-kernel", default=Kernel())
+    uptime: int = 0
+    cpu: float | None = None
+    io_delay: float | None = field(name="wait", default=None)
+    load_average: list[float] = field(name="loadavg", default=[])
+    cpu_info: CpuInfo = field(name="cpuinfo", default=CpuInfo())
+    memory: Space = Space()
+    swap: Space = Space()
+    root: Space = field(name="rootfs", default=Space())
+    boot: BootInfo = field(name="boot-info", default=BootInfo())
+
+
+class NodeTime(Answer):
+    """A node's clock (epoch); `local_time` is the epoch shifted by its zone."""
+
+    time: int
+    local_time: int = field(name="localtime", default=0)
+    timezone: str | None = None
+
+
+class Disk(Answer):
+    """A physical disk; `wearout` is the percentage of life left, or a word."""
+
+    device: str = field(name="devpath", default="")
+    type: str = ""
+    model: str | None = None
+    vendor: str | None = None
+    serial: str | None = None
+    size: int | None = None
+    health: str | None = None
+    wearout: float | str | None = None
+    used: str | None = None
+    wwn: str | None = None
+    rpm: int | str | None = None
+    gpt: bool = False
+    mounted: bool = False
+    parent: str | None = None
+
+    @property
+    def life_left(self) -> float | None:
+        """The percentage of life left, where the disk tells."""
+        try:
+            return float(self.wearout) if self.wearout is not None else None
+        except ValueError:
+            return None
+
+
+class NetworkInterface(Answer):
+    """A network device of a node as configured."""
+
+    iface: str
+    type: str = ""
+    active: bool = False
+    autostart: bool = False
+    method: str | None = None
+    address: str | None = None
+    netmask: str | None = None
+    cidr: str | None = None
+    gateway: str | None = None
+    method6: str | None = None
+    address6: str | None = None
+    cidr6: str | None = None
+    gateway6: str | None = None
+    mtu: int | None = None
+    bridge_ports: str | None = None
+    bridge_vlan_aware: bool | None = None
+    slaves: str | None = None
+    vlan_id: int | None = field(name="vlan-id", default=None)
+    vlan_device: str | None = field(name="vlan-raw-device", default=None)
+    comments: str | None = None
+
+
+class UrlMetadata(Answer):
+    """What a URL would give."""
+
+    filename: str | None = None
+    size: int | None = None
+    mimetype: str | None = None
+
+
+class Node:
+    """Calls about one node."""
+
+    def __init__(self, transport: Transport, name: str) -> None:
+        self._transport = transport
+        self.name = name
+
+    async def status(self) -> NodeStatus:
+        """GET /nodes/{node}/status. Needs Sys.Audit on the node."""
+        return await self._transport.get(self._path("status"), NodeStatus)
+
+    async def time(self) -> NodeTime:
+        """GET /nodes/{node}/time. Needs Sys.Audit on the node."""
+        return await self._transport.get(self._path("time"), NodeTime)
+
+    async def rrd(self, timeframe: TimeFrame, cf: Consolidation = "AVERAGE") -> list[NodeRrd]:
+        """GET /nodes/{node}/rrddata. Needs Sys.Audit on the node."""
+        path = self._path("rrddata")
+        return await self._transport.get(path, list[NodeRrd], timeframe=timeframe, cf=cf)
+
+    async def disks(self, *, include_partitions: bool = False) -> list[Disk]:
+        """GET /nodes/{node}/disks/list. Needs Sys.Audit on / or on the node."""
+        asked: Parameters = {"include-partitions": include_partitions or None}
+        return await self._transport.get(self._path("disks", "list"), list[Disk], **asked)
+
+    async def network(self) -> list[NetworkInterface]:
+        """GET /nodes/{node}/network. Any account."""
+        return await self._transport.get(self._path("network"), list[NetworkInterface])
+
+    async def qemus(self) -> list[GuestStatus]:
+        """GET /nodes/{node}/qemu. Those with VM.Audit."""
+        return await self._transport.get(self._path("qemu"), list[GuestStatus])
+
+    async def lxcs(self) -> list[GuestStatus]:
+        """GET /nodes/{node}/lxc. Those with VM.Audit."""
+        return await self._transport.get(self._path("lxc"), list[GuestStatus])
+
+    async def storages(
+        self, *, content: StorageContentKind | None = None, enabled: bool | None = None
+    ) -> list[StorageStatus]:
+        """GET /nodes/{node}/storage. Those with Datastore.Audit or .AllocateSpace."""
+        path = self._path("storage")
+        return await self._transport.get(
+            path, list[StorageStatus], content=content, enabled=enabled
+        )
+
+    async def replications(self, guest: int | None = None) -> list[ReplicationStatus]:
+        """GET /nodes/{node}/replication. Jobs whose source is this node."""
+        path = self._path("replication")
+        return await self._transport.get(path, list[ReplicationStatus], guest=guest)
+
+    async def tasks(
+        self,
+        *,
+        source: TaskSource = "all",
+        limit: int = 50,
+        start: int = 0,
+        vmid: int | None = None,
+        type: str | None = None,  # noqa: A002 - the word every list of tasks uses
+        user: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        errors: bool | None = None,
+        status: Sequence[str] | None = None,
+    ) -> list[TaskRow]:
+        """GET /nodes/{node}/tasks. Newest first; own tasks only, without Sys.Audit.
+
+        `status` filters by outcome: "ok", "warning", "error", "unknown"; times are epochs.
+        """
+        return await self._transport.get(
+            self._path("tasks"),
+            list[TaskRow],
+            source=source,
+            limit=limit,
+            start=start,
+            vmid=vmid,
+            typefilter=type,
+            userfilter=user,
+            since=since,
+            until=until,
+            errors=errors,
+            statusfilter=",".join(status) if status else None,
+        )
+
+    async def vzdump(
+        self,
+        vmids: Sequence[int],
+        *,
+        storage: str | None = None,
+        mode: BackupMode | None = None,
+        compress: Compression | None = None,
+        protected: bool | None = None,
+        bwlimit: int | None = None,
+        notes: str | None = None,
+    ) -> Task:
+        """POST /nodes/{node}/vzdump. Needs VM.Backup, and Datastore.AllocateSpace on the storage.
+
+        `bwlimit` is KiB/s and needs Sys.Modify on /.
+        """
+        parameters: Parameters = {
+            "vmid": ",".join(str(vmid) for vmid in vmids),
+            "storage": storage,
+            "mode": mode,
+            "compress": compress,
+            "protected": protected,
+            "bwlimit": bwlimit,
+            "notes-template": notes,
+        }
+        upid = await self._transport.post(self._path("vzdump"), **parameters)
+        return Task(self._transport, upid)
+
+    async def url_metadata(
+        self, url: str, *, verify_certificates: bool | None = None
+    ) -> UrlMetadata:
+        """GET /nodes/{node}/query-url-metadata. Needs Sys.Audit and Sys.Modify on /."""
+        asked: Parameters = {"url": url, "verify-certificates": verify_certificates}
+        return await self._transport.get(self._path("query-url-metadata"), UrlMetadata, **asked)
+
+    def _path(self, *rest: str) -> str:
+        return join("nodes", self.name, *rest)

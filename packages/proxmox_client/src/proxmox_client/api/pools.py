@@ -1,0 +1,25 @@
+"""Pools of guests and storages."""
+
+from msgspec import field
+
+from proxmox_client.decoding import Answer
+
+
+class PoolMember(Answer):
+    """A guest or storage in a pool."""
+
+    type: str = ""
+    id: str = ""
+    node: str = ""
+    vmid: int | None = None
+    name: str = ""
+    storage: str | None = None
+    status: str = ""
+
+
+class Pool(Answer):
+    """A pool; `members` are told only when one pool is asked for."""
+
+    pool_id: str = field(name="poolid", default="")
+    comment: str = ""
+    members: list[PoolMember] = field(default_factory=list)

@@ -1,0 +1,106 @@
+"""Virtual machines."""
+
+from typing import ClassVar, Literal
+
+from msgspec import field
+
+from proxmox_client.api.agent import AgentInterface, Filesystem, OsInfo, Result
+from proxmox_client.api.configs import QemuConfig
+from proxmox_client.api.guests import Guest, MigrateCheck
+from proxmox_client.api.resources import GuestType
+from proxmox_client.api.tasks import Task
+from proxmox_client.decoding import Answer
+from proxmox_client.transport import Parameters
+
+QemuAction = Literal["start", "stop", "shutdown", "reset", "reboot", "suspend", "resume"]
+
+
+class QemuPreconditions(Answer):
+    """Proxmox's view of a migration of a virtual machine."""
+
+    running: bool = False
+    allowed_nodes: list[str] = field(default_factory=list)
+    not_allowed_nodes: dict[str, dict[str, object]] = field(default_factory=dict)
+    local_disks: list[dict[str, object]] = field(default_factory=list)
+    local_resources: list[str] = field(default_factory=list)
+    mapped_resources: list[str] = field(name="mapped-resources", default=[])
+
+
+class Qemu(Guest[QemuConfig]):
+    """Calls about one virtual machine."""
+
+    type: ClassVar[GuestType] = "qemu"
+    _config = QemuConfig
+
+    async def power(
+        self,
+        action: QemuAction,
+        *,
+        timeout: int | None = None,  # noqa: ASYNC109 - the guest's time, not ours
+        force_stop: bool | None = None,
+        to_disk: bool | None = None,
+    ) -> Task:
+        """POST …/status/{action}. Needs VM.PowerMgmt.
+
+        `timeout` is in seconds, for start, stop, shutdown and reboot; `force_stop` pulls the plug
+        when a shutdown fails; `to_disk` suspends to disk.
+        """
+        parameters: Parameters = {"timeout": timeout, "forceStop": force_stop, "todisk": to_disk}
+        return await self._power(action, parameters)
+
+    async def create_snapshot(
+        self, name: str, *, description: str | None = None, include_memory: bool | None = None
+    ) -> Task:
+        """POST …/snapshot. Needs VM.Snapshot. A name already in use fails in the task."""
+        parameters: Parameters = {
+            "snapname": name,
+            "description": description,
+            "vmstate": include_memory,
+        }
+        return self._task(await self._transport.post(self._path("snapshot"), **parameters))
+
+    async def migrate_check(self, target: str | None = None) -> MigrateCheck:
+        """GET …/migrate. Needs VM.Migrate."""
+        found = await self._read(QemuPreconditions, "migrate", target=target)
+        return MigrateCheck(
+            running=found.running,
+            allowed_nodes=found.allowed_nodes,
+            refused=found.not_allowed_nodes,
+            local_disks=found.local_disks,
+            local_resources=found.local_resources,
+            mapped_resources=found.mapped_resources,
+        )
+
+    async def migrate(
+        self,
+        target: str,
+        *,
+        online: bool | None = None,
+        target_storage: str | None = None,
+        with_local_disks: bool | None = None,
+    ) -> Task:
+        """POST …/migrate. Needs VM.Migrate. A running machine must be moved `online`."""
+        parameters: Parameters = {
+            "target": target,
+            "online": online,
+            "targetstorage": target_storage,
+            "with-local-disks": with_local_disks,
+        }
+        return self._task(await self._transport.post(self._path("migrate"), **parameters))
+
+    async def agent_ping(self) -> None:
+        """POST …/agent/ping. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4)."""
+        await self._transport.post(self._path("agent", "ping"))
+
+    async def agent_os_info(self) -> OsInfo:
+        """GET …/agent/get-osinfo. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4)."""
+        return (await self._read(Result[OsInfo], "agent", "get-osinfo")).result
+
+    async def agent_network(self) -> list[AgentInterface]:
+        """GET …/agent/network-get-interfaces. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4)."""
+        path = ("agent", "network-get-interfaces")
+        return (await self._read(Result[list[AgentInterface]], *path)).result
+
+    async def agent_filesystems(self) -> list[Filesystem]:
+        """GET …/agent/get-fsinfo. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4)."""
+        return (await self._read(Result[list[Filesystem]], "agent", "get-fsinfo")).result

@@ -1,0 +1,34 @@
+"""Replication jobs and how their last runs went."""
+
+from msgspec import field
+
+from proxmox_client.decoding import Answer
+
+
+class ReplicationJob(Answer):
+    """A job as configured; `id` is `vmid-number`, `rate` is MB/s."""
+
+    id: str
+    type: str = "local"
+    guest: int = 0
+    job_number: int = field(name="jobnum", default=0)
+    source: str | None = None
+    target: str = ""
+    schedule: str | None = None
+    rate: float | None = None
+    disabled: bool = field(name="disable", default=False)
+    comment: str | None = None
+    remove_job: str | None = None
+
+
+class ReplicationStatus(ReplicationJob):
+    """A job with the state of its runs; times are epoch seconds, 0 for never."""
+
+    vm_type: str | None = field(name="vmtype", default=None)
+    last_sync: int | None = None
+    last_try: int | None = None
+    next_sync: int | None = None
+    duration: float | None = None
+    fail_count: int = 0
+    error: str | None = None
+    pid: int | None = None

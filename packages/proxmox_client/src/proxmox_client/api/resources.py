@@ -1,0 +1,168 @@
+"""Rows of /cluster/resources: the whole cluster in one request."""
+
+from typing import Any, ClassVar, Literal
+
+import msgspec
+from msgspec import field
+
+from proxmox_client.decoding import Answer, convert
+
+GuestType = Literal["qemu", "lxc"]
+
+
+class GuestResource(Answer, tag_field="type"):
+    """A virtual machine or container; `cpu` is a fraction of all its cores.
+
+    A guest just made, or on a node that stopped reporting, has only vmid, node and
+    `status="unknown"`.
+    """
+
+    type: ClassVar[GuestType]
+
+    vmid: int
+    node: str = ""
+    name: str = ""
+    status: str = "unknown"
+    template: bool = False
+    tags: str = ""
+    pool: str | None = None
+    lock: str | None = None
+    ha_state: str | None = field(name="hastate", default=None)
+    uptime: int | None = None
+    cpu: float | None = None
+    cpu_count: float | None = field(name="maxcpu", default=None)
+    memory: int | None = field(name="mem", default=None)
+    memory_max: int | None = field(name="maxmem", default=None)
+    memory_host: int | None = field(name="memhost", default=None)
+    disk: int | None = None
+    disk_max: int | None = field(name="maxdisk", default=None)
+    disk_read: int | None = field(name="diskread", default=None)
+    disk_write: int | None = field(name="diskwrite", default=None)
+    network_in: int | None = field(name="netin", default=None)
+    network_out: int | None = field(name="netout", default=None)
+
+    @property
+    def tag_list(self) -> list[str]:
+        """The tags, one by one."""
+        return [tag for tag in self.tags.replace(",", ";").split(";") if tag]
+
+
+class QemuResource(GuestResource, tag="qemu"):
+    """A virtual machine."""
+
+    type: ClassVar[GuestType] = "qemu"
+
+
+class LxcResource(GuestResource, tag="lxc"):
+    """A container."""
+
+    type: ClassVar[GuestType] = "lxc"
+
+
+class NodeResource(Answer, tag_field="type", tag="node"):
+    """A node; one that is offline tells little more than its name."""
+
+    node: str
+    status: str = "unknown"
+    level: str = ""
+    uptime: int | None = None
+    cpu: float | None = None
+    cpu_count: float | None = field(name="maxcpu", default=None)
+    memory: int | None = field(name="mem", default=None)
+    memory_max: int | None = field(name="maxmem", default=None)
+    disk: int | None = None
+    disk_max: int | None = field(name="maxdisk", default=None)
+    network_in: int | None = field(name="netin", default=None)
+    network_out: int | None = field(name="netout", default=None)
+    cgroup_mode: int | None = field(name="cgroup-mode", default=None)
+
+
+class StorageResource(Answer, tag_field="type", tag="storage"):
+    """A storage as one node sees it; a shared storage has a row for each node."""
+
+    storage: str
+    node: str = ""
+    status: str = "unknown"
+    plugin_type: str = field(name="plugintype", default="")
+    content: str = ""
+    shared: bool = False
+    disk: int | None = None
+    disk_max: int | None = field(name="maxdisk", default=None)
+
+    @property
+    def content_list(self) -> list[str]:
+        """The kinds of content, in alphabetical order (Proxmox's own order is random)."""
+        return sorted(kind for kind in self.content.split(",") if kind)
+
+
+class PoolResource(Answer, tag_field="type", tag="pool"):
+    """A pool of guests and storages."""
+
+    pool: str
+
+
+class SdnResource(Answer, tag_field="type", tag="sdn"):
+    """A software-defined network zone as one node sees it (until 8.4)."""
+
+    sdn: str = ""
+    node: str = ""
+    status: str = "unknown"
+
+
+class NetworkResource(Answer, tag_field="type", tag="network"):
+    """A zone or fabric as one node sees it (from 9.0)."""
+
+    network: str = ""
+    network_type: str = field(name="network-type", default="")
+    node: str = ""
+    status: str = "unknown"
+
+
+Row = (
+    QemuResource
+    | LxcResource
+    | NodeResource
+    | StorageResource
+    | PoolResource
+    | SdnResource
+    | NetworkResource
+)
+_KNOWN = {"qemu", "lxc", "node", "storage", "pool", "sdn", "network"}
+_rows = msgspec.json.Decoder(list[Row], strict=False)
+
+
+class Resources(msgspec.Struct, frozen=True):
+    """The cluster's resources by kind, in the order Proxmox gave them."""
+
+    guests: list[GuestResource]
+    nodes: list[NodeResource]
+    storages: list[StorageResource]
+    pools: list[PoolResource]
+    networks: list[SdnResource | NetworkResource]
+
+    @classmethod
+    def read(cls, data: bytes | msgspec.Raw) -> "Resources":
+        """Read the rows; those of a kind we don't know are left out."""
+        try:
+            rows = _rows.decode(data)
+        except msgspec.ValidationError:
+            raw = msgspec.json.decode(data, type=list[dict[str, Any]])
+            rows = convert([row for row in raw if row.get("type") in _KNOWN], list[Row])
+        return cls._sorted(rows)
+
+    @classmethod
+    def _sorted(cls, rows: list[Row]) -> "Resources":
+        found = cls([], [], [], [], [])
+        for row in rows:
+            match row:
+                case GuestResource():
+                    found.guests.append(row)
+                case NodeResource():
+                    found.nodes.append(row)
+                case StorageResource():
+                    found.storages.append(row)
+                case PoolResource():
+                    found.pools.append(row)
+                case _:
+                    found.networks.append(row)
+        return found

@@ -1,0 +1,157 @@
+"""Storages and what is on them."""
+
+from typing import Any, Literal
+
+from msgspec import field
+
+from proxmox_client.api.rrd import Consolidation, StorageRrd, TimeFrame
+from proxmox_client.api.tasks import Task
+from proxmox_client.decoding import Answer, convert
+from proxmox_client.paths import join
+from proxmox_client.transport import Parameters, Transport
+
+StorageContentKind = Literal[
+    "iso", "vztmpl", "backup", "images", "rootdir", "snippets", "import", "none"
+]
+DownloadKind = Literal["iso", "vztmpl", "import"]
+ChecksumAlgorithm = Literal["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]
+
+
+class StorageConfig(Answer):
+    """A storage as configured for the cluster."""
+
+    storage: str
+    type: str = ""
+    content: str = ""
+    nodes: str | None = None
+    shared: bool = False
+    disable: bool = False
+    path: str | None = None
+    server: str | None = None
+    export: str | None = None
+    datastore: str | None = None
+    pool: str | None = None
+    prune_backups: str | None = field(name="prune-backups", default=None)
+
+
+class StorageStatus(Answer):
+    """A storage as a node sees it; sizes in bytes."""
+
+    storage: str = ""
+    type: str = ""
+    content: str = ""
+    active: bool = False
+    enabled: bool = False
+    shared: bool = False
+    total: int | None = None
+    used: int | None = None
+    available: int | None = field(name="avail", default=None)
+    used_fraction: float | None = None
+
+
+class Verification(Answer):
+    """What the backup server found when it last verified a backup."""
+
+    state: str = ""
+    upid: str = ""
+
+
+class Volume(Answer):
+    """A volume on a storage; `encrypted` is a key's fingerprint (or "1") on a backup server."""
+
+    volid: str
+    content: str = ""
+    format: str = ""
+    size: int = 0
+    used: int | None = None
+    created: int | None = field(name="ctime", default=None)
+    vmid: int | None = None
+    parent: str | None = None
+    guest_type: str | None = field(name="subtype", default=None)
+    notes: str | None = None
+    protected: bool = False
+    encrypted: str | None = None
+    verification: Verification | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the volume's name: a file name, mostly."""
+        return self.volid.partition(":")[2].rpartition("/")[2]
+
+
+class VolumeDetails(Answer):
+    """One volume looked at closely."""
+
+    path: str = ""
+    format: str = ""
+    size: int = 0
+    used: int | None = None
+    notes: str | None = None
+    protected: bool = False
+
+
+class Storage:
+    """Calls about one storage on one node."""
+
+    def __init__(self, transport: Transport, node: str, name: str) -> None:
+        self._transport = transport
+        self.node = node
+        self.name = name
+
+    async def status(self) -> StorageStatus:
+        """GET /nodes/{node}/storage/{storage}/status. Datastore.Audit or .AllocateSpace."""
+        raw = await self._transport.get(self._path("status"), dict[str, Any])
+        return convert({**raw, "storage": self.name}, StorageStatus)
+
+    async def rrd(self, timeframe: TimeFrame, cf: Consolidation = "AVERAGE") -> list[StorageRrd]:
+        """GET /nodes/{node}/storage/{storage}/rrddata. Datastore.Audit or .AllocateSpace."""
+        path = self._path("rrddata")
+        return await self._transport.get(path, list[StorageRrd], timeframe=timeframe, cf=cf)
+
+    async def content(
+        self, kind: StorageContentKind | None = None, vmid: int | None = None
+    ) -> list[Volume]:
+        """GET /nodes/{node}/storage/{storage}/content. Only volumes the account may see."""
+        path = self._path("content")
+        return await self._transport.get(path, list[Volume], content=kind, vmid=vmid)
+
+    async def volume(self, volid: str) -> VolumeDetails:
+        """GET /nodes/{node}/storage/{storage}/content/{volume}."""
+        return await self._transport.get(self._path("content", volid), VolumeDetails)
+
+    async def delete(self, volid: str) -> Task | None:
+        """DELETE /nodes/{node}/storage/{storage}/content/{volume}. Datastore.Allocate.
+
+        A protected backup is refused inside the task; None when Proxmox did it at once.
+        """
+        upid = await self._transport.delete(self._path("content", volid))
+        return Task(self._transport, upid) if upid else None
+
+    async def download_url(
+        self,
+        url: str,
+        filename: str,
+        *,
+        content: DownloadKind = "iso",
+        checksum: str | None = None,
+        checksum_algorithm: ChecksumAlgorithm | None = None,
+        verify_certificates: bool | None = None,
+    ) -> Task:
+        """POST /nodes/{node}/storage/{storage}/download-url.
+
+        Needs Datastore.AllocateTemplate here, and Sys.AccessNetwork on the node or Sys.Audit
+        with Sys.Modify on /.
+        """
+        parameters: Parameters = {
+            "url": url,
+            "filename": filename,
+            "content": content,
+            "checksum": checksum,
+            "checksum-algorithm": checksum_algorithm,
+            "verify-certificates": verify_certificates,
+        }
+        upid = await self._transport.post(self._path("download-url"), **parameters)
+        return Task(self._transport, upid)
+
+    def _path(self, *rest: str) -> str:
+        return join("nodes", self.node, "storage", self.name, *rest)

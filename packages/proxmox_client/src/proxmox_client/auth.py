@@ -1,0 +1,53 @@
+"""Who we are to Proxmox: an API token, or a user with a password."""
+
+import base64
+import hashlib
+import hmac
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ApiToken:
+    """An API token, `user@realm!name` and its secret."""
+
+    token_id: str
+    secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        user, _, name = self.token_id.partition("!")
+        if "@" not in user or not name:
+            raise ValueError(f"{self.token_id!r} is not of the form user@realm!name")
+
+
+@dataclass(frozen=True)
+class Password:
+    """A user and password; `totp` gives the present code where a second factor is set."""
+
+    username: str
+    password: str = field(repr=False)
+    totp: Callable[[], str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        # Proxmox answers a user without realm with 401, three seconds later
+        if "@" not in self.username:
+            raise ValueError(f"{self.username!r} is not of the form user@realm")
+
+
+@dataclass(frozen=True)
+class Totp:
+    """The code an authenticator app would show for a base32 secret (RFC 6238)."""
+
+    secret: str = field(repr=False)
+    clock: Callable[[], float] = field(default=time.time, repr=False)
+
+    def __call__(self) -> str:
+        text = self.secret.replace(" ", "").upper()
+        key = base64.b32decode(text + "=" * (-len(text) % 8))
+        counter = struct.pack(">Q", int(self.clock()) // 30)
+        digest = hmac.new(key, counter, hashlib.sha1).digest()
+        start = digest[-1] & 15
+        number = int.from_bytes(digest[start : start + 4], "big") & 0x7FFFFFFF
+        return f"{number % 1_000_000:06d}"

@@ -1,0 +1,121 @@
+"""What can go wrong between us and Proxmox VE.
+
+* ProxmoxError
+  * Unreachable          no answer: refused, timed out, dropped
+    * TlsError           the certificate is not the one we trust; nothing secret was sent
+  * ResponseError        an answer that is not a success
+    * Unauthenticated    401, the token, ticket or password is not accepted
+    * Forbidden          403, the account lacks a privilege; names path and privileges
+    * NotFound           the object does not exist (usually a 500)
+    * BadParameters      400, parameters are refused; names them
+    * Conflict           the object is locked, exists already or is in the wrong state
+    * NodeUnreachable    595, 596, 599: the asked host could not reach the node
+    * NoQuorum           the cluster lacks quorum, so nothing can be written
+    * UnexpectedAnswer   a success whose body we don't understand
+  * TaskFailed           a task was started and did not succeed
+  * DeadlineExceeded     our own time ran out
+"""
+
+from collections.abc import Mapping, Sequence
+
+
+class ProxmoxError(Exception):
+    """The base of everything this package raises about Proxmox."""
+
+
+class Unreachable(ProxmoxError):
+    """No host of the cluster gave an answer."""
+
+    def __init__(self, host: str, message: str) -> None:
+        super().__init__(f"{host}: {message}")
+        self.host = host
+        self.message = message
+
+
+class TlsError(Unreachable):
+    """The certificate is not one we trust; nothing secret was sent."""
+
+
+class ResponseError(ProxmoxError):
+    """An answer that is not a success."""
+
+    def __init__(
+        self, status: int, reason: str, message: str, errors: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.errors = dict(errors or {})
+
+
+class Unauthenticated(ResponseError):
+    """The token, ticket or password is not accepted."""
+
+
+class Forbidden(ResponseError):
+    """The account lacks a privilege; any one of `privileges` on `path` would do."""
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        errors: Mapping[str, str] | None = None,
+        *,
+        path: str = "",
+        privileges: Sequence[str] = (),
+    ) -> None:
+        super().__init__(status, reason, message, errors)
+        self.path = path
+        self.privileges = tuple(privileges)
+
+
+class NotFound(ResponseError):
+    """The object does not exist."""
+
+
+class BadParameters(ResponseError):
+    """Parameters are refused; `errors` says why, by name."""
+
+
+class Conflict(ResponseError):
+    """The object is locked, exists already or is in the wrong state."""
+
+
+class NodeUnreachable(ResponseError):
+    """The host we asked could not reach `node`."""
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        errors: Mapping[str, str] | None = None,
+        *,
+        node: str = "",
+    ) -> None:
+        super().__init__(status, reason, message, errors)
+        self.node = node
+
+
+class NoQuorum(ResponseError):
+    """The cluster lacks quorum, so nothing can be written."""
+
+
+class UnexpectedAnswer(ResponseError):
+    """A success whose body is not what this package knows."""
+
+
+class TaskFailed(ProxmoxError):
+    """A task was started and did not succeed."""
+
+    def __init__(self, upid: str, exit_status: str, log_tail: Sequence[str] = ()) -> None:
+        super().__init__(f"Task {upid} failed: {exit_status}")
+        self.upid = upid
+        self.exit_status = exit_status
+        self.log_tail = tuple(log_tail)
+
+
+class DeadlineExceeded(ProxmoxError):
+    """Our own time ran out; a write may or may not have been done."""

@@ -1,0 +1,28 @@
+"""Proxmox's property strings: `virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Properties = dict[str, str]
+
+
+def parse(text: str | Mapping[str, Any] | None, default: str = "") -> Properties:
+    """Take a property string apart; a part without `=` is the value of `default`.
+
+    Some endpoints answer the same thing already taken apart, so a mapping is accepted too.
+    """
+    if text is None:
+        return {}
+    if isinstance(text, Mapping):
+        return {key: _plain(value) for key, value in text.items()}
+    pairs = (part.partition("=") for part in text.split(",") if part)
+    return {key if mark else default: value if mark else key for key, mark, value in pairs}
+
+
+def flag(value: str | None, *, absent: bool = False) -> bool:
+    """Read a boolean as Proxmox writes it."""
+    return absent if value is None else value.lower() in ("1", "on", "yes", "true")
+
+
+def _plain(value: Any) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
