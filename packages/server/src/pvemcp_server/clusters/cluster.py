@@ -1,12 +1,13 @@
 """A configured cluster, as far as the caller of one call may reach it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import proxmox_client
 from proxmox_client import Client, Lxc, Qemu
+from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.inventory import Inventory, Snapshot
@@ -44,7 +45,11 @@ class Cluster:
             self._view = whole.within(self.scope)
         return self._view
 
-    async def guest(self, vmid: int) -> proxmox_client.GuestResource:
+    def within(self, scope: Resources) -> "Cluster":
+        """The same cluster for the same caller, reaching no more than `scope`."""
+        return replace(self, scope=scope, _view=None)
+
+    async def guest(self, vmid: int) -> GuestResource:
         """The guest with that number, when there is one that the caller may see."""
         known = (await self.snapshot()).by_vmid
         if vmid not in known:
@@ -57,13 +62,13 @@ class Cluster:
         calls = self.pve.qemu if guest.type == "qemu" else self.pve.lxc
         return calls(guest.node, vmid)
 
-    async def node(self, name: str) -> proxmox_client.NodeResource:
+    async def node(self, name: str) -> NodeResource:
         known = (await self.snapshot()).by_node
         if name not in known:
             raise UnknownName(f"node on {self.name}", name, known)
         return known[name]
 
-    async def storage(self, name: str, node: str) -> proxmox_client.StorageResource:
+    async def storage(self, name: str, node: str) -> StorageResource:
         """The storage as that node has it."""
         known = (await self.snapshot()).storages
         for one in known:
@@ -87,17 +92,24 @@ class Cluster:
         wanted = list(keys)
         answers = await asyncio.gather(*(ask(key) for key in wanted), return_exceptions=True)
         found: dict[K, T] = {}
+        missing: dict[K, str] = {}
         for key, answer in zip(wanted, answers, strict=True):
             if isinstance(answer, proxmox_client.ProxmoxError | TimeoutError):
-                reason = explain(answer, self.account)
-                self.notes.add(
-                    f"Missing from {self.name}: {what} {key}. {reason}".replace("  ", " ")
-                )
+                missing[key] = explain(answer, self.account)
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 found[key] = answer
+        self._note_missing(missing, what)
         return found
+
+    def _note_missing(self, missing: Mapping[K, str], what: str) -> None:
+        told = list(missing.items())[:3]  # hundreds of like reasons would bury the answer
+        for key, reason in told:
+            name = f"{what} {key}".strip()
+            self.notes.add(f"Missing from {self.name}: {name}. {reason}")
+        if more := len(missing) - len(told):
+            self.notes.add(f"Missing from {self.name} likewise: {more} more {what}s.")
 
     def changed(self) -> None:
         """Something was changed on this cluster: the next read asks Proxmox again."""

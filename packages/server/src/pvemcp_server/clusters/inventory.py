@@ -4,15 +4,30 @@ Refreshed on demand, shared by all callers of that identity, never by others.
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from time import monotonic
+from typing import Any
 
 import proxmox_client
 from proxmox_client import Client
+from proxmox_client.api import resources as resources_api
+from proxmox_client.api.resources import (
+    GuestResource,
+    NodeResource,
+    PoolResource,
+    StorageResource,
+)
 from pvemcp_server.access.model import Resources
+
+# What leaves us without an answer, so that an older one is better than none
+SILENCE = (
+    proxmox_client.Unreachable,
+    proxmox_client.DeadlineExceeded,
+    proxmox_client.NodeUnreachable,
+)
 
 
 @dataclass(frozen=True)
@@ -21,14 +36,16 @@ class Snapshot:
 
     taken: float  # seconds on the monotonic clock
     taken_at: datetime
-    guests: tuple[proxmox_client.GuestResource, ...]
-    nodes: tuple[proxmox_client.NodeResource, ...]
-    storages: tuple[proxmox_client.StorageResource, ...]
-    pools: tuple[proxmox_client.PoolResource, ...]
+    guests: tuple[GuestResource, ...]
+    nodes: tuple[NodeResource, ...]
+    storages: tuple[StorageResource, ...]
+    pools: tuple[PoolResource, ...]
     stale: str = ""
+    derived: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was worked out from it, kept as long as it is and never for another identity."""
 
     @classmethod
-    def of(cls, resources: proxmox_client.Resources, asked: float) -> "Snapshot":
+    def of(cls, resources: resources_api.Resources, asked: float) -> "Snapshot":
         """`asked` is when the request left: a change made later is not in it for certain."""
         return cls(
             taken=asked,
@@ -45,17 +62,24 @@ class Snapshot:
         return monotonic() - self.taken
 
     @cached_property
-    def by_vmid(self) -> dict[int, proxmox_client.GuestResource]:
+    def by_vmid(self) -> dict[int, GuestResource]:
         return {guest.vmid: guest for guest in self.guests}
 
     @cached_property
-    def by_node(self) -> dict[str, proxmox_client.NodeResource]:
+    def by_node(self) -> dict[str, NodeResource]:
         return {node.node: node for node in self.nodes}
 
     def within(self, scope: Resources) -> "Snapshot":
-        """The part of it that `scope` covers."""
+        """The part of it that `scope` covers; the same object for the same scope."""
         if scope.everything:
             return self
+        key = ("within", scope, self.stale)
+        if key not in self.derived:
+            self.derived[key] = self._part(scope)
+        part: Snapshot = self.derived[key]
+        return part
+
+    def _part(self, scope: Resources) -> "Snapshot":
         return Snapshot(
             taken=self.taken,
             taken_at=self.taken_at,
@@ -69,7 +93,7 @@ class Snapshot:
         )
 
 
-def covers_guest(scope: Resources, guest: proxmox_client.GuestResource) -> bool:
+def covers_guest(scope: Resources, guest: GuestResource) -> bool:
     return scope.covers_guest(
         guest.vmid, node=guest.node, pool=guest.pool or "", tags=guest.tag_list
     )
@@ -93,7 +117,7 @@ class Inventory:
             return latest
         try:
             return await asyncio.shield(self._refresh())
-        except proxmox_client.Unreachable as error:
+        except SILENCE as error:
             if latest is None:
                 raise
             return replace(latest, stale=str(error))
