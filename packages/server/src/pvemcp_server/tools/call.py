@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.clusters import Cluster, Clusters, Notes, explain
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
-from pvemcp_server.settings import Settings
+from pvemcp_server.settings import Values
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Call:
     tool: str
     effect: Effect
     source: Clusters
-    settings: Settings
+    settings: Values  # as they are when the call begins
     conversation: Conversation
     deadline: float  # on the monotonic clock
     dry_run: bool = False
@@ -41,6 +41,7 @@ class Call:
     notes: Notes = field(default_factory=Notes)
     upids: list[str] = field(default_factory=list)  # tasks started: for the audit
     touched: set[str] = field(default_factory=set)  # clusters asked: for the audit
+    accounts: set[str] = field(default_factory=set)  # Proxmox accounts used: for error texts
 
     @property
     def seconds_left(self) -> float:
@@ -81,7 +82,8 @@ class Call:
         found = []
         for cluster, answer in zip(clusters, answers, strict=True):
             if isinstance(answer, BaseException):
-                self.notes.add(f"Cluster {cluster.name} is missing here: {explain(answer)}")
+                reason = explain(answer, cluster.account)
+                self.notes.add(f"Cluster {cluster.name} is missing here: {reason}")
             else:
                 found.append((cluster, answer))
         return found
@@ -100,4 +102,6 @@ class Call:
     async def _open(self, name: str) -> Cluster:
         self.touched.add(name)
         scope = self.caller.resources(self.tool, self.effect, name)
-        return await self.source.open(name, self.caller, scope, self.notes)
+        cluster = await self.source.open(name, self.caller, scope, self.notes)
+        self.accounts.add(cluster.account)
+        return cluster

@@ -16,7 +16,7 @@ async def follow(call: Call, task: Task) -> dict[str, Any]:
         call.notes.add("The task goes on in Proxmox: GetTask with this upid tells its outcome.")
         return {"status": "running"}
     try:
-        ended = await watch(call, task, call.settings.task_wait_seconds)
+        ended = await watch(call, task, call.settings.task_wait_max_seconds)
     except DeadlineExceeded:
         call.notes.add("The task is still running: GetTask with this upid tells its outcome.")
         return {"status": "running"}
