@@ -3,12 +3,14 @@
 * ServerError
   * ConfigError           the server's own settings or files are not usable
   * AccessDenied          not let in; the reason is for the administrator only
+    * TooManyFailures     not even looked at, after too many failed attempts
   * CallError             the call cannot be answered as asked; its text goes to the model
     * UnknownName         no such cluster, node, guest … that the caller may see
     * BadArgument         an argument is wrong; names it
     * Precondition        Proxmox would refuse, or it would do harm
     * ConfirmationNeeded  a destructive call that nobody has confirmed
     * OverBudget          time, rows or rate used up
+    * Unrecorded          the audit cannot be written, so nothing was done
 
 Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both into text.
 """
@@ -32,6 +34,10 @@ class AccessDenied(ServerError):
         super().__init__(reason)
         self.reason = reason
         self.key_id = key_id
+
+
+class TooManyFailures(AccessDenied):
+    """Not even looked at, after too many failed attempts: neither audited one by one nor checked."""
 
 
 class CallError(ServerError):
@@ -78,3 +84,13 @@ class ConfirmationNeeded(CallError):
 
 class OverBudget(CallError):
     """Time, rows or rate are used up."""
+
+
+class Unrecorded(CallError):
+    """The audit cannot be written; nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The call could not be recorded in the audit, so it was not made.",
+            hint="Try again later, or tell the administrator.",
+        )

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import ClassVar, Final
+
+from pydantic import ConfigDict
 
 ANY: Final = "*"
 READS: Final = "*:read"
@@ -32,6 +34,9 @@ class Effect(StrEnum):
 class Resources:
     """Selects resources of a cluster: all of them, or those that match any of the sets."""
 
+    # a misspelt field must never widen a grant by leaving the right one at its default
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     everything: bool = False
     pools: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
@@ -48,6 +53,12 @@ class Resources:
             self.nodes | other.nodes,
             self.storages | other.storages,
         )
+
+    def __and__(self, other: "Resources") -> "Resources":
+        """What both cover: a query reads of a table what its own grant and the table's give."""
+        if self.everything or other.everything:
+            return other if self.everything else self
+        return Both(first=self, second=other)
 
     def __bool__(self) -> bool:
         return self.everything or any(
@@ -77,6 +88,37 @@ class Resources:
         return self.everything or pool in self.pools
 
 
+@dataclass(frozen=True, slots=True)
+class Both(Resources):
+    """What two selections cover alike."""
+
+    first: Resources = field(default_factory=Resources)
+    second: Resources = field(default_factory=Resources)
+
+    def __bool__(self) -> bool:
+        return bool(self.first) and bool(self.second)
+
+    def covers_guest(
+        self, vmid: int, *, node: str = "", pool: str = "", tags: Iterable[str] = ()
+    ) -> bool:
+        known = tuple(tags)
+        return all(
+            one.covers_guest(vmid, node=node, pool=pool, tags=known)
+            for one in (self.first, self.second)
+        )
+
+    def covers_node(self, node: str) -> bool:
+        return self.first.covers_node(node) and self.second.covers_node(node)
+
+    def covers_storage(self, storage: str, *, node: str = "") -> bool:
+        return self.first.covers_storage(storage, node=node) and self.second.covers_storage(
+            storage, node=node
+        )
+
+    def covers_pool(self, pool: str) -> bool:
+        return self.first.covers_pool(pool) and self.second.covers_pool(pool)
+
+
 NOTHING: Final = Resources()
 EVERYTHING: Final = Resources(everything=True)
 
@@ -84,6 +126,8 @@ EVERYTHING: Final = Resources(everything=True)
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Tools × clusters × resources. `tools` and `clusters` hold names, ANY, or (tools) READS."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     tools: frozenset[str]
     clusters: frozenset[str] = frozenset({ANY})

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
+from inspect import cleandoc
+from math import inf
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables.reach import Reach
 
 
 class Unit(StrEnum):
@@ -47,10 +50,14 @@ class Cost(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Col:
-    """What a field is, beyond its Python type: `Annotated[int, Col("…", Unit.BYTES)]`."""
+    """What a field is, beyond its Python type: `Annotated[int, Col("…", Unit.BYTES)]`.
+
+    `also` are further names that queries know it by.
+    """
 
     description: str
     unit: Unit | None = None
+    also: tuple[str, ...] = ()
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -69,6 +76,7 @@ class Field:
     unit: Unit | None = None
     choices: tuple[str, ...] = ()
     nullable: bool = False
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +93,20 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """How many Proxmox calls loading may take, and until when (on the monotonic clock)."""
+
+    calls: int = 2000
+    until: float = inf
+
+
+@dataclass(frozen=True, slots=True)
 class Want:
     """What a reader needs of a table, so that the loader asks Proxmox for no more.
 
-    An empty set asks for all; `columns` is None when all columns are wanted. A loader may return
-    more rows than wanted, never fewer.
+    An empty set asks for all; `columns` is None when all columns are wanted. Text is compared
+    without case. A loader may return more rows than wanted, never fewer, but for `limit`: the
+    newest of a list that has no end (tasks), and the budget, which a note then tells.
     """
 
     columns: frozenset[str] | None = None
@@ -97,7 +114,14 @@ class Want:
     nodes: frozenset[str] = frozenset()
     storages: frozenset[str] = frozenset()
     status: frozenset[str] = frozenset()
+    types: frozenset[str] = frozenset()  # of tasks; of content on a storage
+    since: datetime | None = None  # for tasks: started then or later
     limit: int | None = None
+    budget: Budget = Budget()
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "storages", "status", "types"):
+            object.__setattr__(self, name, frozenset(map(str.casefold, getattr(self, name))))
 
     def column(self, *names: str) -> bool:
         """Whether any of these columns is wanted."""
@@ -107,15 +131,23 @@ class Want:
         return not self.vmids or vmid in self.vmids
 
     def node(self, node: str) -> bool:
-        return not self.nodes or node in self.nodes
+        return not self.nodes or node.casefold() in self.nodes
 
     def storage(self, storage: str) -> bool:
-        return not self.storages or storage in self.storages
+        return not self.storages or storage.casefold() in self.storages
+
+    def state(self, status: str) -> bool:
+        return not self.status or status.casefold() in self.status
+
+    def type(self, name: str) -> bool:
+        return not self.types or name.casefold() in self.types
 
 
 ALL = Want()
 
 Loader = Callable[[Cluster, Want], Awaitable[Sequence[Row]]]
+Covered = Callable[[Reach, Any], Row | None]
+"""The row as far as the reach covers it; None when it doesn't."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +159,7 @@ class Table:
     load: Loader
     cost: Cost
     tool: str  # a caller reads of this table what this tool would show them
+    covered: Covered
     relations: tuple[Relation, ...] = ()
     description: str = ""
 
@@ -139,13 +172,15 @@ _TABLES: dict[str, Table] = {}
 
 
 def table(
-    name: str, *, tool: str, cost: Cost, relations: Iterable[Relation] = ()
+    name: str, *, tool: str, cost: Cost, covered: Covered, relations: Iterable[Relation] = ()
 ) -> Callable[[Callable[[Cluster, Want], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table: its loader is decorated, its row class is the loader's list item type."""
 
     def declare(load: Callable[[Cluster, Want], Awaitable[Sequence[Any]]]) -> Table:
         row = get_args(get_type_hints(load)["return"])[0]
-        declared = Table(name, row, load, cost, tool, tuple(relations), load.__doc__ or "")
+        declared = Table(
+            name, row, load, cost, tool, covered, tuple(relations), cleandoc(load.__doc__ or "")
+        )
         _TABLES[name] = declared
         return declared
 
@@ -177,7 +212,7 @@ def _field(name: str, hint: Any) -> Field:
     variants = get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
     nullable = type(None) in variants
     kind, choices = _kind(next(one for one in variants if one is not type(None)))
-    return Field(name, kind, col.description, col.unit, choices, nullable)
+    return Field(name, kind, col.description, col.unit, choices, nullable, col.also)
 
 
 def _split(hint: Any) -> tuple[Any, Col]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_type_hints
 
+from msgspec.structs import asdict
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
@@ -114,6 +115,11 @@ def tool(
         return declared
 
     return declare
+
+
+def document(row: Row) -> Document:
+    """The fields of a row as the one answer of a tool."""
+    return asdict(row)
 
 
 def tools() -> Mapping[str, Tool]:

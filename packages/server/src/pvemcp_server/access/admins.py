@@ -1,0 +1,146 @@
+"""Administrators: who may sign in to the admin pages, and with which password."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from pvemcp_server.access.names import check_name
+from pvemcp_server.access.passwords import Passwords, check_password, made_up
+from pvemcp_server.errors import AccessDenied, BadArgument, UnknownName
+from pvemcp_server.store import Store, schema
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.records import AdminRecord
+
+FREE_FAILURES = 5
+FIRST_LOCK = timedelta(seconds=30)
+LONGEST_LOCK = timedelta(minutes=15)
+
+
+class Admins:
+    """Reads and changes administrators, and checks their passwords."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._store = store
+        self._clock = clock
+        self._passwords = Passwords()
+
+    async def all(self) -> list[AdminRecord]:
+        return await self._store.admins.all()
+
+    async def get(self, name: str) -> AdminRecord:
+        admin = await self._store.admins.find(name=name)
+        if admin is None:
+            raise UnknownName("administrator", name, [one.name for one in await self.all()])
+        return admin
+
+    async def first(self, name: str, password: str | None = None) -> str | None:
+        """Makes the first administrator; answers the password to show once, when we made it up."""
+        if await self.all():
+            return None
+        await self.create(name, password or (shown := made_up()), must_change=password is None)
+        return None if password else shown
+
+    async def create(
+        self,
+        name: str,
+        password: str | None,
+        *,
+        subject: str | None = None,
+        must_change: bool = True,
+    ) -> AdminRecord:
+        """A new administrator, with a password or with an OpenID Connect subject."""
+        check_name(name)
+        hashed = await self._hash(password, name) if password else None
+        return await self._store.admins.add(
+            name=name,
+            password_hash=hashed,
+            subject=subject,
+            must_change=must_change and hashed is not None,
+            enabled=True,
+            failures=0,
+            created=self._clock(),
+        )
+
+    async def sign_in(self, name: str, password: str) -> AdminRecord:
+        """The administrator with this name and password; raises AccessDenied, whatever is wrong."""
+        admin = await self._store.admins.find(name=name)
+        now = self._clock()
+        if admin and admin.locked_until and admin.locked_until > now:
+            raise AccessDenied("locked after failed sign-ins")
+        right = await self._passwords.verify(password, admin and admin.password_hash)
+        if admin is None:
+            raise AccessDenied("unknown administrator")
+        if not right:
+            await self._count_failure(admin, now)
+            raise AccessDenied("wrong password")
+        return await self._signed_in(admin)
+
+    async def sign_in_external(self, subject: str, name: str) -> AdminRecord:
+        """The administrator whom the OpenID Connect issuer has vouched for, made when new."""
+        admin = await self._store.admins.find(subject=subject)
+        if admin is None:
+            admin = await self.create(name, None, subject=subject)
+        return await self._signed_in(admin)
+
+    async def set_password(self, name: str, password: str, *, must_change: bool = False) -> None:
+        """Sets a password, unlocks the account and ends its sessions."""
+        admin = await self.get(name)
+        hashed = await self._hash(password, name)
+        await self._store.admins.change(
+            admin.id, password_hash=hashed, must_change=must_change, failures=0, locked_until=None
+        )
+        await self._end_sessions(admin)
+
+    async def reset_password(self, name: str) -> str:
+        """A new password to show once; it must be changed at the next sign-in."""
+        password = made_up()
+        await self.set_password(name, password, must_change=True)
+        return password
+
+    async def set_enabled(self, name: str, *, enabled: bool) -> None:
+        admin = await self.get(name)
+        if not enabled:
+            await self._keep_one_besides(admin)
+        await self._store.admins.change(admin.id, enabled=enabled)
+        await self._end_sessions(admin)
+
+    async def remove(self, name: str) -> None:
+        admin = await self.get(name)
+        await self._keep_one_besides(admin)
+        await self._store.admins.remove(admin.id)
+
+    async def _hash(self, password: str, name: str) -> str:
+        return await self._passwords.hash(check_password(password, name))
+
+    async def _signed_in(self, admin: AdminRecord) -> AdminRecord:
+        if not admin.enabled:
+            raise AccessDenied("disabled administrator")
+        changed = await self._store.admins.change(
+            admin.id, failures=0, locked_until=None, last_sign_in=self._clock()
+        )
+        if changed is None:
+            raise AccessDenied("unknown administrator")
+        return changed
+
+    async def _count_failure(self, admin: AdminRecord, now: datetime) -> None:
+        """Counts in the database: attempts in parallel must not overwrite each other's count."""
+        table = schema.admins
+        counted = table.update().where(table.c.id == admin.id).values(failures=table.c.failures + 1)
+        async with self._store.database.writing() as connection:
+            failures = await connection.scalar(counted.returning(table.c.failures)) or 0
+            if failures >= FREE_FAILURES:
+                lock = min(FIRST_LOCK * 2 ** min(failures - FREE_FAILURES, 10), LONGEST_LOCK)
+                await connection.execute(
+                    table.update().where(table.c.id == admin.id).values(locked_until=now + lock)
+                )
+        if failures >= FREE_FAILURES:
+            message = f"Sign-in of {admin.name} failed {failures} times in a row."
+            await self._store.notices.tell("sign-in-failed", admin.name, message)
+
+    async def _end_sessions(self, admin: AdminRecord) -> None:
+        table = schema.sessions
+        async with self._store.database.writing() as connection:
+            await connection.execute(table.delete().where(table.c.admin_id == admin.id))
+
+    async def _keep_one_besides(self, admin: AdminRecord) -> None:
+        if not any(other.enabled and other.id != admin.id for other in await self.all()):
+            raise BadArgument("name", f"{admin.name!r} is the only administrator who can sign in.")

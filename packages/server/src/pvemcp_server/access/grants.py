@@ -1,0 +1,52 @@
+"""Grants as JSON: what the database, the command line and the admin API exchange."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from pvemcp_server.access.model import Grant
+from pvemcp_server.errors import BadArgument
+
+GRANTS = TypeAdapter(tuple[Grant, ...])
+
+
+def grants_from_json(value: object) -> tuple[Grant, ...]:
+    """Reads grants, refusing unknown fields and grants that give nothing."""
+    try:
+        grants = GRANTS.validate_python(value)
+    except ValidationError as invalid:
+        error = invalid.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in ("grants", *error["loc"]))
+        raise BadArgument(where, error["msg"]) from None
+    for index, grant in enumerate(grants):
+        for name in ("tools", "clusters", "resources"):
+            if not getattr(grant, name):
+                raise BadArgument(f"grants.{index}.{name}", "must not be empty.")
+    return grants
+
+
+def grants_to_json(grants: Sequence[Grant]) -> list[dict[str, Any]]:
+    """The grants as JSON, sorted and without what is empty, so that equal grants read alike."""
+    return [
+        {
+            "tools": sorted(grant.tools),
+            "clusters": sorted(grant.clusters),
+            "resources": _selection(grant),
+        }
+        for grant in grants
+    ]
+
+
+def _selection(grant: Grant) -> dict[str, Any]:
+    chosen = grant.resources
+    if chosen.everything:
+        return {"everything": True}
+    sets = {
+        "pools": sorted(chosen.pools),
+        "tags": sorted(chosen.tags),
+        "vmids": sorted(chosen.vmids),
+        "nodes": sorted(chosen.nodes),
+        "storages": sorted(chosen.storages),
+    }
+    return {name: values for name, values in sets.items() if values}

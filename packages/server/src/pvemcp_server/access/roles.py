@@ -1,0 +1,123 @@
+"""Roles: those we bring along, and those administrators make."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pvemcp_server.access.grants import grants_from_json, grants_to_json
+from pvemcp_server.access.model import ANY, READS, Grant, Role
+from pvemcp_server.access.names import check_name
+from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.store import Store
+from pvemcp_server.store.records import RoleRecord
+
+READ_ONLY: Final = "Read-only"
+OPERATOR: Final = "Operator"
+ADMINISTRATOR: Final = "Administrator"
+
+OPERATOR_TOOLS: Final = frozenset(
+    {
+        READS,
+        "ChangeVmState",
+        "CreateVmSnapshot",
+        "DeleteVmSnapshot",
+        "RollbackVmSnapshot",
+        "MigrateVm",
+        "BackupVm",
+    }
+)
+
+BUILT_IN: Final = (
+    (READ_ONLY, "Reads everything and changes nothing.", Grant(frozenset({READS}))),
+    (
+        OPERATOR,
+        "Reads everything; starts, stops, snapshots, migrates and backs up guests.",
+        Grant(OPERATOR_TOOLS),
+    ),
+    (ADMINISTRATOR, "Every tool on every cluster.", Grant(frozenset({ANY}))),
+)
+
+
+def role_of(record: RoleRecord) -> Role:
+    grants = grants_from_json(record.grants)
+    return Role(record.id, record.name, record.description, grants, record.built_in)
+
+
+class Roles:
+    """Reads and changes roles; a change reaches every caller within a second."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def prepare(self) -> None:
+        """Brings the built-in roles in line with this version of the program."""
+        known = {role.name: role for role in await self._store.roles.all(built_in=True)}
+        for name, description, grant in BUILT_IN:
+            values: dict[str, Any] = {
+                "description": description,
+                "grants": grants_to_json([grant]),
+            }
+            record = known.get(name)
+            if record is None:
+                await self._store.roles.add(name=name, built_in=True, **values)
+            elif values != {"description": record.description, "grants": record.grants}:
+                await self._store.roles.change(record.id, **values)
+
+    async def all(self) -> list[Role]:
+        return [role_of(record) for record in await self._store.roles.all()]
+
+    async def get(self, name: str) -> Role:
+        record = await self._store.roles.find(name=name)
+        if record is None:
+            raise UnknownName("role", name, [role.name for role in await self._store.roles.all()])
+        return role_of(record)
+
+    async def create(self, name: str, grants: Sequence[Grant], *, description: str = "") -> Role:
+        record = await self._store.roles.add(
+            name=check_name(name),
+            description=description,
+            grants=_checked(grants),
+            built_in=False,
+        )
+        return role_of(record)
+
+    async def change(
+        self,
+        name: str,
+        *,
+        new_name: str | None = None,
+        grants: Sequence[Grant] | None = None,
+        description: str | None = None,
+    ) -> Role:
+        """Changes what is given; the built-in roles stay as they are."""
+        role = await self._own(name)
+        values = {
+            "name": None if new_name is None else check_name(new_name),
+            "grants": None if grants is None else _checked(grants),
+            "description": description,
+        }
+        given = {column: value for column, value in values.items() if value is not None}
+        record = await self._store.roles.change(role.id, **given)
+        if record is None:
+            raise UnknownName("role", name, [])
+        return role_of(record)
+
+    async def remove(self, name: str) -> None:
+        """Removes a role that no key has."""
+        role = await self._own(name)
+        holders = [key.name for key in await self._store.keys.all(role_id=role.id)]
+        if holders:
+            raise BadArgument("role", f"{name!r} is the role of {', '.join(sorted(holders))}.")
+        await self._store.roles.remove(role.id)
+
+    async def _own(self, name: str) -> Role:
+        role = await self.get(name)
+        if role.built_in:
+            raise BadArgument("role", f"{name!r} is built in; make a role of your own instead.")
+        return role
+
+
+def _checked(grants: Sequence[Grant]) -> list[dict[str, Any]]:
+    """The grants as stored, after the same checks that a reader makes."""
+    stored = grants_to_json(grants)
+    grants_from_json(stored)
+    return stored

@@ -1,0 +1,141 @@
+"""Writes the audit: intents before anything is done, the rest in batches."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import anyio
+
+from pvemcp_server.audit.event import Event, Kind
+from pvemcp_server.audit.reader import AuditReader
+from pvemcp_server.errors import Unrecorded
+from pvemcp_server.store import Store
+from pvemcp_server.store.background import housekeeping
+from pvemcp_server.store.columns import utc_now
+
+FLUSH_SECONDS = 0.5
+FULL = 2_000  # events that may wait; then calls wait for the database, or are refused
+PRUNE_SECONDS = 3600
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows that want to be durable together, and how that went."""
+
+    rows: list[dict[str, Any]]
+    done: bool = False
+    error: Exception | None = field(default=None)
+
+
+class Audit(AuditReader):
+    """Records calls; `open_audit` makes one and flushes it at the end."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
+        super().__init__(store)
+        self._log = store.audit_log
+        self._clock = clock
+        self._buffer: list[dict[str, Any]] = []
+        self._waiting: list[_Batch] = []
+        self._turn = anyio.Lock()
+
+    async def intent(self, event: Event) -> str:
+        """Stores that a write is about to happen; raises Unrecorded when that is impossible."""
+        call_id = uuid4().hex
+        await self._store_now([self._row(Kind.INTENT, event, call_id)])
+        return call_id
+
+    async def outcome(self, call_id: str, event: Event) -> None:
+        """Stores how the write ended; kept for later when the database is away, for it is done."""
+        row = self._row(Kind.OUTCOME, event, call_id)
+        try:
+            await self._store_now([row])
+        except Unrecorded:
+            self._buffer.append(row)
+
+    async def record(self, event: Event, kind: Kind = Kind.CALL) -> None:
+        """Notes a finished call; durable within a second. Raises Unrecorded when too many wait."""
+        self._buffer.append(self._row(kind, event, uuid4().hex))
+        if len(self._buffer) >= FULL:
+            await self.flush()
+
+    async def refused(self, event: Event) -> None:
+        """Notes an attempt that was not let through."""
+        await self.record(event, Kind.REFUSED)
+
+    async def admin(self, event: Event) -> None:
+        """Stores a change made by an administrator before returning."""
+        await self._store_now([self._row(Kind.ADMIN, event, uuid4().hex)])
+
+    async def flush(self) -> None:
+        """Stores what has been noted; keeps it when that fails."""
+        rows, self._buffer = self._buffer, []
+        if not rows:
+            return
+        try:
+            await self._store_now(rows)
+        except Unrecorded:
+            self._buffer = rows + self._buffer
+            raise
+
+    async def prune(self, days: int) -> int:
+        """Removes entries older than so many days; answers how many rows."""
+        event = Event(tool="audit.retention", reason=f"older than {days} days")
+        row = self._row(Kind.RETENTION, event, uuid4().hex)
+        return await self._log.prune(self._clock() - timedelta(days=days), row)
+
+    async def keep_house(self, stop: anyio.Event, retention_days: Callable[[], int]) -> None:
+        """Ends by the event, not by being cancelled: the last batch is written as well."""
+        pruned = anyio.current_time()
+        while not stop.is_set():
+            with anyio.move_on_after(FLUSH_SECONDS):
+                await stop.wait()
+            try:
+                await self.flush()
+                if anyio.current_time() - pruned >= PRUNE_SECONDS:
+                    pruned = anyio.current_time()
+                    await self.prune(retention_days())
+            except Exception:
+                log.warning("The audit waits for its database", exc_info=True)
+
+    def _row(self, kind: Kind, event: Event, call_id: str) -> dict[str, Any]:
+        return {"kind": kind.value, "call_id": call_id, "at": self._clock(), **event.columns()}
+
+    async def _store_now(self, rows: list[dict[str, Any]]) -> None:
+        """Appends with whatever else is waiting: one transaction for all who come meanwhile."""
+        mine = _Batch(rows)
+        self._waiting.append(mine)
+        async with self._turn:
+            if not mine.done:
+                # shielded: a call that is cancelled must not leave the others without an answer
+                with anyio.CancelScope(shield=True):
+                    await self._append_waiting()
+        if mine.error is not None:
+            raise Unrecorded from mine.error
+
+    async def _append_waiting(self) -> None:
+        batches, self._waiting = self._waiting, []
+        error: Exception | None = None
+        try:
+            await self._log.append([row for batch in batches for row in batch.rows])
+        except Exception as failed:  # noqa: BLE001 - told to each of those who wait
+            error = failed
+            log.warning("The audit could not be written: %s", type(failed).__name__)
+        for batch in batches:
+            batch.done, batch.error = True, error
+
+
+@asynccontextmanager
+async def open_audit(store: Store, retention_days: Callable[[], int]) -> AsyncIterator[Audit]:
+    """The audit with its housekeeping: batches every half second, retention every hour."""
+    audit = Audit(store)
+
+    async def keep_house(stop: anyio.Event) -> None:
+        await audit.keep_house(stop, retention_days)
+
+    async with housekeeping(keep_house):
+        yield audit

@@ -1,0 +1,105 @@
+"""What is written down about a call."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pvemcp_server.audit.mask import mask_text
+
+LONGEST_TEXT = 1_000
+LONGEST_ARGUMENTS = 16_000
+
+
+class Kind(StrEnum):
+    CALL = "call"  # a finished call that changed nothing
+    INTENT = "intent"  # a write that is about to be asked of Proxmox
+    OUTCOME = "outcome"  # how that write ended
+    REFUSED = "refused"  # an attempt that was not let through
+    ADMIN = "admin"  # a change made by an administrator
+    RETENTION = "retention"  # old entries were removed
+    BREAK = "break"  # the chain was found tampered with when it was to be continued
+
+
+class Outcome(StrEnum):
+    OK = "ok"
+    ERROR = "error"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A call, an attempt or a change. `arguments` must be masked already, by `mask`."""
+
+    tool: str
+    key_id: str | None = None
+    key_name: str | None = None
+    address: str | None = None
+    client: str | None = None
+    cluster: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    outcome: Outcome | None = None
+    reason: str | None = None
+    rows: int | None = None
+    bytes: int | None = None
+    duration_ms: int | None = None
+    upid: str | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """The event as it is stored: short, printable and without anything like a key."""
+        return {
+            "key_id": _short(self.key_id, 8),
+            "key_name": _short(self.key_name),
+            "address": _short(self.address, 64),
+            "client": _short(self.client),
+            "tool": _short(self.tool),
+            "cluster": _short(self.cluster),
+            "arguments": _arguments(self.arguments),
+            "outcome": self.outcome and self.outcome.value,
+            "reason": _short(self.reason),
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "duration_ms": self.duration_ms,
+            "upid": _short(self.upid),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An event as the audit shows it: a write together with its outcome."""
+
+    seq: int
+    kind: Kind
+    call_id: str
+    at: datetime
+    key_id: str | None
+    key_name: str | None
+    address: str | None
+    client: str | None
+    tool: str | None
+    cluster: str | None
+    arguments: Mapping[str, Any]
+    outcome: str | None  # None: a write whose end nobody has recorded
+    reason: str | None
+    rows: int | None
+    bytes: int | None
+    duration_ms: int | None
+    upid: str | None
+
+
+def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
+    """No lone surrogates and no NUL, which databases refuse; and nothing endless."""
+    if text is None:
+        return None
+    clean = mask_text(text).encode("utf-8", "replace").decode().replace("\0", "�")
+    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+
+
+def _arguments(arguments: Mapping[str, Any]) -> str:
+    text = json.dumps(arguments, separators=(",", ":"), default=str)
+    if len(text) <= LONGEST_ARGUMENTS:
+        return text
+    return json.dumps({"cut": text[:LONGEST_ARGUMENTS]}, separators=(",", ":"))

@@ -1,0 +1,1 @@
+"""The command `pvemcp`: serving and administration."""

@@ -1,0 +1,55 @@
+"""`pvemcp serve` and `pvemcp run`."""
+
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
+
+import typer
+
+from pvemcp_server.cli import welcome
+from pvemcp_server.cli.demo import Demo
+from pvemcp_server.cli.state import State, command, opened
+from pvemcp_server.config import Config
+from pvemcp_server.endpoint.serving import serve_until_told
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(serve)
+    app.command()(run)
+
+
+@command
+async def serve(host: Host = None, port: Port = None) -> None:
+    """Serve the configured clusters until told to stop."""
+    config = Config.load(**_given(host=host, port=port))
+    async with opened(config) as state:
+        await welcome.first_administrator(state)
+        await serve_until_told(state)
+
+
+@command
+async def run(
+    host: Host = None,
+    port: Port = None,
+    demo_if_empty: Annotated[
+        bool,
+        typer.Option("--demo-if-empty", help="Emulate two clusters while none is configured."),
+    ] = False,
+) -> None:
+    """Serve, and say how to connect; the shortest way from nothing to a first answer."""
+    config = Config.load(**_given(host=host, port=port))
+    async with AsyncExitStack() as stack:
+        state = await stack.enter_async_context(opened(config))
+        demo = Demo(state)
+        if demo_if_empty and await demo.wanted():
+            await stack.enter_async_context(demo.running())
+        else:
+            await demo.forget()
+        await welcome.greet(state, demo=demo.started)
+        await serve_until_told(state)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

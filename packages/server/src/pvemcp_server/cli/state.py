@@ -1,0 +1,57 @@
+"""What every command opens: the state in its folder or database."""
+
+import asyncio
+import functools
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import ParamSpec
+
+import typer
+
+from pvemcp_server.access import Access, open_access
+from pvemcp_server.config import Config
+from pvemcp_server.errors import ServerError
+from pvemcp_server.settings import Settings
+from pvemcp_server.store import Store, open_store
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class State:
+    """The open state, as commands use it."""
+
+    config: Config
+    store: Store
+    access: Access
+    settings: Settings
+
+
+@asynccontextmanager
+async def opened(config: Config | None = None) -> AsyncIterator[State]:
+    """The state that the environment names, brought up to date."""
+    config = config or Config.load()
+    async with open_store(config) as store, open_access(store) as access:
+        yield State(config, store, access, Settings(store))
+
+
+def command(run: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """An async function as a command: what goes wrong is one line and exit code 1."""
+
+    @functools.wraps(run)
+    def entered(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            asyncio.run(_awaited(run(*args, **kwargs)))
+        except ServerError as error:
+            typer.secho(str(error), fg="red", err=True)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return entered
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work

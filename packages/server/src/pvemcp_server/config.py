@@ -1,0 +1,130 @@
+"""What the process is told when it starts: environment, files and options, read once."""
+
+import os
+from collections.abc import Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pvemcp_server.errors import ConfigError
+
+DRIVERS: Mapping[str, str] = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+}
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _network(text: str) -> str:
+    return str(ip_network(text, strict=False))
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[
+    tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)
+]
+
+
+class Config(BaseSettings):
+    """Every field is also the environment variable PVEMCP_<NAME>; lists are comma-separated."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PVEMCP_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on")
+    port: int = Field(default=8811, ge=0, le=65535, description="Port to listen on; 0 picks one")
+    state_dir: Path = Field(default=Path("var"), description="Folder of database, key and backups")
+    database_url: SecretStr | None = Field(
+        default=None, description="sqlite:/// or postgresql:// URL; SQLite in state_dir when absent"
+    )
+    master_key: SecretStr | None = Field(
+        default=None, description="Master key as 64 hex digits, in place of a file"
+    )
+    master_key_file: Path | None = Field(
+        default=None, description="File of the master key; state_dir/master.key when absent"
+    )
+    public_url: str | None = Field(default=None, description="URL under which clients reach us")
+    allowed_hosts: Words = Field(default=(), description="Host headers accepted beyond our own")
+    allowed_origins: Words = Field(default=(), description="Origin headers accepted")
+    trusted_proxies: Networks = Field(
+        default=(), description="Networks whose X-Forwarded-For is believed"
+    )
+    admin_user: str = Field(default="admin", description="Name of the first administrator")
+    admin_password: SecretStr | None = Field(
+        default=None, description="Password of the first administrator; made up when absent"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log lines to write"
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="Shape of log lines")
+    redis_url: SecretStr | None = Field(
+        default=None, description="Valkey or Redis that several processes share"
+    )
+    oidc_issuer: str | None = Field(default=None, description="OpenID Connect issuer URL")
+    oidc_client_id: str | None = Field(default=None, description="Our client id at the issuer")
+    oidc_client_secret: SecretStr | None = Field(default=None, description="Its secret")
+    oidc_admins: Words = Field(
+        default=(), description="E-mail addresses let in as administrators over OpenID Connect"
+    )
+
+    # Not a field on purpose: no environment variable can turn a real server into a demonstration.
+    _demo: bool = PrivateAttr(default=False)
+
+    @field_validator("public_url")
+    @classmethod
+    def _without_slash(cls, value: str | None) -> str | None:
+        return value.rstrip("/") if value else None
+
+    @classmethod
+    def load(cls, *, demo: bool = False, **options: Any) -> Self:
+        """Options win over the environment, the environment over systemd credentials."""
+        folder = os.environ.get("CREDENTIALS_DIRECTORY")
+        try:
+            config = cls(_secrets_dir=folder, **options)
+        except ValidationError as invalid:
+            raise ConfigError(_explain(invalid)) from None
+        config._demo = demo
+        return config
+
+    @property
+    def demo(self) -> bool:
+        """Whether the emulated clusters are served; only the option --demo can say so."""
+        return self._demo
+
+    @property
+    def database(self) -> str:
+        """The database URL with the driver we use; it may hold a password, so never log it."""
+        if self.database_url is None:
+            return f"sqlite+aiosqlite:///{self.state_dir.absolute() / 'pvemcp.sqlite3'}"
+        scheme, separator, rest = self.database_url.get_secret_value().partition("://")
+        name = scheme.partition("+")[0]
+        if not separator or name not in DRIVERS:
+            raise ConfigError("PVEMCP_DATABASE_URL must begin with sqlite:/// or postgresql://.")
+        return f"{DRIVERS[name]}://{rest}"
+
+
+def _explain(invalid: ValidationError) -> str:
+    """Names each wrong variable without repeating its value, which may be a secret."""
+    facts = (
+        f"PVEMCP_{'.'.join(str(part) for part in error['loc']).upper()}: {error['msg']}"
+        for error in invalid.errors(include_input=False, include_url=False)
+    )
+    return "; ".join(facts)

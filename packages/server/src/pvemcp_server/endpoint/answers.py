@@ -1,0 +1,145 @@
+"""Answers as text: data first in the wanted format, then, when there is something to say, notes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from pydantic import BaseModel
+
+from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
+from pvemcp_server.clusters import Notes
+from pvemcp_server.endpoint.arguments import nearest
+from pvemcp_server.endpoint.cleaning import Cleaner, clean_line
+from pvemcp_server.endpoint.cursors import make_cursor, read_cursor
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.tables.registry import Row
+from pvemcp_server.tools.registry import Document, Rows, Tool
+
+CELL_CHARACTERS: Final = 2_000
+DOCUMENT_CHARACTERS: Final = 20_000
+NOTES_SHOWN: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An answer ready to be sent."""
+
+    data: str
+    notes: str = ""
+    rows: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        return len(self.data.encode()) + len(self.notes.encode())
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes the answers of one call."""
+
+    tool: Tool
+    accepted: BaseModel
+    format: Format
+    row_cap: int
+    notes: Notes
+
+    def write(self, answer: Rows | Document) -> Written:
+        if isinstance(answer, Rows):
+            return self._rows(answer)
+        cleaner = Cleaner(DOCUMENT_CHARACTERS)
+        cells = tidy([{n: cleaner.value(_plain(v), n) for n, v in answer.items()}])
+        self._note_cut(cleaner)
+        return Written(encode_document(cells[0], self.format), self._said())
+
+    def _rows(self, answer: Rows) -> Written:
+        chosen = getattr(self.accepted, "fields", None)
+        columns = _chosen(chosen, answer) if chosen else answer.columns
+        page = self._page(answer.rows)
+        cleaner = Cleaner(CELL_CHARACTERS)
+        cells = tidy([_cells(row, columns, cleaner) for row in page])
+        if page and not chosen:
+            cells, columns = self._without_empty(cells, columns)
+        self._note_cut(cleaner)
+        data = encode(cells, self.format, columns=columns)
+        return Written(data, self._said(), len(page))
+
+    def _page(self, rows: Sequence[Row | Mapping[str, Any]]) -> Sequence[Row | Mapping[str, Any]]:
+        asked = self.accepted.model_dump(exclude_unset=True)
+        cursor = getattr(self.accepted, "cursor", None)
+        start = read_cursor(cursor, self.tool.name, asked) if cursor else 0
+        size = min(getattr(self.accepted, "limit", None) or self.row_cap, self.row_cap)
+        end = start + size
+        if end < len(rows):
+            following = make_cursor(end, self.tool.name, asked)
+            self.notes.add(
+                f"Rows {start + 1}–{end} of {len(rows)}; for the next page repeat the call "
+                f"with cursor={following}"
+            )
+        return rows[start:end]
+
+    def _without_empty(
+        self, cells: list[dict[str, Any]], columns: Sequence[str]
+    ) -> tuple[list[dict[str, Any]], Sequence[str]]:
+        kept, dropped = drop_empty_columns(cells)
+        if dropped:
+            self.notes.add(f"Left out because empty in every row: {', '.join(dropped)}.")
+        return kept, [name for name in columns if name not in dropped]
+
+    def _note_cut(self, cleaner: Cleaner) -> None:
+        if cleaner.cut:
+            names = ", ".join(sorted(cleaner.cut))
+            self.notes.add(f"Text longer than {cleaner.longest} characters was cut in: {names}.")
+
+    def _said(self) -> str:
+        lines = [clean_line(one) for one in self.notes]
+        rest = len(lines) - NOTES_SHOWN
+        return "\n".join(lines[:NOTES_SHOWN] + ([f"{rest} more notes of this kind."] * (rest > 0)))
+
+
+def _chosen(names: Sequence[str], answer: Rows) -> list[str]:
+    """The wanted columns, by their names as declared; raises BadArgument for one there is not."""
+    known = _known(answer)
+    by_plain = {name.replace("_", "").casefold(): name for name in known}
+    found = [by_plain.get(name.replace("_", "").casefold()) for name in names]
+    for name, column in zip(names, found, strict=True):
+        if column is None:
+            meant = nearest(name, known)
+            ask = f"Did you mean {meant}?" if meant else f"There are {', '.join(known)}."
+            raise BadArgument("fields", f"there is no column {name[:100]!r}.", hint=ask)
+    return list(dict.fromkeys(column for column in found if column))
+
+
+def _known(answer: Rows) -> list[str]:
+    """All columns of the answer, also those that its detail level leaves out."""
+    of_rows = answer.rows[0].__struct_fields__ if _are_structs(answer.rows) else ()
+    return list(dict.fromkeys([*answer.columns, *of_rows]))
+
+
+def _are_structs(rows: Sequence[Any]) -> bool:
+    return bool(rows) and isinstance(rows[0], msgspec.Struct)
+
+
+def _cells(
+    row: Row | Mapping[str, Any], columns: Sequence[str], cleaner: Cleaner
+) -> dict[str, Any]:
+    get = row.get if isinstance(row, Mapping) else lambda name: getattr(row, name, None)
+    return {name: cleaner.value(_plain(get(name)), name) for name in columns}
+
+
+_SIMPLE: Final = (str, int, float, bool, type(None))
+
+
+def _plain(value: Any) -> Any:
+    """Structs, sets and enumerations as what the formats write."""
+    if type(value) in _SIMPLE:
+        return value
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(one) for one in value), key=str)
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return getattr(value, "value", value)

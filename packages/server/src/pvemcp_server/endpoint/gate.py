@@ -1,0 +1,154 @@
+"""The outermost door: hides the key before anything can log it, and lets its holder in."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pvemcp_server.access.limits import CallLimits, network_of
+from pvemcp_server.access.model import Caller
+from pvemcp_server.endpoint import refusals
+from pvemcp_server.endpoint.addresses import Networks, client_address
+from pvemcp_server.endpoint.credentials import Presented, take_key
+from pvemcp_server.endpoint.hosts import Hosts
+from pvemcp_server.endpoint.refusals import Refused
+from pvemcp_server.endpoint.traffic import Traffic, Visit
+from pvemcp_server.endpoint.wire import Wire, read_body
+from pvemcp_server.errors import AccessDenied, OverBudget
+from pvemcp_server.settings import Values
+
+ENDPOINT_PATHS: Final = ("/mcp", "/sse", "/sse/messages")
+# Probes of orchestrators address us by whatever name they have
+PROBES: Final = ("/healthz", "/readyz")
+STREAMS_PER_KEY: Final = 32
+
+log = logging.getLogger(__name__)
+
+
+class Authenticator(Protocol):
+    """Knows whose secret it is; raises AccessDenied when it is nobody's."""
+
+    async def authenticate(self, secret: str, address: str) -> Caller: ...
+
+
+class CurrentSettings(Protocol):
+    """The settings as they are now."""
+
+    async def current(self) -> Values: ...
+
+
+class RefusalLog(Protocol):
+    """Keeps attempts that were not let in."""
+
+    async def refused(self, denied: AccessDenied, address: str) -> None: ...
+
+
+@dataclass
+class KeyGate:
+    """ASGI middleware around the whole application; only the endpoint's paths need a key."""
+
+    app: ASGIApp
+    keys: Authenticator
+    settings: CurrentSettings
+    refusals: RefusalLog
+    hosts: Hosts
+    proxies: Networks = ()
+    limits: CallLimits = field(default_factory=CallLimits)
+    traffic: Traffic = field(default_factory=Traffic)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        presented = take_key(scope)
+        try:
+            self._check_hosts(scope)
+            if scope["path"] in ENDPOINT_PATHS and scope["type"] == "http":
+                await self._endpoint(scope, receive, send, presented)
+            else:
+                await self.app(scope, receive, send)
+        except Refused as refused:
+            await refused.response(scope, receive, send)
+
+    def _check_hosts(self, scope: Scope) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        refused = self.hosts.refuses(headers)
+        if refused and scope["path"] not in PROBES:
+            raise Refused(*refused)
+
+    async def _endpoint(
+        self, scope: Scope, receive: Receive, send: Send, presented: Presented | None
+    ) -> None:
+        settings = await self._open_for_calls()
+        address = client_address(scope, self.proxies)
+        self._within_rate(f"address {network_of(address)}", settings.calls_per_minute_per_address)
+        caller = await self._admit(presented, address)
+        self._within_rate(caller.key_id, settings.calls_per_minute_per_key)
+        wire = Wire(receive, send, is_stream=_is_stream(scope))
+        with self._place(caller, wire, settings):
+            wire.body = await read_body(receive) if scope["method"] == "POST" else None
+            _introduce(scope, caller, presented)
+            await self._serve(scope, wire)
+
+    async def _open_for_calls(self) -> Values:
+        if self.traffic.closing:
+            raise refusals.shutting_down()
+        settings = await self.settings.current()
+        if not settings.enabled:
+            raise refusals.switched_off()
+        return settings
+
+    async def _admit(self, presented: Presented | None, address: str) -> Caller:
+        try:
+            return await self.keys.authenticate(presented.secret if presented else "", address)
+        except AccessDenied as denied:
+            await self.refusals.refused(denied, address)
+            raise refusals.unauthorized() from None
+
+    def _within_rate(self, name: str, per_minute: int) -> None:
+        try:
+            self.limits.check_rate(name, per_minute)
+        except OverBudget as over:
+            raise refusals.too_many(str(over), 60 / per_minute) from None
+
+    @contextmanager
+    def _place(self, caller: Caller, wire: Wire, settings: Values) -> Iterator[None]:
+        """One of the key's places; streams have places of their own, so that they block no call."""
+        name = f"streams {caller.key_id}" if wire.is_stream else caller.key_id
+        most = STREAMS_PER_KEY if wire.is_stream else settings.concurrent_calls_per_key
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.limits.running(name, most))
+            except OverBudget as over:
+                raise refusals.too_many(str(over)) from None
+            stack.enter_context(self.traffic.visiting(Visit(caller.key_id, wire)))
+            yield
+
+    async def _serve(self, scope: Scope, wire: Wire) -> None:
+        try:
+            await self.app(scope, wire.receive, wire.send)
+        except Exception:
+            if not wire.stalled:
+                raise
+            log.info("A client stopped reading its answer; the connection was given up")
+        await wire.finish()
+
+
+def _is_stream(scope: Scope) -> bool:
+    if scope["method"] == "GET":
+        return True
+    return (b"mcp-method", b"subscriptions/listen") in scope["headers"]
+
+
+def _introduce(scope: Scope, caller: Caller, presented: Presented | None) -> None:
+    """Tells the application, and the SDK that binds sessions to their owner, who calls."""
+    token = AccessToken(token=caller.key_id, client_id=caller.key_id, scopes=[])
+    scope["user"] = AuthenticatedUser(token)
+    state: dict[str, Any] = scope.setdefault("state", {})
+    state["caller"] = caller
+    state["presented"] = presented

@@ -1,0 +1,174 @@
+"""One way for every call: find, authorise, validate, confirm, intend, run, write, record."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from proxmox_client import ProxmoxError
+from pvemcp_formats import Format
+from pvemcp_server.access.model import Caller, Effect
+from pvemcp_server.clusters import Clusters, explain
+from pvemcp_server.endpoint.answers import Writer, Written
+from pvemcp_server.endpoint.arguments import read_arguments
+from pvemcp_server.endpoint.cleaning import clean_line
+from pvemcp_server.endpoint.confirm import confirm
+from pvemcp_server.endpoint.conversation import Asking, Decision
+from pvemcp_server.endpoint.records import Recorder, Records
+from pvemcp_server.errors import CallError
+from pvemcp_server.settings import Values
+from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.plan import Plan, carry_out
+from pvemcp_server.tools.registry import Answer, Document, Rows, Tool
+
+ERROR_CHARACTERS = 4_000
+log = logging.getLogger(__name__)
+
+
+class UnknownTool(Exception):
+    """There is no such tool for this caller, whether or not others have it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Unknown tool: {clean_line(name, 100)}")
+
+
+class Conversation(Protocol):
+    """What the pipeline needs of the protocol while a call runs."""
+
+    @property
+    def client(self) -> str: ...
+
+    @property
+    def wants_progress(self) -> bool: ...
+
+    async def progress(self, done: float, total: float | None, message: str) -> None: ...
+
+    async def ask(self, question: str) -> Decision: ...
+
+
+class CurrentSettings(Protocol):
+    """The settings as they are now."""
+
+    async def current(self) -> Values: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the client gets: text blocks, and whether they tell of a failure."""
+
+    blocks: tuple[str, ...]
+    failed: bool = False
+
+
+@dataclass
+class Pipeline:
+    """Answers tool calls. Tools themselves know nothing of rights, formats or records."""
+
+    tools: Mapping[str, Tool]
+    clusters: Clusters
+    settings: CurrentSettings
+    records: Records
+
+    async def call(
+        self, caller: Caller, name: str, arguments: Mapping[str, Any], conversation: Conversation
+    ) -> Result:
+        """The result of a call; raises UnknownTool, or Asking when a person has to agree first."""
+        recorder = Recorder(self.records, caller, name, conversation.client)
+        tool = self.tools.get(name)
+        if tool is None or not caller.may_call(tool.name, tool.effect):
+            await recorder.refused("unknown tool" if tool is None else "tool not granted", arguments)
+            raise UnknownTool(name)
+        return await self._guarded(tool, arguments, caller, conversation, recorder)
+
+    async def _guarded(
+        self,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        caller: Caller,
+        conversation: Conversation,
+        recorder: Recorder,
+    ) -> Result:
+        """Every failure becomes a text that helps; every end of a call is recorded."""
+        recorder.begin(tool, arguments)
+        try:
+            accepted = read_arguments(tool, arguments)
+            call = await self._open(tool, accepted, caller, conversation)
+            recorder.call = call
+            written = await self._answer(tool, accepted, call, conversation, recorder)
+        except Asking:
+            raise
+        except asyncio.CancelledError:
+            await recorder.cancelled()
+            raise
+        except (CallError, ProxmoxError, TimeoutError) as error:
+            return await self._failed(recorder, explain(error, recorder.account))
+        except Exception:
+            incident = secrets.token_hex(4)
+            log.exception("Call of %s failed, incident %s", tool.name, incident)
+            text = f"The server failed on this call; its log says why under incident {incident}."
+            return await self._failed(recorder, text)
+        await recorder.answered(written)
+        return Result((written.data, written.notes) if written.notes else (written.data,))
+
+    async def _open(
+        self, tool: Tool, accepted: BaseModel, caller: Caller, conversation: Conversation
+    ) -> Call:
+        settings = await self.settings.current()
+        return Call(
+            caller=caller,
+            tool=tool.name,
+            effect=tool.effect,
+            source=self.clusters,
+            settings=settings,
+            conversation=conversation,
+            deadline=monotonic() + settings.call_deadline_seconds,
+            dry_run=getattr(accepted, "dry_run", False),
+            wait=getattr(accepted, "wait", False),
+        )
+
+    async def _answer(
+        self,
+        tool: Tool,
+        accepted: BaseModel,
+        call: Call,
+        conversation: Conversation,
+        recorder: Recorder,
+    ) -> Written:
+        own = {name: getattr(accepted, name) for name in tool.arguments.model_fields}
+        async with asyncio.timeout(call.seconds_left):
+            answer: Answer = await tool.run(call, **own)
+        if isinstance(answer, Plan):
+            answer = await self._carry_out(call, answer, conversation, recorder)
+        writer = Writer(
+            tool=tool,
+            accepted=accepted,
+            format=_format(accepted, call),
+            row_cap=call.settings.row_cap,
+            notes=call.notes,
+        )
+        return writer.write(answer)
+
+    async def _carry_out(
+        self, call: Call, plan: Plan, conversation: Conversation, recorder: Recorder
+    ) -> Rows | Document:
+        if call.dry_run:
+            return plan.preview()
+        if call.effect is Effect.DESTROY:
+            await confirm(conversation, plan.sentence, call.settings)
+        await recorder.intends()
+        return await carry_out(call, plan)
+
+    async def _failed(self, recorder: Recorder, text: str) -> Result:
+        await recorder.failed(text)
+        return Result((clean_line(text, ERROR_CHARACTERS),), failed=True)
+
+
+def _format(accepted: BaseModel, call: Call) -> Format:
+    """The call's own wish, else the key's, else the setting."""
+    wanted = getattr(accepted, "format", None)
+    return Format(wanted or call.caller.output_format or call.settings.output_format)

@@ -1,0 +1,46 @@
+"""Answers of the gate itself: the same JSON for people, scripts and MCP clients."""
+
+from collections.abc import Mapping
+from math import ceil
+
+from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
+from starlette.responses import JSONResponse, Response
+
+
+class Refused(Exception):
+    """The request goes no further than the gate."""
+
+    def __init__(
+        self, status: int, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
+
+    @property
+    def response(self) -> Response:
+        """A JSON-RPC error without an id: MCP clients show its message to the user."""
+        code = INTERNAL_ERROR if self.status >= 500 else INVALID_REQUEST
+        error = {"code": code, "message": self.message, "data": {"status": self.status}}
+        body = {"jsonrpc": "2.0", "id": None, "error": error}
+        return JSONResponse(body, self.status, {"Cache-Control": "no-store", **self.headers})
+
+
+def unauthorized() -> Refused:
+    """Says nothing of why, and names no OAuth metadata: clients shall not try to sign in."""
+    message = "No valid API key: give it as /mcp/<key>, X-API-Key or Authorization: Bearer."
+    return Refused(401, message, {"WWW-Authenticate": 'Bearer realm="pvemcp"'})
+
+
+def switched_off() -> Refused:
+    message = "The endpoint is switched off: an administrator can enable it under Settings."
+    return Refused(503, message)
+
+
+def shutting_down() -> Refused:
+    return Refused(503, "The server is shutting down.", {"Retry-After": "5"})
+
+
+def too_many(message: str, seconds: float = 1) -> Refused:
+    return Refused(429, message, {"Retry-After": str(max(1, ceil(seconds)))})

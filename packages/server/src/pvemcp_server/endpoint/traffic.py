@@ -1,0 +1,69 @@
+"""What is being served right now: counted, ended when a key loses its rights, awaited at the end."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pvemcp_server.endpoint.wire import Wire
+
+
+@dataclass(eq=False)
+class Visit:
+    """One admitted exchange of a key."""
+
+    key_id: str
+    wire: Wire
+
+    @property
+    def is_stream(self) -> bool:
+        return self.wire.is_stream
+
+
+@dataclass
+class Traffic:
+    """All visits. While it is closing nobody new is let in."""
+
+    closing: bool = False
+    _visits: set[Visit] = field(default_factory=set)
+    _quiet: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @contextmanager
+    def visiting(self, visit: Visit) -> Iterator[None]:
+        self._visits.add(visit)
+        try:
+            yield
+        finally:
+            self._visits.discard(visit)
+            self._settle()
+
+    @property
+    def calls(self) -> int:
+        """Exchanges that will end by themselves."""
+        return sum(not visit.is_stream for visit in self._visits)
+
+    def keys(self) -> set[str]:
+        """The keys that hold streams open."""
+        return {visit.key_id for visit in self._visits if visit.is_stream}
+
+    def end_streams(self, key_ids: Iterable[str] | None = None) -> None:
+        """End the streams of these keys, or all streams."""
+        chosen = None if key_ids is None else set(key_ids)
+        for visit in list(self._visits):
+            if visit.is_stream and (chosen is None or visit.key_id in chosen):
+                visit.wire.close()
+
+    async def drain(self, seconds: float) -> bool:
+        """Let no one new in and wait for the running calls; whether all of them ended in time."""
+        self.closing = True
+        self._settle()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._quiet.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _settle(self) -> None:
+        if self.closing and not self.calls:
+            self._quiet.set()

@@ -1,0 +1,96 @@
+"""Finding entries of the audit: each write as one entry, joined with its outcome."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, or_, select
+
+from pvemcp_server.store import schema
+from pvemcp_server.store.columns import Moment, microseconds
+from pvemcp_server.store.database import Database
+
+START = schema.audit.alias("start")
+END = schema.audit.alias("outcome_of")
+FROM_THE_END = ("outcome", "reason", "rows", "bytes", "duration_ms", "upid")
+COLUMNS = {
+    column.name: (
+        func.coalesce(END.c[column.name], column).label(column.name)
+        if column.name in FROM_THE_END
+        else column
+    )
+    for column in START.columns
+    if column.name not in {"previous", "hash"}
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which entries; what is None does not matter."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    key_id: str | None = None
+    tool: str | None = None
+    cluster: str | None = None
+    kind: str | None = None
+    outcome: str | None = None
+    address: str | None = None
+    text: str | None = None  # in key name, tool, arguments or reason
+    before: int | None = None  # entries older than this one: the next page
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        equal = ("key_id", "tool", "cluster", "kind", "outcome", "address")
+        found = [
+            COLUMNS[name] == getattr(self, name)
+            for name in equal
+            if getattr(self, name) is not None
+        ]
+        if self.since is not None:
+            found.append(START.c.at >= self.since)
+        if self.until is not None:
+            found.append(START.c.at < self.until)
+        if self.before is not None:
+            found.append(START.c.seq < self.before)
+        if self.text:
+            names = ("key_name", "tool", "arguments", "reason")
+            found.append(or_(*(COLUMNS[n].icontains(self.text, autoescape=True) for n in names)))
+        return found
+
+
+class AuditSearch:
+    """Reads the audit, newest first."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, which: AuditFilter, limit: int) -> list[Mapping[str, Any]]:
+        query = _entries(*COLUMNS.values()).where(*which.conditions())
+        query = query.order_by(START.c.seq.desc()).limit(limit)
+        async with self._database.reading() as connection:
+            return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+    async def counts(
+        self, since: datetime, until: datetime, seconds: int
+    ) -> list[tuple[datetime, str | None, int]]:
+        """How many entries of each outcome began in each span of `seconds` after `since`."""
+        width, origin = seconds * 1_000_000, microseconds(since)
+        at = START.c.at.cast(Moment.impl)
+        span = ((at - origin) // width * width + origin).cast(Moment).label("span")
+        outcome = COLUMNS["outcome"]
+        query = (
+            _entries(span, outcome, func.count().label("calls"))
+            .where(START.c.at >= since, START.c.at < until)
+            .group_by(span, outcome)
+            .order_by(span)
+        )
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+        return [(row.span, row.outcome, row.calls) for row in rows]
+
+
+def _entries(*columns: ColumnElement[Any]) -> Select[Any]:
+    ended = (END.c.call_id == START.c.call_id) & (END.c.kind == "outcome")
+    joined = START.outerjoin(END, ended & (START.c.kind == "intent"))
+    return select(*columns).select_from(joined).where(START.c.kind != "outcome")

@@ -1,0 +1,114 @@
+"""Clusters and the Proxmox tokens we hold for them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select, update
+
+from pvemcp_server.store import schema
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.database import Database
+from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
+from pvemcp_server.store.rows import Rows
+from pvemcp_server.store.vault import Vault
+from pvemcp_server.store.watch import Topic, bump
+
+TOPICS = (Topic.CLUSTERS, Topic.ACCESS)
+
+
+class Clusters(Rows[ClusterRecord]):
+    """The configured clusters."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, schema.clusters, ClusterRecord, TOPICS)
+
+    def _read(self, row: Mapping[Any, Any]) -> ClusterRecord:
+        return super()._read({**row, "tls_mode": TlsMode(row["tls_mode"])})
+
+
+class Identities(Rows[IdentityRecord]):
+    """Proxmox API tokens; their secrets are sealed and leave only by `secret`."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        super().__init__(database, schema.identities, IdentityRecord, TOPICS)
+        self._vault = vault
+
+    async def add(self, **values: Any) -> IdentityRecord:
+        """Adds a token; the first of a cluster becomes its default."""
+        secret = values.pop("secret")
+        async with self.database.writing() as connection:
+            first = await self.find_in(connection, cluster_id=values["cluster_id"]) is None
+            added = await self.add_in(
+                connection,
+                **{**values, "secret": b"", "is_default": first, "created": utc_now()},
+            )
+            # sealed under its row's id, which only the insert has given
+            await self.change_in(connection, added.id, secret=self._seal(secret, added.id))
+        return added
+
+    async def change(self, key: int | str, **values: Any) -> IdentityRecord | None:
+        if "secret" in values:
+            values["secret"] = self._seal(values["secret"], int(key))
+        return await super().change(key, **values)
+
+    async def secret(self, identity_id: int) -> str | None:
+        """The token's secret in plain text; None when there is no such identity."""
+        table = schema.identities
+        async with self.database.reading() as connection:
+            sealed = await connection.scalar(
+                select(table.c.secret).where(table.c.id == identity_id)
+            )
+        if sealed is None:
+            return None
+        return await self._vault.open_sealed(sealed, table.name, identity_id, "secret")
+
+    async def make_default(self, identity: IdentityRecord) -> None:
+        """Makes this token the one that its cluster is asked with unless a binding says otherwise."""
+        table = schema.identities
+        async with self.database.writing() as connection:
+            await connection.execute(
+                update(table)
+                .where(table.c.cluster_id == identity.cluster_id)
+                .values(is_default=table.c.id == identity.id)
+            )
+            await bump(connection, *TOPICS)
+
+    def _seal(self, secret: str, identity_id: int) -> bytes:
+        return self._vault.seal(secret, schema.identities.name, identity_id, "secret")
+
+
+class Bindings(Rows[BindingRecord]):
+    """Which key or role asks a cluster with which token instead of the default one."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, schema.bindings, BindingRecord, (Topic.ACCESS,))
+
+    async def of_caller(self, key_id: str, role_id: int) -> dict[str, int]:
+        """The identities of a key by cluster name; its own bindings win over its role's."""
+        table, clusters = schema.bindings, schema.clusters
+        query = (
+            select(clusters.c.name, table.c.identity_id, table.c.key_id)
+            .join(clusters, clusters.c.id == table.c.cluster_id)
+            .where((table.c.key_id == key_id) | (table.c.role_id == role_id))
+        )
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+        return {row.name: row.identity_id for row in sorted(rows, key=lambda row: bool(row.key_id))}
+
+    async def bind(
+        self, identity: IdentityRecord, *, key_id: str | None = None, role_id: int | None = None
+    ) -> None:
+        """Binds a key or a role to the identity, replacing what it had on that cluster."""
+        table = schema.bindings
+        holder = table.c.key_id == key_id if key_id else table.c.role_id == role_id
+        async with self.database.writing() as connection:
+            await connection.execute(
+                table.delete().where((table.c.cluster_id == identity.cluster_id) & holder)
+            )
+            await self.add_in(
+                connection,
+                cluster_id=identity.cluster_id,
+                identity_id=identity.id,
+                key_id=key_id,
+                role_id=role_id,
+            )

@@ -1,0 +1,76 @@
+"""One database, SQLite or PostgreSQL: how we connect, read and write."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+BUSY_TIMEOUT_SECONDS = 15
+PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    # FULL: a committed audit row also survives a power failure, not only the end of the process
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}",
+)
+
+
+class Database:
+    """Hands out connections for reading, and one transaction at a time for writing."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine = create_async_engine(self.url, **self._options())
+        self._writer = anyio.Lock()
+        if self.is_sqlite:
+            event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+
+    @property
+    def file(self) -> Path | None:
+        """SQLite's file."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database else None
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        async with self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction, committed at the end and rolled back on an error."""
+        if not self.is_sqlite:
+            async with self._engine.begin() as connection:
+                yield connection
+            return
+        # SQLite has one writer: waiting here is fairer and cheaper than on its busy handler
+        async with self._writer, self._engine.connect() as connection:
+            connection = await connection.execution_options(begin="IMMEDIATE")
+            async with connection.begin():
+                yield connection
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    def _options(self) -> dict[str, Any]:
+        if self.is_sqlite:
+            # no implicit BEGIN by the driver: we begin transactions ourselves
+            return {"connect_args": {"isolation_level": None, "timeout": BUSY_TIMEOUT_SECONDS}}
+        return {"pool_pre_ping": True, "pool_size": 8, "max_overflow": 8}
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    mode = connection.get_execution_options().get("begin", "DEFERRED")
+    connection.exec_driver_sql(f"BEGIN {mode}")

@@ -1,0 +1,51 @@
+"""The one secret outside the database: where it is found, and how it is first made."""
+
+import os
+import secrets
+from pathlib import Path
+
+from pvemcp_server.config import Config
+from pvemcp_server.errors import ConfigError
+
+KEY_BYTES = 32
+
+
+def master_key_file(config: Config) -> Path:
+    return config.master_key_file or config.state_dir / "master.key"
+
+
+def read_master_key(config: Config) -> bytes | None:
+    """The master key from the environment, a credential or its file; None when there is none."""
+    if config.master_key is not None:
+        return _decode(config.master_key.get_secret_value(), "PVEMCP_MASTER_KEY")
+    file = master_key_file(config)
+    if file.exists():
+        return _decode(file.read_text(encoding="ascii", errors="replace"), str(file))
+    return None
+
+
+def create_master_key(config: Config) -> bytes:
+    """Writes a new master key, readable by us alone, where the configuration expects it."""
+    key = secrets.token_bytes(KEY_BYTES)
+    write_master_key(master_key_file(config), key)
+    return key
+
+
+def write_master_key(file: Path, key: bytes) -> None:
+    """Writes the key to a file that must not exist yet, and to the disk before returning."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+        stream.write(key.hex() + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _decode(text: str, source: str) -> bytes:
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ConfigError(f"{source} must hold {KEY_BYTES * 2} hex digits.")
+    return key

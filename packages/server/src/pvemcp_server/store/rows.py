@@ -1,0 +1,96 @@
+"""Reading and writing the rows of one table as records."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Table, insert, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.store.database import Database
+from pvemcp_server.store.watch import Topic, bump
+
+R = TypeVar("R")
+
+
+class Rows(Generic[R]):
+    """A table whose rows are `record`s; a change counts up the versions of `topics`."""
+
+    def __init__(
+        self, database: Database, table: Table, record: type[R], topics: tuple[Topic, ...] = ()
+    ) -> None:
+        self.database = database
+        self.table = table
+        self._record = record
+        self._topics = topics
+        self._key = next(iter(table.primary_key.columns))
+        self._columns = [table.c[field.name] for field in fields(record)]  # type: ignore[arg-type]  # every record is a dataclass
+
+    async def all(self, **equals: Any) -> list[R]:
+        """The rows whose columns equal the values, in the order of their keys."""
+        query = select(*self._columns).where(*self._where(equals)).order_by(self._key)
+        async with self.database.reading() as connection:
+            return [self._read(row) for row in (await connection.execute(query)).mappings()]
+
+    async def find(self, **equals: Any) -> R | None:
+        """The row whose columns equal the values."""
+        async with self.database.reading() as connection:
+            return await self.find_in(connection, **equals)
+
+    async def find_in(self, connection: AsyncConnection, **equals: Any) -> R | None:
+        query = select(*self._columns).where(*self._where(equals)).order_by(self._key).limit(1)
+        row = (await connection.execute(query)).mappings().first()
+        return None if row is None else self._read(row)
+
+    async def add(self, **values: Any) -> R:
+        try:
+            async with self.database.writing() as connection:
+                return await self.add_in(connection, **values)
+        except IntegrityError as refused:
+            raise self._conflict(refused, values) from None
+
+    async def add_in(self, connection: AsyncConnection, **values: Any) -> R:
+        query = insert(self.table).values(**values).returning(*self._columns)
+        row = (await connection.execute(query)).mappings().one()
+        await bump(connection, *self._topics)
+        return self._read(row)
+
+    async def change(self, key: int | str, **values: Any) -> R | None:
+        """The row with its new values; None when there is no such row."""
+        try:
+            async with self.database.writing() as connection:
+                return await self.change_in(connection, key, **values)
+        except IntegrityError as refused:
+            raise self._conflict(refused, values) from None
+
+    async def change_in(
+        self, connection: AsyncConnection, key: int | str, **values: Any
+    ) -> R | None:
+        if not values:
+            return await self.find_in(connection, **{self._key.name: key})
+        query = self.table.update().where(self._key == key).values(**values)
+        row = (await connection.execute(query.returning(*self._columns))).mappings().first()
+        await bump(connection, *self._topics)
+        return None if row is None else self._read(row)
+
+    async def remove(self, key: int | str) -> bool:
+        """Whether there was such a row."""
+        async with self.database.writing() as connection:
+            result = await connection.execute(self.table.delete().where(self._key == key))
+            await bump(connection, *self._topics)
+            return bool(result.rowcount)
+
+    def _where(self, equals: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+        return [self.table.c[name] == value for name, value in equals.items()]
+
+    def _read(self, row: Mapping[Any, Any]) -> R:
+        return self._record(**{column.name: row[column.name] for column in self._columns})
+
+    def _conflict(self, refused: IntegrityError, values: Mapping[str, Any]) -> Exception:
+        """A name that is taken is the caller's error; any other violation is ours."""
+        if "name" in values and "uniq" in str(refused.orig).lower():
+            kind = self.table.name.replace("_", " ")
+            return BadArgument("name", f"{values['name']!r} is already among the {kind}.")
+        return refused

@@ -1,0 +1,94 @@
+"""Notices, within a second, what another process has changed."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+
+import anyio
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pvemcp_server.store import schema
+from pvemcp_server.store.database import Database
+
+POLL_SECONDS = 0.5
+log = logging.getLogger(__name__)
+
+Listener = Callable[[], Awaitable[None]]
+
+
+class Topic(StrEnum):
+    """What is cached by processes, each with a version of its own."""
+
+    ACCESS = "access"  # keys, roles, bindings
+    CLUSTERS = "clusters"  # clusters and their identities
+    SETTINGS = "settings"
+    ADMINS = "admins"  # administrators and sessions
+
+
+class Watch:
+    """Compares versions in the database with those last seen and tells whoever listens."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._clock = clock
+        self._polled: float | None = None
+        self._lock = anyio.Lock()
+        self._seen: Mapping[str, int] = {}
+        self._listeners: dict[Topic, list[Listener]] = {topic: [] for topic in Topic}
+
+    def on_change(self, topic: Topic, listener: Listener) -> None:
+        """Calls `listener` after a change of the topic was noticed in this process."""
+        self._listeners[topic].append(listener)
+
+    async def fresh(self) -> None:
+        """Returns once what this process knows is at most POLL_SECONDS old; raises if it can't."""
+        if self._is_fresh():
+            return
+        async with self._lock:
+            if not self._is_fresh():
+                await self._poll()
+
+    async def now(self) -> None:
+        """Looks at once: what a process has changed itself it must also see itself."""
+        async with self._lock:
+            await self._poll()
+
+    async def run(self) -> None:
+        """Polls until cancelled, so that listeners hear of changes while nobody calls."""
+        while True:
+            try:
+                await self.fresh()
+            except Exception:
+                log.warning("The state's database did not answer", exc_info=True)
+            await anyio.sleep(POLL_SECONDS)
+
+    def _is_fresh(self) -> bool:
+        return self._polled is not None and self._clock() - self._polled < POLL_SECONDS
+
+    async def _poll(self) -> None:
+        # taken before the question: the answer may be older than its arrival
+        asked = self._clock()
+        table = schema.versions
+        async with self._database.reading() as connection:
+            found = {
+                row.topic: row.value
+                for row in await connection.execute(select(table.c.topic, table.c.value))
+            }
+        seen = self._seen
+        for topic in Topic:
+            if found.get(topic) != seen.get(topic):
+                for listener in self._listeners[topic]:
+                    await listener()
+        # only now: if a listener failed, the next poll tells it again
+        self._seen, self._polled = found, asked
+
+
+async def bump(connection: AsyncConnection, *topics: Topic) -> None:
+    """Counts a version up in the transaction that makes the change."""
+    table = schema.versions
+    for topic in sorted(topics):  # a fixed order: two processes never wait for each other
+        await connection.execute(
+            table.update().where(table.c.topic == topic).values(value=table.c.value + 1)
+        )

@@ -1,0 +1,122 @@
+"""Asking many nodes, storages or guests of one cluster, within a budget."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
+from math import isinf
+from time import monotonic
+from typing import Any, TypeVar
+
+from proxmox_client import GuestResource, NodeResource, StorageResource
+
+from pvemcp_server.clusters import Cluster, Notes
+from pvemcp_server.tables.registry import Budget, Want
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+_AT_ONCE = 64  # asked together; the client itself holds fewer requests open
+
+
+async def each(
+    cluster: Cluster, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], want: Want, what: str
+) -> dict[K, T]:
+    """Ask for every key until the budget is used up; what is missing then is noted."""
+    wanted = list(keys)
+    found: dict[K, T] = {}
+    asked = 0
+    for some in _parts(wanted[: want.budget.calls]):
+        if monotonic() >= want.budget.until:
+            break
+        found |= await cluster.each(some, _bounded(ask, want.budget), what=what)
+        asked += len(some)
+    if missed := len(wanted) - asked:
+        cluster.notes.add(
+            f"Incomplete: {missed} of {len(wanted)} {what}s of {cluster.name} were not asked, the "
+            "budget of one call was used up. Narrow it to some vmids, nodes or storages."
+        )
+    return found
+
+
+async def guests(cluster: Cluster, want: Want, kind: str = "") -> list[GuestResource]:
+    """The visible guests that are wanted, in order of their numbers."""
+    seen = (await cluster.snapshot()).guests
+    wanted = [
+        one
+        for one in seen
+        if want.vmid(one.vmid) and want.node(one.node) and kind in ("", one.type)
+    ]
+    return sorted(wanted, key=lambda one: one.vmid)
+
+
+async def nodes(cluster: Cluster, want: Want) -> list[str]:
+    """The visible wanted nodes that are online; the others are noted as missing."""
+    seen = (await cluster.snapshot()).nodes
+    return _online(cluster, [one for one in seen if want.node(one.node)])
+
+
+async def all_nodes(cluster: Cluster, want: Want) -> list[str]:
+    """The wanted nodes that are online, whoever sees them: a guest leaves traces on any node."""
+    seen = {one.node for one in (await cluster.snapshot()).nodes}
+    every = (await cluster.inventory.snapshot()).nodes
+    wanted = [one for one in every if want.node(one.node)]
+    hidden = [one.node for one in wanted if one.node not in seen and one.status == "online"]
+    return _online(cluster, [one for one in wanted if one.node in seen]) + hidden
+
+
+async def storages(cluster: Cluster, want: Want, holding: frozenset[str]) -> list[StorageResource]:
+    """Wanted storages that can hold such content: a shared one once, at a node that is online.
+
+    Also those that are not granted themselves, for the sake of granted guests.
+    """
+    every = await cluster.inventory.snapshot()
+    online = set(await all_nodes(cluster, replace(want, nodes=frozenset())))
+    found: dict[tuple[str, str], StorageResource] = {}
+    for one in sorted(every.storages, key=lambda one: (one.node, one.storage)):
+        usable = one.node in online and one.status == "available"
+        wanted = want.storage(one.storage) and (one.shared or want.node(one.node))
+        if usable and wanted and not holding.isdisjoint(one.content_list):
+            found.setdefault((one.storage, "" if one.shared else one.node), one)
+    return list(found.values())
+
+
+async def quietly(
+    cluster: Cluster,
+    keys: Sequence[K],
+    visible: Callable[[K], bool],
+    ask: Callable[[Cluster, Sequence[K]], Awaitable[dict[K, T]]],
+) -> dict[K, T]:
+    """Ask for keys of which the caller may not know some: notes don't name those."""
+    found = await ask(cluster, [key for key in keys if visible(key)])
+    hidden = [key for key in keys if not visible(key)]
+    if hidden:
+        aside = replace(cluster, notes=Notes())
+        found |= await ask(aside, hidden)
+        if aside.notes:
+            cluster.notes.add(f"A part of {cluster.name} did not answer; rows may be missing.")
+    return found
+
+
+def _online(cluster: Cluster, seen: Sequence[NodeResource]) -> list[str]:
+    if offline := sorted(one.node for one in seen if one.status != "online"):
+        cluster.notes.add(f"Offline on {cluster.name}, so missing here: {', '.join(offline)}.")
+    return sorted(one.node for one in seen if one.status == "online")
+
+
+def _parts(keys: Sequence[K]) -> Iterable[Sequence[K]]:
+    return (keys[start : start + _AT_ONCE] for start in range(0, len(keys), _AT_ONCE))
+
+
+def _bounded(ask: Callable[[K], Awaitable[T]], budget: Budget) -> Callable[[K], Awaitable[T]]:
+    async def within_time(key: K) -> T:
+        async with _until(budget):
+            return await ask(key)
+
+    return within_time
+
+
+def _until(budget: Budget) -> AbstractAsyncContextManager[Any]:
+    if isinf(budget.until):
+        return nullcontext()
+    return asyncio.timeout(max(0.0, budget.until - monotonic()))

@@ -1,0 +1,155 @@
+"""Guests: virtual machines and containers."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+from msgspec.structs import replace
+from proxmox_client import GuestResource, NodeResource
+
+from pvemcp_server.clusters import Cluster, Snapshot
+from pvemcp_server.tables import fanout
+from pvemcp_server.tables.reach import of_guest
+from pvemcp_server.tables.registry import Col, Cost, Relation, Row, Unit, Want, table
+from pvemcp_server.tables.values import percent, share
+
+_MANY = 2000  # rows that are better made outside the event loop
+
+TO_GUEST = Relation("guest", "guests", {"vmid": "vmid"}, "The guest")
+TO_NODE = Relation("node", "nodes", {"node": "node"}, "The node")
+
+
+class Guest(Row):
+    """A virtual machine or container."""
+
+    minimal: ClassVar[tuple[str, ...]] = ("vmid", "name", "node", "status", "type", "tags")
+
+    vmid: Annotated[int, Col("Number, unique in the cluster", also=("id", "guest_id"))]
+    name: Annotated[str, Col("Display name")]
+    node: Annotated[str, Col("Node it is on")]
+    status: Annotated[str, Col("State: running, stopped, paused, or unknown")]
+    type: Annotated[Literal["qemu", "lxc"], Col("Virtual machine (qemu) or container (lxc)")]
+    tags: Annotated[list[str], Col("Tags")]
+    description: Annotated[
+        str | None, Col("Notes from its configuration; reading them takes a call per guest")
+    ] = None
+    is_template: Annotated[bool, Col("Whether it is a template")]
+    uptime: Annotated[int | None, Col("Time since its start", Unit.SECONDS)]
+    lock: Annotated[str | None, Col("What it is locked for: backup, migrate, snapshot …")]
+    is_locked: Annotated[bool, Col("Whether it is locked")]
+    pool: Annotated[str | None, Col("Resource pool")]
+    ha_state: Annotated[str | None, Col("State that high availability wants")]
+    host_cpu_usage: Annotated[
+        float | None, Col("Its share of the node's processors", Unit.PERCENT, ("node_cpu_share",))
+    ]
+    host_memory_usage: Annotated[
+        float | None,
+        Col("Its share of the node's memory", Unit.PERCENT, ("node_memory_share",)),
+    ]
+    cpu_usage: Annotated[
+        float | None, Col("Use of its own cores", Unit.PERCENT, ("cpu_usage_percentage",))
+    ]
+    cpu_count: Annotated[float | None, Col("Cores, or the limit of CPU time", Unit.COUNT)]
+    memory_usage: Annotated[int | None, Col("Memory in use", Unit.BYTES, ("memory_used",))]
+    memory_max: Annotated[
+        int | None, Col("Memory it may use", Unit.BYTES, ("memory_total", "memory"))
+    ]
+    memory_usage_percentage: Annotated[float | None, Col("Memory in use", Unit.PERCENT)]
+    disk_usage: Annotated[
+        int | None,
+        Col("Root disk in use; 0 where Proxmox can't tell (qemu)", Unit.BYTES, ("disk_used",)),
+    ]
+    disk_max: Annotated[int | None, Col("Size of the root disk", Unit.BYTES, ("disk_total",))]
+    disk_usage_percentage: Annotated[float | None, Col("Root disk in use", Unit.PERCENT)]
+    disk_read: Annotated[int | None, Col("Read since its start", Unit.BYTES)]
+    disk_write: Annotated[int | None, Col("Written since its start", Unit.BYTES)]
+    network_in: Annotated[int | None, Col("Received since its start", Unit.BYTES)]
+    network_out: Annotated[int | None, Col("Sent since its start", Unit.BYTES)]
+
+
+@table(
+    "guests",
+    tool="ListVms",
+    cost=Cost.ONE,
+    covered=of_guest,
+    relations=(
+        TO_NODE,
+        Relation("pool", "pools", {"pool": "poolid"}, "The resource pool"),
+        Relation("qemu_config", "qemu_configs", {"vmid": "vmid"}, "Its configuration, if a VM"),
+        Relation(
+            "lxc_config", "lxc_configs", {"vmid": "vmid"}, "Its configuration, if a container"
+        ),
+        Relation("ha_resource", "ha_resources", {"vmid": "vmid"}, "Its high availability"),
+    ),
+)
+async def guests(cluster: Cluster, want: Want) -> list[Guest]:
+    """Virtual machines and containers with their state and resource usage."""
+    rows = [row for row in await _current(cluster) if _wanted(row, want)]
+    return await described(cluster, rows, want) if want.column("description") else rows
+
+
+async def described(cluster: Cluster, rows: Sequence[Guest], want: Want) -> list[Guest]:
+    """The rows with their descriptions, which takes a call for each."""
+    found = await fanout.each(
+        cluster, [row.vmid for row in rows], lambda vmid: _description(cluster, vmid), want, "guest"
+    )
+    return [replace(row, description=found.get(row.vmid)) for row in rows]
+
+
+async def _description(cluster: Cluster, vmid: int) -> str | None:
+    config = await (await cluster.handle(vmid)).config()
+    return (config.description or "").strip() or None
+
+
+async def _current(cluster: Cluster) -> list[Guest]:
+    """All visible guests, made once per snapshot."""
+    view = await cluster.snapshot()
+    if "guests" not in view.derived:
+        many = len(view.guests) > _MANY
+        view.derived["guests"] = await asyncio.to_thread(_rows, view) if many else _rows(view)
+    rows: list[Guest] = view.derived["guests"]
+    return rows
+
+
+def _rows(view: Snapshot) -> list[Guest]:
+    return [_guest(one, view.by_node.get(one.node)) for one in view.guests]
+
+
+def _wanted(row: Guest, want: Want) -> bool:
+    return want.vmid(row.vmid) and want.node(row.node) and want.state(row.status)
+
+
+def _guest(one: GuestResource, node: NodeResource | None) -> Guest:
+    on_host = one.memory if one.memory_host is None else one.memory_host
+    return Guest(
+        vmid=one.vmid,
+        name=one.name,
+        node=one.node,
+        status=one.status,
+        type=one.type,
+        tags=one.tag_list,
+        is_template=one.template,
+        uptime=one.uptime,
+        lock=one.lock,
+        is_locked=one.lock is not None,
+        pool=one.pool,
+        ha_state=one.ha_state,
+        host_cpu_usage=share(_product(one.cpu, one.cpu_count), node.cpu_count if node else None),
+        host_memory_usage=share(on_host, node.memory_max if node else None),
+        cpu_usage=percent(one.cpu),
+        cpu_count=one.cpu_count,
+        memory_usage=one.memory,
+        memory_max=one.memory_max,
+        memory_usage_percentage=share(one.memory, one.memory_max),
+        disk_usage=one.disk,
+        disk_max=one.disk_max,
+        disk_usage_percentage=share(one.disk, one.disk_max),
+        disk_read=one.disk_read,
+        disk_write=one.disk_write,
+        network_in=one.network_in,
+        network_out=one.network_out,
+    )
+
+
+def _product(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else left * right

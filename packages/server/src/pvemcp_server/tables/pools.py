@@ -1,0 +1,76 @@
+"""Resource pools."""
+
+from typing import Annotated, ClassVar
+
+from msgspec.structs import replace
+from proxmox_client import Pool as PoolAnswer
+from proxmox_client import PoolMember
+
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables import fanout
+from pvemcp_server.tables.reach import Reach
+from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+
+
+class Pool(Row):
+    """A pool of guests and storages."""
+
+    minimal: ClassVar[tuple[str, ...]] = ("poolid", "description", "members")
+
+    poolid: Annotated[str, Col("Name", also=("name", "pool"))]
+    description: Annotated[str | None, Col("Comment")]
+    members: Annotated[list[str], Col("Guests (qemu/100, lxc/200) and storages (storage/pve1/nfs)")]
+    guest_count: Annotated[int, Col("Guests in it", Unit.COUNT)]
+    storage_count: Annotated[int, Col("Storages in it", Unit.COUNT)]
+
+
+def _covered(reach: Reach, row: Pool) -> Pool | None:
+    """A pool with those of its members that the caller may see."""
+    if not reach.scope.covers_pool(row.poolid):
+        return None
+    return _counted(row, [one for one in row.members if _covers_member(reach, one)])
+
+
+def _covers_member(reach: Reach, member: str) -> bool:
+    kind, *rest = member.split("/")
+    if kind == "storage":
+        return reach.storage(rest[-1], rest[0])
+    return reach.guest(int(rest[0])) or reach.scope.everything
+
+
+@table("pools", tool="ListPools", cost=Cost.ONE, covered=_covered)
+async def pools(cluster: Cluster, want: Want) -> list[Pool]:
+    """Resource pools and what is in them; members take a call per pool."""
+    rows = await cluster.pve.pools()
+    visible = {one.pool for one in (await cluster.snapshot()).pools}
+    names = [row.pool_id for row in rows if row.pool_id in visible]
+    found: dict[str, PoolAnswer] = {}
+    if want.column("members", "guest_count", "storage_count"):
+        found = await fanout.each(cluster, names, cluster.pve.pool, want, "pool")
+    return [
+        _pool(row, found.get(row.pool_id, row)) for row in rows if row.pool_id in set(names)
+    ]
+
+
+def _pool(row: PoolAnswer, detailed: PoolAnswer) -> Pool:
+    empty = Pool(
+        poolid=row.pool_id,
+        description=row.comment or None,
+        members=[],
+        guest_count=0,
+        storage_count=0,
+    )
+    return _counted(empty, sorted({_name(one) for one in detailed.members}))
+
+
+def _counted(row: Pool, members: list[str]) -> Pool:
+    storages = sum(1 for one in members if one.startswith("storage/"))
+    return replace(
+        row, members=members, guest_count=len(members) - storages, storage_count=storages
+    )
+
+
+def _name(member: PoolMember) -> str:
+    if member.storage is not None:
+        return f"storage/{member.node}/{member.storage}"
+    return f"{member.type}/{member.vmid}"

@@ -1,0 +1,100 @@
+"""Storages, as each node sees them."""
+
+from typing import Annotated, ClassVar
+
+from msgspec.structs import replace
+from proxmox_client import StorageResource
+
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables import fanout
+from pvemcp_server.tables.guests import TO_NODE
+from pvemcp_server.tables.reach import of_storage
+from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.values import share
+
+
+class Storage(Row):
+    """A storage on a node."""
+
+    minimal: ClassVar[tuple[str, ...]] = (
+        "storage",
+        "node",
+        "type",
+        "status",
+        "disk_usage_percentage",
+    )
+
+    storage: Annotated[str, Col("Name", also=("name",))]
+    node: Annotated[str, Col("Node that sees it")]
+    type: Annotated[str, Col("Kind of storage: dir, nfs, lvmthin, zfspool, rbd, pbs …")]
+    status: Annotated[str, Col("State: available, or unknown")]
+    disk_usage_percentage: Annotated[
+        float | None, Col("Space in use", Unit.PERCENT, ("usage_percentage",))
+    ]
+    plugin_type: Annotated[str, Col("The same as type, by Proxmox's name")]
+    content: Annotated[list[str], Col("What it may hold: images, rootdir, backup, iso …")]
+    shared: Annotated[bool, Col("Whether all nodes see the same", also=("is_shared",))]
+    is_available: Annotated[bool, Col("Whether it can be used now")]
+    is_primary: Annotated[
+        bool, Col("True on one row of each storage: sum over these to count shared ones once")
+    ]
+    disk_usage: Annotated[
+        int | None, Col("Space in use", Unit.BYTES, ("used", "disk_used"))
+    ]
+    disk_total: Annotated[
+        int | None, Col("Space", Unit.BYTES, ("total", "disk_max"))
+    ]
+    disk_free: Annotated[int | None, Col("Space left", Unit.BYTES, ("free", "available"))]
+    pool: Annotated[str | None, Col("Resource pool; reading it takes a call per pool")] = None
+
+
+@table("storages", tool="ListStorage", cost=Cost.ONE, covered=of_storage, relations=(TO_NODE,))
+async def storages(cluster: Cluster, want: Want) -> list[Storage]:
+    """Storages with their use; one that is shared has a row for each node."""
+    seen = (await cluster.snapshot()).storages
+    primary = _primary(seen)
+    rows = [_storage(one, one in primary) for one in seen if _wanted(one, want)]
+    return await _with_pools(cluster, rows, want) if want.column("pool") else rows
+
+
+def _wanted(one: StorageResource, want: Want) -> bool:
+    return want.storage(one.storage) and want.node(one.node) and want.state(one.status)
+
+
+def _primary(seen: tuple[StorageResource, ...]) -> list[StorageResource]:
+    """One row of each storage, an available one where there is one."""
+    found: dict[tuple[str, str], StorageResource] = {}
+    for one in sorted(seen, key=lambda one: (one.status != "available", one.node)):
+        found.setdefault((one.storage, "" if one.shared else one.node), one)
+    return list(found.values())
+
+
+async def _with_pools(cluster: Cluster, rows: list[Storage], want: Want) -> list[Storage]:
+    names = [one.pool for one in (await cluster.snapshot()).pools]
+    found = await fanout.each(cluster, names, cluster.pve.pool, want, "pool")
+    pool_of = {
+        (member.storage, member.node): name
+        for name, pool in found.items()
+        for member in pool.members
+        if member.storage
+    }
+    return [replace(row, pool=pool_of.get((row.storage, row.node))) for row in rows]
+
+
+def _storage(one: StorageResource, primary: bool) -> Storage:
+    known = one.disk is not None and one.disk_max is not None
+    return Storage(
+        storage=one.storage,
+        node=one.node,
+        type=one.plugin_type,
+        status=one.status,
+        disk_usage_percentage=share(one.disk, one.disk_max),
+        plugin_type=one.plugin_type,
+        content=one.content_list,
+        shared=one.shared,
+        is_available=one.status == "available",
+        is_primary=primary,
+        disk_usage=one.disk,
+        disk_total=one.disk_max,
+        disk_free=one.disk_max - one.disk if known else None,
+    )

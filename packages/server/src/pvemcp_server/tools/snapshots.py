@@ -1,0 +1,169 @@
+"""Taking, deleting and going back to snapshots."""
+
+from functools import partial
+from typing import Annotated
+
+from proxmox_client import GuestDisk, Qemu, Snapshot, StorageResource, Task
+from pydantic import Field
+
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.errors import BadArgument, Precondition, UnknownName
+from pvemcp_server.tables.values import moment
+from pvemcp_server.tools.arguments import OneCluster, SnapshotName, VmId
+from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.plan import Plan
+from pvemcp_server.tools.registry import tool
+from pvemcp_server.tools.targets import Target, keep_protected, refuse_template, target
+
+SnapshotText = Annotated[str | None, Field(max_length=8192, description="Why it was taken")]
+VmState = Annotated[bool, Field(description="Save the RAM too (running VMs)")]
+
+# Storages whose images can be frozen only as qcow2 files, or not at all; all others do it themselves
+_BY_FILE = {"dir", "nfs", "cifs", "glusterfs", "lvm"}
+_NEVER = {"iscsi", "iscsidirect"}
+
+
+@tool("CreateVmSnapshot", title="Create snapshot", area=Area.VMS, effect=Effect.WRITE)
+async def create_vm_snapshot(
+    call: Call,
+    *,
+    cluster_name: OneCluster = None,
+    vmid: VmId,
+    snapshot_name: SnapshotName,
+    description: SnapshotText = None,
+    include_vm_state: VmState = False,
+) -> Plan:
+    """Take a snapshot of a VM or container."""
+    found = await target(call, cluster_name, vmid)
+    refuse_template(found, "have snapshots")
+    await _name_is_free(found, snapshot_name)
+    await _disks_allow_it(found)
+    with_ram = _with_ram(found, include_vm_state)
+    ram = " with its RAM" if with_ram else ""
+    return Plan(
+        cluster=found.cluster,
+        would=f"Take snapshot {snapshot_name!r} of {found.said}{ram}.",
+        ids={"vmid": vmid, "snapshot_name": snapshot_name},
+        act=partial(_create, found, snapshot_name, description, with_ram),
+        warnings=("It is not running, so there is no RAM to save.",)
+        if include_vm_state and not with_ram
+        else (),
+    )
+
+
+@tool("DeleteVmSnapshot", title="Delete snapshot", area=Area.VMS, effect=Effect.DESTROY)
+async def delete_vm_snapshot(
+    call: Call, *, cluster_name: OneCluster = None, vmid: VmId, snapshot_name: SnapshotName
+) -> Plan:
+    """Delete a snapshot of a VM or container."""
+    found = await target(call, cluster_name, vmid)
+    await keep_protected(call, found)
+    snapshot = _named(found, snapshot_name, await found.calls.snapshots())
+    return Plan(
+        cluster=found.cluster,
+        would=f"Delete snapshot {snapshot.name!r} of {found.said}.",
+        loses=f"The state of {_taken(snapshot)} can never be gone back to.",
+        ids={"vmid": vmid, "snapshot_name": snapshot.name},
+        act=partial(found.calls.delete_snapshot, snapshot.name),
+    )
+
+
+@tool("RollbackVmSnapshot", title="Roll back to snapshot", area=Area.VMS, effect=Effect.DESTROY)
+async def rollback_vm_snapshot(
+    call: Call, *, cluster_name: OneCluster = None, vmid: VmId, snapshot_name: SnapshotName
+) -> Plan:
+    """Put a VM or container back to a snapshot; what came after it is lost."""
+    found = await target(call, cluster_name, vmid)
+    refuse_template(found, "be rolled back")
+    await keep_protected(call, found)
+    known = await found.calls.snapshots()
+    snapshot = _named(found, snapshot_name, known)
+    await _zfs_allows_it(found, snapshot, known)
+    return Plan(
+        cluster=found.cluster,
+        would=f"Put {found.said} back to snapshot {snapshot.name!r}.",
+        loses=f"All that was written to its disks since {_taken(snapshot)} is lost.",
+        ids={"vmid": vmid, "snapshot_name": snapshot.name},
+        act=partial(found.calls.rollback, snapshot.name),
+        warnings=_stops(found, snapshot),
+    )
+
+
+async def _create(found: Target, name: str, description: str | None, with_ram: bool) -> Task:
+    if isinstance(found.calls, Qemu):
+        return await found.calls.create_snapshot(
+            name, description=description, include_memory=with_ram
+        )
+    return await found.calls.create_snapshot(name, description=description)
+
+
+async def _name_is_free(found: Target, name: str) -> None:
+    if name.casefold() == "current":
+        raise BadArgument("snapshot_name", "'current' is Proxmox's word for the present state.")
+    if name in {one.name for one in await found.calls.snapshots()}:
+        raise Precondition(f"{found.said} already has a snapshot {name!r}.", hint="Choose another.")
+
+
+def _with_ram(found: Target, wanted: bool) -> bool:
+    if wanted and found.resource.type != "qemu":
+        raise BadArgument("include_vm_state", f"{found.said} is a container; its RAM stays out.")
+    return wanted and found.state != "stopped"
+
+
+async def _disks_allow_it(found: Target) -> None:
+    kinds = {one.storage: one.plugin_type for one in await _storages(found)}
+    config = await found.calls.config()
+    held = [one for one in config.disks if one.media != "cdrom" and one.bus != "unused"]
+    if bad := [one for one in held if not _can_freeze(one, kinds.get(one.storage or "", ""))]:
+        disks = ", ".join(f"{one.id} on {one.storage or 'a path of the node'}" for one in bad)
+        raise Precondition(
+            f"{found.said} cannot have snapshots: {disks} does not support them.",
+            hint="BackupVm keeps a copy in another way.",
+        )
+
+
+def _can_freeze(disk: GuestDisk, kind: str) -> bool:
+    if disk.volume == "none":
+        return True
+    if disk.storage is None or kind in _NEVER:
+        return False
+    return kind not in _BY_FILE or disk.volume.endswith(".qcow2")
+
+
+async def _zfs_allows_it(found: Target, snapshot: Snapshot, known: list[Snapshot]) -> None:
+    """ZFS goes back to the newest snapshot only; the newer ones would have to go first."""
+    newer = [one.name for one in known if (one.created or 0) > (snapshot.created or 0)]
+    if not newer:
+        return
+    zfs = {one.storage for one in await _storages(found) if one.plugin_type in ("zfspool", "zfs")}
+    on_zfs = [one.id for one in (await found.calls.config()).disks if one.storage in zfs]
+    if on_zfs:
+        raise Precondition(
+            f"{', '.join(on_zfs)} of {found.said} lies on ZFS, which only goes back to the newest "
+            f"snapshot; newer ones are {', '.join(newer)}.",
+            hint="Delete those first, if they may go.",
+        )
+
+
+async def _storages(found: Target) -> list[StorageResource]:
+    """All storages of the guest's node: the question is how its disks are kept, not who may."""
+    rows = (await found.cluster.inventory.snapshot()).storages
+    return [one for one in rows if one.node == found.node]
+
+
+def _named(found: Target, name: str, known: list[Snapshot]) -> Snapshot:
+    for one in known:
+        if one.name == name:
+            return one
+    raise UnknownName(f"snapshot of {found.said}", name, [one.name for one in known])
+
+
+def _taken(snapshot: Snapshot) -> str:
+    taken = moment(snapshot.created)
+    return f"{taken:%Y-%m-%d %H:%M} UTC" if taken else "then"
+
+
+def _stops(found: Target, snapshot: Snapshot) -> tuple[str, ...]:
+    if found.state == "stopped" or snapshot.with_memory:
+        return ()
+    return ("It is running now and is stopped by this; the snapshot holds no RAM.",)

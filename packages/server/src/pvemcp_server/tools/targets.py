@@ -1,0 +1,138 @@
+"""What a write is about, looked at before it is touched: protected, reachable, unlocked."""
+
+from dataclasses import dataclass
+
+from proxmox_client import GuestResource, GuestStatus, Lxc, NodeResource, Qemu, StorageResource
+
+from pvemcp_server.access.model import Effect
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.errors import Precondition, UnknownName
+from pvemcp_server.tools.call import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The guest of a write, with its live state and the calls on it."""
+
+    cluster: Cluster
+    resource: GuestResource
+    status: GuestStatus
+    calls: Qemu | Lxc
+
+    @property
+    def vmid(self) -> int:
+        return self.resource.vmid
+
+    @property
+    def node(self) -> str:
+        return self.calls.node  # follows a migration, which the inventory may not know yet
+
+    @property
+    def state(self) -> str:
+        """running, stopped or paused."""
+        paused = self.status.qmp_status in ("paused", "suspended")
+        return "paused" if paused and self.status.status == "running" else self.status.status
+
+    @property
+    def said(self) -> str:
+        """The guest in words: `qemu 101 (web) on lab`."""
+        name = self.status.name or self.resource.name
+        return f"{self.resource.type} {self.vmid} ({name or 'no name'}) on {self.cluster.name}"
+
+
+async def writable(call: Call, name: str | None) -> Cluster:
+    """The cluster of a write, unless it is protected."""
+    cluster = await call.cluster(name)
+    if cluster.protected:
+        raise Precondition(
+            f"Cluster {cluster.name} is protected: nothing may be changed on it through this.",
+            hint="An administrator can lift that under Clusters.",
+        )
+    return cluster
+
+
+async def target(
+    call: Call, name: str | None, vmid: int, *, locks: frozenset[str] = frozenset()
+) -> Target:
+    """The guest of a write: not protected, its node online, no lock but those in `locks`."""
+    cluster = await writable(call, name)
+    resource = await cluster.guest(vmid)
+    await online_node(cluster, resource.node)
+    calls = await cluster.handle(vmid)
+    found = Target(cluster, resource, await calls.status(), calls)
+    _refuse_protected(call, found)
+    if found.status.lock and found.status.lock not in locks:
+        raise Precondition(
+            f"{found.said} is locked ({found.status.lock}): another operation is at work on it.",
+            hint="ListTasks with this vmid shows which; try again when it has ended.",
+        )
+    return found
+
+
+async def keep_protected(call: Call, found: Target) -> None:
+    """Refuse to lose data of a guest that Proxmox itself protects."""
+    if call.effect is Effect.DESTROY and (await found.calls.config()).protection:
+        raise Precondition(
+            f"{found.said} has Proxmox's protection switched on.",
+            hint="Someone has to switch it off in its options first.",
+        )
+
+
+def refuse_template(found: Target, what: str) -> None:
+    if found.resource.template or found.status.template:
+        raise Precondition(f"{found.said} is a template, and a template cannot {what}.")
+
+
+async def online_node(cluster: Cluster, name: str) -> NodeResource:
+    """A node that is there, may be used by this caller, and answers."""
+    whole = await cluster.inventory.snapshot()
+    narrowed = cluster.scope.nodes and not cluster.scope.covers_node(name)
+    if name not in whole.by_node or narrowed:
+        known = [n for n in whole.by_node if not cluster.scope.nodes or cluster.scope.covers_node(n)]
+        raise UnknownName(f"node on {cluster.name}", name, known)
+    node = whole.by_node[name]
+    if node.status != "online":
+        raise Precondition(f"Node {name} on {cluster.name} is {node.status}.")
+    return node
+
+
+async def usable_storage(cluster: Cluster, name: str, node: str, content: str) -> StorageResource:
+    """A storage that is available on the node and takes this kind of content."""
+    found = {one.storage: one for one in await storages_on(cluster, node)}
+    if name not in found:
+        raise UnknownName(f"storage on {node} of {cluster.name}", name, found)
+    storage = found[name]
+    if storage.status != "available":
+        raise Precondition(f"Storage {name} is {storage.status} on {node}.")
+    if content not in storage.content_list:
+        able = [one.storage for one in found.values() if content in one.content_list]
+        raise Precondition(
+            f"Storage {name} does not take {content} (it takes {', '.join(storage.content_list)}).",
+            hint=f"These do: {', '.join(able)}." if able else "No storage on that node does.",
+        )
+    return storage
+
+
+async def storages_on(cluster: Cluster, node: str) -> list[StorageResource]:
+    """The storages of a node that a write of this caller may use.
+
+    Guests granted by tag, pool or number bring no storages with them, yet need some; so only a
+    grant that names storages narrows them.
+    """
+    rows = (await cluster.inventory.snapshot()).storages
+    scope = cluster.scope
+    free = scope.everything or not scope.storages
+    return [
+        one
+        for one in rows
+        if one.node == node and (free or scope.covers_storage(one.storage, node=node))
+    ]
+
+
+def _refuse_protected(call: Call, found: Target) -> None:
+    tags = {*found.resource.tag_list, *found.status.tags.replace(",", ";").split(";")}
+    if marks := tags & set(call.settings.protected_tags):
+        raise Precondition(
+            f"{found.said} is protected by its tag {', '.join(sorted(marks))}.",
+            hint="Someone has to take the tag off in Proxmox first.",
+        )
