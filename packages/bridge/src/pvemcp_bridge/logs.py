@@ -1,0 +1,41 @@
+"""The log, for people, on standard error and in a file; no secret ever gets into it."""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+__all__ = ["LEVELS", "masker", "start"]
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def masker(secrets: Collection[str]) -> Callable[[str], str]:
+    """Replaces secrets in a text."""
+    if not secrets:
+        return str
+    pattern = re.compile("|".join(re.escape(one) for one in sorted(secrets, key=len, reverse=True)))
+    return lambda text: pattern.sub("***", text)
+
+
+class _Masking(logging.Formatter):
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        super().__init__("%(asctime)s pvemcp-bridge %(levelname)s: %(message)s")
+        self._mask = mask
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._mask(super().format(record))
+
+
+def start(level: str, file: Path | None, mask: Callable[[str], str]) -> None:
+    """Lets the package's log go to standard error, and to a file when one is named."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if file:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(_Masking(mask))
+    logger = logging.getLogger("pvemcp_bridge")
+    logger.handlers = handlers
+    logger.setLevel(level.upper())
+    logger.propagate = False
