@@ -1,15 +1,16 @@
 """`pvemcp clusters`: which Proxmox clusters the server reaches."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from proxmox_client import Tls
 from rich.console import Console
 from rich.table import Table
 
+from proxmox_client import Tls
 from pvemcp_server.cli.state import State, command, opened
 from pvemcp_server.clusters import Check, check
 from pvemcp_server.clusters.connections import tls_of
@@ -93,7 +94,7 @@ async def list_clusters(as_json: AsJson = False) -> None:
 
 @app.command("test")
 @command
-async def test_clusters(
+async def try_out(
     name: Annotated[str | None, typer.Argument(help="One cluster; all when absent.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -134,7 +135,7 @@ async def _default(state: State, record: ClusterRecord) -> tuple[int, str] | Non
     return next(((one.id, one.token_id) for one in identities if one.is_default), None)
 
 
-async def _shown(state: State, record: ClusterRecord) -> dict[str, object]:
+async def _shown(state: State, record: ClusterRecord) -> dict[str, Any]:
     identity = await _default(state, record)
     return {
         "name": record.name,
@@ -153,7 +154,9 @@ def _tell(what: str, found: Check, *, as_json: bool) -> None:
         return
     typer.echo(f"{what}: Proxmox VE {found.version}, nodes {', '.join(found.nodes)}.")
     if found.missing:
-        typer.secho(f"Lists come back short: the token lacks {', '.join(found.missing)}.", fg="yellow")
+        typer.secho(
+            f"Lists come back short: the token lacks {', '.join(found.missing)}.", fg="yellow"
+        )
     for line in found.advice:
         typer.echo(f"  {line}")
 
@@ -174,5 +177,7 @@ def _mode(ca_file: Path | None, fingerprints: list[str] | None, *, insecure: boo
 
 
 def _read_secret(path: Path) -> str:
-    with typer.open_file(str(path)) as file:
-        return str(file.read()).strip()
+    try:
+        return (sys.stdin.read() if str(path) == "-" else path.read_text()).strip()
+    except OSError as error:
+        raise BadArgument("--token-secret-file", f"{path}: {error.strerror}.") from error

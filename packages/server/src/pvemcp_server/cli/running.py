@@ -7,7 +7,7 @@ import typer
 
 from pvemcp_server.cli import welcome
 from pvemcp_server.cli.demo import Demo
-from pvemcp_server.cli.state import State, command, opened
+from pvemcp_server.cli.state import command, opened
 from pvemcp_server.config import Config
 from pvemcp_server.endpoint.serving import serve_until_told
 

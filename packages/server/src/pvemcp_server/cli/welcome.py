@@ -1,0 +1,95 @@
+"""What is said at start: where the server is, how to connect, what is shown only once."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from pvemcp_server.access.roles import ADMINISTRATOR
+from pvemcp_server.cli.state import State
+from pvemcp_server.config import Config
+from pvemcp_server.web.connecting import CLIENTS, Connection
+
+FIRST_KEY = "first"
+
+
+async def first_administrator(state: State) -> str | None:
+    """Makes the first administrator where there is none; its password, when we made it up."""
+    config = state.config
+    chosen = config.admin_password.get_secret_value() if config.admin_password else None
+    password = await state.access.admins.first(config.admin_user, chosen)
+    if password:
+        _console().print(
+            f"Admin pages: {base_url(config)}/admin, "
+            f"user {config.admin_user}, one-time password {password} (shown once).",
+            highlight=False,
+        )
+    return password
+
+
+async def greet(state: State, *, demo: bool) -> None:
+    """Everything that a person needs for the first call, on one screen."""
+    say = _console().print
+    key = await _first_key(state) if demo else None
+    if demo:
+        await _tell_demo(state)
+    connection = Connection(f"{base_url(state.config)}/mcp", bridge=bridge_command())
+    if key:
+        connection = Connection(connection.url, key, connection.bridge)
+        say(f"\nEndpoint with your new key (shown once): {connection.url_with_key}", soft_wrap=True)
+    else:
+        say(f"\nEndpoint: {connection.url}/<your key>", highlight=False, markup=False)
+        say("Keys are shown once; `pvemcp keys create NAME` makes another.", highlight=False)
+    for client in ("claude-desktop", "claude-code"):
+        kind = CLIENTS[client]
+        say(f"\n{kind.title}: {kind.place}", highlight=False)
+        say(kind.text(connection), highlight=False, markup=False, soft_wrap=True)
+    say()
+    if await first_administrator(state) is None:
+        say(f"Admin pages: {base_url(state.config)}/admin, user {state.config.admin_user}.")
+    say("Stop with Ctrl-C; state and key are kept for the next run.", highlight=False)
+
+
+async def _tell_demo(state: State) -> None:
+    say = _console().print
+    values = await state.settings.current()
+    if not values.enabled:
+        await state.settings.change({"enabled": True}, by="make run")
+        say("The endpoint was turned on for the demo (setting Enabled).", highlight=False)
+    names = " and ".join(one.name for one in await state.access.clusters.all())
+    say(
+        f"\n{names} are demo clusters: a Proxmox emulator on this machine, nothing real.\n"
+        "Add a real one, and the demo goes away at the next start:\n"
+        "  pvemcp clusters add NAME --host pve1.example --token-id root@pam!pvemcp"
+        " --token-secret-file FILE --fingerprint SHA256",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+async def _first_key(state: State) -> str | None:
+    """A key where there is none yet; on emulated clusters it may do everything."""
+    if await state.access.keys.all():
+        return None
+    _, secret = await state.access.keys.create(FIRST_KEY, role=ADMINISTRATOR)
+    return secret
+
+
+def base_url(config: Config) -> str:
+    """Where people find us: the configured public address, or the one we listen on."""
+    if config.public_url:
+        return config.public_url
+    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - compared, not bound
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{config.port}"
+
+
+def bridge_command() -> str:
+    """The bridge installed beside us, else the one that is found on the path."""
+    beside = Path(sys.executable).with_name("pvemcp-bridge")
+    return str(beside) if beside.exists() else shutil.which("pvemcp-bridge") or "pvemcp-bridge"
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True)
