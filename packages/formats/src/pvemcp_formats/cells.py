@@ -2,22 +2,25 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from pvemcp_formats.errors import Unwritable
 from pvemcp_formats.numbers import write_number
 from pvemcp_formats.values import Value, timestamp
 
+Key = TypeVar("Key")
 
-class Memo(dict[str, str]):
-    """Texts with their quoted form, each worked out once: columns repeat their values."""
 
-    def __init__(self, quote: Callable[[str], str]) -> None:
+class Memo(dict[Key, str]):
+    """Values with their text, each worked out once: columns repeat their values."""
+
+    def __init__(self, write: Callable[[Key], str]) -> None:
         super().__init__()
-        self._quote = quote
+        self._write = write
 
-    def __missing__(self, text: str) -> str:
-        quoted = self[text] = self._quote(text)
-        return quoted
+    def __missing__(self, value: Key) -> str:
+        text = self[value] = self._write(value)
+        return text
 
 
 class Cells(dict[type, Callable[..., str]]):
@@ -30,7 +33,7 @@ class Cells(dict[type, Callable[..., str]]):
                 type(None): lambda _: null,
                 bool: {True: "true", False: "false"}.__getitem__,
                 int: int.__repr__,
-                float: lambda number: write_number(number) or null,
+                float: Memo[float](lambda number: write_number(number) or null).__getitem__,
                 str: self.text,
                 datetime: lambda moment: self.text(timestamp(moment)),
             }
@@ -39,7 +42,7 @@ class Cells(dict[type, Callable[..., str]]):
     def __missing__(self, kind: type) -> Callable[..., str]:
         for base in kind.__mro__:
             if base in self:
-                self[kind] = self[base] if base is not str else lambda text: self.text(str(text))
+                self[kind] = self[base]
                 return self[kind]
         raise Unwritable(f"no format can carry a {kind.__name__}")
 

@@ -1,4 +1,4 @@
-"""Csv: RFC 4180 with `\\n` after every record.
+"""Csv: RFC 4180 with `\\n` between records.
 
 Null is nothing, the empty text is `""`. Text that would read as null, a number or a boolean is
 quoted, so that every scalar reads back as what it was; a nested value is compact JSON.
@@ -15,7 +15,7 @@ from pvemcp_formats.numbers import NUMBER, read_number
 from pvemcp_formats.table import Row, Table
 from pvemcp_formats.values import Value, all_scalar, is_scalar, utf8
 
-_NEEDS_QUOTES = re.compile(rf'[",\r\n]|\A\s|\s\Z|\A(?:true|false|{NUMBER})?\Z')
+_BARE = re.compile(rf'(?!(?:true|false|{NUMBER})\Z)[^",\s](?:[^",\r\n]*[^",\s])?')
 _FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _CELL = re.compile(r'("(?:[^"]|"")*"|[^",\r\n]*)(,|\r\n|\n|\Z)')
 _CONSTANTS = {"": None, "true": True, "false": False}
@@ -28,7 +28,9 @@ def write_rows(table: Table, *, guard_formulas: bool = False) -> str:
     cells = Cells(_guarded if guard_formulas else _quoted, null="")
     header = ",".join(map(cells.text, table.columns))
     columns = [cells.column(_flat(values)) for values in table.by_column()]
-    return utf8("\n".join([header, *map(",".join, zip(*columns, strict=True)), ""]))
+    text = "\n".join([header, *map(",".join, zip(*columns, strict=True))])
+    # an empty last record would not be seen without the end of its line
+    return utf8(text + "\n" if text.endswith("\n") else text)
 
 
 def write_document(document: Row, *, guard_formulas: bool = False) -> str:
@@ -65,9 +67,7 @@ def _flat(values: Sequence[Value]) -> Sequence[Value]:
 
 
 def _quoted(text: str) -> str:
-    if not _NEEDS_QUOTES.search(text):
-        return text
-    return '"' + text.replace('"', '""') + '"'
+    return text if _BARE.fullmatch(text) else '"' + text.replace('"', '""') + '"'
 
 
 def _guarded(text: str) -> str:

@@ -70,6 +70,8 @@ def _plain(value: object) -> object:
         return timestamp(value)
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, float):
+        return float(value)
     raise Unwritable(f"no format can carry a {type(value).__name__}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pvemcp_formats.table import Row, union
 from pvemcp_formats.values import Value
 
+UNTOUCHED = frozenset({type(None), bool, int, str})
 PERCENTAGE = "percentage"
 EMPTY: tuple[Value, ...] = (None, "", [], {}, ())
 
@@ -20,10 +21,7 @@ def tidy(rows: Sequence[Row], *, decimals: Mapping[str, int] | None = None) -> l
     significant digits. A float that is whole becomes an integer.
     """
     chosen = decimals or {}
-    return [
-        {name: tidy_value(value, _decimals(name, chosen)) for name, value in row.items()}
-        for row in rows
-    ]
+    return [{name: _tidy(name, value, chosen) for name, value in row.items()} for row in rows]
 
 
 def tidy_value(value: Value, decimals: int | None = None) -> Any:
@@ -46,6 +44,10 @@ def drop_empty_columns(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[
     left_out = frozenset(dropped)
     kept = [{name: row[name] for name in row if name not in left_out} for row in rows]
     return kept, dropped
+
+
+def _tidy(name: str, value: Value, chosen: Mapping[str, int]) -> Any:
+    return value if type(value) in UNTOUCHED else tidy_value(value, _decimals(name, chosen))
 
 
 def _decimals(name: str, chosen: Mapping[str, int]) -> int | None:

@@ -35,7 +35,8 @@ def encode_table(name: str, table: Table) -> str:
 
 
 def _text(lines: Iterable[Line], indent: int) -> str:
-    return utf8("\n".join([" " * (depth * indent) + text for depth, text in lines]))
+    unit = " " * indent
+    return utf8("\n".join([unit * depth + text for depth, text in lines]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class Encoder:
 
     def rows(self, table: Columns) -> Iterator[str]:
         """The rows of a table."""
-        return map(self.join, zip(*map(self.cells.column, table.values), strict=True))
+        return map(self.delimiter.join, zip(*map(self.cells.column, table.values), strict=True))
 
     def inline(self, items: Sequence[Value]) -> str:
         """A list of scalars on one line."""

@@ -10,7 +10,8 @@ from pvemcp_formats.values import Value
 
 _START = re.compile(rf'({QUOTED}|(?!")(?:[^":\[]|{QUOTED})*+)\[', re.DOTALL)
 _BRACKET = re.compile(r"(0|[1-9][0-9]*)(:)?([\t|])?\]")
-_NAME = re.compile(rf' *({QUOTED}|[^"{{}},|\t ](?:[^"{{}},|\t]*[^"{{}},|\t ])?)', re.DOTALL)
+_NAME = re.compile(rf'(?:[^"{{}},|\t]|{QUOTED})*+', re.DOTALL)
+_SPACES = re.compile(" *")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +84,30 @@ def _field_list(content: str, position: int, delimiter: str) -> tuple[tuple[Fiel
     fields = []
     separator = delimiter
     while separator == delimiter:
-        name = _NAME.match(content, position + 1)
-        if not name:
-            raise Unreadable("a field without a name")
-        group, end = _field_list(content, name.end(), delimiter)
-        fields.append(Field(text(name[1]), group))
-        position = end + len(content[end:]) - len(content[end:].lstrip(" "))
+        one, position = _field(content, position + 1, delimiter)
+        fields.append(one)
         separator = content[position : position + 1]
     if separator != "}":
         raise Unreadable("fields must be separated by the delimiter and end with a brace")
     return tuple(fields), position + 1
+
+
+def _field(content: str, position: int, delimiter: str) -> tuple[Field, int]:
+    """The field that begins at the position, and where it ends."""
+    written = _match(_NAME, content, position)
+    end = position + len(written)
+    if content[end : end + 1] == "{" and written.endswith(" "):
+        raise Unreadable("space between a field and its group")
+    name = written.strip(" ")
+    if not name:
+        raise Unreadable("a field without a name")
+    group, end = _field_list(content, end, delimiter)
+    return Field(text(name), group), end + len(_match(_SPACES, content, end))
+
+
+def _match(pattern: re.Pattern[str], content: str, position: int) -> str:
+    found = pattern.match(content, position)
+    return found[0] if found else ""
 
 
 def _check_unique(fields: tuple[Field, ...]) -> None:

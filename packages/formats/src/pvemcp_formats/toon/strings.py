@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pvemcp_formats.errors import Unreadable
 
 _BARE_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_LIKE_A_NUMBER = r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ESCAPED = str.maketrans({**{chr(code): f"\\u{code:04x}" for code in range(0x20)}, **_ESCAPES})
 _UNESCAPES = {escape[1]: char for char, escape in _ESCAPES.items()}
@@ -24,14 +25,14 @@ def key(name: str) -> str:
 
 def text_writer(delimiter: str) -> Callable[[str], str]:
     """How texts are written where this delimiter separates values."""
-    unsafe = re.compile(
-        rf'[\x00-\x1f:"\\\[\]{{}}{re.escape(delimiter)}]'
-        r"|\A[-# ]| \Z"
-        r"|\A(?:true|false|null|[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)?\Z"
+    special = rf'\x00-\x1f:"\\\[\]{{}}{re.escape(delimiter)}'
+    bare = re.compile(
+        rf"(?!(?:true|false|null|{_LIKE_A_NUMBER})\Z)"
+        rf"[^{special}\-# ](?:[^{special}]*[^{special} ])?"
     )
 
     def write(text: str) -> str:
-        return quoted(text) if unsafe.search(text) else text
+        return text if bare.fullmatch(text) else quoted(text)
 
     return write
 

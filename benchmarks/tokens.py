@@ -1,0 +1,72 @@
+"""Counts the tokens (o200k) of the same rows in the four formats; the table is in docs/formats.md.
+
+Needs Node.js and, in the folder that PVEMCP_NPM names, `npm install gpt-tokenizer`.
+
+    python benchmarks/tokens.py            print the table
+    python benchmarks/tokens.py --write    renew it in the docs
+    python benchmarks/tokens.py --check    fail where the docs differ
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from in_docs import renew_or_check
+from vm_rows import minimal, vm_rows
+
+from pvemcp_formats import Format, drop_empty_columns, encode, tidy
+
+REPOSITORY = Path(__file__).parents[1]
+PEER = REPOSITORY / "scripts" / "npm_peer.mjs"
+ORDER = (Format.JSON_NORMAL, Format.JSON_COMPACT, Format.TOON, Format.CSV)
+Rows = list[dict[str, Any]]
+
+
+def main() -> None:
+    """Measure, then print, write or check."""
+    renew_or_check(REPOSITORY / "docs" / "formats.md", "tokens", table(), sys.argv[1:])
+
+
+def table() -> str:
+    """The measurements as a Markdown table."""
+    cases = list(measured())
+    counts = count_tokens([encode(rows, format) for _, rows in cases for format in ORDER])
+    lines = [
+        f"| VMs × fields | {' | '.join(ORDER)} |",
+        f"|---|{'--:|' * len(ORDER)}",
+    ]
+    for number, (title, _) in enumerate(cases):
+        cells = counts[number * len(ORDER) : (number + 1) * len(ORDER)]
+        lines.append(f"| {title} | {' | '.join(f'{cell:,}' for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def measured() -> Iterator[tuple[str, Rows]]:
+    """What is measured: the rows as found, and as they are sent."""
+    for count in (23, 200, 2_000):
+        rows = vm_rows(count)
+        yield f"{count:,} × 6", prepared(minimal(rows))
+        yield f"{count:,} × 19", prepared(rows)
+        yield f"{count:,} × 19, not tidied", rows
+
+
+def prepared(rows: Rows) -> Rows:
+    """The rows as the server sends them."""
+    return drop_empty_columns(tidy(rows, decimals={"cpu_usage": 1}))[0]
+
+
+def count_tokens(texts: list[str]) -> list[int]:
+    """How many o200k tokens each text has."""
+    orders = "\n".join(json.dumps({"work": "tokens", "input": text}) for text in texts)
+    folder = os.environ.get("PVEMCP_NPM", str(REPOSITORY / ".npm"))
+    command = ["node", str(PEER), folder]
+    done = subprocess.run(command, input=orders, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line)["output"] for line in done.stdout.splitlines()]
+
+
+if __name__ == "__main__":
+    main()
