@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from in_docs import renew_or_check
-from vm_rows import minimal, vm_rows
-
 from pvemcp_formats import Format, drop_empty_columns, encode, tidy
+from support.in_docs import renew_or_check
+from support.vm_rows import minimal, vm_rows
 
 REPOSITORY = Path(__file__).parents[1]
 PEER = REPOSITORY / "scripts" / "npm_peer.mjs"
@@ -34,7 +33,7 @@ def main() -> None:
 def table() -> str:
     """The measurements as a Markdown table."""
     cases = list(measured())
-    counts = count_tokens([encode(rows, format) for _, rows in cases for format in ORDER])
+    counts = count_tokens([encode(rows, one) for _, rows in cases for one in ORDER])
     lines = [
         f"| VMs × fields | {' | '.join(ORDER)} |",
         f"|---|{'--:|' * len(ORDER)}",

@@ -31,10 +31,14 @@ class Lines:
         self._blanks: list[int] = []
         self._position = 0
         for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-            line = _line(raw.removesuffix("\r"), number, indent=indent, strict=strict)
-            if line.content:
-                self._lines.append(line)
-            elif not raw.lstrip(" ").startswith("#"):
+            line = raw.removesuffix("\r")
+            content = line.lstrip(" " if strict else " \t").rstrip(" ")
+            if line.lstrip(" ").startswith("#"):
+                continue
+            if content:
+                depth = _depth(line, number, indent=indent, strict=strict)
+                self._lines.append(Line(depth, content, number))
+            else:
                 self._blanks.append(number)
 
     def peek(self) -> Line | None:
@@ -57,24 +61,13 @@ class Lines:
         return found[0] if found and found[0] < last else None
 
 
-def _line(raw: str, number: int, *, indent: int, strict: bool) -> Line:
-    stripped = raw.lstrip(" ")
-    if stripped.startswith("#"):
-        return Line(0, "", number)
-    content = stripped.rstrip(" ") if strict else raw.strip(" \t") and raw.lstrip(" \t").rstrip(" ")
-    if not content:
-        return Line(0, "", number)
-    if strict:
-        return Line(_strict_depth(raw, stripped, indent, number), content, number)
-    leading = raw[: len(raw) - len(raw.lstrip(" \t"))]
+def _depth(line: str, number: int, *, indent: int, strict: bool) -> int:
+    """How deep a line is indented; loosely, a tab counts as one step and odd spaces as none."""
+    leading = line[: len(line) - len(line.lstrip(" \t"))]
     tabs = leading.count("\t")
-    return Line((len(leading) - tabs) // indent + tabs, content, number)
-
-
-def _strict_depth(raw: str, stripped: str, indent: int, number: int) -> int:
-    if stripped.startswith("\t"):
+    if strict and tabs:
         raise Unreadable("a tab in the indentation", number)
-    depth, odd = divmod(len(raw) - len(stripped), indent)
-    if odd:
+    depth, odd = divmod(len(leading) - tabs, indent)
+    if strict and odd:
         raise Unreadable(f"the indentation is no multiple of {indent}", number)
-    return depth
+    return depth + tabs
