@@ -98,7 +98,7 @@ class Config(BaseSettings):
         """Options win over the environment, the environment over systemd credentials."""
         folder = os.environ.get("CREDENTIALS_DIRECTORY")
         try:
-            config = cls(_secrets_dir=folder, **options)
+            config = cls(**{"_secrets_dir": folder, **options})
         except ValidationError as invalid:
             raise ConfigError(_explain(invalid)) from None
         config._demo = demo

@@ -37,7 +37,7 @@ class AccessDenied(ServerError):
 
 
 class TooManyFailures(AccessDenied):
-    """Not even looked at, after too many failed attempts: neither audited one by one nor checked."""
+    """Not even looked at, after too many failed attempts; not audited one by one."""
 
 
 class CallError(ServerError):

@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store, Topic
-from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.watch import bump
 
 log = logging.getLogger(__name__)
 Listener = Callable[["Values", "Values"], Awaitable[None]]
 
-ENDPOINT = {"group": "Endpoint"}
-LIMITS = {"group": "Limits"}
-SAFETY = {"group": "Safety"}
-RECORDS = {"group": "Records"}
+ENDPOINT: JsonDict = {"group": "Endpoint"}
+LIMITS: JsonDict = {"group": "Limits"}
+SAFETY: JsonDict = {"group": "Safety"}
+RECORDS: JsonDict = {"group": "Records"}
 
 
 class Values(BaseModel):
@@ -44,7 +43,7 @@ class Values(BaseModel):
         ge=1,
         le=600,
         title="Inventory freshness (seconds)",
-        description="How old the list of guests, nodes and storages may be before Proxmox is asked.",
+        description="How old the inventory may be before Proxmox is asked again.",
         json_schema_extra=ENDPOINT,
     )
     task_wait_max_seconds: int = Field(
@@ -187,15 +186,8 @@ class Settings:
         """Stores new values, all or none; raises BadArgument for one that is out of bounds."""
         await self._store.watch.now()
         checked = _checked({**self._values.model_dump(), **values})
-        table, now = self._store.settings.table, utc_now()
-        stored = checked.model_dump(mode="json")
-        async with self._store.database.writing() as connection:
-            for name in sorted(values):
-                await connection.execute(table.delete().where(table.c.name == name))
-                await connection.execute(
-                    table.insert().values(name=name, value=stored[name], changed=now, changed_by=by)
-                )
-            await bump(connection, Topic.SETTINGS)
+        stored = checked.model_dump(mode="json", include=set(values))
+        await self._store.settings.put(stored, by)
         await self._store.watch.now()
         return self._values
 
@@ -240,11 +232,7 @@ def _tolerant(stored: Mapping[str, Any]) -> Values:
         if name not in stored:
             continue
         try:
-            accepted[name] = _adapter(name, field).validate_python(stored[name])
+            accepted[name] = TypeAdapter(field.rebuild_annotation()).validate_python(stored[name])
         except ValidationError:
             log.warning("The stored value of %s is not valid; its default is used", name)
     return Values.model_construct(**accepted)
-
-
-def _adapter(name: str, field: FieldInfo) -> TypeAdapter[Any]:
-    return TypeAdapter(field.rebuild_annotation())

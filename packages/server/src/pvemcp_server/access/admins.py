@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passwords import Passwords, check_password, made_up
 from pvemcp_server.errors import AccessDenied, BadArgument, UnknownName
-from pvemcp_server.store import Store, schema
+from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRecord
 
@@ -66,7 +66,7 @@ class Admins:
         now = self._clock()
         if admin and admin.locked_until and admin.locked_until > now:
             raise AccessDenied("locked after failed sign-ins")
-        right = await self._passwords.verify(password, admin and admin.password_hash)
+        right = await self._passwords.verify(password, admin.password_hash if admin else None)
         if admin is None:
             raise AccessDenied("unknown administrator")
         if not right:
@@ -88,7 +88,7 @@ class Admins:
         await self._store.admins.change(
             admin.id, password_hash=hashed, must_change=must_change, failures=0, locked_until=None
         )
-        await self._end_sessions(admin)
+        await self._store.sessions.end_all_of(admin.id)
 
     async def reset_password(self, name: str) -> str:
         """A new password to show once; it must be changed at the next sign-in."""
@@ -101,7 +101,7 @@ class Admins:
         if not enabled:
             await self._keep_one_besides(admin)
         await self._store.admins.change(admin.id, enabled=enabled)
-        await self._end_sessions(admin)
+        await self._store.sessions.end_all_of(admin.id)
 
     async def remove(self, name: str) -> None:
         admin = await self.get(name)
@@ -122,24 +122,14 @@ class Admins:
         return changed
 
     async def _count_failure(self, admin: AdminRecord, now: datetime) -> None:
-        """Counts in the database: attempts in parallel must not overwrite each other's count."""
-        table = schema.admins
-        counted = table.update().where(table.c.id == admin.id).values(failures=table.c.failures + 1)
-        async with self._store.database.writing() as connection:
-            failures = await connection.scalar(counted.returning(table.c.failures)) or 0
-            if failures >= FREE_FAILURES:
-                lock = min(FIRST_LOCK * 2 ** min(failures - FREE_FAILURES, 10), LONGEST_LOCK)
-                await connection.execute(
-                    table.update().where(table.c.id == admin.id).values(locked_until=now + lock)
-                )
-        if failures >= FREE_FAILURES:
-            message = f"Sign-in of {admin.name} failed {failures} times in a row."
-            await self._store.notices.tell("sign-in-failed", admin.name, message)
-
-    async def _end_sessions(self, admin: AdminRecord) -> None:
-        table = schema.sessions
-        async with self._store.database.writing() as connection:
-            await connection.execute(table.delete().where(table.c.admin_id == admin.id))
+        """Locks the account for longer and longer once it has failed a few times in a row."""
+        failures = await self._store.admins.count_failure(admin.id)
+        if failures < FREE_FAILURES:
+            return
+        lock = min(FIRST_LOCK * 2 ** min(failures - FREE_FAILURES, 10), LONGEST_LOCK)
+        await self._store.admins.change(admin.id, locked_until=now + lock)
+        message = f"Sign-in of {admin.name} failed {failures} times in a row."
+        await self._store.notices.tell("sign-in-failed", admin.name, message)
 
     async def _keep_one_besides(self, admin: AdminRecord) -> None:
         if not any(other.enabled and other.id != admin.id for other in await self.all()):

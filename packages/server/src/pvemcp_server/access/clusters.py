@@ -8,7 +8,7 @@ from pvemcp_server.access.names import check_name
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import ClusterRecord, IdentityRecord, TlsMode
+from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
 
 TOKEN_ID = re.compile(r"[^\s@!/:]+@[A-Za-z][\w.-]+![A-Za-z][\w.-]+")
 FINGERPRINT = re.compile(r"(?:[0-9A-F]{2}:){31}[0-9A-F]{2}")
@@ -145,6 +145,10 @@ class ClusterConfigs:
         for binding in await self._store.bindings.all(cluster_id=record.id):
             if (binding.key_id, binding.role_id) == (key_id, role_id):
                 await self._store.bindings.remove(binding.id)
+
+    async def bindings(self, cluster: str) -> list[BindingRecord]:
+        record = await self.get(cluster)
+        return await self._store.bindings.all(cluster_id=record.id)
 
     async def _holder(self, key: str | None, role: str | None) -> tuple[str | None, int | None]:
         if (key is None) == (role is None):

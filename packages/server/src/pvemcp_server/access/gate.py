@@ -17,9 +17,9 @@ from pvemcp_server.access.limits import Rate, network_of
 from pvemcp_server.access.model import Caller, Role
 from pvemcp_server.access.roles import role_of
 from pvemcp_server.errors import AccessDenied, TooManyFailures, UnknownName
-from pvemcp_server.store import Store, Topic, schema
+from pvemcp_server.store import Store, Topic
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.key_format import id_of
+from pvemcp_server.store.key_format import id_of, stated_id
 from pvemcp_server.store.records import KeyRecord
 
 FAILURES_PER_MINUTE = 20
@@ -61,9 +61,9 @@ class Gate:
         """The caller who holds this secret; raises AccessDenied, whatever is wrong."""
         await self._store.watch.fresh()
         source = network_of(address)
-        key_id = id_of(secret)
-        known = self._passes.get(key_id) if key_id else None
+        known = self._passes.get(stated_id(secret))
         if known is None:
+            key_id = id_of(secret)
             if self._failures.left(source, FAILURES_PER_MINUTE) < 1:
                 raise TooManyFailures("too many failed attempts from this address")
             known = await self._load(key_id) if key_id else None
@@ -85,15 +85,8 @@ class Gate:
         """Writes down uses and refusals gathered since the last time."""
         used, self._used = self._used, {}
         refused, self._refused = self._refused, Counter()
-        table = schema.keys
         if used:
-            async with self._store.database.writing() as connection:
-                for key_id, (moment, address) in sorted(used.items()):
-                    await connection.execute(
-                        table.update()
-                        .where(table.c.id == key_id)
-                        .values(last_used=moment, last_address=address)
-                    )
+            await self._store.keys.note_uses(used)
         for (source, reason), count in refused.items():
             message = f"A key was refused: {reason}."
             await self._store.notices.tell(
@@ -118,20 +111,19 @@ class Gate:
 
     async def _load(self, key_id: str) -> _Pass | None:
         store, generation = self._store, self._generation
-        async with store.database.reading() as connection:
-            key = await store.keys.find_in(connection, id=key_id)
-            role = key and await store.roles.find_in(connection, id=key.role_id)
-        if key is None or role is None:
+        key = await store.keys.find(id=key_id)
+        record = await store.roles.find(id=key.role_id) if key else None
+        if key is None or record is None:
             return None
+        role = role_of(record)
         identities = await store.bindings.of_caller(key.id, role.id)
-        networks = tuple(ip_network(text) for text in key.allow_from)
         found = _Pass(
-            key,
-            role_of(role),
-            identities,
-            networks,
-            await store.vault.pepper_of(key.pepper),
-            _version(key, role_of(role), identities),
+            key=key,
+            role=role,
+            identities=identities,
+            allow_from=tuple(ip_network(text) for text in key.allow_from),
+            pepper=await store.vault.pepper_of(key.pepper),
+            version=_version(key, role, identities),
         )
         # what was read before a change that we have heard of meanwhile is not kept
         if generation == self._generation:

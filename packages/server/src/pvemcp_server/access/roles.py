@@ -50,17 +50,12 @@ class Roles:
 
     async def prepare(self) -> None:
         """Brings the built-in roles in line with this version of the program."""
-        known = {role.name: role for role in await self._store.roles.all(built_in=True)}
-        for name, description, grant in BUILT_IN:
-            values: dict[str, Any] = {
-                "description": description,
-                "grants": grants_to_json([grant]),
-            }
-            record = known.get(name)
-            if record is None:
-                await self._store.roles.add(name=name, built_in=True, **values)
-            elif values != {"description": record.description, "grants": record.grants}:
-                await self._store.roles.change(record.id, **values)
+        await self._store.roles.bring_in_line(
+            [
+                {"name": name, "description": description, "grants": grants_to_json([grant])}
+                for name, description, grant in BUILT_IN
+            ]
+        )
 
     async def all(self) -> list[Role]:
         return [role_of(record) for record in await self._store.roles.all()]

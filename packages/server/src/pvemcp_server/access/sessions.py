@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 from pvemcp_server.errors import AccessDenied
-from pvemcp_server.store import Store, schema
+from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRecord, SessionRecord
 
@@ -80,10 +80,7 @@ class Sessions:
 
     async def sweep(self) -> None:
         """Removes sessions that are over."""
-        table, now = schema.sessions, self._clock()
-        over = (table.c.expires <= now) | (table.c.last_seen <= now - IDLE)
-        async with self._store.database.writing() as connection:
-            await connection.execute(table.delete().where(over))
+        await self._store.sessions.sweep(self._clock(), IDLE)
 
 
 def _digest(token: str) -> str:

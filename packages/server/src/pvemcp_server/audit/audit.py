@@ -57,15 +57,13 @@ class Audit(AuditReader):
         except Unrecorded:
             self._buffer.append(row)
 
-    async def record(self, event: Event, kind: Kind = Kind.CALL) -> None:
-        """Notes a finished call; durable within a second. Raises Unrecorded when too many wait."""
-        self._buffer.append(self._row(kind, event, uuid4().hex))
-        if len(self._buffer) >= FULL:
-            await self.flush()
+    async def call(self, event: Event) -> None:
+        """Notes a finished read, durable within a second; raises Unrecorded when too many wait."""
+        await self._note(Kind.CALL, event)
 
     async def refused(self, event: Event) -> None:
         """Notes an attempt that was not let through."""
-        await self.record(event, Kind.REFUSED)
+        await self._note(Kind.REFUSED, event)
 
     async def admin(self, event: Event) -> None:
         """Stores a change made by an administrator before returning."""
@@ -101,6 +99,11 @@ class Audit(AuditReader):
                     await self.prune(retention_days())
             except Exception:
                 log.warning("The audit waits for its database", exc_info=True)
+
+    async def _note(self, kind: Kind, event: Event) -> None:
+        self._buffer.append(self._row(kind, event, uuid4().hex))
+        if len(self._buffer) >= FULL:
+            await self.flush()
 
     def _row(self, kind: Kind, event: Event, call_id: str) -> dict[str, Any]:
         return {"kind": kind.value, "call_id": call_id, "at": self._clock(), **event.columns()}

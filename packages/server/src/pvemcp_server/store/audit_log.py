@@ -56,7 +56,7 @@ class AuditLog:
 
     async def verify(self, expected: Mark | None = None) -> list[Finding]:
         """What is not as it was written; `expected` is an end of the chain noted earlier."""
-        async with self._database.reading() as connection:
+        async with self._database.snapshot() as connection:
             head, is_head_ours = await self._mark(connection, HEAD)
             base, is_base_ours = await self._mark(connection, BASE)
             found = (
@@ -78,7 +78,7 @@ class AuditLog:
         return found
 
     async def prune(self, before: datetime, note: Row) -> int:
-        """Removes the rows from before that time and keeps the rest verifiable; answers how many."""
+        """Removes the rows from before that time, the rest stays verifiable; answers how many."""
         table = schema.audit
         async with self._database.writing() as connection:
             await self._mark(connection, HEAD, lock=True)

@@ -1,13 +1,16 @@
 """Housekeeping beside the main work."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 
 
 @asynccontextmanager
-async def housekeeping(work: Callable[[anyio.Event], Awaitable[None]]) -> AsyncIterator[None]:
+async def housekeeping(
+    work: Callable[[anyio.Event], Coroutine[Any, Any, None]],
+) -> AsyncIterator[None]:
     """Runs `work` beside the body; it ends by itself after the event is set at the body's end."""
     stop = anyio.Event()
     try:

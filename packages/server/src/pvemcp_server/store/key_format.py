@@ -14,6 +14,7 @@ PREFIX = "pvemcp"
 ID_LENGTH = 8
 SECRET_LENGTH = 43
 CHECKSUM_LENGTH = 6
+ID_START = len(PREFIX) + 1
 
 KEY_PATTERN = re.compile(
     rf"{PREFIX}_([0-9A-Za-z]{{{ID_LENGTH}}})_[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}"
@@ -28,6 +29,11 @@ def new_secret(key_id: str) -> str:
     """A whole key with a fresh secret."""
     body = f"{PREFIX}_{key_id}_{base62(secrets.randbits(256), SECRET_LENGTH)}"
     return body + checksum(body)
+
+
+def stated_id(text: str) -> str:
+    """What stands in the place of the id, whatever the text is."""
+    return text[ID_START : ID_START + ID_LENGTH]
 
 
 def id_of(text: str) -> str | None:

@@ -1,4 +1,8 @@
-"""The tables of the state; `migrations/` brings a database here, a test compares the two."""
+"""The tables of the state; `migrations/` brings a database here, a test compares the two.
+
+Numbers of rows are never given twice (sqlite_autoincrement; PostgreSQL's sequences do so anyway):
+caches are kept by the number of an identity, and a new one must not find those of an old one.
+"""
 
 from sqlalchemy import (
     BigInteger,
@@ -40,6 +44,7 @@ vault_keys = Table(
     Column("purpose", String(32), nullable=False),
     Column("wrapped", LargeBinary, nullable=False),
     Column("created", Moment, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 settings = Table(
@@ -59,6 +64,7 @@ roles = Table(
     Column("description", Text, nullable=False),
     Column("grants", JsonText, nullable=False),
     Column("built_in", Boolean, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 keys = Table(
@@ -93,6 +99,7 @@ clusters = Table(
     Column("fingerprints", JsonText, nullable=False),
     Column("protected", Boolean, nullable=False),
     Column("created", Moment, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 identities = Table(
@@ -106,6 +113,7 @@ identities = Table(
     Column("is_default", Boolean, nullable=False),
     Column("created", Moment, nullable=False),
     UniqueConstraint("cluster_id", "name"),
+    sqlite_autoincrement=True,
 )
 
 bindings = Table(
@@ -118,6 +126,7 @@ bindings = Table(
     Column("role_id", ForeignKey("roles.id", ondelete="CASCADE")),
     UniqueConstraint("cluster_id", "key_id"),
     UniqueConstraint("cluster_id", "role_id"),
+    sqlite_autoincrement=True,
 )
 
 admins = Table(
@@ -133,6 +142,7 @@ admins = Table(
     Column("locked_until", Moment),
     Column("created", Moment, nullable=False),
     Column("last_sign_in", Moment),
+    sqlite_autoincrement=True,
 )
 
 sessions = Table(
@@ -156,6 +166,7 @@ saved_queries = Table(
     Column("query", JsonText, nullable=False),
     Column("created", Moment, nullable=False),
     Column("changed", Moment, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 mcp_tasks = Table(
@@ -186,6 +197,7 @@ notices = Table(
     Column("last_seen", Moment, nullable=False),
     Column("dismissed", Moment),
     UniqueConstraint("kind", "subject"),
+    sqlite_autoincrement=True,
 )
 
 audit = Table(

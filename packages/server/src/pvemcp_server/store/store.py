@@ -6,25 +6,20 @@ from contextlib import asynccontextmanager
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import schema
+from pvemcp_server.store.access_rows import KeyRows, RoleRows
+from pvemcp_server.store.admin_rows import AdminRows, SessionRows
 from pvemcp_server.store.audit_log import AuditLog
 from pvemcp_server.store.audit_search import AuditSearch
-from pvemcp_server.store.clusters import Bindings, Clusters, Identities
+from pvemcp_server.store.cluster_rows import BindingRows, ClusterRows, IdentityRows
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.master_key import create_master_key, master_key_file, read_master_key
 from pvemcp_server.store.migrate import migrate
-from pvemcp_server.store.notices import Notices
-from pvemcp_server.store.records import (
-    AdminRecord,
-    KeyRecord,
-    McpTask,
-    RoleRecord,
-    SavedQuery,
-    SessionRecord,
-    SettingRecord,
-)
+from pvemcp_server.store.notice_rows import NoticeRows
+from pvemcp_server.store.records import McpTask, SavedQuery
 from pvemcp_server.store.rows import Rows
+from pvemcp_server.store.setting_rows import SettingRows
 from pvemcp_server.store.vault import Vault
-from pvemcp_server.store.watch import Topic, Watch
+from pvemcp_server.store.watch import Watch
 
 
 class Store:
@@ -34,17 +29,17 @@ class Store:
         self.database = database
         self.vault = vault
         self.watch = Watch(database)
-        self.settings = Rows(database, schema.settings, SettingRecord, (Topic.SETTINGS,))
-        self.roles = Rows(database, schema.roles, RoleRecord, (Topic.ACCESS,))
-        self.keys = Rows(database, schema.keys, KeyRecord, (Topic.ACCESS,))
-        self.bindings = Bindings(database)
-        self.clusters = Clusters(database)
-        self.identities = Identities(database, vault)
-        self.admins = Rows(database, schema.admins, AdminRecord, (Topic.ADMINS,))
-        self.sessions = Rows(database, schema.sessions, SessionRecord)
+        self.settings = SettingRows(database)
+        self.roles = RoleRows(database)
+        self.keys = KeyRows(database)
+        self.clusters = ClusterRows(database)
+        self.identities = IdentityRows(database, vault)
+        self.bindings = BindingRows(database)
+        self.admins = AdminRows(database)
+        self.sessions = SessionRows(database)
         self.saved_queries = Rows(database, schema.saved_queries, SavedQuery)
         self.mcp_tasks = Rows(database, schema.mcp_tasks, McpTask)
-        self.notices = Notices(database)
+        self.notices = NoticeRows(database)
         self.audit_log = AuditLog(database, vault.derive("audit"))
         self.audit_search = AuditSearch(database)
 

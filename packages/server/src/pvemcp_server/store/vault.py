@@ -58,13 +58,28 @@ class Vault:
         async with database.writing() as connection:
             # replicas that start together: the second one waits here and then finds the keys
             await connection.execute(select(schema.versions).with_for_update())
-            keys = await _read(connection, master)
+            keys = await cls.read(connection, master)
             if keys:
                 return cls(database, master, keys)
             made = [await _create(connection, master, purpose) for purpose in Purpose]
             vault = cls(database, master, made)
             await seal_empty(connection, vault.derive("audit"))
         return vault
+
+    @staticmethod
+    async def read(connection: AsyncConnection, master: bytes) -> list[DataKey]:
+        """The data keys; raises ConfigError when the master key is not theirs."""
+        table = schema.vault_keys
+        found = []
+        for row in await connection.execute(select(table.c.id, table.c.purpose, table.c.wrapped)):
+            place = _place("vault_keys", row.id, row.purpose)
+            nonce, rest = row.wrapped[:NONCE_BYTES], row.wrapped[NONCE_BYTES:]
+            try:
+                material = AESGCM(master).decrypt(nonce, rest, place)
+            except InvalidTag:
+                raise ConfigError("The master key is not the one of this database.") from None
+            found.append(DataKey(row.id, Purpose(row.purpose), material))
+        return found
 
     @staticmethod
     async def is_empty(database: Database) -> bool:
@@ -116,7 +131,7 @@ class Vault:
         """Wraps every data key with a new master key."""
         table = schema.vault_keys
         async with self._database.writing() as connection:
-            for key in await _read(connection, self._master):
+            for key in await self.read(connection, self._master):
                 wrapped = _wrap(new, key.id, key.purpose, key.material)
                 await connection.execute(
                     table.update().where(table.c.id == key.id).values(wrapped=wrapped)
@@ -141,7 +156,7 @@ class Vault:
         """The data key with this id, which another process may have made since we looked."""
         if data_key not in self._keys:
             async with self._database.reading() as connection:
-                self._keys = {key.id: key for key in await _read(connection, self._master)}
+                self._keys = {key.id: key for key in await self.read(connection, self._master)}
         try:
             return self._keys[data_key]
         except KeyError:
@@ -158,22 +173,6 @@ def _place(table: str, row: int | str, column: str) -> bytes:
 def _wrap(master: bytes, key_id: int, purpose: Purpose, material: bytes) -> bytes:
     nonce = secrets.token_bytes(NONCE_BYTES)
     return nonce + AESGCM(master).encrypt(nonce, material, _place("vault_keys", key_id, purpose))
-
-
-async def _read(connection: AsyncConnection, master: bytes) -> list[DataKey]:
-    table = schema.vault_keys
-    found = []
-    for row in await connection.execute(select(table.c.id, table.c.purpose, table.c.wrapped)):
-        place = _place("vault_keys", row.id, row.purpose)
-        nonce, rest = row.wrapped[:NONCE_BYTES], row.wrapped[NONCE_BYTES:]
-        try:
-            material = AESGCM(master).decrypt(nonce, rest, place)
-        except InvalidTag:
-            raise ConfigError(
-                "The master key is not the one this database was made with."
-            ) from None
-        found.append(DataKey(row.id, Purpose(row.purpose), material))
-    return found
 
 
 async def _create(connection: AsyncConnection, master: bytes, purpose: Purpose) -> DataKey:

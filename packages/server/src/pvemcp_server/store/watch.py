@@ -24,7 +24,6 @@ class Topic(StrEnum):
     ACCESS = "access"  # keys, roles, bindings
     CLUSTERS = "clusters"  # clusters and their identities
     SETTINGS = "settings"
-    ADMINS = "admins"  # administrators and sessions
 
 
 class Watch:

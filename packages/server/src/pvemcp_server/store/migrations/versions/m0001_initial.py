@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_admins")),
         sa.UniqueConstraint("name", name=op.f("uq_admins_name")),
         sa.UniqueConstraint("subject", name=op.f("uq_admins_subject")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "audit",
@@ -72,6 +73,7 @@ def upgrade() -> None:
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_clusters")),
         sa.UniqueConstraint("name", name=op.f("uq_clusters_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "mcp_tasks",
@@ -102,6 +104,7 @@ def upgrade() -> None:
         sa.Column("dismissed", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notices")),
         sa.UniqueConstraint("kind", "subject", name=op.f("uq_notices_kind_subject")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "roles",
@@ -112,6 +115,7 @@ def upgrade() -> None:
         sa.Column("built_in", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_roles")),
         sa.UniqueConstraint("name", name=op.f("uq_roles_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "saved_queries",
@@ -123,6 +127,7 @@ def upgrade() -> None:
         sa.Column("changed", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_saved_queries")),
         sa.UniqueConstraint("name", name=op.f("uq_saved_queries_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "settings",
@@ -139,6 +144,7 @@ def upgrade() -> None:
         sa.Column("wrapped", sa.LargeBinary(), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_vault_keys")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "versions",
@@ -163,6 +169,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_identities")),
         sa.UniqueConstraint("cluster_id", "name", name=op.f("uq_identities_cluster_id_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "keys",
@@ -227,7 +234,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_bindings")),
         sa.UniqueConstraint("cluster_id", "key_id", name=op.f("uq_bindings_cluster_id_key_id")),
         sa.UniqueConstraint("cluster_id", "role_id", name=op.f("uq_bindings_cluster_id_role_id")),
+        sqlite_autoincrement=True,
     )
     versions = sa.table("versions", sa.column("topic"), sa.column("value"))
-    topics = ("access", "clusters", "settings", "admins")
+    topics = ("access", "clusters", "settings")
     op.bulk_insert(versions, [{"topic": topic, "value": 1} for topic in topics])

@@ -16,7 +16,7 @@ from pvemcp_server.store.watch import Topic, bump
 TOPICS = (Topic.CLUSTERS, Topic.ACCESS)
 
 
-class Clusters(Rows[ClusterRecord]):
+class ClusterRows(Rows[ClusterRecord]):
     """The configured clusters."""
 
     def __init__(self, database: Database) -> None:
@@ -26,7 +26,7 @@ class Clusters(Rows[ClusterRecord]):
         return super()._read({**row, "tls_mode": TlsMode(row["tls_mode"])})
 
 
-class Identities(Rows[IdentityRecord]):
+class IdentityRows(Rows[IdentityRecord]):
     """Proxmox API tokens; their secrets are sealed and leave only by `secret`."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
@@ -63,7 +63,7 @@ class Identities(Rows[IdentityRecord]):
         return await self._vault.open_sealed(sealed, table.name, identity_id, "secret")
 
     async def make_default(self, identity: IdentityRecord) -> None:
-        """Makes this token the one that its cluster is asked with unless a binding says otherwise."""
+        """Makes this the token for everyone who is not bound to another one."""
         table = schema.identities
         async with self.database.writing() as connection:
             await connection.execute(
@@ -77,7 +77,7 @@ class Identities(Rows[IdentityRecord]):
         return self._vault.seal(secret, schema.identities.name, identity_id, "secret")
 
 
-class Bindings(Rows[BindingRecord]):
+class BindingRows(Rows[BindingRecord]):
     """Which key or role asks a cluster with which token instead of the default one."""
 
     def __init__(self, database: Database) -> None:

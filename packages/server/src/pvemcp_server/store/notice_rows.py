@@ -9,7 +9,7 @@ from pvemcp_server.store.records import Notice
 from pvemcp_server.store.rows import Rows
 
 
-class Notices(Rows[Notice]):
+class NoticeRows(Rows[Notice]):
     """The notices; a dismissed one comes back when its fact is seen again."""
 
     def __init__(self, database: Database) -> None:
