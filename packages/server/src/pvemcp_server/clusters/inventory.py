@@ -122,6 +122,11 @@ class Inventory:
                 raise
             return replace(latest, stale=str(error))
 
+    @property
+    def last_seen(self) -> datetime | None:
+        """When the cluster last answered."""
+        return self._latest.taken_at if self._latest else None
+
     def invalidate(self) -> None:
         """Something was changed: what was read before now is no longer current."""
         self._written = monotonic()

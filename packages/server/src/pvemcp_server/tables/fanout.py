@@ -1,15 +1,14 @@
 """Asking many nodes, storages or guests of one cluster, within a budget."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import isinf
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from proxmox_client import GuestResource, NodeResource, StorageResource
-
+from proxmox_client import deadline
+from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.tables.registry import Budget, Want
 
@@ -29,7 +28,8 @@ async def each(
     for some in _parts(wanted[: want.budget.calls]):
         if monotonic() >= want.budget.until:
             break
-        found |= await cluster.each(some, _bounded(ask, want.budget), what=what)
+        with _within(want.budget):
+            found |= await cluster.each(some, ask, what=what)
         asked += len(some)
     if missed := len(wanted) - asked:
         cluster.notes.add(
@@ -108,15 +108,5 @@ def _parts(keys: Sequence[K]) -> Iterable[Sequence[K]]:
     return (keys[start : start + _AT_ONCE] for start in range(0, len(keys), _AT_ONCE))
 
 
-def _bounded(ask: Callable[[K], Awaitable[T]], budget: Budget) -> Callable[[K], Awaitable[T]]:
-    async def within_time(key: K) -> T:
-        async with _until(budget):
-            return await ask(key)
-
-    return within_time
-
-
-def _until(budget: Budget) -> AbstractAsyncContextManager[Any]:
-    if isinf(budget.until):
-        return nullcontext()
-    return asyncio.timeout(max(0.0, budget.until - monotonic()))
+def _within(budget: Budget) -> AbstractContextManager[None]:
+    return nullcontext() if isinf(budget.until) else deadline(budget.until - monotonic())

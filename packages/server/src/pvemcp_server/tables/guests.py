@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from msgspec.structs import replace
-from proxmox_client import GuestResource, NodeResource
 
+from proxmox_client.api.resources import GuestResource, NodeResource
 from pvemcp_server.clusters import Cluster, Snapshot
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest

@@ -3,8 +3,8 @@
 from typing import Annotated, ClassVar
 
 from msgspec.structs import replace
-from proxmox_client import NodeResource
 
+from proxmox_client.api.resources import NodeResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_node

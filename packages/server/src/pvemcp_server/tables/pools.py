@@ -3,9 +3,9 @@
 from typing import Annotated, ClassVar
 
 from msgspec.structs import replace
-from proxmox_client import Pool as PoolAnswer
-from proxmox_client import PoolMember
 
+from proxmox_client.api.pools import Pool as PoolAnswer
+from proxmox_client.api.pools import PoolMember
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
@@ -47,9 +47,7 @@ async def pools(cluster: Cluster, want: Want) -> list[Pool]:
     found: dict[str, PoolAnswer] = {}
     if want.column("members", "guest_count", "storage_count"):
         found = await fanout.each(cluster, names, cluster.pve.pool, want, "pool")
-    return [
-        _pool(row, found.get(row.pool_id, row)) for row in rows if row.pool_id in set(names)
-    ]
+    return [_pool(row, found.get(row.pool_id, row)) for row in rows if row.pool_id in set(names)]
 
 
 def _pool(row: PoolAnswer, detailed: PoolAnswer) -> Pool:

@@ -8,7 +8,17 @@ from functools import cached_property
 from inspect import cleandoc
 from math import inf
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -60,6 +70,9 @@ class Col:
     also: tuple[str, ...] = ()
 
 
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True
+)  # msgspec inherits these, mypy doesn't
 class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The base of row classes. `minimal` names the fields of detail level Minimal."""
 

@@ -3,8 +3,8 @@
 from typing import Annotated, ClassVar
 
 from msgspec.structs import replace
-from proxmox_client import StorageResource
 
+from proxmox_client.api.resources import StorageResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
@@ -38,12 +38,8 @@ class Storage(Row):
     is_primary: Annotated[
         bool, Col("True on one row of each storage: sum over these to count shared ones once")
     ]
-    disk_usage: Annotated[
-        int | None, Col("Space in use", Unit.BYTES, ("used", "disk_used"))
-    ]
-    disk_total: Annotated[
-        int | None, Col("Space", Unit.BYTES, ("total", "disk_max"))
-    ]
+    disk_usage: Annotated[int | None, Col("Space in use", Unit.BYTES, ("used", "disk_used"))]
+    disk_total: Annotated[int | None, Col("Space", Unit.BYTES, ("total", "disk_max"))]
     disk_free: Annotated[int | None, Col("Space left", Unit.BYTES, ("free", "available"))]
     pool: Annotated[str | None, Col("Resource pool; reading it takes a call per pool")] = None
 
@@ -82,7 +78,6 @@ async def _with_pools(cluster: Cluster, rows: list[Storage], want: Want) -> list
 
 
 def _storage(one: StorageResource, primary: bool) -> Storage:
-    known = one.disk is not None and one.disk_max is not None
     return Storage(
         storage=one.storage,
         node=one.node,
@@ -96,5 +91,9 @@ def _storage(one: StorageResource, primary: bool) -> Storage:
         is_primary=primary,
         disk_usage=one.disk,
         disk_total=one.disk_max,
-        disk_free=one.disk_max - one.disk if known else None,
+        disk_free=_free(one),
     )
+
+
+def _free(one: StorageResource) -> int | None:
+    return None if one.disk is None or one.disk_max is None else one.disk_max - one.disk

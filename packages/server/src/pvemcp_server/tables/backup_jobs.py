@@ -1,0 +1,97 @@
+"""Scheduled backups and how they last went."""
+
+from datetime import datetime
+from typing import Annotated, ClassVar
+
+from msgspec.structs import replace
+
+from proxmox_client.api.backups import BackupJob as JobAnswer
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables import fanout
+from pvemcp_server.tables.backup_runs import Run, last_runs
+from pvemcp_server.tables.reach import Reach
+from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.values import moment
+
+_LAST_RUN = ("last_run", "last_run_status", "last_run_ok", "last_run_upid")
+
+
+class BackupJob(Row):
+    """A backup job."""
+
+    minimal: ClassVar[tuple[str, ...]] = ("id", "enabled", "schedule", "next_run", "storage")
+
+    id: Annotated[str, Col("Job id")]
+    enabled: Annotated[bool, Col("Whether it runs")]
+    schedule: Annotated[str | None, Col("Calendar event")]
+    next_run: Annotated[datetime | None, Col("Next run", Unit.TIME)]
+    node: Annotated[str | None, Col("Node it is limited to")]
+    storage: Annotated[str | None, Col("Storage it writes to")]
+    mode: Annotated[str | None, Col("snapshot, suspend or stop")]
+    compress: Annotated[str | None, Col("Compression")]
+    vmids: Annotated[list[int], Col("Guests it covers: all, exclude and pool resolved")]
+    all_guests: Annotated[bool, Col("Whether it covers all guests but the excluded")]
+    excluded: Annotated[list[int], Col("Guests left out of all")]
+    pool: Annotated[str | None, Col("Pool whose guests it covers")]
+    retention: Annotated[str | None, Col("How many backups are kept")]
+    notes: Annotated[str | None, Col("Comment of the job")]
+    notes_template: Annotated[str | None, Col("Notes that its backups get")]
+    last_run: Annotated[datetime | None, Col("Start of its last run that is on record", Unit.TIME)]
+    last_run_status: Annotated[str | None, Col("OK, WARNINGS: n, or what went wrong")]
+    last_run_ok: Annotated[bool | None, Col("Whether the last run went well")]
+    last_run_upid: Annotated[str | None, Col("Task of the last run: what GetTask takes")]
+
+
+def _covered(reach: Reach, row: BackupJob) -> BackupJob | None:
+    """A job with those of its guests that the caller may see."""
+    return (
+        replace(
+            row,
+            vmids=[vmid for vmid in row.vmids if reach.guest(vmid)],
+            excluded=[vmid for vmid in row.excluded if reach.guest(vmid)],
+        )
+        if any(map(reach.guest, row.vmids))
+        else None
+    )
+
+
+@table("backup_jobs", tool="ListBackupJobs", cost=Cost.PER_NODE, covered=_covered)
+async def backup_jobs(cluster: Cluster, want: Want) -> list[BackupJob]:
+    """Backup jobs with the guests they cover and the outcome of their last run."""
+    jobs = await cluster.pve.cluster.backup_jobs()
+    covered = await fanout.each(
+        cluster, [job.id for job in jobs], lambda name: _covers(cluster, name), want, "backup job"
+    )
+    wanted = [job for job in jobs if not want.vmids or want.vmids & set(covered.get(job.id, ()))]
+    runs = await last_runs(cluster, wanted, want) if want.column(*_LAST_RUN) else {}
+    return [_row(job, covered.get(job.id, job.vmids), runs.get(job.id)) for job in wanted]
+
+
+async def _covers(cluster: Cluster, job_id: str) -> list[int]:
+    """The guests it would back up now, as Proxmox works it out."""
+    included = await cluster.pve.cluster.backup_job_volumes(job_id)
+    return sorted(guest.id for guest in included.children)
+
+
+def _row(job: JobAnswer, vmids: list[int], run: Run | None) -> BackupJob:
+    return BackupJob(
+        id=job.id,
+        enabled=job.enabled,
+        schedule=job.schedule,
+        next_run=moment(job.next_run),
+        node=job.node,
+        storage=job.storage,
+        mode=job.mode,
+        compress=job.compress,
+        vmids=vmids,
+        all_guests=job.all,
+        excluded=job.excluded,
+        pool=job.pool,
+        retention=",".join(f"{key}={n}" for key, n in job.retention.items()) or None,
+        notes=job.comment,
+        notes_template=job.notes_template,
+        last_run=run.start if run else None,
+        last_run_status=run.status if run else None,
+        last_run_ok=run.ok if run else None,
+        last_run_upid=run.upid if run else None,
+    )

@@ -1,0 +1,61 @@
+"""The configured clusters themselves."""
+
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
+
+from proxmox_client import ProxmoxError
+from pvemcp_server.clusters import Cluster as Configured
+from pvemcp_server.clusters import explain
+from pvemcp_server.tables.reach import of_everybody
+from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+
+Tls = Literal["verified", "pinned", "insecure"]
+
+
+class Cluster(Row):
+    """A configured cluster."""
+
+    minimal: ClassVar[tuple[str, ...]] = (
+        "name",
+        "description",
+        "reachable",
+        "pve_version",
+        "nodes",
+        "tls",
+        "last_seen",
+    )
+
+    name: Annotated[str, Col("Name it is configured under: what cluster_name takes")]
+    description: Annotated[str, Col("What it is for")]
+    reachable: Annotated[bool, Col("Whether it answers now")]
+    pve_version: Annotated[str | None, Col("Version of Proxmox VE")]
+    nodes: Annotated[int | None, Col("Nodes, as far as they may be seen", Unit.COUNT)]
+    tls: Annotated[Tls, Col("How its certificate is checked")]
+    last_seen: Annotated[datetime | None, Col("When it last answered", Unit.TIME)]
+
+
+_TLS: dict[str, Tls] = {"pinned": "pinned", "insecure": "insecure"}
+
+
+@table("clusters", tool="ListClusters", cost=Cost.ONE, covered=of_everybody)
+async def clusters(cluster: Configured, want: Want) -> list[Cluster]:
+    """The clusters that can be reached, with their version and whether they answer."""
+    version, nodes = None, None
+    try:
+        if want.column("reachable", "pve_version"):
+            version = (await cluster.pve.version()).version
+        if want.column("reachable", "nodes", "last_seen"):
+            nodes = len((await cluster.snapshot()).nodes)
+    except ProxmoxError as error:
+        cluster.notes.add(f"{cluster.name}: {explain(error, cluster.account)}")
+    return [
+        Cluster(
+            name=cluster.name,
+            description=cluster.description,
+            reachable=version is not None,
+            pve_version=version,
+            nodes=nodes,
+            tls=_TLS.get(cluster.tls, "verified"),
+            last_seen=cluster.inventory.last_seen,
+        )
+    ]

@@ -1,0 +1,210 @@
+"""Configurations of virtual machines and of containers."""
+
+from typing import Annotated, ClassVar, TypeVar
+
+from proxmox_client.api.configs import GuestConfig, LxcConfig, QemuConfig
+from proxmox_client.api.resources import GuestResource
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables import fanout
+from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
+from pvemcp_server.tables.reach import of_guest
+from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+
+C = TypeVar("C", bound=GuestConfig)
+
+
+class QemuSettings(Row):
+    """The configuration of a virtual machine."""
+
+    minimal: ClassVar[tuple[str, ...]] = (
+        "vmid",
+        "name",
+        "node",
+        "os_type",
+        "cores",
+        "sockets",
+        "memory_mb",
+        "on_boot",
+    )
+
+    vmid: Annotated[int, Col("Guest", also=("guest_id", "id"))]
+    name: Annotated[str, Col("Display name")]
+    node: Annotated[str, Col("Node it is on")]
+    os_type: Annotated[str | None, Col("Operating system: l26, win11, other …")]
+    cores: Annotated[int, Col("Cores per socket", Unit.COUNT)]
+    sockets: Annotated[int, Col("Sockets", Unit.COUNT)]
+    cpu_type: Annotated[str | None, Col("CPU model and flags", also=("cpu",))]
+    cpu_limit: Annotated[float | None, Col("Limit of CPU time, in cores", Unit.COUNT)]
+    memory_mb: Annotated[int, Col("Memory", Unit.MIB)]
+    balloon_mb: Annotated[
+        int | None, Col("Least memory; 0 switches ballooning off", Unit.MIB, ("balloon",))
+    ]
+    shares: Annotated[int | None, Col("Weight when memory is ballooned")]
+    on_boot: Annotated[bool, Col("Whether it starts with the node")]
+    startup: Annotated[
+        str | None, Col("Order and delays of start", also=("startup_order", "start_up"))
+    ]
+    arch: Annotated[str | None, Col("Processor architecture, when it isn't the host's")]
+    acpi: Annotated[bool, Col("Whether ACPI is on")]
+    agent_enabled: Annotated[bool, Col("Whether the guest agent is switched on")]
+    agent: Annotated[str | None, Col("Options of the guest agent", also=("agent_config",))]
+    bios: Annotated[str, Col("seabios or ovmf")]
+    machine: Annotated[str | None, Col("Machine type")]
+    kvm: Annotated[bool, Col("Whether hardware virtualisation is used")]
+    protection: Annotated[bool, Col("Whether it is protected from removal")]
+    boot: Annotated[str | None, Col("Boot order")]
+    scsi_controller: Annotated[str | None, Col("SCSI controller", also=("scsihw",))]
+    vga: Annotated[str | None, Col("Display")]
+    snapshot_parent: Annotated[
+        str | None, Col("Snapshot that the present state descends from", also=("parent",))
+    ]
+    description: Annotated[str | None, Col("Notes")]
+    tags: Annotated[list[str], Col("Tags")]
+    lock: Annotated[str | None, Col("What it is locked for")]
+    hookscript: Annotated[str | None, Col("Script run around start and stop")]
+
+
+class LxcSettings(Row):
+    """The configuration of a container."""
+
+    minimal: ClassVar[tuple[str, ...]] = (
+        "vmid",
+        "name",
+        "node",
+        "os_type",
+        "cores",
+        "memory_mb",
+        "on_boot",
+        "unprivileged",
+    )
+
+    vmid: Annotated[int, Col("Guest", also=("guest_id", "id"))]
+    name: Annotated[str, Col("Host name", also=("hostname",))]
+    node: Annotated[str, Col("Node it is on")]
+    os_type: Annotated[str | None, Col("Distribution: debian, alpine …")]
+    cores: Annotated[int | None, Col("Cores; all of the node when none is given", Unit.COUNT)]
+    cpu_limit: Annotated[float | None, Col("Limit of CPU time, in cores", Unit.COUNT)]
+    memory_mb: Annotated[int, Col("Memory", Unit.MIB)]
+    swap_mb: Annotated[int, Col("Swap", Unit.MIB)]
+    on_boot: Annotated[bool, Col("Whether it starts with the node")]
+    startup: Annotated[
+        str | None, Col("Order and delays of start", also=("startup_order", "start_up"))
+    ]
+    arch: Annotated[str | None, Col("Processor architecture")]
+    unprivileged: Annotated[bool, Col("Whether its root is nobody on the node")]
+    features: Annotated[str | None, Col("Features: nesting, keyctl, fuse …")]
+    protection: Annotated[bool, Col("Whether it is protected from removal")]
+    nameserver: Annotated[str | None, Col("Name server")]
+    searchdomain: Annotated[str | None, Col("Search domain")]
+    snapshot_parent: Annotated[
+        str | None, Col("Snapshot that the present state descends from", also=("parent",))
+    ]
+    description: Annotated[str | None, Col("Notes")]
+    tags: Annotated[list[str], Col("Tags")]
+    lock: Annotated[str | None, Col("What it is locked for")]
+    hookscript: Annotated[str | None, Col("Script run around start and stop")]
+
+
+@table(
+    "qemu_configs",
+    tool="GetVmConfig",
+    cost=Cost.PER_GUEST,
+    covered=of_guest,
+    relations=(TO_GUEST, TO_NODE),
+)
+async def qemu_configs(cluster: Cluster, want: Want) -> list[QemuSettings]:
+    """Configurations of virtual machines."""
+    return [
+        _qemu(guest, config)
+        for guest, config in await configs(cluster, want, "qemu")
+        if isinstance(config, QemuConfig)
+    ]
+
+
+@table(
+    "lxc_configs",
+    tool="GetVmConfig",
+    cost=Cost.PER_GUEST,
+    covered=of_guest,
+    relations=(TO_GUEST, TO_NODE),
+)
+async def lxc_configs(cluster: Cluster, want: Want) -> list[LxcSettings]:
+    """Configurations of containers."""
+    return [
+        _lxc(guest, config)
+        for guest, config in await configs(cluster, want, "lxc")
+        if isinstance(config, LxcConfig)
+    ]
+
+
+async def configs(
+    cluster: Cluster, want: Want, kind: str = ""
+) -> list[tuple[GuestResource, GuestConfig]]:
+    """The wanted guests, all or of one kind, each with its configuration."""
+    guests = {one.vmid: one for one in await fanout.guests(cluster, want, kind)}
+
+    async def config(vmid: int) -> GuestConfig:
+        return await (await cluster.handle(vmid)).config()
+
+    found = await fanout.each(cluster, guests, config, want, "configuration of guest")
+    return [(guests[vmid], one) for vmid, one in found.items()]
+
+
+def _qemu(guest: GuestResource, config: QemuConfig) -> QemuSettings:
+    return QemuSettings(
+        vmid=guest.vmid,
+        name=guest.name,
+        node=guest.node,
+        os_type=config.os_type,
+        cores=config.cores or 1,
+        sockets=config.sockets,
+        cpu_type=config.cpu,
+        cpu_limit=config.cpu_limit,
+        memory_mb=config.memory_mb,
+        balloon_mb=config.balloon,
+        shares=config.shares,
+        on_boot=config.on_boot,
+        startup=config.startup,
+        arch=config.arch,
+        acpi=config.acpi,
+        agent_enabled=config.agent_enabled,
+        agent=config.agent,
+        bios=config.bios or "seabios",
+        machine=config.machine,
+        kvm=config.kvm,
+        protection=config.protection,
+        boot=config.boot,
+        scsi_controller=config.scsihw,
+        vga=config.vga,
+        snapshot_parent=config.parent,
+        description=(config.description or "").strip() or None,
+        tags=config.tag_list,
+        lock=config.lock,
+        hookscript=config.hookscript,
+    )
+
+
+def _lxc(guest: GuestResource, config: LxcConfig) -> LxcSettings:
+    return LxcSettings(
+        vmid=guest.vmid,
+        name=guest.name,
+        node=guest.node,
+        os_type=config.os_type,
+        cores=config.cores,
+        cpu_limit=config.cpu_limit,
+        memory_mb=config.memory_mb,
+        swap_mb=config.swap,
+        on_boot=config.on_boot,
+        startup=config.startup,
+        arch=config.arch,
+        unprivileged=config.unprivileged,
+        features=config.features,
+        protection=config.protection,
+        nameserver=config.nameserver,
+        searchdomain=config.searchdomain,
+        snapshot_parent=config.parent,
+        description=(config.description or "").strip() or None,
+        tags=config.tag_list,
+        lock=config.lock,
+        hookscript=config.hookscript,
+    )

@@ -1,0 +1,62 @@
+"""High availability of guests."""
+
+from typing import Annotated, ClassVar
+
+from proxmox_client.api.ha import HaResource as HaAnswer
+from proxmox_client.api.ha import HaStatus
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables.guests import TO_GUEST
+from pvemcp_server.tables.reach import of_guest
+from pvemcp_server.tables.registry import Col, Cost, Relation, Row, Unit, Want, table
+
+
+class HaResource(Row):
+    """A guest that high availability looks after."""
+
+    minimal: ClassVar[tuple[str, ...]] = ("sid", "vmid", "node", "requested_state", "state")
+
+    sid: Annotated[str, Col("Service id: vm:100 or ct:200", also=("id",))]
+    vmid: Annotated[int, Col("Guest", also=("guest_id",))]
+    type: Annotated[str, Col("Kind of service: vm or ct")]
+    node: Annotated[str | None, Col("Node where it is run")]
+    requested_state: Annotated[str, Col("State asked for: started, stopped, disabled, ignored")]
+    state: Annotated[str | None, Col("State the manager reports: started, error, fence …")]
+    group: Annotated[str | None, Col("HA group (until 8.4)")]
+    max_restart: Annotated[int | None, Col("Restarts tried on a node", Unit.COUNT)]
+    max_relocate: Annotated[int | None, Col("Relocations tried", Unit.COUNT)]
+    failback: Annotated[bool | None, Col("Whether it moves back to its preferred node")]
+    comment: Annotated[str | None, Col("Comment")]
+
+
+@table(
+    "ha_resources",
+    tool="GetClusterStatus",
+    cost=Cost.ONE,
+    covered=of_guest,
+    relations=(TO_GUEST, Relation("on_node", "nodes", {"node": "node"}, "The node it is run on")),
+)
+async def ha_resources(cluster: Cluster, want: Want) -> list[HaResource]:
+    """Guests under high availability with the state asked for and the state they are in."""
+    resources = await cluster.pve.cluster.ha_resources()
+    states: dict[str, HaStatus] = {}
+    if resources and want.column("node", "state"):
+        states = {one.sid: one for one in await cluster.pve.cluster.ha_status() if one.sid}
+    rows = [_row(one, states.get(one.sid)) for one in resources]
+    return [row for row in rows if want.vmid(row.vmid)]
+
+
+def _row(one: HaAnswer, now: HaStatus | None) -> HaResource:
+    kind, _, vmid = one.sid.partition(":")
+    return HaResource(
+        sid=one.sid,
+        vmid=int(vmid),
+        type=one.type or kind,
+        node=now.node if now else None,
+        requested_state=one.state,
+        state=now.state or now.crm_state if now else None,
+        group=one.group,
+        max_restart=one.max_restart,
+        max_relocate=one.max_relocate,
+        failback=one.failback,
+        comment=one.comment,
+    )

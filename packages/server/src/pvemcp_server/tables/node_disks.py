@@ -1,0 +1,69 @@
+"""Physical disks of nodes."""
+
+from typing import Annotated, ClassVar
+
+from proxmox_client.api.nodes import Disk
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables import fanout
+from pvemcp_server.tables.guests import TO_NODE
+from pvemcp_server.tables.reach import of_node
+from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+
+
+class NodeDisk(Row):
+    """A physical disk."""
+
+    minimal: ClassVar[tuple[str, ...]] = (
+        "node",
+        "device",
+        "type",
+        "model",
+        "serial",
+        "size",
+        "health",
+        "wearout",
+        "used_for",
+    )
+
+    node: Annotated[str, Col("Node it is in")]
+    device: Annotated[str, Col("Path of the device")]
+    type: Annotated[str, Col("hdd, ssd, nvme, usb or unknown")]
+    model: Annotated[str | None, Col("Model")]
+    serial: Annotated[str | None, Col("Serial number")]
+    size: Annotated[int | None, Col("Size", Unit.BYTES)]
+    health: Annotated[str | None, Col("What SMART says: PASSED, OK, FAILED, UNKNOWN")]
+    wearout: Annotated[float | None, Col("Life that is left, where an SSD tells", Unit.PERCENT)]
+    used_for: Annotated[str | None, Col("What it is used for: LVM, ZFS, mounted …")]
+    vendor: Annotated[str | None, Col("Vendor")]
+    wwn: Annotated[str | None, Col("World wide name")]
+
+
+@table(
+    "node_disks", tool="ListNodeDisks", cost=Cost.PER_NODE, covered=of_node, relations=(TO_NODE,)
+)
+async def node_disks(cluster: Cluster, want: Want) -> list[NodeDisk]:
+    """Physical disks of nodes with their health."""
+    found = await fanout.each(
+        cluster,
+        await fanout.nodes(cluster, want),
+        lambda node: cluster.pve.node(node).disks(),
+        want,
+        "disks of node",
+    )
+    return [_row(node, disk) for node, disks in found.items() for disk in disks]
+
+
+def _row(node: str, disk: Disk) -> NodeDisk:
+    return NodeDisk(
+        node=node,
+        device=disk.device,
+        type=disk.type,
+        model=disk.model,
+        serial=disk.serial,
+        size=disk.size,
+        health=disk.health,
+        wearout=disk.life_left,
+        used_for=disk.used,
+        vendor=disk.vendor,
+        wwn=disk.wwn,
+    )

@@ -1,0 +1,112 @@
+"""Tasks that nodes ran."""
+
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
+
+from proxmox_client.api.tasks import TaskRow
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables import fanout
+from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
+from pvemcp_server.tables.reach import of_task
+from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.values import moment
+
+LATEST = 500  # of each node, when nobody says how many
+
+Outcome = Literal["running", "ok", "warnings", "error"]
+_ENDED = {"ok": "ok", "warnings": "warning", "error": "error"}  # here: for Proxmox
+
+
+class Task(Row):
+    """A task."""
+
+    minimal: ClassVar[tuple[str, ...]] = (
+        "upid",
+        "node",
+        "type",
+        "id",
+        "status",
+        "user",
+        "start_time",
+        "end_time",
+        "duration",
+    )
+
+    upid: Annotated[str, Col("Task id: what GetTask takes")]
+    node: Annotated[str, Col("Node it ran on")]
+    type: Annotated[str, Col("Kind: qmstart, qmsnapshot, vzdump, qmigrate …")]
+    id: Annotated[str | None, Col("What it is about: a guest's number, a storage …")]
+    status: Annotated[str, Col("RUNNING, OK, WARNINGS: n, or what went wrong")]
+    user: Annotated[str, Col("Who started it, with the API token if one was used")]
+    start_time: Annotated[datetime | None, Col("Start", Unit.TIME)]
+    end_time: Annotated[datetime | None, Col("End", Unit.TIME)]
+    duration: Annotated[int | None, Col("From start to end", Unit.SECONDS)]
+    outcome: Annotated[Outcome, Col("How it ended, if it did", also=("result",))]
+    vmid: Annotated[int | None, Col("Guest it is about", also=("guest_id",))]
+
+
+@table(
+    "tasks",
+    tool="ListTasks",
+    cost=Cost.PER_NODE,
+    covered=of_task,
+    relations=(TO_GUEST, TO_NODE),
+)
+async def tasks(cluster: Cluster, want: Want) -> list[Task]:
+    """The latest tasks of all nodes, newest first."""
+    seen = {one.node for one in (await cluster.snapshot()).nodes}
+    limit = want.limit or LATEST
+
+    async def listed(node: str) -> list[TaskRow]:
+        return await _tasks(cluster, node, want, limit)
+
+    found = await fanout.quietly(
+        cluster,
+        await fanout.all_nodes(cluster, want),
+        seen.__contains__,
+        lambda view, some: fanout.each(view, some, listed, want, "tasks of node"),
+    )
+    rows = [_row(one, node) for node, answer in found.items() for one in answer]
+    if want.limit is None and any(len(answer) >= LATEST for answer in found.values()):
+        cluster.notes.add(
+            f"Only the latest {LATEST} tasks of each node of {cluster.name} were looked at; "
+            "filter by start_time, vmid, type or outcome to reach older ones."
+        )
+    return sorted(rows, key=lambda row: (row.start_time is not None, row.start_time), reverse=True)
+
+
+async def _tasks(cluster: Cluster, node: str, want: Want, limit: int) -> list[TaskRow]:
+    """Finished and running ones, as Proxmox can filter them."""
+    ended = [_ENDED[one] for one in sorted(want.status) if one in _ENDED]
+    pushed = set(want.status) <= set(_ENDED)
+    return await cluster.pve.node(node).tasks(
+        source="all",
+        limit=limit,
+        vmid=next(iter(want.vmids)) if len(want.vmids) == 1 else None,
+        since=int(want.since.timestamp()) if want.since else None,
+        status=ended if ended and pushed else None,
+    )
+
+
+def _row(one: TaskRow, node: str) -> Task:
+    return Task(
+        upid=one.upid,
+        node=one.node or node,
+        type=one.type,
+        id=one.id or None,
+        status=one.status or ("RUNNING" if one.running else "unknown"),
+        user=f"{one.user}!{one.token_id}" if one.token_id else one.user,
+        start_time=moment(one.start_time),
+        end_time=moment(one.end_time),
+        duration=one.end_time - one.start_time if one.end_time else None,
+        outcome=_outcome(one),
+        vmid=int(one.id) if one.id.isascii() and one.id.isdecimal() else None,
+    )
+
+
+def _outcome(one: TaskRow) -> Outcome:
+    if one.running:
+        return "running"
+    if not one.ok:
+        return "error"
+    return "ok" if one.status == "OK" else "warnings"
