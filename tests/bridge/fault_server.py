@@ -1,0 +1,249 @@
+"""An MCP server over real sockets that errs on command.
+
+It answers as a small server of both eras would. `fail(method, how, times)` has the next messages of
+a method answered by a fault instead; faults are coroutine functions of a `Call`.
+"""
+
+import asyncio
+import itertools
+import json
+from collections import deque
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
+REASONS = {200: "OK", 202: "Accepted", 404: "Not Found", 405: "Method Not Allowed"}
+TOOLS = [
+    {"name": "look", "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": True}},
+    {"name": "set", "inputSchema": {"type": "object"}, "annotations": {"idempotentHint": True}},
+    {"name": "destroy", "inputSchema": {"type": "object"}},
+]
+
+
+@dataclass
+class Call:
+    """One HTTP request and the way to answer it."""
+
+    server: "FaultServer"
+    method: str
+    path: str
+    headers: dict
+    raw: bytes
+    reader: asyncio.StreamReader = field(repr=False)
+    writer: asyncio.StreamWriter = field(repr=False)
+
+    @property
+    def message(self):
+        return json.loads(self.raw) if self.raw else {}
+
+    @property
+    def name(self):
+        """The JSON-RPC method, or the HTTP method where there is none."""
+        return self.message.get("method") or (self.method if self.method != "POST" else "response")
+
+    @property
+    def modern(self):
+        return VERSION_KEY in (self.message.get("params") or {}).get("_meta", {})
+
+    @property
+    def id(self):
+        return self.message.get("id")
+
+    async def answer(self, status, body=b"", headers=None, content_type="application/json"):
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        head = {"content-length": len(body), "content-type": content_type} | (headers or {})
+        await self._head(status, head)
+        self.writer.write(body)
+        await self.writer.drain()
+
+    async def result(self, result, headers=None):
+        await self.answer(200, {"jsonrpc": "2.0", "id": self.id, "result": result}, headers)
+
+    async def stream(self, headers=None):
+        """Begins a stream of events."""
+        more = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
+        await self._head(200, more | (headers or {}))
+
+    async def event(self, message=None, *, id="", retry=None, raw=None):
+        data = json.dumps(message) if message is not None else ""
+        lines = [f"id: {id}"] * bool(id) + [f"retry: {retry}"] * (retry is not None)
+        await self.piece(raw or "\n".join([*lines, f"data: {data}", "", ""]).encode())
+
+    async def piece(self, data):
+        self.writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+        await self.writer.drain()
+
+    async def end(self):
+        self.writer.write(b"0\r\n\r\n")
+        await self.writer.drain()
+
+    def drop(self):
+        """Breaks the connection without a word."""
+        self.writer.transport.abort()
+
+    async def hung_up(self):
+        """Waits until the other side closes the connection."""
+        while await self.reader.read(1024):
+            pass
+
+    async def _head(self, status, headers):
+        reason = REASONS.get(status, "Status")
+        lines = [f"HTTP/1.1 {status} {reason}", *(f"{n}: {v}" for n, v in headers.items())]
+        self.writer.write("\r\n".join([*lines, "", ""]).encode())
+        await self.writer.drain()
+
+
+class FaultServer:
+    """The server; `calls` is everything that it was asked, in order."""
+
+    def __init__(self, port=0, tls=None):
+        self.port = port
+        self.tls = tls
+        self.calls = []
+        self.connections = 0
+        self.sessions = set()
+        self.seen = asyncio.Condition()
+        self._faults = {}
+        self._numbers = itertools.count(1)
+        self._server = None
+        self._tasks = set()
+
+    @property
+    def url(self):
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/mcp"
+
+    async def start(self):
+        self._server = await asyncio.start_server(
+            self._connected, "127.0.0.1", self.port, ssl=self.tls, limit=1 << 26
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self):
+        """Ends like a killed process: connections break, sessions are forgotten."""
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self.sessions.clear()
+
+    async def restart(self):
+        await self.stop()
+        await self.start()
+
+    def fail(self, method, how, times=1):
+        self._faults.setdefault(method, deque()).extend([how] * times)
+
+    def names(self):
+        return [call.name for call in self.calls]
+
+    def of(self, name):
+        return [call for call in self.calls if call.name == name]
+
+    async def until(self, name, count=1):
+        """The count-th call of a name, once it has come."""
+        async with self.seen:
+            await self.seen.wait_for(lambda: len(self.of(name)) >= count)
+        return self.of(name)[count - 1]
+
+    async def _connected(self, reader, writer):
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            while call := await self._read(reader, writer):
+                async with self.seen:
+                    self.calls.append(call)
+                    self.seen.notify_all()
+                faults = self._faults.get(call.name)
+                await (faults.popleft() if faults else respond)(call)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the bridge hung up, or the server stops
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _read(self, reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        request, *lines = head.decode("latin-1").split("\r\n")
+        method, path, _ = request.split(" ")
+        pairs = (line.split(":", 1) for line in lines if line)
+        headers = {name.lower(): value.strip() for name, value in pairs}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        return Call(self, method, path, headers, body, reader, writer)
+
+    def new_session(self):
+        name = f"session-{next(self._numbers)}"
+        self.sessions.add(name)
+        return name
+
+
+async def respond(call):
+    """What a server that has no fault answers."""
+    if call.method == "GET":
+        await call.answer(405)
+    elif call.method == "DELETE":
+        call.server.sessions.discard(call.headers.get("mcp-session-id"))
+        await call.answer(200)
+    elif call.name == "initialize":
+        result = {
+            "protocolVersion": call.message["params"]["protocolVersion"],
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "fault", "version": "1"},
+        }
+        await call.result(result, {"mcp-session-id": call.server.new_session()})
+    elif not call.modern and call.headers.get("mcp-session-id") not in call.server.sessions:
+        error = {"code": -32600, "message": "Session not found"}
+        await call.answer(404, {"jsonrpc": "2.0", "id": None, "error": error})
+    elif call.id is None or call.name == "response":
+        await call.answer(202)
+    else:
+        await call.result(outcome(call))
+
+
+def outcome(call):
+    name = call.name
+    if name == "tools/list":
+        return {"tools": TOOLS}
+    if name == "tools/call":
+        text = json.dumps(call.message["params"].get("arguments", {}))
+        return {"content": [{"type": "text", "text": text}]}
+    if name == "server/discover":
+        return {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+    return {}
+
+
+def status(code, body=b"", headers=None, content_type="text/plain"):
+    """A fault: this HTTP status."""
+
+    async def fault(call):
+        await call.answer(code, body, headers, content_type)
+
+    return fault
+
+
+async def drop(call):
+    """A fault: the connection breaks once the request is here."""
+    call.drop()
+
+
+async def silent(call):
+    """A fault: never a word."""
+    await call.hung_up()
+
+
+async def ends_without_reply(call):
+    """A fault: a stream that ends in good order, without the reply."""
+    await call.stream()
+    await call.event({"jsonrpc": "2.0", "method": "notifications/progress", "params": {}})
+    await call.end()
+
+
+@asynccontextmanager
+async def running(tls=None):
+    server = FaultServer(tls=tls)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
