@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from pvemcp_server.app import serve_until_told
 from pvemcp_server.cli import welcome
 from pvemcp_server.cli.demo import Demo
 from pvemcp_server.cli.state import command, opened
 from pvemcp_server.config import Config
-from pvemcp_server.endpoint.serving import serve_until_told
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.")]

@@ -54,7 +54,7 @@ class Writer:
 
     def _rows(self, answer: Rows) -> Written:
         chosen = getattr(self.accepted, "fields", None)
-        columns = _chosen(chosen, answer) if chosen else answer.columns
+        columns: Sequence[str] = _chosen(chosen, answer) if chosen else answer.columns
         page = self._page(answer.rows)
         cleaner = Cleaner(CELL_CHARACTERS)
         cells = tidy([_cells(row, columns, cleaner) for row in page])
@@ -112,12 +112,9 @@ def _chosen(names: Sequence[str], answer: Rows) -> list[str]:
 
 def _known(answer: Rows) -> list[str]:
     """All columns of the answer, also those that its detail level leaves out."""
-    of_rows = answer.rows[0].__struct_fields__ if _are_structs(answer.rows) else ()
-    return list(dict.fromkeys([*answer.columns, *of_rows]))
-
-
-def _are_structs(rows: Sequence[Any]) -> bool:
-    return bool(rows) and isinstance(rows[0], msgspec.Struct)
+    first = answer.rows[0] if answer.rows else None
+    of_row = first.__struct_fields__ if isinstance(first, Row) else ()
+    return list(dict.fromkeys([*answer.columns, *of_row]))
 
 
 def _cells(

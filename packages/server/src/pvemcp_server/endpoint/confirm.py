@@ -1,4 +1,4 @@
-"""Whether a call that loses data may go on: the person decides, or a setting where nobody can ask."""
+"""Whether a call that loses data may go on: a person decides, or a setting if none can be asked."""
 
 from typing import Protocol
 
@@ -31,6 +31,6 @@ async def confirm(asker: Asker, sentence: str, settings: Values) -> None:
             raise ConfirmationNeeded(
                 f"This needs a person's agreement, and this client cannot ask for it: {question} "
                 "Nothing was changed.",
-                hint="Use a client with MCP elicitation, or have an administrator allow it: setting "
-                "'Destructive calls nobody can confirm'.",
+                hint="Use a client with MCP elicitation, or have an administrator allow it by the "
+                "setting 'Destructive calls nobody can confirm'.",
             )

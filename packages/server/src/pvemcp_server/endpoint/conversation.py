@@ -19,7 +19,12 @@ QUESTION: Final = "confirm"
 FORM: Final[types.ElicitRequestedSchema] = {
     "type": "object",
     "properties": {
-        QUESTION: {"type": "boolean", "title": "Do it", "description": "Yes, go on", "default": False}
+        QUESTION: {
+            "type": "boolean",
+            "title": "Do it",
+            "description": "Yes, go on",
+            "default": False,
+        }
     },
     "required": [QUESTION],
 }

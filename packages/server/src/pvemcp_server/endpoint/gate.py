@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access.limits import CallLimits, network_of
 from pvemcp_server.access.model import Caller
+from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.endpoint import refusals
 from pvemcp_server.endpoint.addresses import Networks, client_address
 from pvemcp_server.endpoint.credentials import Presented, take_key
@@ -19,7 +20,7 @@ from pvemcp_server.endpoint.hosts import Hosts
 from pvemcp_server.endpoint.refusals import Refused
 from pvemcp_server.endpoint.traffic import Traffic, Visit
 from pvemcp_server.endpoint.wire import Wire, read_body
-from pvemcp_server.errors import AccessDenied, OverBudget
+from pvemcp_server.errors import AccessDenied, OverBudget, TooManyFailures
 from pvemcp_server.settings import Values
 
 ENDPOINT_PATHS: Final = ("/mcp", "/sse", "/sse/messages")
@@ -45,7 +46,7 @@ class CurrentSettings(Protocol):
 class RefusalLog(Protocol):
     """Keeps attempts that were not let in."""
 
-    async def refused(self, denied: AccessDenied, address: str) -> None: ...
+    async def refused(self, event: Event) -> None: ...
 
 
 @dataclass
@@ -55,7 +56,7 @@ class KeyGate:
     app: ASGIApp
     keys: Authenticator
     settings: CurrentSettings
-    refusals: RefusalLog
+    audit: RefusalLog
     hosts: Hosts
     proxies: Networks = ()
     limits: CallLimits = field(default_factory=CallLimits)
@@ -76,7 +77,9 @@ class KeyGate:
             await refused.response(scope, receive, send)
 
     def _check_hosts(self, scope: Scope) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
         refused = self.hosts.refuses(headers)
         if refused and scope["path"] not in PROBES:
             raise Refused(*refused)
@@ -106,8 +109,10 @@ class KeyGate:
     async def _admit(self, presented: Presented | None, address: str) -> Caller:
         try:
             return await self.keys.authenticate(presented.secret if presented else "", address)
+        except TooManyFailures:
+            raise refusals.too_many("Too many attempts with invalid keys.", 60) from None
         except AccessDenied as denied:
-            await self.refusals.refused(denied, address)
+            await self.audit.refused(_attempt(denied, address))
             raise refusals.unauthorized() from None
 
     def _within_rate(self, name: str, per_minute: int) -> None:
@@ -137,6 +142,16 @@ class KeyGate:
                 raise
             log.info("A client stopped reading its answer; the connection was given up")
         await wire.finish()
+
+
+def _attempt(denied: AccessDenied, address: str) -> Event:
+    return Event(
+        tool="sign in",
+        key_id=denied.key_id,
+        address=address,
+        outcome=Outcome.REFUSED,
+        reason=denied.reason,
+    )
 
 
 def _is_stream(scope: Scope) -> bool:

@@ -81,7 +81,9 @@ class Pipeline:
         recorder = Recorder(self.records, caller, name, conversation.client)
         tool = self.tools.get(name)
         if tool is None or not caller.may_call(tool.name, tool.effect):
-            await recorder.refused("unknown tool" if tool is None else "tool not granted", arguments)
+            await recorder.refused(
+                "unknown tool" if tool is None else "tool not granted", arguments
+            )
             raise UnknownTool(name)
         return await self._guarded(tool, arguments, caller, conversation, recorder)
 

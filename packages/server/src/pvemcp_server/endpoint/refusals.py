@@ -10,9 +10,7 @@ from starlette.responses import JSONResponse, Response
 class Refused(Exception):
     """The request goes no further than the gate."""
 
-    def __init__(
-        self, status: int, message: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message

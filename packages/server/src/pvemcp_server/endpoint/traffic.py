@@ -1,4 +1,4 @@
-"""What is being served right now: counted, ended when a key loses its rights, awaited at the end."""
+"""What is being served right now: counted, ended with its key, awaited at shutdown."""
 
 import asyncio
 from collections.abc import Iterable, Iterator

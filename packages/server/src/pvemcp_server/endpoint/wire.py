@@ -1,4 +1,4 @@
-"""One HTTP exchange with bounds: the body's size and time, a reader's patience, and a way to end it."""
+"""One HTTP exchange with bounds: how large and slow it may be, and a way to end it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping

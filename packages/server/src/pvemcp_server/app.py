@@ -1,0 +1,98 @@
+"""Joins all objects into one application, and serves it."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pvemcp_server import __version__
+from pvemcp_server.access import Access
+from pvemcp_server.audit import open_audit
+from pvemcp_server.clusters import Clusters
+from pvemcp_server.config import Config
+from pvemcp_server.endpoint.endpoint import Endpoint, Services
+from pvemcp_server.endpoint.health import health_routes
+from pvemcp_server.endpoint.serving import http_server
+from pvemcp_server.settings import Settings
+from pvemcp_server.store import Store
+from pvemcp_server.tools.registry import Tool, tools
+
+
+class State(Protocol):
+    """The open state that a command hands over."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def access(self) -> Access: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+
+@dataclass(frozen=True)
+class App:
+    """The whole application behind its gate."""
+
+    asgi: ASGIApp
+    fastapi: FastAPI
+    endpoint: Endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.asgi(scope, receive, send)
+
+
+@asynccontextmanager
+async def open_services(state: State) -> AsyncIterator[Services]:
+    """What the state needs to serve calls: audit, connections to clusters, news of changes."""
+    store, settings = state.store, state.settings
+
+    def freshness() -> float:
+        return settings.values.inventory_freshness_seconds
+
+    async with (
+        open_audit(store, lambda: settings.values.audit_retention_days) as audit,
+        aclosing(Clusters(store, freshness)) as clusters,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(store.watch.run)
+        yield Services(state.config, store, state.access, settings, audit, clusters)
+        tasks.cancel_scope.cancel()
+
+
+def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> App:
+    """The application; `known` are the tools to offer, all declared ones when None."""
+    endpoint = Endpoint(services, tools() if known is None else known)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with endpoint.running():
+            yield
+
+    fastapi = FastAPI(
+        title="pvemcp",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    fastapi.include_router(health_routes(services.store, endpoint.traffic))
+    fastapi.router.routes.extend(endpoint.transports.routes)
+    # The admin pages and their API are mounted here.
+    return App(endpoint.gate(fastapi), fastapi, endpoint)
+
+
+async def serve_until_told(state: State) -> None:
+    """Serve until SIGINT or SIGTERM; running calls are finished first."""
+    async with open_services(state) as services:
+        app = create_app(services)
+        await http_server(app, services.config, app.endpoint.drain).serve()

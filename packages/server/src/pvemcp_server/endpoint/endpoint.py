@@ -1,0 +1,154 @@
+"""The MCP endpoint, assembled: gate, transports, server and pipeline."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.subscriptions import ListenHandler
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pvemcp_server.access import Access, Caller
+from pvemcp_server.audit import Audit
+from pvemcp_server.clusters import Clusters
+from pvemcp_server.config import Config
+from pvemcp_server.endpoint.addresses import networks
+from pvemcp_server.endpoint.announce import Announcer
+from pvemcp_server.endpoint.batches import Batches
+from pvemcp_server.endpoint.gate import KeyGate
+from pvemcp_server.endpoint.hosts import Hosts
+from pvemcp_server.endpoint.pipeline import Pipeline
+from pvemcp_server.endpoint.protocol import Handlers, build_server
+from pvemcp_server.endpoint.sse import SseEndpoint
+from pvemcp_server.endpoint.traffic import Traffic
+from pvemcp_server.endpoint.wire import BODY_BYTES
+from pvemcp_server.errors import UnknownName
+from pvemcp_server.settings import Settings
+from pvemcp_server.store import Store, Topic
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.tools.registry import Tool
+
+DRAIN_SECONDS: Final = 9.0
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the server stands on, opened and ready."""
+
+    config: Config
+    store: Store
+    access: Access
+    settings: Settings
+    audit: Audit
+    clusters: Clusters
+
+
+class Transports:
+    """The SDK's transports around one server, as ASGI applications."""
+
+    def __init__(self, server: Server[Any], prefix: str = "") -> None:
+        self.manager = StreamableHTTPSessionManager(server, max_request_body_size=BODY_BYTES)
+        self._sse = SseEndpoint(server, prefix)
+        self._http = Batches(self.manager.handle_request)
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/mcp", _Asgi(self._http)),
+            Route("/sse", _Asgi(self._sse.stream), methods=["GET"]),
+            Route("/sse/messages", _Asgi(self._sse.messages)),
+        ]
+
+
+@dataclass(frozen=True)
+class _Asgi:
+    """An ASGI application as a route's endpoint: a plain function would be called as a view."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+@dataclass
+class Endpoint:
+    """Everything of MCP in one process."""
+
+    services: Services
+    tools: Mapping[str, Tool]
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def __post_init__(self) -> None:
+        services = self.services
+        self.announcer = Announcer(self._find, self.traffic)
+        self.listen = ListenHandler(self.announcer)
+        pipeline = Pipeline(self.tools, services.clusters, services.settings, services.audit)
+        self.server = build_server(
+            Handlers(pipeline, self.announcer, self.listen),
+            state_key=services.store.vault.derive("mcp request state"),
+            website=base_url(services.config),
+        )
+        self.transports = Transports(self.server, urlsplit(services.config.public_url or "").path)
+        services.store.watch.on_change(Topic.ACCESS, self._rights_changed)
+
+    def gate(self, app: ASGIApp) -> KeyGate:
+        """The door before the whole application."""
+        services = self.services
+        return KeyGate(
+            app,
+            keys=services.access.gate,
+            settings=services.settings,
+            audit=services.audit,
+            hosts=Hosts.of(services.config),
+            proxies=networks(services.config.trusted_proxies),
+            limits=services.access.limits,
+            traffic=self.traffic,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Sessions live and changes are announced inside."""
+        async with self.transports.manager.run(), anyio.create_task_group() as tasks:
+            tasks.start_soon(self.announcer.run)
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def drain(self) -> bool:
+        """Refuse new calls, close streams, wait for what runs; whether it ended in time."""
+        self.traffic.closing = True
+        self.listen.close()
+        await anyio.lowlevel.checkpoint()
+        self.traffic.end_streams()
+        return await self.traffic.drain(DRAIN_SECONDS)
+
+    async def _rights_changed(self) -> None:
+        self.announcer.rights_changed()
+
+    async def _find(self, key_id: str) -> Caller | None:
+        """The caller as the key stands now; None when it would be refused."""
+        access = self.services.access
+        try:
+            key = await access.keys.get(key_id)
+        except UnknownName:
+            return None
+        if not key.enabled or _is_over(key.expires):
+            return None
+        return await access.gate.caller(key.id)
+
+
+def _is_over(expires: datetime | None) -> bool:
+    return expires is not None and expires <= utc_now()
+
+
+def base_url(config: Config) -> str:
+    """The address under which people and programs find this server."""
+    if config.public_url:
+        return config.public_url
+    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - compared, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"

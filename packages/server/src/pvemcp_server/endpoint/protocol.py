@@ -1,0 +1,104 @@
+"""The MCP server: the SDK's low-level Server with our handlers behind its methods."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mcp_types as types
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.subscriptions import ListenHandler
+from mcp.shared.exceptions import MCPError
+
+from pvemcp_server import __version__
+from pvemcp_server.endpoint.announce import Announcer
+from pvemcp_server.endpoint.callers import caller_of, principal
+from pvemcp_server.endpoint.conversation import Asking, SdkConversation
+from pvemcp_server.endpoint.instructions import INSTRUCTIONS
+from pvemcp_server.endpoint.lists import CACHE_HINTS, ListCache, visible_tools
+from pvemcp_server.endpoint.pipeline import Pipeline, UnknownTool
+
+NAME = "pvemcp"
+Context = ServerRequestContext[Any, Any]
+
+
+class McpServer(Server[Any]):
+    """Announces changes of lists also to clients of the handshake era."""
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        changes = notification_options or NotificationOptions(tools_changed=True)
+        return super().create_initialization_options(changes, experimental_capabilities, extensions)
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """Our side of each MCP method."""
+
+    pipeline: Pipeline
+    announcer: Announcer
+    listen: ListenHandler
+
+    async def list_tools(
+        self, ctx: Context, _params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=visible_tools(self.pipeline.tools, caller_of(ctx)))
+
+    async def call_tool(
+        self, ctx: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        conversation = SdkConversation(ctx, params)
+        try:
+            result = await self.pipeline.call(
+                caller_of(ctx), params.name, params.arguments or {}, conversation
+            )
+        except UnknownTool as unknown:
+            raise MCPError(types.INVALID_PARAMS, str(unknown)) from None
+        except Asking as asking:
+            return asking.result
+        blocks: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.blocks]
+        return types.CallToolResult(content=blocks, is_error=result.failed)
+
+    async def subscriptions_listen(
+        self, ctx: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        """Acknowledges only what we do announce."""
+        served = types.SubscriptionFilter(
+            tools_list_changed=params.notifications.tools_list_changed
+        )
+        self.announcer.listening(ctx)
+        return await self.listen(ctx, params.model_copy(update={"notifications": served}))
+
+    def input_schema(self, name: str) -> Mapping[str, Any] | None:
+        tool = self.pipeline.tools.get(name)
+        return tool.input_schema if tool else None
+
+
+def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpServer:
+    """The server of all eras; `state_key` seals questions, the same in every process."""
+    server = McpServer(
+        NAME,
+        version=__version__,
+        title="Proxmox VE",
+        description="Proxmox VE clusters: look, ask, act.",
+        instructions=INSTRUCTIONS,
+        website_url=website,
+        icons=[types.Icon(src=f"{website}/icon.svg", mime_type="image/svg+xml", sizes=["any"])],
+        cache_hints=CACHE_HINTS,
+        get_tool_input_schema=handlers.input_schema,
+        on_list_tools=handlers.list_tools,
+        on_call_tool=handlers.call_tool,
+        on_subscriptions_listen=handlers.subscriptions_listen,
+    )
+    server.add_notification_handler(
+        "notifications/initialized", types.NotificationParams, handlers.announcer.on_initialized
+    )
+    security = RequestStateSecurity(keys=[state_key], bind_principal=principal)
+    server.middleware[:] = [RequestStateBoundary(security, default_audience=NAME), ListCache()]
+    return server

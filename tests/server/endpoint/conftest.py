@@ -1,0 +1,188 @@
+"""A whole server in this process, with tools of our own behind the real pipeline."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import anyio
+import httpx2 as httpx
+import pytest
+from pydantic import Field
+
+from pvemcp_server.access import open_access
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.app import App, create_app, open_services
+from pvemcp_server.config import Config
+from pvemcp_server.endpoint.serving import HttpServer, addresses, http_server
+from pvemcp_server.settings import Settings
+from pvemcp_server.store import open_store
+from pvemcp_server.tables.registry import Row
+from pvemcp_server.tools import registry
+from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.plan import Plan
+from pvemcp_server.tools.registry import Document, Rows, Tool, tool
+
+
+@dataclass
+class State:
+    """What the command line opens, as tests open it."""
+
+    config: Config
+    store: Any
+    access: Any
+    settings: Settings
+
+
+class Thing(Row, kw_only=True):
+    minimal: ClassVar[tuple[str, ...]] = ("vmid", "name", "tags")
+
+    vmid: int
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    cpu_usage: float = 0.0
+
+
+@dataclass
+class Workshop:
+    """Tools for tests, and what they have done."""
+
+    things: list[Thing] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    tools: dict[str, Tool] = field(default_factory=dict)
+
+    def changed(self) -> None:
+        """Stands in for the cluster of a plan."""
+
+
+def _declare(shop: Workshop) -> None:
+    @tool("ListThings", area=Area.VMS, effect=Effect.READ)
+    async def list_things(call: Call, min_cpu: float = 0.0) -> Rows:
+        """List things."""
+        call.notes.add("Thing 7 did not answer.")
+        return Rows([one for one in shop.things if one.cpu_usage >= min_cpu], Thing.minimal)
+
+    @tool("GetThing", area=Area.VMS, effect=Effect.READ)
+    async def get_thing(
+        call: Call, vmid: Annotated[int, Field(ge=100, description="Number")]
+    ) -> Document:
+        """Get a thing."""
+        return {"vmid": vmid, "name": "web", "cpu_usage": 12.345}
+
+    @tool("Break", area=Area.NODES, effect=Effect.READ)
+    async def break_down(call: Call) -> Document:
+        """Fail in a way nobody has thought of."""
+        raise RuntimeError("secret detail")
+
+    @tool("Wait", area=Area.NODES, effect=Effect.READ)
+    async def wait(call: Call, steps: int = 0) -> Document:
+        """Report progress and wait until released."""
+        shop.started.set()
+        try:
+            for step in range(steps):
+                await call.conversation.progress(step + 1, steps, f"step {step + 1}")
+            await shop.release.wait()
+        except asyncio.CancelledError:
+            shop.cancelled.set()
+            raise
+        return {"waited": True}
+
+    @tool("StartThing", area=Area.VMS, effect=Effect.WRITE)
+    async def start_thing(call: Call, vmid: int) -> Plan:
+        """Start a thing."""
+        return _plan(shop, f"Start thing {vmid}.", vmid)
+
+    @tool("DeleteThing", area=Area.STORAGE, effect=Effect.DESTROY)
+    async def delete_thing(call: Call, vmid: int) -> Plan:
+        """Delete a thing."""
+        return _plan(shop, f"Delete thing {vmid}.", vmid)
+
+
+def _plan(shop: Workshop, sentence: str, vmid: int) -> Plan:
+    async def act() -> None:
+        shop.done.append(sentence)
+
+    return Plan(cluster=shop, would=sentence, ids={"vmid": vmid}, act=act)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def workshop(monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    """Test tools, declared like any other, but not in the product's registry."""
+    shop = Workshop([Thing(vmid=100 + n, name=f"vm{n}", cpu_usage=n / 2) for n in range(5)])
+    monkeypatch.setattr(registry, "_TOOLS", {})
+    _declare(shop)
+    shop.tools = dict(registry.tools())
+    return shop
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    app: App
+    state: State
+    url: str
+    key: str
+    key_id: str
+    server: HttpServer
+
+    @property
+    def mcp(self) -> str:
+        return f"{self.url}/mcp/{self.key}"
+
+    async def new_key(self, name: str, **options: Any) -> str:
+        _, secret = await self.state.access.keys.create(name, **options)
+        await self.state.store.watch.now()
+        return secret
+
+
+Serving = Callable[..., AbstractAsyncContextManager[Served]]
+
+
+@pytest.fixture
+def serving(workshop: Workshop, tmp_path: Path) -> Serving:
+    """Starts the server on a free port of the loopback; one administrator's key exists."""
+
+    @asynccontextmanager
+    async def serve(**settings: Any) -> AsyncIterator[Served]:
+        config = Config(state_dir=tmp_path / "state", port=0, log_level="warning")
+        async with open_store(config) as store, open_access(store) as access:
+            state = State(config, store, access, Settings(store))
+            await state.settings.change({"enabled": True, **settings}, by="test")
+            key, secret = await access.keys.create("test", role="Administrator")
+            async with open_services(state) as services:
+                app = create_app(services, workshop.tools)
+                server = http_server(app, config, app.endpoint.drain)
+                async with _running(server):
+                    host, port = addresses(server)[0]
+                    yield Served(app, state, f"http://{host}:{port}", secret, key.id, server)
+
+    return serve
+
+
+@asynccontextmanager
+async def _running(server: HttpServer) -> AsyncIterator[None]:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve)
+        with anyio.fail_after(10):
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+                await anyio.sleep(0.01)
+        yield
+        server.should_exit = True
+
+
+@pytest.fixture
+async def served(serving: Serving) -> AsyncIterator[Served]:
+    async with serving() as one:
+        yield one
+
+
+@pytest.fixture
+async def http(served: Served) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=served.url, timeout=10) as client:
+        yield client
