@@ -62,7 +62,7 @@ class Network(Row):
         TO_GUEST,
         TO_NODE,
         Relation(
-            "on_storage", "storages", {"storage": "storage", "node": "node"}, "The storage it is on"
+            "storage", "storages", {"storage": "storage", "node": "node"}, "The storage it is on"
         ),
     ),
 )

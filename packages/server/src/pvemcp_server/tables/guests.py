@@ -19,7 +19,7 @@ TO_GUEST = Relation("guest", "guests", {"vmid": "vmid"}, "The guest")
 TO_NODE = Relation("node", "nodes", {"node": "node"}, "The node")
 
 
-class Guest(Row):
+class Guest(Row, kw_only=True):
     """A virtual machine or container."""
 
     minimal: ClassVar[tuple[str, ...]] = ("vmid", "name", "node", "status", "type", "tags")
@@ -72,6 +72,8 @@ class Guest(Row):
     tool="ListVms",
     cost=Cost.ONE,
     covered=of_guest,
+    of_snapshot=True,
+    extra=("description",),
     relations=(
         TO_NODE,
         Relation("pool", "pools", {"pool": "poolid"}, "The resource pool"),

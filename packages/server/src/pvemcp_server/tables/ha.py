@@ -33,7 +33,7 @@ class HaResource(Row):
     tool="GetClusterStatus",
     cost=Cost.ONE,
     covered=of_guest,
-    relations=(TO_GUEST, Relation("on_node", "nodes", {"node": "node"}, "The node it is run on")),
+    relations=(TO_GUEST, Relation("node", "nodes", {"node": "node"}, "The node it is run on")),
 )
 async def ha_resources(cluster: Cluster, want: Want) -> list[HaResource]:
     """Guests under high availability with the state asked for and the state they are in."""

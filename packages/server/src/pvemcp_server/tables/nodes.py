@@ -45,7 +45,14 @@ class Node(Row):
     ] = None
 
 
-@table("nodes", tool="ListNodes", cost=Cost.ONE, covered=of_node)
+@table(
+    "nodes",
+    tool="ListNodes",
+    cost=Cost.ONE,
+    covered=of_node,
+    of_snapshot=True,
+    extra=("network_in", "network_out"),
+)
 async def nodes(cluster: Cluster, want: Want) -> list[Node]:
     """Nodes with their state and resource usage."""
     seen = (await cluster.snapshot()).nodes

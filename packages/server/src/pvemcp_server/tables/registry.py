@@ -175,6 +175,8 @@ class Table:
     covered: Covered
     relations: tuple[Relation, ...] = ()
     description: str = ""
+    of_snapshot: bool = False  # rows come from the inventory alone, but for the `extra` columns
+    extra: frozenset[str] = frozenset()  # columns that take further calls
 
     @cached_property
     def fields(self) -> dict[str, Field]:
@@ -185,14 +187,30 @@ _TABLES: dict[str, Table] = {}
 
 
 def table(
-    name: str, *, tool: str, cost: Cost, covered: Covered, relations: Iterable[Relation] = ()
+    name: str,
+    *,
+    tool: str,
+    cost: Cost,
+    covered: Covered,
+    relations: Iterable[Relation] = (),
+    of_snapshot: bool = False,
+    extra: Iterable[str] = (),
 ) -> Callable[[Callable[[Cluster, Want], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table: its loader is decorated, its row class is the loader's list item type."""
 
     def declare(load: Callable[[Cluster, Want], Awaitable[Sequence[Any]]]) -> Table:
         row = get_args(get_type_hints(load)["return"])[0]
         declared = Table(
-            name, row, load, cost, tool, covered, tuple(relations), cleandoc(load.__doc__ or "")
+            name=name,
+            row=row,
+            load=load,
+            cost=cost,
+            tool=tool,
+            covered=covered,
+            relations=tuple(relations),
+            description=cleandoc(load.__doc__ or ""),
+            of_snapshot=of_snapshot,
+            extra=frozenset(extra),
         )
         _TABLES[name] = declared
         return declared

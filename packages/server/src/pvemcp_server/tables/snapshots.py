@@ -15,7 +15,7 @@ from pvemcp_server.tables.values import moment
 Key = tuple[int, str]  # a guest's number and a snapshot's name
 
 
-class Snapshot(Row):
+class Snapshot(Row, kw_only=True):
     """A snapshot of a guest."""
 
     minimal: ClassVar[tuple[str, ...]] = ("vmid", "vm_name", "name", "date")

@@ -44,7 +44,15 @@ class Storage(Row):
     pool: Annotated[str | None, Col("Resource pool; reading it takes a call per pool")] = None
 
 
-@table("storages", tool="ListStorage", cost=Cost.ONE, covered=of_storage, relations=(TO_NODE,))
+@table(
+    "storages",
+    tool="ListStorage",
+    cost=Cost.ONE,
+    covered=of_storage,
+    relations=(TO_NODE,),
+    of_snapshot=True,
+    extra=("pool",),
+)
 async def storages(cluster: Cluster, want: Want) -> list[Storage]:
     """Storages with their use; one that is shared has a row for each node."""
     seen = (await cluster.snapshot()).storages

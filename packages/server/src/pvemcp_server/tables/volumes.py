@@ -12,7 +12,7 @@ from pvemcp_server.tables.registry import Col, Cost, Relation, Row, Unit, Want, 
 from pvemcp_server.tables.values import moment
 
 TO_STORAGE = Relation(
-    "on_storage", "storages", {"storage": "storage", "node": "node"}, "The storage it is on"
+    "storage", "storages", {"storage": "storage", "node": "node"}, "The storage it is on"
 )
 KINDS: frozenset[StorageContentKind] = frozenset(
     {"images", "rootdir", "backup", "iso", "vztmpl", "snippets", "import"}
