@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pvemcp_server.app import serve_until_told
-from pvemcp_server.cli import welcome
+from pvemcp_server.cli import logs, welcome
 from pvemcp_server.cli.demo import Demo
 from pvemcp_server.cli.state import command, opened
 from pvemcp_server.config import Config
@@ -23,8 +23,9 @@ def register(app: typer.Typer) -> None:
 @command
 async def serve(host: Host = None, port: Port = None) -> None:
     """Serve the configured clusters until told to stop."""
-    config = Config.load(**_given(host=host, port=port))
+    config = _configured(host=host, port=port)
     async with opened(config) as state:
+        await Demo(state).forget()
         await welcome.first_administrator(state)
         await serve_until_told(state)
 
@@ -39,7 +40,7 @@ async def run(
     ] = False,
 ) -> None:
     """Serve, and say how to connect; the shortest way from nothing to a first answer."""
-    config = Config.load(**_given(host=host, port=port))
+    config = _configured(host=host, port=port)
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(opened(config))
         demo = Demo(state)
@@ -51,5 +52,8 @@ async def run(
         await serve_until_told(state)
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _configured(**options: Any) -> Config:
+    given = {name: value for name, value in options.items() if value is not None}
+    config = Config.load(**given)
+    logs.configure(config)
+    return config

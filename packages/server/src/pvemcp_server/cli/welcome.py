@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.cli.state import State
-from pvemcp_server.config import Config
+from pvemcp_server.endpoint.endpoint import base_url
 from pvemcp_server.web.connecting import CLIENTS, Connection
 
 FIRST_KEY = "first"
@@ -74,15 +74,6 @@ async def _first_key(state: State) -> str | None:
         return None
     _, secret = await state.access.keys.create(FIRST_KEY, role=ADMINISTRATOR)
     return secret
-
-
-def base_url(config: Config) -> str:
-    """Where people find us: the configured public address, or the one we listen on."""
-    if config.public_url:
-        return config.public_url
-    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - compared, not bound
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{config.port}"
 
 
 def bridge_command() -> str:
