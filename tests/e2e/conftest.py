@@ -1,0 +1,112 @@
+"""The product as people run it: real processes, real sockets, the demo clusters."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+READY = "Stop with Ctrl-C"
+KEY = re.compile(r"pvemcp_[0-9A-Za-z_]{40,}")
+
+
+@dataclass
+class Running:
+    """A server process and all that it printed."""
+
+    process: subprocess.Popen[str]
+    port: int
+    state: Path
+    lines: list[str] = field(default_factory=list)
+    ready: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def output(self) -> str:
+        return "".join(self.lines)
+
+    @property
+    def key(self) -> str:
+        found = KEY.search(self.output)
+        assert found, self.output
+        return found[0]
+
+    def read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if READY in line:
+                self.ready.set()
+        self.ready.set()
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture(scope="session")
+def start() -> Iterator[Start]:
+    """Starts `pvemcp run` with the demo in a state folder, and stops it in the end."""
+    running: list[Running] = []
+
+    def started(state: Path, *arguments: str) -> Running:
+        port = free_port()
+        process = subprocess.Popen(
+            [BIN / "pvemcp", "run", "--demo-if-empty", "--port", str(port), *arguments],
+            env={**os.environ, "PVEMCP_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        one = Running(process, port, state)
+        running.append(one)
+        threading.Thread(target=one.read, daemon=True).start()
+        assert one.ready.wait(60), one.output
+        assert process.poll() is None, one.output
+        _wait_until_it_listens(one)
+        return one
+
+    yield started
+    for one in running:
+        one.stop()
+        assert one.process.stdout
+        one.process.stdout.close()
+
+
+def _wait_until_it_listens(one: Running) -> None:
+    """The greeting comes just before the socket: connect until it is taken, or the process ends."""
+    while one.process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", one.port), 5).close()
+        except ConnectionRefusedError:
+            continue
+        return
+    raise AssertionError(one.output)
+
+
+@pytest.fixture(scope="session")
+def product(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Running:
+    """One `make run` that all tests of the session may share; they leave it as they found it."""
+    return start(tmp_path_factory.mktemp("product"))

@@ -1,0 +1,113 @@
+"""The main job: `make run`, paste what it prints, ask which VMs are running."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2 as httpx
+import pytest
+from mcp import Client, StdioServerParameters
+
+BRIDGE = Path(sys.executable).with_name("pvemcp-bridge")
+MODES = ("auto", "legacy")
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.xdist_group("product")]
+
+
+async def running_vms(client: Client) -> list[list[Any]]:
+    arguments = {"cluster_name": "home-lab", "status": "running"}
+    result = await client.call_tool("ListVms", arguments)
+    assert not result.is_error, result
+    return json.loads(result.content[0].text)["data"]["rows"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_python_sdk_lists_the_tools_and_finds_the_running_vms(product, mode):
+    with anyio.fail_after(30):
+        async with Client(f"{product.url}/mcp/{product.key}", mode=mode) as client:
+            names = [tool.name for tool in (await client.list_tools()).tools]
+            found = await running_vms(client)
+    assert {"ListClusters", "ListVms", "ListNodes", "GetClusterStatus"} <= set(names)
+    assert found
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_same_goes_through_the_bridge_over_stdio(product, mode):
+    bridge = StdioServerParameters(
+        command=str(BRIDGE), args=["--url", f"{product.url}/mcp"], env={"MCP_API_KEY": product.key}
+    )
+    with anyio.fail_after(60):
+        async with Client(bridge, mode=mode) as client:
+            names = [tool.name for tool in (await client.list_tools()).tools]
+            found = await running_vms(client)
+    assert "ListVms" in names
+    assert found
+
+
+async def post(product, method: str, params: dict[str, Any], **headers: str) -> httpx.Response:
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "curl", "version": "8"},
+    }
+    named = {"Mcp-Name": params["name"]} if "name" in params else {}
+    async with httpx.AsyncClient() as client:
+        return await client.post(
+            f"{product.url}/mcp",
+            headers={
+                "Accept": "application/json, text/event-stream",
+                "MCP-Protocol-Version": "2026-07-28",
+                "Mcp-Method": method,
+                **named,
+                **headers,
+            },
+            json={"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}},
+        )
+
+
+async def test_plain_http_with_the_key_in_a_header_lists_and_calls(product):
+    call = {"name": "ListVms", "arguments": {"cluster_name": "home-lab"}}
+    listed = await post(product, "tools/list", {}, **{"X-API-Key": product.key})
+    called = await post(product, "tools/call", call, Authorization=f"Bearer {product.key}")
+    assert listed.status_code == called.status_code == 200
+    assert "ListVms" in [tool["name"] for tool in listed.json()["result"]["tools"]]
+    text = called.json()["result"]["content"][0]["text"]
+    assert len(json.loads(text)["data"]["rows"]) == 14
+
+
+async def test_a_wrong_key_is_refused_without_inviting_to_sign_in_elsewhere(product):
+    refused = await post(product, "tools/list", {}, **{"X-API-Key": "pvemcp_wrong"})
+    async with httpx.AsyncClient() as client:
+        discovery = await client.get(f"{product.url}/.well-known/oauth-protected-resource")
+    assert refused.status_code == 401
+    assert "resource_metadata" not in refused.headers.get("www-authenticate", "")
+    assert discovery.status_code == 404
+
+
+@pytest.mark.parametrize("notation", ["JsonCompact", "JsonNormal", "Toon", "Csv"])
+@pytest.mark.parametrize("tool", ["ListClusters", "ListVms", "ListNodes", "GetClusterStatus"])
+async def test_the_first_four_tools_answer_in_every_format(product, tool, notation):
+    arguments = {"format": notation}
+    if tool == "GetClusterStatus":
+        arguments["cluster_name"] = "prod"
+    with anyio.fail_after(30):
+        async with Client(f"{product.url}/mcp/{product.key}") as client:
+            result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result
+    assert "prod" in result.content[0].text
+
+
+async def test_prod_tells_that_one_of_its_five_nodes_is_offline(product):
+    with anyio.fail_after(30):
+        async with Client(f"{product.url}/mcp/{product.key}") as client:
+            result = await client.call_tool("GetClusterStatus", {"cluster_name": "prod"})
+    status = json.loads(result.content[0].text)["data"]
+    assert (status["nodes_total"], status["nodes_online"], status["nodes_offline"]) == (5, 4, 1)
+
+
+async def test_health_readiness_and_version_need_no_key(product):
+    async with httpx.AsyncClient(base_url=product.url) as client:
+        answers = [await client.get(path) for path in ("/healthz", "/readyz", "/version")]
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert "2026-07-28" in answers[2].json()["protocols"]
