@@ -19,7 +19,7 @@ from proxmox_client.limits import Limits
 from proxmox_client.paths import join
 from proxmox_client.raw import checked
 from proxmox_client.tls import Tls
-from proxmox_client.transport import Parameter, Transport
+from proxmox_client.transport import Parameter, Transport, Wire
 from proxmox_client.upid import Upid
 
 _DEFAULT_TLS = Tls()
@@ -30,6 +30,7 @@ class Client:
     """One Proxmox VE cluster, reached over any of its `hosts`, as one account.
 
     Hosts are written `name`, `name:port` or `[IPv6]:port`; the port is 8006 unless told.
+    In tests `wire` takes the place of the network: `httpx2.MockTransport(answer)`.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class Client:
         tls: Tls = _DEFAULT_TLS,
         limits: Limits = _DEFAULT_LIMITS,
         name: str = "",
+        wire: Wire | None = None,
     ) -> None:
         self.name = name or hosts[0]
-        self.transport = Transport(hosts, auth, tls, limits)
+        self.transport = Transport(hosts, auth, tls, limits, wire)
         self.cluster = Cluster(self.transport)
         self.access = Access(self.transport)
         self._version: Version | None = None

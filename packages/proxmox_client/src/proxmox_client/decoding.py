@@ -30,9 +30,10 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
     """
     try:
         return _decoder(answer).decode(body)
-    except msgspec.MsgspecError:
-        loose = _loosened(json.loads(body.decode(errors="replace")))
-        return msgspec.convert({"data": None, **loose}, _envelope(answer), strict=False)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        told = json.loads(body.decode(errors="replace"))
+        envelope = {"data": None, **told} if isinstance(told, dict) else told
+        return convert(envelope, _envelope(answer))
 
 
 def convert(raw: object, answer: type[T]) -> T:
@@ -53,6 +54,7 @@ def _envelope(answer: type[T]) -> type[Envelope[T]]:
 
 
 def _loosened(value: Any) -> Any:
+    """The value with numbers as text, which fits both, and without what is null or empty."""
     if isinstance(value, dict):
         return {key: _loosened(v) for key, v in value.items() if v is not None and v != ""}
     if isinstance(value, list):

@@ -1,9 +1,14 @@
 """The hosts of a cluster, any of which answers for all."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 DEFAULT_PORT = 8006
+_HOST = re.compile(
+    r"(?:(?P<name>[A-Za-z0-9_.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>\d{1,5}))?",
+    re.ASCII,
+)
 
 
 class Host(NamedTuple):
@@ -15,15 +20,11 @@ class Host(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `name`, `name:port` or `[address]:port`, or raise ValueError."""
-        if text.startswith("["):
-            name, _, rest = text[1:].partition("]")
-        else:
-            name, mark, number = text.partition(":")
-            rest = mark + number
-        port = rest.removeprefix(":") or str(DEFAULT_PORT)
-        if not name or "/" in name or not port.isdecimal() or not 0 < int(port) < 65536:
+        match = _HOST.fullmatch(text)
+        port = int(match["port"] or DEFAULT_PORT) if match else 0
+        if match is None or not 0 < port < 65536:
             raise ValueError(f"{text!r} is not a host: write name, name:port or [address]:port")
-        return cls(name, int(port))
+        return cls(match["address"] or match["name"], port)
 
     def __str__(self) -> str:
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"

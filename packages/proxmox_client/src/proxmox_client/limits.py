@@ -1,10 +1,10 @@
 """How much we ask of a cluster at once, and how long we wait."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,19 @@ class Turns:
     """Lets requests through, some at a time per node and per cluster."""
 
     def __init__(self, limits: Limits) -> None:
+        self._per_node = limits.per_node
         self._cluster = asyncio.Semaphore(limits.per_cluster)
-        self._nodes: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(limits.per_node)
-        )
+        # a node's turns last while somebody uses them: names may come from anywhere
+        self._nodes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
     async def turn(self, node: str) -> AsyncIterator[None]:
         """Wait for the node's turn, then for the cluster's; `""` is no node in particular."""
-        # the node comes first: who waits for a slow node must not hold a place of the cluster
         if not node:
             async with self._cluster:
                 yield
             return
-        async with self._nodes[node], self._cluster:
+        # the node comes first: who waits for a slow node must not hold a place of the cluster
+        turns = self._nodes.setdefault(node, asyncio.Semaphore(self._per_node))
+        async with turns, self._cluster:
             yield

@@ -1,7 +1,10 @@
 """Proxmox's property strings: `virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1`."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_NUMBER = re.compile(r"\d{1,15}(\.\d{1,15})?", re.ASCII)
 
 Properties = dict[str, str]
 
@@ -22,6 +25,11 @@ def parse(text: str | Mapping[str, Any] | None, default: str = "") -> Properties
 def flag(value: str | None, *, absent: bool = False) -> bool:
     """Read a boolean as Proxmox writes it."""
     return absent if value is None else value.lower() in ("1", "on", "yes", "true")
+
+
+def number(text: str | None) -> float | None:
+    """Read a number, or None for what is not one."""
+    return float(text) if text and _NUMBER.fullmatch(text) else None
 
 
 def _plain(value: Any) -> str:

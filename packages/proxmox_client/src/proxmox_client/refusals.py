@@ -24,6 +24,8 @@ from proxmox_client.paths import node_of
 # what one node says of its connection to another
 _BETWEEN_NODES = {595, 596, 597, 598, 599}
 _PERMISSION = re.compile(r"Permission check failed \((?P<path>/[^,()]*), (?P<privileges>[^()]+)\)")
+# said of tasks and backup jobs, as if the identifier were malformed
+_MISSING = re.compile(r"no such (task|job)", re.IGNORECASE)
 _MEANINGS: tuple[tuple[re.Pattern[str], type[ResponseError]], ...] = tuple(
     (re.compile(text, re.IGNORECASE), error)
     for text, error in (
@@ -64,8 +66,9 @@ def refusal(path: str, status: int, reason: str, body: bytes) -> ResponseError:
 
 
 def _bad_parameters(reason: str, message: str, errors: dict[str, str]) -> ResponseError:
-    if errors.get("upid") == "no such task":
-        return NotFound(400, reason, "no such task", errors)
+    missing = next(filter(_MISSING.match, errors.values()), None)
+    if missing is not None:
+        return NotFound(400, reason, missing, errors)
     named = "; ".join(f"{name}: {text}" for name, text in errors.items())
     return BadParameters(400, reason, f"{message} {named}".strip(), errors)
 
@@ -89,7 +92,7 @@ def _told(body: bytes) -> Mapping[str, Any]:
 
 def _message(told: Mapping[str, Any], reason: str, status: int) -> str:
     text = told.get("message")
-    message = text.strip() if isinstance(text, str) else ""
+    message = " ".join(text.split()) if isinstance(text, str) else ""
     return message or reason.strip() or f"HTTP status {status}"
 
 

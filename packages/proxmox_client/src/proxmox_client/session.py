@@ -37,8 +37,8 @@ class Session(Protocol):
         """The headers for a request."""
         ...
 
-    def forget(self) -> bool:
-        """Drop what was refused; true when another try may go better."""
+    def forget(self, refused: Mapping[str, str]) -> bool:
+        """Drop what was refused with these headers; true when another try may go better."""
         ...
 
 
@@ -52,7 +52,7 @@ class TokenSession:
         """The token's header."""
         return self._headers
 
-    def forget(self) -> bool:
+    def forget(self, refused: Mapping[str, str]) -> bool:  # noqa: ARG002 - nothing is kept
         """A token that was refused will be refused again."""
         return False
 
@@ -74,14 +74,15 @@ class TicketSession:
         """The ticket's cookie, and for writes the token against forged requests."""
         async with self._lock:
             ticket = await self._fresh()
-        headers = {"Cookie": f"PVEAuthCookie={ticket.ticket}"}
+        headers = {"Cookie": _cookie(ticket)}
         if method != "GET":
             headers["CSRFPreventionToken"] = ticket.csrf_token
         return headers
 
-    def forget(self) -> bool:
-        """Drop the ticket, so that the next request signs in again."""
-        self._ticket = None
+    def forget(self, refused: Mapping[str, str]) -> bool:
+        """Drop the ticket, unless another request has brought a new one since."""
+        if self._ticket is not None and _cookie(self._ticket) == refused.get("Cookie"):
+            self._ticket = None
         return True
 
     async def _fresh(self) -> Ticket:
@@ -123,3 +124,7 @@ class TicketSession:
 def open_session(auth: ApiToken | Password, sign_in: SignIn) -> Session:
     """The session for an account."""
     return TokenSession(auth) if isinstance(auth, ApiToken) else TicketSession(auth, sign_in)
+
+
+def _cookie(ticket: Ticket) -> str:
+    return f"PVEAuthCookie={ticket.ticket}"

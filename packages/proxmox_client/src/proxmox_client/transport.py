@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
@@ -14,7 +15,6 @@ from proxmox_client.deadlines import bounded
 from proxmox_client.decoding import Envelope, decode
 from proxmox_client.errors import (
     BadParameters,
-    ProxmoxError,
     TlsError,
     UnexpectedAnswer,
     Unreachable,
@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 Parameter = str | int | float | bool | Sequence[str] | None
 Parameters = dict[str, Parameter]
+# what carries requests; tests put their own in its place
+Wire = httpx.AsyncBaseTransport
 
 # pveproxy closes an idle connection after 5 s
 KEEPALIVE_EXPIRY = 3.0
@@ -54,7 +56,7 @@ class Transport:
         auth: ApiToken | Password,
         tls: Tls,
         limits: Limits,
-        wire: httpx.AsyncBaseTransport | None = None,
+        wire: Wire | None = None,
     ) -> None:
         self._ring = Ring(hosts)
         self._limits = limits
@@ -102,23 +104,30 @@ class Transport:
         return reply
 
     async def _authorised(self, method: str, path: str, form: str) -> Reply:
-        reply = await self._sent(method, path, form, await self._session.headers(method))
+        safe = method == "GET"
+        headers = await self._session.headers(method)
+        reply = await self._sent(method, path, form, headers, safe=safe)
         # a write is never sent twice, not even after a 401
-        if reply.status == 401 and self._session.forget() and method == "GET":
-            reply = await self._sent(method, path, form, await self._session.headers(method))
+        if reply.status == 401 and self._session.forget(headers) and safe:
+            headers = await self._session.headers(method)
+            reply = await self._sent(method, path, form, headers, safe=safe)
         return reply
 
     async def _sign_in(self, form: Mapping[str, str]) -> Ticket:
         path = "/access/ticket"
-        reply = await self._sent("POST", path, urlencode(form), {})
+        # a code of the second factor is good for one try only
+        safe = "tfa-challenge" not in form
+        reply = await self._sent("POST", path, urlencode(form), {}, safe=safe)
         if reply.status >= 300:
             raise refusal(path, reply.status, reply.reason, reply.body)
         return _read(path, reply, Ticket).data
 
-    async def _sent(self, method: str, path: str, form: str, headers: dict[str, str]) -> Reply:
-        """Send, and where that is safe send again, to the next host if there is one."""
+    async def _sent(
+        self, method: str, path: str, form: str, headers: dict[str, str], *, safe: bool
+    ) -> Reply:
+        """Send; what is `safe` to repeat goes out again, to the next host if there is one."""
         tries = AsyncRetrying(
-            retry=retry_if_exception(_repeatable),
+            retry=retry_if_exception(partial(self._repeatable, safe=safe)),
             stop=stop_after_attempt(len(self._ring) + 1),
             wait=wait_random_exponential(multiplier=0.05, max=1),
             reraise=True,
@@ -127,6 +136,13 @@ class Transport:
             return await tries(self._sent_once, method, path, form, headers)
         except httpx.TransportError as error:
             raise _unreachable(error) from error
+
+    def _repeatable(self, error: BaseException, *, safe: bool) -> bool:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return True  # nothing was sent
+        if isinstance(error, httpx.TimeoutException):
+            return safe and len(self._ring) > 1  # who is silent once would be silent again
+        return safe and isinstance(error, httpx.TransportError)
 
     async def _sent_once(self, method: str, path: str, form: str, headers: dict[str, str]) -> Reply:
         host = self._ring.current
@@ -141,12 +157,11 @@ class Transport:
 
     def _built(self, method: str, url: str, form: str, headers: dict[str, str]) -> httpx.Request:
         if method in ("GET", "DELETE"):
-            return self._http.build_request(
-                method, f"{url}?{form}" if form else url, headers=headers
-            )
+            asked = f"{url}?{form}" if form else url
+            return self._http.build_request(method, asked, headers=headers)
         body = form.encode()
         if len(body) > MAX_BODY:
-            message = f"{len(body)} bytes of parameters; Proxmox takes {MAX_BODY}"
+            message = f"{len(body)} bytes of parameters are more than the {MAX_BODY} Proxmox takes"
             raise BadParameters(413, "", message)
         typed = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
         return self._http.build_request(method, url, headers=typed, content=body)
@@ -165,7 +180,7 @@ def fields(parameters: Mapping[str, Parameter]) -> list[tuple[str, str]]:
     return found
 
 
-def _wire(tls: Tls, limits: Limits) -> httpx.AsyncHTTPTransport:
+def _wire(tls: Tls, limits: Limits) -> Wire:
     pool = httpx.Limits(
         max_connections=None,
         max_keepalive_connections=limits.per_cluster,
@@ -177,30 +192,26 @@ def _wire(tls: Tls, limits: Limits) -> httpx.AsyncHTTPTransport:
 def _read(path: str, reply: Reply, answer: type[T]) -> Envelope[T]:
     try:
         return decode(reply.body, answer)
-    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         message = f"The answer of {path} is not understood: {error}"
         raise UnexpectedAnswer(reply.status, reply.reason, message) from error
 
 
-def _repeatable(error: BaseException) -> bool:
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return True  # nothing was sent
-    return isinstance(error, httpx.TransportError) and error.request.method == "GET"
-
-
-def _unreachable(error: httpx.TransportError) -> ProxmoxError:
+def _unreachable(error: httpx.TransportError) -> Unreachable:
     host = error.request.url.netloc.decode()
-    cause = _tls_cause(error)
+    cause = _tls_cause(error) if isinstance(error, httpx.ConnectError) else None
     if cause is not None:
         return TlsError(host, str(cause.args[-1] if cause.args else cause))
+    if isinstance(error, httpx.TimeoutException):
+        return Unreachable(host, f"no answer in time ({type(error).__name__})")
     return Unreachable(host, str(error) or type(error).__name__)
 
 
 def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
     """The TLS error beneath, unless it is only a connection that ended."""
+    ended = ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
     while error is not None:
         if isinstance(error, ssl.SSLError):
-            ended = ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
             return None if isinstance(error, ended) else error
         error = error.__cause__ or error.__context__
     return None

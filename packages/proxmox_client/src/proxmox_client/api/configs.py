@@ -8,7 +8,7 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.decoding import Answer, convert
-from proxmox_client.properties import Properties, flag, parse
+from proxmox_client.properties import Properties, flag, number, parse
 
 _DISK = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate|unused|mp)\d+|rootfs", re.ASCII)
 _NETWORK = re.compile(r"net\d+", re.ASCII)
@@ -75,16 +75,16 @@ class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
         """Take a network device's configuration apart."""
         options = parse(text, "model")
         model, mac = _model_and_mac(options)
-        tag, rate = options.get("tag"), options.get("rate")
+        vlan = number(options.get("tag"))
         return cls(
             id=key,
             model=model,
             mac=mac,
             bridge=options.get("bridge"),
-            vlan=int(tag) if tag else None,
+            vlan=None if vlan is None else int(vlan),
             firewall=flag(options.get("firewall")),
             link_down=flag(options.get("link_down")),
-            rate=float(rate) if rate else None,
+            rate=number(options.get("rate")),
             name=options.get("name"),
             ip=options.get("ip") or addresses.get("ip"),
             ip6=options.get("ip6") or addresses.get("ip6"),
@@ -166,8 +166,7 @@ class QemuConfig(GuestConfig):
     @property
     def memory_mb(self) -> int:
         """The memory, 512 MiB when the configuration is silent."""
-        text = parse(self.memory, "current").get("current", "512")
-        return int(text)
+        return int(number(parse(self.memory, "current").get("current")) or 512)
 
     @property
     def agent_enabled(self) -> bool:

@@ -54,7 +54,7 @@ class Lxc(Guest[LxcConfig]):
         return MigrateCheck(
             running=found.running,
             allowed_nodes=found.allowed_nodes,
-            refused=found.not_allowed_nodes,
+            refused={node: _named(why) for node, why in found.not_allowed_nodes.items()},
         )
 
     async def migrate(
@@ -71,3 +71,8 @@ class Lxc(Guest[LxcConfig]):
     async def interfaces(self) -> list[ContainerInterface]:
         """GET …/interfaces. Needs VM.Audit; only while it runs."""
         return await self._read(list[ContainerInterface], "interfaces")
+
+
+def _named(reasons: dict[str, Any]) -> dict[str, Any]:
+    """Reasons by the names a virtual machine's have: with underscores."""
+    return {name.replace("-", "_"): value for name, value in reasons.items()}

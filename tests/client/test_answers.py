@@ -1,0 +1,282 @@
+"""Answers as Proxmox gives them: numbers in strings, missing and superfluous fields."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxmox_client.api.configs import LxcConfig, QemuConfig, bytes_of
+from proxmox_client.api.resources import Resources
+from proxmox_client.api.storage import Volume
+from proxmox_client.decoding import Answer, decode
+from proxmox_client.properties import flag, parse
+
+pytestmark = pytest.mark.anyio
+
+
+class Thing(Answer):
+    number: int | None = None
+    share: float | None = None
+    yes: bool = False
+    text: str = ""
+
+
+@pytest.mark.parametrize(
+    ("body", "thing"),
+    [
+        (b'{"number":"103","share":"0.00"}', Thing(number=103, share=0.0)),
+        (b'{"yes":1}', Thing(yes=True)),
+        (b'{"yes":"1"}', Thing(yes=True)),
+        (b'{"yes":true}', Thing(yes=True)),
+        (b'{"text":5,"number":"7"}', Thing(text="5", number=7)),
+        (b'{"text":null,"number":null,"yes":null}', Thing()),
+        (b'{"number":"","yes":""}', Thing()),
+        (b'{"unheard":{"of":[1]}}', Thing()),
+        (b'{"text":"\xe9"}', Thing(text="�")),
+    ],
+    ids=[
+        "numbers",
+        "int",
+        "digit",
+        "json",
+        "number for text",
+        "null",
+        "empty",
+        "extra",
+        "latin-1",
+    ],
+)
+def test_perls_types_are_understood(body, thing):
+    """Quirks 19, 20, 21 and 22."""
+    assert decode(b'{"data":' + body + b"}", Thing).data == thing
+
+
+def test_the_total_of_a_page_is_kept():
+    """Quirk 19."""
+    assert decode(b'{"data":[],"total":"90","changes":""}', list[Thing]).total == 90
+
+
+@given(
+    st.builds(
+        Thing,
+        number=st.none() | st.integers(-(2**53), 2**53),
+        share=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        yes=st.booleans(),
+        text=st.text(),
+    )
+)
+def test_what_was_encoded_is_decoded_the_same(thing):
+    assert decode(msgspec.json.encode({"data": thing}), Thing).data == thing
+
+
+async def test_a_job_of_a_backup_has_its_lists_taken_apart(client, pve):
+    """Quirk 45: prune-backups comes as an object, next-run only while enabled."""
+    pve.answer(
+        "GET /cluster/backup",
+        [{"id": "a", "vmid": "100,200", "enabled": 1, "next-run": 5,
+          "prune-backups": {"keep-last": "3"}},
+         {"id": "b", "all": 1, "exclude": "300", "enabled": 0, "prune-backups": "keep-all=1"}],
+    )  # fmt: skip
+    named, everything = await client.cluster.backup_jobs()
+    assert (named.vmids, named.retention, named.next_run) == ([100, 200], {"keep-last": "3"}, 5)
+    assert (everything.all, everything.excluded, everything.enabled) == (True, [300], False)
+    assert everything.retention == {"keep-all": "1"}
+
+
+async def test_backups_are_sent_as_lists_of_guests(client, pve):
+    """Quirk 45."""
+    upid = "UPID:pve1:000002CD:000E132A:6B02ABF1:vzdump::mcp@pve!full:"
+    pve.answer("POST /nodes/pve1/vzdump", upid)
+    await client.node("pve1").vzdump(
+        [100, 200], storage="nas", mode="snapshot", compress="zstd", protected=True, notes="{{x}}"
+    )
+    assert pve.requests[0].content.decode() == (
+        "vmid=100%2C200&storage=nas&mode=snapshot&compress=zstd&protected=1"
+        "&notes-template=%7B%7Bx%7D%7D"
+    )
+
+
+async def test_a_download_is_told_by_proxmox_names(client, pve):
+    """Quirk 47: a checksum and its algorithm go together."""
+    upid = "UPID:pve1:000002CD:000E132A:6B02ABF1:download:a.iso:mcp@pve!full:"
+    pve.answer("POST /nodes/pve1/storage/local/download-url", upid)
+    await client.storage("pve1", "local").download_url(
+        "https://x/a.iso", "a.iso", checksum="ab", checksum_algorithm="sha256",
+        verify_certificates=False,
+    )  # fmt: skip
+    assert pve.requests[0].content.decode() == (
+        "url=https%3A%2F%2Fx%2Fa.iso&filename=a.iso&content=iso&checksum=ab"
+        "&checksum-algorithm=sha256&verify-certificates=0"
+    )
+
+
+async def test_content_tells_of_backups_on_a_backup_server(client, pve):
+    """Quirk 46."""
+    pve.answer(
+        "GET /nodes/pve1/storage/pbs/content",
+        [{"volid": "pbs:backup/vm/100/2026-11-22T08:50:09Z", "content": "backup", "size": 7,
+          "subtype": "qemu", "vmid": 100, "ctime": 5, "encrypted": 1, "parent": None,
+          "verification": {"state": "ok", "upid": "UPID:pbs:x"}}],
+    )  # fmt: skip
+    (backup,) = await client.storage("pve1", "pbs").content("backup", 100)
+    assert pve.lines == ["GET /nodes/pve1/storage/pbs/content content=backup&vmid=100"]
+    assert (backup.guest_type, backup.encrypted, backup.created) == ("qemu", "1", 5)
+    assert backup.verification is not None
+    assert backup.verification.state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("volid", "name"),
+    [
+        ("local:iso/debian-12.iso", "debian-12.iso"),
+        ("local-zfs:vm-100-disk-0", "vm-100-disk-0"),
+        ("local:100/vm-100-disk-0.qcow2", "vm-100-disk-0.qcow2"),
+    ],
+)
+def test_a_volume_is_named_by_its_last_part(volid, name):
+    assert Volume(volid=volid).name == name
+
+
+async def test_one_row_per_node_tells_of_a_shared_storage(client, pve):
+    """Quirk 24: sizes are called disk here, and used elsewhere."""
+    rows = [
+        {"type": "storage", "storage": "nas", "node": node, "shared": 1, "disk": 5, "maxdisk": 9,
+         "content": "iso,backup", "plugintype": "nfs", "status": "available"}
+        for node in ("pve1", "pve2")
+    ]  # fmt: skip
+    found = Resources.read(msgspec.json.encode(rows)).storages
+    assert [(one.node, one.shared, one.disk, one.disk_max) for one in found] == [
+        ("pve1", True, 5, 9),
+        ("pve2", True, 5, 9),
+    ]
+    assert found[0].content_list == ["backup", "iso"]
+
+
+async def test_an_offline_node_tells_little_and_is_fine(client, pve):
+    """Quirk 33."""
+    pve.answer("GET /nodes", [{"node": "pve3", "status": "offline", "maxcpu": 4, "maxmem": 8}])
+    (node,) = await client.nodes()
+    assert (node.status, node.uptime, node.memory, node.memory_max) == ("offline", None, None, 8)
+
+
+async def test_nothing_seen_is_an_empty_list_and_permissions_say_why(client, pve):
+    """Quirks 10 and 34: lists are filtered in silence."""
+    pve.answer("GET /cluster/resources", [])
+    pve.answer("GET /access/permissions", {"/vms": {"VM.Audit": 1, "VM.PowerMgmt": 0}})
+    assert (await client.cluster.resources()).guests == []
+    found = await client.access.permissions("/vms", "mcp@pve!full")
+    assert found == {"/vms": {"VM.Audit": True, "VM.PowerMgmt": False}}
+    assert pve.lines[-1] == "GET /access/permissions path=%2Fvms&userid=mcp%40pve%21full"
+
+
+async def test_tasks_are_filtered_by_proxmox(client, pve):
+    """Quirk 41: the default is 50 finished ones."""
+    pve.answer("GET /nodes/pve1/tasks", [])
+    await client.node("pve1").tasks(limit=20, vmid=100, errors=True, status=["error", "unknown"])
+    (line,) = pve.lines
+    assert line == (
+        "GET /nodes/pve1/tasks source=all&limit=20&start=0&vmid=100&errors=1"
+        "&statusfilter=error%2Cunknown"
+    )
+
+
+async def test_a_single_node_without_a_cluster_is_quorate(client, pve):
+    pve.answer("GET /cluster/status", [{"type": "node", "name": "home", "online": 1, "local": 1}])
+    status = await client.cluster.status()
+    assert (status.name, status.quorate, [one.name for one in status.members]) == (
+        "", True, ["home"],
+    )  # fmt: skip
+
+
+async def test_options_come_as_groups_whether_taken_apart_or_not(client, pve):
+    pve.answer(
+        "GET /cluster/options",
+        {"migration": {"type": "secure", "network": "10.0.0.0/24"}, "bwlimit": "clone=5,move=7"},
+    )
+    options = await client.cluster.options()
+    assert options.group("migration") == {"type": "secure", "network": "10.0.0.0/24"}
+    assert options.group("bwlimit") == {"clone": "5", "move": "7"}
+    assert options.group("ha") == {}
+
+
+def test_a_machines_configuration_is_taken_apart():
+    """Quirk 20: memory is a string in a virtual machine, a number in a container."""
+    config = QemuConfig.of(
+        {
+            "name": "web", "memory": "current=2048", "cores": 2, "agent": "enabled=1,fstrim=1",
+            "boot": "order=scsi0;net0", "tags": "prod;web", "onboot": 1, "numa": "0",
+            "scsi0": "local-zfs:vm-100-disk-0,size=32G,discard=on,cache=writeback,backup=0",
+            "ide2": "none,media=cdrom", "efidisk0": "file=nas:100/e.raw,size=528K",
+            "scsihw": "virtio-scsi-single",
+            "net0": "virtio=BC:24:11:EC:2A:D1,bridge=vmbr0,tag=30,firewall=1,rate=1.5",
+            "ipconfig0": "ip=10.0.0.5/24,gw=10.0.0.1", "bootdisk": "scsi0",
+        }
+    )  # fmt: skip
+    assert (config.memory_mb, config.agent_enabled, config.on_boot) == (2048, True, True)
+    assert (config.boot_order, config.tag_list) == (["scsi0", "net0"], ["prod", "web"])
+    assert [disk.id for disk in config.disks] == ["efidisk0", "ide2", "scsi0"]
+    efi, cdrom, root = config.disks
+    assert (efi.storage, efi.size, efi.bus) == ("nas", 528 * 1024, "efidisk")
+    assert (cdrom.volume, cdrom.storage, cdrom.media) == ("none", None, "cdrom")
+    assert (root.storage, root.size, root.bus) == ("local-zfs", 32 * 1024**3, "scsi")
+    assert (root.discard, root.cache, root.backup) == (True, "writeback", False)
+    (net,) = config.networks
+    assert (net.model, net.mac, net.bridge) == ("virtio", "BC:24:11:EC:2A:D1", "vmbr0")
+    assert (net.vlan, net.firewall, net.rate, net.ip) == (30, True, 1.5, "10.0.0.5/24")
+    assert config.raw["scsihw"] == "virtio-scsi-single"
+
+
+def test_a_containers_configuration_is_taken_apart():
+    config = LxcConfig.of(
+        {
+            "hostname": "ct1", "memory": 64, "swap": 512, "unprivileged": 1,
+            "rootfs": "local:200/subvol-200-disk-0.subvol,size=8G",
+            "mp0": "nas:200/vm-200-disk-1.raw,mp=/srv,size=1T",
+            "mp1": "/mnt/host,mp=/data,backup=1",
+            "net0": "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:93:F4:F5,ip=dhcp,ip6=auto,type=veth",
+        }
+    )  # fmt: skip
+    assert (config.name, config.memory_mb, config.swap) == ("ct1", 64, 512)
+    data, host, root = config.disks
+    assert (data.mount_point, data.size, data.backup) == ("/srv", 1024**4, False)
+    assert (host.volume, host.storage, host.backup) == ("/mnt/host", None, True)
+    assert (root.id, root.mount_point, root.backup) == ("rootfs", "/", True)
+    (net,) = config.networks
+    assert (net.name, net.mac, net.model) == ("eth0", "BC:24:11:93:F4:F5", "veth")
+    assert (net.ip, net.ip6, net.vlan) == ("dhcp", "auto", None)
+
+
+def test_a_silent_configuration_has_proxmox_defaults():
+    machine, container = QemuConfig.of({}), LxcConfig.of({})
+    assert (machine.memory_mb, machine.sockets, machine.agent_enabled) == (512, 1, False)
+    assert (machine.boot_order, machine.disks, machine.networks) == ([], [], [])
+    assert container.memory_mb == 512
+
+
+OPTIONS = st.sampled_from(["tag", "rate", "size", "model", "ip", "backup", "file", "order", "mp"])
+
+
+@given(st.text() | st.builds("{}={},{}={}".format, OPTIONS, st.text(), OPTIONS, st.text()))
+def test_any_text_is_taken_apart_without_complaint(text):
+    config = QemuConfig.of(
+        {"scsi0": text, "net0": text, "agent": text, "boot": text, "memory": text}
+    )
+    assert [disk.id for disk in config.disks] == ["scsi0"]
+    assert [net.id for net in config.networks] == ["net0"]
+    assert config.agent_enabled in (True, False)
+    assert config.memory_mb > 0
+    assert all(isinstance(value, str) for value in parse(text, "x").values())
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("32G", 32 << 30), ("4M", 4 << 20), ("0T", 0), ("1.5K", 1536), ("7", 7), ("", None),
+     ("big", None)],
+)  # fmt: skip
+def test_sizes_are_bytes(text, size):
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("on", True), ("0", False)])
+def test_flags_are_read(text, value):
+    assert flag(text) is value

@@ -1,0 +1,206 @@
+"""Guests: found by number, followed when they move, told apart where Proxmox differs."""
+
+import pytest
+
+from proxmox_client import Lxc, NotFound, Qemu, ResponseError
+
+pytestmark = pytest.mark.anyio
+
+UPID = "UPID:pve1:000002CD:000E132A:6B02ABF1:qmstart:100:mcp@pve!full:"
+WHERE = "GET /cluster/resources"
+GONE = "Configuration file 'nodes/pve1/qemu-server/100.conf' does not exist"
+
+
+def row(kind: str, vmid: int, node: str) -> dict:
+    return {"id": f"{kind}/{vmid}", "type": kind, "vmid": vmid, "node": node, "status": "running"}
+
+
+async def test_a_guest_is_found_by_its_number_in_one_request(client, pve):
+    """Quirk 43: type=vm covers virtual machines and containers."""
+    pve.answer(WHERE, [row("qemu", 100, "pve1"), row("lxc", 200, "pve2")])
+    vm, container = await client.guest(100), await client.guest(200)
+    assert (type(vm), vm.node, type(container), container.node) == (Qemu, "pve1", Lxc, "pve2")
+    assert pve.lines[0] == "GET /cluster/resources type=vm"
+
+
+async def test_a_guest_that_nobody_sees_is_not_found(client, pve):
+    pve.answer(WHERE, [row("qemu", 100, "pve1")])
+    with pytest.raises(NotFound, match="999"):
+        await client.guest(999)
+
+
+async def test_a_read_follows_a_guest_that_was_migrated(client, pve):
+    """Quirks 31 and 43: the wrong node says the same as a missing guest."""
+    pve.answer(WHERE, [row("qemu", 100, "pve1")])
+    pve.answer(WHERE, [row("qemu", 100, "pve2")])
+    pve.refuse("GET /nodes/pve1/qemu/100/config", 500, GONE)
+    pve.answer("GET /nodes/pve2/qemu/100/config", {"name": "web"})
+    guest = await client.guest(100)
+    assert (await guest.config()).name == "web"
+    assert guest.node == "pve2"
+
+
+async def test_a_read_of_a_guest_that_is_gone_is_not_repeated(client, pve):
+    pve.answer(WHERE, [row("qemu", 100, "pve1")])
+    pve.refuse("GET /nodes/pve1/qemu/100/config", 500, GONE)
+    guest = await client.guest(100)
+    with pytest.raises(NotFound, match=r"100\.conf"):
+        await guest.config()
+    assert pve.lines.count("GET /nodes/pve1/qemu/100/config") == 1
+
+
+async def test_a_write_does_not_follow(client, pve):
+    pve.answer(WHERE, [row("qemu", 100, "pve1")])
+    pve.refuse("POST /nodes/pve1/qemu/100/migrate", 500, GONE)
+    guest = await client.guest(100)
+    with pytest.raises(NotFound):
+        await guest.migrate("pve3")
+    assert len(pve.lines) == 2
+
+
+async def test_a_guest_just_made_has_a_row_with_little_in_it(client, pve):
+    """Quirk 23."""
+    pve.answer(WHERE, [{"id": "qemu/100", "type": "qemu", "node": "pve1", "vmid": 100}])
+    (guest,) = (await client.cluster.resources()).guests
+    assert (guest.status, guest.name, guest.memory, guest.cpu) == ("unknown", "", None, None)
+
+
+async def test_resources_of_a_kind_from_the_future_are_left_out(client, pve):
+    """Quirk 24: 8.4 has sdn where 9.x has network."""
+    pve.answer(WHERE, [row("qemu", 100, "pve1"), {"type": "quantum", "id": "q/1"}])
+    assert [guest.vmid for guest in (await client.cluster.resources()).guests] == [100]
+
+
+async def test_the_pseudo_snapshot_is_hidden_but_tells_the_parent(client, pve):
+    """Quirk 27."""
+    pve.answer(
+        "GET /nodes/pve1/qemu/100/snapshot",
+        [
+            {"name": "two", "parent": "one", "snaptime": 20, "vmstate": 1, "description": "d"},
+            {"name": "current", "parent": "two", "running": 1, "description": "You are here!"},
+            {"name": "one", "snaptime": 10},
+        ],
+    )
+    guest = client.qemu("pve1", 100)
+    found = await guest.snapshots()
+    assert [(one.name, one.parent, one.with_memory) for one in found] == [
+        ("two", "one", True),
+        ("one", None, False),
+    ]
+    assert await guest.current_snapshot() == "two"
+
+
+@pytest.mark.parametrize("action", ["start", "stop", "reset", "reboot", "suspend", "resume"])
+async def test_power_is_a_task(action, client, pve):
+    pve.answer(f"POST /nodes/pve1/qemu/100/status/{action}", UPID)
+    assert str(await client.qemu("pve1", 100).power(action)) == UPID
+
+
+async def test_a_shutdown_may_be_forced_after_a_time(client, pve):
+    """Quirk 42."""
+    pve.answer("POST /nodes/pve1/lxc/200/status/shutdown", UPID)
+    await client.lxc("pve1", 200).power("shutdown", timeout=30, force_stop=True)
+    assert pve.lines == ["POST /nodes/pve1/lxc/200/status/shutdown timeout=30&forceStop=1"]
+
+
+async def test_snapshots_are_made_undone_and_deleted(client, pve):
+    guest, base = client.qemu("pve1", 100), "/nodes/pve1/qemu/100/snapshot"
+    for line in (f"POST {base}", f"POST {base}/a%2Fb/rollback", f"DELETE {base}/a%2Fb"):
+        pve.answer(line, UPID)
+    await guest.create_snapshot("pre", description="before update", include_memory=True)
+    await guest.rollback("a/b", start=True)
+    await guest.delete_snapshot("a/b", force=False)
+    assert pve.lines == [
+        f"POST {base} snapname=pre&description=before+update&vmstate=1",
+        f"POST {base}/a%2Fb/rollback start=1",
+        f"DELETE {base}/a%2Fb force=0",
+    ]
+
+
+async def test_what_stands_against_a_migration_reads_the_same_for_both_kinds(client, pve):
+    """Quirk 44: underscores for one, dashes for the other."""
+    pve.answer(
+        "GET /nodes/pve1/qemu/100/migrate",
+        {
+            "running": 1,
+            "allowed_nodes": ["pve2"],
+            "not_allowed_nodes": {"pve3": {"unavailable_storages": ["local-zfs"]}},
+            "local_disks": [{"volid": "local:100/vm-100-disk-0.qcow2", "size": 1}],
+            "local_resources": ["hostpci0"],
+            "has-dbus-vmstate": 1,
+        },
+    )
+    pve.answer(
+        "GET /nodes/pve1/lxc/200/migrate",
+        {
+            "running": 0,
+            "allowed-nodes": ["pve2"],
+            "not-allowed-nodes": {"pve3": {"unavailable-storages": ["local-zfs"]}},
+        },
+    )
+    vm = await client.qemu("pve1", 100).migrate_check("pve2")
+    container = await client.lxc("pve1", 200).migrate_check("pve2")
+    assert (vm.allowed_nodes, container.allowed_nodes) == (["pve2"], ["pve2"])
+    assert set(vm.refused) == set(container.refused) == {"pve3"}
+    assert vm.refused == {"pve3": {"unavailable_storages": ["local-zfs"]}}
+    assert container.refused == vm.refused
+    assert (vm.running, vm.local_resources) == (True, ["hostpci0"])
+
+
+async def test_a_containers_migration_check_is_missing_before_9_0(client):
+    """Quirk 44."""
+    with pytest.raises(ResponseError, match="not implemented") as caught:
+        await client.lxc("pve1", 200).migrate_check()
+    assert caught.value.status == 501
+
+
+async def test_a_running_container_is_migrated_by_a_restart(client, pve):
+    """Quirk 44."""
+    pve.answer("POST /nodes/pve1/lxc/200/migrate", UPID)
+    pve.answer("POST /nodes/pve1/qemu/100/migrate", UPID)
+    await client.lxc("pve1", 200).migrate("pve2", restart=True, target_storage="a")
+    await client.qemu("pve1", 100).migrate(
+        "pve2", online=True, target_storage="a", with_local_disks=True
+    )
+    assert pve.lines == [
+        "POST /nodes/pve1/lxc/200/migrate target=pve2&restart=1&target-storage=a",
+        "POST /nodes/pve1/qemu/100/migrate target=pve2&online=1&targetstorage=a&with-local-disks=1",
+    ]
+
+
+async def test_the_agent_tells_of_the_guest(client, pve):
+    base = "GET /nodes/pve1/qemu/100/agent"
+    pve.answer(f"{base}/get-osinfo", {"result": {"id": "debian", "pretty-name": "Debian 12"}})
+    address = {"ip-address": "10.0.0.5", "ip-address-type": "ipv4", "prefix": 24}
+    pve.answer(
+        f"{base}/network-get-interfaces",
+        {"result": [{"name": "eth0", "hardware-address": "bc:24", "ip-addresses": [address]}]},
+    )
+    pve.answer(f"{base}/get-fsinfo", {"result": [{"mountpoint": "/", "total-bytes": 10}]})
+    pve.answer("POST /nodes/pve1/qemu/100/agent/ping", {"result": {}})
+    guest = client.qemu("pve1", 100)
+    await guest.agent_ping()
+    assert (await guest.agent_os_info()).pretty_name == "Debian 12"
+    assert (await guest.agent_network())[0].addresses[0].address == "10.0.0.5"
+    assert (await guest.agent_filesystems())[0].total == 10
+
+
+async def test_high_availability_is_told_with_the_status(client, pve):
+    """Quirk 49: start and stop of such a guest are requests to the HA manager."""
+    pve.answer(
+        "GET /nodes/pve1/qemu/100/status/current",
+        {"vmid": 100, "status": "running", "ha": {"managed": 1, "state": "started"}},
+    )
+    status = await client.qemu("pve1", 100).status()
+    assert (status.ha.managed, status.ha.state) == (True, "started")
+
+
+async def test_containers_pressures_are_numbers_though_proxmox_says_text(client, pve):
+    """Quirks 20 and 25: 8.4 has none, and a point in time may have nothing."""
+    pve.answer("GET /nodes/pve1/lxc/200/status/current", {"pressurecpusome": "0.25"})
+    pve.answer("GET /nodes/pve1/lxc/200/rrddata", [{"time": 60}, {"time": 120, "cpu": "0.5"}])
+    guest = client.lxc("pve1", 200)
+    assert (await guest.status()).pressure_cpu_some == 0.25
+    empty, full = await guest.rrd("decade", "MAX")
+    assert (empty.cpu, empty.pressure_cpu_some, full.cpu) == (None, None, 0.5)
+    assert pve.lines[-1] == "GET /nodes/pve1/lxc/200/rrddata timeframe=decade&cf=MAX"
