@@ -1,0 +1,28 @@
+"""A Proxmox VE API in a process, to develop and test against.
+
+    async with Emulator(Scenario.cluster("lab", nodes=3, guests=20)) as pve:
+        cluster = pve["lab"]
+        cluster.hosts, cluster.fingerprints, cluster.ca_pem, cluster.token
+
+Needs the extra `emulator`: pip install 'pvemcp-client[emulator]'
+"""
+
+from proxmox_client.emulator.clock import Clock, ManualClock
+from proxmox_client.emulator.cluster import Cluster
+from proxmox_client.emulator.faults import Fault, FaultKind
+from proxmox_client.emulator.http.connection import ConnectionLimits
+from proxmox_client.emulator.running import Emulator
+from proxmox_client.emulator.scenario.demo import demo
+from proxmox_client.emulator.scenario.model import Scenario
+
+__all__ = [
+    "Clock",
+    "Cluster",
+    "ConnectionLimits",
+    "Emulator",
+    "Fault",
+    "FaultKind",
+    "ManualClock",
+    "Scenario",
+    "demo",
+]

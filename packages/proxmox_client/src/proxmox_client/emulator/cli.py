@@ -1,0 +1,90 @@
+"""The command pvemcp-emulator."""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from proxmox_client.emulator.clock import Clock
+from proxmox_client.emulator.cluster import Cluster
+from proxmox_client.emulator.running import Emulator
+from proxmox_client.emulator.scenario.demo import demo
+from proxmox_client.emulator.scenario.model import Scenario
+
+
+def main() -> None:
+    """Serve emulated clusters until told to stop."""
+    options = _parser().parse_args()
+    scenario = Scenario.load(options.scenario) if options.scenario else demo()
+    try:
+        asyncio.run(serve(scenario, ready_file=options.ready_file, speed=options.speed))
+    finally:
+        if options.ready_file is not None:
+            options.ready_file.unlink(missing_ok=True)
+
+
+async def serve(scenario: Scenario, *, ready_file: Path | None = None, speed: float = 1.0) -> None:
+    """Serve until SIGINT or SIGTERM; the ready file appears when every port listens."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with Emulator(scenario, clock=Clock(speed)) as emulator:
+        for cluster in emulator:
+            print(_summary(cluster, shows_secret=ready_file is None), file=sys.stderr)  # noqa: T201 - a command prints
+        if ready_file is not None:
+            announce([access_to(cluster) for cluster in emulator], ready_file)
+        await stop.wait()
+
+
+def access_to(cluster: Cluster) -> dict[str, object]:
+    """What it takes to connect to a cluster."""
+    token_id, secret = cluster.token
+    return {
+        "name": cluster.name,
+        "hosts": cluster.hosts,
+        "fingerprints": list(cluster.fingerprints.values()),
+        "ca_pem": cluster.ca_pem,
+        "token_id": token_id,
+        "token_secret": secret,
+    }
+
+
+def announce(clusters: list[dict[str, object]], path: Path) -> None:
+    """Write the ready file at once and for the owner alone: it holds secrets."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"clusters": clusters}, file)
+    draft.replace(path)
+
+
+def _summary(cluster: Cluster, *, shows_secret: bool) -> str:
+    state, (token_id, secret) = cluster.state, cluster.token
+    online = sum(node.online for node in state.nodes.values())
+    size = f"{online}/{len(state.nodes)} nodes online, {len(state.guests)} guests"
+    lines = [
+        f"{cluster.name}: emulated Proxmox VE {state.version}, {size}",
+        f"  hosts  {' '.join(cluster.hosts)}",
+        f"  token  {token_id}" + (f"={secret}" if shows_secret else ""),
+    ]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pvemcp-emulator", description="Serve an emulated Proxmox VE API on loopback."
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--demo", action="store_true", help="the clusters home-lab and prod")
+    what.add_argument("--scenario", type=Path, metavar="FILE", help="clusters of a YAML file")
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help="where to write how to connect, as JSON"
+    )
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="how fast the clusters' time runs (default 1)"
+    )
+    return parser

@@ -1,0 +1,1 @@
+"""HTTP as pveproxy speaks it: status lines, connection limits and failures are exact."""

@@ -1,0 +1,160 @@
+"""Nodes: list, state and what is in them."""
+
+from typing import Any
+
+from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.state import measure
+from proxmox_client.emulator.state.cluster import RELEASES
+from proxmox_client.emulator.state.node import Node, PhysicalDisk
+
+
+@route("GET", "/nodes")
+def nodes(call: Call) -> list[dict[str, Any]]:
+    """GET /nodes."""
+    rows = []
+    for node in call.state.nodes.values():
+        row: dict[str, Any] = {
+            "node": node.name,
+            "id": node.id,
+            "type": "node",
+            "status": "online" if node.online else "offline",
+            "level": "",
+            "ssl_fingerprint": node.fingerprint,
+        }
+        if call.rights.has(node.path, "Sys.Audit"):
+            row |= measure.node(node, call.state, call.now)
+        rows.append(row)
+    return rows
+
+
+@route("GET", "/nodes/{node}/status")
+def status(call: Call) -> dict[str, Any]:
+    """GET /nodes/{node}/status."""
+    node, now = call.node, call.now
+    load = measure.node_load(node, call.state)
+    used, root = int(node.memory * load.memory_at(now)), int(node.root_total * node.root_used)
+    busy = load.cpu_at(now)
+    memory = {"total": node.memory, "used": used, "free": int((node.memory - used) * 0.7)}
+    if call.state.release >= (9, 0):
+        memory["available"] = node.memory - used
+    number, repository = RELEASES[call.state.version]
+    build = "#1 SMP PREEMPT_DYNAMIC PMX"
+    return {
+        "pveversion": f"pve-manager/{number}/{repository}",
+        "kversion": f"Linux {node.kernel} {build}",
+        "current-kernel": {
+            "sysname": "Linux",
+            "release": node.kernel,
+            "version": build,
+            "machine": "x86_64",
+        },
+        "uptime": int(now - node.booted),
+        "cpu": busy,
+        "wait": load.pressure_at(now) / 400,
+        "idle": 0,
+        "loadavg": [f"{busy * node.cpus * factor:.2f}" for factor in (1.05, 1.0, 0.95)],
+        "cpuinfo": _cpu(node),
+        "memory": memory,
+        "swap": {"total": node.swap, "used": 0, "free": node.swap},
+        "rootfs": {
+            "total": node.root_total,
+            "used": root,
+            "free": node.root_total - root,
+            "avail": int((node.root_total - root) * 0.95),
+        },
+        "ksm": {"shared": 0},
+        "boot-info": {"mode": "efi", "secureboot": 0},
+    }
+
+
+def _cpu(node: Node) -> dict[str, Any]:
+    return {
+        "model": node.cpu_model,
+        "vendor": "AuthenticAMD" if "AMD" in node.cpu_model else "GenuineIntel",
+        "sockets": node.sockets,
+        "cores": max(1, node.cpus // node.sockets // 2),
+        "cpus": node.cpus,
+        "mhz": "2994.374",
+        "hvm": "1",
+        "family": "25",
+        "user_hz": 100,
+        "flags": "fpu vme de pse tsc msr pae cx8 apic sse sse2 ht lm svm aes avx avx2",
+    }
+
+
+@route("GET", "/nodes/{node}/time")
+def time(call: Call) -> dict[str, Any]:
+    """GET /nodes/{node}/time."""
+    return {"time": int(call.now), "localtime": int(call.now), "timezone": "Etc/UTC"}
+
+
+@route("GET", "/nodes/{node}/dns")
+def dns(call: Call) -> dict[str, Any]:
+    """GET /nodes/{node}/dns."""
+    return {"dns1": "10.20.0.1", "search": f"{call.state.name}.example.test"}
+
+
+@route("GET", "/nodes/{node}/disks/list")
+def disks(call: Call) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/disks/list."""
+    return [_disk(disk) for disk in call.node.disks]
+
+
+def _disk(disk: PhysicalDisk) -> dict[str, Any]:
+    return {
+        "devpath": disk.device,
+        "type": disk.kind,
+        "size": disk.size,
+        "model": disk.model,
+        "serial": disk.serial,
+        "vendor": disk.vendor,
+        "health": disk.health,
+        "wearout": disk.wearout,
+        "rpm": disk.rpm,
+        "used": disk.used,
+        "gpt": 1,
+        "osdid": -1,
+        "osdid-list": None,
+        "wwn": "unknown",
+        "mounted": int(disk.used == "mounted"),
+    }
+
+
+@route("GET", "/nodes/{node}/network")
+def network(call: Call) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/network."""
+    address = call.node.address
+    return [
+        {
+            "iface": "vmbr0",
+            "type": "bridge",
+            "method": "static",
+            "method6": "manual",
+            "families": ["inet"],
+            "address": address,
+            "netmask": "24",
+            "cidr": f"{address}/24",
+            "gateway": f"{address.rpartition('.')[0]}.254",
+            "bridge_ports": "eno1",
+            "bridge_stp": "off",
+            "bridge_fd": "0",
+            "active": 1,
+            "autostart": 1,
+            "priority": 4,
+        },
+        {
+            "iface": "eno1",
+            "type": "eth",
+            "method": "manual",
+            "method6": "manual",
+            "families": ["inet"],
+            "active": 1,
+            "priority": 3,
+        },
+    ]
+
+
+@route("GET", "/nodes/{node}/config")
+def node_config(call: Call) -> dict[str, Any]:
+    """GET /nodes/{node}/config."""
+    return dict(call.node.config)

@@ -1,0 +1,88 @@
+"""Storages: configuration, state and content."""
+
+from typing import Any
+
+from proxmox_client.emulator.errors import ApiError
+from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.state.storage import Storage
+from proxmox_client.emulator.views.storage import storage_status, volume_row
+
+AUDIT = ("Datastore.Audit", "Datastore.AllocateSpace")
+
+
+@route("GET", "/storage")
+def storages(call: Call) -> list[dict[str, Any]]:
+    """GET /storage."""
+    return [
+        _configured(storage)
+        for storage in call.state.storages.values()
+        if call.rights.has_any(storage.path, *AUDIT) and call.get("type") in (None, storage.type)
+    ]
+
+
+@route("GET", "/storage/{storage}")
+def storage_config(call: Call) -> dict[str, Any]:
+    """GET /storage/{storage}."""
+    return _configured(call.storage)
+
+
+def _configured(storage: Storage) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "storage": storage.name,
+        "type": storage.type,
+        "content": ",".join(storage.content),
+        "digest": "f34387fb563d3ae3a6c6514eb2e9310b22640e4e",
+        **storage.options,
+    }
+    extra = {"shared": int(storage.shared), "nodes": ",".join(storage.nodes)}
+    row |= {key: value for key, value in extra.items() if value}
+    return row if storage.enabled else row | {"disable": 1}
+
+
+@route("GET", "/nodes/{node}/storage")
+def node_storages(call: Call) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/storage."""
+    rows = []
+    for storage in call.state.storages_on(call.node.name):
+        if call.rights.has_any(storage.path, *AUDIT) and _wanted(storage, call):
+            status = storage_status(storage, call.node.name)
+            fraction = status["used"] / status["total"] if status["total"] else 0
+            rows.append({"storage": storage.name, **status, "used_fraction": fraction})
+    return rows
+
+
+def _wanted(storage: Storage, call: Call) -> bool:
+    if call.get("storage") not in (None, storage.name) or (
+        call.get("enabled") and not storage.enabled
+    ):
+        return False
+    wanted = call.get("content")
+    return wanted is None or not set(wanted.split(",")).isdisjoint(storage.content)
+
+
+@route("GET", "/nodes/{node}/storage/{storage}/status")
+def status(call: Call) -> dict[str, Any]:
+    """GET /nodes/{node}/storage/{storage}/status."""
+    return storage_status(available(call), call.node.name)
+
+
+@route("GET", "/nodes/{node}/storage/{storage}/content")
+def content(call: Call) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/storage/{storage}/content."""
+    storage = available(call)
+    wanted, vmid = call.get("content"), call.get("vmid")
+    return [
+        volume_row(volume)
+        for volume in storage.volumes(call.node.name).values()
+        if (wanted is None or volume.content == wanted) and vmid in (None, volume.vmid)
+    ]
+
+
+def available(call: Call) -> Storage:
+    """The storage of the path, if this node has it."""
+    storage = call.storage
+    if not storage.enabled:
+        raise ApiError(f"storage '{storage.name}' is disabled")
+    if not storage.on(call.node.name):
+        raise ApiError(f"storage '{storage.name}' is not available on node '{call.node.name}'")
+    return storage

@@ -1,0 +1,1 @@
+"""What an emulated world is made of, and how it comes into being."""

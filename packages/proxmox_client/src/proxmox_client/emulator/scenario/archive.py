@@ -1,0 +1,98 @@
+"""Files on storages: installation images, templates, backups."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from proxmox_client.emulator.scenario.builder import DAY, Builder
+from proxmox_client.emulator.state.guest import Guest, Kind
+from proxmox_client.emulator.state.sizes import GIB, MIB
+from proxmox_client.emulator.state.storage import Storage, Volume
+
+ISOS: Final = (
+    ("debian-12.11.0-amd64-netinst.iso", 670, 150),
+    ("debian-13.1.0-amd64-netinst.iso", 783, 60),
+    ("ubuntu-24.04.3-live-server-amd64.iso", 3070, 95),
+    ("ubuntu-22.04.4-live-server-amd64.iso", 2010, 560),
+    ("AlmaLinux-9.4-x86_64-minimal.iso", 1790, 430),
+    ("proxmox-ve_8.2-1.iso", 1400, 520),
+    ("virtio-win-0.1.271.iso", 690, 210),
+    ("virtio-win-0.1.240.iso", 590, 730),
+    ("Windows_Server_2022_eval.iso", 4810, 690),
+    ("systemrescue-11.00-amd64.iso", 850, 240),
+    ("alpine-virt-3.22.1-x86_64.iso", 66, 40),
+)
+"""Names, sizes in MiB and ages in days."""
+
+TEMPLATES: Final = (
+    ("debian-12-standard_12.7-1_amd64.tar.zst", 121, 300),
+    ("debian-13-standard_13.1-2_amd64.tar.zst", 124, 45),
+    ("ubuntu-24.04-standard_24.04-2_amd64.tar.zst", 135, 180),
+    ("alpine-3.22-default_20250617_amd64.tar.xz", 3, 100),
+)
+
+
+def isos(builder: Builder, storage: str, node: str, *, every: int = 1) -> None:
+    """Lay installation images on a storage, all or every so many."""
+    for name, megabytes, age in ISOS[::every]:
+        builder.volume(storage, node, f"iso/{name}", "iso", megabytes * MIB, age_days=age)
+
+
+def templates(builder: Builder, storage: str, node: str) -> None:
+    """Lay container templates on a storage."""
+    for name, megabytes, age in TEMPLATES:
+        suffix = "tzst" if name.endswith("zst") else "txz"
+        size = megabytes * MIB
+        builder.volume(storage, node, f"vztmpl/{name}", "vztmpl", size, age_days=age, format=suffix)
+
+
+def backup(
+    builder: Builder, storage: str, guest: Guest, hours_ago: float, *, protected: bool = False
+) -> Volume:
+    """Lay a backup of a guest on a storage."""
+    target = builder.state.storages[storage]
+    made = int(builder.now - hours_ago * 3600)
+    volid, format_ = backup_name(target, guest, made)
+    size = int(sum(disk.size for disk in guest.disks()) * (0.25 + 0.2 * builder.random.random()))
+    volume = Volume(
+        volid,
+        "backup",
+        format_,
+        size or GIB,
+        made,
+        guest.vmid,
+        subtype=guest.kind.value,
+        notes=guest.name,
+        protected=protected,
+        used=size // 8 if target.is_backup_server else None,
+    )
+    if target.is_backup_server:
+        volume.verified = "failed" if builder.random.random() < 0.02 else "ok"
+    return target.put(guest.node, volume)
+
+
+def backup_name(
+    storage: Storage, guest: Guest, made: int, *, suffix: str = ".zst"
+) -> tuple[str, str]:
+    """The name and format a backup of a guest gets on a storage."""
+    when = datetime.fromtimestamp(made, UTC)
+    if storage.is_backup_server:
+        kind = "vm" if guest.kind is Kind.QEMU else "ct"
+        return f"{storage.name}:backup/{kind}/{guest.vmid}/{when:%Y-%m-%dT%H:%M:%SZ}", f"pbs-{kind}"
+    stem = f"vzdump-{guest.kind}-{guest.vmid}-{when:%Y_%m_%d-%H_%M_%S}"
+    format_ = ("vma" if guest.kind is Kind.QEMU else "tar") + suffix
+    return f"{storage.name}:backup/{stem}.{format_}", format_
+
+
+def nightly(
+    builder: Builder, storage: str, guest: Guest, nights: int, *, hour_shift: float
+) -> None:
+    """Lay the backups of the last nights on a storage."""
+    for night in range(nights):
+        backup(builder, storage, guest, hour_shift + night * DAY / 3600)
+
+
+def fill(builder: Builder, storage: str, node: str, share: float) -> None:
+    """Fill a storage up to a share of it, beyond what is listed."""
+    target = builder.state.storages[storage]
+    target.other_used = 0
+    target.other_used = max(0, int(target.total * share) - target.used(node))

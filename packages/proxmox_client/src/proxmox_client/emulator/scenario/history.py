@@ -1,0 +1,140 @@
+"""What a cluster did before the emulator started: tasks with their logs."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from proxmox_client.emulator.scenario.builder import DAY, Builder
+from proxmox_client.emulator.work.task import Task
+
+FAILURES: Final = (
+    ("qmigrate", "migration aborted"),
+    ("qmstart", "start failed: QEMU exited with code 1"),
+    ("qmshutdown", "VM quit/powerdown failed - got timeout"),
+    ("qmsnapshot", "snapshot feature is not available"),
+    ("vzdump", "job errors"),
+    ("download", "download failed: exit code 8"),
+    ("vzstart", "startup for container '{id}' failed"),
+    ("imgdel", "unable to remove disk image: Device or resource busy"),
+    ("qmrollback", "can't rollback, more recent snapshots exist"),
+    ("qmclone", "clone failed: no space left on storage"),
+    ("vncproxy", "command '/usr/bin/termproxy 5901' failed: exit code 1"),
+    ("qmdestroy", "can't lock file '/var/lock/qemu-server/lock-{id}.conf' - got timeout"),
+)
+ROUTINE: Final = (
+    ("qmstart", 4),
+    ("qmshutdown", 38),
+    ("qmreboot", 25),
+    ("qmsnapshot", 9),
+    ("qmdelsnapshot", 14),
+    ("qmigrate", 75),
+    ("vncproxy", 340),
+    ("aptupdate", 11),
+)
+
+
+def past(
+    builder: Builder,
+    node: str,
+    type_: str,
+    id_: str,
+    user: str,
+    *,
+    hours_ago: float,
+    seconds: float,
+    outcome: str = "OK",
+    log: tuple[str, ...] = (),
+) -> Task:
+    """Note a task that ended, with what it wrote."""
+    started = int(builder.now - hours_ago * 3600)
+    task = builder.state.note_task(node, type_, id_, user, started)
+    task.log.extend(log)
+    task.finish(outcome, started + seconds)
+    return task
+
+
+def failures(builder: Builder, users: tuple[str, ...], count: int) -> None:
+    """Note tasks that failed over the last days, of several users."""
+    nodes = [node.name for node in builder.state.nodes.values() if node.online]
+    vmids = sorted(builder.state.guests)
+    for number in range(count):
+        type_, outcome = FAILURES[number % len(FAILURES)]
+        vmid = str(builder.random.choice(vmids))
+        id_ = "debian-13.iso" if type_ == "download" else vmid
+        past(
+            builder,
+            nodes[number % len(nodes)],
+            type_,
+            id_,
+            users[number % len(users)],
+            hours_ago=0.7 + number * 3.1 + builder.random.random(),
+            seconds=builder.random.randrange(1, 240),
+            outcome=outcome.format(id=vmid),
+        )
+
+
+def routine(builder: Builder, users: tuple[str, ...], days: int) -> None:
+    """Note the ordinary work of the last days."""
+    nodes = [node.name for node in builder.state.nodes.values() if node.online]
+    vmids = sorted(builder.state.guests)
+    for number in range(days * 6):
+        type_, seconds = builder.random.choice(ROUTINE)
+        id_ = "" if type_ == "aptupdate" else str(builder.random.choice(vmids))
+        user = "root@pam" if type_ == "aptupdate" else builder.random.choice(users)
+        hours, lasts = (
+            number * 4 + builder.random.random() * 3 + 0.2,
+            seconds * builder.random.random() + 1,
+        )
+        past(
+            builder, builder.random.choice(nodes), type_, id_, user, hours_ago=hours, seconds=lasts
+        )
+
+
+def backup_runs(
+    builder: Builder,
+    options: str,
+    *,
+    hours_ago: float,
+    every_hours: float,
+    runs: int,
+    outcomes: tuple[str, ...] = ("OK",),
+    vmids: tuple[int, ...] = (),
+) -> None:
+    """Note the runs of a backup job on every node, the newest first in outcomes."""
+    nodes = [node.name for node in builder.state.nodes.values() if node.online]
+    for run in range(runs):
+        ago = hours_ago + run * every_hours
+        if ago * 3600 > 30 * DAY:
+            return
+        outcome = outcomes[run] if run < len(outcomes) else "OK"
+        for node in nodes:
+            mine = [vmid for vmid in vmids if builder.state.guests[vmid].node == node]
+            if vmids and not mine:
+                continue
+            log = _backup_log(builder, options, mine, ago, outcome)
+            ended = outcome if node == nodes[0] else "OK"
+            seconds = 300 + builder.random.randrange(1500)
+            past(
+                builder, node, "vzdump", "", "root@pam",
+                hours_ago=ago, seconds=seconds, outcome=ended, log=log,
+            )  # fmt: skip
+
+
+def _backup_log(
+    builder: Builder, options: str, vmids: list[int], hours_ago: float, outcome: str
+) -> tuple[str, ...]:
+    when = datetime.fromtimestamp(builder.now - hours_ago * 3600, UTC)
+    lines = [f"INFO: starting new backup job: vzdump {options}"]
+    for vmid in vmids:
+        guest = builder.state.guests[vmid]
+        lines += [
+            f"INFO: Starting Backup of VM {vmid} ({guest.kind})",
+            f"INFO: Backup started at {when:%Y-%m-%d %H:%M:%S}",
+            f"INFO: status = {guest.status}",
+            f"INFO: {guest.kind.word} Name: {guest.name}",
+        ]
+        if outcome == "OK" or vmid != vmids[-1]:
+            lines.append(f"INFO: Finished Backup of VM {vmid} (00:03:12)")
+        else:
+            lines.append(f"ERROR: Backup of VM {vmid} failed - no space left on device")
+    ends = "successfully" if outcome == "OK" else "with errors"
+    return (*lines, f"INFO: Backup job finished {ends}")

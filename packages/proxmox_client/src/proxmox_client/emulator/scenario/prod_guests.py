@@ -1,0 +1,149 @@
+"""The guests of prod."""
+
+from typing import Any, Final
+
+from proxmox_client.emulator.scenario.builder import Builder
+from proxmox_client.emulator.state.guest import Agent, Guest
+from proxmox_client.emulator.state.jobs import Pool
+
+SERVICES: Final = (
+    ("web", "production", 2, 4, 40, 10),
+    ("api", "production", 4, 8, 40, 10),
+    ("db", "production", 8, 64, 500, 8),
+    ("cache", "production", 2, 16, 32, 6),
+    ("queue", "production", 4, 16, 80, 5),
+    ("search", "production", 8, 48, 300, 5),
+    ("k8s-node", "platform", 8, 32, 120, 12),
+    ("build", "platform", 8, 16, 200, 6),
+    ("staging-web", "staging", 2, 4, 40, 8),
+    ("staging-db", "staging", 4, 16, 120, 4),
+    ("win-app", "office", 4, 16, 120, 6),
+)
+"""Name, pool, cores, memory and disk in GiB, and how many: 80 together."""
+
+NAMED: Final[dict[int, dict[str, Any]]] = {
+    101: {"name": "db-primary", "node": "pve01", "cpu": 0.86, "cores": 16, "memory": 128},
+    105: {"name": "web-frontend", "node": "pve01", "cpu": 0.21, "cores": 4, "memory": 8},
+    150: {"name": "legacy-erp", "node": "pve03", "cpu": 0.97, "cores": 4, "memory": 16},
+    200: {"name": "mail-gateway", "node": "pve02", "cpu": 0.14, "cores": 4, "memory": 8},
+}
+BUSY: Final = frozenset({113, 127, 141})
+"""More guests that use most of their processors."""
+
+CONTAINERS: Final = (
+    *("dns-1", "dns-2", "ntp-1", "ntp-2", "proxy-1", "proxy-2", "vpn-1", "vpn-2"),
+    *("prometheus", "alertmanager", "grafana", "loki", "tempo", "blackbox"),
+    *("gitlab-runner-1", "gitlab-runner-2", "gitlab-runner-3", "registry", "nexus", "sonarqube"),
+    *("wiki", "chat", "status-page", "ldap-1", "ldap-2", "syslog", "netbox", "vault"),
+    *("apt-mirror", "tftp", "print-server", "unifi", "homepage", "uptime"),
+)
+NODES: Final = ("pve01", "pve02", "pve03", "pve04", "pve05")
+
+
+def add_guests(builder: Builder) -> None:
+    """80 services, 4 of them by name, 34 containers, 4 more machines and 2 templates."""
+    numbers = [*range(100, 179), 200]
+    plan = [service for service in SERVICES for _ in range(service[5])]
+    counted: dict[str, int] = {}
+    for place, (vmid, service) in enumerate(zip(numbers, plan, strict=True)):
+        counted[service[0]] = counted.get(service[0], 0) + 1
+        _machine(builder, vmid, place, service, counted[service[0]])
+    for place, name in enumerate(CONTAINERS):
+        _container(builder, 300 + place, place, name)
+    for vmid, name in (
+        (400, "pfsense-a"),
+        (401, "pfsense-b"),
+        (402, "san-witness"),
+        (403, "jumphost"),
+    ):
+        node = NODES[vmid % 4]
+        config = {"tags": "infra", "ostype": "other"}
+        builder.vm(vmid, name, node, storage="local-zfs", disks=(16,), config=config)
+    for vmid, name in ((9000, "tpl-debian-13"), (9001, "tpl-win2025")):
+        builder.vm(
+            vmid,
+            name,
+            "pve01",
+            storage="ceph-vm",
+            disks=(32,),
+            config={"template": 1},
+            running=False,
+        )
+    _pools(builder)
+
+
+def _machine(
+    builder: Builder,
+    vmid: int,
+    place: int,
+    service: tuple[str, str, int, int, int, int],
+    number: int,
+) -> None:
+    base, pool, cores, memory, disk, _ = service
+    named = NAMED.get(vmid, {})
+    node = named.get("node", NODES[place % 5])
+    stopped = vmid not in NAMED and place % 11 == 7
+    windows = base == "win-app"
+    load = builder.load(vmid)
+    cpu = named.get("cpu", 0.84 if vmid in BUSY else None)
+    if cpu is not None:
+        load.cpu, load.swing, load.pressure = cpu, 0.03, 22.0 if cpu > 0.7 else 1.0
+    guest = builder.vm(
+        vmid,
+        named.get("name", f"{base}-{number:02d}"),
+        node,
+        storage="ceph-vm" if vmid in NAMED or place % 4 else "local-zfs",
+        disks=(disk, 200) if base == "db" else (disk,),
+        config={
+            "cores": named.get("cores", cores),
+            "memory": str(named.get("memory", memory) * 1024),
+            "tags": ";".join(sorted({pool, base.split("-")[-1]})),
+            "ostype": "win11" if windows else "l26",
+            "onboot": 1,
+        },
+        running=not stopped,
+        agent=_agent(vmid, windows=windows),
+        load=load,
+    )
+    if place % 37 == 20:
+        guest.paused = guest.running
+
+
+def _agent(vmid: int, *, windows: bool) -> Agent | None:
+    if vmid % 6 == 4:
+        return None
+    address = (f"10.30.{vmid // 100}.{vmid % 100 + 10}",)
+    if windows:
+        return Agent("mswindows", "Windows Server 2022 Standard", "20348", address)
+    return Agent(addresses=address, answers=vmid != 150)
+
+
+def _container(builder: Builder, vmid: int, place: int, name: str) -> None:
+    memory = (512, 1024, 2048, 4096)[place % 4]
+    builder.container(
+        vmid,
+        name,
+        NODES[place % 5],
+        storage="local-zfs" if place % 3 == 0 else "ceph-vm",
+        disk=(8, 16, 32)[place % 3],
+        config={"memory": memory, "cores": 1 + place % 4, "tags": "infra", "onboot": 1},
+        running=place % 9 != 5,
+    )
+
+
+def _pools(builder: Builder) -> None:
+    comments = {
+        "production": "Customer-facing services",
+        "platform": "Kubernetes and builds",
+        "staging": "Where releases are tried",
+        "office": "Internal Windows applications",
+        "infra": "What everything else needs",
+    }
+    for poolid, comment in comments.items():
+        members = {guest.vmid for guest in builder.state.guests.values() if _in_pool(guest, poolid)}
+        storages = {"nfs-archive"} if poolid == "production" else set()
+        builder.state.pools[poolid] = Pool(poolid, comment, members, storages)
+
+
+def _in_pool(guest: Guest, poolid: str) -> bool:
+    return poolid in str(guest.config.get("tags", "")).split(";")

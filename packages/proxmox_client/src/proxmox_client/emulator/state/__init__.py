@@ -1,0 +1,1 @@
+"""The truth of an emulated cluster: nodes, guests, storages, people and jobs."""

@@ -1,0 +1,126 @@
+"""The whole truth of one cluster."""
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxmox_client.emulator.clock import Clock
+from proxmox_client.emulator.errors import ApiError
+from proxmox_client.emulator.state.guest import Guest, Kind
+from proxmox_client.emulator.state.jobs import BackupJob, HaResource, LogEntry, Pool, Replication
+from proxmox_client.emulator.state.load import Load
+from proxmox_client.emulator.state.node import Node
+from proxmox_client.emulator.state.people import People
+from proxmox_client.emulator.state.storage import Storage
+from proxmox_client.emulator.work.task import Task
+
+RELEASES = {
+    "8.4": ("8.4.14", "b502d23c55afcba1"),
+    "9.0": ("9.0.11", "3bf5476b8a4699e2"),
+    "9.1": ("9.1.9", "ee7bad0a3d1546c9"),
+    "9.2": ("9.2.11", "14a22df3"),
+}
+
+
+@dataclass
+class ClusterState:
+    """Everything a cluster is made of; tests may read it and change it."""
+
+    name: str
+    version: str = "9.2"
+    clock: Clock = field(default_factory=Clock)
+    seed: int = 1
+    nodes: dict[str, Node] = field(default_factory=dict)
+    guests: dict[int, Guest] = field(default_factory=dict)
+    storages: dict[str, Storage] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    people: People = field(default_factory=People)
+    backup_jobs: dict[str, BackupJob] = field(default_factory=dict)
+    replications: dict[str, Replication] = field(default_factory=dict)
+    ha_resources: dict[str, HaResource] = field(default_factory=dict)
+    ha_groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ha_rules: dict[str, dict[str, Any]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    downloads: dict[str, int | None] = field(default_factory=dict)
+    """Sizes of what can be downloaded, by address; None answers 404."""
+    tasks: dict[str, Task] = field(default_factory=dict)
+    log: list[LogEntry] = field(default_factory=list)
+    quorate: bool = True
+    grouped: bool = True
+    """Whether it was made a cluster; a node alone is none."""
+    measured: tuple[int, dict[str, Load]] | None = None
+    """How busy the nodes were at the last measurement, and when that was."""
+    membership: int = 0
+    """Grows when guests, nodes, storages or pools come and go."""
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)  # noqa: S311 - process numbers, not secrets
+        self._last_pid = 1000
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """The version as two numbers."""
+        major, _, minor = self.version.partition(".")
+        return int(major), int(minor)
+
+    @property
+    def now(self) -> float:
+        """The cluster's time in seconds since the epoch."""
+        return self.clock.now()
+
+    def guest(self, kind: Kind, node: str, vmid: int) -> Guest:
+        """A guest of this node, as only this node knows it."""
+        guest = self.guests.get(vmid)
+        if guest is None or guest.node != node or guest.kind is not kind:
+            raise ApiError(
+                f"Configuration file 'nodes/{node}/{kind.folder}/{vmid}.conf' does not exist"
+            )
+        return guest
+
+    def storage(self, name: str) -> Storage:
+        """A storage by name."""
+        if name not in self.storages:
+            raise ApiError(f"storage '{name}' does not exist")
+        return self.storages[name]
+
+    def pool_of(self, vmid: int) -> str:
+        """The name of the pool a guest is in, or nothing."""
+        return next((pool.poolid for pool in self.pools.values() if vmid in pool.vmids), "")
+
+    def ha_of(self, guest: Guest) -> HaResource | None:
+        """The HA resource of a guest, if it is one."""
+        return self.ha_resources.get(f"{guest.kind.word.lower()}:{guest.vmid}")
+
+    def guests_on(self, node: str, kind: Kind | None = None) -> list[Guest]:
+        """The guests of a node, in order."""
+        return [
+            guest
+            for _, guest in sorted(self.guests.items())
+            if guest.node == node and kind in (None, guest.kind)
+        ]
+
+    def storages_on(self, node: str) -> list[Storage]:
+        """The storages a node has."""
+        return [storage for storage in self.storages.values() if storage.on(node)]
+
+    def note_task(self, node: str, type_: str, id_: str, user: str, started: int) -> Task:
+        """Add a task, begun now or in the past."""
+        booted = int(self.nodes[node].booted) if node in self.nodes else 0
+        pstart = max(1, started - booted) * 100 + self._random.randrange(100)
+        task = Task(node, self.next_pid(), pstart, started, type_, id_, user)
+        self.tasks[task.upid] = task
+        return task
+
+    def next_pid(self) -> int:
+        """The number of a process that begins."""
+        self._last_pid = 1000 + (self._last_pid + self._random.randrange(1, 40)) % 3_000_000
+        return self._last_pid
+
+    def changed(self) -> None:
+        """Something came or went: rows are counted anew."""
+        self.membership += 1
+
+    def write_log(self, node: str, user: str, text: str, *, tag: str = "pvedaemon") -> None:
+        """Add a line to the cluster's log, which keeps its newest ones."""
+        pid = 900 + len(self.log) % 3
+        self.log.append(LogEntry(int(self.now), node, user, tag, text, len(self.log) + 1, pid))

@@ -1,0 +1,183 @@
+"""Virtual machines and containers."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from proxmox_client.emulator.state.load import Load
+from proxmox_client.emulator.state.sizes import MIB, parse_size
+
+DISK_BUSES: Final = ("scsi", "virtio", "sata", "ide")
+CONTAINER_VOLUMES: Final = ("rootfs", "mp")
+
+
+class Kind(StrEnum):
+    """What a guest is."""
+
+    QEMU = "qemu"
+    LXC = "lxc"
+
+    @property
+    def word(self) -> str:
+        """How Proxmox calls it in messages."""
+        return "VM" if self is Kind.QEMU else "CT"
+
+    @property
+    def folder(self) -> str:
+        """Where its configuration files lie."""
+        return "qemu-server" if self is Kind.QEMU else "lxc"
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A moment of a guest's configuration and disks."""
+
+    name: str
+    time: int
+    description: str = ""
+    parent: str = ""
+    with_ram: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Agent:
+    """What runs inside a guest, as far as the outside may ask."""
+
+    os_id: str = "debian"
+    os_name: str = "Debian GNU/Linux 12 (bookworm)"
+    kernel: str = "6.1.0-28-amd64"
+    addresses: tuple[str, ...] = ()
+    answers: bool = True
+
+
+@dataclass(slots=True)
+class Disk:
+    """A volume a configuration refers to."""
+
+    slot: str
+    volid: str
+    size: int
+
+    @property
+    def storage(self) -> str:
+        return self.volid.partition(":")[0]
+
+
+@dataclass(slots=True)
+class Guest:
+    """A virtual machine or container, running or not."""
+
+    vmid: int
+    kind: Kind
+    node: str
+    config: dict[str, Any] = field(default_factory=dict)
+    created: float = 0.0
+    status: str = "stopped"
+    paused: bool = False
+    started: float = 0.0
+    pid: int = 0
+    parent: str = ""
+    """The snapshot its present state grew from."""
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    pending: dict[str, Any] = field(default_factory=dict)
+    """Changes that wait for the next start; None deletes the option."""
+    load: Load = field(default_factory=Load)
+    agent: Agent | None = None
+    disk_used: float = 0.3
+    """Share of a container's root disk in use."""
+    row: bytes | None = None
+    """The unchanging part of its row in /cluster/resources, until something changes."""
+
+    @property
+    def name(self) -> str:
+        default = f"VM {self.vmid}" if self.kind is Kind.QEMU else f"CT{self.vmid}"
+        key = "name" if self.kind is Kind.QEMU else "hostname"
+        return str(self.config.get(key, default))
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+    @property
+    def template(self) -> bool:
+        return bool(self.config.get("template"))
+
+    @property
+    def lock(self) -> str:
+        return str(self.config.get("lock", ""))
+
+    @property
+    def path(self) -> str:
+        """The object its permissions are granted on."""
+        return f"/vms/{self.vmid}"
+
+    @property
+    def cpus(self) -> int:
+        if self.kind is Kind.LXC:
+            return int(self.config.get("cores", 2))
+        return int(self.config.get("cores", 1)) * int(self.config.get("sockets", 1))
+
+    @property
+    def memory(self) -> int:
+        """Its memory in bytes."""
+        text = str(self.config.get("memory", 512)).removeprefix("current=").partition(",")[0]
+        return int(text) * MIB
+
+    @property
+    def swap(self) -> int:
+        """A container's swap in bytes."""
+        return int(self.config.get("swap", 512)) * MIB
+
+    @property
+    def disk_size(self) -> int:
+        """The size of the disk it starts from, in bytes."""
+        disks = {disk.slot: disk for disk in self.disks()}
+        if self.kind is Kind.LXC:
+            return disks["rootfs"].size if "rootfs" in disks else 0
+        boot = str(self.config.get("boot", "")).removeprefix("order=").split(";")
+        chosen = next((disks[slot] for slot in boot if slot in disks), None)
+        return (chosen or next(iter(disks.values()), Disk("", "", 0))).size
+
+    @property
+    def digest(self) -> str:
+        """The checksum of its configuration file."""
+        text = "\n".join(f"{key}: {value}" for key, value in sorted(self.config.items()))
+        return hashlib.sha1(
+            f"{text}{sorted(self.pending)}".encode(), usedforsecurity=False
+        ).hexdigest()
+
+    @property
+    def agent_enabled(self) -> bool:
+        """Whether the configuration says that there is an agent."""
+        value = str(self.config.get("agent", "0"))
+        return value.removeprefix("enabled=")[:1] == "1"
+
+    def disks(self) -> Iterator[Disk]:
+        """The volumes of its configuration, without CD-ROMs."""
+        yield from disks_of(self.config, self.kind)
+
+    def touch(self) -> None:
+        """Something about it changed: forget what was derived."""
+        self.row = None
+
+    def uptime(self, now: float) -> int:
+        """Seconds since it started, 0 when it does not run."""
+        return max(1, int(now - self.started)) if self.running else 0
+
+
+def disks_of(config: dict[str, Any], kind: Kind) -> Iterator[Disk]:
+    """The volumes a configuration refers to, without CD-ROMs and bind mounts."""
+    prefixes = DISK_BUSES if kind is Kind.QEMU else CONTAINER_VOLUMES
+    for key in sorted(config):
+        slot = key.rstrip("0123456789")
+        if slot not in prefixes or not isinstance(config[key], str):
+            continue
+        volid, _, options = config[key].partition(",")
+        volid = volid.removeprefix("file=").removeprefix("volume=")
+        if ":" not in volid or "media=cdrom" in options:
+            continue
+        size = next((part[5:] for part in options.split(",") if part.startswith("size=")), "0")
+        yield Disk(key, volid, parse_size(size))

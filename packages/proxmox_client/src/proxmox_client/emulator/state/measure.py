@@ -1,0 +1,115 @@
+"""What is measured of guests and nodes at a moment."""
+
+from typing import Any
+
+from proxmox_client.emulator.state.cluster import ClusterState
+from proxmox_client.emulator.state.guest import Guest, Kind
+from proxmox_client.emulator.state.load import STEP, Load
+from proxmox_client.emulator.state.node import Node
+
+
+def fixed(guest: Guest, state: ClusterState, pool: str) -> dict[str, Any]:
+    """The part of a guest's row that stays until somebody changes it."""
+    row: dict[str, Any] = {
+        "id": f"{guest.kind}/{guest.vmid}",
+        "vmid": guest.vmid,
+        "type": guest.kind.value,
+        "name": guest.name,
+        "node": guest.node,
+        "template": int(guest.template),
+        "maxcpu": guest.cpus,
+        "maxmem": guest.memory,
+        "maxdisk": guest.disk_size,
+    }
+    extra = {"pool": pool, "tags": guest.config.get("tags"), "lock": guest.lock}
+    if resource := state.ha_of(guest):
+        extra["hastate"] = resource.state
+    return row | {key: value for key, value in extra.items() if value}
+
+
+def moving(guest: Guest, state: ClusterState, now: float) -> dict[str, Any]:
+    """The part of a guest's row that is measured."""
+    row = usage(guest, now)
+    row["status"] = guest.status
+    if state.release < (9, 0):
+        row.pop("memhost")
+    return row
+
+
+def usage(guest: Guest, now: float) -> dict[str, Any]:
+    """What a guest uses; counters grow from its start."""
+    if not guest.running:
+        zeros = (
+            "uptime",
+            "cpu",
+            "mem",
+            "memhost",
+            "disk",
+            "netin",
+            "netout",
+            "diskread",
+            "diskwrite",
+        )
+        return dict.fromkeys(zeros, 0)
+    load, uptime = guest.load, guest.uptime(now)
+    memory = int(guest.memory * load.memory_at(now))
+    is_container = guest.kind is Kind.LXC
+    return {
+        "uptime": uptime,
+        "cpu": 0 if guest.paused else load.cpu_at(now),
+        "mem": memory,
+        "memhost": 0 if is_container else int(memory * 1.04),
+        "disk": int(guest.disk_size * guest.disk_used) if is_container else 0,
+        "netin": int(load.net_in * uptime),
+        "netout": int(load.net_out * uptime),
+        "diskread": int(load.disk_read * uptime),
+        "diskwrite": int(load.disk_write * uptime),
+    }
+
+
+def node(node: Node, state: ClusterState, now: float) -> dict[str, Any]:
+    """What a node has and uses; one that is down is known by its size alone."""
+    size = {"maxcpu": node.cpus, "maxmem": node.memory, "maxdisk": node.root_total}
+    if not node.online:
+        return size
+    load = node_load(node, state)
+    return size | {
+        "cpu": load.cpu_at(now),
+        "mem": int(node.memory * load.memory_at(now)),
+        "disk": int(node.root_total * node.root_used),
+        "uptime": int(now - node.booted),
+    }
+
+
+def node_load(node: Node, state: ClusterState) -> Load:
+    """How busy a node is, as last measured."""
+    tick = int(state.now) // STEP
+    if state.measured is None or state.measured[0] != tick:
+        state.measured = (tick, _all_loads(state))
+    return state.measured[1].get(node.name, node.load)
+
+
+def _all_loads(state: ClusterState) -> dict[str, Load]:
+    running: dict[str, list[Guest]] = {name: [] for name in state.nodes}
+    for guest in state.guests.values():
+        if guest.running and guest.node in running:
+            running[guest.node].append(guest)
+    return {name: _load(state.nodes[name], guests) for name, guests in running.items()}
+
+
+def _load(node: Node, running: list[Guest]) -> Load:
+    """A node is busy with itself and with the guests that run on it."""
+    own = node.load
+    cpu = own.cpu + sum(guest.load.cpu * guest.cpus for guest in running) / node.cpus
+    memory = own.memory + sum(guest.load.memory * guest.memory for guest in running) / node.memory
+    return Load(
+        phase=own.phase,
+        cpu=min(0.97, cpu),
+        swing=own.swing,
+        memory=min(0.96, memory),
+        net_in=own.net_in + sum(guest.load.net_in for guest in running),
+        net_out=own.net_out + sum(guest.load.net_out for guest in running),
+        disk_read=own.disk_read,
+        disk_write=own.disk_write,
+        pressure=own.pressure,
+    )

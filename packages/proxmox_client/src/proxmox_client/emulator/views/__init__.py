@@ -1,0 +1,1 @@
+"""How the state looks in answers."""

@@ -1,0 +1,1 @@
+"""Tasks: what takes its time, writes a log and may fail."""
