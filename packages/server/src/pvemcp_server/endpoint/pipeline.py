@@ -131,6 +131,7 @@ class Pipeline:
             deadline=monotonic() + settings.call_deadline_seconds,
             dry_run=getattr(accepted, "dry_run", False),
             wait=getattr(accepted, "wait", False),
+            fields=tuple(getattr(accepted, "fields", None) or ()),
         )
 
     async def _answer(

@@ -118,7 +118,12 @@ def _rows(view: Snapshot) -> list[Guest]:
 
 
 def _wanted(row: Guest, want: Want) -> bool:
-    return want.vmid(row.vmid) and want.node(row.node) and want.state(row.status)
+    return (
+        want.vmid(row.vmid)
+        and want.node(row.node)
+        and want.state(row.status)
+        and want.type(row.type)
+    )
 
 
 def _guest(one: GuestResource, node: NodeResource | None) -> Guest:

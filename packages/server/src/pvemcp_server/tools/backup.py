@@ -3,9 +3,10 @@
 from functools import partial
 from typing import Annotated, Literal
 
-from proxmox_client import BackupMode, Compression, Task
 from pydantic import Field
 
+from proxmox_client import Task
+from proxmox_client.api.nodes import BackupMode, Compression
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.tools.arguments import OneCluster, StorageName, VmId

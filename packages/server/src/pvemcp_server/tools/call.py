@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol, TypeVar
 
+from proxmox_client import ProxmoxError
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.clusters import Cluster, Clusters, Notes, explain
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
 from pvemcp_server.settings import Values
 
 T = TypeVar("T")
+
+_SHARE_OF_CLUSTERS = 0.9  # of the time left: the rest is for telling what the others said
 
 
 class Conversation(Protocol):
@@ -38,6 +41,7 @@ class Call:
     deadline: float  # on the monotonic clock
     dry_run: bool = False
     wait: bool = False
+    fields: tuple[str, ...] = ()  # columns the caller picked, as spelt; none: the tool's own
     notes: Notes = field(default_factory=Notes)
     upids: list[str] = field(default_factory=list)  # tasks started: for the audit
     touched: set[str] = field(default_factory=set)  # clusters asked: for the audit
@@ -69,7 +73,17 @@ class Call:
         """The named cluster, or every one the caller reaches with this tool."""
         if name is not None:
             return [await self.cluster(name)]
-        return [await self._open(one) for one in await self.reachable()]
+        found, refused = [], []
+        for one in await self.reachable():
+            try:
+                found.append(await self._open(one))
+            except CallError as error:
+                refused.append(error)
+        if refused and not found:
+            raise refused[0]
+        for reason in refused:
+            self.notes.add(str(reason))
+        return found
 
     async def each(
         self, clusters: Sequence[Cluster], ask: Callable[[Cluster], Awaitable[T]]
@@ -90,13 +104,13 @@ class Call:
 
     async def _asked(
         self, cluster: Cluster, ask: Callable[[Cluster], Awaitable[T]]
-    ) -> T | Exception:
+    ) -> T | CallError | ProxmoxError:
         try:
-            async with asyncio.timeout(self.seconds_left):
+            async with asyncio.timeout(self.seconds_left * _SHARE_OF_CLUSTERS):
                 return await ask(cluster)
         except TimeoutError:
             return CallError(f"{cluster.name} did not answer in time.", hint="Ask for it alone.")
-        except Exception as error:  # noqa: BLE001 - each cluster's failure is told in the answer
+        except (CallError, ProxmoxError) as error:
             return error
 
     async def _open(self, name: str) -> Cluster:

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from proxmox_client import ClusterStatus as Membership
-from proxmox_client import Forbidden, NotFound, ProxmoxError, StorageResource
-
+from proxmox_client import Forbidden, NotFound, ProxmoxError
+from proxmox_client.api.cluster import ClusterStatus as Membership
+from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, Snapshot, explain
 from pvemcp_server.tables.registry import Col, Row
@@ -118,7 +118,11 @@ def _states(statuses: Iterable[str]) -> dict[str, int]:
     """How many are in each state; the three that everybody asks for are always there."""
     counted = Counter(statuses)
     known = {state: counted.pop(state, 0) for state in ("running", "stopped", "paused")}
-    return {"total": sum(known.values()) + counted.total(), **known, **dict(sorted(counted.items()))}
+    return {
+        "total": sum(known.values()) + counted.total(),
+        **known,
+        **dict(sorted(counted.items())),
+    }
 
 
 def _templates(snapshot: Snapshot, kind: str) -> dict[str, int]:

@@ -3,9 +3,11 @@
 from functools import partial
 from typing import Annotated, Any
 
-from proxmox_client import Lxc, MigrateCheck, Qemu, ResponseError, StorageResource, Task
 from pydantic import Field
 
+from proxmox_client import Lxc, Qemu, ResponseError, Task
+from proxmox_client.api.guests import MigrateCheck
+from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tools.arguments import NodeName, OneCluster, StorageName, VmId
@@ -52,9 +54,7 @@ def _state_allows_it(found: Target, node: str, online: bool) -> None:
         raise Precondition(f"{found.said} is on {node} already.")
     if found.state != "stopped" and not online:
         how = "restarted there" if found.resource.type == "lxc" else "moved while it runs"
-        raise Precondition(
-            f"{found.said} is {found.state}.", hint=f"With online=true it is {how}."
-        )
+        raise Precondition(f"{found.said} is {found.state}.", hint=f"With online=true it is {how}.")
     if found.status.ha.state == "error":
         raise Precondition(
             f"HA has {found.said} in state error and refuses commands.",
@@ -119,7 +119,9 @@ def _refused(found: Target, node: str, storage: str | None, check: MigrateCheck 
 
 
 def _reasons(why: dict[str, Any]) -> str:
-    return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in why.items()) or "no reason"
+    return (
+        "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in why.items()) or "no reason"
+    )
 
 
 async def _storages(found: Target, node: str) -> list[StorageResource]:

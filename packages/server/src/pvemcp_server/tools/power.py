@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal, cast
 
-from proxmox_client import LxcAction, Qemu, QemuAction, Task
 from pydantic import Field
 
+from proxmox_client import Qemu, Task
+from proxmox_client.api.lxc import LxcAction
+from proxmox_client.api.qemu import QemuAction
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tools.arguments import OneCluster, VmId

@@ -3,9 +3,12 @@
 from functools import partial
 from typing import Annotated
 
-from proxmox_client import GuestDisk, Qemu, Snapshot, StorageResource, Task
 from pydantic import Field
 
+from proxmox_client import Qemu, Task
+from proxmox_client.api.configs import GuestDisk
+from proxmox_client.api.guests import Snapshot
+from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
 from pvemcp_server.tables.values import moment
@@ -18,7 +21,7 @@ from pvemcp_server.tools.targets import Target, keep_protected, refuse_template,
 SnapshotText = Annotated[str | None, Field(max_length=8192, description="Why it was taken")]
 VmState = Annotated[bool, Field(description="Save the RAM too (running VMs)")]
 
-# Storages whose images can be frozen only as qcow2 files, or not at all; all others do it themselves
+# Storages that need qcow2 files for it, and storages without snapshots; others have their own.
 _BY_FILE = {"dir", "nfs", "cifs", "glusterfs", "lvm"}
 _NEVER = {"iscsi", "iscsidirect"}
 

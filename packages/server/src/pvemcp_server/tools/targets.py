@@ -1,9 +1,11 @@
 """What a write is about, looked at before it is touched: protected, reachable, unlocked."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proxmox_client import GuestResource, GuestStatus, Lxc, NodeResource, Qemu, StorageResource
-
+from proxmox_client import Lxc, Qemu
+from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
+from proxmox_client.api.status import GuestStatus
 from pvemcp_server.access.model import Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition, UnknownName
@@ -60,7 +62,8 @@ async def target(
     await online_node(cluster, resource.node)
     calls = await cluster.handle(vmid)
     found = Target(cluster, resource, await calls.status(), calls)
-    _refuse_protected(call, found)
+    tags = resource.tag_list + found.status.tags.replace(",", ";").split(";")
+    refuse_marked(call, tags, found.said)
     if found.status.lock and found.status.lock not in locks:
         raise Precondition(
             f"{found.said} is locked ({found.status.lock}): another operation is at work on it.",
@@ -84,13 +87,18 @@ def refuse_template(found: Target, what: str) -> None:
 
 
 async def online_node(cluster: Cluster, name: str) -> NodeResource:
-    """A node that is there, may be used by this caller, and answers."""
-    whole = await cluster.inventory.snapshot()
-    narrowed = cluster.scope.nodes and not cluster.scope.covers_node(name)
-    if name not in whole.by_node or narrowed:
-        known = [n for n in whole.by_node if not cluster.scope.nodes or cluster.scope.covers_node(n)]
+    """A node that is there, may be used by this caller, and answers.
+
+    Guests granted by tag, pool or number bring no nodes with them, yet move between them; so
+    only a grant that names nodes narrows them.
+    """
+    scope = cluster.scope
+    free = scope.everything or not scope.nodes
+    every = (await cluster.inventory.snapshot()).by_node
+    known = {one: every[one] for one in every if free or scope.covers_node(one)}
+    if name not in known:
         raise UnknownName(f"node on {cluster.name}", name, known)
-    node = whole.by_node[name]
+    node = known[name]
     if node.status != "online":
         raise Precondition(f"Node {name} on {cluster.name} is {node.status}.")
     return node
@@ -116,8 +124,7 @@ async def usable_storage(cluster: Cluster, name: str, node: str, content: str) -
 async def storages_on(cluster: Cluster, node: str) -> list[StorageResource]:
     """The storages of a node that a write of this caller may use.
 
-    Guests granted by tag, pool or number bring no storages with them, yet need some; so only a
-    grant that names storages narrows them.
+    As with nodes, only a grant that names storages narrows them.
     """
     rows = (await cluster.inventory.snapshot()).storages
     scope = cluster.scope
@@ -129,10 +136,10 @@ async def storages_on(cluster: Cluster, node: str) -> list[StorageResource]:
     ]
 
 
-def _refuse_protected(call: Call, found: Target) -> None:
-    tags = {*found.resource.tag_list, *found.status.tags.replace(",", ";").split(";")}
-    if marks := tags & set(call.settings.protected_tags):
+def refuse_marked(call: Call, tags: Iterable[str], whose: str) -> None:
+    """Refuse to touch a guest with a tag that protects it."""
+    if marks := set(tags) & set(call.settings.protected_tags):
         raise Precondition(
-            f"{found.said} is protected by its tag {', '.join(sorted(marks))}.",
+            f"{whose} is protected by its tag {', '.join(sorted(marks))}.",
             hint="Someone has to take the tag off in Proxmox first.",
         )

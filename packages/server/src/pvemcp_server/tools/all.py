@@ -1,0 +1,41 @@
+"""Importing this declares every tool."""
+
+from pvemcp_server.tools import (
+    backup,
+    cluster,
+    clusters,
+    deletions,
+    downloads,
+    metrics,
+    migrate,
+    node_lists,
+    nodes,
+    power,
+    snapshots,
+    storage_lists,
+    task_lists,
+    tasks,
+    vm_config,
+    vm_status,
+    vms,
+)
+
+__all__ = [
+    "backup",
+    "cluster",
+    "clusters",
+    "deletions",
+    "downloads",
+    "metrics",
+    "migrate",
+    "node_lists",
+    "nodes",
+    "power",
+    "snapshots",
+    "storage_lists",
+    "task_lists",
+    "tasks",
+    "vm_config",
+    "vm_status",
+    "vms",
+]

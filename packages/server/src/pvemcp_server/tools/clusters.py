@@ -1,0 +1,16 @@
+"""The configured clusters."""
+
+from operator import attrgetter
+
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.tables.clusters import Cluster, clusters
+from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.listing import listed
+from pvemcp_server.tools.registry import Rows, tool
+
+
+@tool("ListClusters", area=Area.CLUSTER, effect=Effect.READ, answer=Cluster)
+async def list_clusters(call: Call) -> Rows:
+    """List the clusters you can reach, their version and whether they answer."""
+    rows = await listed(call, clusters, None, Cluster.minimal, order=attrgetter("name"))
+    return Rows(rows.rows, Cluster.minimal)

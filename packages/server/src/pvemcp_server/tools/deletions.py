@@ -1,0 +1,159 @@
+"""Deleting what is on a storage, once it is known what it is and that nobody needs it."""
+
+from functools import partial
+
+from proxmox_client import ProxmoxError
+from proxmox_client.api.storage import StorageContentKind, Volume
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.clusters import Cluster, explain
+from pvemcp_server.errors import BadArgument, Precondition, UnknownName
+from pvemcp_server.tables.values import moment
+from pvemcp_server.tools.arguments import NodeName, OneCluster, StorageName, Volid
+from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.in_use import users_of
+from pvemcp_server.tools.plan import Plan
+from pvemcp_server.tools.registry import tool
+from pvemcp_server.tools.targets import online_node, refuse_marked, storages_on, writable
+
+_WORDS = {
+    "backup": "backup",
+    "iso": "ISO image",
+    "vztmpl": "container template",
+    "images": "disk image",
+    "rootdir": "container volume",
+    "snippets": "snippet",
+    "import": "image to import",
+}
+
+
+@tool("DeleteBackup", area=Area.STORAGE, effect=Effect.DESTROY)
+async def delete_backup(
+    call: Call,
+    *,
+    cluster_name: OneCluster = None,
+    node: NodeName,
+    storage: StorageName,
+    volid: Volid,
+) -> Plan:
+    """Delete a backup; refuses anything else."""
+    return await _deletion(call, cluster_name, node, storage, volid, "backup")
+
+
+@tool("DeleteIso", title="Delete ISO", area=Area.STORAGE, effect=Effect.DESTROY)
+async def delete_iso(
+    call: Call,
+    *,
+    cluster_name: OneCluster = None,
+    node: NodeName,
+    storage: StorageName,
+    volid: Volid,
+) -> Plan:
+    """Delete an ISO image; refuses anything else."""
+    return await _deletion(call, cluster_name, node, storage, volid, "iso")
+
+
+@tool("DeleteStorageContent", area=Area.STORAGE, effect=Effect.DESTROY)
+async def delete_storage_content(
+    call: Call,
+    *,
+    cluster_name: OneCluster = None,
+    node: NodeName,
+    storage: StorageName,
+    volid: Volid,
+) -> Plan:
+    """Delete a volume of any kind; refuses disk images that a guest still uses."""
+    return await _deletion(call, cluster_name, node, storage, volid, None)
+
+
+async def _deletion(
+    call: Call,
+    cluster_name: str | None,
+    node: str,
+    storage: str,
+    volid: str,
+    kind: StorageContentKind | None,
+) -> Plan:
+    cluster = await writable(call, cluster_name)
+    name = (await online_node(cluster, node)).node
+    await _storage_is_there(cluster, storage, name)
+    if volid.partition(":")[0] != storage or not volid.partition(":")[2]:
+        raise BadArgument("volid", f"{volid!r} is not on storage {storage}.")
+    calls = cluster.pve.storage(name, storage)
+    known = await calls.content()
+    volume = _named(volid, await _visible(cluster, storage, name, known), storage, kind)
+    await _may_go(call, cluster, volume)
+    if volume.content in ("images", "rootdir"):
+        await _nobody_uses(cluster, volume, known)
+    return Plan(
+        cluster=cluster,
+        would=f"Delete {_WORDS.get(volume.content, volume.content)} {volid} from {name}.",
+        loses=_lost(volume),
+        ids={"node": name, "storage": storage, "volid": volid},
+        act=partial(calls.delete, volid),
+    )
+
+
+async def _storage_is_there(cluster: Cluster, storage: str, node: str) -> None:
+    found = {one.storage: one for one in await storages_on(cluster, node)}
+    if storage not in found:
+        raise UnknownName(f"storage on {node} of {cluster.name}", storage, found)
+    if found[storage].status != "available":
+        raise Precondition(f"Storage {storage} is {found[storage].status} on {node}.")
+
+
+async def _visible(cluster: Cluster, storage: str, node: str, known: list[Volume]) -> list[Volume]:
+    """All of it for who may use the storage; else what belongs to guests that may be seen."""
+    if cluster.scope.covers_storage(storage, node=node):
+        return known
+    guests = (await cluster.snapshot()).by_vmid
+    return [one for one in known if one.vmid in guests]
+
+
+def _named(
+    volid: str, known: list[Volume], storage: str, kind: StorageContentKind | None
+) -> Volume:
+    volume = next((one for one in known if one.volid == volid), None)
+    if volume is None:
+        alike = [one.volid for one in known if kind in (None, one.content)]
+        raise UnknownName(f"volume on {storage}", volid, alike)
+    if kind is not None and kind != volume.content:
+        raise Precondition(
+            f"{volid} is no {_WORDS[kind]}: it is a {_word(volume)}.",
+            hint="DeleteStorageContent deletes volumes of any kind.",
+        )
+    return volume
+
+
+async def _may_go(call: Call, cluster: Cluster, volume: Volume) -> None:
+    if volume.protected:
+        raise Precondition(
+            f"{volume.volid} is protected.", hint="Someone has to lift that in Proxmox first."
+        )
+    if volume.vmid is not None:
+        known = (await cluster.inventory.snapshot()).by_vmid
+        if guest := known.get(volume.vmid):
+            refuse_marked(call, guest.tag_list, f"Guest {guest.vmid}, which it belongs to,")
+
+
+async def _nobody_uses(cluster: Cluster, volume: Volume, known: list[Volume]) -> None:
+    try:
+        users = await users_of(cluster, volume, known)
+    except ProxmoxError as error:
+        raise Precondition(
+            f"Whether {volume.volid} is still in use cannot be found out: "
+            f"{explain(error, cluster.account)}"
+        ) from error
+    if users:
+        raise Precondition(f"{volume.volid} is still used by {', '.join(users)}.")
+
+
+def _lost(volume: Volume) -> str:
+    made = moment(volume.created)
+    when = f" of {made:%Y-%m-%d %H:%M} UTC" if made else ""
+    whose = f" of guest {volume.vmid}" if volume.vmid else ""
+    size = f", {volume.size / 2**30:.1f} GiB," if volume.size else ""
+    return f"This {_word(volume)}{whose}{when}{size} cannot be brought back."
+
+
+def _word(volume: Volume) -> str:
+    return _WORDS.get(volume.content, volume.content)

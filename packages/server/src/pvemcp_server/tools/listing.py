@@ -1,0 +1,83 @@
+"""List tools: a table read over one or more clusters, filtered, put in order."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from operator import attrgetter
+from time import monotonic
+from typing import Any
+
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables import load
+from pvemcp_server.tables.reading import Named
+from pvemcp_server.tables.registry import Budget, Row, Table, Want
+from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.privileges import say_why_empty
+from pvemcp_server.tools.registry import Rows
+
+_CALLS = 1000  # to one cluster, for one listing
+_SHARE_OF_ROWS = 0.7  # of the time left: then what has come is answered
+_WANT = Want()
+
+
+async def listed(
+    call: Call,
+    table: Table,
+    cluster_name: str | None,
+    columns: Sequence[str],
+    *,
+    want: Want = _WANT,
+    keep: Callable[[Any], bool] | None = None,
+    order: Callable[[Any], Any],
+    clusters: Sequence[Cluster] | None = None,
+) -> Rows:
+    """Rows of the named cluster, or of all of them with the column `cluster` first."""
+    asked = await call.all_clusters(cluster_name) if clusters is None else clusters
+    wanted = replace(want, columns=_needed(call, table, columns), budget=_budget(call))
+
+    async def read(cluster: Cluster) -> Sequence[Any]:
+        rows = await load(table, cluster, wanted)
+        if not rows:
+            await say_why_empty(cluster, table)
+        return rows
+
+    answers = await call.each(asked, read)
+    found = [
+        (cluster.name, row)
+        for cluster, rows in answers
+        for row in rows
+        if keep is None or keep(row)
+    ]
+    found.sort(key=lambda pair: order(pair[1]))
+    if cluster_name is None:
+        return Rows(Named(found), ("cluster", *columns))
+    return Rows([row for _, row in found], tuple(columns))
+
+
+def at(detail: str, row: type[Row], full: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a detail level."""
+    return row.minimal if detail == "Minimal" else (*row.minimal, *full)
+
+
+def newest(field: str) -> Callable[[Any], float]:
+    """An order with the latest first; what has no time comes last."""
+    read = attrgetter(field)
+
+    def since(row: Any) -> float:
+        moment: datetime | None = read(row)
+        return -moment.timestamp() if moment is not None else 0.0
+
+    return since
+
+
+def _budget(call: Call) -> Budget:
+    return Budget(_CALLS, monotonic() + call.seconds_left * _SHARE_OF_ROWS)
+
+
+def _needed(call: Call, table: Table, columns: Iterable[str]) -> frozenset[str]:
+    """The columns to load: those picked, which replace those of the detail level."""
+    if not call.fields:
+        return frozenset(columns)
+    plain = {name.replace("_", "").casefold(): name for name in table.fields}
+    picked = (plain.get(one.replace("_", "").casefold()) for one in call.fields)
+    return frozenset(name for name in picked if name)

@@ -1,0 +1,227 @@
+"""What Proxmox has recorded of guests and nodes over time: one row per thing and moment."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables.registry import Col, Row, Unit
+from pvemcp_server.tables.values import moment, percent, whole
+from pvemcp_server.tools.arguments import NodeName, OneCluster, VmId
+from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.registry import Rows, tool
+
+Frame = Annotated[
+    Literal["Hour", "Day", "Week", "Month", "Year"], Field(description="How far back")
+]
+Consolidate = Annotated[Literal["Average", "Maximum"], Field(description="Of each interval")]
+Metrics = Annotated[
+    list[Literal["Cpu", "Memory", "Disk", "Network", "Pressure", "All"]],
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+    Field(min_length=1, description="Pressure: PSI, from 9.0"),
+]
+SomeVms = Annotated[list[VmId], Field(min_length=1, max_length=100, description="Guest numbers")]
+SomeNodes = Annotated[list[NodeName] | None, Field(max_length=100, description="All when absent")]
+
+K = TypeVar("K", int, str)
+T = TypeVar("T")
+
+_FRAMES: dict[str, TimeFrame] = {
+    "Hour": "hour",
+    "Day": "day",
+    "Week": "week",
+    "Month": "month",
+    "Year": "year",
+}
+_FUNCTIONS: dict[str, Consolidation] = {"Average": "AVERAGE", "Maximum": "MAX"}
+_RATE = Unit.BYTES_PER_SECOND
+
+
+class VmPoint(Row):
+    """A guest at a moment; what was not recorded is null."""
+
+    vmid: Annotated[int, Col("Number")]
+    name: Annotated[str, Col("Display name")]
+    time: Annotated[datetime | None, Col("End of the interval", Unit.TIME)]
+    cpu_usage: Annotated[float | None, Col("Use of its own cores", Unit.PERCENT)]
+    cpu_total: Annotated[float | None, Col("Cores", Unit.COUNT)]
+    memory_usage: Annotated[int | None, Col("Memory in use, as the guest sees it", Unit.BYTES)]
+    memory_total: Annotated[int | None, Col("Memory it may use", Unit.BYTES)]
+    disk_usage: Annotated[int | None, Col("Root disk in use (lxc)", Unit.BYTES)]
+    disk_total: Annotated[int | None, Col("Root disk", Unit.BYTES)]
+    disk_read: Annotated[int | None, Col("Read", _RATE)]
+    disk_write: Annotated[int | None, Col("Written", _RATE)]
+    network_in: Annotated[int | None, Col("Received", _RATE)]
+    network_out: Annotated[int | None, Col("Sent", _RATE)]
+    pressure_cpu_some: Annotated[float | None, Col("Some waited for CPU", Unit.PERCENT)]
+    pressure_cpu_full: Annotated[float | None, Col("All waited for CPU", Unit.PERCENT)]
+    pressure_io_some: Annotated[float | None, Col("Some waited for disks", Unit.PERCENT)]
+    pressure_io_full: Annotated[float | None, Col("All waited for disks", Unit.PERCENT)]
+    pressure_memory_some: Annotated[float | None, Col("Some waited for memory", Unit.PERCENT)]
+    pressure_memory_full: Annotated[float | None, Col("All waited for memory", Unit.PERCENT)]
+
+
+class NodePoint(Row):
+    """A node at a moment; what was not recorded is null."""
+
+    node: Annotated[str, Col("Node")]
+    time: Annotated[datetime | None, Col("End of the interval", Unit.TIME)]
+    cpu_usage: Annotated[float | None, Col("Use of all its processors", Unit.PERCENT)]
+    cpu_total: Annotated[int | None, Col("Processors", Unit.COUNT)]
+    loadavg: Annotated[float | None, Col("Load over one minute")]
+    iowait: Annotated[float | None, Col("Time spent waiting for disks", Unit.PERCENT)]
+    memory_usage: Annotated[int | None, Col("Memory in use", Unit.BYTES)]
+    memory_total: Annotated[int | None, Col("Memory", Unit.BYTES)]
+    swap_usage: Annotated[int | None, Col("Swap in use", Unit.BYTES)]
+    swap_total: Annotated[int | None, Col("Swap", Unit.BYTES)]
+    root_usage: Annotated[int | None, Col("Root file system in use", Unit.BYTES)]
+    root_total: Annotated[int | None, Col("Root file system", Unit.BYTES)]
+    network_in: Annotated[int | None, Col("Received", _RATE)]
+    network_out: Annotated[int | None, Col("Sent", _RATE)]
+    pressure_cpu_some: Annotated[float | None, Col("Some waited for CPU", Unit.PERCENT)]
+    pressure_io_some: Annotated[float | None, Col("Some waited for disks", Unit.PERCENT)]
+    pressure_io_full: Annotated[float | None, Col("All waited for disks", Unit.PERCENT)]
+    pressure_memory_some: Annotated[float | None, Col("Some waited for memory", Unit.PERCENT)]
+    pressure_memory_full: Annotated[float | None, Col("All waited for memory", Unit.PERCENT)]
+
+
+_CATEGORY = {
+    "cpu": "Cpu",
+    "loadavg": "Cpu",
+    "iowait": "Cpu",
+    "memory": "Memory",
+    "swap": "Memory",
+    "disk": "Disk",
+    "root": "Disk",
+    "network": "Network",
+    "pressure": "Pressure",
+}
+
+
+@tool("ListVmRrdData", title="Guest metrics", area=Area.VMS, effect=Effect.READ, answer=VmPoint)
+async def list_vm_rrd_data(
+    call: Call,
+    *,
+    cluster_name: OneCluster = None,
+    vmids: SomeVms,
+    time_frame: Frame = "Day",
+    consolidation: Consolidate = "Average",
+    metrics: Metrics = ["All"],  # noqa: B006 - becomes a schema's default, never written to
+) -> Rows:
+    """List recorded metrics of VMs and containers over time."""
+    cluster = await call.cluster(cluster_name)
+    names = {vmid: (await cluster.guest(vmid)).name for vmid in dict.fromkeys(vmids)}
+
+    async def ask(vmid: int) -> list[GuestRrd]:
+        calls = await cluster.handle(vmid)
+        return await calls.rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
+
+    series = await _series(cluster, names, ask, "guest")
+    points = [_vm_point(vmid, names[vmid], one) for vmid, found in series.items() for one in found]
+    return _flat(call, points, ("vmid", "name", "time"), VmPoint, metrics)
+
+
+@tool(
+    "ListNodeRrdData", title="Node metrics", area=Area.NODES, effect=Effect.READ, answer=NodePoint
+)
+async def list_node_rrd_data(
+    call: Call,
+    *,
+    cluster_name: OneCluster = None,
+    nodes: SomeNodes = None,
+    time_frame: Frame = "Day",
+    consolidation: Consolidate = "Average",
+    metrics: Metrics = ["All"],  # noqa: B006 - becomes a schema's default, never written to
+) -> Rows:
+    """List recorded metrics of nodes over time, pressure (PSI) included."""
+    cluster = await call.cluster(cluster_name)
+    named = [(await cluster.node(one)).node for one in nodes or ()]
+    names = list(dict.fromkeys(named)) or await cluster.online()
+
+    async def ask(node: str) -> list[NodeRrd]:
+        return await cluster.pve.node(node).rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
+
+    series = await _series(cluster, names, ask, "node")
+    points = [_node_point(node, one) for node, found in series.items() for one in found]
+    return _flat(call, points, ("node", "time"), NodePoint, metrics)
+
+
+async def _series(
+    cluster: Cluster, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], what: str
+) -> dict[K, T]:
+    """Every series; what is missing is noted, but the only one asked for must be there."""
+    wanted = list(keys)
+    if len(wanted) == 1:
+        return {wanted[0]: await ask(wanted[0])}
+    return await cluster.each(wanted, ask, what=what)
+
+
+def _flat(
+    call: Call, points: Sequence[Row], keys: tuple[str, ...], row: type[Row], metrics: Sequence[str]
+) -> Rows:
+    """The points that say anything, with the columns of the wanted categories."""
+    values = [name for name in row.__struct_fields__ if name not in keys]
+    wanted = [n for n in values if "All" in metrics or _CATEGORY[n.partition("_")[0]] in metrics]
+    told = [one for one in points if any(getattr(one, name) is not None for name in wanted)]
+    if points and not told:
+        call.notes.add("None of this was recorded; pressure (PSI) comes with Proxmox VE 9.0.")
+    return Rows(told, (*keys, *wanted))
+
+
+def _vm_point(vmid: int, name: str, at: GuestRrd) -> VmPoint:
+    return VmPoint(
+        vmid=vmid,
+        name=name,
+        time=moment(at.time),
+        cpu_usage=percent(at.cpu),
+        cpu_total=at.cpu_count,
+        memory_usage=whole(at.memory),
+        memory_total=whole(at.memory_max),
+        disk_usage=whole(at.disk),
+        disk_total=whole(at.disk_max),
+        disk_read=whole(at.disk_read),
+        disk_write=whole(at.disk_write),
+        network_in=whole(at.network_in),
+        network_out=whole(at.network_out),
+        **_pressure(at),
+        pressure_cpu_full=_hundredth(at.pressure_cpu_full),
+    )
+
+
+def _node_point(node: str, at: NodeRrd) -> NodePoint:
+    return NodePoint(
+        node=node,
+        time=moment(at.time),
+        cpu_usage=percent(at.cpu),
+        cpu_total=whole(at.cpu_count),
+        loadavg=_hundredth(at.load_average),
+        iowait=percent(at.io_wait),
+        memory_usage=whole(at.memory),
+        memory_total=whole(at.memory_max),
+        swap_usage=whole(at.swap),
+        swap_total=whole(at.swap_max),
+        root_usage=whole(at.root),
+        root_total=whole(at.root_max),
+        network_in=whole(at.network_in),
+        network_out=whole(at.network_out),
+        **_pressure(at),
+    )
+
+
+def _pressure(at: GuestRrd | NodeRrd) -> dict[str, Any]:
+    return {
+        "pressure_cpu_some": _hundredth(at.pressure_cpu_some),
+        "pressure_io_some": _hundredth(at.pressure_io_some),
+        "pressure_io_full": _hundredth(at.pressure_io_full),
+        "pressure_memory_some": _hundredth(at.pressure_memory_some),
+        "pressure_memory_full": _hundredth(at.pressure_memory_full),
+    }
+
+
+def _hundredth(number: float | None) -> float | None:
+    """Pressure is often far below one percent, so it keeps two decimals."""
+    return None if number is None else round(number, 2)

@@ -1,0 +1,54 @@
+"""Where a read is about: the clusters that have the node and the storage it names."""
+
+from collections.abc import Mapping
+
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.errors import CallError, UnknownName
+from pvemcp_server.tools.call import Call
+
+Storages = Mapping[tuple[str, str], str]  # (node, storage) to what Proxmox says of it
+
+
+async def having(
+    call: Call, cluster_name: str | None, node: str | None, storage: str | None = None
+) -> list[Cluster]:
+    """Those clusters where the named node and storage are; the nearest names when there is none."""
+    clusters = await call.all_clusters(cluster_name)
+    if node is None and storage is None:
+        return clusters
+    views = await call.each(clusters, _places)
+    found = [c for c, places in views if any(_named(one, node, storage) for one in places)]
+    if found or len(views) < len(clusters):
+        for cluster, places in views:
+            _refuse_unusable(cluster, places, node, storage)
+        return found
+    known = {one for _, places in views for one in places}
+    where = cluster_name or "any cluster"
+    nodes = {one for one, _ in known}
+    if node is not None and node not in nodes:
+        raise UnknownName(f"node on {where}", node, nodes)
+    here = {name for at, name in known if name and node in (None, at)}
+    raise UnknownName(f"storage on {node or where}", storage or "", here)
+
+
+async def _places(cluster: Cluster) -> Storages:
+    """Every node, and every storage on it, that the caller may see."""
+    view = await cluster.snapshot()
+    nodes = {(one.node, ""): one.status for one in view.nodes}
+    return nodes | {(one.node, one.storage): one.status for one in view.storages}
+
+
+def _named(place: tuple[str, str], node: str | None, storage: str | None) -> bool:
+    return node in (None, place[0]) and (storage or "") in ("", place[1])
+
+
+def _refuse_unusable(
+    cluster: Cluster, places: Storages, node: str | None, storage: str | None
+) -> None:
+    """A place that was named and cannot answer is an error, never an empty list."""
+    if node is not None and (state := places.get((node, ""))) not in (None, "online"):
+        raise CallError(f"Node {node} on {cluster.name} is {state}.")
+    if node is None or storage is None:
+        return
+    if (state := places.get((node, storage))) not in (None, "available"):
+        raise CallError(f"Storage {storage} is {state} on {node} of {cluster.name}.")
