@@ -14,24 +14,41 @@ from proxmox_client.emulator.running import Emulator
 from proxmox_client.emulator.scenario.demo import demo
 from proxmox_client.emulator.scenario.model import Scenario
 
+STDOUT = Path("-")
+
 
 def main() -> None:
     """Serve emulated clusters until told to stop."""
     options = _parser().parse_args()
     scenario = Scenario.load(options.scenario) if options.scenario else demo()
     try:
-        asyncio.run(serve(scenario, ready_file=options.ready_file, speed=options.speed))
+        asyncio.run(
+            serve(
+                scenario,
+                ready_file=options.ready_file,
+                speed=options.speed,
+                until_stdin_closes=options.until_stdin_closes,
+            )
+        )
     finally:
-        if options.ready_file is not None:
+        if options.ready_file not in (None, STDOUT):
             options.ready_file.unlink(missing_ok=True)
 
 
-async def serve(scenario: Scenario, *, ready_file: Path | None = None, speed: float = 1.0) -> None:
+async def serve(
+    scenario: Scenario,
+    *,
+    ready_file: Path | None = None,
+    speed: float = 1.0,
+    until_stdin_closes: bool = False,
+) -> None:
     """Serve until SIGINT or SIGTERM; the ready file appears when every port listens."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    if until_stdin_closes:
+        loop.add_reader(sys.stdin.fileno(), stop.set)  # whoever holds the other end has gone
     async with Emulator(scenario, clock=Clock(speed)) as emulator:
         for cluster in emulator:
             print(_summary(cluster, shows_secret=ready_file is None), file=sys.stderr)  # noqa: T201 - a command prints
@@ -55,6 +72,9 @@ def access_to(cluster: Cluster) -> dict[str, object]:
 
 def announce(clusters: list[dict[str, object]], path: Path) -> None:
     """Write the ready file at once and for the owner alone: it holds secrets."""
+    if path == STDOUT:
+        print(json.dumps({"clusters": clusters}), flush=True)  # noqa: T201 - a command prints
+        return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -82,7 +102,15 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--demo", action="store_true", help="the clusters home-lab and prod")
     what.add_argument("--scenario", type=Path, metavar="FILE", help="clusters of a YAML file")
     parser.add_argument(
-        "--ready-file", type=Path, metavar="FILE", help="where to write how to connect, as JSON"
+        "--ready-file",
+        type=Path,
+        metavar="FILE",
+        help="where to write how to connect, as JSON; - is stdout",
+    )
+    parser.add_argument(
+        "--until-stdin-closes",
+        action="store_true",
+        help="end with the process that holds our standard input",
     )
     parser.add_argument(
         "--speed", type=float, default=1.0, help="how fast the clusters' time runs (default 1)"

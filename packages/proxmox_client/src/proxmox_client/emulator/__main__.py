@@ -1,0 +1,5 @@
+"""`python -m proxmox_client.emulator`."""
+
+from proxmox_client.emulator.cli import main
+
+main()
