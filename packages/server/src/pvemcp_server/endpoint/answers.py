@@ -113,7 +113,7 @@ def _chosen(names: Sequence[str], answer: Rows) -> list[str]:
 def _known(answer: Rows) -> list[str]:
     """All columns of the answer, also those that its detail level leaves out."""
     first = answer.rows[0] if answer.rows else None
-    of_row = first.__struct_fields__ if isinstance(first, Row) else ()
+    of_row = first.__struct_fields__ if isinstance(first, Row) else tuple(first or ())
     return list(dict.fromkeys([*answer.columns, *of_row]))
 
 

@@ -76,7 +76,7 @@ class Tool:
     @cached_property
     def input_schema(self) -> dict[str, Any]:
         """A plain JSON Schema object: no `$defs`, no combinators at the top, no titles."""
-        return input_schema(self.accepted)
+        return input_schema(self.accepted, first=tuple(self.arguments.model_fields))
 
 
 _TOOLS: dict[str, Tool] = {}
@@ -123,9 +123,13 @@ def document(row: Row) -> Document:
 
 
 def tools() -> Mapping[str, Tool]:
-    """All declared tools by name, in the order of their areas and declaration."""
-    order = list(Area)
-    return dict(sorted(_TOOLS.items(), key=lambda item: order.index(item[1].area)))
+    """All declared tools by name: by area, reads before writes, then by name."""
+    areas, effects = list(Area), list(Effect)
+
+    def order(tool: Tool) -> tuple[int, int, str]:
+        return areas.index(tool.area), effects.index(tool.effect), tool.name
+
+    return {one.name: one for one in sorted(_TOOLS.values(), key=order)}
 
 
 def _arguments(name: str, run: Run) -> type[BaseModel]:

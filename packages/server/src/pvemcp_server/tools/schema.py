@@ -1,5 +1,6 @@
 """Input schemas as clients see them: small, self-contained, without noise a model would pay for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -7,14 +8,22 @@ from pydantic.json_schema import GenerateJsonSchema
 
 JsonSchema = dict[str, Any]
 
+# Checked when a call comes in; a description says in words what a model has to know of it.
+_NOISE = {"title", "pattern", "maxLength", "minLength", "minItems", "maxItems"}
 
-def input_schema(model: type[BaseModel]) -> JsonSchema:
-    """The model's JSON Schema: definitions inlined, titles and null variants left out."""
+
+def input_schema(model: type[BaseModel], first: Sequence[str] = ()) -> JsonSchema:
+    """The model's JSON Schema: definitions inlined, titles and null variants left out.
+
+    The properties named in `first` come first, in that order.
+    """
     schema = model.model_json_schema(schema_generator=GenerateJsonSchema)
     definitions = schema.pop("$defs", {})
     plain: JsonSchema = _plain(schema, definitions)
-    for name, one in plain.get("properties", {}).items():
-        plain["properties"][name] = _without_null(one)
+    told = plain.get("properties", {})
+    plain["properties"] = {
+        name: _without_null(told[name]) for name in dict.fromkeys([*first, *told])
+    }
     plain.pop("description", None)
     return plain
 
@@ -32,7 +41,7 @@ def _plain(node: Any, definitions: JsonSchema) -> Any:
         if key == "properties"
         else _plain(value, definitions)
         for key, value in node.items()
-        if not (key == "title" and isinstance(value, str))
+        if key not in _NOISE or not isinstance(value, str | int)
     }
 
 
