@@ -260,3 +260,23 @@ async def test_missing_things_are_not_found(client, pve):
     pve.refuse("GET /pools/nope", 500, "pool 'nope' does not exist")
     with pytest.raises(NotFound, match="pool 'nope' does not exist"):
         await client.pool("nope")
+
+
+async def test_accounts_of_one_cluster_share_its_connections_and_limits(reaching, pveproxy):
+    proxy = await pveproxy()
+    client = reaching(proxy.host)
+    other = client.signed_in_as(ApiToken("ro@pve!ro", "other"))
+    await client.version()
+    await other.version()
+    assert proxy.connections == 1
+    assert client.transport.line.turns is other.transport.line.turns
+
+
+async def test_each_account_is_itself(client, pve):
+    pve.answer("GET /version", {"version": "9.2.11"})
+    other = client.signed_in_as(ApiToken("ro@pve!ro", "other"))
+    for one in (client, other, client):
+        await one.version()
+    sent = [request.headers["authorization"] for request in pve.requests]
+    assert sent[1] == "PVEAPIToken=ro@pve!ro=other"
+    assert sent[0] == sent[2] != sent[1]

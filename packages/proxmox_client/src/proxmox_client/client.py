@@ -1,6 +1,7 @@
 """The door to one cluster."""
 
 from collections.abc import Sequence
+from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from proxmox_client.limits import Limits
 from proxmox_client.paths import join
 from proxmox_client.raw import checked
 from proxmox_client.tls import Tls
-from proxmox_client.transport import Parameter, Transport, Wire
+from proxmox_client.transport import Line, Parameter, Transport, Wire
 from proxmox_client.upid import Upid
 
 _DEFAULT_TLS = Tls()
@@ -44,10 +45,9 @@ class Client:
         wire: Wire | None = None,
     ) -> None:
         self.name = name or hosts[0]
-        self.transport = Transport(hosts, auth, tls, limits, wire)
-        self.cluster = Cluster(self.transport)
-        self.access = Access(self.transport)
+        self._line = Line(hosts, tls, limits, wire)
         self._version: Version | None = None
+        self.transport = Transport(self._line, auth)
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,28 +64,59 @@ class Client:
         return f"Client({self.name!r})"
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        await self.transport.aclose()
+        """Close all connections, also those of other accounts on this line."""
+        await self._line.aclose()
+
+    def signed_in_as(self, auth: ApiToken | Password) -> "Client":
+        """The same cluster as another account, over the same connections and within one limit."""
+        other = copy(self)
+        other.transport = Transport(self._line, auth)
+        return other
+
+    @property
+    def cluster(self) -> Cluster:
+        """Calls about the cluster as a whole."""
+        return Cluster(self.transport)
+
+    @property
+    def access(self) -> Access:
+        """Calls about accounts and permissions."""
+        return Access(self.transport)
 
     async def version(self) -> Version:
-        """GET /version. Any account."""
+        """GET /version. Any account.
+
+        Source: PVE/API2.pm.
+        """
         self._version = await self.transport.get("/version", Version)
         return self._version
 
     async def nodes(self) -> list[NodeRow]:
-        """GET /nodes. All nodes; their figures need Sys.Audit on each."""
+        """GET /nodes. All nodes; their figures need Sys.Audit on each.
+
+        Source: PVE/API2/Nodes.pm.
+        """
         return await self.transport.get("/nodes", list[NodeRow])
 
     async def pools(self) -> list[Pool]:
-        """GET /pools. Those with Pool.Audit, without their members."""
+        """GET /pools. Those with Pool.Audit, without their members.
+
+        Source: PVE/API2/Pool.pm.
+        """
         return await self.transport.get("/pools", list[Pool])
 
     async def pool(self, pool_id: str) -> Pool:
-        """GET /pools/{poolid}. Needs Pool.Audit."""
+        """GET /pools/{poolid}. Needs Pool.Audit.
+
+        Source: PVE/API2/Pool.pm.
+        """
         return await self.transport.get(join("pools", pool_id), Pool)
 
     async def storages(self) -> list[StorageConfig]:
-        """GET /storage. The cluster's storages as configured, those the account may see."""
+        """GET /storage. The cluster's storages as configured, those the account may see.
+
+        Source: PVE/API2/Storage/Config.pm.
+        """
         return await self.transport.get("/storage", list[StorageConfig])
 
     def node(self, name: str) -> Node:

@@ -47,21 +47,15 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class Transport:
-    """Requests to one cluster, whichever of its hosts answers."""
+class Line:
+    """The connections to one cluster, whichever of its hosts answers, for all accounts."""
 
     def __init__(
-        self,
-        hosts: Sequence[str],
-        auth: ApiToken | Password,
-        tls: Tls,
-        limits: Limits,
-        wire: Wire | None = None,
+        self, hosts: Sequence[str], tls: Tls, limits: Limits, wire: Wire | None = None
     ) -> None:
+        self.limits = limits
+        self.turns = Turns(limits)
         self._ring = Ring(hosts)
-        self._limits = limits
-        self._turns = Turns(limits)
-        self._session = open_session(auth, self._sign_in)
         self._http = httpx.AsyncClient(
             transport=wire or _wire(tls, limits),
             timeout=httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout),
@@ -72,6 +66,60 @@ class Transport:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._http.aclose()
+
+    async def send(
+        self, method: str, path: str, form: str, headers: Mapping[str, str], *, safe: bool
+    ) -> Reply:
+        """Send; what is `safe` to repeat goes out again, to the next host if there is one."""
+        tries = AsyncRetrying(
+            retry=retry_if_exception(partial(self._repeatable, safe=safe)),
+            stop=stop_after_attempt(len(self._ring) + 1),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            reraise=True,
+        )
+        try:
+            return await tries(self._send_once, method, path, form, headers)
+        except httpx.TransportError as error:
+            raise _unreachable(error) from error
+
+    def _repeatable(self, error: BaseException, *, safe: bool) -> bool:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return True  # nothing was sent
+        if isinstance(error, httpx.TimeoutException):
+            return safe and len(self._ring) > 1  # who is silent once would be silent again
+        return safe and isinstance(error, httpx.TransportError)
+
+    async def _send_once(
+        self, method: str, path: str, form: str, headers: Mapping[str, str]
+    ) -> Reply:
+        host = self._ring.current
+        url = f"https://{host}/api2/json{path}"
+        try:
+            response = await self._http.send(self._built(method, url, form, headers))
+        except httpx.TransportError:
+            self._ring.failed(host)
+            raise
+        reason = bytes(response.extensions.get("reason_phrase", b""))
+        return Reply(response.status_code, reason.decode(errors="replace"), response.content)
+
+    def _built(self, method: str, url: str, form: str, headers: Mapping[str, str]) -> httpx.Request:
+        if method in ("GET", "DELETE"):
+            asked = f"{url}?{form}" if form else url
+            return self._http.build_request(method, asked, headers=headers)
+        body = form.encode()
+        if len(body) > MAX_BODY:
+            message = f"{len(body)} bytes of parameters are more than the {MAX_BODY} Proxmox takes"
+            raise BadParameters(413, "", message)
+        typed = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
+        return self._http.build_request(method, url, headers=typed, content=body)
+
+
+class Transport:
+    """Typed requests of one account over a line."""
+
+    def __init__(self, line: Line, auth: ApiToken | Password) -> None:
+        self.line = line
+        self._session = open_session(auth, self._sign_in)
 
     async def get(self, path: str, answer: type[T], /, **parameters: Parameter) -> T:
         """GET, decoded as `answer`."""
@@ -96,75 +144,26 @@ class Transport:
     async def request(self, method: str, path: str, parameters: Mapping[str, Parameter]) -> Reply:
         """Ask once it is our turn, and raise what is not a success."""
         form = urlencode(fields(parameters))
-        what = f"{method} {path}"
-        async with bounded(self._limits.timeout, what), self._turns.turn(node_of(path)):
-            reply = await self._authorised(method, path, form)
-        if reply.status >= 300:
-            raise refusal(path, reply.status, reply.reason, reply.body)
-        return reply
+        line, what = self.line, f"{method} {path}"
+        async with bounded(line.limits.timeout, what), line.turns.turn(node_of(path)):
+            return _success(path, await self._authorised(method, path, form))
 
     async def _authorised(self, method: str, path: str, form: str) -> Reply:
         safe = method == "GET"
         headers = await self._session.headers(method)
-        reply = await self._sent(method, path, form, headers, safe=safe)
+        reply = await self.line.send(method, path, form, headers, safe=safe)
         # a write is never sent twice, not even after a 401
         if reply.status == 401 and self._session.forget(headers) and safe:
             headers = await self._session.headers(method)
-            reply = await self._sent(method, path, form, headers, safe=safe)
+            reply = await self.line.send(method, path, form, headers, safe=safe)
         return reply
 
     async def _sign_in(self, form: Mapping[str, str]) -> Ticket:
         path = "/access/ticket"
         # a code of the second factor is good for one try only
         safe = "tfa-challenge" not in form
-        reply = await self._sent("POST", path, urlencode(form), {}, safe=safe)
-        if reply.status >= 300:
-            raise refusal(path, reply.status, reply.reason, reply.body)
-        return _read(path, reply, Ticket).data
-
-    async def _sent(
-        self, method: str, path: str, form: str, headers: dict[str, str], *, safe: bool
-    ) -> Reply:
-        """Send; what is `safe` to repeat goes out again, to the next host if there is one."""
-        tries = AsyncRetrying(
-            retry=retry_if_exception(partial(self._repeatable, safe=safe)),
-            stop=stop_after_attempt(len(self._ring) + 1),
-            wait=wait_random_exponential(multiplier=0.05, max=1),
-            reraise=True,
-        )
-        try:
-            return await tries(self._sent_once, method, path, form, headers)
-        except httpx.TransportError as error:
-            raise _unreachable(error) from error
-
-    def _repeatable(self, error: BaseException, *, safe: bool) -> bool:
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            return True  # nothing was sent
-        if isinstance(error, httpx.TimeoutException):
-            return safe and len(self._ring) > 1  # who is silent once would be silent again
-        return safe and isinstance(error, httpx.TransportError)
-
-    async def _sent_once(self, method: str, path: str, form: str, headers: dict[str, str]) -> Reply:
-        host = self._ring.current
-        url = f"https://{host}/api2/json{path}"
-        try:
-            response = await self._http.send(self._built(method, url, form, headers))
-        except httpx.TransportError:
-            self._ring.failed(host)
-            raise
-        reason = bytes(response.extensions.get("reason_phrase", b""))
-        return Reply(response.status_code, reason.decode(errors="replace"), response.content)
-
-    def _built(self, method: str, url: str, form: str, headers: dict[str, str]) -> httpx.Request:
-        if method in ("GET", "DELETE"):
-            asked = f"{url}?{form}" if form else url
-            return self._http.build_request(method, asked, headers=headers)
-        body = form.encode()
-        if len(body) > MAX_BODY:
-            message = f"{len(body)} bytes of parameters are more than the {MAX_BODY} Proxmox takes"
-            raise BadParameters(413, "", message)
-        typed = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
-        return self._http.build_request(method, url, headers=typed, content=body)
+        reply = await self.line.send("POST", path, urlencode(form), {}, safe=safe)
+        return _read(path, _success(path, reply), Ticket).data
 
 
 def fields(parameters: Mapping[str, Parameter]) -> list[tuple[str, str]]:
@@ -187,6 +186,12 @@ def _wire(tls: Tls, limits: Limits) -> Wire:
         keepalive_expiry=KEEPALIVE_EXPIRY,
     )
     return httpx.AsyncHTTPTransport(verify=tls.context(), limits=pool, trust_env=False)
+
+
+def _success(path: str, reply: Reply) -> Reply:
+    if reply.status >= 300:
+        raise refusal(path, reply.status, reply.reason, reply.body)
+    return reply
 
 
 def _read(path: str, reply: Reply, answer: type[T]) -> Envelope[T]:

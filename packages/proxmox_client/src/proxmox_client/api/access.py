@@ -84,36 +84,59 @@ class Access:
         """GET /access/permissions. Privileges by path; true where they reach further down.
 
         Another user's or token's needs Sys.Audit on /access.
+
+        Source: PVE/API2/AccessControl.pm.
         """
         return await self._transport.get(
             "/access/permissions", Permissions, path=path, userid=userid
         )
 
     async def users(self) -> list[User]:
-        """GET /access/users. Only those the account may see."""
+        """GET /access/users. Only those the account may see.
+
+        Source: PVE/API2/User.pm.
+        """
         return await self._transport.get("/access/users", list[User])
 
     async def user(self, userid: str) -> User:
-        """GET /access/users/{userid}."""
+        """GET /access/users/{userid}. Oneself, or Sys.Audit or User.Modify on its groups.
+
+        Source: PVE/API2/User.pm.
+        """
         raw = await self._transport.get(join("access", "users", userid), dict[str, Any])
         return convert({**raw, "userid": userid}, User)
 
     async def tokens(self, userid: str) -> list[Token]:
-        """GET /access/users/{userid}/token."""
+        """GET /access/users/{userid}/token. Oneself, or User.Modify on its groups.
+
+        Source: PVE/API2/User.pm.
+        """
         return await self._transport.get(join("access", "users", userid, "token"), list[Token])
 
     async def roles(self) -> list[Role]:
-        """GET /access/roles."""
+        """GET /access/roles. Any account.
+
+        Source: PVE/API2/Role.pm.
+        """
         return await self._transport.get("/access/roles", list[Role])
 
     async def groups(self) -> list[Group]:
-        """GET /access/groups. Only those the account may see."""
+        """GET /access/groups. Only those the account may see.
+
+        Source: PVE/API2/Group.pm.
+        """
         return await self._transport.get("/access/groups", list[Group])
 
     async def acl(self) -> list[AclEntry]:
-        """GET /access/acl. Only paths the account may see."""
+        """GET /access/acl. Only paths the account may see.
+
+        Source: PVE/API2/ACL.pm.
+        """
         return await self._transport.get("/access/acl", list[AclEntry])
 
     async def realms(self) -> list[Realm]:
-        """GET /access/domains. Needs no account."""
+        """GET /access/domains. Needs no account.
+
+        Source: PVE/API2/Domains.pm.
+        """
         return await self._transport.get("/access/domains", list[Realm])

@@ -124,57 +124,96 @@ class Cluster:
         self._transport = transport
 
     async def resources(self, type: ResourceType | None = None) -> Resources:  # noqa: A002 - Proxmox's name for it
-        """GET /cluster/resources. Rows the account may not audit are left out."""
+        """GET /cluster/resources. Rows the account may not audit are left out.
+
+        Source: PVE/API2/Cluster.pm.
+        """
         raw = await self._transport.get("/cluster/resources", msgspec.Raw, type=type)
         return Resources.read(raw)
 
     async def status(self) -> ClusterStatus:
-        """GET /cluster/status. Needs Sys.Audit on /."""
+        """GET /cluster/status. Needs Sys.Audit on /.
+
+        Source: PVE/API2/Cluster.pm.
+        """
         rows = await self._transport.get("/cluster/status", list[Member | ClusterRow])
         return ClusterStatus.of(rows)
 
     async def options(self) -> ClusterOptions:
-        """GET /cluster/options. Needs Sys.Audit on /."""
+        """GET /cluster/options. Needs Sys.Audit on /.
+
+        Source: PVE/API2/Cluster.pm.
+        """
         return await self._transport.get("/cluster/options", ClusterOptions)
 
     async def tasks(self) -> list[TaskRow]:
-        """GET /cluster/tasks. At most the last 25 of each node; own tasks without Sys.Audit."""
+        """GET /cluster/tasks. At most the last 25 of each node; own tasks without Sys.Audit.
+
+        Source: PVE/API2/Cluster.pm.
+        """
         return await self._transport.get("/cluster/tasks", list[TaskRow])
 
     async def nextid(self, vmid: int | None = None) -> int:
-        """GET /cluster/nextid. A hint, not a reservation."""
+        """GET /cluster/nextid. A hint, not a reservation.
+
+        Source: PVE/API2/Cluster.pm.
+        """
         return await self._transport.get("/cluster/nextid", int, vmid=vmid)
 
     async def backup_jobs(self) -> list[BackupJob]:
-        """GET /cluster/backup. Needs Sys.Audit on /."""
+        """GET /cluster/backup. Needs Sys.Audit on /.
+
+        Source: PVE/API2/Backup.pm.
+        """
         return await self._transport.get("/cluster/backup", list[BackupJob])
 
     async def backup_job_volumes(self, job_id: str) -> IncludedVolumes:
-        """GET /cluster/backup/{id}/included_volumes. Needs Sys.Audit on /."""
+        """GET /cluster/backup/{id}/included_volumes. Needs Sys.Audit on /.
+
+        Source: PVE/API2/Backup.pm.
+        """
         path = join("cluster", "backup", job_id, "included_volumes")
         return await self._transport.get(path, IncludedVolumes)
 
     async def not_backed_up(self) -> list[UncoveredGuest]:
-        """GET /cluster/backup-info/not-backed-up. Needs Sys.Audit on /."""
+        """GET /cluster/backup-info/not-backed-up. Needs Sys.Audit on /.
+
+        Source: PVE/API2/Cluster/BackupInfo.pm.
+        """
         path = "/cluster/backup-info/not-backed-up"
         return await self._transport.get(path, list[UncoveredGuest])
 
     async def ha_resources(self) -> list[HaResource]:
-        """GET /cluster/ha/resources. Needs Sys.Audit on /."""
+        """GET /cluster/ha/resources. Needs Sys.Audit on /.
+
+        Source: PVE/API2/HA/Resources.pm.
+        """
         return await self._transport.get("/cluster/ha/resources", list[HaResource])
 
     async def ha_status(self) -> list[HaStatus]:
-        """GET /cluster/ha/status/current. Needs Sys.Audit on /."""
+        """GET /cluster/ha/status/current. Needs Sys.Audit on /.
+
+        Source: PVE/API2/HA/Status.pm.
+        """
         return await self._transport.get("/cluster/ha/status/current", list[HaStatus])
 
     async def ha_rules(self) -> list[HaRule]:
-        """GET /cluster/ha/rules (from 9.0). Needs Sys.Audit on /."""
+        """GET /cluster/ha/rules (from 9.0). Needs Sys.Audit on /.
+
+        Source: PVE/API2/HA/Rules.pm.
+        """
         return await self._transport.get("/cluster/ha/rules", list[HaRule])
 
     async def replications(self) -> list[ReplicationJob]:
-        """GET /cluster/replication. Jobs of guests without VM.Audit are left out."""
+        """GET /cluster/replication. Jobs of guests without VM.Audit are left out.
+
+        Source: PVE/API2/ReplicationConfig.pm.
+        """
         return await self._transport.get("/cluster/replication", list[ReplicationJob])
 
     async def ceph_status(self) -> CephStatus:
-        """GET /cluster/ceph/status. NotFound where Ceph is not installed."""
+        """GET /cluster/ceph/status. Needs Sys.Audit on /; NotFound where Ceph is not installed.
+
+        Source: PVE/API2/Cluster/Ceph.pm.
+        """
         return await self._transport.get("/cluster/ceph/status", CephStatus)

@@ -81,24 +81,39 @@ class Guest(Generic[C]):
         self.vmid = vmid
 
     async def config(self, *, snapshot: str | None = None, current: bool = False) -> C:
-        """GET …/config. Needs VM.Audit. Pending changes are in it unless `current`."""
+        """GET …/config. Needs VM.Audit. Pending changes are in it unless `current`.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Config.pm.
+        """
         raw = await self._read(dict[str, Any], "config", snapshot=snapshot, current=current or None)
         return self._config.of(raw)
 
     async def pending(self) -> list[Pending]:
-        """GET …/pending. Needs VM.Audit."""
+        """GET …/pending. Needs VM.Audit.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Config.pm.
+        """
         return await self._read(list[Pending], "pending")
 
     async def status(self) -> GuestStatus:
-        """GET …/status/current. Needs VM.Audit."""
+        """GET …/status/current. Needs VM.Audit.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Status.pm.
+        """
         return await self._read(GuestStatus, "status", "current")
 
     async def rrd(self, timeframe: TimeFrame, cf: Consolidation = "AVERAGE") -> list[GuestRrd]:
-        """GET …/rrddata. Needs VM.Audit."""
+        """GET …/rrddata. Needs VM.Audit.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC.pm.
+        """
         return await self._read(list[GuestRrd], "rrddata", timeframe=timeframe, cf=cf)
 
     async def snapshots(self) -> list[Snapshot]:
-        """GET …/snapshot, without the pseudo entry `current`. Needs VM.Audit."""
+        """GET …/snapshot, without the pseudo entry `current`. Needs VM.Audit.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Snapshot.pm.
+        """
         return [row for row in await self._snapshot_rows() if row.name != "current"]
 
     async def current_snapshot(self) -> str | None:
@@ -107,12 +122,18 @@ class Guest(Generic[C]):
         return next((row.parent for row in rows if row.name == "current"), None)
 
     async def delete_snapshot(self, name: str, *, force: bool | None = None) -> Task:
-        """DELETE …/snapshot/{name}. Needs VM.Snapshot. A missing one fails in the task."""
+        """DELETE …/snapshot/{name}. Needs VM.Snapshot. A missing one fails in the task.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Snapshot.pm.
+        """
         path = self._path("snapshot", name)
         return self._task(await self._transport.delete(path, force=force))
 
     async def rollback(self, name: str, *, start: bool | None = None) -> Task:
-        """POST …/snapshot/{name}/rollback. Needs VM.Snapshot.Rollback or VM.Snapshot."""
+        """POST …/snapshot/{name}/rollback. Needs VM.Snapshot.Rollback or VM.Snapshot.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Snapshot.pm.
+        """
         path = self._path("snapshot", name, "rollback")
         return self._task(await self._transport.post(path, start=start))
 

@@ -40,16 +40,24 @@ class Lxc(Guest[LxcConfig]):
 
         `timeout` is in seconds, for shutdown and reboot; `force_stop` kills the container when a
         shutdown fails.
+
+        Source: PVE/API2/LXC/Status.pm.
         """
         return await self._power(action, {"timeout": timeout, "forceStop": force_stop})
 
     async def create_snapshot(self, name: str, *, description: str | None = None) -> Task:
-        """POST …/snapshot. Needs VM.Snapshot. A name already in use fails in the task."""
+        """POST …/snapshot. Needs VM.Snapshot. A name already in use fails in the task.
+
+        Source: PVE/API2/LXC/Snapshot.pm.
+        """
         path = self._path("snapshot")
         return self._task(await self._transport.post(path, snapname=name, description=description))
 
     async def migrate_check(self, target: str | None = None) -> MigrateCheck:
-        """GET …/migrate (from 9.0; a ResponseError 501 before). Needs VM.Migrate."""
+        """GET …/migrate (from 9.0; a ResponseError 501 before). Needs VM.Migrate.
+
+        Source: PVE/API2/LXC.pm.
+        """
         found = await self._read(LxcPreconditions, "migrate", target=target)
         return MigrateCheck(
             running=found.running,
@@ -60,7 +68,10 @@ class Lxc(Guest[LxcConfig]):
     async def migrate(
         self, target: str, *, restart: bool | None = None, target_storage: str | None = None
     ) -> Task:
-        """POST …/migrate. Needs VM.Migrate. A running container is moved with `restart`."""
+        """POST …/migrate. Needs VM.Migrate. A running container is moved with `restart`.
+
+        Source: PVE/API2/LXC.pm.
+        """
         parameters: Parameters = {
             "target": target,
             "restart": restart,
@@ -69,7 +80,10 @@ class Lxc(Guest[LxcConfig]):
         return self._task(await self._transport.post(self._path("migrate"), **parameters))
 
     async def interfaces(self) -> list[ContainerInterface]:
-        """GET …/interfaces. Needs VM.Audit; only while it runs."""
+        """GET …/interfaces. Needs VM.Audit; only while it runs.
+
+        Source: PVE/API2/LXC.pm.
+        """
         return await self._read(list[ContainerInterface], "interfaces")
 
 

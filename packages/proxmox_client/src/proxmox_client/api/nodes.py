@@ -164,46 +164,73 @@ class Node:
         self.name = name
 
     async def status(self) -> NodeStatus:
-        """GET /nodes/{node}/status. Needs Sys.Audit on the node."""
+        """GET /nodes/{node}/status. Needs Sys.Audit on the node.
+
+        Source: PVE/API2/Nodes.pm.
+        """
         return await self._transport.get(self._path("status"), NodeStatus)
 
     async def time(self) -> NodeTime:
-        """GET /nodes/{node}/time. Needs Sys.Audit on the node."""
+        """GET /nodes/{node}/time. Needs Sys.Audit on the node.
+
+        Source: PVE/API2/Nodes.pm.
+        """
         return await self._transport.get(self._path("time"), NodeTime)
 
     async def rrd(self, timeframe: TimeFrame, cf: Consolidation = "AVERAGE") -> list[NodeRrd]:
-        """GET /nodes/{node}/rrddata. Needs Sys.Audit on the node."""
+        """GET /nodes/{node}/rrddata. Needs Sys.Audit on the node.
+
+        Source: PVE/API2/Nodes.pm.
+        """
         path = self._path("rrddata")
         return await self._transport.get(path, list[NodeRrd], timeframe=timeframe, cf=cf)
 
     async def disks(self, *, include_partitions: bool = False) -> list[Disk]:
-        """GET /nodes/{node}/disks/list. Needs Sys.Audit on / or on the node."""
+        """GET /nodes/{node}/disks/list. Needs Sys.Audit on / or on the node.
+
+        Source: PVE/API2/Disks.pm.
+        """
         asked: Parameters = {"include-partitions": include_partitions or None}
         return await self._transport.get(self._path("disks", "list"), list[Disk], **asked)
 
     async def network(self) -> list[NetworkInterface]:
-        """GET /nodes/{node}/network. Any account."""
+        """GET /nodes/{node}/network. Any account.
+
+        Source: PVE/API2/Network.pm.
+        """
         return await self._transport.get(self._path("network"), list[NetworkInterface])
 
     async def qemus(self) -> list[GuestStatus]:
-        """GET /nodes/{node}/qemu. Those with VM.Audit."""
+        """GET /nodes/{node}/qemu. Those with VM.Audit.
+
+        Source: PVE/API2/Qemu.pm.
+        """
         return await self._transport.get(self._path("qemu"), list[GuestStatus])
 
     async def lxcs(self) -> list[GuestStatus]:
-        """GET /nodes/{node}/lxc. Those with VM.Audit."""
+        """GET /nodes/{node}/lxc. Those with VM.Audit.
+
+        Source: PVE/API2/LXC.pm.
+        """
         return await self._transport.get(self._path("lxc"), list[GuestStatus])
 
     async def storages(
         self, *, content: StorageContentKind | None = None, enabled: bool | None = None
     ) -> list[StorageStatus]:
-        """GET /nodes/{node}/storage. Those with Datastore.Audit or .AllocateSpace."""
+        """GET /nodes/{node}/storage. Those with Datastore.Audit or .AllocateSpace.
+
+        Source: PVE/API2/Storage/Status.pm.
+        """
         path = self._path("storage")
         return await self._transport.get(
             path, list[StorageStatus], content=content, enabled=enabled
         )
 
     async def replications(self, guest: int | None = None) -> list[ReplicationStatus]:
-        """GET /nodes/{node}/replication. Jobs whose source is this node."""
+        """GET /nodes/{node}/replication. Jobs whose source is this node.
+
+        Source: PVE/API2/Replication.pm.
+        """
         path = self._path("replication")
         return await self._transport.get(path, list[ReplicationStatus], guest=guest)
 
@@ -224,6 +251,8 @@ class Node:
         """GET /nodes/{node}/tasks. Newest first; own tasks only, without Sys.Audit.
 
         `status` filters by outcome: "ok", "warning", "error", "unknown"; times are epochs.
+
+        Source: PVE/API2/Tasks.pm.
         """
         return await self._transport.get(
             self._path("tasks"),
@@ -254,6 +283,8 @@ class Node:
         """POST /nodes/{node}/vzdump. Needs VM.Backup, and Datastore.AllocateSpace on the storage.
 
         `bwlimit` is KiB/s and needs Sys.Modify on /.
+
+        Source: PVE/API2/VZDump.pm.
         """
         parameters: Parameters = {
             "vmid": ",".join(str(vmid) for vmid in vmids),
@@ -270,7 +301,10 @@ class Node:
     async def url_metadata(
         self, url: str, *, verify_certificates: bool | None = None
     ) -> UrlMetadata:
-        """GET /nodes/{node}/query-url-metadata. Needs Sys.Audit and Sys.Modify on /."""
+        """GET /nodes/{node}/query-url-metadata. Needs Sys.Audit and Sys.Modify on /.
+
+        Source: PVE/API2/Nodes.pm.
+        """
         asked: Parameters = {"url": url, "verify-certificates": verify_certificates}
         return await self._transport.get(self._path("query-url-metadata"), UrlMetadata, **asked)
 

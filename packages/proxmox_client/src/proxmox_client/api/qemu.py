@@ -44,6 +44,8 @@ class Qemu(Guest[QemuConfig]):
 
         `timeout` is in seconds, for start, stop, shutdown and reboot; `force_stop` pulls the plug
         when a shutdown fails; `to_disk` suspends to disk.
+
+        Source: PVE/API2/Qemu.pm.
         """
         parameters: Parameters = {"timeout": timeout, "forceStop": force_stop, "todisk": to_disk}
         return await self._power(action, parameters)
@@ -51,7 +53,10 @@ class Qemu(Guest[QemuConfig]):
     async def create_snapshot(
         self, name: str, *, description: str | None = None, include_memory: bool | None = None
     ) -> Task:
-        """POST …/snapshot. Needs VM.Snapshot. A name already in use fails in the task."""
+        """POST …/snapshot. Needs VM.Snapshot. A name already in use fails in the task.
+
+        Source: PVE/API2/Qemu.pm.
+        """
         parameters: Parameters = {
             "snapname": name,
             "description": description,
@@ -60,7 +65,10 @@ class Qemu(Guest[QemuConfig]):
         return self._task(await self._transport.post(self._path("snapshot"), **parameters))
 
     async def migrate_check(self, target: str | None = None) -> MigrateCheck:
-        """GET …/migrate. Needs VM.Migrate."""
+        """GET …/migrate. Needs VM.Migrate.
+
+        Source: PVE/API2/Qemu.pm.
+        """
         found = await self._read(QemuPreconditions, "migrate", target=target)
         return MigrateCheck(
             running=found.running,
@@ -79,7 +87,10 @@ class Qemu(Guest[QemuConfig]):
         target_storage: str | None = None,
         with_local_disks: bool | None = None,
     ) -> Task:
-        """POST …/migrate. Needs VM.Migrate. A running machine must be moved `online`."""
+        """POST …/migrate. Needs VM.Migrate. A running machine must be moved `online`.
+
+        Source: PVE/API2/Qemu.pm.
+        """
         parameters: Parameters = {
             "target": target,
             "online": online,
@@ -89,18 +100,30 @@ class Qemu(Guest[QemuConfig]):
         return self._task(await self._transport.post(self._path("migrate"), **parameters))
 
     async def agent_ping(self) -> None:
-        """POST …/agent/ping. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4)."""
+        """POST …/agent/ping. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4).
+
+        Source: PVE/API2/Qemu/Agent.pm.
+        """
         await self._transport.post(self._path("agent", "ping"))
 
     async def agent_os_info(self) -> OsInfo:
-        """GET …/agent/get-osinfo. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4)."""
+        """GET …/agent/get-osinfo. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4).
+
+        Source: PVE/API2/Qemu/Agent.pm.
+        """
         return (await self._read(Result[OsInfo], "agent", "get-osinfo")).result
 
     async def agent_network(self) -> list[AgentInterface]:
-        """GET …/agent/network-get-interfaces. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4)."""
+        """GET …/agent/network-get-interfaces. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4).
+
+        Source: PVE/API2/Qemu/Agent.pm.
+        """
         path = ("agent", "network-get-interfaces")
         return (await self._read(Result[list[AgentInterface]], *path)).result
 
     async def agent_filesystems(self) -> list[Filesystem]:
-        """GET …/agent/get-fsinfo. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4)."""
+        """GET …/agent/get-fsinfo. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4).
+
+        Source: PVE/API2/Qemu/Agent.pm.
+        """
         return (await self._read(Result[list[Filesystem]], "agent", "get-fsinfo")).result

@@ -99,30 +99,47 @@ class Storage:
         self.name = name
 
     async def status(self) -> StorageStatus:
-        """GET /nodes/{node}/storage/{storage}/status. Datastore.Audit or .AllocateSpace."""
+        """GET /nodes/{node}/storage/{storage}/status. Datastore.Audit or .AllocateSpace.
+
+        Source: PVE/API2/Storage/Status.pm.
+        """
         raw = await self._transport.get(self._path("status"), dict[str, Any])
         return convert({**raw, "storage": self.name}, StorageStatus)
 
     async def rrd(self, timeframe: TimeFrame, cf: Consolidation = "AVERAGE") -> list[StorageRrd]:
-        """GET /nodes/{node}/storage/{storage}/rrddata. Datastore.Audit or .AllocateSpace."""
+        """GET /nodes/{node}/storage/{storage}/rrddata. Datastore.Audit or .AllocateSpace.
+
+        Source: PVE/API2/Storage/Status.pm.
+        """
         path = self._path("rrddata")
         return await self._transport.get(path, list[StorageRrd], timeframe=timeframe, cf=cf)
 
     async def content(
         self, kind: StorageContentKind | None = None, vmid: int | None = None
     ) -> list[Volume]:
-        """GET /nodes/{node}/storage/{storage}/content. Only volumes the account may see."""
+        """GET /nodes/{node}/storage/{storage}/content. Datastore.Audit or .AllocateSpace.
+
+        Disks and backups of guests that the account has no rights on are left out.
+
+        Source: PVE/API2/Storage/Content.pm.
+        """
         path = self._path("content")
         return await self._transport.get(path, list[Volume], content=kind, vmid=vmid)
 
     async def volume(self, volid: str) -> VolumeDetails:
-        """GET /nodes/{node}/storage/{storage}/content/{volume}."""
+        """GET /nodes/{node}/storage/{storage}/content/{volume}. Datastore.Audit or VM.Backup.
+
+        Source: PVE/API2/Storage/Content.pm.
+        """
         return await self._transport.get(self._path("content", volid), VolumeDetails)
 
     async def delete(self, volid: str) -> Task | None:
         """DELETE /nodes/{node}/storage/{storage}/content/{volume}. Datastore.Allocate.
 
-        A protected backup is refused inside the task; None when Proxmox did it at once.
+        For a guest's backup Datastore.AllocateSpace with VM.Backup is enough. A protected backup
+        is refused inside the task; None when Proxmox did it at once.
+
+        Source: PVE/API2/Storage/Content.pm.
         """
         upid = await self._transport.delete(self._path("content", volid))
         return Task(self._transport, upid) if upid else None
@@ -141,6 +158,8 @@ class Storage:
 
         Needs Datastore.AllocateTemplate here, and Sys.AccessNetwork on the node or Sys.Audit
         with Sys.Modify on /.
+
+        Source: PVE/API2/Storage/Status.pm.
         """
         parameters: Parameters = {
             "url": url,

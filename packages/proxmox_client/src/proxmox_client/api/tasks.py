@@ -125,11 +125,17 @@ class Task:
         return f"Task({self.upid.text!r})"
 
     async def status(self) -> TaskStatus:
-        """GET /nodes/{node}/tasks/{upid}/status. The own task, or Sys.Audit on the node."""
+        """GET /nodes/{node}/tasks/{upid}/status. The own task, or Sys.Audit on the node.
+
+        Source: PVE/API2/Tasks.pm.
+        """
         return await self._transport.get(self._path("status"), TaskStatus)
 
     async def log(self, start: int = 0, limit: int = 50) -> TaskLog:
-        """GET /nodes/{node}/tasks/{upid}/log. `limit=0` gives all lines."""
+        """GET /nodes/{node}/tasks/{upid}/log. `limit=0` gives all lines.
+
+        Source: PVE/API2/Tasks.pm.
+        """
         return await self._log(start, limit)
 
     async def tail(self, lines: int = 20) -> list[str]:
@@ -162,7 +168,10 @@ class Task:
         return outcome
 
     async def stop(self) -> None:
-        """DELETE /nodes/{node}/tasks/{upid}. The own task, or Sys.Modify on the node."""
+        """DELETE /nodes/{node}/tasks/{upid}. The own task, or Sys.Modify on the node.
+
+        Source: PVE/API2/Tasks.pm.
+        """
         await self._transport.delete(self._path())
 
     async def outcome(
