@@ -2,6 +2,7 @@
 
 from pvemcp_formats.errors import FormatsError, Unreadable, Unwritable
 from pvemcp_formats.formats import Format, decode, decode_document, encode, encode_document
+from pvemcp_formats.guard import guard_formulas
 from pvemcp_formats.tidy import drop_empty_columns, tidy, tidy_value
 from pvemcp_formats.values import Scalar, Value
 
@@ -17,6 +18,7 @@ __all__ = [
     "drop_empty_columns",
     "encode",
     "encode_document",
+    "guard_formulas",
     "tidy",
     "tidy_value",
 ]

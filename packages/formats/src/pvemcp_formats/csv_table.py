@@ -16,16 +16,15 @@ from pvemcp_formats.table import Row, Table
 from pvemcp_formats.values import Value, all_scalar, is_scalar, utf8
 
 _BARE = re.compile(rf'(?!(?:true|false|{NUMBER})\Z)[^",\s](?:[^",\r\n]*[^",\s])?')
-_FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _CELL = re.compile(r'("(?:[^"]|"")*"|[^",\r\n]*)(,|\r\n|\n|\Z)')
 _CONSTANTS = {"": None, "true": True, "false": False}
 
 
-def write_rows(table: Table, *, guard_formulas: bool = False) -> str:
+def write_rows(table: Table) -> str:
     """A header and one record a row; without columns there is nothing to write."""
     if not table.columns:
         return ""
-    cells = Cells(_guarded if guard_formulas else _quoted, null="")
+    cells = Cells(_quoted, null="")
     header = ",".join(map(cells.text, table.columns))
     columns = [cells.column(_flat(values)) for values in table.by_column()]
     text = "\n".join([header, *map(",".join, zip(*columns, strict=True))])
@@ -33,9 +32,9 @@ def write_rows(table: Table, *, guard_formulas: bool = False) -> str:
     return utf8(text + "\n" if text.endswith("\n") else text)
 
 
-def write_document(document: Row, *, guard_formulas: bool = False) -> str:
+def write_document(document: Row) -> str:
     """A header and one record."""
-    return write_rows(Table.of([document]), guard_formulas=guard_formulas)
+    return write_rows(Table.of([document]))
 
 
 def read_rows(text: str) -> list[dict[str, Any]]:
@@ -68,11 +67,6 @@ def _flat(values: Sequence[Value]) -> Sequence[Value]:
 
 def _quoted(text: str) -> str:
     return text if _BARE.fullmatch(text) else '"' + text.replace('"', '""') + '"'
-
-
-def _guarded(text: str) -> str:
-    # a spreadsheet runs what starts like a formula, quoted or not
-    return _quoted(f"'{text}") if _FORMULA.match(text) else _quoted(text)
 
 
 def _records(text: str) -> Iterator[list[str]]:

@@ -57,7 +57,7 @@ def dumps(value: object) -> str:
         return _dumps(value)
     except orjson.JSONEncodeError as error:
         if "64-bit" not in str(error):
-            raise Unwritable(str(error)) from error
+            raise Unwritable(str(error.__cause__ or error)) from error
     return _dumps(_with_large_integers(value))
 
 
@@ -92,6 +92,8 @@ def _data(text: str) -> Any:
         answer = json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         raise Unreadable(error.msg, error.lineno) from error
+    except RecursionError as error:
+        raise Unreadable("nested too deeply") from error
     if isinstance(answer, dict) and answer.keys() == {"data"}:
         return answer["data"]
     raise Unreadable('expected one object with the key "data"')

@@ -8,6 +8,7 @@ from typing import Any
 from pvemcp_formats.table import Row, union
 from pvemcp_formats.values import Value
 
+EXACT = 2**53  # beyond it a float has digits that nobody wrote
 UNTOUCHED = frozenset({type(None), bool, int, str})
 PERCENTAGE = "percentage"
 EMPTY: tuple[Value, ...] = (None, "", [], {}, ())
@@ -60,4 +61,4 @@ def _tidy_number(number: float, decimals: int | None) -> int | float | None:
     if decimals is None:
         decimals = 1 if abs(number) >= 1 or number == 0 else 1 - math.floor(math.log10(abs(number)))
     rounded = round(number, decimals)
-    return int(rounded) if rounded.is_integer() else rounded
+    return int(rounded) if rounded.is_integer() and abs(rounded) < EXACT else rounded

@@ -36,7 +36,10 @@ def encode_table(name: str, table: Table) -> str:
 
 def _text(lines: Iterable[Line], indent: int) -> str:
     unit = " " * indent
-    return utf8("\n".join([unit * depth + text for depth, text in lines]))
+    try:
+        return utf8("\n".join([unit * depth + text for depth, text in lines]))
+    except RecursionError as error:
+        raise Unwritable("nested too deeply") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ def find(content: str, char: str) -> int:
 
 def split(content: str, delimiter: str) -> list[str]:
     """The values between delimiters, spaces around them gone."""
+    if not content:
+        return []
     if '"' not in content:
         return [token.strip(" ") for token in content.split(delimiter)]
     tokens = []

@@ -1,0 +1,41 @@
+"""What the tests of the formats share: the tools that exist only as npm packages."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def npm_folder() -> Path:
+    """The folder with npm's packages; skips, loudly, where there is none."""
+    folder = Path(os.environ.get("PVEMCP_NPM", REPOSITORY / ".npm"))
+    if not shutil.which("node") or not (folder / "node_modules").is_dir():
+        pytest.skip(
+            f"no Node.js, or nothing in {folder}/node_modules: npm install --prefix {folder} "
+            "@toon-format/toon @toon-format/spec gpt-tokenizer, and set PVEMCP_NPM"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ask_peer(npm_folder: Path) -> Iterator[Ask]:
+    """Has npm packages do one order after another, all in one process."""
+    command = ["node", str(REPOSITORY / "scripts" / "npm_peer.mjs"), str(npm_folder)]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as peer:
+
+        def ask(**order: Any) -> dict[str, Any]:
+            peer.stdin.write(json.dumps(order) + "\n")
+            peer.stdin.flush()
+            return json.loads(peer.stdout.readline())
+
+        yield ask

@@ -1,0 +1,121 @@
+"""What is written reads back as it was, whatever it is."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pvemcp_formats import (
+    Format,
+    Unreadable,
+    decode,
+    decode_document,
+    encode,
+    encode_document,
+    toon,
+)
+
+unhurried = settings(deadline=None)  # the machine may be busy
+
+texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
+    [
+        "",
+        " ",
+        "-",
+        "- a",
+        "#",
+        "true",
+        "null",
+        "1",
+        "05",
+        "+1",
+        "a,b",
+        "a: b",
+        "[1]",
+        '"',
+        "\\",
+        "\n",
+    ]
+)
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+scalars = st.none() | st.booleans() | numbers | texts
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+columns = st.lists(texts, min_size=1, max_size=4, unique=True)
+
+
+def tables(cells):
+    return columns.flatmap(
+        lambda names: st.lists(st.fixed_dictionaries(dict.fromkeys(names, cells)))
+    )
+
+
+@unhurried
+@given(tables(scalars))
+@pytest.mark.parametrize("form", Format)
+def test_rows_of_scalars_read_back_in_every_format(form, rows):
+    assert decode(encode(rows, form), form) == rows
+
+
+@unhurried
+@given(tables(values))
+@pytest.mark.parametrize("form", [Format.JSON_COMPACT, Format.JSON_NORMAL, Format.TOON])
+def test_rows_of_any_values_read_back_in_every_format_but_csv(form, rows):
+    assert decode(encode(rows, form), form) == rows
+
+
+@unhurried
+@given(st.lists(st.dictionaries(texts, scalars, min_size=1)))
+@pytest.mark.parametrize("form", Format)
+def test_ragged_rows_read_back_with_null_where_they_had_nothing(form, rows):
+    names = dict.fromkeys(name for row in rows for name in row)
+    assert decode(encode(rows, form), form) == [dict.fromkeys(names) | row for row in rows]
+
+
+@unhurried
+@given(st.dictionaries(texts, values))
+@pytest.mark.parametrize("form", [Format.JSON_COMPACT, Format.JSON_NORMAL, Format.TOON])
+def test_a_document_reads_back(form, document):
+    assert decode_document(encode_document(document, form), form) == document
+
+
+@unhurried
+@given(values, st.sampled_from(",\t|"), st.sampled_from([1, 2, 4]))
+def test_any_value_reads_back_from_toon(value, delimiter, indent):
+    text = toon.encode(value, delimiter=delimiter, indent=indent)
+    assert toon.decode(text, indent=indent) == value
+    assert toon.decode(text, indent=indent, strict=False) == value
+
+
+@unhurried
+@given(values)
+def test_toon_keeps_the_order_of_keys_where_objects_are_no_table(value):
+    if isinstance(value, dict):
+        assert list(toon.decode(toon.encode(value))) == list(value)
+
+
+@unhurried
+@given(st.text())
+@pytest.mark.parametrize("strict", [True, False])
+def test_any_text_is_read_or_refused(strict, text):
+    try:
+        value = toon.decode(text, strict=strict)
+    except Unreadable:
+        return
+    assert not isinstance(value, float) or math.isfinite(value)
+    assert toon.decode(toon.encode(value)) == value
+
+
+@unhurried
+@given(st.text())
+@pytest.mark.parametrize("form", Format)
+def test_any_text_is_rows_or_refused(form, text):
+    try:
+        rows = decode(text, form)
+    except Unreadable:
+        return
+    assert isinstance(rows, list)

@@ -1,0 +1,87 @@
+"""Digits and columns that mean nothing go; what is left is right."""
+
+import math
+from datetime import UTC, datetime
+
+import pytest
+
+from pvemcp_formats import drop_empty_columns, tidy, tidy_value
+
+
+@pytest.mark.parametrize(
+    ("number", "tidied"),
+    [
+        (3.0, 3),
+        (-0.0, 0),
+        (2.0**40, 2**40),
+        (2.0**53, 2.0**53),
+        (12.3456, 12.3),
+        (-12.3456, -12.3),
+        (99.96, 100),
+        (0.4567, 0.46),
+        (0.04, 0.04),
+        (0.000123456, 0.00012),
+        (1e-9, 1e-9),
+        (5e-324, 5e-324),
+        (1.7e308, 1.7e308),
+        (math.nan, None),
+        (math.inf, None),
+    ],
+)
+def test_a_float_keeps_one_decimal_and_at_least_two_digits(number, tidied):
+    found = tidy_value(number)
+    assert found == tidied
+    assert type(found) is type(tidied)
+
+
+@pytest.mark.parametrize("value", [None, True, 0, 2**70, "12.3456", ""])
+def test_whatever_is_no_float_and_no_moment_stays(value):
+    assert tidy_value(value) is value
+
+
+def test_a_moment_is_cut_to_the_second():
+    moment = datetime(2026, 11, 22, 9, 17, 13, 987_654, tzinfo=UTC)
+    assert tidy([{"at": moment}]) == [{"at": datetime(2026, 11, 22, 9, 17, 13, tzinfo=UTC)}]
+
+
+def test_a_percentage_has_one_decimal():
+    rows = [{"memory_usage_percentage": 0.0444, "load": 0.0444}]
+    assert tidy(rows) == [{"memory_usage_percentage": 0, "load": 0.044}]
+
+
+def test_the_caller_may_say_how_many_decimals_a_column_has():
+    rows = [{"load": 1.23456, "rate": 1.23456, "used_percentage": 1.23456}]
+    found = tidy(rows, decimals={"load": 2, "rate": 0, "used_percentage": 3})
+    assert found == [{"load": 1.23, "rate": 1, "used_percentage": 1.235}]
+
+
+def test_nested_values_are_tidied_too():
+    rows = [{"disks": [{"size": 8.0, "used_percentage": 0.049}], "load": (0.1234, 1.25)}]
+    assert tidy(rows) == [{"disks": [{"size": 8, "used_percentage": 0}], "load": [0.12, 1.2]}]
+
+
+def test_the_given_rows_are_not_changed():
+    rows = [{"a": 1.25, "b": None}]
+    tidy(rows)
+    drop_empty_columns(rows)
+    assert rows == [{"a": 1.25, "b": None}]
+
+
+def test_columns_with_nothing_in_any_row_are_dropped_and_named():
+    rows = [
+        {"vmid": 100, "lock": None, "tags": "", "n": 0, "on": False, "disks": []},
+        {"vmid": 101, "pool": None, "tags": None, "n": None, "on": None, "disks": {}},
+    ]
+    assert drop_empty_columns(rows) == (
+        [{"vmid": 100, "n": 0, "on": False}, {"vmid": 101, "n": None, "on": None}],
+        ["lock", "tags", "disks", "pool"],
+    )
+
+
+def test_a_column_with_something_in_one_row_stays():
+    rows = [{"a": None, "b": 1}, {"a": "x", "b": 2}]
+    assert drop_empty_columns(rows) == (rows, [])
+
+
+def test_no_rows_have_no_columns_to_drop():
+    assert drop_empty_columns([]) == ([], [])
