@@ -15,6 +15,7 @@ from pydantic import Field
 from pvemcp_server.access import open_access
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.app import App, create_app, open_services
+from pvemcp_server.audit.event import Entry
 from pvemcp_server.config import Config
 from pvemcp_server.endpoint.serving import HttpServer, addresses, http_server
 from pvemcp_server.settings import Settings
@@ -120,6 +121,49 @@ def workshop(monkeypatch: pytest.MonkeyPatch) -> Workshop:
     return shop
 
 
+VERSION = "2026-07-28"
+
+
+class Modern:
+    """Plain HTTP in the wire form of 2026-07-28."""
+
+    def __init__(self, http: httpx.AsyncClient, path: str) -> None:
+        self.http = http
+        self.path = path
+
+    def message(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": VERSION,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        params = params or {}
+        meta |= params.get("_meta", {})
+        return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
+
+    def headers(self, method: str, params: dict[str, Any] | None = None) -> dict[str, str]:
+        headers = {
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": VERSION,
+            "Mcp-Method": method,
+        }
+        name = (params or {}).get("name") or (params or {}).get("uri")
+        return headers | ({"Mcp-Name": name} if name else {})
+
+    async def send(
+        self, method: str, params: dict[str, Any] | None = None, **headers: str
+    ) -> httpx.Response:
+        wire = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.http.post(
+            self.path,
+            json=self.message(method, params),
+            headers=self.headers(method, params) | wire,
+        )
+
+    async def call(self, name: str, **arguments: Any) -> dict[str, Any]:
+        answer = await self.send("tools/call", {"name": name, "arguments": arguments})
+        return answer.json()
+
+
 @dataclass
 class Served:
     """A running server."""
@@ -130,10 +174,22 @@ class Served:
     key: str
     key_id: str
     server: HttpServer
+    http: httpx.AsyncClient
 
     @property
     def mcp(self) -> str:
         return f"{self.url}/mcp/{self.key}"
+
+    @property
+    def modern(self) -> Modern:
+        """Plain HTTP with the administrator's key."""
+        return Modern(self.http, f"/mcp/{self.key}")
+
+    async def recorded(self) -> list[Entry]:
+        """What the audit has, oldest first."""
+        audit = self.app.endpoint.services.audit
+        await audit.flush()
+        return list(reversed(await audit.find()))
 
     async def new_key(self, name: str, **options: Any) -> str:
         _, secret = await self.state.access.keys.create(name, **options)
@@ -158,22 +214,26 @@ def serving(workshop: Workshop, tmp_path: Path) -> Serving:
             async with open_services(state) as services:
                 app = create_app(services, workshop.tools)
                 server = http_server(app, config, app.endpoint.drain)
-                async with _running(server):
-                    host, port = addresses(server)[0]
-                    yield Served(app, state, f"http://{host}:{port}", secret, key.id, server)
+                async with _running(server) as url, _client(url) as http:
+                    yield Served(app, state, url, secret, key.id, server, http)
 
     return serve
 
 
 @asynccontextmanager
-async def _running(server: HttpServer) -> AsyncIterator[None]:
+async def _running(server: HttpServer) -> AsyncIterator[str]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve)
         with anyio.fail_after(10):
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await anyio.sleep(0.01)
-        yield
+        host, port = addresses(server)[0]
+        yield f"http://{host}:{port}"
         server.should_exit = True
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=10)
 
 
 @pytest.fixture
@@ -183,6 +243,10 @@ async def served(serving: Serving) -> AsyncIterator[Served]:
 
 
 @pytest.fixture
-async def http(served: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=served.url, timeout=10) as client:
-        yield client
+def http(served: Served) -> httpx.AsyncClient:
+    return served.http
+
+
+@pytest.fixture
+def modern(served: Served) -> Modern:
+    return served.modern

@@ -1,15 +1,163 @@
-"""Real clients of both eras against the real server."""
+"""Real clients of every era against the real server: each gets the whole product."""
 
+from contextlib import asynccontextmanager
+
+import anyio
+import mcp_types as types
 import pytest
+from mcp import MCPError
 from mcp.client import Client
+from mcp.client.sse import sse_client
 
 pytestmark = pytest.mark.anyio
 
+ERAS = ["auto", "legacy", "sse"]
 
-@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
-async def test_a_client_of_either_era_lists_and_calls(served, mode):
-    async with Client(served.mcp, mode=mode) as client:
+
+@pytest.fixture(params=ERAS)
+def connect(request, served):
+    """Makes a client of one era; its options are the SDK client's."""
+
+    def client(key=served.key, **options):
+        if request.param == "sse":
+            return Client(sse_client(f"{served.url}/sse/{key}"), mode="legacy", **options)
+        return Client(f"{served.url}/mcp/{key}", mode=request.param, **options)
+
+    return client
+
+
+def answering(action, content):
+    asked = []
+
+    async def answer(_context, params):
+        asked.append(params.message)
+        return types.ElicitResult(action=action, content=content)
+
+    return asked, answer
+
+
+async def test_a_client_lists_tools_and_calls_one(connect, workshop):
+    async with connect() as client:
         listed = await client.list_tools()
         result = await client.call_tool("GetThing", {"vmid": 101})
-    assert [tool.name for tool in listed.tools][:2] == ["ListThings", "GetThing"]
+    assert [tool.name for tool in listed.tools] == list(workshop.tools)
     assert result.content[0].text == '{"data":{"vmid":101,"name":"web","cpu_usage":12.3}}'
+
+
+async def test_a_client_learns_who_the_server_is_and_how_to_use_it(connect, served):
+    async with connect() as client:
+        info = client.server_info
+        assert (info.name, info.title) == ("pvemcp", "Proxmox VE")
+        assert info.website_url and info.icons[0].src.endswith("/icon.svg")
+        assert "dry_run" in client.instructions
+        assert client.server_capabilities.tools.list_changed is True
+
+
+async def test_a_client_that_asks_for_progress_sees_it_rise(connect, workshop):
+    seen = []
+
+    async def on_progress(done, total, message):
+        seen.append((done, total, message))
+        workshop.release.set()
+
+    async with connect() as client:
+        with anyio.fail_after(5):
+            await client.call_tool("Wait", {"steps": 3}, progress_callback=on_progress)
+    assert seen == [(1.0, 3.0, "step 1")]  # the rest came too soon after it
+
+
+async def test_a_client_that_gives_up_ends_the_call(connect, workshop, served):
+    async with connect() as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.call_tool, "Wait")
+        with anyio.fail_after(5):
+            await workshop.started.wait()
+            tasks.cancel_scope.cancel()
+    with anyio.fail_after(5):
+        await workshop.cancelled.wait()
+    with anyio.fail_after(5):
+        while not (entries := await served.recorded()):
+            await anyio.lowlevel.checkpoint()
+    assert (entries[0].tool, entries[0].outcome) == ("Wait", "cancelled")
+
+
+async def test_a_person_who_agrees_lets_a_destructive_call_go_on(connect, workshop):
+    asked, answer = answering("accept", {"confirm": True})
+    async with connect(elicitation_callback=answer) as client:
+        result = await client.call_tool("DeleteThing", {"vmid": 101})
+    assert asked == ["Delete thing 101."]
+    assert result.is_error is False
+    assert workshop.done == ["Delete thing 101."]
+
+
+@pytest.mark.parametrize(
+    ("action", "content"),
+    [("decline", None), ("cancel", None), ("accept", {"confirm": False}), ("accept", {})],
+)
+async def test_a_person_who_does_not_agree_stops_it(connect, workshop, action, content):
+    _, answer = answering(action, content)
+    async with connect(elicitation_callback=answer) as client:
+        result = await client.call_tool("DeleteThing", {"vmid": 101})
+    assert result.content[0].text == "The person did not agree; nothing was changed."
+    assert result.is_error is True
+    assert workshop.done == []
+
+
+@pytest.mark.parametrize(("setting", "done"), [("deny", []), ("allow", ["Delete thing 101."])])
+async def test_where_nobody_can_be_asked_a_setting_decides(
+    connect, served, workshop, setting, done
+):
+    await served.state.settings.change({"unconfirmed_destructive": setting}, by="test")
+    async with connect() as client:
+        result = await client.call_tool("DeleteThing", {"vmid": 101})
+    assert workshop.done == done
+    assert result.is_error is (setting == "deny")
+    if setting == "deny":
+        assert "Use a client with MCP elicitation" in result.content[0].text
+
+
+async def test_nobody_is_asked_when_the_administrator_has_decided(connect, served, workshop):
+    asked, answer = answering("accept", {"confirm": True})
+    await served.state.settings.change({"confirm_destructive": "deny"}, by="test")
+    async with connect(elicitation_callback=answer) as client:
+        result = await client.call_tool("DeleteThing", {"vmid": 101})
+    assert (asked, workshop.done, result.is_error) == ([], [], True)
+
+
+async def test_a_client_is_told_when_its_tools_change(connect, served, workshop):
+    changed = anyio.Event()
+
+    async def on_message(message):
+        if isinstance(message, types.ToolListChangedNotification):
+            changed.set()
+
+    async with connect(message_handler=on_message) as client:
+        assert len((await client.list_tools()).tools) == 6
+        async with listening(client, served):
+            await served.state.access.keys.change(served.key_id, role="Read-only")
+            with anyio.fail_after(5):
+                await changed.wait()
+        names = [tool.name for tool in (await client.list_tools(cache_mode="refresh")).tools]
+    assert names == [name for name, tool in workshop.tools.items() if tool.reads]
+
+
+@asynccontextmanager
+async def listening(client, served):
+    """2026-07-28 asks for changes; a client of the handshake eras only keeps a stream open."""
+    if client.protocol_version == "2026-07-28":
+        async with client.listen(tools_list_changed=True):
+            yield
+        return
+    with anyio.fail_after(5):
+        while not served.app.endpoint.traffic.keys():
+            await anyio.lowlevel.checkpoint()
+    yield
+
+
+async def test_an_ungranted_tool_is_an_error_of_the_protocol(connect, served):
+    async with connect(await served.new_key("reader")) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.call_tool("StartThing", {"vmid": 101})
+    assert (caught.value.error.code, caught.value.error.message) == (
+        -32602,
+        "Unknown tool: StartThing",
+    )

@@ -17,7 +17,7 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
         return tool.accepted.model_validate(arguments)
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
-        names = list(tool.accepted.model_fields)
+        names = list({**tool.arguments.model_fields, **tool.accepted.model_fields})
         facts = [f"{_name(error)}: {_fact(error, names)}" for error in errors]
         first, *others = dict.fromkeys(facts)
         name, _, fact = first.partition(": ")

@@ -1,0 +1,169 @@
+"""The door: who gets in, what stays outside, and that the key is seen by nobody behind it."""
+
+import logging
+
+import anyio
+import httpx2 as httpx
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/mcp/{key}", {}),
+        ("/mcp/{key}/", {}),
+        ("/mcp", {"X-API-Key": "{key}"}),
+        ("/mcp", {"Authorization": "Bearer {key}"}),
+        ("/mcp", {"Authorization": "bearer   {key}"}),
+    ],
+    ids=["path", "path with slash", "X-API-Key", "Bearer", "Bearer with blanks"],
+)
+async def test_the_key_is_taken_from_path_or_headers(served, modern, path, headers):
+    modern.path = path.format(key=served.key)
+    wire = {name: value.format(key=served.key) for name, value in headers.items()}
+    answer = await modern.send("tools/list", **wire)
+    assert answer.status_code == 200
+    assert "ListThings" in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/mcp", "/mcp/", "/mcp/wrong", "/mcp/pvemcp_00000000_x", "/sse/wrong"]
+)
+async def test_without_a_valid_key_the_answer_is_401_and_names_no_oauth(served, modern, path):
+    modern.path = path
+    answer = await modern.send("tools/list")
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="pvemcp"'
+    assert "resource_metadata" not in str(answer.headers) + answer.text
+    assert answer.json()["id"] is None
+    assert "No valid API key" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-protected-resource/mcp/{key}",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration/mcp/{key}",
+        "/mcp/{key}/.well-known/openid-configuration",
+    ],
+)
+async def test_oauth_discovery_finds_nothing_and_leaves_no_key_in_the_log(
+    served, http, path, caplog
+):
+    with caplog.at_level(logging.INFO, "uvicorn.access"):
+        answer = await http.get(path.format(key=served.key))
+    assert answer.status_code == 404
+    assert served.key not in caplog.text
+
+
+async def test_the_access_log_shows_the_path_without_the_key(served, modern, caplog):
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO)  # as a server sets it at its start
+    with caplog.at_level(logging.DEBUG):
+        await modern.send("tools/list")
+        await modern.http.get(f"/admin?key={served.key}")
+    paths = [record.args[2] for record in caplog.records if record.name == "uvicorn.access"]
+    assert paths == ["/mcp", "/admin?key=***"]
+    ours = [record for record in caplog.records if not record.name.startswith("http")]
+    assert served.key not in "\n".join(record.getMessage() for record in ours)
+
+
+async def test_application_code_never_sees_the_secret(served, modern):
+    seen = []
+
+    async def spy(scope, receive, send):
+        seen.append((scope["path"], scope["raw_path"], scope["headers"], scope["user"].username))
+        raise RuntimeError("seen enough")
+
+    gate = served.app.endpoint.gate(spy)
+    transport = httpx.ASGITransport(gate, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        await client.post("/mcp", headers={"X-API-Key": served.key}, content=b"{}")
+    assert seen[0][0] == "/mcp"
+    assert seen[0][3] == served.key_id
+    assert served.key not in repr(seen)
+
+
+async def test_blanks_around_header_values_do_not_matter(served, modern):
+    head = modern.headers("tools/list")
+    body = modern.http.build_request("POST", "/", json=modern.message("tools/list")).content
+    lines = [f"POST /mcp/{served.key} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    lines += ["Content-Type: application/json"] + [f"{k}: \t {v} \t " for k, v in head.items()]
+    host, port = served.url.removeprefix("http://").split(":")
+    with anyio.fail_after(5):
+        async with await anyio.connect_tcp(host, int(port)) as stream:
+            await stream.send("\r\n".join([*lines, "", ""]).encode() + body)
+            assert b" 200 OK" in await stream.receive()
+
+
+async def test_a_body_beyond_256_kib_is_refused(modern):
+    answer = await modern.send("tools/call", {"name": "GetThing", "arguments": {"x": "y" * 262144}})
+    assert answer.status_code == 413
+    assert answer.json()["error"]["message"] == "The body is larger than 256 KiB."
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "evil.example:8811"}, 421),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "192.0.2.1:8811"}, 200),
+        ({"Host": "[::1]:8811"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
+        ({"Host": "localhost:1", "Origin": "http://localhost:2"}, 403),
+    ],
+)
+async def test_foreign_hosts_and_origins_are_refused(modern, headers, status):
+    assert (await modern.send("tools/list", **headers)).status_code == status
+
+
+async def test_a_probe_may_come_under_any_host(http):
+    answer = await http.get("/healthz", headers={"Host": "pod-17.cluster.local"})
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_while_switched_off_the_endpoint_answers_503_to_everybody(served, modern):
+    await served.state.settings.change({"enabled": False}, by="test")
+    for path in (modern.path, "/mcp/wrong"):
+        modern.path = path
+        answer = await modern.send("tools/list")
+        assert answer.status_code == 503
+        assert answer.json()["error"]["message"].startswith("The endpoint is switched off")
+
+
+async def test_a_refused_attempt_is_recorded_with_its_reason(served, modern):
+    await modern.http.post("/mcp/wrong")
+    [entry] = await served.recorded()
+    assert (entry.kind, entry.tool, entry.reason) == ("refused", "sign in", "malformed key")
+
+
+async def test_calls_beyond_the_rate_of_a_key_are_refused_with_the_time_to_wait(serving):
+    async with serving(calls_per_minute_per_key=2) as served:
+        key = {"X-API-Key": served.key}
+        answers = [await served.http.post("/mcp", headers=key) for _ in range(3)]
+    assert [answer.status_code == 429 for answer in answers] == [False, False, True]
+    assert answers[2].headers["Retry-After"] == "30"
+    assert answers[2].json()["error"]["message"].startswith("More than 2 calls a minute.")
+
+
+async def test_calls_beyond_the_rate_of_an_address_are_refused_whatever_the_key(serving):
+    async with serving(calls_per_minute_per_address=2) as served:
+        answers = [await served.http.post("/mcp/wrong") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [401, 401, 429]
+
+
+async def test_more_calls_at_a_time_than_a_key_may_run_are_refused(serving, workshop):
+    async with serving(concurrent_calls_per_key=1) as served, anyio.create_task_group() as tasks:
+        tasks.start_soon(served.modern.call, "Wait")
+        with anyio.fail_after(5):
+            await workshop.started.wait()
+        answer = await served.modern.send("tools/list")
+        workshop.release.set()
+    assert answer.status_code == 429
+    assert answer.json()["error"]["message"].startswith("1 calls of this key are running already.")

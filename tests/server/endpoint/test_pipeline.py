@@ -1,0 +1,169 @@
+"""Each call goes the same way, and every failure on it helps whoever called."""
+
+import json
+import logging
+
+import pytest
+
+from pvemcp_server.errors import Unrecorded
+
+pytestmark = pytest.mark.anyio
+
+
+def texts(answer):
+    return [block["text"] for block in answer["result"]["content"]]
+
+
+async def test_data_comes_first_and_notes_come_second(modern):
+    data, notes = texts(await modern.call("ListThings"))
+    assert json.loads(data)["data"]["headers"] == ["vmid", "name"]
+    assert notes == "Thing 7 did not answer.\nLeft out because empty in every row: tags."
+
+
+async def test_an_answer_without_notes_is_one_block_and_nothing_structured(modern):
+    answer = await modern.call("GetThing", vmid=101)
+    assert texts(answer) == ['{"data":{"vmid":101,"name":"web","cpu_usage":12.3}}']
+    assert "structuredContent" not in answer["result"]
+
+
+@pytest.mark.parametrize("name", ["NoSuchTool", "StartThing"])
+async def test_unknown_and_ungranted_tools_are_the_same_protocol_error(served, modern, name):
+    reader = await served.new_key("reader")
+    modern.path = f"/mcp/{reader}"
+    answer = await modern.send("tools/call", {"name": name, "arguments": {"vmid": 1}})
+    assert answer.json()["error"] == {"code": -32602, "message": f"Unknown tool: {name}"}
+    [entry] = await served.recorded()
+    assert (entry.kind, entry.tool, entry.outcome) == ("refused", name, "refused")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            {"vmid": 101, "dryrun": True},
+            "dryrun: there is no such argument, did you mean dry_run? "
+            "Accepted are vmid, format, dry_run, wait.",
+        ),
+        (
+            {"VmId": 101},
+            "vmid: this argument is required. "
+            "VmId: there is no such argument, did you mean vmid? "
+            "Accepted are vmid, format, dry_run, wait.",
+        ),
+        (
+            {"vmid": "web"},
+            "vmid: Input should be a valid integer, unable to parse string as an integer.",
+        ),
+    ],
+    ids=["misspelt", "other case", "wrong type"],
+)
+async def test_wrong_arguments_run_nothing_and_name_the_right_ones(
+    modern, workshop, arguments, said
+):
+    answer = await modern.call("StartThing", **arguments)
+    assert answer["result"]["isError"] is True
+    said_first, *_ = texts(answer)
+    assert said_first.startswith(said)
+    assert workshop.done == []
+
+
+async def test_an_unforeseen_failure_shows_an_incident_and_nothing_else(modern, caplog):
+    with caplog.at_level(logging.ERROR):
+        answer = await modern.call("Break")
+    assert answer["result"]["isError"] is True
+    [text] = texts(answer)
+    incident = text.split()[-1].rstrip(".")
+    assert "secret detail" not in text
+    [record] = [one for one in caplog.records if incident in one.getMessage()]
+    assert "secret detail" in str(record.exc_info)
+
+
+@pytest.mark.parametrize(
+    ("of_key", "of_call", "begins"),
+    [
+        (None, None, '{"data":{"vmid"'),
+        ("Toon", None, "data:"),
+        ("Toon", "Csv", "vmid,name"),
+    ],
+    ids=["setting", "key", "call"],
+)
+async def test_the_format_of_the_call_wins_over_the_keys_and_that_over_the_setting(
+    served, modern, of_key, of_call, begins
+):
+    key = await served.new_key("formatted", output_format=of_key)
+    modern.path = f"/mcp/{key}"
+    wanted = {"format": of_call} if of_call else {}
+    [text] = texts(await modern.call("GetThing", vmid=101, **wanted))
+    assert text.startswith(begins)
+
+
+async def test_a_dry_run_tells_what_would_happen_and_does_nothing(served, modern, workshop):
+    [text] = texts(await modern.call("DeleteThing", vmid=101, dry_run=True))
+    assert json.loads(text)["data"]["would"] == "Delete thing 101."
+    assert workshop.done == []
+    assert [entry.kind for entry in await served.recorded()] == ["call"]
+
+
+async def test_a_write_is_recorded_before_it_is_done(served, modern, workshop):
+    intents = []
+    audit = served.app.endpoint.services.audit
+    stored = audit.intent
+
+    async def intent(event):
+        intents.append((event.tool, dict(event.arguments), list(workshop.done)))
+        return await stored(event)
+
+    audit.intent = intent
+    answer = await modern.call("StartThing", vmid=101)
+    assert json.loads(texts(answer)[0])["data"] == {"success": True, "vmid": 101}
+    assert intents == [("StartThing", {"vmid": 101}, [])]
+    assert workshop.done == ["Start thing 101."]
+    [entry] = await served.recorded()
+    assert (entry.tool, entry.outcome, entry.key_name) == ("StartThing", "ok", "test")
+
+
+async def test_a_write_that_cannot_be_recorded_is_not_done(served, modern, workshop):
+    async def intent(event):
+        raise Unrecorded
+
+    served.app.endpoint.services.audit.intent = intent
+    answer = await modern.call("StartThing", vmid=101)
+    assert answer["result"]["isError"] is True
+    assert workshop.done == []
+
+
+async def test_a_write_whose_end_cannot_be_recorded_is_answered_all_the_same(
+    served, modern, workshop, caplog
+):
+    async def outcome(call_id, event):
+        raise OSError("disk full")
+
+    served.app.endpoint.services.audit.outcome = outcome
+    answer = await modern.call("StartThing", vmid=101)
+    assert workshop.done == ["Start thing 101."]
+    assert answer["result"]["isError"] is False
+    assert "could not be recorded" in caplog.text
+
+
+async def test_a_read_is_recorded_with_rows_bytes_and_client(served, modern):
+    meta = {"io.modelcontextprotocol/clientInfo": {"name": "probe", "version": "7"}}
+    call = {"name": "ListThings", "arguments": {"min_cpu": 1}, "_meta": meta}
+    await modern.send("tools/call", call)
+    [entry] = await served.recorded()
+    assert (entry.tool, entry.rows, entry.client, entry.outcome) == (
+        "ListThings",
+        3,
+        "probe 7",
+        "ok",
+    )
+    assert entry.bytes > 50
+    assert entry.arguments == {"min_cpu": 1}
+    assert entry.address == "127.0.0.1"
+
+
+async def test_a_call_beyond_its_deadline_is_an_error_with_words(serving, workshop, monkeypatch):
+    async with serving(call_deadline_seconds=5) as served:
+        monkeypatch.setattr("pvemcp_server.endpoint.pipeline.monotonic", lambda: 0.0)
+        answer = await served.modern.call("Wait")
+    assert texts(answer) == ["No answer within the time allowed."]
+    assert workshop.cancelled.is_set()
