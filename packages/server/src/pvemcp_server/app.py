@@ -19,6 +19,7 @@ from pvemcp_server.endpoint.health import health_routes
 from pvemcp_server.endpoint.serving import http_server
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store
+from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
 from pvemcp_server.tools.registry import Tool, tools
 
 
