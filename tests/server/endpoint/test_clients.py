@@ -48,7 +48,8 @@ async def test_a_client_learns_who_the_server_is_and_how_to_use_it(connect, serv
     async with connect() as client:
         info = client.server_info
         assert (info.name, info.title) == ("pvemcp", "Proxmox VE")
-        assert info.website_url and info.icons[0].src.endswith("/icon.svg")
+        assert info.website_url
+        assert info.icons[0].src.endswith("/icon.svg")
         assert "dry_run" in client.instructions
         assert client.server_capabilities.tools.list_changed is True
 

@@ -41,14 +41,18 @@ async def test_unknown_and_ungranted_tools_are_the_same_protocol_error(served, m
     [
         (
             {"vmid": 101, "dryrun": True},
-            "dryrun: there is no such argument, did you mean dry_run? "
-            "Accepted are vmid, format, dry_run, wait.",
+            (
+                "dryrun: there is no such argument, did you mean dry_run? "
+                "Accepted are vmid, format, dry_run, wait."
+            ),
         ),
         (
             {"VmId": 101},
-            "vmid: this argument is required. "
-            "VmId: there is no such argument, did you mean vmid? "
-            "Accepted are vmid, format, dry_run, wait.",
+            (
+                "vmid: this argument is required. "
+                "VmId: there is no such argument, did you mean vmid? "
+                "Accepted are vmid, format, dry_run, wait."
+            ),
         ),
         (
             {"vmid": "web"},

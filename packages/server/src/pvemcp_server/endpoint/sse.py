@@ -1,6 +1,5 @@
 """The transport of 2024-11-05: one event stream to listen on, one address to post to."""
 
-import logging
 from typing import Any
 
 from mcp.server.lowlevel import Server
@@ -9,10 +8,6 @@ from starlette.types import Receive, Scope, Send
 
 from pvemcp_server.endpoint.credentials import MESSAGES
 from pvemcp_server.endpoint.wire import BODY_BYTES
-
-# at DEBUG they log the address to post to, which holds the key when the client's URL did
-for _name in ("mcp.server.sse", "sse_starlette.sse"):
-    logging.getLogger(_name).setLevel(logging.INFO)
 
 
 class SseEndpoint:
