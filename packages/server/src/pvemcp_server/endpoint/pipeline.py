@@ -132,7 +132,6 @@ class Pipeline:
             dry_run=getattr(accepted, "dry_run", False),
             wait=getattr(accepted, "wait", False),
             fields=tuple(getattr(accepted, "fields", None) or ()),
-            fields=tuple(getattr(accepted, "fields", None) or ()),
         )
 
     async def _answer(
