@@ -53,9 +53,14 @@ class CallError(ServerError):
 
 
 class UnknownName(CallError):
-    """There is no such thing that this caller may see; the nearest visible names are offered."""
+    """There is no such thing that this caller may see; the nearest visible names are offered.
 
-    def __init__(self, kind: str, name: object, known: Iterable[object]) -> None:
+    `where` says in which part of the world it was looked for: "on lab".
+    """
+
+    def __init__(
+        self, kind: str, name: object, known: Iterable[object], *, where: str = ""
+    ) -> None:
         self.kind, self.name = kind, str(name)
         names = sorted({str(one) for one in known})
         self.nearest = get_close_matches(self.name.lower(), [n.lower() for n in names], 3, 0.5)
@@ -63,7 +68,7 @@ class UnknownName(CallError):
         shown = near or names[:10]
         ask = "Did you mean" if near else "There are"
         hint = f"{ask} {', '.join(shown)}{'?' if near else '.'}" if shown else ""
-        super().__init__(f"No {kind} {self.name!r}.", hint=hint)
+        super().__init__(f"No {kind} {name!r} {where}".rstrip() + ".", hint=hint)
 
 
 class BadArgument(CallError):

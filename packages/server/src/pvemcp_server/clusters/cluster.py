@@ -53,7 +53,7 @@ class Cluster:
         """The guest with that number, when there is one that the caller may see."""
         known = (await self.snapshot()).by_vmid
         if vmid not in known:
-            raise UnknownName(f"guest on {self.name}", vmid, _near(vmid, known))
+            raise UnknownName("guest", vmid, _near(vmid, known), where=f"on {self.name}")
         return known[vmid]
 
     async def handle(self, vmid: int) -> Qemu | Lxc:
@@ -65,7 +65,7 @@ class Cluster:
     async def node(self, name: str) -> NodeResource:
         known = (await self.snapshot()).by_node
         if name not in known:
-            raise UnknownName(f"node on {self.name}", name, known)
+            raise UnknownName("node", name, known, where=f"on {self.name}")
         return known[name]
 
     async def storage(self, name: str, node: str) -> StorageResource:
@@ -74,9 +74,8 @@ class Cluster:
         for one in known:
             if (one.storage, one.node) == (name, node):
                 return one
-        raise UnknownName(
-            f"storage on {node} of {self.name}", name, {s.storage for s in known if s.node == node}
-        )
+        here = {one.storage for one in known if one.node == node}
+        raise UnknownName("storage", name, here, where=f"on {node} of {self.name}")
 
     async def online(self) -> list[str]:
         """Names of the visible nodes that are online; the others are noted as missing."""

@@ -96,7 +96,7 @@ async def _deletion(
 async def _storage_is_there(cluster: Cluster, storage: str, node: str) -> None:
     found = {one.storage: one for one in await storages_on(cluster, node)}
     if storage not in found:
-        raise UnknownName(f"storage on {node} of {cluster.name}", storage, found)
+        raise UnknownName("storage", storage, found, where=f"on {node} of {cluster.name}")
     if found[storage].status != "available":
         raise Precondition(f"Storage {storage} is {found[storage].status} on {node}.")
 
@@ -115,7 +115,7 @@ def _named(
     volume = next((one for one in known if one.volid == volid), None)
     if volume is None:
         alike = [one.volid for one in known if kind in (None, one.content)]
-        raise UnknownName(f"volume on {storage}", volid, alike)
+        raise UnknownName("volume", volid, alike, where=f"on {storage}")
     if kind is not None and kind != volume.content:
         raise Precondition(
             f"{volid} is no {_WORDS[kind]}: it is a {_word(volume)}.",

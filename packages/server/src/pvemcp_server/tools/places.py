@@ -23,12 +23,12 @@ async def having(
             _refuse_unusable(cluster, places, node, storage)
         return found
     known = {one for _, places in views for one in places}
-    where = cluster_name or "any cluster"
+    where = cluster_name or "any cluster you reach"
     nodes = {one for one, _ in known}
     if node is not None and node not in nodes:
-        raise UnknownName(f"node on {where}", node, nodes)
+        raise UnknownName("node", node, nodes, where=f"on {where}")
     here = {name for at, name in known if name and node in (None, at)}
-    raise UnknownName(f"storage on {node or where}", storage or "", here)
+    raise UnknownName("storage", storage or "", here, where=f"on {node or where}")
 
 
 async def _places(cluster: Cluster) -> Storages:

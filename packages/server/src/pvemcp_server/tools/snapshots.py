@@ -158,7 +158,8 @@ def _named(found: Target, name: str, known: list[Snapshot]) -> Snapshot:
     for one in known:
         if one.name == name:
             return one
-    raise UnknownName(f"snapshot of {found.said}", name, [one.name for one in known])
+    names = [one.name for one in known]
+    raise UnknownName("snapshot", name, names, where=f"of {found.said}")
 
 
 def _taken(snapshot: Snapshot) -> str:

@@ -97,7 +97,7 @@ async def online_node(cluster: Cluster, name: str) -> NodeResource:
     every = (await cluster.inventory.snapshot()).by_node
     known = {one: every[one] for one in every if free or scope.covers_node(one)}
     if name not in known:
-        raise UnknownName(f"node on {cluster.name}", name, known)
+        raise UnknownName("node", name, known, where=f"on {cluster.name}")
     node = known[name]
     if node.status != "online":
         raise Precondition(f"Node {name} on {cluster.name} is {node.status}.")
@@ -108,7 +108,7 @@ async def usable_storage(cluster: Cluster, name: str, node: str, content: str) -
     """A storage that is available on the node and takes this kind of content."""
     found = {one.storage: one for one in await storages_on(cluster, node)}
     if name not in found:
-        raise UnknownName(f"storage on {node} of {cluster.name}", name, found)
+        raise UnknownName("storage", name, found, where=f"on {node} of {cluster.name}")
     storage = found[name]
     if storage.status != "available":
         raise Precondition(f"Storage {name} is {storage.status} on {node}.")

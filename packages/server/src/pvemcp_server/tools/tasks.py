@@ -69,7 +69,7 @@ async def _seen(cluster: Cluster, text: str) -> Upid:
     view = await cluster.snapshot()
     guest = int(upid.id) if upid.id.isdecimal() else None
     if upid.node not in view.by_node and guest not in view.by_vmid:
-        raise UnknownName(f"task on {cluster.name}", text, ())
+        raise UnknownName("task", text, (), where=f"on {cluster.name}")
     return upid
 
 
