@@ -121,7 +121,14 @@ def _cells(
     row: Row | Mapping[str, Any], columns: Sequence[str], cleaner: Cleaner
 ) -> dict[str, Any]:
     get = row.get if isinstance(row, Mapping) else lambda name: getattr(row, name, None)
-    return {name: cleaner.value(_plain(get(name)), name) for name in columns}
+    return {name: cleaner.value(_joined(_plain(get(name))), name) for name in columns}
+
+
+def _joined(value: Any) -> Any:
+    """A list of words or numbers as one cell, as Proxmox itself writes tags: a;b."""
+    if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
+        return ";".join(map(str, value)) or None
+    return value
 
 
 _SIMPLE: Final = (str, int, float, bool, type(None))
