@@ -56,12 +56,15 @@ class ClusterConfigs:
             }
         )
         _check_tls(values)
-        _check_token_id(token_id)
-        cluster = await self._store.clusters.add(created=utc_now(), **values)
-        await self.add_identity(cluster.name, DEFAULT_IDENTITY, token_id=token_id, secret=secret)
+        token = {"token_id": _check_token_id(token_id), "secret": _check_secret(secret)}
+        async with self._store.database.writing() as connection:
+            cluster = await self._store.clusters.add_in(connection, created=utc_now(), **values)
+            await self._store.identities.add_in(
+                connection, cluster_id=cluster.id, name=DEFAULT_IDENTITY, **token
+            )
         return cluster
 
-    async def change(self, name: str, **values: Any) -> ClusterRecord:
+    async def change(self, name: str, /, **values: Any) -> ClusterRecord:
         """Changes any of: name, hosts, description, tls_mode, ca_pem, fingerprints, protected."""
         cluster = await self.get(name)
         checked = _checked(values)

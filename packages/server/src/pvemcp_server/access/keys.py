@@ -71,7 +71,7 @@ class Keys:
         )
         return record, secret
 
-    async def change(self, key_id: str, **values: Any) -> KeyRecord:
+    async def change(self, key_id: str, /, **values: Any) -> KeyRecord:
         """Changes what is given: anything that `create` takes, and `enabled`."""
         key = await self.get(key_id)
         return await self._stored(key, await self._checked(values))

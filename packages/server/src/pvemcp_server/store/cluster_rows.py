@@ -1,9 +1,10 @@
 """Clusters and the Proxmox tokens we hold for them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import schema
 from pvemcp_server.store.columns import utc_now
@@ -22,8 +23,43 @@ class ClusterRows(Rows[ClusterRecord]):
     def __init__(self, database: Database) -> None:
         super().__init__(database, schema.clusters, ClusterRecord, TOPICS)
 
+    async def change_in(
+        self, connection: AsyncConnection, key: int | str, **values: Any
+    ) -> ClusterRecord | None:
+        """A new name is carried over to where keys and roles name the cluster."""
+        before = await self.find_in(connection, id=key)
+        after = await super().change_in(connection, key, **values)
+        if before and after and before.name != after.name:
+            await _rename_in_keys(connection, before.name, after.name)
+            await _rename_in_roles(connection, before.name, after.name)
+        return after
+
     def _read(self, row: Mapping[Any, Any]) -> ClusterRecord:
         return super()._read({**row, "tls_mode": TlsMode(row["tls_mode"])})
+
+
+async def _rename_in_keys(connection: AsyncConnection, old: str, new: str) -> None:
+    table = schema.keys
+    for key_id, clusters in (await connection.execute(select(table.c.id, table.c.clusters))).all():
+        if old in clusters:
+            renamed = _renamed(clusters, old, new)
+            await connection.execute(
+                table.update().where(table.c.id == key_id).values(clusters=renamed)
+            )
+
+
+async def _rename_in_roles(connection: AsyncConnection, old: str, new: str) -> None:
+    table = schema.roles
+    for role_id, grants in (await connection.execute(select(table.c.id, table.c.grants))).all():
+        renamed = [{**one, "clusters": _renamed(one["clusters"], old, new)} for one in grants]
+        if renamed != grants:
+            await connection.execute(
+                table.update().where(table.c.id == role_id).values(grants=renamed)
+            )
+
+
+def _renamed(names: Sequence[str], old: str, new: str) -> list[str]:
+    return sorted({new if name == old else name for name in names})
 
 
 class IdentityRows(Rows[IdentityRecord]):
@@ -33,23 +69,23 @@ class IdentityRows(Rows[IdentityRecord]):
         super().__init__(database, schema.identities, IdentityRecord, TOPICS)
         self._vault = vault
 
-    async def add(self, **values: Any) -> IdentityRecord:
+    async def add_in(self, connection: AsyncConnection, **values: Any) -> IdentityRecord:
         """Adds a token; the first of a cluster becomes its default."""
         secret = values.pop("secret")
-        async with self.database.writing() as connection:
-            first = await self.find_in(connection, cluster_id=values["cluster_id"]) is None
-            added = await self.add_in(
-                connection,
-                **{**values, "secret": b"", "is_default": first, "created": utc_now()},
-            )
-            # sealed under its row's id, which only the insert has given
-            await self.change_in(connection, added.id, secret=self._seal(secret, added.id))
+        first = await self.find_in(connection, cluster_id=values["cluster_id"]) is None
+        rest = {"secret": b"", "is_default": first, "created": utc_now()}
+        added = await super().add_in(connection, **values, **rest)
+        # sealed under its row's number, which only the insert has given
+        await self.change_in(connection, added.id, secret=secret)
         return added
 
-    async def change(self, key: int | str, **values: Any) -> IdentityRecord | None:
+    async def change_in(
+        self, connection: AsyncConnection, key: int | str, **values: Any
+    ) -> IdentityRecord | None:
         if "secret" in values:
-            values["secret"] = self._seal(values["secret"], int(key))
-        return await super().change(key, **values)
+            sealed = self._vault.seal(values["secret"], self.table.name, key, "secret")
+            values = {**values, "secret": sealed}
+        return await super().change_in(connection, key, **values)
 
     async def secret(self, identity_id: int) -> str | None:
         """The token's secret in plain text; None when there is no such identity."""
@@ -72,9 +108,6 @@ class IdentityRows(Rows[IdentityRecord]):
                 .values(is_default=table.c.id == identity.id)
             )
             await bump(connection, *TOPICS)
-
-    def _seal(self, secret: str, identity_id: int) -> bytes:
-        return self._vault.seal(secret, schema.identities.name, identity_id, "secret")
 
 
 class BindingRows(Rows[BindingRecord]):

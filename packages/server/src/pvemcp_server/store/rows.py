@@ -45,25 +45,22 @@ class Rows(Generic[R]):
         return None if row is None else self._read(row)
 
     async def add(self, **values: Any) -> R:
-        try:
-            async with self.database.writing() as connection:
-                return await self.add_in(connection, **values)
-        except IntegrityError as refused:
-            raise self._conflict(refused, values) from None
+        async with self.database.writing() as connection:
+            return await self.add_in(connection, **values)
 
     async def add_in(self, connection: AsyncConnection, **values: Any) -> R:
         query = insert(self.table).values(**values).returning(*self._columns)
-        row = (await connection.execute(query)).mappings().one()
+        try:
+            row = (await connection.execute(query)).mappings().one()
+        except IntegrityError as refused:
+            raise self._conflict(refused, values) from None
         await bump(connection, *self._topics)
         return self._read(row)
 
     async def change(self, key: int | str, **values: Any) -> R | None:
         """The row with its new values; None when there is no such row."""
-        try:
-            async with self.database.writing() as connection:
-                return await self.change_in(connection, key, **values)
-        except IntegrityError as refused:
-            raise self._conflict(refused, values) from None
+        async with self.database.writing() as connection:
+            return await self.change_in(connection, key, **values)
 
     async def change_in(
         self, connection: AsyncConnection, key: int | str, **values: Any
@@ -71,7 +68,10 @@ class Rows(Generic[R]):
         if not values:
             return await self.find_in(connection, **{self._key.name: key})
         query = self.table.update().where(self._key == key).values(**values)
-        row = (await connection.execute(query.returning(*self._columns))).mappings().first()
+        try:
+            row = (await connection.execute(query.returning(*self._columns))).mappings().first()
+        except IntegrityError as refused:
+            raise self._conflict(refused, values) from None
         await bump(connection, *self._topics)
         return None if row is None else self._read(row)
 

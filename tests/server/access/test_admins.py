@@ -1,0 +1,218 @@
+"""Administrators: passwords, lock-out, sessions."""
+
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+from sqlalchemy import text
+
+from pvemcp_server.access import Access
+from pvemcp_server.access.admins import FIRST_LOCK, FREE_FAILURES, LONGEST_LOCK, Admins
+from pvemcp_server.access.sessions import ABSOLUTE, IDLE, SEEN_EVERY, Sessions
+from pvemcp_server.errors import AccessDenied, BadArgument, UnknownName
+from pvemcp_server.store import Store
+
+pytestmark = pytest.mark.anyio
+
+PASSWORD = "correct horse battery"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.time
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def admins(store: Store, clock: Clock) -> Admins:
+    return Admins(store, clock=clock.now)
+
+
+@pytest.fixture
+def sessions(store: Store, clock: Clock) -> Sessions:
+    return Sessions(store, clock=clock.now)
+
+
+async def reason(admins: Admins, name: str, password: str) -> str:
+    with pytest.raises(AccessDenied) as denied:
+        await admins.sign_in(name, password)
+    return denied.value.reason
+
+
+async def test_the_first_administrator_gets_a_password_to_change(admins: Admins):
+    password = await admins.first("admin")
+    assert (await admins.sign_in("admin", password)).must_change
+    assert await admins.first("admin") is None
+    await admins.set_password("admin", PASSWORD)
+    assert not (await admins.sign_in("admin", PASSWORD)).must_change
+    assert await reason(admins, "admin", password) == "wrong password"
+
+
+async def test_a_first_password_that_was_given_is_not_shown(admins: Admins):
+    assert await admins.first("admin", PASSWORD) is None
+    assert not (await admins.sign_in("admin", PASSWORD)).must_change
+
+
+async def test_passwords_are_stored_as_argon2id(admins: Admins, store: Store):
+    admin = await admins.create("ada", PASSWORD)
+    assert admin.password_hash.startswith("$argon2id$")
+    assert "argon2" not in repr(admin)
+    async with store.database.reading() as connection:
+        [row] = (await connection.execute(text("SELECT * FROM admins"))).mappings()
+    assert PASSWORD not in repr(dict(row))
+
+
+@pytest.mark.parametrize(
+    "password", ["short", "x" * 2000, "administrator"], ids=["short", "long", "the name"]
+)
+async def test_a_password_that_is_too_weak_is_refused(admins: Admins, password: str):
+    with pytest.raises(BadArgument, match="12 to 1024 characters"):
+        await admins.create("administrator", password)
+
+
+async def test_wrong_passwords_lock_longer_and_longer(admins: Admins, store: Store, clock: Clock):
+    await admins.create("ada", PASSWORD)
+    for _ in range(FREE_FAILURES):
+        assert await reason(admins, "ada", "something wrong") == "wrong password"
+    assert await reason(admins, "ada", PASSWORD) == "locked after failed sign-ins"
+    clock.time += FIRST_LOCK
+    assert await reason(admins, "ada", "something wrong") == "wrong password"
+    clock.time += FIRST_LOCK
+    assert await reason(admins, "ada", PASSWORD) == "locked after failed sign-ins"
+    clock.time += FIRST_LOCK
+    signed_in = await admins.sign_in("ada", PASSWORD)
+    assert (signed_in.failures, signed_in.locked_until) == (0, None)
+    [notice] = await store.notices.open()
+    assert (notice.kind, notice.subject, notice.count) == ("sign-in-failed", "ada", 2)
+
+
+async def test_no_lock_lasts_longer_than_a_quarter_of_an_hour(
+    admins: Admins, store: Store, clock: Clock
+):
+    admin = await admins.create("ada", PASSWORD)
+    await store.admins.change(admin.id, failures=500)
+    await reason(admins, "ada", "something wrong")
+    assert (await admins.get("ada")).locked_until == clock.time + LONGEST_LOCK
+
+
+async def test_a_reset_unlocks_and_signs_out(admins: Admins, sessions: Sessions):
+    admin = await admins.create("ada", PASSWORD)
+    token = await sessions.open(admin, address="::1", agent="")
+    for _ in range(FREE_FAILURES):
+        await reason(admins, "ada", "something wrong")
+    password = await admins.reset_password("ada")
+    assert (await admins.sign_in("ada", password)).must_change
+    assert await sessions.find(token) is None
+
+
+async def test_unknown_and_disabled_administrators_stay_outside(admins: Admins):
+    await admins.create("ada", PASSWORD)
+    await admins.create("bob", PASSWORD)
+    assert await reason(admins, "eve", PASSWORD) == "unknown administrator"
+    await admins.set_enabled("bob", enabled=False)
+    assert await reason(admins, "bob", PASSWORD) == "disabled administrator"
+    assert await reason(admins, "ada", "x" * 5000) == "wrong password"
+    with pytest.raises(UnknownName):
+        await admins.remove("eve")
+
+
+async def test_the_last_administrator_can_be_neither_removed_nor_disabled(admins: Admins):
+    await admins.create("ada", PASSWORD)
+    await admins.create("bob", PASSWORD)
+    await admins.set_enabled("bob", enabled=False)
+    with pytest.raises(BadArgument, match="only administrator"):
+        await admins.remove("ada")
+    with pytest.raises(BadArgument, match="only administrator"):
+        await admins.set_enabled("ada", enabled=False)
+    await admins.remove("bob")
+    assert [admin.name for admin in await admins.all()] == ["ada"]
+
+
+async def test_an_issuer_s_subject_is_one_administrator_without_a_password(admins: Admins):
+    ada = await admins.sign_in_external("https://issuer#42", "ada@example.org")
+    again = await admins.sign_in_external("https://issuer#42", "renamed@example.org")
+    assert (again.id, again.name) == (ada.id, "ada@example.org")
+    assert await reason(admins, "ada@example.org", "") == "wrong password"
+    await admins.create("bob", PASSWORD)
+    await admins.set_enabled("ada@example.org", enabled=False)
+    with pytest.raises(AccessDenied, match="disabled"):
+        await admins.sign_in_external("https://issuer#42", "ada@example.org")
+
+
+async def test_a_session_is_found_by_its_token_alone(
+    admins: Admins, sessions: Sessions, store: Store
+):
+    admin = await admins.create("ada", PASSWORD)
+    token = await sessions.open(admin, address="192.0.2.1", agent="Firefox")
+    session = await sessions.find(token)
+    assert session.admin == admin
+    assert await sessions.find(session.id) is None
+    assert await sessions.find("") is None
+    async with store.database.reading() as connection:
+        [row] = (await connection.execute(text("SELECT * FROM sessions"))).mappings()
+    assert token not in repr(dict(row))
+    assert token not in repr(session)
+    await sessions.end(session.id)
+    assert await sessions.find(token) is None
+
+
+async def test_the_csrf_token_belongs_to_one_session(admins: Admins, sessions: Sessions):
+    admin = await admins.create("ada", PASSWORD)
+    one, other = [
+        await sessions.find(await sessions.open(admin, address="::1", agent="")) for _ in range(2)
+    ]
+    one.check_csrf(one.csrf)
+    for wrong in (other.csrf, "", "ü"):
+        with pytest.raises(AccessDenied, match="CSRF"):
+            one.check_csrf(wrong)
+
+
+async def test_a_session_ends_when_idle_and_in_any_case(
+    admins: Admins, sessions: Sessions, clock: Clock
+):
+    admin = await admins.create("ada", PASSWORD)
+    idle = await sessions.open(admin, address="::1", agent="")
+    busy = await sessions.open(admin, address="::1", agent="")
+    clock.time += IDLE - SEEN_EVERY
+    assert await sessions.find(busy)
+    clock.time += SEEN_EVERY
+    assert await sessions.find(idle) is None
+    for _ in range(int(ABSOLUTE / IDLE) * 2 - 3):
+        clock.time += IDLE / 2
+        assert await sessions.find(busy)
+    clock.time += IDLE / 2
+    assert await sessions.find(busy) is None
+    await sessions.sweep()
+    assert await sessions.of(admin) == []
+
+
+async def test_a_disabled_administrator_is_signed_out_at_once(admins: Admins, sessions: Sessions):
+    await admins.create("ada", PASSWORD)
+    bob = await admins.create("bob", PASSWORD)
+    token = await sessions.open(bob, address="::1", agent="")
+    await admins.set_enabled("bob", enabled=False)
+    assert await sessions.find(token) is None
+
+
+async def test_living_sessions_can_be_listed_and_ended(access: Access):
+    ada = await access.admins.create("ada", PASSWORD)
+    token = await access.sessions.open(ada, address="192.0.2.1", agent="Firefox")
+    await access.sessions.open(ada, address="192.0.2.2", agent="Chromium")
+    assert {session.agent for session in await access.sessions.of(ada)} == {"Firefox", "Chromium"}
+    await access.sessions.end((await access.sessions.find(token)).id)
+    assert [session.agent for session in await access.sessions.of(ada)] == ["Chromium"]
+
+
+async def test_many_guesses_at_once_all_count(admins: Admins, store: Store):
+    admin = await admins.create("ada", PASSWORD)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(store.admins.count_failure, admin.id)
+    assert (await admins.get("ada")).failures == 8

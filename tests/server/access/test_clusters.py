@@ -1,0 +1,161 @@
+"""Cluster records, Proxmox identities and who is bound to which."""
+
+import pytest
+
+from pvemcp_server.access import Access, Grant
+from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.store import Store, Topic
+from pvemcp_server.store.records import TlsMode
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = {"token_id": "root@pam!pvemcp", "secret": "planted"}
+PIN = ":".join(["ab"] * 32)
+
+
+@pytest.fixture
+async def lab(access: Access) -> None:
+    await access.clusters.create("lab", ["pve1", "pve2:8006"], **TOKEN)
+
+
+async def test_a_cluster_comes_with_its_default_identity(access: Access, lab: None, store: Store):
+    cluster = await access.clusters.get("lab")
+    assert (cluster.hosts, cluster.tls_mode) == (["pve1", "pve2:8006"], TlsMode.SYSTEM)
+    [identity] = await access.clusters.identities("lab")
+    assert (identity.name, identity.token_id, identity.is_default) == (
+        "default",
+        "root@pam!pvemcp",
+        True,
+    )
+    assert await store.identities.secret(identity.id) == "planted"
+    assert "planted" not in repr(identity)
+
+
+@pytest.mark.parametrize(
+    ("values", "argument"),
+    [
+        ({"name": "../x"}, "name"),
+        ({"hosts": []}, "hosts"),
+        ({"hosts": ["https://pve1"]}, "hosts"),
+        ({"hosts": ["root@pve1"]}, "hosts"),
+        ({"tls_mode": "trusting"}, "tls_mode"),
+        ({"tls_mode": "pinned"}, "fingerprints"),
+        ({"tls_mode": "ca"}, "ca_pem"),
+        ({"tls_mode": "pinned", "fingerprints": ["ab:cd"]}, "fingerprints"),
+        ({"token_id": "root@pam"}, "token_id"),
+        ({"secret": " "}, "secret"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(value),
+)
+async def test_what_a_cluster_cannot_be_is_named(access: Access, values: dict, argument: str):
+    with pytest.raises(BadArgument) as refused:
+        await access.clusters.create(**{"name": "lab", "hosts": ["pve1"], **TOKEN, **values})
+    assert refused.value.argument == argument
+    assert await access.clusters.all() == []
+
+
+async def test_a_cluster_is_changed_in_part(access: Access, lab: None):
+    changed = await access.clusters.change("lab", tls_mode="pinned", fingerprints=[PIN])
+    assert (changed.tls_mode, changed.fingerprints) == (TlsMode.PINNED, [PIN.upper()])
+    assert changed.hosts == ["pve1", "pve2:8006"]
+    with pytest.raises(BadArgument, match="fingerprints"):
+        await access.clusters.change("lab", fingerprints=[])
+    with pytest.raises(BadArgument, match="colour"):
+        await access.clusters.change("lab", colour="blue")
+    with pytest.raises(UnknownName, match="Did you mean lab"):
+        await access.clusters.change("lap", description="x")
+
+
+async def test_a_renamed_cluster_stays_granted_and_never_more_than_it_was(
+    access: Access, lab: None
+):
+    _, secret = await access.keys.create("narrow", clusters=["lab"])
+    await access.clusters.bind("lab", "default", key="narrow")
+    await access.clusters.change("lab", name="home")
+    await access.clusters.create("lab", ["pve9"], **TOKEN)
+    caller = await access.gate.authenticate(secret, "::1")
+    assert caller.clusters == {"home"}
+    assert list(caller.identities) == ["home"]
+
+
+async def test_grants_follow_the_new_name_of_a_cluster(access: Access, lab: None):
+    await access.roles.create("narrow", [Grant(frozenset({"*"}), frozenset({"lab", "prod"}))])
+    await access.clusters.change("lab", name="home")
+    [grant] = (await access.roles.get("narrow")).grants
+    assert grant.clusters == {"home", "prod"}
+
+
+async def test_a_key_s_binding_wins_over_its_role_s(access: Access, lab: None):
+    await access.clusters.add_identity("lab", "readers", token_id="r@pve!rr", secret="r")
+    await access.clusters.add_identity("lab", "mine", token_id="m@pve!mm", secret="m")
+    ids = {one.name: one.id for one in await access.clusters.identities("lab")}
+    key, _ = await access.keys.create("laptop")
+
+    async def bound() -> dict[str, int]:
+        return (await access.gate.caller(key.id)).identities
+
+    assert await bound() == {}
+    await access.clusters.bind("lab", "mine", key="laptop")
+    await access.clusters.bind("lab", "readers", role="Read-only")
+    assert await bound() == {"lab": ids["mine"]}
+    await access.clusters.bind("lab", "default", key=key.id)
+    assert await bound() == {"lab": ids["default"]}
+    await access.clusters.unbind("lab", key="laptop")
+    assert await bound() == {"lab": ids["readers"]}
+    await access.clusters.unbind("lab", role="Read-only")
+    assert await bound() == {}
+
+
+async def test_a_binding_names_a_key_or_a_role(access: Access, lab: None):
+    with pytest.raises(BadArgument, match="either a key or a role"):
+        await access.clusters.bind("lab", "default")
+    with pytest.raises(UnknownName, match="key 'nobody'"):
+        await access.clusters.bind("lab", "default", key="nobody")
+    with pytest.raises(UnknownName, match="identity 'nothing'"):
+        await access.clusters.bind("lab", "nothing", role="Read-only")
+
+
+async def test_an_identity_somebody_depends_on_is_not_removed(access: Access, lab: None):
+    await access.clusters.add_identity("lab", "narrow", token_id="n@pve!nn", secret="n")
+    await access.clusters.bind("lab", "narrow", role="Read-only")
+    with pytest.raises(BadArgument, match="bound"):
+        await access.clusters.remove_identity("lab", "narrow")
+    with pytest.raises(BadArgument, match="default"):
+        await access.clusters.remove_identity("lab", "default")
+    await access.clusters.make_default("lab", "narrow")
+    await access.clusters.remove_identity("lab", "default")
+    [left] = await access.clusters.identities("lab")
+    assert (left.name, left.is_default) == ("narrow", True)
+
+
+async def test_the_number_of_a_removed_identity_is_never_given_again(access: Access, lab: None):
+    for name in ("one", "two"):
+        added = await access.clusters.add_identity("lab", name, token_id="n@pve!nn", secret="n")
+        await access.clusters.remove_identity("lab", name)
+        if name == "one":
+            first = added.id
+    assert added.id > first
+
+
+async def test_a_new_secret_reaches_other_processes(access: Access, lab: None, other_store: Store):
+    heard = []
+
+    async def listener() -> None:
+        heard.append("changed")
+
+    await other_store.watch.now()
+    other_store.watch.on_change(Topic.CLUSTERS, listener)
+    await access.clusters.change_identity("lab", "default", secret="renewed")
+    await other_store.watch.now()
+    assert heard == ["changed"]
+    [identity] = await other_store.identities.all()
+    assert await other_store.identities.secret(identity.id) == "renewed"
+
+
+async def test_a_removed_cluster_takes_its_tokens_and_bindings_along(
+    access: Access, lab: None, store: Store
+):
+    await access.clusters.bind("lab", "default", role="Read-only")
+    await access.clusters.remove("lab")
+    assert await store.identities.all() == []
+    assert await store.bindings.all() == []

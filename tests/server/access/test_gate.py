@@ -1,0 +1,249 @@
+"""Who is let in, and how soon a change counts in every process."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pvemcp_server.access import Access, Grant, Resources, open_access
+from pvemcp_server.access.gate import FAILURES_PER_MINUTE, Gate
+from pvemcp_server.errors import AccessDenied, TooManyFailures
+from pvemcp_server.store import Store
+from pvemcp_server.store.key_format import new_secret
+from pvemcp_server.store.watch import POLL_SECONDS
+
+pytestmark = pytest.mark.anyio
+
+HERE = "192.0.2.7"
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def gate(store: Store, access: Access, clock: Clock) -> Gate:
+    """The gate of one process, on a clock of ours; `access` has prepared the roles."""
+    store.watch._clock = clock.monotonic
+    return Gate(store, clock=clock.now, monotonic=clock.monotonic)
+
+
+@pytest.fixture
+def other_gate(other_store: Store, clock: Clock) -> Gate:
+    """The gate of another process."""
+    other_store.watch._clock = clock.monotonic
+    return Gate(other_store, clock=clock.now, monotonic=clock.monotonic)
+
+
+async def reason(gate: Gate, secret: str, address: str = HERE) -> str:
+    with pytest.raises(AccessDenied) as denied:
+        await gate.authenticate(secret, address)
+    return denied.value.reason
+
+
+async def test_the_holder_of_a_key_is_let_in_with_its_rights(gate: Gate, access: Access):
+    key, secret = await access.keys.create(
+        "laptop", role="Operator", clusters=["lab"], toolset=["ListVms"], output_format="Toon"
+    )
+    caller = await gate.authenticate(secret, HERE)
+    assert (caller.key_id, caller.key_name, caller.role.name) == (key.id, "laptop", "Operator")
+    assert (caller.clusters, caller.toolset) == ({"lab"}, {"ListVms"})
+    assert (caller.output_format, caller.address) == ("Toon", HERE)
+
+
+async def test_a_key_without_a_role_is_read_only(gate: Gate, access: Access):
+    _, secret = await access.keys.create("laptop")
+    assert (await gate.authenticate(secret, HERE)).role.name == "Read-only"
+
+
+async def test_what_is_no_valid_key_is_refused_with_a_reason(gate: Gate, access: Access):
+    key, secret = await access.keys.create("laptop")
+    assert await reason(gate, "") == "malformed key"
+    assert await reason(gate, secret[:-1]) == "malformed key"
+    assert await reason(gate, new_secret("nobody12")) == "unknown key"
+    assert await reason(gate, new_secret(key.id)) == "wrong secret"
+    await gate.authenticate(secret, HERE)
+    assert await reason(gate, new_secret(key.id)) == "wrong secret"
+    assert await reason(gate, secret[:-1]) == "wrong secret"
+
+
+async def test_a_refusal_never_carries_the_secret(gate: Gate, access: Access):
+    key, _ = await access.keys.create("laptop")
+    forged = new_secret(key.id)
+    with pytest.raises(AccessDenied) as denied:
+        await gate.authenticate(forged, HERE)
+    assert forged not in f"{denied.value!r} {denied.value}"
+    assert denied.value.key_id == key.id
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"enabled": False}, "disabled key"),
+        ({"expires": datetime(2026, 1, 1, tzinfo=UTC)}, "expired key"),
+        ({"allow_from": ["198.51.100.0/24"]}, "address not allowed"),
+    ],
+    ids=["disabled", "expired", "moved"],
+)
+async def test_a_change_counts_in_every_process_within_the_poll(
+    gate: Gate, other_gate: Gate, access: Access, clock: Clock, change, expected
+):
+    key, secret = await access.keys.create("laptop")
+    for each in (gate, other_gate):
+        clock.seconds += POLL_SECONDS
+        await each.authenticate(secret, HERE)
+    await access.keys.change(key.id, **change)
+    clock.seconds += POLL_SECONDS
+    for each in (gate, other_gate):
+        assert await reason(each, secret) == expected
+
+
+async def test_a_removed_or_regenerated_key_is_refused_in_every_process(
+    gate: Gate, other_gate: Gate, access: Access, clock: Clock
+):
+    removed, first = await access.keys.create("removed")
+    again, old = await access.keys.create("again")
+    for each in (gate, other_gate):
+        await each.authenticate(first, HERE)
+        await each.authenticate(old, HERE)
+    await access.keys.remove(removed.id)
+    renewed, new = await access.keys.regenerate(again.id)
+    clock.seconds += POLL_SECONDS
+    for each in (gate, other_gate):
+        assert await reason(each, first) == "unknown key"
+        assert await reason(each, old) == "wrong secret"
+        assert (await each.authenticate(new, HERE)).key_id == again.id
+    assert (renewed.name, renewed.created) == (again.name, again.created)
+
+
+async def test_what_a_role_gives_changes_for_callers_who_are_known_already(
+    gate: Gate, other_gate: Gate, access: Access, clock: Clock
+):
+    await access.roles.create("night shift", [Grant(frozenset({"ListVms", "BackupVm"}))])
+    _, secret = await access.keys.create("laptop", role="night shift")
+    before = [await each.authenticate(secret, HERE) for each in (gate, other_gate)]
+    assert before[0].version == before[1].version
+    narrowed = Grant(frozenset({"ListVms"}), resources=Resources(pools=frozenset({"web"})))
+    await access.roles.change("night shift", grants=[narrowed])
+    clock.seconds += POLL_SECONDS
+    after = [await each.authenticate(secret, HERE) for each in (gate, other_gate)]
+    assert [caller.role.grants for caller in after] == [(narrowed,)] * 2
+    assert after[0].version == after[1].version != before[0].version
+
+
+async def test_an_expiry_passes_without_any_change(gate: Gate, access: Access, clock: Clock):
+    _, secret = await access.keys.create("laptop", expires=clock.now() + timedelta(seconds=60))
+    await gate.authenticate(secret, HERE)
+    clock.seconds += 60
+    assert await reason(gate, secret) == "expired key"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "address", "is_in"),
+    [
+        ("192.0.2.0/24", "192.0.2.9", True),
+        ("192.0.2.0/24", "192.0.3.9", False),
+        ("192.0.2.9", "192.0.2.9", True),
+        ("2001:db8::/32", "2001:db8:1::5", True),
+        ("2001:db8::/32", "2001:db9::5", False),
+        ("192.0.2.0/24", "::ffff:192.0.2.9", True),
+        ("192.0.2.0/24", "2001:db8::5", False),
+        ("::/0", "192.0.2.9", False),
+        ("0.0.0.0/0", "unix", False),
+    ],
+)
+async def test_the_allow_list_takes_networks_of_both_kinds(
+    gate: Gate, access: Access, allowed: str, address: str, is_in: bool
+):
+    _, secret = await access.keys.create("laptop", allow_from=[allowed])
+    if is_in:
+        assert (await gate.authenticate(secret, address)).address == address
+    else:
+        assert await reason(gate, secret, address) == "address not allowed"
+
+
+async def test_failed_attempts_are_limited_for_their_network_alone(
+    gate: Gate, access: Access, clock: Clock
+):
+    _, secret = await access.keys.create("laptop")
+    for number in range(FAILURES_PER_MINUTE):
+        assert await reason(gate, new_secret(f"{number:08}"), "2001:db8::1") == "unknown key"
+    with pytest.raises(TooManyFailures):
+        await gate.authenticate(new_secret("guessing"), "2001:db8::2")
+    assert await reason(gate, new_secret("guessing"), "2001:db8:0:1::2") == "unknown key"
+    clock.seconds += 60
+    assert await gate.authenticate(secret, "2001:db8::1")
+
+
+async def test_a_key_in_use_is_not_locked_out_by_its_neighbours(gate: Gate, access: Access):
+    _, secret = await access.keys.create("laptop")
+    await gate.authenticate(secret, HERE)
+    for number in range(FAILURES_PER_MINUTE):
+        await reason(gate, new_secret(f"{number:08}"))
+    assert await gate.authenticate(secret, HERE)
+
+
+async def test_refused_keys_become_one_notice_with_a_count(
+    gate: Gate, access: Access, store: Store
+):
+    key, _ = await access.keys.create("laptop")
+    for _ in range(3):
+        await reason(gate, new_secret(key.id))
+    assert await store.notices.open() == []
+    await gate.flush()
+    [notice] = await store.notices.open()
+    assert (notice.kind, notice.count) == ("key-refused", 3)
+    assert HERE in notice.subject
+    await store.notices.dismiss(notice.id)
+    assert await store.notices.open() == []
+
+
+async def test_when_and_where_a_key_was_used_is_written_down_later(
+    gate: Gate, access: Access, clock: Clock
+):
+    key, secret = await access.keys.create("laptop")
+    await gate.authenticate(secret, HERE)
+    assert (await access.keys.get(key.id)).last_used is None
+    await gate.flush()
+    used = await access.keys.get(key.id)
+    assert (used.last_used, used.last_address) == (clock.now(), HERE)
+
+
+async def test_uses_are_written_down_when_access_closes(store: Store):
+    async with open_access(store) as access:
+        key, secret = await access.keys.create("laptop")
+        await access.gate.authenticate(secret, HERE)
+    assert (await store.keys.find(id=key.id)).last_address == HERE
+
+
+async def test_nobody_is_let_in_when_the_database_does_not_answer(
+    gate: Gate, access: Access, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    _, secret = await access.keys.create("laptop")
+    await gate.authenticate(secret, HERE)
+
+    def away():
+        raise ConnectionError("the database is away")
+
+    monkeypatch.setattr(store.database, "reading", away)
+    clock.seconds += POLL_SECONDS
+    with pytest.raises(ConnectionError):
+        await gate.authenticate(secret, HERE)
+
+
+async def test_a_preview_shows_the_caller_without_its_secret(gate: Gate, access: Access):
+    key, secret = await access.keys.create("laptop", role="Operator")
+    assert await gate.caller(key.id, HERE) == await gate.authenticate(secret, HERE)

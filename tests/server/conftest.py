@@ -1,0 +1,98 @@
+"""State on both databases: SQLite, and a PostgreSQL that the tests start themselves."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from pvemcp_server.access import Access, open_access
+from pvemcp_server.config import Config
+from pvemcp_server.store import Store, open_store
+
+_names = count()
+
+
+def _server_programs() -> Path | None:
+    """Where Debian's package keeps initdb and pg_ctl, the newest version first."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    on_path = shutil.which("pg_ctl")
+    if not folders and on_path:
+        folders = [Path(on_path).resolve().parent]
+    return folders[0] if folders else None
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL of our own, reached by a socket in a temporary folder; answers that folder."""
+    programs = _server_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL here: apt-get install postgresql to test on it")
+    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    with tempfile.TemporaryDirectory(prefix="pvemcp-pg-", ignore_cleanup_errors=True) as folder:
+        if os.geteuid() == 0:  # initdb refuses to run as root
+            shutil.chown(folder, user)
+        as_user = {"user": user} if os.geteuid() == 0 else {}
+
+        def run(*command: str) -> None:
+            subprocess.run(
+                command, check=True, capture_output=True, cwd=folder, **as_user
+            )
+
+        data, log = f"{folder}/data", f"{folder}/log"
+        run(str(programs / "initdb"), "-D", data, "-U", "pvemcp", "-A", "trust", "-E", "UTF8")
+        options = f"-c listen_addresses='' -k {folder} -c fsync=off -c max_connections=60"
+        run(str(programs / "pg_ctl"), "-D", data, "-l", log, "-o", options, "-w", "start")
+        try:
+            yield folder
+        finally:
+            run(str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop")
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database(postgres_server: str) -> Callable[[], str]:
+    """Makes an empty database and answers its URL."""
+    psql = shutil.which("psql") or "psql"
+
+    def create() -> str:
+        name = f"state_{os.getpid()}_{next(_names)}"
+        command = [psql, "-h", postgres_server, "-U", "pvemcp", "-d", "postgres", "-qc"]
+        subprocess.run(
+            [*command, f"CREATE DATABASE {name}"], check=True, capture_output=True
+        )
+        return f"postgresql://pvemcp@/{name}?host={postgres_server}"
+
+    return create
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
+    """The configuration of a server with an empty state, on each kind of database in turn."""
+    if request.param == "sqlite":
+        return Config(state_dir=tmp_path / "var")
+    create = request.getfixturevalue("new_postgres_database")
+    return Config(state_dir=tmp_path / "var", database_url=create())
+
+
+@pytest.fixture
+async def store(config: Config) -> AsyncIterator[Store]:
+    async with open_store(config) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def other_store(config: Config, store: Store) -> AsyncIterator[Store]:
+    """The same state as another process has it open."""
+    async with open_store(config) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def access(store: Store) -> AsyncIterator[Access]:
+    async with open_access(store) as opened:
+        yield opened

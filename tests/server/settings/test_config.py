@@ -1,0 +1,80 @@
+"""Configuration from environment, files and options."""
+
+from pathlib import Path
+
+import pytest
+
+from pvemcp_server.config import Config
+from pvemcp_server.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CREDENTIALS_DIRECTORY", "PVEMCP_PORT", "PVEMCP_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_a_word_it_listens_locally_and_keeps_state_beside_itself():
+    config = Config.load()
+    assert (config.host, config.port, config.state_dir) == ("127.0.0.1", 8811, Path("var"))
+    assert config.database.startswith("sqlite+aiosqlite:////")
+
+
+def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PVEMCP_PORT", "9000")
+    assert Config.load().port == 9000
+    assert Config.load(port=9001).port == 9001
+
+
+def test_systemd_credentials_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "pvemcp_master_key").write_text("ab" * 32)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert Config.load().master_key.get_secret_value() == "ab" * 32
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PVEMCP_ALLOWED_HOSTS", "mcp.example.org, other.example.org:8443")
+    monkeypatch.setenv("PVEMCP_TRUSTED_PROXIES", "10.1.2.3/8,::1")
+    config = Config.load()
+    assert config.allowed_hosts == ("mcp.example.org", "other.example.org:8443")
+    assert config.trusted_proxies == ("10.0.0.0/8", "::1/128")
+
+
+def test_no_environment_makes_a_demonstration(monkeypatch: pytest.MonkeyPatch):
+    for name in ("PVEMCP_DEMO", "PVEMCP__DEMO"):
+        monkeypatch.setenv(name, "true")
+    assert Config.load().demo is False
+    assert Config.load(demo=True).demo is True
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("sqlite:////var/lib/state.db", "sqlite+aiosqlite:////var/lib/state.db"),
+        ("postgres://u:p@db/x", "postgresql+asyncpg://u:p@db/x"),
+        ("postgresql+psycopg://u@db/x", "postgresql+asyncpg://u@db/x"),
+    ],
+)
+def test_a_database_url_gets_our_driver(url: str, driver: str):
+    assert Config.load(database_url=url).database == driver
+
+
+def test_another_kind_of_database_is_refused():
+    with pytest.raises(ConfigError, match="sqlite:/// or postgresql://"):
+        _ = Config.load(database_url="mysql://u:planted@db/x").database
+
+
+def test_a_wrong_value_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PVEMCP_PORT", "planted-secret")
+    with pytest.raises(ConfigError) as refused:
+        Config.load()
+    assert "PVEMCP_PORT" in str(refused.value)
+    assert "planted-secret" not in str(refused.value)
+
+
+def test_secrets_are_not_shown():
+    config = Config.load(
+        master_key="ab" * 32, admin_password="planted", database_url="postgresql://u:planted@db/x"
+    )
+    assert "planted" not in repr(config)
+    assert "abab" not in repr(config)

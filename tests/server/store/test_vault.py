@@ -1,0 +1,115 @@
+"""Secrets at rest: what opens them, and what does not."""
+
+import secrets
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from pvemcp_server.access import Access
+from pvemcp_server.config import Config
+from pvemcp_server.errors import ConfigError
+from pvemcp_server.store import Store, open_store
+
+pytestmark = pytest.mark.anyio
+
+
+async def sealed_values(store: Store) -> list[bytes]:
+    async with store.database.reading() as connection:
+        return list(await connection.scalars(text("SELECT secret FROM identities ORDER BY id")))
+
+
+@pytest.fixture
+async def cluster(access: Access) -> None:
+    await access.clusters.create("lab", ["pve1"], token_id="a@pve!one", secret="first secret")
+    await access.clusters.add_identity("lab", "second", token_id="b@pve!two", secret="second")
+
+
+async def test_a_token_secret_is_stored_encrypted_and_comes_back(store: Store, cluster: None):
+    assert all(b"secret" not in sealed for sealed in await sealed_values(store))
+    first, second = await store.identities.all()
+    assert await store.identities.secret(first.id) == "first secret"
+    assert await store.identities.secret(second.id) == "second"
+    assert await store.identities.secret(99) is None
+
+
+async def test_a_secret_moved_to_another_row_does_not_open(store: Store, cluster: None):
+    _, second = await store.identities.all()
+    async with store.database.writing() as connection:
+        await connection.execute(
+            text("UPDATE identities SET secret = :stolen WHERE id = :id"),
+            {"stolen": (await sealed_values(store))[0], "id": second.id},
+        )
+    with pytest.raises(ConfigError, match="cannot be decrypted"):
+        await store.identities.secret(second.id)
+
+
+async def test_rotation_re_encrypts_and_other_processes_keep_reading(
+    store: Store, other_store: Store, cluster: None
+):
+    before = await sealed_values(store)
+    assert await store.vault.rotate() == 2
+    after = await sealed_values(store)
+    assert {value[:4] for value in before}.isdisjoint(value[:4] for value in after)
+    for opened in (store, other_store):
+        assert [
+            await opened.identities.secret(identity.id)
+            for identity in await opened.identities.all()
+        ] == ["first secret", "second"]
+
+
+async def test_keys_made_before_a_rotation_stay_valid(store: Store, access: Access):
+    _, before = await access.keys.create("before")
+    await store.vault.rotate()
+    _, after = await access.keys.create("after")
+    for secret in (before, after):
+        assert await access.gate.authenticate(secret, "127.0.0.1")
+
+
+async def test_a_new_master_key_replaces_the_old_one(config: Config, tmp_path: Path):
+    new = secrets.token_bytes(32)
+    async with open_store(config) as store:
+        derived = store.vault.derive("something")
+        await store.vault.change_master(new)
+    with pytest.raises(ConfigError, match="not the one"):
+        async with open_store(config):
+            pass
+    (config.state_dir / "master.key").write_text(new.hex())
+    async with open_store(config) as store:
+        assert store.vault.derive("something") == derived
+        assert store.vault.derive("something else") != derived
+
+
+async def test_the_master_key_is_made_once_and_readable_by_us_alone(config: Config):
+    async with open_store(config):
+        key = config.state_dir / "master.key"
+        assert key.stat().st_mode & 0o777 == 0o600
+        made = key.read_text()
+    async with open_store(config):
+        assert key.read_text() == made
+
+
+async def test_a_lost_master_key_is_not_replaced_by_a_new_one(config: Config):
+    async with open_store(config):
+        pass
+    (config.state_dir / "master.key").unlink()
+    with pytest.raises(ConfigError, match="master key of this database is missing"):
+        async with open_store(config):
+            pass
+    assert not (config.state_dir / "master.key").exists()
+
+
+async def test_a_master_key_from_the_environment_needs_no_file(config: Config):
+    given = config.model_copy(update={"master_key": SecretStr("ab" * 32)})
+    async with open_store(given):
+        assert not (config.state_dir / "master.key").exists()
+
+
+@pytest.mark.parametrize("content", ["", "not hex", "ab" * 31], ids=["empty", "words", "short"])
+async def test_an_unusable_master_key_is_refused(config: Config, content: str):
+    config.state_dir.mkdir(parents=True)
+    (config.state_dir / "master.key").write_text(content)
+    with pytest.raises(ConfigError, match="64 hex digits"):
+        async with open_store(config):
+            pass
