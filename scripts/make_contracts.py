@@ -19,12 +19,7 @@ FOLDER = Path(__file__).parents[1] / "tests" / "contracts"
 
 def contracts() -> dict[str, str]:
     """The files by name."""
-    return {
-        f"{name}.json": _text(
-            describe(tool).model_dump(mode="json", by_alias=True, exclude_none=True)
-        )
-        for name, tool in tools().items()
-    }
+    return {f"{name}.json": _text(describe(tool)) for name, tool in tools().items()}
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Asking many nodes, storages or guests of one cluster, within a budget."""
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import isinf
@@ -40,14 +40,24 @@ async def each(
 
 
 async def guests(cluster: Cluster, want: Want, kind: str = "") -> list[GuestResource]:
-    """The visible guests that are wanted, in order of their numbers."""
+    """The visible wanted guests on nodes that are online, in order of their numbers."""
     seen = (await cluster.snapshot()).guests
     wanted = [
         one
         for one in seen
         if want.vmid(one.vmid) and want.node(one.node) and kind in ("", one.type)
     ]
-    return sorted(wanted, key=lambda one: one.vmid)
+    down = await down_among(cluster, {one.node for one in wanted})
+    return sorted((one for one in wanted if one.node not in down), key=lambda one: one.vmid)
+
+
+async def down_among(cluster: Cluster, names: Set[str]) -> Set[str]:
+    """Which of these nodes do not answer, noted as missing: asking them would only take time."""
+    every = (await cluster.inventory.snapshot()).nodes
+    down = {one.node for one in every if one.node in names and one.status == "offline"}
+    if down:
+        cluster.notes.add(f"Offline on {cluster.name}, so missing here: {', '.join(sorted(down))}.")
+    return down
 
 
 async def nodes(cluster: Cluster, want: Want) -> list[str]:
@@ -71,12 +81,11 @@ async def storages(cluster: Cluster, want: Want, holding: frozenset[str]) -> lis
     Also those that are not granted themselves, for the sake of granted guests.
     """
     every = await cluster.inventory.snapshot()
-    online = set(await all_nodes(cluster, replace(want, nodes=frozenset())))
+    online = set(await all_nodes(cluster, want))
     found: dict[tuple[str, str], StorageResource] = {}
     for one in sorted(every.storages, key=lambda one: (one.node, one.storage)):
         usable = one.node in online and one.status == "available"
-        wanted = want.storage(one.storage) and (one.shared or want.node(one.node))
-        if usable and wanted and not holding.isdisjoint(one.content_list):
+        if usable and want.storage(one.storage) and not holding.isdisjoint(one.content_list):
             found.setdefault((one.storage, "" if one.shared else one.node), one)
     return list(found.values())
 

@@ -10,7 +10,7 @@ from proxmox_client.api.resources import GuestResource, NodeResource
 from pvemcp_server.clusters import Cluster, Snapshot
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import Col, Cost, Relation, Row, Unit, Want, table
+from pvemcp_server.tables.registry import NARROWED, Col, Cost, Relation, Row, Unit, Want, table
 from pvemcp_server.tables.values import percent, share
 
 _MANY = 2000  # rows that are better made outside the event loop
@@ -74,6 +74,7 @@ class Guest(Row, kw_only=True):
     covered=of_guest,
     of_snapshot=True,
     extra=("description",),
+    pushed={**NARROWED, "status": "status"},
     relations=(
         TO_NODE,
         Relation("pool", "pools", {"pool": "poolid"}, "The resource pool"),
@@ -92,8 +93,10 @@ async def guests(cluster: Cluster, want: Want) -> list[Guest]:
 
 async def described(cluster: Cluster, rows: Sequence[Guest], want: Want) -> list[Guest]:
     """The rows with their descriptions, which takes a call for each."""
+    down = await fanout.down_among(cluster, {row.node for row in rows})
+    known = [row.vmid for row in rows if row.node not in down]
     found = await fanout.each(
-        cluster, [row.vmid for row in rows], lambda vmid: _description(cluster, vmid), want, "guest"
+        cluster, known, lambda vmid: _description(cluster, vmid), want, "description of guest"
     )
     return [replace(row, description=found.get(row.vmid)) for row in rows]
 
