@@ -1,6 +1,7 @@
 """Asking many nodes, storages or guests of one cluster, within a budget."""
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import isinf
@@ -51,7 +52,7 @@ async def guests(cluster: Cluster, want: Want, kind: str = "") -> list[GuestReso
     return sorted((one for one in wanted if one.node not in down), key=lambda one: one.vmid)
 
 
-async def down_among(cluster: Cluster, names: Set[str]) -> Set[str]:
+async def down_among(cluster: Cluster, names: AbstractSet[str]) -> AbstractSet[str]:
     """Which of these nodes do not answer, noted as missing: asking them would only take time."""
     every = (await cluster.inventory.snapshot()).nodes
     down = {one.node for one in every if one.node in names and one.status == "offline"}
