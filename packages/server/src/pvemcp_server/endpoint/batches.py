@@ -29,7 +29,16 @@ class Batches:
         if not body.lstrip().startswith(b"["):
             await self._app(scope, _Replay(body, receive), send)
             return
-        messages = _parsed(body)
+        try:
+            messages = _parsed(body)
+        except Refused as refused:
+            await refused.response(scope, receive, send)
+            return
+        await self._each(messages, scope, receive, send)
+
+    async def _each(
+        self, messages: list[dict[str, Any]], scope: Scope, receive: Receive, send: Send
+    ) -> None:
         answers = _Answers(send, expected=any("method" in m and "id" in m for m in messages))
         for message in messages:
             single = _Replay(json.dumps(message).encode(), receive)

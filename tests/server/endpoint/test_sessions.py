@@ -1,0 +1,151 @@
+"""Sessions of the handshake eras: whose they are, how they end, what older clients send."""
+
+import json
+
+import anyio
+import pytest
+
+from pvemcp_server.endpoint.batches import MOST_MESSAGES
+
+pytestmark = pytest.mark.anyio
+
+ACCEPT = {"Accept": "application/json, text/event-stream"}
+
+
+def message(method, number=None, **params):
+    body = {"jsonrpc": "2.0", "method": method, "params": params}
+    return body if number is None else {**body, "id": number}
+
+
+def hello(version="2025-11-25"):
+    client = {"name": "test", "version": "1"}
+    return message("initialize", 0, protocolVersion=version, capabilities={}, clientInfo=client)
+
+
+async def begin(served, key=None, version="2025-11-25"):
+    """Opens a session; the headers of its further messages."""
+    headers = {**ACCEPT, "X-API-Key": key or served.key}
+    answer = await served.http.post("/mcp", json=hello(version), headers=headers)
+    assert answer.status_code == 200
+    headers |= {"Mcp-Session-Id": answer.headers["mcp-session-id"], "MCP-Protocol-Version": version}
+    ready = message("notifications/initialized")
+    assert (await served.http.post("/mcp", json=ready, headers=headers)).status_code == 202
+    return headers
+
+
+def events(text):
+    """The messages of an event stream."""
+    lines = (line.strip() for line in text.splitlines())
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+
+
+async def test_a_session_serves_nobody_but_the_key_that_opened_it(served):
+    headers = await begin(served)
+    other = {**headers, "X-API-Key": await served.new_key("other")}
+    mine = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
+    theirs = await served.http.post("/mcp", json=message("tools/list", 1), headers=other)
+    assert (mine.status_code, theirs.status_code) == (200, 404)
+    assert theirs.json()["error"]["message"] == "Session not found"
+
+
+async def test_a_session_survives_that_its_key_gets_a_new_secret(served):
+    headers = await begin(served)
+    _, secret = await served.state.access.keys.regenerate(served.key_id)
+    await served.state.store.watch.now()
+    old = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
+    headers["X-API-Key"] = secret
+    new = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
+    assert (old.status_code, new.status_code) == (401, 200)
+
+
+async def test_a_session_that_was_ended_is_gone(served):
+    headers = await begin(served)
+    assert (await served.http.delete("/mcp", headers=headers)).status_code == 200
+    answer = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
+    assert answer.status_code == 404
+
+
+async def test_rights_are_those_of_the_moment_not_those_of_the_sessions_start(served):
+    headers = await begin(served)
+    await served.state.access.keys.change(served.key_id, role="Read-only")
+    await served.state.store.watch.now()
+    answer = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
+    assert "DeleteThing" not in answer.text
+
+
+async def test_a_withdrawn_key_loses_its_open_streams(served):
+    headers = await begin(served)
+    with anyio.fail_after(5):
+        async with served.http.stream("GET", "/mcp", headers=headers) as stream:
+            assert stream.status_code == 200
+            await served.state.access.keys.disable(served.key_id)
+            assert await stream.aread() == b""
+
+
+async def test_the_event_stream_of_2024_names_the_address_to_post_to_with_its_key(served):
+    with anyio.fail_after(5):
+        async with served.http.stream("GET", f"/sse/{served.key}", headers=ACCEPT) as stream:
+            address = await first_data(stream)
+            assert address.startswith(f"/sse/{served.key}/messages?session_id=")
+            sent = await served.http.post(address, json=hello("2024-11-05"))
+            assert sent.status_code == 202
+
+
+async def test_the_event_stream_of_2024_names_no_key_that_came_in_a_header(served):
+    headers = {**ACCEPT, "X-API-Key": served.key}
+    with anyio.fail_after(5):
+        async with served.http.stream("GET", "/sse", headers=headers) as stream:
+            address = await first_data(stream)
+            assert address.startswith("/sse/messages?session_id=")
+            other = {"X-API-Key": await served.new_key("other")}
+            assert (await served.http.post(address, json=hello())).status_code == 401
+            sent = await served.http.post(address, json=hello(), headers=other)
+            assert sent.status_code == 404
+
+
+async def first_data(stream):
+    async for line in stream.aiter_lines():
+        if line.startswith("data: "):
+            return line.removeprefix("data: ")
+    raise AssertionError("the stream ended")
+
+
+async def test_a_batch_of_2025_03_26_is_answered_message_by_message(served):
+    headers = await begin(served, version="2025-03-26")
+    batch = [
+        message("tools/list", 1),
+        message("notifications/progress", progressToken=1, progress=1),
+        message("tools/call", 2, name="GetThing", arguments={"vmid": 101}),
+        message("no/such/method", 3),
+    ]
+    answer = await served.http.post("/mcp", json=batch, headers=headers)
+    assert answer.headers["content-type"] == "text/event-stream"
+    first, second, third = events(answer.text)
+    assert (first["id"], second["id"], third["id"]) == (1, 2, 3)
+    assert "tools" in first["result"]
+    assert second["result"]["content"][0]["text"].startswith('{"data"')
+    assert third["error"]["code"] == -32601
+
+
+async def test_a_batch_of_notifications_is_accepted_without_an_answer(served):
+    headers = await begin(served, version="2025-03-26")
+    batch = [message("notifications/cancelled", requestId=9)] * 2
+    answer = await served.http.post("/mcp", json=batch, headers=headers)
+    assert (answer.status_code, answer.content) == (202, b"")
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [[], [1], [hello()], [message("ping", n) for n in range(MOST_MESSAGES + 1)]],
+    ids=["empty", "no messages", "initialize", "too many"],
+)
+async def test_a_batch_that_is_none_is_refused(served, batch):
+    headers = await begin(served, version="2025-03-26")
+    answer = await served.http.post("/mcp", json=batch, headers=headers)
+    assert answer.status_code == 400
+
+
+async def test_later_revisions_know_no_batches(served):
+    headers = await begin(served, version="2025-11-25")
+    answer = await served.http.post("/mcp", json=[message("ping", 1)], headers=headers)
+    assert answer.status_code == 400

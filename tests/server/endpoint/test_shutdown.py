@@ -1,0 +1,149 @@
+"""Told to stop, the server finishes what runs, ends what would never end, and goes in peace."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import httpx2 as httpx
+import pytest
+
+from pvemcp_server.access import open_access
+from pvemcp_server.config import Config
+from pvemcp_server.settings import Settings
+from pvemcp_server.store import open_store
+
+pytestmark = pytest.mark.anyio
+
+LISTEN = {"notifications": {"toolsListChanged": True}}
+
+
+async def test_running_calls_end_well_while_new_ones_are_refused(serving, workshop):
+    results = []
+    async with serving() as served:
+        modern = served.modern
+
+        async def call():
+            results.append(await modern.call("Wait"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            with anyio.fail_after(5):
+                await workshop.started.wait()
+                tasks.start_soon(served.app.endpoint.drain)
+                while not served.app.endpoint.traffic.closing:
+                    await anyio.lowlevel.checkpoint()
+                refused = await modern.send("tools/list")
+                ready = await served.http.get("/readyz")
+                workshop.release.set()
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert (ready.status_code, ready.json()) == (503, {"status": "shutting down"})
+    assert "waited" in results[0]["result"]["content"][0]["text"]
+
+
+async def test_a_call_that_does_not_end_is_given_up_after_a_while(serving, workshop, monkeypatch):
+    monkeypatch.setattr("pvemcp_server.endpoint.endpoint.DRAIN_SECONDS", 0.01)
+    async with serving() as served, anyio.create_task_group() as tasks:
+        tasks.start_soon(served.modern.call, "Wait")
+        with anyio.fail_after(5):
+            await workshop.started.wait()
+            assert await served.app.endpoint.drain() is False
+        workshop.release.set()
+
+
+async def test_a_listen_stream_ends_with_its_result(served):
+    modern = served.modern
+    async with served.http.stream(
+        "POST",
+        modern.path,
+        json=modern.message("subscriptions/listen", LISTEN),
+        headers=modern.headers("subscriptions/listen"),
+    ) as stream:
+        frames = messages(stream)
+        with anyio.fail_after(5):
+            acknowledged = await anext(frames)
+            await served.app.endpoint.drain()
+            result = await anext(frames)
+    assert acknowledged["method"] == "notifications/subscriptions/acknowledged"
+    assert (result["id"], result["result"]["resultType"]) == (1, "complete")
+
+
+async def messages(stream):
+    async for line in stream.aiter_lines():
+        if line.startswith("data: "):
+            yield json.loads(line.removeprefix("data: "))
+
+
+@pytest.mark.e2e
+async def test_sigterm_ends_the_process_with_success_while_streams_are_open(tmp_path):
+    key = await prepared(tmp_path)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = started(tmp_path, port)
+    try:
+        base = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=base, headers={"X-API-Key": key}) as http:
+            with anyio.fail_after(30):
+                await until_ready(http)
+            async with (
+                http.stream("GET", "/sse"),
+                http.stream("POST", "/mcp", **listen_request()) as listening,
+            ):
+                assert listening.status_code == 200
+                process.send_signal(signal.SIGTERM)
+                with anyio.fail_after(15):
+                    log = await anyio.to_thread.run_sync(process.communicate)
+    finally:
+        process.kill()
+    assert process.returncode == 0, log
+    assert "Traceback" not in log[1]
+    assert key not in log[1]
+
+
+def started(folder, port):
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("pvemcp"), "serve", "--port", str(port)],
+        env={**os.environ, "PVEMCP_STATE_DIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def listen_request():
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {**LISTEN, "_meta": meta}
+    return {
+        "json": {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params},
+        "headers": {
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": "2026-07-28",
+            "Mcp-Method": "subscriptions/listen",
+        },
+    }
+
+
+async def prepared(folder):
+    """A state with the endpoint enabled and one key."""
+    async with open_store(Config(state_dir=folder)) as store, open_access(store) as access:
+        await Settings(store).change({"enabled": True}, by="test")
+        _, secret = await access.keys.create("test")
+    return secret
+
+
+async def until_ready(http):
+    while True:
+        try:
+            if (await http.get("/readyz")).status_code == 200:
+                return
+        except httpx.ConnectError:
+            await anyio.sleep(0.05)
