@@ -1,5 +1,7 @@
 # What a contributor runs; `make` lists it.
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first Python on the path that is new enough and really starts
+PYTHON ?= $(firstword $(foreach one,python3 python3.13 python3.12 python3.11 python,$(shell \
+	$(one) -c 'import sys; sys.version_info >= (3, 11) and print("$(one)")' 2>/dev/null)))
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := proxmox_client formats server bridge
@@ -22,7 +24,7 @@ serve: $(STAMP) ## The server alone, without demo clusters
 install: $(STAMP) ## .venv with the four packages
 
 $(STAMP): constraints.txt $(PACKAGES:%=packages/%/pyproject.toml)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pvemcp needs Python 3.11 or newer")'
+	@test -n "$(PYTHON)" || { echo "pvemcp needs Python 3.11 or newer."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (once; about a minute) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
