@@ -1,6 +1,7 @@
 """Counts the tokens (o200k) of the same rows in the four formats; the table is in docs/formats.md.
 
-Needs Node.js and, in the folder that PVEMCP_NPM names, `npm install gpt-tokenizer`.
+Needs Node.js and gpt-tokenizer from npm, in the folder that PVEMCP_NPM names or in .npm:
+`npm install --prefix .npm gpt-tokenizer`. Without them it says so and measures nothing.
 
     python benchmarks/tokens.py            print the table
     python benchmarks/tokens.py --write    renew it in the docs
@@ -9,6 +10,7 @@ Needs Node.js and, in the folder that PVEMCP_NPM names, `npm install gpt-tokeniz
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,12 +23,16 @@ from support.vm_rows import minimal, vm_rows
 
 REPOSITORY = Path(__file__).parents[1]
 PEER = REPOSITORY / "scripts" / "npm_peer.mjs"
+NPM = Path(os.environ.get("PVEMCP_NPM", REPOSITORY / ".npm"))
 ORDER = (Format.JSON_NORMAL, Format.JSON_COMPACT, Format.TOON, Format.CSV)
 Rows = list[dict[str, Any]]
 
 
 def main() -> None:
     """Measure, then print, write or check."""
+    if not shutil.which("node") or not (NPM / "node_modules" / "gpt-tokenizer").is_dir():
+        print(f"skipped: no Node.js, or no gpt-tokenizer in {NPM}", file=sys.stderr)
+        return
     renew_or_check(REPOSITORY / "docs" / "formats.md", "tokens", table(), sys.argv[1:])
 
 
@@ -61,8 +67,7 @@ def prepared(rows: Rows) -> Rows:
 def count_tokens(texts: list[str]) -> list[int]:
     """How many o200k tokens each text has."""
     orders = "\n".join(json.dumps({"work": "tokens", "input": text}) for text in texts)
-    folder = os.environ.get("PVEMCP_NPM", str(REPOSITORY / ".npm"))
-    command = ["node", str(PEER), folder]
+    command = ["node", str(PEER), str(NPM)]
     done = subprocess.run(command, input=orders, stdout=subprocess.PIPE, text=True, check=True)
     return [json.loads(line)["output"] for line in done.stdout.splitlines()]
 

@@ -9,9 +9,9 @@ def renew_or_check(page: Path, name: str, content: str, arguments: list[str]) ->
     if not arguments:
         print(content)
         return
-    part = re.compile(rf"(<!-- {name}: generated -->\n).*?(\n<!-- end of {name} -->)", re.DOTALL)
+    part = re.compile(rf"(<!-- {name}: generated -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
     old = page.read_text()
-    new = part.sub(lambda found: f"{found[1]}{content}{found[2]}", old)
+    new = part.sub(lambda found: f"{found[1]}\n{content}\n\n{found[2]}", old)
     if "--write" in arguments:
         page.write_text(new)
     elif new != old or not part.search(old):

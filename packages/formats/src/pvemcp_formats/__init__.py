@@ -1,5 +1,6 @@
 """Rows and documents as text that a language model reads cheaply, and back."""
 
+from pvemcp_formats import toon
 from pvemcp_formats.errors import FormatsError, Unreadable, Unwritable
 from pvemcp_formats.formats import Format, decode, decode_document, encode, encode_document
 from pvemcp_formats.guard import guard_formulas
@@ -21,4 +22,5 @@ __all__ = [
     "guard_formulas",
     "tidy",
     "tidy_value",
+    "toon",
 ]

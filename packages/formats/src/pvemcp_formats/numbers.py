@@ -5,17 +5,16 @@ import re
 
 NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 INTEGER_DIGITS = 4300  # Python refuses to read more
-_NUMBER = re.compile(f"({NUMBER})")
+_WORDS = {"nan": None, "inf": None, "-inf": None, "-0.0": "0"}
+_NUMBER = re.compile(NUMBER)
 
 
 def write_number(number: float) -> str | None:
     """Plain digits from 1e-6 up to 1e21, an exponent outside; None for NaN and infinities."""
-    if not math.isfinite(number):
-        return None
-    if number.is_integer() and abs(number) < 1e21:
-        return str(int(number))  # all digits, as an integer is read with all digits
-    digits, _, exponent = repr(number).partition("e")
-    return _with_exponent(digits, int(exponent)) if exponent else digits
+    text = float.__repr__(number)
+    if text in _WORDS:
+        return _WORDS[text]
+    return _spread_out(number, text) if "e" in text else text.removesuffix(".0")
 
 
 def read_number(text: str, otherwise: str) -> int | float | str:
@@ -30,9 +29,13 @@ def read_number(text: str, otherwise: str) -> int | float | str:
     return int(number) if number == int(number) else number
 
 
-def _with_exponent(digits: str, exponent: int) -> str:
-    """The digits with their exponent, or with zeros before them where that is short."""
-    if not -7 < exponent < 0:
-        return f"{digits}e{exponent:+d}"
+def _spread_out(number: float, text: str) -> str:
+    """The digits of a number that Python writes with an exponent."""
+    digits, _, exponent = text.partition("e")
+    power = int(exponent)
+    if 0 < power < 21:
+        return str(int(number))  # all digits, as an integer is read with all digits
+    if not -7 < power < 0:
+        return f"{digits}e{power:+d}"
     sign = "-" if digits.startswith("-") else ""
-    return f"{sign}0.{'0' * (-exponent - 1)}{digits.removeprefix('-').replace('.', '')}"
+    return f"{sign}0.{'0' * (-power - 1)}{digits.removeprefix('-').replace('.', '')}"

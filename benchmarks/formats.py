@@ -1,0 +1,107 @@
+"""Times writing 10,000 rows: our four formats beside JSON encoders and TOON libraries of PyPI.
+
+Peers that are not installed are left out: pip install toons etoon toon-format python-toon
+
+    python benchmarks/formats.py            print the table
+    python benchmarks/formats.py --write    renew it in docs/formats.md
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import orjson
+
+from pvemcp_formats import Format, encode
+from support.in_docs import renew_or_check
+from support.vm_rows import minimal, vm_rows
+
+PAGE = Path(__file__).parents[1] / "docs" / "formats.md"
+ROWS = 10_000
+REPEATS = 15
+TOON_PEERS = {"toons": "dumps", "etoon": "dumps", "toon_format": "encode", "toon": "encode"}
+TOON_PACKAGES = {"toon_format": "toon-format", "toon": "python-toon"}
+Rows = list[dict[str, Any]]
+
+
+def main() -> None:
+    """Measure, then print or write."""
+    rows = vm_rows(ROWS)
+    few_fields = measure(minimal(rows))
+    all_fields = measure(rows)
+    lines = [
+        f"| {ROWS:,} rows | × 6 fields | × orjson | × 19 fields | × orjson |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name in few_fields:
+        times = few_fields, all_fields
+        cells = [f"{time[name]:.1f} ms | {time[name] / time['orjson']:.1f}" for time in times]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    renew_or_check(PAGE, "speed", "\n".join(lines), sys.argv[1:])
+
+
+def measure(rows: Rows) -> dict[str, float]:
+    """The shortest of several runs of each, taken in turn so that all meet the same noise."""
+    works = competitors(rows)
+    runs = [
+        {name: milliseconds(work, rows) for name, work in works.items()} for _ in range(REPEATS)
+    ]
+    return {name: min(run[name] for run in runs) for name in works}
+
+
+def competitors(rows: Rows) -> dict[str, Callable[[Rows], object]]:
+    """Everything that is timed, by its name in the table."""
+    ours = {f"**{form}**": partial(encode, format=form) for form in Format}
+    return {
+        **ours,
+        "orjson": lambda rows: orjson.dumps({"data": rows}),
+        "json.dumps": lambda rows: json.dumps({"data": rows}, separators=(",", ":")),
+        "csv.DictWriter": python_csv,
+        **toon_peers(encode(rows, Format.TOON), {"data": rows}),
+    }
+
+
+def toon_peers(ours: str, document: dict[str, Any]) -> dict[str, Callable[[Rows], object]]:
+    """The TOON libraries that are installed; one that writes something else is marked."""
+    peers: dict[str, Callable[[Rows], object]] = {}
+    for module, function in TOON_PEERS.items():
+        try:
+            write = getattr(import_module(module), function)
+        except ImportError:
+            print(f"{module} is not installed and left out", file=sys.stderr)
+            continue
+        same = "" if write(document) == ours else " (another text)"
+        peers[TOON_PACKAGES.get(module, module) + same] = partial(under_data, write)
+    return peers
+
+
+def under_data(write: Callable[[dict[str, Rows]], object], rows: Rows) -> object:
+    """The rows as the other libraries get them."""
+    return write({"data": rows})
+
+
+def python_csv(rows: Rows) -> str:
+    """The rows by Python's own writer, which tells no null from an empty text."""
+    target = io.StringIO()
+    writer = csv.DictWriter(target, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return target.getvalue()
+
+
+def milliseconds(work: Callable[[Rows], object], rows: Rows) -> float:
+    """How long one run takes."""
+    start = perf_counter()
+    work(rows)
+    return (perf_counter() - start) * 1_000
+
+
+if __name__ == "__main__":
+    main()
