@@ -64,11 +64,11 @@ async def test_a_read_is_repeated_when_the_connection_breaks(fault, reaching, pv
 
 
 @pytest.mark.parametrize("fault", ["drop", "half"])
-async def test_a_read_that_breaks_again_is_unreachable(fault, reaching, pveproxy):
+async def test_a_read_that_breaks_again_and_again_is_unreachable(fault, reaching, pveproxy):
     proxy = await pveproxy(fault)
     with pytest.raises(Unreachable, match=proxy.host):
         await reaching(proxy.host).version()
-    assert proxy.requests == ["GET /version"] * 2
+    assert proxy.requests == ["GET /version"] * 3
 
 
 @pytest.mark.parametrize("fault", ["drop", "half", "hang"])

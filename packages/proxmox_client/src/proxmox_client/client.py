@@ -44,8 +44,8 @@ class Client:
         name: str = "",
         wire: Wire | None = None,
     ) -> None:
-        self.name = name or hosts[0]
         self._line = Line(hosts, tls, limits, wire)
+        self.name = name or hosts[0]
         self._version: Version | None = None
         self.transport = Transport(self._line, auth)
 

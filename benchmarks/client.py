@@ -1,0 +1,117 @@
+"""Our client beside proxmoxer, against an emulated cluster of 50 nodes and 10,000 guests.
+
+    python benchmarks/client.py
+
+CPU is that of the client's process alone. proxmoxer makes one request at a time; a pool of
+threads is how its users get more.
+"""
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from proxmoxer import ProxmoxAPI
+
+from proxmox_client import Client, Limits
+from proxmox_client.api.resources import Resources
+from support.pve import client_of, emulated
+
+NODES, GUESTS, CALLS, AT_ONCE = 50, 10_000, 200, 4
+# pveproxy's idle limit would end the connections of whoever waits for its turn to be measured
+WIDE = Limits(per_cluster=16, per_node=2)
+
+
+def main() -> None:
+    """Measure and print."""
+    print(f"{CALLS} × GET /nodes/{{node}}/status over {NODES} nodes, best of 3")
+    print("| client | wall ms | CPU ms |\n|---|--:|--:|")
+    with emulated(NODES, GUESTS) as pve, tempfile.NamedTemporaryFile("w", suffix=".pem") as ca:
+        ca.write(pve["ca_pem"])
+        ca.flush()
+        for label, run in runs(pve, ca.name).items():
+            wall, cpu = min(run() for _ in range(3))
+            print(f"| {label} | {wall * 1000:.0f} | {cpu * 1000:.0f} |")
+        body = asyncio.run(resources_body(pve))
+    print(f"\nDecode of {GUESTS:,} guests ({len(body) / 1e6:.1f} MB), best of 5")
+    print("| way | ms |\n|---|--:|")
+    data = json.dumps(json.loads(body)["data"]).encode()
+    for label, decode in {
+        "ours: typed Structs, by kind": lambda: Resources.read(data),
+        "proxmoxer: json, dicts": lambda: json.loads(body)["data"],
+    }.items():
+        print(f"| {label} | {min(timed(decode) for _ in range(5)) * 1000:.0f} |")
+
+
+def runs(pve: dict[str, Any], ca: str) -> dict[str, Callable[[], tuple[float, float]]]:
+    """What is measured, by name; each gives wall and CPU seconds."""
+    return {
+        f"ours, {AT_ONCE} at once": lambda: asyncio.run(ours(pve, Limits(per_cluster=AT_ONCE))),
+        f"ours, {WIDE.per_cluster} at once": lambda: asyncio.run(ours(pve, WIDE)),
+        "proxmoxer, one at a time": lambda: theirs(pve, ca, 1),
+        f"proxmoxer, {AT_ONCE} threads": lambda: theirs(pve, ca, AT_ONCE),
+    }
+
+
+async def ours(pve: dict[str, Any], limits: Limits) -> tuple[float, float]:
+    """All calls at once; the client itself waits for its turns."""
+    async with client_of(pve, limits) as client:
+        names = await node_names(client)
+
+        async def calls() -> None:
+            await asyncio.gather(*(client.node(name).status() for name in names))
+
+        return await clocked(calls)
+
+
+async def node_names(client: Client) -> list[str]:
+    """A node for each call; this also opens the first connection."""
+    nodes = [node.node for node in await client.nodes()]
+    return (nodes * (CALLS // len(nodes) + 1))[:CALLS]
+
+
+async def clocked(work: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+    """Wall and CPU seconds of some work."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    await work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def theirs(pve: dict[str, Any], ca: str, threads: int) -> tuple[float, float]:
+    """The same with proxmoxer."""
+    host, _, port = pve["hosts"][0].partition(":")
+    user, _, name = pve["token_id"].partition("!")
+    api = ProxmoxAPI(
+        host,
+        port=int(port),
+        user=user,
+        token_name=name,
+        token_value=pve["token_secret"],
+        verify_ssl=ca,
+    )
+    nodes = [node["node"] for node in api.nodes.get()]
+    names = (nodes * (CALLS // len(nodes) + 1))[:CALLS]
+    wall, cpu = time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda node: api.nodes(node).status.get(), names))
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+async def resources_body(pve: dict[str, Any]) -> bytes:
+    """The answer of /cluster/resources, as it comes."""
+    async with client_of(pve) as client:
+        return (await client.transport.request("GET", "/cluster/resources", {})).body
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of some work."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""100,000 GETs through breaking connections; none may fail, and nothing may be left behind.
+
+    python benchmarks/soak_client.py [count]
+
+The emulated cluster closes idle connections after 250 ms, when our next request is often on its
+way, closes every connection after 100 requests, and breaks off 1 % of its answers halfway.
+"""
+
+import asyncio
+import random
+import resource
+import sys
+import time
+from pathlib import Path
+
+from proxmox_client import Client, Limits
+from support.pve import client_of, emulated
+
+WORKERS, IDLE, DROPS = 8, 0.25, 1.0
+
+
+def main() -> None:
+    """Ask, count and print; the exit code tells whether all was well."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    with emulated(nodes=3, guests=30, drops=DROPS, idle=IDLE) as pve:
+        failures = asyncio.run(soak(client_of(pve, Limits(per_cluster=WORKERS)), count))
+    raise SystemExit(1 if failures else 0)
+
+
+async def soak(client: Client, count: int) -> list[BaseException]:
+    """The failures of so many requests."""
+    started, failures = time.perf_counter(), []
+    async with client:
+        await client.version()
+        files, memory = open_files(), peak_memory()
+        async with asyncio.TaskGroup() as group:
+            for number in range(WORKERS):
+                share = count // WORKERS
+                group.create_task(work(client, share, random.Random(number), failures))
+        grown, left = peak_memory() - memory, open_files() - files
+    seconds = time.perf_counter() - started
+    print(f"{count:,} GETs in {seconds:.0f} s: {len(failures)} failed", failures[:3] or "")
+    print(f"peak memory grew by {grown / 1024:.1f} MiB, {left} more open files than before")
+    return failures
+
+
+async def work(
+    client: Client, count: int, luck: random.Random, failures: list[BaseException]
+) -> None:
+    """One after the other, with a pause now and then that ends about when the server hangs up."""
+    for number in range(count):
+        try:
+            await client.version()
+        except Exception as error:  # noqa: BLE001 - whatever fails is what is counted
+            failures.append(error)
+        if number % 20 == 0:
+            await asyncio.sleep(luck.uniform(0.95 * IDLE, 1.05 * IDLE))
+
+
+def open_files() -> int:
+    """How many files and sockets this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def peak_memory() -> int:
+    """The most memory this process has had, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    main()
