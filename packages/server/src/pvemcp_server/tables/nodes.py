@@ -8,7 +8,7 @@ from proxmox_client.api.resources import NodeResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_node
-from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.registry import NARROWED, Col, Cost, Row, Unit, Want, table
 from pvemcp_server.tables.values import percent, share, whole
 
 
@@ -52,6 +52,7 @@ class Node(Row):
     covered=of_node,
     of_snapshot=True,
     extra=("network_in", "network_out"),
+    pushed={**NARROWED, "status": "status"},
 )
 async def nodes(cluster: Cluster, want: Want) -> list[Node]:
     """Nodes with their state and resource usage."""

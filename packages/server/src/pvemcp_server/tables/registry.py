@@ -1,7 +1,7 @@
 """Tables: row classes and their loaders, declared once for tools, queries and documentation."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -92,7 +92,7 @@ class Field:
     also: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Relation:
     """A row of another table that belongs to a row of this one, reached by a dotted name.
 
@@ -133,6 +133,7 @@ class Want:
     budget: Budget = Budget()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "vmids", frozenset(self.vmids))
         for name in ("nodes", "storages", "status", "types"):
             object.__setattr__(self, name, frozenset(map(str.casefold, getattr(self, name))))
 
@@ -163,7 +164,7 @@ Covered = Callable[[Reach, Any], Row | None]
 """The row as far as the reach covers it; None when it doesn't."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """A row class, its loader, what it costs and which tool's grants bound it."""
 
@@ -177,11 +178,15 @@ class Table:
     description: str = ""
     of_snapshot: bool = False  # rows come from the inventory alone, but for the `extra` columns
     extra: frozenset[str] = frozenset()  # columns that take further calls
+    pushed: Mapping[str, str] = field(default_factory=dict)  # fields by which Want narrows it
 
     @cached_property
     def fields(self) -> dict[str, Field]:
         return fields_of(self.row)
 
+
+NARROWED: Mapping[str, str] = {"vmid": "vmids", "node": "nodes", "storage": "storages"}
+"""What most loaders understand: a field of the row, and what of Want it is."""
 
 _TABLES: dict[str, Table] = {}
 
@@ -195,6 +200,7 @@ def table(
     relations: Iterable[Relation] = (),
     of_snapshot: bool = False,
     extra: Iterable[str] = (),
+    pushed: Mapping[str, str] = NARROWED,
 ) -> Callable[[Callable[[Cluster, Want], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table: its loader is decorated, its row class is the loader's list item type."""
 
@@ -211,6 +217,7 @@ def table(
             description=cleandoc(load.__doc__ or ""),
             of_snapshot=of_snapshot,
             extra=frozenset(extra),
+            pushed=pushed,
         )
         _TABLES[name] = declared
         return declared

@@ -9,7 +9,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_storage
-from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.registry import NARROWED, Col, Cost, Row, Unit, Want, table
 from pvemcp_server.tables.values import share
 
 
@@ -52,6 +52,7 @@ class Storage(Row):
     relations=(TO_NODE,),
     of_snapshot=True,
     extra=("pool",),
+    pushed={**NARROWED, "status": "status"},
 )
 async def storages(cluster: Cluster, want: Want) -> list[Storage]:
     """Storages with their use; one that is shared has a row for each node."""

@@ -8,10 +8,11 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_task
-from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
-from pvemcp_server.tables.values import moment
+from pvemcp_server.tables.registry import NARROWED, Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.values import moment, only
 
 LATEST = 500  # of each node, when nobody says how many
+SINCE = 5000  # of each node, when somebody says since when
 
 Outcome = Literal["running", "ok", "warnings", "error"]
 _ENDED = {"ok": "ok", "warnings": "warning", "error": "error"}  # here: for Proxmox
@@ -50,12 +51,13 @@ class Task(Row):
     tool="ListTasks",
     cost=Cost.PER_NODE,
     covered=of_task,
+    pushed={**NARROWED, "outcome": "status", "type": "types", "start_time": "since"},
     relations=(TO_GUEST, TO_NODE),
 )
 async def tasks(cluster: Cluster, want: Want) -> list[Task]:
     """The latest tasks of all nodes, newest first."""
     seen = {one.node for one in (await cluster.snapshot()).nodes}
-    limit = want.limit or LATEST
+    limit = want.limit or (SINCE if want.since else LATEST)
 
     async def listed(node: str) -> list[TaskRow]:
         return await _tasks(cluster, node, want, limit)
@@ -67,9 +69,9 @@ async def tasks(cluster: Cluster, want: Want) -> list[Task]:
         lambda view, some: fanout.each(view, some, listed, want, "tasks of node"),
     )
     rows = [_row(one, node) for node, answer in found.items() for one in answer]
-    if want.limit is None and any(len(answer) >= LATEST for answer in found.values()):
+    if want.limit is None and any(len(answer) >= limit for answer in found.values()):
         cluster.notes.add(
-            f"Only the latest {LATEST} tasks of each node of {cluster.name} were looked at; "
+            f"Only the latest {limit} tasks of each node of {cluster.name} were looked at; "
             "filter by start_time, vmid, type or outcome to reach older ones."
         )
     return sorted(rows, key=lambda row: (row.start_time is not None, row.start_time), reverse=True)
@@ -82,7 +84,8 @@ async def _tasks(cluster: Cluster, node: str, want: Want, limit: int) -> list[Ta
     return await cluster.pve.node(node).tasks(
         source="all",
         limit=limit,
-        vmid=next(iter(want.vmids)) if len(want.vmids) == 1 else None,
+        vmid=only(want.vmids),
+        type=only(want.types),
         since=int(want.since.timestamp()) if want.since else None,
         status=ended if ended and pushed else None,
     )

@@ -1,6 +1,10 @@
 """Proxmox's fractions and epochs as the units every row uses."""
 
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def percent(fraction: float | None) -> float | None:
@@ -21,3 +25,8 @@ def moment(epoch: float | None) -> datetime | None:
 def whole(number: float | None) -> int | None:
     """A number without its fraction: bytes have none."""
     return None if number is None else round(number)
+
+
+def only(values: AbstractSet[T]) -> T | None:
+    """The one value of a set of one: what Proxmox can filter by."""
+    return next(iter(values)) if len(values) == 1 else None

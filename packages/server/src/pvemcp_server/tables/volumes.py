@@ -8,8 +8,8 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import Reach, of_content
-from pvemcp_server.tables.registry import Col, Cost, Relation, Row, Unit, Want, table
-from pvemcp_server.tables.values import moment
+from pvemcp_server.tables.registry import NARROWED, Col, Cost, Relation, Row, Unit, Want, table
+from pvemcp_server.tables.values import moment, only
 
 TO_STORAGE = Relation(
     "storage", "storages", {"storage": "storage", "node": "node"}, "The storage it is on"
@@ -36,7 +36,7 @@ class Backup(Row):
     protected: Annotated[bool, Col("Whether it is protected from deletion")]
     encrypted: Annotated[bool, Col("Whether it is encrypted")]
     verified: Annotated[bool | None, Col("Whether its last verification went well")]
-    node: Annotated[str, Col("Node it was listed at")]
+    node: Annotated[str, Col("Node it was listed at; for a shared storage one of many")]
     type: Annotated[str | None, Col("Kind of guest: qemu or lxc")]
     filename: Annotated[str, Col("File name", also=("file_name", "name"))]
     content: Annotated[str, Col("Always backup")]
@@ -64,7 +64,7 @@ class Content(Row):
     creation: Annotated[datetime | None, Col("When it was made", Unit.TIME, ("created", "date"))]
     name: Annotated[str, Col("File or volume name", also=("filename", "file_name"))]
     storage: Annotated[str, Col("Storage it is on")]
-    node: Annotated[str, Col("Node it was listed at")]
+    node: Annotated[str, Col("Node it was listed at; for a shared storage one of many")]
     used: Annotated[int | None, Col("Space it takes", Unit.BYTES)]
     parent: Annotated[str | None, Col("Volume it builds on")]
     notes: Annotated[str | None, Col("Notes")]
@@ -92,6 +92,7 @@ async def backups(cluster: Cluster, want: Want) -> list[Backup]:
     tool="ListStorageContent",
     cost=Cost.PER_STORAGE,
     covered=of_content,
+    pushed={**NARROWED, "content": "types"},
     relations=_RELATIONS,
 )
 async def storage_content(cluster: Cluster, want: Want) -> list[Content]:
@@ -105,8 +106,7 @@ async def _volumes(
 ) -> dict[Place, list[Volume]]:
     """The volumes of each storage that can hold such content."""
     reach = await Reach.of(cluster)
-    kind = next(iter(kinds)) if len(kinds) == 1 else None
-    vmid = next(iter(want.vmids)) if len(want.vmids) == 1 else None
+    kind, vmid = only(kinds), only(want.vmids)
 
     async def listed(place: Place) -> list[Volume]:
         return await cluster.pve.storage(place[1], place[0]).content(kind, vmid)

@@ -1,0 +1,78 @@
+"""From a query as asked to its answer."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from pvemcp_server.query.compiler import compile_plan
+from pvemcp_server.query.loading import Loading
+from pvemcp_server.query.plan import Plan, Summed
+from pvemcp_server.query.reading import read
+from pvemcp_server.query.sources import Sources
+from pvemcp_server.query.validation import MOST_ROWS, validate
+from pvemcp_server.query.words import Function
+from pvemcp_server.tables.registry import Budget, Kind
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows of an answer, and whether there were more."""
+
+    columns: tuple[str, ...]
+    rows: list[dict[str, Any]]
+    cut: bool
+
+    @classmethod
+    def of(cls, plan: Plan, cells: Sequence[Sequence[Any]]) -> "Answer":
+        names = tuple(one.name for one in plan.outputs)
+        readers = [_reader(plan, n) for n in range(len(names))]
+        rows = [
+            {
+                name: cell if cell is None or reader is None else reader(cell)
+                for name, cell, reader in zip(names, row, readers, strict=False)
+            }
+            for row in cells[: plan.limit]
+        ]
+        return cls(names, rows, len(cells) > plan.limit)
+
+
+async def answer(asked: object, sources: Sources, budget: Budget, now: datetime) -> Answer:
+    """The answer to a query; notes about what is missing go to the clusters' notes."""
+    catalog = sources.catalog
+    query = read(asked)
+    plan = validate(query, catalog, now)
+    database = await Loading(sources, catalog, plan, budget).database()
+    cells = await asyncio.to_thread(database.ask, compile_plan(plan, catalog))
+    found = Answer.of(plan, cells)
+    return found if query.limit is None or query.limit > MOST_ROWS else _uncut(found)
+
+
+def _uncut(found: Answer) -> Answer:
+    """Who asks for ten rows does not miss the others."""
+    return Answer(found.columns, found.rows, cut=False)
+
+
+def _reader(plan: Plan, n: int) -> Callable[[Any], Any] | None:
+    one = plan.outputs[n]
+    if isinstance(one.expression, Summed) and one.expression.function is Function.AVERAGE:
+        return _rounded
+    return _READERS.get(one.kind)
+
+
+def _rounded(number: float) -> float:
+    return round(number, 2)
+
+
+def _moment(epoch: int) -> datetime:
+    return datetime.fromtimestamp(epoch, UTC)
+
+
+_READERS: Final[Mapping[Kind, Callable[[Any], Any]]] = {
+    Kind.TIME: _moment,
+    Kind.BOOLEAN: bool,
+    Kind.LIST: msgspec.json.decode,
+}

@@ -1,0 +1,112 @@
+"""Queries that show what can be asked; GetQuerySchema tells them, and a test asks each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question, and the query that answers it."""
+
+    question: str
+    query: Json
+
+
+def _is(field: str, operator: str, *value: Any) -> dict[str, Any]:
+    return {"field": field, "operator": operator, "value": list(value)}
+
+
+EXAMPLES: Final = (
+    Example(
+        "Top 5 VMs by memory, with the use of their node and their OS type",
+        {
+            "from": "guests",
+            "select": [
+                "vmid",
+                "name",
+                "node",
+                "memory_usage",
+                "node.memory_usage_percentage",
+                "qemu_config.os_type",
+            ],
+            "where": {"logic": "and", "conditions": [_is("type", "=", "qemu")]},
+            "orderBy": [{"field": "memory_usage", "direction": "desc"}],
+            "limit": 5,
+        },
+    ),
+    Example(
+        "Guests of each node, by status",
+        {
+            "from": "guests",
+            "select": ["node", "status", "COUNT(*) as total"],
+            "groupBy": ["node", "status"],
+            "orderBy": [{"field": "total", "direction": "desc"}],
+        },
+    ),
+    Example(
+        "Storages with more than 80 % in use, each once",
+        {
+            "from": "storages",
+            "select": ["storage", "node", "disk_usage_percentage", "disk_free"],
+            "where": {
+                "logic": "and",
+                "conditions": [_is("usage_percentage", ">", 80), _is("is_primary", "=", True)],
+            },
+        },
+    ),
+    Example(
+        "Snapshots older than 30 days",
+        {
+            "from": "snapshots",
+            "select": ["vmid", "vm_name", "name", "date"],
+            "where": {"conditions": [_is("date", "<", "-30d")]},
+            "orderBy": [{"field": "date", "direction": "asc"}],
+        },
+    ),
+    Example(
+        "Guests with high load that are tagged prod or in the pool web",
+        {
+            "from": "guests",
+            "select": ["vmid", "name", "cpu_usage", "memory_usage_percentage"],
+            "where": {
+                "logic": "and",
+                "conditions": [
+                    {
+                        "logic": "or",
+                        "conditions": [_is("tags", "CONTAINS", "prod"), _is("pool", "=", "web")],
+                    },
+                    {
+                        "logic": "or",
+                        "conditions": [
+                            _is("cpu_usage", ">", 70),
+                            _is("memory_usage_percentage", ">=", "90%"),
+                        ],
+                    },
+                ],
+            },
+        },
+    ),
+    Example(
+        "Users with more than one failed task in the last day",
+        {
+            "from": "tasks",
+            "select": ["user", "COUNT(*) as failed", "MAX(start_time) as last"],
+            "where": {
+                "conditions": [_is("outcome", "=", "error"), _is("start_time", ">=", "-24h")]
+            },
+            "groupBy": ["user"],
+            "having": {"conditions": [_is("failed", ">", 1)]},
+        },
+    ),
+    Example(
+        "How much is backed up of how many guests, on each storage",
+        {
+            "from": "backups",
+            "select": ["storage", "COUNT(DISTINCT vmid) as guests", "SUM(size) as bytes"],
+            "groupBy": ["storage"],
+        },
+    ),
+)

@@ -1,0 +1,167 @@
+"""Brings the rows a plan needs into a database: few calls, all clusters at once, one budget."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any
+
+from proxmox_client import ProxmoxError
+from pvemcp_server.clusters import Cluster, explain
+from pvemcp_server.query import narrowing
+from pvemcp_server.query.catalog import CLUSTER, Catalog, fields_of
+from pvemcp_server.query.compiler import compile_plan
+from pvemcp_server.query.engine import Database
+from pvemcp_server.query.narrowing import Need, Reduction
+from pvemcp_server.query.plan import Plan
+from pvemcp_server.query.shelf import Shelf
+from pvemcp_server.query.sources import Sources
+from pvemcp_server.tables.reading import load
+from pvemcp_server.tables.registry import Budget, Row, Table, Want
+
+Loaded = Mapping[str, Sequence[Row]]
+"""Rows by cluster."""
+
+Keys = Mapping[str, Mapping[str, Want]]
+"""What is wanted of costly tables, by table and cluster."""
+
+
+@dataclass
+class Loading:
+    """The rows of one query, table by table."""
+
+    sources: Sources
+    catalog: Catalog
+    plan: Plan
+    budget: Budget
+    _views: dict[str, dict[str, Cluster]] = field(default_factory=dict)
+
+    async def database(self) -> Database:
+        """A locked database with all that the plan reads."""
+        needed = narrowing.needs(self.plan, self.catalog)
+        if all(self._is_of_snapshot(name, need) for name, need in needed.items()):
+            return await self._kept(needed)
+        first = narrowing.reduction(self.plan, self.catalog)
+        rows: dict[str, Loaded] = {}
+        keys: Keys = {}
+        if first:
+            rows = await self._read(self._before(first, needed), {})
+            database = await asyncio.to_thread(self._filled, needed, rows)
+            keys = await asyncio.to_thread(_wanted, database, first, self.catalog)
+        rest = {n: need for n, need in needed.items() if n not in rows or n in keys}
+        rows |= await self._read(rest, keys)
+        return await asyncio.to_thread(self._filled, needed, rows)
+
+    async def _kept(self, needed: Mapping[str, Need]) -> Database:
+        """A database that was made of the same snapshots before, or a new one."""
+        views = [view for name in needed for view in self._of(name).values()]
+        shelf = await Shelf.of(views, {name: need.keys for name, need in needed.items()})
+        if shelf and (known := shelf.database):
+            return known
+        whole = {name: self._whole(name, need) for name, need in needed.items()}
+        made = await asyncio.to_thread(self._filled, whole, await self._read(whole, {}))
+        if shelf:
+            shelf.keep(made)
+        return made
+
+    def _is_of_snapshot(self, name: str, need: Need) -> bool:
+        table = self.catalog.tables[name]
+        return table.of_snapshot and table.extra.isdisjoint(need.columns)
+
+    def _whole(self, name: str, need: Need) -> Need:
+        """All columns but those that take further calls: the next query may want others."""
+        table = self.catalog.tables[name]
+        return Need(set(fields_of(table)) - table.extra, need.keys)
+
+    def _before(self, first: Reduction, needed: Mapping[str, Need]) -> dict[str, Need]:
+        """What the first query reads; the queried table at once with all that is cheap of it."""
+        base = self.plan.table
+        before = narrowing.needs(first.plan, self.catalog)
+        before[base.name].columns |= needed[base.name].columns - base.extra
+        return before
+
+    async def _read(self, needed: Mapping[str, Need], keys: Keys) -> dict[str, Loaded]:
+        names = list(needed)
+        found = await asyncio.gather(
+            *(self._read_table(self.catalog.tables[n], needed[n], keys.get(n)) for n in names)
+        )
+        return dict(zip(names, found, strict=True))
+
+    async def _read_table(
+        self, table: Table, need: Need, keys: Mapping[str, Want] | None
+    ) -> Loaded:
+        """Its rows of every cluster; one that fails is noted, but not if nothing else is left."""
+        views = self._of(table.name)
+        asked = {name: view for name, view in views.items() if keys is None or name in keys}
+        wants = {name: self._want(table, need, (keys or {}).get(name)) for name in asked}
+        answers = await asyncio.gather(
+            *(load(table, view, wants[name]) for name, view in asked.items()),
+            return_exceptions=True,
+        )
+        found = dict(zip(asked, answers, strict=True))
+        failed = {name: one for name, one in found.items() if isinstance(one, BaseException)}
+        self._note(table, asked, failed)
+        if table is self.plan.table and failed and len(failed) == len(asked):
+            raise next(iter(failed.values()))
+        return {name: one for name, one in found.items() if not isinstance(one, BaseException)}
+
+    def _want(self, table: Table, need: Need, key: Want | None) -> Want:
+        narrowed = key or (narrowing.want(self.plan) if table is self.plan.table else Want())
+        columns = frozenset(need.columns - {CLUSTER.name})
+        return replace(narrowed, columns=columns, budget=self.budget)
+
+    def _note(
+        self, table: Table, asked: Mapping[str, Cluster], failed: Mapping[str, BaseException]
+    ) -> None:
+        for name, error in failed.items():
+            if not isinstance(error, ProxmoxError | TimeoutError):
+                raise error
+            asked[name].notes.add(
+                f"Missing: {table.name} of {name}. {explain(error, asked[name].account)}"
+            )
+
+    def _of(self, name: str) -> Mapping[str, Cluster]:
+        """The clusters to ask for a table; the same views during one query."""
+        if name not in self._views:
+            left = narrowing.clusters(self.plan)
+            views = self.sources.views(self.catalog.tables[name])
+            self._views[name] = {
+                cluster: view
+                for cluster, view in views.items()
+                if left is None or cluster.casefold() in left
+            }
+        return self._views[name]
+
+    def _filled(self, needed: Mapping[str, Need], rows: Mapping[str, Loaded]) -> Database:
+        database = Database()
+        for name, need in needed.items():
+            known = fields_of(self.catalog.tables[name])
+            fields = [known[one] for one in known if one in need.columns | {CLUSTER.name}]
+            cells = [_cells(one.name, rows.get(name, {})) for one in fields]
+            database.fill(name, fields, cells, sorted(need.keys))
+        database.lock()
+        return database
+
+
+def _cells(column: str, rows: Loaded) -> list[Any]:
+    """The values of a column, cluster after cluster."""
+    if column == CLUSTER.name:
+        return [name for name, some in rows.items() for _ in some]
+    get = attrgetter(column)
+    return [cell for some in rows.values() for cell in map(get, some)]
+
+
+def _wanted(database: Database, first: Reduction, catalog: Catalog) -> Keys:
+    """Ask the first query, and make of its answer what is wanted of the costly tables."""
+    answer = database.ask(compile_plan(first.plan, catalog))
+    return {table: _wants(answer, places) for table, places in first.keys.items()}
+
+
+def _wants(answer: list[tuple[Any, ...]], places: Mapping[str, int]) -> dict[str, Want]:
+    found: dict[str, dict[str, Any]] = {}
+    for row in answer:
+        sets = found.setdefault(row[0], {name: set() for name in places})
+        for name, place in places.items():
+            if row[place] is not None:
+                sets[name].add(row[place])
+    return {cluster: Want(**sets) for cluster, sets in found.items() if all(sets.values())}

@@ -1,0 +1,35 @@
+"""Names as models write them: case and underscores don't matter, near misses are told."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from pvemcp_server.errors import BadArgument
+
+_SHOWN = 40  # characters of a wrong name that are repeated to the caller
+
+
+def plain(name: str) -> str:
+    """A name without case, underscores, dashes and spaces; ASCII only, so that no other matches."""
+    return name.lower().translate(_NOTHING) if name.isascii() else ""
+
+
+def shown(text: Any) -> str:
+    """What the caller wrote, short enough to be repeated."""
+    written = text if isinstance(text, str) else repr(text)
+    cut = written if len(written) <= _SHOWN else f"{written[:_SHOWN]}…"
+    return repr(cut)
+
+
+def unknown(at: str, kind: str, name: str, known: Iterable[str]) -> BadArgument:
+    """The error for a name that there is not, with the nearest ones or all of them."""
+    names = list(known)
+    by_plain = {plain(one): one for one in names}
+    near = [by_plain[one] for one in get_close_matches(plain(name[:_SHOWN]), by_plain, 3, 0.6)]
+    meant = f"Did you mean {' or '.join(near)}? " if near else ""
+    return BadArgument(
+        at, f"no {kind} {shown(name)}.", hint=f"{meant}There are: {', '.join(names)}."
+    )
+
+
+_NOTHING = {ord(sign): None for sign in "_- "}

@@ -1,0 +1,57 @@
+"""Where a query's rows come from: every cluster and table, as far as this caller reaches them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pvemcp_server.access.model import Caller, Effect, Resources
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.query.catalog import Catalog
+from pvemcp_server.tables.registry import Table, tables
+
+TOOL = "ExecuteQuery"
+
+
+def reach(caller: Caller, table: Table, cluster: str) -> Resources:
+    """What of a cluster the caller reads in that table.
+
+    The query must be granted there, and so must the tool that would show the table; a row has to
+    be covered by both.
+    """
+    query = caller.resources(TOOL, Effect.READ, cluster)
+    return query & caller.resources(table.tool, Effect.READ, cluster)
+
+
+def catalog_of(caller: Caller, clusters: Sequence[str]) -> Catalog:
+    """The tables that the caller may read on any of these clusters, in order of their names."""
+    known = sorted(tables().items())
+    return Catalog(
+        {
+            name: table
+            for name, table in known
+            if any(reach(caller, table, cluster) for cluster in clusters)
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The clusters a query asks."""
+
+    caller: Caller
+    clusters: Sequence[Cluster]
+
+    @property
+    def catalog(self) -> Catalog:
+        return catalog_of(self.caller, [one.name for one in self.clusters])
+
+    def views(self, table: Table) -> dict[str, Cluster]:
+        """The clusters where the caller may read the table, each narrowed to what they may see."""
+        found: dict[str, Cluster] = {}
+        for cluster in self.clusters:
+            if scope := reach(self.caller, table, cluster.name):
+                found[cluster.name] = cluster.within(scope)
+            else:
+                cluster.notes.add(
+                    f"No {table.name} of {cluster.name} here: {table.tool} is not granted there."
+                )
+        return found

@@ -1,0 +1,102 @@
+"""Questions over everything: what can be asked, and the answer."""
+
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Annotated, Any
+
+from pydantic import Field, WithJsonSchema
+
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.query.answering import answer
+from pvemcp_server.query.sources import TOOL, Sources, catalog_of
+from pvemcp_server.query.telling import details, overview
+from pvemcp_server.query.words import Operator
+from pvemcp_server.tables.registry import Budget
+from pvemcp_server.tools.arguments import ClusterName
+from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.registry import Document, Rows, tool
+
+_FOR_THE_ANSWER = 2.0  # seconds of a call that loading leaves for working out and writing
+_CALLS = 2000  # to Proxmox, for each table of each cluster
+
+TableNames = Annotated[
+    list[str], Field(max_length=50, description="Tables to describe in full; empty: all in short")
+]
+
+_CONDITIONS = {
+    "type": "object",
+    "description": "Conditions joined by logic; each is {field, operator, value} or "
+    "again {logic, conditions}",
+    "properties": {
+        "logic": {"type": "string", "enum": ["and", "or"]},
+        "conditions": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "field": {"type": "string"},
+                    "operator": {"type": "string", "enum": [one.value for one in Operator]},
+                    "value": {"type": "array", "description": "The values, in a list"},
+                },
+            },
+        },
+    },
+}
+
+_QUERY = {
+    "type": "object",
+    "properties": {
+        "from": {"type": "string", "description": "Table, as GetQuerySchema names it"},
+        "select": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": 'Fields, dotted for related tables, and aggregates: "node.status", '
+            '"COUNT(vmid) as total"; ["*"] is all fields, none is the main ones',
+        },
+        "where": _CONDITIONS,
+        "groupBy": {"type": "array", "items": {"type": "string"}},
+        "having": {**_CONDITIONS, "description": "Like where, for groups and aggregates"},
+        "orderBy": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "field": {"type": "string"},
+                    "direction": {"type": "string", "enum": ["asc", "desc"]},
+                },
+            },
+        },
+        "distinct": {"type": "boolean"},
+        "limit": {"type": "integer", "description": "At most 1000"},
+        "offset": {"type": "integer"},
+    },
+    "required": ["from"],
+}
+
+AskedQuery = Annotated[
+    dict[str, Any] | str,
+    WithJsonSchema({"anyOf": [_QUERY, {"type": "string"}]}),
+    Field(description="The query, as an object or its JSON text"),
+]
+
+
+@tool("GetQuerySchema", area=Area.QUERY, effect=Effect.READ)
+async def get_query_schema(call: Call, *, tables: TableNames = []) -> Document:  # noqa: B006 - read as a schema's default, never changed
+    """List the tables that ExecuteQuery can ask, with fields, operators and examples."""
+    names = await call.source.names()
+    granted = [one for one in names if call.caller.resources(TOOL, Effect.READ, one)]
+    catalog = catalog_of(call.caller, granted)
+    return details(catalog, tables) if tables else overview(catalog)
+
+
+@tool(TOOL, area=Area.QUERY, effect=Effect.READ)
+async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterName = None) -> Rows:
+    """Answer a question over guests, nodes, storages, backups, tasks and more, in one call."""
+    sources = Sources(call.caller, await call.all_clusters(cluster_name))
+    budget = Budget(_CALLS, monotonic() + max(1.0, call.seconds_left - _FOR_THE_ANSWER))
+    found = await answer(query, sources, budget, datetime.now(UTC))
+    if found.cut:
+        call.notes.add(
+            f"Cut at {len(found.rows)} rows: ask for the next with offset, or narrow the query."
+        )
+    return Rows(found.rows, found.columns)
