@@ -1,6 +1,7 @@
 """Importing this declares every tool."""
 
 from pvemcp_server.tools import (
+    access,
     backup,
     cluster,
     clusters,
@@ -21,6 +22,7 @@ from pvemcp_server.tools import (
 )
 
 __all__ = [
+    "access",
     "backup",
     "cluster",
     "clusters",

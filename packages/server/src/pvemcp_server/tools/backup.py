@@ -9,6 +9,7 @@ from proxmox_client import Task
 from proxmox_client.api.nodes import BackupMode, Compression
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import OneCluster, StorageName, VmId
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.plan import Plan
@@ -27,7 +28,13 @@ BackupNotes = Annotated[str | None, Field(max_length=1024, description="Notes on
 _DEFAULT_STORAGE = "local"  # where Proxmox puts a backup when nobody says
 
 
-@tool("BackupVm", title="Back up guest", area=Area.VMS, effect=Effect.WRITE)
+@tool(
+    "BackupVm",
+    title="Back up guest",
+    area=Area.VMS,
+    effect=Effect.WRITE,
+    needs=(needs.GUESTS, needs.BACKUP, needs.SPACE),
+)
 async def backup_vm(
     call: Call,
     *,

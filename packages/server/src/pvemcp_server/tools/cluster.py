@@ -11,6 +11,7 @@ from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, Snapshot, explain
 from pvemcp_server.tables.registry import Col, Row
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import OneCluster
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.registry import Document, document, tool
@@ -54,7 +55,13 @@ class ClusterOptions(Row):
     allowed_tags: Annotated[list[str], Col("Tags known to the cluster")]
 
 
-@tool("GetClusterStatus", area=Area.CLUSTER, effect=Effect.READ, answer=ClusterHealth)
+@tool(
+    "GetClusterStatus",
+    area=Area.CLUSTER,
+    effect=Effect.READ,
+    answer=ClusterHealth,
+    needs=(needs.CLUSTER, needs.GUESTS),
+)
 async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Document:
     """Summarise a cluster's health: quorum, nodes, guests by state, storages and Ceph."""
     cluster = await call.cluster(cluster_name)
@@ -78,7 +85,13 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
     )
 
 
-@tool("GetClusterOptions", area=Area.CLUSTER, effect=Effect.READ, answer=ClusterOptions)
+@tool(
+    "GetClusterOptions",
+    area=Area.CLUSTER,
+    effect=Effect.READ,
+    answer=ClusterOptions,
+    needs=(needs.CLUSTER,),
+)
 async def get_cluster_options(call: Call, cluster_name: OneCluster = None) -> Document:
     """Get a cluster's options: migration, bandwidth limits, HA, console, tags."""
     cluster = await call.cluster(cluster_name)

@@ -8,6 +8,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, explain
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
 from pvemcp_server.tables.values import moment
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import NodeName, OneCluster, StorageName, Volid
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.in_use import users_of
@@ -26,7 +27,9 @@ _WORDS = {
 }
 
 
-@tool("DeleteBackup", area=Area.STORAGE, effect=Effect.DESTROY)
+@tool(
+    "DeleteBackup", area=Area.STORAGE, effect=Effect.DESTROY, needs=(needs.STORAGES, needs.CONTENT)
+)
 async def delete_backup(
     call: Call,
     *,
@@ -39,7 +42,13 @@ async def delete_backup(
     return await _deletion(call, cluster_name, node, storage, volid, "backup")
 
 
-@tool("DeleteIso", title="Delete ISO", area=Area.STORAGE, effect=Effect.DESTROY)
+@tool(
+    "DeleteIso",
+    title="Delete ISO",
+    area=Area.STORAGE,
+    effect=Effect.DESTROY,
+    needs=(needs.STORAGES, needs.CONTENT),
+)
 async def delete_iso(
     call: Call,
     *,
@@ -52,7 +61,12 @@ async def delete_iso(
     return await _deletion(call, cluster_name, node, storage, volid, "iso")
 
 
-@tool("DeleteStorageContent", area=Area.STORAGE, effect=Effect.DESTROY)
+@tool(
+    "DeleteStorageContent",
+    area=Area.STORAGE,
+    effect=Effect.DESTROY,
+    needs=(needs.STORAGES, needs.CONTENT),
+)
 async def delete_storage_content(
     call: Call,
     *,

@@ -8,6 +8,7 @@ from pydantic import Field
 from proxmox_client.api.storage import ChecksumAlgorithm
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import NodeName, OneCluster, StorageName
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.plan import Plan
@@ -41,7 +42,14 @@ _BY_LENGTH: dict[int, ChecksumAlgorithm] = {
 }
 
 
-@tool("DownloadIso", title="Download ISO", area=Area.STORAGE, effect=Effect.WRITE, open_world=True)
+@tool(
+    "DownloadIso",
+    title="Download ISO",
+    area=Area.STORAGE,
+    effect=Effect.WRITE,
+    open_world=True,
+    needs=(needs.STORAGES, needs.TEMPLATES, needs.NETWORK),
+)
 async def download_iso(
     call: Call,
     *,

@@ -11,6 +11,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.registry import Col, Row, Unit
 from pvemcp_server.tables.values import moment, percent, whole
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import NodeName, OneCluster, VmId
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.registry import Rows, tool
@@ -102,7 +103,14 @@ _CATEGORY = {
 }
 
 
-@tool("ListVmRrdData", title="Guest metrics", area=Area.VMS, effect=Effect.READ, answer=VmPoint)
+@tool(
+    "ListVmRrdData",
+    title="Guest metrics",
+    area=Area.VMS,
+    effect=Effect.READ,
+    answer=VmPoint,
+    needs=(needs.GUESTS,),
+)
 async def list_vm_rrd_data(
     call: Call,
     *,
@@ -126,7 +134,12 @@ async def list_vm_rrd_data(
 
 
 @tool(
-    "ListNodeRrdData", title="Node metrics", area=Area.NODES, effect=Effect.READ, answer=NodePoint
+    "ListNodeRrdData",
+    title="Node metrics",
+    area=Area.NODES,
+    effect=Effect.READ,
+    answer=NodePoint,
+    needs=(needs.NODES,),
 )
 async def list_node_rrd_data(
     call: Call,

@@ -10,6 +10,7 @@ from proxmox_client.api.guests import MigrateCheck
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import NodeName, OneCluster, StorageName, VmId
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.plan import Plan
@@ -22,7 +23,13 @@ TargetStorage = Annotated[StorageName | None, Field(description="Storage for its
 _NO_SUCH_CALL = 501  # containers before Proxmox VE 9.0
 
 
-@tool("MigrateVm", title="Migrate guest", area=Area.VMS, effect=Effect.WRITE)
+@tool(
+    "MigrateVm",
+    title="Migrate guest",
+    area=Area.VMS,
+    effect=Effect.WRITE,
+    needs=(needs.GUESTS, needs.MIGRATE),
+)
 async def migrate_vm(
     call: Call,
     *,

@@ -12,6 +12,7 @@ from pvemcp_server.tables import (
     nodes,
     replications,
 )
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import ClusterName, DetailLevel, NodeName
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.listing import at, listed
@@ -31,7 +32,7 @@ _FULL_NODE = (
 )
 
 
-@tool("ListNodes", area=Area.NODES, effect=Effect.READ, answer=Node)
+@tool("ListNodes", area=Area.NODES, effect=Effect.READ, answer=Node, needs=(needs.NODES,))
 async def list_nodes(
     call: Call, *, cluster_name: ClusterName = None, detail_level: DetailLevel = "Minimal"
 ) -> Rows:
@@ -40,14 +41,20 @@ async def list_nodes(
     return await listed(call, nodes, cluster_name, columns, order=attrgetter("node"))
 
 
-@tool("ListReplications", area=Area.NODES, effect=Effect.READ, answer=Replication)
+@tool(
+    "ListReplications",
+    area=Area.NODES,
+    effect=Effect.READ,
+    answer=Replication,
+    needs=(needs.GUESTS,),
+)
 async def list_replications(call: Call, *, cluster_name: ClusterName = None) -> Rows:
     """List replication jobs with the outcome of their last run."""
     order = attrgetter("vmid", "job_number")
     return await listed(call, replications, cluster_name, Replication.minimal, order=order)
 
 
-@tool("ListNodeDisks", area=Area.NODES, effect=Effect.READ, answer=NodeDisk)
+@tool("ListNodeDisks", area=Area.NODES, effect=Effect.READ, answer=NodeDisk, needs=(needs.NODES,))
 async def list_node_disks(
     call: Call, *, cluster_name: ClusterName = None, node: NodeName | None = None
 ) -> Rows:

@@ -5,6 +5,7 @@ from typing import Annotated
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables.registry import Col, Row, Unit
 from pvemcp_server.tables.values import percent
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import NodeName, OneCluster
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.registry import Document, document, tool
@@ -42,7 +43,7 @@ class NodeState(Row):
     secure_boot: Annotated[bool | None, Col("Whether it was booted securely")]
 
 
-@tool("GetNodeStatus", area=Area.NODES, effect=Effect.READ, answer=NodeState)
+@tool("GetNodeStatus", area=Area.NODES, effect=Effect.READ, answer=NodeState, needs=(needs.NODES,))
 async def get_node_status(
     call: Call, *, cluster_name: OneCluster = None, node: NodeName
 ) -> Document:

@@ -11,6 +11,7 @@ from proxmox_client.api.lxc import LxcAction
 from proxmox_client.api.qemu import QemuAction
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import OneCluster, VmId
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.plan import Plan
@@ -46,7 +47,13 @@ _RULES = {
 _HIBERNATED = frozenset({"suspended"})
 
 
-@tool("ChangeVmState", title="Change guest state", area=Area.VMS, effect=Effect.WRITE)
+@tool(
+    "ChangeVmState",
+    title="Change guest state",
+    area=Area.VMS,
+    effect=Effect.WRITE,
+    needs=(needs.GUESTS, needs.POWER),
+)
 async def change_vm_state(
     call: Call, *, cluster_name: OneCluster = None, vmid: VmId, action: Action
 ) -> Plan:

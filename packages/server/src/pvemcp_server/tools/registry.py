@@ -14,6 +14,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables.registry import Row
 from pvemcp_server.tools.arguments import Arguments, ListOptions, Options, WriteOptions
 from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.needs import Need
 from pvemcp_server.tools.plan import Plan
 from pvemcp_server.tools.schema import input_schema
 
@@ -50,6 +51,7 @@ class Tool:
     arguments: type[BaseModel]  # the tool's own arguments
     lists: bool  # answers Rows: fields, limit and cursor apply
     answer: type[Row] | None  # what a row or the document holds, for documentation
+    needs: tuple[Need, ...]  # privileges of the Proxmox account
     run: Run
 
     @property
@@ -91,6 +93,7 @@ def tool(
     idempotent: bool | None = None,
     open_world: bool = False,
     answer: type[Row] | None = None,
+    needs: tuple[Need, ...] = (),
 ) -> Callable[[Run], Tool]:
     """Declare a tool. A read is idempotent; a write is when it says so.
 
@@ -109,6 +112,7 @@ def tool(
             arguments=_arguments(name, run),
             lists=get_type_hints(run)["return"] is Rows,
             answer=answer,
+            needs=needs,
             run=run,
         )
         _TOOLS[name] = declared

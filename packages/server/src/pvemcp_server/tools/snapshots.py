@@ -12,6 +12,7 @@ from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
 from pvemcp_server.tables.values import moment
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import OneCluster, SnapshotName, VmId
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.plan import Plan
@@ -26,7 +27,13 @@ _BY_FILE = {"dir", "nfs", "cifs", "glusterfs", "lvm"}
 _NEVER = {"iscsi", "iscsidirect"}
 
 
-@tool("CreateVmSnapshot", title="Create snapshot", area=Area.VMS, effect=Effect.WRITE)
+@tool(
+    "CreateVmSnapshot",
+    title="Create snapshot",
+    area=Area.VMS,
+    effect=Effect.WRITE,
+    needs=(needs.GUESTS, needs.SNAPSHOT),
+)
 async def create_vm_snapshot(
     call: Call,
     *,
@@ -54,7 +61,13 @@ async def create_vm_snapshot(
     )
 
 
-@tool("DeleteVmSnapshot", title="Delete snapshot", area=Area.VMS, effect=Effect.DESTROY)
+@tool(
+    "DeleteVmSnapshot",
+    title="Delete snapshot",
+    area=Area.VMS,
+    effect=Effect.DESTROY,
+    needs=(needs.GUESTS, needs.SNAPSHOT),
+)
 async def delete_vm_snapshot(
     call: Call, *, cluster_name: OneCluster = None, vmid: VmId, snapshot_name: SnapshotName
 ) -> Plan:
@@ -71,7 +84,13 @@ async def delete_vm_snapshot(
     )
 
 
-@tool("RollbackVmSnapshot", title="Roll back to snapshot", area=Area.VMS, effect=Effect.DESTROY)
+@tool(
+    "RollbackVmSnapshot",
+    title="Roll back to snapshot",
+    area=Area.VMS,
+    effect=Effect.DESTROY,
+    needs=(needs.GUESTS, needs.ROLLBACK),
+)
 async def rollback_vm_snapshot(
     call: Call, *, cluster_name: OneCluster = None, vmid: VmId, snapshot_name: SnapshotName
 ) -> Plan:

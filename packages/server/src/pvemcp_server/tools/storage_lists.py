@@ -20,6 +20,7 @@ from pvemcp_server.tables import (
     storage_content,
     storages,
 )
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import ClusterName, DetailLevel, NodeName, StorageName, VmId
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.listing import at, listed, newest
@@ -67,7 +68,14 @@ _JOB = (
 )
 
 
-@tool("ListStorage", title="List storages", area=Area.STORAGE, effect=Effect.READ, answer=Storage)
+@tool(
+    "ListStorage",
+    title="List storages",
+    area=Area.STORAGE,
+    effect=Effect.READ,
+    answer=Storage,
+    needs=(needs.STORAGES,),
+)
 async def list_storage(
     call: Call,
     *,
@@ -86,13 +94,19 @@ async def list_storage(
     )
 
 
-@tool("ListPools", area=Area.STORAGE, effect=Effect.READ, answer=Pool)
+@tool("ListPools", area=Area.STORAGE, effect=Effect.READ, answer=Pool, needs=(needs.POOLS,))
 async def list_pools(call: Call, *, cluster_name: ClusterName = None) -> Rows:
     """List resource pools and their members."""
     return await listed(call, pools, cluster_name, Pool.minimal, order=attrgetter("poolid"))
 
 
-@tool("ListBackups", area=Area.STORAGE, effect=Effect.READ, answer=Backup)
+@tool(
+    "ListBackups",
+    area=Area.STORAGE,
+    effect=Effect.READ,
+    answer=Backup,
+    needs=(needs.STORAGES, needs.BACKUP),
+)
 async def list_backups(
     call: Call,
     *,
@@ -114,7 +128,13 @@ async def list_backups(
     )
 
 
-@tool("ListStorageContent", area=Area.STORAGE, effect=Effect.READ, answer=Content)
+@tool(
+    "ListStorageContent",
+    area=Area.STORAGE,
+    effect=Effect.READ,
+    answer=Content,
+    needs=(needs.STORAGES,),
+)
 async def list_storage_content(
     call: Call,
     *,
@@ -127,7 +147,14 @@ async def list_storage_content(
     return await _content(call, cluster_name, node, storage, Content.minimal, content_type)
 
 
-@tool("ListIsos", title="List ISOs", area=Area.STORAGE, effect=Effect.READ, answer=Content)
+@tool(
+    "ListIsos",
+    title="List ISOs",
+    area=Area.STORAGE,
+    effect=Effect.READ,
+    answer=Content,
+    needs=(needs.STORAGES,),
+)
 async def list_isos(
     call: Call, *, cluster_name: ClusterName = None, node: NodeName, storage: StorageName
 ) -> Rows:
@@ -135,7 +162,9 @@ async def list_isos(
     return await _content(call, cluster_name, node, storage, _IMAGE, "iso")
 
 
-@tool("ListTemplates", area=Area.STORAGE, effect=Effect.READ, answer=Content)
+@tool(
+    "ListTemplates", area=Area.STORAGE, effect=Effect.READ, answer=Content, needs=(needs.STORAGES,)
+)
 async def list_templates(
     call: Call, *, cluster_name: ClusterName = None, node: NodeName, storage: StorageName
 ) -> Rows:
@@ -143,7 +172,13 @@ async def list_templates(
     return await _content(call, cluster_name, node, storage, _IMAGE, "vztmpl")
 
 
-@tool("ListBackupJobs", area=Area.STORAGE, effect=Effect.READ, answer=BackupJob)
+@tool(
+    "ListBackupJobs",
+    area=Area.STORAGE,
+    effect=Effect.READ,
+    answer=BackupJob,
+    needs=(needs.CLUSTER,),
+)
 async def list_backup_jobs(
     call: Call, *, cluster_name: ClusterName = None, vmid: OneVm = None
 ) -> Rows:

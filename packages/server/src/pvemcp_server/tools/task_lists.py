@@ -9,6 +9,7 @@ from pydantic import Field
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.tables import Task, Want, tasks
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import ClusterName, NodeName, VmId
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.listing import listed, newest
@@ -31,7 +32,7 @@ _RELATIVE = re.compile(r"-(\d{1,6})([smhdw])", re.ASCII)
 _SPANS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-@tool("ListTasks", area=Area.NODES, effect=Effect.READ, answer=Task)
+@tool("ListTasks", area=Area.NODES, effect=Effect.READ, answer=Task, needs=(needs.NODES,))
 async def list_tasks(
     call: Call,
     *,

@@ -12,6 +12,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.tables.registry import Col, Row, Unit
 from pvemcp_server.tables.values import moment
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import OneCluster
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.follow import watch
@@ -41,7 +42,7 @@ class TaskState(Row):
     log: Annotated[list[str], Col("The last lines of its log")]
 
 
-@tool("GetTask", area=Area.NODES, effect=Effect.READ, answer=TaskState)
+@tool("GetTask", area=Area.NODES, effect=Effect.READ, answer=TaskState, needs=(needs.NODES,))
 async def get_task(
     call: Call,
     *,

@@ -11,6 +11,7 @@ from proxmox_client.api.configs import (
 )
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables.registry import Col, Row, Unit
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import OneCluster, VmId
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.registry import Document, document, tool
@@ -79,7 +80,12 @@ _SECRET = {"cipassword"}
 
 
 @tool(
-    "GetVmConfig", title="Guest configuration", area=Area.VMS, effect=Effect.READ, answer=VmConfig
+    "GetVmConfig",
+    title="Guest configuration",
+    area=Area.VMS,
+    effect=Effect.READ,
+    answer=VmConfig,
+    needs=(needs.GUESTS,),
 )
 async def get_vm_config(call: Call, *, cluster_name: OneCluster = None, vmid: VmId) -> Document:
     """Get how a VM or container is configured: CPU, memory, disks, networks, options."""

@@ -13,6 +13,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, explain
 from pvemcp_server.tables.registry import Col, Row, Unit
 from pvemcp_server.tables.values import moment, percent, share
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import OneCluster, VmId
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.registry import Document, document, tool
@@ -60,7 +61,14 @@ class _Inside:
     addresses: list[str] = field(default_factory=list)
 
 
-@tool("GetVmStatus", title="Guest status", area=Area.VMS, effect=Effect.READ, answer=VmStatus)
+@tool(
+    "GetVmStatus",
+    title="Guest status",
+    area=Area.VMS,
+    effect=Effect.READ,
+    answer=VmStatus,
+    needs=(needs.GUESTS, needs.AGENT),
+)
 async def get_vm_status(call: Call, *, cluster_name: OneCluster = None, vmid: VmId) -> Document:
     """Get a guest's live state: CPU, memory, lock, HA, running task, agent, OS, IPs."""
     cluster = await call.cluster(cluster_name)

@@ -8,6 +8,7 @@ from pydantic import Field
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.tables import Guest, Snapshot, Want, guests, snapshots
+from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import ClusterName, DetailLevel, VmIds
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.listing import at, listed
@@ -40,7 +41,14 @@ _FULL_GUEST = (
 _FULL_SNAPSHOT = ("description", "parent", "include_ram")
 
 
-@tool("ListVms", title="List guests", area=Area.VMS, effect=Effect.READ, answer=Guest)
+@tool(
+    "ListVms",
+    title="List guests",
+    area=Area.VMS,
+    effect=Effect.READ,
+    answer=Guest,
+    needs=(needs.GUESTS,),
+)
 async def list_vms(
     call: Call,
     *,
@@ -60,7 +68,7 @@ async def list_vms(
     )
 
 
-@tool("ListSnapshots", area=Area.VMS, effect=Effect.READ, answer=Snapshot)
+@tool("ListSnapshots", area=Area.VMS, effect=Effect.READ, answer=Snapshot, needs=(needs.GUESTS,))
 async def list_snapshots(
     call: Call,
     *,
