@@ -5,10 +5,10 @@ a method answered by a fault instead; faults are coroutine functions of a `Call`
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 from collections import deque
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
@@ -18,6 +18,10 @@ TOOLS = [
     {"name": "set", "inputSchema": {"type": "object"}, "annotations": {"idempotentHint": True}},
     {"name": "destroy", "inputSchema": {"type": "object"}},
 ]
+
+
+def _integer(digits):
+    return int(digits) if len(digits) < 4000 else digits
 
 
 @dataclass
@@ -34,7 +38,7 @@ class Call:
 
     @property
     def message(self):
-        return json.loads(self.raw) if self.raw else {}
+        return json.loads(self.raw, parse_int=_integer) if self.raw else {}
 
     @property
     def name(self):
@@ -83,8 +87,9 @@ class Call:
 
     async def hung_up(self):
         """Waits until the other side closes the connection."""
-        while await self.reader.read(1024):
-            pass
+        with contextlib.suppress(ConnectionError):
+            while await self.reader.read(1024):
+                pass
 
     async def _head(self, status, headers):
         reason = REASONS.get(status, "Status")
@@ -239,7 +244,7 @@ async def ends_without_reply(call):
     await call.end()
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def running(tls=None):
     server = FaultServer(tls=tls)
     await server.start()

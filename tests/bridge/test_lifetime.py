@@ -1,0 +1,140 @@
+"""Beginning and ending: what is under way is delivered, the session closed, the exit code 0."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+META = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
+DISCOVER = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": META})
+DISCOVER = DISCOVER.encode() + b"\n"
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+
+
+def slowly(seconds):
+    async def fault(call):
+        await asyncio.sleep(seconds)
+        await call.result({"late": True})
+
+    return fault
+
+
+async def test_closing_the_input_delivers_what_is_under_way(bridge, server):
+    await bridge.open()
+    server.fail("tools/call", slowly(1), 5)
+    numbers = [bridge.call("destroy") for _ in range(5)]
+    rest, code = await bridge.end()
+    assert sorted(reply["id"] for reply in rest) == numbers
+    assert all(reply["result"] == {"late": True} for reply in rest)
+    assert code == 0
+
+
+async def test_closing_the_input_ends_the_session(legacy, server):
+    await legacy.open()
+    assert await legacy.end() == ([], 0)
+    assert server.calls[-1].name == "DELETE"
+    assert server.sessions == set()
+
+
+@pytest.mark.slow
+async def test_what_takes_longer_than_ten_seconds_is_answered_at_the_end(bridge, server, faults):
+    await bridge.open()
+    server.fail("tools/call", faults.silent)
+    number = bridge.call("destroy")
+    began = time.monotonic()
+    rest, code = await bridge.end()
+    assert 9 < time.monotonic() - began < 14
+    assert [reply["id"] for reply in rest] == [number]
+    assert rest[0]["error"]["data"]["reason"] == "Closing"
+    assert code == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_the_same_way_within_two_seconds(bridge, server, faults, number):
+    await bridge.open()
+    server.fail("tools/call", slowly(0.3))
+    server.fail("tools/call", faults.silent)
+    first, second = bridge.call("look"), bridge.call("destroy")
+    await server.until("tools/call", 2)
+    began = time.monotonic()
+    bridge.process.send_signal(number)
+    assert (await bridge.reply(first))["result"] == {"late": True}
+    assert (await bridge.reply(second))["error"]["data"]["reason"] == "Closing"
+    async with asyncio.timeout(10):
+        assert await bridge.process.wait() == 0
+    assert time.monotonic() - began < 2
+    assert server.sessions == set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+async def test_a_signal_during_the_last_seconds_cuts_them_short(bridge, server, faults):
+    await bridge.open()
+    server.fail("tools/call", faults.silent)
+    bridge.call("destroy")
+    await server.until("tools/call")
+    bridge.process.stdin.close()
+    began = time.monotonic()
+    await asyncio.sleep(0.5)  # it waits for the call by now
+    bridge.process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(10):
+        assert await bridge.process.wait() == 0
+    assert time.monotonic() - began < 2.5
+
+
+async def test_a_client_that_reads_no_more_ends_it(bridge, server):
+    await bridge.open()
+    bridge.process._transport.get_pipe_transport(1).close()
+    bridge.call("look")
+    async with asyncio.timeout(10):
+        assert await bridge.process.wait() == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the parent is a shell")
+async def test_it_ends_when_its_parent_is_gone_and_the_input_stays_open(bridges, server):
+    ours, theirs = os.pipe()
+    starts = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).wait())"
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", starts, *bridges.command(), "--url", server.url),
+        stdin=ours,
+        stdout=asyncio.subprocess.PIPE,
+        env=bridges.environment(),
+    )
+    os.close(ours)
+    os.write(theirs, DISCOVER)
+    assert b"supportedVersions" in await parent.stdout.readline()
+    parent.kill()
+    async with asyncio.timeout(10):
+        assert await parent.stdout.read() == b""  # at an end once both have closed it
+    await parent.wait()
+    os.close(theirs)
+
+
+async def test_a_server_that_comes_later_is_waited_for(bridges, faults, modern):
+    async with faults.running() as server:
+        await server.stop()
+        async with bridges.running("--url", server.url, modern=modern) as bridge:
+            opened = asyncio.create_task(bridge.open())
+            await asyncio.sleep(2)  # the time it takes the server to come
+            await server.start()
+            assert await opened
+
+
+@pytest.mark.slow
+async def test_a_server_that_does_not_come_is_told_after_45_seconds_and_tried_again(
+    bridges, faults
+):
+    async with faults.running() as server:
+        await server.stop()
+        async with bridges.running("--url", server.url) as bridge:
+            began = time.monotonic()
+            reply = await bridge.initialize()
+            assert 40 < time.monotonic() - began < 46
+            assert reply["error"]["data"]["reason"] == "Unreachable"
+            await server.start()
+            assert await bridge.open()

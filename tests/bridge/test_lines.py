@@ -1,0 +1,153 @@
+"""Lines: malformed ones are answered, all others pass unchanged, however large or odd."""
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b"nonsense\n", -32700),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "ping"\n', -32700),
+        (b'{"id": 1, "method": "ping", "params": {"x": NaN}}\n', -32700),
+        (b"\xff\xfe\n", -32700),
+        (b"[" * 100_000 + b"\n", -32700),
+        (b"[]\n", -32600),
+        (b"7\n", -32600),
+        (b'"ping"\n', -32600),
+        (b"{}\n", -32600),
+        (b'{"jsonrpc": "2.0", "id": null, "method": "ping"}\n', -32600),
+        (b'{"jsonrpc": "2.0", "id": [1], "method": "ping"}\n', -32600),
+        (b'{"jsonrpc": "2.0", "id": true, "method": "ping"}\n', -32600),
+    ],
+)
+async def test_a_malformed_line_is_answered_and_the_next_one_carried(bridge, line, code):
+    bridge.write(line)
+    reply = await bridge.next()
+    assert reply["error"]["code"] == code
+    assert reply["id"] is None
+    await bridge.open()
+
+
+async def test_a_message_without_a_method_is_answered_under_its_id(bridge):
+    bridge.write(b'{"jsonrpc": "2.0", "id": "x", "methud": "ping"}\n')
+    reply = await bridge.next()
+    assert (reply["id"], reply["error"]["code"]) == ("x", -32600)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "0",
+        "-7",
+        "9007199254740993",
+        "1" * 5000,
+        "1.50",
+        "1e2",
+        '""',
+        '"1"',
+        '"a\\u00e9\\ud83d\\ude00\\n"',
+        '"' + "x" * 100_000 + '"',
+    ],
+    ids=["zero", "negative", "wide", "huge", "float", "power", "empty", "text", "escapes", "long"],
+)
+async def test_ids_come_back_exactly_as_they_were_written(stateless, server, faults, raw):
+    meta = json.dumps({"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}})
+    line = f'{{"jsonrpc":"2.0","id":{raw},"method":"ping","params":{meta}}}'
+    server.fail("ping", faults.status(200, b"no json"))
+    stateless.write(line)
+    assert (await stateless.line()).startswith(f'{{"jsonrpc":"2.0","id":{raw},"error"'.encode())
+
+    async def echo(call):
+        assert call.raw == line.encode()
+        await call.answer(200, f'{{"id" : {raw}, "result": {{"n": 1.0e5}}}}'.encode())
+
+    server.fail("ping", echo)
+    stateless.write(line)
+    assert await stateless.line() == f'{{"id" : {raw}, "result": {{"n": 1.0e5}}}}\n'.encode()
+
+
+async def test_a_reply_over_several_lines_becomes_one(bridge, server):
+    async def pretty(call):
+        body = {"jsonrpc": "2.0", "id": call.id, "result": {"text": "a\u2028b"}}
+        await call.answer(200, json.dumps(body, indent=2, ensure_ascii=False).encode())
+
+    await bridge.open()
+    server.fail("tools/call", pretty)
+    assert (await bridge.reply(bridge.call("destroy")))["result"] == {"text": "a\u2028b"}
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
+async def test_events_may_come_in_any_pieces_and_line_ends(bridge, server, line_end):
+    async def crumbs(call):
+        body = json.dumps({"jsonrpc": "2.0", "id": call.id, "result": {"text": "grün"}}, indent=1)
+        lines = [":hello", "event: message", *(f"data: {x}" for x in body.split("\n")), "", ""]
+        data = line_end.join(line.encode() for line in lines)
+        await call.stream()
+        for byte in data:
+            await call.piece(bytes([byte]))
+        await call.end()
+
+    await bridge.open()
+    server.fail("tools/call", crumbs)
+    assert (await bridge.reply(bridge.call("destroy")))["result"] == {"text": "grün"}
+
+
+async def test_an_event_whose_stream_ends_without_a_blank_line_counts(bridge, server):
+    async def abrupt(call):
+        data = json.dumps({"jsonrpc": "2.0", "id": call.id, "result": {"kept": True}})
+        await call.stream()
+        await call.piece(f"data: {data}".encode())
+        await call.end()
+
+    await bridge.open()
+    server.fail("tools/call", abrupt)
+    assert (await bridge.reply(bridge.call("destroy")))["result"] == {"kept": True}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["body", "stream"])
+async def test_messages_of_twenty_megabytes_pass_both_ways(bridge, server, streamed):
+    large = "é" * 10_000_000
+
+    async def mirror(call):
+        result = {"jsonrpc": "2.0", "id": call.id, "result": call.message["params"]["arguments"]}
+        if not streamed:
+            await call.answer(200, result)
+            return
+        await call.stream()
+        await call.event(result)
+        await call.end()
+
+    await bridge.open()
+    server.fail("tools/call", mirror)
+    number = bridge.call("destroy", {"large": large})
+    assert (await bridge.reply(number))["result"]["large"] == large
+
+
+async def test_each_message_of_a_batch_is_carried_and_answered(bridge, server):
+    await bridge.open()
+    entries = [{"jsonrpc": "2.0", "id": n, "method": "tools/list"} for n in ("a", "b")]
+    if bridge.modern:
+        meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
+        entries = [entry | {"params": {"_meta": meta}} for entry in entries]
+    bridge.send([*entries, {"no": "message"}])
+    replies = [await bridge.next() for _ in range(3)]
+    assert {reply["id"] for reply in replies} == {"a", "b", None}
+
+
+async def test_blank_lines_and_a_byte_order_mark_are_no_messages(bridge):
+    bridge.write(b"\xef\xbb\xbf\n  \r\n")
+    await bridge.open()
+    assert await bridge.end() == ([], 0)
+
+
+async def test_the_last_line_needs_no_end(stateless, server):
+    meta = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": meta})
+    stateless.write(line.encode())
+    rest, code = await stateless.end()
+    assert [reply["id"] for reply in rest] == [1]
+    assert code == 0

@@ -1,0 +1,280 @@
+"""The eras with a handshake: sessions lost and renewed, the stream of the server, its requests."""
+
+import asyncio
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+
+QUESTION = {"jsonrpc": "2.0", "id": "q1", "method": "elicitation/create", "params": {"message": "?"}}
+CHANGED = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+
+
+@pytest.mark.parametrize("version", ["2025-03-26", "2025-06-18", "2025-11-25"])
+async def test_later_messages_carry_the_session_and_its_version(legacy, server, version):
+    reply = await legacy.initialize(version)
+    assert reply["result"]["protocolVersion"] == version
+    await legacy.reply(legacy.ask("ping"))
+    first, told, ping = server.of("initialize") + server.of("notifications/initialized") + (
+        server.of("ping")
+    )
+    assert "mcp-session-id" not in first.headers
+    for later in (told, ping):
+        assert later.headers["mcp-session-id"] == "session-1"
+        assert later.headers["mcp-protocol-version"] == version
+        assert later.headers["accept"] == "application/json, text/event-stream"
+
+
+async def test_messages_sent_in_one_go_wait_for_the_handshake(legacy, server):
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x"}}
+    first = legacy.ask("initialize", client)
+    legacy.tell("notifications/initialized")
+    second = legacy.ask("tools/list")
+    assert "result" in await legacy.reply(first)
+    assert "result" in await legacy.reply(second)
+    wire = [name for name in server.names() if name != "GET"]
+    assert wire == ["initialize", "notifications/initialized", "tools/list"]
+
+
+async def test_a_restarted_server_gets_one_new_handshake_for_all_waiting_calls(legacy, server):
+    await legacy.open()
+    await server.restart()
+    numbers = [legacy.call("destroy", {"n": n}) for n in range(20)]
+    replies = [await legacy.next() for _ in numbers]
+    assert sorted(reply["id"] for reply in replies) == numbers
+    assert all("result" in reply for reply in replies)
+    assert len(server.of("initialize")) == 2
+    assert len(server.of("notifications/initialized")) == 2
+    assert await legacy.end() == ([], 0)
+
+
+async def test_calls_made_while_the_server_is_away_go_on_when_it_is_back(bridge, server):
+    await bridge.open()
+    await server.stop()
+    number = bridge.call("destroy")
+    back = asyncio.create_task(_start_later(server))
+    assert "result" in await bridge.reply(number)
+    await back
+
+
+async def _start_later(server):
+    await asyncio.sleep(1.5)  # the time a server is away
+    await server.start()
+
+
+async def test_a_server_that_does_not_open_the_session_again_is_told(legacy, server, faults):
+    await legacy.open()
+    server.sessions.clear()
+    refusal = {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": "full"}}
+    server.fail("initialize", faults.status(200, refusal, content_type="application/json"))
+    error = (await legacy.reply(legacy.call("look")))["error"]
+    assert "did not open the session again" in error["message"]
+    assert "result" in await legacy.reply(legacy.call("look"))
+
+
+async def test_a_call_under_way_at_a_restart_is_told_lost_and_not_repeated(legacy, server):
+    await legacy.open()
+    here = asyncio.Event()
+
+    async def hang(call):
+        here.set()
+        await call.hung_up()
+
+    server.fail("tools/call", hang)
+    number = legacy.call("destroy")
+    await here.wait()
+    await server.restart()
+    assert (await legacy.reply(number))["error"]["data"]["reason"] == "Lost"
+    assert len(server.of("tools/call")) == 1
+
+
+async def test_a_client_may_make_the_handshake_again(legacy, server):
+    await legacy.open()
+    await legacy.initialize()
+    await legacy.reply(legacy.ask("ping"))
+    assert server.of("ping")[0].headers["mcp-session-id"] == "session-2"
+    assert server.of("DELETE")[0].headers["mcp-session-id"] == "session-1"
+
+
+async def test_the_stream_brings_notifications_and_requests_and_takes_answers(legacy, server):
+    async def speak(call):
+        await call.stream()
+        await call.event(CHANGED)
+        await call.event(QUESTION)
+        await call.hung_up()
+
+    server.fail("GET", speak)
+    await legacy.initialize()
+    assert await legacy.next() == CHANGED
+    assert await legacy.next() == QUESTION
+    legacy.send({"jsonrpc": "2.0", "id": "q1", "result": {"action": "accept"}})
+    answer = await server.until("response")
+    assert answer.message["result"] == {"action": "accept"}
+    assert answer.headers["mcp-session-id"] == "session-1"
+
+
+async def test_the_stream_is_opened_again_after_it_broke(legacy, server, faults):
+    async def once(call):
+        await call.stream()
+        await call.event(CHANGED, id="e7")
+        call.drop()
+
+    async def again(call):
+        await call.stream()
+        await call.event(CHANGED)
+        await call.hung_up()
+
+    server.fail("GET", once)
+    server.fail("GET", faults.status(503))
+    server.fail("GET", again)
+    await legacy.initialize()
+    assert [await legacy.next(), await legacy.next()] == [CHANGED, CHANGED]
+    assert len(server.of("GET")) == 3
+
+
+async def test_an_idle_client_gets_a_session_again_after_a_restart(legacy, server):
+    async def wait(call):
+        await call.stream()
+        await call.hung_up()
+
+    server.fail("GET", wait)
+    await legacy.open()
+    await server.until("GET")
+
+    async def gone(call):
+        await call.answer(404)
+
+    server.fail("GET", gone)
+    server.fail("GET", wait)
+    await server.restart()
+    await server.until("GET", 3)
+    assert len(server.of("initialize")) == 2
+
+
+async def test_a_question_of_the_server_comes_on_the_stream_of_the_call(legacy, server):
+    async def ask(call):
+        await call.stream()
+        await call.event(QUESTION)
+        answer = await server.until("response")
+        reply = {"jsonrpc": "2.0", "id": call.id, "result": answer.message["result"]}
+        await call.event(reply)
+        await call.end()
+
+    await legacy.open()
+    server.fail("tools/call", ask)
+    number = legacy.call("destroy")
+    assert await legacy.next() == QUESTION
+    legacy.send({"jsonrpc": "2.0", "id": "q1", "result": {"action": "decline"}})
+    assert (await legacy.reply(number))["result"] == {"action": "decline"}
+
+
+async def test_a_stream_that_ends_early_is_taken_up_where_it_ended(legacy, server):
+    async def begin(call):
+        await call.stream()
+        await call.event(raw=b"id: e1\nretry: 10\ndata:\n\n")
+        await call.end()
+        server.fail("GET", go_on(call.id))
+
+    def go_on(number):
+        async def fault(call):
+            await call.stream()
+            await call.event({"jsonrpc": "2.0", "id": number, "result": {"resumed": True}})
+            await call.hung_up()
+
+        return fault
+
+    await legacy.open()
+    await server.until("GET")
+    server.fail("tools/call", begin)
+    assert (await legacy.reply(legacy.call("destroy")))["result"] == {"resumed": True}
+    assert server.of("GET")[-1].headers["last-event-id"] == "e1"
+    assert len(server.of("tools/call")) == 1
+
+
+async def test_a_reply_that_a_restarted_server_no_longer_has_is_told_lost(legacy, server):
+    async def begin(call):
+        await call.stream()
+        await call.event(raw=b"id: e1\nretry: 10\ndata:\n\n")
+        await call.end()
+        server.sessions.clear()
+
+    async def gone(call):
+        await call.answer(404)
+
+    await legacy.open()
+    await server.until("GET")
+    server.fail("tools/call", begin)
+    server.fail("GET", gone)
+    error = (await legacy.reply(legacy.call("destroy")))["error"]
+    assert error["data"]["reason"] == "Lost"
+    assert len(server.of("tools/call")) == 1
+
+
+async def test_a_cancelled_call_is_cancelled_at_the_server_and_never_answered(legacy, server):
+    async def until_cancelled(call):
+        await call.stream()
+        await server.until("notifications/cancelled")
+        late = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 9}}
+        await call.event(late)
+        error = {"code": -32800, "message": "cancelled"}
+        await call.event({"jsonrpc": "2.0", "id": call.id, "error": error})
+        await call.end()
+
+    await legacy.open()
+    server.fail("tools/call", until_cancelled)
+    number = legacy.call("destroy")
+    await server.until("tools/call")
+    legacy.tell("notifications/cancelled", {"requestId": number})
+    cancelled = await server.until("notifications/cancelled")
+    assert cancelled.message["params"] == {"requestId": number}
+    assert "result" in await legacy.reply(legacy.ask("ping"))
+    assert await legacy.end() == ([], 0)
+
+
+async def test_progress_and_log_messages_come_before_the_reply(bridge, server):
+    notes = [
+        {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}},
+        {"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": "half"}},
+    ]
+
+    async def talk(call):
+        await call.stream()
+        for note in notes:
+            await call.event(note)
+        await call.event({"jsonrpc": "2.0", "id": call.id, "result": {}})
+        await call.end()
+
+    await bridge.open()
+    server.fail("tools/call", talk)
+    number = bridge.call("destroy")
+    assert [await bridge.next(), await bridge.next()] == notes
+    assert (await bridge.reply(number))["result"] == {}
+
+
+async def test_both_eras_mix_in_one_process(legacy, server):
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    discovered = await legacy.reply(legacy.ask("server/discover", {"_meta": meta}))
+    assert discovered["result"]["supportedVersions"] == ["2026-07-28"]
+    await legacy.initialize()
+    await legacy.reply(legacy.ask("tools/list", {"_meta": meta}))
+    await legacy.reply(legacy.ask("tools/list"))
+    modern, handshake = server.of("tools/list")
+    assert modern.headers["mcp-protocol-version"] == "2026-07-28"
+    assert "mcp-session-id" not in modern.headers
+    assert handshake.headers["mcp-protocol-version"] == "2025-11-25"
+    assert handshake.headers["mcp-session-id"] == "session-1"
+
+
+async def test_what_cannot_be_delivered_is_for_the_log_alone(bridges, server, faults):
+    async with bridges.running("--url", server.url) as legacy:
+        await legacy.open()
+        server.fail("notifications/roots/list_changed", faults.status(400, b"what?"))
+        legacy.tell("notifications/roots/list_changed")
+        await server.until("notifications/roots/list_changed")
+        assert await legacy.end() == ([], 0)
+        assert "was not delivered" in legacy.log
+        assert json.dumps("what?") in legacy.log
