@@ -14,7 +14,7 @@ from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.roles import Roles
 from pvemcp_server.access.sessions import Sessions
 from pvemcp_server.store import Store
-from pvemcp_server.store.background import housekeeping
+from pvemcp_server.store.background import housekeeping, rounds
 
 FLUSH_SECONDS = 5
 log = logging.getLogger(__name__)
@@ -34,9 +34,7 @@ class Access:
 
     async def keep_house(self, stop: anyio.Event) -> None:
         """Ends by the event, not by being cancelled: the last uses are written down as well."""
-        while not stop.is_set():
-            with anyio.move_on_after(FLUSH_SECONDS):
-                await stop.wait()
+        async for _ in rounds(stop, FLUSH_SECONDS):
             try:
                 await self.gate.flush()
                 await self.sessions.sweep()

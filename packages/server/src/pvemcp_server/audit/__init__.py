@@ -1,7 +1,21 @@
 """Who did what: every call and refused attempt, in a chain that shows tampering."""
 
 from pvemcp_server.audit.audit import Audit, open_audit
-from pvemcp_server.audit.event import Event, Kind, Outcome
-from pvemcp_server.audit.mask import mask
+from pvemcp_server.audit.event import Entry, Event, Kind, Outcome
+from pvemcp_server.audit.mask import mask, secret_fields_of
+from pvemcp_server.store.audit_chain import Finding, Mark
+from pvemcp_server.store.audit_search import AuditFilter
 
-__all__ = ["Audit", "Event", "Kind", "Outcome", "mask", "open_audit"]
+__all__ = [
+    "Audit",
+    "AuditFilter",
+    "Entry",
+    "Event",
+    "Finding",
+    "Kind",
+    "Mark",
+    "Outcome",
+    "mask",
+    "open_audit",
+    "secret_fields_of",
+]

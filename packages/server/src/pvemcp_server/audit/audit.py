@@ -14,7 +14,7 @@ from pvemcp_server.audit.event import Event, Kind
 from pvemcp_server.audit.reader import AuditReader
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store import Store
-from pvemcp_server.store.background import housekeeping
+from pvemcp_server.store.background import housekeeping, rounds
 from pvemcp_server.store.columns import utc_now
 
 FLUSH_SECONDS = 0.5
@@ -89,9 +89,7 @@ class Audit(AuditReader):
     async def keep_house(self, stop: anyio.Event, retention_days: Callable[[], int]) -> None:
         """Ends by the event, not by being cancelled: the last batch is written as well."""
         pruned = anyio.current_time()
-        while not stop.is_set():
-            with anyio.move_on_after(FLUSH_SECONDS):
-                await stop.wait()
+        async for _ in rounds(stop, FLUSH_SECONDS):
             try:
                 await self.flush()
                 if anyio.current_time() - pruned >= PRUNE_SECONDS:

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from pvemcp_server.audit.mask import mask_text
+from pvemcp_server.audit.mask import mask, mask_text
 
 LONGEST_TEXT = 1_000
 LONGEST_ARGUMENTS = 16_000
@@ -32,7 +32,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A call, an attempt or a change. `arguments` must be masked already, by `mask`."""
+    """A call, an attempt or a change.
+
+    `arguments` come masked, because only the caller knows which fields are declared secret; what
+    can be told from its form alone is masked here again.
+    """
 
     tool: str
     key_id: str | None = None
@@ -99,7 +103,7 @@ def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
 
 
 def _arguments(arguments: Mapping[str, Any]) -> str:
-    text = json.dumps(arguments, separators=(",", ":"), default=str)
+    text = json.dumps(mask(arguments), separators=(",", ":"), default=str)
     if len(text) <= LONGEST_ARGUMENTS:
         return text
     return json.dumps({"cut": text[:LONGEST_ARGUMENTS]}, separators=(",", ":"))

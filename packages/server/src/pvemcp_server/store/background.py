@@ -7,6 +7,16 @@ from typing import Any
 import anyio
 
 
+async def rounds(stop: anyio.Event, seconds: float) -> AsyncIterator[None]:
+    """Yields every so many seconds, and a last time when the event has been set."""
+    last = False
+    while not last:
+        with anyio.move_on_after(seconds):
+            await stop.wait()
+        last = stop.is_set()
+        yield
+
+
 @asynccontextmanager
 async def housekeeping(
     work: Callable[[anyio.Event], Coroutine[Any, Any, None]],

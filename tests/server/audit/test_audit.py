@@ -1,0 +1,236 @@
+"""Recording calls and finding them again."""
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import pytest
+
+from pvemcp_server.audit import Audit, AuditFilter, Event, Kind, Outcome, open_audit
+from pvemcp_server.audit.audit import FULL
+from pvemcp_server.errors import Unrecorded
+from pvemcp_server.store import Store
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def audit(store: Store) -> AsyncIterator[Audit]:
+    async with open_audit(store, lambda: 180) as opened:
+        yield opened
+
+
+@pytest.fixture
+def broken_database(store: Store, monkeypatch: pytest.MonkeyPatch):
+    """Called with True, the database cannot be written to; with False, it can again."""
+    writing = store.database.writing
+
+    def away():
+        raise ConnectionError("the database is away")
+
+    def switch(broken: bool) -> None:
+        monkeypatch.setattr(store.database, "writing", away if broken else writing)
+
+    return switch
+
+
+def write(**values) -> Event:
+    return Event(**{"tool": "ChangeVmState", "key_id": "abcDEF12", "cluster": "lab", **values})
+
+
+async def test_a_write_is_one_entry_with_its_outcome(audit: Audit):
+    call = await audit.intent(write(arguments={"vmid": 100}, client="Claude", address="::1"))
+    [pending] = await audit.find()
+    assert (pending.kind, pending.outcome, pending.upid) == (Kind.INTENT, None, None)
+    await audit.outcome(call, write(outcome=Outcome.OK, upid="UPID:pve1:1:", duration_ms=120))
+    [entry] = await audit.find()
+    assert (entry.call_id, entry.tool, entry.client) == (call, "ChangeVmState", "Claude")
+    assert (entry.outcome, entry.upid, entry.duration_ms) == ("ok", "UPID:pve1:1:", 120)
+    assert entry.arguments == {"vmid": 100}
+
+
+async def test_an_intent_is_stored_before_the_call_returns(audit: Audit, other_store: Store):
+    await audit.intent(write())
+    [seen] = await Audit(other_store).find()
+    assert seen.tool == "ChangeVmState"
+
+
+async def test_a_write_that_cannot_be_recorded_is_refused(audit: Audit, broken_database):
+    broken_database(True)
+    with pytest.raises(Unrecorded, match="was not made"):
+        await audit.intent(write())
+    broken_database(False)
+    assert await audit.find() == []
+    assert await audit.intent(write())
+
+
+async def test_an_outcome_waits_for_the_database_without_failing_the_call(
+    audit: Audit, broken_database
+):
+    call = await audit.intent(write())
+    broken_database(True)
+    await audit.outcome(call, write(outcome=Outcome.OK))
+    broken_database(False)
+    await audit.flush()
+    assert [entry.outcome for entry in await audit.find()] == ["ok"]
+
+
+async def test_reads_and_refusals_are_stored_in_batches(audit: Audit):
+    await audit.call(Event(tool="ListVms", outcome=Outcome.OK, rows=12, bytes=480))
+    await audit.refused(write(outcome=Outcome.REFUSED, reason="tool not granted"))
+    await audit.flush()
+    refused, read = await audit.find()
+    assert (refused.kind, refused.outcome, refused.reason) == (
+        Kind.REFUSED,
+        "refused",
+        "tool not granted",
+    )
+    assert (read.kind, read.rows, read.bytes) == (Kind.CALL, 12, 480)
+
+
+async def test_closing_stores_what_was_noted(store: Store):
+    async with open_audit(store, lambda: 180) as audit:
+        await audit.call(Event(tool="ListVms"))
+    assert [entry.tool for entry in await audit.find()] == ["ListVms"]
+
+
+async def test_batches_are_stored_without_being_asked_to(audit: Audit):
+    await audit.call(Event(tool="ListVms"))
+    with anyio.fail_after(5):
+        while not await audit.find():  # noqa: ASYNC110 - another task stores it, in its own time
+            await anyio.sleep(0.05)
+
+
+async def test_noted_calls_are_kept_while_the_database_is_away_and_then_refused(
+    audit: Audit, broken_database
+):
+    broken_database(True)
+    for _ in range(FULL - 1):
+        await audit.call(Event(tool="ListVms"))
+    with pytest.raises(Unrecorded):
+        await audit.call(Event(tool="ListVms"))
+    broken_database(False)
+    await audit.flush()
+    assert len(await audit.find(limit=FULL * 2)) == FULL
+
+
+async def test_many_writes_at_once_share_transactions_and_none_is_lost(
+    audit: Audit, other_store: Store
+):
+    other, ids = Audit(other_store), []
+
+    async def one(which: Audit, number: int) -> None:
+        call = await which.intent(write(arguments={"number": number}))
+        await which.outcome(call, write(outcome=Outcome.OK))
+        ids.append(call)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(60):
+            tasks.start_soon(one, (audit, other)[number % 2], number)
+    entries = await audit.find(limit=100)
+    assert {entry.call_id for entry in entries} == set(ids)
+    assert {entry.outcome for entry in entries} == {"ok"}
+    assert await audit.verify() == []
+    assert (await audit.head()).seq == 120
+
+
+async def test_a_cancelled_call_leaves_nobody_waiting(audit: Audit):
+    async def cancelled() -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await audit.intent(write())
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(cancelled)
+                tasks.start_soon(audit.intent, write())
+    assert len(await audit.find()) >= 5
+    assert await audit.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("which", "tools"),
+    [
+        ({}, ["c", "b", "a"]),
+        ({"tool": "b"}, ["b"]),
+        ({"key_id": "key00001"}, ["b", "a"]),
+        ({"cluster": "prod"}, ["c"]),
+        ({"outcome": "error"}, ["b"]),
+        ({"kind": "intent"}, ["b"]),
+        ({"address": "::1"}, ["a"]),
+        ({"text": "QUOTA"}, ["b"]),
+        ({"text": "%"}, []),
+        ({"since": datetime(2100, 1, 1, tzinfo=UTC)}, []),
+        ({"until": datetime(2100, 1, 1, tzinfo=UTC), "tool": "a"}, ["a"]),
+    ],
+    ids=lambda value: next(iter(value), "all") if isinstance(value, dict) else "",
+)
+async def test_entries_are_filtered_also_by_how_a_write_ended(audit: Audit, which, tools):
+    await audit.call(Event(tool="a", key_id="key00001", address="::1", outcome=Outcome.OK))
+    await audit.flush()
+    call = await audit.intent(Event(tool="b", key_id="key00001", cluster="lab"))
+    await audit.outcome(call, Event(tool="b", outcome=Outcome.ERROR, reason="quota exceeded"))
+    await audit.admin(Event(tool="c", cluster="prod", outcome=Outcome.OK))
+    assert [entry.tool for entry in await audit.find(AuditFilter(**which))] == tools
+
+
+async def test_pages_follow_each_other_without_gap_or_repetition(audit: Audit):
+    for number in range(7):
+        await audit.call(Event(tool=str(number)))
+    await audit.flush()
+    seen, page = [], await audit.find(limit=3)
+    while page:
+        seen += [entry.tool for entry in page]
+        page = await audit.find(AuditFilter(before=page[-1].seq), limit=3)
+    assert seen == ["6", "5", "4", "3", "2", "1", "0"]
+
+
+async def test_exports_hold_every_entry_and_no_formula(audit: Audit):
+    await audit.call(Event(tool="ListVms", reason="=HYPERLINK(1)", arguments={"a": 'x,"y"\n'}))
+    await audit.call(Event(tool="ListNodes", rows=3))
+    await audit.flush()
+    lines = [json.loads(line) async for line in audit.export_json()]
+    assert [line["tool"] for line in lines] == ["ListNodes", "ListVms"]
+    assert lines[1]["reason"] == "=HYPERLINK(1)"
+    text = "".join([line async for line in audit.export_csv()])
+    first, second = csv.DictReader(io.StringIO(text, newline=""))
+    assert (first["tool"], first["rows"], second["reason"]) == ("ListNodes", "3", "'=HYPERLINK(1)")
+    assert json.loads(second["arguments"]) == {"a": 'x,"y"\n'}
+
+
+async def test_calls_are_counted_by_span_and_outcome(store: Store):
+    moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    audit = Audit(store, clock=lambda: moment)
+    for minutes, outcome in [(0, Outcome.OK), (0.5, Outcome.OK), (0.9, Outcome.ERROR), (1, None)]:
+        moment = datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(minutes=minutes)
+        await audit.call(Event(tool="x", outcome=outcome))
+    await audit.flush()
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    found = await audit.counts(noon, noon + timedelta(minutes=5), 60)
+    assert sorted(found, key=str) == [
+        (noon, "error", 1),
+        (noon, "ok", 2),
+        (noon + timedelta(minutes=1), None, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "\ud800", "x" * 5000, "🙂", "'; DROP TABLE audit; --"],
+    ids=["nul", "surrogate", "long", "emoji", "quote"],
+)  # fmt: skip
+async def test_any_text_can_be_recorded_and_verified(audit: Audit, text: str):
+    await audit.intent(Event(tool=text, client=text, reason=text, arguments={text: text}))
+    [entry] = await audit.find()
+    assert entry.arguments
+    assert len(entry.tool) <= 1000
+    assert await audit.verify() == []
+
+
+async def test_arguments_beyond_all_measure_are_cut(audit: Audit):
+    await audit.intent(write(arguments={"description": "x" * 100_000}))
+    [entry] = await audit.find()
+    assert len(entry.arguments["cut"]) == 16_000

@@ -1,0 +1,37 @@
+"""kill -9 in the middle of a thousand writes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pvemcp_server.audit import Audit, AuditFilter, Event
+from pvemcp_server.config import Config
+from pvemcp_server.store import open_store
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+WRITER = Path(__file__).parent / "writer.py"
+
+
+@pytest.mark.parametrize("after", [1, 137, 500], ids="after {} writes".format)
+async def test_no_write_that_was_begun_is_lost(config: Config, after: int):
+    environment = {**os.environ, "PVEMCP_STATE_DIR": str(config.state_dir)}
+    if config.database_url is not None:
+        environment["PVEMCP_DATABASE_URL"] = config.database_url.get_secret_value()
+    with subprocess.Popen(  # noqa: ASYNC220 - nothing else runs meanwhile
+        [sys.executable, WRITER], env=environment, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        begun = [writer.stdout.readline().strip() for _ in range(after)]
+        writer.kill()
+        begun += writer.stdout.read().split()
+    assert after <= len(begun) < 1_000
+    async with open_store(config) as store:
+        audit = Audit(store)
+        assert await audit.verify() == []
+        stored = await audit.find(AuditFilter(kind="intent"), limit=2_000)
+        assert {entry.call_id for entry in stored} >= set(begun)
+        assert await audit.intent(Event(tool="BackupVm"))
+        assert await audit.verify() == []
