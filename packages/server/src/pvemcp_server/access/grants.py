@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pvemcp_server.access.model import Grant
+from pvemcp_server.access.model import Grant, Resources
 from pvemcp_server.errors import BadArgument
 
 GRANTS = TypeAdapter(tuple[Grant, ...])
@@ -32,14 +32,14 @@ def grants_to_json(grants: Sequence[Grant]) -> list[dict[str, Any]]:
         {
             "tools": sorted(grant.tools),
             "clusters": sorted(grant.clusters),
-            "resources": _selection(grant),
+            "resources": resources_to_json(grant.resources),
         }
         for grant in grants
     ]
 
 
-def _selection(grant: Grant) -> dict[str, Any]:
-    chosen = grant.resources
+def resources_to_json(chosen: Resources) -> dict[str, Any]:
+    """What is selected, without the sets that are empty."""
     if chosen.everything:
         return {"everything": True}
     sets = {

@@ -1,0 +1,216 @@
+"""Clusters and the Proxmox identities that we hold for them."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from proxmox_client import Tls
+from pvemcp_server.clusters import Check, check
+from pvemcp_server.clusters.connections import tls_of
+from pvemcp_server.errors import CallError
+from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
+from pvemcp_server.web.administration.acting import Acting
+
+
+class ClusterFields(BaseModel):
+    """A cluster as it is added."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="Its name here; what cluster_name selects")
+    hosts: list[str] = Field(description="host or host:port of its nodes, tried in turn")
+    token_id: str = Field(description="API token, user@realm!name")
+    token_secret: SecretStr = Field(description="The token's secret; never shown again")
+    description: str = Field(default="", description="What the model is told about it")
+    tls_mode: TlsMode = Field(default=TlsMode.SYSTEM, description="How certificates are judged")
+    ca_pem: str = Field(default="", description="Certificate authority, for tls_mode ca")
+    fingerprints: list[str] = Field(default=[], description="SHA-256 of leafs, for pinned")
+    protected: bool = Field(default=False, description="Refuse every write, whoever asks")
+
+
+class ClusterChanges(BaseModel):
+    """What is to be changed; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
+    hosts: list[str] | None = None
+    description: str | None = None
+    tls_mode: TlsMode | None = None
+    ca_pem: str | None = None
+    fingerprints: list[str] | None = None
+    protected: bool | None = None
+
+
+class IdentityFields(BaseModel):
+    """A Proxmox API token of a cluster."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    token_id: str
+    token_secret: SecretStr
+
+
+class Binding(BaseModel):
+    """A key or a role that reaches the cluster with this identity."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str | None = None
+    role: str | None = None
+
+
+class Identity(BaseModel):
+    """A token without its secret, and who is bound to it."""
+
+    name: str
+    token_id: str
+    is_default: bool
+    created: datetime
+    bound: list[Binding]
+
+
+class Cluster(BaseModel):
+    """A configured cluster, without asking it."""
+
+    name: str
+    description: str
+    hosts: list[str]
+    tls_mode: TlsMode
+    ca_pem: str
+    fingerprints: list[str]
+    protected: bool
+    created: datetime
+    identities: list[Identity]
+
+
+async def list_clusters(acting: Acting) -> list[Cluster]:
+    return [await _cluster(acting, one) for one in await acting.services.access.clusters.all()]
+
+
+async def get_cluster(acting: Acting, name: str) -> Cluster:
+    return await _cluster(acting, await acting.services.access.clusters.get(name))
+
+
+async def try_cluster(fields: ClusterFields) -> Check:
+    """What the cluster answers with these fields; raises CallError saying what is wrong."""
+    tls = Tls(
+        ca_pem=fields.ca_pem or None,
+        fingerprints=fields.fingerprints,
+        insecure=fields.tls_mode is TlsMode.INSECURE,
+    )
+    secret = fields.token_secret.get_secret_value()
+    return await check(fields.hosts, fields.token_id, secret, tls, fields.name)
+
+
+async def add_cluster(acting: Acting, new: ClusterFields) -> tuple[Cluster, Check]:
+    """Tries the cluster and saves it when it answers."""
+    found = await try_cluster(new)
+    given = new.model_dump(exclude={"token_secret"})
+    record = await acting.services.access.clusters.create(
+        **given, secret=new.token_secret.get_secret_value()
+    )
+    await acting.changed("clusters.add", cluster=record.name, **given)
+    return await _cluster(acting, record), found
+
+
+async def change_cluster(acting: Acting, name: str, changes: ClusterChanges) -> Cluster:
+    values = changes.model_dump(exclude_unset=True)
+    record = await acting.services.access.clusters.change(name, **values)
+    await acting.changed("clusters.change", cluster=name, **values)
+    return await _cluster(acting, record)
+
+
+async def remove_cluster(acting: Acting, name: str) -> None:
+    """Forgets the cluster, its tokens and who was bound to them; Proxmox is not asked."""
+    await acting.services.access.clusters.remove(name)
+    await acting.changed("clusters.remove", cluster=name)
+
+
+async def check_cluster(acting: Acting, name: str, identity: str | None = None) -> Check:
+    """What the saved cluster answers now, with its default identity or the named one."""
+    record = await acting.services.access.clusters.get(name)
+    known = await acting.services.access.clusters.identities(name)
+    chosen = [one for one in known if (one.name == identity if identity else one.is_default)]
+    if not chosen:
+        raise CallError(f"Cluster {name} has no such Proxmox token.", hint="Add one to it.")
+    secret = await acting.services.store.identities.secret(chosen[0].id) or ""
+    return await check(record.hosts, chosen[0].token_id, secret, tls_of(record), name)
+
+
+async def add_identity(acting: Acting, cluster: str, new: IdentityFields) -> Cluster:
+    await acting.services.access.clusters.add_identity(
+        cluster, new.name, token_id=new.token_id, secret=new.token_secret.get_secret_value()
+    )
+    await acting.changed("clusters.add_identity", cluster=cluster, **_public(new))
+    return await get_cluster(acting, cluster)
+
+
+async def renew_identity(acting: Acting, cluster: str, new: IdentityFields) -> Cluster:
+    """Another token, or another secret, under the same name."""
+    await acting.services.access.clusters.change_identity(
+        cluster, new.name, token_id=new.token_id, secret=new.token_secret.get_secret_value()
+    )
+    await acting.changed("clusters.renew_identity", cluster=cluster, **_public(new))
+    return await get_cluster(acting, cluster)
+
+
+async def make_default(acting: Acting, cluster: str, identity: str) -> Cluster:
+    await acting.services.access.clusters.make_default(cluster, identity)
+    await acting.changed("clusters.make_default", cluster=cluster, identity=identity)
+    return await get_cluster(acting, cluster)
+
+
+async def remove_identity(acting: Acting, cluster: str, identity: str) -> None:
+    await acting.services.access.clusters.remove_identity(cluster, identity)
+    await acting.changed("clusters.remove_identity", cluster=cluster, identity=identity)
+
+
+async def bind(acting: Acting, cluster: str, identity: str, to: Binding) -> Cluster:
+    """Lets a key, or all keys of a role, reach the cluster with this identity."""
+    await acting.services.access.clusters.bind(cluster, identity, key=to.key, role=to.role)
+    await acting.changed("clusters.bind", cluster=cluster, identity=identity, **to.model_dump())
+    return await get_cluster(acting, cluster)
+
+
+async def unbind(acting: Acting, cluster: str, whom: Binding) -> Cluster:
+    """Lets a key or role reach the cluster with its default identity again."""
+    await acting.services.access.clusters.unbind(cluster, key=whom.key, role=whom.role)
+    await acting.changed("clusters.unbind", cluster=cluster, **whom.model_dump())
+    return await get_cluster(acting, cluster)
+
+
+def _public(new: IdentityFields) -> dict[str, str]:
+    return {"identity": new.name, "token_id": new.token_id}
+
+
+async def _cluster(acting: Acting, record: ClusterRecord) -> Cluster:
+    access = acting.services.access
+    bindings = await access.clusters.bindings(record.name)
+    keys = {one.id: one.name for one in await access.keys.all()}
+    roles = {one.id: one.name for one in await access.roles.all()}
+
+    def bound(identity: IdentityRecord) -> list[Binding]:
+        return [_binding(one, keys, roles) for one in bindings if one.identity_id == identity.id]
+
+    known = await access.clusters.identities(record.name)
+    given = {name: getattr(record, name) for name in Cluster.model_fields if name != "identities"}
+    identities = [
+        Identity(
+            name=one.name,
+            token_id=one.token_id,
+            is_default=one.is_default,
+            created=one.created,
+            bound=bound(one),
+        )
+        for one in known
+    ]
+    return Cluster(identities=identities, **given)
+
+
+def _binding(one: BindingRecord, keys: dict[str, str], roles: dict[int, str]) -> Binding:
+    return Binding(
+        key=keys.get(one.key_id) if one.key_id else None,
+        role=roles.get(one.role_id) if one.role_id else None,
+    )

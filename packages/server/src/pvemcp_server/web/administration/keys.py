@@ -1,0 +1,143 @@
+"""API keys: made, shown once, changed, withdrawn; and what they amount to."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pvemcp_server.access.grants import resources_to_json
+from pvemcp_server.access.keys import OutputFormat
+from pvemcp_server.access.model import ANY, Caller
+from pvemcp_server.access.roles import READ_ONLY
+from pvemcp_server.store.records import KeyRecord
+from pvemcp_server.tools.registry import Tool, tools
+from pvemcp_server.web.administration.acting import Acting
+
+
+class KeyFields(BaseModel):
+    """What a key is given; everything but the name has a default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="What the key is for, as lists and the audit show it")
+    role: str = Field(default=READ_ONLY, description="Name of its role")
+    clusters: list[str] = Field(default=[ANY], description="Clusters it reaches; * is all")
+    toolset: list[str] = Field(default=[ANY], description="Tools it is narrowed to; * is all")
+    expires: datetime | None = Field(default=None, description="When it ends, with time zone")
+    allow_from: list[str] = Field(default=[], description="Networks it may come from; none is any")
+    output_format: OutputFormat | None = Field(default=None, description="Its own output format")
+
+
+class KeyChanges(BaseModel):
+    """What is to be changed; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
+    role: str | None = None
+    clusters: list[str] | None = None
+    toolset: list[str] | None = None
+    expires: datetime | None = None
+    allow_from: list[str] | None = None
+    output_format: OutputFormat | None = None
+    enabled: bool | None = None
+
+
+class Key(BaseModel):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    role: str
+    clusters: list[str]
+    toolset: list[str]
+    allow_from: list[str]
+    output_format: str | None
+    enabled: bool
+    expires: datetime | None
+    created: datetime
+    regenerated: datetime | None
+    last_used: datetime | None
+    last_address: str | None
+
+
+class ShownKey(Key):
+    """A key with its secret, which nobody can see again."""
+
+    secret: str
+
+
+class ToolRight(BaseModel):
+    """A tool that a key may call, and what it reaches on each cluster."""
+
+    tool: str
+    area: str
+    effect: str
+    clusters: dict[str, dict[str, Any]]
+
+
+async def list_keys(acting: Acting) -> list[Key]:
+    roles = await _role_names(acting)
+    return [_key(one, roles) for one in await acting.services.access.keys.all()]
+
+
+async def get_key(acting: Acting, key: str) -> Key:
+    return _key(await acting.services.access.keys.get(key), await _role_names(acting))
+
+
+async def create_key(acting: Acting, new: KeyFields) -> ShownKey:
+    """A new key; its secret is in this answer and nowhere else."""
+    record, secret = await acting.services.access.keys.create(**new.model_dump())
+    await acting.changed("keys.create", key=record.id, **new.model_dump())
+    return _shown(record, secret, await _role_names(acting))
+
+
+async def regenerate_key(acting: Acting, key: str) -> ShownKey:
+    """The same key with a new secret; the old one is refused at once."""
+    record, secret = await acting.services.access.keys.regenerate(key)
+    await acting.changed("keys.regenerate", key=record.id, name=record.name)
+    return _shown(record, secret, await _role_names(acting))
+
+
+async def change_key(acting: Acting, key: str, changes: KeyChanges) -> Key:
+    values = changes.model_dump(exclude_unset=True)
+    record = await acting.services.access.keys.change(key, **values)
+    await acting.changed("keys.change", key=record.id, **values)
+    return _key(record, await _role_names(acting))
+
+
+async def remove_key(acting: Acting, key: str) -> None:
+    record = await acting.services.access.keys.remove(key)
+    await acting.changed("keys.remove", key=record.id, name=record.name)
+
+
+async def effective_rights(acting: Acting, key: str) -> list[ToolRight]:
+    """Every tool the key may call and, per cluster, the resources it reaches with it."""
+    record = await acting.services.access.keys.get(key)
+    caller = await acting.services.access.gate.caller(record.id)
+    names = [one.name for one in await acting.services.access.clusters.all()]
+    granted = [one for one in tools().values() if caller.may_call(one.name, one.effect)]
+    return [_right(caller, tool, names) for tool in granted]
+
+
+def _right(caller: Caller, tool: Tool, clusters: list[str]) -> ToolRight:
+    reached = {one: caller.resources(tool.name, tool.effect, one) for one in clusters}
+    return ToolRight(
+        tool=tool.name,
+        area=tool.area.value,
+        effect=tool.effect.value,
+        clusters={one: resources_to_json(found) for one, found in reached.items() if found},
+    )
+
+
+async def _role_names(acting: Acting) -> dict[int, str]:
+    return {role.id: role.name for role in await acting.services.access.roles.all()}
+
+
+def _key(record: KeyRecord, roles: dict[int, str]) -> Key:
+    given = {name: getattr(record, name) for name in Key.model_fields if name != "role"}
+    return Key(role=roles.get(record.role_id, ""), **given)
+
+
+def _shown(record: KeyRecord, secret: str, roles: dict[int, str]) -> ShownKey:
+    return ShownKey(secret=secret, **_key(record, roles).model_dump())
