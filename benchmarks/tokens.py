@@ -1,7 +1,7 @@
 """Counts the tokens (o200k) of the same rows in the four formats; the table is in docs/formats.md.
 
-Needs Node.js and gpt-tokenizer from npm, in the folder that PVEMCP_NPM names or in .npm:
-`npm install --prefix .npm gpt-tokenizer`. Without them it says so and measures nothing.
+Needs Node.js and `npm install --no-package-lock --prefix tests/npm` (or the same packages in the
+folder that PVEMCP_NPM names). Without them it says so and measures nothing.
 
     python benchmarks/tokens.py            print the table
     python benchmarks/tokens.py --write    renew it in the docs
@@ -22,8 +22,8 @@ from support.in_docs import renew_or_check
 from support.vm_rows import minimal, vm_rows
 
 REPOSITORY = Path(__file__).parents[1]
-PEER = REPOSITORY / "scripts" / "npm_peer.mjs"
-NPM = Path(os.environ.get("PVEMCP_NPM", REPOSITORY / ".npm"))
+PEER = REPOSITORY / "tests" / "npm" / "peer.mjs"
+NPM = Path(os.environ.get("PVEMCP_NPM", PEER.parent))
 ORDER = (Format.JSON_NORMAL, Format.JSON_COMPACT, Format.TOON, Format.CSV)
 Rows = list[dict[str, Any]]
 
@@ -61,7 +61,7 @@ def measured() -> Iterator[tuple[str, Rows]]:
 
 def prepared(rows: Rows) -> Rows:
     """The rows as the server sends them."""
-    return drop_empty_columns(tidy(rows, decimals={"cpu_usage": 1}))[0]
+    return drop_empty_columns(tidy(rows))[0]
 
 
 def count_tokens(texts: list[str]) -> list[int]:

@@ -18,11 +18,11 @@ Ask = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="session")
 def npm_folder() -> Path:
     """The folder with npm's packages; skips, loudly, where there is none."""
-    folder = Path(os.environ.get("PVEMCP_NPM", REPOSITORY / ".npm"))
+    folder = Path(os.environ.get("PVEMCP_NPM", REPOSITORY / "tests" / "npm"))
     if not shutil.which("node") or not (folder / "node_modules").is_dir():
         pytest.skip(
-            f"no Node.js, or nothing in {folder}/node_modules: npm install --prefix {folder} "
-            "@toon-format/toon @toon-format/spec gpt-tokenizer, and set PVEMCP_NPM"
+            f"no Node.js, or no packages in {folder}: "
+            "npm install --no-package-lock --prefix tests/npm"
         )
     return folder
 
@@ -30,7 +30,7 @@ def npm_folder() -> Path:
 @pytest.fixture(scope="session")
 def ask_peer(npm_folder: Path) -> Iterator[Ask]:
     """Has npm packages do one order after another, all in one process."""
-    command = ["node", str(REPOSITORY / "scripts" / "npm_peer.mjs"), str(npm_folder)]
+    command = ["node", str(REPOSITORY / "tests" / "npm" / "peer.mjs"), str(npm_folder)]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as peer:
 
         def ask(**order: Any) -> dict[str, Any]:

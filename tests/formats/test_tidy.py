@@ -44,9 +44,9 @@ def test_a_moment_is_cut_to_the_second():
     assert tidy([{"at": moment}]) == [{"at": datetime(2026, 11, 22, 9, 17, 13, tzinfo=UTC)}]
 
 
-def test_a_percentage_has_one_decimal():
-    rows = [{"memory_usage_percentage": 0.0444, "load": 0.0444}]
-    assert tidy(rows) == [{"memory_usage_percentage": 0, "load": 0.044}]
+@pytest.mark.parametrize("name", ["memory_usage_percentage", "cpu_usage", "host_cpu_usage"])
+def test_a_percentage_has_one_decimal(name):
+    assert tidy([{name: 0.0444, "load": 0.0444}]) == [{name: 0, "load": 0.044}]
 
 
 def test_the_caller_may_say_how_many_decimals_a_column_has():

@@ -322,6 +322,12 @@ def test_any_other_delimiter_is_refused():
         toon.encode([1], delimiter=";")
 
 
+@pytest.mark.parametrize("work", [toon.encode, toon.decode])
+def test_an_indentation_of_nothing_is_refused(work):
+    with pytest.raises(ValueError, match="at least one space"):
+        work("a: 1", indent=0)
+
+
 def test_a_moment_is_text_in_utc():
     moment = datetime(2026, 11, 22, 9, 17, 13, 999, tzinfo=UTC)
     assert toon.encode([{"at": moment}]) == '[1]{at}:\n  "2026-11-22T09:17:13Z"'

@@ -10,7 +10,7 @@ from pvemcp_formats.values import Value
 
 EXACT = 2**53  # beyond it a float has digits that nobody wrote
 UNTOUCHED = frozenset({type(None), bool, int, str})
-PERCENTAGE = "percentage"
+PERCENTAGES = ("percentage", "cpu_usage")
 EMPTY: tuple[Value, ...] = (None, "", [], {}, ())
 
 
@@ -18,8 +18,8 @@ def tidy(rows: Sequence[Row], *, decimals: Mapping[str, int] | None = None) -> l
     """The rows with floats rounded and moments cut to the second.
 
     `decimals` says per column how many digits after the point mean something. Elsewhere a column
-    whose name ends in `percentage` has one, and any other float has one too, but at least two
-    significant digits. A float that is whole becomes an integer.
+    whose name ends in `percentage` or `cpu_usage` has one, and any other float has one too, but
+    at least two significant digits. A float that is whole becomes an integer.
     """
     chosen = decimals or {}
     return [{name: _tidy(name, value, chosen) for name, value in row.items()} for row in rows]
@@ -52,7 +52,7 @@ def _tidy(name: str, value: Value, chosen: Mapping[str, int]) -> Any:
 
 
 def _decimals(name: str, chosen: Mapping[str, int]) -> int | None:
-    return chosen.get(name, 1 if name.endswith(PERCENTAGE) else None)
+    return chosen.get(name, 1 if name.endswith(PERCENTAGES) else None)
 
 
 def _tidy_number(number: float, decimals: int | None) -> int | float | None:

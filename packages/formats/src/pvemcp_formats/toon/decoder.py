@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 def decode(text: str, *, indent: int = 2, strict: bool = True) -> Value:
     """The value of a TOON document; strictly, every count and indentation must be right."""
+    if indent < 1:
+        raise ValueError("an indentation is at least one space")
     try:
         return Decoder(Lines(text, indent=indent, strict=strict), strict=strict).document()
     except RecursionError as error:
@@ -88,11 +90,8 @@ class Decoder:
             return self.keyed_table(line, header, depth)
         if header.inline:
             return self.inline(line, header)
-        return (
-            self.table(line, header, depth)
-            if header.fields
-            else self.list_form(line, header, depth)
-        )
+        below = self.table if header.fields else self.items
+        return below(line, header, depth)
 
     def inline(self, line: Line, header: Header) -> list[Value]:
         """Scalars on the line of their header."""
@@ -135,7 +134,7 @@ class Decoder:
             raise line.error(f"{len(values)} values for {header.width} fields")
         return read_object(header.fields, iter(values))
 
-    def list_form(self, line: Line, header: Header, depth: int) -> list[Value]:
+    def items(self, line: Line, header: Header, depth: int) -> list[Value]:
         """One item after each hyphen."""
         below = self.depth_below(depth)
         items: list[Value] = []

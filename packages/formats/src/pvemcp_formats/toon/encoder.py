@@ -20,6 +20,8 @@ def encode(value: Value, *, delimiter: str = ",", indent: int = 2) -> str:
     """Any JSON value as a TOON document."""
     if delimiter not in DELIMITERS:
         raise ValueError(f"delimiter {delimiter!r} is none of , | and tab")
+    if indent < 1:
+        raise ValueError("an indentation is at least one space")
     if isinstance(value, str) and value.startswith(BYTE_ORDER_MARK):
         return utf8(quoted(value))  # bare, the mark would be taken for the document's own
     return _text(Encoder(delimiter).root(value), indent)
@@ -42,7 +44,7 @@ def _text(lines: Iterable[Line], indent: int) -> str:
         raise Unwritable("nested too deeply") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Columns:
     """Uniform objects turned into columns: the header's field list and the values under it."""
 

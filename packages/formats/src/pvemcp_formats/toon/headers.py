@@ -9,7 +9,7 @@ from pvemcp_formats.toon.tokens import QUOTED, find, text
 from pvemcp_formats.values import Value
 
 _START = re.compile(rf'({QUOTED}|(?!")(?:[^":\[]|{QUOTED})*+)\[', re.DOTALL)
-_BRACKET = re.compile(r"(0|[1-9][0-9]*)(:)?([\t|])?\]")
+_BRACKET = re.compile(r"(0|[1-9][0-9]{0,999})(:)?([\t|])?\]")
 _NAME = re.compile(rf'(?:[^"{{}},|\t]|{QUOTED})*+', re.DOTALL)
 _SPACES = re.compile(" *")
 
