@@ -1,0 +1,1 @@
+"""The admin REST API: the administration, as JSON, with its own OpenAPI."""

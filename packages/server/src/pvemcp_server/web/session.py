@@ -1,0 +1,100 @@
+"""Who is signed in: the cookie, the check against forged requests, and Acting for the handlers."""
+
+from typing import Annotated, Final
+
+from fastapi import Depends, Request, Response
+from starlette.datastructures import FormData
+
+from pvemcp_server.access.sessions import Session
+from pvemcp_server.endpoint.addresses import client_address, networks
+from pvemcp_server.endpoint.endpoint import Services, base_url
+from pvemcp_server.errors import AccessDenied
+from pvemcp_server.web.administration import Acting
+
+COOKIE: Final = "pvemcp_session"
+CSRF_HEADER: Final = "X-CSRF-Token"
+CSRF_FIELD: Final = "csrf"
+
+
+class SignedOut(Exception):
+    """Nobody is signed in; pages lead to the sign-in, the API answers 401."""
+
+
+class PasswordDue(Exception):
+    """The password has to be changed before anything else."""
+
+
+def services_of(request: Request) -> Services:
+    found: Services = request.app.state.services
+    return found
+
+
+def address_of(request: Request) -> str:
+    """Where the request comes from, also behind the configured proxies."""
+    trusted = networks(services_of(request).config.trusted_proxies)
+    return client_address(request.scope, trusted)
+
+
+async def session_of(request: Request) -> Session:
+    """The signed-in session; raises SignedOut."""
+    token = request.cookies.get(COOKIE)
+    found = await services_of(request).access.sessions.find(token) if token else None
+    if found is None:
+        raise SignedOut
+    return found
+
+
+async def reading(request: Request, session: Annotated[Session, Depends(session_of)]) -> Acting:
+    """The administrator who looks at something."""
+    if session.admin.must_change:
+        raise PasswordDue
+    return Acting(services_of(request), session.admin.name, address_of(request))
+
+
+async def writing(
+    request: Request,
+    session: Annotated[Session, Depends(session_of)],
+    acting: Annotated[Acting, Depends(reading)],
+) -> Acting:
+    """The administrator who changes something, from our own pages or knowing the token."""
+    await check_csrf(request, session)
+    return acting
+
+
+async def check_csrf(request: Request, session: Session) -> None:
+    """Raises AccessDenied unless header or form carry the session's token."""
+    token = request.headers.get(CSRF_HEADER)
+    if token is None and "form" in request.headers.get("content-type", ""):
+        form: FormData = await request.form()
+        token = str(form.get(CSRF_FIELD, ""))
+    session.check_csrf(token or "")
+
+
+Reading = Annotated[Acting, Depends(reading)]
+Writing = Annotated[Acting, Depends(writing)]
+SignedIn = Annotated[Session, Depends(session_of)]
+
+
+async def sign_in(request: Request, name: str, password: str, response: Response) -> Session:
+    """Opens a session and sets its cookie; raises AccessDenied, whatever is wrong."""
+    access = services_of(request).access
+    admin = await access.admins.sign_in(name, password)
+    agent = request.headers.get("user-agent", "")
+    token = await access.sessions.open(admin, address=address_of(request), agent=agent)
+    set_cookie(request, response, token)
+    found = await access.sessions.find(token)
+    if found is None:  # disabled between two statements
+        raise AccessDenied("session ended")
+    return found
+
+
+def set_cookie(request: Request, response: Response, token: str) -> None:
+    """The session's cookie, for the pages alone and never for scripts or other sites."""
+    response.set_cookie(
+        COOKIE,
+        token,
+        path="/admin",
+        httponly=True,
+        samesite="strict",
+        secure=base_url(services_of(request).config).startswith("https:"),
+    )
