@@ -43,9 +43,9 @@ class BridgeProcess:
     def send(self, message):
         self.write(json.dumps(message))
 
-    def ask(self, method, params=None, id=None):
-        """Sends a request of the era, the id of it."""
-        number = next(self._numbers) if id is None else id
+    def ask(self, method, params=None):
+        """Sends a request of the era; its id."""
+        number = next(self._numbers)
         params = dict(params or {})
         if self.modern:
             params["_meta"] = META | params.get("_meta", {})
@@ -58,8 +58,8 @@ class BridgeProcess:
             params["_meta"] = META
         self.send({"jsonrpc": "2.0", "method": method, "params": params})
 
-    def call(self, tool, arguments=None, **options):
-        return self.ask("tools/call", {"name": tool, "arguments": arguments or {}}, **options)
+    def call(self, tool, arguments=None):
+        return self.ask("tools/call", {"name": tool, "arguments": arguments or {}})
 
     async def line(self):
         """The next line of the bridge; empty at its end."""

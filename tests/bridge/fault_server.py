@@ -68,10 +68,10 @@ class Call:
         more = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
         await self._head(200, more | (headers or {}))
 
-    async def event(self, message=None, *, id="", retry=None, raw=None):
+    async def event(self, message=None, *, event_id="", raw=None):
         data = json.dumps(message) if message is not None else ""
-        lines = [f"id: {id}"] * bool(id) + [f"retry: {retry}"] * (retry is not None)
-        await self.piece(raw or "\n".join([*lines, f"data: {data}", "", ""]).encode())
+        head = f"id: {event_id}\n" if event_id else ""
+        await self.piece(raw or f"{head}data: {data}\n\n".encode())
 
     async def piece(self, data):
         self.writer.write(b"%x\r\n%s\r\n" % (len(data), data))

@@ -7,7 +7,12 @@ import pytest
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
-QUESTION = {"jsonrpc": "2.0", "id": "q1", "method": "elicitation/create", "params": {"message": "?"}}
+QUESTION = {
+    "jsonrpc": "2.0",
+    "id": "q1",
+    "method": "elicitation/create",
+    "params": {"message": "?"},
+}
 CHANGED = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
 
 
@@ -16,8 +21,8 @@ async def test_later_messages_carry_the_session_and_its_version(legacy, server, 
     reply = await legacy.initialize(version)
     assert reply["result"]["protocolVersion"] == version
     await legacy.reply(legacy.ask("ping"))
-    first, told, ping = server.of("initialize") + server.of("notifications/initialized") + (
-        server.of("ping")
+    first, told, ping = (
+        server.of("initialize") + server.of("notifications/initialized") + (server.of("ping"))
     )
     assert "mcp-session-id" not in first.headers
     for later in (told, ping):
@@ -117,7 +122,7 @@ async def test_the_stream_brings_notifications_and_requests_and_takes_answers(le
 async def test_the_stream_is_opened_again_after_it_broke(legacy, server, faults):
     async def once(call):
         await call.stream()
-        await call.event(CHANGED, id="e7")
+        await call.event(CHANGED, event_id="e7")
         call.drop()
 
     async def again(call):

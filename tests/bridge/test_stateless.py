@@ -199,9 +199,7 @@ async def test_a_broken_subscription_is_renewed_and_says_what_may_have_changed(s
     number = stateless.ask("subscriptions/listen", {"notifications": ASKED})
     assert (await stateless.next())["method"] == "notifications/subscriptions/acknowledged"
     assert await stateless.next() == note(number, "notifications/tools/list_changed")
-    assert await stateless.next() == note(
-        number, "notifications/resources/updated", uri="pve://x"
-    )
+    assert await stateless.next() == note(number, "notifications/resources/updated", uri="pve://x")
     assert len(server.of("subscriptions/listen")) == 2
     assert await stateless.end() == ([], 0)
 

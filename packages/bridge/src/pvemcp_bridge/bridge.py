@@ -91,23 +91,31 @@ class Bridge:
             else:
                 self._accept(message)
 
-    async def close(self, seconds: float, hurry: asyncio.Event) -> None:
-        """Lets what is under way arrive, answers the rest, and ends the session."""
+    async def finish(self, seconds: float, hurry: asyncio.Event) -> None:
+        """Lets what is under way arrive, then answers the rest."""
         for flight in self._flights.values():
             if flight.cancelled or flight.message.method == LISTEN:
                 flight.cancelled = True
                 _cancel(flight.task)
-        await self._finish(seconds, hurry)
+        await self._arrive(seconds, hurry)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1)
-        await self._legacy.close()
 
-    async def _finish(self, seconds: float, hurry: asyncio.Event) -> None:
+    async def close(self, seconds: float) -> None:
+        """Ends the session, if that can be said in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._legacy.close()
+        except TimeoutError:
+            log.debug("The server did not confirm the end of the session.")
+
+    async def _arrive(self, seconds: float, hurry: asyncio.Event) -> None:
+        """Waits until nothing is under way, for some seconds or until there is no time."""
         hurried = asyncio.create_task(hurry.wait())
         deadline = asyncio.get_running_loop().time() + seconds
-        while self._tasks and not hurry.is_set():
+        while self._tasks and not hurried.done():
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 break

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-__all__ = ["BadJson", "Integer", "elements", "member", "one_line", "parse", "with_member"]
+__all__ = ["BadJson", "Integer", "elements", "member", "one_line", "parse", "span", "with_member"]
 
 
 class BadJson(ValueError):
@@ -64,21 +64,22 @@ def elements(text: str) -> Iterator[str]:
 
 def member(text: str, name: str) -> str | None:
     """The text of a member of an object that `parse` has accepted."""
-    span = _span(text, name)
-    return span and text[slice(*span)]
+    found = span(text, name)
+    return found and text[slice(*found)]
 
 
 def with_member(text: str, name: str, value: str) -> str:
     """The object with one member's text replaced, or added when it was not there."""
-    span = _span(text, name)
-    if span:
-        return text[: span[0]] + value + text[span[1] :]
+    found = span(text, name)
+    if found:
+        return text[: found[0]] + value + text[found[1] :]
     start = text.index("{") + 1
     comma = "" if text[_skip(text, start)] == "}" else ","
     return f"{text[:start]}{json.dumps(name)}:{value}{comma}{text[start:]}"
 
 
-def _span(text: str, name: str) -> tuple[int, int] | None:
+def span(text: str, name: str) -> tuple[int, int] | None:
+    """Where the value of a member stands in the text of an object that `parse` has accepted."""
     found = None
     at = _skip(text, text.index("{") + 1)
     while text[at] != "}":

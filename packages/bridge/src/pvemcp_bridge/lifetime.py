@@ -13,12 +13,20 @@ _PARENT_SECONDS = 1.0
 
 
 class Ending(Enum):
-    """Why the bridge ends, and the seconds that what is under way still has."""
+    """Why the bridge ends; how many seconds the replies still have, and then the farewell."""
 
-    INPUT_CLOSED = 10.0
-    SIGNAL = 1.0
-    PARENT_GONE = 0.1
-    OUTPUT_BROKEN = 0.0
+    INPUT_CLOSED = 10.0, 2.0
+    SIGNAL = 1.0, 0.5
+    PARENT_GONE = 0.1, 0.5
+    OUTPUT_BROKEN = 0.0, 0.5
+
+    @property
+    def replies(self) -> float:
+        return self.value[0]
+
+    @property
+    def farewell(self) -> float:
+        return self.value[1]
 
 
 class Lifetime:

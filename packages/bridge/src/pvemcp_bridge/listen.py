@@ -8,7 +8,7 @@ from typing import Any
 
 from pvemcp_bridge.errors import BridgeError
 from pvemcp_bridge.exchange import Deliver, Exchange
-from pvemcp_bridge.messages import Message, parse_messages
+from pvemcp_bridge.messages import Message, notification
 from pvemcp_bridge.modern import Modern
 
 __all__ = ["METHOD", "Subscription"]
@@ -50,10 +50,10 @@ class Subscription:
                     raise
                 if not question.delivered:  # it could not be renewed
                     log.warning("The subscription is over: %s", error.fact)
-                    return _notification(
+                    return notification(
                         "notifications/cancelled",
                         f'{{"requestId":{self._message.raw_id},"reason":{json.dumps(error.fact)}}}',
-                    )
+                    ).text
                 log.info("The stream of a subscription broke; renewing it.")
             await asyncio.sleep(_PAUSE)
 
@@ -64,31 +64,20 @@ class Subscription:
             self._granted = _mapping(message.params.get("notifications"))
             await self._deliver(message)
         else:
-            for text in self._missed():
-                await self._deliver(_message(text))
+            for missed in self._missed():
+                await self._deliver(missed)
 
-    def _missed(self) -> Iterator[str]:
+    def _missed(self) -> Iterator[Message]:
         """What may have changed while nobody listened, said so that the client looks again."""
         meta = f'"_meta":{{{json.dumps(_SUBSCRIPTION)}:{self._message.raw_id}}}'
         granted = self._granted or {}
         for kind, method in _LISTS.items():
             if granted.get(kind):
-                yield _notification(method, f"{{{meta}}}")
+                yield notification(method, f"{{{meta}}}")
         for uri in granted.get("resourceSubscriptions") or ():
-            yield _notification(
+            yield notification(
                 "notifications/resources/updated", f'{{"uri":{json.dumps(uri)},{meta}}}'
             )
-
-
-def _notification(method: str, params: str) -> str:
-    return f'{{"jsonrpc":"2.0","method":"{method}","params":{params}}}'
-
-
-def _message(text: str) -> Message:
-    (message,) = parse_messages(text)
-    if not isinstance(message, Message):
-        raise TypeError(text)
-    return message
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -18,7 +18,10 @@ __all__ = [
     "Malformed",
     "Message",
     "error_text",
+    "id_key",
+    "notification",
     "parse_messages",
+    "request",
 ]
 
 PARSE_ERROR = -32700
@@ -132,6 +135,18 @@ def _usable(value: Any) -> bool:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def request(own_id: str, method: str, params: Mapping[str, Any]) -> Message:
+    """A request of the bridge itself."""
+    body = {"jsonrpc": "2.0", "id": own_id, "method": method, "params": params}
+    return Message(json.dumps(body), body, Kind.REQUEST)
+
+
+def notification(method: str, params: str) -> Message:
+    """A notification of the bridge itself; its parameters are a JSON text."""
+    text = f'{{"jsonrpc":"2.0","method":"{method}","params":{params}}}'
+    return Message(text, jsontext.parse(text), Kind.NOTIFICATION)
 
 
 def error_text(raw_id: str, code: int, message: str, data: Mapping[str, Any] | None = None) -> str:

@@ -1,6 +1,5 @@
 """The era without sessions, 2026-07-28: every message says all that the server needs."""
 
-import json
 import logging
 
 from pvemcp_bridge import retry
@@ -8,7 +7,7 @@ from pvemcp_bridge.annotations import Tools
 from pvemcp_bridge.errors import Refused
 from pvemcp_bridge.exchange import Deliver, Exchange, Question
 from pvemcp_bridge.headers import mirrored
-from pvemcp_bridge.messages import Kind, Message, parse_messages
+from pvemcp_bridge.messages import Message, request
 
 __all__ = ["Modern"]
 
@@ -58,7 +57,7 @@ class Modern:
         cursor: object = None
         while True:
             params = {"_meta": message.params["_meta"]} | ({"cursor": cursor} if cursor else {})
-            listing = _own_request("tools/list", params)
+            listing = request("pvemcp-bridge-tools", "tools/list", params)
             reply = await self._exchange.ask(self.question(listing, _ignore))
             self._tools.learn(reply.message.result.get("tools"))
             cursor = reply.message.result.get("nextCursor")
@@ -68,11 +67,3 @@ class Modern:
 
 async def _ignore(message: Message) -> None:
     log.debug("%s came with a list the bridge asked for itself.", message.method)
-
-
-def _own_request(method: str, params: object) -> Message:
-    body = {"jsonrpc": "2.0", "id": "pvemcp-bridge-tools", "method": method, "params": params}
-    (message,) = parse_messages(json.dumps(body))
-    if not isinstance(message, Message) or message.kind is not Kind.REQUEST:
-        raise TypeError(method)
-    return message

@@ -39,6 +39,7 @@ async def _carry(target: Target, mask: Callable[[str], str]) -> bool:
         reader = start_reader(binary(0), bridge.receive, lambda: lifetime.end(Ending.INPUT_CLOSED))
         ending = await lifetime.ending()
         log.info("Ending: %s.", ending.name.lower().replace("_", " "))
-        await bridge.close(ending.value, lifetime.hurry)
+        await bridge.finish(ending.replies, lifetime.hurry)
+        await bridge.close(ending.farewell)
     await asyncio.wait({asyncio.create_task(writer.close())}, timeout=_WRITE_SECONDS)
     return reader.is_alive()
