@@ -200,12 +200,12 @@ class Node:
         """
         return await self._transport.get(self._path("network"), list[NetworkInterface])
 
-    async def qemus(self) -> list[GuestStatus]:
-        """GET /nodes/{node}/qemu. Those with VM.Audit.
+    async def qemus(self, *, full: bool | None = None) -> list[GuestStatus]:
+        """GET /nodes/{node}/qemu. Those with VM.Audit; `full` asks QEMU of each that runs.
 
         Source: PVE/API2/Qemu.pm.
         """
-        return await self._transport.get(self._path("qemu"), list[GuestStatus])
+        return await self._transport.get(self._path("qemu"), list[GuestStatus], full=full)
 
     async def lxcs(self) -> list[GuestStatus]:
         """GET /nodes/{node}/lxc. Those with VM.Audit.

@@ -13,6 +13,7 @@ from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import NARROWED, Col, Cost, Relation, Row, Unit, Want, table
 from pvemcp_server.tables.values import percent, share
 
+_PAUSED = "paused"
 _MANY = 2000  # rows that are better made outside the event loop
 
 TO_GUEST = Relation("guest", "guests", {"vmid": "vmid"}, "The guest")
@@ -27,7 +28,9 @@ class Guest(Row, kw_only=True):
     vmid: Annotated[int, Col("Number, unique in the cluster", also=("id", "guest_id"))]
     name: Annotated[str, Col("Display name")]
     node: Annotated[str, Col("Node it is on")]
-    status: Annotated[str, Col("State: running, stopped, paused, or unknown")]
+    status: Annotated[
+        str, Col("State: running (paused ones too, unless asked for), stopped, paused, unknown")
+    ]
     type: Annotated[Literal["qemu", "lxc"], Col("Virtual machine (qemu) or container (lxc)")]
     tags: Annotated[list[str], Col("Tags")]
     description: Annotated[
@@ -88,7 +91,26 @@ class Guest(Row, kw_only=True):
 async def guests(cluster: Cluster, want: Want) -> list[Guest]:
     """Virtual machines and containers with their state and resource usage."""
     rows = [row for row in await _current(cluster) if _wanted(row, want)]
+    if _PAUSED in want.status:
+        held = await paused(cluster, want)
+        rows = [replace(row, status=_PAUSED) if row.vmid in held else row for row in rows]
+    rows = [row for row in rows if want.state(row.status)]
     return await described(cluster, rows, want) if want.column("description") else rows
+
+
+async def paused(cluster: Cluster, want: Want) -> frozenset[int]:
+    """The machines that are paused: to /cluster/resources they are running, QEMU knows better."""
+    seen = (await cluster.snapshot()).guests
+    running = {one.node for one in seen if one.type == "qemu" and one.status == "running"}
+    found = await fanout.each(
+        cluster,
+        sorted(node for node in running if want.node(node)),
+        lambda node: cluster.pve.node(node).qemus(full=True),
+        want,
+        "paused guests of node",
+    )
+    told = (one for guests in found.values() for one in guests)
+    return frozenset(one.vmid for one in told if one.qmp_status in (_PAUSED, "suspended"))
 
 
 async def described(cluster: Cluster, rows: Sequence[Guest], want: Want) -> list[Guest]:
@@ -124,7 +146,6 @@ def _wanted(row: Guest, want: Want) -> bool:
     return (
         want.vmid(row.vmid)
         and want.node(row.node)
-        and want.state(row.status)
         and want.type(row.type)
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
 from proxmox_client import Forbidden, NotFound, ProxmoxError
@@ -10,10 +11,12 @@ from proxmox_client.api.cluster import ClusterStatus as Membership
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, Snapshot, explain
+from pvemcp_server.tables.guests import paused
 from pvemcp_server.tables.registry import Col, Row
 from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import OneCluster
 from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.listing import budgeted
 from pvemcp_server.tools.registry import Document, document, tool
 
 _CEPH_PLUGINS = {"rbd", "cephfs"}
@@ -66,6 +69,7 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
     """Summarise a cluster's health: quorum, nodes, guests by state, storages and Ceph."""
     cluster = await call.cluster(cluster_name)
     snapshot, membership = await asyncio.gather(cluster.snapshot(), _membership(cluster))
+    ceph, held = await asyncio.gather(_ceph(cluster, snapshot), paused(cluster, budgeted(call)))
     online = [one for one in snapshot.nodes if one.status == "online"]
     return document(
         ClusterHealth(
@@ -75,12 +79,10 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
             nodes_total=len(snapshot.nodes),
             nodes_online=len(online),
             nodes_offline=len(snapshot.nodes) - len(online),
-            vms=_states(one.status for one in snapshot.guests if one.type == "qemu")
-            | _templates(snapshot, "qemu"),
-            containers=_states(one.status for one in snapshot.guests if one.type == "lxc")
-            | _templates(snapshot, "lxc"),
+            vms=_states(snapshot, "qemu", held),
+            containers=_states(snapshot, "lxc", held),
             storages=_storages(snapshot.storages),
-            ceph=await _ceph(cluster, snapshot),
+            ceph=ceph,
         )
     )
 
@@ -127,19 +129,13 @@ async def _membership(cluster: Cluster) -> Membership | None:
         return None
 
 
-def _states(statuses: Iterable[str]) -> dict[str, int]:
+def _states(snapshot: Snapshot, kind: str, held: AbstractSet[int]) -> dict[str, int]:
     """How many are in each state; the three that everybody asks for are always there."""
-    counted = Counter(statuses)
+    guests = [one for one in snapshot.guests if one.type == kind]
+    counted = Counter("paused" if one.vmid in held else one.status for one in guests)
     known = {state: counted.pop(state, 0) for state in ("running", "stopped", "paused")}
-    return {
-        "total": sum(known.values()) + counted.total(),
-        **known,
-        **dict(sorted(counted.items())),
-    }
-
-
-def _templates(snapshot: Snapshot, kind: str) -> dict[str, int]:
-    return {"templates": sum(1 for one in snapshot.guests if one.type == kind and one.template)}
+    templates = sum(1 for one in guests if one.template)
+    return {"total": len(guests), **known, **dict(sorted(counted.items())), "templates": templates}
 
 
 def _storages(rows: Iterable[StorageResource]) -> dict[str, int]:

@@ -67,7 +67,7 @@ async def download_iso(
     name = (await online_node(cluster, node)).node
     await usable_storage(cluster, storage, name, "iso")
     algorithm = _algorithm(checksum, checksum_algorithm)
-    await check_download(url, _rules(call))
+    known = await check_download(url, _rules(call))
     calls = cluster.pve.storage(name, storage)
     volid = f"{storage}:iso/{filename}"
     if volid in {one.volid for one in await calls.content("iso")}:
@@ -84,7 +84,7 @@ async def download_iso(
             checksum_algorithm=algorithm,
             verify_certificates=verify_certificates,
         ),
-        warnings=tuple(_warnings(name, checksum, verify_certificates)),
+        warnings=(*known, *_warnings(name, checksum, verify_certificates)),
     )
 
 

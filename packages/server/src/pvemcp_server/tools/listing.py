@@ -33,7 +33,7 @@ async def listed(
 ) -> Rows:
     """Rows of the named cluster, or of all of them with the column `cluster` first."""
     asked = await call.all_clusters(cluster_name) if clusters is None else clusters
-    wanted = replace(want, columns=_needed(call, table, columns), budget=_budget(call))
+    wanted = replace(budgeted(call, want), columns=_needed(call, table, columns))
 
     async def read(cluster: Cluster) -> Sequence[Any]:
         rows = await load(table, cluster, wanted)
@@ -70,8 +70,10 @@ def newest(field: str) -> Callable[[Any], float]:
     return since
 
 
-def _budget(call: Call) -> Budget:
-    return Budget(_CALLS, monotonic() + call.seconds_left * _SHARE_OF_ROWS)
+def budgeted(call: Call, want: Want = _WANT) -> Want:
+    """The want with an end to its patience."""
+    until = monotonic() + call.seconds_left * _SHARE_OF_ROWS
+    return replace(want, budget=Budget(_CALLS, until))
 
 
 def _needed(call: Call, table: Table, columns: Iterable[str]) -> frozenset[str]:

@@ -2,13 +2,19 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from pvemcp_server.errors import BadArgument, Precondition
+
+# Top-level names that lead nowhere on the internet, by rule or by habit.
+_LOCAL_TOPS = frozenset(
+    {"local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp", "private"}
+    | {"arpa", "invalid", "test", "onion", "svc"}
+)
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
@@ -33,8 +39,14 @@ async def resolve(host: str, port: int) -> list[Address]:
     return [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
 
 
-async def check_download(url: str, rules: DownloadRules, resolve: Resolve = resolve) -> None:
-    """Raise when the URL may not be fetched, saying why and who can allow it."""
+async def check_download(
+    url: str, rules: DownloadRules, resolve: Resolve = resolve
+) -> tuple[str, ...]:
+    """What to know before the URL is fetched; raises when it may not be, saying who can allow it.
+
+    The node resolves the name again and follows redirects: this keeps honest mistakes and plain
+    attempts out, the node's firewall has to do the rest.
+    """
     parts = _parsed(url, rules)
     host = _ascii(parts.hostname or "")
     if rules.hosts:
@@ -43,9 +55,10 @@ async def check_download(url: str, rules: DownloadRules, resolve: Resolve = reso
                 f"Downloads from {host} are not allowed here.",
                 hint=f"Allowed are {', '.join(rules.hosts)}; an administrator can change that.",
             )
-        return
-    if not rules.private:
-        _check_addresses(host, await resolve(host, parts.port or 443))
+        return ()
+    if rules.private:
+        return ()
+    return _checked(host, await resolve(host, parts.port or 443))
 
 
 def _parsed(url: str, rules: DownloadRules) -> SplitResult:
@@ -73,18 +86,22 @@ def _ascii(host: str) -> str:
         raise BadArgument("url", f"{host!r} is not a host name.") from None
 
 
-def _check_addresses(host: str, addresses: Iterable[Address]) -> None:
-    found = list(addresses)
-    if not found:
-        raise Precondition(
-            f"The name {host} cannot be resolved here, so nobody can say where it leads.",
-            hint="Check its spelling; an administrator can allow the host under Settings.",
-        )
-    if inner := [one for one in found if not _public(one)]:
-        raise Precondition(
-            f"{host} leads to {inner[0]}, which is not a public address.",
-            hint="An administrator can allow the host under Settings.",
-        )
+def _checked(host: str, addresses: list[Address]) -> tuple[str, ...]:
+    hint = "An administrator can allow the host under Settings."
+    if inner := [one for one in addresses if not _public(one)]:
+        raise Precondition(f"{host} leads to {inner[0]}, which is not public.", hint=hint)
+    if not addresses and not _public_name(host):
+        raise Precondition(f"{host} is not a name of the public internet.", hint=hint)
+    if not addresses:
+        return (f"The name {host} cannot be resolved here, so where it leads is not known.",)
+    return ()
+
+
+def _public_name(host: str) -> bool:
+    """Whether the name could be one of the internet's: not a number, not a name of a local net."""
+    *rest, top = host.split(".")
+    real = top.isalpha() or top.startswith("xn--")
+    return bool(rest) and real and top not in _LOCAL_TOPS
 
 
 def _public(address: Address) -> bool:

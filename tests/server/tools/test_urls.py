@@ -1,0 +1,116 @@
+"""Which addresses a node may be told to fetch from."""
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pvemcp_server.errors import CallError
+from pvemcp_server.tools.urls import DownloadRules, check_download, resolve
+
+pytestmark = pytest.mark.anyio
+
+PUBLIC = "https://images.example.com/debian.iso"
+
+
+def names(*addresses):
+    async def answer(host, port):
+        return [ip_address(one) for one in addresses]
+
+    return answer
+
+
+async def test_an_https_address_that_leads_to_the_internet_is_allowed():
+    assert await check_download(PUBLIC, DownloadRules(), names("151.101.2.132")) == ()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.9",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1",
+        "fc00::5",
+        "ff02::1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::a00:1",
+        "2002:7f00:1::",
+    ],
+)
+async def test_a_name_that_leads_to_an_address_that_is_not_public_is_refused(address):
+    with pytest.raises(CallError, match="not public"):
+        await check_download(PUBLIC, DownloadRules(), names("151.101.2.132", address))
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "2130706433", "0x7f.1", "017700000001", "127.1", "[::1]", "[::ffff:7f00:1]"],
+)
+async def test_an_address_in_an_odd_notation_is_seen_for_what_it_is(host):
+    with pytest.raises(CallError):
+        await check_download(f"https://{host}/x.iso", DownloadRules(), resolve)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://images.example.com/x.iso", "https://"),
+        ("ftp://images.example.com/x.iso", "https://"),
+        ("file:///etc/shadow", "https://"),
+        ("https:///x.iso", "no host"),
+        ("https://user:secret@images.example.com/x.iso", "user name"),
+        ("https://images.example.com\\@10.0.0.1/x.iso", "backslash"),
+        ("https://images.example.com:99999/x.iso", "url"),
+        ("https://[::1/x.iso", "url"),
+        ("https://images.example.com/x\n.iso", "control"),
+        ("https://localhost/x.iso", "not"),
+        ("https://nas.lan/x.iso", "not a name"),
+        ("https://nas/x.iso", "not a name"),
+        ("https://1.2.3.4.5/x.iso", "not a name"),
+    ],
+)
+async def test_what_is_no_address_of_the_internet_is_refused_with_the_reason(url, says):
+    nobody = names() if "localhost" not in url else names("127.0.0.1")
+    with pytest.raises(CallError, match=says):
+        await check_download(url, DownloadRules(), nobody)
+
+
+async def test_a_public_name_that_only_the_node_can_resolve_is_let_through_with_a_word_of_warning():
+    known = await check_download(PUBLIC, DownloadRules(), names())
+    assert known == (
+        "The name images.example.com cannot be resolved here, so where it leads is not known.",
+    )
+
+
+async def test_an_allow_list_names_the_only_hosts_and_trusts_them():
+    rules = DownloadRules(hosts=("*.example.com", "nas.lan"))
+    assert await check_download("https://nas.lan/x.iso", rules, names("10.0.0.1")) == ()
+    assert await check_download(PUBLIC, rules, names()) == ()
+    with pytest.raises(CallError, match=r"Allowed are \*\.example\.com, nas\.lan"):
+        await check_download("https://example.org/x.iso", rules, names("151.101.2.132"))
+
+
+async def test_plain_http_and_private_addresses_are_allowed_by_setting():
+    rules = DownloadRules(plain_http=True, private=True)
+    assert await check_download("http://10.0.0.1/x.iso", rules, names("10.0.0.1")) == ()
+
+
+@given(st.ip_addresses(v=4))
+async def test_no_address_that_is_not_global_gets_through_however_it_is_wrapped(address):
+    wrapped = ip_address(f"::ffff:{address}")
+    try:
+        await check_download(PUBLIC, DownloadRules(), names(str(address), str(wrapped)))
+    except CallError:
+        assert not address.is_global or address.is_multicast
+    else:
+        assert address.is_global
