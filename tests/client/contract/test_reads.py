@@ -1,0 +1,147 @@
+"""Every read of the client, answered by the emulator of each flavour."""
+
+import pytest
+
+from proxmox_client import ResponseError
+
+pytestmark = pytest.mark.anyio
+
+# what a lab without backup jobs, HA, pools and disks of its own still answers with something
+FULL = {
+    "nodes": lambda c: c.nodes(),
+    "storages": lambda c: c.storages(),
+    "cluster.tasks": lambda c: c.cluster.tasks(),
+    "access.permissions": lambda c: c.access.permissions(),
+    "access.users": lambda c: c.access.users(),
+    "access.tokens": lambda c: c.access.tokens("mcp@pve"),
+    "access.roles": lambda c: c.access.roles(),
+    "access.acl": lambda c: c.access.acl(),
+    "access.realms": lambda c: c.access.realms(),
+    "cluster.ha_status": lambda c: c.cluster.ha_status(),
+    "cluster.not_backed_up": lambda c: c.cluster.not_backed_up(),
+    "node.rrd": lambda c: c.node("pve1").rrd("hour"),
+    "node.disks": lambda c: c.node("pve2").disks(),
+    "node.network": lambda c: c.node("pve1").network(),
+    "node.qemus": lambda c: c.node("pve1").qemus(),
+    "node.lxcs": lambda c: c.node("pve2").lxcs(),
+    "node.storages": lambda c: c.node("pve3").storages(),
+    "node.tasks": lambda c: c.node("pve1").tasks(),
+    "qemu.pending": lambda c: c.qemu("pve1", 100).pending(),
+    "qemu.rrd": lambda c: c.qemu("pve1", 100).rrd("day", "MAX"),
+    "lxc.pending": lambda c: c.lxc("pve2", 104).pending(),
+    "lxc.rrd": lambda c: c.lxc("pve2", 104).rrd("week"),
+    "lxc.interfaces": lambda c: c.lxc("pve2", 104).interfaces(),
+    "agent.network": lambda c: c.qemu("pve1", 100).agent_network(),
+    "storage.content": lambda c: c.storage("pve1", "shared").content("images"),
+    "storage.rrd": lambda c: c.storage("pve1", "shared").rrd("month"),
+}
+EMPTY = {
+    "pools": lambda c: c.pools(),
+    "cluster.backup_jobs": lambda c: c.cluster.backup_jobs(),
+    "cluster.ha_resources": lambda c: c.cluster.ha_resources(),
+    "cluster.replications": lambda c: c.cluster.replications(),
+    "access.groups": lambda c: c.access.groups(),
+    "node.replications": lambda c: c.node("pve1").replications(),
+    "qemu.snapshots": lambda c: c.qemu("pve1", 100).snapshots(),
+    "lxc.snapshots": lambda c: c.lxc("pve2", 104).snapshots(),
+    "storage.content": lambda c: c.storage("pve1", "shared").content("backup", 100),
+}
+
+
+@pytest.mark.parametrize("read", FULL.values(), ids=FULL)
+async def test_a_read_has_an_answer(read, client):
+    await (await client.qemu("pve1", 100).power("reboot")).outcome()
+    assert await read(client)
+
+
+@pytest.mark.parametrize("read", EMPTY.values(), ids=EMPTY)
+async def test_what_the_lab_has_none_of_is_an_empty_list(read, client):
+    assert await read(client) == []
+
+
+async def test_the_cluster_tells_what_it_is(client, version, lab):
+    found, resources = await client.version(), await client.cluster.resources()
+    status, options = await client.cluster.status(), await client.cluster.options()
+    assert (found.release, found.number[:2]) == (version, tuple(map(int, version.split("."))))
+    assert [guest.vmid for guest in sorted(resources.guests, key=lambda one: one.vmid)] == list(
+        range(100, 112)
+    )
+    assert {node.node for node in resources.nodes} == {"pve1", "pve2", "pve3"}
+    assert {one.storage for one in resources.storages} == {"local", "shared"}
+    assert (status.name, status.quorate, len(status.members)) == ("lab", True, 3)
+    assert options.mac_prefix == "BC:24:11"
+    assert await client.cluster.nextid() == 112
+
+
+async def test_a_kind_of_resource_can_be_asked_for(client):
+    vms, nodes = await client.cluster.resources("vm"), await client.cluster.resources("node")
+    assert (len(vms.guests), len(vms.nodes), len(nodes.nodes), len(nodes.guests)) == (12, 0, 3, 0)
+
+
+async def test_a_node_tells_how_it_is(client, version):
+    status, clock = await client.node("pve2").status(), await client.node("pve2").time()
+    assert status.pve_version.startswith(f"pve-manager/{version}")
+    assert 0 <= status.cpu <= 1
+    assert 0 < status.memory.used < status.memory.total
+    assert (len(status.load_average), status.uptime > 0, clock.time > 0) == (3, True, True)
+    assert (status.memory.available is None) is (version == "8.4")
+
+
+async def test_a_virtual_machine_tells_how_it_is(client, version):
+    guest = await client.guest(100)
+    config, status, os = await guest.config(), await guest.status(), await guest.agent_os_info()
+    await guest.agent_ping()
+    assert (config.name, config.memory_mb, config.agent_enabled) == ("web-100", 4096, True)
+    assert (config.disks[0].storage, config.networks[0].bridge) == ("shared", "vmbr0")
+    assert (status.status, status.qmp_status, status.vmid) == ("running", "running", 100)
+    assert (status.memory_host is None) is (version == "8.4")
+    assert (status.pressure_cpu_some is None) is (version == "8.4")
+    assert os.id == "debian"
+
+
+async def test_a_container_tells_how_it_is(client, version):
+    guest = await client.guest(104)
+    config, status = await guest.config(), await guest.status()
+    assert (config.name, config.memory_mb, config.disks[0].mount_point) == ("build-104", 512, "/")
+    assert (status.status, status.swap_max) == ("running", 512 * 1024**2)
+    assert (status.pressure_cpu_some is None) is (version == "8.4")
+
+
+async def test_a_migration_can_be_checked(client, version):
+    """Quirk 44: for containers only from 9.0."""
+    found = await client.qemu("pve1", 100).migrate_check("pve2")
+    assert (found.running, "pve2" in found.allowed_nodes, found.local_resources) == (True, True, [])
+    container = client.lxc("pve2", 104)
+    if version == "8.4":
+        with pytest.raises(ResponseError, match="not implemented"):
+            await container.migrate_check("pve1")
+    else:
+        assert (await container.migrate_check("pve1")).running
+
+
+async def test_rules_of_high_availability_exist_from_9_0(client, version):
+    """Quirk 26."""
+    if version == "8.4":
+        with pytest.raises(ResponseError, match="not implemented"):
+            await client.cluster.ha_rules()
+    else:
+        assert await client.cluster.ha_rules() == []
+
+
+async def test_an_account_is_told(client):
+    user = await client.access.user("mcp@pve")
+    assert (user.userid, user.enable) == ("mcp@pve", True)
+    assert (await client.access.permissions("/vms/100"))["/vms/100"]["VM.Audit"] in (True, False)
+
+
+async def test_a_storage_tells_its_size_and_content(client):
+    storage = client.storage("pve1", "shared")
+    status, images = await storage.status(), await storage.content("images")
+    assert (status.storage, status.shared, status.active) == ("shared", True, True)
+    assert 0 < status.used < status.total
+    assert {one.vmid for one in images} >= {100, 101}
+    assert (await storage.volume(images[0].volid)).size == images[0].size
+
+
+async def test_a_request_of_ones_own_is_answered(client):
+    assert (await client.raw("GET", "/nodes/pve1/qemu/100/config"))["name"] == "web-100"
