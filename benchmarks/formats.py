@@ -1,4 +1,4 @@
-"""Times writing 10,000 tidied rows: our four formats beside JSON encoders and TOON libraries of PyPI.
+"""Times writing 10,000 tidied rows: our formats beside JSON encoders and TOON libraries of PyPI.
 
 Peers that are not installed are left out: pip install toons etoon toon-format python-toon
 
