@@ -76,6 +76,7 @@ class Gateway:
             caller=caller,
             rights=rights,
             params=parameters.typed(endpoint, given),
+            endpoint=endpoint,
             path=path,
             body=request.body,
             headers=request.headers,

@@ -8,6 +8,7 @@ import msgspec
 
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.http.messages import Request
+from proxmox_client.emulator.http.multipart import fields_of
 from proxmox_client.schema import Endpoint, Parameter
 
 
@@ -18,7 +19,9 @@ def read(request: Request) -> dict[str, Any]:
     _collect(values, request.query)
     if kind.startswith("application/json") and request.body:
         values.update(_json(request.body))
-    elif not kind.startswith("multipart/"):
+    elif kind.startswith("multipart/form-data"):
+        values.update(fields_of(kind, request.body)[0])
+    else:
         _collect(values, request.body.decode("utf-8", "replace"))
     return values
 
@@ -71,3 +74,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     return " " if value is None else value
+
+
+def stored(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as configurations keep them: booleans are 0 and 1."""
+    return {
+        name: int(value) if isinstance(value, bool) else value for name, value in values.items()
+    }

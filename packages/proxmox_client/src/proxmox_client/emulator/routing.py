@@ -11,6 +11,7 @@ from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.node import Node
 from proxmox_client.emulator.state.storage import Storage
 from proxmox_client.emulator.work.board import Work
+from proxmox_client.schema import Endpoint
 
 if TYPE_CHECKING:
     from proxmox_client.emulator.cluster import Cluster
@@ -42,6 +43,7 @@ class Call:
     rights: Rights
     params: dict[str, Any]
     """Values of the path and parameters, as their types have them."""
+    endpoint: Endpoint
     path: str
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)

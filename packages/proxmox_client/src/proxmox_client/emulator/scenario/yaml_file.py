@@ -19,10 +19,11 @@ DEMOS = {"home-lab": home_lab, "prod": prod}
 def read(text: str) -> Scenario:
     """The scenario a YAML text describes: see docs/emulator.md."""
     document = yaml.safe_load(text)
-    if not isinstance(document, dict) or not isinstance(document.get("clusters"), list):
+    clusters = document.get("clusters") if isinstance(document, dict) else None
+    if not clusters:
         raise ValueError("A scenario is a mapping with a list of clusters")
     builds, faults = {}, {}
-    for cluster in document["clusters"]:
+    for cluster in clusters:
         name = str(cluster["name"])
         builds[name] = _build(name, cluster)
         faults[name] = list(cluster.get("faults", []))
@@ -33,11 +34,14 @@ def _build(name: str, cluster: dict[str, Any]) -> Build:
     if "demo" in cluster:
         return _demo(name, cluster["demo"])
     if isinstance(cluster.get("nodes", 3), int):
-        known = {
-            key: cluster[key] for key in ("version", "nodes", "guests", "seed") if key in cluster
-        }
-        defaults = {"version": "9.2", "nodes": 3, "guests": 12, "seed": 1}
-        build = partial(generated, name, **(defaults | known))
+        build = partial(
+            generated,
+            name,
+            version=str(cluster.get("version", "9.2")),
+            nodes=int(cluster.get("nodes", 3)),
+            guests=int(cluster.get("guests", 12)),
+            seed=int(cluster.get("seed", 1)),
+        )
         return partial(_with_people, build, cluster)
     return partial(written, name, cluster)
 

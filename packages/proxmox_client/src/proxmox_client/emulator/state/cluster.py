@@ -6,6 +6,7 @@ from typing import Any
 
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.errors import ApiError
+from proxmox_client.emulator.state.firewall import RuleSet
 from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.jobs import BackupJob, HaResource, LogEntry, Pool, Replication
 from proxmox_client.emulator.state.load import Load
@@ -41,6 +42,8 @@ class ClusterState:
     ha_groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     ha_rules: dict[str, dict[str, Any]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    firewalls: dict[str, RuleSet] = field(default_factory=dict)
+    """By level: a guest's path, a node's name, or nothing for the cluster."""
     downloads: dict[str, int | None] = field(default_factory=dict)
     """Sizes of what can be downloaded, by address; None answers 404."""
     tasks: dict[str, Task] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.state.load import Load
 from proxmox_client.emulator.state.sizes import MIB, parse_size
 
@@ -86,6 +87,8 @@ class Guest:
     """Changes that wait for the next start; None deletes the option."""
     load: Load = field(default_factory=Load)
     agent: Agent | None = None
+    obeys: bool = True
+    """Whether it shuts down when asked to; one that hangs does not."""
     disk_used: float = 0.3
     """Share of a container's root disk in use."""
     row: bytes | None = None
@@ -158,6 +161,11 @@ class Guest:
     def disks(self) -> Iterator[Disk]:
         """The volumes of its configuration, without CD-ROMs."""
         yield from disks_of(self.config, self.kind)
+
+    def require_unlocked(self) -> None:
+        """Refuse while something else is at work on it."""
+        if self.lock:
+            raise ApiError(f"{self.kind.word} is locked ({self.lock})")
 
     def touch(self) -> None:
         """Something about it changed: forget what was derived."""

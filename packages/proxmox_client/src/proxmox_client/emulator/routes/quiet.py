@@ -1,0 +1,129 @@
+"""Areas that exist and are empty here: SDN, mappings, metric servers and the like."""
+
+from typing import Any
+
+from proxmox_client.emulator.errors import ApiError
+from proxmox_client.emulator.routing import Call, route
+
+EMPTY = (
+    "/cluster/sdn/zones",
+    "/cluster/sdn/vnets",
+    "/cluster/metrics/server",
+    "/cluster/jobs/realm-sync",
+    "/cluster/mapping/pci",
+    "/cluster/mapping/usb",
+    "/cluster/mapping/dir",
+    "/nodes/{node}/hardware/usb",
+    "/nodes/{node}/hardware/pci",
+    "/nodes/{node}/apt/update",
+    "/nodes/{node}/aplinfo",
+    "/nodes/{node}/qemu/{vmid}/cloudinit",
+    "/nodes/{node}/sdn/zones",
+)
+
+
+@route("GET", *EMPTY)
+def nothing(_call: Call) -> list[dict[str, Any]]:
+    """GET of a list that is empty."""
+    return []
+
+
+@route("GET", "/cluster/ceph/status", "/nodes/{node}/ceph/status")
+def ceph(_call: Call) -> None:
+    """GET …/ceph/status: Ceph is not installed."""
+    raise ApiError("binary not installed: /usr/bin/ceph-mon")
+
+
+@route("GET", "/cluster/notifications/targets")
+def notification_targets(_call: Call) -> list[dict[str, Any]]:
+    """GET /cluster/notifications/targets."""
+    comment = "Send mails to root@pam"
+    return [{"name": "mail-to-root", "type": "sendmail", "origin": "builtin", "comment": comment}]
+
+
+@route("GET", "/cluster/notifications/matchers")
+def notification_matchers(_call: Call) -> list[dict[str, Any]]:
+    """GET /cluster/notifications/matchers."""
+    target = ["mail-to-root"]
+    return [{"name": "default-matcher", "mode": "all", "origin": "builtin", "target": target}]
+
+
+@route("GET", "/cluster/bulk-action")
+def bulk_actions(_call: Call) -> list[dict[str, str]]:
+    """GET /cluster/bulk-action."""
+    return [{"name": "guest"}]
+
+
+@route("GET", "/nodes/{node}/subscription")
+def subscription(call: Call) -> dict[str, Any]:
+    """GET /nodes/{node}/subscription."""
+    return {
+        "status": "notfound",
+        "serverid": f"{call.node.number:032X}",
+        "sockets": call.node.sockets,
+    }
+
+
+@route("GET", "/nodes/{node}/syslog")
+def syslog(_call: Call) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/syslog."""
+    return [{"n": 1, "t": "-- No entries --"}]
+
+
+@route("GET", "/nodes/{node}/hosts")
+def hosts(call: Call) -> dict[str, str]:
+    """GET /nodes/{node}/hosts."""
+    lines = ["127.0.0.1\tlocalhost"]
+    lines += [f"{node.address} {node.name}" for node in call.state.nodes.values()]
+    return {"data": "\n".join(lines) + "\n", "digest": "7a78bb75c89b6c38d86f0ae37f6f0e53873c2110"}
+
+
+@route("GET", "/nodes/{node}/netstat")
+def netstat(call: Call) -> list[dict[str, str]]:
+    """GET /nodes/{node}/netstat."""
+    return [
+        {"vmid": str(guest.vmid), "dev": key, "in": "0", "out": "0"}
+        for guest in call.state.guests_on(call.node.name)
+        for key in guest.config
+        if guest.running and key.startswith("net") and key[3:].isdigit()
+    ]
+
+
+@route("GET", "/nodes/{node}/services")
+def services(_call: Call) -> list[dict[str, str]]:
+    """GET /nodes/{node}/services."""
+    names = "chrony corosync cron postfix pve-cluster pve-firewall pve-ha-crm pve-ha-lrm"
+    names += " pvedaemon pveproxy pvescheduler pvestatd spiceproxy sshd"
+    return [
+        {
+            "service": name,
+            "name": name,
+            "desc": name,
+            "state": "running",
+            "active-state": "active",
+            "unit-state": "enabled",
+        }
+        for name in names.split()
+    ]
+
+
+@route("GET", "/nodes/{node}/certificates/info")
+def certificates(call: Call) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/certificates/info."""
+    certificate = call.node.certificate
+    if certificate is None:
+        return []
+    return [
+        {
+            "filename": "pve-ssl.pem",
+            "fingerprint": certificate.fingerprint,
+            "pem": certificate.pem,
+            "notafter": certificate.expires,
+            "notbefore": certificate.expires - 3650 * 86400,
+            "subject": f"/CN={call.node.name}",
+            "issuer": "/CN=Proxmox VE emulator",
+            "san": ["127.0.0.1", call.node.address, "localhost", call.node.name],
+            "public-key-type": "id-ecPublicKey",
+            "public-key-bits": 256,
+        }
+    ]

@@ -1,0 +1,134 @@
+"""Series of measurements, computed for any moment that is asked for."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from proxmox_client.emulator.state import measure
+from proxmox_client.emulator.state.cluster import ClusterState
+from proxmox_client.emulator.state.guest import Guest, Kind
+from proxmox_client.emulator.state.load import Load
+from proxmox_client.emulator.state.node import Node
+from proxmox_client.emulator.state.storage import Storage
+
+FRAMES_8: Final = {
+    "hour": (60, 70),
+    "day": (1800, 70),
+    "week": (10800, 70),
+    "month": (43200, 70),
+    "year": (604800, 70),
+}
+"""Seconds between two rows and how many rows, by time frame."""
+
+FRAMES_9: Final = {
+    "hour": (60, 60),
+    "day": (60, 1440),
+    "week": (1800, 336),
+    "month": (1800, 1440),
+    "year": (21600, 1440),
+    "decade": (604800, 570),
+}
+PEAK: Final = 1.25
+"""How much the maximum of an interval lies above its average."""
+
+Row = dict[str, Any]
+RowAt = Callable[[int, float], Row | None]
+
+
+def times(state: ClusterState, frame: str) -> Iterator[int]:
+    """The moments of a time frame's rows, the oldest first."""
+    step, count = (FRAMES_9 if state.release >= (9, 0) else FRAMES_8)[frame]
+    last = int(state.now) // step * step - step
+    return iter(range(last - (count - 1) * step, last + 1, step))
+
+
+def series(state: ClusterState, frame: str, consolidation: str, row_at: RowAt) -> list[Row]:
+    """Rows of a time frame; a moment nobody measured has its time alone."""
+    factor = PEAK if consolidation == "MAX" else 1.0
+    return [{"time": when, **(row_at(when, factor) or {})} for when in times(state, frame)]
+
+
+def of_guest(guest: Guest, state: ClusterState) -> RowAt:
+    """What was measured of a guest."""
+    is_new = state.release >= (9, 0)
+    is_container = guest.kind is Kind.LXC
+
+    def row_at(when: int, factor: float) -> Row | None:
+        if when < guest.created:
+            return None
+        row: Row = {"maxcpu": guest.cpus, "maxmem": guest.memory, "maxdisk": guest.disk_size}
+        row["disk"] = int(guest.disk_size * guest.disk_used) if is_container else 0
+        if not guest.running:
+            return row
+        row |= _activity(guest.load, when, factor)
+        row["mem"] = guest.memory * guest.load.memory_at(when)
+        if is_new:
+            row["memhost"] = 0 if is_container else row["mem"] * 1.04
+            row |= _pressures(guest.load, when, factor, full_cpu=True)
+        return row
+
+    return row_at
+
+
+def of_node(node: Node, state: ClusterState) -> RowAt:
+    """What was measured of a node."""
+    load = measure.node_load(node, state)
+    is_new = state.release >= (9, 0)
+
+    def row_at(when: int, factor: float) -> Row | None:
+        if when < node.booted or (not node.online and when > node.lost):
+            return None
+        cpu = min(0.999, load.cpu_at(when) * factor)
+        used = node.memory * load.memory_at(when)
+        row: Row = {
+            "cpu": cpu,
+            "maxcpu": node.cpus,
+            "loadavg": round(cpu * node.cpus * (0.9 + 0.2 * load.noise(when)), 2),
+            "iowait": load.pressure_at(when) / 400,
+            "memtotal": node.memory,
+            "memused": used,
+            "swaptotal": node.swap,
+            "swapused": 0,
+            "roottotal": node.root_total,
+            "rootused": int(node.root_total * node.root_used),
+            "netin": load.rate_at(load.net_in + 9000, when) * factor,
+            "netout": load.rate_at(load.net_out + 12000, when) * factor,
+        }
+        if is_new:
+            row |= {"memavailable": node.memory - used, "arcsize": 0}
+            row |= _pressures(load, when, factor, full_cpu=False)
+        return row
+
+    return row_at
+
+
+def of_storage(storage: Storage, node: str, state: ClusterState) -> RowAt:
+    """What was measured of a storage: it filled slowly up to what it holds now."""
+    now, used = state.now, storage.used(node)
+
+    def row_at(when: int, _factor: float) -> Row:
+        days = max(0.0, now - when) / 86400
+        return {"total": storage.total, "used": used * max(0.25, 1 - 0.0011 * days)}
+
+    return row_at
+
+
+def _activity(load: Load, when: int, factor: float) -> Row:
+    return {
+        "cpu": min(0.999, load.cpu_at(when) * factor),
+        "netin": load.rate_at(load.net_in, when) * factor,
+        "netout": load.rate_at(load.net_out, when) * factor,
+        "diskread": load.rate_at(load.disk_read, when) * factor,
+        "diskwrite": load.rate_at(load.disk_write, when) * factor,
+    }
+
+
+def _pressures(load: Load, when: int, factor: float, *, full_cpu: bool) -> Row:
+    """Percent of the time in which some or all work waited."""
+    some = {
+        "cpu": load.pressure_at(when),
+        "io": load.pressure_at(when + 7) * 0.7,
+        "memory": load.pressure_at(when + 14) * 0.15,
+    }
+    row: Row = {f"pressure{name}some": value * factor for name, value in some.items()}
+    row |= {f"pressure{name}full": some[name] * 0.55 * factor for name in ("io", "memory")}
+    return row | ({"pressurecpufull": some["cpu"] * 0.4 * factor} if full_cpu else {})
