@@ -159,8 +159,8 @@ def _of_list(column: str, one: Test) -> Compared:
     """A list is compared by its entries: IN and CONTAINS find any of the values in it."""
     if one.operator in (Operator.IS_NULL, Operator.IS_NOT_NULL):
         return f"{column} {one.operator.value}", []
-    any_of = " OR ".join(f"instr({column}, ?) > 0" for _ in one.values)
-    values: list[Value] = [f"{MARK}{value}{MARK}" for value in one.values]
+    values: list[Value] = [f"{MARK}{v}{MARK}" for v in one.values if MARK not in str(v)]
+    any_of = " OR ".join(f"instr({column}, ?) > 0" for _ in values) or "0"
     if one.operator in (Operator.NOT_IN, Operator.NOT_CONTAINS):
         return f"({column} IS NULL OR NOT ({any_of}))", values
     return f"({any_of})", values

@@ -154,7 +154,8 @@ def _written(entries: Cells | None) -> str | None:
 
 def _marked(entries: Cells | None) -> str | None:
     """The entries without case, each between marks; an empty list is like a missing one."""
-    return f"{MARK}{MARK.join(folded(str(one)) for one in entries)}{MARK}" if entries else None
+    plain = (folded(str(one)).replace(MARK, "") for one in entries or ())
+    return f"{MARK}{MARK.join(plain)}{MARK}" if entries else None
 
 
 def _sized(cell: Any) -> Any:

@@ -39,18 +39,18 @@ class Loading:
     async def database(self) -> Database:
         """A locked database with all that the plan reads."""
         needed = narrowing.needs(self.plan, self.catalog)
-        if all(self._is_of_snapshot(name, need) for name, need in needed.items()):
+        if self._is_of_snapshots(needed):
             return await self._kept(needed)
         first = narrowing.reduction(self.plan, self.catalog)
         rows: dict[str, Loaded] = {}
         keys: Keys = {}
         if first:
             rows = await self._read(self._before(first, needed), {})
-            database = await asyncio.to_thread(self._filled, needed, rows)
+            database = await asyncio.to_thread(filled, self.catalog, needed, rows)
             keys = await asyncio.to_thread(_wanted, database, first, self.catalog)
         rest = {n: need for n, need in needed.items() if n not in rows or n in keys}
         rows |= await self._read(rest, keys)
-        return await asyncio.to_thread(self._filled, needed, rows)
+        return await asyncio.to_thread(filled, self.catalog, needed, rows)
 
     async def _kept(self, needed: Mapping[str, Need]) -> Database:
         """A database that was made of the same snapshots before, or a new one."""
@@ -59,14 +59,17 @@ class Loading:
         if shelf and (known := shelf.database):
             return known
         whole = {name: self._whole(name, need) for name, need in needed.items()}
-        made = await asyncio.to_thread(self._filled, whole, await self._read(whole, {}))
+        made = await asyncio.to_thread(filled, self.catalog, whole, await self._read(whole, {}))
         if shelf:
             shelf.keep(made)
         return made
 
-    def _is_of_snapshot(self, name: str, need: Need) -> bool:
-        table = self.catalog.tables[name]
-        return table.of_snapshot and table.extra.isdisjoint(need.columns)
+    def _is_of_snapshots(self, needed: Mapping[str, Need]) -> bool:
+        """Whether the inventories hold all that is asked."""
+        known = [(self.catalog.tables[name], need) for name, need in needed.items()]
+        return not self.plan.table.beyond(narrowing.want(self.plan)) and all(
+            table.of_snapshot and table.extra.isdisjoint(need.columns) for table, need in known
+        )
 
     def _whole(self, name: str, need: Need) -> Need:
         """All columns but those that take further calls: the next query may want others."""
@@ -132,15 +135,17 @@ class Loading:
             }
         return self._views[name]
 
-    def _filled(self, needed: Mapping[str, Need], rows: Mapping[str, Loaded]) -> Database:
-        database = Database()
-        for name, need in needed.items():
-            known = fields_of(self.catalog.tables[name])
-            fields = [known[one] for one in known if one in need.columns | {CLUSTER.name}]
-            cells = [_cells(one.name, rows.get(name, {})) for one in fields]
-            database.fill(name, fields, cells, sorted(need.keys))
-        database.lock()
-        return database
+
+def filled(catalog: Catalog, needed: Mapping[str, Need], rows: Mapping[str, Loaded]) -> Database:
+    """A locked database of these rows, with the columns that are needed."""
+    database = Database()
+    for name, need in needed.items():
+        known = fields_of(catalog.tables[name])
+        fields = [known[one] for one in known if one in need.columns | {CLUSTER.name}]
+        cells = [_cells(one.name, rows.get(name, {})) for one in fields]
+        database.fill(name, fields, cells, sorted(need.keys))
+    database.lock()
+    return database
 
 
 def _cells(column: str, rows: Loaded) -> list[Any]:

@@ -96,6 +96,8 @@ class _Validator:
                 f"no {term.function} of {column.name}, which is {article(column.field)}.",
                 hint=_functions_for(column.field.kind),
             )
+        if term.distinct and column.field.kind is Kind.LIST:
+            raise BadArgument(at, f"{column.name} is a list: its entries can't be counted so.")
         return Summed(term.function, column, term.distinct)
 
     def _grouping(self, name: model.Name, at: str) -> Column:

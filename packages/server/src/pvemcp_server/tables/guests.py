@@ -76,6 +76,7 @@ class Guest(Row, kw_only=True):
     cost=Cost.ONE,
     covered=of_guest,
     of_snapshot=True,
+    beyond=lambda want: _PAUSED in want.status,
     extra=("description",),
     pushed={**NARROWED, "status": "status"},
     relations=(
@@ -143,11 +144,7 @@ def _rows(view: Snapshot) -> list[Guest]:
 
 
 def _wanted(row: Guest, want: Want) -> bool:
-    return (
-        want.vmid(row.vmid)
-        and want.node(row.node)
-        and want.type(row.type)
-    )
+    return want.vmid(row.vmid) and want.node(row.node) and want.type(row.type)
 
 
 def _guest(one: GuestResource, node: NodeResource | None) -> Guest:

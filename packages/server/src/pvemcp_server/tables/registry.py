@@ -164,6 +164,10 @@ Covered = Callable[[Reach, Any], Row | None]
 """The row as far as the reach covers it; None when it doesn't."""
 
 
+def _never(_want: Want) -> bool:
+    return False
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A row class, its loader, what it costs and which tool's grants bound it."""
@@ -177,6 +181,7 @@ class Table:
     relations: tuple[Relation, ...] = ()
     description: str = ""
     of_snapshot: bool = False  # rows come from the inventory alone, but for the `extra` columns
+    beyond: Callable[[Want], bool] = _never  # whether a Want asks for more than the inventory has
     extra: frozenset[str] = frozenset()  # columns that take further calls
     pushed: Mapping[str, str] = field(default_factory=dict)  # fields by which Want narrows it
 
@@ -199,6 +204,7 @@ def table(
     covered: Covered,
     relations: Iterable[Relation] = (),
     of_snapshot: bool = False,
+    beyond: Callable[[Want], bool] = _never,
     extra: Iterable[str] = (),
     pushed: Mapping[str, str] = NARROWED,
 ) -> Callable[[Callable[[Cluster, Want], Awaitable[Sequence[Any]]]], Table]:
@@ -216,6 +222,7 @@ def table(
             relations=tuple(relations),
             description=cleandoc(load.__doc__ or ""),
             of_snapshot=of_snapshot,
+            beyond=beyond,
             extra=frozenset(extra),
             pushed=pushed,
         )
