@@ -1,0 +1,147 @@
+"""Runs the official MCP conformance suite against us and says what passed.
+
+The fixture server of tests/conformance goes through both requirement sets behind our gate and
+transports; the product itself goes through every scenario that needs no fixture.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from node_tools import script
+
+HERE = Path(__file__).parents[1] / "tests" / "conformance"
+SERVE = HERE / "serve.py"
+REVISIONS = ("2025-11-25", "2026-07-28")
+# They call diagnostic tools that only the fixture server has, and passes
+UNTESTABLE = {
+    "sep-2575-server-rejects-undeclared-capability",
+    "sep-2575-missing-capability-http-400",
+    "sep-2575-http-server-no-independent-requests-on-stream",
+    "sep-2575-server-no-log-without-loglevel",
+}
+# Without fixtures, so that they tell something about the product as it is
+PRODUCT = {
+    "2025-11-25": (
+        "server-initialize",
+        "ping",
+        "tools-list",
+        "server-sse-multiple-streams",
+        "dns-rebinding-protection",
+        "server-session-lifecycle",
+    ),
+    "2026-07-28": (
+        "server-stateless",
+        "tools-list",
+        "server-sse-multiple-streams",
+        "dns-rebinding-protection",
+        "sep-2164-resource-not-found",
+        "http-header-validation",
+        "input-required-result-unsupported-methods",
+        "input-required-result-missing-input-response",
+        "input-required-result-ignore-extra-params",
+        "input-required-result-validate-input",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the suite: how it ended, and its checks as (id, status)."""
+
+    name: str
+    exit_code: int
+    checks: list[tuple[str, str]]
+    output: str
+
+    @property
+    def counts(self) -> str:
+        """Checks by how they ended; of what a set requires nothing failed if it ended well."""
+        found = Counter(status.lower() for _, status in self.checks)
+        if self.exit_code == 0 and "failure" in found:
+            found["failure of extensions, not scored"] = found.pop("failure")
+        return ", ".join(f"{count} {status}" for status, count in sorted(found.items()))
+
+    @property
+    def failures(self) -> set[str]:
+        return {name for name, status in self.checks if status == "FAILURE"} - UNTESTABLE
+
+
+@contextmanager
+def served(what: str) -> Iterator[str]:
+    """The URL of a server that runs as a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, SERVE, what], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        url = process.stdout.readline().strip()
+        if not url:
+            raise SystemExit(f"the {what} server did not start")
+        yield url
+    finally:
+        process.communicate()
+
+
+def suite(name: str, url: str, *options: str) -> Run:
+    """Runs the suite with these options."""
+    command = script("@modelcontextprotocol/conformance", "dist/index.js")
+    with tempfile.TemporaryDirectory() as results:
+        done = subprocess.run(
+            [*command, "server", "--url", url, "-o", results, *options],
+            capture_output=True,
+            text=True,
+        )
+        found = [
+            (check["id"], check["status"])
+            for file in Path(results).rglob("checks.json")
+            for check in json.loads(file.read_text())
+        ]
+    return Run(name, done.returncode, found, done.stdout)
+
+
+def fixture_runs() -> Iterator[Run]:
+    """Both requirement sets, each of which must be met in full."""
+    with served("fixture") as url:
+        for revision in REVISIONS:
+            yield suite(f"fixture {revision}, all required", url, "--requirements", revision)
+
+
+def product_runs() -> Iterator[Run]:
+    """Each scenario that the product can take without fixtures."""
+    with served("product") as url:
+        for revision, scenarios in PRODUCT.items():
+            for one in scenarios:
+                options = ["--scenario", one, "--spec-version", revision]
+                yield suite(f"product {revision} {one}", url, *options)
+
+
+def failed(run: Run) -> bool:
+    """A set of requirements is judged by the suite (some checks are not scored), else by check."""
+    if not run.checks:
+        return True
+    return run.exit_code != 0 if run.name.startswith("fixture") else bool(run.failures)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--verbose", action="store_true", help="show the suite's own output")
+    verbose = parser.parse_args().verbose
+    bad = 0
+    for run in chain(fixture_runs(), product_runs()):
+        print(f"{'FAIL' if failed(run) else 'ok  '} {run.name}: {run.counts}", flush=True)
+        if verbose or failed(run):
+            print(run.output)
+        bad += failed(run)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,36 @@
+"""The official suite: both requirement sets in full, and the product wherever it can be tested."""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+pytestmark = [pytest.mark.node, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def conformance():
+    """The script that `make conformance` runs."""
+    if shutil.which("npm") is None:
+        pytest.skip("no npm: the conformance suite comes from there")
+    sys.path.insert(0, str(SCRIPTS))
+    spec = importlib.util.spec_from_file_location("conformance", SCRIPTS / "conformance.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["conformance"] = module
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(SCRIPTS))
+
+
+def test_every_required_scenario_of_both_revisions_passes(conformance):
+    runs = list(conformance.fixture_runs())
+    assert [run.name for run in runs if conformance.failed(run)] == []
+    assert len(runs) == 2
+
+
+def test_the_product_passes_every_scenario_that_needs_no_fixture(conformance):
+    runs = list(conformance.product_runs())
+    assert [run.name for run in runs if conformance.failed(run)] == []
