@@ -21,6 +21,7 @@ from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store
 from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
 from pvemcp_server.tools.registry import Tool, tools
+from pvemcp_server.web.site import admin_site
 
 
 class State(Protocol):
@@ -88,7 +89,7 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
     )
     fastapi.include_router(health_routes(services.store, endpoint.traffic))
     fastapi.router.routes.extend(endpoint.transports.routes)
-    # The admin pages and their API are mounted here.
+    fastapi.mount("/admin", admin_site(services, endpoint.pipeline))
     return App(endpoint.gate(fastapi), fastapi, endpoint)
 
 

@@ -88,9 +88,9 @@ class Endpoint:
         services = self.services
         self.announcer = Announcer(self._find, self.traffic)
         self.listen = ListenHandler(self.announcer)
-        pipeline = Pipeline(self.tools, services.clusters, services.settings, services.audit)
+        self.pipeline = Pipeline(self.tools, services.clusters, services.settings, services.audit)
         self.server = build_server(
-            Handlers(pipeline, self.announcer, self.listen),
+            Handlers(self.pipeline, self.announcer, self.listen),
             state_key=services.store.vault.derive("mcp request state"),
             website=base_url(services.config),
         )

@@ -8,7 +8,7 @@ from starlette.datastructures import FormData
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.endpoint.addresses import client_address, networks
 from pvemcp_server.endpoint.endpoint import Services, base_url
-from pvemcp_server.errors import AccessDenied
+from pvemcp_server.store.records import AdminRecord
 from pvemcp_server.web.administration import Acting
 
 COOKIE: Final = "pvemcp_session"
@@ -75,26 +75,16 @@ Writing = Annotated[Acting, Depends(writing)]
 SignedIn = Annotated[Session, Depends(session_of)]
 
 
-async def sign_in(request: Request, name: str, password: str, response: Response) -> Session:
-    """Opens a session and sets its cookie; raises AccessDenied, whatever is wrong."""
-    access = services_of(request).access
-    admin = await access.admins.sign_in(name, password)
+async def open_session(request: Request, admin: AdminRecord, answer: Response) -> None:
+    """Opens a session for the administrator and puts its cookie on the answer."""
+    services = services_of(request)
     agent = request.headers.get("user-agent", "")
-    token = await access.sessions.open(admin, address=address_of(request), agent=agent)
-    set_cookie(request, response, token)
-    found = await access.sessions.find(token)
-    if found is None:  # disabled between two statements
-        raise AccessDenied("session ended")
-    return found
-
-
-def set_cookie(request: Request, response: Response, token: str) -> None:
-    """The session's cookie, for the pages alone and never for scripts or other sites."""
-    response.set_cookie(
+    token = await services.access.sessions.open(admin, address=address_of(request), agent=agent)
+    answer.set_cookie(
         COOKIE,
         token,
         path="/admin",
         httponly=True,
         samesite="strict",
-        secure=base_url(services_of(request).config).startswith("https:"),
+        secure=base_url(services.config).startswith("https:"),
     )

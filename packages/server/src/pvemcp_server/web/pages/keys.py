@@ -1,0 +1,161 @@
+"""API Access: keys, shown once, with all that a client needs to connect."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request, Response
+
+from pvemcp_server.endpoint.endpoint import base_url
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.web.administration import Acting, clusters, keys, overview, roles
+from pvemcp_server.web.connecting import CLIENTS, Connection
+from pvemcp_server.web.session import Reading, SignedIn, Writing
+from pvemcp_server.web.templates import page
+
+router = APIRouter(prefix="/keys")
+Text = Annotated[str, Form()]
+
+
+@router.get("")
+async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
+    told = [one for one in await overview.notices(acting) if one.kind == "key-refused"]
+    return page(
+        request,
+        "keys.html",
+        session,
+        here="keys",
+        keys=await keys.list_keys(acting),
+        enabled=(await acting.services.settings.current()).enabled,
+        notices=told,
+        endpoint=_endpoint(acting),
+        now=datetime.now(UTC),
+        **await _choices(acting),
+    )
+
+
+@router.post("")
+async def generate(
+    request: Request,
+    session: SignedIn,
+    acting: Writing,
+    name: Text,
+    role: Text,
+    cluster: Annotated[list[str], Form()] = [],  # noqa: B006 - FastAPI copies it
+    toolset: Text = "",
+    expires: Text = "",
+    allow_from: Text = "",
+    output_format: Text = "",
+) -> Response:
+    fields = _fields(name, role, cluster, toolset, expires, allow_from, output_format)
+    return _shown(request, session, acting, await keys.create_key(acting, fields))
+
+
+@router.post("/{key}/change")
+async def change(
+    acting: Writing,
+    key: str,
+    name: Text,
+    role: Text,
+    cluster: Annotated[list[str], Form()] = [],  # noqa: B006 - FastAPI copies it
+    toolset: Text = "",
+    expires: Text = "",
+    allow_from: Text = "",
+    output_format: Text = "",
+) -> Response:
+    fields = _fields(name, role, cluster, toolset, expires, allow_from, output_format)
+    await keys.change_key(acting, key, keys.KeyChanges(**fields.model_dump()))
+    return _reload()
+
+
+@router.get("/{key}/edit")
+async def edit(request: Request, session: SignedIn, acting: Reading, key: str) -> Response:
+    found = await keys.get_key(acting, key)
+    return page(request, "key_edit.html", session, key=found, **await _choices(acting))
+
+
+@router.post("/{key}/regenerate")
+async def regenerate(request: Request, session: SignedIn, acting: Writing, key: str) -> Response:
+    return _shown(request, session, acting, await keys.regenerate_key(acting, key))
+
+
+@router.post("/{key}/enabled")
+async def set_enabled(acting: Writing, key: str, enabled: Annotated[bool, Form()]) -> Response:
+    await keys.change_key(acting, key, keys.KeyChanges(enabled=enabled))
+    return _reload()
+
+
+@router.post("/{key}/remove")
+async def remove(acting: Writing, key: str) -> Response:
+    await keys.remove_key(acting, key)
+    return _reload()
+
+
+@router.get("/{key}/rights")
+async def rights(request: Request, session: SignedIn, acting: Reading, key: str) -> Response:
+    return page(
+        request,
+        "key_rights.html",
+        session,
+        key=await keys.get_key(acting, key),
+        rights=await keys.effective_rights(acting, key),
+    )
+
+
+def _shown(request: Request, session: SignedIn, acting: Acting, key: keys.ShownKey) -> Response:
+    connection = Connection(_endpoint(acting), key.secret)
+    return page(
+        request,
+        "key_shown.html",
+        session,
+        key=key,
+        connection=connection,
+        clients=CLIENTS.values(),
+    )
+
+
+async def _choices(acting: Acting) -> dict[str, Any]:
+    return {
+        "roles": [one.name for one in await roles.list_roles(acting)],
+        "clusters": [one.name for one in await clusters.list_clusters(acting)],
+    }
+
+
+def _fields(
+    name: str,
+    role: str,
+    cluster: list[str],
+    toolset: str,
+    expires: str,
+    allow_from: str,
+    output_format: str,
+) -> keys.KeyFields:
+    """A form's texts as a key's fields: what is left empty has its default."""
+    return keys.KeyFields.model_validate(
+        {
+            "name": name,
+            "role": role,
+            "clusters": cluster or ["*"],
+            "toolset": toolset.replace(",", " ").split() or ["*"],
+            "expires": _end_of(expires),
+            "allow_from": allow_from.replace(",", " ").split(),
+            "output_format": output_format or None,
+        }
+    )
+
+
+def _end_of(day: str) -> datetime | None:
+    """The last second of the day, UTC."""
+    if not day:
+        return None
+    try:
+        return datetime.fromisoformat(f"{day}T23:59:59+00:00")
+    except ValueError:
+        raise BadArgument("expires", "a day as YYYY-MM-DD.") from None
+
+
+def _endpoint(acting: Acting) -> str:
+    return f"{base_url(acting.services.config)}/mcp"
+
+
+def _reload() -> Response:
+    return Response(status_code=204, headers={"HX-Refresh": "true"})

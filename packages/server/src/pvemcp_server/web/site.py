@@ -1,0 +1,97 @@
+"""The admin site: pages, REST API and static files as one application, mounted under /admin."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+from pvemcp_server import __version__
+from pvemcp_server.endpoint.endpoint import Services
+from pvemcp_server.endpoint.pipeline import Pipeline
+from pvemcp_server.errors import AccessDenied, CallError, UnknownName
+from pvemcp_server.web import pages
+from pvemcp_server.web.api.routes import router
+from pvemcp_server.web.session import PasswordDue, SignedOut
+from pvemcp_server.web.templates import wants_page, wrong_page
+
+STATIC: Final = Path(__file__).with_name("static")
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
+    """The application; `pipeline` runs the calls that administrators try out as a key."""
+    api = FastAPI(
+        title="pvemcp administration",
+        version=__version__,
+        description="Everything on the admin pages. Sign in on /admin/sign-in; a change needs the "
+        "session's token in X-CSRF-Token.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    api.include_router(router)
+    site = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    for one in (site, api):
+        one.state.services, one.state.pipeline = services, pipeline
+        one.add_exception_handler(SignedOut, _signed_out)
+        one.add_exception_handler(PasswordDue, _password_due)
+        one.add_exception_handler(AccessDenied, _denied)
+        one.add_exception_handler(CallError, _wrong)
+    for page in pages.routers():
+        site.include_router(page)
+    site.mount("/static", StaticFiles(directory=STATIC), name="static")
+    site.mount("/api", api)
+    site.middleware("http")(_guarded)
+    return site
+
+
+async def _guarded(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    """Headers that keep a page to itself; nothing but static files may be kept by a cache."""
+    response = await call_next(request)
+    response.headers.update(HEADERS)
+    is_static = request.url.path.startswith("/admin/static/")
+    response.headers["Cache-Control"] = "max-age=3600" if is_static else "no-store"
+    return response
+
+
+async def _signed_out(request: Request, _: Exception) -> Response:
+    if not wants_page(request):
+        return JSONResponse({"error": "Sign in first."}, 401)
+    if request.headers.get("HX-Request"):
+        return Response(status_code=204, headers={"HX-Redirect": "/admin/sign-in"})
+    return RedirectResponse("/admin/sign-in", 303)
+
+
+async def _password_due(request: Request, _: Exception) -> Response:
+    if wants_page(request):
+        return RedirectResponse("/admin/password", 303)
+    return JSONResponse({"error": "Change your password first, on /admin/password."}, 403)
+
+
+async def _denied(request: Request, _: Exception) -> Response:
+    text = "This request did not come from our own page; reload it and try again."
+    return wrong_page(request, text, 403) if wants_page(request) else _error(text, 403)
+
+
+async def _wrong(request: Request, error: Exception) -> Response:
+    status = 404 if isinstance(error, UnknownName) else 422
+    if wants_page(request):
+        return wrong_page(request, str(error), status)
+    return _error(str(error), status)
+
+
+def _error(text: str, status: int) -> Response:
+    return JSONResponse({"error": text}, status)
