@@ -1,15 +1,21 @@
 """Administrators: passwords, lock-out, sessions."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
 from sqlalchemy import text
 
 from pvemcp_server.access import Access
-from pvemcp_server.access.admins import FIRST_LOCK, FREE_FAILURES, LONGEST_LOCK, Admins
+from pvemcp_server.access.admins import (
+    FAILURES_PER_MINUTE,
+    FIRST_LOCK,
+    FREE_FAILURES,
+    LONGEST_LOCK,
+    Admins,
+)
 from pvemcp_server.access.sessions import ABSOLUTE, IDLE, SEEN_EVERY, Sessions
-from pvemcp_server.errors import AccessDenied, BadArgument, UnknownName
+from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures, UnknownName
 from pvemcp_server.store import Store
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def admins(store: Store, clock: Clock) -> Admins:
-    return Admins(store, clock=clock.now)
+    return Admins(store, clock=clock.now, monotonic=lambda: clock.time.timestamp())
 
 
 @pytest.fixture
@@ -91,6 +97,18 @@ async def test_wrong_passwords_lock_longer_and_longer(admins: Admins, store: Sto
     assert (signed_in.failures, signed_in.locked_until) == (0, None)
     [notice] = await store.notices.open()
     assert (notice.kind, notice.subject, notice.count) == ("sign-in-failed", "ada", 2)
+
+
+async def test_guesses_from_one_address_are_limited_whatever_the_name(admins: Admins, clock: Clock):
+    await admins.create("ada", PASSWORD)
+    for number in range(FAILURES_PER_MINUTE):
+        with pytest.raises(AccessDenied, match="unknown administrator"):
+            await admins.sign_in(f"guess {number}", PASSWORD, address="2001:db8::1")
+    with pytest.raises(TooManyFailures):
+        await admins.sign_in("ada", PASSWORD, address="2001:db8::2")
+    assert await admins.sign_in("ada", PASSWORD, address="192.0.2.1")
+    clock.time += timedelta(minutes=1)
+    assert await admins.sign_in("ada", PASSWORD, address="2001:db8::1")
 
 
 async def test_no_lock_lasts_longer_than_a_quarter_of_an_hour(

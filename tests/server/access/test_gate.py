@@ -206,7 +206,8 @@ async def test_refused_keys_become_one_notice_with_a_count(
     await gate.flush()
     [notice] = await store.notices.open()
     assert (notice.kind, notice.count) == ("key-refused", 3)
-    assert HERE in notice.subject
+    assert notice.subject == "wrong secret"
+    assert HERE in notice.message
     await store.notices.dismiss(notice.id)
     assert await store.notices.open() == []
 

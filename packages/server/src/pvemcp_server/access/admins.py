@@ -1,16 +1,19 @@
 """Administrators: who may sign in to the admin pages, and with which password."""
 
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from pvemcp_server.access.limits import Clock, Rate, network_of
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passwords import Passwords, check_password, made_up
-from pvemcp_server.errors import AccessDenied, BadArgument, UnknownName
+from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRecord
 
 FREE_FAILURES = 5
+FAILURES_PER_MINUTE = 10  # from one address, whatever the name
 FIRST_LOCK = timedelta(seconds=30)
 LONGEST_LOCK = timedelta(minutes=15)
 
@@ -18,10 +21,17 @@ LONGEST_LOCK = timedelta(minutes=15)
 class Admins:
     """Reads and changes administrators, and checks their passwords."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        monotonic: Clock = time.monotonic,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._passwords = Passwords()
+        self._failures = Rate(clock=monotonic)
 
     async def all(self) -> list[AdminRecord]:
         return await self._store.admins.all()
@@ -60,8 +70,18 @@ class Admins:
             created=self._clock(),
         )
 
-    async def sign_in(self, name: str, password: str) -> AdminRecord:
+    async def sign_in(self, name: str, password: str, *, address: str = "") -> AdminRecord:
         """The administrator with this name and password; raises AccessDenied, whatever is wrong."""
+        source = network_of(address)
+        if self._failures.left(source, FAILURES_PER_MINUTE) < 1:
+            raise TooManyFailures("too many failed sign-ins from this address")
+        try:
+            return await self._checked(name, password)
+        except AccessDenied:
+            self._failures.take(source, FAILURES_PER_MINUTE)
+            raise
+
+    async def _checked(self, name: str, password: str) -> AdminRecord:
         admin = await self._store.admins.find(name=name)
         now = self._clock()
         if admin and admin.locked_until and admin.locked_until > now:

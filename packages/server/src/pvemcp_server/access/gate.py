@@ -3,7 +3,6 @@
 import hmac
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +37,18 @@ class _Pass:
     version: str
 
 
+@dataclass(slots=True)
+class _Refusals:
+    """Refusals for one reason: a notice for each address would let strangers fill the table."""
+
+    times: int = 0
+    source: str = ""
+
+    def count(self, source: str) -> None:
+        self.times += 1
+        self.source = source
+
+
 class Gate:
     """Turns a presented secret into a Caller; remembers keys until anything of access changes."""
 
@@ -54,7 +65,7 @@ class Gate:
         self._generation = 0
         self._failures = Rate(clock=monotonic)
         self._used: dict[str, tuple[datetime, str]] = {}
-        self._refused: Counter[tuple[str, str]] = Counter()
+        self._refused: dict[str, _Refusals] = {}
         store.watch.on_change(Topic.ACCESS, self._forget)
 
     async def authenticate(self, secret: str, address: str) -> Caller:
@@ -71,7 +82,7 @@ class Gate:
             return self._admit(known, secret, address)
         except AccessDenied as denied:
             self._failures.take(source, FAILURES_PER_MINUTE)
-            self._refused[source, denied.reason] += 1
+            self._refused.setdefault(denied.reason, _Refusals()).count(source)
             raise
 
     async def caller(self, key_id: str, address: str = "") -> Caller:
@@ -84,14 +95,12 @@ class Gate:
     async def flush(self) -> None:
         """Writes down uses and refusals gathered since the last time."""
         used, self._used = self._used, {}
-        refused, self._refused = self._refused, Counter()
+        refused, self._refused = self._refused, {}
         if used:
             await self._store.keys.note_uses(used)
-        for (source, reason), count in refused.items():
-            message = f"A key was refused: {reason}."
-            await self._store.notices.tell(
-                "key-refused", f"{source}: {reason}"[:128], message, count
-            )
+        for reason, seen in refused.items():
+            message = f"A key was refused: {reason}, last from {seen.source}."
+            await self._store.notices.tell("key-refused", reason, message, seen.times)
 
     def _admit(self, known: _Pass | None, secret: str, address: str) -> Caller:
         if known is None:

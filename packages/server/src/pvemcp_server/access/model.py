@@ -159,7 +159,8 @@ class Role:
 class Caller:
     """The holder of an API key, with a role.
 
-    `clusters` and `toolset` are the key's own narrowing of its role (ANY narrows nothing).
+    `clusters` and `toolset` are the key's own narrowing of its role (ANY narrows nothing; a toolset
+    may hold READS, like a grant).
     `identities` maps a cluster's name to the id of the Proxmox identity this caller is bound to
     there; a cluster that is absent uses its default identity.
     """
@@ -176,11 +177,13 @@ class Caller:
 
     def may_call(self, tool: str, effect: Effect) -> bool:
         """Whether the tool is granted on any cluster at all: what tools/list shows."""
-        return self._in_toolset(tool) and any(g.gives(tool, effect) for g in self.role.grants)
+        return self._in_toolset(tool, effect) and any(
+            g.gives(tool, effect) for g in self.role.grants
+        )
 
     def resources(self, tool: str, effect: Effect, cluster: str) -> Resources:
         """What of `cluster` the caller may touch with `tool`; NOTHING when it is not granted."""
-        if not self._in_toolset(tool) or not self._in_clusters(cluster):
+        if not self._in_toolset(tool, effect) or not self._in_clusters(cluster):
             return NOTHING
         found = NOTHING
         for grant in self.role.grants:
@@ -188,8 +191,8 @@ class Caller:
                 found = found | grant.resources
         return found
 
-    def _in_toolset(self, tool: str) -> bool:
-        return ANY in self.toolset or tool in self.toolset
+    def _in_toolset(self, tool: str, effect: Effect) -> bool:
+        return Grant(self.toolset).gives(tool, effect)
 
     def _in_clusters(self, cluster: str) -> bool:
         return ANY in self.clusters or cluster in self.clusters

@@ -38,6 +38,7 @@ async def restore(config: Config, path: Path, *, replace: bool = False) -> int:
     config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(config.database)
     try:
+        await database.open()
         await _make_room(database, config.state_dir / "backups", replace=replace)
         async with database.writing() as connection:
             await connection.run_sync(_drop_everything)

@@ -1,15 +1,21 @@
 """One database, SQLite or PostgreSQL: how we connect, read and write."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
-from sqlalchemy import Connection, event, make_url
+from sqlalchemy import Connection, event, make_url, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from pvemcp_server.errors import ConfigError
+
 BUSY_TIMEOUT_SECONDS = 15
+CONNECT_SECONDS = 10
+COMMAND_SECONDS = 60
 PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     # FULL: a committed audit row also survives a power failure, not only the end of the process
@@ -35,6 +41,17 @@ class Database:
     def file(self) -> Path | None:
         """SQLite's file."""
         return Path(self.url.database) if self.is_sqlite and self.url.database else None
+
+    async def open(self) -> None:
+        """Makes sure that the database answers; raises ConfigError saying why not."""
+        try:
+            if self.file is not None:
+                _create_private(self.file)
+            async with self.reading() as connection:
+                await connection.scalar(select(1))
+        except (OSError, SQLAlchemyError) as failed:
+            fact = str(failed.__cause__ or failed).strip() or type(failed).__name__
+            raise ConfigError(f"The database {self.url} cannot be opened: {fact}.") from None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -73,7 +90,20 @@ class Database:
         if self.is_sqlite:
             # no implicit BEGIN by the driver: we begin transactions ourselves
             return {"connect_args": {"isolation_level": None, "timeout": BUSY_TIMEOUT_SECONDS}}
-        return {"pool_pre_ping": True, "pool_size": 8, "max_overflow": 8}
+        # without these, a server that went away without a word would hold calls up for minutes
+        patience = {"timeout": CONNECT_SECONDS, "command_timeout": COMMAND_SECONDS}
+        return {
+            "pool_pre_ping": True,
+            "pool_size": 8,
+            "max_overflow": 8,
+            "connect_args": patience,
+        }
+
+
+def _create_private(file: Path) -> None:
+    """SQLite would make a file that others may read, and its companions have the same mode."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -47,10 +47,10 @@ class Store:
 @asynccontextmanager
 async def open_store(config: Config) -> AsyncIterator[Store]:
     """Opens the state, bringing its tables up to date first and backing up before that."""
-    if config.database_url is None:
-        config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(config.database)
     try:
+        await database.open()
         await migrate(database, config.state_dir / "backups")
         yield Store(database, await Vault.open(database, await _master_key(config, database)))
     finally:

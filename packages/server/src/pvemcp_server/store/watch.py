@@ -56,11 +56,15 @@ class Watch:
 
     async def run(self) -> None:
         """Polls until cancelled, so that listeners hear of changes while nobody calls."""
+        answers = True
         while True:
             try:
                 await self.fresh()
+                answers = True
             except Exception:
-                log.warning("The state's database did not answer", exc_info=True)
+                if answers:  # told once, not twice a second
+                    log.warning("The state's database does not answer", exc_info=True)
+                answers = False
             await anyio.sleep(POLL_SECONDS)
 
     def _is_fresh(self) -> bool:

@@ -1,0 +1,137 @@
+"""Opening the database, and what others may see of it."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+from sqlalchemy import text
+
+from pvemcp_server.access import open_access
+from pvemcp_server.audit import Event, mask, open_audit
+from pvemcp_server.config import Config
+from pvemcp_server.errors import ConfigError
+from pvemcp_server.store import Store, Topic, open_store
+from pvemcp_server.store.columns import utc_now
+
+pytestmark = pytest.mark.anyio
+
+
+def files_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:////proc/nowhere/state.db", "postgresql://ada:planted@127.0.0.1:1/state"],
+    ids=["sqlite", "postgresql"],
+)
+async def test_a_database_that_cannot_be_opened_is_named_without_its_password(
+    url: str, tmp_path: Path
+):
+    with pytest.raises(ConfigError, match="cannot be opened") as refused:
+        async with open_store(Config(state_dir=tmp_path, database_url=url)):
+            pass
+    assert "planted" not in str(refused.value)
+
+
+async def test_sqlite_is_set_up_to_lose_nothing(tmp_path: Path):
+    async with open_store(Config(state_dir=tmp_path)) as store:
+        async with store.database.reading() as connection:
+            found = {
+                name: await connection.scalar(text(f"PRAGMA {name}"))
+                for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            }
+        modes = {file.name: file.stat().st_mode & 0o777 for file in files_in(tmp_path)}
+    assert found == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "busy_timeout": 15000,
+    }
+    assert set(modes.values()) == {0o600}
+    assert "pvemcp.sqlite3-wal" in modes
+
+
+async def test_an_error_rolls_everything_back(store: Store):
+    async def add_and_fail() -> None:
+        times = dict.fromkeys(("created", "changed"), utc_now())
+        values = {"name": "mine", "description": "", "query": {}, **times}
+        async with store.database.writing() as connection:
+            await store.saved_queries.add_in(connection, **values)
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        await add_and_fail()
+    assert await store.saved_queries.all() == []
+
+
+async def test_what_one_process_writes_another_hears_of(store: Store, other_store: Store):
+    heard: list[str] = []
+
+    async def listener() -> None:
+        heard.append("settings")
+
+    await other_store.watch.now()
+    other_store.watch.on_change(Topic.SETTINGS, listener)
+    await other_store.watch.now()
+    await store.settings.put({"row_cap": 5}, "ada")
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(other_store.watch.run)
+            while not heard:  # noqa: ASYNC110 - the other process polls in its own time
+                await anyio.sleep(0.02)
+            tasks.cancel_scope.cancel()
+    assert heard == ["settings"]
+
+
+async def test_a_listener_that_fails_is_told_again(store: Store):
+    attempts: list[int] = []
+
+    async def listener() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise ConnectionError("not yet")
+
+    await store.watch.now()
+    store.watch.on_change(Topic.SETTINGS, listener)
+    await store.settings.put({"row_cap": 5}, "ada")
+    with pytest.raises(ConnectionError):
+        await store.watch.now()
+    await store.watch.now()
+    await store.watch.now()
+    assert len(attempts) == 2
+
+
+async def test_no_secret_is_anywhere_in_files_logs_or_exports(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Plants one of each kind and reads every byte that was written."""
+    caplog.set_level("DEBUG")
+    logged: list[str] = []
+    async with (
+        open_store(Config(state_dir=tmp_path)) as store,
+        open_access(store) as access,
+        open_audit(store, lambda: 180) as audit,
+    ):
+        _, key = await access.keys.create("laptop")
+        await access.admins.create("ada", "planted password")
+        await access.clusters.create(
+            "lab", ["pve1"], token_id="root@pam!ours", secret="planted-token-secret"
+        )
+        session = await access.sessions.open(
+            await access.admins.get("ada"), address="::1", agent=""
+        )
+        arguments = {"url": f"https://u:planted-in-url@example.org/{key}", "password": "planted-pw"}
+        await audit.intent(Event(tool=key, arguments=mask(arguments, {"password"}), reason=key))
+        await access.gate.authenticate(key, "::1")
+        logged += [line async for line in audit.export_json()]
+        master = (tmp_path / "master.key").read_text().strip()
+        kept = b"".join(
+            file.read_bytes() for file in files_in(tmp_path) if file.name != "master.key"
+        )
+    everything = kept + "".join(logged).encode() + caplog.text.encode()
+    for secret in (key.split("_")[2], "planted", session, master):
+        assert secret.encode() not in everything
+        assert secret.encode().hex().encode() not in everything
+    assert bytes.fromhex(master) not in everything
+    assert b"laptop" in everything
