@@ -230,6 +230,22 @@ async def closed_host() -> str:
 
 
 @pytest.fixture
+async def plain_host() -> AsyncIterator[str]:
+    """Somebody who answers in plain HTTP whatever is said."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.fixture
 async def reaching(certificate: Certificate) -> AsyncIterator[Callable[..., Client]]:
     """Make a client of servers on sockets that trusts their certificate."""
     async with AsyncExitStack() as stack:

@@ -185,6 +185,13 @@ def test_a_token_of_another_form_is_refused_at_once(token_id):
         ApiToken(token_id, "s")
 
 
+@pytest.mark.parametrize("secret", ["", "a b", "secret\n", "sécret", "\x00"])
+def test_a_secret_that_no_header_could_carry_is_refused_without_naming_it(secret):
+    with pytest.raises(ValueError, match="mcp@pve!full") as caught:
+        ApiToken("mcp@pve!full", secret)
+    assert not secret.strip() or secret not in str(caught.value)
+
+
 async def test_no_secret_is_in_any_text_of_ours(client_as, pve):
     token = ApiToken("mcp@pve!full", "tok-s3cret")
     password = Password("root@pam", "pass-s3cret", totp=Totp("GEZDGNBVGY3TQOJQ"))

@@ -30,6 +30,26 @@ async def test_nothing_is_sent_to_a_certificate_that_is_not_pinned(reaching, pve
     assert proxy.requests == []
 
 
+async def test_a_certificate_that_is_not_trusted_is_not_tried_again(reaching, pveproxy):
+    proxy = await pveproxy()
+    with pytest.raises(TlsError):
+        await reaching(proxy.host, tls=Tls(fingerprints={OTHER})).version()
+    assert proxy.connections <= 1
+
+
+async def test_a_host_that_is_trusted_stands_in_for_one_that_is_not(
+    reaching, pveproxy, plain_host, certificate
+):
+    proxy = await pveproxy()
+    client = reaching(plain_host, proxy.host)
+    assert (await client.version()).release == "9.2"
+
+
+async def test_a_host_that_speaks_no_tls_is_told_as_such(reaching, plain_host):
+    with pytest.raises(TlsError, match=plain_host):
+        await reaching(plain_host).version()
+
+
 async def test_the_pin_is_checked_on_every_connection(reaching, pveproxy, certificate):
     proxy = await pveproxy("answer and close")
     client = reaching(proxy.host)

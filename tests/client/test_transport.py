@@ -19,7 +19,7 @@ from proxmox_client import (
     Unreachable,
     deadline,
 )
-from proxmox_client.transport import KEEPALIVE_EXPIRY
+from proxmox_client.transport import KEEPALIVE_EXPIRY, TRIES
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +68,7 @@ async def test_a_read_that_breaks_again_and_again_is_unreachable(fault, reaching
     proxy = await pveproxy(fault)
     with pytest.raises(Unreachable, match=proxy.host):
         await reaching(proxy.host).version()
-    assert proxy.requests == ["GET /version"] * 3
+    assert proxy.requests == ["GET /version"] * TRIES
 
 
 @pytest.mark.parametrize("fault", ["drop", "half", "hang"])
@@ -149,6 +149,19 @@ async def test_a_node_out_of_reach_is_told_with_its_name(status, reason, client,
         await client.node("pve3").status()
     assert (caught.value.node, caught.value.status) == ("pve3", status)
     assert len(pve.requests) == 1
+
+
+async def test_an_answer_that_cannot_be_unpacked_is_unreachable():
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Broken())
+
+    class Broken(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            yield b"this is not gzip"
+
+    client = Client(["pve1"], ApiToken("a@pve!b", "c"), wire=httpx.MockTransport(answer))
+    with pytest.raises(Unreachable, match="pve1:8006"):
+        await client.version()
 
 
 async def test_an_answer_that_is_not_json_is_told_as_unexpected(client, pve):

@@ -64,7 +64,7 @@ async def test_a_write_refused_with_401_is_sent_once(lab, signed_in, faulty, sta
 
 
 async def test_reads_survive_broken_answers(client, faulty):
-    with faulty("drop", percent=10, path="/version") as fault:
+    with faulty("drop", percent=3, path="/version") as fault:
         for _ in range(300):
             assert (await client.version()).release
     assert fault.hits > 0

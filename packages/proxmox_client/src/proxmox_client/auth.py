@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import re
 import struct
 import time
 from collections.abc import Callable
@@ -20,6 +21,9 @@ class ApiToken:
         user, _, name = self.token_id.partition("!")
         if "@" not in user or not name:
             raise ValueError(f"{self.token_id!r} is not of the form user@realm!name")
+        # a header takes no others, and would be refused with the secret in the message
+        if not re.fullmatch(r"[!-~]+", self.token_id) or not re.fullmatch(r"[!-~]+", self.secret):
+            raise ValueError(f"Token {self.token_id!r} or its secret has spaces or other letters")
 
 
 @dataclass(frozen=True)

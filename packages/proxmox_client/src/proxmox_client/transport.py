@@ -35,6 +35,8 @@ Wire = httpx.AsyncBaseTransport
 
 # pveproxy closes an idle connection after 5 s
 KEEPALIVE_EXPIRY = 3.0
+# how often a request is tried that may be repeated; once per host if there are more
+TRIES = 4
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
 # pveproxy drops the connection in the middle of a larger body
 MAX_BODY = 512 * 1024
@@ -81,7 +83,7 @@ class Line:
         # most requests go well at once, and never pay for what follows
         tries = AsyncRetrying(
             retry=retry_if_exception(partial(self._repeatable, safe=safe)),
-            stop=stop_after_attempt(len(self._ring) + 1),
+            stop=stop_after_attempt(max(TRIES, len(self._ring)) - 1),
             wait=wait_random_exponential(multiplier=0.05, max=1),
             reraise=True,
         )
@@ -91,13 +93,10 @@ class Line:
             raise failed.unreachable() from failed.error
 
     def _repeatable(self, failed: BaseException, *, safe: bool) -> bool:
-        if not isinstance(failed, _Failed):
+        if not isinstance(failed, _Failed) or not (safe or failed.before_sending):
             return False
-        if isinstance(failed.error, httpx.ConnectError | httpx.ConnectTimeout):
-            return True  # nothing was sent
-        if isinstance(failed.error, httpx.TimeoutException):
-            return safe and len(self._ring) > 1  # who is silent once would be silent again
-        return safe
+        # who is silent, or shows a wrong certificate, will do so again
+        return len(self._ring) > 1 or not failed.lasting
 
     async def _send_once(
         self, method: str, path: str, form: str, headers: Mapping[str, str]
@@ -110,7 +109,7 @@ class Line:
                 body = await response.aread()
             finally:
                 await response.aclose()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             self._ring.failed(host)
             raise _Failed(str(host), error) from error
         reason = bytes(response.extensions.get("reason_phrase", b""))
@@ -132,17 +131,31 @@ class Line:
 class _Failed(Exception):
     """A request that got no whole answer from `host`."""
 
-    def __init__(self, host: str, error: httpx.TransportError) -> None:
+    def __init__(self, host: str, error: httpx.RequestError) -> None:
         super().__init__(host)
         self.host = host
         self.error = error
 
+    @property
+    def before_sending(self) -> bool:
+        """Whether surely nothing was sent."""
+        return isinstance(self.error, httpx.ConnectError | httpx.ConnectTimeout)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the same host would fail in the same way."""
+        return isinstance(self.error, httpx.TimeoutException) or self.tls is not None
+
+    @property
+    def tls(self) -> ssl.SSLError | None:
+        """What was wrong with the certificate or the handshake, if that was it."""
+        return _tls_cause(self.error) if isinstance(self.error, httpx.ConnectError) else None
+
     def unreachable(self) -> Unreachable:
         """The same for our callers."""
-        cause = _tls_cause(self.error) if isinstance(self.error, httpx.ConnectError) else None
-        if cause is not None:
-            return TlsError(self.host, str(cause.args[-1] if cause.args else cause))
         kind = type(self.error).__name__
+        if self.tls is not None:
+            return TlsError(self.host, str(self.tls.args[-1] if self.tls.args else self.tls))
         if isinstance(self.error, httpx.TimeoutException):
             return Unreachable(self.host, f"no answer in time ({kind})")
         return Unreachable(self.host, str(self.error) or kind)
