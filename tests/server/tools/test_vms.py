@@ -33,7 +33,7 @@ async def test_list_vms_of_all_clusters_tells_equal_numbers_apart_by_cluster(off
     answer = await office("ListVms")
     at_101 = {row["cluster"]: row["name"] for row in answer.data if row["vmid"] == 101}
     assert at_101 == {"home-lab": "homeassistant", "prod": "db-primary"}
-    assert list(answer.data[0])[0] == "cluster"
+    assert next(iter(answer.data[0])) == "cluster"
     total = sum(len(office[name].emulated.state.guests) for name in CLUSTERS)
     assert len(answer.data) == total
 

@@ -15,6 +15,7 @@ _ROLES = {
     "Sys.Modify": "Administrator",
     "Sys.AccessNetwork": "PVESysAdmin",
 }
+_TAIL = 8  # lines of a failed task's log
 _VM_ROLE = "PVEVMAdmin"
 
 
@@ -32,7 +33,7 @@ def explain(error: BaseException, account: str = "") -> str:
         case pve.NodeUnreachable():
             return f"Node {error.node or '(unknown)'} does not answer ({error})."
         case pve.TaskFailed():
-            return f"The Proxmox task {error.upid} failed: {error.exit_status}"
+            return _failed_task(error)
         case pve.ProxmoxError() | ServerError():
             return str(error)
         case TimeoutError():
@@ -46,6 +47,12 @@ def pveum(account: str, path: str, privilege: str) -> str:
     role = _ROLES.get(privilege, _VM_ROLE if privilege.startswith("VM.") else "Administrator")
     kind = "--tokens" if "!" in account else "--users"
     return f"pveum acl modify {path} {kind} '{account}' --roles {role}"
+
+
+def _failed_task(error: pve.TaskFailed) -> str:
+    said = f"The Proxmox task {error.upid} failed: {error.exit_status}"
+    tail = " | ".join(line for line in error.log_tail[-_TAIL:] if line.strip())
+    return f"{said}. Its log ends: {tail}" if tail else said
 
 
 def _forbidden(error: pve.Forbidden, account: str) -> str:

@@ -1,5 +1,6 @@
 """Saving guests with vzdump."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -109,7 +110,7 @@ def _written(
     suffix = SUFFIXES[str(options.get("compress", "0"))]
     volid, format_ = backup_name(storage, guest, when, suffix=suffix)
     packed = int(size * (0.9 if not suffix else 0.35)) or 4096
-    notes = str(options.get("notes-template", ""))
+    notes = _unescaped(str(options.get("notes-template", "")))
     volume = Volume(volid, "backup", format_, packed, when, guest.vmid)
     volume.subtype = guest.kind.value
     volume.notes = (
@@ -122,3 +123,8 @@ def _written(
     volume.used = packed // 6 if storage.is_backup_server else None
     volume.config = "".join(f"{key}: {value}\n" for key, value in sorted(guest.config.items()))
     return storage.put(guest.node, volume)
+
+
+def _unescaped(template: str) -> str:
+    """A template is one line: its line ends and backslashes come escaped."""
+    return re.sub(r"\\([\\n])", lambda found: "\n" if found[1] == "n" else "\\", template)

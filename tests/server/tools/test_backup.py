@@ -1,0 +1,63 @@
+"""Backing guests up."""
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+PROD = {"cluster_name": "prod"}
+
+
+async def test_a_guest_is_backed_up_to_the_storage_with_all_its_wishes(desk):
+    answer = await desk(
+        "BackupVm",
+        **PROD,
+        vmid=200,
+        storage="nfs-archive",
+        mode="stop",
+        compress="zstd",
+        protected_backup=True,
+        bwlimit=50000,
+        notes="before the move\nby hand",
+        wait=True,
+    )
+    assert answer.data["ok"] is True
+    assert (answer.data["storage"], answer.data["mode"]) == ("nfs-archive", "stop")
+    assert "shut down and started again" in answer.notes
+    listed = await desk("ListBackups", **PROD, node="pve02", storage="nfs-archive", vmid=200)
+    newest = listed.data[0]
+    assert newest["protected"] is True
+    assert newest["notes"] == "before the move\nby hand"
+    assert newest["format"] == "vma.zst"
+
+
+async def test_without_a_storage_proxmoxs_default_is_taken_and_named(desk):
+    answer = await desk("BackupVm", **PROD, vmid=200, wait=True)
+    assert (answer.data["storage"], answer.data["mode"]) == ("local", "snapshot")
+
+
+async def test_the_only_storage_for_backups_is_taken(desk):
+    state = desk["home-lab"].emulated.state
+    state.storages["local"].content = ("iso", "vztmpl")
+    state.changed()
+    answer = await desk("BackupVm", cluster_name="home-lab", vmid=203, dry_run=True)
+    assert answer.data["storage"] == "nas-backup"
+
+
+async def test_an_unknown_storage_is_answered_with_the_nearest(desk):
+    error = await desk.refused("BackupVm", **PROD, vmid=200, storage="pbs-mian")
+    assert error == "No storage 'pbs-mian' on pve02 of prod. Did you mean pbs-main?"
+
+
+async def test_a_storage_that_takes_no_backups_is_refused_and_others_offered(desk):
+    error = await desk.refused("BackupVm", **PROD, vmid=200, storage="ceph-vm")
+    assert "Storage ceph-vm does not take backup" in error
+    assert "pbs-main" in error
+
+
+async def test_a_dry_run_of_a_backup_writes_nothing(desk):
+    answer = await desk("BackupVm", **PROD, vmid=200, storage="pbs-main", dry_run=True)
+    assert (
+        answer.data["would"]
+        == "Back up qemu 200 (mail-gateway) on prod to pbs-main, mode snapshot."
+    )
+    assert not any(one.startswith("POST") for one in desk.asked("prod"))

@@ -1,0 +1,144 @@
+"""Moving guests to another node."""
+
+import pytest
+
+from proxmox_client.emulator.state.guest import Kind
+
+pytestmark = pytest.mark.anyio
+
+PROD = {"cluster_name": "prod"}
+
+
+async def test_a_running_machine_moves_live(desk):
+    answer = await desk("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True, wait=True)
+    assert answer.data["ok"] is True
+    assert (answer.data["target_node"], answer.data["online"]) == ("pve02", True)
+    guest = desk["prod"].emulated.state.guests[105]
+    assert (guest.node, guest.running) == ("pve02", True)
+
+
+async def test_online_does_no_harm_to_a_guest_that_is_stopped(desk):
+    await desk("ChangeVmState", **PROD, vmid=105, action="Stop", wait=True)
+    answer = await desk("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True, wait=True)
+    assert (answer.data["ok"], answer.data["online"]) == (True, False)
+    assert desk["prod"].emulated.state.guests[105].node == "pve02"
+
+
+async def test_a_running_machine_needs_online_and_the_answer_says_so(desk):
+    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02")
+    assert error == (
+        "qemu 105 (web-frontend) on prod is running. With online=true it is moved while it runs."
+    )
+
+
+async def test_a_running_container_is_restarted_on_the_target_and_that_is_said(desk):
+    guest = _on_ceph(desk, Kind.LXC)
+    target = "pve02" if guest.node != "pve02" else "pve03"
+    call = {**PROD, "vmid": guest.vmid, "target_node": target}
+    assert "restarted there" in await desk.refused("MigrateVm", **call)
+    answer = await desk("MigrateVm", **call, online=True, wait=True)
+    assert answer.data["ok"] is True
+    assert "stopped and started there" in answer.notes
+    assert guest.node == target
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("pve01", "is on pve01 already"),
+        ("pve05", "Node pve05 on prod is offline."),
+        ("pve2", "No node 'pve2' on prod. Did you mean pve0"),
+    ],
+)
+async def test_a_target_that_cannot_be_is_refused_by_name(desk, target, says):
+    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node=target, online=True)
+    assert says in error
+    assert not any(one.startswith("POST") for one in desk.asked("prod"))
+
+
+async def test_local_disks_are_copied_and_that_is_said(desk):
+    guest = _local(desk)
+    target = "pve02" if guest.node != "pve02" else "pve03"
+    answer = await desk(
+        "MigrateVm", **PROD, vmid=guest.vmid, target_node=target, online=True, wait=True
+    )
+    assert answer.data["ok"] is True
+    assert "Local disks are copied" in answer.notes
+    assert guest.node == target
+
+
+async def test_a_disk_that_the_target_cannot_reach_is_named(desk):
+    guest = _local(desk)
+    state = desk["prod"].emulated.state
+    target = "pve02" if guest.node != "pve02" else "pve03"
+    state.storages["local-zfs"].nodes = {node for node in state.nodes if node != target}
+    state.changed()
+    error = await desk.refused(
+        "MigrateVm", **PROD, vmid=guest.vmid, target_node=target, online=True
+    )
+    assert f"{target} cannot reach scsi0 on local-zfs" in error
+    assert "target_storage" in error
+
+
+async def test_devices_of_the_node_hold_a_guest_there(desk):
+    desk["prod"].emulated.state.guests[105].config["hostpci0"] = "0000:01:00.0"
+    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
+    assert "uses devices of its node: hostpci0" in error
+
+
+async def test_an_unknown_target_storage_is_answered_with_the_nearest(desk):
+    error = await desk.refused(
+        "MigrateVm",
+        **PROD,
+        vmid=105,
+        target_node="pve02",
+        online=True,
+        target_storage="cef-vm",
+    )
+    assert error.startswith("No storage 'cef-vm' on pve02 of prod. Did you mean ceph-vm")
+
+
+async def test_a_target_storage_has_to_take_disks(desk):
+    error = await desk.refused(
+        "MigrateVm",
+        **PROD,
+        vmid=105,
+        target_node="pve02",
+        online=True,
+        target_storage="nfs-iso",
+    )
+    assert "Storage nfs-iso does not take images" in error
+
+
+async def test_a_dry_run_of_a_migration_moves_nothing(desk):
+    answer = await desk(
+        "MigrateVm", **PROD, vmid=105, target_node="pve02", online=True, dry_run=True
+    )
+    assert answer.data["would"] == "Move qemu 105 (web-frontend) on prod from pve01 to pve02."
+    assert desk["prod"].emulated.state.guests[105].node == "pve01"
+
+
+def _on_ceph(desk, kind):
+    state = desk["prod"].emulated.state
+    return next(
+        one
+        for one in state.guests.values()
+        if one.kind is kind
+        and one.running
+        and state.nodes[one.node].online
+        and all(disk.storage == "ceph-vm" for disk in one.disks())
+    )
+
+
+def _local(desk):
+    state = desk["prod"].emulated.state
+    return next(
+        one
+        for one in state.guests.values()
+        if one.kind is Kind.QEMU
+        and one.running
+        and not one.paused
+        and not one.snapshots
+        and state.nodes[one.node].online
+        and all(disk.storage == "local-zfs" for disk in one.disks())
+    )

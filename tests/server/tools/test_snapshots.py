@@ -1,0 +1,155 @@
+"""Taking, deleting and going back to snapshots."""
+
+import pytest
+
+from proxmox_client.emulator.state.guest import Snapshot
+from pvemcp_server.endpoint.conversation import Decision
+
+pytestmark = pytest.mark.anyio
+
+PROD = {"cluster_name": "prod"}
+
+
+async def test_a_snapshot_with_ram_is_taken_with_its_description(desk):
+    answer = await desk(
+        "CreateVmSnapshot",
+        **PROD,
+        vmid=200,
+        snapshot_name="pre-upgrade",
+        description="before kernel update",
+        include_vm_state=True,
+        wait=True,
+    )
+    assert (answer.data["success"], answer.data["ok"]) == (True, True)
+    assert (answer.data["vmid"], answer.data["snapshot_name"]) == (200, "pre-upgrade")
+    taken = desk["prod"].emulated.state.guests[200].snapshots["pre-upgrade"]
+    assert (taken.description, taken.with_ram) == ("before kernel update", True)
+
+
+async def test_ram_of_a_guest_that_does_not_run_is_left_out_and_that_is_said(desk):
+    answer = await desk(
+        "CreateVmSnapshot",
+        cluster_name="home-lab",
+        vmid=105,
+        snapshot_name="later",
+        include_vm_state=True,
+        wait=True,
+    )
+    assert answer.data["ok"] is True
+    assert "not running, so there is no RAM to save" in answer.notes
+    assert not desk["home-lab"].emulated.state.guests[105].snapshots["later"].with_ram
+
+
+async def test_ram_of_a_container_cannot_be_saved(desk):
+    error = await desk.refused(
+        "CreateVmSnapshot", **PROD, vmid=300, snapshot_name="x1", include_vm_state=True
+    )
+    assert error.startswith("include_vm_state: lxc 300 (dns-1) on prod is a container")
+
+
+@pytest.mark.parametrize("name", ["1st", "a", "with blank", "über", "a" * 41, "x/../y"])
+async def test_a_name_that_proxmox_does_not_take_is_refused_by_its_argument(desk, name):
+    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name=name)
+    assert error.startswith("snapshot_name: ")
+    assert desk.asked("prod") == []
+
+
+async def test_the_word_current_and_a_name_in_use_are_refused(desk):
+    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="current")
+    assert "'current' is Proxmox's word" in error
+    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-3")
+    assert "already has a snapshot 'release-4-3'" in error
+
+
+async def test_disks_on_storages_without_snapshots_are_named(desk):
+    config = desk["prod"].emulated.state.guests[105].config
+    config["scsi3"] = "local:105/vm-105-disk-3.raw,size=8G"
+    config["scsi4"] = "local:105/vm-105-disk-4.qcow2,size=8G"
+    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="x1")
+    assert "scsi3 on local does not support them" in error
+    assert "scsi4" not in error
+
+
+async def test_a_template_has_no_snapshots(desk):
+    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=9000, snapshot_name="x1")
+    assert "is a template" in error
+
+
+async def test_a_snapshot_is_deleted_after_the_person_has_agreed_to_what_is_lost(desk):
+    answer = await desk(
+        "DeleteVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-2", wait=True
+    )
+    assert answer.data["ok"] is True
+    assert "release-4-2" not in desk["prod"].emulated.state.guests[105].snapshots
+    (question,) = desk.talk.asked
+    assert question.startswith("Delete snapshot 'release-4-2' of qemu 105 (web-frontend) on prod.")
+    assert "can never be gone back to" in question
+
+
+@pytest.mark.parametrize("tool", ["DeleteVmSnapshot", "RollbackVmSnapshot"])
+async def test_nothing_is_touched_when_the_person_says_no(desk, tool):
+    desk.talk.decision = Decision.NO
+    error = await desk.refused(tool, **PROD, vmid=105, snapshot_name="release-4-2")
+    assert error == "The person did not agree; nothing was changed."
+    assert not any(one.startswith(("POST", "DELETE")) for one in desk.asked("prod"))
+    assert "release-4-2" in desk["prod"].emulated.state.guests[105].snapshots
+
+
+@pytest.mark.parametrize("tool", ["DeleteVmSnapshot", "RollbackVmSnapshot"])
+async def test_where_nobody_can_be_asked_a_setting_decides_and_the_answer_says_how_to_go_on(
+    desk, tool
+):
+    desk.talk.decision = Decision.CANNOT_ASK
+    call = {**PROD, "vmid": 105, "snapshot_name": "release-4-3"}
+    error = await desk.refused(tool, **call)
+    assert "Destructive calls nobody can confirm" in error
+    assert (await desk(tool, **call, dry_run=True)).data["dry_run"] is True
+    desk.change(unconfirmed_destructive="allow")
+    assert (await desk(tool, **call, wait=True)).data["ok"] is True
+
+
+@pytest.mark.parametrize("tool", ["DeleteVmSnapshot", "RollbackVmSnapshot"])
+async def test_an_unknown_snapshot_is_answered_with_the_nearest(desk, tool):
+    error = await desk.refused(tool, **PROD, vmid=105, snapshot_name="release-4-4")
+    assert error.startswith(
+        "No snapshot 'release-4-4' of qemu 105 (web-frontend) on prod. Did you mean release-4-"
+    )
+    assert desk.talk.asked == []
+
+
+async def test_a_rollback_brings_the_guest_back_and_says_what_that_costs(desk):
+    guest = desk["prod"].emulated.state.guests[200]
+    guest.config["cores"] = 32
+    answer = await desk(
+        "RollbackVmSnapshot", **PROD, vmid=200, snapshot_name="after-cert-renewal", wait=True
+    )
+    assert answer.data["ok"] is True
+    assert guest.config["cores"] == 4
+    (question,) = desk.talk.asked
+    assert "All that was written to its disks since" in question
+    assert "It is running now and is stopped by this" in question
+
+
+async def test_a_guest_that_proxmox_protects_keeps_its_snapshots(desk):
+    desk["prod"].emulated.state.guests[105].config["protection"] = 1
+    error = await desk.refused("DeleteVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-2")
+    assert "has Proxmox's protection switched on" in error
+
+
+async def test_on_zfs_only_the_newest_snapshot_can_be_gone_back_to(desk):
+    state = desk["prod"].emulated.state
+    guest = next(
+        one
+        for one in state.guests.values()
+        if one.snapshots
+        and state.nodes[one.node].online
+        and any(disk.storage == "local-zfs" for disk in one.disks())
+    )
+    (first,) = guest.snapshots
+    newest = Snapshot("newer", int(state.now), parent=first)
+    guest.snapshots["newer"] = newest
+    call = {**PROD, "vmid": guest.vmid, "snapshot_name": first, "dry_run": True}
+    error = await desk.refused("RollbackVmSnapshot", **call)
+    assert "lies on ZFS" in error
+    assert "newer ones are newer" in error
+    assert (await desk("RollbackVmSnapshot", **{**call, "snapshot_name": "newer"})).data["dry_run"]
