@@ -89,11 +89,10 @@ def _trust(target: Target) -> str:
 def _fingerprint(target: Target) -> str:
     """The fingerprint of the certificate shown, without sending the server anything."""
     parts = urlsplit(target.url)
-    anyone = tls.context(tls.Trust(insecure=True))
     try:
         with (
             socket.create_connection((parts.hostname or "", parts.port or 443), 10) as plain,
-            anyone.wrap_socket(plain, server_hostname=parts.hostname) as connection,
+            tls.unverified().wrap_socket(plain, server_hostname=parts.hostname) as connection,
         ):
             certificate = connection.getpeercert(binary_form=True) or b""
     except (OSError, ssl.SSLError) as error:

@@ -7,7 +7,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Trust", "colons", "context", "normal_fingerprint"]
+__all__ = ["Trust", "colons", "context", "normal_fingerprint", "unverified"]
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,19 @@ def colons(digest: str) -> str:
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2)).upper()
 
 
-def context(trust: Trust) -> ssl.SSLContext:
-    """The TLS settings that hold a server to this trust."""
+def context(trust: Trust) -> ssl.SSLContext | None:
+    """The TLS settings that hold a server to this trust; None for those of the system."""
     if trust.fingerprint:
         return _pinned(trust.fingerprint)
     if trust.insecure:
-        return _unverified()
+        return unverified()
     if trust.ca_file:
         return ssl.create_default_context(cafile=trust.ca_file)
-    import truststore  # only https needs the system's authorities, and loading takes time
-
-    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return None
 
 
-def _unverified() -> ssl.SSLContext:
+def unverified() -> ssl.SSLContext:
+    """TLS settings that accept every certificate."""
     settings = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     settings.check_hostname = False
     settings.verify_mode = ssl.CERT_NONE
@@ -64,6 +63,6 @@ def _pinned(fingerprint: str) -> ssl.SSLContext:
                     f"the certificate's fingerprint is {colons(seen)}, not the pinned one"
                 )
 
-    settings = _unverified()
+    settings = unverified()
     settings.sslobject_class = PinnedConnection
     return settings

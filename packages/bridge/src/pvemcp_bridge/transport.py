@@ -150,7 +150,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 def _settings(target: Target) -> ssl.SSLContext:
     if target.url.startswith("https"):
-        return tls.context(target.trust)
+        return tls.context(target.trust) or httpx.create_ssl_context()
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; loading authorities takes time
 
 
