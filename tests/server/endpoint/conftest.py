@@ -56,6 +56,7 @@ class Workshop:
     release: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     tools: dict[str, Tool] = field(default_factory=dict)
+    loses: str = ""  # what a deletion costs
 
     def changed(self) -> None:
         """Stands in for the cluster of a plan."""
@@ -108,7 +109,7 @@ def _plan(shop: Workshop, sentence: str, vmid: int) -> Plan:
     async def act() -> None:
         shop.done.append(sentence)
 
-    return Plan(cluster=shop, would=sentence, ids={"vmid": vmid}, act=act)  # type: ignore[arg-type]
+    return Plan(cluster=shop, would=sentence, ids={"vmid": vmid}, act=act, loses=shop.loses)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -175,6 +176,11 @@ class Served:
     key_id: str
     server: HttpServer
     http: httpx.AsyncClient
+    workshop: Workshop
+
+    def twin(self) -> "AbstractAsyncContextManager[Served]":
+        """Another server on the same state."""
+        return _served(self.state, self.workshop, self.key, self.key_id)
 
     @property
     def mcp(self) -> str:
@@ -211,13 +217,19 @@ def serving(workshop: Workshop, tmp_path: Path) -> Serving:
             state = State(config, store, access, Settings(store))
             await state.settings.change({"enabled": True, **settings}, by="test")
             key, secret = await access.keys.create("test", role="Administrator")
-            async with open_services(state) as services:
-                app = create_app(services, workshop.tools)
-                server = http_server(app, config, app.endpoint.drain)
-                async with _running(server) as url, _client(url) as http:
-                    yield Served(app, state, url, secret, key.id, server, http)
+            async with _served(state, workshop, secret, key.id) as served:
+                yield served
 
     return serve
+
+
+@asynccontextmanager
+async def _served(state: State, workshop: Workshop, key: str, key_id: str) -> AsyncIterator[Served]:
+    async with open_services(state) as services:
+        app = create_app(services, workshop.tools)
+        server = http_server(app, state.config, app.endpoint.drain)
+        async with _running(server) as url, _client(url) as http:
+            yield Served(app, state, url, key, key_id, server, http, workshop)
 
 
 @asynccontextmanager

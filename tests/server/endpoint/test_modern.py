@@ -1,0 +1,153 @@
+"""2026-07-28 on the wire: what an SDK client hides."""
+
+import json
+
+import anyio
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+FORMS = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}
+
+
+def deletion(vmid=101, **more):
+    return {"name": "DeleteThing", "arguments": {"vmid": vmid}, "_meta": FORMS, **more}
+
+
+async def asked(modern, **options):
+    """The question that a destructive call comes back with."""
+    return (await modern.send("tools/call", deletion(**options))).json()["result"]
+
+
+def agreed(result, **more):
+    content = {"action": "accept", "content": {"confirm": True}}
+    return {"inputResponses": {"confirm": content}, "requestState": result["requestState"], **more}
+
+
+async def test_a_destructive_call_comes_back_as_a_question(modern, workshop):
+    result = await asked(modern)
+    assert result["resultType"] == "input_required"
+    question = result["inputRequests"]["confirm"]
+    assert question["method"] == "elicitation/create"
+    assert question["params"]["message"] == "Delete thing 101."
+    assert question["params"]["requestedSchema"]["required"] == ["confirm"]
+    assert workshop.done == []
+
+
+async def test_the_state_of_a_question_is_sealed_and_good_for_one_question_only(
+    served, modern, workshop
+):
+    result = await asked(modern)
+    assert "101" not in result["requestState"]
+    tampered = dict(agreed(result), requestState=result["requestState"][:-2] + "xx")
+    other = await served.new_key("other", role="Administrator")
+    for attempt, path in (
+        (deletion(**tampered), modern.path),  # changed by the client
+        (deletion(vmid=102, **agreed(result)), modern.path),  # for other arguments
+        (deletion(**agreed(result)), f"/mcp/{other}"),  # by another key
+    ):
+        modern.path = path
+        answer = (await modern.send("tools/call", attempt)).json()
+        assert answer["error"]["code"] == -32602
+    assert workshop.done == []
+
+
+async def test_an_answer_to_a_question_that_has_changed_is_asked_again(modern, workshop):
+    result = await asked(modern)
+    workshop.loses = "Its backups go with it."  # since the person was asked
+    again = await asked(modern, **agreed(result))
+    assert again["inputRequests"]["confirm"]["params"]["message"].endswith(
+        "Its backups go with it."
+    )
+    assert workshop.done == []
+
+
+async def test_an_answer_without_state_counts_for_nothing(modern, workshop):
+    content = {"action": "accept", "content": {"confirm": True}}
+    result = await asked(modern, inputResponses={"confirm": content})
+    assert result["resultType"] == "input_required"
+    assert workshop.done == []
+
+
+async def test_a_question_serves_every_process_with_the_same_key(serving, workshop):
+    """A second server on the same state takes the answer to the first one's question."""
+    async with serving() as one:
+        result = await asked(one.modern)
+        async with one.twin() as two:
+            done = await asked(two.modern, **agreed(result))
+    assert done["isError"] is False
+    assert workshop.done == ["Delete thing 101."]
+
+
+async def test_lists_are_private_to_the_key_and_say_how_long_they_hold(modern):
+    result = (await modern.send("tools/list")).json()["result"]
+    assert (result["cacheScope"], result["ttlMs"] > 0) == ("private", True)
+    discovered = (await modern.send("server/discover")).json()["result"]
+    assert (discovered["cacheScope"], discovered["supportedVersions"]) == (
+        "private",
+        ["2026-07-28"],
+    )
+
+
+async def test_each_key_sees_its_own_list_from_the_cache(served, modern):
+    reader = await served.new_key("reader")
+    paths = [modern.path, f"/mcp/{reader}"] * 2
+    names = []
+    for path in paths:
+        modern.path = path
+        tools = (await modern.send("tools/list")).json()["result"]["tools"]
+        names.append([tool["name"] for tool in tools])
+    assert names[0] == names[2] != names[1] == names[3]
+    assert "DeleteThing" not in names[1]
+
+
+async def test_a_key_narrowed_to_a_toolset_sees_only_that(served, modern):
+    modern.path = f"/mcp/{await served.new_key('narrow', toolset=['GetThing', 'DeleteThing'])}"
+    tools = (await modern.send("tools/list")).json()["result"]["tools"]
+    assert [tool["name"] for tool in tools] == ["GetThing"]
+
+
+async def test_tools_tell_what_to_expect_of_them(modern):
+    tools = (await modern.send("tools/list")).json()["result"]["tools"]
+    hints = {tool["name"]: tool["annotations"] for tool in tools}
+    assert hints["GetThing"] == {
+        "title": "Get thing",
+        "readOnlyHint": True,
+        "destructiveHint": False,
+        "idempotentHint": True,
+        "openWorldHint": False,
+    }
+    assert hints["DeleteThing"]["destructiveHint"] is True
+    assert hints["StartThing"]["destructiveHint"] is False
+
+
+async def test_a_listener_is_promised_only_what_is_announced(modern):
+    everything = {
+        "toolsListChanged": True,
+        "resourceSubscriptions": ["pve://nothing/of/ours"],
+    }
+    params = {"notifications": everything}
+    async with modern.http.stream(
+        "POST",
+        modern.path,
+        json=modern.message("subscriptions/listen", params),
+        headers=modern.headers("subscriptions/listen"),
+    ) as stream:
+        with anyio.fail_after(5):
+            async for line in stream.aiter_lines():
+                if line.startswith("data: "):
+                    break
+    acknowledged = json.loads(line.removeprefix("data: "))
+    assert acknowledged["params"]["notifications"] == {"toolsListChanged": True}
+
+
+async def test_a_header_that_differs_from_the_body_is_refused(modern):
+    answer = await modern.send("tools/list", Mcp_Method="tools/call")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32020)
+
+
+async def test_get_and_delete_are_not_of_this_revision(modern):
+    for method in ("GET", "DELETE"):
+        headers = {"MCP-Protocol-Version": "2026-07-28"}
+        answer = await modern.http.request(method, modern.path, headers=headers)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
