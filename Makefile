@@ -34,9 +34,11 @@ $(STAMP): constraints.txt $(PACKAGES:%=packages/%/pyproject.toml)
 
 dev: $(VENV)/.dev ## The same with everything for development
 
-$(VENV)/.dev: $(STAMP) constraints-dev.txt
+$(VENV)/.dev: $(STAMP) constraints-dev.txt tests/npm/package.json
 	@echo "Installing development tools …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-dev.txt
+	@if command -v npm >/dev/null; then $(BIN)/python scripts/node_tools.py >/dev/null; \
+		else echo "No npm: tests that compare with its packages will skip."; fi
 	@touch $@
 
 lock: dev ## Renew the pinned versions and hashes

@@ -1,7 +1,7 @@
 """Counts the tokens (o200k) of the same rows in the four formats; the table is in docs/formats.md.
 
-Needs Node.js and `npm install --no-package-lock --prefix tests/npm` (or the same packages in the
-folder that PVEMCP_NPM names). Without them it says so and measures nothing.
+Needs Node.js and the packages that `python scripts/node_tools.py` installs. Without them it says so
+and measures nothing.
 
     python benchmarks/tokens.py            print the table
     python benchmarks/tokens.py --write    renew it in the docs
@@ -23,7 +23,8 @@ from support.vm_rows import minimal, vm_rows
 
 REPOSITORY = Path(__file__).parents[1]
 PEER = REPOSITORY / "tests" / "npm" / "peer.mjs"
-NPM = Path(os.environ.get("PVEMCP_NPM", PEER.parent))
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+NPM = Path(os.environ.get("PVEMCP_NPM") or CACHE / "pvemcp-node")
 ORDER = (Format.JSON_NORMAL, Format.JSON_COMPACT, Format.TOON, Format.CSV)
 Rows = list[dict[str, Any]]
 

@@ -4,9 +4,12 @@
 one that PVEMCP_NPM names, else one below the user's cache.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PINNED = Path(__file__).parents[1] / "tests" / "npm" / "package.json"
@@ -21,18 +24,30 @@ def folder() -> Path:
 def installed() -> Path:
     """The folder with all packages in it; installs them when they are not what is pinned."""
     here, wanted = folder(), PINNED.read_text()
-    done = here / "node_modules" / ".pvemcp"
-    if done.exists() and done.read_text() == wanted:
-        return here
+    here.mkdir(parents=True, exist_ok=True)
+    with _alone(here):
+        done = here / "node_modules" / ".pvemcp"
+        if not done.exists() or done.read_text() != wanted:
+            _install(here, wanted)
+            done.write_text(wanted)
+    return here
+
+
+def _install(here: Path, wanted: str) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise SystemExit("npm is missing: install Node.js, any version that brings npm")
-    here.mkdir(parents=True, exist_ok=True)
     (here / "package.json").write_text(wanted)
     install = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
     subprocess.run(install, cwd=here, check=True)
-    done.write_text(wanted)
-    return here
+
+
+@contextmanager
+def _alone(here: Path) -> Iterator[None]:
+    """One process at a time: test workers ask at the same moment."""
+    with (here / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def node() -> Path:

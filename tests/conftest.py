@@ -1,6 +1,9 @@
 """What all tests share."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,3 +24,13 @@ def pve_recordings() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no recordings at {folder}: set PVE_RECORDINGS to compare with real Proxmox")
     return folder
+
+
+@pytest.fixture(scope="session")
+def npm_folder() -> Path:
+    """The folder with the pinned npm packages, installed where they are missing."""
+    if shutil.which("npm") is None:
+        pytest.skip("no npm: what tests compare with comes from there (install Node.js)")
+    command = [sys.executable, REPOSITORY / "scripts" / "node_tools.py"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return Path(done.stdout.strip())

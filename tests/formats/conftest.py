@@ -1,8 +1,6 @@
 """What the tests of the formats share: the tools that exist only as npm packages."""
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,18 +11,6 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 Ask = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def npm_folder() -> Path:
-    """The folder with npm's packages; skips, loudly, where there is none."""
-    folder = Path(os.environ.get("PVEMCP_NPM", REPOSITORY / "tests" / "npm"))
-    if not shutil.which("node") or not (folder / "node_modules").is_dir():
-        pytest.skip(
-            f"no Node.js, or no packages in {folder}: "
-            "npm install --no-package-lock --prefix tests/npm"
-        )
-    return folder
 
 
 @pytest.fixture(scope="session")
