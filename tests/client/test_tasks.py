@@ -1,5 +1,7 @@
 """Tasks: their identifiers, their end, their log and progress."""
 
+from itertools import islice
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from proxmox_client.api.tasks import TaskRow, percent_of
 pytestmark = pytest.mark.anyio
 
 UPID = "UPID:pve1:000002CD:000E132A:6B02ABF1:vzdump:100:mcp@pve!full:"
+REAL_PAUSES = tasks._pauses
 PATH = "/nodes/pve1/tasks/" + UPID.replace(":", "%3A").replace("@", "%40").replace("!", "%21")
 
 
@@ -185,14 +188,43 @@ def test_a_upid_that_is_read_is_given_back_as_it_was(node, pid, started, kind, w
         ("drive-scsi0: transferred 1.0 GiB of 4.0 GiB (25.00%) in 10s", 25.0),
         ("transferred 512.0 MiB of 1.0 GiB (50.12%)", 50.12),
         ("8192K ........ ........ ........ ........ 12%  101M 6s", 12.0),
-        ("migration active, transferred 1.0 GiB of 4.0 GiB VM-state, 112.4 MiB/s", None),
+        ("migration active, transferred 1.0 GiB of 4.0 GiB VM-state, 112.4 MiB/s", 25.0),
+        ("migration active, transferred 512.0 B of 1.0 KiB VM-state", 50.0),
+        ("migration completed, transferred 2.8 MiB VM-state", None),
+        ("INFO: backup is sparse: 0.70 GiB (70%) total zero data", None),
+        ("transferred 0.0 B of 0.0 B", 0.0),
         ("fill 250% of it", None),
         ("TASK OK", None),
     ],
-    ids=["backup", "clone", "move", "download", "migration", "beyond", "end"],
+    ids=[
+        "backup",
+        "clone",
+        "move",
+        "download",
+        "migration",
+        "bytes",
+        "migrated",
+        "zeroes",
+        "nothing",
+        "beyond",
+        "end",
+    ],
 )
 def test_percentages_are_found_in_the_logs_of_long_tasks(line, percent):
     assert percent_of(line) == percent
+
+
+def test_a_task_is_looked_at_soon_at_first_and_seldom_later():
+    first = list(islice(REAL_PAUSES(), 20))
+    assert first == sorted(first)
+    assert 0 < first[0] <= 0.2
+    assert 1 <= first[-1] <= 2
+
+
+async def test_a_task_looks_like_its_upid(client):
+    task = client.task(UPID)
+    assert (str(task), repr(task)) == (UPID, f"Task({UPID!r})")
+    assert client.task(task.upid).upid is task.upid
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,14 @@ def remaining() -> float | None:
 @asynccontextmanager
 async def bounded(seconds: float | None, what: str) -> AsyncIterator[None]:
     """Raise `DeadlineExceeded` when the body outlasts the surrounding deadline or `seconds`."""
-    left = remaining()
-    limits = [limit for limit in (left, seconds) if limit is not None]
+    limits = [limit for limit in (remaining(), seconds) if limit is not None]
+    limit = min(limits) if limits else None
+    if limit is not None and limit <= 0:
+        raise DeadlineExceeded(f"No time was left for {what}")
     try:
-        async with asyncio.timeout(min(limits) if limits else None) as timer:
+        async with asyncio.timeout(limit) as timer:
             yield
     except TimeoutError as error:
         if not timer.expired():
             raise
-        raise DeadlineExceeded(f"{what} took longer than {min(limits):.1f} s") from error
+        raise DeadlineExceeded(f"{what} took longer than {limit:.2f} s") from error

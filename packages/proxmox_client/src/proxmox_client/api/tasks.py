@@ -21,7 +21,10 @@ TaskSource = Literal["archive", "active", "all"]
 Progress = Callable[["TaskProgress"], None]
 
 _TAIL = 20
-_PERCENT = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?) ?%")
+_PERCENT = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?) ?%", re.ASCII)
+_AMOUNT = r"(\d{1,9}(?:\.\d+)?) ([KMGT]?)i?B"
+# a migration of memory tells amounts only
+_PART = re.compile(rf"transferred {_AMOUNT} of {_AMOUNT}", re.ASCII)
 
 
 class TaskRow(Answer):
@@ -105,10 +108,20 @@ def succeeded(exit_status: str) -> bool:
 
 
 def percent_of(line: str) -> float | None:
-    """The percentage a log line reports, if it does."""
-    found = _PERCENT.findall(line)
-    value = float(found[-1]) if found else None
-    return value if value is not None and value <= 100 else None
+    """How far a log line says its task is, in percent, if it says so."""
+    if "sparse" in line:  # the share of zeroes in a backup is no progress
+        return None
+    if found := _PERCENT.findall(line):
+        value = float(found[-1])
+    elif part := _PART.search(line):
+        value = 100 * _bytes(part[1], part[2]) / max(_bytes(part[3], part[4]), 1)
+    else:
+        return None
+    return round(value, 2) if value <= 100 else None
+
+
+def _bytes(number: str, unit: str) -> float:
+    return float(number) * 1024 ** " KMGT".index(unit or " ")
 
 
 class Task:
