@@ -71,7 +71,7 @@ async def test_a_key_without_a_role_is_read_only(gate: Gate, access: Access):
 
 async def test_what_is_no_valid_key_is_refused_with_a_reason(gate: Gate, access: Access):
     key, secret = await access.keys.create("laptop")
-    assert await reason(gate, "") == "malformed key"
+    assert await reason(gate, "") == "no key"
     assert await reason(gate, secret[:-1]) == "malformed key"
     assert await reason(gate, new_secret("nobody12")) == "unknown key"
     assert await reason(gate, new_secret(key.id)) == "wrong secret"
@@ -209,6 +209,12 @@ async def test_refused_keys_become_one_notice_with_a_count(
     assert notice.subject == "wrong secret"
     assert HERE in notice.message
     await store.notices.dismiss(notice.id)
+    assert await store.notices.open() == []
+
+
+async def test_a_visitor_without_a_key_is_nothing_to_warn_of(gate: Gate, store: Store):
+    assert await reason(gate, "") == "no key"
+    await gate.flush()
     assert await store.notices.open() == []
 
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from pvemcp_server.audit import Audit, Event, Outcome
-from pvemcp_server.store import Store, schema
+from pvemcp_server.store import Store, audit_chain, audit_log, schema
 
 pytestmark = pytest.mark.anyio
 
@@ -167,6 +167,30 @@ async def test_retention_removes_the_old_end_and_the_rest_still_holds(store: Sto
     assert await audit.verify() == []
     await audit.intent(Event(tool="later"))
     assert await audit.verify() == []
+
+
+async def test_retention_goes_in_steps_and_stays_verifiable_after_each(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(audit_log, "PRUNE", 3)
+    clock = [NOW - timedelta(days=200)]
+    audit = Audit(store, clock=lambda: clock[0])
+    for _ in range(7):
+        await audit.intent(Event(tool="old"))
+    clock[0] = NOW
+    await audit.intent(Event(tool="new"))
+    assert await store.audit_log._prune_some(NOW) == 3
+    assert await audit.verify() == []
+    assert await audit.prune(180) == 4
+    assert await audit.verify() == []
+    assert [entry.tool for entry in await audit.find()] == ["audit.retention", "new"]
+
+
+async def test_the_hash_of_a_row_is_the_same_when_a_later_version_adds_a_column():
+    row = {"seq": 1, "kind": "call", "at": NOW, "tool": "ListVms", "previous": "", "hash": ""}
+    before = audit_chain.hash_of(b"key", "", row)
+    assert audit_chain.hash_of(b"key", "", {**row, "upid": None}) == before
+    assert audit_chain.hash_of(b"key", "", {**row, "upid": ""}) != before
 
 
 @pytest.mark.parametrize(

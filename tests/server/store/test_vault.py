@@ -3,16 +3,21 @@
 import secrets
 from pathlib import Path
 
+import anyio
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from pvemcp_server.access import Access
+from pvemcp_server.access import Access, open_access
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import Store, open_store
 
 pytestmark = pytest.mark.anyio
+
+
+def files_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
 
 
 async def sealed_values(store: Store) -> list[bytes]:
@@ -88,6 +93,22 @@ async def test_the_master_key_is_made_once_and_readable_by_us_alone(config: Conf
         made = key.read_text()
     async with open_store(config):
         assert key.read_text() == made
+
+
+async def test_processes_that_start_together_agree_on_one_new_state(config: Config):
+    derived: set[bytes] = set()
+
+    async def start() -> None:
+        async with open_store(config) as store, open_access(store) as access:
+            derived.add(store.vault.derive("something"))
+            assert len(await access.roles.all()) == 3
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(start)
+    assert len(derived) == 1
+    assert {file.name for file in files_in(config.state_dir)} >= {"master.key"}
+    assert not [file for file in files_in(config.state_dir) if file.name.startswith(".master-")]
 
 
 async def test_a_lost_master_key_is_not_replaced_by_a_new_one(config: Config):

@@ -82,7 +82,8 @@ class Gate:
             return self._admit(known, secret, address)
         except AccessDenied as denied:
             self._failures.take(source, FAILURES_PER_MINUTE)
-            self._refused.setdefault(denied.reason, _Refusals()).count(source)
+            if secret:  # a visitor without any key is nothing to warn of
+                self._refused.setdefault(denied.reason, _Refusals()).count(source)
             raise
 
     async def caller(self, key_id: str, address: str = "") -> Caller:
@@ -104,7 +105,7 @@ class Gate:
 
     def _admit(self, known: _Pass | None, secret: str, address: str) -> Caller:
         if known is None:
-            raise AccessDenied("malformed key" if id_of(secret) is None else "unknown key")
+            raise AccessDenied(_why_unknown(secret))
         key = known.key
         if not hmac.compare_digest(digest_of(secret, known.pepper), key.digest):
             raise AccessDenied("wrong secret", key_id=key.id)
@@ -142,6 +143,12 @@ class Gate:
     async def _forget(self) -> None:
         self._generation += 1
         self._passes.clear()
+
+
+def _why_unknown(secret: str) -> str:
+    if not secret:
+        return "no key"
+    return "malformed key" if id_of(secret) is None else "unknown key"
 
 
 def _caller(known: _Pass, address: str) -> Caller:

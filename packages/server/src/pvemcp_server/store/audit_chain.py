@@ -46,8 +46,9 @@ class Finding:
 
 
 def hash_of(key: bytes, previous: str, row: Mapping[str, Any]) -> str:
-    values = [_plain(row.get(name)) for name in CHAINED]
-    text = json.dumps([previous, *values], separators=(",", ":"), ensure_ascii=True)
+    # columns without a value are left out, so that a column added later changes no hash
+    values = {name: _plain(row[name]) for name in CHAINED if row.get(name) is not None}
+    text = json.dumps([previous, values], separators=(",", ":"), sort_keys=True)
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 

@@ -24,6 +24,7 @@ from pvemcp_server.store.database import Database
 
 Row = Mapping[str, Any]
 PAGE = 2_000
+PRUNE = 5_000
 BREAK: Row = {
     "kind": "break",
     "call_id": "",
@@ -79,23 +80,33 @@ class AuditLog:
 
     async def prune(self, before: datetime, note: Row) -> int:
         """Removes the rows from before that time, the rest stays verifiable; answers how many."""
+        total = 0
+        while removed := await self._prune_some(before):
+            total += removed
+        if total:
+            await self.append([{**note, "rows": total}])
+        return total
+
+    async def _prune_some(self, before: datetime) -> int:
+        """Moves the beginning of the chain on by at most PRUNE rows: calls must not wait long."""
         table = schema.audit
         async with self._database.writing() as connection:
             await self._mark(connection, HEAD, lock=True)
-            kept = await connection.scalar(
-                select(func.min(table.c.seq)).where(table.c.at >= before)
+            base, _ = await self._mark(connection, BASE)
+            old = (table.c.seq > base.seq) & (table.c.seq <= base.seq + PRUNE)
+            first_kept = await connection.scalar(
+                select(func.min(table.c.seq)).where(old, table.c.at >= before)
             )
-            limit = (table.c.at < before) if kept is None else (table.c.seq < kept)
-            last = (
-                await connection.execute(
-                    select(table.c.seq, table.c.hash).where(limit).order_by(table.c.seq.desc())
-                )
-            ).first()
-            if last is None:
+            if first_kept is not None:
+                old &= table.c.seq < first_kept
+            last = await connection.execute(
+                select(table.c.seq, table.c.hash).where(old).order_by(table.c.seq.desc()).limit(1)
+            )
+            end = last.first()
+            if end is None:
                 return 0
-            removed = await connection.execute(table.delete().where(table.c.seq <= last.seq))
-            await _put(connection, self._key, BASE, Mark(last.seq, last.hash))
-            await self._append_in(connection, [{**note, "rows": removed.rowcount}])
+            removed = await connection.execute(table.delete().where(table.c.seq <= end.seq))
+            await _put(connection, self._key, BASE, Mark(end.seq, end.hash))
         return int(removed.rowcount)
 
     async def _append_in(self, connection: AsyncConnection, rows: Iterable[Row]) -> Mark:

@@ -2,6 +2,8 @@
 
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from pvemcp_server.config import Config
@@ -26,19 +28,20 @@ def read_master_key(config: Config) -> bytes | None:
 
 def create_master_key(config: Config) -> bytes:
     """Writes a new master key, readable by us alone, where the configuration expects it."""
-    key = secrets.token_bytes(KEY_BYTES)
-    write_master_key(master_key_file(config), key)
-    return key
-
-
-def write_master_key(file: Path, key: bytes) -> None:
-    """Writes the key to a file that must not exist yet, and to the disk before returning."""
+    file = master_key_file(config)
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        stream.write(key.hex() + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    descriptor, unfinished = tempfile.mkstemp(dir=file.parent, prefix=".master-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_hex(KEY_BYTES) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        # a link never replaces: of processes that start together, the first one's key stays
+        with suppress(FileExistsError):
+            file.hardlink_to(unfinished)
+    finally:
+        Path(unfinished).unlink()
+    return _decode(file.read_text(encoding="ascii"), str(file))
 
 
 def _decode(text: str, source: str) -> bytes:
