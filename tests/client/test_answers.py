@@ -51,6 +51,15 @@ def test_perls_types_are_understood(body, thing):
     assert decode(b'{"data":' + body + b"}", Thing).data == thing
 
 
+@pytest.mark.parametrize("body", [b'{"data":null}', b"{}"])
+def test_nothing_is_an_empty_list_where_a_list_is_meant(body):
+    """Quirk 19."""
+    assert decode(body, list[Thing]).data == []
+    assert decode(body, dict[str, Thing]).data == {}
+    with pytest.raises(msgspec.ValidationError):
+        decode(body, Thing)
+
+
 def test_the_total_of_a_page_is_kept():
     """Quirk 19."""
     assert decode(b'{"data":[],"total":"90","changes":""}', list[Thing]).total == 90

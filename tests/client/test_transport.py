@@ -217,6 +217,13 @@ async def test_volumes_and_task_ids_go_into_the_path_encoded(client, pve):
     assert (await task.status()).running
 
 
+async def test_the_json_formatter_is_asked_that_says_failures_in_the_status(client, pve):
+    """Quirk 28: the extjs one says 200 and puts failures into the body."""
+    pve.answer("GET /version", {"version": "9.2.11"})
+    await client.version()
+    assert pve.requests[0].url.path == "/api2/json/version"
+
+
 async def test_the_token_is_sent_as_proxmox_wants_it(client, pve):
     """Quirk 9."""
     pve.answer("GET /version", {"version": "9.2.11"})

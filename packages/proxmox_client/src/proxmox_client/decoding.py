@@ -2,7 +2,7 @@
 
 import json
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_origin
 
 import msgspec
 
@@ -32,8 +32,7 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
         return _decoder(answer).decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         told = json.loads(body.decode(errors="replace"))
-        envelope = {"data": None, **told} if isinstance(told, dict) else told
-        return convert(envelope, _envelope(answer))
+        return convert(_completed(told, answer), _envelope(answer))
 
 
 def convert(raw: object, answer: type[T]) -> T:
@@ -51,6 +50,14 @@ def _decoder(answer: type[T]) -> "msgspec.json.Decoder[Envelope[T]]":
 
 def _envelope(answer: type[T]) -> type[Envelope[T]]:
     return Envelope[answer]  # type: ignore[valid-type]  # a type made at run time
+
+
+def _completed(told: Any, answer: Any) -> Any:
+    """The envelope with data in it: nothing stands for an empty list or mapping."""
+    if not isinstance(told, dict) or told.get("data") is not None:
+        return told
+    kind = get_origin(answer)
+    return {**told, "data": kind() if kind in (list, dict) else None}
 
 
 def _loosened(value: Any) -> Any:
