@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from proxmox_client.api.nodes import Disk
+from proxmox_client.api.hardware import Disk
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE

@@ -1,0 +1,94 @@
+"""What a node is made of."""
+
+from msgspec import field
+
+from proxmox_client.decoding import Answer
+
+
+class Space(Answer):
+    """Bytes of memory, swap or a file system."""
+
+    total: int = 0
+    used: int = 0
+    free: int | None = None
+    available: int | None = None
+    avail: int | None = None
+
+
+class CpuInfo(Answer):
+    """The processor; `cpus` are threads, `cores` all cores of all sockets."""
+
+    model: str = ""
+    sockets: int | None = None
+    cores: int | None = None
+    cpus: int | None = None
+    mhz: float | None = None
+    flags: str = ""
+
+
+class Kernel(Answer):
+    """The running kernel."""
+
+    sysname: str = ""
+    release: str = ""
+    version: str = ""
+    machine: str = ""
+
+
+class BootInfo(Answer):
+    """How the node was booted: `efi` or `legacy-bios`."""
+
+    mode: str = ""
+    secure_boot: bool | None = field(name="secureboot", default=None)
+
+
+class Disk(Answer):
+    """A physical disk; `wearout` is the percentage of life left, or a word."""
+
+    device: str = field(name="devpath", default="")
+    type: str = ""
+    model: str | None = None
+    vendor: str | None = None
+    serial: str | None = None
+    size: int | None = None
+    health: str | None = None
+    wearout: float | str | None = None
+    used: str | None = None
+    wwn: str | None = None
+    rpm: int | str | None = None
+    gpt: bool = False
+    mounted: bool = False
+    parent: str | None = None
+
+    @property
+    def life_left(self) -> float | None:
+        """The percentage of life left, where the disk tells."""
+        try:
+            return float(self.wearout) if self.wearout is not None else None
+        except ValueError:
+            return None
+
+
+class NetworkInterface(Answer):
+    """A network device of a node as configured."""
+
+    iface: str
+    type: str = ""
+    active: bool = False
+    autostart: bool = False
+    method: str | None = None
+    address: str | None = None
+    netmask: str | None = None
+    cidr: str | None = None
+    gateway: str | None = None
+    method6: str | None = None
+    address6: str | None = None
+    cidr6: str | None = None
+    gateway6: str | None = None
+    mtu: int | None = None
+    bridge_ports: str | None = None
+    bridge_vlan_aware: bool | None = None
+    slaves: str | None = None
+    vlan_id: int | None = field(name="vlan-id", default=None)
+    vlan_device: str | None = field(name="vlan-raw-device", default=None)
+    comments: str | None = None
