@@ -169,9 +169,10 @@ class Desk:
 
 
 @asynccontextmanager
-async def opened_desk(scenario: Scenario) -> AsyncIterator[Desk]:
+async def opened_desk(scenario: Scenario, clock: Clock | None = None) -> AsyncIterator[Desk]:
     async with AsyncExitStack() as stack:
-        emulator = await stack.enter_async_context(Emulator(scenario, clock=Clock(PACE)))
+        paced = Emulator(scenario, clock=clock or Clock(PACE))
+        emulator = await stack.enter_async_context(paced)
         sources = Sources()
         for emulated in emulator:
             sources.connected[emulated.name] = await stack.enter_async_context(_connect(emulated))
@@ -219,8 +220,8 @@ def office(_module_desk: Desk) -> Desk:
     return Desk(_module_desk.sources)
 
 
-@pytest.fixture
-def open_desk() -> Callable[[Scenario], Any]:
+@pytest.fixture(scope="session")
+def open_desk() -> Callable[..., Any]:
     """Opens a desk on clusters of the test's own."""
     return opened_desk
 

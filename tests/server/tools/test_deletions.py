@@ -1,0 +1,160 @@
+"""Deleting what is on a storage."""
+
+import pytest
+
+from proxmox_client.emulator import FaultKind
+from proxmox_client.emulator.state.storage import Volume
+from pvemcp_server.access.model import Resources
+from pvemcp_server.endpoint.conversation import Decision
+
+pytestmark = pytest.mark.anyio
+
+LOCAL = {"cluster_name": "prod", "node": "pve01", "storage": "local"}
+CEPH = {"cluster_name": "prod", "node": "pve01", "storage": "ceph-vm"}
+PBS = {"cluster_name": "prod", "node": "pve01", "storage": "pbs-main"}
+
+
+async def volids(desk, place, **more):
+    listed = await desk("ListStorageContent", **place, **more)
+    return listed.column("volid")
+
+
+async def test_an_iso_is_deleted_after_the_person_has_agreed(desk):
+    volid = (await volids(desk, LOCAL, content_type="iso"))[0]
+    answer = await desk("DeleteIso", **LOCAL, volid=volid, wait=True)
+    assert (answer.data["success"], answer.data["volid"]) == (True, volid)
+    assert volid not in await volids(desk, LOCAL, content_type="iso")
+    (question,) = desk.talk.asked
+    assert question.startswith(f"Delete ISO image {volid} from pve01. This ISO image of 20")
+    assert "cannot be brought back" in question
+
+
+async def test_a_backup_is_deleted_and_the_question_says_of_which_guest_it_is(desk):
+    volid = (await desk("ListBackups", **PBS, vmid=101)).data[0]["volid"]
+    answer = await desk("DeleteBackup", **PBS, volid=volid, wait=True)
+    assert answer.data["success"] is True
+    assert "of guest 101" in desk.talk.asked[0]
+    assert volid not in (await desk("ListBackups", **PBS, vmid=101)).column("volid")
+
+
+async def test_each_tool_refuses_what_it_is_not_for(desk):
+    iso = (await volids(desk, LOCAL, content_type="iso"))[0]
+    template = (await volids(desk, LOCAL, content_type="vztmpl"))[0]
+    error = await desk.refused("DeleteBackup", **LOCAL, volid=iso)
+    assert error.startswith(f"{iso} is no backup: it is a ISO image.")
+    error = await desk.refused("DeleteIso", **LOCAL, volid=template)
+    assert "it is a container template" in error
+    assert not any(one.startswith("DELETE") for one in desk.asked("prod"))
+
+
+async def test_content_of_any_kind_is_deleted_by_the_tool_for_all_kinds(desk):
+    snippet = "local:snippets/cloud-init.yaml"
+    answer = await desk("DeleteStorageContent", **LOCAL, volid=snippet, wait=True)
+    assert answer.data["success"] is True
+    assert snippet not in await volids(desk, LOCAL)
+
+
+async def test_a_disk_in_use_is_refused_and_its_users_are_named(desk):
+    error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
+    assert error.startswith("ceph-vm:vm-101-disk-0 is still used by scsi0 of qemu 101")
+    assert "snapshot 'before-pg16' of qemu 101" in error
+    assert desk.talk.asked == []
+
+
+async def test_a_disk_that_is_attached_but_unused_is_still_in_use(desk):
+    state = desk["prod"].emulated.state
+    _put(state, "ceph-vm", "vm-105-disk-9", vmid=105)
+    state.guests[105].config["unused0"] = "ceph-vm:vm-105-disk-9"
+    error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-105-disk-9")
+    assert "unused0 of qemu 105" in error
+
+
+async def test_a_disk_that_nobody_refers_to_may_go(desk):
+    state = desk["prod"].emulated.state
+    _put(state, "ceph-vm", "vm-105-disk-9", vmid=105)
+    _put(state, "ceph-vm", "vm-777-disk-0", vmid=777)
+    for volid in ("ceph-vm:vm-105-disk-9", "ceph-vm:vm-777-disk-0"):
+        answer = await desk("DeleteStorageContent", **CEPH, volid=volid, wait=True)
+        assert answer.data["success"] is True, answer.text
+
+
+async def test_an_image_with_clones_is_refused(desk):
+    state = desk["prod"].emulated.state
+    _put(state, "ceph-vm", "base-888-disk-0", vmid=888)
+    _put(state, "ceph-vm", "vm-889-disk-0", vmid=889, parent="base-888-disk-0@__base__")
+    error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:base-888-disk-0")
+    assert "ceph-vm:vm-889-disk-0, a clone of it" in error
+
+
+async def test_what_cannot_be_found_out_to_be_free_is_refused(desk):
+    desk["prod"].emulated.fault(
+        FaultKind.FORBIDDEN, path=".*/qemu/101/config", message="/vms/101, VM.Audit"
+    )
+    error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
+    assert "still in use cannot be found out" in error
+    assert "lacks VM.Audit on /vms/101" in error
+
+
+async def test_a_protected_backup_is_refused(desk):
+    volid = (await desk("ListBackups", **PBS, vmid=101)).data[0]["volid"]
+    storage = desk["prod"].emulated.state.storages["pbs-main"]
+    next(one for one in storage.everything() if one.volid == volid).protected = True
+    error = await desk.refused("DeleteBackup", **PBS, volid=volid)
+    assert error.startswith(f"{volid} is protected.")
+
+
+async def test_backups_of_a_guest_with_a_protecting_tag_are_refused(desk):
+    guest = desk["prod"].emulated.state.guests[101]
+    guest.config["tags"] = "protected"
+    guest.touch()
+    volid = (await desk("ListBackups", **PBS, vmid=101)).data[0]["volid"]
+    error = await desk.refused("DeleteBackup", **PBS, volid=volid)
+    assert "Guest 101, which it belongs to, is protected by its tag" in error
+
+
+@pytest.mark.parametrize(
+    "volid",
+    ["local:iso/../../../etc/shadow", "nfs-iso:iso/x.iso", "/etc/passwd", "local:", "local"],
+)
+async def test_a_volume_id_cannot_become_a_path(desk, volid):
+    error = await desk.refused("DeleteIso", **LOCAL, volid=volid)
+    assert "is not on storage local" in error or error.startswith("No volume")
+    assert not any(one.startswith("DELETE") for one in desk.asked("prod"))
+
+
+async def test_an_unknown_volume_is_answered_with_the_nearest(desk):
+    error = await desk.refused(
+        "DeleteIso", **LOCAL, volid="local:iso/debian-13.1.0-amd64-netinst.isoo"
+    )
+    assert "Did you mean " in error
+    assert "local:iso/debian-13.1.0-amd64-netinst.iso," in error
+
+
+async def test_a_dry_run_of_a_deletion_deletes_nothing_and_asks_nobody(desk):
+    volid = (await volids(desk, LOCAL, content_type="iso"))[0]
+    answer = await desk("DeleteIso", **LOCAL, volid=volid, dry_run=True)
+    assert answer.data["would"].startswith(f"Delete ISO image {volid} from pve01.")
+    assert desk.talk.asked == []
+    assert volid in await volids(desk, LOCAL, content_type="iso")
+
+
+async def test_nothing_is_deleted_when_the_person_says_no(desk):
+    volid = (await volids(desk, LOCAL, content_type="iso"))[0]
+    desk.talk.decision = Decision.NO
+    await desk.refused("DeleteIso", **LOCAL, volid=volid)
+    assert volid in await volids(desk, LOCAL, content_type="iso")
+
+
+async def test_a_role_for_one_guest_sees_and_deletes_only_its_backups(desk):
+    scoped = desk.scoped(Resources(vmids=frozenset({101})))
+    volid = (await desk("ListBackups", **PBS, vmid=102)).data[0]["volid"]
+    error = await scoped.refused("DeleteBackup", **PBS, volid=volid)
+    assert error.startswith("No volume")
+    own = (await desk("ListBackups", **PBS, vmid=101)).data[0]["volid"]
+    assert (await scoped("DeleteBackup", **PBS, volid=own, wait=True)).data["success"]
+
+
+def _put(state, storage, name, *, vmid, parent=None):
+    volume = Volume(f"{storage}:{name}", "images", "raw", 2**30, int(state.now), vmid)
+    volume.parent = parent
+    state.storages[storage].put("pve01", volume)

@@ -1,0 +1,222 @@
+"""Nodes, their disks, replication, tasks and metrics."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from pvemcp_server.access.model import Resources
+
+pytestmark = pytest.mark.anyio
+
+PROD = {"cluster_name": "prod"}
+
+
+async def test_list_nodes_shows_who_is_online_and_how_busy(office):
+    answer = await office("ListNodes", **PROD, detail_level="Full")
+    state = office["prod"].emulated.state
+    rows = {row["node"]: row for row in answer.data}
+    assert list(rows) == sorted(state.nodes)
+    for name, node in state.nodes.items():
+        assert rows[name]["status"] == ("online" if node.online else "offline")
+        if node.online:
+            assert rows[name]["cpu_total"] == node.cpus
+            assert rows[name]["memory_total"] == node.memory
+            assert rows[name]["network_in"] > 0
+            assert 0 <= rows[name]["cpu_usage"] <= 100
+
+
+async def test_list_nodes_minimal_takes_one_call(office):
+    office.refresh()
+    office.asked("prod")
+    await office("ListNodes", **PROD)
+    assert office.asked("prod") == ["GET /cluster/resources"]
+
+
+async def test_node_status_tells_the_node_in_full(office):
+    found = (await office("GetNodeStatus", **PROD, node="pve01")).data
+    node = office["prod"].emulated.state.nodes["pve01"]
+    assert found["pve_version"] == "9.2.11"
+    assert found["kernel_version"] == "6.17.4-2-pve"
+    assert found["kernel_sysname"] == "Linux"
+    assert (found["memory_total"], found["cpu_threads"]) == (node.memory, node.cpus)
+    assert found["memory_used"] <= found["memory_total"]
+    assert (found["boot_mode"], found["secure_boot"]) in {("efi", False), ("efi", True)}
+    assert all(found[f"load_avg_{one}"] > 0 for one in ("1m", "5m", "15m"))
+
+
+async def test_node_status_of_a_node_that_is_offline_says_so(office):
+    error = await office.refused("GetNodeStatus", **PROD, node="pve05")
+    assert "pve05" in error
+    assert "does not answer" in error
+
+
+async def test_list_node_disks_shows_a_disk_that_is_failing(office):
+    answer = await office("ListNodeDisks", **PROD, node="pve03")
+    disks = office["prod"].emulated.state.nodes["pve03"].disks
+    assert answer.column("serial") == [one.serial for one in disks]
+    failing = [row for row in answer.data if row["health"] == "FAILED"]
+    assert [row["wearout"] for row in failing] == [4]
+
+
+async def test_list_node_disks_of_all_nodes_says_which_one_is_missing(office):
+    answer = await office("ListNodeDisks", **PROD)
+    assert "Offline on prod, so missing here: pve05." in answer.notes
+    assert set(answer.column("node")) == {"pve01", "pve02", "pve03", "pve04"}
+
+
+async def test_list_replications_tells_how_the_last_run_went(office):
+    answer = await office("ListReplications", **PROD)
+    jobs = office["prod"].emulated.state.replications
+    rows = {row["id"]: row for row in answer.data}
+    assert set(rows) == set(jobs)
+    for name, job in jobs.items():
+        assert (rows[name]["vmid"], rows[name]["target"]) == (job.guest, job.target)
+        assert rows[name]["fail_count"] == job.fail_count
+    failing = next(row for row in rows.values() if row["fail_count"])
+    assert "out of space" in failing["error"]
+
+
+async def test_list_tasks_shows_the_newest_of_all_nodes_first(office):
+    answer = await office("ListTasks", **PROD, limit=20)
+    assert len(answer.data) == 20
+    starts = answer.column("start_time")
+    assert starts == sorted(starts, reverse=True)
+    assert len({row["node"] for row in answer.data}) > 1
+    tasks = office["prod"].emulated.state.tasks
+    for row in answer.data:
+        task = tasks[row["upid"]]
+        assert (row["type"], row["user"]) == (task.type, task.user)
+    assert "there are more, for a larger limit" in answer.notes
+
+
+@pytest.mark.parametrize("status", ["ok", "error", "stopped", "running"])
+async def test_list_tasks_filters_by_outcome(office, status):
+    answer = await office("ListTasks", **PROD, status=status, limit=200)
+    for row in answer.data:
+        good = row["status"] == "OK" or row["status"].startswith("WARNINGS")
+        running = row["status"] == "RUNNING"
+        assert {"ok": good, "error": not good and not running}.get(
+            status, running == (status == "running")
+        )
+    if status == "error":
+        tasks = office["prod"].emulated.state.tasks.values()
+        failed = [one for one in tasks if not one.running and one.outcome != "OK"]
+        online = [one for one in failed if one.node != "pve05"]
+        assert len(answer.data) == sum(not one.outcome.startswith("WARN") for one in online)
+
+
+@pytest.mark.parametrize(
+    ("given", "matches"),
+    [
+        ({"type": "vzdump"}, lambda row: row["type"] == "vzdump"),
+        ({"user": "alice"}, lambda row: "alice" in row["user"]),
+        ({"node": "pve02"}, lambda row: row["node"] == "pve02"),
+        ({"vmid": 101}, lambda row: row["id"] == "101"),
+    ],
+)
+async def test_list_tasks_filters(office, given, matches):
+    answer = await office("ListTasks", **PROD, **given, limit=100)
+    assert answer.data
+    assert all(matches(row) for row in answer.data)
+
+
+async def test_list_tasks_since_takes_dates_and_spans(office):
+    everything = await office("ListTasks", **PROD, limit=500)
+    recent = await office("ListTasks", **PROD, since="-24h", limit=500)
+    assert 0 < len(recent.data) < len(everything.data)
+    today = datetime.now(UTC).date().isoformat()
+    dated = await office("ListTasks", **PROD, since=today, limit=500)
+    assert all(row["start_time"] >= today for row in dated.data)
+    error = await office.refused("ListTasks", since="yesterday")
+    assert error == "since: 'yesterday' is neither ISO 8601 nor like -24h."
+
+
+async def test_get_task_tells_outcome_times_and_the_end_of_the_log(office):
+    failed = (await office("ListTasks", **PROD, status="error", limit=1)).data[0]
+    found = (await office("GetTask", **PROD, upid=failed["upid"], log_lines=3)).data
+    assert (found["status"], found["ok"]) == ("stopped", False)
+    assert found["exit_status"] == failed["status"]
+    assert found["start_time"] == failed["start_time"]
+    assert found["end_time"] == failed["end_time"]
+    assert found["duration"] == failed["duration"]
+    assert 0 < len(found["log"]) <= 3
+
+
+async def test_get_task_tells_warnings_from_failure(desk):
+    tasks = desk["prod"].emulated.state.tasks
+    task = next(one for one in tasks.values() if one.node == "pve01" and one.outcome == "OK")
+    task.outcome = "WARNINGS: 2"
+    found = (await desk("GetTask", **PROD, upid=task.upid)).data
+    assert (found["ok"], found["warnings"]) == (True, 2)
+
+
+async def test_get_task_refuses_what_is_no_task(office):
+    error = await office.refused("GetTask", **PROD, upid="UPID:pve01:nonsense")
+    assert error.startswith("upid: ")
+
+
+async def test_get_task_hides_tasks_of_guests_that_are_not_granted(office):
+    upid = (await office("ListTasks", **PROD, vmid=101, limit=1)).data[0]["upid"]
+    scoped = office.scoped(Resources(vmids=frozenset({105})))
+    assert (await scoped.refused("GetTask", **PROD, upid=upid)).startswith("No task")
+    own = office.scoped(Resources(vmids=frozenset({101})))
+    assert (await own("GetTask", **PROD, upid=upid)).data["id"] == "101"
+
+
+async def test_node_metrics_show_pressure_over_a_day(office):
+    answer = await office(
+        "ListNodeRrdData", **PROD, nodes=["pve01"], metrics=["Cpu", "Pressure"], time_frame="Day"
+    )
+    assert len(answer.data) > 20
+    assert set(answer.data[0]) == {
+        "node", "time", "cpu_usage", "cpu_total", "loadavg", "iowait", "pressure_cpu_some",
+        "pressure_io_some", "pressure_io_full", "pressure_memory_some", "pressure_memory_full",
+    }  # fmt: skip
+    times = answer.column("time")
+    assert times == sorted(times)
+    assert all(0 <= row["cpu_usage"] <= 100 for row in answer.data)
+    assert any(row["pressure_cpu_some"] > 0 for row in answer.data)
+
+
+async def test_node_metrics_of_8_4_have_no_pressure_and_the_note_says_why(office):
+    answer = await office(
+        "ListNodeRrdData", cluster_name="home-lab", nodes=["pve"], metrics="Pressure"
+    )
+    assert answer.data == []
+    assert "pressure (PSI) comes with Proxmox VE 9.0" in answer.notes
+
+
+async def test_node_metrics_of_all_nodes_leave_out_the_one_that_is_offline(office):
+    answer = await office("ListNodeRrdData", **PROD, metrics=["Memory"], time_frame="Hour")
+    assert set(answer.column("node")) == {"pve01", "pve02", "pve03", "pve04"}
+    assert "Offline on prod" in answer.notes
+    for row in answer.data:
+        assert 0 < row["memory_usage"] <= row["memory_total"]
+
+
+@pytest.mark.parametrize("consolidation", ["Average", "Maximum"])
+async def test_guest_metrics_are_flat_rows_of_guest_and_time(office, consolidation):
+    answer = await office(
+        "ListVmRrdData",
+        **PROD,
+        vmids=[101, 105],
+        metrics=["Cpu", "Network"],
+        time_frame="Hour",
+        consolidation=consolidation,
+    )
+    assert set(answer.column("vmid")) == {101, 105}
+    assert set(answer.data[0]) == {
+        "vmid", "name", "time", "cpu_usage", "cpu_total", "network_in", "network_out",
+    }  # fmt: skip
+    assert {row["name"] for row in answer.data} == {"db-primary", "web-frontend"}
+
+
+async def test_metrics_of_an_unknown_guest_name_the_nearest(office):
+    error = await office.refused("ListVmRrdData", **PROD, vmids=[99999])
+    assert error.startswith("No guest 99999 on prod.")
+
+
+@pytest.mark.parametrize("given", [{"vmids": []}, {"vmids": [1]}, {"vmids": [101], "metrics": []}])
+async def test_metrics_of_nothing_are_refused_by_argument(office, given):
+    error = await office.refused("ListVmRrdData", **PROD, **given)
+    assert error.startswith(("vmids", "metrics"))

@@ -1,0 +1,375 @@
+"""GetQuerySchema and ExecuteQuery, as keys with different grants and accounts see them."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from proxmox_client.emulator import ManualClock, demo
+from pvemcp_server.access.model import Grant, Resources
+from pvemcp_server.query.examples import EXAMPLES
+from pvemcp_server.tables.registry import tables
+from pvemcp_server.tools.registry import tools
+
+pytestmark = pytest.mark.anyio
+
+EVERY_TABLE = sorted(tables())
+
+
+def is_(field, operator, *value):
+    return {"field": field, "operator": operator, "value": list(value)}
+
+
+def where(*conditions, logic="and"):
+    return {"logic": logic, "conditions": list(conditions)}
+
+
+async def ask(desk, cluster_name=None, **query):
+    named = {"cluster_name": cluster_name} if cluster_name else {}
+    answer = await desk("ExecuteQuery", query=query, **named)
+    assert not answer.failed, answer.text
+    return answer
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one.question)
+async def test_the_examples_of_the_schema_can_be_asked(office, example):
+    answer = await office("ExecuteQuery", query=example.query)
+    assert not answer.failed, answer.text
+    names = [one.rpartition(" as ")[2] for one in example.query["select"]]
+    for row in answer.data:
+        assert set(row) <= set(names)
+
+
+async def test_the_schema_tells_all_tables_in_short(office):
+    told = (await office("GetQuerySchema")).data
+    assert [one["name"] for one in told["tables"]] == EVERY_TABLE
+    guests = next(one for one in told["tables"] if one["name"] == "guests")
+    assert guests["fields"].startswith("cluster, vmid:integer, name, node, status, type, tags:list")
+    assert guests["cost"] == "one call"
+    assert guests["relations"]["qemu_config"].startswith("qemu_configs: ")
+    assert "NOT CONTAINS" in told["operators"]["text"]
+    assert told["aggregates"]["SUM"] == ["integer", "number"]
+    assert [one["question"] for one in told["examples"]] == [one.question for one in EXAMPLES]
+
+
+async def test_the_schema_tells_named_tables_in_full(office):
+    told = (await office("GetQuerySchema", tables=["Guests", "node"])).data
+    assert [one["name"] for one in told["tables"]] == ["guests", "nodes"]
+    fields = {one["name"]: one for one in told["tables"][0]["fields"]}
+    assert fields["memory_max"]["unit"] == "bytes"
+    assert fields["memory_max"]["also_called"] == ["memory_total", "memory"]
+    assert fields["type"]["values"] == ["qemu", "lxc"]
+    assert all(one["description"] for one in fields.values())
+
+
+async def test_the_schema_of_a_table_there_is_not_names_the_nearest(office):
+    error = await office.refused("GetQuerySchema", tables=["gests"])
+    assert "tables[0]: no table 'gests'. Did you mean guests?" in error
+
+
+@pytest.mark.parametrize("cluster", ["home-lab", "prod"])
+@pytest.mark.parametrize("table", EVERY_TABLE)
+async def test_every_table_answers_on_8_4_and_9_2(office, table, cluster):
+    answer = await ask(office, cluster, **{"from": table, "select": ["*"]})
+    counted = await ask(office, cluster, **{"from": table, "select": ["COUNT(*) as n"]})
+    assert "Missing" not in answer.notes
+    assert min(counted.data[0]["n"], 1000) == len(answer.data)
+    assert all(row["cluster"] == cluster for row in answer.data)
+
+
+async def test_tables_of_nodes_name_the_node_that_is_offline(office):
+    answer = await ask(office, "prod", **{"from": "node_disks", "select": ["node"]})
+    assert "Offline on prod, so missing here: pve05." in answer.notes
+    assert "pve05" not in answer.column("node")
+
+
+async def test_guests_by_node_and_status(office):
+    answer = await ask(
+        office,
+        "prod",
+        **{
+            "from": "guests",
+            "select": ["node", "status", "COUNT(vmid) as total"],
+            "groupBy": ["node", "status"],
+        },
+    )
+    rows = await office("ListVms", cluster_name="prod")
+    truth = Counter((row["node"], row["status"]) for row in rows.data)
+    assert {(r["node"], r["status"]): r["total"] for r in answer.data} == truth
+
+
+async def test_a_query_may_be_json_text_and_name_no_cluster(office):
+    query = json.dumps({"from": "clusters", "select": "name", "orderBy": "name"})
+    answer = await office("ExecuteQuery", query=query)
+    assert answer.column("name") == ["home-lab", "prod"]
+
+
+async def test_a_condition_on_the_cluster_asks_only_that_cluster(office):
+    office.refresh()
+    office.asked("prod"), office.asked("home-lab")
+    answer = await ask(
+        office, **{"from": "guests", "select": "vmid", "where": is_("cluster", "=", "PROD")}
+    )
+    assert len(answer.data) == len(office["prod"].emulated.state.guests)
+    assert office.asked("home-lab") == []
+
+
+async def test_the_top_5_read_the_configuration_of_few_guests(office):
+    office.asked("prod")
+    answer = await ask(
+        office,
+        "prod",
+        **{
+            "from": "guests",
+            "select": ["vmid", "memory_usage", "qemu_config.os_type"],
+            "where": is_("type", "=", "qemu"),
+            "orderBy": [{"field": "memory_usage", "direction": "desc"}],
+            "limit": 5,
+        },
+    )
+    configs = [one for one in office.asked("prod") if one.endswith("/config")]
+    assert len(answer.data) == 5
+    assert all(row["qemu_config.os_type"] for row in answer.data)
+    assert len(configs) == 6  # one more tells whether there is more
+
+
+async def test_pages_of_a_reduced_query_fit_together(office):
+    def page(offset, limit):
+        return ask(
+            office,
+            "prod",
+            **{
+                "from": "guests",
+                "select": ["vmid", "qemu_config.cores"],
+                "where": where(is_("type", "=", "qemu"), is_("status", "=", "running")),
+                "orderBy": ["cpu_usage desc", "vmid"],
+                "offset": offset,
+                "limit": limit,
+            },
+        )
+
+    whole = (await page(0, 12)).data
+    assert (await page(0, 5)).data + (await page(5, 7)).data == whole
+
+
+async def test_a_description_is_read_of_those_guests_only_that_the_conditions_leave(office):
+    office.asked("prod")
+    answer = await ask(
+        office,
+        "prod",
+        **{
+            "from": "guests",
+            "select": ["vmid", "description"],
+            "where": is_("vmid", "IN", 101, 102, 103),
+        },
+    )
+    assert answer.column("vmid") == [101, 102, 103]
+    assert sum(one.endswith("/config") for one in office.asked("prod")) == 3
+
+
+async def test_conditions_reach_proxmox(office):
+    office.asked("prod")
+    await ask(office, "prod", **{"from": "snapshots", "where": is_("vmid", "=", 101)})
+    assert [one for one in office.asked("prod") if "snapshot" in one] == [
+        "GET /nodes/pve01/qemu/101/snapshot"
+    ]
+    await ask(office, "prod", **{"from": "tasks", "where": is_("node", "=", "PVE02")})
+    asked = [one for one in office.asked("prod") if "tasks" in one]
+    assert asked == ["GET /nodes/pve02/tasks"]
+    await ask(office, "prod", **{"from": "backups", "where": is_("storage", "=", "pbs-main")})
+    asked = [one for one in office.asked("prod") if "content" in one]
+    assert len(asked) == 1
+
+
+async def test_the_same_inventory_is_read_once_for_many_queries(office):
+    office.refresh()
+    office.asked("prod")
+    for operator in ("=", "!=", ">"):
+        await ask(office, "prod", **{"from": "guests", "where": is_("vmid", operator, 101)})
+    assert office.asked("prod") == ["GET /cluster/resources"]
+
+
+async def test_paused_guests_are_found_by_their_state(desk):
+    state = desk["prod"].emulated.state
+    guest = next(g for g in state.guests.values() if g.kind == "qemu" and g.status == "running")
+    guest.paused = True
+    answer = await ask(desk, "prod", **{"from": "guests", "where": is_("status", "=", "paused")})
+    assert guest.vmid in answer.column("vmid")
+
+
+async def test_what_was_cut_is_said(office):
+    office_cap = await ask(office, **{"from": "backups", "limit": 3})
+    assert office_cap.notes == "" or "Cut" not in office_cap.notes
+    many = await ask(office, **{"from": "storage_content", "limit": 5000, "select": "volid"})
+    assert len(many.data) <= 1000
+
+
+async def test_a_cluster_that_does_not_answer_is_said_and_the_others_answer(desk):
+    await desk["home-lab"].emulated.node_down("pve")
+    answer = await ask(desk, **{"from": "guests", "select": ["COUNT(*) as n"]})
+    assert answer.data == [{"n": len(desk["prod"].emulated.state.guests)}]
+    assert "Missing: guests of home-lab." in answer.notes
+
+
+async def test_when_no_cluster_answers_the_query_fails_and_says_why(desk):
+    for name in ("home-lab", "prod"):
+        for node in list(desk[name].emulated.state.nodes):
+            await desk[name].emulated.node_down(node)
+    error = await desk.refused("ExecuteQuery", query={"from": "guests"})
+    assert "connection attempts failed" in error
+
+
+# --- grants -------------------------------------------------------------------------------------
+
+
+def with_tools(desk, *names, resources=None):
+    from dataclasses import replace
+
+    scoped = desk.scoped(resources) if resources else desk
+    return replace(scoped, tools=frozenset(names))
+
+
+async def test_tables_of_tools_that_are_not_granted_do_not_exist(office):
+    narrow = with_tools(office, "ExecuteQuery", "GetQuerySchema", "ListVms")
+    told = (await narrow("GetQuerySchema")).data
+    assert [one["name"] for one in told["tables"]] == ["guests"]
+    assert told["tables"][0]["relations"] == {}
+    denied = await narrow.refused("ExecuteQuery", query={"from": "nodes"})
+    unheard = await narrow.refused("ExecuteQuery", query={"from": "xyzzy"})
+    assert denied.replace("nodes", "NAME") == unheard.replace("xyzzy", "NAME")
+    related = await narrow.refused(
+        "ExecuteQuery", query={"from": "guests", "select": ["node.cpu_usage"]}
+    )
+    unheard = await narrow.refused(
+        "ExecuteQuery", query={"from": "guests", "select": ["xyzz.cpu_usage"]}
+    )
+    assert related.replace("node", "NAME") == unheard.replace("xyzz", "NAME")
+
+
+SCOPES = {
+    "pool": (Resources(pools=frozenset({"production"})), lambda row: row["pool"] == "production"),
+    "tags": (
+        Resources(tags=frozenset({"db", "web"})),
+        lambda row: {"db", "web"} & {*(row["tags"] or ())},
+    ),
+    "vmids": (Resources(vmids=frozenset({101, 102})), lambda row: row["vmid"] in (101, 102)),
+    "node": (Resources(nodes=frozenset({"pve01"})), lambda row: row["node"] == "pve01"),
+    "storage": (Resources(storages=frozenset({"pbs-main"})), lambda _: False),
+}
+AGGREGATES = {
+    "COUNT": len,
+    "SUM": lambda values: sum(values) if values else None,
+    "MIN": lambda values: min(values, default=None),
+    "MAX": lambda values: max(values, default=None),
+    "AVG": lambda values: sum(values) / len(values) if values else None,
+}
+
+
+@pytest.fixture(scope="module")
+async def still(anyio_backend, open_desk):
+    """The demo clusters at one moment: two queries in a row see the same."""
+    async with open_desk(demo(), ManualClock()) as desk:
+        yield desk
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+async def test_a_narrow_key_sees_its_guests_in_every_table_and_no_others(still, scope):
+    resources, granted = SCOPES[scope]
+    everything = {"from": "guests", "select": ["vmid", "pool", "tags", "node"]}
+    guests = (await ask(still, "prod", **everything)).data
+    mine = {row["vmid"] for row in guests if granted({"pool": None, **row})}
+    narrow = still.scoped(resources)
+    for name, table in tables().items():
+        if "vmid" in table.fields:
+            rows = (await ask(narrow, "prod", **{"from": name, "select": ["*"]})).data
+            others = {row["vmid"] for row in rows if row.get("vmid")} - mine
+            where_it_is = resources.storages | resources.nodes
+            allowed = [row for row in rows if row.get("vmid") in others]
+            assert all({row.get("storage"), row.get("node")} & where_it_is for row in allowed), name
+            if table.covered is tables()["guests"].covered:
+                assert not others
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("function", AGGREGATES)
+async def test_every_aggregate_of_a_narrow_key_is_that_of_its_rows(still, scope, function):
+    narrow = still.scoped(SCOPES[scope][0])
+    for name, table in tables().items():
+        fields = [
+            one.name
+            for one in table.fields.values()
+            if one.kind in ("integer", "number") and one.name not in table.extra
+        ]
+        rows = (await ask(narrow, "prod", **{"from": name, "select": ["*"]})).data
+        select = ["COUNT(*) as n", *(f"{function}({field}) as {field}" for field in fields)]
+        told = (await ask(narrow, "prod", **{"from": name, "select": select})).data[0]
+        assert min(told["n"], 1000) == len(rows)
+        for field in fields if told["n"] == len(rows) else ():
+            values = [row[field] for row in rows if row.get(field) is not None]
+            truth = AGGREGATES[function](values)
+            close = truth if truth is None else pytest.approx(truth, abs=0.06)  # one decimal
+            assert told.get(field) == close, (name, field)
+
+
+async def test_joins_lead_to_nothing_that_is_not_granted(office):
+    narrow = office.scoped(Resources(pools=frozenset({"production"})))
+    query = {"from": "guests", "select": ["vmid", "node.memory_total", "node.node"]}
+    answer = await ask(narrow, "prod", **query)
+    assert answer.data
+    assert all(row.get("node.memory_total") is None for row in answer.data)
+    query["where"] = is_("node.memory_total", ">", 0)
+    assert (await ask(narrow, "prod", **query)).data == []
+
+
+async def test_a_row_must_be_covered_by_the_query_and_by_the_tool_of_its_table(office):
+    from pvemcp_server.access.model import Caller, Effect, Role
+    from pvemcp_server.query.sources import reach
+
+    grants = (
+        Grant(frozenset({"ExecuteQuery"}), resources=Resources(nodes=frozenset({"pve01"}))),
+        Grant(frozenset({"ListVms"}), resources=Resources(tags=frozenset({"web"}))),
+    )
+    caller = Caller("k", "key", Role(1, "r", "", grants))
+    scope = reach(caller, tables()["guests"], "prod")
+    assert scope.covers_guest(1, node="pve01", tags=("web",))
+    assert not scope.covers_guest(1, node="pve01")
+    assert not scope.covers_guest(1, node="pve02", tags=("web",))
+    assert not reach(caller, tables()["nodes"], "prod")
+    assert tools()["ExecuteQuery"].effect is Effect.READ
+
+
+async def test_conditions_of_one_query_leave_the_rows_of_the_next_alone(office):
+    """The database that is kept holds whole tables, whatever the query was that made it."""
+    for desk in (office, office.scoped(Resources(pools=frozenset({"production"})))):
+        office.refresh()
+        await ask(desk, "prod", **{"from": "guests", "where": is_("vmid", "=", 101)})
+        listed = await desk("ListVms", cluster_name="prod")
+        counted = await ask(desk, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
+        assert counted.data == [{"n": len(listed.data)}]
+
+
+async def test_a_key_never_gets_the_database_of_another(office):
+    """The rows of one inventory are kept between calls, for each scope its own."""
+    query = {"from": "guests", "select": ["COUNT(*) as n"]}
+    everything = (await ask(office, "prod", **query)).data[0]["n"]
+    one = office.scoped(Resources(vmids=frozenset({101})))
+    assert (await ask(one, "prod", **query)).data == [{"n": 1}]
+    assert (await ask(office, "prod", **query)).data == [{"n": everything}]
+    two = office.scoped(Resources(vmids=frozenset({101, 102})))
+    assert (await ask(two, "prod", **query)).data == [{"n": 2}]
+
+
+async def test_an_account_without_rights_sees_its_own_and_is_told_what_it_lacks(
+    office, with_token, new_token
+):
+    token = new_token(office["prod"].emulated, ("/vms/101", "PVEAuditor"))
+    poor = await with_token(office, "prod", token)
+    guests = await ask(poor, "prod", **{"from": "guests", "select": ["vmid"]})
+    assert guests.column("vmid") == [101]
+    error = await poor.refused("ExecuteQuery", query={"from": "backup_jobs"}, cluster_name="prod")
+    assert "Sys.Audit" in error
+    assert "pveum acl modify" in error
+    configs = await ask(poor, "prod", **{"from": "qemu_configs", "select": ["vmid"]})
+    assert configs.column("vmid") == [101]
+    rich = await ask(office, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
+    assert rich.data == [{"n": len(office["prod"].emulated.state.guests)}]

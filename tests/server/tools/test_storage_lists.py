@@ -1,0 +1,132 @@
+"""Lists of storages, of what is on them, of pools and of backup jobs."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from pvemcp_server.access.model import Resources
+
+pytestmark = pytest.mark.anyio
+
+CLUSTERS = ("home-lab", "prod")
+
+
+def iso(epoch):
+    return datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+async def test_list_storage_has_a_row_for_each_node_and_storage(office, name):
+    state = office[name].emulated.state
+    answer = await office("ListStorage", cluster_name=name, detail_level="Full")
+    wanted = {(one.name, node) for node in state.nodes for one in state.storages_on(node)}
+    assert {(row["storage"], row["node"]) for row in answer.data} == wanted
+    for row in answer.data:
+        storage = state.storages[row["storage"]]
+        assert (row["type"], row["shared"]) == (storage.type, storage.shared)
+        assert row["is_available"] is (row["status"] == "available")
+        if row["disk_usage"]:
+            share = row["disk_usage"] / row["disk_total"] * 100
+            assert row["disk_usage_percentage"] == pytest.approx(share, abs=0.06)
+
+
+async def test_list_storage_filters_by_type(office):
+    answer = await office("ListStorage", cluster_name="prod", type="PBS")
+    assert set(answer.column("storage")) == {"pbs-main"}
+
+
+async def test_list_pools_names_members(office):
+    state = office["home-lab"].emulated.state
+    answer = await office("ListPools", cluster_name="home-lab")
+    (row,) = answer.data
+    assert (row["poolid"], row["description"]) == ("family", "What everyone depends on")
+    wanted = {f"{state.guests[vmid].kind}/{vmid}" for vmid in state.pools["family"].vmids}
+    assert set(row["members"].split(";")) == wanted
+
+
+async def test_list_backups_shows_the_newest_first(office):
+    state = office["prod"].emulated.state
+    answer = await office(
+        "ListBackups", cluster_name="prod", node="pve01", storage="pbs-main", vmid=101
+    )
+    held = [one for one in state.storages["pbs-main"].everything() if one.vmid == 101]
+    wanted = sorted(held, key=lambda one: one.ctime, reverse=True)
+    assert answer.column("volid") == [one.volid for one in wanted]
+    assert answer.column("creation") == [iso(one.ctime) for one in wanted]
+    assert answer.column("size") == [one.size for one in wanted]
+
+
+async def test_list_backups_of_a_guest_looks_on_all_storages_unless_one_is_named(office):
+    state = office["prod"].emulated.state
+    answer = await office("ListBackups", cluster_name="prod", vmid=101)
+    wanted = {
+        one.volid
+        for storage in state.storages.values()
+        for one in storage.everything()
+        if one.content == "backup" and one.vmid == 101
+    }
+    assert set(answer.column("volid")) == wanted
+    assert set(answer.column("storage")) == {"pbs-main", "nfs-archive"}
+
+
+@pytest.mark.parametrize(("tool", "kind"), [("ListIsos", "iso"), ("ListTemplates", "vztmpl")])
+async def test_images_and_templates_are_listed_newest_first(office, tool, kind):
+    office.asked("prod")
+    answer = await office(tool, cluster_name="prod", node="pve01", storage="local")
+    volumes = office["prod"].emulated.state.storages["local"].volumes("pve01").values()
+    wanted = sorted((v for v in volumes if v.content == kind), key=lambda v: -v.ctime)
+    assert answer.column("volid") == [one.volid for one in wanted]
+    assert answer.column("size") == [one.size for one in wanted]
+    assert list(answer.data[0]) == ["volid", "name", "size", "format", "creation"]
+    assert len(office.asked("prod")) <= 2
+
+
+async def test_list_storage_content_shows_every_kind_or_one(office):
+    place = {"cluster_name": "prod", "node": "pve01", "storage": "local"}
+    everything = await office("ListStorageContent", **place)
+    assert set(everything.column("content")) == {"iso", "vztmpl", "snippets"}
+    snippets = await office("ListStorageContent", **place, content_type="snippets")
+    assert snippets.column("name") == ["cloud-init.yaml"]
+
+
+async def test_content_of_a_place_without_naming_the_cluster_is_found_where_it_is(office):
+    answer = await office("ListIsos", node="pve", storage="local")
+    assert set(answer.column("cluster")) == {"home-lab"}
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ({"node": "pve1", "storage": "local"}, "No node 'pve1' on prod. Did you mean pve01"),
+        ({"node": "pve01", "storage": "locl"}, "No storage 'locl' on pve01. Did you mean local"),
+        ({"node": "pve05", "storage": "local"}, "Node pve05 on prod is offline."),
+    ],
+)
+async def test_a_place_that_is_not_there_is_answered_with_the_nearest(office, place, says):
+    assert says in await office.refused("ListIsos", cluster_name="prod", **place)
+
+
+async def test_list_backup_jobs_resolves_guests_and_tells_how_the_last_run_went(office):
+    answer = await office("ListBackupJobs", cluster_name="prod")
+    jobs = {row["id"]: row for row in answer.data}
+    state = office["prod"].emulated.state
+    nightly = set(state.guests) - {9000, 9001}
+    assert set(jobs["backup-nightly"]["vmids"].split(";")) == {str(one) for one in nightly}
+    assert jobs["backup-nightly"]["last_run_ok"] is True
+    assert jobs["backup-archive"]["last_run_ok"] is False
+    assert jobs["backup-archive"]["vmids"] == "101;102;103;105;150;200"
+    for name, row in jobs.items():
+        assert row["enabled"] is state.backup_jobs[name].enabled
+
+
+async def test_list_backup_jobs_of_a_guest(office):
+    answer = await office("ListBackupJobs", cluster_name="prod", vmid=110)
+    assert "backup-archive" not in answer.column("id")
+    assert "backup-nightly" in answer.column("id")
+
+
+async def test_a_role_for_one_storage_sees_that_storage_only(office):
+    scoped = office.scoped(Resources(storages=frozenset({"local"})))
+    assert set((await scoped("ListStorage")).column("storage")) == {"local"}
+    error = await scoped.refused("ListIsos", cluster_name="prod", node="pve01", storage="nfs-iso")
+    assert error == "No storage 'nfs-iso' on pve01. There are local."
