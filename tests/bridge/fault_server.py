@@ -166,10 +166,14 @@ class FaultServer:
             pass  # the bridge hung up, or the server stops
         finally:
             self._tasks.discard(task)
-            writer.transport.abort()
+            writer.close()
 
     async def _read(self, reader, writer):
-        head = await reader.readuntil(b"\r\n\r\n")
+        first = await reader.readexactly(1)
+        if first == b"\x16":  # TLS, which web servers answer like this when they do not speak it
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            return None
+        head = first + await reader.readuntil(b"\r\n\r\n")
         request, *lines = head.decode("latin-1").split("\r\n")
         method, path, _ = request.split(" ")
         pairs = (line.split(":", 1) for line in lines if line)

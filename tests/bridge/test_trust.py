@@ -1,0 +1,240 @@
+"""Where the key goes and where it never does: certificates, redirects, proxies, logs, argv."""
+
+import datetime as dt
+import ipaddress
+import json
+import ssl
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+
+KEY = "a-key-that-must-never-show"
+
+
+class Certificate:
+    """A self-signed certificate for 127.0.0.1."""
+
+    def __init__(self, folder):
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "trial")])
+        now = dt.datetime.now(dt.UTC)
+        here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(7)
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(here, critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        self.file = folder / "cert.pem"
+        self.file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        private = folder / "key.pem"
+        private.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        der = made.public_bytes(serialization.Encoding.DER)
+        self.fingerprint = sha256(der).hexdigest()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(self.file, private)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    return Certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+async def secure(faults, certificate):
+    async with faults.running(tls=certificate.context) as server:
+        yield server
+
+
+async def test_an_untrusted_certificate_is_told_at_once_with_the_remedies(bridges, secure, modern):
+    async with bridges.running("--url", secure.url, modern=modern) as bridge:
+        method = "server/discover" if modern else "initialize"
+        error = (await bridge.reply(bridge.ask(method)))["error"]
+    assert error["data"]["reason"] == "CertificateRefused"
+    assert "not trusted" in error["message"]
+    assert "--ca" in error["data"]["hint"]
+    assert "--fingerprint" in error["data"]["hint"]
+    assert secure.calls == []
+
+
+async def test_each_way_to_trust_a_certificate_works(bridges, secure, certificate):
+    colons = ":".join(f"{byte:02X}" for byte in bytes.fromhex(certificate.fingerprint))
+    for trust in (
+        ("--insecure",),
+        ("--ca", str(certificate.file)),
+        ("--fingerprint", certificate.fingerprint),
+        ("--fingerprint", f"sha256:{colons}"),
+    ):
+        async with bridges.running("--url", secure.url, *trust) as bridge:
+            assert await bridge.open(), trust
+
+
+async def test_another_certificate_than_the_pinned_one_gets_nothing(bridges, secure, certificate):
+    other = "0" * 64
+    options = ("--url", secure.url, "--fingerprint", other, "--insecure")
+    async with bridges.running(*options) as bridge:
+        error = (await bridge.initialize())["error"]
+    assert error["data"]["reason"] == "CertificateRefused"
+    assert "fingerprint" in error["message"]
+    assert secure.calls == []
+
+
+async def test_https_to_a_plain_server_says_so(bridges, server):
+    url = server.url.replace("http:", "https:")
+    async with bridges.running("--url", url) as bridge:
+        error = (await bridge.initialize())["error"]
+    assert "TLS failed" in error["message"]
+    assert "speaks HTTPS" in error["message"]
+
+
+@pytest.mark.parametrize("code", [301, 302, 307, 308])
+async def test_a_redirect_within_the_origin_is_followed_with_the_message(
+    bridge, server, faults, code
+):
+    await bridge.open()
+    server.fail("tools/call", faults.status(code, headers={"location": "/mcp/"}))
+    reply = await bridge.reply(bridge.call("destroy", {"a": 1}))
+    assert json.loads(reply["result"]["content"][0]["text"]) == {"a": 1}
+    assert [call.path for call in server.of("tools/call")] == ["/mcp", "/mcp/"]
+
+
+async def test_a_redirect_to_another_origin_is_refused_and_the_key_stays(bridges, server, faults):
+    async with (
+        faults.running() as other,
+        bridges.running("--url", server.url, env={"MCP_API_KEY": KEY}) as bridge,
+    ):
+        await bridge.open()
+        server.fail("tools/call", faults.status(307, headers={"location": other.url}))
+        error = (await bridge.reply(bridge.call("look")))["error"]
+    assert error["data"]["reason"] == "Redirected"
+    assert "another origin" in error["message"]
+    assert other.calls == []
+
+
+async def test_a_redirect_from_https_to_http_is_refused(bridges, secure, faults):
+    target = secure.url.replace("https:", "http:")
+    async with bridges.running("--url", secure.url, "--insecure") as bridge:
+        await bridge.open()
+        secure.fail("tools/call", faults.status(307, headers={"location": target}))
+        error = (await bridge.reply(bridge.call("look")))["error"]
+    assert error["data"]["reason"] == "Redirected"
+
+
+async def test_redirects_in_a_circle_end(bridge, server, faults):
+    await bridge.open()
+    server.fail("tools/call", faults.status(308, headers={"location": "/mcp"}), 9)
+    error = (await bridge.reply(bridge.call("destroy")))["error"]
+    assert "circle" in error["message"]
+
+
+def argv_of(pid):
+    """What others see of a process; nothing where the system has no such file."""
+    file = Path(f"/proc/{pid}/cmdline")
+    return file.read_text() if file.exists() else ""
+
+
+async def test_the_key_goes_as_bearer_token_and_never_into_argv(bridges, server, tmp_path):
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\n")
+    for env in ({"MCP_API_KEY": KEY}, {"MCP_API_KEY_FILE": str(file)}):
+        async with bridges.running("--url", server.url, env=env) as bridge:
+            await bridge.open()
+            assert KEY not in argv_of(bridge.process.pid)
+        assert server.calls[-1].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_key_makes_way_for_a_proxy_that_wants_authorization(bridges, server):
+    options = ("--url", server.url, "--header", "Authorization: Basic cHJveHk6c2VjcmV0")
+    async with bridges.running(*options, "--api-key", KEY) as bridge:
+        await bridge.open()
+    assert server.calls[-1].headers["authorization"] == "Basic cHJveHk6c2VjcmV0"
+    assert server.calls[-1].headers["x-api-key"] == KEY
+
+
+async def test_arguments_win_over_the_environment(bridges, server):
+    env = {"MCP_API_KEY": "of-the-environment", "MCP_URL": "http://127.0.0.1:1/"}
+    async with bridges.running("-u", server.url, "-k", KEY, env=env) as bridge:
+        await bridge.open()
+    assert server.calls[-1].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_url_that_holds_the_key_works_alone(bridges, server):
+    async with bridges.running(f"{server.url}/{KEY}") as bridge:
+        await bridge.open()
+    assert {call.path for call in server.calls} == {f"/mcp/{KEY}"}
+
+
+async def test_a_bare_address_means_its_mcp_endpoint(bridges, server):
+    async with bridges.running(env={"MCP_URL": server.url.removesuffix("/mcp")}) as bridge:
+        await bridge.open()
+    assert {call.path for call in server.calls} == {"/mcp"}
+
+
+@pytest.mark.parametrize("place", ["header", "path"])
+async def test_the_key_is_in_no_log_and_no_error(bridges, server, faults, tmp_path, place):
+    log = tmp_path / "bridge.log"
+    url = f"{server.url}/{KEY}" if place == "path" else server.url
+    env = {"MCP_API_KEY": KEY} if place == "header" else {}
+    options = ("--log-level", "debug", "--log-file", str(log), "--url", url)
+    async with bridges.running(*options, env=env) as bridge:
+        await bridge.open()
+        echo = f"no such thing: {KEY} in /mcp/{KEY}".encode()
+        server.fail("tools/call", faults.status(500, echo))
+        reply = await bridge.reply(bridge.call("destroy"))
+        server.fail("notifications/roots/list_changed", faults.status(400, echo))
+        bridge.tell("notifications/roots/list_changed")
+        await bridge.end()
+        assert "no such thing: ***" in reply["error"]["message"]
+        assert KEY not in json.dumps(reply) + bridge.log + log.read_text()
+        assert "no such thing" in log.read_text()
+
+
+async def test_proxies_of_the_environment_are_used_and_excepted(bridges, server):
+    proxied = {"HTTP_PROXY": server.url, "MCP_URL": "http://pve.example:8811/mcp"}
+    async with bridges.running(env=proxied) as bridge:
+        await bridge.open()
+    assert {call.path for call in server.calls} == {"http://pve.example:8811/mcp"}
+    direct = {"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": "127.0.0.1", "MCP_URL": server.url}
+    async with bridges.running(env=direct) as bridge:
+        assert await bridge.open()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "No server is given"),
+        (("--url", "pve.example/mcp"), "starts with https://"),
+        (("--url", "http://pve.example:port"), "malformed"),
+        (("--url", "http://x", "--ca", "/nowhere.pem"), "no CA file"),
+        (("--url", "http://x", "--fingerprint", "12:34"), "64 hexadecimal digits"),
+        (("--url", "http://x", "--header", "nonsense"), "Name: value"),
+        (("--url", "http://x", "--timeout", "soon"), "number of seconds"),
+        (("--url", "http://x", "--api-key-file", "/nowhere"), "cannot be read"),
+        (("--url", "http://x", "--log-level", "loud"), "debug, info"),
+        (("--url", "http://x", "--nonsense"), "unrecognized"),
+    ],
+)
+async def test_options_that_cannot_be_used_end_it_with_a_sentence(bridges, options, words):
+    async with bridges.running(*options) as bridge:
+        assert await bridge.process.wait() == 2
+        await bridge.end()
+        assert words in bridge.log
+        assert "Traceback" not in bridge.log
