@@ -12,69 +12,65 @@ from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.load import STEP
 from proxmox_client.emulator.state.storage import Storage
 
-KINDS: Final = {
-    "vm": ("qemu", "lxc"),
-    "node": ("node",),
-    "storage": ("storage",),
-    "sdn": ("sdn", "network"),
-}
 FORGOTTEN: Final = 300
 """Seconds after which nobody knows what the guests of a lost node do."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
 class ResourceRows:
-    """Rows by what they are about; those of guests are built once per measurement."""
+    """Rows of everything; those of guests are built once per measurement."""
 
     def __init__(self, state: ClusterState) -> None:
         self._state = state
-        self._pools: dict[int, str] = {}
-        self._guest_rows: dict[int, tuple[int, bytes]] = {}
+        self._rows: dict[int, tuple[int, bytes]] = {}
 
     def json(self, rights: Rights, kind: str | None) -> bytes:
         """The rows a caller may see, as a JSON list."""
         now = self._state.now
         rows: list[bytes] = []
         if kind in (None, "vm"):
-            rows.append(self._guests(rights, now))
+            rows.extend(self._guests(rights, now))
         if kind is None:
             rows.extend(_encode(row) for row in self._pool_rows(rights))
         if kind in (None, "node"):
             rows.extend(_encode(row) for row in self._node_rows(rights, now))
         if kind in (None, "storage"):
             rows.extend(_encode(row) for row in self._storage_rows(rights))
-        if kind in (None, "sdn"):
+        if kind is None or (kind == "sdn" and self._state.release < (9, 0)):
             rows.extend(_encode(row) for row in self._network_rows(rights))
-        return b"[" + b",".join(row for row in rows if row) + b"]"
+        return b"[" + b",".join(rows) + b"]"
 
-    def _guests(self, rights: Rights, now: float) -> bytes:
-        """The rows of guests, one text as long as nobody measured anew."""
-        built = [self._guest(guest, now) for guest in self._visible(rights)]
-        return b",".join(built)
-
-    def _visible(self, rights: Rights) -> Iterator[Guest]:
-        self._pools = {
-            vmid: pool.poolid for pool in self._state.pools.values() for vmid in pool.vmids
-        }
+    def _guests(self, rights: Rights, now: float) -> list[bytes]:
+        """The rows of the guests a caller may see, with the pools they may know of."""
         may_see = visibility(rights, self._state)
-        return (guest for _, guest in sorted(self._state.guests.items()) if may_see(guest))
+        row_of, lost = self._row, self._forgotten(now)
+        rows = {
+            vmid: forgotten(guest) if guest.node in lost else row_of(guest, now)
+            for vmid, guest in self._state.guests.items()
+            if may_see(guest)
+        }
+        for pool in self._state.pools.values():
+            if rights.has(f"/pool/{pool.poolid}", "Pool.Audit"):
+                mark = b"," + _encode({"pool": pool.poolid})[1:]
+                for vmid in pool.vmids & rows.keys():
+                    rows[vmid] = rows[vmid][:-1] + mark
+        return list(rows.values())
 
-    def _guest(self, guest: Guest, now: float) -> bytes:
-        node = self._state.nodes[guest.node]
-        if not node.online and now - node.lost > FORGOTTEN:
-            return _encode(forgotten(guest))
-        tick = int(now + guest.vmid % STEP) // STEP if guest.running else 0
-        if guest.row is None:
-            guest.row = _encode(measure.fixed(guest, self._state, self._pools.get(guest.vmid, "")))[
-                :-1
-            ]
-            self._guest_rows.pop(guest.vmid, None)
-        kept = self._guest_rows.get(guest.vmid)
-        if kept is not None and kept[0] == tick:
+    def _row(self, guest: Guest, now: float) -> bytes:
+        tick = int(now) // STEP if guest.running else 0
+        kept = self._rows.get(guest.vmid)
+        if kept is not None and kept[0] == tick and guest.row is not None:
             return kept[1]
+        if guest.row is None:
+            guest.row = _encode(measure.fixed(guest, self._state))[:-1]
         row = guest.row + b"," + _encode(measure.moving(guest, self._state, now))[1:]
-        self._guest_rows[guest.vmid] = (tick, row)
+        self._rows[guest.vmid] = (tick, row)
         return row
+
+    def _forgotten(self, now: float) -> set[str]:
+        """The nodes that have not reported for so long that nobody knows about their guests."""
+        nodes = self._state.nodes.values()
+        return {node.name for node in nodes if not node.online and now - node.lost > FORGOTTEN}
 
     def _pool_rows(self, rights: Rights) -> Iterator[dict[str, Any]]:
         for pool in self._state.pools.values():
@@ -145,15 +141,17 @@ class ResourceRows:
                 }
 
 
-def forgotten(guest: Guest) -> dict[str, Any]:
+def forgotten(guest: Guest) -> bytes:
     """The row of a guest whose node has not reported for long."""
-    return {
-        "id": f"{guest.kind}/{guest.vmid}",
-        "vmid": guest.vmid,
-        "type": guest.kind.value,
-        "node": guest.node,
-        "status": "unknown",
-    }
+    return _encode(
+        {
+            "id": f"{guest.kind}/{guest.vmid}",
+            "vmid": guest.vmid,
+            "type": guest.kind.value,
+            "node": guest.node,
+            "status": "unknown",
+        }
+    )
 
 
 def visibility(rights: Rights, state: ClusterState) -> Callable[[Guest], bool]:

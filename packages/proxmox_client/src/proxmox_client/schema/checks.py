@@ -57,6 +57,8 @@ def _wrong(parameter: Parameter, name: str, value: Any) -> str | None:
         return None if None in found else found[0]
     if parameter.type == "array":
         return _wrong_items(parameter, name, value)
+    if isinstance(value, list) and (parameter.format or "").endswith("-list"):
+        value = ",".join(map(_text, value))
     if isinstance(value, list | dict):
         return None if parameter.type == "object" else _type_error(parameter, value)
     text = _text(value)

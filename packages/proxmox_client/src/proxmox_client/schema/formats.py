@@ -48,8 +48,11 @@ def _calendar_event(text: str) -> str | None:
 
 
 _NAMED_EVENTS: Final = frozenset(
-    "minutely hourly daily weekly monthly yearly annually quarterly semiannually semi-annually "
-    "mon tue wed thu fri sat sun".split()
+    [
+        *("minutely", "hourly", "daily", "weekly", "monthly", "quarterly"),
+        *("semiannually", "semi-annually", "annually", "yearly"),
+        *("mon", "tue", "wed", "thu", "fri", "sat", "sun"),
+    ]
 )
 
 _USER = r"[^\s:/]+@[A-Za-z][A-Za-z0-9.\-_]+"

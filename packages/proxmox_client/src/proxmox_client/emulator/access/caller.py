@@ -23,6 +23,10 @@ class Caller:
         """How tasks and logs call them."""
         return f"{self.userid}!{self.token}" if self.token else self.userid
 
+    def owns(self, name: str) -> bool:
+        """Whether what somebody did is theirs: a token's is its user's, not the reverse."""
+        return name == self.name or name.partition("!")[0] == self.name
+
     @property
     def is_root(self) -> bool:
         """Whether nothing is refused to them: root's tokens are not root."""

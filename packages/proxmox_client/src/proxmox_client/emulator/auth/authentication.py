@@ -14,6 +14,7 @@ from proxmox_client.emulator.state.people import User
 
 _TOKEN: Final = re.compile(r"PVEAPIToken[= ]([^!=\s]+)!([^=\s]+)=(\S+)")
 _COOKIE: Final = re.compile(r"(?:^|;)\s*PVEAuthCookie=([^;]*)")
+_TOKEN_ID: Final = re.compile(r"[^\s:/!]+@[A-Za-z][A-Za-z0-9.\-_]+![A-Za-z][A-Za-z0-9.\-_]+")
 NO_TICKET: Final = "No ticket"
 FAILED: Final = "Authentication failed!"
 BAD_CSRF: Final = "Permission denied - invalid csrf token"
@@ -45,21 +46,35 @@ class Authentication:
 
     def _by_token(self, text: str) -> Caller:
         match = _TOKEN.fullmatch(text.strip())
-        user = self._live_user(match[1]) if match else None
-        token = user.tokens.get(match[2]) if user and match else None
-        if token is None or match is None or _expired(token.expire, self._state.now):
+        if match is None:
             raise SignInRefused(FAILED)
-        if not hmac.compare_digest(token.secret, match[3]):
-            raise SignInRefused(FAILED)
+        name = f"{match[1]}!{match[2]}"
+        if not _TOKEN_ID.fullmatch(name):
+            split = "not able to split into user and token parts"
+            raise self._refused(f"'{name}' is not a valid token ID - {split}")
+        user = self._live_user(match[1])
+        if user is None:
+            raise self._refused(f"no such user ('{match[1]}')")
+        token = user.tokens.get(match[2])
+        if token is None:
+            raise self._refused(f"no such token '{match[2]}' for user '{match[1]}'")
+        if _expired(token.expire, self._state.now):
+            raise self._refused(f"token '{match[2]}' access expired")
+        if not hmac.compare_digest(token.secret.encode(), match[3].encode()):
+            raise self._refused("invalid token value!")
         return Caller(match[1], token.name, token.privsep)
 
     def _by_ticket(self, text: str) -> Caller:
         ticket = self._office.read(text, self._state.now)
         if ticket is None or ticket.half or ticket.issued < self._revoked_before:
-            raise SignInRefused(FAILED)
+            raise self._refused("permission denied - invalid PVE ticket")
         if self._live_user(ticket.subject) is None:
-            raise SignInRefused(FAILED)
+            raise self._refused(f"no such user ('{ticket.subject}')")
         return Caller(ticket.subject)
+
+    def _refused(self, detail: str) -> SignInRefused:
+        """The refusal: 9 stopped saying what was wrong."""
+        return SignInRefused(detail if self._state.release < (9, 0) else FAILED)
 
     def _require_csrf(self, request: Request, caller: Caller) -> None:
         given = request.headers.get("csrfpreventiontoken", "")

@@ -1,15 +1,19 @@
 """One client's connection: requests are read, answered and the connection is ended in time."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import formatdate
+from typing import Final
 
 import h11
 
 from proxmox_client.emulator.http.compression import compressed
 from proxmox_client.emulator.http.messages import Ending, Request, Response, empty
 
+LINGER_SECONDS: Final = 0.3
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 Answer = Callable[[Request], Awaitable[Response]]
 
 
@@ -60,7 +64,10 @@ class Connection:
             except h11.RemoteProtocolError as problem:
                 request, response = None, empty(problem.error_status_hint or 400, "bad request")
             last = response.closes or request is None or number == self._limits.requests
-            if not await self._send(request, response, last=last) or last:
+            is_sent = await self._send(request, response, last=last)
+            if request is None and is_sent:
+                await self._linger()
+            if last or not is_sent:
                 return
             self._http.start_next_cycle()
 
@@ -82,6 +89,8 @@ class Connection:
     def _refuse_too_much(self, head: h11.Request, headers: dict[str, str]) -> None:
         if len(list(head.headers)) > self._limits.header_lines:
             raise TooMuch(empty(501, "too many http header lines"))
+        if sum(len(name) + len(text) for name, text in headers.items()) > self._limits.header_bytes:
+            raise TooMuch(empty(501, "http header too large"))
         if "transfer-encoding" in headers:
             raise TooMuch(empty(501, "chunked transfer encoding not supported"))
         is_upload = headers.get("content-type", "").startswith("multipart/form-data")
@@ -98,6 +107,15 @@ class Connection:
                 return None
             self._http.receive_data(data)
         return event  # type: ignore[return-value]  # h11 types its sentinels loosely
+
+    async def _linger(self) -> None:
+        """Take in the rest of a refused request: unread, it would turn the close into a reset."""
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while await self._reader.read(65536):
+                    pass
+        except TimeoutError:
+            return
 
     async def _send(self, request: Request | None, response: Response, *, last: bool) -> bool:
         """Send a response; False when the connection is of no more use."""
@@ -127,9 +145,8 @@ class Connection:
 
 
 def _latin(text: str) -> bytes:
-    """A status line's text: its first line, in bytes HTTP allows there."""
-    first = text.split("\n", 1)[0].strip()
-    return first.encode("latin-1", "replace")
+    """A status line's text in bytes HTTP allows there."""
+    return _CONTROL.sub(" ", text).strip().encode("latin-1", "replace")
 
 
 def _common_headers(response: Response, *, last: bool) -> list[tuple[str, str]]:

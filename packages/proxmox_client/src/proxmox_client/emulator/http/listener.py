@@ -64,10 +64,10 @@ class Listener:
         except (TimeoutError, OSError):
             client.close()
             return
-        if first != _TLS_HANDSHAKE:
-            await self._redirect(client, first)
-            return
-        await self._serve(client)
+        if first == _TLS_HANDSHAKE:
+            await self._serve(client)
+        else:
+            await self._redirect(client)
 
     async def _serve(self, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -90,14 +90,13 @@ class Listener:
         finally:
             await _closed(writer)
 
-    async def _redirect(self, client: socket.socket, first: bytes) -> None:
-        if first:
-            where = f"https://127.0.0.1:{self.port}/"
-            answer = (
-                f"HTTP/1.0 301 Moved Permanently\r\nLocation: {where}\r\nContent-Length: 0\r\n\r\n"
-            )
-            await asyncio.get_running_loop().sock_sendall(client, answer.encode())
-        client.close()
+    async def _redirect(self, client: socket.socket) -> None:
+        where = f"https://127.0.0.1:{self.port}/"
+        head = f"HTTP/1.0 301 Moved Permanently\r\nLocation: {where}\r\nContent-Length: 0\r\n\r\n"
+        with client:
+            # What stays unread turns the close into a reset
+            client.recv(65536)
+            await asyncio.get_running_loop().sock_sendall(client, head.encode())
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:

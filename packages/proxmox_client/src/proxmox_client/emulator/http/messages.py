@@ -43,7 +43,7 @@ class Response:
     def phrase(self) -> str:
         """The text of the status line."""
         if self.reason:
-            return self.reason
+            return self.reason.partition("\n")[0]
         known = {status.value: status.phrase for status in HTTPStatus}
         return known.get(self.status, "Unknown")
 

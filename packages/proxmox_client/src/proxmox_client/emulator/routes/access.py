@@ -44,13 +44,15 @@ def ticket(call: Call) -> dict[str, Any]:
             "ticket": office.issue_half(signed.userid, signed.owes, call.now),
             "CSRFPreventionToken": office.csrf(signed.userid, call.now),
         }
+    rights = Rights(Caller(signed.userid), state)
     answer = {
         "username": signed.userid,
         "ticket": office.issue(signed.userid, call.now),
         "CSRFPreventionToken": office.csrf(signed.userid, call.now),
-        "cap": _capabilities(Rights(Caller(signed.userid), state)),
+        "cap": _capabilities(rights),
     }
-    return answer | ({"clustername": state.name} if state.grouped else {})
+    is_named = state.grouped and rights.has("/", "Sys.Audit")
+    return answer | ({"clustername": state.name} if is_named else {})
 
 
 @route("GET", "/access/domains")
@@ -92,12 +94,10 @@ def _someone(call: Call, userid: str, token: str) -> Caller:
 
 def _known_paths(call: Call) -> list[str]:
     """The paths that matter: the tops, those of grants, and what is in pools."""
-    tops = ["/", "/access", "/access/groups", "/access/realm", "/mapping", "/nodes", "/pool"]
-    tops += ["/sdn", "/storage", "/vms"]
+    tops = ["/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms"]
     granted = [grant.path for grant in call.state.people.grants]
     pooled = [f"/vms/{vmid}" for pool in call.state.pools.values() for vmid in pool.vmids]
-    pools = [f"/pool/{name}" for name in call.state.pools]
-    return sorted({*tops, *granted, *pooled, *pools})
+    return sorted({*tops, *granted, *pooled})
 
 
 def _capabilities(rights: Rights) -> dict[str, dict[str, int]]:

@@ -29,7 +29,9 @@ def vzdump(call: Call) -> str:
 def defaults(call: Call) -> dict[str, Any]:
     """GET /nodes/{node}/vzdump/defaults."""
     storage = call.get("storage", "local")
+    older = {"notification-policy": "always"} if call.state.release < (9, 0) else {}
     return {
+        **older,
         "all": 0,
         "bwlimit": 0,
         "compress": "0",

@@ -7,19 +7,20 @@ from proxmox_client.emulator.calendar import next_run
 from proxmox_client.emulator.errors import BadParameters
 from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.state.guest import Disk, Guest
 from proxmox_client.emulator.state.jobs import BackupJob
 
 
 @route("GET", "/cluster/backup")
 def jobs(call: Call) -> list[dict[str, Any]]:
     """GET /cluster/backup."""
-    return [_row(call, job) for job in call.state.backup_jobs.values()]
+    return [_row(job) | _next_run(job, call.now) for job in call.state.backup_jobs.values()]
 
 
 @route("GET", "/cluster/backup/{id}")
 def job(call: Call) -> dict[str, Any]:
     """GET /cluster/backup/{id}."""
-    return _row(call, _find(call))
+    return _row(_find(call))
 
 
 @route("POST", "/cluster/backup")
@@ -58,10 +59,7 @@ def included_volumes(call: Call) -> dict[str, Any]:
     for _, guest in sorted(call.state.guests.items()):
         if not entry.covers(guest.vmid, call.state.pool_of(guest.vmid)):
             continue
-        disks = [
-            {"id": disk.slot, "name": disk.volid, "included": True, "reason": "enabled", "leaf": 1}
-            for disk in guest.disks()
-        ]
+        disks = [_included(guest, disk) for disk in guest.disks()]
         name = {"id": guest.vmid, "name": guest.name, "type": guest.kind.value}
         children.append({**name, "children": disks, "leaf": 0})
     return {"children": children}
@@ -77,6 +75,17 @@ def not_backed_up(call: Call) -> list[dict[str, Any]]:
         if call.rights.has(guest.path, "VM.Audit")
         and not any(entry.covers(guest.vmid, call.state.pool_of(guest.vmid)) for entry in entries)
     ]
+
+
+def _included(guest: Guest, disk: Disk) -> dict[str, Any]:
+    saved = "backup=0" not in str(guest.config[disk.slot])
+    return {
+        "id": f"{guest.vmid}:{disk.slot}",
+        "name": disk.volid,
+        "included": int(saved),
+        "reason": "backup=yes" if saved else "backup=no",
+        "leaf": 1,
+    }
 
 
 def _find(call: Call) -> BackupJob:
@@ -102,15 +111,18 @@ def _schedule(call: Call) -> str | None:
     return schedule
 
 
-def _row(call: Call, entry: BackupJob) -> dict[str, Any]:
-    row = {
+def _row(entry: BackupJob) -> dict[str, Any]:
+    return {
         "id": entry.id,
         "type": "vzdump",
         "enabled": int(entry.enabled),
         "schedule": entry.schedule,
         **entry.options,
     }
-    if entry.enabled:
-        now = datetime.fromtimestamp(call.now, UTC)
-        row["next-run"] = int(next_run(entry.schedule, now).timestamp())
-    return row
+
+
+def _next_run(entry: BackupJob, now: float) -> dict[str, Any]:
+    if not entry.enabled:
+        return {}
+    due = next_run(entry.schedule, datetime.fromtimestamp(now, UTC))
+    return {"next-run": int(due.timestamp())}

@@ -54,7 +54,7 @@ def tasks(call: Call) -> list[dict[str, Any]]:
     counted: dict[str, int] = {}
     rows = []
     for task in call.cluster.tasks.all():
-        if not sees_all and task.userid != call.caller.userid:
+        if not sees_all and not call.caller.owns(task.user):
             continue
         if not task.running:
             counted[task.node] = counted.get(task.node, 0) + 1
@@ -102,9 +102,7 @@ def log(call: Call) -> list[dict[str, Any]]:
     """GET /cluster/log."""
     sees_all = call.rights.has("/", "Sys.Syslog")
     entries = [
-        entry
-        for entry in reversed(call.state.log)
-        if sees_all or entry.user.partition("!")[0] == call.caller.userid
+        entry for entry in reversed(call.state.log) if sees_all or call.caller.owns(entry.user)
     ]
     return [
         {

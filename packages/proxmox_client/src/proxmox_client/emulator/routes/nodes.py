@@ -53,7 +53,7 @@ def status(call: Call) -> dict[str, Any]:
         "wait": load.pressure_at(now) / 400,
         "idle": 0,
         "loadavg": [f"{busy * node.cpus * factor:.2f}" for factor in (1.05, 1.0, 0.95)],
-        "cpuinfo": _cpu(node),
+        "cpuinfo": _cpu(node, call.state.release),
         "memory": memory,
         "swap": {"total": node.swap, "used": 0, "free": node.swap},
         "rootfs": {
@@ -67,16 +67,17 @@ def status(call: Call) -> dict[str, Any]:
     }
 
 
-def _cpu(node: Node) -> dict[str, Any]:
+def _cpu(node: Node, release: tuple[int, int]) -> dict[str, Any]:
+    vendor = "AuthenticAMD" if "AMD" in node.cpu_model else "GenuineIntel"
+    newer = {"vendor": vendor, "family": "25"} if release >= (9, 0) else {}
     return {
         "model": node.cpu_model,
-        "vendor": "AuthenticAMD" if "AMD" in node.cpu_model else "GenuineIntel",
+        **newer,
         "sockets": node.sockets,
         "cores": max(1, node.cpus // node.sockets // 2),
         "cpus": node.cpus,
         "mhz": "2994.374",
         "hvm": "1",
-        "family": "25",
         "user_hz": 100,
         "flags": "fpu vme de pse tsc msr pae cx8 apic sse sse2 ht lm svm aes avx avx2",
     }
@@ -124,6 +125,7 @@ def _disk(disk: PhysicalDisk) -> dict[str, Any]:
 def network(call: Call) -> list[dict[str, Any]]:
     """GET /nodes/{node}/network."""
     address = call.node.address
+    found = {} if call.state.release >= (9, 0) else {"exists": 1}
     return [
         {
             "iface": "vmbr0",
@@ -150,6 +152,7 @@ def network(call: Call) -> list[dict[str, Any]]:
             "families": ["inet"],
             "active": 1,
             "priority": 3,
+            **found,
         },
     ]
 

@@ -86,7 +86,7 @@ def _find(call: Call, name: str) -> Pool:
 def _details(call: Call, pool: Pool) -> dict[str, Any]:
     state = call.state
     members: list[dict[str, Any]] = [
-        measure.fixed(state.guests[vmid], state, "")
+        measure.fixed(state.guests[vmid], state)
         | measure.moving(state.guests[vmid], state, call.now)
         for vmid in sorted(pool.vmids & state.guests.keys())
     ]

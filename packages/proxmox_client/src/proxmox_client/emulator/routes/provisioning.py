@@ -8,14 +8,20 @@ from proxmox_client.emulator.state.sizes import parse_size
 from proxmox_client.emulator.work import configure, provisioning
 from proxmox_client.emulator.work.board import Job
 
+RUNNING_CLONE = {
+    False: "Cannot do full clones on a running container without snapshots",
+    True: "Full clone of a running container is only possible from a snapshot",
+}
+"""What is said to who would copy a running container, before 9.0 and since."""
+
 
 @route("POST", "/nodes/{node}/qemu", "/nodes/{node}/lxc")
 def create(call: Call) -> str:
     """POST /nodes/{node}/qemu and /nodes/{node}/lxc; with archive, from a backup."""
     kind = Kind.LXC if call.path.endswith("/lxc") else Kind.QEMU
     _require_allocate(call, call.vmid, call.get("pool"))
-    _require_free(call, kind, call.vmid)
     archive = call.get("archive") or (call.get("restore") and call.get("ostemplate"))
+    _require_free(call, kind, "restore" if archive else "create")
     if archive:
         call.state.storage(str(archive).partition(":")[0])
     type_ = f"{PREFIX[kind]}{'restore' if archive else 'create'}"
@@ -31,7 +37,7 @@ def clone(call: Call) -> str:
     if newid in call.state.guests:
         raise ApiError(f"unable to create VM {newid}: config file already exists")
     if guest.kind is Kind.LXC and guest.running and not call.get("snapname"):
-        raise ApiError("Full clone of a running container is only possible from a snapshot")
+        raise ApiError(RUNNING_CLONE[call.state.release >= (9, 0)])
     if not call.get("full", not guest.template) and not guest.template:
         raise ApiError("Linked clone feature is not supported for non-template guests")
     target = call.get("target") or call.node.name
@@ -124,8 +130,8 @@ def _require_allocate(call: Call, vmid: int, pool: str | None) -> None:
         raise ApiError(f"pool '{pool}' does not exist")
 
 
-def _require_free(call: Call, kind: Kind, vmid: int) -> None:
-    taken = call.state.guests.get(vmid)
+def _require_free(call: Call, kind: Kind, verb: str) -> None:
+    taken = call.state.guests.get(call.vmid)
     if taken is not None:
-        exists = f"{taken.kind.word} {vmid} already exists on node '{taken.node}'"
-        raise ApiError(f"unable to create {kind.word} {vmid} - {exists}")
+        exists = f"{taken.kind.word} {taken.vmid} already exists on node '{taken.node}'"
+        raise ApiError(f"unable to {verb} {kind.word} {taken.vmid} - {exists}")

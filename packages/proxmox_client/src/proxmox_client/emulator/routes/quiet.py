@@ -3,7 +3,8 @@
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.routing import Call, Reply, route
+from proxmox_client.emulator.state.cluster import RELEASES
 
 EMPTY = (
     "/cluster/sdn/zones",
@@ -60,14 +61,15 @@ def subscription(call: Call) -> dict[str, Any]:
     return {
         "status": "notfound",
         "serverid": f"{call.node.number:032X}",
-        "sockets": call.node.sockets,
+        "message": "There is no subscription key",
+        "url": "https://www.proxmox.com/en/proxmox-virtual-environment/pricing",
     }
 
 
 @route("GET", "/nodes/{node}/syslog")
-def syslog(_call: Call) -> list[dict[str, Any]]:
+def syslog(_call: Call) -> Reply:
     """GET /nodes/{node}/syslog."""
-    return [{"n": 1, "t": "-- No entries --"}]
+    return Reply([{"n": 1, "t": "-- No entries --"}], {"total": 1})
 
 
 @route("GET", "/nodes/{node}/hosts")
@@ -126,4 +128,50 @@ def certificates(call: Call) -> list[dict[str, Any]]:
             "public-key-type": "id-ecPublicKey",
             "public-key-bits": 256,
         }
+    ]
+
+
+@route("GET", "/cluster/firewall/macros")
+def firewall_macros(_call: Call) -> list[dict[str, str]]:
+    """GET /cluster/firewall/macros: the common ones."""
+    names = "DNS FTP HTTP HTTPS IMAP IMAPS LDAP MySQL NTP Ping PostgreSQL RDP SMB SMTP SSH Web"
+    return [{"macro": name, "descr": f"{name} traffic"} for name in names.split()]
+
+
+@route("GET", "/nodes/{node}/capabilities/qemu/cpu")
+def cpu_models(call: Call) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/capabilities/qemu/cpu: the common ones."""
+    models = {
+        "default": ("host", "max", "kvm64", "qemu64", "x86-64-v2-AES", "x86-64-v3"),
+        "AuthenticAMD": ("EPYC", "EPYC-Rome", "EPYC-Milan", "EPYC-Genoa"),
+        "GenuineIntel": ("Broadwell", "Skylake-Server", "Icelake-Server", "SapphireRapids"),
+    }
+    is_newest = call.state.release >= (9, 2)
+    return [
+        {"name": name, "vendor": vendor, "custom": 0}
+        | ({"abstract": 1} if is_newest and name.startswith("x86-64") else {})
+        for vendor, names in models.items()
+        for name in names
+    ]
+
+
+@route("GET", "/nodes/{node}/apt/versions")
+def package_versions(call: Call) -> list[dict[str, str]]:
+    """GET /nodes/{node}/apt/versions: those that say which Proxmox VE this is."""
+    number = RELEASES[call.state.version][0]
+    packages = {"proxmox-ve": call.state.version, "pve-manager": number, "qemu-server": number}
+    return [
+        {
+            "Package": name,
+            "Version": version,
+            "OldVersion": version,
+            "CurrentState": "Installed",
+            "Arch": "amd64",
+            "Origin": "Proxmox",
+            "Priority": "optional",
+            "Section": "admin",
+            "Title": name,
+            "Description": name,
+        }
+        for name, version in packages.items()
     ]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
+from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.routing import Call, route
 from proxmox_client.emulator.state.storage import Storage
 from proxmox_client.emulator.views.storage import storage_status, volume_row
@@ -24,6 +25,47 @@ def storages(call: Call) -> list[dict[str, Any]]:
 def storage_config(call: Call) -> dict[str, Any]:
     """GET /storage/{storage}."""
     return _configured(call.storage)
+
+
+@route("POST", "/storage")
+def create(call: Call) -> dict[str, str]:
+    """POST /storage."""
+    name, type_ = call.params["storage"], call.params["type"]
+    if name in call.state.storages:
+        raise ApiError(f"create storage failed: storage ID '{name}' already defined")
+    content = str(call.get("content", "images,rootdir"))
+    storage = Storage(name, type_, tuple(content.split(",")), bool(call.get("shared")))
+    call.state.storages[name] = storage
+    _update(storage, call)
+    call.state.changed()
+    return {"storage": name, "type": type_}
+
+
+@route("PUT", "/storage/{storage}")
+def update(call: Call) -> dict[str, str]:
+    """PUT /storage/{storage}."""
+    storage = call.storage
+    for option in str(call.get("delete", "")).split(","):
+        storage.options.pop(option, None)
+    _update(storage, call)
+    return {"storage": storage.name, "type": storage.type}
+
+
+@route("DELETE", "/storage/{storage}")
+def delete(call: Call) -> None:
+    """DELETE /storage/{storage}."""
+    del call.state.storages[call.storage.name]
+    call.state.changed()
+
+
+def _update(storage: Storage, call: Call) -> None:
+    if "content" in call.params:
+        storage.content = tuple(str(call.params["content"]).split(","))
+    if "nodes" in call.params:
+        storage.nodes = tuple(str(call.params["nodes"]).split(","))
+    storage.enabled = not call.get("disable", not storage.enabled)
+    known = ("storage", "type", "content", "nodes", "disable", "shared", "delete", "digest")
+    storage.options |= stored(call.given(*known))
 
 
 def _configured(storage: Storage) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def log(call: Call) -> Reply:
 def stop(call: Call) -> None:
     """DELETE /nodes/{node}/tasks/{upid}."""
     task = _task(call)
-    if task.userid != call.caller.userid:
+    if not call.caller.owns(task.user):
         call.rights.require(call.node.path, "Sys.Modify")
     call.cluster.tasks.stop(task)
 
@@ -52,7 +52,7 @@ def _task(call: Call) -> Task:
     task = call.cluster.tasks.find(upid)
     if task is None or task.node != call.params["node"]:
         raise call.bad(upid="no such task")
-    if task.userid != call.caller.userid:
+    if not call.caller.owns(task.user):
         call.rights.require(call.node.path, "Sys.Audit")
     return task
 
@@ -63,7 +63,7 @@ def _matching(call: Call) -> Iterator[Task]:
     for task in call.cluster.tasks.on(call.params["node"]):
         if source != "all" and task.running is not (source == "active"):
             continue
-        if (sees_all or task.userid == call.caller.userid) and _wanted(task, call):
+        if (sees_all or call.caller.owns(task.user)) and _wanted(task, call):
             yield task
 
 

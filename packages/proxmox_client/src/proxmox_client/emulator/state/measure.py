@@ -8,7 +8,7 @@ from proxmox_client.emulator.state.load import STEP, Load
 from proxmox_client.emulator.state.node import Node
 
 
-def fixed(guest: Guest, state: ClusterState, pool: str) -> dict[str, Any]:
+def fixed(guest: Guest, state: ClusterState) -> dict[str, Any]:
     """The part of a guest's row that stays until somebody changes it."""
     row: dict[str, Any] = {
         "id": f"{guest.kind}/{guest.vmid}",
@@ -21,7 +21,7 @@ def fixed(guest: Guest, state: ClusterState, pool: str) -> dict[str, Any]:
         "maxmem": guest.memory,
         "maxdisk": guest.disk_size,
     }
-    extra = {"pool": pool, "tags": guest.config.get("tags"), "lock": guest.lock}
+    extra = {"tags": guest.config.get("tags"), "lock": guest.lock}
     if resource := state.ha_of(guest):
         extra["hastate"] = resource.state
     return row | {key: value for key, value in extra.items() if value}

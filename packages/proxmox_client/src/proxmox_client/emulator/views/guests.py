@@ -82,6 +82,8 @@ def monitor(guest: Guest, now: float) -> dict[str, Any]:
             if key.startswith("net") and key[3:].isdigit()
         },
         "proxmox-support": {
+            "backup-access-api": True,
+            "backup-fleecing": True,
             "backup-max-workers": True,
             "pbs-dirty-bitmap": True,
             "pbs-dirty-bitmap-migration": True,
@@ -94,13 +96,19 @@ def monitor(guest: Guest, now: float) -> dict[str, Any]:
 
 
 def _block(used: dict[str, Any]) -> dict[str, Any]:
+    """The counters of a disk: what nobody counts here is 0."""
+    kinds = ("rd", "wr", "flush", "unmap", "zone_append")
+    counters = [f"{state}_{kind}_operations" for state in ("failed", "invalid") for kind in kinds]
+    counters += [f"{kind}_{what}" for kind in kinds for what in ("operations", "total_time_ns")]
+    counters += [f"{kind}_{what}" for kind in kinds for what in ("bytes", "merged")]
+    counters += ["idle_time_ns", "wr_highest_offset"]
+    skipped = ("flush_bytes", "flush_merged")
     return {
+        **{name: 0 for name in counters if name not in skipped},
         "rd_bytes": used["diskread"],
         "wr_bytes": used["diskwrite"],
         "rd_operations": used["diskread"] // 16384,
         "wr_operations": used["diskwrite"] // 16384,
-        "failed_rd_operations": 0,
-        "failed_wr_operations": 0,
         "account_failed": True,
         "account_invalid": True,
         "timed_stats": [],

@@ -59,7 +59,6 @@ def create(
     return work
 
 
-
 def allocate(job: Job | None, guest: Guest, slot: str, state: ClusterState | None = None) -> None:
     """Turn a wish like shared:32 into a disk that lies there."""
     value = guest.config[slot]

@@ -30,6 +30,8 @@ def take(guest: Guest, name: str, description: str, *, with_ram: bool) -> Work:
             await job.spend(1.5)
         kept = {key: value for key, value in guest.config.items() if key != "lock"}
         ram = with_ram and guest.running
+        if ram:
+            kept |= _running_state(guest, name, job.state)
         guest.snapshots[name] = Snapshot(
             name, int(job.state.now), description, guest.parent, ram, kept
         )
@@ -48,6 +50,20 @@ async def _save_memory(job: Job, guest: Guest, name: str) -> None:
         await job.spend(seconds / 3)
         job.log(f"{human(guest.memory * part / 6)} in {int(seconds * part / 3)}s")
     job.log(f"completed saving the VM state in {int(seconds)}s, saved {human(guest.memory / 2)}")
+
+
+def _running_state(guest: Guest, name: str, state: ClusterState) -> dict[str, str]:
+    """What a snapshot with memory remembers of the running machine."""
+    storage = next((disk.storage for disk in guest.disks()), "local")
+    known = {
+        "vmstate": f"{storage}:{guest.vmid}/vm-{guest.vmid}-state-{name}.raw",
+        "runningmachine": "pc-i440fx-10.0+pve1",
+        "runningcpu": "qemu64",
+    }
+    nets = [key for key in guest.config if key.startswith("net") and key[3:].isdigit()]
+    if state.release >= (9, 1) and nets:
+        known["running-nets-host-mtu"] = ",".join(f"{key}=1500" for key in nets)
+    return known
 
 
 def _require_feature(guest: Guest, state: ClusterState) -> None:
@@ -94,7 +110,8 @@ def go_back(guest: Guest, name: str, *, start: bool) -> Work:
         async with locked(guest, "rollback"):
             await job.spend(3)
         stopped(guest)
-        guest.config = dict(snapshot.config)
+        memory = ("vmstate", "runningmachine", "runningcpu", "running-nets-host-mtu")
+        guest.config = {key: value for key, value in snapshot.config.items() if key not in memory}
         guest.parent = name
         guest.touch()
         if snapshot.with_ram or start:

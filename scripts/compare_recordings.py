@@ -1,0 +1,215 @@
+"""Replay recordings of real Proxmox VE against the emulator and say what differs.
+
+python scripts/compare_recordings.py FOLDER     renews docs/emulator-differences.md
+
+Every recorded request goes to an emulated cluster that was set up like the recorded one.
+Status, message, keys and types of the answers are compared, not the values of measurements.
+Differences that are known, with their reasons, are listed in tests/emulator/known_differences.yaml.
+"""
+
+import asyncio
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from proxmox_client.emulator.http.messages import Response
+from replay_recordings import Replay
+
+REPOSITORY = Path(__file__).parents[1]
+KNOWN = REPOSITORY / "tests" / "emulator" / "known_differences.yaml"
+REPORT = REPOSITORY / "docs" / "emulator-differences.md"
+VERSIONS = ("8.4", "9.1", "9.2")
+
+
+@dataclass(frozen=True, order=True)
+class Difference:
+    """One way in which answers to one endpoint differ."""
+
+    request: str
+    what: str
+
+
+@dataclass
+class Comparison:
+    """What a replay found."""
+
+    exchanges: int = 0
+    equal: int = 0
+    found: Counter[Difference] = field(default_factory=Counter)
+    versions: dict[Difference, set[str]] = field(default_factory=dict)
+    examples: dict[Difference, str] = field(default_factory=dict)
+
+
+def shape(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Where a value has what types of things."""
+    if isinstance(value, dict):
+        yield path, "object"
+        for key, inner in value.items():
+            yield from shape(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        yield path, "list" if value else "empty list"
+        for inner in value:
+            yield from shape(inner, f"{path}[]")
+    elif isinstance(value, bool):
+        yield path, "boolean"
+    elif isinstance(value, int | float):
+        yield path, "number"
+    else:
+        yield path, "null" if value is None else "text"
+
+
+def differences(recorded: dict[str, Any], response: Response) -> Iterator[str]:
+    """What differs between a recorded answer and ours."""
+    if recorded["status"] != response.status:
+        yield f"status {recorded['status']}, here {response.status} {response.reason}"
+        return
+    if recorded["reason"] != response.phrase and response.status >= 400:
+        yield f"message {anonymous(recorded['reason'])!r}, here {anonymous(response.phrase)!r}"
+    closes = recorded["connection"] == "close"
+    if closes is not response.closes and "multipart" not in str(recorded["raw_ct"]):
+        yield f"connection {recorded['connection']}"
+    if recorded["content_type"] != response.content_type:
+        yield f"content type {recorded['content_type']}, here {response.content_type}"
+    theirs = recorded["body"] if isinstance(recorded["body"], dict) else None
+    ours = json.loads(response.body) if response.body else None
+    yield from _shape_differences(theirs, ours)
+
+
+def _shape_differences(theirs: Any, ours: Any) -> Iterator[str]:
+    left, right = _collected(theirs), _collected(ours)
+    for path in sorted(left.keys() - right.keys()):
+        if path.rpartition(".")[0].rstrip("[]") in left and _parent(path) not in right:
+            continue
+        yield f"lacks {path}"
+    for path in sorted(right.keys() - left.keys()):
+        if _parent(path) in left:
+            yield f"adds {path}"
+    for path in sorted(left.keys() & right.keys()):
+        if left[path] != right[path] and "empty list" not in (*left[path], *right[path]):
+            one, other = "/".join(sorted(left[path])), "/".join(sorted(right[path]))
+            yield f"types of {path}: {one}, here {other}"
+        elif ("empty list" in left[path]) is not ("empty list" in right[path]):
+            word = "empty" if "empty list" in left[path] else "filled"
+            yield f"{path} is {word} in the recording only"
+
+
+def _collected(value: Any) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for path, kind in shape(value):
+        found.setdefault(anonymous(path), set()).add(kind)
+    return found
+
+
+def _parent(path: str) -> str:
+    return path.removesuffix("[]") if path.endswith("[]") else path.rpartition(".")[0]
+
+
+def anonymous(text: str) -> str:
+    """A text without what differs by nature: times, checksums."""
+    text = re.sub(r"\d{4}_\d\d_\d\d-\d\d_\d\d_\d\d", "DATE", text)
+    return re.sub(r"\b[0-9a-f]{40,64}\b", "CHECKSUM", text)
+
+
+async def compare(folder: Path, versions: tuple[str, ...] = VERSIONS) -> Comparison:
+    """Replay all recordings."""
+    result = Comparison()
+    for version in versions:
+        replay = Replay(version)
+        await replay.prepare()
+        for line in (folder / f"exchanges-{version}.jsonl").read_text().splitlines():
+            recorded = json.loads(line)
+            replay.enter(recorded["scenario"])
+            response = await replay.exchange(recorded)
+            _judge(result, version, replay, recorded, response)
+        await replay.cluster.stop()
+    return result
+
+
+def _judge(
+    result: Comparison, version: str, replay: Replay, recorded: dict[str, Any], response: Response
+) -> None:
+    result.exchanges += 1
+    found = list(differences(recorded, response))
+    result.equal += not found
+    known = replay.cluster.schema.find(recorded["method"], recorded["path"])
+    request = f"{recorded['method']} {known[0].path if known else recorded['path']}"
+    for what in found:
+        difference = Difference(request, what)
+        result.found[difference] += 1
+        result.versions.setdefault(difference, set()).add(version)
+        example = f"{recorded['scenario']} as {recorded['auth']} {recorded['params'] or ''}"
+        result.examples.setdefault(difference, example)
+
+
+@dataclass(frozen=True)
+class KnownDifference:
+    """A difference that is accepted, and why."""
+
+    request: re.Pattern[str]
+    what: re.Pattern[str]
+    why: str
+
+    def covers(self, difference: Difference) -> bool:
+        return bool(
+            self.request.fullmatch(difference.request) and self.what.fullmatch(difference.what)
+        )
+
+
+def known_differences() -> list[KnownDifference]:
+    """The accepted differences."""
+    entries = yaml.safe_load(KNOWN.read_text()) if KNOWN.exists() else []
+    return [
+        KnownDifference(
+            re.compile(entry["request"]), re.compile(entry["what"], re.DOTALL), entry["why"]
+        )
+        for entry in entries
+    ]
+
+
+def unlisted(comparison: Comparison, known: list[KnownDifference]) -> list[Difference]:
+    """The differences nobody has accepted."""
+    return sorted(
+        found for found in comparison.found if not any(entry.covers(found) for entry in known)
+    )
+
+
+def report(comparison: Comparison, known: list[KnownDifference]) -> str:
+    """The page that lists what is left."""
+    replayed = f"{comparison.exchanges} recorded exchanges of Proxmox VE {', '.join(VERSIONS)}"
+    lines = [
+        "# Where the emulator differs from Proxmox VE",
+        "",
+        "Generated by `python scripts/compare_recordings.py FOLDER`; a test keeps it true.",
+        "",
+        f"{replayed} were replayed;",
+        f"{comparison.equal} answers are equal in status, message, keys and types. The rest:",
+        "",
+    ]
+    for entry in known:
+        lines += [f"## {entry.why}", ""]
+        for found in sorted(found for found in comparison.found if entry.covers(found)):
+            where = ", ".join(sorted(comparison.versions[found]))
+            lines.append(f"- `{found.request}`: {found.what} ({where})")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    comparison = asyncio.run(compare(Path(sys.argv[1])))
+    known = known_differences()
+    for found in unlisted(comparison, known):
+        where = ", ".join(sorted(comparison.versions[found]))
+        print(f"{found.request}: {found.what} ({where}; {comparison.examples[found]})")
+    print(f"{comparison.equal} of {comparison.exchanges} answers are equal")
+    REPORT.write_text(report(comparison, known))
+
+
+if __name__ == "__main__":
+    main()
