@@ -15,10 +15,7 @@ Record = Mapping[str, Any]  # a row with its cluster and, by path, the rows it l
 def expected(meaning: Meaning, world: World) -> list[dict[str, Any]]:
     """The rows of the answer, in order."""
     records = [one for one in _records(meaning.table, world) if _holds(meaning.where, [one])]
-    if meaning.grouped:
-        groups = _groups(meaning, records)
-    else:
-        groups = [[record] for record in records]
+    groups = _groups(meaning, records) if meaning.grouped else [[one] for one in records]
     groups = [group for group in groups if _holds(meaning.having, group)]
     if meaning.grouped:
         groups.sort(key=lambda group: [_exact(_value(one, group)) for one in meaning.group_by])

@@ -59,7 +59,9 @@ class Loading:
         if shelf and (known := shelf.database):
             return known
         whole = {name: self._whole(name, need) for name, need in needed.items()}
-        made = await asyncio.to_thread(filled, self.catalog, whole, await self._read(whole, {}))
+        every = {name: dict.fromkeys(self._of(name), Want()) for name in whole}
+        rows = await self._read(whole, every)  # nothing ruled out: other queries will find it
+        made = await asyncio.to_thread(filled, self.catalog, whole, rows)
         if shelf:
             shelf.keep(made)
         return made
