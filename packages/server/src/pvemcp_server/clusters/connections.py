@@ -134,7 +134,9 @@ class Clusters:
             name=record.name,
         )
         await self._closing.enter_async_context(pve)
-        return Connection(record, identity, pve, Inventory(pve, self._freshness))
+        inventory = Inventory(pve, self._freshness)
+        self._closing.push_async_callback(inventory.aclose)
+        return Connection(record, identity, pve, inventory)
 
 
 def tls_of(record: ClusterRecord) -> Tls:

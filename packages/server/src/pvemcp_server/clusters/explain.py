@@ -12,8 +12,6 @@ _ROLES = {
     "Datastore.AllocateSpace": "PVEDatastoreUser",
     "Datastore.AllocateTemplate": "PVEDatastoreAdmin",
     "Datastore.Allocate": "PVEDatastoreAdmin",
-    "Sys.Modify": "Administrator",
-    "Sys.AccessNetwork": "PVESysAdmin",
 }
 _TAIL = 8  # lines of a failed task's log
 _VM_ROLE = "PVEVMAdmin"
@@ -44,9 +42,11 @@ def explain(error: BaseException, account: str = "") -> str:
 
 def pveum(account: str, path: str, privilege: str) -> str:
     """The command that grants `privilege` on `path` to the account (a token or a user)."""
-    role = _ROLES.get(privilege, _VM_ROLE if privilege.startswith("VM.") else "Administrator")
+    role = _ROLES.get(privilege) or (_VM_ROLE if privilege.startswith("VM.") else "")
     kind = "--tokens" if "!" in account else "--users"
-    return f"pveum acl modify {path} {kind} '{account}' --roles {role}"
+    # of the built-in roles only Administrator has the others: a role of their own gives less away
+    make = "" if role else f"pveum role add MCP-{privilege} --privs {privilege} && "
+    return f"{make}pveum acl modify {path} {kind} '{account}' --roles {role or f'MCP-{privilege}'}"
 
 
 def _failed_task(error: pve.TaskFailed) -> str:

@@ -5,6 +5,7 @@ Refreshed on demand, shared by all callers of that identity, never by others.
 
 import asyncio
 from collections.abc import Callable, Hashable
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -105,10 +106,15 @@ class Inventory:
 
     pve: Client
     freshness: Callable[[], float]  # seconds a snapshot is taken for current
+    patience: float = 15.0  # seconds to wait for a cluster that has never answered
+    short_patience: float = 5.0  # the same when an older snapshot would do
+    quiet: float = 5.0  # seconds during which a silent cluster is not asked again
     _latest: Snapshot | None = None
     _refreshing: asyncio.Task[Snapshot] | None = None
     _asked: float = -1.0  # when the running refresh was sent
     _written: float = -1.0  # when something was last changed through us
+    _trouble: proxmox_client.ProxmoxError | None = None  # why it was silent, until `_quiet_until`
+    _quiet_until: float = -1.0
 
     async def snapshot(self) -> Snapshot:
         """The current snapshot; the last one, marked stale, when Proxmox does not answer."""
@@ -116,7 +122,7 @@ class Inventory:
         if latest and latest.age < self.freshness() and latest.taken > self._written:
             return latest
         try:
-            return await asyncio.shield(self._refresh())
+            return await self._renewed()
         except SILENCE as error:
             if latest is None:
                 raise
@@ -131,11 +137,41 @@ class Inventory:
         """Something was changed: what was read before now is no longer current."""
         self._written = monotonic()
 
+    async def aclose(self) -> None:
+        """Stop asking."""
+        if self._refreshing:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
+
+    async def _renewed(self) -> Snapshot:
+        """A new snapshot; a cluster that was silent a moment ago is not waited for again."""
+        if self._trouble and monotonic() < self._quiet_until:
+            raise self._trouble
+        patience = self.short_patience if self._latest else self.patience
+        try:
+            async with asyncio.timeout(patience):
+                renewed = await asyncio.shield(self._refresh())
+        except TimeoutError:
+            silence = f"{self.pve.name} did not answer within {patience:g} s"
+            raise self._silent(proxmox_client.DeadlineExceeded(silence)) from None
+        except SILENCE as error:
+            raise self._silent(error) from error
+        self._trouble = None
+        return renewed
+
+    def _silent(self, trouble: proxmox_client.ProxmoxError) -> proxmox_client.ProxmoxError:
+        self._trouble, self._quiet_until = trouble, monotonic() + self.quiet
+        return trouble
+
     def _refresh(self) -> asyncio.Task[Snapshot]:
         running = self._refreshing
         if running is None or running.done() or self._asked < self._written:
             self._asked = monotonic()
-            running = asyncio.create_task(self._fetch(self._asked), name="inventory refresh")
+            # An empty context: the deadline of whoever asks first is not that of the others
+            running = asyncio.create_task(
+                self._fetch(self._asked), name="inventory refresh", context=Context()
+            )
+            running.add_done_callback(_looked_at)
             self._refreshing = running
         return running
 
@@ -144,3 +180,9 @@ class Inventory:
         if self._latest is None or fetched.taken >= self._latest.taken:
             self._latest = fetched
         return fetched
+
+
+def _looked_at(refresh: asyncio.Task[Snapshot]) -> None:
+    """Its waiters may all have left: then nobody else takes note of how it ended."""
+    if not refresh.cancelled():
+        refresh.exception()

@@ -1,0 +1,74 @@
+"""An emulated cluster, and the clusters of a state that knows it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from uuid import uuid4
+
+import pytest
+
+from proxmox_client import ApiToken, Client, Tls
+from proxmox_client.emulator import Clock, Emulator, Scenario
+from proxmox_client.emulator.cluster import Cluster as EmulatedCluster
+from proxmox_client.emulator.state.people import Token
+from pvemcp_server.access import Access
+from pvemcp_server.clusters import Clusters, Inventory
+from pvemcp_server.config import Config
+from pvemcp_server.store import Store
+from pvemcp_server.store.records import TlsMode
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[EmulatedCluster]:
+    scenario = Scenario.cluster("lab", nodes=2, guests=6)
+    async with Emulator(scenario, clock=Clock(200.0)) as emulator:
+        yield emulator["lab"]
+
+
+@pytest.fixture
+async def pve(lab: EmulatedCluster) -> AsyncIterator[Client]:
+    tls = Tls(fingerprints=lab.fingerprints.values())
+    async with Client(lab.hosts, ApiToken(*lab.token), tls=tls, name="lab") as client:
+        yield client
+
+
+@pytest.fixture
+async def inventory(pve: Client) -> AsyncIterator[Inventory]:
+    """Fresh for an hour, so that only a test's own doing makes it old."""
+    async with aclosing(Inventory(pve, lambda: 3600.0)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    """One kind of database is enough here: the state's own tests run on both."""
+    return Config(state_dir=tmp_path / "var")
+
+
+NewToken = Callable[[str], tuple[str, str]]
+
+
+@pytest.fixture
+def new_token(lab: EmulatedCluster) -> NewToken:
+    """Makes a token that has no rights yet; its id and secret."""
+
+    def made(name: str) -> tuple[str, str]:
+        secret = str(uuid4())
+        lab.state.people.users["mcp@pve"].tokens[name] = Token(name, secret)
+        return f"mcp@pve!{name}", secret
+
+    return made
+
+
+@pytest.fixture
+async def clusters(store: Store, access: Access, lab: EmulatedCluster) -> AsyncIterator[Clusters]:
+    token_id, secret = lab.token
+    await access.clusters.create(
+        "lab",
+        lab.hosts,
+        token_id=token_id,
+        secret=secret,
+        tls_mode=TlsMode.PINNED,
+        fingerprints=lab.fingerprints.values(),
+    )
+    async with aclosing(Clusters(store, lambda: 3600.0)) as opened:
+        yield opened
