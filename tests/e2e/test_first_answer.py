@@ -1,6 +1,8 @@
 """The main job: `make run`, paste what it prints, ask which VMs are running."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,11 @@ from mcp import Client, StdioServerParameters
 
 BRIDGE = Path(sys.executable).with_name("pvemcp-bridge")
 MODES = ("auto", "legacy")
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "curl", "version": "8"},
+}
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.xdist_group("product")]
 
 
@@ -46,11 +53,6 @@ async def test_the_same_goes_through_the_bridge_over_stdio(product, mode):
 
 
 async def post(product, method: str, params: dict[str, Any], **headers: str) -> httpx.Response:
-    meta = {
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {},
-        "io.modelcontextprotocol/clientInfo": {"name": "curl", "version": "8"},
-    }
     named = {"Mcp-Name": params["name"]} if "name" in params else {}
     async with httpx.AsyncClient() as client:
         return await client.post(
@@ -62,7 +64,7 @@ async def post(product, method: str, params: dict[str, Any], **headers: str) -> 
                 **named,
                 **headers,
             },
-            json={"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}},
+            json={"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": META}},
         )
 
 
@@ -111,3 +113,96 @@ async def test_health_readiness_and_version_need_no_key(product):
         answers = [await client.get(path) for path in ("/healthz", "/readyz", "/version")]
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert "2026-07-28" in answers[2].json()["protocols"]
+
+
+def inspector(npm_folder: Path, *arguments: str, **environment: str) -> dict[str, Any]:
+    """What the official inspector's command line prints for one request."""
+    modules = npm_folder / "node_modules"
+    command = [modules / "node" / "bin" / "node", modules / ".bin" / "mcp-inspector", "--cli"]
+    done = subprocess.run(
+        [*command, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+ASK = ("--method", "tools/call", "--tool-name", "ListVms", "--tool-arg", "cluster_name=home-lab")
+
+
+@pytest.mark.node
+def test_the_inspector_lists_the_tools_and_calls_one_over_http(product, npm_folder):
+    where = (f"{product.url}/mcp/{product.key}", "--transport", "http")
+    listed = inspector(npm_folder, *where, "--method", "tools/list")
+    called = inspector(npm_folder, *where, *ASK)
+    assert "ListVms" in [tool["name"] for tool in listed["tools"]]
+    assert len(json.loads(called["content"][0]["text"])["data"]["rows"]) == 14
+
+
+@pytest.mark.node
+def test_the_inspector_does_the_same_through_the_bridge(product, npm_folder):
+    bridge = (str(BRIDGE), f"{product.url}/mcp/{product.key}")
+    listed = inspector(npm_folder, *bridge, "--method", "tools/list")
+    called = inspector(npm_folder, *bridge, *ASK)
+    assert "ListVms" in [tool["name"] for tool in listed["tools"]]
+    assert len(json.loads(called["content"][0]["text"])["data"]["rows"]) == 14
+
+
+TYPESCRIPT = """
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+const [url, bridge] = process.argv.slice(2);
+const transport = bridge
+  ? new StdioClientTransport({ command: bridge, args: [url] })
+  : new StreamableHTTPClientTransport(new URL(url));
+const client = new Client({ name: "typescript", version: "1" });
+await client.connect(transport);
+const { tools } = await client.listTools();
+const call = { name: "ListVms", arguments: { cluster_name: "home-lab" } };
+const { content } = await client.callTool(call);
+console.log(JSON.stringify({ tools: tools.map((tool) => tool.name), text: content[0].text }));
+await client.close();
+"""
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("through", ["http", "bridge"])
+def test_the_typescript_sdk_lists_the_tools_and_calls_one(product, npm_folder, through):
+    command = [npm_folder / "node_modules" / "node" / "bin" / "node", "--input-type=module", "-"]
+    done = subprocess.run(
+        [*command, f"{product.url}/mcp/{product.key}", *([BRIDGE] if through == "bridge" else [])],
+        input=TYPESCRIPT,
+        cwd=npm_folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert "ListVms" in told["tools"]
+    assert len(json.loads(told["text"])["data"]["rows"]) == 14
+
+
+def test_curl_lists_the_tools_with_nothing_but_the_printed_url(product):
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
+    headers = {
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "tools/list",
+    }
+    options = [text for name, value in headers.items() for text in ("-H", f"{name}: {value}")]
+    url = f"{product.url}/mcp/{product.key}"
+    done = subprocess.run(
+        ["curl", "-sS", *options, "-d", json.dumps(body), url],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "ListVms" in [tool["name"] for tool in json.loads(done.stdout)["result"]["tools"]]
