@@ -91,6 +91,7 @@ class Trial:
     async def count(self, context, arguments):
         for step in range(1, 4):
             await context.session.report_progress(step, 3, f"step {step}")
+            await asyncio.sleep(0.05)  # the TypeScript SDK drops progress that comes with the reply
         return "counted"
 
     async def ask(self, context, arguments):

@@ -1,0 +1,101 @@
+"""Runs the client scenarios of the official MCP conformance suite through the bridge.
+
+The suite plays the server and judges what arrives; the SDK's client speaks to the bridge over
+stdio. Scenarios of OAuth do not concern a bridge that carries an API key.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from node_tools import script
+
+CLIENT = Path(__file__).parents[1] / "tests" / "bridge" / "conformance_client.py"
+SCENARIOS = {
+    "2025-11-25": (
+        "initialize",
+        "tools_call",
+        "elicitation-sep1034-client-defaults",
+        "sse-retry",
+        "json-schema-2020-12-preservation",
+    ),
+    "2026-07-28": (
+        "tools_call",
+        "request-metadata",
+        "sep-2322-client-request-state",
+        "http-standard-headers",
+        "http-custom-headers",
+        "http-invalid-tool-headers",
+        "json-schema-ref-no-deref",
+        "json-schema-2020-12-preservation",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One scenario: its checks by how they ended, and what the suite said."""
+
+    revision: str
+    scenario: str
+    counts: Counter[str]
+    output: str
+
+    @property
+    def passed(self) -> bool:
+        return self.counts["SUCCESS"] > 0 and not self.counts["FAILURE"]
+
+    def __str__(self) -> str:
+        checks = ", ".join(f"{count} {end.lower()}" for end, count in sorted(self.counts.items()))
+        return f"{self.revision} {self.scenario}: {checks or 'no check'}"
+
+
+def run(revision: str, scenario: str) -> Run:
+    """Runs one scenario."""
+    command = script("@modelcontextprotocol/conformance", "dist/index.js")
+    client = f"{sys.executable} {CLIENT}"
+    with tempfile.TemporaryDirectory() as results:
+        done = subprocess.run(
+            [
+                *(*command, "client", "--command", client, "--scenario", scenario),
+                *("--spec-version", revision, "-o", results),
+            ],
+            capture_output=True,
+            text=True,
+        )
+        checks = [
+            check["status"]
+            for file in Path(results).rglob("checks.json")
+            for check in json.loads(file.read_text())
+        ]
+    return Run(revision, scenario, Counter(checks), done.stdout + done.stderr)
+
+
+def runs() -> Iterator[Run]:
+    """All that concern a bridge, one after the other."""
+    for revision, scenarios in SCENARIOS.items():
+        for scenario in scenarios:
+            yield run(revision, scenario)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--verbose", action="store_true", help="show the suite's own output")
+    verbose = parser.parse_args().verbose
+    failures = 0
+    for one in runs():
+        print("ok  " if one.passed else "FAIL", one, flush=True)
+        if verbose or not one.passed:
+            print(one.output)
+        failures += not one.passed
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

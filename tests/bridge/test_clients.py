@@ -1,0 +1,158 @@
+"""Real MCP clients through the bridge to a real MCP server: the SDKs and the inspector."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import mcp_types as types
+import pytest
+from mcp.client import Client
+from mcp.client.stdio import StdioServerParameters
+
+HERE = Path(__file__).parent
+KEY = "trial-key-0123456789"
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+
+
+@pytest.fixture(scope="module")
+def trial_url():
+    """The URL, key included, of a server made with the SDK."""
+    process = subprocess.Popen(
+        [sys.executable, HERE / "sdk_server.py", "--key", KEY], stdout=subprocess.PIPE, text=True
+    )
+    yield f"{process.stdout.readline().strip()}/{KEY}"
+    process.terminate()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.fixture
+def parameters(bridges, trial_url):
+    command, *arguments = bridges.command()
+    return StdioServerParameters(command=command, args=[*arguments, trial_url])
+
+
+@pytest.fixture(params=["legacy", "auto", "2026-07-28"])
+def mode(request):
+    return request.param
+
+
+def text(result):
+    return result.content[0].text
+
+
+async def agree(context, params):
+    return types.ElicitResult(action="accept", content={"sure": True})
+
+
+async def test_the_python_sdk_lists_calls_and_follows_progress(parameters, mode):
+    steps = []
+
+    async def note(progress, total, message):
+        steps.append(message)
+
+    async with Client(parameters, mode=mode) as client:
+        assert len((await client.list_tools()).tools) == 8
+        assert text(await client.call_tool("echo", {"text": "grün"})) == "grün"
+        counted = await client.call_tool("count", {}, progress_callback=note)
+        assert text(counted) == "counted"
+        assert steps == ["step 1", "step 2", "step 3"]
+
+
+async def test_fifty_calls_of_the_python_sdk_at_once(parameters, mode):
+    async with Client(parameters, mode=mode) as client:
+        calls = [client.call_tool("echo", {"text": str(n)}) for n in range(50)]
+        answers = await asyncio.gather(*calls)
+        assert [text(answer) for answer in answers] == [str(n) for n in range(50)]
+
+
+async def test_a_question_of_the_server_reaches_the_python_sdk(parameters):
+    async with Client(parameters, mode="legacy", elicitation_callback=agree) as client:
+        assert text(await client.call_tool("ask", {})) == "accept {'sure': True}"
+
+
+async def test_a_cancelled_call_of_the_python_sdk_is_cancelled_at_the_server(parameters, mode):
+    async with Client(parameters, mode=mode) as client:
+        begun = anyio.Event()
+
+        async def note(progress, total, message):
+            begun.set()
+
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(lambda: client.call_tool("wait", {}, progress_callback=note))
+            await begun.wait()
+            calls.cancel_scope.cancel()
+        assert text(await client.call_tool("was_cancelled", {})) == "cancelled"
+
+
+async def test_a_changed_list_of_tools_reaches_the_python_sdk(parameters):
+    changed = anyio.Event()
+
+    async def note(message):
+        if isinstance(message, types.ToolListChangedNotification):
+            changed.set()
+
+    async with Client(parameters, mode="legacy", message_handler=note) as client:
+        await client.call_tool("change", {})
+        with anyio.fail_after(10):
+            await changed.wait()
+
+
+async def test_a_subscription_of_the_python_sdk_brings_changes(parameters):
+    async with (
+        Client(parameters, mode="2026-07-28") as client,
+        client.listen(tools_list_changed=True) as subscription,
+    ):
+        await client.call_tool("change", {})
+        with anyio.fail_after(10):
+            assert type(await anext(aiter(subscription))).__name__ == "ToolsListChanged"
+
+
+async def test_annotated_arguments_of_the_python_sdk_arrive_as_headers(parameters):
+    async with Client(parameters, mode="2026-07-28") as client:
+        await client.list_tools()
+        assert text(await client.call_tool("place", {"region": "eu"})) == "eu eu"
+
+
+@pytest.fixture
+def node(npm_folder):
+    return npm_folder / "node_modules" / "node" / "bin" / "node"
+
+
+@pytest.mark.node
+def test_the_typescript_sdk_has_a_whole_session(bridges, npm_folder, node, trial_url):
+    command = [node, HERE / "sdk_client.mjs", npm_folder, *bridges.command(), trial_url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen == {
+        "progress": [1, 2, 3],
+        "tools": 8,
+        "echo": "grün",
+        "many": [str(n) for n in range(50)],
+        "count": "counted",
+        "ask": "accept {'sure': True}",
+        "changed": True,
+        "aborted": True,
+        "cancelled": "cancelled",
+    }
+
+
+@pytest.mark.node
+def test_the_inspector_lists_and_calls(bridges, npm_folder, node, trial_url):
+    inspector = npm_folder / "node_modules" / "@modelcontextprotocol" / "inspector"
+    program = json.loads((inspector / "package.json").read_text())["bin"]["mcp-inspector"]
+
+    def inspect(*options):
+        command = [node, inspector / program, "--cli", *bridges.command(), trial_url, *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    assert len(inspect("--method", "tools/list")["tools"]) == 8
+    call = ("--method", "tools/call", "--tool-name", "echo", "--tool-arg", "text=hello")
+    assert inspect(*call)["content"][0]["text"] == "hello"

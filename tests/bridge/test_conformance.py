@@ -1,0 +1,30 @@
+"""The official conformance suite's client scenarios, with the bridge between client and suite."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+pytestmark = [pytest.mark.node, pytest.mark.e2e, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def conformance(npm_folder):
+    """The script that runs the suite."""
+    sys.path.insert(0, str(SCRIPTS))
+    spec = importlib.util.spec_from_file_location(
+        "conformance_bridge", SCRIPTS / "conformance_bridge.py"
+    )
+    module = sys.modules["conformance_bridge"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(SCRIPTS))
+
+
+@pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
+def test_every_scenario_that_concerns_a_bridge_passes(conformance, revision):
+    runs = [conformance.run(revision, one) for one in conformance.SCENARIOS[revision]]
+    assert [run.output for run in runs if not run.passed] == []
+    assert len(runs) >= 5
