@@ -59,7 +59,7 @@ async def _cluster(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[st
         major = (await cluster.pve.version()).number[0]
     except ProxmoxError as error:
         return base | {"reachable": False, "reason": explain(error, cluster.account)}
-    return base | {"reachable": True, **_privileges(cluster, granted, held, major)}
+    return base | {"reachable": True, **privileges(cluster.account, granted, held, major)}
 
 
 def _granted(call: Call, cluster: Cluster, granted: list[Tool]) -> list[dict[str, Any]]:
@@ -83,8 +83,8 @@ def _told(resources: Resources) -> str | dict[str, list[Any]]:
     return {kind: names for kind, names in chosen.items() if names}
 
 
-def _privileges(cluster: Cluster, granted: list[Tool], held: Held, major: int) -> dict[str, Any]:
-    """What the account has and lacks, of all that the granted tools need."""
+def privileges(account: str, granted: list[Tool], held: Held, major: int) -> dict[str, Any]:
+    """What the account has and lacks, of all that the granted tools need, and how to mend it."""
     users: dict[Need, list[str]] = {}
     for one in granted:
         for need in one.needs:
@@ -96,10 +96,10 @@ def _privileges(cluster: Cluster, granted: list[Tool], held: Held, major: int) -
         if how_far is Extent.EVERYWHERE:
             has.append(f"{privilege} on {need.path}")
         else:
-            mend = pveum(cluster.account, need.path, privilege)
+            mend = pveum(account, need.path, privilege)
             where = {"only_on": paths} if paths else {}
             lacks.append(_lack(privilege, need.path, names, where, mend))
-    return {"has": has, "lacks": lacks, **_hint(cluster, lacks)}
+    return {"has": has, "lacks": lacks, **_hint(account, lacks)}
 
 
 def _lack(
@@ -108,8 +108,8 @@ def _lack(
     return {"privilege": privilege, "path": path, **where, "needed_by": names, "mend": mend}
 
 
-def _hint(cluster: Cluster, lacks: list[dict[str, Any]]) -> dict[str, str]:
-    if not lacks or "!" not in cluster.account:
+def _hint(account: str, lacks: list[dict[str, Any]]) -> dict[str, str]:
+    if not lacks or "!" not in account:
         return {}
-    user = cluster.account.partition("!")[0]
+    user = account.partition("!")[0]
     return {"hint": f"A token with privilege separation needs them for {user} as well."}

@@ -1,6 +1,6 @@
 """What Proxmox has recorded of guests and nodes over time: one row per thing and moment."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -15,6 +15,7 @@ from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import NodeName, OneCluster, VmId
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.registry import Rows, tool
+from pvemcp_server.tools.thinning import interval, step_for, thinned
 
 Frame = Annotated[
     Literal["Hour", "Day", "Week", "Month", "Year"], Field(description="How far back")
@@ -29,6 +30,7 @@ SomeVms = Annotated[list[VmId], Field(min_length=1, max_length=100, description=
 SomeNodes = Annotated[list[NodeName] | None, Field(max_length=100, description="All when absent")]
 
 K = TypeVar("K", int, str)
+P = TypeVar("P", GuestRrd, NodeRrd)
 T = TypeVar("T")
 
 _FRAMES: dict[str, TimeFrame] = {
@@ -128,8 +130,9 @@ async def list_vm_rrd_data(
         calls = await cluster.handle(vmid)
         return await calls.rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
 
-    series = await _series(cluster, names, ask, "guest")
-    points = [_vm_point(vmid, names[vmid], one) for vmid, found in series.items() for one in found]
+    found = await _series(cluster, names, ask, "guest")
+    series = _readable(call, found, maximum=consolidation == "Maximum")
+    points = [_vm_point(vmid, names[vmid], one) for vmid, all_ in series.items() for one in all_]
     return _flat(call, points, ("vmid", "name", "time"), VmPoint, metrics)
 
 
@@ -158,8 +161,9 @@ async def list_node_rrd_data(
     async def ask(node: str) -> list[NodeRrd]:
         return await cluster.pve.node(node).rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
 
-    series = await _series(cluster, names, ask, "node")
-    points = [_node_point(node, one) for node, found in series.items() for one in found]
+    found = await _series(cluster, names, ask, "node")
+    series = _readable(call, found, maximum=consolidation == "Maximum")
+    points = [_node_point(node, one) for node, all_ in series.items() for one in all_]
     return _flat(call, points, ("node", "time"), NodePoint, metrics)
 
 
@@ -171,6 +175,20 @@ async def _series(
     if len(wanted) == 1:
         return {wanted[0]: await ask(wanted[0])}
     return await cluster.each(wanted, ask, what=what)
+
+
+def _readable(call: Call, found: Mapping[K, Sequence[P]], *, maximum: bool) -> dict[K, list[P]]:
+    """The series short enough to be read, with a note when points were joined."""
+    longest = max(found.values(), key=len, default=())
+    step = step_for(len(longest), len(found))
+    if step > 1:
+        minutes = step * interval(longest) / 60
+        what = "highest value" if maximum else "average"
+        call.notes.add(
+            f"Each row is the {what} of {minutes:g} minutes; a shorter time_frame or fewer at a "
+            "time show more detail."
+        )
+    return {key: thinned(series, step, maximum=maximum) for key, series in found.items()}
 
 
 def _flat(

@@ -1,0 +1,143 @@
+"""ExplainAccess, and lists that are empty only to this account."""
+
+import pytest
+
+from pvemcp_server.access.model import READS, Resources
+from pvemcp_server.tools import needs
+from pvemcp_server.tools.needs import Extent, extent
+from pvemcp_server.tools.registry import tools
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_full_account_lacks_nothing(office):
+    found = (await office("ExplainAccess")).data
+    assert found["tools"] == list(tools())
+    assert found["not_granted"] == []
+    for one in found["clusters"]:
+        assert one["granted"] == [{"resources": "all", "tools": "all"}]
+        assert one["lacks"] == []
+        assert "VM.PowerMgmt on /vms" in one["has"]
+
+
+async def test_a_read_only_role_lists_what_it_does_not_grant(office):
+    office.tools = frozenset({READS})
+    found = (await office("ExplainAccess")).data
+    assert "ListVms" in found["tools"]
+    assert "ChangeVmState" in found["not_granted"]
+    assert set(found["tools"]) | set(found["not_granted"]) == set(tools())
+
+
+async def test_missing_privileges_come_with_who_needs_them_and_the_line_that_adds_them(
+    desk, new_token, with_token
+):
+    token = new_token(
+        desk["prod"].emulated, ("/vms", "PVEAuditor"), ("/storage/pbs-main", "PVEDatastoreUser")
+    )
+    narrow = await with_token(desk, "prod", token)
+    found = (await narrow("ExplainAccess", cluster_name="prod")).data["clusters"][0]
+    assert found["account"] == token[0]
+    assert "VM.Audit on /vms" in found["has"]
+    lacks = {one["privilege"]: one for one in found["lacks"]}
+    assert lacks["VM.PowerMgmt"]["needed_by"] == ["ChangeVmState"]
+    assert lacks["VM.PowerMgmt"]["mend"] == (
+        f"pveum acl modify /vms --tokens '{token[0]}' --roles PVEVMAdmin"
+    )
+    assert lacks["Datastore.AllocateSpace"]["only_on"] == ["/storage/pbs-main"]
+    assert "narrow@pve as well" in found["hint"]
+
+
+async def test_the_lines_do_what_they_promise(desk, new_token, with_token):
+    emulated = desk["prod"].emulated
+    token = new_token(emulated, ("/vms", "PVEAuditor"))
+    narrow = await with_token(desk, "prod", token)
+    lacks = (await narrow("ExplainAccess", cluster_name="prod")).data["clusters"][0]["lacks"]
+    for one in lacks:
+        make, _, grant = one["mend"].rpartition(" && ")
+        if make:
+            *_, name, _, privilege = make.split()
+            emulated.state.people.roles[name] = frozenset({privilege})
+        _, _, _, path, *_, role = grant.split()
+        new_grant(emulated, token[0], path, role)
+    after = (await narrow("ExplainAccess", cluster_name="prod")).data["clusters"][0]
+    assert after["lacks"] == []
+
+
+async def test_privileges_have_the_names_of_the_cluster_s_version(office):
+    clusters = (await office("ExplainAccess")).data["clusters"]
+    has = {one["cluster"]: one["has"] for one in clusters}
+    assert "VM.Monitor on /vms" in has["home-lab"]
+    assert "VM.GuestAgent.Audit on /vms" in has["prod"]
+
+
+async def test_grants_on_some_resources_are_told_as_such(office):
+    scoped = office.scoped(Resources(tags=frozenset({"web"}), vmids=frozenset({101})))
+    found = (await scoped("ExplainAccess", cluster_name="prod")).data["clusters"][0]
+    assert found["granted"] == [{"resources": {"tags": ["web"], "vmids": [101]}, "tools": "all"}]
+
+
+async def test_a_dead_cluster_is_explained_and_the_others_are_told(desk):
+    await desk["home-lab"].emulated.node_down("pve")
+    found = (await desk("ExplainAccess")).data["clusters"]
+    told = {one["cluster"]: one for one in found}
+    assert told["home-lab"]["reachable"] is False
+    assert told["home-lab"]["reason"]
+    assert told["prod"]["lacks"] == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "privilege", "path"),
+    [
+        ("ListVms", {}, "VM.Audit", "/vms"),
+        ("ListSnapshots", {}, "VM.Audit", "/vms"),
+        ("ListStorage", {}, "Datastore.Audit", "/storage"),
+        ("ListPools", {}, "Pool.Audit", "/pool"),
+    ],
+)
+async def test_a_list_that_is_empty_for_want_of_a_privilege_says_which(
+    desk, new_token, with_token, tool, given, privilege, path
+):
+    token = new_token(desk["prod"].emulated)
+    narrow = await with_token(desk, "prod", token)
+    answer = await narrow(tool, cluster_name="prod", **given)
+    assert answer.data == []
+    assert f"{token[0]} lacks {privilege} on {path} of prod" in answer.notes
+    assert f"pveum acl modify {path} --tokens '{token[0]}'" in answer.notes
+
+
+async def test_a_list_that_is_truly_empty_says_nothing(desk):
+    desk["home-lab"].emulated.state.pools.clear()
+    desk["home-lab"].emulated.state.changed()
+    answer = await desk("ListPools", cluster_name="home-lab")
+    assert (answer.data, answer.notes) == ([], "")
+
+
+@pytest.mark.parametrize(
+    ("held", "found"),
+    [
+        ({"/": {"VM.Audit": True}}, Extent.EVERYWHERE),
+        ({"/vms": {"VM.Audit": True}}, Extent.EVERYWHERE),
+        ({"/": {"VM.Audit": False}}, Extent.NOWHERE),
+        ({"/vms/100": {"VM.Audit": True}}, Extent.PARTLY),
+        ({"/pool/web": {"VM.Audit": True}}, Extent.PARTLY),
+        ({"/storage": {"VM.Audit": True}}, Extent.NOWHERE),
+        ({"/vmsx": {"VM.Audit": True}}, Extent.NOWHERE),
+        ({"/vms": {"VM.PowerMgmt": True}}, Extent.NOWHERE),
+        ({}, Extent.NOWHERE),
+    ],
+)
+def test_how_far_a_privilege_reaches(held, found):
+    assert extent(needs.GUESTS, held, 9)[0] is found
+
+
+def test_every_tool_that_asks_proxmox_declares_what_it_needs():
+    free = {"ListClusters", "ExplainAccess", "GetQuerySchema", "ExecuteQuery"}
+    assert {name for name, one in tools().items() if not one.needs} == free
+
+
+def new_grant(emulated, account, path, role):
+    from proxmox_client.emulator.state.people import Grant as Acl
+
+    user = account.partition("!")[0]
+    emulated.state.people.grants.append(Acl(path, "user", user, role))
+    emulated.state.people.grants.append(Acl(path, "token", account, role))

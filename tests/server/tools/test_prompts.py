@@ -1,0 +1,329 @@
+"""The seventeen prompts of the reference, as the calls an assistant makes for them.
+
+Each is answered within its number of calls, in all four formats; the answers are checked against
+what the emulated clusters hold.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from proxmox_client.emulator.work.content import checksum_of
+from pvemcp_formats import Format, decode, decode_document
+from pvemcp_server.tools.registry import tools
+
+pytestmark = pytest.mark.anyio
+
+NETINST = "https://cdimage.example.org/debian-12.12.0-amd64-netinst.iso"
+
+
+@dataclass
+class Assistant:
+    """Makes calls in one format and counts them."""
+
+    desk: Any
+    format: Format
+    calls: list[str] = field(default_factory=list)
+    notes: str = ""
+
+    async def rows(self, tool: str, **arguments: Any) -> list[dict[str, Any]]:
+        """The rows of an answer; a single document is one row."""
+        self.calls.append(tool)
+        answer = await self.desk(tool, **arguments, format=self.format.value)
+        assert not answer.failed, answer.text
+        self.notes = answer.notes
+        read = decode if tools()[tool].lists else _decode_one
+        return read(answer.text, self.format)
+
+    @property
+    def prod(self) -> Any:
+        return self.desk["prod"].emulated.state
+
+
+def _decode_one(text: str, notation: Format) -> list[dict[str, Any]]:
+    return [decode_document(text, notation)]
+
+
+Scenario = Callable[[Assistant], Awaitable[None]]
+SCENARIOS: list[tuple[int, Scenario]] = []
+
+
+def prompt(most_calls: int) -> Callable[[Scenario], Scenario]:
+    """A scenario with the number of calls that it may take."""
+
+    def declare(scenario: Scenario) -> Scenario:
+        SCENARIOS.append((most_calls, scenario))
+        return scenario
+
+    return declare
+
+
+def condition(name: str, operator: str, *value: Any) -> dict[str, Any]:
+    return {"field": name, "operator": operator, "value": list(value)}
+
+
+@prompt(1)
+async def busy_guests_of_home_lab(ask: Assistant) -> None:
+    """Which VMs in cluster home-lab are running and using more than 70% CPU?"""
+    rows = await ask.rows(
+        "ExecuteQuery",
+        cluster_name="home-lab",
+        query={
+            "from": "guests",
+            "select": ["vmid", "name", "cpu_usage_percentage"],
+            "where": {
+                "logic": "and",
+                "conditions": [
+                    condition("status", "=", "running"),
+                    condition("cpu_usage_percentage", ">", 70),
+                ],
+            },
+        },
+    )
+    assert {int(row["vmid"]) for row in rows} == {103, 106}
+
+
+@prompt(1)
+async def old_snapshots_everywhere(ask: Assistant) -> None:
+    """Show me the snapshots older than 30 days across all clusters."""
+    rows = await ask.rows(
+        "ExecuteQuery",
+        query={
+            "from": "snapshots",
+            "select": ["cluster", "vmid", "name", "date"],
+            "where": {"logic": "and", "conditions": [condition("date", "<", "-30d")]},
+        },
+    )
+    month_ago = datetime.now(UTC) - timedelta(days=30)
+    wanted = {
+        (name, guest.vmid, one.name)
+        for name in ("home-lab", "prod")
+        for guest in ask.desk[name].emulated.state.guests.values()
+        if ask.desk[name].emulated.state.nodes[guest.node].online
+        for one in guest.snapshots.values()
+        if one.time < month_ago.timestamp()
+    }
+    assert {(row["cluster"], int(row["vmid"]), row["name"]) for row in rows} == wanted
+
+
+@prompt(2)
+async def health_of_prod(ask: Assistant) -> None:
+    """Summarise the health of cluster prod: nodes, VM status counts, free storage per pool."""
+    (health,) = await ask.rows("GetClusterStatus", cluster_name="prod")
+    storages = await ask.rows("ListStorage", cluster_name="prod", detail_level="Full")
+    assert (int(health["nodes_online"]), int(health["nodes_offline"])) == (4, 1)
+    totals = {row["storage"]: row["disk_total"] for row in storages if row["disk_total"]}
+    assert int(totals["ceph-vm"]) == ask.prod.storages["ceph-vm"].total
+
+
+@prompt(1)
+async def the_last_failed_tasks(ask: Assistant) -> None:
+    """List the last 20 failed tasks across the cluster, with user and duration."""
+    rows = await ask.rows("ListTasks", cluster_name="prod", status="error", limit=20)
+    assert len(rows) == 20
+    starts = [str(row["start_time"]) for row in rows]
+    assert starts == sorted(starts, reverse=True)
+    for row in rows:
+        task = ask.prod.tasks[row["upid"]]
+        assert task.outcome == row["status"]
+        assert (row["user"], int(row["duration"])) == (task.user, task.ended - task.started)
+
+
+@prompt(1)
+async def pressure_of_a_node(ask: Assistant) -> None:
+    """For node pve01, show the CPU and memory pressure (PSI) over the last 24 hours."""
+    rows = await ask.rows(
+        "ListNodeRrdData",
+        cluster_name="prod",
+        nodes=["pve01"],
+        time_frame="Day",
+        metrics=["Pressure"],
+    )
+    assert len(rows) <= 300
+    assert max(float(row["pressure_cpu_some"] or 0) for row in rows) > 0
+    first, last = (datetime.fromisoformat(str(rows[at]["time"])) for at in (0, -1))
+    assert timedelta(hours=22) < last - first <= timedelta(hours=25)
+
+
+@prompt(1)
+async def the_most_recent_backup(ask: Assistant) -> None:
+    """List all backups for VM 101 and tell me the most recent one."""
+    rows = await ask.rows("ListBackups", cluster_name="prod", vmid=101)
+    held = [
+        one
+        for storage in ask.prod.storages.values()
+        for one in storage.everything()
+        if one.content == "backup" and one.vmid == 101
+    ]
+    assert len(rows) == len(held)
+    assert rows[0]["volid"] == max(held, key=lambda one: one.ctime).volid
+
+
+@prompt(1)
+async def old_iso_images(ask: Assistant) -> None:
+    """On node pve01, storage local, find ISO images older than 6 months."""
+    rows = await ask.rows("ListIsos", cluster_name="prod", node="pve01", storage="local")
+    half_year_ago = datetime.now(UTC) - timedelta(days=182)
+    old = {
+        row["volid"] for row in rows if datetime.fromisoformat(str(row["creation"])) < half_year_ago
+    }
+    wanted = {
+        one.volid
+        for one in ask.prod.storages["local"].volumes("pve01").values()
+        if one.content == "iso" and one.ctime < half_year_ago.timestamp()
+    }
+    assert old == wanted
+    assert wanted
+
+
+@prompt(2)
+async def download_debian(ask: Assistant) -> None:
+    """Download the latest Debian 12 netinst ISO to storage local on node pve01."""
+    (started,) = await ask.rows(
+        "DownloadIso",
+        cluster_name="prod",
+        node="pve01",
+        storage="local",
+        url=NETINST,
+        filename="debian-12.12.0-amd64-netinst.iso",
+        checksum=checksum_of(NETINST, "sha256"),
+    )
+    (task,) = await ask.rows("GetTask", cluster_name="prod", upid=started["upid"], wait_seconds=60)
+    assert task["exit_status"] == "OK"
+    assert started["volid"] in ask.prod.storages["local"].volumes("pve01")
+
+
+@prompt(1)
+async def failed_backup_jobs(ask: Assistant) -> None:
+    """Show me all backup jobs and highlight any whose last run failed."""
+    rows = await ask.rows("ListBackupJobs", cluster_name="prod")
+    assert {row["id"] for row in rows} == set(ask.prod.backup_jobs)
+    failed = {row["id"] for row in rows if row["last_run_ok"] in (False, "false")}
+    assert failed == {"backup-archive"}
+
+
+@prompt(1)
+async def snapshot_with_ram(ask: Assistant) -> None:
+    """Create a snapshot of VM 200 called pre-upgrade, including RAM."""
+    await ask.rows(
+        "CreateVmSnapshot",
+        cluster_name="prod",
+        vmid=200,
+        snapshot_name="pre-upgrade",
+        description="before kernel update",
+        include_vm_state=True,
+        wait=True,
+    )
+    taken = ask.prod.guests[200].snapshots["pre-upgrade"]
+    assert (taken.description, taken.with_ram) == ("before kernel update", True)
+
+
+@prompt(1)
+async def migrate_live(ask: Assistant) -> None:
+    """Migrate VM 105 from pve01 to pve02, live migration if running."""
+    await ask.rows(
+        "MigrateVm", cluster_name="prod", vmid=105, target_node="pve02", online=True, wait=True
+    )
+    assert (ask.prod.guests[105].node, ask.prod.guests[105].running) == ("pve02", True)
+
+
+@prompt(1)
+async def backup_with_zstd(ask: Assistant) -> None:
+    """Run a backup of VM 200 on storage pbs-main with zstd compression."""
+    before = sum(one.vmid == 200 for one in ask.prod.storages["pbs-main"].everything())
+    await ask.rows(
+        "BackupVm", cluster_name="prod", vmid=200, storage="pbs-main", compress="zstd", wait=True
+    )
+    after = sum(one.vmid == 200 for one in ask.prod.storages["pbs-main"].everything())
+    assert after == before + 1
+
+
+@prompt(1)
+async def reset_a_hung_machine(ask: Assistant) -> None:
+    """Reset VM 150 (it's hung)."""
+    (row,) = await ask.rows("ChangeVmState", cluster_name="prod", vmid=150, action="Reset")
+    assert ask.prod.tasks[row["upid"]].type == "qmreset"
+
+
+@prompt(1)
+async def tables_to_query(ask: Assistant) -> None:
+    """What tables can I query against this cluster?"""
+    (schema,) = await ask.rows("GetQuerySchema")
+    assert "guests" in str(schema)
+    assert "backup_jobs" in str(schema)
+
+
+@prompt(1)
+async def guests_by_node(ask: Assistant) -> None:
+    """Group all guests by node and count how many are running vs stopped."""
+    rows = await ask.rows(
+        "ExecuteQuery",
+        cluster_name="prod",
+        query={
+            "from": "guests",
+            "select": ["node", "status", "COUNT(*) as total"],
+            "groupBy": ["node", "status"],
+        },
+    )
+    wanted = Counter(
+        (guest.node, guest.status if ask.prod.nodes[guest.node].online else "unknown")
+        for guest in ask.prod.guests.values()
+    )
+    assert {(row["node"], row["status"]): int(row["total"]) for row in rows} == wanted
+
+
+@prompt(1)
+async def biggest_by_memory(ask: Assistant) -> None:
+    """Find the top 5 VMs by memory usage, with their node and OS type."""
+    rows = await ask.rows(
+        "ExecuteQuery",
+        cluster_name="prod",
+        query={
+            "from": "guests",
+            "select": ["vmid", "name", "node", "memory_usage", "qemu_config.os_type"],
+            "where": {"logic": "and", "conditions": [condition("type", "=", "qemu")]},
+            "orderBy": [{"field": "memory_usage", "direction": "desc"}],
+            "limit": 5,
+        },
+    )
+    used = [int(row["memory_usage"]) for row in rows]
+    assert (len(rows), used) == (5, sorted(used, reverse=True))
+    os_type = next(name for name in rows[0] if "os_type" in name)
+    for row in rows:
+        assert row[os_type] == ask.prod.guests[int(row["vmid"])].config["ostype"]
+
+
+@prompt(1)
+async def full_storages(ask: Assistant) -> None:
+    """List storages with more than 80% usage."""
+    rows = await ask.rows(
+        "ExecuteQuery",
+        query={
+            "from": "storages",
+            "select": ["cluster", "storage", "node", "usage_percentage"],
+            "where": {"logic": "and", "conditions": [condition("usage_percentage", ">", 80)]},
+        },
+    )
+    assert ("home-lab", "local") in {(row["cluster"], row["storage"]) for row in rows}
+    for row in rows:
+        state = ask.desk[row["cluster"]].emulated.state
+        storage = state.storages[row["storage"]]
+        assert storage.used(row["node"]) / storage.total > 0.8
+
+
+@pytest.mark.parametrize("notation", list(Format))
+@pytest.mark.parametrize(
+    ("most_calls", "scenario"), SCENARIOS, ids=[one.__name__ for _, one in SCENARIOS]
+)
+async def test_a_prompt_is_answered_within_its_calls(desk, most_calls, scenario, notation):
+    assistant = Assistant(desk, notation)
+    await scenario(assistant)
+    assert len(assistant.calls) <= most_calls
+
+
+def test_all_seventeen_prompts_are_here():
+    assert len(SCENARIOS) == 17
