@@ -82,8 +82,19 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
     return Config(state_dir=tmp_path / "var", database_url=create())
 
 
+@pytest.fixture(scope="session")
+async def new_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a SQLite state as it is when new, to copy: migrations take their time."""
+    folder = tmp_path_factory.mktemp("new") / "var"
+    async with open_store(Config(state_dir=folder)):
+        pass
+    return folder
+
+
 @pytest.fixture
-async def store(config: Config) -> AsyncIterator[Store]:
+async def store(config: Config, new_state: Path) -> AsyncIterator[Store]:
+    if config.database_url is None:
+        shutil.copytree(new_state, config.state_dir)
     async with open_store(config) as opened:
         yield opened
 

@@ -159,3 +159,25 @@ async def test_a_removed_cluster_takes_its_tokens_and_bindings_along(
     await access.clusters.remove("lab")
     assert await store.identities.all() == []
     assert await store.bindings.all() == []
+
+
+async def test_a_token_is_renewed_in_part(access: Access, lab: None, store: Store):
+    await access.clusters.change_identity("lab", "default", token_id="root@pam!renewed")
+    [identity] = await access.clusters.identities("lab")
+    assert identity.token_id == "root@pam!renewed"
+    assert await store.identities.secret(identity.id) == "planted"
+
+
+async def test_who_is_bound_can_be_listed(access: Access, lab: None):
+    key, _ = await access.keys.create("laptop")
+    await access.clusters.bind("lab", "default", key="laptop")
+    [binding] = await access.clusters.bindings("lab")
+    assert (binding.key_id, binding.role_id) == (key.id, None)
+
+
+async def test_two_clusters_may_not_share_a_name(access: Access, lab: None):
+    with pytest.raises(BadArgument, match="'lab' is already among the clusters"):
+        await access.clusters.create("lab", ["pve9"], **TOKEN)
+    await access.clusters.create("prod", ["pve9"], **TOKEN)
+    with pytest.raises(BadArgument, match="'lab' is already among the clusters"):
+        await access.clusters.change("prod", name="lab")

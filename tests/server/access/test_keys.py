@@ -84,3 +84,10 @@ async def test_a_time_comes_back_as_it_was_given(access: Access):
     until = datetime(2031, 7, 1, 12, 30, 15, 123456, tzinfo=UTC)
     await access.keys.create("laptop", expires=until)
     assert (await access.keys.get("laptop")).expires == until
+
+
+async def test_a_key_is_switched_off_and_on(access: Access):
+    await access.keys.create("laptop")
+    assert not (await access.keys.disable("laptop")).enabled
+    assert (await access.keys.enable("laptop")).enabled
+    assert [key.name for key in await access.keys.all()] == ["laptop"]

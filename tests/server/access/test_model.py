@@ -73,3 +73,20 @@ def test_a_guest_is_covered_by_any_of_its_marks():
     assert Resources(nodes=frozenset({"pve1"})).covers_guest(1, node="pve1")
     assert not NOTHING.covers_guest(100, node="", pool="", tags=[])
     assert EVERYTHING.covers_guest(100)
+
+
+@given(RESOURCES, RESOURCES, st.sampled_from("abcd"), st.sampled_from("abcd"))
+def test_what_two_selections_cover_together_each_of_them_covers(one, other, name, second):
+    both = one & other
+    guest = {"node": name, "pool": second, "tags": [name, second]}
+    assert both.covers_guest(100, **guest) == (
+        one.covers_guest(100, **guest) and other.covers_guest(100, **guest)
+    )
+    for covers in ("covers_node", "covers_pool"):
+        assert getattr(both, covers)(name) == all(
+            getattr(each, covers)(name) for each in (one, other)
+        )
+    assert both.covers_storage(name, node=second) == all(
+        each.covers_storage(name, node=second) for each in (one, other)
+    )
+    assert not both or (one and other)

@@ -8,11 +8,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from pvemcp_server.store.key_format import KEY_LIKE
+from pvemcp_server.store.key_format import KEY_LIKE, PREFIX
 
 MASK = "***"
 # the length of a scheme is bounded, or a long word would be searched from each of its letters
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
+# most texts hold nothing of the kind, and every call records a dozen of them
+SUSPECT = re.compile(rf"://|{PREFIX}_|PVEAPIToken=", re.IGNORECASE)
 PROXMOX_TOKEN = re.compile(r"(PVEAPIToken=[^\s=]+=)\S+", re.IGNORECASE)
 
 
@@ -44,6 +46,8 @@ def secret_fields_of(model: type[BaseModel]) -> frozenset[str]:
 
 def mask_text(text: str) -> str:
     """The text with our keys, Proxmox tokens and the secrets of URLs replaced."""
+    if not SUSPECT.search(text):
+        return text
     text = PROXMOX_TOKEN.sub(rf"\1{MASK}", text)
     text = KEY_LIKE.sub(rf"\1{MASK}", text)
     return URL.sub(lambda found: _mask_url(found.group()), text)
