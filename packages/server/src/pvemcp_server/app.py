@@ -88,7 +88,7 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
         openapi_url=None,
     )
     fastapi.include_router(health_routes(services.store, endpoint.traffic))
-    fastapi.router.routes.extend(endpoint.transports.routes)
+    fastapi.router.routes[:0] = endpoint.transports.routes  # first: routes are tried in order
     fastapi.mount("/admin", admin_site(services, endpoint.pipeline))
     return App(endpoint.gate(fastapi), fastapi, endpoint)
 

@@ -10,7 +10,12 @@ from typing import Any, Final
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.server.session import ServerSession
-from mcp.server.subscriptions import ServerEvent, ToolsListChanged
+from mcp.server.subscriptions import (
+    PromptsListChanged,
+    ResourcesListChanged,
+    ServerEvent,
+    ToolsListChanged,
+)
 
 from pvemcp_server.access.model import Caller
 from pvemcp_server.endpoint.callers import caller_of
@@ -41,9 +46,15 @@ class Announcer:
     traffic: Traffic
     _subscribers: set[Subscriber] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _clusters: bool = False  # whether they were changed, since everybody was told
 
     def rights_changed(self) -> None:
         """Keys, roles or bindings were changed: look after those who listen."""
+        self._changed.set()
+
+    def clusters_changed(self) -> None:
+        """Clusters came, went or were renamed: they are resources."""
+        self._clusters = True
         self._changed.set()
 
     async def run(self) -> None:
@@ -58,6 +69,9 @@ class Announcer:
 
     async def refresh(self) -> None:
         """Tell those whose rights differ from what they know; let go of those who have none."""
+        if self._clusters:
+            self._clusters = False
+            await self.publish(ResourcesListChanged())
         for key_id in {one.key_id for one in self._subscribers} | self.traffic.keys():
             caller = await self.find(key_id)
             if caller is None:
@@ -73,7 +87,8 @@ class Announcer:
         ]
         for one in outdated:
             one.version = caller.version
-        await self._tell(ToolsListChanged(), outdated)
+        for event in (ToolsListChanged(), PromptsListChanged(), ResourcesListChanged()):
+            await self._tell(event, outdated)
 
     async def publish(self, event: ServerEvent) -> None:
         """Tell everybody."""
@@ -122,5 +137,10 @@ async def _tell_one(subscriber: Subscriber, event: ServerEvent) -> None:
 
 async def _notify(session: ServerSession, event: ServerEvent) -> None:
     """The event as the handshake era knows it."""
-    if isinstance(event, ToolsListChanged):
-        await session.send_tool_list_changed()
+    match event:
+        case ToolsListChanged():
+            await session.send_tool_list_changed()
+        case PromptsListChanged():
+            await session.send_prompt_list_changed()
+        case ResourcesListChanged():
+            await session.send_resource_list_changed()

@@ -49,12 +49,12 @@ class Asking(Exception):
 
 
 class SdkConversation:
-    """The conversation of one tools/call request."""
+    """The conversation of one request."""
 
     def __init__(
         self,
         ctx: Context,
-        params: types.CallToolRequestParams,
+        params: types.InputResponseRequestParams,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ctx = ctx

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from pvemcp_server.store.key_format import KEY_PATTERN
+from pvemcp_server.store.key_format import KEY_LIKE
 
 Scope = MutableMapping[str, Any]
 
@@ -45,10 +45,10 @@ def _names_key(parts: list[str]) -> bool:
 
 
 def _rewrite(scope: Scope, path: str) -> None:
-    scope["path"] = KEY_PATTERN.sub(HIDDEN, path)
+    scope["path"] = KEY_LIKE.sub(HIDDEN, path)
     scope["raw_path"] = quote(scope["path"]).encode()
     query = scope.get("query_string", b"").decode("latin-1")
-    scope["query_string"] = KEY_PATTERN.sub(HIDDEN, query).encode("latin-1")
+    scope["query_string"] = KEY_LIKE.sub(HIDDEN, query).encode("latin-1")
 
 
 def _strip(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -23,6 +23,7 @@ from pvemcp_server.endpoint.announce import Announcer
 from pvemcp_server.endpoint.batches import Batches
 from pvemcp_server.endpoint.gate import KeyGate
 from pvemcp_server.endpoint.hosts import Hosts
+from pvemcp_server.endpoint.offers import Offers
 from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.endpoint.protocol import Handlers, build_server
 from pvemcp_server.endpoint.sse import SseEndpoint
@@ -90,12 +91,18 @@ class Endpoint:
         self.listen = ListenHandler(self.announcer)
         self.pipeline = Pipeline(self.tools, services.clusters, services.settings, services.audit)
         self.server = build_server(
-            Handlers(self.pipeline, self.announcer, self.listen),
+            Handlers(
+                self.pipeline,
+                self.announcer,
+                self.listen,
+                Offers(self.pipeline, services.store.saved_queries),
+            ),
             state_key=services.store.vault.derive("mcp request state"),
             website=base_url(services.config),
         )
         self.transports = Transports(self.server, urlsplit(services.config.public_url or "").path)
         services.store.watch.on_change(Topic.ACCESS, self._rights_changed)
+        services.store.watch.on_change(Topic.CLUSTERS, self._clusters_changed)
 
     def gate(self, app: ASGIApp) -> KeyGate:
         """The door before the whole application."""
@@ -129,6 +136,9 @@ class Endpoint:
 
     async def _rights_changed(self) -> None:
         self.announcer.rights_changed()
+
+    async def _clusters_changed(self) -> None:
+        self.announcer.clusters_changed()
 
     async def _find(self, key_id: str) -> Caller | None:
         """The caller as the key stands now; None when it would be refused."""

@@ -77,10 +77,12 @@ class KeyGate:
             await refused.response(scope, receive, send)
 
     def _check_hosts(self, scope: Scope) -> None:
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
-        refused = self.hosts.refuses(headers)
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        refused = self.hosts.refuses(
+            headers.get(b"host", b"").decode("latin-1"),
+            None if origin is None else origin.decode("latin-1"),
+        )
         if refused and scope["path"] not in PROBES:
             raise Refused(*refused)
 

@@ -1,6 +1,6 @@
 """Which Host and Origin headers are accepted: what keeps other people's web pages out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Self
@@ -33,9 +33,8 @@ class Hosts:
         origin = origin.lower()
         return origin in self.origins or urlsplit(origin).netloc == host.lower()
 
-    def refuses(self, headers: Mapping[str, str]) -> tuple[int, str] | None:
+    def refuses(self, host: str, origin: str | None) -> tuple[int, str] | None:
         """The status and the reason to refuse these headers with; None when they are fine."""
-        host, origin = headers.get("host", ""), headers.get("origin")
         if not self.knows_host(host):
             return 421, f"This server is not known as {host[:100]!r}: see PVEMCP_ALLOWED_HOSTS."
         if origin is not None and not self.allows_origin(origin, host):

@@ -59,10 +59,14 @@ class CurrentSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the client gets: text blocks, and whether they tell of a failure."""
+    """What the client gets: text blocks, which tell of a failure when it has a cause."""
 
     blocks: tuple[str, ...]
-    failed: bool = False
+    cause: Exception | None = None  # of the failure
+
+    @property
+    def failed(self) -> bool:
+        return self.cause is not None
 
 
 @dataclass
@@ -99,7 +103,7 @@ class Pipeline:
         recorder.begin(tool, arguments)
         try:
             accepted = read_arguments(tool, arguments)
-            call = await self._open(tool, accepted, caller, conversation)
+            call = await self.open(tool, caller, conversation, accepted)
             recorder.call = call
             written = await self._answer(tool, accepted, call, conversation, recorder)
         except Asking:
@@ -108,18 +112,23 @@ class Pipeline:
             await recorder.cancelled()
             raise
         except (CallError, ProxmoxError, TimeoutError) as error:
-            return await self._failed(recorder, explain(error, recorder.account))
-        except Exception:
+            return await self._failed(recorder, error, explain(error, recorder.account))
+        except Exception as error:
             incident = secrets.token_hex(4)
             log.exception("Call of %s failed, incident %s", tool.name, incident)
             text = f"The server failed on this call; its log says why under incident {incident}."
-            return await self._failed(recorder, text)
+            return await self._failed(recorder, error, text)
         await recorder.answered(written)
         return Result((written.data, written.notes) if written.notes else (written.data,))
 
-    async def _open(
-        self, tool: Tool, accepted: BaseModel, caller: Caller, conversation: Conversation
+    async def open(
+        self,
+        tool: Tool,
+        caller: Caller,
+        conversation: Conversation,
+        accepted: BaseModel | None = None,
     ) -> Call:
+        """A call of that tool, with the options among the arguments."""
         settings = await self.settings.current()
         return Call(
             caller=caller,
@@ -166,9 +175,9 @@ class Pipeline:
         await recorder.intends()
         return await carry_out(call, plan)
 
-    async def _failed(self, recorder: Recorder, text: str) -> Result:
+    async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:
         await recorder.failed(text)
-        return Result((clean_line(text, ERROR_CHARACTERS),), failed=True)
+        return Result((clean_line(text, ERROR_CHARACTERS),), cause)
 
 
 def _format(accepted: BaseModel, call: Call) -> Format:

@@ -18,6 +18,7 @@ from pvemcp_server.endpoint.callers import caller_of, principal
 from pvemcp_server.endpoint.conversation import Asking, SdkConversation
 from pvemcp_server.endpoint.instructions import INSTRUCTIONS
 from pvemcp_server.endpoint.lists import CACHE_HINTS, ListCache, visible_tools
+from pvemcp_server.endpoint.offers import Offers
 from pvemcp_server.endpoint.pipeline import Pipeline, UnknownTool
 
 NAME = "pvemcp"
@@ -33,7 +34,9 @@ class McpServer(Server[Any]):
         experimental_capabilities: dict[str, dict[str, Any]] | None = None,
         extensions: dict[str, dict[str, Any]] | None = None,
     ) -> InitializationOptions:
-        changes = notification_options or NotificationOptions(tools_changed=True)
+        changes = notification_options or NotificationOptions(
+            tools_changed=True, prompts_changed=True, resources_changed=True
+        )
         return super().create_initialization_options(changes, experimental_capabilities, extensions)
 
 
@@ -44,6 +47,7 @@ class Handlers:
     pipeline: Pipeline
     announcer: Announcer
     listen: ListenHandler
+    offers: Offers
 
     async def list_tools(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
@@ -68,10 +72,8 @@ class Handlers:
     async def subscriptions_listen(
         self, ctx: Context, params: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
-        """Acknowledges only what we do announce."""
-        served = types.SubscriptionFilter(
-            tools_list_changed=params.notifications.tools_list_changed
-        )
+        """Acknowledges only what we do announce: lists, not single resources."""
+        served = params.notifications.model_copy(update={"resource_subscriptions": None})
         self.announcer.listening(ctx)
         return await self.listen(ctx, params.model_copy(update={"notifications": served}))
 
@@ -95,6 +97,12 @@ def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpSe
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
         on_subscriptions_listen=handlers.subscriptions_listen,
+        on_list_prompts=handlers.offers.list_prompts,
+        on_get_prompt=handlers.offers.get_prompt,
+        on_list_resources=handlers.offers.list_resources,
+        on_list_resource_templates=handlers.offers.list_templates,
+        on_read_resource=handlers.offers.read_resource,
+        on_completion=handlers.offers.complete,
     )
     server.add_notification_handler(
         "notifications/initialized", types.NotificationParams, handlers.announcer.on_initialized

@@ -10,6 +10,7 @@ import anyio
 
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Event, Outcome, mask
+from pvemcp_server.audit.mask import secret_fields_of
 from pvemcp_server.endpoint.answers import Written
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.registry import Tool
@@ -50,7 +51,7 @@ class Recorder:
 
     def begin(self, tool: Tool, arguments: Mapping[str, Any]) -> None:
         self.name = tool.name
-        self._arguments = mask(dict(arguments))
+        self._arguments = mask(dict(arguments), secret_fields_of(tool.accepted))
 
     async def refused(self, reason: str, arguments: Mapping[str, Any]) -> None:
         self._arguments = mask(dict(arguments))
