@@ -198,7 +198,8 @@ class Replay:
         request = Request(method, f"/api2/json{path}", query, headers, body)
         answer = asyncio.ensure_future(self.gateway.answer(request))
         while not answer.done():
-            await asyncio.sleep(0)
+            for _ in range(50):
+                await asyncio.sleep(0)
             if not answer.done():
                 await self.clock.advance(3)
         return await answer

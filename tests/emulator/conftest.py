@@ -24,23 +24,23 @@ class Asker:
     http: httpx.AsyncClient
     cluster: Cluster
 
-    async def ask(self, method: str, path: str, **params: Any) -> httpx.Response:
+    async def ask(self, method: str, path: str, /, **params: Any) -> httpx.Response:
         """The answer to a request."""
         if method in ("POST", "PUT"):
             return await self.http.request(method, f"/api2/json{path}", data=params)
         return await self.http.request(method, f"/api2/json{path}", params=params)
 
-    async def get(self, path: str, **params: Any) -> Any:
+    async def get(self, path: str, /, **params: Any) -> Any:
         """The data of a GET that succeeds."""
         return await self.data("GET", path, **params)
 
-    async def data(self, method: str, path: str, **params: Any) -> Any:
+    async def data(self, method: str, path: str, /, **params: Any) -> Any:
         """The data of a request that succeeds."""
         response = await self.ask(method, path, **params)
         assert response.status_code == 200, f"{response.status_code} {response.reason_phrase}"
         return response.json()["data"]
 
-    async def task(self, method: str, path: str, **params: Any) -> dict[str, Any]:
+    async def task(self, method: str, path: str, /, **params: Any) -> dict[str, Any]:
         """The end of a task that a request begins."""
         upid = await self.data(method, path, **params)
         await self.cluster.tasks.settle()

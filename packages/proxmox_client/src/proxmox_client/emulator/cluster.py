@@ -3,12 +3,14 @@
 import secrets
 import ssl
 from collections.abc import Callable
+from functools import cache
 
 from proxmox_client import schema
 from proxmox_client.emulator import routes
+from proxmox_client.emulator.access.caller import ROOT, Caller, Rights
 from proxmox_client.emulator.auth.authentication import Authentication
 from proxmox_client.emulator.auth.tickets import TicketOffice
-from proxmox_client.emulator.certificates import Authority
+from proxmox_client.emulator.certificates import Authority, Certificate
 from proxmox_client.emulator.faults import Fault, FaultKind, Faults
 from proxmox_client.emulator.gateway import Gateway
 from proxmox_client.emulator.http.connection import ConnectionLimits
@@ -37,7 +39,6 @@ class Cluster:
         self.resources = ResourceRows(state)
         self._limits = limits or ConnectionLimits()
         self._authority = Authority(state.name)
-        self._impostor = Authority("somebody else")
         self._listeners: dict[str, Listener] = {}
         self._impostors: set[str] = set()
         self.token = self._own_token()
@@ -67,6 +68,7 @@ class Cluster:
 
     async def start(self) -> None:
         """Listen for every node; one that is down keeps its port and refuses."""
+        self.resources.json(Rights(Caller(ROOT), self.state), None)
         for node in self.state.nodes.values():
             await self._listen(node)
             if not node.online:
@@ -108,6 +110,14 @@ class Cluster:
         """Accept changes again."""
         self.state.quorate = True
 
+    def stick_storage(self, name: str, *, stuck: bool = True) -> None:
+        """Let a storage answer nobody, or answer again."""
+        self.state.storage(name).stuck = stuck
+
+    def skew_clock(self, node: str, seconds: float) -> None:
+        """Let a node's clock be ahead of the others, or behind."""
+        self.state.nodes[node].skew = seconds
+
     def expire_sessions(self) -> None:
         """Make every ticket issued so far worthless."""
         self.authentication.revoke_tickets()
@@ -127,11 +137,13 @@ class Cluster:
         self._listeners[node.name] = listener
 
     def _context_of(self, node: Node) -> Callable[[], ssl.SSLContext]:
-        other = self._impostor.certify(node.name, node.address)
+        @cache
+        def others() -> Certificate:
+            return Authority("somebody else").certify(node.name, node.address)
 
         def context() -> ssl.SSLContext:
-            shown = other if node.name in self._impostors else node.certificate
-            return (shown or other).context
+            own = None if node.name in self._impostors else node.certificate
+            return (own or others()).context
 
         return context
 

@@ -58,30 +58,38 @@ class Gateway:
             raise NotImplementedHere(request.method, path)
         endpoint, values = found
         given = {**parameters.read(request), **values}
-        rights = Rights(caller, self._cluster.state)
-        if caller.token and not endpoint.allows_token:
-            why = f"URI '{path}' not available with API token, need proper ticket.\n"
-            raise Refused(why)
-        PermissionCheck(caller, rights, self._cluster.state, given).require(endpoint)
+        rights = self._permitted(caller, endpoint, path, given)
         node = self._cluster.proxy.target(endpoint, given, self._node)
-        if node is not self._node:
-            unreachable = await self._cluster.proxy.reach(node, request.method, path)
-            if unreachable is not None:
-                return unreachable
-        if errors := endpoint.check(given):
-            raise BadParameters(errors)
-        call = Call(
-            cluster=self._cluster,
-            here=node,
-            caller=caller,
-            rights=rights,
-            params=parameters.typed(endpoint, given),
-            endpoint=endpoint,
-            path=path,
-            body=request.body,
-            headers=request.headers,
-        )
-        return await self._handle(endpoint, call)
+
+        async def handled() -> Response:
+            if errors := endpoint.check(given):
+                raise BadParameters(errors)
+            call = Call(
+                cluster=self._cluster,
+                here=self._node if endpoint.path.endswith("/upload") else node,
+                caller=caller,
+                rights=rights,
+                params=parameters.typed(endpoint, given),
+                endpoint=endpoint,
+                path=path,
+                body=request.body,
+                headers=request.headers,
+            )
+            return await self._handle(endpoint, call)
+
+        if node is self._node:
+            return await handled()
+        return await self._cluster.proxy.send(node, request.method, path, handled())
+
+    def _permitted(
+        self, caller: Caller, endpoint: Endpoint, path: str, given: dict[str, Any]
+    ) -> Rights:
+        """What the caller may do, once it is clear that they may do this."""
+        if caller.token and not endpoint.allows_token:
+            raise Refused(f"URI '{path}' not available with API token, need proper ticket.\n")
+        rights = Rights(caller, self._cluster.state)
+        PermissionCheck(caller, rights, self._cluster.state, given).require(endpoint)
+        return rights
 
     def _caller(self, request: Request, endpoint: Endpoint | None) -> Caller:
         if endpoint is not None and endpoint.permissions == "world":

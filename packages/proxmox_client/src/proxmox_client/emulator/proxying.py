@@ -1,11 +1,12 @@
 """Requests for another node are answered by that node, when it can be reached."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.faults import Faults
-from proxmox_client.emulator.http.messages import Response
+from proxmox_client.emulator.faults import PROXY_PATIENCE, Faults
+from proxmox_client.emulator.http.messages import Response, empty
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.node import Node
 from proxmox_client.schema import Endpoint
@@ -33,6 +34,19 @@ class Proxy:
             raise ApiError(LOOKUP_FAILED.format(name))
         return self._state.nodes[name]
 
-    async def reach(self, node: Node, method: str, path: str) -> Response | None:
-        """Nothing when the node answers, else what the proxy says instead."""
-        return await self._faults.on_the_way(node, method, path)
+    async def send(
+        self, node: Node, method: str, path: str, answer: Coroutine[Any, Any, Response]
+    ) -> Response:
+        """What the node answers, or what the proxy says when it does not."""
+        unreachable = await self._faults.on_the_way(node, method, path)
+        if unreachable is not None:
+            answer.close()
+            return unreachable
+        answering = asyncio.ensure_future(answer)
+        patience = asyncio.ensure_future(self._state.clock.sleep(PROXY_PATIENCE))
+        try:
+            await asyncio.wait({answering, patience}, return_when=asyncio.FIRST_COMPLETED)
+            return await answering if answering.done() else empty(596, "Connection timed out")
+        finally:
+            answering.cancel()
+            patience.cancel()

@@ -44,8 +44,9 @@ class ResourceRows:
         """The rows of the guests a caller may see, with the pools they may know of."""
         may_see = visibility(rights, self._state)
         row_of, lost = self._row, self._forgotten(now)
+        phases = {node.name: node.number * 3 for node in self._state.nodes.values()}
         rows = {
-            vmid: forgotten(guest) if guest.node in lost else row_of(guest, now)
+            vmid: forgotten(guest) if guest.node in lost else row_of(guest, now, phases)
             for vmid, guest in self._state.guests.items()
             if may_see(guest)
         }
@@ -56,8 +57,9 @@ class ResourceRows:
                     rows[vmid] = rows[vmid][:-1] + mark
         return list(rows.values())
 
-    def _row(self, guest: Guest, now: float) -> bytes:
-        tick = int(now) // STEP if guest.running else 0
+    def _row(self, guest: Guest, now: float, phases: dict[str, int]) -> bytes:
+        # Every node measures at its own second
+        tick = int(now + phases[guest.node]) // STEP if guest.running else 0
         kept = self._rows.get(guest.vmid)
         if kept is not None and kept[0] == tick and guest.row is not None:
             return kept[1]

@@ -54,7 +54,8 @@ class Call:
 
     @property
     def now(self) -> float:
-        return self.cluster.state.now
+        """The time, by the clock of the node that answers."""
+        return self.cluster.state.now + self.here.skew
 
     @property
     def node(self) -> Node:

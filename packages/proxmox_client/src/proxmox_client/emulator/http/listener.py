@@ -49,9 +49,11 @@ class Listener:
             task.cancel()
 
     async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            client, _ = await loop.sock_accept(self._socket)
+            # the loop's own sock_accept fails when it is cancelled just as somebody connects
+            await _readable(self._socket)
+            client, _ = self._socket.accept()
+            client.setblocking(False)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = asyncio.create_task(self._welcome(client))
             self._connections.add(task)
@@ -111,11 +113,16 @@ async def _closed(writer: asyncio.StreamWriter) -> None:
 
 async def _peek(client: socket.socket) -> bytes:
     """The first byte a client sends, left where it is."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(client, readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(client)
+    await _readable(client)
     return client.recv(1, socket.MSG_PEEK)
+
+
+async def _readable(sock: socket.socket) -> None:
+    """Returns when there is something to take from the socket."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(sock, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(sock)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.routing import Call, Reply, route
 from proxmox_client.emulator.state.cluster import RELEASES
 
@@ -27,12 +26,6 @@ EMPTY = (
 def nothing(_call: Call) -> list[dict[str, Any]]:
     """GET of a list that is empty."""
     return []
-
-
-@route("GET", "/cluster/ceph/status", "/nodes/{node}/ceph/status")
-def ceph(_call: Call) -> None:
-    """GET …/ceph/status: Ceph is not installed."""
-    raise ApiError("binary not installed: /usr/bin/ceph-mon")
 
 
 @route("GET", "/cluster/notifications/targets")

@@ -9,6 +9,8 @@ from proxmox_client.emulator.state.storage import Storage
 from proxmox_client.emulator.views.storage import storage_status, volume_row
 
 AUDIT = ("Datastore.Audit", "Datastore.AllocateSpace")
+STUCK_SECONDS = 120.0
+"""How long a node waits for a storage that does not answer."""
 
 
 @route("GET", "/storage")
@@ -82,11 +84,12 @@ def _configured(storage: Storage) -> dict[str, Any]:
 
 
 @route("GET", "/nodes/{node}/storage")
-def node_storages(call: Call) -> list[dict[str, Any]]:
+async def node_storages(call: Call) -> list[dict[str, Any]]:
     """GET /nodes/{node}/storage."""
     rows = []
     for storage in call.state.storages_on(call.node.name):
         if call.rights.has_any(storage.path, *AUDIT) and _wanted(storage, call):
+            await responsive(storage, call)
             status = storage_status(storage, call.node.name)
             fraction = status["used"] / status["total"] if status["total"] else 0
             rows.append({"storage": storage.name, **status, "used_fraction": fraction})
@@ -103,15 +106,16 @@ def _wanted(storage: Storage, call: Call) -> bool:
 
 
 @route("GET", "/nodes/{node}/storage/{storage}/status")
-def status(call: Call) -> dict[str, Any]:
+async def status(call: Call) -> dict[str, Any]:
     """GET /nodes/{node}/storage/{storage}/status."""
-    return storage_status(available(call), call.node.name)
+    storage = await responsive(available(call), call)
+    return storage_status(storage, call.node.name)
 
 
 @route("GET", "/nodes/{node}/storage/{storage}/content")
-def content(call: Call) -> list[dict[str, Any]]:
+async def content(call: Call) -> list[dict[str, Any]]:
     """GET /nodes/{node}/storage/{storage}/content."""
-    storage = available(call)
+    storage = await responsive(available(call), call)
     wanted, vmid = call.get("content"), call.get("vmid")
     return [
         volume_row(volume)
@@ -127,4 +131,12 @@ def available(call: Call) -> Storage:
         raise ApiError(f"storage '{storage.name}' is disabled")
     if not storage.on(call.node.name):
         raise ApiError(f"storage '{storage.name}' is not available on node '{call.node.name}'")
+    return storage
+
+
+async def responsive(storage: Storage, call: Call) -> Storage:
+    """The storage, once it answers; a stuck one is given up after a while."""
+    if storage.stuck:
+        await call.state.clock.sleep(STUCK_SECONDS)
+        raise ApiError(f"storage '{storage.name}' is not online")
     return storage

@@ -18,9 +18,9 @@ def prod(clock: Clock) -> ClusterState:
     _nodes(builder)
     _storages(builder)
     add_guests(builder)
-    prod_records.add(builder)
     node = builder.state.nodes[OFFLINE]
     node.online, node.lost = False, builder.now - 0.4 * DAY
+    prod_records.add(builder)
     return builder.state
 
 

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from proxmox_client.emulator.clock import Clock
@@ -60,7 +61,7 @@ class ClusterState:
         self._random = random.Random(self.seed)  # noqa: S311 - process numbers, not secrets
         self._last_pid = 1000
 
-    @property
+    @cached_property
     def release(self) -> tuple[int, int]:
         """The version as two numbers."""
         major, _, minor = self.version.partition(".")

@@ -93,6 +93,8 @@ class Guest:
     """Share of a container's root disk in use."""
     row: bytes | None = None
     """The unchanging part of its row in /cluster/resources, until something changes."""
+    _sizes: tuple[int, int] | None = None
+    """Its memory and disk in bytes, until something changes."""
 
     @property
     def name(self) -> str:
@@ -122,6 +124,13 @@ class Guest:
         if self.kind is Kind.LXC:
             return int(self.config.get("cores", 2))
         return int(self.config.get("cores", 1)) * int(self.config.get("sockets", 1))
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Its memory and the disk it starts from, in bytes."""
+        if self._sizes is None:
+            self._sizes = (self.memory, self.disk_size)
+        return self._sizes
 
     @property
     def memory(self) -> int:
@@ -169,7 +178,7 @@ class Guest:
 
     def touch(self) -> None:
         """Something about it changed: forget what was derived."""
-        self.row = None
+        self.row = self._sizes = None
 
     def uptime(self, now: float) -> int:
         """Seconds since it started, 0 when it does not run."""

@@ -28,15 +28,20 @@ class Load:
     pressure: float = 0.0
     """Share of time in which something waits, in percent."""
 
+    def both_at(self, when: float) -> tuple[float, float]:
+        """Shares of the processors and of the memory in use at a moment."""
+        level = self._level(when)
+        cpu = self.cpu * level * (0.9 + 0.2 * self.noise(when))
+        memory = self.memory * (1 + 0.08 * (level - 1))
+        return min(0.999, max(0.0005, cpu)), min(0.985, max(0.01, memory))
+
     def cpu_at(self, when: float) -> float:
         """Share of the processors in use at a moment."""
-        return min(
-            0.999, max(0.0005, self.cpu * self._level(when) * (0.9 + 0.2 * self.noise(when)))
-        )
+        return self.both_at(when)[0]
 
     def memory_at(self, when: float) -> float:
         """Share of the memory in use at a moment."""
-        return min(0.985, max(0.01, self.memory * (1 + 0.08 * (self._level(when) - 1))))
+        return self.both_at(when)[1]
 
     def rate_at(self, rate: float, when: float) -> float:
         """A rate at a moment, in its own unit."""

@@ -1,11 +1,16 @@
 """What is measured of guests and nodes at a moment."""
 
-from typing import Any
+from typing import Any, Final
 
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.load import STEP, Load
 from proxmox_client.emulator.state.node import Node
+
+MEASURED: Final = (
+    *("uptime", "cpu", "mem", "memhost", "disk"),
+    *("netin", "netout", "diskread", "diskwrite"),
+)
 
 
 def fixed(guest: Guest, state: ClusterState) -> dict[str, Any]:
@@ -39,27 +44,18 @@ def moving(guest: Guest, state: ClusterState, now: float) -> dict[str, Any]:
 def usage(guest: Guest, now: float) -> dict[str, Any]:
     """What a guest uses; counters grow from its start."""
     if not guest.running:
-        zeros = (
-            "uptime",
-            "cpu",
-            "mem",
-            "memhost",
-            "disk",
-            "netin",
-            "netout",
-            "diskread",
-            "diskwrite",
-        )
-        return dict.fromkeys(zeros, 0)
+        return dict.fromkeys(MEASURED, 0)
     load, uptime = guest.load, guest.uptime(now)
-    memory = int(guest.memory * load.memory_at(now))
+    cpu, share = load.both_at(now)
+    size, disk = guest.sizes
+    memory = int(size * share)
     is_container = guest.kind is Kind.LXC
     return {
         "uptime": uptime,
-        "cpu": 0 if guest.paused else load.cpu_at(now),
+        "cpu": 0 if guest.paused else cpu,
         "mem": memory,
         "memhost": 0 if is_container else int(memory * 1.04),
-        "disk": int(guest.disk_size * guest.disk_used) if is_container else 0,
+        "disk": int(disk * guest.disk_used) if is_container else 0,
         "netin": int(load.net_in * uptime),
         "netout": int(load.net_out * uptime),
         "diskread": int(load.disk_read * uptime),

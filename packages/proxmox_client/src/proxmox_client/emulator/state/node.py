@@ -41,6 +41,8 @@ class Node:
     """Share of its root file system in use."""
     booted: float = 0.0
     online: bool = True
+    skew: float = 0.0
+    """Seconds its clock is ahead of the cluster's."""
     lost: float = 0.0
     """When it went offline."""
     cpu_model: str = "AMD EPYC 7313P 16-Core Processor"

@@ -58,6 +58,8 @@ class Storage:
     """Bytes in use by what the API does not list."""
     options: dict[str, Any] = field(default_factory=dict)
     enabled: bool = True
+    stuck: bool = False
+    """Whether nothing comes back from it, like from a share whose server is gone."""
     _places: dict[str, dict[str, Volume]] = field(default_factory=dict)
     _used: dict[str, int] = field(default_factory=dict)
 

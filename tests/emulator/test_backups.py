@@ -1,0 +1,146 @@
+"""Backups: made, listed, protected, pruned, scheduled."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from proxmox_client.emulator.calendar import next_run
+
+pytestmark = pytest.mark.anyio
+BACKUPS = "/nodes/pve1/storage/shared/content"
+
+
+async def save(admin, **params):
+    given = {"vmid": 100, "storage": "shared", "mode": "snapshot", "compress": "zstd"} | params
+    return await admin.task("POST", "/nodes/pve1/vzdump", **given)
+
+
+async def backups(admin, **params):
+    return await admin.get(BACKUPS, content="backup", **params)
+
+
+async def test_a_backup_appears_with_its_notes_and_takes_space(admin):
+    before = (await admin.get("/nodes/pve1/storage/shared/status"))["used"]
+    ended = await save(admin, **{"notes-template": "{{guestname}} of {{cluster}}", "protected": 1})
+    assert (ended["type"], ended["id"], ended["exitstatus"]) == ("vzdump", "100", "OK")
+    (row,) = await backups(admin)
+    assert row["volid"].startswith("shared:backup/vzdump-qemu-100-")
+    assert (row["format"], row["subtype"], row["vmid"]) == ("vma.zst", "qemu", 100)
+    assert (row["notes"], row["protected"]) == ("web-100 of lab", 1)
+    after = (await admin.get("/nodes/pve1/storage/shared/status"))["used"]
+    assert after - before == row["size"]
+
+
+async def test_the_configuration_can_be_read_from_it(admin):
+    await save(admin)
+    (row,) = await backups(admin)
+    text = await admin.get("/nodes/pve1/vzdump/extractconfig", volume=row["volid"])
+    assert "name: web-100\n" in text
+
+
+async def test_one_missing_guest_spoils_the_outcome_not_the_others(admin):
+    ended = await save(admin, vmid="100,999")
+    assert (ended["id"], ended["exitstatus"]) == ("", "job errors")
+    assert len(await backups(admin)) == 1
+    assert "ERROR: Backup of VM 999 failed - unable to find VM '999'" in await admin.log(
+        ended["upid"]
+    )
+
+
+async def test_a_guest_is_locked_while_it_is_saved(admin, lab):
+    upid = await admin.data("POST", "/nodes/pve1/vzdump", vmid=100, storage="shared")
+    await lab.state.clock.sleep(1)
+    locked = lab.state.guests[100].lock
+    await lab.tasks.settle()
+    assert (locked, lab.state.guests[100].lock) == ("backup", "")
+    assert lab.state.tasks[upid].ok
+
+
+async def test_a_stopped_backup_leaves_nothing_behind(admin, lab):
+    upid = await admin.data("POST", "/nodes/pve1/vzdump", vmid=100, storage="shared")
+    await lab.state.clock.sleep(1)
+    await admin.data("DELETE", f"/nodes/pve1/tasks/{upid}")
+    await lab.tasks.settle()
+    ended = await admin.get(f"/nodes/pve1/tasks/{upid}/status")
+    assert ended["exitstatus"] == "received interrupt"
+    assert await backups(admin) == []
+    assert lab.state.guests[100].lock == ""
+
+
+async def test_a_missing_storage_fails_the_task(admin):
+    ended = await save(admin, storage="nope")
+    assert ended["exitstatus"].startswith("could not activate storage 'nope'")
+
+
+async def test_without_any_guest_the_request_is_refused(admin):
+    response = await admin.ask("POST", "/nodes/pve1/vzdump", storage="shared")
+    assert response.json()["errors"] == {"vmid": "property is missing"}
+
+
+async def test_a_protected_backup_outlives_its_deletion(admin, lab):
+    await save(admin, protected=1)
+    (row,) = await backups(admin)
+    ended = await admin.task("DELETE", f"{BACKUPS}/{row['volid']}")
+    assert ended["exitstatus"].startswith("cannot remove protected volume")
+    await admin.data("PUT", f"{BACKUPS}/{row['volid']}", protected=0)
+    assert (await admin.task("DELETE", f"{BACKUPS}/{row['volid']}"))["exitstatus"] == "OK"
+    assert await backups(admin) == []
+
+
+async def test_pruning_keeps_the_newest_and_the_protected(admin, lab):
+    storage = lab.state.storages["shared"]
+    await save(admin, protected=1)
+    for _ in range(2):
+        await lab.state.clock.sleep(2)
+        await save(admin)
+    keep = {"prune-backups": "keep-last=1", "vmid": 100}
+    rows = await admin.get("/nodes/pve1/storage/shared/prunebackups", **keep)
+    assert [row["mark"] for row in rows] == ["protected", "remove", "keep"]
+    await admin.task("DELETE", "/nodes/pve1/storage/shared/prunebackups", **keep)
+    left = [volume for volume in storage.volumes("pve1").values() if volume.content == "backup"]
+    assert [volume.volid for volume in left] == [rows[0]["volid"], rows[2]["volid"]]
+
+
+async def test_a_job_is_made_changed_and_removed(admin):
+    job = {"id": "nightly", "schedule": "mon..fri 02:00", "storage": "shared", "vmid": "100"}
+    await admin.data("POST", "/cluster/backup", **job, **{"prune-backups": "keep-last=3"})
+    (row,) = await admin.get("/cluster/backup")
+    assert row["prune-backups"] == {"keep-last": "3"}
+    assert row["next-run"] > 0
+    await admin.data("PUT", "/cluster/backup/nightly", enabled=0)
+    assert "next-run" not in (await admin.get("/cluster/backup"))[0]
+    (volume,) = (await admin.get("/cluster/backup/nightly/included_volumes"))["children"]
+    assert volume["children"][0]["id"] == "100:scsi0"
+    await admin.data("DELETE", "/cluster/backup/nightly")
+    gone = await admin.ask("GET", "/cluster/backup/nightly")
+    assert gone.json()["errors"] == {"id": "No such job 'nightly'"}
+
+
+async def test_guests_without_a_job_are_listed(admin, lab):
+    await admin.data(
+        "POST", "/cluster/backup", schedule="daily", storage="shared", all=1, exclude="100"
+    )
+    rows = await admin.get("/cluster/backup-info/not-backed-up")
+    assert [row["vmid"] for row in rows] == [100]
+
+
+WEDNESDAY = datetime(2026, 11, 25, 10, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "due"),
+    [
+        ("02:00", "2026-11-26 02:00"),
+        ("daily", "2026-11-26 00:00"),
+        ("hourly", "2026-11-25 11:00"),
+        ("*/15", "2026-11-25 10:45"),
+        ("mon..fri 02:00", "2026-11-26 02:00"),
+        ("sat 22:00", "2026-11-28 22:00"),
+        ("sat,sun 3:30", "2026-11-28 03:30"),
+        ("8..17:00", "2026-11-25 11:00"),
+        ("monthly", "2026-12-01 00:00"),
+        ("weekly", "2026-11-30 00:00"),
+    ],
+)
+def test_calendar_events_say_when_they_are_due(schedule, due):
+    assert f"{next_run(schedule, WEDNESDAY):%Y-%m-%d %H:%M}" == due

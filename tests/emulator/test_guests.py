@@ -1,0 +1,223 @@
+"""Guests change state, configuration and node as real ones do."""
+
+import pytest
+
+from proxmox_client.emulator import Emulator, ManualClock, Scenario
+from proxmox_client.emulator.state.guest import Kind
+
+pytestmark = pytest.mark.anyio
+VM = "/nodes/pve1/qemu/100"
+MISSING = "Configuration file 'nodes/pve1/qemu-server/999.conf' does not exist"
+
+
+async def status(admin, path=VM):
+    return await admin.get(f"{path}/status/current")
+
+
+async def test_a_guest_stops_and_starts(admin):
+    assert (await admin.task("POST", f"{VM}/status/stop"))["exitstatus"] == "OK"
+    stopped = await status(admin)
+    assert (stopped["status"], stopped["uptime"], stopped["cpu"]) == ("stopped", 0, 0)
+    assert (await admin.task("POST", f"{VM}/status/start"))["exitstatus"] == "OK"
+    assert (await status(admin))["qmpstatus"] == "running"
+
+
+async def test_starting_what_runs_fails_in_the_task_not_in_the_answer(admin):
+    ended = await admin.task("POST", f"{VM}/status/start")
+    assert ended["exitstatus"] == "VM 100 already running"
+    assert await admin.log(ended["upid"]) == ["TASK ERROR: VM 100 already running"]
+
+
+async def test_starting_what_is_missing_fails_in_the_task(admin):
+    ended = await admin.task("POST", "/nodes/pve1/qemu/999/status/start")
+    assert ended["exitstatus"] == MISSING
+
+
+async def test_a_guest_is_known_on_its_node_only(admin, reason_of):
+    response = await admin.ask("GET", "/nodes/pve2/qemu/100/config")
+    assert response.status_code == 500
+    assert "nodes/pve2/qemu-server/100.conf' does not exist" in reason_of(response)
+
+
+async def test_a_guest_that_does_not_listen_cannot_be_shut_down(admin, lab):
+    lab.state.guests[100].obeys = False
+    ended = await admin.task("POST", f"{VM}/status/shutdown", timeout=2)
+    assert ended["exitstatus"] == "VM quit/powerdown failed - got timeout"
+    assert (await status(admin))["status"] == "running"
+    assert (await admin.task("POST", f"{VM}/status/shutdown", timeout=2, forceStop=1))[
+        "exitstatus"
+    ] == "OK"
+    assert (await status(admin))["status"] == "stopped"
+
+
+async def test_a_reset_begins_the_uptime_anew_and_wakes_a_hung_guest(admin, lab):
+    lab.state.guests[100].obeys = False
+    before = (await status(admin))["uptime"]
+    await admin.task("POST", f"{VM}/status/reset")
+    assert (await status(admin))["uptime"] < before
+    assert lab.state.guests[100].obeys
+
+
+async def test_a_paused_guest_runs_on_after_resume(admin):
+    await admin.task("POST", f"{VM}/status/suspend")
+    assert (await status(admin))["qmpstatus"] == "paused"
+    await admin.task("POST", f"{VM}/status/resume")
+    assert (await status(admin))["qmpstatus"] == "running"
+
+
+async def test_a_guest_suspended_to_disk_is_locked_until_it_resumes(admin):
+    await admin.task("POST", f"{VM}/status/suspend", todisk=1)
+    assert (await status(admin))["lock"] == "suspended"
+    await admin.task("POST", f"{VM}/status/resume")
+    resumed = await status(admin)
+    assert (resumed["status"], "lock" in resumed) == ("running", False)
+
+
+@pytest.mark.parametrize("action", ["reset", "suspend", "reboot"])
+async def test_what_needs_a_running_guest_says_so_at_once(admin, reason_of, action):
+    await admin.task("POST", f"{VM}/status/stop")
+    response = await admin.ask("POST", f"{VM}/status/{action}")
+    assert (response.status_code, reason_of(response)) == (500, "VM 100 not running")
+
+
+async def test_a_task_takes_its_time_and_can_be_watched():
+    clock = ManualClock()
+    async with Emulator(Scenario.cluster("lab"), clock=clock) as pve:
+        cluster = pve["lab"]
+        guest = cluster.state.guests[100]
+        from proxmox_client.emulator.work import power
+
+        upid = cluster.tasks.start("pve1", "qmstop", "100", "root@pam", power.stop(guest))
+        task = cluster.state.tasks[upid]
+        await clock.advance(0.5)
+        assert (task.running, guest.status) == (True, "running")
+        await clock.advance(1)
+        assert (task.outcome, guest.status) == ("OK", "stopped")
+
+
+async def test_a_running_guest_keeps_what_it_cannot_change_until_it_stops(admin):
+    await admin.data("PUT", f"{VM}/config", memory=8192, description="now")
+    rows = {row["key"]: row for row in await admin.get(f"{VM}/pending")}
+    assert rows["memory"] == {"key": "memory", "value": "4096", "pending": "8192"}
+    assert rows["description"] == {"key": "description", "value": "now"}
+    assert (await admin.get(f"{VM}/config"))["memory"] == "8192"
+    assert (await admin.get(f"{VM}/config", current=1))["memory"] == "4096"
+    await admin.task("POST", f"{VM}/status/stop")
+    assert (await status(admin))["maxmem"] == 8192 * 1024**2
+    assert "pending" not in str(await admin.get(f"{VM}/pending"))
+
+
+async def test_a_waiting_change_can_be_taken_back(admin):
+    await admin.data("PUT", f"{VM}/config", memory=8192)
+    await admin.data("PUT", f"{VM}/config", revert="memory")
+    assert (await admin.get(f"{VM}/config"))["memory"] == "4096"
+
+
+async def test_an_outdated_digest_is_refused(admin, reason_of):
+    digest = (await admin.get(f"{VM}/config"))["digest"]
+    await admin.data("PUT", f"{VM}/config", description="first", digest=digest)
+    late = await admin.ask("PUT", f"{VM}/config", description="second", digest=digest)
+    assert reason_of(late) == "checksum mismatch (file change by other user?)"
+
+
+async def test_tags_are_stored_in_one_spelling(admin):
+    await admin.data("PUT", f"{VM}/config", tags="B a,c;a")
+    assert (await admin.get(f"{VM}/config"))["tags"] == "a;b;c"
+
+
+async def test_resources_follow_every_change(admin):
+    await admin.data("PUT", f"{VM}/config", name="renamed", tags="new")
+    await admin.task("POST", f"{VM}/status/stop")
+    row = next(row for row in await admin.get("/cluster/resources") if row.get("vmid") == 100)
+    assert (row["name"], row["tags"], row["status"], row["uptime"]) == (
+        "renamed",
+        "new",
+        "stopped",
+        0,
+    )
+
+
+async def test_a_guest_is_made_with_its_disk_and_destroyed_with_it(admin, lab):
+    made = {"vmid": 500, "name": "made", "scsi0": "shared:8", "net0": "virtio,bridge=vmbr0"}
+    assert (await admin.task("POST", "/nodes/pve2/qemu", **made))["exitstatus"] == "OK"
+    config = await admin.get("/nodes/pve2/qemu/500/config")
+    assert config["scsi0"] == "shared:500/vm-500-disk-0.qcow2,size=8G"
+    assert config["net0"].startswith("virtio=BC:24:11:")
+    listed = await admin.get("/nodes/pve2/storage/shared/content", vmid=500)
+    assert [row["volid"] for row in listed] == ["shared:500/vm-500-disk-0.qcow2"]
+    await admin.task("DELETE", "/nodes/pve2/qemu/500")
+    assert 500 not in lab.state.guests
+    assert await admin.get("/nodes/pve2/storage/shared/content", vmid=500) == []
+
+
+async def test_a_number_in_use_is_refused(admin, reason_of):
+    response = await admin.ask("POST", "/nodes/pve2/qemu", vmid=100)
+    assert "VM 100 already exists on node 'pve1'" in reason_of(response)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        ({"protection": 1}, "can't remove VM 100 - protection mode enabled"),
+        ({}, "VM 100 is running - destroy failed"),
+    ],
+)
+async def test_a_guest_is_not_destroyed_by_mistake(admin, reason_of, prepare, reason):
+    if prepare:
+        await admin.data("PUT", f"{VM}/config", **prepare)
+    assert reason_of(await admin.ask("DELETE", VM)) == reason
+
+
+async def test_a_template_is_cloned_and_never_started(admin):
+    await admin.task("POST", f"{VM}/status/stop")
+    await admin.task("POST", f"{VM}/template")
+    assert "base-100-disk-0" in (await admin.get(f"{VM}/config"))["scsi0"]
+    ended = await admin.task("POST", f"{VM}/status/start")
+    assert ended["exitstatus"] == "you can't start a vm if it's a template"
+    await admin.task("POST", f"{VM}/clone", newid=600, name="copy", target="pve2")
+    config = await admin.get("/nodes/pve2/qemu/600/config")
+    assert (config["name"], "template" in config) == ("copy", False)
+
+
+async def test_a_disk_grows_and_never_shrinks(admin):
+    await admin.task("PUT", f"{VM}/resize", disk="scsi0", size="+8G")
+    assert (await status(admin))["maxdisk"] == 40 * 1024**3
+    ended = await admin.task("PUT", f"{VM}/resize", disk="scsi0", size="1G")
+    assert ended["exitstatus"] == "shrinking disks is not supported"
+
+
+async def test_the_agent_answers_where_there_is_one(admin, lab, reason_of):
+    info = await admin.get(f"{VM}/agent/get-osinfo")
+    assert info["result"]["id"] == "debian"
+    lab.state.guests[100].agent.answers = False
+    assert reason_of(await admin.ask("GET", f"{VM}/agent/get-osinfo")) == (
+        "QEMU guest agent is not running"
+    )
+    await admin.data("PUT", f"{VM}/config", agent="0")
+    assert (
+        reason_of(await admin.ask("POST", f"{VM}/agent/ping")) == "No QEMU guest agent configured"
+    )
+
+
+async def test_an_ha_managed_guest_is_stopped_by_the_manager_later(admin, lab):
+    await admin.data("POST", "/cluster/ha/resources", sid="vm:100")
+    upid = await admin.data("POST", f"{VM}/status/stop")
+    assert ":hastop:100:" in upid
+    await lab.tasks.settle()
+    assert (await status(admin))["status"] == "stopped"
+    kinds = {task.type for task in lab.state.tasks.values()}
+    assert {"hastop", "qmstop"} <= kinds
+
+
+async def test_containers_live_by_their_own_words(admin, lab, reason_of):
+    guest = next(each for each in lab.state.guests.values() if each.kind is Kind.LXC)
+    path = f"/nodes/{guest.node}/lxc/{guest.vmid}"
+    if guest.running:
+        await admin.task("POST", f"{path}/status/stop")
+    response = await admin.ask("POST", f"{path}/status/stop")
+    assert reason_of(response) == f"CT {guest.vmid} not running"
+    ended = await admin.task("POST", f"{path}/status/start")
+    assert (ended["type"], ended["exitstatus"]) == ("vzstart", "OK")
+    current = await status(admin, path)
+    assert isinstance(current["pressurecpusome"], str)
+    assert isinstance(current["maxswap"], int)
