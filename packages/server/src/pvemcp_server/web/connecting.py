@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pvemcp_server.config import Config
+from pvemcp_server.endpoint.endpoint import base_url
+
 SERVER_NAME: Final = "pvemcp"
 KEY_PLACEHOLDER: Final = "YOUR-API-KEY"
 
@@ -33,6 +36,11 @@ class ClientKind:
 
     def text(self, connection: Connection) -> str:
         return json.dumps(self.config(connection), indent=2)
+
+
+def endpoint_url(config: Config) -> str:
+    """Where clients connect, without a key."""
+    return f"{base_url(config)}/mcp"
 
 
 def _bridge(connection: Connection) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from starlette.datastructures import FormData
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.endpoint.addresses import client_address, networks
 from pvemcp_server.endpoint.endpoint import Services, base_url
+from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.store.records import AdminRecord
 from pvemcp_server.web.administration import Acting
 
@@ -26,6 +27,12 @@ class PasswordDue(Exception):
 
 def services_of(request: Request) -> Services:
     found: Services = request.app.state.services
+    return found
+
+
+def pipeline_of(request: Request) -> Pipeline:
+    """The way that every call takes."""
+    found: Pipeline = request.app.state.pipeline
     return found
 
 
@@ -73,9 +80,10 @@ async def check_csrf(request: Request, session: Session) -> None:
 Reading = Annotated[Acting, Depends(reading)]
 Writing = Annotated[Acting, Depends(writing)]
 SignedIn = Annotated[Session, Depends(session_of)]
+PipelineOf = Annotated[Pipeline, Depends(pipeline_of)]
 
 
-async def open_session(request: Request, admin: AdminRecord, answer: Response) -> None:
+async def open_session(request: Request, admin: AdminRecord, answer: Response) -> Session:
     """Opens a session for the administrator and puts its cookie on the answer."""
     services = services_of(request)
     agent = request.headers.get("user-agent", "")
@@ -88,3 +96,13 @@ async def open_session(request: Request, admin: AdminRecord, answer: Response) -
         samesite="strict",
         secure=base_url(services.config).startswith("https:"),
     )
+    found = await services.access.sessions.find(token)
+    if found is None:  # disabled between the sign-in and now
+        raise SignedOut
+    return found
+
+
+async def close_session(request: Request, session: Session, answer: Response) -> None:
+    """Ends the session and takes its cookie back."""
+    await services_of(request).access.sessions.end(session.id)
+    answer.delete_cookie(COOKIE, path="/admin")

@@ -1,19 +1,20 @@
 """The admin site: pages, REST API and static files as one application, mounted under /admin."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import ValidationError
 from starlette.staticfiles import StaticFiles
 
-from pvemcp_server import __version__
 from pvemcp_server.endpoint.endpoint import Services
 from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.errors import AccessDenied, CallError, UnknownName
 from pvemcp_server.web import pages
-from pvemcp_server.web.api.routes import router
+from pvemcp_server.web.api import create_api
 from pvemcp_server.web.session import PasswordDue, SignedOut
 from pvemcp_server.web.templates import wants_page, wrong_page
 
@@ -25,22 +26,14 @@ POLICY: Final = (
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers send "Origin: null"
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
 def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
     """The application; `pipeline` runs the calls that administrators try out as a key."""
-    api = FastAPI(
-        title="pvemcp administration",
-        version=__version__,
-        description="Everything on the admin pages. Sign in on /admin/sign-in; a change needs the "
-        "session's token in X-CSRF-Token.",
-        docs_url=None,
-        redoc_url=None,
-    )
-    api.include_router(router)
+    api = create_api()
     site = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     for one in (site, api):
         one.state.services, one.state.pipeline = services, pipeline
@@ -48,6 +41,8 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
         one.add_exception_handler(PasswordDue, _password_due)
         one.add_exception_handler(AccessDenied, _denied)
         one.add_exception_handler(CallError, _wrong)
+        one.add_exception_handler(RequestValidationError, _unreadable)
+        one.add_exception_handler(ValidationError, _unreadable)
     for page in pages.routers():
         site.include_router(page)
     site.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -91,6 +86,18 @@ async def _wrong(request: Request, error: Exception) -> Response:
     if wants_page(request):
         return wrong_page(request, str(error), status)
     return _error(str(error), status)
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    """Says which field is wrong and why, and never what was in it: it may be a secret."""
+    assert isinstance(error, RequestValidationError | ValidationError)  # noqa: S101 - registered so
+    facts = [f"{_field(one['loc'])}: {one['msg']}" for one in error.errors()]
+    text = "; ".join(dict.fromkeys(facts))
+    return wrong_page(request, text, 422) if wants_page(request) else _error(text, 422)
+
+
+def _field(place: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in place if part not in {"body", "query", "path"})
 
 
 def _error(text: str, status: int) -> Response:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi import Request, Response
 from fastapi.templating import Jinja2Templates
@@ -42,6 +43,10 @@ def _time(moment: datetime | None) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else ""
 
 
+def _number(count: int) -> str:
+    return f"{count:,}"
+
+
 def _size(count: int) -> str:
     value = float(count)
     for unit in ("B", "KiB", "MiB"):
@@ -64,7 +69,7 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"age": _age, "time": _time, "size": _size}
+_environment.filters |= {"age": _age, "time": _time, "size": _size, "number": _number}
 _environment.globals |= {
     "static": _static,
     "navigation": NAVIGATION,
@@ -104,3 +109,13 @@ def wrong_page(request: Request, text: str, status: int) -> Response:
         response.headers["HX-Retarget"] = "#wrong"
         response.headers["HX-Reswap"] = "innerHTML"
     return response
+
+
+def reload() -> Response:
+    """Has htmx load the page anew: what was changed shows everywhere."""
+    return Response(status_code=204, headers={"HX-Refresh": "true"})
+
+
+def lead_to(path: str, name: str = "") -> Response:
+    """Has htmx go to another page; `name` is what it is about, escaped here."""
+    return Response(status_code=204, headers={"HX-Redirect": path + quote(name)})

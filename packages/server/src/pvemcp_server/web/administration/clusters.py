@@ -1,10 +1,11 @@
 """Clusters and the Proxmox identities that we hold for them."""
 
+import asyncio
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from proxmox_client import Tls
+from proxmox_client import ProxmoxError, Tls, fetch_fingerprint
 from pvemcp_server.clusters import Check, check
 from pvemcp_server.clusters.connections import tls_of
 from pvemcp_server.errors import CallError
@@ -61,6 +62,14 @@ class Binding(BaseModel):
     role: str | None = None
 
 
+class Shown(BaseModel):
+    """What a host shows before anything is sent to it."""
+
+    host: str
+    fingerprint: str = ""
+    trouble: str = ""
+
+
 class Identity(BaseModel):
     """A token without its secret, and who is bound to it."""
 
@@ -102,6 +111,18 @@ async def try_cluster(fields: ClusterFields) -> Check:
     )
     secret = fields.token_secret.get_secret_value()
     return await check(fields.hosts, fields.token_id, secret, tls, fields.name)
+
+
+async def fingerprints(hosts: list[str]) -> list[Shown]:
+    """The certificate that each host shows now; nothing but the handshake is sent."""
+    return list(await asyncio.gather(*(_fingerprint(host) for host in hosts)))
+
+
+async def _fingerprint(host: str) -> Shown:
+    try:
+        return Shown(host=host, fingerprint=await fetch_fingerprint(host))
+    except (ProxmoxError, ValueError) as error:
+        return Shown(host=host, trouble=str(error))
 
 
 async def add_cluster(acting: Acting, new: ClusterFields) -> tuple[Cluster, Check]:

@@ -2,9 +2,26 @@
 
 from fastapi import APIRouter
 
-from pvemcp_server.web.pages import keys, overview, signing
+from pvemcp_server.web.pages import (
+    administrators,
+    audit,
+    bridge,
+    clusters,
+    keys,
+    overview,
+    query,
+    roles,
+    settings,
+    signing,
+    tools,
+)
+
+_PAGES = (
+    *(signing, overview, keys, bridge, roles, clusters),
+    *(tools, query, audit, settings, administrators),
+)
 
 
 def routers() -> tuple[APIRouter, ...]:
     """The routers of all pages."""
-    return (signing.router, overview.router, keys.router)
+    return tuple(one.router for one in _PAGES)

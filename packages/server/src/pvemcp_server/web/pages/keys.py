@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, Response
 
-from pvemcp_server.endpoint.endpoint import base_url
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.web.administration import Acting, clusters, keys, overview, roles
-from pvemcp_server.web.connecting import CLIENTS, Connection
+from pvemcp_server.web.connecting import CLIENTS, Connection, endpoint_url
+from pvemcp_server.web.pages.forms import words
 from pvemcp_server.web.session import Reading, SignedIn, Writing
-from pvemcp_server.web.templates import page
+from pvemcp_server.web.templates import page, reload
 
 router = APIRouter(prefix="/keys")
 Text = Annotated[str, Form()]
@@ -27,7 +27,7 @@ async def show(request: Request, session: SignedIn, acting: Reading) -> Response
         keys=await keys.list_keys(acting),
         enabled=(await acting.services.settings.current()).enabled,
         notices=told,
-        endpoint=_endpoint(acting),
+        endpoint=endpoint_url(acting.services.config),
         now=datetime.now(UTC),
         **await _choices(acting),
     )
@@ -64,7 +64,7 @@ async def change(
 ) -> Response:
     fields = _fields(name, role, cluster, toolset, expires, allow_from, output_format)
     await keys.change_key(acting, key, keys.KeyChanges(**fields.model_dump()))
-    return _reload()
+    return reload()
 
 
 @router.get("/{key}/edit")
@@ -81,13 +81,13 @@ async def regenerate(request: Request, session: SignedIn, acting: Writing, key: 
 @router.post("/{key}/enabled")
 async def set_enabled(acting: Writing, key: str, enabled: Annotated[bool, Form()]) -> Response:
     await keys.change_key(acting, key, keys.KeyChanges(enabled=enabled))
-    return _reload()
+    return reload()
 
 
 @router.post("/{key}/remove")
 async def remove(acting: Writing, key: str) -> Response:
     await keys.remove_key(acting, key)
-    return _reload()
+    return reload()
 
 
 @router.get("/{key}/rights")
@@ -102,7 +102,7 @@ async def rights(request: Request, session: SignedIn, acting: Reading, key: str)
 
 
 def _shown(request: Request, session: SignedIn, acting: Acting, key: keys.ShownKey) -> Response:
-    connection = Connection(_endpoint(acting), key.secret)
+    connection = Connection(endpoint_url(acting.services.config), key.secret)
     return page(
         request,
         "key_shown.html",
@@ -135,9 +135,9 @@ def _fields(
             "name": name,
             "role": role,
             "clusters": cluster or ["*"],
-            "toolset": toolset.replace(",", " ").split() or ["*"],
+            "toolset": words(toolset) or ["*"],
             "expires": _end_of(expires),
-            "allow_from": allow_from.replace(",", " ").split(),
+            "allow_from": words(allow_from),
             "output_format": output_format or None,
         }
     )
@@ -151,11 +151,3 @@ def _end_of(day: str) -> datetime | None:
         return datetime.fromisoformat(f"{day}T23:59:59+00:00")
     except ValueError:
         raise BadArgument("expires", "a day as YYYY-MM-DD.") from None
-
-
-def _endpoint(acting: Acting) -> str:
-    return f"{base_url(acting.services.config)}/mcp"
-
-
-def _reload() -> Response:
-    return Response(status_code=204, headers={"HX-Refresh": "true"})

@@ -8,10 +8,10 @@ from fastapi.responses import RedirectResponse
 from pvemcp_server.errors import AccessDenied, BadArgument
 from pvemcp_server.web.administration import Acting
 from pvemcp_server.web.session import (
-    COOKIE,
     SignedIn,
     address_of,
     check_csrf,
+    close_session,
     open_session,
     services_of,
 )
@@ -32,7 +32,7 @@ async def sign_in(request: Request, name: Text, password: Text) -> Response:
     """One answer for every reason: which names exist is nobody's business."""
     services = services_of(request)
     try:
-        admin = await services.access.admins.sign_in(name, password)
+        admin = await services.access.admins.sign_in(name, password, address=address_of(request))
     except AccessDenied:
         wrong = "Name and password do not belong together, or too many attempts were made."
         issuer = services.config.oidc_issuer
@@ -45,9 +45,8 @@ async def sign_in(request: Request, name: Text, password: Text) -> Response:
 @router.post("/sign-out")
 async def sign_out(request: Request, session: SignedIn) -> Response:
     await check_csrf(request, session)
-    await services_of(request).access.sessions.end(session.id)
     answer = RedirectResponse("/admin/sign-in", 303)
-    answer.delete_cookie(COOKIE, path="/admin")
+    await close_session(request, session, answer)
     return answer
 
 
@@ -69,7 +68,7 @@ async def change_password(
     services, name = services_of(request), session.admin.name
     wrong, admin = "", session.admin
     try:
-        admin = await services.access.admins.sign_in(name, current)
+        admin = await services.access.admins.sign_in(name, current, address=address_of(request))
         await services.access.admins.set_password(name, _same(new, again))
     except AccessDenied:
         wrong = "The present password is wrong."

@@ -1,0 +1,79 @@
+"""The audit: found, exported, verified."""
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pvemcp_server.audit import AuditFilter, Entry
+from pvemcp_server.store.audit_chain import Finding
+from pvemcp_server.web.administration.acting import Acting
+
+Kinds = Literal["call", "intent", "refused", "admin", "retention", "break"]
+Outcomes = Literal["ok", "error", "refused", "cancelled"]
+
+
+class Search(BaseModel):
+    """Which entries; what is left out does not matter."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: datetime | None = Field(default=None, description="Not before this time")
+    until: datetime | None = Field(default=None, description="Before this time")
+    key: str | None = Field(default=None, description="Id of the key")
+    tool: str | None = Field(default=None, description="Name of the tool, admin.… for changes")
+    cluster: str | None = Field(default=None, description="Cluster that was asked")
+    kind: Kinds | None = Field(default=None, description="call, intent (a write), refused, admin")
+    outcome: Outcomes | None = Field(default=None, description="How it ended")
+    address: str | None = Field(default=None, description="Where it came from")
+    text: str | None = Field(default=None, description="In key name, tool, arguments or reason")
+    before: int | None = Field(
+        default=None, ge=0, le=2**53, description="Older than this entry's seq: the next page"
+    )
+
+    def filter(self) -> AuditFilter:
+        """As the audit takes it."""
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        if "key" in given:
+            given["key_id"] = given.pop("key")
+        return AuditFilter(**given)
+
+
+class Verified(BaseModel):
+    """Whether the chain is as it was written, and where it is not."""
+
+    whole: bool
+    findings: list[dict[str, Any]]
+    head: str = Field(description="End of the chain; noted elsewhere, it proves more next time")
+
+
+async def find(acting: Acting, search: Search, limit: int = 50) -> list[Entry]:
+    """Entries, newest first; what has just happened is among them."""
+    await acting.services.audit.flush()
+    return await acting.services.audit.find(search.filter(), limit)
+
+
+async def verify(acting: Acting) -> Verified:
+    """Every edit, deletion and reordering is found; nothing is, when the chain is whole."""
+    await acting.services.audit.flush()
+    found: list[Finding] = await acting.services.audit.verify()
+    head = await acting.services.audit.head()
+    return Verified(whole=not found, findings=[asdict(one) for one in found], head=str(head))
+
+
+def export(acting: Acting, search: Search, kind: Literal["csv", "json"]) -> AsyncIterator[str]:
+    """All that match, as CSV or as one JSON object a line; that it was taken is on record."""
+    return _exported(acting, search, kind)
+
+
+async def _exported(
+    acting: Acting, search: Search, kind: Literal["csv", "json"]
+) -> AsyncIterator[str]:
+    given = search.model_dump(mode="json", exclude_none=True)
+    await acting.changed("audit.export", format=kind, **given)
+    audit, which = acting.services.audit, search.filter()
+    pieces = audit.export_csv(which) if kind == "csv" else audit.export_json(which)
+    async for piece in pieces:
+        yield piece

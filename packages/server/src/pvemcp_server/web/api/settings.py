@@ -1,0 +1,22 @@
+"""Settings over REST."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from pvemcp_server.web.administration import settings
+from pvemcp_server.web.session import Reading, Writing
+
+router = APIRouter(tags=["Settings"])
+
+
+@router.get("/settings")
+async def list_settings(acting: Reading) -> list[settings.Setting]:
+    """Every setting with its value, default and type."""
+    return await settings.list_settings(acting)
+
+
+@router.patch("/settings")
+async def change_settings(acting: Writing, values: dict[str, Any]) -> list[settings.Setting]:
+    """All or none."""
+    return await settings.change_settings(acting, values)

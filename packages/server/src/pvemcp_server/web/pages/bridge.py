@@ -1,0 +1,41 @@
+"""Bridge: the binary for each platform, and the configuration that starts it."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+
+from pvemcp_server.web.administration import bridge
+from pvemcp_server.web.connecting import CLIENTS, Connection, endpoint_url
+from pvemcp_server.web.session import Reading, SignedIn
+from pvemcp_server.web.templates import page
+
+router = APIRouter(prefix="/bridge")
+DESKTOP = CLIENTS["claude-desktop"]
+
+
+@router.get("")
+async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
+    return page(
+        request,
+        "bridge.html",
+        session,
+        here="bridge",
+        binaries=await bridge.binaries(acting),
+        build=bridge.BUILD,
+        client=DESKTOP,
+        connection=Connection(endpoint_url(acting.services.config)),
+    )
+
+
+@router.get("/claude_desktop_config.json")
+async def config(acting: Reading) -> Response:
+    """The file as Claude Desktop reads it; the key goes where the placeholder stands."""
+    text = DESKTOP.text(Connection(endpoint_url(acting.services.config)))
+    name = 'attachment; filename="claude_desktop_config.json"'
+    headers = {"Content-Disposition": name}
+    return Response(text + "\n", media_type="application/json", headers=headers)
+
+
+@router.get("/download/{name}")
+async def download(acting: Reading, name: str) -> Response:
+    path = bridge.file_of(acting.services.config, name)
+    return FileResponse(path, media_type="application/octet-stream", filename=name)

@@ -1,0 +1,166 @@
+"""Clusters: added after a look at the certificate and the token, tested, bound, examined."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from starlette.datastructures import FormData
+
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.store.records import TlsMode
+from pvemcp_server.web.administration import clusters, doctor, keys, roles
+from pvemcp_server.web.pages.forms import text_of, texts_of, words
+from pvemcp_server.web.session import Reading, SignedIn, Writing
+from pvemcp_server.web.templates import lead_to, page, reload
+
+router = APIRouter(prefix="/clusters")
+Text = Annotated[str, Form()]
+TLS = {
+    TlsMode.PINNED: "Pin the certificate shown by the host",
+    TlsMode.SYSTEM: "The system's certificate authorities",
+    TlsMode.CA: "An authority of my own",
+    TlsMode.INSECURE: "Do not check (others can read along)",
+}
+
+
+@router.get("")
+async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
+    return page(
+        request,
+        "clusters.html",
+        session,
+        here="clusters",
+        clusters=await clusters.list_clusters(acting),
+        modes=TLS,
+    )
+
+
+@router.get("/new")
+async def new(request: Request, session: SignedIn, _: Reading) -> Response:
+    return page(request, "cluster_edit.html", session, here="clusters", cluster=None, modes=TLS)
+
+
+@router.post("/fingerprints")
+async def fingerprints(request: Request, session: SignedIn, _: Writing, hosts: Text) -> Response:
+    """What the hosts show now, for comparison with the node's own word."""
+    shown = await clusters.fingerprints(words(hosts))
+    return page(request, "cluster_fingerprints.html", session, shown=shown, pinned=[])
+
+
+@router.post("/try")
+async def try_out(request: Request, session: SignedIn, _: Writing) -> Response:
+    found = await clusters.try_cluster(_fields(await request.form()))
+    return page(request, "cluster_found.html", session, found=found, saved="")
+
+
+@router.post("")
+async def add(request: Request, acting: Writing) -> Response:
+    await clusters.add_cluster(acting, _fields(await request.form()))
+    return lead_to("/admin/clusters")
+
+
+@router.get("/{name}/edit")
+async def edit(request: Request, session: SignedIn, acting: Reading, name: str) -> Response:
+    return page(
+        request,
+        "cluster_edit.html",
+        session,
+        here="clusters",
+        cluster=await clusters.get_cluster(acting, name),
+        modes=TLS,
+        keys=await keys.list_keys(acting),
+        roles=await roles.list_roles(acting),
+    )
+
+
+@router.post("/{name}/change")
+async def change(request: Request, acting: Writing, name: str) -> Response:
+    values = _reach(await request.form())
+    await clusters.change_cluster(acting, name, clusters.ClusterChanges(**values))
+    return lead_to("/admin/clusters")
+
+
+@router.post("/{name}/remove")
+async def remove(acting: Writing, name: str) -> Response:
+    await clusters.remove_cluster(acting, name)
+    return lead_to("/admin/clusters")
+
+
+@router.post("/{name}/test")
+async def look(
+    request: Request,
+    session: SignedIn,
+    acting: Writing,
+    name: str,
+    identity: Annotated[str | None, Query()] = None,
+) -> Response:
+    found = await clusters.check_cluster(acting, name, identity)
+    return page(request, "cluster_found.html", session, found=found, saved=identity or name)
+
+
+@router.post("/{name}/doctor")
+async def examine(request: Request, session: SignedIn, acting: Writing, name: str) -> Response:
+    reports = await doctor.examine(acting, name)
+    return page(request, "doctor.html", session, reports=reports)
+
+
+@router.post("/{name}/identities")
+async def put_identity(request: Request, acting: Writing, name: str) -> Response:
+    """A new token, or another secret under a name that is there."""
+    form = await request.form()
+    fields = clusters.IdentityFields.model_validate(
+        {field: text_of(form, field) for field in ("name", "token_id", "token_secret")}
+    )
+    known = {one.name for one in (await clusters.get_cluster(acting, name)).identities}
+    put = clusters.renew_identity if fields.name in known else clusters.add_identity
+    await put(acting, name, fields)
+    return reload()
+
+
+@router.post("/{name}/identities/{identity}/default")
+async def make_default(acting: Writing, name: str, identity: str) -> Response:
+    await clusters.make_default(acting, name, identity)
+    return reload()
+
+
+@router.post("/{name}/identities/{identity}/remove")
+async def remove_identity(acting: Writing, name: str, identity: str) -> Response:
+    await clusters.remove_identity(acting, name, identity)
+    return reload()
+
+
+@router.post("/{name}/bind")
+async def bind(acting: Writing, name: str, identity: Text, holder: Text) -> Response:
+    await clusters.bind(acting, name, identity, _holder(holder))
+    return reload()
+
+
+@router.post("/{name}/unbind")
+async def unbind(acting: Writing, name: str, holder: Text) -> Response:
+    await clusters.unbind(acting, name, _holder(holder))
+    return reload()
+
+
+def _holder(text: str) -> clusters.Binding:
+    """`key:laptop` or `role:Operator`."""
+    kind, _, name = text.partition(":")
+    if kind not in {"key", "role"}:
+        raise BadArgument("holder", "choose a key or a role.")
+    return clusters.Binding(**{kind: name})
+
+
+def _fields(form: FormData) -> clusters.ClusterFields:
+    token = {name: text_of(form, name) for name in ("token_id", "token_secret")}
+    return clusters.ClusterFields.model_validate({**_reach(form), **token})
+
+
+def _reach(form: FormData) -> dict[str, Any]:
+    """What is known of a cluster beside its token."""
+    return {
+        "name": text_of(form, "name"),
+        "description": text_of(form, "description"),
+        "hosts": words(text_of(form, "hosts")),
+        "tls_mode": text_of(form, "tls_mode"),
+        "ca_pem": text_of(form, "ca_pem"),
+        "fingerprints": [one for text in texts_of(form, "fingerprint") for one in words(text)],
+        "protected": text_of(form, "protected") == "true",
+    }

@@ -1,0 +1,59 @@
+"""What forms send, as values: lists from text, arguments of a tool by their schema."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.datastructures import FormData
+
+from pvemcp_server.errors import BadArgument
+
+_BOOLEANS: Final = {"true": True, "false": False}
+
+
+def words(text: str) -> list[str]:
+    """Names separated by spaces, commas or lines."""
+    return text.replace(",", " ").split()
+
+
+def text_of(form: FormData, name: str) -> str:
+    """The field's text, empty when it was not sent."""
+    value = form.get(name, "")
+    return value.strip() if isinstance(value, str) else ""
+
+
+def texts_of(form: FormData, name: str) -> list[str]:
+    """All values of a field that may be sent several times."""
+    return [value for value in form.getlist(name) if isinstance(value, str) and value]
+
+
+def arguments_of(form: FormData, schema: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The arguments that a form holds; what was left empty is left out."""
+    given = {name: text_of(form, f"{prefix}{name}") for name in schema["properties"]}
+    return {
+        name: _value(name, text, schema["properties"][name]) for name, text in given.items() if text
+    }
+
+
+def read_json(name: str, text: str) -> Any:
+    """The value of a JSON text; raises BadArgument saying where it ends to be one."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as wrong:
+        place = f"line {wrong.lineno}, column {wrong.colno}"
+        raise BadArgument(name, f"is not JSON at {place}: {wrong.msg}.") from None
+
+
+def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:
+    match schema.get("type"):
+        case "integer":
+            return int(text) if text.lstrip("-").isdecimal() else text
+        case "boolean":
+            return _BOOLEANS.get(text, text)
+        case "array":
+            items = schema.get("items", {})
+            return [_value(name, one, items) for one in words(text)]
+        case "string":
+            return text
+        case _:
+            return read_json(name, text)

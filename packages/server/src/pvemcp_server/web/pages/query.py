@@ -1,0 +1,87 @@
+"""Query: a playground over all tables, with what each answer costs in every format."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response
+
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.query.examples import EXAMPLES
+from pvemcp_server.web.administration import clusters, keys, queries
+from pvemcp_server.web.pages.forms import read_json
+from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
+from pvemcp_server.web.templates import lead_to, page
+
+router = APIRouter(prefix="/query")
+Text = Annotated[str, Form()]
+SHOWN_ROWS = 200
+
+
+@router.get("")
+async def show(
+    request: Request,
+    session: SignedIn,
+    acting: Reading,
+    key: Annotated[str, Query()] = "",
+    saved: Annotated[str, Query()] = "",
+    example: Annotated[int, Query(ge=0, lt=len(EXAMPLES))] = 0,
+) -> Response:
+    chosen = await queries.get_query(acting, saved) if saved else None
+    query: Any = chosen.query if chosen else EXAMPLES[example].query
+    return page(
+        request,
+        "query.html",
+        session,
+        here="query",
+        text=json.dumps(query, indent=2),
+        question=chosen.description if chosen else EXAMPLES[example].question,
+        chosen=chosen,
+        schema=await queries.schema(acting, key),
+        examples=list(enumerate(one.question for one in EXAMPLES)),
+        saved=await queries.list_queries(acting),
+        keys=await keys.list_keys(acting),
+        key=key,
+        clusters=[one.name for one in await clusters.list_clusters(acting)],
+    )
+
+
+@router.post("/run")
+async def run(
+    request: Request,
+    session: SignedIn,
+    acting: Writing,
+    pipeline: PipelineOf,
+    query: Text,
+    key: Text = "",
+    cluster: Text = "",
+) -> Response:
+    asked = queries.AskedQuery(query=_query(query), key=key, cluster=cluster or None)
+    answer = await queries.ask(acting, pipeline, asked)
+    return page(
+        request,
+        "query_answer.html",
+        session,
+        answer=answer,
+        rows=answer.rows[:SHOWN_ROWS],
+        tool_call=json.dumps(answer.tool_call, indent=2),
+    )
+
+
+@router.post("/save")
+async def save(acting: Writing, name: Text, query: Text, description: Text = "") -> Response:
+    new = queries.QueryFields(name=name, description=description, query=_query(query))
+    saved = await queries.save_query(acting, new)
+    return lead_to("/admin/query?saved=", saved.name)
+
+
+@router.post("/remove")
+async def remove(acting: Writing, name: Text) -> Response:
+    await queries.remove_query(acting, name)
+    return lead_to("/admin/query")
+
+
+def _query(text: str) -> dict[str, Any]:
+    found = read_json("query", text)
+    if not isinstance(found, dict):
+        raise BadArgument("query", 'an object, as {"from": "guests"}.')
+    return found

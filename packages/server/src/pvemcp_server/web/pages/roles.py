@@ -1,0 +1,124 @@
+"""Roles: an editor of grants by area, with what each tool does to a cluster."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from starlette.datastructures import FormData
+
+from pvemcp_server.access.model import ANY, READS, Area
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.tools.registry import Tool, tools
+from pvemcp_server.web.administration import Acting, clusters, keys, roles
+from pvemcp_server.web.pages.forms import text_of, texts_of, words
+from pvemcp_server.web.session import Reading, SignedIn, Writing
+from pvemcp_server.web.templates import lead_to, page, reload
+
+router = APIRouter(prefix="/roles")
+Text = Annotated[str, Form()]
+KINDS: Final = ("pools", "tags", "vmids", "nodes", "storages")
+MOST_GRANTS: Final = 20
+NEW: Final[dict[str, Any]] = {
+    "tools": [READS],
+    "clusters": [ANY],
+    "resources": {"everything": True},
+}
+
+
+@router.get("")
+async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
+    held = await keys.list_keys(acting)
+    known = await roles.list_roles(acting)
+    holders = {role.name: [key.name for key in held if key.role == role.name] for role in known}
+    return page(request, "roles.html", session, here="roles", roles=known, holders=holders)
+
+
+@router.get("/new")
+async def new(
+    request: Request, session: SignedIn, acting: Reading, like: Annotated[str, Query()] = ""
+) -> Response:
+    grants = (await roles.get_role(acting, like)).grants if like else [NEW]
+    known = {"name": "", "description": "", "grants": grants}
+    return page(
+        request, "role_edit.html", session, here="roles", role=known, **await _choices(acting)
+    )
+
+
+@router.get("/grant")
+async def grant(
+    request: Request,
+    session: SignedIn,
+    acting: Reading,
+    index: Annotated[int, Query(ge=0, lt=MOST_GRANTS)],
+) -> Response:
+    """One more grant for the form."""
+    return page(
+        request, "role_grant.html", session, grant=NEW, index=index, **await _choices(acting)
+    )
+
+
+@router.get("/{name}/edit")
+async def edit(request: Request, session: SignedIn, acting: Reading, name: str) -> Response:
+    role = await roles.get_role(acting, name)
+    return page(
+        request,
+        "role_edit.html",
+        session,
+        here="roles",
+        role=role.model_dump(),
+        **await _choices(acting),
+    )
+
+
+@router.post("")
+async def save(request: Request, acting: Writing, name: Text, was: Text = "") -> Response:
+    """A new role, or the one that was called `was`."""
+    form = await request.form()
+    fields = roles.RoleFields(
+        name=name, description=text_of(form, "description"), grants=list(_grants(form))
+    )
+    if was:
+        await roles.change_role(acting, was, roles.RoleChanges(**fields.model_dump()))
+    else:
+        await roles.create_role(acting, fields)
+    return lead_to("/admin/roles")
+
+
+@router.post("/{name}/remove")
+async def remove(acting: Writing, name: str) -> Response:
+    await roles.remove_role(acting, name)
+    return reload()
+
+
+def _grants(form: FormData) -> Iterable[dict[str, Any]]:
+    for index in range(MOST_GRANTS):
+        prefix = f"{index}-"
+        if f"{prefix}reach" in form:
+            yield {
+                "tools": texts_of(form, f"{prefix}tool"),
+                "clusters": texts_of(form, f"{prefix}cluster") or [ANY],
+                "resources": _resources(form, prefix),
+            }
+
+
+def _resources(form: FormData, prefix: str) -> dict[str, Any]:
+    if text_of(form, f"{prefix}reach") == "everything":
+        return {"everything": True}
+    sets: dict[str, Any] = {kind: words(text_of(form, f"{prefix}{kind}")) for kind in KINDS}
+    if not all(one.isdecimal() for one in sets["vmids"]):
+        raise BadArgument("vmids", "numbers, separated by spaces.")
+    sets["vmids"] = [int(one) for one in sets["vmids"]]
+    return {kind: names for kind, names in sets.items() if names}
+
+
+async def _choices(acting: Acting) -> dict[str, Any]:
+    known = tools().values()
+    areas: dict[Area, list[Tool]] = {
+        area: [one for one in known if one.area is area] for area in Area
+    }
+    return {
+        "areas": {area: some for area, some in areas.items() if some},
+        "clusters": [one.name for one in await clusters.list_clusters(acting)],
+        "kinds": KINDS,
+        "wholes": {READS: "Everything that only reads", ANY: "Every tool, destructive ones too"},
+    }

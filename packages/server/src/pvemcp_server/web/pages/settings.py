@@ -1,0 +1,59 @@
+"""Settings: derived from their declarations, a form for each group."""
+
+from itertools import groupby
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from pvemcp_server.web.administration import settings
+from pvemcp_server.web.pages.forms import text_of, words
+from pvemcp_server.web.session import Reading, SignedIn, Writing
+from pvemcp_server.web.templates import page
+from pvemcp_server.web.tokens import FORMATS, TABLE
+
+router = APIRouter(prefix="/settings")
+
+
+@router.get("")
+async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
+    known = await settings.list_settings(acting)
+    groups = {name: list(some) for name, some in groupby(known, lambda one: one.group)}
+    return page(
+        request,
+        "settings.html",
+        session,
+        here="settings",
+        groups=groups,
+        formats=FORMATS,
+        tokens=TABLE,
+    )
+
+
+@router.post("/{group}")
+async def change(request: Request, session: SignedIn, acting: Writing, group: str) -> Response:
+    form = await request.form()
+    known = [one for one in await settings.list_settings(acting) if one.group == group]
+    values = {one.name: _value(text_of(form, one.name), one.type) for one in known}
+    before = {one.name: one.value for one in known}
+    changed = {name: value for name, value in values.items() if value != _plain(before[name])}
+    if changed:
+        await settings.change_settings(acting, changed)
+    titles = [one.title for one in known if one.name in changed]
+    return page(request, "settings_saved.html", session, titles=titles)
+
+
+def _value(text: str, schema: dict[str, Any]) -> Any:
+    """What the form says; texts that are no number are for the setting to refuse."""
+    match schema.get("type"):
+        case "boolean":
+            return text == "true"
+        case "integer":
+            return int(text) if text.isdecimal() else text
+        case "array":
+            return words(text)
+        case _:
+            return text
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,73 @@
+"""Tools: what the AI sees for a key, and a form to try each as that key."""
+
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from pvemcp_server.access.model import Area
+from pvemcp_server.web.administration import keys, tools
+from pvemcp_server.web.pages.forms import arguments_of, text_of
+from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
+from pvemcp_server.web.templates import page
+
+router = APIRouter(prefix="/tools")
+AsKey = Annotated[str, Query()]
+ARGUMENT = "argument-"
+
+
+@router.get("")
+async def show(
+    request: Request, session: SignedIn, acting: Reading, pipeline: PipelineOf, key: AsKey = ""
+) -> Response:
+    seen = await tools.seen_tools(acting, pipeline, key)
+    areas = {area: [one for one in seen if one.area == area] for area in Area}
+    return page(
+        request,
+        "tools.html",
+        session,
+        here="tools",
+        areas={area: found for area, found in areas.items() if found},
+        count=len(seen),
+        keys=await keys.list_keys(acting),
+        chosen=key,
+    )
+
+
+@router.get("/{name}")
+async def form(
+    request: Request,
+    session: SignedIn,
+    acting: Reading,
+    pipeline: PipelineOf,
+    name: str,
+    key: AsKey = "",
+) -> Response:
+    tool = await tools.seen_tool(acting, pipeline, key, name)
+    return page(
+        request,
+        "tool_try.html",
+        session,
+        here="tools",
+        tool=tool,
+        chosen=key,
+        keys=await keys.list_keys(acting),
+        prefix=ARGUMENT,
+        seen=json.dumps(tool.input_schema, indent=2),
+    )
+
+
+@router.post("/{name}/call")
+async def call(
+    request: Request, session: SignedIn, acting: Writing, pipeline: PipelineOf, name: str
+) -> Response:
+    sent = await request.form()
+    key = text_of(sent, "key")
+    tool = await tools.seen_tool(acting, pipeline, key, name)
+    arguments = arguments_of(sent, tool.input_schema, ARGUMENT)
+    attempt = tools.Attempt(
+        key=key, arguments=arguments, confirmed=text_of(sent, "confirmed") == "yes"
+    )
+    tried = await tools.try_tool(acting, pipeline, name, attempt)
+    as_call = json.dumps(tools.as_tool_call(name, arguments), indent=2)
+    return page(request, "tool_answer.html", session, tried=tried, tool_call=as_call)
