@@ -18,7 +18,7 @@ EXPIRES_AFTER = 7200.0
 SignIn = Callable[[Mapping[str, str]], Awaitable["Ticket"]]
 
 
-class Ticket(Answer):
+class Ticket(Answer, frozen=True):
     """What a sign-in gives; with `need_tfa` the ticket is only good for the second step."""
 
     ticket: str = ""

@@ -11,7 +11,7 @@ from proxmox_client.transport import Transport
 Permissions = dict[str, dict[str, bool]]
 
 
-class User(Answer):
+class User(Answer, frozen=True):
     """An account; `expire` is an epoch, 0 for never."""
 
     userid: str
@@ -25,7 +25,7 @@ class User(Answer):
     realm_type: str | None = field(name="realm-type", default=None)
 
 
-class Token(Answer):
+class Token(Answer, frozen=True):
     """An API token; with `privsep` it has only what is granted to it and its user."""
 
     token_id: str = field(name="tokenid", default="")
@@ -34,7 +34,7 @@ class Token(Answer):
     comment: str | None = None
 
 
-class Role(Answer):
+class Role(Answer, frozen=True):
     """A named set of privileges."""
 
     role_id: str = field(name="roleid")
@@ -47,7 +47,7 @@ class Role(Answer):
         return [name for name in self.privs.split(",") if name]
 
 
-class AclEntry(Answer):
+class AclEntry(Answer, frozen=True):
     """A role on a path for a user, group or token (`ugid`)."""
 
     path: str
@@ -57,7 +57,7 @@ class AclEntry(Answer):
     propagate: bool = True
 
 
-class Group(Answer):
+class Group(Answer, frozen=True):
     """A group of users; `users` is a list with commas."""
 
     group_id: str = field(name="groupid")
@@ -65,7 +65,7 @@ class Group(Answer):
     users: str | None = None
 
 
-class Realm(Answer):
+class Realm(Answer, frozen=True):
     """A place where accounts are kept."""
 
     realm: str

@@ -9,13 +9,13 @@ from proxmox_client.decoding import Answer
 T = TypeVar("T")
 
 
-class Result(Answer, Generic[T]):
+class Result(Answer, Generic[T], frozen=True):
     """The envelope of the guest agent's answers."""
 
     result: T
 
 
-class OsInfo(Answer):
+class OsInfo(Answer, frozen=True):
     """The guest's operating system."""
 
     id: str | None = None
@@ -26,7 +26,7 @@ class OsInfo(Answer):
     machine: str | None = None
 
 
-class AgentAddress(Answer):
+class AgentAddress(Answer, frozen=True):
     """An address of an interface."""
 
     address: str = field(name="ip-address", default="")
@@ -34,7 +34,7 @@ class AgentAddress(Answer):
     prefix: int | None = None
 
 
-class AgentInterface(Answer):
+class AgentInterface(Answer, frozen=True):
     """A network interface inside the guest."""
 
     name: str = ""
@@ -42,14 +42,14 @@ class AgentInterface(Answer):
     addresses: list[AgentAddress] = field(name="ip-addresses", default=[])
 
 
-class ContainerInterface(AgentInterface):
+class ContainerInterface(AgentInterface, frozen=True):
     """A network interface inside a container; `inet` and `inet6` carry the prefix."""
 
     inet: str | None = None
     inet6: str | None = None
 
 
-class Filesystem(Answer):
+class Filesystem(Answer, frozen=True):
     """A file system inside the guest, in bytes."""
 
     name: str = ""

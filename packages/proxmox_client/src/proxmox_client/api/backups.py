@@ -9,7 +9,7 @@ from proxmox_client.decoding import Answer
 from proxmox_client.properties import Properties, parse
 
 
-class BackupJob(Answer):
+class BackupJob(Answer, frozen=True):
     """A scheduled backup; `next_run` (epoch) is there only while it is enabled."""
 
     id: str
@@ -52,7 +52,7 @@ class BackupJob(Answer):
         return parse(self.prune_backups)
 
 
-class IncludedVolume(Answer):
+class IncludedVolume(Answer, frozen=True):
     """A volume of a guest and why it is in the backup or not."""
 
     id: str = ""
@@ -61,7 +61,7 @@ class IncludedVolume(Answer):
     reason: str = ""
 
 
-class IncludedGuest(Answer):
+class IncludedGuest(Answer, frozen=True):
     """A guest that a job covers, with its volumes."""
 
     id: int
@@ -70,13 +70,13 @@ class IncludedGuest(Answer):
     children: list[IncludedVolume] = field(default_factory=list)
 
 
-class IncludedVolumes(Answer):
+class IncludedVolumes(Answer, frozen=True):
     """What a backup job covers now."""
 
     children: list[IncludedGuest] = field(default_factory=list)
 
 
-class UncoveredGuest(Answer):
+class UncoveredGuest(Answer, frozen=True):
     """A guest that no backup job covers."""
 
     vmid: int

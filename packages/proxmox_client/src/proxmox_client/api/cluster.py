@@ -18,7 +18,7 @@ from proxmox_client.transport import Transport
 ResourceType = Literal["vm", "storage", "node", "sdn"]
 
 
-class Version(Answer):
+class Version(Answer, frozen=True):
     """Which Proxmox VE answers."""
 
     version: str
@@ -32,7 +32,7 @@ class Version(Answer):
         return tuple(int(part) for part in digits if part.isdecimal())
 
 
-class Member(Answer, tag_field="type", tag="node"):
+class Member(Answer, tag_field="type", tag="node", frozen=True):
     """A node as the cluster stack sees it."""
 
     type: ClassVar[str] = "node"
@@ -46,7 +46,7 @@ class Member(Answer, tag_field="type", tag="node"):
     level: str = ""
 
 
-class ClusterRow(Answer, tag_field="type", tag="cluster"):
+class ClusterRow(Answer, tag_field="type", tag="cluster", frozen=True):
     """The cluster's own row in its status; a single node without a cluster has none."""
 
     type: ClassVar[str] = "cluster"
@@ -74,7 +74,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         return cls(name=cluster.name, quorate=cluster.quorate, members=members)
 
 
-class ClusterOptions(Answer):
+class ClusterOptions(Answer, frozen=True):
     """Options of the whole cluster; groups come as mappings or as property strings."""
 
     description: str = ""
@@ -104,14 +104,14 @@ class ClusterOptions(Answer):
         return parse(getattr(self, name), default)
 
 
-class CephHealth(Answer):
+class CephHealth(Answer, frozen=True):
     """Ceph's verdict on itself, `HEALTH_OK` when all is well, and the checks that object."""
 
     status: str = ""
     checks: dict[str, Any] = field(default_factory=dict)
 
 
-class CephStatus(Answer):
+class CephStatus(Answer, frozen=True):
     """The part of Ceph's status that says how it is."""
 
     health: CephHealth = CephHealth()

@@ -92,7 +92,7 @@ class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class GuestConfig(Answer):
+class GuestConfig(Answer, frozen=True):
     """What configurations of virtual machines and containers share; `raw` is all as given."""
 
     description: str | None = None
@@ -139,7 +139,7 @@ class GuestConfig(Answer):
         ]
 
 
-class QemuConfig(GuestConfig):
+class QemuConfig(GuestConfig, frozen=True):
     """The configuration of a virtual machine; memory in MiB."""
 
     name: str = ""
@@ -180,7 +180,7 @@ class QemuConfig(GuestConfig):
         return [name for name in order.split(";") if name]
 
 
-class LxcConfig(GuestConfig):
+class LxcConfig(GuestConfig, frozen=True):
     """The configuration of a container; memory and swap in MiB."""
 
     hostname: str = ""

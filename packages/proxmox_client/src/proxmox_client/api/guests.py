@@ -22,7 +22,7 @@ C = TypeVar("C", bound=GuestConfig)
 Locate = Callable[[int], Awaitable[str]]
 
 
-class Snapshot(Answer):
+class Snapshot(Answer, frozen=True):
     """A snapshot; `created` is an epoch, `with_memory` says whether RAM was saved."""
 
     name: str
@@ -32,14 +32,14 @@ class Snapshot(Answer):
     with_memory: bool = field(name="vmstate", default=False)
 
 
-class SnapshotRow(Snapshot):
+class SnapshotRow(Snapshot, frozen=True):
     """A row of the list, which ends with the pseudo entry `current`."""
 
     running: bool | None = None
     digest: str | None = None
 
 
-class Pending(Answer):
+class Pending(Answer, frozen=True):
     """An option whose new value waits for a restart; `delete` says it will go."""
 
     key: str

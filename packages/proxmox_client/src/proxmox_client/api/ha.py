@@ -5,7 +5,7 @@ from msgspec import field
 from proxmox_client.decoding import Answer
 
 
-class HaResource(Answer):
+class HaResource(Answer, frozen=True):
     """A guest that the HA manager keeps in a requested state; `sid` is `vm:101` or `ct:200`."""
 
     sid: str
@@ -18,7 +18,7 @@ class HaResource(Answer):
     failback: bool | None = None
 
 
-class HaStatus(Answer):
+class HaStatus(Answer, frozen=True):
     """A line of the HA manager's view: quorum, master, a node's agent, or a service."""
 
     id: str
@@ -37,7 +37,7 @@ class HaStatus(Answer):
     armed_state: str | None = field(name="armed-state", default=None)
 
 
-class HaRule(Answer):
+class HaRule(Answer, frozen=True):
     """A rule on where HA resources run (from 9.0)."""
 
     rule: str

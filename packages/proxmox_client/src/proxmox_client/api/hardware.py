@@ -5,7 +5,7 @@ from msgspec import field
 from proxmox_client.decoding import Answer
 
 
-class Space(Answer):
+class Space(Answer, frozen=True):
     """Bytes of memory, swap or a file system."""
 
     total: int = 0
@@ -15,7 +15,7 @@ class Space(Answer):
     avail: int | None = None
 
 
-class CpuInfo(Answer):
+class CpuInfo(Answer, frozen=True):
     """The processor; `cpus` are threads, `cores` all cores of all sockets."""
 
     model: str = ""
@@ -26,7 +26,7 @@ class CpuInfo(Answer):
     flags: str = ""
 
 
-class Kernel(Answer):
+class Kernel(Answer, frozen=True):
     """The running kernel."""
 
     sysname: str = ""
@@ -35,14 +35,14 @@ class Kernel(Answer):
     machine: str = ""
 
 
-class BootInfo(Answer):
+class BootInfo(Answer, frozen=True):
     """How the node was booted: `efi` or `legacy-bios`."""
 
     mode: str = ""
     secure_boot: bool | None = field(name="secureboot", default=None)
 
 
-class Disk(Answer):
+class Disk(Answer, frozen=True):
     """A physical disk; `wearout` is the percentage of life left, or a word."""
 
     device: str = field(name="devpath", default="")
@@ -69,7 +69,7 @@ class Disk(Answer):
             return None
 
 
-class NetworkInterface(Answer):
+class NetworkInterface(Answer, frozen=True):
     """A network device of a node as configured."""
 
     iface: str

@@ -15,7 +15,7 @@ from proxmox_client.transport import Parameters
 LxcAction = Literal["start", "stop", "shutdown", "reboot", "suspend", "resume"]
 
 
-class LxcPreconditions(Answer):
+class LxcPreconditions(Answer, frozen=True):
     """Proxmox's view of a migration of a container (from 9.0)."""
 
     running: bool = False

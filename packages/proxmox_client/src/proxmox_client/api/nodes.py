@@ -19,7 +19,7 @@ BackupMode = Literal["snapshot", "suspend", "stop"]
 Compression = Literal["0", "1", "gzip", "lzo", "zstd"]
 
 
-class NodeRow(Answer):
+class NodeRow(Answer, frozen=True):
     """A node in the list of nodes; one that is offline tells only what it was given."""
 
     node: str
@@ -35,7 +35,7 @@ class NodeRow(Answer):
     ssl_fingerprint: str | None = None
 
 
-class NodeStatus(Answer):
+class NodeStatus(Answer, frozen=True):
     """A node's state; `cpu` and `io_delay` are fractions."""
 
     pve_version: str = field(name="pveversion", default="")
@@ -52,7 +52,7 @@ class NodeStatus(Answer):
     boot: BootInfo = field(name="boot-info", default=BootInfo())
 
 
-class NodeTime(Answer):
+class NodeTime(Answer, frozen=True):
     """A node's clock (epoch); `local_time` is the epoch shifted by its zone."""
 
     time: int
@@ -60,7 +60,7 @@ class NodeTime(Answer):
     timezone: str | None = None
 
 
-class UrlMetadata(Answer):
+class UrlMetadata(Answer, frozen=True):
     """What a URL would give."""
 
     filename: str | None = None

@@ -5,7 +5,7 @@ from msgspec import field
 from proxmox_client.decoding import Answer
 
 
-class PoolMember(Answer):
+class PoolMember(Answer, frozen=True):
     """A guest or storage in a pool."""
 
     type: str = ""
@@ -17,7 +17,7 @@ class PoolMember(Answer):
     status: str = ""
 
 
-class Pool(Answer):
+class Pool(Answer, frozen=True):
     """A pool; `members` are told only when one pool is asked for."""
 
     pool_id: str = field(name="poolid", default="")

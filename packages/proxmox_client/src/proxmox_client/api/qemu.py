@@ -15,7 +15,7 @@ from proxmox_client.transport import Parameters
 QemuAction = Literal["start", "stop", "shutdown", "reset", "reboot", "suspend", "resume"]
 
 
-class QemuPreconditions(Answer):
+class QemuPreconditions(Answer, frozen=True):
     """Proxmox's view of a migration of a virtual machine."""
 
     running: bool = False

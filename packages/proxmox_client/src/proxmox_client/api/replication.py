@@ -5,7 +5,7 @@ from msgspec import field
 from proxmox_client.decoding import Answer
 
 
-class ReplicationJob(Answer):
+class ReplicationJob(Answer, frozen=True):
     """A job as configured; `id` is `vmid-number`, `rate` is MB/s."""
 
     id: str
@@ -21,7 +21,7 @@ class ReplicationJob(Answer):
     remove_job: str | None = None
 
 
-class ReplicationStatus(ReplicationJob):
+class ReplicationStatus(ReplicationJob, frozen=True):
     """A job with the state of its runs; times are epoch seconds, 0 for never."""
 
     vm_type: str | None = field(name="vmtype", default=None)

@@ -10,7 +10,7 @@ from proxmox_client.decoding import Answer, convert
 GuestType = Literal["qemu", "lxc"]
 
 
-class GuestResource(Answer, tag_field="type"):
+class GuestResource(Answer, tag_field="type", frozen=True):
     """A virtual machine or container; `cpu` is a fraction of all its cores.
 
     A guest just made, or on a node that stopped reporting, has only vmid, node and
@@ -47,19 +47,19 @@ class GuestResource(Answer, tag_field="type"):
         return [tag for tag in self.tags.replace(",", ";").split(";") if tag]
 
 
-class QemuResource(GuestResource, tag="qemu"):
+class QemuResource(GuestResource, tag="qemu", frozen=True):
     """A virtual machine."""
 
     type: ClassVar[GuestType] = "qemu"
 
 
-class LxcResource(GuestResource, tag="lxc"):
+class LxcResource(GuestResource, tag="lxc", frozen=True):
     """A container."""
 
     type: ClassVar[GuestType] = "lxc"
 
 
-class NodeResource(Answer, tag_field="type", tag="node"):
+class NodeResource(Answer, tag_field="type", tag="node", frozen=True):
     """A node; one that is offline tells little more than its name."""
 
     node: str
@@ -77,7 +77,7 @@ class NodeResource(Answer, tag_field="type", tag="node"):
     cgroup_mode: int | None = field(name="cgroup-mode", default=None)
 
 
-class StorageResource(Answer, tag_field="type", tag="storage"):
+class StorageResource(Answer, tag_field="type", tag="storage", frozen=True):
     """A storage as one node sees it; a shared storage has a row for each node."""
 
     storage: str
@@ -95,13 +95,13 @@ class StorageResource(Answer, tag_field="type", tag="storage"):
         return sorted(kind for kind in self.content.split(",") if kind)
 
 
-class PoolResource(Answer, tag_field="type", tag="pool"):
+class PoolResource(Answer, tag_field="type", tag="pool", frozen=True):
     """A pool of guests and storages."""
 
     pool: str
 
 
-class SdnResource(Answer, tag_field="type", tag="sdn"):
+class SdnResource(Answer, tag_field="type", tag="sdn", frozen=True):
     """A software-defined network zone as one node sees it (until 8.4)."""
 
     sdn: str = ""
@@ -109,7 +109,7 @@ class SdnResource(Answer, tag_field="type", tag="sdn"):
     status: str = "unknown"
 
 
-class NetworkResource(Answer, tag_field="type", tag="network"):
+class NetworkResource(Answer, tag_field="type", tag="network", frozen=True):
     """A zone or fabric as one node sees it (from 9.0)."""
 
     network: str = ""

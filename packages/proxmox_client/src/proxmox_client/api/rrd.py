@@ -10,7 +10,7 @@ TimeFrame = Literal["hour", "day", "week", "month", "year", "decade"]
 Consolidation = Literal["AVERAGE", "MAX"]
 
 
-class GuestRrd(Answer):
+class GuestRrd(Answer, frozen=True):
     """A point in a guest's series: fractions, bytes, bytes per second, PSI percentages."""
 
     time: int
@@ -33,7 +33,7 @@ class GuestRrd(Answer):
     pressure_memory_full: float | None = field(name="pressurememoryfull", default=None)
 
 
-class NodeRrd(Answer):
+class NodeRrd(Answer, frozen=True):
     """A point in a node's series: fractions, bytes, bytes per second, PSI percentages."""
 
     time: int
@@ -58,7 +58,7 @@ class NodeRrd(Answer):
     pressure_memory_full: float | None = field(name="pressurememoryfull", default=None)
 
 
-class StorageRrd(Answer):
+class StorageRrd(Answer, frozen=True):
     """A point in a storage's series, in bytes."""
 
     time: int

@@ -7,7 +7,7 @@ from msgspec import field
 from proxmox_client.decoding import Answer
 
 
-class HaState(Answer):
+class HaState(Answer, frozen=True):
     """What high availability makes of a guest."""
 
     managed: bool = False
@@ -15,7 +15,7 @@ class HaState(Answer):
     group: str | None = None
 
 
-class GuestStatus(Answer):
+class GuestStatus(Answer, frozen=True):
     """A guest's state; what only a virtual machine or only a container has is None.
 
     `cpu` is a fraction of all its cores; sizes are bytes; the pressures are percentages.

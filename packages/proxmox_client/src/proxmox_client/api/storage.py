@@ -17,7 +17,7 @@ DownloadKind = Literal["iso", "vztmpl", "import"]
 ChecksumAlgorithm = Literal["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]
 
 
-class StorageConfig(Answer):
+class StorageConfig(Answer, frozen=True):
     """A storage as configured for the cluster."""
 
     storage: str
@@ -34,7 +34,7 @@ class StorageConfig(Answer):
     prune_backups: str | None = field(name="prune-backups", default=None)
 
 
-class StorageStatus(Answer):
+class StorageStatus(Answer, frozen=True):
     """A storage as a node sees it; sizes in bytes."""
 
     storage: str = ""
@@ -49,14 +49,14 @@ class StorageStatus(Answer):
     used_fraction: float | None = None
 
 
-class Verification(Answer):
+class Verification(Answer, frozen=True):
     """What the backup server found when it last verified a backup."""
 
     state: str = ""
     upid: str = ""
 
 
-class Volume(Answer):
+class Volume(Answer, frozen=True):
     """A volume on a storage; `encrypted` is a key's fingerprint (or "1") on a backup server."""
 
     volid: str
@@ -79,7 +79,7 @@ class Volume(Answer):
         return self.volid.partition(":")[2].rpartition("/")[2]
 
 
-class VolumeDetails(Answer):
+class VolumeDetails(Answer, frozen=True):
     """One volume looked at closely."""
 
     path: str = ""

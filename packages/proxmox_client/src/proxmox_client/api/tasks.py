@@ -27,7 +27,7 @@ _AMOUNT = r"(\d{1,9}(?:\.\d+)?) ([KMGT]?)i?B"
 _PART = re.compile(rf"transferred {_AMOUNT} of {_AMOUNT}", re.ASCII)
 
 
-class TaskRow(Answer):
+class TaskRow(Answer, frozen=True):
     """A task in a list; `status` is "RUNNING" or the exit status, absent while unknown."""
 
     upid: str
@@ -51,7 +51,7 @@ class TaskRow(Answer):
         return succeeded(self.status or "")
 
 
-class TaskStatus(Answer):
+class TaskStatus(Answer, frozen=True):
     """How a task is; `exit_status` comes when it has stopped."""
 
     upid: str
@@ -71,7 +71,7 @@ class TaskStatus(Answer):
         return self.status == "running"
 
 
-class LogLine(Answer):
+class LogLine(Answer, frozen=True):
     """A line of a task's log; `number` counts from 1."""
 
     number: int = field(name="n")
@@ -121,7 +121,7 @@ def percent_of(line: str) -> float | None:
 
 
 def _bytes(number: str, unit: str) -> float:
-    return float(number) * 1024 ** " KMGT".index(unit or " ")
+    return float(number) * float(1024 ** " KMGT".index(unit or " "))
 
 
 class Task:
