@@ -16,14 +16,18 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 WRITER = Path(__file__).parent / "writer.py"
 
 
-@pytest.mark.parametrize("after", [1, 137, 500], ids="after {} writes".format)
-async def test_no_write_that_was_begun_is_lost(config: Config, after: int):
+def start(config: Config) -> subprocess.Popen[str]:
+    """The writer as a process of its own."""
     environment = {**os.environ, "PVEMCP_STATE_DIR": str(config.state_dir)}
     if config.database_url is not None:
         environment["PVEMCP_DATABASE_URL"] = config.database_url.get_secret_value()
-    with subprocess.Popen(  # noqa: ASYNC220 - nothing else runs meanwhile
-        [sys.executable, WRITER], env=environment, stdout=subprocess.PIPE, text=True
-    ) as writer:
+    command = [sys.executable, str(WRITER)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("after", [1, 137, 500], ids="after {} writes".format)
+async def test_no_write_that_was_begun_is_lost(config: Config, after: int):
+    with start(config) as writer:
         begun = [writer.stdout.readline().strip() for _ in range(after)]
         writer.kill()
         begun += writer.stdout.read().split()
@@ -35,3 +39,18 @@ async def test_no_write_that_was_begun_is_lost(config: Config, after: int):
         assert {entry.call_id for entry in stored} >= set(begun)
         assert await audit.intent(Event(tool="BackupVm"))
         assert await audit.verify() == []
+
+
+async def test_two_processes_that_write_at_once_make_one_chain(config: Config):
+    async with open_store(config):
+        pass
+    writers = [start(config) for _ in range(2)]
+    begun = {line for writer in writers for line in writer.communicate()[0].split()}
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert len(begun) == 2_000
+    async with open_store(config) as store:
+        audit = Audit(store)
+        assert await audit.verify() == []
+        entries = await audit.find(AuditFilter(kind="intent"), limit=3_000)
+        assert {entry.call_id for entry in entries} == begun
+        assert {entry.outcome for entry in entries} == {"ok"}

@@ -1,0 +1,34 @@
+"""Another process of the server, for `test_processes.py`: keeps asking whether a key is let in.
+
+Reads the key from its input; prints a line whenever the answer changes.
+"""
+
+import sys
+
+import anyio
+
+from pvemcp_server.access import open_access
+from pvemcp_server.config import Config
+from pvemcp_server.errors import AccessDenied, TooManyFailures
+from pvemcp_server.store import open_store
+
+
+async def main() -> None:
+    secret, before = sys.stdin.readline().strip(), ""
+    async with open_store(Config.load()) as store, open_access(store) as access:
+        while True:
+            try:
+                answer = (await access.gate.authenticate(secret, "192.0.2.1")).role.name
+            except TooManyFailures:
+                answer = before  # it asks far too often; the next answer comes in a few seconds
+            except AccessDenied as denied:
+                answer = denied.reason
+            if answer != before:
+                before = answer
+                sys.stdout.write(f"{answer}\n")
+                sys.stdout.flush()
+            await anyio.sleep(0.05)
+
+
+if __name__ == "__main__":
+    anyio.run(main)
