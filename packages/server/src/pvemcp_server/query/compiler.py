@@ -92,8 +92,8 @@ class _Compiler:
     def _group_by(self) -> str:
         if not self.plan.group_by:
             return ""
-        keys = (key for one in self.plan.group_by for key in self._keys(one))
-        return f"GROUP BY {', '.join(keys)}"
+        # what a field is compared by follows from it, so it need not be a key as well
+        return f"GROUP BY {', '.join(map(self._value, self.plan.group_by))}"
 
     def _keys(self, one: Column) -> list[str]:
         """A field and what it is compared by, which follows from it."""

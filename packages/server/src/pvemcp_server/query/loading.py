@@ -55,15 +55,15 @@ class Loading:
     async def _kept(self, needed: Mapping[str, Need]) -> Database:
         """A database that was made of the same snapshots before, or a new one."""
         views = [view for name in needed for view in self._of(name).values()]
-        shelf = await Shelf.of(views, {name: need.keys for name, need in needed.items()})
-        if shelf and (known := shelf.database):
+        shelf = await Shelf.of(views, needed)
+        if shelf and (known := shelf.database(needed)):
             return known
-        whole = {name: self._whole(name, need) for name, need in needed.items()}
-        every = {name: dict.fromkeys(self._of(name), Want()) for name in whole}
-        rows = await self._read(whole, every)  # nothing ruled out: other queries will find it
-        made = await asyncio.to_thread(filled, self.catalog, whole, rows)
+        needed = shelf.with_kept(needed) if shelf else needed
+        every = {name: dict.fromkeys(self._of(name), Want()) for name in needed}
+        rows = await self._read(needed, every)  # nothing ruled out: other queries will find it
+        made = await asyncio.to_thread(filled, self.catalog, needed, rows)
         if shelf:
-            shelf.keep(made)
+            shelf.keep(needed, made)
         return made
 
     def _is_of_snapshots(self, needed: Mapping[str, Need]) -> bool:
@@ -72,11 +72,6 @@ class Loading:
         return not self.plan.table.beyond(narrowing.want(self.plan)) and all(
             table.of_snapshot and table.extra.isdisjoint(need.columns) for table, need in known
         )
-
-    def _whole(self, name: str, need: Need) -> Need:
-        """All columns but those that take further calls: the next query may want others."""
-        table = self.catalog.tables[name]
-        return Need(set(fields_of(table)) - table.extra, need.keys)
 
     def _before(self, first: Reduction, needed: Mapping[str, Need]) -> dict[str, Need]:
         """What the first query reads; the queried table at once with all that is cheap of it."""

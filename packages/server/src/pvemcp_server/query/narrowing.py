@@ -22,6 +22,13 @@ class Need:
     columns: set[str] = field(default_factory=set)
     keys: set[tuple[str, ...]] = field(default_factory=set)
 
+    def __or__(self, other: "Need") -> "Need":
+        return Need(self.columns | other.columns, self.keys | other.keys)
+
+    def __le__(self, other: "Need") -> bool:
+        """Whether the other has all of it."""
+        return self.columns <= other.columns and self.keys <= other.keys
+
 
 def needs(plan: Plan, catalog: Catalog) -> dict[str, Need]:
     """What the plan reads, by table."""

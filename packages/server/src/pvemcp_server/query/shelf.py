@@ -1,21 +1,20 @@
 """Databases made of snapshots, kept as long as these: the next query finds its rows loaded."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Cluster, Snapshot
 from pvemcp_server.query.engine import Database
-
-Keys = Mapping[str, set[tuple[str, ...]]]
+from pvemcp_server.query.narrowing import Need
 
 
 @dataclass(frozen=True)
 class _Kept:
     snapshots: tuple[Snapshot, ...]
-    keys: frozenset[tuple[str, tuple[str, ...]]]
+    needed: Mapping[str, Need]
     database: Database
 
 
@@ -29,10 +28,9 @@ class Shelf:
 
     slot: tuple[str, tuple[str, ...], tuple[str, ...]]
     snapshots: tuple[Snapshot, ...]
-    keys: frozenset[tuple[str, tuple[str, ...]]]
 
     @classmethod
-    async def of(cls, views: Sequence[Cluster], keys: Keys) -> Self | None:
+    async def of(cls, views: Sequence[Cluster], tables: Iterable[str]) -> Self | None:
         """The place for these tables of these clusters; none when one of them doesn't answer."""
         answers = await asyncio.gather(*(view.snapshot() for view in views), return_exceptions=True)
         if not answers or any(isinstance(one, ProxmoxError | TimeoutError) for one in answers):
@@ -40,18 +38,27 @@ class Shelf:
         snapshots = tuple(one for one in answers if isinstance(one, Snapshot))
         if len(snapshots) < len(answers):
             raise next(one for one in answers if isinstance(one, BaseException))
-        joined = frozenset((name, key) for name, some in keys.items() for key in some)
-        slot = ("database", tuple(sorted(keys)), tuple(view.name for view in views))
-        return cls(slot, snapshots, joined)
+        slot = ("database", tuple(sorted(tables)), tuple(view.name for view in views))
+        return cls(slot, snapshots)
+
+    def database(self, needed: Mapping[str, Need]) -> Database | None:
+        """What is kept there, if it was made of just these snapshots and has all that is needed."""
+        kept = self._kept
+        fits = kept and all(need <= kept.needed[name] for name, need in needed.items())
+        return kept.database if kept and fits else None
+
+    def with_kept(self, needed: Mapping[str, Need]) -> Mapping[str, Need]:
+        """What is needed and what was needed before: so that both find it next time."""
+        kept = self._kept
+        return {n: need | kept.needed[n] for n, need in needed.items()} if kept else needed
+
+    def keep(self, needed: Mapping[str, Need], database: Database) -> None:
+        self.snapshots[0].derived[self.slot] = _Kept(self.snapshots, needed, database)
 
     @property
-    def database(self) -> Database | None:
-        """What is kept there, if it was made of just these snapshots."""
+    def _kept(self) -> _Kept | None:
         kept: _Kept | None = self.snapshots[0].derived.get(self.slot)
-        if kept is None or not self.keys <= kept.keys:
+        if kept is None:
             return None
         same = all(a is b for a, b in zip(kept.snapshots, self.snapshots, strict=True))
-        return kept.database if same else None
-
-    def keep(self, database: Database) -> None:
-        self.snapshots[0].derived[self.slot] = _Kept(self.snapshots, self.keys, database)
+        return kept if same else None

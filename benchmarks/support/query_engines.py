@@ -1,0 +1,239 @@
+"""The eight queries, for our engine and for two others that answer them from the same columns."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from pvemcp_server.query.answering import Answer
+from pvemcp_server.query.catalog import CLUSTER, Catalog
+from pvemcp_server.query.compiler import compile_plan
+from pvemcp_server.query.loading import filled
+from pvemcp_server.query.narrowing import Need, needs
+from pvemcp_server.query.reading import read
+from pvemcp_server.query.validation import validate
+from pvemcp_server.tables import guests, nodes
+from pvemcp_server.tables.registry import Row
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+Rows = Mapping[str, list[Row]]
+GIB = 2**30
+SOME = list(range(100, 300, 2))
+
+
+def _where(*conditions: tuple[str, str, Any], logic: str = "and") -> dict[str, Any]:
+    names = ("field", "operator", "value")
+    return {
+        "logic": logic,
+        "conditions": [dict(zip(names, one, strict=True)) for one in conditions],
+    }
+
+
+QUERIES: tuple[dict[str, Any], ...] = (
+    {
+        "from": "guests",
+        "select": ["vmid", "name", "memory_usage"],
+        "where": _where(("status", "=", "running")),
+        "orderBy": ["memory_usage desc", "vmid"],
+        "limit": 5,
+    },
+    {
+        "from": "guests",
+        "select": ["node", "status", "COUNT(*) as n"],
+        "groupBy": ["node", "status"],
+    },
+    {
+        "from": "guests",
+        "select": ["vmid", "name", "cpu_usage"],
+        "where": _where(("status", "=", "running"), ("cpu_usage", ">", 70)),
+        "orderBy": ["cpu_usage desc", "vmid"],
+        "limit": 100,
+    },
+    {
+        "from": "guests",
+        "select": ["vmid", "name", "tags"],
+        "where": _where(("tags", "CONTAINS", "prod"), ("name", "STARTSWITH", "WEB")),
+        "orderBy": ["vmid"],
+        "limit": 100,
+    },
+    {
+        "from": "guests",
+        "select": ["pool", "SUM(memory_usage) as used", "AVG(cpu_usage) as cpu"],
+        "groupBy": ["pool"],
+        "having": _where(("used", ">", "1GiB")),
+    },
+    {
+        "from": "guests",
+        "select": ["vmid", "name", "node.cpu_usage"],
+        "where": _where(("node.cpu_usage", ">", 50)),
+        "orderBy": ["node.cpu_usage desc", "vmid"],
+        "limit": 10,
+    },
+    {"from": "guests", "select": ["node", "type"], "distinct": True},
+    {
+        "from": "guests",
+        "select": ["vmid", "name"],
+        "where": _where(
+            ("vmid", "IN", SOME), ("memory_usage_percentage", ">=", "99.5%"), logic="or"
+        ),
+        "orderBy": ["vmid"],
+        "limit": 500,
+    },
+)
+
+
+class Engine(Protocol):
+    """Holds the rows and answers a query by its number."""
+
+    def load(self, rows: Rows) -> None: ...
+    def ask(self, number: int) -> list[tuple[Any, ...]]: ...
+
+
+class Ours:
+    """SQLite behind our reader, validator and compiler; all of that is timed."""
+
+    catalog = Catalog({"guests": guests, "nodes": nodes})
+
+    def load(self, rows: Rows) -> None:
+        by_cluster = {name: {"prod": some} for name, some in rows.items()}
+        self.database = filled(self.catalog, needed(self.catalog), by_cluster)
+
+    def ask(self, number: int) -> list[tuple[Any, ...]]:
+        plan = validate(read(QUERIES[number]), self.catalog, NOW)
+        found = Answer.of(plan, self.database.ask(compile_plan(plan, self.catalog), 60.0))
+        return [tuple(row.values()) for row in found.rows]
+
+
+def needed(catalog: Catalog) -> dict[str, Need]:
+    """The columns that the eight queries read: what a server has loaded that was asked them."""
+    found: dict[str, Need] = {name: Need() for name in catalog.tables}
+    for query in QUERIES:
+        plan = validate(read(query), catalog, NOW)
+        for name, need in needs(plan, catalog).items():
+            found[name] |= need
+    return found
+
+
+def columns(rows: list[Row], table: str) -> dict[str, list[Any]]:
+    """The same columns for the others."""
+    names = sorted(needed(Ours.catalog)[table].columns - {CLUSTER.name})
+    return {
+        CLUSTER.name: ["prod"] * len(rows),
+        **{name: [getattr(row, name) for row in rows] for name in names},
+    }
+
+
+class DuckDb:
+    """DuckDB in memory, one thread, as one call of many would have it."""
+
+    STATEMENTS = (
+        (
+            "SELECT vmid, name, memory_usage FROM guests WHERE status = 'running' "
+            "ORDER BY memory_usage DESC, vmid LIMIT 5"
+        ),
+        "SELECT node, status, count(*) FROM guests GROUP BY node, status ORDER BY node, status",
+        (
+            "SELECT vmid, name, cpu_usage FROM guests WHERE status = 'running' AND cpu_usage > 70 "
+            "ORDER BY cpu_usage DESC, vmid LIMIT 100"
+        ),
+        (
+            "SELECT vmid, name, tags FROM guests WHERE list_contains(tags, 'prod') "
+            "AND lower(name) LIKE 'web%' ORDER BY vmid LIMIT 100"
+        ),
+        (
+            "SELECT pool, sum(memory_usage)::BIGINT AS used, round(avg(cpu_usage), 2) FROM guests "
+            "GROUP BY pool HAVING used > 1073741824 ORDER BY pool NULLS LAST"
+        ),
+        (
+            "SELECT g.vmid, g.name, n.cpu_usage FROM guests g LEFT JOIN nodes n "
+            "ON n.cluster = g.cluster AND n.node = g.node WHERE n.cpu_usage > 50 "
+            "ORDER BY n.cpu_usage DESC, g.vmid LIMIT 10"
+        ),
+        "SELECT DISTINCT node, type FROM guests ORDER BY node, type",
+        (
+            f"SELECT vmid, name FROM guests WHERE vmid IN ({', '.join(map(str, SOME))}) "
+            "OR memory_usage_percentage >= 99.5 ORDER BY vmid LIMIT 500"
+        ),
+    )
+
+    def load(self, rows: Rows) -> None:
+        import duckdb
+        import pandas as pd
+
+        self.connection = duckdb.connect(config={"threads": 1})
+        for name, some in rows.items():
+            frame = pd.DataFrame(columns(some, name))
+            self.connection.register("frame", frame)
+            self.connection.execute(f"CREATE TABLE {name} AS SELECT * FROM frame")
+            self.connection.unregister("frame")
+
+    def ask(self, number: int) -> list[tuple[Any, ...]]:
+        return self.connection.execute(self.STATEMENTS[number]).fetchall()
+
+
+class Polars:
+    """Polars in memory, lazy queries."""
+
+    def load(self, rows: Rows) -> None:
+        import polars as pl
+
+        self.polars = pl
+        frames = {
+            name: pl.DataFrame(columns(some, name), infer_schema_length=None)
+            for name, some in rows.items()
+        }
+        self.guests, self.nodes = frames["guests"].lazy(), frames["nodes"].lazy()
+        col = pl.col
+        joined = self.guests.join(self.nodes, on=["cluster", "node"], how="left", suffix="_node")
+        running = col("status") == "running"
+        self.queries: tuple[Callable[[], Any], ...] = (
+            lambda: self._top(running, ["memory_usage"], 5),
+            lambda: self.guests.group_by("node", "status").agg(pl.len()).sort("node", "status"),
+            lambda: self._top(running & (col("cpu_usage") > 70), ["cpu_usage"], 100),
+            lambda: (
+                self.guests.filter(
+                    col("tags").list.contains("prod")
+                    & col("name").str.to_lowercase().str.starts_with("web")
+                )
+                .select("vmid", "name", "tags")
+                .sort("vmid")
+                .head(100)
+            ),
+            lambda: (
+                self.guests.group_by("pool")
+                .agg(
+                    col("memory_usage").sum().alias("used"),
+                    col("cpu_usage").mean().round(2).alias("cpu"),
+                )
+                .filter(col("used") > GIB)
+                .sort("pool", nulls_last=True)
+            ),
+            lambda: (
+                joined.filter(col("cpu_usage_node") > 50)
+                .select("vmid", "name", "cpu_usage_node")
+                .sort(["cpu_usage_node", "vmid"], descending=[True, False])
+                .head(10)
+            ),
+            lambda: self.guests.select("node", "type").unique().sort("node", "type"),
+            lambda: (
+                self.guests.filter(
+                    col("vmid").is_in(SOME) | (col("memory_usage_percentage") >= 99.5)
+                )
+                .select("vmid", "name")
+                .sort("vmid")
+                .head(500)
+            ),
+        )
+
+    def _top(self, wanted: Any, by: list[str], limit: int) -> Any:
+        return (
+            self.guests.filter(wanted)
+            .select("vmid", "name", *by)
+            .sort([*by, "vmid"], descending=[True, False])
+            .head(limit)
+        )
+
+    def ask(self, number: int) -> list[tuple[Any, ...]]:
+        return list(self.queries[number]().collect().rows())
+
+
+ENGINES: Mapping[str, type[Engine]] = {"SQLite (ours)": Ours, "DuckDB": DuckDb, "Polars": Polars}
