@@ -4,7 +4,7 @@ import hmac
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -25,16 +25,20 @@ FAILURES_PER_MINUTE = 20
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Pass:
     """All that is needed to judge a key, read once and forgotten at the next change."""
 
     key: KeyRecord
-    role: Role
-    identities: dict[str, int]
     allow_from: tuple[IPv4Network | IPv6Network, ...]
     pepper: bytes
-    version: str
+    caller: Caller
+
+    def caller_at(self, address: str) -> Caller:
+        """The caller; the same object as last time while it stays where it is."""
+        if self.caller.address != address:
+            self.caller = replace(self.caller, address=address)
+        return self.caller
 
 
 @dataclass(slots=True)
@@ -71,16 +75,16 @@ class Gate:
     async def authenticate(self, secret: str, address: str) -> Caller:
         """The caller who holds this secret; raises AccessDenied, whatever is wrong."""
         await self._store.watch.fresh()
-        source = network_of(address)
         known = self._passes.get(stated_id(secret))
         if known is None:
             key_id = id_of(secret)
-            if self._failures.left(source, FAILURES_PER_MINUTE) < 1:
+            if self._failures.left(network_of(address), FAILURES_PER_MINUTE) < 1:
                 raise TooManyFailures("too many failed attempts from this address")
             known = await self._load(key_id) if key_id else None
         try:
             return self._admit(known, secret, address)
         except AccessDenied as denied:
+            source = network_of(address)
             self._failures.take(source, FAILURES_PER_MINUTE)
             if secret:  # a visitor without any key is nothing to warn of
                 self._refused.setdefault(denied.reason, _Refusals()).count(source)
@@ -91,7 +95,7 @@ class Gate:
         found = await self._load(key_id)
         if found is None:
             raise UnknownName("key", key_id, [])
-        return _caller(found, address)
+        return found.caller_at(address)
 
     async def flush(self) -> None:
         """Writes down uses and refusals gathered since the last time."""
@@ -117,7 +121,7 @@ class Gate:
         if known.allow_from and not _is_within(address, known.allow_from):
             raise AccessDenied("address not allowed", key_id=key.id)
         self._used[key.id] = (now, address)
-        return _caller(known, address)
+        return known.caller_at(address)
 
     async def _load(self, key_id: str) -> _Pass | None:
         store, generation = self._store, self._generation
@@ -129,11 +133,9 @@ class Gate:
         identities = await store.bindings.of_caller(key.id, role.id)
         found = _Pass(
             key=key,
-            role=role,
-            identities=identities,
             allow_from=tuple(ip_network(text) for text in key.allow_from),
             pepper=await store.vault.pepper_of(key.pepper),
-            version=_version(key, role, identities),
+            caller=_caller(key, role, identities),
         )
         # what was read before a change that we have heard of meanwhile is not kept
         if generation == self._generation:
@@ -151,18 +153,16 @@ def _why_unknown(secret: str) -> str:
     return "malformed key" if id_of(secret) is None else "unknown key"
 
 
-def _caller(known: _Pass, address: str) -> Caller:
-    key = known.key
+def _caller(key: KeyRecord, role: Role, identities: dict[str, int]) -> Caller:
     return Caller(
         key_id=key.id,
         key_name=key.name,
-        role=known.role,
+        role=role,
         clusters=frozenset(key.clusters),
         toolset=frozenset(key.toolset),
-        identities=known.identities,
+        identities=identities,
         output_format=key.output_format,
-        address=address,
-        version=known.version,
+        version=_version(key, role, identities),
     )
 
 
