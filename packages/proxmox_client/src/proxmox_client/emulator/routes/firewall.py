@@ -8,17 +8,18 @@ from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.routing import Call, route
 from proxmox_client.emulator.state.firewall import RuleSet
 
+NODE_LEVEL = "/nodes/{node}/firewall"
 LEVELS = (
     "/cluster/firewall",
-    "/nodes/{node}/firewall",
+    NODE_LEVEL,
     "/nodes/{node}/qemu/{vmid}/firewall",
     "/nodes/{node}/lxc/{vmid}/firewall",
 )
 
 
-def levels(path: str) -> list[str]:
-    """A path on every level that has a firewall."""
-    return [f"{level}{path}" for level in LEVELS]
+def levels(path: str, *, nodes: bool = True) -> list[str]:
+    """A path on every level that has a firewall; a node's has rules and options only."""
+    return [f"{level}{path}" for level in LEVELS if nodes or level != NODE_LEVEL]
 
 
 @route("GET", *levels("/options"))
@@ -77,47 +78,47 @@ def create_group(call: Call) -> None:
     found[name] = []
 
 
-@route("GET", *levels("/aliases"))
+@route("GET", *levels("/aliases", nodes=False))
 def aliases(call: Call) -> list[dict[str, Any]]:
     """GET …/firewall/aliases."""
     found = _rules(call).aliases
     return [{**alias, "digest": _digest(found)} for alias in found]
 
 
-@route("POST", *levels("/aliases"))
+@route("POST", *levels("/aliases", nodes=False))
 def create_alias(call: Call) -> None:
     """POST …/firewall/aliases."""
     given = call.given("node", "vmid")
     _rules(call).aliases.append({**given, "ipversion": 6 if ":" in given["cidr"] else 4})
 
 
-@route("GET", *levels("/ipset"))
+@route("GET", *levels("/ipset", nodes=False))
 def ip_sets(call: Call) -> list[dict[str, Any]]:
     """GET …/firewall/ipset."""
     found = _rules(call).ip_sets
     return [{"name": name, "digest": _digest(entries)} for name, entries in found.items()]
 
 
-@route("POST", *levels("/ipset"))
+@route("POST", *levels("/ipset", nodes=False))
 def create_ip_set(call: Call) -> None:
     """POST …/firewall/ipset."""
     _rules(call).ip_sets.setdefault(call.params["name"], [])
 
 
-@route("GET", *levels("/ipset/{name}"))
+@route("GET", *levels("/ipset/{name}", nodes=False))
 def ip_set(call: Call) -> list[dict[str, Any]]:
     """GET …/firewall/ipset/{name}."""
     entries = _entries(call)
     return [{**entry, "digest": _digest(entries)} for entry in entries]
 
 
-@route("POST", *levels("/ipset/{name}"))
+@route("POST", *levels("/ipset/{name}", nodes=False))
 def add_to_ip_set(call: Call) -> None:
     """POST …/firewall/ipset/{name}."""
     _entries(call).append(call.given("name", "node", "vmid"))
 
 
-@route("GET", *levels("/refs"))
+@route("GET", *levels("/refs", nodes=False))
 def references(call: Call) -> list[dict[str, Any]]:
     """GET …/firewall/refs."""
     found = _rules(call)

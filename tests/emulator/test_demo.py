@@ -1,0 +1,145 @@
+"""The demo clusters hold something worth asking for."""
+
+import time
+
+import pytest
+
+from proxmox_client.emulator import Emulator, demo
+
+pytestmark = pytest.mark.anyio
+MONTH = 30 * 86400
+
+
+@pytest.fixture(scope="module")
+async def demo_clusters(anyio_backend):
+    async with Emulator(demo()) as pve:
+        yield pve
+
+
+@pytest.fixture
+async def prod(demo_clusters, asker):
+    async with asker(demo_clusters["prod"], demo_clusters["prod"].token) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def home(demo_clusters, asker):
+    async with asker(demo_clusters["home-lab"], demo_clusters["home-lab"].token) as opened:
+        yield opened
+
+
+async def test_the_clusters_are_as_large_as_promised(home, prod):
+    for asked, nodes, online, guests in ((home, 1, 1, 14), (prod, 5, 4, 120)):
+        rows = await asked.get("/cluster/resources")
+        members = [row for row in rows if row["type"] == "node"]
+        assert len(members) == nodes
+        assert sum(row["status"] == "online" for row in members) == online
+        assert sum("vmid" in row for row in rows) == guests
+
+
+async def test_a_node_alone_is_no_cluster(home, prod):
+    assert [row["type"] for row in await home.get("/cluster/status")] == ["node"]
+    assert (await prod.get("/cluster/status"))[0]["name"] == "prod"
+
+
+async def test_some_guests_are_busy(home, prod):
+    for asked in (home, prod):
+        rows = await asked.get("/cluster/resources", type="vm")
+        assert any(row.get("cpu", 0) > 0.7 for row in rows)
+
+
+async def test_snapshots_are_of_all_ages(prod):
+    ages = [
+        (time.time() - snapshot.time) / 86400
+        for guest in prod.cluster.state.guests.values()
+        for snapshot in guest.snapshots.values()
+    ]
+    assert min(ages) < 1
+    assert max(ages) > 365
+    assert sum(age > 30 for age in ages) >= 5
+
+
+async def test_twenty_failed_tasks_of_several_people_can_be_found(prod):
+    failed = []
+    for node in ("pve01", "pve02", "pve03", "pve04"):
+        failed += await prod.get(f"/nodes/{node}/tasks", errors=1, limit=20)
+    assert len(failed) >= 20
+    assert len({row["user"] for row in failed}) >= 4
+
+
+async def test_the_cluster_s_own_list_shows_twenty_failures(prod):
+    rows = await prod.get("/cluster/tasks")
+    assert sum(row.get("status", "OK") != "OK" for row in rows) >= 20
+
+
+async def test_pressure_is_there_for_a_day(prod):
+    rows = await prod.get("/nodes/pve01/rrddata", timeframe="day")
+    assert max(row["pressurecpusome"] for row in rows) > 1
+    assert max(row["pressurememorysome"] for row in rows) > 0
+
+
+async def test_vm_101_has_several_backups(prod):
+    rows = await prod.get("/nodes/pve01/storage/pbs-main/content", vmid=101, content="backup")
+    assert len(rows) >= 3
+    assert {row["format"] for row in rows} == {"pbs-vm"}
+    assert all(row["verification"]["state"] in ("ok", "failed") for row in rows)
+
+
+async def test_old_installation_images_lie_on_pve01(prod):
+    rows = await prod.get("/nodes/pve01/storage/local/content", content="iso")
+    ages = [time.time() - row["ctime"] for row in rows]
+    assert sum(age > 6 * MONTH for age in ages) >= 3
+    assert any(age < 6 * MONTH for age in ages)
+
+
+async def test_storages_above_eighty_percent_exist(prod):
+    rows = await prod.get("/nodes/pve01/storage")
+    full = {row["storage"] for row in rows if row["used_fraction"] > 0.8}
+    assert {"nfs-iso", "nfs-archive"} <= full
+    assert "pbs-main" not in full
+
+
+async def test_a_backup_job_failed_last_time(prod):
+    jobs = {job["id"]: job for job in await prod.get("/cluster/backup")}
+    assert len(jobs) == 3
+    tasks = await prod.get("/nodes/pve01/tasks", typefilter="vzdump", errors=1)
+    assert any(task["status"] == "job errors" for task in tasks)
+
+
+@pytest.mark.parametrize("vmid", [101, 105, 150, 200])
+async def test_the_guests_people_ask_for_run(prod, vmid):
+    guest = prod.cluster.state.guests[vmid]
+    current = await prod.get(f"/nodes/{guest.node}/qemu/{vmid}/status/current")
+    assert current["status"] == "running"
+
+
+async def test_vm_105_can_move_from_pve01_to_pve02(prod):
+    check = await prod.get("/nodes/pve01/qemu/105/migrate", target="pve02")
+    assert (check["running"], check["local_disks"], check["local_resources"]) == (1, [], [])
+    assert "pve02" in check["allowed_nodes"]
+    assert "pve05" not in check["allowed_nodes"]
+
+
+async def test_vm_150_hangs(prod, reason_of):
+    response = await prod.ask("GET", "/nodes/pve03/qemu/150/agent/get-osinfo")
+    assert reason_of(response) == "QEMU guest agent is not running"
+
+
+async def test_the_offline_node_is_not_reached(prod):
+    response = await prod.ask("GET", "/nodes/pve05/status")
+    assert (response.status_code, response.reason_phrase) == (595, "No route to host")
+
+
+async def test_the_same_seed_builds_the_same(prod):
+    async with Emulator(demo()) as again:
+        ours, theirs = prod.cluster.state, again["prod"].state
+        assert ours.guests.keys() == theirs.guests.keys()
+        for vmid, guest in ours.guests.items():
+            other = dict(theirs.guests[vmid].config)
+            assert {**guest.config, "meta": ""} == {**other, "meta": ""}
+
+
+async def test_nothing_in_it_names_a_real_address(prod):
+    for guest in prod.cluster.state.guests.values():
+        addresses = guest.agent.addresses if guest.agent else ()
+        assert all(address.startswith("10.") for address in addresses)

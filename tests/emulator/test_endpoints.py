@@ -1,0 +1,191 @@
+"""Every emulated endpoint, on every version."""
+
+import pytest
+
+from proxmox_client import schema
+from proxmox_client.emulator import Emulator, demo
+from proxmox_client.emulator.routing import handled
+
+pytestmark = pytest.mark.anyio
+VALUES = {
+    "node": "pve01",
+    "vmid": "101",
+    "storage": "local",
+    "volume": "local:iso/virtio-win-0.1.240.iso",
+    "id": "backup-nightly",
+    "userid": "alice@pve",
+    "tokenid": "ansible",
+    "roleid": "PVEAuditor",
+    "poolid": "production",
+    "sid": "vm:103",
+    "snapname": "before-pg16",
+}
+NEEDS_MORE = {
+    "/nodes/{node}/query-url-metadata": {"url": "https://x.test/a.iso"},
+    "/nodes/{node}/vzdump/extractconfig": None,
+    "/nodes/{node}/tasks/{upid}/status": None,
+    "/nodes/{node}/tasks/{upid}/log": None,
+    "/cluster/firewall/groups/{group}": None,
+    "/cluster/replication/{id}": None,
+    "/nodes/{node}/replication/{id}/status": None,
+    "/cluster/ha/groups": None,
+    "/nodes/{node}/qemu/{vmid}/agent/exec-status": {"pid": 1},
+}
+"""Parameters of some, and None for those that other tests ask."""
+
+
+def test_every_emulated_endpoint_is_one_that_proxmox_publishes():
+    published = {
+        (endpoint.method, endpoint.path)
+        for version in schema.VERSIONS
+        for endpoint in schema.load(version).endpoints
+    }
+    assert handled() - published == set()
+
+
+def readable():
+    return sorted(
+        path
+        for method, path in handled()
+        if method == "GET"
+        and NEEDS_MORE.get(path, {}) is not None
+        and "{name}" not in path
+        and "/lxc/{vmid}" not in path
+    )
+
+
+@pytest.fixture
+async def prod(asker):
+    async with Emulator(demo()) as pve, asker(pve["prod"], pve["prod"].token) as opened:
+        opened.cluster.state.people.users["alice@pve"].tokens["ansible"] = (
+            opened.cluster.state.people.users["ops@pve"].tokens["ansible"]
+        )
+        yield opened
+
+
+async def test_every_list_and_state_can_be_read(prod):
+    failed = {}
+    for path in readable():
+        params = dict(NEEDS_MORE.get(path, {}))
+        endpoint = schema.load("9.2").find("GET", path)[0]
+        if "timeframe" in endpoint.parameters:
+            params["timeframe"] = "hour"
+        if "prunebackups" in path:
+            params["prune-backups"] = "keep-last=1"
+        response = await prod.ask("GET", path.format(**VALUES), **params)
+        if response.status_code != 200:
+            failed[path] = response.reason_phrase
+    assert failed == {}
+
+
+async def test_containers_can_be_read_like_machines(prod):
+    for path in ("config", "pending", "status/current", "snapshot", "interfaces", "migrate"):
+        response = await prod.ask("GET", f"/nodes/pve01/lxc/300/{path}")
+        assert response.status_code == 200, path
+    rows = await prod.get("/nodes/pve01/lxc/300/rrddata", timeframe="day")
+    assert "pressurecpusome" in rows[-1]
+
+
+async def test_an_endpoint_that_lists_what_is_below_it_needs_no_function(prod):
+    names = {row["name"] for row in await prod.get("/nodes/pve01")}
+    assert {"qemu", "lxc", "storage", "tasks", "status"} <= names
+    below = {row["subdir"] for row in await prod.get("/nodes/pve01/qemu/101")}
+    assert {"config", "status", "snapshot", "agent"} <= below
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/cluster/nope"), ("DELETE", "/version"), ("POST", "/nodes/pve01/apt/update")],
+)
+async def test_what_is_not_there_is_not_implemented(prod, method, path):
+    response = await prod.ask(method, path)
+    assert response.status_code == 501
+    assert response.json() == {
+        "data": None,
+        "message": f"Method '{method} {path}' not implemented",
+    }
+
+
+async def test_an_unknown_node_is_a_name_that_cannot_be_looked_up(prod, reason_of):
+    response = await prod.ask("GET", "/nodes/nope/status")
+    assert response.status_code == 500
+    assert reason_of(response).startswith("hostname lookup 'nope' failed")
+
+
+async def test_ha_groups_are_rules_since_9(prod):
+    response = await prod.ask("GET", "/cluster/ha/groups")
+    assert "migrated to rules" in response.reason_phrase
+    assert (await prod.get("/cluster/ha/rules"))[0]["rule"] == "prefer-new-nodes"
+
+
+async def test_replication_runs_and_tells_its_state(prod):
+    jobs = await prod.get("/cluster/replication")
+    assert len(jobs) == 6
+    job = jobs[0]
+    broken = await prod.get(f"/nodes/{job['source']}/replication/{job['id']}/status")
+    assert (broken["fail_count"], "error" in broken) == (3, True)
+    prod.cluster.state.clock.speed = 500
+    await prod.task("POST", f"/nodes/{job['source']}/replication/{job['id']}/schedule_now")
+    healed = await prod.get(f"/nodes/{job['source']}/replication/{job['id']}/status")
+    assert (healed["fail_count"], "error" in healed) == (0, False)
+    assert healed["last_sync"] > broken["last_sync"]
+
+
+async def test_firewall_groups_rules_and_sets_are_kept(prod):
+    await prod.data("POST", "/cluster/firewall/groups", group="web")
+    rule = {"type": "in", "action": "ACCEPT", "proto": "tcp", "dport": "443", "enable": 1}
+    await prod.data("POST", "/cluster/firewall/groups/web", **rule)
+    (kept,) = await prod.get("/cluster/firewall/groups/web")
+    assert (kept["pos"], kept["dport"]) == (0, "443")
+    vm = "/nodes/pve01/qemu/101/firewall"
+    await prod.data("POST", f"{vm}/rules", type="in", action="DROP")
+    await prod.data("DELETE", f"{vm}/rules/0")
+    assert await prod.get(f"{vm}/rules") == []
+    await prod.data("POST", "/cluster/firewall/ipset", name="blk")
+    await prod.data("POST", "/cluster/firewall/ipset/blk", cidr="10.0.0.0/8")
+    assert (await prod.get("/cluster/firewall/ipset/blk"))[0]["cidr"] == "10.0.0.0/8"
+
+
+async def test_pools_gather_guests_and_storages(prod, reason_of):
+    await prod.data("POST", "/pools", poolid="new", comment="New")
+    refused = await prod.ask("PUT", "/pools", poolid="new", vms="101")
+    assert "already in pool 'production'" in reason_of(refused)
+    await prod.data("PUT", "/pools", poolid="new", vms="101", storage="local", **{"allow-move": 1})
+    members = (await prod.get("/pools/new"))["members"]
+    assert [member.get("vmid", member.get("storage")) for member in members] == [101, "local"]
+    full = await prod.ask("DELETE", "/pools/new")
+    assert "is not empty (contains VM 101)" in reason_of(full)
+    await prod.data("PUT", "/pools", poolid="new", vms="101", storage="local", delete=1)
+    await prod.data("DELETE", "/pools/new")
+
+
+async def test_a_token_s_secret_is_shown_once(prod, asker):
+    made = await prod.data("POST", "/access/users/ops@pve/token/new", privsep=0)
+    assert made["full-tokenid"] == "ops@pve!new"
+    assert made["value"] not in str(await prod.get("/access/users/ops@pve"))
+    async with asker(prod.cluster, (made["full-tokenid"], made["value"])) as ops:
+        assert (await ops.get("/version"))["release"] == "9.2"
+        await prod.data("DELETE", "/access/users/ops@pve/token/new")
+        assert (await ops.ask("GET", "/version")).status_code == 401
+
+
+async def test_users_groups_roles_and_grants_come_and_go(prod, reason_of):
+    await prod.data("POST", "/access/groups", groupid="night")
+    await prod.data("POST", "/access/users", userid="zoe@pve", groups="night", password="12345678")
+    await prod.data("POST", "/access/roles", roleid="Look", privs="VM.Audit,Sys.Audit")
+    await prod.data("PUT", "/access/acl", path="/vms", roles="Look", groups="night")
+    grants = await prod.get("/access/acl")
+    assert {
+        "path": "/vms",
+        "roleid": "Look",
+        "ugid": "night",
+        "type": "group",
+        "propagate": 1,
+    } in grants
+    await prod.data("PUT", "/access/acl", path="/vms", roles="Look", groups="night", delete=1)
+    assert all(grant["ugid"] != "night" for grant in await prod.get("/access/acl"))
+    await prod.data("DELETE", "/access/groups/night")
+    assert (await prod.get("/access/users/zoe@pve"))["groups"] == []
+    await prod.data("DELETE", "/access/users/zoe@pve")
+    missing = await prod.ask("GET", "/access/users/zoe@pve")
+    assert reason_of(missing) == "no such user ('zoe@pve')"

@@ -1,0 +1,131 @@
+"""Scenarios: by size, by YAML, and the fixture others use."""
+
+import pytest
+
+from proxmox_client.emulator import Emulator, Scenario
+
+pytestmark = pytest.mark.anyio
+
+WRITTEN = """
+clusters:
+  - name: shop
+    version: "8.4"
+    nodes:
+      - {name: alpha, cpus: 4, memory: 16G}
+      - beta
+    storages:
+      - {name: local, type: dir, total: 100G, options: {path: /var/lib/vz},
+         volumes: [{name: iso/debian.iso, content: iso, size: 600M, age_days: 400}]}
+      - {name: nas, type: nfs, shared: true, content: "images,backup"}
+    guests:
+      - {vmid: 100, name: till, node: alpha, disks: [8, 16], config: {cores: 4},
+         snapshots: [{name: fresh, age_days: 40, description: as installed}]}
+      - {vmid: 200, name: mail, node: beta, type: lxc, disk: 4, running: false}
+    pools: [{name: front, vmids: [100]}]
+    groups: [staff]
+    users:
+      - userid: kim@pve
+        groups: [staff]
+        tokens: [{name: reader, secret: 00000000-0000-0000-0000-000000000001}]
+    acl:
+      - {path: /, kind: group, whom: staff, role: PVEAuditor}
+      - {path: /, kind: token, whom: kim@pve!reader, role: PVEAuditor}
+    downloads: {"https://x.test/gone.iso": null}
+    faults:
+      - {kind: error, path: /cluster/backup, message: out of order}
+  - {name: big, nodes: 2, guests: 30, seed: 4}
+  - {name: show, demo: home-lab}
+"""
+
+
+@pytest.fixture
+async def world():
+    async with Emulator(Scenario.load(WRITTEN)) as pve:
+        yield pve
+
+
+@pytest.fixture
+async def shop(world, asker):
+    async with asker(world["shop"], world["shop"].token) as opened:
+        yield opened
+
+
+async def test_a_file_says_what_there_is(shop):
+    assert (await shop.get("/version"))["release"] == "8.4"
+    config = await shop.get("/nodes/alpha/qemu/100/config")
+    assert (config["name"], config["cores"]) == ("till", 4)
+    assert config["scsi1"].endswith("size=16G")
+    assert (await shop.get("/nodes/beta/lxc/200/status/current"))["status"] == "stopped"
+    assert (await shop.get("/nodes/alpha/qemu/100/snapshot"))[0]["name"] == "fresh"
+    assert (await shop.get("/nodes/alpha/storage/local/content"))[0][
+        "volid"
+    ] == "local:iso/debian.iso"
+    assert (await shop.get("/nodes/alpha/status"))["memory"]["total"] == 16 * 1024**3
+
+
+async def test_a_file_says_who_may_do_what(world, asker):
+    token = ("kim@pve!reader", "00000000-0000-0000-0000-000000000001")
+    async with asker(world["shop"], token) as kim:
+        assert len(await kim.get("/cluster/resources", type="vm")) == 2
+        assert (await kim.ask("POST", "/nodes/alpha/qemu/100/status/stop")).status_code == 403
+
+
+async def test_a_file_says_what_goes_wrong_from_the_start(shop, reason_of):
+    assert reason_of(await shop.ask("GET", "/cluster/backup")) == "out of order"
+
+
+async def test_a_file_may_name_a_size_or_a_demo(world):
+    assert len(world["big"].state.guests) == 30
+    assert len(world["show"].state.guests) == 14
+    assert world["show"].name == "show"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[]", "mapping with a list of clusters"),
+        ("clusters: []", "mapping with a list of clusters"),
+        ("clusters: [{name: a, demo: moon}]", "No demo 'moon'; choose one of home-lab, prod"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused(text, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Scenario.load(text)
+
+
+def test_a_scenario_is_read_from_a_file(tmp_path):
+    path = tmp_path / "world.yaml"
+    path.write_text(WRITTEN)
+    assert list(Scenario.load(path).clusters) == ["shop", "big", "show"]
+
+
+async def test_scenarios_are_joined():
+    both = Scenario.cluster("one", nodes=1, guests=1) + Scenario.cluster("two", version="8.4")
+    async with Emulator(both) as pve:
+        assert {cluster.name: cluster.state.version for cluster in pve} == {
+            "one": "9.2",
+            "two": "8.4",
+        }
+
+
+async def test_the_same_seed_builds_the_same_guests():
+    built = []
+    for _ in range(2):
+        async with Emulator(Scenario.cluster("lab", guests=50, seed=3)) as pve:
+            guests = pve["lab"].state.guests
+            built.append({vmid: guest.config["net0"] for vmid, guest in guests.items()})
+    assert built[0] == built[1]
+
+
+async def test_the_fixture_gives_a_running_cluster(proxmox, asker):
+    cluster = proxmox["lab"]
+    assert len(cluster.hosts) == len(cluster.fingerprints) == 3
+    async with asker(cluster, cluster.token) as asked:
+        assert len(await asked.get("/nodes")) == 3
+
+
+async def test_ten_thousand_guests_are_listed_whole(asker):
+    scenario = Scenario.cluster("big", nodes=10, guests=10_000)
+    async with Emulator(scenario) as pve, asker(pve["big"], pve["big"].token) as asked:
+        rows = await asked.get("/cluster/resources", type="vm")
+        assert len(rows) == len({row["vmid"] for row in rows}) == 10_000
