@@ -12,6 +12,7 @@ import httpx2 as httpx
 import pytest
 from pydantic import Field
 
+from proxmox_client.emulator import Emulator, demo
 from pvemcp_server.access import open_access
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.app import App, create_app, open_services
@@ -20,6 +21,7 @@ from pvemcp_server.config import Config
 from pvemcp_server.endpoint.serving import HttpServer, addresses, http_server
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
+from pvemcp_server.store.records import TlsMode
 from pvemcp_server.tables.registry import Row
 from pvemcp_server.tools import registry
 from pvemcp_server.tools.call import Call
@@ -221,6 +223,36 @@ def serving(workshop: Workshop, tmp_path: Path) -> Serving:
                 yield served
 
     return serve
+
+
+@pytest.fixture
+async def demo_served(tmp_path: Path) -> AsyncIterator[Served]:
+    """The product with its own tools on the demo clusters, as emulated in this process."""
+    config = Config(state_dir=tmp_path / "state", port=0, log_level="warning")
+    async with (
+        Emulator(demo()) as pve,
+        open_store(config) as store,
+        open_access(store) as access,
+    ):
+        for name in ("home-lab", "prod"):
+            await _add_cluster(access, name, pve[name])
+        state = State(config, store, access, Settings(store))
+        await state.settings.change({"enabled": True}, by="test")
+        key, secret = await access.keys.create("test", role="Administrator")
+        async with _served(state, Workshop(tools=dict(registry.tools())), secret, key.id) as served:
+            yield served
+
+
+async def _add_cluster(access: Any, name: str, emulated: Any) -> None:
+    token_id, secret = emulated.token
+    await access.clusters.create(
+        name,
+        emulated.hosts,
+        token_id=token_id,
+        secret=secret,
+        tls_mode=TlsMode.PINNED,
+        fingerprints=emulated.fingerprints.values(),
+    )
 
 
 @asynccontextmanager

@@ -51,7 +51,9 @@ async def test_a_client_learns_who_the_server_is_and_how_to_use_it(connect, serv
         assert info.website_url
         assert info.icons[0].src.endswith("/icon.svg")
         assert "dry_run" in client.instructions
-        assert client.server_capabilities.tools.list_changed is True
+        can = client.server_capabilities
+        assert [can.tools.list_changed, can.prompts.list_changed] == [True, True]
+        assert [can.resources.list_changed, can.resources.subscribe] == [True, False]
 
 
 async def test_a_client_that_asks_for_progress_sees_it_rise(connect, workshop):

@@ -26,7 +26,25 @@ Context = ServerRequestContext[Any, Any]
 
 
 class McpServer(Server[Any]):
-    """Announces changes of lists also to clients of the handshake era."""
+    """Promises what we keep: all lists are announced in all eras, single resources in none."""
+
+    def get_capabilities(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+        *,
+        protocol_version: str | None = None,
+    ) -> types.ServerCapabilities:
+        found = super().get_capabilities(
+            notification_options,
+            experimental_capabilities,
+            extensions,
+            protocol_version=protocol_version,
+        )
+        if found.resources:
+            found.resources.subscribe = False
+        return found
 
     def create_initialization_options(
         self,

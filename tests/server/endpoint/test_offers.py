@@ -1,0 +1,175 @@
+"""Prompts, resources and completion, on the demo clusters."""
+
+import json
+
+import pytest
+from mcp import MCPError
+from mcp.client import Client
+from mcp_types import PromptReference, ResourceTemplateReference
+
+from pvemcp_server.endpoint import resources
+from pvemcp_server.endpoint.prompts import PLAYBOOKS, QUESTIONS
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.tools.registry import tools
+
+pytestmark = pytest.mark.anyio
+ALL = (*QUESTIONS, *PLAYBOOKS)
+
+
+def test_there_are_the_seventeen_questions_and_four_playbooks():
+    assert (len(QUESTIONS), len(PLAYBOOKS)) == (17, 4)
+    assert len({one.name for one in ALL}) == 21
+
+
+@pytest.mark.parametrize("prompt", ALL, ids=lambda one: one.name)
+def test_a_prompt_names_only_tools_that_exist_and_each_that_it_takes(prompt):
+    assert set(prompt.tools) <= set(tools())
+    assert [name for name in prompt.tools if name not in prompt.text] == []
+    mentioned = {name for name in tools() if name in prompt.text}
+    assert mentioned == set(prompt.tools)
+
+
+@pytest.mark.parametrize("prompt", ALL, ids=lambda one: one.name)
+def test_a_prompt_is_filled_with_its_arguments_and_nothing_is_left_open(prompt):
+    filled = prompt.filled({name: f"<{name}>" for name in prompt.slots})
+    assert all(f"<{name}>" in filled for name in prompt.slots)
+    assert "{" not in filled
+
+
+@pytest.fixture(params=["auto", "legacy"])
+async def client(request, demo_served):
+    async with Client(demo_served.mcp, mode=request.param) as one:
+        yield one
+
+
+async def test_a_client_lists_prompts_and_gets_one(client):
+    listed = {one.name: one for one in (await client.list_prompts()).prompts}
+    assert set(listed) == {one.name for one in ALL}
+    wanted = [(a.name, a.required) for a in listed["busy-guests"].arguments]
+    assert wanted == [("cluster", True), ("percent", False)]
+    got = await client.get_prompt("busy-guests", {"cluster": "home-lab"})
+    assert got.messages[0].content.text.startswith(
+        "Which VMs in cluster home-lab are running and using more than 70% CPU?"
+    )
+
+
+async def test_a_prompt_that_cannot_be_given_says_why(client):
+    misspelt = {"cluster": "x", "percnt": "1"}
+    for name, arguments, said in (
+        ("no-such", {}, "Unknown prompt: no-such"),
+        ("busy-guests", {}, "cluster: this argument is required."),
+        (
+            *("busy-guests", misspelt),
+            "percnt: there is no such argument. Did you mean percent?",
+        ),
+    ):
+        with pytest.raises(MCPError) as caught:
+            await client.get_prompt(name, arguments)
+        assert (caught.value.error.code, caught.value.error.message) == (-32602, said)
+
+
+async def test_prompts_that_need_tools_beyond_the_key_are_not_offered(demo_served):
+    reader = await demo_served.new_key("reader")
+    async with Client(f"{demo_served.url}/mcp/{reader}") as client:
+        names = {one.name for one in (await client.list_prompts()).prompts}
+    assert "cluster-health" in names
+    assert names.isdisjoint({"reset-guest", "migrate-guest", "before-maintenance"})
+
+
+async def test_a_saved_query_is_a_prompt(demo_served):
+    query = {"from": "guests", "select": ["vmid"], "limit": 3}
+    await demo_served.state.store.saved_queries.add(
+        name="first",
+        description="The first three",
+        query=query,
+        created=utc_now(),
+        changed=utc_now(),
+    )
+    async with Client(demo_served.mcp) as client:
+        got = await client.get_prompt("query-first")
+    assert got.description == "The first three"
+    assert json.dumps(query) in got.messages[0].content.text
+
+
+async def test_resources_name_each_cluster_and_templates_what_is_in_it(client):
+    listed = [str(one.uri) for one in (await client.list_resources()).resources]
+    assert listed == [
+        *("pve://clusters", "pve://schema"),
+        *("pve://clusters/home-lab", "pve://clusters/prod"),
+    ]
+    found = await client.list_resource_templates()
+    assert "pve://clusters/{cluster}/guests/{vmid}" in [
+        one.uri_template for one in found.resource_templates
+    ]
+
+
+async def test_a_resource_reads_what_its_tool_answers(client):
+    for uri, holds in (
+        ("pve://clusters", '"name":"home-lab"'),
+        ("pve://clusters/home-lab", '"cluster":"home-lab"'),
+        ("pve://schema/guests", "cpu_usage"),
+    ):
+        [contents] = (await client.read_resource(uri)).contents
+        assert contents.mime_type == "application/json"
+        assert json.loads(contents.text)
+        assert holds in contents.text
+
+
+async def test_every_template_reads_something_of_the_demo(client):
+    [nodes] = (await client.call_tool("ListNodes", {"cluster_name": "home-lab"})).content[:1]
+    node = json.loads(nodes.text)["data"]["rows"][0][0]
+    guests = await client.call_tool("ListVms", {"cluster_name": "home-lab", "status": "running"})
+    vmid = json.loads(guests.content[0].text)["data"]["rows"][0][0]
+    values = {"cluster": "home-lab", "node": node, "vmid": str(vmid), "table": "nodes"}
+    for place in resources.PLACES:
+        uri = place.uri(**{slot: values[slot] for slot in place.slots})
+        [contents] = (await client.read_resource(uri)).contents
+        assert json.loads(contents.text), uri
+
+
+async def test_an_address_of_nothing_is_not_found(client):
+    for uri in (
+        "pve://nothing",
+        "pve://clusters/nowhere",
+        "pve://clusters/home-lab/guests/999",
+        "pve://clusters/home-lab/guests/web",
+        "pve://schema/nothing",
+        "file:///etc/passwd",
+    ):
+        with pytest.raises(MCPError) as caught:
+            await client.read_resource(uri)
+        assert (caught.value.error.code, caught.value.error.data) == (-32602, {"uri": uri})
+
+
+async def test_completion_offers_names_that_contain_what_was_typed(client):
+    prompt = PromptReference(name="before-maintenance")
+    clusters = await client.complete(prompt, {"name": "cluster", "value": "pro"})
+    assert clusters.completion.values == ["prod"]
+    nodes = await client.complete(
+        prompt, {"name": "node", "value": ""}, context_arguments={"cluster": "home-lab"}
+    )
+    assert len(nodes.completion.values) == 1
+    template = ResourceTemplateReference(uri="pve://clusters/{cluster}/guests/{vmid}")
+    guests = await client.complete(
+        template, {"name": "vmid", "value": "1"}, context_arguments={"cluster": "prod"}
+    )
+    assert guests.completion.total > 20
+    assert guests.completion.values == sorted(
+        guests.completion.values, key=lambda v: (not v.startswith("1"), int(v))
+    )
+
+
+async def test_completion_of_what_nobody_knows_is_empty(client):
+    prompt = PromptReference(name="busy-guests")
+    for argument in ({"name": "percent", "value": "7"}, {"name": "cluster", "value": "zzz"}):
+        assert (await client.complete(prompt, argument)).completion.values == []
+
+
+async def test_completion_reveals_nothing_beyond_the_keys_clusters(demo_served):
+    narrow = await demo_served.new_key("narrow", clusters=["home-lab"])
+    async with Client(f"{demo_served.url}/mcp/{narrow}") as client:
+        prompt = PromptReference(name="cluster-health")
+        found = await client.complete(prompt, {"name": "cluster", "value": ""})
+        listed = [str(one.uri) for one in (await client.list_resources()).resources]
+    assert found.completion.values == ["home-lab"]
+    assert "pve://clusters/prod" not in listed
