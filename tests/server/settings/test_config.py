@@ -40,13 +40,6 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch):
     assert config.trusted_proxies == ("10.0.0.0/8", "::1/128")
 
 
-def test_no_environment_makes_a_demonstration(monkeypatch: pytest.MonkeyPatch):
-    for name in ("PVEMCP_DEMO", "PVEMCP__DEMO"):
-        monkeypatch.setenv(name, "true")
-    assert Config.load().demo is False
-    assert Config.load(demo=True).demo is True
-
-
 @pytest.mark.parametrize(
     ("url", "driver"),
     [

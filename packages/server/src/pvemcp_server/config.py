@@ -10,7 +10,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -85,29 +84,19 @@ class Config(BaseSettings):
         default=(), description="E-mail addresses let in as administrators over OpenID Connect"
     )
 
-    # Not a field on purpose: no environment variable can turn a real server into a demonstration.
-    _demo: bool = PrivateAttr(default=False)
-
     @field_validator("public_url")
     @classmethod
     def _without_slash(cls, value: str | None) -> str | None:
         return value.rstrip("/") if value else None
 
     @classmethod
-    def load(cls, *, demo: bool = False, **options: Any) -> Self:
+    def load(cls, **options: Any) -> Self:
         """Options win over the environment, the environment over systemd credentials."""
         folder = os.environ.get("CREDENTIALS_DIRECTORY")
         try:
-            config = cls(**{"_secrets_dir": folder, **options})
+            return cls(**{"_secrets_dir": folder, **options})
         except ValidationError as invalid:
             raise ConfigError(_explain(invalid)) from None
-        config._demo = demo
-        return config
-
-    @property
-    def demo(self) -> bool:
-        """Whether the emulated clusters are served; only the option --demo can say so."""
-        return self._demo
 
     @property
     def database(self) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
+from pvemcp_formats import Format
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store, Topic
 
@@ -32,8 +33,8 @@ class Values(BaseModel):
         description="Whether the MCP endpoint answers; while off, clients get 503.",
         json_schema_extra=ENDPOINT,
     )
-    output_format: Literal["JsonCompact", "JsonNormal", "Toon", "Csv"] = Field(
-        default="JsonCompact",
+    output_format: Format = Field(
+        default=Format.JSON_COMPACT,
         title="Output Format",
         description="Notation of answers, for keys without one of their own.",
         json_schema_extra=ENDPOINT,
@@ -140,6 +141,9 @@ class Values(BaseModel):
     )
 
 
+TOLD_APART = frozenset({"title", "description", "group", "default"})
+
+
 @dataclass(frozen=True, slots=True)
 class Declared:
     """A setting as pages, command line and documentation show it."""
@@ -154,10 +158,7 @@ class Declared:
 
 def declared() -> tuple[Declared, ...]:
     """Every setting, in the order of the page."""
-    properties = Values.model_json_schema()["properties"]
-    return tuple(
-        _declared(name, field, properties[name]) for name, field in Values.model_fields.items()
-    )
+    return tuple(_declared(name, field) for name, field in Values.model_fields.items())
 
 
 class Settings:
@@ -199,19 +200,17 @@ class Settings:
                 await listener(before, self._values)
 
 
-def _declared(name: str, field: FieldInfo, schema: Mapping[str, Any]) -> Declared:
-    extra = {key: value for key, value in schema.items() if key not in NOT_OF_THE_TYPE}
+def _declared(name: str, field: FieldInfo) -> Declared:
+    schema = TypeAdapter(field.rebuild_annotation()).json_schema()
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     return Declared(
         name=name,
         title=field.title or name,
         description=field.description or "",
-        group=schema["group"],
+        group=str(extra["group"]),
         default=field.default,
-        schema=extra,
+        schema={key: value for key, value in schema.items() if key not in TOLD_APART},
     )
-
-
-NOT_OF_THE_TYPE = frozenset({"title", "description", "group", "default"})
 
 
 def _checked(values: Mapping[str, Any]) -> Values:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from ipaddress import ip_network
-from typing import Any, Literal
+from typing import Any
 
+from pvemcp_formats import Format
 from pvemcp_server.access.model import ANY
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.roles import READ_ONLY
@@ -16,8 +17,6 @@ from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import new_id, new_secret
 from pvemcp_server.store.records import KeyRecord
-
-OutputFormat = Literal["JsonCompact", "JsonNormal", "Toon", "Csv"]
 
 
 def digest_of(secret: str, pepper: bytes) -> bytes:
@@ -149,9 +148,10 @@ def _expiry(value: datetime | None) -> datetime | None:
 
 
 def _format(value: str | None) -> str | None:
-    if value is not None and value not in OutputFormat.__args__:  # type: ignore[attr-defined]  # Literal keeps its choices there
-        raise BadArgument("output_format", f"one of {', '.join(OutputFormat.__args__)}.")  # type: ignore[attr-defined]  # as above
-    return value
+    try:
+        return None if value is None else Format(value).value
+    except ValueError:
+        raise BadArgument("output_format", f"one of {', '.join(Format)}.") from None
 
 
 CHECKS: Mapping[str, Any] = {

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pvemcp_formats import Format
 from pvemcp_server.access.grants import resources_to_json
-from pvemcp_server.access.keys import OutputFormat
 from pvemcp_server.access.model import ANY, Caller
 from pvemcp_server.access.roles import READ_ONLY
 from pvemcp_server.store.records import KeyRecord
@@ -25,7 +25,7 @@ class KeyFields(BaseModel):
     toolset: list[str] = Field(default=[ANY], description="Tools it is narrowed to; * is all")
     expires: datetime | None = Field(default=None, description="When it ends, with time zone")
     allow_from: list[str] = Field(default=[], description="Networks it may come from; none is any")
-    output_format: OutputFormat | None = Field(default=None, description="Its own output format")
+    output_format: Format | None = Field(default=None, description="Its own output format")
 
 
 class KeyChanges(BaseModel):
@@ -39,7 +39,7 @@ class KeyChanges(BaseModel):
     toolset: list[str] | None = None
     expires: datetime | None = None
     allow_from: list[str] | None = None
-    output_format: OutputFormat | None = None
+    output_format: Format | None = None
     enabled: bool | None = None
 
 
