@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.cluster import Cluster
+from proxmox_client.emulator.control import Control
 from proxmox_client.emulator.running import Emulator
 from proxmox_client.emulator.scenario.demo import demo
 from proxmox_client.emulator.scenario.model import Scenario
@@ -22,39 +24,36 @@ def main() -> None:
     options = _parser().parse_args()
     scenario = Scenario.load(options.scenario) if options.scenario else demo()
     try:
-        asyncio.run(
-            serve(
-                scenario,
-                ready_file=options.ready_file,
-                speed=options.speed,
-                until_stdin_closes=options.until_stdin_closes,
-            )
-        )
+        asyncio.run(serve(scenario, options))
     finally:
         if options.ready_file not in (None, STDOUT):
             options.ready_file.unlink(missing_ok=True)
 
 
-async def serve(
-    scenario: Scenario,
-    *,
-    ready_file: Path | None = None,
-    speed: float = 1.0,
-    until_stdin_closes: bool = False,
-) -> None:
+async def serve(scenario: Scenario, options: argparse.Namespace) -> None:
     """Serve until SIGINT or SIGTERM; the ready file appears when every port listens."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    if until_stdin_closes:
+    if options.until_stdin_closes:
         loop.add_reader(sys.stdin.fileno(), stop.set)  # whoever holds the other end has gone
-    async with Emulator(scenario, clock=Clock(speed)) as emulator:
+    async with AsyncExitStack() as stack:
+        emulator = await stack.enter_async_context(Emulator(scenario, clock=Clock(options.speed)))
         for cluster in emulator:
-            print(_summary(cluster, shows_secret=ready_file is None), file=sys.stderr)  # noqa: T201 - a command prints
-        if ready_file is not None:
-            announce([access_to(cluster) for cluster in emulator], ready_file)
+            _say(_summary(cluster, shows_secret=options.ready_file is None))
+        if options.control_port is not None:
+            control = Control(emulator)
+            await control.start(options.control_port)
+            stack.push_async_callback(control.stop)
+            _say(f"control: http://127.0.0.1:{control.port}")
+        if options.ready_file is not None:
+            announce([access_to(cluster) for cluster in emulator], options.ready_file)
         await stop.wait()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201 - a command prints
 
 
 def access_to(cluster: Cluster) -> dict[str, object]:
@@ -115,4 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--speed", type=float, default=1.0, help="how fast the clusters' time runs (default 1)"
     )
+    parser.add_argument(
+        "--control-port",
+        type=int,
+        metavar="PORT",
+        help="listen for faults over plain HTTP on loopback (0 takes any port; off by default)",
+    )
     return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -81,22 +81,21 @@ class Cluster:
             await listener.stop()
         self._listeners.clear()
 
-    async def node_down(self, name: str) -> None:
+    async def node_down(self, node: str) -> None:
         """Let a node fail: nothing answers on its port and its tasks are lost."""
-        self.state.nodes[name].online = False
-        self.state.nodes[name].lost = self.state.now
-        self.tasks.lose(name)
+        self.state.nodes[node].online = False
+        self.state.nodes[node].lost = self.state.now
+        self.tasks.lose(node)
         self.state.changed()
-        if listener := self._listeners.pop(name, None):
+        if listener := self._listeners.pop(node, None):
             await listener.stop()
 
-    async def node_up(self, name: str) -> None:
+    async def node_up(self, node: str) -> None:
         """Let a node come back on the port it had."""
-        node = self.state.nodes[name]
-        node.online = True
-        node.booted = self.state.now
+        back = self.state.nodes[node]
+        back.online, back.booted = True, self.state.now
         self.state.changed()
-        await self._listen(node)
+        await self._listen(back)
 
     def fault(self, kind: FaultKind | str, **details: object) -> Fault:
         """Let something go wrong from now on: see Fault for the details."""

@@ -1,0 +1,89 @@
+"""Changing a running emulator from outside: faults, nodes, quorum.
+
+Off unless a port is asked for; plain HTTP on loopback, for tests in other processes.
+
+    POST /prod/fault        {"kind": "hang", "node": "pve02", "times": 1}
+    POST /prod/clear        {}
+    POST /prod/node-down    {"node": "pve02"}
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Any, Final
+
+import msgspec
+
+from proxmox_client.emulator.cluster import Cluster
+from proxmox_client.emulator.errors import ApiError
+from proxmox_client.emulator.gateway import failure, success
+from proxmox_client.emulator.http.connection import Connection, ConnectionLimits
+from proxmox_client.emulator.http.messages import Request, Response
+from proxmox_client.emulator.running import Emulator
+
+Action = Callable[..., Awaitable[None] | object]
+ACTIONS: Final[dict[str, Callable[[Cluster], Action]]] = {
+    "fault": lambda cluster: cluster.fault,
+    "clear": lambda cluster: cluster.faults.clear,
+    "node-down": lambda cluster: cluster.node_down,
+    "node-up": lambda cluster: cluster.node_up,
+    "drop-connections": lambda cluster: cluster.drop_connections,
+    "lose-quorum": lambda cluster: cluster.lose_quorum,
+    "restore-quorum": lambda cluster: cluster.restore_quorum,
+    "stick-storage": lambda cluster: cluster.stick_storage,
+    "skew-clock": lambda cluster: cluster.skew_clock,
+    "swap-certificate": lambda cluster: cluster.swap_certificate,
+    "expire-sessions": lambda cluster: cluster.expire_sessions,
+}
+
+
+class Control:
+    """The port through which an emulator is told what to do."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._server: asyncio.Server | None = None
+
+    async def start(self, port: int) -> None:
+        """Listen on loopback."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+
+    @property
+    def port(self) -> int:
+        """The port that was taken."""
+        if self._server is None:
+            raise RuntimeError("The control port is not open")
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def stop(self) -> None:
+        """Close the port."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await Connection(reader, writer, self.answer, ConnectionLimits()).serve()
+        finally:
+            writer.close()
+
+    async def answer(self, request: Request) -> Response:
+        """Do what a request says."""
+        try:
+            await self._act(request)
+        except ApiError as problem:
+            return failure(problem)
+        except (TypeError, ValueError, KeyError) as problem:
+            return failure(ApiError(f"cannot do that: {problem}", status=400))
+        return success(None)
+
+    async def _act(self, request: Request) -> None:
+        name, _, action = request.path.strip("/").partition("/")
+        if request.method != "POST" or name not in self._emulator.clusters or action not in ACTIONS:
+            known = f"POST /CLUSTER/ACTION with one of {', '.join(ACTIONS)}"
+            raise ApiError(f"no such action: {known}", status=404)
+        details = msgspec.json.decode(request.body or b"{}", type=dict[str, Any])
+        done = ACTIONS[action](self._emulator[name])(**details)
+        if isawaitable(done):
+            await done

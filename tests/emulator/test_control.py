@@ -1,0 +1,139 @@
+"""The control port and the command."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import httpx2 as httpx
+import pytest
+
+from proxmox_client.emulator.control import ACTIONS, Control
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def control(proxmox):
+    """Tells the emulator what to do, by HTTP."""
+    port = Control(proxmox)
+    await port.start(0)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port.port}") as http:
+        yield http
+    await port.stop()
+
+
+async def test_a_fault_is_added_and_cleared(control, admin):
+    await control.post("/lab/fault", json={"kind": "error", "path": "/version", "message": "oops"})
+    assert (await admin.ask("GET", "/version")).reason_phrase == "oops"
+    await control.post("/lab/clear")
+    assert (await admin.ask("GET", "/version")).status_code == 200
+
+
+async def test_a_node_fails_and_comes_back(control, admin):
+    await control.post("/lab/node-down", json={"node": "pve2"})
+    assert (await admin.ask("GET", "/nodes/pve2/status")).status_code == 595
+    await control.post("/lab/node-up", json={"node": "pve2"})
+    assert (await admin.ask("GET", "/nodes/pve2/status")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/nowhere/fault", {}, 404),
+        ("/lab/explode", {}, 404),
+        ("/lab/fault", {"kind": "gremlins"}, 400),
+        ("/lab/fault", {"kind": "error", "nonsense": 1}, 400),
+        ("/lab/node-down", {"node": "nope"}, 400),
+        ("/lab/stick-storage", {"name": "nope"}, 500),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(control, path, body, status):
+    assert (await control.post(path, json=body)).status_code == status
+
+
+async def test_every_action_exists(lab):
+    assert all(callable(action(lab)) for action in ACTIONS.values())
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Starts the command and waits until it is ready."""
+    ready = tmp_path / "ready.json"
+    started = []
+
+    def start(*options):
+        line = [sys.executable, "-m", "proxmox_client.emulator.cli", "--ready-file", str(ready)]
+        process = subprocess.Popen([*line, *options], stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        deadline = time.monotonic() + 30
+        while not ready.exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "the emulator did not become ready"
+            os.sched_yield()
+        return process, ready
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_the_command_serves_the_demo_until_it_is_told_to_stop(command):
+    process, ready = command("--demo")
+    clusters = {each["name"]: each for each in json.loads(ready.read_text())["clusters"]}
+    assert clusters.keys() == {"home-lab", "prod"}
+    assert stat.S_IMODE(ready.stat().st_mode) == 0o600
+    home = clusters["home-lab"]
+    assert home.keys() == {"name", "hosts", "fingerprints", "ca_pem", "token_id", "token_secret"}
+    process.send_signal(signal.SIGTERM)
+    _, summary = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert not ready.exists()
+    assert "home-lab: emulated Proxmox VE 8.4, 1/1 nodes online, 14 guests" in summary
+    assert home["token_secret"] not in summary
+
+
+def test_the_command_serves_a_file(command, tmp_path):
+    scenario = tmp_path / "world.yaml"
+    scenario.write_text("clusters: [{name: tiny, nodes: 1, guests: 2}]")
+    process, ready = command("--scenario", str(scenario), "--speed", "10")
+    assert json.loads(ready.read_text())["clusters"][0]["name"] == "tiny"
+    process.send_signal(signal.SIGINT)
+    _, summary = process.communicate(timeout=20)
+    assert "1/1 nodes online, 2 guests" in summary
+
+
+def test_the_command_wants_to_know_what_to_serve():
+    line = [sys.executable, "-m", "proxmox_client.emulator.cli"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--demo" in done.stderr
+
+
+def test_the_command_opens_a_control_port_when_asked(command):
+    process, _ = command("--demo", "--control-port", "0")
+    for line in process.stderr:
+        if line.startswith("control: "):
+            address = line.removeprefix("control: ").strip()
+            break
+    assert httpx.post(f"{address}/prod/lose-quorum").status_code == 200
+    assert httpx.post(f"{address}/prod/dance").status_code == 404
+
+
+def test_the_command_tells_how_to_connect_on_stdout_and_ends_with_who_started_it():
+    line = [sys.executable, "-m", "proxmox_client.emulator.cli", "--demo"]
+    process = subprocess.Popen(
+        [*line, "--ready-file", "-", "--until-stdin-closes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    clusters = json.loads(process.stdout.readline())["clusters"]
+    assert [each["name"] for each in clusters] == ["home-lab", "prod"]
+    process.communicate(timeout=20)
+    assert process.returncode == 0
