@@ -72,7 +72,8 @@ class Catalog:
             table, path = self.tables[relation.table], (*path, relation.name)
         found = _by_plain(table).get(plain(last))
         if found is None:
-            raise unknown(at, f"field of {table.name}", last, self._names(table))
+            also = (one for field in table.fields.values() for one in field.also)
+            raise unknown(at, f"field of {table.name}", last, self._names(table), also)
         return Column(path, table.name, found[1], ".".join((*path, found[0])))
 
     def follow(self, table: Table, path: Path) -> Table:

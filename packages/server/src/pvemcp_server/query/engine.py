@@ -3,7 +3,8 @@
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from time import monotonic
 from typing import Any, Final
@@ -63,7 +64,9 @@ class Database:
         names = list(chain.from_iterable(_names(one) for one in fields))
         cells = list(chain.from_iterable(map(_cells, fields, columns)))
         self._connection.execute(f"CREATE TABLE {quoted(table)} ({', '.join(names)})")
-        self._insert(table, cells)
+        with self._connection, _explaining():
+            self._connection.execute("BEGIN")
+            self._insert(table, cells)
         for n, key in enumerate(keys):
             on = ", ".join(map(quoted, key))
             self._connection.execute(f'CREATE INDEX "{table}~{n}" ON {quoted(table)} ({on})')
@@ -75,12 +78,10 @@ class Database:
         rows = zip(*cells, strict=True)
         number = len(cells[0])
         self.rows += number
-        self._connection.execute("BEGIN")
         for together, steps in ((_TOGETHER, number // _TOGETHER), (1, number % _TOGETHER)):
             insert = f"INSERT INTO {quoted(table)} VALUES {', '.join([one] * together)}"  # noqa: S608 - declared names only
             values = (list(chain.from_iterable(islice(rows, together))) for _ in range(steps))
             self._connection.executemany(insert, values)
-        self._connection.execute("COMMIT")
 
     def lock(self) -> None:
         """From now on it can only be read, and only so."""
@@ -95,9 +96,8 @@ class Database:
             end = monotonic() + seconds
             self._connection.set_progress_handler(lambda: monotonic() > end, _STEPS)
             try:
-                return self._connection.execute(statement.sql, statement.values).fetchall()
-            except (sqlite3.Error, MemoryError) as error:
-                raise _explained(error, seconds) from error
+                with _explaining(seconds):
+                    return self._connection.execute(statement.sql, statement.values).fetchall()
             finally:
                 self._connection.set_progress_handler(None, 0)
 
@@ -118,19 +118,25 @@ class Database:
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _explained(error: Exception, seconds: float) -> Exception:
-    """What the caller can do about it; an error that is ours stays as it is."""
-    text = str(error)
-    if "interrupted" in text:
-        return OverBudget(
-            f"The query took longer than {seconds * 1000:.0f} ms.",
-            hint="Filter more, or join and sort less.",
-        )
-    if isinstance(error, MemoryError) or "out of memory" in text or "is full" in text:
-        return OverBudget("The query took too much memory.", hint="Filter more, or select less.")
-    if "integer overflow" in text:
-        return CallError("A sum is larger than 2^63.", hint="Sum over fewer rows.")
-    return error
+@contextmanager
+def _explaining(seconds: float = 0.0) -> Iterator[None]:
+    """Say what the caller can do about it; an error that is ours stays as it is."""
+    try:
+        yield
+    except (sqlite3.Error, MemoryError) as error:
+        text = "out of memory" if isinstance(error, MemoryError) else str(error)
+        if "interrupted" in text:
+            raise OverBudget(
+                f"The query took longer than {seconds * 1000:.0f} ms.",
+                hint="Filter more, or join and sort less.",
+            ) from error
+        if "out of memory" in text or "is full" in text:
+            raise OverBudget(
+                "The query took too much memory.", hint="Filter more, or select less."
+            ) from error
+        if "integer overflow" in text:
+            raise CallError("A sum is larger than 2^63.", hint="Sum over fewer rows.") from error
+        raise
 
 
 def _names(field: Field) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from pvemcp_server.errors import BadArgument
 
 _SHOWN = 40  # characters of a wrong name that are repeated to the caller
+_NOTHING = {ord(sign): None for sign in "_- "}
 
 
 def plain(name: str) -> str:
@@ -14,22 +15,23 @@ def plain(name: str) -> str:
     return name.lower().translate(_NOTHING) if name.isascii() else ""
 
 
-def shown(text: Any) -> str:
+def shown(given: Any) -> str:
     """What the caller wrote, short enough to be repeated."""
-    written = text if isinstance(text, str) else repr(text)
-    cut = written if len(written) <= _SHOWN else f"{written[:_SHOWN]}…"
-    return repr(cut)
+    written = repr(given[:_SHOWN] if isinstance(given, str) else given)
+    return written if len(written) <= _SHOWN + 2 else f"{written[:_SHOWN]}…"
 
 
-def unknown(at: str, kind: str, name: str, known: Iterable[str]) -> BadArgument:
-    """The error for a name that there is not, with the nearest ones or all of them."""
+def unknown(
+    at: str, kind: str, name: str, known: Iterable[str], also: Iterable[str] = ()
+) -> BadArgument:
+    """The error for a name that there is not, with the nearest ones and all of them.
+
+    `also` are further names, told only when they are near.
+    """
     names = list(known)
-    by_plain = {plain(one): one for one in names}
+    by_plain = {plain(one): one for one in (*also, *names)}
     near = [by_plain[one] for one in get_close_matches(plain(name[:_SHOWN]), by_plain, 3, 0.6)]
     meant = f"Did you mean {' or '.join(near)}? " if near else ""
     return BadArgument(
         at, f"no {kind} {shown(name)}.", hint=f"{meant}There are: {', '.join(names)}."
     )
-
-
-_NOTHING = {ord(sign): None for sign in "_- "}

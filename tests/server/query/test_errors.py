@@ -1,0 +1,159 @@
+"""A wrong query is answered with its place, what is wrong, and what would be right."""
+
+import pytest
+
+import pvemcp_server.tables  # noqa: F401 - declares the tables
+from pvemcp_server.errors import BadArgument
+
+
+@pytest.fixture
+def refusal(differential):
+    rows = differential.database(differential.World({}))
+
+    def refused(asked):
+        with pytest.raises(BadArgument) as error:
+            differential.answered(asked, rows)
+        return str(error.value)
+
+    return refused
+
+
+def only(field, operator, value=None):
+    return {"conditions": [{"field": field, "operator": operator, "value": value}]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, 'from: say which table. For example {"from": "guests"}.'),
+        ("{'from'", "query: this is not JSON: Expecting property name"),
+        (["guests"], "query: it is an object."),
+        ({"from": "gests"}, "from: no table 'gests'. Did you mean guests? There are: backup_jobs,"),
+        ({"from": 7}, "from: 7 is not text."),
+        ({"form": "guests"}, "query: no part 'form'. Did you mean from?"),
+        ({"from": "guests", "From": "nodes"}, "query.from: it is there twice."),
+        (
+            {"from": "guests", "select": ["nmae"]},
+            "select[0]: no field of guests 'nmae'. Did you mean name?",
+        ),
+        (
+            {"from": "guests", "select": ["nod.name"]},
+            "select[0]: no relation of guests 'nod'. Did you mean node?",
+        ),
+        (
+            {"from": "guests", "select": ["node.nmae"]},
+            "select[0]: no field of nodes 'nmae'. Did you mean name?",
+        ),
+        (
+            {"from": "guests", "select": ["MEDIAN(vmid)"]},
+            "select[0]: no aggregate 'MEDIAN'. Did you mean MIN? There are: COUNT, SUM,",
+        ),
+        (
+            {"from": "guests", "select": ["SUM(name)"]},
+            "select[0]: no SUM of name, which is a text. Use COUNT.",
+        ),
+        ({"from": "guests", "select": ["SUM(*)"]}, "select[0]: only COUNT takes *"),
+        ({"from": "guests", "select": ["MAX(DISTINCT vmid)"]}, "select[0]: only COUNT takes DIST"),
+        ({"from": "guests", "select": ["*", "name"]}, 'select: "*" stands alone.'),
+        ({"from": "guests", "select": ["name", "NAME"]}, "select[1]: there are two columns name."),
+        (
+            {"from": "guests", "select": ["name; DROP TABLE guests"]},
+            "select[0]: 'name; DROP TABLE guests' is no field.",
+        ),
+        (
+            {"from": "guests", "select": ["name", "COUNT(*) as n"]},
+            "select[0]: name differs within a group. Add name to groupBy, or aggregate it.",
+        ),
+        (
+            {"from": "guests", "where": only("name", "LIKE", "web%")},
+            "where.conditions[0].operator: no operator 'LIKE'. ",
+        ),
+        (
+            {"from": "guests", "where": only("tags", "=", "web")},
+            (
+                "where.conditions[0].operator: = doesn't fit tags, which is a list. "
+                "Use one of CONTAINS, NOT CONTAINS, IN, NOT IN, IS NULL, IS NOT NULL."
+            ),
+        ),
+        (
+            {"from": "guests", "where": only("memory_max", ">", "lots")},
+            (
+                "where.conditions[0].value[0]: 'lots' doesn't fit memory_max, which is an integer "
+                'in bytes. Write 8589934592 or "8GiB".'
+            ),
+        ),
+        (
+            {"from": "guests", "where": only("type", "=", "vm")},
+            "where.conditions[0].value[0]: no type 'vm'. There are: qemu, lxc.",
+        ),
+        (
+            {"from": "guests", "where": only("status", "=", ["a", "b"])},
+            "where.conditions[0].value: = takes 1 value, not 2. Use IN for several.",
+        ),
+        (
+            {"from": "guests", "where": only("vmid", "BETWEEN", [1])},
+            "where.conditions[0].value: BETWEEN takes 2 values, not 1.",
+        ),
+        (
+            {"from": "guests", "where": only("vmid", "=")},
+            "where.conditions[0].value: = takes 1 value, not 0.",
+        ),
+        (
+            {"from": "guests", "where": {"conditions": [{"field": "vmid"}]}},
+            "where.conditions[0].operator: it is missing.",
+        ),
+        (
+            {"from": "guests", "where": {"conditions": [1]}},
+            "where.conditions[0]: a condition is an object.",
+        ),
+        (
+            {
+                "from": "guests",
+                "where": {"conditions": [{"logic": "xor", "conditions": [only("vmid", ">", 1)]}]},
+            },
+            "where.conditions[0].logic: no logic 'xor'.",
+        ),
+        (
+            {"from": "guests", "where": only("COUNT(*)", ">", 1)},
+            "where.conditions[0].field: groups are filtered in having.",
+        ),
+        (
+            {"from": "guests", "having": only("vmid", ">", 1)},
+            "having: it filters groups. Add groupBy, or use where.",
+        ),
+        (
+            {"from": "guests", "groupBy": ["node"], "having": only("vmid", ">", 1)},
+            "having.conditions[0].field: vmid differs within a group.",
+        ),
+        ({"from": "guests", "groupBy": ["tags"]}, "groupBy[0]: tags is a list."),
+        ({"from": "guests", "groupBy": ["COUNT(*)"]}, "groupBy[0]: group by fields"),
+        (
+            {"from": "guests", "orderBy": [{"field": "name", "direction": "up"}]},
+            "orderBy[0].direction: no direction 'up'. There are: asc, desc.",
+        ),
+        ({"from": "guests", "orderBy": ["COUNT(*)"]}, "orderBy[0]: there are no groups"),
+        (
+            {"from": "guests", "select": ["node"], "distinct": True, "orderBy": ["name"]},
+            "orderBy[0]: distinct rows are sorted by what is selected only.",
+        ),
+        ({"from": "guests", "limit": 0}, "limit: 0 is not a whole number from 1 on."),
+        ({"from": "guests", "limit": "many"}, "limit: 'many' is not a whole number from 1 on."),
+        ({"from": "guests", "offset": -1}, "offset: -1 is not a whole number from 0 on."),
+        ({"from": "guests", "distinct": "perhaps"}, "distinct: 'perhaps' is not true or false."),
+    ],
+)
+def test_errors_teach(refusal, asked, said):
+    assert refusal(asked).startswith(said)
+
+
+def test_names_match_without_case_and_underscores_and_by_their_further_names(differential):
+    rows = differential.database(differential.World({}))
+    written = ["CpuUsagePercentage", "MEMORY_TOTAL", "guests.VmId", "Node.Memory-Used"]
+    found = differential.answered({"from": "GUEST", "select": written, "limit": "3"}, rows)
+    assert found == []
+
+
+def test_a_name_that_only_looks_like_another_is_unknown(refusal):
+    # without case, the long s is an s; in names it is not
+    assert "no field" in refusal({"from": "guests", "select": ["u\u017fer"]})
+    assert "no table" in refusal({"from": "gue\u017fts"})
