@@ -188,7 +188,10 @@ async def _connect(
     async with Client(emulated.hosts, auth, tls=tls, name=emulated.name) as pve:
         one = Connected(emulated, pve, Inventory(pve, lambda: 10.0), account)
         _count(one)
-        yield one
+        try:
+            yield one
+        finally:
+            await one.inventory.aclose()
 
 
 def _count(one: Connected) -> None:

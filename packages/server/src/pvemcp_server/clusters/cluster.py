@@ -105,7 +105,8 @@ class Cluster:
     def _note_missing(self, missing: Mapping[K, str], what: str) -> None:
         told = list(missing.items())[:3]  # hundreds of like reasons would bury the answer
         for key, reason in told:
-            name = f"{what} {key}".strip()
+            place = " at ".join(map(str, key)) if isinstance(key, tuple) else key
+            name = f"{what} {place}".strip()
             self.notes.add(f"Missing from {self.name}: {name}. {reason}")
         if more := len(missing) - len(told):
             self.notes.add(f"Missing from {self.name} likewise: {more} more {what}s.")

@@ -32,10 +32,16 @@ def explain(error: BaseException, account: str = "") -> str:
             return f"Node {error.node or '(unknown)'} does not answer ({error})."
         case pve.TaskFailed():
             return _failed_task(error)
+        case pve.TlsError():
+            return f"Nothing was asked, for its certificate is not trusted: {error}"
+        case pve.Unreachable():
+            return f"Proxmox does not answer ({error})."
+        case pve.DeadlineExceeded():
+            return f"Proxmox did not answer in time ({error})."
         case pve.ProxmoxError() | ServerError():
             return str(error)
         case TimeoutError():
-            return "No answer within the time allowed."
+            return "Proxmox did not answer in time."
         case _:
             return "The server failed on this; its log says more."
 

@@ -77,8 +77,8 @@ async def _states(cluster: Cluster, sources: set[str], want: Want) -> dict[str, 
     """How the runs of each job went, as the nodes say that run them."""
     if not want.column(*_STATE):
         return {}
-    every = (await cluster.inventory.snapshot()).nodes
-    online = sorted(one.node for one in every if one.node in sources and one.status == "online")
+    down = await fanout.down_among(cluster, sources)
+    online = sorted(sources - down)
     found = await fanout.each(
         cluster,
         online,

@@ -2,6 +2,7 @@
 
 from operator import attrgetter
 
+from proxmox_client import deadline
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables.clusters import Cluster, clusters
 from pvemcp_server.tools.call import Call
@@ -12,5 +13,6 @@ from pvemcp_server.tools.registry import Rows, tool
 @tool("ListClusters", area=Area.CLUSTER, effect=Effect.READ, answer=Cluster)
 async def list_clusters(call: Call) -> Rows:
     """List the clusters you can reach, their version and whether they answer."""
-    rows = await listed(call, clusters, None, Cluster.minimal, order=attrgetter("name"))
+    with deadline(call.seconds_left / 2):  # one that hangs is still listed, as not reachable
+        rows = await listed(call, clusters, None, Cluster.minimal, order=attrgetter("name"))
     return Rows(rows.rows, Cluster.minimal)

@@ -7,7 +7,8 @@ from operator import attrgetter
 from time import monotonic
 from typing import Any
 
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, Notes
+from pvemcp_server.errors import CallError
 from pvemcp_server.tables import load
 from pvemcp_server.tables.reading import Named
 from pvemcp_server.tables.registry import Budget, Row, Table, Want
@@ -18,6 +19,7 @@ from pvemcp_server.tools.registry import Rows
 _CALLS = 1000  # to one cluster, for one listing
 _SHARE_OF_ROWS = 0.7  # of the time left: then what has come is answered
 _WANT = Want()
+_LAST_KNOWN = frozenset({"guests", "storages"})
 
 
 async def listed(
@@ -30,15 +32,21 @@ async def listed(
     keep: Callable[[Any], bool] | None = None,
     order: Callable[[Any], Any],
     clusters: Sequence[Cluster] | None = None,
+    must: bool = False,
 ) -> Rows:
-    """Rows of the named cluster, or of all of them with the column `cluster` first."""
+    """Rows of the named cluster, or of all of them with the column `cluster` first.
+
+    With `must`, one place was asked for by name: that it does not answer is an error, not a note.
+    """
     asked = await call.all_clusters(cluster_name) if clusters is None else clusters
     wanted = replace(budgeted(call, want), columns=_needed(call, table, columns))
 
     async def read(cluster: Cluster) -> Sequence[Any]:
-        rows = await load(table, cluster, wanted)
+        rows = await (_answered if must else load)(table, cluster, wanted)
         if not rows:
             await say_why_empty(cluster, table)
+        elif table.name in _LAST_KNOWN:
+            await _say_last_known(cluster, rows)
         return rows
 
     answers = await call.each(asked, read)
@@ -52,6 +60,27 @@ async def listed(
     if cluster_name is None:
         return Rows(Named(found), ("cluster", *columns))
     return Rows([row for _, row in found], tuple(columns))
+
+
+async def _answered(table: Table, cluster: Cluster, want: Want) -> Sequence[Any]:
+    aside = replace(cluster, notes=Notes())
+    rows = await load(table, aside, want)
+    said = list(aside.notes)
+    if said and not rows:
+        raise CallError(" ".join(said))
+    for sentence in said:
+        cluster.notes.add(sentence)
+    return rows
+
+
+async def _say_last_known(cluster: Cluster, rows: Sequence[Any]) -> None:
+    """Proxmox goes on telling what a node said before it went away."""
+    nodes = (await cluster.inventory.snapshot()).by_node
+    named = {row.node for row in rows}
+    if down := sorted(one for one in named if one in nodes and nodes[one].status == "offline"):
+        cluster.notes.add(
+            f"Offline on {cluster.name}: {', '.join(down)}; rows of it are what was last known."
+        )
 
 
 def at(detail: str, row: type[Row], full: Sequence[str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What Proxmox has recorded of guests and nodes over time: one row per thing and moment."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -8,7 +9,8 @@ from pydantic import BeforeValidator, Field
 
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, Notes
+from pvemcp_server.errors import CallError
 from pvemcp_server.tables.registry import Col, Row, Unit
 from pvemcp_server.tables.values import moment, percent, whole
 from pvemcp_server.tools import needs
@@ -170,11 +172,15 @@ async def list_node_rrd_data(
 async def _series(
     cluster: Cluster, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], what: str
 ) -> dict[K, T]:
-    """Every series; what is missing is noted, but the only one asked for must be there."""
-    wanted = list(keys)
-    if len(wanted) == 1:
-        return {wanted[0]: await ask(wanted[0])}
-    return await cluster.each(wanted, ask, what=what)
+    """Every series; what is missing is noted, but when all are that is an error."""
+    aside = replace(cluster, notes=Notes())
+    found = await aside.each(keys, ask, what=what)
+    said = list(aside.notes)
+    if said and not found:
+        raise CallError(" ".join(said))
+    for sentence in said:
+        cluster.notes.add(sentence)
+    return found
 
 
 def _readable(call: Call, found: Mapping[K, Sequence[P]], *, maximum: bool) -> dict[K, list[P]]:

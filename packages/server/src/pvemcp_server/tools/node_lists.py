@@ -67,4 +67,5 @@ async def list_node_disks(
         want=Want(nodes=frozenset(filter(None, [node]))),
         order=attrgetter("node", "device"),
         clusters=await having(call, cluster_name, node),
+        must=node is not None,
     )

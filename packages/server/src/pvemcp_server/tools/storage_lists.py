@@ -125,6 +125,7 @@ async def list_backups(
         keep=lambda row: vmid in (None, row.vmid),
         order=newest("creation"),
         clusters=await having(call, cluster_name, node, storage),
+        must=node is not None and storage is not None,
     )
 
 
@@ -210,6 +211,7 @@ async def _content(
         keep=_of_kind(kind),
         order=newest("creation"),
         clusters=await having(call, cluster_name, node, storage),
+        must=True,
     )
 
 

@@ -74,6 +74,7 @@ async def list_tasks(
         keep=keep,
         order=newest("start_time"),
         clusters=await having(call, cluster_name, node),
+        must=node is not None,
     )
     if len(found.rows) > limit:
         call.notes.add(f"The newest {limit}; there are more, for a larger limit or with filters.")

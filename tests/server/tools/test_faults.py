@@ -1,0 +1,251 @@
+"""What every tool answers when something is broken; docs/faults.md is this, written down.
+
+`make docs` renews the page: it runs these tests with PVEMCP_RENEW_DOCS set.
+"""
+
+import gc
+import os
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxmox_client.emulator import FaultKind
+from pvemcp_server.tools.registry import tools
+
+pytestmark = [
+    pytest.mark.anyio,
+    # anyio drops a connection attempt that is cancelled before its first step
+    pytest.mark.filterwarnings("ignore:coroutine 'connect_tcp:RuntimeWarning"),
+]
+
+PAGE = Path(__file__).parents[3] / "docs" / "faults.md"
+URL = "https://cdimage.example.org/x.iso"
+UPID = "UPID:pve:00001000:00001000:6B02AC99:qmstart:100:root@pam:"
+
+# One call of each tool, about things that are there when all is well.
+LAB: Mapping[str, dict[str, Any]] = {
+    "ListClusters": {},
+    "GetClusterStatus": {"cluster_name": "home-lab"},
+    "GetClusterOptions": {"cluster_name": "home-lab"},
+    "ListVms": {},
+    "ListSnapshots": {},
+    "GetVmConfig": {"cluster_name": "home-lab", "vmid": 101},
+    "GetVmStatus": {"cluster_name": "home-lab", "vmid": 101},
+    "ListVmRrdData": {"cluster_name": "home-lab", "vmids": [101, 102]},
+    "ChangeVmState": {"cluster_name": "home-lab", "vmid": 101, "action": "Reset"},
+    "CreateVmSnapshot": {"cluster_name": "home-lab", "vmid": 101, "snapshot_name": "new-one"},
+    "DeleteVmSnapshot": {"cluster_name": "home-lab", "vmid": 101, "snapshot_name": "pre-zigbee"},
+    "RollbackVmSnapshot": {"cluster_name": "home-lab", "vmid": 101, "snapshot_name": "pre-zigbee"},
+    "BackupVm": {"cluster_name": "home-lab", "vmid": 101, "storage": "nas-backup"},
+    "ListNodes": {"detail_level": "Full"},
+    "GetNodeStatus": {"cluster_name": "home-lab", "node": "pve"},
+    "ListReplications": {},
+    "ListNodeRrdData": {"cluster_name": "home-lab"},
+    "ListTasks": {},
+    "GetTask": {"cluster_name": "home-lab", "upid": UPID},
+    "ListNodeDisks": {},
+    "ListStorage": {},
+    "ListPools": {},
+    "ListBackups": {},
+    "ListStorageContent": {"node": "pve", "storage": "nas-backup"},
+    "ListIsos": {"node": "pve", "storage": "local"},
+    "ListTemplates": {"node": "pve", "storage": "local"},
+    "ListBackupJobs": {},
+    "DownloadIso": {
+        "cluster_name": "home-lab",
+        "node": "pve",
+        "storage": "local",
+        "url": URL,
+        "filename": "x.iso",
+    },
+    "ExplainAccess": {},
+    "ExecuteQuery": {"query": {"from": "guests", "select": ["cluster", "COUNT(*) as total"],
+                               "groupBy": ["cluster"]}},
+}  # fmt: skip
+# The same about one of several nodes: the one that fails.
+PROD: Mapping[str, dict[str, Any]] = {
+    "GetClusterStatus": {"cluster_name": "prod"},
+    "ListVms": {"cluster_name": "prod"},
+    "ListSnapshots": {"cluster_name": "prod"},
+    "GetVmConfig": {"cluster_name": "prod", "vmid": 200},
+    "GetVmStatus": {"cluster_name": "prod", "vmid": 200},
+    "ListVmRrdData": {"cluster_name": "prod", "vmids": [101, 200]},
+    "ChangeVmState": {"cluster_name": "prod", "vmid": 200, "action": "Reset"},
+    "MigrateVm": {"cluster_name": "prod", "vmid": 105, "target_node": "pve02", "online": True},
+    "BackupVm": {"cluster_name": "prod", "vmid": 200, "storage": "pbs-main"},
+    "ListNodes": {"cluster_name": "prod"},
+    "GetNodeStatus": {"cluster_name": "prod", "node": "pve02"},
+    "ListReplications": {"cluster_name": "prod"},
+    "ListNodeRrdData": {"cluster_name": "prod", "metrics": ["Cpu"]},
+    "ListTasks": {"cluster_name": "prod"},
+    "ListNodeDisks": {"cluster_name": "prod"},
+    "ListStorage": {"cluster_name": "prod"},
+    "ListBackups": {"cluster_name": "prod"},
+    "ListIsos": {"cluster_name": "prod", "node": "pve02", "storage": "local"},
+    "ListBackupJobs": {"cluster_name": "prod"},
+    "ExecuteQuery": {"cluster_name": "prod",
+                     "query": {"from": "node_disks", "select": ["node", "device"]}},
+}  # fmt: skip
+STORAGE: Mapping[str, dict[str, Any]] = {
+    "ListBackups": {"cluster_name": "prod"},
+    "ListStorageContent": {"cluster_name": "prod", "node": "pve01", "storage": "nfs-archive"},
+    "ListStorage": {"cluster_name": "prod"},
+    "GetClusterStatus": {"cluster_name": "prod"},
+    "ExecuteQuery": {"cluster_name": "prod", "query": {
+        "from": "backups", "select": ["storage", "COUNT(*) as total"], "groupBy": ["storage"]}},
+}  # fmt: skip
+WAITED: Mapping[str, dict[str, Any]] = {
+    "ChangeVmState": {"cluster_name": "home-lab", "vmid": 105, "action": "Start", "wait": True},
+    "DownloadIso": {**LAB["DownloadIso"], "wait": True},
+}
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Something that is broken, and the calls that are made then."""
+
+    title: str
+    happens: Callable[[Any], Awaitable[None]]
+    calls: Mapping[str, dict[str, Any]]
+
+
+async def node_is_down(desk):
+    await desk["prod"].emulated.node_down("pve02")
+
+
+async def cluster_is_down(desk):
+    await desk["home-lab"].emulated.node_down("pve")
+
+
+async def cluster_hangs(desk):
+    desk.change(call_deadline_seconds=0.6)
+    desk["home-lab"].inventory.patience = 0.2
+    desk["home-lab"].inventory.quiet = 0.0
+    desk["home-lab"].emulated.fault(FaultKind.HANG)
+
+
+async def privileges_are_missing(desk):
+    desk["home-lab"].emulated.fault(
+        FaultKind.FORBIDDEN, path="(?!/cluster/resources)", message="/nodes/pve, Sys.Audit"
+    )
+
+
+async def proxmox_fails(desk):
+    desk["home-lab"].emulated.fault(
+        FaultKind.ERROR, path="(?!/cluster/resources)", message="rados timeout"
+    )
+
+
+async def storage_hangs(desk):
+    desk.change(call_deadline_seconds=3)
+    desk["prod"].emulated.fault(FaultKind.HANG, path=".*/storage/nfs-archive/")
+
+
+async def answers_break_off(desk):
+    desk["home-lab"].emulated.fault(FaultKind.DROP, path="(?!/cluster/resources)")
+
+
+async def tasks_fail(desk):
+    state = desk["home-lab"].emulated.state
+    state.guests[105].config["net0"] = "virtio=BC:24:11:00:00:09,bridge=nope"
+    state.downloads[URL] = None
+
+
+@pytest.fixture(autouse=True)
+def dropped_attempts_are_collected_here():
+    """Not in a later test, where the warning about them would count."""
+    yield
+    gc.collect()
+
+
+BROKEN = [
+    Broken("A node is down", node_is_down, PROD),
+    Broken("A cluster is down", cluster_is_down, LAB),
+    Broken("A cluster hangs", cluster_hangs, LAB),
+    Broken("The account lacks a privilege", privileges_are_missing, LAB),
+    Broken("Proxmox fails", proxmox_fails, LAB),
+    Broken("A storage hangs", storage_hangs, STORAGE),
+    Broken("Answers break off", answers_break_off, LAB),
+    Broken("A task fails", tasks_fail, WAITED),
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda one: one.happens.__name__)
+async def test_tools_answer_honestly_when_something_is_broken(desk, broken):
+    await broken.happens(desk)
+    lines = []
+    for tool, arguments in broken.calls.items():
+        desk.refresh()
+        answer = await desk(tool, **arguments)
+        said = answer.text if answer.failed else answer.notes
+        assert "incident" not in said, said
+        assert said or answer.data, f"{tool} is silent"
+        lines.append(f"| {tool} | {_kind(answer)} | {_plain(said)} |")
+    _compare(broken.title, "\n".join(["| tool | answers | says |", "|---|---|---|", *lines]))
+
+
+async def test_a_dead_cluster_takes_nothing_from_the_others(desk):
+    whole = {tool: await desk(tool, **LAB[tool]) for tool in LAB if _of_all(tool)}
+    await desk["home-lab"].emulated.node_down("pve")
+    desk.refresh()
+    for tool, before in whole.items():
+        after = await desk(tool, **LAB[tool])
+        assert not after.failed, after.text
+        assert _of_prod(after) >= _of_prod(before), tool
+        assert "home-lab" in after.notes + after.text
+
+
+def test_every_tool_is_tried_with_faults():
+    tried = {tool for broken in BROKEN for tool in broken.calls}
+    deletions = {"DeleteBackup", "DeleteIso", "DeleteStorageContent"}  # see test_deletions.py
+    assert tried == tools().keys() - deletions - {"GetQuerySchema"}
+
+
+def _of_all(tool: str) -> bool:
+    return tools()[tool].lists and LAB[tool].get("cluster_name", "") == "" and not LAB[tool]
+
+
+def _of_prod(answer: Any) -> set[Any]:
+    """The rows of prod, by what names them: their figures change from second to second."""
+    names = ("upid", "volid", "vmid", "id", "name", "poolid", "storage", "node", "device")
+    rows = [row for row in answer.data if row.get("cluster") == "prod"]
+    return {tuple(row.get(name) for name in names) for row in rows}
+
+
+def _kind(answer: Any) -> str:
+    if answer.failed:
+        return "an error"
+    return "data and notes" if answer.notes else "data"
+
+
+def _plain(said: str) -> str:
+    """The text without what differs from run to run."""
+    for pattern, text in (
+        (r"127\.0\.0\.1:\d+", "pve.example:8006"),
+        (r" \(received \d+ bytes, expected \d+\)", ""),
+        (r"UPID:[^ ]+", "UPID:…"),
+        (r"cursor=\S+", "cursor=…"),
+        (r"\b\d+(\.\d+)? s\b", "9 s"),
+        (r"Left out because empty in every row: [^.]*\.", ""),
+        (r"Rows 1–\d+ of \d+[^\n]*", ""),
+    ):
+        said = re.sub(pattern, text, said)
+    first = " ".join(line for line in said.split("\n") if line)
+    return (first if len(first) < 240 else f"{first[:239]}…").replace("|", "\\|")
+
+
+def _compare(title: str, table: str) -> None:
+    mark, end = f"<!-- {title}: generated -->", f"<!-- end of {title} -->"
+    page = PAGE.read_text() if PAGE.exists() else ""
+    if os.environ.get("PVEMCP_RENEW_DOCS"):
+        whole = f"## {title}\n\n{mark}\n{table}\n{end}\n"
+        part = re.compile(rf"## {re.escape(title)}\n\n{mark}.*?{end}\n", re.DOTALL)
+        renewed = part.sub(lambda _: whole, page) if part.search(page) else f"{page}\n{whole}"
+        PAGE.write_text(renewed)
+        return
+    shown = page.partition(f"{mark}\n")[2].partition(f"\n{end}")[0]
+    assert table == shown, "docs/faults.md is not current; run make docs"
