@@ -166,9 +166,16 @@ class Pveproxy:
         self.gone = asyncio.Event()
         self.asked = asyncio.Event()
         self.host = ""
+        self._writers: list[asyncio.StreamWriter] = []
+
+    def hang_up(self) -> None:
+        """End all connections."""
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.append(writer)
         try:
             while await self._answered(reader, writer):
                 pass
@@ -212,6 +219,7 @@ async def pveproxy(certificate: Certificate) -> AsyncIterator[Callable[..., Any]
                 proxy.serve, "127.0.0.1", 0, ssl=certificate.context()
             )
             stack.push_async_callback(server.wait_closed)
+            stack.callback(proxy.hang_up)
             stack.callback(server.close)
             proxy.host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
             return proxy
