@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from pvemcp_server.audit import Audit, AuditFilter, Event, Kind, Outcome, open_audit
+from pvemcp_server.audit import audit as audit_module
 from pvemcp_server.audit.audit import FULL
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store import Store
@@ -102,6 +103,18 @@ async def test_batches_are_stored_without_being_asked_to(audit: Audit):
     with anyio.fail_after(5):
         while not await audit.find():  # noqa: ASYNC110 - another task stores it, in its own time
             await anyio.sleep(0.05)
+
+
+async def test_old_entries_are_removed_without_being_asked_to(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    old = Audit(store, clock=lambda: datetime(2020, 1, 1, tzinfo=UTC))
+    await old.intent(write())
+    monkeypatch.setattr(audit_module, "PRUNE_SECONDS", 0)
+    async with open_audit(store, lambda: 180) as audit:
+        await audit.intent(write(tool="BackupVm"))
+    tools = [entry.tool for entry in await audit.find()]
+    assert sorted(tools) == ["BackupVm", "audit.retention"]
 
 
 async def test_noted_calls_are_kept_while_the_database_is_away_and_then_refused(

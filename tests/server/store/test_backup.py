@@ -118,3 +118,21 @@ async def test_a_restore_with_the_wrong_master_key_changes_nothing(config: Confi
     with pytest.raises(ConfigError, match="master key"):
         await restore(wrong, tmp_path / "state.jsonl.gz", replace=True)
     await check(config, secret)
+
+
+async def test_a_backup_of_a_newer_version_is_refused(config: Config, tmp_path: Path):
+    lines = ['{"pvemcp_backup": 1, "revision": "9999"}', '{"rows": 0}']
+    (tmp_path / "newer.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    with pytest.raises(ConfigError, match="newer version"):
+        await restore(config, tmp_path / "newer.jsonl.gz")
+
+
+async def test_a_restore_without_the_master_key_says_what_is_missing(
+    config: Config, tmp_path: Path
+):
+    await fill(config)
+    async with open_store(config) as store:
+        await backup(store, tmp_path / "state.jsonl.gz")
+    (config.state_dir / "master.key").unlink()
+    with pytest.raises(ConfigError, match="Put the master key of the backup in place"):
+        await restore(config, tmp_path / "state.jsonl.gz", replace=True)

@@ -10,7 +10,7 @@ from pvemcp_server.access import open_access
 from pvemcp_server.audit import Event, mask, open_audit
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.store import Store, Topic, open_store
+from pvemcp_server.store import Store, Topic, open_store, watch
 from pvemcp_server.store.columns import utc_now
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +82,26 @@ async def test_what_one_process_writes_another_hears_of(store: Store, other_stor
                 await anyio.sleep(0.02)
             tasks.cancel_scope.cancel()
     assert heard == ["settings"]
+
+
+async def test_a_database_that_is_away_is_told_of_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    attempts: list[int] = []
+
+    def away():
+        attempts.append(1)
+        raise ConnectionError("the database is away")
+
+    monkeypatch.setattr(store.database, "reading", away)
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.001)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.watch.run)
+            while len(attempts) < 3:  # noqa: ASYNC110 - the other task polls in its own time
+                await anyio.sleep(0.001)
+            tasks.cancel_scope.cancel()
+    assert caplog.text.count("does not answer") == 1
 
 
 async def test_a_listener_that_fails_is_told_again(store: Store):
