@@ -1,0 +1,249 @@
+"""The bridge beside its peers, in one run against one server.
+
+`--write` renews the table in docs/bridge.md; `--quick` measures less.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+import psutil
+
+from support.bridge_peers import Peer, peers, trial_server
+from support.in_docs import renew_or_check
+
+PAGE = Path(__file__).parents[1] / "docs" / "bridge.md"
+IN_FLIGHT = 64
+CLIENT = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "clientInfo": {"name": "benchmark", "version": "1"},
+}
+CALL = {"name": "echo", "arguments": {"text": "x" * 200}}
+DIRECT = Peer("direct HTTP", ())
+
+
+class Link(Protocol):
+    """A way to ask the server."""
+
+    async def ask(self, method: str, params: dict[str, Any]) -> Any:
+        """The result of a request."""
+
+
+class Stdio:
+    """Asks through a bridge that runs as a process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._reading = asyncio.create_task(self._read())
+
+    async def ask(self, method: str, params: dict[str, Any]) -> Any:
+        self._number += 1
+        reply = self._waiting[self._number] = asyncio.get_running_loop().create_future()
+        self._write({"id": self._number, "method": method, "params": params})
+        return await reply
+
+    def tell(self, method: str) -> None:
+        self._write({"method": method})
+
+    def _write(self, message: dict[str, Any]) -> None:
+        self._process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+
+    async def _read(self) -> None:
+        while line := await self._process.stdout.readline():
+            message = json.loads(line)
+            if message.get("id") in self._waiting and "method" not in message:
+                self._waiting.pop(message["id"]).set_result(message["result"])
+
+
+class Direct:
+    """Asks over HTTP with nothing between."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
+        self._client = client
+        self._url = url
+        self._headers = {"accept": "application/json, text/event-stream"}
+
+    async def ask(self, method: str, params: dict[str, Any]) -> Any:
+        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        reply = await self._client.post(self._url, json=message, headers=self._headers)
+        session = reply.headers.get("mcp-session-id")
+        if session:
+            self._headers |= {"mcp-session-id": session, "mcp-protocol-version": "2025-06-18"}
+        data = next(line for line in reply.text.splitlines() if line.startswith("data: {"))
+        return json.loads(data[6:])["result"]
+
+    async def begin(self) -> None:
+        await self.ask("initialize", CLIENT)
+        message = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        await self._client.post(self._url, json=message, headers=self._headers)
+
+
+@dataclass
+class Figures:
+    """What was measured of one bridge; times in milliseconds."""
+
+    starts: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    rate: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    connections: list[float] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def started(peer: Peer, figures: Figures) -> AsyncIterator[tuple[Stdio, psutil.Process]]:
+    """A bridge after the handshake, whose time is noted."""
+    began = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        *peer.command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=1 << 24,
+    )
+    link = Stdio(process)
+    try:
+        await asyncio.wait_for(link.ask("initialize", CLIENT), 60)
+        figures.starts.append((time.perf_counter() - began) * 1000)
+        link.tell("notifications/initialized")
+        yield link, psutil.Process(process.pid)
+    finally:
+        await _ended(process)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), 5)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def sequential(link: Link, calls: int) -> float:
+    """The median time of a call when one follows the other."""
+    took = []
+    for _ in range(calls):
+        began = time.perf_counter()
+        await link.ask("tools/call", CALL)
+        took.append((time.perf_counter() - began) * 1000)
+    return statistics.median(took)
+
+
+async def together(link: Link, calls: int) -> float:
+    """Calls in a second with many in flight."""
+    left = iter(range(calls))
+
+    async def work() -> None:
+        for _ in left:
+            await link.ask("tools/call", CALL)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
+    return calls / (time.perf_counter() - began)
+
+
+def tree(process: psutil.Process) -> list[psutil.Process]:
+    return [process, *process.children(recursive=True)]
+
+
+def cpu_ms(process: psutil.Process) -> float:
+    return sum(sum(one.cpu_times()[:2]) for one in tree(process)) * 1000
+
+
+def memory_mb(process: psutil.Process) -> float:
+    return sum(one.memory_info().rss for one in tree(process)) / 1e6
+
+
+async def measure(peer: Peer, figures: Figures, calls: int, seen: Callable[[], int]) -> None:
+    """One round of one bridge."""
+    before = seen()
+    async with started(peer, figures) as (link, process):
+        await link.ask("tools/list", {})
+        used = cpu_ms(process)
+        figures.p50.append(await sequential(link, calls))
+        figures.cpu.append((cpu_ms(process) - used) / calls)
+        figures.connections.append(seen() - before)
+        figures.rate.append(await together(link, calls))
+        figures.memory.append(memory_mb(process))
+
+
+async def measure_direct(url: str, figures: Figures, calls: int) -> None:
+    """One round with nothing between."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+    async with httpx.AsyncClient(limits=limits, timeout=60) as client:
+        link = Direct(client, url)
+        await link.begin()
+        figures.p50.append(await sequential(link, calls))
+        figures.rate.append(await together(link, calls))
+
+
+async def measured(url: str, rounds: int, calls: int, starts: int) -> dict[Peer, Figures]:
+    """All bridges, round by round, so that what slows the machine slows them all."""
+    everyone = {DIRECT: Figures()} | {peer: Figures() for peer in peers(url)}
+    parts = urlsplit(url)
+
+    def seen() -> int:
+        return int(httpx.get(f"{parts.scheme}://{parts.netloc}/connections").text)
+
+    for number in range(rounds):
+        for peer, figures in everyone.items():
+            print(f"round {number + 1}: {peer.name}", file=sys.stderr)
+            if peer is DIRECT:
+                await measure_direct(url, figures, calls)
+                continue
+            await measure(peer, figures, calls, seen)
+            for _ in range(starts):
+                async with started(peer, figures):
+                    pass
+    return everyone
+
+
+def table(everyone: dict[Peer, Figures]) -> str:
+    """The best round of each: other work on the machine only ever slows down."""
+    direct = everyone[DIRECT]
+    p50, rate = min(direct.p50), max(direct.rate)
+    lines = [
+        "| | start to `initialize` reply | CPU per call | calls/s, 64 in flight | of direct "
+        "| p50 over direct | memory | connections |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| direct HTTP | | | {rate:.0f} | | {p50:.1f} ms alone | | |",
+    ]
+    for peer, figures in everyone.items():
+        if peer is DIRECT:
+            continue
+        lines.append(
+            f"| {peer.name} | {min(figures.starts):.0f} ms | {min(figures.cpu):.1f} ms "
+            f"| {max(figures.rate):.0f} | {max(figures.rate) / rate:.0%} "
+            f"| {min(figures.p50) - p50:+.1f} ms | {max(figures.memory):.0f} MB "
+            f"| {max(figures.connections):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer calls, one round")
+    parser.add_argument("--write", action="store_true", help="renew the table in the docs")
+    arguments = parser.parse_args()
+    size = (1, 200, 1) if arguments.quick else (3, 2000, 4)
+    with trial_server() as url:
+        everyone = asyncio.run(measured(url, *size))
+    renew_or_check(PAGE, "figures", table(everyone), ["--write"] if arguments.write else [])
+
+
+if __name__ == "__main__":
+    main()

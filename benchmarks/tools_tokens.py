@@ -1,0 +1,63 @@
+"""Counts the tokens (o200k) of tools/list, as each built-in role's client receives it.
+
+    python benchmarks/tools_tokens.py            print the table
+    python benchmarks/tools_tokens.py --write    renew it in docs/protocol.md
+    python benchmarks/tools_tokens.py --check    fail when the page is not current
+
+Fails when a list is larger than its bar: 9,000 tokens for all tools, and in proportion for fewer.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pvemcp_server.tools.all  # noqa: F401 - declares the tools
+from pvemcp_server.access.model import Caller, Role
+from pvemcp_server.access.roles import BUILT_IN
+from pvemcp_server.endpoint.lists import visible_tools
+from pvemcp_server.tools.registry import tools
+from support.in_docs import renew_or_check
+
+REPOSITORY = Path(__file__).parents[1]
+PAGE = REPOSITORY / "docs" / "protocol.md"
+PEER = REPOSITORY / "tests" / "npm" / "peer.mjs"
+BAR = 9_000
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+
+
+def listed(caller: Caller) -> list[str]:
+    """Each tool as JSON, as it is sent."""
+    return [
+        json.dumps(one.model_dump(by_alias=True, exclude_none=True), separators=(",", ":"))
+        for one in visible_tools(tools(), caller)
+    ]
+
+
+def count_tokens(texts: list[str]) -> list[int]:
+    from node_tools import installed, node
+
+    orders = "\n".join(json.dumps({"work": "tokens", "input": text}) for text in texts)
+    command = [str(node()), str(PEER), str(installed())]
+    done = subprocess.run(command, input=orders, capture_output=True, text=True, check=True)
+    return [json.loads(line)["output"] for line in done.stdout.splitlines()]
+
+
+def main() -> None:
+    lines = ["| role | tools | bytes | tokens | bar |", "|---|---|---|---|---|"]
+    too_large = []
+    for name, description, grant in BUILT_IN:
+        role = Role(0, name, description, (grant,))
+        found = listed(Caller(key_id="x", key_name="x", role=role))
+        text = '{"tools":[' + ",".join(found) + "]}"
+        [tokens] = count_tokens([text])
+        bar = BAR * len(found) // len(tools())
+        lines.append(f"| {name} | {len(found)} | {len(text)} | {tokens} | {bar} |")
+        too_large += [name] if tokens > bar else []
+    renew_or_check(PAGE, "tokens", "\n".join(lines), sys.argv[1:])
+    if too_large:
+        raise SystemExit(f"too many tokens: {', '.join(too_large)}")
+
+
+if __name__ == "__main__":
+    main()
