@@ -153,12 +153,12 @@ class _Failed(Exception):
 
     def unreachable(self) -> Unreachable:
         """The same for our callers."""
-        kind = type(self.error).__name__
         if self.tls is not None:
             return TlsError(self.host, str(self.tls.args[-1] if self.tls.args else self.tls))
         if isinstance(self.error, httpx.TimeoutException):
-            return Unreachable(self.host, f"no answer in time ({kind})")
-        return Unreachable(self.host, str(self.error) or kind)
+            return Unreachable(self.host, f"no answer in time ({type(self.error).__name__})")
+        silent = "no connection" if self.before_sending else "the connection broke"
+        return Unreachable(self.host, str(self.error) or silent)
 
 
 class Transport:
