@@ -60,14 +60,20 @@ async def open_services(state: State) -> AsyncIterator[Services]:
     def freshness() -> float:
         return settings.values.inventory_freshness_seconds
 
-    async with (
-        open_audit(store, lambda: settings.values.audit_retention_days) as audit,
-        aclosing(Clusters(store, freshness)) as clusters,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(store.watch.run)
-        yield Services(state.config, store, state.access, settings, audit, clusters)
-        tasks.cancel_scope.cancel()
+    try:
+        async with (
+            open_audit(store, lambda: settings.values.audit_retention_days) as audit,
+            aclosing(Clusters(store, freshness)) as clusters,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(store.watch.run)
+            yield Services(state.config, store, state.access, settings, audit, clusters)
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # an error of the body stays what it is, for whoever answers it by its type
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
 
 
 def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> App:

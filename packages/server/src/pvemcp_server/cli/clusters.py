@@ -1,26 +1,32 @@
 """`pvemcp clusters`: which Proxmox clusters the server reaches."""
 
-import json
-import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from pydantic import SecretStr
 
-from proxmox_client import Tls
-from pvemcp_server.cli.state import State, command, opened
-from pvemcp_server.clusters import Check, check
-from pvemcp_server.clusters.connections import tls_of
+from pvemcp_server.cli import identities
+from pvemcp_server.cli.acting import AsJson, acting, as_text, changes, tell, tell_rows
+from pvemcp_server.cli.secret_files import read_secret
+from pvemcp_server.cli.state import command
+from pvemcp_server.clusters import Check
 from pvemcp_server.errors import BadArgument, CallError
-from pvemcp_server.store.records import ClusterRecord, TlsMode
+from pvemcp_server.store.records import TlsMode
+from pvemcp_server.web.administration import clusters
 
 app = typer.Typer(help="Add, list, test and remove Proxmox clusters.", no_args_is_help=True)
+app.add_typer(identities.app, name="identities")
+app.command()(identities.bind)
+app.command()(identities.unbind)
 
 Name = Annotated[str, typer.Argument(help="The cluster's name here.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
+CaFile = Annotated[Path | None, typer.Option(help="CA that signed the nodes' certificates (PEM).")]
+Fingerprints = Annotated[
+    list[str] | None, typer.Option(help="SHA-256 of a node's certificate; repeat per node.")
+]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Do not check certificates at all.")]
+COLUMNS = ("name", "hosts", "tls_mode", "protected", "description")
 
 
 @app.command()
@@ -34,15 +40,9 @@ async def add(
     token_secret_file: Annotated[
         Path, typer.Option(help="File with the token's secret; - reads standard input.")
     ],
-    ca_file: Annotated[
-        Path | None, typer.Option(help="CA that signed the nodes' certificates (PEM).")
-    ] = None,
-    fingerprint: Annotated[
-        list[str] | None, typer.Option(help="SHA-256 of a node's certificate; repeat per node.")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Do not check certificates at all.")
-    ] = False,
+    ca_file: CaFile = None,
+    fingerprint: Fingerprints = None,
+    insecure: Insecure = False,
     description: Annotated[str, typer.Option(help="What the model is told about it.")] = "",
     protected: Annotated[
         bool, typer.Option("--protected", help="Refuse every write, whoever asks.")
@@ -50,23 +50,20 @@ async def add(
     as_json: AsJson = False,
 ) -> None:
     """Try a cluster and, when it answers, save it."""
-    secret = _read_secret(token_secret_file)
-    mode = _mode(ca_file, fingerprint, insecure=insecure)
-    ca_pem = ca_file.read_text() if ca_file else ""
-    tls = Tls(ca_pem=ca_pem or None, fingerprints=fingerprint or (), insecure=insecure)
-    found = await check(host, token_id, secret, tls, name)
-    async with opened() as state:
-        await state.access.clusters.create(
-            name,
-            host,
+    secret = SecretStr(read_secret(token_secret_file, "--token-secret-file"))
+    async with acting() as by:
+        fields = clusters.ClusterFields(
+            name=name,
+            hosts=host,
             token_id=token_id,
-            secret=secret,
+            token_secret=secret,
             description=description,
-            tls_mode=mode,
-            ca_pem=ca_pem,
-            fingerprints=fingerprint or (),
+            tls_mode=_mode(ca_file, fingerprint, insecure=insecure) or TlsMode.SYSTEM,
+            ca_pem=_pem(ca_file),
+            fingerprints=fingerprint or [],
             protected=protected,
         )
+        _, found = await clusters.add_cluster(by, fields)
     _tell(f"Saved {name}", found, as_json=as_json)
 
 
@@ -74,83 +71,86 @@ async def add(
 @command
 async def list_clusters(as_json: AsJson = False) -> None:
     """The configured clusters, without asking them."""
-    async with opened() as state:
-        shown = [await _shown(state, record) for record in await state.access.clusters.all()]
-    if as_json:
-        typer.echo(json.dumps(shown, indent=2))
-        return
-    table = Table("name", "hosts", "tls", "token", "protected", "description")
-    for one in shown:
-        table.add_row(
-            one["name"],
-            ", ".join(one["hosts"]),
-            one["tls"],
-            one["token_id"],
-            "yes" if one["protected"] else "no",
-            one["description"],
+    async with acting() as by:
+        tell_rows(await clusters.list_clusters(by), COLUMNS, as_json=as_json)
+
+
+@app.command()
+@command
+async def change(
+    name: Name,
+    new_name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    host: Annotated[list[str] | None, typer.Option(help="Hosts in place of the old ones.")] = None,
+    ca_file: CaFile = None,
+    fingerprint: Fingerprints = None,
+    insecure: Insecure = False,
+    description: Annotated[str | None, typer.Option(help="What the model is told.")] = None,
+    protected: Annotated[
+        bool | None, typer.Option("--protected/--not-protected", help="Refuse every write.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is given; the rest stays."""
+    async with acting() as by:
+        wanted = changes(
+            clusters.ClusterChanges,
+            name=new_name,
+            hosts=host,
+            tls_mode=_mode(ca_file, fingerprint, insecure=insecure),
+            ca_pem=_pem(ca_file) or None,
+            fingerprints=fingerprint,
+            description=description,
+            protected=protected,
         )
-    Console().print(table)
+        changed = await clusters.change_cluster(by, name, wanted)
+        tell(changed, f"Changed {changed.name}.", as_json=as_json)
 
 
 @app.command("test")
 @command
 async def try_out(
     name: Annotated[str | None, typer.Argument(help="One cluster; all when absent.")] = None,
+    identity: Annotated[str | None, typer.Option(help="Identity; the default when absent.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the clusters for their version and what the token may."""
     failed = False
-    async with opened() as state:
-        records = await state.access.clusters.all()
-        chosen = [await state.access.clusters.get(name)] if name else records
-        for record in chosen:
+    async with acting() as by:
+        known = [one.name for one in await clusters.list_clusters(by)]
+        for one in [name] if name else known:
             try:
-                _tell(f"{record.name} answers", await _tested(state, record), as_json=as_json)
+                found = await clusters.check_cluster(by, one, identity)
+                _tell(f"{one} answers", found, as_json=as_json)
             except CallError as error:
                 failed = True
-                typer.secho(f"{record.name}: {error}", fg="red", err=True)
+                typer.secho(f"{one}: {error}", fg="red", err=True)
     if failed:
         raise typer.Exit(1)
 
 
 @app.command()
 @command
-async def remove(name: Name) -> None:
+async def fingerprint(
+    host: Annotated[list[str], typer.Argument(help="host or host:port of nodes.")],
+    as_json: AsJson = False,
+) -> None:
+    """The SHA-256 of each host's certificate, to compare before pinning it."""
+    shown = await clusters.fingerprints(host)
+    tell_rows(shown, ("host", "fingerprint", "trouble"), as_json=as_json)
+
+
+@app.command()
+@command
+async def remove(name: Name, as_json: AsJson = False) -> None:
     """Forget a cluster, its tokens and who was bound to them; Proxmox is not asked."""
-    async with opened() as state:
-        await state.access.clusters.remove(name)
-    typer.echo(f"Removed {name}.")
-
-
-async def _tested(state: State, record: ClusterRecord) -> Check:
-    identity = await _default(state, record)
-    if identity is None:
-        raise CallError("It has no Proxmox token.", hint="Add one under Clusters.")
-    secret = await state.store.identities.secret(identity[0]) or ""
-    return await check(record.hosts, identity[1], secret, tls_of(record), record.name)
-
-
-async def _default(state: State, record: ClusterRecord) -> tuple[int, str] | None:
-    identities = await state.access.clusters.identities(record.name)
-    return next(((one.id, one.token_id) for one in identities if one.is_default), None)
-
-
-async def _shown(state: State, record: ClusterRecord) -> dict[str, Any]:
-    identity = await _default(state, record)
-    return {
-        "name": record.name,
-        "description": record.description,
-        "hosts": record.hosts,
-        "tls": record.tls_mode.value,
-        "fingerprints": record.fingerprints,
-        "token_id": identity[1] if identity else "",
-        "protected": record.protected,
-    }
+    async with acting() as by:
+        await clusters.remove_cluster(by, name)
+        tell({"removed": name}, f"Removed {name}.", as_json=as_json)
 
 
 def _tell(what: str, found: Check, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(asdict(found)))
+        typer.echo(as_text(found))
         return
     typer.echo(f"{what}: Proxmox VE {found.version}, nodes {', '.join(found.nodes)}.")
     if found.missing:
@@ -161,7 +161,9 @@ def _tell(what: str, found: Check, *, as_json: bool) -> None:
         typer.echo(f"  {line}")
 
 
-def _mode(ca_file: Path | None, fingerprints: list[str] | None, *, insecure: bool) -> TlsMode:
+def _mode(
+    ca_file: Path | None, fingerprints: list[str] | None, *, insecure: bool
+) -> TlsMode | None:
     chosen = [
         mode
         for mode, wanted in (
@@ -173,11 +175,11 @@ def _mode(ca_file: Path | None, fingerprints: list[str] | None, *, insecure: boo
     ]
     if len(chosen) > 1:
         raise BadArgument("--insecure", "choose one of --ca-file, --fingerprint and --insecure.")
-    return chosen[0] if chosen else TlsMode.SYSTEM
+    return chosen[0] if chosen else None
 
 
-def _read_secret(path: Path) -> str:
+def _pem(path: Path | None) -> str:
     try:
-        return (sys.stdin.read() if str(path) == "-" else path.read_text()).strip()
+        return path.read_text() if path else ""
     except OSError as error:
-        raise BadArgument("--token-secret-file", f"{path}: {error.strerror}.") from error
+        raise BadArgument("--ca-file", f"{path}: {error.strerror}.") from error

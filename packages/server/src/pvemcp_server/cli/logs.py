@@ -23,7 +23,9 @@ def configure(config: Config) -> None:
     ]
     last: Any = structlog.processors.JSONRenderer()
     if config.log_format == "text":
-        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # the pretty tracebacks show local values, and those may be secrets
+        plain = structlog.dev.plain_traceback
+        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     else:
         shared.append(structlog.processors.format_exc_info)
     handler = logging.StreamHandler(sys.stderr)

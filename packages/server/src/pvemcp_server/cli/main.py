@@ -5,7 +5,17 @@ from typing import Annotated
 import typer
 
 from pvemcp_server import __version__
-from pvemcp_server.cli import clusters, running
+from pvemcp_server.cli import (
+    admins,
+    audit,
+    clusters,
+    keys,
+    queries,
+    roles,
+    running,
+    settings,
+    upkeep,
+)
 
 app = typer.Typer(
     name="pvemcp",
@@ -14,7 +24,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a trace shows local values, and those may be secrets
 )
 running.register(app)
-app.add_typer(clusters.app, name="clusters")
+for name, group in (
+    ("keys", keys.app),
+    ("roles", roles.app),
+    ("clusters", clusters.app),
+    ("settings", settings.app),
+    ("queries", queries.app),
+    ("audit", audit.app),
+    ("admin", admins.app),
+):
+    app.add_typer(group, name=name)
+upkeep.register(app)
 
 
 def _version(asked: bool) -> None:

@@ -1,10 +1,10 @@
 """Audit: every call and change, as it happens, filtered, exported, verified."""
 
+from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
-from pvemcp_server.audit import Entry
 from pvemcp_server.web.administration import Acting, audit, clusters, keys
 from pvemcp_server.web.session import Reading, SignedIn, Writing
 from pvemcp_server.web.templates import page
@@ -62,7 +62,7 @@ async def verify(request: Request, session: SignedIn, acting: Writing) -> Respon
     return page(request, "audit_verified.html", session, verified=await audit.verify(acting))
 
 
-async def _entries(acting: Acting, asked: Asked) -> dict[str, list[Entry] | str]:
+async def _entries(acting: Acting, asked: Asked) -> dict[str, Any]:
     found = await audit.find(acting, asked, PAGE + 1)
     shown = found[:PAGE]
     older = asked.model_copy(update={"before": shown[-1].seq}) if len(found) > PAGE else None

@@ -1,6 +1,7 @@
 """Query: a playground over all tables, with what each answer costs in every format."""
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -33,7 +34,7 @@ async def show(
         "query.html",
         session,
         here="query",
-        text=json.dumps(query, indent=2),
+        text=_legible(query),
         question=chosen.description if chosen else EXAMPLES[example].question,
         chosen=chosen,
         schema=await queries.schema(acting, key),
@@ -78,6 +79,12 @@ async def save(acting: Writing, name: Text, query: Text, description: Text = "")
 async def remove(acting: Writing, name: Text) -> Response:
     await queries.remove_query(acting, name)
     return lead_to("/admin/query")
+
+
+def _legible(query: Mapping[str, Any]) -> str:
+    """The query as JSON, each of its parts on a line of its own."""
+    lines = [f"  {json.dumps(name)}: {json.dumps(part)}" for name, part in query.items()]
+    return "{\n" + ",\n".join(lines) + "\n}"
 
 
 def _query(text: str) -> dict[str, Any]:

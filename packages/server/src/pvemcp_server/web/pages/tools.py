@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from pvemcp_server.access.model import Area
-from pvemcp_server.web.administration import keys, tools
+from pvemcp_server.web.administration import clusters, keys, tools
 from pvemcp_server.web.pages.forms import arguments_of, text_of
 from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
 from pvemcp_server.web.templates import page
@@ -52,6 +52,7 @@ async def form(
         tool=tool,
         chosen=key,
         keys=await keys.list_keys(acting),
+        clusters=[one.name for one in await clusters.list_clusters(acting)],
         prefix=ARGUMENT,
         seen=json.dumps(tool.input_schema, indent=2),
     )

@@ -1,0 +1,149 @@
+"""`pvemcp keys`: who may call."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from pvemcp_server.cli.acting import AsJson, acting, changes, tell, tell_rows
+from pvemcp_server.cli.state import command
+from pvemcp_server.web.administration import keys
+from pvemcp_server.web.connecting import Connection, endpoint_url
+
+app = typer.Typer(help="Make, change and withdraw API keys.", no_args_is_help=True)
+
+Key = Annotated[str, typer.Argument(help="Id or name of the key.")]
+Role = Annotated[str | None, typer.Option(help="Its role; Read-only when absent.")]
+ClusterNames = Annotated[
+    list[str] | None, typer.Option("--cluster", help="Cluster it reaches; repeat it. * is all.")
+]
+Toolset = Annotated[
+    list[str] | None, typer.Option("--tool", help="Tool it is narrowed to; repeat it. * is all.")
+]
+Expires = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="2027-01-31T00:00:00+0000")
+]
+AllowFrom = Annotated[
+    list[str] | None, typer.Option(help="Network it may come from, as 10.0.0.0/8; repeat it.")
+]
+Format = Annotated[
+    str | None, typer.Option("--format", help="JsonCompact, JsonNormal, Toon or Csv.")
+]
+COLUMNS = ("id", "name", "role", "clusters", "enabled", "expires", "last_used")
+
+
+@app.command("list")
+@command
+async def list_keys(as_json: AsJson = False) -> None:
+    """All keys, without their secrets."""
+    async with acting() as by:
+        tell_rows(await keys.list_keys(by), COLUMNS, as_json=as_json)
+
+
+@app.command()
+@command
+async def create(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    role: Role = None,
+    cluster: ClusterNames = None,
+    tool: Toolset = None,
+    expires: Expires = None,
+    allow_from: AllowFrom = None,
+    output_format: Format = None,
+    as_json: AsJson = False,
+) -> None:
+    """A new key; its secret is shown this once."""
+    async with acting() as by:
+        fields = changes(
+            keys.KeyFields,
+            name=name,
+            role=role,
+            clusters=cluster,
+            toolset=tool,
+            expires=expires,
+            allow_from=allow_from,
+            output_format=output_format,
+        )
+        made = await keys.create_key(by, fields)
+        tell(made, _shown(made, endpoint_url(by.services.config)), as_json=as_json)
+
+
+@app.command()
+@command
+async def regenerate(key: Key, as_json: AsJson = False) -> None:
+    """The same key with a new secret; the old one is refused at once."""
+    async with acting() as by:
+        made = await keys.regenerate_key(by, key)
+        tell(made, _shown(made, endpoint_url(by.services.config)), as_json=as_json)
+
+
+@app.command()
+@command
+async def change(
+    key: Key,
+    name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    role: Role = None,
+    cluster: ClusterNames = None,
+    tool: Toolset = None,
+    expires: Expires = None,
+    allow_from: AllowFrom = None,
+    output_format: Format = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is given; the rest stays."""
+    async with acting() as by:
+        wanted = changes(
+            keys.KeyChanges,
+            name=name,
+            role=role,
+            clusters=cluster,
+            toolset=tool,
+            expires=expires,
+            allow_from=allow_from,
+            output_format=output_format,
+        )
+        changed = await keys.change_key(by, key, wanted)
+        tell(changed, f"Changed {changed.name}.", as_json=as_json)
+
+
+@app.command()
+@command
+async def enable(key: Key, as_json: AsJson = False) -> None:
+    """Let the key in again."""
+    async with acting() as by:
+        changed = await keys.change_key(by, key, keys.KeyChanges(enabled=True))
+        tell(changed, f"Enabled {changed.name}.", as_json=as_json)
+
+
+@app.command()
+@command
+async def disable(key: Key, as_json: AsJson = False) -> None:
+    """Refuse the key until it is enabled again."""
+    async with acting() as by:
+        changed = await keys.change_key(by, key, keys.KeyChanges(enabled=False))
+        tell(changed, f"Disabled {changed.name}.", as_json=as_json)
+
+
+@app.command()
+@command
+async def remove(key: Key, as_json: AsJson = False) -> None:
+    """Withdraw the key for good."""
+    async with acting() as by:
+        await keys.remove_key(by, key)
+        tell({"removed": key}, f"Removed {key}.", as_json=as_json)
+
+
+@app.command()
+@command
+async def rights(key: Key, as_json: AsJson = False) -> None:
+    """Every tool the key may call and, per cluster, what it reaches."""
+    async with acting() as by:
+        found = await keys.effective_rights(by, key)
+        tell_rows(found, ("tool", "effect", "clusters"), as_json=as_json)
+
+
+def _shown(made: keys.ShownKey, url: str) -> str:
+    return (
+        f"Key {made.name} ({made.id}), role {made.role}, shown once:\n\n  {made.secret}\n\n"
+        f"Endpoint: {Connection(url, made.secret).url_with_key}"
+    )
