@@ -132,7 +132,7 @@ class Asker:
         operator = self.rng.choice([op for op in Operator if op.fits(one.field.kind)])
         least, most = operator.values
         number = self.rng.randint(least, min(most, 4))
-        values = tuple(self._value(one.field, operator) for _ in range(number))
+        values = tuple(self._value(one, operator) for _ in range(number))
         asked = {
             self._key("field"): self._dotted(one),
             self._key("operator"): self._operator(operator),
@@ -151,29 +151,38 @@ class Asker:
                 hop = self.rng.choice(at.relations)
                 path, at = (*path, hop.name), tables()[hop.table]
             field = self.rng.choice([CLUSTER, *at.fields.values()])
-            found[".".join((*path, field.name))] = Cell(path, field)
+            found[".".join((*path, field.name))] = Cell(path, field, at.name)
         return found
 
-    def _value(self, field: Field, operator: Operator) -> Any:
+    def _value(self, one: Cell, operator: Operator) -> Any:
         """A value to compare with, more often than not one that occurs."""
+        field = one.field
         if field.choices and operator.whole:
             return self.rng.choice(field.choices)
-        if field.kind in (Kind.TEXT, Kind.LIST):
-            text = str(self._sample(field)) if field.kind is Kind.TEXT else self._entry(field)
-            if operator.whole or self.rng.random() < 0.5:
-                return text
-            start = self.rng.randint(0, len(text))
-            return text[start : start + 2]
-        return self._sample(field)
+        if field.kind not in (Kind.TEXT, Kind.LIST):
+            return self._sample(field, one)
+        text = str(self._sample(field, one)) if field.kind is Kind.TEXT else self._entry(one)
+        if operator.whole or self.rng.random() < 0.5:
+            return text
+        start = self.rng.randint(0, len(text))
+        return text[start : start + 2]
 
-    def _sample(self, field: Field) -> Any:
-        value = cell(self.rng, field)
+    def _sample(self, field: Field, one: Cell | None = None) -> Any:
+        """A value of the world, or any that the field may hold."""
+        value = self._seen(one) if one and self.rng.random() < 0.5 else None
         while value is None:
             value = cell(self.rng, field)
         return value
 
-    def _entry(self, field: Field) -> str:
-        entries = cell(self.rng, field)
+    def _seen(self, one: Cell) -> Any:
+        rows = self.world.rows.get(one.table, {})
+        if one.field is CLUSTER or not any(rows.values()):
+            return None
+        some = self.rng.choice([known for known in rows.values() if known])
+        return getattr(self.rng.choice(some), one.field.name)
+
+    def _entry(self, one: Cell) -> str:
+        entries = self._sample(one.field, one)
         return str(self.rng.choice(entries)) if entries else self.rng.choice(TEXTS)
 
     def _spelled(self, field: Field, values: Sequence[Any]) -> Any:
@@ -188,9 +197,9 @@ class Asker:
             case Kind.BOOLEAN:
                 return self._one_of(value, "TRUE" if value else "no", 1 if value else 0)
             case Kind.TIME:
-                ago = int((NOW - value) / timedelta(hours=1))
+                ago = int((NOW - value) / timedelta(seconds=1))
                 zoned = value.astimezone().isoformat()
-                return self._one_of(f"{-ago:+}h", int(value.timestamp()), zoned, f"{value:%FT%TZ}")
+                return self._one_of(f"{-ago:+}s", int(value.timestamp()), zoned, f"{value:%FT%TZ}")
         choices: list[Any] = [value, str(value)]
         if field.unit is Unit.PERCENT:
             choices.append(f"{value} %")

@@ -12,6 +12,7 @@ class Cell:
 
     path: tuple[str, ...]
     field: Field
+    table: str = ""  # whose field it is
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,9 @@ class Loading:
         rows: dict[str, Loaded] = {}
         keys: Keys = {}
         if first:
-            rows = await self._read(self._before(first, needed), {})
-            database = await asyncio.to_thread(filled, self.catalog, needed, rows)
-            keys = await asyncio.to_thread(_wanted, database, first, self.catalog)
+            before = self._before(first, needed)
+            rows = await self._read(before, {})
+            keys = await asyncio.to_thread(_wanted, first, before, rows, self.catalog)
         rest = {n: need for n, need in needed.items() if n not in rows or n in keys}
         rows |= await self._read(rest, keys)
         return await asyncio.to_thread(filled, self.catalog, needed, rows)
@@ -153,9 +153,11 @@ def _cells(column: str, rows: Loaded) -> list[Any]:
     return [cell for some in rows.values() for cell in map(get, some)]
 
 
-def _wanted(database: Database, first: Reduction, catalog: Catalog) -> Keys:
+def _wanted(
+    first: Reduction, before: Mapping[str, Need], rows: Mapping[str, Loaded], catalog: Catalog
+) -> Keys:
     """Ask the first query, and make of its answer what is wanted of the costly tables."""
-    answer = database.ask(compile_plan(first.plan, catalog))
+    answer = filled(catalog, before, rows).ask(compile_plan(first.plan, catalog))
     return {table: _wants(answer, places) for table, places in first.keys.items()}
 
 

@@ -48,6 +48,7 @@ async def clusters(cluster: Configured, want: Want) -> list[Cluster]:
             nodes = len((await cluster.snapshot()).nodes)
     except ProxmoxError as error:
         cluster.notes.add(f"{cluster.name}: {explain(error, cluster.account)}")
+    seen = cluster.inventory.last_seen
     return [
         Cluster(
             name=cluster.name,
@@ -56,6 +57,6 @@ async def clusters(cluster: Configured, want: Want) -> list[Cluster]:
             pve_version=version,
             nodes=nodes,
             tls=_TLS.get(cluster.tls, "verified"),
-            last_seen=cluster.inventory.last_seen,
+            last_seen=seen.replace(microsecond=0) if seen else None,
         )
     ]

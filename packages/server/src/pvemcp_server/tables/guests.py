@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
 
 from msgspec.structs import replace
@@ -91,11 +92,14 @@ class Guest(Row, kw_only=True):
 )
 async def guests(cluster: Cluster, want: Want) -> list[Guest]:
     """Virtual machines and containers with their state and resource usage."""
-    rows = [row for row in await _current(cluster) if _wanted(row, want)]
+    rows = await _current(cluster)
+    if want.vmids or want.nodes or want.types:
+        rows = [row for row in rows if _wanted(row, want)]
     if _PAUSED in want.status:
         held = await paused(cluster, want)
         rows = [replace(row, status=_PAUSED) if row.vmid in held else row for row in rows]
-    rows = [row for row in rows if want.state(row.status)]
+    if want.status:
+        rows = [row for row in rows if want.state(row.status)]
     return await described(cluster, rows, want) if want.column("description") else rows
 
 
@@ -140,7 +144,8 @@ async def _current(cluster: Cluster) -> list[Guest]:
 
 
 def _rows(view: Snapshot) -> list[Guest]:
-    return [_guest(one, view.by_node.get(one.node)) for one in view.guests]
+    guests = sorted(view.guests, key=attrgetter("vmid"))
+    return [_guest(one, view.by_node.get(one.node)) for one in guests]
 
 
 def _wanted(row: Guest, want: Want) -> bool:
