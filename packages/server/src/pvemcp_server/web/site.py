@@ -43,7 +43,7 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
         one.add_exception_handler(CallError, _wrong)
         one.add_exception_handler(RequestValidationError, _unreadable)
         one.add_exception_handler(ValidationError, _unreadable)
-    for page in pages.routers():
+    for page in pages.routers(services.config):
         site.include_router(page)
     site.mount("/static", StaticFiles(directory=STATIC), name="static")
     site.mount("/api", api)

@@ -1,7 +1,11 @@
 """The admin pages, a module each."""
 
+from collections.abc import Iterator
+
 from fastapi import APIRouter
 
+from pvemcp_server.config import Config
+from pvemcp_server.errors import ConfigError
 from pvemcp_server.web.pages import (
     administrators,
     audit,
@@ -22,6 +26,18 @@ _PAGES = (
 )
 
 
-def routers() -> tuple[APIRouter, ...]:
-    """The routers of all pages."""
-    return tuple(one.router for one in _PAGES)
+def routers(config: Config) -> Iterator[APIRouter]:
+    """The routers of all pages; signing in elsewhere is there when an issuer is configured."""
+    yield from (one.router for one in _PAGES)
+    if config.oidc_issuer:
+        yield _external()
+
+
+def _external() -> APIRouter:
+    try:
+        from pvemcp_server.web.pages import external
+    except ModuleNotFoundError as missing:
+        raise ConfigError(
+            f"PVEMCP_OIDC_ISSUER needs {missing.name}: pip install 'pvemcp-server[oidc]'."
+        ) from missing
+    return external.router
