@@ -18,6 +18,7 @@ from pvemcp_server.tools.registry import Document, Rows, Tool
 
 CELL_CHARACTERS: Final = 2_000
 DOCUMENT_CHARACTERS: Final = 20_000
+PAGE_ROWS: Final = 400  # when nobody says how many: of ListVms, less than 25 KB
 NOTES_SHOWN: Final = 30
 
 
@@ -68,7 +69,7 @@ class Writer:
         asked = self.accepted.model_dump(exclude_unset=True)
         cursor = getattr(self.accepted, "cursor", None)
         start = read_cursor(cursor, self.tool.name, asked) if cursor else 0
-        size = min(getattr(self.accepted, "limit", None) or self.row_cap, self.row_cap)
+        size = min(getattr(self.accepted, "limit", None) or PAGE_ROWS, self.row_cap)
         end = start + size
         if end < len(rows):
             following = make_cursor(end, self.tool.name, asked)

@@ -23,6 +23,7 @@ from pvemcp_server.endpoint.announce import Announcer
 from pvemcp_server.endpoint.batches import Batches
 from pvemcp_server.endpoint.gate import KeyGate
 from pvemcp_server.endpoint.hosts import Hosts
+from pvemcp_server.endpoint.mcp_tasks import McpTasks
 from pvemcp_server.endpoint.offers import Offers
 from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.endpoint.protocol import Handlers, build_server
@@ -96,6 +97,7 @@ class Endpoint:
                 self.announcer,
                 self.listen,
                 Offers(self.pipeline, services.store.saved_queries),
+                McpTasks(self.pipeline, services.store.mcp_tasks),
             ),
             state_key=services.store.vault.derive("mcp request state"),
             website=base_url(services.config),

@@ -24,7 +24,7 @@ from pvemcp_server.errors import CallError
 from pvemcp_server.settings import Values
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.plan import Plan, carry_out
-from pvemcp_server.tools.registry import Answer, Document, Rows, Tool
+from pvemcp_server.tools.registry import Answer, Document, Tool
 
 ERROR_CHARACTERS = 4_000
 log = logging.getLogger(__name__)
@@ -58,11 +58,22 @@ class CurrentSettings(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """A Proxmox task that a call began and did not wait for."""
+
+    cluster: str
+    upid: str
+    answer: Document
+    format: Format
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What the client gets: text blocks, which tell of a failure when it has a cause."""
 
     blocks: tuple[str, ...]
     cause: Exception | None = None  # of the failure
+    started: Started | None = None
 
     @property
     def failed(self) -> bool:
@@ -105,7 +116,7 @@ class Pipeline:
             accepted = read_arguments(tool, arguments)
             call = await self.open(tool, caller, conversation, accepted)
             recorder.call = call
-            written = await self._answer(tool, accepted, call, conversation, recorder)
+            written, started = await self._answer(tool, accepted, call, conversation, recorder)
         except Asking:
             raise
         except asyncio.CancelledError:
@@ -119,7 +130,8 @@ class Pipeline:
             text = f"The server failed on this call; its log says why under incident {incident}."
             return await self._failed(recorder, error, text)
         await recorder.answered(written)
-        return Result((written.data, written.notes) if written.notes else (written.data,))
+        blocks = (written.data, written.notes) if written.notes else (written.data,)
+        return Result(blocks, started=started)
 
     async def open(
         self,
@@ -150,24 +162,28 @@ class Pipeline:
         call: Call,
         conversation: Conversation,
         recorder: Recorder,
-    ) -> Written:
+    ) -> tuple[Written, Started | None]:
         own = {name: getattr(accepted, name) for name in tool.arguments.model_fields}
         async with asyncio.timeout(call.seconds_left):
             answer: Answer = await tool.run(call, **own)
+        wanted, started = _format(accepted, call), None
         if isinstance(answer, Plan):
+            cluster = answer.cluster.name
             answer = await self._carry_out(call, answer, conversation, recorder)
+            if answer.get("status") == "running":
+                started = Started(cluster, call.upids[-1], answer, wanted)
         writer = Writer(
             tool=tool,
             accepted=accepted,
-            format=_format(accepted, call),
+            format=wanted,
             row_cap=call.settings.row_cap,
             notes=call.notes,
         )
-        return writer.write(answer)
+        return writer.write(answer), started
 
     async def _carry_out(
         self, call: Call, plan: Plan, conversation: Conversation, recorder: Recorder
-    ) -> Rows | Document:
+    ) -> Document:
         if call.dry_run:
             return plan.preview()
         if call.effect is Effect.DESTROY:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mcp_types as types
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
@@ -18,6 +18,7 @@ from pvemcp_server.endpoint.callers import caller_of, principal
 from pvemcp_server.endpoint.conversation import Asking, SdkConversation
 from pvemcp_server.endpoint.instructions import INSTRUCTIONS
 from pvemcp_server.endpoint.lists import CACHE_HINTS, ListCache, visible_tools
+from pvemcp_server.endpoint.mcp_tasks import EXTENSION, METHODS, McpTasks, announces
 from pvemcp_server.endpoint.offers import Offers
 from pvemcp_server.endpoint.pipeline import Pipeline, UnknownTool
 
@@ -55,7 +56,10 @@ class McpServer(Server[Any]):
         changes = notification_options or NotificationOptions(
             tools_changed=True, prompts_changed=True, resources_changed=True
         )
-        return super().create_initialization_options(changes, experimental_capabilities, extensions)
+        # tasks are of the later era: a handshake must not promise them
+        return super().create_initialization_options(
+            changes, experimental_capabilities, extensions or {}
+        )
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,14 @@ class Handlers:
     announcer: Announcer
     listen: ListenHandler
     offers: Offers
+    tasks: McpTasks
 
     async def list_tools(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
         return types.ListToolsResult(tools=visible_tools(self.pipeline.tools, caller_of(ctx)))
 
-    async def call_tool(
-        self, ctx: Context, params: types.CallToolRequestParams
-    ) -> types.CallToolResult | types.InputRequiredResult:
+    async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> HandlerResult:
         conversation = SdkConversation(ctx, params)
         try:
             result = await self.pipeline.call(
@@ -84,6 +87,8 @@ class Handlers:
             raise MCPError(types.INVALID_PARAMS, str(unknown)) from None
         except Asking as asking:
             return asking.result
+        if result.started and announces(ctx):
+            return await self.tasks.create(ctx, params.name, result.started)
         blocks: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.blocks]
         return types.CallToolResult(content=blocks, is_error=result.failed)
 
@@ -113,7 +118,6 @@ def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpSe
         cache_hints=CACHE_HINTS,
         get_tool_input_schema=handlers.input_schema,
         on_list_tools=handlers.list_tools,
-        on_call_tool=handlers.call_tool,
         on_subscriptions_listen=handlers.subscriptions_listen,
         on_list_prompts=handlers.offers.list_prompts,
         on_get_prompt=handlers.offers.get_prompt,
@@ -125,6 +129,11 @@ def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpSe
     server.add_notification_handler(
         "notifications/initialized", types.NotificationParams, handlers.announcer.on_initialized
     )
+    server.add_request_handler("tools/call", types.CallToolRequestParams, handlers.call_tool)
+    server.extensions = {EXTENSION: {}}
+    for method, params in METHODS.items():
+        handler = getattr(handlers.tasks, method.removeprefix("tasks/"))
+        server.add_request_handler(method, params, handler)
     security = RequestStateSecurity(keys=[state_key], bind_principal=principal)
     server.middleware[:] = [RequestStateBoundary(security, default_audience=NAME), ListCache()]
     return server

@@ -53,6 +53,10 @@ class Recorder:
         self.name = tool.name
         self._arguments = mask(dict(arguments), secret_fields_of(tool.accepted))
 
+    def about(self, arguments: Mapping[str, Any]) -> None:
+        """What the call is about, where it is no tool's."""
+        self._arguments = mask(dict(arguments))
+
     async def refused(self, reason: str, arguments: Mapping[str, Any]) -> None:
         self._arguments = mask(dict(arguments))
         await self.records.refused(self._event(Outcome.REFUSED, reason=reason))
@@ -63,6 +67,9 @@ class Recorder:
 
     async def answered(self, written: Written) -> None:
         await self._ended(self._event(Outcome.OK, rows=written.rows, bytes=written.bytes))
+
+    async def done(self) -> None:
+        await self._ended(self._event(Outcome.OK))
 
     async def failed(self, reason: str) -> None:
         await self._ended(self._event(Outcome.ERROR, reason=reason))

@@ -1,0 +1,130 @@
+"""The tasks extension, on the demo clusters: Proxmox tasks as tasks of MCP."""
+
+import json
+
+import anyio
+import pytest
+
+from pvemcp_server.endpoint.mcp_tasks import EXTENSION
+
+pytestmark = pytest.mark.anyio
+ANNOUNCED = {"io.modelcontextprotocol/clientCapabilities": {"extensions": {EXTENSION: {}}}}
+
+
+@pytest.fixture
+def client(demo_served):
+    return Tasks(demo_served.modern)
+
+
+class Tasks:
+    """A client that announces the extension with every request."""
+
+    def __init__(self, modern):
+        self.modern = modern
+
+    async def send(self, method, announced=True, header=None, **params):
+        meta = {"_meta": ANNOUNCED} if announced else {}
+        named = header or params.get("taskId") or params.get("name") or ""
+        return (await self.modern.send(method, params | meta, Mcp_Name=named)).json()
+
+    async def begin(self, tool="CreateVmSnapshot", announced=True, **arguments):
+        """A write on the first guest of home-lab that can be snapshotted."""
+        given = {"cluster_name": "home-lab", "vmid": 101, "snapshot_name": "before", **arguments}
+        given = {name: value for name, value in given.items() if value is not None}
+        answer = await self.send("tools/call", announced, name=tool, arguments=given)
+        return answer["result"]
+
+    async def ended(self, task):
+        with anyio.fail_after(20):
+            while True:
+                detail = (await self.send("tasks/get", taskId=task["taskId"]))["result"]
+                if detail["status"] != "working":
+                    return detail
+
+
+async def test_a_write_becomes_a_task_that_tells_its_outcome(client):
+    task = await client.begin()
+    assert task["resultType"] == "task"
+    assert len(task["taskId"]) == 43
+    assert (task["status"], task["ttlMs"], task["pollIntervalMs"]) == ("working", 86_400_000, 2000)
+    assert "content" not in task
+    detail = await client.ended(task)
+    assert detail["status"] == "completed"
+    assert detail["resultType"] == "complete"
+    assert detail["result"]["isError"] is False
+    answer = json.loads(detail["result"]["content"][0]["text"])["data"]
+    assert answer["success"] is True
+    assert (answer["snapshot_name"], answer["exit_status"], answer["ok"]) == ("before", "OK", True)
+    again = (await client.send("tasks/get", taskId=task["taskId"]))["result"]
+    assert again["result"] == detail["result"]
+
+
+async def test_clients_that_do_not_announce_it_get_the_upid(client):
+    result = await client.begin(announced=False)
+    assert result["resultType"] == "complete"
+    assert json.loads(result["content"][0]["text"])["data"]["upid"].startswith("UPID:")
+
+
+async def test_a_read_or_a_dry_run_is_no_task(client):
+    listed = await client.send("tools/call", name="ListClusters", arguments={})
+    dry = await client.begin(dry_run=True)
+    assert listed["result"]["resultType"] == dry["resultType"] == "complete"
+
+
+async def test_a_task_belongs_to_the_key_that_began_it(client, demo_served):
+    task = await client.begin()
+    other = await demo_served.new_key("other", role="Administrator")
+    client.modern.path = f"/mcp/{other}"
+    for method in ("tasks/get", "tasks/update", "tasks/cancel"):
+        answer = await client.send(method, taskId=task["taskId"])
+        assert answer["error"] == {"code": -32602, "message": "Unknown task"}
+
+
+async def test_a_task_is_nothing_to_a_client_that_does_not_announce_it(client):
+    for method in ("tasks/get", "tasks/update", "tasks/cancel"):
+        answer = await client.send(method, announced=False, taskId="x")
+        assert answer["error"]["code"] == -32021
+        assert answer["error"]["data"]["requiredCapabilities"]["extensions"] == {EXTENSION: {}}
+
+
+async def test_the_routing_header_has_to_name_the_task(client):
+    task = await client.begin()
+    answer = await client.send("tasks/get", header="another", taskId=task["taskId"])
+    assert answer["error"]["code"] == -32020
+
+
+async def test_a_cancelled_task_is_stopped_in_proxmox_and_recorded(client, demo_served):
+    task = await client.begin("BackupVm", snapshot_name=None)
+    assert task["resultType"] == "task", task
+    acknowledged = await client.send("tasks/cancel", taskId=task["taskId"])
+    assert acknowledged["result"]["resultType"] == "complete"
+    assert (await client.ended(task))["status"] == "cancelled"
+    again = await client.send("tasks/cancel", taskId=task["taskId"])
+    assert "result" in again
+    entries = [one for one in await demo_served.recorded() if one.tool == "tasks/cancel"]
+    assert [(one.outcome, one.arguments["cluster"]) for one in entries] == [("ok", "home-lab")]
+
+
+async def test_a_task_outlives_the_process_that_began_it(client, demo_served):
+    task = await client.begin()
+    async with demo_served.twin() as other:
+        elsewhere = Tasks(other.modern)
+        assert (await elsewhere.ended(task))["status"] == "completed"
+
+
+async def test_the_extension_is_promised_in_its_own_era_only(client, demo_served):
+    discovered = (await client.send("server/discover"))["result"]
+    assert EXTENSION in discovered["capabilities"]["extensions"]
+    hello = {
+        "jsonrpc": "2.0",
+        "id": 0,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        },
+    }
+    accept = {"Accept": "application/json, text/event-stream"}
+    answer = await demo_served.http.post(f"/mcp/{demo_served.key}", json=hello, headers=accept)
+    assert EXTENSION not in answer.text
