@@ -129,3 +129,14 @@ async def test_ten_thousand_guests_are_listed_whole(asker):
     async with Emulator(scenario) as pve, asker(pve["big"], pve["big"].token) as asked:
         rows = await asked.get("/cluster/resources", type="vm")
         assert len(rows) == len({row["vmid"] for row in rows}) == 10_000
+
+
+async def test_nodes_may_take_ports_in_a_row(asker):
+    async with Emulator(Scenario.cluster("lab", nodes=1)) as other:
+        free = other["lab"].state.nodes["pve1"].port
+    both = Scenario.cluster("one", nodes=1) + Scenario.cluster("two", nodes=1)
+    async with Emulator(both, first_port=free) as pve:
+        assert [cluster.hosts for cluster in pve] == [
+            [f"127.0.0.1:{free}"],
+            [f"127.0.0.1:{free + 1}"],
+        ]

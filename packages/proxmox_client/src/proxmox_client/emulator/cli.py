@@ -39,7 +39,14 @@ async def serve(scenario: Scenario, options: argparse.Namespace) -> None:
     if options.until_stdin_closes:
         loop.add_reader(sys.stdin.fileno(), stop.set)  # whoever holds the other end has gone
     async with AsyncExitStack() as stack:
-        emulator = await stack.enter_async_context(Emulator(scenario, clock=Clock(options.speed)))
+        emulator = await stack.enter_async_context(
+            Emulator(
+                scenario,
+                clock=Clock(options.speed),
+                address=options.address,
+                first_port=options.first_port,
+            )
+        )
         for cluster in emulator:
             _say(_summary(cluster, shows_secret=options.ready_file is None))
         if options.control_port is not None:
@@ -113,6 +120,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--speed", type=float, default=1.0, help="how fast the clusters' time runs (default 1)"
+    )
+    parser.add_argument(
+        "--address",
+        default="127.0.0.1",
+        help="where to listen (default 127.0.0.1; 0.0.0.0 where a container's ports are published)",
+    )
+    parser.add_argument(
+        "--first-port",
+        type=int,
+        default=0,
+        metavar="PORT",
+        help="the first node's port, the next nodes take those after it (default: any)",
     )
     parser.add_argument(
         "--control-port",

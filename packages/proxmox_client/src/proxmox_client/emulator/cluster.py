@@ -2,7 +2,7 @@
 
 import secrets
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from proxmox_client import schema
@@ -39,6 +39,7 @@ class Cluster:
         self.resources = ResourceRows(state)
         self._limits = limits or ConnectionLimits()
         self._authority = Authority(state.name)
+        self._address = "127.0.0.1"
         self._listeners: dict[str, Listener] = {}
         self._impostors: set[str] = set()
         self.token = self._own_token()
@@ -66,10 +67,13 @@ class Cluster:
         """The certificate of the authority that signed for the nodes."""
         return self._authority.pem
 
-    async def start(self) -> None:
+    async def start(self, address: str = "127.0.0.1", ports: Sequence[int] = ()) -> None:
         """Listen for every node; one that is down keeps its port and refuses."""
+        self._address = address
         self.resources.json(Rights(Caller(ROOT), self.state), None)
+        wanted = iter(ports)
         for node in self.state.nodes.values():
+            node.port = next(wanted, 0)
             await self._listen(node)
             if not node.online:
                 await self._listeners.pop(node.name).stop()
@@ -131,7 +135,7 @@ class Cluster:
 
     async def _listen(self, node: Node) -> None:
         listener = Listener(Gateway(self, node).answer, self._context_of(node), self._limits)
-        listener.start(port=node.port)
+        listener.start(self._address, node.port)
         node.port = listener.port
         self._listeners[node.name] = listener
 

@@ -12,7 +12,10 @@ from proxmox_client.emulator.scenario.model import Scenario
 
 
 class Emulator:
-    """Clusters that answer over HTTPS on loopback while the context lasts."""
+    """Clusters that answer over HTTPS while the context lasts: on loopback, on any free ports.
+
+    With `first_port` the nodes take that port and those after it, cluster by cluster.
+    """
 
     def __init__(
         self,
@@ -20,10 +23,13 @@ class Emulator:
         *,
         clock: Clock | None = None,
         limits: ConnectionLimits | None = None,
+        address: str = "127.0.0.1",
+        first_port: int = 0,
     ) -> None:
         self._scenario = scenario or Scenario.cluster("lab")
         self.clock = clock or Clock()
         self._limits = limits
+        self._address, self._next_port = address, first_port
         self.clusters: dict[str, Cluster] = {}
 
     async def __aenter__(self) -> Self:
@@ -31,7 +37,7 @@ class Emulator:
             cluster = Cluster(build(self.clock), self._limits)
             for fault in self._scenario.faults.get(name, []):
                 cluster.fault(**fault)  # type: ignore[arg-type]  # checked by Fault
-            await cluster.start()
+            await cluster.start(self._address, self._ports(len(cluster.state.nodes)))
             self.clusters[name] = cluster
         return self
 
@@ -43,6 +49,13 @@ class Emulator:
     ) -> None:
         await asyncio.gather(*(cluster.stop() for cluster in self))
         self.clusters.clear()
+
+    def _ports(self, count: int) -> list[int]:
+        """Ports for so many nodes: one after the other, or any when none was named."""
+        if not self._next_port:
+            return [0] * count
+        self._next_port += count
+        return list(range(self._next_port - count, self._next_port))
 
     def __getitem__(self, name: str) -> Cluster:
         return self.clusters[name]

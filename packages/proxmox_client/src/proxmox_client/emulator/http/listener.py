@@ -29,7 +29,7 @@ class Listener:
         port: int = self._socket.getsockname()[1]
         return port
 
-    def start(self, address: str = "127.0.0.1", port: int = 0) -> None:
+    def start(self, address: str, port: int) -> None:
         """Take the port and begin to accept."""
         self._socket.bind((address, port))
         self._socket.listen(256)

@@ -17,7 +17,7 @@ VMS = (
     (103, "media-server", 6, 8, 64, "media", 0.88, "l26"),
     (104, "docker-host", 4, 12, 128, "docker", 0.34, "l26"),
     (105, "win11-desktop", 4, 8, 120, "desktop", 0.05, "win11"),
-    (106, "k3s-dev", 4, 8, 60, "dev", 0.76, "l26"),
+    (106, "k3s-dev", 4, 8, 60, "dev", 0.86, "l26"),
     (110, "fedora-test", 2, 4, 40, "test", 0.02, "l26"),
 )
 """Number, name, cores, memory and disk in GiB, tag, CPU load, kind of system."""

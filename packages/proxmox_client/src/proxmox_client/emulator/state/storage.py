@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from proxmox_client.emulator.state.sizes import GIB
 
-IMAGE_CONTENT: Final = ("images", "rootdir")
 BLOCK_TYPES: Final = frozenset({"lvm", "lvmthin", "zfspool", "rbd", "iscsi"})
 """Types whose volumes are block devices without a file name."""
 
