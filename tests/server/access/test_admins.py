@@ -111,6 +111,44 @@ async def test_guesses_from_one_address_are_limited_whatever_the_name(admins: Ad
     assert await admins.sign_in("ada", PASSWORD, address="2001:db8::1")
 
 
+async def test_guesses_that_come_all_at_once_lock_as_well(admins: Admins, clock: Clock):
+    await admins.create("ada", PASSWORD)
+    reasons: list[str] = []
+
+    async def guess(number: int) -> None:
+        with pytest.raises(AccessDenied) as denied:
+            await admins.sign_in("ada", "something wrong", address=f"192.0.2.{number}")
+        reasons.append(denied.value.reason)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(FREE_FAILURES + 3):
+            tasks.start_soon(guess, number)
+    assert sorted(reasons) == ["locked after failed sign-ins"] * 3 + ["wrong password"] * (
+        FREE_FAILURES
+    )
+
+
+async def test_signing_in_often_is_no_failure(admins: Admins):
+    await admins.create("ada", PASSWORD)
+    for _ in range(FAILURES_PER_MINUTE + 2):
+        assert await admins.sign_in("ada", PASSWORD, address="192.0.2.1")
+
+
+async def test_processes_that_start_together_make_one_first_administrator(
+    store: Store, other_store: Store
+):
+    shown: list[str | None] = []
+
+    async def start(which: Store) -> None:
+        shown.append(await Admins(which).first("admin"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(start, store)
+        tasks.start_soon(start, other_store)
+    [password] = [one for one in shown if one]
+    assert (await Admins(store).sign_in("admin", password)).must_change
+
+
 async def test_no_lock_lasts_longer_than_a_quarter_of_an_hour(
     admins: Admins, store: Store, clock: Clock
 ):

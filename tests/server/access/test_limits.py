@@ -23,6 +23,14 @@ def test_a_bucket_empties_and_refills_evenly():
     assert [rate.take("a", 3) for _ in range(4)] == [True, True, True, False]
 
 
+def test_a_token_that_was_given_back_can_be_taken_again_and_no_more():
+    rate = Rate(clock=Clock())
+    rate.give_back("a")
+    assert rate.take("a", 1)
+    rate.give_back("a")
+    assert [rate.take("a", 1) for _ in range(2)] == [True, False]
+
+
 def test_names_do_not_share_a_bucket():
     rate = Rate(clock=Clock())
     assert rate.take("a", 1)

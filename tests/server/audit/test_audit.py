@@ -1,5 +1,6 @@
 """Recording calls and finding them again."""
 
+import asyncio
 import csv
 import io
 import json
@@ -163,6 +164,53 @@ async def test_a_cancelled_call_leaves_nobody_waiting(audit: Audit):
                 tasks.start_soon(audit.intent, write())
     assert len(await audit.find()) >= 5
     assert await audit.verify() == []
+
+
+async def test_a_call_cancelled_while_its_rows_are_on_their_way_leaves_nobody_waiting(
+    audit: Audit, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    appending, go_on = asyncio.Event(), asyncio.Event()
+    append = store.audit_log.append
+
+    async def slow_append(rows):
+        appending.set()
+        await go_on.wait()
+        return await append(rows)
+
+    monkeypatch.setattr(store.audit_log, "append", slow_append)
+    with anyio.fail_after(10):
+        first = asyncio.create_task(audit.intent(write(tool="first")))
+        await appending.wait()
+        second = asyncio.create_task(audit.intent(write(tool="second")))
+        await anyio.lowlevel.checkpoint()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        go_on.set()
+        stored = await second
+    entries = await audit.find()
+    assert [entry.tool for entry in entries] == ["second", "first"]
+    assert entries[0].call_id == stored
+
+
+async def test_a_database_that_is_away_is_told_of_once(
+    audit: Audit, broken_database, caplog: pytest.LogCaptureFixture
+):
+    broken_database(True)
+    for _ in range(3):
+        with pytest.raises(Unrecorded):
+            await audit.intent(write())
+    assert caplog.text.count("cannot be written") == 1
+    broken_database(False)
+
+
+async def test_what_is_lost_at_the_end_is_counted_in_the_log(
+    store: Store, broken_database, caplog: pytest.LogCaptureFixture
+):
+    async with open_audit(store, lambda: 180) as audit:
+        await audit.call(Event(tool="ListVms"))
+        broken_database(True)
+    assert "1 entries of the audit could not be stored" in caplog.text
 
 
 @pytest.mark.parametrize(

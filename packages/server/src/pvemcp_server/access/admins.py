@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import anyio
+
 from pvemcp_server.access.limits import Clock, Rate, network_of
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passwords import Passwords, check_password, made_up
@@ -32,6 +34,7 @@ class Admins:
         self._clock = clock
         self._passwords = Passwords()
         self._failures = Rate(clock=monotonic)
+        self._one_at_a_time = anyio.Lock()
 
     async def all(self) -> list[AdminRecord]:
         return await self._store.admins.all()
@@ -46,8 +49,14 @@ class Admins:
         """Makes the first administrator; answers the password to show once, when we made it up."""
         if await self.all():
             return None
-        await self.create(name, password or (shown := made_up()), must_change=password is None)
-        return None if password else shown
+        shown = None if password else made_up()
+        try:
+            await self.create(name, password or shown, must_change=shown is not None)
+        except BadArgument:
+            if await self.all():  # another process that starts now was faster
+                return None
+            raise
+        return shown
 
     async def create(
         self,
@@ -73,13 +82,13 @@ class Admins:
     async def sign_in(self, name: str, password: str, *, address: str = "") -> AdminRecord:
         """The administrator with this name and password; raises AccessDenied, whatever is wrong."""
         source = network_of(address)
-        if self._failures.left(source, FAILURES_PER_MINUTE) < 1:
+        # counted before it is known whether it fails: guesses may come all at once
+        if not self._failures.take(source, FAILURES_PER_MINUTE):
             raise TooManyFailures("too many failed sign-ins from this address")
-        try:
-            return await self._checked(name, password)
-        except AccessDenied:
-            self._failures.take(source, FAILURES_PER_MINUTE)
-            raise
+        async with self._one_at_a_time:
+            admin = await self._checked(name, password)
+        self._failures.give_back(source)
+        return admin
 
     async def _checked(self, name: str, password: str) -> AdminRecord:
         admin = await self._store.admins.find(name=name)

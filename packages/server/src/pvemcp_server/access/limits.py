@@ -30,6 +30,12 @@ class Rate:
             self._buckets.popitem(last=False)
         return True
 
+    def give_back(self, name: str) -> None:
+        """Puts back a token that was taken."""
+        if name in self._buckets:
+            tokens, then = self._buckets[name]
+            self._buckets[name] = (tokens + 1, then)
+
     def left(self, name: str, per_minute: int) -> float:
         """The tokens in the bucket now."""
         tokens, then = self._buckets.get(name, (float(per_minute), 0.0))

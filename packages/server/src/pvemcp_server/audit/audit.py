@@ -1,9 +1,10 @@
 """Writes the audit: intents before anything is done, the rest in batches."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -23,13 +24,12 @@ PRUNE_SECONDS = 3600
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Batch:
-    """Rows that want to be durable together, and how that went."""
+    """Rows that want to be durable together; `stored` becomes what went wrong, or None."""
 
     rows: list[dict[str, Any]]
-    done: bool = False
-    error: Exception | None = field(default=None)
+    stored: asyncio.Future[Exception | None]
 
 
 class Audit(AuditReader):
@@ -41,7 +41,8 @@ class Audit(AuditReader):
         self._clock = clock
         self._buffer: list[dict[str, Any]] = []
         self._waiting: list[_Batch] = []
-        self._turn = anyio.Lock()
+        self._writer: asyncio.Task[None] | None = None
+        self._answers = True
 
     async def intent(self, event: Event) -> str:
         """Stores that a write is about to happen; raises Unrecorded when that is impossible."""
@@ -90,13 +91,19 @@ class Audit(AuditReader):
         """Ends by the event, not by being cancelled: the last batch is written as well."""
         pruned = anyio.current_time()
         async for _ in rounds(stop, FLUSH_SECONDS):
-            try:
+            with suppress(Unrecorded):  # what is noted stays noted, and the log has been told
                 await self.flush()
-                if anyio.current_time() - pruned >= PRUNE_SECONDS:
-                    pruned = anyio.current_time()
-                    await self.prune(retention_days())
-            except Exception:
-                log.warning("The audit waits for its database", exc_info=True)
+            if anyio.current_time() - pruned >= PRUNE_SECONDS:
+                pruned = anyio.current_time()
+                await self._prune_if_possible(retention_days())
+        if self._buffer:
+            log.error("%d entries of the audit could not be stored", len(self._buffer))
+
+    async def _prune_if_possible(self, days: int) -> None:
+        try:
+            await self.prune(days)
+        except Exception:
+            log.warning("Old entries of the audit could not be removed", exc_info=True)
 
     async def _note(self, kind: Kind, event: Event) -> None:
         self._buffer.append(self._row(kind, event, uuid4().hex))
@@ -107,27 +114,36 @@ class Audit(AuditReader):
         return {"kind": kind.value, "call_id": call_id, "at": self._clock(), **event.columns()}
 
     async def _store_now(self, rows: list[dict[str, Any]]) -> None:
-        """Appends with whatever else is waiting: one transaction for all who come meanwhile."""
-        mine = _Batch(rows)
-        self._waiting.append(mine)
-        async with self._turn:
-            if not mine.done:
-                # shielded: a call that is cancelled must not leave the others without an answer
-                with anyio.CancelScope(shield=True):
-                    await self._append_waiting()
-        if mine.error is not None:
-            raise Unrecorded from mine.error
+        """Appends with whatever else is waiting: one transaction for all who come meanwhile.
 
-    async def _append_waiting(self) -> None:
-        batches, self._waiting = self._waiting, []
-        error: Exception | None = None
+        A task of its own writes: a call that is cancelled while its rows are on their way must
+        leave neither them nor those of others half written.
+        """
+        mine = _Batch(rows, asyncio.get_running_loop().create_future())
+        self._waiting.append(mine)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_waiting())
+        error = await asyncio.shield(mine.stored)
+        if error is not None:
+            raise Unrecorded from error
+
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            batches, self._waiting = self._waiting, []
+            error = await self._append([row for batch in batches for row in batch.rows])
+            for batch in batches:
+                batch.stored.set_result(error)
+
+    async def _append(self, rows: list[dict[str, Any]]) -> Exception | None:
         try:
-            await self._log.append([row for batch in batches for row in batch.rows])
-        except Exception as failed:  # noqa: BLE001 - told to each of those who wait
-            error = failed
-            log.warning("The audit could not be written: %s", type(failed).__name__)
-        for batch in batches:
-            batch.done, batch.error = True, error
+            await self._log.append(rows)
+        except Exception as failed:
+            if self._answers:  # told once, not with every call
+                log.warning("The audit cannot be written", exc_info=True)
+            self._answers = False
+            return failed
+        self._answers = True
+        return None
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """The audit table: appending to the chain, verifying it, removing its old end."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -23,8 +24,9 @@ from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
 
 Row = Mapping[str, Any]
-PAGE = 2_000
+PAGE = 500  # rows are hashed in between calls: a page must not hold them up
 PRUNE = 5_000
+log = logging.getLogger(__name__)
 BREAK: Row = {
     "kind": "break",
     "call_id": "",
@@ -112,6 +114,7 @@ class AuditLog:
     async def _append_in(self, connection: AsyncConnection, rows: Iterable[Row]) -> Mark:
         mark, is_ours = await self._mark(connection, HEAD, lock=True)
         if not is_ours:
+            log.error("The mark of the audit's end is not as it was written: run audit verify")
             # continuing silently would seal over the place where rows may have been taken away
             top = await connection.scalar(select(func.max(schema.audit.c.seq)))
             mark = Mark(max(mark.seq, top or 0), mark.hash)

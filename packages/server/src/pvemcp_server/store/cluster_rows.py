@@ -102,12 +102,12 @@ class IdentityRows(Rows[IdentityRecord]):
         """Makes this the token for everyone who is not bound to another one."""
         table = schema.identities
         async with self.database.writing() as connection:
+            await bump(connection, *TOPICS)
             await connection.execute(
                 update(table)
                 .where(table.c.cluster_id == identity.cluster_id)
                 .values(is_default=table.c.id == identity.id)
             )
-            await bump(connection, *TOPICS)
 
 
 class BindingRows(Rows[BindingRecord]):
@@ -135,6 +135,7 @@ class BindingRows(Rows[BindingRecord]):
         table = schema.bindings
         holder = table.c.key_id == key_id if key_id else table.c.role_id == role_id
         async with self.database.writing() as connection:
+            await bump(connection, Topic.ACCESS)
             await connection.execute(
                 table.delete().where((table.c.cluster_id == identity.cluster_id) & holder)
             )

@@ -50,7 +50,7 @@ class Database:
             async with self.reading() as connection:
                 await connection.scalar(select(1))
         except (OSError, SQLAlchemyError) as failed:
-            fact = str(failed.__cause__ or failed).strip() or type(failed).__name__
+            fact = str(getattr(failed, "orig", failed)) or type(failed).__name__
             raise ConfigError(f"The database {self.url} cannot be opened: {fact}.") from None
 
     @asynccontextmanager

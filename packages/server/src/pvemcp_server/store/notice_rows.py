@@ -1,6 +1,7 @@
 """Notices for the administrators: each fact once, with how often and when it was seen."""
 
 from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from pvemcp_server.store import schema
 from pvemcp_server.store.columns import utc_now
@@ -18,24 +19,20 @@ class NoticeRows(Rows[Notice]):
     async def tell(self, kind: str, subject: str, message: str, count: int = 1) -> None:
         """Notes the fact `kind` about `subject`, `count` times."""
         table, now = schema.notices, utc_now()
-        same = (table.c.kind == kind) & (table.c.subject == subject)
+        dialect = sqlite if self.database.is_sqlite else postgresql
+        new = dialect.insert(table).values(
+            kind=kind, subject=subject, message=message, count=count, first_seen=now, last_seen=now
+        )
+        again = {
+            "message": message,
+            "count": table.c.count + count,
+            "last_seen": now,
+            "dismissed": None,
+        }
         async with self.database.writing() as connection:
-            known = await connection.execute(
-                table.update()
-                .where(same)
-                .values(message=message, count=table.c.count + count, last_seen=now, dismissed=None)
+            await connection.execute(
+                new.on_conflict_do_update(index_elements=["kind", "subject"], set_=again)
             )
-            if not known.rowcount:
-                await connection.execute(
-                    table.insert().values(
-                        kind=kind,
-                        subject=subject,
-                        message=message,
-                        count=count,
-                        first_seen=now,
-                        last_seen=now,
-                    )
-                )
 
     async def open(self) -> list[Notice]:
         """Those not dismissed, the latest first."""

@@ -50,11 +50,11 @@ class Rows(Generic[R]):
 
     async def add_in(self, connection: AsyncConnection, **values: Any) -> R:
         query = insert(self.table).values(**values).returning(*self._columns)
+        await self._bump(connection)
         try:
             row = (await connection.execute(query)).mappings().one()
         except IntegrityError as refused:
             raise self._conflict(refused, values) from None
-        await bump(connection, *self._topics)
         return self._read(row)
 
     async def change(self, key: int | str, **values: Any) -> R | None:
@@ -68,19 +68,23 @@ class Rows(Generic[R]):
         if not values:
             return await self.find_in(connection, **{self._key.name: key})
         query = self.table.update().where(self._key == key).values(**values)
+        await self._bump(connection)
         try:
             row = (await connection.execute(query.returning(*self._columns))).mappings().first()
         except IntegrityError as refused:
             raise self._conflict(refused, values) from None
-        await bump(connection, *self._topics)
         return None if row is None else self._read(row)
 
     async def remove(self, key: int | str) -> bool:
         """Whether there was such a row."""
         async with self.database.writing() as connection:
+            await self._bump(connection)
             result = await connection.execute(self.table.delete().where(self._key == key))
-            await bump(connection, *self._topics)
             return bool(result.rowcount)
+
+    async def _bump(self, connection: AsyncConnection) -> None:
+        """Comes first: changes of the same topics take turns here and never deadlock later."""
+        await bump(connection, *self._topics)
 
     def _where(self, equals: Mapping[str, Any]) -> list[ColumnElement[bool]]:
         return [self.table.c[name] == value for name, value in equals.items()]
