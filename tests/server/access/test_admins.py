@@ -66,13 +66,19 @@ async def test_a_first_password_that_was_given_is_not_shown(admins: Admins):
     assert not (await admins.sign_in("admin", PASSWORD)).must_change
 
 
-async def test_passwords_are_stored_as_argon2id(admins: Admins, store: Store):
+async def test_passwords_are_stored_as_argon2id(
+    admins: Admins, store: Store, monkeypatch: pytest.MonkeyPatch
+):
     admin = await admins.create("ada", PASSWORD)
     assert admin.password_hash.startswith("$argon2id$")
     assert "argon2" not in repr(admin)
+    monkeypatch.undo()
+    in_earnest = await Admins(store).create("bob", PASSWORD)
+    assert in_earnest.password_hash.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert (await Admins(store).sign_in("bob", PASSWORD)).name == "bob"
     async with store.database.reading() as connection:
-        [row] = (await connection.execute(text("SELECT * FROM admins"))).mappings()
-    assert PASSWORD not in repr(dict(row))
+        rows = (await connection.execute(text("SELECT * FROM admins"))).all()
+    assert PASSWORD not in repr(rows)
 
 
 @pytest.mark.parametrize(
