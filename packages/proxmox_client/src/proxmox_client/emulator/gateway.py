@@ -1,6 +1,7 @@
 """From a request to a response: recognise, find, permit, send on, check, answer."""
 
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -18,6 +19,7 @@ from proxmox_client.schema import Endpoint
 if TYPE_CHECKING:
     from proxmox_client.emulator.cluster import Cluster
 
+LOG: Final = logging.getLogger(__name__)
 ROOT_PATH: Final = "/api2/json"
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
 REFUSAL_DELAY: Final = 3.0
@@ -50,6 +52,10 @@ class Gateway:
             return _refused_sign_in(refusal)
         except ApiError as problem:
             return failure(problem)
+        except Exception:
+            # A mistake of the emulator's own: said aloud, and no reason to stop serving
+            LOG.exception("%s %s could not be answered", request.method, path)
+            return failure(ApiError("the emulator made a mistake: see its log"))
 
     async def _answer(self, request: Request, path: str) -> Response:
         found = self._cluster.schema.find(request.method, path)

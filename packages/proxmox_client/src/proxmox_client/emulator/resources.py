@@ -115,9 +115,9 @@ class ResourceRows:
             "disk": storage.used(node),
             "maxdisk": storage.total,
         }
-        if not self._state.nodes[node].online:
-            return row | {"status": "unknown"}
-        return row
+        place = self._state.nodes[node]
+        lost = not place.online and self._state.now - place.lost > FORGOTTEN
+        return row | {"status": "unknown"} if lost else row
 
     def _network_rows(self, rights: Rights) -> Iterator[dict[str, Any]]:
         is_new = self._state.release >= (9, 0)

@@ -60,7 +60,7 @@ class Call:
     @property
     def node(self) -> Node:
         """The node the path names."""
-        return self.state.nodes[self.params["node"]]
+        return self.state.node(self.params["node"])
 
     @property
     def vmid(self) -> int:

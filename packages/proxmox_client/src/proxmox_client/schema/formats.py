@@ -58,6 +58,8 @@ _NAMED_EVENTS: Final = frozenset(
 _USER = r"[^\s:/]+@[A-Za-z][A-Za-z0-9.\-_]+"
 _STORAGE = r"[A-Za-z][A-Za-z0-9\-_.]*[A-Za-z0-9]"
 
+_KEEP = r"keep-(?:all|last|hourly|daily|weekly|monthly|yearly)=\d+"
+
 FORMATS: Final[dict[str, Callable[[str], str | None]]] = {
     "pve-vmid": _matching(r"[1-9]\d{2,8}", "value does not look like a valid VM ID"),
     "pve-configid": _matching(r"[A-Za-z][\w-]+", "invalid configuration ID '{}'"),
@@ -87,6 +89,15 @@ FORMATS: Final[dict[str, Callable[[str], str | None]]] = {
     ),
     "pve-iface": _matching(r"[A-Za-z][\w.:]{1,20}", "invalid network interface name '{}'"),
     "pve-bridge-id": _matching(r"[-_.\w]+", "invalid bridge ID '{}'"),
+    "pve-ha-resource-id": _matching(
+        r"(?:vm|ct):[1-9]\d{2,8}", "value does not look like a valid HA resource ID"
+    ),
+    "pve-ha-resource-or-vm-id": _matching(
+        r"(?:(?:vm|ct):)?[1-9]\d{2,8}", "value does not look like a valid HA resource ID"
+    ),
+    "prune-backups": _matching(
+        rf"{_KEEP}(?:,{_KEEP})*", "value does not look like a retention: {}"
+    ),
     "pve-calendar-event": _calendar_event,
     "ip": _address(4, 6),
     "ipv4": _address(4),

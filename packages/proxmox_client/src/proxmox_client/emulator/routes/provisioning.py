@@ -94,6 +94,8 @@ def resize(call: Call) -> str:
 @route("POST", "/nodes/{node}/qemu/{vmid}/move_disk")
 def move_disk(call: Call) -> str:
     """POST /nodes/{node}/qemu/{vmid}/move_disk."""
+    if "storage" not in call.params:
+        raise call.bad(storage="property is missing: disks are moved to storages, not to guests")
     storage = call.state.storage(call.params["storage"])
     call.rights.require(storage.path, "Datastore.AllocateSpace")
     delete = bool(call.get("delete"))

@@ -81,6 +81,12 @@ class ClusterState:
             )
         return guest
 
+    def node(self, name: str) -> Node:
+        """A node by name."""
+        if name not in self.nodes:
+            raise ApiError(f"no such cluster node '{name}'")
+        return self.nodes[name]
+
     def storage(self, name: str) -> Storage:
         """A storage by name."""
         if name not in self.storages:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.state.sizes import GIB
 
 BLOCK_TYPES: Final = frozenset({"lvm", "lvmthin", "zfspool", "rbd", "iscsi"})
@@ -104,7 +105,9 @@ class Storage:
 
     def resize(self, node: str, volid: str, size: int) -> None:
         """Change the size of a volume."""
-        volume = self.volumes(node)[volid]
+        volume = self.volumes(node).get(volid)
+        if volume is None:
+            raise ApiError(f"volume '{volid}' does not exist")
         self._weigh(node, size - volume.weight)
         volume.size = size
         volume.used = None if volume.used is None else size

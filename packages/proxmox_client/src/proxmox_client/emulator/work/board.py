@@ -1,6 +1,7 @@
 """All tasks of a cluster: those that run and those that ended."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
@@ -8,6 +9,7 @@ from proxmox_client.emulator.errors import ApiError, TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.work.task import Task
 
+LOG: Final = logging.getLogger(__name__)
 STOPPED: Final = "received interrupt"
 FORK_SECONDS: Final = 0.02
 """What it takes until a task begins: whoever asks at once finds it running."""
@@ -95,6 +97,10 @@ class TaskBoard:
             await work(Job(task, self._state))
         except (TaskFailed, ApiError) as problem:
             self._end(task, str(problem))
+        except Exception as problem:
+            # A mistake of the emulator's own: said aloud, and the task ends all the same
+            LOG.exception("%s went wrong", task.upid)
+            self._end(task, f"the emulator made a mistake: {problem!r}")
         except asyncio.CancelledError:
             self._end(task, task.outcome or STOPPED)
             if not task.stopping:
