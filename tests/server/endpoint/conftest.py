@@ -59,9 +59,10 @@ class Workshop:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     tools: dict[str, Tool] = field(default_factory=dict)
     loses: str = ""  # what a deletion costs
+    name: str = "workshop"  # it stands in for the cluster of a plan
 
     def changed(self) -> None:
-        """Stands in for the cluster of a plan."""
+        """As a cluster that was written to."""
 
 
 def _declare(shop: Workshop) -> None:

@@ -128,6 +128,17 @@ async def test_a_probe_may_come_under_any_host(http):
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
+async def test_while_the_database_is_away_the_endpoint_answers_503(served, modern, monkeypatch):
+    def away():
+        raise ConnectionError("the database is away")
+
+    monkeypatch.setattr(served.state.store.database, "reading", away)
+    monkeypatch.setattr(served.state.store.watch, "_polled", None)
+    answer = await modern.send("tools/list")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert "database does not answer" in answer.json()["error"]["message"]
+
+
 async def test_while_switched_off_the_endpoint_answers_503_to_everybody(served, modern):
     await served.state.settings.change({"enabled": False}, by="test")
     for path in (modern.path, "/mcp/wrong"):
