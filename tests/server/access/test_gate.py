@@ -6,7 +6,7 @@ import pytest
 
 from pvemcp_server.access import Access, Grant, Resources, open_access
 from pvemcp_server.access.gate import FAILURES_PER_MINUTE, Gate
-from pvemcp_server.errors import AccessDenied, TooManyFailures
+from pvemcp_server.errors import AccessDenied, StateUnavailable, TooManyFailures
 from pvemcp_server.store import Store
 from pvemcp_server.store.key_format import new_secret
 from pvemcp_server.store.watch import POLL_SECONDS
@@ -247,7 +247,7 @@ async def test_nobody_is_let_in_when_the_database_does_not_answer(
 
     monkeypatch.setattr(store.database, "reading", away)
     clock.seconds += POLL_SECONDS
-    with pytest.raises(ConnectionError):
+    with pytest.raises(StateUnavailable):
         await gate.authenticate(secret, HERE)
 
 

@@ -2,6 +2,7 @@
 
 * ServerError
   * ConfigError           the server's own settings or files are not usable
+  * StateUnavailable      the state's database does not answer: nobody can be let in
   * AccessDenied          not let in; the reason is for the administrator only
     * TooManyFailures     not even looked at, after too many failed attempts
   * CallError             the call cannot be answered as asked; its text goes to the model
@@ -25,6 +26,10 @@ class ServerError(Exception):
 
 class ConfigError(ServerError):
     """The server's own settings or files are not usable."""
+
+
+class StateUnavailable(ServerError):
+    """The state's database does not answer, so nobody's rights are known."""
 
 
 class AccessDenied(ServerError):

@@ -7,8 +7,10 @@ from enum import StrEnum
 
 import anyio
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pvemcp_server.errors import StateUnavailable
 from pvemcp_server.store import schema
 from pvemcp_server.store.database import Database
 
@@ -42,7 +44,7 @@ class Watch:
         self._listeners[topic].append(listener)
 
     async def fresh(self) -> None:
-        """Returns once what this process knows is at most POLL_SECONDS old; raises if it can't."""
+        """Returns once what we know is at most POLL_SECONDS old; raises StateUnavailable."""
         if self._is_fresh():
             return
         async with self._lock:
@@ -73,12 +75,10 @@ class Watch:
     async def _poll(self) -> None:
         # taken before the question: the answer may be older than its arrival
         asked = self._clock()
-        table = schema.versions
-        async with self._database.reading() as connection:
-            found = {
-                row.topic: row.value
-                for row in await connection.execute(select(table.c.topic, table.c.value))
-            }
+        try:
+            found = await self._versions()
+        except (OSError, SQLAlchemyError) as away:
+            raise StateUnavailable("The state's database does not answer.") from away
         seen = self._seen
         for topic in Topic:
             if found.get(topic) != seen.get(topic):
@@ -86,6 +86,12 @@ class Watch:
                     await listener()
         # only now: if a listener failed, the next poll tells it again
         self._seen, self._polled = found, asked
+
+    async def _versions(self) -> Mapping[str, int]:
+        table = schema.versions
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(select(table.c.topic, table.c.value))).all()
+        return {row.topic: row.value for row in rows}
 
 
 async def bump(connection: AsyncConnection, *topics: Topic) -> None:
