@@ -20,7 +20,7 @@ from pvemcp_server.endpoint.hosts import Hosts
 from pvemcp_server.endpoint.refusals import Refused
 from pvemcp_server.endpoint.traffic import Traffic, Visit
 from pvemcp_server.endpoint.wire import Wire, read_body
-from pvemcp_server.errors import AccessDenied, OverBudget, TooManyFailures
+from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable, TooManyFailures
 from pvemcp_server.settings import Values
 
 ENDPOINT_PATHS: Final = ("/mcp", "/sse", "/sse/messages")
@@ -103,7 +103,10 @@ class KeyGate:
     async def _open_for_calls(self) -> Values:
         if self.traffic.closing:
             raise refusals.shutting_down()
-        settings = await self.settings.current()
+        try:
+            settings = await self.settings.current()
+        except StateUnavailable:
+            raise refusals.state_away() from None
         if not settings.enabled:
             raise refusals.switched_off()
         return settings

@@ -36,6 +36,11 @@ def switched_off() -> Refused:
     return Refused(503, message)
 
 
+def state_away() -> Refused:
+    message = "The server's database does not answer, so no key can be checked. Try again later."
+    return Refused(503, message, {"Retry-After": "5"})
+
+
 def shutting_down() -> Refused:
     return Refused(503, "The server is shutting down.", {"Retry-After": "5"})
 
