@@ -18,6 +18,7 @@ from pvemcp_server.tables.registry import Want
 from pvemcp_server.tables.values import moment
 
 _RECENT = 20  # backup tasks of each node that are looked at
+_AT_ONCE = 8  # logs read together
 _HEAD = 3  # lines of a log in which the command stands
 _COMMAND = "INFO: starting new backup job: vzdump"
 _ONE_RUN = timedelta(minutes=10)  # a run starts a task on each node, nearly at once
@@ -85,15 +86,44 @@ async def last_runs(cluster: Cluster, jobs: Sequence[BackupJob], want: Want) -> 
         "backup tasks of node",
     )
     tasks = {task.upid: task for answer in found.values() for task in answer}
-    heads = await fanout.each(
-        cluster, tasks, lambda upid: _command(cluster, upid), want, "log of task"
-    )
-    commands = {upid: command for upid, command in heads.items() if command}
+    commands = await _commands(cluster, tasks, jobs, want)
     return {
         job.id: run
         for job in jobs
         if (run := Run.of([tasks[upid] for upid, one in commands.items() if one.fits(job)]))
     }
+
+
+async def _commands(
+    cluster: Cluster, tasks: Mapping[str, TaskRow], jobs: Sequence[BackupJob], want: Want
+) -> dict[str, Command]:
+    """What tasks were told, the newest first, until the last run of every job is known whole.
+
+    A job that is switched off is not looked for further back: it may never have run.
+    """
+    commands: dict[str, Command] = {}
+    looked_for = [job for job in jobs if job.enabled]
+    newest = sorted(tasks.values(), key=lambda task: task.start_time, reverse=True)
+    for start in range(0, len(newest), _AT_ONCE):
+        some = [task.upid for task in newest[start : start + _AT_ONCE]]
+        heads = await fanout.each(
+            cluster, some, lambda upid: _command(cluster, upid), want, "log of task"
+        )
+        commands |= {upid: command for upid, command in heads.items() if command}
+        older = newest[start + _AT_ONCE :]
+        if older and all(
+            _is_whole(job, commands, tasks, older[0].start_time) for job in looked_for
+        ):
+            break
+    return commands
+
+
+def _is_whole(
+    job: BackupJob, commands: Mapping[str, Command], tasks: Mapping[str, TaskRow], older: int
+) -> bool:
+    """Whether tasks that began at `older` or before cannot belong to the job's last run."""
+    begun = [tasks[upid].start_time for upid, command in commands.items() if command.fits(job)]
+    return bool(begun) and max(begun) - older > _ONE_RUN.total_seconds()
 
 
 async def _command(cluster: Cluster, upid: str) -> Command | None:

@@ -41,9 +41,7 @@ class QemuSettings(Row):
     ]
     shares: Annotated[int | None, Col("Weight when memory is ballooned")]
     on_boot: Annotated[bool, Col("Whether it starts with the node")]
-    startup: Annotated[
-        str | None, Col("Order and delays of start", also=("startup_order", "start_up"))
-    ]
+    startup: Annotated[str | None, Col("Order and delays of start", also=("startup_order",))]
     arch: Annotated[str | None, Col("Processor architecture, when it isn't the host's")]
     acpi: Annotated[bool, Col("Whether ACPI is on")]
     agent_enabled: Annotated[bool, Col("Whether the guest agent is switched on")]
@@ -87,9 +85,7 @@ class LxcSettings(Row):
     memory_mb: Annotated[int, Col("Memory", Unit.MIB)]
     swap_mb: Annotated[int, Col("Swap", Unit.MIB)]
     on_boot: Annotated[bool, Col("Whether it starts with the node")]
-    startup: Annotated[
-        str | None, Col("Order and delays of start", also=("startup_order", "start_up"))
-    ]
+    startup: Annotated[str | None, Col("Order and delays of start", also=("startup_order",))]
     arch: Annotated[str | None, Col("Processor architecture")]
     unprivileged: Annotated[bool, Col("Whether its root is nobody on the node")]
     features: Annotated[str | None, Col("Features: nesting, keyctl, fuse …")]

@@ -38,7 +38,7 @@ class Backup(Row):
     verified: Annotated[bool | None, Col("Whether its last verification went well")]
     node: Annotated[str, Col("Node it was listed at; for a shared storage one of many")]
     type: Annotated[str | None, Col("Kind of guest: qemu or lxc")]
-    filename: Annotated[str, Col("File name", also=("file_name", "name"))]
+    filename: Annotated[str, Col("File name", also=("name",))]
     content: Annotated[str, Col("Always backup")]
     parent: Annotated[str | None, Col("Volume it builds on")]
 
@@ -62,7 +62,7 @@ class Content(Row):
     size: Annotated[int, Col("Size", Unit.BYTES)]
     vmid: Annotated[int | None, Col("Guest it belongs to", also=("guest_id",))]
     creation: Annotated[datetime | None, Col("When it was made", Unit.TIME, ("created", "date"))]
-    name: Annotated[str, Col("File or volume name", also=("filename", "file_name"))]
+    name: Annotated[str, Col("File or volume name", also=("filename",))]
     storage: Annotated[str, Col("Storage it is on")]
     node: Annotated[str, Col("Node it was listed at; for a shared storage one of many")]
     used: Annotated[int | None, Col("Space it takes", Unit.BYTES)]
