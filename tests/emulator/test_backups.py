@@ -38,6 +38,25 @@ async def test_the_configuration_can_be_read_from_it(admin):
     assert "name: web-100\n" in text
 
 
+async def test_a_guest_comes_back_from_its_backup(admin, lab):
+    await save(admin)
+    (row,) = await backups(admin)
+    given = {"vmid": 700, "archive": row["volid"], "storage": "local", "name": "back"}
+    ended = await admin.task("POST", "/nodes/pve1/qemu", **given)
+    assert (ended["type"], ended["exitstatus"]) == ("qmrestore", "OK")
+    old, new = [await admin.get(f"/nodes/pve1/qemu/{vmid}/config") for vmid in (100, 700)]
+    assert new["name"] == "back"
+    assert new["scsi0"].startswith("local:700/vm-700-disk-0.qcow2")
+    same = ("cores", "memory", "tags", "ostype", "net0")
+    assert [new[key] for key in same] == [old[key] for key in same]
+
+
+async def test_a_backup_that_is_not_there_cannot_be_restored(admin):
+    given = {"vmid": 700, "archive": "shared:backup/vzdump-qemu-1-2026_01_01-00_00_00.vma"}
+    ended = await admin.task("POST", "/nodes/pve1/qemu", **given)
+    assert ended["exitstatus"].endswith("does not exist")
+
+
 async def test_one_missing_guest_spoils_the_outcome_not_the_others(admin):
     ended = await save(admin, vmid="100,999")
     assert (ended["id"], ended["exitstatus"]) == ("", "job errors")

@@ -1,5 +1,7 @@
 """Scenarios: by size, by YAML, and the fixture others use."""
 
+from pathlib import Path
+
 import pytest
 
 from proxmox_client.emulator import Emulator, Scenario
@@ -91,6 +93,14 @@ async def test_a_file_may_name_a_size_or_a_demo(world):
 def test_a_file_that_makes_no_sense_is_refused(text, complaint):
     with pytest.raises(ValueError, match=complaint):
         Scenario.load(text)
+
+
+async def test_the_documented_scenario_is_one():
+    page = Path(__file__).parents[2] / "docs" / "emulator.md"
+    text = page.read_text().partition("```yaml\n")[2].partition("```")[0]
+    async with Emulator(Scenario.load(text)) as pve:
+        assert [cluster.name for cluster in pve] == ["shop", "big", "show"]
+        assert pve["shop"].state.guests[100].load.cpu == 0.8
 
 
 def test_a_scenario_is_read_from_a_file(tmp_path):

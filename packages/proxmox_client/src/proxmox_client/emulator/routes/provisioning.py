@@ -5,7 +5,7 @@ from proxmox_client.emulator.routes.power import PREFIX, both
 from proxmox_client.emulator.routing import Call, route
 from proxmox_client.emulator.state.guest import Kind
 from proxmox_client.emulator.state.sizes import parse_size
-from proxmox_client.emulator.work import configure, provisioning
+from proxmox_client.emulator.work import configure, disks, provisioning
 from proxmox_client.emulator.work.board import Job
 
 RUNNING_CLONE = {
@@ -22,11 +22,11 @@ def create(call: Call) -> str:
     _require_allocate(call, call.vmid, call.get("pool"))
     archive = call.get("archive") or (call.get("restore") and call.get("ostemplate"))
     _require_free(call, kind, "restore" if archive else "create")
+    what = (call.state, kind, call.params["node"], call.vmid, call.params)
     if archive:
-        call.state.storage(str(archive).partition(":")[0])
-    type_ = f"{PREFIX[kind]}{'restore' if archive else 'create'}"
-    work = provisioning.create(call.state, kind, call.params["node"], call.vmid, call.params)
-    return call.start(type_, call.vmid, work)
+        work = provisioning.restore(*what, call.endpoint)
+        return call.start(f"{PREFIX[kind]}restore", call.vmid, work)
+    return call.start(f"{PREFIX[kind]}create", call.vmid, provisioning.create(*what))
 
 
 @route("POST", *both("/clone"))
@@ -88,7 +88,7 @@ def resize(call: Call) -> str:
     if disk is None:
         raise ApiError(f"disk '{slot}' does not exist")
     grown = disk.size + parse_size(wanted[1:]) if wanted.startswith("+") else parse_size(wanted)
-    return call.start("resize", call.vmid, provisioning.resize(guest, slot, grown))
+    return call.start("resize", call.vmid, disks.resize(guest, slot, grown))
 
 
 @route("POST", "/nodes/{node}/qemu/{vmid}/move_disk")
@@ -99,7 +99,7 @@ def move_disk(call: Call) -> str:
     storage = call.state.storage(call.params["storage"])
     call.rights.require(storage.path, "Datastore.AllocateSpace")
     delete = bool(call.get("delete"))
-    work = provisioning.move_disk(call.guest, call.params["disk"], storage.name, delete=delete)
+    work = disks.move_disk(call.guest, call.params["disk"], storage.name, delete=delete)
     return call.start("qmmove", call.vmid, work)
 
 

@@ -65,6 +65,7 @@ def backup(
         protected=protected,
         used=size // 8 if target.is_backup_server else None,
     )
+    volume.config = "".join(f"{key}: {value}\n" for key, value in sorted(guest.config.items()))
     if target.is_backup_server:
         volume.verified = "failed" if builder.random.random() < 0.02 else "ok"
     return target.put(guest.node, volume)

@@ -7,14 +7,15 @@ from proxmox_client.emulator.errors import ApiError, BadParameters
 from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
-from proxmox_client.emulator.work.provisioning import DISK_SLOTS, allocate, with_address
+from proxmox_client.emulator.work.disks import SLOTS, allocate
+from proxmox_client.emulator.work.provisioning import with_address
 from proxmox_client.schema import Endpoint
 
 AT_ONCE: Final = frozenset(
     {"name", "hostname", "description", "tags", "onboot", "protection", "startup", "hookscript"}
     | {"shares", "cpuunits", "cpulimit", "balloon", "nameserver", "searchdomain", "agent"}
 )
-HOTPLUGGED: Final = (*DISK_SLOTS, "net", "usb", "unused")
+HOTPLUGGED: Final = (*SLOTS, "net", "usb", "unused")
 NO_OPTIONS: Final = (
     "node",
     "vmid",
@@ -55,7 +56,7 @@ PRIVILEGES: Final = {
 def privilege_for(option: str) -> str:
     """The privilege it takes to change an option."""
     family = option.rstrip("0123456789")
-    if family in DISK_SLOTS or family == "unused":
+    if family in SLOTS or family == "unused":
         return "VM.Config.Disk"
     return PRIVILEGES.get(family, "VM.Config.Options")
 
@@ -87,7 +88,7 @@ def _set(state: ClusterState, guest: Guest, name: str, value: Any) -> None:
         value = tags(str(value))
     if name.startswith("net") and name[3:].isdigit() and guest.kind is Kind.QEMU:
         value = with_address(str(value), guest.vmid, int(name[3:]))
-    if name.rstrip("0123456789") in DISK_SLOTS:
+    if name.rstrip("0123456789") in SLOTS:
         _require_storage(state, str(value))
     if guest.running and not is_at_once(name):
         if guest.config.get(name) == value:
@@ -96,7 +97,7 @@ def _set(state: ClusterState, guest: Guest, name: str, value: Any) -> None:
             guest.pending[name] = value
         return
     guest.config[name] = value
-    allocate(None, guest, name, state)
+    allocate(state, guest, name)
 
 
 def _delete(guest: Guest, name: str) -> None:

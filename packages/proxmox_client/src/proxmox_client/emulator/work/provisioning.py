@@ -1,109 +1,107 @@
-"""Making, copying and destroying guests, and what happens to their disks."""
+"""Making, restoring, copying and destroying guests."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from proxmox_client.emulator.errors import TaskFailed
-from proxmox_client.emulator.parameters import stored
-from proxmox_client.emulator.scenario.builder import disk_name
+from proxmox_client.emulator.parameters import stored, typed
 from proxmox_client.emulator.state.cluster import ClusterState
-from proxmox_client.emulator.state.guest import Agent, Disk, Guest, Kind, disks_of
+from proxmox_client.emulator.state.guest import Agent, Guest, Kind, disks_of
 from proxmox_client.emulator.state.load import Load
-from proxmox_client.emulator.state.sizes import GIB, MIB, format_size
+from proxmox_client.emulator.state.sizes import GIB
 from proxmox_client.emulator.state.storage import Volume
 from proxmox_client.emulator.work.board import Job, Work
+from proxmox_client.emulator.work.disks import allocate, copy_disk
 from proxmox_client.emulator.work.locks import locked
 from proxmox_client.emulator.work.power import start as start_work
+from proxmox_client.schema import Endpoint
 
-COPY_SPEED = 1200 * MIB
-LONGEST = 30.0
+NO_SETTINGS: Final = frozenset(
+    {"node", "vmid", "start", "pool", "ostemplate", "storage", "force", "password", "archive"}
+    | {"restore", "unique", "live-restore", "ssh-public-keys", "bwlimit"}
+)
+"""What says how a guest is made rather than what it is."""
 
 
 def create(
     state: ClusterState, kind: Kind, node: str, vmid: int, options: Mapping[str, Any]
 ) -> Work:
     """Make a guest, with the disks its options ask for."""
+    settings = stored({key: value for key, value in options.items() if key not in NO_SETTINGS})
+    if kind is Kind.LXC:
+        settings.setdefault("rootfs", f"{options.get('storage', 'local')}:4")
+        settings.setdefault("arch", "amd64")
+    return _make(state, Guest(vmid, kind, node, settings), options)
 
-    async def work(job: Job) -> None:
-        guest = Guest(vmid, kind, node, created=state.now, load=Load(phase=vmid))
-        guest.obeys = False
-        state.guests[vmid] = guest
-        skipped = (
-            "node",
-            "vmid",
-            "start",
-            "pool",
-            "ostemplate",
-            "storage",
-            "force",
-            "password",
-            "archive",
-        )
-        settings = {key: value for key, value in options.items() if key not in skipped}
-        guest.config.update(stored(settings))
-        if kind is Kind.LXC:
-            guest.agent = Agent()
-            storage = str(options.get("storage", "local"))
-            guest.config.setdefault("rootfs", f"{storage}:4")
-            guest.config.setdefault("arch", "amd64")
-        for slot in list(guest.config):
-            allocate(job, guest, slot)
-        _complete(state, guest)
-        if pool := options.get("pool"):
-            state.pools[pool].vmids.add(vmid)
-        state.changed()
-        await job.spend(1)
-        if options.get("start"):
-            await start_work(state, kind, node, vmid)(job)
+
+def restore(
+    state: ClusterState,
+    kind: Kind,
+    node: str,
+    vmid: int,
+    options: Mapping[str, Any],
+    endpoint: Endpoint,
+) -> Work:
+    """Make a guest from a backup: as it was, but for what the options say."""
+    volid = str(options.get("archive") or options["ostemplate"])
+    backup = state.storage(volid.partition(":")[0]).volumes(node).get(volid)
+    if backup is None:
+        return _fail(f"volume '{volid}' does not exist")
+    settings = _saved(backup, endpoint, kind, options.get("storage"))
+    given = {key: value for key, value in options.items() if key not in NO_SETTINGS}
+    return _make(state, Guest(vmid, kind, node, settings | stored(given)), options)
+
+
+def _fail(reason: str) -> Work:
+    async def work(_job: Job) -> None:
+        raise TaskFailed(reason)
 
     return work
 
 
-def allocate(job: Job | None, guest: Guest, slot: str, state: ClusterState | None = None) -> None:
-    """Turn a wish like shared:32 into a disk that lies there."""
-    value = guest.config[slot]
-    where = state or (job.state if job else None)
-    if where is None or not isinstance(value, str) or slot.rstrip("0123456789") not in DISK_SLOTS:
-        return
-    volume, _, rest = value.removeprefix("file=").partition(",")
-    storage, _, size = volume.partition(":")
-    if not size.replace(".", "", 1).isdigit() or storage not in where.storages:
-        return
-    target = where.storages[storage]
-    taken = sum(volume.vmid == guest.vmid for volume in target.volumes(guest.node).values())
-    name, format_ = disk_name(target, guest, taken)
-    length = int(float(size) * GIB)
-    content = "images" if guest.kind is Kind.QEMU else "rootdir"
-    made = int(where.now)
-    target.put(guest.node, Volume(f"{storage}:{name}", content, format_, length, made, guest.vmid))
-    kept = ",".join(part for part in rest.split(",") if part and not part.startswith("format="))
-    guest.config[slot] = ",".join(
-        filter(None, [f"{storage}:{name}", kept, f"size={format_size(length)}"])
-    )
-    if job is not None:
-        disk = guest.config[slot]
-        job.log(f"Formatting '{name}', fmt={format_} size={length}")
-        job.log(f"{slot}: successfully created disk '{disk}'")
+def _saved(backup: Volume, endpoint: Endpoint, kind: Kind, storage: str | None) -> dict[str, Any]:
+    """The configuration inside a backup, its disks as wishes for new ones."""
+    lines = (line.partition(": ") for line in backup.config.splitlines())
+    texts = {key: value for key, _, value in lines if key != "lock"}
+    settings = stored(typed(endpoint, texts))
+    for disk in list(disks_of(settings, kind)):
+        settings[disk.slot] = f"{storage or disk.storage}:{max(1, disk.size // GIB)}"
+    return settings
 
 
-DISK_SLOTS = ("scsi", "virtio", "sata", "ide", "rootfs", "mp", "efidisk", "tpmstate")
+def _make(state: ClusterState, guest: Guest, options: Mapping[str, Any]) -> Work:
+    async def work(job: Job) -> None:
+        guest.created, guest.load = state.now, Load(phase=guest.vmid)
+        # Nothing is installed on it that could shut down when asked to
+        guest.obeys = guest.kind is Kind.LXC
+        guest.agent = Agent() if guest.kind is Kind.LXC else None
+        state.guests[guest.vmid] = guest
+        for slot in list(guest.config):
+            job.log(*allocate(state, guest, slot))
+        _complete(state, guest)
+        if pool := options.get("pool"):
+            state.pools[pool].vmids.add(guest.vmid)
+        state.changed()
+        await job.spend(1)
+        if options.get("start"):
+            await start_work(state, guest.kind, guest.node, guest.vmid)(job)
+
+    return work
 
 
 def _complete(state: ClusterState, guest: Guest) -> None:
     """Add what a machine gets when nobody says."""
     if guest.kind is Kind.LXC:
         return
-    mark = f"{guest.vmid:08x}"
-    guest.config.setdefault("smbios1", f"uuid={mark}-0000-4000-8000-000000000000")
-    guest.config.setdefault("vmgenid", f"{mark}-0000-4000-9000-000000000000")
-    guest.config.setdefault("meta", f"creation-qemu=10.0.2,ctime={int(state.now)}")
-    bootable = [disk.slot for disk in guest.disks()] + [
-        key for key in guest.config if key[:3] == "net"
-    ]
-    guest.config.setdefault("boot", f"order={';'.join(bootable)}")
-    for key, value in guest.config.items():
-        if key.startswith("net") and key[3:].isdigit():
-            guest.config[key] = with_address(str(value), guest.vmid, int(key[3:]))
+    mark, config = f"{guest.vmid:08x}", guest.config
+    config.setdefault("smbios1", f"uuid={mark}-0000-4000-8000-000000000000")
+    config.setdefault("vmgenid", f"{mark}-0000-4000-9000-000000000000")
+    config.setdefault("meta", f"creation-qemu=10.0.2,ctime={int(state.now)}")
+    networks = [key for key in config if key.startswith("net") and key[3:].isdigit()]
+    bootable = [*(disk.slot for disk in guest.disks()), *networks]
+    config.setdefault("boot", f"order={';'.join(bootable)}")
+    for key in networks:
+        config[key] = with_address(str(config[key]), guest.vmid, int(key[3:]))
 
 
 def with_address(value: str, vmid: int, number: int) -> str:
@@ -134,31 +132,13 @@ def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) ->
             copy.config["description"] = description
         full = bool(options.get("full", not source.template))
         for disk in list(disks_of(source.config, kind)):
-            await _copy_disk(
-                job, copy, disk, str(options.get("storage") or disk.storage), full=full
-            )
+            await copy_disk(job, copy, disk, str(options.get("storage") or disk.storage), full=full)
         copy.config.pop("lock")
         if pool := options.get("pool"):
             state.pools[pool].vmids.add(newid)
         state.changed()
 
     return work
-
-
-async def _copy_disk(job: Job, copy: Guest, disk: Disk, storage: str, *, full: bool) -> None:
-    target = job.state.storage(storage)
-    taken = sum(volume.vmid == copy.vmid for volume in target.volumes(copy.node).values())
-    name, format_ = disk_name(target, copy, taken)
-    word = "full" if full else "linked"
-    job.log(f"create {word} clone of drive {disk.slot} ({disk.volid})")
-    content = "images" if copy.kind is Kind.QEMU else "rootdir"
-    made = int(job.state.now)
-    volume = Volume(f"{storage}:{name}", content, format_, disk.size, made, copy.vmid)
-    if not full:
-        volume.used, volume.parent = MIB, disk.volid.partition(":")[2]
-    await job.spend(min(LONGEST, disk.size / COPY_SPEED) if full else 0.5)
-    target.put(copy.node, volume)
-    copy.config[disk.slot] = str(copy.config[disk.slot]).replace(disk.volid, volume.volid)
 
 
 def destroy(guest: Guest, *, purge: bool) -> Work:
@@ -212,43 +192,6 @@ def make_template(guest: Guest) -> Work:
                 volume.volid = based
                 storage.put(guest.node, volume)
             guest.config[disk.slot] = str(guest.config[disk.slot]).replace(disk.volid, based)
-        guest.touch()
-
-    return work
-
-
-def resize(guest: Guest, slot: str, size: int) -> Work:
-    """Grow a disk."""
-
-    async def work(job: Job) -> None:
-        disk = next((disk for disk in guest.disks() if disk.slot == slot), None)
-        if disk is None:
-            raise TaskFailed(f"disk '{slot}' does not exist")
-        if size < disk.size:
-            raise TaskFailed("shrinking disks is not supported")
-        await job.spend(0.5)
-        job.state.storage(disk.storage).resize(guest.node, disk.volid, size)
-        old, new = f"size={format_size(disk.size)}", f"size={format_size(size)}"
-        guest.config[slot] = str(guest.config[slot]).replace(old, new)
-        guest.touch()
-
-    return work
-
-
-def move_disk(guest: Guest, slot: str, storage: str, *, delete: bool) -> Work:
-    """Copy a disk to another storage; what it was stays as unused unless it is deleted."""
-
-    async def work(job: Job) -> None:
-        disk = next((disk for disk in guest.disks() if disk.slot == slot), None)
-        if disk is None:
-            raise TaskFailed(f"disk '{slot}' does not exist")
-        job.log(f"create full clone of drive {slot} ({disk.volid})")
-        await _copy_disk(job, guest, disk, storage, full=True)
-        if delete:
-            job.state.storage(disk.storage).remove(guest.node, disk.volid)
-        else:
-            number = next(n for n in range(256) if f"unused{n}" not in guest.config)
-            guest.config[f"unused{number}"] = disk.volid
         guest.touch()
 
     return work
