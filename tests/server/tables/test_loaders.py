@@ -7,6 +7,7 @@ import pytest
 
 from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
+from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import EVERYTHING, Resources
 from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.tables import load, rows_of, tables
@@ -72,10 +73,12 @@ async def test_the_size_of_a_snapshot_is_that_of_its_saved_memory():
             with anyio.fail_after(20):
                 await (await qemu.create_snapshot("with-ram", include_memory=True)).wait()
                 await (await qemu.create_snapshot("without")).wait()
+            volid = (await qemu.config(snapshot="with-ram")).vmstate
+            memory = Volume(volid, "images", "raw", 3 * 2**30, 0, vm.vmid)
+            one.state.storages[volid.partition(":")[0]].put(vm.node, memory)
             found = await rows("snapshots", cluster, Want(vmids=frozenset({vm.vmid})))
     sizes = {row.name: row.size for row in found}
-    assert sizes["with-ram"] > 0
-    assert sizes["without"] is None
+    assert sizes == {"with-ram": 3 * 2**30, "without": None}
 
 
 async def test_a_backup_on_a_shared_storage_is_there_once(reach):
