@@ -74,10 +74,12 @@ class Direct:
     def __init__(self, client: httpx.AsyncClient, url: str) -> None:
         self._client = client
         self._url = url
+        self._number = 0
         self._headers = {"accept": "application/json, text/event-stream"}
 
     async def ask(self, method: str, params: dict[str, Any]) -> Any:
-        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        self._number += 1
+        message = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
         reply = await self._client.post(self._url, json=message, headers=self._headers)
         session = reply.headers.get("mcp-session-id")
         if session:
@@ -217,10 +219,9 @@ def table(everyone: dict[Peer, Figures]) -> str:
     direct = everyone[DIRECT]
     p50, rate = min(direct.p50), max(direct.rate)
     lines = [
-        "| | start to `initialize` reply | CPU per call | calls/s, 64 in flight | of direct "
-        "| p50 over direct | memory | connections |",
+        "| | start | CPU per call | calls/s | of direct | p50 | memory | connections |",
         "|---|---|---|---|---|---|---|---|",
-        f"| direct HTTP | | | {rate:.0f} | | {p50:.1f} ms alone | | |",
+        f"| direct HTTP | | | {rate:.0f} | | {p50:.1f} ms | | |",
     ]
     for peer, figures in everyone.items():
         if peer is DIRECT:

@@ -109,12 +109,18 @@ class Trial:
 
 
 class Gate:
-    """Lets in whoever holds the key, in a header or in the path."""
+    """Lets in whoever holds the key, in a header or in the path; counts their connections."""
 
     def __init__(self, app, key):
         self.app, self.key = app, key
+        self.clients = set()
 
     async def __call__(self, scope, receive, send):
+        if scope["type"] == "http":
+            if scope["path"] == "/connections":
+                await PlainTextResponse(str(len(self.clients)))(scope, receive, send)
+                return
+            self.clients.add(scope["client"])
         if scope["type"] == "http" and self.key:
             headers = dict(scope["headers"])
             given = (headers.get(b"authorization", b""), headers.get(b"x-api-key", b""))

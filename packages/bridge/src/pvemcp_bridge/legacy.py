@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 _RENEWAL_ID = '"pvemcp-bridge-renewal"'
 _LONGEST_PAUSE = 30.0
 _FIRST_PAUSE = 1.0
+_MOST_RENEWALS = 3  # for one request, while its server restarts again and again
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +52,14 @@ class Legacy:
         if message.method == "initialize":
             return await self._open(message, deliver)
         session = self._session
-        try:
-            reply = await self._ask(message, session, deliver)
-        except Refused as refused:
-            if not _forgotten(refused, session):
-                raise
-            reply = await self._ask(message, await self._renewed(session), deliver)
-        return reply.message
+        for _ in range(_MOST_RENEWALS):
+            try:
+                return (await self._ask(message, session, deliver)).message
+            except Refused as refused:
+                if not _forgotten(refused, session):
+                    raise
+            session = await self._renewed(session)
+        return (await self._ask(message, session, deliver)).message
 
     async def tell(self, message: Message) -> None:
         """Passes a notification or response on."""

@@ -70,7 +70,7 @@ def attempts(patience: Patience, harmless: Callable[[], bool]) -> tenacity.Async
     )
 
 
-_backoff = tenacity.wait_exponential_jitter(initial=0.2, max=3.0, jitter=0.2)
+_backoff = tenacity.wait_exponential_jitter(initial=0.1, max=1.0, jitter=0.1)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

@@ -1,6 +1,8 @@
 """HTTP as the carrier needs it: pooled connections, answers read as they come, errors as facts."""
 
+import asyncio
 import email.utils
+import logging
 import socket
 import ssl
 import time
@@ -25,7 +27,10 @@ from pvemcp_bridge.target import Target
 
 __all__ = ["Answer", "Transport"]
 
+log = logging.getLogger(__name__)
+
 _CONNECT_SECONDS = 10.0
+_REST_SECONDS = 2.0
 _REDIRECTS = (301, 302, 307, 308)
 _MOST_REDIRECTS = 3
 _LIMITS = httpx.Limits(
@@ -41,6 +46,7 @@ class Answer:
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
+        self._chunks = response.aiter_bytes()
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
 
@@ -70,11 +76,22 @@ class Answer:
         """The events of a stream, to its end."""
         reader = EventReader()
         with _facts():
-            async for chunk in self._response.aiter_bytes():
+            async for chunk in self._chunks:
                 for event in reader.feed(chunk):
                     yield event
         for event in reader.finish():
             yield event
+
+    async def finish(self) -> None:
+        """Reads what is left, so that the connection serves the next request too."""
+        try:
+            async with asyncio.timeout(_REST_SECONDS):
+                async for _ in self._chunks:
+                    pass
+        except (TimeoutError, httpx.TransportError, httpx.StreamError) as error:
+            log.debug("A connection was not kept: %r", error)
+        finally:
+            await self._response.aclose()
 
 
 class Transport:
@@ -82,6 +99,7 @@ class Transport:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._finishing: set[asyncio.Task[None]] = set()
         self._client = httpx.AsyncClient(
             headers={"user-agent": f"pvemcp-bridge/{__version__}", **target.headers},
             verify=_settings(target),
@@ -94,6 +112,8 @@ class Transport:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        for task in self._finishing:
+            task.cancel()
         await self._client.aclose()
 
     @asynccontextmanager
@@ -105,14 +125,24 @@ class Transport:
         *,
         silence: float | None,
     ) -> AsyncIterator[Answer]:
-        """Sends a request and gives the answer once its headers are here; closes it at the end."""
+        """Sends a request and gives the answer once its headers are here; hangs up on an error."""
         body = None if content is None else content.encode()
         waits = httpx.Timeout(silence, connect=_CONNECT_SECONDS, pool=None)
         response = await self._follow(method, headers, body, waits)
+        answer = Answer(response)
         try:
-            yield Answer(response)
-        finally:
+            yield answer
+        except BaseException:  # of whatever kind: hanging up is how the server learns of it
             await response.aclose()
+            raise
+        if not response.is_closed:
+            self._finish(answer)
+
+    def _finish(self, answer: Answer) -> None:
+        """Lets the end of an answer come by itself; its reply has not waited for it."""
+        task = asyncio.get_running_loop().create_task(answer.finish())
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
 
     async def _follow(
         self, method: str, headers: Mapping[str, str], body: bytes | None, waits: httpx.Timeout
