@@ -1,0 +1,52 @@
+"""How fast the emulator starts and lists its guests.
+
+python benchmarks/emulator.py [GUESTS]
+"""
+
+import asyncio
+import ssl
+import statistics
+import sys
+import time
+
+from proxmox_client.emulator import Emulator, Scenario
+
+
+async def main(guests: int) -> None:
+    began = time.perf_counter()
+
+    async with Emulator(Scenario.cluster("big", nodes=10, guests=guests)) as pve:
+        print(f"{guests} guests ready after {time.perf_counter() - began:.2f} s")
+        cluster = pve["big"]
+        for _ in range(2):
+            seconds, size = await fetch(cluster.hosts[0], cluster.ca_pem, cluster.token)
+            times = [seconds]
+            times += [
+                (await fetch(cluster.hosts[0], cluster.ca_pem, cluster.token))[0] for _ in range(9)
+            ]
+            median = statistics.median(times) * 1000
+            print(
+                f"/cluster/resources: {size / 1e6:.1f} MB, median {median:.0f} ms, first {seconds * 1000:.0f} ms"
+            )
+            await asyncio.sleep(10)  # until every row must be measured anew
+
+
+async def fetch(host: str, ca_pem: str, token: tuple[str, str]) -> tuple[float, int]:
+    """Seconds from request to the last byte, over one fresh connection, and bytes of the body."""
+    address, port = host.split(":")
+    context = ssl.create_default_context(cadata=ca_pem)
+    reader, writer = await asyncio.open_connection(address, int(port), ssl=context, limit=2**20)
+    request = f"GET /api2/json/cluster/resources HTTP/1.1\r\nHost: {host}\r\n"
+    request += f"Authorization: PVEAPIToken={token[0]}={token[1]}\r\n\r\n"
+    began = time.perf_counter()
+    writer.write(request.encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    size = int(head.partition("content-length: ")[2].partition("\r\n")[0])
+    await reader.readexactly(size)
+    took = time.perf_counter() - began
+    writer.close()
+    return took, size
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
