@@ -41,7 +41,7 @@ def explain(error: BaseException, account: str = "") -> str:
         case pve.ProxmoxError() | ServerError():
             return str(error)
         case TimeoutError():
-            return "Proxmox did not answer in time."
+            return "No answer within the time allowed."
         case _:
             return "The server failed on this; its log says more."
 

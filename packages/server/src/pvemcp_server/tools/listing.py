@@ -50,16 +50,13 @@ async def listed(
         return rows
 
     answers = await call.each(asked, read)
-    found = [
-        (cluster.name, row)
-        for cluster, rows in answers
-        for row in rows
-        if keep is None or keep(row)
-    ]
-    found.sort(key=lambda pair: order(pair[1]))
-    if cluster_name is None:
-        return Rows(Named(found), ("cluster", *columns))
-    return Rows([row for _, row in found], tuple(columns))
+    kept = [(cluster.name, sorted(filter(keep, rows), key=order)) for cluster, rows in answers]
+    if cluster_name is not None:
+        return Rows([row for _, rows in kept for row in rows], tuple(columns))
+    found = [(name, row) for name, rows in kept for row in rows]
+    if len(kept) > 1:
+        found.sort(key=lambda pair: order(pair[1]))
+    return Rows(Named(found), ("cluster", *columns))
 
 
 async def _answered(table: Table, cluster: Cluster, want: Want) -> Sequence[Any]:
@@ -75,11 +72,11 @@ async def _answered(table: Table, cluster: Cluster, want: Want) -> Sequence[Any]
 
 async def _say_last_known(cluster: Cluster, rows: Sequence[Any]) -> None:
     """Proxmox goes on telling what a node said before it went away."""
-    nodes = (await cluster.inventory.snapshot()).by_node
-    named = {row.node for row in rows}
-    if down := sorted(one for one in named if one in nodes and nodes[one].status == "offline"):
+    nodes = (await cluster.inventory.snapshot()).nodes
+    down = {one.node for one in nodes if one.status == "offline"}
+    if down and (named := sorted(down & {row.node for row in rows})):
         cluster.notes.add(
-            f"Offline on {cluster.name}: {', '.join(down)}; rows of it are what was last known."
+            f"Offline on {cluster.name}: {', '.join(named)}; rows of it are what was last known."
         )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
@@ -11,11 +10,12 @@ from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import CallError
-from pvemcp_server.tables.registry import Col, Row, Unit
+from pvemcp_server.tables.registry import Row
 from pvemcp_server.tables.values import moment, percent, whole
 from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import NodeName, OneCluster, VmId
 from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.points import NodePoint, VmPoint
 from pvemcp_server.tools.registry import Rows, tool
 from pvemcp_server.tools.thinning import interval, step_for, thinned
 
@@ -43,56 +43,6 @@ _FRAMES: dict[str, TimeFrame] = {
     "Year": "year",
 }
 _FUNCTIONS: dict[str, Consolidation] = {"Average": "AVERAGE", "Maximum": "MAX"}
-_RATE = Unit.BYTES_PER_SECOND
-
-
-class VmPoint(Row):
-    """A guest at a moment; what was not recorded is null."""
-
-    vmid: Annotated[int, Col("Number")]
-    name: Annotated[str, Col("Display name")]
-    time: Annotated[datetime | None, Col("End of the interval", Unit.TIME)]
-    cpu_usage: Annotated[float | None, Col("Use of its own cores", Unit.PERCENT)]
-    cpu_total: Annotated[float | None, Col("Cores", Unit.COUNT)]
-    memory_usage: Annotated[int | None, Col("Memory in use, as the guest sees it", Unit.BYTES)]
-    memory_total: Annotated[int | None, Col("Memory it may use", Unit.BYTES)]
-    disk_usage: Annotated[int | None, Col("Root disk in use (lxc)", Unit.BYTES)]
-    disk_total: Annotated[int | None, Col("Root disk", Unit.BYTES)]
-    disk_read: Annotated[int | None, Col("Read", _RATE)]
-    disk_write: Annotated[int | None, Col("Written", _RATE)]
-    network_in: Annotated[int | None, Col("Received", _RATE)]
-    network_out: Annotated[int | None, Col("Sent", _RATE)]
-    pressure_cpu_some: Annotated[float | None, Col("Some waited for CPU", Unit.PERCENT)]
-    pressure_cpu_full: Annotated[float | None, Col("All waited for CPU", Unit.PERCENT)]
-    pressure_io_some: Annotated[float | None, Col("Some waited for disks", Unit.PERCENT)]
-    pressure_io_full: Annotated[float | None, Col("All waited for disks", Unit.PERCENT)]
-    pressure_memory_some: Annotated[float | None, Col("Some waited for memory", Unit.PERCENT)]
-    pressure_memory_full: Annotated[float | None, Col("All waited for memory", Unit.PERCENT)]
-
-
-class NodePoint(Row):
-    """A node at a moment; what was not recorded is null."""
-
-    node: Annotated[str, Col("Node")]
-    time: Annotated[datetime | None, Col("End of the interval", Unit.TIME)]
-    cpu_usage: Annotated[float | None, Col("Use of all its processors", Unit.PERCENT)]
-    cpu_total: Annotated[int | None, Col("Processors", Unit.COUNT)]
-    loadavg: Annotated[float | None, Col("Load over one minute")]
-    iowait: Annotated[float | None, Col("Time spent waiting for disks", Unit.PERCENT)]
-    memory_usage: Annotated[int | None, Col("Memory in use", Unit.BYTES)]
-    memory_total: Annotated[int | None, Col("Memory", Unit.BYTES)]
-    swap_usage: Annotated[int | None, Col("Swap in use", Unit.BYTES)]
-    swap_total: Annotated[int | None, Col("Swap", Unit.BYTES)]
-    root_usage: Annotated[int | None, Col("Root file system in use", Unit.BYTES)]
-    root_total: Annotated[int | None, Col("Root file system", Unit.BYTES)]
-    network_in: Annotated[int | None, Col("Received", _RATE)]
-    network_out: Annotated[int | None, Col("Sent", _RATE)]
-    pressure_cpu_some: Annotated[float | None, Col("Some waited for CPU", Unit.PERCENT)]
-    pressure_io_some: Annotated[float | None, Col("Some waited for disks", Unit.PERCENT)]
-    pressure_io_full: Annotated[float | None, Col("All waited for disks", Unit.PERCENT)]
-    pressure_memory_some: Annotated[float | None, Col("Some waited for memory", Unit.PERCENT)]
-    pressure_memory_full: Annotated[float | None, Col("All waited for memory", Unit.PERCENT)]
-
 
 _CATEGORY = {
     "cpu": "Cpu",
