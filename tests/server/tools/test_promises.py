@@ -83,7 +83,9 @@ def test_a_read_declares_the_fields_of_its_answer(tool):
     assert (tool.answer is not None) or not tool.reads or tool.area == "query"
 
 
-@pytest.mark.parametrize("script", ["make_contracts.py", "make_docs_tools.py", "make_docs_tables.py"])
+@pytest.mark.parametrize(
+    "script", ["make_contracts.py", "make_docs_tools.py", "make_docs_tables.py"]
+)
 def test_generated_files_are_current(script):
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / script), "--check"],

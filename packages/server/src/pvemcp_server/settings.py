@@ -110,7 +110,7 @@ class Values(BaseModel):
     protected_tags: tuple[str, ...] = Field(
         default=("protected",),
         title="Protected tags",
-        description="Guests with one of these tags are never changed destructively.",
+        description="Guests with one of these tags refuse every write.",
         json_schema_extra=SAFETY,
     )
     download_hosts: tuple[str, ...] = Field(

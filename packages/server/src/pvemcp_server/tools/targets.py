@@ -59,7 +59,9 @@ async def target(
     """The guest of a write: not protected, its node online, no lock but those in `locks`."""
     cluster = await writable(call, name)
     resource = await cluster.guest(vmid)
-    await online_node(cluster, resource.node)
+    whole = await cluster.inventory.snapshot()
+    if (node := whole.by_node.get(resource.node)) is not None:
+        _refuse_offline(cluster, node)
     calls = await cluster.handle(vmid)
     found = Target(cluster, resource, await calls.status(), calls)
     tags = resource.tag_list + found.status.tags.replace(",", ";").split(";")
@@ -98,10 +100,13 @@ async def online_node(cluster: Cluster, name: str) -> NodeResource:
     known = {one: every[one] for one in every if free or scope.covers_node(one)}
     if name not in known:
         raise UnknownName("node", name, known, where=f"on {cluster.name}")
-    node = known[name]
+    _refuse_offline(cluster, known[name])
+    return known[name]
+
+
+def _refuse_offline(cluster: Cluster, node: NodeResource) -> None:
     if node.status != "online":
-        raise Precondition(f"Node {name} on {cluster.name} is {node.status}.")
-    return node
+        raise Precondition(f"Node {node.node} on {cluster.name} is {node.status}.")
 
 
 async def usable_storage(cluster: Cluster, name: str, node: str, content: str) -> StorageResource:

@@ -1,0 +1,125 @@
+"""A role for some resources sees and touches those only, with every tool."""
+
+import json
+
+import pytest
+
+from pvemcp_server.access.model import Resources
+from pvemcp_server.tools.registry import tools
+
+pytestmark = pytest.mark.anyio
+
+PROD = {"cluster_name": "prod"}
+ONE_GUEST = Resources(vmids=frozenset({105}))
+
+# Calls about things that ONE_GUEST does not cover, and what names those things in an answer.
+OUTSIDE = {
+    "GetVmConfig": {"vmid": 101},
+    "GetVmStatus": {"vmid": 101},
+    "ListVmRrdData": {"vmids": [101]},
+    "ListSnapshots": {"vmids": [101]},
+    "ChangeVmState": {"vmid": 101, "action": "Reset"},
+    "CreateVmSnapshot": {"vmid": 101, "snapshot_name": "x1"},
+    "DeleteVmSnapshot": {"vmid": 101, "snapshot_name": "before-pg16"},
+    "RollbackVmSnapshot": {"vmid": 101, "snapshot_name": "before-pg16"},
+    "MigrateVm": {"vmid": 101, "target_node": "pve02", "online": True},
+    "BackupVm": {"vmid": 101, "storage": "pbs-main"},
+    "GetNodeStatus": {"node": "pve01"},
+    "ListNodeRrdData": {"nodes": ["pve01"]},
+    "ListNodeDisks": {"node": "pve01"},
+    "ListStorageContent": {"node": "pve01", "storage": "local"},
+    "ListIsos": {"node": "pve01", "storage": "local"},
+    "ListTemplates": {"node": "pve01", "storage": "local"},
+    "DeleteIso": {
+        "node": "pve01",
+        "storage": "local",
+        "volid": "local:iso/debian-13.1.0-amd64-netinst.iso",
+    },
+    "DeleteStorageContent": {
+        "node": "pve01",
+        "storage": "ceph-vm",
+        "volid": "ceph-vm:vm-101-disk-0",
+    },
+}
+
+
+@pytest.mark.parametrize("tool", OUTSIDE)
+async def test_what_is_not_granted_is_answered_like_what_is_not_there(desk, tool):
+    scoped = desk.scoped(ONE_GUEST)
+    error = await scoped.refused(tool, **PROD, **OUTSIDE[tool])
+    assert error.startswith("No "), error
+    assert "db-primary" not in error
+    assert not any(one.startswith(("POST", "DELETE")) for one in desk.asked("prod"))
+
+
+LISTS = {
+    name: {} if name == "ListClusters" else PROD
+    for name, one in tools().items()
+    if one.lists and one.input_schema.get("required", []) == []
+} | {"ListVmRrdData": {**PROD, "vmids": [105]}}
+
+
+@pytest.mark.parametrize("tool", LISTS)
+async def test_lists_show_nothing_of_other_guests(office, tool):
+    answer = await office.scoped(ONE_GUEST)(tool, **LISTS[tool])
+    assert not answer.failed, answer.text
+    everybody = office["prod"].emulated.state.guests
+    others = {guest.name for vmid, guest in everybody.items() if vmid != 105}
+    shown = {str(value) for row in answer.data for value in row.values()}
+    assert not others & shown
+    assert not any(name in answer.notes for name in others)
+    vmids = {row["vmid"] for row in answer.data if row.get("vmid") is not None}
+    assert vmids <= {105}
+
+
+async def test_the_health_of_a_cluster_counts_what_is_granted(office):
+    found = (await office.scoped(ONE_GUEST)("GetClusterStatus", **PROD)).data
+    assert (found["vms"]["total"], found["containers"]["total"]) == (1, 0)
+    assert found["nodes_total"] == 0
+
+
+async def test_a_role_for_a_tag_sees_the_guests_that_carry_it(office):
+    state = office["prod"].emulated.state
+    answer = await office.scoped(Resources(tags=frozenset({"staging"})))("ListVms", **PROD)
+    tagged = [
+        one
+        for one in state.guests.values()
+        if "staging" in str(one.config.get("tags", "")).split(";")
+    ]
+    # of guests on a node that is offline Proxmox forgets the tags
+    online = {one.vmid for one in tagged if state.nodes[one.node].online}
+    assert online
+    assert online <= set(answer.column("vmid")) <= {one.vmid for one in tagged}
+
+
+async def test_a_role_for_a_pool_backs_its_guests_up_to_any_storage(desk):
+    scoped = desk.scoped(Resources(pools=frozenset({"production"})))
+    call = {**PROD, "vmid": 105, "storage": "pbs-main", "dry_run": True}
+    assert (await scoped("BackupVm", **call)).data["storage"] == "pbs-main"
+    narrower = desk.scoped(
+        Resources(pools=frozenset({"production"}), storages=frozenset({"nfs-archive"}))
+    )
+    error = await narrower.refused("BackupVm", **call)
+    assert error == "No storage 'pbs-main' on pve01 of prod. There are nfs-archive."
+
+
+async def test_a_role_for_guests_and_a_node_migrates_to_that_node_only(desk):
+    scoped = desk.scoped(Resources(vmids=frozenset({105}), nodes=frozenset({"pve02"})))
+    call = {**PROD, "vmid": 105, "online": True, "dry_run": True}
+    assert (await scoped("MigrateVm", **call, target_node="pve02")).data["dry_run"]
+    error = await scoped.refused("MigrateVm", **call, target_node="pve03")
+    assert error.startswith("No node 'pve03' on prod.")
+
+
+async def test_an_error_never_names_what_the_caller_may_not_see(office):
+    scoped = office.scoped(ONE_GUEST)
+    error = await scoped.refused("GetVmConfig", **PROD, vmid=104)
+    assert error == "No guest 104 on prod. Did you mean 105?"
+    error = await scoped.refused("GetNodeStatus", **PROD, node="pve0")
+    assert error == "No node 'pve0' on prod."
+
+
+async def test_explain_access_tells_the_scope_and_nothing_of_the_rest(office):
+    answer = await office.scoped(ONE_GUEST)("ExplainAccess", **PROD)
+    assert answer.data["clusters"][0]["granted"][0]["resources"] == {"vmids": [105]}
+    assert "db-primary" not in json.dumps(answer.data)
