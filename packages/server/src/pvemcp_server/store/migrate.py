@@ -35,7 +35,7 @@ async def upgrade(connection: AsyncConnection, revision: str = "head") -> None:
     """Runs the migrations up to that revision in the connection's transaction."""
     if connection.dialect.name == "postgresql":
         await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
-    await connection.run_sync(lambda sync: command.upgrade(_alembic(sync), revision))
+    await connection.run_sync(lambda sync: command.upgrade(alembic_config(sync), revision))
 
 
 def newest_revision() -> str | None:
@@ -62,10 +62,11 @@ def _check_known(revision: str) -> None:
 
 
 def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_alembic(None))
+    return ScriptDirectory.from_config(alembic_config(None))
 
 
-def _alembic(connection: Connection | None) -> AlembicConfig:
+def alembic_config(connection: Connection | None) -> AlembicConfig:
+    """Alembic without a file: our migrations, on that connection."""
     config = AlembicConfig()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("path_separator", "os")

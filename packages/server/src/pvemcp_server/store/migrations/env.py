@@ -1,14 +1,24 @@
-"""Runs migrations on the connection that `migrate` has opened."""
+"""Runs, or writes, migrations on the connection that `migrate` has opened."""
 
 from alembic import context
 
+from pvemcp_server.store.columns import JsonText, Moment
 from pvemcp_server.store.schema import metadata
+
+PLAIN = {Moment: "sa.BigInteger()", JsonText: "sa.Text()"}
+
+
+def render_plain(kind: str, value: object, _context: object) -> str | bool:
+    """A migration names what the database has: our column types may change after it."""
+    return PLAIN.get(type(value), False) if kind == "type" else False
+
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     transactional_ddl=True,
     render_as_batch=True,  # SQLite cannot alter most things in place
+    render_item=render_plain,
 )
 with context.begin_transaction():
     context.run_migrations()
