@@ -14,9 +14,8 @@ from typing import Any
 import jsonschema
 
 from build_bridge import BUILD, DIST, END, PACKAGE, release_name
-from node_tools import installed, script
 
-TOOL = "@anthropic-ai/mcpb"
+TOOL, TOOL_VERSION = "@anthropic-ai/mcpb", "2.1.2"
 MANIFEST_VERSION = "0.3"
 
 
@@ -81,21 +80,33 @@ def manifest(program: str) -> dict[str, Any]:
     }
 
 
-def schema() -> dict[str, Any]:
+def tool() -> Path:
+    """The folder of the published tool, installed from npm."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise SystemExit("npm is missing: install Node.js, which brings it")
+    home = BUILD / "mcpb-tool"
+    quietly = ("--no-audit", "--no-fund", "--silent")
+    subprocess.run(
+        [npm, "install", "--prefix", home, *quietly, f"{TOOL}@{TOOL_VERSION}"], check=True
+    )
+    return home / "node_modules" / TOOL
+
+
+def schema(package: Path) -> dict[str, Any]:
     """The published schema of the manifest."""
-    package = installed() / "node_modules" / TOOL
     file = package / "schemas" / f"mcpb-manifest-v{MANIFEST_VERSION}.schema.json"
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
 
-def lay_out(folder: Path) -> Path:
+def lay_out(folder: Path, package: Path) -> Path:
     """The bundle's folder: the manifest, and the bridge as a folder, which starts fastest."""
     bundle = BUILD / "mcpb"
     shutil.rmtree(bundle, ignore_errors=True)
     shutil.copytree(folder, bundle / "server", symlinks=True)
     described = manifest(f"pvemcp-bridge{END}")
-    jsonschema.validate(described, schema(), cls=jsonschema.Draft7Validator)
+    jsonschema.validate(described, schema(package), cls=jsonschema.Draft7Validator)
     (bundle / "manifest.json").write_text(json.dumps(described, indent=2) + "\n")
     return bundle
 
@@ -104,9 +115,10 @@ def main() -> None:
     folder = BUILD / "out" / "folder"
     if not folder.exists():
         raise SystemExit("The bridge is not built yet: make bridge")
-    bundle = lay_out(folder)
+    package = tool()
+    bundle = lay_out(folder, package)
     target = DIST / f"{release_name()}.mcpb"
-    mcpb = script(TOOL, "dist/cli/cli.js")
+    mcpb = [shutil.which("node") or "node", package / "dist" / "cli" / "cli.js"]
     subprocess.run([*mcpb, "validate", bundle / "manifest.json"], check=True)
     subprocess.run([*mcpb, "pack", bundle, target], check=True, stdout=subprocess.DEVNULL)
     print(f"{target.name}  {target.stat().st_size / 1e6:.1f} MB")
