@@ -189,3 +189,26 @@ async def test_users_groups_roles_and_grants_come_and_go(prod, reason_of):
     await prod.data("DELETE", "/access/users/zoe@pve")
     missing = await prod.ask("GET", "/access/users/zoe@pve")
     assert reason_of(missing) == "no such user ('zoe@pve')"
+
+
+async def test_a_mistake_of_the_emulator_is_an_error_and_logged(prod, monkeypatch, caplog):
+    def stumble(_call):
+        raise LookupError("nobody thought of this")
+
+    monkeypatch.setattr("proxmox_client.emulator.gateway.handler_of", lambda *_: stumble)
+    response = await prod.ask("GET", "/version")
+    assert (response.status_code, response.reason_phrase) == (
+        500,
+        "the emulator made a mistake: see its log",
+    )
+    assert "nobody thought of this" in caplog.text
+
+
+async def test_a_task_ends_even_by_a_mistake(prod, caplog):
+    async def stumble(_job):
+        raise LookupError("nobody thought of this")
+
+    upid = prod.cluster.tasks.start("pve01", "qmstart", "1", "root@pam", stumble)
+    await prod.cluster.tasks.settle()
+    assert prod.cluster.state.tasks[upid].outcome.startswith("the emulator made a mistake")
+    assert upid in caplog.text
