@@ -1,5 +1,7 @@
 """Runs, or writes, migrations on the connection that `migrate` has opened."""
 
+from typing import Literal
+
 from alembic import context
 
 from pvemcp_server.store.columns import JsonText, Moment
@@ -8,9 +10,12 @@ from pvemcp_server.store.schema import metadata
 PLAIN = {Moment: "sa.BigInteger()", JsonText: "sa.Text()"}
 
 
-def render_plain(kind: str, value: object, _context: object) -> str | bool:
+def render_plain(kind: str, value: object, _context: object) -> str | Literal[False]:
     """A migration names what the database has: our column types may change after it."""
-    return PLAIN.get(type(value), False) if kind == "type" else False
+    for ours, plain in PLAIN.items():
+        if kind == "type" and isinstance(value, ours):
+            return plain
+    return False
 
 
 context.configure(
