@@ -31,6 +31,13 @@ async def ask(desk, cluster_name=None, **query):
     return answer
 
 
+@pytest.fixture(scope="module")
+async def still(anyio_backend, open_desk):
+    """The demo clusters at one moment: two queries in a row see the same."""
+    async with open_desk(demo(), ManualClock()) as desk:
+        yield desk
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one.question)
 async def test_the_examples_of_the_schema_can_be_asked(office, example):
     answer = await office("ExecuteQuery", query=example.query)
@@ -69,9 +76,9 @@ async def test_the_schema_of_a_table_there_is_not_names_the_nearest(office):
 
 @pytest.mark.parametrize("cluster", ["home-lab", "prod"])
 @pytest.mark.parametrize("table", EVERY_TABLE)
-async def test_every_table_answers_on_8_4_and_9_2(office, table, cluster):
-    answer = await ask(office, cluster, **{"from": table, "select": ["*"]})
-    counted = await ask(office, cluster, **{"from": table, "select": ["COUNT(*) as n"]})
+async def test_every_table_answers_on_8_4_and_9_2(still, table, cluster):
+    answer = await ask(still, cluster, **{"from": table, "select": ["*"]})
+    counted = await ask(still, cluster, **{"from": table, "select": ["COUNT(*) as n"]})
     assert "Missing" not in answer.notes
     assert min(counted.data[0]["n"], 1000) == len(answer.data)
     assert all(row["cluster"] == cluster for row in answer.data)
@@ -83,9 +90,9 @@ async def test_tables_of_nodes_name_the_node_that_is_offline(office):
     assert "pve05" not in answer.column("node")
 
 
-async def test_guests_by_node_and_status(office):
+async def test_guests_by_node_and_status(still):
     answer = await ask(
-        office,
+        still,
         "prod",
         **{
             "from": "guests",
@@ -93,7 +100,7 @@ async def test_guests_by_node_and_status(office):
             "groupBy": ["node", "status"],
         },
     )
-    rows = await office("ListVms", cluster_name="prod")
+    rows = await still("ListVms", cluster_name="prod")
     truth = Counter((row["node"], row["status"]) for row in rows.data)
     assert {(r["node"], r["status"]): r["total"] for r in answer.data} == truth
 
@@ -133,10 +140,10 @@ async def test_the_top_5_read_the_configuration_of_few_guests(office):
     assert len(configs) == 6  # one more tells whether there is more
 
 
-async def test_pages_of_a_reduced_query_fit_together(office):
+async def test_pages_of_a_reduced_query_fit_together(still):
     def page(offset, limit):
         return ask(
-            office,
+            still,
             "prod",
             **{
                 "from": "guests",
@@ -197,11 +204,11 @@ async def test_paused_guests_are_found_by_their_state(desk):
     assert guest.vmid in answer.column("vmid")
 
 
-async def test_what_was_cut_is_said(office):
-    asked_for = await ask(office, **{"from": "backups", "limit": 3})
+async def test_what_was_cut_is_said(still):
+    asked_for = await ask(still, **{"from": "backups", "limit": 3})
     assert len(asked_for.data) == 3
     assert "Cut" not in asked_for.notes
-    cut = await ask(office, **{"from": "permissions", "limit": 5000, "select": "path"})
+    cut = await ask(still, **{"from": "permissions", "limit": 5000, "select": "path"})
     assert len(cut.data) == 1000
     assert "Cut at 1000 rows: ask for the next with offset" in cut.notes
 
@@ -265,13 +272,6 @@ AGGREGATES = {
     "MAX": lambda values: max(values, default=None),
     "AVG": lambda values: sum(values) / len(values) if values else None,
 }
-
-
-@pytest.fixture(scope="module")
-async def still(anyio_backend, open_desk):
-    """The demo clusters at one moment: two queries in a row see the same."""
-    async with open_desk(demo(), ManualClock()) as desk:
-        yield desk
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -339,24 +339,24 @@ async def test_a_row_must_be_covered_by_the_query_and_by_the_tool_of_its_table(o
     assert tools()["ExecuteQuery"].effect is Effect.READ
 
 
-async def test_conditions_of_one_query_leave_the_rows_of_the_next_alone(office):
+async def test_conditions_of_one_query_leave_the_rows_of_the_next_alone(still):
     """The database that is kept holds whole tables, whatever the query was that made it."""
-    for desk in (office, office.scoped(Resources(pools=frozenset({"production"})))):
-        office.refresh()
+    for desk in (still, still.scoped(Resources(pools=frozenset({"production"})))):
+        still.refresh()
         await ask(desk, "prod", **{"from": "guests", "where": is_("vmid", "=", 101)})
         listed = await desk("ListVms", cluster_name="prod")
         counted = await ask(desk, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
         assert counted.data == [{"n": len(listed.data)}]
 
 
-async def test_a_key_never_gets_the_database_of_another(office):
+async def test_a_key_never_gets_the_database_of_another(still):
     """The rows of one inventory are kept between calls, for each scope its own."""
     query = {"from": "guests", "select": ["COUNT(*) as n"]}
-    everything = (await ask(office, "prod", **query)).data[0]["n"]
-    one = office.scoped(Resources(vmids=frozenset({101})))
+    everything = (await ask(still, "prod", **query)).data[0]["n"]
+    one = still.scoped(Resources(vmids=frozenset({101})))
     assert (await ask(one, "prod", **query)).data == [{"n": 1}]
-    assert (await ask(office, "prod", **query)).data == [{"n": everything}]
-    two = office.scoped(Resources(vmids=frozenset({101, 102})))
+    assert (await ask(still, "prod", **query)).data == [{"n": everything}]
+    two = still.scoped(Resources(vmids=frozenset({101, 102})))
     assert (await ask(two, "prod", **query)).data == [{"n": 2}]
 
 
