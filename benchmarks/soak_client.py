@@ -2,7 +2,7 @@
 
     python benchmarks/soak_client.py [count]
 
-The emulated cluster closes idle connections after 250 ms, when our next request is often on its
+The emulated cluster closes idle connections after a second, when our next request is often on its
 way, closes every connection after 100 requests, and breaks off 1 % of its answers halfway.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from proxmox_client import Client, Limits
 from support.pve import client_of, emulated
 
-WORKERS, IDLE, DROPS = 8, 0.25, 1.0
+WORKERS, IDLE, DROPS = 8, 1.0, 1.0
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ async def work(
             await client.version()
         except Exception as error:  # noqa: BLE001 - whatever fails is what is counted
             failures.append(error)
-        if number % 20 == 0:
+        if number % 60 == 59:
             await asyncio.sleep(luck.uniform(0.95 * IDLE, 1.05 * IDLE))
 
 
