@@ -1,0 +1,130 @@
+"""The admin pages and their API in this process, over the whole application."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from proxmox_client.emulator import Cluster as Emulated
+from proxmox_client.emulator import Clock, Emulator, demo
+from pvemcp_server.access import Access, open_access
+from pvemcp_server.app import App, create_app, open_services
+from pvemcp_server.config import Config
+from pvemcp_server.endpoint.endpoint import Services
+from pvemcp_server.settings import Settings
+from pvemcp_server.store import Store, open_store
+from pvemcp_server.store.records import TlsMode
+
+ADMIN, PASSWORD = "ada", "correct horse battery"
+
+
+@dataclass
+class State:
+    """What the command line opens, as tests open it."""
+
+    config: Config
+    store: Store
+    access: Access
+    settings: Settings
+
+
+@dataclass
+class Front:
+    """The application, and a browser that may be signed in."""
+
+    app: App
+    services: Services
+    http: httpx.AsyncClient
+    csrf: str = ""
+
+    async def sign_in(self, name: str = ADMIN, password: str = PASSWORD) -> httpx.Response:
+        """Through the API; the cookie stays with the client."""
+        self.http.cookies.clear()
+        answer = await self.http.post(
+            "/admin/api/session", json={"name": name, "password": password}
+        )
+        self.csrf = answer.json().get("csrf", "")
+        return answer
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:
+        return await self.http.get(path, **options)
+
+    async def post(self, path: str, **fields: Any) -> httpx.Response:
+        """A form as htmx sends it."""
+        headers = {"X-CSRF-Token": self.csrf, "HX-Request": "true"}
+        return await self.http.post(path, data=fields, headers=headers)
+
+    async def api(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """A request to the API with the session's token."""
+        headers = {"X-CSRF-Token": self.csrf}
+        return await self.http.request(method, f"/admin/api{path}", headers=headers, **options)
+
+    async def add_cluster(self, emulated: Emulated) -> None:
+        """Configures the emulated cluster, as a person would have."""
+        token_id, secret = emulated.token
+        await self.services.access.clusters.create(
+            emulated.name,
+            emulated.hosts,
+            token_id=token_id,
+            secret=secret,
+            tls_mode=TlsMode.PINNED,
+            fingerprints=emulated.fingerprints,
+        )
+        await self.services.store.watch.now()
+
+
+OpenFront = Callable[..., AbstractAsyncContextManager[Front]]
+
+
+@pytest.fixture
+def open_front(tmp_path: Path) -> OpenFront:
+    """Opens the application on a state of its own, with one administrator."""
+
+    @asynccontextmanager
+    async def opened(**options: Any) -> AsyncIterator[Front]:
+        config = Config(state_dir=tmp_path / "state", log_level="warning", **options)
+        async with open_store(config) as store, open_access(store) as access:
+            state = State(config, store, access, Settings(store))
+            await access.admins.create(ADMIN, PASSWORD, must_change=False)
+            async with open_services(state) as services:
+                app = create_app(services)
+                transport = httpx.ASGITransport(app=app)
+                async with httpx.AsyncClient(
+                    transport=transport, base_url="http://localhost"
+                ) as http:
+                    yield Front(app, services, http)
+
+    return opened
+
+
+@pytest.fixture
+async def stranger(open_front: OpenFront) -> AsyncIterator[Front]:
+    """A browser where nobody has signed in."""
+    async with open_front() as front:
+        yield front
+
+
+@pytest.fixture
+async def front(stranger: Front) -> Front:
+    """A browser where the administrator has signed in."""
+    await stranger.sign_in()
+    return stranger
+
+
+@pytest.fixture(scope="module")
+async def emulator(anyio_backend: str) -> AsyncIterator[Emulator]:
+    """The demo clusters, shared by the tests of a module."""
+    async with Emulator(demo(), clock=Clock(200.0)) as running:
+        yield running
+
+
+@pytest.fixture
+async def equipped(front: Front, emulator: Emulator) -> Front:
+    """Signed in, with the two demo clusters configured."""
+    for emulated in emulator:
+        await front.add_cluster(emulated)
+    return front
