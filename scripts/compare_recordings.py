@@ -80,6 +80,7 @@ def differences(recorded: dict[str, Any], response: Response) -> Iterator[str]:
     theirs = recorded["body"] if isinstance(recorded["body"], dict) else None
     ours = json.loads(response.body) if response.body else None
     yield from _shape_differences(theirs, ours)
+    yield from _error_differences((theirs or {}).get("errors"), (ours or {}).get("errors"))
 
 
 def _shape_differences(theirs: Any, ours: Any) -> Iterator[str]:
@@ -98,6 +99,13 @@ def _shape_differences(theirs: Any, ours: Any) -> Iterator[str]:
         elif ("empty list" in left[path]) is not ("empty list" in right[path]):
             word = "empty" if "empty list" in left[path] else "filled"
             yield f"{path} is {word} in the recording only"
+
+
+def _error_differences(theirs: Any, ours: Any) -> Iterator[str]:
+    """What is said otherwise about a parameter both complain of."""
+    for name in sorted((theirs or {}).keys() & (ours or {}).keys()):
+        if theirs[name] != ours[name]:
+            yield f"about {name}: {theirs[name]!r}, here {ours[name]!r}"
 
 
 def _collected(value: Any) -> dict[str, set[str]]:

@@ -103,6 +103,12 @@ async def test_the_documented_scenario_is_one():
         assert pve["shop"].state.guests[100].load.cpu == 0.8
 
 
+async def test_an_unknown_version_is_refused():
+    with pytest.raises(ValueError, match="No flavour '7.4'; choose one of 8.4, 9.0, 9.1, 9.2"):
+        async with Emulator(Scenario.cluster("old", version="7.4")):
+            pass
+
+
 def test_a_scenario_is_read_from_a_file(tmp_path):
     path = tmp_path / "world.yaml"
     path.write_text(WRITTEN)

@@ -58,6 +58,8 @@ class ClusterState:
     """Grows when guests, nodes, storages or pools come and go."""
 
     def __post_init__(self) -> None:
+        if self.version not in RELEASES:
+            raise ValueError(f"No flavour {self.version!r}; choose one of {', '.join(RELEASES)}")
         self._random = random.Random(self.seed)  # noqa: S311 - process numbers, not secrets
         self._last_pid = 1000
 
