@@ -104,7 +104,7 @@ async def test_the_documented_scenario_is_one():
 
 
 async def test_an_unknown_version_is_refused():
-    with pytest.raises(ValueError, match="No flavour '7.4'; choose one of 8.4, 9.0, 9.1, 9.2"):
+    with pytest.raises(ValueError, match=r"No flavour '7\.4'; choose one of 8\.4"):
         async with Emulator(Scenario.cluster("old", version="7.4")):
             pass
 
