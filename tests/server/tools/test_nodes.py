@@ -155,6 +155,12 @@ async def test_get_task_refuses_what_is_no_task(office):
     assert error.startswith("upid: ")
 
 
+async def test_a_task_that_proxmox_has_forgotten_is_said_in_its_words(office):
+    upid = "UPID:pve01:0000FFFF:00000001:6B02AC99:qmstart:100:root@pam:"
+    error = await office.refused("GetTask", **PROD, upid=upid)
+    assert error.startswith("Parameter verification failed.") or "no such task" in error
+
+
 async def test_get_task_hides_tasks_of_guests_that_are_not_granted(office):
     upid = (await office("ListTasks", **PROD, vmid=101, limit=1)).data[0]["upid"]
     scoped = office.scoped(Resources(vmids=frozenset({105})))

@@ -1,6 +1,5 @@
 """Guests: virtual machines and containers."""
 
-import asyncio
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
@@ -8,14 +7,13 @@ from typing import Annotated, ClassVar, Literal
 from msgspec.structs import replace
 
 from proxmox_client.api.resources import GuestResource, NodeResource
-from pvemcp_server.clusters import Cluster, Snapshot
+from pvemcp_server.clusters import Cluster, Snapshot, aside
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import NARROWED, Col, Cost, Relation, Row, Unit, Want, table
 from pvemcp_server.tables.values import percent, share
 
 _PAUSED = "paused"
-_MANY = 2000  # rows that are better made outside the event loop
 
 TO_GUEST = Relation("guest", "guests", {"vmid": "vmid"}, "The guest")
 TO_NODE = Relation("node", "nodes", {"node": "node"}, "The node")
@@ -94,22 +92,26 @@ async def guests(cluster: Cluster, want: Want) -> list[Guest]:
     """Virtual machines and containers with their state and resource usage."""
     rows = await _current(cluster)
     if want.vmids or want.nodes or want.types:
-        rows = [row for row in rows if _wanted(row, want)]
+        rows = await aside(len(rows), lambda: [row for row in rows if _wanted(row, want)])
     if _PAUSED in want.status:
         held = await paused(cluster, want)
         rows = [replace(row, status=_PAUSED) if row.vmid in held else row for row in rows]
     if want.status:
-        rows = [row for row in rows if want.state(row.status)]
+        rows = await aside(len(rows), lambda: [row for row in rows if want.state(row.status)])
     return await described(cluster, rows, want) if want.column("description") else rows
 
 
 async def paused(cluster: Cluster, want: Want) -> frozenset[int]:
     """The machines that are paused: to /cluster/resources they are running, QEMU knows better."""
     seen = (await cluster.snapshot()).guests
-    running = {one.node for one in seen if one.type == "qemu" and one.status == "running"}
+    running = {
+        one.node
+        for one in seen
+        if one.type == "qemu" and one.status == "running" and want.node(one.node)
+    }
     found = await fanout.each(
         cluster,
-        sorted(node for node in running if want.node(node)),
+        sorted(running - await fanout.down_among(cluster, running)),
         lambda node: cluster.pve.node(node).qemus(full=True),
         want,
         "paused guests of node",
@@ -137,8 +139,7 @@ async def _current(cluster: Cluster) -> list[Guest]:
     """All visible guests, made once per snapshot."""
     view = await cluster.snapshot()
     if "guests" not in view.derived:
-        many = len(view.guests) > _MANY
-        view.derived["guests"] = await asyncio.to_thread(_rows, view) if many else _rows(view)
+        view.derived["guests"] = await aside(len(view.guests), lambda: _rows(view))
     rows: list[Guest] = view.derived["guests"]
     return rows
 
