@@ -1,10 +1,13 @@
 """The demo clusters hold something worth asking for."""
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 
-from proxmox_client.emulator import Emulator, demo
+from proxmox_client.emulator import Emulator, ManualClock, demo
+from proxmox_client.emulator.scenario.home_lab import home_lab
+from proxmox_client.emulator.scenario.prod import prod as prod_cluster
 
 pytestmark = pytest.mark.anyio
 MONTH = 30 * 86400
@@ -137,6 +140,30 @@ async def test_the_same_seed_builds_the_same(prod):
         for vmid, guest in ours.guests.items():
             other = dict(theirs.guests[vmid].config)
             assert {**guest.config, "meta": ""} == {**other, "meta": ""}
+
+
+@pytest.mark.parametrize("hour", [0, 1, 2, 9, 22, 23])
+@pytest.mark.parametrize("build", [home_lab, prod_cluster], ids=["home-lab", "prod"])
+def test_it_has_a_past_and_no_future_at_whatever_time_it_starts(build, hour):
+    saturday = datetime(2026, 11, 28, hour, 30, tzinfo=UTC).timestamp()
+    state = build(ManualClock(saturday))
+    moments = [task.ended for task in state.tasks.values()]
+    moments += [volume.ctime for store in state.storages.values() for volume in store.everything()]
+    moments += [shot.time for guest in state.guests.values() for shot in guest.snapshots.values()]
+    moments += [guest.started for guest in state.guests.values()]
+    moments += [node.booted for node in state.nodes.values()]
+    assert max(moments) <= saturday
+
+
+def test_backups_were_made_when_their_jobs_say():
+    clock = ManualClock(datetime(2026, 11, 25, 10, 30, tzinfo=UTC).timestamp())
+    tasks = [task for task in prod_cluster(clock).tasks.values() if task.type == "vzdump"]
+    runs = [task for task in tasks if not task.id]
+    failed = {task.started for task in runs if task.outcome == "job errors"}
+    assert {f"{datetime.fromtimestamp(when, UTC):%a %H:%M}" for when in failed} == {"Sat 22:00"}
+    nightly = [task for task in runs if "--all 1" in task.log[0]]
+    hours = {f"{datetime.fromtimestamp(task.started, UTC):%H:%M}" for task in nightly}
+    assert hours == {"01:00"}
 
 
 async def test_nothing_in_it_names_a_real_address(prod):

@@ -84,12 +84,10 @@ def backup_name(
     return f"{storage.name}:backup/{stem}.{format_}", format_
 
 
-def nightly(
-    builder: Builder, storage: str, guest: Guest, nights: int, *, hour_shift: float
-) -> None:
+def nightly(builder: Builder, storage: str, guest: Guest, nights: int, *, hours_ago: float) -> None:
     """Lay the backups of the last nights on a storage."""
     for night in range(nights):
-        backup(builder, storage, guest, hour_shift + night * DAY / 3600)
+        backup(builder, storage, guest, hours_ago + night * DAY / 3600)
 
 
 def fill(builder: Builder, storage: str, node: str, share: float) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from proxmox_client.emulator.clock import Clock
@@ -127,6 +128,17 @@ class Builder:
         suffix = more.pop("format", name.rpartition(".")[2])
         volume = Volume(f"{storage}:{name}", content, suffix, size, made, **more)
         return self.state.storages[storage].put(node, volume)
+
+    def hours_since(self, hour: int, weekday: int | None = None) -> float:
+        """Hours since a job last began at this hour of every day, or of one (Monday is 0).
+
+        What began within the last hour does not count: it would not have ended yet.
+        """
+        now = datetime.fromtimestamp(self.now, UTC)
+        began = now.replace(hour=hour, minute=0, second=0, microsecond=0)
+        while now - began < timedelta(hours=1) or weekday not in (None, began.weekday()):
+            began -= timedelta(days=1)
+        return (now - began).total_seconds() / 3600
 
     def mac(self) -> str:
         """A hardware address with Proxmox's prefix."""

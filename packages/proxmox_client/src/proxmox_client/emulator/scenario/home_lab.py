@@ -94,8 +94,9 @@ def _guests(builder: Builder) -> None:
 def _archive(builder: Builder) -> None:
     archive.isos(builder, "local", NODE, every=2)
     archive.templates(builder, "local", NODE)
-    for guest in builder.state.guests.values():
-        archive.nightly(builder, "nas-backup", guest, 4, hour_shift=7.5)
+    night = builder.hours_since(2)
+    for place, guest in enumerate(builder.state.guests.values()):
+        archive.nightly(builder, "nas-backup", guest, 4, hours_ago=night - place / 40)
     archive.fill(builder, "local", NODE, 0.83)
     archive.fill(builder, "local-lvm", NODE, 0.64)
     archive.fill(builder, "nas-backup", NODE, 0.58)
@@ -111,7 +112,7 @@ def _archive(builder: Builder) -> None:
     history.backup_runs(
         builder,
         "--all 1 --storage nas-backup --mode snapshot --compress zstd --quiet 1",
-        hours_ago=7.5,
+        hours_ago=night,
         every_hours=24,
         runs=7,
         vmids=tuple(builder.state.guests),

@@ -6,6 +6,7 @@ from proxmox_client.emulator.state.jobs import BackupJob, HaResource, Replicatio
 from proxmox_client.emulator.state.people import Grant, Group, Token, User
 
 USERS = ("root@pam", "alice@pve", "bob@pve", "carol@pve", "ops@pve!ansible")
+SATURDAY = 5
 ARCHIVED = (101, 102, 103, 105, 150, 200)
 
 
@@ -45,16 +46,17 @@ def _files(builder: Builder) -> None:
     for node in builder.state.nodes:
         archive.templates(builder, "local", node)
     builder.volume("local", "pve01", "snippets/cloud-init.yaml", "snippets", 1850, format="snippet")
-    for guest in builder.state.guests.values():
+    night = builder.hours_since(1)
+    for place, guest in enumerate(builder.state.guests.values()):
         if not guest.template:
-            archive.nightly(builder, "pbs-main", guest, 5, hour_shift=8.4)
+            archive.nightly(builder, "pbs-main", guest, 5, hours_ago=night - place / 300)
     for vmid in ARCHIVED:
         for week in range(4):
             archive.backup(
                 builder,
                 "nfs-archive",
                 builder.state.guests[vmid],
-                60 + week * 168,
+                builder.hours_since(22, SATURDAY) + 168 + week * 168,
                 protected=week == 3,
             )
     archive.fill(builder, "local", "pve01", 0.71)
@@ -85,14 +87,14 @@ def _jobs(builder: Builder) -> None:
     history.backup_runs(
         builder,
         "--all 1 --exclude 9000,9001 --storage pbs-main --mode snapshot --quiet 1",
-        hours_ago=8.4,
+        hours_ago=builder.hours_since(1),
         every_hours=24,
         runs=9,
     )
     history.backup_runs(
         builder,
         f"{listed.replace(',', ' ')} --storage nfs-archive --mode snapshot --compress zstd",
-        hours_ago=11.5,
+        hours_ago=builder.hours_since(22, SATURDAY),
         every_hours=168,
         runs=4,
         outcomes=("job errors", "OK", "job errors"),
