@@ -82,3 +82,13 @@ def faulty(lab) -> Callable[..., Any]:
         lab.faults.remove(fault)
 
     return during
+
+
+@pytest.fixture(params=["token", "password", "second factor"])
+def account(request, lab, with_totp) -> ApiToken | Password:
+    """An account with every right, by each way to sign in."""
+    return {
+        "token": ApiToken(*lab.token),
+        "password": Password(*lab.password),
+        "second factor": with_totp,
+    }[request.param]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxmox_client import ResponseError
+from proxmox_client import Forbidden, ResponseError
 
 pytestmark = pytest.mark.anyio
 
@@ -46,17 +46,40 @@ EMPTY = {
     "lxc.snapshots": lambda c: c.lxc("pve2", 104).snapshots(),
     "storage.content": lambda c: c.storage("pve1", "shared").content("backup", 100),
 }
+READS = FULL | {f"no {name}": read for name, read in EMPTY.items()}
+# what needs no privilege, and what says so when one is missing; the rest is silently empty
+OPEN = {"nodes", "access.tokens", "access.roles", "access.realms", "node.network"}
+REFUSED = {
+    "/": {"cluster.ha_status", "cluster.not_backed_up", "no cluster.backup_jobs"}
+    | {"no cluster.ha_resources"},
+    "/nodes/": {"node.rrd", "node.disks"},
+    "/vms/": {"qemu.pending", "qemu.rrd", "lxc.pending", "lxc.rrd", "lxc.interfaces"}
+    | {"agent.network", "no qemu.snapshots", "no lxc.snapshots"},
+    "/storage/": {"storage.content", "storage.rrd", "no storage.content"},
+}
 
 
-@pytest.mark.parametrize("read", FULL.values(), ids=FULL)
-async def test_a_read_has_an_answer(read, client):
+async def test_every_account_reads_everything(account, signed_in):
+    client = signed_in(account)
     await (await client.qemu("pve1", 100).power("reboot")).outcome()
-    assert await read(client)
+    full = {name: bool(await read(client)) for name, read in FULL.items()}
+    empty = {name: await read(client) for name, read in EMPTY.items()}
+    assert [name for name, found in full.items() if not found] == []
+    assert [name for name, rows in empty.items() if rows != []] == []
 
 
-@pytest.mark.parametrize("read", EMPTY.values(), ids=EMPTY)
-async def test_what_the_lab_has_none_of_is_an_empty_list(read, client):
-    assert await read(client) == []
+@pytest.mark.parametrize("name", READS)
+async def test_who_may_nothing_is_refused_by_name_or_sees_nothing(name, signed_in, powerless):
+    """Quirks 10 and 34: two ways to say no, and one of them is silence."""
+    client = signed_in(powerless)
+    path = next((path for path, names in REFUSED.items() if name in names), None)
+    if path is None:
+        assert bool(await READS[name](client)) is (name in OPEN)
+        return
+    with pytest.raises(Forbidden) as caught:
+        await READS[name](client)
+    assert caught.value.path.startswith(path)
+    assert caught.value.privileges
 
 
 async def test_the_cluster_tells_what_it_is(client, version, lab):

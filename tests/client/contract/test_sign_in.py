@@ -8,15 +8,6 @@ from proxmox_client.session import RENEW_AFTER
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["token", "password", "second factor"])
-def account(request, lab, with_totp) -> ApiToken | Password:
-    return {
-        "token": ApiToken(*lab.token),
-        "password": Password(*lab.password),
-        "second factor": with_totp,
-    }[request.param]
-
-
 async def test_every_account_reads_and_writes(account, signed_in):
     """Quirks 7, 8, 9 and 12."""
     client = signed_in(account)
