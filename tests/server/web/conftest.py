@@ -9,8 +9,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from proxmox_client.emulator import Cluster as Emulated
 from proxmox_client.emulator import Clock, Emulator, demo
+from proxmox_client.emulator import Cluster as Emulated
 from pvemcp_server.access import Access, open_access
 from pvemcp_server.app import App, create_app, open_services
 from pvemcp_server.config import Config

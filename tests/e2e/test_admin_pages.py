@@ -1,0 +1,373 @@
+"""The admin pages in a real browser, over the real product: every flow, without a mouse slip."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+import pytest
+from mcp import Client
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run"),
+]
+BAD = ("serious", "critical")
+PASSWORD = "a password of my own"
+PAGES = (
+    *("/", "/keys", "/bridge", "/roles", "/roles/new", "/clusters", "/clusters/new"),
+    *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
+    *("/audit", "/settings", "/administrators", "/password"),
+)
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip("no chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def server(start, tmp_path_factory):
+    """A product of these tests' own: they change it."""
+    return start(tmp_path_factory.mktemp("admin"))
+
+
+class Watched:
+    """A page whose console and requests are watched."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.url = url
+        self.trouble: list[str] = []
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.page.on("console", self._said)
+        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        self.page.on("request", self._asked)
+
+    def go(self, path: str) -> Page:
+        self.page.goto(f"{self.url}/admin{path}")
+        return self.page
+
+    def _said(self, message) -> None:
+        if message.type in ("error", "warning"):
+            self.trouble.append(message.text)
+
+    def _asked(self, request) -> None:
+        if urlsplit(request.url).netloc != urlsplit(self.url).netloc:
+            self.trouble.append(f"asked {request.url}")
+
+
+@pytest.fixture(scope="module")
+def context(browser, server) -> Iterator[BrowserContext]:
+    """Signed in: the first sign-in changes the one-time password, as it must."""
+    opened = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    first = Watched(opened, server.url)
+    page = first.go("/")
+    expect(page).to_have_url(re.compile("/admin/sign-in$"))
+    password = re.search(r"one-time password (\S+)", server.output)[1]
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_url(re.compile("/admin/password$"))
+    page.get_by_label("Present password").fill(password)
+    page.get_by_label("New password", exact=True).fill(PASSWORD)
+    page.get_by_label("New password again").fill(PASSWORD)
+    page.get_by_role("button", name="Change password").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    assert first.trouble == []
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def watched(context, server) -> Iterator[Watched]:
+    one = Watched(context, server.url)
+    yield one
+    one.page.close()
+    assert one.trouble == []
+
+
+def generate(watched: Watched, name: str, role: str = "Read-only") -> str:
+    """A new key by the page's dialog; its secret."""
+    page = watched.go("/keys")
+    page.get_by_role("button", name="Generate key").click()
+    dialog = page.get_by_role("dialog", name="Generate a key")
+    dialog.get_by_label("Name").fill(name)
+    dialog.get_by_label("Role").select_option(role)
+    dialog.get_by_role("button", name="Generate", exact=True).click()
+    return shown_key(page)
+
+
+def shown_key(page: Page) -> str:
+    secret = page.locator("#shown-key").inner_text()
+    page.get_by_role("button", name="Copy key").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == secret
+    for client in ("Claude Code", "Zed", "Claude Desktop"):
+        page.get_by_role("tab", name=client).click()
+        config = page.get_by_role("tabpanel", name=client).locator("pre").inner_text()
+        assert secret in json.dumps(json.loads(config))
+    page.get_by_role("button", name="Done").click()
+    expect(page.locator("#shown-key")).to_have_count(0)
+    return secret
+
+
+def ask(server, key: str, tool: str | None = None, **arguments):
+    """What a real MCP client gets: the names of the tools, or the text of an answer."""
+
+    async def talk():
+        with anyio.fail_after(30):
+            async with Client(f"{server.url}/mcp/{key}") as client:
+                if tool is None:
+                    return sorted(one.name for one in (await client.list_tools()).tools)
+                return (await client.call_tool(tool, arguments)).content[0].text
+
+    # playwright's loop runs in this thread: the client gets one of its own
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(anyio.run, talk).result()
+
+
+def why_refused(server, key: str) -> str:
+    """What a real MCP client is told at the door."""
+    with pytest.raises(BaseExceptionGroup) as refused:
+        ask(server, key)
+    return str(list(_leaves(refused.value)))
+
+
+def _leaves(group: BaseExceptionGroup) -> Iterator[BaseException]:
+    for one in group.exceptions:
+        yield from _leaves(one) if isinstance(one, BaseExceptionGroup) else (one,)
+
+
+def until_it_shows(page: Page, text: str) -> None:
+    """Reloads until the text is there: notices are written every few seconds."""
+    for _ in range(60):
+        if page.get_by_text(text).count():
+            return
+        page.wait_for_timeout(500)
+        page.reload()
+    raise AssertionError(page.content())
+
+
+@pytest.fixture(scope="module")
+def emulated() -> Iterator[dict]:
+    """A cluster that is not configured yet, from an emulator of the test's own."""
+    command = [sys.executable, "-m", "proxmox_client.emulator", "--demo"]
+    options = ["--ready-file", "-", "--until-stdin-closes"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*command, *options], text=True, **pipes) as process:
+        assert process.stdout
+        yield json.loads(process.stdout.readline())["clusters"][0]
+        process.terminate()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The source of axe-core; skips, loudly, where npm's packages are missing."""
+    folder = Path(os.environ.get("PVEMCP_NPM", Path.home() / ".cache" / "pvemcp-node"))
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.exists():
+        pytest.skip(f"no axe-core in {folder}: python scripts/node_tools.py installs it")
+    return script.read_text()
+
+
+@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+def test_no_page_has_a_serious_fault_for_assistive_technology(context, server, axe, look):
+    one = Watched(context, server.url)
+    one.page.emulate_media(color_scheme="dark" if look == "dark" else "light")
+    one.page.set_viewport_size({"width": 390 if look == "phone" else 1280, "height": 860})
+    found = {}
+    for path in PAGES:
+        page = one.go(path)
+        page.wait_for_load_state("networkidle")
+        # the policy of the pages stays as it is: the driver runs the script from outside
+        result = page.evaluate(f"async () => {{ {axe}; return await axe.run() }}")
+        serious = [rule for rule in result["violations"] if rule["impact"] in BAD]
+        if serious:
+            found[path] = [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in serious]
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    one.page.close()
+    assert found == {}
+    assert one.trouble == []
+
+
+def test_a_key_is_shown_once_works_and_is_refused_once_regenerated(watched, server):
+    old = generate(watched, "laptop")
+    assert "vmid" in ask(server, old, "ListVms")
+    page = watched.page
+    assert old not in page.content()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Regenerate laptop").click()
+    new = shown_key(page)
+    assert new != old
+    assert "ListVms" in ask(server, new)
+    assert "401" in why_refused(server, old)
+
+
+def test_a_role_is_made_and_narrowed_and_the_list_of_tools_shrinks(watched, server):
+    page = watched.go("/roles/new")
+    page.get_by_label("Name", exact=True).fill("Night shift")
+    page.get_by_label("ChangeVmState").check()
+    page.get_by_role("button", name="Save role").click()
+    expect(page.get_by_role("heading", name="Night shift")).to_be_visible()
+    key = generate(watched, "night", "Night shift")
+    before = ask(server, key)
+    assert {"ChangeVmState", "ListNodes", "ListVms"} <= set(before)
+
+    watched.go("/roles").get_by_role("link", name="Edit Night shift").click()
+    page.get_by_label("Everything that only reads").uncheck()
+    page.get_by_label("ListVms").check()
+    page.get_by_label("prod").check()
+    page.get_by_label("Only those that match any of these").check()
+    page.get_by_label("Tags").fill("web")
+    page.get_by_role("button", name="Save role").click()
+    expect(page.get_by_text("tags web")).to_be_visible()
+    assert ask(server, key) == ["ChangeVmState", "ListVms"]
+
+    watched.go("/keys").get_by_role("button", name="Rights of night").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("tags web").first).to_be_visible()
+    expect(dialog.get_by_text("home-lab")).to_have_count(0)
+
+
+def test_a_cluster_is_added_with_the_right_fingerprint_only(watched, emulated):
+    page = watched.go("/clusters/new")
+    page.get_by_label("Name", exact=True).fill("office")
+    page.get_by_label("Hosts", exact=True).fill(emulated["hosts"][0])
+    page.get_by_label("API token").fill(emulated["token_id"])
+    page.get_by_label("Token secret").fill(emulated["token_secret"])
+    page.get_by_label("Fingerprint by hand").fill(":".join(["AB"] * 32))
+    page.get_by_role("button", name="Add cluster").click()
+    expect(page.get_by_role("alert")).to_contain_text("Compare it with")
+
+    page.get_by_label("Fingerprint by hand").fill("")
+    page.get_by_role("button", name="Show the hosts' certificates").click()
+    page.get_by_role("checkbox", name=re.compile(" shows")).check()
+    page.get_by_role("button", name="Test").click()
+    expect(page.get_by_role("status")).to_contain_text("It answers")
+    page.get_by_role("button", name="Add cluster").click()
+    expect(page.get_by_role("heading", name="office")).to_be_visible()
+    page.get_by_role("button", name="Examine office").click()
+    expect(
+        page.get_by_text("nodes are online").or_(page.get_by_text("do not answer"))
+    ).to_be_visible()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Remove office").click()
+    expect(page.get_by_role("heading", name="office")).to_have_count(0)
+
+
+def test_another_output_format_shows_in_the_next_answer(watched, server):
+    assert ask(server, server.key, "ListClusters").startswith('{"data":{"headers"')
+    page = watched.go("/settings")
+    page.get_by_label("Output Format").select_option("Csv")
+    page.get_by_role("button", name="Save Endpoint").click()
+    expect(page.get_by_text("Saved: Output Format")).to_be_visible()
+    assert ask(server, server.key, "ListClusters").startswith("name,")
+    page.get_by_label("Output Format").select_option("JsonCompact")
+    page.get_by_role("button", name="Save Endpoint").click()
+    expect(page.get_by_text("Saved: Output Format")).to_be_visible()
+
+
+def test_a_wrong_setting_is_refused_with_a_reason(watched):
+    page = watched.go("/settings")
+    page.locator("#row_cap").evaluate("field => { field.max = ''; field.value = '999999999' }")
+    page.get_by_role("button", name="Save Limits").click()
+    expect(page.get_by_role("alert")).to_contain_text("row_cap")
+
+
+def test_a_query_is_asked_saved_and_copied_as_a_tool_call(watched):
+    page = watched.go("/query")
+    query = {"from": "guests", "select": ["node", "COUNT(*) as total"], "groupBy": ["node"]}
+    page.get_by_label("Query (JSON)").fill(json.dumps(query))
+    page.get_by_label("Query (JSON)").press("Control+Enter")
+    expect(page.get_by_role("columnheader", name="total")).to_be_visible()
+    page.get_by_role("tab", name="Csv").click()
+    expect(page.get_by_role("tabpanel", name="Csv")).to_contain_text("node,total")
+    page.get_by_role("button", name="Copy as tool call").click()
+    copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    assert copied == {"name": "ExecuteQuery", "arguments": {"query": query}}
+
+    page.get_by_role("button", name="Save …").click()
+    page.get_by_role("dialog").get_by_label("Name").fill("Guests by node")
+    page.get_by_role("dialog").get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("heading", name="Guests by node")).to_be_visible()
+
+    page.get_by_label("Query (JSON)").fill('{"from": "gests"}')
+    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_role("alert")).to_contain_text("guests")
+
+
+def test_a_tool_is_tried_as_a_key_and_the_call_is_found_in_the_audit(watched):
+    page = watched.go("/tools/ListVms")
+    page.get_by_label("cluster_name").fill("home-lab")
+    page.get_by_label("status").select_option("running")
+    page.get_by_role("button", name="Call ListVms").click()
+    expect(page.locator("#answer-text")).to_contain_text("running")
+
+    page = watched.go("/audit?tool=ListVms&cluster=home-lab")
+    page.get_by_role("button", name=re.compile("Details of entry")).first.click()
+    expect(page.get_by_role("dialog")).to_contain_text("admin pages, admin")
+    expect(page.get_by_role("dialog")).to_contain_text('"status": "running"')
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Verify chain").click()
+    expect(page.get_by_text("The chain is whole.")).to_be_visible()
+
+
+def test_the_audit_is_live(watched, server):
+    page = watched.go("/audit?tool=GetQuerySchema")
+    before = page.get_by_role("row").count()
+    ask(server, server.key, "GetQuerySchema")
+    expect(page.get_by_role("row").nth(max(before, 1))).to_be_visible()
+
+
+def test_the_endpoint_is_switched_off_and_on_from_the_overview(watched, server):
+    page = watched.go("/")
+    page.get_by_role("button", name="Turn off").click()
+    expect(page.get_by_text("The endpoint is off.")).to_be_visible()
+    assert "503" in why_refused(server, server.key)
+    page.get_by_role("button", name="Turn on").click()
+    expect(page.get_by_text("The endpoint is on.")).to_be_visible()
+    assert ask(server, server.key)
+
+
+def test_an_invalid_key_raises_a_notice(watched, server):
+    assert "401" in why_refused(server, "pvemcp_nobody")
+    page = watched.go("/keys")
+    until_it_shows(page, "A key was refused")
+    page.get_by_role("button", name="Dismiss").first.click()
+    expect(page.get_by_text("A key was refused")).to_have_count(0)
+
+
+def test_an_administrator_is_added_and_removed(watched):
+    page = watched.go("/administrators")
+    page.get_by_role("button", name="Add administrator").click()
+    page.get_by_role("dialog").get_by_label("Name").fill("grace")
+    page.get_by_role("dialog").get_by_role("button", name="Add").click()
+    expect(page.locator("#shown-password")).to_be_visible()
+    page.get_by_role("button", name="Done").click()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Remove grace").click()
+    expect(page.get_by_text("grace")).to_have_count(0)
+
+
+def test_the_desktop_config_is_offered_as_a_file(watched, server):
+    page = watched.go("/bridge")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download", exact=True).last.click()
+    assert download.value.suggested_filename == "claude_desktop_config.json"
+    config = json.loads(Path(download.value.path()).read_text())
+    assert config["mcpServers"]["pvemcp"]["args"] == ["--url", f"{server.url}/mcp"]
