@@ -54,6 +54,26 @@ async def test_a_reconfigured_cluster_is_opened_anew(clusters, access, store):
     assert after.pve is not before.pve
 
 
+async def test_what_was_read_before_a_change_is_not_kept_after_it(
+    clusters, access, store, monkeypatch
+):
+    await clusters.open("lab", caller(), EVERYTHING, Notes())
+    await clusters.forget()
+    read = store.clusters.all
+
+    async def read_and_then_change():
+        found = await read()
+        monkeypatch.setattr(store.clusters, "all", read)
+        await access.clusters.change("lab", description="changed")
+        await store.watch.now()
+        return found
+
+    monkeypatch.setattr(store.clusters, "all", read_and_then_change)
+    await clusters.open("lab", caller(), EVERYTHING, Notes())
+    after = await clusters.open("lab", caller(), EVERYTHING, Notes())
+    assert after.description == "changed"
+
+
 async def test_an_unknown_cluster_is_named_with_those_there_are(clusters):
     with pytest.raises(UnknownName, match="lab"):
         await clusters.open("lap", caller(), EVERYTHING, Notes())

@@ -42,6 +42,11 @@ class Configured:
         records = sorted(await store.clusters.all(), key=lambda record: record.name)
         return cls({record.name: record for record in records}, identities)
 
+    def cluster(self, name: str) -> ClusterRecord:
+        if name not in self.clusters:
+            raise UnknownName("cluster", name, self.clusters)
+        return self.clusters[name]
+
     def identity(self, record: ClusterRecord, bound: int | None) -> IdentityRecord:
         """The identity a caller is bound to; the default one when it is bound to none.
 
@@ -69,6 +74,7 @@ class Clusters:
         self._freshness = freshness
         self._limits = limits or Limits()
         self._configured: Configured | None = None
+        self._changes = 0  # what was read before a change, and is ready after it, is not kept
         self._open: dict[tuple[int, int], Connection] = {}
         self._opening = asyncio.Lock()
         self._closing = AsyncExitStack()
@@ -80,6 +86,7 @@ class Clusters:
 
     async def forget(self) -> None:
         """Something was reconfigured: read again and open anew; calls under way finish first."""
+        self._changes += 1
         self._configured = None
         self._open = {}
 
@@ -88,10 +95,7 @@ class Clusters:
         return list((await self._known()).clusters)
 
     async def record(self, name: str) -> ClusterRecord:
-        known = (await self._known()).clusters
-        if name not in known:
-            raise UnknownName("cluster", name, known)
-        return known[name]
+        return (await self._known()).cluster(name)
 
     async def open(self, name: str, caller: Caller, scope: Resources, notes: Notes) -> Cluster:
         """The cluster as this caller reaches it: with its identity, and no more than `scope`."""
@@ -110,18 +114,26 @@ class Clusters:
 
     async def connection(self, name: str, identity_id: int | None = None) -> Connection:
         """The open client of that cluster and identity; the default identity when None."""
-        record = await self.record(name)
-        identity = (await self._known()).identity(record, identity_id)
+        configured = await self._known()
+        changes = self._changes
+        record = configured.cluster(name)
+        identity = configured.identity(record, identity_id)
         key = (record.id, identity.id)
         async with self._opening:
-            if key not in self._open:
-                self._open[key] = await self._connect(record, identity)
-        return self._open[key]
+            if key in self._open:
+                return self._open[key]
+            connection = await self._connect(record, identity)
+            if changes == self._changes:
+                self._open[key] = connection
+        return connection
 
     async def _known(self) -> Configured:
         await self._store.watch.fresh()
-        if self._configured is None:
-            self._configured = await Configured.read(self._store)
+        while self._configured is None:
+            changes = self._changes
+            configured = await Configured.read(self._store)
+            if changes == self._changes:
+                self._configured = configured
         return self._configured
 
     async def _connect(self, record: ClusterRecord, identity: IdentityRecord) -> Connection:
