@@ -144,6 +144,25 @@ async def test_what_a_role_gives_changes_for_callers_who_are_known_already(
     assert after[0].version == after[1].version != before[0].version
 
 
+async def test_a_key_read_before_a_change_is_not_remembered_after_it(
+    gate: Gate, access: Access, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    key, secret = await access.keys.create("laptop")
+    await store.watch.now()
+    of_caller = store.bindings.of_caller
+
+    async def of_caller_and_then_disable(key_id: str, role_id: int) -> dict[str, int]:
+        found = await of_caller(key_id, role_id)
+        monkeypatch.setattr(store.bindings, "of_caller", of_caller)
+        await access.keys.disable(key.id)
+        await store.watch.now()
+        return found
+
+    monkeypatch.setattr(store.bindings, "of_caller", of_caller_and_then_disable)
+    await gate.authenticate(secret, HERE)
+    assert await reason(gate, secret) == "disabled key"
+
+
 async def test_an_expiry_passes_without_any_change(gate: Gate, access: Access, clock: Clock):
     _, secret = await access.keys.create("laptop", expires=clock.now() + timedelta(seconds=60))
     await gate.authenticate(secret, HERE)
