@@ -1,6 +1,7 @@
 """A whole server in this process, with tools of our own behind the real pipeline."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -159,8 +160,8 @@ class Modern:
         wire = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.http.post(
             self.path,
-            json=self.message(method, params),
-            headers=self.headers(method, params) | wire,
+            content=json.dumps(self.message(method, params)),  # also what httpx would not encode
+            headers={"Content-Type": "application/json"} | self.headers(method, params) | wire,
         )
 
     async def call(self, name: str, **arguments: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from pvemcp_server.settings import Values
 ENDPOINT_PATHS: Final = ("/mcp", "/sse", "/sse/messages")
 # Probes of orchestrators address us by whatever name they have
 PROBES: Final = ("/healthz", "/readyz")
-STREAMS_PER_KEY: Final = 32
+STREAMS_PER_KEY: Final = 256  # an office may share a key, and each client holds a stream
 
 log = logging.getLogger(__name__)
 

@@ -28,6 +28,7 @@ def describe(tool: Tool) -> types.Tool:
     """The tool as clients see it."""
     return types.Tool(
         name=tool.name,
+        title=tool.title,
         description=tool.description,
         input_schema=tool.input_schema,
         annotations=types.ToolAnnotations.model_validate(tool.annotations, by_name=False),
