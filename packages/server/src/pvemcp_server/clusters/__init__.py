@@ -1,5 +1,6 @@
 """Opens clusters for callers: connections, shared inventory, and what a caller reaches of them."""
 
+from pvemcp_server.clusters.aside import aside
 from pvemcp_server.clusters.checks import Check, check
 from pvemcp_server.clusters.cluster import Cluster
 from pvemcp_server.clusters.connections import Clusters
@@ -7,4 +8,14 @@ from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.inventory import Inventory, Snapshot
 from pvemcp_server.clusters.notes import Notes
 
-__all__ = ["Check", "Cluster", "Clusters", "Inventory", "Notes", "Snapshot", "check", "explain"]
+__all__ = [
+    "Check",
+    "Cluster",
+    "Clusters",
+    "Inventory",
+    "Notes",
+    "Snapshot",
+    "aside",
+    "check",
+    "explain",
+]

@@ -9,6 +9,7 @@ import proxmox_client
 from proxmox_client import Client, Lxc, Qemu
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.access.model import Resources
+from pvemcp_server.clusters.aside import aside
 from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.inventory import Inventory, Snapshot
 from pvemcp_server.clusters.notes import Notes
@@ -42,7 +43,8 @@ class Cluster:
                     f"{self.name} does not answer ({whole.stale}); "
                     f"this is what it said {whole.age:.0f} s ago."
                 )
-            self._view = whole.within(self.scope)
+            size = 0 if self.scope.everything else len(whole.guests)
+            self._view = await aside(size, lambda: whole.within(self.scope))
         return self._view
 
     def within(self, scope: Resources) -> "Cluster":

@@ -31,7 +31,7 @@ class Guest(Row, kw_only=True):
         str, Col("State: running (paused ones too, unless asked for), stopped, paused, unknown")
     ]
     type: Annotated[Literal["qemu", "lxc"], Col("Virtual machine (qemu) or container (lxc)")]
-    tags: Annotated[list[str], Col("Tags")]
+    tags: Annotated[tuple[str, ...], Col("Tags")]
     description: Annotated[
         str | None, Col("Notes from its configuration; reading them takes a call per guest")
     ] = None
@@ -161,7 +161,7 @@ def _guest(one: GuestResource, node: NodeResource | None) -> Guest:
         node=one.node,
         status=one.status,
         type=one.type,
-        tags=one.tag_list,
+        tags=tuple(one.tag_list),
         is_template=one.template,
         uptime=one.uptime,
         lock=one.lock,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pvemcp_server.access.model import Resources
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, aside
 
 R = TypeVar("R")
 
@@ -105,4 +105,6 @@ async def within(
     if cluster.scope.everything:
         return rows
     reach = await Reach.of(cluster)
-    return [seen for row in rows if (seen := covered(reach, row)) is not None]
+    return await aside(
+        len(rows), lambda: [seen for row in rows if (seen := covered(reach, row)) is not None]
+    )
