@@ -3,7 +3,7 @@
 import pytest
 
 from proxmox_client import schema
-from proxmox_client.emulator import Emulator, demo
+from proxmox_client.emulator import Clock, Emulator, demo
 from proxmox_client.emulator.routing import handled
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +56,11 @@ def readable():
 
 @pytest.fixture
 async def prod(asker):
-    async with Emulator(demo()) as pve, asker(pve["prod"], pve["prod"].token) as opened:
+    clock = Clock(500)
+    async with (
+        Emulator(demo(), clock=clock) as pve,
+        asker(pve["prod"], pve["prod"].token) as opened,
+    ):
         opened.cluster.state.people.users["alice@pve"].tokens["ansible"] = (
             opened.cluster.state.people.users["ops@pve"].tokens["ansible"]
         )
@@ -124,8 +128,9 @@ async def test_replication_runs_and_tells_its_state(prod):
     job = jobs[0]
     broken = await prod.get(f"/nodes/{job['source']}/replication/{job['id']}/status")
     assert (broken["fail_count"], "error" in broken) == (3, True)
-    prod.cluster.state.clock.speed = 500
-    await prod.task("POST", f"/nodes/{job['source']}/replication/{job['id']}/schedule_now")
+    prod.cluster.state.replications[job["id"]].obstacle = ""
+    await prod.data("POST", f"/nodes/{job['source']}/replication/{job['id']}/schedule_now")
+    await prod.cluster.state.clock.sleep(90)
     healed = await prod.get(f"/nodes/{job['source']}/replication/{job['id']}/status")
     assert (healed["fail_count"], "error" in healed) == (0, False)
     assert healed["last_sync"] > broken["last_sync"]

@@ -1,5 +1,6 @@
 """A cluster that runs: its nodes listen, its tasks are done, its faults happen."""
 
+import asyncio
 import secrets
 import ssl
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.node import Node
 from proxmox_client.emulator.state.people import Grant, Token, User
 from proxmox_client.emulator.work.board import TaskBoard
+from proxmox_client.emulator.work.scheduler import Scheduler
 
 routes.register()
 
@@ -40,6 +42,7 @@ class Cluster:
         self._limits = limits or ConnectionLimits()
         self._authority = Authority(state.name)
         self._address = "127.0.0.1"
+        self._scheduling: asyncio.Task[None] | None = None
         self._listeners: dict[str, Listener] = {}
         self._impostors: set[str] = set()
         self.token = self._own_token()
@@ -77,9 +80,12 @@ class Cluster:
             await self._listen(node)
             if not node.online:
                 await self._listeners.pop(node.name).stop()
+        self._scheduling = asyncio.create_task(Scheduler(self.state, self.tasks).run())
 
     async def stop(self) -> None:
         """End all tasks and connections."""
+        if self._scheduling is not None:
+            self._scheduling.cancel()
         await self.tasks.close()
         for listener in self._listeners.values():
             await listener.stop()

@@ -7,7 +7,6 @@ from proxmox_client.emulator.calendar import next_run
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.routing import Call, route
 from proxmox_client.emulator.state.jobs import Replication
-from proxmox_client.emulator.work.board import Job
 
 
 @route("GET", "/cluster/replication")
@@ -72,18 +71,9 @@ def node_job_status(call: Call) -> dict[str, Any]:
 
 
 @route("POST", "/nodes/{node}/replication/{id}/schedule_now")
-def run(call: Call) -> str:
-    """POST /nodes/{node}/replication/{id}/schedule_now."""
-    job = _find(call)
-
-    async def work(running: Job) -> None:
-        running.log(f"{job.id}: start replication job")
-        await running.spend(3)
-        job.last_sync = job.last_try = int(running.state.now)
-        job.duration, job.fail_count, job.error = 3.0, 0, ""
-        running.log(f"{job.id}: end replication job")
-
-    return call.start("replication", job.id, work)
+def run(call: Call) -> None:
+    """POST /nodes/{node}/replication/{id}/schedule_now: within a minute, and not as a task."""
+    _find(call).is_wanted_now = True
 
 
 def _find(call: Call) -> Replication:

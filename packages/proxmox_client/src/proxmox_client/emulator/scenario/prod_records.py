@@ -114,7 +114,9 @@ def _replications(builder: Builder) -> None:
         state.replications[job.id] = job
     broken = next(iter(state.replications.values()))
     broken.fail_count, broken.last_sync = 3, builder.now - 7200
-    broken.error = "command 'zfs snapshot rpool/data@__replicate__' failed: out of space"
+    broken.error = broken.obstacle = (
+        "command 'zfs snapshot rpool/data@__replicate__' failed: out of space"
+    )
 
 
 def _is_local(vmid: int, builder: Builder) -> bool:

@@ -35,6 +35,10 @@ class Replication:
     rate: float | None = None
     comment: str = ""
     disabled: bool = False
+    obstacle: str = ""
+    """What keeps it from working, until somebody clears it away."""
+    is_wanted_now: bool = False
+    """Whether somebody asked for it, whatever the schedule says."""
     last_sync: int = 0
     last_try: int = 0
     duration: float = 0.0

@@ -11,6 +11,7 @@ from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.sizes import MIB, human
 from proxmox_client.emulator.state.storage import Storage, Volume
+from proxmox_client.emulator.work import retention
 from proxmox_client.emulator.work.board import Job, Work
 from proxmox_client.emulator.work.locks import locked
 from proxmox_client.emulator.work.snapshots import can_snapshot
@@ -75,7 +76,21 @@ async def _save(
     volume = _written(job.state, storage, guest, int(began), size, options)
     job.log(f"INFO: archive file size: {human(volume.size)}")
     lasted = str(timedelta(seconds=int(job.state.now - began))).zfill(8)
+    _prune(job, storage, guest, options.get("prune-backups"))
     job.log(f"INFO: Finished Backup of {kind} ({lasted})")
+
+
+def _prune(job: Job, storage: Storage, guest: Guest, keep: str | Mapping[str, Any] | None) -> None:
+    """Remove the older backups of a guest that a retention does not keep."""
+    if not keep:
+        return
+    volumes = storage.volumes(guest.node).values()
+    group = [each for each in volumes if each.content == "backup" and each.vmid == guest.vmid]
+    wanted = retention.parse(keep) if isinstance(keep, str) else keep
+    doomed = [volume for volume, mark in retention.judge(group, wanted) if mark == "remove"]
+    for volume in doomed:
+        storage.remove(guest.node, volume.volid)
+    job.log(f"INFO: pruned {len(doomed)} backup(s) not covered by keep-retention policy")
 
 
 def _mode(job: Job, guest: Guest, wanted: str) -> str:
