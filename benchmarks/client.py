@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from statistics import median
 from typing import Any
 
 from proxmoxer import ProxmoxAPI
@@ -20,33 +21,35 @@ from proxmox_client import Client, Limits
 from proxmox_client.api.resources import Resources
 from support.pve import client_of, emulated
 
-NODES, GUESTS, CALLS, AT_ONCE = 50, 10_000, 200, 4
+NODES, GUESTS, CALLS, AT_ONCE, ROUNDS = 50, 10_000, 200, 4, 9
 # pveproxy's idle limit would end the connections of whoever waits for its turn to be measured
 WIDE = Limits(per_cluster=16, per_node=2)
 
 
 def main() -> None:
     """Measure and print."""
-    print(f"{CALLS} × GET /nodes/{{node}}/status over {NODES} nodes, best of 7")
+    print(f"{CALLS} × GET /nodes/{{node}}/status over {NODES} nodes, median of {ROUNDS}")
     print("| client | wall ms | CPU ms |\n|---|--:|--:|")
     with emulated(NODES, GUESTS) as pve, tempfile.NamedTemporaryFile("w", suffix=".pem") as ca:
         ca.write(pve["ca_pem"])
         ca.flush()
         candidates = runs(pve, ca.name)
         # round by round, so that whatever else the machine does falls on all alike
-        rounds = [{label: run() for label, run in candidates.items()} for _ in range(7)]
+        rounds = [{label: run() for label, run in candidates.items()} for _ in range(ROUNDS)]
         for label in candidates:
-            wall, cpu = (min(times) for times in zip(*(one[label] for one in rounds), strict=True))
+            wall, cpu = map(median, zip(*(one[label] for one in rounds), strict=True))
             print(f"| {label} | {wall * 1000:.0f} | {cpu * 1000:.0f} |")
         body = asyncio.run(resources_body(pve))
-    print(f"\nDecode of {GUESTS:,} guests ({len(body) / 1e6:.1f} MB), best of 5")
+    print(f"\nDecode of {GUESTS:,} guests ({len(body) / 1e6:.1f} MB), median of {ROUNDS}")
     print("| way | ms |\n|---|--:|")
     data = json.dumps(json.loads(body)["data"]).encode()
-    for label, decode in {
+    decoders: dict[str, Callable[[], Any]] = {
         "ours: typed Structs, by kind": lambda: Resources.read(data),
         "proxmoxer: json, dicts": lambda: json.loads(body)["data"],
-    }.items():
-        print(f"| {label} | {min(timed(decode) for _ in range(5)) * 1000:.0f} |")
+    }
+    decoded = [{label: timed(run) for label, run in decoders.items()} for _ in range(ROUNDS)]
+    for label in decoders:
+        print(f"| {label} | {median(one[label] for one in decoded) * 1000:.0f} |")
 
 
 def runs(pve: dict[str, Any], ca: str) -> dict[str, Callable[[], tuple[float, float]]]:
