@@ -146,6 +146,14 @@ async def test_a_key_for_a_guest_sees_its_tasks_on_any_node(reach):
     assert "pve05" not in " ".join(cluster.notes)
 
 
+async def test_a_limit_counts_the_tasks_that_the_caller_sees(reach):
+    whole = await rows("tasks", reach())
+    oldest = next(row.vmid for row in reversed(whole) if row.vmid)
+    cluster = reach("prod", Resources(vmids=frozenset({oldest})))
+    found = await rows("tasks", cluster, Want(limit=1))
+    assert {row.upid for row in found} == {row.upid for row in whole if row.vmid == oldest}
+
+
 async def test_replications_tell_their_state(reach, pve):
     found = {row.id: row for row in await rows("replications", reach())}
     assert set(found) == set(pve["prod"].state.replications)

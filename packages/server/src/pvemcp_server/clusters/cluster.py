@@ -90,6 +90,14 @@ class Cluster:
         self, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], *, what: str = ""
     ) -> dict[K, T]:
         """Ask for every key at once; one that fails is left out and noted, saying why."""
+        found, missing = await self.answers(keys, ask)
+        self.note_missing(missing, what)
+        return found
+
+    async def answers(
+        self, keys: Iterable[K], ask: Callable[[K], Awaitable[T]]
+    ) -> tuple[dict[K, T], dict[K, str]]:
+        """Ask for every key at once: what was answered, and why the others were not."""
         wanted = list(keys)
         answers = await asyncio.gather(*(ask(key) for key in wanted), return_exceptions=True)
         found: dict[K, T] = {}
@@ -101,10 +109,10 @@ class Cluster:
                 raise answer
             else:
                 found[key] = answer
-        self._note_missing(missing, what)
-        return found
+        return found, missing
 
-    def _note_missing(self, missing: Mapping[K, str], what: str) -> None:
+    def note_missing(self, missing: Mapping[K, str], what: str) -> None:
+        """Say what was not answered and why."""
         told = list(missing.items())[:3]  # hundreds of like reasons would bury the answer
         for key, reason in told:
             place = " at ".join(map(str, key)) if isinstance(key, tuple) else key

@@ -25,13 +25,17 @@ async def each(
     """Ask for every key until the budget is used up; what is missing then is noted."""
     wanted = list(keys)
     found: dict[K, T] = {}
+    missing: dict[K, str] = {}
     asked = 0
     for some in _parts(wanted[: want.budget.calls]):
         if monotonic() >= want.budget.until:
             break
         with _within(want.budget):
-            found |= await cluster.each(some, ask, what=what)
+            answered, unanswered = await cluster.answers(some, ask)
+        found |= answered
+        missing |= unanswered
         asked += len(some)
+    cluster.note_missing(missing, what)
     if missed := len(wanted) - asked:
         cluster.notes.add(
             f"Incomplete: {missed} of {len(wanted)} {what}s of {cluster.name} were not asked, the "

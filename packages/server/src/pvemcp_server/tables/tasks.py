@@ -57,7 +57,9 @@ class Task(Row):
 async def tasks(cluster: Cluster, want: Want) -> list[Task]:
     """The latest tasks of all nodes, newest first."""
     seen = {one.node for one in (await cluster.snapshot()).nodes}
-    limit = want.limit or (SINCE if want.since else LATEST)
+    # the newest of a node may all be somebody else's
+    wanted = want.limit if cluster.scope.everything else None
+    limit = wanted or (SINCE if want.since else LATEST)
 
     async def listed(node: str) -> list[TaskRow]:
         return await _tasks(cluster, node, want, limit)
@@ -69,7 +71,7 @@ async def tasks(cluster: Cluster, want: Want) -> list[Task]:
         lambda view, some: fanout.each(view, some, listed, want, "tasks of node"),
     )
     rows = [_row(one, node) for node, answer in found.items() for one in answer]
-    if want.limit is None and any(len(answer) >= limit for answer in found.values()):
+    if wanted is None and any(len(answer) >= limit for answer in found.values()):
         cluster.notes.add(
             f"Only the latest {limit} tasks of each node of {cluster.name} were looked at; "
             "filter by start_time, vmid, type or outcome to reach older ones."

@@ -46,7 +46,11 @@ _CONDITIONS = {
 _QUERY = {
     "type": "object",
     "properties": {
-        "from": {"type": "string", "description": "Table, as GetQuerySchema names it"},
+        "from": {
+            "type": "string",
+            "description": "Table: guests, nodes, storages, snapshots, backups, tasks …; "
+            "GetQuerySchema tells all and their fields",
+        },
         "select": {
             "type": "array",
             "items": {"type": "string"},
