@@ -1,9 +1,11 @@
 """Every emulated endpoint, on every version."""
 
+import re
+
 import pytest
 
 from proxmox_client import schema
-from proxmox_client.emulator import Clock, Emulator, demo
+from proxmox_client.emulator import Clock, Emulator, Scenario, demo
 from proxmox_client.emulator.routing import handled
 
 pytestmark = pytest.mark.anyio
@@ -79,6 +81,28 @@ async def test_every_list_and_state_can_be_read(prod):
         response = await prod.ask("GET", path.format(**VALUES), **params)
         if response.status_code != 200:
             failed[path] = response.reason_phrase
+    assert failed == {}
+
+
+ANYWHERE = {"node": "pve1", "vmid": "100", "storage": "shared", "userid": "mcp@pve"}
+ANYWHERE |= {"tokenid": "emulator", "roleid": "PVEAuditor"}
+
+
+@pytest.mark.parametrize("version", schema.VERSIONS)
+async def test_every_version_reads_what_it_publishes(version, asker):
+    scenario = Scenario.cluster("lab", version=version, nodes=2, guests=4)
+    failed = {}
+    async with Emulator(scenario) as pve, asker(pve["lab"], pve["lab"].token) as asked:
+        for path in readable():
+            found = schema.load(version).find("GET", path)
+            if found is None or set(re.findall(r"{(.*?)}", path)) - ANYWHERE.keys():
+                continue
+            params = dict(NEEDS_MORE.get(path, {}))
+            if "timeframe" in found[0].parameters:
+                params["timeframe"] = "week"
+            response = await asked.ask("GET", path.format(**ANYWHERE), **params)
+            if response.status_code != 200 and "ceph" not in path:
+                failed[path] = response.reason_phrase
     assert failed == {}
 
 
