@@ -1,10 +1,10 @@
 """Runs the HTTP server until it is told to stop, and then stops without dropping what runs."""
 
+import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Final
 
@@ -12,25 +12,20 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from pvemcp_server.config import Config
+from pvemcp_server.endpoint.patience import PatientProtocol
 
 CLOSING_SECONDS: Final = 4  # for connections, after running calls have had their time
 
+Drain = Callable[[], Coroutine[Any, Any, bool]]
 log = logging.getLogger(__name__)
 
 
 class HttpServer(uvicorn.Server):
     """Uvicorn that first lets calls finish: its own shutdown would wait for open streams."""
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
         self._drain = drain
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """A signal we have obeyed is done with: uvicorn would raise it again and exit by it."""
-        with super().capture_signals():
-            yield
-            self._captured_signals.clear()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
         """Ends the server; uvicorn would raise the signal once more and so fail the process."""
@@ -38,12 +33,15 @@ class HttpServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if not await self._drain():
+        draining = asyncio.create_task(self._drain())
+        while not draining.done() and not self.force_exit:
+            await asyncio.wait([draining], timeout=0.1)
+        if not draining.done() or not draining.result():
             log.warning("Some calls did not end in time and are given up")
         await super().shutdown(sockets)
 
 
-def http_server(app: ASGIApp, config: Config, drain: Callable[[], Awaitable[bool]]) -> HttpServer:
+def http_server(app: ASGIApp, config: Config, drain: Drain) -> HttpServer:
     """The server for this application, configured as the process is."""
     return HttpServer(
         uvicorn.Config(
@@ -56,7 +54,7 @@ def http_server(app: ASGIApp, config: Config, drain: Callable[[], Awaitable[bool
             server_header=False,
             timeout_graceful_shutdown=CLOSING_SECONDS,
             timeout_keep_alive=30,
-            h11_max_incomplete_event_size=64 * 1024,
+            http=PatientProtocol,
             ws="none",
         ),
         drain,
