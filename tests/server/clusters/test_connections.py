@@ -1,9 +1,10 @@
 """One client and one inventory per cluster and Proxmox identity."""
 
+import anyio
 import pytest
 
 from pvemcp_server.access.model import EVERYTHING, Caller, Grant, Resources, Role
-from pvemcp_server.clusters import Notes
+from pvemcp_server.clusters import Notes, connections
 from pvemcp_server.errors import CallError, UnknownName
 
 pytestmark = pytest.mark.anyio
@@ -72,6 +73,26 @@ async def test_what_was_read_before_a_change_is_not_kept_after_it(
     await clusters.open("lab", caller(), EVERYTHING, Notes())
     after = await clusters.open("lab", caller(), EVERYTHING, Notes())
     assert after.description == "changed"
+
+
+async def test_a_replaced_client_serves_its_calls_to_their_end_and_is_closed_after_them(
+    clusters, access, store, monkeypatch
+):
+    before = await clusters.open("lab", caller(), EVERYTHING, Notes())
+    closed, close = anyio.Event(), before.pve.aclose
+
+    async def closing() -> None:
+        await close()
+        closed.set()
+
+    monkeypatch.setattr(before.pve, "aclose", closing)
+    monkeypatch.setattr(connections, "LONGEST_CALL", 2.0)
+    await access.clusters.change("lab", description="changed")
+    await store.watch.now()
+    assert await before.pve.version()
+    assert not closed.is_set()
+    with anyio.fail_after(10):
+        await closed.wait()
 
 
 async def test_an_unknown_cluster_is_named_with_those_there_are(clusters):

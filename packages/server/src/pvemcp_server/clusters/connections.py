@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 from proxmox_client import ApiToken, Client, Limits, Tls
 from pvemcp_server.access.model import Caller, Resources
@@ -16,6 +15,8 @@ from pvemcp_server.store.records import ClusterRecord, IdentityRecord, TlsMode
 from pvemcp_server.store.store import Store
 from pvemcp_server.store.watch import Topic
 
+LONGEST_CALL: Final = 3600  # seconds: what settings allow a call, waiting for its task included
+
 
 @dataclass(frozen=True)
 class Connection:
@@ -25,6 +26,11 @@ class Connection:
     identity: IdentityRecord
     pve: Client
     inventory: Inventory
+
+    async def aclose(self) -> None:
+        """Stop asking, then close every socket."""
+        await self.inventory.aclose()
+        await self.pve.aclose()
 
 
 @dataclass
@@ -77,17 +83,23 @@ class Clusters:
         self._changes = 0  # what was read before a change, and is ready after it, is not kept
         self._open: dict[tuple[int, int], Connection] = {}
         self._opening = asyncio.Lock()
-        self._closing = AsyncExitStack()
+        self._retiring: dict[asyncio.Task[None], Connection] = {}
         store.watch.on_change(Topic.CLUSTERS, self.forget)
 
     async def aclose(self) -> None:
         """Close every client, also those that a change has replaced."""
-        await self._closing.aclose()
+        retiring = dict(self._retiring)
+        for waiting in retiring:
+            waiting.cancel()
+        for connection in (*self._open.values(), *retiring.values()):
+            await connection.aclose()
 
     async def forget(self) -> None:
         """Something was reconfigured: read again and open anew; calls under way finish first."""
         self._changes += 1
         self._configured = None
+        for connection in self._open.values():
+            self._retire(connection)
         self._open = {}
 
     async def names(self) -> list[str]:
@@ -125,7 +137,15 @@ class Clusters:
             connection = await self._connect(record, identity)
             if changes == self._changes:
                 self._open[key] = connection
+            else:
+                self._retire(connection)
         return connection
+
+    def _retire(self, connection: Connection) -> None:
+        """Closed when the calls that may still use it are over."""
+        waiting = asyncio.create_task(_close_later(connection), name="replaced connection")
+        self._retiring[waiting] = connection
+        waiting.add_done_callback(self._retiring.pop)
 
     async def _known(self) -> Configured:
         await self._store.watch.fresh()
@@ -145,10 +165,12 @@ class Clusters:
             limits=self._limits,
             name=record.name,
         )
-        await self._closing.enter_async_context(pve)
-        inventory = Inventory(pve, self._freshness)
-        self._closing.push_async_callback(inventory.aclose)
-        return Connection(record, identity, pve, inventory)
+        return Connection(record, identity, pve, Inventory(pve, self._freshness))
+
+
+async def _close_later(connection: Connection) -> None:
+    await asyncio.sleep(LONGEST_CALL)
+    await connection.aclose()
 
 
 def tls_of(record: ClusterRecord) -> Tls:
