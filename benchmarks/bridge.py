@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer calls, one round")
     parser.add_argument("--write", action="store_true", help="renew the table in the docs")
     arguments = parser.parse_args()
-    size = (1, 200, 1) if arguments.quick else (3, 2000, 4)
+    size = (1, 200, 1) if arguments.quick else (2, 2000, 4)
     with trial_server() as url:
         everyone = asyncio.run(measured(url, *size))
     renew_or_check(PAGE, "figures", table(everyone), ["--write"] if arguments.write else [])

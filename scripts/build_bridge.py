@@ -43,8 +43,8 @@ def build() -> tuple[Path, Path]:
     """Runs PyInstaller; the single file and the folder, as it names them."""
     subprocess.run(
         [
-            *(sys.executable, "-m", "PyInstaller", "--noconfirm", "--clean", "--log-level", "WARN"),
-            *("--distpath", BUILD / "out", "--workpath", BUILD / "work"),
+            *(sys.executable, "-m", "PyInstaller", "--noconfirm", "--clean"),
+            *("--log-level", "ERROR", "--distpath", BUILD / "out", "--workpath", BUILD / "work"),
             PACKAGE / "pvemcp-bridge.spec",
         ],
         check=True,

@@ -33,7 +33,7 @@ async def failed(bridge, tool="destroy"):
 )
 async def test_an_http_status_is_told_with_what_to_do(bridge, server, faults, status, words):
     await bridge.open()
-    server.fail("tools/call", faults.status(status, b"oops"), 2)
+    server.fail("tools/call", faults.status(status, b"oops"), 9)
     error = await failed(bridge)
     assert error["code"] == -32603
     assert words in error["message"]

@@ -224,6 +224,8 @@ async def test_proxies_of_the_environment_are_used_and_excepted(bridges, server)
         (("--url", "pve.example/mcp"), "starts with https://"),
         (("--url", "http://pve.example:port"), "malformed"),
         (("--url", "http://x", "--ca", "/nowhere.pem"), "no CA file"),
+        (("--url", "http://x", "--ca", __file__), "no certificate in PEM"),
+        (("--url", "http://x", "--log-file", "/nowhere/log"), "log file cannot be written"),
         (("--url", "http://x", "--fingerprint", "12:34"), "64 hexadecimal digits"),
         (("--url", "http://x", "--header", "nonsense"), "Name: value"),
         (("--url", "http://x", "--timeout", "soon"), "number of seconds"),

@@ -12,7 +12,7 @@ from pvemcp_bridge.messages import Kind, Malformed, Message, parse_messages
 from pvemcp_bridge.sse import Event
 from pvemcp_bridge.transport import Answer, Transport
 
-__all__ = ["Deliver", "Exchange", "Question", "Reply", "messages_of"]
+__all__ = ["STREAM_SILENCE", "Deliver", "Exchange", "Question", "Reply", "messages_of"]
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,9 @@ Deliver = Callable[[Message], Awaitable[None]]
 
 _POST = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 _GET = {"accept": "text/event-stream"}
+# servers keep their streams alive every few seconds; a computer that slept hears nothing of an
+# end of the connection
+STREAM_SILENCE = 300.0
 _EMPTY_RESUMPTIONS = 5
 _EXCERPT = 200
 
@@ -96,7 +99,7 @@ class Exchange:
     async def _once(self, question: Question) -> Reply:
         cursor = Cursor()
         message = question.message
-        silence = None if question.endless else self._silence
+        silence = STREAM_SILENCE if question.endless else self._silence
         async with self.transport.send(
             "POST", {**_POST, **question.headers}, message.text, silence=silence
         ) as answer:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from pvemcp_bridge import retry
 from pvemcp_bridge.errors import BridgeError, NoReply, Refused
-from pvemcp_bridge.exchange import Deliver, Exchange, Question, Reply, messages_of
+from pvemcp_bridge.exchange import (
+    STREAM_SILENCE,
+    Deliver,
+    Exchange,
+    Question,
+    Reply,
+    messages_of,
+)
 from pvemcp_bridge.messages import Kind, Message
 from pvemcp_bridge.transport import Answer
 
@@ -154,7 +161,7 @@ class Legacy:
         headers = {"accept": "text/event-stream", **session.headers}
         if cursor:
             headers["last-event-id"] = cursor
-        async with self._exchange.transport.send("GET", headers, silence=None) as answer:
+        async with self._exchange.transport.send("GET", headers, silence=STREAM_SILENCE) as answer:
             _check_stream(answer)
             async for event in answer.events():
                 cursor = event.id or cursor

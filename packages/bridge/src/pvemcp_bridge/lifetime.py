@@ -16,9 +16,9 @@ class Ending(Enum):
     """Why the bridge ends; how many seconds the replies still have, and then the farewell."""
 
     INPUT_CLOSED = 10.0, 2.0
-    SIGNAL = 1.0, 0.5
-    PARENT_GONE = 0.1, 0.5
-    OUTPUT_BROKEN = 0.0, 0.5
+    SIGNAL = 0.8, 0.4
+    PARENT_GONE = 0.1, 0.4
+    OUTPUT_BROKEN = 0.0, 0.4
 
     @property
     def replies(self) -> float:

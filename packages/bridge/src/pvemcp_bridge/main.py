@@ -36,5 +36,9 @@ def _carry(arguments: list[str]) -> None:
         sys.stderr.write(f"pvemcp-bridge: {error}\nTry `pvemcp-bridge --help`.\n")
         raise SystemExit(2) from None
     mask = logs.masker(chosen.target.secrets)
-    logs.start(chosen.log_level, chosen.log_file, mask)
+    try:
+        logs.start(chosen.log_level, chosen.log_file, mask)
+    except OSError as error:
+        sys.stderr.write(f"pvemcp-bridge: The log file cannot be written: {error}.\n")
+        raise SystemExit(2) from None
     run(chosen.target, mask)

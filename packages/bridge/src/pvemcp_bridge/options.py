@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pvemcp_bridge import tls
+from pvemcp_bridge.logs import LEVELS
 from pvemcp_bridge.target import BadTarget, Target, target
 from pvemcp_bridge.tls import Trust, normal_fingerprint
 
@@ -49,7 +51,6 @@ OPTIONS = (
     Option("log_level", "debug, info, warning or error. [warning]", "LEVEL"),
 )
 
-_LEVELS = ("debug", "info", "warning", "error")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
 
@@ -87,8 +88,8 @@ def settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     variables = _variables(environ)
     chosen = variables | arguments
     level = str(chosen.get("log_level", "warning")).lower()
-    if level not in _LEVELS:
-        raise BadTarget(f"The log level is one of {', '.join(_LEVELS)}.")
+    if level not in LEVELS:
+        raise BadTarget(f"The log level is one of {', '.join(LEVELS)}.")
     server = target(
         chosen.get("url", ""),
         _key(arguments) or _key(variables),
@@ -143,6 +144,8 @@ def _trust(chosen: Mapping[str, Any]) -> Trust:
     ca_file = Path(chosen["ca"]) if "ca" in chosen else None
     if ca_file and not ca_file.is_file():
         raise BadTarget(f"There is no CA file {ca_file}.")
+    if ca_file and not tls.is_authority(ca_file):
+        raise BadTarget(f"{ca_file} holds no certificate in PEM.")
     try:
         pin = normal_fingerprint(chosen["fingerprint"]) if "fingerprint" in chosen else ""
     except ValueError as error:

@@ -41,5 +41,6 @@ async def _carry(target: Target, mask: Callable[[str], str]) -> bool:
         log.info("Ending: %s.", ending.name.lower().replace("_", " "))
         await bridge.finish(ending.replies, lifetime.hurry)
         await bridge.close(ending.farewell)
-    await asyncio.wait({asyncio.create_task(writer.close())}, timeout=_WRITE_SECONDS)
+    patience = max(ending.replies, _WRITE_SECONDS)
+    await asyncio.wait({asyncio.create_task(writer.close())}, timeout=patience)
     return reader.is_alive()

@@ -9,6 +9,7 @@ from pvemcp_bridge.tls import Trust
 __all__ = ["BadTarget", "Target", "target"]
 
 _DEFAULT_PATH = "/mcp"
+_SECRET_LENGTH = 7  # longer than "Bearer"; shorter words say nothing
 
 
 class BadTarget(ValueError):
@@ -32,11 +33,11 @@ class Target:
 
     @property
     def secrets(self) -> frozenset[str]:
-        """Every text that may hold a key, longest parts of the URL and header values."""
+        """Every text that may be a key: parts of the URL and of header values."""
         parts = urlsplit(self.url)
-        pieces = {*parts.path.split("/")[2:], parts.query, parts.username, parts.password}
+        pieces = {*parts.path.split("/"), parts.query, parts.username, parts.password}
         values = {word for value in self.headers.values() for word in value.split()}
-        return frozenset(text for text in pieces | values if text and len(text) >= 8)
+        return frozenset(text for text in pieces | values if text and len(text) >= _SECRET_LENGTH)
 
 
 def target(

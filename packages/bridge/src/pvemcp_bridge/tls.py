@@ -7,7 +7,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Trust", "colons", "context", "normal_fingerprint", "unverified"]
+__all__ = ["Trust", "colons", "context", "is_authority", "normal_fingerprint", "unverified"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,15 @@ def normal_fingerprint(text: str) -> str:
 def colons(digest: str) -> str:
     """A fingerprint as people and tools show it."""
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2)).upper()
+
+
+def is_authority(file: Path) -> bool:
+    """Whether a file holds certificates to trust."""
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError:
+        return False
+    return True
 
 
 def context(trust: Trust) -> ssl.SSLContext | None:

@@ -15,6 +15,7 @@ import httpx2 as httpx
 
 from pvemcp_bridge import __version__, tls
 from pvemcp_bridge.errors import (
+    BridgeError,
     CertificateRefused,
     Lost,
     NoReply,
@@ -60,8 +61,8 @@ class Answer:
         value = self.headers.get("retry-after", "").strip()
         if value.isdigit():
             return float(value[:6])
-        when = email.utils.parsedate_to_datetime(value) if value.endswith("GMT") else None
-        return max(0.0, when.timestamp() - time.time()) if when else None
+        date = email.utils.parsedate_tz(value)
+        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
 
     async def text(self) -> str:
         """The whole body."""
@@ -149,10 +150,10 @@ class Transport:
     ) -> httpx.Response:
         url = self._target.url
         for _ in range(_MOST_REDIRECTS + 1):
-            request = self._client.build_request(
-                method, url, headers=headers, content=body, timeout=waits
-            )
             with _facts():
+                request = self._client.build_request(
+                    method, url, headers=headers, content=body, timeout=waits
+                )
                 response = await self._client.send(request, stream=True)
             if response.status_code not in _REDIRECTS:
                 return response
@@ -193,10 +194,10 @@ def _facts() -> Iterator[None]:
         raise _unreachable(error) from error
     except httpx.TimeoutException as error:
         raise Silent("The server was silent for too long.") from error
+    except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        raise BridgeError(f"The request cannot be sent: {error}.") from error
     except (httpx.TransportError, httpx.StreamError, httpx.DecodingError) as error:
         raise Lost("The connection broke before the reply came.") from error
-    except (httpx.InvalidURL, ValueError) as error:
-        raise Unreachable(f"The request cannot be sent: {error}.") from error
 
 
 def _unreachable(error: httpx.TransportError) -> Unreachable:
