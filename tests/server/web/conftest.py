@@ -72,7 +72,7 @@ class Front:
             token_id=token_id,
             secret=secret,
             tls_mode=TlsMode.PINNED,
-            fingerprints=emulated.fingerprints,
+            fingerprints=emulated.fingerprints.values(),
         )
         await self.services.store.watch.now()
 

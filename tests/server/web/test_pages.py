@@ -1,0 +1,255 @@
+"""Each page does what its form says, and shows what has been done."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pvemcp_server.store.records import TlsMode
+from pvemcp_server.web.tokens import FORMATS, TABLE, estimate
+
+REPOSITORY = Path(__file__).parents[3]
+pytestmark = pytest.mark.anyio
+
+
+async def last_change(front) -> tuple[str, dict]:
+    """The newest change on record."""
+    (entry,) = await front.services.audit.find(limit=1)
+    assert entry.key_name == "ada"
+    return entry.tool, dict(entry.arguments)
+
+
+async def test_every_page_renders_with_clusters_keys_and_calls(equipped):
+    await equipped.post("/admin/keys", name="laptop", role="Read-only")
+    paths = ["/", "/keys", "/bridge", "/roles", "/roles/new", "/roles/Operator/edit", "/clusters"]
+    paths += ["/clusters/new", "/clusters/prod/edit", "/tools", "/query", "/audit", "/settings"]
+    paths += ["/administrators", "/overview/clusters", "/tools/ListVms", "/tools/DeleteBackup"]
+    for path in paths:
+        answer = await equipped.get(f"/admin{path}")
+        assert answer.status_code == 200, path
+        assert "prod" in answer.text or path not in ("/clusters", "/overview/clusters"), path
+
+
+async def test_a_key_is_made_changed_disabled_and_removed(equipped):
+    made = await equipped.post(
+        "/admin/keys", name="night", role="Operator", cluster="prod", expires="2031-01-02"
+    )
+    secret = re.search(r"pvemcp_\w+", made.text)[0]
+    (key,) = await equipped.services.access.keys.all()
+    assert key.clusters == ["prod"]
+    assert key.expires.isoformat() == "2031-01-02T23:59:59+00:00"
+    await equipped.post(
+        f"/admin/keys/{key.id}/change", name="day", role="Read-only", toolset="ListVms"
+    )
+    await equipped.post(f"/admin/keys/{key.id}/enabled", enabled="false")
+    (changed,) = await equipped.services.access.keys.all()
+    assert (changed.name, changed.toolset, changed.enabled) == ("day", ["ListVms"], False)
+    page = await equipped.get("/admin/keys")
+    assert "disabled" in page.text
+    assert secret not in page.text
+    await equipped.post(f"/admin/keys/{key.id}/remove")
+    assert await equipped.services.access.keys.all() == []
+    assert await last_change(equipped) == ("admin.keys.remove", {"key": key.id, "name": "day"})
+
+
+async def test_what_is_wrong_with_a_form_is_told_at_the_top_of_the_page(front):
+    wrong = await front.post("/admin/keys", name="x", role="Nobody")
+    missing = await front.post("/admin/keys")
+    strange = await front.post("/admin/keys", name="x", role="Operator", output_format="Xml")
+    assert "No role" in wrong.text
+    assert "name: Field required" in missing.text
+    assert "output_format" in strange.text
+    for answer in (wrong, missing, strange):
+        assert answer.headers["hx-retarget"] == "#wrong"
+    assert await front.services.access.keys.all() == []
+
+
+async def test_a_role_of_two_grants_comes_back_as_it_was_written(equipped):
+    fields = {
+        "name": "Two",
+        "description": "d",
+        "0-tool": ["*:read"],
+        "0-reach": "everything",
+        "1-tool": ["ChangeVmState"],
+        "1-cluster": ["prod"],
+        "1-reach": "some",
+        "1-vmids": "100, 101",
+        "1-tags": "web",
+    }
+    saved = await equipped.post("/admin/roles", **fields)
+    assert saved.headers["hx-redirect"] == "/admin/roles"
+    role = await equipped.services.access.roles.get("Two")
+    assert role.grants[1].resources.vmids == frozenset({100, 101})
+    page = (await equipped.get("/admin/roles/Two/edit")).text
+    assert 'value="100 101"' in page
+    refused = await equipped.post("/admin/roles", **{**fields, "name": "Three", "1-vmids": "web"})
+    assert "vmids: numbers" in refused.text
+    narrowed = {"name": "Two", "was": "Two", "0-tool": ["ListVms"], "0-reach": "everything"}
+    await equipped.post("/admin/roles", **narrowed)
+    assert len((await equipped.services.access.roles.get("Two")).grants) == 1
+
+
+async def test_a_cluster_is_added_only_when_it_answers(front, emulator):
+    emulated = emulator["prod"]
+    token_id, secret = emulated.token
+    fields = {
+        "name": "prod",
+        "hosts": emulated.hosts[0],
+        "tls_mode": "pinned",
+        "token_id": token_id,
+        "token_secret": secret,
+        "fingerprint": ":".join(["AB"] * 32),
+    }
+    refused = await front.post("/admin/clusters", **fields)
+    assert "Compare it with" in refused.text
+    shown = await front.post("/admin/clusters/fingerprints", hosts=emulated.hosts[0])
+    fields["fingerprint"] = re.search(r"(?:[0-9A-F]{2}:){31}[0-9A-F]{2}", shown.text)[0]
+    assert "It answers" in (await front.post("/admin/clusters/try", **fields)).text
+    assert await front.services.access.clusters.all() == []
+    added = await front.post("/admin/clusters", **fields)
+    assert added.headers["hx-redirect"] == "/admin/clusters"
+    assert (await front.services.access.clusters.get("prod")).tls_mode is TlsMode.PINNED
+    assert secret not in (await front.get("/admin/clusters/prod/edit")).text
+
+
+async def test_identities_are_added_bound_and_made_the_default(equipped, emulator):
+    token_id, secret = emulator["prod"].token
+    fields = {"name": "reader", "token_id": token_id, "token_secret": secret}
+    path = "/admin/clusters/prod"
+    await equipped.post("/admin/keys", name="laptop", role="Read-only")
+    await equipped.post(f"{path}/identities", **fields)
+    await equipped.post(f"{path}/bind", identity="reader", holder="key:laptop")
+    assert "key laptop" in (await equipped.get("/admin/clusters")).text
+    assert "answers" in (await equipped.post(f"{path}/test?identity=reader")).text
+    still_bound = await equipped.post(f"{path}/identities/reader/remove")
+    assert "bound" in still_bound.text
+    await equipped.post(f"{path}/unbind", holder="key:laptop")
+    await equipped.post(f"{path}/identities/reader/default")
+    found = await equipped.services.access.clusters.identities("prod")
+    assert [one.is_default for one in found] == [False, True]
+
+
+async def test_the_doctor_finds_the_offline_node_and_says_so(equipped):
+    page = await equipped.post("/admin/clusters/prod/doctor")
+    assert "1 of 5 nodes do not answer" in page.text
+    assert "Proxmox VE 9.2" in page.text
+
+
+async def test_a_tool_is_tried_as_a_key_no_further_than_the_key_reaches(equipped):
+    await equipped.post("/admin/keys", name="prod only", role="Read-only", cluster="prod")
+    (key,) = await equipped.services.access.keys.all()
+    tried = await equipped.post("/admin/tools/ListClusters/call", key=key.id)
+    assert "prod" in tried.text
+    assert "home-lab" not in tried.text
+    refused = await equipped.post("/admin/tools/ChangeVmState/call", key=key.id)
+    assert "No tool" in refused.text
+    await equipped.services.audit.flush()
+    (entry,) = [one for one in await equipped.services.audit.find() if one.tool == "ListClusters"]
+    assert (entry.key_id, entry.client) == (key.id, "admin pages, ada")
+
+
+async def test_a_call_that_loses_data_asks_for_agreement_first(equipped):
+    guest = {"argument-cluster_name": "home-lab", "argument-vmid": "101"}
+    snapshot = {**guest, "argument-snapshot_name": "gone"}
+    made = await equipped.post(
+        "/admin/tools/CreateVmSnapshot/call", **snapshot, **{"argument-wait": "true"}
+    )
+    assert "isError" not in made.text
+    asked = await equipped.post("/admin/tools/DeleteVmSnapshot/call", **snapshot)
+    assert "It asks first" in asked.text
+    agreed = await equipped.post("/admin/tools/DeleteVmSnapshot/call", **snapshot, confirmed="yes")
+    assert "&#34;success&#34;:true" in agreed.text
+
+
+async def test_a_query_shows_rows_all_formats_and_what_they_cost(equipped):
+    query = json.dumps({"from": "nodes", "select": ["node", "status"]})
+    answer = (await equipped.post("/admin/query/run", query=query, cluster="prod")).text
+    assert "5 rows" in answer
+    assert answer.count("tokens</span></button>") == 4
+    assert "tokens are estimated" in answer
+    assert "node,status" in answer
+    wrong = await equipped.post("/admin/query/run", query='{"from": ')
+    assert "is not JSON at line 1" in wrong.text
+
+
+async def test_queries_are_saved_replaced_and_forgotten(equipped):
+    for query in ('{"from": "nodes"}', '{"from": "guests"}'):
+        await equipped.post("/admin/query/save", name="All of it", query=query, description="all")
+    (saved,) = await equipped.services.store.saved_queries.all()
+    assert saved.query == {"from": "guests"}
+    assert "All of it" in (await equipped.get("/admin/query?saved=All%20of%20it")).text
+    await equipped.post("/admin/query/remove", name="All of it")
+    assert await equipped.services.store.saved_queries.all() == []
+
+
+async def test_settings_are_changed_by_group_and_refused_out_of_bounds(front):
+    saved = await front.post("/admin/settings/Limits", **await limits(front, row_cap="50"))
+    assert "Saved: Row cap" in saved.text
+    assert (await front.services.settings.current()).row_cap == 50
+    assert await last_change(front) == ("admin.settings.change", {"row_cap": 50})
+    refused = await front.post("/admin/settings/Limits", **await limits(front, row_cap="many"))
+    assert "row_cap" in refused.text
+    assert (await front.services.settings.current()).row_cap == 50
+
+
+async def limits(front, **changed: str) -> dict[str, str]:
+    """The whole form of the group, as a browser sends it."""
+    page = (await front.get("/admin/settings")).text
+    form = page[page.index("/admin/settings/Limits") :]
+    form = form[: form.index("</form>")]
+    return dict(re.findall(r'name="(\w+)"[^>]*? value="([^"]*)"', form)) | changed
+
+
+async def test_the_audit_filters_and_pages(front):
+    for number in range(60):
+        await front.services.settings.change({"row_cap": 100 + number}, by="ada")
+        await front.post("/admin/query/save", name=f"q{number}", query='{"from": "nodes"}')
+    page = (await front.get("/admin/audit?kind=admin&text=queries")).text
+    assert page.count("admin.queries.save") == 50
+    older = re.search(r'/admin/audit\?([^"]*before=\d+[^"]*)"', page)[1].replace("&amp;", "&")
+    assert (await front.get(f"/admin/audit?{older}")).text.count("admin.queries.save") == 10
+    exported = await front.get("/admin/api/audit/export.csv?tool=admin.queries.save")
+    assert exported.text.count("\r\n") == 61
+    lines = (
+        await front.get("/admin/api/audit/export.json?tool=admin.queries.save")
+    ).text.splitlines()
+    assert {json.loads(line)["tool"] for line in lines} == {"admin.queries.save"}
+    assert "The chain is whole" in (await front.post("/admin/audit/verify")).text
+
+
+async def test_binaries_are_offered_with_size_and_digest(front):
+    folder = front.services.config.state_dir / "downloads"
+    folder.mkdir()
+    (folder / "pvemcp-bridge-osx-arm64").write_bytes(b"binary")
+    page = (await front.get("/admin/bridge")).text
+    assert "9a3a45d01531a20e89ac6ae10b0b0beb0492acd7216a368aa062d1a5fecaf9cd" in page
+    found = await front.get("/admin/bridge/download/pvemcp-bridge-osx-arm64")
+    assert found.content == b"binary"
+    assert "attachment" in found.headers["content-disposition"]
+    stranger = await front.get("/admin/bridge/download/..%2Fmaster.key")
+    assert stranger.status_code == 404
+
+
+async def test_an_administrator_gets_a_password_to_be_changed_once(front):
+    shown = await front.post("/admin/administrators", name="grace")
+    password = re.search(r'id="shown-password">([^<]+)<', shown.text)[1]
+    assert (await front.services.access.admins.sign_in("grace", password)).must_change
+    last = await front.post("/admin/administrators/ada/remove")
+    assert "hx-refresh" in last.headers
+    assert (await front.get("/admin/")).status_code == 303
+
+
+def test_the_token_table_of_the_settings_is_the_one_that_was_measured():
+    text = (REPOSITORY / "docs" / "formats.md").read_text()
+    assert f"| VMs × fields | {' | '.join(FORMATS)} |" in text
+    for title, *counts in TABLE:
+        assert f"| {title} | {' | '.join(f'{one:,}' for one in counts)} |" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("", 0), ("one", 1), ("vmid,name\n100,web", 7), ("1234567", 3), ("internationalisation", 4)],
+)
+def test_tokens_are_estimated_by_words_digits_and_marks(text, tokens):
+    assert estimate(text) == tokens
