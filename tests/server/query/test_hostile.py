@@ -167,6 +167,15 @@ def test_values_are_so_many_and_no_more(differential):
         sql_of(asked(MOST_VALUES + 2), differential)
 
 
+@pytest.mark.parametrize("field", ["vmid", "name", "tags"])
+@pytest.mark.parametrize("operator", ["IN", "NOT IN"])
+def test_as_many_values_as_are_allowed_are_answered(differential, field, operator):
+    rows = differential.database(differential.World.random(Random(3)))  # noqa: S311 - the same rows
+    condition = {"field": field, "operator": operator, "value": list(range(MOST_VALUES))}
+    asked = {"from": "guests", "select": "COUNT(*) as n", "where": condition}
+    assert differential.answered(asked, rows)[0]["n"] >= 0
+
+
 def test_the_text_of_a_query_is_so_long_and_no_longer():
     padded = json.dumps({"from": "guests"}).ljust(MOST_TEXT)
     assert read(padded).table == "guests"

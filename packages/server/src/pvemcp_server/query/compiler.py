@@ -1,6 +1,6 @@
 """From a plan to SQL: identifiers come from the declarations only, values are bound only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -160,10 +160,18 @@ def _of_list(column: str, one: Test) -> Compared:
     if one.operator in (Operator.IS_NULL, Operator.IS_NOT_NULL):
         return f"{column} {one.operator.value}", []
     values: list[Value] = [f"{MARK}{v}{MARK}" for v in one.values if MARK not in str(v)]
-    any_of = " OR ".join(f"instr({column}, ?) > 0" for _ in values) or "0"
+    any_of = _any([f"instr({column}, ?) > 0"] * len(values))
     if one.operator in (Operator.NOT_IN, Operator.NOT_CONTAINS):
         return f"({column} IS NULL OR NOT ({any_of}))", values
     return f"({any_of})", values
+
+
+def _any(tests: Sequence[str]) -> str:
+    """One of the tests, as a tree of even depth: SQLite refuses a chain of a thousand."""
+    if len(tests) < 3:
+        return " OR ".join(tests) or "0"
+    half = len(tests) // 2
+    return f"({_any(tests[:half])}) OR ({_any(tests[half:])})"
 
 
 def _compared(sign: str) -> Callable[[str, list[Value]], Compared]:

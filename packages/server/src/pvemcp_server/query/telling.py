@@ -43,12 +43,13 @@ def _short(catalog: Catalog, table: Table) -> Told:
 
 def _head(catalog: Catalog, table: Table) -> Told:
     relations = catalog.relations(table).values()
-    return {
+    told = {
         "name": table.name,
         "description": table.description,
         "cost": table.cost.value,
         "relations": {one.name: f"{one.table}: {one.description}" for one in relations},
     }
+    return {name: value for name, value in told.items() if value}
 
 
 def _typed(one: Field) -> str:
