@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
@@ -17,6 +17,7 @@ from pvemcp_server.endpoint import refusals
 from pvemcp_server.endpoint.addresses import Networks, client_address
 from pvemcp_server.endpoint.credentials import Presented, take_key
 from pvemcp_server.endpoint.hosts import Hosts
+from pvemcp_server.endpoint.ports import Authenticator, CurrentSettings, RefusalLog
 from pvemcp_server.endpoint.refusals import Refused
 from pvemcp_server.endpoint.traffic import Traffic, Visit
 from pvemcp_server.endpoint.wire import Wire, read_body
@@ -29,24 +30,6 @@ PROBES: Final = ("/healthz", "/readyz")
 STREAMS_PER_KEY: Final = 256  # an office may share a key, and each client holds a stream
 
 log = logging.getLogger(__name__)
-
-
-class Authenticator(Protocol):
-    """Knows whose secret it is; raises AccessDenied when it is nobody's."""
-
-    async def authenticate(self, secret: str, address: str) -> Caller: ...
-
-
-class CurrentSettings(Protocol):
-    """The settings as they are now."""
-
-    async def current(self) -> Values: ...
-
-
-class RefusalLog(Protocol):
-    """Keeps attempts that were not let in."""
-
-    async def refused(self, event: Event) -> None: ...
 
 
 @dataclass

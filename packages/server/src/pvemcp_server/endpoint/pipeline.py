@@ -19,9 +19,9 @@ from pvemcp_server.endpoint.arguments import read_arguments
 from pvemcp_server.endpoint.cleaning import clean_line
 from pvemcp_server.endpoint.confirm import confirm
 from pvemcp_server.endpoint.conversation import Asking, Decision
-from pvemcp_server.endpoint.records import Recorder, Records
+from pvemcp_server.endpoint.ports import CurrentSettings, Records
+from pvemcp_server.endpoint.records import Recorder
 from pvemcp_server.errors import CallError
-from pvemcp_server.settings import Values
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.plan import Plan, carry_out
 from pvemcp_server.tools.registry import Answer, Document, Tool
@@ -49,12 +49,6 @@ class Conversation(Protocol):
     async def progress(self, done: float, total: float | None, message: str) -> None: ...
 
     async def ask(self, question: str) -> Decision: ...
-
-
-class CurrentSettings(Protocol):
-    """The settings as they are now."""
-
-    async def current(self) -> Values: ...
 
 
 @dataclass(frozen=True, slots=True)

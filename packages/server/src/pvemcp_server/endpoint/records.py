@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
@@ -12,22 +12,11 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Event, Outcome, mask
 from pvemcp_server.audit.mask import secret_fields_of
 from pvemcp_server.endpoint.answers import Written
+from pvemcp_server.endpoint.ports import Records
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.registry import Tool
 
 log = logging.getLogger(__name__)
-
-
-class Records(Protocol):
-    """The audit, as far as calls need it."""
-
-    async def intent(self, event: Event) -> str: ...
-
-    async def outcome(self, call_id: str, event: Event) -> None: ...
-
-    async def call(self, event: Event) -> None: ...
-
-    async def refused(self, event: Event) -> None: ...
 
 
 @dataclass
