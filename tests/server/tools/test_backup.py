@@ -61,3 +61,19 @@ async def test_a_dry_run_of_a_backup_writes_nothing(desk):
         == "Back up qemu 200 (mail-gateway) on prod to pbs-main, mode snapshot."
     )
     assert not any(one.startswith("POST") for one in desk.asked("prod"))
+
+
+async def test_where_no_storage_takes_backups_that_is_said(desk):
+    state = desk["home-lab"].emulated.state
+    for storage in state.storages.values():
+        storage.content = tuple(kind for kind in storage.content if kind != "backup")
+    state.changed()
+    error = await desk.refused("BackupVm", cluster_name="home-lab", vmid=203)
+    assert error == "No storage on pve takes backups and is available."
+
+
+async def test_several_storages_without_a_default_are_asked_about(desk):
+    desk["prod"].emulated.state.storages["local"].content = ("iso",)
+    desk["prod"].emulated.state.changed()
+    error = await desk.refused("BackupVm", **PROD, vmid=200)
+    assert error == "storage: say where to; there are nfs-archive, pbs-main."

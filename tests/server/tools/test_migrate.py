@@ -2,6 +2,9 @@
 
 import pytest
 
+from proxmox_client import Qemu
+from proxmox_client.api.guests import MigrateCheck
+from proxmox_client.emulator import FaultKind
 from proxmox_client.emulator.state.guest import Kind
 
 pytestmark = pytest.mark.anyio
@@ -142,3 +145,50 @@ def _local(desk):
         and state.nodes[one.node].online
         and all(disk.storage == "local-zfs" for disk in one.disks())
     )
+
+
+async def test_a_local_cd_rom_holds_a_guest_where_it_is(desk, monkeypatch):
+    desk["prod"].emulated.state.guests[105].config["ide2"] = "local:iso/debian.iso,media=cdrom"
+    _says(desk, monkeypatch, local_disks=[{"volid": "local:iso/debian.iso", "cdrom": 1}])
+    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
+    assert "has a local CD-ROM in its drive: local:iso/debian.iso." in error
+
+
+async def test_what_proxmox_itself_does_not_allow_is_refused_with_its_reason(desk, monkeypatch):
+    _says(
+        desk,
+        monkeypatch,
+        allowed_nodes=["pve03"],
+        refused={"pve02": {"unavailable_mappings": ["gpu"]}},
+    )
+    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
+    assert "Proxmox does not allow qemu 105" in error
+    assert "unavailable mappings ['gpu']" in error
+
+
+async def test_a_guest_under_high_availability_is_moved_by_its_manager_and_that_is_said(desk):
+    state = desk["prod"].emulated.state
+    guest = state.guests[103]
+    target = "pve02" if guest.node != "pve02" else "pve03"
+    call = {**PROD, "vmid": 103, "target_node": target, "online": True, "dry_run": True}
+    assert "HA manages this guest" in (await desk("MigrateVm", **call)).data["would"]
+    state.ha_resources["vm:103"].state = "error"
+    assert "in state error" in await desk.refused("MigrateVm", **call)
+
+
+async def test_a_missing_privilege_to_migrate_is_named(desk):
+    desk["prod"].emulated.fault(
+        FaultKind.FORBIDDEN, path=".*/migrate", message="/vms/105, VM.Migrate"
+    )
+    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
+    assert "lacks VM.Migrate on /vms/105" in error
+
+
+def _says(desk, monkeypatch, **found):
+    """Let Proxmox say something of a migration that the emulator does not come to say."""
+    told = {"running": True, "allowed_nodes": [], "refused": {}} | found
+
+    async def check(self, target=None):
+        return MigrateCheck(**told)
+
+    monkeypatch.setattr(Qemu, "migrate_check", check)

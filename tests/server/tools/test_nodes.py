@@ -226,3 +226,20 @@ async def test_metrics_of_an_unknown_guest_name_the_nearest(office):
 async def test_metrics_of_nothing_are_refused_by_argument(office, given):
     error = await office.refused("ListVmRrdData", **PROD, **given)
     assert error.startswith(("vmids", "metrics"))
+
+
+async def test_get_task_stops_waiting_in_time_and_says_so(desk):
+    started = await desk("BackupVm", **PROD, vmid=200, storage="pbs-main")
+    desk.change(task_wait_max_seconds=0)
+    answer = await desk("GetTask", **PROD, upid=started.data["upid"], wait_seconds=30)
+    assert not answer.failed
+    assert "It was still running after 0 s." in answer.notes
+
+
+async def test_get_task_waits_for_a_task_that_fails_and_tells_how_it_ended(desk):
+    state = desk["home-lab"].emulated.state
+    state.guests[105].config["net0"] = "virtio=BC:24:11:00:00:09,bridge=nope"
+    lab = {"cluster_name": "home-lab"}
+    started = await desk("ChangeVmState", **lab, vmid=105, action="Start")
+    found = (await desk("GetTask", **lab, upid=started.data["upid"], wait_seconds=60)).data
+    assert (found["ok"], found["exit_status"]) == (False, "bridge 'nope' does not exist")
