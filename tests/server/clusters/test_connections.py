@@ -36,6 +36,7 @@ async def test_another_identity_has_a_client_and_an_inventory_of_its_own(
     default = await clusters.open("lab", caller(), EVERYTHING, Notes())
     narrow = await clusters.open("lab", caller(lab=bound), EVERYTHING, Notes())
     assert default.inventory is not narrow.inventory
+    assert default.pve._line is narrow.pve._line, "a cluster's limits hold for all its accounts"
     assert len((await default.snapshot()).guests) == 6
     assert (await narrow.snapshot()).guests == ()
     assert narrow.account.endswith("!narrow")

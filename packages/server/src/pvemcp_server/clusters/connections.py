@@ -1,4 +1,7 @@
-"""All configured clusters: one client and one inventory per cluster and Proxmox identity."""
+"""All configured clusters: one client and one inventory per cluster and Proxmox identity.
+
+The accounts of a cluster share its sockets and limits: a node has three workers, whoever asks.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -157,15 +160,16 @@ class Clusters:
         return self._configured
 
     async def _connect(self, record: ClusterRecord, identity: IdentityRecord) -> Connection:
+        """Another account of an open cluster shares its sockets and its limits, nothing it read."""
         secret = await self._store.identities.secret(identity.id)
-        pve = Client(
-            record.hosts,
-            ApiToken(identity.token_id, secret or ""),
-            tls=tls_of(record),
-            limits=self._limits,
-            name=record.name,
-        )
+        token = ApiToken(identity.token_id, secret or "")
+        same = next((one for one in self._open.values() if one.record.id == record.id), None)
+        pve = same.pve.signed_in_as(token) if same else self._client(record, token)
         return Connection(record, identity, pve, Inventory(pve, self._freshness))
+
+    def _client(self, record: ClusterRecord, token: ApiToken) -> Client:
+        tls = tls_of(record)
+        return Client(record.hosts, token, tls=tls, limits=self._limits, name=record.name)
 
 
 async def _close_later(connection: Connection) -> None:
