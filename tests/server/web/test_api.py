@@ -1,0 +1,129 @@
+"""The admin REST API does what the pages do, and describes itself."""
+
+import pytest
+
+from pvemcp_server.web.api import create_api
+
+pytestmark = pytest.mark.anyio
+
+
+def test_every_operation_and_every_field_of_the_forms_is_described():
+    described = create_api().openapi()
+    operations = [
+        operation for methods in described["paths"].values() for operation in methods.values()
+    ]
+    assert len(operations) > 45
+    assert [one["operationId"] for one in operations if not one.get("description")] == []
+    assert {"401", "403", "404", "422"} <= operations[0]["responses"].keys()
+
+
+async def test_the_description_is_served(front):
+    described = (await front.get("/admin/api/openapi.json")).json()
+    assert described["info"]["title"] == "pvemcp administration"
+    assert "/keys/{key}/rights" in described["paths"]
+
+
+async def test_a_program_signs_in_makes_a_key_and_signs_out(stranger):
+    wrong = await stranger.sign_in(password="wrong")
+    assert (wrong.status_code, wrong.json()) == (401, {"error": "Sign in first."})
+    assert (await stranger.sign_in()).status_code == 201
+    assert (await stranger.api("GET", "/session")).json()["csrf"] == stranger.csrf
+    made = await stranger.api("POST", "/keys", json={"name": "backup robot"})
+    assert made.status_code == 201
+    secret = made.json()["secret"]
+    listed = await stranger.api("GET", "/keys")
+    assert secret not in listed.text
+    assert [key["name"] for key in listed.json()] == ["backup robot"]
+    assert (await stranger.api("DELETE", "/session")).status_code == 204
+    assert (await stranger.api("GET", "/keys")).status_code == 401
+
+
+async def test_a_role_narrows_a_key_and_the_rights_show_it(equipped):
+    grants = [{"tools": ["ListVms"], "clusters": ["prod"], "resources": {"tags": ["web"]}}]
+    await equipped.api("POST", "/roles", json={"name": "web", "grants": grants})
+    await equipped.api("POST", "/keys", json={"name": "k", "role": "web"})
+    rights = (await equipped.api("GET", "/keys/k/rights")).json()
+    assert [(one["tool"], one["clusters"]) for one in rights] == [
+        ("ListVms", {"prod": {"tags": ["web"]}})
+    ]
+    seen = (await equipped.api("GET", "/tools?key=k")).json()
+    assert [tool["name"] for tool in seen] == ["ListVms"]
+    still_held = await equipped.api("DELETE", "/roles/web")
+    assert (still_held.status_code, "role of k" in still_held.json()["error"]) == (422, True)
+
+
+async def test_a_cluster_is_tried_added_and_examined(front, emulator):
+    emulated = emulator["home-lab"]
+    token_id, secret = emulated.token
+    fields = {"name": "lab", "hosts": emulated.hosts, "token_id": token_id}
+    fields |= {
+        "token_secret": secret,
+        "tls_mode": "pinned",
+        "fingerprints": [":".join(["AB"] * 32)],
+    }
+    refused = await front.api("POST", "/clusters", json=fields)
+    assert refused.status_code == 422
+    assert secret not in refused.text
+    shown = (await front.api("POST", "/clusters/fingerprints", json=emulated.hosts)).json()
+    fields["fingerprints"] = [one["fingerprint"] for one in shown]
+    tried = await front.api("POST", "/clusters/try", json=fields)
+    assert tried.json()["version"].startswith("8.4")
+    added = await front.api("POST", "/clusters", json=fields)
+    assert added.status_code == 201
+    assert secret not in added.text
+    (report,) = (await front.api("POST", "/doctor?cluster=lab")).json()
+    assert report["account"] == token_id
+    assert {"tls", "version", "nodes", "clock", "rights"} == {
+        one["topic"] for one in report["findings"]
+    }
+
+
+async def test_a_doctor_names_what_a_narrow_token_lacks_and_the_line_that_mends_it(
+    equipped, emulator, new_token
+):
+    token_id, secret = new_token(emulator["prod"], ("/vms", "PVEAuditor"))
+    identity = {"name": "narrow", "token_id": token_id, "token_secret": secret}
+    await equipped.api("POST", "/clusters/prod/identities", json=identity)
+    await equipped.api("POST", "/keys", json={"name": "k"})
+    bound = await equipped.api(
+        "POST", "/clusters/prod/identities/narrow/bindings", json={"key": "k"}
+    )
+    assert bound.json()["identities"][1]["bound"] == [{"key": "k", "role": None}]
+    (report,) = (await equipped.api("POST", "/doctor?cluster=prod&key=k")).json()
+    lacks = {one["text"].split(":")[0]: one["mend"] for one in report["findings"] if one["mend"]}
+    assert report["account"] == token_id
+    assert lacks["It lacks Sys.Audit on /nodes"] == [
+        f"pveum acl modify /nodes --tokens '{token_id}' --roles PVEAuditor"
+    ]
+
+
+async def test_a_query_is_answered_in_all_formats(equipped):
+    asked = {"query": {"from": "nodes", "select": ["node"]}, "cluster": "prod"}
+    answer = (await equipped.api("POST", "/queries/run", json=asked)).json()
+    assert (answer["columns"][-1], len(answer["rows"])) == ("node", 5)
+    assert {one["format"] for one in answer["formats"]} == {
+        *("JsonCompact", "JsonNormal", "Toon", "Csv")
+    }
+    assert answer["tool_call"]["name"] == "ExecuteQuery"
+    wrong = await equipped.api("POST", "/queries/run", json={"query": {"from": "gests"}})
+    assert "guests" in wrong.json()["error"]
+
+
+async def test_settings_audit_and_notices_are_there(front):
+    assert (await front.api("PATCH", "/settings", json={"row_cap": 3})).status_code == 422
+    assert (await front.api("PATCH", "/settings", json={"row_cap": 30})).status_code == 200
+    found = (await front.api("GET", "/audit?tool=admin.settings.change")).json()
+    assert found[0]["arguments"] == {"row_cap": 30}
+    assert (await front.api("POST", "/audit/verify")).json()["whole"]
+    await front.services.store.notices.tell("test", "subject", "Look here.")
+    (notice,) = (await front.api("GET", "/notices")).json()
+    assert (await front.api("DELETE", f"/notices/{notice['id']}")).status_code == 204
+    assert (await front.api("GET", "/notices")).json() == []
+
+
+async def test_a_wrong_body_is_answered_without_repeating_it(front):
+    fields = {"name": "x", "hosts": "h", "token_id": "t", "token_secret": ["very secret"]}
+    answer = await front.api("POST", "/clusters", json=fields)
+    assert answer.status_code == 422
+    assert "token_secret" in answer.json()["error"]
+    assert "very secret" not in answer.text

@@ -1,0 +1,100 @@
+"""Whatever is sent to the admin API, it answers as its own description says (schemathesis)."""
+
+import threading
+from collections.abc import Iterator
+
+import anyio
+import httpx2 as httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from pvemcp_server.access import open_access
+from pvemcp_server.app import create_app, open_services
+from pvemcp_server.config import Config
+from pvemcp_server.endpoint.serving import addresses, http_server
+from pvemcp_server.settings import Settings
+from pvemcp_server.store import open_store
+
+# These ask hosts that the caller names: made-up ones would send packets to strangers
+ASKS_HOSTS = ["/clusters", "/clusters/try", "/clusters/fingerprints"]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The application on a loopback port, in a thread with a loop of its own."""
+    ready, stop, found = threading.Event(), threading.Event(), []
+
+    async def serve() -> None:
+        config = Config(state_dir=tmp_path_factory.mktemp("state"), port=0, log_level="error")
+        async with open_store(config) as store, open_access(store) as access:
+            await access.admins.create("ada", "correct horse battery", must_change=False)
+            state = _State(config, store, access)
+            async with open_services(state) as services, anyio.create_task_group() as tasks:
+                app = create_app(services)
+                server = http_server(app, config, app.endpoint.drain)
+                tasks.start_soon(server._serve)
+                with anyio.fail_after(20):
+                    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+                        await anyio.sleep(0.02)
+                host, port = addresses(server)[0]
+                found.append(f"http://{host}:{port}")
+                ready.set()
+                await anyio.to_thread.run_sync(stop.wait)
+                server.should_exit = True
+
+    thread = threading.Thread(target=anyio.run, args=(serve,))
+    thread.start()
+    assert ready.wait(60)
+    yield found[0]
+    stop.set()
+    thread.join(30)
+
+
+class _State:
+    def __init__(self, config, store, access) -> None:
+        self.config, self.store, self.access = config, store, access
+        self.settings = Settings(store)
+
+
+@pytest.fixture(scope="module")
+def session(served: str) -> dict[str, dict[str, str]]:
+    """The headers and cookies of a signed-in program."""
+    who = {"name": "ada", "password": "correct horse battery"}
+    answer = httpx.post(f"{served}/admin/api/session", json=who)
+    headers = {"X-CSRF-Token": answer.json()["csrf"]}
+    return {"headers": headers, "cookies": dict(answer.cookies)}
+
+
+@pytest.fixture(scope="module")
+def described(served: str, session):
+    loaded = schemathesis.openapi.from_url(f"{served}/admin/api/openapi.json")
+    return loaded.exclude(path=ASKS_HOSTS, method="POST").exclude(path="/session")
+
+
+schema = schemathesis.pytest.from_fixture("described")
+
+
+@pytest.mark.slow
+@schema.parametrize()
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+def test_every_answer_is_one_that_the_description_promises(case, session):
+    answer = case.call(**session, timeout=30)
+    case.validate_response(
+        answer,
+        checks=[
+            schemathesis.checks.not_a_server_error,
+            status_code_conformance,
+            content_type_conformance,
+            response_schema_conformance,
+        ],
+    )
