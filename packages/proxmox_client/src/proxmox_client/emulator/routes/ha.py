@@ -44,6 +44,8 @@ def update(call: Call) -> None:
     found.state = call.get("state", found.state)
     found.comment = call.get("comment", found.comment)
     found.group = call.get("group", found.group)
+    if found.vmid in call.state.guests:
+        call.state.guests[found.vmid].touch()
 
 
 @route("DELETE", "/cluster/ha/resources/{sid}")

@@ -101,6 +101,7 @@ def _by_ha(call: Call, guest: Guest, wanted: str) -> str:
 
     async def ask(job: Job) -> None:
         resource.state = wanted
+        guest.touch()
         job.log(f"Requesting HA {'start' if wanted == 'started' else 'stop'} for {resource.sid}")
         await job.spend(0.5)
 
