@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
+KEPT = ("PATH", "HOME", "TMPDIR", "SYSTEMROOT", "TEMP", "USERPROFILE", "COVERAGE_PROCESS_CONFIG")
 META = {VERSION_KEY: "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
 
 
@@ -19,8 +20,7 @@ def command():
 
 
 def environment(**more):
-    kept = ("PATH", "HOME", "TMPDIR", "SYSTEMROOT", "TEMP", "USERPROFILE", "LD_LIBRARY_PATH")
-    return {name: os.environ[name] for name in kept if name in os.environ} | more
+    return {name: os.environ[name] for name in KEPT if name in os.environ} | more
 
 
 class BridgeProcess:

@@ -90,13 +90,18 @@ async def test_doctor_says_when_nobody_is_there(bridges, server):
     assert "refused the connection" in output
 
 
+def at(home):
+    """The environment in which this folder is the user's home."""
+    return {"HOME": str(home), "USERPROFILE": str(home), "APPDATA": str(home)}
+
+
 def files_in(home):
     return sorted(path for path in home.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_install_writes_the_configuration_a_client_reads(bridges, tmp_path, client):
-    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "APPDATA": str(tmp_path)}
+    home = at(tmp_path)
     given = ("--client", client, "--url", "https://pve.example/mcp", "--api-key", KEY)
     code, output = await ran(bridges, "install", *given, "--print", **home)
     assert code == 0, output
@@ -123,7 +128,7 @@ COMMENTED = """\
 // my settings
 {
   "theme": "One // not a comment",  /* nor ", this */
-  "context_servers": {
+  "mcpServers": {
     "other": {"command": "x", "args": ["-y",]}, // kept
   },
 }
@@ -131,23 +136,23 @@ COMMENTED = """\
 
 
 async def test_install_keeps_comments_order_and_other_servers(bridges, tmp_path):
-    file = tmp_path / ".config" / "zed" / "settings.json"
-    file.parent.mkdir(parents=True)
+    file = tmp_path / ".cursor" / "mcp.json"
+    file.parent.mkdir()
     file.write_text(COMMENTED)
-    given = ("install", "--client", "zed", "--yes", "--url", "http://x", "--name", "lab")
-    code, output = await ran(bridges, *given, HOME=str(tmp_path))
+    given = ("install", "--client", "cursor", "--yes", "--url", "http://x", "--name", "lab")
+    code, output = await ran(bridges, *given, **at(tmp_path))
     assert code == 0, output
     before, after = COMMENTED.splitlines(), file.read_text().splitlines()
     assert [line for line in after if line in before] == before
     assert '"MCP_URL": "http://x"' in file.read_text()
-    (backup,) = file.parent.glob("settings.json.backup-*")
+    (backup,) = file.parent.glob("mcp.json.backup-*")
     assert backup.read_text() == COMMENTED
-    code, output = await ran(bridges, *given, HOME=str(tmp_path))
+    code, output = await ran(bridges, *given, **at(tmp_path))
     assert "as it should be" in output
-    again = ("install", "--client", "zed", "--yes", "--url", "http://y", "--name", "lab")
-    await ran(bridges, *again, HOME=str(tmp_path))
+    again = ("install", "--client", "cursor", "--yes", "--url", "http://y", "--name", "lab")
+    await ran(bridges, *again, **at(tmp_path))
     assert file.read_text().splitlines() == [line.replace("http://x", "http://y") for line in after]
-    assert len(list(file.parent.glob("settings.json.backup-*"))) == 2
+    assert len(list(file.parent.glob("mcp.json.backup-*"))) == 2
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"mcpServers": 7}'])
@@ -156,7 +161,7 @@ async def test_install_leaves_a_file_it_does_not_understand(bridges, tmp_path, t
     file.parent.mkdir()
     file.write_text(text)
     given = ("install", "--client", "cursor", "--yes", "--url", "http://x")
-    code, output = await ran(bridges, *given, HOME=str(tmp_path))
+    code, output = await ran(bridges, *given, **at(tmp_path))
     assert code == 1
     assert "Nothing was changed" in output
     assert file.read_text() == text
@@ -164,7 +169,7 @@ async def test_install_leaves_a_file_it_does_not_understand(bridges, tmp_path, t
 
 async def test_install_asks_and_takes_no_for_an_answer(bridges, tmp_path):
     given = ("install", "--client", "cursor", "--url", "http://x")
-    code, _ = await ran(bridges, *given, answer=b"n\n", HOME=str(tmp_path))
+    code, _ = await ran(bridges, *given, answer=b"n\n", **at(tmp_path))
     assert code == 1
     assert files_in(tmp_path) == []
 
@@ -182,7 +187,7 @@ async def test_a_linked_configuration_stays_a_link(bridges, tmp_path):
     link.parent.mkdir()
     link.symlink_to(real)
     given = ("install", "--client", "cursor", "--yes", "--url", "http://x")
-    code, _ = await ran(bridges, *given, HOME=str(tmp_path))
+    code, _ = await ran(bridges, *given, **at(tmp_path))
     assert code == 0
     assert link.is_symlink()
     assert "pvemcp" in real.read_text()

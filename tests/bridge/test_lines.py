@@ -138,6 +138,13 @@ async def test_each_message_of_a_batch_is_carried_and_answered(bridge, server):
     assert {reply["id"] for reply in replies} == {"a", "b", None}
 
 
+async def test_cancelling_what_is_no_request_does_no_harm(bridge):
+    for number in ([1], {"a": 1}, None, True, "unknown"):
+        bridge.tell("notifications/cancelled", {"requestId": number})
+    await bridge.open()
+    assert await bridge.end() == ([], 0)
+
+
 async def test_blank_lines_and_a_byte_order_mark_are_no_messages(bridge):
     bridge.write(b"\xef\xbb\xbf\n  \r\n")
     await bridge.open()

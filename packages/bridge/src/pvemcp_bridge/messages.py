@@ -29,8 +29,6 @@ INVALID_REQUEST = -32600
 INTERNAL_ERROR = -32603
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 
-type_of_id = str | int | float
-
 
 class Kind(Enum):
     """What a message is."""
@@ -96,8 +94,8 @@ class Message:
 
 
 def id_key(value: Any) -> tuple[bool, Any]:
-    """A dictionary key for an id."""
-    return type(value) is str, value
+    """A dictionary key for an id; values that are no id share one that no request has."""
+    return type(value) is str, value if _usable(value) else None
 
 
 def parse_messages(line: str) -> list[Message | Malformed]:
@@ -130,7 +128,7 @@ def _message(text: str, value: Any) -> Message | Malformed:
 
 
 def _usable(value: Any) -> bool:
-    return isinstance(value, type_of_id) and not isinstance(value, bool)
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
