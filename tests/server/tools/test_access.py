@@ -105,6 +105,27 @@ async def test_a_list_that_is_empty_for_want_of_a_privilege_says_which(
     assert f"pveum acl modify {path} --tokens '{token[0]}'" in answer.notes
 
 
+async def test_nodes_without_figures_say_which_privilege_would_show_them(
+    desk, new_token, with_token
+):
+    token = new_token(desk["prod"].emulated, ("/vms", "PVEAuditor"))
+    narrow = await with_token(desk, "prod", token)
+    answer = await narrow("ListNodes", cluster_name="prod")
+    assert len(answer.data) == 5
+    assert f"{token[0]} lacks Sys.Audit on /nodes of prod" in answer.notes
+
+
+async def test_a_list_of_own_tasks_only_says_which_privilege_would_show_the_others(
+    desk, new_token, with_token
+):
+    token = new_token(desk["prod"].emulated, ("/vms", "PVEVMAdmin"))
+    narrow = await with_token(desk, "prod", token)
+    await narrow("ChangeVmState", cluster_name="prod", vmid=150, action="Reset", wait=True)
+    answer = await narrow("ListTasks", cluster_name="prod")
+    assert answer.column("type") == ["qmreset"]
+    assert f"{token[0]} lacks Sys.Audit on /nodes of prod" in answer.notes
+
+
 async def test_a_list_that_is_truly_empty_says_nothing(desk):
     desk["home-lab"].emulated.state.pools.clear()
     desk["home-lab"].emulated.state.changed()

@@ -43,7 +43,7 @@ async def listed(
 
     async def read(cluster: Cluster) -> Sequence[Any]:
         rows = await (_answered if must else load)(table, cluster, wanted)
-        if not rows:
+        if _seems_cut(table, cluster, rows):
             await say_why_empty(cluster, table)
         elif table.name in _LAST_KNOWN:
             await _say_last_known(cluster, rows)
@@ -78,6 +78,15 @@ async def _say_last_known(cluster: Cluster, rows: Sequence[Any]) -> None:
         cluster.notes.add(
             f"Offline on {cluster.name}: {', '.join(named)}; rows of it are what was last known."
         )
+
+
+def _seems_cut(table: Table, cluster: Cluster, rows: Sequence[Any]) -> bool:
+    """Whether the account may see less than there is: nothing, only names, only its own."""
+    if table.name == "nodes":
+        return any(one.status == "online" and one.memory_total is None for one in rows)
+    if table.name == "tasks":
+        return all(one.user == cluster.account for one in rows)
+    return not rows
 
 
 def at(detail: str, row: type[Row], full: Sequence[str]) -> tuple[str, ...]:

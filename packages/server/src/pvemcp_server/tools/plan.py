@@ -41,10 +41,13 @@ async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
         call.notes.add(warning)
     try:
         task = await plan.act()
-        answer: dict[str, Any] = {"success": True, **plan.ids}
-        if task is None:
-            return answer
-        call.upids.append(task.upid.text)
-        return answer | {"upid": task.upid.text} | await follow(call, task)
     finally:
         plan.cluster.changed()  # after an error too: Proxmox may have begun
+    answer: dict[str, Any] = {"success": True, **plan.ids}
+    if task is None:
+        return answer
+    call.upids.append(task.upid.text)
+    try:
+        return answer | {"upid": task.upid.text} | await follow(call, task)
+    finally:
+        plan.cluster.changed()

@@ -8,6 +8,7 @@ from pvemcp_server.tools import needs
 from pvemcp_server.tools.needs import Extent, Need, extent
 
 _OF_TABLE = {
+    "nodes": needs.NODES,
     "guests": needs.GUESTS,
     "snapshots": needs.GUESTS,
     "replications": needs.GUESTS,
@@ -36,5 +37,5 @@ async def note_lack(cluster: Cluster, need: Need) -> None:
     privilege = need.privileges[0]
     cluster.notes.add(
         f"{cluster.account} lacks {privilege} on {need.path} of {cluster.name}, so Proxmox shows "
-        f"it nothing here: run `{pveum(cluster.account, need.path, privilege)}`."
+        f"it little or nothing here: run `{pveum(cluster.account, need.path, privilege)}`."
     )
