@@ -1,5 +1,6 @@
 """Scenarios: by size, by YAML, and the fixture others use."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,14 @@ async def test_nodes_may_take_ports_in_a_row(asker):
             [f"127.0.0.1:{free}"],
             [f"127.0.0.1:{free + 1}"],
         ]
+
+
+async def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_behind():
+    async with Emulator(Scenario.cluster("lab", nodes=1)) as pve:
+        taken = pve["lab"].state.nodes["pve1"].port
+        two = Scenario.cluster("one", nodes=1) + Scenario.cluster("two", nodes=2)
+        with pytest.raises(OSError, match="Address already in use"):
+            async with Emulator(two, first_port=taken - 1):
+                pass
+        _, writer = await asyncio.open_connection("127.0.0.1", taken)
+        writer.close()

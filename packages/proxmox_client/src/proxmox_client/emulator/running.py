@@ -1,7 +1,7 @@
 """The emulator in this process."""
 
-import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -31,14 +31,17 @@ class Emulator:
         self._limits = limits
         self._address, self._next_port = address, first_port
         self.clusters: dict[str, Cluster] = {}
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        for name, build in self._scenario.clusters.items():
-            cluster = Cluster(build(self.clock), self._limits)
-            for fault in self._scenario.faults.get(name, []):
-                cluster.fault(**fault)  # type: ignore[arg-type]  # checked by Fault
-            await cluster.start(self._address, self._ports(len(cluster.state.nodes)))
-            self.clusters[name] = cluster
+        async with AsyncExitStack() as stack:
+            for name, build in self._scenario.clusters.items():
+                cluster = self.clusters[name] = Cluster(build(self.clock), self._limits)
+                for fault in self._scenario.faults.get(name, []):
+                    cluster.fault(**fault)  # type: ignore[arg-type]  # checked by Fault
+                stack.push_async_callback(cluster.stop)
+                await cluster.start(self._address, self._ports(len(cluster.state.nodes)))
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -47,7 +50,7 @@ class Emulator:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await asyncio.gather(*(cluster.stop() for cluster in self))
+        await self._stack.aclose()
         self.clusters.clear()
 
     def _ports(self, count: int) -> list[int]:

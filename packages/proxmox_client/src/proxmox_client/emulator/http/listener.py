@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 from proxmox_client.emulator.http.connection import Answer, Connection, ConnectionLimits
 
@@ -31,8 +32,12 @@ class Listener:
 
     def start(self, address: str, port: int) -> None:
         """Take the port and begin to accept."""
-        self._socket.bind((address, port))
-        self._socket.listen(256)
+        try:
+            self._socket.bind((address, port))
+            self._socket.listen(256)
+        except OSError:
+            self._socket.close()
+            raise
         self._accepting = asyncio.create_task(self._accept())
 
     async def stop(self) -> None:
@@ -57,7 +62,13 @@ class Listener:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = asyncio.create_task(self._welcome(client))
             self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+            task.add_done_callback(partial(self._forget, client))
+
+    def _forget(self, client: socket.socket, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        if task.cancelled():
+            # Perhaps before it began, when nothing else would close it
+            client.close()
 
     async def _welcome(self, client: socket.socket) -> None:
         try:
