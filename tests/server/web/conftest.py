@@ -140,8 +140,8 @@ def new_token() -> Callable[..., tuple[str, str]]:
         people = emulated.state.people
         user = people.users.setdefault("narrow@pve", User("narrow@pve"))
         secret = f"00000000-0000-0000-0000-{len(user.tokens):012d}"
-        user.tokens["t"] = Token("t", secret, privsep=True)
-        account = "narrow@pve!t"
+        user.tokens["reader"] = Token("reader", secret, privsep=True)
+        account = "narrow@pve!reader"
         for path, role in grants:
             people.grants.append(Acl(path, "user", "narrow@pve", role))
             people.grants.append(Acl(path, "token", account, role))

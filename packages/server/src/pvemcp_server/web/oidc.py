@@ -88,7 +88,9 @@ class Issuer:
             token = await self.client.fetch_token(
                 self.metadata["token_endpoint"], code=code, code_verifier=journey.verifier
             )
-            answer = await self.client.get(self.metadata["jwks_uri"], withhold_token=True)
+            answer = await self.client.request(
+                "GET", self.metadata["jwks_uri"], withhold_token=True
+            )
             keys = KeySet.import_key_set(answer.raise_for_status().json())
             read = jwt.decode(token["id_token"], keys, algorithms=list(ALGORITHMS))
             return self._proven(read.header, read.claims, journey)
@@ -135,7 +137,7 @@ async def _metadata(client: AsyncOAuth2Client, issuer: str) -> Mapping[str, Any]
     """What the issuer publishes; another one's word does not count."""
     url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
     try:
-        answer = await client.get(url, withhold_token=True)
+        answer = await client.request("GET", url, withhold_token=True)
         found: dict[str, Any] = answer.raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         raise ConfigError(f"{issuer} does not answer as an OpenID Connect issuer.") from error
