@@ -1,6 +1,7 @@
 """The wire: what pveproxy does with connections, and what it does with strange ones."""
 
 import asyncio
+import gc
 import ssl
 
 import pytest
@@ -216,3 +217,32 @@ async def test_a_connection_ends_after_so_many_requests(lab):
             endings.append(headers["connection"])
         assert endings == ["keep-alive", "close"]
         wire.writer.close()
+
+
+@pytest.mark.parametrize("ending", ["stop", "node-down"])
+async def test_clients_that_leave_at_any_moment_leave_nothing_behind(ending):
+    async with Emulator(Scenario.cluster("lab")) as pve:
+        cluster = pve["lab"]
+        host, port = cluster.hosts[0].split(":")
+        context = ssl.create_default_context(cadata=cluster.ca_pem)
+        for number in range(30):
+            tls = context if number % 3 else None
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
+            if number % 3 == 1:
+                writer.write(request(cluster, "/cluster/resources").encode()[: number * 7])
+            if number % 3 == 2:
+                writer.write(request(cluster, "/cluster/resources").encode())
+                await reader.read(number * 10)
+            if number % 2:
+                writer.transport.abort()
+            else:
+                writer.close()
+        if ending == "node-down":
+            await cluster.node_down("pve1")
+            await cluster.node_up("pve1")
+        async with asyncio.timeout(10):
+            wire = Wire(*await asyncio.open_connection(host, int(port), ssl=context))
+            await wire.say(request(cluster))
+            assert (await wire.response())[0] == "HTTP/1.1 200 OK"
+            wire.writer.close()
+    gc.collect()
