@@ -41,9 +41,9 @@ async def test_each_tool_refuses_what_it_is_not_for(desk):
     iso = (await volids(desk, LOCAL, content_type="iso"))[0]
     template = (await volids(desk, LOCAL, content_type="vztmpl"))[0]
     error = await desk.refused("DeleteBackup", **LOCAL, volid=iso)
-    assert error.startswith(f"{iso} is no backup: it is a ISO image.")
+    assert error.startswith(f"{iso} is no backup but an ISO image.")
     error = await desk.refused("DeleteIso", **LOCAL, volid=template)
-    assert "it is a container template" in error
+    assert "is no ISO image but a container template" in error
     assert not any(one.startswith("DELETE") for one in desk.asked("prod"))
 
 

@@ -30,6 +30,12 @@ OUTSIDE = {
     "ListStorageContent": {"node": "pve01", "storage": "local"},
     "ListIsos": {"node": "pve01", "storage": "local"},
     "ListTemplates": {"node": "pve01", "storage": "local"},
+    "DownloadIso": {
+        "node": "pve01",
+        "storage": "local",
+        "url": "https://cdimage.example.org/x.iso",
+        "filename": "x.iso",
+    },
     "DeleteIso": {
         "node": "pve01",
         "storage": "local",

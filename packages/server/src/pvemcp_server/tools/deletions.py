@@ -100,7 +100,7 @@ async def _deletion(
         await _nobody_uses(cluster, volume, known)
     return Plan(
         cluster=cluster,
-        would=f"Delete {_WORDS.get(volume.content, volume.content)} {volid} from {name}.",
+        would=f"Delete {_word(volume)} {volid} from {name}.",
         loses=_lost(volume),
         ids={"node": name, "storage": storage, "volid": volid},
         act=partial(calls.delete, volid),
@@ -110,7 +110,8 @@ async def _deletion(
 async def _storage_is_there(cluster: Cluster, storage: str, node: str) -> None:
     found = {one.storage: one for one in await storages_on(cluster, node)}
     if storage not in found:
-        raise UnknownName("storage", storage, found, where=f"on {node} of {cluster.name}")
+        seen = [one for one in found if cluster.scope.covers_storage(one, node=node)]
+        raise UnknownName("storage", storage, seen, where=f"on {node} of {cluster.name}")
     if found[storage].status != "available":
         raise Precondition(f"Storage {storage} is {found[storage].status} on {node}.")
 
@@ -132,7 +133,7 @@ def _named(
         raise UnknownName("volume", volid, alike, where=f"on {storage}")
     if kind is not None and kind != volume.content:
         raise Precondition(
-            f"{volid} is no {_WORDS[kind]}: it is a {_word(volume)}.",
+            f"{volid} is no {_WORDS[kind]} but {_with_article(_word(volume))}.",
             hint="DeleteStorageContent deletes volumes of any kind.",
         )
     return volume
@@ -167,6 +168,10 @@ def _lost(volume: Volume) -> str:
     whose = f" of guest {volume.vmid}" if volume.vmid else ""
     size = f", {volume.size / 2**30:.1f} GiB," if volume.size else ""
     return f"This {_word(volume)}{whose}{when}{size} cannot be brought back."
+
+
+def _with_article(word: str) -> str:
+    return f"an {word}" if word[0].lower() in "aeiou" else f"a {word}"
 
 
 def _word(volume: Volume) -> str:

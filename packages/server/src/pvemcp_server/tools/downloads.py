@@ -65,6 +65,7 @@ async def download_iso(
     """Let a node download an ISO image from the internet to one of its storages."""
     cluster = await writable(call, cluster_name)
     name = (await online_node(cluster, node)).node
+    await cluster.storage(storage, name)  # granted itself, not only on the way to a guest
     await usable_storage(cluster, storage, name, "iso")
     algorithm = _algorithm(checksum, checksum_algorithm)
     known = await check_download(url, _rules(call))

@@ -34,6 +34,7 @@ async def watch(call: Call, task: Task, seconds: float) -> TaskOutcome:
         return await task.wait(reports.put_nowait, timeout=seconds)
     finally:
         teller.cancel()
+        # a client that cannot be told any more is no reason to lose the outcome
         await asyncio.gather(teller, return_exceptions=True)
 
 

@@ -73,7 +73,7 @@ async def delete_vm_snapshot(
 ) -> Plan:
     """Delete a snapshot of a VM or container."""
     found = await target(call, cluster_name, vmid)
-    await keep_protected(call, found)
+    await keep_protected(found)
     snapshot = _named(found, snapshot_name, await found.calls.snapshots())
     return Plan(
         cluster=found.cluster,
@@ -97,7 +97,7 @@ async def rollback_vm_snapshot(
     """Put a VM or container back to a snapshot; what came after it is lost."""
     found = await target(call, cluster_name, vmid)
     refuse_template(found, "be rolled back")
-    await keep_protected(call, found)
+    await keep_protected(found)
     known = await found.calls.snapshots()
     snapshot = _named(found, snapshot_name, known)
     await _zfs_allows_it(found, snapshot, known)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from proxmox_client import Lxc, Qemu
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from proxmox_client.api.status import GuestStatus
-from pvemcp_server.access.model import Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition, UnknownName
 from pvemcp_server.tools.call import Call
@@ -74,9 +73,9 @@ async def target(
     return found
 
 
-async def keep_protected(call: Call, found: Target) -> None:
+async def keep_protected(found: Target) -> None:
     """Refuse to lose data of a guest that Proxmox itself protects."""
-    if call.effect is Effect.DESTROY and (await found.calls.config()).protection:
+    if (await found.calls.config()).protection:
         raise Precondition(
             f"{found.said} has Proxmox's protection switched on.",
             hint="Someone has to switch it off in its options first.",
