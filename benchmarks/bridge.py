@@ -1,6 +1,6 @@
 """The bridge beside its peers, in one run against one server.
 
-`--write` renews the table in docs/bridge.md; `--quick` measures less.
+`--write` renews the table in docs/bridge.md; it takes some minutes, fewer with fewer rounds.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from support.in_docs import renew_or_check
 
 PAGE = Path(__file__).parents[1] / "docs" / "bridge.md"
 IN_FLIGHT = 64
+STARTS = 3
 CLIENT = {
     "protocolVersion": "2025-06-18",
     "capabilities": {},
@@ -193,7 +194,7 @@ async def measure_direct(url: str, figures: Figures, calls: int) -> None:
         figures.rate.append(await together(link, calls))
 
 
-async def measured(url: str, rounds: int, calls: int, starts: int) -> dict[Peer, Figures]:
+async def measured(url: str, rounds: int, calls: int) -> dict[Peer, Figures]:
     """All bridges, round by round, so that what slows the machine slows them all."""
     everyone = {DIRECT: Figures()} | {peer: Figures() for peer in peers(url)}
     parts = urlsplit(url)
@@ -208,7 +209,7 @@ async def measured(url: str, rounds: int, calls: int, starts: int) -> dict[Peer,
                 await measure_direct(url, figures, calls)
                 continue
             await measure(peer, figures, calls, seen)
-            for _ in range(starts):
+            for _ in range(STARTS):
                 async with started(peer, figures):
                     pass
     return everyone
@@ -237,12 +238,12 @@ def table(everyone: dict[Peer, Figures]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer calls, one round")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--calls", type=int, default=2000, help="of each kind in a round")
     parser.add_argument("--write", action="store_true", help="renew the table in the docs")
     arguments = parser.parse_args()
-    size = (1, 200, 1) if arguments.quick else (2, 2000, 4)
     with trial_server() as url:
-        everyone = asyncio.run(measured(url, *size))
+        everyone = asyncio.run(measured(url, arguments.rounds, arguments.calls))
     renew_or_check(PAGE, "figures", table(everyone), ["--write"] if arguments.write else [])
 
 
