@@ -1,6 +1,8 @@
 """Scenarios: by size, by YAML, and the fixture others use."""
 
 import asyncio
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -148,15 +150,28 @@ async def test_ten_thousand_guests_are_listed_whole(asker):
         assert len(rows) == len({row["vmid"] for row in rows}) == 10_000
 
 
-async def test_nodes_may_take_ports_in_a_row(asker):
-    async with Emulator(Scenario.cluster("lab", nodes=1)) as other:
-        free = other["lab"].state.nodes["pve1"].port
+def is_free(port):
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+@pytest.fixture
+def free_port():
+    """A port that is free like the one after it, below those that are given to clients."""
+    start = 20_000 + os.getpid() % 10_000
+    return next(port for port in range(start, 32_000) if is_free(port) and is_free(port + 1))
+
+
+async def test_nodes_may_take_ports_in_a_row(free_port):
     both = Scenario.cluster("one", nodes=1) + Scenario.cluster("two", nodes=1)
-    async with Emulator(both, first_port=free) as pve:
-        assert [cluster.hosts for cluster in pve] == [
-            [f"127.0.0.1:{free}"],
-            [f"127.0.0.1:{free + 1}"],
-        ]
+    async with Emulator(both, first_port=free_port) as pve:
+        hosts = [cluster.hosts for cluster in pve]
+    assert hosts == [[f"127.0.0.1:{free_port}"], [f"127.0.0.1:{free_port + 1}"]]
 
 
 async def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_behind():
