@@ -196,6 +196,22 @@ async def test_conditions_reach_proxmox(office):
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("table", ["tasks", "backups", "snapshots", "disks"])
+@pytest.mark.parametrize("vmid", [7, -1, 100.5, "1e2", 10**12, 9 * 10**18])
+async def test_numbers_that_no_guest_can_have_are_not_sent_to_proxmox(still, table, vmid):
+    query = {"from": table, "select": "vmid", "where": is_("vmid", "=", vmid)}
+    answer = await ask(still, "prod", **query)
+    assert "Missing" not in answer.notes
+    assert answer.data == [] or set(answer.column("vmid")) == {100}
+
+
+@pytest.mark.parametrize("time", [-5, 0, 10**15, 9 * 10**18, "0001-01-01", "9999-12-31"])
+async def test_times_that_no_task_can_have_are_not_sent_to_proxmox(still, time):
+    answer = await ask(still, "prod", **{"from": "tasks", "where": is_("start_time", ">=", time)})
+    assert "Missing" not in answer.notes
+    assert bool(answer.data) == (time in (-5, 0, "0001-01-01"))
+
+
 async def test_the_same_inventory_is_read_once_for_many_queries(office):
     office.refresh()
     office.asked("prod")

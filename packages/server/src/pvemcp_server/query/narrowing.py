@@ -1,7 +1,7 @@
 """How little has to be read: what a plan needs of each table, and what its conditions rule out."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,10 +9,13 @@ from typing import Any, Final
 from pvemcp_server.query.catalog import CLUSTER, Catalog, Column, Path, fields_of
 from pvemcp_server.query.compiler import paths
 from pvemcp_server.query.plan import Output, Plan, Test, Tests, column_of, columns, tests
+from pvemcp_server.query.values import Value
 from pvemcp_server.query.words import Logic, Operator
 from pvemcp_server.tables.registry import NARROWED, Cost, Table, Want
 
 UNLIMITED: Final = 10_000_000
+_LAST_VMID: Final = 999_999_999
+_FAR: Final = 1 << 32  # epoch seconds, in the year 2106
 
 
 @dataclass
@@ -81,12 +84,24 @@ def _pushed(table: Table, test: Test) -> str | None:
 
 
 def _narrowed(found: Want, name: str, test: Test) -> Want:
-    if name == "since":
-        return replace(found, since=datetime.fromtimestamp(float(test.values[0]), UTC))
-    if getattr(found, name):
-        return found  # a second condition on the same field: the first is enough
-    narrowed: dict[str, Any] = {name: frozenset(test.values)}
-    return replace(found, **narrowed)
+    """The Want with that condition too; unless it has one of its kind, or none that makes sense."""
+    narrowed: dict[str, Any] = {name: _understood(name, test.values)}
+    return replace(found, **narrowed) if narrowed[name] and not getattr(found, name) else found
+
+
+def _understood(name: str, values: Sequence[Value]) -> object:
+    """The values as Proxmox takes them: it refuses numbers that no guest and no time can have."""
+    match name:
+        case "since":
+            epoch = float(values[0])
+            return datetime.fromtimestamp(epoch, UTC) if 0 < epoch < _FAR else None
+        case "vmids":
+            numbers = (float(one) for one in values)
+            return frozenset(
+                int(one) for one in numbers if one.is_integer() and 100 <= one <= _LAST_VMID
+            )
+        case _:
+            return frozenset(values)
 
 
 def _own_field(test: Test) -> str | None:
