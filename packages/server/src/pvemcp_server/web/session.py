@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Path, Request, Response
 from starlette.datastructures import FormData
 
 from pvemcp_server.access.sessions import Session
@@ -80,6 +80,7 @@ async def check_csrf(request: Request, session: Session) -> None:
 Reading = Annotated[Acting, Depends(reading)]
 Writing = Annotated[Acting, Depends(writing)]
 SignedIn = Annotated[Session, Depends(session_of)]
+RowNumber = Annotated[int, Path(ge=0, le=2**53)]  # more than databases count to is nobody's number
 PipelineOf = Annotated[Pipeline, Depends(pipeline_of)]
 
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from pvemcp_server.endpoint.endpoint import Services
@@ -41,6 +42,7 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
         one.add_exception_handler(PasswordDue, _password_due)
         one.add_exception_handler(AccessDenied, _denied)
         one.add_exception_handler(CallError, _wrong)
+        one.add_exception_handler(HTTPException, _http)
         one.add_exception_handler(RequestValidationError, _unreadable)
         one.add_exception_handler(ValidationError, _unreadable)
     for page in pages.routers(services.config):
@@ -86,6 +88,13 @@ async def _wrong(request: Request, error: Exception) -> Response:
     if wants_page(request):
         return wrong_page(request, str(error), status)
     return _error(str(error), status)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """What the framework refuses: no such page, no such method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered so
+    text, status = str(error.detail), error.status_code
+    return wrong_page(request, text, status) if wants_page(request) else _error(text, status)
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from pvemcp_server.store.records import Notice
 from pvemcp_server.web.administration import doctor, overview
 from pvemcp_server.web.api.answers import GONE
-from pvemcp_server.web.session import Reading, Writing
+from pvemcp_server.web.session import Reading, RowNumber, Writing
 
 router = APIRouter(tags=["Overview"])
 
@@ -31,7 +31,7 @@ async def list_notices(acting: Reading) -> list[Notice]:
 
 
 @router.delete("/notices/{notice}", status_code=GONE)
-async def dismiss_notice(acting: Writing, notice: int) -> None:
+async def dismiss_notice(acting: Writing, notice: RowNumber) -> None:
     """Dismiss a notice; it comes back when its fact is seen again."""
     await overview.dismiss(acting, notice)
 

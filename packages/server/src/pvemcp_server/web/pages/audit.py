@@ -5,8 +5,9 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
+from pvemcp_server.errors import UnknownName
 from pvemcp_server.web.administration import Acting, audit, clusters, keys
-from pvemcp_server.web.session import Reading, SignedIn, Writing
+from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing
 from pvemcp_server.web.templates import page
 
 router = APIRouter(prefix="/audit")
@@ -52,8 +53,10 @@ async def entries(request: Request, session: SignedIn, acting: Reading) -> Respo
 
 
 @router.get("/entries/{seq}")
-async def entry(request: Request, session: SignedIn, acting: Reading, seq: int) -> Response:
+async def entry(request: Request, session: SignedIn, acting: Reading, seq: RowNumber) -> Response:
     found = await audit.find(acting, audit.Search(before=seq + 1), 1)
+    if not found:
+        raise UnknownName("entry", seq, [])
     return page(request, "audit_entry.html", session, entry=found[0])
 
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from pvemcp_server.web.administration import overview, settings
-from pvemcp_server.web.session import Reading, SignedIn, Writing
+from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing
 from pvemcp_server.web.templates import page
 
 router = APIRouter()
@@ -43,6 +43,6 @@ async def switch(request: Request, session: SignedIn, acting: Writing) -> Respon
 
 
 @router.post("/overview/notices/{notice}/dismiss")
-async def dismiss(acting: Writing, notice: int) -> Response:
+async def dismiss(acting: Writing, notice: RowNumber) -> Response:
     await overview.dismiss(acting, notice)
     return Response()

@@ -1,0 +1,43 @@
+"""Renews the table of the REST API in docs/admin.md from its OpenAPI description.
+
+python scripts/make_docs_admin.py           renew it
+python scripts/make_docs_admin.py --check   fail when it is not current
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pvemcp_server.web.api import create_api
+
+PAGE = Path(__file__).parents[1] / "docs" / "admin.md"
+BEGIN, END = "<!-- operations: generated -->", "<!-- end of operations -->"
+
+
+def page(text: str) -> str:
+    """The page with the table as the API describes itself now."""
+    head, _, rest = text.partition(BEGIN)
+    return "\n".join([head + BEGIN, "", *_table(), "", END + rest.partition(END)[2]])
+
+
+def _table() -> Iterator[str]:
+    yield "| | request | |"
+    yield "|---|---|---|"
+    shown = ""
+    for path, methods in create_api().openapi()["paths"].items():
+        for method, operation in methods.items():
+            (tag,) = operation["tags"]
+            words = " ".join(operation["description"].split())
+            yield f"| {tag if tag != shown else ''} | `{method.upper()} {path}` | {words} |"
+            shown = tag
+
+
+def main() -> None:
+    text = PAGE.read_text()
+    if "--check" in sys.argv[1:]:
+        sys.exit(None if page(text) == text else f"{PAGE.name} is not current; run make docs.")
+    PAGE.write_text(page(text))
+
+
+if __name__ == "__main__":
+    main()

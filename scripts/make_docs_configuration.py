@@ -1,0 +1,73 @@
+"""Renews the tables of docs/configuration.md from the declarations of Config and Settings.
+
+python scripts/make_docs_configuration.py           renew them
+python scripts/make_docs_configuration.py --check   fail when they are not current
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from pvemcp_server.config import Config
+from pvemcp_server.settings import declared
+
+PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+
+
+def page(text: str) -> str:
+    """The page with both tables as they are declared now."""
+    for name, table in (("environment", _environment()), ("settings", _settings())):
+        begin, end = f"<!-- {name}: generated -->", f"<!-- end of {name} -->"
+        head, _, rest = text.partition(begin)
+        text = "\n".join([head + begin, "", *table, "", end + rest.partition(end)[2]])
+    return text
+
+
+def _environment() -> Iterator[str]:
+    yield "| variable | default | |"
+    yield "|---|---|---|"
+    for name, field in Config.model_fields.items():
+        secret = SecretStr in (field.annotation, *get_args(field.annotation))
+        mark = " (secret)" if secret else ""
+        default = _shown(field.default)
+        yield f"| `PVEMCP_{name.upper()}` | {default} | {field.description}{mark} |"
+
+
+def _settings() -> Iterator[str]:
+    yield "| setting | default | values | |"
+    yield "|---|---|---|---|"
+    for one in declared():
+        values = _values(one.schema)
+        words = f"**{one.title}**: {one.description}"
+        yield f"| `{one.name}` | {_shown(one.default)} | {values} | {words} |"
+
+
+def _values(schema: Any) -> str:
+    if "enum" in schema:
+        return ", ".join(f"`{one}`" for one in schema["enum"])
+    if "minimum" in schema:
+        return f"{schema['minimum']:,} to {schema['maximum']:,}"
+    return {"boolean": "`true`, `false`", "array": "a list of words"}.get(schema["type"], "text")
+
+
+def _shown(default: Any) -> str:
+    if default is PydanticUndefined or default in (None, (), ""):
+        return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{', '.join(default) if isinstance(default, tuple) else default}`"
+
+
+def main() -> None:
+    text = PAGE.read_text()
+    if "--check" in sys.argv[1:]:
+        sys.exit(None if page(text) == text else f"{PAGE.name} is not current; run make docs.")
+    PAGE.write_text(page(text))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Each command does its work on the state, says so, and is on record."""
+
+import json
+
+import pytest
+
+
+def test_a_key_is_made_changed_regenerated_and_withdrawn(run, told):
+    made = told(
+        "keys", "create", "laptop", "--cluster", "prod", "--expires", "2031-01-02T00:00:00+0000"
+    )
+    assert made["secret"].startswith("pvemcp_")
+    assert (made["role"], made["clusters"]) == ("Read-only", ["prod"])
+    assert told("keys", "regenerate", "laptop")["secret"] != made["secret"]
+    assert told("keys", "change", "laptop", "--role", "Operator")["role"] == "Operator"
+    assert told("keys", "disable", made["id"])["enabled"] is False
+    assert told("keys", "enable", made["id"])["enabled"] is True
+    listed = run("keys", "list").stdout
+    assert "laptop" in listed
+    assert made["secret"] not in listed
+    assert {one["tool"] for one in told("keys", "rights", "laptop")} > {"ListVms", "MigrateVm"}
+    run("keys", "remove", "laptop")
+    assert told("keys", "list") == []
+    tools = [one["tool"] for one in told("audit", "list")]
+    assert tools[-1] == "admin.keys.create"
+    assert tools[0] == "admin.keys.remove"
+
+
+def test_what_goes_wrong_is_one_line_and_exit_code_one(run):
+    wrong = run("keys", "create", "x", "--role", "Operatr", fails=True)
+    assert wrong.stderr == "No role 'Operatr'. Did you mean Operator?\n"
+    strange = run("keys", "create", "x", "--format", "Xml", fails=True)
+    assert strange.stderr.startswith("output_format: ")
+    assert strange.exit_code == 1
+
+
+def test_a_role_is_made_by_options_or_from_a_file(run, told, tmp_path):
+    run("roles", "create", "web", "--reads", "--tool", "ChangeVmState", "--tag", "web")
+    (grant,) = json.loads(run("roles", "show", "web").stdout)
+    assert grant["tools"] == ["*:read", "ChangeVmState"]
+    assert grant["resources"] == {"tags": ["web"]}
+    file = tmp_path / "grants.json"
+    file.write_text(json.dumps([grant, {**grant, "clusters": ["prod"]}]))
+    assert len(told("roles", "change", "web", "--grants-file", file)["grants"]) == 2
+    assert told("roles", "change", "web", "--new-name", "dmz")["name"] == "dmz"
+    run("roles", "remove", "dmz")
+    assert "built in" in run("roles", "remove", "Operator", fails=True).stderr
+
+
+def test_settings_are_set_all_or_none(run, told):
+    run("settings", "set", "enabled=true", "output_format=Csv", 'protected_tags=["a","b"]')
+    values = {one["name"]: one["value"] for one in told("settings", "list")}
+    assert (values["enabled"], values["output_format"]) == (True, "Csv")
+    assert values["protected_tags"] == ["a", "b"]
+    run("settings", "set", "enabled=false", "row_cap=1", fails=True)
+    assert {one["name"]: one["value"] for one in told("settings", "list")}["enabled"] is True
+
+
+def test_administrators_come_and_go(run, told):
+    first = told("admin", "add", "ada")
+    assert first["must_change"]
+    assert told("admin", "reset-password", "ada")["password"] != first["password"]
+    run("admin", "disable", "ada", fails=True)
+    run("admin", "add", "grace")
+    assert told("admin", "disable", "ada")["enabled"] is False
+    assert told("admin", "enable", "ada")["enabled"] is True
+    run("admin", "remove", "grace")
+    assert [one["name"] for one in told("admin", "list")] == ["ada"]
+
+
+def test_a_cluster_is_added_examined_bound_and_asked(run, told, emulated, tmp_path):
+    token_id, secret = emulated.token
+    file = tmp_path / "secret"
+    file.write_text(secret)
+    (shown,) = told("clusters", "fingerprint", emulated.hosts[0])
+    token = ["--token-id", token_id, "--token-secret-file"]
+    add = ["clusters", "add", "prod", "--host", emulated.hosts[0], *token, file]
+    assert "Compare it with" in run(*add, fails=True).stderr
+    assert told(*add, "--fingerprint", shown["fingerprint"])["version"].startswith("9.2")
+    assert "prod answers" in run("clusters", "test").stdout
+
+    run("clusters", "identities", "add", "prod", "reader", *token, "-", given=secret)
+    run("keys", "create", "laptop")
+    run("clusters", "bind", "prod", "reader", "--key", "laptop")
+    bound = {one["name"]: one["bound"] for one in told("clusters", "identities", "list", "prod")}
+    assert bound == {"default": [], "reader": [{"key": "laptop", "role": None}]}
+    run("clusters", "unbind", "prod", "--key", "laptop")
+    assert told("clusters", "change", "prod", "--protected")["protected"] is True
+
+    (report,) = told("doctor", "--key", "laptop")
+    assert report["account"] == token_id
+    assert "Proxmox VE 9.2" in run("doctor").stdout
+    query = '{"from": "nodes", "select": ["node"]}'
+    assert run("queries", "run", query).stdout.count("pve0") == 5
+    run("queries", "save", "nodes", query)
+    assert told("queries", "run", "nodes", "--key", "laptop")["columns"][-1] == "node"
+    run("queries", "remove", "nodes")
+    assert told("secrets", "rotate") == {"encrypted_anew": 2}
+    assert "prod answers" in run("clusters", "test").stdout
+    run("clusters", "remove", "prod")
+    assert told("clusters", "list") == []
+
+
+def test_the_audit_is_exported_and_verified(run, told):
+    run("settings", "set", "row_cap=50")
+    assert run("audit", "export").stdout.count("admin.settings.change") == 1
+    (line,) = run(
+        "audit", "export", "--format", "json", "--tool", "admin.settings.change"
+    ).stdout.splitlines()
+    assert json.loads(line)["arguments"] == {"row_cap": 50}
+    verified = told("audit", "verify")
+    assert verified["whole"]
+    assert "The chain is whole." in run("audit", "verify").stdout
+
+
+def test_a_backup_is_restored_into_an_empty_state(run, told, tmp_path, monkeypatch):
+    run("keys", "create", "laptop")
+    run("backup", tmp_path / "state.gz")
+    assert "not empty" in run("restore", tmp_path / "state.gz", fails=True).stderr
+    run("keys", "remove", "laptop")
+    run("restore", tmp_path / "state.gz", "--replace")
+    assert [one["name"] for one in told("keys", "list")] == ["laptop"]
+
+
+def test_the_configuration_of_a_client_takes_its_key_from_a_file(run, monkeypatch):
+    monkeypatch.setenv("PVEMCP_PUBLIC_URL", "https://mcp.example")
+    config = json.loads(run("claude-config", "--api-key-file", "-", given="pvemcp_k\n").stdout)
+    server = config["mcpServers"]["pvemcp"]
+    assert server["args"] == ["--url", "https://mcp.example/mcp"]
+    assert server["env"] == {"MCP_API_KEY": "pvemcp_k"}
+    cursor = json.loads(run("claude-config", "--client", "cursor").stdout)
+    assert cursor["mcpServers"]["pvemcp"]["headers"] == {"X-API-Key": "YOUR-API-KEY"}
+    assert "Did you mean" in run("claude-config", "--client", "curser", fails=True).stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["keys", "list"], ["roles", "list"], ["clusters", "list"], ["settings", "list"],
+              ["queries", "list"], ["audit", "list"], ["admin", "list"], ["doctor"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_list_is_there_as_json_from_the_first_moment(told, words):
+    assert isinstance(told(*words), list)
