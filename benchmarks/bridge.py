@@ -24,7 +24,7 @@ from support.in_docs import renew_or_check
 
 PAGE = Path(__file__).parents[1] / "docs" / "bridge.md"
 IN_FLIGHT = 64
-STARTS = 3
+STARTS = 1
 CLIENT = {
     "protocolVersion": "2025-06-18",
     "capabilities": {},
@@ -238,8 +238,8 @@ def table(everyone: dict[Peer, Figures]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--calls", type=int, default=2000, help="of each kind in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--calls", type=int, default=400, help="of each kind in a round")
     parser.add_argument("--write", action="store_true", help="renew the table in the docs")
     arguments = parser.parse_args()
     with trial_server() as url:
