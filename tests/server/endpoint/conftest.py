@@ -270,7 +270,7 @@ async def _served(state: State, workshop: Workshop, key: str, key_id: str) -> As
 async def _running(server: HttpServer) -> AsyncIterator[str]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await anyio.sleep(0.01)
         host, port = addresses(server)[0]
@@ -279,7 +279,7 @@ async def _running(server: HttpServer) -> AsyncIterator[str]:
 
 
 def _client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, timeout=10)
+    return httpx.AsyncClient(base_url=url, timeout=30)
 
 
 @pytest.fixture

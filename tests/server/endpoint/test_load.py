@@ -18,7 +18,7 @@ async def test_sixty_clients_of_three_eras_each_get_their_own_answers(serving):
     answered = []
 
     async def visit(served, number):
-        places = [served.mcp, served.mcp, sse_client(f"{served.url}/sse/{served.key}")]
+        places = [served.mcp, served.mcp, sse_client(f"{served.url}/sse/{served.key}", timeout=60)]
         mode = ["2026-07-28", "legacy", "legacy"][number % 3]
         async with Client(places[number % 3], mode=mode) as client:
             for step in range(3):

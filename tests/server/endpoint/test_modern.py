@@ -133,7 +133,7 @@ async def test_a_listener_is_promised_only_what_is_announced(modern):
         json=modern.message("subscriptions/listen", params),
         headers=modern.headers("subscriptions/listen"),
     ) as stream:
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             async for line in stream.aiter_lines():
                 if line.startswith("data: "):
                     break

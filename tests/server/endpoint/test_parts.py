@@ -145,7 +145,7 @@ async def test_a_closed_stream_sees_its_client_leave_and_is_completed():
     wire = Wire(receive, send, is_stream=True)
     await wire.send({"type": "http.response.start", "status": 200, "headers": []})
     wire.close()
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         assert await wire.receive() == {"type": "http.disconnect"}
     await wire.finish()
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 @asynccontextmanager
 async def raw(served):
     host, port = served.url.removeprefix("http://").split(":")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with await anyio.connect_tcp(host, int(port)) as stream:
             yield stream
 

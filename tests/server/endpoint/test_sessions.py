@@ -4,6 +4,8 @@ import json
 
 import anyio
 import pytest
+from mcp.client import Client
+from mcp.client.sse import sse_client
 
 from pvemcp_server.endpoint.batches import MOST_MESSAGES
 
@@ -75,7 +77,7 @@ async def test_rights_are_those_of_the_moment_not_those_of_the_sessions_start(se
 
 async def test_a_withdrawn_key_loses_its_open_streams(served):
     headers = await begin(served)
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         async with served.http.stream("GET", "/mcp", headers=headers) as stream:
             assert stream.status_code == 200
             await served.state.access.keys.disable(served.key_id)
@@ -83,7 +85,7 @@ async def test_a_withdrawn_key_loses_its_open_streams(served):
 
 
 async def test_the_event_stream_of_2024_names_the_address_to_post_to_with_its_key(served):
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         async with served.http.stream("GET", f"/sse/{served.key}", headers=ACCEPT) as stream:
             address = await first_data(stream)
             assert address.startswith(f"/sse/{served.key}/messages?session_id=")
@@ -93,7 +95,7 @@ async def test_the_event_stream_of_2024_names_the_address_to_post_to_with_its_ke
 
 async def test_the_event_stream_of_2024_names_no_key_that_came_in_a_header(served):
     headers = {**ACCEPT, "X-API-Key": served.key}
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         async with served.http.stream("GET", "/sse", headers=headers) as stream:
             address = await first_data(stream)
             assert address.startswith("/sse/messages?session_id=")
@@ -101,6 +103,19 @@ async def test_the_event_stream_of_2024_names_no_key_that_came_in_a_header(serve
             assert (await served.http.post(address, json=hello())).status_code == 401
             sent = await served.http.post(address, json=hello(), headers=other)
             assert sent.status_code == 404
+
+
+async def test_calls_over_http_and_sse_are_bounded_like_all_others(serving, workshop):
+    async with serving(concurrent_calls_per_key=1) as served:
+        address = sse_client(f"{served.url}/sse/{served.key}")
+        async with Client(address, mode="legacy") as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(client.call_tool, "Wait")
+            with anyio.fail_after(20):
+                await workshop.started.wait()
+                second = await client.call_tool("GetThing", {"vmid": 101})
+            workshop.release.set()
+    assert second.is_error is True
+    assert second.content[0].text.startswith("1 calls of this key are running already.")
 
 
 async def first_data(stream):

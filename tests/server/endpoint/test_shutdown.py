@@ -11,6 +11,8 @@ from pathlib import Path
 import anyio
 import httpx2 as httpx
 import pytest
+from mcp.client import Client
+from mcp.client.sse import sse_client
 
 from pvemcp_server.access import open_access
 from pvemcp_server.config import Config
@@ -32,7 +34,7 @@ async def test_running_calls_end_well_while_new_ones_are_refused(serving, worksh
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 await workshop.started.wait()
                 tasks.start_soon(served.app.endpoint.drain)
                 while not served.app.endpoint.traffic.closing:
@@ -49,10 +51,30 @@ async def test_a_call_that_does_not_end_is_given_up_after_a_while(serving, works
     monkeypatch.setattr("pvemcp_server.endpoint.endpoint.DRAIN_SECONDS", 0.01)
     async with serving() as served, anyio.create_task_group() as tasks:
         tasks.start_soon(served.modern.call, "Wait")
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await workshop.started.wait()
             assert await served.app.endpoint.drain() is False
         workshop.release.set()
+
+
+async def test_a_call_over_http_and_sse_is_waited_for_as_well(serving, workshop):
+    results = []
+    async with serving() as served, anyio.create_task_group() as tasks:
+
+        async def call():
+            address = sse_client(f"{served.url}/sse/{served.key}")
+            async with Client(address, mode="legacy") as client:
+                await client.list_tools()
+                results.append(await client.call_tool("Wait"))
+
+        tasks.start_soon(call)
+        with anyio.fail_after(20):
+            await workshop.started.wait()
+            tasks.start_soon(served.app.endpoint.drain)
+            while not served.app.endpoint.traffic.closing:
+                await anyio.lowlevel.checkpoint()
+            workshop.release.set()
+    assert "waited" in results[0].content[0].text
 
 
 async def test_a_listen_stream_ends_with_its_result(served):
@@ -64,7 +86,7 @@ async def test_a_listen_stream_ends_with_its_result(served):
         headers=modern.headers("subscriptions/listen"),
     ) as stream:
         frames = messages(stream)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             acknowledged = await anext(frames)
             await served.app.endpoint.drain()
             result = await anext(frames)

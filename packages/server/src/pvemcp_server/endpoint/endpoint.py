@@ -90,7 +90,13 @@ class Endpoint:
         services = self.services
         self.announcer = Announcer(self._find, self.traffic)
         self.listen = ListenHandler(self.announcer)
-        self.pipeline = Pipeline(self.tools, services.clusters, services.settings, services.audit)
+        self.pipeline = Pipeline(
+            self.tools,
+            services.clusters,
+            services.settings,
+            services.audit,
+            services.access.limits,
+        )
         self.server = build_server(
             Handlers(
                 self.pipeline,
@@ -98,6 +104,7 @@ class Endpoint:
                 self.listen,
                 Offers(self.pipeline, services.store.saved_queries),
                 McpTasks(self.pipeline, services.store.mcp_tasks),
+                self.traffic,
             ),
             state_key=services.store.vault.derive("mcp request state"),
             website=base_url(services.config),
@@ -129,12 +136,12 @@ class Endpoint:
             tasks.cancel_scope.cancel()
 
     async def drain(self) -> bool:
-        """Refuse new calls, close streams, wait for what runs; whether it ended in time."""
-        self.traffic.closing = True
+        """Refuse new calls, wait for what runs, close streams; whether all ended in time."""
         self.listen.close()
-        await anyio.lowlevel.checkpoint()
-        self.traffic.end_streams()
-        return await self.traffic.drain(DRAIN_SECONDS)
+        try:
+            return await self.traffic.drain(DRAIN_SECONDS)
+        finally:
+            self.traffic.end_streams()
 
     async def _rights_changed(self) -> None:
         self.announcer.rights_changed()

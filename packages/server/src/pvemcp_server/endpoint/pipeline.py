@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from proxmox_client import ProxmoxError
 from pvemcp_formats import Format
+from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.endpoint.answers import Writer, Written
@@ -82,6 +83,7 @@ class Pipeline:
     clusters: Clusters
     settings: CurrentSettings
     records: Records
+    limits: CallLimits = field(default_factory=CallLimits)
 
     async def call(
         self, caller: Caller, name: str, arguments: Mapping[str, Any], conversation: Conversation
@@ -110,7 +112,11 @@ class Pipeline:
             accepted = read_arguments(tool, arguments)
             call = await self.open(tool, caller, conversation, accepted)
             recorder.call = call
-            written, started = await self._answer(tool, accepted, call, conversation, recorder)
+            # beside the gate's places: a message of HTTP+SSE holds none while its call runs
+            with self.limits.running(
+                f"tools {caller.key_id}", call.settings.concurrent_calls_per_key
+            ):
+                written, started = await self._answer(tool, accepted, call, conversation, recorder)
         except Asking:
             raise
         except asyncio.CancelledError:

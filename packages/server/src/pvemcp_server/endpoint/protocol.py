@@ -21,6 +21,7 @@ from pvemcp_server.endpoint.lists import CACHE_HINTS, ListCache, visible_tools
 from pvemcp_server.endpoint.mcp_tasks import EXTENSION, METHODS, McpTasks, announces
 from pvemcp_server.endpoint.offers import Offers
 from pvemcp_server.endpoint.pipeline import Pipeline, UnknownTool
+from pvemcp_server.endpoint.traffic import Traffic
 
 NAME = "pvemcp"
 Context = ServerRequestContext[Any, Any]
@@ -71,6 +72,7 @@ class Handlers:
     listen: ListenHandler
     offers: Offers
     tasks: McpTasks
+    traffic: Traffic
 
     async def list_tools(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
@@ -80,9 +82,10 @@ class Handlers:
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> HandlerResult:
         conversation = SdkConversation(ctx, params)
         try:
-            result = await self.pipeline.call(
-                caller_of(ctx), params.name, params.arguments or {}, conversation
-            )
+            with self.traffic.working():
+                result = await self.pipeline.call(
+                    caller_of(ctx), params.name, params.arguments or {}, conversation
+                )
         except UnknownTool as unknown:
             raise MCPError(types.INVALID_PARAMS, str(unknown)) from None
         except Asking as asking:

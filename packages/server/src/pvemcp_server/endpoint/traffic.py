@@ -26,6 +26,7 @@ class Traffic:
 
     closing: bool = False
     _visits: set[Visit] = field(default_factory=set)
+    _working: int = 0  # tool calls: with HTTP+SSE they outlive the exchange that brought them
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
 
     @contextmanager
@@ -37,10 +38,20 @@ class Traffic:
             self._visits.discard(visit)
             self._settle()
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While a tool call runs, however it came."""
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
+            self._settle()
+
     @property
     def calls(self) -> int:
-        """Exchanges that will end by themselves."""
-        return sum(not visit.is_stream for visit in self._visits)
+        """Exchanges that will end by themselves, and calls that run without one."""
+        return max(self._working, sum(not visit.is_stream for visit in self._visits))
 
     def keys(self) -> set[str]:
         """The keys that hold streams open."""
