@@ -14,6 +14,7 @@ from proxmox_client import ProxmoxError
 from pvemcp_formats import Format
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
+from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.endpoint.answers import Writer, Written
 from pvemcp_server.endpoint.arguments import read_arguments
@@ -193,7 +194,8 @@ class Pipeline:
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:
         await recorder.failed(text)
-        return Result((clean_line(text, ERROR_CHARACTERS),), cause)
+        # an argument that is repeated may be a key that was put in the wrong place
+        return Result((clean_line(mask_text(text), ERROR_CHARACTERS),), cause)
 
 
 def _format(accepted: BaseModel, call: Call) -> Format:
