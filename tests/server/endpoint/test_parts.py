@@ -1,5 +1,8 @@
 """Small parts of the door, each with inputs that nobody has chosen kindly."""
 
+import asyncio
+from time import monotonic
+
 import anyio
 import pytest
 from hypothesis import given
@@ -10,8 +13,7 @@ from pvemcp_server.endpoint.addresses import client_address, networks
 from pvemcp_server.endpoint.cleaning import Cleaner, clean_line
 from pvemcp_server.endpoint.credentials import take_key
 from pvemcp_server.endpoint.hosts import Hosts
-from pvemcp_server.endpoint.refusals import Refused
-from pvemcp_server.endpoint.wire import Wire, read_body
+from pvemcp_server.endpoint.wire import Wire
 from pvemcp_server.store.key_format import new_id, new_secret
 
 pytestmark = pytest.mark.anyio
@@ -113,24 +115,35 @@ def test_a_cleaned_line_is_one_line(text):
     assert len(clean_line(text, 50).splitlines()) <= 1
 
 
-async def test_a_body_that_does_not_come_is_refused():
-    async def receive():
-        await anyio.sleep_forever()
-
-    with pytest.raises(Refused) as caught:
-        await read_body(receive, seconds=0.01)
-    assert caught.value.status == 408
-
-
-async def test_a_reader_that_takes_nothing_is_given_up():
+@pytest.mark.parametrize("work", ["read", "send"])
+async def test_a_client_that_keeps_us_waiting_is_given_up_when_somebody_looks(work):
     async def never(*_):
         await anyio.sleep_forever()
 
-    wire = Wire(never, never, seconds=0.01)
-    with pytest.raises(ConnectionError):
-        await wire.send({"type": "http.response.start", "status": 200, "headers": []})
-    assert wire.stalled is True
-    await wire.finish()
+    ended = anyio.Event()
+    wires = []
+
+    async def exchange():
+        wires.append(Wire(never, never))
+        try:
+            await (wires[0].read() if work == "read" else wires[0].send(START))
+        except anyio.get_cancelled_exc_class():
+            ended.set()
+            raise
+
+    task = asyncio.create_task(exchange())
+    await anyio.wait_all_tasks_blocked()
+    wires[0].look_after(monotonic())
+    assert wires[0].given_up is False
+    wires[0].look_after(monotonic() + 61)
+    with anyio.fail_after(20):
+        await ended.wait()
+    assert wires[0].given_up is True
+    assert (await asyncio.gather(task, return_exceptions=True))[0] is not None
+    await wires[0].finish()
+
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
 
 
 async def test_a_closed_stream_sees_its_client_leave_and_is_completed():
@@ -143,7 +156,7 @@ async def test_a_closed_stream_sees_its_client_leave_and_is_completed():
         sent.append(message)
 
     wire = Wire(receive, send, is_stream=True)
-    await wire.send({"type": "http.response.start", "status": 200, "headers": []})
+    await wire.send(START)
     wire.close()
     with anyio.fail_after(20):
         assert await wire.receive() == {"type": "http.disconnect"}

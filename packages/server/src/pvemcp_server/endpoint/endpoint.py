@@ -132,6 +132,7 @@ class Endpoint:
         """Sessions live and changes are announced inside."""
         async with self.transports.manager.run(), anyio.create_task_group() as tasks:
             tasks.start_soon(self.announcer.run)
+            tasks.start_soon(self.traffic.look_after)
             yield
             tasks.cancel_scope.cancel()
 

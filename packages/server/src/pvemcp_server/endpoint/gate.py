@@ -1,5 +1,6 @@
 """The outermost door: hides the key before anything can log it, and lets its holder in."""
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ from pvemcp_server.endpoint.hosts import Hosts
 from pvemcp_server.endpoint.ports import Authenticator, CurrentSettings, RefusalLog
 from pvemcp_server.endpoint.refusals import Refused
 from pvemcp_server.endpoint.traffic import Traffic, Visit
-from pvemcp_server.endpoint.wire import Wire, read_body
+from pvemcp_server.endpoint.wire import Wire
 from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable, TooManyFailures
 from pvemcp_server.settings import Values
 
@@ -79,7 +80,6 @@ class KeyGate:
         self._within_rate(caller.key_id, settings.calls_per_minute_per_key)
         wire = Wire(receive, send, is_stream=_is_stream(scope))
         with self._place(caller, wire, settings):
-            wire.body = await read_body(receive) if scope["method"] == "POST" else None
             _introduce(scope, caller, presented)
             await self._serve(scope, wire)
 
@@ -124,11 +124,17 @@ class KeyGate:
 
     async def _serve(self, scope: Scope, wire: Wire) -> None:
         try:
+            if scope["method"] == "POST":
+                await wire.read()
             await self.app(scope, wire.receive, wire.send)
-        except Exception:
-            if not wire.stalled:
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not wire.given_up or task is None:
                 raise
-            log.info("A client stopped reading its answer; the connection was given up")
+            task.uncancel()
+            if not wire.started:
+                raise Refused(408, "The request took too long to arrive.") from None
+            log.info("A client stopped reading its answer; the exchange was given up")
         await wire.finish()
 
 

@@ -4,8 +4,12 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
 
 from pvemcp_server.endpoint.wire import Wire
+
+LOOK_SECONDS: Final = 1.0
 
 
 @dataclass(eq=False)
@@ -56,6 +60,14 @@ class Traffic:
     def keys(self) -> set[str]:
         """The keys that hold streams open."""
         return {visit.key_id for visit in self._visits if visit.is_stream}
+
+    async def look_after(self) -> None:
+        """Give up exchanges whose clients keep us waiting, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = monotonic()
+            for visit in list(self._visits):
+                visit.wire.look_after(now)
 
     def end_streams(self, key_ids: Iterable[str] | None = None) -> None:
         """End the streams of these keys, or all streams."""

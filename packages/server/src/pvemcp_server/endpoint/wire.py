@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Final
 
 from pvemcp_server.endpoint.refusals import Refused
@@ -16,42 +17,37 @@ BODY_SECONDS: Final = 20.0  # a client that needs longer for its request holds a
 SEND_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
 
 
-async def read_body(
-    receive: Receive, *, most: int = BODY_BYTES, seconds: float = BODY_SECONDS
-) -> bytes:
-    """The whole body; raises Refused when it is too large or too slow."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            more = True
-            while more:
-                message = await receive()
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > most:
-                    raise Refused(413, f"The body is larger than {most // 1024} KiB.")
-    except TimeoutError:
-        raise Refused(408, f"The body did not arrive within {seconds:.0f} s.") from None
-    return bytes(body)
-
-
 @dataclass
 class Wire:
-    """Receive and send of one exchange; `close()` lets a stream see that its client has left."""
+    """Receive and send of one exchange; `close()` lets a stream see that its client has left.
+
+    It only notes since when it waits for the client. Somebody who looks after all wires now and
+    then ends those that wait too long: a timer for each message would cost more than the message.
+    """
 
     receiving: Receive
     sending: Send
-    body: bytes | None = None
     is_stream: bool = False  # stays open until somebody leaves, rather than until it is answered
-    seconds: float = SEND_SECONDS
-    stalled: bool = False
-    _started: bool = False
+    body: bytes | None = None
+    given_up: bool = False
+    started: bool = False
     _finished: bool = False
+    _until: float | None = None  # when our patience ends, while we wait for the client
+    _task: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def close(self) -> None:
-        """End the stream."""
-        self._closing.set()
+    async def read(self, most: int = BODY_BYTES) -> None:
+        """Take in the whole body; raises Refused when it is too large."""
+        body, more = bytearray(), True
+        self._until = monotonic() + BODY_SECONDS
+        while more:
+            message = await self.receiving()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > most:
+                raise Refused(413, f"The body is larger than {most // 1024} KiB.")
+        self._until = None
+        self.body = bytes(body)
 
     async def receive(self) -> Message:
         if self.body is not None:
@@ -62,20 +58,26 @@ class Wire:
         return await self._until_left()
 
     async def send(self, message: Message) -> None:
-        try:
-            async with asyncio.timeout(self.seconds):
-                await self.sending(message)
-        except TimeoutError:
-            self.stalled = True
-            self.close()
-            raise ConnectionError("the client does not read") from None
-        self._started = True
+        self._until = monotonic() + SEND_SECONDS
+        await self.sending(message)
+        self._until = None
+        self.started = True
         if message["type"] == "http.response.body":
             self._finished = not message.get("more_body", False)
 
+    def close(self) -> None:
+        """End the stream."""
+        self._closing.set()
+
+    def look_after(self, now: float) -> None:
+        """Give the exchange up when its client has kept us waiting for too long."""
+        if self._until is not None and now > self._until and self._task and not self.given_up:
+            self.given_up = True
+            self._task.cancel()
+
     async def finish(self) -> None:
         """Complete an answer that was ended before its end."""
-        if self._started and not self._finished and not self.stalled:
+        if self.started and not self._finished and not self.given_up:
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _until_left(self) -> Message:
