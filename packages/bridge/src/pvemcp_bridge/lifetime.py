@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from enum import Enum
+from pathlib import Path
 
 __all__ = ["Ending", "Lifetime"]
 
@@ -82,4 +84,24 @@ else:
     def _parent_alive() -> Callable[[], bool]:
         """An orphan gets another parent at once."""
         parent = os.getppid()
-        return lambda: os.getppid() == parent
+        if not _is_one_file():
+            return lambda: os.getppid() == parent
+        # between us and the client stands the process that unpacked us; it becomes the orphan
+        client = _parent_of(parent)
+        return lambda: os.getppid() == parent and _parent_of(parent) == client
+
+    def _is_one_file() -> bool:
+        """Whether this program was unpacked from a single file."""
+        unpacked = getattr(sys, "_MEIPASS", None)
+        return unpacked is not None and Path(unpacked).parent != Path(sys.executable).parent
+
+    def _parent_of(process: int) -> int:
+        """The number of a process's parent, 0 for a process that is gone."""
+        try:
+            if sys.platform == "linux":
+                stat = Path(f"/proc/{process}/stat").read_text()
+                return int(stat.rpartition(")")[2].split()[1])
+            asked = ["/bin/ps", "-o", "ppid=", "-p", str(process)]
+            return int(subprocess.check_output(asked))  # noqa: S603 - a fixed program and a number
+        except (OSError, subprocess.SubprocessError):
+            return 0
