@@ -14,7 +14,9 @@ from rich.table import Table
 
 from pvemcp_server.app import open_services
 from pvemcp_server.cli.state import opened
+from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.errors import BadArgument
+from pvemcp_server.tools.registry import tools
 from pvemcp_server.web.administration import Acting
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
@@ -30,6 +32,12 @@ async def acting() -> AsyncIterator[Acting]:
             yield Acting(services, by=f"cli:{getpass.getuser()}")
         except ValidationError as invalid:
             raise _readable(invalid) from None
+
+
+def pipeline_of(by: Acting) -> Pipeline:
+    """The way that every call takes, here without an endpoint in front of it."""
+    services = by.services
+    return Pipeline(tools(), services.clusters, services.settings, services.audit)
 
 
 def tell(answer: Any, words: str, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from pvemcp_server.cli import (
     audit,
     clusters,
     keys,
+    looking,
     queries,
     roles,
     running,
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a trace shows local values, and those may be secrets
 )
 running.register(app)
+looking.register(app)
 for name, group in (
     ("keys", keys.app),
     ("roles", roles.app),

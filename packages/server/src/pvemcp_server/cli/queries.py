@@ -6,11 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pvemcp_server.cli.acting import AsJson, acting, as_text, tell, tell_rows
+from pvemcp_server.cli.acting import AsJson, acting, as_text, pipeline_of, tell, tell_rows
 from pvemcp_server.cli.state import command
-from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.tools.registry import tools
 from pvemcp_server.web.administration import Acting, queries
 
 app = typer.Typer(help="Run queries, and keep them under names.", no_args_is_help=True)
@@ -41,7 +39,7 @@ async def run(
     """Ask now, as ExecuteQuery does."""
     async with acting() as by:
         asked = queries.AskedQuery(query=await _query(by, query), key=key, cluster=cluster)
-        answer = await queries.ask(by, _pipeline(by), asked)
+        answer = await queries.ask(by, pipeline_of(by), asked)
     texts = {one.format: one.text for one in answer.formats}
     if format not in texts:
         raise BadArgument("--format", f"one of {', '.join(texts)}.")
@@ -72,11 +70,6 @@ async def remove(name: Name, as_json: AsJson = False) -> None:
     async with acting() as by:
         await queries.remove_query(by, name)
         tell({"removed": name}, f"Removed {name}.", as_json=as_json)
-
-
-def _pipeline(by: Acting) -> Pipeline:
-    services = by.services
-    return Pipeline(tools(), services.clusters, services.settings, services.audit)
 
 
 async def _query(by: Acting, text: str) -> dict[str, Any]:
