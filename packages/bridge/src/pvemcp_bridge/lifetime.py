@@ -75,7 +75,7 @@ if sys.platform == "win32":
         kernel = ctypes.windll.kernel32
         kernel.OpenProcess.restype = ctypes.c_void_p
         handle = ctypes.c_void_p(kernel.OpenProcess(synchronize, False, os.getppid()))
-        if not handle:
+        if handle.value is None:
             return lambda: True  # not ours to watch; the end of the input will tell
         return lambda: bool(kernel.WaitForSingleObject(handle, 0) == timed_out)
 
@@ -98,9 +98,8 @@ else:
     def _parent_of(process: int) -> int:
         """The number of a process's parent, 0 for a process that is gone."""
         try:
-            if sys.platform == "linux":
-                stat = Path(f"/proc/{process}/stat").read_text()
-                return int(stat.rpartition(")")[2].split()[1])
+            if (stat := Path(f"/proc/{process}/stat")).parent.parent.is_dir():
+                return int(stat.read_text().rpartition(")")[2].split()[1])
             asked = ["/bin/ps", "-o", "ppid=", "-p", str(process)]
             return int(subprocess.check_output(asked))  # noqa: S603 - a fixed program and a number
         except (OSError, subprocess.SubprocessError):
