@@ -121,7 +121,8 @@ def shown_key(page: Page) -> str:
         page.get_by_role("tab", name=client).click()
         config = page.get_by_role("tabpanel", name=client).locator("pre").inner_text()
         assert secret in json.dumps(json.loads(config))
-    page.get_by_role("button", name="Done").click()
+    with page.expect_navigation():  # the page is loaded anew, without the secret
+        page.get_by_role("button", name="Done").click()
     expect(page.locator("#shown-key")).to_have_count(0)
     return secret
 
@@ -358,7 +359,8 @@ def test_an_administrator_is_added_and_removed(watched):
     page.get_by_role("dialog").get_by_label("Name").fill("grace")
     page.get_by_role("dialog").get_by_role("button", name="Add").click()
     expect(page.locator("#shown-password")).to_be_visible()
-    page.get_by_role("button", name="Done").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Done").click()
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Remove grace").click()
     expect(page.get_by_text("grace")).to_have_count(0)

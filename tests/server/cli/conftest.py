@@ -1,8 +1,8 @@
 """The command line in this process, on a state of its own."""
 
-import asyncio
 import json
-import threading
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxmox_client.emulator import Emulator, demo
 from pvemcp_server.cli.main import app
 
 Run = Callable[..., Result]
@@ -39,21 +38,13 @@ def told(run: Run) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="module")
-def emulated() -> Iterator[Any]:
-    """The demo cluster prod, in a thread with a loop of its own: commands have theirs."""
-    loop, ready, found = asyncio.new_event_loop(), threading.Event(), []
-
-    async def serve(stop: asyncio.Event) -> None:
-        async with Emulator(demo()) as running:
-            found.append(running["prod"])
-            ready.set()
-            await stop.wait()
-
-    stop = asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(stop),))
-    thread.start()
-    assert ready.wait(30)
-    yield found[0]
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(30)
-    loop.close()
+def emulated() -> Iterator[dict[str, Any]]:
+    """The demo cluster prod, in a process of its own: each command has its own loop here."""
+    command = [sys.executable, "-m", "proxmox_client.emulator", "--demo"]
+    options = ["--ready-file", "-", "--until-stdin-closes"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*command, *options], text=True, **pipes) as process:
+        assert process.stdout
+        clusters = json.loads(process.stdout.readline())["clusters"]
+        yield next(one for one in clusters if one["name"] == "prod")
+        process.terminate()

@@ -69,12 +69,12 @@ def test_administrators_come_and_go(run, told):
 
 
 def test_a_cluster_is_added_examined_bound_and_asked(run, told, emulated, tmp_path):
-    token_id, secret = emulated.token
+    token_id, secret = emulated["token_id"], emulated["token_secret"]
     file = tmp_path / "secret"
     file.write_text(secret)
-    (shown,) = told("clusters", "fingerprint", emulated.hosts[0])
+    (shown,) = told("clusters", "fingerprint", emulated["hosts"][0])
     token = ["--token-id", token_id, "--token-secret-file"]
-    add = ["clusters", "add", "prod", "--host", emulated.hosts[0], *token, file]
+    add = ["clusters", "add", "prod", "--host", emulated["hosts"][0], *token, file]
     assert "Compare it with" in run(*add, fails=True).stderr
     assert told(*add, "--fingerprint", shown["fingerprint"])["version"].startswith("9.2")
     assert "prod answers" in run("clusters", "test").stdout
@@ -90,6 +90,10 @@ def test_a_cluster_is_added_examined_bound_and_asked(run, told, emulated, tmp_pa
     (report,) = told("doctor", "--key", "laptop")
     assert report["account"] == token_id
     assert "Proxmox VE 9.2" in run("doctor").stdout
+    assert told("status")[0]["nodes_online"] == 4
+    call = ["tools", "call", "ListNodes", '{"cluster_name": "prod"}']
+    assert "pve05" in json.loads(run(*call, "--json").stdout)["data"]
+    assert "No cluster" in run(*call[:3], '{"cluster_name": "x"}', fails=True).stdout
     query = '{"from": "nodes", "select": ["node"]}'
     assert run("queries", "run", query).stdout.count("pve0") == 5
     run("queries", "save", "nodes", query)
@@ -135,7 +139,8 @@ def test_the_configuration_of_a_client_takes_its_key_from_a_file(run, monkeypatc
 
 @pytest.mark.parametrize(
     "words", [["keys", "list"], ["roles", "list"], ["clusters", "list"], ["settings", "list"],
-              ["queries", "list"], ["audit", "list"], ["admin", "list"], ["doctor"]],
+              ["queries", "list"], ["audit", "list"], ["admin", "list"], ["notices", "list"],
+              ["tools", "list"], ["doctor"], ["status"]],
     ids=" ".join,
 )  # fmt: skip
 def test_every_list_is_there_as_json_from_the_first_moment(told, words):
