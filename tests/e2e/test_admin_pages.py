@@ -27,6 +27,7 @@ PAGES = (
     *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
     *("/audit", "/settings", "/administrators", "/password"),
 )
+expect.set_options(timeout=20_000)  # the machine may be busy
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
