@@ -17,7 +17,11 @@ class Acting:
     address: str = ""
 
     async def changed(self, action: str, *, cluster: str | None = None, **details: Any) -> None:
-        """Put a change on record; `action` reads like a tool, `keys.create`."""
+        """Put a change on record; `action` reads like a tool, `keys.create`.
+
+        This process knows of the change when it returns, others within a second.
+        """
+        await self.services.store.watch.now()
         await self.services.audit.admin(
             Event(
                 tool=f"admin.{action}",
