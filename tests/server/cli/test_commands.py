@@ -130,8 +130,8 @@ def test_the_configuration_of_a_client_takes_its_key_from_a_file(run, monkeypatc
     monkeypatch.setenv("PVEMCP_PUBLIC_URL", "https://mcp.example")
     config = json.loads(run("claude-config", "--api-key-file", "-", given="pvemcp_k\n").stdout)
     server = config["mcpServers"]["pvemcp"]
-    assert server["args"] == ["--url", "https://mcp.example/mcp"]
-    assert server["env"] == {"MCP_API_KEY": "pvemcp_k"}
+    assert server["args"] == []
+    assert server["env"] == {"MCP_URL": "https://mcp.example/mcp", "MCP_API_KEY": "pvemcp_k"}
     cursor = json.loads(run("claude-config", "--client", "cursor").stdout)
     assert cursor["mcpServers"]["pvemcp"]["headers"] == {"X-API-Key": "YOUR-API-KEY"}
     assert "Did you mean" in run("claude-config", "--client", "curser", fails=True).stderr

@@ -46,8 +46,8 @@ def endpoint_url(config: Config) -> str:
 def _bridge(connection: Connection) -> dict[str, Any]:
     return {
         "command": connection.bridge,
-        "args": ["--url", connection.url],
-        "env": {"MCP_API_KEY": connection.key},
+        "args": [],
+        "env": {"MCP_URL": connection.url, "MCP_API_KEY": connection.key},
     }
 
 
