@@ -1,5 +1,6 @@
 """Opening the database, and what others may see of it."""
 
+import asyncio
 from pathlib import Path
 
 import anyio
@@ -11,6 +12,7 @@ from pvemcp_server.audit import Event, mask, open_audit
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import Store, Topic, open_store, watch
+from pvemcp_server.store.background import housekeeping
 from pvemcp_server.store.columns import utc_now
 
 pytestmark = pytest.mark.anyio
@@ -76,11 +78,9 @@ async def test_what_one_process_writes_another_hears_of(store: Store, other_stor
     await other_store.watch.now()
     await store.settings.put({"row_cap": 5}, "ada")
     with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(other_store.watch.run)
+        async with housekeeping(other_store.watch.run):
             while not heard:  # noqa: ASYNC110 - the other process polls in its own time
                 await anyio.sleep(0.02)
-            tasks.cancel_scope.cancel()
     assert heard == ["settings"]
 
 
@@ -96,12 +96,21 @@ async def test_a_database_that_is_away_is_told_of_once(
     monkeypatch.setattr(store.database, "reading", away)
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.001)
     with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(store.watch.run)
+        async with housekeeping(store.watch.run):
             while len(attempts) < 3:  # noqa: ASYNC110 - the other task polls in its own time
                 await anyio.sleep(0.001)
-            tasks.cancel_scope.cancel()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_reads_that_are_cancelled_leave_nothing_that_waits_forever(store: Store):
+    """A connection ended by force while it closed left its close without an answer."""
+    for turn in range(60):
+        with anyio.move_on_after(0.0002 * turn):
+            await store.watch.now()
+    closing = [one for one in asyncio.all_tasks() if "_terminate_graceful_close" in repr(one)]
+    with anyio.fail_after(10):
+        await asyncio.gather(*closing)
+        await store.watch.now()
 
 
 async def test_a_listener_that_fails_is_told_again(store: Store):

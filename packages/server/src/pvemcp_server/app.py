@@ -6,7 +6,6 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-import anyio
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,6 +19,7 @@ from pvemcp_server.endpoint.health import health_routes
 from pvemcp_server.endpoint.serving import http_server
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store
+from pvemcp_server.store.background import housekeeping
 from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
 from pvemcp_server.tools.registry import Tool, tools
 from pvemcp_server.web.site import admin_site
@@ -61,20 +61,12 @@ async def open_services(state: State) -> AsyncIterator[Services]:
     def freshness() -> float:
         return settings.values.inventory_freshness_seconds
 
-    try:
-        async with (
-            open_audit(store, lambda: settings.values.audit_retention_days) as audit,
-            aclosing(Clusters(store, freshness)) as clusters,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(store.watch.run)
-            yield Services(state.config, store, state.access, settings, audit, clusters)
-            tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # an error of the body stays what it is, for whoever answers it by its type
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
-        raise
+    async with (
+        open_audit(store, lambda: settings.values.audit_retention_days) as audit,
+        aclosing(Clusters(store, freshness)) as clusters,
+        housekeeping(store.watch.run),
+    ):
+        yield Services(state.config, store, state.access, settings, audit, clusters)
 
 
 def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> App:

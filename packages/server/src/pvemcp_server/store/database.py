@@ -34,6 +34,8 @@ class Database:
         self._engine = create_async_engine(self.url, **self._options())
         self._writer = anyio.Lock()
         if self.is_sqlite:
+            dialect: Any = self._engine.dialect
+            dialect.do_terminate = _stop_sqlite
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
 
@@ -111,6 +113,15 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     for pragma in PRAGMAS:
         cursor.execute(pragma)
     cursor.close()
+
+
+def _stop_sqlite(connection: Any) -> None:
+    """Ends a connection whose caller was cancelled, without waiting for it.
+
+    SQLAlchemy closes it and, when that is cancelled too, stops it by force: then the close waits
+    forever, because the thread behind the connection ends at the first of two stops.
+    """
+    connection.driver_connection.stop()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import StateUnavailable
 from pvemcp_server.store import schema
+from pvemcp_server.store.background import rounds
 from pvemcp_server.store.database import Database
 
 POLL_SECONDS = 0.5
@@ -56,10 +57,10 @@ class Watch:
         async with self._lock:
             await self._poll()
 
-    async def run(self) -> None:
-        """Polls until cancelled, so that listeners hear of changes while nobody calls."""
+    async def run(self, stop: anyio.Event) -> None:
+        """Polls until told to stop, so that listeners hear of changes while nobody calls."""
         answers = True
-        while True:
+        async for _ in rounds(stop, POLL_SECONDS):
             try:
                 await self.fresh()
                 answers = True
@@ -67,7 +68,6 @@ class Watch:
                 if answers:  # told once, not twice a second
                     log.warning("The state's database does not answer", exc_info=True)
                 answers = False
-            await anyio.sleep(POLL_SECONDS)
 
     def _is_fresh(self) -> bool:
         return self._polled is not None and self._clock() - self._polled < POLL_SECONDS
