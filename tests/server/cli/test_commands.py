@@ -126,6 +126,14 @@ def test_a_backup_is_restored_into_an_empty_state(run, told, tmp_path, monkeypat
     assert [one["name"] for one in told("keys", "list")] == ["laptop"]
 
 
+def test_the_bridge_of_every_platform_is_listed_with_its_sum_where_it_is_here(told):
+    binaries = told("bridges")
+    assert len(binaries) == 5
+    assert {"pvemcp-bridge-linux-x64", "pvemcp-bridge-win-x64.exe"} <= {
+        one["name"] for one in binaries
+    }
+
+
 def test_the_configuration_of_a_client_takes_its_key_from_a_file(run, monkeypatch):
     monkeypatch.setenv("PVEMCP_PUBLIC_URL", "https://mcp.example")
     config = json.loads(run("claude-config", "--api-key-file", "-", given="pvemcp_k\n").stdout)

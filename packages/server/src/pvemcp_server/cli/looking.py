@@ -1,4 +1,4 @@
-"""`pvemcp status`, `notices` and `tools`: how things stand, and what the AI sees."""
+"""`pvemcp status`, `bridges`, `notices` and `tools`: how things stand, what the AI sees."""
 
 import json
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ import typer
 from pvemcp_server.cli.acting import AsJson, acting, pipeline_of, tell, tell_rows
 from pvemcp_server.cli.state import command
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.web.administration import overview
+from pvemcp_server.web.administration import bridge, overview
 from pvemcp_server.web.administration import tools as seen
 
 notices = typer.Typer(help="What an administrator should see.", no_args_is_help=True)
@@ -20,6 +20,7 @@ HEALTH = ("name", "reachable", "nodes_online", "nodes_total", "guests_running", 
 
 def register(app: typer.Typer) -> None:
     app.command()(status)
+    app.command()(bridges)
     app.add_typer(notices, name="notices")
     app.add_typer(tools, name="tools")
 
@@ -32,6 +33,14 @@ async def status(as_json: AsJson = False) -> None:
         tell_rows(found, HEALTH, as_json=as_json)
     if not all(one.reachable for one in found):
         raise typer.Exit(1)
+
+
+@command
+async def bridges(as_json: AsJson = False) -> None:
+    """The bridge's binary for each platform, with size and SHA-256 where it has been built."""
+    async with acting() as by:
+        found = await bridge.binaries(by)
+        tell_rows(found, ("name", "platform", "size", "sha256"), as_json=as_json)
 
 
 @notices.command("list")
