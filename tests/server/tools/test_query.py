@@ -98,6 +98,22 @@ async def test_tables_of_nodes_name_the_node_that_is_offline(office):
     assert "pve05" not in answer.column("node")
 
 
+async def test_rows_of_a_node_that_is_offline_are_said_to_be_old_also_when_they_were_kept(office):
+    for _ in range(2):
+        answer = await ask(office, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
+        assert "Offline on prod: pve05; rows of it are what was last known." in answer.notes
+
+
+async def test_nothing_is_said_of_an_offline_node_that_is_not_asked_for_or_not_seen(office):
+    named = where(is_("node", "=", "pve01"))
+    answer = await ask(office, "prod", **{"from": "storages", "where": named})
+    assert "pve05" not in answer.notes
+    elsewhere = office.scoped(Resources(nodes=frozenset({"pve01", "pve02"})))
+    answer = await ask(elsewhere, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
+    assert answer.data[0]["n"]
+    assert "pve05" not in answer.notes
+
+
 async def test_guests_by_node_and_status(still):
     answer = await ask(
         still,

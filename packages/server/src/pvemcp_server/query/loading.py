@@ -1,8 +1,10 @@
 """Brings the rows a plan needs into a database: few calls, all clusters at once, one budget."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import starmap
 from operator import attrgetter
 from typing import Any
 
@@ -16,7 +18,7 @@ from pvemcp_server.query.narrowing import Need, Reduction
 from pvemcp_server.query.plan import Plan
 from pvemcp_server.query.shelf import Shelf
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.tables.reading import load
+from pvemcp_server.tables.reading import load, placed, say_last_known
 from pvemcp_server.tables.registry import Budget, Row, Table, Want
 
 Loaded = Mapping[str, Sequence[Row]]
@@ -39,6 +41,11 @@ class Loading:
     async def database(self) -> Database:
         """A locked database with all that the plan reads."""
         needed = narrowing.needs(self.plan, self.catalog)
+        made = await self._made(needed)
+        await self._say_last_known(needed)
+        return made
+
+    async def _made(self, needed: Mapping[str, Need]) -> Database:
         if self._is_of_snapshots(needed):
             return await self._kept(needed)
         first = narrowing.reduction(self.plan, self.catalog)
@@ -51,6 +58,21 @@ class Loading:
         rest = {n: need for n, need in needed.items() if n not in rows or n in keys}
         rows |= await self._read(rest, keys)
         return await asyncio.to_thread(filled, self.catalog, needed, rows)
+
+    async def _say_last_known(self, names: Iterable[str]) -> None:
+        """Note which offline nodes the tables have rows of, also when these were kept."""
+        named = [self.catalog.tables[name] for name in names]
+        asked = [
+            (one, view) for one in named if one.last_known for view in self._of(one.name).values()
+        ]
+        wanted = narrowing.want(self.plan)
+
+        async def say(table: Table, view: Cluster) -> None:
+            with suppress(ProxmoxError, TimeoutError):  # said where its rows are read
+                nodes = placed(table, await view.snapshot())
+                await say_last_known(view, set(filter(wanted.node, nodes)))
+
+        await asyncio.gather(*starmap(say, asked))
 
     async def _kept(self, needed: Mapping[str, Need]) -> Database:
         """A database that was made of the same snapshots before, or a new one."""

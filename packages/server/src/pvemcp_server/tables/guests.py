@@ -75,6 +75,7 @@ class Guest(Row, kw_only=True):
     cost=Cost.ONE,
     covered=of_guest,
     of_snapshot=True,
+    last_known=attrgetter("guests"),
     beyond=lambda want: _PAUSED in want.status,
     extra=("description",),
     pushed={**NARROWED, "status": "status"},

@@ -1,10 +1,11 @@
 """Reading tables for a caller: the one way by which tools and queries get rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import starmap
 from typing import Any, overload
 
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, Snapshot
 from pvemcp_server.tables.reach import within
 from pvemcp_server.tables.registry import ALL, Row, Table, Want
 
@@ -12,6 +13,25 @@ from pvemcp_server.tables.registry import ALL, Row, Table, Want
 async def load(table: Table, cluster: Cluster, want: Want = ALL) -> Sequence[Any]:
     """The rows of the table that `cluster.scope` covers; no other way leads to rows."""
     return await within(cluster, table.covered, await table.load(cluster, want))
+
+
+def placed(table: Table, seen: Snapshot) -> frozenset[str]:
+    """The nodes of which the table has rows, by Proxmox's last word on them."""
+    slot = ("nodes of", table.name)
+    if slot not in seen.derived:
+        rows = table.last_known(seen) if table.last_known else ()
+        seen.derived[slot] = frozenset(row.node for row in rows)
+    nodes: frozenset[str] = seen.derived[slot]
+    return nodes
+
+
+async def say_last_known(cluster: Cluster, nodes: AbstractSet[str]) -> None:
+    """Note which of these nodes are offline: what is told of them is what they said last."""
+    every = (await cluster.inventory.snapshot()).nodes
+    if lost := sorted(one.node for one in every if one.node in nodes and one.status == "offline"):
+        cluster.notes.add(
+            f"Offline on {cluster.name}: {', '.join(lost)}; rows of it are what was last known."
+        )
 
 
 class Named(Sequence[Mapping[str, Any]]):

@@ -22,7 +22,8 @@ from typing import (
 
 import msgspec
 
-from pvemcp_server.clusters import Cluster
+from proxmox_client.api.resources import GuestResource, StorageResource
+from pvemcp_server.clusters import Cluster, Snapshot
 from pvemcp_server.tables.reach import Reach
 
 
@@ -164,6 +165,9 @@ Covered = Callable[[Reach, Any], Row | None]
 """The row as far as the reach covers it; None when it doesn't."""
 
 
+Placed = GuestResource | StorageResource
+
+
 def _never(_want: Want) -> bool:
     return False
 
@@ -184,6 +188,8 @@ class Table:
     beyond: Callable[[Want], bool] = _never  # whether a Want asks for more than the inventory has
     extra: frozenset[str] = frozenset()  # columns that take further calls
     pushed: Mapping[str, str] = field(default_factory=dict)  # fields by which Want narrows it
+    last_known: Callable[[Snapshot], Iterable[Placed]] | None = None
+    """What Proxmox goes on telling of nodes that are offline, as they said it last."""
 
     @cached_property
     def fields(self) -> dict[str, Field]:
@@ -207,6 +213,7 @@ def table(
     beyond: Callable[[Want], bool] = _never,
     extra: Iterable[str] = (),
     pushed: Mapping[str, str] = NARROWED,
+    last_known: Callable[[Snapshot], Iterable[Placed]] | None = None,
 ) -> Callable[[Callable[[Cluster, Want], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table: its loader is decorated, its row class is the loader's list item type."""
 
@@ -225,6 +232,7 @@ def table(
             beyond=beyond,
             extra=frozenset(extra),
             pushed=pushed,
+            last_known=last_known,
         )
         _TABLES[name] = declared
         return declared

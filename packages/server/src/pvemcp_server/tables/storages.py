@@ -1,5 +1,6 @@
 """Storages, as each node sees them."""
 
+from operator import attrgetter
 from typing import Annotated, ClassVar
 
 from msgspec.structs import replace
@@ -51,6 +52,7 @@ class Storage(Row):
     covered=of_storage,
     relations=(TO_NODE,),
     of_snapshot=True,
+    last_known=attrgetter("storages"),
     extra=("pool",),
     pushed={**NARROWED, "status": "status"},
 )

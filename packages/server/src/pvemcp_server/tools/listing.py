@@ -10,7 +10,7 @@ from typing import Any
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import CallError
 from pvemcp_server.tables import load
-from pvemcp_server.tables.reading import Named
+from pvemcp_server.tables.reading import Named, say_last_known
 from pvemcp_server.tables.registry import Budget, Row, Table, Want
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.privileges import say_why_empty
@@ -19,7 +19,6 @@ from pvemcp_server.tools.registry import Rows
 _CALLS = 1000  # to one cluster, for one listing
 _SHARE_OF_ROWS = 0.7  # of the time left: then what has come is answered
 _WANT = Want()
-_LAST_KNOWN = frozenset({"guests", "storages"})
 
 
 async def listed(
@@ -45,8 +44,8 @@ async def listed(
         rows = await (_answered if must else load)(table, cluster, wanted)
         if _seems_cut(table, cluster, rows):
             await say_why_empty(cluster, table)
-        elif table.name in _LAST_KNOWN:
-            await _say_last_known(cluster, rows)
+        elif table.last_known:
+            await say_last_known(cluster, {row.node for row in rows})
         return rows
 
     answers = await call.each(asked, read)
@@ -68,16 +67,6 @@ async def _answered(table: Table, cluster: Cluster, want: Want) -> Sequence[Any]
     for sentence in said:
         cluster.notes.add(sentence)
     return rows
-
-
-async def _say_last_known(cluster: Cluster, rows: Sequence[Any]) -> None:
-    """Proxmox goes on telling what a node said before it went away."""
-    nodes = (await cluster.inventory.snapshot()).nodes
-    down = {one.node for one in nodes if one.status == "offline"}
-    if down and (named := sorted(down & {row.node for row in rows})):
-        cluster.notes.add(
-            f"Offline on {cluster.name}: {', '.join(named)}; rows of it are what was last known."
-        )
 
 
 def _seems_cut(table: Table, cluster: Cluster, rows: Sequence[Any]) -> bool:
