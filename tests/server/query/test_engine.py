@@ -1,14 +1,19 @@
 """The database can be read and nothing else, for so long and no longer."""
 
+import gc
 import sqlite3
 import threading
+import weakref
+from datetime import UTC, datetime
 
 import pytest
 
+from pvemcp_server.clusters import Snapshot
 from pvemcp_server.errors import CallError, OverBudget
 from pvemcp_server.query import engine
 from pvemcp_server.query.compiler import Statement
 from pvemcp_server.query.engine import Database
+from pvemcp_server.query.shelf import Shelf
 from pvemcp_server.tables.registry import Field, Kind
 
 FIELDS = (
@@ -140,3 +145,48 @@ def test_one_database_answers_many_threads():
     for one in threads:
         one.join()
     assert answers == [(250_000,)] * 40
+
+
+@pytest.fixture
+def no_collector():
+    """The collector of cycles doesn't see SQLite's memory, so nothing may wait for it."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_database_gives_its_memory_back_when_nobody_has_it_any_more():
+    database = filled(100)
+    assert ask(database, "SELECT vmid FROM guests") == [(100,)]
+    kept, connection = weakref.ref(database), database._connection
+    del database
+    assert kept() is None
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
+
+
+def snapshot():
+    return Snapshot(0.0, datetime.now(UTC), (), (), (), ())
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_database_goes_with_the_first_snapshot_that_it_was_made_of():
+    first, second = snapshot(), snapshot()
+    database = filled(100)
+    shelf = Shelf(("database", ("guests",), ("a", "b")), (first, second))
+    shelf.keep({}, database)
+    kept = weakref.ref(database)
+    del database
+    assert shelf.database({}) is kept()
+    del first, shelf
+    assert kept() is None
+
+
+def test_a_database_is_not_found_for_a_snapshot_that_was_renewed():
+    first, second = snapshot(), snapshot()
+    slot = ("database", ("guests",), ("a", "b"))
+    database = filled(100)
+    Shelf(slot, (first, second)).keep({}, database)
+    assert Shelf(slot, (first, second)).database({}) is database
+    assert Shelf(slot, (first, snapshot())).database({}) is None

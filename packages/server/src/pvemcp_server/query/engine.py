@@ -3,8 +3,9 @@
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, islice
 from time import monotonic
 from typing import Any, Final
@@ -88,7 +89,8 @@ class Database:
         self._connection.execute("PRAGMA query_only=1")
         for limit, most in _LIMITS.items():
             self._connection.setlimit(limit, most)
-        self._connection.set_authorizer(self._authorise)
+        # not a method of ours: the finalizer holds the connection, so that would hold us for ever
+        self._connection.set_authorizer(partial(_authorise, self._columns))
 
     def ask(self, statement: Statement, seconds: float = SECONDS) -> list[tuple[Any, ...]]:
         """The rows of the answer; OverBudget when they take longer."""
@@ -101,21 +103,27 @@ class Database:
             finally:
                 self._connection.set_progress_handler(None, 0)
 
-    def _authorise(
-        self, action: int, table: str | None, name: str | None, _db: str | None, _by: str | None
-    ) -> int:
-        match action:
-            case sqlite3.SQLITE_SELECT:
-                allowed = True
-            case sqlite3.SQLITE_READ:
-                allowed = table in self._columns and (
-                    name in self._columns[table] or name in ("", "ROWID")
-                )
-            case sqlite3.SQLITE_FUNCTION:
-                allowed = name in _ALLOWED
-            case _:
-                allowed = False
-        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+def _authorise(
+    columns: Mapping[str, frozenset[str]],
+    action: int,
+    table: str | None,
+    name: str | None,
+    _db: str | None,
+    _by: str | None,
+) -> int:
+    """Lets a statement read the columns of these tables and call a few functions."""
+    match action:
+        case sqlite3.SQLITE_SELECT:
+            allowed = True
+        case sqlite3.SQLITE_READ:
+            own = columns.get(table or "", frozenset())
+            allowed = name in own or (bool(own) and name in ("", "ROWID"))
+        case sqlite3.SQLITE_FUNCTION:
+            allowed = name in _ALLOWED
+        case _:
+            allowed = False
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
+from weakref import ref
 
 from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Cluster, Snapshot
@@ -13,7 +14,7 @@ from pvemcp_server.query.narrowing import Need
 
 @dataclass(frozen=True)
 class _Kept:
-    snapshots: tuple[Snapshot, ...]
+    snapshots: tuple[ref[Snapshot], ...]  # weak: it is kept with one of them, and goes with that
     needed: Mapping[str, Need]
     database: Database
 
@@ -53,12 +54,14 @@ class Shelf:
         return {n: need | kept.needed[n] for n, need in needed.items()} if kept else needed
 
     def keep(self, needed: Mapping[str, Need], database: Database) -> None:
-        self.snapshots[0].derived[self.slot] = _Kept(self.snapshots, needed, database)
+        self.snapshots[0].derived[self.slot] = _Kept(
+            tuple(map(ref, self.snapshots)), needed, database
+        )
 
     @property
     def _kept(self) -> _Kept | None:
         kept: _Kept | None = self.snapshots[0].derived.get(self.slot)
         if kept is None:
             return None
-        same = all(a is b for a, b in zip(kept.snapshots, self.snapshots, strict=True))
+        same = all(a() is b for a, b in zip(kept.snapshots, self.snapshots, strict=True))
         return kept if same else None
