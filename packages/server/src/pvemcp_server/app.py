@@ -2,43 +2,20 @@
 
 import gc
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server import __version__
-from pvemcp_server.access import Access
-from pvemcp_server.audit import open_audit
-from pvemcp_server.clusters import Clusters
-from pvemcp_server.config import Config
-from pvemcp_server.endpoint.endpoint import Endpoint, Services
+from pvemcp_server.endpoint.endpoint import Endpoint
 from pvemcp_server.endpoint.health import health_routes
+from pvemcp_server.endpoint.services import Services, State, open_services
 from pvemcp_server.endpoint.serving import http_server
-from pvemcp_server.settings import Settings
-from pvemcp_server.store import Store
-from pvemcp_server.store.background import housekeeping
 from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
 from pvemcp_server.tools.registry import Tool, tools
 from pvemcp_server.web.site import admin_site
-
-
-class State(Protocol):
-    """The open state that a command hands over."""
-
-    @property
-    def config(self) -> Config: ...
-
-    @property
-    def store(self) -> Store: ...
-
-    @property
-    def access(self) -> Access: ...
-
-    @property
-    def settings(self) -> Settings: ...
 
 
 @dataclass(frozen=True)
@@ -51,22 +28,6 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.asgi(scope, receive, send)
-
-
-@asynccontextmanager
-async def open_services(state: State) -> AsyncIterator[Services]:
-    """What the state needs to serve calls: audit, connections to clusters, news of changes."""
-    store, settings = state.store, state.settings
-
-    def freshness() -> float:
-        return settings.values.inventory_freshness_seconds
-
-    async with (
-        open_audit(store, lambda: settings.values.audit_retention_days) as audit,
-        aclosing(Clusters(store, freshness)) as clusters,
-        housekeeping(store.watch.run),
-    ):
-        yield Services(state.config, store, state.access, settings, audit, clusters)
 
 
 def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> App:

@@ -109,6 +109,14 @@ class Config(BaseSettings):
             raise ConfigError("PVEMCP_DATABASE_URL must begin with sqlite:/// or postgresql://.")
         return f"{DRIVERS[name]}://{rest}"
 
+    @property
+    def base_url(self) -> str:
+        """The address under which people and programs find this server."""
+        if self.public_url:
+            return self.public_url
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
 
 def _explain(invalid: ValidationError) -> str:
     """Names each wrong variable without repeating its value, which may be a secret."""

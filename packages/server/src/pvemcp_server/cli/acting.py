@@ -12,10 +12,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from pvemcp_server.app import open_services
 from pvemcp_server.cli.state import opened
 from pvemcp_server.endpoint.pipeline import Pipeline
+from pvemcp_server.endpoint.services import open_services
 from pvemcp_server.errors import BadArgument
+from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
 from pvemcp_server.tools.registry import tools
 from pvemcp_server.web.administration import Acting
 

@@ -11,20 +11,17 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.web.administration import bridge, overview
 from pvemcp_server.web.administration import tools as seen
 
+app = typer.Typer()
 notices = typer.Typer(help="What an administrator should see.", no_args_is_help=True)
 tools = typer.Typer(help="What the AI sees, and trying a call.", no_args_is_help=True)
+app.add_typer(notices, name="notices")
+app.add_typer(tools, name="tools")
 
 AsKey = Annotated[str, typer.Option("--key", help="As this key; as Administrator if absent.")]
 HEALTH = ("name", "reachable", "nodes_online", "nodes_total", "guests_running", "trouble")
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(status)
-    app.command()(bridges)
-    app.add_typer(notices, name="notices")
-    app.add_typer(tools, name="tools")
-
-
+@app.command()
 @command
 async def status(as_json: AsJson = False) -> None:
     """Every cluster as it answers now; exits with 1 when one does not."""
@@ -35,6 +32,7 @@ async def status(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
 @command
 async def bridges(as_json: AsJson = False) -> None:
     """The bridge's binary for each platform, with size and SHA-256 where it has been built."""

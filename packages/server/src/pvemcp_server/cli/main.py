@@ -1,42 +1,67 @@
 """The command `pvemcp` and what it is divided into."""
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from pvemcp_server import __version__
-from pvemcp_server.cli import (
-    admins,
-    audit,
-    clusters,
-    keys,
-    looking,
-    queries,
-    roles,
-    running,
-    settings,
-    upkeep,
-)
+
+MODULES: Final = {
+    "serve": "running",
+    "run": "running",
+    "status": "looking",
+    "bridges": "looking",
+    "doctor": "upkeep",
+    "backup": "upkeep",
+    "restore": "upkeep",
+    "claude-config": "upkeep",
+    "keys": "keys",
+    "roles": "roles",
+    "clusters": "clusters",
+    "settings": "settings",
+    "queries": "queries",
+    "audit": "audit",
+    "notices": "looking",
+    "tools": "looking",
+    "admin": "admins",
+    "secrets": "upkeep",
+}
+
+
+class Commands(Mapping[str, Any]):
+    """Every command by its name, imported when it is meant: most of them know the whole server."""
+
+    def __getitem__(self, name: str) -> Any:
+        group = _group(MODULES[name])
+        return group.commands.get(name, group)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(MODULES)
+
+    def __len__(self) -> int:
+        return len(MODULES)
+
+
+class Root(TyperGroup):
+    """The command with all others below it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = Commands()  # type: ignore[assignment]  # typer asks, and never adds one
+
 
 app = typer.Typer(
     name="pvemcp",
+    cls=Root,
     help="The AI server for Proxmox VE.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a trace shows local values, and those may be secrets
 )
-running.register(app)
-looking.register(app)
-for name, group in (
-    ("keys", keys.app),
-    ("roles", roles.app),
-    ("clusters", clusters.app),
-    ("settings", settings.app),
-    ("queries", queries.app),
-    ("audit", audit.app),
-    ("admin", admins.app),
-):
-    app.add_typer(group, name=name)
-upkeep.register(app)
 
 
 def _version(asked: bool) -> None:
@@ -52,3 +77,9 @@ def main(
     ] = False,
 ) -> None:
     """Environment variables PVEMCP_* configure every command; see docs/configuration.md."""
+
+
+@cache
+def _group(module: str) -> TyperGroup:
+    """What a module of this package declares."""
+    return get_group(import_module(f"pvemcp_server.cli.{module}").app)

@@ -5,21 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-from pvemcp_server.app import serve_until_told
 from pvemcp_server.cli import logs, welcome
 from pvemcp_server.cli.demo import Demo
-from pvemcp_server.cli.state import command, opened
+from pvemcp_server.cli.state import State, command, opened
 from pvemcp_server.config import Config
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
+app = typer.Typer()
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(serve)
-    app.command()(run)
-
-
+@app.command()
 @command
 async def serve(host: Host = None, port: Port = None) -> None:
     """Serve the configured clusters until told to stop."""
@@ -27,9 +23,10 @@ async def serve(host: Host = None, port: Port = None) -> None:
     async with opened(config) as state:
         await Demo(state).forget()
         await welcome.first_administrator(state)
-        await serve_until_told(state)
+        await _serve(state)
 
 
+@app.command()
 @command
 async def run(
     host: Host = None,
@@ -49,7 +46,14 @@ async def run(
         else:
             await demo.forget()
         await welcome.greet(state, demo=demo.started)
-        await serve_until_told(state)
+        await _serve(state)
+
+
+async def _serve(state: State) -> None:
+    # loaded while serving only: `pvemcp --help` need not wait for every library of the server
+    from pvemcp_server.app import serve_until_told
+
+    await serve_until_told(state)
 
 
 def _configured(**options: Any) -> Config:

@@ -17,7 +17,10 @@ from pvemcp_server.web.administration import doctor as doctors
 from pvemcp_server.web.administration.doctor import Level, Report
 from pvemcp_server.web.connecting import CLIENTS, KEY_PLACEHOLDER, Connection, endpoint_url
 
+app = typer.Typer()
 secrets = typer.Typer(help="The keys that encrypt secrets at rest.", no_args_is_help=True)
+app.add_typer(secrets, name="secrets")
+
 MARKS: Final = {
     Level.OK: ("ok  ", "green"),
     Level.WARN: ("look", "yellow"),
@@ -25,13 +28,7 @@ MARKS: Final = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    for one in (doctor, backup, restore):
-        app.command()(one)
-    app.command("claude-config")(claude_config)
-    app.add_typer(secrets, name="secrets")
-
-
+@app.command()
 @command
 async def doctor(
     cluster: Annotated[str | None, typer.Option(help="One cluster; all when absent.")] = None,
@@ -49,6 +46,7 @@ async def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
 @command
 async def backup(
     path: Annotated[Path, typer.Argument(help="File to write, as state.jsonl.gz.")],
@@ -60,6 +58,7 @@ async def backup(
     tell({"path": str(path), "rows": rows}, f"Wrote {rows} rows to {path}.", as_json=as_json)
 
 
+@app.command()
 @command
 async def restore(
     path: Annotated[Path, typer.Argument(help="File that `pvemcp backup` wrote.")],
@@ -73,6 +72,7 @@ async def restore(
     tell({"path": str(path), "rows": rows}, f"Restored {rows} rows.", as_json=as_json)
 
 
+@app.command()
 @command
 async def claude_config(
     client: Annotated[str, typer.Option(help=f"One of {', '.join(CLIENTS)}.")] = "claude-desktop",

@@ -8,7 +8,6 @@ from rich.console import Console
 
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.cli.state import State
-from pvemcp_server.endpoint.endpoint import base_url
 from pvemcp_server.web.connecting import CLIENTS, Connection
 
 FIRST_KEY = "first"
@@ -21,7 +20,7 @@ async def first_administrator(state: State) -> str | None:
     password = await state.access.admins.first(config.admin_user, chosen)
     if password:
         _console().print(
-            f"Admin pages: {base_url(config)}/admin, "
+            f"Admin pages: {config.base_url}/admin, "
             f"user {config.admin_user}, one-time password {password} (shown once).",
             highlight=False,
         )
@@ -34,7 +33,7 @@ async def greet(state: State, *, demo: bool) -> None:
     key = await _first_key(state) if demo else None
     if demo:
         await _tell_demo(state)
-    connection = Connection(f"{base_url(state.config)}/mcp", bridge=bridge_command())
+    connection = Connection(f"{state.config.base_url}/mcp", bridge=bridge_command())
     if key:
         connection = Connection(connection.url, key, connection.bridge)
         say(f"\nEndpoint with your new key (shown once): {connection.url_with_key}", soft_wrap=True)
@@ -47,7 +46,7 @@ async def greet(state: State, *, demo: bool) -> None:
         say(kind.text(connection), highlight=False, markup=False, soft_wrap=True)
     say()
     if await first_administrator(state) is None:
-        say(f"Admin pages: {base_url(state.config)}/admin, user {state.config.admin_user}.")
+        say(f"Admin pages: {state.config.base_url}/admin, user {state.config.admin_user}.")
     say("Stop with Ctrl-C; state and key are kept for the next run.", highlight=False)
 
 

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from pvemcp_server.endpoint.cleaning import clean_line
-from pvemcp_server.endpoint.conversation import Decision
+from pvemcp_server.endpoint.decisions import Decision
 from pvemcp_server.errors import ConfirmationNeeded
 from pvemcp_server.settings import Values
 

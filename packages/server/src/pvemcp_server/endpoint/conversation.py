@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import Any, Final
 
 import mcp_types as types
@@ -12,6 +11,8 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
+
+from pvemcp_server.endpoint.decisions import Asking, Decision
 
 PROGRESS_SECONDS: Final = 0.25  # the least time between two reports
 ANSWER_SECONDS: Final = 300.0  # how long a person may think, in the eras where the call waits
@@ -30,22 +31,6 @@ FORM: Final[types.ElicitRequestedSchema] = {
 }
 
 Context = ServerRequestContext[Any, Any]
-
-
-class Decision(Enum):
-    """What became of a question to the person."""
-
-    YES = auto()
-    NO = auto()
-    CANNOT_ASK = auto()
-
-
-class Asking(Exception):
-    """2026-07-28: the question is this call's result; the answer comes with the call repeated."""
-
-    def __init__(self, result: types.InputRequiredResult) -> None:
-        super().__init__("a question is on its way to the person")
-        self.result = result
 
 
 class SdkConversation:

@@ -14,10 +14,7 @@ from mcp.server.subscriptions import ListenHandler
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pvemcp_server.access import Access, Caller
-from pvemcp_server.audit import Audit
-from pvemcp_server.clusters import Clusters
-from pvemcp_server.config import Config
+from pvemcp_server.access import Caller
 from pvemcp_server.endpoint.addresses import networks
 from pvemcp_server.endpoint.announce import Announcer
 from pvemcp_server.endpoint.batches import Batches
@@ -27,28 +24,16 @@ from pvemcp_server.endpoint.mcp_tasks import McpTasks
 from pvemcp_server.endpoint.offers import Offers
 from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.endpoint.protocol import Handlers, build_server
+from pvemcp_server.endpoint.services import Services
 from pvemcp_server.endpoint.sse import SseEndpoint
 from pvemcp_server.endpoint.traffic import Traffic
 from pvemcp_server.endpoint.wire import BODY_BYTES
 from pvemcp_server.errors import UnknownName
-from pvemcp_server.settings import Settings
-from pvemcp_server.store import Store, Topic
+from pvemcp_server.store import Topic
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.tools.registry import Tool
 
 DRAIN_SECONDS: Final = 9.0
-
-
-@dataclass(frozen=True)
-class Services:
-    """What the server stands on, opened and ready."""
-
-    config: Config
-    store: Store
-    access: Access
-    settings: Settings
-    audit: Audit
-    clusters: Clusters
 
 
 class Transports:
@@ -107,7 +92,7 @@ class Endpoint:
                 self.traffic,
             ),
             state_key=services.store.vault.derive("mcp request state"),
-            website=base_url(services.config),
+            website=services.config.base_url,
         )
         self.transports = Transports(self.server, urlsplit(services.config.public_url or "").path)
         services.store.watch.on_change(Topic.ACCESS, self._rights_changed)
@@ -164,11 +149,3 @@ class Endpoint:
 
 def _is_over(expires: datetime | None) -> bool:
     return expires is not None and expires <= utc_now()
-
-
-def base_url(config: Config) -> str:
-    """The address under which people and programs find this server."""
-    if config.public_url:
-        return config.public_url
-    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - compared, not bound
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"

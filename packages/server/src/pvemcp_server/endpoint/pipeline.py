@@ -20,7 +20,7 @@ from pvemcp_server.endpoint.answers import Writer, Written
 from pvemcp_server.endpoint.arguments import read_arguments
 from pvemcp_server.endpoint.cleaning import clean_line
 from pvemcp_server.endpoint.confirm import confirm
-from pvemcp_server.endpoint.conversation import Asking, Decision
+from pvemcp_server.endpoint.decisions import Asking, Decision
 from pvemcp_server.endpoint.ports import CurrentSettings, Records
 from pvemcp_server.endpoint.records import Recorder
 from pvemcp_server.errors import CallError

@@ -15,7 +15,8 @@ from mcp.shared.exceptions import MCPError
 from pvemcp_server import __version__
 from pvemcp_server.endpoint.announce import Announcer
 from pvemcp_server.endpoint.callers import caller_of, principal
-from pvemcp_server.endpoint.conversation import Asking, SdkConversation
+from pvemcp_server.endpoint.conversation import SdkConversation
+from pvemcp_server.endpoint.decisions import Asking
 from pvemcp_server.endpoint.instructions import INSTRUCTIONS
 from pvemcp_server.endpoint.lists import CACHE_HINTS, ListCache, visible_tools
 from pvemcp_server.endpoint.mcp_tasks import EXTENSION, METHODS, McpTasks, announces

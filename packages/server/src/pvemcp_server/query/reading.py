@@ -37,6 +37,10 @@ _FAR: Final = 1_000_000_000  # nobody pages further
 _PARTS: Final = (
     "from", "select", "where", "groupBy", "having", "orderBy", "distinct", "limit", "offset",
 )  # fmt: skip
+_EXAMPLE: Final = (
+    'For example {"from": "guests", "select": ["name"], '
+    '"where": {"field": "status", "operator": "=", "value": "running"}}.'
+)
 _IN_CONDITION: Final = ("field", "operator", "value", "logic", "conditions")
 _IN_ORDER: Final = ("field", "direction")
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_. -]{0,119}"
@@ -96,7 +100,7 @@ def _object(asked: Json) -> Mapping[str, Json]:
     if isinstance(asked, str):
         asked = _parsed(asked)
     if not isinstance(asked, Mapping):
-        raise BadArgument("query", "it is an object.", hint='For example {"from": "guests"}.')
+        raise BadArgument("query", "it is an object.", hint=_EXAMPLE)
     return asked
 
 
@@ -107,7 +111,8 @@ def _parsed(text: str) -> Json:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise BadArgument("query", f"this is not JSON: {error.msg} at {where}.") from error
+        fault = f"this is not JSON: {error.msg} at {where}."
+        raise BadArgument("query", fault, hint=_EXAMPLE) from error
     except RecursionError as error:
         raise BadArgument("query", "it is nested too deeply.") from error
 

@@ -27,7 +27,9 @@ class BackupJob(Row):
     next_run: Annotated[datetime | None, Col("Next run", Unit.TIME)]
     node: Annotated[str | None, Col("Node it is limited to")]
     storage: Annotated[str | None, Col("Storage it writes to")]
-    mode: Annotated[str | None, Col("snapshot, suspend or stop")]
+    mode: Annotated[
+        str | None, Col("How guests are treated", values=("snapshot", "suspend", "stop"))
+    ]
     compress: Annotated[str | None, Col("Compression")]
     vmids: Annotated[list[int], Col("Guests it covers: all, exclude and pool resolved")]
     all_guests: Annotated[bool, Col("Whether it covers all guests but the excluded")]

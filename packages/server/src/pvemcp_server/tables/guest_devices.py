@@ -25,7 +25,7 @@ class Disk(Row):
     volume: Annotated[str, Col("Volume id, a path, or none for an empty drive")]
     size: Annotated[int | None, Col("Size", Unit.BYTES)]
     bus: Annotated[str, Col("scsi, virtio, sata, ide, efidisk, rootfs, mp, unused …")]
-    media: Annotated[str, Col("disk or cdrom")]
+    media: Annotated[str, Col("Kind of medium", values=("disk", "cdrom"))]
     cache: Annotated[str | None, Col("Cache mode")]
     discard: Annotated[bool, Col("Whether freed space is given back")]
     backup: Annotated[bool, Col("Whether backups include it")]

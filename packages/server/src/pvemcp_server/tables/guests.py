@@ -28,7 +28,11 @@ class Guest(Row, kw_only=True):
     name: Annotated[str, Col("Display name")]
     node: Annotated[str, Col("Node it is on")]
     status: Annotated[
-        str, Col("State: running (paused ones too, unless asked for), stopped, paused, unknown")
+        str,
+        Col(
+            "State; paused ones are told as running, unless they are asked for",
+            values=("running", "stopped", "paused", "unknown"),
+        ),
     ]
     type: Annotated[Literal["qemu", "lxc"], Col("Virtual machine (qemu) or container (lxc)")]
     tags: Annotated[tuple[str, ...], Col("Tags")]

@@ -17,7 +17,7 @@ class HaResource(Row):
 
     sid: Annotated[str, Col("Service id: vm:100 or ct:200", also=("id",))]
     vmid: Annotated[int, Col("Guest", also=("guest_id",))]
-    type: Annotated[str, Col("Kind of service: vm or ct")]
+    type: Annotated[str, Col("Kind of service", values=("vm", "ct"))]
     node: Annotated[str | None, Col("Node where it is run")]
     requested_state: Annotated[str, Col("State asked for: started, stopped, disabled, ignored")]
     state: Annotated[str | None, Col("State the manager reports: started, error, fence …")]

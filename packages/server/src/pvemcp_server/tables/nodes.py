@@ -24,7 +24,7 @@ class Node(Row):
     )
 
     node: Annotated[str, Col("Name", also=("name",))]
-    status: Annotated[str, Col("State: online, offline, or unknown")]
+    status: Annotated[str, Col("State", values=("online", "offline", "unknown"))]
     cpu_usage: Annotated[
         float | None, Col("Use of all its processors", Unit.PERCENT, ("cpu_usage_percentage",))
     ]

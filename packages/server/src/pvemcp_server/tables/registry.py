@@ -63,12 +63,14 @@ class Cost(StrEnum):
 class Col:
     """What a field is, beyond its Python type: `Annotated[int, Col("…", Unit.BYTES)]`.
 
-    `also` are further names that queries know it by.
+    `also` are further names that queries know it by. `values` are all that it can be, where
+    Proxmox has a closed set of them.
     """
 
     description: str
     unit: Unit | None = None
     also: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
 
 
 @dataclass_transform(
@@ -265,7 +267,7 @@ def _field(name: str, hint: Any) -> Field:
     variants = get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
     nullable = type(None) in variants
     kind, choices = _kind(next(one for one in variants if one is not type(None)))
-    return Field(name, kind, col.description, col.unit, choices, nullable, col.also)
+    return Field(name, kind, col.description, col.unit, col.values or choices, nullable, col.also)
 
 
 def _split(hint: Any) -> tuple[Any, Col]:

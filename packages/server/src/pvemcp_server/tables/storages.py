@@ -28,7 +28,7 @@ class Storage(Row):
     storage: Annotated[str, Col("Name", also=("name",))]
     node: Annotated[str, Col("Node that sees it")]
     type: Annotated[str, Col("Kind of storage: dir, nfs, lvmthin, zfspool, rbd, pbs …")]
-    status: Annotated[str, Col("State: available, or unknown")]
+    status: Annotated[str, Col("State", values=("available", "unknown"))]
     disk_usage_percentage: Annotated[
         float | None, Col("Space in use", Unit.PERCENT, ("usage_percentage",))
     ]

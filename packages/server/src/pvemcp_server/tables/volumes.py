@@ -37,7 +37,7 @@ class Backup(Row):
     encrypted: Annotated[bool, Col("Whether it is encrypted")]
     verified: Annotated[bool | None, Col("Whether its last verification went well")]
     node: Annotated[str, Col("Node it was listed at; for a shared storage one of many")]
-    type: Annotated[str | None, Col("Kind of guest: qemu or lxc")]
+    type: Annotated[str | None, Col("Kind of guest", values=("qemu", "lxc"))]
     filename: Annotated[str, Col("File name", also=("name",))]
     content: Annotated[str, Col("Always backup")]
     parent: Annotated[str | None, Col("Volume it builds on")]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pvemcp_server.config import Config
-from pvemcp_server.endpoint.endpoint import base_url
 
 SERVER_NAME: Final = "pvemcp"
 KEY_PLACEHOLDER: Final = "YOUR-API-KEY"
@@ -40,7 +39,7 @@ class ClientKind:
 
 def endpoint_url(config: Config) -> str:
     """Where clients connect, without a key."""
-    return f"{base_url(config)}/mcp"
+    return f"{config.base_url}/mcp"
 
 
 def _bridge(connection: Connection) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OctKey
 
 from pvemcp_server.config import Config
-from pvemcp_server.endpoint.endpoint import base_url
 from pvemcp_server.errors import AccessDenied, ConfigError
 
 SCOPE: Final = "openid email"
@@ -126,7 +125,7 @@ async def open_issuer(config: Config) -> AsyncIterator[Issuer]:
         client_id=client_id,
         client_secret=secret.get_secret_value() if secret else None,
         scope=SCOPE,
-        redirect_uri=f"{base_url(config)}/admin/oidc/callback",
+        redirect_uri=f"{config.base_url}/admin/oidc/callback",
         code_challenge_method="S256",
         timeout=TIMEOUT_SECONDS,
     ) as client:

@@ -7,8 +7,8 @@ from starlette.datastructures import FormData
 
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.endpoint.addresses import client_address, networks
-from pvemcp_server.endpoint.endpoint import Services, base_url
 from pvemcp_server.endpoint.pipeline import Pipeline
+from pvemcp_server.endpoint.services import Services
 from pvemcp_server.store.records import AdminRecord
 from pvemcp_server.web.administration import Acting
 
@@ -95,7 +95,7 @@ async def open_session(request: Request, admin: AdminRecord, answer: Response) -
         path="/admin",
         httponly=True,
         samesite="strict",
-        secure=base_url(services.config).startswith("https:"),
+        secure=services.config.base_url.startswith("https:"),
     )
     found = await services.access.sessions.find(token)
     if found is None:  # disabled between the sign-in and now

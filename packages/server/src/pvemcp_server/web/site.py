@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from pvemcp_server.endpoint.endpoint import Services
 from pvemcp_server.endpoint.pipeline import Pipeline
+from pvemcp_server.endpoint.services import Services
 from pvemcp_server.errors import AccessDenied, CallError, UnknownName
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pvemcp_server.audit import Event, Outcome
-from pvemcp_server.endpoint.endpoint import Services
+from pvemcp_server.endpoint.services import Services
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from pvemcp_server.access.model import ANY, Caller, Grant, Role
 from pvemcp_server.access.roles import ADMINISTRATOR
-from pvemcp_server.endpoint.conversation import Decision
+from pvemcp_server.endpoint.decisions import Decision
 from pvemcp_server.endpoint.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.tools.registry import Tool

@@ -6,7 +6,6 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from pvemcp_server.endpoint.endpoint import base_url
 from pvemcp_server.errors import AccessDenied, CallError, ConfigError
 from pvemcp_server.web.administration import Acting
 from pvemcp_server.web.oidc import JOURNEY_SECONDS, Journey, open_issuer
@@ -36,7 +35,7 @@ async def begin(request: Request) -> Response:
         path="/admin/oidc",
         httponly=True,
         samesite="lax",  # it has to come along when the issuer sends the browser back
-        secure=base_url(config).startswith("https:"),
+        secure=config.base_url.startswith("https:"),
     )
     return answer
 

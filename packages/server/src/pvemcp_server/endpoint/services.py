@@ -1,0 +1,58 @@
+"""What endpoint, pages and commands stand on, opened together."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from pvemcp_server.access import Access
+from pvemcp_server.audit import Audit, open_audit
+from pvemcp_server.clusters import Clusters
+from pvemcp_server.config import Config
+from pvemcp_server.settings import Settings
+from pvemcp_server.store import Store
+from pvemcp_server.store.background import housekeeping
+
+
+class State(Protocol):
+    """The open state that a command hands over."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def access(self) -> Access: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the server stands on, opened and ready."""
+
+    config: Config
+    store: Store
+    access: Access
+    settings: Settings
+    audit: Audit
+    clusters: Clusters
+
+
+@asynccontextmanager
+async def open_services(state: State) -> AsyncIterator[Services]:
+    """What the state needs to serve calls: audit, connections to clusters, news of changes."""
+    store, settings = state.store, state.settings
+
+    def freshness() -> float:
+        return settings.values.inventory_freshness_seconds
+
+    async with (
+        open_audit(store, lambda: settings.values.audit_retention_days) as audit,
+        aclosing(Clusters(store, freshness)) as clusters,
+        housekeeping(store.watch.run),
+    ):
+        yield Services(state.config, store, state.access, settings, audit, clusters)
