@@ -27,6 +27,10 @@ def only(field, operator, value=None):
     [
         ({}, 'from: say which table. For example {"from": "guests"}.'),
         ("{'from'", "query: this is not JSON: Expecting property name"),
+        (
+            "SELECT * FROM guests",
+            "query: this is not JSON: Expecting value at line 1 column 1. For example {",
+        ),
         (["guests"], "query: it is an object."),
         ({"from": "gests"}, "from: no table 'gests'. Did you mean guests? There are: backup_jobs,"),
         ({"from": 7}, "from: 7 is not text."),
@@ -85,6 +89,10 @@ def only(field, operator, value=None):
         (
             {"from": "guests", "where": only("type", "=", "vm")},
             "where.conditions[0].value[0]: no type 'vm'. There are: qemu, lxc.",
+        ),
+        (
+            {"from": "guests", "where": only("status", "=", "up")},
+            "where.conditions[0].value[0]: no status 'up'. There are: running, stopped, paused,",
         ),
         (
             {"from": "guests", "where": only("status", "=", ["a", "b"])},
