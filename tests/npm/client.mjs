@@ -1,35 +1,61 @@
-// The official TypeScript client against a server: `client.mjs NODE_MODULES URL http|sse`.
-// Lists, calls, sees progress, answers a question and cancels; prints what it saw as JSON.
+// The official TypeScript client against a server: `client.mjs NODE_MODULES URL http|sse|modern`.
+// Version 1 of the SDK over both transports of sessions, version 2 in 2026-07-28.
+// Lists, calls, sees progress, answers questions and cancels; prints what it saw as JSON.
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
 const [folder, url, transport] = process.argv.slice(2);
-const sdk = (path) =>
-  import(pathToFileURL(join(folder, "node_modules/@modelcontextprotocol/sdk/dist/esm", path)));
-const { Client } = await sdk("client/index.js");
-const { StreamableHTTPClientTransport } = await sdk("client/streamableHttp.js");
-const { SSEClientTransport } = await sdk("client/sse.js");
-const { CallToolResultSchema, ElicitRequestSchema } = await sdk("types.js");
+const load = (path) => import(pathToFileURL(join(folder, "node_modules/@modelcontextprotocol", path)));
+const about = { name: "typescript", version: "1" };
+const capabilities = { elicitation: {} };
 
-const Transport = transport === "sse" ? SSEClientTransport : StreamableHTTPClientTransport;
-const client = new Client(
-  { name: "typescript", version: "1" },
-  { capabilities: { elicitation: {} } },
-);
+async function first() {
+  const { Client } = await load("sdk/dist/esm/client/index.js");
+  const { StreamableHTTPClientTransport } = await load("sdk/dist/esm/client/streamableHttp.js");
+  const { SSEClientTransport } = await load("sdk/dist/esm/client/sse.js");
+  const { CallToolResultSchema, ElicitRequestSchema } = await load("sdk/dist/esm/types.js");
+  const Transport = transport === "sse" ? SSEClientTransport : StreamableHTTPClientTransport;
+  const client = new Client(about, { capabilities });
+  return {
+    client,
+    connected: () => client.connect(new Transport(new URL(url))),
+    onQuestion: (answer) => client.setRequestHandler(ElicitRequestSchema, answer),
+    call: (params, options) => client.callTool(params, CallToolResultSchema, options),
+    version: () => "a session",
+  };
+}
+
+async function second() {
+  const { Client, StreamableHTTPClientTransport } = await load("client/dist/index.mjs");
+  const versionNegotiation = { mode: { pin: "2026-07-28" } };
+  const client = new Client(about, { capabilities, versionNegotiation });
+  return {
+    client,
+    connected: () => client.connect(new StreamableHTTPClientTransport(new URL(url))),
+    onQuestion: (answer) => client.setRequestHandler("elicitation/create", answer),
+    call: (params, options) => client.callTool(params, options),
+    version: () => client.getNegotiatedProtocolVersion(),
+  };
+}
+
+const sdk = await (transport === "modern" ? second() : first());
 const seen = { progress: [], asked: [] };
-client.setRequestHandler(ElicitRequestSchema, async (request) => {
+const answers = [{ action: "accept", content: { confirm: true } }, { action: "decline" }];
+sdk.onQuestion(async (request) => {
   seen.asked.push(request.params.message);
-  return { action: "accept", content: { confirm: true } };
+  return answers.shift();
 });
-await client.connect(new Transport(new URL(url)));
-seen.server = client.getServerVersion().name;
-seen.tools = (await client.listTools()).tools.map((tool) => tool.name);
+await sdk.connected();
+seen.version = sdk.version();
+seen.server = sdk.client.getServerVersion().name;
+seen.tools = (await sdk.client.listTools()).tools.map((tool) => tool.name);
 const text = (result) => result.content[0].text;
-seen.called = text(await client.callTool({ name: "GetThing", arguments: { vmid: 101 } }));
-seen.deleted = text(await client.callTool({ name: "DeleteThing", arguments: { vmid: 101 } }));
+seen.called = text(await sdk.call({ name: "GetThing", arguments: { vmid: 101 } }));
+seen.deleted = text(await sdk.call({ name: "DeleteThing", arguments: { vmid: 101 } }));
+seen.kept = text(await sdk.call({ name: "DeleteThing", arguments: { vmid: 102 } }));
 
 const stop = new AbortController();
-const waiting = client.callTool({ name: "Wait", arguments: { steps: 1 } }, CallToolResultSchema, {
+const waiting = sdk.call({ name: "Wait", arguments: { steps: 1 } }, {
   signal: stop.signal,
   onprogress: (progress) => {
     seen.progress.push(progress.message);
@@ -37,6 +63,6 @@ const waiting = client.callTool({ name: "Wait", arguments: { steps: 1 } }, CallT
   },
 });
 seen.cancelled = await waiting.then(() => false, () => true);
-await client.ping(); // closing at once would overtake the notice of cancellation
-await client.close();
+await sdk.client.listTools(); // closing at once would overtake the notice of cancellation
+await sdk.client.close();
 console.log(JSON.stringify(seen));

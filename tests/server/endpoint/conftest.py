@@ -1,11 +1,15 @@
 """A whole server in this process, with tools of our own behind the real pipeline."""
 
 import asyncio
+import importlib.util
 import json
+import shutil
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, ClassVar
 
 import anyio
@@ -28,6 +32,23 @@ from pvemcp_server.tools import registry
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.plan import Plan
 from pvemcp_server.tools.registry import Document, Rows, Tool, tool
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def node_tools() -> ModuleType:
+    """scripts/node_tools.py, once its packages are there."""
+    if shutil.which("npm") is None:
+        pytest.skip("no npm: the clients come from there")
+    spec = importlib.util.spec_from_file_location(
+        "node_tools", REPOSITORY / "scripts" / "node_tools.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["node_tools"] = module
+    spec.loader.exec_module(module)
+    module.installed()
+    return module
 
 
 @dataclass
@@ -228,16 +249,19 @@ def serving(workshop: Workshop, tmp_path: Path) -> Serving:
 
 
 @pytest.fixture
-async def demo_served(tmp_path: Path) -> AsyncIterator[Served]:
-    """The product with its own tools on the demo clusters, as emulated in this process."""
+async def demo_pve(anyio_backend: object) -> AsyncIterator[Emulator]:
+    """The demo clusters, as emulated in this process."""
+    async with Emulator(demo()) as pve:
+        yield pve
+
+
+@pytest.fixture
+async def demo_served(tmp_path: Path, demo_pve: Emulator) -> AsyncIterator[Served]:
+    """The product with its own tools on the demo clusters."""
     config = Config(state_dir=tmp_path / "state", port=0, log_level="warning")
-    async with (
-        Emulator(demo()) as pve,
-        open_store(config) as store,
-        open_access(store) as access,
-    ):
+    async with open_store(config) as store, open_access(store) as access:
         for name in ("home-lab", "prod"):
-            await _add_cluster(access, name, pve[name])
+            await _add_cluster(access, name, demo_pve[name])
         state = State(config, store, access, Settings(store))
         await state.settings.change({"enabled": True}, by="test")
         key, secret = await access.keys.create("test", role="Administrator")

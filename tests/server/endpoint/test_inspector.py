@@ -1,0 +1,266 @@
+"""The inspector's two command lines, as people run them, against the product on demo clusters.
+
+`mcp-inspector --cli` makes one request and ends; `mcpdo` keeps connections in a process of its own.
+"""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import tempfile
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import DEVNULL
+
+import anyio
+import pytest
+
+PACKAGE = "@modelcontextprotocol/inspector"
+CLI = "clients/launcher/build/index.js"
+MCPDO = "clients/mcpdo/build/mcp-bin.js"
+ERAS = ["legacy", "modern"]
+SNAPSHOT = {"cluster_name": "home-lab", "vmid": 100, "snapshot_name": "before"}
+BACKUP = {"cluster_name": "home-lab", "vmid": 101, "storage": "local", "wait": True}
+SECONDS = 60
+pytestmark = [pytest.mark.anyio, pytest.mark.node, pytest.mark.slow]
+
+
+@dataclass
+class Wire:
+    """What a server sends to its clients, as it passes by."""
+
+    seen: bytes = b""
+    more: asyncio.Event | None = None
+
+    def progress(self):
+        """The tokens of all reports of progress so far."""
+        found = re.findall(rb"data: (\{.*notifications/progress.*\})", self.seen)
+        return [json.loads(one)["params"]["progressToken"] for one in found]
+
+    async def reports(self):
+        """Returns when the first report of progress has passed."""
+        with anyio.fail_after(SECONDS):
+            while not self.progress():
+                self.more = asyncio.Event()
+                await self.more.wait()
+
+    def take(self, data):
+        self.seen += data
+        if self.more:
+            self.more.set()
+
+
+@asynccontextmanager
+async def tapped(url):
+    """The same server at another address, and the wire between."""
+    wire, (host, port) = Wire(), url.removeprefix("http://").split(":")
+
+    async def copy(reader, writer, taken):
+        while data := await reader.read(65536):
+            taken(data)
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader, writer):
+        back_reader, back_writer = await asyncio.open_connection(host, int(port))
+        ways = [copy(reader, back_writer, lambda _: None), copy(back_reader, writer, wire.take)]
+        await asyncio.gather(*ways, return_exceptions=True)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", wire
+
+
+@dataclass
+class Inspector:
+    """Both programs with one home folder."""
+
+    node_tools: object
+    home: Path
+
+    @property
+    def environment(self):
+        return {**os.environ, "HOME": str(self.home), "MCP_INSPECTOR_SECRET_STORE": "memory"}
+
+    def command(self, script, *arguments):
+        return [*self.node_tools.script(PACKAGE, script), *map(str, arguments)]
+
+    async def run(self, script, *arguments):
+        """(exit code, what was printed to stdout) of a whole run."""
+        command = self.command(script, *arguments)
+        with anyio.fail_after(SECONDS):
+            done = await anyio.run_process(command, check=False, env=self.environment)
+        return done.returncode, done.stdout.decode() or done.stderr.decode()
+
+    async def cli(self, url, era, *arguments):
+        target = (url, "--transport", "http", "--protocol-era", era)
+        return await self.run(CLI, "--cli", *target, *arguments)
+
+    async def mcpdo(self, *arguments):
+        code, output = await self.run(MCPDO, "--format", "json", *arguments)
+        assert code == 0, output
+        return json.loads(output)
+
+    async def connect(self, url, key, era):
+        """A connection of that era, which is also its name."""
+        entry = {"type": "streamable-http", "url": f"{url}/mcp", "headers": {"X-API-Key": key}}
+        catalog = self.home / "catalog.json"
+        catalog.write_text(json.dumps({"mcpServers": {era: entry}}))
+        connected = await self.mcpdo("--config", catalog, "connect", era, "--era", era)
+        assert connected["protocolEra"] == era
+
+    @asynccontextmanager
+    async def at_terminal(self, script, *arguments):
+        """A run that goes on, as if a person sat before it."""
+        ours, theirs = os.openpty()
+        command = self.command(script, *arguments)
+        options = {"stdin": theirs, "stdout": DEVNULL, "stderr": theirs}
+        try:
+            async with await anyio.open_process(command, env=self.environment, **options) as one:
+                yield one
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+
+@pytest.fixture
+async def inspector(node_tools):
+    # not tmp_path: the path of a socket may have 107 characters
+    with tempfile.TemporaryDirectory(prefix="mcpdo") as home:
+        found = Inspector(node_tools, Path(home))
+        yield found
+        await found.run(MCPDO, "daemon", "stop")
+
+
+def assigned(arguments):
+    """Arguments as mcpdo takes them."""
+    return [f"{name}:={json.dumps(value)}" for name, value in arguments.items()]
+
+
+def text(result):
+    return result["content"][0]["text"]
+
+
+async def outcome_of(served, tool):
+    """How the first call of that tool ended, once it has."""
+    with anyio.fail_after(SECONDS):
+        while True:
+            entries = [one for one in await served.recorded() if one.tool == tool and one.outcome]
+            if entries and entries[0].outcome != "intent":
+                return entries[0].outcome
+            await anyio.sleep(0.05)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_the_one_shot_command_line_lists_and_calls(inspector, demo_served, era):
+    code, listed = await inspector.cli(demo_served.mcp, era, "--method", "tools/list")
+    assert code == 0, listed
+    names = [tool["name"] for tool in json.loads(listed)["tools"]]
+    assert names == list(demo_served.workshop.tools)
+    call = ["--method", "tools/call", "--tool-name", "ListClusters"]
+    code, called = await inspector.cli(demo_served.mcp, era, *call)
+    assert code == 0, called
+    assert '["home-lab",' in text(json.loads(called))
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_mcpdo_lists_and_calls_on_one_connection(inspector, demo_served, era):
+    await inspector.connect(demo_served.url, demo_served.key, era)
+    listed = await inspector.mcpdo(f"@{era}", "tools/list")
+    assert [tool["name"] for tool in listed["tools"]] == list(demo_served.workshop.tools)
+    called = await inspector.mcpdo(f"@{era}", "tools/call", "ListClusters")
+    assert '["home-lab",' in text(called)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_an_interrupted_mcpdo_has_seen_progress_and_ends_its_call(
+    inspector, demo_served, era
+):
+    async with tapped(demo_served.url) as (url, wire):
+        await inspector.connect(url, demo_served.key, era)
+        call = [f"@{era}", "tools/call", "BackupVm", *assigned(BACKUP)]
+        call += ["--metadata", "progressToken=backup"]
+        async with inspector.at_terminal(MCPDO, *call) as process:
+            await wire.reports()
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 1
+        assert await outcome_of(demo_served, "BackupVm") == "cancelled"
+    assert set(wire.progress()) == {"backup"}
+
+
+async def test_interrupting_the_one_shot_command_line_ends_its_call(inspector, demo_served):
+    async with tapped(demo_served.url) as (url, wire):
+        target = [f"{url}/mcp/{demo_served.key}", "--transport", "http", "--protocol-era", "modern"]
+        call = ["--method", "tools/call", "--tool-name", "BackupVm"]
+        call += ["--tool-args-json", json.dumps(BACKUP), "--metadata", "progressToken=backup"]
+        async with inspector.at_terminal(CLI, "--cli", *target, *call) as process:
+            await wire.reports()
+            process.send_signal(signal.SIGINT)
+            await process.wait()
+        assert await outcome_of(demo_served, "BackupVm") == "cancelled"
+    assert set(wire.progress()) == {"backup"}
+
+
+async def test_in_a_session_the_one_shot_command_line_can_only_leave(inspector, served, workshop):
+    """A disconnect is no cancellation there, and this program sends no other."""
+    call = ["--method", "tools/call", "--tool-name", "Wait", "--protocol-era", "legacy"]
+    target = [served.mcp, "--transport", "http"]
+    async with inspector.at_terminal(CLI, "--cli", *target, *call) as process:
+        with anyio.fail_after(SECONDS):
+            await workshop.started.wait()
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+    workshop.release.set()
+    assert await outcome_of(served, "Wait") == "ok"
+    assert not workshop.cancelled.is_set()
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize(
+    ("answer", "deleted"),
+    [(["confirm:=true"], True), (["--decline"], False)],
+    ids=["yes", "declined"],
+)
+async def test_what_a_person_answers_to_mcpdo_decides(
+    inspector, demo_served, demo_pve, era, answer, deleted
+):
+    snapshots = demo_pve["home-lab"].state.guests[100].snapshots
+    await inspector.connect(demo_served.url, demo_served.key, era)
+    created = {**SNAPSHOT, "wait": True}
+    await inspector.mcpdo(f"@{era}", "tools/call", "CreateVmSnapshot", *assigned(created))
+    assert "before" in snapshots
+    delete = {**SNAPSHOT, "wait": True}
+    asked = await inspector.mcpdo(f"@{era}", "tools/call", "DeleteVmSnapshot", *assigned(delete))
+    question = asked["elicitationPending"]
+    assert question["message"].startswith("Delete snapshot 'before' of qemu 100")
+    respond = ("elicitation/respond", question["elicitationId"], *answer)
+    code, _ = await inspector.run(MCPDO, "--format", "json", *respond)
+    assert (code == 0) is deleted
+    assert ("before" not in snapshots) is deleted
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_nobody_can_be_asked_by_the_one_shot_command_line(
+    inspector, demo_served, demo_pve, era
+):
+    snapshots = demo_pve["home-lab"].state.guests[100].snapshots
+    call = ["--method", "tools/call", "--tool-name", "CreateVmSnapshot"]
+    call += ["--tool-args-json", json.dumps(SNAPSHOT | {"wait": True})]
+    code, output = await inspector.cli(demo_served.mcp, era, *call)
+    assert code == 0, output
+    call[3] = "DeleteVmSnapshot"
+    code, output = await inspector.cli(demo_served.mcp, era, *call)
+    assert code != 0
+    assert "this client cannot ask for it" in output
+    assert "before" in snapshots
+
+
+async def test_mcpdo_follows_a_proxmox_task_by_the_tasks_extension(
+    inspector, demo_served, demo_pve
+):
+    """Nothing says `wait`: the call is answered by a task, which the program asks until it ends."""
+    await inspector.connect(demo_served.url, demo_served.key, "modern")
+    called = await inspector.mcpdo("@modern", "tools/call", "CreateVmSnapshot", *assigned(SNAPSHOT))
+    assert json.loads(text(called))["data"]["exit_status"] == "OK"
+    assert "before" in demo_pve["home-lab"].state.guests[100].snapshots
