@@ -1,24 +1,35 @@
-"""No row that one Proxmox account has fetched reaches a caller who is bound to another."""
+"""Nothing that one Proxmox account has fetched reaches a caller who is bound to another."""
 
 import re
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
+from proxmox_client.emulator import Clock, Emulator, demo
+from proxmox_client.emulator.cluster import Cluster as EmulatedCluster
 from proxmox_client.emulator.state.people import Grant as AclEntry
 from pvemcp_server.access.model import Caller, Grant, Role
 from pvemcp_server.audit import Event
-from pvemcp_server.endpoint.conversation import Decision
+from pvemcp_server.endpoint.completion import TOOLS as COMPLETED
+from pvemcp_server.endpoint.completion import complete
+from pvemcp_server.endpoint.decisions import Decision
 from pvemcp_server.endpoint.pipeline import Pipeline
+from pvemcp_server.endpoint.resources import PLACES
 from pvemcp_server.settings import Values
 from pvemcp_server.tables import tables
 from pvemcp_server.tools.registry import tools
 
 pytestmark = pytest.mark.anyio
 ROLE = Role(1, "all", "", (Grant(frozenset({"*"})),))
-SEEN = 100  # the one guest that the narrow account may look at
+SEEN = 100  # the one guest that the narrow account may look at and change
+HIDDEN, NOBODY = 101, 99_101  # one it may not see, and a number that no guest has
+ARCHIVE, NOWHERE = "nfs-archive", "nfs-nowhere"  # likewise of storages
+BACKUP = "backup/vzdump-qemu-101-2026_11_14-22_00_00.vma.zst"
+
+Arguments = dict[str, Any]
 
 
 @dataclass
@@ -38,81 +49,193 @@ class Journal:
         self.events.append(event)
 
 
-class Silent:
+@dataclass
+class Talk:
+    """A person who agrees to everything, and what they were asked."""
+
+    asked: list[str] = field(default_factory=list)
     client, wants_progress = "tests", False
 
     async def progress(self, done: float, total: float | None, message: str) -> None: ...
 
     async def ask(self, question: str) -> Decision:
-        return Decision.NO
+        self.asked.append(question)
+        return Decision.YES
+
+
+@dataclass
+class Desk:
+    """Both callers, before the same server."""
+
+    pipeline: Pipeline
+    wide: Caller
+    narrow: Caller
+    talk: Talk = field(default_factory=Talk)
+
+    async def say(self, caller: Caller, tool: str, arguments: Arguments) -> str:
+        result = await self.pipeline.call(caller, tool, arguments, self.talk)
+        return "\n".join(result.blocks)
+
+    async def completed(self, caller: Caller, argument: str, typed: str) -> list[str]:
+        call = await self.pipeline.open(tools()[COMPLETED[argument]], caller, self.talk)
+        return await complete(call, argument, typed, "lab")
 
 
 @pytest.fixture
-async def callers(clusters, access, lab, new_token) -> tuple[Caller, Caller]:
-    """One with the cluster's default account, one bound to an account that sees one guest."""
+async def lab() -> AsyncIterator[EmulatedCluster]:
+    """With pools, snapshots, notes, backups and images of guests that are hidden."""
+    async with Emulator(demo(), clock=Clock(200.0)) as emulator:
+        yield emulator["prod"]
+
+
+@pytest.fixture
+async def desk(clusters, access, lab, new_token) -> Desk:
+    """One caller with the cluster's default account, one bound to an account of one guest."""
     token_id, secret = new_token("narrow")
-    lab.state.people.grants.append(AclEntry(f"/vms/{SEEN}", "token", token_id, "PVEAuditor"))
+    lab.state.people.grants.append(AclEntry(f"/vms/{SEEN}", "token", token_id, "PVEVMAdmin"))
     await access.clusters.add_identity("lab", "narrow", token_id=token_id, secret=secret)
     bound = (await access.clusters.identity("lab", "narrow")).id
-    wide = Caller("wide", "wide", ROLE, version="w")
-    return wide, Caller("narrow", "narrow", ROLE, identities={"lab": bound}, version="n")
+    return Desk(
+        Pipeline(tools(), clusters, Settings(), Journal()),
+        Caller("wide", "wide", ROLE, version="w"),
+        Caller("narrow", "narrow", ROLE, identities={"lab": bound}, version="n"),
+    )
 
 
-async def say(pipeline: Pipeline, caller: Caller, tool: str, arguments: dict[str, Any]) -> str:
-    result = await pipeline.call(caller, tool, arguments, Silent())
-    return "\n".join(result.blocks)
+def hidden_words(lab: EmulatedCluster) -> set[str]:
+    """What only somebody who sees the hidden guests could know."""
+    state = lab.state
+    hidden = [guest for vmid, guest in state.guests.items() if vmid != SEEN]
+    seen = state.guests[SEEN]
+    words = {guest.name for guest in hidden}
+    words |= {name for guest in hidden for name in guest.snapshots} - set(seen.snapshots)
+    return {word for word in words if "-" in word} | {ARCHIVE, BACKUP}  # one is called uptime
 
 
-def hidden_in(text: str, lab) -> list[str]:
-    """Names of guests in the text that the narrow account may not see."""
-    hidden = [guest.name for vmid, guest in lab.state.guests.items() if vmid != SEEN]
-    return [name for name in hidden if re.search(rf"\b{re.escape(name)}\b", text)]
+def hidden_in(text: str, lab: EmulatedCluster, asked: object = "") -> list[str]:
+    """Those in the text that were not brought by the question itself."""
+    words = {word for word in hidden_words(lab) if word not in str(asked)}
+    return sorted(w for w in words if re.search(rf"(?<![\w-]){re.escape(w)}\b", text))
 
 
-def arguments_of(tool: str, lab) -> dict[str, Any]:
-    """The least that the tool takes, about a guest, node and storage that exist."""
-    other = next(vmid for vmid in lab.state.guests if vmid != SEEN)
-    known = {
-        "vmid": other,
-        "vmids": [],
-        "node": next(iter(lab.state.nodes)),
-        "storage": "local",
-        "upid": f"UPID:{next(iter(lab.state.nodes))}:00000001:00000001:6B000000:qmstart:101:a@pve:",
-        "query": {"from": "guests"},
+def places(lab: EmulatedCluster, vmid: int, storage: str) -> Arguments:
+    """Arguments that name something: that guest, on its node, and that storage."""
+    node = lab.state.guests[HIDDEN].node
+    return {
+        "vmid": vmid,
+        "vmids": [vmid],
+        "node": node,
+        "nodes": [node],
+        "storage": storage,
+        "volid": f"{storage}:{BACKUP}",
+        "upid": f"UPID:{node}:00000001:00000001:6B000000:qmstart:{vmid}:root@pam:",
+        "target_node": next(name for name in lab.state.nodes if name != node),
     }
+
+
+OTHERS: Arguments = {
+    "query": {"from": "guests"},
+    "action": "Reboot",
+    "snapshot_name": "before-pg16",
+    "url": "https://example.org/image.iso",
+    "filename": "image.iso",
+}
+# Where a write of the wide account would fail with the values above
+MEANT: dict[str, Arguments] = {
+    "CreateVmSnapshot": {"snapshot_name": "new"},
+    "MigrateVm": {"online": True},
+    "DownloadIso": {"storage": "nfs-iso"},
+    "DeleteIso": {"storage": "nfs-iso", "volid": "nfs-iso:iso/alpine-virt-3.22.1-x86_64.iso"},
+}
+
+
+def arguments_of(tool: str, named: Arguments) -> Arguments:
+    """Everything named that the tool can take; a new kind of argument needs an example above."""
     fields = tools()[tool].arguments.model_fields
-    needed = {name: known[name] for name in fields if name in known and fields[name].is_required()}
-    return {"cluster_name": "lab", **needed} if "cluster_name" in fields else needed
+    needed = {name for name, one in fields.items() if one.is_required()}
+    given = {name: value for name, value in named.items() if name in fields}
+    given |= {name: value for name, value in OTHERS.items() if name in needed}
+    assert needed <= set(given), f"{tool} needs examples of {needed - set(given)}"
+    return {"cluster_name": "lab", **given} if "cluster_name" in fields else given
 
 
-def questions(lab) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Every read tool and, through ExecuteQuery, every table."""
-    reads = {name: (name, arguments_of(name, lab)) for name, one in tools().items() if one.reads}
-    queried = {
-        f"table {name}": ("ExecuteQuery", {"cluster_name": "lab", "query": {"from": name}})
-        for name in tables()
-    }
-    return reads | queried
+def questions(named: Arguments) -> Iterator[tuple[str, Arguments]]:
+    """Every read tool, with all it can be asked about; every table, through ExecuteQuery."""
+    reads = [name for name, one in tools().items() if one.reads]
+    yield from ((name, arguments_of(name, named)) for name in reads)
+    yield from ((name, arguments_of(name, {})) for name in reads if _may_ask_for_all(name))
+    for name in tables():
+        yield "ExecuteQuery", {"cluster_name": "lab", "query": {"from": name}}
 
 
-async def test_every_tool_and_table_tells_each_account_only_what_it_may_see(clusters, callers, lab):
-    wide, narrow = callers
-    pipeline = Pipeline(tools(), clusters, Settings(), Journal())
-    asked = questions(lab)
-    told = {name: await say(pipeline, wide, *question) for name, question in asked.items()}
-    assert {"ListVms", "table guests"} <= {name for name in told if hidden_in(told[name], lab)}
+def _may_ask_for_all(tool: str) -> bool:
+    fields = tools()[tool].arguments.model_fields
+    return not any(one.is_required() for name, one in fields.items() if name not in OTHERS)
+
+
+def writes() -> list[str]:
+    return [name for name, one in tools().items() if not one.reads]
+
+
+async def test_every_tool_and_table_tells_each_account_only_what_it_may_see(desk, lab):
+    asked = list(questions(places(lab, HIDDEN, ARCHIVE)))
+    told = [await desk.say(desk.wide, *question) for question in asked]
+    known_to_wide = {asked[n][0] for n, text in enumerate(told) if hidden_in(text, lab)}
+    assert {"ListVms", "ListSnapshots", "ListBackups", "ExecuteQuery"} <= known_to_wide
     leaks = {}
-    for name, question in asked.items():
-        if found := hidden_in(await say(pipeline, narrow, *question), lab):
-            leaks[name] = found
+    for question in asked:
+        if found := hidden_in(await desk.say(desk.narrow, *question), lab, question):
+            leaks[str(question)] = found
     assert leaks == {}
 
 
-async def test_the_narrow_account_comes_first_and_the_wide_one_still_sees_everything(
-    clusters, callers, lab
-):
-    wide, narrow = callers
-    pipeline = Pipeline(tools(), clusters, Settings(), Journal())
-    listing = ("ListVms", {"cluster_name": "lab"})
-    assert not hidden_in(await say(pipeline, narrow, *listing), lab)
-    assert len(hidden_in(await say(pipeline, wide, *listing), lab)) == len(lab.state.guests) - 1
+async def test_the_narrow_account_comes_first_and_the_wide_one_still_sees_everything(desk, lab):
+    count = {"from": "guests", "select": ["COUNT(*) as total"]}
+    question = ("ExecuteQuery", {"cluster_name": "lab", "query": count, "format": "Csv"})
+    answers = [await desk.say(caller, *question) for caller in (desk.narrow, desk.wide)]
+    totals = [answer.splitlines()[1] for answer in answers]
+    assert totals == ["1", str(len(lab.state.guests))]
+
+
+@pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "for real"])
+async def test_no_write_can_tell_a_hidden_guest_from_none(desk, lab, dry_run):
+    """Neither can a read: what is hidden is answered exactly like what does not exist."""
+    for tool in writes():
+        wide = arguments_of(tool, places(lab, HIDDEN, ARCHIVE)) | MEANT.get(tool, {})
+        assert "would" in await desk.say(desk.wide, tool, {**wide, "dry_run": True}), tool
+    before = len(lab.state.tasks)
+    for tool in tools():
+        options = {} if tools()[tool].reads else {"dry_run": dry_run}
+        hidden = arguments_of(tool, places(lab, HIDDEN, ARCHIVE)) | options
+        absent = arguments_of(tool, places(lab, NOBODY, NOWHERE)) | options
+        answers = [await desk.say(desk.narrow, tool, one) for one in (hidden, absent)]
+        assert _unnamed(answers[0]) == _unnamed(answers[1]), tool
+        assert not hidden_in(answers[0], lab, hidden), tool
+    assert desk.talk.asked == []
+    assert len(lab.state.tasks) == before
+
+
+def _unnamed(text: str) -> str:
+    """The answer without the names that the question itself has brought."""
+    for name in (str(NOBODY), str(HIDDEN), NOWHERE, ARCHIVE):
+        text = text.replace(name, "#")
+    return text
+
+
+async def test_completion_offers_each_account_its_own_names(desk, lab):
+    for argument in COMPLETED:
+        wide = await desk.completed(desk.wide, argument, "")
+        narrow = await desk.completed(desk.narrow, argument, "")
+        assert wide, argument
+        assert set(narrow) <= set(wide)
+        assert not hidden_in(" ".join(narrow), lab)
+    assert await desk.completed(desk.narrow, "vmid", "") == [str(SEEN)]
+    assert await desk.completed(desk.narrow, "vmid", lab.state.guests[HIDDEN].name) == []
+
+
+async def test_resources_by_address_are_as_narrow_as_the_account(desk, lab):
+    values = {"cluster": "lab", "node": "pve01", "vmid": str(HIDDEN), "table": "guests"}
+    for place in PLACES:
+        question = (place.tool, place.question({slot: values[slot] for slot in place.slots}))
+        await desk.say(desk.wide, *question)
+        assert not hidden_in(await desk.say(desk.narrow, *question), lab, question), place.name
