@@ -6,6 +6,7 @@ from proxmox_client.emulator import FaultKind
 from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import Resources
 from pvemcp_server.endpoint.conversation import Decision
+from pvemcp_server.tools import deletions
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +87,112 @@ async def test_an_image_with_clones_is_refused(desk):
     assert "ceph-vm:vm-889-disk-0, a clone of it" in error
 
 
+ISO = "local:iso/debian-13.1.0-amd64-netinst.iso"
+
+
+async def test_an_iso_in_a_drive_is_refused_and_the_drive_is_named(desk):
+    guest = _at("pve01", desk, "qemu")
+    guest.config["ide2"] = f"{ISO},media=cdrom,size=1G"
+    error = await desk.refused("DeleteIso", **LOCAL, volid=ISO)
+    assert error == f"{ISO} is still used by ide2 of qemu {guest.vmid}."
+    assert desk.talk.asked == []
+
+
+async def test_an_iso_of_one_node_is_looked_for_in_virtual_machines_of_that_node_only(desk):
+    elsewhere = _at("pve03", desk, "qemu")
+    elsewhere.config["ide2"] = f"{ISO},media=cdrom"  # that node's own file of the same name
+    desk.asked("prod")
+    answer = await desk("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
+    assert answer.data["would"].startswith(f"Delete ISO image {ISO} from pve01.")
+    looked = [one.split("/") for one in desk.asked("prod") if one.endswith("/config")]
+    state = desk["prod"].emulated.state
+    machines = [one for one in state.guests.values() if (one.node, one.kind) == ("pve01", "qemu")]
+    assert sorted(int(path[4]) for path in looked) == sorted(one.vmid for one in machines)
+
+
+async def test_an_iso_on_a_shared_storage_is_looked_for_everywhere(desk):
+    shared = {"cluster_name": "prod", "node": "pve01", "storage": "nfs-iso"}
+    volid = (await volids(desk, shared, content_type="iso"))[0]
+    guest = _at("pve03", desk, "qemu")
+    guest.config["sata0"] = f"{volid},media=cdrom"
+    error = await desk.refused("DeleteIso", **shared, volid=volid)
+    assert error == f"{volid} is still used by sata0 of qemu {guest.vmid}."
+
+
+async def test_a_guest_that_the_caller_may_not_see_is_not_named(desk):
+    guest = _at("pve01", desk, "qemu")
+    guest.config["ide2"] = f"{ISO},media=cdrom"
+    scoped = desk.scoped(Resources(storages=frozenset({"local", "ceph-vm"})))
+    assert await scoped.refused("DeleteIso", **LOCAL, volid=ISO) == f"{ISO} is still in use."
+    disk = "ceph-vm:vm-101-disk-0"
+    error = await scoped.refused("DeleteStorageContent", **CEPH, volid=disk)
+    assert error == f"{disk} is still in use."
+
+
+async def test_guests_that_could_not_be_asked_are_told_before_anything_is_deleted(desk):
+    guest = _at("pve01", desk, "qemu")
+    path, message = f".*/qemu/{guest.vmid}/config", f"/vms/{guest.vmid}, VM.Audit"
+    desk["prod"].emulated.fault(FaultKind.FORBIDDEN, path=path, message=message)
+    answer = await desk("DeleteIso", **LOCAL, volid=ISO, wait=True)
+    warning = f"1 guest could not be asked whether they still use {ISO}."
+    assert warning in desk.talk.asked[0]
+    assert (answer.data["success"], answer.notes) == (True, warning)
+
+
+async def test_guests_of_a_node_that_is_down_count_as_not_asked(desk):
+    shared = {"cluster_name": "prod", "node": "pve01", "storage": "nfs-iso"}
+    volid = (await volids(desk, shared, content_type="iso"))[0]
+    state = desk["prod"].emulated.state
+    down = [one for one in state.guests.values() if (one.node, one.kind) == ("pve05", "qemu")]
+    assert down, "pve05 is the demo's node that is down"
+    answer = await desk("DeleteIso", **shared, volid=volid, dry_run=True)
+    assert f"{len(down)} guest" in answer.data["would"]
+    assert "could not be asked whether they still use" in answer.data["would"]
+
+
+async def test_on_a_large_cluster_not_every_guest_is_asked_and_that_is_told(desk, monkeypatch):
+    monkeypatch.setattr(deletions, "_LOOKS", 1)
+    state = desk["prod"].emulated.state
+    machines = [one for one in state.guests.values() if (one.node, one.kind) == ("pve01", "qemu")]
+    answer = await desk("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
+    assert f"{len(machines) - 1} guests could not be asked" in answer.data["would"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("hookscript", "{}"), ("cicustom", "meta=local:snippets/m.yaml,user={}")],
+)
+async def test_a_snippet_that_a_guest_is_set_up_with_is_refused(desk, option, value):
+    snippet = "local:snippets/cloud-init.yaml"
+    guest = _at("pve01", desk, "qemu")
+    guest.config[option] = value.format(snippet)
+    error = await desk.refused("DeleteStorageContent", **LOCAL, volid=snippet)
+    assert error == f"{snippet} is still used by {option} of qemu {guest.vmid}."
+
+
+async def test_a_disk_that_another_guest_than_its_own_uses_is_refused(desk):
+    state = desk["prod"].emulated.state
+    _put(state, "ceph-vm", "vm-777-disk-0", vmid=777)
+    guest = _at("pve01", desk, "qemu")
+    guest.config["scsi9"] = "ceph-vm:vm-777-disk-0,size=1G"
+    error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-777-disk-0")
+    assert error == f"ceph-vm:vm-777-disk-0 is still used by scsi9 of qemu {guest.vmid}."
+
+
+async def test_deleting_the_last_backup_of_a_guest_says_so(desk):
+    *others, last = (await desk("ListBackups", **PBS, vmid=101)).column("volid")
+    assert others, "the demo has several backups of this guest"
+    assert "last backup" not in (await _would(desk, last))
+    storage = desk["prod"].emulated.state.storages["pbs-main"]
+    for volid in others:
+        storage.remove("pve01", volid)
+    assert "It is the guest's last backup there." in await _would(desk, last)
+
+
+async def _would(desk, volid):
+    return (await desk("DeleteBackup", **PBS, volid=volid, dry_run=True)).data["would"]
+
+
 async def test_what_cannot_be_found_out_to_be_free_is_refused(desk):
     desk["prod"].emulated.fault(
         FaultKind.FORBIDDEN, path=".*/qemu/101/config", message="/vms/101, VM.Audit"
@@ -152,6 +259,12 @@ async def test_a_role_for_one_guest_sees_and_deletes_only_its_backups(desk):
     assert error.startswith("No volume")
     own = (await desk("ListBackups", **PBS, vmid=101)).data[0]["volid"]
     assert (await scoped("DeleteBackup", **PBS, volid=own, wait=True)).data["success"]
+
+
+def _at(node, desk, kind):
+    """A guest of this kind on the node."""
+    guests = desk["prod"].emulated.state.guests.values()
+    return next(one for one in guests if (one.node, one.kind) == (node, kind))
 
 
 def _put(state, storage, name, *, vmid, parent=None):

@@ -1,21 +1,25 @@
 """Deleting what is on a storage, once it is known what it is and that nobody needs it."""
 
+from collections.abc import Sequence
 from functools import partial
+from time import monotonic
 
-from proxmox_client import ProxmoxError
 from proxmox_client.api.storage import StorageContentKind, Volume
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.clusters import Cluster, explain
+from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
+from pvemcp_server.tables.registry import Budget, Want
 from pvemcp_server.tables.values import moment
 from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import NodeName, OneCluster, StorageName, Volid
 from pvemcp_server.tools.call import Call
-from pvemcp_server.tools.in_use import users_of
+from pvemcp_server.tools.in_use import Uses, users_of
 from pvemcp_server.tools.plan import Plan
 from pvemcp_server.tools.registry import tool
 from pvemcp_server.tools.targets import online_node, refuse_marked, storages_on, writable
 
+_LOOKS = 1000  # configurations read to find out whether a volume is in use
+_SHARE_OF_LOOKS = 0.4  # of the time left: then a warning says how many are left
 _WORDS = {
     "backup": "backup",
     "iso": "ISO image",
@@ -57,7 +61,7 @@ async def delete_iso(
     storage: StorageName,
     volid: Volid,
 ) -> Plan:
-    """Delete an ISO image; refuses anything else."""
+    """Delete an ISO image; refuses anything else and what is in a guest's drive."""
     return await _deletion(call, cluster_name, node, storage, volid, "iso")
 
 
@@ -75,7 +79,7 @@ async def delete_storage_content(
     storage: StorageName,
     volid: Volid,
 ) -> Plan:
-    """Delete a volume of any kind; refuses disk images that a guest still uses."""
+    """Delete a volume of any kind; refuses what a guest still uses."""
     return await _deletion(call, cluster_name, node, storage, volid, None)
 
 
@@ -94,14 +98,18 @@ async def _deletion(
         raise BadArgument("volid", f"{volid!r} is not on storage {storage}.")
     calls = cluster.pve.storage(name, storage)
     known = await calls.content()
-    volume = _named(volid, await _visible(cluster, storage, name, known), storage, kind)
+    visible = await _visible(cluster, storage, name, known)
+    volume = _named(volid, visible, storage, kind)
     await _may_go(call, cluster, volume)
-    if volume.content in ("images", "rootdir"):
-        await _nobody_uses(cluster, volume, known)
+    budget = Budget(_LOOKS, monotonic() + call.seconds_left * _SHARE_OF_LOOKS)
+    want = Want(nodes=frozenset({name}), budget=budget)
+    uses = await users_of(cluster, volume, visible, known, want)
+    _nobody_uses(volume, uses)
     return Plan(
         cluster=cluster,
         would=f"Delete {_word(volume)} {volid} from {name}.",
-        loses=_lost(volume),
+        loses=_lost(volume, visible),
+        warnings=_not_looked_at(volume, uses),
         ids={"node": name, "storage": storage, "volid": volid},
         act=partial(calls.delete, volid),
     )
@@ -150,24 +158,32 @@ async def _may_go(call: Call, cluster: Cluster, volume: Volume) -> None:
             refuse_marked(call, guest.tag_list, f"Guest {guest.vmid}, which it belongs to,")
 
 
-async def _nobody_uses(cluster: Cluster, volume: Volume, known: list[Volume]) -> None:
-    try:
-        users = await users_of(cluster, volume, known)
-    except ProxmoxError as error:
-        raise Precondition(
-            f"Whether {volume.volid} is still in use cannot be found out: "
-            f"{explain(error, cluster.account)}"
-        ) from error
-    if users:
-        raise Precondition(f"{volume.volid} is still used by {', '.join(users)}.")
+def _nobody_uses(volume: Volume, uses: Uses) -> None:
+    if uses.named:
+        raise Precondition(f"{volume.volid} is still used by {', '.join(uses.named)}.")
+    if uses.hidden:
+        raise Precondition(f"{volume.volid} is still in use.")
 
 
-def _lost(volume: Volume) -> str:
+def _not_looked_at(volume: Volume, uses: Uses) -> tuple[str, ...]:
+    if not uses.unread:
+        return ()
+    guests = "1 guest" if uses.unread == 1 else f"{uses.unread} guests"
+    return (f"{guests} could not be asked whether they still use {volume.volid}.",)
+
+
+def _lost(volume: Volume, others: Sequence[Volume]) -> str:
     made = moment(volume.created)
     when = f" of {made:%Y-%m-%d %H:%M} UTC" if made else ""
     whose = f" of guest {volume.vmid}" if volume.vmid else ""
     size = f", {volume.size / 2**30:.1f} GiB," if volume.size else ""
-    return f"This {_word(volume)}{whose}{when}{size} cannot be brought back."
+    lost = f"This {_word(volume)}{whose}{when}{size} cannot be brought back."
+    return f"{lost} It is the guest's last backup there." if _is_last(volume, others) else lost
+
+
+def _is_last(volume: Volume, others: Sequence[Volume]) -> bool:
+    alike = [one for one in others if (one.content, one.vmid) == ("backup", volume.vmid)]
+    return volume.vmid is not None and alike == [volume]
 
 
 def _with_article(word: str) -> str:

@@ -1,26 +1,65 @@
-"""Whether anything still needs a disk image."""
+"""Whether anything still needs a volume."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
-from proxmox_client import Lxc, Qemu
+from proxmox_client import Lxc, ProxmoxError, Qemu
 from proxmox_client.api.configs import GuestConfig
+from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.storage import Volume
-from pvemcp_server.clusters import Cluster
+from proxmox_client.properties import parse
+from pvemcp_server.clusters import Cluster, Notes, Snapshot, explain
+from pvemcp_server.errors import Precondition
+from pvemcp_server.tables import fanout
+from pvemcp_server.tables.registry import Want
+
+# what guests can hold, and which kinds of guests; backups and templates are held by nobody
+_HOLDERS = {
+    "images": ("qemu", "lxc"),
+    "rootdir": ("qemu", "lxc"),
+    "iso": ("qemu",),
+    "snippets": ("qemu", "lxc"),
+}
 
 
-async def users_of(cluster: Cluster, volume: Volume, others: list[Volume]) -> list[str]:
-    """What still needs the image: its guest, that guest's snapshots, or clones made of it.
+@dataclass
+class Uses:
+    """What still needs a volume, in words; what the caller may not see is not named."""
 
-    Proxmox lets images be deleted under a guest's feet. A guest that cannot be read raises: what
-    is not known to be free is not.
+    named: list[str] = field(default_factory=list)
+    hidden: bool = False
+    unread: int = 0  # guests that might hold it and could not be asked
+
+    def add(self, use: str, *, seen: bool) -> None:
+        if seen:
+            self.named.append(use)
+        else:
+            self.hidden = True
+
+
+async def users_of(
+    cluster: Cluster, volume: Volume, seen: Sequence[Volume], others: Sequence[Volume], want: Want
+) -> Uses:
+    """What still needs the volume: clones, its guest and its snapshots, drives of any guest.
+
+    Proxmox lets volumes be deleted under a guest's feet. `others` is all there is beside it,
+    `seen` what the caller sees of that. Snapshots of guests other than its own are not looked at.
     """
-    return [*_clones(volume, others), *await _uses_of_owner(cluster, volume)]
+    uses = Uses()
+    for clone in _clones(volume, others):
+        uses.add(f"{clone.volid}, a clone of it", seen=clone in seen)
+    await _look_at_owner(cluster, volume, uses)
+    if not uses.named and not uses.hidden:
+        await _look_at_guests(cluster, volume, want, uses)
+    return uses
 
 
-def _clones(volume: Volume, others: list[Volume]) -> list[str]:
+def _clones(volume: Volume, others: Sequence[Volume]) -> list[Volume]:
     image = volume.volid.partition(":")[2]
     return [
-        f"{one.volid}, a clone of it"
+        one
         for one in others
         if one.parent
         and one.volid != volume.volid
@@ -28,19 +67,62 @@ def _clones(volume: Volume, others: list[Volume]) -> list[str]:
     ]
 
 
-async def _uses_of_owner(cluster: Cluster, volume: Volume) -> list[str]:
+async def _look_at_owner(cluster: Cluster, volume: Volume, uses: Uses) -> None:
     # whoever asks: a guest that this caller may not see still needs its disks
     known = (await cluster.inventory.snapshot()).by_vmid
     owner = known.get(volume.vmid or 0)
-    if owner is None:
-        return []
-    calls = (cluster.pve.qemu if owner.type == "qemu" else cluster.pve.lxc)(owner.node, owner.vmid)
-    config, snapshots = await asyncio.gather(calls.config(), _snapshots(calls))
-    found = [f"{disk} of {owner.type} {owner.vmid}" for disk in _uses(config, volume.volid)]
+    if owner is None or volume.content not in ("images", "rootdir"):
+        return
+    calls = _calls(cluster, owner)
+    try:
+        config, snapshots = await asyncio.gather(calls.config(), _snapshots(calls))
+    except ProxmoxError as error:
+        raise Precondition(
+            f"Whether {volume.volid} is still in use cannot be found out: "
+            f"{explain(error, cluster.account)}"
+        ) from error
+    seen = owner.vmid in (await cluster.snapshot()).by_vmid
+    for held in _held(config, volume.volid):
+        uses.add(f"{held} of {owner.type} {owner.vmid}", seen=seen)
     for name, frozen in snapshots.items():
-        if any(_uses(frozen, volume.volid)):
-            found.append(f"snapshot {name!r} of {owner.type} {owner.vmid}")
-    return found
+        if _held(frozen, volume.volid):
+            uses.add(f"snapshot {name!r} of {owner.type} {owner.vmid}", seen=seen)
+
+
+async def _look_at_guests(cluster: Cluster, volume: Volume, want: Want, uses: Uses) -> None:
+    """Look into the configurations of all guests that could have it, as far as time allows."""
+    whole = await cluster.inventory.snapshot()
+    could = _could_hold(whole, volume, want)
+    online = {one.node for one in whole.nodes if one.status == "online"}
+
+    async def held(vmid: int) -> list[str]:
+        return _held(await _calls(cluster, could[vmid]).config(), volume.volid)
+
+    # its notes would name guests that the caller may not know
+    quiet = replace(cluster, notes=Notes())
+    asked = [vmid for vmid, guest in could.items() if guest.node in online]
+    found = await fanout.each(quiet, asked, held, want, "guest")
+    seen = (await cluster.snapshot()).by_vmid
+    for vmid, options in found.items():
+        for option in options:
+            uses.add(f"{option} of {could[vmid].type} {vmid}", seen=vmid in seen)
+    uses.unread = len(could) - len(found)
+
+
+def _could_hold(whole: Snapshot, volume: Volume, want: Want) -> dict[int, GuestResource]:
+    """Guests of a fitting kind; only those of one node when the storage is that node's own."""
+    storage = volume.volid.partition(":")[0]
+    shared = any(one.shared for one in whole.storages if one.storage == storage)
+    kinds = _HOLDERS.get(volume.content, ())
+    return {
+        one.vmid: one
+        for one in sorted(whole.guests, key=attrgetter("vmid"))
+        if one.type in kinds and one.vmid != volume.vmid and (shared or want.node(one.node))
+    }
+
+
+def _calls(cluster: Cluster, guest: GuestResource) -> Qemu | Lxc:
+    return (cluster.pve.qemu if guest.type == "qemu" else cluster.pve.lxc)(guest.node, guest.vmid)
 
 
 async def _snapshots(calls: Qemu | Lxc) -> dict[str, GuestConfig]:
@@ -49,7 +131,9 @@ async def _snapshots(calls: Qemu | Lxc) -> dict[str, GuestConfig]:
     return dict(zip(names, configs, strict=True))
 
 
-def _uses(config: GuestConfig, volid: str) -> list[str]:
-    """The options in which the volume stands: disks, unused ones, and saved RAM."""
-    held = [disk.id for disk in config.disks if disk.volume == volid]
-    return held + (["vmstate"] if config.raw.get("vmstate") == volid else [])
+def _held(config: GuestConfig, volid: str) -> list[str]:
+    """The options in which the volume stands: drives, unused disks, saved RAM, scripts."""
+    drives = [disk.id for disk in config.disks if disk.volume == volid]
+    plain = [name for name in ("vmstate", "hookscript") if config.raw.get(name) == volid]
+    custom = ["cicustom"] if volid in parse(config.raw.get("cicustom")).values() else []
+    return [*drives, *plain, *custom]
