@@ -74,9 +74,6 @@ class Config(BaseSettings):
         default="info", description="Least severe log lines to write"
     )
     log_format: Literal["text", "json"] = Field(default="text", description="Shape of log lines")
-    redis_url: SecretStr | None = Field(
-        default=None, description="Valkey or Redis that several processes share"
-    )
     oidc_issuer: str | None = Field(default=None, description="OpenID Connect issuer URL")
     oidc_client_id: str | None = Field(default=None, description="Our client id at the issuer")
     oidc_client_secret: SecretStr | None = Field(default=None, description="Its secret")
