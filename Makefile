@@ -67,8 +67,8 @@ docs: dev ## Renew the generated pages
 contracts: dev ## Renew the tool contracts
 	@$(BIN)/python scripts/make_contracts.py
 
-conformance: dev ## The official MCP conformance suite, both eras
-	@$(BIN)/python scripts/conformance.py
+conformance: dev ## The official MCP conformance suite, both eras, server and bridge
+	@$(BIN)/python scripts/conformance.py && $(BIN)/python scripts/conformance_bridge.py
 
 bench: dev ## All benchmarks, side by side with their peers
 	@for one in benchmarks/*.py; do echo "== $$one"; $(BIN)/python $$one || exit 1; done

@@ -52,8 +52,11 @@ class Run:
         return self.counts["SUCCESS"] > 0 and not self.counts["FAILURE"]
 
     def __str__(self) -> str:
-        checks = ", ".join(f"{count} {end.lower()}" for end, count in sorted(self.counts.items()))
-        return f"{self.revision} {self.scenario}: {checks or 'no check'}"
+        return f"{self.revision} {self.scenario}: {written(self.counts) or 'no check'}"
+
+
+def written(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {end.lower()}" for end, count in sorted(counts.items()))
 
 
 def run(revision: str, scenario: str) -> Run:
@@ -88,12 +91,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--verbose", action="store_true", help="show the suite's own output")
     verbose = parser.parse_args().verbose
+    total: Counter[str] = Counter()
     failures = 0
     for one in runs():
-        print("ok  " if one.passed else "FAIL", one, flush=True)
+        print("ok  " if one.passed else "FAIL", f"bridge {one}", flush=True)
+        total += one.counts
         if verbose or not one.passed:
             print(one.output)
         failures += not one.passed
+    print(f"{failures} runs failed; {total.total()} checks: {written(total)}")
     return 1 if failures else 0
 
 

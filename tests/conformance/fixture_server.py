@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import fixture_questions
+import fixture_tasks
 import mcp_types as types
 from fixture_tools import BUS, IMAGE, PNG, TOOLS, embedded
 from mcp.server.caching import CacheHint
@@ -13,6 +14,7 @@ from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPError
 
 from pvemcp_server.endpoint.lists import CACHE_HINTS
+from pvemcp_server.endpoint.mcp_tasks import EXTENSION, METHODS
 
 PRIVATE = CacheHint(ttl_ms=1000, scope="private")
 URIS = {
@@ -138,7 +140,9 @@ class FixtureServer(Server[Any]):
         changes = notification_options or NotificationOptions(
             tools_changed=True, prompts_changed=True, resources_changed=True
         )
-        return super().create_initialization_options(changes, *others, **more)
+        return super().create_initialization_options(
+            changes, *others, **({"extensions": {}} | more)
+        )
 
 
 def fixture_server() -> Server[Any]:
@@ -147,7 +151,6 @@ def fixture_server() -> Server[Any]:
         version="1",
         cache_hints=dict.fromkeys(CACHE_HINTS, PRIVATE),
         on_list_tools=list_tools,
-        on_call_tool=call_tool,
         on_list_prompts=list_prompts,
         on_get_prompt=get_prompt,
         on_list_resources=list_resources,
@@ -160,6 +163,10 @@ def fixture_server() -> Server[Any]:
         get_tool_input_schema=lambda name: TOOLS[name][0].input_schema if name in TOOLS else None,
     )
     server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, nothing)
+    server.add_request_handler("tools/call", types.CallToolRequestParams, call_tool)
+    server.extensions = {EXTENSION: {}}
+    for method, params in METHODS.items():
+        server.add_request_handler(method, params, fixture_tasks.HANDLERS[method])
     security = RequestStateSecurity.ephemeral()
     server.middleware[:] = [RequestStateBoundary(security, default_audience=server.name)]
     return server

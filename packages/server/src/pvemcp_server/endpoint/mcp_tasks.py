@@ -106,7 +106,7 @@ class McpTasks:
 
     async def _found(self, ctx: Context, params: TaskParams) -> McpTask:
         """The caller's own task: another's is answered like none."""
-        _check(ctx, params)
+        checked(ctx, params)
         task = await self.rows.find(id=params.task_id, key_id=caller_of(ctx).key_id)
         if task is None or task.expires <= utc_now():
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
@@ -169,14 +169,19 @@ class McpTasks:
                 await self.rows.remove(task.id)
 
 
-def _check(ctx: Context, params: TaskParams) -> None:
-    """The extension is announced, and the routing header names the task."""
+def announced(ctx: Context) -> None:
+    """Raises the protocol's own error for clients that do not know tasks."""
     if not announces(ctx):
         raise MCPError(
             types.MISSING_REQUIRED_CLIENT_CAPABILITY,
             "This needs the tasks extension",
             {"requiredCapabilities": {"extensions": {EXTENSION: {}}}},
         )
+
+
+def checked(ctx: Context, params: TaskParams) -> None:
+    """Raises unless the extension is announced and the routing header names the task."""
+    announced(ctx)
     if ctx.request and ctx.request.headers.get("mcp-name") != params.task_id:
         raise MCPError(types.HEADER_MISMATCH, "mcp-name header does not match taskId")
 
