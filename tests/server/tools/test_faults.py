@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from proxmox_client.emulator import FaultKind
+from proxmox_client.emulator import FaultKind, demo
+from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.tools.registry import tools
 
 pytestmark = [
@@ -62,6 +63,24 @@ LAB: Mapping[str, dict[str, Any]] = {
         "url": URL,
         "filename": "x.iso",
     },
+    "DeleteBackup": {
+        "cluster_name": "home-lab",
+        "node": "pve",
+        "storage": "local",
+        "volid": "local:backup/old.vma.zst",
+    },
+    "DeleteIso": {
+        "cluster_name": "home-lab",
+        "node": "pve",
+        "storage": "local",
+        "volid": "local:iso/old.iso",
+    },
+    "DeleteStorageContent": {
+        "cluster_name": "home-lab",
+        "node": "pve",
+        "storage": "local",
+        "volid": "local:snippets/old.yaml",
+    },
     "ExplainAccess": {},
     "ExecuteQuery": {"query": {"from": "guests", "select": ["cluster", "COUNT(*) as total"],
                                "groupBy": ["cluster"]}},
@@ -102,6 +121,15 @@ WAITED: Mapping[str, dict[str, Any]] = {
     "ChangeVmState": {"cluster_name": "home-lab", "vmid": 105, "action": "Start", "wait": True},
     "DownloadIso": {**LAB["DownloadIso"], "wait": True},
 }
+
+
+MOVE: Mapping[str, Any] = {
+    "cluster_name": "prod",
+    "vmid": 101,
+    "target_node": "pve02",
+    "online": True,
+}
+OLD = {"backup": "backup/old.vma.zst", "iso": "iso/old.iso", "snippets": "snippets/old.yaml"}
 
 
 @dataclass(frozen=True)
@@ -185,6 +213,8 @@ SLOW = {cluster_hangs, storage_hangs}  # what never answers takes its time
     ],
 )
 async def test_tools_answer_honestly_when_something_is_broken(desk, broken):
+    for kind, name in OLD.items():
+        _put(desk["home-lab"].emulated.state, "local", name, kind)
     await broken.happens(desk)
     lines = []
     for tool, arguments in broken.calls.items():
@@ -195,6 +225,56 @@ async def test_tools_answer_honestly_when_something_is_broken(desk, broken):
         assert said or answer.data, f"{tool} is silent"
         lines.append(f"| {tool} | {_kind(answer)} | {_plain(said)} |")
     _compare(broken.title, "\n".join(["| tool | answers | says |", "|---|---|---|", *lines]))
+
+
+async def nothing(_desk):
+    """All is well."""
+
+
+async def move_is_forbidden(desk):
+    message = "/vms/101, VM.Migrate"
+    desk["prod"].emulated.fault(FaultKind.FORBIDDEN, path=".*/qemu/101/migrate", message=message)
+
+
+async def move_fails_at_once(desk):
+    desk["prod"].emulated.fault(FaultKind.ERROR, path=".*/qemu/101/migrate", message="no quorum!")
+
+
+async def move_breaks_off(desk):
+    desk["prod"].emulated.fault(FaultKind.DROP, path=".*/qemu/101/migrate")
+
+
+async def move_hangs(desk):
+    desk.change(call_deadline_seconds=2)
+    desk["prod"].emulated.fault(FaultKind.HANG, path=".*/qemu/101/migrate")
+
+
+async def source_is_down(desk):
+    await desk["prod"].emulated.node_down("pve01")
+
+
+MOVES = {
+    "nothing is broken": nothing,
+    "the target is down": node_is_down,
+    "the guest's node is down": source_is_down,
+    "the account lacks a privilege": move_is_forbidden,
+    "Proxmox fails": move_fails_at_once,
+    "the answer breaks off": move_breaks_off,
+    "Proxmox hangs": move_hangs,
+}
+
+
+@pytest.mark.slow
+async def test_a_migration_answers_honestly_when_something_is_broken(open_desk):
+    lines = []
+    for title, happens in MOVES.items():
+        async with open_desk(demo()) as desk:
+            await happens(desk)
+            answer = await desk("MigrateVm", **MOVE)
+        said = answer.text if answer.failed else answer.notes
+        assert answer.failed == (happens is not nothing), said
+        lines.append(f"| {title} | {_kind(answer)} | {_plain(said)} |")
+    _compare("A migration", "\n".join(["| when | answers | says |", "|---|---|---|", *lines]))
 
 
 async def test_a_dead_cluster_takes_nothing_from_the_others(desk):
@@ -210,8 +290,12 @@ async def test_a_dead_cluster_takes_nothing_from_the_others(desk):
 
 def test_every_tool_is_tried_with_faults():
     tried = {tool for broken in BROKEN for tool in broken.calls}
-    deletions = {"DeleteBackup", "DeleteIso", "DeleteStorageContent"}  # see test_deletions.py
-    assert tried == tools().keys() - deletions - {"GetQuerySchema"}
+    assert tried == tools().keys() - {"GetQuerySchema"}  # which asks nobody
+
+
+def _put(state: Any, storage: str, name: str, kind: str) -> None:
+    volume = Volume(f"{storage}:{name}", kind, "raw", 2**20, int(state.now))
+    state.storages[storage].put("pve", volume)
 
 
 def _of_all(tool: str) -> bool:
