@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 import proxmox_client.api.cluster
-from proxmox_client import deadline
+from proxmox_client import DeadlineExceeded, Unreachable, deadline
 from proxmox_client.emulator import FaultKind
 from pvemcp_server.access.model import Resources
 
@@ -74,6 +74,31 @@ async def test_a_cluster_that_hangs_is_waited_for_once_not_by_everybody(lab, req
         found = [await inventory.snapshot() for _ in range(5)]
     assert all("did not answer within 0.2 s" in one.stale for one in found)
     assert len(requests) == 1
+
+
+async def test_a_cluster_that_hung_the_last_time_is_only_glanced_at(lab, requests, inventory):
+    inventory.patience, inventory.quiet, inventory.glance = 0.2, 0.0, 0.01
+    lab.fault(FaultKind.HANG)
+    with pytest.raises(DeadlineExceeded, match=r"did not answer within 0\.2 s"):
+        await inventory.snapshot()
+    inventory.patience = inventory.short_patience = 3600.0
+    with anyio.fail_after(5):
+        for _ in range(3):
+            with pytest.raises(DeadlineExceeded, match=r"did not answer within 0\.2 s"):
+                await inventory.snapshot()
+    assert len(requests) == 1
+
+
+async def test_a_cluster_that_is_back_is_believed_again(lab, inventory):
+    nodes = list(lab.state.nodes)
+    inventory.quiet, inventory.glance = 0.0, 30.0
+    for node in nodes:
+        await lab.node_down(node)
+    with pytest.raises(Unreachable):
+        await inventory.snapshot()
+    for node in nodes:
+        await lab.node_up(node)
+    assert not (await inventory.snapshot()).stale
 
 
 async def test_a_cluster_that_never_answered_is_an_error_not_an_empty_list(lab, inventory):

@@ -108,12 +108,13 @@ class Inventory:
     freshness: Callable[[], float]  # seconds a snapshot is taken for current
     patience: float = 15.0  # seconds to wait for a cluster that has never answered
     short_patience: float = 5.0  # the same when an older snapshot would do
-    quiet: float = 5.0  # seconds during which a silent cluster is not asked again
+    glance: float = 1.0  # the same when the last attempt was in vain
+    quiet: float = 5.0  # seconds during which a silent cluster is not waited for at all
     _latest: Snapshot | None = None
     _refreshing: asyncio.Task[Snapshot] | None = None
     _asked: float = -1.0  # when the running refresh was sent
     _written: float = -1.0  # when something was last changed through us
-    _trouble: proxmox_client.ProxmoxError | None = None  # why it was silent, until `_quiet_until`
+    _trouble: proxmox_client.ProxmoxError | None = None  # why it was silent, until it answers
     _quiet_until: float = -1.0
 
     async def snapshot(self) -> Snapshot:
@@ -144,20 +145,25 @@ class Inventory:
             await asyncio.wait([self._refreshing])
 
     async def _renewed(self) -> Snapshot:
-        """A new snapshot; a cluster that was silent a moment ago is not waited for again."""
+        """A new snapshot; a cluster that was silent is asked again, but no longer waited for."""
         if self._trouble and monotonic() < self._quiet_until:
             raise self._trouble
-        patience = self.short_patience if self._latest else self.patience
+        patience = self._patience
         try:
             async with asyncio.timeout(patience):
-                renewed = await asyncio.shield(self._refresh())
+                return await asyncio.shield(self._refresh())
         except TimeoutError:
             silence = f"{self.pve.name} did not answer within {patience:g} s"
-            raise self._silent(proxmox_client.DeadlineExceeded(silence)) from None
+            first = proxmox_client.DeadlineExceeded(silence)
+            raise self._silent(self._trouble or first) from None
         except SILENCE as error:
             raise self._silent(error) from error
-        self._trouble = None
-        return renewed
+
+    @property
+    def _patience(self) -> float:
+        if self._trouble:
+            return self.glance
+        return self.short_patience if self._latest else self.patience
 
     def _silent(self, trouble: proxmox_client.ProxmoxError) -> proxmox_client.ProxmoxError:
         self._trouble, self._quiet_until = trouble, monotonic() + self.quiet
@@ -177,6 +183,7 @@ class Inventory:
 
     async def _fetch(self, asked: float) -> Snapshot:
         fetched = Snapshot.of(await self.pve.cluster.resources(), asked)
+        self._trouble = None
         if self._latest is None or fetched.taken >= self._latest.taken:
             self._latest = fetched
         return fetched
