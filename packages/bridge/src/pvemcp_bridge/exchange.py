@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from pvemcp_bridge import jsontext, retry
@@ -128,12 +129,13 @@ class Exchange:
     async def _stream(self, answer: Answer, question: Question, cursor: Cursor) -> Message | None:
         """Hands on what the stream brings; the reply, or None when it ends early but can go on."""
         try:
-            async for event in answer.events():
-                cursor.follow(event)
-                for message in messages_of(event.data.decode("utf-8", "replace")):
-                    if reply := reply_to(question.message, message):
-                        return reply
-                    await question.hand_on(message)
+            async with aclosing(answer.events()) as events:
+                async for event in events:
+                    cursor.follow(event)
+                    for message in messages_of(event.data.decode("utf-8", "replace")):
+                        if reply := reply_to(question.message, message):
+                            return reply
+                        await question.hand_on(message)
         except Lost:
             if not (question.resumable and cursor.id):
                 raise

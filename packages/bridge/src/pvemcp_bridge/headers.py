@@ -25,12 +25,12 @@ _SENTINEL = re.compile(r"=\?base64\?.*\?=")
 def mirrored(message: Message, version: str, arguments: HeaderMap) -> dict[str, str]:
     """The protocol version, method, name and annotated arguments of a message as headers."""
     headers = {
-        "MCP-Protocol-Version": safe_value(version),
-        "Mcp-Method": safe_value(message.method),
+        "mcp-protocol-version": safe_value(version),
+        "mcp-method": safe_value(message.method),
     }
     name = message.params.get(_NAMED_BY.get(message.method, ""))
     if isinstance(name, str):
-        headers["Mcp-Name"] = safe_value(name)
+        headers["mcp-name"] = safe_value(name)
     return headers | dict(_annotated(message.params.get("arguments"), arguments))
 
 
@@ -47,7 +47,7 @@ def _annotated(arguments: Any, names: HeaderMap) -> Iterator[tuple[str, str]]:
     for path, name in names.items():
         value = _rendered(_at(arguments, path))
         if value is not None:
-            yield f"Mcp-Param-{name}", safe_value(value)
+            yield f"mcp-param-{name.lower()}", safe_value(value)
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:

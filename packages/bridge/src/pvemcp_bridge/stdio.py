@@ -7,6 +7,7 @@ everywhere the same way.
 import asyncio
 import os
 import queue
+import select
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -26,19 +27,19 @@ def binary(fd: int) -> int:
     return fd
 
 
-def read_lines(fd: int) -> Iterator[bytes]:
-    """The lines of a descriptor as they become whole, and what is left at its end."""
+def read_lines(fd: int) -> Iterator[list[bytes]]:
+    """The lines that become whole with each piece of a descriptor, and what is left at its end."""
     # os.read and not sys.stdin: a thread waiting in a buffered reader holds a lock that
     # the interpreter needs to end
     pieces: list[bytes] = []
     while chunk := os.read(fd, _CHUNK):
-        *lines, rest = chunk.split(b"\n")
-        for line in lines:
-            yield b"".join([*pieces, line])
-            pieces.clear()
-        pieces.append(rest)
+        first, *rest = chunk.split(b"\n")
+        pieces.append(first)
+        if rest:
+            yield [b"".join(pieces), *rest[:-1]]
+            pieces = rest[-1:]
     if last := b"".join(pieces):
-        yield last
+        yield [last]
 
 
 def start_reader(
@@ -47,15 +48,20 @@ def start_reader(
     """Calls `receive` in the running loop with each line, and `ended` after the last."""
     loop = asyncio.get_running_loop()
 
+    def take(lines: list[bytes]) -> None:
+        for line in lines:
+            loop.call_soon(receive, line)
+
     def read() -> None:
         try:
-            for line in read_lines(fd):
-                loop.call_soon_threadsafe(receive, line)
+            for lines in read_lines(fd):
+                loop.call_soon_threadsafe(take, lines)
         except OSError:
             pass  # the other end vanished: the same as its end
         except RuntimeError:
             return  # the loop has ended, nobody listens any more
-        loop.call_soon_threadsafe(ended)
+        # once more around the loop: the last lines are taken only then
+        loop.call_soon_threadsafe(loop.call_soon, ended)
 
     thread = threading.Thread(target=read, name="stdin", daemon=True)
     thread.start()
@@ -63,12 +69,16 @@ def start_reader(
 
 
 class Writer:
-    """The one writer of a descriptor: lines whole, in order, each handed to the system at once."""
+    """The one writer of a descriptor: lines whole, in order, those of a turn of the loop at once.
+
+    A thread does it where the reader at the other end is behind and would stop the loop.
+    """
 
     def __init__(self, fd: int, broken: Callable[[], None]) -> None:
         self._fd = fd
         self._broken = broken
         self._loop = asyncio.get_running_loop()
+        self._fresh: list[bytes] = []
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._waiting = 0
         self._room = asyncio.Event()
@@ -80,15 +90,36 @@ class Writer:
         """Writes one line; waits while the reader at the other end is far behind."""
         data = line.encode() + b"\n"
         self._waiting += len(data)
-        self._lines.put(data)
+        if not self._fresh:
+            self._loop.call_soon(self._flush)
+        self._fresh.append(data)
         while self._waiting > _HIGH_WATER and not self._ended.is_set():
             self._room.clear()
             await self._room.wait()
 
     async def close(self) -> None:
         """Waits until everything is written."""
+        self._flush()
         self._lines.put(None)
         await self._ended.wait()
+
+    def _flush(self) -> None:
+        data = b"".join(self._fresh)
+        self._fresh.clear()
+        if data and self._waiting == len(data) and _takes_at_once(self._fd, len(data)):
+            data = self._written_of(data)
+        if data:
+            self._lines.put(data)
+
+    def _written_of(self, data: bytes) -> bytes:
+        """Writes what the descriptor takes now; the rest."""
+        try:
+            size = os.write(self._fd, data)
+        except OSError:
+            self._broken()
+            return b""
+        self._waiting -= size
+        return data[size:]
 
     def _write(self) -> None:
         try:
@@ -112,3 +143,16 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+if sys.platform == "win32":
+
+    def _takes_at_once(_fd: int, _size: int) -> bool:
+        """Nothing tells of a pipe of Windows whether writing to it would block."""
+        return False
+
+else:
+
+    def _takes_at_once(fd: int, size: int) -> bool:
+        """Whether writing this much cannot block."""
+        return size <= select.PIPE_BUF and bool(select.select((), (fd,), (), 0)[1])

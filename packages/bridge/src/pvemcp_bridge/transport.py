@@ -6,10 +6,12 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
+from http.cookiejar import CookieJar
 from typing import Self
-from urllib.parse import urljoin, urlsplit
 
 import httpx2 as httpx
 
@@ -34,12 +36,10 @@ _CONNECT_SECONDS = 10.0
 _REST_SECONDS = 2.0
 _REDIRECTS = (301, 302, 307, 308)
 _MOST_REDIRECTS = 3
-_LIMITS = httpx.Limits(
-    max_connections=None,  # every request is in flight at once
-    max_keepalive_connections=100,
-    # uvicorn closes idle connections after 5 s; we do so before, so that no request meets that
-    keepalive_expiry=4.0,
-)
+# uvicorn closes idle connections after 5 s; we do so before, so that no request meets that
+_IDLE_SECONDS = 4.0
+_MOST_IDLE = 100
+_LIMITS = httpx.Limits(keepalive_expiry=_IDLE_SECONDS)
 
 
 class Answer:
@@ -73,7 +73,7 @@ class Answer:
         except UnicodeDecodeError:
             raise NoReply("The server's reply is not UTF-8.", status=self.status) from None
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event]:
         """The events of a stream, to its end."""
         reader = EventReader()
         with _facts():
@@ -86,36 +86,73 @@ class Answer:
     async def finish(self) -> None:
         """Reads what is left, so that the connection serves the next request too."""
         try:
-            async with asyncio.timeout(_REST_SECONDS):
-                async for _ in self._chunks:
-                    pass
+            if not self._response.is_closed:
+                async with asyncio.timeout(_REST_SECONDS):
+                    async for _ in self._chunks:
+                        pass
         except (TimeoutError, httpx.TransportError, httpx.StreamError) as error:
             log.debug("A connection was not kept: %r", error)
         finally:
-            await self._response.aclose()
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Hangs up, unless all of it has come."""
+        await self._response.aclose()
+
+
+class Connections:
+    """A client of one connection for each request in flight, the one used last first.
+
+    One client for all would look at each of its connections whenever one of them is needed, which
+    takes longer than the request itself when many are in flight.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._verify = _settings(target)
+        self.cookies = CookieJar()
+        self._idle: deque[tuple[float, httpx.AsyncClient]] = deque()
+
+    def take(self) -> httpx.AsyncClient:
+        """A client that nobody uses."""
+        if self._idle:
+            return self._idle.pop()[1]
+        return httpx.AsyncClient(verify=self._verify, limits=_LIMITS, cookies=self.cookies)
+
+    async def give_back(self, client: httpx.AsyncClient) -> None:
+        """Keeps a client for the next request, and none for too long."""
+        now = time.monotonic()
+        self._idle.append((now, client))
+        while len(self._idle) > _MOST_IDLE or self._idle[0][0] < now - _IDLE_SECONDS:
+            await self._idle.popleft()[1].aclose()
+
+    async def aclose(self) -> None:
+        """Closes those that nobody uses."""
+        while self._idle:
+            await self._idle.pop()[1].aclose()
 
 
 class Transport:
-    """The connections to one server."""
+    """The way to one server and back."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._headers = {
+            "user-agent": f"pvemcp-bridge/{__version__}",
+            "accept-encoding": "gzip, deflate",
+            **target.headers,
+        }
+        self._connections = Connections(target)
         self._finishing: set[asyncio.Task[None]] = set()
-        self._client = httpx.AsyncClient(
-            headers={"user-agent": f"pvemcp-bridge/{__version__}", **target.headers},
-            verify=_settings(target),
-            limits=_LIMITS,
-            follow_redirects=False,
-        )
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         for task in self._finishing:
             task.cancel()
-        await self._client.aclose()
+        if self._finishing:
+            await asyncio.wait(self._finishing)
+        await self._connections.aclose()
 
     @asynccontextmanager
     async def send(
@@ -127,56 +164,80 @@ class Transport:
         silence: float | None,
     ) -> AsyncIterator[Answer]:
         """Sends a request and gives the answer once its headers are here; hangs up on an error."""
-        body = None if content is None else content.encode()
-        waits = httpx.Timeout(silence, connect=_CONNECT_SECONDS, pool=None)
-        response = await self._follow(method, headers, body, waits)
-        answer = Answer(response)
+        client = self._connections.take()
+        answer = None
         try:
+            answer = Answer(await self._follow(client, method, headers, content, silence))
             yield answer
         except BaseException:  # of whatever kind: hanging up is how the server learns of it
-            await response.aclose()
+            if answer:
+                await answer.aclose()
+            await self._connections.give_back(client)
             raise
-        if not response.is_closed:
-            self._finish(answer)
+        self._finish(answer, client)
 
-    def _finish(self, answer: Answer) -> None:
+    def _finish(self, answer: Answer, client: httpx.AsyncClient) -> None:
         """Lets the end of an answer come by itself; its reply has not waited for it."""
-        task = asyncio.get_running_loop().create_task(answer.finish())
+        task = asyncio.get_running_loop().create_task(self._finished(answer, client))
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
 
+    async def _finished(self, answer: Answer, client: httpx.AsyncClient) -> None:
+        try:
+            await answer.finish()
+        finally:
+            await self._connections.give_back(client)
+
     async def _follow(
-        self, method: str, headers: Mapping[str, str], body: bytes | None, waits: httpx.Timeout
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        headers: Mapping[str, str],
+        content: str | None,
+        silence: float | None,
     ) -> httpx.Response:
-        url = self._target.url
+        url = self._url
         for _ in range(_MOST_REDIRECTS + 1):
             with _facts():
-                request = self._client.build_request(
-                    method, url, headers=headers, content=body, timeout=waits
+                request = httpx.Request(
+                    method,
+                    url,
+                    headers={**self._headers, **headers},
+                    cookies=self._connections.cookies,
+                    content=content,
+                    extensions={"timeout": _timeouts(silence)},
                 )
-                response = await self._client.send(request, stream=True)
+                response = await client.send(request, stream=True)
             if response.status_code not in _REDIRECTS:
                 return response
             await response.aclose()
-            url = self._redirected(url, response)
+            url = _redirected(url, response)
         raise Redirected("The server redirects in a circle.", status=response.status_code)
 
-    def _redirected(self, url: str, response: httpx.Response) -> str:
-        location = urljoin(url, response.headers.get("location", ""))
-        if _origin(location) != _origin(url):
-            to = urlsplit(location)
-            raise Redirected(
-                f"The server redirects to {to.scheme}://{to.hostname}, another origin; "
-                "the key is not sent there.",
-                status=response.status_code,
-            )
-        return location
+    @cached_property
+    def _url(self) -> httpx.URL:
+        with _facts():
+            return httpx.URL(self._target.url)
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, parts.hostname, parts.port or default
+def _timeouts(silence: float | None) -> dict[str, float | None]:
+    return httpx.Timeout(silence, connect=_CONNECT_SECONDS, pool=None).as_dict()
+
+
+def _redirected(url: httpx.URL, response: httpx.Response) -> httpx.URL:
+    with _facts():
+        location = url.join(response.headers.get("location", ""))
+    if _origin(location) != _origin(url):
+        raise Redirected(
+            f"The server redirects to {location.scheme}://{location.host}, another origin; "
+            "the key is not sent there.",
+            status=response.status_code,
+        )
+    return location
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def _settings(target: Target) -> ssl.SSLContext:
