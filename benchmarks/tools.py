@@ -39,12 +39,13 @@ SHARED = {"node": "pve1", "storage": "shared"}
 SNAPSHOT = {"vmid": 100, "snapshot_name": "before"}
 SEVERAL = {"MigrateVm"}  # tools that take more than one node
 
-# One call of each tool, after a comma of what; where a list is long, one page of it.
+# One call of each tool, after a comma how or of what; where a list is long, one page of it.
 CALLS: Mapping[str, dict[str, Any]] = {
     "ListClusters": {},
     "GetClusterStatus": {},
     "GetClusterOptions": {},
     "ListVms": {},
+    "ListVms, Full, 50 a page": {"detail_level": "Full", "limit": 50},
     "ListSnapshots": {"vmids": [100, 101, 102]},
     "GetVmConfig": {"vmid": 100},
     "GetVmStatus": {"vmid": 100},

@@ -92,8 +92,40 @@ async def test_list_vms_full_fetches_descriptions_and_names_the_node_that_is_mis
     )
     described = {row["vmid"]: row["description"] for row in answer.data}
     assert described[101] == "primary\ndatabase"
-    assert "Offline on prod, so missing here: pve05." in answer.notes
+    assert "Descriptions of guests on pve05 of prod are missing: offline." in answer.notes
     assert not any("pve05" in one for one in desk.asked("prod"))
+
+
+async def test_descriptions_are_fetched_for_the_rows_of_the_page_only(desk):
+    state = desk["prod"].emulated.state
+    for vmid in (101, 103):
+        state.guests[vmid].config["description"] = f"guest {vmid}"
+    asked = {"cluster_name": "prod", "fields": ["vmid", "description"]}
+    first = await desk("ListVms", **asked, limit=3)
+    assert first.column("description") == [None, "guest 101", None]
+    assert _configs(desk) == [100, 101, 102]
+    cursor = first.notes.partition("cursor=")[2].split("\n")[0]
+    second = await desk("ListVms", **asked, limit=1, cursor=cursor)
+    assert second.data == [{"vmid": 103, "description": "guest 103"}]
+    assert _configs(desk) == [103]
+
+
+async def test_descriptions_of_a_page_over_all_clusters_are_those_of_each_cluster(desk):
+    for name in ("home-lab", "prod"):
+        desk[name].emulated.state.guests[101].config["description"] = f"of {name}"
+    answer = await desk("ListVms", fields=["cluster", "vmid", "description"], limit=4)
+    told = {(row["cluster"], row["vmid"]): row["description"] for row in answer.data}
+    assert told == {
+        ("home-lab", 100): None,
+        ("prod", 100): None,
+        ("home-lab", 101): "of home-lab",
+        ("prod", 101): "of prod",
+    }
+
+
+def _configs(desk):
+    """The guests of prod whose configurations were asked for."""
+    return sorted(int(one.split("/")[4]) for one in desk.asked("prod") if one.endswith("/config"))
 
 
 async def test_fields_pick_columns_beyond_the_detail_level_and_cost_nothing_else(office):

@@ -66,18 +66,15 @@ class Writer:
         return Written(data, self._said(), len(page))
 
     def _page(self, rows: Sequence[Row | Mapping[str, Any]]) -> Sequence[Row | Mapping[str, Any]]:
-        asked = self.accepted.model_dump(exclude_unset=True)
-        cursor = getattr(self.accepted, "cursor", None)
-        start = read_cursor(cursor, self.tool.name, asked) if cursor else 0
-        size = min(getattr(self.accepted, "limit", None) or PAGE_ROWS, self.row_cap)
-        end = start + size
-        if end < len(rows):
-            following = make_cursor(end, self.tool.name, asked)
+        page = page_of(self.tool, self.accepted, self.row_cap)
+        if page.stop < len(rows):
+            asked = self.accepted.model_dump(exclude_unset=True)
+            following = make_cursor(page.stop, self.tool.name, asked)
             self.notes.add(
-                f"Rows {start + 1}–{end} of {len(rows)}; for the next page repeat the call "
-                f"with cursor={following}"
+                f"Rows {page.start + 1}–{page.stop} of {len(rows)}; for the next page repeat the "
+                f"call with cursor={following}"
             )
-        return rows[start:end]
+        return rows[page]
 
     def _without_empty(
         self, cells: list[dict[str, Any]], columns: Sequence[str]
@@ -96,6 +93,14 @@ class Writer:
         lines = [clean_line(one) for one in self.notes]
         rest = len(lines) - NOTES_SHOWN
         return "\n".join(lines[:NOTES_SHOWN] + ([f"{rest} more notes of this kind."] * (rest > 0)))
+
+
+def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
+    """Which rows of a list are wanted; BadArgument for a cursor of another call."""
+    cursor = getattr(accepted, "cursor", None)
+    asked = accepted.model_dump(exclude_unset=True) if cursor else {}
+    start = read_cursor(cursor, tool.name, asked) if cursor else 0
+    return slice(start, start + min(getattr(accepted, "limit", None) or PAGE_ROWS, row_cap))
 
 
 def _chosen(names: Sequence[str], answer: Rows) -> list[str]:

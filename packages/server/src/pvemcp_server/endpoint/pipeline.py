@@ -16,7 +16,7 @@ from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Clusters, explain
-from pvemcp_server.endpoint.answers import Writer, Written
+from pvemcp_server.endpoint.answers import Writer, Written, page_of
 from pvemcp_server.endpoint.arguments import read_arguments
 from pvemcp_server.endpoint.cleaning import clean_line
 from pvemcp_server.endpoint.confirm import confirm
@@ -154,6 +154,7 @@ class Pipeline:
             dry_run=getattr(accepted, "dry_run", False),
             wait=getattr(accepted, "wait", False),
             fields=tuple(getattr(accepted, "fields", None) or ()),
+            page=page_of(tool, accepted, settings.row_cap) if accepted else slice(None),
         )
 
     async def _answer(

@@ -127,7 +127,11 @@ async def paused(cluster: Cluster, want: Want) -> frozenset[int]:
 
 async def described(cluster: Cluster, rows: Sequence[Guest], want: Want) -> list[Guest]:
     """The rows with their descriptions, which takes a call for each."""
-    down = await fanout.down_among(cluster, {row.node for row in rows})
+    every = (await cluster.inventory.snapshot()).nodes
+    down = {one.node for one in every if one.status == "offline"} & {row.node for row in rows}
+    if down:
+        where = f"{', '.join(sorted(down))} of {cluster.name}"
+        cluster.notes.add(f"Descriptions of guests on {where} are missing: offline.")
     known = [row.vmid for row in rows if row.node not in down]
     found = await fanout.each(
         cluster, known, lambda vmid: _description(cluster, vmid), want, "description of guest"

@@ -42,6 +42,7 @@ class Call:
     dry_run: bool = False
     wait: bool = False
     fields: tuple[str, ...] = ()  # columns the caller picked, as spelt; none: the tool's own
+    page: slice = field(default_factory=lambda: slice(None))  # rows of a list that will be shown
     notes: Notes = field(default_factory=Notes)
     upids: list[str] = field(default_factory=list)  # tasks started: for the audit
     touched: set[str] = field(default_factory=set)  # clusters asked: for the audit

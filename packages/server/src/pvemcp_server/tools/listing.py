@@ -1,6 +1,7 @@
 """List tools: a table read over one or more clusters, filtered, put in order."""
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
@@ -20,6 +21,8 @@ _CALLS = 1000  # to one cluster, for one listing
 _SHARE_OF_ROWS = 0.7  # of the time left: then what has come is answered
 _WANT = Want()
 
+Finish = Callable[[Cluster, Sequence[Any], Want], Awaitable[Sequence[Any]]]
+
 
 async def listed(
     call: Call,
@@ -32,13 +35,16 @@ async def listed(
     order: Callable[[Any], Any],
     clusters: Sequence[Cluster] | None = None,
     must: bool = False,
+    finish: Finish | None = None,
 ) -> Rows:
     """Rows of the named cluster, or of all of them with the column `cluster` first.
 
     With `must`, one place was asked for by name: that it does not answer is an error, not a note.
+    `finish` adds the table's extra columns, and only to those rows that will be shown.
     """
     asked = await call.all_clusters(cluster_name) if clusters is None else clusters
-    wanted = replace(budgeted(call, want), columns=_needed(call, table, columns))
+    needed = _needed(call, table, columns)
+    wanted = replace(budgeted(call, want), columns=needed - table.extra if finish else needed)
 
     async def read(cluster: Cluster) -> Sequence[Any]:
         rows = await (_answered if must else load)(table, cluster, wanted)
@@ -49,13 +55,29 @@ async def listed(
         return rows
 
     answers = await call.each(asked, read)
-    kept = [(cluster.name, sorted(filter(keep, rows), key=order)) for cluster, rows in answers]
-    if cluster_name is not None:
-        return Rows([row for _, rows in kept for row in rows], tuple(columns))
-    found = [(name, row) for name, rows in kept for row in rows]
+    kept = [(cluster, sorted(filter(keep, rows), key=order)) for cluster, rows in answers]
+    found = [(cluster.name, row) for cluster, rows in kept for row in rows]
     if len(kept) > 1:
         found.sort(key=lambda pair: order(pair[1]))
+    if finish and needed & table.extra:
+        clusters = [cluster for cluster, _ in kept]
+        found[call.page] = await _finished(found[call.page], clusters, finish, wanted)
+    if cluster_name is not None:
+        return Rows([row for _, row in found], tuple(columns))
     return Rows(Named(found), ("cluster", *columns))
+
+
+async def _finished(
+    page: Sequence[tuple[str, Any]], clusters: Iterable[Cluster], finish: Finish, want: Want
+) -> list[tuple[str, Any]]:
+    """The rows of a page in their order, each finished at its cluster."""
+
+    async def of_one(cluster: Cluster) -> tuple[str, Iterator[Any]]:
+        rows = [row for name, row in page if name == cluster.name]
+        return cluster.name, iter(await finish(cluster, rows, want))
+
+    finished = dict(await asyncio.gather(*map(of_one, clusters)))
+    return [(name, next(finished[name])) for name, _ in page]
 
 
 async def _answered(table: Table, cluster: Cluster, want: Want) -> Sequence[Any]:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import UnknownName
-from pvemcp_server.tables import Guest, Snapshot, Want, guests, snapshots
+from pvemcp_server.tables import Guest, Snapshot, Want, described, guests, snapshots
 from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import ClusterName, DetailLevel, VmIds
 from pvemcp_server.tools.call import Call
@@ -65,6 +65,7 @@ async def list_vms(
         at(detail_level, Guest, _FULL_GUEST),
         want=Want(status=frozenset(filter(None, [status])), types=frozenset(filter(None, [type]))),
         order=attrgetter("vmid"),
+        finish=described,
     )
 
 
