@@ -63,19 +63,18 @@ class Trial:
         )
 
     async def call_tool(self, context, params):
-        arguments = params.arguments or {}
-        answer = await getattr(self, params.name)(context, arguments)
+        answer = await getattr(self, params.name)(context, params)
         if isinstance(answer, types.InputRequiredResult):
             return answer
         return types.CallToolResult(content=[types.TextContent(type="text", text=answer)])
 
-    async def echo(self, context, arguments):
-        return str(arguments.get("text", ""))
+    async def echo(self, context, params):
+        return str((params.arguments or {}).get("text", ""))
 
-    async def place(self, context, arguments):
-        return f"{arguments['region']} {context.request.headers.get('mcp-param-region')}"
+    async def place(self, context, params):
+        return f"{params.arguments['region']} {context.request.headers.get('mcp-param-region')}"
 
-    async def wait(self, context, arguments):
+    async def wait(self, context, params):
         try:
             await context.session.report_progress(0, 1, "waiting")
             await asyncio.sleep(3600)
@@ -84,26 +83,33 @@ class Trial:
             raise
         return "never"
 
-    async def was_cancelled(self, context, arguments):
+    async def was_cancelled(self, context, params):
         await asyncio.wait_for(self.cancelled.wait(), 10)
         return "cancelled"
 
-    async def count(self, context, arguments):
+    async def count(self, context, params):
         for step in range(1, 4):
             await context.session.report_progress(step, 3, f"step {step}")
             await asyncio.sleep(0.05)  # the TypeScript SDK drops progress that comes with the reply
         return "counted"
 
-    async def ask(self, context, arguments):
-        answer = await context.session.elicit_form("Are you sure?", QUESTION)
+    async def ask(self, context, params):
+        """Asks by a request where there is a session, else by a result that wants another call."""
+        words = "Are you sure?"
+        if context.protocol_version < "2026":
+            answer = await context.session.elicit_form(words, QUESTION)
+        elif not (answer := (params.input_responses or {}).get("sure")):
+            form = types.ElicitRequestFormParams(message=words, requested_schema=QUESTION)
+            question = types.ElicitRequest(params=form)
+            return types.InputRequiredResult(input_requests={"sure": question})
         return f"{answer.action} {answer.content}"
 
-    async def change(self, context, arguments):
+    async def change(self, context, params):
         await self.bus.publish(ToolsListChanged())
         await context.session.send_tool_list_changed()
         return "changed"
 
-    async def log(self, context, arguments):
+    async def log(self, context, params):
         await context.session.send_log_message("info", "a line of the log")
         return "logged"
 

@@ -70,8 +70,8 @@ async def test_fifty_calls_of_the_python_sdk_at_once(parameters, mode):
         assert [text(answer) for answer in answers] == [str(n) for n in range(50)]
 
 
-async def test_a_question_of_the_server_reaches_the_python_sdk(parameters):
-    async with Client(parameters, mode="legacy", elicitation_callback=agree) as client:
+async def test_a_question_of_the_server_reaches_the_python_sdk(parameters, mode):
+    async with Client(parameters, mode=mode, elicitation_callback=agree) as client:
         assert text(await client.call_tool("ask", {})) == "accept {'sure': True}"
 
 
@@ -123,36 +123,81 @@ def node(npm_folder):
     return npm_folder / "node_modules" / "node" / "bin" / "node"
 
 
+WHOLE_SESSION = {
+    "progress": [1, 2, 3],
+    "tools": 8,
+    "echo": "grün",
+    "many": [str(n) for n in range(50)],
+    "count": "counted",
+    "ask": "accept {'sure': True}",
+    "changed": True,
+    "aborted": True,
+    "cancelled": "cancelled",
+}
+
+
+def printed(*command, **more):
+    """What a command prints, from JSON."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.mark.node
 def test_the_typescript_sdk_has_a_whole_session(bridges, npm_folder, node, trial_url):
-    command = [node, HERE / "sdk_client.mjs", npm_folder, *bridges.command(), trial_url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
-    assert seen == {
-        "progress": [1, 2, 3],
-        "tools": 8,
-        "echo": "grün",
-        "many": [str(n) for n in range(50)],
-        "count": "counted",
-        "ask": "accept {'sure': True}",
-        "changed": True,
-        "aborted": True,
-        "cancelled": "cancelled",
-    }
+    client = HERE / "sdk_client.mjs"
+    seen = printed(node, client, npm_folder, *bridges.command(), trial_url)
+    assert seen == WHOLE_SESSION
 
 
 @pytest.mark.node
-def test_the_inspector_lists_and_calls(bridges, npm_folder, node, trial_url):
-    inspector = npm_folder / "node_modules" / "@modelcontextprotocol" / "inspector"
-    program = json.loads((inspector / "package.json").read_text())["bin"]["mcp-inspector"]
+def test_the_typescript_sdk_2_has_a_whole_session(bridges, npm_folder, node, trial_url, mode):
+    client = HERE / "sdk2_client.mjs"
+    seen = printed(node, client, npm_folder, mode, *bridges.command(), trial_url)
+    assert seen == WHOLE_SESSION | {"modern": mode != "legacy"}
 
-    def inspect(*options):
-        command = [node, inspector / program, "--cli", *bridges.command(), trial_url, *options]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
 
-    assert len(inspect("--method", "tools/list")["tools"]) == 8
+@pytest.fixture
+def inspector(npm_folder):
+    return npm_folder / "node_modules" / "@modelcontextprotocol" / "inspector"
+
+
+def program(package, name):
+    """The path of a command that an npm package brings."""
+    return package / json.loads((package / "package.json").read_text())["bin"][name]
+
+
+@pytest.mark.node
+def test_the_inspector_lists_and_calls(bridges, inspector, node, trial_url):
+    command = (node, program(inspector, "mcp-inspector"), "--cli", *bridges.command(), trial_url)
+    assert len(printed(*command, "--method", "tools/list")["tools"]) == 8
     call = ("--method", "tools/call", "--tool-name", "echo", "--tool-arg", "text=hello")
-    assert inspect(*call)["content"][0]["text"] == "hello"
+    assert printed(*command, *call)["content"][0]["text"] == "hello"
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_the_connection_command_of_the_inspector_calls_and_is_asked(
+    bridges, inspector, node, trial_url, tmp_path, era
+):
+    command, *arguments = bridges.command()
+    server = {"command": command, "args": [*arguments, trial_url]}
+    config = tmp_path / "mcp.json"
+    config.write_text(json.dumps({"mcpServers": {"trial": server}}))
+    base = (node, program(inspector, "mcpdo"), "--format", "json")
+    home = bridges.environment(HOME=str(tmp_path), USERPROFILE=str(tmp_path))
+
+    def mcpdo(*words):
+        return printed(*base, *words, env=home)
+
+    try:
+        connected = mcpdo("--config", config, "connect", "trial", "--era", era)
+        assert connected["protocolEra"] == era
+        assert len(mcpdo("@trial", "tools/list")["tools"]) == 8
+        assert mcpdo("@trial", "tools/call", "echo", "text:=grün")["content"][0]["text"] == "grün"
+        asked = mcpdo("@trial", "tools/call", "ask")["elicitationPending"]
+        assert asked["message"] == "Are you sure?"
+        answer = ("elicitation/respond", asked["elicitationId"], "sure:=true")
+        assert mcpdo("@trial", *answer)["content"][0]["text"] == "accept {'sure': True}"
+    finally:
+        subprocess.run([*base, "daemon", "stop"], check=True, env=home, capture_output=True)
