@@ -53,7 +53,7 @@ async def test_a_client_learns_who_the_server_is_and_how_to_use_it(connect, serv
         assert "dry_run" in client.instructions
         can = client.server_capabilities
         assert [can.tools.list_changed, can.prompts.list_changed] == [True, True]
-        assert [can.resources.list_changed, can.resources.subscribe] == [True, False]
+        assert [can.resources.list_changed, can.resources.subscribe] == [True, True]
 
 
 async def test_a_client_that_asks_for_progress_sees_it_rise(connect, workshop):

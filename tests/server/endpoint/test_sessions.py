@@ -7,6 +7,7 @@ import pytest
 from mcp.client import Client
 from mcp.client.sse import sse_client
 
+from pvemcp_server.endpoint import sessions
 from pvemcp_server.endpoint.batches import MOST_MESSAGES
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +66,33 @@ async def test_a_session_that_was_ended_is_gone(served):
     assert (await served.http.delete("/mcp", headers=headers)).status_code == 200
     answer = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
     assert answer.status_code == 404
+
+
+async def asked_again(served, headers):
+    """The status of one more message in that session."""
+    return (await served.http.post("/mcp", json=message("ping", 1), headers=headers)).status_code
+
+
+async def test_a_key_with_too_many_sessions_loses_its_own_longest_idle_one(served, monkeypatch):
+    monkeypatch.setattr(sessions, "SESSIONS_PER_KEY", 2)
+    other = await begin(served, await served.new_key("other"))
+    first, second = await begin(served), await begin(served)
+    assert await asked_again(served, first) == 200  # so the second is idle for longer
+    third = await begin(served)
+    found = [await asked_again(served, one) for one in (first, second, third, other)]
+    assert found == [200, 404, 200, 200]
+
+
+async def test_a_key_whose_sessions_are_all_in_use_gets_no_more_of_them(served, monkeypatch):
+    monkeypatch.setattr(sessions, "SESSIONS_PER_KEY", 1)
+    used = await begin(served)
+    async with served.http.stream("GET", "/mcp", headers=used) as stream:
+        assert stream.status_code == 200
+        headers = {**ACCEPT, "X-API-Key": served.key}
+        refused = await served.http.post("/mcp", json=hello(), headers=headers)
+        assert refused.status_code == 503
+        assert await asked_again(served, await begin(served, await served.new_key("other"))) == 200
+        assert await asked_again(served, used) == 200
 
 
 async def test_rights_are_those_of_the_moment_not_those_of_the_sessions_start(served):

@@ -9,7 +9,7 @@ from alembic.migration import MigrationContext
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.store import Store, migrate, open_store, schema
+from pvemcp_server.store import Store, Topic, migrate, open_store, schema
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.export import open_export
 
@@ -50,6 +50,10 @@ async def test_migrations_make_exactly_the_declared_tables(store: Store):
 
     async with store.database.reading() as connection:
         assert await connection.run_sync(differences) == []
+
+
+async def test_migrations_give_each_topic_the_version_that_changes_count_up(store: Store):
+    assert set(await store.watch._versions()) == set(Topic)
 
 
 async def test_an_upgrade_keeps_what_is_stored_and_backs_it_up_first(

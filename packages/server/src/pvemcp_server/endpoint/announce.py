@@ -1,8 +1,8 @@
-"""Tells clients of both eras that their lists have changed, and ends streams of withdrawn keys."""
+"""Tells clients of both eras what has changed, and ends streams of withdrawn keys."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,6 +13,7 @@ from mcp.server.session import ServerSession
 from mcp.server.subscriptions import (
     PromptsListChanged,
     ResourcesListChanged,
+    ResourceUpdated,
     ServerEvent,
     ToolsListChanged,
 )
@@ -22,11 +23,12 @@ from pvemcp_server.endpoint.callers import caller_of
 from pvemcp_server.endpoint.traffic import Traffic
 
 TELL_SECONDS: Final = 5.0
+_SUBSCRIBER: Final = "subscriber"  # in the state of a session's connection
 log = logging.getLogger(__name__)
 
 FindCaller = Callable[[str], Awaitable[Caller | None]]
 Context = ServerRequestContext[Any, Any]
-_subscribing: ContextVar[Caller] = ContextVar("subscribing")
+_subscribing: ContextVar[tuple[Caller, frozenset[str]]] = ContextVar("subscribing")
 
 
 @dataclass(eq=False)
@@ -36,6 +38,7 @@ class Subscriber:
     key_id: str
     version: str
     tell: Callable[[ServerEvent], Awaitable[None]]
+    uris: set[str] = field(default_factory=set)  # single resources it wants to hear of
 
 
 @dataclass
@@ -46,15 +49,22 @@ class Announcer:
     traffic: Traffic
     _subscribers: set[Subscriber] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _clusters: bool = False  # whether they were changed, since everybody was told
+    _lists: set[ServerEvent] = field(default_factory=set)  # changed for everybody
 
-    def rights_changed(self) -> None:
+    async def rights_changed(self) -> None:
         """Keys, roles or bindings were changed: look after those who listen."""
         self._changed.set()
 
-    def clusters_changed(self) -> None:
+    async def clusters_changed(self) -> None:
         """Clusters came, went or were renamed: they are resources."""
-        self._clusters = True
+        self._list_changed(ResourcesListChanged())
+
+    async def queries_changed(self) -> None:
+        """Queries were saved or removed: they are prompts."""
+        self._list_changed(PromptsListChanged())
+
+    def _list_changed(self, event: ServerEvent) -> None:
+        self._lists.add(event)
         self._changed.set()
 
     async def run(self) -> None:
@@ -69,9 +79,8 @@ class Announcer:
 
     async def refresh(self) -> None:
         """Tell those whose rights differ from what they know; let go of those who have none."""
-        if self._clusters:
-            self._clusters = False
-            await self.publish(ResourcesListChanged())
+        while self._lists:
+            await self.publish(self._lists.pop())
         for key_id in {one.key_id for one in self._subscribers} | self.traffic.keys():
             caller = await self.find(key_id)
             if caller is None:
@@ -94,6 +103,19 @@ class Announcer:
         """Tell everybody."""
         await self._tell(event, list(self._subscribers))
 
+    def watched(self) -> Mapping[str, set[str]]:
+        """The single resources that somebody wants to hear of, by key."""
+        found: dict[str, set[str]] = {}
+        for one in self._subscribers:
+            if one.uris:
+                found.setdefault(one.key_id, set()).update(one.uris)
+        return found
+
+    async def updated(self, key_id: str, uri: str) -> None:
+        """Tell those of the key who want to hear of that resource."""
+        wanting = [o for o in self._subscribers if o.key_id == key_id and uri in o.uris]
+        await self._tell(ResourceUpdated(uri=uri), wanting)
+
     async def _tell(self, event: ServerEvent, subscribers: Iterable[Subscriber]) -> None:
         await asyncio.gather(*(_tell_one(one, event) for one in subscribers))
 
@@ -103,26 +125,34 @@ class Announcer:
         async def tell(event: ServerEvent) -> None:
             listener(event)
 
-        return self._add(_subscribing.get(), tell)
+        caller, uris = _subscribing.get()
+        return self._add(Subscriber(caller.key_id, caller.version, tell, set(uris)))
 
-    def listening(self, ctx: Context) -> None:
-        """The request in progress is about to subscribe."""
-        _subscribing.set(caller_of(ctx))
+    def listening(self, ctx: Context, uris: Iterable[str]) -> None:
+        """The request in progress is about to subscribe, also to these single resources."""
+        _subscribing.set((caller_of(ctx), frozenset(uris)))
 
     async def on_initialized(self, ctx: Context, _params: types.NotificationParams) -> None:
         """A legacy session has begun; it is told until its connection ends."""
+        self.session(ctx)
+
+    def session(self, ctx: Context) -> Subscriber:
+        """The legacy session in which a message has come."""
+        connection = ctx.session._connection  # noqa: SLF001 - the session does not offer its end
+        if _SUBSCRIBER in connection.state:
+            known: Subscriber = connection.state[_SUBSCRIBER]
+            return known
+        caller = caller_of(ctx)
 
         async def tell(event: ServerEvent) -> None:
             await _notify(ctx.session, event)
 
-        forget = self._add(caller_of(ctx), tell)
-        connection = ctx.session._connection  # noqa: SLF001 - the session does not offer its end
-        connection.exit_stack.callback(forget)
-
-    def _add(
-        self, caller: Caller, tell: Callable[[ServerEvent], Awaitable[None]]
-    ) -> Callable[[], None]:
         subscriber = Subscriber(caller.key_id, caller.version, tell)
+        connection.state[_SUBSCRIBER] = subscriber
+        connection.exit_stack.callback(self._add(subscriber))
+        return subscriber
+
+    def _add(self, subscriber: Subscriber) -> Callable[[], None]:
         self._subscribers.add(subscriber)
         return lambda: self._subscribers.discard(subscriber)
 
@@ -144,3 +174,5 @@ async def _notify(session: ServerSession, event: ServerEvent) -> None:
             await session.send_prompt_list_changed()
         case ResourcesListChanged():
             await session.send_resource_list_changed()
+        case ResourceUpdated():
+            await session.send_resource_updated(event.uri)

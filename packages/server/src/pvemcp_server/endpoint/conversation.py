@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import mcp_types as types
@@ -94,6 +95,20 @@ class SdkConversation:
             return Decision.CANNOT_ASK
         except TimeoutError:
             return Decision.NO
+
+
+@dataclass(frozen=True)
+class Silent:
+    """The conversation of a call that nobody follows: it only looks up names."""
+
+    client: str = ""
+    wants_progress: bool = False
+
+    async def progress(self, done: float, total: float | None, message: str) -> None:
+        """Nobody is there to be told."""
+
+    async def ask(self, _question: str) -> Decision:
+        return Decision.CANNOT_ASK
 
 
 def _decision(answer: types.ElicitResult) -> Decision:

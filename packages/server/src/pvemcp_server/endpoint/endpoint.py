@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import anyio
 from mcp.server.lowlevel import Server
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.subscriptions import ListenHandler
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,8 +24,11 @@ from pvemcp_server.endpoint.offers import Offers
 from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.endpoint.protocol import Handlers, build_server
 from pvemcp_server.endpoint.services import Services
+from pvemcp_server.endpoint.sessions import Sessions
 from pvemcp_server.endpoint.sse import SseEndpoint
+from pvemcp_server.endpoint.subscriptions import Subscriptions
 from pvemcp_server.endpoint.traffic import Traffic
+from pvemcp_server.endpoint.watching import Watcher
 from pvemcp_server.endpoint.wire import BODY_BYTES
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.store import Topic
@@ -40,7 +42,7 @@ class Transports:
     """The SDK's transports around one server, as ASGI applications."""
 
     def __init__(self, server: Server[Any], prefix: str = "") -> None:
-        self.manager = StreamableHTTPSessionManager(server, max_request_body_size=BODY_BYTES)
+        self.manager = Sessions(server, max_request_body_size=BODY_BYTES)
         self._sse = SseEndpoint(server, prefix)
         self._http = Batches(self.manager.handle_request)
 
@@ -82,11 +84,11 @@ class Endpoint:
             services.audit,
             services.access.limits,
         )
+        self.watcher = Watcher(self.pipeline, self.announcer)
         self.server = build_server(
             Handlers(
                 self.pipeline,
-                self.announcer,
-                self.listen,
+                Subscriptions(self.announcer, self.watcher, self.listen),
                 Offers(self.pipeline, services.store.saved_queries),
                 McpTasks(self.pipeline, services.store.mcp_tasks),
                 self.traffic,
@@ -95,8 +97,10 @@ class Endpoint:
             website=services.config.base_url,
         )
         self.transports = Transports(self.server, urlsplit(services.config.public_url or "").path)
-        services.store.watch.on_change(Topic.ACCESS, self._rights_changed)
-        services.store.watch.on_change(Topic.CLUSTERS, self._clusters_changed)
+        watch = services.store.watch
+        watch.on_change(Topic.ACCESS, self.announcer.rights_changed)
+        watch.on_change(Topic.CLUSTERS, self.announcer.clusters_changed)
+        watch.on_change(Topic.QUERIES, self.announcer.queries_changed)
 
     def gate(self, app: ASGIApp) -> KeyGate:
         """The door before the whole application."""
@@ -117,6 +121,7 @@ class Endpoint:
         """Sessions live and changes are announced inside."""
         async with self.transports.manager.run(), anyio.create_task_group() as tasks:
             tasks.start_soon(self.announcer.run)
+            tasks.start_soon(self.watcher.run)
             tasks.start_soon(self.traffic.look_after)
             yield
             tasks.cancel_scope.cancel()
@@ -128,12 +133,6 @@ class Endpoint:
             return await self.traffic.drain(DRAIN_SECONDS)
         finally:
             self.traffic.end_streams()
-
-    async def _rights_changed(self) -> None:
-        self.announcer.rights_changed()
-
-    async def _clusters_changed(self) -> None:
-        self.announcer.clusters_changed()
 
     async def _find(self, key_id: str) -> Caller | None:
         """The caller as the key stands now; None when it would be refused."""

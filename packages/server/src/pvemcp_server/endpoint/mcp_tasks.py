@@ -20,7 +20,7 @@ from pvemcp_formats import Format, encode_document, tidy
 from pvemcp_server.access.model import Caller
 from pvemcp_server.clusters import explain
 from pvemcp_server.endpoint.callers import caller_of
-from pvemcp_server.endpoint.conversation import SdkConversation
+from pvemcp_server.endpoint.conversation import SdkConversation, Silent
 from pvemcp_server.endpoint.pipeline import Pipeline, Started
 from pvemcp_server.endpoint.records import Recorder
 from pvemcp_server.errors import CallError
@@ -151,8 +151,7 @@ class McpTasks:
         tool, caller = self.pipeline.tools.get(task.tool), caller_of(ctx)
         if tool is None or not caller.may_call(tool.name, tool.effect):
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
-        silent = SdkConversation(ctx, types.InputResponseRequestParams())
-        call: Call = await self.pipeline.open(tool, caller, silent)
+        call: Call = await self.pipeline.open(tool, caller, Silent())
         cluster = await call.cluster(task.cluster)
         return cluster.pve.task(task.upid or "")
 

@@ -12,7 +12,7 @@ from mcp.shared.exceptions import MCPError
 from proxmox_client import NotFound
 from pvemcp_server.endpoint import completion, resources
 from pvemcp_server.endpoint.callers import caller_of
-from pvemcp_server.endpoint.conversation import SdkConversation
+from pvemcp_server.endpoint.conversation import SdkConversation, Silent
 from pvemcp_server.endpoint.pipeline import Pipeline, UnknownTool
 from pvemcp_server.endpoint.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
 from pvemcp_server.errors import BadArgument, UnknownName
@@ -105,8 +105,7 @@ class Offers:
         declared, caller = self.pipeline.tools.get(tool), caller_of(ctx)
         if declared is None or not caller.may_call(declared.name, declared.effect):
             return None
-        silent = SdkConversation(ctx, types.InputResponseRequestParams())
-        return await self.pipeline.open(declared, caller, silent)
+        return await self.pipeline.open(declared, caller, Silent())
 
     async def _prompts(self, ctx: Context) -> dict[str, Prompt]:
         saved = [_of_query(one) for one in await self.saved.all()]

@@ -9,11 +9,9 @@ from mcp.server.context import HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
-from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPError
 
 from pvemcp_server import __version__
-from pvemcp_server.endpoint.announce import Announcer
 from pvemcp_server.endpoint.callers import caller_of, principal
 from pvemcp_server.endpoint.conversation import SdkConversation
 from pvemcp_server.endpoint.decisions import Asking
@@ -22,6 +20,7 @@ from pvemcp_server.endpoint.lists import CACHE_HINTS, ListCache, visible_tools
 from pvemcp_server.endpoint.mcp_tasks import EXTENSION, METHODS, McpTasks, announces
 from pvemcp_server.endpoint.offers import Offers
 from pvemcp_server.endpoint.pipeline import Pipeline, UnknownTool
+from pvemcp_server.endpoint.subscriptions import Subscriptions
 from pvemcp_server.endpoint.traffic import Traffic
 
 NAME = "pvemcp"
@@ -29,25 +28,7 @@ Context = ServerRequestContext[Any, Any]
 
 
 class McpServer(Server[Any]):
-    """Promises what we keep: all lists are announced in all eras, single resources in none."""
-
-    def get_capabilities(
-        self,
-        notification_options: NotificationOptions | None = None,
-        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
-        extensions: dict[str, dict[str, Any]] | None = None,
-        *,
-        protocol_version: str | None = None,
-    ) -> types.ServerCapabilities:
-        found = super().get_capabilities(
-            notification_options,
-            experimental_capabilities,
-            extensions,
-            protocol_version=protocol_version,
-        )
-        if found.resources:
-            found.resources.subscribe = False
-        return found
+    """Promises what we keep: changes of all lists are told in all eras, tasks in the latest."""
 
     def create_initialization_options(
         self,
@@ -69,8 +50,7 @@ class Handlers:
     """Our side of each MCP method."""
 
     pipeline: Pipeline
-    announcer: Announcer
-    listen: ListenHandler
+    subscriptions: Subscriptions
     offers: Offers
     tasks: McpTasks
     traffic: Traffic
@@ -96,14 +76,6 @@ class Handlers:
         blocks: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.blocks]
         return types.CallToolResult(content=blocks, is_error=result.failed)
 
-    async def subscriptions_listen(
-        self, ctx: Context, params: types.SubscriptionsListenRequestParams
-    ) -> types.SubscriptionsListenResult:
-        """Acknowledges only what we do announce: lists, not single resources."""
-        served = params.notifications.model_copy(update={"resource_subscriptions": None})
-        self.announcer.listening(ctx)
-        return await self.listen(ctx, params.model_copy(update={"notifications": served}))
-
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
         tool = self.pipeline.tools.get(name)
         return tool.input_schema if tool else None
@@ -122,7 +94,9 @@ def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpSe
         cache_hints=CACHE_HINTS,
         get_tool_input_schema=handlers.input_schema,
         on_list_tools=handlers.list_tools,
-        on_subscriptions_listen=handlers.subscriptions_listen,
+        on_subscriptions_listen=handlers.subscriptions.listen,
+        on_subscribe_resource=handlers.subscriptions.subscribe,
+        on_unsubscribe_resource=handlers.subscriptions.unsubscribe,
         on_list_prompts=handlers.offers.list_prompts,
         on_get_prompt=handlers.offers.get_prompt,
         on_list_resources=handlers.offers.list_resources,
@@ -131,7 +105,9 @@ def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpSe
         on_completion=handlers.offers.complete,
     )
     server.add_notification_handler(
-        "notifications/initialized", types.NotificationParams, handlers.announcer.on_initialized
+        "notifications/initialized",
+        types.NotificationParams,
+        handlers.subscriptions.announcer.on_initialized,
     )
     server.add_request_handler("tools/call", types.CallToolRequestParams, handlers.call_tool)
     server.extensions = {EXTENSION: {}}

@@ -13,6 +13,7 @@ from pvemcp_server.store.database import Database
 
 START = schema.audit.alias("start")
 END = schema.audit.alias("outcome_of")
+CALLS = ("call", "intent", "refused")
 FROM_THE_END = ("outcome", "reason", "rows", "bytes", "duration_ms", "upid")
 COLUMNS = {
     column.name: (
@@ -74,14 +75,14 @@ class AuditSearch:
     async def counts(
         self, since: datetime, until: datetime, seconds: int
     ) -> list[tuple[datetime, str | None, int]]:
-        """How many entries of each outcome began in each span of `seconds` after `since`."""
+        """How many calls of each outcome began in each span of `seconds` after `since`."""
         width, origin = seconds * 1_000_000, microseconds(since)
         at = START.c.at.cast(Moment.impl)
         span = ((at - origin) // width * width + origin).cast(Moment).label("span")
         outcome = COLUMNS["outcome"]
         query = (
             _entries(span, outcome, func.count().label("calls"))
-            .where(START.c.at >= since, START.c.at < until)
+            .where(START.c.at >= since, START.c.at < until, START.c.kind.in_(CALLS))
             .group_by(span, outcome)
             .order_by(span)
         )

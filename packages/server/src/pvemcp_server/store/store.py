@@ -19,7 +19,7 @@ from pvemcp_server.store.records import McpTask, SavedQuery
 from pvemcp_server.store.rows import Rows
 from pvemcp_server.store.setting_rows import SettingRows
 from pvemcp_server.store.vault import Vault
-from pvemcp_server.store.watch import Watch
+from pvemcp_server.store.watch import Topic, Watch
 
 
 class Store:
@@ -37,7 +37,7 @@ class Store:
         self.bindings = BindingRows(database)
         self.admins = AdminRows(database)
         self.sessions = SessionRows(database)
-        self.saved_queries = Rows(database, schema.saved_queries, SavedQuery)
+        self.saved_queries = Rows(database, schema.saved_queries, SavedQuery, (Topic.QUERIES,))
         self.mcp_tasks = Rows(database, schema.mcp_tasks, McpTask)
         self.notices = NoticeRows(database)
         self.audit_log = AuditLog(database, vault.derive("audit"))

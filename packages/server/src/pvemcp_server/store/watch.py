@@ -27,6 +27,7 @@ class Topic(StrEnum):
     ACCESS = "access"  # keys, roles, bindings
     CLUSTERS = "clusters"  # clusters and their identities
     SETTINGS = "settings"
+    QUERIES = "queries"  # saved queries
 
 
 class Watch:

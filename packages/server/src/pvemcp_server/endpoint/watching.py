@@ -1,0 +1,142 @@
+"""Notices changes of resources that somebody has subscribed to, by what the inventory says of them.
+
+Figures of usage change all the time and count as no change. Proxmox is asked once for each
+cluster and identity in an interval, and only while somebody is subscribed.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxmox_client import ProxmoxError
+from proxmox_client.api.resources import GuestResource, NodeResource
+from pvemcp_server.access.model import Caller
+from pvemcp_server.clusters import Snapshot
+from pvemcp_server.endpoint.announce import Announcer
+from pvemcp_server.endpoint.conversation import Silent
+from pvemcp_server.endpoint.pipeline import Pipeline
+from pvemcp_server.endpoint.resources import Place, find
+from pvemcp_server.errors import CallError
+
+MOST_PER_KEY: Final = 200  # addresses watched at a time
+USAGE: Final = frozenset(
+    {"uptime", "cpu", "memory", "memory_host", "disk"}
+    | {"disk_read", "disk_write", "network_in", "network_out"}
+)
+
+Facts = Hashable | None  # None: there is no such thing for this caller
+
+
+def facts_of(one: GuestResource | NodeResource | None) -> Facts:
+    """All that is known of it but how busy it is."""
+    if one is None:
+        return None
+    return tuple(getattr(one, name) for name in one.__struct_fields__ if name not in USAGE)
+
+
+def _of_cluster(view: Snapshot, _values: Mapping[str, str]) -> Facts:
+    guests = Counter((one.type, one.status) for one in view.guests)
+    nodes = [(one.node, one.status) for one in view.nodes]
+    storages = [(one.storage, one.node, one.status) for one in view.storages]
+    return frozenset(guests.items()), frozenset(nodes), frozenset(storages)
+
+
+def _of_node(view: Snapshot, values: Mapping[str, str]) -> Facts:
+    return facts_of(view.by_node.get(values["node"]))
+
+
+def _of_guest(view: Snapshot, values: Mapping[str, str]) -> Facts:
+    vmid = values["vmid"]
+    return facts_of(view.by_vmid.get(int(vmid)) if vmid.isdecimal() and len(vmid) < 12 else None)
+
+
+# By name of the family. The others could be watched only by asking Proxmox for each of them
+KNOWN: Final[Mapping[str, Callable[[Snapshot, Mapping[str, str]], Facts]]] = {
+    "cluster": _of_cluster,
+    "node": _of_node,
+    "guest": _of_guest,
+}
+
+
+class NoAnswer(Exception):
+    """The cluster does not answer now, which says nothing of what is in it."""
+
+
+@dataclass
+class Watcher:
+    """Compares what it knows of each watched address with what the inventory says now."""
+
+    pipeline: Pipeline
+    announcer: Announcer
+    _known: dict[tuple[str, str], Facts] = field(default_factory=dict)  # by key and address
+
+    async def run(self) -> None:
+        """Looks after every renewal of the inventory, until cancelled."""
+        while True:
+            settings = await self.pipeline.settings.current()
+            await asyncio.sleep(settings.inventory_freshness_seconds)
+            await self.look()
+
+    async def accepted(self, caller: Caller, uris: Iterable[str]) -> list[str]:
+        """The addresses whose changes this caller will be told; what is known now is kept."""
+        room = MOST_PER_KEY - len(self.announcer.watched().get(caller.key_id, ()))
+        found = []
+        for uri in list(dict.fromkeys(uris))[: max(0, room)]:
+            try:
+                facts = await self._facts(caller, uri)
+            except NoAnswer:
+                continue
+            if facts is not None:
+                self._known.setdefault((caller.key_id, uri), facts)
+                found.append(uri)
+        return found
+
+    async def look(self) -> None:
+        """Tell of each watched resource that is not as it was."""
+        watched = self.announcer.watched()
+        self._known = {
+            (key, uri): facts
+            for (key, uri), facts in self._known.items()
+            if uri in watched.get(key, ())
+        }
+        for key_id, uris in watched.items():
+            caller = await self.announcer.find(key_id)
+            if caller is not None:
+                await asyncio.gather(*(self._compare(caller, uri) for uri in uris))
+
+    async def _compare(self, caller: Caller, uri: str) -> None:
+        try:
+            facts = await self._facts(caller, uri)
+        except NoAnswer:
+            return
+        before = self._known.setdefault((caller.key_id, uri), facts)
+        if facts != before:
+            self._known[caller.key_id, uri] = facts
+            await self.announcer.updated(caller.key_id, uri)
+
+    async def _facts(self, caller: Caller, uri: str) -> Facts:
+        """What the inventory says of that address, as far as the caller may read it."""
+        found = find(uri)
+        if found is None or found[0].name not in KNOWN:
+            return None
+        place, values = found
+        view = await self._view(caller, place, values["cluster"])
+        return None if view is None else KNOWN[place.name](view, values)
+
+    async def _view(self, caller: Caller, place: Place, cluster: str) -> Snapshot | None:
+        """The cluster as the caller sees it with the tool that reads the place."""
+        tool = self.pipeline.tools.get(place.tool)
+        if tool is None or not caller.may_call(tool.name, tool.effect):
+            return None
+        call = await self.pipeline.open(tool, caller, Silent())
+        try:
+            view = await (await call.cluster(cluster)).snapshot()
+        except CallError:
+            return None
+        except (ProxmoxError, TimeoutError):
+            raise NoAnswer from None
+        if view.stale:
+            raise NoAnswer
+        return view
