@@ -5,7 +5,6 @@ The suite starts it with the server's URL and names scenario and revision in the
 
 import json
 import os
-import shlex
 import sys
 
 import anyio
@@ -22,12 +21,9 @@ EXAMPLES = {"string": "x", "integer": 5, "number": 5, "boolean": True, "array": 
 
 def bridge(url):
     """The bridge that PVEMCP_BRIDGE names, or the source."""
-    command = shlex.split(os.environ.get("PVEMCP_BRIDGE", "")) or [
-        sys.executable,
-        "-m",
-        "pvemcp_bridge",
-    ]
-    return StdioServerParameters(command=command[0], args=[*command[1:], url])
+    frozen = os.environ.get("PVEMCP_BRIDGE")
+    command, *rest = [frozen] if frozen else [sys.executable, "-m", "pvemcp_bridge"]
+    return StdioServerParameters(command=command, args=[*rest, url])
 
 
 async def answer(context, params):

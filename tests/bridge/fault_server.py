@@ -101,8 +101,9 @@ class Call:
 class FaultServer:
     """The server; `calls` is everything that it was asked, in order."""
 
-    def __init__(self, port=0, tls=None):
-        self.port = port
+    def __init__(self, host="127.0.0.1", tls=None):
+        self.host = host
+        self.port = 0
         self.tls = tls
         self.calls = []
         self.connections = 0
@@ -115,11 +116,12 @@ class FaultServer:
 
     @property
     def url(self):
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/mcp"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}/mcp"
 
     async def start(self):
         self._server = await asyncio.start_server(
-            self._connected, "127.0.0.1", self.port, ssl=self.tls, limit=1 << 26
+            self._connected, self.host, self.port, ssl=self.tls, limit=1 << 26
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -249,8 +251,8 @@ async def ends_without_reply(call):
 
 
 @contextlib.asynccontextmanager
-async def running(tls=None):
-    server = FaultServer(tls=tls)
+async def running(**more):
+    server = FaultServer(**more)
     await server.start()
     try:
         yield server

@@ -34,6 +34,11 @@ async def test_closing_the_input_delivers_what_is_under_way(bridge, server):
     assert code == 0
 
 
+async def test_an_input_that_is_closed_at_once_ends_it(legacy, server):
+    assert await legacy.end() == ([], 0)
+    assert server.calls == []
+
+
 async def test_closing_the_input_ends_the_session(legacy, server):
     await legacy.open()
     assert await legacy.end() == ([], 0)
@@ -85,6 +90,21 @@ async def test_a_signal_during_the_last_seconds_cuts_them_short(bridge, server, 
     async with asyncio.timeout(10):
         assert await bridge.process.wait() == 0
     assert time.monotonic() - began < 2.5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+async def test_a_signal_while_a_repetition_is_awaited_is_no_delay(bridge, server, faults):
+    await bridge.open()
+    server.fail("tools/call", faults.status(429, headers={"retry-after": "15"}))
+    number = bridge.call("destroy")
+    await server.until("tools/call")
+    bridge.process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert (await bridge.reply(number))["error"]["data"]["reason"] == "Closing"
+    async with asyncio.timeout(10):
+        assert await bridge.process.wait() == 0
+    assert time.monotonic() - began < 2
+    assert len(server.of("tools/call")) == 1
 
 
 async def test_a_client_that_reads_no_more_ends_it(bridge, server):

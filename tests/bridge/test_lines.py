@@ -44,7 +44,7 @@ async def test_a_message_without_a_method_is_answered_under_its_id(bridge):
         "0",
         "-7",
         "9007199254740993",
-        "1" * 5000,
+        "1" * 10_000,
         "1.50",
         "1e2",
         '""',
@@ -149,6 +149,16 @@ async def test_blank_lines_and_a_byte_order_mark_are_no_messages(bridge):
     bridge.write(b"\xef\xbb\xbf\n  \r\n")
     await bridge.open()
     assert await bridge.end() == ([], 0)
+
+
+async def test_a_line_may_begin_with_a_byte_order_mark_and_end_as_windows_ends_it(bridge, server):
+    await bridge.open()
+    meta = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
+    params = meta if bridge.modern else {}
+    message = json.dumps({"jsonrpc": "2.0", "id": "w", "method": "ping", "params": params})
+    bridge.write(b"\xef\xbb\xbf" + message.encode() + b"\r\n")
+    assert await bridge.line() == b'{"jsonrpc": "2.0", "id": "w", "result": {}}\n'
+    assert server.of("ping")[0].raw == message.encode()
 
 
 async def test_the_last_line_needs_no_end(stateless, server):

@@ -1,7 +1,11 @@
 """Every request gets exactly one reply, with what happened and what to do."""
 
 import asyncio
+import email.utils
+import gzip
 import json
+import time
+import zlib
 
 import pytest
 
@@ -68,6 +72,16 @@ async def test_429_with_a_pause_beyond_patience_is_told(bridge, server, faults):
     assert len(server.of("tools/call")) == 1
 
 
+@pytest.mark.parametrize(("seconds", "calls"), [(1, 2), (3600, 1)], ids=["soon", "far away"])
+async def test_the_pause_may_be_given_as_a_date(bridge, server, faults, seconds, calls):
+    await bridge.open()
+    date = email.utils.formatdate(time.time() + seconds, usegmt=True)
+    server.fail("tools/call", faults.status(429, headers={"retry-after": date}))
+    reply = await bridge.reply(bridge.call("destroy"))
+    assert ("result" in reply) == (calls == 2)
+    assert len(server.of("tools/call")) == calls
+
+
 async def test_503_is_repeated_for_a_call_that_does_no_harm_twice(bridge, server, faults):
     await bridge.open()
     server.fail("tools/call", faults.status(503), 2)
@@ -118,6 +132,106 @@ async def test_a_reply_that_is_no_json_rpc_is_told(bridge, server, faults, body,
     error = await failed(bridge)
     assert error["data"]["reason"] == "NoReply"
     assert error["data"]["status"] == 200
+
+
+async def test_of_several_replies_in_a_stream_the_one_that_is_meant_counts_once(bridge, server):
+    async def confused(call):
+        await call.stream()
+        for number, text in (("of another", "no"), (call.id, "yes"), (call.id, "again")):
+            await call.event({"jsonrpc": "2.0", "id": number, "result": {"text": text}})
+        await call.end()
+
+    await bridge.open()
+    server.fail("tools/call", confused)
+    assert (await bridge.reply(bridge.call("destroy")))["result"] == {"text": "yes"}
+    assert await bridge.end() == ([], 0)
+
+
+async def test_of_several_replies_in_a_body_the_first_counts(bridge, server):
+    async def twice(call):
+        replies = [{"jsonrpc": "2.0", "id": call.id, "result": {"n": n}} for n in (1, 2)]
+        await call.answer(200, replies)
+
+    await bridge.open()
+    server.fail("tools/call", twice)
+    assert (await bridge.reply(bridge.call("destroy")))["result"] == {"n": 1}
+    assert await bridge.end() == ([], 0)
+
+
+async def test_an_id_used_again_while_its_request_is_under_way_gets_both_replies(bridge, server):
+    await bridge.open()
+    both = asyncio.Barrier(2)
+
+    async def together(call):
+        await both.wait()
+        await call.result({"tool": call.message["params"]["name"]})
+
+    server.fail("tools/call", together, 2)
+    number = bridge.call("look")
+    params = server.calls[-1].message["params"] | {"name": "set"}
+    bridge.send({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params})
+    replies = [await bridge.reply(number) for _ in range(2)]
+    assert {reply["result"]["tool"] for reply in replies} == {"look", "set"}
+    assert await bridge.end() == ([], 0)
+
+
+ENCODINGS = {"gzip": gzip.compress, "deflate": zlib.compress}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("streamed", [False, True], ids=["body", "stream"])
+async def test_a_compressed_answer_is_read(bridge, server, encoding, streamed):
+    async def compressed(call):
+        assert encoding in call.headers["accept-encoding"]
+        body = json.dumps({"jsonrpc": "2.0", "id": call.id, "result": {"text": "grün" * 1000}})
+        head = {"content-encoding": encoding}
+        if not streamed:
+            await call.answer(200, ENCODINGS[encoding](body.encode()), head)
+            return
+        await call.stream(head)
+        await call.piece(ENCODINGS[encoding](f"data: {body}\n\n".encode()))
+        await call.end()
+
+    await bridge.open()
+    server.fail("tools/call", compressed)
+    assert (await bridge.reply(bridge.call("destroy")))["result"] == {"text": "grün" * 1000}
+    assert await bridge.end() == ([], 0)
+
+
+async def half_a_body(call):
+    call.writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+    call.writer.write(b'content-length: 1000\r\n\r\n{"jsonrpc": "2.0", ')
+    call.writer.close()
+
+
+async def half_a_chunk(call):
+    await call.stream()
+    call.writer.write(b'ff\r\ndata: {"jsonrpc"')
+    call.writer.close()
+
+
+async def no_chunk_size(call):
+    await call.stream()
+    call.writer.write(b"many bytes\r\n")
+    call.writer.close()
+
+
+async def no_http(call):
+    call.writer.write(b"220 smtp.example ready\r\n")
+    call.writer.close()
+
+
+async def no_gzip(call):
+    await call.answer(200, b"plainly not", {"content-encoding": "gzip"})
+
+
+@pytest.mark.parametrize("fault", [half_a_body, half_a_chunk, no_chunk_size, no_http, no_gzip])
+async def test_a_broken_answer_is_told_lost(bridge, server, fault):
+    await bridge.open()
+    server.fail("tools/call", fault)
+    error = await failed(bridge)
+    assert error["data"]["reason"] == "Lost"
+    assert len(server.of("tools/call")) == 1
 
 
 async def test_silence_is_told_after_the_timeout(bridges, server, faults, modern):

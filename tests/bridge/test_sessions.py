@@ -119,6 +119,18 @@ async def test_the_stream_brings_notifications_and_requests_and_takes_answers(le
     assert answer.headers["mcp-session-id"] == "session-1"
 
 
+async def test_a_reply_on_the_stream_of_the_session_is_none(legacy, server):
+    async def speak(call):
+        await call.stream()
+        await call.event({"jsonrpc": "2.0", "id": 1, "result": {"stray": True}})
+        await call.event(CHANGED)
+        await call.hung_up()
+
+    server.fail("GET", speak)
+    await legacy.initialize()
+    assert await legacy.next() == CHANGED
+
+
 async def test_the_stream_is_opened_again_after_it_broke(legacy, server, faults):
     async def once(call):
         await call.stream()

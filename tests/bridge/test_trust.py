@@ -3,6 +3,7 @@
 import datetime as dt
 import ipaddress
 import json
+import socket
 import ssl
 from hashlib import sha256
 from pathlib import Path
@@ -169,6 +170,45 @@ async def test_a_key_makes_way_for_a_proxy_that_wants_authorization(bridges, ser
     assert server.calls[-1].headers["x-api-key"] == KEY
 
 
+async def test_a_header_of_the_user_wins_unless_the_protocol_needs_it(bridges, server):
+    options = (
+        "--header",
+        "User-Agent: mine",
+        "--header",
+        "ACCEPT: text/plain",
+        "--header",
+        "X-A: b",
+    )
+    async with bridges.running("--url", server.url, *options, modern=True) as bridge:
+        await bridge.open()
+    headers = server.calls[-1].headers
+    assert headers["user-agent"] == "mine"
+    assert headers["x-a"] == "b"
+    assert headers["accept"] == "application/json, text/event-stream"
+
+
+async def test_keys_of_url_and_file_are_both_sent_and_neither_shown(bridges, server, tmp_path):
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    options = (f"{server.url}/another-key-of-the-url", "--api-key-file", str(file))
+    async with bridges.running(*options, "--log-level", "debug") as bridge:
+        await bridge.open()
+        await bridge.end()
+        assert KEY not in bridge.log
+        assert "another-key-of-the-url" not in bridge.log
+    assert server.calls[-1].path == "/mcp/another-key-of-the-url"
+    assert server.calls[-1].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_an_address_of_ipv6_is_reached(bridges, faults):
+    if not socket.has_ipv6:
+        pytest.skip("this system has no IPv6")
+    async with faults.running(host="::1") as server:
+        assert server.url.startswith("http://[::1]:")
+        async with bridges.running("--url", server.url) as bridge:
+            assert await bridge.open()
+
+
 async def test_arguments_win_over_the_environment(bridges, server):
     env = {"MCP_API_KEY": "of-the-environment", "MCP_URL": "http://127.0.0.1:1/"}
     async with bridges.running("-u", server.url, "-k", KEY, env=env) as bridge:
@@ -215,6 +255,27 @@ async def test_proxies_of_the_environment_are_used_and_excepted(bridges, server)
     direct = {"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": "127.0.0.1", "MCP_URL": server.url}
     async with bridges.running(env=direct) as bridge:
         assert await bridge.open()
+
+
+@pytest.mark.parametrize("status", [403, 407])
+async def test_a_proxy_that_refuses_is_told_at_once(bridges, server, faults, status):
+    server.fail("CONNECT", faults.status(status))
+    env = {"HTTPS_PROXY": server.url, "MCP_URL": "https://pve.example/mcp"}
+    async with bridges.running(env=env) as bridge:
+        error = (await bridge.initialize())["error"]
+    assert error["data"]["reason"] == "ProxyRefused"
+    assert str(status) in error["message"]
+    assert "HTTPS_PROXY" in error["data"]["hint"]
+    assert server.names() == ["CONNECT"]
+
+
+async def test_a_proxy_that_cannot_reach_the_server_is_asked_again(bridges, server, faults):
+    server.fail("CONNECT", faults.status(502))
+    server.fail("CONNECT", faults.status(403))
+    env = {"HTTPS_PROXY": server.url, "MCP_URL": "https://pve.example/mcp"}
+    async with bridges.running(env=env) as bridge:
+        assert "403" in (await bridge.initialize())["error"]["message"]
+    assert server.names() == ["CONNECT", "CONNECT"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 * BridgeError
   * Unreachable           nothing was sent: refused, unresolved, timed out while connecting
     * CertificateRefused  the server's certificate is not trusted; waiting will not change that
+    * ProxyRefused        the proxy on the way does not let us through; neither will this
   * Lost                  the request was sent and the connection broke before the reply
   * Silent                nothing came for as long as we wait
   * Redirected            the server points somewhere the key must not go
@@ -26,6 +27,7 @@ __all__ = [
     "Closing",
     "Lost",
     "NoReply",
+    "ProxyRefused",
     "Redirected",
     "Refused",
     "Silent",
@@ -75,6 +77,12 @@ class CertificateRefused(Unreachable):
         "Give the server's CA with --ca FILE (MCP_CA), or pin its certificate with --fingerprint "
         "(MCP_FINGERPRINT); `pvemcp-bridge doctor` shows the fingerprint."
     )
+
+
+class ProxyRefused(Unreachable):
+    """The proxy on the way does not let us through."""
+
+    hint = "Check HTTPS_PROXY and HTTP_PROXY, or name the server in NO_PROXY to go without a proxy."
 
 
 class Lost(BridgeError):

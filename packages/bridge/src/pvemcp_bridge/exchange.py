@@ -135,7 +135,8 @@ class Exchange:
                     for message in messages_of(event.data.decode("utf-8", "replace")):
                         if reply := reply_to(question.message, message):
                             return reply
-                        await question.hand_on(message)
+                        if message.kind is not Kind.RESPONSE:
+                            await question.hand_on(message)
         except Lost:
             if not (question.resumable and cursor.id):
                 raise

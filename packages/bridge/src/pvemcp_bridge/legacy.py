@@ -166,7 +166,8 @@ class Legacy:
             async for event in answer.events():
                 cursor = event.id or cursor
                 for message in messages_of(event.data.decode("utf-8", "replace")):
-                    await self._deliver(message)
+                    if message.kind is not Kind.RESPONSE:  # replies come where they were asked for
+                        await self._deliver(message)
         return cursor
 
     async def _may_listen_again(self, refused: Refused, session: Session) -> bool:

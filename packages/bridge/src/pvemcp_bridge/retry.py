@@ -14,6 +14,7 @@ from pvemcp_bridge.errors import (
     Busy,
     CertificateRefused,
     Lost,
+    ProxyRefused,
     Refused,
     Silent,
     Unavailable,
@@ -56,7 +57,7 @@ def attempts(patience: Patience, harmless: Callable[[], bool]) -> tenacity.Async
     too_late = tenacity.stop_before_delay(patience.seconds)
 
     def again(error: BaseException) -> bool:
-        if isinstance(error, CertificateRefused | Silent):
+        if isinstance(error, CertificateRefused | ProxyRefused | Silent):
             return False
         if isinstance(error, Unreachable | Busy):
             return True

@@ -21,6 +21,7 @@ from pvemcp_bridge.errors import (
     CertificateRefused,
     Lost,
     NoReply,
+    ProxyRefused,
     Redirected,
     Silent,
     Unreachable,
@@ -90,7 +91,7 @@ class Answer:
                 async with asyncio.timeout(_REST_SECONDS):
                     async for _ in self._chunks:
                         pass
-        except (TimeoutError, httpx.TransportError, httpx.StreamError) as error:
+        except (TimeoutError, httpx.RequestError, httpx.StreamError) as error:
             log.debug("A connection was not kept: %r", error)
         finally:
             await self.aclose()
@@ -257,7 +258,7 @@ def _facts() -> Iterator[None]:
         raise Silent("The server was silent for too long.") from error
     except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise BridgeError(f"The request cannot be sent: {error}.") from error
-    except (httpx.TransportError, httpx.StreamError, httpx.DecodingError) as error:
+    except (httpx.RequestError, httpx.StreamError) as error:
         raise Lost("The connection broke before the reply came.") from error
 
 
@@ -274,7 +275,8 @@ def _unreachable(error: httpx.TransportError) -> Unreachable:
     if isinstance(error, httpx.ConnectTimeout):
         return Unreachable(f"The server did not accept a connection in {_CONNECT_SECONDS:.0f} s.")
     if isinstance(error, httpx.ProxyError):
-        return Unreachable(f"The proxy refused: {error}.")
+        kind = Unreachable if str(error).startswith("5") else ProxyRefused
+        return kind(f"The proxy refused: {error}.")
     return Unreachable("The server refused the connection.")
 
 
