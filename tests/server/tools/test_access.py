@@ -9,6 +9,13 @@ from pvemcp_server.tools.registry import tools
 
 pytestmark = pytest.mark.anyio
 
+DOWNLOAD = {
+    "node": "pve01",
+    "storage": "local",
+    "url": "https://cdimage.example.org/a.iso",
+    "filename": "a.iso",
+}
+
 
 async def test_a_full_account_lacks_nothing(office):
     found = (await office("ExplainAccess")).data
@@ -162,3 +169,50 @@ def new_grant(emulated, account, path, role):
     user = account.partition("!")[0]
     emulated.state.people.grants.append(Acl(path, "user", user, role))
     emulated.state.people.grants.append(Acl(path, "token", account, role))
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "path"),
+    [
+        ("GetVmStatus", {"vmid": 101}, "/vms"),
+        ("ChangeVmState", {"vmid": 101, "action": "Stop"}, "/vms"),
+        ("ListIsos", {"node": "pve01", "storage": "local"}, "/storage"),
+        ("DownloadIso", DOWNLOAD, "/storage"),
+        (
+            "DeleteIso",
+            {"node": "pve01", "storage": "local", "volid": "local:iso/x.iso"},
+            "/storage",
+        ),
+    ],
+)
+async def test_what_an_account_without_rights_does_not_find_comes_with_the_line_that_shows_it(
+    desk, new_token, with_token, tool, arguments, path
+):
+    token = new_token(desk["prod"].emulated)
+    blind = await with_token(desk, "prod", token)
+    error = await blind.refused(tool, cluster_name="prod", **arguments)
+    assert f"run `pveum acl modify {path} --tokens '{token[0]}' --roles PVEAuditor`." in error
+
+
+async def test_a_backup_without_a_storage_to_be_seen_comes_with_the_line_that_shows_one(
+    desk, new_token, with_token
+):
+    token = new_token(desk["prod"].emulated, ("/vms", "PVEVMAdmin"))
+    narrow = await with_token(desk, "prod", token)
+    error = await narrow.refused("BackupVm", cluster_name="prod", vmid=101)
+    assert "lacks Datastore.Audit on /storage: run `pveum acl modify /storage" in error
+
+
+async def test_a_narrow_key_is_not_told_what_the_account_may_lack(desk, new_token, with_token):
+    blind = await with_token(desk, "prod", new_token(desk["prod"].emulated))
+    scoped = blind.scoped(Resources(vmids=frozenset({105})))
+    error = await scoped.refused("GetVmStatus", cluster_name="prod", vmid=101)
+    assert error == "No guest 101 on prod."
+
+
+async def test_the_health_of_a_cluster_says_why_it_counts_nothing(desk, new_token, with_token):
+    blind = await with_token(desk, "prod", new_token(desk["prod"].emulated))
+    answer = await blind("GetClusterStatus", cluster_name="prod")
+    assert (answer.data["vms"]["total"], answer.data["storages"]["total"]) == (0, 0)
+    for privilege, path in (("VM.Audit", "/vms"), ("Datastore.Audit", "/storage")):
+        assert f"lacks {privilege} on {path} of prod" in answer.notes

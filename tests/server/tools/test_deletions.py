@@ -150,6 +150,27 @@ async def test_guests_of_a_node_that_is_down_count_as_not_asked(desk):
     assert "could not be asked whether they still use" in answer.data["would"]
 
 
+async def test_an_account_that_does_not_see_all_guests_says_so_before_it_deletes(
+    desk, new_token, with_token
+):
+    token = new_token(desk["prod"].emulated, ("/storage/local", "PVEDatastoreAdmin"))
+    narrow = await with_token(desk, "prod", token)
+    would = (await narrow("DeleteIso", **LOCAL, volid=ISO, dry_run=True)).data["would"]
+    assert would.endswith(
+        f"{token[0]} does not see all guests: one that it does not see may still use {ISO}."
+    )
+
+
+async def test_a_disk_whose_guest_the_account_does_not_see_is_not_taken_for_an_orphan(
+    desk, new_token, with_token
+):
+    grant = ("/storage/ceph-vm", "PVEDatastoreAdmin")
+    narrow = await with_token(desk, "prod", new_token(desk["prod"].emulated, grant))
+    error = await narrow.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
+    assert "is still in use cannot be found out" in error
+    assert "lacks VM.Audit on /vms/101: run `pveum acl modify /vms/101" in error
+
+
 async def test_on_a_large_cluster_not_every_guest_is_asked_and_that_is_told(desk, monkeypatch):
     monkeypatch.setattr(deletions, "_LOOKS", 1)
     state = desk["prod"].emulated.state

@@ -153,3 +153,10 @@ async def test_on_zfs_only_the_newest_snapshot_can_be_gone_back_to(desk):
     assert "lies on ZFS" in error
     assert "newer ones are newer" in error
     assert (await desk("RollbackVmSnapshot", **{**call, "snapshot_name": "newer"})).data["dry_run"]
+
+
+async def test_of_names_that_are_near_the_nearest_comes_first(office):
+    error = await office.refused(
+        "DeleteVmSnapshot", cluster_name="prod", vmid=101, snapshot_name="before-vacum"
+    )
+    assert error.endswith("Did you mean before-vacuum, before-pg16?")

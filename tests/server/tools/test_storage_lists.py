@@ -98,7 +98,10 @@ async def test_content_of_a_place_without_naming_the_cluster_is_found_where_it_i
     ("place", "says"),
     [
         ({"node": "pve1", "storage": "local"}, "No node 'pve1' on prod. Did you mean pve01"),
-        ({"node": "pve01", "storage": "locl"}, "No storage 'locl' on pve01. Did you mean local"),
+        (
+            {"node": "pve01", "storage": "locl"},
+            "No storage 'locl' on pve01 of prod. Did you mean local",
+        ),
         ({"node": "pve05", "storage": "local"}, "Node pve05 on prod is offline."),
     ],
 )
@@ -129,4 +132,4 @@ async def test_a_role_for_one_storage_sees_that_storage_only(office):
     scoped = office.scoped(Resources(storages=frozenset({"local"})))
     assert set((await scoped("ListStorage")).column("storage")) == {"local"}
     error = await scoped.refused("ListIsos", cluster_name="prod", node="pve01", storage="nfs-iso")
-    assert error == "No storage 'nfs-iso' on pve01. There are local."
+    assert error == "No storage 'nfs-iso' on pve01 of prod. There are local."

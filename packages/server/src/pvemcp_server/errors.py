@@ -60,19 +60,26 @@ class CallError(ServerError):
 class UnknownName(CallError):
     """There is no such thing that this caller may see; the nearest visible names are offered.
 
-    `where` says in which part of the world it was looked for: "on lab".
+    `where` says in which part of the world it was looked for: "on lab". `blind` says why there
+    may be none to offer.
     """
 
     def __init__(
-        self, kind: str, name: object, known: Iterable[object], *, where: str = ""
+        self,
+        kind: str,
+        name: object,
+        known: Iterable[object],
+        *,
+        where: str = "",
+        blind: str = "",
     ) -> None:
         self.kind, self.name = kind, str(name)
         names = sorted({str(one) for one in known})
         self.nearest = get_close_matches(self.name.lower(), [n.lower() for n in names], 3, 0.5)
-        near = [n for n in names if n.lower() in self.nearest]
+        near = [n for nearest in self.nearest for n in names if n.lower() == nearest]
         shown = near or names[:10]
         ask = "Did you mean" if near else "There are"
-        hint = f"{ask} {', '.join(shown)}{'?' if near else '.'}" if shown else ""
+        hint = f"{ask} {', '.join(shown)}{'?' if near else '.'}" if shown else blind
         super().__init__(f"No {kind} {name!r} {where}".rstrip() + ".", hint=hint)
 
 

@@ -10,13 +10,16 @@ from proxmox_client import Client, Lxc, Qemu
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.aside import aside
-from pvemcp_server.clusters.explain import explain
+from pvemcp_server.clusters.explain import explain, pveum
 from pvemcp_server.clusters.inventory import Inventory, Snapshot
 from pvemcp_server.clusters.notes import Notes
 from pvemcp_server.errors import UnknownName
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+
+# without these an account is shown none: Proxmox leaves them out and says nothing
+_BLIND = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore.Audit")}
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Cluster:
         """The guest with that number, when there is one that the caller may see."""
         known = (await self.snapshot()).by_vmid
         if vmid not in known:
-            raise UnknownName("guest", vmid, _near(vmid, known), where=f"on {self.name}")
+            raise self.unknown("guest", vmid, _near(vmid, known))
         return known[vmid]
 
     async def handle(self, vmid: int) -> Qemu | Lxc:
@@ -67,7 +70,7 @@ class Cluster:
     async def node(self, name: str) -> NodeResource:
         known = (await self.snapshot()).by_node
         if name not in known:
-            raise UnknownName("node", name, known, where=f"on {self.name}")
+            raise self.unknown("node", name, known)
         return known[name]
 
     async def storage(self, name: str, node: str) -> StorageResource:
@@ -77,7 +80,22 @@ class Cluster:
             if (one.storage, one.node) == (name, node):
                 return one
         here = {one.storage for one in known if one.node == node}
-        raise UnknownName("storage", name, here, where=f"on {node} of {self.name}")
+        raise self.unknown("storage", name, here, node=node)
+
+    def unknown(
+        self, kind: str, name: object, known: Iterable[object], *, node: str = ""
+    ) -> UnknownName:
+        """The error for what is not there; it says so when the account sees nothing at all."""
+        where = f"on {node} of {self.name}" if node else f"on {self.name}"
+        blind = _BLIND.get(kind) if self.scope.everything else None
+        if blind is None:
+            return UnknownName(kind, name, known, where=where)
+        path, privilege = blind
+        told = (
+            f"{self.account} sees no {kind} there; if it lacks {privilege} on {path}: "
+            f"run `{pveum(self.account, path, privilege)}`."
+        )
+        return UnknownName(kind, name, known, where=where, blind=told)
 
     async def online(self) -> list[str]:
         """Names of the visible nodes that are online; the others are noted as missing."""

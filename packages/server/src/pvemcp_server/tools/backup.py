@@ -64,10 +64,11 @@ async def _storage(found: Target, wanted: str | None) -> str:
     """The storage asked for, or the one that Proxmox would take."""
     if wanted is not None:
         return (await usable_storage(found.cluster, wanted, found.node, "backup")).storage
+    there = await storages_on(found.cluster, found.node)
+    if not there:
+        raise found.cluster.unknown("storage", _DEFAULT_STORAGE, (), node=found.node)
     able = sorted(
-        one.storage
-        for one in await storages_on(found.cluster, found.node)
-        if "backup" in one.content_list and one.status == "available"
+        one.storage for one in there if "backup" in one.content_list and one.status == "available"
     )
     if not able:
         raise Precondition(f"No storage on {found.node} takes backups and is available.")

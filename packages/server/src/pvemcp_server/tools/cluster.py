@@ -17,6 +17,8 @@ from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import OneCluster
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.listing import budgeted
+from pvemcp_server.tools.needs import Need
+from pvemcp_server.tools.privileges import note_lacks
 from pvemcp_server.tools.registry import Document, document, tool
 
 _MOST_ASKED = 1000  # running machines
@@ -64,13 +66,14 @@ class ClusterOptions(Row):
     area=Area.CLUSTER,
     effect=Effect.READ,
     answer=ClusterHealth,
-    needs=(needs.CLUSTER, needs.GUESTS),
+    needs=(needs.CLUSTER, needs.GUESTS, needs.STORAGES),
 )
 async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Document:
     """Summarise a cluster's health: quorum, nodes, guests by state, storages and Ceph."""
     cluster = await call.cluster(cluster_name)
     snapshot, membership = await asyncio.gather(cluster.snapshot(), _membership(cluster))
     ceph, held = await asyncio.gather(_ceph(cluster, snapshot), _held(call, cluster, snapshot))
+    await note_lacks(cluster, *_unseen(cluster, snapshot))
     online = [one for one in snapshot.nodes if one.status == "online"]
     return document(
         ClusterHealth(
@@ -128,6 +131,14 @@ async def _membership(cluster: Cluster) -> Membership | None:
     except Forbidden as error:
         cluster.notes.add(f"Quorum is not known: {explain(error, cluster.account)}")
         return None
+
+
+def _unseen(cluster: Cluster, snapshot: Snapshot) -> list[Need]:
+    """What would show what there is none of here; a narrow grant is reason enough for none."""
+    if not cluster.scope.everything:
+        return []
+    shown = {needs.GUESTS: snapshot.guests, needs.STORAGES: snapshot.storages}
+    return [need for need, rows in shown.items() if not rows]
 
 
 async def _held(call: Call, cluster: Cluster, snapshot: Snapshot) -> AbstractSet[int]:

@@ -109,7 +109,7 @@ async def _deletion(
         cluster=cluster,
         would=f"Delete {_word(volume)} {volid} from {name}.",
         loses=_lost(volume, visible),
-        warnings=_not_looked_at(volume, uses),
+        warnings=_not_looked_at(cluster, volume, uses),
         ids={"node": name, "storage": storage, "volid": volid},
         act=partial(calls.delete, volid),
     )
@@ -119,7 +119,7 @@ async def _storage_is_there(cluster: Cluster, storage: str, node: str) -> None:
     found = {one.storage: one for one in await storages_on(cluster, node)}
     if storage not in found:
         seen = [one for one in found if cluster.scope.covers_storage(one, node=node)]
-        raise UnknownName("storage", storage, seen, where=f"on {node} of {cluster.name}")
+        raise cluster.unknown("storage", storage, seen, node=node)
     if found[storage].status != "available":
         raise Precondition(f"Storage {storage} is {found[storage].status} on {node}.")
 
@@ -165,11 +165,17 @@ def _nobody_uses(volume: Volume, uses: Uses) -> None:
         raise Precondition(f"{volume.volid} is still in use.")
 
 
-def _not_looked_at(volume: Volume, uses: Uses) -> tuple[str, ...]:
-    if not uses.unread:
-        return ()
-    guests = "1 guest" if uses.unread == 1 else f"{uses.unread} guests"
-    return (f"{guests} could not be asked whether they still use {volume.volid}.",)
+def _not_looked_at(cluster: Cluster, volume: Volume, uses: Uses) -> tuple[str, ...]:
+    warnings = []
+    if uses.unread:
+        guests = "1 guest" if uses.unread == 1 else f"{uses.unread} guests"
+        warnings.append(f"{guests} could not be asked whether they still use {volume.volid}.")
+    if uses.blind:
+        warnings.append(
+            f"{cluster.account} does not see all guests: one that it does not see may still use "
+            f"{volume.volid}."
+        )
+    return tuple(warnings)
 
 
 def _lost(volume: Volume, others: Sequence[Volume]) -> str:

@@ -11,9 +11,13 @@ from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.storage import Volume
 from proxmox_client.properties import parse
 from pvemcp_server.clusters import Cluster, Notes, Snapshot, explain
+from pvemcp_server.clusters.explain import pveum
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import Want
+from pvemcp_server.tools import needs
+from pvemcp_server.tools.needs import Extent
+from pvemcp_server.tools.privileges import extents_of
 
 # what guests can hold, and which kinds of guests; backups and templates are held by nobody
 _HOLDERS = {
@@ -31,6 +35,7 @@ class Uses:
     named: list[str] = field(default_factory=list)
     hidden: bool = False
     unread: int = 0  # guests that might hold it and could not be asked
+    blind: bool = False  # whether there may be guests that the account does not see
 
     def add(self, use: str, *, seen: bool) -> None:
         if seen:
@@ -70,8 +75,11 @@ def _clones(volume: Volume, others: Sequence[Volume]) -> list[Volume]:
 async def _look_at_owner(cluster: Cluster, volume: Volume, uses: Uses) -> None:
     # whoever asks: a guest that this caller may not see still needs its disks
     known = (await cluster.inventory.snapshot()).by_vmid
-    owner = known.get(volume.vmid or 0)
-    if owner is None or volume.content not in ("images", "rootdir"):
+    if volume.vmid is None or volume.content not in ("images", "rootdir"):
+        return
+    owner = known.get(volume.vmid)
+    if owner is None:
+        await _must_see(cluster, volume, volume.vmid)
         return
     calls = _calls(cluster, owner)
     try:
@@ -87,6 +95,17 @@ async def _look_at_owner(cluster: Cluster, volume: Volume, uses: Uses) -> None:
     for name, frozen in snapshots.items():
         if _held(frozen, volume.volid):
             uses.add(f"snapshot {name!r} of {owner.type} {owner.vmid}", seen=seen)
+
+
+async def _must_see(cluster: Cluster, volume: Volume, vmid: int) -> None:
+    """Only an account that may see every guest knows that this one is gone."""
+    path = f"/vms/{vmid}"
+    held = await cluster.pve.access.permissions(path)
+    if "VM.Audit" not in held.get(path, {}):
+        raise Precondition(
+            f"Whether {volume.volid} is still in use cannot be found out: {cluster.account} lacks "
+            f"VM.Audit on {path}: run `{pveum(cluster.account, path, 'VM.Audit')}`."
+        )
 
 
 async def _look_at_guests(cluster: Cluster, volume: Volume, want: Want, uses: Uses) -> None:
@@ -107,6 +126,9 @@ async def _look_at_guests(cluster: Cluster, volume: Volume, want: Want, uses: Us
         for option in options:
             uses.add(f"{option} of {could[vmid].type} {vmid}", seen=vmid in seen)
     uses.unread = len(could) - len(found)
+    if volume.content in _HOLDERS:
+        sight = await extents_of(cluster, needs.GUESTS)
+        uses.blind = sight.get(needs.GUESTS) is not Extent.EVERYWHERE
 
 
 def _could_hold(whole: Snapshot, volume: Volume, want: Want) -> dict[int, GuestResource]:

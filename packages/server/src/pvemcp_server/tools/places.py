@@ -28,7 +28,9 @@ async def having(
     if node is not None and node not in nodes:
         raise UnknownName("node", node, nodes, where=f"on {where}")
     here = {name for at, name in known if name and node in (None, at)}
-    raise UnknownName("storage", storage or "", here, where=f"on {node or where}")
+    if len(clusters) == 1:
+        raise clusters[0].unknown("storage", storage, here, node=node or "")
+    raise UnknownName("storage", storage, here, where=f"on {node or where}")
 
 
 async def _places(cluster: Cluster) -> Storages:

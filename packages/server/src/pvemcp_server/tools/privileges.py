@@ -23,19 +23,27 @@ _OF_TABLE = {
 async def say_why_empty(cluster: Cluster, table: Table) -> None:
     """Note it when the account lacks the privilege that would show rows of this table."""
     if table.name in _OF_TABLE:
-        await note_lack(cluster, _OF_TABLE[table.name])
+        await note_lacks(cluster, _OF_TABLE[table.name])
 
 
-async def note_lack(cluster: Cluster, need: Need) -> None:
-    """Note it when the account has the privilege nowhere on the path or below it."""
+async def note_lacks(cluster: Cluster, *wanted: Need) -> None:
+    """Note the privileges that the account has nowhere on their path or below it."""
+    extents = await extents_of(cluster, *wanted)
+    for need in (one for one, how_far in extents.items() if how_far is Extent.NOWHERE):
+        privilege = need.privileges[0]
+        cluster.notes.add(
+            f"{cluster.account} lacks {privilege} on {need.path} of {cluster.name}, so Proxmox "
+            f"shows it little or nothing here: run "
+            f"`{pveum(cluster.account, need.path, privilege)}`."
+        )
+
+
+async def extents_of(cluster: Cluster, *wanted: Need) -> dict[Need, Extent]:
+    """How far the account has each of these privileges; nothing when nobody knows."""
+    if not wanted:
+        return {}
     try:
         held = await cluster.pve.access.permissions()
     except ProxmoxError:
-        return  # then nobody knows, and the empty list stands for itself
-    if extent(need, held, major=9)[0] is not Extent.NOWHERE:
-        return
-    privilege = need.privileges[0]
-    cluster.notes.add(
-        f"{cluster.account} lacks {privilege} on {need.path} of {cluster.name}, so Proxmox shows "
-        f"it little or nothing here: run `{pveum(cluster.account, need.path, privilege)}`."
-    )
+        return {}  # what was answered stands for itself
+    return {need: extent(need, held, major=9)[0] for need in wanted}

@@ -7,7 +7,7 @@ from proxmox_client import Lxc, Qemu
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from proxmox_client.api.status import GuestStatus
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.errors import Precondition, UnknownName
+from pvemcp_server.errors import Precondition
 from pvemcp_server.tools.call import Call
 
 
@@ -98,7 +98,7 @@ async def online_node(cluster: Cluster, name: str) -> NodeResource:
     every = (await cluster.inventory.snapshot()).by_node
     known = {one: every[one] for one in every if free or scope.covers_node(one)}
     if name not in known:
-        raise UnknownName("node", name, known, where=f"on {cluster.name}")
+        raise cluster.unknown("node", name, known)
     _refuse_offline(cluster, known[name])
     return known[name]
 
@@ -112,7 +112,7 @@ async def usable_storage(cluster: Cluster, name: str, node: str, content: str) -
     """A storage that is available on the node and takes this kind of content."""
     found = {one.storage: one for one in await storages_on(cluster, node)}
     if name not in found:
-        raise UnknownName("storage", name, found, where=f"on {node} of {cluster.name}")
+        raise cluster.unknown("storage", name, found, node=node)
     storage = found[name]
     if storage.status != "available":
         raise Precondition(f"Storage {name} is {storage.status} on {node}.")
