@@ -123,6 +123,14 @@ async def test_foreign_hosts_and_origins_are_refused(modern, headers, status):
     assert (await modern.send("tools/list", **headers)).status_code == status
 
 
+async def test_the_website_that_the_server_names_leads_people_to_the_admin_pages(served, modern):
+    discovered = (await modern.send("server/discover")).json()["result"]
+    named = discovered["_meta"]["io.modelcontextprotocol/serverInfo"]["websiteUrl"]
+    assert named.startswith("http://127.0.0.1")
+    found = await served.http.get("/", follow_redirects=True)
+    assert (found.status_code, found.url.path) == (200, "/admin/sign-in")
+
+
 async def test_a_probe_may_come_under_any_host(http):
     answer = await http.get("/healthz", headers={"Host": "pod-17.cluster.local"})
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server import __version__
@@ -50,7 +52,13 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
     fastapi.include_router(health_routes(services.store, endpoint.traffic))
     fastapi.router.routes[:0] = endpoint.transports.routes  # first: routes are tried in order
     fastapi.mount("/admin", admin_site(services, endpoint.pipeline))
+    fastapi.add_route("/", _front_door)
     return App(endpoint.gate(fastapi), fastapi, endpoint)
+
+
+async def _front_door(_request: Request) -> RedirectResponse:
+    """Clients show people our address as the server's website."""
+    return RedirectResponse("/admin/", 307)
 
 
 async def serve_until_told(state: State) -> None:
