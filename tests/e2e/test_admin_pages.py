@@ -22,6 +22,8 @@ ARGUMENTS = [
 ]
 BAD = ("serious", "critical")
 PASSWORD = "a password of my own"
+NOTHING_HIDDEN = """[...document.querySelectorAll(".scroll:has(table.cards)")].every(
+    (frame) => frame.scrollWidth <= frame.clientWidth)"""
 PAGES = (
     *("/", "/keys", "/bridge", "/roles", "/roles/new", "/clusters", "/clusters/new"),
     *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
@@ -202,6 +204,7 @@ def test_no_page_has_a_serious_fault_for_assistive_technology(context, server, a
         if serious:
             found[path] = [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in serious]
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert page.evaluate(NOTHING_HIDDEN), path
     one.page.close()
     assert not found, json.dumps(found, indent=1)
     assert one.trouble == []

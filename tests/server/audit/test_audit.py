@@ -263,12 +263,13 @@ async def test_exports_hold_every_entry_and_no_formula(audit: Audit):
     assert json.loads(second["arguments"]) == {"a": 'x,"y"\n'}
 
 
-async def test_calls_are_counted_by_span_and_outcome(store: Store):
+async def test_calls_and_not_changes_are_counted_by_span_and_outcome(store: Store):
     moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
     audit = Audit(store, clock=lambda: moment)
     for minutes, outcome in [(0, Outcome.OK), (0.5, Outcome.OK), (0.9, Outcome.ERROR), (1, None)]:
         moment = datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(minutes=minutes)
         await audit.call(Event(tool="x", outcome=outcome))
+    await audit.admin(Event(tool="admin.settings.change", outcome=Outcome.OK))
     await audit.flush()
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     found = await audit.counts(noon, noon + timedelta(minutes=5), 60)

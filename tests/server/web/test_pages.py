@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,45 @@ async def limits(front, **changed: str) -> dict[str, str]:
     form = page[page.index("/admin/settings/Limits") :]
     form = form[: form.index("</form>")]
     return dict(re.findall(r'name="(\w+)"[^>]*? value="([^"]*)"', form)) | changed
+
+
+async def test_a_doctor_examines_as_the_key_that_is_chosen(equipped):
+    await equipped.post("/admin/keys", name="laptop", role="Read-only")
+    (key,) = await equipped.services.access.keys.all()
+    page = (await equipped.post("/admin/clusters/prod/doctor")).text
+    assert f'<option value="{key.id}">laptop · Read-only</option>' in page
+    assert "of key laptop" not in page
+    page = (await equipped.post("/admin/clusters/prod/doctor", key=key.id)).text
+    assert "Role Read-only of key laptop gives" in page
+    assert f'<option value="{key.id}" selected>' in page
+
+
+async def test_keys_are_listed_by_name(front):
+    for name in ("zoe", "Ada", "ben"):
+        await front.post("/admin/keys", name=name, role="Read-only")
+    page = (await front.get("/admin/keys")).text
+    assert re.findall(r"<strong>(\w+)</strong>", page) == ["Ada", "ben", "zoe"]
+
+
+async def test_a_page_that_is_not_there_is_told_in_words(front):
+    answer = await front.get("/admin/nothing")
+    assert answer.status_code == 404
+    assert "There is no such page." in answer.text
+
+
+async def test_times_of_the_audit_are_utc_unless_they_name_a_zone(front):
+    await front.post("/admin/keys", name="x", role="Read-only")
+    (entry,) = await front.services.audit.find(limit=1)
+    hour = entry.at.replace(second=0, microsecond=0)
+    local = f"{hour:%Y-%m-%dT%H:%M}"
+    found = (await front.get(f"/admin/audit?since={local}")).text
+    assert "admin.keys.create" in found
+    assert f'id="since" name="since" type="datetime-local" value="{local}"' in found
+    assert "admin.keys.create" not in (await front.get(f"/admin/audit?until={local}")).text
+    east = (hour + timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:00%%2B02:00")
+    assert "admin.keys.create" in (await front.get(f"/admin/audit?since={east}")).text
+    answer = await front.api("GET", f"/audit?since={local}:00&tool=admin.keys.create")
+    assert len(answer.json()) == 1
 
 
 async def test_the_audit_filters_and_pages(front):

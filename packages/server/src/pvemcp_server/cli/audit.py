@@ -12,8 +12,8 @@ from pvemcp_server.web.administration import audit
 
 app = typer.Typer(help="Find, export and verify the audit.", no_args_is_help=True)
 
-TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%SZ"]
-Since = Annotated[datetime | None, typer.Option(formats=TIMES, help="2026-11-22T00:00:00+0000")]
+TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]  # UTC unless told
+Since = Annotated[datetime | None, typer.Option(formats=TIMES, help="2026-11-22T08:00:00, UTC.")]
 Until = Annotated[datetime | None, typer.Option(formats=TIMES, help="Before this time.")]
 Key = Annotated[str | None, typer.Option(help="Id of a key.")]
 Tool = Annotated[str | None, typer.Option(help="Tool, or admin.… for changes.")]

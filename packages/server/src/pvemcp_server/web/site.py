@@ -93,7 +93,8 @@ async def _wrong(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     """What the framework refuses: no such page, no such method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered so
-    text, status = str(error.detail), error.status_code
+    status = error.status_code
+    text = "There is no such page." if status == 404 else str(error.detail)
     return wrong_page(request, text, status) if wants_page(request) else _error(text, status)
 
 

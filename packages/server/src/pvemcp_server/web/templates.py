@@ -43,6 +43,11 @@ def _time(moment: datetime | None) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else ""
 
 
+def _moment(moment: datetime) -> str:
+    """For a column that says UTC itself."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _number(count: int) -> str:
     return f"{count:,}"
 
@@ -69,7 +74,13 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"age": _age, "time": _time, "size": _size, "number": _number}
+_environment.filters |= {
+    "age": _age,
+    "time": _time,
+    "moment": _moment,
+    "size": _size,
+    "number": _number,
+}
 _environment.globals |= {
     "static": _static,
     "navigation": NAVIGATION,

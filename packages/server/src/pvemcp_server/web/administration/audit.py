@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from datetime import datetime
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pvemcp_server.audit import AuditFilter, Entry
 from pvemcp_server.store.audit_chain import Finding
@@ -15,13 +15,21 @@ Kinds = Literal["call", "intent", "refused", "admin", "retention", "break"]
 Outcomes = Literal["ok", "error", "refused", "cancelled"]
 
 
+def _in_utc(moment: datetime) -> datetime:
+    """Browsers' fields of date and time name no zone: UTC is meant, as in all that we show."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
+
+
 class Search(BaseModel):
     """Which entries; what is left out does not matter."""
 
     model_config = ConfigDict(extra="forbid")
 
-    since: datetime | None = Field(default=None, description="Not before this time")
-    until: datetime | None = Field(default=None, description="Before this time")
+    since: Moment | None = Field(default=None, description="Not before this time")
+    until: Moment | None = Field(default=None, description="Before this time")
     key: str | None = Field(default=None, description="Id of the key")
     tool: str | None = Field(default=None, description="Name of the tool, admin.… for changes")
     cluster: str | None = Field(default=None, description="Cluster that was asked")

@@ -77,8 +77,10 @@ class ToolRight(BaseModel):
 
 
 async def list_keys(acting: Acting) -> list[Key]:
+    """By name, as people look for them."""
     roles = await _role_names(acting)
-    return [_key(one, roles) for one in await acting.services.access.keys.all()]
+    found = [_key(one, roles) for one in await acting.services.access.keys.all()]
+    return sorted(found, key=lambda key: key.name.casefold())
 
 
 async def get_key(acting: Acting, key: str) -> Key:

@@ -98,9 +98,19 @@ async def look(
 
 
 @router.post("/{name}/doctor")
-async def examine(request: Request, session: SignedIn, acting: Writing, name: str) -> Response:
-    reports = await doctor.examine(acting, name)
-    return page(request, "doctor.html", session, reports=reports)
+async def examine(
+    request: Request, session: SignedIn, acting: Writing, name: str, key: Text = ""
+) -> Response:
+    return page(
+        request,
+        "doctor.html",
+        session,
+        reports=await doctor.examine(acting, name, key),
+        name=name,
+        path=request.url.path,
+        keys=await keys.list_keys(acting),
+        chosen=key,
+    )
 
 
 @router.post("/{name}/identities")

@@ -108,6 +108,9 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 document.addEventListener("htmx:responseError", () => sayWrong("The server failed on this; its log says why."));
 document.addEventListener("htmx:sendError", () => sayWrong("The server does not answer."));
 
+// On a phone the bar of pages scrolls: the one that is shown should be in sight.
+document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // The audit is live while its box is checked and someone looks.
 for (const part of document.querySelectorAll("[data-live]")) {
   setInterval(() => {
