@@ -147,11 +147,43 @@ def _local(desk):
     )
 
 
-async def test_a_local_cd_rom_holds_a_guest_where_it_is(desk, monkeypatch):
-    desk["prod"].emulated.state.guests[105].config["ide2"] = "local:iso/debian.iso,media=cdrom"
-    _says(desk, monkeypatch, local_disks=[{"volid": "local:iso/debian.iso", "cdrom": 1}])
+@pytest.mark.parametrize("volume", ["local:iso/debian-13.1.0-amd64-netinst.iso", "cdrom"])
+async def test_a_local_cd_rom_holds_a_guest_where_it_is(desk, volume):
+    desk["prod"].emulated.state.guests[105].config["ide2"] = f"{volume},media=cdrom"
     error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
-    assert "has a local CD-ROM in its drive: local:iso/debian.iso." in error
+    assert f"has a local CD-ROM in its drive ide2: {volume}. Eject it first." in error
+
+
+@pytest.mark.parametrize("volume", ["none", "nfs-iso:iso/x.iso", "local:105/vm-105-cloudinit"])
+async def test_an_empty_drive_a_shared_cd_and_cloud_init_hold_nobody(desk, volume):
+    desk["prod"].emulated.state.guests[105].config["ide2"] = f"{volume},media=cdrom"
+    call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
+    assert (await desk("MigrateVm", **call)).data["would"].startswith("Move qemu 105")
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "value"),
+    [(Kind.QEMU, "scsi7", "/dev/sdb"), (Kind.LXC, "mp7", "/srv/media,mp=/media")],
+)
+async def test_a_path_of_the_node_holds_a_guest_there_unless_it_is_shared(
+    desk, kind, option, value
+):
+    guest = _on_ceph(desk, kind)
+    target = "pve02" if guest.node != "pve02" else "pve03"
+    call = {**PROD, "vmid": guest.vmid, "target_node": target, "online": True, "dry_run": True}
+    guest.config[option] = value
+    error = await desk.refused("MigrateVm", **call)
+    assert f"uses a path of its node: {option} is {value.partition(',')[0]}." in error
+    guest.config[option] = f"{value},shared=1"
+    assert (await desk("MigrateVm", **call)).data["dry_run"] is True
+
+
+async def test_a_target_storage_for_local_disks_is_named_beforehand(desk):
+    guest = _local(desk)
+    target = "pve02" if guest.node != "pve02" else "pve03"
+    call = {**PROD, "vmid": guest.vmid, "target_node": target, "online": True, "dry_run": True}
+    would = (await desk("MigrateVm", **call, target_storage="ceph-vm")).data["would"]
+    assert "Local disks are copied to ceph-vm, which may take long: scsi0" in would
 
 
 async def test_what_proxmox_itself_does_not_allow_is_refused_with_its_reason(desk, monkeypatch):

@@ -1,13 +1,16 @@
 """Moving guests to another node."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from proxmox_client import Lxc, Qemu, ResponseError, Task
+from proxmox_client.api.configs import GuestDisk
 from proxmox_client.api.guests import MigrateCheck
 from proxmox_client.api.resources import StorageResource
+from proxmox_client.properties import flag
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tools import needs
@@ -52,7 +55,7 @@ async def migrate_vm(
         would=f"Move {found.said} from {found.node} to {target_node}.",
         ids={"vmid": vmid, "target_node": target_node, "online": live},
         act=partial(_move, found, target_node, live, target_storage, bool(local)),
-        warnings=tuple(_warnings(found, live, local)),
+        warnings=tuple(_warnings(found, live, local, target_storage)),
     )
 
 
@@ -80,17 +83,10 @@ async def _asked(found: Target, node: str) -> MigrateCheck | None:
 
 
 def _nothing_local(found: Target, check: MigrateCheck | None) -> None:
-    if check is None:
-        return
-    if check.local_resources:
+    if check is not None and check.local_resources:
         raise Precondition(
             f"{found.said} uses devices of its node: {', '.join(check.local_resources)}.",
             hint="Detach them first.",
-        )
-    if drives := [str(one.get("volid")) for one in check.local_disks if one.get("cdrom")]:
-        raise Precondition(
-            f"{found.said} has a local CD-ROM in its drive: {', '.join(drives)}.",
-            hint="Eject it first.",
         )
 
 
@@ -103,6 +99,7 @@ async def _disks_can_go(
     if storage is not None:
         await usable_storage(found.cluster, storage, node, content)
     here = {one.storage: one for one in await _storages(found, found.node)}
+    _nothing_stays(found, config.disks, here)
     there = {one.storage for one in await _storages(found, node) if one.status == "available"}
     disks = [d for d in config.disks if d.storage and d.media != "cdrom"]
     local = [d for d in disks if d.storage in here and not here[d.storage].shared]
@@ -114,6 +111,32 @@ async def _disks_can_go(
         )
     _refused(found, node, storage, check)
     return [one.id for one in local]
+
+
+def _nothing_stays(
+    found: Target, disks: Sequence[GuestDisk], here: Mapping[str, StorageResource]
+) -> None:
+    """Refuse what Proxmox can neither copy nor find again: CDs and paths of the node."""
+    for one in disks:
+        storage = here.get(one.storage or "")
+        shared = storage.shared if storage else flag(one.options.get("shared"))
+        if shared:
+            continue
+        if one.volume == "cdrom" or (one.media == "cdrom" and _is_image(one)):
+            raise Precondition(
+                f"{found.said} has a local CD-ROM in its drive {one.id}: {one.volume}.",
+                hint="Eject it first.",
+            )
+        if one.volume.startswith("/"):
+            raise Precondition(
+                f"{found.said} uses a path of its node: {one.id} is {one.volume}.",
+                hint="Detach it first.",
+            )
+
+
+def _is_image(drive: GuestDisk) -> bool:
+    """A CD somebody put in; the drive of cloud-init is made anew wherever the guest goes."""
+    return drive.storage is not None and not drive.volume.endswith("cloudinit")
 
 
 def _refused(found: Target, node: str, storage: str | None, check: MigrateCheck | None) -> None:
@@ -136,12 +159,13 @@ async def _storages(found: Target, node: str) -> list[StorageResource]:
     return [one for one in rows if one.node == node]
 
 
-def _warnings(found: Target, live: bool, local: list[str]) -> list[str]:
+def _warnings(found: Target, live: bool, local: Sequence[str], storage: str | None) -> list[str]:
     said = []
     if live and found.resource.type == "lxc":
         said.append("Containers cannot move while they run: it is stopped and started there.")
     if local:
-        said.append(f"Local disks are copied, which may take long: {', '.join(local)}.")
+        where = f" to {storage}" if storage else ""
+        said.append(f"Local disks are copied{where}, which may take long: {', '.join(local)}.")
     if found.status.ha.managed:
         said.append("HA manages this guest: its manager moves it, and the task ends before.")
     return said

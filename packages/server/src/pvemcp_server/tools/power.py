@@ -43,6 +43,7 @@ _RULES = {
     "Suspend": _Rule(("running",)),
     "Resume": _Rule(("paused",)),
 }
+_WORDS = {"Shutdown": "Shut down"}  # where the action is no verb
 # A machine that was suspended to disk carries this lock, and starting it takes it away.
 _HIBERNATED = frozenset({"suspended"})
 
@@ -63,7 +64,7 @@ async def change_vm_state(
     _check(found, action)
     return Plan(
         cluster=found.cluster,
-        would=f"{action} {found.said}, which is {found.state}.",
+        would=f"{_WORDS.get(action, action)} {found.said}, which is {found.state}.",
         loses=_RULES[action].loses,
         ids={"vmid": vmid, "action": action},
         act=partial(_act, found, action),
@@ -94,7 +95,8 @@ def _check(found: Target, action: str) -> None:
 def _warnings(found: Target, action: str) -> tuple[str, ...]:
     if not found.status.ha.managed:
         return ()
-    return (f"HA manages this guest: its manager is asked to {action.lower()} it, and acts later.",)
+    word = _WORDS.get(action, action).lower()
+    return (f"HA manages this guest: its manager is asked to {word} it, and acts later.",)
 
 
 def _hibernates(found: Target) -> bool:
