@@ -133,3 +133,18 @@ async def test_a_role_for_one_storage_sees_that_storage_only(office):
     assert set((await scoped("ListStorage")).column("storage")) == {"local"}
     error = await scoped.refused("ListIsos", cluster_name="prod", node="pve01", storage="nfs-iso")
     assert error == "No storage 'nfs-iso' on pve01 of prod. There are local."
+
+
+@pytest.mark.parametrize(
+    ("tool", "content"),
+    [("ListIsos", "iso"), ("ListTemplates", "vztmpl"), ("ListBackups", "backup")],
+)
+async def test_a_storage_that_cannot_hold_it_is_empty_for_a_reason_and_the_others_are_named(
+    office, tool, content
+):
+    place = {"cluster_name": "prod", "node": "pve01"}
+    answer = await office(tool, **place, storage="ceph-vm")
+    assert answer.data == []
+    assert f"Storage ceph-vm does not take {content} (it takes images, rootdir)." in answer.notes
+    assert "These do: local" in answer.notes
+    assert "does not take" not in (await office(tool, **place, storage="local")).notes

@@ -1,7 +1,8 @@
 """Where a read is about: the clusters that have the node and the storage it names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from proxmox_client.api.resources import StorageResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.tools.call import Call
@@ -31,6 +32,27 @@ async def having(
     if len(clusters) == 1:
         raise clusters[0].unknown("storage", storage, here, node=node or "")
     raise UnknownName("storage", storage, here, where=f"on {node or where}")
+
+
+async def say_takes_not(clusters: Sequence[Cluster], node: str, storage: str, content: str) -> None:
+    """Note it when the named storage cannot hold what is asked for: it is empty for a reason."""
+    for cluster in clusters:
+        here = [one for one in (await cluster.snapshot()).storages if one.node == node]
+        for one in here:
+            if one.storage == storage and content not in one.content_list:
+                cluster.notes.add(" ".join(takes_not(one, content, here)))
+
+
+def takes_not(
+    storage: StorageResource, content: str, others: Iterable[StorageResource]
+) -> tuple[str, str]:
+    """That the storage does not take this content, and which do."""
+    able = [one.storage for one in others if content in one.content_list]
+    takes = ", ".join(storage.content_list)
+    return (
+        f"Storage {storage.storage} does not take {content} (it takes {takes}).",
+        f"These do: {', '.join(able)}." if able else "No storage on that node does.",
+    )
 
 
 async def _places(cluster: Cluster) -> Storages:

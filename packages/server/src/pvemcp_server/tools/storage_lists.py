@@ -24,7 +24,7 @@ from pvemcp_server.tools import needs
 from pvemcp_server.tools.arguments import ClusterName, DetailLevel, NodeName, StorageName, VmId
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.listing import at, listed, newest
-from pvemcp_server.tools.places import having
+from pvemcp_server.tools.places import having, say_takes_not
 from pvemcp_server.tools.registry import Rows, tool
 
 StorageType = Annotated[str | None, Field(max_length=50, description="dir, nfs, lvmthin, pbs …")]
@@ -116,6 +116,9 @@ async def list_backups(
     vmid: OneVm = None,
 ) -> Rows:
     """List backups, newest first; on all storages unless one is named."""
+    clusters = await having(call, cluster_name, node, storage)
+    if node and storage:
+        await say_takes_not(clusters, node, storage, "backup")
     return await listed(
         call,
         backups,
@@ -124,7 +127,7 @@ async def list_backups(
         want=_want(node, storage, vmid=vmid),
         keep=lambda row: vmid in (None, row.vmid),
         order=newest("creation"),
-        clusters=await having(call, cluster_name, node, storage),
+        clusters=clusters,
         must=node is not None and storage is not None,
     )
 
@@ -202,6 +205,9 @@ async def _content(
     columns: tuple[str, ...],
     kind: str | None,
 ) -> Rows:
+    clusters = await having(call, cluster_name, node, storage)
+    if kind:
+        await say_takes_not(clusters, node, storage, kind)
     return await listed(
         call,
         storage_content,
@@ -210,7 +216,7 @@ async def _content(
         want=_want(node, storage, kind=kind),
         keep=_of_kind(kind),
         order=newest("creation"),
-        clusters=await having(call, cluster_name, node, storage),
+        clusters=clusters,
         must=True,
     )
 

@@ -9,6 +9,7 @@ from proxmox_client.api.status import GuestStatus
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.places import takes_not
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +118,8 @@ async def usable_storage(cluster: Cluster, name: str, node: str, content: str) -
     if storage.status != "available":
         raise Precondition(f"Storage {name} is {storage.status} on {node}.")
     if content not in storage.content_list:
-        able = [one.storage for one in found.values() if content in one.content_list]
-        raise Precondition(
-            f"Storage {name} does not take {content} (it takes {', '.join(storage.content_list)}).",
-            hint=f"These do: {', '.join(able)}." if able else "No storage on that node does.",
-        )
+        message, hint = takes_not(storage, content, found.values())
+        raise Precondition(message, hint=hint)
     return storage
 
 
