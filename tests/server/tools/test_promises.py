@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pvemcp_server.access.model import Effect
+from pvemcp_server.endpoint.arguments import read_arguments
+from pvemcp_server.errors import BadArgument
 from pvemcp_server.tools.registry import tools
 
 REPOSITORY = Path(__file__).parents[3]
@@ -42,6 +44,23 @@ def test_every_argument_is_described(tool):
     for name, one in tool.input_schema["properties"].items():
         assert one.get("description"), f"{tool.name}.{name}"
         assert name == name.lower()
+
+
+PATTERNS = [
+    pytest.param(tool, name, ["?"] if '"array"' in schema else "?", id=f"{tool.name}.{name}")
+    for tool in tools().values()
+    for name, one in tool.arguments.model_json_schema()["properties"].items()
+    if '"pattern"' in (schema := json.dumps(one))
+]
+
+
+@pytest.mark.parametrize(("tool", "name", "value"), PATTERNS)
+def test_what_a_pattern_asks_for_is_said_in_words(tool, name, value):
+    with pytest.raises(BadArgument) as refused:
+        read_arguments(tool, {name: value})
+    said = str(refused.value)
+    assert f"{name}: a " in said or f"{name}.0: a " in said
+    assert "pattern" not in said
 
 
 @EVERY

@@ -9,7 +9,7 @@ from proxmox_client.api.storage import ChecksumAlgorithm
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.tools import needs
-from pvemcp_server.tools.arguments import NodeName, OneCluster, StorageName
+from pvemcp_server.tools.arguments import NodeName, OneCluster, Rule, StorageName
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.plan import Plan
 from pvemcp_server.tools.registry import tool
@@ -24,8 +24,13 @@ FileName = Annotated[
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.([iI][sS][oO]|[iI][mM][gG])$",
         description="Name to store it under, ending in .iso or .img",
     ),
+    Rule("a file's name has letters, digits, dots, hyphens, underscores, and ends in .iso or .img"),
 ]
-Checksum = Annotated[str | None, Field(pattern=r"^[0-9A-Fa-f]{32,128}$", description="In hex")]
+Checksum = Annotated[
+    str | None,
+    Field(pattern=r"^[0-9A-Fa-f]{32,128}$", description="In hex"),
+    Rule("a checksum has 32 to 128 hexadecimal digits"),
+]
 Algorithm = Annotated[
     Literal["md5", "sha1", "sha224", "sha256", "sha384", "sha512"] | None,
     Field(description="Of the checksum; told from its length when absent"),
