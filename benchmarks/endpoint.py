@@ -12,9 +12,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -112,8 +113,8 @@ def modern(connection: Connection, method: str) -> bytes:
     return connection.request(message, headers)
 
 
-async def legacy(connection: Connection, method: str) -> bytes:
-    """Opens a session; the bytes of a request in it."""
+async def opened(connection: Connection) -> dict[str, str]:
+    """Opens a session; the headers of requests in it."""
     hello = {
         "protocolVersion": "2025-11-25",
         "capabilities": {},
@@ -126,9 +127,21 @@ async def legacy(connection: Connection, method: str) -> bytes:
         headers["Mcp-Session-Id"] = session
         ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
         await connection.send(connection.request(ready, headers))
+    return headers
+
+
+def legacy(connection: Connection, session: dict[str, str], method: str) -> bytes:
+    """The bytes of a request in that session."""
     params = CALL if method == "tools/call" else {}
     message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-    return connection.request(message, headers)
+    return connection.request(message, session)
+
+
+async def requests(connection: Connection, era: str) -> Callable[[str], bytes]:
+    """Writes requests by their method; in the era of sessions, in one that is open by then."""
+    if era == "modern":
+        return partial(modern, connection)
+    return partial(legacy, connection, await opened(connection))
 
 
 async def measure(
@@ -136,9 +149,7 @@ async def measure(
 ) -> None:
     """One round: `clients` connections, each sending the next request when the last is answered."""
     connections = [await Connection(server.url).open() for _ in range(clients)]
-    raws = [
-        modern(one, method) if era == "modern" else await legacy(one, method) for one in connections
-    ]
+    raws = [(await requests(one, era))(method) for one in connections]
     count = 0
     cpu, start = server.cpu(), time.perf_counter()
 

@@ -12,7 +12,7 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from endpoint import Connection, Server, legacy, modern, percentile, served
+from endpoint import Connection, Server, percentile, requests, served
 
 GROWTH = 1.1  # of memory, from the first half of the time to the end
 
@@ -29,16 +29,11 @@ async def client(server: Server, era: str, until: float, think: float, seen: See
     """One client: its requests go one after another over one connection."""
     try:
         connection = await Connection(server.url).open()
-        prepare = {
-            "modern": lambda method: asyncio.sleep(0, modern(connection, method)),
-            "legacy": lambda method: legacy(connection, method),
-        }[era]
         await asyncio.sleep(random.random() * think)
-        for method in ("tools/list", "tools/call"):
-            raw = await prepare(method)
-            await request(connection, raw, seen)
+        written = await requests(connection, era)
+        await request(connection, written("tools/list"), seen)
         while time.monotonic() < until:
-            await request(connection, raw, seen)
+            await request(connection, written("tools/call"), seen)
             await asyncio.sleep(random.uniform(0.5, 1.5) * think)
         connection.writer.close()
     except (OSError, asyncio.IncompleteReadError) as error:
