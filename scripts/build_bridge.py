@@ -117,8 +117,10 @@ def session(program: Path, url: str) -> float:
 
 def suite(program: Path) -> None:
     """The bridge's tests, on a frozen program."""
+    # installing the npm packages locks a file as Windows cannot
+    which = "e2e and not node" if sys.platform == "win32" else "e2e"
     subprocess.run(
-        [sys.executable, "-m", "pytest", TESTS, "-q", "-n", "auto", "-m", "e2e"],
+        [sys.executable, "-m", "pytest", TESTS, "-q", "-n", "auto", "-m", which],
         check=True,
         env=os.environ | {"PVEMCP_BRIDGE": str(program)},
     )

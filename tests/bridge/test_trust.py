@@ -269,6 +269,15 @@ async def test_a_proxy_that_refuses_is_told_at_once(bridges, server, faults, sta
     assert server.names() == ["CONNECT"]
 
 
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "gopher://x", "http://x:port"])
+async def test_a_proxy_of_another_kind_is_told(bridges, proxy):
+    env = {"ALL_PROXY": proxy, "MCP_URL": "http://pve.example/mcp"}
+    async with bridges.running(env=env) as bridge:
+        error = (await bridge.initialize())["error"]
+    assert error["data"]["reason"] == "ProxyRefused"
+    assert "no HTTP proxy" in error["message"]
+
+
 async def test_a_proxy_that_cannot_reach_the_server_is_asked_again(bridges, server, faults):
     server.fail("CONNECT", faults.status(502))
     server.fail("CONNECT", faults.status(403))

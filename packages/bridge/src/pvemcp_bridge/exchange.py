@@ -129,19 +129,25 @@ class Exchange:
     async def _stream(self, answer: Answer, question: Question, cursor: Cursor) -> Message | None:
         """Hands on what the stream brings; the reply, or None when it ends early but can go on."""
         try:
-            async with aclosing(answer.events()) as events:
-                async for event in events:
-                    cursor.follow(event)
-                    for message in messages_of(event.data.decode("utf-8", "replace")):
-                        if reply := reply_to(question.message, message):
-                            return reply
-                        if message.kind is not Kind.RESPONSE:
-                            await question.hand_on(message)
+            if reply := await self._heard(answer, question, cursor):
+                return reply
         except Lost:
             if not (question.resumable and cursor.id):
                 raise
         if not (question.resumable and cursor.id):
             raise Lost("The server ended the stream without a reply.", status=answer.status)
+        return None
+
+    async def _heard(self, answer: Answer, question: Question, cursor: Cursor) -> Message | None:
+        """The reply on a stream, all that came before it handed on."""
+        async with aclosing(answer.events()) as events:
+            async for event in events:
+                cursor.follow(event)
+                for message in messages_of(event.data.decode("utf-8", "replace")):
+                    if reply := reply_to(question.message, message):
+                        return reply
+                    if message.kind is not Kind.RESPONSE:
+                        await question.hand_on(message)
         return None
 
     async def _resumed(self, question: Question, cursor: Cursor) -> Message:
@@ -197,9 +203,8 @@ def reply_to(request: Message, message: Message) -> Message | None:
         return None
     if message.key == request.key:
         return message
-    if (
-        message.body.get("id") is None
-    ):  # the server could not read our id; there is only this request
+    # the server could not read our id; there is only this request
+    if message.body.get("id") is None:
         return message.with_id(request.raw_id)
     log.warning("The server sent a reply to another request than this one.")
     return None

@@ -1,6 +1,7 @@
 """One run of the bridge, from the first line of the client to its last."""
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -33,6 +34,7 @@ async def _carry(target: Target, mask: Callable[[str], str]) -> bool:
     """Runs to the end; True when the input is still open then."""
     lifetime = Lifetime()
     writer = Writer(binary(1), lambda: lifetime.end(Ending.OUTPUT_BROKEN))
+    gc.freeze()  # what is loaded by now stays: no collection needs to look at it
     log.info("Carrying messages to %s.", target.origin)
     async with Transport(target) as transport:
         bridge = Bridge(transport, writer, silence=target.silence, mask=mask)

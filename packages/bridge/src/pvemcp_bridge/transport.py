@@ -57,6 +57,11 @@ class Answer:
         return self.headers.get("content-type", "").lower().startswith("text/event-stream")
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all of it has been read."""
+        return self._response.is_closed
+
+    @property
     def retry_after(self) -> float | None:
         """The seconds that the server asks to wait, given as seconds or as a date."""
         value = self.headers.get("retry-after", "").strip()
@@ -87,10 +92,9 @@ class Answer:
     async def finish(self) -> None:
         """Reads what is left, so that the connection serves the next request too."""
         try:
-            if not self._response.is_closed:
-                async with asyncio.timeout(_REST_SECONDS):
-                    async for _ in self._chunks:
-                        pass
+            async with asyncio.timeout(_REST_SECONDS):
+                async for _ in self._chunks:
+                    pass
         except (TimeoutError, httpx.RequestError, httpx.StreamError) as error:
             log.debug("A connection was not kept: %r", error)
         finally:
@@ -117,7 +121,10 @@ class Connections:
         """A client that nobody uses."""
         if self._idle:
             return self._idle.pop()[1]
-        return httpx.AsyncClient(verify=self._verify, limits=_LIMITS, cookies=self.cookies)
+        try:
+            return httpx.AsyncClient(verify=self._verify, limits=_LIMITS, cookies=self.cookies)
+        except (ImportError, ValueError, httpx.InvalidURL):  # SOCKS, or nothing httpx knows
+            raise ProxyRefused("The proxy named in the environment is no HTTP proxy.") from None
 
     async def give_back(self, client: httpx.AsyncClient) -> None:
         """Keeps a client for the next request, and none for too long."""
@@ -175,7 +182,10 @@ class Transport:
                 await answer.aclose()
             await self._connections.give_back(client)
             raise
-        self._finish(answer, client)
+        if answer.is_whole:
+            await self._connections.give_back(client)
+        else:
+            self._finish(answer, client)
 
     def _finish(self, answer: Answer, client: httpx.AsyncClient) -> None:
         """Lets the end of an answer come by itself; its reply has not waited for it."""
@@ -200,14 +210,7 @@ class Transport:
         url = self._url
         for _ in range(_MOST_REDIRECTS + 1):
             with _facts():
-                request = httpx.Request(
-                    method,
-                    url,
-                    headers={**self._headers, **headers},
-                    cookies=self._connections.cookies,
-                    content=content,
-                    extensions={"timeout": _timeouts(silence)},
-                )
+                request = self._request(method, url, headers, content, silence)
                 response = await client.send(request, stream=True)
             if response.status_code not in _REDIRECTS:
                 return response
@@ -215,14 +218,28 @@ class Transport:
             url = _redirected(url, response)
         raise Redirected("The server redirects in a circle.", status=response.status_code)
 
+    def _request(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        content: str | None,
+        silence: float | None,
+    ) -> httpx.Request:
+        timeout = httpx.Timeout(silence, connect=_CONNECT_SECONDS, pool=None)
+        return httpx.Request(
+            method,
+            url,
+            headers={**self._headers, **headers},
+            cookies=self._connections.cookies,
+            content=content,
+            extensions={"timeout": timeout.as_dict()},
+        )
+
     @cached_property
     def _url(self) -> httpx.URL:
         with _facts():
             return httpx.URL(self._target.url)
-
-
-def _timeouts(silence: float | None) -> dict[str, float | None]:
-    return httpx.Timeout(silence, connect=_CONNECT_SECONDS, pool=None).as_dict()
 
 
 def _redirected(url: httpx.URL, response: httpx.Response) -> httpx.URL:
