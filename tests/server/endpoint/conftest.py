@@ -5,7 +5,7 @@ import importlib.util
 import json
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -267,6 +267,19 @@ async def demo_served(tmp_path: Path, demo_pve: Emulator) -> AsyncIterator[Serve
         key, secret = await access.keys.create("test", role="Administrator")
         async with _served(state, Workshop(tools=dict(registry.tools())), secret, key.id) as served:
             yield served
+
+
+@pytest.fixture
+def look(demo_served: Served) -> Callable[[], Awaitable[None]]:
+    """Renews the inventory and compares what is watched, as happens every ten seconds."""
+
+    async def looked() -> None:
+        endpoint = demo_served.app.endpoint
+        for connection in endpoint.services.clusters._open.values():
+            connection.inventory.invalidate()
+        await endpoint.watcher.look()
+
+    return looked
 
 
 async def _add_cluster(access: Any, name: str, emulated: Any) -> None:

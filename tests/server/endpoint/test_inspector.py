@@ -16,6 +16,7 @@ from subprocess import DEVNULL
 
 import anyio
 import pytest
+from anyio.streams.text import TextReceiveStream
 
 PACKAGE = "@modelcontextprotocol/inspector"
 CLI = "clients/launcher/build/index.js"
@@ -264,3 +265,23 @@ async def test_mcpdo_follows_a_proxmox_task_by_the_tasks_extension(
     called = await inspector.mcpdo("@modern", "tools/call", "CreateVmSnapshot", *assigned(SNAPSHOT))
     assert json.loads(text(called))["data"]["exit_status"] == "OK"
     assert "before" in demo_pve["home-lab"].state.guests[100].snapshots
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_mcpdo_hears_of_a_guest_that_it_watches(inspector, demo_served, demo_pve, look, era):
+    await inspector.connect(demo_served.url, demo_served.key, era)
+    uri = "pve://clusters/home-lab/guests/100"
+    watch = inspector.command(MCPDO, "--format", "json", f"@{era}", "resources/subscribe", uri)
+    async with await anyio.open_process(watch, env=inspector.environment, stderr=DEVNULL) as one:
+        printed = TextReceiveStream(one.stdout)
+        with anyio.fail_after(SECONDS):
+            assert "subscribed" in await printed.receive()
+            guest = demo_pve["home-lab"].state.guests[100]
+            guest.config["name"], guest.row = "renamed", None
+            await look()
+            said = ""
+            while "resources/updated" not in said:
+                said += await printed.receive()
+        one.send_signal(signal.SIGINT)
+        await one.wait()
+    assert uri in said

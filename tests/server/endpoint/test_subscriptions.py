@@ -91,18 +91,6 @@ def rename(guest, name):
     guest.row = None
 
 
-@pytest.fixture
-async def look(demo_served):
-    """Renews the inventory and compares, as happens every ten seconds."""
-
-    async def looked():
-        for connection in demo_served.app.endpoint.services.clusters._open.values():
-            connection.inventory.invalidate()
-        await demo_served.app.endpoint.watcher.look()
-
-    return looked
-
-
 async def test_a_change_of_a_guest_is_told_to_those_who_watch_it(connect, guests, look):
     async with connect(GUEST, OTHER) as (_, heard):
         assert heard.honoured == [GUEST, OTHER]
