@@ -123,6 +123,17 @@ async def test_descriptions_of_a_page_over_all_clusters_are_those_of_each_cluste
     }
 
 
+async def test_a_dead_cluster_keeps_no_descriptions_of_others_back(desk):
+    desk["prod"].emulated.state.guests[101].config["description"] = "primary"
+    await desk["home-lab"].emulated.node_down("pve")
+    answer = await desk("ListVms", fields=["vmid", "description"], limit=2)
+    assert answer.data == [
+        {"vmid": 100, "description": None},
+        {"vmid": 101, "description": "primary"},
+    ]
+    assert "Cluster home-lab is missing here" in answer.notes
+
+
 def _configs(desk):
     """The guests of prod whose configurations were asked for."""
     return sorted(int(one.split("/")[4]) for one in desk.asked("prod") if one.endswith("/config"))

@@ -1,6 +1,7 @@
 """Configurations of virtual machines and of containers."""
 
-from typing import Annotated, ClassVar, TypeVar
+from functools import partial
+from typing import Annotated, ClassVar
 
 from proxmox_client.api.configs import GuestConfig, LxcConfig, QemuConfig
 from proxmox_client.api.resources import GuestResource
@@ -9,8 +10,6 @@ from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
-
-C = TypeVar("C", bound=GuestConfig)
 
 
 class QemuSettings(Row):
@@ -101,36 +100,28 @@ class LxcSettings(Row):
     hookscript: Annotated[str | None, Col("Script run around start and stop")]
 
 
-@table(
-    "qemu_configs",
+config_table = partial(
+    table,
     tool="GetVmConfig",
     cost=Cost.PER_GUEST,
     covered=of_guest,
     relations=(TO_GUEST, TO_NODE),
 )
+"""A table that is read from the configurations of guests."""
+
+
+@config_table("qemu_configs")
 async def qemu_configs(cluster: Cluster, want: Want) -> list[QemuSettings]:
     """Configurations of virtual machines."""
-    return [
-        _qemu(guest, config)
-        for guest, config in await configs(cluster, want, "qemu")
-        if isinstance(config, QemuConfig)
-    ]
+    found = await configs(cluster, want, "qemu")
+    return [_qemu(guest, config) for guest, config in found if isinstance(config, QemuConfig)]
 
 
-@table(
-    "lxc_configs",
-    tool="GetVmConfig",
-    cost=Cost.PER_GUEST,
-    covered=of_guest,
-    relations=(TO_GUEST, TO_NODE),
-)
+@config_table("lxc_configs")
 async def lxc_configs(cluster: Cluster, want: Want) -> list[LxcSettings]:
     """Configurations of containers."""
-    return [
-        _lxc(guest, config)
-        for guest, config in await configs(cluster, want, "lxc")
-        if isinstance(config, LxcConfig)
-    ]
+    found = await configs(cluster, want, "lxc")
+    return [_lxc(guest, config) for guest, config in found if isinstance(config, LxcConfig)]
 
 
 async def configs(

@@ -5,10 +5,9 @@ from typing import Annotated, ClassVar, Literal
 from proxmox_client.api.configs import GuestDisk, GuestNetwork
 from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.tables.guest_configs import configs
+from pvemcp_server.tables.guest_configs import config_table, configs
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
-from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import Col, Cost, Relation, Row, Unit, Want, table
+from pvemcp_server.tables.registry import Col, Relation, Row, Unit, Want
 
 
 class Disk(Row):
@@ -53,11 +52,8 @@ class Network(Row):
     link_down: Annotated[bool, Col("Whether it is unplugged")]
 
 
-@table(
+@config_table(
     "disks",
-    tool="GetVmConfig",
-    cost=Cost.PER_GUEST,
-    covered=of_guest,
     relations=(
         TO_GUEST,
         TO_NODE,
@@ -72,13 +68,7 @@ async def disks(cluster: Cluster, want: Want) -> list[Disk]:
     return [_disk(guest, one) for guest, config in found for one in config.disks]
 
 
-@table(
-    "networks",
-    tool="GetVmConfig",
-    cost=Cost.PER_GUEST,
-    covered=of_guest,
-    relations=(TO_GUEST, TO_NODE),
-)
+@config_table("networks")
 async def networks(cluster: Cluster, want: Want) -> list[Network]:
     """Network devices of guests."""
     found = await configs(cluster, want)

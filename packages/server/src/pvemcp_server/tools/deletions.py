@@ -94,8 +94,7 @@ async def _deletion(
     cluster = await writable(call, cluster_name)
     name = (await online_node(cluster, node)).node
     await _storage_is_there(cluster, storage, name)
-    if volid.partition(":")[0] != storage or not volid.partition(":")[2]:
-        raise BadArgument("volid", f"{volid!r} is not on storage {storage}.")
+    _refuse_elsewhere(volid, storage)
     calls = cluster.pve.storage(name, storage)
     known = await calls.content()
     visible = await _visible(cluster, storage, name, known)
@@ -104,7 +103,7 @@ async def _deletion(
     budget = Budget(_LOOKS, monotonic() + call.seconds_left * _SHARE_OF_LOOKS)
     want = Want(nodes=frozenset({name}), budget=budget)
     uses = await users_of(cluster, volume, visible, known, want)
-    _nobody_uses(volume, uses)
+    _refuse_used(volume, uses)
     return Plan(
         cluster=cluster,
         would=f"Delete {_word(volume)} {volid} from {name}.",
@@ -113,6 +112,12 @@ async def _deletion(
         ids={"node": name, "storage": storage, "volid": volid},
         act=partial(calls.delete, volid),
     )
+
+
+def _refuse_elsewhere(volid: str, storage: str) -> None:
+    place, _, name = volid.partition(":")
+    if place != storage or not name:
+        raise BadArgument("volid", f"{volid!r} is not on storage {storage}.")
 
 
 async def _storage_is_there(cluster: Cluster, storage: str, node: str) -> None:
@@ -158,7 +163,7 @@ async def _may_go(call: Call, cluster: Cluster, volume: Volume) -> None:
             refuse_marked(call, guest.tag_list, f"Guest {guest.vmid}, which it belongs to,")
 
 
-def _nobody_uses(volume: Volume, uses: Uses) -> None:
+def _refuse_used(volume: Volume, uses: Uses) -> None:
     if uses.named:
         raise Precondition(f"{volume.volid} is still used by {', '.join(uses.named)}.")
     if uses.hidden:

@@ -1,7 +1,7 @@
 """Whether anything still needs a volume."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
@@ -19,6 +19,7 @@ from pvemcp_server.tools import needs
 from pvemcp_server.tools.needs import Extent
 from pvemcp_server.tools.privileges import extents_of
 
+_OWNED = {"images", "rootdir"}
 # what guests can hold, and which kinds of guests; backups and templates are held by nobody
 _HOLDERS = {
     "images": ("qemu", "lxc"),
@@ -73,14 +74,20 @@ def _clones(volume: Volume, others: Sequence[Volume]) -> list[Volume]:
 
 
 async def _look_at_owner(cluster: Cluster, volume: Volume, uses: Uses) -> None:
-    # whoever asks: a guest that this caller may not see still needs its disks
-    known = (await cluster.inventory.snapshot()).by_vmid
-    if volume.vmid is None or volume.content not in ("images", "rootdir"):
+    if volume.vmid is None or volume.content not in _OWNED:
         return
-    owner = known.get(volume.vmid)
+    # whoever asks: a guest that this caller may not see still needs its disks
+    owner = (await cluster.inventory.snapshot()).by_vmid.get(volume.vmid)
     if owner is None:
         await _must_see(cluster, volume, volume.vmid)
         return
+    seen = owner.vmid in (await cluster.snapshot()).by_vmid
+    for use in await _uses_of(cluster, owner, volume):
+        uses.add(f"{use} of {owner.type} {owner.vmid}", seen=seen)
+
+
+async def _uses_of(cluster: Cluster, owner: GuestResource, volume: Volume) -> list[str]:
+    """Where its own guest has the volume: now, and in its snapshots."""
     calls = _calls(cluster, owner)
     try:
         config, snapshots = await asyncio.gather(calls.config(), _snapshots(calls))
@@ -89,12 +96,8 @@ async def _look_at_owner(cluster: Cluster, volume: Volume, uses: Uses) -> None:
             f"Whether {volume.volid} is still in use cannot be found out: "
             f"{explain(error, cluster.account)}"
         ) from error
-    seen = owner.vmid in (await cluster.snapshot()).by_vmid
-    for held in _held(config, volume.volid):
-        uses.add(f"{held} of {owner.type} {owner.vmid}", seen=seen)
-    for name, frozen in snapshots.items():
-        if _held(frozen, volume.volid):
-            uses.add(f"snapshot {name!r} of {owner.type} {owner.vmid}", seen=seen)
+    frozen = [name for name, one in snapshots.items() if _held(one, volume.volid)]
+    return [*_held(config, volume.volid), *(f"snapshot {name!r}" for name in frozen)]
 
 
 async def _must_see(cluster: Cluster, volume: Volume, vmid: int) -> None:
@@ -110,32 +113,41 @@ async def _must_see(cluster: Cluster, volume: Volume, vmid: int) -> None:
 
 async def _look_at_guests(cluster: Cluster, volume: Volume, want: Want, uses: Uses) -> None:
     """Look into the configurations of all guests that could have it, as far as time allows."""
-    whole = await cluster.inventory.snapshot()
-    could = _could_hold(whole, volume, want)
-    online = {one.node for one in whole.nodes if one.status == "online"}
-
-    async def held(vmid: int) -> list[str]:
-        return _held(await _calls(cluster, could[vmid]).config(), volume.volid)
-
-    # its notes would name guests that the caller may not know
-    quiet = replace(cluster, notes=Notes())
-    asked = [vmid for vmid, guest in could.items() if guest.node in online]
-    found = await fanout.each(quiet, asked, held, want, "guest")
+    if volume.content not in _HOLDERS:
+        return
+    could = _could_hold(await cluster.inventory.snapshot(), volume, want)
+    found = await _configs(cluster, could, want)
     seen = (await cluster.snapshot()).by_vmid
-    for vmid, options in found.items():
-        for option in options:
+    for vmid, config in found.items():
+        for option in _held(config, volume.volid):
             uses.add(f"{option} of {could[vmid].type} {vmid}", seen=vmid in seen)
     uses.unread = len(could) - len(found)
-    if volume.content in _HOLDERS:
-        sight = await extents_of(cluster, needs.GUESTS)
-        uses.blind = sight.get(needs.GUESTS) is not Extent.EVERYWHERE
+    sight = await extents_of(cluster, needs.GUESTS)
+    uses.blind = sight.get(needs.GUESTS) is not Extent.EVERYWHERE
+
+
+async def _configs(
+    cluster: Cluster, guests: Mapping[int, GuestResource], want: Want
+) -> dict[int, GuestConfig]:
+    """The configurations of those guests that can be asked."""
+    nodes = (await cluster.inventory.snapshot()).nodes
+    online = {one.node for one in nodes if one.status == "online"}
+    # notes would name guests that the caller may not know
+    quiet = replace(cluster, notes=Notes())
+    return await fanout.each(
+        quiet,
+        [vmid for vmid, guest in guests.items() if guest.node in online],
+        lambda vmid: _calls(cluster, guests[vmid]).config(),
+        want,
+        "guest",
+    )
 
 
 def _could_hold(whole: Snapshot, volume: Volume, want: Want) -> dict[int, GuestResource]:
     """Guests of a fitting kind; only those of one node when the storage is that node's own."""
     storage = volume.volid.partition(":")[0]
     shared = any(one.shared for one in whole.storages if one.storage == storage)
-    kinds = _HOLDERS.get(volume.content, ())
+    kinds = _HOLDERS[volume.content]
     return {
         one.vmid: one
         for one in sorted(whole.guests, key=attrgetter("vmid"))

@@ -54,17 +54,25 @@ async def listed(
             await say_last_known(cluster, {row.node for row in rows})
         return rows
 
-    answers = await call.each(asked, read)
-    kept = [(cluster, sorted(filter(keep, rows), key=order)) for cluster, rows in answers]
-    found = [(cluster.name, row) for cluster, rows in kept for row in rows]
-    if len(kept) > 1:
-        found.sort(key=lambda pair: order(pair[1]))
+    found = _in_order(await call.each(asked, read), keep, order)
     if finish and needed & table.extra:
-        clusters = [cluster for cluster, _ in kept]
-        found[call.page] = await _finished(found[call.page], clusters, finish, wanted)
+        found[call.page] = await _finished(found[call.page], asked, finish, wanted)
     if cluster_name is not None:
         return Rows([row for _, row in found], tuple(columns))
     return Rows(Named(found), ("cluster", *columns))
+
+
+def _in_order(
+    answers: Iterable[tuple[Cluster, Sequence[Any]]],
+    keep: Callable[[Any], bool] | None,
+    order: Callable[[Any], Any],
+) -> list[tuple[str, Any]]:
+    """The rows to keep, each with its cluster's name."""
+    kept = [(cluster.name, sorted(filter(keep, rows), key=order)) for cluster, rows in answers]
+    found = [(name, row) for name, rows in kept for row in rows]
+    if len(kept) > 1:
+        found.sort(key=lambda pair: order(pair[1]))
+    return found
 
 
 async def _finished(
@@ -76,7 +84,8 @@ async def _finished(
         rows = [row for name, row in page if name == cluster.name]
         return cluster.name, iter(await finish(cluster, rows, want))
 
-    finished = dict(await asyncio.gather(*map(of_one, clusters)))
+    names = {name for name, _ in page}
+    finished = dict(await asyncio.gather(*(of_one(one) for one in clusters if one.name in names)))
     return [(name, next(finished[name])) for name, _ in page]
 
 

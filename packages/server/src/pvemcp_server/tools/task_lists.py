@@ -1,6 +1,7 @@
 """The list of tasks."""
 
 import re
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -47,15 +48,6 @@ async def list_tasks(
 ) -> Rows:
     """List tasks of all nodes, newest first."""
     outcomes = _OUTCOMES.get(status or "")
-
-    def keep(row: Task) -> bool:
-        return (
-            (outcomes is None or row.outcome in outcomes)
-            and (type is None or row.type.casefold() == type.casefold())
-            and (vmid is None or row.vmid == vmid)
-            and (user is None or user.casefold() in row.user.casefold())
-        )
-
     # What Proxmox cannot filter for us is looked for among more than are wanted.
     filtered = type is not None or user is not None or status == "running"
     found = await listed(
@@ -71,7 +63,7 @@ async def list_tasks(
             since=_moment(since),
             limit=None if filtered else limit + 1,
         ),
-        keep=keep,
+        keep=_wanted(outcomes, type, vmid, user),
         order=newest("start_time"),
         clusters=await having(call, cluster_name, node),
         must=node is not None,
@@ -79,6 +71,20 @@ async def list_tasks(
     if len(found.rows) > limit:
         call.notes.add(f"The newest {limit}; there are more, for a larger limit or with filters.")
     return Rows(found.rows[:limit], found.columns)
+
+
+def _wanted(
+    outcomes: Collection[str] | None, kind: str | None, vmid: int | None, user: str | None
+) -> Callable[[Task], bool]:
+    def keep(row: Task) -> bool:
+        return (
+            (outcomes is None or row.outcome in outcomes)
+            and (kind is None or row.type.casefold() == kind.casefold())
+            and (vmid is None or row.vmid == vmid)
+            and (user is None or user.casefold() in row.user.casefold())
+        )
+
+    return keep
 
 
 def _moment(since: str | None) -> datetime | None:
