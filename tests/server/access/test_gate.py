@@ -215,6 +215,16 @@ async def test_a_key_in_use_is_not_locked_out_by_its_neighbours(gate: Gate, acce
     assert await gate.authenticate(secret, HERE)
 
 
+async def test_guesses_at_a_key_in_use_are_limited_as_well(gate: Gate, access: Access):
+    key, secret = await access.keys.create("laptop")
+    await gate.authenticate(secret, HERE)
+    for _ in range(FAILURES_PER_MINUTE):
+        assert await reason(gate, new_secret(key.id)) == "wrong secret"
+    with pytest.raises(TooManyFailures):
+        await gate.authenticate(new_secret(key.id), HERE)
+    assert await gate.authenticate(secret, HERE)
+
+
 async def test_refused_keys_become_one_notice_with_a_count(
     gate: Gate, access: Access, store: Store
 ):

@@ -66,7 +66,7 @@ async def test_a_row_with_a_hash_computed_without_the_key_is_found(audit: Audit,
 
 async def test_a_deleted_row_is_found(audit: Audit, store: Store):
     await run(store, "DELETE FROM audit WHERE seq = 3")
-    assert await facts(audit) == [(3, "rows 3 to 3 are missing")]
+    assert await facts(audit) == [(3, "is missing")]
 
 
 async def test_rows_that_changed_places_are_found(audit: Audit, store: Store):
@@ -126,7 +126,7 @@ async def test_writing_on_after_a_cut_without_moving_the_mark_does_not_hide_it(
 ):
     await run(store, "DELETE FROM audit WHERE seq >= 4")
     await audit.intent(Event(tool="BackupVm"))
-    assert await facts(audit) == [(4, "rows 4 to 5 are missing")]
+    assert await facts(audit) == [(4, "is missing, and all up to 5")]
 
 
 async def test_a_database_set_back_is_found_by_an_end_noted_elsewhere(audit: Audit, store: Store):

@@ -117,6 +117,18 @@ def test_the_audit_is_exported_and_verified(run, told):
     assert "The chain is whole." in run("audit", "verify").stdout
 
 
+def test_the_audit_is_searched_by_day_kind_and_address(run, told):
+    run("settings", "set", "row_cap=50")
+    today = told("audit", "list")[0]["at"][:10]
+    found = told("audit", "list", "--since", today, "--kind", "admin", "--limit", "1")
+    assert found[0]["tool"] == "admin.settings.change"
+    assert told("audit", "list", "--until", today) == []
+    assert told("audit", "list", "--address", "192.0.2.1") == []
+    assert run("audit", "export", "--kind", "refused").stdout.splitlines()[1:] == []
+    assert "kind: Input should be" in run("audit", "list", "--kind", "odd", fails=True).stderr
+    assert "xml" in run("audit", "export", "--format", "xml", fails=True).stderr
+
+
 def test_a_backup_is_restored_into_an_empty_state(run, told, tmp_path, monkeypatch):
     run("keys", "create", "laptop")
     run("backup", tmp_path / "state.gz")

@@ -85,9 +85,10 @@ class Gate:
             return self._admit(known, secret, address)
         except AccessDenied as denied:
             source = network_of(address)
-            self._failures.take(source, FAILURES_PER_MINUTE)
             if secret:  # a visitor without any key is nothing to warn of
                 self._refused.setdefault(denied.reason, _Refusals()).count(source)
+            if not self._failures.take(source, FAILURES_PER_MINUTE):
+                raise TooManyFailures("too many failed attempts from this address") from denied
             raise
 
     async def caller(self, key_id: str, address: str = "") -> Caller:

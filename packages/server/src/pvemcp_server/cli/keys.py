@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pvemcp_server.cli.acting import AsJson, acting, changes, tell, tell_rows
+from pvemcp_server.cli.acting import AsJson, acting, tell, tell_rows
+from pvemcp_server.cli.options import Given, taking
 from pvemcp_server.cli.state import command
 from pvemcp_server.web.administration import keys
 from pvemcp_server.web.connecting import Connection, endpoint_url
@@ -13,22 +14,24 @@ from pvemcp_server.web.connecting import Connection, endpoint_url
 app = typer.Typer(help="Make, change and withdraw API keys.", no_args_is_help=True)
 
 Key = Annotated[str, typer.Argument(help="Id or name of the key.")]
-Role = Annotated[str | None, typer.Option(help="Its role; Read-only when absent.")]
-ClusterNames = Annotated[
-    list[str] | None, typer.Option("--cluster", help="Cluster it reaches; repeat it. * is all.")
-]
-Toolset = Annotated[
-    list[str] | None, typer.Option("--tool", help="Tool it is narrowed to; repeat it. * is all.")
-]
-Expires = Annotated[
-    datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="2027-01-31T00:00:00+0000")
-]
-AllowFrom = Annotated[
-    list[str] | None, typer.Option(help="Network it may come from, as 10.0.0.0/8; repeat it.")
-]
-Format = Annotated[
-    str | None, typer.Option("--format", help="JsonCompact, JsonNormal, Toon or Csv.")
-]
+Expires = typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="2027-01-31T00:00:00+0000")
+OPTIONS = {
+    "role": Annotated[str | None, typer.Option(help="Its role; Read-only when absent.")],
+    "clusters": Annotated[
+        list[str] | None, typer.Option("--cluster", help="Cluster it reaches; repeat it. * is all.")
+    ],
+    "toolset": Annotated[
+        list[str] | None,
+        typer.Option("--tool", help="Tool it is narrowed to; repeat it. * is all."),
+    ],
+    "expires": Annotated[datetime | None, Expires],
+    "allow_from": Annotated[
+        list[str] | None, typer.Option(help="Network it may come from, as 10.0.0.0/8; repeat it.")
+    ],
+    "output_format": Annotated[
+        str | None, typer.Option("--format", help="JsonCompact, JsonNormal, Toon or Csv.")
+    ],
+}
 COLUMNS = ("id", "name", "role", "clusters", "enabled", "expires", "last_used")
 
 
@@ -42,29 +45,15 @@ async def list_keys(as_json: AsJson = False) -> None:
 
 @app.command()
 @command
+@taking(OPTIONS)
 async def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
-    role: Role = None,
-    cluster: ClusterNames = None,
-    tool: Toolset = None,
-    expires: Expires = None,
-    allow_from: AllowFrom = None,
-    output_format: Format = None,
+    given: Given,
     as_json: AsJson = False,
 ) -> None:
     """A new key; its secret is shown this once."""
     async with acting() as by:
-        fields = changes(
-            keys.KeyFields,
-            name=name,
-            role=role,
-            clusters=cluster,
-            toolset=tool,
-            expires=expires,
-            allow_from=allow_from,
-            output_format=output_format,
-        )
-        made = await keys.create_key(by, fields)
+        made = await keys.create_key(by, keys.KeyFields(name=name, **given))
         tell(made, _shown(made, endpoint_url(by.services.config)), as_json=as_json)
 
 
@@ -79,30 +68,11 @@ async def regenerate(key: Key, as_json: AsJson = False) -> None:
 
 @app.command()
 @command
-async def change(
-    key: Key,
-    name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
-    role: Role = None,
-    cluster: ClusterNames = None,
-    tool: Toolset = None,
-    expires: Expires = None,
-    allow_from: AllowFrom = None,
-    output_format: Format = None,
-    as_json: AsJson = False,
-) -> None:
+@taking({"name": Annotated[str | None, typer.Option(help="Its new name.")], **OPTIONS})
+async def change(key: Key, given: Given, as_json: AsJson = False) -> None:
     """Change what is given; the rest stays."""
     async with acting() as by:
-        wanted = changes(
-            keys.KeyChanges,
-            name=name,
-            role=role,
-            clusters=cluster,
-            toolset=tool,
-            expires=expires,
-            allow_from=allow_from,
-            output_format=output_format,
-        )
-        changed = await keys.change_key(by, key, wanted)
+        changed = await keys.change_key(by, key, keys.KeyChanges(**given))
         tell(changed, f"Changed {changed.name}.", as_json=as_json)
 
 

@@ -64,7 +64,9 @@ def compare(key: bytes, before: Mark, row: Mapping[str, Any]) -> list[Finding]:
     """What is wrong with a row that should follow `before`."""
     seq, found = row["seq"], []
     if seq != before.seq + 1:
-        found.append(Finding(before.seq + 1, f"rows {before.seq + 1} to {seq - 1} are missing"))
+        gap = seq - before.seq - 1
+        fact = "is missing" if gap == 1 else f"is missing, and all up to {seq - 1}"
+        found.append(Finding(before.seq + 1, fact))
     elif row["previous"] != before.hash:
         found.append(Finding(seq, "does not follow the row before it"))
     if row["hash"] != hash_of(key, row["previous"], row):

@@ -58,7 +58,7 @@ async def _make_room(database: Database, backups: Path, *, replace: bool) -> Non
     async with database.snapshot() as connection:
         occupied = await connection.run_sync(lambda sync: bool(inspect(sync).get_table_names()))
     if occupied and not replace:
-        raise ConfigError("The database is not empty; say that it is to be replaced.")
+        raise ConfigError("The database is not empty; --replace puts the backup in its place.")
     if occupied:
         await export(database, backups / f"before-restore-{stamp()}.jsonl.gz")
 
