@@ -170,6 +170,17 @@ async def test_a_batch_of_2025_03_26_is_answered_message_by_message(served):
     assert third["error"]["code"] == -32601
 
 
+async def test_a_batch_counts_as_many_calls_as_it_has_messages(serving, workshop):
+    async with serving(calls_per_minute_per_key=10) as served:
+        headers = await begin(served, version="2025-03-26")
+        start = {"name": "StartThing", "arguments": {"vmid": 101}}
+        batch = [message("tools/call", number, **start) for number in range(1, 21)]
+        answer = await served.http.post("/mcp", json=batch, headers=headers)
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) > 0
+    assert workshop.done == []
+
+
 async def test_a_batch_of_notifications_is_accepted_without_an_answer(served):
     headers = await begin(served, version="2025-03-26")
     batch = [message("notifications/cancelled", requestId=9)] * 2

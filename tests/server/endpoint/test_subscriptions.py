@@ -125,6 +125,28 @@ async def test_the_loop_itself_tells_of_changes(connect, demo_served, guests, mo
     assert heard.uris == [GUEST]
 
 
+async def test_a_failure_does_not_end_the_looking(demo_served, monkeypatch, caplog):
+    watcher, looks = demo_served.app.endpoint.watcher, []
+    seen = anyio.Event()
+
+    async def failing():
+        looks.append("failed" if not looks else "seen")
+        if len(looks) == 1:
+            raise RuntimeError("nobody has foreseen this")
+        seen.set()
+
+    await demo_served.state.settings.change({"inventory_freshness_seconds": 1}, by="test")
+    monkeypatch.setattr(watcher, "look", failing)
+    monkeypatch.setattr(watching, "PAUSE_SECONDS", 0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watcher.run)
+        with anyio.fail_after(20):
+            await seen.wait()
+        tasks.cancel_scope.cancel()
+    assert looks == ["failed", "seen"]
+    assert "nobody has foreseen this" in caplog.text
+
+
 async def test_a_guest_that_is_withdrawn_is_told_once_and_never_again(
     connect, demo_served, guests, look
 ):

@@ -1,4 +1,7 @@
-"""Batches of 2025-03-26: several messages in one body, each served as if it had come alone."""
+"""Batches of 2025-03-26: several messages in one body, each served as if it had come alone.
+
+They count as alone as well: the key's calls a minute are those of the messages.
+"""
 
 import json
 from collections.abc import Iterable
@@ -31,6 +34,8 @@ class Batches:
             return
         try:
             messages = _parsed(body)
+            for _ in messages[1:]:
+                scope["state"]["count"]()
         except Refused as refused:
             await refused.response(scope, receive, send)
             return

@@ -36,6 +36,7 @@ from pvemcp_server.store.columns import utc_now
 from pvemcp_server.tools.registry import Tool
 
 DRAIN_SECONDS: Final = 9.0
+STREAMS: Final = 10_000  # in sum; the gate bounds those of each key
 
 
 class Transports:
@@ -76,7 +77,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         services = self.services
         self.announcer = Announcer(self._find, self.traffic)
-        self.listen = ListenHandler(self.announcer)
+        self.listen = ListenHandler(self.announcer, max_subscriptions=STREAMS)
         self.pipeline = Pipeline(
             self.tools,
             services.clusters,

@@ -5,6 +5,7 @@ cluster and identity in an interval, and only while somebody is subscribed.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,10 +22,13 @@ from pvemcp_server.endpoint.resources import Place, find
 from pvemcp_server.errors import CallError
 
 MOST_PER_KEY: Final = 200  # addresses watched at a time
+PAUSE_SECONDS: Final = 5.0  # after a failure that nobody has foreseen
 USAGE: Final = frozenset(
     {"uptime", "cpu", "memory", "memory_host", "disk"}
     | {"disk_read", "disk_write", "network_in", "network_out"}
 )
+
+log = logging.getLogger(__name__)
 
 Facts = Hashable | None  # None: there is no such thing for this caller
 
@@ -75,9 +79,13 @@ class Watcher:
     async def run(self) -> None:
         """Looks after every renewal of the inventory, until cancelled."""
         while True:
-            settings = await self.pipeline.settings.current()
-            await asyncio.sleep(settings.inventory_freshness_seconds)
-            await self.look()
+            try:
+                settings = await self.pipeline.settings.current()
+                await asyncio.sleep(settings.inventory_freshness_seconds)
+                await self.look()
+            except Exception:
+                log.exception("Could not look after watched resources")
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def accepted(self, caller: Caller, uris: Iterable[str]) -> list[str]:
         """The addresses whose changes this caller will be told; what is known now is kept."""
@@ -101,10 +109,10 @@ class Watcher:
             for (key, uri), facts in self._known.items()
             if uri in watched.get(key, ())
         }
-        for key_id, uris in watched.items():
-            caller = await self.announcer.find(key_id)
-            if caller is not None:
-                await asyncio.gather(*(self._compare(caller, uri) for uri in uris))
+        callers = [await self.announcer.find(key_id) for key_id in watched]
+        await asyncio.gather(
+            *(self._compare(one, uri) for one in callers if one for uri in watched[one.key_id])
+        )
 
     async def _compare(self, caller: Caller, uri: str) -> None:
         try:
