@@ -116,7 +116,17 @@ async def running(*arguments, modern=False, env=None):
     try:
         yield bridge
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await _ended(process)
         await bridge._log
+
+
+async def _ended(process):
+    """Ends a bridge the way it can say good-bye, or else by force."""
+    if process.returncode is None:
+        process.terminate()
+    try:
+        async with asyncio.timeout(5):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
