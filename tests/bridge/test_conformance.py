@@ -1,6 +1,8 @@
 """The official conformance suite's client scenarios, with the bridge between client and suite."""
 
 import importlib.util
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,3 +30,13 @@ def test_every_scenario_that_concerns_a_bridge_passes(conformance, revision):
     runs = [conformance.run(revision, one) for one in conformance.SCENARIOS[revision]]
     assert [run.output for run in runs if not run.passed] == []
     assert len(runs) >= 5
+
+
+@pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
+def test_only_scenarios_of_oauth_are_left_out(conformance, revision):
+    suite = conformance.script("@modelcontextprotocol/conformance", "dist/index.js")
+    command = [*suite, "list", "--client", "--spec-version", revision]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    named = re.findall(r"^  - (\S+)", done.stdout, re.MULTILINE)
+    concerning = {name for name in named if not name.startswith("auth/")}
+    assert concerning == set(conformance.SCENARIOS[revision])
