@@ -156,6 +156,18 @@ async def test_who_is_not_vouched_for_stays_outside(door, issuer, claims):
     assert (await door.get("/admin/")).status_code == 303
 
 
+async def test_sign_ins_over_the_issuer_and_refused_ones_are_on_record(door, issuer):
+    await door.get(await begin(door, issuer))
+    issuer.claims = {"email": "eve@example.com"}
+    await door.get(await begin(door, issuer))
+    await door.services.audit.flush()
+    found = await door.services.audit.find()
+    assert [(one.tool, one.outcome, one.key_name) for one in found] == [
+        ("admin.sign_in", "refused", "eve@example.com"),
+        ("admin.sign_in", "ok", "ada@example.com"),
+    ]
+
+
 async def test_a_token_signed_by_somebody_else_is_refused(door, issuer):
     issuer.signs_with = RSAKey.generate_key(2048, {"kid": "1"})
     assert (await door.get(await begin(door, issuer))).status_code == 403

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from pvemcp_server.errors import AccessDenied
+from pvemcp_server.web.administration import signing
 from pvemcp_server.web.api.answers import CREATED, GONE
 from pvemcp_server.web.session import (
     SignedIn,
@@ -43,8 +44,8 @@ async def sign_in(request: Request, response: Response, who: Credentials) -> Ses
     """Sign in: sets the session's cookie and answers with its token."""
     services = services_of(request)
     try:
-        admin = await services.access.admins.sign_in(
-            who.name, who.password.get_secret_value(), address=address_of(request)
+        admin = await signing.sign_in(
+            services, who.name, who.password.get_secret_value(), address_of(request)
         )
     except AccessDenied:
         raise SignedOut from None

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from pvemcp_server.errors import AccessDenied, CallError, ConfigError
-from pvemcp_server.web.administration import Acting
+from pvemcp_server.web.administration.signing import sign_in_external
 from pvemcp_server.web.oidc import JOURNEY_SECONDS, Journey, open_issuer
 from pvemcp_server.web.session import address_of, open_session, services_of
 from pvemcp_server.web.templates import page, wrong_page
@@ -50,11 +50,10 @@ async def come_back(
     services = services_of(request)
     try:
         email, subject = await _vouched(request, state, code)
-        admin = await services.access.admins.sign_in_external(subject, email)
+        admin = await sign_in_external(services, email, subject, address_of(request))
     except (AccessDenied, ConfigError, CallError) as refused:
         log.warning("Sign-in over OpenID Connect was refused: %s", refused)
         return wrong_page(request, "The issuer's word was not enough to let you in.", 403)
-    await Acting(services, admin.name, address_of(request)).changed("sign_in", by="oidc")
     # The session's cookie is strict, so a redirect that began at the issuer would not carry it:
     # a page of our own leads on
     answer = page(request, "signed_in.html")
@@ -70,8 +69,6 @@ async def _vouched(request: Request, state: str, code: str) -> tuple[str, str]:
         raise AccessDenied("the answer is not to this browser's sign-in")
     async with open_issuer(config) as issuer:
         person = await issuer.person(code, journey)
-    if person.email.casefold() not in {one.casefold() for one in config.oidc_admins}:
-        raise AccessDenied("not among PVEMCP_OIDC_ADMINS")
     return person.email, person.subject
 
 

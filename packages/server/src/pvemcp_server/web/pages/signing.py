@@ -5,9 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.errors import AccessDenied, BadArgument
-from pvemcp_server.web.administration import Acting
+from pvemcp_server.web.administration import Acting, signing
 from pvemcp_server.web.session import (
     SignedIn,
     address_of,
@@ -33,13 +32,11 @@ async def sign_in(request: Request, name: Text, password: Text) -> Response:
     """One answer for every reason: which names exist is nobody's business."""
     services = services_of(request)
     try:
-        admin = await services.access.admins.sign_in(name, password, address=address_of(request))
-    except AccessDenied as denied:
-        await _note_refusal(request, denied)
+        admin = await signing.sign_in(services, name, password, address_of(request))
+    except AccessDenied:
         wrong = "Name and password do not belong together, or too many attempts were made."
         issuer = services.config.oidc_issuer
         return page(request, "sign_in.html", wrong=wrong, name=name, external=issuer, status=403)
-    await Acting(services, name, address_of(request)).changed("sign_in", by="password")
     answer = RedirectResponse("/admin/", 303)
     await open_session(request, admin, answer)
     return answer
@@ -83,17 +80,6 @@ async def change_password(
     answer = RedirectResponse("/admin/", 303)
     await open_session(request, admin, answer)
     return answer
-
-
-async def _note_refusal(request: Request, denied: AccessDenied) -> None:
-    """Without the name: people type their password into that field, too."""
-    attempt = Event(
-        tool="admin.sign_in",
-        address=address_of(request),
-        outcome=Outcome.REFUSED,
-        reason=denied.reason,
-    )
-    await services_of(request).audit.refused(attempt)
 
 
 def _same(new: str, again: str) -> str:
