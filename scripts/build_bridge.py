@@ -58,9 +58,14 @@ def name_them(one_file: Path, folder: Path) -> tuple[Path, Path]:
     single = Path(shutil.copy2(one_file, DIST / f"{release_name()}{END}"))
     zipped = zip_folder(folder, DIST / f"{release_name()}.zip")
     for file in (single, zipped):
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        file.with_name(f"{file.name}.sha256").write_text(f"{digest}  {file.name}\n")
+        write_checksum(file)
     return single, zipped
+
+
+def write_checksum(file: Path) -> None:
+    """Puts the file's SHA-256 beside it, as `sha256sum -c` reads it."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    file.with_name(f"{file.name}.sha256").write_text(f"{digest}  {file.name}\n")
 
 
 def zip_folder(folder: Path, target: Path) -> Path:

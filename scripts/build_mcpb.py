@@ -13,7 +13,7 @@ from typing import Any
 
 import jsonschema
 
-from build_bridge import BUILD, DIST, END, PACKAGE, release_name
+from build_bridge import BUILD, DIST, END, PACKAGE, release_name, write_checksum
 
 TOOL, TOOL_VERSION = "@anthropic-ai/mcpb", "2.1.2"
 MANIFEST_VERSION = "0.3"
@@ -121,6 +121,7 @@ def main() -> None:
     mcpb = [shutil.which("node") or "node", package / "dist" / "cli" / "cli.js"]
     subprocess.run([*mcpb, "validate", bundle / "manifest.json"], check=True)
     subprocess.run([*mcpb, "pack", bundle, target], check=True, stdout=subprocess.DEVNULL)
+    write_checksum(target)
     print(f"{target.name}  {target.stat().st_size / 1e6:.1f} MB")
 
 
