@@ -12,6 +12,7 @@ from mcp.client.sse import sse_client
 import proxmox_client
 from pvemcp_server.access.model import Grant, Resources
 from pvemcp_server.endpoint import watching
+from pvemcp_server.endpoint.announce import Subscriber
 from pvemcp_server.store.columns import utc_now
 
 pytestmark = [
@@ -228,6 +229,21 @@ async def test_a_cluster_that_does_not_answer_has_not_changed(demo_served, demo_
         await look()
         await until(lambda: heard.uris)
     assert heard.uris == [GUEST]
+
+
+async def test_a_client_that_cannot_be_told_keeps_nothing_from_the_others(
+    connect, demo_served, caplog
+):
+    async def broken(_event):
+        raise anyio.ClosedResourceError
+
+    announcer = demo_served.app.endpoint.announcer
+    async with connect() as (_, heard):
+        gone = announcer._add(Subscriber(demo_served.key_id, "", broken))
+        await announcer.queries_changed()
+        await until(lambda: heard.prompts)
+        gone()
+    assert "could not be told" in caplog.text
 
 
 async def test_a_query_that_is_saved_or_removed_changes_the_prompts(connect, demo_served):

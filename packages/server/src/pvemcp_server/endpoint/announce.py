@@ -23,6 +23,9 @@ from pvemcp_server.endpoint.callers import caller_of
 from pvemcp_server.endpoint.traffic import Traffic
 
 TELL_SECONDS: Final = 5.0
+EVERYTHING: Final[frozenset[ServerEvent]] = frozenset(
+    {ToolsListChanged(), PromptsListChanged(), ResourcesListChanged()}
+)
 _SUBSCRIBER: Final = "subscriber"  # in the state of a session's connection
 log = logging.getLogger(__name__)
 
@@ -79,29 +82,30 @@ class Announcer:
 
     async def refresh(self) -> None:
         """Tell those whose rights differ from what they know; let go of those who have none."""
-        while self._lists:
-            await self.publish(self._lists.pop())
+        versions = await self._versions()
+        lists = frozenset(self._lists)
+        self._lists.clear()
+        news = {}
+        for one in self._subscribers:
+            version = versions.get(one.key_id, one.version)
+            news[one] = lists if version == one.version else EVERYTHING
+            one.version = version
+        await _tell_all(news)
+
+    async def _versions(self) -> dict[str, str]:
+        """The rights of each key that listens, as they stand; withdrawn keys lose their streams."""
+        found = {}
         for key_id in {one.key_id for one in self._subscribers} | self.traffic.keys():
             caller = await self.find(key_id)
             if caller is None:
                 self.traffic.end_streams([key_id])
             else:
-                await self._renew(caller)
-
-    async def _renew(self, caller: Caller) -> None:
-        outdated = [
-            one
-            for one in self._subscribers
-            if one.key_id == caller.key_id and one.version != caller.version
-        ]
-        for one in outdated:
-            one.version = caller.version
-        for event in (ToolsListChanged(), PromptsListChanged(), ResourcesListChanged()):
-            await self._tell(event, outdated)
+                found[key_id] = caller.version
+        return found
 
     async def publish(self, event: ServerEvent) -> None:
         """Tell everybody."""
-        await self._tell(event, list(self._subscribers))
+        await _tell_all(dict.fromkeys(self._subscribers, frozenset({event})))
 
     def watched(self) -> Mapping[str, set[str]]:
         """The single resources that somebody wants to hear of, by key."""
@@ -113,11 +117,10 @@ class Announcer:
 
     async def updated(self, key_id: str, uri: str) -> None:
         """Tell those of the key who want to hear of that resource."""
-        wanting = [o for o in self._subscribers if o.key_id == key_id and uri in o.uris]
-        await self._tell(ResourceUpdated(uri=uri), wanting)
-
-    async def _tell(self, event: ServerEvent, subscribers: Iterable[Subscriber]) -> None:
-        await asyncio.gather(*(_tell_one(one, event) for one in subscribers))
+        news = frozenset({ResourceUpdated(uri=uri)})
+        await _tell_all(
+            {o: news for o in self._subscribers if o.key_id == key_id and uri in o.uris}
+        )
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
         """Called by the SDK for the listen stream that `listening` has opened."""
@@ -157,12 +160,21 @@ class Announcer:
         return lambda: self._subscribers.discard(subscriber)
 
 
-async def _tell_one(subscriber: Subscriber, event: ServerEvent) -> None:
+async def _tell_all(news: Mapping[Subscriber, frozenset[ServerEvent]]) -> None:
+    """At once, so that nobody waits for a client that does not take them."""
+    await asyncio.gather(*(_tell(one, events) for one, events in news.items()))
+
+
+async def _tell(subscriber: Subscriber, events: frozenset[ServerEvent]) -> None:
     try:
         async with asyncio.timeout(TELL_SECONDS):
-            await subscriber.tell(event)
+            for event in events:
+                await subscriber.tell(event)
     except TimeoutError:
         log.info("A client of key %s does not take notifications", subscriber.key_id)
+    except Exception:
+        # one that has just left keeps nothing from the others
+        log.exception("A client of key %s could not be told what has changed", subscriber.key_id)
 
 
 async def _notify(session: ServerSession, event: ServerEvent) -> None:
