@@ -77,3 +77,11 @@ async def test_several_storages_without_a_default_are_asked_about(desk):
     desk["prod"].emulated.state.changed()
     error = await desk.refused("BackupVm", **PROD, vmid=200)
     assert error == "storage: say where to; there are nfs-archive, pbs-main."
+
+
+async def test_a_parameter_that_proxmox_refuses_is_named_with_its_reason(desk):
+    notes = "a\n" * 500 + "b"  # each line end takes two characters on the way
+    error = await desk.refused("BackupVm", **PROD, vmid=101, storage="pbs-main", notes=notes)
+    assert error == (
+        "Parameter verification failed. notes-template: value may only be 1024 characters long"
+    )

@@ -3,6 +3,7 @@
 import pytest
 
 from proxmox_client.emulator import Scenario
+from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.tools.registry import tools
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +35,7 @@ READS = {
     "GetQuerySchema": {},
     "ExecuteQuery": {"query": {"from": "guests", "select": ["vmid"]}},
 }
+LOCAL = {"node": "pve1", "storage": "local"}
 WRITES = [  # in this order: what one leaves, the next one needs
     ("ChangeVmState", {"vmid": 100, "action": "Reset"}),
     ("CreateVmSnapshot", {"vmid": 100, "snapshot_name": "before"}),
@@ -42,6 +44,10 @@ WRITES = [  # in this order: what one leaves, the next one needs
     ("BackupVm", {"vmid": 104, "storage": "shared", "compress": "zstd"}),
     ("MigrateVm", {"vmid": 104, "target_node": "pve1", "online": True}),
     ("MigrateVm", {"vmid": 101, "target_node": "pve3", "online": True}),
+    ("DownloadIso", {**LOCAL, "url": "https://cdimage.example.org/a.iso", "filename": "a.iso"}),
+    ("DeleteIso", {**LOCAL, "volid": "local:iso/a.iso"}),
+    ("DeleteBackup", {**LOCAL, "volid": "local:backup/old.vma.zst"}),
+    ("DeleteStorageContent", {**LOCAL, "volid": "local:snippets/old.yaml"}),
 ]
 
 
@@ -58,11 +64,17 @@ async def test_every_read_works_on_every_version(open_desk, version, nodes):
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_every_write_works_on_every_version(open_desk, version):
     async with open_desk(Scenario.cluster("lab", version=version, nodes=3, guests=8)) as desk:
-        _freezable(desk)
+        _ready(desk)
         for tool, arguments in WRITES:
+            desk.asked("lab")
+            rehearsed = await desk(tool, **arguments, dry_run=True)
+            assert rehearsed.data["would"].endswith("."), f"{tool}: {rehearsed.text}"
+            assert all(one.startswith("GET ") for one in desk.asked("lab")), tool
             answer = await desk(tool, **arguments, wait=True)
             assert not answer.failed, f"{tool}: {answer.text}"
-            assert answer.data["ok"] is True, f"{tool}: {answer.text}"
+            assert answer.data["success"] is True, f"{tool}: {answer.text}"
+            assert answer.data.get("ok") in (True, None), f"{tool}: {answer.text}"
+            assert any(not one.startswith("GET ") for one in desk.asked("lab")), tool
 
 
 async def test_a_cluster_that_is_half_gone_still_tells_of_the_other_half(open_desk):
@@ -85,9 +97,17 @@ def test_every_read_is_among_them():
     assert READS.keys() == reads - {"GetTask"}
 
 
-def _freezable(desk):
-    """The generated guests lie on a directory; give the one we freeze a format that can be."""
+def test_every_write_is_among_them():
+    writes = {one.name for one in tools().values() if not one.reads}
+    assert {name for name, _ in WRITES} == writes
+
+
+def _ready(desk):
+    """Give generated guests disks that can be frozen, and the storage something to delete."""
     state = desk["lab"].emulated.state
+    for name, kind in (("backup/old.vma.zst", "backup"), ("snippets/old.yaml", "snippets")):
+        volume = Volume(f"local:{name}", kind, "raw", 2**20, int(state.now))
+        state.storages["local"].put("pve1", volume)
     for guest in state.guests.values():
         for disk in list(guest.disks()):
             guest.config[disk.slot] = guest.config[disk.slot].replace(".raw", ".qcow2")
