@@ -28,8 +28,6 @@ def test_every_setting_becomes_a_variable_that_the_bridge_reads(manifest):
     assert environment.keys() <= {option.variable for option in OPTIONS}
     named = [re.fullmatch(r"\$\{user_config\.(\w+)\}", value) for value in environment.values()]
     settings = [match[1] for match in named]
-        re.fullmatch(r"\$\{user_config\.(\w+)\}", value)[1] for value in environment.values()
-    ]
     assert sorted(settings) == sorted(manifest["user_config"])
 
 
