@@ -1,0 +1,57 @@
+"""How many requests a call of each tool sends to Proxmox: docs/performance-tools.md, still true."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from pvemcp_server.tools.registry import tools
+
+REPOSITORY = Path(__file__).parents[3]
+PAGE = REPOSITORY / "docs" / "performance-tools.md"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The benchmark that counts, which is a script."""
+    folder = REPOSITORY / "benchmarks"
+    spec = importlib.util.spec_from_file_location("benchmark_of_tools", folder / "tools.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(folder))
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(folder))
+        del sys.modules[spec.name]
+
+
+def column(number: int) -> dict[str, str]:
+    """What the page says, by tool."""
+    table = PAGE.read_text("utf-8").partition("calls: generated -->")[2].partition("<!-- end")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.strip().splitlines()[2:]]
+    return {cells[0]: cells[number] for cells in rows}
+
+
+@pytest.mark.parametrize("size", [0, 1], ids=["one node", "five nodes"])
+@pytest.mark.anyio
+async def test_a_call_sends_as_many_requests_as_the_page_says(bench, size):
+    counted = await bench.calls_at(*bench.SIZES[size])
+    assert {tool: str(calls) for tool, calls in counted.items()} == column(size + 1)
+
+
+def test_every_tool_is_counted(bench):
+    assert {title.partition(",")[0] for title in bench.CALLS} == tools().keys()
+
+
+@pytest.mark.parametrize("size", range(1, 5))
+def test_lists_cost_one_request_or_one_for_each_node_however_many_guests_there_are(size):
+    nodes = {1: 1, 2: 5, 3: 30, 4: 30}[size]
+    told = column(size)
+    assert told["ListVms"] == told["ListNodes"] == told["ListStorage"] == "1"
+    for tool in ("ListTasks", "ListNodeDisks", "ListNodeRrdData"):
+        assert int(told[tool]) <= nodes + 1
