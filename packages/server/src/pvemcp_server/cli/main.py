@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from pvemcp_server import __version__
+from pvemcp_server.cli.loading import uncollected
 
 MODULES: Final = {
     "serve": "running",
@@ -82,4 +83,5 @@ def main(
 @cache
 def _group(module: str) -> TyperGroup:
     """What a module of this package declares."""
-    return get_group(import_module(f"pvemcp_server.cli.{module}").app)
+    with uncollected():
+        return get_group(import_module(f"pvemcp_server.cli.{module}").app)

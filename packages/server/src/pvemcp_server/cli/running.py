@@ -7,6 +7,7 @@ import typer
 
 from pvemcp_server.cli import logs, welcome
 from pvemcp_server.cli.demo import Demo
+from pvemcp_server.cli.loading import uncollected
 from pvemcp_server.cli.state import State, command, opened
 from pvemcp_server.config import Config
 
@@ -50,8 +51,9 @@ async def run(
 
 
 async def _serve(state: State) -> None:
-    # loaded while serving only: `pvemcp --help` need not wait for every library of the server
-    from pvemcp_server.app import serve_until_told
+    with uncollected():
+        # loaded while serving only: `pvemcp --help` need not wait for every library of the server
+        from pvemcp_server.app import serve_until_told
 
     await serve_until_told(state)
 
