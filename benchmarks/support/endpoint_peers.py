@@ -143,4 +143,4 @@ async def run(server: uvicorn.Server, path: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(serve, sys.argv[1], backend_options={"use_uvloop": True})
+    anyio.run(serve, sys.argv[1])  # on the loop that the product runs
