@@ -106,7 +106,7 @@ async def test_a_role_for_a_pool_backs_its_guests_up_to_any_storage(desk):
         Resources(pools=frozenset({"production"}), storages=frozenset({"nfs-archive"}))
     )
     error = await narrower.refused("BackupVm", **call)
-    assert error == "No storage 'pbs-main' on pve01 of prod. There are nfs-archive."
+    assert error == "No storage 'pbs-main' on pve01 of prod. There is nfs-archive."
 
 
 async def test_a_role_for_guests_and_a_node_migrates_to_that_node_only(desk):

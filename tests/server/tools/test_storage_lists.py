@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pvemcp_server.access.model import Resources
+from pvemcp_server.tables import backup_runs
 
 pytestmark = pytest.mark.anyio
 
@@ -122,6 +123,23 @@ async def test_list_backup_jobs_resolves_guests_and_tells_how_the_last_run_went(
         assert row["enabled"] is state.backup_jobs[name].enabled
 
 
+async def test_only_logs_of_what_the_scheduler_started_are_read_for_last_runs(office):
+    office.asked("prod")
+    await office("ListBackupJobs", cluster_name="prod")
+    logs = [one for one in office.asked("prod") if one.endswith("/log")]
+    assert logs
+    assert all("root%40pam" in one for one in logs)
+
+
+async def test_how_far_last_runs_were_looked_for_is_said(office, monkeypatch):
+    for name in ("_AT_ONCE", "_MOST_READ"):
+        monkeypatch.setattr(backup_runs, name, 4)  # one for each node that is online
+    answer = await office("ListBackupJobs", cluster_name="prod")
+    found = {row["id"]: row["last_run_ok"] for row in answer.data}
+    assert (found["backup-nightly"], found["backup-archive"]) == (True, None)
+    assert "were looked for among its newest 4 backup tasks only." in answer.notes
+
+
 async def test_list_backup_jobs_of_a_guest(office):
     answer = await office("ListBackupJobs", cluster_name="prod", vmid=110)
     assert "backup-archive" not in answer.column("id")
@@ -132,7 +150,7 @@ async def test_a_role_for_one_storage_sees_that_storage_only(office):
     scoped = office.scoped(Resources(storages=frozenset({"local"})))
     assert set((await scoped("ListStorage")).column("storage")) == {"local"}
     error = await scoped.refused("ListIsos", cluster_name="prod", node="pve01", storage="nfs-iso")
-    assert error == "No storage 'nfs-iso' on pve01 of prod. There are local."
+    assert error == "No storage 'nfs-iso' on pve01 of prod. There is local."
 
 
 @pytest.mark.parametrize(

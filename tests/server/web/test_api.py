@@ -97,6 +97,35 @@ async def test_a_doctor_names_what_a_narrow_token_lacks_and_the_line_that_mends_
     ]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "topic", "text", "mend"),
+    [
+        (
+            {"fingerprints": [":".join(["AB"] * 32)]},
+            "tls",
+            "shows another certificate than the pinned one",
+            ["pvenode cert info"],
+        ),
+        ({"hosts": ["127.0.0.1:9"]}, "answer", "Proxmox does not answer", []),
+        (None, "answer", "its token is wrong", ["pveum user token list mcp@pve"]),
+    ],
+    ids=["certificate", "hosts", "token"],
+)
+async def test_a_doctor_says_what_keeps_a_cluster_away(
+    equipped, emulator, wrong, topic, text, mend
+):
+    if wrong:
+        await equipped.api("PATCH", "/clusters/home-lab", json=wrong)
+    else:
+        token_id, _ = emulator["home-lab"].token
+        fields = {"name": "default", "token_id": token_id, "token_secret": "another"}
+        await equipped.api("PUT", "/clusters/home-lab/identities", json=fields)
+    (report,) = (await equipped.api("POST", "/doctor?cluster=home-lab")).json()
+    found = next(one for one in report["findings"] if one["topic"] == topic)
+    assert (found["level"], found["mend"]) == ("bad", mend)
+    assert text in found["text"]
+
+
 async def test_a_query_is_answered_in_all_formats(equipped):
     asked = {"query": {"from": "nodes", "select": ["node"]}, "cluster": "prod"}
     answer = (await equipped.api("POST", "/queries/run", json=asked)).json()

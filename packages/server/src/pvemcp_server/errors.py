@@ -78,7 +78,7 @@ class UnknownName(CallError):
         self.nearest = get_close_matches(self.name.lower(), [n.lower() for n in names], 3, 0.5)
         near = [n for nearest in self.nearest for n in names if n.lower() == nearest]
         shown = near or names[:10]
-        ask = "Did you mean" if near else "There are"
+        ask = "Did you mean" if near else "There is" if len(shown) == 1 else "There are"
         hint = f"{ask} {', '.join(shown)}{'?' if near else '.'}" if shown else blind
         super().__init__(f"No {kind} {name!r} {where}".rstrip() + ".", hint=hint)
 

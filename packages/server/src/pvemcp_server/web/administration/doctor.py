@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from proxmox_client import Client, ProxmoxError, fetch_fingerprint
+from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerprint
 from pvemcp_server.access.model import Caller
 from pvemcp_server.clusters import explain
 from pvemcp_server.clusters.connections import Connection
@@ -79,8 +79,15 @@ async def _report(acting: Acting, record: ClusterRecord, caller: Caller) -> Repo
             account = connection.identity.token_id
             findings += [one async for one in _inside(connection, granted)]
     except (CallError, ProxmoxError, TimeoutError) as error:
-        findings.append(_bad("answer", explain(error, account)))
+        findings.append(_silent(error, account))
     return Report(cluster=record.name, account=account, findings=findings)
+
+
+def _silent(error: Exception, account: str) -> Finding:
+    """Why nothing more was learned, and where to look when it is the token."""
+    user = account.partition("!")[0]
+    look = [f"pveum user token list {user}"] if isinstance(error, Unauthenticated) else []
+    return _bad("answer", explain(error, account), *look)
 
 
 def _granted(caller: Caller, cluster: str) -> list[Tool]:
