@@ -21,6 +21,7 @@ import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator.state.cluster import ClusterState
+from proxmox_client.emulator.state.jobs import BackupJob, Pool
 from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
 from pvemcp_server.audit import Event
@@ -128,7 +129,9 @@ class Bench:
 
 
 def stocked(state: ClusterState) -> None:
-    """Put on the storages what the deletions are about."""
+    """Add what a generated cluster lacks: a pool, a backup job, and something to delete."""
+    state.pools["office"] = Pool("office", vmids={100})
+    state.backup_jobs["nightly"] = BackupJob("nightly", "01:00", {"all": 1, "storage": "shared"})
     for place, name, kind in (
         ("local", "backup/old.vma.zst", "backup"),
         ("local", "iso/old.iso", "iso"),

@@ -19,6 +19,8 @@ from pvemcp_server.tables.values import moment
 
 _RECENT = 20  # backup tasks of each node that are looked at
 _AT_ONCE = 8  # logs read together
+_MOST_READ = 80  # logs of one cluster
+_SCHEDULER = "root@pam"  # as whom Proxmox runs its jobs
 _HEAD = 3  # lines of a log in which the command stands
 _COMMAND = "INFO: starting new backup job: vzdump"
 _ONE_RUN = timedelta(minutes=10)  # a run starts a task on each node, nearly at once
@@ -85,7 +87,8 @@ async def last_runs(cluster: Cluster, jobs: Sequence[BackupJob], want: Want) -> 
         want,
         "backup tasks of node",
     )
-    tasks = {task.upid: task for answer in found.values() for task in answer}
+    started = (task for answer in found.values() for task in answer)
+    tasks = {task.upid: task for task in started if task.user == _SCHEDULER}
     commands = await _commands(cluster, tasks, jobs, want)
     return {
         job.id: run
@@ -104,7 +107,7 @@ async def _commands(
     commands: dict[str, Command] = {}
     looked_for = [job for job in jobs if job.enabled]
     newest = sorted(tasks.values(), key=lambda task: task.start_time, reverse=True)
-    for start in range(0, len(newest), _AT_ONCE):
+    for start in range(0, min(len(newest), _MOST_READ), _AT_ONCE):
         some = [task.upid for task in newest[start : start + _AT_ONCE]]
         heads = await fanout.each(
             cluster, some, lambda upid: _command(cluster, upid), want, "log of task"
@@ -114,7 +117,12 @@ async def _commands(
         if older and all(
             _is_whole(job, commands, tasks, older[0].start_time) for job in looked_for
         ):
-            break
+            return commands
+    if len(newest) > _MOST_READ:
+        cluster.notes.add(
+            f"Last runs on {cluster.name} were looked for among its newest {_MOST_READ} backup "
+            "tasks only."
+        )
     return commands
 
 
