@@ -80,15 +80,17 @@ class Exchange:
 
     async def ask(self, question: Question) -> Reply:
         """The reply to a request; raises a BridgeError when there is none."""
-        attempts = retry.attempts(
+        return await retry.patiently(
+            lambda: self._once(question),
             question.patience,
             lambda: not question.delivered and retry.repeatable(question.message, self._tools),
         )
-        return await attempts(self._once, question)
 
     async def tell(self, message: Message, headers: Mapping[str, str]) -> None:
         """Sends a notification or a response, which the server only acknowledges."""
-        await retry.attempts(retry.PATIENCE, lambda: False)(self._tell, message, headers)
+        await retry.patiently(
+            lambda: self._tell(message, headers), retry.PATIENCE, harmless=lambda: False
+        )
 
     async def _tell(self, message: Message, headers: Mapping[str, str]) -> None:
         async with self.transport.send(

@@ -4,13 +4,16 @@ What was never sent may always be sent again. Once a request was sent, only thos
 do no harm twice. A server that says 429 has not handled the request.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import tenacity
 
 from pvemcp_bridge.annotations import Tools
 from pvemcp_bridge.errors import (
+    BridgeError,
     Busy,
     CertificateRefused,
     Lost,
@@ -22,7 +25,9 @@ from pvemcp_bridge.errors import (
 )
 from pvemcp_bridge.messages import Kind, Message
 
-__all__ = ["OPENING_PATIENCE", "PATIENCE", "Patience", "attempts", "repeatable"]
+__all__ = ["OPENING_PATIENCE", "PATIENCE", "Patience", "patiently", "repeatable"]
+
+Outcome = TypeVar("Outcome")
 
 _HARMLESS = frozenset({
     "completion/complete", "initialize", "logging/setLevel", "ping", "prompts/get", "prompts/list",
@@ -51,24 +56,40 @@ def repeatable(message: Message, tools: Tools) -> bool:
     return message.method in _HARMLESS or message.kind is Kind.NOTIFICATION
 
 
-def attempts(patience: Patience, harmless: Callable[[], bool]) -> tenacity.AsyncRetrying:
-    """The attempts at one message; the last error is raised as it is."""
+async def patiently(
+    work: Callable[[], Awaitable[Outcome]], patience: Patience, harmless: Callable[[], bool]
+) -> Outcome:
+    """What comes of the work, done again where that helps; the last error is raised as it is."""
+    began = time.monotonic()
+    try:
+        return await work()  # nearly always all there is to it
+    except BridgeError as error:
+        failed = error
+    left = patience.seconds - (time.monotonic() - began)
+    async for attempt in _attempts(left, harmless):
+        with attempt:
+            if attempt.retry_state.attempt_number > 1:
+                return await work()
+            raise failed
+    raise failed  # for type checkers: the last attempt has raised
 
-    too_late = tenacity.stop_before_delay(patience.seconds)
 
-    def again(error: BaseException) -> bool:
-        if isinstance(error, CertificateRefused | ProxyRefused | Silent):
-            return False
-        if isinstance(error, Unreachable | Busy):
-            return True
-        return isinstance(error, Lost | Unavailable) and harmless()
-
+def _attempts(seconds: float, harmless: Callable[[], bool]) -> tenacity.AsyncRetrying:
+    too_late = tenacity.stop_before_delay(seconds)
     return tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(again),
+        retry=tenacity.retry_if_exception(lambda error: _worth_it(error, harmless)),
         wait=_pause,
         stop=lambda state: too_late(state) or _enough(state),
         reraise=True,
     )
+
+
+def _worth_it(error: BaseException, harmless: Callable[[], bool]) -> bool:
+    if isinstance(error, CertificateRefused | ProxyRefused | Silent):
+        return False
+    if isinstance(error, Unreachable | Busy):
+        return True
+    return isinstance(error, Lost | Unavailable) and harmless()
 
 
 _backoff = tenacity.wait_exponential_jitter(initial=0.1, max=1.0, jitter=0.1)
