@@ -13,7 +13,7 @@ from proxmox_client import NotFound
 from pvemcp_server.endpoint import completion, resources
 from pvemcp_server.endpoint.callers import caller_of
 from pvemcp_server.endpoint.conversation import SdkConversation, Silent
-from pvemcp_server.endpoint.pipeline import Pipeline, UnknownTool
+from pvemcp_server.endpoint.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.endpoint.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store.records import SavedQuery
@@ -80,14 +80,7 @@ class Offers:
             )
         except UnknownTool:
             raise _not_found(uri) from None
-        if isinstance(result.cause, UnknownName | BadArgument | NotFound):
-            raise _not_found(uri, str(result.cause))
-        if result.failed:
-            raise MCPError(types.INTERNAL_ERROR, result.blocks[0], {"uri": uri})
-        contents = types.TextResourceContents(
-            uri=uri, mime_type=resources.JSON, text=result.blocks[0]
-        )
-        return types.ReadResourceResult(contents=[contents])
+        return types.ReadResourceResult(contents=[_contents(uri, result)])
 
     async def complete(
         self, ctx: Context, params: types.CompleteRequestParams
@@ -110,6 +103,14 @@ class Offers:
     async def _prompts(self, ctx: Context) -> dict[str, Prompt]:
         saved = [_of_query(one) for one in await self.saved.all()]
         return prompts((*QUESTIONS, *PLAYBOOKS, *saved), caller_of(ctx), self.pipeline.tools)
+
+
+def _contents(uri: str, result: Result) -> types.TextResourceContents:
+    if isinstance(result.cause, UnknownName | BadArgument | NotFound):
+        raise _not_found(uri, str(result.cause))
+    if result.failed:
+        raise MCPError(types.INTERNAL_ERROR, result.blocks[0], {"uri": uri})
+    return types.TextResourceContents(uri=uri, mime_type=resources.JSON, text=result.blocks[0])
 
 
 def _described(prompt: Prompt) -> types.Prompt:
