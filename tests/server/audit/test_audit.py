@@ -239,6 +239,15 @@ async def test_entries_are_filtered_also_by_how_a_write_ended(audit: Audit, whic
     assert [entry.tool for entry in await audit.find(AuditFilter(**which))] == tools
 
 
+async def test_a_call_on_several_clusters_is_found_by_each_of_them(audit: Audit):
+    await audit.call(Event(tool="ListVms", cluster="home-lab, prod, prod-2"))
+    await audit.flush()
+    for name in ("home-lab", "prod", "prod-2"):
+        assert len(await audit.find(AuditFilter(cluster=name))) == 1
+    for name in ("lab", "home", "prod-", "prod_2", "home-lab, prod-2", "%"):
+        assert await audit.find(AuditFilter(cluster=name)) == []
+
+
 async def test_pages_follow_each_other_without_gap_or_repetition(audit: Audit):
     for number in range(7):
         await audit.call(Event(tool=str(number)))

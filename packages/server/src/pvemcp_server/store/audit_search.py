@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, literal, or_, select
 
 from pvemcp_server.store import schema
 from pvemcp_server.store.columns import Moment, microseconds
@@ -34,7 +34,7 @@ class AuditFilter:
     until: datetime | None = None
     key_id: str | None = None
     tool: str | None = None
-    cluster: str | None = None
+    cluster: str | None = None  # also one of several that were asked
     kind: str | None = None
     outcome: str | None = None
     address: str | None = None
@@ -42,12 +42,14 @@ class AuditFilter:
     before: int | None = None  # entries older than this one: the next page
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        equal = ("key_id", "tool", "cluster", "kind", "outcome", "address")
+        equal = ("key_id", "tool", "kind", "outcome", "address")
         found = [
             COLUMNS[name] == getattr(self, name)
             for name in equal
             if getattr(self, name) is not None
         ]
+        if self.cluster is not None:
+            found.append(_among(START.c.cluster, self.cluster))
         if self.since is not None:
             found.append(START.c.at >= self.since)
         if self.until is not None:
@@ -89,6 +91,11 @@ class AuditSearch:
         async with self._database.reading() as connection:
             rows = (await connection.execute(query)).all()
         return [(row.span, row.outcome, row.calls) for row in rows]
+
+
+def _among(column: ColumnElement[str], name: str) -> ColumnElement[bool]:
+    """Whether the name is one of those in the column, "lab, prod"."""
+    return (literal(", ") + column + ", ").icontains(f", {name}, ", autoescape=True)
 
 
 def _entries(*columns: ColumnElement[Any]) -> Select[Any]:
