@@ -79,12 +79,30 @@ async def test_a_disk_that_nobody_refers_to_may_go(desk):
         assert answer.data["success"] is True, answer.text
 
 
-async def test_an_image_with_clones_is_refused(desk):
+@pytest.mark.parametrize(
+    ("base", "clone", "parent"),
+    [
+        ("base-888-disk-0", "vm-889-disk-0", "base-888-disk-0@__base__"),
+        ("base-888-disk-0", "base-888-disk-0/vm-889-disk-0", None),
+        ("888/base-888-disk-0.qcow2", "889/vm-889-disk-0.qcow2", "../888/base-888-disk-0.qcow2"),
+    ],
+    ids=["by its parent", "by its name", "in a folder"],
+)
+async def test_an_image_with_clones_is_refused(desk, base, clone, parent):
+    state = desk["prod"].emulated.state
+    _put(state, "ceph-vm", base, vmid=888)
+    _put(state, "ceph-vm", clone, vmid=889, parent=parent)
+    error = await desk.refused("DeleteStorageContent", **CEPH, volid=f"ceph-vm:{base}")
+    assert f"ceph-vm:{clone}, a clone of it" in error
+
+
+async def test_an_image_whose_clone_a_guest_uses_is_refused(desk):
     state = desk["prod"].emulated.state
     _put(state, "ceph-vm", "base-888-disk-0", vmid=888)
-    _put(state, "ceph-vm", "vm-889-disk-0", vmid=889, parent="base-888-disk-0@__base__")
+    guest = _at("pve01", desk, "qemu")
+    guest.config["scsi9"] = "ceph-vm:base-888-disk-0/vm-889-disk-0,size=1G"
     error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:base-888-disk-0")
-    assert "ceph-vm:vm-889-disk-0, a clone of it" in error
+    assert f"is still used by scsi9 of qemu {guest.vmid}." in error
 
 
 ISO = "local:iso/debian-13.1.0-amd64-netinst.iso"

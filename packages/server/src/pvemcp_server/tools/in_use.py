@@ -63,14 +63,20 @@ async def users_of(
 
 
 def _clones(volume: Volume, others: Sequence[Volume]) -> list[Volume]:
+    """Linked clones: their names begin with that of their base, or they name it as parent."""
     image = volume.volid.partition(":")[2]
+    bases = {image, volume.volid, volume.name}
     return [
         one
         for one in others
-        if one.parent
-        and one.volid != volume.volid
-        and one.parent.partition("@")[0] in (image, volume.volid, volume.name)
+        if one.volid != volume.volid
+        and (one.volid.startswith(f"{volume.volid}/") or _parent(one) in bases)
     ]
+
+
+def _parent(volume: Volume) -> str:
+    # `base-100-disk-0@__base__` on block storages, `../100/base-100-disk-0.qcow2` in folders
+    return (volume.parent or "").partition("@")[0].removeprefix("../")
 
 
 async def _look_at_owner(cluster: Cluster, volume: Volume, uses: Uses) -> None:
@@ -166,8 +172,8 @@ async def _snapshots(calls: Qemu | Lxc) -> dict[str, GuestConfig]:
 
 
 def _held(config: GuestConfig, volid: str) -> list[str]:
-    """The options in which the volume stands: drives, unused disks, saved RAM, scripts."""
-    drives = [disk.id for disk in config.disks if disk.volume == volid]
+    """The options in which the volume or a clone stands: drives, saved RAM, scripts."""
+    drives = [one.id for one in config.disks if f"{one.volume}/".startswith(f"{volid}/")]
     plain = [name for name in ("vmstate", "hookscript") if config.raw.get(name) == volid]
     custom = ["cicustom"] if volid in parse(config.raw.get("cicustom")).values() else []
     return [*drives, *plain, *custom]
