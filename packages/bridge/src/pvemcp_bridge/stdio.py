@@ -42,30 +42,36 @@ def read_lines(fd: int) -> Iterator[list[bytes]]:
         yield [last]
 
 
-def start_reader(
-    fd: int, receive: Callable[[bytes], None], ended: Callable[[], None]
-) -> threading.Thread:
+Receive = Callable[[bytes], None]
+
+
+def start_reader(fd: int, receive: Receive, ended: Callable[[], None]) -> threading.Thread:
     """Calls `receive` in the running loop with each line, and `ended` after the last."""
     loop = asyncio.get_running_loop()
-
-    def take(lines: list[bytes]) -> None:
-        for line in lines:
-            loop.call_soon(receive, line)
-
-    def read() -> None:
-        try:
-            for lines in read_lines(fd):
-                loop.call_soon_threadsafe(take, lines)
-        except OSError:
-            pass  # the other end vanished: the same as its end
-        except RuntimeError:
-            return  # the loop has ended, nobody listens any more
-        # once more around the loop: the last lines are taken only then
-        loop.call_soon_threadsafe(loop.call_soon, ended)
-
-    thread = threading.Thread(target=read, name="stdin", daemon=True)
+    thread = threading.Thread(
+        target=_read, args=(fd, loop, receive, ended), name="stdin", daemon=True
+    )
     thread.start()
     return thread
+
+
+def _read(
+    fd: int, loop: asyncio.AbstractEventLoop, receive: Receive, ended: Callable[[], None]
+) -> None:
+    try:
+        for lines in read_lines(fd):
+            loop.call_soon_threadsafe(_hand_over, loop, receive, lines)
+    except OSError:
+        pass  # the other end vanished: the same as its end
+    except RuntimeError:
+        return  # the loop has ended, nobody listens any more
+    # once more around the loop: the last lines are taken only then
+    loop.call_soon_threadsafe(loop.call_soon, ended)
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, receive: Receive, lines: list[bytes]) -> None:
+    for line in lines:
+        loop.call_soon(receive, line)
 
 
 class Writer:
