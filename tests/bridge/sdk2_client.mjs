@@ -2,6 +2,7 @@
 // MODE is how it finds the revision: legacy, auto, or one to insist on. Prints what it saw as JSON.
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { session } from "./sdk_session.mjs";
 
 const [folder, mode, command, ...args] = process.argv.slice(2);
 const sdk = (path) =>
@@ -23,27 +24,10 @@ client.setRequestHandler("elicitation/create", () => ({
 const changed = new Promise((resolve) =>
   client.setNotificationHandler("notifications/tools/list_changed", () => resolve(true)),
 );
-const text = (result) => result.content[0].text;
 const call = (name, given = {}, options) => client.callTool({ name, arguments: given }, options);
 
 await client.connect(new StdioClientTransport({ command, args, env: process.env }));
 const modern = client.getProtocolEra() === "modern";
-const seen = { modern, progress: [] };
-seen.tools = (await client.listTools()).tools.length;
-seen.echo = text(await call("echo", { text: "grün" }));
-seen.many = await Promise.all(
-  Array.from({ length: 50 }, async (_, n) => text(await call("echo", { text: String(n) }))),
-);
-seen.count = text(
-  await call("count", {}, { onprogress: (step) => seen.progress.push(step.progress) }),
-);
-seen.ask = text(await call("ask"));
-if (modern) await client.listen({ toolsListChanged: true });
-await call("change");
-seen.changed = await changed;
-const stop = new AbortController();
-const waiting = call("wait", {}, { signal: stop.signal, onprogress: () => stop.abort() });
-seen.aborted = await waiting.then(() => false, () => true);
-seen.cancelled = text(await call("was_cancelled"));
-await client.close();
-console.log(JSON.stringify(seen));
+const subscribe = () => modern && client.listen({ toolsListChanged: true });
+const seen = await session(client, call, changed, subscribe);
+console.log(JSON.stringify({ modern, ...seen }));

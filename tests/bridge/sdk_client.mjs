@@ -2,6 +2,7 @@
 // Prints what it saw as one JSON object.
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { session } from "./sdk_session.mjs";
 
 const [folder, command, ...args] = process.argv.slice(2);
 const sdk = (path) =>
@@ -14,7 +15,6 @@ const client = new Client(
   { name: "trial", version: "1" },
   { capabilities: { elicitation: { form: {} } } },
 );
-const seen = { progress: [] };
 client.setRequestHandler(ElicitRequestSchema, () => ({
   action: "accept",
   content: { sure: true },
@@ -22,25 +22,8 @@ client.setRequestHandler(ElicitRequestSchema, () => ({
 const changed = new Promise((resolve) =>
   client.setNotificationHandler(ToolListChangedNotificationSchema, () => resolve(true)),
 );
-const text = (result) => result.content[0].text;
 const call = (name, given = {}, options) =>
   client.callTool({ name, arguments: given }, undefined, options);
 
 await client.connect(new StdioClientTransport({ command, args, env: process.env }));
-seen.tools = (await client.listTools()).tools.length;
-seen.echo = text(await call("echo", { text: "grün" }));
-seen.many = await Promise.all(
-  Array.from({ length: 50 }, async (_, n) => text(await call("echo", { text: String(n) }))),
-);
-seen.count = text(
-  await call("count", {}, { onprogress: (step) => seen.progress.push(step.progress) }),
-);
-seen.ask = text(await call("ask"));
-await call("change");
-seen.changed = await changed;
-const stop = new AbortController();
-const waiting = call("wait", {}, { signal: stop.signal, onprogress: () => stop.abort() });
-seen.aborted = await waiting.then(() => false, () => true);
-seen.cancelled = text(await call("was_cancelled"));
-await client.close();
-console.log(JSON.stringify(seen));
+console.log(JSON.stringify(await session(client, call, changed)));

@@ -1,5 +1,6 @@
 """Lines: malformed ones are answered, all others pass unchanged, however large or odd."""
 
+import asyncio
 import json
 
 import pytest
@@ -125,6 +126,36 @@ async def test_messages_of_twenty_megabytes_pass_both_ways(bridge, server, strea
     server.fail("tools/call", mirror)
     number = bridge.call("destroy", {"large": large})
     assert (await bridge.reply(number))["result"]["large"] == large
+
+
+async def test_a_client_that_reads_late_gets_small_and_large_lines_whole_and_in_order(
+    bridge, server
+):
+    sizes = [10, 300_000, 10, 10, 5_000, 10] * 20
+    sent = asyncio.Event()
+
+    async def talk(call):
+        await call.stream()
+        for number, size in enumerate(sizes):
+            params = {"progress": number, "message": "x" * size}
+            await call.event(
+                {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+            )
+        await call.event({"jsonrpc": "2.0", "id": call.id, "result": {}})
+        await call.end()
+        sent.set()
+
+    await bridge.open()
+    server.fail("tools/call", talk)
+    bridge.process._transport.get_pipe_transport(1).pause_reading()
+    number = bridge.call("destroy")
+    async with asyncio.timeout(20):
+        await sent.wait()
+    bridge.process._transport.get_pipe_transport(1).resume_reading()
+    seen = [(await bridge.next())["params"] for _ in sizes]
+    assert [note["progress"] for note in seen] == list(range(len(sizes)))
+    assert [len(note["message"]) for note in seen] == sizes
+    assert (await bridge.reply(number))["result"] == {}
 
 
 async def test_each_message_of_a_batch_is_carried_and_answered(bridge, server):
