@@ -60,7 +60,7 @@ async def show(name: Name, as_json: AsJson = False) -> None:
 @command
 @taking(GRANT)
 async def create(
-    name: Name, given: Given, description: Description = None, as_json: AsJson = False
+    name: Name, description: Description = None, *, given: Given, as_json: AsJson = False
 ) -> None:
     """A new role with one grant, or with those of a file."""
     async with acting() as by:
@@ -76,9 +76,10 @@ async def create(
 @taking(GRANT)
 async def change(
     name: Name,
-    given: Given,
     new_name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
     description: Description = None,
+    *,
+    given: Given,
     as_json: AsJson = False,
 ) -> None:
     """Change what is given; any option of a grant replaces all grants by that one."""

@@ -62,16 +62,9 @@ class AuditLog:
         async with self._database.snapshot() as connection:
             head, is_head_ours = await self._mark(connection, HEAD)
             base, is_base_ours = await self._mark(connection, BASE)
-            found = (
-                [] if is_base_ours else [Finding(base.seq, "the mark of its beginning was changed")]
-            )
-            last = base
-            while rows := await self._page(connection, last.seq):
-                for row in rows:
-                    found += compare(self._key, last, row)
-                    last = Mark(row["seq"], row["hash"])
-                    if expected and last.seq == expected.seq and last != expected:
-                        found.append(Finding(last.seq, "is not the row that was noted"))
+            found, last = await self._walk(connection, base, expected)
+        if not is_base_ours:
+            found.insert(0, Finding(base.seq, "the mark of its beginning was changed"))
         if not is_head_ours:
             found.append(Finding(head.seq, "the mark of its end was changed"))
         elif last != head:
@@ -79,6 +72,19 @@ class AuditLog:
         if expected and expected.seq > last.seq:
             found.append(Finding(last.seq + 1, f"ends before the noted row {expected.seq}"))
         return found
+
+    async def _walk(
+        self, connection: AsyncConnection, last: Mark, expected: Mark | None
+    ) -> tuple[list[Finding], Mark]:
+        """From row to row, each with the one before it; where the chain really ends."""
+        found: list[Finding] = []
+        while rows := await self._page(connection, last.seq):
+            for row in rows:
+                found += compare(self._key, last, row)
+                last = Mark(row["seq"], row["hash"])
+                if expected and last.seq == expected.seq and last != expected:
+                    found.append(Finding(last.seq, "is not the row that was noted"))
+        return found, last
 
     async def prune(self, before: datetime, note: Row) -> int:
         """Removes the rows from before that time, the rest stays verifiable; answers how many."""

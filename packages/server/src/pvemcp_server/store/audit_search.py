@@ -1,7 +1,7 @@
 """Finding entries of the audit: each write as one entry, joined with its outcome."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +25,8 @@ COLUMNS = {
     if column.name not in {"previous", "hash"}
 }
 
+Condition = Callable[[Any], ColumnElement[bool]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
@@ -42,24 +44,8 @@ class AuditFilter:
     before: int | None = None  # entries older than this one: the next page
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        equal = ("key_id", "tool", "kind", "outcome", "address")
-        found = [
-            COLUMNS[name] == getattr(self, name)
-            for name in equal
-            if getattr(self, name) is not None
-        ]
-        if self.cluster is not None:
-            found.append(_among(START.c.cluster, self.cluster))
-        if self.since is not None:
-            found.append(START.c.at >= self.since)
-        if self.until is not None:
-            found.append(START.c.at < self.until)
-        if self.before is not None:
-            found.append(START.c.seq < self.before)
-        if self.text:
-            names = ("key_name", "tool", "arguments", "reason")
-            found.append(or_(*(COLUMNS[n].icontains(self.text, autoescape=True) for n in names)))
-        return found
+        given = {name: value for name, value in asdict(self).items() if value not in (None, "")}
+        return [CONDITIONS[name](value) for name, value in given.items()]
 
 
 class AuditSearch:
@@ -93,9 +79,33 @@ class AuditSearch:
         return [(row.span, row.outcome, row.calls) for row in rows]
 
 
-def _among(column: ColumnElement[str], name: str) -> ColumnElement[bool]:
-    """Whether the name is one of those in the column, "lab, prod"."""
-    return (literal(", ") + column + ", ").icontains(f", {name}, ", autoescape=True)
+def _is(name: str) -> Condition:
+    return lambda value: COLUMNS[name] == value
+
+
+def _asked(cluster: str) -> ColumnElement[bool]:
+    """Whether the cluster is one of those that a call has asked: "lab, prod"."""
+    several = literal(", ") + START.c.cluster + ", "
+    return several.icontains(f", {cluster}, ", autoescape=True)
+
+
+def _mentions(text: str) -> ColumnElement[bool]:
+    names = ("key_name", "tool", "arguments", "reason")
+    return or_(*(COLUMNS[name].icontains(text, autoescape=True) for name in names))
+
+
+CONDITIONS: Mapping[str, Condition] = {
+    "since": lambda moment: START.c.at >= moment,
+    "until": lambda moment: START.c.at < moment,
+    "key_id": _is("key_id"),
+    "tool": _is("tool"),
+    "cluster": _asked,
+    "kind": _is("kind"),
+    "outcome": _is("outcome"),
+    "address": _is("address"),
+    "text": _mentions,
+    "before": lambda seq: START.c.seq < seq,
+}
 
 
 def _entries(*columns: ColumnElement[Any]) -> Select[Any]:

@@ -9,7 +9,7 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import schema
 from pvemcp_server.store.database import Database
-from pvemcp_server.store.export import export, insert_rows, open_export, reflect
+from pvemcp_server.store.export import Exported, export, insert_rows, open_export, reflect
 from pvemcp_server.store.master_key import read_master_key
 from pvemcp_server.store.migrate import is_known, stamp, upgrade
 from pvemcp_server.store.store import Store
@@ -41,12 +41,7 @@ async def restore(config: Config, path: Path, *, replace: bool = False) -> int:
         await database.open()
         await _make_room(database, config.state_dir / "backups", replace=replace)
         async with database.writing() as connection:
-            await connection.run_sync(_drop_everything)
-            await upgrade(connection, exported.revision)
-            await connection.run_sync(_empty)
-            await connection.run_sync(insert_rows, exported.rows())
-            await _continue_numbering(connection)
-            await upgrade(connection)
+            await _fill(connection, exported)
             # the wrong key raises here, and the transaction leaves everything as it was
             await Vault.read(connection, master)
     finally:
@@ -61,6 +56,16 @@ async def _make_room(database: Database, backups: Path, *, replace: bool) -> Non
         raise ConfigError("The database is not empty; --replace puts the backup in its place.")
     if occupied:
         await export(database, backups / f"before-restore-{stamp()}.jsonl.gz")
+
+
+async def _fill(connection: AsyncConnection, exported: Exported) -> None:
+    """The tables as they were then, with their rows, brought up to date."""
+    await connection.run_sync(_drop_everything)
+    await upgrade(connection, exported.revision)
+    await connection.run_sync(_empty)
+    await connection.run_sync(insert_rows, exported.rows())
+    await _continue_numbering(connection)
+    await upgrade(connection)
 
 
 def _drop_everything(connection: Connection) -> None:

@@ -211,23 +211,17 @@ async def _cluster(acting: Acting, record: ClusterRecord) -> Cluster:
     bindings = await access.clusters.bindings(record.name)
     keys = {one.id: one.name for one in await access.keys.all()}
     roles = {one.id: one.name for one in await access.roles.all()}
-
-    def bound(identity: IdentityRecord) -> list[Binding]:
-        return [_binding(one, keys, roles) for one in bindings if one.identity_id == identity.id]
-
-    known = await access.clusters.identities(record.name)
-    given = {name: getattr(record, name) for name in Cluster.model_fields if name != "identities"}
     identities = [
-        Identity(
-            name=one.name,
-            token_id=one.token_id,
-            is_default=one.is_default,
-            created=one.created,
-            bound=bound(one),
-        )
-        for one in known
+        _identity(one, [_binding(b, keys, roles) for b in bindings if b.identity_id == one.id])
+        for one in await access.clusters.identities(record.name)
     ]
+    given = {name: getattr(record, name) for name in Cluster.model_fields if name != "identities"}
     return Cluster(identities=identities, **given)
+
+
+def _identity(record: IdentityRecord, bound: list[Binding]) -> Identity:
+    given = {name: getattr(record, name) for name in Identity.model_fields if name != "bound"}
+    return Identity(bound=bound, **given)
 
 
 def _binding(one: BindingRecord, keys: dict[str, str], roles: dict[int, str]) -> Binding:
