@@ -1,13 +1,16 @@
 """The official suite: both requirement sets in full, and the product wherever it can be tested."""
 
 import importlib.util
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+PAGE = SCRIPTS.parent / "docs" / "protocol.md"
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 
@@ -25,6 +28,15 @@ def conformance():
     sys.path.remove(str(SCRIPTS))
 
 
+def test_each_scenario_that_the_page_names_is_one_of_the_suite(conformance):
+    named = set(re.findall(r"conformance `([\w-]+)`", PAGE.read_text()))
+    command = conformance.script("@modelcontextprotocol/conformance", "dist/index.js")
+    listed = [*command, "list", "--requirements", "2026-07-28"]
+    known = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+    assert {one for one in named if one not in known} <= {"wire-schema-valid"}  # in all of them
+    assert len(named) > 5
+
+
 def test_every_check_of_both_requirement_sets_and_of_the_tasks_extension_passes(conformance):
     runs = list(conformance.fixture_runs())
     assert [run.name for run in runs if run.failed] == []
@@ -32,7 +44,7 @@ def test_every_check_of_both_requirement_sets_and_of_the_tasks_extension_passes(
     assert earlier.counts["success"] >= 81
     assert later.counts["success"] >= 196
     checked = {name for name, status in later.checks if status == "SUCCESS"}
-    assert "sep-2663-durable-create-strong-consistency" in checked
+    assert {"sep-2663-durable-create-strong-consistency", "wire-schema-valid"} <= checked
 
 
 def test_the_product_passes_every_scenario_that_needs_no_fixture(conformance):
