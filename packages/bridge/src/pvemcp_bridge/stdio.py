@@ -1,7 +1,7 @@
-"""Lines in and lines out, each by a thread of its own, so that neither ever stops the other.
+"""Lines in and lines out, each with a thread of its own, so that neither ever stops the other.
 
-asyncio cannot read pipes on Windows and a full pipe would stop its loop; a thread each does both,
-everywhere the same way.
+asyncio cannot read pipes on Windows and a full pipe would stop its loop; threads wait for both,
+everywhere the same way. What a pipe surely takes is written without that detour.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ __all__ = ["Writer", "binary", "read_lines", "start_reader"]
 
 _CHUNK = 1 << 16
 _HIGH_WATER = 8 << 20
+
+Receive = Callable[[bytes], None]
 
 
 def binary(fd: int) -> int:
@@ -40,9 +42,6 @@ def read_lines(fd: int) -> Iterator[list[bytes]]:
             pieces = rest[-1:]
     if last := b"".join(pieces):
         yield [last]
-
-
-Receive = Callable[[bytes], None]
 
 
 def start_reader(fd: int, receive: Receive, ended: Callable[[], None]) -> threading.Thread:
