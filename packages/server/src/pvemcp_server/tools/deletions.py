@@ -51,7 +51,7 @@ async def delete_backup(
     title="Delete ISO",
     area=Area.STORAGE,
     effect=Effect.DESTROY,
-    needs=(needs.STORAGES, needs.CONTENT),
+    needs=(needs.STORAGES, needs.CONTENT, needs.GUESTS),
 )
 async def delete_iso(
     call: Call,
@@ -69,7 +69,7 @@ async def delete_iso(
     "DeleteStorageContent",
     area=Area.STORAGE,
     effect=Effect.DESTROY,
-    needs=(needs.STORAGES, needs.CONTENT),
+    needs=(needs.STORAGES, needs.CONTENT, needs.GUESTS),
 )
 async def delete_storage_content(
     call: Call,
