@@ -76,7 +76,10 @@ def test_a_cluster_is_added_examined_bound_and_asked(run, told, emulated, tmp_pa
     token = ["--token-id", token_id, "--token-secret-file"]
     add = ["clusters", "add", "prod", "--host", emulated["hosts"][0], *token, file]
     assert "Compare it with" in run(*add, fails=True).stderr
-    assert told(*add, "--fingerprint", shown["fingerprint"])["version"].startswith("9.2")
+    add += ["--fingerprint", shown["fingerprint"]]
+    assert "prod answers" in run(*add, "--test-only").stdout
+    assert told("clusters", "list") == []
+    assert told(*add)["version"].startswith("9.2")
     assert "prod answers" in run("clusters", "test").stdout
 
     run("clusters", "identities", "add", "prod", "reader", *token, "-", given=secret)
@@ -123,6 +126,7 @@ def test_the_audit_is_searched_by_day_kind_and_address(run, told):
     found = told("audit", "list", "--since", today, "--kind", "admin", "--limit", "1")
     assert found[0]["tool"] == "admin.settings.change"
     assert told("audit", "list", "--until", today) == []
+    assert len(told("audit", "calls")) == 24
     assert told("audit", "list", "--address", "192.0.2.1") == []
     assert run("audit", "export", "--kind", "refused").stdout.splitlines()[1:] == []
     assert "kind: Input should be" in run("audit", "list", "--kind", "odd", fails=True).stderr

@@ -9,7 +9,7 @@ import typer
 from pvemcp_server.cli.acting import AsJson, acting, tell, tell_rows
 from pvemcp_server.cli.options import Given, taking
 from pvemcp_server.cli.state import command
-from pvemcp_server.web.administration import audit
+from pvemcp_server.web.administration import audit, overview
 
 app = typer.Typer(help="Find, export and verify the audit.", no_args_is_help=True)
 
@@ -64,6 +64,15 @@ async def export(
     async with acting() as by:
         async for piece in audit.export(by, audit.Search(**given), shape):
             sys.stdout.write(piece)
+
+
+@app.command()
+@command
+async def calls(as_json: AsJson = False) -> None:
+    """Calls of the last day by hour, oldest first, and how many of them failed."""
+    async with acting() as by:
+        found = await overview.calls_by_hour(by)
+        tell_rows(found, ("at", "calls", "failed"), as_json=as_json)
 
 
 @app.command()

@@ -47,6 +47,7 @@ async def add(
     protected: Annotated[
         bool, typer.Option("--protected", help="Refuse every write, whoever asks.")
     ] = False,
+    test_only: Annotated[bool, typer.Option("--test-only", help="Do not save it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Try a cluster and, when it answers, save it."""
@@ -63,8 +64,11 @@ async def add(
             fingerprints=fingerprint or [],
             protected=protected,
         )
-        _, found = await clusters.add_cluster(by, fields)
-    _tell(f"Saved {name}", found, as_json=as_json)
+        if test_only:
+            found = await clusters.try_cluster(fields)
+        else:
+            _, found = await clusters.add_cluster(by, fields)
+    _tell(f"{name} answers" if test_only else f"Saved {name}", found, as_json=as_json)
 
 
 @app.command("list")
