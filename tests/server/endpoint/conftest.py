@@ -236,8 +236,10 @@ def serving(workshop: Workshop, tmp_path: Path) -> Serving:
     """Starts the server on a free port of the loopback; one administrator's key exists."""
 
     @asynccontextmanager
-    async def serve(**settings: Any) -> AsyncIterator[Served]:
-        config = Config(state_dir=tmp_path / "state", port=0, log_level="warning")
+    async def serve(origins: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[Served]:
+        config = Config(
+            state_dir=tmp_path / "state", port=0, log_level="warning", allowed_origins=origins
+        )
         async with open_store(config) as store, open_access(store) as access:
             state = State(config, store, access, Settings(store))
             await state.settings.change({"enabled": True, **settings}, by="test")

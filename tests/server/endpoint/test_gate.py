@@ -123,6 +123,42 @@ async def test_foreign_hosts_and_origins_are_refused(modern, headers, status):
     assert (await modern.send("tools/list", **headers)).status_code == status
 
 
+@pytest.fixture
+async def paged(serving):
+    """A server that pages of one foreign origin may use."""
+    async with serving(origins=("https://chat.example",)) as one:
+        yield one
+
+
+PAGE = {"Origin": "https://chat.example"}
+
+
+async def test_a_page_of_a_configured_origin_may_ask_before_it_has_shown_a_key(paged):
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type,x-api-key,mcp-protocol-version",
+    }
+    answer = await paged.http.options("/mcp", headers=PAGE | asked)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+    allowed = answer.headers["access-control-allow-headers"]
+    assert {"x-api-key", "mcp-protocol-version"} <= {one.strip() for one in allowed.split(",")}
+    foreign = await paged.http.options("/mcp", headers=asked | {"Origin": "https://evil.example"})
+    assert foreign.status_code == 403
+    assert "access-control-allow-origin" not in foreign.headers
+
+
+async def test_a_page_of_a_configured_origin_can_read_answers_and_refusals(paged):
+    answer = await paged.modern.send("tools/list", **PAGE)
+    refused = await paged.http.post("/mcp", json={}, headers=PAGE)
+    assert (answer.status_code, refused.status_code) == (200, 401)
+    for one in (answer, refused):
+        assert one.headers["access-control-allow-origin"] == "https://chat.example"
+        assert "Mcp-Session-Id" in one.headers["access-control-expose-headers"]
+    admin = await paged.http.get("/admin/sign-in", headers=PAGE)
+    assert "access-control-allow-origin" not in admin.headers
+
+
 async def test_the_website_that_the_server_names_leads_people_to_the_admin_pages(served, modern):
     discovered = (await modern.send("server/discover")).json()["result"]
     named = discovered["_meta"]["io.modelcontextprotocol/serverInfo"]["websiteUrl"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
@@ -19,6 +19,7 @@ from pvemcp_server.endpoint import refusals
 from pvemcp_server.endpoint.addresses import Networks, client_address
 from pvemcp_server.endpoint.credentials import Presented, take_key
 from pvemcp_server.endpoint.hosts import Hosts
+from pvemcp_server.endpoint.pages import open_to_pages
 from pvemcp_server.endpoint.ports import Authenticator, CurrentSettings, RefusalLog
 from pvemcp_server.endpoint.refusals import Refused
 from pvemcp_server.endpoint.traffic import Traffic, Visit
@@ -46,43 +47,48 @@ class KeyGate:
     proxies: Networks = ()
     limits: CallLimits = field(default_factory=CallLimits)
     traffic: Traffic = field(default_factory=Traffic)
+    _door: ASGIApp = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._door = open_to_pages(self._answered, self.hosts.origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        presented = take_key(scope)
-        try:
-            self._check_hosts(scope)
-            if scope["path"] in ENDPOINT_PATHS and scope["type"] == "http":
-                await self._endpoint(scope, receive, send, presented)
-            else:
-                await self.app(scope, receive, send)
-        except Refused as refused:
+        scope.setdefault("state", {})["presented"] = take_key(scope)
+        if refused := self._refused(scope):
             await refused.response(scope, receive, send)
+        elif scope["path"] in ENDPOINT_PATHS and scope["type"] == "http":
+            await self._door(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
-    def _check_hosts(self, scope: Scope) -> None:
+    def _refused(self, scope: Scope) -> Refused | None:
         headers = dict(scope["headers"])
         origin = headers.get(b"origin")
         refused = self.hosts.refuses(
             headers.get(b"host", b"").decode("latin-1"),
             None if origin is None else origin.decode("latin-1"),
         )
-        if refused and scope["path"] not in PROBES:
-            raise Refused(*refused)
+        return Refused(*refused) if refused and scope["path"] not in PROBES else None
 
-    async def _endpoint(
-        self, scope: Scope, receive: Receive, send: Send, presented: Presented | None
-    ) -> None:
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._endpoint(scope, receive, send)
+        except Refused as refused:
+            await refused.response(scope, receive, send)
+
+    async def _endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = await self._open_for_calls()
         address = client_address(scope, self.proxies)
         self._within_rate(f"address {network_of(address)}", settings.calls_per_minute_per_address)
-        caller = await self._admit(presented, address)
+        caller = await self._admit(scope["state"]["presented"], address)
         count = partial(self._within_rate, caller.key_id, settings.calls_per_minute_per_key)
         count()
         wire = Wire(receive, send, is_stream=_is_stream(scope))
         with self._place(caller, wire, settings):
-            _introduce(scope, caller, presented)
+            _introduce(scope, caller)
             scope["state"]["count"] = count  # for whoever finds more than one call in the body
             await self._serve(scope, wire)
 
@@ -157,10 +163,8 @@ def _is_stream(scope: Scope) -> bool:
     return (b"mcp-method", b"subscriptions/listen") in scope["headers"]
 
 
-def _introduce(scope: Scope, caller: Caller, presented: Presented | None) -> None:
+def _introduce(scope: Scope, caller: Caller) -> None:
     """Tells the application, and the SDK that binds sessions to their owner, who calls."""
     token = AccessToken(token=caller.key_id, client_id=caller.key_id, scopes=[])
     scope["user"] = AuthenticatedUser(token)
-    state: dict[str, Any] = scope.setdefault("state", {})
-    state["caller"] = caller
-    state["presented"] = presented
+    scope["state"]["caller"] = caller
