@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.web.administration import Acting, clusters, keys, overview, roles
@@ -14,6 +14,42 @@ from pvemcp_server.web.templates import page, reload
 
 router = APIRouter(prefix="/keys")
 Text = Annotated[str, Form()]
+
+
+def _fields(
+    name: Text,
+    role: Text,
+    cluster: Annotated[list[str], Form()] = [],  # noqa: B006 - FastAPI copies it
+    toolset: Text = "",
+    expires: Text = "",
+    allow_from: Text = "",
+    output_format: Text = "",
+) -> keys.KeyFields:
+    """A form's texts as a key's fields: what is left empty has its default."""
+    return keys.KeyFields.model_validate(
+        {
+            "name": name,
+            "role": role,
+            "clusters": cluster or ["*"],
+            "toolset": words(toolset) or ["*"],
+            "expires": _end_of(expires),
+            "allow_from": words(allow_from),
+            "output_format": output_format or None,
+        }
+    )
+
+
+def _end_of(day: str) -> datetime | None:
+    """The last second of the day, UTC."""
+    if not day:
+        return None
+    try:
+        return datetime.fromisoformat(f"{day}T23:59:59+00:00")
+    except ValueError:
+        raise BadArgument("expires", "a day as YYYY-MM-DD.") from None
+
+
+Fields = Annotated[keys.KeyFields, Depends(_fields)]
 
 
 @router.get("")
@@ -35,34 +71,13 @@ async def show(request: Request, session: SignedIn, acting: Reading) -> Response
 
 @router.post("")
 async def generate(
-    request: Request,
-    session: SignedIn,
-    acting: Writing,
-    name: Text,
-    role: Text,
-    cluster: Annotated[list[str], Form()] = [],  # noqa: B006 - FastAPI copies it
-    toolset: Text = "",
-    expires: Text = "",
-    allow_from: Text = "",
-    output_format: Text = "",
+    request: Request, session: SignedIn, acting: Writing, fields: Fields
 ) -> Response:
-    fields = _fields(name, role, cluster, toolset, expires, allow_from, output_format)
     return _shown(request, session, acting, await keys.create_key(acting, fields))
 
 
 @router.post("/{key}/change")
-async def change(
-    acting: Writing,
-    key: str,
-    name: Text,
-    role: Text,
-    cluster: Annotated[list[str], Form()] = [],  # noqa: B006 - FastAPI copies it
-    toolset: Text = "",
-    expires: Text = "",
-    allow_from: Text = "",
-    output_format: Text = "",
-) -> Response:
-    fields = _fields(name, role, cluster, toolset, expires, allow_from, output_format)
+async def change(acting: Writing, key: str, fields: Fields) -> Response:
     await keys.change_key(acting, key, keys.KeyChanges(**fields.model_dump()))
     return reload()
 
@@ -118,36 +133,3 @@ async def _choices(acting: Acting) -> dict[str, Any]:
         "roles": [one.name for one in await roles.list_roles(acting)],
         "clusters": [one.name for one in await clusters.list_clusters(acting)],
     }
-
-
-def _fields(
-    name: str,
-    role: str,
-    cluster: list[str],
-    toolset: str,
-    expires: str,
-    allow_from: str,
-    output_format: str,
-) -> keys.KeyFields:
-    """A form's texts as a key's fields: what is left empty has its default."""
-    return keys.KeyFields.model_validate(
-        {
-            "name": name,
-            "role": role,
-            "clusters": cluster or ["*"],
-            "toolset": words(toolset) or ["*"],
-            "expires": _end_of(expires),
-            "allow_from": words(allow_from),
-            "output_format": output_format or None,
-        }
-    )
-
-
-def _end_of(day: str) -> datetime | None:
-    """The last second of the day, UTC."""
-    if not day:
-        return None
-    try:
-        return datetime.fromisoformat(f"{day}T23:59:59+00:00")
-    except ValueError:
-        raise BadArgument("expires", "a day as YYYY-MM-DD.") from None
