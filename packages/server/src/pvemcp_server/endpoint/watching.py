@@ -19,10 +19,10 @@ from pvemcp_server.endpoint.announce import Announcer
 from pvemcp_server.endpoint.conversation import Silent
 from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.endpoint.resources import Place, find
-from pvemcp_server.errors import CallError
+from pvemcp_server.errors import CallError, StateUnavailable
 
 MOST_PER_KEY: Final = 200  # addresses watched at a time
-PAUSE_SECONDS: Final = 5.0  # after a failure that nobody has foreseen
+PAUSE_SECONDS: Final = 5.0  # after a failure
 USAGE: Final = frozenset(
     {"uptime", "cpu", "memory", "memory_host", "disk"}
     | {"disk_read", "disk_write", "network_in", "network_out"}
@@ -83,23 +83,32 @@ class Watcher:
                 settings = await self.pipeline.settings.current()
                 await asyncio.sleep(settings.inventory_freshness_seconds)
                 await self.look()
+            except StateUnavailable:
+                await asyncio.sleep(PAUSE_SECONDS)  # the store itself tells of it, once
             except Exception:
                 log.exception("Could not look after watched resources")
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def accepted(self, caller: Caller, uris: Iterable[str]) -> list[str]:
         """The addresses whose changes this caller will be told; what is known now is kept."""
-        room = MOST_PER_KEY - len(self.announcer.watched().get(caller.key_id, ()))
-        found = []
-        for uri in list(dict.fromkeys(uris))[: max(0, room)]:
-            try:
-                facts = await self._facts(caller, uri)
-            except NoAnswer:
-                continue
-            if facts is not None:
-                self._known.setdefault((caller.key_id, uri), facts)
+        watched = self.announcer.watched().get(caller.key_id, set())
+        found: list[str] = []
+        for uri in dict.fromkeys(uris):
+            if len(watched.union(found, [uri])) > MOST_PER_KEY:
+                break
+            if await self._begun(caller, uri):
                 found.append(uri)
         return found
+
+    async def _begun(self, caller: Caller, uri: str) -> bool:
+        """Whether there is such a thing for this caller; then what it is now is remembered."""
+        try:
+            facts = await self._facts(caller, uri)
+        except NoAnswer:
+            return False
+        if facts is not None:
+            self._known.setdefault((caller.key_id, uri), facts)
+        return facts is not None
 
     async def look(self) -> None:
         """Tell of each watched resource that is not as it was."""
