@@ -223,6 +223,22 @@ def test_a_key_is_shown_once_works_and_is_refused_once_regenerated(watched, serv
     assert "401" in why_refused(server, old)
 
 
+def test_a_key_is_generated_by_keyboard_alone(watched):
+    page = watched.go("/keys")
+    opener = page.get_by_role("button", name="Generate key")
+    opener.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog").get_by_label("Name")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(opener).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.type("by hand")
+    page.keyboard.press("Enter")
+    expect(page.locator("#shown-key")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Rights of by hand")).to_be_visible()
+
+
 def test_a_role_is_made_and_narrowed_and_the_list_of_tools_shrinks(watched, server):
     page = watched.go("/roles/new")
     page.get_by_label("Name", exact=True).fill("Night shift")
