@@ -154,7 +154,7 @@ async def test_a_key_read_before_a_change_is_not_remembered_after_it(
     async def of_caller_and_then_disable(key_id: str, role_id: int) -> dict[str, int]:
         found = await of_caller(key_id, role_id)
         monkeypatch.setattr(store.bindings, "of_caller", of_caller)
-        await access.keys.disable(key.id)
+        await access.keys.change(key.id, enabled=False)
         await store.watch.now()
         return found
 

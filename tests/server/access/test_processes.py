@@ -57,9 +57,9 @@ async def test_a_change_by_one_process_is_minded_by_the_other(access: Access, ho
     assert await holder.says() == "Read-only"
     await access.keys.change(key.id, role="mine")
     assert await holder.says() == "mine"
-    await access.keys.disable(key.id)
+    await access.keys.change(key.id, enabled=False)
     assert await holder.says() == "disabled key"
-    await access.keys.enable(key.id)
+    await access.keys.change(key.id, enabled=True)
     assert await holder.says() == "mine"
     await access.keys.regenerate(key.id)
     assert await holder.says() == "wrong secret"

@@ -133,6 +133,19 @@ def test_the_audit_is_searched_by_day_kind_and_address(run, told):
     assert "xml" in run("audit", "export", "--format", "xml", fails=True).stderr
 
 
+def test_another_master_key_takes_the_place_of_the_first(run, told, tmp_path):
+    run("keys", "create", "laptop")
+    new = tmp_path / "new.key"
+    new.write_text("ab" * 32)
+    assert "put the new master key" in run("secrets", "change-master", "--new-key-file", new).stdout
+    assert "not the one" in run("keys", "list", fails=True).stderr
+    new.replace(tmp_path / "state" / "master.key")
+    assert [one["name"] for one in told("keys", "list")] == ["laptop"]
+    assert told("audit", "verify")["whole"]
+    short = run("secrets", "change-master", "--new-key-file", "-", given="abc", fails=True)
+    assert "64 hex digits" in short.stderr
+
+
 def test_a_backup_is_restored_into_an_empty_state(run, told, tmp_path, monkeypatch):
     run("keys", "create", "laptop")
     run("backup", tmp_path / "state.gz")

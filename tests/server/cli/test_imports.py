@@ -29,7 +29,7 @@ finally:
         (["keys", "list"], SERVING),
         (["audit", "verify"], SERVING),
     ],
-    ids=" ".join,
+    ids=["version", "help", "keys", "audit"],
 )
 def test_administration_starts_without_loading_the_server(tmp_path, words, needless):
     done = subprocess.run(

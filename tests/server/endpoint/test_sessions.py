@@ -108,7 +108,7 @@ async def test_a_withdrawn_key_loses_its_open_streams(served):
     with anyio.fail_after(20):
         async with served.http.stream("GET", "/mcp", headers=headers) as stream:
             assert stream.status_code == 200
-            await served.state.access.keys.disable(served.key_id)
+            await served.state.access.keys.change(served.key_id, enabled=False)
             assert await stream.aread() == b""
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from datetime import datetime
 from ipaddress import ip_network
 from typing import Any
@@ -82,12 +81,6 @@ class Keys:
         record = await self._stored(key, {**self._digest(secret), "regenerated": utc_now()})
         return record, secret
 
-    async def enable(self, key_id: str) -> KeyRecord:
-        return await self.change(key_id, enabled=True)
-
-    async def disable(self, key_id: str) -> KeyRecord:
-        return await self.change(key_id, enabled=False)
-
     async def remove(self, key_id: str) -> KeyRecord:
         key = await self.get(key_id)
         await self._store.keys.remove(key.id)
@@ -115,13 +108,6 @@ class Keys:
                 raise UnknownName("role", values["role"], known)
             checked["role_id"] = role.id
         return checked
-
-
-def describe(key: KeyRecord) -> dict[str, Any]:
-    """The key as command line and admin API show it: all but what checks it."""
-    shown = asdict(key)
-    del shown["digest"], shown["pepper"]
-    return shown
 
 
 def _choice(argument: str) -> Any:

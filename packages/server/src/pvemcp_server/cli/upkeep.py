@@ -13,6 +13,7 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.store import backup as write_backup
 from pvemcp_server.store import restore as read_backup
+from pvemcp_server.store.master_key import decode_master_key
 from pvemcp_server.web.administration import doctor as doctors
 from pvemcp_server.web.administration.doctor import Level, Report
 from pvemcp_server.web.connecting import CLIENTS, KEY_PLACEHOLDER, Connection, endpoint_url
@@ -96,6 +97,23 @@ async def rotate(as_json: AsJson = False) -> None:
         count = await by.services.store.vault.rotate()
         await by.changed("secrets.rotate", count=count)
     tell({"encrypted_anew": count}, f"Encrypted {count} secrets anew.", as_json=as_json)
+
+
+@secrets.command("change-master")
+@command
+async def change_master(
+    new_key_file: Annotated[
+        Path, typer.Option(help="File with 64 hex digits, as of `openssl rand -hex 32`.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Keep the keys under another master key; while no server runs, and put it in place then."""
+    new = decode_master_key(read_secret(new_key_file, "--new-key-file"), str(new_key_file))
+    async with acting() as by:
+        await by.services.store.vault.change_master(new)
+        await by.changed("secrets.change_master")
+    words = "Done: put the new master key in place of the old one now."
+    tell({"changed": True}, words, as_json=as_json)
 
 
 def _tell(reports: list[Report]) -> None:

@@ -19,10 +19,10 @@ def master_key_file(config: Config) -> Path:
 def read_master_key(config: Config) -> bytes | None:
     """The master key from the environment, a credential or its file; None when there is none."""
     if config.master_key is not None:
-        return _decode(config.master_key.get_secret_value(), "PVEMCP_MASTER_KEY")
+        return decode_master_key(config.master_key.get_secret_value(), "PVEMCP_MASTER_KEY")
     file = master_key_file(config)
     if file.exists():
-        return _decode(file.read_text(encoding="ascii", errors="replace"), str(file))
+        return decode_master_key(file.read_text(encoding="ascii", errors="replace"), str(file))
     return None
 
 
@@ -41,10 +41,11 @@ def create_master_key(config: Config) -> bytes:
             file.hardlink_to(unfinished)
     finally:
         Path(unfinished).unlink()
-    return _decode(file.read_text(encoding="ascii"), str(file))
+    return decode_master_key(file.read_text(encoding="ascii"), str(file))
 
 
-def _decode(text: str, source: str) -> bytes:
+def decode_master_key(text: str, source: str) -> bytes:
+    """A master key as it is written down; `source` names where, for it must not be repeated."""
     try:
         key = bytes.fromhex(text.strip())
     except ValueError:
