@@ -62,7 +62,9 @@ class Config(BaseSettings):
     )
     public_url: str | None = Field(default=None, description="URL under which clients reach us")
     allowed_hosts: Words = Field(default=(), description="Host headers accepted beyond our own")
-    allowed_origins: Words = Field(default=(), description="Origin headers accepted")
+    allowed_origins: Words = Field(
+        default=(), description="Origins whose web pages may use the endpoint, beside its own"
+    )
     trusted_proxies: Networks = Field(
         default=(), description="Networks whose X-Forwarded-For is believed"
     )
