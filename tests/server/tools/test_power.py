@@ -208,6 +208,10 @@ async def test_a_missing_privilege_is_named_with_the_line_that_adds_it(desk, new
     narrow = await with_token(desk, "prod", token)
     error = await narrow.refused("ChangeVmState", **PROD, vmid=105, action="Reset")
     assert f"{token[0]} lacks VM.PowerMgmt on /vms/105" in error
+    rehearsed = await narrow("ChangeVmState", **PROD, vmid=105, action="Reset", dry_run=True)
+    assert (
+        f"{token[0]} lacks VM.PowerMgmt on /vms of prod, so Proxmox will refuse" in rehearsed.notes
+    )
     assert f"pveum acl modify /vms/105 --tokens '{token[0]}' --roles" in error
 
 

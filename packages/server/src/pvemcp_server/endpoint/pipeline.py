@@ -26,6 +26,7 @@ from pvemcp_server.endpoint.records import Recorder
 from pvemcp_server.errors import CallError
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.plan import Plan, carry_out
+from pvemcp_server.tools.privileges import note_lacks
 from pvemcp_server.tools.registry import Answer, Document, Tool
 
 ERROR_CHARACTERS = 4_000
@@ -171,7 +172,7 @@ class Pipeline:
         wanted, started = _format(accepted, call), None
         if isinstance(answer, Plan):
             cluster = answer.cluster.name
-            answer = await self._carry_out(call, answer, conversation, recorder)
+            answer = await self._carry_out(tool, call, answer, conversation, recorder)
             if answer.get("status") == "running":
                 started = Started(cluster, call.upids[-1], answer, wanted)
         writer = Writer(
@@ -184,9 +185,10 @@ class Pipeline:
         return writer.write(answer), started
 
     async def _carry_out(
-        self, call: Call, plan: Plan, conversation: Conversation, recorder: Recorder
+        self, tool: Tool, call: Call, plan: Plan, conversation: Conversation, recorder: Recorder
     ) -> Document:
         if call.dry_run:
+            await note_lacks(plan.cluster, *tool.needs, so="will refuse this")
             return plan.preview()
         if call.effect is Effect.DESTROY:
             await confirm(conversation, plan.sentence, call.settings)

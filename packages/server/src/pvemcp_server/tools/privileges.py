@@ -19,6 +19,8 @@ _OF_TABLE = {
     "tasks": needs.NODES,
 }
 
+_HIDES = "shows it little or nothing here"
+
 
 async def say_why_empty(cluster: Cluster, table: Table) -> None:
     """Note it when the account lacks the privilege that would show rows of this table."""
@@ -26,16 +28,14 @@ async def say_why_empty(cluster: Cluster, table: Table) -> None:
         await note_lacks(cluster, _OF_TABLE[table.name])
 
 
-async def note_lacks(cluster: Cluster, *wanted: Need) -> None:
+async def note_lacks(cluster: Cluster, *wanted: Need, so: str = _HIDES) -> None:
     """Note the privileges that the account has nowhere on their path or below it."""
     extents = await extents_of(cluster, *wanted)
     for need in (one for one, how_far in extents.items() if how_far is Extent.NOWHERE):
         privilege = need.privileges[0]
-        cluster.notes.add(
-            f"{cluster.account} lacks {privilege} on {need.path} of {cluster.name}, so Proxmox "
-            f"shows it little or nothing here: run "
-            f"`{pveum(cluster.account, need.path, privilege)}`."
-        )
+        lacks = f"{cluster.account} lacks {privilege} on {need.path} of {cluster.name}"
+        mend = pveum(cluster.account, need.path, privilege)
+        cluster.notes.add(f"{lacks}, so Proxmox {so}: run `{mend}`.")
 
 
 async def extents_of(cluster: Cluster, *wanted: Need) -> dict[Need, Extent]:
