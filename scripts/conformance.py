@@ -76,9 +76,7 @@ class Run:
     def counts(self) -> Counter[str]:
         """Checks by how they ended."""
         return Counter(
-            "without its fixture"
-            if status == "FAILURE" and name in self.excused
-            else status.lower()
+            "without its fixture" if status == "FAILURE" and name in self.excused else status
             for name, status in self.checks
         )
 
@@ -86,7 +84,7 @@ class Run:
     def failed(self) -> bool:
         """The suite's verdict counts where all is required, the checks themselves everywhere."""
         refused = self.exit_code != 0 and not self.excused
-        return refused or not self.counts["success"] or bool(self.counts["failure"])
+        return refused or not self.counts["SUCCESS"] or bool(self.counts["FAILURE"])
 
 
 @contextmanager
@@ -138,7 +136,7 @@ def product_runs() -> Iterator[Run]:
 
 
 def written(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {end}" for end, count in sorted(counts.items()))
+    return ", ".join(f"{count} {end.lower()}" for end, count in sorted(counts.items()))
 
 
 def main() -> int:

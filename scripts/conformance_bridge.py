@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from conformance import written
 from node_tools import script
 
 CLIENT = Path(__file__).parents[1] / "tests" / "bridge" / "conformance_client.py"
@@ -53,10 +54,6 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.revision} {self.scenario}: {written(self.counts) or 'no check'}"
-
-
-def written(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {end.lower()}" for end, count in sorted(counts.items()))
 
 
 def run(revision: str, scenario: str) -> Run:
