@@ -4,10 +4,10 @@ python scripts/make_docs_admin.py           renew it
 python scripts/make_docs_admin.py --check   fail when it is not current
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from pages import renew_or_check
 from pvemcp_server.web.api import create_api
 
 PAGE = Path(__file__).parents[1] / "docs" / "admin.md"
@@ -32,12 +32,5 @@ def _table() -> Iterator[str]:
             shown = tag
 
 
-def main() -> None:
-    text = PAGE.read_text()
-    if "--check" in sys.argv[1:]:
-        sys.exit(None if page(text) == text else f"{PAGE.name} is not current; run make docs.")
-    PAGE.write_text(page(text))
-
-
 if __name__ == "__main__":
-    main()
+    renew_or_check(PAGE, page(PAGE.read_text()))

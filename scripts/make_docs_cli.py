@@ -4,13 +4,13 @@ python scripts/make_docs_cli.py           renew it
 python scripts/make_docs_cli.py --check   fail when it is not current
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 from typer.main import get_command
 
+from pages import renew_or_check
 from pvemcp_server.cli.main import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
@@ -78,12 +78,5 @@ def _words(parameter: object) -> str:
     return f"{said} (default: {default})"
 
 
-def main() -> None:
-    if "--check" in sys.argv[1:]:
-        current = PAGE.exists() and PAGE.read_text() == page()
-        sys.exit(None if current else "docs/cli.md is not current; run make docs.")
-    PAGE.write_text(page())
-
-
 if __name__ == "__main__":
-    main()
+    renew_or_check(PAGE, page())

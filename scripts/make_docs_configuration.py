@@ -4,7 +4,6 @@ python scripts/make_docs_configuration.py           renew them
 python scripts/make_docs_configuration.py --check   fail when they are not current
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +11,7 @@ from typing import Any, get_args
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
+from pages import renew_or_check
 from pvemcp_server.config import Config
 from pvemcp_server.settings import declared
 
@@ -62,12 +62,5 @@ def _shown(default: Any) -> str:
     return f"`{', '.join(default) if isinstance(default, tuple) else default}`"
 
 
-def main() -> None:
-    text = PAGE.read_text()
-    if "--check" in sys.argv[1:]:
-        sys.exit(None if page(text) == text else f"{PAGE.name} is not current; run make docs.")
-    PAGE.write_text(page(text))
-
-
 if __name__ == "__main__":
-    main()
+    renew_or_check(PAGE, page(PAGE.read_text()))

@@ -4,11 +4,11 @@ python scripts/make_docs_tables.py           renew it
 python scripts/make_docs_tables.py --check   fail when it is not current
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pvemcp_server.tables  # noqa: F401 - declares the tables
+from pages import renew_or_check
 from pvemcp_server.query.catalog import CLUSTER
 from pvemcp_server.tables.registry import Field, Table, tables
 
@@ -54,13 +54,5 @@ def _field(table: Table, one: Field) -> str:
     return f"| {name}{also} | {one.kind} | {measured} | {one.description} |"
 
 
-def main() -> None:
-    """Write the page, or compare it."""
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(page())
-    elif PAGE.read_text() != page():
-        raise SystemExit("docs/tables.md is not current; renew it with `make docs`")
-
-
 if __name__ == "__main__":
-    main()
+    renew_or_check(PAGE, page())

@@ -4,12 +4,12 @@ python scripts/make_docs_tools.py           renew it
 python scripts/make_docs_tools.py --check   fail when it is not current
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
+from pages import renew_or_check
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables.registry import fields_of
 from pvemcp_server.tools.arguments import ListOptions, Options, WriteOptions
@@ -125,12 +125,5 @@ def _words(schema: dict[str, Any]) -> str:
     return f"{said} (default: {shown})"
 
 
-def main() -> None:
-    if "--check" in sys.argv[1:]:
-        current = PAGE.exists() and PAGE.read_text() == page()
-        sys.exit(None if current else "docs/tools.md is not current; run make docs.")
-    PAGE.write_text(page())
-
-
 if __name__ == "__main__":
-    main()
+    renew_or_check(PAGE, page())

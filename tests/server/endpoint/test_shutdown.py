@@ -24,6 +24,14 @@ pytestmark = pytest.mark.anyio
 LISTEN = {"notifications": {"toolsListChanged": True}}
 
 
+async def closing(served, workshop, tasks):
+    """Once the call under way is running, the server is told to stop and lets no one new in."""
+    await workshop.started.wait()
+    tasks.start_soon(served.app.endpoint.drain)
+    while not served.app.endpoint.traffic.closing:
+        await anyio.lowlevel.checkpoint()
+
+
 async def test_running_calls_end_well_while_new_ones_are_refused(serving, workshop):
     results = []
     async with serving() as served:
@@ -35,10 +43,7 @@ async def test_running_calls_end_well_while_new_ones_are_refused(serving, worksh
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
             with anyio.fail_after(20):
-                await workshop.started.wait()
-                tasks.start_soon(served.app.endpoint.drain)
-                while not served.app.endpoint.traffic.closing:
-                    await anyio.lowlevel.checkpoint()
+                await closing(served, workshop, tasks)
                 refused = await modern.send("tools/list")
                 ready = await served.http.get("/readyz")
                 workshop.release.set()
@@ -69,10 +74,7 @@ async def test_a_call_over_http_and_sse_is_waited_for_as_well(serving, workshop)
 
         tasks.start_soon(call)
         with anyio.fail_after(20):
-            await workshop.started.wait()
-            tasks.start_soon(served.app.endpoint.drain)
-            while not served.app.endpoint.traffic.closing:
-                await anyio.lowlevel.checkpoint()
+            await closing(served, workshop, tasks)
             workshop.release.set()
     assert "waited" in results[0].content[0].text
 
