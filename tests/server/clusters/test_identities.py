@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
-from proxmox_client.emulator import Clock, Emulator, demo
+from proxmox_client.emulator import Emulator, ManualClock, demo
 from proxmox_client.emulator.cluster import Cluster as EmulatedCluster
 from proxmox_client.emulator.state.people import Grant as AclEntry
 from pvemcp_server.access.model import Caller, Grant, Role
@@ -83,8 +83,8 @@ class Desk:
 
 @pytest.fixture
 async def lab() -> AsyncIterator[EmulatedCluster]:
-    """With pools, snapshots, notes, backups and images of guests that are hidden."""
-    async with Emulator(demo(), clock=Clock(200.0)) as emulator:
+    """With pools, snapshots, notes, backups and images of guests that are hidden, at one moment."""
+    async with Emulator(demo(), clock=ManualClock()) as emulator:
         yield emulator["prod"]
 
 
