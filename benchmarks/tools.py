@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -131,7 +132,10 @@ class Bench:
 def stocked(state: ClusterState) -> None:
     """Add what a generated cluster lacks: a pool, a backup job, and something to delete."""
     state.pools["office"] = Pool("office", vmids={100})
-    state.backup_jobs["nightly"] = BackupJob("nightly", "01:00", {"all": 1, "storage": "shared"})
+    far = datetime.fromtimestamp(state.now, UTC) + timedelta(hours=12)  # a run would have a log
+    state.backup_jobs["nightly"] = BackupJob(
+        "nightly", f"{far:%H:%M}", {"all": 1, "storage": "shared"}
+    )
     for place, name, kind in (
         ("local", "backup/old.vma.zst", "backup"),
         ("local", "iso/old.iso", "iso"),

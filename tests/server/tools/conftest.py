@@ -12,7 +12,7 @@ import pytest
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client import ApiToken, Client, Tls
-from proxmox_client.emulator import Clock, Emulator, Scenario, demo
+from proxmox_client.emulator import Clock, Emulator, ManualClock, Scenario, demo
 from proxmox_client.emulator import Cluster as Emulated
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
 from pvemcp_server.audit import Event
@@ -213,13 +213,13 @@ async def desk(anyio_backend: str) -> AsyncIterator[Desk]:
 
 @pytest.fixture(scope="module")
 async def _module_desk(anyio_backend: str) -> AsyncIterator[Desk]:
-    async with opened_desk(demo()) as one:
+    async with opened_desk(demo(), ManualClock()) as one:
         yield one
 
 
 @pytest.fixture
 def office(_module_desk: Desk) -> Desk:
-    """The two demo clusters, to be read only: shared by the tests of a module."""
+    """The two demo clusters at one moment, to be read only: shared by the tests of a module."""
     return Desk(_module_desk.sources)
 
 
