@@ -27,7 +27,6 @@ ROLE = Role(1, "all", "", (Grant(frozenset({"*"})),))
 SEEN = 100  # the one guest that the narrow account may look at and change
 HIDDEN, NOBODY = 101, 99_101  # one it may not see, and a number that no guest has
 ARCHIVE, NOWHERE = "nfs-archive", "nfs-nowhere"  # likewise of storages
-BACKUP = "backup/vzdump-qemu-101-2026_11_14-22_00_00.vma.zst"
 
 Arguments = dict[str, Any]
 
@@ -109,7 +108,13 @@ def hidden_words(lab: EmulatedCluster) -> set[str]:
     seen = state.guests[SEEN]
     words = {guest.name for guest in hidden}
     words |= {name for guest in hidden for name in guest.snapshots} - set(seen.snapshots)
-    return {word for word in words if "-" in word} | {ARCHIVE, BACKUP}  # one is called uptime
+    return {word for word in words if "-" in word} | {ARCHIVE, backup(lab)}  # one is called uptime
+
+
+def backup(lab: EmulatedCluster) -> str:
+    """The last backup of the hidden guest in the hidden storage: they come and go weekly."""
+    held = lab.state.storages[ARCHIVE].everything()
+    return max(one.volid for one in held if one.vmid == HIDDEN).partition(":")[2]
 
 
 def hidden_in(text: str, lab: EmulatedCluster, asked: object = "") -> list[str]:
@@ -127,7 +132,7 @@ def places(lab: EmulatedCluster, vmid: int, storage: str) -> Arguments:
         "node": node,
         "nodes": [node],
         "storage": storage,
-        "volid": f"{storage}:{BACKUP}",
+        "volid": f"{storage}:{backup(lab)}",
         "upid": f"UPID:{node}:00000001:00000001:6B000000:qmstart:{vmid}:root@pam:",
         "target_node": next(name for name in lab.state.nodes if name != node),
     }

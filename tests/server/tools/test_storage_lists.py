@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from proxmox_client.emulator import ManualClock, demo
 from pvemcp_server.access.model import Resources
 from pvemcp_server.tables import backup_runs
 
@@ -131,10 +132,12 @@ async def test_only_logs_of_what_the_scheduler_started_are_read_for_last_runs(of
     assert all("root%40pam" in one for one in logs)
 
 
-async def test_how_far_last_runs_were_looked_for_is_said(office, monkeypatch):
+async def test_how_far_last_runs_were_looked_for_is_said(open_desk, monkeypatch):
     for name in ("_AT_ONCE", "_MOST_READ"):
         monkeypatch.setattr(backup_runs, name, 4)  # one for each node that is online
-    answer = await office("ListBackupJobs", cluster_name="prod")
+    wednesday = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()  # days after the weekly job
+    async with open_desk(demo(), ManualClock(wednesday)) as desk:
+        answer = await desk("ListBackupJobs", cluster_name="prod")
     found = {row["id"]: row["last_run_ok"] for row in answer.data}
     assert (found["backup-nightly"], found["backup-archive"]) == (True, None)
     assert "were looked for among its newest 4 backup tasks only." in answer.notes
