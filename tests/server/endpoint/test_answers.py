@@ -34,7 +34,7 @@ def write(monkeypatch):
     """Writes an answer as a call with these arguments would."""
     monkeypatch.setattr(registry, "_TOOLS", {})
 
-    @tool("ListGuests", area=Area.VMS, effect=Effect.READ)
+    @tool("ListGuests", area=Area.VMS, effect=Effect.READ, answer=Guest)
     async def list_guests(
         call: Call, node: Annotated[str | None, Field(description="Node")] = None
     ) -> Rows:
@@ -79,6 +79,11 @@ def test_columns_that_are_empty_in_every_row_are_left_out_and_named(write):
 def test_a_picked_column_is_written_even_if_empty_or_beyond_the_detail_level(write):
     written = write(Rows(GUESTS, ("vmid",)), fields=["CpuUsage", "name", "cpu_usage"])
     assert json.loads(written.data)["data"]["headers"] == ["cpu_usage", "name"]
+
+
+def test_a_column_beyond_the_detail_level_may_be_picked_when_there_are_no_rows(write):
+    written = write(Rows([], ("vmid",)), fields=["cpu_usage"])
+    assert json.loads(written.data)["data"] == {"headers": ["cpu_usage"], "rows": []}
 
 
 def test_a_picked_column_that_is_not_there_names_the_nearest(write):

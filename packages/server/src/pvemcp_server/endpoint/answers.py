@@ -55,7 +55,7 @@ class Writer:
 
     def _rows(self, answer: Rows) -> Written:
         chosen = getattr(self.accepted, "fields", None)
-        columns: Sequence[str] = _chosen(chosen, answer) if chosen else answer.columns
+        columns: Sequence[str] = _chosen(chosen, self._known(answer)) if chosen else answer.columns
         page = self._page(answer.rows)
         cleaner = Cleaner(CELL_CHARACTERS)
         cells = tidy([_cells(row, columns, cleaner) for row in page])
@@ -64,6 +64,13 @@ class Writer:
         self._note_cut(cleaner)
         data = encode(cells, self.format, columns=columns)
         return Written(data, self._said(), len(page))
+
+    def _known(self, answer: Rows) -> list[str]:
+        """All columns that may be picked, whether or not there are rows to show them."""
+        declared = self.tool.answer.__struct_fields__ if self.tool.answer else ()
+        first = answer.rows[0] if answer.rows else None
+        told = first if isinstance(first, Mapping) else ()
+        return list(dict.fromkeys([*answer.columns, *declared, *told]))
 
     def _page(self, rows: Sequence[Row | Mapping[str, Any]]) -> Sequence[Row | Mapping[str, Any]]:
         page = page_of(self.tool, self.accepted, self.row_cap)
@@ -103,9 +110,8 @@ def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
     return slice(start, start + min(getattr(accepted, "limit", None) or PAGE_ROWS, row_cap))
 
 
-def _chosen(names: Sequence[str], answer: Rows) -> list[str]:
+def _chosen(names: Sequence[str], known: Sequence[str]) -> list[str]:
     """The wanted columns, by their names as declared; raises BadArgument for one there is not."""
-    known = _known(answer)
     by_plain = {name.replace("_", "").casefold(): name for name in known}
     found = [by_plain.get(name.replace("_", "").casefold()) for name in names]
     for name, column in zip(names, found, strict=True):
@@ -114,13 +120,6 @@ def _chosen(names: Sequence[str], answer: Rows) -> list[str]:
             ask = f"Did you mean {meant}?" if meant else f"There are {', '.join(known)}."
             raise BadArgument("fields", f"there is no column {name[:100]!r}.", hint=ask)
     return list(dict.fromkeys(column for column in found if column))
-
-
-def _known(answer: Rows) -> list[str]:
-    """All columns of the answer, also those that its detail level leaves out."""
-    first = answer.rows[0] if answer.rows else None
-    of_row = first.__struct_fields__ if isinstance(first, Row) else tuple(first or ())
-    return list(dict.fromkeys([*answer.columns, *of_row]))
 
 
 def _cells(
