@@ -178,6 +178,14 @@ async def test_nothing_seen_is_an_empty_list_and_permissions_say_why(client, pve
     assert pve.lines[-1] == "GET /access/permissions path=%2Fvms&userid=mcp%40pve%21full"
 
 
+async def test_a_pool_inside_another_is_asked_for_by_its_whole_name(client, pve):
+    members = [{"id": "qemu/100", "type": "qemu", "vmid": 100, "node": "pve1"}]
+    pve.answer("GET /pools", [{"poolid": "front/web", "members": members}])
+    found = await client.pool("front/web")
+    assert pve.lines == ["GET /pools poolid=front%2Fweb"]
+    assert [one.vmid for one in found.members] == [100]
+
+
 async def test_tasks_are_filtered_by_proxmox(client, pve):
     """Quirk 41: the default is 50 finished ones."""
     pve.answer("GET /nodes/pve1/tasks", [])

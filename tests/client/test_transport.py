@@ -277,7 +277,7 @@ async def test_no_more_requests_run_at_once_than_a_node_and_a_cluster_may_get():
 
 
 async def test_missing_things_are_not_found(client, pve):
-    pve.refuse("GET /pools/nope", 500, "pool 'nope' does not exist")
+    pve.refuse("GET /pools", 500, "pool 'nope' does not exist")
     with pytest.raises(NotFound, match="pool 'nope' does not exist"):
         await client.pool("nope")
 

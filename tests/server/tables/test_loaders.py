@@ -128,6 +128,12 @@ async def test_pools_are_shown_with_members_of_the_caller_only(reach):
     assert found[0].guest_count == len(found[0].members) == 12
 
 
+async def test_a_storage_is_in_its_pool_on_every_node(reach, pve):
+    found = [row for row in await rows("storages", reach()) if row.storage == "nfs-archive"]
+    assert {row.node for row in found} == set(pve["prod"].state.nodes)
+    assert {row.pool for row in found} == {"production"}
+
+
 async def test_tasks_come_newest_first_and_by_outcome(reach):
     found = await rows("tasks", reach())
     started = [row.start_time for row in found]

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from proxmox_client.emulator import ManualClock, demo
+from proxmox_client.emulator.state.jobs import Pool
 from pvemcp_server.access.model import Resources
 from pvemcp_server.tables import backup_runs
 
@@ -44,6 +45,13 @@ async def test_list_pools_names_members(office):
     assert (row["poolid"], row["description"]) == ("family", "What everyone depends on")
     wanted = {f"{state.guests[vmid].kind}/{vmid}" for vmid in state.pools["family"].vmids}
     assert set(row["members"].split(";")) == wanted
+
+
+async def test_list_pools_names_members_of_a_pool_inside_another(desk):
+    desk["home-lab"].emulated.state.pools["family/web"] = Pool("family/web", vmids={201})
+    answer = await desk("ListPools", cluster_name="home-lab")
+    assert {row["poolid"]: row["members"] for row in answer.data}["family/web"] == "lxc/201"
+    assert answer.notes == ""
 
 
 async def test_list_backups_shows_the_newest_first(office):

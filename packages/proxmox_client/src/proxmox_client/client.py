@@ -17,7 +17,6 @@ from proxmox_client.api.tasks import Task
 from proxmox_client.auth import ApiToken, Password
 from proxmox_client.errors import NotFound
 from proxmox_client.limits import Limits
-from proxmox_client.paths import join
 from proxmox_client.raw import checked
 from proxmox_client.tls import Tls
 from proxmox_client.transport import Line, Parameter, Transport, Wire
@@ -106,11 +105,13 @@ class Client:
         return await self.transport.get("/pools", list[Pool])
 
     async def pool(self, pool_id: str) -> Pool:
-        """GET /pools/{poolid}. Needs Pool.Audit.
+        """GET /pools, of one pool with its members. Needs Pool.Audit.
 
         Source: PVE/API2/Pool.pm.
         """
-        return await self.transport.get(join("pools", pool_id), Pool)
+        # /pools/{poolid} has no place for the slash in the name of a pool inside another
+        (found,) = await self.transport.get("/pools", tuple[Pool], poolid=pool_id)
+        return found
 
     async def storages(self) -> list[StorageConfig]:
         """GET /storage. The cluster's storages as configured, those the account may see.

@@ -79,13 +79,9 @@ def _primary(seen: tuple[StorageResource, ...]) -> list[StorageResource]:
 async def _with_pools(cluster: Cluster, rows: list[Storage], want: Want) -> list[Storage]:
     names = [one.pool for one in (await cluster.snapshot()).pools]
     found = await fanout.each(cluster, names, cluster.pve.pool, want, "pool")
-    pool_of = {
-        (member.storage, member.node): name
-        for name, pool in found.items()
-        for member in pool.members
-        if member.storage
-    }
-    return [replace(row, pool=pool_of.get((row.storage, row.node))) for row in rows]
+    # a member names one node only, yet the storage is in the pool wherever it is
+    pool_of = {one.storage: name for name, pool in found.items() for one in pool.members}
+    return [replace(row, pool=pool_of.get(row.storage)) for row in rows]
 
 
 def _storage(one: StorageResource, primary: bool) -> Storage:
