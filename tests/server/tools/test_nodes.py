@@ -105,6 +105,15 @@ async def test_list_tasks_filters_by_outcome(office, status):
         assert len(answer.data) == sum(not one.outcome.startswith("WARN") for one in online)
 
 
+async def test_a_task_that_died_with_its_node_is_among_the_failed(desk):
+    tasks = desk["prod"].emulated.state.tasks.values()
+    died = next(one for one in tasks if one.ok and one.node == "pve01")
+    died.outcome = "unexpected status"
+    for status in ("error", "stopped"):
+        answer = await desk("ListTasks", **PROD, status=status, node="pve01", limit=500)
+        assert died.upid in answer.column("upid")
+
+
 @pytest.mark.parametrize(
     ("given", "matches"),
     [

@@ -15,7 +15,9 @@ LATEST = 500  # of each node, when nobody says how many
 SINCE = 5000  # of each node, when somebody says since when
 
 Outcome = Literal["running", "ok", "warnings", "error"]
-_ENDED = {"ok": "ok", "warnings": "warning", "error": "error"}  # here: for Proxmox
+# Outcomes here: for Proxmox. A task that died with its node has an unknown one.
+_ENDED = {"ok": ("ok",), "warnings": ("warning",), "error": ("error", "unknown")}
+_AT_WORK = 25  # of each node: tasks that run have an unknown outcome too
 
 
 class Task(Row):
@@ -59,7 +61,7 @@ async def tasks(cluster: Cluster, want: Want) -> list[Task]:
     seen = {one.node for one in (await cluster.snapshot()).nodes}
     # the newest of a node may all be somebody else's
     wanted = want.limit if cluster.scope.everything else None
-    limit = wanted or (SINCE if want.since else LATEST)
+    limit = (wanted or (SINCE if want.since else LATEST)) + _AT_WORK * ("error" in want.status)
 
     async def listed(node: str) -> list[TaskRow]:
         return await _tasks(cluster, node, want, limit)
@@ -81,7 +83,7 @@ async def tasks(cluster: Cluster, want: Want) -> list[Task]:
 
 async def _tasks(cluster: Cluster, node: str, want: Want, limit: int) -> list[TaskRow]:
     """Finished and running ones, as Proxmox can filter them."""
-    ended = [_ENDED[one] for one in sorted(want.status) if one in _ENDED]
+    ended = [word for one in sorted(want.status) for word in _ENDED.get(one, ())]
     pushed = set(want.status) <= set(_ENDED)
     return await cluster.pve.node(node).tasks(
         source="all",
