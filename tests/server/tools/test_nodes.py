@@ -136,6 +136,8 @@ async def test_list_tasks_since_takes_dates_and_spans(office):
     today = datetime.now(UTC).date().isoformat()
     dated = await office("ListTasks", **PROD, since=today, limit=500)
     assert all(row["start_time"] >= today for row in dated.data)
+    ever = await office("ListTasks", **PROD, since="-999999w", limit=500)
+    assert len(ever.data) >= len(everything.data)
     error = await office.refused("ListTasks", since="yesterday")
     assert error == "since: 'yesterday' is neither ISO 8601 nor like -24h."
 

@@ -30,6 +30,7 @@ _OUTCOMES = {
     "error": {"error"},
 }
 _RELATIVE = re.compile(r"-(\d{1,6})([smhdw])", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SPANS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -91,9 +92,15 @@ def _moment(since: str | None) -> datetime | None:
     if since is None:
         return None
     if match := _RELATIVE.fullmatch(since):
-        return datetime.now(UTC) - timedelta(**{_SPANS[match[2]]: int(match[1])})
+        return _ago(timedelta(**{_SPANS[match[2]]: int(match[1])}))
     try:
         moment = datetime.fromisoformat(since)
     except ValueError:
         raise BadArgument("since", f"{since!r} is neither ISO 8601 nor like -24h.") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _ago(span: timedelta) -> datetime:
+    """That long before now, but not before there was any task."""
+    now = datetime.now(UTC)
+    return now - min(span, now - _EPOCH)
