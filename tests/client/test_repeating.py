@@ -47,7 +47,7 @@ def asked(wire: Wire, method: str, hosts: int) -> bool:
     return anyio.run(ask)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(script=SCRIPTS, hosts=st.integers(1, 3))
 def test_a_write_reaches_proxmox_at_most_once(script, hosts):
     wire = Wire(script)
@@ -57,7 +57,7 @@ def test_a_write_reaches_proxmox_at_most_once(script, hosts):
     assert answered is (reached == ["answer"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(script=SCRIPTS, hosts=st.integers(1, 3))
 def test_a_read_takes_the_first_answer_and_gives_up_in_time(script, hosts):
     wire = Wire(script)
@@ -69,7 +69,7 @@ def test_a_read_takes_the_first_answer_and_gives_up_in_time(script, hosts):
     assert answered or gave_up or hopeless
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(script=SCRIPTS)
 def test_each_failure_turns_to_the_next_host(script):
     wire = Wire(script)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pvemcp_formats import (
@@ -15,8 +15,6 @@ from pvemcp_formats import (
     encode_document,
     toon,
 )
-
-unhurried = settings(deadline=None)  # the machine may be busy
 
 texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
     [
@@ -54,21 +52,18 @@ def tables(cells):
     )
 
 
-@unhurried
 @given(tables(scalars))
 @pytest.mark.parametrize("form", Format)
 def test_rows_of_scalars_read_back_in_every_format(form, rows):
     assert decode(encode(rows, form), form) == rows
 
 
-@unhurried
 @given(tables(values))
 @pytest.mark.parametrize("form", [Format.JSON_COMPACT, Format.JSON_NORMAL, Format.TOON])
 def test_rows_of_any_values_read_back_in_every_format_but_csv(form, rows):
     assert decode(encode(rows, form), form) == rows
 
 
-@unhurried
 @given(st.lists(st.dictionaries(texts, scalars, min_size=1)))
 @pytest.mark.parametrize("form", Format)
 def test_ragged_rows_read_back_with_null_where_they_had_nothing(form, rows):
@@ -76,14 +71,12 @@ def test_ragged_rows_read_back_with_null_where_they_had_nothing(form, rows):
     assert decode(encode(rows, form), form) == [dict.fromkeys(names) | row for row in rows]
 
 
-@unhurried
 @given(st.dictionaries(texts, values))
 @pytest.mark.parametrize("form", [Format.JSON_COMPACT, Format.JSON_NORMAL, Format.TOON])
 def test_a_document_reads_back(form, document):
     assert decode_document(encode_document(document, form), form) == document
 
 
-@unhurried
 @given(values, st.sampled_from(",\t|"), st.sampled_from([1, 2, 4]))
 def test_any_value_reads_back_from_toon(value, delimiter, indent):
     text = toon.encode(value, delimiter=delimiter, indent=indent)
@@ -91,14 +84,12 @@ def test_any_value_reads_back_from_toon(value, delimiter, indent):
     assert toon.decode(text, indent=indent, strict=False) == value
 
 
-@unhurried
 @given(values)
 def test_toon_keeps_the_order_of_keys_where_objects_are_no_table(value):
     if isinstance(value, dict):
         assert list(toon.decode(toon.encode(value))) == list(value)
 
 
-@unhurried
 @given(st.text())
 @pytest.mark.parametrize("strict", [True, False])
 def test_any_text_is_read_or_refused(strict, text):
@@ -110,7 +101,6 @@ def test_any_text_is_read_or_refused(strict, text):
     assert toon.decode(toon.encode(value)) == value
 
 
-@unhurried
 @given(st.text())
 @pytest.mark.parametrize("form", Format)
 def test_any_text_is_rows_or_refused(form, text):

@@ -35,7 +35,6 @@ delimiters = st.sampled_from(",\t|")
 indents = st.integers(1, 4)
 many_examples = settings(
     max_examples=400,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

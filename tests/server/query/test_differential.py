@@ -12,7 +12,6 @@ WORLDS, QUERIES = 200, 50
 @pytest.mark.slow
 @settings(
     max_examples=WORLDS,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(seed=st.integers(0, 2**40))

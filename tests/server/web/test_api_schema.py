@@ -94,7 +94,6 @@ OPERATIONS = [
 def test_every_answer_is_one_that_the_description_promises(operation, served, session):
     @settings(
         max_examples=8,
-        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
