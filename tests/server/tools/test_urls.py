@@ -45,6 +45,9 @@ async def test_an_https_address_that_leads_to_the_internet_is_allowed():
         "::ffff:10.0.0.1",
         "64:ff9b::a00:1",
         "2002:7f00:1::",
+        "::7f00:1",
+        "fec0::1",
+        "64:ff9b:1::7f00:1",
     ],
 )
 async def test_a_name_that_leads_to_an_address_that_is_not_public_is_refused(address):
@@ -73,6 +76,9 @@ async def test_an_address_in_an_odd_notation_is_seen_for_what_it_is(host):
         ("https://images.example.com:99999/x.iso", "url"),
         ("https://[::1/x.iso", "url"),
         ("https://images.example.com/x\n.iso", "control"),
+        ("https://127%2e0%2e0%2e1.example.com/x.iso", "not a host name"),
+        ("https://example.org%2f.example.com/x.iso", "not a host name"),
+        ("https://[fe80::1%25eth0]/x.iso", "not a host name"),
         ("https://localhost/x.iso", "not"),
         ("https://nas.lan/x.iso", "not a name"),
         ("https://nas/x.iso", "not a name"),
@@ -96,6 +102,10 @@ async def test_an_allow_list_names_the_only_hosts_and_trusts_them():
     rules = DownloadRules(hosts=("*.example.com", "nas.lan"))
     assert await check_download("https://nas.lan/x.iso", rules, names("10.0.0.1")) == ()
     assert await check_download(PUBLIC, rules, names()) == ()
+    by_address = DownloadRules(hosts=("2001:db8::5",))
+    assert await check_download("https://[2001:db8::5]/x.iso", by_address, names()) == ()
+    with pytest.raises(CallError, match="not a host name"):
+        await check_download("https://example.org%2f.example.com/x.iso", rules, names())
     with pytest.raises(CallError, match=r"Allowed are \*\.example\.com, nas\.lan"):
         await check_download("https://example.org/x.iso", rules, names("151.101.2.132"))
 

@@ -1,11 +1,12 @@
 """Which addresses a node may be told to fetch from: the node reaches networks that we guard."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
 from pvemcp_server.errors import BadArgument, Precondition
@@ -15,6 +16,10 @@ _LOCAL_TOPS = frozenset(
     {"local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp", "private"}
     | {"arpa", "invalid", "test", "onion", "svc"}
 )
+
+# What a host may be written with: who fetches would read `%2e` as a dot, and we would not
+_HOST = re.compile(r"[a-z0-9._:-]+")
+_INTERNET_6 = ip_network("2000::/3")  # all that is routed there of IPv6
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
@@ -81,9 +86,12 @@ def _parsed(url: str, rules: DownloadRules) -> SplitResult:
 
 def _ascii(host: str) -> str:
     try:
-        return host.encode("idna").decode().rstrip(".") if not host.isascii() else host.rstrip(".")
+        plain = host if host.isascii() else host.encode("idna").decode()
     except UnicodeError:
-        raise BadArgument("url", f"{host!r} is not a host name.") from None
+        plain = ""
+    if not _HOST.fullmatch(plain):
+        raise BadArgument("url", f"{host!r} is not a host name.")
+    return plain.rstrip(".")
 
 
 def _checked(host: str, addresses: list[Address]) -> tuple[str, ...]:
@@ -111,6 +119,8 @@ def _public(address: Address) -> bool:
         inner = inner or (address.teredo[1] if address.teredo else None) or _nat64(address)
         if inner is not None:
             return _public(inner)
+        if address not in _INTERNET_6:
+            return False
     return address.is_global and not address.is_multicast
 
 
