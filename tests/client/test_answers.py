@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxmox_client.api.configs import LxcConfig, QemuConfig, bytes_of
+from proxmox_client.api.configs import GuestDisk, LxcConfig, QemuConfig, bytes_of
 from proxmox_client.api.resources import Resources
 from proxmox_client.api.storage import Volume
 from proxmox_client.decoding import Answer, decode
@@ -256,11 +256,60 @@ def test_a_containers_configuration_is_taken_apart():
     assert (config.name, config.memory_mb, config.swap) == ("ct1", 64, 512)
     data, host, root = config.disks
     assert (data.mount_point, data.size, data.backup) == ("/srv", 1024**4, False)
-    assert (host.volume, host.storage, host.backup) == ("/mnt/host", None, True)
+    assert (host.volume, host.storage, host.backup) == ("/mnt/host", None, False)
     assert (root.id, root.mount_point, root.backup) == ("rootfs", "/", True)
     (net,) = config.networks
     assert (net.name, net.mac, net.model) == ("eth0", "BC:24:11:93:F4:F5", "veth")
     assert (net.ip, net.ip6, net.vlan) == ("dhcp", "auto", None)
+
+
+@pytest.mark.parametrize(
+    ("boot", "order"),
+    [
+        ("order=net0;scsi2", ["net0", "scsi2"]),
+        ("order=", []),
+        ("cdn", ["scsi2", "ide2", "net0", "net10"]),
+        ("legacy=nd", ["net0", "net10", "ide2"]),
+        (None, ["scsi2", "ide2", "net0", "net10"]),
+    ],
+)
+def test_the_order_of_boot_is_told_the_old_way_too(boot, order):
+    config = QemuConfig.of(
+        {
+            "boot": boot, "bootdisk": "scsi2", "scsi2": "nas:100/a.raw", "scsi10": "nas:100/b.raw",
+            "ide0": "nas:100/vm-100-cloudinit.qcow2,media=cdrom", "ide2": "none,media=cdrom",
+            "net0": "virtio,bridge=vmbr0", "net10": "e1000,bridge=vmbr0",
+        }
+    )  # fmt: skip
+    assert config.boot_order == order
+    assert [disk.id for disk in config.disks] == ["ide0", "ide2", "scsi2", "scsi10"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "backup"),
+    [
+        ("scsi0", "nas:100/a.raw", True),
+        ("scsi0", "nas:100/a.raw,backup=0", False),
+        ("scsi1", "/dev/disk/by-id/x", True),
+        ("ide2", "nas:iso/x.iso,media=cdrom", False),
+        ("unused0", "nas:100/a.raw", False),
+        ("rootfs", "nas:100/a.raw", True),
+        ("mp0", "nas:100/a.raw,mp=/a", False),
+        ("mp0", "nas:100/a.raw,mp=/a,backup=1", True),
+        ("mp0", "/host,mp=/a,backup=1", False),
+    ],
+)
+def test_it_is_known_which_disks_backups_include(name, text, backup):
+    assert GuestDisk.of(name, text).backup is backup
+
+
+def test_options_without_a_field_are_told_as_given():
+    disk = GuestDisk.of("scsi0", "nas:100/a.raw,cache=none,iothread=1,size=8G,ssd=1")
+    net = "virtio=BC:24:11:EC:2A:D1,bridge=vmbr0,link_down=1,mtu=9000,trunks=2;3"
+    (network,) = QemuConfig.of({"net0": net}).networks
+    assert (disk.further, network.further) == ("iothread=1,ssd=1", "mtu=9000,trunks=2;3")
+    assert network.link_down
+    assert GuestDisk.of("ide2", "none,media=cdrom").further is None
 
 
 def test_a_silent_configuration_has_proxmox_defaults():

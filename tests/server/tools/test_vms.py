@@ -203,9 +203,10 @@ async def test_list_snapshots_of_an_unknown_guest_names_the_nearest(office):
 async def test_vm_config_takes_disks_and_networks_apart(desk):
     guest = desk["prod"].emulated.state.guests[101]
     guest.config |= {
-        "scsi1": "local-zfs:vm-101-disk-1,size=32G,cache=writeback,discard=on,backup=0",
+        "scsi1": "local-zfs:vm-101-disk-1,size=32G,cache=writeback,discard=on,backup=0,ssd=1",
         "ide2": "local:iso/debian.iso,media=cdrom,size=600M",
-        "net0": "virtio=BC:24:11:00:00:01,bridge=vmbr1,tag=20,firewall=1,rate=12.5",
+        "net0": "virtio=BC:24:11:00:00:01,bridge=vmbr1,tag=20,firewall=1,rate=12.5,mtu=9000,"
+        "link_down=1",
         "ipconfig0": "ip=10.0.0.5/24,gw=10.0.0.1",
         "cipassword": "not-for-anyone",
         "balloon": 2048,
@@ -216,12 +217,13 @@ async def test_vm_config_takes_disks_and_networks_apart(desk):
     assert disks["scsi1"] == {
         "id": "scsi1", "storage": "local-zfs", "volume": "local-zfs:vm-101-disk-1",
         "size": 32 * 2**30, "bus": "scsi", "media": "disk", "cache": "writeback",
-        "discard": True, "backup": False, "mount_point": None,
+        "discard": True, "backup": False, "mount_point": None, "options": "ssd=1",
     }  # fmt: skip
     assert disks["ide2"]["media"] == "cdrom"
     net = found["networks"][0]
     assert (net["model"], net["mac"], net["bridge"]) == ("virtio", "BC:24:11:00:00:01", "vmbr1")
     assert (net["vlan"], net["firewall"], net["rate"], net["ip"]) == (20, True, 12.5, "10.0.0.5/24")
+    assert (net["link_down"], net["options"]) == (True, "mtu=9000")
     assert (found["memory_mb"], found["balloon_mb"]) == (131072, 2048)
     assert (found["name"], found["type"], found["agent_enabled"]) == ("db-primary", "qemu", True)
     assert found["description"] == "line one"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Self
 
 import msgspec
@@ -14,11 +15,21 @@ _DISK = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate|unused|mp)\d+|rootfs
 _NETWORK = re.compile(r"net\d+", re.ASCII)
 _MODEL = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}", re.ASCII | re.IGNORECASE)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)", re.ASCII)
+_CLOUD_INIT = re.compile(r"vm-\d+-cloudinit(\.\w+)?", re.ASCII)
+# options that fields of their own tell
+_OF_DISK = frozenset({"size", "media", "cache", "discard", "backup", "mp"})
+_OF_NETWORK = frozenset(
+    {"model", "type", "macaddr", "hwaddr", "bridge", "tag", "firewall", "link_down", "rate"}
+    | {"name", "ip", "ip6"}
+)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class GuestDisk(msgspec.Struct, frozen=True, kw_only=True):
-    """A disk, drive or mount point; `volume` is a volid, a path, or `none`."""
+    """A disk, drive or mount point; `volume` is a volid, a path, or `none`.
+
+    `backup` says whether backups include it, `further` are the options without a field here.
+    """
 
     id: str
     bus: str
@@ -31,6 +42,12 @@ class GuestDisk(msgspec.Struct, frozen=True, kw_only=True):
     backup: bool = True
     mount_point: str | None = None
     options: Properties
+    further: str | None = None
+
+    @property
+    def is_cloud_init(self) -> bool:
+        """Whether it is the drive that Proxmox makes for cloud-init."""
+        return _CLOUD_INIT.fullmatch(self.volume.rpartition("/")[2].rpartition(":")[2]) is not None
 
     @classmethod
     def of(cls, name: str, text: str) -> Self:
@@ -38,19 +55,20 @@ class GuestDisk(msgspec.Struct, frozen=True, kw_only=True):
         options = parse(text, "volume")
         volume = options.pop("volume", options.pop("file", "none"))
         storage, mark, _ = volume.partition(":")
+        bus = name.rstrip("0123456789")
         return cls(
             id=name,
-            bus=name.rstrip("0123456789"),
+            bus=bus,
             volume=volume,
             storage=storage if mark and not volume.startswith("/") else None,
             size=bytes_of(options.get("size")),
             media=options.get("media", "disk"),
             cache=options.get("cache"),
             discard=flag(options.get("discard")),
-            # mount points are left out of backups unless they ask for it
-            backup=flag(options.get("backup"), absent=not name.startswith("mp")),
+            backup=_is_backed_up(bus, volume, options),
             mount_point="/" if name == "rootfs" else options.get("mp"),
             options=options,
+            further=_written(options, _OF_DISK),
         )
 
 
@@ -69,6 +87,7 @@ class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
     ip: str | None
     ip6: str | None
     options: Properties
+    further: str | None = None
 
     @classmethod
     def of(cls, key: str, text: str, addresses: Properties) -> Self:
@@ -89,6 +108,7 @@ class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
             ip=options.get("ip") or addresses.get("ip"),
             ip6=options.get("ip6") or addresses.get("ip6"),
             options=options,
+            further=_written(options, _OF_NETWORK | {model}),
         )
 
 
@@ -126,13 +146,13 @@ class GuestConfig(Answer, frozen=True):
     @property
     def disks(self) -> list[GuestDisk]:
         """Disks, drives and mount points, unused ones included."""
-        names = sorted(filter(_DISK.fullmatch, self.raw))
+        names = sorted(filter(_DISK.fullmatch, self.raw), key=_place)
         return [GuestDisk.of(name, str(self.raw[name])) for name in names]
 
     @property
     def networks(self) -> list[GuestNetwork]:
         """Network devices."""
-        names = sorted(filter(_NETWORK.fullmatch, self.raw))
+        names = sorted(filter(_NETWORK.fullmatch, self.raw), key=_place)
         return [
             GuestNetwork.of(name, str(self.raw[name]), parse(self.raw.get(f"ipconfig{name[3:]}")))
             for name in names
@@ -175,9 +195,24 @@ class QemuConfig(GuestConfig, frozen=True):
 
     @property
     def boot_order(self) -> list[str]:
-        """The devices to boot from, in order."""
-        order = parse(self.boot, "legacy").get("order", "")
-        return [name for name in order.split(";") if name]
+        """The devices to boot from, in order; the old way names kinds of them: `cdn`."""
+        given = parse(self.boot, "legacy")
+        if "order" in given:
+            return [name for name in given["order"].split(";") if name]
+        return [name for kind in given.get("legacy", "cdn") for name in self._of_kind(kind)]
+
+    def _of_kind(self, letter: str) -> list[str]:
+        """Boot devices of a kind: c the boot disk, d drives with CDs, n networks."""
+        match letter:
+            case "c":
+                return [self.bootdisk] if self.bootdisk in self.raw else []
+            case "d":
+                drives = [one for one in self.disks if one.media == "cdrom"]
+                return [one.id for one in drives if not one.is_cloud_init]
+            case "n":
+                return [one.id for one in self.networks]
+            case _:
+                return []
 
 
 class LxcConfig(GuestConfig, frozen=True):
@@ -208,6 +243,25 @@ def bytes_of(size: str | None) -> int | None:
     """A size as disks write it (`32G`), in bytes."""
     match = _SIZE.fullmatch(size or "")
     return int(float(match[1]) * _UNITS[match[2]]) if match else None
+
+
+def _place(name: str) -> tuple[str, int]:
+    """Where a device stands among others: scsi2 before scsi10."""
+    bus = name.rstrip("0123456789")
+    return bus, int(name.removeprefix(bus) or 0)
+
+
+def _is_backed_up(bus: str, volume: str, options: Properties) -> bool:
+    if bus == "unused" or options.get("media") == "cdrom":
+        return False
+    if bus == "mp":  # a mount point has to ask for it, and be a volume
+        return not volume.startswith("/") and flag(options.get("backup"))
+    return flag(options.get("backup"), absent=True)
+
+
+def _written(options: Properties, told: AbstractSet[str]) -> str | None:
+    """The options that are not told otherwise, as given."""
+    return ",".join(f"{key}={one}" for key, one in options.items() if key not in told) or None
 
 
 def _model_and_mac(options: Properties) -> tuple[str, str | None]:

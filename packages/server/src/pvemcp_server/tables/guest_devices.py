@@ -29,6 +29,7 @@ class Disk(Row):
     discard: Annotated[bool, Col("Whether freed space is given back")]
     backup: Annotated[bool, Col("Whether backups include it")]
     mount_point: Annotated[str | None, Col("Path in the container")]
+    options: Annotated[str | None, Col("Further options, as configured: iothread=1,ssd=1 …")]
 
 
 class Network(Row):
@@ -50,6 +51,7 @@ class Network(Row):
     ip: Annotated[str | None, Col("Address as configured: CIDR, dhcp or manual")]
     ip6: Annotated[str | None, Col("IPv6 address as configured")]
     link_down: Annotated[bool, Col("Whether it is unplugged")]
+    options: Annotated[str | None, Col("Further options, as configured: mtu=9000,trunks=2;3 …")]
 
 
 @config_table(
@@ -91,6 +93,7 @@ def _disk(guest: GuestResource, one: GuestDisk) -> Disk:
         discard=one.discard,
         backup=one.backup,
         mount_point=one.mount_point,
+        options=one.further,
     )
 
 
@@ -110,4 +113,5 @@ def _network(guest: GuestResource, one: GuestNetwork) -> Network:
         ip=one.ip,
         ip6=one.ip6,
         link_down=one.link_down,
+        options=one.further,
     )

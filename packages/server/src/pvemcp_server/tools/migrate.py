@@ -1,6 +1,5 @@
 """Moving guests to another node."""
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
@@ -24,7 +23,6 @@ from pvemcp_server.tools.targets import Target, online_node, target, usable_stor
 Online = Annotated[bool, Field(description="Move it running; a container is restarted")]
 TargetStorage = Annotated[StorageName | None, Field(description="Storage for its local disks")]
 
-_CLOUD_INIT = re.compile(r"vm-\d+-cloudinit(\.\w+)?$", re.ASCII)
 _NO_SUCH_CALL = 501  # containers before Proxmox VE 9.0
 
 
@@ -138,7 +136,7 @@ def _nothing_stays(
 
 def _is_image(drive: GuestDisk) -> bool:
     """A CD somebody put in; the drive of cloud-init is made anew wherever the guest goes."""
-    return drive.storage is not None and not _CLOUD_INIT.search(drive.volume)
+    return drive.storage is not None and not drive.is_cloud_init
 
 
 def _refused(found: Target, node: str, storage: str | None, check: MigrateCheck | None) -> None:

@@ -148,6 +148,7 @@ def _disk(disk: GuestDisk) -> dict[str, Any]:
         "discard": disk.discard,
         "backup": disk.backup,
         "mount_point": disk.mount_point,
+        "options": disk.further,
     }
 
 
@@ -160,7 +161,9 @@ def _network(network: GuestNetwork) -> dict[str, Any]:
         "bridge": network.bridge,
         "vlan": network.vlan,
         "firewall": network.firewall,
+        "link_down": network.link_down,
         "rate": network.rate,
         "ip": network.ip,
         "ip6": network.ip6,
+        "options": network.further,
     }
