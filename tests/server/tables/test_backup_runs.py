@@ -4,7 +4,7 @@ import pytest
 
 from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.tasks import TaskRow
-from pvemcp_server.tables.backup_runs import Command, Run
+from pvemcp_server.tables.backup_runs import Command, Run, Unsaid
 
 LINE = "INFO: starting new backup job: vzdump "
 
@@ -18,6 +18,20 @@ def test_a_command_is_guests_and_options():
     assert read.vmids == {100, 200}
     assert read.options["storage"] == "nfs"
     assert read.options["notes-template"] == "{{guestname}} x"
+
+
+def test_a_command_whose_quotation_goes_on_in_the_next_line_is_read_as_far_as_it_goes():
+    read = command("100 --storage nfs --notes-template 'of a")
+    assert (read.vmids, read.options["storage"]) == ({100}, "nfs")
+
+
+def test_a_task_that_never_told_its_command_is_of_the_only_job_that_writes_to_its_storage():
+    nightly = BackupJob(id="nightly", storage="nfs")
+    others = [BackupJob(id="off", storage="nfs", enabled=False), BackupJob(id="x", storage="pbs")]
+    assert Unsaid.read("nfs", [nightly, *others]).fits(nightly)
+    assert not any(Unsaid.read("nfs", [nightly, *others]).fits(job) for job in others)
+    weekly = BackupJob(id="weekly", storage="nfs")
+    assert Unsaid.read("nfs", [nightly, weekly]) == Unsaid("")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from proxmox_client.emulator import ManualClock, demo
-from proxmox_client.emulator.state.jobs import Pool
+from proxmox_client.emulator.state.jobs import BackupJob, Pool
 from pvemcp_server.access.model import Resources
 from pvemcp_server.tables import backup_runs
 
@@ -130,6 +130,29 @@ async def test_list_backup_jobs_resolves_guests_and_tells_how_the_last_run_went(
     assert jobs["backup-archive"]["vmids"] == "101;102;103;105;150;200"
     for name, row in jobs.items():
         assert row["enabled"] is state.backup_jobs[name].enabled
+
+
+async def test_a_run_that_could_not_reach_its_storage_is_the_last_run_of_its_job(desk):
+    state = desk["home-lab"].emulated.state
+    error = "could not activate storage 'nas-backup': storage 'nas-backup' is not online"
+    lost = state.note_task("pve", "vzdump", "", "root@pam", int(state.now))
+    lost.log.clear()
+    lost.finish(error, state.now)
+    (job,) = (await desk("ListBackupJobs", cluster_name="home-lab")).data
+    assert (job["last_run_ok"], job["last_run_status"]) == (False, error)
+
+
+async def test_runs_that_may_be_of_several_jobs_are_noted_and_told_with_none(desk):
+    state = desk["home-lab"].emulated.state
+    state.backup_jobs["more"] = BackupJob("more", "03:00", {"vmid": "100", "storage": "nas-backup"})
+    lost = state.note_task("pve", "vzdump", "", "root@pam", int(state.now))
+    lost.log.clear()
+    lost.finish("could not activate storage 'nas-backup': no route to host", state.now)
+    answer = await desk("ListBackupJobs", cluster_name="home-lab")
+    assert {row["id"]: row["last_run_ok"] for row in answer.data} == {
+        "backup-home": True, "more": None
+    }  # fmt: skip
+    assert "failed before they said for which job" in answer.notes
 
 
 async def test_only_logs_of_what_the_scheduler_started_are_read_for_last_runs(office):

@@ -65,7 +65,7 @@ async def backup_jobs(cluster: Cluster, want: Want) -> list[BackupJob]:
         cluster, [job.id for job in jobs], lambda name: _covers(cluster, name), want, "backup job"
     )
     wanted = [job for job in jobs if not want.vmids or want.vmids & set(covered.get(job.id, ()))]
-    runs = await last_runs(cluster, wanted, want) if want.column(*_LAST_RUN) else {}
+    runs = await last_runs(cluster, wanted, jobs, want) if want.column(*_LAST_RUN) else {}
     return [_row(job, covered.get(job.id, job.vmids), runs.get(job.id)) for job in wanted]
 
 

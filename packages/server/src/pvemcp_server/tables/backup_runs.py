@@ -1,10 +1,12 @@
 """Which backup tasks were runs of which backup job.
 
-Proxmox keeps no such link; the command that a task logs first names what the job says.
+Proxmox keeps no such link; the command that a task logs first names what the job says. A task
+that cannot reach its storage fails before that, and names the storage only.
 """
 
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -23,6 +25,7 @@ _MOST_READ = 80  # logs of one cluster
 _SCHEDULER = "root@pam"  # as whom Proxmox runs its jobs
 _HEAD = 3  # lines of a log in which the command stands
 _COMMAND = "INFO: starting new backup job: vzdump"
+_NO_STORAGE = re.compile(r"TASK ERROR: .*?storage '(?P<storage>[^']+)'")
 _ONE_RUN = timedelta(minutes=10)  # a run starts a task on each node, nearly at once
 
 
@@ -58,7 +61,7 @@ class Command:
     @classmethod
     def read(cls, line: str) -> Self:
         """Take the logged command apart: guests first, then options with their values."""
-        words = shlex.split(line.removeprefix(_COMMAND))
+        words = _words(line.removeprefix(_COMMAND))
         guests = list(takewhile(str.isdecimal, words))
         rest = iter(words[len(guests) :])
         options = {key.removeprefix("--"): value for key, value in zip(rest, rest, strict=False)}
@@ -76,9 +79,31 @@ class Command:
         )
 
 
-async def last_runs(cluster: Cluster, jobs: Sequence[BackupJob], want: Want) -> dict[str, Run]:
-    """The last run of each job, as far as the nodes' task lists reach."""
-    if not jobs:
+@dataclass(frozen=True)
+class Unsaid:
+    """A backup task that failed before it told its command, for a storage it could not reach."""
+
+    job_id: str  # the job that writes there; none when several do
+
+    @classmethod
+    def read(cls, storage: str, jobs: Sequence[BackupJob]) -> Self:
+        """Whose run it was, when only one job that is switched on writes to that storage."""
+        writing = [job.id for job in jobs if job.enabled and job.storage == storage]
+        return cls(writing[0] if len(writing) == 1 else "")
+
+    def fits(self, job: BackupJob) -> bool:
+        """Whether that job started it."""
+        return job.id == self.job_id
+
+
+Told = Command | Unsaid
+
+
+async def last_runs(
+    cluster: Cluster, wanted: Sequence[BackupJob], jobs: Sequence[BackupJob], want: Want
+) -> dict[str, Run]:
+    """The last run of each wanted job among all jobs, as far as the nodes' task lists reach."""
+    if not wanted:
         return {}
     found = await fanout.each(
         cluster,
@@ -88,31 +113,36 @@ async def last_runs(cluster: Cluster, jobs: Sequence[BackupJob], want: Want) -> 
         "backup tasks of node",
     )
     started = (task for answer in found.values() for task in answer)
-    tasks = {task.upid: task for task in started if task.user == _SCHEDULER}
-    commands = await _commands(cluster, tasks, jobs, want)
+    tasks = {task.upid: task for task in started if _is_of_a_job(task)}
+    commands = await _commands(cluster, tasks, wanted, jobs, want)
     return {
         job.id: run
-        for job in jobs
+        for job in wanted
         if (run := Run.of([tasks[upid] for upid, one in commands.items() if one.fits(job)]))
     }
 
 
 async def _commands(
-    cluster: Cluster, tasks: Mapping[str, TaskRow], jobs: Sequence[BackupJob], want: Want
-) -> dict[str, Command]:
+    cluster: Cluster,
+    tasks: Mapping[str, TaskRow],
+    wanted: Sequence[BackupJob],
+    jobs: Sequence[BackupJob],
+    want: Want,
+) -> dict[str, Told]:
     """What tasks were told, the newest first, until the last run of every job is known whole.
 
     A job that is switched off is not looked for further back: it may never have run.
     """
-    commands: dict[str, Command] = {}
-    looked_for = [job for job in jobs if job.enabled]
+    commands: dict[str, Told] = {}
+    looked_for = [job for job in wanted if job.enabled]
     newest = sorted(tasks.values(), key=lambda task: task.start_time, reverse=True)
     for start in range(0, min(len(newest), _MOST_READ), _AT_ONCE):
         some = [task.upid for task in newest[start : start + _AT_ONCE]]
         heads = await fanout.each(
-            cluster, some, lambda upid: _command(cluster, upid), want, "log of task"
+            cluster, some, lambda upid: _told(cluster, upid, jobs), want, "log of task"
         )
         commands |= {upid: command for upid, command in heads.items() if command}
+        _note_unsaid(cluster, heads.values())
         older = newest[start + _AT_ONCE :]
         if older and all(
             _is_whole(job, commands, tasks, older[0].start_time) for job in looked_for
@@ -127,17 +157,42 @@ async def _commands(
 
 
 def _is_whole(
-    job: BackupJob, commands: Mapping[str, Command], tasks: Mapping[str, TaskRow], older: int
+    job: BackupJob, commands: Mapping[str, Told], tasks: Mapping[str, TaskRow], older: int
 ) -> bool:
     """Whether tasks that began at `older` or before cannot belong to the job's last run."""
     begun = [tasks[upid].start_time for upid, command in commands.items() if command.fits(job)]
     return bool(begun) and max(begun) - older > _ONE_RUN.total_seconds()
 
 
-async def _command(cluster: Cluster, upid: str) -> Command | None:
+async def _told(cluster: Cluster, upid: str, jobs: Sequence[BackupJob]) -> Told | None:
     log = await cluster.pve.task(upid).log(limit=_HEAD)
-    line = next((one.text for one in log.lines if one.text.startswith(_COMMAND)), None)
-    return Command.read(line) if line else None
+    for line in log.lines:
+        if line.text.startswith(_COMMAND):
+            return Command.read(line.text)
+        if found := _NO_STORAGE.match(line.text):
+            return Unsaid.read(found["storage"], jobs)
+    return None
+
+
+def _note_unsaid(cluster: Cluster, told: Iterable[Told | None]) -> None:
+    if Unsaid("") in told:
+        cluster.notes.add(
+            f"Backup tasks of {cluster.name} could not reach their storage and failed before they "
+            "said for which job: ListTasks with type=vzdump and status=error shows them."
+        )
+
+
+def _is_of_a_job(task: TaskRow) -> bool:
+    """Whether the scheduler may have started it: a person with a token is somebody else."""
+    return task.user == _SCHEDULER and not task.token_id
+
+
+def _words(command: str) -> list[str]:
+    """The words of a command; one that is cut in the middle of a quotation is taken as it is."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
 
 
 def _badness(task: TaskRow) -> int:
