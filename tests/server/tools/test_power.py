@@ -89,6 +89,13 @@ async def test_a_guest_under_high_availability_is_changed_by_its_manager_and_tha
     assert "HA manages this guest" in answer.data["would"]
 
 
+@pytest.mark.parametrize("action", ["Reset", "Reboot", "Suspend"])
+async def test_what_high_availability_leaves_to_proxmox_is_not_its_managers(desk, action):
+    desk["prod"].emulated.state.ha_resources["vm:103"].state = "error"
+    answer = await desk("ChangeVmState", **PROD, vmid=103, action=action, dry_run=True)
+    assert "HA" not in answer.data["would"]
+
+
 async def test_a_guest_that_high_availability_holds_in_error_is_refused(desk):
     state = desk["prod"].emulated.state
     state.ha_resources["vm:105"] = HaResource("vm:105", state="error")

@@ -44,6 +44,7 @@ _RULES = {
     "Resume": _Rule(("paused",)),
 }
 _WORDS = {"Shutdown": "Shut down"}  # where the action is no verb
+_BY_HA = frozenset({"Start", "Stop", "Shutdown"})  # Proxmox does the others itself
 # A machine that was suspended to disk carries this lock, and starting it takes it away.
 _HIBERNATED = frozenset({"suspended"})
 
@@ -78,7 +79,7 @@ def _check(found: Target, action: str) -> None:
         raise Precondition(f"{found.said} is a container: {action} is for virtual machines.")
     if action == "Start":
         refuse_template(found, "be started")
-    if found.status.ha.state == "error":
+    if action in _BY_HA and found.status.ha.state == "error":
         raise Precondition(
             f"HA has {found.said} in state error and refuses commands.",
             hint="Someone has to disable it in HA, mend it, and enable it again.",
@@ -93,10 +94,9 @@ def _check(found: Target, action: str) -> None:
 
 
 def _warnings(found: Target, action: str) -> tuple[str, ...]:
-    if not found.status.ha.managed:
+    if action not in _BY_HA or not found.status.ha.managed:
         return ()
-    word = _WORDS.get(action, action).lower()
-    return (f"HA manages this guest: its manager is asked to {word} it, and acts later.",)
+    return ("HA manages this guest: the task only asks its manager, which acts later.",)
 
 
 def _hibernates(found: Target) -> bool:
