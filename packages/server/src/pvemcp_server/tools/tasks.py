@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from proxmox_client import DeadlineExceeded, Task, TaskFailed, Upid
+from proxmox_client import DeadlineExceeded, NotFound, Task, TaskFailed, Upid
 from proxmox_client.api.tasks import TaskStatus
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
@@ -55,9 +55,12 @@ async def get_task(
     cluster = await call.cluster(cluster_name)
     parsed = await _seen(cluster, upid)
     task = cluster.pve.task(parsed)
-    if wait_seconds:
-        await _wait(call, task, wait_seconds)
-    status = await task.status()
+    try:
+        if wait_seconds:
+            await _wait(call, task, wait_seconds)
+        status = await task.status()
+    except NotFound:
+        raise _unknown(cluster, upid) from None
     return document(await _state(cluster, parsed, status, await task.tail(log_lines)))
 
 
@@ -70,8 +73,12 @@ async def _seen(cluster: Cluster, text: str) -> Upid:
     view = await cluster.snapshot()
     guest = int(upid.id) if upid.id.isdecimal() else None
     if upid.node not in view.by_node and guest not in view.by_vmid:
-        raise UnknownName("task", text, (), where=f"on {cluster.name}")
+        raise _unknown(cluster, text)
     return upid
+
+
+def _unknown(cluster: Cluster, text: str) -> UnknownName:
+    return UnknownName("task", text, (), where=f"on {cluster.name}")
 
 
 async def _wait(call: Call, task: Task, seconds: float) -> None:
