@@ -298,6 +298,20 @@ async def test_vm_status_names_the_privilege_that_the_agent_needs(desk, new_toke
     assert "lacks VM.GuestAgent.Audit on /vms/105" in answer.notes
 
 
+async def test_what_a_machine_has_written_to_its_disk_is_unknown_and_not_nothing(office):
+    picked = ["type", "status", "disk_usage", "disk_usage_percentage"]
+    rows = (await office("ListVms", cluster_name="home-lab", fields=picked)).data
+    for row in rows:
+        told = (row["disk_usage"], row["disk_usage_percentage"])
+        assert (told == (None, None)) == (row["type"] == "qemu")
+    series = await office(
+        "ListVmRrdData", cluster_name="home-lab", vmids=[101, 203], metrics=["Disk"]
+    )
+    told = {row["vmid"]: row["disk_usage"] for row in series.data}
+    assert told[101] is None
+    assert told[203] > 0
+
+
 async def test_an_unknown_guest_is_answered_with_the_nearest_numbers(office):
     error = await office.refused("GetVmConfig", cluster_name="home-lab", vmid=107)
     assert error.startswith("No guest 107 on home-lab.")

@@ -63,10 +63,10 @@ class Guest(Row, kw_only=True):
     memory_usage_percentage: Annotated[float | None, Col("Memory in use", Unit.PERCENT)]
     disk_usage: Annotated[
         int | None,
-        Col("Root disk in use; 0 where Proxmox can't tell (qemu)", Unit.BYTES, ("disk_used",)),
+        Col("Root disk in use (lxc); nobody tells for a machine", Unit.BYTES, ("disk_used",)),
     ]
     disk_max: Annotated[int | None, Col("Size of the root disk", Unit.BYTES, ("disk_total",))]
-    disk_usage_percentage: Annotated[float | None, Col("Root disk in use", Unit.PERCENT)]
+    disk_usage_percentage: Annotated[float | None, Col("Root disk in use (lxc)", Unit.PERCENT)]
     disk_read: Annotated[int | None, Col("Read since its start", Unit.BYTES)]
     disk_write: Annotated[int | None, Col("Written since its start", Unit.BYTES)]
     network_in: Annotated[int | None, Col("Received since its start", Unit.BYTES)]
@@ -163,6 +163,7 @@ def _wanted(row: Guest, want: Want) -> bool:
 
 
 def _guest(one: GuestResource, node: NodeResource | None) -> Guest:
+    disk = one.disk if one.type == "lxc" else None  # Proxmox says 0 of every machine
     on_host = one.memory if one.memory_host is None else one.memory_host
     return Guest(
         vmid=one.vmid,
@@ -184,9 +185,9 @@ def _guest(one: GuestResource, node: NodeResource | None) -> Guest:
         memory_usage=one.memory,
         memory_max=one.memory_max,
         memory_usage_percentage=share(one.memory, one.memory_max),
-        disk_usage=one.disk,
+        disk_usage=disk,
         disk_max=one.disk_max,
-        disk_usage_percentage=share(one.disk, one.disk_max),
+        disk_usage_percentage=share(disk, one.disk_max),
         disk_read=one.disk_read,
         disk_write=one.disk_write,
         network_in=one.network_in,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
+from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, Notes
@@ -76,15 +77,15 @@ async def list_vm_rrd_data(
 ) -> Rows:
     """List recorded metrics of VMs and containers over time."""
     cluster = await call.cluster(cluster_name)
-    names = {vmid: (await cluster.guest(vmid)).name for vmid in dict.fromkeys(vmids)}
+    guests = {vmid: await cluster.guest(vmid) for vmid in dict.fromkeys(vmids)}
 
     async def ask(vmid: int) -> list[GuestRrd]:
         calls = await cluster.handle(vmid)
         return await calls.rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
 
-    found = await _series(cluster, names, ask, "guest")
+    found = await _series(cluster, guests, ask, "guest")
     series = _readable(call, found, maximum=consolidation == "Maximum")
-    points = [_vm_point(vmid, names[vmid], one) for vmid, all_ in series.items() for one in all_]
+    points = [_vm_point(guests[vmid], one) for vmid, all_ in series.items() for one in all_]
     return _flat(call, points, ("vmid", "name", "time"), VmPoint, metrics)
 
 
@@ -159,16 +160,16 @@ def _flat(
     return Rows(told, (*keys, *wanted))
 
 
-def _vm_point(vmid: int, name: str, at: GuestRrd) -> VmPoint:
+def _vm_point(guest: GuestResource, at: GuestRrd) -> VmPoint:
     return VmPoint(
-        vmid=vmid,
-        name=name,
+        vmid=guest.vmid,
+        name=guest.name,
         time=moment(at.time),
         cpu_usage=percent(at.cpu),
         cpu_total=at.cpu_count,
         memory_usage=whole(at.memory),
         memory_total=whole(at.memory_max),
-        disk_usage=whole(at.disk),
+        disk_usage=whole(at.disk) if guest.type == "lxc" else None,
         disk_total=whole(at.disk_max),
         disk_read=whole(at.disk_read),
         disk_write=whole(at.disk_write),
