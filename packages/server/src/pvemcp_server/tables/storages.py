@@ -60,7 +60,7 @@ async def storages(cluster: Cluster, want: Want) -> list[Storage]:
     """Storages with their use; one that is shared has a row for each node."""
     seen = (await cluster.snapshot()).storages
     primary = _primary(seen)
-    rows = [_storage(one, one in primary) for one in seen if _wanted(one, want)]
+    rows = [_storage(one, (one.storage, one.node) in primary) for one in seen if _wanted(one, want)]
     return await _with_pools(cluster, rows, want) if want.column("pool") else rows
 
 
@@ -68,12 +68,12 @@ def _wanted(one: StorageResource, want: Want) -> bool:
     return want.storage(one.storage) and want.node(one.node) and want.state(one.status)
 
 
-def _primary(seen: tuple[StorageResource, ...]) -> list[StorageResource]:
-    """One row of each storage, an available one where there is one."""
+def _primary(seen: tuple[StorageResource, ...]) -> set[tuple[str, str]]:
+    """One row of each storage, by storage and node: an available one where there is one."""
     found: dict[tuple[str, str], StorageResource] = {}
     for one in sorted(seen, key=lambda one: (one.status != "available", one.node)):
         found.setdefault((one.storage, "" if one.shared else one.node), one)
-    return list(found.values())
+    return {(one.storage, one.node) for one in found.values()}
 
 
 async def _with_pools(cluster: Cluster, rows: list[Storage], want: Want) -> list[Storage]:
