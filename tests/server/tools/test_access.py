@@ -112,6 +112,15 @@ async def test_a_list_that_is_empty_for_want_of_a_privilege_says_which(
     assert f"pveum acl modify {path} --tokens '{token[0]}'" in answer.notes
 
 
+async def test_no_backups_are_seen_by_who_sees_no_storage_and_that_is_said(
+    desk, new_token, with_token
+):
+    token = new_token(desk["prod"].emulated, ("/vms", "PVEVMAdmin"))
+    answer = await (await with_token(desk, "prod", token))("ListBackups", cluster_name="prod")
+    assert answer.data == []
+    assert f"{token[0]} lacks Datastore.Audit on /storage of prod" in answer.notes
+
+
 async def test_nodes_without_figures_say_which_privilege_would_show_them(
     desk, new_token, with_token
 ):

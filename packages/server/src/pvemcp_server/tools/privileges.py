@@ -8,24 +8,23 @@ from pvemcp_server.tools import needs
 from pvemcp_server.tools.needs import Extent, Need, extent
 
 _OF_TABLE = {
-    "nodes": needs.NODES,
-    "guests": needs.GUESTS,
-    "snapshots": needs.GUESTS,
-    "replications": needs.GUESTS,
-    "storages": needs.STORAGES,
-    "storage_content": needs.STORAGES,
-    "backups": needs.BACKUP,
-    "pools": needs.POOLS,
-    "tasks": needs.NODES,
+    "nodes": (needs.NODES,),
+    "guests": (needs.GUESTS,),
+    "snapshots": (needs.GUESTS,),
+    "replications": (needs.GUESTS,),
+    "storages": (needs.STORAGES,),
+    "storage_content": (needs.STORAGES,),
+    "backups": (needs.STORAGES, needs.BACKUP),
+    "pools": (needs.POOLS,),
+    "tasks": (needs.NODES,),
 }
 
 _HIDES = "shows it little or nothing here"
 
 
 async def say_why_empty(cluster: Cluster, table: Table) -> None:
-    """Note it when the account lacks the privilege that would show rows of this table."""
-    if table.name in _OF_TABLE:
-        await note_lacks(cluster, _OF_TABLE[table.name])
+    """Note it when the account lacks a privilege that would show rows of this table."""
+    await note_lacks(cluster, *_OF_TABLE.get(table.name, ()))
 
 
 async def note_lacks(cluster: Cluster, *wanted: Need, so: str = _HIDES) -> None:
