@@ -112,6 +112,22 @@ async def test_a_list_that_is_empty_for_want_of_a_privilege_says_which(
     assert f"pveum acl modify {path} --tokens '{token[0]}'" in answer.notes
 
 
+@pytest.mark.parametrize(
+    ("table", "privilege"),
+    [("guests", "VM.Audit"), ("storages", "Datastore.Audit"), ("backups", "Datastore.Audit"),
+     ("pools", "Pool.Audit")],
+)  # fmt: skip
+async def test_a_query_that_counts_nothing_for_want_of_a_privilege_says_which(
+    desk, new_token, with_token, table, privilege
+):
+    token = new_token(desk["prod"].emulated)
+    narrow = await with_token(desk, "prod", token)
+    query = {"from": table, "select": ["COUNT(*) as n"]}
+    answer = await narrow("ExecuteQuery", cluster_name="prod", query=query)
+    assert answer.data == [{"n": 0}]
+    assert f"{token[0]} lacks {privilege} on " in answer.notes
+
+
 async def test_no_backups_are_seen_by_who_sees_no_storage_and_that_is_said(
     desk, new_token, with_token
 ):

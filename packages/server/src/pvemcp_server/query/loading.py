@@ -70,6 +70,8 @@ class Loading:
         async def say(table: Table, view: Cluster) -> None:
             with suppress(ProxmoxError, TimeoutError):  # said where its rows are read
                 nodes = placed(table, await view.snapshot())
+                if not nodes:
+                    await self.sources.say_why_empty(view, table)
                 await say_last_known(view, set(filter(wanted.node, nodes)))
 
         await asyncio.gather(*starmap(say, asked))
@@ -125,7 +127,11 @@ class Loading:
         self._note(table, asked, failed)
         if table is self.plan.table and failed and len(failed) == len(asked):
             raise next(iter(failed.values()))
-        return {name: one for name, one in found.items() if not isinstance(one, BaseException)}
+        told = {name: one for name, one in found.items() if not isinstance(one, BaseException)}
+        if table is self.plan.table and not table.last_known:
+            empty = (asked[name] for name, rows in told.items() if not rows)
+            await asyncio.gather(*(self.sources.say_why_empty(one, table) for one in empty))
+        return told
 
     def _want(self, table: Table, need: Need, key: Want | None) -> Want:
         narrowed = key or (narrowing.want(self.plan) if table is self.plan.table else Want())

@@ -1,6 +1,6 @@
 """Where a query's rows come from: every cluster and table, as far as this caller reaches them."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from pvemcp_server.access.model import Caller, Effect, Resources
@@ -33,12 +33,17 @@ def catalog_of(caller: Caller, clusters: Sequence[str]) -> Catalog:
     )
 
 
+async def _say_nothing(_cluster: Cluster, _table: Table) -> None:
+    """None is an answer too."""
+
+
 @dataclass(frozen=True)
 class Sources:
-    """The clusters a query asks."""
+    """The clusters a query asks; `say_why_empty` is for one that has no rows of a table."""
 
     caller: Caller
     clusters: Sequence[Cluster]
+    say_why_empty: Callable[[Cluster, Table], Awaitable[None]] = _say_nothing
 
     @property
     def catalog(self) -> Catalog:

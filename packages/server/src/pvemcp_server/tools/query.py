@@ -6,14 +6,17 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
+from proxmox_client import deadline
 from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.clusters import Cluster
 from pvemcp_server.query.answering import answer
 from pvemcp_server.query.sources import TOOL, Sources, catalog_of
 from pvemcp_server.query.telling import details, overview
 from pvemcp_server.query.words import Operator
-from pvemcp_server.tables.registry import Budget
+from pvemcp_server.tables.registry import Budget, Table
 from pvemcp_server.tools.arguments import ClusterName
 from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.privileges import say_why_empty
 from pvemcp_server.tools.registry import Document, Rows, tool
 
 _FOR_THE_ANSWER = 2.0  # seconds of a call that loading leaves for working out and writing
@@ -96,8 +99,13 @@ async def get_query_schema(call: Call, *, tables: TableNames = []) -> Document: 
 @tool(TOOL, area=Area.QUERY, effect=Effect.READ)
 async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterName = None) -> Rows:
     """Answer a question over guests, nodes, storages, backups, tasks and more, in one call."""
-    sources = Sources(call.caller, await call.all_clusters(cluster_name))
     budget = Budget(_CALLS, monotonic() + max(1.0, call.seconds_left - _FOR_THE_ANSWER))
+
+    async def why_empty(cluster: Cluster, table: Table) -> None:
+        with deadline(budget.until - monotonic()):
+            await say_why_empty(cluster, table)
+
+    sources = Sources(call.caller, await call.all_clusters(cluster_name), why_empty)
     found = await answer(query, sources, budget, datetime.now(UTC))
     if found.cut:
         call.notes.add(
