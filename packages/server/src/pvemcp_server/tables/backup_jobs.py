@@ -1,5 +1,6 @@
 """Scheduled backups and how they last went."""
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar
 
@@ -52,21 +53,45 @@ def _covered(reach: Reach, row: BackupJob) -> BackupJob | None:
             vmids=[vmid for vmid in row.vmids if reach.guest(vmid)],
             excluded=[vmid for vmid in row.excluded if reach.guest(vmid)],
         )
-        if any(map(reach.guest, row.vmids))
+        if _is_seen(reach, row.vmids)
         else None
     )
+
+
+def _is_seen(reach: Reach, vmids: Iterable[int]) -> bool:
+    return reach.scope.everything or any(map(reach.guest, vmids))
 
 
 @table("backup_jobs", tool="ListBackupJobs", cost=Cost.PER_NODE, covered=_covered)
 async def backup_jobs(cluster: Cluster, want: Want) -> list[BackupJob]:
     """Backup jobs with the guests they cover and the outcome of their last run."""
+    reach = await Reach.of(cluster)
     jobs = await cluster.pve.cluster.backup_jobs()
-    covered = await fanout.each(
-        cluster, [job.id for job in jobs], lambda name: _covers(cluster, name), want, "backup job"
+    vmids = await _vmids(cluster, reach, jobs, want)
+    wanted = [
+        job
+        for job in jobs
+        if _is_seen(reach, vmids[job.id])
+        and (not want.vmids or want.vmids.intersection(vmids[job.id]))
+    ]
+    runs = await last_runs(cluster, reach, wanted, jobs, want) if want.column(*_LAST_RUN) else {}
+    return [_row(job, vmids[job.id], runs.get(job.id)) for job in wanted]
+
+
+async def _vmids(
+    cluster: Cluster, reach: Reach, jobs: Sequence[JobAnswer], want: Want
+) -> dict[str, list[int]]:
+    """The guests of each job; those that it names where nobody says which it covers."""
+    named = {job.id: job.vmids for job in jobs}
+    covered = await fanout.quietly(
+        cluster,
+        list(named),
+        lambda name: _is_seen(reach, named[name]),
+        lambda view, some: fanout.each(
+            view, some, lambda name: _covers(view, name), want, "backup job"
+        ),
     )
-    wanted = [job for job in jobs if not want.vmids or want.vmids & set(covered.get(job.id, ()))]
-    runs = await last_runs(cluster, wanted, jobs, want) if want.column(*_LAST_RUN) else {}
-    return [_row(job, covered.get(job.id, job.vmids), runs.get(job.id)) for job in wanted]
+    return {**named, **covered}
 
 
 async def _covers(cluster: Cluster, job_id: str) -> list[int]:

@@ -16,6 +16,7 @@ from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
+from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.registry import Want
 from pvemcp_server.tables.values import moment
 
@@ -100,21 +101,28 @@ Told = Command | Unsaid
 
 
 async def last_runs(
-    cluster: Cluster, wanted: Sequence[BackupJob], jobs: Sequence[BackupJob], want: Want
+    cluster: Cluster,
+    reach: Reach,
+    wanted: Sequence[BackupJob],
+    jobs: Sequence[BackupJob],
+    want: Want,
 ) -> dict[str, Run]:
     """The last run of each wanted job among all jobs, as far as the nodes' task lists reach."""
     if not wanted:
         return {}
-    found = await fanout.each(
+
+    async def listed(node: str) -> list[TaskRow]:
+        return await cluster.pve.node(node).tasks(type="vzdump", limit=_RECENT)
+
+    found = await fanout.quietly(
         cluster,
         await fanout.all_nodes(cluster, Want()),
-        lambda node: cluster.pve.node(node).tasks(type="vzdump", limit=_RECENT),
-        want,
-        "backup tasks of node",
+        reach.node,
+        lambda view, some: fanout.each(view, some, listed, want, "backup tasks of node"),
     )
     started = (task for answer in found.values() for task in answer)
     tasks = {task.upid: task for task in started if _is_of_a_job(task)}
-    commands = await _commands(cluster, tasks, wanted, jobs, want)
+    commands = await _commands(cluster, reach, tasks, wanted, jobs, want)
     return {
         job.id: run
         for job in wanted
@@ -124,6 +132,7 @@ async def last_runs(
 
 async def _commands(
     cluster: Cluster,
+    reach: Reach,
     tasks: Mapping[str, TaskRow],
     wanted: Sequence[BackupJob],
     jobs: Sequence[BackupJob],
@@ -133,13 +142,20 @@ async def _commands(
 
     A job that is switched off is not looked for further back: it may never have run.
     """
+
+    async def told(upid: str) -> Told | None:
+        return await _told(cluster, upid, jobs)
+
     commands: dict[str, Told] = {}
     looked_for = [job for job in wanted if job.enabled]
     newest = sorted(tasks.values(), key=lambda task: task.start_time, reverse=True)
     for start in range(0, min(len(newest), _MOST_READ), _AT_ONCE):
         some = [task.upid for task in newest[start : start + _AT_ONCE]]
-        heads = await fanout.each(
-            cluster, some, lambda upid: _told(cluster, upid, jobs), want, "log of task"
+        heads = await fanout.quietly(
+            cluster,
+            some,
+            lambda upid: reach.node(tasks[upid].node),
+            lambda view, upids: fanout.each(view, upids, told, want, "log of task"),
         )
         commands |= {upid: command for upid, command in heads.items() if command}
         _note_unsaid(cluster, heads.values())

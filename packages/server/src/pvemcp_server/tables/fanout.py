@@ -76,8 +76,11 @@ async def all_nodes(cluster: Cluster, want: Want) -> list[str]:
     seen = {one.node for one in (await cluster.snapshot()).nodes}
     every = (await cluster.inventory.snapshot()).nodes
     wanted = [one for one in every if want.node(one.node)]
-    hidden = [one.node for one in wanted if one.node not in seen and one.status == "online"]
-    return _online(cluster, [one for one in wanted if one.node in seen]) + hidden
+    hidden = [one for one in wanted if one.node not in seen]
+    if any(one.status != "online" for one in hidden):
+        _note_part(cluster)
+    shown = _online(cluster, [one for one in wanted if one.node in seen])
+    return shown + [one.node for one in hidden if one.status == "online"]
 
 
 async def storages(cluster: Cluster, want: Want, holding: frozenset[str]) -> list[StorageResource]:
@@ -108,8 +111,12 @@ async def quietly(
         aside = replace(cluster, notes=Notes())
         found |= await ask(aside, hidden)
         if aside.notes:
-            cluster.notes.add(f"A part of {cluster.name} did not answer; rows may be missing.")
+            _note_part(cluster)
     return found
+
+
+def _note_part(cluster: Cluster) -> None:
+    cluster.notes.add(f"A part of {cluster.name} did not answer; rows may be missing.")
 
 
 def _online(cluster: Cluster, seen: Sequence[NodeResource]) -> list[str]:

@@ -7,7 +7,7 @@ from proxmox_client.api.replication import ReplicationJob, ReplicationStatus
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST
-from pvemcp_server.tables.reach import of_guest
+from pvemcp_server.tables.reach import Reach, of_guest
 from pvemcp_server.tables.registry import Col, Cost, Relation, Row, Unit, Want, table
 from pvemcp_server.tables.values import moment
 
@@ -65,7 +65,12 @@ class Replication(Row):
 async def replications(cluster: Cluster, want: Want) -> list[Replication]:
     """Replication jobs of guests with the state of their last run."""
     known = (await cluster.snapshot()).by_vmid
-    jobs = [one for one in await cluster.pve.cluster.replications() if want.vmid(one.guest)]
+    reach = await Reach.of(cluster)  # nodes of other guests are neither asked nor named
+    jobs = [
+        one
+        for one in await cluster.pve.cluster.replications()
+        if want.vmid(one.guest) and reach.guest(one.guest)
+    ]
     where = {
         one.id: _source(one, known[one.guest].node if one.guest in known else None) for one in jobs
     }
