@@ -20,16 +20,8 @@ _VM_ROLE = "PVEVMAdmin"
 def explain(error: BaseException, account: str = "") -> str:
     """One or two sentences: what happened and what to do about it."""
     match error:
-        case pve.Forbidden():
-            return _forbidden(error, account)
-        case pve.Unauthenticated():
-            return (
-                "Proxmox refused the sign-in of this cluster's account "
-                f"{account or '(unknown)'}: its token is wrong, expired or disabled. "
-                "An administrator can mend it under Clusters."
-            )
-        case pve.NodeUnreachable():
-            return f"Node {error.node or '(unknown)'} does not answer ({error})."
+        case pve.ResponseError():
+            return _refusal(error, account)
         case pve.TaskFailed():
             return _failed_task(error)
         case pve.TlsError():
@@ -53,6 +45,27 @@ def pveum(account: str, path: str, privilege: str) -> str:
     # of the built-in roles only Administrator has the others: a role of their own gives less away
     make = "" if role else f"pveum role add MCP-{privilege} --privs {privilege} && "
     return f"{make}pveum acl modify {path} {kind} '{account}' --roles {role or f'MCP-{privilege}'}"
+
+
+def _refusal(error: pve.ResponseError, account: str) -> str:
+    match error:
+        case pve.Forbidden():
+            return _forbidden(error, account)
+        case pve.Unauthenticated():
+            return (
+                "Proxmox refused the sign-in of this cluster's account "
+                f"{account or '(unknown)'}: its token is wrong, expired or disabled. "
+                "An administrator can mend it under Clusters."
+            )
+        case pve.NoQuorum():
+            return (
+                f"The cluster lacks quorum, so nothing can be changed on it ({error}). "
+                "GetClusterStatus counts the nodes that are offline."
+            )
+        case pve.NodeUnreachable():
+            return f"Node {error.node or '(unknown)'} does not answer ({error})."
+        case _:
+            return str(error)
 
 
 def _failed_task(error: pve.TaskFailed) -> str:
