@@ -71,6 +71,8 @@ async def test_reading_little_answers_like_reading_everything(differential, clus
         asked, meaning = asker.query()
         if meaning.table in LISTED_ANYWHERE and about(meaning, ["name='node'"]):
             continue
+        if about(meaning, ["'paused'"]):  # told apart where it is named only
+            continue
         ours = (await answer(asked, sources, Budget(), differential.NOW)).rows
         theirs = differential.expected(meaning, world)
         assert len(ours) == len(theirs), asked

@@ -236,12 +236,32 @@ async def test_the_same_inventory_is_read_once_for_many_queries(office):
     assert office.asked("prod") == ["GET /cluster/resources"]
 
 
-async def test_paused_guests_are_found_by_their_state(desk):
+PAUSED = {
+    "alone": ("guests", is_("status", "=", "paused"), True),
+    "or another": (
+        "guests",
+        where(is_("status", "=", "paused"), is_("status", "=", "stopped"), logic="or"),
+        True,
+    ),
+    "not": ("guests", is_("status", "!=", "paused"), False),
+    "running and not": (
+        "guests",
+        where(is_("status", "=", "running"), is_("status", "NOT IN", "paused")),
+        False,
+    ),
+    "by a relation": ("qemu_configs", is_("guest.status", "=", "paused"), True),
+}
+
+
+@pytest.mark.parametrize("case", PAUSED)
+async def test_paused_guests_are_told_apart_where_a_condition_names_them(desk, case):
     state = desk["prod"].emulated.state
     guest = next(g for g in state.guests.values() if g.kind == "qemu" and g.status == "running")
     guest.paused = True
-    answer = await ask(desk, "prod", **{"from": "guests", "where": is_("status", "=", "paused")})
-    assert guest.vmid in answer.column("vmid")
+    table, conditions, is_found = PAUSED[case]
+    query = {"from": table, "select": ["vmid"], "where": conditions}
+    answer = await ask(desk, "prod", **query)
+    assert (guest.vmid in answer.column("vmid")) == is_found
 
 
 async def test_what_was_cut_is_said(still):

@@ -93,8 +93,11 @@ class Loading:
     def _is_of_snapshots(self, needed: Mapping[str, Need]) -> bool:
         """Whether the inventories hold all that is asked."""
         known = [(self.catalog.tables[name], need) for name, need in needed.items()]
-        return not self.plan.table.beyond(narrowing.want(self.plan)) and all(
-            table.of_snapshot and table.extra.isdisjoint(need.columns) for table, need in known
+        return all(
+            table.of_snapshot
+            and table.extra.isdisjoint(need.columns)
+            and not table.beyond(Want(states=narrowing.states(self.plan, table)))
+            for table, need in known
         )
 
     def _before(self, first: Reduction, needed: Mapping[str, Need]) -> dict[str, Need]:
@@ -136,7 +139,8 @@ class Loading:
     def _want(self, table: Table, need: Need, key: Want | None) -> Want:
         narrowed = key or (narrowing.want(self.plan) if table is self.plan.table else Want())
         columns = frozenset(need.columns - {CLUSTER.name})
-        return replace(narrowed, columns=columns, budget=self.budget)
+        states = narrowing.states(self.plan, table)
+        return replace(narrowed, columns=columns, states=states, budget=self.budget)
 
     def _note(
         self, table: Table, asked: Mapping[str, Cluster], failed: Mapping[str, BaseException]

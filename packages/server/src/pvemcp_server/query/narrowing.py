@@ -68,6 +68,18 @@ def want(plan: Plan) -> Want:
     return found
 
 
+def states(plan: Plan, table: Table) -> frozenset[str]:
+    """The states of the table's rows that conditions name, also those that rule nothing out."""
+    return frozenset(
+        str(value)
+        for test in (*tests(plan.where), *tests(plan.having))
+        if (column := column_of(test.expression))
+        and column.table == table.name
+        and table.pushed.get(column.field.name) == "status"
+        for value in test.values
+    )
+
+
 def clusters(plan: Plan) -> frozenset[str] | None:
     """The clusters that its conditions leave, without case; None when they say nothing."""
     for test in certain(plan.where):

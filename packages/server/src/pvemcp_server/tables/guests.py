@@ -80,7 +80,7 @@ class Guest(Row, kw_only=True):
     covered=of_guest,
     of_snapshot=True,
     last_known=attrgetter("guests"),
-    beyond=lambda want: _PAUSED in want.status,
+    beyond=lambda want: _PAUSED in want.states,
     extra=("description",),
     pushed={**NARROWED, "status": "status"},
     relations=(
@@ -98,7 +98,7 @@ async def guests(cluster: Cluster, want: Want) -> list[Guest]:
     rows = await _current(cluster)
     if want.vmids or want.nodes or want.types:
         rows = await aside(len(rows), lambda: [row for row in rows if _wanted(row, want)])
-    if _PAUSED in want.status:
+    if _PAUSED in want.status | want.states:
         held = await paused(cluster, want)
         rows = [replace(row, status=_PAUSED) if row.vmid in held else row for row in rows]
     if want.status:

@@ -121,7 +121,8 @@ class Want:
     """What a reader needs of a table, so that the loader asks Proxmox for no more.
 
     An empty set asks for all; `columns` is None when all columns are wanted. Text is compared
-    without case. A loader may return more rows than wanted, never fewer, but for `limit`: the
+    without case. `states` rule nothing out: rows must be told apart by them, also where that takes
+    further calls. A loader may return more rows than wanted, never fewer, but for `limit`: the
     newest of a list that has no end (tasks), and the budget, which a note then tells.
     """
 
@@ -130,6 +131,7 @@ class Want:
     nodes: frozenset[str] = frozenset()
     storages: frozenset[str] = frozenset()
     status: frozenset[str] = frozenset()
+    states: frozenset[str] = frozenset()
     types: frozenset[str] = frozenset()  # of tasks; of content on a storage
     since: datetime | None = None  # for tasks: started then or later
     limit: int | None = None
@@ -137,7 +139,7 @@ class Want:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vmids", frozenset(self.vmids))
-        for name in ("nodes", "storages", "status", "types"):
+        for name in ("nodes", "storages", "status", "states", "types"):
             object.__setattr__(self, name, frozenset(map(str.casefold, getattr(self, name))))
 
     def column(self, *names: str) -> bool:
