@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import proxmox_client
-from proxmox_client import Client, Lxc, Qemu
+from proxmox_client import Client, Lxc, Qemu, deadline
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.aside import aside
@@ -49,6 +50,11 @@ class Cluster:
             size = 0 if self.scope.everything else len(whole.guests)
             self._view = await aside(size, lambda: whole.within(self.scope))
         return self._view
+
+    def patience(self) -> AbstractContextManager[None]:
+        """Little time for a cluster that is silent: the answers of the others wait for it."""
+        silent = self.inventory.silent
+        return deadline(self.inventory.short_patience) if silent else nullcontext()
 
     def within(self, scope: Resources) -> "Cluster":
         """The same cluster for the same caller, reaching no more than `scope`."""

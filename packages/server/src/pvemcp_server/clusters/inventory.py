@@ -130,6 +130,11 @@ class Inventory:
             return replace(latest, stale=str(error))
 
     @property
+    def silent(self) -> bool:
+        """Whether the cluster left the last attempt without an answer."""
+        return self._trouble is not None
+
+    @property
     def last_seen(self) -> datetime | None:
         """When the cluster last answered."""
         return self._latest.taken_at if self._latest else None

@@ -30,7 +30,7 @@ async def each(
     for some in _parts(wanted[: want.budget.calls]):
         if monotonic() >= want.budget.until:
             break
-        with _within(want.budget):
+        with _within(want.budget), cluster.patience():
             answered, unanswered = await cluster.answers(some, ask)
         found |= answered
         missing |= unanswered

@@ -41,8 +41,8 @@ def _covers_member(reach: Reach, member: str) -> bool:
 @table("pools", tool="ListPools", cost=Cost.ONE, covered=_covered)
 async def pools(cluster: Cluster, want: Want) -> list[Pool]:
     """Resource pools and what is in them; members take a call per pool."""
-    rows = await cluster.pve.pools()
     visible = {one.pool for one in (await cluster.snapshot()).pools}
+    rows = await cluster.pve.pools()
     names = [row.pool_id for row in rows if row.pool_id in visible]
     found: dict[str, PoolAnswer] = {}
     if want.column("members", "guest_count", "storage_count"):

@@ -12,7 +12,9 @@ from pvemcp_server.tables.registry import ALL, Row, Table, Want
 
 async def load(table: Table, cluster: Cluster, want: Want = ALL) -> Sequence[Any]:
     """The rows of the table that `cluster.scope` covers; no other way leads to rows."""
-    return await within(cluster, table.covered, await table.load(cluster, want))
+    with cluster.patience():
+        rows = await table.load(cluster, want)
+    return await within(cluster, table.covered, rows)
 
 
 def placed(table: Table, seen: Snapshot) -> frozenset[str]:
