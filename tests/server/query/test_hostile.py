@@ -114,7 +114,10 @@ WORDS = st.sampled_from(["guests", "name", "vmid", "tags", "COUNT(*)", "node.nam
 PARTS = ["from", "select", "where", "groupBy", "having", "orderBy", "distinct", "limit", "offset"]
 
 
-@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=600,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(asked=st.dictionaries(st.sampled_from(PARTS), JSON | WORDS | st.lists(WORDS, max_size=3)))
 def test_any_json_is_refused_with_its_place_or_answered(differential, empty, asked):
     found, error = attempt(differential.answered, asked, empty)
