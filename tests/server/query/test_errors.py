@@ -99,12 +99,60 @@ def only(field, operator, value=None):
             "where.conditions[0].value: = takes 1 value, not 2. Use IN for several.",
         ),
         (
-            {"from": "guests", "where": only("vmid", "BETWEEN", [1])},
-            "where.conditions[0].value: BETWEEN takes 2 values, not 1.",
+            {"from": "guests", "where": only("status", "!=", ["a", "b"])},
+            "where.conditions[0].value: != takes 1 value, not 2. Use NOT IN for several.",
         ),
         (
-            {"from": "guests", "where": only("vmid", "=")},
-            "where.conditions[0].value: = takes 1 value, not 0.",
+            {"from": "guests", "where": only("tags", "CONTAINS", ["a", "b"])},
+            "where.conditions[0].value: CONTAINS takes 1 value, not 2. Use IN for several.",
+        ),
+        (
+            {"from": "guests", "where": only("name", "CONTAINS", ["a", "b"])},
+            "where.conditions[0].value: CONTAINS takes 1 value, not 2. Write a condition for each.",
+        ),
+        (
+            {"from": "guests", "where": only("vmid", "BETWEEN", [1])},
+            ("where.conditions[0].value: BETWEEN takes 2 values, not 1. Write [least, greatest]."),
+        ),
+        (
+            {"from": "guests", "where": only("uptime", "BETWEEN", ["30d", "1d"])},
+            ("where.conditions[0].value: '30d' is more than '1d'. Write the lower bound first."),
+        ),
+        (
+            {"from": "tasks", "where": only("start_time", "BETWEEN", ["now", "-7d"])},
+            "where.conditions[0].value: 'now' is more than '-7d'. Write the lower bound first.",
+        ),
+        (
+            {"from": "tasks", "where": only("start_time", ">", 1790000000000)},
+            "where.conditions[0].value[0]: 1790000000000 doesn't fit start_time, which is a time.",
+        ),
+        (
+            {"from": "guests", "where": {"field": "vmid", "operator": "="}},
+            "where.value: = takes 1 value, not 0.",
+        ),
+        (
+            {"from": "guests", "where": only("lock", "=", None)},
+            ("where.conditions[0].value[0]: null equals nothing. Use IS NULL or IS NOT NULL."),
+        ),
+        (
+            {
+                "from": "guests",
+                "select": ["node", "COUNT(*) as total"],
+                "groupBy": "node",
+                "where": only("total", ">", 1),
+            },
+            (
+                "where.conditions[0].field: total is a name given in select. "
+                "Groups are filtered in having."
+            ),
+        ),
+        (
+            {"from": "guests", "select": ["memory_max as ram"], "where": only("ram", ">", 1)},
+            ("where.conditions[0].field: ram is a name given in select. Write the field itself."),
+        ),
+        (
+            {"from": "guests", "select": [{"field": "node"}]},
+            "select[0]: {'field': 'node'} is not text. Write \"name\", \"node.status\",",
         ),
         (
             {"from": "guests", "where": {"conditions": [{"field": "vmid"}]}},

@@ -222,7 +222,7 @@ async def test_numbers_that_no_guest_can_have_are_not_sent_to_proxmox(still, tab
     assert answer.data == [] or set(answer.column("vmid")) == {100}
 
 
-@pytest.mark.parametrize("time", [-5, 0, 10**15, 9 * 10**18, "0001-01-01", "9999-12-31"])
+@pytest.mark.parametrize("time", [-5, 0, 10**11, "0001-01-01", "9999-12-31"])
 async def test_times_that_no_task_can_have_are_not_sent_to_proxmox(still, time):
     answer = await ask(still, "prod", **{"from": "tasks", "where": is_("start_time", ">=", time)})
     assert "Missing" not in answer.notes

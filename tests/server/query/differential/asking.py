@@ -133,6 +133,8 @@ class Asker:
         least, most = operator.values
         number = self.rng.randint(least, min(most, 4))
         values = tuple(self._value(one, operator) for _ in range(number))
+        if operator is Operator.BETWEEN:
+            values = tuple(sorted(values, key=_compared))
         asked = {
             self._key("field"): self._dotted(one),
             self._key("operator"): self._operator(operator),
@@ -233,3 +235,8 @@ class Asker:
 
     def _one_of(self, *choices: Any) -> Any:
         return self.rng.choice(choices)
+
+
+def _compared(value: Any) -> Any:
+    """A value as it is put in order."""
+    return value.casefold() if isinstance(value, str) else value

@@ -76,6 +76,10 @@ class Catalog:
             raise unknown(at, f"field of {table.name}", last, self._names(table), also)
         return Column(path, table.name, found[1], ".".join((*path, found[0])))
 
+    def has(self, table: Table, name: str) -> bool:
+        """Whether the table itself has a field of that name."""
+        return plain(name) in _by_plain(table)
+
     def follow(self, table: Table, path: Path) -> Table:
         """The table at the end of a path."""
         for hop in path:

@@ -41,6 +41,9 @@ _EXAMPLE: Final = (
     'For example {"from": "guests", "select": ["name"], '
     '"where": {"field": "status", "operator": "=", "value": "running"}}.'
 )
+_TERMS: Final = (
+    'Write "name", "node.status", "COUNT(*) as n" or "COUNT(DISTINCT node) as nodes", one by one.'
+)
 _IN_CONDITION: Final = ("field", "operator", "value", "logic", "conditions")
 _IN_ORDER: Final = ("field", "direction")
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_. -]{0,119}"
@@ -191,7 +194,7 @@ def _bare(given: Json, at: str) -> Term:
 
 def _term(given: Json, at: str) -> tuple[Term, str | None]:
     """A field or an aggregate, and the name it is given."""
-    text = _text(given, at)[:400]
+    text = _text(given, at, hint=_TERMS)[:400]
     if found := _SUMMARY.fullmatch(text):
         function = _FUNCTIONS.get(found[1].upper())
         if function is None:
@@ -199,11 +202,7 @@ def _term(given: Json, at: str) -> tuple[Term, str | None]:
         return _summary(function, found[3], bool(found[2]), at), found[4]
     if found := _FIELD.fullmatch(text):
         return Name(found[1]), found[2]
-    raise BadArgument(
-        at,
-        f"{shown(given)} is no field.",
-        hint='Write "name", "node.status" or "COUNT(vmid) as n".',
-    )
+    raise BadArgument(at, f"{shown(given)} is no field.", hint=_TERMS)
 
 
 def _summary(function: Function, field: str, distinct: bool, at: str) -> Summary:
@@ -246,10 +245,17 @@ def _condition(members: dict[str, Json], at: str, budget: _Budget) -> Condition:
     operator = _OPERATORS.get(plain(written.strip()))
     if operator is None:
         raise unknown(f"{at}.operator", "operator", written, [one.value for one in Operator])
-    given = members.get("value")
-    values = tuple(given) if isinstance(given, list) else () if given is None else (given,)
+    values = _values(members, operator)
     budget.take(f"{at}.value", len(values))
     return Condition(_bare(_needed(members, "field", at), f"{at}.field"), operator, values, at)
+
+
+def _values(members: Mapping[str, Json], operator: Operator) -> tuple[Json, ...]:
+    """What is compared with; null stands for nothing only where nothing is wanted."""
+    given = members.get("value", [])
+    if given is None and operator.values == (0, 0):
+        return ()
+    return tuple(given) if isinstance(given, list) else (given,)
 
 
 def _logic(given: Json, at: str) -> Logic:
@@ -265,9 +271,9 @@ def _needed(members: Mapping[str, Json], name: str, at: str) -> Json:
     return members[name]
 
 
-def _text(given: Json, at: str) -> str:
+def _text(given: Json, at: str, hint: str = "") -> str:
     if not isinstance(given, str) or not given.strip():
-        raise BadArgument(at, f"{shown(given)} is not text.")
+        raise BadArgument(at, f"{shown(given)} is not text.", hint=hint)
     return given
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.query import model
 from pvemcp_server.query.catalog import Catalog, Column, fields_of
-from pvemcp_server.query.naming import plain, unknown
+from pvemcp_server.query.naming import plain, shown, unknown
 from pvemcp_server.query.plan import Expression, Output, Plan, Sort, Summed, Test, Tests
 from pvemcp_server.query.values import Value, article, typed
 from pvemcp_server.query.words import Function, Operator
@@ -171,6 +171,8 @@ class _Validator:
         known: Mapping[str, Expression],
         group_by: tuple[Column, ...] | None,
     ) -> Test:
+        if group_by is None:
+            self._check_not_alias(one)
         expression = self._named(one.term, known, f"{one.at}.field")
         if group_by is not None:
             _check_of_group(expression, group_by, f"{one.at}.field")
@@ -182,7 +184,23 @@ class _Validator:
         values = tuple(typed(v, field, f"{one.at}.value[{n}]", self.now) for n, v in places)
         if one.operator.whole and field.choices:
             _check_choices(one, field, values)
+        if one.operator is Operator.BETWEEN:
+            _check_bounds(one, values)
         return Test(expression, one.operator, values)
+
+    def _check_not_alias(self, one: model.Condition) -> None:
+        """Names given in select are not known in where, where fields alone are."""
+        if not isinstance(one.term, model.Name) or self.catalog.has(self.table, one.term.text):
+            return
+        meant = plain(one.term.text)
+        for selected in self.query.select:
+            if selected.alias and plain(selected.alias) == meant:
+                summed = isinstance(selected.term, model.Summary)
+                raise BadArgument(
+                    f"{one.at}.field",
+                    f"{selected.alias} is a name given in select.",
+                    hint="Groups are filtered in having." if summed else "Write the field itself.",
+                )
 
 
 def _field(expression: Expression) -> Field:
@@ -203,12 +221,32 @@ def _check_operator(one: model.Condition, field: Field) -> None:
     least, most = one.operator.values
     if not least <= len(one.values) <= most:
         number = str(least) if least == most else f"{least} or more"
-        more = " Use IN for several." if one.operator is Operator.EQUAL and one.values else ""
         raise BadArgument(
             f"{one.at}.value",
             f"{one.operator} takes {number} value{'' if least == 1 == most else 's'}, "
             f"not {len(one.values)}.",
-            hint=more.strip(),
+            hint=_hint_for_number(one, field.kind),
+        )
+
+
+def _hint_for_number(one: model.Condition, kind: Kind) -> str:
+    """What to do with a number of values that the operator doesn't take."""
+    if one.operator is Operator.BETWEEN:
+        return "Write [least, greatest]."
+    if len(one.values) < 2 or one.operator.values == (0, 0):
+        return ""
+    several = one.operator.several(kind)
+    return f"Use {several} for several." if several else "Write a condition for each."
+
+
+def _check_bounds(one: model.Condition, bounds: tuple[Any, ...]) -> None:
+    """Bounds the wrong way round hold nothing between them: nobody means that."""
+    least, greatest = bounds
+    if least > greatest:
+        raise BadArgument(
+            f"{one.at}.value",
+            f"{shown(one.values[0])} is more than {shown(one.values[1])}.",
+            hint="Write the lower bound first.",
         )
 
 

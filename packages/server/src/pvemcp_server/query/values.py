@@ -21,6 +21,8 @@ _SPAN: Final = re.compile(r"([+-]?)\s*(\d{1,9})\s*([smhdwSMHDW])", re.ASCII)
 _SPANS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _TRUTH: Final = {"true": 1, "false": 0, "yes": 1, "no": 0, "1": 1, "0": 0, "on": 1, "off": 0}
+_FIRST: Final = -62_135_596_800  # epoch seconds of 0001-01-01
+_LAST: Final = 253_402_300_799  # and of the last second of 9999
 _BYTES: Final = {Unit.BYTES: 1, Unit.BYTES_PER_SECOND: 1, Unit.MIB: 1 << 20}
 
 
@@ -122,13 +124,19 @@ def _span(text: str) -> Value | None:
 def _time(given: Any, now: datetime) -> Value | None:
     """An epoch, a date, a moment (UTC when no zone is said), or how far from now."""
     if not isinstance(given, str):
-        return _number(given)
+        return _epoch(given)
     text = given.strip()
     if text.lower() == "now":
         return int(now.timestamp())
     if found := _SPAN.fullmatch(text):
         return _moved(now, _span(text)) if found[1] else None
     return _moment(text)
+
+
+def _epoch(given: Any) -> Value | None:
+    """Seconds within the years 1 to 9999: milliseconds are not taken for them."""
+    seconds = _number(given)
+    return seconds if seconds is not None and _FIRST <= float(seconds) <= _LAST else None
 
 
 def _moved(now: datetime, seconds: Value | None) -> Value | None:

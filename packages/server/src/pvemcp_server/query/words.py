@@ -30,6 +30,10 @@ class Operator(StrEnum):
         """The least and the most values it takes."""
         return _VALUES.get(self, (1, 1))
 
+    def several(self, kind: Kind) -> "Operator | None":
+        """The operator that does with several values what this one does with one."""
+        return (_SEVERAL_ENTRIES if kind is Kind.LIST else _SEVERAL).get(self)
+
     @property
     def whole(self) -> bool:
         """Whether whole values are compared for being the same."""
@@ -92,6 +96,12 @@ _VALUES: Final = {
     Operator.BETWEEN: (2, 2),
     Operator.IS_NULL: (0, 0),
     Operator.IS_NOT_NULL: (0, 0),
+}
+
+_SEVERAL: Final = {Operator.EQUAL: Operator.IN, Operator.UNEQUAL: Operator.NOT_IN}
+_SEVERAL_ENTRIES: Final = {
+    Operator.CONTAINS: Operator.IN,
+    Operator.NOT_CONTAINS: Operator.NOT_IN,
 }
 
 _NUMBERS: Final = frozenset({Kind.INTEGER, Kind.NUMBER})
