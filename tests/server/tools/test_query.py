@@ -105,6 +105,19 @@ async def test_rows_of_a_node_that_is_offline_are_said_to_be_old_also_when_they_
         assert "Offline on prod: pve05; rows of it are what was last known." in answer.notes
 
 
+async def test_notes_name_the_tables_that_they_are_about_when_others_are_read_too(office):
+    query = {"from": "guests", "select": ["vmid", "qemu_config.os_type"]}
+    answer = await ask(office, "prod", **query)
+    assert "qemu_configs: Offline on prod, so missing here: pve05." in answer.notes
+    assert "guests: Offline on prod: pve05; rows of it are what was last known." in answer.notes
+
+
+async def test_a_condition_on_a_cluster_that_there_is_not_says_which_there_are(office):
+    answer = await ask(office, **{"from": "guests", "where": is_("cluster", "=", "prodd")})
+    assert answer.data == []
+    assert "No cluster 'prodd' is asked; asked are home-lab, prod." in answer.notes
+
+
 async def test_nothing_is_said_of_an_offline_node_that_is_not_asked_for_or_not_seen(office):
     named = where(is_("node", "=", "pve01"))
     answer = await ask(office, "prod", **{"from": "storages", "where": named})

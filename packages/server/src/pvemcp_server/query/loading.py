@@ -9,11 +9,12 @@ from operator import attrgetter
 from typing import Any
 
 from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import Cluster, explain
+from pvemcp_server.clusters import Cluster, Notes, explain
 from pvemcp_server.query import narrowing
 from pvemcp_server.query.catalog import CLUSTER, Catalog, fields_of
 from pvemcp_server.query.compiler import compile_plan
 from pvemcp_server.query.engine import Database
+from pvemcp_server.query.naming import shown
 from pvemcp_server.query.narrowing import Need, Reduction
 from pvemcp_server.query.plan import Plan
 from pvemcp_server.query.shelf import Shelf
@@ -37,13 +38,35 @@ class Loading:
     plan: Plan
     budget: Budget
     _views: dict[str, dict[str, Cluster]] = field(default_factory=dict)
+    _notes: dict[str, Notes] = field(default_factory=dict)  # by the table they are about
 
     async def database(self) -> Database:
         """A locked database with all that the plan reads."""
         needed = narrowing.needs(self.plan, self.catalog)
+        self._say_unknown_clusters()
         made = await self._made(needed)
         await self._say_last_known(needed)
+        self._say_notes()
         return made
+
+    def _say_unknown_clusters(self) -> None:
+        """A name that no cluster has would be answered with nothing, as if there were nothing."""
+        named = narrowing.clusters(self.plan) or frozenset()
+        known = sorted(one.name for one in self.sources.clusters)
+        for name in sorted(named - {one.casefold() for one in known}):
+            self.sources.notes.add(
+                f"No cluster {shown(name)} is asked; asked are {', '.join(known)}."
+            )
+
+    def _say_notes(self) -> None:
+        """What is true of some of the tables only names these."""
+        tables: dict[str, list[str]] = {}
+        for table, notes in self._notes.items():
+            for note in notes:
+                tables.setdefault(note, []).append(table)
+        for note, about in tables.items():
+            every = len(about) == len(self._notes)
+            self.sources.notes.add(note if every else f"{', '.join(about)}: {note}")
 
     async def _made(self, needed: Mapping[str, Need]) -> Database:
         if self._is_of_snapshots(needed):
@@ -148,7 +171,7 @@ class Loading:
         for name, error in failed.items():
             if not isinstance(error, ProxmoxError | TimeoutError):
                 raise error
-            asked[name].notes.add(
+            self.sources.notes.add(
                 f"Missing: {table.name} of {name}. {explain(error, asked[name].account)}"
             )
 
@@ -157,8 +180,9 @@ class Loading:
         if name not in self._views:
             left = narrowing.clusters(self.plan)
             views = self.sources.views(self.catalog.tables[name])
+            notes = self._notes[name] = Notes()
             self._views[name] = {
-                cluster: view
+                cluster: replace(view, notes=notes)
                 for cluster, view in views.items()
                 if left is None or cluster.casefold() in left
             }

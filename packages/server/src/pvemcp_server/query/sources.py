@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from pvemcp_server.access.model import Caller, Effect, Resources
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.query.catalog import Catalog
 from pvemcp_server.tables.registry import Table, tables
 
@@ -48,6 +48,11 @@ class Sources:
     @property
     def catalog(self) -> Catalog:
         return catalog_of(self.caller, [one.name for one in self.clusters])
+
+    @property
+    def notes(self) -> Notes:
+        """What the answer says beside its rows: all clusters of a call add to the same."""
+        return self.clusters[0].notes if self.clusters else Notes()
 
     def views(self, table: Table) -> dict[str, Cluster]:
         """The clusters where the caller may read the table, each narrowed to what they may see."""
