@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from importlib import import_module
 
 import anyio
 import pytest
@@ -240,6 +241,17 @@ async def test_times_that_no_task_can_have_are_not_sent_to_proxmox(still, time):
     answer = await ask(still, "prod", **{"from": "tasks", "where": is_("start_time", ">=", time)})
     assert "Missing" not in answer.notes
     assert bool(answer.data) == (time in (-5, 0, "0001-01-01"))
+
+
+@pytest.mark.parametrize(
+    "condition", [is_("start_time", ">", "-30d"), is_("start_time", "BETWEEN", "-30d", "now")]
+)
+async def test_how_far_back_tasks_are_asked_for_reaches_proxmox(still, monkeypatch, condition):
+    monkeypatch.setattr(import_module("pvemcp_server.tables.tasks"), "LATEST", 1)
+    query = {"from": "tasks", "select": ["COUNT(*) as n"], "where": condition}
+    answer = await ask(still, "prod", **query)
+    assert answer.data[0]["n"] > 10
+    assert "Only the latest" not in answer.notes
 
 
 async def test_the_same_inventory_is_read_once_for_many_queries(office):

@@ -14,6 +14,7 @@ from pvemcp_server.query.words import Logic, Operator
 from pvemcp_server.tables.registry import NARROWED, Cost, Table, Want
 
 UNLIMITED: Final = 10_000_000
+_FROM: Final = frozenset({Operator.GREATER, Operator.AT_LEAST, Operator.BETWEEN})
 _LAST_VMID: Final = 999_999_999
 _FAR: Final = 1 << 32  # epoch seconds, in the year 2106
 
@@ -91,7 +92,7 @@ def clusters(plan: Plan) -> frozenset[str] | None:
 def _pushed(table: Table, test: Test) -> str | None:
     name = table.pushed.get(_own_field(test) or "")
     if name == "since":
-        return name if test.operator in (Operator.GREATER, Operator.AT_LEAST) else None
+        return name if test.operator in _FROM else None
     return name if _names_values(test) else None
 
 
