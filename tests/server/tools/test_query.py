@@ -144,6 +144,17 @@ async def test_guests_by_node_and_status(still):
     assert {(r["node"], r["status"]): r["total"] for r in answer.data} == truth
 
 
+async def test_averages_have_two_decimals(still):
+    query = {"from": "guests", "select": ["AVG(cpu_count) as cores"]}
+    here = {"where": is_("node", "=", "pve01")}
+    known = (await ask(still, "prod", **{**query, **here, "select": ["cpu_count"]})).data
+    cores = [one["cpu_count"] for one in known]
+    average = sum(cores) / len(cores)
+    assert round(average, 1) != round(average, 2)
+    answer = await ask(still, "prod", **query, **here)
+    assert answer.data == [{"cores": round(average, 2)}]
+
+
 async def test_a_query_may_be_json_text_and_name_no_cluster(office):
     query = json.dumps({"from": "clusters", "select": "name", "orderBy": "name"})
     answer = await office("ExecuteQuery", query=query)

@@ -58,7 +58,7 @@ class Writer:
         columns: Sequence[str] = _chosen(chosen, self._known(answer)) if chosen else answer.columns
         page = self._page(answer.rows)
         cleaner = Cleaner(CELL_CHARACTERS)
-        cells = tidy([_cells(row, columns, cleaner) for row in page])
+        cells = tidy([_cells(row, columns, cleaner) for row in page], decimals=answer.decimals)
         if page and not chosen:
             cells, columns = self._without_empty(cells, columns)
         self._note_cut(cleaner)

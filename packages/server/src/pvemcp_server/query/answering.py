@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,14 +13,15 @@ from pvemcp_server.errors import OverBudget
 from pvemcp_server.query.compiler import Statement, compile_plan
 from pvemcp_server.query.engine import Database
 from pvemcp_server.query.loading import Loading
-from pvemcp_server.query.plan import Plan, Summed
+from pvemcp_server.query.plan import Output, Plan, Summed
 from pvemcp_server.query.reading import read
 from pvemcp_server.query.sources import Sources
 from pvemcp_server.query.validation import MOST_ROWS, validate
 from pvemcp_server.query.words import Function
-from pvemcp_server.tables.registry import Budget, Kind
+from pvemcp_server.tables.registry import Budget, Kind, Unit
 
 _FEW: Final = 5_000  # rows that can be asked without a thread
+_DECIMALS: Final = 2
 _MOMENT: Final = 0.01  # seconds that the event loop may wait for them
 
 
@@ -31,6 +32,7 @@ class Answer:
     columns: tuple[str, ...]
     rows: list[dict[str, Any]]
     cut: bool
+    decimals: Mapping[str, int]  # of columns where a second digit after the point matters
 
     @classmethod
     def of(cls, plan: Plan, cells: Sequence[Sequence[Any]]) -> "Answer":
@@ -43,7 +45,8 @@ class Answer:
             }
             for row in cells[: plan.limit]
         ]
-        return cls(names, rows, len(cells) > plan.limit)
+        finer = {one.name: _DECIMALS for one in plan.outputs if _is_fine(one)}
+        return cls(names, rows, len(cells) > plan.limit, finer)
 
 
 async def answer(asked: object, sources: Sources, budget: Budget, now: datetime) -> Answer:
@@ -67,18 +70,26 @@ async def _asked(database: Database, statement: Statement) -> list[tuple[Any, ..
 
 def _uncut(found: Answer) -> Answer:
     """Who asks for ten rows does not miss the others."""
-    return Answer(found.columns, found.rows, cut=False)
+    return replace(found, cut=False)
 
 
 def _reader(plan: Plan, n: int) -> Callable[[Any], Any] | None:
     one = plan.outputs[n]
-    if isinstance(one.expression, Summed) and one.expression.function is Function.AVERAGE:
-        return _rounded
-    return _READERS.get(one.kind)
+    return _rounded if _is_average(one) else _READERS.get(one.kind)
+
+
+def _is_fine(one: Output) -> bool:
+    """Averages, and limits as somebody set them: a quarter of a core is not 0.2 of it."""
+    return _is_average(one) or (one.kind is Kind.NUMBER and one.unit is not Unit.PERCENT)
+
+
+def _is_average(one: Output) -> bool:
+    summed = one.expression
+    return isinstance(summed, Summed) and summed.function is Function.AVERAGE
 
 
 def _rounded(number: float) -> float:
-    return round(number, 2)
+    return round(number, _DECIMALS)
 
 
 def _moment(epoch: int) -> datetime:

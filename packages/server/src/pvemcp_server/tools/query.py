@@ -111,4 +111,4 @@ async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterN
         call.notes.add(
             f"Cut at {len(found.rows)} rows: ask for the next with offset, or narrow the query."
         )
-    return Rows(found.rows, found.columns)
+    return Rows(found.rows, found.columns, found.decimals)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_type_hints
 
@@ -21,10 +21,14 @@ from pvemcp_server.tools.schema import input_schema
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A list answer: rows in order, and the columns it carries even when it is empty."""
+    """A list answer: rows in order, and the columns it carries even when it is empty.
+
+    `decimals` are how many digits after the point mean something, where it is not the usual one.
+    """
 
     rows: Sequence[Row | Mapping[str, Any]]
     columns: tuple[str, ...]
+    decimals: Mapping[str, int] = field(default_factory=dict)
 
 
 Document = Mapping[str, Any]
