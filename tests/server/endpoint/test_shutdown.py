@@ -13,6 +13,7 @@ import httpx2 as httpx
 import pytest
 from mcp.client import Client
 from mcp.client.sse import sse_client
+from sse_starlette.sse import _shutdown_watcher as sse_starlette_looks_after_streams
 
 from pvemcp_server.access import open_access
 from pvemcp_server.config import Config
@@ -54,12 +55,70 @@ async def test_running_calls_end_well_while_new_ones_are_refused(serving, worksh
 
 async def test_a_call_that_does_not_end_is_given_up_after_a_while(serving, workshop, monkeypatch):
     monkeypatch.setattr("pvemcp_server.endpoint.endpoint.DRAIN_SECONDS", 0.01)
+    results = []
     async with serving() as served, anyio.create_task_group() as tasks:
-        tasks.start_soon(served.modern.call, "Wait")
+
+        async def call():
+            results.append(await served.modern.call("Wait"))
+
+        tasks.start_soon(call)
         with anyio.fail_after(20):
             await workshop.started.wait()
             assert await served.app.endpoint.drain() is False
-        workshop.release.set()
+            await workshop.cancelled.wait()
+        (entry,) = await served.recorded()
+    assert results[0]["result"]["isError"] is True
+    assert "shutting down" in results[0]["result"]["content"][0]["text"]
+    assert (entry.outcome, entry.reason) == ("cancelled", "cancelled by the server")
+
+
+async def test_a_session_is_answered_after_the_signal(serving, workshop):
+    results = []
+    async with serving() as served, anyio.create_task_group() as tasks:
+
+        async def call():
+            async with Client(served.mcp, mode="legacy") as client:
+                await client.list_tools()
+                results.append(await client.call_tool("Wait", progress_callback=heard))
+
+        async def heard(*_report):
+            """A client that listens."""
+
+        tasks.start_soon(call)
+        with anyio.fail_after(20):
+            await workshop.started.wait()
+            served.server.should_exit = True  # what the signal does
+            while not served.app.endpoint.traffic.closing:
+                await anyio.lowlevel.checkpoint()
+            with anyio.move_on_after(0.01):
+                await sse_starlette_looks_after_streams()
+            workshop.release.set()
+    assert "waited" in results[0].content[0].text
+
+
+async def test_whoever_waits_for_a_proxmox_task_gets_its_upid(demo_served):
+    backup = {"cluster_name": "home-lab", "vmid": 101, "wait": True}
+    answers, begun = [], anyio.Event()
+
+    async def heard(*_report):
+        begun.set()
+
+    async with Client(demo_served.mcp) as client, anyio.create_task_group() as tasks:
+
+        async def call():
+            await client.list_tools()
+            answers.append(await client.call_tool("BackupVm", backup, progress_callback=heard))
+
+        tasks.start_soon(call)
+        with anyio.fail_after(20):
+            await begun.wait()
+            assert await demo_served.app.endpoint.drain() is True
+    data, notes = (block.text for block in answers[0].content)
+    assert '"upid":"UPID:' in data
+    assert notes == (
+        "The server is shutting down; the task is still running: GetTask with this upid tells its "
+        "outcome."
+    )
 
 
 async def test_a_call_over_http_and_sse_is_waited_for_as_well(serving, workshop):

@@ -35,7 +35,7 @@ from pvemcp_server.store import Topic
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.tools.registry import Tool
 
-DRAIN_SECONDS: Final = 9.0
+DRAIN_SECONDS: Final = 8.0
 STREAMS: Final = 10_000  # in sum; the gate bounds those of each key
 
 
@@ -129,6 +129,7 @@ class Endpoint:
 
     async def drain(self) -> bool:
         """Refuse new calls, wait for what runs, close streams; whether all ended in time."""
+        self.pipeline.closing.set()
         self.listen.close()
         try:
             return await self.traffic.drain(DRAIN_SECONDS)

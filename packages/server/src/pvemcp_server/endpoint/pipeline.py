@@ -86,6 +86,7 @@ class Pipeline:
     settings: CurrentSettings
     records: Records
     limits: CallLimits = field(default_factory=CallLimits)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)  # calls had better end soon
 
     async def call(
         self, caller: Caller, name: str, arguments: Mapping[str, Any], conversation: Conversation
@@ -122,7 +123,7 @@ class Pipeline:
         except Asking:
             raise
         except asyncio.CancelledError:
-            await recorder.cancelled()
+            await recorder.cancelled("the server" if self.closing.is_set() else "the client")
             raise
         except (CallError, ProxmoxError, TimeoutError) as error:
             return await self._failed(recorder, error, explain(error, recorder.account))
@@ -151,6 +152,7 @@ class Pipeline:
             source=self.clusters,
             settings=settings,
             conversation=conversation,
+            closing=self.closing,
             deadline=monotonic() + settings.call_deadline_seconds,
             dry_run=getattr(accepted, "dry_run", False),
             wait=getattr(accepted, "wait", False),

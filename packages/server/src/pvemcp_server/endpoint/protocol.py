@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import mcp_types as types
 from mcp.server.context import HandlerResult, ServerRequestContext
@@ -19,11 +19,16 @@ from pvemcp_server.endpoint.instructions import INSTRUCTIONS
 from pvemcp_server.endpoint.lists import CACHE_HINTS, ListCache, visible_tools
 from pvemcp_server.endpoint.mcp_tasks import EXTENSION, METHODS, McpTasks, announces
 from pvemcp_server.endpoint.offers import Offers
-from pvemcp_server.endpoint.pipeline import Pipeline, UnknownTool
+from pvemcp_server.endpoint.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.endpoint.subscriptions import Subscriptions
 from pvemcp_server.endpoint.traffic import Traffic
 
 NAME = "pvemcp"
+_STOPPING: Final = (
+    "The server is shutting down and has given this call up. What Proxmox was told to do goes on "
+    "there: ListTasks shows it. Look before you repeat a write."
+)
+GIVEN_UP: Final = Result((_STOPPING,), TimeoutError(_STOPPING))
 Context = ServerRequestContext[Any, Any]
 
 
@@ -61,11 +66,14 @@ class Handlers:
         return types.ListToolsResult(tools=visible_tools(self.pipeline.tools, caller_of(ctx)))
 
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> HandlerResult:
-        conversation = SdkConversation(ctx, params)
+        result = GIVEN_UP
         try:
             with self.traffic.working():
                 result = await self.pipeline.call(
-                    caller_of(ctx), params.name, params.arguments or {}, conversation
+                    caller_of(ctx),
+                    params.name,
+                    params.arguments or {},
+                    SdkConversation(ctx, params),
                 )
         except UnknownTool as unknown:
             raise MCPError(types.INVALID_PARAMS, str(unknown)) from None

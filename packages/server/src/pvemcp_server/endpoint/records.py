@@ -63,10 +63,10 @@ class Recorder:
     async def failed(self, reason: str) -> None:
         await self._ended(self._event(Outcome.ERROR, reason=reason))
 
-    async def cancelled(self) -> None:
-        """The client left; what Proxmox was already told to do goes on there."""
+    async def cancelled(self, who: str) -> None:
+        """Nobody waits any more; what Proxmox was already told to do goes on there."""
         with anyio.CancelScope(shield=True):
-            await self._ended(self._event(Outcome.CANCELLED, reason="cancelled by the client"))
+            await self._ended(self._event(Outcome.CANCELLED, reason=f"cancelled by {who}"))
 
     async def _ended(self, event: Event) -> None:
         try:

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, Final
 
 import uvicorn
+from sse_starlette.sse import AppStatus
 from starlette.types import ASGIApp
 
 from pvemcp_server.config import Config
@@ -26,6 +27,8 @@ class HttpServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
         self._drain = drain
+        # by itself it would look for our signal handler and cut off every session's answers
+        AppStatus.enable_automatic_graceful_drain = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
         """Ends the server; uvicorn would raise the signal once more and so fail the process."""

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
+from anyio import CancelScope, move_on_after
+
 from pvemcp_server.endpoint.wire import Wire
 
 LOOK_SECONDS: Final = 1.0
+ANSWER_SECONDS: Final = 1.0  # for calls that were given up to tell their clients so
 
 
 @dataclass(eq=False)
@@ -30,7 +33,8 @@ class Traffic:
 
     closing: bool = False
     _visits: set[Visit] = field(default_factory=set)
-    _working: int = 0  # tool calls: with HTTP+SSE they outlive the exchange that brought them
+    # tool calls: with HTTP+SSE they outlive the exchange that brought them
+    _working: set[CancelScope] = field(default_factory=set)
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
 
     @contextmanager
@@ -44,18 +48,19 @@ class Traffic:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """While a tool call runs, however it came."""
-        self._working += 1
-        try:
-            yield
-        finally:
-            self._working -= 1
-            self._settle()
+        """While a tool call runs, however it came; it is left early when the call is given up."""
+        with CancelScope() as scope:
+            self._working.add(scope)
+            try:
+                yield
+            finally:
+                self._working.discard(scope)
+                self._settle()
 
     @property
     def calls(self) -> int:
         """Exchanges that will end by themselves, and calls that run without one."""
-        return max(self._working, sum(not visit.is_stream for visit in self._visits))
+        return max(len(self._working), sum(not visit.is_stream for visit in self._visits))
 
     def keys(self) -> set[str]:
         """The keys that hold streams open."""
@@ -80,12 +85,17 @@ class Traffic:
         """Let no one new in and wait for the running calls; whether all of them ended in time."""
         self.closing = True
         self._settle()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._quiet.wait()
-        except TimeoutError:
-            return False
-        return True
+        if await self._quiet_within(seconds):
+            return True
+        for call in self._working:
+            call.cancel()
+        await self._quiet_within(ANSWER_SECONDS)
+        return False
+
+    async def _quiet_within(self, seconds: float) -> bool:
+        with move_on_after(seconds):
+            await self._quiet.wait()
+        return self._quiet.is_set()
 
     def _settle(self) -> None:
         if self.closing and not self.calls:

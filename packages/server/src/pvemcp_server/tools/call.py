@@ -39,6 +39,7 @@ class Call:
     settings: Values  # as they are when the call begins
     conversation: Conversation
     deadline: float  # on the monotonic clock
+    closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     dry_run: bool = False
     wait: bool = False
     fields: tuple[str, ...] = ()  # columns the caller picked, as spelt; none: the tool's own

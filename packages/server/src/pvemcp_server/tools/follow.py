@@ -1,11 +1,14 @@
 """Following a Proxmox task to its end: progress while it runs, its outcome after."""
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from proxmox_client import DeadlineExceeded, Task, TaskOutcome, TaskProgress
 from pvemcp_server.tools.call import Call, Conversation
+
+T = TypeVar("T")
 
 _SMALL_STEP = 0.01  # MCP wants every report to be more than the last one
 
@@ -18,7 +21,8 @@ async def follow(call: Call, task: Task) -> dict[str, Any]:
     try:
         ended = await watch(call, task, call.settings.task_wait_max_seconds)
     except DeadlineExceeded:
-        call.notes.add("The task is still running: GetTask with this upid tells its outcome.")
+        why = "The server is shutting down; the" if call.closing.is_set() else "The"
+        call.notes.add(f"{why} task is still running: GetTask with this upid tells its outcome.")
         return {"status": "running"}
     return told(ended)
 
@@ -26,16 +30,31 @@ async def follow(call: Call, task: Task) -> dict[str, Any]:
 async def watch(call: Call, task: Task, seconds: float) -> TaskOutcome:
     """Wait for the end, telling the client what the log says; TaskFailed when it went wrong.
 
-    Whoever stops waiting leaves the Proxmox task running.
+    DeadlineExceeded after `seconds`, and when the server is about to stop. Whoever stops waiting
+    leaves the Proxmox task running.
     """
     reports: asyncio.Queue[TaskProgress] = asyncio.Queue()
     teller = asyncio.create_task(_Teller(call.conversation).tell(reports))
     try:
-        return await task.wait(reports.put_nowait, timeout=seconds)
+        return await _unless(call.closing, task.wait(reports.put_nowait, timeout=seconds))
     finally:
         teller.cancel()
         # a client that cannot be told any more is no reason to lose the outcome
         await asyncio.gather(teller, return_exceptions=True)
+
+
+async def _unless(closing: asyncio.Event, waiting: Coroutine[Any, Any, T]) -> T:
+    """What is waited for; DeadlineExceeded when the server is told to stop before."""
+    wanted, told_to_stop = asyncio.create_task(waiting), asyncio.create_task(closing.wait())
+    try:
+        await asyncio.wait((wanted, told_to_stop), return_when=asyncio.FIRST_COMPLETED)
+        if wanted.done():
+            return wanted.result()
+        raise DeadlineExceeded("The server is shutting down")
+    finally:
+        wanted.cancel()
+        told_to_stop.cancel()
+        await asyncio.gather(wanted, told_to_stop, return_exceptions=True)
 
 
 def told(ended: TaskOutcome) -> dict[str, Any]:

@@ -86,7 +86,8 @@ async def _wait(call: Call, task: Task, seconds: float) -> None:
     try:
         await watch(call, task, longest)
     except DeadlineExceeded:
-        call.notes.add(f"It was still running after {longest:.0f} s.")
+        when = "as the server shuts down" if call.closing.is_set() else f"after {longest:.0f} s"
+        call.notes.add(f"It was still running {when}.")
     except TaskFailed:
         return  # the answer tells how it ended
 
