@@ -1,5 +1,6 @@
-"""Clients that dawdle over their request's head, or never end it."""
+"""Clients that dawdle over their request's head, never end it, or offer to go on otherwise."""
 
+import json
 from contextlib import asynccontextmanager
 
 import anyio
@@ -92,3 +93,42 @@ async def test_a_client_that_reads_nothing_loses_its_place(served, monkeypatch, 
     assert started == ["http.response.start", "http.response.body"]
     assert "stopped reading" in caplog.text
     assert served.app.endpoint.traffic.calls == 0
+
+
+H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
+
+
+def offering(served, length):
+    """The head of a call as Java's client sends it: with an offer to go on in HTTP/2."""
+    heads = served.modern.headers("tools/list") | {"Content-Type": "application/json"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in heads.items())
+    return f"POST {served.modern.path} HTTP/1.1\r\nHost: localhost\r\n{H2C}{lines}{length}\r\n"
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one piece", "head and body apart"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "in chunks"])
+async def test_a_request_that_offers_http2_is_answered_as_if_it_did_not(served, apart, chunked):
+    message = json.dumps(served.modern.message("tools/list"))
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(message)}"
+    head = offering(served, f"{length}\r\n").encode()
+    body = (f"{len(message):x}\r\n{message}\r\n0\r\n\r\n" if chunked else message).encode()
+    async with raw(served) as stream:
+        for piece in (head, body) if apart else (head + body,):
+            await stream.send(piece)
+        assert b"200 OK" in await stream.receive()
+        await stream.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b'{"status":"ok"}' in await received(stream, b'"ok"}')
+
+
+async def received(stream, end):
+    """What came until the connection had said that."""
+    text = b""
+    while end not in text:
+        text += await stream.receive()
+    return text
+
+
+async def test_a_connection_that_asks_for_a_tunnel_is_refused(served):
+    async with raw(served) as stream:
+        await stream.send(b"CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await stream.receive()).startswith(b"HTTP/1.1 400 ")

@@ -1,8 +1,9 @@
-"""How long, and for how much, we listen to a client that has not yet said what it wants."""
+"""How a request is listened to: how long, for how much, and as if no upgrade were offered."""
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS: Final = 20.0
@@ -18,11 +19,44 @@ _TOO_LARGE: Final = b"\r\n".join(
 )
 
 
+class PlainParser:
+    """The parser of one connection, for which an offered upgrade is no end of HTTP/1.1.
+
+    Java's and Kotlin's clients offer HTTP/2 with every request; httptools would stop after the
+    head, and the body would be lost. We answer as if it had not been offered (RFC 9110, 7.8).
+    """
+
+    def __init__(self, protocol: "PatientProtocol") -> None:
+        self._protocol = protocol
+        self._begin()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+    def _begin(self) -> None:
+        self._parser = HttpRequestParser(self._protocol)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+
+    def feed_data(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            if self._parser.get_method() == b"CONNECT":
+                raise HttpParserError("a tunnel is wanted") from None
+            head = self._protocol.head_without_offer(self._parser)
+            self._begin()
+            self._parser.feed_data(head + data[offer.args[0] :])
+
+
 class PatientProtocol(HttpToolsProtocol):
     """Uvicorn's protocol, which by itself would wait for a request's head without any bound."""
 
     _deadline: asyncio.TimerHandle | None = None  # set while a head is awaited
     _head: int = 0  # bytes of it so far
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.parser = PlainParser(self)  # type: ignore[assignment]  # all that uvicorn uses of one
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -48,8 +82,21 @@ class PatientProtocol(HttpToolsProtocol):
             self._await_head()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # the head comes again, without the offer
         self._have_head()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def head_without_offer(self, parser: Any) -> bytes:
+        """The head that was just read, once more."""
+        version = parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def _await_head(self) -> None:
         self._head = 0
