@@ -115,6 +115,7 @@ async def test_a_body_beyond_256_kib_is_refused(modern):
         ({"Host": "[::1]:8811"}, 200),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
         ({"Host": "localhost:1", "Origin": "http://localhost:2"}, 403),
     ],
@@ -222,3 +223,8 @@ async def test_more_calls_at_a_time_than_a_key_may_run_are_refused(serving, work
         workshop.release.set()
     assert answer.status_code == 429
     assert answer.json()["error"]["message"].startswith("1 calls of this key are running already.")
+
+
+async def test_a_look_at_the_head_of_an_event_stream_opens_none(http, served):
+    answer = await http.head(f"/sse/{served.key}")
+    assert (answer.status_code, served.app.endpoint.traffic.calls) == (405, 0)

@@ -51,9 +51,15 @@ class Transports:
     def routes(self) -> list[BaseRoute]:
         return [
             Route("/mcp", _Asgi(self._http)),
-            Route("/sse", _Asgi(self._sse.stream), methods=["GET"]),
+            _get_only("/sse", self._sse.stream),
             Route("/sse/messages", _Asgi(self._sse.messages)),
         ]
+
+
+def _get_only(path: str, app: ASGIApp) -> Route:
+    route = Route(path, _Asgi(app), methods=["GET"])
+    route.methods = {"GET"}  # HEAD is added by itself, and would open a stream that nobody reads
+    return route
 
 
 @dataclass(frozen=True)

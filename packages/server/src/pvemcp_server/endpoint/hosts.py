@@ -31,7 +31,7 @@ class Hosts:
     def allows_origin(self, origin: str, host: str) -> bool:
         """A page of our own (same host and port), or one of a configured origin."""
         origin = origin.lower()
-        return origin in self.origins or urlsplit(origin).netloc == host.lower()
+        return origin in self.origins or _authority(origin) == host.lower()
 
     def refuses(self, host: str, origin: str | None) -> tuple[int, str] | None:
         """The status and the reason to refuse these headers with; None when they are fine."""
@@ -50,6 +50,14 @@ def _name(host: str) -> str:
     """The host without its port and brackets."""
     try:
         return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _authority(origin: str) -> str:
+    """Host and port of the origin; empty when it is no URL, which no Host header is."""
+    try:
+        return urlsplit(origin).netloc
     except ValueError:
         return ""
 
