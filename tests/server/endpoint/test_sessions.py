@@ -3,6 +3,7 @@
 import json
 
 import anyio
+import mcp_types as types
 import pytest
 from mcp.client import Client
 from mcp.client.sse import sse_client
@@ -203,3 +204,14 @@ async def test_later_revisions_know_no_batches(served):
     headers = await begin(served, version="2025-11-25")
     answer = await served.http.post("/mcp", json=[message("ping", 1)], headers=headers)
     assert answer.status_code == 400
+
+
+async def test_a_client_that_can_ask_but_brings_no_decision_is_given_no_leave(served, workshop):
+    async def refuses(_context, _params):
+        return types.ErrorData(code=-32603, message="the window was closed")
+
+    await served.state.settings.change({"unconfirmed_destructive": "allow"}, by="test")
+    async with Client(served.mcp, mode="legacy", elicitation_callback=refuses) as client:
+        result = await client.call_tool("DeleteThing", {"vmid": 101})
+    assert (result.is_error, workshop.done) == (True, [])
+    assert "gave no decision; nothing was changed" in result.content[0].text

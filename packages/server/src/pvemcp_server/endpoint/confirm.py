@@ -27,6 +27,12 @@ async def confirm(asker: Asker, sentence: str, settings: Values) -> None:
     match await asker.ask(question):
         case Decision.NO:
             raise ConfirmationNeeded("The person did not agree; nothing was changed.")
+        case Decision.NO_ANSWER:
+            raise ConfirmationNeeded(
+                "The client was asked for a person's agreement and gave no decision; nothing was "
+                "changed.",
+                hint="Repeat the call to ask again.",
+            )
         case Decision.CANNOT_ASK if settings.unconfirmed_destructive == "deny":
             raise ConfirmationNeeded(
                 f"This needs a person's agreement, and this client cannot ask for it: {question} "

@@ -91,10 +91,9 @@ class SdkConversation:
                 return _decision(
                     await self._ctx.session.elicit_form(question, FORM, self._ctx.request_id)
                 )
-        except (MCPError, ValidationError):  # the client refuses, or answers something else
-            return Decision.CANNOT_ASK
-        except TimeoutError:
-            return Decision.NO
+        except (MCPError, ValidationError, TimeoutError):
+            # a refusal or a lost connection is no leave: whoever can be asked has to agree
+            return Decision.NO_ANSWER
 
 
 @dataclass(frozen=True)

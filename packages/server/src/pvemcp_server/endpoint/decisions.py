@@ -12,7 +12,8 @@ class Decision(Enum):
 
     YES = auto()
     NO = auto()
-    CANNOT_ASK = auto()
+    CANNOT_ASK = auto()  # this client never said that it could
+    NO_ANSWER = auto()  # it was asked, and nothing that is a decision came back
 
 
 class Asking(Exception):
