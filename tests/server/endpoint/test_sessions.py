@@ -9,7 +9,7 @@ from mcp.client import Client
 from mcp.client.sse import sse_client
 
 from pvemcp_server.endpoint import sessions
-from pvemcp_server.endpoint.batches import MOST_MESSAGES
+from pvemcp_server.endpoint.messages import MOST_MESSAGES
 
 pytestmark = pytest.mark.anyio
 
@@ -215,3 +215,38 @@ async def test_a_client_that_can_ask_but_brings_no_decision_is_given_no_leave(se
         result = await client.call_tool("DeleteThing", {"vmid": 101})
     assert (result.is_error, workshop.done) == (True, [])
     assert "gave no decision; nothing was changed" in result.content[0].text
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/sse/messages?session_id=" + 32 * "0"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"id": None, "method": "ping"},
+        {"id": 1.5, "method": "ping"},
+        {"id": True, "method": "ping"},
+        {"id": [1], "method": "ping"},
+        {"id": 1, "method": 5},
+        {"id": 1, "method": "ping", "params": [1]},
+        {"id": 1},
+        {"jsonrpc": "1.0", "id": 1, "method": "ping"},
+    ],
+    ids=str,
+)
+async def test_what_is_no_message_is_refused_and_not_taken_for_a_notification(served, path, odd):
+    headers = await begin(served)
+    answer = await served.http.post(path, json={"jsonrpc": "2.0", **odd}, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32600)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000], ids=lambda b: b[:3].hex())
+async def test_what_is_no_json_is_a_parse_error(served, body):
+    headers = {**await begin(served), "Content-Type": "application/json"}
+    answer = await served.http.post("/mcp", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32700)
+
+
+async def test_a_batch_for_a_session_that_is_gone_is_told_so(served):
+    headers = {**await begin(served, version="2025-03-26"), "Mcp-Session-Id": "gone"}
+    batch = [message("ping", 1), message("ping", 2)]
+    answer = await served.http.post("/mcp", json=batch, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (404, "Session not found")

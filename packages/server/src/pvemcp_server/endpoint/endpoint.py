@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pvemcp_server.access import Caller
 from pvemcp_server.endpoint.addresses import networks
 from pvemcp_server.endpoint.announce import Announcer
-from pvemcp_server.endpoint.batches import Batches
 from pvemcp_server.endpoint.gate import KeyGate
 from pvemcp_server.endpoint.hosts import Hosts
 from pvemcp_server.endpoint.mcp_tasks import McpTasks
+from pvemcp_server.endpoint.messages import Messages
 from pvemcp_server.endpoint.offers import Offers
 from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.endpoint.protocol import Handlers, build_server
@@ -45,14 +45,15 @@ class Transports:
     def __init__(self, server: Server[Any], prefix: str = "") -> None:
         self.manager = Sessions(server, max_request_body_size=BODY_BYTES)
         self._sse = SseEndpoint(server, prefix)
-        self._http = Batches(self.manager.handle_request)
+        self._http = Messages(self.manager.handle_request)
+        self._posted = Messages(self._sse.messages, batching=())
 
     @property
     def routes(self) -> list[BaseRoute]:
         return [
             Route("/mcp", _Asgi(self._http)),
             _get_only("/sse", self._sse.stream),
-            Route("/sse/messages", _Asgi(self._sse.messages)),
+            Route("/sse/messages", _Asgi(self._posted)),
         ]
 
 

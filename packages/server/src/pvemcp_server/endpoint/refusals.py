@@ -10,8 +10,16 @@ from starlette.responses import JSONResponse, Response
 class Refused(Exception):
     """The request goes no further than the gate."""
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        code: int | None = None,  # of JSON-RPC
+    ) -> None:
         super().__init__(message)
+        self.code = code or (INTERNAL_ERROR if status >= 500 else INVALID_REQUEST)
         self.status = status
         self.message = message
         self.headers = dict(headers or {})
@@ -19,8 +27,7 @@ class Refused(Exception):
     @property
     def response(self) -> Response:
         """A JSON-RPC error without an id: MCP clients show its message to the user."""
-        code = INTERNAL_ERROR if self.status >= 500 else INVALID_REQUEST
-        error = {"code": code, "message": self.message, "data": {"status": self.status}}
+        error = {"code": self.code, "message": self.message, "data": {"status": self.status}}
         body = {"jsonrpc": "2.0", "id": None, "error": error}
         return JSONResponse(body, self.status, {"Cache-Control": "no-store", **self.headers})
 
