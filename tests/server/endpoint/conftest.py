@@ -112,7 +112,7 @@ def _declare(shop: Workshop) -> None:
         shop.started.set()
         try:
             for step in range(steps):
-                await call.conversation.progress(step + 1, steps, f"step {step + 1}")
+                await call.conversation.progress(step + 1, steps, f"step\u200b {step + 1}")
             await shop.release.wait()
         except asyncio.CancelledError:
             shop.cancelled.set()

@@ -1,11 +1,13 @@
 """The tasks extension, on the demo clusters: Proxmox tasks as tasks of MCP."""
 
+import base64
 import json
 
 import anyio
 import pytest
 
-from pvemcp_server.endpoint.mcp_tasks import EXTENSION
+from proxmox_client.api.tasks import TaskOutcome
+from pvemcp_server.endpoint.mcp_tasks import EXTENSION, _result
 
 pytestmark = pytest.mark.anyio
 ANNOUNCED = {"io.modelcontextprotocol/clientCapabilities": {"extensions": {EXTENSION: {}}}}
@@ -128,3 +130,24 @@ async def test_the_extension_is_promised_in_its_own_era_only(client, demo_served
     accept = {"Accept": "application/json, text/event-stream"}
     answer = await demo_served.http.post(f"/mcp/{demo_served.key}", json=hello, headers=accept)
     assert EXTENSION not in answer.text
+
+
+async def test_a_task_tells_at_its_end_what_was_to_be_known_before(client):
+    task = await client.begin(vmid=105, include_vm_state=True)
+    data, warnings = (await client.ended(task))["result"]["content"]
+    assert '"success":true' in data["text"]
+    assert warnings["text"] == "It is not running, so there is no RAM to save."
+
+
+def test_the_log_of_a_failed_task_is_cleaned():
+    ended = TaskOutcome(ok=False, exit_status="no", warnings=0, log_tail=["a\u200bb\x1b[31m"])
+    begun = {"answer": {"success": True}, "format": "JsonNormal"}
+    (data,) = _result(begun, ended)["content"]
+    assert json.loads(data["text"])["data"]["log"] == ["ab[31m"]
+
+
+async def test_the_header_may_be_encoded(client):
+    task = await client.begin()
+    encoded = base64.b64encode(task["taskId"].encode()).decode()
+    answer = await client.send("tasks/get", header=f"=?base64?{encoded}?=", taskId=task["taskId"])
+    assert answer["result"]["taskId"] == task["taskId"]

@@ -250,3 +250,10 @@ async def test_a_batch_for_a_session_that_is_gone_is_told_so(served):
     batch = [message("ping", 1), message("ping", 2)]
     answer = await served.http.post("/mcp", json=batch, headers=headers)
     assert (answer.status_code, answer.json()["error"]["message"]) == (404, "Session not found")
+
+
+async def test_a_session_knows_no_tasks(served):
+    headers = await begin(served)
+    asked = message("tasks/get", 1, taskId="x")
+    answer = await served.http.post("/mcp", json=asked, headers=headers)
+    assert events(answer.text)[0]["error"]["code"] == -32601

@@ -13,6 +13,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
+from pvemcp_server.endpoint.cleaning import clean_line
 from pvemcp_server.endpoint.decisions import Asking, Decision
 
 PROGRESS_SECONDS: Final = 0.25  # the least time between two reports
@@ -65,7 +66,7 @@ class SdkConversation:
         if done <= self._told or now - self._told_at < PROGRESS_SECONDS:
             return
         self._told, self._told_at = done, now
-        await self._ctx.session.report_progress(done, total, message)
+        await self._ctx.session.report_progress(done, total, clean_line(message))
 
     async def ask(self, question: str) -> Decision:
         """The person's decision; raises Asking when the call has to come again with it."""

@@ -13,13 +13,16 @@ from typing import Any, Final
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import decode_header_value
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from proxmox_client import ProxmoxError, Task
+from proxmox_client import ProxmoxError, Task, TaskOutcome
 from pvemcp_formats import Format, encode_document, tidy
 from pvemcp_server.access.model import Caller
 from pvemcp_server.clusters import explain
+from pvemcp_server.endpoint.answers import DOCUMENT_CHARACTERS
 from pvemcp_server.endpoint.callers import caller_of
+from pvemcp_server.endpoint.cleaning import Cleaner, clean_line
 from pvemcp_server.endpoint.conversation import SdkConversation, Silent
 from pvemcp_server.endpoint.pipeline import Pipeline, Started
 from pvemcp_server.endpoint.records import Recorder
@@ -76,7 +79,11 @@ class McpTasks:
             upid=started.upid,
             status="working",
             message="running",
-            result={"answer": dict(started.answer), "format": started.format.value},
+            result={
+                "answer": dict(started.answer),
+                "format": started.format.value,
+                "warnings": [clean_line(one) for one in started.warnings],
+            },
             created=now,
             changed=now,
             expires=now + LIFE,
@@ -118,18 +125,15 @@ class McpTasks:
             pve = await self._in_proxmox(ctx, task)
             if (await pve.status()).running:
                 tail = await pve.tail(1)
-                return await self._changed(task, message=tail[-1][:500] if tail else "running")
+                return await self._changed(task, message=clean_line("".join(tail)) or "running")
             ended = await pve.outcome()
         except (CallError, ProxmoxError) as error:
-            return await self._changed(task, message=explain(error))
-        answer = {**task.result["answer"], **told(ended)}
-        if not ended.ok:
-            answer |= {"success": False, "log": ended.log_tail}
-        text = encode_document(tidy([answer])[0], Format(task.result["format"]))
-        result = types.CallToolResult(content=[types.TextContent(text=text)], is_error=not ended.ok)
-        wire = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+            return await self._changed(task, message=clean_line(explain(error)))
         return await self._changed(
-            task, status="completed", message=ended.exit_status[:500], result=wire
+            task,
+            status="completed",
+            message=clean_line(ended.exit_status),
+            result=_result(task.result, ended),
         )
 
     async def _stop(self, ctx: Context, task: McpTask) -> None:
@@ -170,6 +174,8 @@ class McpTasks:
 
 def announced(ctx: Context) -> None:
     """Raises the protocol's own error for clients that do not know tasks."""
+    if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        raise MCPError(types.METHOD_NOT_FOUND, "Method not found", ctx.method)
     if not announces(ctx):
         raise MCPError(
             types.MISSING_REQUIRED_CLIENT_CAPABILITY,
@@ -181,8 +187,21 @@ def announced(ctx: Context) -> None:
 def checked(ctx: Context, params: TaskParams) -> None:
     """Raises unless the extension is announced and the routing header names the task."""
     announced(ctx)
-    if ctx.request and ctx.request.headers.get("mcp-name") != params.task_id:
+    if ctx.request and decode_header_value(ctx.request.headers.get("mcp-name")) != params.task_id:
         raise MCPError(types.HEADER_MISMATCH, "mcp-name header does not match taskId")
+
+
+def _result(begun: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
+    """What the call would have answered, had it waited; what `begun` says was known before."""
+    answer = {**begun["answer"], **told(ended)}
+    if not ended.ok:
+        answer |= {"success": False, "log": ended.log_tail}
+    cells = Cleaner(DOCUMENT_CHARACTERS).value(answer, "log")
+    data = encode_document(tidy([cells])[0], Format(begun["format"]))
+    blocks = [data, "\n".join(begun.get("warnings", ()))]  # older tasks were stored without
+    content: list[types.ContentBlock] = [types.TextContent(text=one) for one in blocks if one]
+    result = types.CallToolResult(content=content, is_error=not ended.ok)
+    return result.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
 def _described(task: McpTask) -> dict[str, Any]:

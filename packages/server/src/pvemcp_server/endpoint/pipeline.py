@@ -62,6 +62,7 @@ class Started:
     upid: str
     answer: Document
     format: Format
+    warnings: tuple[str, ...] = ()  # what was to be known before
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +174,10 @@ class Pipeline:
             answer: Answer = await tool.run(call, **own)
         wanted, started = _format(accepted, call), None
         if isinstance(answer, Plan):
-            cluster = answer.cluster.name
-            answer = await self._carry_out(tool, call, answer, conversation, recorder)
+            plan = answer
+            answer = await self._carry_out(tool, call, plan, conversation, recorder)
             if answer.get("status") == "running":
-                started = Started(cluster, call.upids[-1], answer, wanted)
+                started = Started(plan.cluster.name, call.upids[-1], answer, wanted, plan.warnings)
         writer = Writer(
             tool=tool,
             accepted=accepted,

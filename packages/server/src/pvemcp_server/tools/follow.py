@@ -75,6 +75,6 @@ class _Teller:
     async def tell(self, reports: asyncio.Queue[TaskProgress]) -> None:
         while True:
             report = await reports.get()
-            self.done = max(report.percent or 0.0, self.done + _SMALL_STEP)
+            self.done = round(max(report.percent or 0.0, self.done + _SMALL_STEP), 2)
             message = report.lines[-1] if report.lines else "running"
             await self.conversation.progress(min(self.done, 100.0), 100.0, message)
