@@ -8,6 +8,8 @@ from mcp.client import Client
 from mcp_types import PromptReference, ResourceTemplateReference
 
 from pvemcp_server.endpoint import resources
+from pvemcp_server.endpoint.offers import _contents
+from pvemcp_server.endpoint.pipeline import Result
 from pvemcp_server.endpoint.prompts import PLAYBOOKS, QUESTIONS
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.tools.registry import tools
@@ -109,10 +111,18 @@ async def test_a_resource_reads_what_its_tool_answers(client):
         ("pve://clusters/home-lab", '"cluster":"home-lab"'),
         ("pve://schema/guests", "cpu_usage"),
     ):
-        [contents] = (await client.read_resource(uri)).contents
+        contents, *_notes = (await client.read_resource(uri)).contents
         assert contents.mime_type == "application/json"
         assert json.loads(contents.text)
         assert holds in contents.text
+
+
+def test_what_is_missing_in_a_resource_is_said_beside_it():
+    read = _contents("pve://clusters", Result(("{}", "home-lab did not answer.")))
+    assert [(one.mime_type, one.text) for one in read] == [
+        ("application/json", "{}"),
+        ("text/plain", "home-lab did not answer."),
+    ]
 
 
 async def test_every_template_reads_something_of_the_demo(client):
@@ -123,7 +133,7 @@ async def test_every_template_reads_something_of_the_demo(client):
     values = {"cluster": "home-lab", "node": node, "vmid": str(vmid), "table": "nodes"}
     for place in resources.PLACES:
         uri = place.uri(**{slot: values[slot] for slot in place.slots})
-        [contents] = (await client.read_resource(uri)).contents
+        contents, *_notes = (await client.read_resource(uri)).contents
         assert json.loads(contents.text), uri
 
 
@@ -163,6 +173,37 @@ async def test_completion_of_what_nobody_knows_is_empty(client):
     prompt = PromptReference(name="busy-guests")
     for argument in ({"name": "percent", "value": "7"}, {"name": "cluster", "value": "zzz"}):
         assert (await client.complete(prompt, argument)).completion.values == []
+
+
+async def test_tables_are_completed_too(client):
+    template = ResourceTemplateReference(uri="pve://schema/{table}")
+    found = await client.complete(template, {"name": "table", "value": "config"})
+    assert found.completion.values == ["lxc_configs", "qemu_configs"]
+
+
+async def test_only_what_is_offered_is_completed(client):
+    typed = {"name": "storage", "value": ""}
+    assert (
+        await client.complete(PromptReference(name="reset-guest"), typed)
+    ).completion.values == []
+    for nothing in (PromptReference(name="no-such"), ResourceTemplateReference(uri="pve://{no}")):
+        with pytest.raises(MCPError) as caught:
+            await client.complete(nothing, typed)
+        assert caught.value.error.code == -32602
+
+
+async def test_a_prompt_about_a_guest_says_of_which_cluster_where_that_matters(client):
+    for arguments, said in (
+        ({"vmid": "100"}, "Reset VM 100, it hangs."),
+        ({"vmid": "100", "cluster": "prod"}, "Reset VM 100 of cluster prod, it hangs."),
+    ):
+        got = await client.get_prompt("reset-guest", arguments)
+        assert got.messages[0].content.text.startswith(said)
+    prompt = PromptReference(name="reset-guest")
+    typed = {"name": "vmid", "value": "100"}
+    for cluster in ("home-lab", "prod"):
+        found = await client.complete(prompt, typed, context_arguments={"cluster": cluster})
+        assert found.completion.values == ["100"]
 
 
 async def test_completion_reveals_nothing_beyond_the_keys_clusters(demo_served):

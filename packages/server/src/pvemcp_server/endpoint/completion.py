@@ -8,6 +8,7 @@ import mcp_types as types
 from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Snapshot
 from pvemcp_server.errors import CallError
+from pvemcp_server.tables.registry import tables
 from pvemcp_server.tools.call import Call
 
 MOST: Final = 100  # values in one answer, as the protocol has it
@@ -18,6 +19,7 @@ TOOLS: Final[Mapping[str, str]] = {
     "target": "ListNodes",
     "vmid": "ListVms",
     "storage": "ListStorage",
+    "table": "GetQuerySchema",
 }
 
 
@@ -25,6 +27,8 @@ async def complete(call: Call, argument: str, typed: str, cluster: str | None) -
     """All names for the argument that contain what was typed, the likeliest first."""
     if argument == "cluster":
         return _matching({name: name for name in await call.reachable()}, typed)
+    if argument == "table":
+        return _matching({name: name for name in tables()}, typed)
     found: dict[str, str] = {}
     try:
         for one in await call.all_clusters(cluster or None):

@@ -1,7 +1,7 @@
 """Prompts, resources and completion: what clients offer people beside the tools."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from mcp.shared.exceptions import MCPError
 from proxmox_client import NotFound
 from pvemcp_server.endpoint import completion, resources
 from pvemcp_server.endpoint.callers import caller_of
+from pvemcp_server.endpoint.cleaning import clean_line
 from pvemcp_server.endpoint.conversation import SdkConversation, Silent
 from pvemcp_server.endpoint.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.endpoint.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
@@ -20,6 +21,8 @@ from pvemcp_server.store.records import SavedQuery
 from pvemcp_server.tools.call import Call
 
 Context = ServerRequestContext[Any, Any]
+Ref = types.PromptReference | types.ResourceTemplateReference
+Contents = types.TextResourceContents | types.BlobResourceContents
 
 
 class SavedQueries(Protocol):
@@ -42,9 +45,7 @@ class Offers:
     async def get_prompt(
         self, ctx: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
-        found = (await self._prompts(ctx)).get(params.name)
-        if found is None:
-            raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {params.name[:100]}")
+        found = await self._prompt(ctx, params.name)
         try:
             text = found.filled(params.arguments or {})
         except BadArgument as wrong:
@@ -80,18 +81,36 @@ class Offers:
             )
         except UnknownTool:
             raise _not_found(uri) from None
-        return types.ReadResourceResult(contents=[_contents(uri, result)])
+        return types.ReadResourceResult(contents=_contents(uri, result))
 
     async def complete(
         self, ctx: Context, params: types.CompleteRequestParams
     ) -> types.CompleteResult:
         name = params.argument.name
+        if name not in await self._arguments(ctx, params.ref):
+            return completion.answer([])
         call = await self._call(ctx, completion.TOOLS.get(name, ""))
         if call is None:
             return completion.answer([])
         chosen = (params.context.arguments or {}) if params.context else {}
         values = await completion.complete(call, name, params.argument.value, chosen.get("cluster"))
         return completion.answer(values)
+
+    async def _arguments(self, ctx: Context, ref: Ref) -> Collection[str]:
+        """What can be filled in there; the protocol's own error for what is not offered."""
+        if isinstance(ref, types.ResourceTemplateReference):
+            places = resources.open_to(caller_of(ctx), self.pipeline.tools)
+            slots = next((place.slots for place in places if place.template == ref.uri), None)
+            if slots is None:
+                raise _not_found(ref.uri)
+            return slots
+        return (await self._prompt(ctx, ref.name)).slots
+
+    async def _prompt(self, ctx: Context, name: str) -> Prompt:
+        found = (await self._prompts(ctx)).get(name)
+        if found is None:
+            raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {clean_line(name, 100)}")
+        return found
 
     async def _call(self, ctx: Context, tool: str) -> Call | None:
         """A call of that tool, as far as the caller may make it; for names, not for answers."""
@@ -105,12 +124,17 @@ class Offers:
         return prompts((*QUESTIONS, *PLAYBOOKS, *saved), caller_of(ctx), self.pipeline.tools)
 
 
-def _contents(uri: str, result: Result) -> types.TextResourceContents:
+def _contents(uri: str, result: Result) -> list[Contents]:
+    """The data, then the notes where there are any: what is missing, or how old it is."""
     if isinstance(result.cause, UnknownName | BadArgument | NotFound):
-        raise _not_found(uri, str(result.cause))
+        raise _not_found(uri, result.blocks[0])
     if result.failed:
         raise MCPError(types.INTERNAL_ERROR, result.blocks[0], {"uri": uri})
-    return types.TextResourceContents(uri=uri, mime_type=resources.JSON, text=result.blocks[0])
+    kinds = (resources.JSON, resources.PLAIN)
+    return [
+        types.TextResourceContents(uri=uri, mime_type=kind, text=text)
+        for kind, text in zip(kinds, result.blocks, strict=False)
+    ]
 
 
 def _described(prompt: Prompt) -> types.Prompt:

@@ -12,6 +12,7 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.tools.registry import Tool
 
 JSON: Final = "application/json"
+PLAIN: Final = "text/plain"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ class Slot:
 
     description: str
     default: str | None = None
+    phrase: str = "{}"  # how it is said in the text, when there is something to say
 
 
 # What several prompts ask for; the names are those that completion knows
@@ -69,7 +70,8 @@ def _value(name: str, slot: Slot, arguments: Mapping[str, str]) -> str:
     value = arguments.get(name) or slot.default
     if value is None:
         raise BadArgument(name, "this argument is required.")
-    return " ".join(value.split())[:ARGUMENT_CHARACTERS]
+    said = " ".join(value.split())[:ARGUMENT_CHARACTERS]
+    return slot.phrase.format(said) if said else ""
 
 
 def prompts(

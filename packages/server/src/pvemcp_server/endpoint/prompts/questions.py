@@ -4,6 +4,11 @@ from typing import Final
 
 from pvemcp_server.endpoint.prompts.model import Prompt, Slot
 
+# Names and numbers may be the same in several clusters
+OF_CLUSTER: Final = {
+    "cluster": Slot("Name of the cluster, where there are several", "", " of cluster {}")
+}
+
 QUESTIONS: Final = (
     Prompt(
         "busy-guests",
@@ -44,38 +49,38 @@ QUESTIONS: Final = (
         "node-pressure",
         "Pressure on a node",
         "CPU and memory pressure (PSI) of a node over a day",
-        "For node {node}, show the CPU and memory pressure (PSI) over the last 24 hours: peaks, "
-        "when "
-        "they were, and whether it is getting worse. ListNodeRrdData with metrics Pressure "
-        "answers it.",
+        "For node {node}{cluster}, show the CPU and memory pressure (PSI) over the last 24 hours: "
+        "peaks, when they were, and whether it is getting worse. ListNodeRrdData with metrics "
+        "Pressure answers it.",
         ("ListNodeRrdData",),
+        OF_CLUSTER,
     ),
     Prompt(
         "guest-backups",
         "Backups of a guest",
         "All backups of a guest and the most recent one",
-        "List all backups for VM {vmid} and tell me the most recent one, its size and whether it "
-        "was "
-        "verified. One ExecuteQuery on backups answers it.",
+        "List all backups for VM {vmid}{cluster} and tell me the most recent one, its size and "
+        "whether it was verified. One ExecuteQuery on backups answers it.",
         ("ExecuteQuery",),
+        OF_CLUSTER,
     ),
     Prompt(
         "old-isos",
         "Old ISO images",
         "ISO images that could be deleted",
-        "On node {node}, storage {storage}, find ISO images older than {months} months and propose "
-        "which to delete. Propose only: delete nothing. ListIsos answers it.",
+        "On node {node}{cluster}, storage {storage}, find ISO images older than {months} months "
+        "and propose which to delete. Propose only: delete nothing. ListIsos answers it.",
         ("ListIsos",),
-        {"months": Slot("Age in months", "6")},
+        OF_CLUSTER | {"months": Slot("Age in months", "6")},
     ),
     Prompt(
         "download-iso",
         "Download an ISO image",
         "Have a node fetch an ISO image",
-        "Download {image} to storage {storage} on node {node}, with its checksum. Tell me the URL "
-        "before you start. DownloadIso fetches it, GetTask tells how it ended.",
+        "Download {image} to storage {storage} on node {node}{cluster}, with its checksum. Tell me "
+        "the URL before you start. DownloadIso fetches it, GetTask tells how it ended.",
         ("DownloadIso", "GetTask"),
-        {"image": Slot("What to download", "the latest Debian 12 netinst ISO")},
+        OF_CLUSTER | {"image": Slot("What to download", "the latest Debian 12 netinst ISO")},
     ),
     Prompt(
         "backup-jobs",
@@ -89,10 +94,11 @@ QUESTIONS: Final = (
         "create-snapshot",
         "Create a snapshot",
         "A snapshot of a guest, with its memory",
-        'Create a snapshot of VM {vmid} called {name} with description "{description}", including '
-        "RAM. CreateVmSnapshot does it.",
+        'Create a snapshot of VM {vmid}{cluster} called {name} with description "{description}", '
+        "including RAM. CreateVmSnapshot does it.",
         ("CreateVmSnapshot",),
-        {
+        OF_CLUSTER
+        | {
             "name": Slot("Name of the snapshot", "pre-upgrade"),
             "description": Slot("Why it is taken", "before an upgrade"),
         },
@@ -101,25 +107,27 @@ QUESTIONS: Final = (
         "migrate-guest",
         "Migrate a guest",
         "Move a guest to another node",
-        "Migrate VM {vmid} to {target}, live if it is running. Do a dry run of MigrateVm first and "
-        "go on only if nothing stands against it.",
+        "Migrate VM {vmid}{cluster} to {target}, live if it is running. Do a dry run of MigrateVm "
+        "first and go on only if nothing stands against it.",
         ("MigrateVm",),
+        OF_CLUSTER,
     ),
     Prompt(
         "backup-guest",
         "Back up a guest",
         "Run a backup of a guest now",
-        "Run a backup of VM {vmid} on storage {storage} with {compress} compression. BackupVm "
-        "does it.",
+        "Run a backup of VM {vmid}{cluster} on storage {storage} with {compress} compression. "
+        "BackupVm does it.",
         ("BackupVm",),
-        {"compress": Slot("Compression: 0, 1, gzip, lzo or zstd", "zstd")},
+        OF_CLUSTER | {"compress": Slot("Compression: 0, 1, gzip, lzo or zstd", "zstd")},
     ),
     Prompt(
         "reset-guest",
         "Reset a guest",
         "Reset a guest that hangs",
-        "Reset VM {vmid}, it hangs. ChangeVmState with action Reset does it.",
+        "Reset VM {vmid}{cluster}, it hangs. ChangeVmState with action Reset does it.",
         ("ChangeVmState",),
+        OF_CLUSTER,
     ),
     Prompt(
         "query-tables",
