@@ -2,11 +2,12 @@
 
 import json
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pvemcp_server.access.grants import grants_from_json
 from pvemcp_server.store.records import TlsMode
 from pvemcp_server.web.tokens import FORMATS, TABLE, estimate
 
@@ -89,6 +90,46 @@ async def test_a_role_of_two_grants_comes_back_as_it_was_written(equipped):
     narrowed = {"name": "Two", "was": "Two", "0-tool": ["ListVms"], "0-reach": "everything"}
     await equipped.post("/admin/roles", **narrowed)
     assert len((await equipped.services.access.roles.get("Two")).grants) == 1
+
+
+async def test_editing_keeps_a_role_and_a_key_narrowed_to_a_cluster_that_is_gone(equipped):
+    access = equipped.services.access
+    key, _ = await access.keys.create("night", clusters=["prod"])
+    grant = {"tools": ["*:read"], "clusters": ["prod"], "resources": {"everything": True}}
+    await access.roles.create("Prod", grants_from_json([grant]))
+    await access.clusters.remove("prod")
+    kept = 'value="prod" checked>prod <span class="muted small">(not configured)</span>'
+    assert kept in (await equipped.get("/admin/roles/Prod/edit")).text
+    assert kept in (await equipped.get(f"/admin/keys/{key.id}/edit")).text
+
+
+async def test_a_role_of_many_grants_is_saved_whole(equipped):
+    fields = {"name": "Many"}
+    for index in range(30):
+        fields |= {f"{index}-tool": "ListVms", f"{index}-reach": "some", f"{index}-vmids": "100"}
+    await equipped.post("/admin/roles", **fields)
+    assert len((await equipped.services.access.roles.get("Many")).grants) == 30
+    more = await equipped.get("/admin/roles/grant?index=30")
+    assert 'name="30-reach"' in more.text
+
+
+async def test_saving_a_key_leaves_the_hour_of_its_expiry_alone(equipped):
+    access, expires = equipped.services.access, datetime(2031, 1, 2, 8, tzinfo=UTC)
+    key, _ = await access.keys.create("night", expires=expires)
+    same = {"name": "night", "role": "Read-only", "expires": "2031-01-02"}
+    await equipped.post(f"/admin/keys/{key.id}/change", **same)
+    assert (await access.keys.get("night")).expires == expires
+    await equipped.post(f"/admin/keys/{key.id}/change", **{**same, "expires": "2031-01-03"})
+    assert (await access.keys.get("night")).expires == datetime(2031, 1, 3, 23, 59, 59, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("vmid", ["--5", "9" * 5_000, "²"])
+async def test_a_number_that_is_none_is_refused_by_its_name(equipped, vmid):
+    tried = {"argument-cluster_name": "prod", "argument-vmid": vmid}
+    answer = await equipped.post("/admin/tools/GetVmStatus/call", **tried)
+    assert "vmid: " in answer.text
+    role = {"name": "R", "0-tool": "ListVms", "0-reach": "some", "0-vmids": vmid}
+    assert "vmids: numbers" in (await equipped.post("/admin/roles", **role)).text
 
 
 async def test_a_cluster_is_added_only_when_it_answers(front, emulator):

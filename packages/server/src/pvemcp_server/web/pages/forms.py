@@ -1,6 +1,7 @@
 """What forms send, as values: lists from text, arguments of a tool by their schema."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -8,6 +9,7 @@ from starlette.datastructures import FormData
 
 from pvemcp_server.errors import BadArgument
 
+_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")  # Python itself refuses to read endless ones
 _BOOLEANS: Final = {"true": True, "false": False}
 
 
@@ -25,6 +27,11 @@ def text_of(form: FormData, name: str) -> str:
 def texts_of(form: FormData, name: str) -> list[str]:
     """All values of a field that may be sent several times."""
     return [value for value in form.getlist(name) if isinstance(value, str) and value]
+
+
+def number(text: str) -> int | str:
+    """The number that a field holds; a text that is none is for whoever checks it to refuse."""
+    return int(text) if _NUMBER.fullmatch(text) else text
 
 
 def arguments_of(form: FormData, schema: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -47,7 +54,7 @@ def read_json(name: str, text: str) -> Any:
 def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:
     match schema.get("type"):
         case "integer":
-            return int(text) if text.lstrip("-").isdecimal() else text
+            return number(text)
         case "boolean":
             return _BOOLEANS.get(text, text)
         case "array":

@@ -78,6 +78,9 @@ async def generate(
 
 @router.post("/{key}/change")
 async def change(acting: Writing, key: str, fields: Fields) -> Response:
+    held = (await keys.get_key(acting, key)).expires
+    if held and fields.expires and held.date() == fields.expires.date():
+        fields.expires = held  # the form knows days only: the same day is no change
     await keys.change_key(acting, key, keys.KeyChanges(**fields.model_dump()))
     return reload()
 

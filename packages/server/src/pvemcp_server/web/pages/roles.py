@@ -10,14 +10,15 @@ from pvemcp_server.access.model import ANY, READS, Area
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.tools.registry import Tool, tools
 from pvemcp_server.web.administration import Acting, clusters, keys, roles
-from pvemcp_server.web.pages.forms import text_of, texts_of, words
+from pvemcp_server.web.pages.forms import number, text_of, texts_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing
 from pvemcp_server.web.templates import lead_to, page, reload
 
 router = APIRouter(prefix="/roles")
 Text = Annotated[str, Form()]
 KINDS: Final = ("pools", "tags", "vmids", "nodes", "storages")
-MOST_GRANTS: Final = 20
+MOST_GRANTS: Final = 1_000
+REACH: Final = "-reach"
 NEW: Final[dict[str, Any]] = {
     "tools": [READS],
     "clusters": [ANY],
@@ -91,23 +92,22 @@ async def remove(acting: Writing, name: str) -> Response:
 
 
 def _grants(form: FormData) -> Iterable[dict[str, Any]]:
-    for index in range(MOST_GRANTS):
-        prefix = f"{index}-"
-        if f"{prefix}reach" in form:
-            yield {
-                "tools": texts_of(form, f"{prefix}tool"),
-                "clusters": texts_of(form, f"{prefix}cluster") or [ANY],
-                "resources": _resources(form, prefix),
-            }
+    """Each grant of the form, in the order in which it shows them."""
+    for prefix in (f"{name.removesuffix(REACH)}-" for name in form if name.endswith(REACH)):
+        yield {
+            "tools": texts_of(form, f"{prefix}tool"),
+            "clusters": texts_of(form, f"{prefix}cluster") or [ANY],
+            "resources": _resources(form, prefix),
+        }
 
 
 def _resources(form: FormData, prefix: str) -> dict[str, Any]:
     if text_of(form, f"{prefix}reach") == "everything":
         return {"everything": True}
     sets: dict[str, Any] = {kind: words(text_of(form, f"{prefix}{kind}")) for kind in KINDS}
-    if not all(one.isdecimal() for one in sets["vmids"]):
+    sets["vmids"] = [number(one) for one in sets["vmids"]]
+    if not all(isinstance(one, int) for one in sets["vmids"]):
         raise BadArgument("vmids", "numbers, separated by spaces.")
-    sets["vmids"] = [int(one) for one in sets["vmids"]]
     return {kind: names for kind, names in sets.items() if names}
 
 

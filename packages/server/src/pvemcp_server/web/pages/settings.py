@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from pvemcp_server.web.administration import settings
-from pvemcp_server.web.pages.forms import text_of, words
+from pvemcp_server.web.pages.forms import number, text_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing
 from pvemcp_server.web.templates import page
 from pvemcp_server.web.tokens import FORMATS, TABLE
@@ -43,12 +43,12 @@ async def change(request: Request, session: SignedIn, acting: Writing, group: st
 
 
 def _value(text: str, schema: dict[str, Any]) -> Any:
-    """What the form says; texts that are no number are for the setting to refuse."""
+    """What the form says."""
     match schema.get("type"):
         case "boolean":
             return text == "true"
         case "integer":
-            return int(text) if text.isdecimal() else text
+            return number(text)
         case "array":
             return words(text)
         case _:
