@@ -12,15 +12,17 @@ from typing import Any
 from pvemcp_server.access.clusters import DEFAULT_IDENTITY
 from pvemcp_server.cli.state import State
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.store.records import TlsMode
+from pvemcp_server.store.records import ClusterRecord, TlsMode
 
 READY_SECONDS = 60
+LOOPBACK = "127.0.0.1"
 
 
 class Demo:
     """Starts the emulator and keeps the records of its clusters in step with it.
 
-    `clusters.json` in the demo's folder names the clusters that are ours to change and remove.
+    `clusters.json` in the demo's folder names the clusters that are ours to change and remove,
+    while they lead to this machine: people may add a real one of that name, or lead ours to one.
     """
 
     def __init__(self, state: State) -> None:
@@ -30,13 +32,12 @@ class Demo:
 
     async def wanted(self) -> bool:
         """Whether no cluster is configured but the demo's own."""
-        ours = self._names()
-        return all(one.name in ours for one in await self._state.access.clusters.all())
+        return all(map(self._is_ours, await self._state.access.clusters.all()))
 
     async def forget(self) -> None:
         """Removes the demo's clusters: they are nothing without their emulator."""
         for one in await self._state.access.clusters.all():
-            if one.name in self._names():
+            if self._is_ours(one):
                 await self._state.access.clusters.remove(one.name)
         self._list.unlink(missing_ok=True)
 
@@ -57,14 +58,15 @@ class Demo:
 
     async def _start(self) -> Process:
         # The open pipe is its lifeline: the emulator ends when we do, however that happens
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "proxmox_client.emulator"),
-            *("--demo", "--ready-file", "-", "--until-stdin-closes"),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=self._log.open("wb"),
-        )
+        with self._log.open("wb") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "proxmox_client.emulator"),
+                *("--demo", "--ready-file", "-", "--until-stdin-closes"),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=log,
+            )
 
     async def _ready(self, process: Process) -> list[Mapping[str, Any]]:
         """What the emulator writes, on one line, once it answers; its secrets touch no file."""
@@ -93,6 +95,10 @@ class Demo:
             return
         self._list.write_text(json.dumps(sorted({*self._names(), name})))
         await configs.create(name, **reach, **token, description="Demo cluster (emulated)")
+
+    def _is_ours(self, record: ClusterRecord) -> bool:
+        is_here = all(host.startswith(f"{LOOPBACK}:") for host in record.hosts)
+        return is_here and record.name in self._names()
 
     def _names(self) -> set[str]:
         return set(json.loads(self._list.read_text())) if self._list.exists() else set()

@@ -1,0 +1,34 @@
+"""The demo comes and goes beside what people have configured themselves."""
+
+import pytest
+
+from pvemcp_server.cli.demo import Demo
+from pvemcp_server.cli.state import opened
+from pvemcp_server.config import Config
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_cluster_of_ones_own_stays_though_the_demo_once_had_its_name(tmp_path):
+    own = {"hosts": ["pve1.example"], "token_id": "mcp@pve!own", "secret": "own"}
+    async with opened(Config(state_dir=tmp_path)) as state:
+        clusters = state.access.clusters
+        async with Demo(state).running():
+            assert await Demo(state).wanted()
+        await clusters.remove("prod")
+        await clusters.create("prod", **own)
+        assert not await Demo(state).wanted()
+        await Demo(state).forget()
+        assert [(one.name, one.hosts) for one in await clusters.all()] == [("prod", own["hosts"])]
+        (identity,) = await clusters.identities("prod")
+        assert await state.store.identities.secret(identity.id) == "own"
+
+
+async def test_a_demo_cluster_led_to_a_real_one_is_a_real_one(tmp_path):
+    async with opened(Config(state_dir=tmp_path)) as state:
+        async with Demo(state).running():
+            pass
+        await state.access.clusters.change("home-lab", hosts=["pve1.example"])
+        assert not await Demo(state).wanted()
+        await Demo(state).forget()
+        assert [one.name for one in await state.access.clusters.all()] == ["home-lab"]
