@@ -1,6 +1,9 @@
 """Each command does its work on the state, says so, and is on record."""
 
 import json
+import os
+import pwd
+import socket
 
 import pytest
 
@@ -182,3 +185,75 @@ def test_the_configuration_of_a_client_takes_its_key_from_a_file(run, monkeypatc
 )  # fmt: skip
 def test_every_list_is_there_as_json_from_the_first_moment(told, words):
     assert isinstance(told(*words), list)
+
+
+def test_a_table_shows_what_a_stranger_wrote_and_neither_obeys_nor_fails_on_it(run):
+    hostile = "[/x][red]no\x1b[2J\nforged"
+    run("roles", "create", "odd", "--reads", "--description", hostile)
+    assert "[/x][red]no�[2J�forged" in run("roles", "list").stdout
+    run("tools", "call", hostile, fails=True)
+    assert "\x1b" not in run("audit", "list").stdout
+
+
+def test_the_audit_names_the_user_of_the_system_whatever_the_environment_says(
+    run, told, monkeypatch
+):
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    run("settings", "set", "enabled=true")
+    assert told("audit", "list")[0]["key_name"] == f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    monkeypatch.setattr(os, "getuid", lambda: 4242)  # as in a container
+    run("settings", "set", "enabled=false")
+    assert told("audit", "list")[0]["key_name"] == "cli:4242"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "fact"),
+    [
+        ("STATE_DIR", __file__, "The state folder {} (PVEMCP_STATE_DIR) cannot be made: File "),
+        ("MASTER_KEY_FILE", "/", "The master key / cannot be read: Is a directory."),
+        ("MASTER_KEY_FILE", f"{__file__}/key", "The master key {} cannot be written: File exists"),
+        ("DATABASE_URL", "postgresql://u:{secret}@h:port/x", "PVEMCP_DATABASE_URL cannot be read"),
+        ("DATABASE_URL", "sqlite:///{folder}/broken", "The database sqlite+aiosqlite:///{folder}"),
+        ("PUBLIC_URL", "mcp.example", "PVEMCP_PUBLIC_URL: begins with http:// or https://"),
+        ("TRUSTED_PROXIES", "10.0.0.0/99", "PVEMCP_TRUSTED_PROXIES: networks like 10.0.0.0/8"),
+    ],
+    ids=["folder", "key folder", "key in a file", "no url", "no database", "no scheme", "network"],
+)
+def test_a_configuration_that_does_not_work_is_one_line(
+    run, monkeypatch, tmp_path, variable, value, fact
+):
+    (tmp_path / "broken").write_bytes(b"no database" * 100)
+    value = value.replace("{folder}", str(tmp_path)).replace("{secret}", "p4ssw0rd")
+    monkeypatch.setenv(f"PVEMCP_{variable}", value)
+    wrong = run("keys", "list", fails=True).stderr
+    assert wrong.startswith(fact.format(value, folder=tmp_path))
+    assert wrong.count("\n") == 1
+    assert "p4ssw0rd" not in wrong
+    assert "restore" in wrong or "broken" not in value
+
+
+def test_a_backup_that_cannot_be_written_is_one_line_and_leaves_nothing(run, tmp_path):
+    (tmp_path / "folder").mkdir()
+    wrong = run("backup", tmp_path / "folder", fails=True)
+    assert wrong.stderr == f"{tmp_path / 'folder'} cannot be written: Is a directory.\n"
+    assert {one.name for one in tmp_path.iterdir()} == {"folder", "state"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("PVEMCP_ADMIN_USER", "a/b"), ("PVEMCP_ADMIN_PASSWORD", "short")]
+)
+def test_a_first_administrator_that_cannot_be_made_is_named_by_the_variable(
+    run, monkeypatch, variable, value
+):
+    monkeypatch.setenv(variable, value)
+    assert run("serve", fails=True).stderr.startswith(f"{variable}: 1")
+
+
+def test_a_port_that_is_taken_ends_the_start_with_what_to_do(run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        wrong = run("serve", "--port", port, fails=True)
+    assert wrong.stderr.splitlines()[-1].startswith(f"Cannot listen on 127.0.0.1 port {port}")
+    assert wrong.exit_code == 1

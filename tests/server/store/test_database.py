@@ -14,6 +14,7 @@ from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import Store, Topic, open_store, watch
 from pvemcp_server.store.background import housekeeping
 from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.database import Database
 
 pytestmark = pytest.mark.anyio
 
@@ -164,3 +165,9 @@ async def test_no_secret_is_anywhere_in_files_logs_or_exports(
         assert secret.encode().hex().encode() not in everything
     assert bytes.fromhex(master) not in everything
     assert b"laptop" in everything
+
+
+async def test_the_tls_mode_of_a_url_may_have_the_name_that_libpq_gives_it():
+    database = Database("postgresql+asyncpg://u@h/x?sslmode=require&application_name=y")
+    assert database.url.query == {"ssl": "require", "application_name": "y"}
+    await database.close()

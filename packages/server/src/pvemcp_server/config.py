@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -12,7 +13,6 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    field_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -32,13 +32,26 @@ def _split(value: object) -> object:
 
 
 def _network(text: str) -> str:
-    return str(ip_network(text, strict=False))
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError("networks like 10.0.0.0/8, separated by commas") from None
+
+
+def _site(text: str) -> str:
+    """Without it, a missing scheme would show as cookies and hosts that are quietly wrong."""
+    place = urlsplit(text)
+    if place.scheme not in ("http", "https") or not place.hostname:
+        raise ValueError("begins with http:// or https://, like https://mcp.example")
+    return text.rstrip("/")
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[
     tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)
 ]
+Site = Annotated[str, AfterValidator(_site)]
+Sites = Annotated[tuple[Site, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Config(BaseSettings):
@@ -60,9 +73,9 @@ class Config(BaseSettings):
     master_key_file: Path | None = Field(
         default=None, description="File of the master key; state_dir/master.key when absent"
     )
-    public_url: str | None = Field(default=None, description="URL under which clients reach us")
+    public_url: Site | None = Field(default=None, description="URL under which clients reach us")
     allowed_hosts: Words = Field(default=(), description="Host headers accepted beyond our own")
-    allowed_origins: Words = Field(
+    allowed_origins: Sites = Field(
         default=(), description="Origins whose web pages may use the endpoint, beside its own"
     )
     trusted_proxies: Networks = Field(
@@ -82,11 +95,6 @@ class Config(BaseSettings):
     oidc_admins: Words = Field(
         default=(), description="E-mail addresses let in as administrators over OpenID Connect"
     )
-
-    @field_validator("public_url")
-    @classmethod
-    def _without_slash(cls, value: str | None) -> str | None:
-        return value.rstrip("/") if value else None
 
     @classmethod
     def load(cls, **options: Any) -> Self:
@@ -120,7 +128,7 @@ class Config(BaseSettings):
 def _explain(invalid: ValidationError) -> str:
     """Names each wrong variable without repeating its value, which may be a secret."""
     facts = (
-        f"PVEMCP_{'.'.join(str(part) for part in error['loc']).upper()}: {error['msg']}"
+        f"PVEMCP_{str(error['loc'][0]).upper()}: {error['msg'].removeprefix('Value error, ')}"
         for error in invalid.errors(include_input=False, include_url=False)
     )
     return "; ".join(facts)

@@ -1,7 +1,8 @@
 """What administrative commands share: who acts, and how answers are told."""
 
-import getpass
 import json
+import os
+import pwd
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pvemcp_server.cli.state import opened
 from pvemcp_server.endpoint.pipeline import Pipeline
@@ -30,7 +32,7 @@ async def acting() -> AsyncIterator[Acting]:
     """The system's user as administrator; the audit names them."""
     async with opened() as state, open_services(state) as services:
         try:
-            yield Acting(services, by=f"cli:{getpass.getuser()}")
+            yield Acting(services, by=f"cli:{_system_user()}")
         except ValidationError as invalid:
             raise _readable(invalid) from None
 
@@ -58,7 +60,7 @@ def tell_rows(rows: Sequence[Any], columns: Sequence[str], *, as_json: bool) -> 
         return
     table = Table(*columns)
     for row in rows:
-        table.add_row(*(_cell(getattr(row, name)) for name in columns))
+        table.add_row(*(Text(_inert(_cell(getattr(row, name)))) for name in columns))
     # no terminal, no width to keep to: a pipe gets whole cells
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
@@ -72,6 +74,19 @@ def _readable(invalid: ValidationError) -> BadArgument:
     """The first wrong value by its name; the value itself may be a secret."""
     error = invalid.errors(include_url=False, include_input=False)[0]
     return BadArgument(".".join(str(part) for part in error["loc"]), error["msg"])
+
+
+def _system_user() -> str:
+    """By the system's word, for the environment may say anything; some users are only a number."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _inert(text: str) -> str:
+    """A cell may hold what a stranger has sent, and terminals obey control characters."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 def _cell(value: Any) -> str:

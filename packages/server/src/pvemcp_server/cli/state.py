@@ -15,6 +15,7 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import ServerError
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
+from pvemcp_server.store.database import DatabaseFailed, fact_of
 
 P = ParamSpec("P")
 
@@ -45,12 +46,19 @@ def command(run: Callable[P, Awaitable[None]]) -> Callable[P, None]:
         try:
             asyncio.run(_awaited(run(*args, **kwargs)))
         except ServerError as error:
-            typer.secho(str(error), fg="red", err=True)
+            _tell(str(error))
+            raise typer.Exit(1) from None
+        except DatabaseFailed as error:
+            _tell(f"The state's database failed: {fact_of(error)}.")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             sys.exit(130)
 
     return entered
+
+
+def _tell(wrong: str) -> None:
+    typer.secho(wrong, fg="red", err=True)
 
 
 async def _awaited(work: Awaitable[None]) -> None:

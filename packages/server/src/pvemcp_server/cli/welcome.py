@@ -8,21 +8,26 @@ from rich.console import Console
 
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.cli.state import State
+from pvemcp_server.errors import BadArgument, ConfigError
 from pvemcp_server.web.connecting import CLIENTS, Connection
 
 FIRST_KEY = "first"
+ADMIN_VARIABLES = {"name": "PVEMCP_ADMIN_USER", "password": "PVEMCP_ADMIN_PASSWORD"}
 
 
 async def first_administrator(state: State) -> str | None:
     """Makes the first administrator where there is none; its password, when we made it up."""
     config = state.config
     chosen = config.admin_password.get_secret_value() if config.admin_password else None
-    password = await state.access.admins.first(config.admin_user, chosen)
+    try:
+        password = await state.access.admins.first(config.admin_user, chosen)
+    except BadArgument as wrong:
+        variable = ADMIN_VARIABLES[wrong.argument]
+        raise ConfigError(f"{variable}{wrong.message.removeprefix(wrong.argument)}") from None
     if password:
         _console().print(
             f"Admin pages: {config.base_url}/admin, "
             f"user {config.admin_user}, one-time password {password} (shown once).",
-            highlight=False,
         )
     return password
 
@@ -36,18 +41,18 @@ async def greet(state: State, *, demo: bool) -> None:
     connection = Connection(f"{state.config.base_url}/mcp", bridge=bridge_command())
     if key:
         connection = Connection(connection.url, key, connection.bridge)
-        say(f"\nEndpoint with your new key (shown once): {connection.url_with_key}", soft_wrap=True)
+        say(f"\nEndpoint with your new key (shown once): {connection.url_with_key}")
     else:
-        say(f"\nEndpoint: {connection.url}/<your key>", highlight=False, markup=False)
-        say("Keys are shown once; `pvemcp keys create NAME` makes another.", highlight=False)
+        say(f"\nEndpoint: {connection.url}/<your key>")
+        say("Keys are shown once; `pvemcp keys create NAME` makes another.")
     for client in ("claude-desktop", "claude-code"):
         kind = CLIENTS[client]
-        say(f"\n{kind.title}: {kind.place}", highlight=False)
-        say(kind.text(connection), highlight=False, markup=False, soft_wrap=True)
+        say(f"\n{kind.title}: {kind.place}")
+        say(kind.text(connection))
     say()
     if await first_administrator(state) is None:
         say(f"Admin pages: {state.config.base_url}/admin, user {state.config.admin_user}.")
-    say("Stop with Ctrl-C; state and key are kept for the next run.", highlight=False)
+    say("Stop with Ctrl-C; state and key are kept for the next run.")
 
 
 async def _tell_demo(state: State) -> None:
@@ -55,15 +60,13 @@ async def _tell_demo(state: State) -> None:
     values = await state.settings.current()
     if not values.enabled:
         await state.settings.change({"enabled": True}, by="make run")
-        say("The endpoint was turned on for the demo (setting Enabled).", highlight=False)
+        say("The endpoint was turned on for the demo (setting Enabled).")
     names = " and ".join(one.name for one in await state.access.clusters.all())
     say(
         f"\n{names} are demo clusters: a Proxmox emulator on this machine, nothing real.\n"
         "Add a real one, and the demo goes away at the next start:\n"
         "  pvemcp clusters add NAME --host pve1.example --token-id root@pam!pvemcp"
         " --token-secret-file FILE --fingerprint SHA256",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -82,4 +85,4 @@ def bridge_command() -> str:
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True)
+    return Console(soft_wrap=True, markup=False, highlight=False)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from pvemcp_server.config import Config
 from pvemcp_server.endpoint.patience import PatientProtocol
+from pvemcp_server.errors import ConfigError
 
 CLOSING_SECONDS: Final = 4  # for connections, after running calls have had their time
 
@@ -34,6 +35,15 @@ class HttpServer(uvicorn.Server):
         """Ends the server; uvicorn would raise the signal once more and so fail the process."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn's way to say that it cannot listen; its log has the reason
+            raise ConfigError(
+                f"Cannot listen on {self.config.host} port {self.config.port}, the log says why; "
+                "--host and --port choose others."
+            ) from None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         draining = asyncio.create_task(self._drain())

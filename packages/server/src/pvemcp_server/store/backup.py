@@ -10,6 +10,7 @@ from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import schema
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.export import Exported, export, insert_rows, open_export, reflect
+from pvemcp_server.store.files import make_state_dir
 from pvemcp_server.store.master_key import read_master_key
 from pvemcp_server.store.migrate import is_known, stamp, upgrade
 from pvemcp_server.store.store import Store
@@ -35,7 +36,7 @@ async def restore(config: Config, path: Path, *, replace: bool = False) -> int:
         raise ConfigError(
             "Put the master key of the backup in place first; it is not in the backup."
         )
-    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_state_dir(config)
     database = Database(config.database)
     try:
         await database.open()

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from sqlalchemy import Connection, event, make_url, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, Connection, event, make_url, select
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from pvemcp_server.errors import ConfigError
 
+DatabaseFailed = SQLAlchemyError  # for layers that know nothing of SQL
+BROKEN = ("malformed", "not a database")  # in SQLite's words
 BUSY_TIMEOUT_SECONDS = 15
 CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60
@@ -29,7 +31,7 @@ class Database:
     """Hands out connections for reading, and one transaction at a time for writing."""
 
     def __init__(self, url: str) -> None:
-        self.url = make_url(url)
+        self.url = _url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = create_async_engine(self.url, **self._options())
         self._writer = anyio.Lock()
@@ -51,9 +53,11 @@ class Database:
                 _create_private(self.file)
             async with self.reading() as connection:
                 await connection.scalar(select(1))
-        except (OSError, SQLAlchemyError) as failed:
-            fact = str(getattr(failed, "orig", failed)) or type(failed).__name__
-            raise ConfigError(f"The database {self.url} cannot be opened: {fact}.") from None
+        # drivers refuse a parameter of the URL with a TypeError, and its value with a ValueError
+        except (OSError, SQLAlchemyError, TypeError, ValueError) as failed:
+            raise ConfigError(
+                f"The database {self.url} cannot be opened: {fact_of(failed)}."
+            ) from None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -100,6 +104,31 @@ class Database:
             "max_overflow": 8,
             "connect_args": patience,
         }
+
+
+def fact_of(failed: Exception) -> str:
+    """What the driver says, without the statement and its values, and what helps a broken file."""
+    fact = str(getattr(failed, "orig", failed)) or type(failed).__name__
+    broken = any(sign in fact for sign in BROKEN)
+    return (
+        f"{fact}. Move it away, and `pvemcp restore` makes a new one of a backup"
+        if broken
+        else fact
+    )
+
+
+def _url(text: str) -> URL:
+    """The URL, with libpq's name of the TLS mode as our driver knows it."""
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise ConfigError(
+            "PVEMCP_DATABASE_URL cannot be read; it is like postgresql://user:password@host/name."
+        ) from None
+    mode = url.query.get("sslmode")
+    return (
+        url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode}) if mode else url
+    )
 
 
 def _create_private(file: Path) -> None:

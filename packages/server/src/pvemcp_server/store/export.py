@@ -21,6 +21,7 @@ from sqlalchemy import Connection, LargeBinary, MetaData, Table, select
 
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.database import Database
+from pvemcp_server.store.files import told
 
 FORMAT = 1
 BATCH = 500
@@ -29,16 +30,24 @@ NOT_EXPORTED = frozenset({"alembic_version", "sessions"})  # nobody is signed in
 
 async def export(database: Database, path: Path) -> int:
     """Writes the state of one moment to a new file, readable by us alone; answers how many rows."""
+    with told(f"{path} cannot be written"):
+        return await _export(database, path)
+
+
+async def _export(database: Database, path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        with gzip.open(file, "wt", encoding="utf-8") as stream:
-            async with database.snapshot() as connection:
-                count = await connection.run_sync(_write, stream)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            with gzip.open(file, "wt", encoding="utf-8") as stream:
+                async with database.snapshot() as connection:
+                    count = await connection.run_sync(_write, stream)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return count
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
+from pvemcp_server.store.files import told
 
 KEY_BYTES = 32
 
@@ -21,14 +22,20 @@ def read_master_key(config: Config) -> bytes | None:
     if config.master_key is not None:
         return decode_master_key(config.master_key.get_secret_value(), "PVEMCP_MASTER_KEY")
     file = master_key_file(config)
-    if file.exists():
-        return decode_master_key(file.read_text(encoding="ascii", errors="replace"), str(file))
-    return None
+    with told(f"The master key {file} cannot be read"):
+        text = file.read_text(encoding="ascii", errors="replace") if file.exists() else None
+    return None if text is None else decode_master_key(text, str(file))
 
 
 def create_master_key(config: Config) -> bytes:
     """Writes a new master key, readable by us alone, where the configuration expects it."""
     file = master_key_file(config)
+    with told(f"The master key {file} cannot be written"):
+        _write_new(file)
+    return decode_master_key(file.read_text(encoding="ascii"), str(file))
+
+
+def _write_new(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor, unfinished = tempfile.mkstemp(dir=file.parent, prefix=".master-")
     try:
@@ -41,7 +48,6 @@ def create_master_key(config: Config) -> bytes:
             file.hardlink_to(unfinished)
     finally:
         Path(unfinished).unlink()
-    return decode_master_key(file.read_text(encoding="ascii"), str(file))
 
 
 def decode_master_key(text: str, source: str) -> bytes:

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import schema
@@ -11,7 +13,8 @@ from pvemcp_server.store.admin_rows import AdminRows, SessionRows
 from pvemcp_server.store.audit_log import AuditLog
 from pvemcp_server.store.audit_search import AuditSearch
 from pvemcp_server.store.cluster_rows import BindingRows, ClusterRows, IdentityRows
-from pvemcp_server.store.database import Database
+from pvemcp_server.store.database import Database, fact_of
+from pvemcp_server.store.files import make_state_dir
 from pvemcp_server.store.master_key import create_master_key, master_key_file, read_master_key
 from pvemcp_server.store.migrate import migrate
 from pvemcp_server.store.notice_rows import NoticeRows
@@ -47,14 +50,24 @@ class Store:
 @asynccontextmanager
 async def open_store(config: Config) -> AsyncIterator[Store]:
     """Opens the state, bringing its tables up to date first and backing up before that."""
-    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_state_dir(config)
     database = Database(config.database)
     try:
         await database.open()
-        await migrate(database, config.state_dir / "backups")
-        yield Store(database, await Vault.open(database, await _master_key(config, database)))
+        yield Store(database, await _prepared(config, database))
     finally:
         await database.close()
+
+
+async def _prepared(config: Config, database: Database) -> Vault:
+    """The vault of the database, once its tables are as this version needs them."""
+    try:
+        await migrate(database, config.state_dir / "backups")
+        return await Vault.open(database, await _master_key(config, database))
+    except SQLAlchemyError as failed:
+        raise ConfigError(
+            f"The database {database.url} is not usable: {fact_of(failed)}."
+        ) from failed
 
 
 async def _master_key(config: Config, database: Database) -> bytes:
