@@ -60,7 +60,8 @@ async def test_a_token_without_rights_is_told_what_it_lacks_and_how_to_grant_it(
     token_id, secret = new_token("empty")
     found = await check(lab.hosts, token_id, secret, pinned(lab))
     assert found.missing == ("VM.Audit", "Datastore.Audit", "Sys.Audit")
-    assert found.advice == (f"pveum acl modify / --tokens '{token_id}' --roles PVEAuditor",)
+    whom = f"--tokens '{token_id}' --users '{token_id.partition('!')[0]}'"
+    assert found.advice == (f"pveum acl modify / {whom} --roles PVEAuditor",)
 
 
 @pytest.mark.parametrize("host", ["https://pve1", "pve1:notaport", ""])

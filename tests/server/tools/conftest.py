@@ -234,14 +234,16 @@ def new_token() -> Callable[..., tuple[str, str]]:
     """Makes an API token with roles on paths: `new_token(emulated, ("/vms", "PVEAuditor"))`."""
     numbers = itertools.count(1)
 
-    def make(emulated: Emulated, *grants: tuple[str, str]) -> tuple[str, str]:
+    def make(
+        emulated: Emulated, *grants: tuple[str, str], separated: bool = True
+    ) -> tuple[str, str]:
         from proxmox_client.emulator.state.people import Grant as Acl
         from proxmox_client.emulator.state.people import Token, User
 
         people, name = emulated.state.people, f"t{next(numbers)}"
         user = people.users.setdefault("narrow@pve", User("narrow@pve"))
         secret = f"00000000-0000-0000-0000-{len(user.tokens):012d}"
-        user.tokens[name] = Token(name, secret, privsep=True)
+        user.tokens[name] = Token(name, secret, privsep=separated)
         account = f"narrow@pve!{name}"
         for path, role in grants:
             people.grants.append(Acl(path, "user", "narrow@pve", role))

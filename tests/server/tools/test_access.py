@@ -1,8 +1,11 @@
 """ExplainAccess, and lists that are empty only to this account."""
 
+import shlex
+
 import pytest
 
 from pvemcp_server.access.model import READS, Resources
+from pvemcp_server.clusters.explain import pveum
 from pvemcp_server.tools import needs
 from pvemcp_server.tools.needs import Extent, extent
 from pvemcp_server.tools.registry import tools
@@ -48,26 +51,43 @@ async def test_missing_privileges_come_with_who_needs_them_and_the_line_that_add
     lacks = {one["privilege"]: one for one in found["lacks"]}
     assert lacks["VM.PowerMgmt"]["needed_by"] == ["ChangeVmState"]
     assert lacks["VM.PowerMgmt"]["mend"] == (
-        f"pveum acl modify /vms --tokens '{token[0]}' --roles PVEVMAdmin"
+        f"pveum acl modify /vms --tokens '{token[0]}' --users 'narrow@pve' --roles PVEVMAdmin"
     )
     assert lacks["Datastore.AllocateSpace"]["only_on"] == ["/storage/pbs-main"]
     assert "narrow@pve as well" in found["hint"]
 
 
-async def test_the_lines_do_what_they_promise(desk, new_token, with_token):
-    emulated = desk["prod"].emulated
-    token = new_token(emulated, ("/vms", "PVEAuditor"))
-    narrow = await with_token(desk, "prod", token)
-    lacks = (await narrow("ExplainAccess", cluster_name="prod")).data["clusters"][0]["lacks"]
-    for one in lacks:
-        make, _, grant = one["mend"].rpartition(" && ")
-        if make:
-            *_, name, _, privilege = make.split()
-            emulated.state.people.roles[name] = frozenset({privilege})
-        _, _, _, path, *_, role = grant.split()
-        new_grant(emulated, token[0], path, role)
-    after = (await narrow("ExplainAccess", cluster_name="prod")).data["clusters"][0]
+@pytest.mark.parametrize("cluster", ["home-lab", "prod"])  # Proxmox VE 8 and 9
+@pytest.mark.parametrize("separated", [True, False], ids=["separated", "as its user"])
+@pytest.mark.parametrize("grant", [("/vms", "PVEAuditor"), ("/", "PVEAuditor")], ids=" ".join)
+async def test_the_lines_do_what_they_promise_and_take_nothing_away(
+    desk, new_token, with_token, cluster, separated, grant
+):
+    emulated = desk[cluster].emulated
+    token = new_token(emulated, grant, separated=separated)
+    narrow = await with_token(desk, cluster, token)
+    before = (await narrow("ExplainAccess", cluster_name=cluster)).data["clusters"][0]
+    assert "VM.Snapshot" in {one["privilege"] for one in before["lacks"]}
+    for one in before["lacks"]:
+        run_line(emulated, one["mend"])
+    after = (await narrow("ExplainAccess", cluster_name=cluster)).data["clusters"][0]
     assert after["lacks"] == []
+    assert set(after["has"]) > set(before["has"])
+    assert (await narrow("ListNodes", cluster_name=cluster)).notes == ""
+
+
+def test_lines_for_readers_do_not_make_them_administrators_of_guests():
+    assert pveum("a@pve", "/vms", "VM.GuestAgent.Audit").endswith("--roles PVEAuditor")
+    assert pveum("a@pve", "/vms", "VM.Monitor") == (
+        "pveum role add MCP-VM.Monitor --privs VM.Monitor,VM.Audit && "
+        "pveum acl modify /vms --users 'a@pve' --roles MCP-VM.Monitor"
+    )
+
+
+def test_the_token_of_root_needs_no_grant_to_root():
+    assert pveum("root@pam!t", "/", "VM.Audit") == (
+        "pveum acl modify / --tokens 'root@pam!t' --roles PVEAuditor"
+    )
 
 
 async def test_privileges_have_the_names_of_the_cluster_s_version(office):
@@ -188,12 +208,20 @@ def test_every_tool_that_asks_proxmox_declares_what_it_needs():
     assert {name for name, one in tools().items() if not one.needs} == free
 
 
-def new_grant(emulated, account, path, role):
+def run_line(emulated, line):
+    """Does what the line would do on a node, and nothing more."""
     from proxmox_client.emulator.state.people import Grant as Acl
 
-    user = account.partition("!")[0]
-    emulated.state.people.grants.append(Acl(path, "user", user, role))
-    emulated.state.people.grants.append(Acl(path, "token", account, role))
+    people = emulated.state.people
+    make, _, grant = line.rpartition(" && ")
+    if make:
+        _, _, _, name, _, privileges = make.split()
+        people.roles[name] = frozenset(privileges.split(","))
+    _, _, _, path, *options = shlex.split(grant)
+    named = dict(zip(options[::2], options[1::2], strict=True))
+    for kind in ("user", "token"):
+        if holder := named.get(f"--{kind}s"):
+            people.grants.append(Acl(path, kind, holder, named["--roles"]))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +244,7 @@ async def test_what_an_account_without_rights_does_not_find_comes_with_the_line_
     token = new_token(desk["prod"].emulated)
     blind = await with_token(desk, "prod", token)
     error = await blind.refused(tool, cluster_name="prod", **arguments)
-    assert f"run `pveum acl modify {path} --tokens '{token[0]}' --roles PVEAuditor`." in error
+    assert f"run `pveum acl modify {path} --tokens '{token[0]}' --users 'narrow@pve'" in error
 
 
 async def test_a_backup_without_a_storage_to_be_seen_comes_with_the_line_that_shows_one(

@@ -219,7 +219,7 @@ async def test_a_missing_privilege_is_named_with_the_line_that_adds_it(desk, new
     assert (
         f"{token[0]} lacks VM.PowerMgmt on /vms of prod, so Proxmox will refuse" in rehearsed.notes
     )
-    assert f"pveum acl modify /vms/105 --tokens '{token[0]}' --roles" in error
+    assert f"pveum acl modify /vms/105 --tokens '{token[0]}' --users 'narrow@pve'" in error
 
 
 async def test_a_cluster_without_quorum_refuses_and_says_where_to_look(desk):

@@ -82,6 +82,7 @@ async def test_a_doctor_names_what_a_narrow_token_lacks_and_the_line_that_mends_
     equipped, emulator, new_token
 ):
     token_id, secret = new_token(emulator["prod"], ("/vms", "PVEAuditor"))
+    user = token_id.partition("!")[0]
     identity = {"name": "narrow", "token_id": token_id, "token_secret": secret}
     await equipped.api("POST", "/clusters/prod/identities", json=identity)
     await equipped.api("POST", "/keys", json={"name": "k"})
@@ -93,7 +94,7 @@ async def test_a_doctor_names_what_a_narrow_token_lacks_and_the_line_that_mends_
     lacks = {one["text"].split(":")[0]: one["mend"] for one in report["findings"] if one["mend"]}
     assert report["account"] == token_id
     assert lacks["It lacks Sys.Audit on /nodes"] == [
-        f"pveum acl modify /nodes --tokens '{token_id}' --roles PVEAuditor"
+        f"pveum acl modify /nodes --tokens '{token_id}' --users '{user}' --roles PVEAuditor"
     ]
 
 

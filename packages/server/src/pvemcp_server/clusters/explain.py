@@ -3,9 +3,13 @@
 import proxmox_client as pve
 from pvemcp_server.errors import ServerError
 
-# The smallest built-in Proxmox role that carries a privilege: what `pveum` lines propose.
+# The built-in Proxmox role that gives a privilege without giving much else: what `pveum` lines
+# propose. A role on a path takes the place of what is inherited there, so that guests get the
+# largest one of theirs, and nothing is lost.
 _ROLES = {
     "VM.Audit": "PVEAuditor",
+    "VM.GuestAgent.Audit": "PVEAuditor",
+    "VM.Monitor": "",  # only readers lack it, and they must not become administrators of guests
     "Datastore.Audit": "PVEAuditor",
     "Sys.Audit": "PVEAuditor",
     "Pool.Audit": "PVEAuditor",
@@ -40,11 +44,24 @@ def explain(error: BaseException, account: str = "") -> str:
 
 def pveum(account: str, path: str, privilege: str) -> str:
     """The command that grants `privilege` on `path` to the account (a token or a user)."""
-    role = _ROLES.get(privilege) or (_VM_ROLE if privilege.startswith("VM.") else "")
-    kind = "--tokens" if "!" in account else "--users"
-    # of the built-in roles only Administrator has the others: a role of their own gives less away
-    make = "" if role else f"pveum role add MCP-{privilege} --privs {privilege} && "
-    return f"{make}pveum acl modify {path} {kind} '{account}' --roles {role or f'MCP-{privilege}'}"
+    role = _ROLES.get(privilege, _VM_ROLE if privilege.startswith("VM.") else "")
+    make = "" if role else f"{_new_role(privilege)} && "
+    return f"{make}pveum acl modify {path} {_whom(account)} --roles {role or f'MCP-{privilege}'}"
+
+
+def _new_role(privilege: str) -> str:
+    """Of the built-in roles only larger ones have it; on its path it must still let us look."""
+    privileges = dict.fromkeys((privilege, f"{privilege.partition('.')[0]}.Audit"))
+    return f"pveum role add MCP-{privilege} --privs {','.join(privileges)}"
+
+
+def _whom(account: str) -> str:
+    """A token without privilege separation has its user's rights, one with it what both have."""
+    user, separator, _ = account.partition("!")
+    if not separator:
+        return f"--users '{account}'"
+    token = f"--tokens '{account}'"
+    return token if user == "root@pam" else f"{token} --users '{user}'"
 
 
 def _refusal(error: pve.ResponseError, account: str) -> str:

@@ -10,7 +10,7 @@ from pvemcp_server.clusters.explain import pveum
 from pvemcp_server.tables.registry import Col, Row
 from pvemcp_server.tools.arguments import ClusterName
 from pvemcp_server.tools.call import Call
-from pvemcp_server.tools.needs import Extent, Held, Need, extent
+from pvemcp_server.tools.needs import Extent, Held, Need, extent, place
 from pvemcp_server.tools.registry import Document, Tool, document, tool, tools
 
 
@@ -96,7 +96,7 @@ def privileges(account: str, granted: list[Tool], held: Held, major: int) -> dic
         if how_far is Extent.EVERYWHERE:
             has.append(f"{privilege} on {need.path}")
         else:
-            mend = pveum(account, need.path, privilege)
+            mend = pveum(account, place(need.path, held), privilege)
             where = {"only_on": paths} if paths else {}
             lacks.append(_lack(privilege, need.path, names, where, mend))
     return {"has": has, "lacks": lacks, **_hint(account, lacks)}
@@ -112,4 +112,5 @@ def _hint(account: str, lacks: list[dict[str, Any]]) -> dict[str, str]:
     if not lacks or "!" not in account:
         return {}
     user = account.partition("!")[0]
-    return {"hint": f"A token with privilege separation needs them for {user} as well."}
+    hint = f"The lines grant to {user} as well: its token has its rights, or what both have."
+    return {"hint": hint}

@@ -50,6 +50,12 @@ def _below(names: Mapping[str, bool], wanted: set[str]) -> bool | None:
     return any(found) if found else None
 
 
+def place(path: str, held: Held) -> str:
+    """Where to grant: a role on a path takes the place of those that it inherits from the top."""
+    inherited = {name for name, below in held.get("/", {}).items() if below}
+    return "/" if inherited and set(held.get(path, inherited)) == inherited else path
+
+
 GUESTS = Need("/vms", ("VM.Audit",))
 NODES = Need("/nodes", ("Sys.Audit",))
 STORAGES = Need("/storage", ("Datastore.Audit", "Datastore.AllocateSpace"))
