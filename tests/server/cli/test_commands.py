@@ -18,6 +18,12 @@ def test_a_key_is_made_changed_regenerated_and_withdrawn(run, told):
     assert told("keys", "change", "laptop", "--role", "Operator")["role"] == "Operator"
     assert told("keys", "disable", made["id"])["enabled"] is False
     assert told("keys", "enable", made["id"])["enabled"] is True
+    run("keys", "change", "laptop", "--allow-from", "10.0.0.0/8", "--format", "Csv")
+    freed = told(
+        *("keys", "change", "laptop", "--expires", "never"),
+        *("--allow-from", "any", "--format", "any"),
+    )
+    assert (freed["expires"], freed["allow_from"], freed["output_format"]) == (None, [], None)
     listed = run("keys", "list").stdout
     assert "laptop" in listed
     assert made["secret"] not in listed

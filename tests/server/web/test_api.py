@@ -157,3 +157,24 @@ async def test_a_wrong_body_is_answered_without_repeating_it(front):
     assert answer.status_code == 422
     assert "token_secret" in answer.json()["error"]
     assert "very secret" not in answer.text
+
+
+async def test_null_leaves_what_cannot_be_empty_as_it_was(equipped):
+    await equipped.api("POST", "/keys", json={"name": "k", "expires": "2031-01-02T00:00:00Z"})
+    await equipped.api("PATCH", "/clusters/prod", json={"protected": True})
+    before = (await equipped.api("GET", "/keys/k")).json()
+    nothing = dict.fromkeys(("name", "role", "clusters", "toolset", "allow_from", "enabled"))
+    assert (await equipped.api("PATCH", "/keys/k", json=nothing)).json() == before
+    cleared = await equipped.api("PATCH", "/keys/k", json={"expires": None})
+    assert cleared.json() == {**before, "expires": None}
+    cluster = (await equipped.api("GET", "/clusters/prod")).json()
+    nothing = dict.fromkeys(cluster.keys() - {"created", "identities"})
+    changed = await equipped.api("PATCH", "/clusters/prod", json=nothing)
+    assert changed.json() == cluster
+    assert cluster["protected"] is True
+
+
+@pytest.mark.parametrize("expires", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_an_expiry_beyond_the_calendar_is_refused_by_its_name(front, expires):
+    refused = await front.api("POST", "/keys", json={"name": "k", "expires": expires})
+    assert (refused.status_code, refused.json()["error"][:9]) == (422, "expires: ")

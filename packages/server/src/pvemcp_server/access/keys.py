@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any
 
@@ -130,7 +130,10 @@ def _networks(values: Iterable[str]) -> list[str]:
 def _expiry(value: datetime | None) -> datetime | None:
     if value is not None and value.tzinfo is None:
         raise BadArgument("expires", "needs a time zone.")
-    return value
+    try:
+        return value and value.astimezone(UTC)
+    except OverflowError:
+        raise BadArgument("expires", "is beyond the times that a calendar has.") from None
 
 
 def _format(value: str | None) -> str | None:

@@ -1,7 +1,6 @@
 """`pvemcp keys`: who may call."""
 
-from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +13,12 @@ from pvemcp_server.web.connecting import Connection, endpoint_url
 app = typer.Typer(help="Make, change and withdraw API keys.", no_args_is_help=True)
 
 Key = Annotated[str, typer.Argument(help="Id or name of the key.")]
-Expires = typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="2027-01-31T00:00:00+0000")
+# What takes back an expiry, networks and a format of its own
+CLEARED: dict[str, tuple[Any, Any]] = {
+    "expires": ("never", None),
+    "allow_from": (["any"], []),
+    "output_format": ("any", None),
+}
 OPTIONS = {
     "role": Annotated[str | None, typer.Option(help="Its role; Read-only when absent.")],
     "clusters": Annotated[
@@ -24,12 +28,16 @@ OPTIONS = {
         list[str] | None,
         typer.Option("--tool", help="Tool it is narrowed to; repeat it. * is all."),
     ],
-    "expires": Annotated[datetime | None, Expires],
+    "expires": Annotated[str | None, typer.Option(help="2027-01-31T00:00:00+00:00, or never.")],
     "allow_from": Annotated[
-        list[str] | None, typer.Option(help="Network it may come from, as 10.0.0.0/8; repeat it.")
+        list[str] | None,
+        typer.Option(help="Network it may come from, as 10.0.0.0/8; repeat it. any is all."),
     ],
     "output_format": Annotated[
-        str | None, typer.Option("--format", help="JsonCompact, JsonNormal, Toon or Csv.")
+        str | None,
+        typer.Option(
+            "--format", help="JsonCompact, JsonNormal, Toon or Csv; any is as in settings."
+        ),
     ],
 }
 COLUMNS = ("id", "name", "role", "clusters", "enabled", "expires", "last_used")
@@ -53,7 +61,7 @@ async def create(
 ) -> None:
     """A new key; its secret is shown this once."""
     async with acting() as by:
-        made = await keys.create_key(by, keys.KeyFields(name=name, **given))
+        made = await keys.create_key(by, keys.KeyFields(name=name, **_meant(given)))
         tell(made, _shown(made, endpoint_url(by.services.config)), as_json=as_json)
 
 
@@ -72,7 +80,7 @@ async def regenerate(key: Key, as_json: AsJson = False) -> None:
 async def change(key: Key, given: Given, as_json: AsJson = False) -> None:
     """Change what is given; the rest stays."""
     async with acting() as by:
-        changed = await keys.change_key(by, key, keys.KeyChanges(**given))
+        changed = await keys.change_key(by, key, keys.KeyChanges(**_meant(given)))
         tell(changed, f"Changed {changed.name}.", as_json=as_json)
 
 
@@ -110,6 +118,12 @@ async def rights(key: Key, as_json: AsJson = False) -> None:
     async with acting() as by:
         found = await keys.effective_rights(by, key)
         tell_rows(found, ("tool", "effect", "clusters"), as_json=as_json)
+
+
+def _meant(given: Given) -> Given:
+    """The options with the words that clear something as what they stand for."""
+    cleared = {name: empty for name, (word, empty) in CLEARED.items() if given.get(name) == word}
+    return {**given, **cleared}
 
 
 def _shown(made: keys.ShownKey, url: str) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.endpoint.services import Services
 
@@ -32,6 +34,12 @@ class Acting:
                 outcome=Outcome.OK,
             )
         )
+
+
+def given(changes: BaseModel, *clearable: str) -> dict[str, Any]:
+    """What is to be changed; null is like left out, but for what may be cleared."""
+    values = changes.model_dump(exclude_unset=True)
+    return {name: one for name, one in values.items() if one is not None or name in clearable}
 
 
 def _plain(details: Mapping[str, Any]) -> dict[str, Any]:

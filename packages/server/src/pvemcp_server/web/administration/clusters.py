@@ -10,7 +10,7 @@ from pvemcp_server.clusters import Check, check
 from pvemcp_server.clusters.connections import tls_of
 from pvemcp_server.errors import CallError
 from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
-from pvemcp_server.web.administration.acting import Acting
+from pvemcp_server.web.administration.acting import Acting, given
 
 
 class ClusterFields(BaseModel):
@@ -137,7 +137,7 @@ async def add_cluster(acting: Acting, new: ClusterFields) -> tuple[Cluster, Chec
 
 
 async def change_cluster(acting: Acting, name: str, changes: ClusterChanges) -> Cluster:
-    values = changes.model_dump(exclude_unset=True)
+    values = given(changes)
     record = await acting.services.access.clusters.change(name, **values)
     await acting.changed("clusters.change", cluster=name, **values)
     return await _cluster(acting, record)

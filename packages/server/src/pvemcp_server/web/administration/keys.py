@@ -11,7 +11,7 @@ from pvemcp_server.access.model import ANY, Caller
 from pvemcp_server.access.roles import READ_ONLY
 from pvemcp_server.store.records import KeyRecord
 from pvemcp_server.tools.registry import Tool, tools
-from pvemcp_server.web.administration.acting import Acting
+from pvemcp_server.web.administration.acting import Acting, given
 
 
 class KeyFields(BaseModel):
@@ -102,7 +102,7 @@ async def regenerate_key(acting: Acting, key: str) -> ShownKey:
 
 
 async def change_key(acting: Acting, key: str, changes: KeyChanges) -> Key:
-    values = changes.model_dump(exclude_unset=True)
+    values = given(changes, "expires", "output_format")
     record = await acting.services.access.keys.change(key, **values)
     await acting.changed("keys.change", key=record.id, **values)
     return _key(record, await _role_names(acting))

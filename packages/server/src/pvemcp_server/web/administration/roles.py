@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pvemcp_server.access.grants import grants_from_json, grants_to_json
 from pvemcp_server.access.model import Role as HeldRole
-from pvemcp_server.web.administration.acting import Acting
+from pvemcp_server.web.administration.acting import Acting, given
 
 
 class RoleFields(BaseModel):
@@ -55,7 +55,7 @@ async def create_role(acting: Acting, new: RoleFields) -> Role:
 
 async def change_role(acting: Acting, name: str, changes: RoleChanges) -> Role:
     """A change reaches every caller of the role within a second."""
-    values = changes.model_dump(exclude_unset=True)
+    values = given(changes)
     grants = changes.grants
     role = await acting.services.access.roles.change(
         name,
