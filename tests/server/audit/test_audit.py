@@ -272,6 +272,15 @@ async def test_exports_hold_every_entry_and_no_formula(audit: Audit):
     assert json.loads(second["arguments"]) == {"a": 'x,"y"\n'}
 
 
+@pytest.mark.parametrize("client", ["=1+1", "\n=1+1", " \t@SUM(1)", "\uff1d1+1", "\u3000-1"])
+async def test_no_blank_or_wide_sign_before_a_formula_gets_it_computed(audit: Audit, client: str):
+    await audit.call(Event(tool="ListVms", client=client))
+    await audit.flush()
+    text = "".join([line async for line in audit.export_csv()])
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert row["client"] == f"'{client}"
+
+
 async def test_calls_and_not_changes_are_counted_by_span_and_outcome(store: Store):
     moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
     audit = Audit(store, clock=lambda: moment)

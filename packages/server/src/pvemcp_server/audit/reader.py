@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, fields, replace
 from datetime import datetime
+from unicodedata import normalize
 
 from pvemcp_server.audit.event import Entry, Kind
 from pvemcp_server.store import Store
@@ -13,6 +14,7 @@ from pvemcp_server.store.audit_chain import Finding, Mark
 from pvemcp_server.store.audit_search import AuditFilter
 
 EXPORT_PAGE = 500
+COMPUTED = frozenset("=+-@")
 FIELDS = tuple(field.name for field in fields(Entry))
 EVERYTHING = AuditFilter()
 
@@ -76,6 +78,7 @@ def _flat(entry: Entry) -> dict[str, object]:
 
 
 def _inert(value: object) -> object:
-    if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"}:
+    """Spreadsheets also compute what begins with a wide form of a sign, or with blanks before."""
+    if isinstance(value, str) and normalize("NFKC", value.lstrip()[:1]) in COMPUTED:
         return f"'{value}"
     return value
