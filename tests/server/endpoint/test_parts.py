@@ -76,6 +76,10 @@ def test_a_key_in_the_path_is_the_segment_after_the_endpoint(path, secret, rest)
         ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
         ("10.0.0.1", "nonsense", "nonsense"),
         ("::1", "198.51.100.1", "::1"),
+        ("::ffff:10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("::ffff:203.0.113.9", "198.51.100.1", "203.0.113.9"),
+        ("10.0.0.1", "198.51.100.1:4711, 10.0.0.2:80", "198.51.100.1"),
+        ("10.0.0.1", "[2001:db8::1]:4711", "2001:db8::1"),
     ],
 )
 def test_only_trusted_proxies_are_believed_about_the_clients_address(peer, forwarded, found):

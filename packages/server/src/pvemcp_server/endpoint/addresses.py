@@ -14,7 +14,7 @@ def networks(texts: Iterable[str]) -> Networks:
 def client_address(scope: Mapping[str, Any], trusted: Networks) -> str:
     """The nearest address that is not a trusted proxy's: what lies beyond it could be invented."""
     client = scope.get("client")
-    nearest = str(client[0]) if client else ""
+    nearest = _bare(str(client[0])) if client else ""
     hops = [nearest]
     if trusted and _within(nearest, trusted):
         hops += reversed(_forwarded(scope["headers"]))
@@ -23,7 +23,19 @@ def client_address(scope: Mapping[str, Any], trusted: Networks) -> str:
 
 def _forwarded(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
     values = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
-    return [hop.strip() for value in values for hop in value.split(",") if hop.strip()]
+    return [_bare(hop.strip()) for value in values for hop in value.split(",") if hop.strip()]
+
+
+def _bare(hop: str) -> str:
+    """The address alone: some proxies add a port, and sockets for both show IPv4 within IPv6."""
+    host = hop.partition(":")[0] if hop.count(":") == 1 else hop
+    if hop.startswith("["):
+        host = hop[1:].partition("]")[0]
+    try:
+        parsed = ip_address(host)
+    except ValueError:
+        return hop
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
 def _within(address: str, known: Networks) -> bool:
