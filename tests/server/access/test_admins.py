@@ -14,6 +14,7 @@ from pvemcp_server.access.admins import (
     LONGEST_LOCK,
     Admins,
 )
+from pvemcp_server.access.passwords import Passwords
 from pvemcp_server.access.sessions import ABSOLUTE, IDLE, SEEN_EVERY, Sessions
 from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures, UnknownName
 from pvemcp_server.store import Store
@@ -103,6 +104,25 @@ async def test_wrong_passwords_lock_longer_and_longer(admins: Admins, store: Sto
     assert (signed_in.failures, signed_in.locked_until) == (0, None)
     [notice] = await store.notices.open()
     assert (notice.kind, notice.subject, notice.count) == ("sign-in-failed", "ada", 2)
+
+
+async def test_a_locked_account_takes_as_long_as_a_name_that_does_not_exist(
+    admins: Admins, monkeypatch: pytest.MonkeyPatch
+):
+    await admins.create("ada", PASSWORD)
+    for _ in range(FREE_FAILURES):
+        await reason(admins, "ada", "something wrong")
+    verified: list[str] = []
+    verify = Passwords.verify
+
+    async def counted(self: Passwords, password: str, stored: str | None) -> bool:
+        verified.append(password)
+        return await verify(self, password, stored)
+
+    monkeypatch.setattr(Passwords, "verify", counted)
+    assert await reason(admins, "ada", PASSWORD) == "locked after failed sign-ins"
+    assert await reason(admins, "nobody", PASSWORD) == "unknown administrator"
+    assert verified == [PASSWORD, PASSWORD]
 
 
 async def test_guesses_from_one_address_are_limited_whatever_the_name(admins: Admins, clock: Clock):

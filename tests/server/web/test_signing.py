@@ -80,6 +80,8 @@ async def test_a_one_time_password_opens_nothing_but_the_change_of_it(stranger):
     program = await stranger.get("/admin/api/keys")
     assert (page.status_code, page.headers["location"]) == (303, "/admin/password")
     assert program.status_code == 403
+    same = await stranger.post("/admin/password", current=shown, new=shown, again=shown)
+    assert "choose another" in same.text
     fields = {"current": shown, "new": "another long password", "again": "another long password"}
     changed = await stranger.post("/admin/password", **fields)
     assert changed.headers["location"] == "/admin/"

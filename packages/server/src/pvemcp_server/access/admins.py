@@ -92,10 +92,11 @@ class Admins:
 
     async def _checked(self, name: str, password: str) -> AdminRecord:
         admin = await self._store.admins.find(name=name)
+        # also for a locked account: a quick answer would tell that its name exists
+        right = await self._passwords.verify(password, admin.password_hash if admin else None)
         now = self._clock()
         if admin and admin.locked_until and admin.locked_until > now:
             raise AccessDenied("locked after failed sign-ins")
-        right = await self._passwords.verify(password, admin.password_hash if admin else None)
         if admin is None:
             raise AccessDenied("unknown administrator")
         if not right:

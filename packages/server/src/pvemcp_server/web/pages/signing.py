@@ -69,7 +69,7 @@ async def change_password(
     wrong, admin = "", session.admin
     try:
         admin = await services.access.admins.sign_in(name, current, address=address_of(request))
-        await services.access.admins.set_password(name, _same(new, again))
+        await services.access.admins.set_password(name, _chosen(current, new, again))
     except AccessDenied:
         wrong = "The present password is wrong."
     except BadArgument as error:
@@ -82,7 +82,10 @@ async def change_password(
     return answer
 
 
-def _same(new: str, again: str) -> str:
+def _chosen(current: str, new: str, again: str) -> str:
+    """A one-time password that stayed would be known to whoever has handed it over."""
     if new != again:
         raise BadArgument("new", "the two new passwords differ.")
+    if new == current:
+        raise BadArgument("new", "the new password is the present one; choose another.")
     return new
