@@ -154,3 +154,10 @@ async def test_a_page_of_another_origin_may_not_post_here(front):
     headers = {"Origin": "https://evil.example", "X-CSRF-Token": front.csrf}
     refused = await front.http.post("/admin/keys", data={"name": "x"}, headers=headers)
     assert refused.status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/", "/admin"])
+async def test_the_way_to_the_pages_names_no_scheme_for_a_proxy_may_add_tls(stranger, path):
+    answer = await stranger.get(path)
+    assert (answer.status_code, answer.headers["location"]) == (307, "/admin/")
+    assert "location" not in (await stranger.get("/admin/keys/")).headers

@@ -52,7 +52,8 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
     fastapi.include_router(health_routes(services.store, endpoint.traffic))
     fastapi.router.routes[:0] = endpoint.transports.routes  # first: routes are tried in order
     fastapi.mount("/admin", admin_site(services, endpoint.pipeline))
-    fastapi.add_route("/", _front_door)
+    for path in ("/", "/admin"):  # the framework's own redirect would name http behind a TLS proxy
+        fastapi.add_route(path, _front_door)
     return App(endpoint.gate(fastapi), fastapi, endpoint)
 
 

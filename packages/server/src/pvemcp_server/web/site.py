@@ -35,7 +35,7 @@ HEADERS: Final = {
 def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
     """The application; `pipeline` runs the calls that administrators try out as a key."""
     api = create_api()
-    site = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    site = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     for one in (site, api):
         one.state.services, one.state.pipeline = services, pipeline
         one.add_exception_handler(SignedOut, _signed_out)

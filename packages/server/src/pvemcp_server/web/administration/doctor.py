@@ -154,7 +154,7 @@ def _nodes(count: int, offline: Sequence[str]) -> Iterable[Finding]:
         text = f"{len(offline)} of {count} nodes do not answer: {', '.join(offline)}."
         yield Finding(topic="nodes", level=Level.WARN, text=text)
     else:
-        yield _ok("nodes", f"All {count} nodes are online.")
+        yield _ok("nodes", f"All {count} nodes are online." if count > 1 else "Its node is online.")
 
 
 async def _clock(pve: Client, online: Sequence[str]) -> Finding:

@@ -34,6 +34,7 @@ def create_api() -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     for module in (
         *(session, overview, keys, bridge, roles),
