@@ -90,6 +90,7 @@ def test_a_cluster_is_added_examined_bound_and_asked(run, told, emulated, tmp_pa
     assert told("clusters", "list") == []
     assert told(*add)["version"].startswith("9.2")
     assert "prod answers" in run("clusters", "test").stdout
+    assert list(told("clusters", "test")) == ["prod"]
 
     run("clusters", "identities", "add", "prod", "reader", *token, "-", given=secret)
     run("keys", "create", "laptop")
@@ -113,6 +114,7 @@ def test_a_cluster_is_added_examined_bound_and_asked(run, told, emulated, tmp_pa
     run("queries", "remove", "nodes")
     assert told("secrets", "rotate") == {"encrypted_anew": 2}
     assert "prod answers" in run("clusters", "test").stdout
+    assert list(told("clusters", "test")) == ["prod"]
     run("clusters", "remove", "prod")
     assert told("clusters", "list") == []
 
@@ -198,7 +200,18 @@ def test_a_table_shows_what_a_stranger_wrote_and_neither_obeys_nor_fails_on_it(r
     run("roles", "create", "odd", "--reads", "--description", hostile)
     assert "[/x][red]no�[2J�forged" in run("roles", "list").stdout
     run("tools", "call", hostile, fails=True)
-    assert "\x1b" not in run("audit", "list").stdout
+    assert "[/x][red]no�[2J�forged" in run("audit", "list").stdout
+
+
+def test_a_call_that_fails_is_on_record_like_any_other(run, told):
+    run("tools", "call", "Nosuch", fails=True)
+    run("queries", "run", '{"from": "nosuch"}', fails=True)
+    asked = [(one["tool"], one["outcome"]) for one in told("audit", "list")]
+    assert asked == [("ExecuteQuery", "error"), ("Nosuch", "refused")]
+
+
+def test_a_notice_that_is_not_there_is_not_dismissed(run):
+    assert run("notices", "dismiss", 999, fails=True).stderr == "No notice 999.\n"
 
 
 def test_the_audit_names_the_user_of_the_system_whatever_the_environment_says(

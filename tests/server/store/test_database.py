@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from sqlalchemy import text
 
@@ -171,3 +172,17 @@ async def test_the_tls_mode_of_a_url_may_have_the_name_that_libpq_gives_it():
     database = Database("postgresql+asyncpg://u@h/x?sslmode=require&application_name=y")
     assert database.url.query == {"ssl": "require", "application_name": "y"}
     await database.close()
+
+
+async def test_housekeeping_has_its_last_round_also_when_the_body_fails():
+    ended: list[str] = []
+
+    async def work(stop: anyio.Event) -> None:
+        await stop.wait()
+        await anyio.lowlevel.checkpoint()
+        ended.append("last round")
+
+    with pytest.raises(ConfigError, match="of the body"):
+        async with housekeeping(work):
+            raise ConfigError("of the body")
+    assert ended == ["last round"]

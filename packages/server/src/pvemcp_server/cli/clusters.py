@@ -118,17 +118,19 @@ async def try_out(
     as_json: AsJson = False,
 ) -> None:
     """Ask the clusters for their version and what the token may."""
-    failed = False
+    answered: dict[str, Check] = {}
     async with acting() as by:
-        known = [one.name for one in await clusters.list_clusters(by)]
-        for one in [name] if name else known:
+        known = [name] if name else [one.name for one in await clusters.list_clusters(by)]
+        for one in known:
             try:
-                found = await clusters.check_cluster(by, one, identity)
-                _tell(f"{one} answers", found, as_json=as_json)
+                answered[one] = await clusters.check_cluster(by, one, identity)
             except CallError as error:
-                failed = True
                 typer.secho(f"{one}: {error}", fg="red", err=True)
-    if failed:
+    if as_json:
+        typer.echo(as_text(answered))
+    for one, found in {} if as_json else answered.items():
+        _tell(f"{one} answers", found, as_json=False)
+    if len(answered) < len(known):
         raise typer.Exit(1)
 
 

@@ -23,15 +23,20 @@ async def housekeeping(
 ) -> AsyncIterator[None]:
     """Runs `work` beside the body; it ends by itself after the event is set at the body's end."""
     stop = anyio.Event()
+    failed: Exception | None = None
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(work, stop)
             try:
                 yield
+            except Exception as error:  # noqa: BLE001 - raised again once the work has had its end
+                failed = error
             finally:
                 stop.set()
     except BaseExceptionGroup as group:
-        # an error of the body stays what it is, for whoever answers it by its type
+        # an error of the work stays what it is, for whoever answers it by its type
         if len(group.exceptions) == 1:
             raise group.exceptions[0] from None
         raise
+    if failed is not None:
+        raise failed

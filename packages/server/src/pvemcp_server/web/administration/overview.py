@@ -8,7 +8,7 @@ from typing import Final
 from proxmox_client import ProxmoxError
 from pvemcp_server.audit import AuditFilter, Entry, Outcome
 from pvemcp_server.clusters import explain
-from pvemcp_server.errors import CallError
+from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.store.records import ClusterRecord, Notice
 from pvemcp_server.web.administration.acting import Acting
 
@@ -52,7 +52,8 @@ async def notices(acting: Acting) -> list[Notice]:
 
 
 async def dismiss(acting: Acting, notice: int) -> None:
-    await acting.services.store.notices.dismiss(notice)
+    if not await acting.services.store.notices.dismiss(notice):
+        raise UnknownName("notice", notice, [one.id for one in await notices(acting)])
 
 
 async def recent_failures(acting: Acting) -> list[Entry]:
