@@ -1,11 +1,18 @@
 """Each command does its work on the state, says so, and is on record."""
 
+import asyncio
 import json
 import os
 import pwd
+import shutil
 import socket
+import sys
 
 import pytest
+
+from pvemcp_server.cli.state import opened
+from pvemcp_server.cli.welcome import first_administrator, this_command
+from pvemcp_server.config import Config
 
 
 def test_a_key_is_made_changed_regenerated_and_withdrawn(run, told):
@@ -54,6 +61,28 @@ def test_a_role_is_made_by_options_or_from_a_file(run, told, tmp_path):
     assert told("roles", "change", "web", "--new-name", "dmz")["name"] == "dmz"
     run("roles", "remove", "dmz")
     assert "built in" in run("roles", "remove", "Operator", fails=True).stderr
+
+
+def test_brackets_are_told_as_they_are_and_no_markup(run):
+    run("roles", "create", "web", "--reads", "--description", "see [/docs] and [bold]wiki")
+    assert "see [/docs] and [bold]wiki" in run("roles", "list").stdout
+
+
+def test_the_welcome_tells_an_ipv6_address_whole(tmp_path, capsys):
+    async def welcomed() -> None:
+        async with opened(Config.load(host="fd00::1", state_dir=tmp_path)) as state:
+            await first_administrator(state)
+
+    asyncio.run(welcomed())
+    assert "http://[fd00::1]:8811/admin" in capsys.readouterr().out
+
+
+def test_the_welcome_names_the_command_as_the_shell_finds_it(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [".venv/bin/pvemcp", "run"])
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert this_command() == ".venv/bin/pvemcp"
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert this_command() == "pvemcp"
 
 
 def test_settings_are_set_all_or_none(run, told):

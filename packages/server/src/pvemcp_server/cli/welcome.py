@@ -27,7 +27,7 @@ async def first_administrator(state: State) -> str | None:
     if password:
         _console().print(
             f"Admin pages: {config.base_url}/admin, "
-            f"user {config.admin_user}, one-time password {password} (shown once).",
+            f"user {config.admin_user}, one-time password {password} (shown once)."
         )
     return password
 
@@ -44,7 +44,7 @@ async def greet(state: State, *, demo: bool) -> None:
         say(f"\nEndpoint with your new key (shown once): {connection.url_with_key}")
     else:
         say(f"\nEndpoint: {connection.url}/<your key>")
-        say("Keys are shown once; `pvemcp keys create NAME` makes another.")
+        say(f"Keys are shown once; `{this_command()} keys create NAME` makes another.")
     for client in ("claude-desktop", "claude-code"):
         kind = CLIENTS[client]
         say(f"\n{kind.title}: {kind.place}")
@@ -65,8 +65,8 @@ async def _tell_demo(state: State) -> None:
     say(
         f"\n{names} are demo clusters: a Proxmox emulator on this machine, nothing real.\n"
         "Add a real one, and the demo goes away at the next start:\n"
-        "  pvemcp clusters add NAME --host pve1.example --token-id root@pam!pvemcp"
-        " --token-secret-file FILE --fingerprint SHA256",
+        f"  {this_command()} clusters add NAME --host pve1.example --token-id root@pam!pvemcp"
+        " --token-secret-file FILE --fingerprint SHA256"
     )
 
 
@@ -84,5 +84,11 @@ def bridge_command() -> str:
     return str(beside) if beside.exists() else shutil.which("pvemcp-bridge") or "pvemcp-bridge"
 
 
+def this_command() -> str:
+    """The command as a shell here finds it: an environment's own is on no path."""
+    return "pvemcp" if shutil.which("pvemcp") else sys.argv[0]
+
+
 def _console() -> Console:
+    """Says everything as it is: an IPv6 address would be markup."""
     return Console(soft_wrap=True, markup=False, highlight=False)
