@@ -149,6 +149,16 @@ async def test_a_write_whose_end_cannot_be_recorded_is_answered_all_the_same(
     assert "could not be recorded" in caplog.text
 
 
+async def test_a_read_that_cannot_be_recorded_is_not_answered(served, modern):
+    async def call(event):
+        raise Unrecorded
+
+    served.app.endpoint.services.audit.call = call
+    answer = await modern.call("ListThings")
+    assert answer["result"]["isError"] is True
+    assert texts(answer) == [str(Unrecorded())]
+
+
 async def test_a_read_is_recorded_with_rows_bytes_and_client(served, modern):
     meta = {"io.modelcontextprotocol/clientInfo": {"name": "probe", "version": "7"}}
     call = {"name": "ListThings", "arguments": {"min_cpu": 1}, "_meta": meta}

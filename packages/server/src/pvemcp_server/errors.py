@@ -11,7 +11,7 @@
     * Precondition        Proxmox would refuse, or it would do harm
     * ConfirmationNeeded  a destructive call that nobody has confirmed
     * OverBudget          time, rows or rate used up
-    * Unrecorded          the audit cannot be written, so nothing was done
+    * Unrecorded          the audit cannot be written, so nothing was changed
 
 Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both into text.
 """
@@ -104,10 +104,10 @@ class OverBudget(CallError):
 
 
 class Unrecorded(CallError):
-    """The audit cannot be written; nothing was changed."""
+    """The audit cannot be written; nothing was changed, and nothing is told."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The call could not be recorded in the audit, so it was not made.",
+            "The call cannot be recorded in the audit, so it is refused; nothing was changed.",
             hint="Try again later, or tell the administrator.",
         )

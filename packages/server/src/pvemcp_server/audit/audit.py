@@ -63,8 +63,9 @@ class Audit(AuditReader):
         await self._note(Kind.CALL, event)
 
     async def refused(self, event: Event) -> None:
-        """Notes an attempt that was not let through."""
-        await self._note(Kind.REFUSED, event)
+        """Notes an attempt that was not let through: there is nothing left to refuse."""
+        with suppress(Unrecorded):
+            await self._note(Kind.REFUSED, event)
 
     async def admin(self, event: Event) -> None:
         """Stores a change made by an administrator before returning."""
@@ -106,9 +107,9 @@ class Audit(AuditReader):
             log.warning("Old entries of the audit could not be removed", exc_info=True)
 
     async def _note(self, kind: Kind, event: Event) -> None:
-        self._buffer.append(self._row(kind, event, uuid4().hex))
-        if len(self._buffer) >= FULL:
+        if len(self._buffer) >= FULL:  # what cannot be stored must not grow without end
             await self.flush()
+        self._buffer.append(self._row(kind, event, uuid4().hex))
 
     def _row(self, kind: Kind, event: Event, call_id: str) -> dict[str, Any]:
         return {"kind": kind.value, "call_id": call_id, "at": self._clock(), **event.columns()}

@@ -23,7 +23,7 @@ from pvemcp_server.endpoint.confirm import confirm
 from pvemcp_server.endpoint.decisions import Asking, Decision
 from pvemcp_server.endpoint.ports import CurrentSettings, Records
 from pvemcp_server.endpoint.records import Recorder
-from pvemcp_server.errors import CallError
+from pvemcp_server.errors import CallError, Unrecorded
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.plan import Plan, carry_out
 from pvemcp_server.tools.privileges import note_lacks
@@ -133,7 +133,10 @@ class Pipeline:
             log.exception("Call of %s failed, incident %s", tool.name, incident)
             text = f"The server failed on this call; its log says why under incident {incident}."
             return await self._failed(recorder, error, text)
-        await recorder.answered(written)
+        try:
+            await recorder.answered(written)
+        except Unrecorded as error:
+            return Result((str(error),), error)
         blocks = (written.data, written.notes) if written.notes else (written.data,)
         return Result(blocks, started=started)
 

@@ -55,7 +55,12 @@ class Recorder:
         self._intent = await self.records.intent(self._event(None))
 
     async def answered(self, written: Written) -> None:
-        await self._ended(self._event(Outcome.OK, rows=written.rows, bytes=written.bytes))
+        """Raises Unrecorded for a read that nothing would tell of: it has no intent."""
+        event = self._event(Outcome.OK, rows=written.rows, bytes=written.bytes)
+        if self._intent is None:
+            await self.records.call(event)
+        else:
+            await self._ended(event)
 
     async def done(self) -> None:
         await self._ended(self._event(Outcome.OK))
