@@ -7,13 +7,19 @@
 Needs the extra `emulator`: pip install 'pvemcp-client[emulator]'
 """
 
-from proxmox_client.emulator.clock import Clock, ManualClock
-from proxmox_client.emulator.cluster import Cluster
-from proxmox_client.emulator.faults import Fault, FaultKind
-from proxmox_client.emulator.http.connection import ConnectionLimits
-from proxmox_client.emulator.running import Emulator
-from proxmox_client.emulator.scenario.demo import demo
-from proxmox_client.emulator.scenario.model import Scenario
+try:
+    from proxmox_client.emulator.clock import Clock, ManualClock
+    from proxmox_client.emulator.cluster import Cluster
+    from proxmox_client.emulator.faults import Fault, FaultKind
+    from proxmox_client.emulator.http.connection import ConnectionLimits
+    from proxmox_client.emulator.running import Emulator
+    from proxmox_client.emulator.scenario.demo import demo
+    from proxmox_client.emulator.scenario.model import Scenario
+except ModuleNotFoundError as missing:
+    if missing.name not in ("cryptography", "h11", "yaml"):
+        raise
+    text = f"The emulator needs {missing.name}: pip install 'pvemcp-client[emulator]'"
+    raise ModuleNotFoundError(text, name=missing.name) from None
 
 __all__ = [
     "Clock",
