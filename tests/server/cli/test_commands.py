@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from pvemcp_server.cli.state import opened
-from pvemcp_server.cli.welcome import first_administrator, this_command
+from pvemcp_server.cli.welcome import first_administrator, tell_switch, this_command
 from pvemcp_server.config import Config
 
 
@@ -75,6 +75,17 @@ def test_the_welcome_tells_an_ipv6_address_whole(tmp_path, capsys):
 
     asyncio.run(welcomed())
     assert "http://[fd00::1]:8811/admin" in capsys.readouterr().out
+
+
+def test_the_welcome_says_so_while_the_endpoint_is_off(tmp_path, capsys):
+    async def welcomed() -> None:
+        async with opened(Config.load(state_dir=tmp_path)) as state:
+            await tell_switch(state)
+            await state.settings.change({"enabled": True}, by="test")
+            await tell_switch(state)
+
+    asyncio.run(welcomed())
+    assert capsys.readouterr().out.count("settings set enabled=true` turns it on") == 1
 
 
 def test_the_welcome_names_the_command_as_the_shell_finds_it(monkeypatch):

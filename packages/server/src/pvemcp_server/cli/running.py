@@ -51,6 +51,7 @@ async def run(
 
 
 async def _serve(state: State) -> None:
+    await welcome.tell_switch(state)
     with uncollected():
         # loaded while serving only: `pvemcp --help` need not wait for every library of the server
         from pvemcp_server.app import serve_until_told

@@ -32,6 +32,15 @@ async def first_administrator(state: State) -> str | None:
     return password
 
 
+async def tell_switch(state: State) -> None:
+    """Says that clients will be refused, and what lets them in."""
+    if not (await state.settings.current()).enabled:
+        _console().print(
+            f"The endpoint is off: `{this_command()} settings set enabled=true` turns it on, "
+            "also while this server runs."
+        )
+
+
 async def greet(state: State, *, demo: bool) -> None:
     """Everything that a person needs for the first call, on one screen."""
     say = _console().print
