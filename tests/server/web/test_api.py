@@ -2,6 +2,8 @@
 
 import pytest
 
+from proxmox_client import Client
+from pvemcp_server.audit import Event
 from pvemcp_server.web.api import create_api
 
 pytestmark = pytest.mark.anyio
@@ -127,6 +129,17 @@ async def test_a_doctor_says_what_keeps_a_cluster_away(
     assert text in found["text"]
 
 
+async def test_a_doctor_who_is_shown_no_node_looks_after_the_rest(equipped, monkeypatch):
+    async def none(_client):
+        return []
+
+    monkeypatch.setattr(Client, "nodes", none)
+    (report,) = (await equipped.api("POST", "/doctor?cluster=home-lab")).json()
+    topics = {one["topic"]: one["level"] for one in report["findings"]}
+    assert topics["nodes"] == "bad"
+    assert "rights" in topics
+
+
 async def test_a_query_is_answered_in_all_formats(equipped):
     asked = {"query": {"from": "nodes", "select": ["node"]}, "cluster": "prod"}
     answer = (await equipped.api("POST", "/queries/run", json=asked)).json()
@@ -149,6 +162,20 @@ async def test_settings_audit_and_notices_are_there(front):
     (notice,) = (await front.api("GET", "/notices")).json()
     assert (await front.api("DELETE", f"/notices/{notice['id']}")).status_code == 204
     assert (await front.api("GET", "/notices")).json() == []
+
+
+async def test_the_audit_can_be_read_while_it_cannot_be_written(front, monkeypatch):
+    await front.api("PATCH", "/settings", json={"row_cap": 30})
+    audit = front.services.audit
+
+    async def full(_rows):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(front.services.store.audit_log, "append", full)
+    await audit.refused(Event(tool="sign in"))
+    found = (await front.api("GET", "/audit")).json()
+    assert found[0]["tool"] == "admin.settings.change"
+    assert (await front.api("POST", "/audit/verify")).json()["whole"]
 
 
 async def test_a_wrong_body_is_answered_without_repeating_it(front):

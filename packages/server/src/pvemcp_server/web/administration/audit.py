@@ -1,6 +1,7 @@
 """The audit: found, exported, verified."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pvemcp_server.audit import AuditFilter, Entry
+from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store.audit_chain import Finding
 from pvemcp_server.web.administration.acting import Acting
 
@@ -59,16 +61,22 @@ class Verified(BaseModel):
 
 async def find(acting: Acting, search: Search, limit: int = 50) -> list[Entry]:
     """Entries, newest first; what has just happened is among them."""
-    await acting.services.audit.flush()
+    await _flush(acting)
     return await acting.services.audit.find(search.filter(), limit)
 
 
 async def verify(acting: Acting) -> Verified:
     """Every edit, deletion and reordering is found; nothing is, when the chain is whole."""
-    await acting.services.audit.flush()
+    await _flush(acting)
     found: list[Finding] = await acting.services.audit.verify()
     head = await acting.services.audit.head()
     return Verified(whole=not found, findings=[asdict(one) for one in found], head=str(head))
+
+
+async def _flush(acting: Acting) -> None:
+    """A database that cannot be written can still be read, and then somebody wants to look."""
+    with suppress(Unrecorded):
+        await acting.services.audit.flush()
 
 
 def export(acting: Acting, search: Search, kind: Literal["csv", "json"]) -> AsyncIterator[str]:

@@ -139,8 +139,9 @@ async def _inside(connection: Connection, granted: Sequence[Tool]) -> AsyncItera
     offline = [one.node for one in nodes if one.status != "online"]
     for finding in _nodes(len(nodes), offline):
         yield finding
-    with suppress(ProxmoxError):  # needs Sys.Audit; the rights below say when that is missing
-        yield await _clock(pve, [one.node for one in nodes if one.status == "online"])
+    if online := [one.node for one in nodes if one.status == "online"]:
+        with suppress(ProxmoxError):  # needs Sys.Audit; the rights below say when that is missing
+            yield await _clock(pve, online)
     held = await pve.access.permissions()
     rights = privileges(connection.identity.token_id, list(granted), held, version.number[0])
     for finding in _rights(rights):
