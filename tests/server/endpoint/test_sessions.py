@@ -8,7 +8,7 @@ import pytest
 from mcp.client import Client
 from mcp.client.sse import sse_client
 
-from pvemcp_server.endpoint import sessions
+from pvemcp_server.endpoint import announce, sessions
 from pvemcp_server.endpoint.messages import MOST_MESSAGES
 
 pytestmark = pytest.mark.anyio
@@ -109,6 +109,26 @@ async def test_a_withdrawn_key_loses_its_open_streams(served):
     with anyio.fail_after(20):
         async with served.http.stream("GET", "/mcp", headers=headers) as stream:
             assert stream.status_code == 200
+            await served.state.access.keys.change(served.key_id, enabled=False)
+            assert await stream.aread() == b""
+
+
+async def test_a_withdrawn_key_loses_its_streams_also_when_looking_failed_at_first(
+    served, monkeypatch
+):
+    announcer = served.app.endpoint.announcer
+    find, failures = announcer.find, ["the database is away"]
+
+    async def failing(key_id):
+        if failures:
+            raise OSError(failures.pop())
+        return await find(key_id)
+
+    monkeypatch.setattr(announcer, "find", failing)
+    monkeypatch.setattr(announce, "PAUSE_SECONDS", 0)
+    headers = await begin(served)
+    with anyio.fail_after(20):
+        async with served.http.stream("GET", "/mcp", headers=headers) as stream:
             await served.state.access.keys.change(served.key_id, enabled=False)
             assert await stream.aread() == b""
 

@@ -23,6 +23,7 @@ from pvemcp_server.endpoint.callers import caller_of
 from pvemcp_server.endpoint.traffic import Traffic
 
 TELL_SECONDS: Final = 5.0
+PAUSE_SECONDS: Final = 5.0  # after a failure
 EVERYTHING: Final[frozenset[ServerEvent]] = frozenset(
     {ToolsListChanged(), PromptsListChanged(), ResourcesListChanged()}
 )
@@ -79,6 +80,9 @@ class Announcer:
                 await self.refresh()
             except Exception:
                 log.exception("Could not tell clients that their lists have changed")
+                # it is still to be told, and a withdrawn key still holds its streams
+                self._changed.set()
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def refresh(self) -> None:
         """Tell those whose rights differ from what they know; let go of those who have none."""
