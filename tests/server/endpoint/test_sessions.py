@@ -1,6 +1,7 @@
 """Sessions of the handshake eras: whose they are, how they end, what older clients send."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import mcp_types as types
@@ -110,6 +111,16 @@ async def test_a_withdrawn_key_loses_its_open_streams(served):
         async with served.http.stream("GET", "/mcp", headers=headers) as stream:
             assert stream.status_code == 200
             await served.state.access.keys.change(served.key_id, enabled=False)
+            assert await stream.aread() == b""
+
+
+async def test_a_key_that_expires_loses_its_open_streams(served, monkeypatch):
+    monkeypatch.setattr(announce, "LOOK_SECONDS", 0.1)
+    headers = await begin(served)
+    with anyio.fail_after(20):
+        async with served.http.stream("GET", "/mcp", headers=headers) as stream:
+            soon = datetime.now(UTC) + timedelta(seconds=1)
+            await served.state.access.keys.change(served.key_id, expires=soon)
             assert await stream.aread() == b""
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,6 +25,7 @@ from pvemcp_server.endpoint.traffic import Traffic
 
 TELL_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 5.0  # after a failure
+LOOK_SECONDS: Final = 60.0  # how long a stream may outlive the expiry of its key
 EVERYTHING: Final[frozenset[ServerEvent]] = frozenset(
     {ToolsListChanged(), PromptsListChanged(), ResourcesListChanged()}
 )
@@ -72,9 +74,11 @@ class Announcer:
         self._changed.set()
 
     async def run(self) -> None:
-        """Looks after changes until cancelled."""
+        """Looks after changes until cancelled; also unasked, for keys expire by themselves."""
         while True:
-            await self._changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._changed.wait()
             self._changed.clear()
             try:
                 await self.refresh()
