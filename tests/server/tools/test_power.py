@@ -233,10 +233,19 @@ async def test_a_cluster_without_quorum_refuses_and_says_where_to_look(desk):
 
 async def test_a_dropped_answer_to_a_write_is_an_error_and_the_write_is_sent_once(desk):
     desk["prod"].emulated.fault(FaultKind.DROP, method="POST", path=".*/status/reset")
-    await desk.refused("ChangeVmState", **PROD, vmid=105, action="Reset")
+    error = await desk.refused("ChangeVmState", **PROD, vmid=105, action="Reset")
+    assert "Whether it was carried out is not known. Look with ListTasks" in error
     sent = [one for one in desk["prod"].emulated.state.tasks.values() if one.type == "qmreset"]
     assert len(sent) == 1
     assert [kind for kind, _ in desk.journal.events] == ["intent", "outcome"]
+
+
+async def test_a_task_that_can_no_longer_be_watched_is_told_with_its_upid(desk):
+    desk["prod"].emulated.fault(FaultKind.DROP, path=".*/tasks/")
+    answer = await desk("ChangeVmState", **PROD, vmid=105, action="Reset", wait=True)
+    assert (answer.data["success"], answer.data["status"]) == (True, "unknown")
+    assert answer.data["upid"].startswith("UPID:")
+    assert "GetTask with this upid tells more." in answer.notes
 
 
 async def test_writes_that_lose_nothing_ask_nobody(desk):

@@ -11,6 +11,7 @@
     * Precondition        Proxmox would refuse, or it would do harm
     * ConfirmationNeeded  a destructive call that nobody has confirmed
     * OverBudget          time, rows or rate used up
+    * Unanswered          a write was sent and may have been carried out
     * Unrecorded          the audit cannot be written, so nothing was changed
 
 Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both into text.
@@ -101,6 +102,16 @@ class ConfirmationNeeded(CallError):
 
 class OverBudget(CallError):
     """Time, rows or rate are used up."""
+
+
+class Unanswered(CallError):
+    """A write was sent and nothing came back: it may have been carried out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"{reason} Whether it was carried out is not known.",
+            hint="Look with ListTasks before trying again.",
+        )
 
 
 class Unrecorded(CallError):

@@ -5,7 +5,14 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from proxmox_client import DeadlineExceeded, Task, TaskOutcome, TaskProgress
+from proxmox_client import (
+    DeadlineExceeded,
+    NodeUnreachable,
+    Task,
+    TaskOutcome,
+    TaskProgress,
+    Unreachable,
+)
 from pvemcp_server.tools.call import Call, Conversation
 
 T = TypeVar("T")
@@ -24,6 +31,9 @@ async def follow(call: Call, task: Task) -> dict[str, Any]:
         why = "The server is shutting down; the" if call.closing.is_set() else "The"
         call.notes.add(f"{why} task is still running: GetTask with this upid tells its outcome.")
         return {"status": "running"}
+    except (NodeUnreachable, Unreachable) as error:
+        call.notes.add(f"Nobody answers any more ({error}): GetTask with this upid tells more.")
+        return {"status": "unknown"}
     return told(ended)
 
 

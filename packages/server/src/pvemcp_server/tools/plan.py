@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxmox_client import Task
-from pvemcp_server.clusters import Cluster
+from proxmox_client import DeadlineExceeded, NodeUnreachable, Task, TlsError, Unreachable
+from pvemcp_server.clusters import Cluster, explain
+from pvemcp_server.errors import Unanswered
 from pvemcp_server.tools.call import Call
 from pvemcp_server.tools.follow import follow
 
@@ -40,7 +41,7 @@ async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
     for warning in plan.warnings:
         call.notes.add(warning)
     try:
-        task = await plan.act()
+        task = await _sent(plan)
     finally:
         plan.cluster.changed()  # after an error too: Proxmox may have begun
     answer: dict[str, Any] = {"success": True, **plan.ids}
@@ -51,3 +52,13 @@ async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
         return answer | {"upid": task.upid.text} | await follow(call, task)
     finally:
         plan.cluster.changed()
+
+
+async def _sent(plan: Plan) -> Task | None:
+    """The write, sent once. Without an answer nobody knows whether Proxmox took it."""
+    try:
+        return await plan.act()
+    except TlsError:
+        raise  # nothing was sent
+    except (Unreachable, NodeUnreachable, DeadlineExceeded) as error:
+        raise Unanswered(explain(error, plan.cluster.account)) from error
