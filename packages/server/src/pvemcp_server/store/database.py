@@ -138,10 +138,14 @@ def _create_private(file: Path) -> None:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        for pragma in PRAGMAS:
+            cursor.execute(pragma)
+        cursor.close()
+    except Exception:
+        connection.close()  # SQLAlchemy forgets it, and its thread would outlive the event loop
+        raise
 
 
 def _stop_sqlite(connection: Any) -> None:
