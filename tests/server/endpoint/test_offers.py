@@ -181,15 +181,19 @@ async def test_tables_are_completed_too(client):
     assert found.completion.values == ["lxc_configs", "qemu_configs"]
 
 
-async def test_only_what_is_offered_is_completed(client):
-    typed = {"name": "storage", "value": ""}
-    assert (
-        await client.complete(PromptReference(name="reset-guest"), typed)
-    ).completion.values == []
-    for nothing in (PromptReference(name="no-such"), ResourceTemplateReference(uri="pve://{no}")):
-        with pytest.raises(MCPError) as caught:
-            await client.complete(nothing, typed)
-        assert caught.value.error.code == -32602
+@pytest.mark.parametrize(
+    "place",
+    [
+        PromptReference(name="reset-guest"),
+        PromptReference(name="no-such"),
+        ResourceTemplateReference(uri="pve://schema/{table}"),
+        ResourceTemplateReference(uri="pve://{storage}"),
+    ],
+    ids=lambda place: getattr(place, "name", None) or place.uri,
+)
+async def test_only_what_can_be_filled_in_there_is_completed(client, place):
+    found = await client.complete(place, {"name": "storage", "value": ""})
+    assert found.completion.values == []
 
 
 async def test_a_prompt_about_a_guest_says_of_which_cluster_where_that_matters(client):

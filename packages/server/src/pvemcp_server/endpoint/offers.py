@@ -45,7 +45,9 @@ class Offers:
     async def get_prompt(
         self, ctx: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
-        found = await self._prompt(ctx, params.name)
+        found = (await self._prompts(ctx)).get(params.name)
+        if found is None:
+            raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {clean_line(params.name, 100)}")
         try:
             text = found.filled(params.arguments or {})
         except BadArgument as wrong:
@@ -97,20 +99,12 @@ class Offers:
         return completion.answer(values)
 
     async def _arguments(self, ctx: Context, ref: Ref) -> Collection[str]:
-        """What can be filled in there; the protocol's own error for what is not offered."""
+        """What can be filled in there: nothing where nothing is offered."""
         if isinstance(ref, types.ResourceTemplateReference):
             places = resources.open_to(caller_of(ctx), self.pipeline.tools)
-            slots = next((place.slots for place in places if place.template == ref.uri), None)
-            if slots is None:
-                raise _not_found(ref.uri)
-            return slots
-        return (await self._prompt(ctx, ref.name)).slots
-
-    async def _prompt(self, ctx: Context, name: str) -> Prompt:
-        found = (await self._prompts(ctx)).get(name)
-        if found is None:
-            raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {clean_line(name, 100)}")
-        return found
+            return next((place.slots for place in places if place.template == ref.uri), ())
+        prompt = (await self._prompts(ctx)).get(ref.name)
+        return prompt.slots if prompt else ()
 
     async def _call(self, ctx: Context, tool: str) -> Call | None:
         """A call of that tool, as far as the caller may make it; for names, not for answers."""
