@@ -77,5 +77,7 @@ async def _master_key(config: Config, database: Database) -> bytes:
         return key
     if not await Vault.is_empty(database):
         place = master_key_file(config)
-        raise ConfigError(f"The master key of this database is missing: expected at {place}.")
+        raise ConfigError(
+            f"The master key of this database is missing: put your copy of it back at {place}."
+        )
     return create_master_key(config)

@@ -77,7 +77,9 @@ class Vault:
             try:
                 material = AESGCM(master).decrypt(nonce, rest, place)
             except InvalidTag:
-                raise ConfigError("The master key is not the one of this database.") from None
+                raise ConfigError(
+                    "The master key is not the one of this database: put your copy back."
+                ) from None
             found.append(DataKey(row.id, Purpose(row.purpose), material))
         return found
 
