@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from importlib import import_module
 
-import anyio
 import pytest
 
 from proxmox_client.emulator import ManualClock, demo
@@ -315,19 +314,6 @@ async def test_a_cluster_that_does_not_answer_is_said_and_the_others_answer(desk
     answer = await ask(desk, **{"from": "guests", "select": ["COUNT(*) as n"]})
     assert answer.data == [{"n": len(desk["prod"].emulated.state.guests)}]
     assert "Missing: guests of home-lab." in answer.notes
-
-
-async def test_a_cluster_that_fell_silent_is_not_waited_for_guest_by_guest(desk):
-    lab, disks = desk["home-lab"], {"from": "disks", "select": ["COUNT(*) as n"]}
-    await ask(desk, **disks)
-    lab.emulated.fault("hang")
-    lab.inventory.short_patience, lab.inventory.quiet = 0.2, 3600.0
-    lab.inventory.invalidate()
-    with anyio.fail_after(5):
-        answer = await ask(desk, **disks)
-    assert answer.data[0]["n"]
-    assert "home-lab does not answer" in answer.notes
-    assert "Missing from home-lab: configuration of guest 100." in answer.notes
 
 
 async def test_when_no_cluster_answers_the_query_fails_and_says_why(desk):

@@ -1,5 +1,6 @@
 """Asking many nodes, storages or guests of one cluster, within a budget."""
 
+from asyncio import gather, sleep
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
@@ -16,32 +17,42 @@ from pvemcp_server.tables.registry import Budget, Want
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-_AT_ONCE = 64  # asked together; the client itself holds fewer requests open
+_TOLD = 3  # missing ones that are told one by one
+_AT_ONCE = 64  # begun together; the client itself holds fewer requests open
 
 
 async def each(
     cluster: Cluster, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], want: Want, what: str
 ) -> dict[K, T]:
-    """Ask for every key until the budget is used up; what is missing then is noted."""
-    wanted = list(keys)
-    found: dict[K, T] = {}
-    missing: dict[K, str] = {}
-    asked = 0
-    for some in _parts(wanted[: want.budget.calls]):
-        if monotonic() >= want.budget.until:
-            break
-        with _within(want.budget), cluster.patience():
-            answered, unanswered = await cluster.answers(some, ask)
-        found |= answered
-        missing |= unanswered
-        asked += len(some)
+    """Ask for every key until the budget is used up; what is missing then is noted.
+
+    No key waits for another, for that may be on a node that hangs.
+    """
+    every = list(keys)
+    wanted = every[: want.budget.calls] if monotonic() < want.budget.until else []
+
+    async def asked(turn: int, some: Sequence[K]) -> tuple[dict[K, T], dict[K, str]]:
+        for _ in range(turn):
+            await sleep(0)  # the loop has others to serve while many requests begin
+        return await cluster.answers(some, ask)
+
+    with _within(want.budget), cluster.patience():
+        answers = await gather(*(asked(n, some) for n, some in enumerate(_parts(wanted))))
+    found = {key: one for some, _ in answers for key, one in some.items()}
+    missing = {key: why for _, some in answers for key, why in some.items()}
     cluster.note_missing(missing, what)
-    if missed := len(wanted) - asked:
-        cluster.notes.add(
-            f"Incomplete: {missed} of {len(wanted)} {what}s of {cluster.name} were not asked, the "
-            "budget of one call was used up. Narrow it to some vmids, nodes or storages."
-        )
+    _note_cut(cluster, len(every) - len(wanted), "were not asked", len(every), what)
+    if monotonic() >= want.budget.until and len(missing) > _TOLD:
+        _note_cut(cluster, len(missing), "did not come in time", len(every), what)
     return found
+
+
+def _note_cut(cluster: Cluster, number: int, happened: str, whole: int, what: str) -> None:
+    if number:
+        cluster.notes.add(
+            f"Incomplete: {number} of {whole} {what}s of {cluster.name} {happened}, the budget of "
+            "one call was used up. Narrow it to some vmids, nodes or storages."
+        )
 
 
 async def guests(cluster: Cluster, want: Want, kind: str = "") -> list[GuestResource]:
