@@ -73,6 +73,13 @@ def only(field, operator, value=None):
             "where.conditions[0].operator: no operator 'LIKE'. ",
         ),
         (
+            {"from": "tasks", "where": only("status", "=", "Error")},
+            (
+                "where.conditions[0].value[0]: status is never 'error'. "
+                "Use outcome, which is one of running, ok, warnings, error."
+            ),
+        ),
+        (
             {"from": "guests", "where": only("tags", "=", "web")},
             (
                 "where.conditions[0].operator: = doesn't fit tags, which is a list. "

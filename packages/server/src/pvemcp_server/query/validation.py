@@ -184,6 +184,8 @@ class _Validator:
         values = tuple(typed(v, field, f"{one.at}.value[{n}]", self.now) for n, v in places)
         if one.operator.whole and field.choices:
             _check_choices(one, field, values)
+        if one.operator.whole and isinstance(expression, Column):
+            self._check_not_elsewhere(one, expression, values)
         if one.operator is Operator.BETWEEN:
             _check_bounds(one, values)
         return Test(expression, one.operator, values)
@@ -200,6 +202,19 @@ class _Validator:
                     f"{one.at}.field",
                     f"{selected.alias} is a name given in select.",
                     hint="Groups are filtered in having." if summed else "Write the field itself.",
+                )
+
+    def _check_not_elsewhere(
+        self, one: model.Condition, column: Column, values: tuple[Value, ...]
+    ) -> None:
+        """A word that another field tells would match nothing here, and say so to nobody."""
+        for n, value in enumerate(values):
+            if other := dict(column.field.elsewhere).get(str(value).casefold()):
+                choices = self.catalog.tables[column.table].fields[other].choices
+                raise BadArgument(
+                    f"{one.at}.value[{n}]",
+                    f"{column.name} is never {shown(value)}.",
+                    hint=f"Use {other}, which is one of {', '.join(choices)}.",
                 )
 
 

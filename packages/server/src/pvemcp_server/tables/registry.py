@@ -64,13 +64,15 @@ class Col:
     """What a field is, beyond its Python type: `Annotated[int, Col("…", Unit.BYTES)]`.
 
     `also` are further names that queries know it by. `values` are all that it can be, where
-    Proxmox has a closed set of them.
+    Proxmox has a closed set of them. `elsewhere` pairs words that people look for here with the
+    field that tells them.
     """
 
     description: str
     unit: Unit | None = None
     also: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    elsewhere: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass_transform(
@@ -93,6 +95,7 @@ class Field:
     choices: tuple[str, ...] = ()
     nullable: bool = False
     also: tuple[str, ...] = ()
+    elsewhere: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +272,8 @@ def _field(name: str, hint: Any) -> Field:
     variants = get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
     nullable = type(None) in variants
     kind, choices = _kind(next(one for one in variants if one is not type(None)))
-    return Field(name, kind, col.description, col.unit, col.values or choices, nullable, col.also)
+    choices = col.values or choices
+    return Field(name, kind, col.description, col.unit, choices, nullable, col.also, col.elsewhere)
 
 
 def _split(hint: Any) -> tuple[Any, Col]:

@@ -17,6 +17,7 @@ SINCE = 5000  # of each node, when somebody says since when
 Outcome = Literal["running", "ok", "warnings", "error"]
 # Outcomes here: for Proxmox. A task that died with its node has an unknown one.
 _ENDED = {"ok": ("ok",), "warnings": ("warning",), "error": ("error", "unknown")}
+_OUTCOMES = tuple((word, "outcome") for word in ("error", "failed", "warnings", "stopped"))
 _AT_WORK = 25  # of each node: tasks that run have an unknown outcome too
 
 
@@ -39,7 +40,15 @@ class Task(Row):
     node: Annotated[str, Col("Node it ran on")]
     type: Annotated[str, Col("Kind: qmstart, qmsnapshot, vzdump, qmigrate …")]
     id: Annotated[str | None, Col("What it is about: a guest's number, a storage …")]
-    status: Annotated[str, Col("RUNNING, OK, WARNINGS: n, or what went wrong")]
+    status: Annotated[
+        str,
+        Col(
+            "RUNNING, OK, WARNINGS: n, or what went wrong",
+            elsewhere=tuple(
+                (word, "outcome") for word in ("error", "failed", "warnings", "stopped")
+            ),
+        ),
+    ]
     user: Annotated[str, Col("Who started it, with the API token if one was used")]
     start_time: Annotated[datetime | None, Col("Start", Unit.TIME)]
     end_time: Annotated[datetime | None, Col("End", Unit.TIME)]
