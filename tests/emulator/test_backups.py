@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from proxmox_client.emulator.calendar import next_run
+from proxmox_client.emulator.state.guest import Kind
 
 pytestmark = pytest.mark.anyio
 BACKUPS = "/nodes/pve1/storage/shared/content"
@@ -55,6 +56,16 @@ async def test_a_backup_that_is_not_there_cannot_be_restored(admin):
     given = {"vmid": 700, "archive": "shared:backup/vzdump-qemu-1-2026_01_01-00_00_00.vma"}
     ended = await admin.task("POST", "/nodes/pve1/qemu", **given)
     assert ended["exitstatus"].endswith("does not exist")
+
+
+async def test_a_mount_point_is_saved_when_it_asks_for_it(admin, lab):
+    guest = next(one for one in lab.state.guests.values() if one.kind is Kind.LXC)
+    guest.config["mp0"] = "shared:900/vm-900-disk-0.raw,mp=/a,size=1G"
+    guest.config["mp1"] = "shared:900/vm-900-disk-1.raw,mp=/b,size=1G,backup=1"
+    place = f"/nodes/{guest.node}"
+    ended = await admin.task("POST", f"{place}/vzdump", vmid=guest.vmid, storage="shared")
+    saved = [line for line in await admin.log(ended["upid"]) if "include disk" in line]
+    assert [line.split("'")[1] for line in saved] == ["mp1", "rootfs"]
 
 
 async def test_one_missing_guest_spoils_the_outcome_not_the_others(admin):

@@ -36,6 +36,8 @@ async def test_a_backup_job_saves_every_guest_it_covers_on_its_node(night):
     assert backups(cluster) == [100, 102, 103]
     tasks = [task for task in cluster.state.tasks.values() if task.type == "vzdump"]
     assert {(task.node, task.outcome) for task in tasks} == {("pve1", "OK"), ("pve2", "OK")}
+    asked = "vzdump --all 1 --exclude 101 --storage shared --mode snapshot"
+    assert {task.log[0] for task in tasks} == {f"INFO: starting new backup job: {asked}"}
 
 
 async def test_a_disabled_job_rests(night):

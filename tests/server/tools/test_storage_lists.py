@@ -174,6 +174,18 @@ async def test_how_far_last_runs_were_looked_for_is_said(open_desk, monkeypatch)
     assert "were looked for among its newest 4 backup tasks only." in answer.notes
 
 
+async def test_the_last_run_of_a_job_is_that_of_the_night(open_desk):
+    clock = ManualClock(datetime(2026, 11, 25, 0, 30, tzinfo=UTC).timestamp())
+    async with open_desk(demo(), clock) as desk:
+        before = (await desk("ListBackupJobs", cluster_name="prod")).data
+        await clock.advance(3600)
+        after = (await desk("ListBackupJobs", cluster_name="prod")).data
+    nights = [
+        {row["id"]: row["last_run"] for row in rows}["backup-nightly"] for rows in (before, after)
+    ]
+    assert nights == ["2026-11-24T01:00:00Z", "2026-11-25T01:00:00Z"]
+
+
 async def test_list_backup_jobs_of_a_guest(office):
     answer = await office("ListBackupJobs", cluster_name="prod", vmid=110)
     assert "backup-archive" not in answer.column("id")

@@ -14,13 +14,18 @@ class BackupJob:
     """Its settings by their API name: storage, vmid, all, mode, compress and so on."""
     enabled: bool = True
 
+    @property
+    def vmids(self) -> list[int]:
+        """The guests it names."""
+        return [int(one) for one in str(self.options.get("vmid", "")).split(",") if one]
+
     def covers(self, vmid: int, pool: str) -> bool:
         """Whether a guest is among those it saves."""
         if self.options.get("pool"):
             return bool(self.options["pool"] == pool)
         if self.options.get("all"):
             return str(vmid) not in str(self.options.get("exclude", "")).split(",")
-        return str(vmid) in str(self.options.get("vmid", "")).split(",")
+        return vmid in self.vmids
 
 
 @dataclass(slots=True)

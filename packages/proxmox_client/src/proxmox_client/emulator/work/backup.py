@@ -1,8 +1,10 @@
 """Saving guests with vzdump."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
+from shlex import quote
 from typing import Any, Final
 
 from proxmox_client.emulator.errors import ApiError, TaskFailed
@@ -21,14 +23,18 @@ LONGEST: Final = 30.0
 SUFFIXES: Final = {"zstd": ".zst", "gzip": ".gz", "1": ".lzo", "lzo": ".lzo", "0": ""}
 
 
-def dump(vmids: Sequence[int], node: str, options: Mapping[str, Any]) -> Work:
-    """Save guests one after the other; one that fails spoils the outcome, not the others."""
+def dump(
+    vmids: Sequence[int], node: str, options: Mapping[str, Any], command: str | None = None
+) -> Work:
+    """Save guests one after the other; one that fails spoils the outcome, not the others.
+
+    `command` is what the log says was asked for, where that is more than these guests here.
+    """
 
     async def work(job: Job) -> None:
         storage = _target(job.state, str(options.get("storage", "local")))
-        shown = " ".join(f"--{key} {value}" for key, value in options.items())
-        listed = " ".join(map(str, vmids))
-        job.log(f"INFO: starting new backup job: vzdump {listed} {shown} --node {node}")
+        asked = command or command_of(vmids, {**options, "node": node})
+        job.log(f"INFO: starting new backup job: vzdump {asked}")
         failed = False
         for vmid in vmids:
             try:
@@ -43,6 +49,18 @@ def dump(vmids: Sequence[int], node: str, options: Mapping[str, Any]) -> Work:
     return work
 
 
+def command_of(vmids: Iterable[int], options: Mapping[str, Any]) -> str:
+    """The words after vzdump, as the log has them: guests, then options."""
+    given = ((f"--{key}", quote(_plain(value))) for key, value in options.items())
+    return " ".join([*map(str, vmids), *chain.from_iterable(given)])
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={one}" for key, one in value.items())
+    return str(value)
+
+
 def _target(state: ClusterState, name: str) -> Storage:
     if name not in state.storages:
         missing = f"storage '{name}' does not exist"
@@ -52,6 +70,11 @@ def _target(state: ClusterState, name: str) -> Storage:
     if "backup" not in storage.content:
         raise TaskFailed(f"storage '{name}' does not support backups")
     return storage
+
+
+def _is_saved(slot: str, text: str) -> bool:
+    """A mount point is saved when it asks for it, a disk unless it asks not to be."""
+    return "backup=1" in text if slot.startswith("mp") else "backup=0" not in text
 
 
 async def _save(
@@ -65,7 +88,7 @@ async def _save(
     job.log(f"INFO: Starting Backup of VM {vmid} ({guest.kind})")
     job.log(f"INFO: Backup started at {datetime.fromtimestamp(began, UTC):%Y-%m-%d %H:%M:%S}")
     job.log(f"INFO: status = {guest.status}", f"INFO: {guest.kind.word} Name: {guest.name}")
-    disks = [disk for disk in guest.disks() if "backup=0" not in str(guest.config[disk.slot])]
+    disks = [disk for disk in guest.disks() if _is_saved(disk.slot, str(guest.config[disk.slot]))]
     for disk in disks:
         job.log(f"INFO: include disk '{disk.slot}' '{disk.volid}'")
     mode = _mode(job, guest, str(options.get("mode", "snapshot")))

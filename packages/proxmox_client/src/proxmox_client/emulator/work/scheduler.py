@@ -54,6 +54,8 @@ class Scheduler:
 
     def _back_up(self, job: BackupJob) -> None:
         options = {key: value for key, value in job.options.items() if key not in SELECTION}
+        told = {key: value for key, value in job.options.items() if key != "vmid"}
+        command = backup.command_of(job.vmids, told)
         for node in self._state.nodes.values():
             here = [
                 guest.vmid
@@ -61,7 +63,7 @@ class Scheduler:
                 if job.covers(guest.vmid, self._state.pool_of(guest.vmid)) and not guest.template
             ]
             if node.online and here:
-                work = backup.dump(here, node.name, options)
+                work = backup.dump(here, node.name, options, command)
                 self._tasks.start(node.name, "vzdump", "", ROOT, work)
 
 
