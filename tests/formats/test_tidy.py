@@ -17,7 +17,10 @@ from pvemcp_formats import drop_empty_columns, tidy, tidy_value
         (2.0**53, 2.0**53),
         (12.3456, 12.3),
         (-12.3456, -12.3),
-        (99.96, 100),
+        (99.961, 100),
+        (1.75, 1.75),
+        (-0.25, -0.25),
+        (0.1 + 0.2, 0.3),
         (0.4567, 0.46),
         (0.04, 0.04),
         (0.000123456, 0.00012),
@@ -28,7 +31,7 @@ from pvemcp_formats import drop_empty_columns, tidy, tidy_value
         (math.inf, None),
     ],
 )
-def test_a_float_keeps_one_decimal_and_at_least_two_digits(number, tidied):
+def test_a_float_keeps_what_was_set_or_one_decimal_and_at_least_two_digits(number, tidied):
     found = tidy_value(number)
     assert found == tidied
     assert type(found) is type(tidied)
@@ -56,7 +59,7 @@ def test_the_caller_may_say_how_many_decimals_a_column_has():
 
 
 def test_nested_values_are_tidied_too():
-    rows = [{"disks": [{"size": 8.0, "used_percentage": 0.049}], "load": (0.1234, 1.25)}]
+    rows = [{"disks": [{"size": 8.0, "used_percentage": 0.049}], "load": (0.1234, 1.234)}]
     assert tidy(rows) == [{"disks": [{"size": 8, "used_percentage": 0}], "load": [0.12, 1.2]}]
 
 

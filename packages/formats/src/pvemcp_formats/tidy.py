@@ -8,6 +8,7 @@ from typing import Any
 from pvemcp_formats.table import Row, union
 from pvemcp_formats.values import Value
 
+SET = 2  # decimals that people write; measured floats have more
 EXACT = 2**53  # beyond it a float has digits that nobody wrote
 UNTOUCHED = frozenset({type(None), bool, int, str})
 PERCENTAGES = ("percentage", "cpu_usage")
@@ -18,8 +19,9 @@ def tidy(rows: Sequence[Row], *, decimals: Mapping[str, int] | None = None) -> l
     """The rows with floats rounded and moments cut to the second.
 
     `decimals` says per column how many digits after the point mean something. Elsewhere a column
-    whose name ends in `percentage` or `cpu_usage` has one, and any other float has one too, but
-    at least two significant digits. A float that is whole becomes an integer.
+    whose name ends in `percentage` or `cpu_usage` has one. Any other float with two decimals at
+    most is as somebody set it, a limit of 1.75 cores, and stays; one with more was measured and has
+    one, but at least two significant digits. A float that is whole becomes an integer.
     """
     chosen = decimals or {}
     return [{name: _tidy(name, value, chosen) for name, value in row.items()} for row in rows]
@@ -59,6 +61,13 @@ def _tidy_number(number: float, decimals: int | None) -> int | float | None:
     if not math.isfinite(number):
         return None
     if decimals is None:
-        decimals = 1 if abs(number) >= 1 or number == 0 else 1 - math.floor(math.log10(abs(number)))
+        decimals = _meant(number)
     rounded = round(number, decimals)
     return int(rounded) if rounded.is_integer() and abs(rounded) < EXACT else rounded
+
+
+def _meant(number: float) -> int:
+    """How many decimals of a number mean something, when nobody says."""
+    if round(number, SET) == number:
+        return SET
+    return 1 if abs(number) >= 1 else 1 - math.floor(math.log10(abs(number)))

@@ -18,10 +18,10 @@ from pvemcp_server.query.reading import read
 from pvemcp_server.query.sources import Sources
 from pvemcp_server.query.validation import MOST_ROWS, validate
 from pvemcp_server.query.words import Function
-from pvemcp_server.tables.registry import Budget, Kind, Unit
+from pvemcp_server.tables.registry import Budget, Kind
 
 _FEW: Final = 5_000  # rows that can be asked without a thread
-_DECIMALS: Final = 2
+_DECIMALS: Final = 2  # of averages
 _MOMENT: Final = 0.01  # seconds that the event loop may wait for them
 
 
@@ -45,7 +45,7 @@ class Answer:
             }
             for row in cells[: plan.limit]
         ]
-        finer = {one.name: _DECIMALS for one in plan.outputs if _is_fine(one)}
+        finer = {one.name: _DECIMALS for one in plan.outputs if _is_average(one)}
         return cls(names, rows, len(cells) > plan.limit, finer)
 
 
@@ -76,11 +76,6 @@ def _uncut(found: Answer) -> Answer:
 def _reader(plan: Plan, n: int) -> Callable[[Any], Any] | None:
     one = plan.outputs[n]
     return _rounded if _is_average(one) else _READERS.get(one.kind)
-
-
-def _is_fine(one: Output) -> bool:
-    """Averages, and limits as somebody set them: a quarter of a core is not 0.2 of it."""
-    return _is_average(one) or (one.kind is Kind.NUMBER and one.unit is not Unit.PERCENT)
 
 
 def _is_average(one: Output) -> bool:

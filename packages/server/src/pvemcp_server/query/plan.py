@@ -43,11 +43,6 @@ class Output:
         one = self.expression
         return one.kind if isinstance(one, Summed) else one.field.kind
 
-    @property
-    def unit(self) -> Unit | None:
-        one = self.expression
-        return one.unit if isinstance(one, Summed) else one.field.unit
-
 
 @dataclass(frozen=True, slots=True)
 class Test:
