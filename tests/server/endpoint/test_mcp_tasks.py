@@ -151,3 +151,14 @@ async def test_the_header_may_be_encoded(client):
     encoded = base64.b64encode(task["taskId"].encode()).decode()
     answer = await client.send("tasks/get", header=f"=?base64?{encoded}?=", taskId=task["taskId"])
     assert answer["result"]["taskId"] == task["taskId"]
+
+
+async def test_a_task_that_cannot_be_stored_is_told_by_its_upid(client, demo_served, monkeypatch):
+    async def refused(**_values):
+        raise ConnectionError("the database is away")
+
+    tasks = demo_served.app.endpoint.services.store.mcp_tasks
+    monkeypatch.setattr(tasks, "add", refused)
+    result = await client.begin()
+    assert (result["resultType"], result["isError"]) == ("complete", False)
+    assert json.loads(result["content"][0]["text"])["data"]["upid"].startswith("UPID:")

@@ -205,3 +205,30 @@ async def test_null_leaves_what_cannot_be_empty_as_it_was(equipped):
 async def test_an_expiry_beyond_the_calendar_is_refused_by_its_name(front, expires):
     refused = await front.api("POST", "/keys", json={"name": "k", "expires": expires})
     assert (refused.status_code, refused.json()["error"][:9]) == (422, "expires: ")
+
+
+@pytest.fixture
+def unwritable_audit(front, monkeypatch):
+    async def away(_rows):
+        raise ConnectionError("the database is away")
+
+    monkeypatch.setattr(front.services.audit._log, "append", away)
+
+
+@pytest.mark.usefixtures("unwritable_audit")
+@pytest.mark.parametrize("kind", ["csv", "json"])
+async def test_an_export_that_cannot_be_recorded_is_refused_before_its_first_line(front, kind):
+    answer = await front.api("GET", f"/audit/export.{kind}")
+    assert answer.status_code == 422
+    assert "cannot be recorded" in answer.json()["error"]
+
+
+@pytest.mark.usefixtures("unwritable_audit")
+async def test_a_change_that_was_made_but_not_recorded_says_both(front):
+    answer = await front.api("PATCH", "/settings", json={"enabled": True})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == (
+        "settings.change was done, but it cannot be recorded in the audit. "
+        "The server's log says why."
+    )
+    assert (await front.services.settings.current()).enabled is True

@@ -13,6 +13,7 @@
     * OverBudget          time, rows or rate used up
     * Unanswered          a write was sent and may have been carried out
     * Unrecorded          the audit cannot be written, so nothing was changed
+    * DoneUnrecorded      an administrator's change was made, and the audit cannot be written
 
 Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both into text.
 """
@@ -111,6 +112,16 @@ class Unanswered(CallError):
         super().__init__(
             f"{reason} Whether it was carried out is not known.",
             hint="Look with ListTasks before trying again.",
+        )
+
+
+class DoneUnrecorded(CallError):
+    """An administrator's change was made, but the audit could not be written after it."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__(
+            f"{action} was done, but it cannot be recorded in the audit.",
+            hint="The server's log says why.",
         )
 
 

@@ -62,7 +62,7 @@ async def export(
 ) -> None:
     """All entries that match, to standard output."""
     async with acting() as by:
-        async for piece in audit.export(by, audit.Search(**given), shape):
+        async for piece in await audit.export(by, audit.Search(**given), shape):
             sys.stdout.write(piece)
 
 

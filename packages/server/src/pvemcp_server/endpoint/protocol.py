@@ -1,5 +1,6 @@
 """The MCP server: the SDK's low-level Server with our handlers behind its methods."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,7 +23,9 @@ from pvemcp_server.endpoint.offers import Offers
 from pvemcp_server.endpoint.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.endpoint.subscriptions import Subscriptions
 from pvemcp_server.endpoint.traffic import Traffic
+from pvemcp_server.store.database import DatabaseFailed
 
+log = logging.getLogger(__name__)
 NAME = "pvemcp"
 _STOPPING: Final = (
     "The server is shutting down and has given this call up. What Proxmox was told to do goes on "
@@ -80,7 +83,10 @@ class Handlers:
         except Asking as asking:
             return asking.result
         if result.started and announces(ctx):
-            return await self.tasks.create(ctx, params.name, result.started)
+            try:
+                return await self.tasks.create(ctx, params.name, result.started)
+            except (DatabaseFailed, OSError):
+                log.exception("A task could not be stored, so its client gets the UPID")
         blocks: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.blocks]
         return types.CallToolResult(content=blocks, is_error=result.failed)
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.endpoint.services import Services
+from pvemcp_server.errors import DoneUnrecorded, Unrecorded
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class Acting:
         This process knows of the change when it returns, others within a second.
         """
         await self.services.store.watch.now()
+        try:
+            await self.recorded(action, cluster=cluster, **details)
+        except Unrecorded:
+            raise DoneUnrecorded(action) from None
+
+    async def recorded(self, action: str, *, cluster: str | None = None, **details: Any) -> None:
+        """Put on record what is about to be done; raises Unrecorded where that is impossible."""
         await self.services.audit.admin(
             Event(
                 tool=f"admin.{action}",

@@ -79,17 +79,11 @@ async def _flush(acting: Acting) -> None:
         await acting.services.audit.flush()
 
 
-def export(acting: Acting, search: Search, kind: Literal["csv", "json"]) -> AsyncIterator[str]:
-    """All that match, as CSV or as one JSON object a line; that it was taken is on record."""
-    return _exported(acting, search, kind)
-
-
-async def _exported(
+async def export(
     acting: Acting, search: Search, kind: Literal["csv", "json"]
 ) -> AsyncIterator[str]:
+    """All that match, as CSV or as one JSON object a line; that it is taken is on record first."""
     given = search.model_dump(mode="json", exclude_none=True)
-    await acting.changed("audit.export", format=kind, **given)
+    await acting.recorded("audit.export", format=kind, **given)
     audit, which = acting.services.audit, search.filter()
-    pieces = audit.export_csv(which) if kind == "csv" else audit.export_json(which)
-    async for piece in pieces:
-        yield piece
+    return audit.export_csv(which) if kind == "csv" else audit.export_json(which)

@@ -42,5 +42,5 @@ async def export(
 ) -> Response:
     """All entries that match, as CSV or as one JSON object a line."""
     name = f'attachment; filename="pvemcp-audit.{"csv" if kind == "csv" else "jsonl"}"'
-    pieces = audit.export(acting, search, kind)
+    pieces = await audit.export(acting, search, kind)
     return StreamingResponse(pieces, media_type=MEDIA[kind], headers={"Content-Disposition": name})
