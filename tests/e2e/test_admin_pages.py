@@ -283,9 +283,7 @@ def test_a_cluster_is_added_with_the_right_fingerprint_only(watched, emulated):
     page.get_by_role("button", name="Add cluster").click()
     expect(page.get_by_role("heading", name="office")).to_be_visible()
     page.get_by_role("button", name="Doctor for office").click()
-    expect(
-        page.get_by_text("nodes are online").or_(page.get_by_text("do not answer"))
-    ).to_be_visible()
+    expect(page.get_by_text("Its node is online.")).to_be_visible()
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Remove office").click()
     expect(page.get_by_role("heading", name="office")).to_have_count(0)
