@@ -4,6 +4,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from pvemcp_server.errors import OverBudget
@@ -73,6 +74,7 @@ class CallLimits:
                 del self._running[key_id]
 
 
+@lru_cache(1024)  # the same few clients call again and again
 def network_of(address: str) -> str:
     """What one client can choose from freely counts as one: an IPv4 address, an IPv6 /64."""
     try:

@@ -1,6 +1,7 @@
 """Where a request comes from, also behind proxies, as far as they are trusted."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -26,6 +27,7 @@ def _forwarded(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
     return [_bare(hop.strip()) for value in values for hop in value.split(",") if hop.strip()]
 
 
+@lru_cache(1024)  # the same few clients call again and again
 def _bare(hop: str) -> str:
     """The address alone: some proxies add a port, and sockets for both show IPv4 within IPv6."""
     host = hop.partition(":")[0] if hop.count(":") == 1 else hop
@@ -38,6 +40,7 @@ def _bare(hop: str) -> str:
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
+@lru_cache(1024)
 def _within(address: str, known: Networks) -> bool:
     try:
         parsed = ip_address(address)

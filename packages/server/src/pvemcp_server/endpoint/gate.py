@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -165,6 +165,10 @@ def _is_stream(scope: Scope) -> bool:
 
 def _introduce(scope: Scope, caller: Caller) -> None:
     """Tells the application, and the SDK that binds sessions to their owner, who calls."""
-    token = AccessToken(token=caller.key_id, client_id=caller.key_id, scopes=[])
-    scope["user"] = AuthenticatedUser(token)
+    scope["user"] = _user(caller.key_id)
     scope["state"]["caller"] = caller
+
+
+@lru_cache(1024)
+def _user(key_id: str) -> AuthenticatedUser:
+    return AuthenticatedUser(AccessToken(token=key_id, client_id=key_id, scopes=[]))

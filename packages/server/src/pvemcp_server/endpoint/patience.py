@@ -6,6 +6,8 @@ from typing import Any, Final
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from pvemcp_server.endpoint.gathering import GatheringTransport
+
 HEAD_SECONDS: Final = 20.0
 HEAD_BYTES: Final = 64 * 1024
 _TOO_LARGE: Final = b"\r\n".join(
@@ -59,7 +61,8 @@ class PatientProtocol(HttpToolsProtocol):
         self.parser = PlainParser(self)  # type: ignore[assignment]  # all that uvicorn uses of one
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        super().connection_made(transport)
+        self._gathering = GatheringTransport(transport, self.loop)
+        super().connection_made(self._gathering)  # type: ignore[arg-type]  # passes all else on
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -80,6 +83,10 @@ class PatientProtocol(HttpToolsProtocol):
         super().on_message_begin()
         if self._deadline is None:
             self._await_head()
+
+    def on_response_complete(self) -> None:
+        self._gathering.flush()
+        super().on_response_complete()
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
