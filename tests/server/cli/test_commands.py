@@ -10,9 +10,15 @@ import sys
 
 import pytest
 
+from pvemcp_server.cli.main import MODULES
 from pvemcp_server.cli.state import opened
 from pvemcp_server.cli.welcome import first_administrator, tell_switch, this_command
 from pvemcp_server.config import Config
+
+
+def test_the_help_names_every_command(run):
+    told = [line.strip("│ ").partition(" ")[0] for line in run("--help").stdout.splitlines()]
+    assert [one for one in MODULES if one not in told] == []
 
 
 def test_a_key_is_made_changed_regenerated_and_withdrawn(run, told):

@@ -16,6 +16,14 @@ def node_of(path: str) -> str:
     return parts[2] if len(parts) > 2 and parts[1] == "nodes" else ""
 
 
+def place_of(path: str) -> str:
+    """The part of a node a path goes to, `pve1/qemu` or `pve1/storage/nfs`, or `""`."""
+    parts = path.split("/")
+    if len(parts) < 3 or parts[1] != "nodes":
+        return ""
+    return "/".join(parts[2 : 5 if parts[3:4] == ["storage"] else 4])
+
+
 def _encoded(segment: str) -> str:
     # an empty or dotted segment would name another resource once the path is normalised
     if segment in ("", ".", "..") or not segment.isprintable():

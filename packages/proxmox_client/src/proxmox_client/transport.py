@@ -21,9 +21,10 @@ from proxmox_client.errors import (
 )
 from proxmox_client.hosts import Ring
 from proxmox_client.limits import Limits, Turns
-from proxmox_client.paths import node_of
+from proxmox_client.paths import node_of, place_of
 from proxmox_client.refusals import refusal
 from proxmox_client.session import Ticket, open_session
+from proxmox_client.silence import Silence
 from proxmox_client.tls import Tls
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class Line:
     ) -> None:
         self.limits = limits
         self.turns = Turns(limits)
+        self.silence = Silence(limits.read_timeout)
         self._ring = Ring(hosts)
         self._wire = wire or _wire(tls, limits)
         timeout = httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout)
@@ -193,7 +195,10 @@ class Transport:
         form = urlencode(fields(parameters))
         line, what = self.line, f"{method} {path}"
         async with bounded(line.limits.timeout, what), line.turns.turn(node_of(path)):
-            return _success(path, await self._authorised(method, path, form))
+            if method != "GET":  # a write is worth any wait
+                return _success(path, await self._authorised(method, path, form))
+            async with line.silence.heeded(place_of(path)):
+                return _success(path, await self._authorised(method, path, form))
 
     async def _authorised(self, method: str, path: str, form: str) -> Reply:
         safe = method == "GET"

@@ -38,8 +38,9 @@ class Commands(Mapping[str, Any]):
     """Every command by its name, imported when it is meant: most of them know the whole server."""
 
     def __getitem__(self, name: str) -> Any:
-        group = _group(MODULES[name])
-        return group.commands.get(name, group)
+        module = MODULES[name]
+        group = _group(module)
+        return group.commands.get(name) or _group(module, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(MODULES)
@@ -81,7 +82,9 @@ def main(
 
 
 @cache
-def _group(module: str) -> TyperGroup:
-    """What a module of this package declares."""
+def _group(module: str, name: str | None = None) -> TyperGroup:
+    """What a module of this package declares; with a name when it is a command as a whole."""
     with uncollected():
-        return get_group(import_module(f"pvemcp_server.cli.{module}").app)
+        group = get_group(import_module(f"pvemcp_server.cli.{module}").app)
+    group.name = name
+    return group

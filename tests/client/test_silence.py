@@ -1,0 +1,162 @@
+"""A node or storage that leaves reads without an answer is not waited for again and again."""
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+
+import anyio
+import httpx2 as httpx
+import pytest
+
+from proxmox_client import ApiToken, Client, Limits, NodeUnreachable, ProxmoxError, Unreachable
+from proxmox_client.deadlines import remaining
+from proxmox_client.paths import place_of
+from proxmox_client.silence import GLANCE, QUIET, REMEMBERED, Silence
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE = 35.0
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class Place:
+    """Reads of one place, in which time passes as told."""
+
+    def __init__(self):
+        self.clock = Clock()
+        self.silence = Silence(PATIENCE, self.clock)
+
+    async def answer(self, seconds=0.1):
+        """A read that is answered; how long it would have been waited for, None being in full."""
+        async with self.silence.heeded("pve2/qemu"):
+            self.clock.now += seconds
+            return remaining()
+
+    async def vain(self, seconds=PATIENCE, error=None):
+        with suppress(ProxmoxError):
+            async with self.silence.heeded("pve2/qemu"):
+                self.clock.now += seconds
+                raise error or Unreachable("pve1", "no answer in time")
+
+    async def is_refused(self):
+        try:
+            await self.answer(0)
+        except Unreachable as error:
+            return "no answer to the last reads" in str(error)
+        return False
+
+
+@pytest.fixture
+def place():
+    return Place()
+
+
+async def test_after_two_reads_in_vain_none_is_sent_for_a_while(place):
+    await place.vain()
+    await place.vain(GLANCE)
+    assert await place.is_refused()
+    place.clock.now += QUIET
+    assert not await place.is_refused()
+
+
+async def test_one_read_in_vain_refuses_no_other(place):
+    await place.vain()
+    assert not await place.is_refused()
+
+
+async def test_an_answer_makes_all_good(place):
+    await place.vain()
+    await place.answer()
+    await place.vain()
+    assert not await place.is_refused()
+
+
+async def test_what_fails_at_once_is_no_silence(place):
+    for _ in range(3):
+        await place.vain(0.1)
+    assert not await place.is_refused()
+
+
+async def test_a_node_that_cannot_be_reached_is_silent_however_soon_that_is_said(place):
+    for _ in range(2):
+        await place.vain(0.1, NodeUnreachable(595, "", "No route to host", node="pve2"))
+    assert await place.is_refused()
+
+
+async def test_a_slow_place_is_waited_for_in_full_again_after_a_minute(place):
+    """Or what takes longer than a glance would never be answered again."""
+    await place.vain()
+    place.clock.now += REMEMBERED / 2
+    await place.vain(GLANCE)
+    place.clock.now += REMEMBERED / 2
+    await place.vain(GLANCE + 1)
+    assert not await place.is_refused()
+
+
+async def test_a_caller_who_leaves_early_tells_nothing_of_the_place(place):
+    with anyio.CancelScope() as scope:
+        async with place.silence.heeded("pve2/qemu"):
+            place.clock.now += GLANCE
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    await place.vain()
+    assert not await place.is_refused()
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/version", ""),
+        ("/nodes", ""),
+        ("/nodes/pve1", "pve1"),
+        ("/nodes/pve1/qemu/100/config", "pve1/qemu"),
+        ("/nodes/pve1/storage", "pve1/storage"),
+        ("/nodes/pve1/storage/nfs/content", "pve1/storage/nfs"),
+    ],
+)
+def test_a_storage_is_a_place_of_its_own(path, place):
+    assert place_of(path) == place
+
+
+class Hanging(httpx.AsyncBaseTransport):
+    """A cluster of which one node never answers; reads of it end as a wire ends them."""
+
+    def __init__(self):
+        self.asked = Counter()
+
+    async def handle_async_request(self, request):
+        node = request.url.path.split("/")[4]
+        self.asked[node] += 1
+        if node == "pve2":
+            await asyncio.sleep(0.01)  # a wire gives up after its read timeout
+            raise httpx.ReadTimeout("", request=request)
+        return httpx.Response(200, json={"data": {"time": 1}})
+
+
+async def test_many_reads_of_a_hanging_node_wait_for_the_first_of_them_only():
+    wire = Hanging()
+    limits = Limits(read_timeout=0.01, per_node=2)
+    client = Client(["pve1"], ApiToken("a@pve!b", "c"), limits=limits, wire=wire)
+    asked = [client.node(name).time() for name in ("pve1", "pve2") * 20]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(isinstance(one, Unreachable) for one in answers) == 20
+    assert wire.asked["pve1"] == 20
+    assert wire.asked["pve2"] <= 2 * limits.per_node
+
+
+async def test_a_write_is_sent_to_a_silent_node_all_the_same():
+    wire = Hanging()
+    client = Client(["pve1"], ApiToken("a@pve!b", "c"), limits=Limits(read_timeout=0.01), wire=wire)
+    for _ in range(2):
+        with pytest.raises(Unreachable):
+            await client.node("pve2").time()
+    with pytest.raises(Unreachable, match="no answer in time"):
+        await client.transport.post("/nodes/pve2/time", timezone="UTC")
+    assert wire.asked["pve2"] == 3
