@@ -9,13 +9,14 @@ import httpx2 as httpx
 import pytest
 
 from proxmox_client import ApiToken, Client, Limits, NodeUnreachable, ProxmoxError, Unreachable
-from proxmox_client.deadlines import remaining
 from proxmox_client.paths import place_of
 from proxmox_client.silence import GLANCE, QUIET, REMEMBERED, Silence
 
 pytestmark = pytest.mark.anyio
 
 PATIENCE = 35.0
+PATH = "/nodes/pve2/qemu/100/config"
+OTHER = "/nodes/pve2/lxc/200/config"
 
 
 class Clock:
@@ -26,103 +27,129 @@ class Clock:
         return self.now
 
 
-class Place:
-    """Reads of one place, in which time passes as told."""
+class Pve:
+    """Reads of a cluster, in which time passes as told."""
 
     def __init__(self):
         self.clock = Clock()
         self.silence = Silence(PATIENCE, self.clock)
 
-    async def answer(self, seconds=0.1):
-        """A read that is answered; how long it would have been waited for, None being in full."""
-        async with self.silence.heeded("pve2/qemu"):
+    async def answer(self, path=PATH, seconds=0.1):
+        """A read that is answered."""
+        async with self.silence.heeded(place_of(path)):
             self.clock.now += seconds
-            return remaining()
 
-    async def vain(self, seconds=PATIENCE, error=None):
+    async def vain(self, seconds=PATIENCE, error=None, path=PATH):
         with suppress(ProxmoxError):
-            async with self.silence.heeded("pve2/qemu"):
+            async with self.silence.heeded(place_of(path)):
                 self.clock.now += seconds
                 raise error or Unreachable("pve1", "no answer in time")
 
-    async def is_refused(self):
+    async def is_refused(self, path=PATH):
         try:
-            await self.answer(0)
+            await self.answer(path, 0)
         except Unreachable as error:
             return "no answer to the last reads" in str(error)
         return False
 
 
 @pytest.fixture
-def place():
-    return Place()
+def pve():
+    return Pve()
 
 
-async def test_after_two_reads_in_vain_none_is_sent_for_a_while(place):
-    await place.vain()
-    await place.vain(GLANCE)
-    assert await place.is_refused()
-    place.clock.now += QUIET
-    assert not await place.is_refused()
+async def test_after_two_reads_in_vain_none_is_sent_for_a_while(pve):
+    await pve.vain()
+    await pve.vain(GLANCE)
+    assert await pve.is_refused()
+    pve.clock.now += QUIET
+    assert not await pve.is_refused()
 
 
-async def test_one_read_in_vain_refuses_no_other(place):
-    await place.vain()
-    assert not await place.is_refused()
+async def test_one_read_in_vain_refuses_no_other(pve):
+    await pve.vain()
+    assert not await pve.is_refused()
 
 
-async def test_an_answer_makes_all_good(place):
-    await place.vain()
-    await place.answer()
-    await place.vain()
-    assert not await place.is_refused()
+async def test_an_answer_makes_all_good(pve):
+    await pve.vain()
+    await pve.answer()
+    await pve.vain()
+    assert not await pve.is_refused()
 
 
-async def test_what_fails_at_once_is_no_silence(place):
+async def test_what_fails_at_once_is_no_silence(pve):
     for _ in range(3):
-        await place.vain(0.1)
-    assert not await place.is_refused()
+        await pve.vain(0.1)
+    assert not await pve.is_refused()
 
 
-async def test_a_node_that_cannot_be_reached_is_silent_however_soon_that_is_said(place):
+async def test_a_node_that_cannot_be_reached_is_silent_however_soon_that_is_said(pve):
     for _ in range(2):
-        await place.vain(0.1, NodeUnreachable(595, "", "No route to host", node="pve2"))
-    assert await place.is_refused()
+        await pve.vain(0.1, NodeUnreachable(595, "", "No route to host", node="pve2"))
+    assert await pve.is_refused()
 
 
-async def test_a_slow_place_is_waited_for_in_full_again_after_a_minute(place):
+async def test_a_slow_place_is_waited_for_in_full_again_after_a_minute(pve):
     """Or what takes longer than a glance would never be answered again."""
-    await place.vain()
-    place.clock.now += REMEMBERED / 2
-    await place.vain(GLANCE)
-    place.clock.now += REMEMBERED / 2
-    await place.vain(GLANCE + 1)
-    assert not await place.is_refused()
+    await pve.vain()
+    pve.clock.now += REMEMBERED / 2
+    await pve.vain(GLANCE)
+    pve.clock.now += REMEMBERED / 2
+    await pve.vain(GLANCE + 1)
+    assert not await pve.is_refused()
 
 
-async def test_a_caller_who_leaves_early_tells_nothing_of_the_place(place):
+async def test_a_caller_who_leaves_early_tells_nothing_of_the_place(pve):
     with anyio.CancelScope() as scope:
-        async with place.silence.heeded("pve2/qemu"):
-            place.clock.now += GLANCE
+        async with pve.silence.heeded(place_of(PATH)):
+            pve.clock.now += GLANCE
             scope.cancel()
             await anyio.lowlevel.checkpoint()
-    await place.vain()
-    assert not await place.is_refused()
+    await pve.vain()
+    assert not await pve.is_refused()
+
+
+async def test_the_other_parts_of_a_silent_node_have_a_glance(pve):
+    await pve.vain()
+    for _ in range(2):
+        await pve.vain(GLANCE, path=OTHER)
+    assert await pve.is_refused(OTHER)
+
+
+async def test_an_answer_of_another_part_shows_that_the_node_is_well(pve):
+    await pve.vain()
+    await pve.answer(OTHER)
+    for _ in range(2):
+        await pve.vain(GLANCE, path=OTHER)
+    assert not await pve.is_refused(OTHER)
+
+
+async def test_a_silent_storage_does_not_shorten_what_is_asked_of_its_node(pve):
+    content = "/nodes/pve2/storage/nfs/content"
+    await pve.vain(path=content)
+    await pve.vain(GLANCE, path=content)
+    assert await pve.is_refused(content)
+    for _ in range(2):
+        await pve.vain(GLANCE)
+    assert not await pve.is_refused()
 
 
 @pytest.mark.parametrize(
-    ("path", "place"),
+    ("path", "part"),
     [
-        ("/version", ""),
-        ("/nodes", ""),
         ("/nodes/pve1", "pve1"),
         ("/nodes/pve1/qemu/100/config", "pve1/qemu"),
         ("/nodes/pve1/storage", "pve1/storage"),
         ("/nodes/pve1/storage/nfs/content", "pve1/storage/nfs"),
     ],
 )
-def test_a_storage_is_a_place_of_its_own(path, place):
-    assert place_of(path) == place
+def test_a_storage_is_a_place_of_its_own(path, part):
+    assert place_of(path).part == part
+
+
+def test_the_cluster_as_a_whole_is_no_place():
+    assert place_of("/nodes") is place_of("/cluster/resources") is None
 
 
 class Hanging(httpx.AsyncBaseTransport):

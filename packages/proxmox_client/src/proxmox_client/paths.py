@@ -1,5 +1,6 @@
 """API paths, built from segments that are encoded one by one."""
 
+from typing import NamedTuple
 from urllib.parse import quote
 
 from proxmox_client.errors import BadParameters
@@ -16,12 +17,21 @@ def node_of(path: str) -> str:
     return parts[2] if len(parts) > 2 and parts[1] == "nodes" else ""
 
 
-def place_of(path: str) -> str:
-    """The part of a node a path goes to, `pve1/qemu` or `pve1/storage/nfs`, or `""`."""
+class Place(NamedTuple):
+    """What may hang on its own: a node, and the part of it that a path goes to."""
+
+    node: str
+    part: str  # pve1/qemu, pve1/storage/nfs
+    is_storage: bool
+
+
+def place_of(path: str) -> Place | None:
+    """Where on a node a path goes to; None when it goes to the cluster as a whole."""
     parts = path.split("/")
     if len(parts) < 3 or parts[1] != "nodes":
-        return ""
-    return "/".join(parts[2 : 5 if parts[3:4] == ["storage"] else 4])
+        return None
+    is_storage = len(parts) > 4 and parts[3] == "storage"
+    return Place(parts[2], "/".join(parts[2 : 5 if is_storage else 4]), is_storage)
 
 
 def _encoded(segment: str) -> str:

@@ -1,6 +1,6 @@
 """What has just left reads without an answer: nobody waits for it in vain, read after read.
 
-A node can be online for the cluster and yet hang, or one storage of it does. Each read would then
+A node can be online for the cluster and yet hang, or one of its storages does. Each read would then
 be waited for as long as Proxmox may take, while many more stand in line for the same node.
 """
 
@@ -12,6 +12,7 @@ from typing import Final
 
 from proxmox_client.deadlines import bounded
 from proxmox_client.errors import NodeUnreachable, Unreachable
+from proxmox_client.paths import Place
 
 REMEMBERED: Final = 60.0  # seconds after a full wait in vain; then it is waited for in full again
 GLANCE: Final = 3.0  # seconds for a read meanwhile
@@ -20,14 +21,14 @@ QUIET: Final = 5.0  # seconds without any read after two in turn were in vain
 
 @dataclass(slots=True)
 class _Spell:
-    """How long a place is known as silent, and until when it is not asked at all."""
+    """Until when something is known to be silent, and until when it is not asked at all."""
 
     until: float
     quiet_until: float = 0.0
 
 
 class Silence:
-    """Remembers places, which are parts of a node; `patience` is what a read may take."""
+    """Remembers nodes and parts of them; `patience` is what a read may take."""
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience = patience
@@ -35,40 +36,41 @@ class Silence:
         self._spells: dict[str, _Spell] = {}
 
     @asynccontextmanager
-    async def heeded(self, place: str) -> AsyncIterator[None]:
-        """Around one read of the place, `""` being none; raises Unreachable without waiting."""
+    async def heeded(self, place: Place) -> AsyncIterator[None]:
+        """Around one read of the place; raises Unreachable without waiting."""
         began = self._clock()
-        spell = self._known(place, began)
-        if spell and began < spell.quiet_until:
-            raise Unreachable(
-                place,
-                "no answer to the last reads; "
-                f"it is asked again in {spell.quiet_until - began:.0f} s",
-            )
+        part = self._known(place.part, began)
+        if part and began < part.quiet_until:
+            again = f"it is asked again in {part.quiet_until - began:.0f} s"
+            raise Unreachable(place.part, f"no answer to the last reads; {again}")
+        glances = bool(part or self._known(place.node, began))
         try:
-            async with bounded(GLANCE if spell else None, f"A read of {place}"):
+            async with bounded(GLANCE if glances else None, f"A read of {place.part}"):
                 yield
         except BaseException as error:
             # also a wait that somebody else cut short was one in vain, if it was long enough
-            waited = self._clock() - began >= (GLANCE if spell else self._patience)
-            if place and (waited or isinstance(error, NodeUnreachable)):
-                self._note(place, spell)
+            waited = self._clock() - began >= (GLANCE if glances else self._patience)
+            if waited or isinstance(error, NodeUnreachable):
+                self._note(place.part, renewed=not glances)
+                if not place.is_storage:  # which may hang while its node is well
+                    self._note(place.node, renewed=not glances)
             raise
-        self._spells.pop(place, None)
+        self._spells.pop(place.part, None)
+        self._spells.pop(place.node, None)
 
-    def _known(self, place: str, now: float) -> _Spell | None:
-        spell = self._spells.get(place)
+    def _known(self, name: str, now: float) -> _Spell | None:
+        spell = self._spells.get(name)
         if spell and now >= spell.until:
-            del self._spells[place]
+            del self._spells[name]
             return None
         return spell
 
-    def _note(self, place: str, before: _Spell | None) -> None:
+    def _note(self, name: str, *, renewed: bool) -> None:
         now = self._clock()
-        spell = self._known(place, now)
+        spell = self._known(name, now)
         if spell is None:
-            self._spells[place] = _Spell(until=now + REMEMBERED)
+            self._spells[name] = _Spell(now + REMEMBERED)
             return
         spell.quiet_until = now + QUIET
-        if before is None:
+        if renewed:
             spell.until = now + REMEMBERED

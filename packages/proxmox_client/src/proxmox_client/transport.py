@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
@@ -195,9 +196,8 @@ class Transport:
         form = urlencode(fields(parameters))
         line, what = self.line, f"{method} {path}"
         async with bounded(line.limits.timeout, what), line.turns.turn(node_of(path)):
-            if method != "GET":  # a write is worth any wait
-                return _success(path, await self._authorised(method, path, form))
-            async with line.silence.heeded(place_of(path)):
+            place = place_of(path) if method == "GET" else None  # a write is worth any wait
+            async with line.silence.heeded(place) if place else nullcontext():
                 return _success(path, await self._authorised(method, path, form))
 
     async def _authorised(self, method: str, path: str, form: str) -> Reply:
