@@ -48,6 +48,8 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # what calls say stays here, whatever the environment would configure
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     fastapi.include_router(health_routes(services.store, endpoint.traffic))
     fastapi.router.routes[:0] = endpoint.transports.routes  # first: routes are tried in order

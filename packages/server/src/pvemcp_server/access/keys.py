@@ -1,7 +1,5 @@
 """API keys: making, changing and withdrawing them. Checking them is the gate's work."""
 
-import hashlib
-import hmac
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -15,12 +13,13 @@ from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import new_id, new_secret
+from pvemcp_server.store.keyed import keyed
 from pvemcp_server.store.records import KeyRecord
 
 
 def digest_of(secret: str, pepper: bytes) -> bytes:
     """What is stored of a key: 256 random bits need no slow hash, only a keyed one."""
-    return hmac.digest(pepper, secret.encode(), hashlib.sha256)
+    return keyed(pepper, secret.encode())
 
 
 class Keys:

@@ -2,8 +2,7 @@
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
@@ -58,20 +57,31 @@ class CallLimits:
                 f"More than {per_minute} calls a minute.", hint="Wait a few seconds and try again."
             )
 
-    @contextmanager
-    def running(self, key_id: str, most: int) -> Iterator[None]:
-        """Holds one of the key's places while a call runs; raises OverBudget when all are taken."""
+    def running(self, key_id: str, most: int) -> "Place":
+        """One of the key's places while a call runs; raises OverBudget when all are taken."""
         if self._running[key_id] >= most:
             raise OverBudget(
                 f"{most} calls of this key are running already.", hint="Wait for one to end."
             )
-        self._running[key_id] += 1
-        try:
-            yield
-        finally:
-            self._running[key_id] -= 1
-            if not self._running[key_id]:
-                del self._running[key_id]
+        return Place(self._running, key_id)
+
+
+class Place:
+    """A place of a key, taken while inside: `with limits.running(key_id, most):`."""
+
+    __slots__ = ("_key_id", "_running")
+
+    def __init__(self, running: Counter[str], key_id: str) -> None:
+        self._running = running
+        self._key_id = key_id
+
+    def __enter__(self) -> None:
+        self._running[self._key_id] += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._running[self._key_id] -= 1
+        if not self._running[self._key_id]:
+            del self._running[self._key_id]
 
 
 @lru_cache(1024)  # the same few clients call again and again

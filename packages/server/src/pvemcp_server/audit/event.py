@@ -11,6 +11,7 @@ from pvemcp_server.audit.mask import mask, mask_text
 
 LONGEST_TEXT = 1_000
 LONGEST_ARGUMENTS = 16_000
+_written = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 class Kind(StrEnum):
@@ -98,12 +99,13 @@ def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
     """No lone surrogates and no NUL, which databases refuse; and nothing endless."""
     if text is None:
         return None
-    clean = mask_text(text).encode("utf-8", "replace").decode().replace("\0", "�")
+    clean = mask_text(text)
+    if not clean.isascii():
+        clean = clean.encode("utf-8", "replace").decode()
+    clean = clean.replace("\0", "�")
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 
 def _arguments(arguments: Mapping[str, Any]) -> str:
-    text = json.dumps(mask(arguments), separators=(",", ":"), default=str)
-    if len(text) <= LONGEST_ARGUMENTS:
-        return text
-    return json.dumps({"cut": text[:LONGEST_ARGUMENTS]}, separators=(",", ":"))
+    text = _written(mask(arguments))
+    return text if len(text) <= LONGEST_ARGUMENTS else _written({"cut": text[:LONGEST_ARGUMENTS]})

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
 from pvemcp_server.clusters import Notes
-from pvemcp_server.endpoint.arguments import nearest
+from pvemcp_server.endpoint.arguments import nearest, option
 from pvemcp_server.endpoint.cleaning import Cleaner, clean_line
 from pvemcp_server.endpoint.cursors import make_cursor, read_cursor
 from pvemcp_server.errors import BadArgument
@@ -54,7 +54,7 @@ class Writer:
         return Written(encode_document(cells[0], self.format), self._said())
 
     def _rows(self, answer: Rows) -> Written:
-        chosen = getattr(self.accepted, "fields", None)
+        chosen = option(self.accepted, "fields")
         columns: Sequence[str] = _chosen(chosen, self._known(answer)) if chosen else answer.columns
         page = self._page(answer.rows)
         cleaner = Cleaner(CELL_CHARACTERS)
@@ -104,10 +104,10 @@ class Writer:
 
 def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
     """Which rows of a list are wanted; BadArgument for a cursor of another call."""
-    cursor = getattr(accepted, "cursor", None)
+    cursor = option(accepted, "cursor")
     asked = accepted.model_dump(exclude_unset=True) if cursor else {}
     start = read_cursor(cursor, tool.name, asked) if cursor else 0
-    return slice(start, start + min(getattr(accepted, "limit", None) or PAGE_ROWS, row_cap))
+    return slice(start, start + min(option(accepted, "limit") or PAGE_ROWS, row_cap))
 
 
 def _chosen(names: Sequence[str], known: Sequence[str]) -> list[str]:

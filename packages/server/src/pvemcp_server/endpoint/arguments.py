@@ -25,6 +25,11 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
         raise BadArgument(name, " ".join([fact, *others]), hint=_hint(errors, names)) from None
 
 
+def option(accepted: BaseModel, name: str, default: Any = None) -> Any:
+    """One of the options that every list or write has, as the call gave it."""
+    return vars(accepted).get(name, default)  # getattr for what a model lacks is slow
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant."""
     plain = {_plain(one): one for one in known}

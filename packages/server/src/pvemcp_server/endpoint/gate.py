@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Final
@@ -12,7 +10,7 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pvemcp_server.access.limits import CallLimits, network_of
+from pvemcp_server.access.limits import CallLimits, Place, network_of
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.endpoint import refusals
@@ -87,7 +85,8 @@ class KeyGate:
         count = partial(self._within_rate, caller.key_id, settings.calls_per_minute_per_key)
         count()
         wire = Wire(receive, send, is_stream=_is_stream(scope))
-        with self._place(caller, wire, settings):
+        place = self._place(caller, wire, settings)
+        with place, self.traffic.visiting(Visit(caller.key_id, wire)):
             _introduce(scope, caller)
             scope["state"]["count"] = count  # for whoever finds more than one call in the body
             await self._serve(scope, wire)
@@ -118,18 +117,14 @@ class KeyGate:
         except OverBudget as over:
             raise refusals.too_many(str(over), 60 / per_minute) from None
 
-    @contextmanager
-    def _place(self, caller: Caller, wire: Wire, settings: Values) -> Iterator[None]:
+    def _place(self, caller: Caller, wire: Wire, settings: Values) -> Place:
         """One of the key's places; streams have places of their own, so that they block no call."""
         name = f"streams {caller.key_id}" if wire.is_stream else caller.key_id
         most = STREAMS_PER_KEY if wire.is_stream else settings.concurrent_calls_per_key
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self.limits.running(name, most))
-            except OverBudget as over:
-                raise refusals.too_many(str(over)) from None
-            stack.enter_context(self.traffic.visiting(Visit(caller.key_id, wire)))
-            yield
+        try:
+            return self.limits.running(name, most)
+        except OverBudget as over:
+            raise refusals.too_many(str(over)) from None
 
     async def _serve(self, scope: Scope, wire: Wire) -> None:
         try:

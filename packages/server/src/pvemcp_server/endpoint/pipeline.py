@@ -17,7 +17,7 @@ from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.endpoint.answers import Writer, Written, page_of
-from pvemcp_server.endpoint.arguments import read_arguments
+from pvemcp_server.endpoint.arguments import option, read_arguments
 from pvemcp_server.endpoint.cleaning import clean_line
 from pvemcp_server.endpoint.confirm import confirm
 from pvemcp_server.endpoint.decisions import Asking, Decision
@@ -158,10 +158,7 @@ class Pipeline:
             conversation=conversation,
             closing=self.closing,
             deadline=monotonic() + settings.call_deadline_seconds,
-            dry_run=getattr(accepted, "dry_run", False),
-            wait=getattr(accepted, "wait", False),
-            fields=tuple(getattr(accepted, "fields", None) or ()),
-            page=page_of(tool, accepted, settings.row_cap) if accepted else slice(None),
+            **(_options(tool, accepted, settings.row_cap) if accepted else {}),
         )
 
     async def _answer(
@@ -207,7 +204,16 @@ class Pipeline:
         return Result((clean_line(mask_text(text), ERROR_CHARACTERS),), cause)
 
 
+def _options(tool: Tool, accepted: BaseModel, row_cap: int) -> dict[str, Any]:
+    return {
+        "dry_run": option(accepted, "dry_run", False),
+        "wait": option(accepted, "wait", False),
+        "fields": tuple(option(accepted, "fields") or ()),
+        "page": page_of(tool, accepted, row_cap),
+    }
+
+
 def _format(accepted: BaseModel, call: Call) -> Format:
     """The call's own wish, else the key's, else the setting."""
-    wanted = getattr(accepted, "format", None)
+    wanted = option(accepted, "format")
     return Format(wanted or call.caller.output_format or call.settings.output_format)

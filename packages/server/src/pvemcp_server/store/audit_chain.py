@@ -5,7 +5,6 @@ vault: whoever can write to the database but lacks the master key can neither ch
 compute a new chain. Marks keep where the chain begins (after retention) and ends, sealed likewise.
 """
 
-import hashlib
 import hmac
 import json
 from collections.abc import Mapping
@@ -15,7 +14,9 @@ from typing import Any
 
 from pvemcp_server.store import schema
 from pvemcp_server.store.columns import microseconds
+from pvemcp_server.store.keyed import keyed
 
+_written = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 HEAD = "head"
 BASE = "base"
 CHAINED = tuple(
@@ -48,12 +49,11 @@ class Finding:
 def hash_of(key: bytes, previous: str, row: Mapping[str, Any]) -> str:
     # columns without a value are left out, so that a column added later changes no hash
     values = {name: _plain(row[name]) for name in CHAINED if row.get(name) is not None}
-    text = json.dumps([previous, values], separators=(",", ":"), sort_keys=True)
-    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+    return keyed(key, _written([previous, values]).encode()).hex()
 
 
 def seal_of(key: bytes, name: str, mark: Mark) -> str:
-    return hmac.new(key, f"mark:{name}:{mark}".encode(), hashlib.sha256).hexdigest()
+    return keyed(key, f"mark:{name}:{mark}".encode()).hex()
 
 
 def is_sealed(key: bytes, name: str, mark: Mark, seal: str) -> bool:
