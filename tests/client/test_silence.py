@@ -49,7 +49,7 @@ class Pve:
         try:
             await self.answer(path, 0)
         except Unreachable as error:
-            return "no answer to the last reads" in str(error)
+            return "it is asked again in" in str(error)
         return False
 
 
@@ -87,7 +87,8 @@ async def test_what_fails_at_once_is_no_silence(pve):
 async def test_a_node_that_cannot_be_reached_is_silent_however_soon_that_is_said(pve):
     for _ in range(2):
         await pve.vain(0.1, NodeUnreachable(595, "", "No route to host", node="pve2"))
-    assert await pve.is_refused()
+    with pytest.raises(Unreachable, match="pve2/qemu: No route to host; it is asked again in 5 s"):
+        await pve.answer()
 
 
 async def test_a_slow_place_is_waited_for_in_full_again_after_a_minute(pve):

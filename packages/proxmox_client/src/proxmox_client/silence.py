@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxmox_client.deadlines import bounded
-from proxmox_client.errors import NodeUnreachable, Unreachable
+from proxmox_client.errors import NodeUnreachable, ProxmoxError, Unreachable
 from proxmox_client.paths import Place
 
 REMEMBERED: Final = 60.0  # seconds after a full wait in vain; then it is waited for in full again
@@ -21,8 +21,9 @@ QUIET: Final = 5.0  # seconds without any read after two in turn were in vain
 
 @dataclass(slots=True)
 class _Spell:
-    """Until when something is known to be silent, and until when it is not asked at all."""
+    """Why something is silent, until when that is remembered, and until when it is not asked."""
 
+    why: str
     until: float
     quiet_until: float = 0.0
 
@@ -42,7 +43,7 @@ class Silence:
         part = self._known(place.part, began)
         if part and began < part.quiet_until:
             again = f"it is asked again in {part.quiet_until - began:.0f} s"
-            raise Unreachable(place.part, f"no answer to the last reads; {again}")
+            raise Unreachable(place.part, f"{part.why}; {again}")
         glances = bool(part or self._known(place.node, began))
         try:
             async with bounded(GLANCE if glances else None, f"A read of {place.part}"):
@@ -51,9 +52,10 @@ class Silence:
             # also a wait that somebody else cut short was one in vain, if it was long enough
             waited = self._clock() - began >= (GLANCE if glances else self._patience)
             if waited or isinstance(error, NodeUnreachable):
-                self._note(place.part, renewed=not glances)
+                why = str(error) if isinstance(error, ProxmoxError) else "no answer"
+                self._note(place.part, why, renewed=not glances)
                 if not place.is_storage:  # which may hang while its node is well
-                    self._note(place.node, renewed=not glances)
+                    self._note(place.node, why, renewed=not glances)
             raise
         self._spells.pop(place.part, None)
         self._spells.pop(place.node, None)
@@ -65,12 +67,13 @@ class Silence:
             return None
         return spell
 
-    def _note(self, name: str, *, renewed: bool) -> None:
+    def _note(self, name: str, why: str, *, renewed: bool) -> None:
         now = self._clock()
         spell = self._known(name, now)
         if spell is None:
-            self._spells[name] = _Spell(now + REMEMBERED)
+            self._spells[name] = _Spell(why, now + REMEMBERED)
             return
+        spell.why = why
         spell.quiet_until = now + QUIET
         if renewed:
             spell.until = now + REMEMBERED
