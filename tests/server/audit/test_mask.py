@@ -27,6 +27,15 @@ def test_a_key_is_masked_wherever_it_stands(value: object, before: str):
     assert key.split("_")[2] not in repr(mask(planted))
 
 
+def test_what_is_nested_deeper_than_any_argument_is_masked_as_a_whole():
+    nested: object = "deepest"
+    for _ in range(2_000):
+        nested = [{"inner": nested}]
+    masked = mask(nested)
+    assert repr(masked) == "[{'inner': " * 16 + "['***']" + "}]" * 16
+    assert mask(masked) == masked
+
+
 def test_a_key_that_was_cut_off_is_masked_too_and_its_id_kept():
     assert mask(new_secret("abcDEF12")[:-10]) == "pvemcp_abcDEF12_***"
 

@@ -36,6 +36,19 @@ async def test_unknown_and_ungranted_tools_are_the_same_protocol_error(served, m
     assert (entry.kind, entry.tool, entry.outcome) == ("refused", name, "refused")
 
 
+@pytest.mark.parametrize(("name", "outcome"), [("NoSuchTool", "refused"), ("GetThing", "error")])
+async def test_arguments_nested_hundreds_deep_are_answered_and_recorded_as_others(
+    served, modern, name, outcome
+):
+    nested: list[object] = []
+    for _ in range(600):
+        nested = [nested]
+    answer = await modern.send("tools/call", {"name": name, "arguments": {"vmid": nested}})
+    assert "Internal server error" not in answer.text
+    [entry] = await served.recorded()
+    assert (entry.tool, entry.outcome) == (name, outcome)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, SecretBytes, SecretStr
@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from pvemcp_server.store.key_format import KEY_LIKE, PREFIX
 
 MASK = "***"
+DEEPEST: Final = 32  # levels; no argument of ours has more, and some hundred would end the call
 # the length of a scheme is bounded, or a long word would be searched from each of its letters
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
 # most texts hold nothing of the kind, and every call records a dozen of them
@@ -18,19 +19,21 @@ SUSPECT = re.compile(rf"://|{PREFIX}_|PVEAPIToken=", re.IGNORECASE)
 PROXMOX_TOKEN = re.compile(r"(PVEAPIToken=[^\s=]+=)\S+", re.IGNORECASE)
 
 
-def mask(value: Any, secret_fields: Collection[str] = ()) -> Any:
+def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST) -> Any:
     """The value without its secrets: declared fields, our keys, and what URLs carry beyond a path.
 
     `secret_fields` are names of arguments, at any depth; `secret_fields_of` finds those of a model.
-    Masking twice is masking once.
+    What is nested deeper than `levels` is masked as a whole. Masking twice is masking once.
     """
     if isinstance(value, Mapping):
         return {
-            mask_text(str(name)): MASK if name in secret_fields else mask(inner, secret_fields)
+            mask_text(str(name)): MASK
+            if name in secret_fields or not levels
+            else mask(inner, secret_fields, levels - 1)
             for name, inner in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
-        return [mask(inner, secret_fields) for inner in value]
+        return [mask(one, secret_fields, levels - 1) if levels else MASK for one in value]
     if isinstance(value, str):
         return mask_text(value)
     if isinstance(value, SecretStr | SecretBytes):
