@@ -75,6 +75,13 @@ async def asked_again(served, headers):
     return (await served.http.post("/mcp", json=message("ping", 1), headers=headers)).status_code
 
 
+async def test_whoever_tells_the_last_event_of_a_lost_stream_gets_a_new_one(served):
+    headers = {**await begin(served), "Last-Event-ID": "77"}
+    async with served.http.stream("GET", "/mcp", headers=headers) as stream:
+        assert stream.status_code == 200
+        assert stream.headers["content-type"].startswith("text/event-stream")
+
+
 async def test_a_key_with_too_many_sessions_loses_its_own_longest_idle_one(served, monkeypatch):
     monkeypatch.setattr(sessions, "SESSIONS_PER_KEY", 2)
     other = await begin(served, await served.new_key("other"))

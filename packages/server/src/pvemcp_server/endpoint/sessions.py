@@ -6,6 +6,7 @@ from typing import Final
 from mcp.server.auth.middleware.bearer_auth import AuthorizationContext
 from mcp.server.streamable_http import StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from starlette.types import Receive, Scope, Send
 
 # More than the streams a key may hold, so that one of them is idle whenever there are so many
 SESSIONS_PER_KEY: Final = 512
@@ -13,6 +14,11 @@ SESSIONS_PER_KEY: Final = 512
 
 class Sessions(StreamableHTTPSessionManager):
     """The SDK's sessions, of which it bounds the sum only; whoever is forgotten begins anew."""
+
+    async def handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Streams are not resumable: who tells the last event of a lost one gets a new one."""
+        headers = [header for header in scope["headers"] if header[0] != b"last-event-id"]
+        await super().handle_request({**scope, "headers": headers}, receive, send)
 
     def _admit_session(
         self, requestor: AuthorizationContext | None
