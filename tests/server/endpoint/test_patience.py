@@ -53,6 +53,17 @@ async def test_a_head_beyond_64_kib_is_refused(served):
         assert (await stream.receive()).startswith(b"HTTP/1.1 431 ")
 
 
+async def test_requests_sent_ahead_of_their_answers_are_no_part_of_the_next_head(served):
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Pad: " + b"x" * 1_000 + b"\r\n\r\n"
+    async with raw(served) as stream:
+        await stream.send(request * 300 + request[:-1])
+        await stream.send(request[-1:])
+        answers = b""
+        while answers.count(b'"ok"}') < 301:
+            answers += await stream.receive()
+    assert answers.count(b"HTTP/1.1 200 OK") == 301
+
+
 async def test_a_connection_is_kept_between_requests(served):
     async with raw(served) as stream:
         for _ in range(3):

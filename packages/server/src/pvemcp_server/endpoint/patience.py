@@ -70,9 +70,10 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        awaited = self._deadline
         super().data_received(data)
-        if self._deadline is None:
-            return
+        if self._deadline is None or self._deadline is not awaited:
+            return  # a head that began in this piece is small yet; what came before is not its own
         self._head += len(data)
         if self._head > HEAD_BYTES:
             self._have_head()
