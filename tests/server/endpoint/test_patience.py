@@ -131,6 +131,16 @@ async def test_a_request_that_offers_http2_is_answered_as_if_it_did_not(served, 
         assert b'{"status":"ok"}' in await received(stream, b'"ok"}')
 
 
+async def test_each_of_several_requests_sent_together_may_offer_http2(served):
+    message = json.dumps(served.modern.message("tools/list"))
+    request = offering(served, f"Content-Length: {len(message)}\r\n") + message
+    last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with raw(served) as stream:
+        await stream.send(request.encode() * 3 + last)
+        answers = await received(stream, b'"status":"ok"')
+    assert answers.count(b"HTTP/1.1 200 OK") == 4
+
+
 async def received(stream, end):
     """What came until the connection had said that."""
     text = b""

@@ -40,6 +40,11 @@ class PlainParser:
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
 
     def feed_data(self, data: bytes) -> None:
+        while data:
+            data = self._left_by(data)
+
+    def _left_by(self, data: bytes) -> bytes:
+        """What an offer has kept from being read: the head without it, and all that came after."""
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as offer:
@@ -47,7 +52,8 @@ class PlainParser:
                 raise HttpParserError("a tunnel is wanted") from None
             head = self._protocol.head_without_offer(self._parser)
             self._begin()
-            self._parser.feed_data(head + data[offer.args[0] :])
+            return head + data[offer.args[0] :]
+        return b""
 
 
 class PatientProtocol(HttpToolsProtocol):
