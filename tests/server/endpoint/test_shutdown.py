@@ -72,6 +72,25 @@ async def test_a_call_that_does_not_end_is_given_up_after_a_while(serving, works
     assert (entry.outcome, entry.reason) == ("cancelled", "cancelled by the server")
 
 
+async def test_a_request_that_does_not_arrive_is_not_waited_for_beyond_its_time(
+    served, monkeypatch
+):
+    monkeypatch.setattr("pvemcp_server.endpoint.endpoint.DRAIN_SECONDS", 0.01)
+    traffic, (host, port) = (
+        served.app.endpoint.traffic,
+        served.url.removeprefix("http://").split(":"),
+    )
+    head = f"POST /mcp/{served.key} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    with anyio.fail_after(20):
+        async with await anyio.connect_tcp(host, int(port)) as stream:
+            await stream.send(head.encode() + b"{")
+            while not traffic.calls:
+                await anyio.lowlevel.checkpoint()
+            assert await served.app.endpoint.drain() is False
+            assert (await stream.receive()).startswith(b"HTTP/1.1 503 ")
+    assert traffic.calls == 0
+
+
 async def test_a_session_is_answered_after_the_signal(serving, workshop):
     results = []
     async with serving() as served, anyio.create_task_group() as tasks:

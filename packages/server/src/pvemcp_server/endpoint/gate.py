@@ -136,6 +136,8 @@ class KeyGate:
             if not wire.given_up or task is None:
                 raise
             task.uncancel()
+            if not wire.started and self.traffic.closing:
+                raise refusals.shutting_down() from None
             if not wire.started:
                 raise Refused(408, "The request took too long to arrive.") from None
             log.info("A client stopped reading its answer; the exchange was given up")

@@ -1,6 +1,7 @@
 """What is being served right now: counted, ended with its key, awaited at shutdown."""
 
 import asyncio
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,6 +90,8 @@ class Traffic:
             return True
         for call in self._working:
             call.cancel()
+        for visit in list(self._visits):
+            visit.wire.look_after(math.inf)
         await self._quiet_within(ANSWER_SECONDS)
         return False
 
