@@ -91,6 +91,8 @@ def test_a_number_may_stand_for_its_digits_where_text_is_meant():
         ("30d", Kind.TIME, Unit.TIME, '"-30d"'),
         ("yesterday", Kind.TIME, Unit.TIME, '"-30d"'),
         ("2026-13-01", Kind.TIME, Unit.TIME, '"2026-01-31"'),
+        ("-1M", Kind.TIME, Unit.TIME, '"-30d"'),
+        ("1M", Kind.INTEGER, Unit.SECONDS, '"1h"'),
         ("maybe", Kind.BOOLEAN, None, "true or false"),
         (0.5, Kind.BOOLEAN, None, "true or false"),
         (float("nan"), Kind.NUMBER, None, "number"),

@@ -17,7 +17,7 @@ LARGEST: Final = 2**63 - 1
 
 _NUMBER: Final = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?([eE][+-]?\d{1,3})?", re.ASCII)
 _SIZE: Final = re.compile(r"([+-]?\d{1,18}(?:\.\d{1,18})?)\s*([kKmMgGtTpP]?)(i?)([bB]?)", re.ASCII)
-_SPAN: Final = re.compile(r"([+-]?)\s*(\d{1,9})\s*([smhdwSMHDW])", re.ASCII)
+_SPAN: Final = re.compile(r"([+-]?)\s*(\d{1,9})\s*([smhdwSHDW])", re.ASCII)  # M could be months
 _SPANS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _TRUTH: Final = {"true": 1, "false": 0, "yes": 1, "no": 0, "1": 1, "0": 0, "on": 1, "off": 0}
