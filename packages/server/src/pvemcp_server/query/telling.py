@@ -77,7 +77,8 @@ def _grammar(catalog: Catalog) -> Told:
             one.value: [kind.value for kind in Kind if one.fits(kind)] for one in Function
         },
         "related": 'A field of a related table by its dotted name: "node.cpu_usage" of guests.',
-        "times": 'ISO 8601, or from now: "-30d", "-24h", "now". Sizes: 1024 or "8GiB".',
+        "times": 'ISO 8601 (a date is its first second), or from now: "-30d", "-24h", "now".',
+        "numbers": 'Sizes: 1024 or "8GiB". Percentages: 0 to 100.',
         "examples": [
             {"question": one.question, "query": dict(one.query)}
             for one in EXAMPLES

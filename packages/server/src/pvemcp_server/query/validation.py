@@ -1,5 +1,6 @@
 """Makes a query certain: looks up names, gives values their types, refuses what has no meaning."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from pvemcp_server.query.words import Function, Operator
 from pvemcp_server.tables.registry import Field, Kind, Table
 
 MOST_ROWS: Final = 1000
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def validate(query: model.Query, catalog: Catalog, now: datetime) -> Plan:
@@ -184,6 +186,8 @@ class _Validator:
         values = tuple(typed(v, field, f"{one.at}.value[{n}]", self.now) for n, v in places)
         if one.operator.whole and field.choices:
             _check_choices(one, field, values)
+        if one.operator.whole and field.kind is Kind.TIME:
+            _check_moments(one)
         if one.operator.whole and isinstance(expression, Column):
             self._check_not_elsewhere(one, expression, values)
         if one.operator is Operator.BETWEEN:
@@ -263,6 +267,17 @@ def _check_bounds(one: model.Condition, bounds: tuple[Any, ...]) -> None:
             f"{shown(one.values[0])} is more than {shown(one.values[1])}.",
             hint="Write the lower bound first.",
         )
+
+
+def _check_moments(one: model.Condition) -> None:
+    """A date is its first second, and nobody means that alone."""
+    for n, day in enumerate(one.values):
+        if isinstance(day, str) and _DATE.fullmatch(day.strip()):
+            raise BadArgument(
+                f"{one.at}.value[{n}]",
+                f"{shown(day)} is the first second of that day.",
+                hint=f'For the whole day use BETWEEN ["{day.strip()}", "{day.strip()}T23:59:59"].',
+            )
 
 
 def _check_choices(one: model.Condition, field: Field, values: tuple[Value, ...]) -> None:
