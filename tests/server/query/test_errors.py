@@ -50,8 +50,10 @@ def only(field, operator, value=None):
         ),
         (
             {"from": "backups", "where": only("creation", "IN", ["now", "2026-11-27"])},
-            "where.conditions[0].value[1]: '2026-11-27' is the first second of that day. "
-            'For the whole day use BETWEEN ["2026-11-27", "2026-11-27T23:59:59"].',
+            (
+                "where.conditions[0].value[1]: '2026-11-27' is the first second of that day. "
+                'For the whole day use BETWEEN ["2026-11-27", "2026-11-27T23:59:59"].'
+            ),
         ),
         (
             {"from": "guests", "select": ["MEDIAN(vmid)"]},

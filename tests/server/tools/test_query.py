@@ -118,6 +118,85 @@ async def test_a_condition_on_a_cluster_that_there_is_not_says_which_there_are(o
     assert "No cluster 'prodd' is asked; asked are home-lab, prod." in answer.notes
 
 
+@pytest.mark.parametrize(
+    ("table", "condition", "said"),
+    [
+        (
+            "guests",
+            is_("node", "=", "pve1"),
+            "No node 'pve1' on home-lab, prod. Did you mean pve01,",
+        ),
+        (
+            "tasks",
+            is_("node", "=", "pve1"),
+            "No node 'pve1' on home-lab, prod. Did you mean pve01,",
+        ),
+        (
+            "backups",
+            is_("storage", "IN", "pbs"),
+            "No storage 'pbs' on home-lab, prod. Did you mean",
+        ),
+        ("guests", is_("pool", "=", "prod"), "No pool 'prod' in guests. Did you mean production?"),
+        (
+            "guests",
+            is_("tags", "CONTAINS", "prodn"),
+            "No tags 'prodn' in guests. Did you mean prod",
+        ),
+        (
+            "guests",
+            is_("qemu_config.os_type", "=", "windows"),
+            "No qemu_config.os_type 'windows' in guests. Did you mean win11?",
+        ),
+        (
+            "storages",
+            is_("type", "=", "ceph"),
+            "No type 'ceph' in storages. There are dir, lvmthin,",
+        ),
+        ("guests", is_("name", "CONTAINS", "%web%"), "In '%web%' the signs % and * stand for them"),
+    ],
+    ids=lambda one: one if isinstance(one, str) and " " not in one else "",
+)
+async def test_an_empty_answer_says_what_no_row_has(still, table, condition, said):
+    for select in ({}, {"select": ["COUNT(*) as n"]}):
+        answer = await ask(still, **{"from": table, "where": condition, **select})
+        assert said in answer.notes
+
+
+async def test_nothing_is_said_of_names_that_there_are(still):
+    named = where(is_("node", "=", "PVE01"), is_("pool", "=", "production"), is_("vmid", "=", 999))
+    answer = await ask(still, **{"from": "guests", "where": named})
+    assert (answer.data, "No " in answer.notes) == ([], False)
+
+
+async def test_what_an_empty_answer_says_names_only_what_the_key_may_read(still):
+    narrow = still.scoped(Resources(pools=frozenset({"staging"})))
+    answer = await ask(narrow, **{"from": "guests", "where": is_("pool", "=", "production")})
+    assert "No pool 'production' in guests. There is staging." in answer.notes
+    answer = await ask(narrow, **{"from": "backups", "where": is_("storage", "=", "pbs-mai")})
+    assert "pbs-main" not in answer.notes.replace("'pbs-mai'", "")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"select": ["COUNT(DISTINCT vmid) as n"]},
+        {"select": ["vmid", "COUNT(*) as n"], "groupBy": ["vmid"]},
+    ],
+)
+async def test_guests_of_several_clusters_that_are_counted_as_one_are_told(still, query):
+    told = "vmid 101, 105: on several clusters, and taken for one here."
+    answer = await ask(still, **{"from": "snapshots", **query})
+    assert told in answer.notes
+    answer = await ask(still, "prod", **{"from": "snapshots", **query})
+    assert told not in answer.notes
+    apart = {
+        "select": ["cluster", *query["select"]],
+        "groupBy": ["cluster", *query.get("groupBy", [])],
+    }
+    answer = await ask(still, **{"from": "snapshots", **apart})
+    assert told not in answer.notes
+
+
 async def test_nothing_is_said_of_an_offline_node_that_is_not_asked_for_or_not_seen(office):
     named = where(is_("node", "=", "pve01"))
     answer = await ask(office, "prod", **{"from": "storages", "where": named})

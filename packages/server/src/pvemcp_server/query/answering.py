@@ -15,6 +15,7 @@ from pvemcp_server.query.engine import Database
 from pvemcp_server.query.loading import Loading
 from pvemcp_server.query.plan import Output, Plan, Summed
 from pvemcp_server.query.reading import read
+from pvemcp_server.query.remarks import Remarks
 from pvemcp_server.query.sources import Sources
 from pvemcp_server.query.validation import MOST_ROWS, validate
 from pvemcp_server.query.words import Function
@@ -55,7 +56,13 @@ async def answer(asked: object, sources: Sources, budget: Budget, now: datetime)
     query = read(asked)
     plan = validate(query, catalog, now)
     database = await Loading(sources, catalog, plan, budget).database()
-    cells = await _asked(database, compile_plan(plan, catalog))
+
+    async def ask(one: Plan) -> list[tuple[Any, ...]]:
+        return await _asked(database, compile_plan(one, catalog))
+
+    cells = await ask(plan)
+    for remark in await Remarks(plan, sources, ask).of(cells):
+        sources.notes.add(remark)
     found = Answer.of(plan, cells)
     return found if query.limit is None or query.limit > MOST_ROWS else _uncut(found)
 

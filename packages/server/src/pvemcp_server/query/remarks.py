@@ -1,0 +1,146 @@
+"""What an answer has to say of itself: words that no row has, and what it took for one."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from proxmox_client import ProxmoxError
+from pvemcp_server.clusters import Snapshot
+from pvemcp_server.errors import UnknownName
+from pvemcp_server.query.catalog import CLUSTER, Column
+from pvemcp_server.query.naming import shown
+from pvemcp_server.query.plan import Output, Plan, Summed, Test, Tests, tests
+from pvemcp_server.query.sources import Sources
+from pvemcp_server.query.values import folded
+from pvemcp_server.query.words import Function, Logic, Operator
+from pvemcp_server.tables.registry import Kind
+
+Cells = list[tuple[Any, ...]]
+Ask = Callable[[Plan], Awaitable[Cells]]
+"""Asks the database of the answer once more."""
+
+_SAID: Final = 3  # of one kind
+_MANY: Final = 1000  # words of a column: more are names of single things
+_OF_A_CLUSTER: Final = frozenset({"vmid", "node", "storage", "pool", "poolid"})
+_WHOLE: Final = {
+    Kind.TEXT: (Operator.EQUAL, Operator.IN),
+    Kind.LIST: (Operator.CONTAINS, Operator.IN),
+}
+_PLACES: Final[dict[str, Callable[[Snapshot], set[str]]]] = {
+    "node": lambda seen: {
+        *seen.by_node,
+        *(one.node for one in seen.storages),
+        *(one.node for one in seen.guests),
+    },
+    "storage": lambda seen: {one.storage for one in seen.storages},
+}
+"""Names that loaders are asked for, so that no row of another one is there."""
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """About the answer to a plan, made of what the caller may read and of nothing else."""
+
+    plan: Plan
+    sources: Sources
+    ask: Ask
+
+    async def of(self, cells: Cells) -> list[str]:
+        if any(map(any, cells)):
+            return await self._merged()
+        return [*self._signs(), *await self._unknown()]
+
+    def _signs(self) -> Iterator[str]:
+        """Signs that mean any text elsewhere."""
+        values = (value for test in tests(self.plan.where) for value in test.values)
+        words = (one for one in values if isinstance(one, str) and not {"%", "*"}.isdisjoint(one))
+        for word in islice(words, 1):
+            use = "leave them out, and use CONTAINS, STARTSWITH or ENDSWITH"
+            yield f"In {shown(word)} the signs % and * stand for themselves: {use}."
+
+    async def _unknown(self) -> list[str]:
+        """What conditions name and nothing has: who misspells it takes nothing for the truth."""
+        found: list[str] = []
+        for test in tests(self.plan.where):
+            column = test.expression
+            if isinstance(column, Column) and _names_words(test, column):
+                known, where = await self._known(column)
+                same = {folded(one) for one in known}
+                absent = [str(one) for one in test.values if same and one not in same]
+                found += (str(UnknownName(column.name, one, known, where=where)) for one in absent)
+        return found[:_SAID]
+
+    async def _known(self, column: Column) -> tuple[set[str], str]:
+        """What the column holds, and where."""
+        if not column.path and column.field.name in _PLACES:
+            return await self._places(column.field.name), f"on {self._asked}"
+        cells = await self.ask(_different(self.plan, column))
+        words = [one for (one,) in cells if one]
+        if column.field.kind is Kind.LIST:
+            words = [str(entry) for one in words for entry in msgspec.json.decode(one)]
+        return set(words if len(cells) <= _MANY else ()), f"in {self.plan.table.name}"
+
+    async def _places(self, name: str) -> set[str]:
+        """Nodes or storages that there are; none when a cluster doesn't tell its own."""
+        views = self.sources.views(self.plan.table).values()
+        with suppress(ProxmoxError, TimeoutError):
+            return {one for view in views for one in _PLACES[name](await view.snapshot())}
+        return set()
+
+    @property
+    def _asked(self) -> str:
+        return ", ".join(one.name for one in self.sources.clusters)
+
+    async def _merged(self) -> list[str]:
+        """Numbers and names that belong to a cluster, where those of several fell together."""
+        columns = [] if len(self.sources.clusters) < 2 else _taken_for_one(self.plan)
+        found = [(one, await self.ask(_on_several(self.plan, one))) for one in columns]
+        return [
+            f"{column.name} {', '.join(str(one) for (one,) in cells[:_SAID])}"
+            f"{' …' if cells[_SAID:] else ''}: on several clusters, and taken for one here. "
+            "Group by cluster too to keep them apart."
+            for column, cells in found
+            if cells
+        ]
+
+
+def _names_words(test: Test, column: Column) -> bool:
+    """Whether it is about whole words, and not of a closed set: these are checked before."""
+    field = column.field
+    return (
+        test.operator in _WHOLE.get(field.kind, ())
+        and not field.choices
+        and field.name != CLUSTER.name
+    )
+
+
+def _different(plan: Plan, column: Column) -> Plan:
+    return Plan(plan.table, (Output("", column),), distinct=True, limit=_MANY)
+
+
+def _taken_for_one(plan: Plan) -> list[Column]:
+    """What groups go by and what is counted once, unless clusters are kept apart."""
+    if any(one.field is CLUSTER for one in plan.group_by):
+        return []
+    summed = [one.expression for one in plan.outputs if isinstance(one.expression, Summed)]
+    counted = [one.column for one in summed if one.distinct and one.column]
+    columns = dict.fromkeys((*plan.group_by, *counted))
+    return [one for one in columns if one.field.name in _OF_A_CLUSTER]
+
+
+def _on_several(plan: Plan, column: Column) -> Plan:
+    cluster = Column((), plan.table.name, CLUSTER, CLUSTER.name)
+    clusters = Summed(Function.COUNT, cluster, distinct=True)
+    return Plan(
+        plan.table,
+        (Output("", column),),
+        where=plan.where,
+        grouped=True,
+        group_by=(column,),
+        having=Tests(Logic.AND, (Test(clusters, Operator.GREATER, (1,)),)),
+        limit=_SAID,
+    )
