@@ -40,9 +40,11 @@ async def still(anyio_backend, open_desk):
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one.question)
-async def test_the_examples_of_the_schema_can_be_asked(office, example):
+async def test_the_examples_of_the_schema_can_be_asked_and_keep_clusters_apart(office, example):
     answer = await office("ExecuteQuery", query=example.query)
     assert not answer.failed, answer.text
+    assert "cluster" in example.query["select"] or "user" in example.query["select"]
+    assert "taken for one" not in answer.notes
     names = [one.rpartition(" as ")[2] for one in example.query["select"]]
     for row in answer.data:
         assert set(row) <= set(names)

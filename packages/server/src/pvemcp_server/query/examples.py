@@ -25,6 +25,7 @@ EXAMPLES: Final = (
         {
             "from": "guests",
             "select": [
+                "cluster",
                 "vmid",
                 "name",
                 "node",
@@ -41,8 +42,8 @@ EXAMPLES: Final = (
         "Guests of each node, by status",
         {
             "from": "guests",
-            "select": ["node", "status", "COUNT(*) as total"],
-            "groupBy": ["node", "status"],
+            "select": ["cluster", "node", "status", "COUNT(*) as total"],
+            "groupBy": ["cluster", "node", "status"],
             "orderBy": [{"field": "total", "direction": "desc"}],
         },
     ),
@@ -50,7 +51,7 @@ EXAMPLES: Final = (
         "Storages with more than 80 % in use, each once",
         {
             "from": "storages",
-            "select": ["storage", "node", "disk_usage_percentage", "disk_free"],
+            "select": ["cluster", "storage", "node", "disk_usage_percentage", "disk_free"],
             "where": {
                 "logic": "and",
                 "conditions": [_is("usage_percentage", ">", 80), _is("is_primary", "=", True)],
@@ -61,7 +62,7 @@ EXAMPLES: Final = (
         "Snapshots older than 30 days",
         {
             "from": "snapshots",
-            "select": ["vmid", "vm_name", "name", "date"],
+            "select": ["cluster", "vmid", "vm_name", "name", "date"],
             "where": {"conditions": [_is("date", "<", "-30d")]},
             "orderBy": [{"field": "date", "direction": "asc"}],
         },
@@ -70,7 +71,7 @@ EXAMPLES: Final = (
         "Guests with high load that are tagged prod or in the pool web",
         {
             "from": "guests",
-            "select": ["vmid", "name", "cpu_usage", "memory_usage_percentage"],
+            "select": ["cluster", "vmid", "name", "cpu_usage", "memory_usage_percentage"],
             "where": {
                 "logic": "and",
                 "conditions": [
@@ -105,8 +106,13 @@ EXAMPLES: Final = (
         "How much is backed up of how many guests, on each storage",
         {
             "from": "backups",
-            "select": ["storage", "COUNT(DISTINCT vmid) as guests", "SUM(size) as bytes"],
-            "groupBy": ["storage"],
+            "select": [
+                "cluster",
+                "storage",
+                "COUNT(DISTINCT vmid) as guests",
+                "SUM(size) as bytes",
+            ],
+            "groupBy": ["cluster", "storage"],
         },
     ),
 )
