@@ -56,6 +56,28 @@ def only(field, operator, value=None):
             ),
         ),
         (
+            {"from": "guests", "select": ["OsType"]},
+            (
+                "select[0]: no field of guests 'OsType'. "
+                "Did you mean qemu_config.os_type or lxc_config.os_type? There are: cluster,"
+            ),
+        ),
+        (
+            {"from": "snapshots", "select": ["guest.poolid"]},
+            ("select[0]: no field of guests 'poolid'. Did you mean guest.pool.poolid? There are"),
+        ),
+        (
+            {"from": "guests", "select": ["vmid", "COUNT(snapshot.name) as n"]},
+            (
+                "select[1]: one row of guests can have many snapshots. "
+                "Ask from snapshots, each of which leads here by guest."
+            ),
+        ),
+        (
+            {"from": "pools", "select": ["node.name"]},
+            "select[0]: no relation of pools 'node'. There are: none.",
+        ),
+        (
             {"from": "guests", "select": ["MEDIAN(vmid)"]},
             "select[0]: no aggregate 'MEDIAN'. Did you mean MIN? There are: COUNT, SUM,",
         ),

@@ -51,11 +51,14 @@ class Catalog:
 
     def table(self, name: str, at: str) -> Table:
         """The table of that name; its singular is understood too."""
-        known = self._tables_by_plain
-        found = known.get(plain(name)) or known.get(f"{plain(name)}s")
+        found = self._find(name)
         if found is None:
             raise unknown(at, "table", name, self.tables)
         return found
+
+    def _find(self, name: str) -> Table | None:
+        known = self._tables_by_plain
+        return known.get(plain(name)) or known.get(f"{plain(name)}s")
 
     def relations(self, table: Table) -> dict[str, Relation]:
         """The table's relations to tables that are visible too."""
@@ -73,7 +76,8 @@ class Catalog:
         found = _by_plain(table).get(plain(last))
         if found is None:
             also = (one for field in table.fields.values() for one in field.also)
-            raise unknown(at, f"field of {table.name}", last, self._names(table), also)
+            same = [".".join((*path, one)) for one in self._in_related(table, last)]
+            raise unknown(at, f"field of {table.name}", last, self._names(table), also, same)
         return Column(path, table.name, found[1], ".".join((*path, found[0])))
 
     def has(self, table: Table, name: str) -> bool:
@@ -95,8 +99,30 @@ class Catalog:
         known = self.relations(table)
         found = {plain(one): relation for one, relation in known.items()}.get(plain(name))
         if found is None:
+            self._refuse_many(table, name, at)
             raise unknown(at, f"relation of {table.name}", name, known)
         return found
+
+    def _refuse_many(self, table: Table, name: str, at: str) -> None:
+        """Of a table that leads here, any number of rows may belong to one of these."""
+        other = self._find(name)
+        back = (
+            [one.name for one in self.relations(other).values() if one.table == table.name]
+            if other
+            else []
+        )
+        if other and back:
+            raise BadArgument(
+                at,
+                f"one row of {table.name} can have many {other.name}.",
+                hint=f"Ask from {other.name}, each of which leads here by {back[0]}.",
+            )
+
+    def _in_related(self, table: Table, name: str) -> Iterable[str]:
+        """Where one relation leads to a field of that name."""
+        for one in self.relations(table).values():
+            if found := _by_plain(self.tables[one.table]).get(plain(name)):
+                yield f"{one.name}.{found[0]}"
 
     def _names(self, table: Table) -> Iterable[str]:
         return (*fields_of(table), *(f"{one}.…" for one in self.relations(table)))

@@ -22,16 +22,22 @@ def shown(given: Any) -> str:
 
 
 def unknown(
-    at: str, kind: str, name: str, known: Iterable[str], also: Iterable[str] = ()
+    at: str,
+    kind: str,
+    name: str,
+    known: Iterable[str],
+    also: Iterable[str] = (),
+    same: Iterable[str] = (),
 ) -> BadArgument:
     """The error for a name that there is not, with the nearest ones and all of them.
 
-    `also` are further names, told only when they are near.
+    `also` are further names, told only when they are near; `same` are where that very name is.
     """
     names = list(known)
     by_plain = {plain(one): one for one in (*also, *names)}
-    near = [by_plain[one] for one in get_close_matches(plain(name[:_SHOWN]), by_plain, 3, 0.6)]
+    close = get_close_matches(plain(name[:_SHOWN]), by_plain, 3, 0.6)
+    near = list(same) or [by_plain[one] for one in close]
     meant = f"Did you mean {' or '.join(near)}? " if near else ""
     return BadArgument(
-        at, f"no {kind} {shown(name)}.", hint=f"{meant}There are: {', '.join(names)}."
+        at, f"no {kind} {shown(name)}.", hint=f"{meant}There are: {', '.join(names) or 'none'}."
     )
