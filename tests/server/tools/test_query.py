@@ -241,6 +241,12 @@ async def test_a_query_may_be_json_text_and_name_no_cluster(office):
     assert answer.column("name") == ["home-lab", "prod"]
 
 
+@pytest.mark.parametrize("query", [None, ["guests"], 7])
+async def test_a_query_that_is_no_object_is_answered_with_one_that_is(office, query):
+    error = await office.refused("ExecuteQuery", query=query)
+    assert error.startswith('query: it is an object. For example {"from": "guests", "select":')
+
+
 async def test_a_condition_on_the_cluster_asks_only_that_cluster(office):
     office.refresh()
     office.asked("prod"), office.asked("home-lab")

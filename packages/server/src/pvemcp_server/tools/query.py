@@ -81,7 +81,7 @@ _QUERY = {
 }
 
 AskedQuery = Annotated[
-    dict[str, Any] | str,
+    Any,  # `read` says what is wrong with it, in words of queries
     WithJsonSchema({"anyOf": [_QUERY, {"type": "string"}]}),
     Field(description="The query, as an object or its JSON text"),
 ]
