@@ -72,6 +72,11 @@ async def test_the_schema_tells_named_tables_in_full(office):
     assert all(one["description"] for one in fields.values())
 
 
+async def test_a_table_that_is_told_in_full_comes_with_its_own_examples_only(office):
+    told = (await office("GetQuerySchema", tables=["task"])).data
+    assert [one["query"]["from"] for one in told["examples"]] == ["tasks"]
+
+
 async def test_all_tables_can_be_told_in_full_at_once(office):
     answer = await office("GetQuerySchema", tables=EVERY_TABLE)
     described = answer.data["tables"]

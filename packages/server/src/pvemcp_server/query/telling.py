@@ -1,6 +1,6 @@
 """What GetQuerySchema tells: tables, fields, operators and examples, as one caller may use them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from pvemcp_server.query.catalog import Catalog, fields_of
@@ -15,7 +15,7 @@ def overview(catalog: Catalog) -> Told:
     """All tables, each with its fields in short; the rest is told of named tables."""
     return {
         "tables": [_short(catalog, table) for table in catalog.tables.values()],
-        **_grammar(catalog),
+        **_grammar(catalog, catalog.tables),
         "more": "Name tables to see the description, unit and values of each field.",
     }
 
@@ -32,7 +32,7 @@ def details(catalog: Catalog, names: Sequence[str]) -> Told:
             }
             for table in found
         ],
-        **_grammar(catalog),
+        **_grammar(catalog, {one.name for one in found}),
     }
 
 
@@ -68,7 +68,8 @@ def _field(one: Field) -> Told:
     return {name: value for name, value in told.items() if value}
 
 
-def _grammar(catalog: Catalog) -> Told:
+def _grammar(catalog: Catalog, told: Container[str]) -> Told:
+    """What holds for all tables, with the examples of those that are told of."""
     return {
         "operators": {
             kind.value: [one.value for one in Operator if one.fits(kind)] for kind in Kind
@@ -82,7 +83,7 @@ def _grammar(catalog: Catalog) -> Told:
         "examples": [
             {"question": one.question, "query": dict(one.query)}
             for one in EXAMPLES
-            if _can_be_asked(catalog, one.query)
+            if one.query["from"] in told and _can_be_asked(catalog, one.query)
         ],
     }
 
