@@ -225,6 +225,13 @@ async def test_queries_are_saved_replaced_and_forgotten(equipped):
     assert await equipped.services.store.saved_queries.all() == []
 
 
+async def test_a_query_that_cannot_be_asked_is_not_saved(equipped):
+    query = '{"from": "guests", "select": ["snapshot.name"]}'
+    wrong = await equipped.post("/admin/query/save", name="Wrong", query=query)
+    assert "Ask from snapshots, each of which leads here by guest." in wrong.text
+    assert await equipped.services.store.saved_queries.all() == []
+
+
 async def test_settings_are_changed_by_group_and_refused_out_of_bounds(front):
     saved = await front.post("/admin/settings/Limits", **await limits(front, row_cap="50"))
     assert "Saved: Row cap" in saved.text

@@ -9,8 +9,11 @@ from pvemcp_formats import Format, encode
 from pvemcp_server.access.names import check_name
 from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.errors import CallError, UnknownName
+from pvemcp_server.query.catalog import Catalog
+from pvemcp_server.query.reading import read
 from pvemcp_server.query.sources import catalog_of
 from pvemcp_server.query.telling import details
+from pvemcp_server.query.validation import validate
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import SavedQuery as Record
 from pvemcp_server.tables.registry import tables
@@ -108,8 +111,9 @@ async def get_query(acting: Acting, name: str) -> SavedQuery:
 
 
 async def save_query(acting: Acting, new: QueryFields) -> SavedQuery:
-    """Keeps a query; one of the same name is replaced."""
+    """Keeps a query that can be asked; one of the same name is replaced."""
     check_name(new.name)
+    validate(read(new.query), Catalog(tables()), utc_now())
     saved, now = acting.services.store.saved_queries, utc_now()
     known = await saved.find(name=new.name)
     values = {"description": new.description, "query": new.query, "changed": now}
