@@ -330,6 +330,16 @@ def test_a_query_is_asked_saved_and_copied_as_a_tool_call(watched):
     expect(page.get_by_role("alert")).to_contain_text("guests")
 
 
+def test_notes_of_an_answer_stand_on_lines_of_their_own(watched):
+    page = watched.go("/query")
+    query = {"from": "guests", "select": ["name", "lock"]}
+    page.get_by_label("Query (JSON)").fill(json.dumps(query))
+    page.get_by_role("button", name="Run").click()
+    notes = page.locator("#answer .banner").inner_text().splitlines()
+    assert notes[-1].startswith("Left out because empty in every row:")
+    assert len(notes) > 1
+
+
 def test_a_tool_is_tried_as_a_key_and_the_call_is_found_in_the_audit(watched):
     page = watched.go("/tools/ListVms")
     page.get_by_label("cluster_name").fill("home-lab")
