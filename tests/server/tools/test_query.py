@@ -184,6 +184,23 @@ async def test_what_an_empty_answer_says_names_only_what_the_key_may_read(still)
 
 
 @pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ({"select": ["SUM(disk_total) as n"]}, True),
+        ({"select": ["type", "COUNT(*) as n"], "groupBy": ["type"]}, True),
+        ({"select": ["SUM(disk_total) as n"], "where": is_("is_primary", "=", True)}, False),
+        ({"select": ["SUM(disk_total) as n"], "where": is_("node", "=", "pve01")}, False),
+        ({"select": ["node", "SUM(disk_total) as n"], "groupBy": ["node"]}, False),
+        ({"select": ["MAX(disk_total) as n", "COUNT(DISTINCT storage) as m"]}, False),
+        ({"select": ["storage", "disk_total"]}, False),
+    ],
+)
+async def test_storages_that_are_counted_for_each_node_are_told(still, query, told):
+    answer = await ask(still, "prod", **{"from": "storages", **query})
+    assert ("add is_primary = true to count them once" in answer.notes) is told
+
+
+@pytest.mark.parametrize(
     "query",
     [
         {"select": ["COUNT(DISTINCT vmid) as n"]},

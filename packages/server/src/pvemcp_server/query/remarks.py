@@ -13,7 +13,7 @@ from pvemcp_server.clusters import Snapshot
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.query.catalog import CLUSTER, Column
 from pvemcp_server.query.naming import shown
-from pvemcp_server.query.plan import Output, Plan, Summed, Test, Tests, tests
+from pvemcp_server.query.plan import Output, Plan, Summed, Test, Tests, column_of, tests
 from pvemcp_server.query.sources import Sources
 from pvemcp_server.query.values import folded
 from pvemcp_server.query.words import Function, Logic, Operator
@@ -26,6 +26,7 @@ Ask = Callable[[Plan], Awaitable[Cells]]
 _SAID: Final = 3  # of one kind
 _MANY: Final = 1000  # words of a column: more are names of single things
 _OF_A_CLUSTER: Final = frozenset({"vmid", "node", "storage", "pool", "poolid"})
+_ADDING: Final = (Function.COUNT, Function.SUM, Function.AVERAGE)
 _WHOLE: Final = {
     Kind.TEXT: (Operator.EQUAL, Operator.IN),
     Kind.LIST: (Operator.CONTAINS, Operator.IN),
@@ -51,7 +52,7 @@ class Remarks:
 
     async def of(self, cells: Cells) -> list[str]:
         if any(map(any, cells)):
-            return await self._merged()
+            return [*self._repeated(), *await self._merged()]
         return [*self._signs(), *await self._unknown()]
 
     def _signs(self) -> Iterator[str]:
@@ -95,6 +96,17 @@ class Remarks:
     def _asked(self) -> str:
         return ", ".join(one.name for one in self.sources.clusters)
 
+    def _repeated(self) -> Iterator[str]:
+        """Sums over rows that several nodes have of the same thing."""
+        plan, once = self.plan, self.plan.table.once
+        conditions = {column_of(one.expression) for one in tests(plan.where)}
+        kept_apart = {one.field.name for one in (*plan.group_by, *filter(None, conditions))}
+        if once and kept_apart.isdisjoint((once, "node")) and any(map(_adds_up, plan.outputs)):
+            yield (
+                f"Shared {plan.table.name} are counted for each node: "
+                f"add {once} = true to count them once."
+            )
+
     async def _merged(self) -> list[str]:
         """Numbers and names that belong to a cluster, where those of several fell together."""
         columns = [] if len(self.sources.clusters) < 2 else _taken_for_one(self.plan)
@@ -116,6 +128,11 @@ def _names_words(test: Test, column: Column) -> bool:
         and not field.choices
         and field.name != CLUSTER.name
     )
+
+
+def _adds_up(one: Output) -> bool:
+    summed = one.expression
+    return isinstance(summed, Summed) and not summed.distinct and summed.function in _ADDING
 
 
 def _different(plan: Plan, column: Column) -> Plan:

@@ -197,6 +197,9 @@ class Table:
     pushed: Mapping[str, str] = field(default_factory=dict)  # fields by which Want narrows it
     last_known: Callable[[Snapshot], Iterable[Placed]] | None = None
     """What Proxmox goes on telling of nodes that are offline, as they said it last."""
+    once: str = (
+        ""  # field that is true on one of the rows that several nodes have of the same thing
+    )
 
     @cached_property
     def fields(self) -> dict[str, Field]:
@@ -221,6 +224,7 @@ def table(
     extra: Iterable[str] = (),
     pushed: Mapping[str, str] = NARROWED,
     last_known: Callable[[Snapshot], Iterable[Placed]] | None = None,
+    once: str = "",
 ) -> Callable[[Callable[[Cluster, Want], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table: its loader is decorated, its row class is the loader's list item type."""
 
@@ -240,6 +244,7 @@ def table(
             extra=frozenset(extra),
             pushed=pushed,
             last_known=last_known,
+            once=once,
         )
         _TABLES[name] = declared
         return declared

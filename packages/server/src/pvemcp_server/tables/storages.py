@@ -55,6 +55,7 @@ class Storage(Row):
     last_known=attrgetter("storages"),
     extra=("pool",),
     pushed={**NARROWED, "status": "status"},
+    once="is_primary",
 )
 async def storages(cluster: Cluster, want: Want) -> list[Storage]:
     """Storages with their use; one that is shared has a row for each node."""
