@@ -169,6 +169,13 @@ async def test_an_empty_answer_says_what_no_row_has(still, table, condition, sai
         assert said in answer.notes
 
 
+async def test_of_many_long_words_that_no_row_has_a_few_are_said_in_short(still):
+    words = [f"{n:03}{'x' * 500}" for n in range(900)]
+    answer = await ask(still, **{"from": "guests", "where": is_("pool", "IN", *words)})
+    assert answer.notes.count("No pool '00") == 3
+    assert len(answer.notes) < 600
+
+
 async def test_nothing_is_said_of_names_that_there_are(still):
     named = where(is_("node", "=", "PVE01"), is_("pool", "=", "production"), is_("vmid", "=", 999))
     answer = await ask(still, **{"from": "guests", "where": named})

@@ -11,7 +11,7 @@ import msgspec
 
 from pvemcp_server.errors import OverBudget
 from pvemcp_server.query.compiler import Statement, compile_plan
-from pvemcp_server.query.engine import Database
+from pvemcp_server.query.engine import SECONDS, Database
 from pvemcp_server.query.loading import Loading
 from pvemcp_server.query.plan import Output, Plan, Summed
 from pvemcp_server.query.reading import read
@@ -24,6 +24,7 @@ from pvemcp_server.tables.registry import Budget, Kind
 _FEW: Final = 5_000  # rows that can be asked without a thread
 _DECIMALS: Final = 2  # of averages
 _MOMENT: Final = 0.01  # seconds that the event loop may wait for them
+_ASIDE: Final = 0.05  # seconds for what is asked only to say something of the answer
 
 
 @dataclass(frozen=True)
@@ -57,22 +58,26 @@ async def answer(asked: object, sources: Sources, budget: Budget, now: datetime)
     plan = validate(query, catalog, now)
     database = await Loading(sources, catalog, plan, budget).database()
 
-    async def ask(one: Plan) -> list[tuple[Any, ...]]:
-        return await _asked(database, compile_plan(one, catalog))
+    cells = await _asked(database, compile_plan(plan, catalog))
 
-    cells = await ask(plan)
-    for remark in await Remarks(plan, sources, ask).of(cells):
-        sources.notes.add(remark)
+    async def aside(one: Plan) -> list[tuple[Any, ...]]:
+        return await _asked(database, compile_plan(one, catalog), _ASIDE)
+
+    with suppress(OverBudget):  # the answer is worth more than what could be said of it
+        for remark in await Remarks(plan, sources, aside).of(cells):
+            sources.notes.add(remark)
     found = Answer.of(plan, cells)
     return found if query.limit is None or query.limit > MOST_ROWS else _uncut(found)
 
 
-async def _asked(database: Database, statement: Statement) -> list[tuple[Any, ...]]:
+async def _asked(
+    database: Database, statement: Statement, seconds: float = SECONDS
+) -> list[tuple[Any, ...]]:
     """In a thread; but at once where that is quick: changing threads would take longer."""
     if database.rows <= _FEW:
         with suppress(OverBudget):  # not quick, then: a thread has more time
             return database.ask(statement, _MOMENT)
-    return await asyncio.to_thread(database.ask, statement)
+    return await asyncio.to_thread(database.ask, statement, seconds)
 
 
 def _uncut(found: Answer) -> Answer:

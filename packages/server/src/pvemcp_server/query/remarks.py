@@ -24,7 +24,8 @@ Ask = Callable[[Plan], Awaitable[Cells]]
 """Asks the database of the answer once more."""
 
 _SAID: Final = 3  # of one kind
-_MANY: Final = 1000  # words of a column: more are names of single things
+_LONG: Final = 40  # characters of a word that are repeated
+_MANY: Final = 200  # words of a column: more are names of single things
 _OF_A_CLUSTER: Final = frozenset({"vmid", "node", "storage", "pool", "poolid"})
 _ADDING: Final = (Function.COUNT, Function.SUM, Function.AVERAGE)
 _WHOLE: Final = {
@@ -66,13 +67,16 @@ class Remarks:
     async def _unknown(self) -> list[str]:
         """What conditions name and nothing has: who misspells it takes nothing for the truth."""
         found: list[str] = []
-        for test in tests(self.plan.where):
+        for test in islice(filter(_names_words, tests(self.plan.where)), _SAID):
             column = test.expression
-            if isinstance(column, Column) and _names_words(test, column):
+            if isinstance(column, Column):
                 known, where = await self._known(column)
                 same = {folded(one) for one in known}
-                absent = [str(one) for one in test.values if same and one not in same]
-                found += (str(UnknownName(column.name, one, known, where=where)) for one in absent)
+                absent = (str(one)[:_LONG] for one in test.values if same and one not in same)
+                found += (
+                    str(UnknownName(column.name, one, known, where=where))
+                    for one in islice(absent, _SAID)
+                )
         return found[:_SAID]
 
     async def _known(self, column: Column) -> tuple[set[str], str]:
@@ -110,7 +114,7 @@ class Remarks:
     async def _merged(self) -> list[str]:
         """Numbers and names that belong to a cluster, where those of several fell together."""
         columns = [] if len(self.sources.clusters) < 2 else _taken_for_one(self.plan)
-        found = [(one, await self.ask(_on_several(self.plan, one))) for one in columns]
+        found = [(one, await self.ask(_on_several(self.plan, one))) for one in columns[:_SAID]]
         return [
             f"{column.name} {', '.join(str(one) for (one,) in cells[:_SAID])}"
             f"{' …' if cells[_SAID:] else ''}: on several clusters, and taken for one here. "
@@ -120,8 +124,11 @@ class Remarks:
         ]
 
 
-def _names_words(test: Test, column: Column) -> bool:
+def _names_words(test: Test) -> bool:
     """Whether it is about whole words, and not of a closed set: these are checked before."""
+    column = test.expression
+    if not isinstance(column, Column):
+        return False
     field = column.field
     return (
         test.operator in _WHOLE.get(field.kind, ())
