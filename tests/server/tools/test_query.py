@@ -228,6 +228,13 @@ async def test_guests_of_several_clusters_that_are_counted_as_one_are_told(still
     assert told not in answer.notes
 
 
+async def test_guests_in_no_pool_are_not_taken_for_a_pool_of_several_clusters(still):
+    query = {"from": "guests", "select": ["pool", "COUNT(*) as n"], "groupBy": ["pool"]}
+    answer = await ask(still, **query)
+    assert any("pool" not in row or row["pool"] is None for row in answer.data)
+    assert "several clusters" not in answer.notes
+
+
 async def test_nothing_is_said_of_an_offline_node_that_is_not_asked_for_or_not_seen(office):
     named = where(is_("node", "=", "pve01"))
     answer = await ask(office, "prod", **{"from": "storages", "where": named})

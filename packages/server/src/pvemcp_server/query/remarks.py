@@ -158,13 +158,14 @@ def _taken_for_one(plan: Plan) -> list[Column]:
 
 def _on_several(plan: Plan, column: Column) -> Plan:
     cluster = Column((), plan.table.name, CLUSTER, CLUSTER.name)
-    clusters = Summed(Function.COUNT, cluster, distinct=True)
+    several = Test(Summed(Function.COUNT, cluster, distinct=True), Operator.GREATER, (1,))
+    told = Test(column, Operator.IS_NOT_NULL, ())
     return Plan(
         plan.table,
         (Output("", column),),
         where=plan.where,
         grouped=True,
         group_by=(column,),
-        having=Tests(Logic.AND, (Test(clusters, Operator.GREATER, (1,)),)),
+        having=Tests(Logic.AND, (several, told)),
         limit=_SAID,
     )
