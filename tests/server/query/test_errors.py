@@ -78,6 +78,13 @@ def only(field, operator, value=None):
             "select[0]: no relation of pools 'node'. There are: none.",
         ),
         (
+            {"from": "guests", "where": only("name", "like", "web%")},
+            (
+                "where.conditions[0].operator: no operator 'like'. "
+                "Did you mean CONTAINS or STARTSWITH or ENDSWITH? There are: =,"
+            ),
+        ),
+        (
             {"from": "guests", "select": ["MEDIAN(vmid)"]},
             "select[0]: no aggregate 'MEDIAN'. Did you mean MIN? There are: COUNT, SUM,",
         ),

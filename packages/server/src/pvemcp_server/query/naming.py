@@ -31,7 +31,7 @@ def unknown(
 ) -> BadArgument:
     """The error for a name that there is not, with the nearest ones and all of them.
 
-    `also` are further names, told only when they are near; `same` are where that very name is.
+    `also` are further names, told only when they are near; `same` are known to mean that one.
     """
     names = list(known)
     by_plain = {plain(one): one for one in (*also, *names)}

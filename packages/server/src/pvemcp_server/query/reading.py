@@ -18,6 +18,7 @@ from pvemcp_server.query.model import (
 )
 from pvemcp_server.query.naming import plain, shown, unknown
 from pvemcp_server.query.words import (
+    MEANT_OPERATOR,
     MOST_VALUES,
     SAME_FUNCTION,
     SAME_OPERATOR,
@@ -57,6 +58,7 @@ _DIRECTIONS: Final = {"asc": False, "ascending": False, "desc": True, "descendin
 _OPERATORS: Final = {plain(one): one for one in Operator} | {
     plain(name): one for name, one in SAME_OPERATOR.items()
 }
+_MEANT: Final = {plain(name): those for name, those in MEANT_OPERATOR.items()}
 _FUNCTIONS: Final = {one.value: one for one in Function} | SAME_FUNCTION
 
 
@@ -244,7 +246,9 @@ def _condition(members: dict[str, Json], at: str, budget: _Budget) -> Condition:
     written = _text(_needed(members, "operator", at), f"{at}.operator")
     operator = _OPERATORS.get(plain(written.strip()))
     if operator is None:
-        raise unknown(f"{at}.operator", "operator", written, [one.value for one in Operator])
+        meant = _MEANT.get(plain(written.strip()), ())
+        known = [one.value for one in Operator]
+        raise unknown(f"{at}.operator", "operator", written, known, same=meant)
     values = _values(members, operator)
     budget.take(f"{at}.value", len(values))
     return Condition(_bare(_needed(members, "field", at), f"{at}.field"), operator, values, at)

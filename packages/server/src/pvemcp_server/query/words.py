@@ -120,4 +120,11 @@ SAME_OPERATOR: Final = {
     "EQUALS": Operator.EQUAL,
     "ISNULL": Operator.IS_NULL,
 }
+_PARTS_OF_TEXT: Final = (Operator.CONTAINS, Operator.STARTS_WITH, Operator.ENDS_WITH)
+MEANT_OPERATOR: Final = {
+    "LIKE": _PARTS_OF_TEXT,
+    "ILIKE": _PARTS_OF_TEXT,
+    "NOT LIKE": (Operator.NOT_CONTAINS,),
+}
+"""Words of SQL that none of ours stands for alone: what to use instead."""
 SAME_FUNCTION: Final = {"AVG": Function.AVERAGE}
