@@ -225,6 +225,12 @@ async def test_more_calls_at_a_time_than_a_key_may_run_are_refused(serving, work
     assert answer.json()["error"]["message"].startswith("1 calls of this key are running already.")
 
 
+async def test_a_monitor_may_ask_for_the_head_alone(http):
+    for path in ("/healthz", "/readyz"):
+        answer = await http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
 async def test_a_look_at_the_head_of_an_event_stream_opens_none(http, served):
     answer = await http.head(f"/sse/{served.key}")
     assert (answer.status_code, served.app.endpoint.traffic.calls) == (405, 0)

@@ -1,6 +1,7 @@
 """Whether the process lives, whether it can serve, and what it is."""
 
 from importlib.resources import files
+from typing import Final
 
 from fastapi import APIRouter, Response
 from mcp_types.version import SUPPORTED_PROTOCOL_VERSIONS
@@ -9,6 +10,7 @@ from pvemcp_server import __version__
 from pvemcp_server.endpoint.traffic import Traffic
 from pvemcp_server.store import Store
 
+PROBED: Final = ["GET", "HEAD"]  # many monitors ask for the head alone
 ICON = (files(__package__) / "icon.svg").read_bytes()
 
 
@@ -16,12 +18,12 @@ def health_routes(store: Store, traffic: Traffic) -> APIRouter:
     """Routes that need no key."""
     routes = APIRouter(tags=["health"])
 
-    @routes.get("/healthz")
+    @routes.api_route("/healthz", methods=PROBED)
     async def alive() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok"}
 
-    @routes.get("/readyz")
+    @routes.api_route("/readyz", methods=PROBED)
     async def ready(response: Response) -> dict[str, str]:
         """Calls can be served: the state's database answers and no shutdown has begun."""
         reason = "shutting down" if traffic.closing else await _trouble(store)
