@@ -325,9 +325,15 @@ def test_a_query_is_asked_saved_and_copied_as_a_tool_call(watched):
     page.get_by_role("dialog").get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("heading", name="Guests by node")).to_be_visible()
 
+
+def test_an_error_of_a_query_leaves_no_answer_to_the_one_before(watched):
+    page = watched.go("/query")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator("#answer")).to_contain_text("Copy as tool call")
     page.get_by_label("Query (JSON)").fill('{"from": "gests"}')
     page.get_by_role("button", name="Run").click()
     expect(page.get_by_role("alert")).to_contain_text("guests")
+    expect(page.locator("#answer")).to_be_empty()
 
 
 def test_notes_of_an_answer_stand_on_lines_of_their_own(watched):

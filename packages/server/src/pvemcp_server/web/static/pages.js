@@ -104,6 +104,8 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.detail.requestConfig.verb === "get") return;
   for (const place of document.querySelectorAll("#wrong, .wrong-here")) place.replaceChildren();
+  // below what went wrong, the answer to the question before would look like one to this
+  if (event.detail.target.id === "answer") event.detail.target.replaceChildren();
 });
 document.addEventListener("htmx:responseError", () => sayWrong("The server failed on this; its log says why."));
 document.addEventListener("htmx:sendError", () => sayWrong("The server does not answer."));
