@@ -24,6 +24,8 @@ BAD = ("serious", "critical")
 PASSWORD = "a password of my own"
 NOTHING_HIDDEN = """[...document.querySelectorAll(".scroll:has(table.cards)")].every(
     (frame) => frame.scrollWidth <= frame.clientWidth)"""
+DIALOG_HIDES_NOTHING = """[...document.querySelectorAll("dialog[open]")].every(
+    (dialog) => dialog.scrollWidth <= dialog.clientWidth)"""
 PAGES = (
     *("/", "/keys", "/bridge", "/roles", "/roles/new", "/clusters", "/clusters/new"),
     *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
@@ -221,6 +223,20 @@ def test_a_key_is_shown_once_works_and_is_refused_once_regenerated(watched, serv
     assert new != old
     assert "ListVms" in ask(server, new)
     assert "401" in why_refused(server, old)
+
+
+def test_a_name_without_a_space_hides_nothing_of_its_dialogs(watched):
+    name = "backup_automation_of_the_northern_datacenter_".ljust(64, "n")
+    page = watched.go("/keys")
+    page.get_by_role("button", name="Generate key").click()
+    page.get_by_role("dialog").get_by_label("Name").fill(name)
+    page.keyboard.press("Enter")
+    expect(page.locator("#shown-key")).to_be_visible()
+    assert page.evaluate(DIALOG_HIDES_NOTHING)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name=f"Rights of {name}").click()
+    expect(page.get_by_role("region", name="Effective rights")).to_be_visible()
+    assert page.evaluate(DIALOG_HIDES_NOTHING)
 
 
 def test_a_key_is_generated_by_keyboard_alone(watched):
