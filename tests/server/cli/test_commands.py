@@ -12,7 +12,7 @@ import pytest
 
 from pvemcp_server.cli.main import MODULES
 from pvemcp_server.cli.state import opened
-from pvemcp_server.cli.welcome import first_administrator, tell_switch, this_command
+from pvemcp_server.cli.welcome import first_administrator, greet, tell_switch, this_command
 from pvemcp_server.config import Config
 
 
@@ -100,6 +100,15 @@ def test_the_welcome_names_the_command_as_the_shell_finds_it(monkeypatch):
     assert this_command() == ".venv/bin/pvemcp"
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     assert this_command() == "pvemcp"
+
+
+def test_the_welcome_quotes_a_token_as_shells_need_it(tmp_path, capsys):
+    async def welcomed() -> None:
+        async with opened(Config.load(state_dir=tmp_path)) as state:
+            await greet(state, demo=True)
+
+    asyncio.run(welcomed())
+    assert "--token-id 'root@pam!pvemcp' --token-secret-file FILE" in capsys.readouterr().out
 
 
 def test_settings_are_set_all_or_none(run, told):

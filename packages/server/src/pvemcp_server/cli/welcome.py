@@ -70,11 +70,12 @@ async def _tell_demo(state: State) -> None:
     if not values.enabled:
         await state.settings.change({"enabled": True}, by="make run")
         say("The endpoint was turned on for the demo (setting Enabled).")
+    identity = "'root@pam!pvemcp'"  # quoted: a shell takes what follows ! from its history
     names = " and ".join(one.name for one in await state.access.clusters.all())
     say(
         f"\n{names} are demo clusters: a Proxmox emulator on this machine, nothing real.\n"
         "Add a real one, and the demo goes away at the next start:\n"
-        f"  {this_command()} clusters add NAME --host pve1.example --token-id root@pam!pvemcp"
+        f"  {this_command()} clusters add NAME --host pve1.example --token-id {identity}"
         " --token-secret-file FILE --fingerprint SHA256"
     )
 
