@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from pvemcp_server.cli import acting
 from pvemcp_server.cli.main import MODULES
 from pvemcp_server.cli.state import opened
 from pvemcp_server.cli.welcome import first_administrator, greet, tell_switch, this_command
@@ -256,6 +257,15 @@ def test_a_table_shows_what_a_stranger_wrote_and_neither_obeys_nor_fails_on_it(r
     assert "[/x][red]no�[2J�forged" in run("roles", "list").stdout
     run("tools", "call", hostile, fails=True)
     assert "[/x][red]no�[2J�forged" in run("audit", "list").stdout
+
+
+def test_a_narrow_terminal_cuts_nothing_off_and_keeps_names_whole(run, monkeypatch):
+    monkeypatch.setattr(acting, "PIPE_WIDTH", 80)
+    listed = run("settings", "list").stdout
+    assert "…" not in listed
+    assert "calls_per_minute_per_address" in listed
+    run("keys", "create", "laptop")
+    assert "…" not in run("audit", "list").stdout
 
 
 def test_a_call_that_fails_is_on_record_like_any_other(run, told):

@@ -58,7 +58,10 @@ def tell_rows(rows: Sequence[Any], columns: Sequence[str], *, as_json: bool) -> 
     if as_json:
         typer.echo(as_text(rows))
         return
-    table = Table(*columns)
+    table = Table()
+    for name in columns:
+        # the first is what other commands ask for; nothing of the others is cut off either
+        table.add_column(name, no_wrap=name == columns[0], overflow="fold")
     for row in rows:
         table.add_row(*(Text(_inert(_cell(getattr(row, name)))) for name in columns))
     # no terminal, no width to keep to: a pipe gets whole cells
