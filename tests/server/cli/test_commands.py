@@ -268,6 +268,19 @@ def test_a_narrow_terminal_cuts_nothing_off_and_keeps_names_whole(run, monkeypat
     assert "…" not in run("audit", "list").stdout
 
 
+def test_rights_are_told_in_words(run, emulated, tmp_path):
+    run("roles", "create", "web", "--tool", "ListVms", "--tag", "web", "--vmid", "100")
+    run("keys", "create", "laptop", "--role", "web")
+    assert "no cluster" in run("keys", "rights", "laptop").stdout
+    secret = tmp_path / "secret"
+    secret.write_text(emulated["token_secret"])
+    token = ["--token-id", emulated["token_id"], "--token-secret-file", secret]
+    run("clusters", "add", "prod", "--host", emulated["hosts"][0], "--insecure", *token)
+    assert "prod: tags web; vmids 100" in run("keys", "rights", "laptop").stdout
+    run("keys", "change", "laptop", "--role", "Operator")
+    assert "prod: everything" in run("keys", "rights", "laptop").stdout
+
+
 def test_a_call_that_fails_is_on_record_like_any_other(run, told):
     run("tools", "call", "Nosuch", fails=True)
     run("queries", "run", '{"from": "nosuch"}', fails=True)

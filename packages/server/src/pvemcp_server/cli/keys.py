@@ -117,13 +117,26 @@ async def rights(key: Key, as_json: AsJson = False) -> None:
     """Every tool the key may call and, per cluster, what it reaches."""
     async with acting() as by:
         found = await keys.effective_rights(by, key)
-        tell_rows(found, ("tool", "effect", "clusters"), as_json=as_json)
+        shown = found if as_json else [_in_words(one) for one in found]
+        tell_rows(shown, ("tool", "effect", "clusters"), as_json=as_json)
 
 
 def _meant(given: Given) -> Given:
     """The options with the words that clear something as what they stand for."""
     cleared = {name: empty for name, (word, empty) in CLEARED.items() if given.get(name) == word}
     return {**given, **cleared}
+
+
+def _in_words(right: keys.ToolRight) -> keys.ToolRight:
+    """The right with its clusters as a person reads them."""
+    reached = (f"{name}: {_reach(found)}" for name, found in right.clusters.items())
+    return right.model_copy(update={"clusters": " · ".join(reached) or "no cluster"})
+
+
+def _reach(resources: dict[str, Any]) -> str:
+    if "everything" in resources:
+        return "everything"
+    return "; ".join(f"{kind} {', '.join(map(str, one))}" for kind, one in resources.items())
 
 
 def _shown(made: keys.ShownKey, url: str) -> str:
