@@ -92,7 +92,7 @@ def _worth_it(error: BaseException, harmless: Callable[[], bool]) -> bool:
     return isinstance(error, Lost | Unavailable) and harmless()
 
 
-_backoff = tenacity.wait_exponential_jitter(initial=0.1, max=1.0, jitter=0.1)
+_backoff = tenacity.wait_exponential(multiplier=0.1, max=0.9) + tenacity.wait_random(0, 0.1)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
