@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvemcp_bridge import jsontext, main, messages
+from pvemcp_bridge import jsontext, main, messages, retry
 from pvemcp_bridge.clients import CLIENTS, client_config
+from pvemcp_bridge.errors import Unreachable
 from pvemcp_bridge.headers import safe_value
 from pvemcp_bridge.logs import masker
 from pvemcp_bridge.options import OPTIONS
@@ -161,3 +162,20 @@ def test_a_fingerprint_may_be_written_as_any_tool_shows_it():
     colons = ":".join(["AB"] * 32)
     for text in (digest, digest.upper(), colons, f"SHA256:{digest}", f" sha-256={colons} "):
         assert normal_fingerprint(text) == digest
+
+
+@pytest.mark.anyio
+async def test_the_log_says_what_is_wrong_before_the_first_repetition(caplog):
+    attempts = itertools.count()
+    told = (
+        "initialize: The server cannot be reached (refused). Trying again for up to 20 s. "
+        "`pvemcp-bridge doctor` shows where it fails."
+    )
+
+    async def work():
+        if next(attempts) == 0:
+            raise Unreachable("The server cannot be reached (refused).")
+        assert caplog.messages == [told]
+        return "reply"
+
+    assert await retry.patiently("initialize", work, retry.PATIENCE, lambda: True) == "reply"

@@ -161,7 +161,7 @@ class Bridge:
             await _done(after)
             reply = await self._carried(flight)
         except BridgeError as error:
-            log.warning("%s: %s", message.method, error.fact)
+            log.warning("%s: %s", message.method, error)
             reply = error.reply_to(message)
         except asyncio.CancelledError:
             reply = Closing("The bridge ended before the reply came.").reply_to(message)

@@ -81,6 +81,7 @@ class Exchange:
     async def ask(self, question: Question) -> Reply:
         """The reply to a request; raises a BridgeError when there is none."""
         return await retry.patiently(
+            question.message.method or "A request",
             lambda: self._once(question),
             question.patience,
             lambda: not question.delivered and retry.repeatable(question.message, self._tools),
@@ -89,7 +90,10 @@ class Exchange:
     async def tell(self, message: Message, headers: Mapping[str, str]) -> None:
         """Sends a notification or a response, which the server only acknowledges."""
         await retry.patiently(
-            lambda: self._tell(message, headers), retry.PATIENCE, harmless=lambda: False
+            message.method or "A response",
+            lambda: self._tell(message, headers),
+            retry.PATIENCE,
+            harmless=lambda: False,
         )
 
     async def _tell(self, message: Message, headers: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ What was never sent may always be sent again. Once a request was sent, only thos
 do no harm twice. A server that says 429 has not handled the request.
 """
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import tenacity
 
 from pvemcp_bridge.annotations import Tools
 from pvemcp_bridge.errors import (
+    DOCTOR,
     BridgeError,
     Busy,
     CertificateRefused,
@@ -26,6 +28,8 @@ from pvemcp_bridge.errors import (
 from pvemcp_bridge.messages import Kind, Message
 
 __all__ = ["OPENING_PATIENCE", "PATIENCE", "Patience", "patiently", "repeatable"]
+
+log = logging.getLogger(__name__)
 
 Outcome = TypeVar("Outcome")
 
@@ -57,7 +61,10 @@ def repeatable(message: Message, tools: Tools) -> bool:
 
 
 async def patiently(
-    work: Callable[[], Awaitable[Outcome]], patience: Patience, harmless: Callable[[], bool]
+    what: str,
+    work: Callable[[], Awaitable[Outcome]],
+    patience: Patience,
+    harmless: Callable[[], bool],
 ) -> Outcome:
     """What comes of the work, done again where that helps; the last error is raised as it is."""
     began = time.monotonic()
@@ -66,6 +73,9 @@ async def patiently(
     except BridgeError as error:
         failed = error
     left = patience.seconds - (time.monotonic() - began)
+    if left > 0 and _worth_it(failed, harmless):
+        # the log is all that a person sees until the client is told
+        log.warning("%s: %s Trying again for up to %.0f s. %s", what, failed.fact, left, DOCTOR)
     async for attempt in _attempts(left, harmless):
         with attempt:
             if attempt.retry_state.attempt_number > 1:
