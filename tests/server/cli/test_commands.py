@@ -22,6 +22,12 @@ def test_the_help_names_every_command(run):
     assert [one for one in MODULES if one not in told] == []
 
 
+def test_the_help_of_a_time_shows_one_and_no_pattern(run):
+    told = run("audit", "list", "--help").stdout
+    assert "2026-11-22" in told
+    assert "%" not in told
+
+
 def test_a_key_is_made_changed_regenerated_and_withdrawn(run, told):
     made = told(
         "keys", "create", "laptop", "--cluster", "prod", "--expires", "2031-01-02T00:00:00+0000"

@@ -16,9 +16,14 @@ app = typer.Typer(help="Find, export and verify the audit.", no_args_is_help=Tru
 TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]  # UTC unless told
 OPTIONS = {
     "since": Annotated[
-        datetime | None, typer.Option(formats=TIMES, help="2026-11-22T08:00:00, UTC.")
+        datetime | None,
+        typer.Option(
+            formats=TIMES, metavar="TIME", help="2026-11-22, or 2026-11-22T08:00:00; UTC."
+        ),
     ],
-    "until": Annotated[datetime | None, typer.Option(formats=TIMES, help="Before this time.")],
+    "until": Annotated[
+        datetime | None, typer.Option(formats=TIMES, metavar="TIME", help="Before this time.")
+    ],
     "key": Annotated[str | None, typer.Option(help="Id of a key.")],
     "tool": Annotated[str | None, typer.Option(help="Tool, or admin.… for changes.")],
     "cluster": Annotated[str | None, typer.Option(help="Cluster that was asked.")],

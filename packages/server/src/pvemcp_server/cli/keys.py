@@ -20,7 +20,9 @@ CLEARED: dict[str, tuple[Any, Any]] = {
     "output_format": ("any", None),
 }
 OPTIONS = {
-    "role": Annotated[str | None, typer.Option(help="Its role; Read-only when absent.")],
+    "role": Annotated[
+        str | None, typer.Option(help="Its role; a new key is Read-only unless told.")
+    ],
     "clusters": Annotated[
         list[str] | None, typer.Option("--cluster", help="Cluster it reaches; repeat it. * is all.")
     ],

@@ -31,7 +31,9 @@ GRANT = {
     "reads": Annotated[
         bool | None, typer.Option("--reads", help="Grant every tool that only reads.")
     ],
-    "clusters": Annotated[list[str] | None, typer.Option("--cluster", help="Only on; repeat it.")],
+    "clusters": Annotated[
+        list[str] | None, typer.Option("--cluster", help="Only on this; repeat it.")
+    ],
     **RESOURCES,
     "grants_file": Annotated[
         Path | None, typer.Option(help="JSON list of grants, as `roles show` prints; for several.")
