@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import re
 import ssl
 from collections.abc import Iterable
@@ -73,15 +74,22 @@ async def fetch_fingerprint(host: str) -> str:
                 address.name, address.port, ssl=_trusting_anything(), server_hostname=address.name
             )
     except ssl.SSLError as error:
-        raise TlsError(host, error.reason or str(error)) from error
+        raise TlsError(host, f"the TLS handshake failed ({error.reason or error})") from error
     except TimeoutError as error:
         raise Unreachable(host, f"no answer within {HANDSHAKE_TIMEOUT:g} s") from error
     except OSError as error:
-        raise Unreachable(host, str(error)) from error
+        raise Unreachable(host, _fact_of(error)) from error
     try:
         return fingerprint_of(_leaf(writer.get_extra_info("ssl_object")))
     finally:
         writer.transport.abort()
+
+
+def _fact_of(error: OSError) -> str:
+    """The system's own words; asyncio adds its numbers to them, name servers count below zero."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 @cache
