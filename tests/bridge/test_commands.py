@@ -48,6 +48,11 @@ async def test_help_names_every_option_and_command(bridges):
         assert word.split(",")[0] in output
 
 
+async def test_help_says_what_the_commands_do_in_whole_sentences(bridges):
+    _, output = await ran(bridges, "--help", COLUMNS="80")
+    assert "..." not in output.partition("Commands:")[2]
+
+
 async def test_doctor_finds_all_well(bridges, server):
     code, output = await ran(bridges, "doctor", MCP_URL=server.url, MCP_API_KEY=KEY)
     assert code == 0, output
@@ -88,6 +93,7 @@ async def test_doctor_says_when_nobody_is_there(bridges, server):
     assert code == 1
     assert output.startswith("FAIL  reach")
     assert "refused the connection" in output
+    assert "pvemcp-bridge doctor" not in output
 
 
 def at(home):

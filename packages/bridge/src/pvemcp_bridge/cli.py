@@ -73,7 +73,7 @@ def carry(**_given: Any) -> None:
 @app.command()
 @_takes_options
 def doctor(**given: Any) -> None:
-    """Try the server step by step: reach, TLS, key, protocol, tools, latency."""
+    """Try the server: reach, TLS, key, protocol, tools, latency."""
     chosen = _settings(given)
     mask = logs.masker(chosen.target.secrets)
     logs.start("error", chosen.log_file, mask)
@@ -98,7 +98,7 @@ def install_(
     yes: Yes = False,
     **given: Any,
 ) -> None:
-    """Write this bridge into a client's configuration, after showing the change."""
+    """Write this bridge into a client's configuration. The change is shown before."""
     chosen = _settings(given)
     if client not in clients.CLIENTS:
         raise typer.BadParameter(f"One of {', '.join(clients.CLIENTS)}.", param_hint="--client")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pvemcp_bridge import retry, tls
 from pvemcp_bridge.annotations import Tools
-from pvemcp_bridge.errors import BridgeError, CertificateRefused, Refused, Unreachable
+from pvemcp_bridge.errors import DOCTOR, BridgeError, CertificateRefused, Refused, Unreachable
 from pvemcp_bridge.exchange import Exchange, Question, Reply
 from pvemcp_bridge.headers import mirrored
 from pvemcp_bridge.messages import VERSION_KEY, Message, request
@@ -70,14 +70,15 @@ def _reached(target: Target) -> list[Finding]:
 def _failed(target: Target, error: BridgeError) -> list[Finding]:
     """The steps up to the one that the error belongs to."""
     reached = _reached(target)[:-1]
+    said = str(error).replace(f" {DOCTOR}", "")  # whoever reads this has come here already
     if isinstance(error, CertificateRefused):
         shown = f"Its fingerprint is {_fingerprint(target)}."
-        return [reached[0], Finding("TLS", f"{error} {shown}", ok=False)]
+        return [reached[0], Finding("TLS", f"{said} {shown}", ok=False)]
     if isinstance(error, Unreachable):
-        return [Finding("reach", f"{target.origin}: {error}", ok=False)]
+        return [Finding("reach", f"{target.origin}: {said}", ok=False)]
     if isinstance(error, Refused) and error.status in (401, 403):
-        return [*reached, Finding("key", str(error), ok=False)]
-    return [*reached, Finding("protocol", str(error), ok=False)]
+        return [*reached, Finding("key", said, ok=False)]
+    return [*reached, Finding("protocol", said, ok=False)]
 
 
 def _trust(target: Target) -> str:
