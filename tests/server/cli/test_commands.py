@@ -15,6 +15,7 @@ from pvemcp_server.cli.main import MODULES
 from pvemcp_server.cli.state import opened
 from pvemcp_server.cli.welcome import first_administrator, greet, tell_switch, this_command
 from pvemcp_server.config import Config
+from pvemcp_server.settings import Values
 
 
 def test_the_help_names_every_command(run):
@@ -125,6 +126,13 @@ def test_settings_are_set_all_or_none(run, told):
     assert values["protected_tags"] == ["a", "b"]
     run("settings", "set", "enabled=false", "row_cap=1", fails=True)
     assert {one["name"]: one["value"] for one in told("settings", "list")}["enabled"] is True
+
+
+def test_names_that_are_not_all_told_are_counted(run):
+    wrong = run("settings", "set", "zzzzzz=1", fails=True).stderr
+    told = wrong.partition("There are ")[2]
+    assert told.endswith(f" and {len(Values.model_fields) - 10} more.\n")
+    assert told.count(",") == 9
 
 
 def test_administrators_come_and_go(run, told):

@@ -81,7 +81,9 @@ class UnknownName(CallError):
         near = [n for nearest in self.nearest for n in names if n.lower() == nearest]
         shown = near or names[:10]
         ask = "Did you mean" if near else "There is" if len(shown) == 1 else "There are"
-        hint = f"{ask} {', '.join(shown)}{'?' if near else '.'}" if shown else blind
+        more = 0 if near else len(names) - len(shown)
+        end = "?" if near else f" and {more} more." if more else "."
+        hint = f"{ask} {', '.join(shown)}{end}" if shown else blind
         super().__init__(f"No {kind} {name!r} {where}".rstrip() + ".", hint=hint)
 
 
