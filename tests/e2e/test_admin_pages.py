@@ -239,6 +239,15 @@ def test_a_name_without_a_space_hides_nothing_of_its_dialogs(watched):
     assert page.evaluate(DIALOG_HIDES_NOTHING)
 
 
+def test_the_notes_of_a_tried_call_are_read_without_scrolling(watched):
+    page = watched.go("/tools/ListVms")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.get_by_role("button", name="Call ListVms").click()
+    notes = page.locator("pre", has_text="Offline on prod")
+    expect(notes).to_be_visible()
+    assert notes.evaluate("(one) => one.scrollWidth <= one.clientWidth")
+
+
 def test_a_key_is_generated_by_keyboard_alone(watched):
     page = watched.go("/keys")
     opener = page.get_by_role("button", name="Generate key")
