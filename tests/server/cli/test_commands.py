@@ -77,6 +77,16 @@ def test_a_role_is_made_by_options_or_from_a_file(run, told, tmp_path):
     assert "built in" in run("roles", "remove", "Operator", fails=True).stderr
 
 
+def test_a_tool_that_does_not_exist_is_neither_granted_nor_narrowed_to(run, told):
+    role = run("roles", "create", "web", "--reads", "--tool", "MigrateVmm", fails=True)
+    assert role.stderr.startswith("grants.0.tools: No tool 'MigrateVmm'. Did you mean MigrateVm")
+    key = run("keys", "create", "laptop", "--tool", "MigrateVmm", fails=True)
+    assert key.stderr.startswith("toolset: No tool 'MigrateVmm'. Did you mean MigrateVm")
+    run("keys", "create", "laptop", "--tool", "ListVms")
+    run("keys", "change", "laptop", "--tool", "MigrateVmm", fails=True)
+    assert told("keys", "list")[0]["toolset"] == ["ListVms"]
+
+
 def test_brackets_are_told_as_they_are_and_no_markup(run):
     run("roles", "create", "web", "--reads", "--description", "see [/docs] and [bold]wiki")
     assert "see [/docs] and [bold]wiki" in run("roles", "list").stdout

@@ -12,6 +12,7 @@ from pvemcp_server.access.roles import READ_ONLY
 from pvemcp_server.store.records import KeyRecord
 from pvemcp_server.tools.registry import Tool, tools
 from pvemcp_server.web.administration.acting import Acting, given
+from pvemcp_server.web.administration.tools import check_names
 
 
 class KeyFields(BaseModel):
@@ -89,6 +90,7 @@ async def get_key(acting: Acting, key: str) -> Key:
 
 async def create_key(acting: Acting, new: KeyFields) -> ShownKey:
     """A new key; its secret is in this answer and nowhere else."""
+    check_names("toolset", new.toolset)
     record, secret = await acting.services.access.keys.create(**new.model_dump())
     await acting.changed("keys.create", key=record.id, **new.model_dump())
     return _shown(record, secret, await _role_names(acting))
@@ -103,6 +105,7 @@ async def regenerate_key(acting: Acting, key: str) -> ShownKey:
 
 async def change_key(acting: Acting, key: str, changes: KeyChanges) -> Key:
     values = given(changes, "expires", "output_format")
+    check_names("toolset", changes.toolset or ())
     record = await acting.services.access.keys.change(key, **values)
     await acting.changed("keys.change", key=record.id, **values)
     return _key(record, await _role_names(acting))

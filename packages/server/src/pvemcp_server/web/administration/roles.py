@@ -5,8 +5,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from pvemcp_server.access.grants import grants_from_json, grants_to_json
+from pvemcp_server.access.model import Grant
 from pvemcp_server.access.model import Role as HeldRole
 from pvemcp_server.web.administration.acting import Acting, given
+from pvemcp_server.web.administration.tools import check_names
 
 
 class RoleFields(BaseModel):
@@ -47,7 +49,7 @@ async def get_role(acting: Acting, name: str) -> Role:
 
 
 async def create_role(acting: Acting, new: RoleFields) -> Role:
-    grants = grants_from_json(new.grants)
+    grants = _grants(new.grants)
     role = await acting.services.access.roles.create(new.name, grants, description=new.description)
     await acting.changed("roles.create", **new.model_dump())
     return _role(role)
@@ -61,7 +63,7 @@ async def change_role(acting: Acting, name: str, changes: RoleChanges) -> Role:
         name,
         new_name=changes.name,
         description=changes.description,
-        grants=None if grants is None else grants_from_json(grants),
+        grants=None if grants is None else _grants(grants),
     )
     await acting.changed("roles.change", role=name, **values)
     return _role(role)
@@ -71,6 +73,13 @@ async def remove_role(acting: Acting, name: str) -> None:
     """Removes a role that no key has."""
     await acting.services.access.roles.remove(name)
     await acting.changed("roles.remove", role=name)
+
+
+def _grants(given: list[dict[str, Any]]) -> tuple[Grant, ...]:
+    grants = grants_from_json(given)
+    for number, grant in enumerate(grants):
+        check_names(f"grants.{number}.tools", grant.tools)
+    return grants
 
 
 def _role(held: HeldRole) -> Role:

@@ -1,21 +1,27 @@
 """The tools as a key's client sees them, and trying one through the real pipeline as that key."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
-from pvemcp_server.access.model import ANY, Caller, Grant, Role
+from pvemcp_server.access.model import ANY, READS, Caller, Grant, Role
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.endpoint.decisions import Decision
 from pvemcp_server.endpoint.pipeline import Pipeline, Result, UnknownTool
-from pvemcp_server.errors import UnknownName
-from pvemcp_server.tools.registry import Tool
+from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.tools.registry import Tool, tools
 from pvemcp_server.web.administration.acting import Acting
 
 NO_KEY: Final = ""
 _EVERYTHING: Final = Role(0, ADMINISTRATOR, "", (Grant(frozenset({ANY})),), built_in=True)
+
+
+def check_names(argument: str, names: Iterable[str]) -> None:
+    """Raises BadArgument for a name that no tool has: mistyped, it would grant nothing."""
+    for name in sorted(set(names) - {ANY, READS} - tools().keys()):
+        raise BadArgument(argument, str(UnknownName("tool", name, tools())))
 
 
 class SeenTool(BaseModel):
