@@ -23,6 +23,10 @@ def test_the_help_names_every_command(run):
     assert [one for one in MODULES if one not in told] == []
 
 
+def test_the_help_says_where_the_configuration_comes_from(run):
+    assert "PVEMCP_*" in run("--help").stdout
+
+
 def test_the_help_of_a_time_shows_one_and_no_pattern(run):
     told = run("audit", "list", "--help").stdout
     assert "2026-11-22" in told

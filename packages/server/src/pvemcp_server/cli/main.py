@@ -61,6 +61,7 @@ app = typer.Typer(
     name="pvemcp",
     cls=Root,
     help="The AI server for Proxmox VE.",
+    epilog="Environment variables PVEMCP_* configure every command; see docs/configuration.md.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a trace shows local values, and those may be secrets
 )
@@ -78,7 +79,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Environment variables PVEMCP_* configure every command; see docs/configuration.md."""
+    """What holds for every command."""
 
 
 @cache
