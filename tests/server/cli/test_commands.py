@@ -316,6 +316,13 @@ def test_a_call_that_fails_is_on_record_like_any_other(run, told):
     assert asked == [("ExecuteQuery", "error"), ("Nosuch", "refused")]
 
 
+def test_whoever_reaches_no_cluster_is_told_so_and_not_that_there_is_nothing(run):
+    assert "You reach no cluster here" in run("tools", "call", "ListVms").output
+    query = '{"query": {"from": "guests"}}'
+    asked = run("tools", "call", "ExecuteQuery", query, fails=True)
+    assert asked.output.startswith("You reach no cluster here")
+
+
 def test_a_notice_that_is_not_there_is_not_dismissed(run):
     assert run("notices", "dismiss", 999, fails=True).stderr == "No notice 999.\n"
 

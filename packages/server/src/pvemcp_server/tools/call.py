@@ -14,6 +14,10 @@ from pvemcp_server.settings import Values
 
 T = TypeVar("T")
 
+NO_CLUSTER = (
+    "You reach no cluster here: none is configured, or your role and key name none that is. "
+    "An administrator adds clusters, and says in roles and keys who reaches them."
+)
 _SHARE_OF_CLUSTERS = 0.9  # of the time left: the rest is for telling what the others said
 
 
@@ -85,6 +89,8 @@ class Call:
             raise refused[0]
         for reason in refused:
             self.notes.add(str(reason))
+        if not found:
+            self.notes.add(NO_CLUSTER)
         return found
 
     async def each(

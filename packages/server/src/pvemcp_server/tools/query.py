@@ -9,13 +9,14 @@ from pydantic import Field, WithJsonSchema
 from proxmox_client import deadline
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.errors import CallError
 from pvemcp_server.query.answering import answer
 from pvemcp_server.query.sources import TOOL, Sources, catalog_of
 from pvemcp_server.query.telling import details, overview
 from pvemcp_server.query.words import Operator
 from pvemcp_server.tables.registry import Budget, Table
 from pvemcp_server.tools.arguments import ClusterName
-from pvemcp_server.tools.call import Call
+from pvemcp_server.tools.call import NO_CLUSTER, Call
 from pvemcp_server.tools.privileges import say_why_empty
 from pvemcp_server.tools.registry import Document, Rows, tool
 
@@ -105,7 +106,10 @@ async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterN
         with deadline(budget.until - monotonic()):
             await say_why_empty(cluster, table)
 
-    sources = Sources(call.caller, await call.all_clusters(cluster_name), why_empty)
+    clusters = await call.all_clusters(cluster_name)
+    if not clusters:
+        raise CallError(NO_CLUSTER)  # without one there is no table to name either
+    sources = Sources(call.caller, clusters, why_empty)
     found = await answer(query, sources, budget, datetime.now(UTC))
     if found.cut:
         call.notes.add(
