@@ -323,6 +323,11 @@ def test_whoever_reaches_no_cluster_is_told_so_and_not_that_there_is_nothing(run
     assert asked.output.startswith("You reach no cluster here")
 
 
+@pytest.mark.parametrize("words", [("doctor",), ("clusters", "test")])
+def test_where_no_cluster_is_configured_an_examination_says_so(run, words):
+    assert run(*words).stdout == "No cluster is configured: pvemcp clusters add.\n"
+
+
 def test_a_notice_that_is_not_there_is_not_dismissed(run):
     assert run("notices", "dismiss", 999, fails=True).stderr == "No notice 999.\n"
 

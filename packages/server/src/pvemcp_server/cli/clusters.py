@@ -128,6 +128,8 @@ async def try_out(
                 typer.secho(f"{one}: {error}", fg="red", err=True)
     if as_json:
         typer.echo(as_text(answered))
+    elif not known:
+        typer.echo("No cluster is configured: pvemcp clusters add.")
     for one, found in {} if as_json else answered.items():
         _tell(f"{one} answers", found, as_json=False)
     if len(answered) < len(known):
