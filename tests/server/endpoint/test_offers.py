@@ -7,6 +7,7 @@ from mcp import MCPError
 from mcp.client import Client
 from mcp_types import PromptReference, ResourceTemplateReference
 
+from pvemcp_server.access.model import EVERYTHING, Grant
 from pvemcp_server.endpoint import resources
 from pvemcp_server.endpoint.offers import _contents
 from pvemcp_server.endpoint.pipeline import Result
@@ -91,6 +92,24 @@ async def test_a_saved_query_is_a_prompt(demo_served):
         got = await client.get_prompt("query-first")
     assert got.description == "The first three"
     assert json.dumps(query) in got.messages[0].content.text
+
+
+async def test_a_saved_query_is_no_prompt_of_a_key_that_may_not_ask_it(demo_served):
+    query = {"from": "guests", "select": ["name"]}
+    state = demo_served.state
+    await state.store.saved_queries.add(
+        name="hidden", description="", query=query, created=utc_now(), changed=utc_now()
+    )
+    await state.access.roles.create(
+        "storages", [Grant(frozenset({"ExecuteQuery", "ListStorage"}), resources=EVERYTHING)]
+    )
+    _, narrow = await state.access.keys.create("narrow", role="storages")
+    async with Client(f"{demo_served.url}/mcp/{narrow}") as client:
+        names = {one.name for one in (await client.list_prompts()).prompts}
+    assert "query-hidden" not in names
+    async with Client(demo_served.mcp) as client:
+        names = {one.name for one in (await client.list_prompts()).prompts}
+    assert "query-hidden" in names
 
 
 async def test_resources_name_each_cluster_and_templates_what_is_in_it(client):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import mcp_types as types
@@ -17,6 +18,9 @@ from pvemcp_server.endpoint.conversation import SdkConversation, Silent
 from pvemcp_server.endpoint.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.endpoint.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
 from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.query.sources import TOOL as EXECUTE
+from pvemcp_server.query.sources import catalog_of
+from pvemcp_server.query.validation import can_be_asked
 from pvemcp_server.store.records import SavedQuery
 from pvemcp_server.tools.call import Call
 
@@ -114,8 +118,17 @@ class Offers:
         return await self.pipeline.open(declared, caller, Silent())
 
     async def _prompts(self, ctx: Context) -> dict[str, Prompt]:
-        saved = [_of_query(one) for one in await self.saved.all()]
+        saved = [_of_query(one) for one in await self._askable(ctx)]
         return prompts((*QUESTIONS, *PLAYBOOKS, *saved), caller_of(ctx), self.pipeline.tools)
+
+    async def _askable(self, ctx: Context) -> list[SavedQuery]:
+        """The saved queries that this caller could ask: others would tell what is hidden."""
+        saved = await self.saved.all()
+        call = await self._call(ctx, EXECUTE) if saved else None
+        if call is None:
+            return []
+        catalog, now = catalog_of(call.caller, await call.reachable()), datetime.now(UTC)
+        return [one for one in saved if can_be_asked(one.query, catalog, now)]
 
 
 def _contents(uri: str, result: Result) -> list[Contents]:
@@ -155,7 +168,7 @@ def _of_query(saved: SavedQuery) -> Prompt:
         saved.name,
         saved.description,
         f"Run this saved query with ExecuteQuery, exactly as it is, and sum up the result: {query}",
-        ("ExecuteQuery",),
+        (EXECUTE,),
     )
 
 

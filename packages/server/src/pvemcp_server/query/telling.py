@@ -1,10 +1,12 @@
 """What GetQuerySchema tells: tables, fields, operators and examples, as one caller may use them."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pvemcp_server.query.catalog import Catalog, fields_of
 from pvemcp_server.query.examples import EXAMPLES
+from pvemcp_server.query.validation import can_be_asked
 from pvemcp_server.query.words import Function, Operator
 from pvemcp_server.tables.registry import Field, Kind, Table
 
@@ -70,6 +72,7 @@ def _field(one: Field) -> Told:
 
 def _grammar(catalog: Catalog, told: Container[str]) -> Told:
     """What holds for all tables, with the examples of those that are told of."""
+    now = datetime.now(UTC)
     return {
         "operators": {
             kind.value: [one.value for one in Operator if one.fits(kind)] for kind in Kind
@@ -83,14 +86,6 @@ def _grammar(catalog: Catalog, told: Container[str]) -> Told:
         "examples": [
             {"question": one.question, "query": dict(one.query)}
             for one in EXAMPLES
-            if one.query["from"] in told and _can_be_asked(catalog, one.query)
+            if one.query["from"] in told and can_be_asked(one.query, catalog, now)
         ],
     }
-
-
-def _can_be_asked(catalog: Catalog, query: Mapping[str, Any]) -> bool:
-    """Whether the caller sees the table, and those that its dotted names lead to."""
-    table = catalog.tables.get(query["from"])
-    names: Iterable[str] = query["select"]
-    hops = {name.partition(".")[0] for name in names if "." in name}
-    return table is not None and hops <= set(catalog.relations(table))

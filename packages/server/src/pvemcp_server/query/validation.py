@@ -11,6 +11,7 @@ from pvemcp_server.query import model
 from pvemcp_server.query.catalog import Catalog, Column, fields_of
 from pvemcp_server.query.naming import plain, shown, unknown
 from pvemcp_server.query.plan import Expression, Output, Plan, Sort, Summed, Test, Tests
+from pvemcp_server.query.reading import read
 from pvemcp_server.query.values import Value, article, typed
 from pvemcp_server.query.words import Function, Operator
 from pvemcp_server.tables.registry import Field, Kind, Table
@@ -23,6 +24,15 @@ def validate(query: model.Query, catalog: Catalog, now: datetime) -> Plan:
     """The plan of the query; BadArgument with place and remedy when there is none."""
     table = catalog.table(query.table, "from")
     return _Validator(catalog, table, query, now).plan()
+
+
+def can_be_asked(asked: object, catalog: Catalog, now: datetime) -> bool:
+    """Whether all that a query names is in the catalog."""
+    try:
+        validate(read(asked), catalog, now)
+    except BadArgument:
+        return False
+    return True
 
 
 @dataclass
