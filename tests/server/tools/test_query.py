@@ -208,6 +208,21 @@ async def test_storages_that_are_counted_for_each_node_are_told(still, query, to
 
 
 @pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        (is_("usage_percentage", ">", 0.8), True),
+        (is_("usage_percentage", ">=", "0.8"), True),
+        (is_("usage_percentage", ">", 80), False),
+        (is_("usage_percentage", "<", 0.5), False),
+        (is_("disk_total", ">", 0), False),
+    ],
+)
+async def test_a_share_that_is_asked_for_as_a_percentage_is_told(still, where, told):
+    answer = await ask(still, "prod", **{"from": "storages", "where": where})
+    assert ("0.8 is 0.8 % here" in answer.notes) is told
+
+
+@pytest.mark.parametrize(
     "query",
     [
         {"select": ["COUNT(DISTINCT vmid) as n"]},

@@ -13,11 +13,11 @@ from pvemcp_server.clusters import Snapshot
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.query.catalog import CLUSTER, Column
 from pvemcp_server.query.naming import shown
-from pvemcp_server.query.plan import Output, Plan, Summed, Test, Tests, column_of, tests
+from pvemcp_server.query.plan import Expression, Output, Plan, Summed, Test, Tests, column_of, tests
 from pvemcp_server.query.sources import Sources
 from pvemcp_server.query.values import folded
 from pvemcp_server.query.words import Function, Logic, Operator
-from pvemcp_server.tables.registry import Kind
+from pvemcp_server.tables.registry import Kind, Unit
 
 Cells = list[tuple[Any, ...]]
 Ask = Callable[[Plan], Awaitable[Cells]]
@@ -28,6 +28,7 @@ _LONG: Final = 40  # characters of a word that are repeated
 _MANY: Final = 200  # words of a column: more are names of single things
 _OF_A_CLUSTER: Final = frozenset({"vmid", "node", "storage", "pool", "poolid"})
 _ADDING: Final = (Function.COUNT, Function.SUM, Function.AVERAGE)
+_ABOVE: Final = (Operator.GREATER, Operator.AT_LEAST)
 _WHOLE: Final = {
     Kind.TEXT: (Operator.EQUAL, Operator.IN),
     Kind.LIST: (Operator.CONTAINS, Operator.IN),
@@ -53,8 +54,20 @@ class Remarks:
 
     async def of(self, cells: Cells) -> list[str]:
         if any(map(any, cells)):
-            return [*self._repeated(), *await self._merged()]
+            return [*self._fractions(), *self._repeated(), *await self._merged()]
         return [*self._signs(), *await self._unknown()]
+
+    def _fractions(self) -> Iterator[str]:
+        """Whoever means 80 % by 0.8 gets nearly everything."""
+        values = (
+            value
+            for test in (*tests(self.plan.where), *tests(self.plan.having))
+            if test.operator in _ABOVE and _is_percentage(test.expression)
+            for value in test.values
+        )
+        shares = (one for one in values if isinstance(one, float) and 0 < one < 1)
+        for share in islice(shares, 1):
+            yield f"{share:g} is {share:g} % here, for percentages run from 0 to 100."
 
     def _signs(self) -> Iterator[str]:
         """Signs that mean any text elsewhere."""
@@ -135,6 +148,12 @@ def _names_words(test: Test) -> bool:
         and not field.choices
         and field.name != CLUSTER.name
     )
+
+
+def _is_percentage(expression: Expression) -> bool:
+    column = column_of(expression)
+    counts = isinstance(expression, Summed) and expression.function is Function.COUNT
+    return column is not None and column.field.unit is Unit.PERCENT and not counts
 
 
 def _adds_up(one: Output) -> bool:
