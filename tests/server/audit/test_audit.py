@@ -80,6 +80,16 @@ async def test_an_outcome_waits_for_the_database_without_failing_the_call(
     assert [entry.outcome for entry in await audit.find()] == ["ok"]
 
 
+async def test_a_flush_returns_when_what_another_one_has_taken_is_stored(store: Store):
+    audit = Audit(store)  # without the housekeeping, which flushes too
+    await audit.call(Event(tool="ListVms"))
+    first = asyncio.create_task(audit.flush())
+    await anyio.lowlevel.checkpoint()
+    await audit.flush()
+    assert [one.tool for one in await audit.find()] == ["ListVms"]
+    await first
+
+
 async def test_reads_and_refusals_are_stored_in_batches(audit: Audit):
     await audit.call(Event(tool="ListVms", outcome=Outcome.OK, rows=12, bytes=480))
     await audit.refused(write(outcome=Outcome.REFUSED, reason="tool not granted"))

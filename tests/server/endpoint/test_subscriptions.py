@@ -249,7 +249,8 @@ async def test_a_client_that_cannot_be_told_keeps_nothing_from_the_others(
 
 async def test_a_query_that_is_saved_or_removed_changes_the_prompts(connect, demo_served):
     saved = demo_served.state.store.saved_queries
-    values = {"description": "", "query": {}, "created": utc_now(), "changed": utc_now()}
+    query = {"from": "guests"}
+    values = {"description": "", "query": query, "created": utc_now(), "changed": utc_now()}
     async with connect() as (client, heard):
         one = await saved.add(name="first", **values)
         await demo_served.state.store.watch.now()

@@ -72,9 +72,11 @@ class Audit(AuditReader):
         await self._store_now([self._row(Kind.ADMIN, event, uuid4().hex)])
 
     async def flush(self) -> None:
-        """Stores what has been noted; keeps it when that fails."""
+        """Stores what has been noted, also by others; keeps it when that fails."""
         rows, self._buffer = self._buffer, []
         if not rows:
+            if self._writer is not None:  # another flush may have taken them
+                await asyncio.shield(self._writer)
             return
         try:
             await self._store_now(rows)
