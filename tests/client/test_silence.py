@@ -8,7 +8,15 @@ import anyio
 import httpx2 as httpx
 import pytest
 
-from proxmox_client import ApiToken, Client, Limits, NodeUnreachable, ProxmoxError, Unreachable
+from proxmox_client import (
+    ApiToken,
+    Client,
+    Forbidden,
+    Limits,
+    NodeUnreachable,
+    ProxmoxError,
+    Unreachable,
+)
 from proxmox_client.paths import place_of
 from proxmox_client.silence import GLANCE, QUIET, REMEMBERED, Silence
 
@@ -89,6 +97,13 @@ async def test_a_node_that_cannot_be_reached_is_silent_however_soon_that_is_said
         await pve.vain(0.1, NodeUnreachable(595, "", "No route to host", node="pve2"))
     with pytest.raises(Unreachable, match="pve2/qemu: No route to host; it is asked again in 5 s"):
         await pve.answer()
+
+
+async def test_a_refusal_is_an_answer_however_late_it_comes(pve):
+    await pve.vain()
+    await pve.vain(GLANCE, Forbidden(403, "", "Permission check failed"))
+    await pve.vain(GLANCE)
+    assert not await pve.is_refused()
 
 
 async def test_a_slow_place_is_waited_for_in_full_again_after_a_minute(pve):

@@ -45,6 +45,13 @@ async def test_what_is_written_before_the_end_leaves_in_one_piece(line, gatherin
     assert line.sent == [b"headbody"]
 
 
+async def test_lines_keep_their_turn(line, gathering):
+    gathering.write(b"head")
+    gathering.writelines([b"bo", b"dy"])
+    gathering.flush()
+    assert line.sent == [b"headbody"]
+
+
 async def test_an_event_of_a_stream_leaves_by_itself(line, gathering):
     gathering.write(b"event")
     with anyio.fail_after(10):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxmox_client.deadlines import bounded
-from proxmox_client.errors import NodeUnreachable, ProxmoxError, Unreachable
+from proxmox_client.errors import NodeUnreachable, ProxmoxError, ResponseError, Unreachable
 from proxmox_client.paths import Place
 
 REMEMBERED: Final = 60.0  # seconds after a full wait in vain; then it is waited for in full again
@@ -48,17 +48,20 @@ class Silence:
         try:
             async with bounded(GLANCE if glances else None, f"A read of {place.part}"):
                 yield
+        except ResponseError as error:
+            if isinstance(error, NodeUnreachable):
+                self._note(place, str(error), renewed=not glances)
+            else:  # a refusal is an answer
+                self._forget(place)
+            raise
         except BaseException as error:
             # also a wait that somebody else cut short was one in vain, if it was long enough
             waited = self._clock() - began >= (GLANCE if glances else self._patience)
-            if waited or isinstance(error, NodeUnreachable):
+            if waited:
                 why = str(error) if isinstance(error, ProxmoxError) else "no answer"
-                self._note(place.part, why, renewed=not glances)
-                if not place.is_storage:  # which may hang while its node is well
-                    self._note(place.node, why, renewed=not glances)
+                self._note(place, why, renewed=not glances)
             raise
-        self._spells.pop(place.part, None)
-        self._spells.pop(place.node, None)
+        self._forget(place)
 
     def _known(self, name: str, now: float) -> _Spell | None:
         spell = self._spells.get(name)
@@ -67,13 +70,19 @@ class Silence:
             return None
         return spell
 
-    def _note(self, name: str, why: str, *, renewed: bool) -> None:
-        now = self._clock()
-        spell = self._known(name, now)
-        if spell is None:
-            self._spells[name] = _Spell(why, now + REMEMBERED)
-            return
-        spell.why = why
-        spell.quiet_until = now + QUIET
-        if renewed:
-            spell.until = now + REMEMBERED
+    def _note(self, place: Place, why: str, *, renewed: bool) -> None:
+        names = {place.part} if place.is_storage else {place.part, place.node}
+        for name in names:  # a storage may hang while its node is well
+            now = self._clock()
+            spell = self._known(name, now)
+            if spell is None:
+                self._spells[name] = _Spell(why, now + REMEMBERED)
+                continue
+            spell.why = why
+            spell.quiet_until = now + QUIET
+            if renewed:
+                spell.until = now + REMEMBERED
+
+    def _forget(self, place: Place) -> None:
+        self._spells.pop(place.part, None)
+        self._spells.pop(place.node, None)

@@ -57,7 +57,6 @@ async def answer(asked: object, sources: Sources, budget: Budget, now: datetime)
     query = read(asked)
     plan = validate(query, catalog, now)
     database = await Loading(sources, catalog, plan, budget).database()
-
     cells = await _asked(database, compile_plan(plan, catalog))
 
     async def aside(one: Plan) -> list[tuple[Any, ...]]:

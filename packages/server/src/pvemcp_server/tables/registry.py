@@ -197,9 +197,8 @@ class Table:
     pushed: Mapping[str, str] = field(default_factory=dict)  # fields by which Want narrows it
     last_known: Callable[[Snapshot], Iterable[Placed]] | None = None
     """What Proxmox goes on telling of nodes that are offline, as they said it last."""
-    once: str = (
-        ""  # field that is true on one of the rows that several nodes have of the same thing
-    )
+    once: str = ""
+    """The field that is true on one of the rows that several nodes have of the same thing."""
 
     @cached_property
     def fields(self) -> dict[str, Field]:
