@@ -11,11 +11,13 @@ import pytest
 from proxmox_client import (
     ApiToken,
     Client,
+    DeadlineExceeded,
     Forbidden,
     Limits,
     NodeUnreachable,
     ProxmoxError,
     Unreachable,
+    deadline,
 )
 from proxmox_client.paths import place_of
 from proxmox_client.silence import GLANCE, QUIET, REMEMBERED, Silence
@@ -44,12 +46,12 @@ class Pve:
 
     async def answer(self, path=PATH, seconds=0.1):
         """A read that is answered."""
-        async with self.silence.heeded(place_of(path)):
+        async with self.silence.heeded(place_of(path), path):
             self.clock.now += seconds
 
     async def vain(self, seconds=PATIENCE, error=None, path=PATH):
         with suppress(ProxmoxError):
-            async with self.silence.heeded(place_of(path)):
+            async with self.silence.heeded(place_of(path), path):
                 self.clock.now += seconds
                 raise error or Unreachable("pve1", "no answer in time")
 
@@ -118,7 +120,7 @@ async def test_a_slow_place_is_waited_for_in_full_again_after_a_minute(pve):
 
 async def test_a_caller_who_leaves_early_tells_nothing_of_the_place(pve):
     with anyio.CancelScope() as scope:
-        async with pve.silence.heeded(place_of(PATH)):
+        async with pve.silence.heeded(place_of(PATH), PATH):
             pve.clock.now += GLANCE
             scope.cancel()
             await anyio.lowlevel.checkpoint()
@@ -149,6 +151,11 @@ async def test_a_silent_storage_does_not_shorten_what_is_asked_of_its_node(pve):
     for _ in range(2):
         await pve.vain(GLANCE)
     assert not await pve.is_refused()
+
+
+async def test_a_deadline_that_passed_is_told_of_the_request_itself(pve):
+    with deadline(-1), pytest.raises(DeadlineExceeded, match=PATH):
+        await pve.answer()
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ class Silence:
         self._spells: dict[str, _Spell] = {}
 
     @asynccontextmanager
-    async def heeded(self, place: Place) -> AsyncIterator[None]:
-        """Around one read of the place; raises Unreachable without waiting."""
+    async def heeded(self, place: Place, what: str) -> AsyncIterator[None]:
+        """Around `what`, one read of the place; raises Unreachable without waiting."""
         began = self._clock()
         part = self._known(place.part, began)
         if part and began < part.quiet_until:
@@ -46,7 +46,7 @@ class Silence:
             raise Unreachable(place.part, f"{part.why}; {again}")
         glances = bool(part or self._known(place.node, began))
         try:
-            async with bounded(GLANCE if glances else None, f"A read of {place.part}"):
+            async with bounded(GLANCE if glances else None, what):
                 yield
         except ResponseError as error:
             if isinstance(error, NodeUnreachable):

@@ -197,7 +197,7 @@ class Transport:
         line, what = self.line, f"{method} {path}"
         async with bounded(line.limits.timeout, what), line.turns.turn(node_of(path)):
             place = place_of(path) if method == "GET" else None  # a write is worth any wait
-            async with line.silence.heeded(place) if place else nullcontext():
+            async with line.silence.heeded(place, what) if place else nullcontext():
                 return _success(path, await self._authorised(method, path, form))
 
     async def _authorised(self, method: str, path: str, form: str) -> Reply:
