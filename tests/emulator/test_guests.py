@@ -7,6 +7,7 @@ from proxmox_client.emulator.state.guest import Kind
 
 pytestmark = pytest.mark.anyio
 VM = "/nodes/pve1/qemu/100"
+CT = "/nodes/pve2/lxc/104"
 MISSING = "Configuration file 'nodes/pve1/qemu-server/999.conf' does not exist"
 
 
@@ -111,6 +112,74 @@ async def test_a_waiting_change_can_be_taken_back(admin):
     await admin.data("PUT", f"{VM}/config", memory=8192)
     await admin.data("PUT", f"{VM}/config", revert="memory")
     assert (await admin.get(f"{VM}/config"))["memory"] == "4096"
+
+
+async def waiting(admin, path=VM):
+    """The rows of options that wait for the next start."""
+    rows = await admin.get(f"{path}/pending")
+    return {row.pop("key"): row for row in rows if "pending" in row or "delete" in row}
+
+
+@pytest.mark.parametrize(
+    ("path", "option", "hotplug"),
+    [(VM, "scsi0", "0"), (VM, "scsi0", "network,usb"), (VM, "ide2", None), (CT, "mp0", None)],
+    ids=["hotplug off", "hotplug without disks", "a bus without hotplug", "a container"],
+)
+async def test_a_removal_waits_where_disks_cannot_be_hotplugged(admin, lab, path, option, hotplug):
+    guest = lab.state.guests[int(path.rpartition("/")[2])]
+    if hotplug is not None:
+        guest.config["hotplug"] = hotplug
+    volume = guest.config.setdefault(option, f"shared:{guest.vmid}/vm-{guest.vmid}-disk-7.raw")
+    await admin.data("PUT", f"{path}/config", delete=option)
+    assert await waiting(admin, path) == {option: {"value": volume, "delete": 1}}
+    assert option not in await admin.get(f"{path}/config")
+    assert (await admin.get(f"{path}/config", current=1))[option] == volume
+    await admin.data("PUT", f"{path}/config", revert=option)
+    assert (await admin.get(f"{path}/config"))[option] == volume
+    assert await waiting(admin, path) == {}
+
+
+async def test_a_removed_disk_becomes_unused_when_the_guest_stops(admin, lab):
+    lab.state.guests[100].config["hotplug"] = "0"
+    volid = lab.state.guests[100].config["scsi0"].partition(",")[0]
+    await admin.data("PUT", f"{VM}/config", delete="scsi0")
+    await admin.task("POST", f"{VM}/status/stop")
+    config = await admin.get(f"{VM}/config", current=1)
+    assert ("scsi0" in config, config["unused0"]) == (False, volid)
+
+
+async def test_a_forced_removal_takes_the_volume_when_the_guest_stops(admin, lab):
+    lab.state.guests[100].config["hotplug"] = "0"
+    volid = lab.state.guests[100].config["scsi0"].partition(",")[0]
+    await admin.data("PUT", f"{VM}/config", delete="scsi0", force=1)
+    assert (await waiting(admin))["scsi0"]["delete"] == 2
+    await admin.task("POST", f"{VM}/status/stop")
+    assert "unused0" not in await admin.get(f"{VM}/config")
+    assert volid not in lab.state.storages["shared"].volumes("pve1")
+
+
+async def test_a_hotplugged_disk_comes_and_goes_at_once(admin):
+    await admin.data("PUT", f"{VM}/config", scsi5="shared:1")
+    volid = (await admin.get(f"{VM}/config", current=1))["scsi5"].partition(",")[0]
+    await admin.data("PUT", f"{VM}/config", delete="scsi5")
+    config = await admin.get(f"{VM}/config", current=1)
+    assert ("scsi5" in config, config["unused0"]) == (False, volid)
+    assert await waiting(admin) == {}
+
+
+async def test_a_pending_disk_is_allocated_before_the_guest_has_it(admin, lab):
+    lab.state.guests[100].config["hotplug"] = "0"
+    await admin.data("PUT", f"{VM}/config", scsi5="shared:1")
+    disk = (await waiting(admin))["scsi5"]["pending"]
+    assert disk.partition(",")[0] in lab.state.storages["shared"].volumes("pve1")
+    assert "scsi5" not in await admin.get(f"{VM}/config", current=1)
+    assert (await admin.get(f"{VM}/config"))["scsi5"] == disk
+
+
+async def test_a_container_takes_memory_at_once_and_features_at_its_next_start(admin):
+    await admin.data("PUT", f"{CT}/config", memory=1024, features="keyctl=1")
+    assert (await admin.get(f"{CT}/config", current=1))["memory"] == 1024
+    assert set(await waiting(admin, CT)) == {"features"}
 
 
 async def test_an_outdated_digest_is_refused(admin, reason_of):

@@ -25,6 +25,7 @@ clusters:
     guests:
       - {vmid: 100, name: till, node: alpha, disks: [8, 16], config: {cores: 4},
          snapshots: [{name: fresh, age_days: 40, description: as installed}]}
+      - {vmid: 101, name: back, node: alpha, disks: [8, 16], pending: {cores: 8}, removals: [scsi1]}
       - {vmid: 200, name: mail, node: beta, type: lxc, disk: 4, running: false}
     pools: [{name: front, vmids: [100]}]
     groups: [staff]
@@ -68,10 +69,17 @@ async def test_a_file_says_what_there_is(shop):
     assert (await shop.get("/nodes/alpha/status"))["memory"]["total"] == 16 * 1024**3
 
 
+async def test_a_file_says_what_waits_for_the_next_start(shop):
+    running = await shop.get("/nodes/alpha/qemu/101/config", current=1)
+    assert (running["cores"], "scsi1" in running) == (2, True)
+    later = await shop.get("/nodes/alpha/qemu/101/config")
+    assert (later["cores"], "scsi1" in later) == (8, False)
+
+
 async def test_a_file_says_who_may_do_what(world, asker):
     token = ("kim@pve!reader", "00000000-0000-0000-0000-000000000001")
     async with asker(world["shop"], token) as kim:
-        assert len(await kim.get("/cluster/resources", type="vm")) == 2
+        assert len(await kim.get("/cluster/resources", type="vm")) == 3
         assert (await kim.ask("POST", "/nodes/alpha/qemu/100/status/stop")).status_code == 403
 
 

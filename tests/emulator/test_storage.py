@@ -73,10 +73,17 @@ async def test_deleting_what_is_not_there_succeeds(admin):
     assert ended["exitstatus"] == "OK"
 
 
-async def test_a_disk_in_use_is_not_deleted(admin, reason_of):
+async def test_a_disk_in_use_is_not_deleted_from_a_block_storage(admin, lab, reason_of):
+    lab.state.storages["shared"].type = "rbd"
     path = "/nodes/pve1/storage/shared/content/shared:100/vm-100-disk-0.qcow2"
     response = await admin.ask("DELETE", path)
     assert "a guest with VMID '100' exists" in reason_of(response)
+
+
+async def test_a_folder_deletes_a_disk_of_a_running_guest(admin):
+    """Proxmox does not look: callers have to."""
+    path = "/nodes/pve1/storage/shared/content/shared:100/vm-100-disk-0.qcow2"
+    assert (await admin.task("DELETE", path))["exitstatus"] == "OK"
 
 
 async def test_an_upload_runs_on_the_node_that_was_asked(admin):

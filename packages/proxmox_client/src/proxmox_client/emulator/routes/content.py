@@ -7,7 +7,7 @@ from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.http.multipart import fields_of
 from proxmox_client.emulator.routes.storage import available
 from proxmox_client.emulator.routing import Call, route
-from proxmox_client.emulator.state.storage import Storage, Volume
+from proxmox_client.emulator.state.storage import BLOCK_TYPES, Storage, Volume
 from proxmox_client.emulator.work import content as work_of
 
 EXTENSIONS = {
@@ -52,7 +52,7 @@ def delete(call: Call) -> str:
     volume = storage.volumes(call.node.name).get(volid)
     _require_delete(call, storage, volid, volume)
     if volume is not None and volume.content in ("images", "rootdir"):
-        _refuse_used(call, volume)
+        _refuse_used(call, storage, volume)
     id_ = f"{volume.vmid}@{storage.name}" if volume and volume.vmid else storage.name
     return call.start("imgdel", id_, work_of.delete(storage, call.node.name, volid))
 
@@ -119,7 +119,10 @@ def _require_delete(call: Call, storage: Storage, volid: str, volume: Volume | N
         call.rights.require(storage.path, "Datastore.Allocate")
 
 
-def _refuse_used(call: Call, volume: Volume) -> None:
+def _refuse_used(call: Call, storage: Storage, volume: Volume) -> None:
+    """Refuse a volume that is in use, which folders do not know of their files."""
+    if storage.type not in BLOCK_TYPES:
+        return
     guest = call.state.guests.get(volume.vmid)
     if guest is not None and any(disk.volid == volume.volid for disk in guest.disks()):
         raise ApiError(f"Cannot remove image, a guest with VMID '{volume.vmid}' exists!")

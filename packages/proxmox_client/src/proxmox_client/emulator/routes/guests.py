@@ -38,13 +38,7 @@ def config(call: Call) -> dict[str, Any]:
         if from_snapshot is None:
             raise ApiError(f"snapshot '{name}' does not exist")
         return {**from_snapshot.config, "digest": guest.digest}
-    shown = dict(guest.config)
-    if not call.get("current"):
-        for key, value in guest.pending.items():
-            if value is None:
-                shown.pop(key, None)
-            else:
-                shown[key] = value
+    shown = dict(guest.config) if call.get("current") else guest.next_config
     if guest.parent:
         shown["parent"] = guest.parent
     return shown | {"digest": guest.digest}
@@ -54,17 +48,15 @@ def config(call: Call) -> dict[str, Any]:
 def pending(call: Call) -> list[dict[str, Any]]:
     """GET …/pending."""
     guest = call.guest
-    rows: list[dict[str, Any]] = [
-        {"key": key, "value": value}
-        for key, value in {**guest.config, "digest": guest.digest}.items()
-    ]
-    known = {row["key"]: row for row in rows}
+    shown = guest.config | {"digest": guest.digest}
+    if guest.parent:
+        shown["parent"] = guest.parent
+    rows = {key: {"key": key, "value": value} for key, value in shown.items()}
     for key, value in guest.pending.items():
-        row = known.get(key) or {"key": key}
-        if key not in known:
-            rows.append(row)
-        row |= {"delete": 1} if value is None else {"pending": value}
-    return rows
+        rows.setdefault(key, {"key": key})["pending"] = value
+    for key, removal in guest.removals.items():
+        rows.setdefault(key, {"key": key})["delete"] = removal
+    return list(rows.values())
 
 
 @route("GET", "/nodes/{node}/lxc/{vmid}/interfaces")

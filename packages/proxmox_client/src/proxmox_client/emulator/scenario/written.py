@@ -9,6 +9,7 @@ from proxmox_client.emulator.state.guest import Agent, Guest
 from proxmox_client.emulator.state.jobs import Pool
 from proxmox_client.emulator.state.people import Grant, Group, Token, User
 from proxmox_client.emulator.state.sizes import GIB, parse_size
+from proxmox_client.emulator.work.pending import REMOVAL
 
 
 def written(name: str, cluster: dict[str, Any], clock: Clock) -> ClusterState:
@@ -72,6 +73,7 @@ def _storage(builder: Builder, entry: dict[str, Any]) -> None:
 def _guest(builder: Builder, entry: dict[str, Any]) -> None:
     is_container = entry.pop("type", "qemu") == "lxc"
     snapshots = entry.pop("snapshots", [])
+    pending, removals = entry.pop("pending", {}), entry.pop("removals", [])
     agent = Agent(**entry.pop("agent")) if isinstance(entry.get("agent"), dict) else None
     entry.setdefault("storage", next(iter(builder.state.storages)))
     if "load" in entry:
@@ -82,5 +84,7 @@ def _guest(builder: Builder, entry: dict[str, Any]) -> None:
     else:
         entry["disks"] = tuple(entry.get("disks", (32,)))
         guest = builder.vm(**entry, agent=agent)
+    guest.pending.update(pending)
+    guest.removals.update(dict.fromkeys(removals, REMOVAL))
     for snapshot in snapshots:
         builder.snapshot(guest, **snapshot)

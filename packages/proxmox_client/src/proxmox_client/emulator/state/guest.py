@@ -84,7 +84,9 @@ class Guest:
     """The snapshot its present state grew from."""
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     pending: dict[str, Any] = field(default_factory=dict)
-    """Changes that wait for the next start; None deletes the option."""
+    """Values that wait for the next start."""
+    removals: dict[str, int] = field(default_factory=dict)
+    """Options whose removal waits for the next start: 1, or 2 when their volume goes too."""
     load: Load = field(default_factory=Load)
     agent: Agent | None = None
     obeys: bool = True
@@ -156,10 +158,11 @@ class Guest:
     @property
     def digest(self) -> str:
         """The checksum of its configuration file."""
-        text = "\n".join(f"{key}: {value}" for key, value in sorted(self.config.items()))
-        return hashlib.sha1(
-            f"{text}{sorted(self.pending)}".encode(), usedforsecurity=False
-        ).hexdigest()
+        sections = (self.config, self.pending, self.removals)
+        text = "\n".join(
+            f"{key}: {value}" for part in sections for key, value in sorted(part.items())
+        )
+        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     @property
     def agent_enabled(self) -> bool:
@@ -168,8 +171,14 @@ class Guest:
         return value.removeprefix("enabled=")[:1] == "1"
 
     def disks(self) -> Iterator[Disk]:
-        """The volumes of its configuration, without CD-ROMs."""
+        """The volumes of its running configuration, without CD-ROMs."""
         yield from disks_of(self.config, self.kind)
+
+    @property
+    def next_config(self) -> dict[str, Any]:
+        """Its configuration after the next start."""
+        kept = {key: value for key, value in self.config.items() if key not in self.removals}
+        return kept | self.pending
 
     def require_unlocked(self) -> None:
         """Refuse while something else is at work on it."""

@@ -8,6 +8,7 @@ from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.work.disks import SLOTS, allocate
+from proxmox_client.emulator.work.pending import REMOVAL, REMOVAL_WITH_VOLUME, remove, replace
 from proxmox_client.emulator.work.provisioning import with_address
 from proxmox_client.schema import Endpoint
 
@@ -15,7 +16,10 @@ AT_ONCE: Final = frozenset(
     {"name", "hostname", "description", "tags", "onboot", "protection", "startup", "hookscript"}
     | {"shares", "cpuunits", "cpulimit", "balloon", "nameserver", "searchdomain", "agent"}
 )
-HOTPLUGGED: Final = (*SLOTS, "net", "usb", "unused")
+AT_ONCE_IN_CONTAINERS: Final = AT_ONCE | {"memory", "swap", "cores"}
+HOTPLUG: Final = {"scsi": "disk", "virtio": "disk", "net": "network", "usb": "usb"}
+"""The part of a machine's option `hotplug` that lets a device come and go while it runs."""
+HOTPLUG_DEFAULT: Final = "network,disk,usb"
 NO_OPTIONS: Final = (
     "node",
     "vmid",
@@ -69,18 +73,23 @@ def change(
         raise ApiError("checksum mismatch (file change by other user?)")
     if not params.get("skiplock"):
         guest.require_unlocked()
-    deleted = [name for name in str(params.get("delete", "")).replace(";", ",").split(",") if name]
+    deleted, reverted = _names(params.get("delete")), _names(params.get("revert"))
     for name in deleted:
         if endpoint.parameter(name) is None:
             raise BadParameters({"delete": f"unknown option '{name}'"})
-    for name in str(params.get("revert", "")).split(","):
+    for name in reverted:
         guest.pending.pop(name, None)
+        guest.removals.pop(name, None)
     for name, value in stored(params).items():
         if name not in NO_OPTIONS:
             _set(state, guest, name, value)
     for name in deleted:
-        _delete(guest, name)
+        _delete(state, guest, name, force=bool(params.get("force")))
     guest.touch()
+
+
+def _names(text: Any) -> list[str]:
+    return [name for name in str(text or "").replace(";", ",").split(",") if name]
 
 
 def _set(state: ClusterState, guest: Guest, name: str, value: Any) -> None:
@@ -90,29 +99,53 @@ def _set(state: ClusterState, guest: Guest, name: str, value: Any) -> None:
         value = with_address(str(value), guest.vmid, int(name[3:]))
     if name.rstrip("0123456789") in SLOTS:
         _require_storage(state, str(value))
-    if guest.running and not is_at_once(name):
-        if guest.config.get(name) == value:
-            guest.pending.pop(name, None)
-        else:
-            guest.pending[name] = value
+    guest.removals.pop(name, None)
+    guest.pending.pop(name, None)
+    if guest.config.get(name) == value:
         return
-    guest.config[name] = value
-    allocate(state, guest, name)
+    if guest.running and not _is_set_at_once(guest, name, str(value)):
+        guest.pending[name] = value
+        allocate(state, guest, name, guest.pending)
+        return
+    replace(guest, name, value)
+    allocate(state, guest, name, guest.config)
 
 
-def _delete(guest: Guest, name: str) -> None:
+def _delete(state: ClusterState, guest: Guest, name: str, *, force: bool) -> None:
     guest.pending.pop(name, None)
     if name not in guest.config:
         return
-    if guest.running and not is_at_once(name):
-        guest.pending[name] = None
+    if guest.running and not _is_deleted_at_once(guest, name):
+        guest.removals[name] = REMOVAL_WITH_VOLUME if force else REMOVAL
     else:
-        del guest.config[name]
+        remove(state, guest, name, force=force)
 
 
-def is_at_once(name: str) -> bool:
-    """Whether a running guest takes a change of this option."""
-    return name in AT_ONCE or name.rstrip("0123456789") in HOTPLUGGED
+def _is_set_at_once(guest: Guest, name: str, value: str) -> bool:
+    """Whether a running guest takes a new value of this option."""
+    if guest.kind is Kind.LXC:
+        new = name not in guest.config
+        return _is_at_once_in_container(name) or (name.startswith("mp") and new)
+    is_cd = "media=cdrom" in value and "media=cdrom" in str(guest.config.get(name, ""))
+    return is_cd or _is_at_once_in_machine(guest, name)
+
+
+def _is_deleted_at_once(guest: Guest, name: str) -> bool:
+    """Whether a running guest loses this option while it runs."""
+    if guest.kind is Kind.LXC:
+        return _is_at_once_in_container(name)
+    return _is_at_once_in_machine(guest, name)
+
+
+def _is_at_once_in_container(name: str) -> bool:
+    return name in AT_ONCE_IN_CONTAINERS or name.rstrip("0123456789") in ("net", "unused")
+
+
+def _is_at_once_in_machine(guest: Guest, name: str) -> bool:
+    family = name.rstrip("0123456789")
+    hotplug = str(guest.config.get("hotplug", HOTPLUG_DEFAULT))
+    features = _names(HOTPLUG_DEFAULT if hotplug == "1" else hotplug)
+    return name in AT_ONCE or family == "unused" or HOTPLUG.get(family) in features
 
 
 def tags(text: str) -> str:

@@ -1,6 +1,6 @@
 """The disks of guests: allocated, copied, grown and moved."""
 
-from typing import Final
+from typing import Any, Final
 
 from proxmox_client.emulator.errors import TaskFailed
 from proxmox_client.emulator.scenario.builder import disk_name
@@ -15,9 +15,12 @@ LONGEST: Final = 30.0
 SLOTS: Final = ("scsi", "virtio", "sata", "ide", "rootfs", "mp", "efidisk", "tpmstate")
 
 
-def allocate(state: ClusterState, guest: Guest, slot: str) -> list[str]:
-    """Turn a wish like shared:32 into a disk that lies there; the answer is what a log says."""
-    value = guest.config[slot]
+def allocate(state: ClusterState, guest: Guest, slot: str, config: dict[str, Any]) -> list[str]:
+    """Turn a wish like shared:32 into a disk that lies there; the answer is what a log says.
+
+    The configuration is the guest's running or its pending one.
+    """
+    value = config[slot]
     if not isinstance(value, str) or slot.rstrip("0123456789") not in SLOTS:
         return []
     wish, _, rest = value.removeprefix("file=").partition(",")
@@ -27,7 +30,7 @@ def allocate(state: ClusterState, guest: Guest, slot: str) -> list[str]:
     volume = _new_volume(state, guest, state.storages[storage], int(float(size) * GIB))
     kept = [part for part in rest.split(",") if part and not part.startswith("format=")]
     disk = ",".join([volume.volid, *kept, f"size={format_size(volume.size)}"])
-    guest.config[slot] = disk
+    config[slot] = disk
     return [
         f"Formatting '{volume.name}', fmt={volume.format} size={volume.size}",
         f"{slot}: successfully created disk '{disk}'",

@@ -5,7 +5,7 @@ from typing import Final
 
 from proxmox_client.emulator.errors import TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
-from proxmox_client.emulator.state.guest import Disk, Guest
+from proxmox_client.emulator.state.guest import Disk, Guest, disks_of
 from proxmox_client.emulator.state.node import Node
 from proxmox_client.emulator.state.sizes import MIB, human
 from proxmox_client.emulator.state.storage import Volume
@@ -20,8 +20,9 @@ LONGEST: Final = 40.0
 
 
 def local_disks(guest: Guest, state: ClusterState) -> list[Disk]:
-    """The disks that lie on one node only."""
-    return [disk for disk in guest.disks() if not state.storage(disk.storage).shared]
+    """The disks that lie on one node only, pending ones included."""
+    disks = [*guest.disks(), *disks_of(guest.pending, guest.kind)]
+    return [disk for disk in disks if not state.storage(disk.storage).shared]
 
 
 def migrate(guest: Guest, target: Node, *, online: bool, target_storage: str | None) -> Work:
@@ -61,7 +62,7 @@ def restart_elsewhere(guest: Guest, target: Node) -> Work:
         was_running = guest.running
         if was_running:
             await job.spend(2)
-            stopped(guest)
+            stopped(guest, job.state)
         await migrate(guest, target, online=False, target_storage=None)(job)
         if was_running:
             job.log("start container on target node")
@@ -120,7 +121,9 @@ def _hand_over(
     moved = Volume(volid, volume.content, volume.format, volume.size, volume.ctime, volume.vmid)
     moved.used = volume.used
     state.storage(name).put(target, moved)
-    guest.config[disk.slot] = str(guest.config[disk.slot]).replace(disk.volid, volid)
+    for config in (guest.config, guest.pending):
+        if disk.slot in config:
+            config[disk.slot] = str(config[disk.slot]).replace(disk.volid, volid)
 
 
 def _require_online(target: Node) -> None:

@@ -6,6 +6,7 @@ from proxmox_client.emulator.errors import TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.work.board import Job, Work
+from proxmox_client.emulator.work.pending import apply_pending
 
 START_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 1.0
@@ -16,27 +17,16 @@ PATIENCE: Final = {Kind.QEMU: 180, Kind.LXC: 60}
 
 def started(guest: Guest, state: ClusterState) -> None:
     """The guest runs from now on, with the changes that waited for it."""
-    apply_pending(guest)
+    apply_pending(state, guest)
     guest.status, guest.paused = "running", False
     guest.started, guest.pid = state.now, state.next_pid()
     guest.touch()
 
 
-def stopped(guest: Guest) -> None:
+def stopped(guest: Guest, state: ClusterState) -> None:
     """The guest does not run any more."""
     guest.status, guest.paused, guest.pid = "stopped", False, 0
-    apply_pending(guest)
-    guest.touch()
-
-
-def apply_pending(guest: Guest) -> None:
-    """Make the changes that waited for a stop."""
-    for key, value in guest.pending.items():
-        if value is None:
-            guest.config.pop(key, None)
-        else:
-            guest.config[key] = value
-    guest.pending.clear()
+    apply_pending(state, guest)
     guest.touch()
 
 
@@ -72,7 +62,7 @@ def stop(guest: Guest) -> Work:
 
     async def work(job: Job) -> None:
         await job.spend(STOP_SECONDS)
-        stopped(guest)
+        stopped(guest, job.state)
 
     return work
 
@@ -84,7 +74,7 @@ def shutdown(guest: Guest, *, timeout: float | None, force: bool) -> Work:
         if not guest.running:
             return
         await _asked(job, guest, timeout, force=force)
-        stopped(guest)
+        stopped(guest, job.state)
 
     return work
 
@@ -94,7 +84,7 @@ def reboot(guest: Guest, *, timeout: float | None) -> Work:
 
     async def work(job: Job) -> None:
         await _asked(job, guest, timeout, force=False)
-        stopped(guest)
+        stopped(guest, job.state)
         await job.spend(START_SECONDS)
         started(guest, job.state)
 
@@ -144,7 +134,7 @@ def suspend_to_disk(guest: Guest) -> Work:
         guest.touch()
         await job.spend(5)
         job.log(f"Saving VM {guest.vmid} state completed")
-        stopped(guest)
+        stopped(guest, job.state)
         guest.config["lock"] = "suspended"
         guest.touch()
 

@@ -77,7 +77,7 @@ def _make(state: ClusterState, guest: Guest, options: Mapping[str, Any]) -> Work
         guest.agent = Agent() if guest.kind is Kind.LXC else None
         state.guests[guest.vmid] = guest
         for slot in list(guest.config):
-            job.log(*allocate(state, guest, slot))
+            job.log(*allocate(state, guest, slot, guest.config))
         _complete(state, guest)
         if pool := options.get("pool"):
             state.pools[pool].vmids.add(guest.vmid)

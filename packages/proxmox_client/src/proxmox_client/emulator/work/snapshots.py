@@ -109,7 +109,7 @@ def go_back(guest: Guest, name: str, *, start: bool) -> Work:
         snapshot = guest.snapshots[name]
         async with locked(guest, "rollback"):
             await job.spend(3)
-        stopped(guest)
+        stopped(guest, job.state)
         memory = ("vmstate", "runningmachine", "runningcpu", "running-nets-host-mtu")
         guest.config = {key: value for key, value in snapshot.config.items() if key not in memory}
         guest.parent = name
