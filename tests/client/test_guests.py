@@ -204,3 +204,39 @@ async def test_containers_pressures_are_numbers_though_proxmox_says_text(client,
     empty, full = await guest.rrd("decade", "MAX")
     assert (empty.cpu, empty.pressure_cpu_some, full.cpu) == (None, None, 0.5)
     assert pve.lines[-1] == "GET /nodes/pve1/lxc/200/rrddata timeframe=decade&cf=MAX"
+
+
+# as recorded of 9.2 after `delete=scsi2`, `memory=96`, `cores=2` on a running machine
+PENDING = [
+    {"key": "scsi0", "value": "local:108/vm-108-disk-0.qcow2,size=31458K"},
+    {"key": "memory", "value": "64", "pending": "96"},
+    {"key": "scsi2", "value": "local:108/vm-108-disk-1.raw,size=1G", "delete": 1},
+    {"key": "cores", "pending": 2},
+]
+
+
+@pytest.mark.parametrize("delete", [1, 2])
+async def test_both_configurations_come_in_one_request(client, pve, delete):
+    rows = [row | {"delete": delete} if "delete" in row else row for row in PENDING]
+    pve.answer("GET /nodes/pve1/qemu/108/pending", rows)
+    found = await client.qemu("pve1", 108).configs()
+    assert [one.id for one in found.current.disks] == ["scsi0", "scsi2"]
+    assert [one.id for one in found.pending.disks] == ["scsi0"]
+    assert [one.id for one in found.disks] == ["scsi0", "scsi2"]
+    assert (found.current.memory_mb, found.pending.memory_mb) == (64, 96)
+    assert (found.current.cores, found.pending.cores) == (None, 2)
+    assert len(pve.lines) == 1
+
+
+async def test_both_configurations_of_a_container_keep_their_types(client, pve):
+    rows = [
+        {"key": "memory", "value": 96},
+        {"key": "features", "pending": "nesting=1"},
+        {"key": "mp0", "value": "local:400/vm-400-disk-1.raw,mp=/srv", "delete": 1},
+        {"key": "protection", "value": 0, "pending": 1},
+    ]
+    pve.answer("GET /nodes/pve2/lxc/400/pending", rows)
+    found = await client.lxc("pve2", 400).configs()
+    assert (found.current.features, found.pending.features) == (None, "nesting=1")
+    assert (found.current.memory_mb, found.protection) == (96, True)
+    assert [one.id for one in found.disks] == ["mp0"]

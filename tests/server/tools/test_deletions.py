@@ -70,6 +70,65 @@ async def test_a_disk_that_is_attached_but_unused_is_still_in_use(desk):
     assert "unused0 of qemu 105" in error
 
 
+@pytest.mark.parametrize(("kind", "option"), [("qemu", "scsi9"), ("lxc", "mp9")])
+@pytest.mark.parametrize("owned", [True, False], ids=["its own", "of another guest"])
+@pytest.mark.parametrize("waits", ["removal", "addition", "other volume"])
+async def test_a_volume_of_a_pending_change_is_still_in_use(desk, kind, option, owned, waits):
+    """Proxmox shows pending changes as made, but a running guest has the volume until it stops."""
+    guest = _at("pve01", desk, kind)
+    state, vmid = desk["prod"].emulated.state, guest.vmid if owned else 777
+    volid = f"ceph-vm:vm-{vmid}-disk-9"
+    _put(state, "ceph-vm", f"vm-{vmid}-disk-9", vmid=vmid)
+    if waits == "addition":
+        guest.pending[option] = f"{volid},size=1G"
+    else:
+        guest.config[option] = f"{volid},size=1G"
+    if waits == "removal":
+        guest.removals[option] = 1
+    if waits == "other volume":
+        guest.pending[option] = "ceph-vm:vm-776-disk-0,size=1G"
+    error = await desk.refused("DeleteStorageContent", **CEPH, volid=volid)
+    when = "" if waits == "addition" else "its removal is "
+    assert error == (
+        f"{volid} is still used by {option} of {kind} {guest.vmid} "
+        f"({when}pending until the guest restarts)."
+    )
+    assert desk.talk.asked == []
+    assert not any(one.startswith("DELETE") for one in desk.asked("prod"))
+
+
+async def test_a_disk_detached_from_a_running_machine_is_refused_until_it_stops(desk):
+    """The whole way: Proxmox would delete the open file of a running machine without a look."""
+    guest = _at("pve01", desk, "qemu")
+    emulated = desk["prod"].emulated
+    emulated.state.storages["local"].content += ("images",)
+    _put(emulated.state, "local", f"{guest.vmid}/vm-{guest.vmid}-disk-9.qcow2", vmid=guest.vmid)
+    volid = f"local:{guest.vmid}/vm-{guest.vmid}-disk-9.qcow2"
+    guest.config |= {"hotplug": "0", "scsi9": f"{volid},size=1G"}
+    config = f"/nodes/pve01/qemu/{guest.vmid}/config"
+    await desk["prod"].pve.transport.request("PUT", config, {"delete": "scsi9"})
+    error = await desk.refused("DeleteStorageContent", **LOCAL, volid=volid)
+    assert "its removal is pending until the guest restarts" in error
+    await desk("ChangeVmState", cluster_name="prod", vmid=guest.vmid, action="Stop", wait=True)
+    error = await desk.refused("DeleteStorageContent", **LOCAL, volid=volid)
+    assert error == f"{volid} is still used by unused0 of qemu {guest.vmid}."
+
+
+@pytest.mark.parametrize("waits", ["removal", "addition"])
+async def test_an_iso_and_a_snippet_of_a_pending_change_are_still_in_use(desk, waits):
+    guest = _at("pve01", desk, "qemu")
+    values = {"ide2": f"{ISO},media=cdrom", "hookscript": "local:snippets/cloud-init.yaml"}
+    if waits == "removal":
+        guest.config |= values
+        guest.removals |= dict.fromkeys(values, 1)
+    else:
+        guest.pending |= values
+    assert f"ide2 of qemu {guest.vmid} (" in await desk.refused("DeleteIso", **LOCAL, volid=ISO)
+    snippet = values["hookscript"]
+    error = await desk.refused("DeleteStorageContent", **LOCAL, volid=snippet)
+    assert f"hookscript of qemu {guest.vmid} (" in error
+
+
 async def test_a_disk_that_nobody_refers_to_may_go(desk):
     state = desk["prod"].emulated.state
     _put(state, "ceph-vm", "vm-105-disk-9", vmid=105)
@@ -122,7 +181,7 @@ async def test_an_iso_of_one_node_is_looked_for_in_virtual_machines_of_that_node
     desk.asked("prod")
     answer = await desk("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
     assert answer.data["would"].startswith(f"Delete ISO image {ISO} from pve01.")
-    looked = [one.split("/") for one in desk.asked("prod") if one.endswith("/config")]
+    looked = [one.split("/") for one in desk.asked("prod") if one.endswith("/pending")]
     state = desk["prod"].emulated.state
     machines = [one for one in state.guests.values() if (one.node, one.kind) == ("pve01", "qemu")]
     assert sorted(int(path[4]) for path in looked) == sorted(one.vmid for one in machines)
@@ -149,7 +208,7 @@ async def test_a_guest_that_the_caller_may_not_see_is_not_named(desk):
 
 async def test_guests_that_could_not_be_asked_are_told_before_anything_is_deleted(desk):
     guest = _at("pve01", desk, "qemu")
-    path, message = f".*/qemu/{guest.vmid}/config", f"/vms/{guest.vmid}, VM.Audit"
+    path, message = f".*/qemu/{guest.vmid}/pending", f"/vms/{guest.vmid}, VM.Audit"
     desk["prod"].emulated.fault(FaultKind.FORBIDDEN, path=path, message=message)
     answer = await desk("DeleteIso", **LOCAL, volid=ISO, wait=True)
     warning = f"1 guest could not be asked whether they still use {ISO}."
@@ -234,7 +293,7 @@ async def _would(desk, volid):
 
 async def test_what_cannot_be_found_out_to_be_free_is_refused(desk):
     desk["prod"].emulated.fault(
-        FaultKind.FORBIDDEN, path=".*/qemu/101/config", message="/vms/101, VM.Audit"
+        FaultKind.FORBIDDEN, path=".*/qemu/101/pending", message="/vms/101, VM.Audit"
     )
     error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
     assert "still in use cannot be found out" in error

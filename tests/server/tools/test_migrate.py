@@ -1,5 +1,7 @@
 """Moving guests to another node."""
 
+from dataclasses import replace
+
 import pytest
 
 from proxmox_client import Qemu
@@ -87,6 +89,65 @@ async def test_devices_of_the_node_hold_a_guest_there(desk):
     desk["prod"].emulated.state.guests[105].config["hostpci0"] = "0000:01:00.0"
     error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
     assert "uses devices of its node: hostpci0" in error
+
+
+@pytest.mark.parametrize("option", ["hostpci0", "usb1", "serial0", "parallel0"])
+async def test_a_pending_device_of_the_node_holds_a_guest_there(desk, option):
+    guest = desk["prod"].emulated.state.guests[105]
+    guest.pending[option] = "/dev/x"
+    call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
+    error = await desk.refused("MigrateVm", **call)
+    assert f"will use devices of its node: {option}, pending until the guest restarts" in error
+    guest.removals[option] = 1
+    guest.config[option] = guest.pending.pop(option)
+    assert f"uses devices of its node: {option}" in await desk.refused("MigrateVm", **call)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("usb1", "spice"), ("serial0", "socket"), ("hostpci0", "mapping=gpu")]
+)
+async def test_a_pending_device_of_any_node_holds_nobody(desk, option, value):
+    desk["prod"].emulated.state.guests[105].pending[option] = value
+    call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
+    assert (await desk("MigrateVm", **call)).data["would"].startswith("Move qemu 105")
+
+
+@pytest.mark.parametrize("waits", ["removal", "addition"])
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("ide2", "local:iso/x.iso,media=cdrom", "has a local CD-ROM in its drive ide2"),
+        ("scsi7", "/dev/sdb", "uses a path of its node: scsi7"),
+        ("scsi7", "lost:vm-105-disk-7,size=1G", "cannot reach scsi7 on lost"),
+    ],
+)
+async def test_pending_drives_hold_a_guest_as_present_ones_do(desk, waits, option, value, says):
+    guest = desk["prod"].emulated.state.guests[105]
+    _wait(guest, waits, option, value)
+    builds = desk["prod"].emulated.state.storages
+    builds["lost"] = replace(builds["local-zfs"], name="lost", nodes=("pve01",))
+    desk["prod"].emulated.state.changed()
+    call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
+    assert says in await desk.refused("MigrateVm", **call)
+
+
+@pytest.mark.parametrize("waits", ["removal", "addition"])
+async def test_local_disks_of_pending_changes_are_copied_too(desk, waits):
+    guest = desk["prod"].emulated.state.guests[105]
+    _wait(guest, waits, "scsi7", "local-zfs:vm-105-disk-7,size=1G")
+    call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
+    assert (
+        "Local disks are copied, which may take long: scsi7."
+        in (await desk("MigrateVm", **call)).data["would"]
+    )
+
+
+def _wait(guest, waits, option, value):
+    """Let an option wait to be removed or to be added."""
+    if waits == "removal":
+        guest.config[option], guest.removals[option] = value, 1
+    else:
+        guest.pending[option] = value
 
 
 async def test_an_unknown_target_storage_is_answered_with_the_nearest(desk):

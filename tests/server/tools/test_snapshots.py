@@ -70,6 +70,22 @@ async def test_disks_on_storages_without_snapshots_are_named(desk):
     assert "scsi4" not in error
 
 
+async def test_a_disk_without_snapshots_counts_until_its_removal_is_made(desk):
+    guest = desk["prod"].emulated.state.guests[105]
+    guest.config["scsi3"] = "local:105/vm-105-disk-3.raw,size=8G"
+    guest.removals["scsi3"] = 1
+    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="x1")
+    assert "scsi3 on local does not support them" in error
+
+
+async def test_pending_changes_are_not_in_a_snapshot_and_that_is_said(desk):
+    guest = desk["prod"].emulated.state.guests[105]
+    guest.pending |= {"scsi3": "local:105/vm-105-disk-3.raw,size=8G", "memory": "16384"}
+    call = {**PROD, "vmid": 105, "snapshot_name": "x1", "dry_run": True}
+    would = (await desk("CreateVmSnapshot", **call)).data["would"]
+    assert "Changes pending until the guest restarts are not in it: memory, scsi3." in would
+
+
 async def test_a_template_has_no_snapshots(desk):
     error = await desk.refused("CreateVmSnapshot", **PROD, vmid=9000, snapshot_name="x1")
     assert "is a template" in error
@@ -136,6 +152,14 @@ async def test_a_guest_that_proxmox_protects_keeps_its_snapshots(desk):
     assert "has Proxmox's protection switched on" in error
 
 
+@pytest.mark.parametrize(("now", "then"), [(1, 0), (0, 1)])
+async def test_protection_counts_whether_present_or_pending(desk, now, then):
+    guest = desk["prod"].emulated.state.guests[105]
+    guest.config["protection"], guest.pending["protection"] = now, then
+    error = await desk.refused("DeleteVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-2")
+    assert "has Proxmox's protection switched on" in error
+
+
 async def test_on_zfs_only_the_newest_snapshot_can_be_gone_back_to(desk):
     state = desk["prod"].emulated.state
     guest = next(
@@ -153,6 +177,19 @@ async def test_on_zfs_only_the_newest_snapshot_can_be_gone_back_to(desk):
     assert "lies on ZFS" in error
     assert "newer ones are newer" in error
     assert (await desk("RollbackVmSnapshot", **{**call, "snapshot_name": "newer"})).data["dry_run"]
+
+
+async def test_a_rollback_goes_by_the_disks_of_its_snapshot(desk):
+    """Disks that were attached or detached since, at once or pending, do not matter."""
+    state = desk["prod"].emulated.state
+    guest = state.guests[105]
+    guest.snapshots["newest"] = Snapshot("newest", int(state.now), parent="release-4-2")
+    guest.config["scsi7"] = guest.pending["scsi8"] = "local-zfs:vm-105-disk-7,size=1G"
+    call = {**PROD, "vmid": 105, "snapshot_name": "release-4-2", "dry_run": True}
+    assert (await desk("RollbackVmSnapshot", **call)).data["dry_run"] is True
+    held = guest.config.pop("scsi7")
+    guest.snapshots["release-4-2"].config["scsi7"] = held
+    assert "scsi7 of qemu 105" in await desk.refused("RollbackVmSnapshot", **call)
 
 
 async def test_of_names_that_are_near_the_nearest_comes_first(office):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import msgspec
 from msgspec import field
 
-from proxmox_client.api.configs import GuestConfig
+from proxmox_client.api.configs import GuestConfig, GuestDisk
 from proxmox_client.api.resources import GuestType
 from proxmox_client.api.rrd import Consolidation, GuestRrd, TimeFrame
 from proxmox_client.api.status import GuestStatus
@@ -46,6 +46,29 @@ class Pending(Answer, frozen=True):
     value: Any = None
     pending: Any = None
     delete: int | None = None
+
+
+class BothConfigs(msgspec.Struct, Generic[C], frozen=True):
+    """A guest's configuration as it runs and as it will be after its next start.
+
+    Decide about writes by both: a running guest still uses what waits to be removed, and will
+    use what waits to be added. Raw `lxc.*` lines of containers are in neither.
+    """
+
+    current: C
+    pending: C
+
+    @property
+    def protection(self) -> bool:
+        """Whether either has Proxmox's protection."""
+        return self.current.protection or self.pending.protection
+
+    @property
+    def disks(self) -> list[GuestDisk]:
+        """The disks of both; an option that will hold another volume is in it twice."""
+        disks = self.current.disks
+        known = {(disk.id, disk.volume) for disk in disks}
+        return disks + [disk for disk in self.pending.disks if (disk.id, disk.volume) not in known]
 
 
 class MigrateCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +117,18 @@ class Guest(Generic[C]):
         Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Config.pm.
         """
         return await self._read(list[Pending], "pending")
+
+    async def configs(self) -> BothConfigs[C]:
+        """GET …/pending, read as the running and the pending configuration. Needs VM.Audit.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Config.pm, PVE/GuestHelpers.pm.
+        """
+        rows = await self.pending()
+        running = {row.key: row.value for row in rows if row.value is not None}
+        waiting = {row.key: row.pending for row in rows if row.pending is not None}
+        removed = {row.key for row in rows if row.delete}
+        kept = {key: value for key, value in running.items() if key not in removed}
+        return BothConfigs(self._config.of(running), self._config.of(kept | waiting))
 
     async def status(self) -> GuestStatus:
         """GET …/status/current. Needs VM.Audit.

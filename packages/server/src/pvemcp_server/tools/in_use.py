@@ -1,12 +1,14 @@
 """Whether anything still needs a volume."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
+from typing import Any
 
 from proxmox_client import Lxc, ProxmoxError, Qemu
 from proxmox_client.api.configs import GuestConfig
+from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.storage import Volume
 from proxmox_client.properties import parse
@@ -89,21 +91,26 @@ async def _look_at_owner(cluster: Cluster, volume: Volume, uses: Uses) -> None:
         return
     seen = owner.vmid in (await cluster.snapshot()).by_vmid
     for use in await _uses_of(cluster, owner, volume):
-        uses.add(f"{use} of {owner.type} {owner.vmid}", seen=seen)
+        uses.add(use, seen=seen)
 
 
 async def _uses_of(cluster: Cluster, owner: GuestResource, volume: Volume) -> list[str]:
-    """Where its own guest has the volume: now, and in its snapshots."""
+    """Where its own guest has the volume: now, after a restart, and in its snapshots."""
     calls = _calls(cluster, owner)
+    both: Awaitable[BothConfigs[Any]] = calls.configs()
     try:
-        config, snapshots = await asyncio.gather(calls.config(), _snapshots(calls))
+        configs, snapshots = await asyncio.gather(both, _snapshots(calls))
     except ProxmoxError as error:
         raise Precondition(
             f"Whether {volume.volid} is still in use cannot be found out: "
             f"{explain(error, cluster.account)}"
         ) from error
     frozen = [name for name, one in snapshots.items() if _held(one, volume.volid)]
-    return [*_held(config, volume.volid), *(f"snapshot {name!r}" for name in frozen)]
+    whose = f"{owner.type} {owner.vmid}"
+    return [
+        *_held_by(configs, volume.volid, whose),
+        *(f"snapshot {name!r} of {whose}" for name in frozen),
+    ]
 
 
 async def _must_see(cluster: Cluster, volume: Volume, vmid: int) -> None:
@@ -124,9 +131,9 @@ async def _look_at_guests(cluster: Cluster, volume: Volume, want: Want, uses: Us
     could = _could_hold(await cluster.inventory.snapshot(), volume, want)
     found = await _configs(cluster, could, want)
     seen = (await cluster.snapshot()).by_vmid
-    for vmid, config in found.items():
-        for option in _held(config, volume.volid):
-            uses.add(f"{option} of {could[vmid].type} {vmid}", seen=vmid in seen)
+    for vmid, configs in found.items():
+        for use in _held_by(configs, volume.volid, f"{could[vmid].type} {vmid}"):
+            uses.add(use, seen=vmid in seen)
     uses.unread = len(could) - len(found)
     sight = await extents_of(cluster, needs.GUESTS)
     uses.blind = sight.get(needs.GUESTS) is not Extent.EVERYWHERE
@@ -134,8 +141,8 @@ async def _look_at_guests(cluster: Cluster, volume: Volume, want: Want, uses: Us
 
 async def _configs(
     cluster: Cluster, guests: Mapping[int, GuestResource], want: Want
-) -> dict[int, GuestConfig]:
-    """The configurations of those guests that can be asked."""
+) -> dict[int, BothConfigs[Any]]:
+    """The running and pending configurations of those guests that can be asked."""
     nodes = (await cluster.inventory.snapshot()).nodes
     online = {one.node for one in nodes if one.status == "online"}
     # notes would name guests that the caller may not know
@@ -143,7 +150,7 @@ async def _configs(
     return await fanout.each(
         quiet,
         [vmid for vmid, guest in guests.items() if guest.node in online],
-        lambda vmid: _calls(cluster, guests[vmid]).config(),
+        lambda vmid: _calls(cluster, guests[vmid]).configs(),
         want,
         "guest",
     )
@@ -169,6 +176,17 @@ async def _snapshots(calls: Qemu | Lxc) -> dict[str, GuestConfig]:
     names = [one.name for one in await calls.snapshots()]
     configs = await asyncio.gather(*(calls.config(snapshot=name) for name in names))
     return dict(zip(names, configs, strict=True))
+
+
+def _held_by(configs: BothConfigs[Any], volid: str, whose: str) -> list[str]:
+    """Where a guest has the volume now or will have it after a restart, in words."""
+    now, then = _held(configs.current, volid), _held(configs.pending, volid)
+    removed = "its removal is pending until the guest restarts"
+    added = "pending until the guest restarts"
+    return [
+        *(f"{name} of {whose}" + ("" if name in then else f" ({removed})") for name in now),
+        *(f"{name} of {whose} ({added})" for name in then if name not in now),
+    ]
 
 
 def _held(config: GuestConfig, volid: str) -> list[str]:

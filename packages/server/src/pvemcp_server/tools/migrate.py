@@ -1,5 +1,6 @@
 """Moving guests to another node."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
@@ -8,9 +9,9 @@ from pydantic import Field
 
 from proxmox_client import Lxc, Qemu, ResponseError, Task
 from proxmox_client.api.configs import GuestDisk
-from proxmox_client.api.guests import MigrateCheck
+from proxmox_client.api.guests import BothConfigs, MigrateCheck
 from proxmox_client.api.resources import StorageResource
-from proxmox_client.properties import flag
+from proxmox_client.properties import flag, parse
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tools import needs
@@ -23,6 +24,7 @@ from pvemcp_server.tools.targets import Target, online_node, target, usable_stor
 Online = Annotated[bool, Field(description="Move it running; a container is restarted")]
 TargetStorage = Annotated[StorageName | None, Field(description="Storage for its local disks")]
 
+_DEVICE = re.compile(r"(hostpci|usb|serial|parallel)\d+", re.ASCII)
 _NO_SUCH_CALL = 501  # containers before Proxmox VE 9.0
 
 
@@ -47,8 +49,9 @@ async def migrate_vm(
     await online_node(found.cluster, target_node)
     _state_allows_it(found, target_node, online)
     check = await _asked(found, target_node)
-    _nothing_local(found, check)
-    local = await _disks_can_go(found, target_node, target_storage, check)
+    configs = await found.calls.configs()
+    _nothing_local(found, check, configs)
+    local = await _disks_can_go(found, target_node, target_storage, check, configs.disks)
     live = online and found.state != "stopped"
     return Plan(
         cluster=found.cluster,
@@ -82,26 +85,50 @@ async def _asked(found: Target, node: str) -> MigrateCheck | None:
         return None
 
 
-def _nothing_local(found: Target, check: MigrateCheck | None) -> None:
+def _nothing_local(found: Target, check: MigrateCheck | None, configs: BothConfigs[Any]) -> None:
     if check is not None and check.local_resources:
         raise Precondition(
             f"{found.said} uses devices of its node: {', '.join(check.local_resources)}.",
             hint="Detach them first.",
         )
+    if waiting := _pending_devices(configs):
+        raise Precondition(
+            f"{found.said} will use devices of its node: {', '.join(waiting)}, "
+            "pending until the guest restarts.",
+            hint="Revert or detach them first.",
+        )
+
+
+def _pending_devices(configs: BothConfigs[Any]) -> list[str]:
+    """Devices of the node that the guest gets at its next start; Proxmox checks present ones only.
+
+    Mapped devices, sockets and SPICE are not bound to a node.
+    """
+    now, then = configs.current.raw, configs.pending.raw
+    changed = [name for name in sorted(then) if then[name] != now.get(name)]
+    devices = {name: parse(str(then[name]), "host") for name in changed if _DEVICE.fullmatch(name)}
+    return [
+        name
+        for name, options in devices.items()
+        if "mapping" not in options and options.get("host") not in ("socket", "spice")
+    ]
 
 
 async def _disks_can_go(
-    found: Target, node: str, storage: str | None, check: MigrateCheck | None
+    found: Target,
+    node: str,
+    storage: str | None,
+    check: MigrateCheck | None,
+    attached: Sequence[GuestDisk],
 ) -> list[str]:
     """The disks that have to be copied, once it is known that there is a place for them."""
-    config = await found.calls.config()
     content = "images" if found.resource.type == "qemu" else "rootdir"
     if storage is not None:
         await usable_storage(found.cluster, storage, node, content)
     here = {one.storage: one for one in await _storages(found, found.node)}
-    _nothing_stays(found, config.disks, here)
+    _nothing_stays(found, attached, here)
     there = {one.storage for one in await _storages(found, node) if one.status == "available"}
-    disks = [d for d in config.disks if d.storage and d.media != "cdrom"]
+    disks = [d for d in attached if d.storage and d.media != "cdrom"]
     local = [d for d in disks if d.storage in here and not here[d.storage].shared]
     if lost := [d for d in disks if d.storage not in there and not (storage and d in local)]:
         names = ", ".join(f"{one.id} on {one.storage}" for one in lost)
@@ -110,7 +137,7 @@ async def _disks_can_go(
             hint="Name a target_storage that it has." if not storage else "",
         )
     _refused(found, node, storage, check)
-    return [one.id for one in local]
+    return list(dict.fromkeys(one.id for one in local))
 
 
 def _nothing_stays(

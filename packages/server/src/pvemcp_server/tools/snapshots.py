@@ -1,13 +1,13 @@
 """Taking, deleting and going back to snapshots."""
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from proxmox_client import Qemu, Task
-from proxmox_client.api.configs import GuestDisk
-from proxmox_client.api.guests import Snapshot
+from proxmox_client.api.configs import GuestConfig, GuestDisk
+from proxmox_client.api.guests import BothConfigs, Snapshot
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
@@ -47,17 +47,20 @@ async def create_vm_snapshot(
     found = await target(call, cluster_name, vmid)
     refuse_template(found, "have snapshots")
     await _name_is_free(found, snapshot_name)
-    await _disks_allow_it(found)
+    configs = await found.calls.configs()
+    await _disks_allow_it(found, configs.current)
     with_ram = _with_ram(found, include_vm_state)
     ram = " with its RAM" if with_ram else ""
+    no_ram = include_vm_state and not with_ram
     return Plan(
         cluster=found.cluster,
         would=f"Take snapshot {snapshot_name!r} of {found.said}{ram}.",
         ids={"vmid": vmid, "snapshot_name": snapshot_name},
         act=partial(_create, found, snapshot_name, description, with_ram),
-        warnings=("It is not running, so there is no RAM to save.",)
-        if include_vm_state and not with_ram
-        else (),
+        warnings=(
+            *(["It is not running, so there is no RAM to save."] if no_ram else []),
+            *_left_out(configs),
+        ),
     )
 
 
@@ -132,9 +135,9 @@ def _with_ram(found: Target, wanted: bool) -> bool:
     return wanted and found.state != "stopped"
 
 
-async def _disks_allow_it(found: Target) -> None:
+async def _disks_allow_it(found: Target, config: GuestConfig) -> None:
+    """Refuse when a disk that is attached now cannot be kept: that is what Proxmox looks at."""
     kinds = {one.storage: one.plugin_type for one in await _storages(found)}
-    config = await found.calls.config()
     held = [one for one in config.disks if one.media != "cdrom" and one.bus != "unused"]
     if bad := [one for one in held if not _can_freeze(one, kinds.get(one.storage or "", ""))]:
         disks = ", ".join(f"{one.id} on {one.storage or 'a path of the node'}" for one in bad)
@@ -142,6 +145,15 @@ async def _disks_allow_it(found: Target) -> None:
             f"{found.said} cannot have snapshots: {disks} does not support them.",
             hint="BackupVm keeps a copy in another way.",
         )
+
+
+def _left_out(configs: BothConfigs[Any]) -> list[str]:
+    """Return a warning about changes that wait: a snapshot holds the running configuration."""
+    now, then = configs.current.raw, configs.pending.raw
+    changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    if not changed:
+        return []
+    return [f"Changes pending until the guest restarts are not in it: {', '.join(changed)}."]
 
 
 def _can_freeze(disk: GuestDisk, kind: str) -> bool:
@@ -158,7 +170,9 @@ async def _zfs_allows_it(found: Target, snapshot: Snapshot, known: list[Snapshot
     if not newer:
         return
     zfs = {one.storage for one in await _storages(found) if one.plugin_type in ("zfspool", "zfs")}
-    on_zfs = [one.id for one in (await found.calls.config()).disks if one.storage in zfs]
+    # Proxmox goes by what the snapshot holds, whatever was attached or detached since
+    frozen = await found.calls.config(snapshot=snapshot.name)
+    on_zfs = [one.id for one in frozen.disks if one.storage in zfs]
     if on_zfs:
         raise Precondition(
             f"{', '.join(on_zfs)} of {found.said} lies on ZFS, which only goes back to the newest "

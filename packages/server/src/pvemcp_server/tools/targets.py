@@ -76,7 +76,7 @@ async def target(
 
 async def keep_protected(found: Target) -> None:
     """Refuse to lose data of a guest that Proxmox itself protects."""
-    if (await found.calls.config()).protection:
+    if (await found.calls.configs()).protection:
         raise Precondition(
             f"{found.said} has Proxmox's protection switched on.",
             hint="Someone has to switch it off in its options first.",
