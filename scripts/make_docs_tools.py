@@ -14,7 +14,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables.registry import fields_of
 from pvemcp_server.tools.arguments import ListOptions, Options, WriteOptions
 from pvemcp_server.tools.registry import Tool, tools
-from pvemcp_server.tools.schema import input_schema
+from pvemcp_server.tools.schema import description_of, input_schema
 
 PAGE = Path(__file__).parents[1] / "docs" / "tools.md"
 AREAS = {
@@ -56,7 +56,7 @@ def _options() -> Iterator[str]:
         schema = input_schema(model)["properties"]
         for name, one in schema.items():
             if name not in seen:
-                yield f"- `{name}` ({whose}): {one.get('description', '')}."
+                yield f"- `{name}` ({whose}): {description_of(one)}."
         seen |= schema.keys()
     yield ""
 
@@ -117,7 +117,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _words(schema: dict[str, Any]) -> str:
-    said = schema.get("description", "")
+    said = description_of(schema)
     default = schema.get("default")
     if default in (None, False, [], ""):
         return said

@@ -11,6 +11,7 @@ from pvemcp_server.access.model import Effect
 from pvemcp_server.endpoint.arguments import read_arguments
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.tools.registry import tools
+from pvemcp_server.tools.schema import description_of
 
 REPOSITORY = Path(__file__).parents[3]
 REFERENCE = {
@@ -42,7 +43,7 @@ def test_a_schema_is_a_plain_object(tool):
 @EVERY
 def test_every_argument_is_described(tool):
     for name, one in tool.input_schema["properties"].items():
-        assert one.get("description"), f"{tool.name}.{name}"
+        assert description_of(one), f"{tool.name}.{name}"
         assert name == name.lower()
 
 

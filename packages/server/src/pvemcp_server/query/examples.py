@@ -15,7 +15,8 @@ class Example:
     query: Json
 
 
-def _is(field: str, operator: str, *value: Any) -> dict[str, Any]:
+def _is(field: str, operator: str, *value: str) -> dict[str, Any]:
+    """Return a condition; its values are text, as the input schema of ExecuteQuery has them."""
     return {"field": field, "operator": operator, "value": list(value)}
 
 
@@ -54,7 +55,7 @@ EXAMPLES: Final = (
             "select": ["cluster", "storage", "node", "disk_usage_percentage", "disk_free"],
             "where": {
                 "logic": "and",
-                "conditions": [_is("usage_percentage", ">", 80), _is("is_primary", "=", True)],
+                "conditions": [_is("usage_percentage", ">", "80"), _is("is_primary", "=", "true")],
             },
         },
     ),
@@ -82,7 +83,7 @@ EXAMPLES: Final = (
                     {
                         "logic": "or",
                         "conditions": [
-                            _is("cpu_usage", ">", 70),
+                            _is("cpu_usage", ">", "70"),
                             _is("memory_usage_percentage", ">=", "90%"),
                         ],
                     },
@@ -99,7 +100,7 @@ EXAMPLES: Final = (
                 "conditions": [_is("outcome", "=", "error"), _is("start_time", ">=", "-24h")]
             },
             "groupBy": ["user"],
-            "having": {"conditions": [_is("failed", ">", 1)]},
+            "having": {"conditions": [_is("failed", ">", "1")]},
         },
     ),
     Example(

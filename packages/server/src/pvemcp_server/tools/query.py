@@ -40,7 +40,13 @@ _CONDITIONS = {
                 "properties": {
                     "field": {"type": "string"},
                     "operator": {"type": "string", "enum": [one.value for one in Operator]},
-                    "value": {"type": "array", "description": "The values, in a list"},
+                    # any value may be written as text; an array without items is refused by
+                    # OpenAI, Azure, Gemini and VS Code, together with all other tools
+                    "value": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "The values, in a list",
+                    },
                 },
             },
         },

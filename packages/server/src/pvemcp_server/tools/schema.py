@@ -1,4 +1,8 @@
-"""Input schemas as clients see them: small, self-contained, without noise a model would pay for."""
+"""Input schemas as clients see them: small, self-contained, accepted by the APIs of all models.
+
+One refused schema makes an API refuse every tool of the request, so the rules of all of them hold
+for each: an array says what its items are, and `anyOf` has no neighbour (Vertex AI).
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +32,12 @@ def input_schema(model: type[BaseModel], first: Sequence[str] = ()) -> JsonSchem
     return plain
 
 
+def description_of(schema: JsonSchema) -> str:
+    """Return what the schema says of a property: beside its type, or in one of its variants."""
+    variants = schema.get("anyOf", [])
+    return next((one["description"] for one in (schema, *variants) if "description" in one), "")
+
+
 def _plain(node: Any, definitions: JsonSchema) -> Any:
     if isinstance(node, list):
         return [_plain(one, definitions) for one in node]
@@ -47,10 +57,10 @@ def _plain(node: Any, definitions: JsonSchema) -> Any:
 
 def _without_null(schema: JsonSchema) -> JsonSchema:
     """An optional argument is left out, not null: `null` is accepted, but need not be told."""
-    if "anyOf" in schema:
-        variants = [one for one in schema["anyOf"] if one != {"type": "null"}]
-        rest = {key: value for key, value in schema.items() if key != "anyOf"}
-        schema = {**variants[0], **rest} if len(variants) == 1 else {**rest, "anyOf": variants}
     if schema.get("default", ...) is None:
         schema = {key: value for key, value in schema.items() if key != "default"}
-    return schema
+    if "anyOf" not in schema:
+        return schema
+    variants = [one for one in schema["anyOf"] if one != {"type": "null"}]
+    first = {**variants[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
+    return first if len(variants) == 1 else {"anyOf": [first, *variants[1:]]}

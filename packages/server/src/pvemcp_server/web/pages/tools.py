@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from pvemcp_server.access.model import Area
+from pvemcp_server.tools.schema import description_of
 from pvemcp_server.web.administration import clusters, keys, tools
 from pvemcp_server.web.pages.forms import arguments_of, text_of
 from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
@@ -54,6 +55,7 @@ async def form(
         keys=await keys.list_keys(acting),
         clusters=[one.name for one in await clusters.list_clusters(acting)],
         prefix=ARGUMENT,
+        description_of=description_of,
         seen=json.dumps(tool.input_schema, indent=2),
     )
 

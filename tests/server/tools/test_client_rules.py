@@ -1,0 +1,200 @@
+"""The rules of model APIs and clients for tools, held to every tools/list that a key can get.
+
+One schema that an API refuses makes it refuse the whole request, with all other tools. Each family
+of clients is one function here: it returns what that family would refuse, as sentences.
+"""
+
+import re
+from collections.abc import Iterator
+
+import jsonschema
+import pytest
+
+from pvemcp_server.access.model import ANY, EVERYTHING, READS, Caller, Grant, Resources, Role
+from pvemcp_server.access.roles import ADMINISTRATOR, BUILT_IN
+from pvemcp_server.endpoint.lists import visible_tools
+from pvemcp_server.query.examples import EXAMPLES
+from pvemcp_server.tools.registry import tools
+
+NARROWED = Resources(pools=frozenset({"web"}), nodes=frozenset({"pve01"}))
+WRITES = frozenset({"ChangeVmState", "DeleteVmSnapshot"})
+GRANTS = {
+    **{name: (grant,) for name, _, grant in BUILT_IN},
+    "narrowed": (Grant(frozenset({ANY}), resources=NARROWED),),
+    "read everywhere, write in one pool": (
+        Grant(frozenset({READS}), resources=EVERYTHING),
+        Grant(WRITES, resources=NARROWED),
+    ),
+    "one tool": (Grant(frozenset({"ExecuteQuery"})),),
+}
+CALLERS = {name: Caller("k", "k", Role(1, name, "", grants)) for name, grants in GRANTS.items()}
+CALLERS["a key for reads, of an administrator"] = Caller(
+    "k", "k", Role(1, "x", "", GRANTS[ADMINISTRATOR]), toolset=frozenset({READS})
+)
+
+TYPES = ("string", "integer", "number", "boolean", "array", "object")
+GEMINI_KEYWORDS = {
+    *("type", "format", "title", "description", "nullable", "enum", "items", "properties"),
+    *("required", "minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength"),
+    *("pattern", "anyOf", "default", "example", "additionalProperties", "propertyOrdering"),
+}
+STRICT_REFUSES = {"allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "$ref"}
+CLIENT_PREFIXES = ("mcp__pvemcp__", "mcp_pvemcp_", "pvemcp-")
+
+
+def places(schema, at=""):
+    """Yield each schema within this one, with its path and how many objects and lists hold it."""
+    yield at, schema, at.count(".") + at.count("[]")
+    for name, one in schema.get("properties", {}).items():
+        yield from places(one, f"{at}.{name}")
+    if isinstance(schema.get("items"), dict):
+        yield from places(schema["items"], f"{at}[]")
+    for number, one in enumerate(schema.get("anyOf", ())):
+        yield from places(one, f"{at}|{number}")
+
+
+def arrays_without_items(schema) -> Iterator[str]:
+    for at, one, _ in places(schema):
+        if one.get("type") == "array" and not (one.get("items") or {}).get("type"):
+            yield f"{at}: array without items of a type"
+
+
+def openai(tool) -> Iterator[str]:
+    """OpenAI and Azure OpenAI, in any mode."""
+    schema = tool["inputSchema"]
+    if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", tool["name"]):
+        yield "name"
+    if len(tool["description"]) > 1024:
+        yield "description of more than 1024 characters"
+    if schema.get("type") != "object" or schema.keys() & {"anyOf", "oneOf", "allOf", "enum", "not"}:
+        yield "the root is not a plain object"
+    yield from arrays_without_items(schema)
+
+
+def openai_strict(tool) -> Iterator[str]:
+    """What no SDK can turn into a strict schema (all required, optional as nullable)."""
+    yield from openai(tool)
+    found = list(places(tool["inputSchema"]))
+    for at, one, depth in found:
+        if one.keys() & STRICT_REFUSES:
+            yield f"{at}: {one.keys() & STRICT_REFUSES}"
+        if one.get("type") == "object" and not one.get("properties"):
+            yield f"{at}: object of any properties"
+        if isinstance(one.get("additionalProperties"), dict):
+            yield f"{at}: properties of any name"
+        if not one.get("type") and not one.get("anyOf"):
+            yield f"{at}: no type"
+        if depth > 10:
+            yield f"{at}: more than 10 levels"
+    if sum(len(one.get("properties", ())) for _, one, _ in found) > 5000:
+        yield "more than 5000 properties"
+    if sum(len(one.get("enum", ())) for _, one, _ in found) > 1000:
+        yield "more than 1000 enum values"
+
+
+def gemini(tool) -> Iterator[str]:
+    """Gemini and Vertex AI, where the schema is sent as `parameters`."""
+    if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_.-]{0,63}", tool["name"]):
+        yield "name"
+    yield from arrays_without_items(tool["inputSchema"])
+    for at, one, _ in places(tool["inputSchema"]):
+        if one.keys() - GEMINI_KEYWORDS:
+            yield f"{at}: {one.keys() - GEMINI_KEYWORDS}"
+        if "anyOf" in one and len(one) > 1:
+            yield f"{at}: anyOf is not the only keyword"
+        if "anyOf" not in one and one.get("type") not in TYPES:
+            yield f"{at}: not one type"
+        if "enum" in one and (one.get("type") != "string" or "" in one["enum"]):
+            yield f"{at}: enum of other than texts, or with an empty one"
+        if one.get("type") == "object" and not one.get("properties"):
+            yield f"{at}: object without properties"
+        if set(one.get("required", ())) - one.get("properties", {}).keys():
+            yield f"{at}: requires what is no property"
+
+
+def anthropic(tool) -> Iterator[str]:
+    """Claude's API."""
+    schema = tool["inputSchema"]
+    if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", tool["name"]):
+        yield "name"
+    if schema.get("type") != "object" or schema.keys() & {"anyOf", "oneOf", "allOf"}:
+        yield "the root is not a plain object"
+    for at, one, _ in places(schema):
+        for name in one.get("properties", ()):
+            if not re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", name):
+                yield f"{at}: property name {name}"
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as wrong:
+        yield f"not JSON Schema 2020-12: {wrong.message}"
+
+
+def bedrock(tool) -> Iterator[str]:
+    """Amazon Bedrock: Converse, and the stricter names of its agents."""
+    if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]{0,63}", tool["name"]):
+        yield "name"
+    if not tool["description"]:
+        yield "no description"
+    if tool["inputSchema"].get("type") != "object":
+        yield "the root is not an object"
+
+
+def vs_code(tool) -> Iterator[str]:
+    """VS Code (Copilot), which checks each schema before it sends any; and names with a prefix."""
+    for at, one, _ in places(tool["inputSchema"]):
+        if one.get("type") == "array" and not isinstance(one.get("items"), dict):
+            yield f"{at}: tool parameters array type must have items"
+    if tool["inputSchema"].get("type") != "object":
+        yield "tool parameters must be an object"
+    if max(len(one + tool["name"]) for one in CLIENT_PREFIXES) > 64:
+        yield "name too long with the client's prefix"
+
+
+FAMILIES = (openai, openai_strict, gemini, anthropic, bedrock, vs_code)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("caller", CALLERS.values(), ids=list(CALLERS))
+def test_every_client_accepts_every_tool_of_a_key(caller, family):
+    listed = [
+        one.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for one in visible_tools(tools(), caller)
+    ]
+    assert 0 < len(listed) <= 128
+    assert {tool["name"]: found for tool in listed if (found := list(family(tool)))} == {}
+
+
+BARE = {"type": "array"}
+BESIDE = {"description": "x", "anyOf": [{"type": "string"}, {"type": "integer"}]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "families"),
+    [
+        (BARE, {openai, openai_strict, gemini, vs_code}),
+        ({"type": "array", "items": {}}, {openai, openai_strict, gemini}),
+        ({"anyOf": [{"type": "string"}, BARE]}, {openai, openai_strict, gemini, vs_code}),
+        ({"type": "array", "items": BARE}, {openai, openai_strict, gemini, vs_code}),
+        (BESIDE, {gemini}),
+        ({"type": "integer", "enum": [1, 2]}, {gemini}),
+        ({"type": "string", "enum": ["", "a"]}, {gemini}),
+        ({"type": ["string", "null"]}, {gemini}),
+        ({"type": "object"}, {openai_strict, gemini}),
+        ({"description": "anything"}, {openai_strict, gemini}),
+        ({"type": "object", "properties": {"a b": {"type": "string"}}}, {anthropic}),
+        ({"type": "text"}, {gemini, anthropic}),
+    ],
+)
+def test_the_rules_find_what_each_family_refuses(schema, families):
+    tool = {
+        "name": "ListThings",
+        "description": "List things.",
+        "inputSchema": {"type": "object", "properties": {"argument": schema}},
+    }
+    assert {one for one in FAMILIES if list(one(tool))} == families
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one.question)
+def test_a_client_that_checks_arguments_sends_the_examples_of_queries(example):
+    schema = tools()["ExecuteQuery"].input_schema
+    jsonschema.validate({"query": example.query}, schema)
