@@ -34,16 +34,14 @@ GENEROUS = {
 def fixture(services):
     """The fixture server behind our gate and transports."""
     endpoint = Endpoint(services, {})
-    transports = Transports(fixture_server())
+    transports = endpoint.transports = Transports(fixture_server())
 
     @asynccontextmanager
     async def lifespan(_):
         async with transports.manager.run():
             yield
 
-    app = FastAPI(lifespan=lifespan)
-    app.router.routes.extend(transports.routes)
-    return endpoint.gate(app), endpoint
+    return endpoint.gate(FastAPI(lifespan=lifespan)), endpoint
 
 
 def product(services):

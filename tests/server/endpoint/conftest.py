@@ -234,11 +234,20 @@ Serving = Callable[..., AbstractAsyncContextManager[Served]]
 @pytest.fixture
 def serving(workshop: Workshop, tmp_path: Path) -> Serving:
     """Starts the server on a free port of the loopback; one administrator's key exists."""
+    return _serving(workshop, tmp_path)
 
+
+@pytest.fixture(scope="module")
+def module_serving(tmp_path_factory: pytest.TempPathFactory) -> Serving:
+    """Start the server with the product's own tools, once for a whole module."""
+    return _serving(Workshop(tools=dict(registry.tools())), tmp_path_factory.mktemp("served"))
+
+
+def _serving(workshop: Workshop, folder: Path) -> Serving:
     @asynccontextmanager
     async def serve(origins: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[Served]:
         config = Config(
-            state_dir=tmp_path / "state", port=0, log_level="warning", allowed_origins=origins
+            state_dir=folder / "state", port=0, log_level="warning", allowed_origins=origins
         )
         async with open_store(config) as store, open_access(store) as access:
             state = State(config, store, access, Settings(store))

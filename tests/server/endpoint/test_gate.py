@@ -1,6 +1,7 @@
 """The door: who gets in, what stays outside, and that the key is seen by nobody behind it."""
 
 import logging
+from dataclasses import replace
 
 import anyio
 import httpx2 as httpx
@@ -78,7 +79,7 @@ async def test_application_code_never_sees_the_secret(served, modern):
         seen.append((scope["path"], scope["raw_path"], scope["headers"], scope["user"].username))
         raise RuntimeError("seen enough")
 
-    gate = served.app.endpoint.gate(spy)
+    gate = replace(served.app.asgi, transports={"/mcp": spy})
     transport = httpx.ASGITransport(gate, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         await client.post("/mcp", headers={"X-API-Key": served.key}, content=b"{}")

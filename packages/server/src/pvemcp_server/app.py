@@ -52,7 +52,6 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     fastapi.include_router(health_routes(services.store, endpoint.traffic))
-    fastapi.router.routes[:0] = endpoint.transports.routes  # first: routes are tried in order
     fastapi.mount("/admin", admin_site(services, endpoint.pipeline))
     for path in ("/", "/admin"):  # the framework's own redirect would name http behind a TLS proxy
         fastapi.add_route(path, _front_door)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import anyio
 from mcp.server.lowlevel import Server
 from mcp.server.subscriptions import ListenHandler
-from starlette.routing import BaseRoute, Route
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access import Caller
@@ -21,6 +21,7 @@ from pvemcp_server.endpoint.hosts import Hosts
 from pvemcp_server.endpoint.mcp_tasks import McpTasks
 from pvemcp_server.endpoint.messages import Messages
 from pvemcp_server.endpoint.offers import Offers
+from pvemcp_server.endpoint.paths import MCP, SSE, SSE_MESSAGES
 from pvemcp_server.endpoint.pipeline import Pipeline
 from pvemcp_server.endpoint.protocol import Handlers, build_server
 from pvemcp_server.endpoint.services import Services
@@ -49,28 +50,22 @@ class Transports:
         self._posted = Messages(self._sse.messages, batching=())
 
     @property
-    def routes(self) -> list[BaseRoute]:
-        return [
-            Route("/mcp", _Asgi(self._http)),
-            _get_only("/sse", self._sse.stream),
-            Route("/sse/messages", _Asgi(self._posted)),
-        ]
+    def by_path(self) -> Mapping[str, ASGIApp]:
+        """Each transport's application. Only the gate may call them: they check no key."""
+        return {MCP: self._http, SSE: _get_only(self._sse.stream), SSE_MESSAGES: self._posted}
 
 
-def _get_only(path: str, app: ASGIApp) -> Route:
-    route = Route(path, _Asgi(app), methods=["GET"])
-    route.methods = {"GET"}  # HEAD is added by itself, and would open a stream that nobody reads
-    return route
+def _get_only(app: ASGIApp) -> ASGIApp:
+    """Refuse all other methods with 405; HEAD would open a stream without a reader."""
 
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            await app(scope, receive, send)
+        else:
+            refused = PlainTextResponse("Method Not Allowed", 405, {"Allow": "GET"})
+            await refused(scope, receive, send)
 
-@dataclass(frozen=True)
-class _Asgi:
-    """An ASGI application as a route's endpoint: a plain function would be called as a view."""
-
-    app: ASGIApp
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
+    return serve
 
 
 @dataclass
@@ -111,10 +106,11 @@ class Endpoint:
         watch.on_change(Topic.QUERIES, self.announcer.queries_changed)
 
     def gate(self, app: ASGIApp) -> KeyGate:
-        """The door before the whole application."""
+        """Return the gate in front of the transports and of `app`, which serves public paths."""
         services = self.services
         return KeyGate(
             app,
+            self.transports.by_path,
             keys=services.access.gate,
             settings=services.settings,
             audit=services.audit,

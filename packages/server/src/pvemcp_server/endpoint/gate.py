@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Final
@@ -18,6 +19,7 @@ from pvemcp_server.endpoint.addresses import Networks, client_address
 from pvemcp_server.endpoint.credentials import Presented, take_key
 from pvemcp_server.endpoint.hosts import Hosts
 from pvemcp_server.endpoint.pages import open_to_pages
+from pvemcp_server.endpoint.paths import PROBES, is_canonical, is_public
 from pvemcp_server.endpoint.ports import Authenticator, CurrentSettings, RefusalLog
 from pvemcp_server.endpoint.refusals import Refused
 from pvemcp_server.endpoint.traffic import Traffic, Visit
@@ -25,9 +27,6 @@ from pvemcp_server.endpoint.wire import Wire
 from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable, TooManyFailures
 from pvemcp_server.settings import Values
 
-ENDPOINT_PATHS: Final = ("/mcp", "/sse", "/sse/messages")
-# Probes of orchestrators address us by whatever name they have
-PROBES: Final = ("/healthz", "/readyz")
 STREAMS_PER_KEY: Final = 256  # an office may share a key, and each client holds a stream
 
 log = logging.getLogger(__name__)
@@ -35,9 +34,15 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class KeyGate:
-    """ASGI middleware around the whole application; only the endpoint's paths need a key."""
+    """The outermost ASGI application, and the only one that leads to the MCP transports.
+
+    Deny by default: a path is one of `transports` and needs a key, or it is listed as public and
+    goes to `app`, or it is refused. `app` has no route to a transport, so there is no second
+    router that could read a path differently from the check of the key.
+    """
 
     app: ASGIApp
+    transports: Mapping[str, ASGIApp]  # by path, compared exactly
     keys: Authenticator
     settings: CurrentSettings
     audit: RefusalLog
@@ -54,15 +59,20 @@ class KeyGate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        canonical = is_canonical(scope)  # afterwards an encoded slash can no longer be seen
         scope.setdefault("state", {})["presented"] = take_key(scope)
-        if refused := self._refused(scope):
+        if not canonical:
+            await refusals.ambiguous_path().response(scope, receive, send)
+        elif refused := self._foreign(scope):
             await refused.response(scope, receive, send)
-        elif scope["path"] in ENDPOINT_PATHS and scope["type"] == "http":
+        elif scope["type"] == "http" and scope["path"] in self.transports:
             await self._door(scope, receive, send)
-        else:
+        elif is_public(scope["path"]):
             await self.app(scope, receive, send)
+        else:
+            await refusals.not_found().response(scope, receive, send)
 
-    def _refused(self, scope: Scope) -> Refused | None:
+    def _foreign(self, scope: Scope) -> Refused | None:
         headers = dict(scope["headers"])
         origin = headers.get(b"origin")
         refused = self.hosts.refuses(
@@ -130,7 +140,7 @@ class KeyGate:
         try:
             if scope["method"] == "POST":
                 await wire.read()
-            await self.app(scope, wire.receive, wire.send)
+            await self.transports[scope["path"]](scope, wire.receive, wire.send)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not wire.given_up or task is None:

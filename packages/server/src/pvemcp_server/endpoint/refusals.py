@@ -32,6 +32,20 @@ class Refused(Exception):
         return JSONResponse(body, self.status, {"Cache-Control": "no-store", **self.headers})
 
 
+def ambiguous_path() -> Refused:
+    """Return the answer to a path that two programs could read differently."""
+    return Refused(
+        400,
+        "The path is ambiguous: send it without control characters, backslashes, percent signs, "
+        "semicolons, encoded slashes, empty segments and dot segments.",
+    )
+
+
+def not_found() -> Refused:
+    """Return the answer to every path that is not listed."""
+    return Refused(404, "Nothing is served at this path: use /mcp, or /admin/ in a browser.")
+
+
 def unauthorized() -> Refused:
     """Says nothing of why, and names no OAuth metadata: clients shall not try to sign in."""
     message = "No valid API key: give it as /mcp/<key>, X-API-Key or Authorization: Bearer."

@@ -1,0 +1,187 @@
+"""Every path that is not exactly a known one is refused: key gate and router cannot differ.
+
+Each path of the application is changed in each segment and sent as raw HTTP, without a key and
+without a session, because clients normalize what they send.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from itertools import pairwise, product
+
+import anyio
+import pytest
+from anyio.streams.buffered import BufferedByteStream
+from fastapi import FastAPI
+from starlette.routing import Mount, Route
+
+from pvemcp_server.access import gate as access_gate
+from pvemcp_server.endpoint.paths import is_public
+
+pytestmark = pytest.mark.anyio
+
+CONTROL = ("%0a", "%0d", "%00", "%09", "%0d%0a", "%7f")
+SLASHES = ("%2f", "%5c", "\\", "//", "/./", "/../", "%2e%2e/", "%2f%2e%2e%2f", "..;/", ";", "%3b")
+TWICE = tuple(one.replace("%", "%25") for one in (*CONTROL, *SLASHES, "%20") if "%" in one)
+# Characters that a name may have: the path of another thing, which there is not
+HARMLESS = ("%20", "%2e", "/", "%85", "%c0%af", "%e2%80%a8")
+ALL = (*CONTROL, *SLASHES, *TWICE, *HARMLESS)
+FEW = ("%0a", "%00", "%20", "%2f", "//", ";", "%250a")  # for many routes
+
+WITH_KEY = ("/mcp/x", "/sse/x", "/sse/x/messages")
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "x", "version": "1"},
+    },
+}
+
+
+def routed(app: FastAPI, prefix: str = "") -> Iterator[str]:
+    """Yield every path of the application and of what is mounted in it."""
+    for route in app.routes:
+        if isinstance(route, Mount) and isinstance(route.app, FastAPI):
+            yield from routed(route.app, prefix + route.path)
+        elif isinstance(route, Mount):
+            yield f"{prefix}{route.path}/style.css"
+        elif isinstance(route, Route):
+            yield prefix + route.path
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a route for GET and HEAD has one operation id
+        yield from (re.sub(r"\{\w+\}", "1", prefix + path) for path in app.openapi()["paths"])
+
+
+def variants(path: str, inserted: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is inserted, and the path with it before, inside and after each segment."""
+    ends = [at for at, letter in enumerate(path) if letter == "/"] + [len(path)]
+    places = set(ends)
+    for start, end in pairwise(ends):
+        places |= {start + 1, (start + 1 + end) // 2}
+    for one, at in product(inserted, sorted(places)):
+        yield one, path[:at] + one + path[at:]
+
+
+class Connection:
+    """Raw HTTP/1.1 on one connection, or the next one when the server has closed it."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address = (host, port)
+        self.stream: BufferedByteStream | None = None
+
+    async def send(self, method: str, path: str) -> tuple[int, str]:
+        """Return the status, and where the answer leads to."""
+        if self.stream is None:
+            self.stream = BufferedByteStream(await anyio.connect_tcp(*self.address))
+        await self.stream.send(request(method, path))
+        answer = await self.stream.receive_until(b"\r\n\r\n", 65536)
+        fields = dict(re.findall(r"(?m)^([\w-]+): (.*?)\r?$", answer.decode("latin-1").lower()))
+        if "content-length" in fields:
+            await self.stream.receive_exactly(int(fields["content-length"]))
+        if "content-length" not in fields or fields.get("connection") == "close":
+            await self.aclose()
+        return int(answer.split()[1]), fields.get("location", "")
+
+    async def aclose(self) -> None:
+        if self.stream is not None:
+            await self.stream.aclose()
+            self.stream = None
+
+
+def request(method: str, path: str) -> bytes:
+    """Return a request without any credentials; a POST initializes an MCP session."""
+    head = [f"{method} {path} HTTP/1.1", "Host: localhost"]
+    body = b""
+    if method == "POST":
+        body = json.dumps(INITIALIZE).encode()
+        head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        head += ["Accept: application/json, text/event-stream"]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+@pytest.fixture(scope="module")
+async def served(anyio_backend, module_serving):
+    """A server with all of the product's routes, whose limits this file does not reach."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(access_gate, "FAILURES_PER_MINUTE", 10**6)
+        async with module_serving(calls_per_minute_per_address=10**5) as one:
+            yield one
+
+
+@pytest.fixture
+async def connection(served):
+    """Send to the server as it is written, and close the connection afterwards."""
+    host, port = served.url.removeprefix("http://").split(":")
+    connection = Connection(host, int(port))
+    yield connection
+    await connection.aclose()
+
+
+@pytest.fixture(scope="module")
+def known(served) -> list[str]:
+    """Every path that is served, to those who may."""
+    same_file = "/admin/static/style.css/"  # static files are found as the file system does
+    return sorted({*routed(served.app.fastapi), *served.app.asgi.transports, *WITH_KEY, same_file})
+
+
+REFUSED = {(400, ""), (401, ""), (404, "")}
+SIGNED_OUT = REFUSED | {(303, "/admin/sign-in"), (405, "")}
+
+
+async def served_variants(connection, known, paths, inserted, method, harmless=REFUSED):
+    """Return each variant that is not refused, and its answer."""
+    found = []
+    for path in paths:
+        for one, variant in variants(path, inserted):
+            if variant in known:
+                continue
+            answer = await connection.send(method, variant)
+            if answer not in (harmless if one in HARMLESS else REFUSED):
+                found.append((method, variant, *answer))
+    return found
+
+
+def outside_admin(known) -> list[str]:
+    return [path for path in known if not path.startswith("/admin/")]
+
+
+async def test_every_route_is_a_transport_or_listed_as_public(served):
+    routes = set(routed(served.app.fastapi))
+    assert {"/", "/admin/sign-in", "/admin/api/keys", "/version"} <= routes
+    assert [path for path in routes if not is_public(path)] == []
+    assert [path for path in served.app.asgi.transports if is_public(path)] == []
+
+
+async def test_known_paths_answer_as_they_should_without_a_key(connection):
+    for path in ("/healthz", "/readyz", "/version", "/icon.svg", "/admin/sign-in"):
+        assert await connection.send("GET", path) == (200, "")
+    assert await connection.send("GET", "/") == (307, "/admin/")
+    for path in ("/mcp", "/mcp/", "/sse", "/sse/messages", *WITH_KEY):
+        assert await connection.send("POST", path) == (401, "")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_no_variant_of_an_endpoint_or_public_path_is_served(connection, known, method):
+    paths = outside_admin(known)
+    with anyio.fail_after(120):
+        assert await served_variants(connection, known, paths, ALL, method) == []
+
+
+async def test_no_variant_of_an_admin_path_is_served(connection, known):
+    paths = [path for path in known if path not in outside_admin(known)]
+    assert len(paths) > 80
+    with anyio.fail_after(120):
+        assert await served_variants(connection, known, paths, FEW, "GET", SIGNED_OUT) == []
+
+
+async def test_no_variant_is_served_while_the_endpoint_is_switched_off(served, connection, known):
+    await served.state.settings.change({"enabled": False}, by="test")
+    assert await connection.send("POST", "/mcp") == (503, "")
+    with anyio.fail_after(120):
+        found = await served_variants(connection, known, outside_admin(known), ALL, "POST")
+    await served.state.settings.change({"enabled": True}, by="test")
+    assert [answer for answer in found if answer[2] != 503] == []
