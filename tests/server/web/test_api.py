@@ -16,7 +16,7 @@ def test_every_operation_and_every_field_of_the_forms_is_described():
     ]
     assert len(operations) > 45
     assert [one["operationId"] for one in operations if not one.get("description")] == []
-    assert {"401", "403", "404", "422"} <= operations[0]["responses"].keys()
+    assert {"400", "401", "403", "404", "422"} <= operations[0]["responses"].keys()
 
 
 async def test_the_description_is_served(front):

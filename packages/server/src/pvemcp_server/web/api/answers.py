@@ -15,7 +15,24 @@ class Wrong(BaseModel):
     error: str
 
 
+class GateError(BaseModel):
+    """The error object of JSON-RPC."""
+
+    code: int
+    message: str
+    data: dict[str, int]
+
+
+class GateRefusal(BaseModel):
+    """An answer of the gate, which does not know that the path was one of the API."""
+
+    jsonrpc: str
+    id: None
+    error: GateError
+
+
 REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": GateRefusal, "description": "The path is ambiguous; says how to spell it"},
     401: {"model": Wrong, "description": "Nobody is signed in"},
     403: {"model": Wrong, "description": "The token of the session is missing or wrong"},
     404: {"model": Wrong, "description": "There is no such thing"},
