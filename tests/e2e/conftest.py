@@ -85,7 +85,6 @@ def start() -> Iterator[Start]:
         threading.Thread(target=one.read, daemon=True).start()
         assert one.ready.wait(60), one.output
         assert process.poll() is None, one.output
-        _wait_until_it_listens(one)
         return one
 
     yield started
@@ -93,17 +92,6 @@ def start() -> Iterator[Start]:
         one.stop()
         assert one.process.stdout
         one.process.stdout.close()
-
-
-def _wait_until_it_listens(one: Running) -> None:
-    """The greeting comes just before the socket: connect until it is taken, or the process ends."""
-    while one.process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", one.port), 5).close()
-        except ConnectionRefusedError:
-            continue
-        return
-    raise AssertionError(one.output)
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,21 @@
 """What `make run` prints and keeps, and what it never does."""
 
 import os
+import re
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("starting")]
+
+PVEMCP = Path(sys.executable).with_name("pvemcp")
 
 
 def test_it_says_that_these_are_demo_clusters_and_how_to_add_a_real_one(product):
@@ -32,7 +38,7 @@ def test_a_second_start_keeps_state_and_key_and_shows_no_secret(start, tmp_path)
     key = first.key
     assert first.stop() == 0
     second = start(tmp_path)
-    assert "pvemcp_" not in second.output
+    assert not re.search(r"pvemcp_[0-9A-Za-z_]{40,}", second.output)
     assert "one-time password" not in second.output
     answer = subprocess.run(
         ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"{second.url}/mcp/{key}"],
@@ -93,3 +99,126 @@ def test_without_its_option_no_demo_starts_whatever_the_environment_says(command
     server.communicate(timeout=20)
     assert children == []
     assert shown.stdout.strip() == "[]"
+
+
+SECOND_STARTS = {
+    "run again": ["run", "--demo-if-empty", "--port", "{port}"],
+    "run on another port": ["run", "--demo-if-empty", "--port", "0"],
+    "run without a demo": ["run", "--port", "0"],
+    "serve": ["serve", "--port", "{port}"],
+    "serve on another port": ["serve", "--port", "0"],
+}
+
+
+@pytest.mark.parametrize("words", SECOND_STARTS.values(), ids=list(SECOND_STARTS))
+def test_a_second_start_says_what_runs_and_leaves_it_alone(product, words):
+    clusters = stored_clusters(product.state)
+    second = attempt(product.state, *(word.format(port=product.port) for word in words))
+    assert second.returncode == 1
+    assert second.stdout == ""
+    (line,) = second.stderr.splitlines()
+    assert f"already runs on the state folder {product.state} at {product.url}" in line
+    assert f"process {product.process.pid}" in line
+    assert "stop it first" in line
+    assert stored_clusters(product.state) == clusters
+    assert product.process.poll() is None
+
+
+def test_serve_refuses_a_state_folder_that_another_serve_has(tmp_path):
+    first = subprocess.Popen(
+        [PVEMCP, "serve", "--port", "0"],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert first.stdout
+    shown = until(first.stdout, "The endpoint is off")
+    address = re.search(r"Admin pages: (http://127\.0\.0\.1:[1-9]\d+)/admin", shown)
+    assert address, shown
+    second = attempt(tmp_path, "serve", "--port", "0")
+    first.terminate()
+    first.communicate(timeout=20)
+    assert second.returncode == 1
+    assert f"already runs on the state folder {tmp_path} at {address[1]}" in second.stderr
+    assert first.returncode == 0
+
+
+@pytest.mark.parametrize("command", [["serve"], ["run"], ["run", "--demo-if-empty"]])
+def test_a_taken_port_in_a_fresh_copy_prints_and_writes_nothing_else(command, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = attempt(tmp_path / "state", *command, "--port", str(port))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Cannot listen on 127.0.0.1 port {port}: another program uses it.")
+    assert "PVEMCP_PORT" in line
+    assert not (tmp_path / "state").exists()
+
+
+def test_what_is_greeted_with_answers_at_once(product):
+    """The greeting is the last of the start: the log has said before it that the port is open."""
+    listening = product.output.index("Listening on")
+    assert listening < product.output.index("demo clusters")
+    assert listening < product.output.index(product.key)
+
+
+def test_a_killed_server_leaves_no_lock_behind(start, tmp_path):
+    first = start(tmp_path)
+    first.process.kill()
+    first.process.wait(10)
+    assert start(tmp_path).stop() == 0
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 2.5, 3.5])
+def test_an_interrupted_start_ends_without_a_traceback(seconds, tmp_path):
+    process = subprocess.Popen(
+        [PVEMCP, "run", "--demo-if-empty", "--port", "0"],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=30)
+    assert "Traceback" not in shown
+    assert process.returncode in (0, 130), shown
+
+
+def environment(state):
+    return {**os.environ, "PVEMCP_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"}
+
+
+def attempt(state, *words):
+    return subprocess.run(
+        [PVEMCP, *words],
+        env=environment(state),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def until(lines, end):
+    shown = []
+    for line in lines:
+        shown.append(line)
+        if end in line:
+            break
+    return "".join(shown)
+
+
+def stored_clusters(state):
+    """The clusters with their hosts and tokens, as the running server reads them."""
+    (database,) = state.glob("*.sqlite3")
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        found = [
+            connection.execute(f"select * from {table} order by id").fetchall()  # noqa: S608 - ours
+            for table in ("clusters", "identities")
+        ]
+    connection.close()
+    return found

@@ -189,7 +189,9 @@ async def test_sigterm_ends_the_process_with_success_while_streams_are_open(tmp_
     process = started(tmp_path, port)
     try:
         base = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=base, headers={"X-API-Key": key}) as http:
+        head = {"X-API-Key": key}
+        # connections wait from the first moment on, until the start is through
+        async with httpx.AsyncClient(base_url=base, headers=head, timeout=30) as http:
             with anyio.fail_after(30):
                 await until_ready(http)
             async with (

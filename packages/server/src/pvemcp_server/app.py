@@ -1,6 +1,8 @@
 """Joins all objects into one application, and serves it."""
 
+import asyncio
 import gc
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from pvemcp_server import __version__
 from pvemcp_server.endpoint.endpoint import Endpoint
 from pvemcp_server.endpoint.health import health_routes
 from pvemcp_server.endpoint.services import Services, State, open_services
-from pvemcp_server.endpoint.serving import http_server
+from pvemcp_server.endpoint.serving import Announce, http_server
 from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
 from pvemcp_server.tools.registry import Tool, tools
 from pvemcp_server.web.site import admin_site
@@ -63,12 +65,18 @@ async def _front_door(_request: Request) -> RedirectResponse:
     return RedirectResponse("/admin/", 307)
 
 
-async def serve_until_told(state: State) -> None:
-    """Serve until SIGINT or SIGTERM; running calls are finished first."""
+async def serve_until_told(state: State, sockets: list[socket.socket], announce: Announce) -> None:
+    """Serve on these sockets until SIGINT or SIGTERM; running calls are finished first.
+
+    `announce` is awaited once requests are answered.
+    """
     async with open_services(state) as services:
         app = create_app(services)
         _settle()
-        await http_server(app, services.config, app.endpoint.drain).serve()
+        # Ctrl-C while modules were imported cancels here, not in the middle of uvicorn's startup
+        await asyncio.sleep(0)
+        server = http_server(app, services.config, app.endpoint.drain, announce)
+        await server.serve(sockets)
 
 
 def _settle() -> None:

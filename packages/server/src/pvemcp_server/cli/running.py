@@ -1,12 +1,15 @@
 """`pvemcp serve` and `pvemcp run`."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from pvemcp_server.cli import logs, welcome
 from pvemcp_server.cli.demo import Demo
+from pvemcp_server.cli.listener import Listener, claimed
 from pvemcp_server.cli.loading import uncollected
 from pvemcp_server.cli.state import State, command, opened
 from pvemcp_server.config import Config
@@ -21,10 +24,10 @@ app = typer.Typer()
 async def serve(host: Host = None, port: Port = None) -> None:
     """Serve the configured clusters until told to stop."""
     config = _configured(host=host, port=port)
-    async with opened(config) as state:
-        await Demo(state).forget()
-        await welcome.first_administrator(state)
-        await _serve(state)
+    with claimed(config, alone=False) as listener:
+        async with opened(listener.config) as state:
+            await Demo(state).forget()
+            await _serve(state, listener, partial(welcome.first_administrator, state))
 
 
 @app.command()
@@ -40,23 +43,29 @@ async def run(
     """Serve, and say how to connect; the shortest way from nothing to a first answer."""
     config = _configured(host=host, port=port)
     async with AsyncExitStack() as stack:
-        state = await stack.enter_async_context(opened(config))
+        listener = stack.enter_context(claimed(config, alone=demo_if_empty))
+        state = await stack.enter_async_context(opened(listener.config))
         demo = Demo(state)
         if demo_if_empty and await demo.wanted():
             await stack.enter_async_context(demo.running())
         else:
             await demo.forget()
-        await welcome.greet(state, demo=demo.started)
-        await _serve(state)
+        await _serve(state, listener, partial(welcome.greet, state, demo=demo.started))
 
 
-async def _serve(state: State) -> None:
-    await welcome.tell_switch(state)
+async def _serve(state: State, listener: Listener, greet: Callable[[], Awaitable[Any]]) -> None:
+    """Serve, and greet once clients are answered: a start that fails has shown no secret."""
+
+    async def announce() -> None:
+        await greet()
+        await welcome.tell_switch(state)
+
+    await welcome.check_administrator(state)
     with uncollected():
         # loaded while serving only: `pvemcp --help` need not wait for every library of the server
         from pvemcp_server.app import serve_until_told
 
-    await serve_until_told(state)
+    await serve_until_told(state, listener.sockets, announce)
 
 
 def _configured(**options: Any) -> Config:

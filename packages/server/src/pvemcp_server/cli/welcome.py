@@ -2,10 +2,14 @@
 
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
+from pvemcp_server.access.names import check_name
+from pvemcp_server.access.passwords import check_password
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.cli.state import State
 from pvemcp_server.errors import BadArgument, ConfigError
@@ -15,21 +19,38 @@ FIRST_KEY = "first"
 ADMIN_VARIABLES = {"name": "PVEMCP_ADMIN_USER", "password": "PVEMCP_ADMIN_PASSWORD"}
 
 
+async def check_administrator(state: State) -> None:
+    """Raise ConfigError when the first administrator is not there and cannot be made."""
+    if await state.access.admins.all():
+        return
+    user, chosen = state.config.admin_user, state.config.admin_password
+    with _named_by_variable():
+        check_name(user)
+        if chosen:
+            check_password(chosen.get_secret_value(), user)
+
+
 async def first_administrator(state: State) -> str | None:
     """Makes the first administrator where there is none; its password, when we made it up."""
     config = state.config
     chosen = config.admin_password.get_secret_value() if config.admin_password else None
-    try:
+    with _named_by_variable():
         password = await state.access.admins.first(config.admin_user, chosen)
-    except BadArgument as wrong:
-        variable = ADMIN_VARIABLES[wrong.argument]
-        raise ConfigError(f"{variable}{wrong.message.removeprefix(wrong.argument)}") from None
     if password:
         _console().print(
             f"Admin pages: {config.base_url}/admin, "
             f"user {config.admin_user}, one-time password {password} (shown once)."
         )
     return password
+
+
+@contextmanager
+def _named_by_variable() -> Iterator[None]:
+    try:
+        yield
+    except BadArgument as wrong:
+        variable = ADMIN_VARIABLES[wrong.argument]
+        raise ConfigError(f"{variable}{wrong.message.removeprefix(wrong.argument)}") from None
 
 
 async def tell_switch(state: State) -> None:

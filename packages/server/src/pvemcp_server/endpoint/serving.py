@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from types import FrameType
 from typing import Any, Final
 
@@ -19,15 +19,17 @@ from pvemcp_server.errors import ConfigError
 CLOSING_SECONDS: Final = 4  # for connections, after running calls have had their time
 
 Drain = Callable[[], Coroutine[Any, Any, bool]]
+Announce = Callable[[], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 
 class HttpServer(uvicorn.Server):
     """Uvicorn that first lets calls finish: its own shutdown would wait for open streams."""
 
-    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, announce: Announce) -> None:
         super().__init__(config)
         self._drain = drain
+        self._announce = announce
         # by itself it would look for our signal handler and cut off every session's answers
         AppStatus.enable_automatic_graceful_drain = False
 
@@ -39,11 +41,17 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             await super().startup(sockets)
-        except SystemExit:  # uvicorn's way to say that it cannot listen; its log has the reason
-            raise ConfigError(
-                f"Cannot listen on {self.config.host} port {self.config.port}, the log says why; "
-                "--host and --port choose others."
-            ) from None
+        except SystemExit:  # uvicorn's way to report that it cannot start; its log has the reason
+            raise ConfigError("The server cannot start: its log has the reason.") from None
+        for host, port, *_ in addresses(self):
+            log.info("Listening on %s port %d", host, port)
+        if self.should_exit:
+            return
+        try:
+            await self._announce()
+        except BaseException:
+            await self.shutdown(sockets)
+            raise
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         draining = asyncio.create_task(self._drain())
@@ -54,8 +62,17 @@ class HttpServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def http_server(app: ASGIApp, config: Config, drain: Drain) -> HttpServer:
-    """The server for this application, configured as the process is."""
+async def _nothing() -> None:
+    """Announce nothing."""
+
+
+def http_server(
+    app: ASGIApp, config: Config, drain: Drain, announce: Announce = _nothing
+) -> HttpServer:
+    """The server for this application, configured as the process is.
+
+    `announce` is awaited when it listens.
+    """
     return HttpServer(
         uvicorn.Config(
             app,
@@ -71,6 +88,7 @@ def http_server(app: ASGIApp, config: Config, drain: Drain) -> HttpServer:
             ws="none",
         ),
         drain,
+        announce,
     )
 
 

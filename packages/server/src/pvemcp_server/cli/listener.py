@@ -1,0 +1,81 @@
+"""What a server claims before it changes or prints anything: its port and its state folder."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from pvemcp_server.config import Config
+from pvemcp_server.errors import ConfigError
+from pvemcp_server.store.state_lock import check_unlocked, state_lock
+
+BACKLOG: Final = 2048  # connections that wait while the server starts
+_MISSING: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine may have no IPv6
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Open sockets, and the configuration with the port that they have."""
+
+    config: Config
+    sockets: list[socket.socket]
+
+
+@contextmanager
+def claimed(config: Config, *, alone: bool) -> Iterator[Listener]:
+    """Listen on the configured address and lock the state folder; raise ConfigError otherwise.
+
+    `alone` takes the folder for this server only. One with its database in the folder always does.
+    """
+    with ExitStack() as stack:
+        sockets = _listening(config, stack)
+        bound = config.model_copy(update={"port": sockets[0].getsockname()[1]})
+        shared = config.database.startswith("postgresql") and not alone
+        stack.enter_context(state_lock(bound, shared=shared))
+        yield Listener(bound, sockets)
+
+
+def _listening(config: Config, stack: ExitStack) -> list[socket.socket]:
+    """Open a socket for each address of the host, all on one port."""
+    sockets: list[socket.socket] = []
+    port, failed = config.port, OSError()
+    try:
+        for family, address in _addresses(config):
+            try:
+                opened = socket.create_server(
+                    (address, port), family=family, backlog=BACKLOG, reuse_port=False
+                )
+            except OSError as missing:
+                if missing.errno not in _MISSING:
+                    raise
+                failed = missing
+                continue
+            sockets.append(stack.enter_context(opened))
+            port = opened.getsockname()[1]
+        if not sockets:
+            raise failed
+    except OSError as refused:
+        check_unlocked(config)
+        raise ConfigError(
+            f"Cannot listen on {config.host} port {config.port}: {_reason(refused)}. Choose others "
+            "with PVEMCP_HOST and PVEMCP_PORT, or --host and --port."
+        ) from None
+    return sockets
+
+
+def _addresses(config: Config) -> list[tuple[socket.AddressFamily, str]]:
+    found = socket.getaddrinfo(
+        config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+
+
+def _reason(refused: OSError) -> str:
+    if refused.errno == errno.EADDRINUSE:
+        return "another program uses it"
+    if refused.errno is None or isinstance(refused, socket.gaierror):
+        return str(refused.strerror or refused)
+    return os.strerror(refused.errno)  # its own text also names the address, as a Python tuple

@@ -1,0 +1,46 @@
+"""The lock of the state folder, between servers with their database in it or elsewhere."""
+
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from pvemcp_server.config import Config
+from pvemcp_server.errors import ConfigError
+from pvemcp_server.store.state_lock import check_unlocked, state_lock
+
+shared_locks = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no shared locks")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "starts"),
+    [
+        pytest.param(True, True, True, marks=shared_locks),
+        pytest.param(True, False, False, marks=shared_locks),
+        (False, True, False),
+        (False, False, False),
+    ],
+)
+def test_only_shared_locks_are_held_together(tmp_path, first, second, starts):
+    config = Config(state_dir=tmp_path)
+    with ExitStack() as stack:
+        stack.enter_context(state_lock(config, shared=first))
+        if starts:
+            stack.enter_context(state_lock(config, shared=second))
+        else:
+            with pytest.raises(ConfigError, match=r"already runs .* at http://127\.0\.0\.1:8811"):
+                stack.enter_context(state_lock(config, shared=second))
+
+
+def test_a_lock_that_was_released_refuses_nothing(tmp_path):
+    config = Config(state_dir=tmp_path)
+    with state_lock(config, shared=False), pytest.raises(ConfigError):
+        check_unlocked(config)
+    check_unlocked(config)
+    with state_lock(config, shared=False):
+        pass
+
+
+def test_looking_for_a_lock_makes_no_folder(tmp_path):
+    check_unlocked(Config(state_dir=tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
