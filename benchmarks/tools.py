@@ -27,9 +27,9 @@ from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
-from pvemcp_server.endpoint.pipeline import Pipeline, Result
+from pvemcp_server.pipeline.pipeline import Pipeline, Result
 from pvemcp_server.settings import Values
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit.registry import tools
 from support.in_docs import renew_or_check
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance-tools.md"

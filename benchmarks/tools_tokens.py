@@ -15,8 +15,8 @@ from pathlib import Path
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from pvemcp_server.access.model import Caller, Role
 from pvemcp_server.access.roles import BUILT_IN
-from pvemcp_server.endpoint.lists import visible_tools
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.mcp.tool_list import visible_tools
+from pvemcp_server.toolkit.registry import tools
 from support.in_docs import renew_or_check
 
 REPOSITORY = Path(__file__).parents[1]

@@ -30,12 +30,12 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.app import create_app, open_services
 from pvemcp_server.cli.state import State
 from pvemcp_server.config import Config
-from pvemcp_server.endpoint.lists import describe
-from pvemcp_server.endpoint.serving import addresses, http_server
+from pvemcp_server.http.server import addresses, http_server
+from pvemcp_server.mcp.tool_list import describe
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
-from pvemcp_server.tools.call import Call
-from pvemcp_server.tools.registry import Document, Rows, tool, tools
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.registry import Document, Rows, tool, tools
 
 NODE = {"node": "pve1", "status": "online", "cpu_usage": 12.5, "memory_usage_percentage": 40.0}
 TEXT = json.dumps({"data": NODE}, separators=(",", ":"))

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from pvemcp_server.query.answering import Answer
+from pvemcp_server.query.binder import validate
 from pvemcp_server.query.catalog import CLUSTER, Catalog
 from pvemcp_server.query.compiler import compile_plan
-from pvemcp_server.query.loading import filled
-from pvemcp_server.query.narrowing import Need, needs
-from pvemcp_server.query.reading import read
-from pvemcp_server.query.validation import validate
+from pvemcp_server.query.execute import Answer
+from pvemcp_server.query.loader import filled
+from pvemcp_server.query.parser import read
+from pvemcp_server.query.pushdown import Need, needs
 from pvemcp_server.tables import guests, nodes
 from pvemcp_server.tables.registry import Row
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from proxmox_client.api.resources import LxcResource, NodeResource, QemuResource
-from pvemcp_server.clusters import Snapshot
+from pvemcp_server.clusters import InventoryView
 
 ROLES = ("web", "db", "mail", "proxy", "build", "backup", "monitor", "git", "wiki", "dns")
 TAGS = ("", "", "prod", "test", "prod;web", "prod;db", "lab")
@@ -14,11 +14,11 @@ GIB = 2**30
 NODES = 32
 
 
-def snapshot(guests: int) -> Snapshot:
+def snapshot(guests: int) -> InventoryView:
     """What /cluster/resources tells of a cluster of that size."""
     source = random.Random(4_711)
     nodes = tuple(_node(source, number) for number in range(NODES))
-    return Snapshot(
+    return InventoryView(
         taken=0.0,
         taken_at=datetime(2026, 11, 22, tzinfo=UTC),
         guests=tuple(_guest(source, 100 + number, nodes) for number in range(guests)),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from proxmox_client.api.configs import GuestDisk, LxcConfig, QemuConfig, bytes_of
 from proxmox_client.api.resources import Resources
 from proxmox_client.api.storage import Volume
-from proxmox_client.decoding import Answer, decode
+from proxmox_client.json_decoder import Answer, decode
 from proxmox_client.properties import flag, parse
 
 pytestmark = pytest.mark.anyio

@@ -19,8 +19,8 @@ from proxmox_client import (
     Unreachable,
     deadline,
 )
+from proxmox_client.circuit_breaker import GLANCE, QUIET, REMEMBERED, Silence
 from proxmox_client.paths import place_of
-from proxmox_client.silence import GLANCE, QUIET, REMEMBERED, Silence
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from fixture_questions import answers, ask, form
 from fixture_tools import fixture, said
 from mcp.shared.exceptions import MCPError
 
-from pvemcp_server.endpoint.mcp_tasks import announced, announces, checked
+from pvemcp_server.mcp.tasks import announced, announces, checked
 
 TTL_MS, POLL_MS = 60_000, 100
 TEXT, NUMBER, BOOLEAN = {"type": "string"}, {"type": "number"}, {"type": "boolean"}

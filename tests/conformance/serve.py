@@ -18,8 +18,8 @@ from pvemcp_server.access import open_access
 from pvemcp_server.app import create_app, open_services
 from pvemcp_server.cli.state import State
 from pvemcp_server.config import Config
-from pvemcp_server.endpoint.endpoint import Endpoint, Transports
-from pvemcp_server.endpoint.serving import addresses, http_server
+from pvemcp_server.http.server import addresses, http_server
+from pvemcp_server.mcp.endpoint import Endpoint, Transports
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pvemcp_bridge.clients import CLIENTS as BRIDGED
 from pvemcp_bridge.clients import client_config
-from pvemcp_server.web.connecting import CLIENTS, SERVER_NAME, Connection
+from pvemcp_server.admin.client_setup import CLIENTS, SERVER_NAME, Connection
 
 URL, KEY = "https://pve.example/mcp", "pvemcp_abc"
 

@@ -9,7 +9,7 @@ import pytest
 from proxmox_client.emulator import Clock, Cluster
 from proxmox_client.emulator.gateway import Gateway
 from proxmox_client.emulator.http.messages import Request
-from proxmox_client.emulator.routing import handled
+from proxmox_client.emulator.router import handled
 from proxmox_client.emulator.scenario.prod import prod
 
 pytestmark = pytest.mark.anyio

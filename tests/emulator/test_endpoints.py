@@ -6,7 +6,7 @@ import pytest
 
 from proxmox_client import schema
 from proxmox_client.emulator import Clock, Emulator, Scenario, demo
-from proxmox_client.emulator.routing import handled
+from proxmox_client.emulator.router import handled
 
 pytestmark = pytest.mark.anyio
 VALUES = {

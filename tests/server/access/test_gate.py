@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pvemcp_server.access import Access, Grant, Resources, open_access
-from pvemcp_server.access.gate import FAILURES_PER_MINUTE, Gate
+from pvemcp_server.access.authentication import FAILURES_PER_MINUTE, KeyAuthenticator
 from pvemcp_server.errors import AccessDenied, StateUnavailable, TooManyFailures
 from pvemcp_server.store import Store
 from pvemcp_server.store.key_format import new_secret
@@ -35,26 +35,28 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def gate(store: Store, access: Access, clock: Clock) -> Gate:
+def gate(store: Store, access: Access, clock: Clock) -> KeyAuthenticator:
     """The gate of one process, on a clock of ours; `access` has prepared the roles."""
     store.watch._clock = clock.monotonic
-    return Gate(store, clock=clock.now, monotonic=clock.monotonic)
+    return KeyAuthenticator(store, clock=clock.now, monotonic=clock.monotonic)
 
 
 @pytest.fixture
-def other_gate(other_store: Store, clock: Clock) -> Gate:
+def other_gate(other_store: Store, clock: Clock) -> KeyAuthenticator:
     """The gate of another process."""
     other_store.watch._clock = clock.monotonic
-    return Gate(other_store, clock=clock.now, monotonic=clock.monotonic)
+    return KeyAuthenticator(other_store, clock=clock.now, monotonic=clock.monotonic)
 
 
-async def reason(gate: Gate, secret: str, address: str = HERE) -> str:
+async def reason(gate: KeyAuthenticator, secret: str, address: str = HERE) -> str:
     with pytest.raises(AccessDenied) as denied:
         await gate.authenticate(secret, address)
     return denied.value.reason
 
 
-async def test_the_holder_of_a_key_is_let_in_with_its_rights(gate: Gate, access: Access):
+async def test_the_holder_of_a_key_is_let_in_with_its_rights(
+    gate: KeyAuthenticator, access: Access
+):
     key, secret = await access.keys.create(
         "laptop", role="Operator", clusters=["lab"], toolset=["ListVms"], output_format="Toon"
     )
@@ -64,12 +66,14 @@ async def test_the_holder_of_a_key_is_let_in_with_its_rights(gate: Gate, access:
     assert (caller.output_format, caller.address) == ("Toon", HERE)
 
 
-async def test_a_key_without_a_role_is_read_only(gate: Gate, access: Access):
+async def test_a_key_without_a_role_is_read_only(gate: KeyAuthenticator, access: Access):
     _, secret = await access.keys.create("laptop")
     assert (await gate.authenticate(secret, HERE)).role.name == "Read-only"
 
 
-async def test_what_is_no_valid_key_is_refused_with_a_reason(gate: Gate, access: Access):
+async def test_what_is_no_valid_key_is_refused_with_a_reason(
+    gate: KeyAuthenticator, access: Access
+):
     key, secret = await access.keys.create("laptop")
     assert await reason(gate, "") == "no key"
     assert await reason(gate, secret[:-1]) == "malformed key"
@@ -80,7 +84,7 @@ async def test_what_is_no_valid_key_is_refused_with_a_reason(gate: Gate, access:
     assert await reason(gate, secret[:-1]) == "wrong secret"
 
 
-async def test_a_refusal_never_carries_the_secret(gate: Gate, access: Access):
+async def test_a_refusal_never_carries_the_secret(gate: KeyAuthenticator, access: Access):
     key, _ = await access.keys.create("laptop")
     forged = new_secret(key.id)
     with pytest.raises(AccessDenied) as denied:
@@ -99,7 +103,12 @@ async def test_a_refusal_never_carries_the_secret(gate: Gate, access: Access):
     ids=["disabled", "expired", "moved"],
 )
 async def test_a_change_counts_in_every_process_within_the_poll(
-    gate: Gate, other_gate: Gate, access: Access, clock: Clock, change, expected
+    gate: KeyAuthenticator,
+    other_gate: KeyAuthenticator,
+    access: Access,
+    clock: Clock,
+    change,
+    expected,
 ):
     key, secret = await access.keys.create("laptop")
     for each in (gate, other_gate):
@@ -112,7 +121,7 @@ async def test_a_change_counts_in_every_process_within_the_poll(
 
 
 async def test_a_removed_or_regenerated_key_is_refused_in_every_process(
-    gate: Gate, other_gate: Gate, access: Access, clock: Clock
+    gate: KeyAuthenticator, other_gate: KeyAuthenticator, access: Access, clock: Clock
 ):
     removed, first = await access.keys.create("removed")
     again, old = await access.keys.create("again")
@@ -130,7 +139,7 @@ async def test_a_removed_or_regenerated_key_is_refused_in_every_process(
 
 
 async def test_what_a_role_gives_changes_for_callers_who_are_known_already(
-    gate: Gate, other_gate: Gate, access: Access, clock: Clock
+    gate: KeyAuthenticator, other_gate: KeyAuthenticator, access: Access, clock: Clock
 ):
     await access.roles.create("night shift", [Grant(frozenset({"ListVms", "BackupVm"}))])
     _, secret = await access.keys.create("laptop", role="night shift")
@@ -145,7 +154,7 @@ async def test_what_a_role_gives_changes_for_callers_who_are_known_already(
 
 
 async def test_a_key_read_before_a_change_is_not_remembered_after_it(
-    gate: Gate, access: Access, store: Store, monkeypatch: pytest.MonkeyPatch
+    gate: KeyAuthenticator, access: Access, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     key, secret = await access.keys.create("laptop")
     await store.watch.now()
@@ -163,7 +172,9 @@ async def test_a_key_read_before_a_change_is_not_remembered_after_it(
     assert await reason(gate, secret) == "disabled key"
 
 
-async def test_an_expiry_passes_without_any_change(gate: Gate, access: Access, clock: Clock):
+async def test_an_expiry_passes_without_any_change(
+    gate: KeyAuthenticator, access: Access, clock: Clock
+):
     _, secret = await access.keys.create("laptop", expires=clock.now() + timedelta(seconds=60))
     await gate.authenticate(secret, HERE)
     clock.seconds += 60
@@ -185,7 +196,7 @@ async def test_an_expiry_passes_without_any_change(gate: Gate, access: Access, c
     ],
 )
 async def test_the_allow_list_takes_networks_of_both_kinds(
-    gate: Gate, access: Access, allowed: str, address: str, is_in: bool
+    gate: KeyAuthenticator, access: Access, allowed: str, address: str, is_in: bool
 ):
     _, secret = await access.keys.create("laptop", allow_from=[allowed])
     if is_in:
@@ -195,7 +206,7 @@ async def test_the_allow_list_takes_networks_of_both_kinds(
 
 
 async def test_failed_attempts_are_limited_for_their_network_alone(
-    gate: Gate, access: Access, clock: Clock
+    gate: KeyAuthenticator, access: Access, clock: Clock
 ):
     _, secret = await access.keys.create("laptop")
     for number in range(FAILURES_PER_MINUTE):
@@ -207,7 +218,9 @@ async def test_failed_attempts_are_limited_for_their_network_alone(
     assert await gate.authenticate(secret, "2001:db8::1")
 
 
-async def test_a_key_in_use_is_not_locked_out_by_its_neighbours(gate: Gate, access: Access):
+async def test_a_key_in_use_is_not_locked_out_by_its_neighbours(
+    gate: KeyAuthenticator, access: Access
+):
     _, secret = await access.keys.create("laptop")
     await gate.authenticate(secret, HERE)
     for number in range(FAILURES_PER_MINUTE):
@@ -215,7 +228,7 @@ async def test_a_key_in_use_is_not_locked_out_by_its_neighbours(gate: Gate, acce
     assert await gate.authenticate(secret, HERE)
 
 
-async def test_guesses_at_a_key_in_use_are_limited_as_well(gate: Gate, access: Access):
+async def test_guesses_at_a_key_in_use_are_limited_as_well(gate: KeyAuthenticator, access: Access):
     key, secret = await access.keys.create("laptop")
     await gate.authenticate(secret, HERE)
     for _ in range(FAILURES_PER_MINUTE):
@@ -226,7 +239,7 @@ async def test_guesses_at_a_key_in_use_are_limited_as_well(gate: Gate, access: A
 
 
 async def test_refused_keys_become_one_notice_with_a_count(
-    gate: Gate, access: Access, store: Store
+    gate: KeyAuthenticator, access: Access, store: Store
 ):
     key, _ = await access.keys.create("laptop")
     for _ in range(3):
@@ -241,14 +254,14 @@ async def test_refused_keys_become_one_notice_with_a_count(
     assert await store.notices.open() == []
 
 
-async def test_a_visitor_without_a_key_is_nothing_to_warn_of(gate: Gate, store: Store):
+async def test_a_visitor_without_a_key_is_nothing_to_warn_of(gate: KeyAuthenticator, store: Store):
     assert await reason(gate, "") == "no key"
     await gate.flush()
     assert await store.notices.open() == []
 
 
 async def test_when_and_where_a_key_was_used_is_written_down_later(
-    gate: Gate, access: Access, clock: Clock
+    gate: KeyAuthenticator, access: Access, clock: Clock
 ):
     key, secret = await access.keys.create("laptop")
     await gate.authenticate(secret, HERE)
@@ -266,7 +279,11 @@ async def test_uses_are_written_down_when_access_closes(store: Store):
 
 
 async def test_nobody_is_let_in_when_the_database_does_not_answer(
-    gate: Gate, access: Access, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    gate: KeyAuthenticator,
+    access: Access,
+    store: Store,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     _, secret = await access.keys.create("laptop")
     await gate.authenticate(secret, HERE)
@@ -280,6 +297,8 @@ async def test_nobody_is_let_in_when_the_database_does_not_answer(
         await gate.authenticate(secret, HERE)
 
 
-async def test_a_preview_shows_the_caller_without_its_secret(gate: Gate, access: Access):
+async def test_a_preview_shows_the_caller_without_its_secret(
+    gate: KeyAuthenticator, access: Access
+):
     key, secret = await access.keys.create("laptop", role="Operator")
     assert await gate.caller(key.id, HERE) == await gate.authenticate(secret, HERE)

@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
-from pvemcp_server.cli import acting
+from pvemcp_server.cli import context
 from pvemcp_server.cli.main import MODULES
+from pvemcp_server.cli.quickstart import first_administrator, greet, tell_switch, this_command
 from pvemcp_server.cli.state import opened
-from pvemcp_server.cli.welcome import first_administrator, greet, tell_switch, this_command
 from pvemcp_server.config import Config
 from pvemcp_server.settings import Values
 
@@ -288,7 +288,7 @@ def test_a_table_shows_what_a_stranger_wrote_and_neither_obeys_nor_fails_on_it(r
 
 
 def test_a_narrow_terminal_cuts_nothing_off_and_keeps_names_whole(run, monkeypatch):
-    monkeypatch.setattr(acting, "PIPE_WIDTH", 80)
+    monkeypatch.setattr(context, "PIPE_WIDTH", 80)
     listed = run("settings", "list").stdout
     assert "…" not in listed
     assert "calls_per_minute_per_address" in listed

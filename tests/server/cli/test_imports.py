@@ -44,7 +44,7 @@ def test_administration_starts_without_loading_the_server(tmp_path, words, needl
     assert loaded & needless == set()
 
 
-@pytest.mark.parametrize("module", ["running", "looking", "upkeep"])
+@pytest.mark.parametrize("module", ["serve", "status", "maintenance"])
 def test_every_command_of_a_module_of_several_is_found(module):
     declared = get_group(import_module(f"pvemcp_server.cli.{module}").app).commands
     assert {name for name, known in MODULES.items() if known == module} == set(declared)

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from pvemcp_server import cli
-from pvemcp_server.web import administration
+from pvemcp_server import admin, cli
 
 OTHERWISE = {
     "keys.get_key": "keys list",
     "overview.recent_failures": "audit list --outcome error, or refused",
     "queries.schema": "tools call GetQuerySchema",
-    "signing.sign_in": "the system's user is signed in already",
-    "signing.sign_in_external": "the system's user is signed in already",
+    "authentication.sign_in": "the system's user is signed in already",
+    "authentication.sign_in_external": "the system's user is signed in already",
     "tools.caller_of": "--key of the commands that act as one",
     "tools.seen_tool": "tools list",
 }
@@ -22,8 +21,8 @@ OTHERWISE = {
 
 def operations() -> Iterator[str]:
     """The public operations of the administration, which pages and REST call."""
-    for found in pkgutil.iter_modules(administration.__path__):
-        module = import_module(f"{administration.__name__}.{found.name}")
+    for found in pkgutil.iter_modules(admin.__path__):
+        module = import_module(f"{admin.__name__}.{found.name}")
         for name, one in inspect.getmembers(module, inspect.iscoroutinefunction):
             if one.__module__ == module.__name__ and not name.startswith("_"):
                 yield f"{found.name}.{name}"

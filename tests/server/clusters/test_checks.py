@@ -1,4 +1,4 @@
-"""A cluster is tried before it is saved, and what is wrong is said with the way to mend it."""
+"""A cluster is tried before it is saved, and what is wrong is said with the way to fix it."""
 
 import socket
 

@@ -37,8 +37,8 @@ async def test_another_identity_has_a_client_and_an_inventory_of_its_own(
     narrow = await clusters.open("lab", caller(lab=bound), EVERYTHING, Notes())
     assert default.inventory is not narrow.inventory
     assert default.pve._line is narrow.pve._line, "a cluster's limits hold for all its accounts"
-    assert len((await default.snapshot()).guests) == 6
-    assert (await narrow.snapshot()).guests == ()
+    assert len((await default.inventory_view()).guests) == 6
+    assert (await narrow.inventory_view()).guests == ()
     assert narrow.account.endswith("!narrow")
 
 
@@ -103,7 +103,7 @@ async def test_an_unknown_cluster_is_named_with_those_there_are(clusters):
 
 async def test_a_guest_outside_the_scope_is_answered_like_one_that_does_not_exist(clusters):
     whole = await clusters.open("lab", caller(), EVERYTHING, Notes())
-    seen, hidden, *_ = (guest.vmid for guest in (await whole.snapshot()).guests)
+    seen, hidden, *_ = (guest.vmid for guest in (await whole.inventory_view()).guests)
     scope = Resources(vmids=frozenset({seen}))
     narrow = await clusters.open("lab", caller(), scope, Notes())
     with pytest.raises(UnknownName) as of_hidden:
@@ -118,7 +118,7 @@ async def test_a_guest_outside_the_scope_is_answered_like_one_that_does_not_exis
 async def test_what_fails_for_one_key_is_noted_and_the_rest_is_answered(clusters, lab):
     notes = Notes()
     cluster = await clusters.open("lab", caller(), EVERYTHING, notes)
-    nodes = [one.node for one in (await cluster.snapshot()).nodes]
+    nodes = [one.node for one in (await cluster.inventory_view()).nodes]
     await lab.node_down(nodes[-1])
     found = await cluster.each(nodes, lambda node: cluster.pve.node(node).status(), what="node")
     assert list(found) == nodes[:-1]

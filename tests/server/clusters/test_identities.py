@@ -13,14 +13,14 @@ from proxmox_client.emulator.cluster import Cluster as EmulatedCluster
 from proxmox_client.emulator.state.people import Grant as AclEntry
 from pvemcp_server.access.model import Caller, Grant, Role
 from pvemcp_server.audit import Event
-from pvemcp_server.endpoint.completion import TOOLS as COMPLETED
-from pvemcp_server.endpoint.completion import complete
-from pvemcp_server.endpoint.decisions import Decision
-from pvemcp_server.endpoint.pipeline import Pipeline
-from pvemcp_server.endpoint.resources import PLACES
+from pvemcp_server.mcp.completion import TOOLS as COMPLETED
+from pvemcp_server.mcp.completion import complete
+from pvemcp_server.mcp.resources import PLACES
+from pvemcp_server.pipeline.decisions import Decision
+from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.settings import Values
 from pvemcp_server.tables import tables
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 ROLE = Role(1, "all", "", (Grant(frozenset({"*"})),))

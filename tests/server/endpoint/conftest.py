@@ -23,15 +23,15 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.app import App, create_app, open_services
 from pvemcp_server.audit.event import Entry
 from pvemcp_server.config import Config
-from pvemcp_server.endpoint.serving import HttpServer, addresses, http_server
+from pvemcp_server.http.server import HttpServer, addresses, http_server
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 from pvemcp_server.store.records import TlsMode
 from pvemcp_server.tables.registry import Row
-from pvemcp_server.tools import registry
-from pvemcp_server.tools.call import Call
-from pvemcp_server.tools.plan import Plan
-from pvemcp_server.tools.registry import Document, Rows, Tool, tool
+from pvemcp_server.toolkit import registry
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.registry import Document, Rows, Tool, tool
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -71,7 +71,7 @@ class Thing(Row, kw_only=True):
 
 
 @dataclass
-class Workshop:
+class FakeTools:
     """Tools for tests, and what they have done."""
 
     things: list[Thing] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Workshop:
         """As a cluster that was written to."""
 
 
-def _declare(shop: Workshop) -> None:
+def _declare(shop: FakeTools) -> None:
     @tool("ListThings", area=Area.VMS, effect=Effect.READ)
     async def list_things(call: Call, min_cpu: float = 0.0) -> Rows:
         """List things."""
@@ -130,7 +130,7 @@ def _declare(shop: Workshop) -> None:
         return _plan(shop, f"Delete thing {vmid}.", vmid)
 
 
-def _plan(shop: Workshop, sentence: str, vmid: int) -> Plan:
+def _plan(shop: FakeTools, sentence: str, vmid: int) -> Plan:
     async def act() -> None:
         shop.done.append(sentence)
 
@@ -138,9 +138,9 @@ def _plan(shop: Workshop, sentence: str, vmid: int) -> Plan:
 
 
 @pytest.fixture
-def workshop(monkeypatch: pytest.MonkeyPatch) -> Workshop:
+def fake_tools(monkeypatch: pytest.MonkeyPatch) -> FakeTools:
     """Test tools, declared like any other, but not in the product's registry."""
-    shop = Workshop([Thing(vmid=100 + n, name=f"vm{n}", cpu_usage=n / 2) for n in range(5)])
+    shop = FakeTools([Thing(vmid=100 + n, name=f"vm{n}", cpu_usage=n / 2) for n in range(5)])
     monkeypatch.setattr(registry, "_TOOLS", {})
     _declare(shop)
     shop.tools = dict(registry.tools())
@@ -178,11 +178,11 @@ class Modern:
     async def send(
         self, method: str, params: dict[str, Any] | None = None, **headers: str
     ) -> httpx.Response:
-        wire = {name.replace("_", "-"): value for name, value in headers.items()}
+        exchange = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.http.post(
             self.path,
             content=json.dumps(self.message(method, params)),  # also what httpx would not encode
-            headers={"Content-Type": "application/json"} | self.headers(method, params) | wire,
+            headers={"Content-Type": "application/json"} | self.headers(method, params) | exchange,
         )
 
     async def call(self, name: str, **arguments: Any) -> dict[str, Any]:
@@ -201,11 +201,11 @@ class Served:
     key_id: str
     server: HttpServer
     http: httpx.AsyncClient
-    workshop: Workshop
+    fake_tools: FakeTools
 
     def twin(self) -> "AbstractAsyncContextManager[Served]":
         """Another server on the same state."""
-        return _served(self.state, self.workshop, self.key, self.key_id)
+        return _served(self.state, self.fake_tools, self.key, self.key_id)
 
     @property
     def mcp(self) -> str:
@@ -232,18 +232,18 @@ Serving = Callable[..., AbstractAsyncContextManager[Served]]
 
 
 @pytest.fixture
-def serving(workshop: Workshop, tmp_path: Path) -> Serving:
+def serving(fake_tools: FakeTools, tmp_path: Path) -> Serving:
     """Starts the server on a free port of the loopback; one administrator's key exists."""
-    return _serving(workshop, tmp_path)
+    return _serving(fake_tools, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def module_serving(tmp_path_factory: pytest.TempPathFactory) -> Serving:
     """Start the server with the product's own tools, once for a whole module."""
-    return _serving(Workshop(tools=dict(registry.tools())), tmp_path_factory.mktemp("served"))
+    return _serving(FakeTools(tools=dict(registry.tools())), tmp_path_factory.mktemp("served"))
 
 
-def _serving(workshop: Workshop, folder: Path) -> Serving:
+def _serving(fake_tools: FakeTools, folder: Path) -> Serving:
     @asynccontextmanager
     async def serve(origins: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[Served]:
         config = Config(
@@ -253,7 +253,7 @@ def _serving(workshop: Workshop, folder: Path) -> Serving:
             state = State(config, store, access, Settings(store))
             await state.settings.change({"enabled": True, **settings}, by="test")
             key, secret = await access.keys.create("test", role="Administrator")
-            async with _served(state, workshop, secret, key.id) as served:
+            async with _served(state, fake_tools, secret, key.id) as served:
                 yield served
 
     return serve
@@ -276,7 +276,9 @@ async def demo_served(tmp_path: Path, demo_pve: Emulator) -> AsyncIterator[Serve
         state = State(config, store, access, Settings(store))
         await state.settings.change({"enabled": True}, by="test")
         key, secret = await access.keys.create("test", role="Administrator")
-        async with _served(state, Workshop(tools=dict(registry.tools())), secret, key.id) as served:
+        async with _served(
+            state, FakeTools(tools=dict(registry.tools())), secret, key.id
+        ) as served:
             yield served
 
 
@@ -306,12 +308,14 @@ async def _add_cluster(access: Any, name: str, emulated: Any) -> None:
 
 
 @asynccontextmanager
-async def _served(state: State, workshop: Workshop, key: str, key_id: str) -> AsyncIterator[Served]:
+async def _served(
+    state: State, fake_tools: FakeTools, key: str, key_id: str
+) -> AsyncIterator[Served]:
     async with open_services(state) as services:
-        app = create_app(services, workshop.tools)
+        app = create_app(services, fake_tools.tools)
         server = http_server(app, state.config, app.endpoint.drain)
         async with _running(server) as url, _client(url) as http:
-            yield Served(app, state, url, key, key_id, server, http, workshop)
+            yield Served(app, state, url, key, key_id, server, http, fake_tools)
 
 
 @asynccontextmanager

@@ -12,12 +12,12 @@ from pydantic import Field
 from pvemcp_formats import Format
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Notes
-from pvemcp_server.endpoint.answers import CELL_CHARACTERS, NOTES_SHOWN, Writer
 from pvemcp_server.errors import BadArgument
+from pvemcp_server.pipeline.answers import CELL_CHARACTERS, NOTES_SHOWN, Writer
 from pvemcp_server.tables.registry import Row
-from pvemcp_server.tools import registry
-from pvemcp_server.tools.call import Call
-from pvemcp_server.tools.registry import Document, Rows, tool
+from pvemcp_server.toolkit import registry
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.registry import Document, Rows, tool
 
 
 class Guest(Row, kw_only=True):

@@ -36,11 +36,11 @@ def answering(action, content):
     return asked, answer
 
 
-async def test_a_client_lists_tools_and_calls_one(connect, workshop):
+async def test_a_client_lists_tools_and_calls_one(connect, fake_tools):
     async with connect() as client:
         listed = await client.list_tools()
         result = await client.call_tool("GetThing", {"vmid": 101})
-    assert [tool.name for tool in listed.tools] == list(workshop.tools)
+    assert [tool.name for tool in listed.tools] == list(fake_tools.tools)
     assert result.content[0].text == '{"data":{"vmid":101,"name":"web","cpu_usage":12.3}}'
 
 
@@ -56,12 +56,12 @@ async def test_a_client_learns_who_the_server_is_and_how_to_use_it(connect, serv
         assert [can.resources.list_changed, can.resources.subscribe] == [True, True]
 
 
-async def test_a_client_that_asks_for_progress_sees_it_rise(connect, workshop):
+async def test_a_client_that_asks_for_progress_sees_it_rise(connect, fake_tools):
     seen = []
 
     async def on_progress(done, total, message):
         seen.append((done, total, message))
-        workshop.release.set()
+        fake_tools.release.set()
 
     async with connect() as client:
         with anyio.fail_after(20):
@@ -69,64 +69,64 @@ async def test_a_client_that_asks_for_progress_sees_it_rise(connect, workshop):
     assert seen == [(1.0, 3.0, "step 1")]  # the rest came too soon after it
 
 
-async def test_a_client_that_gives_up_ends_the_call(connect, workshop, served):
+async def test_a_client_that_gives_up_ends_the_call(connect, fake_tools, served):
     async with connect() as client, anyio.create_task_group() as tasks:
         tasks.start_soon(client.call_tool, "Wait")
         with anyio.fail_after(20):
-            await workshop.started.wait()
+            await fake_tools.started.wait()
             tasks.cancel_scope.cancel()
     with anyio.fail_after(20):
-        await workshop.cancelled.wait()
+        await fake_tools.cancelled.wait()
     with anyio.fail_after(20):
         while not (entries := await served.recorded()):
             await anyio.lowlevel.checkpoint()
     assert (entries[0].tool, entries[0].outcome) == ("Wait", "cancelled")
 
 
-async def test_a_person_who_agrees_lets_a_destructive_call_go_on(connect, workshop):
+async def test_a_person_who_agrees_lets_a_destructive_call_go_on(connect, fake_tools):
     asked, answer = answering("accept", {"confirm": True})
     async with connect(elicitation_callback=answer) as client:
         result = await client.call_tool("DeleteThing", {"vmid": 101})
     assert asked == ["Delete thing 101."]
     assert result.is_error is False
-    assert workshop.done == ["Delete thing 101."]
+    assert fake_tools.done == ["Delete thing 101."]
 
 
 @pytest.mark.parametrize(
     ("action", "content"),
     [("decline", None), ("cancel", None), ("accept", {"confirm": False}), ("accept", {})],
 )
-async def test_a_person_who_does_not_agree_stops_it(connect, workshop, action, content):
+async def test_a_person_who_does_not_agree_stops_it(connect, fake_tools, action, content):
     _, answer = answering(action, content)
     async with connect(elicitation_callback=answer) as client:
         result = await client.call_tool("DeleteThing", {"vmid": 101})
     assert result.content[0].text == "The person did not agree; nothing was changed."
     assert result.is_error is True
-    assert workshop.done == []
+    assert fake_tools.done == []
 
 
 @pytest.mark.parametrize(("setting", "done"), [("deny", []), ("allow", ["Delete thing 101."])])
 async def test_where_nobody_can_be_asked_a_setting_decides(
-    connect, served, workshop, setting, done
+    connect, served, fake_tools, setting, done
 ):
     await served.state.settings.change({"unconfirmed_destructive": setting}, by="test")
     async with connect() as client:
         result = await client.call_tool("DeleteThing", {"vmid": 101})
-    assert workshop.done == done
+    assert fake_tools.done == done
     assert result.is_error is (setting == "deny")
     if setting == "deny":
         assert "Use a client with MCP elicitation" in result.content[0].text
 
 
-async def test_nobody_is_asked_when_the_administrator_has_decided(connect, served, workshop):
+async def test_nobody_is_asked_when_the_administrator_has_decided(connect, served, fake_tools):
     asked, answer = answering("accept", {"confirm": True})
     await served.state.settings.change({"confirm_destructive": "deny"}, by="test")
     async with connect(elicitation_callback=answer) as client:
         result = await client.call_tool("DeleteThing", {"vmid": 101})
-    assert (asked, workshop.done, result.is_error) == ([], [], True)
+    assert (asked, fake_tools.done, result.is_error) == ([], [], True)
 
 
-async def test_a_client_is_told_when_its_tools_change(connect, served, workshop):
+async def test_a_client_is_told_when_its_tools_change(connect, served, fake_tools):
     changed = anyio.Event()
 
     async def on_message(message):
@@ -140,7 +140,7 @@ async def test_a_client_is_told_when_its_tools_change(connect, served, workshop)
             with anyio.fail_after(20):
                 await changed.wait()
         names = [tool.name for tool in (await client.list_tools(cache_mode="refresh")).tools]
-    assert names == [name for name, tool in workshop.tools.items() if tool.reads]
+    assert names == [name for name, tool in fake_tools.tools.items() if tool.reads]
 
 
 @asynccontextmanager
@@ -151,7 +151,7 @@ async def listening(client, served):
             yield
         return
     with anyio.fail_after(20):
-        while not served.app.endpoint.traffic.keys():
+        while not served.app.endpoint.active_requests.keys():
             await anyio.lowlevel.checkpoint()
     yield
 

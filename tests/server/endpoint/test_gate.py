@@ -23,8 +23,8 @@ pytestmark = pytest.mark.anyio
 )
 async def test_the_key_is_taken_from_path_or_headers(served, modern, path, headers):
     modern.path = path.format(key=served.key)
-    wire = {name: value.format(key=served.key) for name, value in headers.items()}
-    answer = await modern.send("tools/list", **wire)
+    exchange = {name: value.format(key=served.key) for name, value in headers.items()}
+    answer = await modern.send("tools/list", **exchange)
     assert answer.status_code == 200
     assert "ListThings" in answer.text
 
@@ -215,13 +215,13 @@ async def test_calls_beyond_the_rate_of_an_address_are_refused_whatever_the_key(
     assert [answer.status_code for answer in answers] == [401, 401, 429]
 
 
-async def test_more_calls_at_a_time_than_a_key_may_run_are_refused(serving, workshop):
+async def test_more_calls_at_a_time_than_a_key_may_run_are_refused(serving, fake_tools):
     async with serving(concurrent_calls_per_key=1) as served, anyio.create_task_group() as tasks:
         tasks.start_soon(served.modern.call, "Wait")
         with anyio.fail_after(20):
-            await workshop.started.wait()
+            await fake_tools.started.wait()
         answer = await served.modern.send("tools/list")
-        workshop.release.set()
+        fake_tools.release.set()
     assert answer.status_code == 429
     assert answer.json()["error"]["message"].startswith("1 calls of this key are running already.")
 
@@ -234,4 +234,4 @@ async def test_a_monitor_may_ask_for_the_head_alone(http):
 
 async def test_a_look_at_the_head_of_an_event_stream_opens_none(http, served):
     answer = await http.head(f"/sse/{served.key}")
-    assert (answer.status_code, served.app.endpoint.traffic.calls) == (405, 0)
+    assert (answer.status_code, served.app.endpoint.active_requests.calls) == (405, 0)

@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from pvemcp_server.endpoint.gathering import MOST_BYTES, GatheringTransport
+from pvemcp_server.http.write_buffer import MOST_BYTES, BufferedTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +34,7 @@ async def line():
 
 @pytest.fixture
 async def gathering(line):
-    return GatheringTransport(line, asyncio.get_running_loop())
+    return BufferedTransport(line, asyncio.get_running_loop())
 
 
 async def test_what_is_written_before_the_end_leaves_in_one_piece(line, gathering):
@@ -85,14 +85,14 @@ async def test_all_else_is_the_transport_below(gathering):
 
 async def test_an_answer_over_http_is_sent_at_once(served, monkeypatch):
     pieces = []
-    send = GatheringTransport.flush
+    send = BufferedTransport.flush
 
     def noted(self):
         if self._parts:
             pieces.append(b"".join(self._parts))
         send(self)
 
-    monkeypatch.setattr(GatheringTransport, "flush", noted)
+    monkeypatch.setattr(BufferedTransport, "flush", noted)
     host, port = served.url.removeprefix("http://").split(":")
     with anyio.fail_after(30):
         async with await anyio.connect_tcp(host, int(port)) as stream:

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.node, pytest.mark.slow]
 
 
 @dataclass
-class Wire:
+class HttpExchange:
     """What a server sends to its clients, as it passes by."""
 
     seen: bytes = b""
@@ -56,7 +56,7 @@ class Wire:
 @asynccontextmanager
 async def tapped(url):
     """The same server at another address, and the wire between."""
-    wire, (host, port) = Wire(), url.removeprefix("http://").split(":")
+    exchange, (host, port) = HttpExchange(), url.removeprefix("http://").split(":")
 
     async def copy(reader, writer, taken):
         while data := await reader.read(65536):
@@ -66,11 +66,11 @@ async def tapped(url):
 
     async def serve(reader, writer):
         back_reader, back_writer = await asyncio.open_connection(host, int(port))
-        ways = [copy(reader, back_writer, lambda _: None), copy(back_reader, writer, wire.take)]
+        ways = [copy(reader, back_writer, lambda _: None), copy(back_reader, writer, exchange.take)]
         await asyncio.gather(*ways, return_exceptions=True)
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", wire
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", exchange
 
 
 @dataclass
@@ -158,7 +158,7 @@ async def test_the_one_shot_command_line_lists_and_calls(inspector, demo_served,
     code, listed = await inspector.cli(demo_served.mcp, era, "--method", "tools/list")
     assert code == 0, listed
     names = [tool["name"] for tool in json.loads(listed)["tools"]]
-    assert names == list(demo_served.workshop.tools)
+    assert names == list(demo_served.fake_tools.tools)
     call = ["--method", "tools/call", "--tool-name", "ListClusters"]
     code, called = await inspector.cli(demo_served.mcp, era, *call)
     assert code == 0, called
@@ -169,7 +169,7 @@ async def test_the_one_shot_command_line_lists_and_calls(inspector, demo_served,
 async def test_mcpdo_lists_and_calls_on_one_connection(inspector, demo_served, era):
     await inspector.connect(demo_served.url, demo_served.key, era)
     listed = await inspector.mcpdo(f"@{era}", "tools/list")
-    assert [tool["name"] for tool in listed["tools"]] == list(demo_served.workshop.tools)
+    assert [tool["name"] for tool in listed["tools"]] == list(demo_served.fake_tools.tools)
     called = await inspector.mcpdo(f"@{era}", "tools/call", "ListClusters")
     assert '["home-lab",' in text(called)
 
@@ -178,43 +178,43 @@ async def test_mcpdo_lists_and_calls_on_one_connection(inspector, demo_served, e
 async def test_an_interrupted_mcpdo_has_seen_progress_and_ends_its_call(
     inspector, demo_served, era
 ):
-    async with tapped(demo_served.url) as (url, wire):
+    async with tapped(demo_served.url) as (url, exchange):
         await inspector.connect(url, demo_served.key, era)
         call = [f"@{era}", "tools/call", "BackupVm", *assigned(BACKUP)]
         call += ["--metadata", "progressToken=backup"]
         async with inspector.at_terminal(MCPDO, *call) as process:
-            await wire.reports()
+            await exchange.reports()
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 1
         assert await outcome_of(demo_served, "BackupVm") == "cancelled"
-    assert set(wire.progress()) == {"backup"}
+    assert set(exchange.progress()) == {"backup"}
 
 
 async def test_interrupting_the_one_shot_command_line_ends_its_call(inspector, demo_served):
-    async with tapped(demo_served.url) as (url, wire):
+    async with tapped(demo_served.url) as (url, exchange):
         target = [f"{url}/mcp/{demo_served.key}", "--transport", "http", "--protocol-era", "modern"]
         call = ["--method", "tools/call", "--tool-name", "BackupVm"]
         call += ["--tool-args-json", json.dumps(BACKUP), "--metadata", "progressToken=backup"]
         async with inspector.at_terminal(CLI, "--cli", *target, *call) as process:
-            await wire.reports()
+            await exchange.reports()
             process.send_signal(signal.SIGINT)
             await process.wait()
         assert await outcome_of(demo_served, "BackupVm") == "cancelled"
-    assert set(wire.progress()) == {"backup"}
+    assert set(exchange.progress()) == {"backup"}
 
 
-async def test_in_a_session_the_one_shot_command_line_can_only_leave(inspector, served, workshop):
+async def test_in_a_session_the_one_shot_command_line_can_only_leave(inspector, served, fake_tools):
     """A disconnect is no cancellation there, and this program sends no other."""
     call = ["--method", "tools/call", "--tool-name", "Wait", "--protocol-era", "legacy"]
     target = [served.mcp, "--transport", "http"]
     async with inspector.at_terminal(CLI, "--cli", *target, *call) as process:
         with anyio.fail_after(SECONDS):
-            await workshop.started.wait()
+            await fake_tools.started.wait()
         process.send_signal(signal.SIGINT)
         await process.wait()
-    workshop.release.set()
+    fake_tools.release.set()
     assert await outcome_of(served, "Wait") == "ok"
-    assert not workshop.cancelled.is_set()
+    assert not fake_tools.cancelled.is_set()
 
 
 @pytest.mark.parametrize("era", ERAS)

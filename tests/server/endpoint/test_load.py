@@ -31,5 +31,5 @@ async def test_sixty_clients_of_three_eras_each_get_their_own_answers(serving):
             async with anyio.create_task_group() as tasks:
                 for number in range(CLIENTS):
                     tasks.start_soon(visit, served, number)
-        assert served.app.endpoint.traffic.calls == 0
+        assert served.app.endpoint.active_requests.calls == 0
     assert answered == [True] * CLIENTS * 3

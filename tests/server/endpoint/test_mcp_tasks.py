@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from proxmox_client.api.tasks import TaskOutcome
-from pvemcp_server.endpoint.mcp_tasks import EXTENSION, _result
+from pvemcp_server.mcp.tasks import EXTENSION, _result
 
 pytestmark = pytest.mark.anyio
 ANNOUNCED = {"io.modelcontextprotocol/clientCapabilities": {"extensions": {EXTENSION: {}}}}

@@ -24,18 +24,18 @@ def agreed(result, **more):
     return {"inputResponses": {"confirm": content}, "requestState": result["requestState"], **more}
 
 
-async def test_a_destructive_call_comes_back_as_a_question(modern, workshop):
+async def test_a_destructive_call_comes_back_as_a_question(modern, fake_tools):
     result = await asked(modern)
     assert result["resultType"] == "input_required"
     question = result["inputRequests"]["confirm"]
     assert question["method"] == "elicitation/create"
     assert question["params"]["message"] == "Delete thing 101."
     assert question["params"]["requestedSchema"]["required"] == ["confirm"]
-    assert workshop.done == []
+    assert fake_tools.done == []
 
 
 async def test_the_state_of_a_question_is_sealed_and_good_for_one_question_only(
-    served, modern, workshop
+    served, modern, fake_tools
 ):
     result = await asked(modern)
     assert "101" not in result["requestState"]
@@ -49,34 +49,34 @@ async def test_the_state_of_a_question_is_sealed_and_good_for_one_question_only(
         modern.path = path
         answer = (await modern.send("tools/call", attempt)).json()
         assert answer["error"]["code"] == -32602
-    assert workshop.done == []
+    assert fake_tools.done == []
 
 
-async def test_an_answer_to_a_question_that_has_changed_is_asked_again(modern, workshop):
+async def test_an_answer_to_a_question_that_has_changed_is_asked_again(modern, fake_tools):
     result = await asked(modern)
-    workshop.loses = "Its backups go with it."  # since the person was asked
+    fake_tools.loses = "Its backups go with it."  # since the person was asked
     again = await asked(modern, **agreed(result))
     assert again["inputRequests"]["confirm"]["params"]["message"].endswith(
         "Its backups go with it."
     )
-    assert workshop.done == []
+    assert fake_tools.done == []
 
 
-async def test_an_answer_without_state_counts_for_nothing(modern, workshop):
+async def test_an_answer_without_state_counts_for_nothing(modern, fake_tools):
     content = {"action": "accept", "content": {"confirm": True}}
     result = await asked(modern, inputResponses={"confirm": content})
     assert result["resultType"] == "input_required"
-    assert workshop.done == []
+    assert fake_tools.done == []
 
 
-async def test_a_question_serves_every_process_with_the_same_key(serving, workshop):
+async def test_a_question_serves_every_process_with_the_same_key(serving, fake_tools):
     """A second server on the same state takes the answer to the first one's question."""
     async with serving() as one:
         result = await asked(one.modern)
         async with one.twin() as two:
             done = await asked(two.modern, **agreed(result))
     assert done["isError"] is False
-    assert workshop.done == ["Delete thing 101."]
+    assert fake_tools.done == ["Delete thing 101."]
 
 
 async def test_lists_are_private_to_the_key_and_say_how_long_they_hold(modern):

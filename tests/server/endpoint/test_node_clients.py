@@ -24,7 +24,7 @@ async def output(*command):
     ids=["version-1-http", "version-1-sse", "version-2"],
 )
 async def test_the_typescript_sdk_gets_the_whole_product(
-    node_tools, served, workshop, transport, version
+    node_tools, served, fake_tools, transport, version
 ):
     url = f"{served.url}/sse/{served.key}" if transport == "sse" else served.mcp
     script = REPOSITORY / "tests" / "npm" / "client.mjs"
@@ -32,7 +32,7 @@ async def test_the_typescript_sdk_gets_the_whole_product(
     assert seen == {
         "version": version,
         "server": "pvemcp",
-        "tools": list(workshop.tools),
+        "tools": list(fake_tools.tools),
         "called": '{"data":{"vmid":101,"name":"web","cpu_usage":12.3}}',
         "asked": ["Delete thing 101.", "Delete thing 102."],
         "deleted": '{"data":{"success":true,"vmid":101}}',
@@ -40,6 +40,6 @@ async def test_the_typescript_sdk_gets_the_whole_product(
         "progress": ["step 1"],
         "cancelled": True,
     }
-    assert workshop.done == ["Delete thing 101."]
+    assert fake_tools.done == ["Delete thing 101."]
     with anyio.fail_after(20):
-        await workshop.cancelled.wait()
+        await fake_tools.cancelled.wait()

@@ -76,8 +76,8 @@ async def test_odd_parameters_are_answered_by_errors_of_the_protocol(served):
         assert answer.json()["jsonrpc"] == "2.0"
 
 
-async def test_odd_arguments_of_tools_are_answered_by_errors_of_the_tool(served, workshop):
-    for name in workshop.tools:
+async def test_odd_arguments_of_tools_are_answered_by_errors_of_the_tool(served, fake_tools):
+    for name in fake_tools.tools:
         if name in ("Wait", "Break"):
             continue
         for odd in ODD:

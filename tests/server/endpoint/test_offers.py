@@ -8,12 +8,12 @@ from mcp.client import Client
 from mcp_types import PromptReference, ResourceTemplateReference
 
 from pvemcp_server.access.model import EVERYTHING, Grant
-from pvemcp_server.endpoint import resources
-from pvemcp_server.endpoint.offers import _contents
-from pvemcp_server.endpoint.pipeline import Result
-from pvemcp_server.endpoint.prompts import PLAYBOOKS, QUESTIONS
+from pvemcp_server.mcp import resources
+from pvemcp_server.mcp.handlers import _contents
+from pvemcp_server.mcp.prompts import PLAYBOOKS, QUESTIONS
+from pvemcp_server.pipeline.pipeline import Result
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 ALL = (*QUESTIONS, *PLAYBOOKS)

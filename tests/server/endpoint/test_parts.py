@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvemcp_server.config import Config
-from pvemcp_server.endpoint.addresses import client_address, networks
-from pvemcp_server.endpoint.cleaning import Cleaner, clean_line
-from pvemcp_server.endpoint.credentials import take_key
-from pvemcp_server.endpoint.hosts import Hosts
-from pvemcp_server.endpoint.wire import Wire
+from pvemcp_server.http.client_address import client_address, networks
+from pvemcp_server.http.credentials import take_key
+from pvemcp_server.http.exchange import HttpExchange
+from pvemcp_server.http.hosts import Hosts
+from pvemcp_server.pipeline.sanitize import Cleaner, clean_line
 from pvemcp_server.store.key_format import new_id, new_secret
 
 pytestmark = pytest.mark.anyio
@@ -128,7 +128,7 @@ async def test_a_client_that_keeps_us_waiting_is_given_up_when_somebody_looks(wo
     wires = []
 
     async def exchange():
-        wires.append(Wire(never, never))
+        wires.append(HttpExchange(never, never))
         try:
             await (wires[0].read() if work == "read" else wires[0].send(START))
         except anyio.get_cancelled_exc_class():
@@ -159,10 +159,10 @@ async def test_a_closed_stream_sees_its_client_leave_and_is_completed():
     async def send(message):
         sent.append(message)
 
-    wire = Wire(receive, send, is_stream=True)
-    await wire.send(START)
-    wire.close()
+    exchange = HttpExchange(receive, send, is_stream=True)
+    await exchange.send(START)
+    exchange.close()
     with anyio.fail_after(20):
-        assert await wire.receive() == {"type": "http.disconnect"}
-    await wire.finish()
+        assert await exchange.receive() == {"type": "http.disconnect"}
+    await exchange.finish()
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}

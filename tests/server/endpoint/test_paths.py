@@ -16,8 +16,8 @@ from anyio.streams.buffered import BufferedByteStream
 from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
-from pvemcp_server.access import gate as access_gate
-from pvemcp_server.endpoint.paths import is_public
+from pvemcp_server.access import authentication as access_gate
+from pvemcp_server.http.paths import is_public
 
 pytestmark = pytest.mark.anyio
 

@@ -26,7 +26,7 @@ async def ended(stream):
 
 @pytest.fixture
 def hurried(monkeypatch):
-    monkeypatch.setattr("pvemcp_server.endpoint.patience.HEAD_SECONDS", 0.05)
+    monkeypatch.setattr("pvemcp_server.http.httptools_protocol.HEAD_SECONDS", 0.05)
 
 
 async def test_a_connection_that_says_nothing_is_closed(hurried, served):
@@ -72,17 +72,17 @@ async def test_a_connection_is_kept_between_requests(served):
 
 
 async def test_a_body_that_never_ends_is_answered_408(served, monkeypatch):
-    monkeypatch.setattr("pvemcp_server.endpoint.wire.BODY_SECONDS", -1.0)
+    monkeypatch.setattr("pvemcp_server.http.exchange.BODY_SECONDS", -1.0)
     head = f"POST /mcp/{served.key} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
     async with raw(served) as stream:
         await stream.send(head.encode() + b"{")
         assert (await stream.receive()).startswith(b"HTTP/1.1 408 ")
-    assert served.app.endpoint.traffic.calls == 0
+    assert served.app.endpoint.active_requests.calls == 0
 
 
 async def test_a_client_that_reads_nothing_loses_its_place(served, monkeypatch, caplog):
-    monkeypatch.setattr("pvemcp_server.endpoint.wire.SEND_SECONDS", -1.0)
-    caplog.set_level("INFO", "pvemcp_server.endpoint.gate")
+    monkeypatch.setattr("pvemcp_server.http.exchange.SEND_SECONDS", -1.0)
+    caplog.set_level("INFO", "pvemcp_server.http.gate")
     started = []
 
     async def answering(_scope, _receive, send):
@@ -103,7 +103,7 @@ async def test_a_client_that_reads_nothing_loses_its_place(served, monkeypatch, 
         await served.app.endpoint.gate(answering)(scope, receive, send)
     assert started == ["http.response.start", "http.response.body"]
     assert "stopped reading" in caplog.text
-    assert served.app.endpoint.traffic.calls == 0
+    assert served.app.endpoint.active_requests.calls == 0
 
 
 H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"

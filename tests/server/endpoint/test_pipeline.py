@@ -75,13 +75,13 @@ async def test_arguments_nested_hundreds_deep_are_answered_and_recorded_as_other
     ids=["misspelt", "other case", "wrong type"],
 )
 async def test_wrong_arguments_run_nothing_and_name_the_right_ones(
-    modern, workshop, arguments, said
+    modern, fake_tools, arguments, said
 ):
     answer = await modern.call("StartThing", **arguments)
     assert answer["result"]["isError"] is True
     said_first, *_ = texts(answer)
     assert said_first.startswith(said)
-    assert workshop.done == []
+    assert fake_tools.done == []
 
 
 async def test_an_unforeseen_failure_shows_an_incident_and_nothing_else(modern, caplog):
@@ -114,50 +114,50 @@ async def test_the_format_of_the_call_wins_over_the_keys_and_that_over_the_setti
     assert text.startswith(begins)
 
 
-async def test_a_dry_run_tells_what_would_happen_and_does_nothing(served, modern, workshop):
+async def test_a_dry_run_tells_what_would_happen_and_does_nothing(served, modern, fake_tools):
     [text] = texts(await modern.call("DeleteThing", vmid=101, dry_run=True))
     assert json.loads(text)["data"]["would"] == "Delete thing 101."
-    assert workshop.done == []
+    assert fake_tools.done == []
     assert [entry.kind for entry in await served.recorded()] == ["call"]
 
 
-async def test_a_write_is_recorded_before_it_is_done(served, modern, workshop):
+async def test_a_write_is_recorded_before_it_is_done(served, modern, fake_tools):
     intents = []
     audit = served.app.endpoint.services.audit
     stored = audit.intent
 
     async def intent(event):
-        intents.append((event.tool, dict(event.arguments), list(workshop.done)))
+        intents.append((event.tool, dict(event.arguments), list(fake_tools.done)))
         return await stored(event)
 
     audit.intent = intent
     answer = await modern.call("StartThing", vmid=101)
     assert json.loads(texts(answer)[0])["data"] == {"success": True, "vmid": 101}
     assert intents == [("StartThing", {"vmid": 101}, [])]
-    assert workshop.done == ["Start thing 101."]
+    assert fake_tools.done == ["Start thing 101."]
     [entry] = await served.recorded()
     assert (entry.tool, entry.outcome, entry.key_name) == ("StartThing", "ok", "test")
 
 
-async def test_a_write_that_cannot_be_recorded_is_not_done(served, modern, workshop):
+async def test_a_write_that_cannot_be_recorded_is_not_done(served, modern, fake_tools):
     async def intent(event):
         raise Unrecorded
 
     served.app.endpoint.services.audit.intent = intent
     answer = await modern.call("StartThing", vmid=101)
     assert answer["result"]["isError"] is True
-    assert workshop.done == []
+    assert fake_tools.done == []
 
 
 async def test_a_write_whose_end_cannot_be_recorded_is_answered_all_the_same(
-    served, modern, workshop, caplog
+    served, modern, fake_tools, caplog
 ):
     async def outcome(call_id, event):
         raise OSError("disk full")
 
     served.app.endpoint.services.audit.outcome = outcome
     answer = await modern.call("StartThing", vmid=101)
-    assert workshop.done == ["Start thing 101."]
+    assert fake_tools.done == ["Start thing 101."]
     assert answer["result"]["isError"] is False
     assert "could not be recorded" in caplog.text
 
@@ -188,9 +188,9 @@ async def test_a_read_is_recorded_with_rows_bytes_and_client(served, modern):
     assert entry.address == "127.0.0.1"
 
 
-async def test_a_call_beyond_its_deadline_is_an_error_with_words(serving, workshop, monkeypatch):
+async def test_a_call_beyond_its_deadline_is_an_error_with_words(serving, fake_tools, monkeypatch):
     async with serving(call_deadline_seconds=5) as served:
-        monkeypatch.setattr("pvemcp_server.endpoint.pipeline.monotonic", lambda: 0.0)
+        monkeypatch.setattr("pvemcp_server.pipeline.pipeline.monotonic", lambda: 0.0)
         answer = await served.modern.call("Wait")
     assert texts(answer) == ["No answer within the time allowed."]
-    assert workshop.cancelled.is_set()
+    assert fake_tools.cancelled.is_set()

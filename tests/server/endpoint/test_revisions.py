@@ -5,7 +5,7 @@ import json
 import pytest
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
-from pvemcp_server.endpoint import conversation
+from pvemcp_server.mcp import elicitation
 
 pytestmark = pytest.mark.anyio
 ACCEPT = {"Accept": "application/json, text/event-stream"}
@@ -28,8 +28,8 @@ async def hello(served, version):
 async def in_session(served, method, **headers):
     """A further message, with these headers beside those that every message has."""
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {}}
-    wire = {name.replace("_", "-"): value for name, value in headers.items()}
-    return await served.http.post(served.mcp, json=body, headers=ACCEPT | wire)
+    exchange = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await served.http.post(served.mcp, json=body, headers=ACCEPT | exchange)
 
 
 # 2026-07-28
@@ -109,8 +109,8 @@ async def test_what_is_no_request_is_accepted_or_refused_without_an_answer(moder
     assert "result" not in answer.text
 
 
-async def test_a_streamed_answer_holds_its_own_reports_and_ends_with_the_result(modern, workshop):
-    workshop.release.set()
+async def test_a_streamed_answer_holds_its_own_reports_and_ends_with_the_result(modern, fake_tools):
+    fake_tools.release.set()
     asked = {"name": "Wait", "arguments": {"steps": 1}, "_meta": {"progressToken": "mine"}}
     answer = await modern.send("tools/call", asked)
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -120,14 +120,14 @@ async def test_a_streamed_answer_holds_its_own_reports_and_ends_with_the_result(
     assert result["id"] == 1
 
 
-async def test_nothing_is_reported_that_was_not_asked_for(modern, workshop):
-    workshop.release.set()
+async def test_nothing_is_reported_that_was_not_asked_for(modern, fake_tools):
+    fake_tools.release.set()
     answer = await modern.send("tools/call", {"name": "Wait", "arguments": {"steps": 1}})
     assert answer.headers["content-type"] == "application/json"
 
 
 def test_a_person_is_asked_for_a_decision_and_never_for_a_secret():
-    (field,) = conversation.FORM["properties"].values()
+    (field,) = elicitation.FORM["properties"].values()
     assert field["type"] == "boolean"
 
 

@@ -9,8 +9,8 @@ import pytest
 from mcp.client import Client
 from mcp.client.sse import sse_client
 
-from pvemcp_server.endpoint import announce, sessions
-from pvemcp_server.endpoint.messages import MOST_MESSAGES
+from pvemcp_server.mcp import notifications, sessions
+from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
 
 pytestmark = pytest.mark.anyio
 
@@ -122,7 +122,7 @@ async def test_a_withdrawn_key_loses_its_open_streams(served):
 
 
 async def test_a_key_that_expires_loses_its_open_streams(served, monkeypatch):
-    monkeypatch.setattr(announce, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(notifications, "LOOK_SECONDS", 0.1)
     headers = await begin(served)
     with anyio.fail_after(20):
         async with served.http.stream("GET", "/mcp", headers=headers) as stream:
@@ -134,16 +134,16 @@ async def test_a_key_that_expires_loses_its_open_streams(served, monkeypatch):
 async def test_a_withdrawn_key_loses_its_streams_also_when_looking_failed_at_first(
     served, monkeypatch
 ):
-    announcer = served.app.endpoint.announcer
-    find, failures = announcer.find, ["the database is away"]
+    notifications = served.app.endpoint.notifications
+    find, failures = notifications.find, ["the database is away"]
 
     async def failing(key_id):
         if failures:
             raise OSError(failures.pop())
         return await find(key_id)
 
-    monkeypatch.setattr(announcer, "find", failing)
-    monkeypatch.setattr(announce, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(notifications, "find", failing)
+    monkeypatch.setattr(notifications, "PAUSE_SECONDS", 0)
     headers = await begin(served)
     with anyio.fail_after(20):
         async with served.http.stream("GET", "/mcp", headers=headers) as stream:
@@ -172,15 +172,15 @@ async def test_the_event_stream_of_2024_names_no_key_that_came_in_a_header(serve
             assert sent.status_code == 404
 
 
-async def test_calls_over_http_and_sse_are_bounded_like_all_others(serving, workshop):
+async def test_calls_over_http_and_sse_are_bounded_like_all_others(serving, fake_tools):
     async with serving(concurrent_calls_per_key=1) as served:
         address = sse_client(f"{served.url}/sse/{served.key}")
         async with Client(address, mode="legacy") as client, anyio.create_task_group() as tasks:
             tasks.start_soon(client.call_tool, "Wait")
             with anyio.fail_after(20):
-                await workshop.started.wait()
+                await fake_tools.started.wait()
                 second = await client.call_tool("GetThing", {"vmid": 101})
-            workshop.release.set()
+            fake_tools.release.set()
     assert second.is_error is True
     assert second.content[0].text.startswith("1 calls of this key are running already.")
 
@@ -209,7 +209,7 @@ async def test_a_batch_of_2025_03_26_is_answered_message_by_message(served):
     assert third["error"]["code"] == -32601
 
 
-async def test_a_batch_counts_as_many_calls_as_it_has_messages(serving, workshop):
+async def test_a_batch_counts_as_many_calls_as_it_has_messages(serving, fake_tools):
     async with serving(calls_per_minute_per_key=10) as served:
         headers = await begin(served, version="2025-03-26")
         start = {"name": "StartThing", "arguments": {"vmid": 101}}
@@ -217,7 +217,7 @@ async def test_a_batch_counts_as_many_calls_as_it_has_messages(serving, workshop
         answer = await served.http.post("/mcp", json=batch, headers=headers)
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) > 0
-    assert workshop.done == []
+    assert fake_tools.done == []
 
 
 async def test_a_batch_of_notifications_is_accepted_without_an_answer(served):
@@ -244,14 +244,14 @@ async def test_later_revisions_know_no_batches(served):
     assert answer.status_code == 400
 
 
-async def test_a_client_that_can_ask_but_brings_no_decision_is_given_no_leave(served, workshop):
+async def test_a_client_that_can_ask_but_brings_no_decision_is_given_no_leave(served, fake_tools):
     async def refuses(_context, _params):
         return types.ErrorData(code=-32603, message="the window was closed")
 
     await served.state.settings.change({"unconfirmed_destructive": "allow"}, by="test")
     async with Client(served.mcp, mode="legacy", elicitation_callback=refuses) as client:
         result = await client.call_tool("DeleteThing", {"vmid": 101})
-    assert (result.is_error, workshop.done) == (True, [])
+    assert (result.is_error, fake_tools.done) == (True, [])
     assert "gave no decision; nothing was changed" in result.content[0].text
 
 

@@ -25,15 +25,15 @@ pytestmark = pytest.mark.anyio
 LISTEN = {"notifications": {"toolsListChanged": True}}
 
 
-async def closing(served, workshop, tasks):
+async def closing(served, fake_tools, tasks):
     """Once the call under way is running, the server is told to stop and lets no one new in."""
-    await workshop.started.wait()
+    await fake_tools.started.wait()
     tasks.start_soon(served.app.endpoint.drain)
-    while not served.app.endpoint.traffic.closing:
+    while not served.app.endpoint.active_requests.closing:
         await anyio.lowlevel.checkpoint()
 
 
-async def test_running_calls_end_well_while_new_ones_are_refused(serving, workshop):
+async def test_running_calls_end_well_while_new_ones_are_refused(serving, fake_tools):
     results = []
     async with serving() as served:
         modern = served.modern
@@ -44,17 +44,17 @@ async def test_running_calls_end_well_while_new_ones_are_refused(serving, worksh
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
             with anyio.fail_after(20):
-                await closing(served, workshop, tasks)
+                await closing(served, fake_tools, tasks)
                 refused = await modern.send("tools/list")
                 ready = await served.http.get("/readyz")
-                workshop.release.set()
+                fake_tools.release.set()
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
     assert (ready.status_code, ready.json()) == (503, {"status": "shutting down"})
     assert "waited" in results[0]["result"]["content"][0]["text"]
 
 
-async def test_a_call_that_does_not_end_is_given_up_after_a_while(serving, workshop, monkeypatch):
-    monkeypatch.setattr("pvemcp_server.endpoint.endpoint.DRAIN_SECONDS", 0.01)
+async def test_a_call_that_does_not_end_is_given_up_after_a_while(serving, fake_tools, monkeypatch):
+    monkeypatch.setattr("pvemcp_server.mcp.endpoint.DRAIN_SECONDS", 0.01)
     results = []
     async with serving() as served, anyio.create_task_group() as tasks:
 
@@ -63,9 +63,9 @@ async def test_a_call_that_does_not_end_is_given_up_after_a_while(serving, works
 
         tasks.start_soon(call)
         with anyio.fail_after(20):
-            await workshop.started.wait()
+            await fake_tools.started.wait()
             assert await served.app.endpoint.drain() is False
-            await workshop.cancelled.wait()
+            await fake_tools.cancelled.wait()
         (entry,) = await served.recorded()
     assert results[0]["result"]["isError"] is True
     assert "shutting down" in results[0]["result"]["content"][0]["text"]
@@ -75,23 +75,23 @@ async def test_a_call_that_does_not_end_is_given_up_after_a_while(serving, works
 async def test_a_request_that_does_not_arrive_is_not_waited_for_beyond_its_time(
     served, monkeypatch
 ):
-    monkeypatch.setattr("pvemcp_server.endpoint.endpoint.DRAIN_SECONDS", 0.01)
-    traffic, (host, port) = (
-        served.app.endpoint.traffic,
+    monkeypatch.setattr("pvemcp_server.mcp.endpoint.DRAIN_SECONDS", 0.01)
+    active_requests, (host, port) = (
+        served.app.endpoint.active_requests,
         served.url.removeprefix("http://").split(":"),
     )
     head = f"POST /mcp/{served.key} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
     with anyio.fail_after(20):
         async with await anyio.connect_tcp(host, int(port)) as stream:
             await stream.send(head.encode() + b"{")
-            while not traffic.calls:
+            while not active_requests.calls:
                 await anyio.lowlevel.checkpoint()
             assert await served.app.endpoint.drain() is False
             assert (await stream.receive()).startswith(b"HTTP/1.1 503 ")
-    assert traffic.calls == 0
+    assert active_requests.calls == 0
 
 
-async def test_a_session_is_answered_after_the_signal(serving, workshop):
+async def test_a_session_is_answered_after_the_signal(serving, fake_tools):
     results = []
     async with serving() as served, anyio.create_task_group() as tasks:
 
@@ -105,13 +105,13 @@ async def test_a_session_is_answered_after_the_signal(serving, workshop):
 
         tasks.start_soon(call)
         with anyio.fail_after(20):
-            await workshop.started.wait()
+            await fake_tools.started.wait()
             served.server.should_exit = True  # what the signal does
-            while not served.app.endpoint.traffic.closing:
+            while not served.app.endpoint.active_requests.closing:
                 await anyio.lowlevel.checkpoint()
             with anyio.move_on_after(0.01):
                 await sse_starlette_looks_after_streams()
-            workshop.release.set()
+            fake_tools.release.set()
     assert "waited" in results[0].content[0].text
 
 
@@ -140,7 +140,7 @@ async def test_whoever_waits_for_a_proxmox_task_gets_its_upid(demo_served):
     )
 
 
-async def test_a_call_over_http_and_sse_is_waited_for_as_well(serving, workshop):
+async def test_a_call_over_http_and_sse_is_waited_for_as_well(serving, fake_tools):
     results = []
     async with serving() as served, anyio.create_task_group() as tasks:
 
@@ -152,8 +152,8 @@ async def test_a_call_over_http_and_sse_is_waited_for_as_well(serving, workshop)
 
         tasks.start_soon(call)
         with anyio.fail_after(20):
-            await closing(served, workshop, tasks)
-            workshop.release.set()
+            await closing(served, fake_tools, tasks)
+            fake_tools.release.set()
     assert "waited" in results[0].content[0].text
 
 

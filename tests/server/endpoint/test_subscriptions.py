@@ -11,8 +11,8 @@ from mcp.client.sse import sse_client
 
 import proxmox_client
 from pvemcp_server.access.model import Grant, Resources
-from pvemcp_server.endpoint import watching
-from pvemcp_server.endpoint.announce import Subscriber
+from pvemcp_server.mcp import resource_watcher
+from pvemcp_server.mcp.notifications import Subscriber
 from pvemcp_server.store.columns import utc_now
 
 pytestmark = [
@@ -61,7 +61,7 @@ def connect(request, demo_served):
                     yield client, heard
                 return
             heard.honoured = [uri for uri in uris if await subscribed(client, uri)]
-            await until(demo_served.app.endpoint.traffic.keys)
+            await until(demo_served.app.endpoint.active_requests.keys)
             yield client, heard
 
     return connected
@@ -138,7 +138,7 @@ async def test_a_failure_does_not_end_the_looking(demo_served, monkeypatch, capl
 
     await demo_served.state.settings.change({"inventory_freshness_seconds": 1}, by="test")
     monkeypatch.setattr(watcher, "look", failing)
-    monkeypatch.setattr(watching, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(resource_watcher, "PAUSE_SECONDS", 0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watcher.run)
         with anyio.fail_after(20):
@@ -175,14 +175,14 @@ async def test_who_has_unsubscribed_hears_no_more(demo_served, guests, look):
     async with Client(demo_served.mcp, mode="legacy", message_handler=heard) as client:
         await client.subscribe_resource(GUEST)
         await client.subscribe_resource(OTHER)
-        await until(demo_served.app.endpoint.traffic.keys)
+        await until(demo_served.app.endpoint.active_requests.keys)
         await client.unsubscribe_resource(GUEST)
         rename(guests[100], "renamed")
         rename(guests[101], "renamed")
         await look()
         await until(lambda: heard.uris)
     assert heard.uris == [OTHER]
-    await until(lambda: not demo_served.app.endpoint.announcer.watched())
+    await until(lambda: not demo_served.app.endpoint.notifications.watched())
 
 
 async def test_many_who_watch_cost_one_request_for_each_renewal(
@@ -205,13 +205,13 @@ async def test_many_who_watch_cost_one_request_for_each_renewal(
         monkeypatch.setattr(proxmox_client.api.cluster.Cluster, "resources", counted)
         await look()
         assert len(asked) == 1
-    await until(lambda: not demo_served.app.endpoint.announcer.watched())
+    await until(lambda: not demo_served.app.endpoint.notifications.watched())
     await look()
     assert len(asked) == 1
 
 
 async def test_a_key_may_not_watch_without_end(demo_served, monkeypatch):
-    monkeypatch.setattr(watching, "MOST_PER_KEY", 1)
+    monkeypatch.setattr(resource_watcher, "MOST_PER_KEY", 1)
     async with Client(demo_served.mcp, mode="legacy") as client:
         again = [await subscribed(client, uri) for uri in (GUEST, OTHER, GUEST)]
     assert again == [True, False, True]
@@ -238,10 +238,10 @@ async def test_a_client_that_cannot_be_told_keeps_nothing_from_the_others(
     async def broken(_event):
         raise anyio.ClosedResourceError
 
-    announcer = demo_served.app.endpoint.announcer
+    notifications = demo_served.app.endpoint.notifications
     async with connect() as (_, heard):
-        gone = announcer._add(Subscriber(demo_served.key_id, "", broken))
-        await announcer.queries_changed()
+        gone = notifications._add(Subscriber(demo_served.key_id, "", broken))
+        await notifications.queries_changed()
         await until(lambda: heard.prompts)
         gone()
     assert "could not be told" in caplog.text

@@ -13,9 +13,9 @@ from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Emulator, ManualClock, demo
 from pvemcp_server.access.model import EVERYTHING, READS, Caller, Grant, Resources, Role
 from pvemcp_server.clusters import Cluster, Inventory, Notes
-from pvemcp_server.query.answering import answer
+from pvemcp_server.query.execute import answer
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.tables.reading import load
+from pvemcp_server.tables.load import load
 from pvemcp_server.tables.registry import Budget, tables
 
 pytestmark = pytest.mark.anyio

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pvemcp_server.clusters import Snapshot
+from pvemcp_server.clusters import InventoryView
 from pvemcp_server.errors import CallError, OverBudget
 from pvemcp_server.query import engine
+from pvemcp_server.query.cache import DatabaseCache
 from pvemcp_server.query.compiler import Statement
 from pvemcp_server.query.engine import Database
-from pvemcp_server.query.shelf import Shelf
 from pvemcp_server.tables.registry import Field, Kind
 
 FIELDS = (
@@ -167,14 +167,14 @@ def test_a_database_gives_its_memory_back_when_nobody_has_it_any_more():
 
 
 def snapshot():
-    return Snapshot(0.0, datetime.now(UTC), (), (), (), ())
+    return InventoryView(0.0, datetime.now(UTC), (), (), (), ())
 
 
 @pytest.mark.usefixtures("no_collector")
 def test_a_database_goes_with_the_first_snapshot_that_it_was_made_of():
     first, second = snapshot(), snapshot()
     database = filled(100)
-    shelf = Shelf(("database", ("guests",), ("a", "b")), (first, second))
+    shelf = DatabaseCache(("database", ("guests",), ("a", "b")), (first, second))
     shelf.keep({}, database)
     kept = weakref.ref(database)
     del database
@@ -187,6 +187,6 @@ def test_a_database_is_not_found_for_a_snapshot_that_was_renewed():
     first, second = snapshot(), snapshot()
     slot = ("database", ("guests",), ("a", "b"))
     database = filled(100)
-    Shelf(slot, (first, second)).keep({}, database)
-    assert Shelf(slot, (first, second)).database({}) is database
-    assert Shelf(slot, (first, snapshot())).database({}) is None
+    DatabaseCache(slot, (first, second)).keep({}, database)
+    assert DatabaseCache(slot, (first, second)).database({}) is database
+    assert DatabaseCache(slot, (first, snapshot())).database({}) is None

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pvemcp_server.errors import BadArgument, OverBudget
+from pvemcp_server.query.binder import validate
 from pvemcp_server.query.compiler import compile_plan
-from pvemcp_server.query.reading import MOST_CONDITIONS, MOST_DEPTH, MOST_TEXT, read
-from pvemcp_server.query.validation import validate
-from pvemcp_server.query.words import MOST_VALUES
+from pvemcp_server.query.operators import MOST_VALUES
+from pvemcp_server.query.parser import MOST_CONDITIONS, MOST_DEPTH, MOST_TEXT, read
 from pvemcp_server.tables.registry import tables
 
 KEYWORDS = {

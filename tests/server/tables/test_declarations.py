@@ -6,10 +6,10 @@ import pytest
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from pvemcp_server.access.model import Effect
-from pvemcp_server.query.naming import plain
+from pvemcp_server.query.names import plain
 from pvemcp_server.tables import values
-from pvemcp_server.tables.registry import ALL, Want, tables
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.tables.registry import ALL, LoadRequest, tables
+from pvemcp_server.toolkit.registry import tools
 
 EVERY = pytest.mark.parametrize("table", tables().values(), ids=lambda one: one.name)
 
@@ -52,7 +52,9 @@ def test_the_governing_tool_reads(table):
 
 
 def test_wanted_names_are_compared_without_case():
-    want = Want(nodes=frozenset({"PVE1"}), storages=frozenset({"NFS"}), vmids=frozenset({100}))
+    want = LoadRequest(
+        nodes=frozenset({"PVE1"}), storages=frozenset({"NFS"}), vmids=frozenset({100})
+    )
     assert want.node("pve1")
     assert not want.node("pve2")
     assert want.storage("nfs")

@@ -9,7 +9,7 @@ import pytest
 from proxmox_client import DeadlineExceeded, Unreachable
 from proxmox_client.deadlines import remaining
 from pvemcp_server.tables import fanout
-from pvemcp_server.tables.registry import Budget, Want
+from pvemcp_server.tables.registry import Budget, LoadRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ async def asked_quietly(cluster, keys, visible):
         cluster,
         keys,
         visible,
-        lambda view, some: fanout.each(view, some, refuse, Want(), "content of storage"),
+        lambda view, some: fanout.each(view, some, refuse, LoadRequest(), "content of storage"),
     )
 
 
@@ -43,7 +43,7 @@ async def test_a_storage_that_is_granted_is_named_when_it_fails(reach):
 
 async def test_many_failures_of_one_kind_are_told_in_a_few_lines(reach):
     cluster = reach()
-    await fanout.each(cluster, range(100, 400), refuse, Want(), "configuration of guest")
+    await fanout.each(cluster, range(100, 400), refuse, LoadRequest(), "configuration of guest")
     assert len(list(cluster.notes)) == 4
 
 
@@ -55,8 +55,8 @@ async def test_a_cluster_that_fell_silent_is_not_waited_for_key_by_key(reach):
     async def ask(_key):
         return remaining()
 
-    assert await fanout.each(known, [1], ask, Want(), "guest") == {1: None}
-    found = await fanout.each(replace(known, inventory=inventory), [1], ask, Want(), "guest")
+    assert await fanout.each(known, [1], ask, LoadRequest(), "guest") == {1: None}
+    found = await fanout.each(replace(known, inventory=inventory), [1], ask, LoadRequest(), "guest")
     assert found[1] <= 0.5
 
 
@@ -71,13 +71,13 @@ async def test_no_key_waits_for_one_that_hangs(reach):
         return key
 
     with anyio.fail_after(5):
-        found = await fanout.each(reach(), range(300), ask, Want(), "configuration of guest")
+        found = await fanout.each(reach(), range(300), ask, LoadRequest(), "configuration of guest")
     assert list(found) == list(range(300))
 
 
 async def test_what_did_not_come_in_time_is_said_with_what_to_do(reach):
     cluster = reach()
-    want = Want(budget=Budget(until=monotonic() + 0.05))
+    want = LoadRequest(budget=Budget(until=monotonic() + 0.05))
 
     async def ask(key):
         while monotonic() < want.budget.until:
@@ -96,4 +96,4 @@ async def test_an_error_of_ours_is_not_taken_for_one_of_proxmox(reach):
         raise ZeroDivisionError(key)
 
     with pytest.raises(ZeroDivisionError):
-        await fanout.each(reach(), [1], fail, Want(), "guest")
+        await fanout.each(reach(), [1], fail, LoadRequest(), "guest")

@@ -11,13 +11,13 @@ from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import EVERYTHING, Resources
 from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.tables import load, rows_of, tables
-from pvemcp_server.tables.registry import Budget, Want
+from pvemcp_server.tables.registry import Budget, LoadRequest
 
 pytestmark = pytest.mark.anyio
 
 
 def rows(name, cluster, want=None):
-    return load(tables()[name], cluster, want or Want())
+    return load(tables()[name], cluster, want or LoadRequest())
 
 
 async def test_guests_have_their_share_of_the_node(reach, pve):
@@ -76,7 +76,7 @@ async def test_the_size_of_a_snapshot_is_that_of_its_saved_memory():
             volid = (await qemu.config(snapshot="with-ram")).vmstate
             memory = Volume(volid, "images", "raw", 3 * 2**30, 0, vm.vmid)
             one.state.storages[volid.partition(":")[0]].put(vm.node, memory)
-            found = await rows("snapshots", cluster, Want(vmids=frozenset({vm.vmid})))
+            found = await rows("snapshots", cluster, LoadRequest(vmids=frozenset({vm.vmid})))
     sizes = {row.name: row.size for row in found}
     assert sizes == {"with-ram": 3 * 2**30, "without": None}
 
@@ -85,7 +85,7 @@ async def test_a_backup_on_a_shared_storage_is_there_once(reach):
     found = await rows("backups", reach())
     volids = [row.volid for row in found]
     assert len(volids) == len(set(volids))
-    at = await rows("backups", reach(), Want(nodes=frozenset({"pve02"})))
+    at = await rows("backups", reach(), LoadRequest(nodes=frozenset({"pve02"})))
     assert {row.node for row in at} == {"pve02"}
     assert {row.volid for row in at if row.storage == "pbs-main"} == {
         row.volid for row in found if row.storage == "pbs-main"
@@ -93,7 +93,7 @@ async def test_a_backup_on_a_shared_storage_is_there_once(reach):
 
 
 async def test_storage_content_of_one_kind(reach):
-    found = await rows("storage_content", reach(), Want(types=frozenset({"iso"})))
+    found = await rows("storage_content", reach(), LoadRequest(types=frozenset({"iso"})))
     assert found
     assert {row.content for row in found} == {"iso"}
 
@@ -149,7 +149,7 @@ async def test_tasks_come_newest_first_and_by_outcome(reach):
     found = await rows("tasks", reach())
     started = [row.start_time for row in found]
     assert started == sorted(started, reverse=True)
-    failed = await rows("tasks", reach(), Want(status=frozenset({"error"})))
+    failed = await rows("tasks", reach(), LoadRequest(status=frozenset({"error"})))
     assert {row.upid for row in failed} == {row.upid for row in found if row.outcome == "error"}
     assert {row.outcome for row in found} >= {"ok", "error"}
 
@@ -167,7 +167,7 @@ async def test_a_limit_counts_the_tasks_that_the_caller_sees(reach):
     whole = await rows("tasks", reach())
     oldest = next(row.vmid for row in reversed(whole) if row.vmid)
     cluster = reach("prod", Resources(vmids=frozenset({oldest})))
-    found = await rows("tasks", cluster, Want(limit=1))
+    found = await rows("tasks", cluster, LoadRequest(limit=1))
     assert {row.upid for row in found} == {row.upid for row in whole if row.vmid == oldest}
 
 
@@ -201,7 +201,7 @@ async def test_ha_resources_tell_the_state_wanted_and_the_state_reached(reach):
 
 async def test_configurations_disks_and_networks_of_guests(reach, pve):
     one = pve["prod"].state.guests[101]
-    want = Want(vmids=frozenset({101}))
+    want = LoadRequest(vmids=frozenset({101}))
     config = (await rows("qemu_configs", reach(), want))[0]
     assert (config.vmid, config.name, config.node) == (101, one.name, one.node)
     assert config.memory_mb * 2**20 == (await rows("guests", reach(), want))[0].memory_max
@@ -215,13 +215,13 @@ async def test_configurations_disks_and_networks_of_guests(reach, pve):
 async def test_a_guest_on_a_node_that_is_offline_costs_no_call(reach, pve):
     down = {v for v, guest in pve["prod"].state.guests.items() if guest.node == "pve05"}
     cluster = reach()
-    found = await rows("networks", cluster, Want(vmids=frozenset(down)))
+    found = await rows("networks", cluster, LoadRequest(vmids=frozenset(down)))
     assert found == []
     assert list(cluster.notes) == ["Offline on prod, so missing here: pve05."]
 
 
 async def test_node_disks_tell_their_health(reach):
-    found = await rows("node_disks", reach(), Want(nodes=frozenset({"pve01"})))
+    found = await rows("node_disks", reach(), LoadRequest(nodes=frozenset({"pve01"})))
     assert {row.node for row in found} == {"pve01"}
     assert all(row.size and row.health for row in found)
 
@@ -242,11 +242,11 @@ async def test_clusters_tell_whether_they_answer(reach, pve):
 
 async def test_what_the_budget_cuts_is_noted(reach):
     cluster = reach()
-    found = await rows("qemu_configs", cluster, Want(budget=Budget(calls=3)))
+    found = await rows("qemu_configs", cluster, LoadRequest(budget=Budget(calls=3)))
     assert len(found) == 3
     assert any("were not asked, the budget of one call was used up" in one for one in cluster.notes)
     late = reach()
-    assert await rows("qemu_configs", late, Want(budget=Budget(until=monotonic() - 1))) == []
+    assert await rows("qemu_configs", late, LoadRequest(budget=Budget(until=monotonic() - 1))) == []
     assert any("Incomplete" in one for one in late.notes)
 
 

@@ -17,10 +17,10 @@ from proxmox_client.emulator import Cluster as Emulated
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
-from pvemcp_server.endpoint.conversation import Decision
-from pvemcp_server.endpoint.pipeline import Pipeline
+from pvemcp_server.mcp.elicitation import Decision
+from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.settings import Values
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit.registry import tools
 
 PACE = 200.0  # how much faster than life Proxmox's tasks run
 
@@ -119,7 +119,7 @@ class Answer:
 
 
 @dataclass
-class Desk:
+class ToolClient:
     """Calls tools as a client would."""
 
     sources: Sources
@@ -139,7 +139,7 @@ class Desk:
         """Change settings, as an administrator would."""
         self.settings = self.settings.model_copy(update=values)
 
-    def scoped(self, resources: Resources) -> "Desk":
+    def scoped(self, resources: Resources) -> "ToolClient":
         """A desk for a key that is granted these resources only."""
         return replace(self, resources=resources)
 
@@ -169,14 +169,14 @@ class Desk:
 
 
 @asynccontextmanager
-async def opened_desk(scenario: Scenario, clock: Clock | None = None) -> AsyncIterator[Desk]:
+async def opened_desk(scenario: Scenario, clock: Clock | None = None) -> AsyncIterator[ToolClient]:
     async with AsyncExitStack() as stack:
         paced = Emulator(scenario, clock=clock or Clock(PACE))
         emulator = await stack.enter_async_context(paced)
         sources = Sources()
         for emulated in emulator:
             sources.connected[emulated.name] = await stack.enter_async_context(_connect(emulated))
-        yield Desk(sources)
+        yield ToolClient(sources)
 
 
 @asynccontextmanager
@@ -205,22 +205,22 @@ def _count(one: Connected) -> None:
 
 
 @pytest.fixture
-async def desk(anyio_backend: str) -> AsyncIterator[Desk]:
+async def demo_client(anyio_backend: str) -> AsyncIterator[ToolClient]:
     """The two demo clusters, to be changed: home-lab (8.4) and prod (9.2)."""
     async with opened_desk(demo()) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
-async def _module_desk(anyio_backend: str) -> AsyncIterator[Desk]:
+async def _module_client(anyio_backend: str) -> AsyncIterator[ToolClient]:
     async with opened_desk(demo(), ManualClock()) as one:
         yield one
 
 
 @pytest.fixture
-def office(_module_desk: Desk) -> Desk:
+def tool_client(_module_client: ToolClient) -> ToolClient:
     """The two demo clusters at one moment, to be read only: shared by the tests of a module."""
-    return Desk(_module_desk.sources)
+    return ToolClient(_module_client.sources)
 
 
 @pytest.fixture(scope="session")
@@ -258,8 +258,10 @@ async def with_token() -> AsyncIterator[Callable[..., Any]]:
     """The desk with another Proxmox account on one of its clusters."""
     async with AsyncExitStack() as stack:
 
-        async def connect(desk: Desk, name: str, token: tuple[str, str]) -> Desk:
-            one = await stack.enter_async_context(_connect(desk[name].emulated, token))
-            return replace(desk, sources=Sources({**desk.sources.connected, name: one}))
+        async def connect(demo_client: ToolClient, name: str, token: tuple[str, str]) -> ToolClient:
+            one = await stack.enter_async_context(_connect(demo_client[name].emulated, token))
+            return replace(
+                demo_client, sources=Sources({**demo_client.sources.connected, name: one})
+            )
 
         yield connect

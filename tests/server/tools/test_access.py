@@ -6,9 +6,9 @@ import pytest
 
 from pvemcp_server.access.model import READS, Resources
 from pvemcp_server.clusters.explain import pveum
-from pvemcp_server.tools import needs
-from pvemcp_server.tools.needs import Extent, extent
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit import needs
+from pvemcp_server.toolkit.needs import Extent, extent
+from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 
@@ -20,8 +20,8 @@ DOWNLOAD = {
 }
 
 
-async def test_a_full_account_lacks_nothing(office):
-    found = (await office("ExplainAccess")).data
+async def test_a_full_account_lacks_nothing(tool_client):
+    found = (await tool_client("ExplainAccess")).data
     assert found["tools"] == list(tools())
     assert found["not_granted"] == []
     for one in found["clusters"]:
@@ -30,27 +30,29 @@ async def test_a_full_account_lacks_nothing(office):
         assert "VM.PowerMgmt on /vms" in one["has"]
 
 
-async def test_a_read_only_role_lists_what_it_does_not_grant(office):
-    office.tools = frozenset({READS})
-    found = (await office("ExplainAccess")).data
+async def test_a_read_only_role_lists_what_it_does_not_grant(tool_client):
+    tool_client.tools = frozenset({READS})
+    found = (await tool_client("ExplainAccess")).data
     assert "ListVms" in found["tools"]
     assert "ChangeVmState" in found["not_granted"]
     assert set(found["tools"]) | set(found["not_granted"]) == set(tools())
 
 
 async def test_missing_privileges_come_with_who_needs_them_and_the_line_that_adds_them(
-    desk, new_token, with_token
+    demo_client, new_token, with_token
 ):
     token = new_token(
-        desk["prod"].emulated, ("/vms", "PVEAuditor"), ("/storage/pbs-main", "PVEDatastoreUser")
+        demo_client["prod"].emulated,
+        ("/vms", "PVEAuditor"),
+        ("/storage/pbs-main", "PVEDatastoreUser"),
     )
-    narrow = await with_token(desk, "prod", token)
+    narrow = await with_token(demo_client, "prod", token)
     found = (await narrow("ExplainAccess", cluster_name="prod")).data["clusters"][0]
     assert found["account"] == token[0]
     assert "VM.Audit on /vms" in found["has"]
     lacks = {one["privilege"]: one for one in found["lacks"]}
     assert lacks["VM.PowerMgmt"]["needed_by"] == ["ChangeVmState"]
-    assert lacks["VM.PowerMgmt"]["mend"] == (
+    assert lacks["VM.PowerMgmt"]["fix"] == (
         f"pveum acl modify /vms --tokens '{token[0]}' --users 'narrow@pve' --roles PVEVMAdmin"
     )
     assert lacks["Datastore.AllocateSpace"]["only_on"] == ["/storage/pbs-main"]
@@ -61,15 +63,15 @@ async def test_missing_privileges_come_with_who_needs_them_and_the_line_that_add
 @pytest.mark.parametrize("separated", [True, False], ids=["separated", "as its user"])
 @pytest.mark.parametrize("grant", [("/vms", "PVEAuditor"), ("/", "PVEAuditor")], ids=" ".join)
 async def test_the_lines_do_what_they_promise_and_take_nothing_away(
-    desk, new_token, with_token, cluster, separated, grant
+    demo_client, new_token, with_token, cluster, separated, grant
 ):
-    emulated = desk[cluster].emulated
+    emulated = demo_client[cluster].emulated
     token = new_token(emulated, grant, separated=separated)
-    narrow = await with_token(desk, cluster, token)
+    narrow = await with_token(demo_client, cluster, token)
     before = (await narrow("ExplainAccess", cluster_name=cluster)).data["clusters"][0]
     assert "VM.Snapshot" in {one["privilege"] for one in before["lacks"]}
     for one in before["lacks"]:
-        run_line(emulated, one["mend"])
+        run_line(emulated, one["fix"])
     after = (await narrow("ExplainAccess", cluster_name=cluster)).data["clusters"][0]
     assert after["lacks"] == []
     assert set(after["has"]) > set(before["has"])
@@ -90,22 +92,22 @@ def test_the_token_of_root_needs_no_grant_to_root():
     )
 
 
-async def test_privileges_have_the_names_of_the_cluster_s_version(office):
-    clusters = (await office("ExplainAccess")).data["clusters"]
+async def test_privileges_have_the_names_of_the_cluster_s_version(tool_client):
+    clusters = (await tool_client("ExplainAccess")).data["clusters"]
     has = {one["cluster"]: one["has"] for one in clusters}
     assert "VM.Monitor on /vms" in has["home-lab"]
     assert "VM.GuestAgent.Audit on /vms" in has["prod"]
 
 
-async def test_grants_on_some_resources_are_told_as_such(office):
-    scoped = office.scoped(Resources(tags=frozenset({"web"}), vmids=frozenset({101})))
+async def test_grants_on_some_resources_are_told_as_such(tool_client):
+    scoped = tool_client.scoped(Resources(tags=frozenset({"web"}), vmids=frozenset({101})))
     found = (await scoped("ExplainAccess", cluster_name="prod")).data["clusters"][0]
     assert found["granted"] == [{"resources": {"tags": ["web"], "vmids": [101]}, "tools": "all"}]
 
 
-async def test_a_dead_cluster_is_explained_and_the_others_are_told(desk):
-    await desk["home-lab"].emulated.node_down("pve")
-    found = (await desk("ExplainAccess")).data["clusters"]
+async def test_a_dead_cluster_is_explained_and_the_others_are_told(demo_client):
+    await demo_client["home-lab"].emulated.node_down("pve")
+    found = (await demo_client("ExplainAccess")).data["clusters"]
     told = {one["cluster"]: one for one in found}
     assert told["home-lab"]["reachable"] is False
     assert told["home-lab"]["reason"]
@@ -122,10 +124,10 @@ async def test_a_dead_cluster_is_explained_and_the_others_are_told(desk):
     ],
 )
 async def test_a_list_that_is_empty_for_want_of_a_privilege_says_which(
-    desk, new_token, with_token, tool, given, privilege, path
+    demo_client, new_token, with_token, tool, given, privilege, path
 ):
-    token = new_token(desk["prod"].emulated)
-    narrow = await with_token(desk, "prod", token)
+    token = new_token(demo_client["prod"].emulated)
+    narrow = await with_token(demo_client, "prod", token)
     answer = await narrow(tool, cluster_name="prod", **given)
     assert answer.data == []
     assert f"{token[0]} lacks {privilege} on {path} of prod" in answer.notes
@@ -138,10 +140,10 @@ async def test_a_list_that_is_empty_for_want_of_a_privilege_says_which(
      ("pools", "Pool.Audit")],
 )  # fmt: skip
 async def test_a_query_that_counts_nothing_for_want_of_a_privilege_says_which(
-    desk, new_token, with_token, table, privilege
+    demo_client, new_token, with_token, table, privilege
 ):
-    token = new_token(desk["prod"].emulated)
-    narrow = await with_token(desk, "prod", token)
+    token = new_token(demo_client["prod"].emulated)
+    narrow = await with_token(demo_client, "prod", token)
     query = {"from": table, "select": ["COUNT(*) as n"]}
     answer = await narrow("ExecuteQuery", cluster_name="prod", query=query)
     assert answer.data == [{"n": 0}]
@@ -149,39 +151,41 @@ async def test_a_query_that_counts_nothing_for_want_of_a_privilege_says_which(
 
 
 async def test_no_backups_are_seen_by_who_sees_no_storage_and_that_is_said(
-    desk, new_token, with_token
+    demo_client, new_token, with_token
 ):
-    token = new_token(desk["prod"].emulated, ("/vms", "PVEVMAdmin"))
-    answer = await (await with_token(desk, "prod", token))("ListBackups", cluster_name="prod")
+    token = new_token(demo_client["prod"].emulated, ("/vms", "PVEVMAdmin"))
+    answer = await (await with_token(demo_client, "prod", token))(
+        "ListBackups", cluster_name="prod"
+    )
     assert answer.data == []
     assert f"{token[0]} lacks Datastore.Audit on /storage of prod" in answer.notes
 
 
 async def test_nodes_without_figures_say_which_privilege_would_show_them(
-    desk, new_token, with_token
+    demo_client, new_token, with_token
 ):
-    token = new_token(desk["prod"].emulated, ("/vms", "PVEAuditor"))
-    narrow = await with_token(desk, "prod", token)
+    token = new_token(demo_client["prod"].emulated, ("/vms", "PVEAuditor"))
+    narrow = await with_token(demo_client, "prod", token)
     answer = await narrow("ListNodes", cluster_name="prod")
     assert len(answer.data) == 5
     assert f"{token[0]} lacks Sys.Audit on /nodes of prod" in answer.notes
 
 
 async def test_a_list_of_own_tasks_only_says_which_privilege_would_show_the_others(
-    desk, new_token, with_token
+    demo_client, new_token, with_token
 ):
-    token = new_token(desk["prod"].emulated, ("/vms", "PVEVMAdmin"))
-    narrow = await with_token(desk, "prod", token)
+    token = new_token(demo_client["prod"].emulated, ("/vms", "PVEVMAdmin"))
+    narrow = await with_token(demo_client, "prod", token)
     await narrow("ChangeVmState", cluster_name="prod", vmid=150, action="Reset", wait=True)
     answer = await narrow("ListTasks", cluster_name="prod")
     assert answer.column("type") == ["qmreset"]
     assert f"{token[0]} lacks Sys.Audit on /nodes of prod" in answer.notes
 
 
-async def test_a_list_that_is_truly_empty_says_nothing(desk):
-    desk["home-lab"].emulated.state.pools.clear()
-    desk["home-lab"].emulated.state.changed()
-    answer = await desk("ListPools", cluster_name="home-lab")
+async def test_a_list_that_is_truly_empty_says_nothing(demo_client):
+    demo_client["home-lab"].emulated.state.pools.clear()
+    demo_client["home-lab"].emulated.state.changed()
+    answer = await demo_client("ListPools", cluster_name="home-lab")
     assert (answer.data, answer.notes) == ([], "")
 
 
@@ -239,32 +243,36 @@ def run_line(emulated, line):
     ],
 )
 async def test_what_an_account_without_rights_does_not_find_comes_with_the_line_that_shows_it(
-    desk, new_token, with_token, tool, arguments, path
+    demo_client, new_token, with_token, tool, arguments, path
 ):
-    token = new_token(desk["prod"].emulated)
-    blind = await with_token(desk, "prod", token)
+    token = new_token(demo_client["prod"].emulated)
+    blind = await with_token(demo_client, "prod", token)
     error = await blind.refused(tool, cluster_name="prod", **arguments)
     assert f"run `pveum acl modify {path} --tokens '{token[0]}' --users 'narrow@pve'" in error
 
 
 async def test_a_backup_without_a_storage_to_be_seen_comes_with_the_line_that_shows_one(
-    desk, new_token, with_token
+    demo_client, new_token, with_token
 ):
-    token = new_token(desk["prod"].emulated, ("/vms", "PVEVMAdmin"))
-    narrow = await with_token(desk, "prod", token)
+    token = new_token(demo_client["prod"].emulated, ("/vms", "PVEVMAdmin"))
+    narrow = await with_token(demo_client, "prod", token)
     error = await narrow.refused("BackupVm", cluster_name="prod", vmid=101)
     assert "lacks Datastore.Audit on /storage: run `pveum acl modify /storage" in error
 
 
-async def test_a_narrow_key_is_not_told_what_the_account_may_lack(desk, new_token, with_token):
-    blind = await with_token(desk, "prod", new_token(desk["prod"].emulated))
+async def test_a_narrow_key_is_not_told_what_the_account_may_lack(
+    demo_client, new_token, with_token
+):
+    blind = await with_token(demo_client, "prod", new_token(demo_client["prod"].emulated))
     scoped = blind.scoped(Resources(vmids=frozenset({105})))
     error = await scoped.refused("GetVmStatus", cluster_name="prod", vmid=101)
     assert error == "No guest 101 on prod."
 
 
-async def test_the_health_of_a_cluster_says_why_it_counts_nothing(desk, new_token, with_token):
-    blind = await with_token(desk, "prod", new_token(desk["prod"].emulated))
+async def test_the_health_of_a_cluster_says_why_it_counts_nothing(
+    demo_client, new_token, with_token
+):
+    blind = await with_token(demo_client, "prod", new_token(demo_client["prod"].emulated))
     answer = await blind("GetClusterStatus", cluster_name="prod")
     assert (answer.data["vms"]["total"], answer.data["storages"]["total"]) == (0, 0)
     for privilege, path in (("VM.Audit", "/vms"), ("Datastore.Audit", "/storage")):

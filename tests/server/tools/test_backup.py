@@ -7,8 +7,8 @@ pytestmark = pytest.mark.anyio
 PROD = {"cluster_name": "prod"}
 
 
-async def test_a_guest_is_backed_up_to_the_storage_with_all_its_wishes(desk):
-    answer = await desk(
+async def test_a_guest_is_backed_up_to_the_storage_with_all_its_wishes(demo_client):
+    answer = await demo_client(
         "BackupVm",
         **PROD,
         vmid=200,
@@ -23,65 +23,65 @@ async def test_a_guest_is_backed_up_to_the_storage_with_all_its_wishes(desk):
     assert answer.data["ok"] is True
     assert (answer.data["storage"], answer.data["mode"]) == ("nfs-archive", "stop")
     assert "shut down and started again" in answer.notes
-    listed = await desk("ListBackups", **PROD, node="pve02", storage="nfs-archive", vmid=200)
+    listed = await demo_client("ListBackups", **PROD, node="pve02", storage="nfs-archive", vmid=200)
     newest = listed.data[0]
     assert newest["protected"] is True
     assert newest["notes"] == "before the move\nby hand"
     assert newest["format"] == "vma.zst"
 
 
-async def test_without_a_storage_proxmoxs_default_is_taken_and_named(desk):
-    answer = await desk("BackupVm", **PROD, vmid=200, wait=True)
+async def test_without_a_storage_proxmoxs_default_is_taken_and_named(demo_client):
+    answer = await demo_client("BackupVm", **PROD, vmid=200, wait=True)
     assert (answer.data["storage"], answer.data["mode"]) == ("local", "snapshot")
 
 
-async def test_the_only_storage_for_backups_is_taken(desk):
-    state = desk["home-lab"].emulated.state
+async def test_the_only_storage_for_backups_is_taken(demo_client):
+    state = demo_client["home-lab"].emulated.state
     state.storages["local"].content = ("iso", "vztmpl")
     state.changed()
-    answer = await desk("BackupVm", cluster_name="home-lab", vmid=203, dry_run=True)
+    answer = await demo_client("BackupVm", cluster_name="home-lab", vmid=203, dry_run=True)
     assert answer.data["storage"] == "nas-backup"
 
 
-async def test_an_unknown_storage_is_answered_with_the_nearest(desk):
-    error = await desk.refused("BackupVm", **PROD, vmid=200, storage="pbs-mian")
+async def test_an_unknown_storage_is_answered_with_the_nearest(demo_client):
+    error = await demo_client.refused("BackupVm", **PROD, vmid=200, storage="pbs-mian")
     assert error == "No storage 'pbs-mian' on pve02 of prod. Did you mean pbs-main?"
 
 
-async def test_a_storage_that_takes_no_backups_is_refused_and_others_offered(desk):
-    error = await desk.refused("BackupVm", **PROD, vmid=200, storage="ceph-vm")
+async def test_a_storage_that_takes_no_backups_is_refused_and_others_offered(demo_client):
+    error = await demo_client.refused("BackupVm", **PROD, vmid=200, storage="ceph-vm")
     assert "Storage ceph-vm does not take backup" in error
     assert "pbs-main" in error
 
 
-async def test_a_dry_run_of_a_backup_writes_nothing(desk):
-    answer = await desk("BackupVm", **PROD, vmid=200, storage="pbs-main", dry_run=True)
+async def test_a_dry_run_of_a_backup_writes_nothing(demo_client):
+    answer = await demo_client("BackupVm", **PROD, vmid=200, storage="pbs-main", dry_run=True)
     assert (
         answer.data["would"]
         == "Back up qemu 200 (mail-gateway) on prod to pbs-main, mode snapshot."
     )
-    assert not any(one.startswith("POST") for one in desk.asked("prod"))
+    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
 
 
-async def test_where_no_storage_takes_backups_that_is_said(desk):
-    state = desk["home-lab"].emulated.state
+async def test_where_no_storage_takes_backups_that_is_said(demo_client):
+    state = demo_client["home-lab"].emulated.state
     for storage in state.storages.values():
         storage.content = tuple(kind for kind in storage.content if kind != "backup")
     state.changed()
-    error = await desk.refused("BackupVm", cluster_name="home-lab", vmid=203)
+    error = await demo_client.refused("BackupVm", cluster_name="home-lab", vmid=203)
     assert error == "No storage on pve takes backups and is available."
 
 
-async def test_several_storages_without_a_default_are_asked_about(desk):
-    desk["prod"].emulated.state.storages["local"].content = ("iso",)
-    desk["prod"].emulated.state.changed()
-    error = await desk.refused("BackupVm", **PROD, vmid=200)
+async def test_several_storages_without_a_default_are_asked_about(demo_client):
+    demo_client["prod"].emulated.state.storages["local"].content = ("iso",)
+    demo_client["prod"].emulated.state.changed()
+    error = await demo_client.refused("BackupVm", **PROD, vmid=200)
     assert error == "storage: say where to; there are nfs-archive, pbs-main."
 
 
-async def test_a_parameter_that_proxmox_refuses_is_named_with_its_reason(desk):
+async def test_a_parameter_that_proxmox_refuses_is_named_with_its_reason(demo_client):
     notes = "a\n" * 500 + "b"  # each line end takes two characters on the way
-    error = await desk.refused("BackupVm", **PROD, vmid=101, storage="pbs-main", notes=notes)
+    error = await demo_client.refused("BackupVm", **PROD, vmid=101, storage="pbs-main", notes=notes)
     assert error == (
         "Parameter verification failed. notes-template: value may only be 1024 characters long"
     )

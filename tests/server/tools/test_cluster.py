@@ -11,8 +11,8 @@ pytestmark = pytest.mark.anyio
 CLUSTERS = ("home-lab", "prod")
 
 
-async def test_list_clusters_tells_version_nodes_and_trust_of_each(office):
-    answer = await office("ListClusters")
+async def test_list_clusters_tells_version_nodes_and_trust_of_each(tool_client):
+    answer = await tool_client("ListClusters")
     rows = {row["name"]: row for row in answer.data}
     assert list(rows) == ["home-lab", "prod"]
     assert rows["home-lab"]["pve_version"] == "8.4.14"
@@ -21,18 +21,18 @@ async def test_list_clusters_tells_version_nodes_and_trust_of_each(office):
     assert all(row["reachable"] and row["tls"] == "verified" for row in rows.values())
 
 
-async def test_list_clusters_shows_a_dead_cluster_as_not_reachable(desk):
-    emulated = desk["home-lab"].emulated
+async def test_list_clusters_shows_a_dead_cluster_as_not_reachable(demo_client):
+    emulated = demo_client["home-lab"].emulated
     await emulated.node_down("pve")
-    answer = await desk("ListClusters")
+    answer = await demo_client("ListClusters")
     assert [row["reachable"] for row in answer.data] == [False, True]
     assert "home-lab" in answer.notes
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-async def test_cluster_status_counts_what_the_cluster_holds(office, name):
-    state = office[name].emulated.state
-    found = (await office("GetClusterStatus", cluster_name=name)).data
+async def test_cluster_status_counts_what_the_cluster_holds(tool_client, name):
+    state = tool_client[name].emulated.state
+    found = (await tool_client("GetClusterStatus", cluster_name=name)).data
     guests = list(state.guests.values())
     for kind, field in (("qemu", "vms"), ("lxc", "containers")):
         mine = [one for one in guests if one.kind == kind]
@@ -51,19 +51,19 @@ async def test_cluster_status_counts_what_the_cluster_holds(office, name):
     assert found["cluster"] == name
 
 
-async def test_cluster_status_counts_a_shared_storage_once(office):
-    state = office["prod"].emulated.state
-    found = (await office("GetClusterStatus", cluster_name="prod")).data
+async def test_cluster_status_counts_a_shared_storage_once(tool_client):
+    state = tool_client["prod"].emulated.state
+    found = (await tool_client("GetClusterStatus", cluster_name="prod")).data
     local = [one for one in state.storages.values() if not one.shared]
     shared = [one for one in state.storages.values() if one.shared]
     assert found["storages"]["total"] == len(shared) + len(local) * len(state.nodes)
 
 
 async def test_cluster_status_still_counts_when_the_account_may_not_see_quorum(
-    desk, new_token, with_token
+    demo_client, new_token, with_token
 ):
-    token = new_token(desk["prod"].emulated, ("/vms", "PVEAuditor"))
-    narrow = await with_token(desk, "prod", token)
+    token = new_token(demo_client["prod"].emulated, ("/vms", "PVEAuditor"))
+    narrow = await with_token(demo_client, "prod", token)
     answer = await narrow("GetClusterStatus", cluster_name="prod")
     assert answer.data["quorate"] is None
     assert answer.data["vms"]["total"] > 0
@@ -71,15 +71,15 @@ async def test_cluster_status_still_counts_when_the_account_may_not_see_quorum(
     assert f"pveum acl modify / --tokens '{token[0]}'" in answer.notes
 
 
-async def test_cluster_options_come_with_their_parts_taken_apart(desk):
-    desk["prod"].emulated.state.options |= {
+async def test_cluster_options_come_with_their_parts_taken_apart(demo_client):
+    demo_client["prod"].emulated.state.options |= {
         "migration": "secure,network=10.30.0.0/24",
         "bwlimit": "migration=102400,restore=51200",
         "ha": "shutdown_policy=migrate",
         "keyboard": "de",
         "http_proxy": "http://user:secret@proxy.example.test:3128",
     }
-    answer = await desk("GetClusterOptions", cluster_name="prod")
+    answer = await demo_client("GetClusterOptions", cluster_name="prod")
     assert answer.data["migration_type"] == "secure"
     assert answer.data["migration_network"] == "10.30.0.0/24"
     assert answer.data["bandwidth_limits"] == {"migration": 102400, "restore": 51200}
@@ -89,25 +89,27 @@ async def test_cluster_options_come_with_their_parts_taken_apart(desk):
     assert "secret" not in answer.text
 
 
-async def test_a_read_of_one_cluster_asks_which_when_there_are_several(office):
-    error = await office.refused("GetClusterStatus")
+async def test_a_read_of_one_cluster_asks_which_when_there_are_several(tool_client):
+    error = await tool_client.refused("GetClusterStatus")
     assert error == "cluster_name: say which cluster; you reach home-lab, prod."
 
 
-async def test_an_unknown_cluster_is_answered_with_the_nearest(office):
-    error = await office.refused("GetClusterStatus", cluster_name="homelab")
+async def test_an_unknown_cluster_is_answered_with_the_nearest(tool_client):
+    error = await tool_client.refused("GetClusterStatus", cluster_name="homelab")
     assert error == "No cluster 'homelab'. Did you mean home-lab?"
 
 
-async def test_ceph_is_asked_only_where_a_storage_is_on_ceph(office):
-    office.refresh()
-    office.asked("home-lab")
-    await office("GetClusterStatus", cluster_name="home-lab")
-    assert not any("ceph" in one for one in office.asked("home-lab"))
+async def test_ceph_is_asked_only_where_a_storage_is_on_ceph(tool_client):
+    tool_client.refresh()
+    tool_client.asked("home-lab")
+    await tool_client("GetClusterStatus", cluster_name="home-lab")
+    assert not any("ceph" in one for one in tool_client.asked("home-lab"))
 
 
-async def test_ceph_that_cannot_be_asked_is_a_note(desk):
-    desk["prod"].emulated.fault(FaultKind.ERROR, path="/cluster/ceph", message="rados timeout")
-    answer = await desk("GetClusterStatus", cluster_name="prod")
+async def test_ceph_that_cannot_be_asked_is_a_note(demo_client):
+    demo_client["prod"].emulated.fault(
+        FaultKind.ERROR, path="/cluster/ceph", message="rados timeout"
+    )
+    answer = await demo_client("GetClusterStatus", cluster_name="prod")
     assert answer.data["ceph"] is None
     assert "Ceph's health is not known: rados timeout" in answer.notes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit.registry import tools
 
 REPOSITORY = Path(__file__).parents[3]
 PAGE = REPOSITORY / "docs" / "performance-tools.md"

@@ -5,8 +5,8 @@ import pytest
 from proxmox_client.emulator import FaultKind
 from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import Resources
-from pvemcp_server.endpoint.conversation import Decision
-from pvemcp_server.tools import deletions
+from pvemcp_server.mcp.elicitation import Decision
+from pvemcp_server.tools.storage import deletion
 
 pytestmark = pytest.mark.anyio
 
@@ -15,68 +15,70 @@ CEPH = {"cluster_name": "prod", "node": "pve01", "storage": "ceph-vm"}
 PBS = {"cluster_name": "prod", "node": "pve01", "storage": "pbs-main"}
 
 
-async def volids(desk, place, **more):
-    listed = await desk("ListStorageContent", **place, **more)
+async def volids(demo_client, place, **more):
+    listed = await demo_client("ListStorageContent", **place, **more)
     return listed.column("volid")
 
 
-async def test_an_iso_is_deleted_after_the_person_has_agreed(desk):
-    volid = (await volids(desk, LOCAL, content_type="iso"))[0]
-    answer = await desk("DeleteIso", **LOCAL, volid=volid, wait=True)
+async def test_an_iso_is_deleted_after_the_person_has_agreed(demo_client):
+    volid = (await volids(demo_client, LOCAL, content_type="iso"))[0]
+    answer = await demo_client("DeleteIso", **LOCAL, volid=volid, wait=True)
     assert (answer.data["success"], answer.data["volid"]) == (True, volid)
-    assert volid not in await volids(desk, LOCAL, content_type="iso")
-    (question,) = desk.talk.asked
+    assert volid not in await volids(demo_client, LOCAL, content_type="iso")
+    (question,) = demo_client.talk.asked
     assert question.startswith(f"Delete ISO image {volid} from pve01. This ISO image of 20")
     assert "cannot be brought back" in question
 
 
-async def test_a_backup_is_deleted_and_the_question_says_of_which_guest_it_is(desk):
-    volid = (await desk("ListBackups", **PBS, vmid=101)).data[0]["volid"]
-    answer = await desk("DeleteBackup", **PBS, volid=volid, wait=True)
+async def test_a_backup_is_deleted_and_the_question_says_of_which_guest_it_is(demo_client):
+    volid = (await demo_client("ListBackups", **PBS, vmid=101)).data[0]["volid"]
+    answer = await demo_client("DeleteBackup", **PBS, volid=volid, wait=True)
     assert answer.data["success"] is True
-    assert "of guest 101" in desk.talk.asked[0]
-    assert volid not in (await desk("ListBackups", **PBS, vmid=101)).column("volid")
+    assert "of guest 101" in demo_client.talk.asked[0]
+    assert volid not in (await demo_client("ListBackups", **PBS, vmid=101)).column("volid")
 
 
-async def test_each_tool_refuses_what_it_is_not_for(desk):
-    iso = (await volids(desk, LOCAL, content_type="iso"))[0]
-    template = (await volids(desk, LOCAL, content_type="vztmpl"))[0]
-    error = await desk.refused("DeleteBackup", **LOCAL, volid=iso)
+async def test_each_tool_refuses_what_it_is_not_for(demo_client):
+    iso = (await volids(demo_client, LOCAL, content_type="iso"))[0]
+    template = (await volids(demo_client, LOCAL, content_type="vztmpl"))[0]
+    error = await demo_client.refused("DeleteBackup", **LOCAL, volid=iso)
     assert error.startswith(f"{iso} is no backup but an ISO image.")
-    error = await desk.refused("DeleteIso", **LOCAL, volid=template)
+    error = await demo_client.refused("DeleteIso", **LOCAL, volid=template)
     assert "is no ISO image but a container template" in error
-    assert not any(one.startswith("DELETE") for one in desk.asked("prod"))
+    assert not any(one.startswith("DELETE") for one in demo_client.asked("prod"))
 
 
-async def test_content_of_any_kind_is_deleted_by_the_tool_for_all_kinds(desk):
+async def test_content_of_any_kind_is_deleted_by_the_tool_for_all_kinds(demo_client):
     snippet = "local:snippets/cloud-init.yaml"
-    answer = await desk("DeleteStorageContent", **LOCAL, volid=snippet, wait=True)
+    answer = await demo_client("DeleteStorageContent", **LOCAL, volid=snippet, wait=True)
     assert answer.data["success"] is True
-    assert snippet not in await volids(desk, LOCAL)
+    assert snippet not in await volids(demo_client, LOCAL)
 
 
-async def test_a_disk_in_use_is_refused_and_its_users_are_named(desk):
-    error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
+async def test_a_disk_in_use_is_refused_and_its_users_are_named(demo_client):
+    error = await demo_client.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
     assert error.startswith("ceph-vm:vm-101-disk-0 is still used by scsi0 of qemu 101")
     assert "snapshot 'before-pg16' of qemu 101" in error
-    assert desk.talk.asked == []
+    assert demo_client.talk.asked == []
 
 
-async def test_a_disk_that_is_attached_but_unused_is_still_in_use(desk):
-    state = desk["prod"].emulated.state
+async def test_a_disk_that_is_attached_but_unused_is_still_in_use(demo_client):
+    state = demo_client["prod"].emulated.state
     _put(state, "ceph-vm", "vm-105-disk-9", vmid=105)
     state.guests[105].config["unused0"] = "ceph-vm:vm-105-disk-9"
-    error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-105-disk-9")
+    error = await demo_client.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-105-disk-9")
     assert "unused0 of qemu 105" in error
 
 
 @pytest.mark.parametrize(("kind", "option"), [("qemu", "scsi9"), ("lxc", "mp9")])
 @pytest.mark.parametrize("owned", [True, False], ids=["its own", "of another guest"])
 @pytest.mark.parametrize("waits", ["removal", "addition", "other volume"])
-async def test_a_volume_of_a_pending_change_is_still_in_use(desk, kind, option, owned, waits):
+async def test_a_volume_of_a_pending_change_is_still_in_use(
+    demo_client, kind, option, owned, waits
+):
     """Proxmox shows pending changes as made, but a running guest has the volume until it stops."""
-    guest = _at("pve01", desk, kind)
-    state, vmid = desk["prod"].emulated.state, guest.vmid if owned else 777
+    guest = _at("pve01", demo_client, kind)
+    state, vmid = demo_client["prod"].emulated.state, guest.vmid if owned else 777
     volid = f"ceph-vm:vm-{vmid}-disk-9"
     _put(state, "ceph-vm", f"vm-{vmid}-disk-9", vmid=vmid)
     if waits == "addition":
@@ -87,54 +89,58 @@ async def test_a_volume_of_a_pending_change_is_still_in_use(desk, kind, option, 
         guest.removals[option] = 1
     if waits == "other volume":
         guest.pending[option] = "ceph-vm:vm-776-disk-0,size=1G"
-    error = await desk.refused("DeleteStorageContent", **CEPH, volid=volid)
+    error = await demo_client.refused("DeleteStorageContent", **CEPH, volid=volid)
     when = "" if waits == "addition" else "its removal is "
     assert error == (
         f"{volid} is still used by {option} of {kind} {guest.vmid} "
         f"({when}pending until the guest restarts)."
     )
-    assert desk.talk.asked == []
-    assert not any(one.startswith("DELETE") for one in desk.asked("prod"))
+    assert demo_client.talk.asked == []
+    assert not any(one.startswith("DELETE") for one in demo_client.asked("prod"))
 
 
-async def test_a_disk_detached_from_a_running_machine_is_refused_until_it_stops(desk):
+async def test_a_disk_detached_from_a_running_machine_is_refused_until_it_stops(demo_client):
     """The whole way: Proxmox would delete the open file of a running machine without a look."""
-    guest = _at("pve01", desk, "qemu")
-    emulated = desk["prod"].emulated
+    guest = _at("pve01", demo_client, "qemu")
+    emulated = demo_client["prod"].emulated
     emulated.state.storages["local"].content += ("images",)
     _put(emulated.state, "local", f"{guest.vmid}/vm-{guest.vmid}-disk-9.qcow2", vmid=guest.vmid)
     volid = f"local:{guest.vmid}/vm-{guest.vmid}-disk-9.qcow2"
     guest.config |= {"hotplug": "0", "scsi9": f"{volid},size=1G"}
     config = f"/nodes/pve01/qemu/{guest.vmid}/config"
-    await desk["prod"].pve.transport.request("PUT", config, {"delete": "scsi9"})
-    error = await desk.refused("DeleteStorageContent", **LOCAL, volid=volid)
+    await demo_client["prod"].pve.transport.request("PUT", config, {"delete": "scsi9"})
+    error = await demo_client.refused("DeleteStorageContent", **LOCAL, volid=volid)
     assert "its removal is pending until the guest restarts" in error
-    await desk("ChangeVmState", cluster_name="prod", vmid=guest.vmid, action="Stop", wait=True)
-    error = await desk.refused("DeleteStorageContent", **LOCAL, volid=volid)
+    await demo_client(
+        "ChangeVmState", cluster_name="prod", vmid=guest.vmid, action="Stop", wait=True
+    )
+    error = await demo_client.refused("DeleteStorageContent", **LOCAL, volid=volid)
     assert error == f"{volid} is still used by unused0 of qemu {guest.vmid}."
 
 
 @pytest.mark.parametrize("waits", ["removal", "addition"])
-async def test_an_iso_and_a_snippet_of_a_pending_change_are_still_in_use(desk, waits):
-    guest = _at("pve01", desk, "qemu")
+async def test_an_iso_and_a_snippet_of_a_pending_change_are_still_in_use(demo_client, waits):
+    guest = _at("pve01", demo_client, "qemu")
     values = {"ide2": f"{ISO},media=cdrom", "hookscript": "local:snippets/cloud-init.yaml"}
     if waits == "removal":
         guest.config |= values
         guest.removals |= dict.fromkeys(values, 1)
     else:
         guest.pending |= values
-    assert f"ide2 of qemu {guest.vmid} (" in await desk.refused("DeleteIso", **LOCAL, volid=ISO)
+    assert f"ide2 of qemu {guest.vmid} (" in await demo_client.refused(
+        "DeleteIso", **LOCAL, volid=ISO
+    )
     snippet = values["hookscript"]
-    error = await desk.refused("DeleteStorageContent", **LOCAL, volid=snippet)
+    error = await demo_client.refused("DeleteStorageContent", **LOCAL, volid=snippet)
     assert f"hookscript of qemu {guest.vmid} (" in error
 
 
-async def test_a_disk_that_nobody_refers_to_may_go(desk):
-    state = desk["prod"].emulated.state
+async def test_a_disk_that_nobody_refers_to_may_go(demo_client):
+    state = demo_client["prod"].emulated.state
     _put(state, "ceph-vm", "vm-105-disk-9", vmid=105)
     _put(state, "ceph-vm", "vm-777-disk-0", vmid=777)
     for volid in ("ceph-vm:vm-105-disk-9", "ceph-vm:vm-777-disk-0"):
-        answer = await desk("DeleteStorageContent", **CEPH, volid=volid, wait=True)
+        answer = await demo_client("DeleteStorageContent", **CEPH, volid=volid, wait=True)
         assert answer.data["success"] is True, answer.text
 
 
@@ -147,91 +153,93 @@ async def test_a_disk_that_nobody_refers_to_may_go(desk):
     ],
     ids=["by its parent", "by its name", "in a folder"],
 )
-async def test_an_image_with_clones_is_refused(desk, base, clone, parent):
-    state = desk["prod"].emulated.state
+async def test_an_image_with_clones_is_refused(demo_client, base, clone, parent):
+    state = demo_client["prod"].emulated.state
     _put(state, "ceph-vm", base, vmid=888)
     _put(state, "ceph-vm", clone, vmid=889, parent=parent)
-    error = await desk.refused("DeleteStorageContent", **CEPH, volid=f"ceph-vm:{base}")
+    error = await demo_client.refused("DeleteStorageContent", **CEPH, volid=f"ceph-vm:{base}")
     assert f"ceph-vm:{clone}, a clone of it" in error
 
 
-async def test_an_image_whose_clone_a_guest_uses_is_refused(desk):
-    state = desk["prod"].emulated.state
+async def test_an_image_whose_clone_a_guest_uses_is_refused(demo_client):
+    state = demo_client["prod"].emulated.state
     _put(state, "ceph-vm", "base-888-disk-0", vmid=888)
-    guest = _at("pve01", desk, "qemu")
+    guest = _at("pve01", demo_client, "qemu")
     guest.config["scsi9"] = "ceph-vm:base-888-disk-0/vm-889-disk-0,size=1G"
-    error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:base-888-disk-0")
+    error = await demo_client.refused(
+        "DeleteStorageContent", **CEPH, volid="ceph-vm:base-888-disk-0"
+    )
     assert f"is still used by scsi9 of qemu {guest.vmid}." in error
 
 
 ISO = "local:iso/debian-13.1.0-amd64-netinst.iso"
 
 
-async def test_an_iso_in_a_drive_is_refused_and_the_drive_is_named(desk):
-    guest = _at("pve01", desk, "qemu")
+async def test_an_iso_in_a_drive_is_refused_and_the_drive_is_named(demo_client):
+    guest = _at("pve01", demo_client, "qemu")
     guest.config["ide2"] = f"{ISO},media=cdrom,size=1G"
-    error = await desk.refused("DeleteIso", **LOCAL, volid=ISO)
+    error = await demo_client.refused("DeleteIso", **LOCAL, volid=ISO)
     assert error == f"{ISO} is still used by ide2 of qemu {guest.vmid}."
-    assert desk.talk.asked == []
+    assert demo_client.talk.asked == []
 
 
-async def test_an_iso_of_one_node_is_looked_for_in_virtual_machines_of_that_node_only(desk):
-    elsewhere = _at("pve03", desk, "qemu")
+async def test_an_iso_of_one_node_is_looked_for_in_virtual_machines_of_that_node_only(demo_client):
+    elsewhere = _at("pve03", demo_client, "qemu")
     elsewhere.config["ide2"] = f"{ISO},media=cdrom"  # that node's own file of the same name
-    desk.asked("prod")
-    answer = await desk("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
+    demo_client.asked("prod")
+    answer = await demo_client("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
     assert answer.data["would"].startswith(f"Delete ISO image {ISO} from pve01.")
-    looked = [one.split("/") for one in desk.asked("prod") if one.endswith("/pending")]
-    state = desk["prod"].emulated.state
+    looked = [one.split("/") for one in demo_client.asked("prod") if one.endswith("/pending")]
+    state = demo_client["prod"].emulated.state
     machines = [one for one in state.guests.values() if (one.node, one.kind) == ("pve01", "qemu")]
     assert sorted(int(path[4]) for path in looked) == sorted(one.vmid for one in machines)
 
 
-async def test_an_iso_on_a_shared_storage_is_looked_for_everywhere(desk):
+async def test_an_iso_on_a_shared_storage_is_looked_for_everywhere(demo_client):
     shared = {"cluster_name": "prod", "node": "pve01", "storage": "nfs-iso"}
-    volid = (await volids(desk, shared, content_type="iso"))[0]
-    guest = _at("pve03", desk, "qemu")
+    volid = (await volids(demo_client, shared, content_type="iso"))[0]
+    guest = _at("pve03", demo_client, "qemu")
     guest.config["sata0"] = f"{volid},media=cdrom"
-    error = await desk.refused("DeleteIso", **shared, volid=volid)
+    error = await demo_client.refused("DeleteIso", **shared, volid=volid)
     assert error == f"{volid} is still used by sata0 of qemu {guest.vmid}."
 
 
-async def test_a_guest_that_the_caller_may_not_see_is_not_named(desk):
-    guest = _at("pve01", desk, "qemu")
+async def test_a_guest_that_the_caller_may_not_see_is_not_named(demo_client):
+    guest = _at("pve01", demo_client, "qemu")
     guest.config["ide2"] = f"{ISO},media=cdrom"
-    scoped = desk.scoped(Resources(storages=frozenset({"local", "ceph-vm"})))
+    scoped = demo_client.scoped(Resources(storages=frozenset({"local", "ceph-vm"})))
     assert await scoped.refused("DeleteIso", **LOCAL, volid=ISO) == f"{ISO} is still in use."
     disk = "ceph-vm:vm-101-disk-0"
     error = await scoped.refused("DeleteStorageContent", **CEPH, volid=disk)
     assert error == f"{disk} is still in use."
 
 
-async def test_guests_that_could_not_be_asked_are_told_before_anything_is_deleted(desk):
-    guest = _at("pve01", desk, "qemu")
+async def test_guests_that_could_not_be_asked_are_told_before_anything_is_deleted(demo_client):
+    guest = _at("pve01", demo_client, "qemu")
     path, message = f".*/qemu/{guest.vmid}/pending", f"/vms/{guest.vmid}, VM.Audit"
-    desk["prod"].emulated.fault(FaultKind.FORBIDDEN, path=path, message=message)
-    answer = await desk("DeleteIso", **LOCAL, volid=ISO, wait=True)
+    demo_client["prod"].emulated.fault(FaultKind.FORBIDDEN, path=path, message=message)
+    answer = await demo_client("DeleteIso", **LOCAL, volid=ISO, wait=True)
     warning = f"1 guest could not be asked whether they still use {ISO}."
-    assert warning in desk.talk.asked[0]
+    assert warning in demo_client.talk.asked[0]
     assert (answer.data["success"], answer.notes) == (True, warning)
 
 
-async def test_guests_of_a_node_that_is_down_count_as_not_asked(desk):
+async def test_guests_of_a_node_that_is_down_count_as_not_asked(demo_client):
     shared = {"cluster_name": "prod", "node": "pve01", "storage": "nfs-iso"}
-    volid = (await volids(desk, shared, content_type="iso"))[0]
-    state = desk["prod"].emulated.state
+    volid = (await volids(demo_client, shared, content_type="iso"))[0]
+    state = demo_client["prod"].emulated.state
     down = [one for one in state.guests.values() if (one.node, one.kind) == ("pve05", "qemu")]
     assert down, "pve05 is the demo's node that is down"
-    answer = await desk("DeleteIso", **shared, volid=volid, dry_run=True)
+    answer = await demo_client("DeleteIso", **shared, volid=volid, dry_run=True)
     assert f"{len(down)} guest" in answer.data["would"]
     assert "could not be asked whether they still use" in answer.data["would"]
 
 
 async def test_an_account_that_does_not_see_all_guests_says_so_before_it_deletes(
-    desk, new_token, with_token
+    demo_client, new_token, with_token
 ):
-    token = new_token(desk["prod"].emulated, ("/storage/local", "PVEDatastoreAdmin"))
-    narrow = await with_token(desk, "prod", token)
+    token = new_token(demo_client["prod"].emulated, ("/storage/local", "PVEDatastoreAdmin"))
+    narrow = await with_token(demo_client, "prod", token)
     would = (await narrow("DeleteIso", **LOCAL, volid=ISO, dry_run=True)).data["would"]
     assert would.endswith(
         f"{token[0]} does not see all guests: one that it does not see may still use {ISO}."
@@ -239,20 +247,22 @@ async def test_an_account_that_does_not_see_all_guests_says_so_before_it_deletes
 
 
 async def test_a_disk_whose_guest_the_account_does_not_see_is_not_taken_for_an_orphan(
-    desk, new_token, with_token
+    demo_client, new_token, with_token
 ):
     grant = ("/storage/ceph-vm", "PVEDatastoreAdmin")
-    narrow = await with_token(desk, "prod", new_token(desk["prod"].emulated, grant))
+    narrow = await with_token(demo_client, "prod", new_token(demo_client["prod"].emulated, grant))
     error = await narrow.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
     assert "is still in use cannot be found out" in error
     assert "lacks VM.Audit on /vms/101: run `pveum acl modify /vms/101" in error
 
 
-async def test_on_a_large_cluster_not_every_guest_is_asked_and_that_is_told(desk, monkeypatch):
-    monkeypatch.setattr(deletions, "_LOOKS", 1)
-    state = desk["prod"].emulated.state
+async def test_on_a_large_cluster_not_every_guest_is_asked_and_that_is_told(
+    demo_client, monkeypatch
+):
+    monkeypatch.setattr(deletion, "_LOOKS", 1)
+    state = demo_client["prod"].emulated.state
     machines = [one for one in state.guests.values() if (one.node, one.kind) == ("pve01", "qemu")]
-    answer = await desk("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
+    answer = await demo_client("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
     assert f"{len(machines) - 1} guests could not be asked" in answer.data["would"]
 
 
@@ -260,60 +270,60 @@ async def test_on_a_large_cluster_not_every_guest_is_asked_and_that_is_told(desk
     ("option", "value"),
     [("hookscript", "{}"), ("cicustom", "meta=local:snippets/m.yaml,user={}")],
 )
-async def test_a_snippet_that_a_guest_is_set_up_with_is_refused(desk, option, value):
+async def test_a_snippet_that_a_guest_is_set_up_with_is_refused(demo_client, option, value):
     snippet = "local:snippets/cloud-init.yaml"
-    guest = _at("pve01", desk, "qemu")
+    guest = _at("pve01", demo_client, "qemu")
     guest.config[option] = value.format(snippet)
-    error = await desk.refused("DeleteStorageContent", **LOCAL, volid=snippet)
+    error = await demo_client.refused("DeleteStorageContent", **LOCAL, volid=snippet)
     assert error == f"{snippet} is still used by {option} of qemu {guest.vmid}."
 
 
-async def test_a_disk_that_another_guest_than_its_own_uses_is_refused(desk):
-    state = desk["prod"].emulated.state
+async def test_a_disk_that_another_guest_than_its_own_uses_is_refused(demo_client):
+    state = demo_client["prod"].emulated.state
     _put(state, "ceph-vm", "vm-777-disk-0", vmid=777)
-    guest = _at("pve01", desk, "qemu")
+    guest = _at("pve01", demo_client, "qemu")
     guest.config["scsi9"] = "ceph-vm:vm-777-disk-0,size=1G"
-    error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-777-disk-0")
+    error = await demo_client.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-777-disk-0")
     assert error == f"ceph-vm:vm-777-disk-0 is still used by scsi9 of qemu {guest.vmid}."
 
 
-async def test_deleting_the_last_backup_of_a_guest_says_so(desk):
-    *others, last = (await desk("ListBackups", **PBS, vmid=101)).column("volid")
+async def test_deleting_the_last_backup_of_a_guest_says_so(demo_client):
+    *others, last = (await demo_client("ListBackups", **PBS, vmid=101)).column("volid")
     assert others, "the demo has several backups of this guest"
-    assert "last backup" not in (await _would(desk, last))
-    storage = desk["prod"].emulated.state.storages["pbs-main"]
+    assert "last backup" not in (await _would(demo_client, last))
+    storage = demo_client["prod"].emulated.state.storages["pbs-main"]
     for volid in others:
         storage.remove("pve01", volid)
-    assert "It is the guest's last backup there." in await _would(desk, last)
+    assert "It is the guest's last backup there." in await _would(demo_client, last)
 
 
-async def _would(desk, volid):
-    return (await desk("DeleteBackup", **PBS, volid=volid, dry_run=True)).data["would"]
+async def _would(demo_client, volid):
+    return (await demo_client("DeleteBackup", **PBS, volid=volid, dry_run=True)).data["would"]
 
 
-async def test_what_cannot_be_found_out_to_be_free_is_refused(desk):
-    desk["prod"].emulated.fault(
+async def test_what_cannot_be_found_out_to_be_free_is_refused(demo_client):
+    demo_client["prod"].emulated.fault(
         FaultKind.FORBIDDEN, path=".*/qemu/101/pending", message="/vms/101, VM.Audit"
     )
-    error = await desk.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
+    error = await demo_client.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
     assert "still in use cannot be found out" in error
     assert "lacks VM.Audit on /vms/101" in error
 
 
-async def test_a_protected_backup_is_refused(desk):
-    volid = (await desk("ListBackups", **PBS, vmid=101)).data[0]["volid"]
-    storage = desk["prod"].emulated.state.storages["pbs-main"]
+async def test_a_protected_backup_is_refused(demo_client):
+    volid = (await demo_client("ListBackups", **PBS, vmid=101)).data[0]["volid"]
+    storage = demo_client["prod"].emulated.state.storages["pbs-main"]
     next(one for one in storage.everything() if one.volid == volid).protected = True
-    error = await desk.refused("DeleteBackup", **PBS, volid=volid)
+    error = await demo_client.refused("DeleteBackup", **PBS, volid=volid)
     assert error.startswith(f"{volid} is protected.")
 
 
-async def test_backups_of_a_guest_with_a_protecting_tag_are_refused(desk):
-    guest = desk["prod"].emulated.state.guests[101]
+async def test_backups_of_a_guest_with_a_protecting_tag_are_refused(demo_client):
+    guest = demo_client["prod"].emulated.state.guests[101]
     guest.config["tags"] = "protected"
     guest.touch()
-    volid = (await desk("ListBackups", **PBS, vmid=101)).data[0]["volid"]
-    error = await desk.refused("DeleteBackup", **PBS, volid=volid)
+    volid = (await demo_client("ListBackups", **PBS, vmid=101)).data[0]["volid"]
+    error = await demo_client.refused("DeleteBackup", **PBS, volid=volid)
     assert "Guest 101, which it belongs to, is protected by its tag" in error
 
 
@@ -321,47 +331,47 @@ async def test_backups_of_a_guest_with_a_protecting_tag_are_refused(desk):
     "volid",
     ["local:iso/../../../etc/shadow", "nfs-iso:iso/x.iso", "/etc/passwd", "local:", "local"],
 )
-async def test_a_volume_id_cannot_become_a_path(desk, volid):
-    error = await desk.refused("DeleteIso", **LOCAL, volid=volid)
+async def test_a_volume_id_cannot_become_a_path(demo_client, volid):
+    error = await demo_client.refused("DeleteIso", **LOCAL, volid=volid)
     assert "is not on storage local" in error or error.startswith("No volume")
-    assert not any(one.startswith("DELETE") for one in desk.asked("prod"))
+    assert not any(one.startswith("DELETE") for one in demo_client.asked("prod"))
 
 
-async def test_an_unknown_volume_is_answered_with_the_nearest(desk):
-    error = await desk.refused(
+async def test_an_unknown_volume_is_answered_with_the_nearest(demo_client):
+    error = await demo_client.refused(
         "DeleteIso", **LOCAL, volid="local:iso/debian-13.1.0-amd64-netinst.isoo"
     )
     assert "Did you mean " in error
     assert "local:iso/debian-13.1.0-amd64-netinst.iso," in error
 
 
-async def test_a_dry_run_of_a_deletion_deletes_nothing_and_asks_nobody(desk):
-    volid = (await volids(desk, LOCAL, content_type="iso"))[0]
-    answer = await desk("DeleteIso", **LOCAL, volid=volid, dry_run=True)
+async def test_a_dry_run_of_a_deletion_deletes_nothing_and_asks_nobody(demo_client):
+    volid = (await volids(demo_client, LOCAL, content_type="iso"))[0]
+    answer = await demo_client("DeleteIso", **LOCAL, volid=volid, dry_run=True)
     assert answer.data["would"].startswith(f"Delete ISO image {volid} from pve01.")
-    assert desk.talk.asked == []
-    assert volid in await volids(desk, LOCAL, content_type="iso")
+    assert demo_client.talk.asked == []
+    assert volid in await volids(demo_client, LOCAL, content_type="iso")
 
 
-async def test_nothing_is_deleted_when_the_person_says_no(desk):
-    volid = (await volids(desk, LOCAL, content_type="iso"))[0]
-    desk.talk.decision = Decision.NO
-    await desk.refused("DeleteIso", **LOCAL, volid=volid)
-    assert volid in await volids(desk, LOCAL, content_type="iso")
+async def test_nothing_is_deleted_when_the_person_says_no(demo_client):
+    volid = (await volids(demo_client, LOCAL, content_type="iso"))[0]
+    demo_client.talk.decision = Decision.NO
+    await demo_client.refused("DeleteIso", **LOCAL, volid=volid)
+    assert volid in await volids(demo_client, LOCAL, content_type="iso")
 
 
-async def test_a_role_for_one_guest_sees_and_deletes_only_its_backups(desk):
-    scoped = desk.scoped(Resources(vmids=frozenset({101})))
-    volid = (await desk("ListBackups", **PBS, vmid=102)).data[0]["volid"]
+async def test_a_role_for_one_guest_sees_and_deletes_only_its_backups(demo_client):
+    scoped = demo_client.scoped(Resources(vmids=frozenset({101})))
+    volid = (await demo_client("ListBackups", **PBS, vmid=102)).data[0]["volid"]
     error = await scoped.refused("DeleteBackup", **PBS, volid=volid)
     assert error.startswith("No volume")
-    own = (await desk("ListBackups", **PBS, vmid=101)).data[0]["volid"]
+    own = (await demo_client("ListBackups", **PBS, vmid=101)).data[0]["volid"]
     assert (await scoped("DeleteBackup", **PBS, volid=own, wait=True)).data["success"]
 
 
-def _at(node, desk, kind):
+def _at(node, demo_client, kind):
     """A guest of this kind on the node."""
-    guests = desk["prod"].emulated.state.guests.values()
+    guests = demo_client["prod"].emulated.state.guests.values()
     return next(one for one in guests if (one.node, one.kind) == (node, kind))
 
 

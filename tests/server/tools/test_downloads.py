@@ -12,21 +12,21 @@ ISO = {**PLACE, "url": URL, "filename": "debian-12.12.0-amd64-netinst.iso"}
 SHA256 = checksum_of(URL, "sha256")
 
 
-async def test_an_image_is_downloaded_and_listed_then(desk):
-    answer = await desk("DownloadIso", **ISO, checksum=SHA256, wait=True)
+async def test_an_image_is_downloaded_and_listed_then(demo_client):
+    answer = await demo_client("DownloadIso", **ISO, checksum=SHA256, wait=True)
     assert answer.data["ok"] is True
     assert answer.data["volid"] == "local:iso/debian-12.12.0-amd64-netinst.iso"
     assert "Node pve01 does the fetching itself" in answer.notes
-    listed = await desk("ListIsos", **PLACE)
+    listed = await demo_client("ListIsos", **PLACE)
     assert answer.data["volid"] in listed.column("volid")
 
 
-async def test_a_download_without_a_checksum_or_certificate_check_warns(desk):
-    answer = await desk("DownloadIso", **ISO, verify_certificates=False, dry_run=True)
+async def test_a_download_without_a_checksum_or_certificate_check_warns(demo_client):
+    answer = await demo_client("DownloadIso", **ISO, verify_certificates=False, dry_run=True)
     assert "Without a checksum nobody checks what arrives." in answer.data["would"]
     assert "The server's certificate is not checked." in answer.data["would"]
     assert URL in answer.data["would"]
-    assert not any(one.startswith("POST") for one in desk.asked("prod"))
+    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
 
 
 @pytest.mark.parametrize(
@@ -40,23 +40,23 @@ async def test_a_download_without_a_checksum_or_certificate_check_warns(desk):
         "https://nas.lan/x.iso",
     ],
 )
-async def test_what_is_not_the_public_internet_over_https_is_refused(desk, url):
-    await desk.refused("DownloadIso", **{**ISO, "url": url})
-    assert not any(one.startswith("POST") for one in desk.asked("prod"))
+async def test_what_is_not_the_public_internet_over_https_is_refused(demo_client, url):
+    await demo_client.refused("DownloadIso", **{**ISO, "url": url})
+    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
 
 
-async def test_settings_open_http_private_addresses_and_narrow_the_hosts(desk):
-    desk.change(allow_http_downloads=True, allow_private_downloads=True)
+async def test_settings_open_http_private_addresses_and_narrow_the_hosts(demo_client):
+    demo_client.change(allow_http_downloads=True, allow_private_downloads=True)
     inner = {**ISO, "url": "http://10.20.0.1/x.iso", "dry_run": True}
-    assert (await desk("DownloadIso", **inner)).data["dry_run"] is True
-    desk.change(download_hosts=("*.debian.org",))
-    error = await desk.refused("DownloadIso", **inner)
+    assert (await demo_client("DownloadIso", **inner)).data["dry_run"] is True
+    demo_client.change(download_hosts=("*.debian.org",))
+    error = await demo_client.refused("DownloadIso", **inner)
     assert "Allowed are *.debian.org" in error
 
 
 @pytest.mark.parametrize("name", ["x.exe", "../x.iso", ".iso", "a b.iso", "x.iso/y"])
-async def test_a_file_name_that_could_be_anything_else_is_refused(desk, name):
-    error = await desk.refused("DownloadIso", **{**ISO, "filename": name})
+async def test_a_file_name_that_could_be_anything_else_is_refused(demo_client, name):
+    error = await demo_client.refused("DownloadIso", **{**ISO, "filename": name})
     assert error.startswith("filename: ")
 
 
@@ -69,13 +69,13 @@ async def test_a_file_name_that_could_be_anything_else_is_refused(desk, name):
         ({"checksum": "not hex"}, "checksum: "),
     ],
 )
-async def test_a_checksum_has_to_fit_its_algorithm(desk, given, says):
-    assert says in await desk.refused("DownloadIso", **ISO, **given)
+async def test_a_checksum_has_to_fit_its_algorithm(demo_client, given, says):
+    assert says in await demo_client.refused("DownloadIso", **ISO, **given)
 
 
-async def test_what_is_there_already_is_not_fetched_again(desk):
+async def test_what_is_there_already_is_not_fetched_again(demo_client):
     name = "debian-13.1.0-amd64-netinst.iso"
-    error = await desk.refused("DownloadIso", **{**ISO, "filename": name})
+    error = await demo_client.refused("DownloadIso", **{**ISO, "filename": name})
     assert error.startswith(f"local:iso/{name} is there already.")
 
 
@@ -88,5 +88,5 @@ async def test_what_is_there_already_is_not_fetched_again(desk):
         ({"node": "pve9"}, "No node 'pve9' on prod."),
     ],
 )
-async def test_a_place_that_cannot_be_is_refused_by_name(desk, change, says):
-    assert says in await desk.refused("DownloadIso", **{**ISO, **change})
+async def test_a_place_that_cannot_be_is_refused_by_name(demo_client, change, says):
+    assert says in await demo_client.refused("DownloadIso", **{**ISO, **change})

@@ -15,7 +15,7 @@ import pytest
 
 from proxmox_client.emulator import FaultKind, demo
 from proxmox_client.emulator.state.storage import Volume
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit.registry import tools
 
 pytestmark = [
     pytest.mark.anyio,
@@ -141,44 +141,46 @@ class Broken:
     calls: Mapping[str, dict[str, Any]]
 
 
-async def node_is_down(desk):
-    await desk["prod"].emulated.node_down("pve02")
+async def node_is_down(demo_client):
+    await demo_client["prod"].emulated.node_down("pve02")
 
 
-async def cluster_is_down(desk):
-    await desk["home-lab"].emulated.node_down("pve")
+async def cluster_is_down(demo_client):
+    await demo_client["home-lab"].emulated.node_down("pve")
 
 
-async def cluster_hangs(desk):
-    desk.change(call_deadline_seconds=4)  # for the cluster that is well: this machine may be busy
-    desk["home-lab"].inventory.patience = 0.2
-    desk["home-lab"].inventory.quiet = 0.0
-    desk["home-lab"].emulated.fault(FaultKind.HANG)
+async def cluster_hangs(demo_client):
+    demo_client.change(
+        call_deadline_seconds=4
+    )  # for the cluster that is well: this machine may be busy
+    demo_client["home-lab"].inventory.patience = 0.2
+    demo_client["home-lab"].inventory.quiet = 0.0
+    demo_client["home-lab"].emulated.fault(FaultKind.HANG)
 
 
-async def privileges_are_missing(desk):
-    desk["home-lab"].emulated.fault(
+async def privileges_are_missing(demo_client):
+    demo_client["home-lab"].emulated.fault(
         FaultKind.FORBIDDEN, path="(?!/cluster/resources)", message="/nodes/pve, Sys.Audit"
     )
 
 
-async def proxmox_fails(desk):
-    desk["home-lab"].emulated.fault(
+async def proxmox_fails(demo_client):
+    demo_client["home-lab"].emulated.fault(
         FaultKind.ERROR, path="(?!/cluster/resources)", message="rados timeout"
     )
 
 
-async def storage_hangs(desk):
-    desk.change(call_deadline_seconds=4)
-    desk["prod"].emulated.fault(FaultKind.HANG, path=".*/storage/nfs-archive/")
+async def storage_hangs(demo_client):
+    demo_client.change(call_deadline_seconds=4)
+    demo_client["prod"].emulated.fault(FaultKind.HANG, path=".*/storage/nfs-archive/")
 
 
-async def answers_break_off(desk):
-    desk["home-lab"].emulated.fault(FaultKind.DROP, path="(?!/cluster/resources)")
+async def answers_break_off(demo_client):
+    demo_client["home-lab"].emulated.fault(FaultKind.DROP, path="(?!/cluster/resources)")
 
 
-async def tasks_fail(desk):
-    state = desk["home-lab"].emulated.state
+async def tasks_fail(demo_client):
+    state = demo_client["home-lab"].emulated.state
     state.guests[105].config["net0"] = "virtio=BC:24:11:00:00:09,bridge=nope"
     state.downloads[URL] = None
 
@@ -212,14 +214,14 @@ SLOW = {cluster_hangs, storage_hangs}  # what never answers takes its time
         for one in BROKEN
     ],
 )
-async def test_tools_answer_honestly_when_something_is_broken(desk, broken):
+async def test_tools_answer_honestly_when_something_is_broken(demo_client, broken):
     for kind, name in OLD.items():
-        _put(desk["home-lab"].emulated.state, "local", name, kind)
-    await broken.happens(desk)
+        _put(demo_client["home-lab"].emulated.state, "local", name, kind)
+    await broken.happens(demo_client)
     lines = []
     for tool, arguments in broken.calls.items():
-        desk.refresh()
-        answer = await desk(tool, **arguments)
+        demo_client.refresh()
+        answer = await demo_client(tool, **arguments)
         said = answer.text if answer.failed else answer.notes
         assert "incident" not in said, said
         assert said or answer.data, f"{tool} is silent"
@@ -231,26 +233,30 @@ async def nothing(_desk):
     """All is well."""
 
 
-async def move_is_forbidden(desk):
+async def move_is_forbidden(demo_client):
     message = "/vms/101, VM.Migrate"
-    desk["prod"].emulated.fault(FaultKind.FORBIDDEN, path=".*/qemu/101/migrate", message=message)
+    demo_client["prod"].emulated.fault(
+        FaultKind.FORBIDDEN, path=".*/qemu/101/migrate", message=message
+    )
 
 
-async def move_fails_at_once(desk):
-    desk["prod"].emulated.fault(FaultKind.ERROR, path=".*/qemu/101/migrate", message="no quorum!")
+async def move_fails_at_once(demo_client):
+    demo_client["prod"].emulated.fault(
+        FaultKind.ERROR, path=".*/qemu/101/migrate", message="no quorum!"
+    )
 
 
-async def move_breaks_off(desk):
-    desk["prod"].emulated.fault(FaultKind.DROP, path=".*/qemu/101/migrate")
+async def move_breaks_off(demo_client):
+    demo_client["prod"].emulated.fault(FaultKind.DROP, path=".*/qemu/101/migrate")
 
 
-async def move_hangs(desk):
-    desk.change(call_deadline_seconds=2)
-    desk["prod"].emulated.fault(FaultKind.HANG, path=".*/qemu/101/migrate")
+async def move_hangs(demo_client):
+    demo_client.change(call_deadline_seconds=2)
+    demo_client["prod"].emulated.fault(FaultKind.HANG, path=".*/qemu/101/migrate")
 
 
-async def source_is_down(desk):
-    await desk["prod"].emulated.node_down("pve01")
+async def source_is_down(demo_client):
+    await demo_client["prod"].emulated.node_down("pve01")
 
 
 MOVES = {
@@ -268,21 +274,21 @@ MOVES = {
 async def test_a_migration_answers_honestly_when_something_is_broken(open_desk):
     lines = []
     for title, happens in MOVES.items():
-        async with open_desk(demo()) as desk:
-            await happens(desk)
-            answer = await desk("MigrateVm", **MOVE)
+        async with open_desk(demo()) as demo_client:
+            await happens(demo_client)
+            answer = await demo_client("MigrateVm", **MOVE)
         said = answer.text if answer.failed else answer.notes
         assert answer.failed == (happens is not nothing), said
         lines.append(f"| {title} | {_kind(answer)} | {_plain(said)} |")
     _compare("A migration", "\n".join(["| when | answers | says |", "|---|---|---|", *lines]))
 
 
-async def test_a_dead_cluster_takes_nothing_from_the_others(desk):
-    whole = {tool: await desk(tool, **LAB[tool]) for tool in LAB if _of_all(tool)}
-    await desk["home-lab"].emulated.node_down("pve")
-    desk.refresh()
+async def test_a_dead_cluster_takes_nothing_from_the_others(demo_client):
+    whole = {tool: await demo_client(tool, **LAB[tool]) for tool in LAB if _of_all(tool)}
+    await demo_client["home-lab"].emulated.node_down("pve")
+    demo_client.refresh()
     for tool, before in whole.items():
-        after = await desk(tool, **LAB[tool])
+        after = await demo_client(tool, **LAB[tool])
         assert not after.failed, after.text
         assert _of_prod(after) >= _of_prod(before), tool
         assert "home-lab" in after.notes + after.text

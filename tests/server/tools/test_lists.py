@@ -6,7 +6,7 @@ import pytest
 
 from proxmox_client.emulator import ManualClock, demo
 from pvemcp_formats import Format, decode
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 
@@ -37,8 +37,8 @@ OF_ITS_OWN = {"ListTasks"}  # its limit is how far it looks back
 @pytest.fixture(scope="module")
 async def still(anyio_backend, open_desk):
     """The demo clusters at one moment: two calls in a row see the same."""
-    async with open_desk(demo(), ManualClock()) as desk:
-        yield desk
+    async with open_desk(demo(), ManualClock()) as demo_client:
+        yield demo_client
 
 
 def test_every_list_is_among_them():

@@ -14,34 +14,38 @@ pytestmark = pytest.mark.anyio
 PROD = {"cluster_name": "prod"}
 
 
-async def test_a_running_machine_moves_live(desk):
-    answer = await desk("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True, wait=True)
+async def test_a_running_machine_moves_live(demo_client):
+    answer = await demo_client(
+        "MigrateVm", **PROD, vmid=105, target_node="pve02", online=True, wait=True
+    )
     assert answer.data["ok"] is True
     assert (answer.data["target_node"], answer.data["online"]) == ("pve02", True)
-    guest = desk["prod"].emulated.state.guests[105]
+    guest = demo_client["prod"].emulated.state.guests[105]
     assert (guest.node, guest.running) == ("pve02", True)
 
 
-async def test_online_does_no_harm_to_a_guest_that_is_stopped(desk):
-    await desk("ChangeVmState", **PROD, vmid=105, action="Stop", wait=True)
-    answer = await desk("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True, wait=True)
+async def test_online_does_no_harm_to_a_guest_that_is_stopped(demo_client):
+    await demo_client("ChangeVmState", **PROD, vmid=105, action="Stop", wait=True)
+    answer = await demo_client(
+        "MigrateVm", **PROD, vmid=105, target_node="pve02", online=True, wait=True
+    )
     assert (answer.data["ok"], answer.data["online"]) == (True, False)
-    assert desk["prod"].emulated.state.guests[105].node == "pve02"
+    assert demo_client["prod"].emulated.state.guests[105].node == "pve02"
 
 
-async def test_a_running_machine_needs_online_and_the_answer_says_so(desk):
-    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02")
+async def test_a_running_machine_needs_online_and_the_answer_says_so(demo_client):
+    error = await demo_client.refused("MigrateVm", **PROD, vmid=105, target_node="pve02")
     assert error == (
         "qemu 105 (web-frontend) on prod is running. With online=true it is moved while it runs."
     )
 
 
-async def test_a_running_container_is_restarted_on_the_target_and_that_is_said(desk):
-    guest = _on_ceph(desk, Kind.LXC)
+async def test_a_running_container_is_restarted_on_the_target_and_that_is_said(demo_client):
+    guest = _on_ceph(demo_client, Kind.LXC)
     target = "pve02" if guest.node != "pve02" else "pve03"
     call = {**PROD, "vmid": guest.vmid, "target_node": target}
-    assert "restarted there" in await desk.refused("MigrateVm", **call)
-    answer = await desk("MigrateVm", **call, online=True, wait=True)
+    assert "restarted there" in await demo_client.refused("MigrateVm", **call)
+    answer = await demo_client("MigrateVm", **call, online=True, wait=True)
     assert answer.data["ok"] is True
     assert "stopped and started there" in answer.notes
     assert guest.node == target
@@ -55,16 +59,18 @@ async def test_a_running_container_is_restarted_on_the_target_and_that_is_said(d
         ("pve2", "No node 'pve2' on prod. Did you mean pve0"),
     ],
 )
-async def test_a_target_that_cannot_be_is_refused_by_name(desk, target, says):
-    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node=target, online=True)
+async def test_a_target_that_cannot_be_is_refused_by_name(demo_client, target, says):
+    error = await demo_client.refused(
+        "MigrateVm", **PROD, vmid=105, target_node=target, online=True
+    )
     assert says in error
-    assert not any(one.startswith("POST") for one in desk.asked("prod"))
+    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
 
 
-async def test_local_disks_are_copied_and_that_is_said(desk):
-    guest = _local(desk)
+async def test_local_disks_are_copied_and_that_is_said(demo_client):
+    guest = _local(demo_client)
     target = "pve02" if guest.node != "pve02" else "pve03"
-    answer = await desk(
+    answer = await demo_client(
         "MigrateVm", **PROD, vmid=guest.vmid, target_node=target, online=True, wait=True
     )
     assert answer.data["ok"] is True
@@ -72,44 +78,46 @@ async def test_local_disks_are_copied_and_that_is_said(desk):
     assert guest.node == target
 
 
-async def test_a_disk_that_the_target_cannot_reach_is_named(desk):
-    guest = _local(desk)
-    state = desk["prod"].emulated.state
+async def test_a_disk_that_the_target_cannot_reach_is_named(demo_client):
+    guest = _local(demo_client)
+    state = demo_client["prod"].emulated.state
     target = "pve02" if guest.node != "pve02" else "pve03"
     state.storages["local-zfs"].nodes = {node for node in state.nodes if node != target}
     state.changed()
-    error = await desk.refused(
+    error = await demo_client.refused(
         "MigrateVm", **PROD, vmid=guest.vmid, target_node=target, online=True
     )
     assert f"{target} cannot reach scsi0 on local-zfs" in error
     assert "target_storage" in error
 
 
-async def test_devices_of_the_node_hold_a_guest_there(desk):
-    desk["prod"].emulated.state.guests[105].config["hostpci0"] = "0000:01:00.0"
-    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
+async def test_devices_of_the_node_hold_a_guest_there(demo_client):
+    demo_client["prod"].emulated.state.guests[105].config["hostpci0"] = "0000:01:00.0"
+    error = await demo_client.refused(
+        "MigrateVm", **PROD, vmid=105, target_node="pve02", online=True
+    )
     assert "uses devices of its node: hostpci0" in error
 
 
 @pytest.mark.parametrize("option", ["hostpci0", "usb1", "serial0", "parallel0"])
-async def test_a_pending_device_of_the_node_holds_a_guest_there(desk, option):
-    guest = desk["prod"].emulated.state.guests[105]
+async def test_a_pending_device_of_the_node_holds_a_guest_there(demo_client, option):
+    guest = demo_client["prod"].emulated.state.guests[105]
     guest.pending[option] = "/dev/x"
     call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
-    error = await desk.refused("MigrateVm", **call)
+    error = await demo_client.refused("MigrateVm", **call)
     assert f"will use devices of its node: {option}, pending until the guest restarts" in error
     guest.removals[option] = 1
     guest.config[option] = guest.pending.pop(option)
-    assert f"uses devices of its node: {option}" in await desk.refused("MigrateVm", **call)
+    assert f"uses devices of its node: {option}" in await demo_client.refused("MigrateVm", **call)
 
 
 @pytest.mark.parametrize(
     ("option", "value"), [("usb1", "spice"), ("serial0", "socket"), ("hostpci0", "mapping=gpu")]
 )
-async def test_a_pending_device_of_any_node_holds_nobody(desk, option, value):
-    desk["prod"].emulated.state.guests[105].pending[option] = value
+async def test_a_pending_device_of_any_node_holds_nobody(demo_client, option, value):
+    demo_client["prod"].emulated.state.guests[105].pending[option] = value
     call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
-    assert (await desk("MigrateVm", **call)).data["would"].startswith("Move qemu 105")
+    assert (await demo_client("MigrateVm", **call)).data["would"].startswith("Move qemu 105")
 
 
 @pytest.mark.parametrize("waits", ["removal", "addition"])
@@ -121,24 +129,26 @@ async def test_a_pending_device_of_any_node_holds_nobody(desk, option, value):
         ("scsi7", "lost:vm-105-disk-7,size=1G", "cannot reach scsi7 on lost"),
     ],
 )
-async def test_pending_drives_hold_a_guest_as_present_ones_do(desk, waits, option, value, says):
-    guest = desk["prod"].emulated.state.guests[105]
+async def test_pending_drives_hold_a_guest_as_present_ones_do(
+    demo_client, waits, option, value, says
+):
+    guest = demo_client["prod"].emulated.state.guests[105]
     _wait(guest, waits, option, value)
-    builds = desk["prod"].emulated.state.storages
+    builds = demo_client["prod"].emulated.state.storages
     builds["lost"] = replace(builds["local-zfs"], name="lost", nodes=("pve01",))
-    desk["prod"].emulated.state.changed()
+    demo_client["prod"].emulated.state.changed()
     call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
-    assert says in await desk.refused("MigrateVm", **call)
+    assert says in await demo_client.refused("MigrateVm", **call)
 
 
 @pytest.mark.parametrize("waits", ["removal", "addition"])
-async def test_local_disks_of_pending_changes_are_copied_too(desk, waits):
-    guest = desk["prod"].emulated.state.guests[105]
+async def test_local_disks_of_pending_changes_are_copied_too(demo_client, waits):
+    guest = demo_client["prod"].emulated.state.guests[105]
     _wait(guest, waits, "scsi7", "local-zfs:vm-105-disk-7,size=1G")
     call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
     assert (
         "Local disks are copied, which may take long: scsi7."
-        in (await desk("MigrateVm", **call)).data["would"]
+        in (await demo_client("MigrateVm", **call)).data["would"]
     )
 
 
@@ -150,8 +160,8 @@ def _wait(guest, waits, option, value):
         guest.pending[option] = value
 
 
-async def test_an_unknown_target_storage_is_answered_with_the_nearest(desk):
-    error = await desk.refused(
+async def test_an_unknown_target_storage_is_answered_with_the_nearest(demo_client):
+    error = await demo_client.refused(
         "MigrateVm",
         **PROD,
         vmid=105,
@@ -162,8 +172,8 @@ async def test_an_unknown_target_storage_is_answered_with_the_nearest(desk):
     assert error.startswith("No storage 'cef-vm' on pve02 of prod. Did you mean ceph-vm")
 
 
-async def test_a_target_storage_has_to_take_disks(desk):
-    error = await desk.refused(
+async def test_a_target_storage_has_to_take_disks(demo_client):
+    error = await demo_client.refused(
         "MigrateVm",
         **PROD,
         vmid=105,
@@ -174,16 +184,16 @@ async def test_a_target_storage_has_to_take_disks(desk):
     assert "Storage nfs-iso does not take images" in error
 
 
-async def test_a_dry_run_of_a_migration_moves_nothing(desk):
-    answer = await desk(
+async def test_a_dry_run_of_a_migration_moves_nothing(demo_client):
+    answer = await demo_client(
         "MigrateVm", **PROD, vmid=105, target_node="pve02", online=True, dry_run=True
     )
     assert answer.data["would"] == "Move qemu 105 (web-frontend) on prod from pve01 to pve02."
-    assert desk["prod"].emulated.state.guests[105].node == "pve01"
+    assert demo_client["prod"].emulated.state.guests[105].node == "pve01"
 
 
-def _on_ceph(desk, kind):
-    state = desk["prod"].emulated.state
+def _on_ceph(demo_client, kind):
+    state = demo_client["prod"].emulated.state
     return next(
         one
         for one in state.guests.values()
@@ -194,8 +204,8 @@ def _on_ceph(desk, kind):
     )
 
 
-def _local(desk):
-    state = desk["prod"].emulated.state
+def _local(demo_client):
+    state = demo_client["prod"].emulated.state
     return next(
         one
         for one in state.guests.values()
@@ -209,17 +219,19 @@ def _local(desk):
 
 
 @pytest.mark.parametrize("volume", ["local:iso/debian-13.1.0-amd64-netinst.iso", "cdrom"])
-async def test_a_local_cd_rom_holds_a_guest_where_it_is(desk, volume):
-    desk["prod"].emulated.state.guests[105].config["ide2"] = f"{volume},media=cdrom"
-    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
+async def test_a_local_cd_rom_holds_a_guest_where_it_is(demo_client, volume):
+    demo_client["prod"].emulated.state.guests[105].config["ide2"] = f"{volume},media=cdrom"
+    error = await demo_client.refused(
+        "MigrateVm", **PROD, vmid=105, target_node="pve02", online=True
+    )
     assert f"has a local CD-ROM in its drive ide2: {volume}. Eject it first." in error
 
 
 @pytest.mark.parametrize("volume", ["none", "nfs-iso:iso/x.iso", "local:105/vm-105-cloudinit"])
-async def test_an_empty_drive_a_shared_cd_and_cloud_init_hold_nobody(desk, volume):
-    desk["prod"].emulated.state.guests[105].config["ide2"] = f"{volume},media=cdrom"
+async def test_an_empty_drive_a_shared_cd_and_cloud_init_hold_nobody(demo_client, volume):
+    demo_client["prod"].emulated.state.guests[105].config["ide2"] = f"{volume},media=cdrom"
     call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
-    assert (await desk("MigrateVm", **call)).data["would"].startswith("Move qemu 105")
+    assert (await demo_client("MigrateVm", **call)).data["would"].startswith("Move qemu 105")
 
 
 @pytest.mark.parametrize(
@@ -227,57 +239,65 @@ async def test_an_empty_drive_a_shared_cd_and_cloud_init_hold_nobody(desk, volum
     [(Kind.QEMU, "scsi7", "/dev/sdb"), (Kind.LXC, "mp7", "/srv/media,mp=/media")],
 )
 async def test_a_path_of_the_node_holds_a_guest_there_unless_it_is_shared(
-    desk, kind, option, value
+    demo_client, kind, option, value
 ):
-    guest = _on_ceph(desk, kind)
+    guest = _on_ceph(demo_client, kind)
     target = "pve02" if guest.node != "pve02" else "pve03"
     call = {**PROD, "vmid": guest.vmid, "target_node": target, "online": True, "dry_run": True}
     guest.config[option] = value
-    error = await desk.refused("MigrateVm", **call)
+    error = await demo_client.refused("MigrateVm", **call)
     assert f"uses a path of its node: {option} is {value.partition(',')[0]}." in error
     guest.config[option] = f"{value},shared=1"
-    assert (await desk("MigrateVm", **call)).data["dry_run"] is True
+    assert (await demo_client("MigrateVm", **call)).data["dry_run"] is True
 
 
-async def test_a_target_storage_for_local_disks_is_named_beforehand(desk):
-    guest = _local(desk)
+async def test_a_target_storage_for_local_disks_is_named_beforehand(demo_client):
+    guest = _local(demo_client)
     target = "pve02" if guest.node != "pve02" else "pve03"
     call = {**PROD, "vmid": guest.vmid, "target_node": target, "online": True, "dry_run": True}
-    would = (await desk("MigrateVm", **call, target_storage="ceph-vm")).data["would"]
+    would = (await demo_client("MigrateVm", **call, target_storage="ceph-vm")).data["would"]
     assert "Local disks are copied to ceph-vm, which may take long: scsi0" in would
 
 
-async def test_what_proxmox_itself_does_not_allow_is_refused_with_its_reason(desk, monkeypatch):
+async def test_what_proxmox_itself_does_not_allow_is_refused_with_its_reason(
+    demo_client, monkeypatch
+):
     _says(
-        desk,
+        demo_client,
         monkeypatch,
         allowed_nodes=["pve03"],
         refused={"pve02": {"unavailable_mappings": ["gpu"]}},
     )
-    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
+    error = await demo_client.refused(
+        "MigrateVm", **PROD, vmid=105, target_node="pve02", online=True
+    )
     assert "Proxmox does not allow qemu 105" in error
     assert "unavailable mappings ['gpu']" in error
 
 
-async def test_a_guest_under_high_availability_is_moved_by_its_manager_and_that_is_said(desk):
-    state = desk["prod"].emulated.state
+async def test_a_guest_under_high_availability_is_moved_by_its_manager_and_that_is_said(
+    demo_client,
+):
+    state = demo_client["prod"].emulated.state
     guest = state.guests[103]
     target = "pve02" if guest.node != "pve02" else "pve03"
     call = {**PROD, "vmid": 103, "target_node": target, "online": True, "dry_run": True}
-    assert "HA manages this guest" in (await desk("MigrateVm", **call)).data["would"]
+    assert "HA manages this guest" in (await demo_client("MigrateVm", **call)).data["would"]
     state.ha_resources["vm:103"].state = "error"
-    assert "in state error" in await desk.refused("MigrateVm", **call)
+    assert "in state error" in await demo_client.refused("MigrateVm", **call)
 
 
-async def test_a_missing_privilege_to_migrate_is_named(desk):
-    desk["prod"].emulated.fault(
+async def test_a_missing_privilege_to_migrate_is_named(demo_client):
+    demo_client["prod"].emulated.fault(
         FaultKind.FORBIDDEN, path=".*/migrate", message="/vms/105, VM.Migrate"
     )
-    error = await desk.refused("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
+    error = await demo_client.refused(
+        "MigrateVm", **PROD, vmid=105, target_node="pve02", online=True
+    )
     assert "lacks VM.Migrate on /vms/105" in error
 
 
-def _says(desk, monkeypatch, **found):
+def _says(demo_client, monkeypatch, **found):
     """Let Proxmox say something of a migration that the emulator does not come to say."""
     told = {"running": True, "allowed_nodes": [], "refused": {}} | found
 

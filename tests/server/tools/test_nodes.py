@@ -11,9 +11,9 @@ pytestmark = pytest.mark.anyio
 PROD = {"cluster_name": "prod"}
 
 
-async def test_list_nodes_shows_who_is_online_and_how_busy(office):
-    answer = await office("ListNodes", **PROD, detail_level="Full")
-    state = office["prod"].emulated.state
+async def test_list_nodes_shows_who_is_online_and_how_busy(tool_client):
+    answer = await tool_client("ListNodes", **PROD, detail_level="Full")
+    state = tool_client["prod"].emulated.state
     rows = {row["node"]: row for row in answer.data}
     assert list(rows) == sorted(state.nodes)
     for name, node in state.nodes.items():
@@ -25,16 +25,16 @@ async def test_list_nodes_shows_who_is_online_and_how_busy(office):
             assert 0 <= rows[name]["cpu_usage"] <= 100
 
 
-async def test_list_nodes_minimal_takes_one_call(office):
-    office.refresh()
-    office.asked("prod")
-    await office("ListNodes", **PROD)
-    assert office.asked("prod") == ["GET /cluster/resources"]
+async def test_list_nodes_minimal_takes_one_call(tool_client):
+    tool_client.refresh()
+    tool_client.asked("prod")
+    await tool_client("ListNodes", **PROD)
+    assert tool_client.asked("prod") == ["GET /cluster/resources"]
 
 
-async def test_node_status_tells_the_node_in_full(office):
-    found = (await office("GetNodeStatus", **PROD, node="pve01")).data
-    node = office["prod"].emulated.state.nodes["pve01"]
+async def test_node_status_tells_the_node_in_full(tool_client):
+    found = (await tool_client("GetNodeStatus", **PROD, node="pve01")).data
+    node = tool_client["prod"].emulated.state.nodes["pve01"]
     assert found["pve_version"] == "9.2.11"
     assert found["kernel_version"] == "6.17.4-2-pve"
     assert found["kernel_sysname"] == "Linux"
@@ -44,29 +44,29 @@ async def test_node_status_tells_the_node_in_full(office):
     assert all(found[f"load_avg_{one}"] > 0 for one in ("1m", "5m", "15m"))
 
 
-async def test_node_status_of_a_node_that_is_offline_says_so(office):
-    error = await office.refused("GetNodeStatus", **PROD, node="pve05")
+async def test_node_status_of_a_node_that_is_offline_says_so(tool_client):
+    error = await tool_client.refused("GetNodeStatus", **PROD, node="pve05")
     assert "pve05" in error
     assert "does not answer" in error
 
 
-async def test_list_node_disks_shows_a_disk_that_is_failing(office):
-    answer = await office("ListNodeDisks", **PROD, node="pve03")
-    disks = office["prod"].emulated.state.nodes["pve03"].disks
+async def test_list_node_disks_shows_a_disk_that_is_failing(tool_client):
+    answer = await tool_client("ListNodeDisks", **PROD, node="pve03")
+    disks = tool_client["prod"].emulated.state.nodes["pve03"].disks
     assert answer.column("serial") == [one.serial for one in disks]
     failing = [row for row in answer.data if row["health"] == "FAILED"]
     assert [row["wearout"] for row in failing] == [4]
 
 
-async def test_list_node_disks_of_all_nodes_says_which_one_is_missing(office):
-    answer = await office("ListNodeDisks", **PROD)
+async def test_list_node_disks_of_all_nodes_says_which_one_is_missing(tool_client):
+    answer = await tool_client("ListNodeDisks", **PROD)
     assert "Offline on prod, so missing here: pve05." in answer.notes
     assert set(answer.column("node")) == {"pve01", "pve02", "pve03", "pve04"}
 
 
-async def test_list_replications_tells_how_the_last_run_went(office):
-    answer = await office("ListReplications", **PROD)
-    jobs = office["prod"].emulated.state.replications
+async def test_list_replications_tells_how_the_last_run_went(tool_client):
+    answer = await tool_client("ListReplications", **PROD)
+    jobs = tool_client["prod"].emulated.state.replications
     rows = {row["id"]: row for row in answer.data}
     assert set(rows) == set(jobs)
     for name, job in jobs.items():
@@ -76,13 +76,13 @@ async def test_list_replications_tells_how_the_last_run_went(office):
     assert "out of space" in failing["error"]
 
 
-async def test_list_tasks_shows_the_newest_of_all_nodes_first(office):
-    answer = await office("ListTasks", **PROD, limit=20)
+async def test_list_tasks_shows_the_newest_of_all_nodes_first(tool_client):
+    answer = await tool_client("ListTasks", **PROD, limit=20)
     assert len(answer.data) == 20
     starts = answer.column("start_time")
     assert starts == sorted(starts, reverse=True)
     assert len({row["node"] for row in answer.data}) > 1
-    tasks = office["prod"].emulated.state.tasks
+    tasks = tool_client["prod"].emulated.state.tasks
     for row in answer.data:
         task = tasks[row["upid"]]
         assert (row["type"], row["user"]) == (task.type, task.user)
@@ -90,8 +90,8 @@ async def test_list_tasks_shows_the_newest_of_all_nodes_first(office):
 
 
 @pytest.mark.parametrize("status", ["ok", "error", "stopped", "running"])
-async def test_list_tasks_filters_by_outcome(office, status):
-    answer = await office("ListTasks", **PROD, status=status, limit=200)
+async def test_list_tasks_filters_by_outcome(tool_client, status):
+    answer = await tool_client("ListTasks", **PROD, status=status, limit=200)
     for row in answer.data:
         good = row["status"] == "OK" or row["status"].startswith("WARNINGS")
         running = row["status"] == "RUNNING"
@@ -99,18 +99,18 @@ async def test_list_tasks_filters_by_outcome(office, status):
             status, running == (status == "running")
         )
     if status == "error":
-        tasks = office["prod"].emulated.state.tasks.values()
+        tasks = tool_client["prod"].emulated.state.tasks.values()
         failed = [one for one in tasks if not one.running and one.outcome != "OK"]
         online = [one for one in failed if one.node != "pve05"]
         assert len(answer.data) == sum(not one.outcome.startswith("WARN") for one in online)
 
 
-async def test_a_task_that_died_with_its_node_is_among_the_failed(desk):
-    tasks = desk["prod"].emulated.state.tasks.values()
+async def test_a_task_that_died_with_its_node_is_among_the_failed(demo_client):
+    tasks = demo_client["prod"].emulated.state.tasks.values()
     died = next(one for one in tasks if one.ok and one.node == "pve01")
     died.outcome = "unexpected status"
     for status in ("error", "stopped"):
-        answer = await desk("ListTasks", **PROD, status=status, node="pve01", limit=500)
+        answer = await demo_client("ListTasks", **PROD, status=status, node="pve01", limit=500)
         assert died.upid in answer.column("upid")
 
 
@@ -123,28 +123,28 @@ async def test_a_task_that_died_with_its_node_is_among_the_failed(desk):
         ({"vmid": 101}, lambda row: row["id"] == "101"),
     ],
 )
-async def test_list_tasks_filters(office, given, matches):
-    answer = await office("ListTasks", **PROD, **given, limit=100)
+async def test_list_tasks_filters(tool_client, given, matches):
+    answer = await tool_client("ListTasks", **PROD, **given, limit=100)
     assert answer.data
     assert all(matches(row) for row in answer.data)
 
 
-async def test_list_tasks_since_takes_dates_and_spans(office):
-    everything = await office("ListTasks", **PROD, limit=500)
-    recent = await office("ListTasks", **PROD, since="-24h", limit=500)
+async def test_list_tasks_since_takes_dates_and_spans(tool_client):
+    everything = await tool_client("ListTasks", **PROD, limit=500)
+    recent = await tool_client("ListTasks", **PROD, since="-24h", limit=500)
     assert 0 < len(recent.data) < len(everything.data)
     today = datetime.now(UTC).date().isoformat()
-    dated = await office("ListTasks", **PROD, since=today, limit=500)
+    dated = await tool_client("ListTasks", **PROD, since=today, limit=500)
     assert all(row["start_time"] >= today for row in dated.data)
-    ever = await office("ListTasks", **PROD, since="-999999w", limit=500)
+    ever = await tool_client("ListTasks", **PROD, since="-999999w", limit=500)
     assert len(ever.data) >= len(everything.data)
-    error = await office.refused("ListTasks", since="yesterday")
+    error = await tool_client.refused("ListTasks", since="yesterday")
     assert error == "since: 'yesterday' is neither ISO 8601 nor like -24h."
 
 
-async def test_get_task_tells_outcome_times_and_the_end_of_the_log(office):
-    failed = (await office("ListTasks", **PROD, status="error", limit=1)).data[0]
-    found = (await office("GetTask", **PROD, upid=failed["upid"], log_lines=3)).data
+async def test_get_task_tells_outcome_times_and_the_end_of_the_log(tool_client):
+    failed = (await tool_client("ListTasks", **PROD, status="error", limit=1)).data[0]
+    found = (await tool_client("GetTask", **PROD, upid=failed["upid"], log_lines=3)).data
     assert (found["status"], found["ok"]) == ("stopped", False)
     assert found["exit_status"] == failed["status"]
     assert found["start_time"] == failed["start_time"]
@@ -153,36 +153,36 @@ async def test_get_task_tells_outcome_times_and_the_end_of_the_log(office):
     assert 0 < len(found["log"]) <= 3
 
 
-async def test_get_task_tells_warnings_from_failure(desk):
-    tasks = desk["prod"].emulated.state.tasks
+async def test_get_task_tells_warnings_from_failure(demo_client):
+    tasks = demo_client["prod"].emulated.state.tasks
     task = next(one for one in tasks.values() if one.node == "pve01" and one.outcome == "OK")
     task.outcome = "WARNINGS: 2"
-    found = (await desk("GetTask", **PROD, upid=task.upid)).data
+    found = (await demo_client("GetTask", **PROD, upid=task.upid)).data
     assert (found["ok"], found["warnings"]) == (True, 2)
 
 
-async def test_get_task_refuses_what_is_no_task(office):
-    error = await office.refused("GetTask", **PROD, upid="UPID:pve01:nonsense")
+async def test_get_task_refuses_what_is_no_task(tool_client):
+    error = await tool_client.refused("GetTask", **PROD, upid="UPID:pve01:nonsense")
     assert error.startswith("upid: ")
 
 
-async def test_a_task_that_proxmox_has_forgotten_is_answered_like_one_that_never_was(office):
+async def test_a_task_that_proxmox_has_forgotten_is_answered_like_one_that_never_was(tool_client):
     upid = "UPID:pve01:0000FFFF:00000001:6B02AC99:qmstart:100:root@pam:"
-    error = await office.refused("GetTask", **PROD, upid=upid)
+    error = await tool_client.refused("GetTask", **PROD, upid=upid)
     assert error == f"No task {upid!r} on prod."
-    assert error == await office.refused("GetTask", **PROD, upid=upid, wait_seconds=1)
+    assert error == await tool_client.refused("GetTask", **PROD, upid=upid, wait_seconds=1)
 
 
-async def test_get_task_hides_tasks_of_guests_that_are_not_granted(office):
-    upid = (await office("ListTasks", **PROD, vmid=101, limit=1)).data[0]["upid"]
-    scoped = office.scoped(Resources(vmids=frozenset({105})))
+async def test_get_task_hides_tasks_of_guests_that_are_not_granted(tool_client):
+    upid = (await tool_client("ListTasks", **PROD, vmid=101, limit=1)).data[0]["upid"]
+    scoped = tool_client.scoped(Resources(vmids=frozenset({105})))
     assert (await scoped.refused("GetTask", **PROD, upid=upid)).startswith("No task")
-    own = office.scoped(Resources(vmids=frozenset({101})))
+    own = tool_client.scoped(Resources(vmids=frozenset({101})))
     assert (await own("GetTask", **PROD, upid=upid)).data["id"] == "101"
 
 
-async def test_node_metrics_show_pressure_over_a_day(office):
-    answer = await office(
+async def test_node_metrics_show_pressure_over_a_day(tool_client):
+    answer = await tool_client(
         "ListNodeRrdData", **PROD, nodes=["pve01"], metrics=["Cpu", "Pressure"], time_frame="Day"
     )
     assert len(answer.data) > 20
@@ -196,16 +196,16 @@ async def test_node_metrics_show_pressure_over_a_day(office):
     assert any(row["pressure_cpu_some"] > 0 for row in answer.data)
 
 
-async def test_node_metrics_of_8_4_have_no_pressure_and_the_note_says_why(office):
-    answer = await office(
+async def test_node_metrics_of_8_4_have_no_pressure_and_the_note_says_why(tool_client):
+    answer = await tool_client(
         "ListNodeRrdData", cluster_name="home-lab", nodes=["pve"], metrics="Pressure"
     )
     assert answer.data == []
     assert "pressure (PSI) comes with Proxmox VE 9.0" in answer.notes
 
 
-async def test_node_metrics_of_all_nodes_leave_out_the_one_that_is_offline(office):
-    answer = await office("ListNodeRrdData", **PROD, metrics=["Memory"], time_frame="Hour")
+async def test_node_metrics_of_all_nodes_leave_out_the_one_that_is_offline(tool_client):
+    answer = await tool_client("ListNodeRrdData", **PROD, metrics=["Memory"], time_frame="Hour")
     assert set(answer.column("node")) == {"pve01", "pve02", "pve03", "pve04"}
     assert "Offline on prod" in answer.notes
     for row in answer.data:
@@ -213,8 +213,8 @@ async def test_node_metrics_of_all_nodes_leave_out_the_one_that_is_offline(offic
 
 
 @pytest.mark.parametrize("consolidation", ["Average", "Maximum"])
-async def test_guest_metrics_are_flat_rows_of_guest_and_time(office, consolidation):
-    answer = await office(
+async def test_guest_metrics_are_flat_rows_of_guest_and_time(tool_client, consolidation):
+    answer = await tool_client(
         "ListVmRrdData",
         **PROD,
         vmids=[101, 105],
@@ -229,29 +229,29 @@ async def test_guest_metrics_are_flat_rows_of_guest_and_time(office, consolidati
     assert {row["name"] for row in answer.data} == {"db-primary", "web-frontend"}
 
 
-async def test_metrics_of_an_unknown_guest_name_the_nearest(office):
-    error = await office.refused("ListVmRrdData", **PROD, vmids=[99999])
+async def test_metrics_of_an_unknown_guest_name_the_nearest(tool_client):
+    error = await tool_client.refused("ListVmRrdData", **PROD, vmids=[99999])
     assert error.startswith("No guest 99999 on prod.")
 
 
 @pytest.mark.parametrize("given", [{"vmids": []}, {"vmids": [1]}, {"vmids": [101], "metrics": []}])
-async def test_metrics_of_nothing_are_refused_by_argument(office, given):
-    error = await office.refused("ListVmRrdData", **PROD, **given)
+async def test_metrics_of_nothing_are_refused_by_argument(tool_client, given):
+    error = await tool_client.refused("ListVmRrdData", **PROD, **given)
     assert error.startswith(("vmids", "metrics"))
 
 
-async def test_get_task_stops_waiting_in_time_and_says_so(desk):
-    started = await desk("BackupVm", **PROD, vmid=200, storage="pbs-main")
-    desk.change(task_wait_max_seconds=0)
-    answer = await desk("GetTask", **PROD, upid=started.data["upid"], wait_seconds=30)
+async def test_get_task_stops_waiting_in_time_and_says_so(demo_client):
+    started = await demo_client("BackupVm", **PROD, vmid=200, storage="pbs-main")
+    demo_client.change(task_wait_max_seconds=0)
+    answer = await demo_client("GetTask", **PROD, upid=started.data["upid"], wait_seconds=30)
     assert not answer.failed
     assert "It was still running after 0 s." in answer.notes
 
 
-async def test_get_task_waits_for_a_task_that_fails_and_tells_how_it_ended(desk):
-    state = desk["home-lab"].emulated.state
+async def test_get_task_waits_for_a_task_that_fails_and_tells_how_it_ended(demo_client):
+    state = demo_client["home-lab"].emulated.state
     state.guests[105].config["net0"] = "virtio=BC:24:11:00:00:09,bridge=nope"
     lab = {"cluster_name": "home-lab"}
-    started = await desk("ChangeVmState", **lab, vmid=105, action="Start")
-    found = (await desk("GetTask", **lab, upid=started.data["upid"], wait_seconds=60)).data
+    started = await demo_client("ChangeVmState", **lab, vmid=105, action="Start")
+    found = (await demo_client("GetTask", **lab, upid=started.data["upid"], wait_seconds=60)).data
     assert (found["ok"], found["exit_status"]) == (False, "bridge 'nope' does not exist")

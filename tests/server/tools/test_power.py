@@ -6,49 +6,49 @@ import pytest
 from proxmox_client.emulator import FaultKind
 from proxmox_client.emulator.state.jobs import HaResource
 from pvemcp_server.access.model import Resources
-from pvemcp_server.endpoint.conversation import Decision
+from pvemcp_server.mcp.elicitation import Decision
 
 pytestmark = pytest.mark.anyio
 
 PROD = {"cluster_name": "prod"}
 
 
-async def test_a_guest_is_stopped_and_the_answer_names_the_task(desk):
-    answer = await desk("ChangeVmState", **PROD, vmid=101, action="Stop", wait=True)
+async def test_a_guest_is_stopped_and_the_answer_names_the_task(demo_client):
+    answer = await demo_client("ChangeVmState", **PROD, vmid=101, action="Stop", wait=True)
     assert answer.data["success"] is True
     assert (answer.data["vmid"], answer.data["action"]) == (101, "Stop")
     assert (answer.data["exit_status"], answer.data["ok"]) == ("OK", True)
     assert answer.data["upid"].startswith("UPID:pve01:")
-    assert desk["prod"].emulated.state.guests[101].status == "stopped"
+    assert demo_client["prod"].emulated.state.guests[101].status == "stopped"
 
 
 @pytest.mark.parametrize("action", ["Reset", "Suspend", "Reboot"])
-async def test_a_running_machine_takes_the_action(desk, action):
-    answer = await desk("ChangeVmState", **PROD, vmid=105, action=action, wait=True)
+async def test_a_running_machine_takes_the_action(demo_client, action):
+    answer = await demo_client("ChangeVmState", **PROD, vmid=105, action=action, wait=True)
     assert answer.data["ok"] is True
-    assert desk["prod"].emulated.state.guests[105].paused is (action == "Suspend")
+    assert demo_client["prod"].emulated.state.guests[105].paused is (action == "Suspend")
 
 
-async def test_a_suspended_machine_resumes(desk):
-    await desk("ChangeVmState", **PROD, vmid=105, action="Suspend", wait=True)
-    answer = await desk("ChangeVmState", **PROD, vmid=105, action="Resume", wait=True)
+async def test_a_suspended_machine_resumes(demo_client):
+    await demo_client("ChangeVmState", **PROD, vmid=105, action="Suspend", wait=True)
+    answer = await demo_client("ChangeVmState", **PROD, vmid=105, action="Resume", wait=True)
     assert answer.data["ok"] is True
-    assert desk["prod"].emulated.state.guests[105].paused is False
+    assert demo_client["prod"].emulated.state.guests[105].paused is False
 
 
-async def test_a_container_is_started_and_shut_down(desk):
+async def test_a_container_is_started_and_shut_down(demo_client):
     lab = {"cluster_name": "home-lab", "vmid": 205, "wait": True}
-    assert (await desk("ChangeVmState", **lab, action="Start")).data["ok"] is True
-    assert desk["home-lab"].emulated.state.guests[205].running
-    assert (await desk("ChangeVmState", **lab, action="Shutdown")).data["ok"] is True
-    assert not desk["home-lab"].emulated.state.guests[205].running
+    assert (await demo_client("ChangeVmState", **lab, action="Start")).data["ok"] is True
+    assert demo_client["home-lab"].emulated.state.guests[205].running
+    assert (await demo_client("ChangeVmState", **lab, action="Shutdown")).data["ok"] is True
+    assert not demo_client["home-lab"].emulated.state.guests[205].running
 
 
-async def test_a_write_takes_as_few_calls_as_it_can(desk):
-    await desk("ListVms", **PROD)
-    desk.asked("prod")
-    await desk("ChangeVmState", **PROD, vmid=105, action="Reset")
-    assert desk.asked("prod") == [
+async def test_a_write_takes_as_few_calls_as_it_can(demo_client):
+    await demo_client("ListVms", **PROD)
+    demo_client.asked("prod")
+    await demo_client("ChangeVmState", **PROD, vmid=105, action="Reset")
+    assert demo_client.asked("prod") == [
         "GET /nodes/pve01/qemu/105/status/current",
         "POST /nodes/pve01/qemu/105/status/reset",
     ]
@@ -64,47 +64,51 @@ async def test_a_write_takes_as_few_calls_as_it_can(desk):
         (9000, "Stop", "is stopped; Stop needs it running or paused."),
     ],
 )
-async def test_what_proxmox_would_refuse_is_said_before_in_plain_words(desk, vmid, action, says):
-    error = await desk.refused("ChangeVmState", **PROD, vmid=vmid, action=action)
+async def test_what_proxmox_would_refuse_is_said_before_in_plain_words(
+    demo_client, vmid, action, says
+):
+    error = await demo_client.refused("ChangeVmState", **PROD, vmid=vmid, action=action)
     assert says in error
-    assert not any(one.startswith("POST") for one in desk.asked("prod"))
+    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
 
 
-async def test_a_locked_guest_is_left_alone_and_the_lock_is_named(desk):
-    desk["prod"].emulated.state.guests[105].config["lock"] = "backup"
-    desk["prod"].emulated.state.guests[105].touch()
-    error = await desk.refused("ChangeVmState", **PROD, vmid=105, action="Stop")
+async def test_a_locked_guest_is_left_alone_and_the_lock_is_named(demo_client):
+    demo_client["prod"].emulated.state.guests[105].config["lock"] = "backup"
+    demo_client["prod"].emulated.state.guests[105].touch()
+    error = await demo_client.refused("ChangeVmState", **PROD, vmid=105, action="Stop")
     assert "qemu 105 (web-frontend) on prod is locked (backup)" in error
 
 
-async def test_a_guest_on_a_node_that_is_offline_is_said_to_be_out_of_reach(desk):
-    state = desk["prod"].emulated.state
+async def test_a_guest_on_a_node_that_is_offline_is_said_to_be_out_of_reach(demo_client):
+    state = demo_client["prod"].emulated.state
     vmid = next(one.vmid for one in state.guests.values() if one.node == "pve05")
-    error = await desk.refused("ChangeVmState", **PROD, vmid=vmid, action="Start")
+    error = await demo_client.refused("ChangeVmState", **PROD, vmid=vmid, action="Start")
     assert error == "Node pve05 on prod is offline."
 
 
-async def test_a_guest_under_high_availability_is_changed_by_its_manager_and_that_is_said(desk):
-    answer = await desk("ChangeVmState", **PROD, vmid=103, action="Stop", dry_run=True)
+async def test_a_guest_under_high_availability_is_changed_by_its_manager_and_that_is_said(
+    demo_client,
+):
+    answer = await demo_client("ChangeVmState", **PROD, vmid=103, action="Stop", dry_run=True)
     assert "HA manages this guest" in answer.data["would"]
 
 
 @pytest.mark.parametrize("action", ["Reset", "Reboot", "Suspend"])
-async def test_what_high_availability_leaves_to_proxmox_is_not_its_managers(desk, action):
-    desk["prod"].emulated.state.ha_resources["vm:103"].state = "error"
-    answer = await desk("ChangeVmState", **PROD, vmid=103, action=action, dry_run=True)
+async def test_what_high_availability_leaves_to_proxmox_is_not_its_managers(demo_client, action):
+    demo_client["prod"].emulated.state.ha_resources["vm:103"].state = "error"
+    answer = await demo_client("ChangeVmState", **PROD, vmid=103, action=action, dry_run=True)
     assert "HA" not in answer.data["would"]
 
 
-async def test_a_guest_that_high_availability_holds_in_error_is_refused(desk):
-    state = desk["prod"].emulated.state
+async def test_a_guest_that_high_availability_holds_in_error_is_refused(demo_client):
+    state = demo_client["prod"].emulated.state
     state.ha_resources["vm:105"] = HaResource("vm:105", state="error")
-    error = await desk.refused("ChangeVmState", **PROD, vmid=105, action="Stop")
+    error = await demo_client.refused("ChangeVmState", **PROD, vmid=105, action="Stop")
     assert "in state error" in error
 
 
-async def test_a_dry_run_says_what_would_happen_and_touches_nothing(desk):
-    answer = await desk("ChangeVmState", **PROD, vmid=101, action="Stop", dry_run=True)
+async def test_a_dry_run_says_what_would_happen_and_touches_nothing(demo_client):
+    answer = await demo_client("ChangeVmState", **PROD, vmid=101, action="Stop", dry_run=True)
     assert answer.data == {
         "dry_run": True,
         "vmid": 101,
@@ -112,107 +116,109 @@ async def test_a_dry_run_says_what_would_happen_and_touches_nothing(desk):
         "would": "Stop qemu 101 (db-primary) on prod, which is running. "
         "What the guest has not written to its disks is lost.",
     }
-    assert not any(one.startswith("POST") for one in desk.asked("prod"))
-    assert [kind for kind, _ in desk.journal.events] == ["call"]
+    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
+    assert [kind for kind, _ in demo_client.journal.events] == ["call"]
 
 
-async def test_a_protected_guest_refuses_writes(desk):
-    guest = desk["prod"].emulated.state.guests[101]
+async def test_a_protected_guest_refuses_writes(demo_client):
+    guest = demo_client["prod"].emulated.state.guests[101]
     guest.config["tags"] = "production;protected"
     guest.touch()
-    error = await desk.refused("ChangeVmState", **PROD, vmid=101, action="Stop")
+    error = await demo_client.refused("ChangeVmState", **PROD, vmid=101, action="Stop")
     assert "is protected by its tag protected." in error
-    desk.change(protected_tags=("production",))
-    error = await desk.refused("ChangeVmState", **PROD, vmid=105, action="Stop")
+    demo_client.change(protected_tags=("production",))
+    error = await demo_client.refused("ChangeVmState", **PROD, vmid=105, action="Stop")
     assert "is protected by its tag production." in error
 
 
-async def test_a_protected_cluster_refuses_writes(desk):
-    desk["prod"].protected = True
-    error = await desk.refused("ChangeVmState", **PROD, vmid=101, action="Stop")
+async def test_a_protected_cluster_refuses_writes(demo_client):
+    demo_client["prod"].protected = True
+    error = await demo_client.refused("ChangeVmState", **PROD, vmid=101, action="Stop")
     assert error.startswith("Cluster prod is protected")
 
 
-async def test_without_waiting_the_answer_comes_at_once_and_says_how_to_go_on(desk):
-    answer = await desk("ChangeVmState", **PROD, vmid=150, action="Reset")
+async def test_without_waiting_the_answer_comes_at_once_and_says_how_to_go_on(demo_client):
+    answer = await demo_client("ChangeVmState", **PROD, vmid=150, action="Reset")
     assert answer.data["status"] == "running"
     assert "GetTask with this upid" in answer.notes
-    told = (await desk("GetTask", **PROD, upid=answer.data["upid"], wait_seconds=30)).data
+    told = (await demo_client("GetTask", **PROD, upid=answer.data["upid"], wait_seconds=30)).data
     assert (told["status"], told["ok"]) == ("stopped", True)
 
 
-async def test_the_next_read_after_a_write_asks_proxmox_again(desk):
-    await desk("ListVms", **PROD)
-    await desk("ChangeVmState", **PROD, vmid=101, action="Stop", wait=True)
-    row = next(one for one in (await desk("ListVms", **PROD)).data if one["vmid"] == 101)
+async def test_the_next_read_after_a_write_asks_proxmox_again(demo_client):
+    await demo_client("ListVms", **PROD)
+    await demo_client("ChangeVmState", **PROD, vmid=101, action="Stop", wait=True)
+    row = next(one for one in (await demo_client("ListVms", **PROD)).data if one["vmid"] == 101)
     assert row["status"] == "stopped"
 
 
-async def test_the_intent_is_recorded_before_proxmox_is_asked_and_the_task_after(desk):
-    answer = await desk("ChangeVmState", **PROD, vmid=150, action="Reset")
-    kinds = [kind for kind, _ in desk.journal.events]
+async def test_the_intent_is_recorded_before_proxmox_is_asked_and_the_task_after(demo_client):
+    answer = await demo_client("ChangeVmState", **PROD, vmid=150, action="Reset")
+    kinds = [kind for kind, _ in demo_client.journal.events]
     assert kinds == ["intent", "outcome"]
-    assert desk.journal.events[1][1].upid == answer.data["upid"]
+    assert demo_client.journal.events[1][1].upid == answer.data["upid"]
 
 
-async def test_progress_follows_the_log_and_only_goes_up(desk):
-    desk.talk.wants_progress = True
-    answer = await desk("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
+async def test_progress_follows_the_log_and_only_goes_up(demo_client):
+    demo_client.talk.wants_progress = True
+    answer = await demo_client("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
     assert answer.data["ok"] is True
-    done = [one for one, _, _ in desk.talk.told]
+    done = [one for one, _, _ in demo_client.talk.told]
     assert done == sorted(set(done))
     assert 0 < done[-1] <= 100
-    assert {total for _, total, _ in desk.talk.told} == {100.0}
+    assert {total for _, total, _ in demo_client.talk.told} == {100.0}
 
 
-async def test_a_task_that_fails_is_an_error_with_the_end_of_its_log(desk):
+async def test_a_task_that_fails_is_an_error_with_the_end_of_its_log(demo_client):
     stopped = next(
         one
-        for one in desk["prod"].emulated.state.guests.values()
+        for one in demo_client["prod"].emulated.state.guests.values()
         if not one.running and not one.template and one.node != "pve05" and one.kind == "qemu"
     )
     stopped.config["net0"] = "virtio=BC:24:11:00:00:09,bridge=nope"
     start = {**PROD, "vmid": stopped.vmid, "action": "Start", "wait": True}
-    error = await desk.refused("ChangeVmState", **start)
+    error = await demo_client.refused("ChangeVmState", **start)
     assert "failed: " in error
     assert "Its log ends: " in error
-    assert desk.journal.events[-1][1].upid
+    assert demo_client.journal.events[-1][1].upid
 
 
-async def test_waiting_ends_with_the_setting_and_leaves_the_task_running(desk):
-    desk.change(task_wait_max_seconds=0)
-    answer = await desk("BackupVm", **PROD, vmid=200, storage="pbs-main", wait=True)
+async def test_waiting_ends_with_the_setting_and_leaves_the_task_running(demo_client):
+    demo_client.change(task_wait_max_seconds=0)
+    answer = await demo_client("BackupVm", **PROD, vmid=200, storage="pbs-main", wait=True)
     assert answer.data["status"] == "running"
     assert "still running" in answer.notes
 
 
-async def test_a_client_that_leaves_stops_the_wait_and_not_the_task(desk):
-    desk.talk.wants_progress = True
+async def test_a_client_that_leaves_stops_the_wait_and_not_the_task(demo_client):
+    demo_client.talk.wants_progress = True
     async with anyio.create_task_group() as group:
 
         async def call():
-            await desk("BackupVm", **PROD, vmid=200, storage="pbs-main", mode="stop")
+            await demo_client("BackupVm", **PROD, vmid=200, storage="pbs-main", mode="stop")
 
         group.start_soon(call)
         with anyio.fail_after(10):
-            await desk.talk.heard.wait()
+            await demo_client.talk.heard.wait()
         group.cancel_scope.cancel()
-    (kind, event) = desk.journal.events[-1]
+    (kind, event) = demo_client.journal.events[-1]
     assert (kind, event.outcome) == ("outcome", "cancelled")
-    told = (await desk("GetTask", **PROD, upid=event.upid, wait_seconds=60)).data
+    told = (await demo_client("GetTask", **PROD, upid=event.upid, wait_seconds=60)).data
     assert told["ok"] is True
 
 
-async def test_a_role_for_some_guests_writes_to_those_only(desk):
-    scoped = desk.scoped(Resources(vmids=frozenset({105})))
+async def test_a_role_for_some_guests_writes_to_those_only(demo_client):
+    scoped = demo_client.scoped(Resources(vmids=frozenset({105})))
     assert (await scoped("ChangeVmState", **PROD, vmid=105, action="Reset")).data["success"]
     error = await scoped.refused("ChangeVmState", **PROD, vmid=101, action="Reset")
     assert error.startswith("No guest 101 on prod.")
 
 
-async def test_a_missing_privilege_is_named_with_the_line_that_adds_it(desk, new_token, with_token):
-    token = new_token(desk["prod"].emulated, ("/vms", "PVEAuditor"))
-    narrow = await with_token(desk, "prod", token)
+async def test_a_missing_privilege_is_named_with_the_line_that_adds_it(
+    demo_client, new_token, with_token
+):
+    token = new_token(demo_client["prod"].emulated, ("/vms", "PVEAuditor"))
+    narrow = await with_token(demo_client, "prod", token)
     error = await narrow.refused("ChangeVmState", **PROD, vmid=105, action="Reset")
     assert f"{token[0]} lacks VM.PowerMgmt on /vms/105" in error
     rehearsed = await narrow("ChangeVmState", **PROD, vmid=105, action="Reset", dry_run=True)
@@ -222,33 +228,35 @@ async def test_a_missing_privilege_is_named_with_the_line_that_adds_it(desk, new
     assert f"pveum acl modify /vms/105 --tokens '{token[0]}' --users 'narrow@pve'" in error
 
 
-async def test_a_cluster_without_quorum_refuses_and_says_where_to_look(desk):
-    desk["prod"].emulated.lose_quorum()
-    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="pre-x")
+async def test_a_cluster_without_quorum_refuses_and_says_where_to_look(demo_client):
+    demo_client["prod"].emulated.lose_quorum()
+    error = await demo_client.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="pre-x")
     assert error == (
         "The cluster lacks quorum, so nothing can be changed on it "
         "(cluster not ready - no quorum?). GetClusterStatus counts the nodes that are offline."
     )
 
 
-async def test_a_dropped_answer_to_a_write_is_an_error_and_the_write_is_sent_once(desk):
-    desk["prod"].emulated.fault(FaultKind.DROP, method="POST", path=".*/status/reset")
-    error = await desk.refused("ChangeVmState", **PROD, vmid=105, action="Reset")
+async def test_a_dropped_answer_to_a_write_is_an_error_and_the_write_is_sent_once(demo_client):
+    demo_client["prod"].emulated.fault(FaultKind.DROP, method="POST", path=".*/status/reset")
+    error = await demo_client.refused("ChangeVmState", **PROD, vmid=105, action="Reset")
     assert "Whether it was carried out is not known. Look with ListTasks" in error
-    sent = [one for one in desk["prod"].emulated.state.tasks.values() if one.type == "qmreset"]
+    sent = [
+        one for one in demo_client["prod"].emulated.state.tasks.values() if one.type == "qmreset"
+    ]
     assert len(sent) == 1
-    assert [kind for kind, _ in desk.journal.events] == ["intent", "outcome"]
+    assert [kind for kind, _ in demo_client.journal.events] == ["intent", "outcome"]
 
 
-async def test_a_task_that_can_no_longer_be_watched_is_told_with_its_upid(desk):
-    desk["prod"].emulated.fault(FaultKind.DROP, path=".*/tasks/")
-    answer = await desk("ChangeVmState", **PROD, vmid=105, action="Reset", wait=True)
+async def test_a_task_that_can_no_longer_be_watched_is_told_with_its_upid(demo_client):
+    demo_client["prod"].emulated.fault(FaultKind.DROP, path=".*/tasks/")
+    answer = await demo_client("ChangeVmState", **PROD, vmid=105, action="Reset", wait=True)
     assert (answer.data["success"], answer.data["status"]) == (True, "unknown")
     assert answer.data["upid"].startswith("UPID:")
     assert "GetTask with this upid tells more." in answer.notes
 
 
-async def test_writes_that_lose_nothing_ask_nobody(desk):
-    desk.talk.decision = Decision.NO
-    await desk("ChangeVmState", **PROD, vmid=150, action="Reset")
-    assert desk.talk.asked == []
+async def test_writes_that_lose_nothing_ask_nobody(demo_client):
+    demo_client.talk.decision = Decision.NO
+    await demo_client("ChangeVmState", **PROD, vmid=150, action="Reset")
+    assert demo_client.talk.asked == []

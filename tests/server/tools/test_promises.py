@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pvemcp_server.access.model import Effect
-from pvemcp_server.endpoint.arguments import read_arguments
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.tools.registry import tools
-from pvemcp_server.tools.schema import description_of
+from pvemcp_server.pipeline.arguments import read_arguments
+from pvemcp_server.toolkit.registry import tools
+from pvemcp_server.toolkit.schema import description_of
 
 REPOSITORY = Path(__file__).parents[3]
 REFERENCE = {

@@ -14,7 +14,7 @@ import pytest
 
 from proxmox_client.emulator.work.content import checksum_of
 from pvemcp_formats import Format, decode, decode_document
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ NETINST = "https://cdimage.example.org/debian-12.12.0-amd64-netinst.iso"
 class Assistant:
     """Makes calls in one format and counts them."""
 
-    desk: Any
+    demo_client: Any
     format: Format
     calls: list[str] = field(default_factory=list)
     notes: str = ""
@@ -33,7 +33,7 @@ class Assistant:
     async def rows(self, tool: str, **arguments: Any) -> list[dict[str, Any]]:
         """The rows of an answer; a single document is one row."""
         self.calls.append(tool)
-        answer = await self.desk(tool, **arguments, format=self.format.value)
+        answer = await self.demo_client(tool, **arguments, format=self.format.value)
         assert not answer.failed, answer.text
         self.notes = answer.notes
         read = decode if tools()[tool].lists else _decode_one
@@ -41,7 +41,7 @@ class Assistant:
 
     @property
     def prod(self) -> Any:
-        return self.desk["prod"].emulated.state
+        return self.demo_client["prod"].emulated.state
 
 
 def _decode_one(text: str, notation: Format) -> list[dict[str, Any]]:
@@ -102,8 +102,8 @@ async def old_snapshots_everywhere(ask: Assistant) -> None:
     wanted = {
         (name, guest.vmid, one.name)
         for name in ("home-lab", "prod")
-        for guest in ask.desk[name].emulated.state.guests.values()
-        if ask.desk[name].emulated.state.nodes[guest.node].online
+        for guest in ask.demo_client[name].emulated.state.guests.values()
+        if ask.demo_client[name].emulated.state.nodes[guest.node].online
         for one in guest.snapshots.values()
         if one.time < month_ago.timestamp()
     }
@@ -310,7 +310,7 @@ async def full_storages(ask: Assistant) -> None:
     )
     assert ("home-lab", "local") in {(row["cluster"], row["storage"]) for row in rows}
     for row in rows:
-        state = ask.desk[row["cluster"]].emulated.state
+        state = ask.demo_client[row["cluster"]].emulated.state
         storage = state.storages[row["storage"]]
         assert storage.used(row["node"]) / storage.total > 0.8
 
@@ -319,8 +319,8 @@ async def full_storages(ask: Assistant) -> None:
 @pytest.mark.parametrize(
     ("most_calls", "scenario"), SCENARIOS, ids=[one.__name__ for _, one in SCENARIOS]
 )
-async def test_a_prompt_is_answered_within_its_calls(desk, most_calls, scenario, notation):
-    assistant = Assistant(desk, notation)
+async def test_a_prompt_is_answered_within_its_calls(demo_client, most_calls, scenario, notation):
+    assistant = Assistant(demo_client, notation)
     await scenario(assistant)
     assert len(assistant.calls) <= most_calls
 

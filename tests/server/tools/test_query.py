@@ -10,7 +10,7 @@ from proxmox_client.emulator import ManualClock, demo
 from pvemcp_server.access.model import Grant, Resources
 from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.tables.registry import tables
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 
@@ -25,9 +25,9 @@ def where(*conditions, logic="and"):
     return {"logic": logic, "conditions": list(conditions)}
 
 
-async def ask(desk, cluster_name=None, **query):
+async def ask(demo_client, cluster_name=None, **query):
     named = {"cluster_name": cluster_name} if cluster_name else {}
-    answer = await desk("ExecuteQuery", query=query, limit=1000, **named)
+    answer = await demo_client("ExecuteQuery", query=query, limit=1000, **named)
     assert not answer.failed, answer.text
     return answer
 
@@ -35,13 +35,15 @@ async def ask(desk, cluster_name=None, **query):
 @pytest.fixture(scope="module")
 async def still(anyio_backend, open_desk):
     """The demo clusters at one moment: two queries in a row see the same."""
-    async with open_desk(demo(), ManualClock()) as desk:
-        yield desk
+    async with open_desk(demo(), ManualClock()) as demo_client:
+        yield demo_client
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one.question)
-async def test_the_examples_of_the_schema_can_be_asked_and_keep_clusters_apart(office, example):
-    answer = await office("ExecuteQuery", query=example.query)
+async def test_the_examples_of_the_schema_can_be_asked_and_keep_clusters_apart(
+    tool_client, example
+):
+    answer = await tool_client("ExecuteQuery", query=example.query)
     assert not answer.failed, answer.text
     assert "cluster" in example.query["select"] or "user" in example.query["select"]
     assert "taken for one" not in answer.notes
@@ -50,8 +52,8 @@ async def test_the_examples_of_the_schema_can_be_asked_and_keep_clusters_apart(o
         assert set(row) <= set(names)
 
 
-async def test_the_schema_tells_all_tables_in_short(office):
-    told = (await office("GetQuerySchema")).data
+async def test_the_schema_tells_all_tables_in_short(tool_client):
+    told = (await tool_client("GetQuerySchema")).data
     assert [one["name"] for one in told["tables"]] == EVERY_TABLE
     guests = next(one for one in told["tables"] if one["name"] == "guests")
     assert guests["fields"].startswith("cluster, vmid:integer, name, node, status, type, tags:list")
@@ -62,8 +64,8 @@ async def test_the_schema_tells_all_tables_in_short(office):
     assert [one["question"] for one in told["examples"]] == [one.question for one in EXAMPLES]
 
 
-async def test_the_schema_tells_named_tables_in_full(office):
-    told = (await office("GetQuerySchema", tables=["Guests", "node"])).data
+async def test_the_schema_tells_named_tables_in_full(tool_client):
+    told = (await tool_client("GetQuerySchema", tables=["Guests", "node"])).data
     assert [one["name"] for one in told["tables"]] == ["guests", "nodes"]
     fields = {one["name"]: one for one in told["tables"][0]["fields"]}
     assert fields["memory_max"]["unit"] == "bytes"
@@ -72,21 +74,21 @@ async def test_the_schema_tells_named_tables_in_full(office):
     assert all(one["description"] for one in fields.values())
 
 
-async def test_a_table_that_is_told_in_full_comes_with_its_own_examples_only(office):
-    told = (await office("GetQuerySchema", tables=["task"])).data
+async def test_a_table_that_is_told_in_full_comes_with_its_own_examples_only(tool_client):
+    told = (await tool_client("GetQuerySchema", tables=["task"])).data
     assert [one["query"]["from"] for one in told["examples"]] == ["tasks"]
 
 
-async def test_all_tables_can_be_told_in_full_at_once(office):
-    answer = await office("GetQuerySchema", tables=EVERY_TABLE)
+async def test_all_tables_can_be_told_in_full_at_once(tool_client):
+    answer = await tool_client("GetQuerySchema", tables=EVERY_TABLE)
     described = answer.data["tables"]
     told = {one["name"]: [field["name"] for field in one["fields"]] for one in described}
     assert told == {name: ["cluster", *one.fields] for name, one in sorted(tables().items())}
     assert answer.notes == ""
 
 
-async def test_the_schema_of_a_table_there_is_not_names_the_nearest(office):
-    error = await office.refused("GetQuerySchema", tables=["gests"])
+async def test_the_schema_of_a_table_there_is_not_names_the_nearest(tool_client):
+    error = await tool_client.refused("GetQuerySchema", tables=["gests"])
     assert "tables[0]: no table 'gests'. Did you mean guests?" in error
 
 
@@ -100,27 +102,29 @@ async def test_every_table_answers_on_8_4_and_9_2(still, table, cluster):
     assert all(row["cluster"] == cluster for row in answer.data)
 
 
-async def test_tables_of_nodes_name_the_node_that_is_offline(office):
-    answer = await ask(office, "prod", **{"from": "node_disks", "select": ["node"]})
+async def test_tables_of_nodes_name_the_node_that_is_offline(tool_client):
+    answer = await ask(tool_client, "prod", **{"from": "node_disks", "select": ["node"]})
     assert "Offline on prod, so missing here: pve05." in answer.notes
     assert "pve05" not in answer.column("node")
 
 
-async def test_rows_of_a_node_that_is_offline_are_said_to_be_old_also_when_they_were_kept(office):
+async def test_rows_of_a_node_that_is_offline_are_said_to_be_old_also_when_they_were_kept(
+    tool_client,
+):
     for _ in range(2):
-        answer = await ask(office, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
+        answer = await ask(tool_client, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
         assert "Offline on prod: pve05; rows of it are what was last known." in answer.notes
 
 
-async def test_notes_name_the_tables_that_they_are_about_when_others_are_read_too(office):
+async def test_notes_name_the_tables_that_they_are_about_when_others_are_read_too(tool_client):
     query = {"from": "guests", "select": ["vmid", "qemu_config.os_type"]}
-    answer = await ask(office, "prod", **query)
+    answer = await ask(tool_client, "prod", **query)
     assert "qemu_configs: Offline on prod, so missing here: pve05." in answer.notes
     assert "guests: Offline on prod: pve05; rows of it are what was last known." in answer.notes
 
 
-async def test_a_condition_on_a_cluster_that_there_is_not_says_which_there_are(office):
-    answer = await ask(office, **{"from": "guests", "where": is_("cluster", "=", "prodd")})
+async def test_a_condition_on_a_cluster_that_there_is_not_says_which_there_are(tool_client):
+    answer = await ask(tool_client, **{"from": "guests", "where": is_("cluster", "=", "prodd")})
     assert answer.data == []
     assert "No cluster 'prodd' is asked; asked are home-lab, prod." in answer.notes
 
@@ -250,11 +254,11 @@ async def test_guests_in_no_pool_are_not_taken_for_a_pool_of_several_clusters(st
     assert "several clusters" not in answer.notes
 
 
-async def test_nothing_is_said_of_an_offline_node_that_is_not_asked_for_or_not_seen(office):
+async def test_nothing_is_said_of_an_offline_node_that_is_not_asked_for_or_not_seen(tool_client):
     named = where(is_("node", "=", "pve01"))
-    answer = await ask(office, "prod", **{"from": "storages", "where": named})
+    answer = await ask(tool_client, "prod", **{"from": "storages", "where": named})
     assert "pve05" not in answer.notes
-    elsewhere = office.scoped(Resources(nodes=frozenset({"pve01", "pve02"})))
+    elsewhere = tool_client.scoped(Resources(nodes=frozenset({"pve01", "pve02"})))
     answer = await ask(elsewhere, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
     assert answer.data[0]["n"]
     assert "pve05" not in answer.notes
@@ -286,32 +290,32 @@ async def test_averages_have_two_decimals(still):
     assert answer.data == [{"cores": round(average, 2)}]
 
 
-async def test_a_query_may_be_json_text_and_name_no_cluster(office):
+async def test_a_query_may_be_json_text_and_name_no_cluster(tool_client):
     query = json.dumps({"from": "clusters", "select": "name", "orderBy": "name"})
-    answer = await office("ExecuteQuery", query=query)
+    answer = await tool_client("ExecuteQuery", query=query)
     assert answer.column("name") == ["home-lab", "prod"]
 
 
 @pytest.mark.parametrize("query", [None, ["guests"], 7])
-async def test_a_query_that_is_no_object_is_answered_with_one_that_is(office, query):
-    error = await office.refused("ExecuteQuery", query=query)
+async def test_a_query_that_is_no_object_is_answered_with_one_that_is(tool_client, query):
+    error = await tool_client.refused("ExecuteQuery", query=query)
     assert error.startswith('query: it is an object. For example {"from": "guests", "select":')
 
 
-async def test_a_condition_on_the_cluster_asks_only_that_cluster(office):
-    office.refresh()
-    office.asked("prod"), office.asked("home-lab")
+async def test_a_condition_on_the_cluster_asks_only_that_cluster(tool_client):
+    tool_client.refresh()
+    tool_client.asked("prod"), tool_client.asked("home-lab")
     answer = await ask(
-        office, **{"from": "guests", "select": "vmid", "where": is_("cluster", "=", "PROD")}
+        tool_client, **{"from": "guests", "select": "vmid", "where": is_("cluster", "=", "PROD")}
     )
-    assert len(answer.data) == len(office["prod"].emulated.state.guests)
-    assert office.asked("home-lab") == []
+    assert len(answer.data) == len(tool_client["prod"].emulated.state.guests)
+    assert tool_client.asked("home-lab") == []
 
 
-async def test_the_top_5_read_the_configuration_of_few_guests(office):
-    office.asked("prod")
+async def test_the_top_5_read_the_configuration_of_few_guests(tool_client):
+    tool_client.asked("prod")
     answer = await ask(
-        office,
+        tool_client,
         "prod",
         **{
             "from": "guests",
@@ -321,7 +325,7 @@ async def test_the_top_5_read_the_configuration_of_few_guests(office):
             "limit": 5,
         },
     )
-    configs = [one for one in office.asked("prod") if one.endswith("/config")]
+    configs = [one for one in tool_client.asked("prod") if one.endswith("/config")]
     assert len(answer.data) == 5
     assert all(row["qemu_config.os_type"] for row in answer.data)
     assert len(configs) == 6  # one more tells whether there is more
@@ -346,10 +350,10 @@ async def test_pages_of_a_reduced_query_fit_together(still):
     assert (await page(0, 5)).data + (await page(5, 7)).data == whole
 
 
-async def test_a_description_is_read_of_those_guests_only_that_the_conditions_leave(office):
-    office.asked("prod")
+async def test_a_description_is_read_of_those_guests_only_that_the_conditions_leave(tool_client):
+    tool_client.asked("prod")
     answer = await ask(
-        office,
+        tool_client,
         "prod",
         **{
             "from": "guests",
@@ -358,20 +362,20 @@ async def test_a_description_is_read_of_those_guests_only_that_the_conditions_le
         },
     )
     assert answer.column("vmid") == [101, 102, 103]
-    assert sum(one.endswith("/config") for one in office.asked("prod")) == 3
+    assert sum(one.endswith("/config") for one in tool_client.asked("prod")) == 3
 
 
-async def test_conditions_reach_proxmox(office):
-    office.asked("prod")
-    await ask(office, "prod", **{"from": "snapshots", "where": is_("vmid", "=", 101)})
-    assert [one for one in office.asked("prod") if "snapshot" in one] == [
+async def test_conditions_reach_proxmox(tool_client):
+    tool_client.asked("prod")
+    await ask(tool_client, "prod", **{"from": "snapshots", "where": is_("vmid", "=", 101)})
+    assert [one for one in tool_client.asked("prod") if "snapshot" in one] == [
         "GET /nodes/pve01/qemu/101/snapshot"
     ]
-    await ask(office, "prod", **{"from": "tasks", "where": is_("node", "=", "PVE02")})
-    asked = [one for one in office.asked("prod") if "tasks" in one]
+    await ask(tool_client, "prod", **{"from": "tasks", "where": is_("node", "=", "PVE02")})
+    asked = [one for one in tool_client.asked("prod") if "tasks" in one]
     assert asked == ["GET /nodes/pve02/tasks"]
-    await ask(office, "prod", **{"from": "backups", "where": is_("storage", "=", "pbs-main")})
-    asked = [one for one in office.asked("prod") if "content" in one]
+    await ask(tool_client, "prod", **{"from": "backups", "where": is_("storage", "=", "pbs-main")})
+    asked = [one for one in tool_client.asked("prod") if "content" in one]
     assert len(asked) == 1
 
 
@@ -402,12 +406,12 @@ async def test_how_far_back_tasks_are_asked_for_reaches_proxmox(still, monkeypat
     assert "Only the latest" not in answer.notes
 
 
-async def test_the_same_inventory_is_read_once_for_many_queries(office):
-    office.refresh()
-    office.asked("prod")
+async def test_the_same_inventory_is_read_once_for_many_queries(tool_client):
+    tool_client.refresh()
+    tool_client.asked("prod")
     for operator in ("=", "!=", ">"):
-        await ask(office, "prod", **{"from": "guests", "where": is_("vmid", operator, 101)})
-    assert office.asked("prod") == ["GET /cluster/resources"]
+        await ask(tool_client, "prod", **{"from": "guests", "where": is_("vmid", operator, 101)})
+    assert tool_client.asked("prod") == ["GET /cluster/resources"]
 
 
 PAUSED = {
@@ -428,13 +432,13 @@ PAUSED = {
 
 
 @pytest.mark.parametrize("case", PAUSED)
-async def test_paused_guests_are_told_apart_where_a_condition_names_them(desk, case):
-    state = desk["prod"].emulated.state
+async def test_paused_guests_are_told_apart_where_a_condition_names_them(demo_client, case):
+    state = demo_client["prod"].emulated.state
     guest = next(g for g in state.guests.values() if g.kind == "qemu" and g.status == "running")
     guest.paused = True
     table, conditions, is_found = PAUSED[case]
     query = {"from": table, "select": ["vmid"], "where": conditions}
-    answer = await ask(desk, "prod", **query)
+    answer = await ask(demo_client, "prod", **query)
     assert (guest.vmid in answer.column("vmid")) == is_found
 
 
@@ -447,33 +451,33 @@ async def test_what_was_cut_is_said(still):
     assert "Cut at 1000 rows: ask for the next with offset" in cut.notes
 
 
-async def test_a_cluster_that_does_not_answer_is_said_and_the_others_answer(desk):
-    await desk["home-lab"].emulated.node_down("pve")
-    answer = await ask(desk, **{"from": "guests", "select": ["COUNT(*) as n"]})
-    assert answer.data == [{"n": len(desk["prod"].emulated.state.guests)}]
+async def test_a_cluster_that_does_not_answer_is_said_and_the_others_answer(demo_client):
+    await demo_client["home-lab"].emulated.node_down("pve")
+    answer = await ask(demo_client, **{"from": "guests", "select": ["COUNT(*) as n"]})
+    assert answer.data == [{"n": len(demo_client["prod"].emulated.state.guests)}]
     assert "Missing: guests of home-lab." in answer.notes
 
 
-async def test_when_no_cluster_answers_the_query_fails_and_says_why(desk):
+async def test_when_no_cluster_answers_the_query_fails_and_says_why(demo_client):
     for name in ("home-lab", "prod"):
-        for node in list(desk[name].emulated.state.nodes):
-            await desk[name].emulated.node_down(node)
-    error = await desk.refused("ExecuteQuery", query={"from": "guests"})
+        for node in list(demo_client[name].emulated.state.nodes):
+            await demo_client[name].emulated.node_down(node)
+    error = await demo_client.refused("ExecuteQuery", query={"from": "guests"})
     assert "connection attempts failed" in error
 
 
 # --- grants -------------------------------------------------------------------------------------
 
 
-def with_tools(desk, *names, resources=None):
+def with_tools(demo_client, *names, resources=None):
     from dataclasses import replace
 
-    scoped = desk.scoped(resources) if resources else desk
+    scoped = demo_client.scoped(resources) if resources else demo_client
     return replace(scoped, tools=frozenset(names))
 
 
-async def test_tables_of_tools_that_are_not_granted_do_not_exist(office):
-    narrow = with_tools(office, "ExecuteQuery", "GetQuerySchema", "ListVms")
+async def test_tables_of_tools_that_are_not_granted_do_not_exist(tool_client):
+    narrow = with_tools(tool_client, "ExecuteQuery", "GetQuerySchema", "ListVms")
     told = (await narrow("GetQuerySchema")).data
     assert [one["name"] for one in told["tables"]] == ["guests"]
     assert "relations" not in told["tables"][0]
@@ -546,8 +550,8 @@ async def test_every_aggregate_of_a_narrow_key_is_that_of_its_rows(still, scope)
                 assert told.get(field) == close, (name, function, field)
 
 
-async def test_joins_lead_to_nothing_that_is_not_granted(office):
-    narrow = office.scoped(Resources(pools=frozenset({"production"})))
+async def test_joins_lead_to_nothing_that_is_not_granted(tool_client):
+    narrow = tool_client.scoped(Resources(pools=frozenset({"production"})))
     query = {"from": "guests", "select": ["vmid", "node.memory_total", "node.node"]}
     answer = await ask(narrow, "prod", **query)
     assert answer.data
@@ -556,7 +560,7 @@ async def test_joins_lead_to_nothing_that_is_not_granted(office):
     assert (await ask(narrow, "prod", **query)).data == []
 
 
-async def test_a_row_must_be_covered_by_the_query_and_by_the_tool_of_its_table(office):
+async def test_a_row_must_be_covered_by_the_query_and_by_the_tool_of_its_table(tool_client):
     from pvemcp_server.access.model import Caller, Effect, Role
     from pvemcp_server.query.sources import reach
 
@@ -575,11 +579,11 @@ async def test_a_row_must_be_covered_by_the_query_and_by_the_tool_of_its_table(o
 
 async def test_conditions_of_one_query_leave_the_rows_of_the_next_alone(still):
     """The database that is kept holds whole tables, whatever the query was that made it."""
-    for desk in (still, still.scoped(Resources(pools=frozenset({"production"})))):
+    for demo_client in (still, still.scoped(Resources(pools=frozenset({"production"})))):
         still.refresh()
-        await ask(desk, "prod", **{"from": "guests", "where": is_("vmid", "=", 101)})
-        listed = await desk("ListVms", cluster_name="prod")
-        counted = await ask(desk, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
+        await ask(demo_client, "prod", **{"from": "guests", "where": is_("vmid", "=", 101)})
+        listed = await demo_client("ListVms", cluster_name="prod")
+        counted = await ask(demo_client, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
         assert counted.data == [{"n": len(listed.data)}]
 
 
@@ -595,10 +599,10 @@ async def test_a_key_never_gets_the_database_of_another(still):
 
 
 async def test_an_account_without_rights_sees_its_own_and_is_told_what_it_lacks(
-    office, with_token, new_token
+    tool_client, with_token, new_token
 ):
-    token = new_token(office["prod"].emulated, ("/vms/101", "PVEAuditor"))
-    poor = await with_token(office, "prod", token)
+    token = new_token(tool_client["prod"].emulated, ("/vms/101", "PVEAuditor"))
+    poor = await with_token(tool_client, "prod", token)
     guests = await ask(poor, "prod", **{"from": "guests", "select": ["vmid"]})
     assert guests.column("vmid") == [101]
     error = await poor.refused("ExecuteQuery", query={"from": "backup_jobs"}, cluster_name="prod")
@@ -606,5 +610,5 @@ async def test_an_account_without_rights_sees_its_own_and_is_told_what_it_lacks(
     assert "pveum acl modify" in error
     configs = await ask(poor, "prod", **{"from": "qemu_configs", "select": ["vmid"]})
     assert configs.column("vmid") == [101]
-    rich = await ask(office, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
-    assert rich.data == [{"n": len(office["prod"].emulated.state.guests)}]
+    rich = await ask(tool_client, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
+    assert rich.data == [{"n": len(tool_client["prod"].emulated.state.guests)}]

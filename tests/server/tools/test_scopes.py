@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pvemcp_server.access.model import Resources
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 
@@ -50,12 +50,12 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize("tool", OUTSIDE)
-async def test_what_is_not_granted_is_answered_like_what_is_not_there(desk, tool):
-    scoped = desk.scoped(ONE_GUEST)
+async def test_what_is_not_granted_is_answered_like_what_is_not_there(demo_client, tool):
+    scoped = demo_client.scoped(ONE_GUEST)
     error = await scoped.refused(tool, **PROD, **OUTSIDE[tool])
     assert error.startswith("No "), error
     assert "db-primary" not in error
-    assert not any(one.startswith(("POST", "DELETE")) for one in desk.asked("prod"))
+    assert not any(one.startswith(("POST", "DELETE")) for one in demo_client.asked("prod"))
 
 
 LISTS = {
@@ -66,10 +66,10 @@ LISTS = {
 
 
 @pytest.mark.parametrize("tool", LISTS)
-async def test_lists_show_nothing_of_other_guests(office, tool):
-    answer = await office.scoped(ONE_GUEST)(tool, **LISTS[tool])
+async def test_lists_show_nothing_of_other_guests(tool_client, tool):
+    answer = await tool_client.scoped(ONE_GUEST)(tool, **LISTS[tool])
     assert not answer.failed, answer.text
-    everybody = office["prod"].emulated.state.guests
+    everybody = tool_client["prod"].emulated.state.guests
     others = {guest.name for vmid, guest in everybody.items() if vmid != 105}
     shown = {str(value) for row in answer.data for value in row.values()}
     assert not others & shown
@@ -78,15 +78,15 @@ async def test_lists_show_nothing_of_other_guests(office, tool):
     assert vmids <= {105}
 
 
-async def test_the_health_of_a_cluster_counts_what_is_granted(office):
-    found = (await office.scoped(ONE_GUEST)("GetClusterStatus", **PROD)).data
+async def test_the_health_of_a_cluster_counts_what_is_granted(tool_client):
+    found = (await tool_client.scoped(ONE_GUEST)("GetClusterStatus", **PROD)).data
     assert (found["vms"]["total"], found["containers"]["total"]) == (1, 0)
     assert found["nodes_total"] == 0
 
 
-async def test_a_role_for_a_tag_sees_the_guests_that_carry_it(office):
-    state = office["prod"].emulated.state
-    answer = await office.scoped(Resources(tags=frozenset({"staging"})))("ListVms", **PROD)
+async def test_a_role_for_a_tag_sees_the_guests_that_carry_it(tool_client):
+    state = tool_client["prod"].emulated.state
+    answer = await tool_client.scoped(Resources(tags=frozenset({"staging"})))("ListVms", **PROD)
     tagged = [
         one
         for one in state.guests.values()
@@ -98,34 +98,34 @@ async def test_a_role_for_a_tag_sees_the_guests_that_carry_it(office):
     assert online <= set(answer.column("vmid")) <= {one.vmid for one in tagged}
 
 
-async def test_a_role_for_a_pool_backs_its_guests_up_to_any_storage(desk):
-    scoped = desk.scoped(Resources(pools=frozenset({"production"})))
+async def test_a_role_for_a_pool_backs_its_guests_up_to_any_storage(demo_client):
+    scoped = demo_client.scoped(Resources(pools=frozenset({"production"})))
     call = {**PROD, "vmid": 105, "storage": "pbs-main", "dry_run": True}
     assert (await scoped("BackupVm", **call)).data["storage"] == "pbs-main"
-    narrower = desk.scoped(
+    narrower = demo_client.scoped(
         Resources(pools=frozenset({"production"}), storages=frozenset({"nfs-archive"}))
     )
     error = await narrower.refused("BackupVm", **call)
     assert error == "No storage 'pbs-main' on pve01 of prod. There is nfs-archive."
 
 
-async def test_a_role_for_guests_and_a_node_migrates_to_that_node_only(desk):
-    scoped = desk.scoped(Resources(vmids=frozenset({105}), nodes=frozenset({"pve02"})))
+async def test_a_role_for_guests_and_a_node_migrates_to_that_node_only(demo_client):
+    scoped = demo_client.scoped(Resources(vmids=frozenset({105}), nodes=frozenset({"pve02"})))
     call = {**PROD, "vmid": 105, "online": True, "dry_run": True}
     assert (await scoped("MigrateVm", **call, target_node="pve02")).data["dry_run"]
     error = await scoped.refused("MigrateVm", **call, target_node="pve03")
     assert error.startswith("No node 'pve03' on prod.")
 
 
-async def test_an_error_never_names_what_the_caller_may_not_see(office):
-    scoped = office.scoped(ONE_GUEST)
+async def test_an_error_never_names_what_the_caller_may_not_see(tool_client):
+    scoped = tool_client.scoped(ONE_GUEST)
     error = await scoped.refused("GetVmConfig", **PROD, vmid=104)
     assert error == "No guest 104 on prod. Did you mean 105?"
     error = await scoped.refused("GetNodeStatus", **PROD, node="pve0")
     assert error == "No node 'pve0' on prod."
 
 
-async def test_explain_access_tells_the_scope_and_nothing_of_the_rest(office):
-    answer = await office.scoped(ONE_GUEST)("ExplainAccess", **PROD)
+async def test_explain_access_tells_the_scope_and_nothing_of_the_rest(tool_client):
+    answer = await tool_client.scoped(ONE_GUEST)("ExplainAccess", **PROD)
     assert answer.data["clusters"][0]["granted"][0]["resources"] == {"vmids": [105]}
     assert "db-primary" not in json.dumps(answer.data)

@@ -3,15 +3,15 @@
 import pytest
 
 from proxmox_client.emulator.state.guest import Snapshot
-from pvemcp_server.endpoint.conversation import Decision
+from pvemcp_server.mcp.elicitation import Decision
 
 pytestmark = pytest.mark.anyio
 
 PROD = {"cluster_name": "prod"}
 
 
-async def test_a_snapshot_with_ram_is_taken_with_its_description(desk):
-    answer = await desk(
+async def test_a_snapshot_with_ram_is_taken_with_its_description(demo_client):
+    answer = await demo_client(
         "CreateVmSnapshot",
         **PROD,
         vmid=200,
@@ -22,12 +22,12 @@ async def test_a_snapshot_with_ram_is_taken_with_its_description(desk):
     )
     assert (answer.data["success"], answer.data["ok"]) == (True, True)
     assert (answer.data["vmid"], answer.data["snapshot_name"]) == (200, "pre-upgrade")
-    taken = desk["prod"].emulated.state.guests[200].snapshots["pre-upgrade"]
+    taken = demo_client["prod"].emulated.state.guests[200].snapshots["pre-upgrade"]
     assert (taken.description, taken.with_ram) == ("before kernel update", True)
 
 
-async def test_ram_of_a_guest_that_does_not_run_is_left_out_and_that_is_said(desk):
-    answer = await desk(
+async def test_ram_of_a_guest_that_does_not_run_is_left_out_and_that_is_said(demo_client):
+    answer = await demo_client(
         "CreateVmSnapshot",
         cluster_name="home-lab",
         vmid=105,
@@ -37,131 +37,137 @@ async def test_ram_of_a_guest_that_does_not_run_is_left_out_and_that_is_said(des
     )
     assert answer.data["ok"] is True
     assert "not running, so there is no RAM to save" in answer.notes
-    assert not desk["home-lab"].emulated.state.guests[105].snapshots["later"].with_ram
+    assert not demo_client["home-lab"].emulated.state.guests[105].snapshots["later"].with_ram
 
 
-async def test_ram_of_a_container_cannot_be_saved(desk):
-    error = await desk.refused(
+async def test_ram_of_a_container_cannot_be_saved(demo_client):
+    error = await demo_client.refused(
         "CreateVmSnapshot", **PROD, vmid=300, snapshot_name="x1", include_vm_state=True
     )
     assert error.startswith("include_vm_state: lxc 300 (dns-1) on prod is a container")
 
 
 @pytest.mark.parametrize("name", ["1st", "a", "with blank", "über", "a" * 41, "x/../y"])
-async def test_a_name_that_proxmox_does_not_take_is_refused_by_its_argument(desk, name):
-    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name=name)
+async def test_a_name_that_proxmox_does_not_take_is_refused_by_its_argument(demo_client, name):
+    error = await demo_client.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name=name)
     assert error.startswith("snapshot_name: ")
-    assert desk.asked("prod") == []
+    assert demo_client.asked("prod") == []
 
 
-async def test_the_word_current_and_a_name_in_use_are_refused(desk):
-    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="current")
+async def test_the_word_current_and_a_name_in_use_are_refused(demo_client):
+    error = await demo_client.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="current")
     assert "'current' is Proxmox's word" in error
-    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-3")
+    error = await demo_client.refused(
+        "CreateVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-3"
+    )
     assert "already has a snapshot 'release-4-3'" in error
 
 
-async def test_disks_on_storages_without_snapshots_are_named(desk):
-    config = desk["prod"].emulated.state.guests[105].config
+async def test_disks_on_storages_without_snapshots_are_named(demo_client):
+    config = demo_client["prod"].emulated.state.guests[105].config
     config["scsi3"] = "local:105/vm-105-disk-3.raw,size=8G"
     config["scsi4"] = "local:105/vm-105-disk-4.qcow2,size=8G"
-    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="x1")
+    error = await demo_client.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="x1")
     assert "scsi3 on local does not support them" in error
     assert "scsi4" not in error
 
 
-async def test_a_disk_without_snapshots_counts_until_its_removal_is_made(desk):
-    guest = desk["prod"].emulated.state.guests[105]
+async def test_a_disk_without_snapshots_counts_until_its_removal_is_made(demo_client):
+    guest = demo_client["prod"].emulated.state.guests[105]
     guest.config["scsi3"] = "local:105/vm-105-disk-3.raw,size=8G"
     guest.removals["scsi3"] = 1
-    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="x1")
+    error = await demo_client.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="x1")
     assert "scsi3 on local does not support them" in error
 
 
-async def test_pending_changes_are_not_in_a_snapshot_and_that_is_said(desk):
-    guest = desk["prod"].emulated.state.guests[105]
+async def test_pending_changes_are_not_in_a_snapshot_and_that_is_said(demo_client):
+    guest = demo_client["prod"].emulated.state.guests[105]
     guest.pending |= {"scsi3": "local:105/vm-105-disk-3.raw,size=8G", "memory": "16384"}
     call = {**PROD, "vmid": 105, "snapshot_name": "x1", "dry_run": True}
-    would = (await desk("CreateVmSnapshot", **call)).data["would"]
+    would = (await demo_client("CreateVmSnapshot", **call)).data["would"]
     assert "Changes pending until the guest restarts are not in it: memory, scsi3." in would
 
 
-async def test_a_template_has_no_snapshots(desk):
-    error = await desk.refused("CreateVmSnapshot", **PROD, vmid=9000, snapshot_name="x1")
+async def test_a_template_has_no_snapshots(demo_client):
+    error = await demo_client.refused("CreateVmSnapshot", **PROD, vmid=9000, snapshot_name="x1")
     assert "is a template" in error
 
 
-async def test_a_snapshot_is_deleted_after_the_person_has_agreed_to_what_is_lost(desk):
-    answer = await desk(
+async def test_a_snapshot_is_deleted_after_the_person_has_agreed_to_what_is_lost(demo_client):
+    answer = await demo_client(
         "DeleteVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-2", wait=True
     )
     assert answer.data["ok"] is True
-    assert "release-4-2" not in desk["prod"].emulated.state.guests[105].snapshots
-    (question,) = desk.talk.asked
+    assert "release-4-2" not in demo_client["prod"].emulated.state.guests[105].snapshots
+    (question,) = demo_client.talk.asked
     assert question.startswith("Delete snapshot 'release-4-2' of qemu 105 (web-frontend) on prod.")
     assert "can never be gone back to" in question
 
 
 @pytest.mark.parametrize("tool", ["DeleteVmSnapshot", "RollbackVmSnapshot"])
-async def test_nothing_is_touched_when_the_person_says_no(desk, tool):
-    desk.talk.decision = Decision.NO
-    error = await desk.refused(tool, **PROD, vmid=105, snapshot_name="release-4-2")
+async def test_nothing_is_touched_when_the_person_says_no(demo_client, tool):
+    demo_client.talk.decision = Decision.NO
+    error = await demo_client.refused(tool, **PROD, vmid=105, snapshot_name="release-4-2")
     assert error == "The person did not agree; nothing was changed."
-    assert not any(one.startswith(("POST", "DELETE")) for one in desk.asked("prod"))
-    assert "release-4-2" in desk["prod"].emulated.state.guests[105].snapshots
+    assert not any(one.startswith(("POST", "DELETE")) for one in demo_client.asked("prod"))
+    assert "release-4-2" in demo_client["prod"].emulated.state.guests[105].snapshots
 
 
 @pytest.mark.parametrize("tool", ["DeleteVmSnapshot", "RollbackVmSnapshot"])
 async def test_where_nobody_can_be_asked_a_setting_decides_and_the_answer_says_how_to_go_on(
-    desk, tool
+    demo_client, tool
 ):
-    desk.talk.decision = Decision.CANNOT_ASK
+    demo_client.talk.decision = Decision.CANNOT_ASK
     call = {**PROD, "vmid": 105, "snapshot_name": "release-4-3"}
-    error = await desk.refused(tool, **call)
+    error = await demo_client.refused(tool, **call)
     assert "Destructive calls nobody can confirm" in error
-    assert (await desk(tool, **call, dry_run=True)).data["dry_run"] is True
-    desk.change(unconfirmed_destructive="allow")
-    assert (await desk(tool, **call, wait=True)).data["ok"] is True
+    assert (await demo_client(tool, **call, dry_run=True)).data["dry_run"] is True
+    demo_client.change(unconfirmed_destructive="allow")
+    assert (await demo_client(tool, **call, wait=True)).data["ok"] is True
 
 
 @pytest.mark.parametrize("tool", ["DeleteVmSnapshot", "RollbackVmSnapshot"])
-async def test_an_unknown_snapshot_is_answered_with_the_nearest(desk, tool):
-    error = await desk.refused(tool, **PROD, vmid=105, snapshot_name="release-4-4")
+async def test_an_unknown_snapshot_is_answered_with_the_nearest(demo_client, tool):
+    error = await demo_client.refused(tool, **PROD, vmid=105, snapshot_name="release-4-4")
     assert error.startswith(
         "No snapshot 'release-4-4' of qemu 105 (web-frontend) on prod. Did you mean release-4-"
     )
-    assert desk.talk.asked == []
+    assert demo_client.talk.asked == []
 
 
-async def test_a_rollback_brings_the_guest_back_and_says_what_that_costs(desk):
-    guest = desk["prod"].emulated.state.guests[200]
+async def test_a_rollback_brings_the_guest_back_and_says_what_that_costs(demo_client):
+    guest = demo_client["prod"].emulated.state.guests[200]
     guest.config["cores"] = 32
-    answer = await desk(
+    answer = await demo_client(
         "RollbackVmSnapshot", **PROD, vmid=200, snapshot_name="after-cert-renewal", wait=True
     )
     assert answer.data["ok"] is True
     assert guest.config["cores"] == 4
-    (question,) = desk.talk.asked
+    (question,) = demo_client.talk.asked
     assert "All that was written to its disks since" in question
     assert "It is running now and is stopped by this" in question
 
 
-async def test_a_guest_that_proxmox_protects_keeps_its_snapshots(desk):
-    desk["prod"].emulated.state.guests[105].config["protection"] = 1
-    error = await desk.refused("DeleteVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-2")
+async def test_a_guest_that_proxmox_protects_keeps_its_snapshots(demo_client):
+    demo_client["prod"].emulated.state.guests[105].config["protection"] = 1
+    error = await demo_client.refused(
+        "DeleteVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-2"
+    )
     assert "has Proxmox's protection switched on" in error
 
 
 @pytest.mark.parametrize(("now", "then"), [(1, 0), (0, 1)])
-async def test_protection_counts_whether_present_or_pending(desk, now, then):
-    guest = desk["prod"].emulated.state.guests[105]
+async def test_protection_counts_whether_present_or_pending(demo_client, now, then):
+    guest = demo_client["prod"].emulated.state.guests[105]
     guest.config["protection"], guest.pending["protection"] = now, then
-    error = await desk.refused("DeleteVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-2")
+    error = await demo_client.refused(
+        "DeleteVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-2"
+    )
     assert "has Proxmox's protection switched on" in error
 
 
-async def test_on_zfs_only_the_newest_snapshot_can_be_gone_back_to(desk):
-    state = desk["prod"].emulated.state
+async def test_on_zfs_only_the_newest_snapshot_can_be_gone_back_to(demo_client):
+    state = demo_client["prod"].emulated.state
     guest = next(
         one
         for one in state.guests.values()
@@ -173,27 +179,29 @@ async def test_on_zfs_only_the_newest_snapshot_can_be_gone_back_to(desk):
     newest = Snapshot("newer", int(state.now), parent=first)
     guest.snapshots["newer"] = newest
     call = {**PROD, "vmid": guest.vmid, "snapshot_name": first, "dry_run": True}
-    error = await desk.refused("RollbackVmSnapshot", **call)
+    error = await demo_client.refused("RollbackVmSnapshot", **call)
     assert "lies on ZFS" in error
     assert "newer ones are newer" in error
-    assert (await desk("RollbackVmSnapshot", **{**call, "snapshot_name": "newer"})).data["dry_run"]
+    assert (await demo_client("RollbackVmSnapshot", **{**call, "snapshot_name": "newer"})).data[
+        "dry_run"
+    ]
 
 
-async def test_a_rollback_goes_by_the_disks_of_its_snapshot(desk):
+async def test_a_rollback_goes_by_the_disks_of_its_snapshot(demo_client):
     """Disks that were attached or detached since, at once or pending, do not matter."""
-    state = desk["prod"].emulated.state
+    state = demo_client["prod"].emulated.state
     guest = state.guests[105]
     guest.snapshots["newest"] = Snapshot("newest", int(state.now), parent="release-4-2")
     guest.config["scsi7"] = guest.pending["scsi8"] = "local-zfs:vm-105-disk-7,size=1G"
     call = {**PROD, "vmid": 105, "snapshot_name": "release-4-2", "dry_run": True}
-    assert (await desk("RollbackVmSnapshot", **call)).data["dry_run"] is True
+    assert (await demo_client("RollbackVmSnapshot", **call)).data["dry_run"] is True
     held = guest.config.pop("scsi7")
     guest.snapshots["release-4-2"].config["scsi7"] = held
-    assert "scsi7 of qemu 105" in await desk.refused("RollbackVmSnapshot", **call)
+    assert "scsi7 of qemu 105" in await demo_client.refused("RollbackVmSnapshot", **call)
 
 
-async def test_of_names_that_are_near_the_nearest_comes_first(office):
-    error = await office.refused(
+async def test_of_names_that_are_near_the_nearest_comes_first(tool_client):
+    error = await tool_client.refused(
         "DeleteVmSnapshot", cluster_name="prod", vmid=101, snapshot_name="before-vacum"
     )
     assert error.endswith("Did you mean before-vacuum, before-pg16?")

@@ -19,9 +19,9 @@ def iso(epoch):
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-async def test_list_storage_has_a_row_for_each_node_and_storage(office, name):
-    state = office[name].emulated.state
-    answer = await office("ListStorage", cluster_name=name, detail_level="Full")
+async def test_list_storage_has_a_row_for_each_node_and_storage(tool_client, name):
+    state = tool_client[name].emulated.state
+    answer = await tool_client("ListStorage", cluster_name=name, detail_level="Full")
     wanted = {(one.name, node) for node in state.nodes for one in state.storages_on(node)}
     assert {(row["storage"], row["node"]) for row in answer.data} == wanted
     for row in answer.data:
@@ -33,30 +33,30 @@ async def test_list_storage_has_a_row_for_each_node_and_storage(office, name):
             assert row["disk_usage_percentage"] == pytest.approx(share, abs=0.06)
 
 
-async def test_list_storage_filters_by_type(office):
-    answer = await office("ListStorage", cluster_name="prod", type="PBS")
+async def test_list_storage_filters_by_type(tool_client):
+    answer = await tool_client("ListStorage", cluster_name="prod", type="PBS")
     assert set(answer.column("storage")) == {"pbs-main"}
 
 
-async def test_list_pools_names_members(office):
-    state = office["home-lab"].emulated.state
-    answer = await office("ListPools", cluster_name="home-lab")
+async def test_list_pools_names_members(tool_client):
+    state = tool_client["home-lab"].emulated.state
+    answer = await tool_client("ListPools", cluster_name="home-lab")
     (row,) = answer.data
     assert (row["poolid"], row["description"]) == ("family", "What everyone depends on")
     wanted = {f"{state.guests[vmid].kind}/{vmid}" for vmid in state.pools["family"].vmids}
     assert set(row["members"].split(";")) == wanted
 
 
-async def test_list_pools_names_members_of_a_pool_inside_another(desk):
-    desk["home-lab"].emulated.state.pools["family/web"] = Pool("family/web", vmids={201})
-    answer = await desk("ListPools", cluster_name="home-lab")
+async def test_list_pools_names_members_of_a_pool_inside_another(demo_client):
+    demo_client["home-lab"].emulated.state.pools["family/web"] = Pool("family/web", vmids={201})
+    answer = await demo_client("ListPools", cluster_name="home-lab")
     assert {row["poolid"]: row["members"] for row in answer.data}["family/web"] == "lxc/201"
     assert answer.notes == ""
 
 
-async def test_list_backups_shows_the_newest_first(office):
-    state = office["prod"].emulated.state
-    answer = await office(
+async def test_list_backups_shows_the_newest_first(tool_client):
+    state = tool_client["prod"].emulated.state
+    answer = await tool_client(
         "ListBackups", cluster_name="prod", node="pve01", storage="pbs-main", vmid=101
     )
     held = [one for one in state.storages["pbs-main"].everything() if one.vmid == 101]
@@ -66,9 +66,9 @@ async def test_list_backups_shows_the_newest_first(office):
     assert answer.column("size") == [one.size for one in wanted]
 
 
-async def test_list_backups_of_a_guest_looks_on_all_storages_unless_one_is_named(office):
-    state = office["prod"].emulated.state
-    answer = await office("ListBackups", cluster_name="prod", vmid=101)
+async def test_list_backups_of_a_guest_looks_on_all_storages_unless_one_is_named(tool_client):
+    state = tool_client["prod"].emulated.state
+    answer = await tool_client("ListBackups", cluster_name="prod", vmid=101)
     wanted = {
         one.volid
         for storage in state.storages.values()
@@ -80,27 +80,27 @@ async def test_list_backups_of_a_guest_looks_on_all_storages_unless_one_is_named
 
 
 @pytest.mark.parametrize(("tool", "kind"), [("ListIsos", "iso"), ("ListTemplates", "vztmpl")])
-async def test_images_and_templates_are_listed_newest_first(office, tool, kind):
-    office.asked("prod")
-    answer = await office(tool, cluster_name="prod", node="pve01", storage="local")
-    volumes = office["prod"].emulated.state.storages["local"].volumes("pve01").values()
+async def test_images_and_templates_are_listed_newest_first(tool_client, tool, kind):
+    tool_client.asked("prod")
+    answer = await tool_client(tool, cluster_name="prod", node="pve01", storage="local")
+    volumes = tool_client["prod"].emulated.state.storages["local"].volumes("pve01").values()
     wanted = sorted((v for v in volumes if v.content == kind), key=lambda v: -v.ctime)
     assert answer.column("volid") == [one.volid for one in wanted]
     assert answer.column("size") == [one.size for one in wanted]
     assert list(answer.data[0]) == ["volid", "name", "size", "format", "creation"]
-    assert len(office.asked("prod")) <= 2
+    assert len(tool_client.asked("prod")) <= 2
 
 
-async def test_list_storage_content_shows_every_kind_or_one(office):
+async def test_list_storage_content_shows_every_kind_or_one(tool_client):
     place = {"cluster_name": "prod", "node": "pve01", "storage": "local"}
-    everything = await office("ListStorageContent", **place)
+    everything = await tool_client("ListStorageContent", **place)
     assert set(everything.column("content")) == {"iso", "vztmpl", "snippets"}
-    snippets = await office("ListStorageContent", **place, content_type="snippets")
+    snippets = await tool_client("ListStorageContent", **place, content_type="snippets")
     assert snippets.column("name") == ["cloud-init.yaml"]
 
 
-async def test_content_of_a_place_without_naming_the_cluster_is_found_where_it_is(office):
-    answer = await office("ListIsos", node="pve", storage="local")
+async def test_content_of_a_place_without_naming_the_cluster_is_found_where_it_is(tool_client):
+    answer = await tool_client("ListIsos", node="pve", storage="local")
     assert set(answer.column("cluster")) == {"home-lab"}
 
 
@@ -115,14 +115,14 @@ async def test_content_of_a_place_without_naming_the_cluster_is_found_where_it_i
         ({"node": "pve05", "storage": "local"}, "Node pve05 on prod is offline."),
     ],
 )
-async def test_a_place_that_is_not_there_is_answered_with_the_nearest(office, place, says):
-    assert says in await office.refused("ListIsos", cluster_name="prod", **place)
+async def test_a_place_that_is_not_there_is_answered_with_the_nearest(tool_client, place, says):
+    assert says in await tool_client.refused("ListIsos", cluster_name="prod", **place)
 
 
-async def test_list_backup_jobs_resolves_guests_and_tells_how_the_last_run_went(office):
-    answer = await office("ListBackupJobs", cluster_name="prod")
+async def test_list_backup_jobs_resolves_guests_and_tells_how_the_last_run_went(tool_client):
+    answer = await tool_client("ListBackupJobs", cluster_name="prod")
     jobs = {row["id"]: row for row in answer.data}
-    state = office["prod"].emulated.state
+    state = tool_client["prod"].emulated.state
     nightly = set(state.guests) - {9000, 9001}
     assert set(jobs["backup-nightly"]["vmids"].split(";")) == {str(one) for one in nightly}
     assert jobs["backup-nightly"]["last_run_ok"] is True
@@ -132,33 +132,33 @@ async def test_list_backup_jobs_resolves_guests_and_tells_how_the_last_run_went(
         assert row["enabled"] is state.backup_jobs[name].enabled
 
 
-async def test_a_run_that_could_not_reach_its_storage_is_the_last_run_of_its_job(desk):
-    state = desk["home-lab"].emulated.state
+async def test_a_run_that_could_not_reach_its_storage_is_the_last_run_of_its_job(demo_client):
+    state = demo_client["home-lab"].emulated.state
     error = "could not activate storage 'nas-backup': storage 'nas-backup' is not online"
     lost = state.note_task("pve", "vzdump", "", "root@pam", int(state.now))
     lost.log.clear()
     lost.finish(error, state.now)
-    (job,) = (await desk("ListBackupJobs", cluster_name="home-lab")).data
+    (job,) = (await demo_client("ListBackupJobs", cluster_name="home-lab")).data
     assert (job["last_run_ok"], job["last_run_status"]) == (False, error)
 
 
-async def test_runs_that_may_be_of_several_jobs_are_noted_and_told_with_none(desk):
-    state = desk["home-lab"].emulated.state
+async def test_runs_that_may_be_of_several_jobs_are_noted_and_told_with_none(demo_client):
+    state = demo_client["home-lab"].emulated.state
     state.backup_jobs["more"] = BackupJob("more", "03:00", {"vmid": "100", "storage": "nas-backup"})
     lost = state.note_task("pve", "vzdump", "", "root@pam", int(state.now))
     lost.log.clear()
     lost.finish("could not activate storage 'nas-backup': no route to host", state.now)
-    answer = await desk("ListBackupJobs", cluster_name="home-lab")
+    answer = await demo_client("ListBackupJobs", cluster_name="home-lab")
     assert {row["id"]: row["last_run_ok"] for row in answer.data} == {
         "backup-home": True, "more": None
     }  # fmt: skip
     assert "failed before they said for which job" in answer.notes
 
 
-async def test_only_logs_of_what_the_scheduler_started_are_read_for_last_runs(office):
-    office.asked("prod")
-    await office("ListBackupJobs", cluster_name="prod")
-    logs = [one for one in office.asked("prod") if one.endswith("/log")]
+async def test_only_logs_of_what_the_scheduler_started_are_read_for_last_runs(tool_client):
+    tool_client.asked("prod")
+    await tool_client("ListBackupJobs", cluster_name="prod")
+    logs = [one for one in tool_client.asked("prod") if one.endswith("/log")]
     assert logs
     assert all("root%40pam" in one for one in logs)
 
@@ -167,8 +167,8 @@ async def test_how_far_last_runs_were_looked_for_is_said(open_desk, monkeypatch)
     for name in ("_AT_ONCE", "_MOST_READ"):
         monkeypatch.setattr(backup_runs, name, 4)  # one for each node that is online
     wednesday = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()  # days after the weekly job
-    async with open_desk(demo(), ManualClock(wednesday)) as desk:
-        answer = await desk("ListBackupJobs", cluster_name="prod")
+    async with open_desk(demo(), ManualClock(wednesday)) as demo_client:
+        answer = await demo_client("ListBackupJobs", cluster_name="prod")
     found = {row["id"]: row["last_run_ok"] for row in answer.data}
     assert (found["backup-nightly"], found["backup-archive"]) == (True, None)
     assert "were looked for among its newest 4 backup tasks only." in answer.notes
@@ -176,24 +176,24 @@ async def test_how_far_last_runs_were_looked_for_is_said(open_desk, monkeypatch)
 
 async def test_the_last_run_of_a_job_is_that_of_the_night(open_desk):
     clock = ManualClock(datetime(2026, 11, 25, 0, 30, tzinfo=UTC).timestamp())
-    async with open_desk(demo(), clock) as desk:
-        before = (await desk("ListBackupJobs", cluster_name="prod")).data
+    async with open_desk(demo(), clock) as demo_client:
+        before = (await demo_client("ListBackupJobs", cluster_name="prod")).data
         await clock.advance(3600)
-        after = (await desk("ListBackupJobs", cluster_name="prod")).data
+        after = (await demo_client("ListBackupJobs", cluster_name="prod")).data
     nights = [
         {row["id"]: row["last_run"] for row in rows}["backup-nightly"] for rows in (before, after)
     ]
     assert nights == ["2026-11-24T01:00:00Z", "2026-11-25T01:00:00Z"]
 
 
-async def test_list_backup_jobs_of_a_guest(office):
-    answer = await office("ListBackupJobs", cluster_name="prod", vmid=110)
+async def test_list_backup_jobs_of_a_guest(tool_client):
+    answer = await tool_client("ListBackupJobs", cluster_name="prod", vmid=110)
     assert "backup-archive" not in answer.column("id")
     assert "backup-nightly" in answer.column("id")
 
 
-async def test_a_role_for_one_storage_sees_that_storage_only(office):
-    scoped = office.scoped(Resources(storages=frozenset({"local"})))
+async def test_a_role_for_one_storage_sees_that_storage_only(tool_client):
+    scoped = tool_client.scoped(Resources(storages=frozenset({"local"})))
     assert set((await scoped("ListStorage")).column("storage")) == {"local"}
     error = await scoped.refused("ListIsos", cluster_name="prod", node="pve01", storage="nfs-iso")
     assert error == "No storage 'nfs-iso' on pve01 of prod. There is local."
@@ -204,11 +204,11 @@ async def test_a_role_for_one_storage_sees_that_storage_only(office):
     [("ListIsos", "iso"), ("ListTemplates", "vztmpl"), ("ListBackups", "backup")],
 )
 async def test_a_storage_that_cannot_hold_it_is_empty_for_a_reason_and_the_others_are_named(
-    office, tool, content
+    tool_client, tool, content
 ):
     place = {"cluster_name": "prod", "node": "pve01"}
-    answer = await office(tool, **place, storage="ceph-vm")
+    answer = await tool_client(tool, **place, storage="ceph-vm")
     assert answer.data == []
     assert f"Storage ceph-vm does not take {content} (it takes images, rootdir)." in answer.notes
     assert "These do: local" in answer.notes
-    assert "does not take" not in (await office(tool, **place, storage="local")).notes
+    assert "does not take" not in (await tool_client(tool, **place, storage="local")).notes

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxmox_client.api.rrd import NodeRrd
-from pvemcp_server.tools.thinning import MOST_ROWS, step_for, thinned
+from pvemcp_server.toolkit.downsample import MOST_ROWS, step_for, thinned
 
 DAY = [NodeRrd(time=60 * n, cpu=n / 1440, memory=None) for n in range(1, 1441)]
 

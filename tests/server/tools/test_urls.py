@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvemcp_server.errors import CallError
-from pvemcp_server.tools.urls import DownloadRules, check_download, resolve
+from pvemcp_server.toolkit.download_urls import DownloadRules, check_download, resolve
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,7 @@ import pytest
 
 from proxmox_client.emulator import Scenario
 from proxmox_client.emulator.state.storage import Volume
-from pvemcp_server.tools.registry import tools
+from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 
@@ -54,41 +54,45 @@ WRITES = [  # in this order: what one leaves, the next one needs
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("nodes", [1, 3])
 async def test_every_read_works_on_every_version(open_desk, version, nodes):
-    async with open_desk(Scenario.cluster("lab", version=version, nodes=nodes, guests=8)) as desk:
+    async with open_desk(
+        Scenario.cluster("lab", version=version, nodes=nodes, guests=8)
+    ) as demo_client:
         for tool, arguments in READS.items():
-            answer = await desk(tool, **arguments)
+            answer = await demo_client(tool, **arguments)
             assert not answer.failed, f"{tool}: {answer.text}"
             assert "Missing" not in answer.notes, f"{tool}: {answer.notes}"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_every_write_works_on_every_version(open_desk, version):
-    async with open_desk(Scenario.cluster("lab", version=version, nodes=3, guests=8)) as desk:
-        _ready(desk)
+    async with open_desk(
+        Scenario.cluster("lab", version=version, nodes=3, guests=8)
+    ) as demo_client:
+        _ready(demo_client)
         for tool, arguments in WRITES:
-            desk.asked("lab")
-            rehearsed = await desk(tool, **arguments, dry_run=True)
+            demo_client.asked("lab")
+            rehearsed = await demo_client(tool, **arguments, dry_run=True)
             assert rehearsed.data["would"].endswith("."), f"{tool}: {rehearsed.text}"
-            assert all(one.startswith("GET ") for one in desk.asked("lab")), tool
-            answer = await desk(tool, **arguments, wait=True)
+            assert all(one.startswith("GET ") for one in demo_client.asked("lab")), tool
+            answer = await demo_client(tool, **arguments, wait=True)
             assert not answer.failed, f"{tool}: {answer.text}"
             assert answer.data["success"] is True, f"{tool}: {answer.text}"
             assert answer.data.get("ok") in (True, None), f"{tool}: {answer.text}"
-            assert any(not one.startswith("GET ") for one in desk.asked("lab")), tool
+            assert any(not one.startswith("GET ") for one in demo_client.asked("lab")), tool
 
 
 async def test_a_cluster_that_is_half_gone_still_tells_of_the_other_half(open_desk):
-    async with open_desk(Scenario.cluster("lab", nodes=30, guests=120)) as desk:
+    async with open_desk(Scenario.cluster("lab", nodes=30, guests=120)) as demo_client:
         gone = [f"pve{number}" for number in range(2, 31, 2)]
         for node in gone:
-            await desk["lab"].emulated.node_down(node)
-        status = (await desk("GetClusterStatus")).data
+            await demo_client["lab"].emulated.node_down(node)
+        status = (await demo_client("GetClusterStatus")).data
         assert (status["nodes_online"], status["nodes_offline"]) == (15, 15)
-        answer = await desk("ListNodeDisks", limit=400)
+        answer = await demo_client("ListNodeDisks", limit=400)
         assert {row["node"] for row in answer.data} == {f"pve{n}" for n in range(1, 31, 2)}
         assert f"Offline on lab, so missing here: {', '.join(sorted(gone))}." in answer.notes
-        assert len((await desk("ListVms")).data) == 120
-        asked = desk.asked("lab")
+        assert len((await demo_client("ListVms")).data) == 120
+        asked = demo_client.asked("lab")
         assert not any(f"/nodes/{node}/" in one for one in asked for node in gone)
 
 
@@ -102,9 +106,9 @@ def test_every_write_is_among_them():
     assert {name for name, _ in WRITES} == writes
 
 
-def _ready(desk):
+def _ready(demo_client):
     """Give generated guests disks that can be frozen, and the storage something to delete."""
-    state = desk["lab"].emulated.state
+    state = demo_client["lab"].emulated.state
     for name, kind in (("backup/old.vma.zst", "backup"), ("snippets/old.yaml", "snippets")):
         volume = Volume(f"local:{name}", kind, "raw", 2**20, int(state.now))
         state.storages["local"].put("pve1", volume)

@@ -16,7 +16,7 @@ from proxmox_client.emulator.state.people import Token, User
 from pvemcp_server.access import Access, open_access
 from pvemcp_server.app import App, create_app, open_services
 from pvemcp_server.config import Config
-from pvemcp_server.endpoint.endpoint import Services
+from pvemcp_server.mcp.endpoint import Services
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
 from pvemcp_server.store.records import TlsMode

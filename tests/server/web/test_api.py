@@ -93,7 +93,7 @@ async def test_a_doctor_names_what_a_narrow_token_lacks_and_the_line_that_mends_
     )
     assert bound.json()["identities"][1]["bound"] == [{"key": "k", "role": None}]
     (report,) = (await equipped.api("POST", "/doctor?cluster=prod&key=k")).json()
-    lacks = {one["text"].split(":")[0]: one["mend"] for one in report["findings"] if one["mend"]}
+    lacks = {one["text"].split(":")[0]: one["fix"] for one in report["findings"] if one["fix"]}
     assert report["account"] == token_id
     assert lacks["It lacks Sys.Audit on /nodes"] == [
         f"pveum acl modify /nodes --tokens '{token_id}' --users '{user}' --roles PVEAuditor"
@@ -101,7 +101,7 @@ async def test_a_doctor_names_what_a_narrow_token_lacks_and_the_line_that_mends_
 
 
 @pytest.mark.parametrize(
-    ("wrong", "topic", "text", "mend"),
+    ("wrong", "topic", "text", "fix"),
     [
         (
             {"fingerprints": [":".join(["AB"] * 32)]},
@@ -115,7 +115,7 @@ async def test_a_doctor_names_what_a_narrow_token_lacks_and_the_line_that_mends_
     ids=["certificate", "hosts", "token"],
 )
 async def test_a_doctor_says_what_keeps_a_cluster_away(
-    equipped, emulator, wrong, topic, text, mend
+    equipped, emulator, wrong, topic, text, fix
 ):
     if wrong:
         await equipped.api("PATCH", "/clusters/home-lab", json=wrong)
@@ -125,7 +125,7 @@ async def test_a_doctor_says_what_keeps_a_cluster_away(
         await equipped.api("PUT", "/clusters/home-lab/identities", json=fields)
     (report,) = (await equipped.api("POST", "/doctor?cluster=home-lab")).json()
     found = next(one for one in report["findings"] if one["topic"] == topic)
-    assert (found["level"], found["mend"]) == ("bad", mend)
+    assert (found["level"], found["fix"]) == ("bad", fix)
     assert text in found["text"]
 
 

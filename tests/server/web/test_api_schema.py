@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 from pvemcp_server.access import open_access
 from pvemcp_server.app import create_app, open_services
 from pvemcp_server.config import Config
-from pvemcp_server.endpoint.serving import addresses, http_server
+from pvemcp_server.http.server import addresses, http_server
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 from pvemcp_server.web.api import create_api

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pvemcp_server.access.grants import grants_from_json
+from pvemcp_server.admin.token_estimate import FORMATS, TABLE, estimate
 from pvemcp_server.store.records import TlsMode
-from pvemcp_server.web.tokens import FORMATS, TABLE, estimate
 
 REPOSITORY = Path(__file__).parents[3]
 pytestmark = pytest.mark.anyio

@@ -8,8 +8,8 @@ from typing import Protocol
 from msgspec import field
 
 from proxmox_client.auth import ApiToken, Password
-from proxmox_client.decoding import Answer
 from proxmox_client.errors import Unauthenticated
+from proxmox_client.json_decoder import Answer
 
 # a ticket lives two hours; one that is half as old is exchanged for a new one
 RENEW_AFTER = 3600.0

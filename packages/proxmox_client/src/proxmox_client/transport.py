@@ -12,8 +12,8 @@ import msgspec
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from proxmox_client.auth import ApiToken, Password
+from proxmox_client.circuit_breaker import Silence
 from proxmox_client.deadlines import bounded
-from proxmox_client.decoding import Envelope, decode
 from proxmox_client.errors import (
     BadParameters,
     TlsError,
@@ -21,11 +21,11 @@ from proxmox_client.errors import (
     Unreachable,
 )
 from proxmox_client.hosts import Ring
+from proxmox_client.json_decoder import Envelope, decode
 from proxmox_client.limits import Limits, Turns
 from proxmox_client.paths import node_of, place_of
 from proxmox_client.refusals import refusal
 from proxmox_client.session import Ticket, open_session
-from proxmox_client.silence import Silence
 from proxmox_client.tls import Tls
 
 T = TypeVar("T")

@@ -13,12 +13,12 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server import __version__
-from pvemcp_server.endpoint.endpoint import Endpoint
-from pvemcp_server.endpoint.health import health_routes
-from pvemcp_server.endpoint.services import Services, State, open_services
-from pvemcp_server.endpoint.serving import Announce, http_server
+from pvemcp_server.http.health import health_routes
+from pvemcp_server.http.server import Announce, http_server
+from pvemcp_server.mcp.endpoint import Endpoint
+from pvemcp_server.services import Services, State, open_services
+from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
-from pvemcp_server.tools.registry import Tool, tools
 from pvemcp_server.web.site import admin_site
 
 
@@ -53,7 +53,7 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
         # what calls say stays here, whatever the environment would configure
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    fastapi.include_router(health_routes(services.store, endpoint.traffic))
+    fastapi.include_router(health_routes(services.store, endpoint.active_requests))
     fastapi.mount("/admin", admin_site(services, endpoint.pipeline))
     for path in ("/", "/admin"):  # the framework's own redirect would name http behind a TLS proxy
         fastapi.add_route(path, _front_door)

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from pvemcp_server.query.catalog import CLUSTER
-from pvemcp_server.query.words import Function, Operator
+from pvemcp_server.query.operators import Function, Operator
 from pvemcp_server.tables.registry import Field, Kind, Table, Unit, tables
 
 from .meaning import Cell, Comparison, Joint, Meaning, Total

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from pvemcp_server.query.answering import Answer
+from pvemcp_server.query.binder import validate
 from pvemcp_server.query.catalog import Catalog
 from pvemcp_server.query.compiler import compile_plan
 from pvemcp_server.query.engine import Database
-from pvemcp_server.query.loading import filled
-from pvemcp_server.query.narrowing import Need
-from pvemcp_server.query.reading import read
-from pvemcp_server.query.validation import validate
+from pvemcp_server.query.execute import Answer
+from pvemcp_server.query.loader import filled
+from pvemcp_server.query.parser import read
+from pvemcp_server.query.pushdown import RequiredColumns
 from pvemcp_server.tables.registry import tables
 
 from .asking import Asker
@@ -39,7 +39,9 @@ class Difference(Exception):
 
 def database(world: World) -> Database:
     """All rows of the world, all columns."""
-    needed = {name: Need({"cluster", *table.fields}, set()) for name, table in tables().items()}
+    needed = {
+        name: RequiredColumns({"cluster", *table.fields}, set()) for name, table in tables().items()
+    }
     return filled(CATALOG, needed, world.rows)
 
 

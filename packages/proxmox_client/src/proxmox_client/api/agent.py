@@ -4,7 +4,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import field
 
-from proxmox_client.decoding import Answer
+from proxmox_client.json_decoder import Answer
 
 T = TypeVar("T")
 

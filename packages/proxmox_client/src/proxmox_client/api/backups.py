@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import field
 
 from proxmox_client.api.resources import GuestType
-from proxmox_client.decoding import Answer
+from proxmox_client.json_decoder import Answer
 from proxmox_client.properties import Properties, parse
 
 

@@ -10,7 +10,7 @@ from proxmox_client.api.ha import HaResource, HaRule, HaStatus
 from proxmox_client.api.replication import ReplicationJob
 from proxmox_client.api.resources import Resources
 from proxmox_client.api.tasks import TaskRow
-from proxmox_client.decoding import Answer
+from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
 from proxmox_client.properties import Properties, parse
 from proxmox_client.transport import Transport

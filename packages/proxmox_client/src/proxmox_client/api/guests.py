@@ -12,8 +12,8 @@ from proxmox_client.api.resources import GuestType
 from proxmox_client.api.rrd import Consolidation, GuestRrd, TimeFrame
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.tasks import Task
-from proxmox_client.decoding import Answer
 from proxmox_client.errors import NotFound
+from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
 from proxmox_client.transport import Parameters, Transport
 

@@ -2,7 +2,7 @@
 
 from msgspec import field
 
-from proxmox_client.decoding import Answer
+from proxmox_client.json_decoder import Answer
 
 
 class Space(Answer, frozen=True):

@@ -11,7 +11,7 @@ from proxmox_client.api.rrd import Consolidation, NodeRrd, TimeFrame
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.storage import StorageContentKind, StorageStatus
 from proxmox_client.api.tasks import Task, TaskRow, TaskSource
-from proxmox_client.decoding import Answer
+from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
 from proxmox_client.transport import Parameters, Transport
 

@@ -9,7 +9,7 @@ from proxmox_client.api.configs import QemuConfig
 from proxmox_client.api.guests import Guest, MigrateCheck
 from proxmox_client.api.resources import GuestType
 from proxmox_client.api.tasks import Task
-from proxmox_client.decoding import Answer
+from proxmox_client.json_decoder import Answer
 from proxmox_client.transport import Parameters
 
 QemuAction = Literal["start", "stop", "shutdown", "reset", "reboot", "suspend", "resume"]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from msgspec import field
 
-from proxmox_client.decoding import Answer, convert
+from proxmox_client.json_decoder import Answer, convert
 
 GuestType = Literal["qemu", "lxc"]
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import field
 
-from proxmox_client.decoding import Answer
+from proxmox_client.json_decoder import Answer
 
 TimeFrame = Literal["hour", "day", "week", "month", "year", "decade"]
 Consolidation = Literal["AVERAGE", "MAX"]

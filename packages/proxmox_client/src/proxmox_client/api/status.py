@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import field
 
-from proxmox_client.decoding import Answer
+from proxmox_client.json_decoder import Answer
 
 
 class HaState(Answer, frozen=True):

@@ -6,7 +6,7 @@ from msgspec import field
 
 from proxmox_client.api.rrd import Consolidation, StorageRrd, TimeFrame
 from proxmox_client.api.tasks import Task
-from proxmox_client.decoding import Answer, convert
+from proxmox_client.json_decoder import Answer, convert
 from proxmox_client.paths import join
 from proxmox_client.transport import Parameters, Transport
 

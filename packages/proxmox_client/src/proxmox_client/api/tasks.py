@@ -11,8 +11,8 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.deadlines import bounded
-from proxmox_client.decoding import Answer
 from proxmox_client.errors import BadParameters, TaskFailed
+from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
 from proxmox_client.transport import Transport
 from proxmox_client.upid import Upid

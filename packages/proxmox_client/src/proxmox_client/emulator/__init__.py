@@ -8,11 +8,11 @@ Needs the extra `emulator`: pip install 'pvemcp-client[emulator]'
 """
 
 try:
+    from proxmox_client.emulator.background_server import Emulator
     from proxmox_client.emulator.clock import Clock, ManualClock
     from proxmox_client.emulator.cluster import Cluster
     from proxmox_client.emulator.faults import Fault, FaultKind
     from proxmox_client.emulator.http.connection import ConnectionLimits
-    from proxmox_client.emulator.running import Emulator
     from proxmox_client.emulator.scenario.demo import demo
     from proxmox_client.emulator.scenario.model import Scenario
 except ModuleNotFoundError as missing:

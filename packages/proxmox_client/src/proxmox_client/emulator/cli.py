@@ -9,10 +9,10 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from proxmox_client.emulator.background_server import Emulator
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.cluster import Cluster
 from proxmox_client.emulator.control import Control
-from proxmox_client.emulator.running import Emulator
 from proxmox_client.emulator.scenario.demo import demo
 from proxmox_client.emulator.scenario.model import Scenario
 

@@ -16,7 +16,7 @@ from proxmox_client.emulator.faults import Fault, FaultKind, Faults
 from proxmox_client.emulator.gateway import Gateway
 from proxmox_client.emulator.http.connection import ConnectionLimits
 from proxmox_client.emulator.http.listener import Listener
-from proxmox_client.emulator.proxying import Proxy
+from proxmox_client.emulator.proxy import Proxy
 from proxmox_client.emulator.resources import ResourceRows
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.node import Node

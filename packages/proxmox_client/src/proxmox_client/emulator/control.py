@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
+from proxmox_client.emulator.background_server import Emulator
 from proxmox_client.emulator.cluster import Cluster
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.gateway import failure, success
 from proxmox_client.emulator.http.connection import Connection, ConnectionLimits
 from proxmox_client.emulator.http.messages import Request, Response
-from proxmox_client.emulator.running import Emulator
 
 Action = Callable[..., Awaitable[None] | object]
 ACTIONS: Final[dict[str, Callable[[Cluster], Action]]] = {

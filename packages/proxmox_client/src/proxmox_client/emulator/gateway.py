@@ -12,7 +12,7 @@ from proxmox_client.emulator.access.caller import Caller, Rights
 from proxmox_client.emulator.access.checks import PermissionCheck
 from proxmox_client.emulator.errors import ApiError, BadParameters, Refused, SignInRefused
 from proxmox_client.emulator.http.messages import Request, Response, empty
-from proxmox_client.emulator.routing import Call, Encoded, Reply, handler_of
+from proxmox_client.emulator.router import Call, Encoded, Reply, handler_of
 from proxmox_client.emulator.state.node import Node
 from proxmox_client.schema import Endpoint
 

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from proxmox_client.emulator.background_server import Emulator
 from proxmox_client.emulator.clock import Clock
-from proxmox_client.emulator.running import Emulator
 from proxmox_client.emulator.scenario.model import Scenario
 
 PACE = 200.0

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import anyio
 
 from pvemcp_server.access.admins import Admins
+from pvemcp_server.access.authentication import KeyAuthenticator
 from pvemcp_server.access.clusters import ClusterConfigs
-from pvemcp_server.access.gate import Gate
 from pvemcp_server.access.keys import Keys
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.roles import Roles
@@ -26,7 +26,7 @@ class Access:
     def __init__(self, store: Store) -> None:
         self.roles = Roles(store)
         self.keys = Keys(store)
-        self.gate = Gate(store)
+        self.gate = KeyAuthenticator(store)
         self.limits = CallLimits()
         self.clusters = ClusterConfigs(store)
         self.admins = Admins(store)

@@ -13,7 +13,7 @@ from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import new_id, new_secret
-from pvemcp_server.store.keyed import keyed
+from pvemcp_server.store.keyed_hash import keyed
 from pvemcp_server.store.records import KeyRecord
 
 

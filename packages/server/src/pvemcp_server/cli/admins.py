@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from pvemcp_server.cli.acting import AsJson, acting, tell, tell_rows
+from pvemcp_server.admin import admins
+from pvemcp_server.cli.context import AsJson, acting, tell, tell_rows
 from pvemcp_server.cli.state import command
-from pvemcp_server.web.administration import admins
 
 app = typer.Typer(help="Administrators of the admin pages.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The administrator's name.")]

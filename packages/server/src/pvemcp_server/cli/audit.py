@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from pvemcp_server.cli.acting import AsJson, acting, tell, tell_rows
+from pvemcp_server.admin import audit, overview
+from pvemcp_server.cli.context import AsJson, acting, tell, tell_rows
 from pvemcp_server.cli.options import Given, taking
 from pvemcp_server.cli.state import command
-from pvemcp_server.web.administration import audit, overview
 
 app = typer.Typer(help="Find, export and verify the audit.", no_args_is_help=True)
 

@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
+from pvemcp_server.admin import clusters
 from pvemcp_server.cli import identities
-from pvemcp_server.cli.acting import AsJson, acting, as_text, changes, tell, tell_rows
+from pvemcp_server.cli.context import AsJson, acting, as_text, changes, tell, tell_rows
 from pvemcp_server.cli.secret_files import read_secret
 from pvemcp_server.cli.state import command
 from pvemcp_server.clusters import Check
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.store.records import TlsMode
-from pvemcp_server.web.administration import clusters
 
 app = typer.Typer(help="Add, list, test and remove Proxmox clusters.", no_args_is_help=True)
 app.add_typer(identities.app, name="identities")

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
-from pvemcp_server.cli.acting import AsJson, acting, tell, tell_rows
+from pvemcp_server.admin import clusters
+from pvemcp_server.cli.context import AsJson, acting, tell, tell_rows
 from pvemcp_server.cli.secret_files import read_secret
 from pvemcp_server.cli.state import command
-from pvemcp_server.web.administration import clusters
 
 app = typer.Typer(help="Proxmox API tokens of a cluster.", no_args_is_help=True)
 

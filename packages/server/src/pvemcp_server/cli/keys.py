@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pvemcp_server.cli.acting import AsJson, acting, tell, tell_rows
+from pvemcp_server.admin import keys
+from pvemcp_server.admin.client_setup import Connection, endpoint_url
+from pvemcp_server.cli.context import AsJson, acting, tell, tell_rows
 from pvemcp_server.cli.options import Given, taking
 from pvemcp_server.cli.state import command
-from pvemcp_server.web.administration import keys
-from pvemcp_server.web.connecting import Connection, endpoint_url
 
 app = typer.Typer(help="Make, change and withdraw API keys.", no_args_is_help=True)
 

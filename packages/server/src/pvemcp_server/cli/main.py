@@ -10,27 +10,27 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from pvemcp_server import __version__
-from pvemcp_server.cli.loading import uncollected
+from pvemcp_server.cli.deferred_gc import deferred_gc
 
 MODULES: Final = {
-    "serve": "running",
-    "run": "running",
-    "status": "looking",
-    "bridges": "looking",
-    "doctor": "upkeep",
-    "backup": "upkeep",
-    "restore": "upkeep",
-    "claude-config": "upkeep",
+    "serve": "serve",
+    "run": "serve",
+    "status": "status",
+    "bridges": "status",
+    "doctor": "maintenance",
+    "backup": "maintenance",
+    "restore": "maintenance",
+    "claude-config": "maintenance",
     "keys": "keys",
     "roles": "roles",
     "clusters": "clusters",
     "settings": "settings",
     "queries": "queries",
     "audit": "audit",
-    "notices": "looking",
-    "tools": "looking",
+    "notices": "status",
+    "tools": "status",
     "admin": "admins",
-    "secrets": "upkeep",
+    "secrets": "maintenance",
 }
 
 
@@ -85,7 +85,7 @@ def main(
 @cache
 def _group(module: str, name: str | None = None) -> TyperGroup:
     """What a module of this package declares; with a name when it is a command as a whole."""
-    with uncollected():
+    with deferred_gc():
         group = get_group(import_module(f"pvemcp_server.cli.{module}").app)
     group.name = name
     return group

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pvemcp_server.cli.acting import AsJson, acting, as_text, pipeline_of, tell, tell_rows
+from pvemcp_server.admin import AdminContext, queries
+from pvemcp_server.cli.context import AsJson, acting, as_text, pipeline_of, tell, tell_rows
 from pvemcp_server.cli.state import command
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.web.administration import Acting, queries
 
 app = typer.Typer(help="Run queries, and keep them under names.", no_args_is_help=True)
 
@@ -72,7 +72,7 @@ async def remove(name: Name, as_json: AsJson = False) -> None:
         tell({"removed": name}, f"Removed {name}.", as_json=as_json)
 
 
-async def _query(by: Acting, text: str) -> dict[str, Any]:
+async def _query(by: AdminContext, text: str) -> dict[str, Any]:
     if text.startswith(("{", "@")):
         return _read(text)
     return (await queries.get_query(by, text)).query

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from pvemcp_server.access.model import ANY, READS
-from pvemcp_server.cli.acting import AsJson, acting, changes, tell, tell_rows
+from pvemcp_server.admin import roles
+from pvemcp_server.cli.context import AsJson, acting, changes, tell, tell_rows
 from pvemcp_server.cli.options import Given, taking
 from pvemcp_server.cli.state import command
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.web.administration import roles
 
 app = typer.Typer(help="Make, change and remove roles.", no_args_is_help=True)
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pvemcp_server.cli.acting import AsJson, acting, tell, tell_rows
+from pvemcp_server.admin import settings
+from pvemcp_server.cli.context import AsJson, acting, tell, tell_rows
 from pvemcp_server.cli.state import command
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.web.administration import settings
 
 app = typer.Typer(help="Show and change settings.", no_args_is_help=True)
 Pairs = Annotated[list[str], typer.Argument(help="NAME=VALUE, as enabled=true; lists as JSON.")]

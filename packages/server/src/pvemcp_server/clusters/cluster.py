@@ -10,10 +10,10 @@ import proxmox_client
 from proxmox_client import Client, Lxc, Qemu, deadline
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.access.model import Resources
-from pvemcp_server.clusters.aside import aside
 from pvemcp_server.clusters.explain import explain, pveum
-from pvemcp_server.clusters.inventory import Inventory, Snapshot
+from pvemcp_server.clusters.inventory import Inventory, InventoryView
 from pvemcp_server.clusters.notes import Notes
+from pvemcp_server.clusters.offload import offload
 from pvemcp_server.errors import UnknownName
 
 K = TypeVar("K", bound=Hashable)
@@ -36,19 +36,19 @@ class Cluster:
     notes: Notes
     protected: bool = False
     tls: str = ""  # how its certificate is judged: system, ca, pinned or insecure
-    _view: Snapshot | None = None
+    _view: InventoryView | None = None
 
-    async def snapshot(self) -> Snapshot:
+    async def inventory_view(self) -> InventoryView:
         """Guests, nodes, storages and pools that the caller may see; the same during one call."""
         if self._view is None:
-            whole = await self.inventory.snapshot()
+            whole = await self.inventory.view()
             if whole.stale:
                 self.notes.add(
                     f"{self.name} does not answer ({whole.stale}); "
                     f"this is what it said {whole.age:.0f} s ago."
                 )
             size = 0 if self.scope.everything else len(whole.guests)
-            self._view = await aside(size, lambda: whole.within(self.scope))
+            self._view = await offload(size, lambda: whole.within(self.scope))
         return self._view
 
     def patience(self) -> AbstractContextManager[None]:
@@ -62,7 +62,7 @@ class Cluster:
 
     async def guest(self, vmid: int) -> GuestResource:
         """The guest with that number, when there is one that the caller may see."""
-        known = (await self.snapshot()).by_vmid
+        known = (await self.inventory_view()).by_vmid
         if vmid not in known:
             raise self.unknown("guest", vmid, _near(vmid, known))
         return known[vmid]
@@ -74,14 +74,14 @@ class Cluster:
         return calls(guest.node, vmid)
 
     async def node(self, name: str) -> NodeResource:
-        known = (await self.snapshot()).by_node
+        known = (await self.inventory_view()).by_node
         if name not in known:
             raise self.unknown("node", name, known)
         return known[name]
 
     async def storage(self, name: str, node: str) -> StorageResource:
         """The storage as that node has it."""
-        known = (await self.snapshot()).storages
+        known = (await self.inventory_view()).storages
         for one in known:
             if (one.storage, one.node) == (name, node):
                 return one
@@ -105,7 +105,7 @@ class Cluster:
 
     async def online(self) -> list[str]:
         """Names of the visible nodes that are online; the others are noted as missing."""
-        nodes = (await self.snapshot()).nodes
+        nodes = (await self.inventory_view()).nodes
         if offline := [one.node for one in nodes if one.status != "online"]:
             self.notes.add(f"Offline on {self.name}, so missing here: {', '.join(offline)}.")
         return [one.node for one in nodes if one.status == "online"]

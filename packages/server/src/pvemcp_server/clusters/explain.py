@@ -72,7 +72,7 @@ def _refusal(error: pve.ResponseError, account: str) -> str:
             return (
                 "Proxmox refused the sign-in of this cluster's account "
                 f"{account or '(unknown)'}: its token is wrong, expired or disabled. "
-                "An administrator can mend it under Clusters."
+                "An administrator can fix it under Clusters."
             )
         case pve.NoQuorum():
             return (

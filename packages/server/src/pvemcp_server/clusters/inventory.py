@@ -32,7 +32,7 @@ SILENCE = (
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class InventoryView:
     """The answer of /cluster/resources at one moment. `stale` says why it could not be renewed."""
 
     taken: float  # seconds on the monotonic clock
@@ -46,7 +46,7 @@ class Snapshot:
     """What was worked out from it, kept as long as it is and never for another identity."""
 
     @classmethod
-    def of(cls, resources: resources_api.Resources, asked: float) -> "Snapshot":
+    def of(cls, resources: resources_api.Resources, asked: float) -> "InventoryView":
         """`asked` is when the request left: a change made later is not in it for certain."""
         return cls(
             taken=asked,
@@ -70,18 +70,18 @@ class Snapshot:
     def by_node(self) -> dict[str, NodeResource]:
         return {node.node: node for node in self.nodes}
 
-    def within(self, scope: Resources) -> "Snapshot":
+    def within(self, scope: Resources) -> "InventoryView":
         """The part of it that `scope` covers; the same object for the same scope."""
         if scope.everything:
             return self
         key = ("within", scope, self.stale)
         if key not in self.derived:
             self.derived[key] = self._part(scope)
-        part: Snapshot = self.derived[key]
+        part: InventoryView = self.derived[key]
         return part
 
-    def _part(self, scope: Resources) -> "Snapshot":
-        return Snapshot(
+    def _part(self, scope: Resources) -> "InventoryView":
+        return InventoryView(
             taken=self.taken,
             taken_at=self.taken_at,
             guests=tuple(one for one in self.guests if covers_guest(scope, one)),
@@ -102,7 +102,7 @@ def covers_guest(scope: Resources, guest: GuestResource) -> bool:
 
 @dataclass
 class Inventory:
-    """Keeps the latest Snapshot of one cluster and identity; many waiters share one request."""
+    """The latest InventoryView of one cluster and identity; concurrent callers share one request."""
 
     pve: Client
     freshness: Callable[[], float]  # seconds a snapshot is taken for current
@@ -110,14 +110,14 @@ class Inventory:
     short_patience: float = 5.0  # the same when an older snapshot would do
     glance: float = 1.0  # the same when the last attempt was in vain
     quiet: float = 5.0  # seconds during which a silent cluster is not waited for at all
-    _latest: Snapshot | None = None
-    _refreshing: asyncio.Task[Snapshot] | None = None
+    _latest: InventoryView | None = None
+    _refreshing: asyncio.Task[InventoryView] | None = None
     _asked: float = -1.0  # when the running refresh was sent
     _written: float = -1.0  # when something was last changed through us
     _trouble: proxmox_client.ProxmoxError | None = None  # why it was silent, until it answers
     _quiet_until: float = -1.0
 
-    async def snapshot(self) -> Snapshot:
+    async def view(self) -> InventoryView:
         """The current snapshot; the last one, marked stale, when Proxmox does not answer."""
         latest = self._latest
         if latest and latest.age < self.freshness() and latest.taken > self._written:
@@ -149,7 +149,7 @@ class Inventory:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
 
-    async def _renewed(self) -> Snapshot:
+    async def _renewed(self) -> InventoryView:
         """A new snapshot; a cluster that was silent is asked again, but no longer waited for."""
         if self._trouble and monotonic() < self._quiet_until:
             raise self._trouble
@@ -174,7 +174,7 @@ class Inventory:
         self._trouble, self._quiet_until = trouble, monotonic() + self.quiet
         return trouble
 
-    def _refresh(self) -> asyncio.Task[Snapshot]:
+    def _refresh(self) -> asyncio.Task[InventoryView]:
         running = self._refreshing
         if running is None or running.done() or self._asked < self._written:
             self._asked = monotonic()
@@ -186,15 +186,15 @@ class Inventory:
             self._refreshing = running
         return running
 
-    async def _fetch(self, asked: float) -> Snapshot:
-        fetched = Snapshot.of(await self.pve.cluster.resources(), asked)
+    async def _fetch(self, asked: float) -> InventoryView:
+        fetched = InventoryView.of(await self.pve.cluster.resources(), asked)
         self._trouble = None
         if self._latest is None or fetched.taken >= self._latest.taken:
             self._latest = fetched
         return fetched
 
 
-def _looked_at(refresh: asyncio.Task[Snapshot]) -> None:
+def _looked_at(refresh: asyncio.Task[InventoryView]) -> None:
     """Its waiters may all have left: then nobody else takes note of how it ended."""
     if not refresh.cancelled():
         refresh.exception()

@@ -6,7 +6,7 @@ from functools import cache, cached_property
 from typing import Final
 
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.query.naming import plain, unknown
+from pvemcp_server.query.names import plain, unknown
 from pvemcp_server.tables.registry import Field, Kind, Relation, Table
 
 CLUSTER: Final = Field("cluster", Kind.TEXT, "Cluster the row is from", nullable=False)

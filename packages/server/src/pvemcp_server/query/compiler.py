@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pvemcp_server.query.catalog import Catalog, Column, Path
+from pvemcp_server.query.operators import Function, Logic, Operator
 from pvemcp_server.query.plan import Expression, Plan, Sort, Summed, Test, Tests, columns
 from pvemcp_server.query.values import Value
-from pvemcp_server.query.words import Function, Logic, Operator
 from pvemcp_server.tables.registry import Kind
 
 FOLDED: Final = frozenset({Kind.TEXT, Kind.LIST})

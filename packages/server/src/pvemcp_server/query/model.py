@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pvemcp_server.query.words import Function, Logic, Operator
+from pvemcp_server.query.operators import Function, Logic, Operator
 
 
 @dataclass(frozen=True, slots=True)

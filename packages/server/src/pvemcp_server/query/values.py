@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any, Final
 
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.query.naming import shown
+from pvemcp_server.query.names import shown
 from pvemcp_server.tables.registry import Field, Kind, Unit
 
 Value = str | int | float

@@ -14,7 +14,7 @@ from typing import Any
 
 from pvemcp_server.store import schema
 from pvemcp_server.store.columns import microseconds
-from pvemcp_server.store.keyed import keyed
+from pvemcp_server.store.keyed_hash import keyed
 
 _written = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 HEAD = "head"

@@ -6,12 +6,12 @@ from pvemcp_server.tables.guest_configs import lxc_configs, qemu_configs
 from pvemcp_server.tables.guest_devices import Disk, Network, disks, networks
 from pvemcp_server.tables.guests import Guest, described, guests
 from pvemcp_server.tables.ha import HaResource, ha_resources
+from pvemcp_server.tables.load import load, rows_of
 from pvemcp_server.tables.node_disks import NodeDisk, node_disks
 from pvemcp_server.tables.nodes import Node, nodes
 from pvemcp_server.tables.permissions import Permission, permissions
 from pvemcp_server.tables.pools import Pool, pools
-from pvemcp_server.tables.reading import load, rows_of
-from pvemcp_server.tables.registry import Table, Want, tables
+from pvemcp_server.tables.registry import LoadRequest, Table, tables
 from pvemcp_server.tables.replications import Replication, replications
 from pvemcp_server.tables.snapshots import Snapshot, snapshots
 from pvemcp_server.tables.storages import Storage, storages
@@ -25,6 +25,7 @@ __all__ = [
     "Disk",
     "Guest",
     "HaResource",
+    "LoadRequest",
     "Network",
     "Node",
     "NodeDisk",
@@ -35,7 +36,6 @@ __all__ = [
     "Storage",
     "Table",
     "Task",
-    "Want",
     "backup_jobs",
     "backups",
     "clusters",

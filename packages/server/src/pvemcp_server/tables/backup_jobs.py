@@ -11,7 +11,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.backup_runs import Run, last_runs
 from pvemcp_server.tables.reach import Reach
-from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
 from pvemcp_server.tables.values import moment
 
 _LAST_RUN = ("last_run", "last_run_status", "last_run_ok", "last_run_upid")
@@ -63,7 +63,7 @@ def _is_seen(reach: Reach, vmids: Iterable[int]) -> bool:
 
 
 @table("backup_jobs", tool="ListBackupJobs", cost=Cost.PER_NODE, covered=_covered)
-async def backup_jobs(cluster: Cluster, want: Want) -> list[BackupJob]:
+async def backup_jobs(cluster: Cluster, want: LoadRequest) -> list[BackupJob]:
     """Backup jobs with the guests they cover and the outcome of their last run."""
     reach = await Reach.of(cluster)
     jobs = await cluster.pve.cluster.backup_jobs()
@@ -79,7 +79,7 @@ async def backup_jobs(cluster: Cluster, want: Want) -> list[BackupJob]:
 
 
 async def _vmids(
-    cluster: Cluster, reach: Reach, jobs: Sequence[JobAnswer], want: Want
+    cluster: Cluster, reach: Reach, jobs: Sequence[JobAnswer], want: LoadRequest
 ) -> dict[str, list[int]]:
     """The guests of each job; those that it names where nobody says which it covers."""
     named = {job.id: job.vmids for job in jobs}

@@ -17,7 +17,7 @@ from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
-from pvemcp_server.tables.registry import Want
+from pvemcp_server.tables.registry import LoadRequest
 from pvemcp_server.tables.values import moment
 
 _RECENT = 20  # backup tasks of each node that are looked at
@@ -105,7 +105,7 @@ async def last_runs(
     reach: Reach,
     wanted: Sequence[BackupJob],
     jobs: Sequence[BackupJob],
-    want: Want,
+    want: LoadRequest,
 ) -> dict[str, Run]:
     """The last run of each wanted job among all jobs, as far as the nodes' task lists reach."""
     if not wanted:
@@ -116,7 +116,7 @@ async def last_runs(
 
     found = await fanout.quietly(
         cluster,
-        await fanout.all_nodes(cluster, Want()),
+        await fanout.all_nodes(cluster, LoadRequest()),
         reach.node,
         lambda view, some: fanout.each(view, some, listed, want, "backup tasks of node"),
     )
@@ -136,7 +136,7 @@ async def _commands(
     tasks: Mapping[str, TaskRow],
     wanted: Sequence[BackupJob],
     jobs: Sequence[BackupJob],
-    want: Want,
+    want: LoadRequest,
 ) -> dict[str, Told]:
     """What tasks were told, the newest first, until the last run of every job is known whole.
 

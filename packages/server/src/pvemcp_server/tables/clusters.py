@@ -7,7 +7,7 @@ from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Cluster as Configured
 from pvemcp_server.clusters import explain
 from pvemcp_server.tables.reach import of_everybody
-from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
 
 Tls = Literal["verified", "pinned", "insecure"]
 
@@ -38,14 +38,14 @@ _TLS: dict[str, Tls] = {"pinned": "pinned", "insecure": "insecure"}
 
 
 @table("clusters", tool="ListClusters", cost=Cost.ONE, covered=of_everybody)
-async def clusters(cluster: Configured, want: Want) -> list[Cluster]:
+async def clusters(cluster: Configured, want: LoadRequest) -> list[Cluster]:
     """The clusters that can be reached, with their version and whether they answer."""
     version, nodes = None, None
     try:
         if want.column("reachable", "pve_version"):
             version = (await cluster.pve.version()).version
         if want.column("reachable", "nodes", "last_seen"):
-            nodes = len((await cluster.snapshot()).nodes)
+            nodes = len((await cluster.inventory_view()).nodes)
     except ProxmoxError as error:
         cluster.notes.add(f"{cluster.name}: {explain(error, cluster.account)}")
     seen = cluster.inventory.last_seen

@@ -12,7 +12,7 @@ from typing import TypeVar
 from proxmox_client import deadline
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.clusters import Cluster, Notes
-from pvemcp_server.tables.registry import Budget, Want
+from pvemcp_server.tables.registry import Budget, LoadRequest
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -22,7 +22,11 @@ _AT_ONCE = 64  # begun together; the client itself holds fewer requests open
 
 
 async def each(
-    cluster: Cluster, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], want: Want, what: str
+    cluster: Cluster,
+    keys: Iterable[K],
+    ask: Callable[[K], Awaitable[T]],
+    want: LoadRequest,
+    what: str,
 ) -> dict[K, T]:
     """Ask for every key until the budget is used up; what is missing then is noted.
 
@@ -55,9 +59,9 @@ def _note_cut(cluster: Cluster, number: int, happened: str, whole: int, what: st
         )
 
 
-async def guests(cluster: Cluster, want: Want, kind: str = "") -> list[GuestResource]:
+async def guests(cluster: Cluster, want: LoadRequest, kind: str = "") -> list[GuestResource]:
     """The visible wanted guests on nodes that are online, in order of their numbers."""
-    seen = (await cluster.snapshot()).guests
+    seen = (await cluster.inventory_view()).guests
     wanted = [
         one
         for one in seen
@@ -69,23 +73,23 @@ async def guests(cluster: Cluster, want: Want, kind: str = "") -> list[GuestReso
 
 async def down_among(cluster: Cluster, names: AbstractSet[str]) -> AbstractSet[str]:
     """Which of these nodes do not answer, noted as missing: asking them would only take time."""
-    every = (await cluster.inventory.snapshot()).nodes
+    every = (await cluster.inventory.view()).nodes
     down = {one.node for one in every if one.node in names and one.status == "offline"}
     if down:
         cluster.notes.add(f"Offline on {cluster.name}, so missing here: {', '.join(sorted(down))}.")
     return down
 
 
-async def nodes(cluster: Cluster, want: Want) -> list[str]:
+async def nodes(cluster: Cluster, want: LoadRequest) -> list[str]:
     """The visible wanted nodes that are online; the others are noted as missing."""
-    seen = (await cluster.snapshot()).nodes
+    seen = (await cluster.inventory_view()).nodes
     return _online(cluster, [one for one in seen if want.node(one.node)])
 
 
-async def all_nodes(cluster: Cluster, want: Want) -> list[str]:
+async def all_nodes(cluster: Cluster, want: LoadRequest) -> list[str]:
     """The wanted nodes that are online, whoever sees them: a guest leaves traces on any node."""
-    seen = {one.node for one in (await cluster.snapshot()).nodes}
-    every = (await cluster.inventory.snapshot()).nodes
+    seen = {one.node for one in (await cluster.inventory_view()).nodes}
+    every = (await cluster.inventory.view()).nodes
     wanted = [one for one in every if want.node(one.node)]
     hidden = [one for one in wanted if one.node not in seen]
     if any(one.status != "online" for one in hidden):
@@ -94,12 +98,14 @@ async def all_nodes(cluster: Cluster, want: Want) -> list[str]:
     return shown + [one.node for one in hidden if one.status == "online"]
 
 
-async def storages(cluster: Cluster, want: Want, holding: frozenset[str]) -> list[StorageResource]:
+async def storages(
+    cluster: Cluster, want: LoadRequest, holding: frozenset[str]
+) -> list[StorageResource]:
     """Wanted storages that can hold such content: a shared one once, at a node that is online.
 
     Also those that are not granted themselves, for the sake of granted guests.
     """
-    every = await cluster.inventory.snapshot()
+    every = await cluster.inventory.view()
     online = set(await all_nodes(cluster, want))
     found: dict[tuple[str, str], StorageResource] = {}
     for one in sorted(every.storages, key=lambda one: (one.node, one.storage)):
@@ -119,9 +125,9 @@ async def quietly(
     found = await ask(cluster, [key for key in keys if visible(key)])
     hidden = [key for key in keys if not visible(key)]
     if hidden:
-        aside = replace(cluster, notes=Notes())
-        found |= await ask(aside, hidden)
-        if aside.notes:
+        offload = replace(cluster, notes=Notes())
+        found |= await ask(offload, hidden)
+        if offload.notes:
             _note_part(cluster)
     return found
 

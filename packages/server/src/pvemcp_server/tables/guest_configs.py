@@ -9,7 +9,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
 
 
 class QemuSettings(Row):
@@ -111,21 +111,21 @@ config_table = partial(
 
 
 @config_table("qemu_configs")
-async def qemu_configs(cluster: Cluster, want: Want) -> list[QemuSettings]:
+async def qemu_configs(cluster: Cluster, want: LoadRequest) -> list[QemuSettings]:
     """Configurations of virtual machines."""
     found = await configs(cluster, want, "qemu")
     return [_qemu(guest, config) for guest, config in found if isinstance(config, QemuConfig)]
 
 
 @config_table("lxc_configs")
-async def lxc_configs(cluster: Cluster, want: Want) -> list[LxcSettings]:
+async def lxc_configs(cluster: Cluster, want: LoadRequest) -> list[LxcSettings]:
     """Configurations of containers."""
     found = await configs(cluster, want, "lxc")
     return [_lxc(guest, config) for guest, config in found if isinstance(config, LxcConfig)]
 
 
 async def configs(
-    cluster: Cluster, want: Want, kind: str = ""
+    cluster: Cluster, want: LoadRequest, kind: str = ""
 ) -> list[tuple[GuestResource, GuestConfig]]:
     """The wanted guests, all or of one kind, each with its configuration."""
     guests = {one.vmid: one for one in await fanout.guests(cluster, want, kind)}

@@ -7,7 +7,7 @@ from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guest_configs import config_table, configs
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
-from pvemcp_server.tables.registry import Col, Relation, Row, Unit, Want
+from pvemcp_server.tables.registry import Col, LoadRequest, Relation, Row, Unit
 
 
 class Disk(Row):
@@ -64,14 +64,14 @@ class Network(Row):
         ),
     ),
 )
-async def disks(cluster: Cluster, want: Want) -> list[Disk]:
+async def disks(cluster: Cluster, want: LoadRequest) -> list[Disk]:
     """Disks, drives and mount points of guests."""
     found = await configs(cluster, want)
     return [_disk(guest, one) for guest, config in found for one in config.disks]
 
 
 @config_table("networks")
-async def networks(cluster: Cluster, want: Want) -> list[Network]:
+async def networks(cluster: Cluster, want: LoadRequest) -> list[Network]:
     """Network devices of guests."""
     found = await configs(cluster, want)
     return [_network(guest, one) for guest, config in found for one in config.networks]

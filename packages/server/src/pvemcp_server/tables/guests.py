@@ -7,10 +7,19 @@ from typing import Annotated, ClassVar, Literal
 from msgspec.structs import replace
 
 from proxmox_client.api.resources import GuestResource, NodeResource
-from pvemcp_server.clusters import Cluster, Snapshot, aside
+from pvemcp_server.clusters import Cluster, InventoryView, offload
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import NARROWED, Col, Cost, Relation, Row, Unit, Want, table
+from pvemcp_server.tables.registry import (
+    NARROWED,
+    Col,
+    Cost,
+    LoadRequest,
+    Relation,
+    Row,
+    Unit,
+    table,
+)
 from pvemcp_server.tables.values import percent, share
 
 _PAUSED = "paused"
@@ -78,7 +87,7 @@ class Guest(Row, kw_only=True):
     tool="ListVms",
     cost=Cost.ONE,
     covered=of_guest,
-    of_snapshot=True,
+    of_inventory=True,
     last_known=attrgetter("guests"),
     beyond=lambda want: _PAUSED in want.states,
     extra=("description",),
@@ -93,22 +102,22 @@ class Guest(Row, kw_only=True):
         Relation("ha_resource", "ha_resources", {"vmid": "vmid"}, "Its high availability"),
     ),
 )
-async def guests(cluster: Cluster, want: Want) -> list[Guest]:
+async def guests(cluster: Cluster, want: LoadRequest) -> list[Guest]:
     """Virtual machines and containers with their state and resource usage."""
     rows = await _current(cluster)
     if want.vmids or want.nodes or want.types:
-        rows = await aside(len(rows), lambda: [row for row in rows if _wanted(row, want)])
+        rows = await offload(len(rows), lambda: [row for row in rows if _wanted(row, want)])
     if _PAUSED in want.status | want.states:
         held = await paused(cluster, want)
         rows = [replace(row, status=_PAUSED) if row.vmid in held else row for row in rows]
     if want.status:
-        rows = await aside(len(rows), lambda: [row for row in rows if want.state(row.status)])
+        rows = await offload(len(rows), lambda: [row for row in rows if want.state(row.status)])
     return await described(cluster, rows, want) if want.column("description") else rows
 
 
-async def paused(cluster: Cluster, want: Want) -> frozenset[int]:
+async def paused(cluster: Cluster, want: LoadRequest) -> frozenset[int]:
     """The machines that are paused: to /cluster/resources they are running, QEMU knows better."""
-    seen = (await cluster.snapshot()).guests
+    seen = (await cluster.inventory_view()).guests
     running = {
         one.node
         for one in seen
@@ -125,9 +134,9 @@ async def paused(cluster: Cluster, want: Want) -> frozenset[int]:
     return frozenset(one.vmid for one in told if one.qmp_status in (_PAUSED, "suspended"))
 
 
-async def described(cluster: Cluster, rows: Sequence[Guest], want: Want) -> list[Guest]:
+async def described(cluster: Cluster, rows: Sequence[Guest], want: LoadRequest) -> list[Guest]:
     """The rows with their descriptions, which takes a call for each."""
-    every = (await cluster.inventory.snapshot()).nodes
+    every = (await cluster.inventory.view()).nodes
     down = {one.node for one in every if one.status == "offline"} & {row.node for row in rows}
     if down:
         where = f"{', '.join(sorted(down))} of {cluster.name}"
@@ -146,19 +155,19 @@ async def _description(cluster: Cluster, vmid: int) -> str | None:
 
 async def _current(cluster: Cluster) -> list[Guest]:
     """All visible guests, made once per snapshot."""
-    view = await cluster.snapshot()
+    view = await cluster.inventory_view()
     if "guests" not in view.derived:
-        view.derived["guests"] = await aside(len(view.guests), lambda: _rows(view))
+        view.derived["guests"] = await offload(len(view.guests), lambda: _rows(view))
     rows: list[Guest] = view.derived["guests"]
     return rows
 
 
-def _rows(view: Snapshot) -> list[Guest]:
+def _rows(view: InventoryView) -> list[Guest]:
     guests = sorted(view.guests, key=attrgetter("vmid"))
     return [_guest(one, view.by_node.get(one.node)) for one in guests]
 
 
-def _wanted(row: Guest, want: Want) -> bool:
+def _wanted(row: Guest, want: LoadRequest) -> bool:
     return want.vmid(row.vmid) and want.node(row.node) and want.type(row.type)
 
 

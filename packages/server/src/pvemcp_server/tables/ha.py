@@ -7,7 +7,7 @@ from proxmox_client.api.ha import HaStatus
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guests import TO_GUEST
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import Col, Cost, Relation, Row, Unit, Want, table
+from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Relation, Row, Unit, table
 
 
 class HaResource(Row):
@@ -35,7 +35,7 @@ class HaResource(Row):
     covered=of_guest,
     relations=(TO_GUEST, Relation("node", "nodes", {"node": "node"}, "The node it is run on")),
 )
-async def ha_resources(cluster: Cluster, want: Want) -> list[HaResource]:
+async def ha_resources(cluster: Cluster, want: LoadRequest) -> list[HaResource]:
     """Guests under high availability with the state asked for and the state they are in."""
     resources = await cluster.pve.cluster.ha_resources()
     states: dict[str, HaStatus] = {}

@@ -7,7 +7,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_node
-from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
 
 
 class NodeDisk(Row):
@@ -41,7 +41,7 @@ class NodeDisk(Row):
 @table(
     "node_disks", tool="ListNodeDisks", cost=Cost.PER_NODE, covered=of_node, relations=(TO_NODE,)
 )
-async def node_disks(cluster: Cluster, want: Want) -> list[NodeDisk]:
+async def node_disks(cluster: Cluster, want: LoadRequest) -> list[NodeDisk]:
     """Physical disks of nodes with their health."""
     found = await fanout.each(
         cluster,

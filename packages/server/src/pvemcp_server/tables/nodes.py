@@ -8,7 +8,7 @@ from proxmox_client.api.resources import NodeResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_node
-from pvemcp_server.tables.registry import NARROWED, Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.registry import NARROWED, Col, Cost, LoadRequest, Row, Unit, table
 from pvemcp_server.tables.values import percent, share, whole
 
 
@@ -50,22 +50,22 @@ class Node(Row):
     tool="ListNodes",
     cost=Cost.ONE,
     covered=of_node,
-    of_snapshot=True,
+    of_inventory=True,
     extra=("network_in", "network_out"),
     pushed={**NARROWED, "status": "status"},
 )
-async def nodes(cluster: Cluster, want: Want) -> list[Node]:
+async def nodes(cluster: Cluster, want: LoadRequest) -> list[Node]:
     """Nodes with their state and resource usage."""
-    seen = (await cluster.snapshot()).nodes
+    seen = (await cluster.inventory_view()).nodes
     rows = [_node(one) for one in seen if want.node(one.node) and want.state(one.status)]
     return await _with_traffic(cluster, rows, want) if _wants_traffic(want) else rows
 
 
-def _wants_traffic(want: Want) -> bool:
+def _wants_traffic(want: LoadRequest) -> bool:
     return want.column("network_in", "network_out")
 
 
-async def _with_traffic(cluster: Cluster, rows: list[Node], want: Want) -> list[Node]:
+async def _with_traffic(cluster: Cluster, rows: list[Node], want: LoadRequest) -> list[Node]:
     online = [row.node for row in rows if row.status == "online"]
     found = await fanout.each(
         cluster, online, lambda name: _traffic(cluster, name), want, "traffic of node"

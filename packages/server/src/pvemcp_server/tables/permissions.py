@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.reach import Reach
-from pvemcp_server.tables.registry import Col, Cost, Row, Want, table
+from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, table
 
 
 class Permission(Row):
@@ -31,7 +31,7 @@ def _covered(reach: Reach, row: Permission) -> Permission | None:
 
 
 @table("permissions", tool="ExplainAccess", cost=Cost.ONE, covered=_covered)
-async def permissions(cluster: Cluster, _want: Want) -> list[Permission]:
+async def permissions(cluster: Cluster, _want: LoadRequest) -> list[Permission]:
     """Privileges that this server's own account has, by path."""
     found = await cluster.pve.access.permissions()
     return [

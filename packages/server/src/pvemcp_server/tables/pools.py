@@ -9,7 +9,7 @@ from proxmox_client.api.pools import PoolMember
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
-from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
 
 
 class Pool(Row):
@@ -39,9 +39,9 @@ def _covers_member(reach: Reach, member: str) -> bool:
 
 
 @table("pools", tool="ListPools", cost=Cost.ONE, covered=_covered)
-async def pools(cluster: Cluster, want: Want) -> list[Pool]:
+async def pools(cluster: Cluster, want: LoadRequest) -> list[Pool]:
     """Resource pools and what is in them; members take a call per pool."""
-    visible = {one.pool for one in (await cluster.snapshot()).pools}
+    visible = {one.pool for one in (await cluster.inventory_view()).pools}
     rows = await cluster.pve.pools()
     names = [row.pool_id for row in rows if row.pool_id in visible]
     found: dict[str, PoolAnswer] = {}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pvemcp_server.access.model import Resources
-from pvemcp_server.clusters import Cluster, aside
+from pvemcp_server.clusters import Cluster, offload
 
 R = TypeVar("R")
 
@@ -21,7 +21,7 @@ class Reach:
 
     @classmethod
     async def of(cls, cluster: Cluster) -> "Reach":
-        seen = await cluster.snapshot()
+        seen = await cluster.inventory_view()
         return cls(
             cluster.scope,
             frozenset(guest.vmid for guest in seen.guests),
@@ -105,6 +105,6 @@ async def within(
     if cluster.scope.everything:
         return rows
     reach = await Reach.of(cluster)
-    return await aside(
+    return await offload(
         len(rows), lambda: [seen for row in rows if (seen := covered(reach, row)) is not None]
     )

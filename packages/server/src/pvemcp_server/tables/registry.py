@@ -23,7 +23,7 @@ from typing import (
 import msgspec
 
 from proxmox_client.api.resources import GuestResource, StorageResource
-from pvemcp_server.clusters import Cluster, Snapshot
+from pvemcp_server.clusters import Cluster, InventoryView
 from pvemcp_server.tables.reach import Reach
 
 
@@ -120,7 +120,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class LoadRequest:
     """What a reader needs of a table, so that the loader asks Proxmox for no more.
 
     An empty set asks for all; `columns` is None when all columns are wanted. Text is compared
@@ -165,9 +165,9 @@ class Want:
         return not self.types or name.casefold() in self.types
 
 
-ALL = Want()
+ALL = LoadRequest()
 
-Loader = Callable[[Cluster, Want], Awaitable[Sequence[Row]]]
+Loader = Callable[[Cluster, LoadRequest], Awaitable[Sequence[Row]]]
 Covered = Callable[[Reach, Any], Row | None]
 """The row as far as the reach covers it; None when it doesn't."""
 
@@ -175,7 +175,7 @@ Covered = Callable[[Reach, Any], Row | None]
 Placed = GuestResource | StorageResource
 
 
-def _never(_want: Want) -> bool:
+def _never(_want: LoadRequest) -> bool:
     return False
 
 
@@ -191,11 +191,15 @@ class Table:
     covered: Covered
     relations: tuple[Relation, ...] = ()
     description: str = ""
-    of_snapshot: bool = False  # rows come from the inventory alone, but for the `extra` columns
-    beyond: Callable[[Want], bool] = _never  # whether a Want asks for more than the inventory has
+    of_inventory: bool = False  # rows come from the inventory alone, but for the `extra` columns
+    beyond: Callable[[LoadRequest], bool] = (
+        _never  # whether a LoadRequest asks for more than the inventory has
+    )
     extra: frozenset[str] = frozenset()  # columns that take further calls
-    pushed: Mapping[str, str] = field(default_factory=dict)  # fields by which Want narrows it
-    last_known: Callable[[Snapshot], Iterable[Placed]] | None = None
+    pushed: Mapping[str, str] = field(
+        default_factory=dict
+    )  # fields by which LoadRequest narrows it
+    last_known: Callable[[InventoryView], Iterable[Placed]] | None = None
     """What Proxmox goes on telling of nodes that are offline, as they said it last."""
     once: str = ""
     """The field that is true on one of the rows that several nodes have of the same thing."""
@@ -206,7 +210,7 @@ class Table:
 
 
 NARROWED: Mapping[str, str] = {"vmid": "vmids", "node": "nodes", "storage": "storages"}
-"""What most loaders understand: a field of the row, and what of Want it is."""
+"""What most loaders understand: a field of the row, and what of LoadRequest it is."""
 
 _TABLES: dict[str, Table] = {}
 
@@ -218,16 +222,16 @@ def table(
     cost: Cost,
     covered: Covered,
     relations: Iterable[Relation] = (),
-    of_snapshot: bool = False,
-    beyond: Callable[[Want], bool] = _never,
+    of_inventory: bool = False,
+    beyond: Callable[[LoadRequest], bool] = _never,
     extra: Iterable[str] = (),
     pushed: Mapping[str, str] = NARROWED,
-    last_known: Callable[[Snapshot], Iterable[Placed]] | None = None,
+    last_known: Callable[[InventoryView], Iterable[Placed]] | None = None,
     once: str = "",
-) -> Callable[[Callable[[Cluster, Want], Awaitable[Sequence[Any]]]], Table]:
+) -> Callable[[Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table: its loader is decorated, its row class is the loader's list item type."""
 
-    def declare(load: Callable[[Cluster, Want], Awaitable[Sequence[Any]]]) -> Table:
+    def declare(load: Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]) -> Table:
         row = get_args(get_type_hints(load)["return"])[0]
         declared = Table(
             name=name,
@@ -238,7 +242,7 @@ def table(
             covered=covered,
             relations=tuple(relations),
             description=cleandoc(load.__doc__ or ""),
-            of_snapshot=of_snapshot,
+            of_inventory=of_inventory,
             beyond=beyond,
             extra=frozenset(extra),
             pushed=pushed,

@@ -8,7 +8,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST
 from pvemcp_server.tables.reach import Reach, of_guest
-from pvemcp_server.tables.registry import Col, Cost, Relation, Row, Unit, Want, table
+from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Relation, Row, Unit, table
 from pvemcp_server.tables.values import moment
 
 _STATE = ("last_sync", "next_sync", "last_try", "duration", "fail_count", "error", "status", "ok")
@@ -62,9 +62,9 @@ class Replication(Row):
         Relation("target_node", "nodes", {"target": "node"}, "The node it copies to"),
     ),
 )
-async def replications(cluster: Cluster, want: Want) -> list[Replication]:
+async def replications(cluster: Cluster, want: LoadRequest) -> list[Replication]:
     """Replication jobs of guests with the state of their last run."""
-    known = (await cluster.snapshot()).by_vmid
+    known = (await cluster.inventory_view()).by_vmid
     reach = await Reach.of(cluster)  # nodes of other guests are neither asked nor named
     jobs = [
         one
@@ -78,7 +78,9 @@ async def replications(cluster: Cluster, want: Want) -> list[Replication]:
     return [_row(one, where[one.id], states.get(one.id)) for one in jobs]
 
 
-async def _states(cluster: Cluster, sources: set[str], want: Want) -> dict[str, ReplicationStatus]:
+async def _states(
+    cluster: Cluster, sources: set[str], want: LoadRequest
+) -> dict[str, ReplicationStatus]:
     """How the runs of each job went, as the nodes say that run them."""
     if not want.column(*_STATE):
         return {}

@@ -9,7 +9,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
 from pvemcp_server.tables.values import moment
 
 Key = tuple[int, str]  # a guest's number and a snapshot's name
@@ -43,7 +43,7 @@ class Snapshot(Row, kw_only=True):
     covered=of_guest,
     relations=(TO_GUEST, TO_NODE),
 )
-async def snapshots(cluster: Cluster, want: Want) -> list[Snapshot]:
+async def snapshots(cluster: Cluster, want: LoadRequest) -> list[Snapshot]:
     """Snapshots of guests."""
     guests = {one.vmid: one for one in await fanout.guests(cluster, want)}
     found = await fanout.each(
@@ -65,7 +65,7 @@ async def _sizes(
     cluster: Cluster,
     guests: dict[int, GuestResource],
     found: dict[int, list[SnapshotAnswer]],
-    want: Want,
+    want: LoadRequest,
 ) -> dict[Key, int | None]:
     keys = [(vmid, one.name) for vmid, taken in found.items() for one in taken if one.with_memory]
 

@@ -10,7 +10,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_storage
-from pvemcp_server.tables.registry import NARROWED, Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.registry import NARROWED, Col, Cost, LoadRequest, Row, Unit, table
 from pvemcp_server.tables.values import share
 
 
@@ -51,21 +51,21 @@ class Storage(Row):
     cost=Cost.ONE,
     covered=of_storage,
     relations=(TO_NODE,),
-    of_snapshot=True,
+    of_inventory=True,
     last_known=attrgetter("storages"),
     extra=("pool",),
     pushed={**NARROWED, "status": "status"},
     once="is_primary",
 )
-async def storages(cluster: Cluster, want: Want) -> list[Storage]:
+async def storages(cluster: Cluster, want: LoadRequest) -> list[Storage]:
     """Storages with their use; one that is shared has a row for each node."""
-    seen = (await cluster.snapshot()).storages
+    seen = (await cluster.inventory_view()).storages
     primary = _primary(seen)
     rows = [_storage(one, (one.storage, one.node) in primary) for one in seen if _wanted(one, want)]
     return await _with_pools(cluster, rows, want) if want.column("pool") else rows
 
 
-def _wanted(one: StorageResource, want: Want) -> bool:
+def _wanted(one: StorageResource, want: LoadRequest) -> bool:
     return want.storage(one.storage) and want.node(one.node) and want.state(one.status)
 
 
@@ -77,8 +77,8 @@ def _primary(seen: tuple[StorageResource, ...]) -> set[tuple[str, str]]:
     return {(one.storage, one.node) for one in found.values()}
 
 
-async def _with_pools(cluster: Cluster, rows: list[Storage], want: Want) -> list[Storage]:
-    names = [one.pool for one in (await cluster.snapshot()).pools]
+async def _with_pools(cluster: Cluster, rows: list[Storage], want: LoadRequest) -> list[Storage]:
+    names = [one.pool for one in (await cluster.inventory_view()).pools]
     found = await fanout.each(cluster, names, cluster.pve.pool, want, "pool")
     # a member names one node only, yet the storage is in the pool wherever it is
     pool_of = {one.storage: name for name, pool in found.items() for one in pool.members}

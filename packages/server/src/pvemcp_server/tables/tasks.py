@@ -8,7 +8,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_task
-from pvemcp_server.tables.registry import NARROWED, Col, Cost, Row, Unit, Want, table
+from pvemcp_server.tables.registry import NARROWED, Col, Cost, LoadRequest, Row, Unit, table
 from pvemcp_server.tables.values import moment, only
 
 LATEST = 500  # of each node, when nobody says how many
@@ -65,9 +65,9 @@ class Task(Row):
     pushed={**NARROWED, "outcome": "status", "type": "types", "start_time": "since"},
     relations=(TO_GUEST, TO_NODE),
 )
-async def tasks(cluster: Cluster, want: Want) -> list[Task]:
+async def tasks(cluster: Cluster, want: LoadRequest) -> list[Task]:
     """The latest tasks of all nodes, newest first."""
-    seen = {one.node for one in (await cluster.snapshot()).nodes}
+    seen = {one.node for one in (await cluster.inventory_view()).nodes}
     # the newest of a node may all be somebody else's
     wanted = want.limit if cluster.scope.everything else None
     limit = (wanted or (SINCE if want.since else LATEST)) + _AT_WORK * ("error" in want.status)
@@ -90,7 +90,7 @@ async def tasks(cluster: Cluster, want: Want) -> list[Task]:
     return sorted(rows, key=lambda row: (row.start_time is not None, row.start_time), reverse=True)
 
 
-async def _tasks(cluster: Cluster, node: str, want: Want, limit: int) -> list[TaskRow]:
+async def _tasks(cluster: Cluster, node: str, want: LoadRequest, limit: int) -> list[TaskRow]:
     """Finished and running ones, as Proxmox can filter them."""
     ended = [word for one in sorted(want.status) for word in _ENDED.get(one, ())]
     pushed = set(want.status) <= set(_ENDED)

@@ -8,7 +8,16 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import Reach, of_content
-from pvemcp_server.tables.registry import NARROWED, Col, Cost, Relation, Row, Unit, Want, table
+from pvemcp_server.tables.registry import (
+    NARROWED,
+    Col,
+    Cost,
+    LoadRequest,
+    Relation,
+    Row,
+    Unit,
+    table,
+)
 from pvemcp_server.tables.values import moment, only
 
 TO_STORAGE = Relation(
@@ -81,7 +90,7 @@ _RELATIONS = (TO_GUEST, TO_NODE, TO_STORAGE)
     covered=of_content,
     relations=_RELATIONS,
 )
-async def backups(cluster: Cluster, want: Want) -> list[Backup]:
+async def backups(cluster: Cluster, want: LoadRequest) -> list[Backup]:
     """Backups of guests; one on a shared storage is there once."""
     found = await _volumes(cluster, want, frozenset({"backup"}))
     return [_backup(place, one) for place, volumes in found.items() for one in volumes]
@@ -95,14 +104,14 @@ async def backups(cluster: Cluster, want: Want) -> list[Backup]:
     pushed={**NARROWED, "content": "types"},
     relations=_RELATIONS,
 )
-async def storage_content(cluster: Cluster, want: Want) -> list[Content]:
+async def storage_content(cluster: Cluster, want: LoadRequest) -> list[Content]:
     """Volumes on storages: images, backups, ISOs, templates; on a shared storage there once."""
     found = await _volumes(cluster, want, KINDS & want.types or KINDS)
     return [_content(place, one) for place, volumes in found.items() for one in volumes]
 
 
 async def _volumes(
-    cluster: Cluster, want: Want, kinds: frozenset[StorageContentKind]
+    cluster: Cluster, want: LoadRequest, kinds: frozenset[StorageContentKind]
 ) -> dict[Place, list[Volume]]:
     """The volumes of each storage that can hold such content."""
     reach = await Reach.of(cluster)

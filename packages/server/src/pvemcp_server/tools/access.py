@@ -8,10 +8,10 @@ from pvemcp_server.access.model import Area, Effect, Resources
 from pvemcp_server.clusters import Cluster, explain
 from pvemcp_server.clusters.explain import pveum
 from pvemcp_server.tables.registry import Col, Row
-from pvemcp_server.tools.arguments import ClusterName
-from pvemcp_server.tools.call import Call
-from pvemcp_server.tools.needs import Extent, Held, Need, extent, place
-from pvemcp_server.tools.registry import Document, Tool, document, tool, tools
+from pvemcp_server.toolkit.arguments import ClusterName
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.needs import Extent, Held, RequiredPrivilege, extent, place
+from pvemcp_server.toolkit.registry import Document, Tool, document, tool, tools
 
 
 class Access(Row):
@@ -84,8 +84,8 @@ def _told(resources: Resources) -> str | dict[str, list[Any]]:
 
 
 def privileges(account: str, granted: list[Tool], held: Held, major: int) -> dict[str, Any]:
-    """What the account has and lacks, of all that the granted tools need, and how to mend it."""
-    users: dict[Need, list[str]] = {}
+    """What the account has and lacks, of all that the granted tools need, and how to fix it."""
+    users: dict[RequiredPrivilege, list[str]] = {}
     for one in granted:
         for need in one.needs:
             users.setdefault(need, []).append(one.name)
@@ -96,16 +96,16 @@ def privileges(account: str, granted: list[Tool], held: Held, major: int) -> dic
         if how_far is Extent.EVERYWHERE:
             has.append(f"{privilege} on {need.path}")
         else:
-            mend = pveum(account, place(need.path, held), privilege)
+            fix = pveum(account, place(need.path, held), privilege)
             where = {"only_on": paths} if paths else {}
-            lacks.append(_lack(privilege, need.path, names, where, mend))
+            lacks.append(_lack(privilege, need.path, names, where, fix))
     return {"has": has, "lacks": lacks, **_hint(account, lacks)}
 
 
 def _lack(
-    privilege: str, path: str, names: list[str], where: Mapping[str, Any], mend: str
+    privilege: str, path: str, names: list[str], where: Mapping[str, Any], fix: str
 ) -> dict[str, Any]:
-    return {"privilege": privilege, "path": path, **where, "needed_by": names, "mend": mend}
+    return {"privilege": privilege, "path": path, **where, "needed_by": names, "fix": fix}
 
 
 def _hint(account: str, lacks: list[dict[str, Any]]) -> dict[str, str]:

@@ -1,45 +1,5 @@
-"""Importing this declares every tool."""
+"""Import this module to declare every tool."""
 
-from pvemcp_server.tools import (
-    access,
-    backup,
-    cluster,
-    clusters,
-    deletions,
-    downloads,
-    metrics,
-    migrate,
-    node_lists,
-    nodes,
-    power,
-    query,
-    snapshots,
-    storage_lists,
-    task_lists,
-    tasks,
-    vm_config,
-    vm_status,
-    vms,
-)
+from pvemcp_server.tools import access, cluster, guests, metrics, nodes, query, storage
 
-__all__ = [
-    "access",
-    "backup",
-    "cluster",
-    "clusters",
-    "deletions",
-    "downloads",
-    "metrics",
-    "migrate",
-    "node_lists",
-    "nodes",
-    "power",
-    "query",
-    "snapshots",
-    "storage_lists",
-    "task_lists",
-    "tasks",
-    "vm_config",
-    "vm_status",
-    "vms",
-]
+__all__ = ["access", "cluster", "guests", "metrics", "nodes", "query", "storage"]

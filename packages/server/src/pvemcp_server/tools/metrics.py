@@ -13,12 +13,12 @@ from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import CallError
 from pvemcp_server.tables.registry import Row
 from pvemcp_server.tables.values import moment, percent, whole
-from pvemcp_server.tools import needs
-from pvemcp_server.tools.arguments import NodeName, OneCluster, VmId
-from pvemcp_server.tools.call import Call
-from pvemcp_server.tools.points import NodePoint, VmPoint
-from pvemcp_server.tools.registry import Rows, tool
-from pvemcp_server.tools.thinning import interval, step_for, thinned
+from pvemcp_server.toolkit import needs
+from pvemcp_server.toolkit.arguments import NodeName, OneCluster, VmId
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.downsample import interval, step_for, thinned
+from pvemcp_server.toolkit.registry import Rows, tool
+from pvemcp_server.toolkit.rrd_rows import NodePoint, VmPoint
 
 Frame = Annotated[
     Literal["Hour", "Day", "Week", "Month", "Year"], Field(description="How far back")
@@ -124,9 +124,9 @@ async def _series(
     cluster: Cluster, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], what: str
 ) -> dict[K, T]:
     """Every series; what is missing is noted, but when all are that is an error."""
-    aside = replace(cluster, notes=Notes())
-    found = await aside.each(keys, ask, what=what)
-    said = list(aside.notes)
+    offload = replace(cluster, notes=Notes())
+    found = await offload.each(keys, ask, what=what)
+    said = list(offload.notes)
     if said and not found:
         raise CallError(" ".join(said))
     for sentence in said:

@@ -10,15 +10,15 @@ from proxmox_client import deadline
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import CallError
-from pvemcp_server.query.answering import answer
+from pvemcp_server.query.execute import answer
+from pvemcp_server.query.operators import Operator
+from pvemcp_server.query.schema_description import details, overview
 from pvemcp_server.query.sources import TOOL, Sources, catalog_of
-from pvemcp_server.query.telling import details, overview
-from pvemcp_server.query.words import Operator
 from pvemcp_server.tables.registry import Budget, Table
-from pvemcp_server.tools.arguments import ClusterName
-from pvemcp_server.tools.call import NO_CLUSTER, Call
-from pvemcp_server.tools.privileges import say_why_empty
-from pvemcp_server.tools.registry import Document, Rows, tool
+from pvemcp_server.toolkit.arguments import ClusterName
+from pvemcp_server.toolkit.call import NO_CLUSTER, Call
+from pvemcp_server.toolkit.missing_privileges import say_why_empty
+from pvemcp_server.toolkit.registry import Document, Rows, tool
 
 _FOR_THE_ANSWER = 2.0  # seconds of a call that loading leaves for working out and writing
 _CALLS = 2000  # to Proxmox, for each table of each cluster

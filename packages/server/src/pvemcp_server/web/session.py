@@ -1,4 +1,4 @@
-"""Who is signed in: the cookie, the check against forged requests, and Acting for the handlers."""
+"""What a request of the admin site brings along: its session, checked, and its AdminContext."""
 
 from typing import Annotated, Final
 
@@ -6,11 +6,11 @@ from fastapi import Depends, Path, Request, Response
 from starlette.datastructures import FormData
 
 from pvemcp_server.access.sessions import Session
-from pvemcp_server.endpoint.addresses import client_address, networks
-from pvemcp_server.endpoint.pipeline import Pipeline
-from pvemcp_server.endpoint.services import Services
+from pvemcp_server.admin import AdminContext
+from pvemcp_server.http.client_address import client_address, networks
+from pvemcp_server.pipeline.pipeline import Pipeline
+from pvemcp_server.services import Services
 from pvemcp_server.store.records import AdminRecord
-from pvemcp_server.web.administration import Acting
 
 COOKIE: Final = "pvemcp_session"
 CSRF_HEADER: Final = "X-CSRF-Token"
@@ -51,21 +51,23 @@ async def session_of(request: Request) -> Session:
     return found
 
 
-async def reading(request: Request, session: Annotated[Session, Depends(session_of)]) -> Acting:
+async def reading(
+    request: Request, session: Annotated[Session, Depends(session_of)]
+) -> AdminContext:
     """The administrator who looks at something."""
     if session.admin.must_change:
         raise PasswordDue
-    return Acting(services_of(request), session.admin.name, address_of(request))
+    return AdminContext(services_of(request), session.admin.name, address_of(request))
 
 
 async def writing(
     request: Request,
     session: Annotated[Session, Depends(session_of)],
-    acting: Annotated[Acting, Depends(reading)],
-) -> Acting:
+    context: Annotated[AdminContext, Depends(reading)],
+) -> AdminContext:
     """The administrator who changes something, from our own pages or knowing the token."""
     await check_csrf(request, session)
-    return acting
+    return context
 
 
 async def check_csrf(request: Request, session: Session) -> None:
@@ -77,8 +79,8 @@ async def check_csrf(request: Request, session: Session) -> None:
     session.check_csrf(token or "")
 
 
-Reading = Annotated[Acting, Depends(reading)]
-Writing = Annotated[Acting, Depends(writing)]
+Reading = Annotated[AdminContext, Depends(reading)]
+Writing = Annotated[AdminContext, Depends(writing)]
 SignedIn = Annotated[Session, Depends(session_of)]
 RowNumber = Annotated[int, Path(ge=0, le=2**53)]  # more than databases count to is nobody's number
 PipelineOf = Annotated[Pipeline, Depends(pipeline_of)]

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from pvemcp_server.endpoint.pipeline import Pipeline
-from pvemcp_server.endpoint.services import Services
 from pvemcp_server.errors import AccessDenied, CallError, UnknownName
+from pvemcp_server.pipeline.pipeline import Pipeline
+from pvemcp_server.services import Services
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api
 from pvemcp_server.web.session import PasswordDue, SignedOut

@@ -5,7 +5,7 @@ from typing import Any
 from proxmox_client.emulator.access.caller import Caller, Rights
 from proxmox_client.emulator.auth import sign_in
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 
 AREAS = {
     "access": "/access",

@@ -4,7 +4,7 @@ import secrets
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.state.guest import Agent, Guest
 
 BELOW = "/nodes/{node}/qemu/{vmid}/agent"

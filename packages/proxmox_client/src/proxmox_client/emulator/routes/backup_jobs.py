@@ -6,7 +6,7 @@ from typing import Any
 from proxmox_client.emulator.calendar import next_run
 from proxmox_client.emulator.errors import BadParameters
 from proxmox_client.emulator.parameters import stored
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.state.guest import Disk, Guest
 from proxmox_client.emulator.state.jobs import BackupJob
 

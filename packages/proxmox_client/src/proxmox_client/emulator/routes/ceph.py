@@ -3,7 +3,7 @@
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 
 
 @route("GET", "/cluster/ceph/status", "/nodes/{node}/ceph/status")

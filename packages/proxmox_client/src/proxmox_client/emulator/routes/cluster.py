@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from proxmox_client.emulator.routing import Call, Encoded, route
+from proxmox_client.emulator.router import Call, Encoded, route
 from proxmox_client.emulator.views.tasks import task_row
 
 NEWEST_TASKS = 25

@@ -5,8 +5,8 @@ from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.http.multipart import fields_of
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.routes.storage import available
-from proxmox_client.emulator.routing import Call, route
 from proxmox_client.emulator.state.storage import BLOCK_TYPES, Storage, Volume
 from proxmox_client.emulator.work import content as work_of
 

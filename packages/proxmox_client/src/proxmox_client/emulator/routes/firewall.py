@@ -5,7 +5,7 @@ from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.parameters import stored
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.state.firewall import RuleSet
 
 NODE_LEVEL = "/nodes/{node}/firewall"

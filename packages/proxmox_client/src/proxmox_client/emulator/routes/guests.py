@@ -4,7 +4,7 @@ from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.resources import visibility
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.state.guest import Kind
 from proxmox_client.emulator.views.guests import current_status, list_row, monitor
 

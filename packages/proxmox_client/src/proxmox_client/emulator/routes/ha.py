@@ -3,7 +3,7 @@
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.state.jobs import HaResource
 
 GROUPS_ARE_GONE = "cannot index groups: ha groups have been migrated to rules"

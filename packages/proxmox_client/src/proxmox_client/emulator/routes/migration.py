@@ -3,7 +3,7 @@
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.node import Node
 from proxmox_client.emulator.work import migration

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.state import measure
 from proxmox_client.emulator.state.cluster import RELEASES
 from proxmox_client.emulator.state.node import Node, PhysicalDisk

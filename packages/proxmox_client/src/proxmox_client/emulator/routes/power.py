@@ -1,7 +1,7 @@
 """Power: start, stop, shutdown, reboot, reset, suspend, resume."""
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.work import power
 from proxmox_client.emulator.work.board import Job, Work

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.routes.storage import available
-from proxmox_client.emulator.routing import Call, route
 from proxmox_client.emulator.state.storage import Storage, Volume
 from proxmox_client.emulator.work import retention
 from proxmox_client.emulator.work.board import Job

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from proxmox_client.emulator.routing import Call, Reply, route
+from proxmox_client.emulator.router import Call, Reply, route
 from proxmox_client.emulator.state.cluster import RELEASES
 
 EMPTY = (

@@ -3,9 +3,9 @@
 from typing import Any
 
 from proxmox_client.emulator import rrd
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.routes.power import both
 from proxmox_client.emulator.routes.storage import available
-from proxmox_client.emulator.routing import Call, route
 
 
 @route("GET", "/nodes/{node}/rrddata")

@@ -3,8 +3,8 @@
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.routes.power import PREFIX, both
-from proxmox_client.emulator.routing import Call, route
 from proxmox_client.emulator.state.guest import Guest, Kind, Snapshot
 from proxmox_client.emulator.work import snapshots as work_of
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.parameters import stored
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.state.storage import Storage
 from proxmox_client.emulator.views.storage import storage_status, volume_row
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from proxmox_client.emulator.routing import Call, Reply, route
+from proxmox_client.emulator.router import Call, Reply, route
 from proxmox_client.emulator.views.tasks import task_row, task_status
 from proxmox_client.emulator.work.task import Task, node_of
 

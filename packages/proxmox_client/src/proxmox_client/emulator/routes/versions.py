@@ -1,6 +1,6 @@
 """Which version answers."""
 
-from proxmox_client.emulator.routing import Call, route
+from proxmox_client.emulator.router import Call, route
 from proxmox_client.emulator.state.cluster import RELEASES
 
 

@@ -8,8 +8,8 @@ from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.work.disks import SLOTS, allocate
+from proxmox_client.emulator.work.guest_lifecycle import with_address
 from proxmox_client.emulator.work.pending import REMOVAL, REMOVAL_WITH_VOLUME, remove, replace
-from proxmox_client.emulator.work.provisioning import with_address
 from proxmox_client.schema import Endpoint
 
 AT_ONCE: Final = frozenset(

@@ -9,7 +9,7 @@ from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.jobs import BackupJob, Replication
 from proxmox_client.emulator.work import backup
 from proxmox_client.emulator.work.board import TaskBoard
-from proxmox_client.emulator.work.replicating import replicate
+from proxmox_client.emulator.work.replication import replicate
 
 MINUTE: Final = 60.0
 ROOT: Final = "root@pam"

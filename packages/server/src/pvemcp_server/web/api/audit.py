@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
+from pvemcp_server.admin import audit
 from pvemcp_server.audit import Entry
-from pvemcp_server.web.administration import audit
 from pvemcp_server.web.session import Reading, Writing
 
 router = APIRouter(tags=["Audit"], prefix="/audit")
@@ -20,16 +20,16 @@ class Listing(audit.Search):
 
 
 @router.get("")
-async def find_entries(acting: Reading, asked: Annotated[Listing, Query()]) -> list[Entry]:
+async def find_entries(context: Reading, asked: Annotated[Listing, Query()]) -> list[Entry]:
     """Entries, newest first; the next page is before the last one's seq."""
     search = audit.Search(**asked.model_dump(exclude={"limit"}))
-    return await audit.find(acting, search, asked.limit)
+    return await audit.find(context, search, asked.limit)
 
 
 @router.post("/verify")
-async def verify(acting: Writing) -> audit.Verified:
+async def verify(context: Writing) -> audit.Verified:
     """Check the chain: every edit, deletion and reordering is found."""
-    return await audit.verify(acting)
+    return await audit.verify(context)
 
 
 @router.get(
@@ -38,9 +38,9 @@ async def verify(acting: Writing) -> audit.Verified:
     responses={200: {"content": {"text/csv": {}, "application/x-ndjson": {}}}},
 )
 async def export(
-    acting: Reading, kind: Literal["csv", "json"], search: Annotated[audit.Search, Query()]
+    context: Reading, kind: Literal["csv", "json"], search: Annotated[audit.Search, Query()]
 ) -> Response:
     """All entries that match, as CSV or as one JSON object a line."""
     name = f'attachment; filename="pvemcp-audit.{"csv" if kind == "csv" else "jsonl"}"'
-    pieces = await audit.export(acting, search, kind)
+    pieces = await audit.export(context, search, kind)
     return StreamingResponse(pieces, media_type=MEDIA[kind], headers={"Content-Disposition": name})

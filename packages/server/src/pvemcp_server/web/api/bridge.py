@@ -3,16 +3,16 @@
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 
-from pvemcp_server.web.administration import bridge
+from pvemcp_server.admin import bridge
 from pvemcp_server.web.session import Reading
 
 router = APIRouter(tags=["Bridge"], prefix="/bridge")
 
 
 @router.get("")
-async def list_binaries(acting: Reading) -> list[bridge.Binary]:
+async def list_binaries(context: Reading) -> list[bridge.Binary]:
     """The bridge for every platform; with size and SHA-256 where it is here."""
-    return await bridge.binaries(acting)
+    return await bridge.binaries(context)
 
 
 @router.get(
@@ -20,7 +20,7 @@ async def list_binaries(acting: Reading) -> list[bridge.Binary]:
     response_class=Response,
     responses={200: {"content": {"application/octet-stream": {}}}},
 )
-async def download(acting: Reading, name: str) -> Response:
+async def download(context: Reading, name: str) -> Response:
     """The binary itself."""
-    path = bridge.file_of(acting.services.config, name)
+    path = bridge.file_of(context.services.config, name)
     return FileResponse(path, media_type="application/octet-stream", filename=name)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from pvemcp_server.web.administration import keys
+from pvemcp_server.admin import keys
 from pvemcp_server.web.api.answers import CREATED, GONE
 from pvemcp_server.web.session import Reading, Writing
 
@@ -10,42 +10,42 @@ router = APIRouter(tags=["API Access"])
 
 
 @router.get("/keys")
-async def list_keys(acting: Reading) -> list[keys.Key]:
+async def list_keys(context: Reading) -> list[keys.Key]:
     """All keys, without their secrets."""
-    return await keys.list_keys(acting)
+    return await keys.list_keys(context)
 
 
 @router.post("/keys", status_code=CREATED)
-async def create_key(acting: Writing, new: keys.KeyFields) -> keys.ShownKey:
+async def create_key(context: Writing, new: keys.KeyFields) -> keys.ShownKey:
     """The secret is in this answer and nowhere else."""
-    return await keys.create_key(acting, new)
+    return await keys.create_key(context, new)
 
 
 @router.get("/keys/{key}")
-async def get_key(acting: Reading, key: str) -> keys.Key:
+async def get_key(context: Reading, key: str) -> keys.Key:
     """A key by its id or name."""
-    return await keys.get_key(acting, key)
+    return await keys.get_key(context, key)
 
 
 @router.patch("/keys/{key}")
-async def change_key(acting: Writing, key: str, changes: keys.KeyChanges) -> keys.Key:
+async def change_key(context: Writing, key: str, changes: keys.KeyChanges) -> keys.Key:
     """Change what is given; the rest stays."""
-    return await keys.change_key(acting, key, changes)
+    return await keys.change_key(context, key, changes)
 
 
 @router.post("/keys/{key}/regenerate")
-async def regenerate_key(acting: Writing, key: str) -> keys.ShownKey:
+async def regenerate_key(context: Writing, key: str) -> keys.ShownKey:
     """A new secret; the old one is refused at once."""
-    return await keys.regenerate_key(acting, key)
+    return await keys.regenerate_key(context, key)
 
 
 @router.delete("/keys/{key}", status_code=GONE)
-async def remove_key(acting: Writing, key: str) -> None:
+async def remove_key(context: Writing, key: str) -> None:
     """Withdraw a key; it is refused at once."""
-    await keys.remove_key(acting, key)
+    await keys.remove_key(context, key)
 
 
 @router.get("/keys/{key}/rights")
-async def effective_rights(acting: Reading, key: str) -> list[keys.ToolRight]:
+async def effective_rights(context: Reading, key: str) -> list[keys.ToolRight]:
     """Every tool the key may call and, per cluster, the resources it reaches."""
-    return await keys.effective_rights(acting, key)
+    return await keys.effective_rights(context, key)

@@ -5,8 +5,8 @@ from datetime import datetime
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from pvemcp_server.admin import authentication
 from pvemcp_server.errors import AccessDenied
-from pvemcp_server.web.administration import signing
 from pvemcp_server.web.api.answers import CREATED, GONE
 from pvemcp_server.web.session import (
     SignedIn,
@@ -44,7 +44,7 @@ async def sign_in(request: Request, response: Response, who: Credentials) -> Ses
     """Sign in: sets the session's cookie and answers with its token."""
     services = services_of(request)
     try:
-        admin = await signing.sign_in(
+        admin = await authentication.sign_in(
             services, who.name, who.password.get_secret_value(), address_of(request)
         )
     except AccessDenied:

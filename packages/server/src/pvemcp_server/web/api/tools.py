@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from pvemcp_server.web.administration import tools
+from pvemcp_server.admin import tools
 from pvemcp_server.web.session import PipelineOf, Reading, Writing
 
 router = APIRouter(tags=["Tools"], prefix="/tools")
@@ -13,15 +13,15 @@ AsKey = Annotated[str, Query(description="Id or name of a key; as Administrator 
 
 @router.get("")
 async def list_tools(
-    acting: Reading, pipeline: PipelineOf, key: AsKey = ""
+    context: Reading, pipeline: PipelineOf, key: AsKey = ""
 ) -> list[tools.SeenTool]:
     """The tools as tools/list shows them to a key."""
-    return await tools.seen_tools(acting, pipeline, key)
+    return await tools.seen_tools(context, pipeline, key)
 
 
 @router.post("/{name}/call")
 async def try_tool(
-    acting: Writing, pipeline: PipelineOf, name: str, attempt: tools.Attempt
+    context: Writing, pipeline: PipelineOf, name: str, attempt: tools.Attempt
 ) -> tools.Tried:
     """Call a tool as a key: the same way that a client's call takes, audit included."""
-    return await tools.try_tool(acting, pipeline, name, attempt)
+    return await tools.try_tool(context, pipeline, name, attempt)

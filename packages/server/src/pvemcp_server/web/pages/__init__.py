@@ -16,18 +16,18 @@ from pvemcp_server.web.pages import (
     query,
     roles,
     settings,
-    signing,
+    sign_in,
     tools,
 )
 
 _PAGES = (
-    *(signing, overview, keys, bridge, roles, clusters),
+    *(sign_in, overview, keys, bridge, roles, clusters),
     *(tools, query, audit, settings, administrators),
 )
 
 
 def routers(config: Config) -> Iterator[APIRouter]:
-    """The routers of all pages; signing in elsewhere is there when an issuer is configured."""
+    """The routers of all pages; sign_in in elsewhere is there when an issuer is configured."""
     yield from (one.router for one in _PAGES)
     if config.oidc_issuer:
         yield _external()
@@ -35,9 +35,9 @@ def routers(config: Config) -> Iterator[APIRouter]:
 
 def _external() -> APIRouter:
     try:
-        from pvemcp_server.web.pages import external
+        from pvemcp_server.web.pages import external_sign_in
     except ModuleNotFoundError as missing:
         raise ConfigError(
             f"PVEMCP_OIDC_ISSUER needs {missing.name}: pip install 'pvemcp-server[oidc]'."
         ) from missing
-    return external.router
+    return external_sign_in.router

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 
-from pvemcp_server.web.administration import admins
+from pvemcp_server.admin import admins
 from pvemcp_server.web.session import Reading, SignedIn, Writing
 from pvemcp_server.web.templates import page, reload
 
@@ -13,30 +13,30 @@ Text = Annotated[str, Form()]
 
 
 @router.get("")
-async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
-    found = await admins.list_admins(acting)
+async def show(request: Request, session: SignedIn, context: Reading) -> Response:
+    found = await admins.list_admins(context)
     return page(request, "administrators.html", session, here="admins", admins=found)
 
 
 @router.post("")
-async def add(request: Request, session: SignedIn, acting: Writing, name: Text) -> Response:
-    new = await admins.add_admin(acting, admins.AdminFields(name=name))
+async def add(request: Request, session: SignedIn, context: Writing, name: Text) -> Response:
+    new = await admins.add_admin(context, admins.AdminFields(name=name))
     return page(request, "administrator_shown.html", session, admin=new)
 
 
 @router.post("/{name}/reset")
-async def reset(request: Request, session: SignedIn, acting: Writing, name: str) -> Response:
-    shown = await admins.reset_password(acting, name)
+async def reset(request: Request, session: SignedIn, context: Writing, name: str) -> Response:
+    shown = await admins.reset_password(context, name)
     return page(request, "administrator_shown.html", session, admin=shown)
 
 
 @router.post("/{name}/enabled")
-async def set_enabled(acting: Writing, name: str, enabled: Annotated[bool, Form()]) -> Response:
-    await admins.set_enabled(acting, name, enabled=enabled)
+async def set_enabled(context: Writing, name: str, enabled: Annotated[bool, Form()]) -> Response:
+    await admins.set_enabled(context, name, enabled=enabled)
     return reload()
 
 
 @router.post("/{name}/remove")
-async def remove(acting: Writing, name: str) -> Response:
-    await admins.remove_admin(acting, name)
+async def remove(context: Writing, name: str) -> Response:
+    await admins.remove_admin(context, name)
     return reload()

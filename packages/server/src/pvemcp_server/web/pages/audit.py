@@ -5,8 +5,8 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
+from pvemcp_server.admin import AdminContext, audit, clusters, keys
 from pvemcp_server.errors import UnknownName
-from pvemcp_server.web.administration import Acting, audit, clusters, keys
 from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing
 from pvemcp_server.web.templates import page
 
@@ -29,7 +29,7 @@ class Asked(audit.Search):
 
 
 @router.get("")
-async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
+async def show(request: Request, session: SignedIn, context: Reading) -> Response:
     asked = Asked.of(request)
     return page(
         request,
@@ -37,36 +37,36 @@ async def show(request: Request, session: SignedIn, acting: Reading) -> Response
         session,
         here="audit",
         asked=asked,
-        **await _entries(acting, asked),
-        keys=await keys.list_keys(acting),
-        clusters=[one.name for one in await clusters.list_clusters(acting)],
+        **await _entries(context, asked),
+        keys=await keys.list_keys(context),
+        clusters=[one.name for one in await clusters.list_clusters(context)],
     )
 
 
 @router.get("/entries")
-async def entries(request: Request, session: SignedIn, acting: Reading) -> Response:
+async def entries(request: Request, session: SignedIn, context: Reading) -> Response:
     """The table alone, asked for again and again while the page is live."""
     asked = Asked.of(request)
     return page(
-        request, "audit_entries.html", session, asked=asked, **await _entries(acting, asked)
+        request, "audit_entries.html", session, asked=asked, **await _entries(context, asked)
     )
 
 
 @router.get("/entries/{seq}")
-async def entry(request: Request, session: SignedIn, acting: Reading, seq: RowNumber) -> Response:
-    found = await audit.find(acting, audit.Search(before=seq + 1), 1)
+async def entry(request: Request, session: SignedIn, context: Reading, seq: RowNumber) -> Response:
+    found = await audit.find(context, audit.Search(before=seq + 1), 1)
     if not found:
         raise UnknownName("entry", seq, [])
     return page(request, "audit_entry.html", session, entry=found[0])
 
 
 @router.post("/verify")
-async def verify(request: Request, session: SignedIn, acting: Writing) -> Response:
-    return page(request, "audit_verified.html", session, verified=await audit.verify(acting))
+async def verify(request: Request, session: SignedIn, context: Writing) -> Response:
+    return page(request, "audit_verified.html", session, verified=await audit.verify(context))
 
 
-async def _entries(acting: Acting, asked: Asked) -> dict[str, Any]:
-    found = await audit.find(acting, asked, PAGE + 1)
+async def _entries(context: AdminContext, asked: Asked) -> dict[str, Any]:
+    found = await audit.find(context, asked, PAGE + 1)
     shown = found[:PAGE]
     older = asked.model_copy(update={"before": shown[-1].seq}) if len(found) > PAGE else None
     return {"entries": shown, "older": older.address_line if older else ""}

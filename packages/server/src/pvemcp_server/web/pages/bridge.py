@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
-from pvemcp_server.web.administration import bridge
-from pvemcp_server.web.connecting import CLIENTS, Connection, endpoint_url
+from pvemcp_server.admin import bridge
+from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_url
 from pvemcp_server.web.session import Reading, SignedIn
 from pvemcp_server.web.templates import page
 
@@ -13,29 +13,29 @@ DESKTOP = CLIENTS["claude-desktop"]
 
 
 @router.get("")
-async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
+async def show(request: Request, session: SignedIn, context: Reading) -> Response:
     return page(
         request,
         "bridge.html",
         session,
         here="bridge",
-        binaries=await bridge.binaries(acting),
+        binaries=await bridge.binaries(context),
         build=bridge.BUILD,
         client=DESKTOP,
-        connection=Connection(endpoint_url(acting.services.config)),
+        connection=Connection(endpoint_url(context.services.config)),
     )
 
 
 @router.get("/claude_desktop_config.json")
-async def config(acting: Reading) -> Response:
+async def config(context: Reading) -> Response:
     """The file as Claude Desktop reads it; the key goes where the placeholder stands."""
-    text = DESKTOP.text(Connection(endpoint_url(acting.services.config)))
+    text = DESKTOP.text(Connection(endpoint_url(context.services.config)))
     name = 'attachment; filename="claude_desktop_config.json"'
     headers = {"Content-Disposition": name}
     return Response(text + "\n", media_type="application/json", headers=headers)
 
 
 @router.get("/download/{name}")
-async def download(acting: Reading, name: str) -> Response:
-    path = bridge.file_of(acting.services.config, name)
+async def download(context: Reading, name: str) -> Response:
+    path = bridge.file_of(context.services.config, name)
     return FileResponse(path, media_type="application/octet-stream", filename=name)

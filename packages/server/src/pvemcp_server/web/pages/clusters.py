@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Query, Request, Response
 from starlette.datastructures import FormData
 
+from pvemcp_server.admin import clusters, doctor, keys, roles
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.store.records import TlsMode
-from pvemcp_server.web.administration import clusters, doctor, keys, roles
 from pvemcp_server.web.pages.forms import text_of, texts_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing
 from pvemcp_server.web.templates import lead_to, page, reload
@@ -23,13 +23,13 @@ TLS = {
 
 
 @router.get("")
-async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
+async def show(request: Request, session: SignedIn, context: Reading) -> Response:
     return page(
         request,
         "clusters.html",
         session,
         here="clusters",
-        clusters=await clusters.list_clusters(acting),
+        clusters=await clusters.list_clusters(context),
         modes=TLS,
     )
 
@@ -53,35 +53,35 @@ async def try_out(request: Request, session: SignedIn, _: Writing) -> Response:
 
 
 @router.post("")
-async def add(request: Request, acting: Writing) -> Response:
-    await clusters.add_cluster(acting, _fields(await request.form()))
+async def add(request: Request, context: Writing) -> Response:
+    await clusters.add_cluster(context, _fields(await request.form()))
     return lead_to("/admin/clusters")
 
 
 @router.get("/{name}/edit")
-async def edit(request: Request, session: SignedIn, acting: Reading, name: str) -> Response:
+async def edit(request: Request, session: SignedIn, context: Reading, name: str) -> Response:
     return page(
         request,
         "cluster_edit.html",
         session,
         here="clusters",
-        cluster=await clusters.get_cluster(acting, name),
+        cluster=await clusters.get_cluster(context, name),
         modes=TLS,
-        keys=await keys.list_keys(acting),
-        roles=await roles.list_roles(acting),
+        keys=await keys.list_keys(context),
+        roles=await roles.list_roles(context),
     )
 
 
 @router.post("/{name}/change")
-async def change(request: Request, acting: Writing, name: str) -> Response:
+async def change(request: Request, context: Writing, name: str) -> Response:
     values = _reach(await request.form())
-    await clusters.change_cluster(acting, name, clusters.ClusterChanges(**values))
+    await clusters.change_cluster(context, name, clusters.ClusterChanges(**values))
     return lead_to("/admin/clusters")
 
 
 @router.post("/{name}/remove")
-async def remove(acting: Writing, name: str) -> Response:
-    await clusters.remove_cluster(acting, name)
+async def remove(context: Writing, name: str) -> Response:
+    await clusters.remove_cluster(context, name)
     return lead_to("/admin/clusters")
 
 
@@ -89,64 +89,64 @@ async def remove(acting: Writing, name: str) -> Response:
 async def look(
     request: Request,
     session: SignedIn,
-    acting: Writing,
+    context: Writing,
     name: str,
     identity: Annotated[str | None, Query()] = None,
 ) -> Response:
-    found = await clusters.check_cluster(acting, name, identity)
+    found = await clusters.check_cluster(context, name, identity)
     return page(request, "cluster_found.html", session, found=found, saved=identity or name)
 
 
 @router.post("/{name}/doctor")
 async def examine(
-    request: Request, session: SignedIn, acting: Writing, name: str, key: Text = ""
+    request: Request, session: SignedIn, context: Writing, name: str, key: Text = ""
 ) -> Response:
     return page(
         request,
         "doctor.html",
         session,
-        reports=await doctor.examine(acting, name, key),
+        reports=await doctor.examine(context, name, key),
         name=name,
         path=request.url.path,
-        keys=await keys.list_keys(acting),
+        keys=await keys.list_keys(context),
         chosen=key,
     )
 
 
 @router.post("/{name}/identities")
-async def put_identity(request: Request, acting: Writing, name: str) -> Response:
+async def put_identity(request: Request, context: Writing, name: str) -> Response:
     """A new token, or another secret under a name that is there."""
     form = await request.form()
     fields = clusters.IdentityFields.model_validate(
         {field: text_of(form, field) for field in ("name", "token_id", "token_secret")}
     )
-    known = {one.name for one in (await clusters.get_cluster(acting, name)).identities}
+    known = {one.name for one in (await clusters.get_cluster(context, name)).identities}
     put = clusters.renew_identity if fields.name in known else clusters.add_identity
-    await put(acting, name, fields)
+    await put(context, name, fields)
     return reload()
 
 
 @router.post("/{name}/identities/{identity}/default")
-async def make_default(acting: Writing, name: str, identity: str) -> Response:
-    await clusters.make_default(acting, name, identity)
+async def make_default(context: Writing, name: str, identity: str) -> Response:
+    await clusters.make_default(context, name, identity)
     return reload()
 
 
 @router.post("/{name}/identities/{identity}/remove")
-async def remove_identity(acting: Writing, name: str, identity: str) -> Response:
-    await clusters.remove_identity(acting, name, identity)
+async def remove_identity(context: Writing, name: str, identity: str) -> Response:
+    await clusters.remove_identity(context, name, identity)
     return reload()
 
 
 @router.post("/{name}/bind")
-async def bind(acting: Writing, name: str, identity: Text, holder: Text) -> Response:
-    await clusters.bind(acting, name, identity, _holder(holder))
+async def bind(context: Writing, name: str, identity: Text, holder: Text) -> Response:
+    await clusters.bind(context, name, identity, _holder(holder))
     return reload()
 
 
 @router.post("/{name}/unbind")
-async def unbind(acting: Writing, name: str, holder: Text) -> Response:
-    await clusters.unbind(acting, name, _holder(holder))
+async def unbind(context: Writing, name: str, holder: Text) -> Response:
+    await clusters.unbind(context, name, _holder(holder))
     return reload()
 
 

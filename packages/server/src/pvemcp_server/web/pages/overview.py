@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from pvemcp_server.web.administration import overview, settings
+from pvemcp_server.admin import overview, settings
 from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing
 from pvemcp_server.web.templates import page
 
@@ -10,39 +10,39 @@ router = APIRouter()
 
 
 @router.get("/")
-async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
-    bars = await overview.calls_by_hour(acting)
+async def show(request: Request, session: SignedIn, context: Reading) -> Response:
+    bars = await overview.calls_by_hour(context)
     return page(
         request,
         "overview.html",
         session,
         here="overview",
-        enabled=(await acting.services.settings.current()).enabled,
-        notices=await overview.notices(acting),
+        enabled=(await context.services.settings.current()).enabled,
+        notices=await overview.notices(context),
         bars=bars,
         most=max(bar.calls for bar in bars),
         calls=sum(bar.calls for bar in bars),
         failed=sum(bar.failed for bar in bars),
-        failures=await overview.recent_failures(acting),
+        failures=await overview.recent_failures(context),
     )
 
 
 @router.get("/overview/clusters")
-async def show_clusters(request: Request, session: SignedIn, acting: Reading) -> Response:
+async def show_clusters(request: Request, session: SignedIn, context: Reading) -> Response:
     """Asked for by the page once it stands: a silent cluster must not hold it up."""
-    found = await overview.health(acting)
+    found = await overview.health(context)
     return page(request, "overview_clusters.html", session, clusters=found)
 
 
 @router.post("/overview/endpoint")
-async def switch(request: Request, session: SignedIn, acting: Writing) -> Response:
+async def switch(request: Request, session: SignedIn, context: Writing) -> Response:
     form = await request.form()
     enabled = form.get("enabled") == "true"
-    await settings.change_settings(acting, {"enabled": enabled})
+    await settings.change_settings(context, {"enabled": enabled})
     return page(request, "endpoint_switch.html", session, enabled=enabled)
 
 
 @router.post("/overview/notices/{notice}/dismiss")
-async def dismiss(acting: Writing, notice: RowNumber) -> Response:
-    await overview.dismiss(acting, notice)
+async def dismiss(context: Writing, notice: RowNumber) -> Response:
+    await overview.dismiss(context, notice)
     return Response()

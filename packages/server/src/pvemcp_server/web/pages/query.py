@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
+from pvemcp_server.admin import clusters, keys, queries
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.query.examples import EXAMPLES
-from pvemcp_server.web.administration import clusters, keys, queries
 from pvemcp_server.web.pages.forms import read_json
 from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
 from pvemcp_server.web.templates import lead_to, page
@@ -22,12 +22,12 @@ SHOWN_ROWS = 200
 async def show(
     request: Request,
     session: SignedIn,
-    acting: Reading,
+    context: Reading,
     key: Annotated[str, Query()] = "",
     saved: Annotated[str, Query()] = "",
     example: Annotated[int, Query(ge=0, lt=len(EXAMPLES))] = 0,
 ) -> Response:
-    chosen = await queries.get_query(acting, saved) if saved else None
+    chosen = await queries.get_query(context, saved) if saved else None
     query: Any = chosen.query if chosen else EXAMPLES[example].query
     return page(
         request,
@@ -37,12 +37,12 @@ async def show(
         text=_legible(query),
         question=chosen.description if chosen else EXAMPLES[example].question,
         chosen=chosen,
-        schema=await queries.schema(acting, key),
+        schema=await queries.schema(context, key),
         examples=list(enumerate(one.question for one in EXAMPLES)),
-        saved=await queries.list_queries(acting),
-        keys=await keys.list_keys(acting),
+        saved=await queries.list_queries(context),
+        keys=await keys.list_keys(context),
         key=key,
-        clusters=[one.name for one in await clusters.list_clusters(acting)],
+        clusters=[one.name for one in await clusters.list_clusters(context)],
     )
 
 
@@ -50,14 +50,14 @@ async def show(
 async def run(
     request: Request,
     session: SignedIn,
-    acting: Writing,
+    context: Writing,
     pipeline: PipelineOf,
     query: Text,
     key: Text = "",
     cluster: Text = "",
 ) -> Response:
     asked = queries.AskedQuery(query=_query(query), key=key, cluster=cluster or None)
-    answer = await queries.ask(acting, pipeline, asked)
+    answer = await queries.ask(context, pipeline, asked)
     return page(
         request,
         "query_answer.html",
@@ -69,15 +69,15 @@ async def run(
 
 
 @router.post("/save")
-async def save(acting: Writing, name: Text, query: Text, description: Text = "") -> Response:
+async def save(context: Writing, name: Text, query: Text, description: Text = "") -> Response:
     new = queries.QueryFields(name=name, description=description, query=_query(query))
-    saved = await queries.save_query(acting, new)
+    saved = await queries.save_query(context, new)
     return lead_to("/admin/query?saved=", saved.name)
 
 
 @router.post("/remove")
-async def remove(acting: Writing, name: Text) -> Response:
-    await queries.remove_query(acting, name)
+async def remove(context: Writing, name: Text) -> Response:
+    await queries.remove_query(context, name)
     return lead_to("/admin/query")
 
 

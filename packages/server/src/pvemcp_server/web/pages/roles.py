@@ -7,9 +7,9 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from starlette.datastructures import FormData
 
 from pvemcp_server.access.model import ANY, READS, Area
+from pvemcp_server.admin import AdminContext, clusters, keys, roles
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.tools.registry import Tool, tools
-from pvemcp_server.web.administration import Acting, clusters, keys, roles
+from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.web.pages.forms import number, text_of, texts_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing
 from pvemcp_server.web.templates import lead_to, page, reload
@@ -27,21 +27,21 @@ NEW: Final[dict[str, Any]] = {
 
 
 @router.get("")
-async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
-    held = await keys.list_keys(acting)
-    known = await roles.list_roles(acting)
+async def show(request: Request, session: SignedIn, context: Reading) -> Response:
+    held = await keys.list_keys(context)
+    known = await roles.list_roles(context)
     holders = {role.name: [key.name for key in held if key.role == role.name] for role in known}
     return page(request, "roles.html", session, here="roles", roles=known, holders=holders)
 
 
 @router.get("/new")
 async def new(
-    request: Request, session: SignedIn, acting: Reading, like: Annotated[str, Query()] = ""
+    request: Request, session: SignedIn, context: Reading, like: Annotated[str, Query()] = ""
 ) -> Response:
-    grants = (await roles.get_role(acting, like)).grants if like else [NEW]
+    grants = (await roles.get_role(context, like)).grants if like else [NEW]
     known = {"name": "", "description": "", "grants": grants}
     return page(
-        request, "role_edit.html", session, here="roles", role=known, **await _choices(acting)
+        request, "role_edit.html", session, here="roles", role=known, **await _choices(context)
     )
 
 
@@ -49,45 +49,45 @@ async def new(
 async def grant(
     request: Request,
     session: SignedIn,
-    acting: Reading,
+    context: Reading,
     index: Annotated[int, Query(ge=0, lt=MOST_GRANTS)],
 ) -> Response:
     """One more grant for the form."""
     return page(
-        request, "role_grant.html", session, grant=NEW, index=index, **await _choices(acting)
+        request, "role_grant.html", session, grant=NEW, index=index, **await _choices(context)
     )
 
 
 @router.get("/{name}/edit")
-async def edit(request: Request, session: SignedIn, acting: Reading, name: str) -> Response:
-    role = await roles.get_role(acting, name)
+async def edit(request: Request, session: SignedIn, context: Reading, name: str) -> Response:
+    role = await roles.get_role(context, name)
     return page(
         request,
         "role_edit.html",
         session,
         here="roles",
         role=role.model_dump(),
-        **await _choices(acting),
+        **await _choices(context),
     )
 
 
 @router.post("")
-async def save(request: Request, acting: Writing, name: Text, was: Text = "") -> Response:
+async def save(request: Request, context: Writing, name: Text, was: Text = "") -> Response:
     """A new role, or the one that was called `was`."""
     form = await request.form()
     fields = roles.RoleFields(
         name=name, description=text_of(form, "description"), grants=list(_grants(form))
     )
     if was:
-        await roles.change_role(acting, was, roles.RoleChanges(**fields.model_dump()))
+        await roles.change_role(context, was, roles.RoleChanges(**fields.model_dump()))
     else:
-        await roles.create_role(acting, fields)
+        await roles.create_role(context, fields)
     return lead_to("/admin/roles")
 
 
 @router.post("/{name}/remove")
-async def remove(acting: Writing, name: str) -> Response:
-    await roles.remove_role(acting, name)
+async def remove(context: Writing, name: str) -> Response:
+    await roles.remove_role(context, name)
     return reload()
 
 
@@ -111,14 +111,14 @@ def _resources(form: FormData, prefix: str) -> dict[str, Any]:
     return {kind: names for kind, names in sets.items() if names}
 
 
-async def _choices(acting: Acting) -> dict[str, Any]:
+async def _choices(context: AdminContext) -> dict[str, Any]:
     known = tools().values()
     areas: dict[Area, list[Tool]] = {
         area: [one for one in known if one.area is area] for area in Area
     }
     return {
         "areas": {area: some for area, some in areas.items() if some},
-        "clusters": [one.name for one in await clusters.list_clusters(acting)],
+        "clusters": [one.name for one in await clusters.list_clusters(context)],
         "kinds": KINDS,
         "wholes": {READS: "Everything that only reads", ANY: "Every tool, destructive ones too"},
     }

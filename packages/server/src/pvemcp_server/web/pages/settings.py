@@ -5,18 +5,18 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from pvemcp_server.web.administration import settings
+from pvemcp_server.admin import settings
+from pvemcp_server.admin.token_estimate import FORMATS, TABLE
 from pvemcp_server.web.pages.forms import number, text_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing
 from pvemcp_server.web.templates import page
-from pvemcp_server.web.tokens import FORMATS, TABLE
 
 router = APIRouter(prefix="/settings")
 
 
 @router.get("")
-async def show(request: Request, session: SignedIn, acting: Reading) -> Response:
-    known = await settings.list_settings(acting)
+async def show(request: Request, session: SignedIn, context: Reading) -> Response:
+    known = await settings.list_settings(context)
     groups = {name: list(some) for name, some in groupby(known, lambda one: one.group)}
     return page(
         request,
@@ -30,14 +30,14 @@ async def show(request: Request, session: SignedIn, acting: Reading) -> Response
 
 
 @router.post("/{group}")
-async def change(request: Request, session: SignedIn, acting: Writing, group: str) -> Response:
+async def change(request: Request, session: SignedIn, context: Writing, group: str) -> Response:
     form = await request.form()
-    known = [one for one in await settings.list_settings(acting) if one.group == group]
+    known = [one for one in await settings.list_settings(context) if one.group == group]
     values = {one.name: _value(text_of(form, one.name), one.type) for one in known}
     before = {one.name: one.value for one in known}
     changed = {name: value for name, value in values.items() if value != _plain(before[name])}
     if changed:
-        await settings.change_settings(acting, changed)
+        await settings.change_settings(context, changed)
     titles = [one.title for one in known if one.name in changed]
     return page(request, "settings_saved.html", session, titles=titles)
 

@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from pvemcp_server.access.model import Area
-from pvemcp_server.tools.schema import description_of
-from pvemcp_server.web.administration import clusters, keys, tools
+from pvemcp_server.admin import clusters, keys, tools
+from pvemcp_server.toolkit.schema import description_of
 from pvemcp_server.web.pages.forms import arguments_of, text_of
 from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
 from pvemcp_server.web.templates import page
@@ -19,9 +19,9 @@ ARGUMENT = "argument-"
 
 @router.get("")
 async def show(
-    request: Request, session: SignedIn, acting: Reading, pipeline: PipelineOf, key: AsKey = ""
+    request: Request, session: SignedIn, context: Reading, pipeline: PipelineOf, key: AsKey = ""
 ) -> Response:
-    seen = await tools.seen_tools(acting, pipeline, key)
+    seen = await tools.seen_tools(context, pipeline, key)
     areas = {area: [one for one in seen if one.area == area] for area in Area}
     return page(
         request,
@@ -30,7 +30,7 @@ async def show(
         here="tools",
         areas={area: found for area, found in areas.items() if found},
         count=len(seen),
-        keys=await keys.list_keys(acting),
+        keys=await keys.list_keys(context),
         chosen=key,
     )
 
@@ -39,12 +39,12 @@ async def show(
 async def form(
     request: Request,
     session: SignedIn,
-    acting: Reading,
+    context: Reading,
     pipeline: PipelineOf,
     name: str,
     key: AsKey = "",
 ) -> Response:
-    tool = await tools.seen_tool(acting, pipeline, key, name)
+    tool = await tools.seen_tool(context, pipeline, key, name)
     return page(
         request,
         "tool_try.html",
@@ -52,8 +52,8 @@ async def form(
         here="tools",
         tool=tool,
         chosen=key,
-        keys=await keys.list_keys(acting),
-        clusters=[one.name for one in await clusters.list_clusters(acting)],
+        keys=await keys.list_keys(context),
+        clusters=[one.name for one in await clusters.list_clusters(context)],
         prefix=ARGUMENT,
         description_of=description_of,
         seen=json.dumps(tool.input_schema, indent=2),
@@ -62,15 +62,15 @@ async def form(
 
 @router.post("/{name}/call")
 async def call(
-    request: Request, session: SignedIn, acting: Writing, pipeline: PipelineOf, name: str
+    request: Request, session: SignedIn, context: Writing, pipeline: PipelineOf, name: str
 ) -> Response:
     sent = await request.form()
     key = text_of(sent, "key")
-    tool = await tools.seen_tool(acting, pipeline, key, name)
+    tool = await tools.seen_tool(context, pipeline, key, name)
     arguments = arguments_of(sent, tool.input_schema, ARGUMENT)
     attempt = tools.Attempt(
         key=key, arguments=arguments, confirmed=text_of(sent, "confirmed") == "yes"
     )
-    tried = await tools.try_tool(acting, pipeline, name, attempt)
+    tried = await tools.try_tool(context, pipeline, name, attempt)
     as_call = json.dumps(tools.as_tool_call(name, arguments), indent=2)
     return page(request, "tool_answer.html", session, tried=tried, tool_call=as_call)

@@ -1,0 +1,1 @@
+"""HTTP: credentials, hosts, CORS, the exchange and the server."""

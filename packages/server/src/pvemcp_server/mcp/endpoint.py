@@ -1,0 +1,155 @@
+"""The MCP endpoint, assembled: gate, transports, server and pipeline."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+from mcp.server.lowlevel import Server
+from mcp.server.subscriptions import ListenHandler
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pvemcp_server.access import Caller
+from pvemcp_server.errors import UnknownName
+from pvemcp_server.http.active_requests import ActiveRequests
+from pvemcp_server.http.client_address import networks
+from pvemcp_server.http.exchange import BODY_BYTES
+from pvemcp_server.http.gate import KeyGate
+from pvemcp_server.http.hosts import Hosts
+from pvemcp_server.http.paths import MCP, SSE, SSE_MESSAGES
+from pvemcp_server.mcp.handlers import Offers
+from pvemcp_server.mcp.json_rpc import Messages
+from pvemcp_server.mcp.notifications import NotificationBus
+from pvemcp_server.mcp.resource_watcher import Watcher
+from pvemcp_server.mcp.server import Handlers, build_server
+from pvemcp_server.mcp.sessions import Sessions
+from pvemcp_server.mcp.sse import SseEndpoint
+from pvemcp_server.mcp.subscriptions import Subscriptions
+from pvemcp_server.mcp.tasks import McpTasks
+from pvemcp_server.pipeline.pipeline import Pipeline
+from pvemcp_server.services import Services
+from pvemcp_server.store import Topic
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.toolkit.registry import Tool
+
+DRAIN_SECONDS: Final = 8.0
+STREAMS: Final = 10_000  # in sum; the gate bounds those of each key
+
+
+class Transports:
+    """The SDK's transports around one server, as ASGI applications."""
+
+    def __init__(self, server: Server[Any], prefix: str = "") -> None:
+        self.manager = Sessions(server, max_request_body_size=BODY_BYTES)
+        self._sse = SseEndpoint(server, prefix)
+        self._http = Messages(self.manager.handle_request)
+        self._posted = Messages(self._sse.messages, batching=())
+
+    @property
+    def by_path(self) -> Mapping[str, ASGIApp]:
+        """Each transport's application. Only the gate may call them: they check no key."""
+        return {MCP: self._http, SSE: _get_only(self._sse.stream), SSE_MESSAGES: self._posted}
+
+
+def _get_only(app: ASGIApp) -> ASGIApp:
+    """Refuse all other methods with 405; HEAD would open a stream without a reader."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            await app(scope, receive, send)
+        else:
+            refused = PlainTextResponse("Method Not Allowed", 405, {"Allow": "GET"})
+            await refused(scope, receive, send)
+
+    return serve
+
+
+@dataclass
+class Endpoint:
+    """Everything of MCP in one process."""
+
+    services: Services
+    tools: Mapping[str, Tool]
+    active_requests: ActiveRequests = field(default_factory=ActiveRequests)
+
+    def __post_init__(self) -> None:
+        services = self.services
+        self.notifications = NotificationBus(self._find, self.active_requests)
+        self.listen = ListenHandler(self.notifications, max_subscriptions=STREAMS)
+        self.pipeline = Pipeline(
+            self.tools,
+            services.clusters,
+            services.settings,
+            services.audit,
+            services.access.limits,
+        )
+        self.watcher = Watcher(self.pipeline, self.notifications)
+        self.server = build_server(
+            Handlers(
+                self.pipeline,
+                Subscriptions(self.notifications, self.watcher, self.listen),
+                Offers(self.pipeline, services.store.saved_queries),
+                McpTasks(self.pipeline, services.store.mcp_tasks),
+                self.active_requests,
+            ),
+            state_key=services.store.vault.derive("mcp request state"),
+            website=services.config.base_url,
+        )
+        self.transports = Transports(self.server, urlsplit(services.config.public_url or "").path)
+        watch = services.store.watch
+        watch.on_change(Topic.ACCESS, self.notifications.rights_changed)
+        watch.on_change(Topic.CLUSTERS, self.notifications.clusters_changed)
+        watch.on_change(Topic.QUERIES, self.notifications.queries_changed)
+
+    def gate(self, app: ASGIApp) -> KeyGate:
+        """Return the gate in front of the transports and of `app`, which serves public paths."""
+        services = self.services
+        return KeyGate(
+            app,
+            self.transports.by_path,
+            keys=services.access.gate,
+            settings=services.settings,
+            audit=services.audit,
+            hosts=Hosts.of(services.config),
+            proxies=networks(services.config.trusted_proxies),
+            limits=services.access.limits,
+            active_requests=self.active_requests,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Sessions live and changes are announced inside."""
+        async with self.transports.manager.run(), anyio.create_task_group() as tasks:
+            tasks.start_soon(self.notifications.run)
+            tasks.start_soon(self.watcher.run)
+            tasks.start_soon(self.active_requests.look_after)
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def drain(self) -> bool:
+        """Refuse new calls, wait for what runs, close streams; whether all ended in time."""
+        self.pipeline.closing.set()
+        self.listen.close()
+        try:
+            return await self.active_requests.drain(DRAIN_SECONDS)
+        finally:
+            self.active_requests.end_streams()
+
+    async def _find(self, key_id: str) -> Caller | None:
+        """The caller as the key stands now; None when it would be refused."""
+        access = self.services.access
+        try:
+            key = await access.keys.get(key_id)
+        except UnknownName:
+            return None
+        if not key.enabled or _is_over(key.expires):
+            return None
+        return await access.gate.caller(key.id)
+
+
+def _is_over(expires: datetime | None) -> bool:
+    return expires is not None and expires <= utc_now()

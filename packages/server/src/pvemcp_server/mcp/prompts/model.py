@@ -1,0 +1,81 @@
+"""What a prompt is, and which of them a caller gets."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from string import Formatter
+
+from pvemcp_server.access.model import Caller
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.pipeline.arguments import nearest
+from pvemcp_server.toolkit.registry import Tool
+
+ARGUMENT_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An argument of a prompt; one without a default has to be filled."""
+
+    description: str
+    default: str | None = None
+    phrase: str = "{}"  # how it is said in the text, when there is something to say
+
+
+# What several prompts ask for; the names are those that completion knows
+SLOTS: Mapping[str, Slot] = {
+    "cluster": Slot("Name of the cluster"),
+    "node": Slot("Name of the node"),
+    "vmid": Slot("Number of the guest (VMID)"),
+    "storage": Slot("Name of the storage"),
+    "target": Slot("Node to move to"),
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text with `{slots}`, offered to callers who may use the tools that it takes."""
+
+    name: str
+    title: str
+    description: str
+    text: str
+    tools: tuple[str, ...]
+    own: Mapping[str, Slot] | None = None  # slots of this prompt, beside the common ones
+
+    @property
+    def slots(self) -> dict[str, Slot]:
+        """The arguments, in the order of the text."""
+        known = {**SLOTS, **(self.own or {})}
+        names = (field for _, field, _, _ in Formatter().parse(self.text) if field)
+        return {name: known[name] for name in dict.fromkeys(names)}
+
+    def serves(self, caller: Caller, tools: Mapping[str, Tool]) -> bool:
+        """Whether the caller may use every tool it takes."""
+        return all(
+            name in tools and caller.may_call(name, tools[name].effect) for name in self.tools
+        )
+
+    def filled(self, arguments: Mapping[str, str]) -> str:
+        """The text with the arguments in it; raises BadArgument for a missing or unknown one."""
+        slots = self.slots
+        for name in arguments:
+            if name not in slots:
+                meant = nearest(name, slots)
+                hint = f"Did you mean {meant}?" if meant else f"There are {', '.join(slots)}."
+                raise BadArgument(name[:100], "there is no such argument.", hint=hint)
+        return self.text.format(**{n: _value(n, s, arguments) for n, s in slots.items()})
+
+
+def _value(name: str, slot: Slot, arguments: Mapping[str, str]) -> str:
+    value = arguments.get(name) or slot.default
+    if value is None:
+        raise BadArgument(name, "this argument is required.")
+    said = " ".join(value.split())[:ARGUMENT_CHARACTERS]
+    return slot.phrase.format(said) if said else ""
+
+
+def prompts(
+    known: Iterable[Prompt], caller: Caller, tools: Mapping[str, Tool]
+) -> dict[str, Prompt]:
+    """The prompts for this caller, by name."""
+    return {one.name: one for one in known if one.serves(caller, tools)}

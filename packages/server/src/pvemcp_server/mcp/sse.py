@@ -1,0 +1,30 @@
+"""The transport of 2024-11-05: one event stream to listen on, one address to post to."""
+
+from typing import Any
+
+from mcp.server.lowlevel import Server
+from mcp.server.sse import SseServerTransport
+from starlette.types import Receive, Scope, Send
+
+from pvemcp_server.http.credentials import MESSAGES
+from pvemcp_server.http.exchange import BODY_BYTES
+
+
+class SseEndpoint:
+    """The two ASGI applications of the transport; `prefix` is where a proxy has mounted us."""
+
+    def __init__(self, server: Server[Any], prefix: str = "") -> None:
+        self._server = server
+        self._prefix = prefix
+        self._transport = SseServerTransport(f"/{MESSAGES}", max_request_body_size=BODY_BYTES)
+
+    async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        presented = scope["state"]["presented"]
+        key = f"/{presented.secret}" if presented.in_path else ""
+        mounted = {**scope, "root_path": f"{self._prefix}/sse{key}"}
+        async with self._transport.connect_sse(mounted, receive, send) as (incoming, outgoing):
+            options = self._server.create_initialization_options()
+            await self._server.run(incoming, outgoing, options)
+
+    async def messages(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._transport.handle_post_message(scope, receive, send)

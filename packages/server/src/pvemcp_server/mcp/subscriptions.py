@@ -1,0 +1,50 @@
+"""Handlers of subscriptions: to lists and single resources, by the means of each era."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import mcp_types as types
+from mcp.server.context import ServerRequestContext
+from mcp.server.subscriptions import ListenHandler
+from mcp.shared.exceptions import MCPError
+
+from pvemcp_server.mcp.callers import caller_of
+from pvemcp_server.mcp.notifications import NotificationBus
+from pvemcp_server.mcp.resource_watcher import Watcher
+
+Context = ServerRequestContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class Subscriptions:
+    """`subscriptions/listen` of 2026-07-28, `resources/(un)subscribe` of sessions."""
+
+    notifications: NotificationBus
+    watcher: Watcher
+    streams: ListenHandler
+
+    async def listen(
+        self, ctx: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        """Acknowledges only what will be told: resources that this key may read and we watch."""
+        wanted = params.notifications
+        uris = await self.watcher.accepted(caller_of(ctx), wanted.resource_subscriptions or ())
+        served = wanted.model_copy(update={"resource_subscriptions": uris or None})
+        self.notifications.listening(ctx, uris)
+        return await self.streams(ctx, params.model_copy(update={"notifications": served}))
+
+    async def subscribe(
+        self, ctx: Context, params: types.SubscribeRequestParams
+    ) -> types.EmptyResult:
+        uri = str(params.uri)
+        if not await self.watcher.accepted(caller_of(ctx), [uri]):
+            message = "There is no such resource here, or nobody tells when it changes."
+            raise MCPError(types.INVALID_PARAMS, message, {"uri": uri})
+        self.notifications.session(ctx).uris.add(uri)
+        return types.EmptyResult()
+
+    async def unsubscribe(
+        self, ctx: Context, params: types.UnsubscribeRequestParams
+    ) -> types.EmptyResult:
+        self.notifications.session(ctx).uris.discard(str(params.uri))
+        return types.EmptyResult()

@@ -1,0 +1,223 @@
+"""The tasks extension: Proxmox tasks as MCP tasks, for clients that announce it (2026-07-28).
+
+A task is stored before its id is told, belongs to the key that began it, and is asked of Proxmox
+only when somebody wants to know. All other clients get the UPID and GetTask.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import mcp_types as types
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import decode_header_value
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from proxmox_client import ProxmoxError, Task, TaskOutcome
+from pvemcp_formats import Format, encode_document, tidy
+from pvemcp_server.access.model import Caller
+from pvemcp_server.clusters import explain
+from pvemcp_server.errors import CallError
+from pvemcp_server.mcp.callers import caller_of
+from pvemcp_server.mcp.elicitation import SdkConversation, Silent
+from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS
+from pvemcp_server.pipeline.audit_recorder import Recorder
+from pvemcp_server.pipeline.pipeline import Pipeline, Started
+from pvemcp_server.pipeline.sanitize import Cleaner, clean_line
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.records import McpTask
+from pvemcp_server.store.rows import Rows
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.task_wait import told
+
+EXTENSION: Final = "io.modelcontextprotocol/tasks"
+LIFE: Final = timedelta(days=1)
+POLL_MS: Final = 2_000
+MOST_PER_KEY: Final = 1_000
+
+Context = ServerRequestContext[Any, Any]
+
+
+class TaskParams(types.RequestParams):
+    """What tasks/get and tasks/cancel name."""
+
+    task_id: str
+
+
+class TaskUpdateParams(TaskParams):
+    """tasks/update brings answers to questions of a task; ours ask before they begin."""
+
+    input_responses: dict[str, Any] | None = None
+
+
+def announces(ctx: Context) -> bool:
+    """Whether this very request says that its client knows tasks."""
+    can = ctx.session.client_capabilities
+    known = can.extensions if can and can.extensions else {}
+    return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS and EXTENSION in known
+
+
+@dataclass(frozen=True)
+class McpTasks:
+    """Handlers of tasks/get, tasks/update and tasks/cancel."""
+
+    pipeline: Pipeline
+    rows: Rows[McpTask]
+
+    async def create(self, ctx: Context, tool: str, started: Started) -> dict[str, Any]:
+        """The result of a call whose Proxmox task goes on; it can be asked about from now on."""
+        caller, now = caller_of(ctx), utc_now()
+        await self._sweep(caller)
+        task = await self.rows.add(
+            id=secrets.token_urlsafe(32),
+            key_id=caller.key_id,
+            cluster=started.cluster,
+            tool=tool,
+            upid=started.upid,
+            status="working",
+            message="running",
+            result={
+                "answer": dict(started.answer),
+                "format": started.format.value,
+                "warnings": [clean_line(one) for one in started.warnings],
+            },
+            created=now,
+            changed=now,
+            expires=now + LIFE,
+        )
+        return {"resultType": "task", **_described(task)}
+
+    async def get(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        task = await self._found(ctx, params)
+        if task.status == "working":
+            task = await self._asked(ctx, task)
+        detail = _described(task)
+        if task.status == "completed":
+            detail["result"] = task.result
+        return detail
+
+    async def update(self, ctx: Context, params: TaskUpdateParams) -> dict[str, Any]:
+        """Our tasks wait for nobody, so there is nothing to bring them."""
+        await self._found(ctx, params)
+        return {}
+
+    async def cancel(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        """Stop the Proxmox task; of one that has ended nothing changes."""
+        task = await self._found(ctx, params)
+        if task.status == "working":
+            await self._stop(ctx, task)
+        return {}
+
+    async def _found(self, ctx: Context, params: TaskParams) -> McpTask:
+        """The caller's own task: another's is answered like none."""
+        checked(ctx, params)
+        task = await self.rows.find(id=params.task_id, key_id=caller_of(ctx).key_id)
+        if task is None or task.expires <= utc_now():
+            raise MCPError(types.INVALID_PARAMS, "Unknown task")
+        return task
+
+    async def _asked(self, ctx: Context, task: McpTask) -> McpTask:
+        """The task as Proxmox knows it now; what has ended is kept."""
+        try:
+            pve = await self._in_proxmox(ctx, task)
+            if (await pve.status()).running:
+                tail = await pve.tail(1)
+                return await self._changed(task, message=clean_line("".join(tail)) or "running")
+            ended = await pve.outcome()
+        except (CallError, ProxmoxError) as error:
+            return await self._changed(task, message=clean_line(explain(error)))
+        return await self._changed(
+            task,
+            status="completed",
+            message=clean_line(ended.exit_status),
+            result=_result(task.result, ended),
+        )
+
+    async def _stop(self, ctx: Context, task: McpTask) -> None:
+        """Recorded like any other write: before it is done, and how it ended."""
+        client = SdkConversation(ctx, types.InputResponseRequestParams()).client
+        recorder = Recorder(self.pipeline.records, caller_of(ctx), "tasks/cancel", client)
+        recorder.about({"cluster": task.cluster, "upid": task.upid})
+        await recorder.intends()
+        try:
+            await (await self._in_proxmox(ctx, task)).stop()
+        except (CallError, ProxmoxError) as error:
+            await recorder.failed(explain(error))
+            raise MCPError(types.INTERNAL_ERROR, explain(error)) from None
+        await recorder.done()
+        await self._changed(task, status="cancelled", message="cancelled by the client")
+
+    async def _in_proxmox(self, ctx: Context, task: McpTask) -> Task:
+        """The Proxmox task, as far as the caller may still use the tool that began it there."""
+        tool, caller = self.pipeline.tools.get(task.tool), caller_of(ctx)
+        if tool is None or not caller.may_call(tool.name, tool.effect):
+            raise MCPError(types.INVALID_PARAMS, "Unknown task")
+        call: Call = await self.pipeline.open(tool, caller, Silent())
+        cluster = await call.cluster(task.cluster)
+        return cluster.pve.task(task.upid or "")
+
+    async def _changed(self, task: McpTask, **values: Any) -> McpTask:
+        if all(getattr(task, name) == value for name, value in values.items()):
+            return task
+        return await self.rows.change(task.id, changed=utc_now(), **values) or task
+
+    async def _sweep(self, caller: Caller) -> None:
+        """Forget the caller's expired tasks, and the oldest beyond what a key may keep."""
+        known = sorted(await self.rows.all(key_id=caller.key_id), key=lambda one: one.created)
+        for number, task in enumerate(reversed(known)):
+            if task.expires <= utc_now() or number >= MOST_PER_KEY:
+                await self.rows.remove(task.id)
+
+
+def announced(ctx: Context) -> None:
+    """Raises the protocol's own error for clients that do not know tasks."""
+    if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        raise MCPError(types.METHOD_NOT_FOUND, "Method not found", ctx.method)
+    if not announces(ctx):
+        raise MCPError(
+            types.MISSING_REQUIRED_CLIENT_CAPABILITY,
+            "This needs the tasks extension",
+            {"requiredCapabilities": {"extensions": {EXTENSION: {}}}},
+        )
+
+
+def checked(ctx: Context, params: TaskParams) -> None:
+    """Raises unless the extension is announced and the routing header names the task."""
+    announced(ctx)
+    if ctx.request and decode_header_value(ctx.request.headers.get("mcp-name")) != params.task_id:
+        raise MCPError(types.HEADER_MISMATCH, "mcp-name header does not match taskId")
+
+
+def _result(begun: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
+    """What the call would have answered, had it waited; what `begun` says was known before."""
+    answer = {**begun["answer"], **told(ended)}
+    if not ended.ok:
+        answer |= {"success": False, "log": ended.log_tail}
+    cells = Cleaner(DOCUMENT_CHARACTERS).value(answer, "log")
+    data = encode_document(tidy([cells])[0], Format(begun["format"]))
+    blocks = [data, "\n".join(begun.get("warnings", ()))]  # older tasks were stored without
+    content: list[types.ContentBlock] = [types.TextContent(text=one) for one in blocks if one]
+    result = types.CallToolResult(content=content, is_error=not ended.ok)
+    return result.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+def _described(task: McpTask) -> dict[str, Any]:
+    return {
+        "taskId": task.id,
+        "status": task.status,
+        "statusMessage": task.message,
+        "createdAt": task.created.isoformat(timespec="milliseconds"),
+        "lastUpdatedAt": task.changed.isoformat(timespec="milliseconds"),
+        "ttlMs": int((task.expires - task.created) / timedelta(milliseconds=1)),
+        "pollIntervalMs": POLL_MS,
+    }
+
+
+METHODS: Final[Mapping[str, type[TaskParams]]] = {
+    "tasks/get": TaskParams,
+    "tasks/update": TaskUpdateParams,
+    "tasks/cancel": TaskParams,
+}

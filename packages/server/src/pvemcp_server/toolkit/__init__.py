@@ -1,0 +1,1 @@
+"""What tools are made of: registry, call, plan, lists, arguments, privileges."""

@@ -1,0 +1,159 @@
+"""Tools: one decorated function each; schema, permission and documentation are derived from it."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, get_type_hints
+
+from msgspec.structs import asdict
+from pydantic import BaseModel, create_model
+from pydantic.fields import FieldInfo
+
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.tables.registry import Row
+from pvemcp_server.toolkit.arguments import Arguments, ListOptions, Options, WriteOptions
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.needs import RequiredPrivilege
+from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.schema import input_schema
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A list answer: rows in order, and the columns it carries even when it is empty.
+
+    `decimals` are how many digits after the point mean something, where it is not the usual one.
+    """
+
+    rows: Sequence[Row | Mapping[str, Any]]
+    columns: tuple[str, ...]
+    decimals: Mapping[str, int] = field(default_factory=dict)
+
+
+Document = Mapping[str, Any]
+"""A single answer."""
+
+Answer = Rows | Document | Plan
+"""Reads answer with Rows or a Document. A write answers with a Plan: nothing has been touched yet.
+The pipeline answers a dry run with `plan.preview()`; for Effect.DESTROY it asks the person with
+`plan.sentence`; it stores the audit's intent and then calls `carry_out(call, plan)`."""
+Run = Callable[..., Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool as declared."""
+
+    name: str
+    title: str
+    area: Area
+    effect: Effect
+    idempotent: bool
+    open_world: bool
+    description: str
+    arguments: type[BaseModel]  # the tool's own arguments
+    lists: bool  # answers Rows: fields, limit and cursor apply
+    answer: type[Row] | None  # what a row or the document holds, for documentation
+    needs: tuple[RequiredPrivilege, ...]  # privileges of the Proxmox account
+    run: Run
+
+    @property
+    def reads(self) -> bool:
+        return self.effect is Effect.READ
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """What MCP clients are told to expect of it."""
+        return {
+            "title": self.title,
+            "readOnlyHint": self.reads,
+            "destructiveHint": self.effect is Effect.DESTROY,
+            "idempotentHint": self.idempotent,
+            "openWorldHint": self.open_world,
+        }
+
+    @cached_property
+    def accepted(self) -> type[BaseModel]:
+        """The tool's arguments and those that the pipeline adds to every tool of its kind."""
+        options = ListOptions if self.lists else Options if self.reads else WriteOptions
+        return create_model(f"{self.name}Call", __base__=(self.arguments, options))
+
+    @cached_property
+    def input_schema(self) -> dict[str, Any]:
+        """A plain JSON Schema object: no `$defs`, no combinators at the top, no titles."""
+        return input_schema(self.accepted, first=tuple(self.arguments.model_fields))
+
+
+_TOOLS: dict[str, Tool] = {}
+
+
+def tool(
+    name: str,
+    *,
+    area: Area,
+    effect: Effect,
+    title: str = "",
+    idempotent: bool | None = None,
+    open_world: bool = False,
+    answer: type[Row] | None = None,
+    needs: tuple[RequiredPrivilege, ...] = (),
+) -> Callable[[Run], Tool]:
+    """Declare a tool. A read is idempotent; a write is when it says so.
+
+    `answer` is the row class of its rows or of its one document.
+    """
+
+    def declare(run: Run) -> Tool:
+        declared = Tool(
+            name=name,
+            title=title or _spaced(name),
+            area=area,
+            effect=effect,
+            idempotent=effect is Effect.READ if idempotent is None else idempotent,
+            open_world=open_world,
+            description=inspect.cleandoc(run.__doc__ or ""),
+            arguments=_arguments(name, run),
+            lists=get_type_hints(run)["return"] is Rows,
+            answer=answer,
+            needs=needs,
+            run=run,
+        )
+        _TOOLS[name] = declared
+        return declared
+
+    return declare
+
+
+def document(row: Row) -> Document:
+    """The fields of a row as the one answer of a tool."""
+    return asdict(row)
+
+
+def tools() -> Mapping[str, Tool]:
+    """All declared tools by name: by area, reads before writes, then by name."""
+    areas, effects = list(Area), list(Effect)
+
+    def order(tool: Tool) -> tuple[int, int, str]:
+        return areas.index(tool.area), effects.index(tool.effect), tool.name
+
+    return {one.name: one for one in sorted(_TOOLS.values(), key=order)}
+
+
+def _arguments(name: str, run: Run) -> type[BaseModel]:
+    hints = get_type_hints(run, include_extras=True)
+    fields: dict[str, tuple[Any, Any]] = {
+        parameter.name: (hints[parameter.name], _default(parameter))
+        for parameter in inspect.signature(run).parameters.values()
+        if hints[parameter.name] is not Call
+    }
+    model: type[BaseModel] = create_model(f"{name}Arguments", __base__=Arguments, **fields)  # type: ignore[call-overload]  # fields are computed
+    return model
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    return FieldInfo() if parameter.default is parameter.empty else parameter.default
+
+
+def _spaced(name: str) -> str:
+    return "".join(f" {c}" if c.isupper() else c for c in name).strip().capitalize()

@@ -1,0 +1,169 @@
+"""How a guest is configured."""
+
+from typing import Annotated, Any, Literal
+
+from proxmox_client.api.configs import (
+    GuestConfig,
+    GuestDisk,
+    GuestNetwork,
+    LxcConfig,
+    QemuConfig,
+)
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.tables.registry import Col, Row, Unit
+from pvemcp_server.toolkit import needs
+from pvemcp_server.toolkit.arguments import OneCluster, VmId
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.registry import Document, document, tool
+
+
+class VmConfig(Row):
+    """A guest's configuration; what its kind does not have is null."""
+
+    cluster: Annotated[str, Col("Cluster")]
+    vmid: Annotated[int, Col("Number")]
+    name: Annotated[str, Col("Display name")]
+    node: Annotated[str, Col("Node it is on")]
+    type: Annotated[Literal["qemu", "lxc"], Col("Virtual machine (qemu) or container (lxc)")]
+    description: Annotated[str | None, Col("Notes")]
+    tags: Annotated[list[str], Col("Tags")]
+    is_template: Annotated[bool, Col("Whether it is a template")]
+    protection: Annotated[bool, Col("Whether Proxmox refuses to remove it or its disks")]
+    on_boot: Annotated[bool, Col("Started with its node")]
+    startup: Annotated[str | None, Col("Order and delays of starting")]
+    cores: Annotated[int | None, Col("Cores per socket; null: no limit", Unit.COUNT)]
+    sockets: Annotated[int | None, Col("Sockets (qemu)", Unit.COUNT)]
+    cpu: Annotated[str | None, Col("Emulated processor (qemu)")]
+    arch: Annotated[str | None, Col("Architecture")]
+    memory_mb: Annotated[int, Col("Memory", Unit.MIB)]
+    balloon_mb: Annotated[int | None, Col("Least memory under ballooning (qemu)", Unit.MIB)]
+    swap_mb: Annotated[int | None, Col("Swap (lxc)", Unit.MIB)]
+    bios: Annotated[str | None, Col("seabios or ovmf (qemu)")]
+    machine: Annotated[str | None, Col("Emulated board (qemu)")]
+    os_type: Annotated[str | None, Col("Kind of operating system")]
+    agent: Annotated[str | None, Col("Guest agent as given (qemu)")]
+    agent_enabled: Annotated[bool | None, Col("Whether the guest agent is on (qemu)")]
+    boot_order: Annotated[list[str], Col("Devices to boot from, in order (qemu)")]
+    snapshot_parent: Annotated[str | None, Col("Snapshot the present state descends from")]
+    disks: Annotated[list[dict[str, Any]], Col("Disks, drives and mount points; sizes in bytes")]
+    networks: Annotated[list[dict[str, Any]], Col("Network devices; rate in MB/s")]
+    other: Annotated[dict[str, Any], Col("Everything else, as given")]
+
+
+# Told by fields of their own, or of no use to anyone outside Proxmox.
+_TOLD = {
+    "name",
+    "hostname",
+    "description",
+    "tags",
+    "template",
+    "protection",
+    "onboot",
+    "startup",
+    "cores",
+    "sockets",
+    "cpu",
+    "arch",
+    "memory",
+    "balloon",
+    "swap",
+    "bios",
+    "machine",
+    "ostype",
+    "agent",
+    "boot",
+    "bootdisk",
+    "parent",
+    "digest",
+}
+_SECRET = {"cipassword"}
+
+
+@tool(
+    "GetVmConfig",
+    title="Guest configuration",
+    area=Area.VMS,
+    effect=Effect.READ,
+    answer=VmConfig,
+    needs=(needs.GUESTS,),
+)
+async def get_vm_config(call: Call, *, cluster_name: OneCluster = None, vmid: VmId) -> Document:
+    """Get how a VM or container is configured: CPU, memory, disks, networks, options."""
+    cluster = await call.cluster(cluster_name)
+    calls = await cluster.handle(vmid)
+    config = await calls.config()
+    told = config.raw.keys() & (_TOLD | _SECRET) | {d.id for d in config.disks}
+    told |= {n.id for n in config.networks}
+    return document(
+        VmConfig(
+            cluster=cluster.name,
+            vmid=vmid,
+            name=config.name,
+            node=calls.node,
+            type=calls.type,
+            description=(config.description or "").strip() or None,
+            tags=config.tag_list,
+            is_template=config.template,
+            protection=config.protection,
+            on_boot=config.on_boot,
+            startup=config.startup,
+            cores=config.cores,
+            arch=config.arch,
+            memory_mb=config.memory_mb,
+            os_type=config.os_type,
+            snapshot_parent=config.parent,
+            disks=[_disk(one) for one in config.disks],
+            networks=[_network(one) for one in config.networks],
+            other={key: value for key, value in sorted(config.raw.items()) if key not in told},
+            **_of_kind(config),
+        )
+    )
+
+
+def _of_kind(config: GuestConfig) -> dict[str, Any]:
+    """The fields that only one kind of guest has."""
+    qemu = config if isinstance(config, QemuConfig) else None
+    return {
+        "sockets": qemu.sockets if qemu else None,
+        "cpu": qemu.cpu if qemu else None,
+        "balloon_mb": qemu.balloon if qemu else None,
+        "swap_mb": config.swap if isinstance(config, LxcConfig) else None,
+        "bios": (qemu.bios or "seabios") if qemu else None,
+        "machine": qemu.machine if qemu else None,
+        "agent": qemu.agent if qemu else None,
+        "agent_enabled": qemu.agent_enabled if qemu else None,
+        "boot_order": qemu.boot_order if qemu else [],
+    }
+
+
+def _disk(disk: GuestDisk) -> dict[str, Any]:
+    return {
+        "id": disk.id,
+        "storage": disk.storage,
+        "volume": disk.volume,
+        "size": disk.size,
+        "bus": disk.bus,
+        "media": disk.media,
+        "cache": disk.cache,
+        "discard": disk.discard,
+        "backup": disk.backup,
+        "mount_point": disk.mount_point,
+        "options": disk.further,
+    }
+
+
+def _network(network: GuestNetwork) -> dict[str, Any]:
+    return {
+        "id": network.id,
+        "name": network.name,
+        "model": network.model,
+        "mac": network.mac,
+        "bridge": network.bridge,
+        "vlan": network.vlan,
+        "firewall": network.firewall,
+        "link_down": network.link_down,
+        "rate": network.rate,
+        "ip": network.ip,
+        "ip6": network.ip6,
+        "options": network.further,
+    }

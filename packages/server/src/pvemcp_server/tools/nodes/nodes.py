@@ -1,0 +1,71 @@
+"""Lists of nodes, their disks and their replication jobs."""
+
+from operator import attrgetter
+
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.tables import (
+    LoadRequest,
+    Node,
+    NodeDisk,
+    Replication,
+    node_disks,
+    nodes,
+    replications,
+)
+from pvemcp_server.toolkit import needs
+from pvemcp_server.toolkit.arguments import ClusterName, DetailLevel, NodeName
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.lists import at, listed
+from pvemcp_server.toolkit.locate import clusters_with
+from pvemcp_server.toolkit.registry import Rows, tool
+
+_FULL_NODE = (
+    "uptime",
+    "cpu_total",
+    "memory_usage",
+    "memory_total",
+    "disk_usage",
+    "disk_total",
+    "level",
+    "network_in",
+    "network_out",
+)
+
+
+@tool("ListNodes", area=Area.NODES, effect=Effect.READ, answer=Node, needs=(needs.NODES,))
+async def list_nodes(
+    call: Call, *, cluster_name: ClusterName = None, detail_level: DetailLevel = "Minimal"
+) -> Rows:
+    """List nodes with their state and use; Full adds totals and network."""
+    columns = at(detail_level, Node, _FULL_NODE)
+    return await listed(call, nodes, cluster_name, columns, order=attrgetter("node"))
+
+
+@tool(
+    "ListReplications",
+    area=Area.NODES,
+    effect=Effect.READ,
+    answer=Replication,
+    needs=(needs.GUESTS,),
+)
+async def list_replications(call: Call, *, cluster_name: ClusterName = None) -> Rows:
+    """List replication jobs with the outcome of their last run."""
+    order = attrgetter("vmid", "job_number")
+    return await listed(call, replications, cluster_name, Replication.minimal, order=order)
+
+
+@tool("ListNodeDisks", area=Area.NODES, effect=Effect.READ, answer=NodeDisk, needs=(needs.NODES,))
+async def list_node_disks(
+    call: Call, *, cluster_name: ClusterName = None, node: NodeName | None = None
+) -> Rows:
+    """List physical disks of nodes with health and wear."""
+    return await listed(
+        call,
+        node_disks,
+        cluster_name,
+        NodeDisk.minimal,
+        want=LoadRequest(nodes=frozenset(filter(None, [node]))),
+        order=attrgetter("node", "device"),
+        clusters=await clusters_with(call, cluster_name, node),
+        must=node is not None,
+    )

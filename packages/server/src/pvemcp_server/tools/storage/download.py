@@ -1,0 +1,124 @@
+"""Letting a node download an installation image."""
+
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from proxmox_client.api.storage import ChecksumAlgorithm
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.errors import BadArgument, Precondition
+from pvemcp_server.toolkit import needs
+from pvemcp_server.toolkit.arguments import NodeName, OneCluster, Rule, StorageName
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.download_urls import DownloadRules, check_download
+from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.registry import tool
+from pvemcp_server.toolkit.write_target import online_node, usable_storage, writable
+
+Url = Annotated[str, Field(max_length=2048, description="https:// address of the image")]
+FileName = Annotated[
+    str,
+    Field(
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.([iI][sS][oO]|[iI][mM][gG])$",
+        description="Name to store it under, ending in .iso or .img",
+    ),
+    Rule("a file's name has letters, digits, dots, hyphens, underscores, and ends in .iso or .img"),
+]
+Checksum = Annotated[
+    str | None,
+    Field(pattern=r"^[0-9A-Fa-f]{32,128}$", description="In hex"),
+    Rule("a checksum has 32 to 128 hexadecimal digits"),
+]
+Algorithm = Annotated[
+    Literal["md5", "sha1", "sha224", "sha256", "sha384", "sha512"] | None,
+    Field(description="Of the checksum; told from its length when absent"),
+]
+Verify = Annotated[bool, Field(description="Check the server's certificate")]
+
+_BY_LENGTH: dict[int, ChecksumAlgorithm] = {
+    32: "md5",
+    40: "sha1",
+    56: "sha224",
+    64: "sha256",
+    96: "sha384",
+    128: "sha512",
+}
+
+
+@tool(
+    "DownloadIso",
+    title="Download ISO",
+    area=Area.STORAGE,
+    effect=Effect.WRITE,
+    open_world=True,
+    needs=(needs.STORAGES, needs.TEMPLATES, needs.NETWORK),
+)
+async def download_iso(
+    call: Call,
+    *,
+    cluster_name: OneCluster = None,
+    node: NodeName,
+    storage: StorageName,
+    url: Url,
+    filename: FileName,
+    checksum: Checksum = None,
+    checksum_algorithm: Algorithm = None,
+    verify_certificates: Verify = True,
+) -> Plan:
+    """Let a node download an ISO image from the internet to one of its storages."""
+    cluster = await writable(call, cluster_name)
+    name = (await online_node(cluster, node)).node
+    await cluster.storage(storage, name)  # granted itself, not only on the way to a guest
+    await usable_storage(cluster, storage, name, "iso")
+    algorithm = _algorithm(checksum, checksum_algorithm)
+    known = await check_download(url, _rules(call))
+    calls = cluster.pve.storage(name, storage)
+    volid = f"{storage}:iso/{filename}"
+    if volid in {one.volid for one in await calls.content("iso")}:
+        raise Precondition(f"{volid} is there already.", hint="Choose another filename.")
+    return Plan(
+        cluster=cluster,
+        would=f"Let node {name} of {cluster.name} fetch {url} to {volid}.",
+        ids={"node": name, "storage": storage, "volid": volid},
+        act=partial(
+            calls.download_url,
+            url,
+            filename,
+            checksum=checksum,
+            checksum_algorithm=algorithm,
+            verify_certificates=verify_certificates,
+        ),
+        warnings=(*known, *_warnings(name, checksum, verify_certificates)),
+    )
+
+
+def _rules(call: Call) -> DownloadRules:
+    settings = call.settings
+    return DownloadRules(
+        hosts=tuple(settings.download_hosts),
+        plain_http=settings.allow_http_downloads,
+        private=settings.allow_private_downloads,
+    )
+
+
+def _algorithm(checksum: str | None, named: ChecksumAlgorithm | None) -> ChecksumAlgorithm | None:
+    """Proxmox wants both or none; a checksum's length tells which kind it is."""
+    if checksum is None:
+        if named is not None:
+            raise BadArgument("checksum", f"give the {named} checksum too, or leave both out.")
+        return None
+    told = _BY_LENGTH.get(len(checksum))
+    if told is None or (named is not None and named != told):
+        raise BadArgument("checksum", f"{len(checksum)} digits are no {named or 'known'} checksum.")
+    return told
+
+
+def _warnings(node: str, checksum: str | None, verify: bool) -> list[str]:
+    said = [f"Node {node} does the fetching itself, from its own network."]
+    if checksum is None:
+        said.append("Without a checksum nobody checks what arrives.")
+    if not verify:
+        said.append("The server's certificate is not checked.")
+    return said

@@ -1,8 +1,0 @@
-"""Everything an administrator does, once: pages, REST API and command line call these.
-
-Each change is written to the audit with who made it, from where, and what it was.
-"""
-
-from pvemcp_server.web.administration.acting import Acting
-
-__all__ = ["Acting"]
