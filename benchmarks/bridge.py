@@ -1,6 +1,6 @@
 """The bridge beside its peers, in one run against one server.
 
-`--write` renews the table in docs/bridge.md; it takes some minutes, fewer with fewer rounds.
+`--write` renews the table in docs/users/bridge.md; it takes some minutes, fewer with fewer rounds.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import psutil
 from support.bridge_peers import Peer, peers, trial_server
 from support.in_docs import renew_or_check
 
-PAGE = Path(__file__).parents[1] / "docs" / "bridge.md"
+PAGE = Path(__file__).parents[1] / "docs" / "users" / "bridge.md"
 IN_FLIGHT = 64
 STARTS = 1
 CLIENT = {

@@ -3,7 +3,7 @@
 Peers that are not installed are left out: pip install toons etoon toon-format python-toon
 
     python benchmarks/formats.py            print the table
-    python benchmarks/formats.py --write    renew it in docs/formats.md
+    python benchmarks/formats.py --write    renew it in docs/users/formats.md
 """
 
 import csv
@@ -23,7 +23,7 @@ from pvemcp_formats import Format, encode, tidy
 from support.in_docs import renew_or_check
 from support.vm_rows import minimal, vm_rows
 
-PAGE = Path(__file__).parents[1] / "docs" / "formats.md"
+PAGE = Path(__file__).parents[1] / "docs" / "users" / "formats.md"
 ROWS = 10_000
 REPEATS = 15
 TOON_PEERS = {"toons": "dumps", "etoon": "dumps", "toon_format": "encode", "toon": "encode"}

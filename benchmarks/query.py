@@ -5,7 +5,7 @@ loading are told in processor time: it does not depend on what else the machine 
 Needs duckdb, polars, pandas and psutil; an engine that is not installed is left out.
 
     python benchmarks/query.py            print the table
-    python benchmarks/query.py --write    renew it in docs/query.md
+    python benchmarks/query.py --write    renew it in docs/users/query.md
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from statistics import quantiles
 from time import perf_counter, process_time
 from typing import Any
 
-PAGE = Path(__file__).parents[1] / "docs" / "query.md"
+PAGE = Path(__file__).parents[1] / "docs" / "users" / "query.md"
 SIZES = (1_000, 20_000, 100_000)
 SECONDS = 4.0  # of asking, per engine and size
 LOADS = 5  # of which the one counts that met the least of what else the machine did

@@ -1,4 +1,4 @@
-"""Counts the tokens (o200k) of the same rows in the four formats; the table is in docs/formats.md.
+"""Count the tokens (o200k) of the same rows in the four formats, as docs/users/formats.md shows.
 
 Needs Node.js and the packages that `python scripts/node_tools.py` installs. Without them it says so
 and measures nothing.
@@ -34,7 +34,7 @@ def main() -> None:
     if not shutil.which("node") or not (NPM / "node_modules" / "gpt-tokenizer").is_dir():
         print(f"skipped: no Node.js, or no gpt-tokenizer in {NPM}", file=sys.stderr)
         return
-    renew_or_check(REPOSITORY / "docs" / "formats.md", "tokens", table(), sys.argv[1:])
+    renew_or_check(REPOSITORY / "docs" / "users" / "formats.md", "tokens", table(), sys.argv[1:])
 
 
 def table() -> str:

@@ -1,7 +1,7 @@
 """Counts the Proxmox calls of each tool at several sizes, and times a list of 10,000 guests.
 
     python benchmarks/tools.py             print the tables
-    python benchmarks/tools.py --write     renew them in docs/performance-tools.md
+    python benchmarks/tools.py --write     renew them in docs/contributors/performance.md
     python benchmarks/tools.py --check     fail where the counted calls differ from the page
 
 The calls are exact and the same everywhere; the times are those of one machine and read as ratios.
@@ -32,7 +32,7 @@ from pvemcp_server.settings import Values
 from pvemcp_server.toolkit.registry import tools
 from support.in_docs import renew_or_check
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance-tools.md"
+PAGE = Path(__file__).parents[1] / "docs" / "contributors" / "performance.md"
 SIZES = ((1, 10), (5, 100), (30, 1000), (30, 10_000))
 PACE = 500.0  # how much faster than life tasks run
 

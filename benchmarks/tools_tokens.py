@@ -1,7 +1,7 @@
 """Counts the tokens (o200k) of tools/list, as each built-in role's client receives it.
 
     python benchmarks/tools_tokens.py            print the table
-    python benchmarks/tools_tokens.py --write    renew it in docs/protocol.md
+    python benchmarks/tools_tokens.py --write    renew it in docs/contributors/protocol.md
     python benchmarks/tools_tokens.py --check    fail when the page is not current
 
 Fails when a list is larger than its bar: 9,000 tokens for all tools, and in proportion for fewer.
@@ -20,7 +20,7 @@ from pvemcp_server.toolkit.registry import tools
 from support.in_docs import renew_or_check
 
 REPOSITORY = Path(__file__).parents[1]
-PAGE = REPOSITORY / "docs" / "protocol.md"
+PAGE = REPOSITORY / "docs" / "contributors" / "protocol.md"
 PEER = REPOSITORY / "tests" / "npm" / "peer.mjs"
 BAR = 9_000
 sys.path.insert(0, str(REPOSITORY / "scripts"))

@@ -1,6 +1,6 @@
 """Replay recordings of real Proxmox VE against the emulator and say what differs.
 
-python scripts/compare_recordings.py FOLDER     renews docs/emulator-differences.md
+python scripts/compare_recordings.py FOLDER     renews docs/reference/emulator-differences.md
 
 Every recorded request goes to an emulated cluster that was set up like the recorded one.
 Status, message, keys and types of the answers are compared, not the values of measurements.
@@ -24,7 +24,7 @@ from replay_recordings import Replay
 
 REPOSITORY = Path(__file__).parents[1]
 KNOWN = REPOSITORY / "tests" / "emulator" / "known_differences.yaml"
-REPORT = REPOSITORY / "docs" / "emulator-differences.md"
+REPORT = REPOSITORY / "docs" / "reference" / "emulator-differences.md"
 VERSIONS = ("8.4", "9.1", "9.2")
 
 

@@ -1,4 +1,4 @@
-"""Renews the table of the REST API in docs/admin.md from its OpenAPI description.
+"""Renews the table of the REST API in docs/users/administration.md from its OpenAPI description.
 
 python scripts/make_docs_admin.py           renew it
 python scripts/make_docs_admin.py --check   fail when it is not current
@@ -10,7 +10,7 @@ from pathlib import Path
 from pages import renew_or_check
 from pvemcp_server.web.api import create_api
 
-PAGE = Path(__file__).parents[1] / "docs" / "admin.md"
+PAGE = Path(__file__).parents[1] / "docs" / "users" / "administration.md"
 BEGIN, END = "<!-- operations: generated -->", "<!-- end of operations -->"
 
 

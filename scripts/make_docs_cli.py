@@ -1,4 +1,4 @@
-"""Writes docs/cli.md: every command with its arguments and options, from their declarations.
+"""Write docs/reference/cli.md: every command with its arguments and options.
 
 python scripts/make_docs_cli.py           renew it
 python scripts/make_docs_cli.py --check   fail when it is not current
@@ -13,7 +13,7 @@ from typer.main import get_command
 from pages import renew_or_check
 from pvemcp_server.cli.main import app
 
-PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
 INTRO = """\
 # Command line
 

@@ -1,4 +1,4 @@
-"""Renews the tables of docs/configuration.md from the declarations of Config and Settings.
+"""Write the tables of docs/reference/configuration.md from Config and Settings.
 
 python scripts/make_docs_configuration.py           renew them
 python scripts/make_docs_configuration.py --check   fail when they are not current
@@ -15,7 +15,7 @@ from pages import renew_or_check
 from pvemcp_server.config import Config
 from pvemcp_server.settings import declared
 
-PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "configuration.md"
 
 
 def page(text: str) -> str:

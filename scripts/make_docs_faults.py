@@ -1,4 +1,4 @@
-"""Renews docs/faults.md: runs the tests that see what tools answer when something is broken."""
+"""Write docs/reference/faults.md by running the tests that break something for every tool."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Writes docs/tables.md: every table that queries and list tools read, with its fields.
+"""Writes docs/reference/tables.md: every table that queries and list tools read, with its fields.
 
 python scripts/make_docs_tables.py           renew it
 python scripts/make_docs_tables.py --check   fail when it is not current
@@ -12,7 +12,7 @@ from pages import renew_or_check
 from pvemcp_server.query.catalog import CLUSTER
 from pvemcp_server.tables.registry import Field, Table, tables
 
-PAGE = Path(__file__).parents[1] / "docs" / "tables.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "tables.md"
 INTRO = f"""\
 # Tables
 

@@ -1,4 +1,4 @@
-"""Writes docs/tools.md: every tool with its arguments and the fields of its answer.
+"""Writes docs/reference/tools.md: every tool with its arguments and the fields of its answer.
 
 python scripts/make_docs_tools.py           renew it
 python scripts/make_docs_tools.py --check   fail when it is not current
@@ -16,7 +16,7 @@ from pvemcp_server.toolkit.arguments import ListOptions, Options, WriteOptions
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.toolkit.schema import description_of, input_schema
 
-PAGE = Path(__file__).parents[1] / "docs" / "tools.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "tools.md"
 AREAS = {
     Area.CLUSTER: "Cluster",
     Area.VMS: "Virtual machines and containers",

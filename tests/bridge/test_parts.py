@@ -20,7 +20,7 @@ from pvemcp_bridge.sse import EventReader
 from pvemcp_bridge.target import BadTarget, target
 from pvemcp_bridge.tls import normal_fingerprint
 
-PAGE = Path(__file__).parents[2] / "docs" / "bridge.md"
+PAGE = Path(__file__).parents[2] / "docs" / "users" / "bridge.md"
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 values = st.recursive(

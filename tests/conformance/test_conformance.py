@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-PAGE = SCRIPTS.parent / "docs" / "protocol.md"
+PAGE = SCRIPTS.parent / "docs" / "contributors" / "protocol.md"
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 

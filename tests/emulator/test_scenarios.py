@@ -107,7 +107,7 @@ def test_a_file_that_makes_no_sense_is_refused(text, complaint):
 
 
 async def test_the_documented_scenario_is_one():
-    page = Path(__file__).parents[2] / "docs" / "emulator.md"
+    page = Path(__file__).parents[2] / "docs" / "contributors" / "emulator.md"
     text = page.read_text().partition("```yaml\n")[2].partition("```")[0]
     async with Emulator(Scenario.load(text)) as pve:
         assert [cluster.name for cluster in pve] == ["shop", "big", "show"]

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 REPOSITORY = Path(__file__).parents[3]
 README = REPOSITORY / "packages" / "proxmox_client" / "README.md"
-PAGE = REPOSITORY / "docs" / "client.md"
+PAGE = REPOSITORY / "docs" / "contributors" / "client.md"
 
 
 def examples(page: Path) -> list[str]:

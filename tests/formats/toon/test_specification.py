@@ -2,7 +2,7 @@
 
 `specification.jsonl` has one fact a line: the section, what is encoded or decoded, and what it
 gives or that it is refused. They are those of the specification's fixtures, in words of our own;
-docs/decisions/0009 tells how they came here.
+docs/contributors/decisions/0009 tells how they came here.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""docs/protocol.md stays true: each test it names exists, and its figures are current."""
+"""docs/contributors/protocol.md stays true: its tests exist and its figures are current."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
-PAGE = (REPOSITORY / "docs" / "protocol.md").read_text()
+PAGE = (REPOSITORY / "docs" / "contributors" / "protocol.md").read_text()
 
 
 def named():

@@ -1,4 +1,4 @@
-"""How many requests a call of each tool sends to Proxmox: docs/performance-tools.md, still true."""
+"""Requests that a call of each tool sends to Proxmox, as docs/contributors/performance.md says."""
 
 import importlib.util
 import sys
@@ -9,7 +9,7 @@ import pytest
 from pvemcp_server.toolkit.registry import tools
 
 REPOSITORY = Path(__file__).parents[3]
-PAGE = REPOSITORY / "docs" / "performance-tools.md"
+PAGE = REPOSITORY / "docs" / "contributors" / "performance.md"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What every tool answers when something is broken; docs/faults.md is this, written down.
+"""What every tool answers when something is broken; docs/reference/faults.md is this, written down.
 
 `make docs` renews the page: it runs these tests with PVEMCP_RENEW_DOCS set.
 """
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine 'connect_tcp:RuntimeWarning"),
 ]
 
-PAGE = Path(__file__).parents[3] / "docs" / "faults.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "faults.md"
 URL = "https://cdimage.example.org/x.iso"
 UPID = "UPID:pve:00001000:00001000:6B02AC99:qmstart:100:root@pam:"
 
@@ -347,4 +347,4 @@ def _compare(title: str, table: str) -> None:
         PAGE.write_text(renewed)
         return
     shown = page.partition(f"{mark}\n")[2].partition(f"\n{end}")[0]
-    assert table == shown, "docs/faults.md is not current; run make docs"
+    assert table == shown, "docs/reference/faults.md is not current; run make docs"

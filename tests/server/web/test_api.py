@@ -114,9 +114,7 @@ async def test_a_doctor_names_what_a_narrow_token_lacks_and_the_line_that_mends_
     ],
     ids=["certificate", "hosts", "token"],
 )
-async def test_a_doctor_says_what_keeps_a_cluster_away(
-    equipped, emulator, wrong, topic, text, fix
-):
+async def test_a_doctor_says_what_keeps_a_cluster_away(equipped, emulator, wrong, topic, text, fix):
     if wrong:
         await equipped.api("PATCH", "/clusters/home-lab", json=wrong)
     else:

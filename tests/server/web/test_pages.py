@@ -330,7 +330,7 @@ async def test_an_administrator_gets_a_password_to_be_changed_once(front):
 
 
 def test_the_token_table_of_the_settings_is_the_one_that_was_measured():
-    text = (REPOSITORY / "docs" / "formats.md").read_text()
+    text = (REPOSITORY / "docs" / "users" / "formats.md").read_text()
     assert f"| VMs × fields | {' | '.join(FORMATS)} |" in text
     for title, *counts in TABLE:
         assert f"| {title} | {' | '.join(f'{one:,}' for one in counts)} |" in text

@@ -19,7 +19,8 @@ class RoleFields(BaseModel):
     name: str
     description: str = ""
     grants: list[dict[str, Any]] = Field(
-        description='Each {"tools": […], "clusters": […], "resources": {…}}; see docs/admin.md'
+        description='Each {"tools": […], "clusters": […], "resources": {…}}; '
+        "see docs/users/administration.md"
     )
 
 

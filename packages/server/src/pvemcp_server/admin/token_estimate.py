@@ -1,6 +1,6 @@
 """About how many tokens a text takes: estimated, without a model's vocabulary at hand.
 
-`docs/formats.md` has exact counts (o200k), which `TABLE` repeats for the settings page.
+`docs/users/formats.md` has exact counts (o200k), which `TABLE` repeats for the settings page.
 """
 
 import re

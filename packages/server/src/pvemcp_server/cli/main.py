@@ -61,7 +61,8 @@ app = typer.Typer(
     name="pvemcp",
     cls=Root,
     help="The AI server for Proxmox VE.",
-    epilog="Environment variables PVEMCP_* configure every command; see docs/configuration.md.",
+    epilog="Environment variables PVEMCP_* configure every command; "
+    "see docs/reference/configuration.md.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a trace shows local values, and those may be secrets
 )

@@ -102,7 +102,7 @@ def covers_guest(scope: Resources, guest: GuestResource) -> bool:
 
 @dataclass
 class Inventory:
-    """The latest InventoryView of one cluster and identity; concurrent callers share one request."""
+    """The latest InventoryView of a cluster and identity; concurrent callers share one request."""
 
     pve: Client
     freshness: Callable[[], float]  # seconds a snapshot is taken for current

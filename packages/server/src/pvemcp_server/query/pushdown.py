@@ -97,7 +97,7 @@ def _pushed(table: Table, test: Test) -> str | None:
 
 
 def _narrowed(found: LoadRequest, name: str, test: Test) -> LoadRequest:
-    """Add the condition to the request, unless it holds one of its kind or the values are invalid."""
+    """Add the condition to the request, unless it has one of its kind or the values are invalid."""
     narrowed: dict[str, Any] = {name: _understood(name, test.values)}
     return replace(found, **narrowed) if narrowed[name] and not getattr(found, name) else found
 

@@ -17,7 +17,7 @@ DEMOS = {"home-lab": home_lab, "prod": prod}
 
 
 def read(text: str) -> Scenario:
-    """The scenario a YAML text describes: see docs/emulator.md."""
+    """The scenario a YAML text describes: see docs/contributors/emulator.md."""
     document = yaml.safe_load(text)
     clusters = document.get("clusters") if isinstance(document, dict) else None
     if not clusters:
