@@ -304,7 +304,7 @@ def test_a_cluster_is_added_only_with_the_right_fingerprint(watched, emulated):
     page.get_by_role("button", name="Show the hosts' certificates").click()
     page.get_by_role("checkbox", name=re.compile(" shows")).check()
     page.get_by_role("button", name="Test").click()
-    expect(page.get_by_role("status")).to_contain_text("It answers")
+    expect(page.get_by_role("status")).to_contain_text("The cluster answers")
     page.get_by_role("button", name="Add cluster").click()
     expect(page.get_by_role("heading", name="office")).to_be_visible()
     page.get_by_role("button", name="Doctor for office").click()
