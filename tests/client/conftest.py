@@ -42,7 +42,7 @@ class FakePve:
         )
         self.answers.setdefault(line, []).append(response)
 
-    def refuse(self, line: str, status: int, message: str, **more: Any) -> None:
+    def answer_error(self, line: str, status: int, message: str, **more: Any) -> None:
         """Queue an error with its message in the status line and in the body, like Proxmox."""
         body = json.dumps({"data": None, "message": f"{message}\n", **more}).encode()
         self.respond(line, status, message, body)

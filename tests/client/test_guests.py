@@ -33,7 +33,7 @@ async def test_a_read_follows_a_migrated_guest(client, pve):
     # Quirks 31 and 43: the old node gives the same error as for a missing guest.
     pve.answer(RESOURCES, [row("qemu", 100, "pve1")])
     pve.answer(RESOURCES, [row("qemu", 100, "pve2")])
-    pve.refuse("GET /nodes/pve1/qemu/100/config", 500, GONE)
+    pve.answer_error("GET /nodes/pve1/qemu/100/config", 500, GONE)
     pve.answer("GET /nodes/pve2/qemu/100/config", {"name": "web"})
     guest = await client.guest(100)
     assert (await guest.config()).name == "web"
@@ -42,7 +42,7 @@ async def test_a_read_follows_a_migrated_guest(client, pve):
 
 async def test_a_read_of_a_deleted_guest_is_not_repeated(client, pve):
     pve.answer(RESOURCES, [row("qemu", 100, "pve1")])
-    pve.refuse("GET /nodes/pve1/qemu/100/config", 500, GONE)
+    pve.answer_error("GET /nodes/pve1/qemu/100/config", 500, GONE)
     guest = await client.guest(100)
     with pytest.raises(NotFound, match=r"100\.conf"):
         await guest.config()
@@ -51,7 +51,7 @@ async def test_a_read_of_a_deleted_guest_is_not_repeated(client, pve):
 
 async def test_a_write_does_not_follow_a_migrated_guest(client, pve):
     pve.answer(RESOURCES, [row("qemu", 100, "pve1")])
-    pve.refuse("POST /nodes/pve1/qemu/100/migrate", 500, GONE)
+    pve.answer_error("POST /nodes/pve1/qemu/100/migrate", 500, GONE)
     guest = await client.guest(100)
     with pytest.raises(NotFound):
         await guest.migrate("pve3")

@@ -102,7 +102,7 @@ async def test_an_expired_ticket_is_replaced_with_the_password(user_client, pve,
 
 async def test_a_rejected_renewal_is_followed_by_a_full_sign_in(user_client, pve, clock):
     pve.answer(LOGIN, ticket(1))
-    pve.refuse(LOGIN, 401, "authentication failure")
+    pve.answer_error(LOGIN, 401, "authentication failure")
     pve.answer(LOGIN, ticket(3))
     pve.answer("GET /version", {"version": "9.2.11"})
     await user_client.version()
@@ -135,7 +135,7 @@ async def test_a_write_with_a_rejected_ticket_is_not_repeated(user_client, pve):
 
 
 async def test_a_wrong_password_raises_proxmox_message(user_client, pve):
-    pve.refuse(LOGIN, 401, "authentication failure")
+    pve.answer_error(LOGIN, 401, "authentication failure")
     with pytest.raises(Unauthenticated, match=r"^authentication failure$"):
         await user_client.version()
 
@@ -195,7 +195,7 @@ def test_a_secret_invalid_in_a_header_is_rejected_without_showing_it(secret):
 async def test_no_secret_appears_in_reprs_and_errors(client_as, pve):
     token = ApiToken("mcp@pve!full", "tok-s3cret")
     password = Password("root@pam", "pass-s3cret", totp=Totp("GEZDGNBVGY3TQOJQ"))
-    pve.refuse(LOGIN, 401, "authentication failure")
+    pve.answer_error(LOGIN, 401, "authentication failure")
     with pytest.raises(Unauthenticated) as caught:
         await client_as(password).version()
     pve.answer(LOGIN, ticket(1))

@@ -119,7 +119,7 @@ async def test_stop_deletes_the_task(client, pve):
 async def test_an_unknown_task_is_not_found(client, pve):
     # Quirk 37: Proxmox answers 400.
     errors = {"upid": "no such task"}
-    pve.refuse(f"GET {PATH}/status", 400, "Parameter verification failed.", errors=errors)
+    pve.answer_error(f"GET {PATH}/status", 400, "Parameter verification failed.", errors=errors)
     with pytest.raises(NotFound, match="no such task"):
         await client.task(UPID).status()
 

@@ -278,7 +278,7 @@ async def test_concurrent_requests_are_limited_per_node_and_cluster():
 
 
 async def test_a_missing_object_is_not_found(client, pve):
-    pve.refuse("GET /pools", 500, "pool 'nope' does not exist")
+    pve.answer_error("GET /pools", 500, "pool 'nope' does not exist")
     with pytest.raises(NotFound, match="pool 'nope' does not exist"):
         await client.pool("nope")
 

@@ -50,7 +50,7 @@ def _number(version: str) -> tuple[int, int]:
         major, minor, *_ = (*version.split("."), "0")
         return int(major), int(minor)
     except ValueError:
-        raise ValueError(f"No version {version!r} of Proxmox VE; known are {VERSIONS}") from None
+        raise ValueError(f"No version {version!r} of Proxmox VE; stored are {VERSIONS}") from None
 
 
 @cache
