@@ -3,13 +3,15 @@
 import inspect
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from proxmox_client import Client, Lxc, Node, Qemu, Storage, Task, schema
 from proxmox_client.api.access import Access
-from proxmox_client.api.cluster import Cluster
+from proxmox_client.api.cluster import ClusterApi
 
+TESTS = Path(__file__).parents[1]
 REQUEST = re.compile(r"(GET|POST|DELETE) ([/…]\S*?)[.,]?(?=\s|$)")
 PRIVILEGE = re.compile(r"\b(?:VM|Sys|Datastore|Pool)\.[A-Z][A-Za-z.]+[A-Za-z]")
 GUEST = {Qemu: "/nodes/{node}/qemu/{vmid}", Lxc: "/nodes/{node}/lxc/{vmid}"}
@@ -19,7 +21,7 @@ DERIVED = {"aclose", "raw", "guest", "follow", "wait", "outcome", "tail", "curre
 
 def calls() -> list:
     params = []
-    for owner in (Client, Cluster, Access, Node, Qemu, Lxc, Storage, Task):
+    for owner in (Client, ClusterApi, Access, Node, Qemu, Lxc, Storage, Task):
         for name, method in inspect.getmembers(owner, inspect.iscoroutinefunction):
             if not name.startswith("_") and name not in DERIVED:
                 params.append(pytest.param(owner, method, id=f"{owner.__name__}.{name}"))
@@ -49,3 +51,14 @@ def test_every_call_documents_a_required_privilege(owner, method):
     required = set(PRIVILEGE.findall(json.dumps(endpoint(owner, method).permissions)))
     documented = set(PRIVILEGE.findall(inspect.getdoc(method)))
     assert required & documented or not required
+
+
+def test_every_quirk_in_a_comment_is_on_the_page_of_quirks():
+    page = (TESTS.parent / "docs" / "contributors" / "proxmox-quirks.md").read_text()
+    described = set(re.findall(r"^(\d+)\. ", page, re.MULTILINE))
+    tests = [*(TESTS / "client").rglob("test_*.py"), *(TESTS / "emulator").rglob("test_*.py")]
+    text = "\n".join(path.read_text() for path in tests)
+    comments = re.findall(r"\bQuirks? (\d+(?:(?:, | and )\d+)*)", text)
+    cited = {number for comment in comments for number in re.findall(r"\d+", comment)}
+    assert cited
+    assert cited <= described

@@ -12,9 +12,9 @@ from proxmox_client import Client
 
 pytestmark = pytest.mark.anyio
 
-Call = Callable[..., Awaitable[Any]]
+Read = Callable[..., Awaitable[Any]]
 
-READS: dict[str, Call] = {
+READS: dict[str, Read] = {
     r"/version": lambda c: c.version(),
     r"/nodes": lambda c: c.nodes(),
     r"/pools": lambda c: c.pools(),

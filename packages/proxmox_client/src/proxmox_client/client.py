@@ -7,7 +7,7 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 from proxmox_client.api.access import Access
-from proxmox_client.api.cluster import Cluster, Version
+from proxmox_client.api.cluster import ClusterApi, Version
 from proxmox_client.api.lxc import Lxc
 from proxmox_client.api.nodes import Node, NodeRow
 from proxmox_client.api.pools import Pool
@@ -100,9 +100,9 @@ class Client:
         return other
 
     @property
-    def cluster(self) -> Cluster:
+    def cluster(self) -> ClusterApi:
         """Calls about the cluster as a whole."""
-        return Cluster(self.transport)
+        return ClusterApi(self.transport)
 
     @property
     def access(self) -> Access:

@@ -117,7 +117,7 @@ class CephStatus(Answer, frozen=True):
     health: CephHealth = CephHealth()
 
 
-class Cluster:
+class ClusterApi:
     """Calls about the cluster as a whole."""
 
     def __init__(self, transport: Transport) -> None:
