@@ -84,7 +84,7 @@ class Soak:
 
     async def _hear(self) -> None:
         while True:
-            self._note(await self.bridge.next())
+            self._note(await self.bridge.read())
 
     def _note(self, message: dict[str, Any]) -> None:
         name = message.get("id")
