@@ -66,7 +66,7 @@ class Call:
         await self.answer(200, {"jsonrpc": "2.0", "id": self.id, "result": result}, headers)
 
     async def stream(self, headers=None):
-        """Begin a stream of events."""
+        """Start a stream of events."""
         base = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
         await self._head(200, base | (headers or {}))
 
@@ -260,7 +260,7 @@ async def drop(call):
 
 
 async def silent(call):
-    """Never answer."""
+    """Leave the request without an answer."""
     await call.hung_up()
 
 

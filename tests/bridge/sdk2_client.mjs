@@ -1,5 +1,5 @@
 // A session of the TypeScript SDK 2 through the bridge: `sdk2_client.mjs NPM_FOLDER MODE COMMAND…`.
-// MODE is how it finds the revision: legacy, auto, or one to insist on. Prints what it saw as JSON.
+// MODE selects the revision: legacy, auto, or an exact one. Prints the results as JSON.
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { session } from "./sdk_session.mjs";

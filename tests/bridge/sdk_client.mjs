@@ -1,5 +1,5 @@
 // A session of the TypeScript SDK's client through the bridge: `sdk_client.mjs NPM_FOLDER COMMAND…`.
-// Prints what it saw as one JSON object.
+// Prints the results as one JSON object.
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { session } from "./sdk_session.mjs";

@@ -1,5 +1,5 @@
-// What each client of the TypeScript SDK does through the bridge, and what it sees.
-// `call` calls a tool; `changed` resolves when the list of tools has changed, after `subscribe`.
+// A session of a TypeScript SDK client through the bridge; returns the results.
+// `call` calls a tool; `changed` resolves when the tool list has changed, after `subscribe`.
 export async function session(client, call, changed, subscribe = async () => {}) {
   const text = (result) => result.content[0].text;
   const seen = { progress: [] };
