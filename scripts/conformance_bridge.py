@@ -5,7 +5,6 @@ Scenarios of OAuth do not apply to a bridge with an API key.
 """
 
 import argparse
-import itertools
 import json
 import subprocess
 import sys
@@ -78,10 +77,11 @@ def run(revision: str, scenario: str) -> Run:
     return Run(revision, scenario, Counter(checks), result.stdout + result.stderr)
 
 
-def run_all(revision: str) -> Iterator[Run]:
-    """Run all scenarios of a revision that apply to a bridge."""
-    for scenario in SCENARIOS[revision]:
-        yield run(revision, scenario)
+def run_all() -> Iterator[Run]:
+    """Run all scenarios that apply to a bridge."""
+    for revision, scenarios in SCENARIOS.items():
+        for scenario in scenarios:
+            yield run(revision, scenario)
 
 
 def main() -> int:
@@ -90,7 +90,7 @@ def main() -> int:
     verbose = parser.parse_args().verbose
     total: Counter[str] = Counter()
     failures = 0
-    for result in itertools.chain.from_iterable(map(run_all, SCENARIOS)):
+    for result in run_all():
         print("ok  " if result.passed else "FAIL", f"bridge {result}", flush=True)
         total += result.counts
         if verbose or not result.passed:

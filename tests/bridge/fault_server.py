@@ -111,7 +111,7 @@ class FaultServer:
         self.calls = []
         self.connections = 0
         self.sessions = set()
-        self.seen = asyncio.Condition()
+        self.call_added = asyncio.Condition()
         self._faults = {}
         self._numbers = itertools.count(1)
         self._server = None
@@ -170,8 +170,8 @@ class FaultServer:
 
     async def until(self, name, count=1):
         """Wait for the count-th call of a name and return it."""
-        async with self.seen:
-            await self.seen.wait_for(lambda: len(self.of(name)) >= count)
+        async with self.call_added:
+            await self.call_added.wait_for(lambda: len(self.of(name)) >= count)
         return self.of(name)[count - 1]
 
     async def _connected(self, reader, writer):
@@ -180,9 +180,9 @@ class FaultServer:
         self.connections += 1
         try:
             while call := await self._read(reader, writer):
-                async with self.seen:
+                async with self.call_added:
                     self.calls.append(call)
-                    self.seen.notify_all()
+                    self.call_added.notify_all()
                 faults = self._faults.get(call.name)
                 await (faults.popleft() if faults else respond)(call)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):

@@ -24,10 +24,10 @@ client.setRequestHandler("elicitation/create", () => ({
 const changed = new Promise((resolve) =>
   client.setNotificationHandler("notifications/tools/list_changed", () => resolve(true)),
 );
-const call = (name, given = {}, options) => client.callTool({ name, arguments: given }, options);
+const call = (name, toolArguments = {}, options) => client.callTool({ name, arguments: toolArguments }, options);
 
 await client.connect(new StdioClientTransport({ command, args, env: process.env }));
 const modern = client.getProtocolEra() === "modern";
 const subscribe = () => modern && client.listen({ toolsListChanged: true });
-const seen = await session(client, call, changed, subscribe);
-console.log(JSON.stringify({ modern, ...seen }));
+const results = await session(client, call, changed, subscribe);
+console.log(JSON.stringify({ modern, ...results }));

@@ -22,8 +22,8 @@ client.setRequestHandler(ElicitRequestSchema, () => ({
 const changed = new Promise((resolve) =>
   client.setNotificationHandler(ToolListChangedNotificationSchema, () => resolve(true)),
 );
-const call = (name, given = {}, options) =>
-  client.callTool({ name, arguments: given }, undefined, options);
+const call = (name, toolArguments = {}, options) =>
+  client.callTool({ name, arguments: toolArguments }, undefined, options);
 
 await client.connect(new StdioClientTransport({ command, args, env: process.env }));
 console.log(JSON.stringify(await session(client, call, changed)));
