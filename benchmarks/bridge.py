@@ -1,6 +1,7 @@
-"""The bridge beside its peers, in one run against one server.
+"""Compare the bridge with other bridges in one run against one server.
 
-`--write` renews the table in docs/users/bridge.md; it takes some minutes, fewer with fewer rounds.
+`--write` updates the table in docs/users/bridge.md. It
+takes some minutes, less with fewer rounds.
 """
 
 import argparse
@@ -35,14 +36,14 @@ DIRECT = Peer("direct HTTP", ())
 
 
 class Link(Protocol):
-    """A way to ask the server."""
+    """Connection to the server."""
 
-    async def ask(self, method: str, params: dict[str, Any]) -> Any:
-        """The result of a request."""
+    async def request(self, method: str, params: dict[str, Any]) -> Any:
+        """Send a request and return its result."""
 
 
 class Stdio:
-    """Asks through a bridge that runs as a process."""
+    """Connection through a bridge process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -50,13 +51,13 @@ class Stdio:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._reading = asyncio.create_task(self._read())
 
-    async def ask(self, method: str, params: dict[str, Any]) -> Any:
+    async def request(self, method: str, params: dict[str, Any]) -> Any:
         self._number += 1
         reply = self._waiting[self._number] = asyncio.get_running_loop().create_future()
         self._write({"id": self._number, "method": method, "params": params})
         return await reply
 
-    def tell(self, method: str) -> None:
+    def notify(self, method: str) -> None:
         self._write({"method": method})
 
     def _write(self, message: dict[str, Any]) -> None:
@@ -70,9 +71,9 @@ class Stdio:
 
 
 class Direct:
-    """Asks over HTTP with nothing between; like the bridge, with a connection for each request.
+    """Direct HTTP connection; like the bridge, with one client per request in flight.
 
-    A pool would look at all of them for every request, which is the measuring client's own time.
+    A pool would scan its connections for every request, which would count as time of the server.
     """
 
     def __init__(self, url: str) -> None:
@@ -81,7 +82,7 @@ class Direct:
         self._headers = {"accept": "application/json, text/event-stream"}
         self._idle: list[httpx.AsyncClient] = []
 
-    async def ask(self, method: str, params: dict[str, Any]) -> Any:
+    async def request(self, method: str, params: dict[str, Any]) -> Any:
         self._number += 1
         reply = await self._post({"id": self._number, "method": method, "params": params})
         session = reply.headers.get("mcp-session-id")
@@ -90,8 +91,8 @@ class Direct:
         data = next(line for line in reply.text.splitlines() if line.startswith("data: {"))
         return json.loads(data[6:])["result"]
 
-    async def begin(self) -> None:
-        await self.ask("initialize", CLIENT)
+    async def open(self) -> None:
+        await self.request("initialize", CLIENT)
         await self._post({"method": "notifications/initialized"})
 
     async def aclose(self) -> None:
@@ -108,7 +109,7 @@ class Direct:
 
 @dataclass
 class Figures:
-    """What was measured of one bridge; times in milliseconds."""
+    """Measurements of one bridge; times in milliseconds."""
 
     starts: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)
@@ -120,8 +121,8 @@ class Figures:
 
 @asynccontextmanager
 async def started(peer: Peer, figures: Figures) -> AsyncIterator[tuple[Stdio, psutil.Process]]:
-    """A bridge after the handshake, whose time is noted."""
-    began = time.perf_counter()
+    """Start a bridge, make the handshake and record the time until its reply."""
+    start = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
         *peer.command,
         stdin=asyncio.subprocess.PIPE,
@@ -131,15 +132,15 @@ async def started(peer: Peer, figures: Figures) -> AsyncIterator[tuple[Stdio, ps
     )
     link = Stdio(process)
     try:
-        await asyncio.wait_for(link.ask("initialize", CLIENT), 60)
-        figures.starts.append((time.perf_counter() - began) * 1000)
-        link.tell("notifications/initialized")
+        await asyncio.wait_for(link.request("initialize", CLIENT), 60)
+        figures.starts.append((time.perf_counter() - start) * 1000)
+        link.notify("notifications/initialized")
         yield link, psutil.Process(process.pid)
     finally:
-        await _ended(process)
+        await _stop(process)
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: asyncio.subprocess.Process) -> None:
     process.stdin.close()
     try:
         await asyncio.wait_for(process.wait(), 5)
@@ -149,26 +150,26 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 
 
 async def sequential(link: Link, calls: int) -> float:
-    """The median time of a call when one follows the other."""
-    took = []
+    """Return the median time of calls one after the other."""
+    times = []
     for _ in range(calls):
-        began = time.perf_counter()
-        await link.ask("tools/call", CALL)
-        took.append((time.perf_counter() - began) * 1000)
-    return statistics.median(took)
+        start = time.perf_counter()
+        await link.request("tools/call", CALL)
+        times.append((time.perf_counter() - start) * 1000)
+    return statistics.median(times)
 
 
-async def together(link: Link, calls: int) -> float:
-    """Calls in a second with many in flight."""
+async def concurrent(link: Link, calls: int) -> float:
+    """Return the calls per second with many in flight."""
     left = iter(range(calls))
 
     async def work() -> None:
         for _ in left:
-            await link.ask("tools/call", CALL)
+            await link.request("tools/call", CALL)
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
-    return calls / (time.perf_counter() - began)
+    return calls / (time.perf_counter() - start)
 
 
 def tree(process: psutil.Process) -> list[psutil.Process]:
@@ -176,65 +177,67 @@ def tree(process: psutil.Process) -> list[psutil.Process]:
 
 
 def cpu_ms(process: psutil.Process) -> float:
-    return sum(sum(one.cpu_times()[:2]) for one in tree(process)) * 1000
+    return sum(sum(item.cpu_times()[:2]) for item in tree(process)) * 1000
 
 
 def memory_mb(process: psutil.Process) -> float:
-    return sum(one.memory_info().rss for one in tree(process)) / 1e6
+    return sum(item.memory_info().rss for item in tree(process)) / 1e6
 
 
-async def measure(peer: Peer, figures: Figures, calls: int, seen: Callable[[], int]) -> None:
-    """One round of one bridge."""
-    before = seen()
+async def measure(
+    peer: Peer, figures: Figures, calls: int, count_connections: Callable[[], int]
+) -> None:
+    """Measure one round of one bridge."""
+    before = count_connections()
     async with started(peer, figures) as (link, process):
-        await link.ask("tools/list", {})
+        await link.request("tools/list", {})
         used = cpu_ms(process)
         figures.p50.append(await sequential(link, calls))
         figures.cpu.append((cpu_ms(process) - used) / calls)
-        figures.connections.append(seen() - before)
-        figures.rate.append(await together(link, calls))
+        figures.connections.append(count_connections() - before)
+        figures.rate.append(await concurrent(link, calls))
         figures.memory.append(memory_mb(process))
 
 
 async def measure_direct(url: str, figures: Figures, calls: int) -> None:
-    """One round with nothing between."""
+    """Measure one round without a bridge."""
     async with aclosing(Direct(url)) as link:
-        await link.begin()
+        await link.open()
         figures.p50.append(await sequential(link, calls))
-        figures.rate.append(await together(link, calls))
+        figures.rate.append(await concurrent(link, calls))
 
 
-async def measured(url: str, rounds: int, calls: int) -> dict[Peer, Figures]:
-    """All bridges, round by round, so that what slows the machine slows them all."""
-    everyone = {DIRECT: Figures()} | {peer: Figures() for peer in peers(url)}
+async def measure_all(url: str, rounds: int, calls: int) -> dict[Peer, Figures]:
+    """Measure all bridges round by round, so that other load affects all of them."""
+    results = {DIRECT: Figures()} | {peer: Figures() for peer in peers(url)}
     parts = urlsplit(url)
 
-    def seen() -> int:
+    def count_connections() -> int:
         return int(httpx.get(f"{parts.scheme}://{parts.netloc}/connections").text)
 
     for number in range(rounds):
-        for peer, figures in everyone.items():
+        for peer, figures in results.items():
             print(f"round {number + 1}: {peer.name}", file=sys.stderr)
             if peer is DIRECT:
                 await measure_direct(url, figures, calls)
                 continue
-            await measure(peer, figures, calls, seen)
+            await measure(peer, figures, calls, count_connections)
             for _ in range(STARTS):
                 async with started(peer, figures):
                     pass
-    return everyone
+    return results
 
 
-def table(everyone: dict[Peer, Figures]) -> str:
-    """The best round of each: other work on the machine only ever slows down."""
-    direct = everyone[DIRECT]
+def table(results: dict[Peer, Figures]) -> str:
+    """Return the best round of each as a Markdown table; other load only makes rounds slower."""
+    direct = results[DIRECT]
     p50, rate = min(direct.p50), max(direct.rate)
     lines = [
         "| | start | CPU per call | calls/s | of direct | p50 | memory | connections |",
         "|---|---|---|---|---|---|---|---|",
         f"| direct HTTP | | | {rate:.0f} | | {p50:.1f} ms | | |",
     ]
-    for peer, figures in everyone.items():
+    for peer, figures in results.items():
         if peer is DIRECT:
             continue
         lines.append(
@@ -249,12 +252,12 @@ def table(everyone: dict[Peer, Figures]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=400, help="of each kind in a round")
-    parser.add_argument("--write", action="store_true", help="renew the table in the docs")
+    parser.add_argument("--calls", type=int, default=400, help="number of each kind per round")
+    parser.add_argument("--write", action="store_true", help="update the table in the docs")
     arguments = parser.parse_args()
     with trial_server() as url:
-        everyone = asyncio.run(measured(url, arguments.rounds, arguments.calls))
-    renew_or_check(PAGE, "figures", table(everyone), ["--write"] if arguments.write else [])
+        results = asyncio.run(measure_all(url, arguments.rounds, arguments.calls))
+    renew_or_check(PAGE, "figures", table(results), ["--write"] if arguments.write else [])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Times writing 10,000 tidied rows: our formats beside JSON encoders and TOON libraries of PyPI.
+"""Measure encoding 10,000 tidied rows with our formats, JSON encoders and TOON libraries of PyPI.
 
-Peers that are not installed are left out: pip install toons etoon toon-format python-toon
+Libraries that are not installed are left out: pip install toons etoon toon-format python-toon
 
     python benchmarks/formats.py            print the table
-    python benchmarks/formats.py --write    renew it in docs/users/formats.md
+    python benchmarks/formats.py --write    update it in docs/users/formats.md
 """
 
 import csv
@@ -32,7 +32,7 @@ Rows = list[dict[str, Any]]
 
 
 def main() -> None:
-    """Measure, then print or write."""
+    """Measure, then print or write the table."""
     rows = tidy(vm_rows(ROWS))
     few_fields = measure(minimal(rows))
     all_fields = measure(rows)
@@ -48,16 +48,16 @@ def main() -> None:
 
 
 def measure(rows: Rows) -> dict[str, float]:
-    """The shortest of several runs of each, taken in turn so that all meet the same noise."""
-    works = competitors(rows)
+    """Return the shortest of several runs of each in milliseconds, taken in turns."""
+    encoders = all_encoders(rows)
     runs = [
-        {name: milliseconds(work, rows) for name, work in works.items()} for _ in range(REPEATS)
+        {name: milliseconds(work, rows) for name, work in encoders.items()} for _ in range(REPEATS)
     ]
-    return {name: min(run[name] for run in runs) for name in works}
+    return {name: min(run[name] for run in runs) for name in encoders}
 
 
-def competitors(rows: Rows) -> dict[str, Callable[[Rows], object]]:
-    """Everything that is timed, by its name in the table."""
+def all_encoders(rows: Rows) -> dict[str, Callable[[Rows], object]]:
+    """Return everything to measure, by its name in the table."""
     ours = {f"**{form}**": partial(encode, format=form) for form in Format}
     return {
         **ours,
@@ -69,13 +69,13 @@ def competitors(rows: Rows) -> dict[str, Callable[[Rows], object]]:
 
 
 def toon_peers(ours: str, document: dict[str, Any]) -> dict[str, Callable[[Rows], object]]:
-    """The TOON libraries that are installed; one that writes something else is marked."""
+    """Return the installed TOON libraries; one with another output is marked."""
     peers: dict[str, Callable[[Rows], object]] = {}
     for module, function in TOON_PEERS.items():
         try:
             write = getattr(import_module(module), function)
         except ImportError:
-            print(f"{module} is not installed and left out", file=sys.stderr)
+            print(f"{module} is not installed and is left out", file=sys.stderr)
             continue
         same = "" if write(document) == ours else " (another text)"
         peers[TOON_PACKAGES.get(module, module) + same] = partial(under_data, write)
@@ -83,12 +83,12 @@ def toon_peers(ours: str, document: dict[str, Any]) -> dict[str, Callable[[Rows]
 
 
 def under_data(write: Callable[[dict[str, Rows]], object], rows: Rows) -> object:
-    """The rows as the other libraries get them."""
+    """Encode the rows as the other libraries expect them."""
     return write({"data": rows})
 
 
 def python_csv(rows: Rows) -> str:
-    """The rows by Python's own writer, which tells no null from an empty text."""
+    """Encode the rows with Python's csv module, which does not distinguish null from empty text."""
     target = io.StringIO()
     writer = csv.DictWriter(target, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -97,7 +97,7 @@ def python_csv(rows: Rows) -> str:
 
 
 def milliseconds(work: Callable[[Rows], object], rows: Rows) -> float:
-    """How long one run takes."""
+    """Return the time of one run."""
     start = perf_counter()
     work(rows)
     return (perf_counter() - start) * 1_000

@@ -1,11 +1,11 @@
 """Count the tokens (o200k) of the same rows in the four formats, as docs/users/formats.md shows.
 
-Needs Node.js and the packages that `python scripts/node_tools.py` installs. Without them it says so
-and measures nothing.
+Needs Node.js and the packages that `python scripts/node_tools.py` installs. Without them it prints
+a note and measures nothing.
 
     python benchmarks/tokens.py            print the table
-    python benchmarks/tokens.py --write    renew it in the docs
-    python benchmarks/tokens.py --check    fail where the docs differ
+    python benchmarks/tokens.py --write    update it in the docs
+    python benchmarks/tokens.py --check    fail if the docs differ
 """
 
 import json
@@ -30,7 +30,7 @@ Rows = list[dict[str, Any]]
 
 
 def main() -> None:
-    """Measure, then print, write or check."""
+    """Measure, then print, write or check the table."""
     if not shutil.which("node") or not (NPM / "node_modules" / "gpt-tokenizer").is_dir():
         print(f"skipped: no Node.js, or no gpt-tokenizer in {NPM}", file=sys.stderr)
         return
@@ -38,9 +38,9 @@ def main() -> None:
 
 
 def table() -> str:
-    """The measurements as a Markdown table."""
-    cases = list(measured())
-    counts = count_tokens([encode(rows, one) for _, rows in cases for one in ORDER])
+    """Return the measurements as a Markdown table."""
+    cases = list(inventories())
+    counts = count_tokens([encode(rows, form) for _, rows in cases for form in ORDER])
     lines = [
         f"| VMs × fields | {' | '.join(ORDER)} |",
         f"|---|{'--:|' * len(ORDER)}",
@@ -51,8 +51,8 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def measured() -> Iterator[tuple[str, Rows]]:
-    """What is measured: the rows as found, and as they are sent."""
+def inventories() -> Iterator[tuple[str, Rows]]:
+    """Yield the rows to measure with a title, tidied and not tidied."""
     for count in (23, 200, 2_000):
         rows = vm_rows(count)
         yield f"{count:,} × 6", prepared(minimal(rows))
@@ -61,16 +61,16 @@ def measured() -> Iterator[tuple[str, Rows]]:
 
 
 def prepared(rows: Rows) -> Rows:
-    """The rows as the server sends them."""
+    """Return the rows as the server sends them."""
     return drop_empty_columns(tidy(rows))[0]
 
 
 def count_tokens(texts: list[str]) -> list[int]:
-    """How many o200k tokens each text has."""
+    """Return the number of o200k tokens of each text."""
     orders = "\n".join(json.dumps({"work": "tokens", "input": text}) for text in texts)
     command = ["node", str(PEER), str(NPM)]
-    done = subprocess.run(command, input=orders, stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line)["output"] for line in done.stdout.splitlines()]
+    result = subprocess.run(command, input=orders, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line)["output"] for line in result.stdout.splitlines()]
 
 
 if __name__ == "__main__":

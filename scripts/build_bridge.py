@@ -1,7 +1,7 @@
-"""Builds the bridge's binaries for this machine into dist/ and tries them: `make bridge`.
+"""Build the bridge's binaries for this machine in dist/ and test them: `make bridge`.
 
-Out come a single file and a zipped folder under the names of the reference, and their SHA-256.
-With `--tests` the whole suite of the bridge runs on both.
+The results are a single file and a zipped folder with their release names and their SHA-256. With
+`--tests` the whole test suite of the bridge runs on both.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TESTS = REPOSITORY / "tests" / "bridge"
 
 SYSTEMS = {"win32": "win", "darwin": "osx"}
 MACHINES = {"amd64": "x64", "x86_64": "x64", "arm64": "arm64", "aarch64": "arm64"}
-END = ".exe" if sys.platform == "win32" else ""
+SUFFIX = ".exe" if sys.platform == "win32" else ""
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
@@ -34,13 +34,13 @@ STARTS = 5
 
 
 def release_name() -> str:
-    """The binary's name on this machine, such as pvemcp-bridge-linux-x64."""
+    """Return the binary's name on this machine, such as pvemcp-bridge-linux-x64."""
     system = SYSTEMS.get(sys.platform, "linux")
     return f"pvemcp-bridge-{system}-{MACHINES[platform.machine().lower()]}"
 
 
 def build() -> tuple[Path, Path]:
-    """Runs PyInstaller; the single file and the folder, as it names them."""
+    """Run PyInstaller; return the single file and the folder with its own names."""
     subprocess.run(
         [
             *(sys.executable, "-m", "PyInstaller", "--noconfirm", "--clean"),
@@ -49,13 +49,13 @@ def build() -> tuple[Path, Path]:
         ],
         check=True,
     )
-    return BUILD / "out" / f"one-file{END}", BUILD / "out" / "folder"
+    return BUILD / "out" / f"one-file{SUFFIX}", BUILD / "out" / "folder"
 
 
-def name_them(one_file: Path, folder: Path) -> tuple[Path, Path]:
-    """Puts both into dist/ under their names, with checksums beside them."""
+def publish(one_file: Path, folder: Path) -> tuple[Path, Path]:
+    """Copy both to dist/ with their release names and checksums."""
     DIST.mkdir(exist_ok=True)
-    single = Path(shutil.copy2(one_file, DIST / f"{release_name()}{END}"))
+    single = Path(shutil.copy2(one_file, DIST / f"{release_name()}{SUFFIX}"))
     zipped = zip_folder(folder, DIST / f"{release_name()}.zip")
     for file in (single, zipped):
         write_checksum(file)
@@ -63,13 +63,13 @@ def name_them(one_file: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def write_checksum(file: Path) -> None:
-    """Puts the file's SHA-256 beside it, as `sha256sum -c` reads it."""
+    """Write the file's SHA-256 beside it, as `sha256sum -c` reads it."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     file.with_name(f"{file.name}.sha256").write_text(f"{digest}  {file.name}\n")
 
 
 def zip_folder(folder: Path, target: Path) -> Path:
-    """A zip in which the folder bears the release's name and programs stay executable."""
+    """Pack the folder into a zip under the release name; programs stay executable."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for file in sorted(folder.rglob("*")):
             if file.is_file():
@@ -78,7 +78,7 @@ def zip_folder(folder: Path, target: Path) -> Path:
 
 
 def smoke(program: Path) -> tuple[float, float]:
-    """Its version, a doctor's visit and a session with a real server."""
+    """Test version, doctor and a session with a real server; return the best and median start."""
     version = run(program, "--version").stdout
     assert version.startswith("pvemcp-bridge "), version
     server = subprocess.Popen(
@@ -88,9 +88,9 @@ def smoke(program: Path) -> tuple[float, float]:
     )
     try:
         url = server.stdout.readline().strip()
-        visit = run(program, "doctor", "--url", f"{url}/smoke-test-key").stdout
-        assert "FAIL" not in visit, visit
-        assert "echo" in visit, visit
+        report = run(program, "doctor", "--url", f"{url}/smoke-test-key").stdout
+        assert "FAIL" not in report, report
+        assert "echo" in report, report
         starts = [session(program, f"{url}/smoke-test-key") for _ in range(STARTS)]
     finally:
         server.terminate()
@@ -105,27 +105,27 @@ def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def session(program: Path, url: str) -> float:
-    """One session; the milliseconds from its start to the first reply."""
-    began = time.perf_counter()
+    """Run one session; return the milliseconds from its start to the first reply."""
+    start = time.perf_counter()
     bridge = subprocess.Popen(
         [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"MCP_URL": url}
     )
     bridge.stdin.write(json.dumps(DISCOVER).encode() + b"\n")
     bridge.stdin.flush()
     reply = json.loads(bridge.stdout.readline())
-    took = (time.perf_counter() - began) * 1000
+    elapsed = (time.perf_counter() - start) * 1000
     assert "2026-07-28" in reply["result"]["supportedVersions"], reply
     bridge.stdin.close()
     assert bridge.wait(timeout=30) == 0
-    return took
+    return elapsed
 
 
 def suite(program: Path) -> None:
-    """The bridge's tests, on a frozen program."""
-    # installing the npm packages locks a file as Windows cannot
-    which = "e2e and not node" if sys.platform == "win32" else "e2e"
+    """Run the bridge's tests on a binary."""
+    # installing the npm packages needs a file lock that Windows does not have
+    markers = "e2e and not node" if sys.platform == "win32" else "e2e"
     subprocess.run(
-        [sys.executable, "-m", "pytest", TESTS, "-q", "-n", "auto", "-m", which],
+        [sys.executable, "-m", "pytest", TESTS, "-q", "-n", "auto", "-m", markers],
         check=True,
         env=os.environ | {"PVEMCP_BRIDGE": str(program)},
     )
@@ -133,13 +133,15 @@ def suite(program: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tests", action="store_true", help="run the whole suite on the result")
+    parser.add_argument(
+        "--tests", action="store_true", help="run the whole test suite on the results"
+    )
     arguments = parser.parse_args()
     one_file, folder = build()
-    single, zipped = name_them(one_file, folder)
+    single, zipped = publish(one_file, folder)
     for title, file, program in (
         ("one file", single, single),
-        ("folder", zipped, folder / f"pvemcp-bridge{END}"),
+        ("folder", zipped, folder / f"pvemcp-bridge{SUFFIX}"),
     ):
         best, median = smoke(program)
         size = file.stat().st_size / 1e6

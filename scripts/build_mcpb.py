@@ -1,7 +1,7 @@
-"""Makes a Claude Desktop extension of the bridge, in dist/: `make mcpb`, after `make bridge`.
+"""Build a Claude Desktop extension from the bridge in dist/: `make mcpb`, after `make bridge`.
 
-The manifest is checked against the published schema, which the npm package carries, and the bundle
-is packed by that package's own tool.
+The manifest is validated with the published schema from the npm package, and the tool of that
+package packs the bundle.
 """
 
 import json
@@ -13,14 +13,14 @@ from typing import Any
 
 import jsonschema
 
-from build_bridge import BUILD, DIST, END, PACKAGE, release_name, write_checksum
+from build_bridge import BUILD, DIST, PACKAGE, SUFFIX, release_name, write_checksum
 
 TOOL, TOOL_VERSION = "@anthropic-ai/mcpb", "2.1.2"
 MANIFEST_VERSION = "0.3"
 
 
 def version() -> str:
-    """The bridge's version, as its package declares it."""
+    """Return the bridge's version, as its package declares it."""
     line = next(
         line
         for line in (PACKAGE / "pyproject.toml").read_text().splitlines()
@@ -30,7 +30,7 @@ def version() -> str:
 
 
 def manifest(program: str) -> dict[str, Any]:
-    """What Claude Desktop asks the user for, and how it starts the bridge with it."""
+    """Return the manifest: the settings for the user, and how they start the bridge."""
     return {
         "manifest_version": MANIFEST_VERSION,
         "name": "pvemcp-bridge",
@@ -59,13 +59,13 @@ def manifest(program: str) -> dict[str, Any]:
             "url": {
                 "type": "string",
                 "title": "Server URL",
-                "description": "Of your pvemcp server, such as https://pve.example:8811/mcp",
+                "description": "URL of your pvemcp server, such as https://pve.example:8811/mcp",
                 "required": True,
             },
             "api_key": {
                 "type": "string",
                 "title": "API key",
-                "description": "Made on the API Access page; kept in the keychain.",
+                "description": "Create it on the API Access page; it is stored in the keychain.",
                 "sensitive": True,
                 "required": True,
             },
@@ -81,33 +81,31 @@ def manifest(program: str) -> dict[str, Any]:
 
 
 def tool() -> Path:
-    """The folder of the published tool, installed from npm."""
+    """Install the published tool from npm; return its folder."""
     npm = shutil.which("npm")
     if npm is None:
         raise SystemExit("npm is missing: install Node.js, which brings it")
     home = BUILD / "mcpb-tool"
-    quietly = ("--no-audit", "--no-fund", "--silent")
-    subprocess.run(
-        [npm, "install", "--prefix", home, *quietly, f"{TOOL}@{TOOL_VERSION}"], check=True
-    )
+    quiet = ("--no-audit", "--no-fund", "--silent")
+    subprocess.run([npm, "install", "--prefix", home, *quiet, f"{TOOL}@{TOOL_VERSION}"], check=True)
     return home / "node_modules" / TOOL
 
 
-def schema(package: Path) -> dict[str, Any]:
-    """The published schema of the manifest."""
+def manifest_schema(package: Path) -> dict[str, Any]:
+    """Return the published schema of the manifest."""
     file = package / "schemas" / f"mcpb-manifest-v{MANIFEST_VERSION}.schema.json"
-    found: dict[str, Any] = json.loads(file.read_text())
-    return found
+    schema: dict[str, Any] = json.loads(file.read_text())
+    return schema
 
 
-def lay_out(folder: Path, package: Path) -> Path:
-    """The bundle's folder: the manifest, and the bridge as a folder, which starts fastest."""
+def create_bundle(folder: Path, package: Path) -> Path:
+    """Create the bundle's folder: the manifest and the folder of the bridge, which starts fast."""
     bundle = BUILD / "mcpb"
     shutil.rmtree(bundle, ignore_errors=True)
     shutil.copytree(folder, bundle / "server", symlinks=True)
-    described = manifest(f"pvemcp-bridge{END}")
-    jsonschema.validate(described, schema(package), cls=jsonschema.Draft7Validator)
-    (bundle / "manifest.json").write_text(json.dumps(described, indent=2) + "\n")
+    content = manifest(f"pvemcp-bridge{SUFFIX}")
+    jsonschema.validate(content, manifest_schema(package), cls=jsonschema.Draft7Validator)
+    (bundle / "manifest.json").write_text(json.dumps(content, indent=2) + "\n")
     return bundle
 
 
@@ -116,7 +114,7 @@ def main() -> None:
     if not folder.exists():
         raise SystemExit("The bridge is not built yet: make bridge")
     package = tool()
-    bundle = lay_out(folder, package)
+    bundle = create_bundle(folder, package)
     target = DIST / f"{release_name()}.mcpb"
     mcpb = [shutil.which("node") or "node", package / "dist" / "cli" / "cli.js"]
     subprocess.run([*mcpb, "validate", bundle / "manifest.json"], check=True)

@@ -1,7 +1,7 @@
-"""Runs the client scenarios of the official MCP conformance suite through the bridge.
+"""Run the client scenarios of the official MCP conformance suite through the bridge.
 
-The suite plays the server and judges what arrives; the SDK's client speaks to the bridge over
-stdio. Scenarios of OAuth do not concern a bridge that carries an API key.
+The suite is the server and checks what arrives; the SDK's client talks to the bridge over stdio.
+Scenarios of OAuth do not apply to a bridge with an API key.
 """
 
 import argparse
@@ -41,7 +41,7 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class Run:
-    """One scenario: its checks by how they ended, and what the suite said."""
+    """Result of one scenario: the number of checks by status, and the output of the suite."""
 
     revision: str
     scenario: str
@@ -57,11 +57,11 @@ class Run:
 
 
 def run(revision: str, scenario: str) -> Run:
-    """Runs one scenario."""
+    """Run one scenario."""
     command = script("@modelcontextprotocol/conformance", "dist/index.js")
     client = f"{sys.executable} {CLIENT}"
     with tempfile.TemporaryDirectory() as results:
-        done = subprocess.run(
+        result = subprocess.run(
             [
                 *(*command, "client", "--command", client, "--scenario", scenario),
                 *("--spec-version", revision, "-o", results),
@@ -74,11 +74,11 @@ def run(revision: str, scenario: str) -> Run:
             for file in Path(results).rglob("checks.json")
             for check in json.loads(file.read_text())
         ]
-    return Run(revision, scenario, Counter(checks), done.stdout + done.stderr)
+    return Run(revision, scenario, Counter(checks), result.stdout + result.stderr)
 
 
-def runs() -> Iterator[Run]:
-    """All that concern a bridge, one after the other."""
+def run_all() -> Iterator[Run]:
+    """Run all scenarios that apply to a bridge."""
     for revision, scenarios in SCENARIOS.items():
         for scenario in scenarios:
             yield run(revision, scenario)
@@ -90,12 +90,12 @@ def main() -> int:
     verbose = parser.parse_args().verbose
     total: Counter[str] = Counter()
     failures = 0
-    for one in runs():
-        print("ok  " if one.passed else "FAIL", f"bridge {one}", flush=True)
-        total += one.counts
-        if verbose or not one.passed:
-            print(one.output)
-        failures += not one.passed
+    for result in run_all():
+        print("ok  " if result.passed else "FAIL", f"bridge {result}", flush=True)
+        total += result.counts
+        if verbose or not result.passed:
+            print(result.output)
+        failures += not result.passed
     print(f"{failures} runs failed; {total.total()} checks: {written(total)}")
     return 1 if failures else 0
 

@@ -1,4 +1,4 @@
-"""The bridges that are measured side by side, each as the command of a stdio server."""
+"""Bridges to compare, each as the command of a stdio server."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
-from node_tools import folder, installed, script  # noqa: E402 - the folder is known only now
+from node_tools import folder, installed, script  # noqa: E402 - needs the path above
 
 TRIAL = REPOSITORY / "tests" / "bridge" / "sdk_server.py"
 FROZEN = REPOSITORY / "build" / "bridge" / "out"
@@ -30,7 +30,7 @@ class Peer:
 
 @contextmanager
 def trial_server() -> Iterator[str]:
-    """The URL, key included, of the server that all speak to."""
+    """Start the server for all bridges; give its URL, which contains the key."""
     server = subprocess.Popen(
         [sys.executable, TRIAL, "--key", KEY], stdout=subprocess.PIPE, text=True
     )
@@ -42,7 +42,7 @@ def trial_server() -> Iterator[str]:
 
 
 def peers(url: str) -> Iterator[Peer]:
-    """All that can be run here; of those that cannot, says why."""
+    """Yield the bridges that can run here; print why others cannot."""
     yield Peer("ours, Python", (sys.executable, "-m", "pvemcp_bridge", url), ours=True)
     for name, program in (("folder", "folder/pvemcp-bridge"), ("one file", "one-file")):
         if (FROZEN / program).exists():
@@ -71,7 +71,7 @@ def _supergateway(url: str) -> list[str]:
 
 
 def _mcp_proxy(url: str) -> list[str]:
-    """It needs an older SDK than ours and so an environment of its own."""
+    """Install it in its own environment, because it needs an older SDK than ours."""
     home = folder() / "mcp-proxy"
     python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     if not python.exists():

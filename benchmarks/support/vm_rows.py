@@ -1,4 +1,4 @@
-"""A fixed inventory of virtual machines, as ListVms finds it in Proxmox: nothing rounded yet."""
+"""Fixed inventory of virtual machines with unrounded values, like those from Proxmox."""
 
 import random
 from typing import Any
@@ -10,13 +10,13 @@ GIB = 2**30
 
 
 def vm_rows(count: int) -> list[dict[str, Any]]:
-    """The first rows of the inventory, with 19 fields each."""
+    """Return the first rows of the inventory, with 19 fields each."""
     source = random.Random(9_006)
     return [_row(source, number) for number in range(count)]
 
 
 def minimal(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The six fields that ListVms gives by default."""
+    """Return the rows with the six default fields of ListVms."""
     return [{name: row[name] for name in MINIMAL} for row in rows]
 
 

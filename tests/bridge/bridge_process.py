@@ -1,4 +1,4 @@
-"""The bridge as a process, and a client that speaks to it in one of the two eras."""
+"""The bridge as a process, with a client in one of the two eras."""
 
 import asyncio
 import itertools
@@ -9,33 +9,44 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
-KEPT = ("PATH", "HOME", "TMPDIR", "SYSTEMROOT", "TEMP", "USERPROFILE", "COVERAGE_PROCESS_CONFIG")
+PASSED_VARIABLES = (
+    "PATH", "PYTHONPATH", "HOME", "TMPDIR", "SYSTEMROOT", "TEMP", "USERPROFILE",
+    "COVERAGE_PROCESS_CONFIG",
+)  # fmt: skip
 META = {VERSION_KEY: "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
 
 
 def command():
-    """The bridge under test: the frozen one that PVEMCP_BRIDGE names, or the source."""
+    """Return the command of the bridge: the binary in PVEMCP_BRIDGE, or the source."""
     frozen = os.environ.get("PVEMCP_BRIDGE")
     return [str(Path(frozen).resolve())] if frozen else [sys.executable, "-m", "pvemcp_bridge"]
 
 
 def environment(**more):
-    return {name: os.environ[name] for name in KEPT if name in os.environ} | more
+    return {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ} | more
 
 
 class BridgeProcess:
-    """A bridge with its ends in the test's hands."""
+    """A bridge process whose client is the test."""
 
     def __init__(self, process, modern):
         self.process = process
         self.modern = modern
         self._numbers = itertools.count(1)
         self._log = asyncio.create_task(self._read_log())
+        self._logged = asyncio.Event()
         self.log = ""
 
     async def _read_log(self):
         while line := await self.process.stderr.readline():
             self.log += line.decode()
+            self._logged.set()
+
+    async def wait_for_log(self, text):
+        async with asyncio.timeout(10):
+            while text not in self.log:
+                self._logged.clear()
+                await self._logged.wait()
 
     def write(self, line):
         self.process.stdin.write(line if isinstance(line, bytes) else line.encode() + b"\n")
@@ -43,8 +54,8 @@ class BridgeProcess:
     def send(self, message):
         self.write(json.dumps(message))
 
-    def ask(self, method, params=None):
-        """Sends a request of the era; its id."""
+    def request(self, method, params=None):
+        """Send a request of the era; return its id."""
         number = next(self._numbers)
         params = dict(params or {})
         if self.modern:
@@ -52,47 +63,47 @@ class BridgeProcess:
         self.send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
         return number
 
-    def tell(self, method, params=None):
+    def notify(self, method, params=None):
         params = dict(params or {})
         if self.modern:
             params["_meta"] = META
         self.send({"jsonrpc": "2.0", "method": method, "params": params})
 
     def call(self, tool, arguments=None):
-        return self.ask("tools/call", {"name": tool, "arguments": arguments or {}})
+        return self.request("tools/call", {"name": tool, "arguments": arguments or {}})
 
-    async def line(self):
-        """The next line of the bridge; empty at its end."""
+    async def read_line(self):
+        """Read the next line of the bridge; it is empty at the end."""
         async with asyncio.timeout(60):
             return await self.process.stdout.readline()
 
-    async def next(self):
-        line = await self.line()
+    async def read(self):
+        line = await self.read_line()
         assert line, f"the bridge ended: {self.log}"
         return json.loads(line)
 
     async def reply(self, number):
-        """The reply to a request; nothing else may come before it."""
-        message = await self.next()
+        """Read the reply to a request; nothing else may come before it."""
+        message = await self.read()
         assert message.get("id") == number, message
         return message
 
     async def open(self):
-        """What a client does first: the handshake where the era has one, and a list of tools."""
+        """Do what a client does first: the handshake, if the era has one, and a tool list."""
         if not self.modern:
             await self.initialize()
-        return (await self.reply(self.ask("tools/list")))["result"]["tools"]
+        return (await self.reply(self.request("tools/list")))["result"]["tools"]
 
     async def initialize(self, version="2025-11-25"):
         client = {"name": "test", "version": "1"}
         params = {"protocolVersion": version, "capabilities": {}, "clientInfo": client}
-        reply = await self.reply(self.ask("initialize", params))
+        reply = await self.reply(self.request("initialize", params))
         if "result" in reply:
-            self.tell("notifications/initialized")
+            self.notify("notifications/initialized")
         return reply
 
     async def end(self):
-        """Closes the input; what still came, and the exit code."""
+        """Close the input; return the remaining messages and the exit code."""
         self.process.stdin.close()
         async with asyncio.timeout(20):
             rest = await self.process.stdout.read()
@@ -116,12 +127,12 @@ async def running(*arguments, modern=False, env=None):
     try:
         yield bridge
     finally:
-        await _ended(process)
+        await _stop(process)
         await bridge._log
 
 
-async def _ended(process):
-    """Ends a bridge the way it can say good-bye, or else by force."""
+async def _stop(process):
+    """Stop a bridge in good order, or kill it after 5 s."""
     if process.returncode is None:
         process.terminate()
     try:

@@ -1,6 +1,6 @@
-"""The client that the conformance suite drives: the SDK's own, with the bridge between.
+"""Client for the conformance suite: the SDK's own client, connected through the bridge.
 
-The suite starts it with the server's URL and names scenario and revision in the environment.
+The suite starts it with the server's URL; scenario and revision are in the environment.
 """
 
 import json
@@ -20,14 +20,14 @@ EXAMPLES = {"string": "x", "integer": 5, "number": 5, "boolean": True, "array": 
 
 
 def bridge(url):
-    """The bridge that PVEMCP_BRIDGE names, or the source."""
+    """Return the command of the bridge: the binary in PVEMCP_BRIDGE, or the source."""
     frozen = os.environ.get("PVEMCP_BRIDGE")
     command, *rest = [frozen] if frozen else [sys.executable, "-m", "pvemcp_bridge"]
     return StdioServerParameters(command=command, args=[*rest, url])
 
 
 async def answer(context, params):
-    """Accepts every question, with the defaults it offers."""
+    """Accept every elicitation with its defaults."""
     fields = params.requested_schema.get("properties", {})
     content = {name: field.get("default", example(field)) for name, field in fields.items()}
     return types.ElicitResult(action="accept", content=content)
@@ -37,33 +37,33 @@ def example(schema):
     return EXAMPLES.get(schema.get("type"), "x")
 
 
-def arguments(tool):
-    """Something the tool's schema allows."""
+def example_arguments(tool):
+    """Return arguments that the tool's schema allows."""
     properties = tool.input_schema.get("properties", {})
     return {name: example(schema) for name, schema in properties.items()}
 
 
-async def call(client, name, given):
+async def call(client, name, arguments):
     try:
-        return await client.call_tool(name, given)
+        return await client.call_tool(name, arguments)
     except MCPError as error:
         sys.stderr.write(f"{name}: {error}\n")
 
 
 async def use_tools(client):
-    """Calls what the context says, or every tool once."""
+    """Call the tools of the context, or every tool once."""
     listed = (await client.list_tools()).tools
     if SCENARIO == "json-schema-2020-12-preservation":
         focal, echo = listed
         await call(client, echo.name, {"schema": focal.input_schema})
         return
-    planned = [(one["name"], one["arguments"]) for one in CONTEXT.get("toolCalls", [])]
-    for name, given in planned or [(tool.name, arguments(tool)) for tool in listed]:
-        await call(client, name, given)
+    calls = [(entry["name"], entry["arguments"]) for entry in CONTEXT.get("toolCalls", [])]
+    for name, arguments in calls or [(tool.name, example_arguments(tool)) for tool in listed]:
+        await call(client, name, arguments)
 
 
-async def use_the_rest(client):
-    """Reads the resources and prompts that a server of this scenario has."""
+async def use_resources_and_prompts(client):
+    """Read the resources and prompts of the scenario that has some."""
     if SCENARIO != "http-standard-headers":
         return
     for resource in (await client.list_resources()).resources:
@@ -76,7 +76,7 @@ async def main(url):
     mode = "legacy" if REVISION < "2026" else "auto"
     async with Client(bridge(url), mode=mode, elicitation_callback=answer) as client:
         await use_tools(client)
-        await use_the_rest(client)
+        await use_resources_and_prompts(client)
 
 
 if __name__ == "__main__":

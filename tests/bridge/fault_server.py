@@ -1,13 +1,15 @@
-"""An MCP server over real sockets that errs on command.
+"""MCP server over real sockets with faults on demand.
 
-It answers as a small server of both eras would. `fail(method, how, times)` has the next messages of
-a method answered by a fault instead; faults are coroutine functions of a `Call`.
+It answers like a small server of both eras. `fail(method, fault, times)` lets a fault answer the
+next messages of a method; a fault is a coroutine function of a `Call`.
 """
 
 import asyncio
 import contextlib
 import itertools
 import json
+import socket
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -26,7 +28,7 @@ def _integer(digits):
 
 @dataclass
 class Call:
-    """One HTTP request and the way to answer it."""
+    """HTTP request, with methods to answer it."""
 
     server: "FaultServer"
     method: str
@@ -42,7 +44,7 @@ class Call:
 
     @property
     def name(self):
-        """The JSON-RPC method, or the HTTP method where there is none."""
+        """JSON-RPC method, or the HTTP method if there is none."""
         return self.message.get("method") or (self.method if self.method != "POST" else "response")
 
     @property
@@ -64,9 +66,9 @@ class Call:
         await self.answer(200, {"jsonrpc": "2.0", "id": self.id, "result": result}, headers)
 
     async def stream(self, headers=None):
-        """Begins a stream of events."""
-        more = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
-        await self._head(200, more | (headers or {}))
+        """Start a stream of events."""
+        base = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
+        await self._head(200, base | (headers or {}))
 
     async def event(self, message=None, *, event_id="", raw=None):
         data = json.dumps(message) if message is not None else ""
@@ -82,11 +84,11 @@ class Call:
         await self.writer.drain()
 
     def drop(self):
-        """Breaks the connection without a word."""
+        """Break the connection without an answer."""
         self.writer.transport.abort()
 
     async def hung_up(self):
-        """Waits until the other side closes the connection."""
+        """Wait until the client closes the connection."""
         with contextlib.suppress(ConnectionError):
             while await self.reader.read(1024):
                 pass
@@ -99,16 +101,17 @@ class Call:
 
 
 class FaultServer:
-    """The server; `calls` is everything that it was asked, in order."""
+    """The server; `calls` holds all requests in order."""
 
     def __init__(self, host="127.0.0.1", tls=None):
         self.host = host
         self.port = 0
+        self._reserve_port()
         self.tls = tls
         self.calls = []
         self.connections = 0
         self.sessions = set()
-        self.seen = asyncio.Condition()
+        self.call_added = asyncio.Condition()
         self._faults = {}
         self._numbers = itertools.count(1)
         self._server = None
@@ -121,25 +124,43 @@ class FaultServer:
 
     async def start(self):
         self._server = await asyncio.start_server(
-            self._connected, self.host, self.port, ssl=self.tls, limit=1 << 26
+            self._connected, sock=self._socket, ssl=self.tls, limit=1 << 26
         )
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self):
-        """Ends like a killed process: connections break, sessions are forgotten."""
+        """Stop like a killed process: connections break, sessions are forgotten."""
         self._server.close()
+        self.release_port()
+        self._reserve_port()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         self.sessions.clear()
 
+    def _reserve_port(self):
+        """Bind the port without listening, so that no other process takes it in between."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        if sys.platform != "win32":  # there it would let other processes take the port
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((self.host, self.port))
+        self.port = self._socket.getsockname()[1]
+
+    def release_port(self):
+        self._socket.close()
+
+    def reset(self):
+        """Forget recorded calls and pending faults."""
+        self.calls.clear()
+        self._faults.clear()
+
     async def restart(self):
         await self.stop()
         await self.start()
 
-    def fail(self, method, how, times=1):
-        self._faults.setdefault(method, deque()).extend([how] * times)
+    def fail(self, method, fault, times=1):
+        self._faults.setdefault(method, deque()).extend([fault] * times)
 
     def names(self):
         return [call.name for call in self.calls]
@@ -148,9 +169,9 @@ class FaultServer:
         return [call for call in self.calls if call.name == name]
 
     async def until(self, name, count=1):
-        """The count-th call of a name, once it has come."""
-        async with self.seen:
-            await self.seen.wait_for(lambda: len(self.of(name)) >= count)
+        """Wait for the count-th call of a name and return it."""
+        async with self.call_added:
+            await self.call_added.wait_for(lambda: len(self.of(name)) >= count)
         return self.of(name)[count - 1]
 
     async def _connected(self, reader, writer):
@@ -159,9 +180,9 @@ class FaultServer:
         self.connections += 1
         try:
             while call := await self._read(reader, writer):
-                async with self.seen:
+                async with self.call_added:
                     self.calls.append(call)
-                    self.seen.notify_all()
+                    self.call_added.notify_all()
                 faults = self._faults.get(call.name)
                 await (faults.popleft() if faults else respond)(call)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -172,7 +193,7 @@ class FaultServer:
 
     async def _read(self, reader, writer):
         first = await reader.readexactly(1)
-        if first == b"\x16":  # TLS, which web servers answer like this when they do not speak it
+        if first == b"\x16":  # TLS; web servers without TLS answer like this
             writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             return None
         head = first + await reader.readuntil(b"\r\n\r\n")
@@ -190,7 +211,7 @@ class FaultServer:
 
 
 async def respond(call):
-    """What a server that has no fault answers."""
+    """Answer like a server without a fault."""
     if call.method == "GET":
         await call.answer(405)
     elif call.method == "DELETE":
@@ -225,7 +246,7 @@ def outcome(call):
 
 
 def status(code, body=b"", headers=None, content_type="text/plain"):
-    """A fault: this HTTP status."""
+    """Return a fault that answers with this HTTP status."""
 
     async def fault(call):
         await call.answer(code, body, headers, content_type)
@@ -234,27 +255,28 @@ def status(code, body=b"", headers=None, content_type="text/plain"):
 
 
 async def drop(call):
-    """A fault: the connection breaks once the request is here."""
+    """Break the connection once the request is here."""
     call.drop()
 
 
 async def silent(call):
-    """A fault: never a word."""
+    """Leave the request without an answer."""
     await call.hung_up()
 
 
 async def ends_without_reply(call):
-    """A fault: a stream that ends in good order, without the reply."""
+    """Answer with a stream that ends in good order without the reply."""
     await call.stream()
     await call.event({"jsonrpc": "2.0", "method": "notifications/progress", "params": {}})
     await call.end()
 
 
 @contextlib.asynccontextmanager
-async def running(**more):
-    server = FaultServer(**more)
+async def running(**options):
+    server = FaultServer(**options)
     await server.start()
     try:
         yield server
     finally:
         await server.stop()
+        server.release_port()

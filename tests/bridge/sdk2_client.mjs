@@ -1,5 +1,5 @@
 // A session of the TypeScript SDK 2 through the bridge: `sdk2_client.mjs NPM_FOLDER MODE COMMAND…`.
-// MODE is how it finds the revision: legacy, auto, or one to insist on. Prints what it saw as JSON.
+// MODE selects the revision: legacy, auto, or an exact one. Prints the results as JSON.
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { session } from "./sdk_session.mjs";
@@ -24,10 +24,10 @@ client.setRequestHandler("elicitation/create", () => ({
 const changed = new Promise((resolve) =>
   client.setNotificationHandler("notifications/tools/list_changed", () => resolve(true)),
 );
-const call = (name, given = {}, options) => client.callTool({ name, arguments: given }, options);
+const call = (name, toolArguments = {}, options) => client.callTool({ name, arguments: toolArguments }, options);
 
 await client.connect(new StdioClientTransport({ command, args, env: process.env }));
 const modern = client.getProtocolEra() === "modern";
 const subscribe = () => modern && client.listen({ toolsListChanged: true });
-const seen = await session(client, call, changed, subscribe);
-console.log(JSON.stringify({ modern, ...seen }));
+const results = await session(client, call, changed, subscribe);
+console.log(JSON.stringify({ modern, ...results }));

@@ -1,5 +1,5 @@
 // A session of the TypeScript SDK's client through the bridge: `sdk_client.mjs NPM_FOLDER COMMAND…`.
-// Prints what it saw as one JSON object.
+// Prints the results as one JSON object.
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { session } from "./sdk_session.mjs";
@@ -22,8 +22,8 @@ client.setRequestHandler(ElicitRequestSchema, () => ({
 const changed = new Promise((resolve) =>
   client.setNotificationHandler(ToolListChangedNotificationSchema, () => resolve(true)),
 );
-const call = (name, given = {}, options) =>
-  client.callTool({ name, arguments: given }, undefined, options);
+const call = (name, toolArguments = {}, options) =>
+  client.callTool({ name, arguments: toolArguments }, undefined, options);
 
 await client.connect(new StdioClientTransport({ command, args, env: process.env }));
 console.log(JSON.stringify(await session(client, call, changed)));

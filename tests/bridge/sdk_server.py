@@ -1,4 +1,4 @@
-"""An MCP server made with the official SDK, both eras at one URL, for the bridge to be tried on.
+"""MCP server made with the official SDK, both eras at one URL, to test the bridge with.
 
 Run as a process: `python sdk_server.py [--port N] [--key KEY]` prints its URL when it listens.
 """
@@ -36,7 +36,7 @@ def tool(name, schema=None, annotations=None):
 
 
 class Trial:
-    """The tools the tests call, and what they have seen."""
+    """Tools that the tests call."""
 
     def __init__(self):
         self.bus = InMemorySubscriptionBus()
@@ -94,12 +94,12 @@ class Trial:
         return "counted"
 
     async def ask(self, context, params):
-        """Asks by a request where there is a session, else by a result that wants another call."""
-        words = "Are you sure?"
+        """Ask by a request if there is a session, else by a result that requires another call."""
+        message = "Are you sure?"
         if context.protocol_version < "2026":
-            answer = await context.session.elicit_form(words, QUESTION)
+            answer = await context.session.elicit_form(message, QUESTION)
         elif not (answer := (params.input_responses or {}).get("sure")):
-            form = types.ElicitRequestFormParams(message=words, requested_schema=QUESTION)
+            form = types.ElicitRequestFormParams(message=message, requested_schema=QUESTION)
             question = types.ElicitRequest(params=form)
             return types.InputRequiredResult(input_requests={"sure": question})
         return f"{answer.action} {answer.content}"
@@ -115,7 +115,7 @@ class Trial:
 
 
 class Gate:
-    """Lets in whoever holds the key, in a header or in the path; counts their connections."""
+    """Middleware that requires the key, in a header or in the path, and counts connections."""
 
     def __init__(self, app, key):
         self.app, self.key = app, key
@@ -129,11 +129,11 @@ class Gate:
             self.clients.add(scope["client"])
         if scope["type"] == "http" and self.key:
             headers = dict(scope["headers"])
-            given = (headers.get(b"authorization", b""), headers.get(b"x-api-key", b""))
+            keys = (headers.get(b"authorization", b""), headers.get(b"x-api-key", b""))
             in_path = scope["path"] == f"/mcp/{self.key}"
             if in_path:
                 scope["path"] = "/mcp"
-            elif f"Bearer {self.key}".encode() != given[0] and self.key.encode() != given[1]:
+            elif f"Bearer {self.key}".encode() != keys[0] and self.key.encode() != keys[1]:
                 await PlainTextResponse("key rejected", 401)(scope, receive, send)
                 return
         await self.app(scope, receive, send)

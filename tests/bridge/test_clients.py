@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 @pytest.fixture(scope="module")
 def trial_url():
-    """The URL, key included, of a server made with the SDK."""
+    """Start a server made with the SDK; give its URL, which contains the key."""
     process = subprocess.Popen(
         [sys.executable, HERE / "sdk_server.py", "--key", KEY], stdout=subprocess.PIPE, text=True
     )
@@ -52,13 +52,13 @@ async def agree(context, params):
 async def test_the_python_sdk_lists_calls_and_follows_progress(parameters, mode):
     steps = []
 
-    async def note(progress, total, message):
+    async def on_event(progress, total, message):
         steps.append(message)
 
     async with Client(parameters, mode=mode) as client:
         assert len((await client.list_tools()).tools) == 8
         assert text(await client.call_tool("echo", {"text": "grün"})) == "grün"
-        counted = await client.call_tool("count", {}, progress_callback=note)
+        counted = await client.call_tool("count", {}, progress_callback=on_event)
         assert text(counted) == "counted"
         assert steps == ["step 1", "step 2", "step 3"]
 
@@ -70,7 +70,7 @@ async def test_fifty_calls_of_the_python_sdk_at_once(parameters, mode):
         assert [text(answer) for answer in answers] == [str(n) for n in range(50)]
 
 
-async def test_a_question_of_the_server_reaches_the_python_sdk(parameters, mode):
+async def test_an_elicitation_reaches_the_python_sdk(parameters, mode):
     async with Client(parameters, mode=mode, elicitation_callback=agree) as client:
         assert text(await client.call_tool("ask", {})) == "accept {'sure': True}"
 
@@ -79,11 +79,11 @@ async def test_a_cancelled_call_of_the_python_sdk_is_cancelled_at_the_server(par
     async with Client(parameters, mode=mode) as client:
         begun = anyio.Event()
 
-        async def note(progress, total, message):
+        async def on_event(progress, total, message):
             begun.set()
 
         async with anyio.create_task_group() as calls:
-            calls.start_soon(lambda: client.call_tool("wait", {}, progress_callback=note))
+            calls.start_soon(lambda: client.call_tool("wait", {}, progress_callback=on_event))
             await begun.wait()
             calls.cancel_scope.cancel()
         assert text(await client.call_tool("was_cancelled", {})) == "cancelled"
@@ -92,11 +92,11 @@ async def test_a_cancelled_call_of_the_python_sdk_is_cancelled_at_the_server(par
 async def test_a_changed_list_of_tools_reaches_the_python_sdk(parameters):
     changed = anyio.Event()
 
-    async def note(message):
+    async def on_event(message):
         if isinstance(message, types.ToolListChangedNotification):
             changed.set()
 
-    async with Client(parameters, mode="legacy", message_handler=note) as client:
+    async with Client(parameters, mode="legacy", message_handler=on_event) as client:
         await client.call_tool("change", {})
         with anyio.fail_after(10):
             await changed.wait()
@@ -136,25 +136,25 @@ WHOLE_SESSION = {
 }
 
 
-def printed(*command, **more):
-    """What a command prints, from JSON."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def run_json(*command, **more):
+    """Run a command and parse the JSON that it prints."""
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 @pytest.mark.node
 def test_the_typescript_sdk_has_a_whole_session(bridges, npm_folder, node, trial_url):
     client = HERE / "sdk_client.mjs"
-    seen = printed(node, client, npm_folder, *bridges.command(), trial_url)
-    assert seen == WHOLE_SESSION
+    outcome = run_json(node, client, npm_folder, *bridges.command(), trial_url)
+    assert outcome == WHOLE_SESSION
 
 
 @pytest.mark.node
 def test_the_typescript_sdk_2_has_a_whole_session(bridges, npm_folder, node, trial_url, mode):
     client = HERE / "sdk2_client.mjs"
-    seen = printed(node, client, npm_folder, mode, *bridges.command(), trial_url)
-    assert seen == WHOLE_SESSION | {"modern": mode != "legacy"}
+    outcome = run_json(node, client, npm_folder, mode, *bridges.command(), trial_url)
+    assert outcome == WHOLE_SESSION | {"modern": mode != "legacy"}
 
 
 @pytest.fixture
@@ -163,21 +163,21 @@ def inspector(npm_folder):
 
 
 def program(package, name):
-    """The path of a command that an npm package brings."""
+    """Return the path of a command of an npm package."""
     return package / json.loads((package / "package.json").read_text())["bin"][name]
 
 
 @pytest.mark.node
 def test_the_inspector_lists_and_calls(bridges, inspector, node, trial_url):
     command = (node, program(inspector, "mcp-inspector"), "--cli", *bridges.command(), trial_url)
-    assert len(printed(*command, "--method", "tools/list")["tools"]) == 8
+    assert len(run_json(*command, "--method", "tools/list")["tools"]) == 8
     call = ("--method", "tools/call", "--tool-name", "echo", "--tool-arg", "text=hello")
-    assert printed(*command, *call)["content"][0]["text"] == "hello"
+    assert run_json(*command, *call)["content"][0]["text"] == "hello"
 
 
 @pytest.mark.node
 @pytest.mark.parametrize("era", ["legacy", "modern"])
-def test_the_connection_command_of_the_inspector_calls_and_is_asked(
+def test_the_inspector_session_calls_and_answers_an_elicitation(
     bridges, inspector, node, trial_url, tmp_path, era
 ):
     command, *arguments = bridges.command()
@@ -188,16 +188,16 @@ def test_the_connection_command_of_the_inspector_calls_and_is_asked(
     home = bridges.environment(HOME=str(tmp_path), USERPROFILE=str(tmp_path))
 
     def mcpdo(*words):
-        return printed(*base, *words, env=home)
+        return run_json(*base, *words, env=home)
 
     try:
         connected = mcpdo("--config", config, "connect", "trial", "--era", era)
         assert connected["protocolEra"] == era
         assert len(mcpdo("@trial", "tools/list")["tools"]) == 8
         assert mcpdo("@trial", "tools/call", "echo", "text:=grün")["content"][0]["text"] == "grün"
-        asked = mcpdo("@trial", "tools/call", "ask")["elicitationPending"]
-        assert asked["message"] == "Are you sure?"
-        answer = ("elicitation/respond", asked["elicitationId"], "sure:=true")
+        pending = mcpdo("@trial", "tools/call", "ask")["elicitationPending"]
+        assert pending["message"] == "Are you sure?"
+        answer = ("elicitation/respond", pending["elicitationId"], "sure:=true")
         assert mcpdo("@trial", *answer)["content"][0]["text"] == "accept {'sure': True}"
     finally:
         subprocess.run([*base, "daemon", "stop"], check=True, env=home, capture_output=True)

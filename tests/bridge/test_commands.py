@@ -1,4 +1,4 @@
-"""The subcommands: doctor says where it fails, install changes one thing and keeps the rest."""
+"""The subcommands: doctor reports where it fails, install keeps the rest of a file."""
 
 import asyncio
 import json
@@ -13,8 +13,8 @@ KEY = "a-key-that-must-never-show"
 CLIENTS = ["claude-desktop", "claude-code", "cursor", "vscode", "windsurf", "zed"]
 
 
-async def ran(bridges, *arguments, answer=b"", **env):
-    """Exit code and output of one run."""
+async def run_command(bridges, *arguments, answer=b"", **env):
+    """Run the bridge; return its exit code and output."""
     process = await asyncio.create_subprocess_exec(
         *bridges.command(),
         *arguments,
@@ -28,14 +28,14 @@ async def ran(bridges, *arguments, answer=b"", **env):
     return process.returncode, output.decode()
 
 
-async def test_the_version_is_told(bridges):
-    code, output = await ran(bridges, "--version")
+async def test_version_option_prints_the_version(bridges):
+    code, output = await run_command(bridges, "--version")
     assert code == 0
     assert output.startswith("pvemcp-bridge ")
 
 
 async def test_help_names_every_option_and_command(bridges):
-    code, output = await ran(bridges, "--help", COLUMNS="200")
+    code, output = await run_command(bridges, "--help", COLUMNS="200")
     assert code == 0
     for word in (
         "--url, -u",
@@ -48,13 +48,13 @@ async def test_help_names_every_option_and_command(bridges):
         assert word.split(",")[0] in output
 
 
-async def test_help_says_what_the_commands_do_in_whole_sentences(bridges):
-    _, output = await ran(bridges, "--help", COLUMNS="80")
+async def test_help_shows_complete_sentences_for_the_commands(bridges):
+    _, output = await run_command(bridges, "--help", COLUMNS="80")
     assert "..." not in output.partition("Commands:")[2]
 
 
-async def test_doctor_finds_all_well(bridges, server):
-    code, output = await ran(bridges, "doctor", MCP_URL=server.url, MCP_API_KEY=KEY)
+async def test_doctor_reports_every_step_of_a_working_server(bridges, server):
+    code, output = await run_command(bridges, "doctor", MCP_URL=server.url, MCP_API_KEY=KEY)
     assert code == 0, output
     assert "FAIL" not in output
     for words in ("answers", "accepted", "2026-07-28, 2025-11-25 by handshake", "3: look, set"):
@@ -64,10 +64,10 @@ async def test_doctor_finds_all_well(bridges, server):
     assert KEY not in output
 
 
-async def test_doctor_knows_a_server_of_the_handshake_alone(bridges, server, faults):
-    error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32601, "message": "what?"}}
+async def test_doctor_accepts_a_server_without_the_stateless_era(bridges, server, faults):
+    error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32601, "message": "unknown"}}
     server.fail("server/discover", faults.status(404, error, content_type="application/json"), 9)
-    code, output = await ran(bridges, "doctor", "--url", server.url)
+    code, output = await run_command(bridges, "doctor", "--url", server.url)
     assert code == 0, output
     assert "2025-11-25 by handshake" in output
     assert "3: look" in output
@@ -77,9 +77,9 @@ async def test_doctor_knows_a_server_of_the_handshake_alone(bridges, server, fau
     ("status", "step", "words"),
     [(401, "key", "rejected"), (403, "key", "not allow"), (404, "protocol", "nothing at this URL")],
 )
-async def test_doctor_says_which_step_fails(bridges, server, faults, status, step, words):
+async def test_doctor_reports_the_step_that_fails(bridges, server, faults, status, step, words):
     server.fail("server/discover", faults.status(status, b"no"), 9)
-    code, output = await ran(bridges, "doctor", "--url", server.url, "--api-key", KEY)
+    code, output = await run_command(bridges, "doctor", "--url", server.url, "--api-key", KEY)
     assert code == 1
     last = output.splitlines()[-1]
     assert last.startswith(f"FAIL  {step}")
@@ -87,18 +87,18 @@ async def test_doctor_says_which_step_fails(bridges, server, faults, status, ste
     assert KEY not in output
 
 
-async def test_doctor_says_when_nobody_is_there(bridges, server):
+async def test_doctor_reports_an_unreachable_server(bridges, server):
     await server.stop()
-    code, output = await ran(bridges, "doctor", "--url", server.url)
+    code, output = await run_command(bridges, "doctor", "--url", server.url)
     assert code == 1
     assert output.startswith("FAIL  reach")
     assert "refused the connection" in output
     assert "pvemcp-bridge doctor" not in output
 
 
-def at(home):
-    """The environment in which this folder is the user's home."""
-    return {"HOME": str(home), "USERPROFILE": str(home), "APPDATA": str(home)}
+def home_variables(folder):
+    """Return the environment in which this folder is the user's home."""
+    return dict.fromkeys(("HOME", "USERPROFILE", "APPDATA"), str(folder))
 
 
 def files_in(home):
@@ -107,12 +107,9 @@ def files_in(home):
 
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_install_writes_the_configuration_a_client_reads(bridges, tmp_path, client):
-    home = at(tmp_path)
-    given = ("--client", client, "--url", "https://pve.example/mcp", "--api-key", KEY)
-    code, output = await ran(bridges, "install", *given, "--print", **home)
-    assert code == 0, output
-    assert files_in(tmp_path) == []
-    code, output = await ran(bridges, "install", *given, answer=b"y\n", **home)
+    home = home_variables(tmp_path)
+    options = ("--client", client, "--url", "https://pve.example/mcp", "--api-key", KEY)
+    code, output = await run_command(bridges, "install", *options, answer=b"y\n", **home)
     assert code == 0, output
     assert KEY not in output
     (file,) = files_in(tmp_path)
@@ -130,6 +127,16 @@ async def test_install_writes_the_configuration_a_client_reads(bridges, tmp_path
         assert file.stat().st_mode & 0o777 == 0o600
 
 
+async def test_install_with_print_only_shows_the_change(bridges, tmp_path):
+    options = ("--client", "cursor", "--url", "https://pve.example/mcp", "--api-key", KEY)
+    home = home_variables(tmp_path)
+    code, output = await run_command(bridges, "install", *options, "--print", **home)
+    assert code == 0, output
+    assert '+        "MCP_URL": "https://pve.example/mcp"' in output
+    assert KEY not in output
+    assert files_in(tmp_path) == []
+
+
 COMMENTED = """\
 // my settings
 {
@@ -145,55 +152,55 @@ async def test_install_keeps_comments_order_and_other_servers(bridges, tmp_path)
     file = tmp_path / ".cursor" / "mcp.json"
     file.parent.mkdir()
     file.write_text(COMMENTED)
-    given = ("install", "--client", "cursor", "--yes", "--url", "http://x", "--name", "lab")
-    code, output = await ran(bridges, *given, **at(tmp_path))
+    options = ("install", "--client", "cursor", "--yes", "--url", "http://x", "--name", "lab")
+    code, output = await run_command(bridges, *options, **home_variables(tmp_path))
     assert code == 0, output
     before, after = COMMENTED.splitlines(), file.read_text().splitlines()
     assert [line for line in after if line in before] == before
     assert '"MCP_URL": "http://x"' in file.read_text()
     (backup,) = file.parent.glob("mcp.json.backup-*")
     assert backup.read_text() == COMMENTED
-    code, output = await ran(bridges, *given, **at(tmp_path))
-    assert "as it should be" in output
+    code, output = await run_command(bridges, *options, **home_variables(tmp_path))
+    assert "is up to date" in output
     again = ("install", "--client", "cursor", "--yes", "--url", "http://y", "--name", "lab")
-    await ran(bridges, *again, **at(tmp_path))
+    await run_command(bridges, *again, **home_variables(tmp_path))
     assert file.read_text().splitlines() == [line.replace("http://x", "http://y") for line in after]
     assert len(list(file.parent.glob("mcp.json.backup-*"))) == 2
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"mcpServers": 7}'])
-async def test_install_leaves_a_file_it_does_not_understand(bridges, tmp_path, text):
+async def test_install_does_not_change_an_unusable_file(bridges, tmp_path, text):
     file = tmp_path / ".cursor" / "mcp.json"
     file.parent.mkdir()
     file.write_text(text)
-    given = ("install", "--client", "cursor", "--yes", "--url", "http://x")
-    code, output = await ran(bridges, *given, **at(tmp_path))
+    options = ("install", "--client", "cursor", "--yes", "--url", "http://x")
+    code, output = await run_command(bridges, *options, **home_variables(tmp_path))
     assert code == 1
     assert "Nothing was changed" in output
     assert file.read_text() == text
 
 
-async def test_install_asks_and_takes_no_for_an_answer(bridges, tmp_path):
-    given = ("install", "--client", "cursor", "--url", "http://x")
-    code, _ = await ran(bridges, *given, answer=b"n\n", **at(tmp_path))
+async def test_install_writes_nothing_without_confirmation(bridges, tmp_path):
+    options = ("install", "--client", "cursor", "--url", "http://x")
+    code, _ = await run_command(bridges, *options, answer=b"n\n", **home_variables(tmp_path))
     assert code == 1
     assert files_in(tmp_path) == []
 
 
-async def test_install_knows_its_clients(bridges):
-    code, output = await ran(bridges, "install", "--client", "emacs", "--url", "http://x")
+async def test_install_rejects_an_unknown_client(bridges):
+    code, output = await run_command(bridges, "install", "--client", "emacs", "--url", "http://x")
     assert code == 2
     assert "claude-desktop" in output
 
 
-async def test_a_linked_configuration_stays_a_link(bridges, tmp_path):
+async def test_a_symbolic_link_to_the_configuration_stays_a_link(bridges, tmp_path):
     real = tmp_path / "dotfiles.json"
     real.write_text("{}\n")
     link = tmp_path / ".cursor" / "mcp.json"
     link.parent.mkdir()
     link.symlink_to(real)
-    given = ("install", "--client", "cursor", "--yes", "--url", "http://x")
-    code, _ = await ran(bridges, *given, **at(tmp_path))
+    options = ("install", "--client", "cursor", "--yes", "--url", "http://x")
+    code, _ = await run_command(bridges, *options, **home_variables(tmp_path))
     assert code == 0
     assert link.is_symlink()
     assert "pvemcp" in real.read_text()

@@ -1,4 +1,4 @@
-"""Lines: malformed ones are answered, all others pass unchanged, however large or odd."""
+"""Lines: malformed ones get an error, all others pass unchanged in any size and form."""
 
 import asyncio
 import json
@@ -25,17 +25,17 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
         (b'{"jsonrpc": "2.0", "id": true, "method": "ping"}\n', -32600),
     ],
 )
-async def test_a_malformed_line_is_answered_and_the_next_one_carried(bridge, line, code):
-    bridge.write(line)
-    reply = await bridge.next()
+async def test_a_malformed_line_gets_an_error_and_the_next_line_works(shared_bridge, line, code):
+    shared_bridge.write(line)
+    reply = await shared_bridge.read()
     assert reply["error"]["code"] == code
     assert reply["id"] is None
-    await bridge.open()
+    assert "result" in await shared_bridge.reply(shared_bridge.request("tools/list"))
 
 
-async def test_a_message_without_a_method_is_answered_under_its_id(bridge):
-    bridge.write(b'{"jsonrpc": "2.0", "id": "x", "methud": "ping"}\n')
-    reply = await bridge.next()
+async def test_a_message_without_a_method_gets_an_error_with_its_id(shared_bridge):
+    shared_bridge.write(b'{"jsonrpc": "2.0", "id": "x", "methud": "ping"}\n')
+    reply = await shared_bridge.read()
     assert (reply["id"], reply["error"]["code"]) == ("x", -32600)
 
 
@@ -55,35 +55,41 @@ async def test_a_message_without_a_method_is_answered_under_its_id(bridge):
     ],
     ids=["zero", "negative", "wide", "huge", "float", "power", "empty", "text", "escapes", "long"],
 )
-async def test_ids_come_back_exactly_as_they_were_written(stateless, server, faults, raw):
+async def test_ids_are_returned_exactly_as_sent(shared_stateless, shared_server, faults, raw):
     meta = json.dumps({"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}})
     line = f'{{"jsonrpc":"2.0","id":{raw},"method":"ping","params":{meta}}}'
-    server.fail("ping", faults.status(200, b"no json"))
-    stateless.write(line)
-    assert (await stateless.line()).startswith(f'{{"jsonrpc":"2.0","id":{raw},"error"'.encode())
+    shared_server.fail("ping", faults.status(200, b"no json"))
+    shared_stateless.write(line)
+    assert (await shared_stateless.read_line()).startswith(
+        f'{{"jsonrpc":"2.0","id":{raw},"error"'.encode()
+    )
 
     async def echo(call):
         assert call.raw == line.encode()
         await call.answer(200, f'{{"id" : {raw}, "result": {{"n": 1.0e5}}}}'.encode())
 
-    server.fail("ping", echo)
-    stateless.write(line)
-    assert await stateless.line() == f'{{"id" : {raw}, "result": {{"n": 1.0e5}}}}\n'.encode()
+    shared_server.fail("ping", echo)
+    shared_stateless.write(line)
+    assert (
+        await shared_stateless.read_line()
+        == f'{{"id" : {raw}, "result": {{"n": 1.0e5}}}}\n'.encode()
+    )
 
 
-async def test_a_reply_over_several_lines_becomes_one(bridge, server):
+async def test_a_reply_over_several_lines_is_joined_to_one(shared_bridge, shared_server):
     async def pretty(call):
         body = {"jsonrpc": "2.0", "id": call.id, "result": {"text": "a\u2028b"}}
         await call.answer(200, json.dumps(body, indent=2, ensure_ascii=False).encode())
 
-    await bridge.open()
-    server.fail("tools/call", pretty)
-    assert (await bridge.reply(bridge.call("destroy")))["result"] == {"text": "a\u2028b"}
+    shared_server.fail("tools/call", pretty)
+    assert (await shared_bridge.reply(shared_bridge.call("destroy")))["result"] == {
+        "text": "a\u2028b"
+    }
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
-async def test_events_may_come_in_any_pieces_and_line_ends(bridge, server, line_end):
-    async def crumbs(call):
+async def test_events_are_read_in_any_chunks_and_line_ends(shared_bridge, shared_server, line_end):
+    async def byte_by_byte(call):
         body = json.dumps({"jsonrpc": "2.0", "id": call.id, "result": {"text": "grün"}}, indent=1)
         lines = [":hello", "event: message", *(f"data: {x}" for x in body.split("\n")), "", ""]
         data = line_end.join(line.encode() for line in lines)
@@ -92,26 +98,24 @@ async def test_events_may_come_in_any_pieces_and_line_ends(bridge, server, line_
             await call.piece(bytes([byte]))
         await call.end()
 
-    await bridge.open()
-    server.fail("tools/call", crumbs)
-    assert (await bridge.reply(bridge.call("destroy")))["result"] == {"text": "grün"}
+    shared_server.fail("tools/call", byte_by_byte)
+    assert (await shared_bridge.reply(shared_bridge.call("destroy")))["result"] == {"text": "grün"}
 
 
-async def test_an_event_whose_stream_ends_without_a_blank_line_counts(bridge, server):
+async def test_an_event_without_a_blank_line_at_the_end_counts(shared_bridge, shared_server):
     async def abrupt(call):
         data = json.dumps({"jsonrpc": "2.0", "id": call.id, "result": {"kept": True}})
         await call.stream()
         await call.piece(f"data: {data}".encode())
         await call.end()
 
-    await bridge.open()
-    server.fail("tools/call", abrupt)
-    assert (await bridge.reply(bridge.call("destroy")))["result"] == {"kept": True}
+    shared_server.fail("tools/call", abrupt)
+    assert (await shared_bridge.reply(shared_bridge.call("destroy")))["result"] == {"kept": True}
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["body", "stream"])
-async def test_messages_of_twenty_megabytes_pass_both_ways(bridge, server, streamed):
-    large = "é" * 3_400_000  # six bytes each as the JSON of both ends has it
+async def test_messages_of_twenty_megabytes_pass_both_ways(shared_bridge, shared_server, streamed):
+    large = "é" * 3_400_000  # six bytes each in the JSON of both ends
 
     async def mirror(call):
         result = {"jsonrpc": "2.0", "id": call.id, "result": call.message["params"]["arguments"]}
@@ -122,15 +126,12 @@ async def test_messages_of_twenty_megabytes_pass_both_ways(bridge, server, strea
         await call.event(result)
         await call.end()
 
-    await bridge.open()
-    server.fail("tools/call", mirror)
-    number = bridge.call("destroy", {"large": large})
-    assert (await bridge.reply(number))["result"]["large"] == large
+    shared_server.fail("tools/call", mirror)
+    number = shared_bridge.call("destroy", {"large": large})
+    assert (await shared_bridge.reply(number))["result"]["large"] == large
 
 
-async def test_a_client_that_reads_late_gets_small_and_large_lines_whole_and_in_order(
-    bridge, server
-):
+async def test_a_slow_client_gets_all_lines_whole_and_in_order(bridge, server):
     sizes = [10, 300_000, 10, 10, 5_000, 10] * 20
     sent = asyncio.Event()
 
@@ -152,47 +153,47 @@ async def test_a_client_that_reads_late_gets_small_and_large_lines_whole_and_in_
     async with asyncio.timeout(20):
         await sent.wait()
     bridge.process._transport.get_pipe_transport(1).resume_reading()
-    seen = [(await bridge.next())["params"] for _ in sizes]
-    assert [note["progress"] for note in seen] == list(range(len(sizes)))
-    assert [len(note["message"]) for note in seen] == sizes
+    notes = [(await bridge.read())["params"] for _ in sizes]
+    assert [note["progress"] for note in notes] == list(range(len(sizes)))
+    assert [len(note["message"]) for note in notes] == sizes
     assert (await bridge.reply(number))["result"] == {}
 
 
-async def test_each_message_of_a_batch_is_carried_and_answered(bridge, server):
+async def test_each_message_of_a_batch_gets_a_reply(bridge, server):
     await bridge.open()
     entries = [{"jsonrpc": "2.0", "id": n, "method": "tools/list"} for n in ("a", "b")]
     if bridge.modern:
         meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
         entries = [entry | {"params": {"_meta": meta}} for entry in entries]
     bridge.send([*entries, {"no": "message"}])
-    replies = [await bridge.next() for _ in range(3)]
+    replies = [await bridge.read() for _ in range(3)]
     assert {reply["id"] for reply in replies} == {"a", "b", None}
 
 
-async def test_cancelling_what_is_no_request_does_no_harm(bridge):
+async def test_cancelling_an_unknown_request_does_no_harm(bridge):
     for number in ([1], {"a": 1}, None, True, "unknown"):
-        bridge.tell("notifications/cancelled", {"requestId": number})
+        bridge.notify("notifications/cancelled", {"requestId": number})
     await bridge.open()
     assert await bridge.end() == ([], 0)
 
 
-async def test_blank_lines_and_a_byte_order_mark_are_no_messages(bridge):
+async def test_blank_lines_and_a_byte_order_mark_are_ignored(bridge):
     bridge.write(b"\xef\xbb\xbf\n  \r\n")
     await bridge.open()
     assert await bridge.end() == ([], 0)
 
 
-async def test_a_line_may_begin_with_a_byte_order_mark_and_end_as_windows_ends_it(bridge, server):
+async def test_a_line_with_byte_order_mark_and_crlf_is_read(bridge, server):
     await bridge.open()
     meta = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
     params = meta if bridge.modern else {}
     message = json.dumps({"jsonrpc": "2.0", "id": "w", "method": "ping", "params": params})
     bridge.write(b"\xef\xbb\xbf" + message.encode() + b"\r\n")
-    assert await bridge.line() == b'{"jsonrpc": "2.0", "id": "w", "result": {}}\n'
+    assert await bridge.read_line() == b'{"jsonrpc": "2.0", "id": "w", "result": {}}\n'
     assert server.of("ping")[0].raw == message.encode()
 
 
-async def test_the_last_line_needs_no_end(stateless, server):
+async def test_the_last_line_needs_no_line_end(stateless, server):
     meta = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
     line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": meta})
     stateless.write(line.encode())

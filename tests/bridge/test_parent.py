@@ -1,4 +1,4 @@
-"""The watch over the client's process as it works on Windows, with the system's calls played."""
+"""The check of the client's process on Windows, with simulated system calls."""
 
 import ctypes
 import importlib.util
@@ -16,7 +16,7 @@ CLIENT, BOOTLOADER = 100, 200
 
 
 class Windows:
-    """Processes by number with their parents; the handle of one is its number and a bit more."""
+    """Processes by id with their parents; the handle of a process is its id plus 1000."""
 
     def __init__(self, parents, forbidden=()):
         self.parents = parents
@@ -24,7 +24,9 @@ class Windows:
         self.ended = set()
         self.opened = []
         self.kernel32 = self.ntdll = self
-        self.OpenProcess = partial(self._open)  # whose result type can be set
+        self.OpenProcess = partial(
+            self._open
+        )  # a partial lets the code under test set its result type
 
     def _open(self, right, inherit, process):
         if process not in self.parents or process in self.forbidden:
@@ -49,7 +51,7 @@ class Windows:
 
 @pytest.fixture
 def on_windows(monkeypatch):
-    """Starts the watch as a process on Windows would, whose parent is the bootloader."""
+    """Start the check like a process on Windows whose parent is the bootloader."""
 
     def watch(windows, *, one_file):
         monkeypatch.setattr(ctypes, "windll", windows, raising=False)
@@ -67,7 +69,7 @@ def on_windows(monkeypatch):
 
 
 @pytest.mark.parametrize("gone", [CLIENT, BOOTLOADER])
-def test_a_single_file_sees_the_end_of_its_client_and_of_its_bootloader(on_windows, gone):
+def test_a_single_file_binary_watches_client_and_bootloader(on_windows, gone):
     windows = Windows({BOOTLOADER: CLIENT, CLIENT: 1})
     alive = on_windows(windows, one_file=True)
     assert windows.opened == [BOOTLOADER, CLIENT]
@@ -76,7 +78,7 @@ def test_a_single_file_sees_the_end_of_its_client_and_of_its_bootloader(on_windo
     assert not alive()
 
 
-def test_a_program_of_a_folder_watches_its_parent_alone(on_windows):
+def test_a_folder_binary_watches_only_its_parent(on_windows):
     windows = Windows({BOOTLOADER: CLIENT, CLIENT: 1})
     alive = on_windows(windows, one_file=False)
     assert windows.opened == [BOOTLOADER]
@@ -87,10 +89,10 @@ def test_a_program_of_a_folder_watches_its_parent_alone(on_windows):
 
 
 @pytest.mark.parametrize("forbidden", [(CLIENT,), (BOOTLOADER, CLIENT)])
-def test_a_process_that_may_not_be_watched_counts_as_alive(on_windows, forbidden):
+def test_a_process_without_access_counts_as_alive(on_windows, forbidden):
     alive = on_windows(Windows({BOOTLOADER: CLIENT, CLIENT: 1}, forbidden), one_file=True)
     assert alive()
 
 
-def test_a_client_that_is_gone_already_is_nobody_to_watch(on_windows):
+def test_a_client_that_has_already_ended_is_not_watched(on_windows):
     assert on_windows(Windows({BOOTLOADER: CLIENT}), one_file=True)()

@@ -1,9 +1,10 @@
-"""The bridge's parts by themselves: exact JSON, events in any pieces, header values, paths."""
+"""Parts of the bridge: exact JSON, events in any chunks, header values, paths, retries."""
 
 import base64
 import itertools
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,19 @@ from hypothesis import strategies as st
 
 from pvemcp_bridge import jsontext, main, messages, retry
 from pvemcp_bridge.clients import CLIENTS, client_config
-from pvemcp_bridge.errors import Unreachable
-from pvemcp_bridge.headers import safe_value
+from pvemcp_bridge.errors import Busy, Lost, Unavailable, Unreachable
+from pvemcp_bridge.headers import encode_value
 from pvemcp_bridge.logs import masker
 from pvemcp_bridge.options import OPTIONS
 from pvemcp_bridge.sse import EventReader
 from pvemcp_bridge.target import BadTarget, target
-from pvemcp_bridge.tls import normal_fingerprint
+from pvemcp_bridge.tls import normalize_fingerprint
 
 PAGE = Path(__file__).parents[2] / "docs" / "users" / "bridge.md"
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 values = st.recursive(
-    scalars.filter(lambda one: one not in (float("inf"), float("-inf"))),
+    scalars.filter(lambda value: value not in (float("inf"), float("-inf"))),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -33,27 +34,27 @@ indents = st.sampled_from([None, 1, 4])
 
 
 @given(objects, indents)
-def test_a_member_is_found_as_it_was_written(value, indent):
+def test_a_member_is_returned_as_its_exact_text(value, indent):
     text = json.dumps(value, indent=indent)
     for name, inner in value.items():
         assert json.loads(jsontext.member(text, name)) == inner
-    assert jsontext.member(text, "not there, surely") is None
+    assert jsontext.member(text, "missing member") is None
 
 
 @given(objects, st.text(), values, indents)
-def test_a_replaced_member_leaves_all_others_alone(value, name, new, indent):
+def test_replacing_a_member_keeps_all_others(value, name, new, indent):
     text = jsontext.with_member(json.dumps(value, indent=indent), name, json.dumps(new))
     assert json.loads(text) == value | {name: new}
 
 
 @given(st.lists(values, max_size=6), indents)
-def test_the_elements_of_an_array_are_its_pieces(value, indent):
+def test_elements_returns_the_text_of_each_array_element(value, indent):
     pieces = list(jsontext.elements(json.dumps(value, indent=indent)))
     assert [json.loads(piece) for piece in pieces] == value
 
 
 @given(values, indents)
-def test_one_line_is_the_same_value(value, indent):
+def test_one_line_keeps_the_value(value, indent):
     line = jsontext.one_line(json.dumps(value, indent=indent, ensure_ascii=False))
     assert "\n" not in line
     assert json.loads(line) == value
@@ -84,20 +85,20 @@ no_line_ends = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"))
     line_ends,
     st.lists(st.integers(0, 400), max_size=8),
 )
-def test_events_do_not_depend_on_how_their_bytes_arrive(events, end, cuts):
+def test_events_do_not_depend_on_chunk_boundaries(events, end, cuts):
     texts = [
         end.join([":comment", *(f"data: {line}" for line in lines), "", ""]) for lines in events
     ]
     data = "".join(texts).encode()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     reader = EventReader()
-    pieces = [data[a:b] for a, b in itertools.pairwise(edges)]
-    read = [event.data.decode() for piece in pieces for event in reader.feed(piece)]
+    chunks = [data[a:b] for a, b in itertools.pairwise(edges)]
+    read = [event.data.decode() for chunk in chunks for event in reader.feed(chunk)]
     read += [event.data.decode() for event in reader.finish()]
     assert read == [text for lines in events if (text := "\n".join(lines))]
 
 
-def test_events_carry_ids_and_pauses_and_foreign_types_are_left_out():
+def test_events_have_id_and_retry_and_other_types_are_ignored():
     reader = EventReader()
     data = b"\xef\xbb\xbfid: 7\nretry: 250\ndata\n\nevent: ping\ndata: x\n\ndata:y\n\n"
     first, second = reader.feed(data)
@@ -106,8 +107,8 @@ def test_events_carry_ids_and_pauses_and_foreign_types_are_left_out():
 
 
 @given(st.text(st.characters(codec="utf-8")))
-def test_a_header_value_is_visible_ascii_and_can_be_read_back(text):
-    value = safe_value(text)
+def test_a_header_value_is_visible_ascii_and_decodes_again(text):
+    value = encode_value(text)
     assert re.fullmatch(r"[\x20-\x7e]*", value)
     assert value == value.strip()
     encoded = re.fullmatch(r"=\?base64\?(.*)\?=", value)
@@ -122,18 +123,18 @@ def test_a_header_value_is_visible_ascii_and_can_be_read_back(text):
         ("win32", "AppData/Roaming/Claude/claude_desktop_config.json"),
     ],
 )
-def test_claude_desktop_keeps_its_file_where_each_system_wants_it(platform, place):
+def test_claude_desktop_has_a_configuration_path_on_each_system(platform, place):
     home = Path("home")
     assert CLIENTS["claude-desktop"].path(home, platform) == home / place
 
 
-def test_a_configuration_holds_the_key_in_the_environment_alone():
+def test_a_configuration_has_the_key_only_in_the_environment():
     config = client_config(CLIENTS["vscode"], "pvemcp", "/b", {"MCP_URL": "u", "MCP_API_KEY": "k"})
     server = {"command": "/b", "args": [], "env": {"MCP_URL": "u", "MCP_API_KEY": "k"}}
     assert config == {"servers": {"pvemcp": {"type": "stdio", **server}}}
 
 
-def test_the_page_tells_every_option_command_and_client():
+def test_the_docs_page_names_every_option_command_and_client():
     page = PAGE.read_text()
     for option in OPTIONS:
         assert all(f"`{flag}`" in page for flag in option.flags)
@@ -142,40 +143,80 @@ def test_the_page_tells_every_option_command_and_client():
         assert f"`{name}`" in page
 
 
-def test_the_secrets_of_a_target_are_its_key_wherever_it_stands():
+def test_the_key_is_masked_in_url_and_headers():
     mask = masker(
         target("https://u:password1@x/mcp/path-key-1?q=query-key", "header-key-1").secrets
     )
-    said = "password1 path-key-1 q=query-key Bearer header-key-1 mcp"
-    assert mask(said) == "*** *** *** Bearer *** mcp"
+    text = "password1 path-key-1 q=query-key Bearer header-key-1 mcp"
+    assert mask(text) == "*** *** *** Bearer *** mcp"
 
 
 @pytest.mark.parametrize("key", ["two words", "grün", "line\nend"])
-def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key):
-    with pytest.raises(BadTarget) as refused:
+def test_a_key_with_invalid_characters_is_rejected_without_showing_it(key):
+    with pytest.raises(BadTarget) as caught:
         target("https://x", key)
-    assert key not in str(refused.value)
+    assert key not in str(caught.value)
 
 
-def test_a_fingerprint_may_be_written_as_any_tool_shows_it():
+def test_a_fingerprint_is_accepted_in_every_notation():
     digest = "ab" * 32
     colons = ":".join(["AB"] * 32)
     for text in (digest, digest.upper(), colons, f"SHA256:{digest}", f" sha-256={colons} "):
-        assert normal_fingerprint(text) == digest
+        assert normalize_fingerprint(text) == digest
 
 
 @pytest.mark.anyio
-async def test_the_log_says_what_is_wrong_before_the_first_repetition(caplog):
+async def test_the_log_shows_the_first_failure_before_the_first_retry(caplog):
     attempts = itertools.count()
-    told = (
+    expected = (
         "initialize: The server cannot be reached (refused). Trying again for up to 20 s. "
         "`pvemcp-bridge doctor` shows where it fails."
     )
 
-    async def work():
+    async def send():
         if next(attempts) == 0:
             raise Unreachable("The server cannot be reached (refused).")
-        assert caplog.messages == [told]
+        assert caplog.messages == [expected]
         return "reply"
 
-    assert await retry.patiently("initialize", work, retry.PATIENCE, lambda: True) == "reply"
+    assert await retry.with_retries("initialize", send, 20.0, lambda: True) == "reply"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("error", "idempotent", "attempts"),
+    [
+        (Lost("lost"), False, 1),
+        (Unavailable("503", status=503), False, 1),
+        (Lost("lost"), True, 4),
+        (Unavailable("503", status=503), True, 4),
+        (Busy("429", status=429, retry_after=0), False, 4),
+        (Busy("429", status=429, retry_after=60), True, 1),
+    ],
+)
+async def test_a_failed_request_is_retried_up_to_four_times(error, idempotent, attempts):
+    sent = []
+
+    async def send():
+        sent.append(error)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        await retry.with_retries("tools/call", send, 20.0, lambda: idempotent)
+    assert caught.value is error
+    assert len(sent) == attempts
+
+
+@pytest.mark.anyio
+async def test_an_unreachable_server_is_retried_until_the_time_is_over():
+    sent = []
+
+    async def send():
+        sent.append(time.monotonic())
+        raise Unreachable("refused")
+
+    start = time.monotonic()
+    with pytest.raises(Unreachable):
+        await retry.with_retries("ping", send, 3.0, lambda: False)
+    assert len(sent) > 4
+    assert sent[-1] - start < 3

@@ -1,4 +1,4 @@
-"""The eras with a handshake: sessions lost and renewed, the stream of the server, its requests."""
+"""The eras with a handshake: lost and renewed sessions, the session stream, server requests."""
 
 import asyncio
 import json
@@ -17,15 +17,15 @@ CHANGED = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
 
 
 @pytest.mark.parametrize("version", ["2025-03-26", "2025-06-18", "2025-11-25"])
-async def test_later_messages_carry_the_session_and_its_version(legacy, server, version):
+async def test_messages_have_session_and_version_headers(legacy, server, version):
     reply = await legacy.initialize(version)
     assert reply["result"]["protocolVersion"] == version
-    await legacy.reply(legacy.ask("ping"))
-    first, told, ping = (
+    await legacy.reply(legacy.request("ping"))
+    first, initialized, ping = (
         server.of("initialize") + server.of("notifications/initialized") + (server.of("ping"))
     )
     assert "mcp-session-id" not in first.headers
-    for later in (told, ping):
+    for later in (initialized, ping):
         assert later.headers["mcp-session-id"] == "session-1"
         assert later.headers["mcp-protocol-version"] == version
         assert later.headers["accept"] == "application/json, text/event-stream"
@@ -33,20 +33,20 @@ async def test_later_messages_carry_the_session_and_its_version(legacy, server, 
 
 async def test_messages_sent_in_one_go_wait_for_the_handshake(legacy, server):
     client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x"}}
-    first = legacy.ask("initialize", client)
-    legacy.tell("notifications/initialized")
-    second = legacy.ask("tools/list")
+    first = legacy.request("initialize", client)
+    legacy.notify("notifications/initialized")
+    second = legacy.request("tools/list")
     assert "result" in await legacy.reply(first)
     assert "result" in await legacy.reply(second)
-    wire = [name for name in server.names() if name != "GET"]
-    assert wire == ["initialize", "notifications/initialized", "tools/list"]
+    methods = [name for name in server.names() if name != "GET"]
+    assert methods == ["initialize", "notifications/initialized", "tools/list"]
 
 
-async def test_a_restarted_server_gets_one_new_handshake_for_all_waiting_calls(legacy, server):
+async def test_a_restarted_server_gets_one_handshake_for_all_calls(legacy, server):
     await legacy.open()
     await server.restart()
     numbers = [legacy.call("destroy", {"n": n}) for n in range(20)]
-    replies = [await legacy.next() for _ in numbers]
+    replies = [await legacy.read() for _ in numbers]
     assert sorted(reply["id"] for reply in replies) == numbers
     assert all("result" in reply for reply in replies)
     assert len(server.of("initialize")) == 2
@@ -54,7 +54,7 @@ async def test_a_restarted_server_gets_one_new_handshake_for_all_waiting_calls(l
     assert await legacy.end() == ([], 0)
 
 
-async def test_calls_made_while_the_server_is_away_go_on_when_it_is_back(bridge, server):
+async def test_calls_during_a_restart_succeed_when_the_server_is_back(bridge, server):
     await bridge.open()
     await server.stop()
     number = bridge.call("destroy")
@@ -68,17 +68,17 @@ async def _start_later(server):
     await server.start()
 
 
-async def test_a_server_that_does_not_open_the_session_again_is_told(legacy, server, faults):
+async def test_a_rejected_renewal_of_the_session_is_reported(legacy, server, faults):
     await legacy.open()
     server.sessions.clear()
     refusal = {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": "full"}}
     server.fail("initialize", faults.status(200, refusal, content_type="application/json"))
     error = (await legacy.reply(legacy.call("look")))["error"]
-    assert "did not open the session again" in error["message"]
+    assert "did not open a new session" in error["message"]
     assert "result" in await legacy.reply(legacy.call("look"))
 
 
-async def test_a_call_under_way_at_a_restart_is_told_lost_and_not_repeated(legacy, server):
+async def test_a_call_interrupted_by_a_restart_is_lost_and_not_retried(legacy, server):
     await legacy.open()
     here = asyncio.Event()
 
@@ -94,15 +94,15 @@ async def test_a_call_under_way_at_a_restart_is_told_lost_and_not_repeated(legac
     assert len(server.of("tools/call")) == 1
 
 
-async def test_a_client_may_make_the_handshake_again(legacy, server):
+async def test_a_client_may_repeat_the_handshake(legacy, server):
     await legacy.open()
     await legacy.initialize()
-    await legacy.reply(legacy.ask("ping"))
+    await legacy.reply(legacy.request("ping"))
     assert server.of("ping")[0].headers["mcp-session-id"] == "session-2"
     assert server.of("DELETE")[0].headers["mcp-session-id"] == "session-1"
 
 
-async def test_the_stream_brings_notifications_and_requests_and_takes_answers(legacy, server):
+async def test_the_session_stream_delivers_notifications_and_requests(legacy, server):
     async def speak(call):
         await call.stream()
         await call.event(CHANGED)
@@ -111,15 +111,15 @@ async def test_the_stream_brings_notifications_and_requests_and_takes_answers(le
 
     server.fail("GET", speak)
     await legacy.initialize()
-    assert await legacy.next() == CHANGED
-    assert await legacy.next() == QUESTION
+    assert await legacy.read() == CHANGED
+    assert await legacy.read() == QUESTION
     legacy.send({"jsonrpc": "2.0", "id": "q1", "result": {"action": "accept"}})
-    answer = await server.until("response")
-    assert answer.message["result"] == {"action": "accept"}
-    assert answer.headers["mcp-session-id"] == "session-1"
+    response = await server.until("response")
+    assert response.message["result"] == {"action": "accept"}
+    assert response.headers["mcp-session-id"] == "session-1"
 
 
-async def test_a_reply_on_the_stream_of_the_session_is_none(legacy, server):
+async def test_a_reply_on_the_session_stream_is_ignored(legacy, server):
     async def speak(call):
         await call.stream()
         await call.event({"jsonrpc": "2.0", "id": 1, "result": {"stray": True}})
@@ -128,10 +128,10 @@ async def test_a_reply_on_the_stream_of_the_session_is_none(legacy, server):
 
     server.fail("GET", speak)
     await legacy.initialize()
-    assert await legacy.next() == CHANGED
+    assert await legacy.read() == CHANGED
 
 
-async def test_the_stream_is_opened_again_after_it_broke(legacy, server, faults):
+async def test_the_session_stream_reconnects_after_it_broke(legacy, server, faults):
     async def once(call):
         await call.stream()
         await call.event(CHANGED, event_id="e7")
@@ -146,11 +146,11 @@ async def test_the_stream_is_opened_again_after_it_broke(legacy, server, faults)
     server.fail("GET", faults.status(503))
     server.fail("GET", again)
     await legacy.initialize()
-    assert [await legacy.next(), await legacy.next()] == [CHANGED, CHANGED]
+    assert [await legacy.read(), await legacy.read()] == [CHANGED, CHANGED]
     assert len(server.of("GET")) == 3
 
 
-async def test_an_idle_client_gets_a_session_again_after_a_restart(legacy, server):
+async def test_the_session_of_an_idle_client_is_renewed_after_a_restart(legacy, server):
     async def wait(call):
         await call.stream()
         await call.hung_up()
@@ -169,7 +169,7 @@ async def test_an_idle_client_gets_a_session_again_after_a_restart(legacy, serve
     assert len(server.of("initialize")) == 2
 
 
-async def test_a_question_of_the_server_comes_on_the_stream_of_the_call(legacy, server):
+async def test_an_elicitation_arrives_on_the_stream_of_the_call(legacy, server):
     async def ask(call):
         await call.stream()
         await call.event(QUESTION)
@@ -181,12 +181,12 @@ async def test_a_question_of_the_server_comes_on_the_stream_of_the_call(legacy, 
     await legacy.open()
     server.fail("tools/call", ask)
     number = legacy.call("destroy")
-    assert await legacy.next() == QUESTION
+    assert await legacy.read() == QUESTION
     legacy.send({"jsonrpc": "2.0", "id": "q1", "result": {"action": "decline"}})
     assert (await legacy.reply(number))["result"] == {"action": "decline"}
 
 
-async def test_a_stream_that_ends_early_is_taken_up_where_it_ended(legacy, server):
+async def test_a_stream_that_ends_early_is_resumed(legacy, server):
     async def begin(call):
         await call.stream()
         await call.event(raw=b"id: e1\nretry: 10\ndata:\n\n")
@@ -209,7 +209,7 @@ async def test_a_stream_that_ends_early_is_taken_up_where_it_ended(legacy, serve
     assert len(server.of("tools/call")) == 1
 
 
-async def test_a_reply_that_a_restarted_server_no_longer_has_is_told_lost(legacy, server):
+async def test_a_reply_that_a_restarted_server_forgot_is_lost(legacy, server):
     async def begin(call):
         await call.stream()
         await call.event(raw=b"id: e1\nretry: 10\ndata:\n\n")
@@ -228,7 +228,7 @@ async def test_a_reply_that_a_restarted_server_no_longer_has_is_told_lost(legacy
     assert len(server.of("tools/call")) == 1
 
 
-async def test_a_cancelled_call_is_cancelled_at_the_server_and_never_answered(legacy, server):
+async def test_a_cancelled_call_is_cancelled_at_the_server_without_a_reply(legacy, server):
     async def until_cancelled(call):
         await call.stream()
         await server.until("notifications/cancelled")
@@ -242,10 +242,10 @@ async def test_a_cancelled_call_is_cancelled_at_the_server_and_never_answered(le
     server.fail("tools/call", until_cancelled)
     number = legacy.call("destroy")
     await server.until("tools/call")
-    legacy.tell("notifications/cancelled", {"requestId": number})
+    legacy.notify("notifications/cancelled", {"requestId": number})
     cancelled = await server.until("notifications/cancelled")
     assert cancelled.message["params"] == {"requestId": number}
-    assert "result" in await legacy.reply(legacy.ask("ping"))
+    assert "result" in await legacy.reply(legacy.request("ping"))
     assert await legacy.end() == ([], 0)
 
 
@@ -265,7 +265,7 @@ async def test_progress_and_log_messages_come_before_the_reply(bridge, server):
     await bridge.open()
     server.fail("tools/call", talk)
     number = bridge.call("destroy")
-    assert [await bridge.next(), await bridge.next()] == notes
+    assert [await bridge.read(), await bridge.read()] == notes
     assert (await bridge.reply(number))["result"] == {}
 
 
@@ -274,11 +274,11 @@ async def test_both_eras_mix_in_one_process(legacy, server):
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {},
     }
-    discovered = await legacy.reply(legacy.ask("server/discover", {"_meta": meta}))
+    discovered = await legacy.reply(legacy.request("server/discover", {"_meta": meta}))
     assert discovered["result"]["supportedVersions"] == ["2026-07-28"]
     await legacy.initialize()
-    await legacy.reply(legacy.ask("tools/list", {"_meta": meta}))
-    await legacy.reply(legacy.ask("tools/list"))
+    await legacy.reply(legacy.request("tools/list", {"_meta": meta}))
+    await legacy.reply(legacy.request("tools/list"))
     modern, handshake = server.of("tools/list")
     assert modern.headers["mcp-protocol-version"] == "2026-07-28"
     assert "mcp-session-id" not in modern.headers
@@ -286,12 +286,12 @@ async def test_both_eras_mix_in_one_process(legacy, server):
     assert handshake.headers["mcp-session-id"] == "session-1"
 
 
-async def test_what_cannot_be_delivered_is_for_the_log_alone(bridges, server, faults):
+async def test_an_undeliverable_notification_only_appears_in_the_log(bridges, server, faults):
     async with bridges.running("--url", server.url) as legacy:
         await legacy.open()
-        server.fail("notifications/roots/list_changed", faults.status(400, b"what?"))
-        legacy.tell("notifications/roots/list_changed")
+        server.fail("notifications/roots/list_changed", faults.status(400, b"unknown"))
+        legacy.notify("notifications/roots/list_changed")
         await server.until("notifications/roots/list_changed")
         assert await legacy.end() == ([], 0)
         assert "was not delivered" in legacy.log
-        assert json.dumps("what?") in legacy.log
+        assert json.dumps("unknown") in legacy.log

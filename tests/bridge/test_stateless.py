@@ -1,4 +1,4 @@
-"""The era without sessions: headers that repeat the body, hanging up, subscriptions."""
+"""The era without sessions: mirrored headers, cancellation, subscriptions."""
 
 import asyncio
 import base64
@@ -48,19 +48,19 @@ def headers_of(call, prefix="mcp-"):
         ("tools/call", {"name": "=?base64?eA==?="}, "=?base64?PT9iYXNlNjQ/ZUE9PT89?="),
     ],
 )
-async def test_headers_repeat_what_the_body_says(stateless, server, method, params, name):
-    await stateless.reply(stateless.ask(method, params))
+async def test_headers_mirror_the_body(shared_stateless, shared_server, method, params, name):
+    await shared_stateless.reply(shared_stateless.request(method, params))
     expected = {"mcp-protocol-version": "2026-07-28", "mcp-method": method}
-    assert headers_of(server.calls[0]) == expected | ({"mcp-name": name} if name else {})
+    assert headers_of(shared_server.calls[0]) == expected | ({"mcp-name": name} if name else {})
 
 
-async def test_annotated_arguments_travel_as_headers_too(stateless, server):
-    server.fail("tools/list", listing(PLACES))
-    await stateless.open()
+async def test_annotated_arguments_are_also_sent_as_headers(shared_stateless, shared_server):
+    shared_server.fail("tools/list", listing(PLACES))
+    await shared_stateless.open()
     arguments = {"region": "süd", "deep": {"count": 3}, "dry": True, "other": "x"}
-    await stateless.reply(stateless.call("place", arguments))
-    await stateless.reply(stateless.call("place", {"region": None}))
-    first, second = server.of("tools/call")
+    await shared_stateless.reply(shared_stateless.call("place", arguments))
+    await shared_stateless.reply(shared_stateless.call("place", {"region": None}))
+    first, second = shared_server.of("tools/call")
     assert headers_of(first, "mcp-param-") == {
         "mcp-param-region": f"=?base64?{base64.b64encode('süd'.encode()).decode()}?=",
         "mcp-param-count": "3",
@@ -69,7 +69,7 @@ async def test_annotated_arguments_travel_as_headers_too(stateless, server):
     assert headers_of(second, "mcp-param-") == {}
 
 
-async def test_a_header_mismatch_is_mended_by_reading_the_list_of_tools(stateless, server):
+async def test_a_header_mismatch_is_fixed_by_fetching_the_tool_list(stateless, server):
     async def mismatch(call):
         error = {"code": -32020, "message": "headers"}
         await call.answer(400, {"jsonrpc": "2.0", "id": call.id, "error": error})
@@ -101,74 +101,76 @@ async def test_a_header_mismatch_is_mended_by_reading_the_list_of_tools(stateles
     ],
     ids=["number", "blank", "empty", "no text", "twice", "item", "root", "choice", "definition"],
 )
-async def test_tools_with_invalid_annotations_are_not_offered(stateless, server, schema):
+async def test_tools_with_invalid_annotations_are_not_offered(
+    shared_stateless, shared_server, schema
+):
     bad = {"name": "bad", "inputSchema": {"type": "object"} | schema}
     fine = {"name": "fine", "inputSchema": {"default": {"x-mcp-header": "data"}}}
-    server.fail("tools/list", listing(fine, bad, PLACES))
-    assert await stateless.open() == [fine, PLACES]
-    await stateless.end()
-    assert "'bad' is not offered" in stateless.log
+    shared_server.fail("tools/list", listing(fine, bad, PLACES))
+    shared_stateless.log = ""
+    assert await shared_stateless.open() == [fine, PLACES]
+    await shared_stateless.wait_for_log("'bad' is not offered")
 
 
-async def test_an_invalid_annotation_is_no_matter_in_the_handshake_eras(legacy, server):
+async def test_an_invalid_annotation_is_ignored_in_the_legacy_eras(legacy, server):
     bad = {"name": "bad", "inputSchema": {"x-mcp-header": "A"}}
     server.fail("tools/list", listing(bad))
     assert await legacy.open() == [bad]
 
 
-async def test_cancelling_hangs_up_and_nothing_more_is_written(stateless, server):
-    hung_up = asyncio.Event()
+async def test_cancelling_closes_the_connection_without_a_reply(stateless, server):
+    closed = asyncio.Event()
 
     async def hang(call):
         await call.stream()
         await call.hung_up()
-        hung_up.set()
+        closed.set()
 
     server.fail("tools/call", hang)
     number = stateless.call("destroy")
     await server.until("tools/call")
-    stateless.tell("notifications/cancelled", {"requestId": number})
+    stateless.notify("notifications/cancelled", {"requestId": number})
     async with asyncio.timeout(5):
-        await hung_up.wait()
+        await closed.wait()
     assert server.names() == ["tools/call"]
     assert await stateless.end() == ([], 0)
 
 
-async def test_no_header_stream_or_session_belongs_to_this_era(stateless, server):
+async def test_the_stateless_era_uses_no_stream_and_no_session(stateless, server):
     await stateless.open()
-    stateless.tell("notifications/progress", {"progressToken": 1, "progress": 1})
-    told = await server.until("notifications/progress")
-    assert told.headers["mcp-method"] == "notifications/progress"
+    stateless.notify("notifications/progress", {"progressToken": 1, "progress": 1})
+    notification = await server.until("notifications/progress")
+    assert notification.headers["mcp-method"] == "notifications/progress"
     assert await stateless.end() == ([], 0)
     assert server.names() == ["tools/list", "notifications/progress"]
 
 
 class Listening:
-    """A subscription as the server sees it."""
+    """A subscription on the side of the server."""
 
     def __init__(self, call):
         self.call = call
         self.meta = {META_ID: call.id}
 
     async def acknowledge(self):
-        asked = self.call.message["params"]["notifications"]
+        requested = self.call.message["params"]["notifications"]
         await self.call.stream()
-        await self.note("notifications/subscriptions/acknowledged", notifications=asked)
+        await self.note("notifications/subscriptions/acknowledged", notifications=requested)
 
     async def note(self, method, **params):
         params["_meta"] = self.meta
         await self.call.event({"jsonrpc": "2.0", "method": method, "params": params})
 
 
-ASKED = {"toolsListChanged": True, "resourceSubscriptions": ["pve://x"]}
+REQUESTED = {"toolsListChanged": True, "resourceSubscriptions": ["pve://x"]}
 
 
-def note(number, method, **params):
+def expected_note(number, method, **params):
     params["_meta"] = {META_ID: number}
     return {"jsonrpc": "2.0", "method": method, "params": params}
 
 
-async def test_a_subscription_brings_its_notes_and_its_end(stateless, server):
+async def test_a_subscription_delivers_its_notifications_and_its_end(stateless, server):
     async def serve(call):
         listening = Listening(call)
         await listening.acknowledge()
@@ -178,14 +180,14 @@ async def test_a_subscription_brings_its_notes_and_its_end(stateless, server):
         await call.end()
 
     server.fail("subscriptions/listen", serve)
-    number = stateless.ask("subscriptions/listen", {"notifications": ASKED})
-    acknowledged = await stateless.next()
+    number = stateless.request("subscriptions/listen", {"notifications": REQUESTED})
+    acknowledged = await stateless.read()
     assert acknowledged["method"] == "notifications/subscriptions/acknowledged"
-    assert await stateless.next() == note(number, "notifications/tools/list_changed")
+    assert await stateless.read() == expected_note(number, "notifications/tools/list_changed")
     assert (await stateless.reply(number))["result"]["resultType"] == "complete"
 
 
-async def test_a_broken_subscription_is_renewed_and_says_what_may_have_changed(stateless, server):
+async def test_a_broken_subscription_is_renewed_with_possible_changes(stateless, server):
     async def breaks(call):
         await Listening(call).acknowledge()
         call.drop()
@@ -196,32 +198,34 @@ async def test_a_broken_subscription_is_renewed_and_says_what_may_have_changed(s
 
     server.fail("subscriptions/listen", breaks)
     server.fail("subscriptions/listen", lasts)
-    number = stateless.ask("subscriptions/listen", {"notifications": ASKED})
-    assert (await stateless.next())["method"] == "notifications/subscriptions/acknowledged"
-    assert await stateless.next() == note(number, "notifications/tools/list_changed")
-    assert await stateless.next() == note(number, "notifications/resources/updated", uri="pve://x")
+    number = stateless.request("subscriptions/listen", {"notifications": REQUESTED})
+    assert (await stateless.read())["method"] == "notifications/subscriptions/acknowledged"
+    assert await stateless.read() == expected_note(number, "notifications/tools/list_changed")
+    assert await stateless.read() == expected_note(
+        number, "notifications/resources/updated", uri="pve://x"
+    )
     assert len(server.of("subscriptions/listen")) == 2
     assert await stateless.end() == ([], 0)
 
 
-async def test_a_subscription_that_cannot_be_renewed_is_torn_down(stateless, server, faults):
+async def test_a_subscription_that_cannot_be_renewed_is_cancelled(stateless, server, faults):
     async def breaks(call):
         await Listening(call).acknowledge()
         call.drop()
 
     server.fail("subscriptions/listen", breaks)
     server.fail("subscriptions/listen", faults.status(401))
-    number = stateless.ask("subscriptions/listen", {"notifications": ASKED})
-    await stateless.next()
-    over = await stateless.next()
+    number = stateless.request("subscriptions/listen", {"notifications": REQUESTED})
+    await stateless.read()
+    over = await stateless.read()
     assert over["method"] == "notifications/cancelled"
     assert over["params"]["requestId"] == number
     assert await stateless.end() == ([], 0)
 
 
-async def test_a_subscription_that_never_began_is_answered(stateless, server, faults):
+async def test_a_rejected_subscription_gets_an_error(stateless, server, faults):
     server.fail("subscriptions/listen", faults.status(403))
-    number = stateless.ask("subscriptions/listen", {"notifications": ASKED})
+    number = stateless.request("subscriptions/listen", {"notifications": REQUESTED})
     assert (await stateless.reply(number))["error"]["data"]["status"] == 403
 
 
@@ -234,9 +238,9 @@ async def test_a_subscription_ends_when_the_client_cancels_it(stateless, server)
         ended.set()
 
     server.fail("subscriptions/listen", lasts)
-    number = stateless.ask("subscriptions/listen", {"notifications": ASKED})
-    await stateless.next()
-    stateless.tell("notifications/cancelled", {"requestId": number})
+    number = stateless.request("subscriptions/listen", {"notifications": REQUESTED})
+    await stateless.read()
+    stateless.notify("notifications/cancelled", {"requestId": number})
     async with asyncio.timeout(5):
         await ended.wait()
     assert await stateless.end() == ([], 0)

@@ -1,4 +1,4 @@
-"""Where the key goes and where it never does: certificates, redirects, proxies, logs, argv."""
+"""Protection of the key: certificates, redirects, proxies, logs, arguments."""
 
 import datetime as dt
 import ipaddress
@@ -20,14 +20,14 @@ KEY = "a-key-that-must-never-show"
 
 
 class Certificate:
-    """A self-signed certificate for 127.0.0.1."""
+    """Self-signed certificate for 127.0.0.1."""
 
     def __init__(self, folder):
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "trial")])
         now = dt.datetime.now(dt.UTC)
-        here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        made = (
+        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
@@ -35,11 +35,11 @@ class Certificate:
             .serial_number(7)
             .not_valid_before(now - dt.timedelta(days=1))
             .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(here, critical=False)
+            .add_extension(address, critical=False)
             .sign(key, hashes.SHA256())
         )
         self.file = folder / "cert.pem"
-        self.file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         private = folder / "key.pem"
         private.write_bytes(
             key.private_bytes(
@@ -48,7 +48,7 @@ class Certificate:
                 serialization.NoEncryption(),
             )
         )
-        der = made.public_bytes(serialization.Encoding.DER)
+        der = certificate.public_bytes(serialization.Encoding.DER)
         self.fingerprint = sha256(der).hexdigest()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(self.file, private)
@@ -65,10 +65,10 @@ async def secure(faults, certificate):
         yield server
 
 
-async def test_an_untrusted_certificate_is_told_at_once_with_the_remedies(bridges, secure, modern):
+async def test_an_untrusted_certificate_is_reported_at_once_with_hints(bridges, secure, modern):
     async with bridges.running("--url", secure.url, modern=modern) as bridge:
         method = "server/discover" if modern else "initialize"
-        error = (await bridge.reply(bridge.ask(method)))["error"]
+        error = (await bridge.reply(bridge.request(method)))["error"]
     assert error["data"]["reason"] == "CertificateRefused"
     assert "not trusted" in error["message"]
     assert "--ca" in error["data"]["hint"]
@@ -88,7 +88,7 @@ async def test_each_way_to_trust_a_certificate_works(bridges, secure, certificat
             assert await bridge.open(), trust
 
 
-async def test_another_certificate_than_the_pinned_one_gets_nothing(bridges, secure, certificate):
+async def test_a_certificate_other_than_the_pinned_one_is_rejected(bridges, secure, certificate):
     other = "0" * 64
     options = ("--url", secure.url, "--fingerprint", other, "--insecure")
     async with bridges.running(*options) as bridge:
@@ -98,7 +98,7 @@ async def test_another_certificate_than_the_pinned_one_gets_nothing(bridges, sec
     assert secure.calls == []
 
 
-async def test_https_to_a_plain_server_says_so(bridges, server):
+async def test_https_to_a_plain_http_server_is_reported(bridges, server):
     url = server.url.replace("http:", "https:")
     async with bridges.running("--url", url) as bridge:
         error = (await bridge.initialize())["error"]
@@ -107,17 +107,14 @@ async def test_https_to_a_plain_server_says_so(bridges, server):
 
 
 @pytest.mark.parametrize("code", [301, 302, 307, 308])
-async def test_a_redirect_within_the_origin_is_followed_with_the_message(
-    bridge, server, faults, code
-):
-    await bridge.open()
-    server.fail("tools/call", faults.status(code, headers={"location": "/mcp/"}))
-    reply = await bridge.reply(bridge.call("destroy", {"a": 1}))
+async def test_a_redirect_within_the_origin_is_followed(shared_bridge, shared_server, faults, code):
+    shared_server.fail("tools/call", faults.status(code, headers={"location": "/mcp/"}))
+    reply = await shared_bridge.reply(shared_bridge.call("destroy", {"a": 1}))
     assert json.loads(reply["result"]["content"][0]["text"]) == {"a": 1}
-    assert [call.path for call in server.of("tools/call")] == ["/mcp", "/mcp/"]
+    assert [call.path for call in shared_server.of("tools/call")] == ["/mcp", "/mcp/"]
 
 
-async def test_a_redirect_to_another_origin_is_refused_and_the_key_stays(bridges, server, faults):
+async def test_a_redirect_to_another_origin_is_refused(bridges, server, faults):
     async with (
         faults.running() as other,
         bridges.running("--url", server.url, env={"MCP_API_KEY": KEY}) as bridge,
@@ -139,20 +136,19 @@ async def test_a_redirect_from_https_to_http_is_refused(bridges, secure, faults)
     assert error["data"]["reason"] == "Redirected"
 
 
-async def test_redirects_in_a_circle_end(bridge, server, faults):
-    await bridge.open()
-    server.fail("tools/call", faults.status(308, headers={"location": "/mcp"}), 9)
-    error = (await bridge.reply(bridge.call("destroy")))["error"]
+async def test_a_redirect_loop_ends(shared_bridge, shared_server, faults):
+    shared_server.fail("tools/call", faults.status(308, headers={"location": "/mcp"}), 9)
+    error = (await shared_bridge.reply(shared_bridge.call("destroy")))["error"]
     assert "circle" in error["message"]
 
 
 def argv_of(pid):
-    """What others see of a process; nothing where the system has no such file."""
+    """Return the arguments of a process that all users can see; empty without /proc."""
     file = Path(f"/proc/{pid}/cmdline")
     return file.read_text() if file.exists() else ""
 
 
-async def test_the_key_goes_as_bearer_token_and_never_into_argv(bridges, server, tmp_path):
+async def test_the_key_is_sent_as_bearer_token_and_not_in_argv(bridges, server, tmp_path):
     file = tmp_path / "key"
     file.write_text(f"{KEY}\n")
     for env in ({"MCP_API_KEY": KEY}, {"MCP_API_KEY_FILE": str(file)}):
@@ -162,7 +158,7 @@ async def test_the_key_goes_as_bearer_token_and_never_into_argv(bridges, server,
         assert server.calls[-1].headers["authorization"] == f"Bearer {KEY}"
 
 
-async def test_a_key_makes_way_for_a_proxy_that_wants_authorization(bridges, server):
+async def test_the_key_moves_to_x_api_key_when_authorization_is_taken(bridges, server):
     options = ("--url", server.url, "--header", "Authorization: Basic cHJveHk6c2VjcmV0")
     async with bridges.running(*options, "--api-key", KEY) as bridge:
         await bridge.open()
@@ -170,7 +166,7 @@ async def test_a_key_makes_way_for_a_proxy_that_wants_authorization(bridges, ser
     assert server.calls[-1].headers["x-api-key"] == KEY
 
 
-async def test_a_header_of_the_user_wins_unless_the_protocol_needs_it(bridges, server):
+async def test_a_custom_header_does_not_override_protocol_headers(bridges, server):
     options = (
         "--header",
         "User-Agent: mine",
@@ -187,7 +183,7 @@ async def test_a_header_of_the_user_wins_unless_the_protocol_needs_it(bridges, s
     assert headers["accept"] == "application/json, text/event-stream"
 
 
-async def test_keys_of_url_and_file_are_both_sent_and_neither_shown(bridges, server, tmp_path):
+async def test_keys_in_url_and_file_are_both_sent_and_masked(bridges, server, tmp_path):
     file = tmp_path / "key"
     file.write_text(KEY)
     options = (f"{server.url}/another-key-of-the-url", "--api-key-file", str(file))
@@ -200,7 +196,7 @@ async def test_keys_of_url_and_file_are_both_sent_and_neither_shown(bridges, ser
     assert server.calls[-1].headers["authorization"] == f"Bearer {KEY}"
 
 
-async def test_an_address_of_ipv6_is_reached(bridges, faults):
+async def test_an_ipv6_address_is_reached(bridges, faults):
     if not socket.has_ipv6:
         pytest.skip("this system has no IPv6")
     async with faults.running(host="::1") as server:
@@ -209,27 +205,27 @@ async def test_an_address_of_ipv6_is_reached(bridges, faults):
             assert await bridge.open()
 
 
-async def test_arguments_win_over_the_environment(bridges, server):
+async def test_arguments_override_the_environment(bridges, server):
     env = {"MCP_API_KEY": "of-the-environment", "MCP_URL": "http://127.0.0.1:1/"}
     async with bridges.running("-u", server.url, "-k", KEY, env=env) as bridge:
         await bridge.open()
     assert server.calls[-1].headers["authorization"] == f"Bearer {KEY}"
 
 
-async def test_a_url_that_holds_the_key_works_alone(bridges, server):
+async def test_a_url_that_contains_the_key_is_enough(bridges, server):
     async with bridges.running(f"{server.url}/{KEY}") as bridge:
         await bridge.open()
     assert {call.path for call in server.calls} == {f"/mcp/{KEY}"}
 
 
-async def test_a_bare_address_means_its_mcp_endpoint(bridges, server):
+async def test_a_url_without_a_path_means_its_mcp_endpoint(bridges, server):
     async with bridges.running(env={"MCP_URL": server.url.removesuffix("/mcp")}) as bridge:
         await bridge.open()
     assert {call.path for call in server.calls} == {"/mcp"}
 
 
 @pytest.mark.parametrize("place", ["header", "path"])
-async def test_the_key_is_in_no_log_and_no_error(bridges, server, faults, tmp_path, place):
+async def test_the_key_appears_in_no_log_and_no_error(bridges, server, faults, tmp_path, place):
     log = tmp_path / "bridge.log"
     url = f"{server.url}/{KEY}" if place == "path" else server.url
     env = {"MCP_API_KEY": KEY} if place == "header" else {}
@@ -240,14 +236,14 @@ async def test_the_key_is_in_no_log_and_no_error(bridges, server, faults, tmp_pa
         server.fail("tools/call", faults.status(500, echo))
         reply = await bridge.reply(bridge.call("destroy"))
         server.fail("notifications/roots/list_changed", faults.status(400, echo))
-        bridge.tell("notifications/roots/list_changed")
+        bridge.notify("notifications/roots/list_changed")
         await bridge.end()
         assert "no such thing: ***" in reply["error"]["message"]
         assert KEY not in json.dumps(reply) + bridge.log + log.read_text()
         assert "no such thing" in log.read_text()
 
 
-async def test_proxies_of_the_environment_are_used_and_excepted(bridges, server):
+async def test_proxy_variables_and_no_proxy_are_respected(bridges, server):
     proxied = {"HTTP_PROXY": server.url, "MCP_URL": "http://pve.example:8811/mcp"}
     async with bridges.running(env=proxied) as bridge:
         await bridge.open()
@@ -258,7 +254,7 @@ async def test_proxies_of_the_environment_are_used_and_excepted(bridges, server)
 
 
 @pytest.mark.parametrize("status", [403, 407])
-async def test_a_proxy_that_refuses_is_told_at_once(bridges, server, faults, status):
+async def test_a_proxy_that_refuses_is_reported_at_once(bridges, server, faults, status):
     server.fail("CONNECT", faults.status(status))
     env = {"HTTPS_PROXY": server.url, "MCP_URL": "https://pve.example/mcp"}
     async with bridges.running(env=env) as bridge:
@@ -270,15 +266,15 @@ async def test_a_proxy_that_refuses_is_told_at_once(bridges, server, faults, sta
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "gopher://x", "http://x:port"])
-async def test_a_proxy_of_another_kind_is_told(bridges, proxy):
+async def test_an_unsupported_proxy_is_reported(bridges, proxy):
     env = {"ALL_PROXY": proxy, "MCP_URL": "http://pve.example/mcp"}
     async with bridges.running(env=env) as bridge:
         error = (await bridge.initialize())["error"]
     assert error["data"]["reason"] == "ProxyRefused"
-    assert "no HTTP proxy" in error["message"]
+    assert "not an HTTP proxy" in error["message"]
 
 
-async def test_a_proxy_that_cannot_reach_the_server_is_asked_again(bridges, server, faults):
+async def test_a_proxy_that_cannot_reach_the_server_is_retried(bridges, server, faults):
     server.fail("CONNECT", faults.status(502))
     server.fail("CONNECT", faults.status(403))
     env = {"HTTPS_PROXY": server.url, "MCP_URL": "https://pve.example/mcp"}
@@ -290,11 +286,11 @@ async def test_a_proxy_that_cannot_reach_the_server_is_asked_again(bridges, serv
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "No server is given"),
-        (("--url", "pve.example/mcp"), "starts with https://"),
+        ((), "No server URL"),
+        (("--url", "pve.example/mcp"), "must start with https://"),
         (("--url", "http://pve.example:port"), "malformed"),
-        (("--url", "http://x", "--ca", "/nowhere.pem"), "no CA file"),
-        (("--url", "http://x", "--ca", __file__), "no certificate in PEM"),
+        (("--url", "http://x", "--ca", "/nowhere.pem"), "does not exist"),
+        (("--url", "http://x", "--ca", __file__), "contains no certificate in PEM"),
         (("--url", "http://x", "--log-file", "/nowhere/log"), "log file cannot be written"),
         (("--url", "http://x", "--fingerprint", "12:34"), "64 hexadecimal digits"),
         (("--url", "http://x", "--header", "nonsense"), "Name: value"),
@@ -304,7 +300,7 @@ async def test_a_proxy_that_cannot_reach_the_server_is_asked_again(bridges, serv
         (("--url", "http://x", "--nonsense"), "unrecognized"),
     ],
 )
-async def test_options_that_cannot_be_used_end_it_with_a_sentence(bridges, options, words):
+async def test_an_invalid_option_ends_the_bridge_with_a_message(bridges, options, words):
     async with bridges.running(*options) as bridge:
         assert await bridge.process.wait() == 2
         await bridge.end()

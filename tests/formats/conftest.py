@@ -1,4 +1,4 @@
-"""What the tests of the formats share: the tools that exist only as npm packages."""
+"""Fixtures of the formats tests: tools that exist only as npm packages."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ Ask = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def ask_peer(npm_folder: Path) -> Iterator[Ask]:
-    """Has npm packages do one order after another, all in one process."""
+    """Give a function that sends one order after another to npm packages in one process."""
     command = ["node", str(REPOSITORY / "tests" / "npm" / "peer.mjs"), str(npm_folder)]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as peer:
 

@@ -1,4 +1,4 @@
-"""The numbers in the documentation are those that are measured."""
+"""The figures in the documentation are those that the benchmark measures."""
 
 import os
 import subprocess
@@ -12,11 +12,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.mark.node
 def test_the_token_table_is_current(npm_folder):
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, REPOSITORY / "benchmarks" / "tokens.py", "--check"],
         env={**os.environ, "PVEMCP_NPM": str(npm_folder)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""What each format looks like, and that it reads back."""
+"""The text of each format, and decoding it again."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from enum import IntEnum, StrEnum
@@ -52,7 +52,7 @@ def test_rows_have_the_columns_of_all_rows_in_order_of_appearance(form, text):
 
 
 @pytest.mark.parametrize("form", Format)
-def test_given_columns_decide_which_come_and_in_which_order(form):
+def test_named_columns_set_the_selection_and_the_order(form):
     text = encode(ROWS, form, columns=["name", "new", "vmid"])
     assert [list(row.items()) for row in decode(text, form)] == [
         [("name", "web"), ("new", None), ("vmid", 100)],
@@ -61,7 +61,7 @@ def test_given_columns_decide_which_come_and_in_which_order(form):
 
 
 @pytest.mark.parametrize("form", Format)
-def test_rows_with_the_same_keys_in_another_order_fall_into_the_same_columns(form):
+def test_the_order_of_keys_in_later_rows_does_not_matter(form):
     text = encode([{"a": 1, "b": 2}, {"b": 3, "a": 4}], form)
     assert decode(text, form) == [{"a": 1, "b": 2}, {"a": 4, "b": 3}]
 
@@ -75,7 +75,7 @@ def test_rows_with_the_same_keys_in_another_order_fall_into_the_same_columns(for
         (Format.CSV, "a,b"),
     ],
 )
-def test_an_empty_list_keeps_its_columns_where_the_format_can_carry_them(form, text):
+def test_an_empty_list_keeps_its_columns_where_possible(form, text):
     assert encode([], form, columns=["a", "b"]) == text
     assert decode(text, form) == []
 
@@ -89,7 +89,7 @@ def test_an_empty_list_keeps_its_columns_where_the_format_can_carry_them(form, t
         (Format.CSV, ""),
     ],
 )
-def test_nothing_at_all_is_still_a_text_that_reads_as_nothing(form, text):
+def test_no_rows_and_no_columns_can_be_encoded(form, text):
     assert encode([], form) == text
     assert decode(text, form) == []
 
@@ -130,7 +130,7 @@ def test_a_document_in_csv_is_one_record_with_nested_values_as_json():
 
 
 @pytest.mark.parametrize("form", Format)
-def test_an_empty_document_reads_as_one(form):
+def test_an_empty_document_is_decoded_as_one(form):
     assert decode_document(encode_document({}, form), form) == {}
 
 
@@ -144,7 +144,7 @@ def test_an_empty_document_reads_as_one(form):
     ],
 )
 @pytest.mark.parametrize("form", Format)
-def test_a_moment_is_iso_8601_in_utc_to_the_second(form, moment, text):
+def test_a_time_is_iso_8601_in_utc_to_the_second(form, moment, text):
     assert decode(encode([{"at": moment}], form), form) == [{"at": text}]
 
 
@@ -156,19 +156,19 @@ def test_a_number_keeps_every_digit(form, number):
 
 
 @pytest.mark.parametrize("form", [Format.JSON_COMPACT, Format.JSON_NORMAL, Format.TOON])
-def test_a_large_integer_may_stand_inside_a_nested_value(form):
+def test_a_nested_large_integer_keeps_every_digit(form):
     rows = [{"n": [2**70, {"m": 2**71}]}]
     assert decode(encode(rows, form), form) == rows
 
 
 @pytest.mark.parametrize("form", Format)
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_what_is_no_number_is_null(form, number):
+def test_nan_and_infinities_are_null(form, number):
     assert decode(encode([{"n": number, "m": 1}], form), form) == [{"n": None, "m": 1}]
 
 
 @pytest.mark.parametrize("form", Format)
-def test_any_other_character_survives(form):
+def test_control_and_other_characters_are_kept(form):
     text = "".join(map(chr, [*range(0x20), 0x7F, 0x85, 0x2028, 0xFEFF, 0x1F680]))
     rows = [{text: text, "b": f"é{text}"}]
     assert decode(encode(rows, form), form) == rows
@@ -203,13 +203,13 @@ def test_a_row_may_be_any_mapping(form, rows):
 
 
 @pytest.mark.parametrize("form", Format)
-def test_what_json_lacks_is_refused(form):
-    with pytest.raises(Unwritable, match="no format can carry a object"):
+def test_a_value_of_an_unknown_type_is_rejected(form):
+    with pytest.raises(Unwritable, match="cannot encode a value of type object"):
         encode([{"a": object(), "b": 1}], form)
 
 
 @pytest.mark.parametrize("form", Format)
-def test_half_a_surrogate_pair_is_refused(form):
+def test_half_a_surrogate_pair_is_rejected(form):
     with pytest.raises(Unwritable):
         encode([{"a": "\ud83d", "b": 1}], form)
 
@@ -236,7 +236,7 @@ def test_half_a_surrogate_pair_is_refused(form):
     ],
     ids=lambda value: value[:40],
 )
-def test_text_that_is_not_of_the_format_is_refused(form, text):
+def test_text_in_another_format_is_rejected(form, text):
     with pytest.raises(Unreadable):
         decode(text, form)
 
@@ -250,7 +250,7 @@ def test_text_that_is_not_of_the_format_is_refused(form, text):
         (Format.CSV, "a\n1\n2"),
     ],
 )
-def test_text_that_is_no_document_is_refused(form, text):
+def test_text_without_a_document_is_rejected(form, text):
     with pytest.raises(Unreadable):
         decode_document(text, form)
 

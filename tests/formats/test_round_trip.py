@@ -1,4 +1,4 @@
-"""What is written reads back as it was, whatever it is."""
+"""Decoding restores every encoded value."""
 
 import math
 
@@ -53,46 +53,45 @@ def tables(cells):
 
 
 @given(tables(scalars))
-@pytest.mark.parametrize("form", Format)
-def test_rows_of_scalars_read_back_in_every_format(form, rows):
-    assert decode(encode(rows, form), form) == rows
+def test_rows_of_scalars_are_restored_in_csv(rows):
+    assert decode(encode(rows, Format.CSV), Format.CSV) == rows
 
 
 @given(tables(values))
 @pytest.mark.parametrize("form", [Format.JSON_COMPACT, Format.JSON_NORMAL, Format.TOON])
-def test_rows_of_any_values_read_back_in_every_format_but_csv(form, rows):
+def test_rows_of_any_values_are_restored_in_json_and_toon(form, rows):
     assert decode(encode(rows, form), form) == rows
 
 
 @given(st.lists(st.dictionaries(texts, scalars, min_size=1)))
 @pytest.mark.parametrize("form", Format)
-def test_ragged_rows_read_back_with_null_where_they_had_nothing(form, rows):
+def test_missing_values_are_restored_as_null(form, rows):
     names = dict.fromkeys(name for row in rows for name in row)
     assert decode(encode(rows, form), form) == [dict.fromkeys(names) | row for row in rows]
 
 
 @given(st.dictionaries(texts, values))
 @pytest.mark.parametrize("form", [Format.JSON_COMPACT, Format.JSON_NORMAL, Format.TOON])
-def test_a_document_reads_back(form, document):
+def test_a_document_is_restored(form, document):
     assert decode_document(encode_document(document, form), form) == document
 
 
 @given(values, st.sampled_from(",\t|"), st.sampled_from([1, 2, 4]))
-def test_any_value_reads_back_from_toon(value, delimiter, indent):
+def test_any_value_is_restored_from_toon(value, delimiter, indent):
     text = toon.encode(value, delimiter=delimiter, indent=indent)
     assert toon.decode(text, indent=indent) == value
     assert toon.decode(text, indent=indent, strict=False) == value
 
 
 @given(values)
-def test_toon_keeps_the_order_of_keys_where_objects_are_no_table(value):
+def test_toon_keeps_the_order_of_keys_outside_tables(value):
     if isinstance(value, dict):
         assert list(toon.decode(toon.encode(value))) == list(value)
 
 
 @given(st.text())
 @pytest.mark.parametrize("strict", [True, False])
-def test_any_text_is_read_or_refused(strict, text):
+def test_toon_reads_or_rejects_any_text(strict, text):
     try:
         value = toon.decode(text, strict=strict)
     except Unreadable:
@@ -103,7 +102,7 @@ def test_any_text_is_read_or_refused(strict, text):
 
 @given(st.text())
 @pytest.mark.parametrize("form", Format)
-def test_any_text_is_rows_or_refused(form, text):
+def test_every_format_reads_or_rejects_any_text(form, text):
     try:
         rows = decode(text, form)
     except Unreadable:

@@ -1,4 +1,4 @@
-"""Digits and columns that mean nothing go; what is left is right."""
+"""Meaningless digits and empty columns are dropped; the rest stays right."""
 
 import math
 from datetime import UTC, datetime
@@ -31,18 +31,18 @@ from pvemcp_formats import drop_empty_columns, tidy, tidy_value
         (math.inf, None),
     ],
 )
-def test_a_float_keeps_what_was_set_or_one_decimal_and_at_least_two_digits(number, tidied):
-    found = tidy_value(number)
-    assert found == tidied
-    assert type(found) is type(tidied)
+def test_a_float_keeps_meaningful_digits(number, tidied):
+    result = tidy_value(number)
+    assert result == tidied
+    assert type(result) is type(tidied)
 
 
 @pytest.mark.parametrize("value", [None, True, 0, 2**70, "12.3456", ""])
-def test_whatever_is_no_float_and_no_moment_stays(value):
+def test_other_types_stay(value):
     assert tidy_value(value) is value
 
 
-def test_a_moment_is_cut_to_the_second():
+def test_a_time_loses_its_fractions_of_a_second():
     moment = datetime(2026, 11, 22, 9, 17, 13, 987_654, tzinfo=UTC)
     assert tidy([{"at": moment}]) == [{"at": datetime(2026, 11, 22, 9, 17, 13, tzinfo=UTC)}]
 
@@ -52,10 +52,10 @@ def test_a_percentage_has_one_decimal(name):
     assert tidy([{name: 0.0444, "load": 0.0444}]) == [{name: 0, "load": 0.044}]
 
 
-def test_the_caller_may_say_how_many_decimals_a_column_has():
+def test_the_caller_can_set_the_decimals_of_a_column():
     rows = [{"load": 1.23456, "rate": 1.23456, "used_percentage": 1.23456}]
-    found = tidy(rows, decimals={"load": 2, "rate": 0, "used_percentage": 3})
-    assert found == [{"load": 1.23, "rate": 1, "used_percentage": 1.235}]
+    result = tidy(rows, decimals={"load": 2, "rate": 0, "used_percentage": 3})
+    assert result == [{"load": 1.23, "rate": 1, "used_percentage": 1.235}]
 
 
 def test_nested_values_are_tidied_too():
@@ -63,14 +63,14 @@ def test_nested_values_are_tidied_too():
     assert tidy(rows) == [{"disks": [{"size": 8, "used_percentage": 0}], "load": [0.12, 1.2]}]
 
 
-def test_the_given_rows_are_not_changed():
+def test_the_rows_of_the_caller_are_not_changed():
     rows = [{"a": 1.25, "b": None}]
     tidy(rows)
     drop_empty_columns(rows)
     assert rows == [{"a": 1.25, "b": None}]
 
 
-def test_columns_with_nothing_in_any_row_are_dropped_and_named():
+def test_empty_columns_are_dropped_and_named():
     rows = [
         {"vmid": 100, "lock": None, "tags": "", "n": 0, "on": False, "disks": []},
         {"vmid": 101, "pool": None, "tags": None, "n": None, "on": None, "disks": {}},
@@ -81,7 +81,7 @@ def test_columns_with_nothing_in_any_row_are_dropped_and_named():
     )
 
 
-def test_a_column_with_something_in_one_row_stays():
+def test_a_column_with_one_value_stays():
     rows = [{"a": None, "b": 1}, {"a": "x", "b": 2}]
     assert drop_empty_columns(rows) == (rows, [])
 

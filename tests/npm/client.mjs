@@ -1,6 +1,6 @@
 // The official TypeScript client against a server: `client.mjs NODE_MODULES URL http|sse|modern`.
 // Version 1 of the SDK over both transports of sessions, version 2 in 2026-07-28.
-// Lists, calls, sees progress, answers questions and cancels; prints what it saw as JSON.
+// Lists tools, calls them with progress, answers elicitations and cancels; prints the results as JSON.
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
@@ -63,6 +63,6 @@ const waiting = sdk.call({ name: "Wait", arguments: { steps: 1 } }, {
   },
 });
 seen.cancelled = await waiting.then(() => false, () => true);
-await sdk.client.listTools(); // closing at once would overtake the notice of cancellation
+await sdk.client.listTools(); // closing at once would overtake the cancellation
 await sdk.client.close();
 console.log(JSON.stringify(seen));

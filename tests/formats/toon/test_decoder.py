@@ -1,4 +1,4 @@
-"""The facts of the TOON specification 4.4 about reading, beyond what the encoder writes."""
+"""Rules of the TOON specification 4.4 for decoding, beyond the output of the encoder."""
 
 import pytest
 
@@ -91,7 +91,7 @@ def test_only_json_numbers_are_numbers(token, value):
         ("\u00a0v", "\u00a0v"),
     ],
 )
-def test_the_value_of_a_member_is_all_that_follows_its_colon(token, value):
+def test_the_value_is_everything_after_the_colon(token, value):
     assert toon.decode(f"key: {token}") == {"key": value}
 
 
@@ -117,7 +117,7 @@ def test_the_value_of_a_member_is_all_that_follows_its_colon(token, value):
         ('a"b:c"d', 'a"b:c"d'),
     ],
 )
-def test_a_key_may_be_quoted_or_anything_before_the_colon(key, name):
+def test_a_key_is_quoted_or_everything_before_the_colon(key, name):
     assert toon.decode(f"{key}: 1") == {name: 1}
     assert toon.decode(f"{key} : 1") == {name: 1}
     assert toon.decode(f"{key}:\n  a: 1") == {name: {"a": 1}}
@@ -261,7 +261,7 @@ def test_blank_lines_and_line_ends(text, value):
         ("a: 1\n\t\nb: 2", {"a": 1, "b": 2}),
     ],
 )
-def test_loose_reading_takes_what_strict_reading_refuses(text, value):
+def test_strict_reading_rejects_what_lenient_reading_accepts(text, value):
     assert toon.decode(text, strict=False) == value
     with pytest.raises(Unreadable):
         toon.decode(text)
@@ -356,7 +356,7 @@ def test_loose_reading_takes_what_strict_reading_refuses(text, value):
         "x[1]:\n  - a[1]{p}:\n    1",
     ],
 )
-def test_what_is_malformed_is_refused_in_any_case(text):
+def test_malformed_text_is_rejected_in_both_modes(text):
     for strict in (True, False):
         with pytest.raises(Unreadable):
             toon.decode(text, strict=strict)
@@ -397,14 +397,14 @@ def test_what_is_malformed_is_refused_in_any_case(text):
         "[1]:\n  - a: 1\n\n    b: 2",
     ],
 )
-def test_what_is_careless_is_refused_by_strict_reading(text):
+def test_wrong_counts_and_indentation_are_rejected_if_strict(text):
     with pytest.raises(Unreadable):
         toon.decode(text)
 
 
-def test_the_indentation_is_checked_against_the_given_width():
+def test_the_indentation_is_checked_against_the_width():
     assert toon.decode("a:\n    b: 1", indent=4) == {"a": {"b": 1}}
-    with pytest.raises(Unreadable, match="line 2: the indentation is no multiple of 4"):
+    with pytest.raises(Unreadable, match="line 2: the indentation is not a multiple of 4"):
         toon.decode("a:\n   b: 1", indent=4)
 
 
@@ -414,7 +414,7 @@ def test_an_error_names_the_line():
     assert caught.value.line == 4
 
 
-def test_a_document_nested_too_deeply_is_refused_and_not_crashed_on():
+def test_a_document_nested_too_deeply_is_rejected():
     text = "\n".join("  " * depth + "a:" for depth in range(5_000))
     with pytest.raises(Unreadable, match="nested too deeply"):
         toon.decode(text)

@@ -1,4 +1,4 @@
-"""The facts of the TOON specification 4.4 about writing."""
+"""Rules of the TOON specification 4.4 for encoding."""
 
 import math
 from datetime import UTC, datetime
@@ -57,7 +57,7 @@ from pvemcp_formats import Unwritable, toon
         ("\ufeff8", '"\ufeff8"'),
     ],
 )
-def test_text_is_quoted_where_it_would_read_as_something_else(value, text):
+def test_text_is_quoted_where_it_would_be_ambiguous(value, text):
     assert toon.encode(value) == text
     assert toon.decode(text) == value
 
@@ -97,7 +97,7 @@ def test_a_number_has_its_shortest_exact_digits(value, text):
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_is_null(number):
+def test_nan_and_infinities_are_null(number):
     assert toon.encode([number, 1]) == "[2]: null,1"
 
 
@@ -125,7 +125,7 @@ def test_what_is_no_number_is_null(number):
         ({"a\x04b": 1, "c\x1fd": 2}, '"a\\u0004b": 1\n"c\\u001fd": 2'),
     ],
 )
-def test_an_object_has_a_line_for_each_member(value, text):
+def test_an_object_has_one_line_per_member(value, text):
     assert toon.encode(value) == text
     assert toon.decode(text) == value
 
@@ -242,7 +242,7 @@ def test_uniform_objects_are_a_table(value, text):
         ),
     ],
 )
-def test_objects_that_are_no_table_are_items(value, text):
+def test_objects_with_different_shapes_are_items(value, text):
     assert toon.encode(value) == text
     assert toon.decode(text) == value
 
@@ -305,30 +305,30 @@ def test_an_object_of_uniform_objects_is_a_table_with_keys(value, text):
         ({"note": "a|b"}, "|", 'note: "a|b"'),
     ],
 )
-def test_another_delimiter_stands_in_the_header(value, delimiter, text):
+def test_another_delimiter_is_in_the_header(value, delimiter, text):
     assert toon.encode(value, delimiter=delimiter) == text
     assert toon.decode(text) == value
 
 
-def test_the_indentation_may_be_wider():
+def test_the_indentation_can_be_wider():
     text = "user:\n    name: Ada\n    tags[1]:\n        - [1]: a"
     value = {"user": {"name": "Ada", "tags": [["a"]]}}
     assert toon.encode(value, indent=4) == text
     assert toon.decode(text, indent=4) == value
 
 
-def test_any_other_delimiter_is_refused():
+def test_any_other_delimiter_is_rejected():
     with pytest.raises(ValueError, match="delimiter ';'"):
         toon.encode([1], delimiter=";")
 
 
 @pytest.mark.parametrize("work", [toon.encode, toon.decode])
-def test_an_indentation_of_nothing_is_refused(work):
+def test_an_indentation_of_zero_is_rejected(work):
     with pytest.raises(ValueError, match="at least one space"):
         work("a: 1", indent=0)
 
 
-def test_a_moment_is_text_in_utc():
+def test_a_time_is_text_in_utc():
     moment = datetime(2026, 11, 22, 9, 17, 13, 999, tzinfo=UTC)
     assert toon.encode([{"at": moment}]) == '[1]{at}:\n  "2026-11-22T09:17:13Z"'
 
@@ -336,18 +336,18 @@ def test_a_moment_is_text_in_utc():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (object(), "no format can carry a object"),
+        (object(), "cannot encode a value of type object"),
         ({1: "x"}, "a key must be text, not int"),
         ("half \ud83d", "half a surrogate pair at character 5"),
         ([{"k\udc00": 1}], "half a surrogate pair"),
     ],
 )
-def test_what_json_lacks_is_refused(value, message):
+def test_a_value_without_a_json_form_is_rejected(value, message):
     with pytest.raises(Unwritable, match=message):
         toon.encode(value)
 
 
-def test_a_value_nested_too_deeply_is_refused_and_not_crashed_on():
+def test_a_value_nested_too_deeply_is_rejected():
     value: object = "x"
     for _ in range(5_000):
         value = [value]

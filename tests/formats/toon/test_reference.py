@@ -1,4 +1,4 @@
-"""Our TOON beside the reference implementation of the specification, an npm package."""
+"""Comparison with the reference implementation of TOON, an npm package."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=6).filter(
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
     ["", "- a", "#a", "true", "null", "1", "05", "+1", "a,b", "a|b", "a\tb", "a: b", "[1]: a", '"']
 )
-# it has no integers beyond 2**53, and writes what it has with fewer digits
+# it has no integers beyond 2**53 and writes large numbers with fewer digits
 numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False).filter(
     lambda number: abs(number) < 2**53 or abs(number) >= 1e21
 )
@@ -42,7 +42,7 @@ many_examples = settings(
 
 @many_examples
 @given(value=documents, delimiter=delimiters, indent=indents)
-def test_we_write_what_the_reference_writes(ask_peer, value, delimiter, indent):
+def test_our_text_equals_that_of_the_reference(ask_peer, value, delimiter, indent):
     options = {"delimiter": delimiter, "indentSize": indent}
     answer = ask_peer(work="encode", input=value, options=options)
     assert toon.encode(value, delimiter=delimiter, indent=indent) == answer["output"]
@@ -58,15 +58,15 @@ edits = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 2), pieces), max_size
 
 
 def damaged(text, edits):
-    """The text with some characters left out, replaced or put in."""
+    """Return the text with some characters removed, replaced or inserted."""
     for where, length, piece in edits:
         position = int(where * len(text))
         text = text[:position] + piece + text[position + length :]
     return text
 
 
-def read_alike(ask_peer, text, *, strict, indent):
-    """We read the text as the reference does, or refuse it as the reference does."""
+def compare_reading(ask_peer, text, *, strict, indent):
+    """Check that we read or reject the text like the reference."""
     options = {"strict": strict, "indentSize": indent}
     answer = ask_peer(work="decode", input=text, options=options)
     if "error" in answer:
@@ -78,14 +78,14 @@ def read_alike(ask_peer, text, *, strict, indent):
 
 @many_examples
 @given(value=documents, delimiter=delimiters, indent=indents, edits=edits, strict=st.booleans())
-def test_we_read_and_refuse_what_the_reference_reads_and_refuses(
+def test_damaged_text_is_read_or_rejected_like_the_reference(
     ask_peer, value, delimiter, indent, edits, strict
 ):
     text = damaged(toon.encode(value, delimiter=delimiter, indent=indent), edits)
-    read_alike(ask_peer, text, strict=strict, indent=indent)
+    compare_reading(ask_peer, text, strict=strict, indent=indent)
 
 
-# what lines are made of, right and wrong: nothing here was written by an encoder
+# Parts of valid and invalid lines, independent of the encoder
 starts = st.sampled_from(["", "", "  ", "    ", " ", "\t", "- ", "  - ", "    - ", "-", "#"])
 headers = "k[2]: |k[1]:|[2]:|[0]:|[2]{a,b}:|t[2]{a,b}:|m[2:]{x,y}:"
 broken = "k[03]: |k[]:|k [1]:|t[2]{a,a}:|t[1]{}:"
@@ -105,8 +105,8 @@ drawn_lines = st.tuples(starts, heads, rests).map("".join)
     strict=st.booleans(),
     indent=st.sampled_from([1, 2, 4]),
 )
-def test_we_read_and_refuse_lines_that_nobody_wrote(ask_peer, lines, end, strict, indent):
-    read_alike(ask_peer, end.join(lines), strict=strict, indent=indent)
+def test_random_lines_are_read_or_rejected_like_the_reference(ask_peer, lines, end, strict, indent):
+    compare_reading(ask_peer, end.join(lines), strict=strict, indent=indent)
 
 
 @many_examples
@@ -114,7 +114,7 @@ def test_we_read_and_refuse_lines_that_nobody_wrote(ask_peer, lines, end, strict
     number=st.integers(-(10**25), 10**25) | st.floats(allow_nan=False, allow_infinity=False),
     where=st.sampled_from(["{}", "n: {}", "[2]: {},0", "t[1]{{a,b}}:\n  {},x"]),
 )
-def test_any_number_we_write_the_reference_reads(ask_peer, number, where):
+def test_the_reference_reads_every_number_we_write(ask_peer, number, where):
     text = where.format(toon.encode(number))
     answer = ask_peer(work="decode", input=text)["output"]
     ours = toon.decode(text)
@@ -122,11 +122,11 @@ def test_any_number_we_write_the_reference_reads(ask_peer, number, where):
 
 
 def _floats(value):
-    """A value with all its numbers as the reference has them: it knows no others than floats."""
+    """Return a value with all numbers as floats, the only numbers of the reference."""
     return json.loads(json.dumps(value), parse_int=float)
 
 
-# The fixtures of the newest npm package are of version 3.3; these say what 4.0 and later changed.
+# The fixtures of the newest npm package are of version 3.3; 4.0 and later changed these
 SUPERSEDED = {
     # 4.4, §14.4: a malformed header is an error in both modes, no longer a key
     "decode/objects": {23, 24, 25},
@@ -141,17 +141,20 @@ REMOVED = {"keyFolding", "flattenDepth", "expandPaths"}
 
 
 def agrees(work, case):
-    """Whether we do what a case of the fixtures expects, the removed options left out."""
-    given = {key: value for key, value in case.get("options", {}).items() if key not in REMOVED}
-    chosen = {name.removesuffix("Size"): value for name, value in given.items()}
+    """Return whether we do what a fixture expects, without the removed options."""
+    options = {
+        name.removesuffix("Size"): value
+        for name, value in case.get("options", {}).items()
+        if name not in REMOVED
+    }
     try:
-        done = getattr(toon, work)(case["input"], **chosen)
+        result = getattr(toon, work)(case["input"], **options)
     except Unreadable:
         return bool(case.get("shouldError"))
-    return not case.get("shouldError") and done == case["expected"]
+    return not case.get("shouldError") and result == case["expected"]
 
 
-def test_of_the_fixtures_of_an_older_version_just_the_superseded_do_not_hold(npm_folder: Path):
+def test_only_superseded_fixtures_of_an_older_version_fail(npm_folder: Path):
     folder = npm_folder / "node_modules" / "@toon-format" / "spec" / "tests" / "fixtures"
     groups = {
         f"{path.parent.name}/{path.stem}": json.loads(path.read_text("utf-8"))

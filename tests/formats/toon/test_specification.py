@@ -1,8 +1,8 @@
-"""The facts of the TOON specification 4.4, all of them.
+"""All rules of the TOON specification 4.4 as examples.
 
-`specification.jsonl` has one fact a line: the section, what is encoded or decoded, and what it
-gives or that it is refused. They are those of the specification's fixtures, in words of our own;
-docs/contributors/decisions/0009 tells how they came here.
+`specification.jsonl` has one example per line: the section, the value or text to encode or decode,
+and the result or that it is rejected. They cover the specification's fixtures with our own data;
+docs/contributors/decisions/0009 explains their origin.
 """
 
 import json
@@ -13,65 +13,61 @@ import pytest
 
 from pvemcp_formats import Unreadable, toon
 
-Fact = dict[str, Any]
-FACTS: list[Fact] = [
+Example = dict[str, Any]
+EXAMPLES: list[Example] = [
     json.loads(line)
     for line in Path(__file__).with_name("specification.jsonl").read_text("utf-8").splitlines()
 ]
 
 
-def facts(work: str, *, refused: bool = False) -> list[Any]:
-    """The facts of one kind, each named by its section and its line in the file."""
+def examples(work: str, *, refused: bool = False) -> list[Any]:
+    """Return the examples of one kind; their ids are the section and the line in the file."""
     return [
-        pytest.param(fact, id=f"§{fact['section']} line {number}")
-        for number, fact in enumerate(FACTS, 1)
-        if work in fact and refused == ("refused" in fact)
+        pytest.param(example, id=f"§{example['section']} line {number}")
+        for number, example in enumerate(EXAMPLES, 1)
+        if work in example and refused == ("refused" in example)
     ]
 
 
-def options(fact: Fact) -> dict[str, Any]:
-    return {name.removesuffix("Size"): value for name, value in fact.get("options", {}).items()}
+def options(example: Example) -> dict[str, Any]:
+    return {name.removesuffix("Size"): value for name, value in example.get("options", {}).items()}
 
 
-def exactly(value: Any) -> str:
-    """A value with the order of its keys, and with booleans apart from numbers."""
+def exact(value: Any) -> str:
+    """Return a text that also shows the order of keys and the difference of 1 and true."""
     return json.dumps(value)
 
 
-@pytest.mark.parametrize("fact", facts("encode"))
-def test_we_write_as_the_specification_says(fact):
-    assert toon.encode(fact["encode"], **options(fact)) == fact["gives"]
+@pytest.mark.parametrize("example", examples("encode"))
+def test_encoding_follows_the_specification_and_is_reversible(example):
+    arguments = options(example)
+    text = toon.encode(example["encode"], **arguments)
+    assert text == example["gives"]
+    arguments.pop("delimiter", None)  # the text contains it
+    assert toon.decode(text, **arguments) == example["encode"]
 
 
-@pytest.mark.parametrize("fact", facts("decode"))
-def test_we_read_as_the_specification_says(fact):
-    assert exactly(toon.decode(fact["decode"], **options(fact))) == exactly(fact["gives"])
+@pytest.mark.parametrize("example", examples("decode"))
+def test_decoding_follows_the_specification(example):
+    assert exact(toon.decode(example["decode"], **options(example))) == exact(example["gives"])
 
 
-@pytest.mark.parametrize("fact", facts("decode", refused=True))
-def test_we_refuse_what_the_specification_refuses(fact):
+@pytest.mark.parametrize("example", examples("decode", refused=True))
+def test_invalid_text_is_rejected_as_the_specification_says(example):
     with pytest.raises(Unreadable):
-        toon.decode(fact["decode"], **options(fact))
+        toon.decode(example["decode"], **options(example))
 
 
-def test_no_fact_is_left_out():
-    counted = [facts("encode"), facts("decode"), facts("decode", refused=True)]
+def test_no_example_is_left_out():
+    counted = [examples("encode"), examples("decode"), examples("decode", refused=True)]
     assert list(map(len, counted)) == [160, 246, 158]
-    assert len(FACTS) == 564
-
-
-@pytest.mark.parametrize("fact", facts("encode"))
-def test_what_we_write_for_it_reads_back(fact):
-    chosen = options(fact)
-    text = toon.encode(fact["encode"], **chosen)
-    chosen.pop("delimiter", None)  # stands in the text
-    assert toon.decode(text, **chosen) == fact["encode"]
+    assert len(EXAMPLES) == 564
 
 
 @pytest.mark.node
-def test_the_reference_implementation_agrees_with_every_fact(ask_peer):
-    for fact in FACTS:
-        work = "encode" if "encode" in fact else "decode"
-        answer = ask_peer(work=work, input=fact[work], options=fact.get("options", {}))
-        assert ("error" in answer) == ("refused" in fact), fact
-        assert answer.get("output") == fact.get("gives"), fact
+def test_the_reference_implementation_agrees_with_every_example(ask_peer):
+    for example in EXAMPLES:
+        work = "encode" if "encode" in example else "decode"
+        answer = ask_peer(work=work, input=example[work], options=example.get("options", {}))
+        assert ("error" in answer) == ("refused" in example), example
+        assert answer.get("output") == example.get("gives"), example

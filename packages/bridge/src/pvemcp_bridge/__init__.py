@@ -1,4 +1,4 @@
-"""Carries MCP messages between a client's standard input and a server's HTTP endpoint."""
+"""Bridge between an MCP client on standard input and output and an MCP server over HTTP."""
 
 from importlib.metadata import version
 

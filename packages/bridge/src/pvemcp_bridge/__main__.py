@@ -1,4 +1,4 @@
-"""`python -m pvemcp_bridge`, and where the frozen binary starts."""
+"""Entry point of `python -m pvemcp_bridge` and of the frozen binary."""
 
 from pvemcp_bridge.main import main
 

@@ -1,7 +1,7 @@
-"""What the lists of tools that pass by say about tools.
+"""Tool annotations, collected from the tool lists that pass through the bridge.
 
-Two things matter to the carrier: which arguments travel as headers too (`x-mcp-header`), and which
-tools may be called twice without harm.
+The bridge needs two facts about a tool: which arguments are also sent as HTTP headers
+(`x-mcp-header`), and whether a call may be retried (`readOnlyHint`, `idempotentHint`).
 """
 
 import re
@@ -9,123 +9,118 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pvemcp_bridge import jsontext
+from pvemcp_bridge.jsontext import as_object
 from pvemcp_bridge.messages import Message
 
-__all__ = ["HeaderMap", "Tools", "header_map", "without"]
+__all__ = ["HeaderMap", "ToolAnnotations", "header_map", "remove_tools"]
 
 HeaderMap = Mapping[tuple[str, ...], str]
+"""The path of an argument and the name of its header."""
 
 _KEY = "x-mcp-header"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TYPES = ("string", "integer", "boolean")
-# the JSON Schema keywords under which further schemas stand; `default` and the like hold data
-_ONE = (
+# JSON Schema keywords that hold a schema, a list of schemas and schemas by name; `default` and
+# similar keywords hold data
+_SCHEMA_KEYWORDS = (
     "items", "contains", "additionalProperties", "unevaluatedItems", "unevaluatedProperties",
     "propertyNames", "contentSchema", "not", "if", "then", "else",
 )  # fmt: skip
-_MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
-_NAMED = ("patternProperties", "dependentSchemas", "$defs", "definitions")
+_LIST_KEYWORDS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_MAP_KEYWORDS = ("patternProperties", "dependentSchemas", "$defs", "definitions")
 
 
-class Tools:
-    """The tools seen so far."""
+class ToolAnnotations:
+    """Annotations of the tools listed so far."""
 
     def __init__(self) -> None:
         self._headers: dict[str, HeaderMap] = {}
-        self._repeatable: dict[str, bool] = {}
+        self._idempotent: dict[str, bool] = {}
 
-    def learn(self, tools: Any) -> dict[str, str]:
-        """Notes what a list says; the answer names the tools that may not be offered, and why."""
+    def record(self, tools: Any) -> dict[str, str]:
+        """Record the annotations of a tool list; return the invalid tools, each with the reason."""
         invalid: dict[str, str] = {}
         for tool in tools if isinstance(tools, list) else ():
             if (name := _name(tool)) is None:
                 continue
-            self._repeatable[name] = _repeatable(tool.get("annotations"))
+            hints = as_object(tool.get("annotations"))
+            self._idempotent[name] = (
+                hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
+            )
             try:
                 self._headers[name] = header_map(tool.get("inputSchema"))
-            except ValueError as why:
+            except ValueError as error:
                 self._headers.pop(name, None)
-                invalid[name] = str(why)
+                invalid[name] = str(error)
         return invalid
 
     def headers(self, name: object) -> HeaderMap:
-        """The arguments of a tool that travel as headers too."""
+        """Return the arguments of a tool that are also sent as headers."""
         return self._headers.get(name, {}) if isinstance(name, str) else {}
 
-    def repeatable(self, name: object) -> bool:
-        """Whether a second call does no harm; an unknown tool might."""
-        return isinstance(name, str) and self._repeatable.get(name, False)
+    def is_idempotent(self, name: object) -> bool:
+        """Return whether a second call does no harm; of an unknown tool assume that it does."""
+        return isinstance(name, str) and self._idempotent.get(name, False)
 
 
-def without(listing: Message, dropped: Collection[str]) -> Message:
-    """A list of tools without those that may not be offered; the others as they were written."""
+def remove_tools(listing: Message, names: Collection[str]) -> Message:
+    """Return a tool list without these tools; the text of the others stays unchanged."""
     result = jsontext.member(listing.text, "result") or "{}"
     tools = listing.result["tools"]
     texts = jsontext.elements(jsontext.member(result, "tools") or "[]")
-    kept = [text for text, tool in zip(texts, tools, strict=True) if _name(tool) not in dropped]
+    kept = [text for text, tool in zip(texts, tools, strict=True) if _name(tool) not in names]
     result = jsontext.with_member(result, "tools", f"[{','.join(kept)}]")
     text = jsontext.with_member(listing.text, "result", result)
     return Message(text, jsontext.parse(text), listing.kind)
 
 
-def _name(tool: Any) -> str | None:
-    name = _mapping(tool).get("name")
-    return name if isinstance(name, str) else None
-
-
-def _repeatable(annotations: Any) -> bool:
-    if not isinstance(annotations, dict):
-        return False
-    return annotations.get("readOnlyHint") is True or annotations.get("idempotentHint") is True
-
-
 def header_map(schema: Any) -> HeaderMap:
-    """The annotated arguments of an input schema, or ValueError with what is wrong with one."""
-    found: dict[tuple[str, ...], str] = {}
-    for path, node in _schemas((), schema):
-        if _KEY in node:
-            name = _checked(path, node)
-            if name.lower() in (other.lower() for other in found.values()):
-                raise ValueError(f"{_KEY} {name!r} stands twice")
-            found[path or ()] = name
-    return found
+    """Return the arguments of an input schema that are also sent as headers.
+
+    Raise ValueError with the reason when one of the annotations is invalid.
+    """
+    headers: dict[tuple[str, ...], str] = {}
+    for path, node in _schemas(schema):
+        if _KEY not in node:
+            continue
+        if not path:
+            raise ValueError(f"{_KEY} is only allowed on a plain argument")
+        name, argument = node[_KEY], ".".join(path)
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ValueError(f"{_KEY} of {argument} is not a header name")
+        if node.get("type") not in _TYPES:
+            raise ValueError(f"{_KEY} of {argument} needs a string, integer or boolean")
+        if name.lower() in map(str.lower, headers.values()):
+            raise ValueError(f"{_KEY} {name!r} is used twice")
+        headers[path] = name
+    return headers
 
 
-def _checked(path: tuple[str, ...] | None, node: Mapping[str, Any]) -> str:
-    name = node[_KEY]
-    if not path:
-        raise ValueError(f"{_KEY} stands elsewhere than on a plain argument")
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-        raise ValueError(f"{_KEY} of {'.'.join(path)} is no header name")
-    if node.get("type") not in _TYPES:
-        raise ValueError(f"{_KEY} of {'.'.join(path)} needs a string, integer or boolean")
-    return name
+def _schemas(schema: Any) -> Iterator[tuple[tuple[str, ...] | None, Mapping[str, Any]]]:
+    """Yield a schema and all schemas inside it, each with its path.
 
-
-def _schemas(
-    path: tuple[str, ...] | None, schema: Any
-) -> Iterator[tuple[tuple[str, ...] | None, Mapping[str, Any]]]:
-    """Every schema inside a schema; the path is None off the chain of plain properties."""
-    waiting = [(path, schema)]
-    while waiting:
-        here, node = waiting.pop()
+    The path consists of property names and is None below any other keyword, for such a schema
+    describes no single argument. The walk uses a stack: a schema may be nested deeply.
+    """
+    path: tuple[str, ...] | None
+    stack: list[tuple[tuple[str, ...] | None, Any]] = [((), schema)]
+    while stack:
+        path, node = stack.pop()
         if not isinstance(node, dict):
             continue
-        yield here, node
-        for name, child in _mapping(node.get("properties")).items():
-            waiting.append((None if here is None else (*here, name), child))
-        waiting.extend((None, child) for child in _off_chain(node))
+        yield path, node
+        for name, child in as_object(node.get("properties")).items():
+            stack.append((None if path is None else (*path, name), child))
+        stack.extend((None, node.get(keyword)) for keyword in _SCHEMA_KEYWORDS)
+        for keyword in _LIST_KEYWORDS:
+            children = node.get(keyword)
+            stack.extend(
+                (None, child) for child in (children if isinstance(children, list) else ())
+            )
+        for keyword in _MAP_KEYWORDS:
+            stack.extend((None, child) for child in as_object(node.get(keyword)).values())
 
 
-def _off_chain(node: Mapping[str, Any]) -> Iterator[Any]:
-    for keyword in _ONE:
-        yield node.get(keyword)
-    for keyword in _MANY:
-        children = node.get(keyword)
-        yield from children if isinstance(children, list) else ()
-    for keyword in _NAMED:
-        yield from _mapping(node.get(keyword)).values()
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _name(tool: Any) -> str | None:
+    name = as_object(tool).get("name")
+    return name if isinstance(name, str) else None

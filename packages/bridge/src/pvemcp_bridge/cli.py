@@ -1,4 +1,4 @@
-"""The subcommands, by Typer; carrying messages itself needs none of this."""
+"""Subcommands and help, with Typer; the bridge itself starts without this module."""
 
 import asyncio
 import inspect
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pvemcp_bridge import clients, install, logs, options
+from pvemcp_bridge import clients, config_file, logs, options
 from pvemcp_bridge.doctor import examine
 from pvemcp_bridge.options import OPTIONS, Option, Settings
 from pvemcp_bridge.target import BadTarget
@@ -21,25 +21,25 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 ClientName = Annotated[str, typer.Option("--client", help=f"One of {', '.join(clients.CLIENTS)}.")]
 ServerName = Annotated[str, typer.Option("--name", help="The server's name in the client.")]
 PrintOnly = Annotated[bool, typer.Option("--print", help="Show the change, write nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Write without confirmation.")]
 
-_FILES = ("api_key_file", "ca", "log_file")
+_FILE_OPTIONS = ("api_key_file", "ca", "log_file")
 
 
 def _takes_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of the bridge, as `options` declares them."""
+    """Add the options of the bridge, as `options` declares them, to a command."""
     signature = inspect.signature(function)
-    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    own = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
     parameters = [*own, *(_parameter(option) for option in OPTIONS)]
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # Typer reads it
-    function.__annotations__ = {one.name: one.annotation for one in parameters}
+    function.__annotations__ = {item.name: item.annotation for item in parameters}
     return function
 
 
 def _parameter(option: Option) -> inspect.Parameter:
     kind = bool if option.is_switch else list[str] if option.many else str
     default = False if option.is_switch else [] if option.many else ""
-    shown = typer.Option(
+    typer_option = typer.Option(
         *option.flags,
         help=f"{option.help} ({option.variable})",
         metavar=option.metavar or None,
@@ -49,13 +49,13 @@ def _parameter(option: Option) -> inspect.Parameter:
         option.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
-        annotation=Annotated[kind, shown],
+        annotation=Annotated[kind, typer_option],
     )
 
 
-def _settings(given: Mapping[str, Any]) -> Settings:
+def _settings(arguments: Mapping[str, Any]) -> Settings:
     try:
-        return options.settings(given, os.environ)
+        return options.settings(arguments, os.environ)
     except BadTarget as error:
         typer.echo(f"pvemcp-bridge: {error}", err=True)
         raise typer.Exit(2) from None
@@ -63,76 +63,74 @@ def _settings(given: Mapping[str, Any]) -> Settings:
 
 @app.callback(invoke_without_command=True)
 @_takes_options
-def carry(**_given: Any) -> None:
-    """Carry MCP messages between standard input and output and a server's HTTP endpoint.
+def run(**_arguments: Any) -> None:
+    """Forward MCP messages between standard input and output and a server's HTTP endpoint.
 
-    Without a command it carries; a client starts it so. `--version` tells the version.
+    A client starts it without a command. `--version` shows the version.
     """
 
 
 @app.command()
 @_takes_options
-def doctor(**given: Any) -> None:
-    """Try the server: reach, TLS, key, protocol, tools, latency."""
-    chosen = _settings(given)
-    mask = logs.masker(chosen.target.secrets)
-    logs.start("error", chosen.log_file, mask)
-    if not asyncio.run(_examine(chosen, mask)):
+def doctor(**arguments: Any) -> None:
+    """Test the server: reach, TLS, key, protocol, tools, latency."""
+    settings = _settings(arguments)
+    mask = logs.masker(settings.target.secrets)
+    logs.start("error", settings.log_file, mask)
+
+    async def report() -> bool:
+        ok = True
+        async for finding in examine(settings.target, mask):
+            ok = ok and finding.ok
+            status = "ok  " if finding.ok else "FAIL"
+            typer.echo(f"{status}  {finding.name:<9} {mask(finding.text)}")
+        return ok
+
+    if not asyncio.run(report()):
         raise typer.Exit(1)
 
 
-async def _examine(chosen: Settings, mask: Callable[[str], str]) -> bool:
-    well = True
-    async for finding in examine(chosen.target, mask):
-        well = well and finding.ok
-        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:<9} {mask(finding.text)}")
-    return well
-
-
-@app.command(name="install")
+@app.command()
 @_takes_options
-def install_(
+def install(
     client: ClientName,
     name: ServerName = "pvemcp",
     print_only: PrintOnly = False,
     yes: Yes = False,
-    **given: Any,
+    **arguments: Any,
 ) -> None:
-    """Write this bridge into a client's configuration. The change is shown before."""
-    chosen = _settings(given)
+    """Add this bridge to a client's configuration. The change is shown before."""
+    settings = _settings(arguments)
     if client not in clients.CLIENTS:
         raise typer.BadParameter(f"One of {', '.join(clients.CLIENTS)}.", param_hint="--client")
-    known = clients.CLIENTS[client]
-    path = clients.own_path(known)
-    server = clients.server_config(known, install.own_command(), _environment(given))
+    target_client = clients.CLIENTS[client]
+    path = clients.config_path(target_client)
+    server = clients.server_config(
+        target_client, config_file.bridge_command(), _environment(arguments)
+    )
     before = path.read_text("utf-8-sig") if path.exists() else ""
     try:
-        after = install.changed(before, known.servers_key, name, server)
-    except install.Unusable as error:
+        after = config_file.with_server(before, target_client.servers_key, name, server)
+    except config_file.UnusableConfig as error:
         typer.echo(f"{path}: {error} Nothing was changed.", err=True)
         raise typer.Exit(1) from None
-    mask = logs.masker(chosen.target.secrets)
-    typer.echo(install.difference(before, after, path, mask) or f"{path} is as it should be.")
+    mask = logs.masker(settings.target.secrets)
+    typer.echo(config_file.diff(before, after, path, mask) or f"{path} is up to date.")
     if print_only or before == after:
         return
-    if not yes and not typer.confirm(f"Write this for {known.title}?"):
+    if not yes and not typer.confirm(f"Write this for {target_client.title}?"):
         raise typer.Exit(1)
-    _write(path, after, known)
+    backup = config_file.write(path, after)
+    saved = f"The old file is {backup}. " if backup else ""
+    typer.echo(f"Written. {saved}Restart {target_client.title}.")
 
 
-def _write(path: Path, text: str, client: clients.Client) -> None:
-    backup = install.write(path, text)
-    typer.echo(
-        f"Written. {f'The former file is {backup}. ' if backup else ''}Restart {client.title}."
-    )
-
-
-def _environment(given: Mapping[str, Any]) -> dict[str, str]:
-    """What the client is to start the bridge with: all that was given here, by either way."""
+def _environment(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables for the client: all options set here, as argument or as variable."""
     environment = {}
     for option in OPTIONS:
-        value = given.get(option.name) or os.environ.get(option.variable, "")
-        if option.name in _FILES and value:
+        value = arguments.get(option.name) or os.environ.get(option.variable, "")
+        if option.name in _FILE_OPTIONS and value:
             value = Path(value).resolve()
         if value:
             text = "\n".join(value) if isinstance(value, list) else str(value)

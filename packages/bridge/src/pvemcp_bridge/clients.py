@@ -1,4 +1,4 @@
-"""The MCP clients we know: where each keeps its configuration and how a server stands in it."""
+"""Supported MCP clients: the place and the format of their configuration files."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CLIENTS", "Client", "client_config", "own_path", "server_config"]
+__all__ = ["CLIENTS", "Client", "client_config", "config_path", "server_config"]
 
 Parts = tuple[str, ...]
 _ROAMING = "%APPDATA%"
@@ -15,7 +15,10 @@ _ROAMING = "%APPDATA%"
 
 @dataclass(frozen=True)
 class Client:
-    """One client: its file on each system, as on Linux where not said otherwise, and its form."""
+    """One client: the format of its configuration file and the path per platform.
+
+    A platform that is missing in `paths` has the path of Linux.
+    """
 
     name: str
     title: str
@@ -24,7 +27,7 @@ class Client:
     typed: bool = False
 
     def path(self, home: Path, platform: str, roaming: str = "") -> Path:
-        """The file of the user with this home folder."""
+        """Return the configuration file of the user with this home folder."""
         first, *rest = self.paths.get(platform, self.paths["linux"])
         if first == _ROAMING:
             return Path(roaming or home / "AppData" / "Roaming").joinpath(*rest)
@@ -43,7 +46,7 @@ def _in_application_folder(*parts: str) -> dict[str, Parts]:
     }
 
 
-_ALL = (
+_CLIENTS = (
     Client(
         "claude-desktop",
         "Claude Desktop",
@@ -69,13 +72,14 @@ _ALL = (
         servers_key="context_servers",
     ),
 )
-CLIENTS: Mapping[str, Client] = {client.name: client for client in _ALL}
+CLIENTS: Mapping[str, Client] = {client.name: client for client in _CLIENTS}
 
 
 def server_config(client: Client, command: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """How the bridge stands in a client's configuration: all it needs is in the environment.
+    """Return the bridge's entry in a client's configuration.
 
-    Arguments would show the key to everyone on the machine.
+    All options are environment variables: arguments would show the key to every user of the
+    machine.
     """
     config = {"command": command, "args": [], "env": dict(environment)}
     return {"type": "stdio", **config} if client.typed else config
@@ -84,10 +88,10 @@ def server_config(client: Client, command: str, environment: Mapping[str, str]) 
 def client_config(
     client: Client, name: str, command: str, environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The whole configuration of a client that has no other server."""
+    """Return the whole configuration of a client without other servers."""
     return {client.servers_key: {name: server_config(client, command, environment)}}
 
 
-def own_path(client: Client) -> Path:
-    """The file of the user who runs this."""
+def config_path(client: Client) -> Path:
+    """Return the configuration file of the current user."""
     return client.path(Path.home(), sys.platform, os.environ.get("APPDATA", ""))

@@ -1,4 +1,4 @@
-"""Tries a server step by step and says where it fails and what to do about it."""
+"""Step-by-step test of a server: where it fails and what to do about it."""
 
 import socket
 import ssl
@@ -10,11 +10,11 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
-from pvemcp_bridge import retry, tls
-from pvemcp_bridge.annotations import Tools
+from pvemcp_bridge import tls
+from pvemcp_bridge.annotations import ToolAnnotations
 from pvemcp_bridge.errors import DOCTOR, BridgeError, CertificateRefused, Refused, Unreachable
-from pvemcp_bridge.exchange import Exchange, Question, Reply
-from pvemcp_bridge.headers import mirrored
+from pvemcp_bridge.exchange import Exchange, OutgoingRequest, Reply
+from pvemcp_bridge.headers import mirrored_headers
 from pvemcp_bridge.messages import VERSION_KEY, Message, request
 from pvemcp_bridge.target import Target
 from pvemcp_bridge.transport import Transport
@@ -24,7 +24,7 @@ __all__ = ["Finding", "examine"]
 _STATELESS = "2026-07-28"
 _HANDSHAKE = "2025-11-25"
 _SAMPLES = 5
-_HURRY = retry.Patience(3.0)
+_RETRY_SECONDS = 3.0
 _META = {VERSION_KEY: _STATELESS, "io.modelcontextprotocol/clientCapabilities": {}}
 _CLIENT = {
     "protocolVersion": _HANDSHAKE,
@@ -35,7 +35,7 @@ _CLIENT = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One step: what was found, and whether it is as it should be."""
+    """Result of one step."""
 
     name: str
     text: str
@@ -43,42 +43,42 @@ class Finding:
 
 
 async def examine(target: Target, mask: Callable[[str], str]) -> AsyncIterator[Finding]:
-    """The findings in order; the first bad one is the last."""
+    """Yield the findings in order; the first failure is the last."""
     async with Transport(target) as transport:
-        visit = _Visit(Exchange(transport, Tools(), target.silence, mask))
+        probe = _Probe(Exchange(transport, ToolAnnotations(), target.read_timeout, mask))
         try:
-            versions = await visit.versions()
-            for finding in _reached(target):
+            versions = await probe.versions()
+            for finding in _passed_steps(target):
                 yield finding
             yield Finding("protocol", ", ".join(versions))
-            yield await visit.tools()
-            yield await visit.latency()
+            yield await probe.tools()
+            yield await probe.latency()
         except BridgeError as error:
-            for finding in _failed(target, error):
+            for finding in _failed_steps(target, error):
                 yield finding
         finally:
-            await visit.leave()
+            await probe.close()
 
 
-def _reached(target: Target) -> list[Finding]:
+def _passed_steps(target: Target) -> list[Finding]:
     findings = [Finding("reach", f"{target.origin} answers")]
     if target.url.startswith("https"):
         findings.append(Finding("TLS", f"{_trust(target)}; fingerprint {_fingerprint(target)}"))
     return [*findings, Finding("key", "accepted")]
 
 
-def _failed(target: Target, error: BridgeError) -> list[Finding]:
-    """The steps up to the one that the error belongs to."""
-    reached = _reached(target)[:-1]
-    said = str(error).replace(f" {DOCTOR}", "")  # whoever reads this has come here already
+def _failed_steps(target: Target, error: BridgeError) -> list[Finding]:
+    """Return the steps up to the one that the error belongs to."""
+    passed = _passed_steps(target)[:-1]
+    text = str(error).replace(f" {DOCTOR}", "")  # the user is running it already
     if isinstance(error, CertificateRefused):
-        shown = f"Its fingerprint is {_fingerprint(target)}."
-        return [reached[0], Finding("TLS", f"{said} {shown}", ok=False)]
+        fingerprint = f"Its fingerprint is {_fingerprint(target)}."
+        return [passed[0], Finding("TLS", f"{text} {fingerprint}", ok=False)]
     if isinstance(error, Unreachable):
-        return [Finding("reach", f"{target.origin}: {said}", ok=False)]
+        return [Finding("reach", f"{target.origin}: {text}", ok=False)]
     if isinstance(error, Refused) and error.status in (401, 403):
-        return [*reached, Finding("key", said, ok=False)]
-    return [*reached, Finding("protocol", said, ok=False)]
+        return [*passed, Finding("key", text, ok=False)]
+    return [*passed, Finding("protocol", text, ok=False)]
 
 
 def _trust(target: Target) -> str:
@@ -88,7 +88,7 @@ def _trust(target: Target) -> str:
 
 
 def _fingerprint(target: Target) -> str:
-    """The fingerprint of the certificate shown, without sending the server anything."""
+    """Return the fingerprint of the server's certificate; nothing is sent but the handshake."""
     parts = urlsplit(target.url)
     try:
         with (
@@ -98,11 +98,11 @@ def _fingerprint(target: Target) -> str:
             certificate = connection.getpeercert(binary_form=True) or b""
     except (OSError, ssl.SSLError) as error:
         return f"unknown ({error})"
-    return tls.colons(sha256(certificate).hexdigest())
+    return tls.format_fingerprint(sha256(certificate).hexdigest())
 
 
-class _Visit:
-    """What is asked of the server, in whichever era it speaks."""
+class _Probe:
+    """Requests of the test, in an era that the server supports."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -110,69 +110,71 @@ class _Visit:
         self._session: dict[str, str] = {}
 
     async def versions(self) -> list[str]:
-        """The protocol versions it offers: by discovery, and by a handshake."""
-        found: list[str] = []
+        """Return the supported protocol versions, by discovery and by a handshake."""
+        versions: list[str] = []
         self._stateless = True
-        discovered = (await self._ask("server/discover", {"_meta": _META})).message.result
-        found += discovered.get("supportedVersions", [])
-        self._stateless = bool(found)
-        opened = await self._ask("initialize", _CLIENT, handshake=True)
+        discovered = (await self._request("server/discover", {"_meta": _META})).message.result
+        versions += discovered.get("supportedVersions", [])
+        self._stateless = bool(versions)
+        opened = await self._request("initialize", _CLIENT, handshake=True)
         if version := opened.message.result.get("protocolVersion"):
-            found.append(f"{version} by handshake")
+            versions.append(f"{version} by handshake")
             self._session = {
                 "mcp-protocol-version": version,
                 "mcp-session-id": opened.headers.get("mcp-session-id", ""),
             }
-        return found or ["none that this bridge knows"]
+        return versions or ["none that this bridge supports"]
 
     async def tools(self) -> Finding:
-        """How many tools the key may use."""
+        """Report the tools that the key may use."""
         names: list[str] = []
         cursor: dict[str, Any] = {}
         while True:
-            result = (await self._ask("tools/list", self._params(cursor))).message.result
+            result = (await self._request("tools/list", self._params(cursor))).message.result
             names += [str(tool.get("name")) for tool in result.get("tools", [])]
             if not result.get("nextCursor"):
                 break
             cursor = {"cursor": result["nextCursor"]}
-        some = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-        return Finding("tools", f"{len(names)}: {some}" if names else "none for this key")
+        first = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        return Finding("tools", f"{len(names)}: {first}" if names else "none for this key")
 
     async def latency(self) -> Finding:
-        """The usual time of a round trip."""
+        """Measure the median time of a round trip."""
         method = "server/discover" if self._stateless else "ping"
-        took = []
+        times = []
         for _ in range(_SAMPLES):
-            began = time.perf_counter()
-            await self._ask(method, self._params({}))
-            took.append((time.perf_counter() - began) * 1000)
-        return Finding("latency", f"{statistics.median(took):.1f} ms (median of {_SAMPLES})")
+            start = time.perf_counter()
+            await self._request(method, self._params({}))
+            times.append((time.perf_counter() - start) * 1000)
+        return Finding("latency", f"{statistics.median(times):.1f} ms (median of {_SAMPLES})")
 
-    async def leave(self) -> None:
-        """Ends the session."""
+    async def close(self) -> None:
+        """End the session."""
         if self._session.get("mcp-session-id"):
             try:
-                async with self._exchange.transport.send("DELETE", self._session, silence=2.0):
+                async with self._exchange.transport.send("DELETE", self._session, read_timeout=2.0):
                     pass
             except BridgeError:
-                return  # the server has gone, and its session with it
+                return  # the server is gone, and its session with it
 
     def _params(self, params: Mapping[str, Any]) -> dict[str, Any]:
         return {**params, "_meta": _META} if self._stateless else dict(params)
 
-    async def _ask(
+    async def _request(
         self, method: str, params: Mapping[str, Any], *, handshake: bool = False
     ) -> Reply:
         message = request(f"doctor {method}", method, params)
         stateless = self._stateless and not handshake
-        headers = mirrored(message, _STATELESS, {}) if stateless else self._session
+        headers = mirrored_headers(message, _STATELESS, {}) if stateless else self._session
         try:
-            return await self._exchange.ask(Question(message, headers, _ignore, _HURRY))
+            return await self._exchange.request(
+                OutgoingRequest(message, headers, _discard, _RETRY_SECONDS)
+            )
         except Refused as refused:
             if refused.reply and refused.status not in (401, 403):
-                return Reply(refused.reply)  # it does not speak this era
+                return Reply(refused.reply)  # the server does not support this era
             raise
 
 
-async def _ignore(_: Message) -> None:
-    """What the server says unasked is no finding."""
+async def _discard(_: Message) -> None:
+    """Discard messages that precede a reply; they are no findings."""

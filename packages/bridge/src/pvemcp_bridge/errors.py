@@ -1,19 +1,20 @@
-"""What can go wrong between the client's request and the server's reply.
+"""Errors between the client's request and the server's reply.
 
 * BridgeError
-  * Unreachable           nothing was sent: refused, unresolved, timed out while connecting
-    * CertificateRefused  the server's certificate is not trusted; waiting will not change that
-    * ProxyRefused        the proxy on the way does not let us through; neither will this
+  * Unreachable           nothing was sent: connection refused, name not resolved, connect timeout
+    * CertificateRefused  the server's certificate is not trusted; a retry cannot help
+    * ProxyRefused        the proxy refuses the connection; a retry cannot help
   * Lost                  the request was sent and the connection broke before the reply
-  * Silent                nothing came for as long as we wait
-  * Redirected            the server points somewhere the key must not go
-  * NoReply               the server finished without a JSON-RPC reply
-  * Refused               an HTTP status that is not a success, with no JSON-RPC reply in it
-    * Busy                429: not handled, to be sent again later
-    * Unavailable         502, 503, 504: perhaps handled
-  * Closing               the client closed its end before the reply came
+  * Silent                nothing arrived within the read timeout
+  * Redirected            the server redirects to an address that must not get the key
+  * NoReply               the server's response holds no JSON-RPC reply
+  * Refused               an HTTP error status without a JSON-RPC reply
+    * Busy                429: rate limited; the request was not processed
+    * Unavailable         502, 503, 504: the request may have been processed
+  * Closing               the bridge ended before the reply arrived
 
-The text of each goes to the client: what happened, and after it what to do.
+The client receives the text of an error: the fact, then the next step. The name of the class is
+part of the reply (`data.reason`).
 """
 
 from typing import Any, ClassVar
@@ -37,10 +38,11 @@ __all__ = [
 ]
 
 DOCTOR = "`pvemcp-bridge doctor` shows where it fails."
+_UNKNOWN_OUTCOME = "It may or may not have been carried out: check before you repeat it."
 
 
 class BridgeError(Exception):
-    """The base of what the bridge answers itself."""
+    """Base of the errors that the bridge sends as the reply to a request."""
 
     hint: ClassVar[str] = DOCTOR
 
@@ -55,12 +57,12 @@ class BridgeError(Exception):
 
     @property
     def data(self) -> dict[str, Any]:
-        """The same for programs."""
-        known = {"reason": type(self).__name__, "status": self.status, "hint": self.advice}
-        return {name: value for name, value in known.items() if value is not None}
+        """The same facts for programs."""
+        values = {"reason": type(self).__name__, "status": self.status, "hint": self.advice}
+        return {name: value for name, value in values.items() if value is not None}
 
     def reply_to(self, request: Message) -> str:
-        """The one reply that a request gets when this happened to it."""
+        """Return the JSON-RPC error that answers the request."""
         return error_text(request.raw_id, INTERNAL_ERROR, str(self), self.data)
 
 
@@ -80,7 +82,7 @@ class CertificateRefused(Unreachable):
 
 
 class ProxyRefused(Unreachable):
-    """The proxy on the way does not let us through."""
+    """The proxy refuses the connection."""
 
     hint = "Check HTTPS_PROXY and HTTP_PROXY, or name the server in NO_PROXY to go without a proxy."
 
@@ -88,32 +90,29 @@ class ProxyRefused(Unreachable):
 class Lost(BridgeError):
     """The request was sent and the connection broke before the reply."""
 
-    hint = "It may or may not have been carried out: look before you repeat it."
+    hint = _UNKNOWN_OUTCOME
 
 
 class Silent(Lost):
-    """Nothing came for as long as we wait."""
+    """Nothing arrived within the read timeout."""
 
-    hint = (
-        "It may or may not have been carried out: look before you repeat it. "
-        "--timeout (MCP_TIMEOUT) sets how long the bridge waits."
-    )
+    hint = f"{_UNKNOWN_OUTCOME} --timeout (MCP_TIMEOUT) sets how long the bridge waits."
 
 
 class Redirected(BridgeError):
-    """The server points somewhere the key must not go."""
+    """The server redirects to an address that must not get the key."""
 
-    hint = "Use the address it points to as the URL, if you trust it."
+    hint = "If you trust the new address, use it as the URL."
 
 
 class NoReply(BridgeError):
-    """The server finished without a JSON-RPC reply."""
+    """The server's response holds no JSON-RPC reply."""
 
     hint = f"Check that the URL is that of an MCP endpoint. {DOCTOR}"
 
 
 class Refused(BridgeError):
-    """An HTTP status that is not a success."""
+    """An HTTP error status."""
 
     def __init__(
         self,
@@ -130,64 +129,69 @@ class Refused(BridgeError):
 
     @property
     def data(self) -> dict[str, Any]:
-        """The same for programs, with the wait the server asked for."""
+        """The same facts for programs, with the seconds of `Retry-After`."""
         wait = {} if self.retry_after is None else {"retry_after_seconds": self.retry_after}
         return super().data | wait
 
     def reply_to(self, request: Message) -> str:
-        """The server's own words, when they are a JSON-RPC reply."""
+        """Return the server's own reply if it sent one."""
         return self.reply.text if self.reply else super().reply_to(request)
 
 
 class Busy(Refused):
-    """The server asks for fewer requests; this one was not handled."""
+    """The server rate-limits requests; this one was not processed."""
 
 
 class Unavailable(Refused):
-    """The server, or a proxy before it, cannot answer now."""
+    """The server, or a proxy in front of it, cannot answer now."""
 
 
 class Closing(BridgeError):
-    """The bridge ends before the reply came."""
+    """The bridge ended before the reply arrived."""
 
-    hint = "It may or may not have been carried out: look before you repeat it."
+    hint = _UNKNOWN_OUTCOME
 
 
 _REFUSALS: dict[int, tuple[str, str]] = {
-    400: ("The server found the request malformed", "Check the versions of client and server."),
+    400: (
+        "The server rejected the request as malformed",
+        "Check the versions of client and server.",
+    ),
     401: (
         "The server rejected the API key",
-        "Give a valid key with MCP_API_KEY or --api-key-file; API Access of the server makes keys.",
+        "Set a valid key with MCP_API_KEY or --api-key-file; create keys on the API Access page.",
     ),
     403: (
-        "The server does not allow this API key here",
+        "The server does not allow this with your API key",
         "Ask the administrator which addresses, clusters and tools the key may use.",
     ),
     404: ("There is nothing at this URL", "Check the URL; the endpoint usually ends in /mcp."),
-    405: ("This URL takes no MCP messages", "Check the URL; the endpoint usually ends in /mcp."),
+    405: ("This URL accepts no MCP messages", "Check the URL; the endpoint usually ends in /mcp."),
     413: ("The request is too large for the server", "Send less at once."),
-    429: ("The server asks for fewer requests", "Wait, then try again."),
-    502: ("The proxy before the server reached no server", "Check that the server runs."),
+    429: ("The server rate-limits requests", "Wait, then try again."),
+    502: ("The reverse proxy cannot reach the server", "Check that the server runs."),
     503: (
         "The server is not available now",
-        "It may be starting, or switched off in its settings.",
+        "It may be starting, or disabled in its settings.",
     ),
-    504: ("The proxy before the server got no answer in time", Lost.hint),
+    504: ("The reverse proxy got no answer from the server in time", _UNKNOWN_OUTCOME),
 }
 
 
 def refusal(
     status: int, *, reply: Message | None, retry_after: float | None, excerpt: str
 ) -> Refused:
-    """The error for an HTTP status, with what the server said about it."""
-    general = ("The server failed", Lost.hint) if status >= 500 else ("The server refused", DOCTOR)
+    """Return the error for an HTTP status, with an excerpt of the server's response."""
+    general = (
+        ("The server failed", _UNKNOWN_OUTCOME) if status >= 500 else ("The server refused", DOCTOR)
+    )
     fact, hint = _REFUSALS.get(status, general)
-    said = f': "{excerpt}"' if excerpt else ""
+    quoted = f': "{excerpt}"' if excerpt else ""
     kind = Busy if status == 429 else Unavailable if status in (502, 503, 504) else Refused
     if retry_after is not None:
         hint = f"Try again in {retry_after:.0f} s."
     return kind(
-        f"{fact} (HTTP {status}){said}.",
+        f"{fact} (HTTP {status}){quoted}.",
         status=status,
         hint=hint,
         reply=reply,

@@ -1,4 +1,4 @@
-"""One request to the server and the way back of everything it says about it."""
+"""Requests to the server: sent with retries, their responses read to the end."""
 
 import asyncio
 import logging
@@ -7,13 +7,20 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from pvemcp_bridge import jsontext, retry
-from pvemcp_bridge.annotations import Tools
+from pvemcp_bridge.annotations import ToolAnnotations
 from pvemcp_bridge.errors import Lost, NoReply, Refused, Unreachable, refusal
 from pvemcp_bridge.messages import Kind, Malformed, Message, parse_messages
 from pvemcp_bridge.sse import Event
-from pvemcp_bridge.transport import Answer, Transport
+from pvemcp_bridge.transport import HttpResponse, Transport
 
-__all__ = ["STREAM_SILENCE", "Deliver", "Exchange", "Question", "Reply", "messages_of"]
+__all__ = [
+    "STREAM_READ_TIMEOUT",
+    "Deliver",
+    "Exchange",
+    "OutgoingRequest",
+    "Reply",
+    "read_messages",
+]
 
 log = logging.getLogger(__name__)
 
@@ -21,34 +28,34 @@ Deliver = Callable[[Message], Awaitable[None]]
 
 _POST = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 _GET = {"accept": "text/event-stream"}
-# servers keep their streams alive every few seconds; a computer that slept hears nothing of an
-# end of the connection
-STREAM_SILENCE = 300.0
-_EMPTY_RESUMPTIONS = 5
-_EXCERPT = 200
+# Seconds without a byte on a long-lived stream. Servers send a comment every few seconds; a
+# computer that was suspended does not notice that the connection has ended
+STREAM_READ_TIMEOUT = 300.0
+_MAX_EMPTY_RESUMPTIONS = 5
+_EXCERPT_LENGTH = 200
 
 
 @dataclass
-class Question:
-    """A request, what goes along with it, and where its accompanying messages go."""
+class OutgoingRequest:
+    """A request with its headers and the callback for messages that precede the reply."""
 
     message: Message
     headers: Mapping[str, str]
     deliver: Deliver
-    patience: retry.Patience = retry.PATIENCE
+    retry_seconds: float = retry.RETRY_SECONDS
     resumable: bool = False
-    endless: bool = False
+    long_lived: bool = False
     delivered: bool = False
 
-    async def hand_on(self, message: Message) -> None:
-        """Gives the client a message that came before the reply."""
+    async def forward(self, message: Message) -> None:
+        """Deliver a message that precedes the reply; from now on a retry would deliver it twice."""
         self.delivered = True
         await self.deliver(message)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The server's JSON-RPC reply and the headers it came with."""
+    """The server's JSON-RPC reply and the headers of its HTTP response."""
 
     message: Message
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -56,161 +63,169 @@ class Reply:
 
 @dataclass
 class Cursor:
-    """How far a stream has been read."""
+    """Position in an event stream: the last event id, and the pause in seconds before resuming."""
 
     id: str = ""
     pause: float = 1.0
 
-    def follow(self, event: Event) -> None:
-        """Notes where to go on after this event."""
+    def update(self, event: Event) -> None:
+        """Move to this event."""
         self.id = event.id or self.id
         self.pause = self.pause if event.retry is None else event.retry
 
 
 class Exchange:
-    """Asks the server, again where that does no harm, and reads its answers to the end."""
+    """Sender of messages to the server, with retries where they do no harm."""
 
     def __init__(
-        self, transport: Transport, tools: Tools, silence: float | None, mask: Callable[[str], str]
+        self,
+        transport: Transport,
+        tools: ToolAnnotations,
+        read_timeout: float | None,
+        mask: Callable[[str], str],
     ) -> None:
         self.transport = transport
         self._tools = tools
-        self._silence = silence
+        self._read_timeout = read_timeout
         self._mask = mask
 
-    async def ask(self, question: Question) -> Reply:
-        """The reply to a request; raises a BridgeError when there is none."""
-        return await retry.patiently(
-            question.message.method or "A request",
-            lambda: self._once(question),
-            question.patience,
-            lambda: not question.delivered and retry.repeatable(question.message, self._tools),
+    async def request(self, request: OutgoingRequest) -> Reply:
+        """Send a request and return its reply; raise a BridgeError if there is none."""
+        return await retry.with_retries(
+            request.message.method or "A request",
+            lambda: self._send_request(request),
+            request.retry_seconds,
+            lambda: not request.delivered and retry.is_idempotent(request.message, self._tools),
         )
 
-    async def tell(self, message: Message, headers: Mapping[str, str]) -> None:
-        """Sends a notification or a response, which the server only acknowledges."""
-        await retry.patiently(
-            message.method or "A response",
-            lambda: self._tell(message, headers),
-            retry.PATIENCE,
-            harmless=lambda: False,
+    async def notify(self, message: Message, headers: Mapping[str, str]) -> None:
+        """Send a notification or a response, which the server only acknowledges."""
+
+        async def send() -> None:
+            async with self.transport.send(
+                "POST", {**_POST, **headers}, message.text, read_timeout=self._read_timeout
+            ) as response:
+                if response.status >= 400:
+                    raise self._refused(response, await response.text(), None)
+
+        await retry.with_retries(
+            message.method or "A response", send, retry.RETRY_SECONDS, idempotent=lambda: False
         )
 
-    async def _tell(self, message: Message, headers: Mapping[str, str]) -> None:
-        async with self.transport.send(
-            "POST", {**_POST, **headers}, message.text, silence=self._silence
-        ) as answer:
-            if answer.status >= 400:
-                raise self._refused(answer, await answer.text(), None)
-
-    async def _once(self, question: Question) -> Reply:
+    async def _send_request(self, request: OutgoingRequest) -> Reply:
         cursor = Cursor()
-        message = question.message
-        silence = STREAM_SILENCE if question.endless else self._silence
+        message = request.message
+        read_timeout = STREAM_READ_TIMEOUT if request.long_lived else self._read_timeout
         async with self.transport.send(
-            "POST", {**_POST, **question.headers}, message.text, silence=silence
-        ) as answer:
-            if not (answer.is_stream and answer.status < 300):
-                return await self._whole(answer, message)
-            reply = await self._stream(answer, question, cursor)
-            headers = answer.headers
+            "POST", {**_POST, **request.headers}, message.text, read_timeout=read_timeout
+        ) as response:
+            if not (response.is_stream and response.status < 300):
+                return await self._read_body(response, message)
+            reply = await self._read_stream(response, request, cursor)
+            headers = response.headers
         if reply is None:
-            reply = await self._resumed(question, cursor)
+            reply = await self._resume(request, cursor)
         return Reply(reply, headers)
 
-    async def _whole(self, answer: Answer, request: Message) -> Reply:
-        text = await answer.text()
-        found = (reply_to(request, message) for message in messages_of(text))
-        replies = [reply for reply in found if reply]
-        if answer.status >= 400:
-            raise self._refused(answer, text, replies[0] if replies else None)
+    async def _read_body(self, response: HttpResponse, request: Message) -> Reply:
+        text = await response.text()
+        matches = (match_reply(request, message) for message in read_messages(text))
+        replies = [reply for reply in matches if reply]
+        if response.status >= 400:
+            raise self._refused(response, text, replies[0] if replies else None)
         if not replies:
-            said = self._excerpt(text)
+            excerpt = self._excerpt(text)
             raise NoReply(
-                f"The server's reply is no JSON-RPC (HTTP {answer.status}){said and ': ' + said}.",
-                status=answer.status,
+                f"The server's reply is not JSON-RPC (HTTP {response.status})"
+                f"{excerpt and ': ' + excerpt}.",
+                status=response.status,
             )
-        return Reply(replies[0], answer.headers)
+        return Reply(replies[0], response.headers)
 
-    async def _stream(self, answer: Answer, question: Question, cursor: Cursor) -> Message | None:
-        """Hands on what the stream brings; the reply, or None when it ends early but can go on."""
+    async def _read_stream(
+        self, response: HttpResponse, request: OutgoingRequest, cursor: Cursor
+    ) -> Message | None:
+        """Forward the messages of a stream and return the reply.
+
+        Return None when the stream ends before the reply and can be resumed at the cursor.
+        """
         try:
-            if reply := await self._heard(answer, question, cursor):
-                return reply
+            async with aclosing(response.events()) as events:
+                async for event in events:
+                    cursor.update(event)
+                    for message in read_messages(event.data.decode("utf-8", "replace")):
+                        if reply := match_reply(request.message, message):
+                            return reply
+                        if message.kind is not Kind.RESPONSE:
+                            await request.forward(message)
         except Lost:
-            if not (question.resumable and cursor.id):
+            if not (request.resumable and cursor.id):
                 raise
-        if not (question.resumable and cursor.id):
-            raise Lost("The server ended the stream without a reply.", status=answer.status)
+        if not (request.resumable and cursor.id):
+            raise Lost("The server ended the stream without a reply.", status=response.status)
         return None
 
-    async def _heard(self, answer: Answer, question: Question, cursor: Cursor) -> Message | None:
-        """The reply on a stream, all that came before it handed on."""
-        async with aclosing(answer.events()) as events:
-            async for event in events:
-                cursor.follow(event)
-                for message in messages_of(event.data.decode("utf-8", "replace")):
-                    if reply := reply_to(question.message, message):
-                        return reply
-                    if message.kind is not Kind.RESPONSE:
-                        await question.hand_on(message)
-        return None
+    async def _resume(self, request: OutgoingRequest, cursor: Cursor) -> Message:
+        """Resume a stream at the last event until the reply arrives.
 
-    async def _resumed(self, question: Question, cursor: Cursor) -> Message:
-        """Takes up a stream that ended early, from the last event that came."""
+        Give up after some resumptions in a row that brought no event.
+        """
         empty = 0
-        while empty < _EMPTY_RESUMPTIONS:
+        while empty < _MAX_EMPTY_RESUMPTIONS:
             before = cursor.id
             await asyncio.sleep(cursor.pause)
-            if reply := await self._resume(question, cursor):
+            if reply := await self._resume_once(request, cursor):
                 return reply
             empty = empty + 1 if cursor.id == before else 0
-        raise Lost("The stream with the reply ended and could not be taken up again.")
+        raise Lost("The stream with the reply ended and could not be resumed.")
 
-    async def _resume(self, question: Question, cursor: Cursor) -> Message | None:
-        headers = {**_GET, **question.headers, "last-event-id": cursor.id}
+    async def _resume_once(self, request: OutgoingRequest, cursor: Cursor) -> Message | None:
+        headers = {**_GET, **request.headers, "last-event-id": cursor.id}
         try:
-            async with self.transport.send("GET", headers, silence=self._silence) as answer:
-                if answer.is_stream and answer.status < 300:
-                    return await self._stream(answer, question, cursor)
-                # never a Refused: the request was sent, and its session may be gone with its result
-                raise Lost("The server no longer has the reply.", status=answer.status)
+            async with self.transport.send(
+                "GET", headers, read_timeout=self._read_timeout
+            ) as response:
+                if response.is_stream and response.status < 300:
+                    return await self._read_stream(response, request, cursor)
+                # Not Refused, which could open a new session and send the request again: it was
+                # sent already, and its result may be gone with its session
+                raise Lost("The server no longer has the reply.", status=response.status)
         except Unreachable:
             return None
 
-    def _refused(self, answer: Answer, text: str, reply: Message | None) -> Refused:
+    def _refused(self, response: HttpResponse, text: str, reply: Message | None) -> Refused:
         return refusal(
-            answer.status,
+            response.status,
             reply=reply,
-            retry_after=answer.retry_after,
+            retry_after=response.retry_after,
             excerpt=self._excerpt(text),
         )
 
     def _excerpt(self, text: str) -> str:
-        """The beginning of what the server says, unless it is a page."""
-        said = " ".join(self._mask(text[: 4 * _EXCERPT]).split())
-        return "" if said.startswith("<") else said[:_EXCERPT]
+        """Return the beginning of the server's text, masked; nothing of an HTML page."""
+        excerpt = " ".join(self._mask(text[: 4 * _EXCERPT_LENGTH]).split())
+        return "" if excerpt.startswith("<") else excerpt[:_EXCERPT_LENGTH]
 
 
-def messages_of(text: str) -> Iterator[Message]:
-    """The JSON-RPC messages in a piece of an answer, each on one line."""
+def read_messages(text: str) -> Iterator[Message]:
+    """Yield the JSON-RPC messages in a body or an event; log what is malformed."""
     if not text.strip():
         return
     for message in parse_messages(jsontext.one_line(text)):
         if isinstance(message, Malformed):
-            log.warning("The server sent something that is no JSON-RPC message: %s", message)
+            log.warning("The server sent a malformed JSON-RPC message: %s", message)
         else:
             yield message
 
 
-def reply_to(request: Message, message: Message) -> Message | None:
-    """The message as the reply to this request, if it is that."""
+def match_reply(request: Message, message: Message) -> Message | None:
+    """Return the message if it is the reply to this request."""
     if message.kind is not Kind.RESPONSE:
         return None
     if message.key == request.key:
         return message
-    # the server could not read our id; there is only this request
+    # The server could not read the id; the response belongs to this request alone
     if message.body.get("id") is None:
         return message.with_id(request.raw_id)
-    log.warning("The server sent a reply to another request than this one.")
+    log.warning("The server sent a reply to another request.")
     return None

@@ -1,15 +1,31 @@
-"""JSON as the text it came as: read for what it means, passed on as it was written.
+"""JSON as text: find and replace members without changing any other character.
 
-Numbers keep every digit and strings their escapes, because what is passed on is the original
-text; parsing serves only to look inside.
+The bridge forwards the original text of a message, so that ids of any size, digits of numbers and
+escapes in strings arrive unchanged; it parses only to look inside. The standard library's decoder
+does the parsing. This module adds what it lacks: the position of a value in the text.
+
+No library replaces it. `msgspec.Raw` keeps the text of a member but not its position, which
+`config_file` needs to leave comments in place and `with_member` needs to keep the spacing; it would
+also be one more compiled dependency to load at each start. Encoding the parsed value again would
+change numbers and escapes.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-__all__ = ["BadJson", "Integer", "elements", "member", "one_line", "parse", "span", "with_member"]
+__all__ = [
+    "BadJson",
+    "Integer",
+    "as_object",
+    "elements",
+    "member",
+    "one_line",
+    "parse",
+    "span",
+    "with_member",
+]
 
 
 class BadJson(ValueError):
@@ -17,12 +33,12 @@ class BadJson(ValueError):
 
 
 class Integer(str):
-    """The digits of an integer that is too long for Python to convert."""
+    """Digits of an integer that is too long for Python to convert."""
 
     __slots__ = ()
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise BadJson(f"{name} is not JSON")
 
 
@@ -30,13 +46,13 @@ def _integer(digits: str) -> int | Integer:
     return int(digits) if len(digits) < 4000 else Integer(digits)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
-_LONG_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_int=_integer)
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant)
+_LONG_DECODER = json.JSONDecoder(parse_constant=_reject_constant, parse_int=_integer)
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def parse(text: str) -> Any:
-    """The value of a JSON text of any size, or BadJson."""
+    """Return the value of a JSON text of any size; raise BadJson when it is none."""
     try:
         return _DECODER.decode(text)
     except (json.JSONDecodeError, BadJson) as error:
@@ -47,52 +63,59 @@ def parse(text: str) -> Any:
         return _LONG_DECODER.decode(text)
 
 
+def as_object(value: Any) -> Mapping[str, Any]:
+    """Return the value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
 def one_line(text: str) -> str:
-    """The same JSON without line ends, which stand only between its tokens."""
+    """Return the same JSON on one line; in JSON, line ends only occur between tokens."""
     return text.replace("\r", " ").replace("\n", " ")
 
 
 def elements(text: str) -> Iterator[str]:
-    """The texts of the elements of an array that `parse` has accepted."""
-    at = _skip(text, text.index("[") + 1)
+    """Yield the text of each element of an array that `parse` has accepted."""
+    at = _skip_space(text, text.index("[") + 1)
     while text[at] != "]":
         _, end = _LONG_DECODER.raw_decode(text, at)
         yield text[at:end]
-        at = _skip(text, end)
-        at = _skip(text, at + 1) if text[at] == "," else at
+        at = _skip_space(text, end)
+        at = _skip_space(text, at + 1) if text[at] == "," else at
 
 
 def member(text: str, name: str) -> str | None:
-    """The text of a member of an object that `parse` has accepted."""
-    found = span(text, name)
-    return found and text[slice(*found)]
+    """Return the text of a member of an object that `parse` has accepted; None if it is missing."""
+    position = span(text, name)
+    return position and text[slice(*position)]
 
 
 def with_member(text: str, name: str, value: str) -> str:
-    """The object with one member's text replaced, or added when it was not there."""
-    found = span(text, name)
-    if found:
-        return text[: found[0]] + value + text[found[1] :]
+    """Return the object with the text of one member replaced, or added as the first one."""
+    if position := span(text, name):
+        return text[: position[0]] + value + text[position[1] :]
     start = text.index("{") + 1
-    comma = "" if text[_skip(text, start)] == "}" else ","
+    comma = "" if text[_skip_space(text, start)] == "}" else ","
     return f"{text[:start]}{json.dumps(name)}:{value}{comma}{text[start:]}"
 
 
 def span(text: str, name: str) -> tuple[int, int] | None:
-    """Where the value of a member stands in the text of an object that `parse` has accepted."""
-    found = None
-    at = _skip(text, text.index("{") + 1)
+    """Return start and end of a member's value in the text of an object that `parse` has accepted.
+
+    Of members with the same name the last one counts, as in every JSON parser.
+    """
+    position = None
+    at = _skip_space(text, text.index("{") + 1)
     while text[at] != "}":
         key, end = _LONG_DECODER.raw_decode(text, at)
-        at = _skip(text, _skip(text, end) + 1)
+        at = _skip_space(text, _skip_space(text, end) + 1)
         _, end = _LONG_DECODER.raw_decode(text, at)
         if key == name:
-            found = at, end  # the last of equal names counts, as for every JSON parser
-        at = _skip(text, end)
-        at = _skip(text, at + 1) if text[at] == "," else at
-    return found
+            position = at, end
+        at = _skip_space(text, end)
+        at = _skip_space(text, at + 1) if text[at] == "," else at
+    return position
 
 
-def _skip(text: str, at: int) -> int:
+def _skip_space(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
     return match.end() if match else at

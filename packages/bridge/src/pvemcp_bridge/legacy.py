@@ -1,4 +1,4 @@
-"""The eras with a handshake, 2025-03-26 to 2025-11-25: a session, its stream, its renewal."""
+"""The eras with a handshake, 2025-03-26 to 2025-11-25: the session, its renewal and its stream."""
 
 import asyncio
 import logging
@@ -8,42 +8,46 @@ from dataclasses import dataclass
 from pvemcp_bridge import retry
 from pvemcp_bridge.errors import BridgeError, NoReply, Refused
 from pvemcp_bridge.exchange import (
-    STREAM_SILENCE,
+    STREAM_READ_TIMEOUT,
     Deliver,
     Exchange,
-    Question,
+    OutgoingRequest,
     Reply,
-    messages_of,
+    read_messages,
 )
 from pvemcp_bridge.messages import Kind, Message
-from pvemcp_bridge.transport import Answer
 
 __all__ = ["Legacy"]
 
 log = logging.getLogger(__name__)
 
 _RENEWAL_ID = '"pvemcp-bridge-renewal"'
-_LONGEST_PAUSE = 30.0
-_FIRST_PAUSE = 1.0
-_MOST_RENEWALS = 3  # for one request, while its server restarts again and again
+_FIRST_RECONNECT_SECONDS = 1.0
+_MAX_RECONNECT_SECONDS = 30.0
+_CLOSE_SECONDS = 2.0
+_MAX_RENEWALS = 3  # for one request, while its server restarts again and again
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What the server gave at the handshake."""
+    """Session id and protocol version that the server returned for the handshake."""
 
     id: str = ""
     version: str = ""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What every message of the session carries."""
-        names = {"mcp-session-id": self.id, "mcp-protocol-version": self.version}
-        return {name: value for name, value in names.items() if value}
+        """Headers of every message in the session."""
+        headers = {"mcp-session-id": self.id, "mcp-protocol-version": self.version}
+        return {name: value for name, value in headers.items() if value}
 
 
 class Legacy:
-    """Carries messages of the handshake eras."""
+    """Client of the eras with a handshake.
+
+    A server that restarts forgets its sessions and answers 404. The client behind the bridge does
+    not notice: the bridge repeats the client's handshake and sends the request in the new session.
+    """
 
     def __init__(self, exchange: Exchange, deliver: Deliver) -> None:
         self._exchange = exchange
@@ -51,51 +55,57 @@ class Legacy:
         self._session = Session()
         self._initialize: Message | None = None
         self._initialized: Message | None = None
-        self._renewing = asyncio.Lock()
+        self._renewal_lock = asyncio.Lock()
         self._stream: asyncio.Task[None] | None = None
 
     async def request(self, message: Message, deliver: Deliver) -> Message:
-        """The server's reply, over a new session when it has forgotten ours."""
+        """Return the server's reply, from a new session if the server has forgotten the old one."""
         if message.method == "initialize":
             return await self._open(message, deliver)
         session = self._session
-        for _ in range(_MOST_RENEWALS):
+        for _ in range(_MAX_RENEWALS):
             try:
-                return (await self._ask(message, session, deliver)).message
+                return await self._request(message, session, deliver)
             except Refused as refused:
-                if not _forgotten(refused, session):
+                if not _is_session_lost(refused, session):
                     raise
-            session = await self._renewed(session)
-        return (await self._ask(message, session, deliver)).message
+            session = await self._renew(session)
+        return await self._request(message, session, deliver)
 
-    async def tell(self, message: Message) -> None:
-        """Passes a notification or response on."""
+    async def notify(self, message: Message) -> None:
+        """Send a notification or a response.
+
+        A response is not sent in a new session: it belongs to a request of the lost one.
+        """
         session = self._session
         try:
-            await self._exchange.tell(message, session.headers)
+            await self._exchange.notify(message, session.headers)
         except Refused as refused:
-            if not _forgotten(refused, session) or message.kind is Kind.RESPONSE:
-                raise  # a response belongs to a request of the session that is gone
-            await self._exchange.tell(message, (await self._renewed(session)).headers)
+            if not _is_session_lost(refused, session) or message.kind is Kind.RESPONSE:
+                raise
+            await self._exchange.notify(message, (await self._renew(session)).headers)
         if message.method == "notifications/initialized":
             self._initialized = message
-            self._start_stream()
+            self._stop_stream()
+            self._stream = asyncio.get_running_loop().create_task(self._run_stream())
 
     async def close(self) -> None:
-        """Ends the stream and the session."""
+        """End the stream and the session."""
         self._stop_stream()
         session, self._session = self._session, Session()
         if session.id:
             await self._delete(session)
 
-    async def _ask(self, message: Message, session: Session, deliver: Deliver) -> Reply:
-        return await self._exchange.ask(Question(message, session.headers, deliver, resumable=True))
+    async def _request(self, message: Message, session: Session, deliver: Deliver) -> Message:
+        request = OutgoingRequest(message, session.headers, deliver, resumable=True)
+        return (await self._exchange.request(request)).message
 
     async def _open(self, message: Message, deliver: Deliver) -> Message:
+        """Open the session for the client's handshake; close the one of an earlier handshake."""
         self._stop_stream()
         former, self._session = self._session, Session()
-        reply = await self._exchange.ask(
-            Question(message, {}, deliver, retry.OPENING_PATIENCE, resumable=True)
+        reply = await self._exchange.request(
+            OutgoingRequest(message, {}, deliver, retry.OPENING_RETRY_SECONDS, resumable=True)
         )
         if "result" in reply.message.body:
             self._initialize, self._session = message, _session(reply)
@@ -104,92 +114,88 @@ class Legacy:
             await self._delete(former)
         return reply.message
 
-    async def _renewed(self, seen: Session) -> Session:
-        """A session in place of the one the server forgot: one for all who ask at the same time."""
-        async with self._renewing:
-            if self._session is seen and self._initialize:
-                log.warning("The server has forgotten the session; opening it again.")
-                self._session = await self._opened_again(self._initialize)
+    async def _renew(self, lost: Session) -> Session:
+        """Return the session that replaces a lost one; open it if no other request has done so.
+
+        All requests that fail in the same session arrive here. The lock lets one of them repeat
+        the handshake; the others find that `self._session` is no longer the lost one and use it.
+        """
+        async with self._renewal_lock:
+            if self._session is lost and self._initialize:
+                log.warning("The server has forgotten the session; opening a new one.")
+                self._session = await self._repeat_handshake(self._initialize)
             return self._session
 
-    async def _opened_again(self, initialize: Message) -> Session:
-        own = initialize.with_id(_RENEWAL_ID)
-        reply = await self._exchange.ask(Question(own, {}, self._deliver, resumable=True))
+    async def _repeat_handshake(self, initialize: Message) -> Session:
+        request = OutgoingRequest(
+            initialize.with_id(_RENEWAL_ID), {}, self._deliver, resumable=True
+        )
+        reply = await self._exchange.request(request)
         if "result" not in reply.message.body:
-            raise NoReply("The server did not open the session again.")
+            raise NoReply("The server did not open a new session.")
         session = _session(reply)
         if self._initialized:
-            await self._exchange.tell(self._initialized, session.headers)
+            await self._exchange.notify(self._initialized, session.headers)
         return session
 
     async def _delete(self, session: Session) -> None:
         try:
             async with self._exchange.transport.send(
-                "DELETE", session.headers, silence=2.0
-            ) as answer:
-                log.debug("The session is closed (HTTP %d).", answer.status)
+                "DELETE", session.headers, read_timeout=_CLOSE_SECONDS
+            ) as response:
+                log.debug("The session is closed (HTTP %d).", response.status)
         except BridgeError as error:
             log.debug("The session could not be closed: %s", error.fact)
-
-    def _start_stream(self) -> None:
-        self._stop_stream()
-        self._stream = asyncio.get_running_loop().create_task(self._hear())
 
     def _stop_stream(self) -> None:
         if self._stream:
             self._stream.cancel()
             self._stream = None
 
-    async def _hear(self) -> None:
-        """Listens for what the server says unasked, until it says that it never does."""
-        pause, cursor = _FIRST_PAUSE, ""
+    async def _run_stream(self) -> None:
+        """Read the session's own stream and reconnect, until the server says that it has none."""
+        pause, cursor = _FIRST_RECONNECT_SECONDS, ""
         while True:
             session = self._session
             try:
-                cursor = await self._listen(session, cursor)
-                pause = _FIRST_PAUSE
+                cursor = await self._read_stream(session, cursor)
+                pause = _FIRST_RECONNECT_SECONDS
             except Refused as refused:
-                if not await self._may_listen_again(refused, session):
+                if _is_session_lost(refused, session):
+                    await self._renew(session)
+                elif refused.status not in (429, 502, 503, 504):
+                    log.debug("The server has no stream for sessions (HTTP %s).", refused.status)
                     return
                 cursor = ""
             except BridgeError as error:
                 log.debug("The stream of the session broke: %s", error.fact)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _MAX_RECONNECT_SECONDS)
 
-    async def _listen(self, session: Session, cursor: str) -> str:
+    async def _read_stream(self, session: Session, cursor: str) -> str:
+        """Deliver the messages of the stream; return the id of its last event."""
         headers = {"accept": "text/event-stream", **session.headers}
         if cursor:
             headers["last-event-id"] = cursor
-        async with self._exchange.transport.send("GET", headers, silence=STREAM_SILENCE) as answer:
-            _check_stream(answer)
-            async for event in answer.events():
+        async with self._exchange.transport.send(
+            "GET", headers, read_timeout=STREAM_READ_TIMEOUT
+        ) as response:
+            if response.status >= 400 or not response.is_stream:
+                raise Refused(f"No stream (HTTP {response.status}).", status=response.status)
+            async for event in response.events():
                 cursor = event.id or cursor
-                for message in messages_of(event.data.decode("utf-8", "replace")):
-                    if message.kind is not Kind.RESPONSE:  # replies come where they were asked for
+                for message in read_messages(event.data.decode("utf-8", "replace")):
+                    if message.kind is not Kind.RESPONSE:  # replies belong on their own stream
                         await self._deliver(message)
         return cursor
-
-    async def _may_listen_again(self, refused: Refused, session: Session) -> bool:
-        if refused.status in (429, 502, 503, 504):
-            return True
-        if not _forgotten(refused, session):
-            log.debug("The server has no stream for the session (HTTP %s).", refused.status)
-            return False
-        await self._renewed(session)
-        return True
 
 
 def _session(reply: Reply) -> Session:
     version = reply.message.result.get("protocolVersion")
-    known = version if isinstance(version, str) else ""
-    return Session(reply.headers.get("mcp-session-id", ""), known)
+    return Session(
+        reply.headers.get("mcp-session-id", ""), version if isinstance(version, str) else ""
+    )
 
 
-def _forgotten(refused: Refused, session: Session) -> bool:
+def _is_session_lost(refused: Refused, session: Session) -> bool:
     return refused.status == 404 and bool(session.id)
-
-
-def _check_stream(answer: Answer) -> None:
-    if answer.status >= 400 or not answer.is_stream:
-        raise Refused(f"No stream (HTTP {answer.status}).", status=answer.status)

@@ -1,4 +1,4 @@
-"""The log, for people, on standard error and in a file; no secret ever gets into it."""
+"""Log on standard error and in a file, with secrets masked."""
 
 import logging
 import re
@@ -12,14 +12,14 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 def masker(secrets: Collection[str]) -> Callable[[str], str]:
-    """Replaces secrets in a text."""
+    """Return a function that replaces the secrets in a text with `***`."""
     if not secrets:
         return str
-    pattern = re.compile("|".join(re.escape(one) for one in sorted(secrets, key=len, reverse=True)))
+    pattern = re.compile("|".join(map(re.escape, sorted(secrets, key=len, reverse=True))))
     return lambda text: pattern.sub("***", text)
 
 
-class _Masking(logging.Formatter):
+class _MaskingFormatter(logging.Formatter):
     def __init__(self, mask: Callable[[str], str]) -> None:
         super().__init__("%(asctime)s pvemcp-bridge %(levelname)s: %(message)s")
         self._mask = mask
@@ -29,12 +29,12 @@ class _Masking(logging.Formatter):
 
 
 def start(level: str, file: Path | None, mask: Callable[[str], str]) -> None:
-    """Lets the package's log go to standard error, and to a file when one is named."""
+    """Log to standard error, and to `file` if it is set; raise OSError if it cannot be opened."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if file:
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
     for handler in handlers:
-        handler.setFormatter(_Masking(mask))
+        handler.setFormatter(_MaskingFormatter(mask))
     logger = logging.getLogger("pvemcp_bridge")
     logger.handlers = handlers
     logger.setLevel(level.upper())

@@ -1,4 +1,4 @@
-"""Where the command starts: carrying messages at once, subcommands by Typer."""
+"""Entry point of the command: the bridge itself starts without Typer, the subcommands use it."""
 
 import os
 import sys
@@ -12,33 +12,33 @@ _HELP = ("--help", "-h")
 
 
 def main() -> None:
-    """Runs `pvemcp-bridge`."""
+    """Run `pvemcp-bridge`."""
     arguments = sys.argv[1:]
     if "--version" in arguments:
         sys.stdout.write(f"pvemcp-bridge {__version__}\n")
     elif arguments[:1] and (arguments[0] in COMMANDS or set(arguments) & set(_HELP)):
-        # Typer takes longer to load than a session takes to open
+        # Loading Typer takes longer than opening a session
         from pvemcp_bridge.cli import app
 
         app(prog_name="pvemcp-bridge")
     else:
-        _carry(arguments)
+        _run_bridge(arguments)
 
 
-def _carry(arguments: list[str]) -> None:
-    from pvemcp_bridge import logs, options  # `--version` needs none of it
+def _run_bridge(arguments: list[str]) -> None:
+    from pvemcp_bridge import logs, options  # `--version` needs none of these
     from pvemcp_bridge.run import run
     from pvemcp_bridge.target import BadTarget
 
     try:
-        chosen = options.settings(options.parse(arguments), os.environ)
+        settings = options.settings(options.parse(arguments), os.environ)
     except BadTarget as error:
         sys.stderr.write(f"pvemcp-bridge: {error}\nTry `pvemcp-bridge --help`.\n")
         raise SystemExit(2) from None
-    mask = logs.masker(chosen.target.secrets)
+    mask = logs.masker(settings.target.secrets)
     try:
-        logs.start(chosen.log_level, chosen.log_file, mask)
+        logs.start(settings.log_level, settings.log_file, mask)
     except OSError as error:
         sys.stderr.write(f"pvemcp-bridge: The log file cannot be written: {error}.\n")
         raise SystemExit(2) from None
-    run(chosen.target, mask)
+    run(settings.target, mask)

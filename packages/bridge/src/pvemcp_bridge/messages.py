@@ -1,4 +1,4 @@
-"""JSON-RPC messages: which kind each one is, which era it speaks, what identifies it."""
+"""JSON-RPC messages: their kind, id and protocol era, with the exact text."""
 
 import json
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from pvemcp_bridge import jsontext
+from pvemcp_bridge.jsontext import as_object
 
 __all__ = [
     "INTERNAL_ERROR",
@@ -31,7 +32,7 @@ VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 
 
 class Kind(Enum):
-    """What a message is."""
+    """Kind of a JSON-RPC message."""
 
     REQUEST = "request"
     NOTIFICATION = "notification"
@@ -39,7 +40,7 @@ class Kind(Enum):
 
 
 class Malformed(Exception):
-    """A line that is no JSON-RPC message; `reply` is the error that says so."""
+    """A line that is not a JSON-RPC message; `reply` is the error for the client."""
 
     def __init__(self, code: int, message: str, raw_id: str = "null") -> None:
         super().__init__(message)
@@ -48,7 +49,7 @@ class Malformed(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """One JSON-RPC message and the exact text that carries it."""
+    """JSON-RPC message: the exact text and its parsed value."""
 
     text: str
     body: Mapping[str, Any]
@@ -60,46 +61,46 @@ class Message:
 
     @cached_property
     def key(self) -> tuple[bool, Any]:
-        """What finds this request again: 1 and 1.0 are one id, 1 and "1" are two."""
+        """Dictionary key of the id: 1 and 1.0 are the same id, 1 and "1" are different ones."""
         return id_key(self.body.get("id"))
 
     @property
     def raw_id(self) -> str:
-        """The id exactly as it was written."""
+        """Text of the id, unchanged."""
         return jsontext.member(self.text, "id") or "null"
 
     @property
     def params(self) -> Mapping[str, Any]:
-        return _mapping(self.body.get("params"))
+        return as_object(self.body.get("params"))
 
     @property
     def version(self) -> str | None:
-        """The protocol version the message itself names: only the modern era does."""
-        version = _mapping(self.params.get("_meta")).get(VERSION_KEY)
+        """Protocol version in the message's `_meta`; None for the eras with a handshake."""
+        version = as_object(self.params.get("_meta")).get(VERSION_KEY)
         return version if isinstance(version, str) else None
 
     @property
     def result(self) -> Mapping[str, Any]:
-        return _mapping(self.body.get("result"))
+        return as_object(self.body.get("result"))
 
     @property
     def error_code(self) -> int | None:
-        code = _mapping(self.body.get("error")).get("code")
+        code = as_object(self.body.get("error")).get("code")
         return code if isinstance(code, int) else None
 
     def with_id(self, raw_id: str) -> "Message":
-        """The same message under another id."""
+        """Return the same message with another id."""
         text = jsontext.with_member(self.text, "id", raw_id)
         return Message(text, jsontext.parse(text), self.kind)
 
 
 def id_key(value: Any) -> tuple[bool, Any]:
-    """A dictionary key for an id; values that are no id share one that no request has."""
-    return type(value) is str, value if _usable(value) else None
+    """Return a dictionary key for an id; invalid ids share a key that no request has."""
+    return type(value) is str, value if _is_id(value) else None
 
 
 def parse_messages(line: str) -> list[Message | Malformed]:
-    """The message of a line, or of each entry of a batch, in order."""
+    """Return the message of a line, or the messages of a batch in order."""
     try:
         value = jsontext.parse(line)
     except jsontext.BadJson as error:
@@ -108,47 +109,44 @@ def parse_messages(line: str) -> list[Message | Malformed]:
         return [_message(line, value)]
     if not value:
         return [Malformed(INVALID_REQUEST, "The batch is empty.")]
-    return [_message(text, one) for text, one in zip(jsontext.elements(line), value, strict=True)]
+    return [_message(*pair) for pair in zip(jsontext.elements(line), value, strict=True)]
 
 
 def _message(text: str, value: Any) -> Message | Malformed:
     if not isinstance(value, dict):
-        return Malformed(INVALID_REQUEST, "A JSON-RPC message is an object.")
-    has_id, identified = "id" in value, _usable(value.get("id"))
+        return Malformed(INVALID_REQUEST, "A JSON-RPC message must be an object.")
+    has_id, has_valid_id = "id" in value, _is_id(value.get("id"))
     method = value.get("method")
     if isinstance(method, str) and not has_id:
         return Message(text, value, Kind.NOTIFICATION)
-    if isinstance(method, str) and identified:
+    if isinstance(method, str) and has_valid_id:
         return Message(text, value, Kind.REQUEST)
     if method is None and ("result" in value or "error" in value):
         return Message(text, value, Kind.RESPONSE)
-    raw_id = jsontext.member(text, "id") if identified else None
-    why = "The id is a string or a number." if has_id and not identified else "No method is named."
-    return Malformed(INVALID_REQUEST, why, raw_id or "null")
+    if has_id and not has_valid_id:
+        return Malformed(INVALID_REQUEST, "The id must be a string or a number.")
+    raw_id = jsontext.member(text, "id") if has_valid_id else None
+    return Malformed(INVALID_REQUEST, "The method is missing.", raw_id or "null")
 
 
-def _usable(value: Any) -> bool:
+def _is_id(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def request(own_id: str, method: str, params: Mapping[str, Any]) -> Message:
-    """A request of the bridge itself."""
-    body = {"jsonrpc": "2.0", "id": own_id, "method": method, "params": params}
+def request(request_id: str, method: str, params: Mapping[str, Any]) -> Message:
+    """Create a request of the bridge itself."""
+    body = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
     return Message(json.dumps(body), body, Kind.REQUEST)
 
 
 def notification(method: str, params: str) -> Message:
-    """A notification of the bridge itself; its parameters are a JSON text."""
+    """Create a notification of the bridge itself; `params` is JSON text."""
     text = f'{{"jsonrpc":"2.0","method":"{method}","params":{params}}}'
     return Message(text, jsontext.parse(text), Kind.NOTIFICATION)
 
 
 def error_text(raw_id: str, code: int, message: str, data: Mapping[str, Any] | None = None) -> str:
-    """A JSON-RPC error as a line."""
+    """Return a JSON-RPC error as a line; `raw_id` is JSON text."""
     error: dict[str, Any] = {"code": code, "message": message}
     if data:
         error["data"] = data

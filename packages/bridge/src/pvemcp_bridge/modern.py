@@ -1,12 +1,12 @@
-"""The era without sessions, 2026-07-28: every message says all that the server needs."""
+"""The era without sessions, 2026-07-28: every message holds all that the server needs."""
 
 import logging
 
 from pvemcp_bridge import retry
-from pvemcp_bridge.annotations import Tools
+from pvemcp_bridge.annotations import ToolAnnotations
 from pvemcp_bridge.errors import Refused
-from pvemcp_bridge.exchange import Deliver, Exchange, Question
-from pvemcp_bridge.headers import mirrored
+from pvemcp_bridge.exchange import Deliver, Exchange, OutgoingRequest
+from pvemcp_bridge.headers import mirrored_headers
 from pvemcp_bridge.messages import Message, request
 
 __all__ = ["Modern"]
@@ -17,53 +17,55 @@ _HEADER_MISMATCH = -32020
 
 
 class Modern:
-    """Carries messages of the era without sessions."""
+    """Client of the era without sessions."""
 
-    def __init__(self, exchange: Exchange, tools: Tools) -> None:
+    def __init__(self, exchange: Exchange, tools: ToolAnnotations) -> None:
         self._exchange = exchange
         self._tools = tools
 
-    def question(self, message: Message, deliver: Deliver) -> Question:
-        """A request with the headers that repeat it."""
-        arguments = self._tools.headers(
-            message.params.get("name") if message.method == "tools/call" else None
-        )
-        opening = message.method in ("server/discover", "subscriptions/listen")
-        return Question(
+    def prepare(self, message: Message, deliver: Deliver) -> OutgoingRequest:
+        """Return a request with the headers that mirror its body."""
+        tool = message.params.get("name") if message.method == "tools/call" else None
+        is_opening = message.method in ("server/discover", "subscriptions/listen")
+        return OutgoingRequest(
             message,
-            mirrored(message, message.version or "", arguments),
+            mirrored_headers(message, message.version or "", self._tools.headers(tool)),
             deliver,
-            retry.OPENING_PATIENCE if opening else retry.PATIENCE,
+            retry.OPENING_RETRY_SECONDS if is_opening else retry.RETRY_SECONDS,
         )
 
     async def request(self, message: Message, deliver: Deliver) -> Message:
-        """The server's reply; once more when it expected headers of a list we had not seen."""
+        """Return the server's reply.
+
+        If the server rejects the headers of a tool call, fetch the tool list, which says what
+        headers the tool needs, and send the call once more.
+        """
         try:
-            return (await self._exchange.ask(self.question(message, deliver))).message
+            return (await self._exchange.request(self.prepare(message, deliver))).message
         except Refused as refused:
-            expected = refused.reply and refused.reply.error_code == _HEADER_MISMATCH
-            if not expected or message.method != "tools/call":
+            mismatch = refused.reply and refused.reply.error_code == _HEADER_MISMATCH
+            if not mismatch or message.method != "tools/call":
                 raise
-        log.info("The server expects other headers; reading its list of tools.")
-        await self._learn(message)
-        return (await self._exchange.ask(self.question(message, deliver))).message
+        log.info("The server expects other headers; fetching the tool list.")
+        await self._fetch_tools(message)
+        return (await self._exchange.request(self.prepare(message, deliver))).message
 
-    async def tell(self, message: Message) -> None:
-        """Passes a notification on."""
-        await self._exchange.tell(message, mirrored(message, message.version or "", {}))
+    async def notify(self, message: Message) -> None:
+        """Send a notification."""
+        await self._exchange.notify(message, mirrored_headers(message, message.version or "", {}))
 
-    async def _learn(self, message: Message) -> None:
-        """Reads the list of tools to its end, as the client that made this call would."""
+    async def _fetch_tools(self, message: Message) -> None:
+        """Fetch all pages of the tool list with the `_meta` of the client's call."""
         cursor: object = None
         while True:
             params = {"_meta": message.params["_meta"]} | ({"cursor": cursor} if cursor else {})
             listing = request("pvemcp-bridge-tools", "tools/list", params)
-            reply = await self._exchange.ask(self.question(listing, _ignore))
-            self._tools.learn(reply.message.result.get("tools"))
+            reply = await self._exchange.request(self.prepare(listing, _discard))
+            self._tools.record(reply.message.result.get("tools"))
             cursor = reply.message.result.get("nextCursor")
             if not cursor:
                 return
 
 
-async def _ignore(message: Message) -> None:
-    log.debug("%s came with a list the bridge asked for itself.", message.method)
+async def _discard(message: Message) -> None:
+    log.debug("Discarded %s, which preceded a tool list for the bridge.", message.method)

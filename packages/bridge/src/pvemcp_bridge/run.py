@@ -1,4 +1,4 @@
-"""One run of the bridge, from the first line of the client to its last."""
+"""One run of the bridge, from the first line of the client to the last."""
 
 import asyncio
 import gc
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from pvemcp_bridge.bridge import Bridge
-from pvemcp_bridge.lifetime import Ending, Lifetime
+from pvemcp_bridge.shutdown import Reason, Shutdown
 from pvemcp_bridge.stdio import Writer, binary, start_reader
 from pvemcp_bridge.target import Target
 from pvemcp_bridge.transport import Transport
@@ -17,32 +17,34 @@ __all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
-_WRITE_SECONDS = 0.3
+_MIN_WRITE_SECONDS = 0.3
 
 
 def run(target: Target, mask: Callable[[str], str]) -> None:
-    """Carries messages until the client is done, then ends the process."""
-    reading = asyncio.run(_carry(target, mask))
+    """Run the bridge until the client is done, then end the process."""
+    reader_is_alive = asyncio.run(_run(target, mask))
     logging.shutdown()
     sys.stderr.flush()
-    if reading:
-        # the thread still waits for input; on Windows ending normally would wait for it
+    if reader_is_alive:
+        # The thread still waits for input; on Windows a normal exit would wait for the thread
         os._exit(0)
 
 
-async def _carry(target: Target, mask: Callable[[str], str]) -> bool:
-    """Runs to the end; True when the input is still open then."""
-    lifetime = Lifetime()
-    writer = Writer(binary(1), lambda: lifetime.end(Ending.OUTPUT_BROKEN))
-    gc.freeze()  # what is loaded by now stays: no collection needs to look at it
-    log.info("Carrying messages to %s.", target.origin)
+async def _run(target: Target, mask: Callable[[str], str]) -> bool:
+    """Run until a reason to shut down; return whether the reader thread still waits for input."""
+    shutdown = Shutdown()
+    writer = Writer(binary(1), lambda: shutdown.request(Reason.OUTPUT_BROKEN))
+    gc.freeze()  # the modules loaded by now stay; no collection needs to scan them
+    log.info("Forwarding messages to %s.", target.origin)
     async with Transport(target) as transport:
-        bridge = Bridge(transport, writer, silence=target.silence, mask=mask)
-        reader = start_reader(binary(0), bridge.receive, lambda: lifetime.end(Ending.INPUT_CLOSED))
-        ending = await lifetime.ending()
-        log.info("Ending: %s.", ending.name.lower().replace("_", " "))
-        await bridge.finish(ending.replies, lifetime.hurry)
-        await bridge.close(ending.farewell)
-    patience = max(ending.replies, _WRITE_SECONDS)
-    await asyncio.wait({asyncio.create_task(writer.close())}, timeout=patience)
+        bridge = Bridge(transport, writer, read_timeout=target.read_timeout, mask=mask)
+        reader = start_reader(
+            binary(0), bridge.receive, lambda: shutdown.request(Reason.INPUT_CLOSED)
+        )
+        reason = await shutdown.wait()
+        log.info("Shutting down: %s.", reason.name.lower().replace("_", " "))
+        await bridge.finish(reason.reply_seconds, shutdown.immediate)
+        await bridge.close(reason.close_seconds)
+    seconds = max(reason.reply_seconds, _MIN_WRITE_SECONDS)
+    await asyncio.wait({asyncio.create_task(writer.close())}, timeout=seconds)
     return reader.is_alive()

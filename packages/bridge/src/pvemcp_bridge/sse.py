@@ -1,4 +1,8 @@
-"""Server-sent events, read from bytes as they arrive."""
+"""Server-sent events, parsed from bytes as they arrive.
+
+`httpx-sse` does not fit: it imports httpx, the bridge uses httpx2. Splitting bytes also keeps line
+separators such as U+2028 inside the JSON of an event.
+"""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +16,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: its data, the id to resume after it, and the pause in seconds asked before."""
+    """One event: its data, the id to resume after, and the pause in seconds before resuming."""
 
     data: bytes
     id: str = ""
@@ -20,30 +24,30 @@ class Event:
 
 
 class EventReader:
-    """Cuts a stream of bytes into events; what it holds is never more than one event."""
+    """Incremental parser of an event stream; it buffers one event at most."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._after_cr = False
         self._first = True
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._type = b""
         self._data: list[bytes] = []
         self._id = ""
         self._retry: float | None = None
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """The events that this piece completes."""
+        """Yield the events that this chunk completes."""
         for line in self._lines(chunk):
             if line:
-                self._field(line)
-            elif event := self._event():
+                self._add_field(line)
+            elif event := self._take_event():
                 yield event
 
     def finish(self) -> Iterator[Event]:
-        """The last event of a stream whose server ended it without the closing blank line."""
+        """Yield the last event of a stream that ended without a blank line."""
         yield from self.feed(b"\n\n")
 
     def _lines(self, chunk: bytes) -> list[bytes]:
@@ -55,19 +59,19 @@ class EventReader:
         self._after_cr = chunk.endswith(b"\r")
         *lines, rest = _LINE_END.split(chunk)
         if lines:
-            lines[0] = self._whole(lines[0])
+            lines[0] = self._join(lines[0])
             self._pieces = []
         self._pieces.append(rest)
         return lines
 
-    def _whole(self, end: bytes) -> bytes:
+    def _join(self, end: bytes) -> bytes:
         line = b"".join([*self._pieces, end])
         if self._first:
             self._first = False
             line = line.removeprefix(_BOM)
         return line
 
-    def _field(self, line: bytes) -> None:
+    def _add_field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
@@ -79,8 +83,8 @@ class EventReader:
         elif name == b"retry" and value.isdigit():
             self._retry = int(value[:9]) / 1000
 
-    def _event(self) -> Event | None:
+    def _take_event(self) -> Event | None:
         event = Event(b"\n".join(self._data), self._id, self._retry)
-        ours = self._type in (b"", b"message")
-        self._forget()
-        return event if ours and event != Event(b"") else None
+        is_message = self._type in (b"", b"message")
+        self._reset()
+        return event if is_message and event != Event(b"") else None

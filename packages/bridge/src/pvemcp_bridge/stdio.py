@@ -1,7 +1,7 @@
-"""Lines in and lines out, each with a thread of its own, so that neither ever stops the other.
+"""Standard input and output, with a thread each, so that neither blocks the event loop.
 
-asyncio cannot read pipes on Windows and a full pipe would stop its loop; threads wait for both,
-everywhere the same way. What a pipe surely takes is written without that detour.
+asyncio cannot read pipes on Windows, and writing to a full pipe would block its loop; threads do
+both on every system. Lines that a pipe certainly accepts are written without the thread.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ Receive = Callable[[bytes], None]
 
 
 def binary(fd: int) -> int:
-    """The descriptor without the line end translation that Windows does."""
+    """Return the descriptor, with the line end translation of Windows switched off."""
     if sys.platform == "win32":
-        import msvcrt  # exists on Windows alone
+        import msvcrt  # exists only on Windows
 
         msvcrt.setmode(fd, os.O_BINARY)
     return fd
 
 
 def read_lines(fd: int) -> Iterator[list[bytes]]:
-    """The lines that become whole with each piece of a descriptor, and what is left at its end."""
-    # os.read and not sys.stdin: a thread waiting in a buffered reader holds a lock that
-    # the interpreter needs to end
+    """Yield the lines that each chunk completes, at the end also a line without a line end."""
+    # os.read and not sys.stdin: a thread that waits in a buffered reader holds a lock that the
+    # interpreter needs to exit
     pieces: list[bytes] = []
     while chunk := os.read(fd, _CHUNK):
         first, *rest = chunk.split(b"\n")
@@ -45,7 +45,7 @@ def read_lines(fd: int) -> Iterator[list[bytes]]:
 
 
 def start_reader(fd: int, receive: Receive, ended: Callable[[], None]) -> threading.Thread:
-    """Calls `receive` in the running loop with each line, and `ended` after the last."""
+    """Call `receive` in the running loop with each line, and `ended` after the last line."""
     loop = asyncio.get_running_loop()
     thread = threading.Thread(
         target=_read, args=(fd, loop, receive, ended), name="stdin", daemon=True
@@ -59,87 +59,87 @@ def _read(
 ) -> None:
     try:
         for lines in read_lines(fd):
-            loop.call_soon_threadsafe(_hand_over, loop, receive, lines)
+            loop.call_soon_threadsafe(_receive_lines, loop, receive, lines)
     except OSError:
-        pass  # the other end vanished: the same as its end
+        pass  # the other end is gone: treat it as the end of the input
     except RuntimeError:
-        return  # the loop has ended, nobody listens any more
-    # once more around the loop: the last lines are taken only then
+        return  # the loop is closed
+    # The last lines are scheduled by now but not received; `ended` has to come after them
     loop.call_soon_threadsafe(loop.call_soon, ended)
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, receive: Receive, lines: list[bytes]) -> None:
+def _receive_lines(loop: asyncio.AbstractEventLoop, receive: Receive, lines: list[bytes]) -> None:
     for line in lines:
         loop.call_soon(receive, line)
 
 
 class Writer:
-    """The one writer of a descriptor: lines whole, in order, those of a turn of the loop at once.
+    """Only writer of a descriptor: whole lines in order, those of one loop iteration together.
 
-    A thread does it where the reader at the other end is behind and would stop the loop.
+    If the reader at the other end is behind, so that writing would block the loop, a thread writes.
     """
 
     def __init__(self, fd: int, broken: Callable[[], None]) -> None:
         self._fd = fd
         self._broken = broken
         self._loop = asyncio.get_running_loop()
-        self._fresh: list[bytes] = []
+        self._buffer: list[bytes] = []
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._waiting = 0
+        self._unwritten = 0
         self._room = asyncio.Event()
         self._ended = asyncio.Event()
-        self._thread = threading.Thread(target=self._write, name="stdout", daemon=True)
+        self._thread = threading.Thread(target=self._write_lines, name="stdout", daemon=True)
         self._thread.start()
 
     async def send(self, line: str) -> None:
-        """Writes one line; waits while the reader at the other end is far behind."""
+        """Write one line; wait while the reader at the other end is far behind."""
         data = line.encode() + b"\n"
-        self._waiting += len(data)
-        if not self._fresh:
+        self._unwritten += len(data)
+        if not self._buffer:
             self._loop.call_soon(self._flush)
-        self._fresh.append(data)
-        while self._waiting > _HIGH_WATER and not self._ended.is_set():
+        self._buffer.append(data)
+        while self._unwritten > _HIGH_WATER and not self._ended.is_set():
             self._room.clear()
             await self._room.wait()
 
     async def close(self) -> None:
-        """Waits until everything is written."""
+        """Wait until everything is written."""
         self._flush()
         self._lines.put(None)
         await self._ended.wait()
 
     def _flush(self) -> None:
-        data = b"".join(self._fresh)
-        self._fresh.clear()
-        if data and self._waiting == len(data) and _takes_at_once(self._fd, len(data)):
-            data = self._written_of(data)
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        if data and self._unwritten == len(data) and _accepts(self._fd, len(data)):
+            data = self._write_directly(data)
         if data:
             self._lines.put(data)
 
-    def _written_of(self, data: bytes) -> bytes:
-        """Writes what the descriptor takes now; the rest."""
+    def _write_directly(self, data: bytes) -> bytes:
+        """Write what the descriptor accepts now; return the rest."""
         try:
             size = os.write(self._fd, data)
         except OSError:
             self._broken()
             return b""
-        self._waiting -= size
+        self._unwritten -= size
         return data[size:]
 
-    def _write(self) -> None:
+    def _write_lines(self) -> None:
         try:
             while (data := self._lines.get()) is not None:
                 _write_all(self._fd, data)
-                self._loop.call_soon_threadsafe(self._written, len(data))
+                self._loop.call_soon_threadsafe(self._on_written, len(data))
         except OSError:
             self._loop.call_soon_threadsafe(self._broken)
-        self._loop.call_soon_threadsafe(self._end)
+        self._loop.call_soon_threadsafe(self._on_end)
 
-    def _written(self, size: int) -> None:
-        self._waiting -= size
+    def _on_written(self, size: int) -> None:
+        self._unwritten -= size
         self._room.set()
 
-    def _end(self) -> None:
+    def _on_end(self) -> None:
         self._ended.set()
         self._room.set()
 
@@ -152,12 +152,12 @@ def _write_all(fd: int, data: bytes) -> None:
 
 if sys.platform == "win32":
 
-    def _takes_at_once(_fd: int, _size: int) -> bool:
-        """Nothing tells of a pipe of Windows whether writing to it would block."""
+    def _accepts(_fd: int, _size: int) -> bool:
+        """Return False: Windows cannot say whether writing to a pipe would block."""
         return False
 
 else:
 
-    def _takes_at_once(fd: int, size: int) -> bool:
-        """Whether writing this much cannot block."""
+    def _accepts(fd: int, size: int) -> bool:
+        """Return whether writing this many bytes cannot block."""
         return size <= select.PIPE_BUF and bool(select.select((), (fd,), (), 0)[1])

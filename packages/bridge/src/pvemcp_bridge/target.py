@@ -1,4 +1,4 @@
-"""Where the messages go, with what key, and what of it must never be written anywhere."""
+"""The server: its URL, headers and TLS trust, and which parts of them are secrets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,31 +9,31 @@ from pvemcp_bridge.tls import Trust
 __all__ = ["BadTarget", "Target", "target"]
 
 _DEFAULT_PATH = "/mcp"
-_SECRET_LENGTH = 7  # longer than "Bearer"; shorter words say nothing
+_SECRET_LENGTH = 7  # longer than "Bearer"; masking shorter words would garble the log
 
 
 class BadTarget(ValueError):
-    """The URL, key or header given cannot be used; says which and why."""
+    """An option cannot be used; the message names it and the reason."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One MCP endpoint and how to speak to it."""
+    """MCP endpoint with headers, TLS trust and read timeout in seconds (None: no timeout)."""
 
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     trust: Trust = field(default_factory=Trust)
-    silence: float | None = 120.0
+    read_timeout: float | None = 120.0
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: what may be shown."""
+        """Scheme, host and port, the part of the URL that may be shown."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
     @property
     def secrets(self) -> frozenset[str]:
-        """Every text that may be a key: parts of the URL and of header values."""
+        """All texts that may be a key: parts of the URL and of header values."""
         parts = urlsplit(self.url)
         pieces = {*parts.path.split("/"), parts.query, parts.username, parts.password}
         values = {word for value in self.headers.values() for word in value.split()}
@@ -45,23 +45,25 @@ def target(
     api_key: str = "",
     headers: Mapping[str, str] | None = None,
     trust: Trust | None = None,
-    silence: float | None = 120.0,
+    read_timeout: float | None = 120.0,
 ) -> Target:
-    """The endpoint for a URL as people write it, its key in a header rather than in the URL."""
-    given = {name.lower(): value for name, value in (headers or {}).items()}
-    return Target(_endpoint(url), _with_key(given, api_key), trust or Trust(), silence or None)
+    """Return the target for a URL as users write it, with the key in a header."""
+    lower_headers = {name.lower(): value for name, value in (headers or {}).items()}
+    return Target(
+        _endpoint(url), _with_key(lower_headers, api_key), trust or Trust(), read_timeout or None
+    )
 
 
 def _endpoint(url: str) -> str:
     if not url:
-        raise BadTarget("No server is given: use --url or MCP_URL.")
+        raise BadTarget("No server URL: set --url or MCP_URL.")
     try:
         parts = urlsplit(url.strip())
         host, _port = parts.hostname, parts.port
     except ValueError as error:
         raise BadTarget(f"The URL is malformed: {error}.") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise BadTarget("The URL starts with https:// or http:// and names a host.")
+        raise BadTarget("The URL must start with https:// or http:// and name a host.")
     path = _DEFAULT_PATH if parts.path in ("", "/") else parts.path
     return urlunsplit(parts._replace(path=path, fragment=""))
 
@@ -70,8 +72,8 @@ def _with_key(headers: dict[str, str], api_key: str) -> dict[str, str]:
     if not api_key:
         return headers
     if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
-        raise BadTarget("The API key holds characters that no key has.")
-    # a proxy in front may want Authorization for itself; the server takes the key in either header
+        raise BadTarget("The API key must be printable ASCII without spaces.")
+    # A proxy may need Authorization for itself; the server accepts the key in either header
     if "authorization" in headers:
         return headers | {"x-api-key": api_key}
     return headers | {"authorization": f"Bearer {api_key}"}

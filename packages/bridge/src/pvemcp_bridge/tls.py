@@ -1,4 +1,4 @@
-"""How the server proves who it is: the system's authorities, one's own, a pinned certificate."""
+"""TLS verification: the system's authorities, a CA file or a pinned certificate."""
 
 import hashlib
 import hmac
@@ -7,33 +7,45 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Trust", "colons", "context", "is_authority", "normal_fingerprint", "unverified"]
+__all__ = [
+    "Trust",
+    "context",
+    "format_fingerprint",
+    "is_ca_file",
+    "normalize_fingerprint",
+    "unverified",
+]
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What makes a server's certificate acceptable."""
+    """How to verify the server's certificate."""
 
     ca_file: Path | None = None
     fingerprint: str = ""
     insecure: bool = False
 
 
-def normal_fingerprint(text: str) -> str:
-    """A SHA-256 fingerprint as 64 lower-case hexadecimal digits, however it was written."""
+def normalize_fingerprint(text: str) -> str:
+    """Return a SHA-256 fingerprint in any notation as 64 lower-case hexadecimal digits.
+
+    Raise ValueError when it is none.
+    """
     digits = re.sub(r"^sha-?256[:=]", "", text.strip().lower()).replace(":", "")
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
-        raise ValueError("A fingerprint is the certificate's SHA-256: 64 hexadecimal digits.")
+        raise ValueError(
+            "The fingerprint must be the certificate's SHA-256: 64 hexadecimal digits."
+        )
     return digits
 
 
-def colons(digest: str) -> str:
-    """A fingerprint as people and tools show it."""
+def format_fingerprint(digest: str) -> str:
+    """Return a digest as tools show fingerprints: upper case, with colons."""
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2)).upper()
 
 
-def is_authority(file: Path) -> bool:
-    """Whether a file holds certificates to trust."""
+def is_ca_file(file: Path) -> bool:
+    """Return whether a file holds CA certificates in PEM."""
     try:
         ssl.create_default_context(cafile=file)
     except ssl.SSLError:
@@ -42,7 +54,7 @@ def is_authority(file: Path) -> bool:
 
 
 def context(trust: Trust) -> ssl.SSLContext | None:
-    """The TLS settings that hold a server to this trust; None for those of the system."""
+    """Return the TLS context for this trust; None for the default of the system."""
     if trust.fingerprint:
         return _pinned(trust.fingerprint)
     if trust.insecure:
@@ -53,25 +65,26 @@ def context(trust: Trust) -> ssl.SSLContext | None:
 
 
 def unverified() -> ssl.SSLContext:
-    """TLS settings that accept every certificate."""
-    settings = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    settings.check_hostname = False
-    settings.verify_mode = ssl.CERT_NONE
-    return settings
+    """Create a TLS context that accepts any certificate."""
+    tls_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls_context.check_hostname = False
+    tls_context.verify_mode = ssl.CERT_NONE
+    return tls_context
 
 
 def _pinned(fingerprint: str) -> ssl.SSLContext:
     class PinnedConnection(ssl.SSLObject):
-        """Ends in the handshake, before anything is sent, on any other certificate."""
+        """TLS connection that rejects other certificates in the handshake, before data is sent."""
 
         def do_handshake(self) -> None:
             super().do_handshake()
-            seen = hashlib.sha256(self.getpeercert(binary_form=True) or b"").hexdigest()
-            if not hmac.compare_digest(seen, fingerprint):
+            digest = hashlib.sha256(self.getpeercert(binary_form=True) or b"").hexdigest()
+            if not hmac.compare_digest(digest, fingerprint):
                 raise ssl.SSLCertVerificationError(
-                    f"the certificate's fingerprint is {colons(seen)}, not the pinned one"
+                    "the certificate's fingerprint is "
+                    f"{format_fingerprint(digest)}, not the pinned one"
                 )
 
-    settings = unverified()
-    settings.sslobject_class = PinnedConnection
-    return settings
+    tls_context = unverified()
+    tls_context.sslobject_class = PinnedConnection
+    return tls_context

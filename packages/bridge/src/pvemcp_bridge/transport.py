@@ -1,4 +1,4 @@
-"""HTTP as the carrier needs it: pooled connections, answers read as they come, errors as facts."""
+"""HTTP transport: pooled connections, responses read as they arrive, errors as facts."""
 
 import asyncio
 import email.utils
@@ -29,22 +29,22 @@ from pvemcp_bridge.errors import (
 from pvemcp_bridge.sse import Event, EventReader
 from pvemcp_bridge.target import Target
 
-__all__ = ["Answer", "Transport"]
+__all__ = ["HttpResponse", "Transport"]
 
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 10.0
-_REST_SECONDS = 2.0
+_DRAIN_SECONDS = 2.0
 _REDIRECTS = (301, 302, 307, 308)
-_MOST_REDIRECTS = 3
-# uvicorn closes idle connections after 5 s; we do so before, so that no request meets that
+_MAX_REDIRECTS = 3
+# uvicorn closes idle connections after 5 s; close them earlier, so that no request gets lost
 _IDLE_SECONDS = 4.0
-_MOST_IDLE = 100
+_MAX_IDLE = 100
 _LIMITS = httpx.Limits(keepalive_expiry=_IDLE_SECONDS)
 
 
-class Answer:
-    """An HTTP answer whose body is still to be read."""
+class HttpResponse:
+    """HTTP response whose body has not been read yet."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
@@ -57,13 +57,13 @@ class Answer:
         return self.headers.get("content-type", "").lower().startswith("text/event-stream")
 
     @property
-    def is_whole(self) -> bool:
-        """Whether all of it has been read."""
+    def is_complete(self) -> bool:
+        """Whether the whole body has been read."""
         return self._response.is_closed
 
     @property
     def retry_after(self) -> float | None:
-        """The seconds that the server asks to wait, given as seconds or as a date."""
+        """Seconds of `Retry-After`, which holds seconds or a date."""
         value = self.headers.get("retry-after", "").strip()
         if value.isdigit():
             return float(value[:6])
@@ -71,8 +71,8 @@ class Answer:
         return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
 
     async def text(self) -> str:
-        """The whole body."""
-        with _facts():
+        """Read the whole body; raise NoReply if it is not UTF-8."""
+        with _translated_errors():
             body = await self._response.aread()
         try:
             return body.decode("utf-8-sig")
@@ -80,19 +80,19 @@ class Answer:
             raise NoReply("The server's reply is not UTF-8.", status=self.status) from None
 
     async def events(self) -> AsyncGenerator[Event]:
-        """The events of a stream, to its end."""
+        """Yield the events of a stream to its end."""
         reader = EventReader()
-        with _facts():
+        with _translated_errors():
             async for chunk in self._chunks:
                 for event in reader.feed(chunk):
                     yield event
         for event in reader.finish():
             yield event
 
-    async def finish(self) -> None:
-        """Reads what is left, so that the connection serves the next request too."""
+    async def drain(self) -> None:
+        """Read the rest of the body, so that the connection can serve the next request."""
         try:
-            async with asyncio.timeout(_REST_SECONDS):
+            async with asyncio.timeout(_DRAIN_SECONDS):
                 async for _ in self._chunks:
                     pass
         except (TimeoutError, httpx.RequestError, httpx.StreamError) as error:
@@ -101,46 +101,46 @@ class Answer:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Hangs up, unless all of it has come."""
+        """Close the connection, unless the whole body has been read."""
         await self._response.aclose()
 
 
-class Connections:
-    """A client of one connection for each request in flight, the one used last first.
+class ConnectionPool:
+    """Pool of HTTP clients with one connection each; the one used last is taken first.
 
-    One client for all would look at each of its connections whenever one of them is needed, which
-    takes longer than the request itself when many are in flight.
+    A single client for all requests would scan its connections for each request, which takes longer
+    than the request itself when many are in flight.
     """
 
     def __init__(self, target: Target) -> None:
-        self._verify = _settings(target)
+        self._verify = _tls_context(target)
         self.cookies = CookieJar()
         self._idle: deque[tuple[float, httpx.AsyncClient]] = deque()
 
-    def take(self) -> httpx.AsyncClient:
-        """A client that nobody uses."""
+    def acquire(self) -> httpx.AsyncClient:
+        """Return an idle client or a new one; raise ProxyRefused for an unusable proxy setting."""
         if self._idle:
             return self._idle.pop()[1]
         try:
             return httpx.AsyncClient(verify=self._verify, limits=_LIMITS, cookies=self.cookies)
-        except (ImportError, ValueError, httpx.InvalidURL):  # SOCKS, or nothing httpx knows
-            raise ProxyRefused("The proxy named in the environment is no HTTP proxy.") from None
+        except (ImportError, ValueError, httpx.InvalidURL):  # SOCKS, or a scheme unknown to httpx
+            raise ProxyRefused("The proxy set in the environment is not an HTTP proxy.") from None
 
-    async def give_back(self, client: httpx.AsyncClient) -> None:
-        """Keeps a client for the next request, and none for too long."""
+    async def release(self, client: httpx.AsyncClient) -> None:
+        """Keep a client for the next request; close those that were idle for too long."""
         now = time.monotonic()
         self._idle.append((now, client))
-        while len(self._idle) > _MOST_IDLE or self._idle[0][0] < now - _IDLE_SECONDS:
+        while len(self._idle) > _MAX_IDLE or self._idle[0][0] < now - _IDLE_SECONDS:
             await self._idle.popleft()[1].aclose()
 
     async def aclose(self) -> None:
-        """Closes those that nobody uses."""
+        """Close the idle clients."""
         while self._idle:
             await self._idle.pop()[1].aclose()
 
 
 class Transport:
-    """The way to one server and back."""
+    """HTTP transport to one server."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -149,18 +149,18 @@ class Transport:
             "accept-encoding": "gzip, deflate",
             **target.headers,
         }
-        self._connections = Connections(target)
-        self._finishing: set[asyncio.Task[None]] = set()
+        self._pool = ConnectionPool(target)
+        self._draining: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for task in self._finishing:
+        for task in self._draining:
             task.cancel()
-        if self._finishing:
-            await asyncio.wait(self._finishing)
-        await self._connections.aclose()
+        if self._draining:
+            await asyncio.wait(self._draining)
+        await self._pool.aclose()
 
     @asynccontextmanager
     async def send(
@@ -169,81 +169,75 @@ class Transport:
         headers: Mapping[str, str],
         content: str | None = None,
         *,
-        silence: float | None,
-    ) -> AsyncIterator[Answer]:
-        """Sends a request and gives the answer once its headers are here; hangs up on an error."""
-        client = self._connections.take()
-        answer = None
+        read_timeout: float | None,
+    ) -> AsyncIterator[HttpResponse]:
+        """Send a request and yield the response as soon as its headers are here.
+
+        `read_timeout` is the longest time in seconds without a byte. After an error or a
+        cancellation in the body of the `with` statement the connection is closed, which is how the
+        server learns of it. Otherwise a background task reads the rest of the response, so that
+        the reply does not wait for it.
+        """
+        client = self._pool.acquire()
+        response = None
         try:
-            answer = Answer(await self._follow(client, method, headers, content, silence))
-            yield answer
-        except BaseException:  # of whatever kind: hanging up is how the server learns of it
-            if answer:
-                await answer.aclose()
-            await self._connections.give_back(client)
+            response = HttpResponse(
+                await self._follow_redirects(client, method, headers, content, read_timeout)
+            )
+            yield response
+        except BaseException:  # also a cancellation
+            if response:
+                await response.aclose()
+            await self._pool.release(client)
             raise
-        if answer.is_whole:
-            await self._connections.give_back(client)
+        if response.is_complete:
+            await self._pool.release(client)
         else:
-            self._finish(answer, client)
+            task = asyncio.get_running_loop().create_task(self._drain(response, client))
+            self._draining.add(task)
+            task.add_done_callback(self._draining.discard)
 
-    def _finish(self, answer: Answer, client: httpx.AsyncClient) -> None:
-        """Lets the end of an answer come by itself; its reply has not waited for it."""
-        task = asyncio.get_running_loop().create_task(self._finished(answer, client))
-        self._finishing.add(task)
-        task.add_done_callback(self._finishing.discard)
-
-    async def _finished(self, answer: Answer, client: httpx.AsyncClient) -> None:
+    async def _drain(self, response: HttpResponse, client: httpx.AsyncClient) -> None:
         try:
-            await answer.finish()
+            await response.drain()
         finally:
-            await self._connections.give_back(client)
+            await self._pool.release(client)
 
-    async def _follow(
+    async def _follow_redirects(
         self,
         client: httpx.AsyncClient,
         method: str,
         headers: Mapping[str, str],
         content: str | None,
-        silence: float | None,
+        read_timeout: float | None,
     ) -> httpx.Response:
         url = self._url
-        for _ in range(_MOST_REDIRECTS + 1):
-            with _facts():
-                request = self._request(method, url, headers, content, silence)
+        timeout = httpx.Timeout(read_timeout, connect=_CONNECT_SECONDS, pool=None)
+        for _ in range(_MAX_REDIRECTS + 1):
+            with _translated_errors():
+                request = httpx.Request(
+                    method,
+                    url,
+                    headers={**self._headers, **headers},
+                    cookies=self._pool.cookies,
+                    content=content,
+                    extensions={"timeout": timeout.as_dict()},
+                )
                 response = await client.send(request, stream=True)
             if response.status_code not in _REDIRECTS:
                 return response
             await response.aclose()
-            url = _redirected(url, response)
+            url = _redirect_url(url, response)
         raise Redirected("The server redirects in a circle.", status=response.status_code)
-
-    def _request(
-        self,
-        method: str,
-        url: httpx.URL,
-        headers: Mapping[str, str],
-        content: str | None,
-        silence: float | None,
-    ) -> httpx.Request:
-        timeout = httpx.Timeout(silence, connect=_CONNECT_SECONDS, pool=None)
-        return httpx.Request(
-            method,
-            url,
-            headers={**self._headers, **headers},
-            cookies=self._connections.cookies,
-            content=content,
-            extensions={"timeout": timeout.as_dict()},
-        )
 
     @cached_property
     def _url(self) -> httpx.URL:
-        with _facts():
+        with _translated_errors():
             return httpx.URL(self._target.url)
 
 
-def _redirected(url: httpx.URL, response: httpx.Response) -> httpx.URL:
-    with _facts():
+def _redirect_url(url: httpx.URL, response: httpx.Response) -> httpx.URL:
+    with _translated_errors():
         location = url.join(response.headers.get("location", ""))
     if _origin(location) != _origin(url):
         raise Redirected(
@@ -258,21 +252,21 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _settings(target: Target) -> ssl.SSLContext:
+def _tls_context(target: Target) -> ssl.SSLContext:
     if target.url.startswith("https"):
         return tls.context(target.trust) or httpx.create_ssl_context()
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; loading authorities takes time
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused; loading the authorities takes time
 
 
 @contextmanager
-def _facts() -> Iterator[None]:
-    """Turns what httpx raises into what it means for the request."""
+def _translated_errors() -> Iterator[None]:
+    """Translate the exceptions of httpx to the errors of the bridge."""
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
         raise _unreachable(error) from error
     except httpx.TimeoutException as error:
-        raise Silent("The server was silent for too long.") from error
+        raise Silent("The server sent nothing within the timeout.") from error
     except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise BridgeError(f"The request cannot be sent: {error}.") from error
     except (httpx.RequestError, httpx.StreamError) as error:
@@ -292,8 +286,8 @@ def _unreachable(error: httpx.TransportError) -> Unreachable:
     if isinstance(error, httpx.ConnectTimeout):
         return Unreachable(f"The server did not accept a connection in {_CONNECT_SECONDS:.0f} s.")
     if isinstance(error, httpx.ProxyError):
-        kind = Unreachable if str(error).startswith("5") else ProxyRefused
-        return kind(f"The proxy refused: {error}.")
+        error_class = Unreachable if str(error).startswith("5") else ProxyRefused
+        return error_class(f"The proxy refused the connection: {error}.")
     return Unreachable("The server refused the connection.")
 
 
@@ -301,14 +295,15 @@ _TLS_HINT = "Check that the server speaks HTTPS at this port, or use http://."
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    waiting: list[object] = [error]
+    """Yield an error and everything that it was raised from, nearest first."""
+    queue: list[object] = [error]
     seen: set[int] = set()
-    while waiting:
-        one = waiting.pop(0)
-        if not isinstance(one, BaseException) or id(one) in seen:
+    while queue:
+        cause = queue.pop(0)
+        if not isinstance(cause, BaseException) or id(cause) in seen:
             continue
-        seen.add(id(one))
-        yield one
-        waiting += [one.__cause__, one.__context__, *one.args]
-        if isinstance(one, BaseExceptionGroup):
-            waiting += one.exceptions
+        seen.add(id(cause))
+        yield cause
+        queue += [cause.__cause__, cause.__context__, *cause.args]
+        if isinstance(cause, BaseExceptionGroup):
+            queue += cause.exceptions

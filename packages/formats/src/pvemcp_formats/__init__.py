@@ -1,4 +1,4 @@
-"""Rows and documents as text that a language model reads cheaply, and back."""
+"""Encode rows and documents as compact text for language models, and decode it."""
 
 from pvemcp_formats import toon
 from pvemcp_formats.errors import FormatsError, Unreadable, Unwritable

@@ -1,4 +1,4 @@
-"""Scalars as the text of one cell, whole columns at a time."""
+"""Text of scalars, one cell or a whole column at a time."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -11,8 +11,8 @@ from pvemcp_formats.values import Value, timestamp
 Key = TypeVar("Key")
 
 
-class Memo(dict[Key, str]):
-    """Values with their text, each worked out once: columns repeat their values."""
+class TextCache(dict[Key, str]):
+    """Cache from values to their text; the values of a column repeat."""
 
     def __init__(self, write: Callable[[Key], str]) -> None:
         super().__init__()
@@ -24,16 +24,16 @@ class Memo(dict[Key, str]):
 
 
 class Cells(dict[type, Callable[..., str]]):
-    """How each type is written; a subclass is written like its nearest base."""
+    """Writers by type; a subclass is written like its nearest base."""
 
     def __init__(self, quote: Callable[[str], str], *, null: str) -> None:
-        self.text = Memo(quote).__getitem__
+        self.text = TextCache(quote).__getitem__
         super().__init__(
             {
                 type(None): lambda _: null,
                 bool: {True: "true", False: "false"}.__getitem__,
                 int: int.__repr__,
-                float: Memo[float](lambda number: write_number(number) or null).__getitem__,
+                float: TextCache[float](lambda number: write_number(number) or null).__getitem__,
                 str: self.text,
                 datetime: lambda moment: self.text(timestamp(moment)),
             }
@@ -44,14 +44,14 @@ class Cells(dict[type, Callable[..., str]]):
             if base in self:
                 self[kind] = self[base]
                 return self[kind]
-        raise Unwritable(f"no format can carry a {kind.__name__}")
+        raise Unwritable(f"cannot encode a value of type {kind.__name__}")
 
     def write(self, value: Value) -> str:
-        """One value."""
+        """Return the text of one value."""
         return self[type(value)](value)
 
     def column(self, values: Sequence[Value]) -> Iterable[str]:
-        """All values of a column, which mostly share a type."""
+        """Return the text of each value of a column; usually they share one type."""
         kinds = set(map(type, values))
         if len(kinds) == 1:
             return map(self[kinds.pop()], values)

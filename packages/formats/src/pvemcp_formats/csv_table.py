@@ -1,7 +1,7 @@
 """Csv: RFC 4180 with `\\n` between records.
 
-Null is nothing, the empty text is `""`. Text that would read as null, a number or a boolean is
-quoted, so that every scalar reads back as what it was; a nested value is compact JSON.
+Null is an empty cell, the empty text is `""`. Text that looks like null, a number or a boolean is
+quoted, so that every scalar keeps its type when read; a nested value is compact JSON.
 """
 
 import re
@@ -21,24 +21,24 @@ _CONSTANTS = {"": None, "true": True, "false": False}
 
 
 def write_rows(table: Table) -> str:
-    """A header and one record a row; without columns there is nothing to write."""
+    """Write a header and one record per row; without columns the text is empty."""
     if not table.columns:
         return ""
     cells = Cells(_quoted, null="")
     header = ",".join(map(cells.text, table.columns))
     columns = [cells.column(_flat(values)) for values in table.by_column()]
     text = "\n".join([header, *map(",".join, zip(*columns, strict=True))])
-    # an empty last record would not be seen without the end of its line
+    # without a line end an empty last record would be invisible
     return utf8(text + "\n" if text.endswith("\n") else text)
 
 
 def write_document(document: Row) -> str:
-    """A header and one record."""
+    """Write a header and one record."""
     return write_rows(Table.of([document]))
 
 
 def read_rows(text: str) -> list[dict[str, Any]]:
-    """The rows; a nested value stays the JSON text it is, as text may look the same."""
+    """Read the rows; a nested value stays JSON text, since a plain text may look the same."""
     records = _records(text)
     headers = [_unquoted(cell) for cell in next(records, [])]
     rows = []
@@ -50,7 +50,7 @@ def read_rows(text: str) -> list[dict[str, Any]]:
 
 
 def read_document(text: str) -> dict[str, Any]:
-    """The only row."""
+    """Read the only row."""
     match read_rows(text):
         case []:
             return {}
@@ -75,11 +75,11 @@ def _records(text: str) -> Iterator[list[str]]:
         record = []
         end = ","
         while end == ",":
-            found = _CELL.match(text, position)
-            if not found:
-                raise Unreadable("a quote that is not closed, or that stands inside a bare cell")
-            record.append(found[1])
-            end, position = found[2], found.end()
+            match = _CELL.match(text, position)
+            if not match:
+                raise Unreadable("a quote is not closed, or is inside an unquoted cell")
+            record.append(match[1])
+            end, position = match[2], match.end()
         yield record
 
 

@@ -1,21 +1,21 @@
-"""What can go wrong between values and text.
+"""Errors of encoding and decoding.
 
 * FormatsError
-  * Unwritable       a value that no format can carry: an unknown type, half a surrogate pair
-  * Unreadable       text that is not of the format it is said to be
+  * Unwritable       a value that cannot be encoded: an unknown type, half a surrogate pair
+  * Unreadable       text that is not valid in the format
 """
 
 
 class FormatsError(ValueError):
-    """Any error of this package."""
+    """Base of the errors of this package."""
 
 
 class Unwritable(FormatsError):
-    """A value that no format can carry."""
+    """A value that cannot be encoded."""
 
 
 class Unreadable(FormatsError):
-    """Text that is not of the format it is said to be; `line` counts from 1 where known."""
+    """Text that is not valid in the format; `line` counts from 1 and is None if unknown."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message if line is None else f"line {line}: {message}")

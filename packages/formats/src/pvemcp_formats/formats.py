@@ -1,4 +1,4 @@
-"""The four formats by name, and what each can do."""
+"""The four formats by name, with their writers and readers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pvemcp_formats.table import Row, Table
 
 
 class Format(StrEnum):
-    """How rows and documents are written; the values are the public names."""
+    """Format of rows and documents; the values are the public names."""
 
     JSON_COMPACT = "JsonCompact"
     JSON_NORMAL = "JsonNormal"
@@ -19,8 +19,8 @@ class Format(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Notation:
-    """The four functions that a format consists of."""
+class Codec:
+    """The four functions of a format."""
 
     write_rows: Callable[[Table], str]
     write_document: Callable[[Row], str]
@@ -28,26 +28,26 @@ class Notation:
     read_document: Callable[[str], dict[str, Any]]
 
 
-NOTATIONS = {
-    Format.JSON_COMPACT: Notation(
+CODECS = {
+    Format.JSON_COMPACT: Codec(
         json_table.write_compact,
         json_table.write_document,
         json_table.read_compact,
         json_table.read_document,
     ),
-    Format.JSON_NORMAL: Notation(
+    Format.JSON_NORMAL: Codec(
         json_table.write_normal,
         json_table.write_document,
         json_table.read_normal,
         json_table.read_document,
     ),
-    Format.TOON: Notation(
+    Format.TOON: Codec(
         toon_table.write_rows,
         toon_table.write_document,
         toon_table.read_rows,
         toon_table.read_document,
     ),
-    Format.CSV: Notation(
+    Format.CSV: Codec(
         csv_table.write_rows,
         csv_table.write_document,
         csv_table.read_rows,
@@ -56,21 +56,21 @@ NOTATIONS = {
 }
 
 
-def encode(rows: Sequence[Row], format: Format, *, columns: Sequence[str] | None = None) -> str:  # noqa: A002 - the word of the domain
-    """The rows as text, under the given columns or all their keys in order of appearance."""
-    return NOTATIONS[format].write_rows(Table.of(rows, columns))
+def encode(rows: Sequence[Row], format: Format, *, columns: Sequence[str] | None = None) -> str:  # noqa: A002 - the usual term
+    """Return the rows as text, with these columns or all keys in order of first appearance."""
+    return CODECS[format].write_rows(Table.of(rows, columns))
 
 
-def encode_document(document: Row, format: Format) -> str:  # noqa: A002 - the word of the domain
-    """A single answer as text."""
-    return NOTATIONS[format].write_document(document)
+def encode_document(document: Row, format: Format) -> str:  # noqa: A002 - the usual term
+    """Return a single mapping as text."""
+    return CODECS[format].write_document(document)
 
 
-def decode(text: str, format: Format) -> list[dict[str, Any]]:  # noqa: A002 - the word of the domain
-    """The rows that `encode` wrote."""
-    return NOTATIONS[format].read_rows(text)
+def decode(text: str, format: Format) -> list[dict[str, Any]]:  # noqa: A002 - the usual term
+    """Return the rows of a text from `encode`; raise Unreadable for any other text."""
+    return CODECS[format].read_rows(text)
 
 
-def decode_document(text: str, format: Format) -> dict[str, Any]:  # noqa: A002 - the word of the domain
-    """The document that `encode_document` wrote."""
-    return NOTATIONS[format].read_document(text)
+def decode_document(text: str, format: Format) -> dict[str, Any]:  # noqa: A002 - the usual term
+    """Return the document of a text from `encode_document`; raise Unreadable for any other."""
+    return CODECS[format].read_document(text)

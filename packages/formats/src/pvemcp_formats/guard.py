@@ -1,22 +1,29 @@
-"""Csv that is safe to open in a spreadsheet."""
+"""Protection against formulas in CSV files that are opened in a spreadsheet."""
 
 from collections.abc import Sequence
+from unicodedata import normalize
 
 from pvemcp_formats.table import Row
 from pvemcp_formats.values import Value
 
-# what makes a spreadsheet run a cell, quoted or not, in half and in full width
-FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+FORMULA_SIGNS = frozenset("=+-@")
+CONTROL_CHARACTERS = ("\t", "\r", "\n")
 
 
 def guard_formulas(rows: Sequence[Row]) -> list[dict[str, Value]]:
-    """The rows with an apostrophe before each text that a spreadsheet would run as a formula."""
-    return [{_text(name): _value(value) for name, value in row.items()} for row in rows]
+    """Return the rows with an apostrophe before each text that a spreadsheet could compute.
+
+    Guarded are names and values that begin with `=`, `+`, `-` or `@`, also in a wide or small form
+    (NFKC) or after white space, and those that begin with a tab or a line end. Quotes in the CSV
+    do not prevent the computation. Numbers and nested values stay.
+    """
+    return [{_guard(name): _guard_value(value) for name, value in row.items()} for row in rows]
 
 
-def _value(value: Value) -> Value:
-    return _text(value) if isinstance(value, str) else value
+def _guard_value(value: Value) -> Value:
+    return _guard(value) if isinstance(value, str) else value
 
 
-def _text(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA) else text
+def _guard(text: str) -> str:
+    sign = normalize("NFKC", text.lstrip()[:1])
+    return f"'{text}" if sign in FORMULA_SIGNS or text.startswith(CONTROL_CHARACTERS) else text

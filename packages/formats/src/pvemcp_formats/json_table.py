@@ -1,4 +1,4 @@
-"""JsonCompact and JsonNormal: the same rows with the names once, or in every row."""
+"""JsonCompact and JsonNormal: the names of the columns once, or in every row."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,22 +13,22 @@ from pvemcp_formats.values import timestamp
 
 
 def write_compact(table: Table) -> str:
-    """Rows as `{"data":{"headers":[…],"rows":[[…]]}}`."""
+    """Write rows as `{"data":{"headers":[…],"rows":[[…]]}}`."""
     return dumps({"data": {"headers": table.columns, "rows": table.tuples()}})
 
 
 def write_normal(table: Table) -> str:
-    """Rows as `{"data":[{…}]}`."""
+    """Write rows as `{"data":[{…}]}`."""
     return dumps({"data": table.records()})
 
 
 def write_document(document: Row) -> str:
-    """A document as `{"data":{…}}`."""
+    """Write a document as `{"data":{…}}`."""
     return dumps({"data": document})
 
 
 def read_compact(text: str) -> list[dict[str, Any]]:
-    """The rows of JsonCompact."""
+    """Read the rows of JsonCompact."""
     table = _data(text)
     if isinstance(table, dict) and table.keys() == {"headers", "rows"}:
         return [_row(table["headers"], row) for row in table["rows"]]
@@ -36,7 +36,7 @@ def read_compact(text: str) -> list[dict[str, Any]]:
 
 
 def read_normal(text: str) -> list[dict[str, Any]]:
-    """The rows of JsonNormal."""
+    """Read the rows of JsonNormal."""
     rows = _data(text)
     if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         return rows
@@ -44,7 +44,7 @@ def read_normal(text: str) -> list[dict[str, Any]]:
 
 
 def read_document(text: str) -> dict[str, Any]:
-    """The document of either JSON format."""
+    """Read the document of either JSON format."""
     document = _data(text)
     if isinstance(document, dict):
         return document
@@ -52,7 +52,10 @@ def read_document(text: str) -> dict[str, Any]:
 
 
 def dumps(value: object) -> str:
-    """Compact JSON; NaN and infinities are null, moments are text, integers keep every digit."""
+    """Return compact JSON.
+
+    NaN and infinities become null, a datetime becomes text, integers keep every digit.
+    """
     try:
         return _dumps(value)
     except orjson.JSONEncodeError as error:
@@ -72,11 +75,11 @@ def _plain(value: object) -> object:
         return dict(value)
     if isinstance(value, float):
         return float(value)
-    raise Unwritable(f"no format can carry a {type(value).__name__}")
+    raise Unwritable(f"cannot encode a value of type {type(value).__name__}")
 
 
 def _with_large_integers(value: object) -> object:
-    # orjson writes 64 bits and no more, but takes ready-made fragments
+    # orjson only writes integers of up to 64 bits, but it accepts fragments of JSON
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return orjson.Fragment(str(value))
     if isinstance(value, Mapping):
@@ -89,17 +92,17 @@ def _with_large_integers(value: object) -> object:
 def _data(text: str) -> Any:
     try:
         # orjson reads integers beyond 64 bits as floats
-        answer = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_reject_constant)
     except json.JSONDecodeError as error:
         raise Unreadable(error.msg, error.lineno) from error
     except RecursionError as error:
         raise Unreadable("nested too deeply") from error
-    if isinstance(answer, dict) and answer.keys() == {"data"}:
-        return answer["data"]
+    if isinstance(value, dict) and value.keys() == {"data"}:
+        return value["data"]
     raise Unreadable('expected one object with the key "data"')
 
 
-def _refuse(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise Unreadable(f"{constant} is not JSON")
 
 

@@ -1,4 +1,4 @@
-"""Rows of one shape: every row has every column, and what a row lacks is null."""
+"""Rows with the same columns; a missing value is null."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,37 +11,37 @@ Row = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows with the columns they are written in."""
+    """Rows and the columns to write."""
 
     columns: tuple[str, ...]
     rows: Sequence[Row]
     uniform: bool
-    """Whether each row has exactly these columns in this order, so that it can be used as it is."""
+    """Whether each row has exactly these columns in this order, so that it needs no conversion."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], columns: Sequence[str] | None = None) -> "Table":
-        """The rows under the given columns, or under all their keys in order of appearance."""
+        """Create a table with these columns, or with all keys in order of first appearance."""
         shapes = dict.fromkeys(map(tuple, rows))
-        chosen = tuple(union(shapes) if columns is None else dict.fromkeys(columns))
-        return cls(chosen, rows, uniform=shapes.keys() <= {chosen})
+        names = tuple(union(shapes) if columns is None else dict.fromkeys(columns))
+        return cls(names, rows, uniform=shapes.keys() <= {names})
 
     def records(self) -> Sequence[Row]:
-        """Each row as a mapping with all columns."""
+        """Return each row as a mapping with all columns."""
         if self.uniform:
             return self.rows
         return [{name: row.get(name) for name in self.columns} for row in self.rows]
 
     def tuples(self) -> list[tuple[Value, ...]]:
-        """Each row as its values in the order of the columns."""
+        """Return the values of each row in the order of the columns."""
         if self.uniform and len(self.columns) > 1:
             return list(map(itemgetter(*self.columns), self.rows))
         return [tuple(map(row.get, self.columns)) for row in self.rows]
 
     def by_column(self) -> list[tuple[Value, ...]]:
-        """Each column as its values in the order of the rows."""
+        """Return the values of each column in the order of the rows."""
         return list(zip(*self.tuples(), strict=True)) or [() for _ in self.columns]
 
 
 def union(shapes: Iterable[Iterable[str]]) -> Iterable[str]:
-    """All names once, in order of first appearance."""
+    """Return all names once, in order of first appearance."""
     return dict.fromkeys(name for shape in shapes for name in shape)

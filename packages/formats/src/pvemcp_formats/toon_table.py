@@ -1,4 +1,4 @@
-"""Toon: the TOON of `{"data":[…]}` and of `{"data":{…}}`."""
+"""Toon: `{"data":[…]}` and `{"data":{…}}` in TOON."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from pvemcp_formats.table import Row, Table
 
 
 def write_rows(table: Table) -> str:
-    """Rows as `data[2]{vmid,name}:` and one indented line each."""
+    """Write rows as `data[2]{vmid,name}:` and one indented line each."""
     return toon.encode_table("data", table)
 
 
 def write_document(document: Row) -> str:
-    """A document under the name `data`."""
+    """Write a document under the name `data`."""
     return toon.encode({"data": document})
 
 
 def read_rows(text: str) -> list[dict[str, Any]]:
-    """The rows of the list `data`."""
+    """Read the rows of the list `data`."""
     rows = _data(text)
     if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         return rows
@@ -26,7 +26,7 @@ def read_rows(text: str) -> list[dict[str, Any]]:
 
 
 def read_document(text: str) -> dict[str, Any]:
-    """The object `data`."""
+    """Read the object `data`."""
     document = _data(text)
     if isinstance(document, dict):
         return document

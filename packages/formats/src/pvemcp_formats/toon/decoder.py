@@ -1,4 +1,4 @@
-"""TOON documents as values."""
+"""Decoder of TOON documents."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,9 +13,12 @@ T = TypeVar("T")
 
 
 def decode(text: str, *, indent: int = 2, strict: bool = True) -> Value:
-    """The value of a TOON document; strictly, every count and indentation must be right."""
+    """Return the value of a TOON document.
+
+    `strict` checks every count and indentation. Raise Unreadable with the line number.
+    """
     if indent < 1:
-        raise ValueError("an indentation is at least one space")
+        raise ValueError("the indentation must be at least one space")
     try:
         return Decoder(Lines(text, indent=indent, strict=strict), strict=strict).document()
     except RecursionError as error:
@@ -23,26 +26,26 @@ def decode(text: str, *, indent: int = 2, strict: bool = True) -> Value:
 
 
 class Decoder:
-    """Reads one document from top to bottom."""
+    """Recursive descent parser of one document."""
 
     def __init__(self, lines: Lines, *, strict: bool) -> None:
         self.lines = lines
         self.strict = strict
 
     def document(self) -> Value:
-        """The whole document."""
+        """Read the whole document."""
         first = self.lines.peek()
         if first is None:
             return {}
         if first.depth > 0:
-            raise first.error("the document begins indented")
+            raise first.error("the first line is indented")
         value = self.root(first)
         if rest := self.lines.peek():
-            raise rest.error("the document has ended already")
+            raise rest.error("text after the end of the document")
         return value
 
     def root(self, first: Line) -> Value:
-        """The value that the document is."""
+        """Read the top-level value."""
         if first.content == "[]":
             self.lines.read()
             return []
@@ -52,26 +55,26 @@ class Decoder:
             return self.scalar(self.lines.read(), first.content)
         return self.members(0)
 
-    def members(self, depth: int, known: dict[str, Value] | None = None) -> dict[str, Value]:
-        """The members at this depth, after those already read."""
-        found = {} if known is None else known
+    def members(self, depth: int, first: dict[str, Value] | None = None) -> dict[str, Value]:
+        """Read the members at this depth and add them to those already read."""
+        members = {} if first is None else first
         while (line := self.lines.peek()) and line.depth >= depth:
             if line.depth > depth:
                 raise line.error("indented too far")
-            self.member(self.lines.read(), depth, found)
-        return found
+            self.member(self.lines.read(), depth, members)
+        return members
 
     def member(self, line: Line, depth: int, members: dict[str, Value]) -> None:
-        """One member, which may go on below its line."""
+        """Read one member, which may continue on the lines below."""
         header = self.header(line)
         if header and header.key is None:
-            raise line.error("only a whole document or a list item is a list without a key")
+            raise line.error("a list needs a key here")
         if header and header.key is not None:
-            self.claim(line, header.key, members)
+            self.check_key(line, header.key, members)
             members[header.key] = self.collection(line, header, depth)
             return
         key, rest = self.at(line, tokens.key_and_rest)
-        self.claim(line, key, members)
+        self.check_key(line, key, members)
         if rest == "[]":
             members[key] = []
         elif rest:
@@ -79,13 +82,13 @@ class Decoder:
         else:
             members[key] = self.members(self.depth_below(depth))
 
-    def claim(self, line: Line, key: str, members: dict[str, Value]) -> None:
-        """Refuse a key that an object has already; loosely, the last one counts."""
+    def check_key(self, line: Line, key: str, members: dict[str, Value]) -> None:
+        """Raise Unreadable for a duplicate key; if not strict, the last one counts."""
         if self.strict and key in members:
             raise line.error(f"the key {key!r} appears twice")
 
     def collection(self, line: Line, header: Header, depth: int) -> Value:
-        """What a header announces."""
+        """Read the list or table that a header announces."""
         if header.keyed:
             return self.keyed_table(line, header, depth)
         if header.inline:
@@ -94,7 +97,7 @@ class Decoder:
         return below(line, header, depth)
 
     def inline(self, line: Line, header: Header) -> list[Value]:
-        """Scalars on the line of their header."""
+        """Read scalars on the line of their header."""
         values = [
             self.scalar(line, token) for token in tokens.split(header.inline, header.delimiter)
         ]
@@ -102,7 +105,7 @@ class Decoder:
         return values
 
     def table(self, line: Line, header: Header, depth: int) -> list[Value]:
-        """One object a row."""
+        """Read one object per row."""
         below = self.depth_below(depth)
         rows: list[Value] = []
         start = self.lines.peek()
@@ -113,14 +116,14 @@ class Decoder:
         return rows
 
     def keyed_table(self, line: Line, header: Header, depth: int) -> dict[str, Value]:
-        """One member a row, the key first."""
+        """Read one member per row, the key first."""
         below = self.depth_below(depth)
         members: dict[str, Value] = {}
         count = 0
         start = self.lines.peek()
         while row := self.next_at(below, depth):
             key, cells = self.at(self.lines.read(), tokens.key_and_rest)
-            self.claim(row, key, members)
+            self.check_key(row, key, members)
             members[key] = self.row(row, cells, header)
             count += 1
         self.check_length(line, header, count)
@@ -128,14 +131,14 @@ class Decoder:
         return members
 
     def row(self, line: Line, cells: str, header: Header) -> dict[str, Value]:
-        """The object of a row."""
+        """Read the object of a row."""
         values = [self.scalar(line, token) for token in tokens.split(cells, header.delimiter)]
         if len(values) != header.width:
             raise line.error(f"{len(values)} values for {header.width} fields")
         return read_object(header.fields, iter(values))
 
     def items(self, line: Line, header: Header, depth: int) -> list[Value]:
-        """One item after each hyphen."""
+        """Read one item after each hyphen."""
         below = self.depth_below(depth)
         items: list[Value] = []
         start = self.lines.peek()
@@ -146,14 +149,14 @@ class Decoder:
         return items
 
     def item(self, line: Line, depth: int) -> Value:
-        """A list item, which may go on below its line."""
+        """Read a list item, which may continue on the lines below."""
         if not line.content:
             return {}
         if line.content == "[]":
             return []
         if line.content.startswith("[") and (header := self.header(line)):
             if header.fields:
-                raise line.error("only a whole document is a table without a key")
+                raise line.error("a table needs a key here")
             return self.collection(line, header, depth)
         if tokens.find(line.content, ":") < 0:
             return self.scalar(line, line.content)
@@ -162,7 +165,7 @@ class Decoder:
         return self.members(depth + 1, members)
 
     def next_at(self, depth: int, above: int) -> Line | None:
-        """The next line if it still belongs below; it must then have just this depth."""
+        """Return the next line if it is nested here; its depth must be exactly `depth`."""
         line = self.lines.peek()
         if line is None or line.depth <= above:
             return None
@@ -171,7 +174,7 @@ class Decoder:
         return line
 
     def depth_below(self, depth: int) -> int:
-        """The depth of what is nested here: one more, or loosely whatever comes."""
+        """Return the depth of nested lines: one more, or if not strict that of the next line."""
         line = self.lines.peek()
         if line is None or line.depth <= depth + 1:
             return depth + 1
@@ -180,27 +183,27 @@ class Decoder:
         return line.depth
 
     def check_length(self, line: Line, header: Header, length: int) -> None:
-        """Strictly, a header tells the truth."""
+        """Check that the header announced the right length, if strict."""
         if self.strict and length != header.length:
             raise line.error(f"the header announces {header.length}, but {length} follow")
 
     def check_blanks(self, start: Line | None) -> None:
-        """Strictly, there is no blank line between rows or items."""
+        """Raise Unreadable for a blank line between rows or items, if strict."""
         if not self.strict or start is None:
             return
         if blank := self.lines.blank_between(start.number, self.lines.last_number()):
             raise Unreadable("a blank line between rows", blank)
 
     def header(self, line: Line) -> Header | None:
-        """The header that the line is; None if it is none."""
+        """Parse the line as a header; return None if it is none."""
         return self.at(line, lambda content: parse_header(content, strict=self.strict))
 
     def scalar(self, line: Line, token: str) -> Value:
-        """The value of a token on this line."""
+        """Read the value of a token on this line."""
         return self.at(line, lambda _: tokens.scalar(token))
 
     def at(self, line: Line, read: Callable[[str], T]) -> T:
-        """What is read from the line, any error with its number."""
+        """Read from the line; add its number to an error."""
         try:
             return read(line.content)
         except Unreadable as error:

@@ -1,4 +1,4 @@
-"""Values as TOON: objects by indentation, uniform lists and maps of objects as tables."""
+"""Encoder of TOON: objects by indentation, uniform lists and maps of objects as tables."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,22 +13,24 @@ DELIMITERS = (",", "\t", "|")
 BYTE_ORDER_MARK = "\ufeff"
 
 Line = tuple[int, str]
-"""A line with its depth."""
+"""Depth and text of a line."""
 
 
 def encode(value: Value, *, delimiter: str = ",", indent: int = 2) -> str:
-    """Any JSON value as a TOON document."""
+    """Return any JSON value as a TOON document."""
     if delimiter not in DELIMITERS:
-        raise ValueError(f"delimiter {delimiter!r} is none of , | and tab")
+        raise ValueError(f"delimiter {delimiter!r} is not a comma, pipe or tab")
     if indent < 1:
-        raise ValueError("an indentation is at least one space")
+        raise ValueError("the indentation must be at least one space")
     if isinstance(value, str) and value.startswith(BYTE_ORDER_MARK):
-        return utf8(quoted(value))  # bare, the mark would be taken for the document's own
+        return utf8(
+            quoted(value)
+        )  # unquoted, the mark would count as the byte order mark of the document
     return _text(Encoder(delimiter).root(value), indent)
 
 
 def encode_table(name: str, table: Table) -> str:
-    """An object with the table as its only member; an empty table keeps its header."""
+    """Return an object with the table as its only member; an empty table keeps its header."""
     encoder = Encoder(",")
     columns = encoder.fold(table.columns, table.by_column()) if table.columns else None
     if columns is None:
@@ -46,21 +48,21 @@ def _text(lines: Iterable[Line], indent: int) -> str:
 
 @dataclass(slots=True)
 class Columns:
-    """Uniform objects turned into columns: the header's field list and the values under it."""
+    """Uniform objects as columns: the fields of the header and the values of each."""
 
     fields: list[str]
     values: list[Sequence[Value]]
 
 
 class Encoder:
-    """Writes the lines of one document."""
+    """Writer of the lines of one document."""
 
     def __init__(self, delimiter: str) -> None:
         self.delimiter = delimiter
         self.cells = Cells(text_writer(delimiter), null="null")
 
     def root(self, value: Value) -> Iterator[Line]:
-        """The lines of a whole document."""
+        """Write a whole document."""
         if isinstance(value, Mapping):
             table = self.keyed(value)
             yield from self.entries("", value, table, 0) if table else self.members(value, 0)
@@ -70,12 +72,12 @@ class Encoder:
             yield 0, self.cells.write(value)
 
     def members(self, mapping: Mapping[str, Value], depth: int) -> Iterator[Line]:
-        """The members of an object, one below the other."""
+        """Write the members of an object, one below the other."""
         for name, value in mapping.items():
             yield from self.member(self.key(name), value, depth)
 
     def member(self, name: str, value: Value, depth: int) -> Iterator[Line]:
-        """A member of an object by its written name."""
+        """Write a member of an object; `name` is quoted already."""
         if isinstance(value, Mapping):
             if table := self.keyed(value):
                 yield from self.entries(name, value, table, depth)
@@ -88,7 +90,7 @@ class Encoder:
             yield depth, f"{name}: {self.cells.write(value)}"
 
     def array(self, name: str, items: Sequence[Value], depth: int) -> Iterator[Line]:
-        """A list in the shortest form it allows: on one line, as a table, as items."""
+        """Write a list in the shortest possible form: on one line, as a table, as items."""
         if not items:
             yield depth, f"{name}: []" if name else "[]"
         elif all_scalar(items):
@@ -100,13 +102,13 @@ class Encoder:
             yield from self.items(items, depth + 1)
 
     def table(self, name: str, length: int, table: Columns, depth: int) -> Iterator[Line]:
-        """A list of uniform objects, one row each."""
+        """Write a list of uniform objects, one row each."""
         yield depth, f"{name}{self.header(length)}{{{self.join(table.fields)}}}:"
         for row in self.rows(table):
             yield depth + 1, row
 
     def items(self, items: Sequence[Value], depth: int) -> Iterator[Line]:
-        """List items, each after a hyphen."""
+        """Write list items, each after a hyphen."""
         for item in items:
             lines = self.item(item, depth)
             _, first = next(lines)
@@ -114,7 +116,7 @@ class Encoder:
             yield from lines
 
     def item(self, item: Value, depth: int) -> Iterator[Line]:
-        """A list item, its first line without the hyphen."""
+        """Write a list item, the first line without the hyphen."""
         if isinstance(item, Mapping):
             yield from self.members(item, depth + 1) if item else [(depth, "")]
         elif not isinstance(item, list | tuple):
@@ -128,22 +130,22 @@ class Encoder:
     def entries(
         self, name: str, mapping: Mapping[str, Value], table: Columns, depth: int
     ) -> Iterator[Line]:
-        """An object of uniform objects as a table whose rows begin with their key."""
+        """Write an object of uniform objects as a table whose rows begin with the key."""
         yield depth, f"{name}{self.header(len(mapping), keyed=':')}{{{self.join(table.fields)}}}:"
         for entry, row in zip(mapping, self.rows(table), strict=True):
             yield depth + 1, f"{self.key(entry)}: {row}"
 
     def keyed(self, mapping: Mapping[str, Value]) -> Columns | None:
-        """The columns of an object of at least two uniform objects."""
+        """Return the columns of an object of at least two uniform objects, else None."""
         return self.columns(list(mapping.values())) if len(mapping) > 1 else None
 
     def columns(self, items: Sequence[Value]) -> Columns | None:
-        """The columns of objects that have the same keys, down to scalars; None for others."""
+        """Return the columns of objects with the same keys at every level; None for others."""
         names, columns = _columns_by_name(items)
         return self.fold(names, columns) if names else None
 
     def fold(self, names: Sequence[str], columns: Iterable[Sequence[Value]]) -> Columns | None:
-        """Named columns with uniform objects in them spread out; None where that is impossible."""
+        """Flatten columns of uniform objects into groups of fields; return None if impossible."""
         table = Columns([], [])
         for name, values in zip(names, columns, strict=True):
             if all_scalar(values):
@@ -157,30 +159,30 @@ class Encoder:
         return table
 
     def rows(self, table: Columns) -> Iterator[str]:
-        """The rows of a table."""
+        """Return the rows of a table."""
         return map(self.delimiter.join, zip(*map(self.cells.column, table.values), strict=True))
 
     def inline(self, items: Sequence[Value]) -> str:
-        """A list of scalars on one line."""
+        """Return a list of scalars on one line."""
         return f"{self.header(len(items))}: {self.join(self.cells.column(items))}".rstrip(" ")
 
     def header(self, length: int, *, keyed: str = "") -> str:
-        """The bracket with the length and, unless it is the comma, the delimiter."""
+        """Return the bracket with the length and the delimiter, unless that is the comma."""
         return f"[{length}{keyed}{self.delimiter if self.delimiter != ',' else ''}]"
 
     def join(self, cells: Iterable[str]) -> str:
-        """Cells with the delimiter between them."""
+        """Join cells with the delimiter."""
         return self.delimiter.join(cells)
 
     def key(self, name: object) -> str:
-        """A name as it is written."""
+        """Return a name, quoted where necessary; raise Unwritable if it is not text."""
         if isinstance(name, str):
             return key(name)
         raise Unwritable(f"a key must be text, not {type(name).__name__}")
 
 
 def _columns_by_name(items: Sequence[Value]) -> tuple[Sequence[str], list[Sequence[Value]]]:
-    """The values by key, if all items are objects with the same keys; nothing otherwise."""
+    """Return keys and values by key if all items are objects with the same keys."""
     objects = [item for item in items if isinstance(item, Mapping)]
     if len(objects) < len(items):
         return (), []

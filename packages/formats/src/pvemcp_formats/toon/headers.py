@@ -22,22 +22,22 @@ class Field:
     group: tuple["Field", ...] = ()
 
     def width(self) -> int:
-        """How many cells of a row belong to the field."""
+        """Return the number of cells of a row that belong to the field."""
         return sum(field.width() for field in self.group) or 1
 
     def read(self, cells: Iterator[Value]) -> Value:
-        """The value of the field from the next cells."""
+        """Read the value of the field from the next cells."""
         return read_object(self.group, cells) if self.group else next(cells)
 
 
 def read_object(fields: tuple[Field, ...], cells: Iterator[Value]) -> dict[str, Value]:
-    """An object from the next cells of a row."""
+    """Read an object from the next cells of a row."""
     return {field.name: field.read(cells) for field in fields}
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a header declares, and the values that follow it on its line."""
+    """Declaration of a list or table, and the values on the same line."""
 
     key: str | None
     length: int
@@ -52,20 +52,20 @@ class Header:
 
 
 def parse_header(content: str, *, strict: bool) -> Header | None:
-    """The header that the line is; None if it is none."""
+    """Parse a line as a header; return None if it is none. Raise Unreadable if it is malformed."""
     start = _START.match(content)
     if not start or find(content, ":") < 0:
         return None
     bracket = _BRACKET.match(content, start.end())
     if not bracket:
-        raise Unreadable("the bracket of a header holds no length")
+        raise Unreadable("the bracket of a header needs a length")
     length, keyed, delimiter = bracket.groups(default="")
     fields, end = _field_list(content, bracket.end(), delimiter or ",")
     if content[end : end + 1] != ":":
         raise Unreadable("a header must end with a colon")
     inline = content[end + 1 :].strip(" ")
     if (inline and fields) or (keyed and not fields):
-        raise Unreadable("a table has its fields in the header and its rows below")
+        raise Unreadable("a table needs its fields in the header and its rows below")
     if strict:
         _check_unique(fields)
     return Header(_key(start[1]), int(length), delimiter or ",", bool(keyed), fields, inline)
@@ -78,14 +78,14 @@ def _key(written: str) -> str | None:
 
 
 def _field_list(content: str, position: int, delimiter: str) -> tuple[tuple[Field, ...], int]:
-    """The fields in braces that begin at the position, if any, and where they end."""
+    """Parse the fields in braces at the position, if any; return them and their end."""
     if content[position : position + 1] != "{":
         return (), position
     fields = []
     separator = delimiter
     while separator == delimiter:
-        one, position = _field(content, position + 1, delimiter)
-        fields.append(one)
+        item, position = _field(content, position + 1, delimiter)
+        fields.append(item)
         separator = content[position : position + 1]
     if separator != "}":
         raise Unreadable("fields must be separated by the delimiter and end with a brace")
@@ -93,7 +93,7 @@ def _field_list(content: str, position: int, delimiter: str) -> tuple[tuple[Fiel
 
 
 def _field(content: str, position: int, delimiter: str) -> tuple[Field, int]:
-    """The field that begins at the position, and where it ends."""
+    """Parse the field at the position; return it and its end."""
     written = _match(_NAME, content, position)
     end = position + len(written)
     if content[end : end + 1] == "{" and written.endswith(" "):
@@ -106,13 +106,13 @@ def _field(content: str, position: int, delimiter: str) -> tuple[Field, int]:
 
 
 def _match(pattern: re.Pattern[str], content: str, position: int) -> str:
-    found = pattern.match(content, position)
-    return found[0] if found else ""
+    match = pattern.match(content, position)
+    return match[0] if match else ""
 
 
 def _check_unique(fields: tuple[Field, ...]) -> None:
     names = [field.name for field in fields]
     if len(set(names)) < len(names):
         raise Unreadable("a field appears twice")
-    for one in fields:
-        _check_unique(one.group)
+    for item in fields:
+        _check_unique(item.group)

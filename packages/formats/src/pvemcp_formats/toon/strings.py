@@ -1,4 +1,4 @@
-"""Names and texts of TOON, quoted where they would read as something else."""
+"""Names and texts of TOON, quoted where they would be ambiguous."""
 
 import re
 from collections.abc import Callable
@@ -14,17 +14,17 @@ _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.?))", re.DOTALL)
 
 
 def quoted(text: str) -> str:
-    """The text in quotes, control characters escaped."""
+    """Return the text in quotes with control characters escaped."""
     return f'"{text.translate(_ESCAPED)}"'
 
 
 def key(name: str) -> str:
-    """A name, quoted unless it is an identifier or several joined by dots."""
+    """Return a name, quoted unless it consists of identifiers joined by dots."""
     return name if _BARE_KEY.fullmatch(name) else quoted(name)
 
 
 def text_writer(delimiter: str) -> Callable[[str], str]:
-    """How texts are written where this delimiter separates values."""
+    """Return the function that writes texts where this delimiter separates values."""
     special = rf'\x00-\x1f:"\\\[\]{{}}{re.escape(delimiter)}'
     bare = re.compile(
         rf"(?!(?:true|false|null|{_LIKE_A_NUMBER})\Z)"
@@ -38,14 +38,14 @@ def text_writer(delimiter: str) -> Callable[[str], str]:
 
 
 def unquoted(token: str) -> str:
-    """The text of a token in quotes."""
+    """Return the text of a token in quotes."""
     return _ESCAPE.sub(_character, token[1:-1])
 
 
-def _character(found: re.Match[str]) -> str:
-    code, char = found.groups()
+def _character(match: re.Match[str]) -> str:
+    code, char = match.groups()
     if code is None and char in _UNESCAPES:
         return _UNESCAPES[char]
     if code is None or 0xD800 <= int(code, 16) <= 0xDFFF:
-        raise Unreadable(f"invalid escape {found[0]}")
+        raise Unreadable(f"invalid escape {match[0]}")
     return chr(int(code, 16))

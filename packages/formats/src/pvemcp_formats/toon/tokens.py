@@ -1,4 +1,4 @@
-"""The parts of a TOON line: where quotes end, where values part, what a value is."""
+"""Parts of a TOON line: quoted texts, delimiters, keys and scalars."""
 
 import re
 from functools import cache
@@ -16,20 +16,20 @@ _CONSTANTS: dict[str, Value] = {"": "", "true": True, "false": False, "null": No
 
 
 @cache
-def _upto(char: str) -> re.Pattern[str]:
+def _up_to(char: str) -> re.Pattern[str]:
     return re.compile(rf'(?:[^"{re.escape(char)}]|{_OPEN_QUOTED})*+', re.DOTALL)
 
 
 def find(content: str, char: str) -> int:
-    """Where the character stands for the first time outside quotes; -1 for nowhere."""
+    """Return the first position of the character outside quotes, or -1."""
     if '"' not in content:
         return content.find(char)
-    found = _upto(char).match(content)
-    return found.end() if found and found.end() < len(content) else -1
+    match = _up_to(char).match(content)
+    return match.end() if match and match.end() < len(content) else -1
 
 
 def split(content: str, delimiter: str) -> list[str]:
-    """The values between delimiters, spaces around them gone."""
+    """Split at delimiters and strip spaces."""
     if not content:
         return []
     if '"' not in content:
@@ -42,7 +42,7 @@ def split(content: str, delimiter: str) -> list[str]:
 
 
 def scalar(token: str) -> Value:
-    """The value of a token."""
+    """Return the value of a token."""
     if token.startswith('"'):
         return text(token)
     if token in _CONSTANTS:
@@ -51,7 +51,7 @@ def scalar(token: str) -> Value:
 
 
 def text(token: str) -> str:
-    """The text of a token, in quotes or bare."""
+    """Return the text of a token, quoted or not."""
     if not token.startswith('"'):
         return token
     if not _QUOTED.fullmatch(token):
@@ -60,12 +60,12 @@ def text(token: str) -> str:
 
 
 def key_and_rest(content: str) -> tuple[str, str]:
-    """The key of a line, and what stands behind the colon."""
+    """Return the key of a line and the text after the colon."""
     if content.startswith('"'):
-        found = _QUOTED_KEY.match(content)
-        if not found:
+        match = _QUOTED_KEY.match(content)
+        if not match:
             raise Unreadable("a quoted key must be followed by a colon")
-        return unquoted(found[1]), content[found.end() :].strip(" ")
+        return unquoted(match[1]), content[match.end() :].strip(" ")
     colon = find(content, ":")
     if colon < 0:
         raise Unreadable("a key must be followed by a colon")

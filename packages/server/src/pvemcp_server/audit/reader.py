@@ -6,15 +6,15 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, fields, replace
 from datetime import datetime
-from unicodedata import normalize
+from typing import Any
 
+from pvemcp_formats import guard_formulas
 from pvemcp_server.audit.event import Entry, Kind
 from pvemcp_server.store import Store
 from pvemcp_server.store.audit_chain import Finding, Mark
 from pvemcp_server.store.audit_search import AuditFilter
 
 EXPORT_PAGE = 500
-COMPUTED = frozenset("=+-@")
 FIELDS = tuple(field.name for field in fields(Entry))
 EVERYTHING = AuditFilter()
 
@@ -63,7 +63,7 @@ class AuditReader:
         async for entry in self._every(which):
             line = io.StringIO()
             values = {**_flat(entry), "arguments": json.dumps(entry.arguments)}
-            csv.writer(line).writerow(_inert(values[name]) for name in FIELDS)
+            csv.writer(line).writerow(guard_formulas([values])[0].values())
             yield line.getvalue()
 
     async def _every(self, which: AuditFilter) -> AsyncIterator[Entry]:
@@ -73,12 +73,5 @@ class AuditReader:
             which = replace(which, before=page[-1].seq)
 
 
-def _flat(entry: Entry) -> dict[str, object]:
+def _flat(entry: Entry) -> dict[str, Any]:
     return {**asdict(entry), "at": entry.at.isoformat()}
-
-
-def _inert(value: object) -> object:
-    """Spreadsheets also compute what begins with a wide form of a sign, or with blanks before."""
-    if isinstance(value, str) and normalize("NFKC", value.lstrip()[:1]) in COMPUTED:
-        return f"'{value}"
-    return value

@@ -1,4 +1,4 @@
-"""Beginning and ending: what is under way is delivered, the session closed, the exit code 0."""
+"""Start and shutdown: pending replies are delivered, the session is closed, the exit code is 0."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ DISCOVER = DISCOVER.encode() + b"\n"
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 
-def slowly(seconds):
+def late_result(seconds):
     async def fault(call):
         await asyncio.sleep(seconds)
         await call.result({"late": True})
@@ -24,9 +24,9 @@ def slowly(seconds):
     return fault
 
 
-async def test_closing_the_input_delivers_what_is_under_way(bridge, server):
+async def test_closing_the_input_delivers_pending_replies(bridge, server):
     await bridge.open()
-    server.fail("tools/call", slowly(1), 5)
+    server.fail("tools/call", late_result(1), 5)
     numbers = [bridge.call("destroy") for _ in range(5)]
     rest, code = await bridge.end()
     assert sorted(reply["id"] for reply in rest) == numbers
@@ -34,7 +34,7 @@ async def test_closing_the_input_delivers_what_is_under_way(bridge, server):
     assert code == 0
 
 
-async def test_an_input_that_is_closed_at_once_ends_it(legacy, server):
+async def test_an_input_that_is_closed_at_once_ends_the_bridge(legacy, server):
     assert await legacy.end() == ([], 0)
     assert server.calls == []
 
@@ -47,13 +47,13 @@ async def test_closing_the_input_ends_the_session(legacy, server):
 
 
 @pytest.mark.slow
-async def test_what_takes_longer_than_ten_seconds_is_answered_at_the_end(bridge, server, faults):
-    await bridge.open()
+async def test_a_call_longer_than_ten_seconds_gets_an_error_at_shutdown(legacy, server, faults):
+    await legacy.open()
     server.fail("tools/call", faults.silent)
-    number = bridge.call("destroy")
-    began = time.monotonic()
-    rest, code = await bridge.end()
-    assert time.monotonic() - began > 9  # `end` itself waits no longer than 20 s
+    number = legacy.call("destroy")
+    start = time.monotonic()
+    rest, code = await legacy.end()
+    assert time.monotonic() - start > 9  # `end` itself waits no longer than 20 s
     assert [reply["id"] for reply in rest] == [number]
     assert rest[0]["error"]["data"]["reason"] == "Closing"
     assert code == 0
@@ -61,55 +61,55 @@ async def test_what_takes_longer_than_ten_seconds_is_answered_at_the_end(bridge,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_it_the_same_way_within_two_seconds(bridge, server, faults, number):
+async def test_a_signal_ends_the_bridge_within_two_seconds(bridge, server, faults, number):
     await bridge.open()
-    server.fail("tools/call", slowly(0.3))
+    server.fail("tools/call", late_result(0.3))
     server.fail("tools/call", faults.silent)
     first = bridge.call("look")
     await server.until("tools/call")
     second = bridge.call("destroy")
     await server.until("tools/call", 2)
-    began = time.monotonic()
+    start = time.monotonic()
     bridge.process.send_signal(number)
     assert (await bridge.reply(first))["result"] == {"late": True}
     assert (await bridge.reply(second))["error"]["data"]["reason"] == "Closing"
     async with asyncio.timeout(10):
         assert await bridge.process.wait() == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - start < 2
     assert server.sessions == set()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-async def test_a_signal_during_the_last_seconds_cuts_them_short(bridge, server, faults):
+async def test_a_signal_shortens_the_wait_for_pending_replies(bridge, server, faults):
     await bridge.open()
     server.fail("tools/call", faults.silent)
     bridge.call("destroy")
     await server.until("tools/call")
     bridge.process.stdin.close()
-    began = time.monotonic()
-    await asyncio.sleep(0.5)  # it waits for the call by now
+    start = time.monotonic()
+    await asyncio.sleep(0.5)  # by now it waits for the call
     bridge.process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(10):
         assert await bridge.process.wait() == 0
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - start < 2.5
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-async def test_a_signal_while_a_repetition_is_awaited_is_no_delay(bridge, server, faults):
+async def test_a_signal_interrupts_the_wait_for_a_retry(bridge, server, faults):
     await bridge.open()
     server.fail("tools/call", faults.status(429, headers={"retry-after": "15"}))
     number = bridge.call("destroy")
     await server.until("tools/call")
     bridge.process.send_signal(signal.SIGTERM)
-    began = time.monotonic()
+    start = time.monotonic()
     assert (await bridge.reply(number))["error"]["data"]["reason"] == "Closing"
     async with asyncio.timeout(10):
         assert await bridge.process.wait() == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - start < 2
     assert len(server.of("tools/call")) == 1
 
 
-async def test_a_client_that_reads_no_more_ends_it(bridge, server):
+async def test_a_client_that_closes_its_output_ends_the_bridge(bridge, server):
     await bridge.open()
     bridge.process._transport.get_pipe_transport(1).close()
     bridge.call("look")
@@ -118,11 +118,11 @@ async def test_a_client_that_reads_no_more_ends_it(bridge, server):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the parent is a shell")
-async def test_it_ends_when_its_parent_is_gone_and_the_input_stays_open(bridges, server):
+async def test_the_bridge_ends_with_its_parent_process(bridges, server):
     ours, theirs = os.pipe()
-    starts = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).wait())"
+    script = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).wait())"
     parent = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", starts, *bridges.command(), "--url", server.url),
+        *(sys.executable, "-c", script, *bridges.command(), "--url", server.url),
         stdin=ours,
         stdout=asyncio.subprocess.PIPE,
         env=bridges.environment(),
@@ -132,12 +132,12 @@ async def test_it_ends_when_its_parent_is_gone_and_the_input_stays_open(bridges,
     assert b"supportedVersions" in await parent.stdout.readline()
     parent.kill()
     async with asyncio.timeout(10):
-        assert await parent.stdout.read() == b""  # at an end once both have closed it
+        assert await parent.stdout.read() == b""  # it ends once both processes have closed it
     await parent.wait()
     os.close(theirs)
 
 
-async def test_a_server_that_comes_later_is_waited_for(bridges, faults, modern):
+async def test_the_bridge_waits_for_a_server_that_starts_later(bridges, faults, modern):
     async with faults.running() as server:
         await server.stop()
         async with bridges.running("--url", server.url, modern=modern) as bridge:
@@ -148,15 +148,13 @@ async def test_a_server_that_comes_later_is_waited_for(bridges, faults, modern):
 
 
 @pytest.mark.slow
-async def test_a_server_that_does_not_come_is_told_after_45_seconds_and_tried_again(
-    bridges, faults
-):
+async def test_an_unreachable_server_is_reported_after_45_seconds(bridges, faults):
     async with faults.running() as server:
         await server.stop()
         async with bridges.running("--url", server.url) as bridge:
-            began = time.monotonic()
+            start = time.monotonic()
             reply = await bridge.initialize()
-            assert time.monotonic() - began > 40  # `reply` itself waits no longer than a minute
+            assert time.monotonic() - start > 40  # `reply` itself waits no longer than a minute
             assert reply["error"]["data"]["reason"] == "Unreachable"
             await server.start()
             assert await bridge.open()

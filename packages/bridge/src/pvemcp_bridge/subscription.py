@@ -8,6 +8,7 @@ from typing import Any
 
 from pvemcp_bridge.errors import BridgeError
 from pvemcp_bridge.exchange import Deliver, Exchange
+from pvemcp_bridge.jsontext import as_object
 from pvemcp_bridge.messages import Message, notification
 from pvemcp_bridge.modern import Modern
 
@@ -17,17 +18,21 @@ log = logging.getLogger(__name__)
 
 METHOD = "subscriptions/listen"
 _ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
-_SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+_SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 _LISTS = {
     "toolsListChanged": "notifications/tools/list_changed",
     "promptsListChanged": "notifications/prompts/list_changed",
     "resourcesListChanged": "notifications/resources/list_changed",
 }
-_PAUSE = 1.0
+_RECONNECT_SECONDS = 1.0
 
 
 class Subscription:
-    """One `subscriptions/listen` request, renewed when its stream is lost."""
+    """One `subscriptions/listen` request, renewed when its stream breaks.
+
+    A renewal is invisible to the client: its second acknowledgement is replaced by notifications
+    for everything that may have changed without a stream, so that the client fetches it again.
+    """
 
     def __init__(
         self, message: Message, modern: Modern, exchange: Exchange, deliver: Deliver
@@ -38,39 +43,40 @@ class Subscription:
         self._deliver = deliver
         self._granted: Mapping[str, Any] | None = None
 
-    async def last_word(self) -> str:
-        """Hands on what the stream brings; the end of the subscription as the client is told it."""
+    async def run(self) -> str:
+        """Forward the notifications; return the message that ends the subscription.
+
+        Raise a BridgeError if the server never acknowledged it.
+        """
         while True:
-            question = self._modern.question(self._message, self._hand_on)
-            question.endless = True
+            request = self._modern.prepare(self._message, self._forward)
+            request.long_lived = True
             try:
-                return (await self._exchange.ask(question)).message.text
+                return (await self._exchange.request(request)).message.text
             except BridgeError as error:
                 if self._granted is None:
                     raise
-                if not question.delivered:  # it could not be renewed
-                    log.warning("The subscription is over: %s", error.fact)
+                if not request.delivered:  # the renewal failed
+                    log.warning("The subscription has ended: %s", error.fact)
                     return notification(
                         "notifications/cancelled",
                         f'{{"requestId":{self._message.raw_id},"reason":{json.dumps(error.fact)}}}',
                     ).text
                 log.info("The stream of a subscription broke; renewing it.")
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_RECONNECT_SECONDS)
 
-    async def _hand_on(self, message: Message) -> None:
+    async def _forward(self, message: Message) -> None:
         if message.method != _ACKNOWLEDGED:
             await self._deliver(message)
         elif self._granted is None:
-            self._granted = _mapping(message.params.get("notifications"))
+            self._granted = as_object(message.params.get("notifications"))
             await self._deliver(message)
         else:
-            for missed in self._missed():
-                await self._deliver(missed)
+            for change in self._possible_changes(self._granted):
+                await self._deliver(change)
 
-    def _missed(self) -> Iterator[Message]:
-        """What may have changed while nobody listened, said so that the client looks again."""
-        meta = f'"_meta":{{{json.dumps(_SUBSCRIPTION)}:{self._message.raw_id}}}'
-        granted = self._granted or {}
+    def _possible_changes(self, granted: Mapping[str, Any]) -> Iterator[Message]:
+        meta = f'"_meta":{{{json.dumps(_SUBSCRIPTION_ID)}:{self._message.raw_id}}}'
         for kind, method in _LISTS.items():
             if granted.get(kind):
                 yield notification(method, f"{{{meta}}}")
@@ -78,7 +84,3 @@ class Subscription:
             yield notification(
                 "notifications/resources/updated", f'{{"uri":{json.dumps(uri)},{meta}}}'
             )
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
