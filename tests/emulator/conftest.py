@@ -10,7 +10,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from proxmox_client.emulator import Cluster, Emulator
+from proxmox_client.emulator import EmulatedCluster, Emulator
 from proxmox_client.emulator.pytest_plugin import proxmox, proxmox_clock, proxmox_scenario
 
 # A conftest below the top may not name plugins; its fixtures can be imported
@@ -22,7 +22,7 @@ class Asker:
     """Asks one cluster as somebody, over HTTPS."""
 
     http: httpx.AsyncClient
-    cluster: Cluster
+    cluster: EmulatedCluster
 
     async def ask(self, method: str, path: str, /, **params: Any) -> httpx.Response:
         """The answer to a request."""
@@ -55,7 +55,7 @@ class Asker:
 
 
 @asynccontextmanager
-async def open_asker(cluster: Cluster, token: tuple[str, str] | None, node: int = 0):
+async def open_asker(cluster: EmulatedCluster, token: tuple[str, str] | None, node: int = 0):
     headers = {"Authorization": f"PVEAPIToken={token[0]}={token[1]}"} if token else {}
     context = ssl.create_default_context(cadata=cluster.ca_pem)
     base = f"https://{cluster.hosts[node]}"
@@ -70,13 +70,13 @@ def asker() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def lab(proxmox: Emulator) -> Cluster:
+def lab(proxmox: Emulator) -> EmulatedCluster:
     """The emulated cluster of three nodes."""
     return proxmox["lab"]
 
 
 @pytest.fixture
-async def admin(lab: Cluster) -> AsyncIterator[Asker]:
+async def admin(lab: EmulatedCluster) -> AsyncIterator[Asker]:
     """Asks the lab with every right."""
     async with open_asker(lab, lab.token) as opened:
         yield opened

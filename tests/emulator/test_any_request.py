@@ -6,10 +6,10 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from proxmox_client.emulator import Clock, Cluster
+from proxmox_client.emulator import Clock, EmulatedCluster
 from proxmox_client.emulator.gateway import Gateway
 from proxmox_client.emulator.http.messages import Request
-from proxmox_client.emulator.router import handled
+from proxmox_client.emulator.router import emulated_endpoints
 from proxmox_client.emulator.scenario.prod import prod
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,8 @@ class Draw:
         self.endpoints = [
             endpoint
             for endpoint in cluster.schema.endpoints
-            if (endpoint.method, endpoint.path) in handled() and endpoint.permissions != "world"
+            if (endpoint.method, endpoint.path) in emulated_endpoints()
+            and endpoint.permissions != "world"
         ]
 
     def request(self):
@@ -94,7 +95,7 @@ class Draw:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_every_request_is_answered_and_every_task_ends(seed, caplog):
-    cluster = Cluster(prod(Clock(1_000_000)))
+    cluster = EmulatedCluster(prod(Clock(1_000_000)))
     gateway = Gateway(cluster, cluster.state.nodes["pve01"])
     draw = Draw(cluster, seed)
     with caplog.at_level(logging.ERROR):

@@ -11,7 +11,7 @@ import time
 import httpx2 as httpx
 import pytest
 
-from proxmox_client.emulator.control import ACTIONS, Control
+from proxmox_client.emulator.control import ACTIONS, ControlServer
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def control(proxmox):
     """Tells the emulator what to do, by HTTP."""
-    port = Control(proxmox)
+    port = ControlServer(proxmox)
     await port.start(0)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port.port}") as http:
         yield http

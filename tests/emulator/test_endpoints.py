@@ -6,7 +6,7 @@ import pytest
 
 from proxmox_client import schema
 from proxmox_client.emulator import Clock, Emulator, Scenario, demo
-from proxmox_client.emulator.router import handled
+from proxmox_client.emulator.router import emulated_endpoints
 
 pytestmark = pytest.mark.anyio
 VALUES = {
@@ -42,13 +42,13 @@ def test_every_emulated_endpoint_is_one_that_proxmox_publishes():
         for version in schema.VERSIONS
         for endpoint in schema.load(version).endpoints
     }
-    assert handled() - published == set()
+    assert emulated_endpoints() - published == set()
 
 
 def readable():
     return sorted(
         path
-        for method, path in handled()
+        for method, path in emulated_endpoints()
         if method == "GET"
         and NEEDS_MORE.get(path, {}) is not None
         and "{name}" not in path
@@ -63,8 +63,8 @@ async def prod(asker):
         Emulator(demo(), clock=clock) as pve,
         asker(pve["prod"], pve["prod"].token) as opened,
     ):
-        opened.cluster.state.people.users["alice@pve"].tokens["ansible"] = (
-            opened.cluster.state.people.users["ops@pve"].tokens["ansible"]
+        opened.cluster.state.user_config.users["alice@pve"].tokens["ansible"] = (
+            opened.cluster.state.user_config.users["ops@pve"].tokens["ansible"]
         )
         yield opened
 
@@ -224,7 +224,7 @@ async def test_a_mistake_of_the_emulator_is_an_error_and_logged(prod, monkeypatc
     def stumble(_call):
         raise LookupError("nobody thought of this")
 
-    monkeypatch.setattr("proxmox_client.emulator.gateway.handler_of", lambda *_: stumble)
+    monkeypatch.setattr("proxmox_client.emulator.gateway.find_handler", lambda *_: stumble)
     response = await prod.ask("GET", "/version")
     assert (response.status_code, response.reason_phrase) == (
         500,

@@ -116,7 +116,7 @@ async def test_a_fault_may_hit_a_share_of_requests_the_same_every_time():
             found = []
             for _ in range(60):
                 try:
-                    await pve["lab"].faults.meet("pve1", "GET", "/version")
+                    await pve["lab"].faults.before_request("pve1", "GET", "/version")
                     found.append(True)
                 except ApiError as problem:
                     found.append(str(problem))
@@ -131,7 +131,7 @@ async def test_a_slow_node_answers_late_by_the_cluster_s_clock():
     clock = ManualClock()
     async with Emulator(Scenario.cluster("lab"), clock=clock) as pve:
         pve["lab"].fault("slow", seconds=20)
-        meeting = asyncio.create_task(pve["lab"].faults.meet("pve1", "GET", "/version"))
+        meeting = asyncio.create_task(pve["lab"].faults.before_request("pve1", "GET", "/version"))
         await clock.advance(19)
         assert not meeting.done()
         await clock.advance(1)

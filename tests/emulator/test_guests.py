@@ -41,7 +41,7 @@ async def test_a_guest_is_known_on_its_node_only(admin, reason_of):
 
 
 async def test_a_guest_that_does_not_listen_cannot_be_shut_down(admin, lab):
-    lab.state.guests[100].obeys = False
+    lab.state.guests[100].honors_shutdown = False
     ended = await admin.task("POST", f"{VM}/status/shutdown", timeout=2)
     assert ended["exitstatus"] == "VM quit/powerdown failed - got timeout"
     assert (await status(admin))["status"] == "running"
@@ -52,11 +52,11 @@ async def test_a_guest_that_does_not_listen_cannot_be_shut_down(admin, lab):
 
 
 async def test_a_reset_begins_the_uptime_anew_and_wakes_a_hung_guest(admin, lab):
-    lab.state.guests[100].obeys = False
+    lab.state.guests[100].honors_shutdown = False
     before = (await status(admin))["uptime"]
     await admin.task("POST", f"{VM}/status/reset")
     assert (await status(admin))["uptime"] < before
-    assert lab.state.guests[100].obeys
+    assert lab.state.guests[100].honors_shutdown
 
 
 async def test_a_paused_guest_runs_on_after_resume(admin):
@@ -86,7 +86,7 @@ async def test_a_task_takes_its_time_and_can_be_watched():
     async with Emulator(Scenario.cluster("lab"), clock=clock) as pve:
         cluster = pve["lab"]
         guest = cluster.state.guests[100]
-        from proxmox_client.emulator.work import power
+        from proxmox_client.emulator.tasks import power
 
         upid = cluster.tasks.start("pve1", "qmstop", "100", "root@pam", power.stop(guest))
         task = cluster.state.tasks[upid]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from proxmox_client.emulator.access.caller import Caller, Rights
+from proxmox_client.emulator.access.principal import Principal, Rights
 from proxmox_client.emulator.state.jobs import Pool
-from proxmox_client.emulator.state.people import Grant, Group, Token, User
+from proxmox_client.emulator.state.user_config import AclEntry, Group, Token, User
 
 pytestmark = pytest.mark.anyio
 
@@ -13,11 +13,11 @@ pytestmark = pytest.mark.anyio
 def alice(lab):
     """Opens Alice's rights on a path after granting: path, role, and more."""
     state = lab.state
-    state.people.users["alice@pve"] = User("alice@pve")
+    state.user_config.users["alice@pve"] = User("alice@pve")
 
     def grant(*grants, path="/vms/100", token=None):
-        state.people.grants += [
-            Grant(
+        state.user_config.acl += [
+            AclEntry(
                 each[0],
                 each[2] if len(each) > 2 else "user",
                 each[3] if len(each) > 3 else "alice@pve",
@@ -26,7 +26,9 @@ def alice(lab):
             )
             for each in grants
         ]
-        caller = Caller("alice@pve", token.name, token.privsep) if token else Caller("alice@pve")
+        caller = (
+            Principal("alice@pve", token.name, token.privsep) if token else Principal("alice@pve")
+        )
         return set(Rights(caller, state).on(path))
 
     return grant
@@ -56,13 +58,13 @@ def test_no_access_takes_everything(alice):
 
 
 def test_a_group_grants_to_its_members(alice, lab):
-    lab.state.people.groups["ops"] = Group("ops")
-    lab.state.people.users["alice@pve"].groups.add("ops")
+    lab.state.user_config.groups["ops"] = Group("ops")
+    lab.state.user_config.users["alice@pve"].groups.add("ops")
     assert "VM.PowerMgmt" in alice(("/vms", "PVEVMUser", "group", "ops"))
 
 
 def test_a_user_s_own_grant_outweighs_that_of_a_group_on_the_same_path(alice, lab):
-    lab.state.people.users["alice@pve"].groups.add("ops")
+    lab.state.user_config.users["alice@pve"].groups.add("ops")
     grants = ("/vms", "PVEVMAdmin", "group", "ops"), ("/vms", "PVETemplateUser")
     assert alice(*grants) == {"VM.Audit", "VM.Clone"}
 
@@ -79,7 +81,7 @@ def test_a_pool_grants_on_its_members_only(alice, lab):
 )
 def test_a_separated_token_has_what_both_it_and_its_user_have(alice, lab, privsep, expected):
     token = Token("tok", "secret", privsep=privsep)
-    lab.state.people.users["alice@pve"].tokens["tok"] = token
+    lab.state.user_config.users["alice@pve"].tokens["tok"] = token
     grants = ("/", "PVETemplateUser"), ("/", "PVEAuditor", "token", "alice@pve!tok")
     assert alice(*grants, token=token) == expected
 
@@ -93,8 +95,8 @@ def test_a_separated_token_has_nothing_of_its_own(alice, lab):
 async def limited(lab, asker):
     """Asks as a token whose user may look at guests and nothing else."""
     token = Token("tok", "00000000-0000-0000-0000-000000000000", privsep=False)
-    lab.state.people.users["eve@pve"] = User("eve@pve", tokens={"tok": token})
-    lab.state.people.grants.append(Grant("/vms", "user", "eve@pve", "PVETemplateUser"))
+    lab.state.user_config.users["eve@pve"] = User("eve@pve", tokens={"tok": token})
+    lab.state.user_config.acl.append(AclEntry("/vms", "user", "eve@pve", "PVETemplateUser"))
     async with asker(lab, ("eve@pve!tok", token.secret)) as opened:
         yield opened
 
@@ -139,7 +141,7 @@ async def test_nodes_are_listed_without_their_load(limited):
 
 
 async def test_guests_are_listed_as_far_as_they_may_be_seen(limited, lab):
-    lab.state.people.grants.append(Grant("/vms/100", "user", "eve@pve", "NoAccess"))
+    lab.state.user_config.acl.append(AclEntry("/vms/100", "user", "eve@pve", "NoAccess"))
     rows = await limited.get("/cluster/resources", type="vm")
     listed = {row["vmid"] for row in rows}
     assert listed == lab.state.guests.keys() - {100}
@@ -158,8 +160,8 @@ async def test_a_change_without_the_privilege_is_refused_before_it_is_checked(li
 
 
 async def test_an_option_needs_the_privilege_of_its_kind(limited, lab, reason_of):
-    lab.state.people.roles["Cpu"] = frozenset({"VM.Config.CPU"})
-    lab.state.people.grants.append(Grant("/vms/100", "user", "eve@pve", "Cpu"))
+    lab.state.user_config.roles["Cpu"] = frozenset({"VM.Config.CPU"})
+    lab.state.user_config.acl.append(AclEntry("/vms/100", "user", "eve@pve", "Cpu"))
     await limited.data("PUT", "/nodes/pve1/qemu/100/config", cores=3)
     response = await limited.ask("PUT", "/nodes/pve1/qemu/100/config", memory=64)
     assert reason_of(response) == "Permission check failed (/vms/100, VM.Config.Memory)"
@@ -181,10 +183,10 @@ async def test_download_needs_the_storage_and_either_the_network_or_the_system(
 ):
     download = ("POST", "/nodes/pve1/storage/local/download-url")
     file = {"url": "https://x.test/a.iso", "content": "iso", "filename": "a.iso"}
-    grants = lab.state.people.grants
-    grants.append(Grant("/storage/local", "user", "eve@pve", "PVEDatastoreAdmin"))
+    grants = lab.state.user_config.acl
+    grants.append(AclEntry("/storage/local", "user", "eve@pve", "PVEDatastoreAdmin"))
     refused = await limited.ask(*download, **file)
     assert reason_of(refused) == "Permission check failed (/nodes/pve1, Sys.AccessNetwork)"
-    lab.state.people.roles["Net"] = frozenset({"Sys.AccessNetwork"})
-    grants.append(Grant("/nodes/pve1", "user", "eve@pve", "Net"))
+    lab.state.user_config.roles["Net"] = frozenset({"Sys.AccessNetwork"})
+    grants.append(AclEntry("/nodes/pve1", "user", "eve@pve", "Net"))
     assert (await limited.data(*download, **file)).startswith("UPID:pve1:")

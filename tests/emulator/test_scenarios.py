@@ -34,8 +34,8 @@ clusters:
         groups: [staff]
         tokens: [{name: reader, secret: 00000000-0000-0000-0000-000000000001}]
     acl:
-      - {path: /, kind: group, whom: staff, role: PVEAuditor}
-      - {path: /, kind: token, whom: kim@pve!reader, role: PVEAuditor}
+      - {path: /, kind: group, ugid: staff, role: PVEAuditor}
+      - {path: /, kind: token, ugid: kim@pve!reader, role: PVEAuditor}
     downloads: {"https://x.test/gone.iso": null}
     faults:
       - {kind: error, path: /cluster/backup, message: out of order}
@@ -115,7 +115,7 @@ async def test_the_documented_scenario_is_one():
 
 
 async def test_an_unknown_version_is_refused():
-    with pytest.raises(ValueError, match=r"No flavour '7\.4'; choose one of 8\.4"):
+    with pytest.raises(ValueError, match=r"No version '7\.4'; choose one of 8\.4"):
         async with Emulator(Scenario.cluster("old", version="7.4")):
             pass
 

@@ -7,7 +7,7 @@ import pytest
 from proxmox_client.emulator import Emulator, ManualClock, Scenario
 from proxmox_client.emulator.state.jobs import BackupJob, Replication
 from proxmox_client.emulator.state.storage import Volume
-from proxmox_client.emulator.work import retention
+from proxmox_client.emulator.tasks import retention
 
 pytestmark = pytest.mark.anyio
 MONDAY = datetime(2026, 11, 23, 0, 30, tzinfo=UTC).timestamp()
@@ -85,11 +85,11 @@ def volume(day, hour=0, *, protected=False):
 )
 def test_retentions_keep_the_newest_of_each_period(keep, kept):
     group = [volume(1), volume(2), volume(2, 9), volume(9), volume(10)]
-    marks = retention.judge(group, retention.parse(keep))
+    marks = retention.mark(group, retention.parse(keep))
     assert [each.name for each, mark in marks if mark == "keep"] == kept
 
 
 def test_a_protected_backup_does_not_count():
     group = [volume(1), volume(2, protected=True), volume(3)]
-    marks = [mark for _, mark in retention.judge(group, {"keep-last": 1})]
+    marks = [mark for _, mark in retention.mark(group, {"keep-last": 1})]
     assert marks == ["remove", "protected", "keep"]

@@ -9,7 +9,7 @@ from proxmox_client.emulator import Emulator, ManualClock, Scenario
 from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.gateway import Gateway
 from proxmox_client.emulator.http.messages import Request
-from proxmox_client.emulator.state.people import SecondFactor, User
+from proxmox_client.emulator.state.user_config import SecondFactor, User
 
 pytestmark = pytest.mark.anyio
 SECRET = "JBSWY3DPEHPK3PXP"
@@ -81,11 +81,11 @@ async def test_a_ticket_lives_two_hours_and_a_little():
     clock = ManualClock()
     async with Emulator(Scenario.cluster("lab"), clock=clock) as pve:
         cluster = pve["lab"]
-        ticket = cluster.office.issue("root@pam", clock.now())
+        ticket = cluster.tickets.issue("root@pam", clock.now())
         await clock.advance(7200 + 299)
-        assert cluster.office.read(ticket, clock.now()) is not None
+        assert cluster.tickets.read(ticket, clock.now()) is not None
         await clock.advance(2)
-        assert cluster.office.read(ticket, clock.now()) is None
+        assert cluster.tickets.read(ticket, clock.now()) is None
 
 
 async def test_sessions_can_be_ended_from_outside(nobody, lab):
@@ -97,7 +97,7 @@ async def test_sessions_can_be_ended_from_outside(nobody, lab):
 
 async def test_a_second_factor_is_asked_for_after_the_password(nobody, lab):
     factor = SecondFactor("1", "totp", SECRET)
-    lab.state.people.users["bob@pve"] = User("bob@pve", password="secret", factors=[factor])
+    lab.state.user_config.users["bob@pve"] = User("bob@pve", password="secret", factors=[factor])
     half = await nobody.data("POST", "/access/ticket", username="bob@pve", password="secret")
     assert half["NeedTFA"] == 1
     assert (await with_ticket(nobody, half["ticket"], "GET", "/version")).status_code == 401
@@ -111,10 +111,10 @@ async def test_a_second_factor_is_asked_for_after_the_password(nobody, lab):
 
 async def test_a_recovery_key_is_good_once(nobody, lab):
     factor = SecondFactor("1", "recovery", "abcd-ef01")
-    lab.state.people.users["bob@pve"] = User("bob@pve", password="secret", factors=[factor])
+    lab.state.user_config.users["bob@pve"] = User("bob@pve", password="secret", factors=[factor])
     answers = []
     for _ in range(2):
-        half = lab.office.issue_half("bob@pve", ["recovery"], lab.state.now)
+        half = lab.tickets.issue_half("bob@pve", ["recovery"], lab.state.now)
         answer = {"username": "bob@pve", "tfa-challenge": half, "password": "recovery:abcd-ef01"}
         answers.append((await nobody.ask("POST", "/access/ticket", **answer)).status_code)
     assert answers == [200, 401]
@@ -136,7 +136,7 @@ def test_totp_gives_the_codes_of_rfc_6238():
 )
 async def test_a_token_must_be_right_and_alive(lab, asker, change, works):
     name, secret = lab.token
-    token = lab.state.people.users["mcp@pve"].tokens["emulator"]
+    token = lab.state.user_config.users["mcp@pve"].tokens["emulator"]
     for key, value in change.items():
         setattr(token, key, value)
     async with asker(lab, (name, secret)) as opened:
@@ -146,7 +146,7 @@ async def test_a_token_must_be_right_and_alive(lab, asker, change, works):
 
 
 async def test_a_disabled_user_s_token_is_refused(lab, admin):
-    lab.state.people.users["mcp@pve"].enabled = False
+    lab.state.user_config.users["mcp@pve"].enabled = False
     assert (await admin.ask("GET", "/version")).status_code == 401
 
 

@@ -4,7 +4,7 @@ import httpx2 as httpx
 import pytest
 
 from proxmox_client import ApiToken, Forbidden, Tls
-from proxmox_client.emulator.state.people import Grant, Token
+from proxmox_client.emulator.state.user_config import AclEntry, Token
 
 pytestmark = pytest.mark.anyio
 
@@ -28,10 +28,10 @@ async def test_a_right_that_was_just_granted_holds_for_the_next_call_of_the_same
     Proxmox's workers learn of a new right within seconds. The client does not wait for that: most
     refusals stay what they are, and each would cost a second request.
     """
-    lab.state.people.users["mcp@pve"].tokens["new"] = Token("new", "secret")
+    lab.state.user_config.users["mcp@pve"].tokens["new"] = Token("new", "secret")
     client = signed_in(ApiToken("mcp@pve!new", "secret"))
     node = client.node(next(iter(lab.state.nodes)))
     with pytest.raises(Forbidden):
         await node.status()
-    lab.state.people.grants.append(Grant("/", "token", "mcp@pve!new", "PVEAuditor"))
+    lab.state.user_config.acl.append(AclEntry("/", "token", "mcp@pve!new", "PVEAuditor"))
     assert (await node.status()).uptime

@@ -184,7 +184,6 @@ async def test_a_list_of_own_tasks_only_says_which_privilege_would_show_the_othe
 
 async def test_a_list_that_is_truly_empty_says_nothing(demo_client):
     demo_client["home-lab"].emulated.state.pools.clear()
-    demo_client["home-lab"].emulated.state.changed()
     answer = await demo_client("ListPools", cluster_name="home-lab")
     assert (answer.data, answer.notes) == ([], "")
 
@@ -214,9 +213,9 @@ def test_every_tool_that_asks_proxmox_declares_what_it_needs():
 
 def run_line(emulated, line):
     """Does what the line would do on a node, and nothing more."""
-    from proxmox_client.emulator.state.people import Grant as Acl
+    from proxmox_client.emulator.state.user_config import AclEntry as Acl
 
-    people = emulated.state.people
+    people = emulated.state.user_config
     make, _, grant = line.rpartition(" && ")
     if make:
         _, _, _, name, _, privileges = make.split()
@@ -225,7 +224,7 @@ def run_line(emulated, line):
     named = dict(zip(options[::2], options[1::2], strict=True))
     for kind in ("user", "token"):
         if holder := named.get(f"--{kind}s"):
-            people.grants.append(Acl(path, kind, holder, named["--roles"]))
+            people.acl.append(Acl(path, kind, holder, named["--roles"]))
 
 
 @pytest.mark.parametrize(

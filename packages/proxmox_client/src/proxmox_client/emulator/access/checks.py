@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from proxmox_client.emulator.access.caller import Caller, Rights
-from proxmox_client.emulator.errors import Refused
+from proxmox_client.emulator.access.principal import Principal, Rights
+from proxmox_client.emulator.errors import Forbidden
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.schema import Endpoint
 
@@ -13,7 +13,7 @@ class PermissionCheck:
     """Checks one request of one caller."""
 
     def __init__(
-        self, caller: Caller, rights: Rights, state: ClusterState, params: Mapping[str, Any]
+        self, caller: Principal, rights: Rights, state: ClusterState, params: Mapping[str, Any]
     ) -> None:
         self._caller, self._rights = caller, rights
         self._state, self._params = state, params
@@ -24,7 +24,7 @@ class PermissionCheck:
         if self._caller.is_root or wanted in ("all", "world"):
             return
         if wanted is None:
-            raise Refused("user != root@pam")
+            raise Forbidden("user != root@pam")
         self._check(wanted)
 
     def _check(self, wanted: list[Any]) -> None:
@@ -40,7 +40,7 @@ class PermissionCheck:
                 )
             case ["userid-param", "self"]:
                 if self._params.get("userid") != self._caller.userid:
-                    raise Refused
+                    raise Forbidden
             case ["userid-param", privilege]:
                 realm = str(self._params.get("userid", "")).rpartition("@")[2]
                 self._rights.require(f"/access/realm/{realm}", privilege)
@@ -50,11 +50,11 @@ class PermissionCheck:
                 self._modify(self._filled(path))
 
     def _any(self, choices: list[Any]) -> None:
-        problem: Refused | None = None
+        problem: Forbidden | None = None
         for choice in choices:
             try:
                 return self._check(choice)
-            except Refused as refusal:
+            except Forbidden as refusal:
                 problem = refusal
         if problem is not None:
             raise problem
@@ -62,7 +62,7 @@ class PermissionCheck:
 
     def _privileges(self, path: str, privileges: list[str], options: dict[str, Any]) -> None:
         if (needed := options.get("require_param")) and not self._params.get(needed):
-            raise Refused
+            raise Forbidden
         where = self._filled(path)
         if options.get("any"):
             self._rights.require_any(where, privileges)
@@ -71,13 +71,13 @@ class PermissionCheck:
 
     def _users(self, privileges: list[str]) -> None:
         """Over a user: by way of their groups, or of all groups."""
-        user = self._state.people.users.get(str(self._params.get("userid", "")))
+        user = self._state.user_config.users.get(str(self._params.get("userid", "")))
         paths = [
             "/access/groups",
             *(f"/access/groups/{name}" for name in (user.groups if user else ())),
         ]
         if not any(self._rights.has_any(path, *privileges) for path in paths):
-            raise Refused(f"/access/groups, {'|'.join(privileges)}")
+            raise Forbidden(f"/access/groups, {'|'.join(privileges)}")
 
     def _modify(self, path: str) -> None:
         """Who may change grants on a path."""

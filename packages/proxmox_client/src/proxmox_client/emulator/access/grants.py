@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 from proxmox_client.emulator.access.roles import builtin_roles
 from proxmox_client.emulator.state.cluster import ClusterState
-from proxmox_client.emulator.state.people import Grant
+from proxmox_client.emulator.state.user_config import AclEntry
 
 Roles = dict[str, bool]
 """Roles by name, and whether each reaches below its path."""
-Level = Callable[[list[Grant]], Iterator[list[Grant]]]
+Level = Callable[[list[AclEntry]], Iterator[list[AclEntry]]]
 RolesOn = Callable[[str], Roles]
 
 
@@ -22,20 +22,20 @@ class Granted:
         """A user's privileges on a path, through their groups and pools as well."""
         if userid == "root@pam":
             return dict.fromkeys(self._privileges("Administrator"), True)
-        user = self._state.people.users.get(userid)
+        user = self._state.user_config.users.get(userid)
         groups = user.groups if user else set()
 
-        def level(grants: list[Grant]) -> Iterator[list[Grant]]:
-            yield [grant for grant in grants if (grant.kind, grant.whom) == ("user", userid)]
-            yield [grant for grant in grants if grant.kind == "group" and grant.whom in groups]
+        def level(grants: list[AclEntry]) -> Iterator[list[AclEntry]]:
+            yield [grant for grant in grants if (grant.kind, grant.ugid) == ("user", userid)]
+            yield [grant for grant in grants if grant.kind == "group" and grant.ugid in groups]
 
         return self._with_pool(path, lambda where: self._roles(where, level))
 
     def to_token(self, name: str, path: str) -> dict[str, bool]:
         """The privileges granted to a token itself."""
 
-        def level(grants: list[Grant]) -> Iterator[list[Grant]]:
-            yield [grant for grant in grants if (grant.kind, grant.whom) == ("token", name)]
+        def level(grants: list[AclEntry]) -> Iterator[list[AclEntry]]:
+            yield [grant for grant in grants if (grant.kind, grant.ugid) == ("token", name)]
 
         return self._with_pool(path, lambda where: self._roles(where, level))
 
@@ -63,12 +63,12 @@ class Granted:
                     break
         return found
 
-    def _at(self, path: str) -> list[Grant]:
-        return [grant for grant in self._state.people.grants if grant.path == path]
+    def _at(self, path: str) -> list[AclEntry]:
+        return [grant for grant in self._state.user_config.acl if grant.path == path]
 
     def _privileges(self, role: str) -> Iterable[str]:
         builtin = builtin_roles(self._state.release)
-        return builtin.get(role) or self._state.people.roles.get(role, frozenset())
+        return builtin.get(role) or self._state.user_config.roles.get(role, frozenset())
 
     def _pools_of(self, path: str) -> list[str]:
         kind, _, name = path.strip("/").partition("/")
@@ -79,7 +79,7 @@ class Granted:
         return []
 
 
-def _combined(grants: list[Grant]) -> Roles:
+def _combined(grants: list[AclEntry]) -> Roles:
     if any(grant.role == "NoAccess" for grant in grants):
         return {"NoAccess": True}
     return {grant.role: grant.propagate for grant in grants}

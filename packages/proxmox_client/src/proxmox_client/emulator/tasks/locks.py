@@ -1,4 +1,4 @@
-"""A guest is locked while something is at work on it."""
+"""The lock of a guest, held by a task."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +8,7 @@ from proxmox_client.emulator.state.guest import Guest
 
 @asynccontextmanager
 async def locked(guest: Guest, lock: str) -> AsyncIterator[None]:
-    """Hold a lock on a guest, whatever comes of the work."""
+    """Hold a guest's lock until the end of the block; raises ApiError if it is locked."""
     guest.require_unlocked()
     guest.config["lock"] = lock
     guest.touch()

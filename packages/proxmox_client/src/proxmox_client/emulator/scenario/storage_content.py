@@ -1,12 +1,12 @@
-"""Files on storages: installation images, templates, backups."""
+"""Content of storages: ISO images, container templates and backups."""
 
-from datetime import UTC, datetime
 from typing import Final
 
 from proxmox_client.emulator.scenario.builder import DAY, Builder
-from proxmox_client.emulator.state.guest import Guest, Kind
+from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.sizes import GIB, MIB
-from proxmox_client.emulator.state.storage import Storage, Volume
+from proxmox_client.emulator.state.storage import Volume
+from proxmox_client.emulator.state.volume_names import backup_name
 
 ISOS: Final = (
     ("debian-12.11.0-amd64-netinst.iso", 670, 150),
@@ -21,7 +21,7 @@ ISOS: Final = (
     ("systemrescue-11.00-amd64.iso", 850, 240),
     ("alpine-virt-3.22.1-x86_64.iso", 66, 40),
 )
-"""Names, sizes in MiB and ages in days."""
+"""Names, sizes in MiB and ages in days; TEMPLATES likewise."""
 
 TEMPLATES: Final = (
     ("debian-12-standard_12.7-1_amd64.tar.zst", 121, 300),
@@ -31,34 +31,34 @@ TEMPLATES: Final = (
 )
 
 
-def isos(builder: Builder, storage: str, node: str, *, every: int = 1) -> None:
-    """Lay installation images on a storage, all or every so many."""
-    for name, megabytes, age in ISOS[::every]:
+def add_isos(builder: Builder, storage: str, node: str, *, step: int = 1) -> None:
+    """Add ISO images to a storage: all of them, or every second with a step of 2."""
+    for name, megabytes, age in ISOS[::step]:
         builder.volume(storage, node, f"iso/{name}", "iso", megabytes * MIB, age_days=age)
 
 
-def templates(builder: Builder, storage: str, node: str) -> None:
-    """Lay container templates on a storage."""
+def add_templates(builder: Builder, storage: str, node: str) -> None:
+    """Add container templates to a storage."""
     for name, megabytes, age in TEMPLATES:
         suffix = "tzst" if name.endswith("zst") else "txz"
         size = megabytes * MIB
         builder.volume(storage, node, f"vztmpl/{name}", "vztmpl", size, age_days=age, format=suffix)
 
 
-def backup(
+def add_backup(
     builder: Builder, storage: str, guest: Guest, hours_ago: float, *, protected: bool = False
 ) -> Volume:
-    """Lay a backup of a guest on a storage."""
+    """Add a backup of a guest to a storage; on a backup server, one in fifty is corrupt."""
     target = builder.state.storages[storage]
-    made = int(builder.now - hours_ago * 3600)
-    volid, format_ = backup_name(target, guest, made)
+    created = int(builder.now - hours_ago * 3600)
+    volid, format_ = backup_name(target, guest, created)
     size = int(sum(disk.size for disk in guest.disks()) * (0.25 + 0.2 * builder.random.random()))
     volume = Volume(
         volid,
         "backup",
         format_,
         size or GIB,
-        made,
+        created,
         guest.vmid,
         subtype=guest.kind.value,
         notes=guest.name,
@@ -71,27 +71,16 @@ def backup(
     return target.put(guest.node, volume)
 
 
-def backup_name(
-    storage: Storage, guest: Guest, made: int, *, suffix: str = ".zst"
-) -> tuple[str, str]:
-    """The name and format a backup of a guest gets on a storage."""
-    when = datetime.fromtimestamp(made, UTC)
-    if storage.is_backup_server:
-        kind = "vm" if guest.kind is Kind.QEMU else "ct"
-        return f"{storage.name}:backup/{kind}/{guest.vmid}/{when:%Y-%m-%dT%H:%M:%SZ}", f"pbs-{kind}"
-    stem = f"vzdump-{guest.kind}-{guest.vmid}-{when:%Y_%m_%d-%H_%M_%S}"
-    format_ = ("vma" if guest.kind is Kind.QEMU else "tar") + suffix
-    return f"{storage.name}:backup/{stem}.{format_}", format_
-
-
-def nightly(builder: Builder, storage: str, guest: Guest, nights: int, *, hours_ago: float) -> None:
-    """Lay the backups of the last nights on a storage."""
+def add_nightly_backups(
+    builder: Builder, storage: str, guest: Guest, nights: int, *, hours_ago: float
+) -> None:
+    """Add one backup for each of the last nights to a storage."""
     for night in range(nights):
-        backup(builder, storage, guest, hours_ago + night * DAY / 3600)
+        add_backup(builder, storage, guest, hours_ago + night * DAY / 3600)
 
 
-def fill(builder: Builder, storage: str, node: str, share: float) -> None:
-    """Fill a storage up to a share of it, beyond what is listed."""
+def fill_storage(builder: Builder, storage: str, node: str, share: float) -> None:
+    """Set the used space of a storage to a share of its size, unlisted files included."""
     target = builder.state.storages[storage]
     target.other_used = 0
     target.other_used = max(0, int(target.total * share) - target.used(node))

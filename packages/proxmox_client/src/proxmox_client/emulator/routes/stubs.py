@@ -1,8 +1,8 @@
-"""Areas that exist and are empty here: SDN, mappings, metric servers and the like."""
+"""Stubs: endpoints with fixed or empty answers, such as SDN, mappings and metric servers."""
 
 from typing import Any
 
-from proxmox_client.emulator.router import Call, Reply, route
+from proxmox_client.emulator.router import ApiRequest, Reply, route
 from proxmox_client.emulator.state.cluster import RELEASES
 
 EMPTY = (
@@ -23,69 +23,69 @@ EMPTY = (
 
 
 @route("GET", *EMPTY)
-def nothing(_call: Call) -> list[dict[str, Any]]:
-    """GET of a list that is empty."""
+def empty_list(_request: ApiRequest) -> list[dict[str, Any]]:
+    """GET of a list that is always empty."""
     return []
 
 
 @route("GET", "/cluster/notifications/targets")
-def notification_targets(_call: Call) -> list[dict[str, Any]]:
+def notification_targets(_request: ApiRequest) -> list[dict[str, Any]]:
     """GET /cluster/notifications/targets."""
     comment = "Send mails to root@pam"
     return [{"name": "mail-to-root", "type": "sendmail", "origin": "builtin", "comment": comment}]
 
 
 @route("GET", "/cluster/notifications/matchers")
-def notification_matchers(_call: Call) -> list[dict[str, Any]]:
+def notification_matchers(_request: ApiRequest) -> list[dict[str, Any]]:
     """GET /cluster/notifications/matchers."""
     target = ["mail-to-root"]
     return [{"name": "default-matcher", "mode": "all", "origin": "builtin", "target": target}]
 
 
 @route("GET", "/cluster/bulk-action")
-def bulk_actions(_call: Call) -> list[dict[str, str]]:
+def bulk_actions(_request: ApiRequest) -> list[dict[str, str]]:
     """GET /cluster/bulk-action."""
     return [{"name": "guest"}]
 
 
 @route("GET", "/nodes/{node}/subscription")
-def subscription(call: Call) -> dict[str, Any]:
+def subscription(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/subscription."""
     return {
         "status": "notfound",
-        "serverid": f"{call.node.number:032X}",
+        "serverid": f"{request.node.number:032X}",
         "message": "There is no subscription key",
         "url": "https://www.proxmox.com/en/proxmox-virtual-environment/pricing",
     }
 
 
 @route("GET", "/nodes/{node}/syslog")
-def syslog(_call: Call) -> Reply:
+def syslog(_request: ApiRequest) -> Reply:
     """GET /nodes/{node}/syslog."""
     return Reply([{"n": 1, "t": "-- No entries --"}], {"total": 1})
 
 
 @route("GET", "/nodes/{node}/hosts")
-def hosts(call: Call) -> dict[str, str]:
+def hosts(request: ApiRequest) -> dict[str, str]:
     """GET /nodes/{node}/hosts."""
     lines = ["127.0.0.1\tlocalhost"]
-    lines += [f"{node.address} {node.name}" for node in call.state.nodes.values()]
+    lines += [f"{node.address} {node.name}" for node in request.state.nodes.values()]
     return {"data": "\n".join(lines) + "\n", "digest": "7a78bb75c89b6c38d86f0ae37f6f0e53873c2110"}
 
 
 @route("GET", "/nodes/{node}/netstat")
-def netstat(call: Call) -> list[dict[str, str]]:
+def netstat(request: ApiRequest) -> list[dict[str, str]]:
     """GET /nodes/{node}/netstat."""
     return [
         {"vmid": str(guest.vmid), "dev": key, "in": "0", "out": "0"}
-        for guest in call.state.guests_on(call.node.name)
+        for guest in request.state.guests_on(request.node.name)
         for key in guest.config
         if guest.running and key.startswith("net") and key[3:].isdigit()
     ]
 
 
 @route("GET", "/nodes/{node}/services")
-def services(_call: Call) -> list[dict[str, str]]:
+def services(_request: ApiRequest) -> list[dict[str, str]]:
     """GET /nodes/{node}/services."""
     names = "chrony corosync cron postfix pve-cluster pve-firewall pve-ha-crm pve-ha-lrm"
     names += " pvedaemon pveproxy pvescheduler pvestatd spiceproxy sshd"
@@ -103,9 +103,9 @@ def services(_call: Call) -> list[dict[str, str]]:
 
 
 @route("GET", "/nodes/{node}/certificates/info")
-def certificates(call: Call) -> list[dict[str, Any]]:
+def certificates(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes/{node}/certificates/info."""
-    certificate = call.node.certificate
+    certificate = request.node.certificate
     if certificate is None:
         return []
     return [
@@ -115,9 +115,9 @@ def certificates(call: Call) -> list[dict[str, Any]]:
             "pem": certificate.pem,
             "notafter": certificate.expires,
             "notbefore": certificate.expires - 3650 * 86400,
-            "subject": f"/CN={call.node.name}",
+            "subject": f"/CN={request.node.name}",
             "issuer": "/CN=Proxmox VE emulator",
-            "san": ["127.0.0.1", call.node.address, "localhost", call.node.name],
+            "san": ["127.0.0.1", request.node.address, "localhost", request.node.name],
             "public-key-type": "id-ecPublicKey",
             "public-key-bits": 256,
         }
@@ -125,34 +125,34 @@ def certificates(call: Call) -> list[dict[str, Any]]:
 
 
 @route("GET", "/cluster/firewall/macros")
-def firewall_macros(_call: Call) -> list[dict[str, str]]:
-    """GET /cluster/firewall/macros: the common ones."""
+def firewall_macros(_request: ApiRequest) -> list[dict[str, str]]:
+    """GET /cluster/firewall/macros: the common macros."""
     names = "DNS FTP HTTP HTTPS IMAP IMAPS LDAP MySQL NTP Ping PostgreSQL RDP SMB SMTP SSH Web"
     return [{"macro": name, "descr": f"{name} traffic"} for name in names.split()]
 
 
 @route("GET", "/nodes/{node}/capabilities/qemu/cpu")
-def cpu_models(call: Call) -> list[dict[str, Any]]:
-    """GET /nodes/{node}/capabilities/qemu/cpu: the common ones."""
+def cpu_models(request: ApiRequest) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/capabilities/qemu/cpu: the common models."""
     models = {
         "default": ("host", "max", "kvm64", "qemu64", "x86-64-v2-AES", "x86-64-v3"),
         "AuthenticAMD": ("EPYC", "EPYC-Rome", "EPYC-Milan", "EPYC-Genoa"),
         "GenuineIntel": ("Broadwell", "Skylake-Server", "Icelake-Server", "SapphireRapids"),
     }
-    is_newest = call.state.release >= (9, 2)
+    has_abstract_models = request.state.release >= (9, 2)
     return [
         {"name": name, "vendor": vendor, "custom": 0}
-        | ({"abstract": 1} if is_newest and name.startswith("x86-64") else {})
+        | ({"abstract": 1} if has_abstract_models and name.startswith("x86-64") else {})
         for vendor, names in models.items()
         for name in names
     ]
 
 
 @route("GET", "/nodes/{node}/apt/versions")
-def package_versions(call: Call) -> list[dict[str, str]]:
-    """GET /nodes/{node}/apt/versions: those that say which Proxmox VE this is."""
-    number = RELEASES[call.state.version][0]
-    packages = {"proxmox-ve": call.state.version, "pve-manager": number, "qemu-server": number}
+def package_versions(request: ApiRequest) -> list[dict[str, str]]:
+    """GET /nodes/{node}/apt/versions: the packages that identify the version."""
+    number = RELEASES[request.state.version][0]
+    packages = {"proxmox-ve": request.state.version, "pve-manager": number, "qemu-server": number}
     return [
         {
             "Package": name,

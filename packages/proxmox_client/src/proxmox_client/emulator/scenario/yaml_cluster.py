@@ -1,51 +1,50 @@
-"""Clusters written out in a scenario file: every node, storage, guest and person."""
+"""Clusters that a scenario file describes in full: nodes, storages, guests and users."""
 
 from typing import Any
 
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.scenario.builder import Builder
 from proxmox_client.emulator.state.cluster import ClusterState
-from proxmox_client.emulator.state.guest import Agent, Guest
+from proxmox_client.emulator.state.guest import REMOVAL, Agent, Guest
 from proxmox_client.emulator.state.jobs import Pool
-from proxmox_client.emulator.state.people import Grant, Group, Token, User
 from proxmox_client.emulator.state.sizes import GIB, parse_size
-from proxmox_client.emulator.work.pending import REMOVAL
+from proxmox_client.emulator.state.user_config import AclEntry, Group, Token, User
 
 
-def written(name: str, cluster: dict[str, Any], clock: Clock) -> ClusterState:
-    """Build the cluster a scenario file describes."""
+def build_cluster(name: str, cluster: dict[str, Any], clock: Clock) -> ClusterState:
+    """Build a cluster from its entry in a scenario file."""
     builder = Builder(name, str(cluster.get("version", "9.2")), clock, int(cluster.get("seed", 1)))
     for node in cluster["nodes"]:
-        _node(builder, node if isinstance(node, dict) else {"name": node})
+        _add_node(builder, node if isinstance(node, dict) else {"name": node})
     builder.state.grouped = len(builder.state.nodes) > 1
     for storage in cluster.get("storages", [{"name": "local"}]):
-        _storage(builder, dict(storage))
+        _add_storage(builder, dict(storage))
     for guest in cluster.get("guests", []):
-        _guest(builder, dict(guest))
+        _add_guest(builder, dict(guest))
     for pool in cluster.get("pools", []):
         members = set(pool.get("vmids", []))
         entry = Pool(pool["name"], pool.get("comment", ""), members, set(pool.get("storages", [])))
         builder.state.pools[entry.poolid] = entry
     builder.state.downloads.update(cluster.get("downloads", {}))
-    add_people(builder.state, cluster)
+    add_users(builder.state, cluster)
     return builder.state
 
 
-def add_people(state: ClusterState, cluster: dict[str, Any]) -> None:
-    """Add the users, groups, tokens and grants a scenario names."""
-    people = state.people
+def add_users(state: ClusterState, cluster: dict[str, Any]) -> None:
+    """Add the groups, users, tokens and ACL entries of a cluster's entry in a scenario file."""
+    config = state.user_config
     for group in cluster.get("groups", []):
-        people.groups[group] = Group(group)
+        config.groups[group] = Group(group)
     for entry in cluster.get("users", []):
         details = dict(entry)
         tokens = [Token(**token) for token in details.pop("tokens", [])]
         groups = set(details.pop("groups", []))
         user = User(groups=groups, tokens={token.name: token for token in tokens}, **details)
-        people.users[user.userid] = user
-    people.grants += [Grant(**grant) for grant in cluster.get("acl", [])]
+        config.users[user.userid] = user
+    config.acl += [AclEntry(**entry) for entry in cluster.get("acl", [])]
 
 
-def _node(builder: Builder, entry: dict[str, Any]) -> None:
+def _add_node(builder: Builder, entry: dict[str, Any]) -> None:
     details = dict(entry)
     name = details.pop("name")
     for key in ("memory", "swap", "root_total"):
@@ -54,7 +53,7 @@ def _node(builder: Builder, entry: dict[str, Any]) -> None:
     builder.node(name, **details)
 
 
-def _storage(builder: Builder, entry: dict[str, Any]) -> None:
+def _add_storage(builder: Builder, entry: dict[str, Any]) -> None:
     name, type_ = entry.pop("name"), entry.pop("type", "dir")
     content = entry.pop("content", "images,rootdir,iso,vztmpl,backup,snippets")
     volumes = entry.pop("volumes", [])
@@ -70,7 +69,7 @@ def _storage(builder: Builder, entry: dict[str, Any]) -> None:
         builder.volume(name, node, details.pop("name"), details.pop("content"), size, **details)
 
 
-def _guest(builder: Builder, entry: dict[str, Any]) -> None:
+def _add_guest(builder: Builder, entry: dict[str, Any]) -> None:
     is_container = entry.pop("type", "qemu") == "lxc"
     snapshots = entry.pop("snapshots", [])
     pending, removals = entry.pop("pending", {}), entry.pop("removals", [])

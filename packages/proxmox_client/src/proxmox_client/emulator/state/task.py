@@ -1,11 +1,11 @@
-"""One task and its UPID."""
+"""Tasks and their UPIDs."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class Task:
-    """Something a node does or did for somebody."""
+    """A running or finished task of a node."""
 
     node: str
     pid: int
@@ -14,7 +14,7 @@ class Task:
     type: str
     id: str
     user: str
-    """Who asked, with the token's name after a !."""
+    """User ID of its owner, or token ID (user!token)."""
     ended: int | None = None
     outcome: str = ""
     log: list[str] = field(default_factory=list)
@@ -23,7 +23,7 @@ class Task:
 
     @property
     def upid(self) -> str:
-        """Its name in the whole cluster."""
+        """Its unique ID in the cluster."""
         head = f"UPID:{self.node}:{self.pid:08X}:{self.pstart:08X}:{self.started:08X}"
         return f"{head}:{self.type}:{_escaped(self.id)}:{self.user}:"
 
@@ -33,7 +33,7 @@ class Task:
 
     @property
     def ok(self) -> bool:
-        """Whether it ended well, warnings included."""
+        """Whether it succeeded, with or without warnings."""
         return self.outcome == "OK" or self.outcome.startswith("WARNINGS")
 
     @property
@@ -45,7 +45,7 @@ class Task:
         return self.user.partition("!")[2]
 
     def finish(self, outcome: str, when: float) -> None:
-        """End it, with the last line of its log."""
+        """Mark it as finished and write the last line of its log."""
         self.outcome = outcome
         self.ended = int(when)
         self.log.append(f"TASK {outcome}" if self.ok else f"TASK ERROR: {outcome}")
@@ -56,10 +56,10 @@ def _escaped(text: str) -> str:
 
 
 def node_of(upid: str) -> str | None:
-    """The node a UPID names, or None when it is no UPID."""
+    """Return the node in a UPID, or None if the text is not a UPID."""
     fields = upid.split(":")
-    is_upid = len(fields) == 9 and fields[0] == "UPID" and fields[8] == ""
-    if not is_upid or not all(_is_hex(number) for number in fields[2:5]):
+    has_shape = len(fields) == 9 and fields[0] == "UPID" and fields[8] == ""
+    if not has_shape or not all(_is_hex(number) for number in fields[2:5]):
         return None
     return fields[1]
 

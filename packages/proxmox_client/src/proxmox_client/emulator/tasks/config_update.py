@@ -1,4 +1,4 @@
-"""Changing a guest's configuration: at once, or at its next start."""
+"""Updates of a guest's configuration: applied at once, or pending until its next start."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -6,21 +6,21 @@ from typing import Any, Final
 from proxmox_client.emulator.errors import ApiError, BadParameters
 from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.state.cluster import ClusterState
-from proxmox_client.emulator.state.guest import Guest, Kind
-from proxmox_client.emulator.work.disks import SLOTS, allocate
-from proxmox_client.emulator.work.guest_lifecycle import with_address
-from proxmox_client.emulator.work.pending import REMOVAL, REMOVAL_WITH_VOLUME, remove, replace
+from proxmox_client.emulator.state.guest import REMOVAL, REMOVAL_WITH_VOLUME, Guest, Kind
+from proxmox_client.emulator.tasks.disks import SLOTS, allocate
+from proxmox_client.emulator.tasks.guest_lifecycle import with_mac_address
+from proxmox_client.emulator.tasks.pending import remove, replace
 from proxmox_client.schema import Endpoint
 
-AT_ONCE: Final = frozenset(
+HOT_OPTIONS: Final = frozenset(
     {"name", "hostname", "description", "tags", "onboot", "protection", "startup", "hookscript"}
     | {"shares", "cpuunits", "cpulimit", "balloon", "nameserver", "searchdomain", "agent"}
 )
-AT_ONCE_IN_CONTAINERS: Final = AT_ONCE | {"memory", "swap", "cores"}
+HOT_CONTAINER_OPTIONS: Final = HOT_OPTIONS | {"memory", "swap", "cores"}
 HOTPLUG: Final = {"scsi": "disk", "virtio": "disk", "net": "network", "usb": "usb"}
-"""The part of a machine's option `hotplug` that lets a device come and go while it runs."""
+"""The value of a VM's option `hotplug` that allows a device to be plugged while it runs."""
 HOTPLUG_DEFAULT: Final = "network,disk,usb"
-NO_OPTIONS: Final = (
+NOT_OPTIONS: Final = (
     "node",
     "vmid",
     "delete",
@@ -58,17 +58,21 @@ PRIVILEGES: Final = {
 
 
 def privilege_for(option: str) -> str:
-    """The privilege it takes to change an option."""
+    """Return the privilege that is needed to change an option."""
     family = option.rstrip("0123456789")
     if family in SLOTS or family == "unused":
         return "VM.Config.Disk"
     return PRIVILEGES.get(family, "VM.Config.Options")
 
 
-def change(
+def update_config(
     state: ClusterState, guest: Guest, endpoint: Endpoint, params: Mapping[str, Any]
 ) -> None:
-    """Make the changes of a request."""
+    """Apply the changes of a request.
+
+    Raises ApiError for a locked guest or an outdated digest, BadParameters for an unknown option
+    to delete.
+    """
     if params.get("digest", guest.digest) != guest.digest:
         raise ApiError("checksum mismatch (file change by other user?)")
     if not params.get("skiplock"):
@@ -81,7 +85,7 @@ def change(
         guest.pending.pop(name, None)
         guest.removals.pop(name, None)
     for name, value in stored(params).items():
-        if name not in NO_OPTIONS:
+        if name not in NOT_OPTIONS:
             _set(state, guest, name, value)
     for name in deleted:
         _delete(state, guest, name, force=bool(params.get("force")))
@@ -94,16 +98,16 @@ def _names(text: Any) -> list[str]:
 
 def _set(state: ClusterState, guest: Guest, name: str, value: Any) -> None:
     if name == "tags":
-        value = tags(str(value))
+        value = normalize_tags(str(value))
     if name.startswith("net") and name[3:].isdigit() and guest.kind is Kind.QEMU:
-        value = with_address(str(value), guest.vmid, int(name[3:]))
+        value = with_mac_address(str(value), guest.vmid, int(name[3:]))
     if name.rstrip("0123456789") in SLOTS:
         _require_storage(state, str(value))
     guest.removals.pop(name, None)
     guest.pending.pop(name, None)
     if guest.config.get(name) == value:
         return
-    if guest.running and not _is_set_at_once(guest, name, str(value)):
+    if guest.running and not _is_applied_at_once(guest, name, str(value)):
         guest.pending[name] = value
         allocate(state, guest, name, guest.pending)
         return
@@ -115,45 +119,45 @@ def _delete(state: ClusterState, guest: Guest, name: str, *, force: bool) -> Non
     guest.pending.pop(name, None)
     if name not in guest.config:
         return
-    if guest.running and not _is_deleted_at_once(guest, name):
+    if guest.running and not _is_removed_at_once(guest, name):
         guest.removals[name] = REMOVAL_WITH_VOLUME if force else REMOVAL
     else:
         remove(state, guest, name, force=force)
 
 
-def _is_set_at_once(guest: Guest, name: str, value: str) -> bool:
-    """Whether a running guest takes a new value of this option."""
+def _is_applied_at_once(guest: Guest, name: str, value: str) -> bool:
+    """Return whether a new value is applied to a running guest at once."""
     if guest.kind is Kind.LXC:
-        new = name not in guest.config
-        return _is_at_once_in_container(name) or (name.startswith("mp") and new)
+        is_new_volume = name.startswith("mp") and name not in guest.config
+        return _is_hot_in_container(name) or is_new_volume
     is_cd = "media=cdrom" in value and "media=cdrom" in str(guest.config.get(name, ""))
-    return is_cd or _is_at_once_in_machine(guest, name)
+    return is_cd or _is_hot_in_vm(guest, name)
 
 
-def _is_deleted_at_once(guest: Guest, name: str) -> bool:
-    """Whether a running guest loses this option while it runs."""
+def _is_removed_at_once(guest: Guest, name: str) -> bool:
+    """Return whether an option is removed from a running guest at once."""
     if guest.kind is Kind.LXC:
-        return _is_at_once_in_container(name)
-    return _is_at_once_in_machine(guest, name)
+        return _is_hot_in_container(name)
+    return _is_hot_in_vm(guest, name)
 
 
-def _is_at_once_in_container(name: str) -> bool:
-    return name in AT_ONCE_IN_CONTAINERS or name.rstrip("0123456789") in ("net", "unused")
+def _is_hot_in_container(name: str) -> bool:
+    return name in HOT_CONTAINER_OPTIONS or name.rstrip("0123456789") in ("net", "unused")
 
 
-def _is_at_once_in_machine(guest: Guest, name: str) -> bool:
+def _is_hot_in_vm(guest: Guest, name: str) -> bool:
     family = name.rstrip("0123456789")
     hotplug = str(guest.config.get("hotplug", HOTPLUG_DEFAULT))
     features = _names(HOTPLUG_DEFAULT if hotplug == "1" else hotplug)
-    return name in AT_ONCE or family == "unused" or HOTPLUG.get(family) in features
+    return name in HOT_OPTIONS or family == "unused" or HOTPLUG.get(family) in features
 
 
-def tags(text: str) -> str:
-    """Tags in the one spelling they are stored in."""
+def normalize_tags(text: str) -> str:
+    """Normalize tags: lower case, sorted, separated by semicolons."""
     if not text.strip():
         return text
-    words = text.replace(",", ";").replace(" ", ";").split(";")
-    return ";".join(sorted({word.lower() for word in words if word}))
+    parts = text.replace(",", ";").replace(" ", ";").split(";")
+    return ";".join(sorted({part.lower() for part in parts if part}))
 
 
 def _require_storage(state: ClusterState, value: str) -> None:

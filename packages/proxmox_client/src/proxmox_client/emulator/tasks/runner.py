@@ -1,4 +1,4 @@
-"""All tasks of a cluster: those that run and those that ended."""
+"""The task runner of a cluster: starts, stops and finds tasks."""
 
 import asyncio
 import logging
@@ -7,48 +7,49 @@ from typing import Final
 
 from proxmox_client.emulator.errors import ApiError, TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
-from proxmox_client.emulator.work.task import Task
+from proxmox_client.emulator.state.task import Task
 
 LOG: Final = logging.getLogger(__name__)
 STOPPED: Final = "received interrupt"
-FORK_SECONDS: Final = 0.02
-"""What it takes until a task begins: whoever asks at once finds it running."""
+START_DELAY: Final = 0.02
+"""Seconds before a task begins its work: a client that polls at once finds it running."""
 
 
-class Job:
-    """A task while it is done: it writes its log and spends time."""
+class TaskContext:
+    """What a task function gets: the task, the state, the log and the clock."""
 
     def __init__(self, task: Task, state: ClusterState) -> None:
         self.task = task
         self.state = state
 
     def log(self, *lines: str) -> None:
-        """Write to the task's log."""
+        """Write lines to the task's log."""
         self.task.log.extend(lines)
 
     def warn(self, text: str) -> None:
-        """Write a warning: the task then ends with WARNINGS."""
+        """Write a warning to the log; the task then ends with WARNINGS."""
         self.task.log.append(f"WARN: {text}")
         self.task.warnings += 1
 
     async def spend(self, seconds: float) -> None:
-        """Let the cluster's time pass."""
+        """Wait for this much of the cluster's time."""
         await self.state.clock.sleep(seconds)
 
 
-Work = Callable[[Job], Awaitable[None]]
+TaskFunction = Callable[[TaskContext], Awaitable[None]]
+"""The work of a task; it raises TaskFailed or ApiError with the outcome of a failure."""
 
 
-class TaskBoard:
-    """Starts tasks, remembers them and stops them."""
+class TaskRunner:
+    """The running and finished tasks of a cluster."""
 
     def __init__(self, state: ClusterState) -> None:
         self._state = state
         self._running: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, node: str, type_: str, id_: str, user: str, work: Work) -> str:
-        """Begin a task; the answer is its UPID."""
-        task = self._state.note_task(node, type_, id_, user, int(self._state.now))
+    def start(self, node: str, type_: str, id_: str, user: str, work: TaskFunction) -> str:
+        """Start a task and return its UPID."""
+        task = self._state.add_task(node, type_, id_, user, int(self._state.now))
         self._state.write_log(node, user, f"starting task {task.upid}")
         running = asyncio.create_task(self._run(task, work))
         self._running[task.upid] = running
@@ -56,58 +57,58 @@ class TaskBoard:
         return task.upid
 
     def find(self, upid: str) -> Task | None:
-        """The task of this name."""
+        """Return the task of a UPID, or None."""
         return self._state.tasks.get(upid)
 
     def all(self) -> Iterator[Task]:
-        """Every task, the newest first."""
+        """List all tasks, the newest first."""
         return iter(sorted(self._state.tasks.values(), key=lambda task: (-task.started, -task.pid)))
 
     def on(self, node: str) -> list[Task]:
-        """The tasks of a node, the newest first."""
+        """List the tasks of a node, the newest first."""
         return [task for task in self.all() if task.node == node]
 
     def stop(self, task: Task) -> None:
-        """Interrupt a task that runs."""
+        """Stop a running task."""
         if running := self._running.get(task.upid):
             task.stopping = True
             running.cancel()
 
-    def lose(self, node: str) -> None:
-        """The node is gone and its tasks with it."""
+    def kill_on(self, node: str) -> None:
+        """Kill all tasks of a node that failed."""
         for task in self.on(node):
             if task.running:
                 task.outcome = "unexpected status"
                 self.stop(task)
 
     async def settle(self) -> None:
-        """Wait until no task runs."""
+        """Wait until no task is running, including tasks started in the meantime."""
         while self._running:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def close(self) -> None:
-        """Stop everything that runs."""
+        """Cancel all running tasks."""
         for running in self._running.values():
             running.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _run(self, task: Task, work: Work) -> None:
+    async def _run(self, task: Task, work: TaskFunction) -> None:
         try:
-            await self._state.clock.sleep(FORK_SECONDS)
-            await work(Job(task, self._state))
+            await self._state.clock.sleep(START_DELAY)
+            await work(TaskContext(task, self._state))
         except (TaskFailed, ApiError) as problem:
-            self._end(task, str(problem))
+            self._finish(task, str(problem))
         except Exception as problem:
-            # A mistake of the emulator's own: said aloud, and the task ends all the same
+            # A bug of the emulator: log it; a task that never ends would block its clients
             LOG.exception("%s went wrong", task.upid)
-            self._end(task, f"the emulator made a mistake: {problem!r}")
+            self._finish(task, f"the emulator made a mistake: {problem!r}")
         except asyncio.CancelledError:
-            self._end(task, task.outcome or STOPPED)
+            self._finish(task, task.outcome or STOPPED)
             if not task.stopping:
                 raise
         else:
-            self._end(task, f"WARNINGS: {task.warnings}" if task.warnings else "OK")
+            self._finish(task, f"WARNINGS: {task.warnings}" if task.warnings else "OK")
 
-    def _end(self, task: Task, outcome: str) -> None:
+    def _finish(self, task: Task, outcome: str) -> None:
         task.finish(outcome, self._state.now)
         self._state.write_log(task.node, task.user, f"end task {task.upid}: {outcome}")

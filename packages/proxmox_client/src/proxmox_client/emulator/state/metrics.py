@@ -1,4 +1,4 @@
-"""What is measured of guests and nodes at a moment."""
+"""Metrics of guests and nodes at a time."""
 
 from typing import Any, Final
 
@@ -7,14 +7,14 @@ from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.load import STEP, Load
 from proxmox_client.emulator.state.node import Node
 
-MEASURED: Final = (
+GUEST_METRICS: Final = (
     *("uptime", "cpu", "mem", "memhost", "disk"),
     *("netin", "netout", "diskread", "diskwrite"),
 )
 
 
-def fixed(guest: Guest, state: ClusterState) -> dict[str, Any]:
-    """The part of a guest's row that stays until somebody changes it."""
+def guest_attributes(guest: Guest, state: ClusterState) -> dict[str, Any]:
+    """Return the fields of a guest's resource row that do not depend on the time."""
     row: dict[str, Any] = {
         "id": f"{guest.kind}/{guest.vmid}",
         "vmid": guest.vmid,
@@ -32,21 +32,21 @@ def fixed(guest: Guest, state: ClusterState) -> dict[str, Any]:
     return row | {key: value for key, value in extra.items() if value}
 
 
-def moving(guest: Guest, state: ClusterState, now: float) -> dict[str, Any]:
-    """The part of a guest's row that is measured."""
-    row = usage(guest, now)
+def guest_metrics(guest: Guest, state: ClusterState, now: float) -> dict[str, Any]:
+    """Return the fields of a guest's resource row that are measured."""
+    row = guest_usage(guest, now)
     row["status"] = guest.status
     if state.release < (9, 0):
         row.pop("memhost")
     return row
 
 
-def usage(guest: Guest, now: float) -> dict[str, Any]:
-    """What a guest uses; counters grow from its start."""
+def guest_usage(guest: Guest, now: float) -> dict[str, Any]:
+    """Return a guest's usage; the counters are bytes since its start."""
     if not guest.running:
-        return dict.fromkeys(MEASURED, 0)
+        return dict.fromkeys(GUEST_METRICS, 0)
     load, uptime = guest.load, guest.uptime(now)
-    cpu, share = load.both_at(now)
+    cpu, share = load.usage_at(now)
     size, disk = guest.sizes
     memory = int(size * share)
     is_container = guest.kind is Kind.LXC
@@ -63,8 +63,8 @@ def usage(guest: Guest, now: float) -> dict[str, Any]:
     }
 
 
-def node(node: Node, state: ClusterState, now: float) -> dict[str, Any]:
-    """What a node has and uses; one that is down is known by its size alone."""
+def node_metrics(node: Node, state: ClusterState, now: float) -> dict[str, Any]:
+    """Return a node's size and usage; an offline node has its size only."""
     size = {"maxcpu": node.cpus, "maxmem": node.memory, "maxdisk": node.root_total}
     if not node.online:
         return size
@@ -78,7 +78,7 @@ def node(node: Node, state: ClusterState, now: float) -> dict[str, Any]:
 
 
 def node_load(node: Node, state: ClusterState) -> Load:
-    """How busy a node is, as last measured."""
+    """Return the load of a node, as last measured."""
     tick = int(state.now) // STEP
     if state.measured is None or state.measured[0] != tick:
         state.measured = (tick, _all_loads(state))
@@ -94,7 +94,7 @@ def _all_loads(state: ClusterState) -> dict[str, Load]:
 
 
 def _load(node: Node, running: list[Guest]) -> Load:
-    """A node is busy with itself and with the guests that run on it."""
+    """Return the load of a node: its own and that of its running guests."""
     own = node.load
     cpu = own.cpu + sum(guest.load.cpu * guest.cpus for guest in running) / node.cpus
     memory = own.memory + sum(guest.load.memory * guest.memory for guest in running) / node.memory

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from proxmox_client.emulator.access.grants import Granted
-from proxmox_client.emulator.errors import Refused
+from proxmox_client.emulator.errors import Forbidden
 from proxmox_client.emulator.state.cluster import ClusterState
 
 ROOT = "root@pam"
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Principal:
     """A user, perhaps by way of a token."""
 
     userid: str
@@ -36,7 +36,7 @@ class Caller:
 class Rights:
     """What one caller may do in one cluster."""
 
-    def __init__(self, caller: Caller, state: ClusterState) -> None:
+    def __init__(self, caller: Principal, state: ClusterState) -> None:
         self.caller = caller
         self._state = state
         self._granted = Granted(state)
@@ -62,10 +62,10 @@ class Rights:
         held = None if self.caller.is_root else self.on(path)
         missing = [] if held is None else [name for name in privileges if name not in held]
         if missing:
-            raise Refused(f"{path}, {missing[0]}")
+            raise Forbidden(f"{path}, {missing[0]}")
 
     def require_any(self, path: str, privileges: Iterable[str]) -> None:
         """Refuse unless one is held; all are named."""
         names = tuple(privileges)
         if not self.has_any(path, *names):
-            raise Refused(f"{path}, {'|'.join(names)}")
+            raise Forbidden(f"{path}, {'|'.join(names)}")

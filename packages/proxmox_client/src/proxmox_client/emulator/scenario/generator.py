@@ -1,4 +1,4 @@
-"""A cluster of any size, from a seed."""
+"""Generator of a cluster of any size."""
 
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.scenario.builder import Builder
@@ -9,10 +9,13 @@ from proxmox_client.emulator.state.sizes import GIB, TIB
 _ROLES = ("web", "db", "app", "cache", "build", "mail", "proxy", "queue", "log", "test")
 
 
-def generated(
+def generate_cluster(
     name: str, clock: Clock, *, version: str, nodes: int, guests: int, seed: int
 ) -> ClusterState:
-    """Nodes pve1, pve2 … with guests from 100 on; three of four run, one of five is a container."""
+    """Build nodes pve1, pve2 … with guests from VMID 100.
+
+    Three of four guests run, one of five is a container. The same seed gives the same guests.
+    """
     builder = Builder(name, version, clock, seed)
     builder.state.grouped = nodes > 1
     names = [f"pve{number}" for number in range(1, nodes + 1)]
@@ -23,11 +26,11 @@ def generated(
     shared = {"path": "/mnt/shared"}
     builder.storage("shared", "dir", content, shared=True, options=shared, total=200 * TIB)
     for number in range(guests):
-        _guest(builder, 100 + number, names[number % nodes], number)
+        _add_guest(builder, 100 + number, names[number % nodes], number)
     return builder.state
 
 
-def _guest(builder: Builder, vmid: int, node: str, number: int) -> None:
+def _add_guest(builder: Builder, vmid: int, node: str, number: int) -> None:
     name = f"{_ROLES[number % len(_ROLES)]}-{vmid}"
     running = number % 4 != 3
     tags = {"tags": _ROLES[number % len(_ROLES)]}

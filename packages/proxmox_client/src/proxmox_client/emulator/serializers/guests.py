@@ -1,8 +1,8 @@
-"""Guests as answers show them."""
+"""Guests in API responses."""
 
 from typing import Any
 
-from proxmox_client.emulator.state import measure
+from proxmox_client.emulator.state import metrics
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
 
@@ -11,8 +11,8 @@ QEMU = "10.0.2"
 
 
 def list_row(guest: Guest, state: ClusterState, now: float) -> dict[str, Any]:
-    """A guest as the list of its node shows it."""
-    used = measure.usage(guest, now)
+    """Return the row of a guest in the list of its node."""
+    used = metrics.guest_usage(guest, now)
     row: dict[str, Any] = {
         "vmid": guest.vmid,
         "name": guest.name,
@@ -38,37 +38,37 @@ def list_row(guest: Guest, state: ClusterState, now: float) -> dict[str, Any]:
 
 
 def pressures(guest: Guest, state: ClusterState, now: float) -> dict[str, Any]:
-    """How long a guest waited; containers report texts."""
+    """Return the pressure metrics of a guest, as text for containers; empty before 9.0."""
     if state.release < (9, 0):
         return {}
     as_text = guest.kind is Kind.LXC
     values = {}
-    for place, name in enumerate(PRESSURES):
+    for position, name in enumerate(PRESSURES):
         share = 0.55 if name.endswith("full") else 1.0
-        value = round(guest.load.pressure_at(now + 7 * place) * share, 2)
+        value = round(guest.load.pressure_at(now + 7 * position) * share, 2)
         values[f"pressure{name}"] = f"{value:.2f}" if as_text else value
     return values
 
 
 def current_status(guest: Guest, state: ClusterState, now: float) -> dict[str, Any]:
-    """A guest's state in full."""
+    """Return the response of status/current."""
     row = list_row(guest, state, now)
     resource = state.ha_of(guest)
     row["ha"] = {"managed": 0}
     if resource is not None:
         row["ha"] = {"managed": 1, "state": resource.state}
     if guest.kind is Kind.QEMU:
-        row |= monitor(guest, now)
+        row |= monitor_status(guest, now)
         if guest.agent_enabled:
             row["agent"] = 1
     return row
 
 
-def monitor(guest: Guest, now: float) -> dict[str, Any]:
-    """What the machine's monitor adds."""
+def monitor_status(guest: Guest, now: float) -> dict[str, Any]:
+    """Return the fields that come from the QEMU monitor."""
     if not guest.running:
         return {"qmpstatus": "stopped"}
-    used = measure.usage(guest, now)
+    used = metrics.guest_usage(guest, now)
     return {
         "qmpstatus": "paused" if guest.paused else "running",
         "running-qemu": QEMU,
@@ -96,11 +96,11 @@ def monitor(guest: Guest, now: float) -> dict[str, Any]:
 
 
 def _block(used: dict[str, Any]) -> dict[str, Any]:
-    """The counters of a disk: what nobody counts here is 0."""
+    """Return the block statistics of a disk; counters without a source are 0."""
     kinds = ("rd", "wr", "flush", "unmap", "zone_append")
     counters = [f"{state}_{kind}_operations" for state in ("failed", "invalid") for kind in kinds]
-    counters += [f"{kind}_{what}" for kind in kinds for what in ("operations", "total_time_ns")]
-    counters += [f"{kind}_{what}" for kind in kinds for what in ("bytes", "merged")]
+    counters += [f"{kind}_{unit}" for kind in kinds for unit in ("operations", "total_time_ns")]
+    counters += [f"{kind}_{unit}" for kind in kinds for unit in ("bytes", "merged")]
     counters += ["idle_time_ns", "wr_highest_offset"]
     skipped = ("flush_bytes", "flush_merged")
     return {

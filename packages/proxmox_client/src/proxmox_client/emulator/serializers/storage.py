@@ -1,4 +1,4 @@
-"""Storages and volumes as answers show them."""
+"""Storages and volumes in API responses."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from proxmox_client.emulator.state.storage import Storage, Volume
 
 
 def storage_status(storage: Storage, node: str) -> dict[str, Any]:
-    """A storage as one node sees it."""
+    """Return the status of a storage on a node."""
     used = storage.used(node)
     return {
         "type": storage.type,
@@ -21,7 +21,7 @@ def storage_status(storage: Storage, node: str) -> dict[str, Any]:
 
 
 def volume_row(volume: Volume) -> dict[str, Any]:
-    """A volume as a row of the content list."""
+    """Return the row of a volume in the content list."""
     row: dict[str, Any] = {
         "volid": volume.volid,
         "content": volume.content,
@@ -30,7 +30,7 @@ def volume_row(volume: Volume) -> dict[str, Any]:
         "ctime": volume.ctime,
     }
     if volume.content in ("images", "rootdir"):
-        return row | {"vmid": volume.vmid, "used": volume.weight, "parent": volume.parent}
+        return row | {"vmid": volume.vmid, "used": volume.allocated, "parent": volume.parent}
     if volume.content == "backup":
         row |= {"vmid": volume.vmid, "subtype": volume.subtype}
     extra = {

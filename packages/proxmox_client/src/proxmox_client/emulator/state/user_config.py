@@ -1,4 +1,4 @@
-"""Users, tokens, groups, roles and what is granted to them."""
+"""The user configuration: users, tokens, groups, roles, realms and the ACL (user.cfg)."""
 
 from dataclasses import dataclass, field
 
@@ -27,7 +27,7 @@ class SecondFactor:
 
 @dataclass(slots=True)
 class User:
-    """Somebody who may sign in."""
+    """A user, who can sign in."""
 
     userid: str
     password: str = field(default="", repr=False)
@@ -48,27 +48,27 @@ class User:
 
 @dataclass(slots=True)
 class Group:
-    """Users who share what is granted to the group."""
+    """A group of users, for ACL entries."""
 
     groupid: str
     comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """A role given to a user, group or token on a path."""
+class AclEntry:
+    """A role for a user, group or token on a path."""
 
     path: str
     kind: str
-    """user, group or token"""
-    whom: str
+    """user, group or token."""
+    ugid: str
     role: str
     propagate: bool = True
 
 
 @dataclass(slots=True)
 class Realm:
-    """Where users are known."""
+    """An authentication realm."""
 
     realm: str
     type: str
@@ -76,14 +76,14 @@ class Realm:
 
 
 @dataclass(slots=True)
-class People:
-    """Everyone a cluster knows and what is granted to them."""
+class UserConfig:
+    """The users of a cluster and their permissions."""
 
     users: dict[str, User] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     roles: dict[str, frozenset[str]] = field(default_factory=dict)
-    """Roles that were added; the built-in ones belong to the version."""
-    grants: list[Grant] = field(default_factory=list)
+    """The privileges of custom roles; the built-in roles depend on the version."""
+    acl: list[AclEntry] = field(default_factory=list)
     realms: dict[str, Realm] = field(
         default_factory=lambda: {
             "pam": Realm("pam", "pam", "Linux PAM standard authentication"),
@@ -92,9 +92,9 @@ class People:
     )
 
     def members(self, groupid: str) -> list[str]:
-        """The users of a group, in order."""
+        """Return the user IDs of a group, sorted."""
         return sorted(user.userid for user in self.users.values() if groupid in user.groups)
 
-    def forget(self, kind: str, whom: str) -> None:
-        """Drop everything granted to someone who is no more."""
-        self.grants = [grant for grant in self.grants if (grant.kind, grant.whom) != (kind, whom)]
+    def remove_acl(self, kind: str, ugid: str) -> None:
+        """Remove the ACL entries of a user, group or token."""
+        self.acl = [entry for entry in self.acl if (entry.kind, entry.ugid) != (kind, ugid)]

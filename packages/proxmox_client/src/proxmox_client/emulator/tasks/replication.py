@@ -1,4 +1,4 @@
-"""Copying a guest's disks to another node, again and again."""
+"""Replication of a guest's disks to another node."""
 
 from typing import Final
 
@@ -9,9 +9,9 @@ SECONDS: Final = 3.0
 
 
 async def replicate(job: Replication, state: ClusterState) -> None:
-    """Bring the other node up to date; Proxmox makes no task of it."""
-    began = state.now
-    job.last_try, job.is_wanted_now = int(began), False
+    """Run a replication job once; as in Proxmox it is not a task and failures are counted."""
+    started = state.now
+    job.last_try, job.run_now = int(started), False
     unreachable = f"command '/usr/bin/ssh {job.target}' failed: exit code 255"
     obstacle = job.obstacle if state.nodes[job.target].online else unreachable
     if obstacle:
@@ -19,5 +19,5 @@ async def replicate(job: Replication, state: ClusterState) -> None:
         job.error = obstacle
         return
     await state.clock.sleep(SECONDS)
-    job.last_sync, job.duration = int(began), SECONDS
+    job.last_sync, job.duration = int(started), SECONDS
     job.fail_count, job.error = 0, ""

@@ -1,31 +1,36 @@
-"""The rows of /cluster/resources, kept as JSON until something changes."""
+"""The rows of /cluster/resources, with a cache of encoded guest rows."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
 
-from proxmox_client.emulator.access.caller import Rights
-from proxmox_client.emulator.state import measure
+from proxmox_client.emulator.access.principal import Rights
+from proxmox_client.emulator.state import metrics
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.load import STEP
 from proxmox_client.emulator.state.storage import Storage
 
-FORGOTTEN: Final = 300
-"""Seconds after which nobody knows what the guests of a lost node do."""
+STATUS_TIMEOUT: Final = 300
+"""Seconds after which the status of an offline node's guests and storages is unknown."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class ResourceRows:
-    """Rows of everything; those of guests are built once per measurement."""
+class ClusterResources:
+    """The rows of guests, nodes, storages, pools and networks.
+
+    Guest rows are encoded once per measurement (every STEP seconds): with 10,000 guests, encoding
+    them for each request would dominate. The part that does not depend on the time is cached in
+    `Guest.row` until `Guest.touch()`; the whole row is cached here by VMID, with its tick.
+    """
 
     def __init__(self, state: ClusterState) -> None:
         self._state = state
         self._rows: dict[int, tuple[int, bytes]] = {}
 
     def json(self, rights: Rights, kind: str | None) -> bytes:
-        """The rows a caller may see, as a JSON list."""
+        """Return the rows that the principal may see, as a JSON list."""
         now = self._state.now
         rows: list[bytes] = []
         if kind in (None, "vm"):
@@ -41,38 +46,39 @@ class ResourceRows:
         return b"[" + b",".join(rows) + b"]"
 
     def _guests(self, rights: Rights, now: float) -> list[bytes]:
-        """The rows of the guests a caller may see, with the pools they may know of."""
-        may_see = visibility(rights, self._state)
-        row_of, lost = self._row, self._forgotten(now)
+        """Return the encoded guest rows; the pool is added if the principal may audit it."""
+        may_see, stale_nodes = guest_filter(rights, self._state), self._stale_nodes(now)
         phases = {node.name: node.number * 3 for node in self._state.nodes.values()}
         rows = {
-            vmid: forgotten(guest) if guest.node in lost else row_of(guest, now, phases)
+            vmid: unknown_guest(guest)
+            if guest.node in stale_nodes
+            else self._guest_row(guest, now, phases)
             for vmid, guest in self._state.guests.items()
             if may_see(guest)
         }
         for pool in self._state.pools.values():
             if rights.has(f"/pool/{pool.poolid}", "Pool.Audit"):
-                mark = b"," + _encode({"pool": pool.poolid})[1:]
+                suffix = b"," + _encode({"pool": pool.poolid})[1:]
                 for vmid in pool.vmids & rows.keys():
-                    rows[vmid] = rows[vmid][:-1] + mark
+                    rows[vmid] = rows[vmid][:-1] + suffix
         return list(rows.values())
 
-    def _row(self, guest: Guest, now: float, phases: dict[str, int]) -> bytes:
-        # Every node measures at its own second
+    def _guest_row(self, guest: Guest, now: float, phases: dict[str, int]) -> bytes:
+        # Each node measures at its own second
         tick = int(now + phases[guest.node]) // STEP if guest.running else 0
-        kept = self._rows.get(guest.vmid)
-        if kept is not None and kept[0] == tick and guest.row is not None:
-            return kept[1]
+        cached = self._rows.get(guest.vmid)
+        if cached is not None and cached[0] == tick and guest.row is not None:
+            return cached[1]
         if guest.row is None:
-            guest.row = _encode(measure.fixed(guest, self._state))[:-1]
-        row = guest.row + b"," + _encode(measure.moving(guest, self._state, now))[1:]
+            guest.row = _encode(metrics.guest_attributes(guest, self._state))[:-1]
+        row = guest.row + b"," + _encode(metrics.guest_metrics(guest, self._state, now))[1:]
         self._rows[guest.vmid] = (tick, row)
         return row
 
-    def _forgotten(self, now: float) -> set[str]:
-        """The nodes that have not reported for so long that nobody knows about their guests."""
+    def _stale_nodes(self, now: float) -> set[str]:
+        """Return the nodes that have been offline for longer than STATUS_TIMEOUT."""
         nodes = self._state.nodes.values()
-        return {node.name for node in nodes if not node.online and now - node.lost > FORGOTTEN}
+        return {node.name for node in nodes if not node.online and now - node.lost > STATUS_TIMEOUT}
 
     def _pool_rows(self, rights: Rights) -> Iterator[dict[str, Any]]:
         for pool in self._state.pools.values():
@@ -91,33 +97,17 @@ class ResourceRows:
             if node.online:
                 row["cgroup-mode"] = 2
             if rights.has(node.path, "Sys.Audit"):
-                row |= measure.node(node, self._state, now)
+                row |= metrics.node_metrics(node, self._state, now)
             yield row
 
     def _storage_rows(self, rights: Rights) -> Iterator[dict[str, Any]]:
+        stale_nodes = self._stale_nodes(self._state.now)
         for node in self._state.nodes:
             for storage in self._state.storages_on(node):
                 if storage.enabled and rights.has_any(
                     storage.path, "Datastore.Audit", "Datastore.AllocateSpace"
                 ):
-                    yield self._storage(storage, node)
-
-    def _storage(self, storage: Storage, node: str) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "id": f"storage/{node}/{storage.name}",
-            "node": node,
-            "storage": storage.name,
-            "type": "storage",
-            "plugintype": storage.type,
-            "content": ",".join(storage.content),
-            "shared": int(storage.shared),
-            "status": "available",
-            "disk": storage.used(node),
-            "maxdisk": storage.total,
-        }
-        place = self._state.nodes[node]
-        lost = not place.online and self._state.now - place.lost > FORGOTTEN
-        return row | {"status": "unknown"} if lost else row
+                    yield _storage_row(storage, node, is_stale=node in stale_nodes)
 
     def _network_rows(self, rights: Rights) -> Iterator[dict[str, Any]]:
         is_new = self._state.release >= (9, 0)
@@ -143,8 +133,23 @@ class ResourceRows:
                 }
 
 
-def forgotten(guest: Guest) -> bytes:
-    """The row of a guest whose node has not reported for long."""
+def _storage_row(storage: Storage, node: str, *, is_stale: bool) -> dict[str, Any]:
+    return {
+        "id": f"storage/{node}/{storage.name}",
+        "node": node,
+        "storage": storage.name,
+        "type": "storage",
+        "plugintype": storage.type,
+        "content": ",".join(storage.content),
+        "shared": int(storage.shared),
+        "status": "unknown" if is_stale else "available",
+        "disk": storage.used(node),
+        "maxdisk": storage.total,
+    }
+
+
+def unknown_guest(guest: Guest) -> bytes:
+    """Return the encoded row of a guest whose status is unknown."""
     return _encode(
         {
             "id": f"{guest.kind}/{guest.vmid}",
@@ -156,9 +161,13 @@ def forgotten(guest: Guest) -> bytes:
     )
 
 
-def visibility(rights: Rights, state: ClusterState) -> Callable[[Guest], bool]:
-    """Which guests a caller may see; asked once where one answer holds for all."""
-    specific = {grant.path for grant in state.people.grants if grant.path.startswith("/vms/")}
+def guest_filter(rights: Rights, state: ClusterState) -> Callable[[Guest], bool]:
+    """Return a function that says whether the principal may see a guest.
+
+    Only guests with an ACL entry of their own or in a pool are checked one by one; one check
+    of a path without either answers for all others.
+    """
+    specific = {entry.path for entry in state.user_config.acl if entry.path.startswith("/vms/")}
     pooled = {vmid for pool in state.pools.values() for vmid in pool.vmids}
     everywhere = rights.has("/vms/0", "VM.Audit")
 

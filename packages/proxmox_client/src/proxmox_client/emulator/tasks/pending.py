@@ -1,16 +1,13 @@
-"""Pending changes of a guest's configuration, and what they do to its disks."""
+"""Pending changes of a guest's configuration and their effect on its disks."""
 
-from typing import Any, Final
+from typing import Any
 
 from proxmox_client.emulator.state.cluster import ClusterState
-from proxmox_client.emulator.state.guest import Guest, disks_of
-
-REMOVAL: Final = 1
-REMOVAL_WITH_VOLUME: Final = 2
+from proxmox_client.emulator.state.guest import REMOVAL_WITH_VOLUME, Guest, disks_of
 
 
 def apply_pending(state: ClusterState, guest: Guest) -> None:
-    """Make the changes that waited for a stop."""
+    """Apply all pending changes."""
     for name, removal in guest.removals.items():
         remove(state, guest, name, force=removal == REMOVAL_WITH_VOLUME)
     for name, value in guest.pending.items():
@@ -21,7 +18,7 @@ def apply_pending(state: ClusterState, guest: Guest) -> None:
 
 
 def remove(state: ClusterState, guest: Guest, name: str, *, force: bool) -> None:
-    """Remove an option; a disk becomes unused, unless its volume goes too."""
+    """Remove an option; its disk becomes unused, or its volume is deleted with `force`."""
     if name not in guest.config:
         return
     before = dict(guest.config)
@@ -35,16 +32,17 @@ def remove(state: ClusterState, guest: Guest, name: str, *, force: bool) -> None
 
 
 def replace(guest: Guest, name: str, value: Any) -> None:
-    """Set an option; a disk that it held before becomes unused."""
+    """Set an option; a disk in its old value becomes unused."""
     before = dict(guest.config)
     guest.config[name] = value
     _keep_unused(guest, name, before)
 
 
 def _keep_unused(guest: Guest, name: str, before: dict[str, Any]) -> None:
-    """Keep the guest's own volume that an option has lost."""
-    lost = next((disk for disk in disks_of(before, guest.kind) if disk.slot == name), None)
-    held = {disk.volid for disk in guest.disks()}
-    if lost is not None and lost.volid not in held and f"-{guest.vmid}-" in lost.volid:
+    """Keep a volume of the guest, removed from an option, as unused."""
+    removed = next((disk for disk in disks_of(before, guest.kind) if disk.slot == name), None)
+    in_use = {disk.volid for disk in guest.disks()}
+    is_own = removed is not None and f"-{guest.vmid}-" in removed.volid
+    if removed is not None and is_own and removed.volid not in in_use:
         number = next(n for n in range(256) if f"unused{n}" not in guest.config)
-        guest.config[f"unused{number}"] = lost.volid
+        guest.config[f"unused{number}"] = removed.volid

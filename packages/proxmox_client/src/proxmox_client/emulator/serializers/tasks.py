@@ -1,12 +1,12 @@
-"""Tasks as answers show them."""
+"""Tasks in API responses."""
 
 from typing import Any
 
-from proxmox_client.emulator.work.task import Task
+from proxmox_client.emulator.state.task import Task
 
 
 def task_row(task: Task, *, in_cluster: bool = False) -> dict[str, Any]:
-    """A task as a row of a list."""
+    """Return the row of a task in the list of a node or of the cluster."""
     row: dict[str, Any] = {
         "upid": task.upid,
         "node": task.node,
@@ -27,7 +27,7 @@ def task_row(task: Task, *, in_cluster: bool = False) -> dict[str, Any]:
 
 
 def task_status(task: Task) -> dict[str, Any]:
-    """A task as its own status shows it."""
+    """Return the status of a task."""
     status: dict[str, Any] = {
         "upid": task.upid,
         "node": task.node,
