@@ -1,4 +1,4 @@
-"""The permission an endpoint asks for, as its schema states it."""
+"""The permission check of an endpoint, as published in the API schema."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,36 +10,36 @@ from proxmox_client.schema import Endpoint
 
 
 class PermissionCheck:
-    """Checks one request of one caller."""
+    """The check of one request of one principal."""
 
     def __init__(
-        self, caller: Principal, rights: Rights, state: ClusterState, params: Mapping[str, Any]
+        self, principal: Principal, rights: Rights, state: ClusterState, params: Mapping[str, Any]
     ) -> None:
-        self._caller, self._rights = caller, rights
+        self._principal, self._rights = principal, rights
         self._state, self._params = state, params
 
     def require(self, endpoint: Endpoint) -> None:
-        """Refuse what the endpoint's permissions do not allow."""
-        wanted = endpoint.permissions
-        if self._caller.is_root or wanted in ("all", "world"):
+        """Raise Forbidden unless the endpoint's permissions allow the request."""
+        rule = endpoint.permissions
+        if self._principal.is_root or rule in ("all", "world"):
             return
-        if wanted is None:
+        if rule is None:
             raise Forbidden("user != root@pam")
-        self._check(wanted)
+        self._check(rule)
 
-    def _check(self, wanted: list[Any]) -> None:
-        match wanted:
+    def _check(self, rule: list[Any]) -> None:
+        match rule:
             case ["or", *choices]:
                 self._any(choices)
-            case ["and", *needed]:
-                for each in needed:
-                    self._check(each)
+            case ["and", *parts]:
+                for part in parts:
+                    self._check(part)
             case ["perm", path, privileges, *options]:
                 self._privileges(
                     path, privileges, dict(zip(options[::2], options[1::2], strict=True))
                 )
             case ["userid-param", "self"]:
-                if self._params.get("userid") != self._caller.userid:
+                if self._params.get("userid") != self._principal.userid:
                     raise Forbidden
             case ["userid-param", privilege]:
                 realm = str(self._params.get("userid", "")).rpartition("@")[2]
@@ -47,7 +47,7 @@ class PermissionCheck:
             case ["userid-group", privileges, *_]:
                 self._users(privileges)
             case ["perm-modify", path]:
-                self._modify(self._filled(path))
+                self._modify(self._fill(path))
 
     def _any(self, choices: list[Any]) -> None:
         problem: Forbidden | None = None
@@ -61,16 +61,16 @@ class PermissionCheck:
         return None
 
     def _privileges(self, path: str, privileges: list[str], options: dict[str, Any]) -> None:
-        if (needed := options.get("require_param")) and not self._params.get(needed):
+        if (name := options.get("require_param")) and not self._params.get(name):
             raise Forbidden
-        where = self._filled(path)
+        path = self._fill(path)
         if options.get("any"):
-            self._rights.require_any(where, privileges)
+            self._rights.require_any(path, privileges)
         else:
-            self._rights.require(where, *privileges)
+            self._rights.require(path, *privileges)
 
     def _users(self, privileges: list[str]) -> None:
-        """Over a user: by way of their groups, or of all groups."""
+        """Check privileges over a user: on all groups, or on one of the user's groups."""
         user = self._state.user_config.users.get(str(self._params.get("userid", "")))
         paths = [
             "/access/groups",
@@ -80,14 +80,14 @@ class PermissionCheck:
             raise Forbidden(f"/access/groups, {'|'.join(privileges)}")
 
     def _modify(self, path: str) -> None:
-        """Who may change grants on a path."""
+        """Check the right to change the ACL of a path."""
         own = {"vms": "VM.Allocate", "storage": "Datastore.Allocate", "pool": "Pool.Allocate"}
         special = own.get(path.strip("/").partition("/")[0])
         allowed = ("Permissions.Modify", *([special] if special else []))
         self._rights.require_any(path, allowed)
 
-    def _filled(self, path: str) -> str:
-        """A path with the request's values in it."""
+    def _fill(self, path: str) -> str:
+        """Insert the request's values into a path."""
         for name, value in self._params.items():
             path = path.replace(f"{{{name}}}", str(value))
         return path

@@ -1,4 +1,4 @@
-"""What is granted on a path: propagation, groups, pools and NoAccess."""
+"""The privileges of the ACL on a path: propagation, groups, pools and NoAccess."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -7,19 +7,19 @@ from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.user_config import AclEntry
 
 Roles = dict[str, bool]
-"""Roles by name, and whether each reaches below its path."""
+"""Roles by name, each with whether it propagates below its path."""
 Level = Callable[[list[AclEntry]], Iterator[list[AclEntry]]]
 RolesOn = Callable[[str], Roles]
 
 
 class Granted:
-    """Reads the grants of a cluster."""
+    """The effective privileges of a cluster's ACL."""
 
     def __init__(self, state: ClusterState) -> None:
         self._state = state
 
     def to_user(self, userid: str, path: str) -> dict[str, bool]:
-        """A user's privileges on a path, through their groups and pools as well."""
+        """Return a user's privileges on a path, including those of groups and pools."""
         if userid == "root@pam":
             return dict.fromkeys(self._privileges("Administrator"), True)
         user = self._state.user_config.users.get(userid)
@@ -32,7 +32,7 @@ class Granted:
         return self._with_pool(path, lambda where: self._roles(where, level))
 
     def to_token(self, name: str, path: str) -> dict[str, bool]:
-        """The privileges granted to a token itself."""
+        """Return the privileges of a token's own entries on a path."""
 
         def level(grants: list[AclEntry]) -> Iterator[list[AclEntry]]:
             yield [grant for grant in grants if (grant.kind, grant.ugid) == ("token", name)]
@@ -53,15 +53,15 @@ class Granted:
         return privileges
 
     def _roles(self, path: str, level: Level) -> Roles:
-        """The roles on a path: what is granted closer to it replaces what comes from above."""
-        found: Roles = {}
+        """Return the roles on a path; entries closer to it replace those from above."""
+        roles: Roles = {}
         for prefix in prefixes(path):
             here = [grant for grant in self._at(prefix) if grant.propagate or prefix == path]
             for grants in level(here):
                 if grants:
-                    found = _combined(grants)
+                    roles = _combined(grants)
                     break
-        return found
+        return roles
 
     def _at(self, path: str) -> list[AclEntry]:
         return [grant for grant in self._state.user_config.acl if grant.path == path]
@@ -86,6 +86,6 @@ def _combined(grants: list[AclEntry]) -> Roles:
 
 
 def prefixes(path: str) -> list[str]:
-    """A path and everything above it, from the top."""
+    """Return a path and its parents, from the top."""
     parts = [part for part in path.split("/") if part]
     return ["/", *("/" + "/".join(parts[: number + 1]) for number in range(len(parts)))]

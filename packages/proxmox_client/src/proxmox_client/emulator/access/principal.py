@@ -1,4 +1,4 @@
-"""Who asks, and what they may do."""
+"""The principal of a request and its rights."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ ROOT = "root@pam"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user, perhaps by way of a token."""
+    """A user or an API token."""
 
     userid: str
     token: str = ""
@@ -20,52 +20,52 @@ class Principal:
 
     @property
     def name(self) -> str:
-        """How tasks and logs call them."""
+        """User ID or token ID, as in tasks and logs."""
         return f"{self.userid}!{self.token}" if self.token else self.userid
 
     def owns(self, name: str) -> bool:
-        """Whether what somebody did is theirs: a token's is its user's, not the reverse."""
+        """Return whether a task of `name` is theirs; a user owns the tasks of their tokens."""
         return name == self.name or name.partition("!")[0] == self.name
 
     @property
     def is_root(self) -> bool:
-        """Whether nothing is refused to them: root's tokens are not root."""
+        """Whether they have every privilege; the tokens of root have not."""
         return self.userid == ROOT and not self.token
 
 
 class Rights:
-    """What one caller may do in one cluster."""
+    """The privileges of one principal in one cluster."""
 
-    def __init__(self, caller: Principal, state: ClusterState) -> None:
-        self.caller = caller
+    def __init__(self, principal: Principal, state: ClusterState) -> None:
+        self.principal = principal
         self._state = state
         self._granted = Granted(state)
 
     def on(self, path: str) -> dict[str, bool]:
-        """The privileges on a path; the value says whether they reach below it."""
-        mine = self._granted.to_user(self.caller.userid, path)
-        if not self.caller.token or not self.caller.privsep:
-            return mine
-        theirs = self._granted.to_token(self.caller.name, path)
-        return {name: mine[name] and theirs[name] for name in mine.keys() & theirs.keys()}
+        """Return the privileges on a path, each with whether it propagates below it."""
+        of_user = self._granted.to_user(self.principal.userid, path)
+        if not self.principal.token or not self.principal.privsep:
+            return of_user
+        of_token = self._granted.to_token(self.principal.name, path)
+        return {name: of_user[name] and of_token[name] for name in of_user.keys() & of_token.keys()}
 
     def has(self, path: str, *privileges: str) -> bool:
-        """Whether every one of these privileges is held on a path."""
-        return self.caller.is_root or self.on(path).keys() >= set(privileges)
+        """Return whether all of these privileges are held on a path."""
+        return self.principal.is_root or self.on(path).keys() >= set(privileges)
 
     def has_any(self, path: str, *privileges: str) -> bool:
-        """Whether at least one of these privileges is held on a path."""
-        return self.caller.is_root or not self.on(path).keys().isdisjoint(privileges)
+        """Return whether at least one of these privileges is held on a path."""
+        return self.principal.is_root or not self.on(path).keys().isdisjoint(privileges)
 
     def require(self, path: str, *privileges: str) -> None:
-        """Refuse unless all are held; the first one missing is named."""
-        held = None if self.caller.is_root else self.on(path)
+        """Raise Forbidden with the first missing privilege unless all are held."""
+        held = None if self.principal.is_root else self.on(path)
         missing = [] if held is None else [name for name in privileges if name not in held]
         if missing:
             raise Forbidden(f"{path}, {missing[0]}")
 
     def require_any(self, path: str, privileges: Iterable[str]) -> None:
-        """Refuse unless one is held; all are named."""
+        """Raise Forbidden with all privileges unless one is held."""
         names = tuple(privileges)
         if not self.has_any(path, *names):
             raise Forbidden(f"{path}, {'|'.join(names)}")

@@ -26,7 +26,7 @@ SUFFIXES: Final = {"zstd": ".zst", "gzip": ".gz", "1": ".lzo", "lzo": ".lzo", "0
 def dump(
     vmids: Sequence[int], node: str, options: Mapping[str, Any], command: str | None = None
 ) -> TaskFunction:
-    """Back up guests one after the other; a failure changes the outcome, not the other backups.
+    """Return the task that backs up guests one after the other; a failure does not stop it.
 
     `command` overrides the command line in the log, for jobs that cover guests of other nodes.
     """
