@@ -104,7 +104,9 @@ def _known_paths(request: ApiRequest) -> list[str]:
     """Return the top paths, those of ACL entries, and those of pool members."""
     tops = ["/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms"]
     granted = [entry.path for entry in request.state.user_config.acl]
-    pooled = [f"/vms/{vmid}" for pool in request.state.pools.values() for vmid in pool.vmids]
+    pools = request.state.pools.values()
+    pooled = [f"/vms/{vmid}" for pool in pools for vmid in pool.vmids]
+    pooled += [f"/storage/{name}" for pool in pools for name in pool.storages]
     return sorted({*tops, *granted, *pooled})
 
 

@@ -91,7 +91,8 @@ def delete_role(request: ApiRequest) -> None:
 
 @route("GET", "/access/acl")
 def acl(request: ApiRequest) -> list[dict[str, Any]]:
-    """GET /access/acl."""
+    """GET /access/acl: all entries with Sys.Audit on /access, else those one may change."""
+    sees_all = request.rights.has("/access", "Sys.Audit")
     return [
         {
             "path": entry.path,
@@ -101,8 +102,15 @@ def acl(request: ApiRequest) -> list[dict[str, Any]]:
             "propagate": int(entry.propagate),
         }
         for entry in request.state.user_config.acl
-        if request.rights.has_any(entry.path, "Sys.Audit", "Permissions.Modify")
+        if sees_all or request.rights.has_any(entry.path, *_modify_privileges(entry.path))
     ]
+
+
+def _modify_privileges(path: str) -> tuple[str, ...]:
+    """Return the privileges that allow a change of the ACL on a path; one of them is enough."""
+    kind, _, name = path.strip("/").partition("/")
+    own = {"vms": "VM.Allocate", "storage": "Datastore.Allocate", "pool": "Pool.Allocate"}
+    return ("Permissions.Modify", own[kind]) if name and kind in own else ("Permissions.Modify",)
 
 
 @route("PUT", "/access/acl")

@@ -6,7 +6,7 @@ from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.serializers.storage import storage_status, volume_row
-from proxmox_client.emulator.state.storage import Storage
+from proxmox_client.emulator.state.storage import Storage, Volume
 
 AUDIT = ("Datastore.Audit", "Datastore.AllocateSpace")
 STUCK_SECONDS = 120.0
@@ -119,8 +119,25 @@ async def content(request: ApiRequest) -> list[dict[str, Any]]:
     return [
         volume_row(volume)
         for volume in storage.volumes(request.node.name).values()
-        if (kind is None or volume.content == kind) and vmid in (None, volume.vmid)
+        if (kind is None or volume.content == kind)
+        and vmid in (None, volume.vmid)
+        and _is_visible(request, storage, volume)
     ]
+
+
+def _is_visible(request: ApiRequest, storage: Storage, volume: Volume) -> bool:
+    """Return whether a volume is listed; backups and disks need privileges on their guest too."""
+    rights, path = request.rights, f"/storage/{storage.name}"
+    if volume.content in ("iso", "vztmpl", "import") or rights.has(path, "Datastore.Allocate"):
+        return True
+    guest = f"/vms/{volume.vmid}"
+    match volume.content:
+        case "backup":
+            return rights.has(path, "Datastore.AllocateSpace") and rights.has(guest, "VM.Backup")
+        case "images" | "rootdir":
+            return rights.has(path, "Datastore.Audit") and rights.has(guest, "VM.Config.Disk")
+        case _:
+            return False
 
 
 def available(request: ApiRequest) -> Storage:
