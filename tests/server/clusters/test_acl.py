@@ -102,7 +102,9 @@ def has(cluster, path, *privileges):
     user, _, name = TOKEN.partition("!")
     token = cluster.state.user_config.users[user].tokens[name]
     held = Rights(Principal(user, name, token.privsep), cluster.state).on(path)
-    below = Rights(Principal(user, name, token.privsep), cluster.state).on(f"{path.rstrip('/')}/999")
+    below = Rights(Principal(user, name, token.privsep), cluster.state).on(
+        f"{path.rstrip('/')}/999"
+    )
     pooled = path == "/vms/101"  # a role from a pool holds on the guest itself
     return all((pooled and one in held) or (held.get(one) and one in below) for one in privileges)
 

@@ -47,7 +47,8 @@ class PermissionCheck:
             case ["userid-group", privileges, *_]:
                 self._users(privileges)
             case ["perm-modify", path]:
-                self._modify(self._fill(path))
+                path = self._fill(path)
+                self._rights.require_any(path, modify_privileges(path))
 
     def _any(self, choices: list[Any]) -> None:
         problem: Forbidden | None = None
@@ -79,15 +80,15 @@ class PermissionCheck:
         if not any(self._rights.has_any(path, *privileges) for path in paths):
             raise Forbidden(f"/access/groups, {'|'.join(privileges)}")
 
-    def _modify(self, path: str) -> None:
-        """Check the right to change the ACL of a path."""
-        own = {"vms": "VM.Allocate", "storage": "Datastore.Allocate", "pool": "Pool.Allocate"}
-        special = own.get(path.strip("/").partition("/")[0])
-        allowed = ("Permissions.Modify", *([special] if special else []))
-        self._rights.require_any(path, allowed)
-
     def _fill(self, path: str) -> str:
         """Insert the request's values into a path."""
         for name, value in self._params.items():
             path = path.replace(f"{{{name}}}", str(value))
         return path
+
+
+def modify_privileges(path: str) -> tuple[str, ...]:
+    """Return the privileges that allow a change of the ACL on a path; one of them is enough."""
+    kind, _, name = path.strip("/").partition("/")
+    own = {"vms": "VM.Allocate", "storage": "Datastore.Allocate", "pool": "Pool.Allocate"}
+    return ("Permissions.Modify", own[kind]) if name and kind in own else ("Permissions.Modify",)

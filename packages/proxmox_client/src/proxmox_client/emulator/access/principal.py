@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proxmox_client.emulator.access.grants import Granted
+from proxmox_client.emulator.access.acl import EffectivePrivileges
 from proxmox_client.emulator.errors import Forbidden
 from proxmox_client.emulator.state.cluster import ClusterState
 
@@ -39,14 +39,14 @@ class Rights:
     def __init__(self, principal: Principal, state: ClusterState) -> None:
         self.principal = principal
         self._state = state
-        self._granted = Granted(state)
+        self._privileges = EffectivePrivileges(state)
 
     def on(self, path: str) -> dict[str, bool]:
         """Return the privileges on a path, each with whether it propagates below it."""
-        of_user = self._granted.to_user(self.principal.userid, path)
+        of_user = self._privileges.to_user(self.principal.userid, path)
         if not self.principal.token or not self.principal.privsep:
             return of_user
-        of_token = self._granted.to_token(self.principal.name, path)
+        of_token = self._privileges.to_token(self.principal.name, path)
         return {name: of_user[name] and of_token[name] for name in of_user.keys() & of_token.keys()}
 
     def has(self, path: str, *privileges: str) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from proxmox_client.emulator.access.checks import modify_privileges
 from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.router import ApiRequest, route
@@ -102,15 +103,8 @@ def acl(request: ApiRequest) -> list[dict[str, Any]]:
             "propagate": int(entry.propagate),
         }
         for entry in request.state.user_config.acl
-        if sees_all or request.rights.has_any(entry.path, *_modify_privileges(entry.path))
+        if sees_all or request.rights.has_any(entry.path, *modify_privileges(entry.path))
     ]
-
-
-def _modify_privileges(path: str) -> tuple[str, ...]:
-    """Return the privileges that allow a change of the ACL on a path; one of them is enough."""
-    kind, _, name = path.strip("/").partition("/")
-    own = {"vms": "VM.Allocate", "storage": "Datastore.Allocate", "pool": "Pool.Allocate"}
-    return ("Permissions.Modify", own[kind]) if name and kind in own else ("Permissions.Modify",)
 
 
 @route("PUT", "/access/acl")

@@ -12,7 +12,7 @@ Level = Callable[[list[AclEntry]], Iterator[list[AclEntry]]]
 RolesOn = Callable[[str], Roles]
 
 
-class Granted:
+class EffectivePrivileges:
     """The effective privileges of a cluster's ACL."""
 
     def __init__(self, state: ClusterState) -> None:
@@ -25,17 +25,17 @@ class Granted:
         user = self._state.user_config.users.get(userid)
         groups = user.groups if user else set()
 
-        def level(grants: list[AclEntry]) -> Iterator[list[AclEntry]]:
-            yield [grant for grant in grants if (grant.kind, grant.ugid) == ("user", userid)]
-            yield [grant for grant in grants if grant.kind == "group" and grant.ugid in groups]
+        def level(entries: list[AclEntry]) -> Iterator[list[AclEntry]]:
+            yield [entry for entry in entries if (entry.kind, entry.ugid) == ("user", userid)]
+            yield [entry for entry in entries if entry.kind == "group" and entry.ugid in groups]
 
         return self._with_pool(path, lambda where: self._roles(where, level))
 
     def to_token(self, name: str, path: str) -> dict[str, bool]:
         """Return the privileges of a token's own entries on a path."""
 
-        def level(grants: list[AclEntry]) -> Iterator[list[AclEntry]]:
-            yield [grant for grant in grants if (grant.kind, grant.ugid) == ("token", name)]
+        def level(entries: list[AclEntry]) -> Iterator[list[AclEntry]]:
+            yield [entry for entry in entries if (entry.kind, entry.ugid) == ("token", name)]
 
         return self._with_pool(path, lambda where: self._roles(where, level))
 
@@ -56,15 +56,15 @@ class Granted:
         """Return the roles on a path; entries closer to it replace those from above."""
         roles: Roles = {}
         for prefix in prefixes(path):
-            here = [grant for grant in self._at(prefix) if grant.propagate or prefix == path]
-            for grants in level(here):
-                if grants:
-                    roles = _combined(grants)
+            here = [entry for entry in self._at(prefix) if entry.propagate or prefix == path]
+            for entries in level(here):
+                if entries:
+                    roles = _combined(entries)
                     break
         return roles
 
     def _at(self, path: str) -> list[AclEntry]:
-        return [grant for grant in self._state.user_config.acl if grant.path == path]
+        return [entry for entry in self._state.user_config.acl if entry.path == path]
 
     def _privileges(self, role: str) -> Iterable[str]:
         builtin = builtin_roles(self._state.release)
@@ -79,10 +79,10 @@ class Granted:
         return []
 
 
-def _combined(grants: list[AclEntry]) -> Roles:
-    if any(grant.role == "NoAccess" for grant in grants):
+def _combined(entries: list[AclEntry]) -> Roles:
+    if any(entry.role == "NoAccess" for entry in entries):
         return {"NoAccess": True}
-    return {grant.role: grant.propagate for grant in grants}
+    return {entry.role: entry.propagate for entry in entries}
 
 
 def prefixes(path: str) -> list[str]:
