@@ -1,4 +1,5 @@
-# Two stages: wheels are built in the first, the second holds only what runs.
+# Two stages: wheels are built in the first, the second holds only what runs. The packages of the
+# extras come from constraints.txt; [demo] is for the service demo of docker-compose.yml.
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY constraints.txt ./
@@ -6,7 +7,7 @@ RUN python -m venv /opt/pvemcp \
     && /opt/pvemcp/bin/pip install --no-cache-dir --require-hashes -r constraints.txt
 COPY packages packages
 RUN /opt/pvemcp/bin/pip install --no-cache-dir --no-deps --no-build-isolation \
-    ./packages/proxmox_client ./packages/formats ./packages/server ./packages/bridge
+    ./packages/proxmox_client ./packages/formats './packages/server[demo,oidc]' ./packages/bridge
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --home-dir /var/lib/pvemcp --create-home pvemcp

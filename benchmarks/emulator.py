@@ -1,4 +1,4 @@
-"""How fast the emulator starts and lists its guests.
+"""Benchmark of the emulator: start-up time and /cluster/resources.
 
 python benchmarks/emulator.py [GUESTS]
 """
@@ -13,38 +13,36 @@ from proxmox_client.emulator import Emulator, Scenario
 
 
 async def main(guests: int) -> None:
-    began = time.perf_counter()
-
+    started = time.perf_counter()
     async with Emulator(Scenario.cluster("big", nodes=10, guests=guests)) as pve:
-        print(f"{guests} guests ready after {time.perf_counter() - began:.2f} s")
+        print(f"{guests} guests ready after {time.perf_counter() - started:.2f} s")
         cluster = pve["big"]
         for _ in range(2):
-            seconds, size = await fetch(cluster.hosts[0], cluster.ca_pem, cluster.token)
-            times = [seconds]
-            times += [
-                (await fetch(cluster.hosts[0], cluster.ca_pem, cluster.token))[0] for _ in range(9)
+            results = [
+                await fetch(cluster.hosts[0], cluster.ca_pem, cluster.token) for _ in range(10)
             ]
-            median = statistics.median(times) * 1000
-            measured = f"median {median:.0f} ms, first {seconds * 1000:.0f} ms"
-            print(f"/cluster/resources: {size / 1e6:.1f} MB, {measured}")
-            await asyncio.sleep(10)  # until every row must be measured anew
+            (first, size), times = results[0], [seconds for seconds, _ in results]
+            median = statistics.median(times)
+            figures = f"median {median * 1000:.0f} ms, first {first * 1000:.0f} ms"
+            print(f"/cluster/resources: {size / 1e6:.1f} MB, {figures}")
+            await asyncio.sleep(10)  # until the cached rows expire
 
 
 async def fetch(host: str, ca_pem: str, token: tuple[str, str]) -> tuple[float, int]:
-    """Seconds from request to the last byte, over one fresh connection, and bytes of the body."""
+    """Measure a request over a new connection: seconds to the last byte, and bytes of the body."""
     address, port = host.split(":")
     context = ssl.create_default_context(cadata=ca_pem)
     reader, writer = await asyncio.open_connection(address, int(port), ssl=context, limit=2**20)
     request = f"GET /api2/json/cluster/resources HTTP/1.1\r\nHost: {host}\r\n"
     request += f"Authorization: PVEAPIToken={token[0]}={token[1]}\r\n\r\n"
-    began = time.perf_counter()
+    started = time.perf_counter()
     writer.write(request.encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     size = int(head.partition("content-length: ")[2].partition("\r\n")[0])
     await reader.readexactly(size)
-    took = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     writer.close()
-    return took, size
+    return seconds, size
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ import msgspec
 
 from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.clock import ManualClock
-from proxmox_client.emulator.cluster import Cluster
+from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.gateway import Gateway
 from proxmox_client.emulator.http.messages import Request, Response
 from proxmox_client.emulator.scenario.builder import Builder
 from proxmox_client.emulator.state.guest import Guest, Kind
-from proxmox_client.emulator.state.people import Grant, Token, User
 from proxmox_client.emulator.state.storage import Volume
+from proxmox_client.emulator.state.user_config import AclEntry, Token, User
 
 DISK = 270553174016
 """Bytes on every disk of the recorded machines."""
@@ -71,9 +71,9 @@ def build(version: str, clock: ManualClock) -> Builder:
             "tags": f"bulk;batch{number % 7}",
         }
         builder.state.guests[vmid] = Guest(vmid, Kind.QEMU, node, config)
-    builder.state.people.users["root@pam"] = User("root@pam", password="Passw0rd!")
-    builder.state.people.users["alice@pve"] = User("alice@pve", comment="Alice")
-    builder.state.people.users["mcp@pve"] = User("mcp@pve")
+    builder.state.user_config.users["root@pam"] = User("root@pam", password="Passw0rd!")
+    builder.state.user_config.users["alice@pve"] = User("alice@pve", comment="Alice")
+    builder.state.user_config.users["mcp@pve"] = User("mcp@pve")
     builder.state.downloads["http://10.77.0.254:8099/dl.iso"] = 100000
     builder.state.downloads["http://10.77.0.254:8099/nope.iso"] = None
     return builder
@@ -85,9 +85,9 @@ class Replay:
     def __init__(self, version: str) -> None:
         self.version = version
         self.clock = ManualClock()
-        self.cluster = Cluster(build(version, self.clock).state)
-        self.cluster.state.people.grants.clear()
-        people = self.cluster.state.people
+        self.cluster = EmulatedCluster(build(version, self.clock).state)
+        self.cluster.state.user_config.acl.clear()
+        people = self.cluster.state.user_config
         people.users = {name: people.users[name] for name in ("root@pam", "alice@pve", "mcp@pve")}
         people.users["mcp@pve"].tokens.clear()
         people.users["root@pam"].password = "Passw0rd!"
@@ -118,16 +118,16 @@ class Replay:
             await self.container(vmid, name)
         await self.root("POST", "/nodes/pve1/lxc/200/status/start")
         await self.settle()
-        people = self.cluster.state.people
+        people = self.cluster.state.user_config
         tokens = {
             "ro": Token("ro", "x", comment="readonly"),
             "full": Token("full", "y", privsep=False),
         }
         people.users["mcp@pve"].tokens |= tokens
         people.users["alice@pve"].email = " "
-        people.grants += [
-            Grant("/vms", "user", "mcp@pve", "PVEVMAdmin"),
-            Grant("/vms", "token", "mcp@pve!ro", "PVEAuditor"),
+        people.acl += [
+            AclEntry("/vms", "user", "mcp@pve", "PVEVMAdmin"),
+            AclEntry("/vms", "token", "mcp@pve!ro", "PVEAuditor"),
         ]
 
     async def container(self, vmid: int, name: str) -> None:
@@ -206,7 +206,7 @@ class Replay:
 
     def credentials(self, auth: str, method: str) -> dict[str, str]:
         """Return the headers of one kind of account."""
-        now, office = self.clock.now(), self.cluster.office
+        now, office = self.clock.now(), self.cluster.tickets
         tokens = {"ro": "mcp@pve!ro", "full": "mcp@pve!full", "exp": "mcp@pve!exp"}
         tokens |= {"root-token": "root@pam!admin", "bad-token": "x@pve!y"}
         if auth in tokens:
@@ -250,7 +250,7 @@ class Replay:
             if isinstance(value, str):
                 params[key] = self.translate_backups(value)
         if "password" in params and str(params["password"]).startswith("PVE:root"):
-            params["password"] = self.cluster.office.issue("root@pam", self.clock.now())
+            params["password"] = self.cluster.tickets.issue("root@pam", self.clock.now())
         if "tfa-challenge" in params:
             params["tfa-challenge"] = self.half_ticket
         valid_code = str(params.get("password", "")).startswith("totp:")
@@ -286,9 +286,9 @@ class Replay:
     def enter(self, scenario: str) -> None:
         """Repeat the unrecorded changes between two scenarios."""
         if scenario == "token" and self.scenario != scenario:
-            self.cluster.state.people.users["mcp@pve"].tokens.clear()
-            people = self.cluster.state.people
-            people.forget("token", "mcp@pve!ro")
+            self.cluster.state.user_config.users["mcp@pve"].tokens.clear()
+            people = self.cluster.state.user_config
+            people.remove_acl("token", "mcp@pve!ro")
         self.scenario = scenario
 
 

@@ -1,4 +1,4 @@
-"""Backups: made, listed, protected, pruned, scheduled."""
+"""Backups: create, list, protect, prune, schedule."""
 
 from datetime import UTC, datetime
 
@@ -11,19 +11,21 @@ pytestmark = pytest.mark.anyio
 BACKUPS = "/nodes/pve1/storage/shared/content"
 
 
-async def save(admin, **params):
-    given = {"vmid": 100, "storage": "shared", "mode": "snapshot", "compress": "zstd"} | params
-    return await admin.task("POST", "/nodes/pve1/vzdump", **given)
+async def back_up(admin, **params):
+    defaults = {"vmid": 100, "storage": "shared", "mode": "snapshot", "compress": "zstd"}
+    return await admin.task("POST", "/nodes/pve1/vzdump", **(defaults | params))
 
 
 async def backups(admin, **params):
     return await admin.get(BACKUPS, content="backup", **params)
 
 
-async def test_a_backup_appears_with_its_notes_and_takes_space(admin):
+async def test_a_backup_is_listed_with_notes_and_uses_space(admin):
     before = (await admin.get("/nodes/pve1/storage/shared/status"))["used"]
-    ended = await save(admin, **{"notes-template": "{{guestname}} of {{cluster}}", "protected": 1})
-    assert (ended["type"], ended["id"], ended["exitstatus"]) == ("vzdump", "100", "OK")
+    status = await back_up(
+        admin, **{"notes-template": "{{guestname}} of {{cluster}}", "protected": 1}
+    )
+    assert (status["type"], status["id"], status["exitstatus"]) == ("vzdump", "100", "OK")
     (row,) = await backups(admin)
     assert row["volid"].startswith("shared:backup/vzdump-qemu-100-")
     assert (row["format"], row["subtype"], row["vmid"]) == ("vma.zst", "qemu", 100)
@@ -32,52 +34,52 @@ async def test_a_backup_appears_with_its_notes_and_takes_space(admin):
     assert after - before == row["size"]
 
 
-async def test_the_configuration_can_be_read_from_it(admin):
-    await save(admin)
+async def test_a_backup_contains_the_configuration(admin):
+    await back_up(admin)
     (row,) = await backups(admin)
     text = await admin.get("/nodes/pve1/vzdump/extractconfig", volume=row["volid"])
     assert "name: web-100\n" in text
 
 
-async def test_a_guest_comes_back_from_its_backup(admin, lab):
-    await save(admin)
+async def test_a_guest_is_restored_from_its_backup(admin, lab):
+    await back_up(admin)
     (row,) = await backups(admin)
-    given = {"vmid": 700, "archive": row["volid"], "storage": "local", "name": "back"}
-    ended = await admin.task("POST", "/nodes/pve1/qemu", **given)
-    assert (ended["type"], ended["exitstatus"]) == ("qmrestore", "OK")
+    params = {"vmid": 700, "archive": row["volid"], "storage": "local", "name": "restored"}
+    status = await admin.task("POST", "/nodes/pve1/qemu", **params)
+    assert (status["type"], status["exitstatus"]) == ("qmrestore", "OK")
     old, new = [await admin.get(f"/nodes/pve1/qemu/{vmid}/config") for vmid in (100, 700)]
-    assert new["name"] == "back"
+    assert new["name"] == "restored"
     assert new["scsi0"].startswith("local:700/vm-700-disk-0.qcow2")
     same = ("cores", "memory", "tags", "ostype", "net0")
     assert [new[key] for key in same] == [old[key] for key in same]
 
 
-async def test_a_backup_that_is_not_there_cannot_be_restored(admin):
-    given = {"vmid": 700, "archive": "shared:backup/vzdump-qemu-1-2026_01_01-00_00_00.vma"}
-    ended = await admin.task("POST", "/nodes/pve1/qemu", **given)
-    assert ended["exitstatus"].endswith("does not exist")
+async def test_restoring_a_missing_backup_fails(admin):
+    params = {"vmid": 700, "archive": "shared:backup/vzdump-qemu-1-2026_01_01-00_00_00.vma"}
+    status = await admin.task("POST", "/nodes/pve1/qemu", **params)
+    assert status["exitstatus"].endswith("does not exist")
 
 
-async def test_a_mount_point_is_saved_when_it_asks_for_it(admin, lab):
-    guest = next(one for one in lab.state.guests.values() if one.kind is Kind.LXC)
+async def test_only_mount_points_with_backup_1_are_included(admin, lab):
+    guest = next(guest for guest in lab.state.guests.values() if guest.kind is Kind.LXC)
     guest.config["mp0"] = "shared:900/vm-900-disk-0.raw,mp=/a,size=1G"
     guest.config["mp1"] = "shared:900/vm-900-disk-1.raw,mp=/b,size=1G,backup=1"
-    place = f"/nodes/{guest.node}"
-    ended = await admin.task("POST", f"{place}/vzdump", vmid=guest.vmid, storage="shared")
-    saved = [line for line in await admin.log(ended["upid"]) if "include disk" in line]
-    assert [line.split("'")[1] for line in saved] == ["mp1", "rootfs"]
+    path = f"/nodes/{guest.node}/vzdump"
+    status = await admin.task("POST", path, vmid=guest.vmid, storage="shared")
+    included = [line for line in await admin.log(status["upid"]) if "include disk" in line]
+    assert [line.split("'")[1] for line in included] == ["mp1", "rootfs"]
 
 
-async def test_one_missing_guest_spoils_the_outcome_not_the_others(admin):
-    ended = await save(admin, vmid="100,999")
-    assert (ended["id"], ended["exitstatus"]) == ("", "job errors")
+async def test_a_missing_guest_fails_the_task_but_not_other_backups(admin):
+    status = await back_up(admin, vmid="100,999")
+    assert (status["id"], status["exitstatus"]) == ("", "job errors")
     assert len(await backups(admin)) == 1
     assert "ERROR: Backup of VM 999 failed - unable to find VM '999'" in await admin.log(
-        ended["upid"]
+        status["upid"]
     )
 
 
-async def test_a_guest_is_locked_while_it_is_saved(admin, lab):
+async def test_a_guest_is_locked_during_its_backup(admin, lab):
     upid = await admin.data("POST", "/nodes/pve1/vzdump", vmid=100, storage="shared")
     await lab.state.clock.sleep(1)
     locked = lab.state.guests[100].lock
@@ -86,52 +88,54 @@ async def test_a_guest_is_locked_while_it_is_saved(admin, lab):
     assert lab.state.tasks[upid].ok
 
 
-async def test_a_stopped_backup_leaves_nothing_behind(admin, lab):
+async def test_a_stopped_backup_leaves_no_volume_and_no_lock(admin, lab):
     upid = await admin.data("POST", "/nodes/pve1/vzdump", vmid=100, storage="shared")
     await lab.state.clock.sleep(1)
     await admin.data("DELETE", f"/nodes/pve1/tasks/{upid}")
     await lab.tasks.settle()
-    ended = await admin.get(f"/nodes/pve1/tasks/{upid}/status")
-    assert ended["exitstatus"] == "received interrupt"
+    status = await admin.get(f"/nodes/pve1/tasks/{upid}/status")
+    assert status["exitstatus"] == "received interrupt"
     assert await backups(admin) == []
     assert lab.state.guests[100].lock == ""
 
 
-async def test_a_missing_storage_fails_the_task(admin):
-    ended = await save(admin, storage="nope")
-    assert ended["exitstatus"].startswith("could not activate storage 'nope'")
+async def test_a_missing_storage_fails_the_backup_task(admin):
+    status = await back_up(admin, storage="nope")
+    assert status["exitstatus"].startswith("could not activate storage 'nope'")
 
 
-async def test_without_any_guest_the_request_is_refused(admin):
-    response = await admin.ask("POST", "/nodes/pve1/vzdump", storage="shared")
+async def test_a_backup_without_guests_is_refused(admin):
+    response = await admin.request("POST", "/nodes/pve1/vzdump", storage="shared")
     assert response.json()["errors"] == {"vmid": "property is missing"}
 
 
-async def test_a_protected_backup_outlives_its_deletion(admin, lab):
-    await save(admin, protected=1)
+async def test_a_protected_backup_cannot_be_deleted(admin, lab):
+    await back_up(admin, protected=1)
     (row,) = await backups(admin)
-    ended = await admin.task("DELETE", f"{BACKUPS}/{row['volid']}")
-    assert ended["exitstatus"].startswith("cannot remove protected volume")
+    status = await admin.task("DELETE", f"{BACKUPS}/{row['volid']}")
+    assert status["exitstatus"].startswith("cannot remove protected volume")
     await admin.data("PUT", f"{BACKUPS}/{row['volid']}", protected=0)
     assert (await admin.task("DELETE", f"{BACKUPS}/{row['volid']}"))["exitstatus"] == "OK"
     assert await backups(admin) == []
 
 
-async def test_pruning_keeps_the_newest_and_the_protected(admin, lab):
+async def test_pruning_keeps_newest_and_protected_backups(admin, lab):
     storage = lab.state.storages["shared"]
-    await save(admin, protected=1)
+    await back_up(admin, protected=1)
     for _ in range(2):
         await lab.state.clock.sleep(2)
-        await save(admin)
+        await back_up(admin)
     keep = {"prune-backups": "keep-last=1", "vmid": 100}
     rows = await admin.get("/nodes/pve1/storage/shared/prunebackups", **keep)
     assert [row["mark"] for row in rows] == ["protected", "remove", "keep"]
     await admin.task("DELETE", "/nodes/pve1/storage/shared/prunebackups", **keep)
-    left = [volume for volume in storage.volumes("pve1").values() if volume.content == "backup"]
-    assert [volume.volid for volume in left] == [rows[0]["volid"], rows[2]["volid"]]
+    remaining = [
+        volume for volume in storage.volumes("pve1").values() if volume.content == "backup"
+    ]
+    assert [volume.volid for volume in remaining] == [rows[0]["volid"], rows[2]["volid"]]
 
 
-async def test_a_job_is_made_changed_and_removed(admin):
+async def test_a_backup_job_can_be_created_updated_and_deleted(admin):
     job = {"id": "nightly", "schedule": "mon..fri 02:00", "storage": "shared", "vmid": "100"}
     await admin.data("POST", "/cluster/backup", **job, **{"prune-backups": "keep-last=3"})
     (row,) = await admin.get("/cluster/backup")
@@ -142,11 +146,11 @@ async def test_a_job_is_made_changed_and_removed(admin):
     (volume,) = (await admin.get("/cluster/backup/nightly/included_volumes"))["children"]
     assert volume["children"][0]["id"] == "100:scsi0"
     await admin.data("DELETE", "/cluster/backup/nightly")
-    gone = await admin.ask("GET", "/cluster/backup/nightly")
-    assert gone.json()["errors"] == {"id": "No such job 'nightly'"}
+    missing = await admin.request("GET", "/cluster/backup/nightly")
+    assert missing.json()["errors"] == {"id": "No such job 'nightly'"}
 
 
-async def test_guests_without_a_job_are_listed(admin, lab):
+async def test_guests_without_a_backup_job_are_listed(admin, lab):
     await admin.data(
         "POST", "/cluster/backup", schedule="daily", storage="shared", all=1, exclude="100"
     )
@@ -172,5 +176,5 @@ WEDNESDAY = datetime(2026, 11, 25, 10, 30, tzinfo=UTC)
         ("weekly", "2026-11-30 00:00"),
     ],
 )
-def test_calendar_events_say_when_they_are_due(schedule, due):
+def test_the_next_run_of_a_schedule(schedule, due):
     assert f"{next_run(schedule, WEDNESDAY):%Y-%m-%d %H:%M}" == due

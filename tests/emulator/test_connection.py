@@ -1,4 +1,4 @@
-"""The wire: what pveproxy does with connections, and what it does with strange ones."""
+"""Connections: the limits and responses of pveproxy, and malformed requests."""
 
 import asyncio
 import gc
@@ -11,44 +11,44 @@ from proxmox_client.emulator import ConnectionLimits, Emulator, Scenario
 pytestmark = pytest.mark.anyio
 
 
-class Wire:
-    """Bytes to and from one node."""
+class RawConnection:
+    """A TCP connection to a node, for raw bytes."""
 
     def __init__(self, reader, writer):
         self.reader, self.writer = reader, writer
 
-    async def say(self, data):
+    async def send(self, data):
         self.writer.write(data.encode() if isinstance(data, str) else data)
         await self.writer.drain()
 
     async def response(self):
-        """The status line, headers and body of one response."""
+        """Read one response: status line, headers and body."""
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status, *lines = head.strip().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
         return status, headers, await self.reader.readexactly(int(headers["content-length"]))
 
-    async def rest(self):
-        """What comes until the other side closes."""
+    async def read_to_end(self):
+        """Read until the server closes the connection."""
         async with asyncio.timeout(10):
             return await self.reader.read()
 
 
 @pytest.fixture
 async def connect(lab):
-    """Opens wires to the first node, with or without TLS."""
-    opened = []
+    """Return a function that connects to the first node, with or without TLS."""
+    connections = []
 
-    async def open_wire(*, tls=True):
+    async def open_connection(*, tls=True):
         host, port = lab.hosts[0].split(":")
         context = ssl.create_default_context(cadata=lab.ca_pem) if tls else None
-        wire = Wire(*await asyncio.open_connection(host, int(port), ssl=context))
-        opened.append(wire)
-        return wire
+        connection = RawConnection(*await asyncio.open_connection(host, int(port), ssl=context))
+        connections.append(connection)
+        return connection
 
-    yield open_wire
-    for wire in opened:
-        wire.writer.close()
+    yield open_connection
+    for connection in connections:
+        connection.writer.close()
 
 
 def request(lab, path="/version", method="GET", extra=""):
@@ -58,60 +58,60 @@ def request(lab, path="/version", method="GET", extra=""):
 
 
 async def test_a_connection_serves_several_requests(lab, connect):
-    wire = await connect()
+    connection = await connect()
     for _ in range(3):
-        await wire.say(request(lab))
-        status, headers, _ = await wire.response()
+        await connection.send(request(lab))
+        status, headers, _ = await connection.response()
         assert (status, headers["connection"]) == ("HTTP/1.1 200 OK", "keep-alive")
 
 
-async def test_the_server_names_itself_and_forbids_caching(lab, connect):
-    wire = await connect()
-    await wire.say(request(lab))
-    _, headers, _ = await wire.response()
+async def test_responses_have_server_and_cache_headers(lab, connect):
+    connection = await connect()
+    await connection.send(request(lab))
+    _, headers, _ = await connection.response()
     assert headers["server"] == "pve-api-daemon/3.0"
     assert headers["content-type"] == "application/json;charset=utf-8"
     assert (headers["cache-control"], headers["pragma"]) == ("max-age=0", "no-cache")
 
 
-async def test_the_message_is_in_the_status_line_and_an_error_ends_the_connection(lab, connect):
-    wire = await connect()
-    await wire.say(request(lab, "/storage/nope"))
-    status, headers, body = await wire.response()
+async def test_an_error_is_in_the_status_line_and_closes_the_connection(lab, connect):
+    connection = await connect()
+    await connection.send(request(lab, "/storage/nope"))
+    status, headers, body = await connection.response()
     assert status == "HTTP/1.1 500 storage 'nope' does not exist"
     assert headers["connection"] == "close"
     assert body == b'{"data":null,"message":"storage \'nope\' does not exist\\n"}'
-    assert await wire.rest() == b""
+    assert await connection.read_to_end() == b""
 
 
-async def test_a_refused_sign_in_has_no_body(lab, connect):
-    wire = await connect()
-    await wire.say("GET /api2/json/version HTTP/1.1\r\nHost: pve\r\n\r\n")
-    status, headers, body = await wire.response()
+async def test_a_failed_sign_in_has_no_body(lab, connect):
+    connection = await connect()
+    await connection.send("GET /api2/json/version HTTP/1.1\r\nHost: pve\r\n\r\n")
+    status, headers, body = await connection.response()
     assert (status, body) == ("HTTP/1.1 401 No ticket", b"")
     assert "content-type" not in headers
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PATCH"])
-async def test_other_methods_are_not_available(lab, connect, method):
-    wire = await connect()
-    await wire.say(request(lab, method=method))
-    head = (await wire.reader.readuntil(b"\r\n\r\n")).decode()
+async def test_other_methods_are_not_implemented(lab, connect, method):
+    connection = await connect()
+    await connection.send(request(lab, method=method))
+    head = (await connection.reader.readuntil(b"\r\n\r\n")).decode()
     assert head.startswith(f"HTTP/1.1 501 method '{method}' not available\r\n")
 
 
-async def test_plain_http_is_sent_to_https(connect):
-    wire = await connect(tls=False)
-    await wire.say("GET / HTTP/1.1\r\nHost: pve\r\n\r\n")
-    answer = (await wire.rest()).decode()
+async def test_plain_http_is_redirected_to_https(connect):
+    connection = await connect(tls=False)
+    await connection.send("GET / HTTP/1.1\r\nHost: pve\r\n\r\n")
+    answer = (await connection.read_to_end()).decode()
     assert answer.startswith("HTTP/1.0 301 ")
     assert "Location: https://" in answer
 
 
-async def test_a_large_body_is_compressed_for_those_who_take_it(admin, lab):
-    assert (await admin.ask("GET", "/cluster/resources")).headers["content-encoding"] == "gzip"
+async def test_a_large_body_is_compressed_if_accepted(admin, lab):
+    assert (await admin.request("GET", "/cluster/resources")).headers["content-encoding"] == "gzip"
     admin.http.headers["accept-encoding"] = "identity"
-    plain = await admin.ask("GET", "/cluster/resources")
+    plain = await admin.request("GET", "/cluster/resources")
     assert "content-encoding" not in plain.headers
     assert len(plain.content) == int(plain.headers["content-length"])
 
@@ -129,32 +129,32 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
-async def test_what_is_no_request_is_refused_and_harms_nobody(lab, connect, admin, data):
-    wire = await connect()
-    await wire.say(data)
-    answer = await wire.rest()
+async def test_malformed_requests_are_refused_and_the_server_survives(lab, connect, admin, data):
+    connection = await connect()
+    await connection.send(data)
+    answer = await connection.read_to_end()
     assert answer == b"" or answer.split(b" ")[1][:1] in (b"4", b"5")
     assert (await admin.get("/version"))["release"] == "9.2"
 
 
 async def test_too_many_headers_are_refused(lab, connect):
-    wire = await connect()
-    await wire.say(request(lab, extra="".join(f"X-{n}: 1\r\n" for n in range(70))))
-    status, _, _ = await wire.response()
+    connection = await connect()
+    await connection.send(request(lab, extra="".join(f"X-{n}: 1\r\n" for n in range(70))))
+    status, _, _ = await connection.response()
     assert status.startswith("HTTP/1.1 501 ")
 
 
 async def test_a_chunked_body_is_refused(lab, connect):
-    wire = await connect()
-    await wire.say(request(lab, method="POST", extra="Transfer-Encoding: chunked\r\n"))
-    status, _, _ = await wire.response()
+    connection = await connect()
+    await connection.send(request(lab, method="POST", extra="Transfer-Encoding: chunked\r\n"))
+    status, _, _ = await connection.response()
     assert status.startswith("HTTP/1.1 501 ")
 
 
-async def test_a_body_that_is_too_large_is_refused_unread(lab, connect):
-    wire = await connect()
-    await wire.say(request(lab, method="POST", extra="Content-Length: 9000000\r\n"))
-    status, _, _ = await wire.response()
+async def test_a_body_over_the_limit_is_refused_unread(lab, connect):
+    connection = await connect()
+    await connection.send(request(lab, method="POST", extra="Content-Length: 9000000\r\n"))
+    status, _, _ = await connection.response()
     assert status == "HTTP/1.1 501 for data too large"
 
 
@@ -167,7 +167,7 @@ async def test_a_body_that_is_too_large_is_refused_unread(lab, connect):
         ("application/json", "\udcff"),
     ],
 )
-async def test_json_that_is_no_object_is_refused(admin, content_type, body):
+async def test_json_other_than_an_object_is_refused(admin, content_type, body):
     response = await admin.http.post(
         "/api2/json/pools",
         content=body.encode("utf-8", "surrogateescape"),
@@ -186,7 +186,7 @@ async def test_json_that_is_no_object_is_refused(admin, content_type, body):
         "/nodes/" + "x" * 3000,
     ],
 )
-async def test_odd_paths_are_errors_of_the_api(admin, path):
+async def test_odd_paths_are_api_errors(admin, path):
     response = await admin.http.get(f"/api2/json{path}")
     assert response.status_code in (400, 404, 500, 501)
 
@@ -197,30 +197,30 @@ async def test_an_idle_connection_is_closed(lab):
         cluster = pve["lab"]
         host, port = cluster.hosts[0].split(":")
         context = ssl.create_default_context(cadata=cluster.ca_pem)
-        wire = Wire(*await asyncio.open_connection(host, int(port), ssl=context))
-        await wire.say(request(cluster))
-        await wire.response()
-        assert await wire.rest() == b""
-        wire.writer.close()
+        connection = RawConnection(*await asyncio.open_connection(host, int(port), ssl=context))
+        await connection.send(request(cluster))
+        await connection.response()
+        assert await connection.read_to_end() == b""
+        connection.writer.close()
 
 
-async def test_a_connection_ends_after_so_many_requests(lab):
+async def test_a_connection_closes_after_the_request_limit(lab):
     async with Emulator(Scenario.cluster("lab"), limits=ConnectionLimits(requests=2)) as pve:
         cluster = pve["lab"]
         host, port = cluster.hosts[0].split(":")
         context = ssl.create_default_context(cadata=cluster.ca_pem)
-        wire = Wire(*await asyncio.open_connection(host, int(port), ssl=context))
+        connection = RawConnection(*await asyncio.open_connection(host, int(port), ssl=context))
         endings = []
         for _ in range(2):
-            await wire.say(request(cluster))
-            _, headers, _ = await wire.response()
+            await connection.send(request(cluster))
+            _, headers, _ = await connection.response()
             endings.append(headers["connection"])
         assert endings == ["keep-alive", "close"]
-        wire.writer.close()
+        connection.writer.close()
 
 
 @pytest.mark.parametrize("ending", ["stop", "node-down"])
-async def test_clients_that_leave_at_any_moment_leave_nothing_behind(ending):
+async def test_disconnects_at_any_time_leak_nothing(ending):
     async with Emulator(Scenario.cluster("lab")) as pve:
         cluster = pve["lab"]
         host, port = cluster.hosts[0].split(":")
@@ -241,8 +241,8 @@ async def test_clients_that_leave_at_any_moment_leave_nothing_behind(ending):
             await cluster.node_down("pve1")
             await cluster.node_up("pve1")
         async with asyncio.timeout(10):
-            wire = Wire(*await asyncio.open_connection(host, int(port), ssl=context))
-            await wire.say(request(cluster))
-            assert (await wire.response())[0] == "HTTP/1.1 200 OK"
-            wire.writer.close()
+            connection = RawConnection(*await asyncio.open_connection(host, int(port), ssl=context))
+            await connection.send(request(cluster))
+            assert (await connection.response())[0] == "HTTP/1.1 200 OK"
+            connection.writer.close()
     gc.collect()

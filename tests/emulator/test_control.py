@@ -1,4 +1,4 @@
-"""The control port and the command."""
+"""The control port and the command `pvemcp-emulator`."""
 
 import json
 import os
@@ -11,33 +11,33 @@ import time
 import httpx2 as httpx
 import pytest
 
-from proxmox_client.emulator.control import ACTIONS, Control
+from proxmox_client.emulator.control import ACTIONS, ControlServer
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def control(proxmox):
-    """Tells the emulator what to do, by HTTP."""
-    port = Control(proxmox)
-    await port.start(0)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port.port}") as http:
+    """Open an HTTP client of the control port."""
+    server = ControlServer(proxmox)
+    await server.start(0)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
         yield http
-    await port.stop()
+    await server.stop()
 
 
 async def test_a_fault_is_added_and_cleared(control, admin):
     await control.post("/lab/fault", json={"kind": "error", "path": "/version", "message": "oops"})
-    assert (await admin.ask("GET", "/version")).reason_phrase == "oops"
+    assert (await admin.request("GET", "/version")).reason_phrase == "oops"
     await control.post("/lab/clear")
-    assert (await admin.ask("GET", "/version")).status_code == 200
+    assert (await admin.request("GET", "/version")).status_code == 200
 
 
-async def test_a_node_fails_and_comes_back(control, admin):
+async def test_a_node_goes_offline_and_online(control, admin):
     await control.post("/lab/node-down", json={"node": "pve2"})
-    assert (await admin.ask("GET", "/nodes/pve2/status")).status_code == 595
+    assert (await admin.request("GET", "/nodes/pve2/status")).status_code == 595
     await control.post("/lab/node-up", json={"node": "pve2"})
-    assert (await admin.ask("GET", "/nodes/pve2/status")).status_code == 200
+    assert (await admin.request("GET", "/nodes/pve2/status")).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ async def test_a_node_fails_and_comes_back(control, admin):
         ("/lab/stick-storage", {"name": "nope"}, 500),
     ],
 )
-async def test_what_makes_no_sense_is_refused(control, path, body, status):
+async def test_invalid_actions_are_refused(control, path, body, status):
     assert (await control.post(path, json=body)).status_code == status
 
 
@@ -61,14 +61,14 @@ async def test_every_action_exists(lab):
 
 @pytest.fixture
 def command(tmp_path):
-    """Starts the command and waits until it is ready."""
+    """Return a function that starts the command and waits until it is ready."""
     ready = tmp_path / "ready.json"
-    started = []
+    processes = []
 
     def start(*options):
         line = [sys.executable, "-m", "proxmox_client.emulator.cli", "--ready-file", str(ready)]
         process = subprocess.Popen([*line, *options], stderr=subprocess.PIPE, text=True)
-        started.append(process)
+        processes.append(process)
         deadline = time.monotonic() + 30
         while not ready.exists():
             assert process.poll() is None, process.stderr.read()
@@ -77,14 +77,14 @@ def command(tmp_path):
         return process, ready
 
     yield start
-    for process in started:
+    for process in processes:
         process.kill()
         process.communicate()
 
 
-def test_the_command_serves_the_demo_until_it_is_told_to_stop(command):
+def test_the_command_serves_the_demo_until_sigterm(command):
     process, ready = command("--demo")
-    clusters = {each["name"]: each for each in json.loads(ready.read_text())["clusters"]}
+    clusters = {cluster["name"]: cluster for cluster in json.loads(ready.read_text())["clusters"]}
     assert clusters.keys() == {"home-lab", "prod"}
     assert stat.S_IMODE(ready.stat().st_mode) == 0o600
     home = clusters["home-lab"]
@@ -97,7 +97,7 @@ def test_the_command_serves_the_demo_until_it_is_told_to_stop(command):
     assert home["token_secret"] not in summary
 
 
-def test_the_command_serves_a_file(command, tmp_path):
+def test_the_command_serves_a_scenario_file(command, tmp_path):
     scenario = tmp_path / "world.yaml"
     scenario.write_text("clusters: [{name: tiny, nodes: 1, guests: 2}]")
     process, ready = command("--scenario", str(scenario), "--speed", "10")
@@ -107,14 +107,14 @@ def test_the_command_serves_a_file(command, tmp_path):
     assert "1/1 nodes online, 2 guests" in summary
 
 
-def test_the_command_wants_to_know_what_to_serve():
+def test_the_command_needs_a_demo_or_a_scenario():
     line = [sys.executable, "-m", "proxmox_client.emulator.cli"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "--demo" in done.stderr
+    process = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert "--demo" in process.stderr
 
 
-def test_the_command_opens_a_control_port_when_asked(command):
+def test_the_command_opens_a_control_port_on_request(command):
     process, _ = command("--demo", "--control-port", "0")
     for line in process.stderr:
         if line.startswith("control: "):
@@ -124,7 +124,7 @@ def test_the_command_opens_a_control_port_when_asked(command):
     assert httpx.post(f"{address}/prod/dance").status_code == 404
 
 
-def test_the_command_tells_how_to_connect_on_stdout_and_ends_with_who_started_it():
+def test_the_command_prints_connections_and_exits_when_stdin_closes():
     line = [sys.executable, "-m", "proxmox_client.emulator.cli", "--demo"]
     process = subprocess.Popen(
         [*line, "--ready-file", "-", "--until-stdin-closes"],
@@ -134,6 +134,6 @@ def test_the_command_tells_how_to_connect_on_stdout_and_ends_with_who_started_it
         text=True,
     )
     clusters = json.loads(process.stdout.readline())["clusters"]
-    assert [each["name"] for each in clusters] == ["home-lab", "prod"]
+    assert [cluster["name"] for cluster in clusters] == ["home-lab", "prod"]
     process.communicate(timeout=20)
     assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""The demo clusters hold something worth asking for."""
+"""The demo clusters contain the data that examples and demonstrations need."""
 
 import time
 from datetime import UTC, datetime
@@ -20,38 +20,38 @@ async def demo_clusters(anyio_backend):
 
 
 @pytest.fixture
-async def prod(demo_clusters, asker):
-    async with asker(demo_clusters["prod"], demo_clusters["prod"].token) as opened:
-        yield opened
+async def prod(demo_clusters, open_client):
+    async with open_client(demo_clusters["prod"], demo_clusters["prod"].token) as client:
+        yield client
 
 
 @pytest.fixture
-async def home(demo_clusters, asker):
-    async with asker(demo_clusters["home-lab"], demo_clusters["home-lab"].token) as opened:
-        yield opened
+async def home(demo_clusters, open_client):
+    async with open_client(demo_clusters["home-lab"], demo_clusters["home-lab"].token) as client:
+        yield client
 
 
-async def test_the_clusters_are_as_large_as_promised(home, prod):
-    for asked, nodes, online, guests in ((home, 1, 1, 14), (prod, 5, 4, 120)):
-        rows = await asked.get("/cluster/resources")
+async def test_the_clusters_have_the_documented_size(home, prod):
+    for client, nodes, online, guests in ((home, 1, 1, 14), (prod, 5, 4, 120)):
+        rows = await client.get("/cluster/resources")
         members = [row for row in rows if row["type"] == "node"]
         assert len(members) == nodes
         assert sum(row["status"] == "online" for row in members) == online
         assert sum("vmid" in row for row in rows) == guests
 
 
-async def test_a_node_alone_is_no_cluster(home, prod):
+async def test_a_standalone_node_has_no_cluster_row(home, prod):
     assert [row["type"] for row in await home.get("/cluster/status")] == ["node"]
     assert (await prod.get("/cluster/status"))[0]["name"] == "prod"
 
 
-async def test_some_guests_are_busy(home, prod):
-    for asked in (home, prod):
-        rows = await asked.get("/cluster/resources", type="vm")
+async def test_some_guests_have_a_high_cpu_load(home, prod):
+    for client in (home, prod):
+        rows = await client.get("/cluster/resources", type="vm")
         assert any(row.get("cpu", 0) > 0.7 for row in rows)
 
 
-async def test_snapshots_are_of_all_ages(prod):
+async def test_snapshots_have_all_ages(prod):
     ages = [
         (time.time() - snapshot.time) / 86400
         for guest in prod.cluster.state.guests.values()
@@ -62,7 +62,7 @@ async def test_snapshots_are_of_all_ages(prod):
     assert sum(age > 30 for age in ages) >= 5
 
 
-async def test_twenty_failed_tasks_of_several_people_can_be_found(prod):
+async def test_prod_has_twenty_failed_tasks_of_several_users(prod):
     failed = []
     for node in ("pve01", "pve02", "pve03", "pve04"):
         failed += await prod.get(f"/nodes/{node}/tasks", errors=1, limit=20)
@@ -70,12 +70,12 @@ async def test_twenty_failed_tasks_of_several_people_can_be_found(prod):
     assert len({row["user"] for row in failed}) >= 4
 
 
-async def test_the_cluster_s_own_list_shows_twenty_failures(prod):
+async def test_the_cluster_task_list_has_twenty_failures(prod):
     rows = await prod.get("/cluster/tasks")
     assert sum(row.get("status", "OK") != "OK" for row in rows) >= 20
 
 
-async def test_pressure_is_there_for_a_day(prod):
+async def test_pressure_metrics_cover_a_day(prod):
     rows = await prod.get("/nodes/pve01/rrddata", timeframe="day")
     assert max(row["pressurecpusome"] for row in rows) > 1
     assert max(row["pressurememorysome"] for row in rows) > 0
@@ -88,21 +88,21 @@ async def test_vm_101_has_several_backups(prod):
     assert all(row["verification"]["state"] in ("ok", "failed") for row in rows)
 
 
-async def test_old_installation_images_lie_on_pve01(prod):
+async def test_pve01_has_old_iso_images(prod):
     rows = await prod.get("/nodes/pve01/storage/local/content", content="iso")
     ages = [time.time() - row["ctime"] for row in rows]
     assert sum(age > 6 * MONTH for age in ages) >= 3
     assert any(age < 6 * MONTH for age in ages)
 
 
-async def test_storages_above_eighty_percent_exist(prod):
+async def test_some_storages_are_above_eighty_percent(prod):
     rows = await prod.get("/nodes/pve01/storage")
     full = {row["storage"] for row in rows if row["used_fraction"] > 0.8}
     assert {"nfs-iso", "nfs-archive"} <= full
     assert "pbs-main" not in full
 
 
-async def test_a_backup_job_failed_last_time(prod):
+async def test_the_last_run_of_a_backup_job_failed(prod):
     jobs = {job["id"]: job for job in await prod.get("/cluster/backup")}
     assert len(jobs) == 3
     tasks = await prod.get("/nodes/pve01/tasks", typefilter="vzdump", errors=1)
@@ -110,52 +110,56 @@ async def test_a_backup_job_failed_last_time(prod):
 
 
 @pytest.mark.parametrize("vmid", [101, 105, 150, 200])
-async def test_the_guests_people_ask_for_run(prod, vmid):
+async def test_the_guests_of_the_examples_are_running(prod, vmid):
     guest = prod.cluster.state.guests[vmid]
     current = await prod.get(f"/nodes/{guest.node}/qemu/{vmid}/status/current")
     assert current["status"] == "running"
 
 
-async def test_vm_105_can_move_from_pve01_to_pve02(prod):
+async def test_vm_105_can_migrate_to_pve02(prod):
     check = await prod.get("/nodes/pve01/qemu/105/migrate", target="pve02")
     assert (check["running"], check["local_disks"], check["local_resources"]) == (1, [], [])
     assert "pve02" in check["allowed_nodes"]
     assert "pve05" not in check["allowed_nodes"]
 
 
-async def test_vm_150_hangs(prod, reason_of):
-    response = await prod.ask("GET", "/nodes/pve03/qemu/150/agent/get-osinfo")
+async def test_the_agent_of_vm_150_does_not_respond(prod, reason_of):
+    response = await prod.request("GET", "/nodes/pve03/qemu/150/agent/get-osinfo")
     assert reason_of(response) == "QEMU guest agent is not running"
 
 
-async def test_the_offline_node_is_not_reached(prod):
-    response = await prod.ask("GET", "/nodes/pve05/status")
+async def test_the_offline_node_answers_595(prod):
+    response = await prod.request("GET", "/nodes/pve05/status")
     assert (response.status_code, response.reason_phrase) == (595, "No route to host")
 
 
-async def test_the_same_seed_builds_the_same(prod):
-    async with Emulator(demo()) as again:
-        ours, theirs = prod.cluster.state, again["prod"].state
-        assert ours.guests.keys() == theirs.guests.keys()
-        for vmid, guest in ours.guests.items():
-            other = dict(theirs.guests[vmid].config)
+async def test_the_same_seed_builds_the_same_demo(prod):
+    async with Emulator(demo()) as second:
+        guests, other_guests = prod.cluster.state.guests, second["prod"].state.guests
+        assert guests.keys() == other_guests.keys()
+        for vmid, guest in guests.items():
+            other = dict(other_guests[vmid].config)
             assert {**guest.config, "meta": ""} == {**other, "meta": ""}
 
 
 @pytest.mark.parametrize("hour", [0, 1, 2, 9, 22, 23])
 @pytest.mark.parametrize("build", [home_lab, prod_cluster], ids=["home-lab", "prod"])
-def test_it_has_a_past_and_no_future_at_whatever_time_it_starts(build, hour):
+def test_all_times_are_in_the_past_at_any_start_time(build, hour):
     saturday = datetime(2026, 11, 28, hour, 30, tzinfo=UTC).timestamp()
     state = build(ManualClock(saturday))
-    moments = [task.ended for task in state.tasks.values()]
-    moments += [volume.ctime for store in state.storages.values() for volume in store.everything()]
-    moments += [shot.time for guest in state.guests.values() for shot in guest.snapshots.values()]
-    moments += [guest.started for guest in state.guests.values()]
-    moments += [node.booted for node in state.nodes.values()]
-    assert max(moments) <= saturday
+    times = [task.ended for task in state.tasks.values()]
+    times += [
+        volume.ctime for storage in state.storages.values() for volume in storage.everything()
+    ]
+    times += [
+        snapshot.time for guest in state.guests.values() for snapshot in guest.snapshots.values()
+    ]
+    times += [guest.started for guest in state.guests.values()]
+    times += [node.booted for node in state.nodes.values()]
+    assert max(times) <= saturday
 
 
-def test_backups_were_made_when_their_jobs_say():
+def test_past_backups_match_the_schedules():
     clock = ManualClock(datetime(2026, 11, 25, 10, 30, tzinfo=UTC).timestamp())
     tasks = [task for task in prod_cluster(clock).tasks.values() if task.type == "vzdump"]
     runs = [task for task in tasks if not task.id]
@@ -166,7 +170,7 @@ def test_backups_were_made_when_their_jobs_say():
     assert hours == {"01:00"}
 
 
-async def test_nothing_in_it_names_a_real_address(prod):
+async def test_guest_addresses_are_private(prod):
     for guest in prod.cluster.state.guests.values():
         addresses = guest.agent.addresses if guest.agent else ()
         assert all(address.startswith("10.") for address in addresses)

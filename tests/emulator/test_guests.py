@@ -1,4 +1,4 @@
-"""Guests change state, configuration and node as real ones do."""
+"""Guests: power, pending changes, creation, clone, disks, agent and HA."""
 
 import pytest
 
@@ -23,27 +23,27 @@ async def test_a_guest_stops_and_starts(admin):
     assert (await status(admin))["qmpstatus"] == "running"
 
 
-async def test_starting_what_runs_fails_in_the_task_not_in_the_answer(admin):
-    ended = await admin.task("POST", f"{VM}/status/start")
-    assert ended["exitstatus"] == "VM 100 already running"
-    assert await admin.log(ended["upid"]) == ["TASK ERROR: VM 100 already running"]
+async def test_starting_a_running_guest_fails_in_the_task(admin):
+    result = await admin.task("POST", f"{VM}/status/start")
+    assert result["exitstatus"] == "VM 100 already running"
+    assert await admin.log(result["upid"]) == ["TASK ERROR: VM 100 already running"]
 
 
-async def test_starting_what_is_missing_fails_in_the_task(admin):
-    ended = await admin.task("POST", "/nodes/pve1/qemu/999/status/start")
-    assert ended["exitstatus"] == MISSING
+async def test_starting_a_missing_guest_fails_in_the_task(admin):
+    result = await admin.task("POST", "/nodes/pve1/qemu/999/status/start")
+    assert result["exitstatus"] == MISSING
 
 
-async def test_a_guest_is_known_on_its_node_only(admin, reason_of):
-    response = await admin.ask("GET", "/nodes/pve2/qemu/100/config")
+async def test_a_guest_exists_on_its_node_only(admin, reason_of):
+    response = await admin.request("GET", "/nodes/pve2/qemu/100/config")
     assert response.status_code == 500
     assert "nodes/pve2/qemu-server/100.conf' does not exist" in reason_of(response)
 
 
-async def test_a_guest_that_does_not_listen_cannot_be_shut_down(admin, lab):
-    lab.state.guests[100].obeys = False
-    ended = await admin.task("POST", f"{VM}/status/shutdown", timeout=2)
-    assert ended["exitstatus"] == "VM quit/powerdown failed - got timeout"
+async def test_a_hanging_guest_cannot_be_shut_down(admin, lab):
+    lab.state.guests[100].honors_shutdown = False
+    result = await admin.task("POST", f"{VM}/status/shutdown", timeout=2)
+    assert result["exitstatus"] == "VM quit/powerdown failed - got timeout"
     assert (await status(admin))["status"] == "running"
     assert (await admin.task("POST", f"{VM}/status/shutdown", timeout=2, forceStop=1))[
         "exitstatus"
@@ -51,15 +51,15 @@ async def test_a_guest_that_does_not_listen_cannot_be_shut_down(admin, lab):
     assert (await status(admin))["status"] == "stopped"
 
 
-async def test_a_reset_begins_the_uptime_anew_and_wakes_a_hung_guest(admin, lab):
-    lab.state.guests[100].obeys = False
+async def test_a_reset_restarts_uptime_and_a_hanging_guest(admin, lab):
+    lab.state.guests[100].honors_shutdown = False
     before = (await status(admin))["uptime"]
     await admin.task("POST", f"{VM}/status/reset")
     assert (await status(admin))["uptime"] < before
-    assert lab.state.guests[100].obeys
+    assert lab.state.guests[100].honors_shutdown
 
 
-async def test_a_paused_guest_runs_on_after_resume(admin):
+async def test_a_paused_guest_runs_after_resume(admin):
     await admin.task("POST", f"{VM}/status/suspend")
     assert (await status(admin))["qmpstatus"] == "paused"
     await admin.task("POST", f"{VM}/status/resume")
@@ -75,18 +75,18 @@ async def test_a_guest_suspended_to_disk_is_locked_until_it_resumes(admin):
 
 
 @pytest.mark.parametrize("action", ["reset", "suspend", "reboot"])
-async def test_what_needs_a_running_guest_says_so_at_once(admin, reason_of, action):
+async def test_actions_on_a_stopped_guest_are_refused_at_once(admin, reason_of, action):
     await admin.task("POST", f"{VM}/status/stop")
-    response = await admin.ask("POST", f"{VM}/status/{action}")
+    response = await admin.request("POST", f"{VM}/status/{action}")
     assert (response.status_code, reason_of(response)) == (500, "VM 100 not running")
 
 
-async def test_a_task_takes_its_time_and_can_be_watched():
+async def test_a_task_takes_time_and_can_be_observed():
     clock = ManualClock()
     async with Emulator(Scenario.cluster("lab"), clock=clock) as pve:
         cluster = pve["lab"]
         guest = cluster.state.guests[100]
-        from proxmox_client.emulator.work import power
+        from proxmox_client.emulator.tasks import power
 
         upid = cluster.tasks.start("pve1", "qmstop", "100", "root@pam", power.stop(guest))
         task = cluster.state.tasks[upid]
@@ -96,7 +96,7 @@ async def test_a_task_takes_its_time_and_can_be_watched():
         assert (task.outcome, guest.status) == ("OK", "stopped")
 
 
-async def test_a_running_guest_keeps_what_it_cannot_change_until_it_stops(admin):
+async def test_changes_without_hotplug_are_pending_until_the_stop(admin):
     await admin.data("PUT", f"{VM}/config", memory=8192, description="now")
     rows = {row["key"]: row for row in await admin.get(f"{VM}/pending")}
     assert rows["memory"] == {"key": "memory", "value": "4096", "pending": "8192"}
@@ -108,14 +108,14 @@ async def test_a_running_guest_keeps_what_it_cannot_change_until_it_stops(admin)
     assert "pending" not in str(await admin.get(f"{VM}/pending"))
 
 
-async def test_a_waiting_change_can_be_taken_back(admin):
+async def test_a_pending_change_can_be_reverted(admin):
     await admin.data("PUT", f"{VM}/config", memory=8192)
     await admin.data("PUT", f"{VM}/config", revert="memory")
     assert (await admin.get(f"{VM}/config"))["memory"] == "4096"
 
 
-async def waiting(admin, path=VM):
-    """The rows of options that wait for the next start."""
+async def pending(admin, path=VM):
+    """Return the rows of options with pending changes."""
     rows = await admin.get(f"{path}/pending")
     return {row.pop("key"): row for row in rows if "pending" in row or "delete" in row}
 
@@ -125,18 +125,18 @@ async def waiting(admin, path=VM):
     [(VM, "scsi0", "0"), (VM, "scsi0", "network,usb"), (VM, "ide2", None), (CT, "mp0", None)],
     ids=["hotplug off", "hotplug without disks", "a bus without hotplug", "a container"],
 )
-async def test_a_removal_waits_where_disks_cannot_be_hotplugged(admin, lab, path, option, hotplug):
+async def test_removing_a_disk_without_hotplug_is_pending(admin, lab, path, option, hotplug):
     guest = lab.state.guests[int(path.rpartition("/")[2])]
     if hotplug is not None:
         guest.config["hotplug"] = hotplug
     volume = guest.config.setdefault(option, f"shared:{guest.vmid}/vm-{guest.vmid}-disk-7.raw")
     await admin.data("PUT", f"{path}/config", delete=option)
-    assert await waiting(admin, path) == {option: {"value": volume, "delete": 1}}
+    assert await pending(admin, path) == {option: {"value": volume, "delete": 1}}
     assert option not in await admin.get(f"{path}/config")
     assert (await admin.get(f"{path}/config", current=1))[option] == volume
     await admin.data("PUT", f"{path}/config", revert=option)
     assert (await admin.get(f"{path}/config"))[option] == volume
-    assert await waiting(admin, path) == {}
+    assert await pending(admin, path) == {}
 
 
 async def test_a_removed_disk_becomes_unused_when_the_guest_stops(admin, lab):
@@ -148,53 +148,53 @@ async def test_a_removed_disk_becomes_unused_when_the_guest_stops(admin, lab):
     assert ("scsi0" in config, config["unused0"]) == (False, volid)
 
 
-async def test_a_forced_removal_takes_the_volume_when_the_guest_stops(admin, lab):
+async def test_a_forced_removal_deletes_the_volume_at_the_stop(admin, lab):
     lab.state.guests[100].config["hotplug"] = "0"
     volid = lab.state.guests[100].config["scsi0"].partition(",")[0]
     await admin.data("PUT", f"{VM}/config", delete="scsi0", force=1)
-    assert (await waiting(admin))["scsi0"]["delete"] == 2
+    assert (await pending(admin))["scsi0"]["delete"] == 2
     await admin.task("POST", f"{VM}/status/stop")
     assert "unused0" not in await admin.get(f"{VM}/config")
     assert volid not in lab.state.storages["shared"].volumes("pve1")
 
 
-async def test_a_hotplugged_disk_comes_and_goes_at_once(admin):
+async def test_a_hotplugged_disk_is_added_and_removed_at_once(admin):
     await admin.data("PUT", f"{VM}/config", scsi5="shared:1")
     volid = (await admin.get(f"{VM}/config", current=1))["scsi5"].partition(",")[0]
     await admin.data("PUT", f"{VM}/config", delete="scsi5")
     config = await admin.get(f"{VM}/config", current=1)
     assert ("scsi5" in config, config["unused0"]) == (False, volid)
-    assert await waiting(admin) == {}
+    assert await pending(admin) == {}
 
 
-async def test_a_pending_disk_is_allocated_before_the_guest_has_it(admin, lab):
+async def test_a_pending_disk_is_allocated_immediately(admin, lab):
     lab.state.guests[100].config["hotplug"] = "0"
     await admin.data("PUT", f"{VM}/config", scsi5="shared:1")
-    disk = (await waiting(admin))["scsi5"]["pending"]
+    disk = (await pending(admin))["scsi5"]["pending"]
     assert disk.partition(",")[0] in lab.state.storages["shared"].volumes("pve1")
     assert "scsi5" not in await admin.get(f"{VM}/config", current=1)
     assert (await admin.get(f"{VM}/config"))["scsi5"] == disk
 
 
-async def test_a_container_takes_memory_at_once_and_features_at_its_next_start(admin):
+async def test_container_memory_applies_at_once_and_features_are_pending(admin):
     await admin.data("PUT", f"{CT}/config", memory=1024, features="keyctl=1")
     assert (await admin.get(f"{CT}/config", current=1))["memory"] == 1024
-    assert set(await waiting(admin, CT)) == {"features"}
+    assert set(await pending(admin, CT)) == {"features"}
 
 
 async def test_an_outdated_digest_is_refused(admin, reason_of):
     digest = (await admin.get(f"{VM}/config"))["digest"]
     await admin.data("PUT", f"{VM}/config", description="first", digest=digest)
-    late = await admin.ask("PUT", f"{VM}/config", description="second", digest=digest)
-    assert reason_of(late) == "checksum mismatch (file change by other user?)"
+    outdated = await admin.request("PUT", f"{VM}/config", description="second", digest=digest)
+    assert reason_of(outdated) == "checksum mismatch (file change by other user?)"
 
 
-async def test_tags_are_stored_in_one_spelling(admin):
+async def test_tags_are_normalized(admin):
     await admin.data("PUT", f"{VM}/config", tags="B a,c;a")
     assert (await admin.get(f"{VM}/config"))["tags"] == "a;b;c"
 
 
-async def test_resources_follow_every_change(admin):
+async def test_resources_reflect_every_change(admin):
     await admin.data("PUT", f"{VM}/config", name="renamed", tags="new")
     await admin.task("POST", f"{VM}/status/stop")
     row = next(row for row in await admin.get("/cluster/resources") if row.get("vmid") == 100)
@@ -206,21 +206,21 @@ async def test_resources_follow_every_change(admin):
     )
 
 
-async def test_a_guest_is_made_with_its_disk_and_destroyed_with_it(admin, lab):
-    made = {"vmid": 500, "name": "made", "scsi0": "shared:8", "net0": "virtio,bridge=vmbr0"}
-    assert (await admin.task("POST", "/nodes/pve2/qemu", **made))["exitstatus"] == "OK"
+async def test_a_guest_is_created_and_destroyed_with_its_disk(admin, lab):
+    params = {"vmid": 500, "name": "new", "scsi0": "shared:8", "net0": "virtio,bridge=vmbr0"}
+    assert (await admin.task("POST", "/nodes/pve2/qemu", **params))["exitstatus"] == "OK"
     config = await admin.get("/nodes/pve2/qemu/500/config")
     assert config["scsi0"] == "shared:500/vm-500-disk-0.qcow2,size=8G"
     assert config["net0"].startswith("virtio=BC:24:11:")
-    listed = await admin.get("/nodes/pve2/storage/shared/content", vmid=500)
-    assert [row["volid"] for row in listed] == ["shared:500/vm-500-disk-0.qcow2"]
+    volumes = await admin.get("/nodes/pve2/storage/shared/content", vmid=500)
+    assert [row["volid"] for row in volumes] == ["shared:500/vm-500-disk-0.qcow2"]
     await admin.task("DELETE", "/nodes/pve2/qemu/500")
     assert 500 not in lab.state.guests
     assert await admin.get("/nodes/pve2/storage/shared/content", vmid=500) == []
 
 
-async def test_a_number_in_use_is_refused(admin, reason_of):
-    response = await admin.ask("POST", "/nodes/pve2/qemu", vmid=100)
+async def test_a_vmid_in_use_is_refused(admin, reason_of):
+    response = await admin.request("POST", "/nodes/pve2/qemu", vmid=100)
     assert "VM 100 already exists on node 'pve1'" in reason_of(response)
 
 
@@ -231,44 +231,45 @@ async def test_a_number_in_use_is_refused(admin, reason_of):
         ({}, "VM 100 is running - destroy failed"),
     ],
 )
-async def test_a_guest_is_not_destroyed_by_mistake(admin, reason_of, prepare, reason):
+async def test_protected_and_running_guests_are_not_destroyed(admin, reason_of, prepare, reason):
     if prepare:
         await admin.data("PUT", f"{VM}/config", **prepare)
-    assert reason_of(await admin.ask("DELETE", VM)) == reason
+    assert reason_of(await admin.request("DELETE", VM)) == reason
 
 
-async def test_a_template_is_cloned_and_never_started(admin):
+async def test_a_template_can_be_cloned_but_not_started(admin):
     await admin.task("POST", f"{VM}/status/stop")
     await admin.task("POST", f"{VM}/template")
     assert "base-100-disk-0" in (await admin.get(f"{VM}/config"))["scsi0"]
-    ended = await admin.task("POST", f"{VM}/status/start")
-    assert ended["exitstatus"] == "you can't start a vm if it's a template"
+    result = await admin.task("POST", f"{VM}/status/start")
+    assert result["exitstatus"] == "you can't start a vm if it's a template"
     await admin.task("POST", f"{VM}/clone", newid=600, name="copy", target="pve2")
     config = await admin.get("/nodes/pve2/qemu/600/config")
     assert (config["name"], "template" in config) == ("copy", False)
 
 
-async def test_a_disk_grows_and_never_shrinks(admin):
+async def test_a_disk_can_grow_but_not_shrink(admin):
     await admin.task("PUT", f"{VM}/resize", disk="scsi0", size="+8G")
     assert (await status(admin))["maxdisk"] == 40 * 1024**3
-    ended = await admin.task("PUT", f"{VM}/resize", disk="scsi0", size="1G")
-    assert ended["exitstatus"] == "shrinking disks is not supported"
+    result = await admin.task("PUT", f"{VM}/resize", disk="scsi0", size="1G")
+    assert result["exitstatus"] == "shrinking disks is not supported"
 
 
-async def test_the_agent_answers_where_there_is_one(admin, lab, reason_of):
+async def test_the_agent_responds_if_enabled_and_running(admin, lab, reason_of):
     info = await admin.get(f"{VM}/agent/get-osinfo")
     assert info["result"]["id"] == "debian"
     lab.state.guests[100].agent.answers = False
-    assert reason_of(await admin.ask("GET", f"{VM}/agent/get-osinfo")) == (
+    assert reason_of(await admin.request("GET", f"{VM}/agent/get-osinfo")) == (
         "QEMU guest agent is not running"
     )
     await admin.data("PUT", f"{VM}/config", agent="0")
     assert (
-        reason_of(await admin.ask("POST", f"{VM}/agent/ping")) == "No QEMU guest agent configured"
+        reason_of(await admin.request("POST", f"{VM}/agent/ping"))
+        == "No QEMU guest agent configured"
     )
 
 
-async def test_an_ha_managed_guest_is_stopped_by_the_manager_later(admin, lab):
+async def test_the_ha_manager_stops_a_managed_guest_later(admin, lab):
     await admin.data("POST", "/cluster/ha/resources", sid="vm:100")
     upid = await admin.data("POST", f"{VM}/status/stop")
     assert ":hastop:100:" in upid
@@ -278,15 +279,15 @@ async def test_an_ha_managed_guest_is_stopped_by_the_manager_later(admin, lab):
     assert {"hastop", "qmstop"} <= kinds
 
 
-async def test_containers_live_by_their_own_words(admin, lab, reason_of):
-    guest = next(each for each in lab.state.guests.values() if each.kind is Kind.LXC)
+async def test_containers_have_their_own_messages_and_types(admin, lab, reason_of):
+    guest = next(guest for guest in lab.state.guests.values() if guest.kind is Kind.LXC)
     path = f"/nodes/{guest.node}/lxc/{guest.vmid}"
     if guest.running:
         await admin.task("POST", f"{path}/status/stop")
-    response = await admin.ask("POST", f"{path}/status/stop")
+    response = await admin.request("POST", f"{path}/status/stop")
     assert reason_of(response) == f"CT {guest.vmid} not running"
-    ended = await admin.task("POST", f"{path}/status/start")
-    assert (ended["type"], ended["exitstatus"]) == ("vzstart", "OK")
+    result = await admin.task("POST", f"{path}/status/start")
+    assert (result["type"], result["exitstatus"]) == ("vzstart", "OK")
     current = await status(admin, path)
     assert isinstance(current["pressurecpusome"], str)
     assert isinstance(current["maxswap"], int)

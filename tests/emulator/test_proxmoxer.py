@@ -1,4 +1,4 @@
-"""proxmoxer, a client others wrote, works against the emulator as it is."""
+"""The third-party client proxmoxer works with the emulator."""
 
 import threading
 
@@ -14,31 +14,31 @@ SCENARIO = Scenario.cluster("lab", nodes=3, guests=12)
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
-    """The emulator on a thread of its own, for clients that block."""
-    found, ready, stop = {}, threading.Event(), anyio.Event
+    """Run the emulator in a thread, for the blocking client."""
+    shared, ready = {}, threading.Event()
 
     async def serve():
         async with Emulator(SCENARIO, clock=Clock(20)) as pve:
-            cluster = found["cluster"] = pve["lab"]
-            found["stop"], found["loop"] = stop(), anyio.from_thread
-            found["token"] = anyio.lowlevel.current_token()
+            cluster = shared["cluster"] = pve["lab"]
+            shared["stop"] = anyio.Event()
+            shared["token"] = anyio.lowlevel.current_token()
             folder = tmp_path_factory.mktemp("ca")
-            found["ca"] = folder / "ca.pem"
+            shared["ca"] = folder / "ca.pem"
             (folder / "ca.pem").write_text(cluster.ca_pem)
             ready.set()
-            await found["stop"].wait()
+            await shared["stop"].wait()
 
     thread = threading.Thread(target=anyio.run, args=(serve,))
     thread.start()
     assert ready.wait(30)
-    yield found
-    anyio.from_thread.run_sync(found["stop"].set, token=found["token"])
+    yield shared
+    anyio.from_thread.run_sync(shared["stop"].set, token=shared["token"])
     thread.join()
 
 
 @pytest.fixture(params=["password", "token"])
 def client(request, emulated):
-    """proxmoxer, signed in with a password and with a token."""
+    """Return a proxmoxer client, signed in with a password or a token."""
     cluster = emulated["cluster"]
     host, port = cluster.hosts[0].split(":")
     common = {"port": int(port), "verify_ssl": str(emulated["ca"])}
@@ -50,11 +50,11 @@ def client(request, emulated):
     return proxmoxer.ProxmoxAPI(host, user=user, token_name=token, token_value=secret, **common)
 
 
-def done(client, upid):
+def wait_for(client, upid):
     return Tasks.blocking_status(client, upid, timeout=60, polling_interval=0.05)
 
 
-def test_it_signs_in_and_lists(client):
+def test_proxmoxer_signs_in_and_lists(client):
     assert client.version.get()["release"] == "9.2"
     assert {node["node"] for node in client.nodes.get()} == {"pve1", "pve2", "pve3"}
     vms = client.cluster.resources.get(type="vm")
@@ -65,34 +65,36 @@ def test_it_signs_in_and_lists(client):
     assert listed <= {vm["vmid"] for vm in vms}
 
 
-def test_it_takes_and_removes_a_snapshot(client):
+def test_proxmoxer_creates_and_deletes_a_snapshot(client):
     vm = client.nodes("pve1").qemu(100)
-    assert done(client, vm.snapshot.post(snapname="before", description="x"))["exitstatus"] == "OK"
+    assert (
+        wait_for(client, vm.snapshot.post(snapname="before", description="x"))["exitstatus"] == "OK"
+    )
     assert "before" in [row["name"] for row in vm.snapshot.get()]
-    assert done(client, vm.snapshot("before").delete())["exitstatus"] == "OK"
+    assert wait_for(client, vm.snapshot("before").delete())["exitstatus"] == "OK"
 
 
-def test_it_migrates_and_waits_and_reads_the_log(client):
+def test_proxmoxer_migrates_and_reads_the_log(client):
     upid = client.nodes("pve2").qemu(101).migrate.post(target="pve3", online=1)
-    assert done(client, upid)["exitstatus"] == "OK"
+    assert wait_for(client, upid)["exitstatus"] == "OK"
     log = Tasks.decode_log(client.nodes("pve2").tasks(upid).log.get())
     assert "migration finished successfully" in log
     back = client.nodes("pve3").qemu(101).migrate.post(target="pve2", online=1)
-    assert done(client, back)["exitstatus"] == "OK"
+    assert wait_for(client, back)["exitstatus"] == "OK"
 
 
-def test_it_decodes_the_upid(client):
+def test_proxmoxer_decodes_the_upid(client):
     upid = client.nodes("pve1").qemu(100).status.reset.post()
     decoded = Tasks.decode_upid(upid)
     assert (decoded["node"], decoded["type"], decoded["id"]) == ("pve1", "qmreset", "100")
-    done(client, upid)
+    wait_for(client, upid)
 
 
-def test_it_is_told_what_is_wrong(client):
-    with pytest.raises(proxmoxer.ResourceException) as caught:
+def test_proxmoxer_reports_errors_by_parameter(client):
+    with pytest.raises(proxmoxer.ResourceException) as error:
         client.nodes("pve1").qemu(100).config.put(cores=0)
-    assert caught.value.status_code == 400
-    assert caught.value.errors == {"cores": "value must have a minimum value of 1"}
+    assert error.value.status_code == 400
+    assert error.value.errors == {"cores": "value must have a minimum value of 1"}
     with pytest.raises(proxmoxer.ResourceException, match="does not exist"):
         client.nodes("pve1").qemu(999).config.get()
 

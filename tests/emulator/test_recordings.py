@@ -1,4 +1,4 @@
-"""The emulator against what real Proxmox VE answered."""
+"""The emulator's responses against recordings of Proxmox VE."""
 
 import importlib
 from pathlib import Path
@@ -16,24 +16,22 @@ def compare_recordings(monkeypatch):
 
 
 @pytest.mark.parametrize("version", ["8.4", "9.1", "9.2"])
-async def test_it_answers_like_proxmox_but_for_listed_differences(
+async def test_responses_match_the_recordings_except_listed_differences(
     compare_recordings, pve_recordings, version
 ):
     comparison = await compare_recordings.compare(pve_recordings, (version,))
-    found = compare_recordings.unlisted(comparison, compare_recordings.known_differences())
-    assert found == []
+    unlisted = compare_recordings.unlisted(comparison, compare_recordings.known_differences())
+    assert unlisted == []
     assert comparison.equal / comparison.exchanges > 0.97
 
 
-async def test_every_listed_difference_is_still_there_and_reported(
-    compare_recordings, pve_recordings
-):
+async def test_every_listed_difference_exists_and_is_documented(compare_recordings, pve_recordings):
     comparison = await compare_recordings.compare(pve_recordings)
     known = compare_recordings.known_differences()
-    gone = [
+    obsolete = [
         entry.why
         for entry in known
         if not any(entry.covers(difference) for difference in comparison.found)
     ]
-    assert gone == []
+    assert obsolete == []
     assert compare_recordings.REPORT.read_text() == compare_recordings.report(comparison, known)

@@ -1,4 +1,4 @@
-"""Scenarios: by size, by YAML, and the fixture others use."""
+"""Scenarios by size and from YAML, and the pytest fixtures."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from proxmox_client.emulator import Emulator, Scenario
 
 pytestmark = pytest.mark.anyio
 
-WRITTEN = """
+SCENARIO = """
 clusters:
   - name: shop
     version: "8.4"
@@ -34,8 +34,8 @@ clusters:
         groups: [staff]
         tokens: [{name: reader, secret: 00000000-0000-0000-0000-000000000001}]
     acl:
-      - {path: /, kind: group, whom: staff, role: PVEAuditor}
-      - {path: /, kind: token, whom: kim@pve!reader, role: PVEAuditor}
+      - {path: /, kind: group, ugid: staff, role: PVEAuditor}
+      - {path: /, kind: token, ugid: kim@pve!reader, role: PVEAuditor}
     downloads: {"https://x.test/gone.iso": null}
     faults:
       - {kind: error, path: /cluster/backup, message: out of order}
@@ -45,18 +45,18 @@ clusters:
 
 
 @pytest.fixture
-async def world():
-    async with Emulator(Scenario.load(WRITTEN)) as pve:
+async def clusters():
+    async with Emulator(Scenario.load(SCENARIO)) as pve:
         yield pve
 
 
 @pytest.fixture
-async def shop(world, asker):
-    async with asker(world["shop"], world["shop"].token) as opened:
-        yield opened
+async def shop(clusters, open_client):
+    async with open_client(clusters["shop"], clusters["shop"].token) as client:
+        yield client
 
 
-async def test_a_file_says_what_there_is(shop):
+async def test_a_scenario_file_describes_nodes_guests_and_storages(shop):
     assert (await shop.get("/version"))["release"] == "8.4"
     config = await shop.get("/nodes/alpha/qemu/100/config")
     assert (config["name"], config["cores"]) == ("till", 4)
@@ -69,44 +69,44 @@ async def test_a_file_says_what_there_is(shop):
     assert (await shop.get("/nodes/alpha/status"))["memory"]["total"] == 16 * 1024**3
 
 
-async def test_a_file_says_what_waits_for_the_next_start(shop):
+async def test_a_scenario_file_describes_pending_changes(shop):
     running = await shop.get("/nodes/alpha/qemu/101/config", current=1)
     assert (running["cores"], "scsi1" in running) == (2, True)
     later = await shop.get("/nodes/alpha/qemu/101/config")
     assert (later["cores"], "scsi1" in later) == (8, False)
 
 
-async def test_a_file_says_who_may_do_what(world, asker):
+async def test_a_scenario_file_describes_users_and_permissions(clusters, open_client):
     token = ("kim@pve!reader", "00000000-0000-0000-0000-000000000001")
-    async with asker(world["shop"], token) as kim:
+    async with open_client(clusters["shop"], token) as kim:
         assert len(await kim.get("/cluster/resources", type="vm")) == 3
-        assert (await kim.ask("POST", "/nodes/alpha/qemu/100/status/stop")).status_code == 403
+        assert (await kim.request("POST", "/nodes/alpha/qemu/100/status/stop")).status_code == 403
 
 
-async def test_a_file_says_what_goes_wrong_from_the_start(shop, reason_of):
-    assert reason_of(await shop.ask("GET", "/cluster/backup")) == "out of order"
+async def test_a_scenario_file_describes_initial_faults(shop, reason_of):
+    assert reason_of(await shop.request("GET", "/cluster/backup")) == "out of order"
 
 
-async def test_a_file_may_name_a_size_or_a_demo(world):
-    assert len(world["big"].state.guests) == 30
-    assert len(world["show"].state.guests) == 14
-    assert world["show"].name == "show"
+async def test_a_scenario_file_can_use_a_size_or_a_demo(clusters):
+    assert len(clusters["big"].state.guests) == 30
+    assert len(clusters["show"].state.guests) == 14
+    assert clusters["show"].name == "show"
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
         ("[]", "mapping with a list of clusters"),
         ("clusters: []", "mapping with a list of clusters"),
         ("clusters: [{name: a, demo: moon}]", "No demo 'moon'; choose one of home-lab, prod"),
     ],
 )
-def test_a_file_that_makes_no_sense_is_refused(text, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_an_invalid_scenario_file_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
         Scenario.load(text)
 
 
-async def test_the_documented_scenario_is_one():
+async def test_the_documented_scenario_is_valid():
     page = Path(__file__).parents[2] / "docs" / "contributors" / "emulator.md"
     text = page.read_text().partition("```yaml\n")[2].partition("```")[0]
     async with Emulator(Scenario.load(text)) as pve:
@@ -115,18 +115,18 @@ async def test_the_documented_scenario_is_one():
 
 
 async def test_an_unknown_version_is_refused():
-    with pytest.raises(ValueError, match=r"No flavour '7\.4'; choose one of 8\.4"):
+    with pytest.raises(ValueError, match=r"No version '7\.4'; choose one of 8\.4"):
         async with Emulator(Scenario.cluster("old", version="7.4")):
             pass
 
 
 def test_a_scenario_is_read_from_a_file(tmp_path):
-    path = tmp_path / "world.yaml"
-    path.write_text(WRITTEN)
+    path = tmp_path / "scenario.yaml"
+    path.write_text(SCENARIO)
     assert list(Scenario.load(path).clusters) == ["shop", "big", "show"]
 
 
-async def test_scenarios_are_joined():
+async def test_scenarios_can_be_added():
     both = Scenario.cluster("one", nodes=1, guests=1) + Scenario.cluster("two", version="8.4")
     async with Emulator(both) as pve:
         assert {cluster.name: cluster.state.version for cluster in pve} == {
@@ -136,25 +136,25 @@ async def test_scenarios_are_joined():
 
 
 async def test_the_same_seed_builds_the_same_guests():
-    built = []
+    configs = []
     for _ in range(2):
         async with Emulator(Scenario.cluster("lab", guests=50, seed=3)) as pve:
             guests = pve["lab"].state.guests
-            built.append({vmid: guest.config["net0"] for vmid, guest in guests.items()})
-    assert built[0] == built[1]
+            configs.append({vmid: guest.config["net0"] for vmid, guest in guests.items()})
+    assert configs[0] == configs[1]
 
 
-async def test_the_fixture_gives_a_running_cluster(proxmox, asker):
+async def test_the_fixture_returns_a_running_cluster(proxmox, open_client):
     cluster = proxmox["lab"]
     assert len(cluster.hosts) == len(cluster.fingerprints) == 3
-    async with asker(cluster, cluster.token) as asked:
-        assert len(await asked.get("/nodes")) == 3
+    async with open_client(cluster, cluster.token) as client:
+        assert len(await client.get("/nodes")) == 3
 
 
-async def test_ten_thousand_guests_are_listed_whole(asker):
+async def test_ten_thousand_guests_are_listed_completely(open_client):
     scenario = Scenario.cluster("big", nodes=10, guests=10_000)
-    async with Emulator(scenario) as pve, asker(pve["big"], pve["big"].token) as asked:
-        rows = await asked.get("/cluster/resources", type="vm")
+    async with Emulator(scenario) as pve, open_client(pve["big"], pve["big"].token) as client:
+        rows = await client.get("/cluster/resources", type="vm")
         assert len(rows) == len({row["vmid"] for row in rows}) == 10_000
 
 
@@ -170,24 +170,24 @@ def is_free(port):
 
 @pytest.fixture
 def free_port():
-    """A port that is free like the one after it, below those that are given to clients."""
+    """Return a free port whose successor is free too, below the ephemeral ports."""
     start = 20_000 + os.getpid() % 10_000
     return next(port for port in range(start, 32_000) if is_free(port) and is_free(port + 1))
 
 
-async def test_nodes_may_take_ports_in_a_row(free_port):
+async def test_nodes_can_use_consecutive_ports(free_port):
     both = Scenario.cluster("one", nodes=1) + Scenario.cluster("two", nodes=1)
     async with Emulator(both, first_port=free_port) as pve:
         hosts = [cluster.hosts for cluster in pve]
     assert hosts == [[f"127.0.0.1:{free_port}"], [f"127.0.0.1:{free_port + 1}"]]
 
 
-async def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_behind():
+async def test_a_port_in_use_is_an_error_and_leaks_nothing():
     async with Emulator(Scenario.cluster("lab", nodes=1)) as pve:
-        taken = pve["lab"].state.nodes["pve1"].port
+        used_port = pve["lab"].state.nodes["pve1"].port
         two = Scenario.cluster("one", nodes=1) + Scenario.cluster("two", nodes=2)
         with pytest.raises(OSError, match="Address already in use"):
-            async with Emulator(two, first_port=taken - 1):
+            async with Emulator(two, first_port=used_port - 1):
                 pass
-        _, writer = await asyncio.open_connection("127.0.0.1", taken)
+        _, writer = await asyncio.open_connection("127.0.0.1", used_port)
         writer.close()

@@ -1,4 +1,4 @@
-"""Series of measurements."""
+"""RRD data."""
 
 from itertools import pairwise
 
@@ -14,64 +14,64 @@ FRAMES = {
 
 
 @pytest.fixture(params=["8.4", "9.2"])
-async def either(request, asker):
-    """Asks a cluster of each version."""
+async def client(request, open_client):
+    """Open a client of a cluster of each version."""
     scenario = Scenario.cluster("lab", version=request.param)
-    async with Emulator(scenario) as pve, asker(pve["lab"], pve["lab"].token) as opened:
-        yield opened
+    async with Emulator(scenario) as pve, open_client(pve["lab"], pve["lab"].token) as client:
+        yield client
 
 
-async def test_every_frame_has_its_steps(either):
-    for frame, (step, count) in FRAMES[either.cluster.state.version].items():
-        rows = await either.get("/nodes/pve1/rrddata", timeframe=frame)
+async def test_every_time_frame_has_its_steps(client):
+    for frame, (step, count) in FRAMES[client.cluster.state.version].items():
+        rows = await client.get("/nodes/pve1/rrddata", timeframe=frame)
         assert len(rows) == count
         assert {later["time"] - row["time"] for row, later in pairwise(rows)} == {step}
 
 
-async def test_pressure_is_measured_since_9(either):
-    has_pressure = either.cluster.state.release >= (9, 0)
+async def test_pressure_is_measured_from_9_on(client):
+    has_pressure = client.cluster.state.release >= (9, 0)
     for path in ("/nodes/pve1", "/nodes/pve1/qemu/100"):
-        last = (await either.get(f"{path}/rrddata", timeframe="hour"))[-1]
+        last = (await client.get(f"{path}/rrddata", timeframe="hour"))[-1]
         assert ("pressurecpusome" in last) is has_pressure
         assert "cpu" in last
 
 
-async def test_the_same_moment_is_always_measured_the_same(either):
-    first = await either.get("/nodes/pve1/qemu/100/rrddata", timeframe="hour")
-    again = await either.get("/nodes/pve1/qemu/100/rrddata", timeframe="hour")
-    times = {row["time"] for row in first} & {row["time"] for row in again}
+async def test_a_time_always_has_the_same_values(client):
+    first = await client.get("/nodes/pve1/qemu/100/rrddata", timeframe="hour")
+    second = await client.get("/nodes/pve1/qemu/100/rrddata", timeframe="hour")
+    times = {row["time"] for row in first} & {row["time"] for row in second}
     assert len(times) >= 58
     assert [row for row in first if row["time"] in times] == [
-        row for row in again if row["time"] in times
+        row for row in second if row["time"] in times
     ]
 
 
-async def test_the_maximum_lies_above_the_average(either):
-    ask = ("/nodes/pve1/qemu/100/rrddata",)
-    average = await either.get(*ask, timeframe="hour", cf="AVERAGE")
-    maximum = await either.get(*ask, timeframe="hour", cf="MAX")
+async def test_the_maximum_is_above_the_average(client):
+    path = "/nodes/pve1/qemu/100/rrddata"
+    average = await client.get(path, timeframe="hour", cf="AVERAGE")
+    maximum = await client.get(path, timeframe="hour", cf="MAX")
     assert all(high["cpu"] >= low["cpu"] for high, low in zip(maximum, average, strict=False))
 
 
-async def test_a_stopped_guest_is_measured_by_its_size_alone(either):
-    rows = await either.get("/nodes/pve1/qemu/103/rrddata", timeframe="hour")
-    assert either.cluster.state.guests[103].running is False
+async def test_a_stopped_guest_has_its_size_only(client):
+    rows = await client.get("/nodes/pve1/qemu/103/rrddata", timeframe="hour")
+    assert client.cluster.state.guests[103].running is False
     assert rows[-1].keys() == {"time", "maxcpu", "maxmem", "maxdisk", "disk"}
 
 
-async def test_before_a_guest_was_made_there_is_nothing_but_the_time(either):
-    guest = either.cluster.state.guests[100]
-    guest.created = either.cluster.state.now - 600
-    rows = await either.get("/nodes/pve1/qemu/100/rrddata", timeframe="hour")
+async def test_rows_before_the_creation_have_the_time_only(client):
+    guest = client.cluster.state.guests[100]
+    guest.created = client.cluster.state.now - 600
+    rows = await client.get("/nodes/pve1/qemu/100/rrddata", timeframe="hour")
     assert rows[0].keys() == {"time"}
     assert "cpu" in rows[-1]
 
 
-async def test_a_storage_filled_over_time(either):
-    rows = await either.get("/nodes/pve1/storage/shared/rrddata", timeframe="year")
+async def test_the_usage_of_a_storage_grows_over_time(client):
+    rows = await client.get("/nodes/pve1/storage/shared/rrddata", timeframe="year")
     assert rows[0]["used"] < rows[-1]["used"] <= rows[-1]["total"]
 
 
-async def test_a_decade_exists_since_9(either):
-    response = await either.ask("GET", "/nodes/pve1/rrddata", timeframe="decade")
-    assert (response.status_code == 200) is (either.cluster.state.release >= (9, 0))
+async def test_the_time_frame_decade_exists_from_9_on(client):
+    response = await client.request("GET", "/nodes/pve1/rrddata", timeframe="decade")
+    assert (response.status_code == 200) is (client.cluster.state.release >= (9, 0))

@@ -1,4 +1,4 @@
-"""Tickets, tokens and second factors."""
+"""Sign-in: tickets, API tokens and second factors."""
 
 import asyncio
 from urllib.parse import quote
@@ -9,118 +9,120 @@ from proxmox_client.emulator import Emulator, ManualClock, Scenario
 from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.gateway import Gateway
 from proxmox_client.emulator.http.messages import Request
-from proxmox_client.emulator.state.people import SecondFactor, User
+from proxmox_client.emulator.state.user_config import SecondFactor, User
 
 pytestmark = pytest.mark.anyio
 SECRET = "JBSWY3DPEHPK3PXP"
 
 
 @pytest.fixture
-async def nobody(lab, asker):
-    async with asker(lab, None) as opened:
-        yield opened
+async def anonymous(lab, open_client):
+    async with open_client(lab, None) as client:
+        yield client
 
 
-async def sign_in(nobody, **extra):
-    userid, password = nobody.cluster.password
-    return await nobody.data("POST", "/access/ticket", username=userid, password=password, **extra)
+async def sign_in(anonymous, **extra):
+    userid, password = anonymous.cluster.password
+    return await anonymous.data(
+        "POST", "/access/ticket", username=userid, password=password, **extra
+    )
 
 
-async def with_ticket(nobody, ticket, method, path, csrf=None, **params):
+async def with_ticket(anonymous, ticket, method, path, csrf=None, **params):
     headers = {"Cookie": f"PVEAuthCookie={ticket}"}
     if csrf is not None:
         headers["CSRFPreventionToken"] = csrf
     content = {"data": params} if method == "POST" else {"params": params}
-    return await nobody.http.request(method, f"/api2/json{path}", headers=headers, **content)
+    return await anonymous.http.request(method, f"/api2/json{path}", headers=headers, **content)
 
 
 @pytest.mark.parametrize(
     "encode", [str, lambda ticket: quote(ticket, safe="")], ids=["raw", "quoted"]
 )
-async def test_a_ticket_signs_in_raw_and_quoted(nobody, encode):
-    ticket = (await sign_in(nobody))["ticket"]
-    response = await with_ticket(nobody, encode(ticket), "GET", "/version")
+async def test_a_ticket_is_accepted_raw_and_quoted(anonymous, encode):
+    ticket = (await sign_in(anonymous))["ticket"]
+    response = await with_ticket(anonymous, encode(ticket), "GET", "/version")
     assert response.status_code == 200
 
 
-async def test_a_change_needs_the_token_that_came_with_the_ticket(nobody):
-    signed = await sign_in(nobody)
+async def test_a_change_needs_the_csrf_token(anonymous):
+    signed = await sign_in(anonymous)
     change = ("POST", "/pools")
     for csrf in (None, "", "00000000:bad", signed["CSRFPreventionToken"] + "x", "nonsense"):
-        refused = await with_ticket(nobody, signed["ticket"], *change, csrf=csrf, poolid="x")
+        refused = await with_ticket(anonymous, signed["ticket"], *change, csrf=csrf, poolid="x")
         assert refused.status_code == 401
         assert refused.reason_phrase == "Permission denied - invalid csrf token"
     csrf = signed["CSRFPreventionToken"]
     assert (
-        await with_ticket(nobody, signed["ticket"], *change, csrf=csrf, poolid="x")
+        await with_ticket(anonymous, signed["ticket"], *change, csrf=csrf, poolid="x")
     ).status_code == 200
 
 
-async def test_the_user_may_be_given_with_the_realm_apart(nobody):
-    _, password = nobody.cluster.password
-    signed = await nobody.data(
+async def test_the_realm_can_be_a_separate_parameter(anonymous):
+    _, password = anonymous.cluster.password
+    signed = await anonymous.data(
         "POST", "/access/ticket", username="root", realm="pam", password=password
     )
     assert signed["username"] == "root@pam"
 
 
-async def test_a_ticket_is_renewed_by_itself(nobody):
-    ticket = (await sign_in(nobody))["ticket"]
-    renewed = await nobody.data("POST", "/access/ticket", username="root@pam", password=ticket)
+async def test_a_ticket_can_be_renewed(anonymous):
+    ticket = (await sign_in(anonymous))["ticket"]
+    renewed = await anonymous.data("POST", "/access/ticket", username="root@pam", password=ticket)
     assert renewed["ticket"].startswith("PVE:root@pam:")
 
 
 @pytest.mark.parametrize(
     "forged", ["", "PVE", "PVE:root@pam:6B02ABDE::AAAA", "PVE:root@pam:zz::AA=="]
 )
-async def test_a_forged_ticket_is_refused(nobody, forged):
-    assert (await with_ticket(nobody, forged, "GET", "/version")).status_code == 401
+async def test_a_forged_ticket_is_refused(anonymous, forged):
+    assert (await with_ticket(anonymous, forged, "GET", "/version")).status_code == 401
 
 
-async def test_a_ticket_lives_two_hours_and_a_little():
+async def test_a_ticket_expires_after_two_hours_and_five_minutes():
     clock = ManualClock()
     async with Emulator(Scenario.cluster("lab"), clock=clock) as pve:
         cluster = pve["lab"]
-        ticket = cluster.office.issue("root@pam", clock.now())
+        ticket = cluster.tickets.issue("root@pam", clock.now())
         await clock.advance(7200 + 299)
-        assert cluster.office.read(ticket, clock.now()) is not None
+        assert cluster.tickets.read(ticket, clock.now()) is not None
         await clock.advance(2)
-        assert cluster.office.read(ticket, clock.now()) is None
+        assert cluster.tickets.read(ticket, clock.now()) is None
 
 
-async def test_sessions_can_be_ended_from_outside(nobody, lab):
-    ticket = (await sign_in(nobody))["ticket"]
+async def test_sessions_can_be_expired(anonymous, lab):
+    ticket = (await sign_in(anonymous))["ticket"]
     await lab.state.clock.sleep(2)
     lab.expire_sessions()
-    assert (await with_ticket(nobody, ticket, "GET", "/version")).status_code == 401
+    assert (await with_ticket(anonymous, ticket, "GET", "/version")).status_code == 401
 
 
-async def test_a_second_factor_is_asked_for_after_the_password(nobody, lab):
+async def test_a_second_factor_is_required_after_the_password(anonymous, lab):
     factor = SecondFactor("1", "totp", SECRET)
-    lab.state.people.users["bob@pve"] = User("bob@pve", password="secret", factors=[factor])
-    half = await nobody.data("POST", "/access/ticket", username="bob@pve", password="secret")
+    lab.state.user_config.users["bob@pve"] = User("bob@pve", password="secret", factors=[factor])
+    half = await anonymous.data("POST", "/access/ticket", username="bob@pve", password="secret")
     assert half["NeedTFA"] == 1
-    assert (await with_ticket(nobody, half["ticket"], "GET", "/version")).status_code == 401
+    assert (await with_ticket(anonymous, half["ticket"], "GET", "/version")).status_code == 401
     answer = {"username": "bob@pve", "tfa-challenge": half["ticket"]}
-    wrong = await nobody.ask("POST", "/access/ticket", **answer, password="totp:000000")
+    wrong = await anonymous.request("POST", "/access/ticket", **answer, password="totp:000000")
     assert (wrong.status_code, wrong.json()["message"]) == (401, "authentication failure\n")
     digits = totp.code(SECRET, lab.state.now)
-    full = await nobody.data("POST", "/access/ticket", **answer, password=f"totp:{digits}")
-    assert (await with_ticket(nobody, full["ticket"], "GET", "/version")).status_code == 200
+    full = await anonymous.data("POST", "/access/ticket", **answer, password=f"totp:{digits}")
+    assert (await with_ticket(anonymous, full["ticket"], "GET", "/version")).status_code == 200
 
 
-async def test_a_recovery_key_is_good_once(nobody, lab):
+async def test_a_recovery_key_is_valid_once(anonymous, lab):
     factor = SecondFactor("1", "recovery", "abcd-ef01")
-    lab.state.people.users["bob@pve"] = User("bob@pve", password="secret", factors=[factor])
-    answers = []
+    lab.state.user_config.users["bob@pve"] = User("bob@pve", password="secret", factors=[factor])
+    statuses = []
     for _ in range(2):
-        half = lab.office.issue_half("bob@pve", ["recovery"], lab.state.now)
+        half = lab.tickets.issue_half("bob@pve", ["recovery"], lab.state.now)
         answer = {"username": "bob@pve", "tfa-challenge": half, "password": "recovery:abcd-ef01"}
-        answers.append((await nobody.ask("POST", "/access/ticket", **answer)).status_code)
-    assert answers == [200, 401]
+        statuses.append((await anonymous.request("POST", "/access/ticket", **answer)).status_code)
+    assert statuses == [200, 401]
 
 
-def test_totp_gives_the_codes_of_rfc_6238():
+def test_totp_matches_the_codes_of_rfc_6238():
     secret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
     expected = {59: "287082", 1111111109: "081804", 1234567890: "005924", 20000000000: "353130"}
     assert {when: totp.code(secret, when) for when in expected} == expected
@@ -134,35 +136,35 @@ def test_totp_gives_the_codes_of_rfc_6238():
         ({"secret": "another"}, False),
     ],
 )
-async def test_a_token_must_be_right_and_alive(lab, asker, change, works):
+async def test_a_token_must_be_correct_and_not_expired(lab, open_client, change, works):
     name, secret = lab.token
-    token = lab.state.people.users["mcp@pve"].tokens["emulator"]
+    token = lab.state.user_config.users["mcp@pve"].tokens["emulator"]
     for key, value in change.items():
         setattr(token, key, value)
-    async with asker(lab, (name, secret)) as opened:
-        response = await opened.ask("GET", "/version")
+    async with open_client(lab, (name, secret)) as client:
+        response = await client.request("GET", "/version")
     assert response.status_code == (200 if works else 401)
     assert response.reason_phrase == ("OK" if works else "Authentication failed!")
 
 
-async def test_a_disabled_user_s_token_is_refused(lab, admin):
-    lab.state.people.users["mcp@pve"].enabled = False
-    assert (await admin.ask("GET", "/version")).status_code == 401
+async def test_the_token_of_a_disabled_user_is_refused(lab, admin):
+    lab.state.user_config.users["mcp@pve"].enabled = False
+    assert (await admin.request("GET", "/version")).status_code == 401
 
 
-async def test_the_old_separator_of_backup_server_tokens_is_refused(lab, nobody):
+async def test_the_token_separator_of_the_backup_server_is_refused(lab, anonymous):
     name, secret = lab.token
     headers = {"Authorization": f"PVEAPIToken={name}:{secret}"}
-    assert (await nobody.http.get("/api2/json/version", headers=headers)).status_code == 401
+    assert (await anonymous.http.get("/api2/json/version", headers=headers)).status_code == 401
 
 
-async def test_a_refused_sign_in_is_answered_three_seconds_late():
+async def test_a_failed_sign_in_is_answered_after_three_seconds():
     clock = ManualClock()
     async with Emulator(Scenario.cluster("lab"), clock=clock) as pve:
         gateway = Gateway(pve["lab"], pve["lab"].state.nodes["pve1"])
-        answering = asyncio.create_task(gateway.answer(Request("GET", "/api2/json/version")))
+        response = asyncio.create_task(gateway.answer(Request("GET", "/api2/json/version")))
         await clock.advance(2.9)
-        assert not answering.done()
+        assert not response.done()
         await clock.advance(0.2)
-        response = await answering
-    assert (response.status, response.reason) == (401, "No ticket")
+        answer = await response
+    assert (answer.status, answer.reason) == (401, "No ticket")

@@ -1,17 +1,17 @@
-"""What lies on storages changes with what is done."""
+"""Storages: downloads, uploads, deletion and configuration."""
 
 import pytest
 
-from proxmox_client.emulator.work.content import checksum_of
+from proxmox_client.emulator.tasks.content import checksum_of
 
 pytestmark = pytest.mark.anyio
 LOCAL = "/nodes/pve1/storage/local"
 URL = "https://cdimage.test/debian-12-netinst.iso"
+DOWNLOAD = {"url": URL, "content": "iso", "filename": "debian.iso"}
 
 
 async def download(admin, **params):
-    given = {"url": URL, "content": "iso", "filename": "debian.iso"} | params
-    return await admin.task("POST", f"{LOCAL}/download-url", **given)
+    return await admin.task("POST", f"{LOCAL}/download-url", **(DOWNLOAD | params))
 
 
 async def names(admin, node="pve1"):
@@ -19,7 +19,7 @@ async def names(admin, node="pve1"):
     return [row["volid"] for row in rows]
 
 
-async def test_a_download_takes_space_on_its_node_only(admin, lab):
+async def test_a_download_uses_space_on_its_node_only(admin, lab):
     lab.state.downloads[URL] = 700_000
     before = (await admin.get(f"{LOCAL}/status"))["used"]
     assert (await download(admin))["exitstatus"] == "OK"
@@ -33,7 +33,7 @@ async def test_a_file_is_not_overwritten(admin):
     assert (await download(admin))["exitstatus"].startswith("refusing to override existing file")
 
 
-async def test_an_address_that_is_not_there_fails_the_task(admin, lab):
+async def test_a_missing_url_fails_the_task(admin, lab):
     lab.state.downloads[URL] = None
     assert (await download(admin))["exitstatus"] == "download failed: exit code 8"
     assert await names(admin) == []
@@ -42,8 +42,8 @@ async def test_an_address_that_is_not_there_fails_the_task(admin, lab):
 @pytest.mark.parametrize("right", [True, False])
 async def test_a_checksum_is_verified(admin, right):
     checksum = checksum_of(URL, "sha256") if right else "0" * 64
-    ended = await download(admin, checksum=checksum, **{"checksum-algorithm": "sha256"})
-    assert (ended["exitstatus"] == "OK") is right
+    status = await download(admin, checksum=checksum, **{"checksum-algorithm": "sha256"})
+    assert (status["exitstatus"] == "OK") is right
     assert (await names(admin) == ["local:iso/debian.iso"]) is right
 
 
@@ -57,36 +57,35 @@ async def test_a_checksum_is_verified(admin, right):
         ({"checksum-algorithm": "sha256"}, "checksum"),
     ],
 )
-async def test_a_bad_download_is_refused_by_field(admin, params, field):
-    given = {"url": URL, "content": "iso", "filename": "debian.iso"} | params
-    response = await admin.ask("POST", f"{LOCAL}/download-url", **given)
+async def test_an_invalid_download_is_refused_by_parameter(admin, params, field):
+    response = await admin.request("POST", f"{LOCAL}/download-url", **(DOWNLOAD | params))
     assert (response.status_code, list(response.json()["errors"])) == (400, [field])
 
 
-async def test_a_name_cannot_leave_its_folder(admin):
+async def test_a_filename_cannot_escape_its_folder(admin):
     await download(admin, filename="../../etc/x.iso")
     assert await names(admin) == ["local:iso/x.iso"]
 
 
-async def test_deleting_what_is_not_there_succeeds(admin):
-    ended = await admin.task("DELETE", f"{LOCAL}/content/local:iso/nope.iso")
-    assert ended["exitstatus"] == "OK"
+async def test_deleting_a_missing_volume_succeeds(admin):
+    status = await admin.task("DELETE", f"{LOCAL}/content/local:iso/nope.iso")
+    assert status["exitstatus"] == "OK"
 
 
-async def test_a_disk_in_use_is_not_deleted_from_a_block_storage(admin, lab, reason_of):
+async def test_a_block_storage_refuses_to_delete_a_disk_in_use(admin, lab, reason_of):
     lab.state.storages["shared"].type = "rbd"
     path = "/nodes/pve1/storage/shared/content/shared:100/vm-100-disk-0.qcow2"
-    response = await admin.ask("DELETE", path)
+    response = await admin.request("DELETE", path)
     assert "a guest with VMID '100' exists" in reason_of(response)
 
 
-async def test_a_folder_deletes_a_disk_of_a_running_guest(admin):
-    """Proxmox does not look: callers have to."""
+async def test_a_directory_storage_deletes_a_disk_in_use(admin):
+    """Delete as Proxmox does: without a check whether the disk is in use."""
     path = "/nodes/pve1/storage/shared/content/shared:100/vm-100-disk-0.qcow2"
     assert (await admin.task("DELETE", path))["exitstatus"] == "OK"
 
 
-async def test_an_upload_runs_on_the_node_that_was_asked(admin):
+async def test_an_upload_task_runs_on_the_receiving_node(admin):
     files = {"filename": ("tiny.iso", b"x" * 2048)}
     path = "/api2/json/nodes/pve2/storage/local/upload"
     response = await admin.http.post(path, data={"content": "iso"}, files=files)
@@ -96,19 +95,19 @@ async def test_an_upload_runs_on_the_node_that_was_asked(admin):
     assert (row["volid"], row["size"]) == ("local:iso/tiny.iso", 2048)
 
 
-async def test_a_storage_is_added_limited_and_removed(admin, reason_of):
+async def test_a_storage_can_be_created_limited_and_deleted(admin, reason_of):
     await admin.data("POST", "/storage", storage="nas", type="dir", path="/mnt/nas", nodes="pve2")
     assert (await admin.get("/storage/nas"))["path"] == "/mnt/nas"
-    response = await admin.ask("GET", "/nodes/pve1/storage/nas/content")
+    response = await admin.request("GET", "/nodes/pve1/storage/nas/content")
     assert reason_of(response) == "storage 'nas' is not available on node 'pve1'"
     assert await admin.get("/nodes/pve2/storage/nas/content") == []
     await admin.data("DELETE", "/storage/nas")
-    assert reason_of(await admin.ask("GET", "/storage/nas")) == "storage 'nas' does not exist"
+    assert reason_of(await admin.request("GET", "/storage/nas")) == "storage 'nas' does not exist"
 
 
-async def test_shared_storages_show_the_same_everywhere(admin):
-    one, other = [
+async def test_a_shared_storage_has_the_same_content_on_all_nodes(admin):
+    first, second = [
         await admin.get(f"/nodes/{node}/storage/shared/content") for node in ("pve1", "pve2")
     ]
-    assert one == other
-    assert one
+    assert first == second
+    assert first

@@ -1,4 +1,4 @@
-"""What each of the four packages brings along and asks for."""
+"""Dependencies, licence and README of each of the four packages."""
 
 import ast
 import re
@@ -12,51 +12,71 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
-# Drivers that a database's URL names, and what reads forms for Starlette
-UNNAMED = {"aiosqlite", "asyncpg", "python-multipart"}
-# An editable installation does not tell which modules are its own
-OURS = {"pvemcp-client", "pvemcp-formats"}
+# Loaded by name: database drivers from the URL, the form parser by Starlette
+LOADED_BY_NAME = {"aiosqlite", "asyncpg", "python-multipart"}
+# packages_distributions() does not map the modules of an editable installation
+EDITABLE = {"pvemcp-client", "pvemcp-formats"}
 
 package = pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~ ]", name, maxsplit=1)[0]).lower()
+def _project(package: Path) -> dict:
+    return tomllib.loads((package / "pyproject.toml").read_text())["project"]
 
 
-def _asked_for(package: Path) -> set[str]:
-    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+def _normalized(requirement: str) -> str:
+    name = re.split(r"[\[<>=!~ ]", requirement, maxsplit=1)[0]
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _declared(package: Path) -> set[str]:
+    project = _project(package)
     extras = project.get("optional-dependencies", {}).values()
-    named = [*project["dependencies"], *(name for extra in extras for name in extra)]
-    return {_normal(name) for name in named}
+    requirements = [*project["dependencies"], *(name for extra in extras for name in extra)]
+    return {_normalized(requirement) for requirement in requirements}
 
 
 def _imported(package: Path) -> set[str]:
     trees = [ast.parse(path.read_text()) for path in package.glob("src/**/*.py")]
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.partition(".")[0])
-    known = packages_distributions()
-    return {_normal(name) for module in found for name in known.get(module, ())}
+            modules.add(node.module.partition(".")[0])
+    distributions = packages_distributions()
+    return {_normalized(name) for module in modules for name in distributions.get(module, ())}
 
 
 @package
-def test_it_asks_for_nothing_that_it_does_not_use(package):
-    assert _asked_for(package) - _imported(package) - UNNAMED - OURS == set()
+def test_every_declared_dependency_is_imported(package):
+    assert _declared(package) - _imported(package) - LOADED_BY_NAME - EDITABLE == set()
 
 
 @package
-def test_it_brings_the_licence_and_words_about_itself(package):
+def test_a_package_has_the_licence_and_a_readme(package):
     assert (package / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert len((package / "README.md").read_text().splitlines()) > 5
 
 
-def test_the_emulator_says_which_extra_it_needs():
-    without = "import sys; sys.modules['h11'] = None; import proxmox_client.emulator"
-    told = subprocess.run(
-        [sys.executable, "-c", without], capture_output=True, text=True, check=False
+def test_the_server_has_the_emulator_as_an_extra_only():
+    project = _project(ROOT / "packages" / "server")
+    assert not any("emulator" in requirement for requirement in project["dependencies"])
+    assert project["optional-dependencies"]["demo"] == ["pvemcp-client[emulator]==0.1.0"]
+
+
+def test_make_run_installs_every_extra_with_pinned_packages():
+    requirements = (ROOT / "requirements.in").read_text()
+    assert "-e ./packages/server[demo,oidc]\n" in requirements
+    pinned = re.findall(r"^([^=\s]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    emulator = _project(ROOT / "packages" / "proxmox_client")["optional-dependencies"]["emulator"]
+    oidc = _project(ROOT / "packages" / "server")["optional-dependencies"]["oidc"]
+    assert {_normalized(name) for name in emulator + oidc} <= {_normalized(name) for name in pinned}
+
+
+def test_the_emulator_names_the_extra_it_needs():
+    without_h11 = "import sys; sys.modules['h11'] = None; import proxmox_client.emulator"
+    process = subprocess.run(
+        [sys.executable, "-c", without_h11], capture_output=True, text=True, check=False
     )
-    assert "The emulator needs h11: pip install 'pvemcp-client[emulator]'" in told.stderr
+    assert "The emulator needs h11: pip install 'pvemcp-client[emulator]'" in process.stderr

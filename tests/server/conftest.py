@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
-from proxmox_client.emulator.cluster import Cluster as EmulatedCluster
-from proxmox_client.emulator.state.people import Grant
+from proxmox_client.emulator.cluster import EmulatedCluster
+from proxmox_client.emulator.state.user_config import AclEntry
 from pvemcp_server.access import Access, open_access
 from pvemcp_server.config import Config
 from pvemcp_server.store import Store, open_store
@@ -132,7 +132,7 @@ def _run_line(cluster: EmulatedCluster, line: str) -> None:
 
 
 def _command(cluster: EmulatedCluster, text: str) -> bool:
-    people, release = cluster.state.people, cluster.state.release
+    people, release = cluster.state.user_config, cluster.state.release
     built_in = builtin_roles(release)
     match shlex.split(text.removesuffix(" 2>/dev/null")):
         case ["pveum", "role", "add", name, "--privs", privileges]:
@@ -153,10 +153,10 @@ def _command(cluster: EmulatedCluster, text: str) -> bool:
                 assert role in built_in or role in people.roles
                 kept = [
                     one
-                    for one in people.grants
-                    if (one.path, one.kind, one.whom, one.role) != (path, kind, whom, role)
+                    for one in people.acl
+                    if (one.path, one.kind, one.ugid, one.role) != (path, kind, whom, role)
                 ]
-                people.grants = [*kept, Grant(path, kind, whom, role)]
+                people.acl = [*kept, AclEntry(path, kind, whom, role)]
         case other:
             raise AssertionError(other)
     return True

@@ -8,8 +8,8 @@ import pytest
 
 from proxmox_client import ApiToken, Client, Limits, Password, Tls, Totp
 from proxmox_client.api import tasks
-from proxmox_client.emulator import Clock, Cluster, Emulator, Scenario
-from proxmox_client.emulator.state.people import Grant, SecondFactor, Token, User
+from proxmox_client.emulator import Clock, EmulatedCluster, Emulator, Scenario
+from proxmox_client.emulator.state.user_config import AclEntry, SecondFactor, Token, User
 
 SPEED = 200.0
 SECRET = "JBSWY3DPEHPK3PXP"
@@ -27,7 +27,7 @@ def short_poll_intervals(monkeypatch) -> None:
 
 
 @pytest.fixture
-async def lab(version) -> AsyncIterator[Cluster]:
+async def lab(version) -> AsyncIterator[EmulatedCluster]:
     """Start a cluster of three nodes with guests 100 to 111.
 
     103 and 107 are stopped, 104 is a container.
@@ -62,15 +62,15 @@ def with_totp(lab) -> Password:
     """Add an administrator with a second factor."""
     user = User("bob@pve", password="correct horse")
     user.factors.append(SecondFactor("totp1", "totp", SECRET))
-    lab.state.people.users[user.userid] = user
-    lab.state.people.grants.append(Grant("/", "user", user.userid, "Administrator"))
+    lab.state.user_config.users[user.userid] = user
+    lab.state.user_config.acl.append(AclEntry("/", "user", user.userid, "Administrator"))
     return Password(user.userid, user.password, totp=Totp(SECRET, clock=lab.state.clock.now))
 
 
 @pytest.fixture
 def unprivileged(lab) -> ApiToken:
     """Add a token with privilege separation and without any privilege."""
-    lab.state.people.users["mcp@pve"].tokens["none"] = Token("none", "n0thing")
+    lab.state.user_config.users["mcp@pve"].tokens["none"] = Token("none", "n0thing")
     return ApiToken("mcp@pve!none", "n0thing")
 
 

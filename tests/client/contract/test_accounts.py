@@ -4,7 +4,7 @@ import httpx2 as httpx
 import pytest
 
 from proxmox_client import ApiToken, Forbidden, Tls
-from proxmox_client.emulator.state.people import Grant, Token
+from proxmox_client.emulator.state.user_config import AclEntry, Token
 
 pytestmark = pytest.mark.anyio
 
@@ -24,10 +24,10 @@ async def test_a_new_privilege_applies_to_the_next_call(lab, client_as):
     # Quirk 35: Forbidden is raised at once and never cached, so the next call succeeds.
     # Proxmox's workers apply a new privilege within seconds. The client does not retry for that:
     # most denials are permanent, and each would cost a second request.
-    lab.state.people.users["mcp@pve"].tokens["new"] = Token("new", "secret")
+    lab.state.user_config.users["mcp@pve"].tokens["new"] = Token("new", "secret")
     client = client_as(ApiToken("mcp@pve!new", "secret"))
     node = client.node(next(iter(lab.state.nodes)))
     with pytest.raises(Forbidden):
         await node.status()
-    lab.state.people.grants.append(Grant("/", "token", "mcp@pve!new", "PVEAuditor"))
+    lab.state.user_config.acl.append(AclEntry("/", "token", "mcp@pve!new", "PVEAuditor"))
     assert (await node.status()).uptime

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from proxmox_client import ApiToken, Client
-from proxmox_client.emulator import Cluster
+from proxmox_client.emulator import EmulatedCluster
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ async def run(source: str, names: dict) -> None:
         await result
 
 
-async def test_the_example_of_the_readme_works(lab: Cluster, capsys):
+async def test_the_example_of_the_readme_works(lab: EmulatedCluster, capsys):
     (source,) = examples(README.read_text())
     names: dict = {}
     await run(source, names)
@@ -41,7 +41,7 @@ async def test_the_example_of_the_readme_works(lab: Cluster, capsys):
     assert lab.state.guests[100].snapshots.keys() == {"before-update"}
 
 
-async def test_the_example_of_the_client_works(client: Client, lab: Cluster, capsys):
+async def test_the_example_of_the_client_works(client: Client, lab: EmulatedCluster, capsys):
     (source,) = examples(inspect.getdoc(Client) or "")
     names = {"ApiToken": ApiToken, "Client": lambda hosts, auth: client}  # noqa: ARG005
     with anyio.fail_after(20):
@@ -50,7 +50,7 @@ async def test_the_example_of_the_client_works(client: Client, lab: Cluster, cap
     assert lab.state.guests[100].snapshots.keys() == {"before-update"}
 
 
-async def test_the_examples_of_the_page_work(client: Client, lab: Cluster):
+async def test_the_examples_of_the_page_work(client: Client, lab: EmulatedCluster):
     task = await client.qemu("pve1", 100).power("reset")
     await task.wait()
     names: dict = {"print": lambda *_: None}

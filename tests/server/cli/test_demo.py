@@ -14,11 +14,11 @@ async def test_a_cluster_of_ones_own_stays_though_the_demo_once_had_its_name(tmp
     async with opened(Config(state_dir=tmp_path)) as state:
         clusters = state.access.clusters
         async with Demo(state).running():
-            assert await Demo(state).wanted()
+            assert await Demo(state).is_needed()
         await clusters.remove("prod")
         await clusters.create("prod", **own)
-        assert not await Demo(state).wanted()
-        await Demo(state).forget()
+        assert not await Demo(state).is_needed()
+        await Demo(state).remove_clusters()
         assert [(one.name, one.hosts) for one in await clusters.all()] == [("prod", own["hosts"])]
         (identity,) = await clusters.identities("prod")
         assert await state.store.identities.secret(identity.id) == "own"
@@ -29,6 +29,6 @@ async def test_a_demo_cluster_led_to_a_real_one_is_a_real_one(tmp_path):
         async with Demo(state).running():
             pass
         await state.access.clusters.change("home-lab", hosts=["pve1.example"])
-        assert not await Demo(state).wanted()
-        await Demo(state).forget()
+        assert not await Demo(state).is_needed()
+        await Demo(state).remove_clusters()
         assert [one.name for one in await state.access.clusters.all()] == ["home-lab"]

@@ -8,8 +8,8 @@ import pytest
 
 from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
-from proxmox_client.emulator.cluster import Cluster as EmulatedCluster
-from proxmox_client.emulator.state.people import Token
+from proxmox_client.emulator.cluster import EmulatedCluster
+from proxmox_client.emulator.state.user_config import Token
 from pvemcp_server.access import Access
 from pvemcp_server.clusters import Clusters, Inventory
 from pvemcp_server.config import Config
@@ -53,7 +53,7 @@ def new_token(lab: EmulatedCluster) -> NewToken:
 
     def made(name: str) -> tuple[str, str]:
         secret = str(uuid4())
-        lab.state.people.users["mcp@pve"].tokens[name] = Token(name, secret)
+        lab.state.user_config.users["mcp@pve"].tokens[name] = Token(name, secret)
         return f"mcp@pve!{name}", secret
 
     return made

@@ -11,11 +11,11 @@ import pytest
 
 from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
-from proxmox_client.emulator.access.caller import Caller, Rights
+from proxmox_client.emulator.access.principal import Principal, Rights
 from proxmox_client.emulator.access.roles import builtin_roles
-from proxmox_client.emulator.cluster import Cluster as EmulatedCluster
+from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.state.jobs import Pool
-from proxmox_client.emulator.state.people import Grant, Group, Token, User
+from proxmox_client.emulator.state.user_config import AclEntry, Group, Token, User
 from pvemcp_server.clusters.acl import Acl, Advice, question
 from pvemcp_server.clusters.checks import AUDITS
 
@@ -54,8 +54,8 @@ async def pve(cluster):
 
 def grant(cluster, *grants, separated=True, user=USER, token=TOKEN):
     """Make the accounts anew, with nothing but these grants: (path, kind, whom, role)."""
-    people = cluster.state.people
-    people.grants[:] = [Grant(*one) for one in grants]
+    people = cluster.state.user_config
+    people.acl[:] = [AclEntry(*one) for one in grants]
     people.groups = {name: Group(name) for name in ("ops", "others")}
     people.roles = {
         "PowerOnly": frozenset({"VM.Audit", "VM.PowerMgmt"}),
@@ -75,7 +75,7 @@ def grant(cluster, *grants, separated=True, user=USER, token=TOKEN):
 
 def rights(cluster: EmulatedCluster) -> dict[tuple[str, str], set[str]]:
     """What everyone has on every path that matters, and on one below that no grant names."""
-    paths = {*PATHS, *(one.path for one in cluster.state.people.grants)}
+    paths = {*PATHS, *(one.path for one in cluster.state.user_config.acl)}
     paths |= {f"{path.rstrip('/')}/999" for path in paths}
     return {
         (caller.name, path): set(Rights(caller, cluster.state).on(path))
@@ -84,11 +84,11 @@ def rights(cluster: EmulatedCluster) -> dict[tuple[str, str], set[str]]:
     }
 
 
-def _callers(cluster: EmulatedCluster) -> Iterator[Caller]:
-    for user in cluster.state.people.users.values():
-        yield Caller(user.userid)
+def _callers(cluster: EmulatedCluster) -> Iterator[Principal]:
+    for user in cluster.state.user_config.users.values():
+        yield Principal(user.userid)
         for name, token in user.tokens.items():
-            yield Caller(user.userid, name, token.privsep)
+            yield Principal(user.userid, name, token.privsep)
 
 
 def lost(before, after):
@@ -100,9 +100,11 @@ def lost(before, after):
 def has(cluster, path, *privileges):
     """Whether the token has them on the path and below it."""
     user, _, name = TOKEN.partition("!")
-    token = cluster.state.people.users[user].tokens[name]
-    held = Rights(Caller(user, name, token.privsep), cluster.state).on(path)
-    below = Rights(Caller(user, name, token.privsep), cluster.state).on(f"{path.rstrip('/')}/999")
+    token = cluster.state.user_config.users[user].tokens[name]
+    held = Rights(Principal(user, name, token.privsep), cluster.state).on(path)
+    below = Rights(Principal(user, name, token.privsep), cluster.state).on(
+        f"{path.rstrip('/')}/999"
+    )
     pooled = path == "/vms/101"  # a role from a pool holds on the guest itself
     return all((pooled and one in held) or (held.get(one) and one in below) for one in privileges)
 
@@ -126,7 +128,7 @@ def chance(seed: int):
 async def test_a_line_adds_a_privilege_and_takes_none_away(cluster, pve, run_line, seed):
     grants, separated = chance(seed)
     grant(cluster, *grants, separated=separated)
-    before, people = rights(cluster), deepcopy(cluster.state.people)
+    before, people = rights(cluster), deepcopy(cluster.state.user_config)
     acl = Acl(pve, TOKEN)
     advised = {
         (path, privilege): (await acl.advice(path, [privilege])).line
@@ -135,7 +137,7 @@ async def test_a_line_adds_a_privilege_and_takes_none_away(cluster, pve, run_lin
     }
     lines = {asked: line for asked, line in advised.items() if line}
     for (path, privilege), line in lines.items():
-        cluster.state.people = deepcopy(people)
+        cluster.state.user_config = deepcopy(people)
         run_line(cluster, line)
         after = rights(cluster)
         assert not lost(before, after), line
@@ -145,7 +147,7 @@ async def test_a_line_adds_a_privilege_and_takes_none_away(cluster, pve, run_lin
         gained = {name for key, names in after.items() for name in names - before.get(key, names)}
         role = line.rpartition("--roles ")[2].split(",")[-1]
         assert gained <= _privileges_of(cluster, role), line
-    cluster.state.people = deepcopy(people)
+    cluster.state.user_config = deepcopy(people)
     order = list(lines.values())
     random.Random(seed).shuffle(order)  # noqa: S311
     for line in order:
@@ -155,7 +157,7 @@ async def test_a_line_adds_a_privilege_and_takes_none_away(cluster, pve, run_lin
 
 
 def _privileges_of(cluster: EmulatedCluster, role: str) -> frozenset[str]:
-    known = builtin_roles(cluster.state.release) | cluster.state.people.roles
+    known = builtin_roles(cluster.state.release) | cluster.state.user_config.roles
     return known[role]
 
 
@@ -241,11 +243,11 @@ async def test_reading_does_not_ask_for_a_role_that_changes_anything(cluster, pv
 async def test_a_role_of_that_name_for_something_else_is_left_alone(cluster, pve, run_line):
     seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
     grant(cluster, *seen)
-    cluster.state.people.roles["MCP-VM.Backup"] = frozenset({"VM.Backup", "VM.Allocate"})
+    cluster.state.user_config.roles["MCP-VM.Backup"] = frozenset({"VM.Backup", "VM.Allocate"})
     line = (await Acl(pve, TOKEN).advice("/vms", ["VM.Backup"])).line
     run_line(cluster, line)
     assert line.endswith("MCP-VM.Backup-2")
-    assert cluster.state.people.roles["MCP-VM.Backup-2"] == {"VM.Backup"}
+    assert cluster.state.user_config.roles["MCP-VM.Backup-2"] == {"VM.Backup"}
 
 
 async def test_the_token_of_root_lacks_only_its_own_roles(cluster):
@@ -255,7 +257,7 @@ async def test_the_token_of_root_lacks_only_its_own_roles(cluster):
     async with Client(cluster.hosts, ApiToken(token, SECRET), tls=tls, name="lab") as client:
         advice = await Acl(client, token).advice("/", AUDITS)
         assert advice.line == f"pveum acl modify / --tokens '{token}' --roles PVEAuditor"
-        cluster.state.people.grants = [Grant("/", "token", token, "PowerOnly")]
+        cluster.state.user_config.acl = [AclEntry("/", "token", token, "PowerOnly")]
         blind = await Acl(client, token).advice("/vms", ["VM.Backup"])
         assert blind.line == ""
 

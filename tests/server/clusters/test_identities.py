@@ -9,8 +9,8 @@ import pytest
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client.emulator import Emulator, ManualClock, demo
-from proxmox_client.emulator.cluster import Cluster as EmulatedCluster
-from proxmox_client.emulator.state.people import Grant as AclEntry
+from proxmox_client.emulator.cluster import EmulatedCluster
+from proxmox_client.emulator.state.user_config import AclEntry
 from pvemcp_server.access.model import Caller, Grant, Role
 from pvemcp_server.audit import Event
 from pvemcp_server.mcp.completion import TOOLS as COMPLETED
@@ -91,7 +91,7 @@ async def lab() -> AsyncIterator[EmulatedCluster]:
 async def desk(clusters, access, lab, new_token) -> Desk:
     """One caller with the cluster's default account, one bound to an account of one guest."""
     token_id, secret = new_token("narrow")
-    lab.state.people.grants.append(AclEntry(f"/vms/{SEEN}", "token", token_id, "PVEVMAdmin"))
+    lab.state.user_config.acl.append(AclEntry(f"/vms/{SEEN}", "token", token_id, "PVEVMAdmin"))
     await access.clusters.add_identity("lab", "narrow", token_id=token_id, secret=secret)
     bound = (await access.clusters.identity("lab", "narrow")).id
     return Desk(

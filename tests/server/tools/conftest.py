@@ -13,7 +13,7 @@ import pytest
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, ManualClock, Scenario, demo
-from proxmox_client.emulator import Cluster as Emulated
+from proxmox_client.emulator import EmulatedCluster as Emulated
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
@@ -237,17 +237,17 @@ def new_token() -> Callable[..., tuple[str, str]]:
     def make(
         emulated: Emulated, *grants: tuple[str, str], separated: bool = True
     ) -> tuple[str, str]:
-        from proxmox_client.emulator.state.people import Grant as Acl
-        from proxmox_client.emulator.state.people import Token, User
+        from proxmox_client.emulator.state.user_config import AclEntry as Acl
+        from proxmox_client.emulator.state.user_config import Token, User
 
-        people, name = emulated.state.people, f"t{next(numbers)}"
+        people, name = emulated.state.user_config, f"t{next(numbers)}"
         user = people.users.setdefault("narrow@pve", User("narrow@pve"))
         secret = f"00000000-0000-0000-0000-{len(user.tokens):012d}"
         user.tokens[name] = Token(name, secret, privsep=separated)
         account = f"narrow@pve!{name}"
         for path, role in grants:
-            people.grants.append(Acl(path, "user", "narrow@pve", role))
-            people.grants.append(Acl(path, "token", account, role))
+            people.acl.append(Acl(path, "user", "narrow@pve", role))
+            people.acl.append(Acl(path, "token", account, role))
         return account, secret
 
     return make

@@ -204,7 +204,6 @@ async def test_a_list_of_own_tasks_only_says_which_privilege_would_show_the_othe
 
 async def test_a_list_that_is_truly_empty_says_nothing(demo_client):
     demo_client["home-lab"].emulated.state.pools.clear()
-    demo_client["home-lab"].emulated.state.changed()
     answer = await demo_client("ListPools", cluster_name="home-lab")
     assert (answer.data, answer.notes) == ([], "")
 

@@ -38,7 +38,6 @@ async def test_without_a_storage_proxmoxs_default_is_taken_and_named(demo_client
 async def test_the_only_storage_for_backups_is_taken(demo_client):
     state = demo_client["home-lab"].emulated.state
     state.storages["local"].content = ("iso", "vztmpl")
-    state.changed()
     answer = await demo_client("BackupVm", cluster_name="home-lab", vmid=203, dry_run=True)
     assert answer.data["storage"] == "nas-backup"
 
@@ -67,14 +66,12 @@ async def test_where_no_storage_takes_backups_that_is_said(demo_client):
     state = demo_client["home-lab"].emulated.state
     for storage in state.storages.values():
         storage.content = tuple(kind for kind in storage.content if kind != "backup")
-    state.changed()
     error = await demo_client.refused("BackupVm", cluster_name="home-lab", vmid=203)
     assert error == "No storage on pve takes backups and is available."
 
 
 async def test_several_storages_without_a_default_are_asked_about(demo_client):
     demo_client["prod"].emulated.state.storages["local"].content = ("iso",)
-    demo_client["prod"].emulated.state.changed()
     error = await demo_client.refused("BackupVm", **PROD, vmid=200)
     assert error == "storage: say where to; there are nfs-archive, pbs-main."
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxmox_client.emulator.work.content import checksum_of
+from proxmox_client.emulator.tasks.content import checksum_of
 
 pytestmark = pytest.mark.anyio
 

@@ -83,7 +83,6 @@ async def test_a_disk_that_the_target_cannot_reach_is_named(demo_client):
     state = demo_client["prod"].emulated.state
     target = "pve02" if guest.node != "pve02" else "pve03"
     state.storages["local-zfs"].nodes = {node for node in state.nodes if node != target}
-    state.changed()
     error = await demo_client.refused(
         "MigrateVm", **PROD, vmid=guest.vmid, target_node=target, online=True
     )
@@ -136,7 +135,6 @@ async def test_pending_drives_hold_a_guest_as_present_ones_do(
     _wait(guest, waits, option, value)
     builds = demo_client["prod"].emulated.state.storages
     builds["lost"] = replace(builds["local-zfs"], name="lost", nodes=("pve01",))
-    demo_client["prod"].emulated.state.changed()
     call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
     assert says in await demo_client.refused("MigrateVm", **call)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxmox_client.emulator.work.content import checksum_of
+from proxmox_client.emulator.tasks.content import checksum_of
 from pvemcp_formats import Format, decode, decode_document
 from pvemcp_server.toolkit.registry import tools
 

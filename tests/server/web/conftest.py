@@ -10,9 +10,9 @@ import httpx2 as httpx
 import pytest
 
 from proxmox_client.emulator import Clock, Emulator, demo
-from proxmox_client.emulator import Cluster as Emulated
-from proxmox_client.emulator.state.people import Grant as Acl
-from proxmox_client.emulator.state.people import Token, User
+from proxmox_client.emulator import EmulatedCluster as Emulated
+from proxmox_client.emulator.state.user_config import AclEntry as Acl
+from proxmox_client.emulator.state.user_config import Token, User
 from pvemcp_server.access import Access, open_access
 from pvemcp_server.app import App, create_app, open_services
 from pvemcp_server.config import Config
@@ -137,14 +137,14 @@ def new_token() -> Callable[..., tuple[str, str]]:
     """Create an API token with roles on paths: `new_token(emulated, ("/vms", "PVEAuditor"))`."""
 
     def make(emulated: Emulated, *grants: tuple[str, str]) -> tuple[str, str]:
-        people = emulated.state.people
+        people = emulated.state.user_config
         user = people.users.setdefault("narrow@pve", User("narrow@pve"))
         secret = f"00000000-0000-0000-0000-{len(user.tokens):012d}"
         user.tokens["reader"] = Token("reader", secret, privsep=True)
         account = "narrow@pve!reader"
         for path, role in grants:
-            people.grants.append(Acl(path, "user", "narrow@pve", role))
-            people.grants.append(Acl(path, "token", account, role))
+            people.acl.append(Acl(path, "user", "narrow@pve", role))
+            people.acl.append(Acl(path, "token", account, role))
         return account, secret
 
     return make

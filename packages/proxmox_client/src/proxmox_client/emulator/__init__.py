@@ -1,4 +1,4 @@
-"""A Proxmox VE API in a process, to develop and test against.
+"""An emulator of the Proxmox VE API in a process, for development and tests.
 
     async with Emulator(Scenario.cluster("lab", nodes=3, guests=20)) as pve:
         cluster = pve["lab"]
@@ -10,7 +10,7 @@ Needs the extra `emulator`: pip install 'pvemcp-client[emulator]'
 try:
     from proxmox_client.emulator.background_server import Emulator
     from proxmox_client.emulator.clock import Clock, ManualClock
-    from proxmox_client.emulator.cluster import Cluster
+    from proxmox_client.emulator.cluster import EmulatedCluster
     from proxmox_client.emulator.faults import Fault, FaultKind
     from proxmox_client.emulator.http.connection import ConnectionLimits
     from proxmox_client.emulator.scenario.demo import demo
@@ -23,8 +23,8 @@ except ModuleNotFoundError as missing:
 
 __all__ = [
     "Clock",
-    "Cluster",
     "ConnectionLimits",
+    "EmulatedCluster",
     "Emulator",
     "Fault",
     "FaultKind",

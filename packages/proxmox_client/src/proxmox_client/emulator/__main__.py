@@ -1,4 +1,4 @@
-"""`python -m proxmox_client.emulator`."""
+"""Entry point of `python -m proxmox_client.emulator`."""
 
 from proxmox_client.emulator.cli import main
 

@@ -1,4 +1,4 @@
-"""The emulator in this process."""
+"""The emulator as a context manager in this process."""
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -6,15 +6,16 @@ from types import TracebackType
 from typing import Self
 
 from proxmox_client.emulator.clock import Clock
-from proxmox_client.emulator.cluster import Cluster
+from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.http.connection import ConnectionLimits
 from proxmox_client.emulator.scenario.model import Scenario
 
 
 class Emulator:
-    """Clusters that answer over HTTPS while the context lasts: on loopback, on any free ports.
+    """Clusters that serve HTTPS until the context ends: on loopback, on any free ports.
 
-    With `first_port` the nodes take that port and those after it, cluster by cluster.
+    With `first_port` the nodes take that port and the ones after it, cluster by cluster.
+    Entering raises OSError if a port is in use.
     """
 
     def __init__(
@@ -30,17 +31,17 @@ class Emulator:
         self.clock = clock or Clock()
         self._limits = limits
         self._address, self._next_port = address, first_port
-        self.clusters: dict[str, Cluster] = {}
+        self.clusters: dict[str, EmulatedCluster] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             for name, build in self._scenario.clusters.items():
-                cluster = self.clusters[name] = Cluster(build(self.clock), self._limits)
+                cluster = self.clusters[name] = EmulatedCluster(build(self.clock), self._limits)
                 for fault in self._scenario.faults.get(name, []):
                     cluster.fault(**fault)  # type: ignore[arg-type]  # checked by Fault
                 stack.push_async_callback(cluster.stop)
-                await cluster.start(self._address, self._ports(len(cluster.state.nodes)))
+                await cluster.start(self._address, self._allocate_ports(len(cluster.state.nodes)))
             self._stack = stack.pop_all()
         return self
 
@@ -53,15 +54,15 @@ class Emulator:
         await self._stack.aclose()
         self.clusters.clear()
 
-    def _ports(self, count: int) -> list[int]:
-        """Ports for so many nodes: one after the other, or any when none was named."""
+    def _allocate_ports(self, count: int) -> list[int]:
+        """Return the next ports in sequence, or 0 (any free port) without a first port."""
         if not self._next_port:
             return [0] * count
         self._next_port += count
         return list(range(self._next_port - count, self._next_port))
 
-    def __getitem__(self, name: str) -> Cluster:
+    def __getitem__(self, name: str) -> EmulatedCluster:
         return self.clusters[name]
 
-    def __iter__(self) -> Iterator[Cluster]:
+    def __iter__(self) -> Iterator[EmulatedCluster]:
         return iter(self.clusters.values())

@@ -1,4 +1,4 @@
-"""Calendar events: when a schedule is due next."""
+"""Calendar events of Proxmox: the next time of a schedule."""
 
 import re
 from datetime import datetime, timedelta
@@ -13,11 +13,11 @@ NAMED: Final = {
     "monthly": "*-*-01 00:00",
 }
 HORIZON: Final = 370
-"""Days that are searched for the next time."""
+"""Days to search for the next run."""
 
 
 def next_run(schedule: str, after: datetime) -> datetime:
-    """The first minute after a moment that a schedule names, or a year on."""
+    """Return the first minute after a time that matches a schedule, or HORIZON days later."""
     text = NAMED.get(schedule.strip(), schedule.strip().lower())
     hours, minutes = _times(text)
     days = _days(text)
@@ -56,12 +56,12 @@ def _times(text: str) -> tuple[set[int], set[int]]:
 
 
 def _numbers(text: str, end: int) -> set[int]:
-    """The numbers a part like 2, 1..5, */15 or 8,20 names."""
-    found: set[int] = set()
+    """Parse the numbers of a part like 2, 1..5, */15 or 8,20."""
+    numbers: set[int] = set()
     for part in text.split(","):
         span, _, step = part.partition("/")
         first, _, last = span.partition("..")
         begin = 0 if first in ("", "*") else int(first)
         stop = int(last) + 1 if last else end if step or first == "*" else begin + 1
-        found.update(range(begin, min(stop, end), int(step or 1)))
-    return {number for number in found if number < end} or {0}
+        numbers.update(range(begin, min(stop, end), int(step or 1)))
+    return {number for number in numbers if number < end} or {0}

@@ -1,4 +1,4 @@
-"""A cluster's certificate authority and the certificates of its nodes."""
+"""The certificate authority of a cluster and the certificates of its nodes."""
 
 import ipaddress
 import ssl
@@ -17,7 +17,7 @@ _YEARS = timedelta(days=3650)
 
 @dataclass(frozen=True)
 class Certificate:
-    """A node's certificate, ready to serve."""
+    """A node's certificate with its TLS context."""
 
     pem: str
     fingerprint: str
@@ -25,8 +25,8 @@ class Certificate:
     expires: int
 
 
-class Authority:
-    """Signs for the nodes of one cluster, as Proxmox's own CA does: no intermediate."""
+class CertificateAuthority:
+    """The authority of one cluster; like Proxmox's own CA it has no intermediate certificate."""
 
     def __init__(self, cluster: str) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -43,11 +43,11 @@ class Authority:
 
     @property
     def pem(self) -> str:
-        """The authority's own certificate."""
+        """The authority's own certificate as PEM."""
         return self._certificate.public_bytes(serialization.Encoding.PEM).decode()
 
-    def certify(self, node: str, address: str) -> Certificate:
-        """A certificate for a node: its name, its address and loopback."""
+    def issue(self, node: str, address: str) -> Certificate:
+        """Issue a certificate for a node's name, its address and loopback."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [
             *(x509.IPAddress(ipaddress.ip_address(ip)) for ip in ("127.0.0.1", "::1", address)),
@@ -64,17 +64,17 @@ class Authority:
             .add_extension(authority, critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return _served(certificate, key)
+        return _certificate(certificate, key)
 
 
-def _served(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Certificate:
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    digest = certificate.fingerprint(hashes.SHA256()).hex().upper()
+def _certificate(issued: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Certificate:
+    pem = issued.public_bytes(serialization.Encoding.PEM)
+    digest = issued.fingerprint(hashes.SHA256()).hex().upper()
     return Certificate(
         pem=pem.decode(),
-        fingerprint=":".join(digest[place : place + 2] for place in range(0, 64, 2)),
+        fingerprint=":".join(digest[start : start + 2] for start in range(0, 64, 2)),
         context=_context(pem, key),
-        expires=int(certificate.not_valid_after_utc.timestamp()),
+        expires=int(issued.not_valid_after_utc.timestamp()),
     )
 
 
@@ -85,7 +85,7 @@ def _context(pem: bytes, key: ec.EllipticCurvePrivateKey) -> ssl.SSLContext:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    # The ssl module reads keys from files only
+    # The ssl module loads keys from files only
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "node.pem"
         path.touch(mode=0o600)

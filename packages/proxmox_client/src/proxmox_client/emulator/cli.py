@@ -1,4 +1,4 @@
-"""The command pvemcp-emulator."""
+"""The command `pvemcp-emulator`."""
 
 import argparse
 import asyncio
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from proxmox_client.emulator.background_server import Emulator
 from proxmox_client.emulator.clock import Clock
-from proxmox_client.emulator.cluster import Cluster
-from proxmox_client.emulator.control import Control
+from proxmox_client.emulator.cluster import EmulatedCluster
+from proxmox_client.emulator.control import ControlServer
 from proxmox_client.emulator.scenario.demo import demo
 from proxmox_client.emulator.scenario.model import Scenario
 
@@ -20,7 +20,7 @@ STDOUT = Path("-")
 
 
 def main() -> None:
-    """Serve emulated clusters until told to stop."""
+    """Serve emulated clusters until interrupted."""
     options = _parser().parse_args()
     scenario = Scenario.load(options.scenario) if options.scenario else demo()
     try:
@@ -31,13 +31,13 @@ def main() -> None:
 
 
 async def serve(scenario: Scenario, options: argparse.Namespace) -> None:
-    """Serve until SIGINT or SIGTERM; the ready file appears when every port listens."""
+    """Serve until SIGINT or SIGTERM; write the ready file when every port listens."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     if options.until_stdin_closes:
-        loop.add_reader(sys.stdin.fileno(), stop.set)  # whoever holds the other end has gone
+        loop.add_reader(sys.stdin.fileno(), stop.set)  # readable at EOF: the parent has exited
     async with AsyncExitStack() as stack:
         emulator = await stack.enter_async_context(
             Emulator(
@@ -48,23 +48,25 @@ async def serve(scenario: Scenario, options: argparse.Namespace) -> None:
             )
         )
         for cluster in emulator:
-            _say(_summary(cluster, shows_secret=options.ready_file is None))
+            _log(_summary(cluster, shows_secret=options.ready_file is None))
         if options.control_port is not None:
-            control = Control(emulator)
+            control = ControlServer(emulator)
             await control.start(options.control_port)
             stack.push_async_callback(control.stop)
-            _say(f"control: http://127.0.0.1:{control.port}")
+            _log(f"control: http://127.0.0.1:{control.port}")
         if options.ready_file is not None:
-            announce([access_to(cluster) for cluster in emulator], options.ready_file)
+            write_ready_file(
+                [connection_details(cluster) for cluster in emulator], options.ready_file
+            )
         await stop.wait()
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201 - a command prints
 
 
-def access_to(cluster: Cluster) -> dict[str, object]:
-    """What it takes to connect to a cluster."""
+def connection_details(cluster: EmulatedCluster) -> dict[str, object]:
+    """Return everything that a client needs to connect to a cluster, including the secret."""
     token_id, secret = cluster.token
     return {
         "name": cluster.name,
@@ -76,8 +78,8 @@ def access_to(cluster: Cluster) -> dict[str, object]:
     }
 
 
-def announce(clusters: list[dict[str, object]], path: Path) -> None:
-    """Write the ready file at once and for the owner alone: it holds secrets."""
+def write_ready_file(clusters: list[dict[str, object]], path: Path) -> None:
+    """Write the ready file atomically, readable by the owner only, as it holds secrets."""
     if path == STDOUT:
         print(json.dumps({"clusters": clusters}), flush=True)  # noqa: T201 - a command prints
         return
@@ -88,7 +90,7 @@ def announce(clusters: list[dict[str, object]], path: Path) -> None:
     draft.replace(path)
 
 
-def _summary(cluster: Cluster, *, shows_secret: bool) -> str:
+def _summary(cluster: EmulatedCluster, *, shows_secret: bool) -> str:
     state, (token_id, secret) = cluster.state, cluster.token
     online = sum(node.online for node in state.nodes.values())
     size = f"{online}/{len(state.nodes)} nodes online, {len(state.guests)} guests"
@@ -104,40 +106,40 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pvemcp-emulator", description="Serve an emulated Proxmox VE API on loopback."
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--demo", action="store_true", help="the clusters home-lab and prod")
-    what.add_argument("--scenario", type=Path, metavar="FILE", help="clusters of a YAML file")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--demo", action="store_true", help="the clusters home-lab and prod")
+    source.add_argument("--scenario", type=Path, metavar="FILE", help="the clusters of a YAML file")
     parser.add_argument(
         "--ready-file",
         type=Path,
         metavar="FILE",
-        help="where to write how to connect, as JSON; - is stdout",
+        help="write the connection details as JSON to this file when ready; - is stdout",
     )
     parser.add_argument(
         "--until-stdin-closes",
         action="store_true",
-        help="end with the process that holds our standard input",
+        help="exit when standard input closes, so with the parent process",
     )
     parser.add_argument(
-        "--speed", type=float, default=1.0, help="how fast the clusters' time runs (default 1)"
+        "--speed", type=float, default=1.0, help="speed of the clusters' clock (default 1)"
     )
     parser.add_argument(
         "--address",
         default="127.0.0.1",
-        help="where to listen (default 127.0.0.1; 0.0.0.0 where a container's ports are published)",
+        help="address to listen on (default 127.0.0.1; in a container 0.0.0.0)",
     )
     parser.add_argument(
         "--first-port",
         type=int,
         default=0,
         metavar="PORT",
-        help="the first node's port, the next nodes take those after it (default: any)",
+        help="port of the first node; the next nodes take the ports after it (default: any)",
     )
     parser.add_argument(
         "--control-port",
         type=int,
         metavar="PORT",
-        help="listen for faults over plain HTTP on loopback (0 takes any port; off by default)",
+        help="accept faults over plain HTTP on this loopback port (0: any; off by default)",
     )
     return parser
 

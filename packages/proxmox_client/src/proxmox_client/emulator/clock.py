@@ -1,4 +1,4 @@
-"""The time of an emulated cluster: as fast as life, faster, or moved by hand."""
+"""The clock of an emulated cluster: in real time, accelerated, or advanced by the test."""
 
 import asyncio
 import heapq
@@ -7,24 +7,24 @@ import time
 
 
 class Clock:
-    """Time that runs at a speed: 60 makes a minute of a second."""
+    """A clock that runs `speed` times as fast as real time."""
 
     def __init__(self, speed: float = 1.0) -> None:
         self.speed = speed
-        self._born = time.time()
-        self._began = time.monotonic()
+        self._epoch = time.time()
+        self._started = time.monotonic()
 
     def now(self) -> float:
-        """Seconds since the epoch."""
-        return self._born + (time.monotonic() - self._began) * self.speed
+        """Return the time in seconds since 1970."""
+        return self._epoch + (time.monotonic() - self._started) * self.speed
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for this much of the cluster's time."""
+        """Wait for this many seconds of the cluster's time."""
         await asyncio.sleep(seconds / self.speed)
 
 
 class ManualClock(Clock):
-    """Time that stands still until it is moved."""
+    """A clock that stands still until `advance` is called."""
 
     def __init__(self, start: float | None = None) -> None:
         super().__init__()
@@ -36,24 +36,28 @@ class ManualClock(Clock):
         return self._now
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until the time is moved past this many seconds from now."""
-        woken = asyncio.Event()
-        heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), woken))
-        await woken.wait()
+        """Wait until the clock was advanced by this many seconds."""
+        wake_up = asyncio.Event()
+        heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), wake_up))
+        await wake_up.wait()
 
     async def advance(self, seconds: float) -> None:
-        """Move the time, waking those whose time has come in the order they are due."""
+        """Move the clock forward, waking each sleeper at its own time, in order.
+
+        After each step the event loop runs until everything that needs no clock is done, so that
+        a task that sleeps twice is woken twice within one call.
+        """
         until = self._now + seconds
-        await _settle()
+        await _run_ready_tasks()
         while self._sleepers and self._sleepers[0][0] <= until:
-            due, _, woken = heapq.heappop(self._sleepers)
+            due, _, wake_up = heapq.heappop(self._sleepers)
             self._now = max(self._now, due)
-            woken.set()
-            await _settle()
+            wake_up.set()
+            await _run_ready_tasks()
         self._now = until
 
 
-async def _settle() -> None:
-    """Let everything that can run without the clock run."""
+async def _run_ready_tasks() -> None:
+    """Yield to the event loop often enough for tasks that don't wait for the clock."""
     for _ in range(20):
         await asyncio.sleep(0)

@@ -1,6 +1,6 @@
-"""Changing a running emulator from outside: faults, nodes, quorum.
+"""The control port: inject faults into a running emulator from another process.
 
-Off unless a port is asked for; plain HTTP on loopback, for tests in other processes.
+Off by default; plain HTTP without authentication, on loopback only.
 
     POST /prod/fault        {"kind": "hang", "node": "pve02", "times": 1}
     POST /prod/clear        {}
@@ -15,14 +15,14 @@ from typing import Any, Final
 import msgspec
 
 from proxmox_client.emulator.background_server import Emulator
-from proxmox_client.emulator.cluster import Cluster
+from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.gateway import failure, success
 from proxmox_client.emulator.http.connection import Connection, ConnectionLimits
 from proxmox_client.emulator.http.messages import Request, Response
 
 Action = Callable[..., Awaitable[None] | object]
-ACTIONS: Final[dict[str, Callable[[Cluster], Action]]] = {
+ACTIONS: Final[dict[str, Callable[[EmulatedCluster], Action]]] = {
     "fault": lambda cluster: cluster.fault,
     "clear": lambda cluster: cluster.faults.clear,
     "node-down": lambda cluster: cluster.node_down,
@@ -37,8 +37,8 @@ ACTIONS: Final[dict[str, Callable[[Cluster], Action]]] = {
 }
 
 
-class Control:
-    """The port through which an emulator is told what to do."""
+class ControlServer:
+    """The HTTP server of the control port."""
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
@@ -46,12 +46,12 @@ class Control:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self, port: int) -> None:
-        """Listen on loopback."""
+        """Listen on loopback; port 0 takes any free port."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
 
     @property
     def port(self) -> int:
-        """The port that was taken."""
+        """The port in use; raises RuntimeError before `start`."""
         if self._server is None:
             raise RuntimeError("The control port is not open")
         port: int = self._server.sockets[0].getsockname()[1]
@@ -77,21 +77,21 @@ class Control:
             writer.close()
 
     async def answer(self, request: Request) -> Response:
-        """Do what a request says."""
+        """Run the action of a request: 404 for an unknown one, 400 for bad arguments."""
         try:
-            await self._act(request)
+            await self._run_action(request)
         except ApiError as problem:
             return failure(problem)
         except (TypeError, ValueError, KeyError) as problem:
             return failure(ApiError(f"cannot do that: {problem}", status=400))
         return success(None)
 
-    async def _act(self, request: Request) -> None:
+    async def _run_action(self, request: Request) -> None:
         name, _, action = request.path.strip("/").partition("/")
         if request.method != "POST" or name not in self._emulator.clusters or action not in ACTIONS:
-            known = f"POST /CLUSTER/ACTION with one of {', '.join(ACTIONS)}"
-            raise ApiError(f"no such action: {known}", status=404)
-        details = msgspec.json.decode(request.body or b"{}", type=dict[str, Any])
-        done = ACTIONS[action](self._emulator[name])(**details)
-        if isawaitable(done):
-            await done
+            usage = f"POST /CLUSTER/ACTION with one of {', '.join(ACTIONS)}"
+            raise ApiError(f"no such action: {usage}", status=404)
+        arguments = msgspec.json.decode(request.body or b"{}", type=dict[str, Any])
+        result = ACTIONS[action](self._emulator[name])(**arguments)
+        if isawaitable(result):
+            await result

@@ -1,4 +1,4 @@
-"""Everything that goes wrong on demand."""
+"""Injected faults: requests that are slow, hang, fail or lose their response."""
 
 import random
 import re
@@ -8,16 +8,16 @@ from enum import StrEnum
 from typing import Final
 
 from proxmox_client.emulator.clock import Clock
-from proxmox_client.emulator.errors import ApiError, SignInRefused
-from proxmox_client.emulator.http.messages import SILENCE, Ending, Response, empty
+from proxmox_client.emulator.errors import ApiError, Forbidden, Unauthorized
+from proxmox_client.emulator.http.messages import NO_RESPONSE, Delivery, Response, empty
 from proxmox_client.emulator.state.node import Node
 
-PROXY_PATIENCE: Final = 30.0
-"""Seconds a node waits for another one."""
+PROXY_TIMEOUT: Final = 30.0
+"""Seconds that a node waits for the answer of another node."""
 
 
 class FaultKind(StrEnum):
-    """What can go wrong with a request."""
+    """The kind of a fault."""
 
     SLOW = "slow"
     HANG = "hang"
@@ -29,38 +29,38 @@ class FaultKind(StrEnum):
     ERROR = "error"
 
 
-ON_ARRIVAL: Final = frozenset(
+BEFORE_REQUEST: Final = frozenset(
     {FaultKind.SLOW, FaultKind.HANG, FaultKind.UNAUTHENTICATED, FaultKind.FORBIDDEN}
     | {FaultKind.ERROR}
 )
-ON_THE_WAY: Final = frozenset(
+BEFORE_PROXYING: Final = frozenset(
     {FaultKind.SLOW, FaultKind.HANG, FaultKind.PROXY_TIMEOUT, FaultKind.PROXY_REDIRECTS}
 )
-ON_LEAVING: Final = frozenset({FaultKind.DROP})
+AFTER_RESPONSE: Final = frozenset({FaultKind.DROP})
 
 
 @dataclass(slots=True)
 class Fault:
-    """One thing that goes wrong, for the requests it concerns."""
+    """One fault and the requests that it applies to."""
 
     kind: FaultKind
     node: str = ""
-    """The node it happens on; none means any."""
+    """The node; empty means every node."""
     method: str = ""
     path: str = ""
-    """A pattern the path must match, from its start; none means any."""
+    """A regular expression, matched from the start of the path; empty means every path."""
     percent: float = 100.0
-    """How many of the requests it hits."""
+    """The share of the matching requests that fail."""
     times: int | None = None
-    """How often it happens before it is over."""
+    """The number of requests that fail before the fault is over; None means no limit."""
     seconds: float = 10.0
-    """How slow."""
+    """The delay of the kind `slow`."""
     message: str = "emulated failure"
     hits: int = 0
     _pattern: re.Pattern[str] | None = field(default=None, repr=False)
 
-    def concerns(self, node: str, method: str, path: str) -> bool:
-        """Whether a request is among those it may hit."""
+    def matches(self, node: str, method: str, path: str) -> bool:
+        """Return whether the fault may apply to a request."""
         if self.times is not None and self.hits >= self.times:
             return False
         if self.node not in ("", node) or self.method not in ("", method):
@@ -70,7 +70,10 @@ class Fault:
 
 
 class Faults:
-    """The faults of one cluster; they may come and go while it runs."""
+    """The faults of one cluster; they can be added and removed while it runs.
+
+    Random choices come from the seed: the same requests in the same order fail in every run.
+    """
 
     def __init__(self, clock: Clock, seed: int) -> None:
         self._clock = clock
@@ -78,65 +81,67 @@ class Faults:
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> Fault:
-        """Let something go wrong from now on."""
+        """Add a fault; return it for `remove`."""
         self._faults.append(fault)
         return fault
 
     def remove(self, fault: Fault) -> None:
-        """Let it be right again."""
+        """Remove a fault; raises ValueError if it is not active."""
         self._faults.remove(fault)
 
     def clear(self) -> None:
-        """Let everything be right again."""
+        """Remove all faults."""
         self._faults.clear()
 
-    async def meet(self, node: str, method: str, path: str) -> Response | None:
-        """What goes wrong where the request arrives."""
-        for fault in self._hitting(node, method, path, ON_ARRIVAL):
-            if (response := await self._happen(fault)) is not None:
-                return response
+    async def before_request(self, node: str, method: str, path: str) -> Response | None:
+        """Apply the faults of the node that receives a request.
+
+        Returns a response to send instead of handling the request, or None. Raises ApiError or
+        Unauthorized for the kinds that stand for an error of Proxmox.
+        """
+        for fault in self._hits(node, method, path, BEFORE_REQUEST):
+            match fault.kind:
+                case FaultKind.SLOW:
+                    await self._clock.sleep(fault.seconds)
+                case FaultKind.HANG:
+                    return NO_RESPONSE
+                case FaultKind.UNAUTHENTICATED:
+                    raise Unauthorized("Authentication failed!")
+                case FaultKind.FORBIDDEN:
+                    raise Forbidden(fault.message)
+                case _:
+                    raise ApiError(fault.message)
         return None
 
-    async def on_the_way(self, node: Node, method: str, path: str) -> Response | None:
-        """What goes wrong between the node that was asked and the one that answers."""
+    async def before_proxying(self, node: Node, method: str, path: str) -> Response | None:
+        """Apply the faults between the receiving node and the node that handles a request.
+
+        Returns the error response of the proxy, or None.
+        """
         if not node.online:
             return empty(595, "No route to host")
-        for fault in self._hitting(node.name, method, path, ON_THE_WAY):
+        for fault in self._hits(node.name, method, path, BEFORE_PROXYING):
             match fault.kind:
                 case FaultKind.PROXY_REDIRECTS:
                     return empty(599, "Too many redirections")
-                case FaultKind.SLOW if fault.seconds < PROXY_PATIENCE:
+                case FaultKind.SLOW if fault.seconds < PROXY_TIMEOUT:
                     await self._clock.sleep(fault.seconds)
                 case _:
-                    await self._clock.sleep(PROXY_PATIENCE)
+                    await self._clock.sleep(PROXY_TIMEOUT)
                     return empty(596, "Connection timed out")
         return None
 
-    def leave(self, node: str, method: str, path: str, response: Response) -> Response:
-        """The response as it leaves the node: whole, or broken off after the work was done."""
-        for _ in self._hitting(node, method, path, ON_LEAVING):
-            return replace(response, ending=Ending.DROPPED)
+    def after_response(self, node: str, method: str, path: str, response: Response) -> Response:
+        """Return the response, cut off if a fault drops it after the request was handled."""
+        for _ in self._hits(node, method, path, AFTER_RESPONSE):
+            return replace(response, delivery=Delivery.CUT_OFF)
         return response
 
-    def _hitting(
+    def _hits(
         self, node: str, method: str, path: str, kinds: frozenset[FaultKind]
     ) -> Iterator[Fault]:
         for fault in list(self._faults):
-            is_hit = fault.kind in kinds and fault.concerns(node, method, path)
-            if is_hit and self._random.random() * 100 < fault.percent:
+            is_candidate = fault.kind in kinds and fault.matches(node, method, path)
+            if is_candidate and self._random.random() * 100 < fault.percent:
                 fault.hits += 1
                 yield fault
-
-    async def _happen(self, fault: Fault) -> Response | None:
-        match fault.kind:
-            case FaultKind.SLOW:
-                await self._clock.sleep(fault.seconds)
-            case FaultKind.HANG:
-                return SILENCE
-            case FaultKind.UNAUTHENTICATED:
-                raise SignInRefused("Authentication failed!")
-            case FaultKind.FORBIDDEN:
-                raise ApiError(f"Permission check failed ({fault.message})", status=403)
-            case FaultKind.ERROR:
-                raise ApiError(fault.message)
-        return None

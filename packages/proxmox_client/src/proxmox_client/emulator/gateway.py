@@ -1,164 +1,160 @@
-"""From a request to a response: recognise, find, permit, send on, check, answer."""
+"""The API of one node: authentication, permissions, proxying, validation and the handler."""
 
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
 
 from proxmox_client.emulator import parameters
-from proxmox_client.emulator.access.caller import Caller, Rights
 from proxmox_client.emulator.access.checks import PermissionCheck
-from proxmox_client.emulator.errors import ApiError, BadParameters, Refused, SignInRefused
+from proxmox_client.emulator.access.principal import Principal, Rights
+from proxmox_client.emulator.backend import Backend
+from proxmox_client.emulator.errors import (
+    ApiError,
+    BadParameters,
+    Forbidden,
+    MethodNotImplemented,
+    Unauthorized,
+)
 from proxmox_client.emulator.http.messages import Request, Response, empty
-from proxmox_client.emulator.router import Call, Encoded, Reply, handler_of
+from proxmox_client.emulator.router import ApiRequest, Encoded, Reply, find_handler
 from proxmox_client.emulator.state.node import Node
 from proxmox_client.schema import Endpoint
-
-if TYPE_CHECKING:
-    from proxmox_client.emulator.cluster import Cluster
 
 LOG: Final = logging.getLogger(__name__)
 ROOT_PATH: Final = "/api2/json"
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
-REFUSAL_DELAY: Final = 3.0
-"""Seconds a refused sign-in waits for its answer."""
-NOBODY: Final = Caller("nobody@none")
+UNAUTHORIZED_DELAY: Final = 3.0
+"""Seconds before a failed sign-in is answered, as in pveproxy."""
+ANONYMOUS: Final = Principal("anonymous@none")
 
 
 class Gateway:
-    """Answers the requests that reach one node."""
+    """The handler of all HTTP requests that reach one node.
 
-    def __init__(self, cluster: "Cluster", node: Node) -> None:
-        self._cluster, self._node = cluster, node
+    The order is Proxmox's own: a request fails with 401 before 501 (no such endpoint), 501 before
+    403, 403 before the errors of the proxy, and only the node that handles it validates the
+    parameters (400). Faults are injected before and after.
+    """
+
+    def __init__(self, backend: Backend, node: Node) -> None:
+        self._backend, self._node = backend, node
 
     async def answer(self, request: Request) -> Response:
-        """The response to a request."""
+        """Return the response to a request; never raises."""
         if request.method not in METHODS:
             return empty(501, f"method '{request.method}' not available")
         path = unquote(request.path)
         if not path.startswith(ROOT_PATH):
-            return _outside(path)
-        response = await self._or_refusal(request, path.removeprefix(ROOT_PATH) or "/")
-        return self._cluster.faults.leave(self._node.name, request.method, path, response)
+            return _outside_api(path)
+        response = await self._answer(request, path.removeprefix(ROOT_PATH) or "/")
+        return self._backend.faults.after_response(self._node.name, request.method, path, response)
 
-    async def _or_refusal(self, request: Request, path: str) -> Response:
+    async def _answer(self, request: Request, path: str) -> Response:
         try:
-            faulty = await self._cluster.faults.meet(self._node.name, request.method, path)
-            return faulty or await self._answer(request, path)
-        except SignInRefused as refusal:
-            await self._cluster.state.clock.sleep(REFUSAL_DELAY)
-            return _refused_sign_in(refusal)
+            faulty = await self._backend.faults.before_request(
+                self._node.name, request.method, path
+            )
+            return faulty or await self._dispatch(request, path)
+        except Unauthorized as refusal:
+            await self._backend.state.clock.sleep(UNAUTHORIZED_DELAY)
+            if not refusal.with_body:
+                return empty(401, refusal.reason)
+            return failure(ApiError(refusal.reason, status=401))
         except ApiError as problem:
             return failure(problem)
         except Exception:
-            # A mistake of the emulator's own: said aloud, and no reason to stop serving
+            # A bug of the emulator: log it, answer 500 and go on serving
             LOG.exception("%s %s could not be answered", request.method, path)
             return failure(ApiError("the emulator made a mistake: see its log"))
 
-    async def _answer(self, request: Request, path: str) -> Response:
-        found = self._cluster.schema.find(request.method, path)
-        caller = self._caller(request, found[0] if found else None)
-        if found is None:
-            raise NotImplementedHere(request.method, path)
-        endpoint, values = found
-        given = {**parameters.read(request), **values}
-        rights = self._permitted(caller, endpoint, path, given)
-        node = self._cluster.proxy.target(endpoint, given, self._node)
+    async def _dispatch(self, request: Request, path: str) -> Response:
+        match = self._backend.schema.find(request.method, path)
+        principal = self._authenticate(request, match[0] if match else None)
+        if match is None:
+            raise MethodNotImplemented(request.method, path)
+        endpoint, path_values = match
+        values = {**parameters.read(request), **path_values}
+        rights = self._authorize(principal, endpoint, path, values)
+        node = self._backend.proxy.target(endpoint, values, self._node)
 
-        async def handled() -> Response:
-            if errors := endpoint.check(given):
+        async def handle() -> Response:
+            if errors := endpoint.check(values):
                 raise BadParameters(errors)
-            call = Call(
-                cluster=self._cluster,
-                here=self._node if endpoint.path.endswith("/upload") else node,
-                caller=caller,
+            api_request = ApiRequest(
+                backend=self._backend,
+                local_node=self._node if endpoint.path.endswith("/upload") else node,
+                principal=principal,
                 rights=rights,
-                params=parameters.typed(endpoint, given),
+                params=parameters.typed(endpoint, values),
                 endpoint=endpoint,
                 path=path,
                 body=request.body,
                 headers=request.headers,
             )
-            return await self._handle(endpoint, call)
+            return await self._handle(endpoint, api_request)
 
         if node is self._node:
-            return await handled()
-        return await self._cluster.proxy.send(node, request.method, path, handled())
+            return await handle()
+        return await self._backend.proxy.send(node, request.method, path, handle)
 
-    def _permitted(
-        self, caller: Caller, endpoint: Endpoint, path: str, given: dict[str, Any]
+    def _authenticate(self, request: Request, endpoint: Endpoint | None) -> Principal:
+        if endpoint is not None and endpoint.permissions == "world":
+            return ANONYMOUS
+        is_upload = endpoint is not None and endpoint.path.endswith("/upload")
+        return self._backend.authentication.authenticate(request, is_upload=is_upload)
+
+    def _authorize(
+        self, principal: Principal, endpoint: Endpoint, path: str, values: dict[str, Any]
     ) -> Rights:
-        """What the caller may do, once it is clear that they may do this."""
-        if caller.token and not endpoint.allows_token:
-            raise Refused(f"URI '{path}' not available with API token, need proper ticket.\n")
-        rights = Rights(caller, self._cluster.state)
-        PermissionCheck(caller, rights, self._cluster.state, given).require(endpoint)
+        """Check the endpoint's permissions; return all rights of the principal."""
+        if principal.token and not endpoint.allows_token:
+            raise Forbidden(f"URI '{path}' not available with API token, need proper ticket.\n")
+        rights = Rights(principal, self._backend.state)
+        PermissionCheck(principal, rights, self._backend.state, values).require(endpoint)
         return rights
 
-    def _caller(self, request: Request, endpoint: Endpoint | None) -> Caller:
-        if endpoint is not None and endpoint.permissions == "world":
-            return NOBODY
-        is_upload = endpoint is not None and endpoint.path.endswith("/upload")
-        return self._cluster.authentication.caller(request, is_upload=is_upload)
-
-    async def _handle(self, endpoint: Endpoint, call: Call) -> Response:
-        handler = handler_of(endpoint.method, endpoint.path)
+    async def _handle(self, endpoint: Endpoint, request: ApiRequest) -> Response:
+        handler = find_handler(endpoint.method, endpoint.path)
         if handler is None:
-            return _index(self._cluster, endpoint, call.path)
-        if endpoint.method != "GET" and endpoint.permissions != "world":
-            self._require_quorum()
-        data = handler(call)
+            return self._index(endpoint, request.path)
+        is_change = endpoint.method != "GET" and endpoint.permissions != "world"
+        if is_change and not self._backend.state.quorate:
+            raise ApiError("cluster not ready - no quorum?")
+        data = handler(request)
         return success(await data if inspect.isawaitable(data) else data)
 
-    def _require_quorum(self) -> None:
-        if not self._cluster.state.quorate:
-            raise ApiError("cluster not ready - no quorum?")
-
-
-class NotImplementedHere(ApiError):
-    """501: no such method of no such path."""
-
-    def __init__(self, method: str, path: str) -> None:
-        super().__init__(f"Method '{method} {path}' not implemented", status=501)
+    def _index(self, endpoint: Endpoint, path: str) -> Response:
+        """Return the names of the endpoints below a path, as Proxmox's directory indexes do."""
+        names = self._backend.schema.children(endpoint.path) if endpoint.method == "GET" else []
+        if not names:
+            raise MethodNotImplemented(endpoint.method, path)
+        key = "subdir" if endpoint.path.endswith("{vmid}") else "name"
+        return success([{key: name} for name in names])
 
 
 def success(data: Any) -> Response:
-    """The envelope of data."""
+    """Return the response for a handler's data."""
     if isinstance(data, Encoded):
         return Response(body=b'{"data":' + data.json + b"}")
     if isinstance(data, Reply):
-        return Response(body=msgspec.json.encode({"data": data.data, **data.beside}))
+        return Response(body=msgspec.json.encode({"data": data.data, **data.extra}))
     return Response(body=msgspec.json.encode({"data": data}))
 
 
 def failure(problem: ApiError) -> Response:
-    """The envelope of a problem; its message is the status line's too."""
-    ends = "" if problem.status == 501 else "\n"
-    body: dict[str, Any] = {"data": None, "message": problem.message + ends}
+    """Return the response for an error; its message is in the status line and in the body."""
+    line_end = "" if problem.status == 501 else "\n"
+    body: dict[str, Any] = {"data": None, "message": problem.message + line_end}
     if isinstance(problem, BadParameters):
         body["errors"] = problem.errors
     return Response(problem.status, problem.message, msgspec.json.encode(body))
 
 
-def _refused_sign_in(refusal: SignInRefused) -> Response:
-    if not refusal.with_body:
-        return empty(401, refusal.reason)
-    return failure(ApiError(refusal.reason, status=401))
-
-
-def _index(cluster: "Cluster", endpoint: Endpoint, path: str) -> Response:
-    """The names below a path, which is what many endpoints are for."""
-    names = cluster.schema.children(endpoint.path) if endpoint.method == "GET" else []
-    if not names:
-        raise NotImplementedHere(endpoint.method, path)
-    key = "subdir" if endpoint.path.endswith("{vmid}") else "name"
-    return success([{key: name} for name in names])
-
-
-def _outside(path: str) -> Response:
-    """What is not the API: the web interface is not emulated."""
+def _outside_api(path: str) -> Response:
+    """Answer a path outside the API; the web interface is not emulated."""
     if path == "/":
         page = b"<!DOCTYPE html><title>Proxmox VE emulator</title><p>The API is at /api2/json.</p>"
         return Response(body=page, content_type="text/html;charset=UTF-8")

@@ -1,4 +1,4 @@
-"""A request's parameters: from forms or JSON, and into the types the schema gives them."""
+"""Request parameters: parsed from forms or JSON, and converted to the types of the schema."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,26 +8,29 @@ import msgspec
 
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.http.messages import Request
-from proxmox_client.emulator.http.multipart import fields_of
+from proxmox_client.emulator.http.multipart import parse_multipart
 from proxmox_client.schema import Endpoint, Parameter
 
 
 def read(request: Request) -> dict[str, Any]:
-    """The parameters of a request; a name given twice becomes a list."""
+    """Parse the parameters of a request; a repeated name becomes a list.
+
+    Raises ApiError (400) for JSON that is not an object.
+    """
     values: dict[str, Any] = {}
-    kind = request.headers.get("content-type", "")
+    content_type = request.headers.get("content-type", "")
     _collect(values, request.query)
-    if kind.startswith("application/json") and request.body:
+    if content_type.startswith("application/json") and request.body:
         values.update(_json(request.body))
-    elif kind.startswith("multipart/form-data"):
-        values.update(fields_of(kind, request.body)[0])
+    elif content_type.startswith("multipart/form-data"):
+        values.update(parse_multipart(content_type, request.body)[0])
     else:
         _collect(values, request.body.decode("utf-8", "replace"))
     return values
 
 
 def typed(endpoint: Endpoint, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Checked parameters in their types; a boolean is one."""
+    """Convert validated parameters to the types of the schema."""
     result = {}
     for name, value in values.items():
         parameter = endpoint.parameter(name)
@@ -66,18 +69,18 @@ def _json(body: bytes) -> dict[str, Any]:
         values = None
     if not isinstance(values, dict):
         raise ApiError("malformed JSON string", status=400)
-    return {name: _plain(value) for name, value in values.items()}
+    return {name: _form_value(value) for name, value in values.items()}
 
 
-def _plain(value: Any) -> Any:
-    """A JSON value as a form would carry it; null is stored as a blank, as Proxmox does."""
+def _form_value(value: Any) -> Any:
+    """Convert a JSON value to what a form would hold; null becomes a blank, as in Proxmox."""
     if isinstance(value, bool):
         return int(value)
     return " " if value is None else value
 
 
 def stored(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as configurations keep them: booleans are 0 and 1."""
+    """Convert parameters to what configuration files hold: booleans become 0 and 1."""
     return {
         name: int(value) if isinstance(value, bool) else value for name, value in values.items()
     }

@@ -4,7 +4,7 @@
         cluster = proxmox["lab"]
         …  # cluster.hosts, cluster.ca_pem, cluster.token, cluster.state, cluster.fault(…)
 
-Redefine `proxmox_scenario` for other clusters, `proxmox_clock` for another pace.
+Override `proxmox_scenario` for other clusters and `proxmox_clock` for another speed.
 """
 
 from collections.abc import AsyncIterator
@@ -15,20 +15,20 @@ from proxmox_client.emulator.background_server import Emulator
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.scenario.model import Scenario
 
-PACE = 200.0
-"""How much faster than life tests run: a refused sign-in takes 15 ms."""
+SPEED = 200.0
+"""The speed of the clock in tests: a failed sign-in takes 15 ms instead of 3 s."""
 
 
 @pytest.fixture
 def proxmox_scenario() -> Scenario:
-    """The clusters to emulate: here one of three nodes and twelve guests, named lab."""
+    """Return the scenario: the cluster `lab` with three nodes and twelve guests."""
     return Scenario.cluster("lab", nodes=3, guests=12)
 
 
 @pytest.fixture
 def proxmox_clock() -> Clock:
-    """The clusters' time."""
-    return Clock(PACE)
+    """Return the clock of the clusters."""
+    return Clock(SPEED)
 
 
 @pytest.fixture
@@ -37,6 +37,6 @@ async def proxmox(
     proxmox_scenario: Scenario,
     proxmox_clock: Clock,
 ) -> AsyncIterator[Emulator]:
-    """The running emulator."""
+    """Run the emulator for one test."""
     async with Emulator(proxmox_scenario, clock=proxmox_clock) as emulator:
         yield emulator

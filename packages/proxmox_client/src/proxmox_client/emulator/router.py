@@ -1,48 +1,46 @@
-"""Which function answers which endpoint, and what it is given."""
+"""The routing table from endpoints to handlers, and the request that a handler gets."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from proxmox_client.emulator.access.caller import Caller, Rights
+from proxmox_client.emulator.access.principal import Principal, Rights
+from proxmox_client.emulator.backend import Backend
 from proxmox_client.emulator.errors import BadParameters
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.node import Node
 from proxmox_client.emulator.state.storage import Storage
-from proxmox_client.emulator.work.board import Work
+from proxmox_client.emulator.tasks.runner import TaskFunction
 from proxmox_client.schema import Endpoint
-
-if TYPE_CHECKING:
-    from proxmox_client.emulator.cluster import Cluster
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Data with what stands beside it, like the total of a list."""
+    """A handler's data with further fields of the envelope, such as `total`."""
 
     data: Any
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Data that is JSON already."""
+    """A handler's data that is already JSON."""
 
     json: bytes
 
 
 @dataclass(slots=True)
-class Call:
-    """One request that was recognised, permitted and checked."""
+class ApiRequest:
+    """An authenticated, authorized and validated request to an endpoint."""
 
-    cluster: "Cluster"
-    here: Node
-    """The node that answers."""
-    caller: Caller
+    backend: Backend
+    local_node: Node
+    """The node that handles the request."""
+    principal: Principal
     rights: Rights
     params: dict[str, Any]
-    """Values of the path and parameters, as their types have them."""
+    """Path values and parameters, converted to the types of the schema."""
     endpoint: Endpoint
     path: str
     body: bytes = b""
@@ -50,16 +48,16 @@ class Call:
 
     @property
     def state(self) -> ClusterState:
-        return self.cluster.state
+        return self.backend.state
 
     @property
     def now(self) -> float:
-        """The time, by the clock of the node that answers."""
-        return self.cluster.state.now + self.here.skew
+        """The time of the local node's clock, in seconds since 1970."""
+        return self.backend.state.now + self.local_node.skew
 
     @property
     def node(self) -> Node:
-        """The node the path names."""
+        """The node in the path."""
         return self.state.node(self.params["node"])
 
     @property
@@ -68,43 +66,43 @@ class Call:
 
     @property
     def kind(self) -> Kind:
-        """The kind of guest the path names."""
+        """The kind of guest in the path."""
         return Kind.LXC if "/lxc" in self.path else Kind.QEMU
 
     @property
     def guest(self) -> Guest:
-        """The guest the path names, or the error its absence is."""
+        """The guest in the path; raises ApiError if it does not exist on the node."""
         return self.state.guest(self.kind, self.params["node"], self.vmid)
 
     @property
     def storage(self) -> Storage:
-        """The storage the path names, or the error its absence is."""
+        """The storage in the path; raises ApiError if it does not exist."""
         return self.state.storage(self.params["storage"])
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A parameter."""
+        """Return a parameter, or the default."""
         return self.params.get(name, default)
 
-    def given(self, *without: str) -> dict[str, Any]:
-        """The parameters but these."""
-        return {name: value for name, value in self.params.items() if name not in without}
+    def params_without(self, *names: str) -> dict[str, Any]:
+        """Return all parameters except these."""
+        return {name: value for name, value in self.params.items() if name not in names}
 
-    def start(self, type_: str, id_: str | int, work: Work, *, node: str = "") -> str:
-        """Begin a task for the caller; the answer is its UPID."""
-        where = node or self.params.get("node") or self.here.name
-        return self.cluster.tasks.start(where, type_, str(id_), self.caller.name, work)
+    def start(self, type_: str, id_: str | int, work: TaskFunction, *, node: str = "") -> str:
+        """Start a task as the principal; return its UPID."""
+        where = node or self.params.get("node") or self.local_node.name
+        return self.backend.tasks.start(where, type_, str(id_), self.principal.name, work)
 
-    def bad(self, **errors: str) -> BadParameters:
-        """The error of parameters only this endpoint can judge; _ stands for -."""
+    def invalid(self, **errors: str) -> BadParameters:
+        """Return the error for parameters that only the handler can check; _ stands for -."""
         return BadParameters({name.replace("_", "-"): text for name, text in errors.items()})
 
 
-Handler = Callable[[Call], Any | Awaitable[Any]]
+Handler = Callable[[ApiRequest], Any | Awaitable[Any]]
 _HANDLERS: dict[tuple[str, str], Handler] = {}
 
 
 def route(method: str, *paths: str) -> Callable[[Handler], Handler]:
-    """Let a function answer a method of one or more paths."""
+    """Register a function as the handler of a method on one or more paths."""
 
     def register(handler: Handler) -> Handler:
         for path in paths:
@@ -114,11 +112,11 @@ def route(method: str, *paths: str) -> Callable[[Handler], Handler]:
     return register
 
 
-def handler_of(method: str, path: str) -> Handler | None:
-    """The function that answers an endpoint, if it is emulated."""
+def find_handler(method: str, path: str) -> Handler | None:
+    """Return the handler of an endpoint, or None if it is not emulated."""
     return _HANDLERS.get((method, path))
 
 
-def handled() -> set[tuple[str, str]]:
-    """Every endpoint that is emulated."""
+def emulated_endpoints() -> set[tuple[str, str]]:
+    """Return method and path of every emulated endpoint."""
     return set(_HANDLERS)

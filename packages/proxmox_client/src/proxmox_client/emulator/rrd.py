@@ -1,9 +1,9 @@
-"""Series of measurements, computed for any moment that is asked for."""
+"""RRD series, computed from the load functions for any time."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from proxmox_client.emulator.state import measure
+from proxmox_client.emulator.state import metrics
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.load import Load
@@ -17,7 +17,7 @@ FRAMES_8: Final = {
     "month": (43200, 70),
     "year": (604800, 70),
 }
-"""Seconds between two rows and how many rows, by time frame."""
+"""Seconds between two rows and number of rows, by time frame."""
 
 FRAMES_9: Final = {
     "hour": (60, 60),
@@ -28,27 +28,27 @@ FRAMES_9: Final = {
     "decade": (604800, 570),
 }
 PEAK: Final = 1.25
-"""How much the maximum of an interval lies above its average."""
+"""The ratio of the maximum of an interval to its average."""
 
 Row = dict[str, Any]
 RowAt = Callable[[int, float], Row | None]
 
 
 def times(state: ClusterState, frame: str) -> Iterator[int]:
-    """The moments of a time frame's rows, the oldest first."""
+    """Return the times of a frame's rows, the oldest first."""
     step, count = (FRAMES_9 if state.release >= (9, 0) else FRAMES_8)[frame]
     last = int(state.now) // step * step - step
     return iter(range(last - (count - 1) * step, last + 1, step))
 
 
 def series(state: ClusterState, frame: str, consolidation: str, row_at: RowAt) -> list[Row]:
-    """Rows of a time frame; a moment nobody measured has its time alone."""
+    """Return the rows of a time frame; a row without measurement has its time only."""
     factor = PEAK if consolidation == "MAX" else 1.0
     return [{"time": when, **(row_at(when, factor) or {})} for when in times(state, frame)]
 
 
-def of_guest(guest: Guest, state: ClusterState) -> RowAt:
-    """What was measured of a guest."""
+def guest_rows(guest: Guest, state: ClusterState) -> RowAt:
+    """Return the row function of a guest; it has no rows before its creation."""
     is_new = state.release >= (9, 0)
     is_container = guest.kind is Kind.LXC
 
@@ -69,9 +69,9 @@ def of_guest(guest: Guest, state: ClusterState) -> RowAt:
     return row_at
 
 
-def of_node(node: Node, state: ClusterState) -> RowAt:
-    """What was measured of a node."""
-    load = measure.node_load(node, state)
+def node_rows(node: Node, state: ClusterState) -> RowAt:
+    """Return the row function of a node; it has no rows before its boot or while offline."""
+    load = metrics.node_load(node, state)
     is_new = state.release >= (9, 0)
 
     def row_at(when: int, factor: float) -> Row | None:
@@ -101,8 +101,8 @@ def of_node(node: Node, state: ClusterState) -> RowAt:
     return row_at
 
 
-def of_storage(storage: Storage, node: str, state: ClusterState) -> RowAt:
-    """What was measured of a storage: it filled slowly up to what it holds now."""
+def storage_rows(storage: Storage, node: str, state: ClusterState) -> RowAt:
+    """Return the row function of a storage, which fills slowly up to its current usage."""
     now, used = state.now, storage.used(node)
 
     def row_at(when: int, _factor: float) -> Row:
@@ -123,7 +123,7 @@ def _activity(load: Load, when: int, factor: float) -> Row:
 
 
 def _pressures(load: Load, when: int, factor: float, *, full_cpu: bool) -> Row:
-    """Percent of the time in which some or all work waited."""
+    """Return the pressure metrics: percent of the time in which some or all tasks waited."""
     some = {
         "cpu": load.pressure_at(when),
         "io": load.pressure_at(when + 7) * 0.7,

@@ -1,4 +1,4 @@
-"""The demo clusters: a Proxmox emulator in a process of its own, while no real one is there."""
+"""The demo clusters: a Proxmox emulator in its own process, used while no real cluster exists."""
 
 import asyncio
 import json
@@ -19,10 +19,12 @@ LOOPBACK = "127.0.0.1"
 
 
 class Demo:
-    """Starts the emulator and keeps the records of its clusters in step with it.
+    """The emulator process and the records of its clusters.
 
-    `clusters.json` in the demo's folder names the clusters that are ours to change and remove,
-    while they lead to this machine: people may add a real one of that name, or lead ours to one.
+    `clusters.json` in the demo's folder lists the names of the clusters that the demo created.
+    The demo changes or removes a cluster only if its name is in that list and all its hosts are
+    on loopback: an administrator may add a real cluster of the same name, or point a demo
+    cluster to a real one.
     """
 
     def __init__(self, state: State) -> None:
@@ -30,24 +32,25 @@ class Demo:
         self._folder = state.config.state_dir / "demo"
         self.started = False
 
-    async def wanted(self) -> bool:
-        """Whether no cluster is configured but the demo's own."""
+    async def is_needed(self) -> bool:
+        """Return whether no cluster is configured except the demo's own."""
         return all(map(self._is_ours, await self._state.access.clusters.all()))
 
-    async def forget(self) -> None:
-        """Removes the demo's clusters: they are nothing without their emulator."""
-        for one in await self._state.access.clusters.all():
-            if self._is_ours(one):
-                await self._state.access.clusters.remove(one.name)
+    async def remove_clusters(self) -> None:
+        """Remove the demo's clusters; without the emulator they cannot be reached."""
+        for cluster in await self._state.access.clusters.all():
+            if self._is_ours(cluster):
+                await self._state.access.clusters.remove(cluster.name)
         self._list.unlink(missing_ok=True)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The emulator, from its first answer to the end of the block."""
+        """Run the emulator until the end of the block; raise ConfigError if it does not start."""
+        require_emulator()
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         process = await self._start()
         try:
-            for cluster in await self._ready(process):
+            for cluster in await self._read_clusters(process):
                 await self._save(cluster)
             self.started = True
             yield
@@ -57,7 +60,7 @@ class Demo:
             await process.wait()
 
     async def _start(self) -> Process:
-        # The open pipe is its lifeline: the emulator ends when we do, however that happens
+        # The emulator exits when its stdin closes, so it ends with this process even after a kill
         with self._log.open("wb") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -68,37 +71,40 @@ class Demo:
                 stderr=log,
             )
 
-    async def _ready(self, process: Process) -> list[Mapping[str, Any]]:
-        """What the emulator writes, on one line, once it answers; its secrets touch no file."""
-        assert process.stdout  # noqa: S101 - a pipe was asked for
+    async def _read_clusters(self, process: Process) -> list[Mapping[str, Any]]:
+        """Read the line of JSON that the emulator prints when it is ready.
+
+        Its token secrets pass through the pipe only and are never written to a file.
+        """
+        assert process.stdout  # noqa: S101 - created with a pipe
         try:
             async with asyncio.timeout(READY_SECONDS):
                 line = await process.stdout.readline()
         except TimeoutError:
             line = b""
         if not line:
-            raise ConfigError(f"The Proxmox emulator did not start; {self._log} says more.")
+            raise ConfigError(f"The Proxmox emulator did not start; see {self._log}.")
         clusters: list[Mapping[str, Any]] = json.loads(line)["clusters"]
         return clusters
 
     async def _save(self, cluster: Mapping[str, Any]) -> None:
         configs, name = self._state.access.clusters, str(cluster["name"])
-        reach = {
+        connection = {
             "hosts": cluster["hosts"],
             "tls_mode": TlsMode.PINNED,
             "fingerprints": cluster["fingerprints"],
         }
         token = {"token_id": cluster["token_id"], "secret": cluster["token_secret"]}
-        if name in {one.name for one in await configs.all()}:
-            await configs.change(name, **reach)
+        if name in {record.name for record in await configs.all()}:
+            await configs.change(name, **connection)
             await configs.change_identity(name, DEFAULT_IDENTITY, **token)
             return
         self._list.write_text(json.dumps(sorted({*self._names(), name})))
-        await configs.create(name, **reach, **token, description="Demo cluster (emulated)")
+        await configs.create(name, **connection, **token, description="Demo cluster (emulated)")
 
     def _is_ours(self, record: ClusterRecord) -> bool:
-        is_here = all(host.startswith(f"{LOOPBACK}:") for host in record.hosts)
-        return is_here and record.name in self._names()
+        is_local = all(host.startswith(f"{LOOPBACK}:") for host in record.hosts)
+        return is_local and record.name in self._names()
 
     def _names(self) -> set[str]:
         return set(json.loads(self._list.read_text())) if self._list.exists() else set()
@@ -110,3 +116,12 @@ class Demo:
     @property
     def _log(self) -> Path:
         return self._folder / "emulator.log"
+
+
+def require_emulator() -> None:
+    """Raise ConfigError unless the packages of the extra `demo` are installed."""
+    try:
+        import proxmox_client.emulator  # noqa: F401 - imported here only: an optional dependency
+    except ModuleNotFoundError as error:
+        text = f"The demo needs {error.name}: pip install 'pvemcp-server[demo]'"
+        raise ConfigError(text) from None

@@ -26,7 +26,7 @@ async def serve(host: Host = None, port: Port = None) -> None:
     config = _configured(host=host, port=port)
     with claimed(config, alone=False) as listener:
         async with opened(listener.config) as state:
-            await Demo(state).forget()
+            await Demo(state).remove_clusters()
             await _serve(state, listener, partial(quickstart.first_administrator, state))
 
 
@@ -46,10 +46,10 @@ async def run(
         listener = stack.enter_context(claimed(config, alone=demo_if_empty))
         state = await stack.enter_async_context(opened(listener.config))
         demo = Demo(state)
-        if demo_if_empty and await demo.wanted():
+        if demo_if_empty and await demo.is_needed():
             await stack.enter_async_context(demo.running())
         else:
-            await demo.forget()
+            await demo.remove_clusters()
         await _serve(state, listener, partial(quickstart.greet, state, demo=demo.started))
 
 

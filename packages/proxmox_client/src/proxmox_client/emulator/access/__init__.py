@@ -1,1 +1,1 @@
-"""Who may do what: roles, grants and the checks of every endpoint."""
+"""Access control: roles, the ACL and the permission checks of the endpoints."""

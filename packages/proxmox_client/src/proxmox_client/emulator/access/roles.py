@@ -1,4 +1,4 @@
-"""Privileges and built-in roles, as each version has them."""
+"""The privileges and built-in roles of each version."""
 
 from functools import cache
 from typing import Final
@@ -25,7 +25,7 @@ _USERS: Final = frozenset({"Group.Allocate", "Realm.AllocateUser", "User.Modify"
 
 @cache
 def vm_privileges(release: tuple[int, int]) -> frozenset[str]:
-    """The privileges on guests: 9 replaced VM.Monitor by those of the guest agent."""
+    """Return the privileges on guests; from 9 on VM.GuestAgent.* replace VM.Monitor."""
     if release < (9, 0):
         return _VM_COMMON | {"VM.Monitor"}
     return _VM_COMMON | {"VM.Replicate"} | _privileges("VM.GuestAgent", _AGENT)
@@ -33,14 +33,14 @@ def vm_privileges(release: tuple[int, int]) -> frozenset[str]:
 
 @cache
 def all_privileges(release: tuple[int, int]) -> frozenset[str]:
-    """Every privilege a version knows."""
+    """Return all privileges of a version."""
     others = frozenset({"Permissions.Modify", "Realm.Allocate"})
     return DATASTORE | SYSTEM | vm_privileges(release) | _MAPPING | _SDN | _POOL | _USERS | others
 
 
 @cache
 def builtin_roles(release: tuple[int, int]) -> dict[str, frozenset[str]]:
-    """The roles a version brings along."""
+    """Return the built-in roles of a version, with their privileges."""
     everything, guests = all_privileges(release), vm_privileges(release)
     administrators_only = frozenset(
         {"Permissions.Modify", "Realm.Allocate", "Mapping.Modify", "Sys.Modify", "Sys.PowerMgmt"}

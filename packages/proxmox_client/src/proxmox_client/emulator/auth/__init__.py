@@ -1,1 +1,1 @@
-"""How callers prove who they are: tickets, tokens and second factors."""
+"""Authentication: tickets, API tokens and second factors."""

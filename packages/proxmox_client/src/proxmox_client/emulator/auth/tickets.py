@@ -1,4 +1,4 @@
-"""Tickets of signed-in users and the tokens against forged requests that go with them."""
+"""Tickets of signed-in users and their CSRF tokens."""
 
 import base64
 import hashlib
@@ -10,36 +10,36 @@ from urllib.parse import quote
 
 LIFETIME: Final = 2 * 3600
 GRACE: Final = 300
-"""Seconds by which clocks may differ."""
+"""The tolerated difference of clocks, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What a ticket says once its signature is right."""
+    """The content of a ticket with a valid signature."""
 
     subject: str
     issued: int
     half: bool = False
-    """Whether the second factor is still owed."""
+    """Whether a second factor is still required."""
 
 
-class TicketOffice:
-    """Issues and reads the tickets of one cluster."""
+class TicketIssuer:
+    """Issues and verifies the tickets of one cluster."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
 
     def issue(self, userid: str, now: float) -> str:
-        """A ticket of a user who is signed in."""
+        """Issue a ticket for a signed-in user."""
         return self._signed(f"PVE:{userid}:{int(now):08X}", "")
 
     def issue_half(self, userid: str, factors: list[str], now: float) -> str:
-        """A ticket good for nothing but the second factor."""
+        """Issue a ticket that is valid for the second factor only."""
         offered = ",".join(f'"{quote(kind)}"%3Atrue' for kind in factors)
         return self._signed(f"PVE:!tfa!{{{offered}}}:{int(now):08X}", userid)
 
     def read(self, text: str, now: float, *, userid: str = "") -> Ticket | None:
-        """What a ticket says, or None if it is forged, too old or from the future."""
+        """Verify a ticket; return None if it is forged, expired or from the future."""
         body, _, signature = text.partition("::")
         fields = body.split(":")
         if len(fields) != 3 or fields[0] != "PVE" or not signature:
@@ -53,12 +53,12 @@ class TicketOffice:
         return Ticket(userid if half else fields[1], issued, half)
 
     def csrf(self, userid: str, now: float) -> str:
-        """The token that must come with every change."""
+        """Issue the CSRF token that every change with a ticket needs."""
         stamp = f"{int(now):08X}"
         return f"{stamp}:{self._digest(f'csrf:{stamp}:{userid}')}"
 
-    def csrf_is_right(self, text: str, userid: str, now: float) -> bool:
-        """Whether this token belongs to the user and is young enough."""
+    def is_valid_csrf(self, text: str, userid: str, now: float) -> bool:
+        """Return whether a CSRF token belongs to the user and has not expired."""
         stamp, _, digest = text.partition(":")
         if not hmac.compare_digest(self._digest(f"csrf:{stamp}:{userid}"), digest):
             return False

@@ -12,7 +12,7 @@ _SECRET = re.compile(r"[?&]secret=([A-Za-z2-7=]+)")
 
 
 def code(secret: str, when: float) -> str:
-    """The six digits of a base32 secret at a moment."""
+    """Return the six digits of a base32 secret at a time."""
     padded = secret.upper() + "=" * (-len(secret) % 8)
     counter = struct.pack(">Q", int(when) // PERIOD)
     digest = hmac.digest(base64.b32decode(padded), counter, hashlib.sha1)
@@ -21,13 +21,13 @@ def code(secret: str, when: float) -> str:
     return f"{number % 1_000_000:06d}"
 
 
-def accepts(secret: str, given: str, when: float) -> bool:
-    """Whether these digits are right, give or take one period."""
-    near = (code(secret, when + shift) for shift in (-PERIOD, 0, PERIOD))
-    return any(hmac.compare_digest(each, given) for each in near)
+def accepts(secret: str, digits: str, when: float) -> bool:
+    """Return whether the digits are valid now, or one period earlier or later."""
+    valid = (code(secret, when + shift) for shift in (-PERIOD, 0, PERIOD))
+    return any(hmac.compare_digest(candidate, digits) for candidate in valid)
 
 
 def secret_of(uri: str) -> str:
-    """The secret inside an otpauth address, or nothing."""
-    found = _SECRET.search(uri)
-    return found[1] if found else ""
+    """Return the secret in an otpauth URI, or an empty string."""
+    match = _SECRET.search(uri)
+    return match[1] if match else ""

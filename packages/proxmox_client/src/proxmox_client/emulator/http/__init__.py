@@ -1,1 +1,1 @@
-"""HTTP as pveproxy speaks it: status lines, connection limits and failures are exact."""
+"""The HTTP server of pveproxy: its status lines, connection limits and error responses."""

@@ -1,4 +1,4 @@
-"""Bodies are compressed for clients that take it, as pveproxy does."""
+"""Response compression, as in pveproxy."""
 
 import gzip
 from functools import lru_cache
@@ -6,14 +6,16 @@ from typing import Final
 
 from proxmox_client.emulator.http.messages import Request, Response
 
-SMALLEST: Final = 1024
-"""Bodies up to this many bytes go as they are."""
+MIN_BYTES: Final = 1024
+"""Bodies up to this size are not compressed."""
 
 
-def compressed(request: Request | None, response: Response) -> tuple[bytes, list[tuple[str, str]]]:
-    """The body to send and the headers that say how it was encoded."""
-    accepted = request.headers.get("accept-encoding", "") if request else ""
-    if len(response.body) <= SMALLEST or "gzip" not in accepted:
+def compress_body(
+    request: Request | None, response: Response
+) -> tuple[bytes, list[tuple[str, str]]]:
+    """Return the body, compressed if the client accepts gzip, and its encoding headers."""
+    accepted_encodings = request.headers.get("accept-encoding", "") if request else ""
+    if len(response.body) <= MIN_BYTES or "gzip" not in accepted_encodings:
         return response.body, []
     return _gzip(response.body), [("Content-Encoding", "gzip")]
 

@@ -1,4 +1,4 @@
-"""One client's connection: requests are read, answered and the connection is ended in time."""
+"""A client connection: reads requests, sends responses, and enforces pveproxy's limits."""
 
 import asyncio
 import re
@@ -9,17 +9,17 @@ from typing import Final
 
 import h11
 
-from proxmox_client.emulator.http.compression import compressed
-from proxmox_client.emulator.http.messages import Ending, Request, Response, empty
+from proxmox_client.emulator.http.compression import compress_body
+from proxmox_client.emulator.http.messages import Delivery, Request, Response, empty
 
 LINGER_SECONDS: Final = 0.3
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-Answer = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What pveproxy allows a connection."""
+    """The limits that pveproxy sets for a connection."""
 
     idle_seconds: float = 5.0
     requests: int = 100
@@ -29,8 +29,8 @@ class ConnectionLimits:
     upload_bytes: int = 64 * 1024 * 1024
 
 
-class TooMuch(Exception):
-    """A request that is refused before it is understood."""
+class LimitExceeded(Exception):
+    """A request beyond a limit, refused before it is parsed completely."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.reason)
@@ -38,46 +38,46 @@ class TooMuch(Exception):
 
 
 class Connection:
-    """Speaks HTTP/1.1 with one client until it or the limits end it."""
+    """An HTTP/1.1 connection, served until the client or a limit ends it."""
 
     def __init__(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        answer: Answer,
+        handler: Handler,
         limits: ConnectionLimits,
     ) -> None:
         self._reader, self._writer = reader, writer
-        self._answer, self._limits = answer, limits
+        self._handler, self._limits = handler, limits
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
 
     async def serve(self) -> None:
-        """Answer requests until the connection ends."""
+        """Handle requests until the connection ends."""
         for number in range(1, self._limits.requests + 1):
             try:
                 request = await self._next_request()
                 if request is None:
                     return
-                response = await self._answer(request)
-            except TooMuch as refusal:
+                response = await self._handler(request)
+            except LimitExceeded as refusal:
                 request, response = None, refusal.response
             except h11.RemoteProtocolError as problem:
                 request, response = None, empty(problem.error_status_hint or 400, "bad request")
-            last = response.closes or request is None or number == self._limits.requests
-            is_sent = await self._send(request, response, last=last)
+            is_last = response.closes or request is None or number == self._limits.requests
+            is_sent = await self._send(request, response, is_last=is_last)
             if request is None and is_sent:
                 await self._linger()
-            if last or not is_sent:
+            if is_last or not is_sent:
                 return
             self._http.start_next_cycle()
 
     async def _next_request(self) -> Request | None:
-        """The next request, or None when the client is gone or idle for too long."""
+        """Read the next request; return None after a disconnect or too long without data."""
         head = await self._event()
         if not isinstance(head, h11.Request):
             return None
         headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
-        self._refuse_too_much(head, headers)
+        self._check_limits(head, headers)
         body = bytearray()
         while isinstance(event := await self._event(), h11.Data):
             body += event.data
@@ -86,17 +86,17 @@ class Connection:
         path, _, query = head.target.decode("latin-1").partition("?")
         return Request(head.method.decode(), path, query, headers, bytes(body))
 
-    def _refuse_too_much(self, head: h11.Request, headers: dict[str, str]) -> None:
+    def _check_limits(self, head: h11.Request, headers: dict[str, str]) -> None:
         if len(list(head.headers)) > self._limits.header_lines:
-            raise TooMuch(empty(501, "too many http header lines"))
+            raise LimitExceeded(empty(501, "too many http header lines"))
         if sum(len(name) + len(text) for name, text in headers.items()) > self._limits.header_bytes:
-            raise TooMuch(empty(501, "http header too large"))
+            raise LimitExceeded(empty(501, "http header too large"))
         if "transfer-encoding" in headers:
-            raise TooMuch(empty(501, "chunked transfer encoding not supported"))
+            raise LimitExceeded(empty(501, "chunked transfer encoding not supported"))
         is_upload = headers.get("content-type", "").startswith("multipart/form-data")
-        most = self._limits.upload_bytes if is_upload else self._limits.body_bytes
-        if int(headers.get("content-length", "0")) > most:
-            raise TooMuch(empty(501, "for data too large"))
+        max_bytes = self._limits.upload_bytes if is_upload else self._limits.body_bytes
+        if int(headers.get("content-length", "0")) > max_bytes:
+            raise LimitExceeded(empty(501, "for data too large"))
 
     async def _event(self) -> h11.Event | type[h11.PAUSED] | None:
         while (event := self._http.next_event()) is h11.NEED_DATA:
@@ -109,7 +109,7 @@ class Connection:
         return event  # type: ignore[return-value]  # h11 types its sentinels loosely
 
     async def _linger(self) -> None:
-        """Take in the rest of a refused request: unread, it would turn the close into a reset."""
+        """Read the rest of a refused request; closing with unread data would send a reset."""
         try:
             async with asyncio.timeout(LINGER_SECONDS):
                 while await self._reader.read(65536):
@@ -117,23 +117,23 @@ class Connection:
         except TimeoutError:
             return
 
-    async def _send(self, request: Request | None, response: Response, *, last: bool) -> bool:
-        """Send a response; False when the connection is of no more use."""
-        if response.ending is Ending.SILENT:
+    async def _send(self, request: Request | None, response: Response, *, is_last: bool) -> bool:
+        """Send a response; return False if the connection cannot be used any more."""
+        if response.delivery is Delivery.NEVER:
             await self._reader.read()
             return False
-        body, headers = compressed(request, response)
+        body, headers = compress_body(request, response)
         head = h11.Response(
             status_code=response.status,
-            reason=_latin(response.phrase),
+            reason=_reason(response.phrase),
             headers=[
-                *_common_headers(response, last=last),
+                *_common_headers(response, is_last=is_last),
                 *headers,
                 ("Content-Length", str(len(body))),
             ],
         )
         sent = self._http.send(head) or b""
-        if response.ending is Ending.DROPPED:
+        if response.delivery is Delivery.CUT_OFF:
             self._writer.write(sent + body[: len(body) // 2])
             await self._writer.drain()
             self._writer.transport.abort()
@@ -144,15 +144,15 @@ class Connection:
         return True
 
 
-def _latin(text: str) -> bytes:
-    """A status line's text in bytes HTTP allows there."""
+def _reason(text: str) -> bytes:
+    """Encode the reason phrase of a status line; control characters become blanks."""
     return _CONTROL.sub(" ", text).strip().encode("latin-1", "replace")
 
 
-def _common_headers(response: Response, *, last: bool) -> list[tuple[str, str]]:
+def _common_headers(response: Response, *, is_last: bool) -> list[tuple[str, str]]:
     headers = [
         ("Cache-Control", "max-age=0"),
-        ("Connection", "close" if last else "Keep-Alive"),
+        ("Connection", "close" if is_last else "Keep-Alive"),
         ("Date", formatdate(usegmt=True)),
         ("Pragma", "no-cache"),
         ("Server", "pve-api-daemon/3.0"),

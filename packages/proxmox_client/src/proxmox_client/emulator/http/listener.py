@@ -1,4 +1,4 @@
-"""Listening on a port: TLS for those who speak it, a redirect for those who speak plain HTTP."""
+"""A listening port: TLS connections are served, plain HTTP is redirected to HTTPS."""
 
 import asyncio
 import socket
@@ -6,18 +6,18 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 
-from proxmox_client.emulator.http.connection import Answer, Connection, ConnectionLimits
+from proxmox_client.emulator.http.connection import Connection, ConnectionLimits, Handler
 
 _TLS_HANDSHAKE = b"\x16"
 
 
 class Listener:
-    """A loopback port that serves one node."""
+    """The listening socket of one node and its open connections."""
 
     def __init__(
-        self, answer: Answer, tls: Callable[[], ssl.SSLContext], limits: ConnectionLimits
+        self, handler: Handler, tls: Callable[[], ssl.SSLContext], limits: ConnectionLimits
     ) -> None:
-        self._answer, self._tls, self._limits = answer, tls, limits
+        self._handler, self._tls, self._limits = handler, tls, limits
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.setblocking(False)
@@ -26,12 +26,12 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that was taken."""
+        """The port in use."""
         port: int = self._socket.getsockname()[1]
         return port
 
     def start(self, address: str, port: int) -> None:
-        """Take the port and begin to accept."""
+        """Bind the port and accept connections; raises OSError if the port is in use."""
         try:
             self._socket.bind((address, port))
             self._socket.listen(256)
@@ -49,28 +49,28 @@ class Listener:
         self._socket.close()
 
     def drop_all(self) -> None:
-        """Break every open connection, as a node does that loses power."""
+        """Break every open connection, like a node that loses power."""
         for task in self._connections:
             task.cancel()
 
     async def _accept(self) -> None:
         while True:
-            # the loop's own sock_accept fails when it is cancelled just as somebody connects
+            # loop.sock_accept loses a connection, and fails, when cancelled while a client connects
             await _readable(self._socket)
             client, _ = self._socket.accept()
             client.setblocking(False)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = asyncio.create_task(self._welcome(client))
+            task = asyncio.create_task(self._detect_protocol(client))
             self._connections.add(task)
             task.add_done_callback(partial(self._forget, client))
 
     def _forget(self, client: socket.socket, task: asyncio.Task[None]) -> None:
         self._connections.discard(task)
         if task.cancelled():
-            # Perhaps before it began, when nothing else would close it
+            # A task cancelled before its first step never closes its socket
             client.close()
 
-    async def _welcome(self, client: socket.socket) -> None:
+    async def _detect_protocol(self, client: socket.socket) -> None:
         try:
             async with asyncio.timeout(self._limits.idle_seconds):
                 first = await _peek(client)
@@ -91,29 +91,31 @@ class Listener:
                 lambda: protocol, client, ssl=self._tls(), ssl_handshake_timeout=10
             )
         except (OSError, ssl.SSLError):
-            # The client refused the certificate or left
+            # The client rejected the certificate or disconnected
             client.close()
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         try:
-            await Connection(reader, writer, self._answer, self._limits).serve()
+            await Connection(reader, writer, self._handler, self._limits).serve()
         except (OSError, ssl.SSLError):
-            # The client left in the middle of it
+            # The client disconnected
             pass
         finally:
-            await _closed(writer)
+            await _close(writer)
 
     async def _redirect(self, client: socket.socket) -> None:
-        where = f"https://127.0.0.1:{self.port}/"
-        head = f"HTTP/1.0 301 Moved Permanently\r\nLocation: {where}\r\nContent-Length: 0\r\n\r\n"
+        location = f"https://127.0.0.1:{self.port}/"
+        head = (
+            f"HTTP/1.0 301 Moved Permanently\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+        )
         with client:
-            # What stays unread turns the close into a reset
+            # Closing with unread data would send a reset
             client.recv(65536)
             await asyncio.get_running_loop().sock_sendall(client, head.encode())
 
 
-async def _closed(writer: asyncio.StreamWriter) -> None:
-    """The connection closed, with what was written on its way, or broken after a second."""
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection after its buffer is sent; break it after a second."""
     writer.close()
     try:
         async with asyncio.timeout(1):
@@ -123,13 +125,13 @@ async def _closed(writer: asyncio.StreamWriter) -> None:
 
 
 async def _peek(client: socket.socket) -> bytes:
-    """The first byte a client sends, left where it is."""
+    """Return the first byte that a client sends, without consuming it."""
     await _readable(client)
     return client.recv(1, socket.MSG_PEEK)
 
 
 async def _readable(sock: socket.socket) -> None:
-    """Returns when there is something to take from the socket."""
+    """Wait until the socket is readable."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(sock, ready.set)

@@ -1,4 +1,4 @@
-"""Requests and responses."""
+"""HTTP requests and responses."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,7 +9,7 @@ JSON = "application/json;charset=UTF-8"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, read whole."""
+    """An HTTP request with its complete body."""
 
     method: str
     path: str
@@ -18,44 +18,44 @@ class Request:
     body: bytes = b""
 
 
-class Ending(Enum):
-    """What becomes of the connection while the response is sent."""
+class Delivery(Enum):
+    """How much of a response is sent."""
 
-    WHOLE = "whole"
-    DROPPED = "dropped"
+    COMPLETE = "complete"
+    CUT_OFF = "cut off"
     """The connection breaks in the middle of the body."""
-    SILENT = "silent"
-    """Nothing is ever sent."""
+    NEVER = "never"
+    """Nothing is sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response; the reason carries Proxmox's message."""
+    """An HTTP response; the reason phrase holds Proxmox's message."""
 
     status: int = 200
     reason: str = ""
     body: bytes = b""
     content_type: str | None = JSON
     headers: tuple[tuple[str, str], ...] = ()
-    ending: Ending = Ending.WHOLE
+    delivery: Delivery = Delivery.COMPLETE
 
     @property
     def phrase(self) -> str:
         """The text of the status line."""
         if self.reason:
             return self.reason.partition("\n")[0]
-        known = {status.value: status.phrase for status in HTTPStatus}
-        return known.get(self.status, "Unknown")
+        phrases = {status.value: status.phrase for status in HTTPStatus}
+        return phrases.get(self.status, "Unknown")
 
     @property
     def closes(self) -> bool:
-        """Whether the server ends the connection after it."""
+        """Whether the server closes the connection after it."""
         return self.status >= 400
 
 
-SILENCE = Response(ending=Ending.SILENT)
+NO_RESPONSE = Response(delivery=Delivery.NEVER)
 
 
 def empty(status: int, reason: str) -> Response:
-    """A response without a body."""
+    """Return a response without a body."""
     return Response(status, reason, content_type=None)

@@ -1,12 +1,12 @@
-"""Forms with a file in them."""
+"""Multipart forms, as used by uploads."""
 
 import re
 
 _NAME = re.compile(r'(\w+)="([^"]*)"')
 
 
-def fields_of(content_type: str, body: bytes) -> tuple[dict[str, str], int]:
-    """The fields of a form and the size of its file, whose name is the field filename."""
+def parse_multipart(content_type: str, body: bytes) -> tuple[dict[str, str], int]:
+    """Return the fields of a form and the size of its file; `filename` is the file's name."""
     boundary = content_type.partition("boundary=")[2].strip('"')
     fields, size = {}, 0
     for part in body.split(b"--" + boundary.encode())[1:-1]:

@@ -1,10 +1,10 @@
-"""The endpoints, by area."""
+"""The handlers of the emulated endpoints, one module per area."""
 
 import importlib
 import pkgutil
 
 
 def register() -> None:
-    """Load every area, which lets its functions answer."""
+    """Import every module, which registers its handlers."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")

@@ -1,11 +1,11 @@
-"""Signing in, and what one may do."""
+"""Sign-in, realms, effective permissions and passwords."""
 
 from typing import Any
 
-from proxmox_client.emulator.access.caller import Caller, Rights
+from proxmox_client.emulator.access.principal import Principal, Rights
 from proxmox_client.emulator.auth import sign_in
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.router import ApiRequest, route
 
 AREAS = {
     "access": "/access",
@@ -28,82 +28,90 @@ PREFIXES = {
 
 
 @route("GET", "/access/ticket")
-def ticket_page(_call: Call) -> None:
+def ticket_page(_request: ApiRequest) -> None:
     """GET /access/ticket."""
 
 
 @route("POST", "/access/ticket")
-def ticket(call: Call) -> dict[str, Any]:
+def ticket(request: ApiRequest) -> dict[str, Any]:
     """POST /access/ticket."""
-    state, office = call.state, call.cluster.office
-    signed = sign_in.check(state, office, call.params)
-    if signed.owes:
+    state, tickets = request.state, request.backend.tickets
+    signed_in = sign_in.check(state, tickets, request.params)
+    userid, now = signed_in.userid, request.now
+    if signed_in.required_factors:
         return {
-            "username": signed.userid,
+            "username": userid,
             "NeedTFA": 1,
-            "ticket": office.issue_half(signed.userid, signed.owes, call.now),
-            "CSRFPreventionToken": office.csrf(signed.userid, call.now),
+            "ticket": tickets.issue_half(userid, signed_in.required_factors, now),
+            "CSRFPreventionToken": tickets.csrf(userid, now),
         }
-    rights = Rights(Caller(signed.userid), state)
+    rights = Rights(Principal(userid), state)
     answer = {
-        "username": signed.userid,
-        "ticket": office.issue(signed.userid, call.now),
-        "CSRFPreventionToken": office.csrf(signed.userid, call.now),
+        "username": userid,
+        "ticket": tickets.issue(userid, now),
+        "CSRFPreventionToken": tickets.csrf(userid, now),
         "cap": _capabilities(rights),
     }
-    is_named = state.grouped and rights.has("/", "Sys.Audit")
-    return answer | ({"clustername": state.name} if is_named else {})
+    has_name = state.grouped and rights.has("/", "Sys.Audit")
+    return answer | ({"clustername": state.name} if has_name else {})
 
 
 @route("GET", "/access/domains")
-def domains(call: Call) -> list[dict[str, Any]]:
+def domains(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /access/domains."""
-    realms = call.state.people.realms.values()
-    return [{"realm": each.realm, "type": each.type, "comment": each.comment} for each in realms]
+    realms = request.state.user_config.realms.values()
+    return [
+        {"realm": realm.realm, "type": realm.type, "comment": realm.comment} for realm in realms
+    ]
 
 
 @route("GET", "/access/permissions")
-def permissions(call: Call) -> dict[str, Any]:
+def permissions(request: ApiRequest) -> dict[str, Any]:
     """GET /access/permissions."""
-    rights = call.rights
-    if (wanted := call.get("userid")) and wanted not in (call.caller.userid, call.caller.name):
-        call.rights.require("/access", "Sys.Audit")
-        userid, _, token = wanted.partition("!")
-        rights = Rights(_someone(call, userid, token), call.state)
-    paths = [call.params["path"]] if call.get("path") else _known_paths(call)
-    found = {path: {name: int(below) for name, below in rights.on(path).items()} for path in paths}
-    return found if call.get("path") else {path: held for path, held in found.items() if held}
+    rights = request.rights
+    own_names = (request.principal.userid, request.principal.name)
+    if (name := request.get("userid")) and name not in own_names:
+        request.rights.require("/access", "Sys.Audit")
+        userid, _, token = name.partition("!")
+        rights = Rights(_find_principal(request, userid, token), request.state)
+    paths = [request.params["path"]] if request.get("path") else _known_paths(request)
+    privileges = {
+        path: {name: int(below) for name, below in rights.on(path).items()} for path in paths
+    }
+    if request.get("path"):
+        return privileges
+    return {path: held for path, held in privileges.items() if held}
 
 
 @route("PUT", "/access/password")
-def set_password(call: Call) -> None:
+def set_password(request: ApiRequest) -> None:
     """PUT /access/password."""
-    userid = call.params["userid"]
-    users = call.state.people.users
+    userid = request.params["userid"]
+    users = request.state.user_config.users
     if userid not in users:
         raise ApiError(f"no such user ('{userid}')")
-    users[userid].password = call.params["password"]
+    users[userid].password = request.params["password"]
 
 
-def _someone(call: Call, userid: str, token: str) -> Caller:
-    user = call.state.people.users.get(userid)
+def _find_principal(request: ApiRequest, userid: str, token: str) -> Principal:
+    user = request.state.user_config.users.get(userid)
     if user is None or (token and token not in user.tokens):
         raise ApiError(f"no such user ('{userid}')")
-    return Caller(userid, token, user.tokens[token].privsep if token else False)
+    return Principal(userid, token, user.tokens[token].privsep if token else False)
 
 
-def _known_paths(call: Call) -> list[str]:
-    """The paths that matter: the tops, those of grants, and what is in pools."""
+def _known_paths(request: ApiRequest) -> list[str]:
+    """Return the top paths, those of ACL entries, and those of pool members."""
     tops = ["/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms"]
-    granted = [grant.path for grant in call.state.people.grants]
-    pools = call.state.pools.values()
+    granted = [entry.path for entry in request.state.user_config.acl]
+    pools = request.state.pools.values()
     pooled = [f"/vms/{vmid}" for pool in pools for vmid in pool.vmids]
     pooled += [f"/storage/{name}" for pool in pools for name in pool.storages]
     return sorted({*tops, *granted, *pooled})
 
 
 def _capabilities(rights: Rights) -> dict[str, dict[str, int]]:
-    """What the web interface would show."""
+    """Return the privileges by area, for the web interface."""
     return {
         area: {name: 1 for name in rights.on(path) if name.startswith(PREFIXES[area])}
         for area, path in AREAS.items()

@@ -1,57 +1,58 @@
-"""Groups, roles, and who is granted what."""
+"""Groups, roles and the ACL."""
 
 from typing import Any
 
+from proxmox_client.emulator.access.checks import modify_privileges
 from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.router import Call, route
-from proxmox_client.emulator.state.people import Grant, Group
+from proxmox_client.emulator.router import ApiRequest, route
+from proxmox_client.emulator.state.user_config import AclEntry, Group
 
 
 @route("GET", "/access/groups")
-def groups(call: Call) -> list[dict[str, Any]]:
+def groups(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /access/groups."""
-    people = call.state.people
+    config = request.state.user_config
     return [
         {
             "groupid": group.groupid,
-            "users": ",".join(people.members(group.groupid)),
+            "users": ",".join(config.members(group.groupid)),
             **({"comment": group.comment} if group.comment else {}),
         }
-        for group in people.groups.values()
-        if call.rights.has_any(
+        for group in config.groups.values()
+        if request.rights.has_any(
             f"/access/groups/{group.groupid}", "User.Modify", "Sys.Audit", "Group.Allocate"
         )
     ]
 
 
 @route("POST", "/access/groups")
-def create_group(call: Call) -> None:
+def create_group(request: ApiRequest) -> None:
     """POST /access/groups."""
-    groupid = call.params["groupid"]
-    if groupid in call.state.people.groups:
+    groupid = request.params["groupid"]
+    if groupid in request.state.user_config.groups:
         raise ApiError(f"create group failed: group '{groupid}' already exists")
-    call.state.people.groups[groupid] = Group(groupid, call.get("comment", ""))
+    request.state.user_config.groups[groupid] = Group(groupid, request.get("comment", ""))
 
 
 @route("DELETE", "/access/groups/{groupid}")
-def delete_group(call: Call) -> None:
+def delete_group(request: ApiRequest) -> None:
     """DELETE /access/groups/{groupid}."""
-    groupid, people = call.params["groupid"], call.state.people
-    if groupid not in people.groups:
+    groupid, config = request.params["groupid"], request.state.user_config
+    if groupid not in config.groups:
         raise ApiError(f"delete group failed: group '{groupid}' does not exist")
-    del people.groups[groupid]
-    people.forget("group", groupid)
-    for each in people.users.values():
-        each.groups.discard(groupid)
+    del config.groups[groupid]
+    config.remove_acl("group", groupid)
+    for user in config.users.values():
+        user.groups.discard(groupid)
 
 
 @route("GET", "/access/roles")
-def roles(call: Call) -> list[dict[str, Any]]:
+def roles(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /access/roles."""
-    builtin, added = builtin_roles(call.state.release), call.state.people.roles
+    builtin, custom = builtin_roles(request.state.release), request.state.user_config.roles
     rows = [(name, names, 1) for name, names in builtin.items()]
-    rows += [(name, names, 0) for name, names in added.items()]
+    rows += [(name, names, 0) for name, names in custom.items()]
     return [
         {"roleid": name, "privs": ",".join(sorted(names)), "special": special}
         for name, names, special in rows
@@ -59,83 +60,78 @@ def roles(call: Call) -> list[dict[str, Any]]:
 
 
 @route("GET", "/access/roles/{roleid}")
-def role(call: Call) -> dict[str, int]:
+def role(request: ApiRequest) -> dict[str, int]:
     """GET /access/roles/{roleid}."""
-    name = call.params["roleid"]
-    known = builtin_roles(call.state.release) | call.state.people.roles
-    if name not in known:
+    name = request.params["roleid"]
+    all_roles = builtin_roles(request.state.release) | request.state.user_config.roles
+    if name not in all_roles:
         raise ApiError(f"role '{name}' does not exist")
-    return dict.fromkeys(sorted(known[name]), 1)
+    return dict.fromkeys(sorted(all_roles[name]), 1)
 
 
 @route("POST", "/access/roles")
-def create_role(call: Call) -> None:
+def create_role(request: ApiRequest) -> None:
     """POST /access/roles."""
-    names = [name for name in str(call.get("privs", "")).replace(" ", ",").split(",") if name]
+    names = [name for name in str(request.get("privs", "")).replace(" ", ",").split(",") if name]
     for name in names:
-        if name not in all_privileges(call.state.release):
-            raise call.bad(privs=f"invalid format - invalid privilege '{name}'\n")
-    roleid = call.params["roleid"]
-    if roleid in builtin_roles(call.state.release) or roleid in call.state.people.roles:
+        if name not in all_privileges(request.state.release):
+            raise request.invalid(privs=f"invalid format - invalid privilege '{name}'\n")
+    roleid = request.params["roleid"]
+    if roleid in builtin_roles(request.state.release) or roleid in request.state.user_config.roles:
         raise ApiError(f"create role failed: role '{roleid}' already exists")
-    call.state.people.roles[roleid] = frozenset(names)
+    request.state.user_config.roles[roleid] = frozenset(names)
 
 
 @route("DELETE", "/access/roles/{roleid}")
-def delete_role(call: Call) -> None:
+def delete_role(request: ApiRequest) -> None:
     """DELETE /access/roles/{roleid}."""
-    roleid = call.params["roleid"]
-    if call.state.people.roles.pop(roleid, None) is None:
+    roleid = request.params["roleid"]
+    if request.state.user_config.roles.pop(roleid, None) is None:
         raise ApiError(f"delete role failed: role '{roleid}' does not exist")
 
 
 @route("GET", "/access/acl")
-def acl(call: Call) -> list[dict[str, Any]]:
-    """GET /access/acl: all of it with Sys.Audit on /access, else where one may change it."""
-    sees_all = call.rights.has("/access", "Sys.Audit")
+def acl(request: ApiRequest) -> list[dict[str, Any]]:
+    """GET /access/acl: all entries with Sys.Audit on /access, else those one may change."""
+    sees_all = request.rights.has("/access", "Sys.Audit")
     return [
         {
-            "path": grant.path,
-            "type": grant.kind,
-            "ugid": grant.whom,
-            "roleid": grant.role,
-            "propagate": int(grant.propagate),
+            "path": entry.path,
+            "type": entry.kind,
+            "ugid": entry.ugid,
+            "roleid": entry.role,
+            "propagate": int(entry.propagate),
         }
-        for grant in call.state.people.grants
-        if sees_all or call.rights.has_any(grant.path, *_modifying(grant.path))
+        for entry in request.state.user_config.acl
+        if sees_all or request.rights.has_any(entry.path, *modify_privileges(entry.path))
     ]
-
-
-def _modifying(path: str) -> tuple[str, ...]:
-    """The privileges with which one may change the grants on a path."""
-    kind, _, name = path.strip("/").partition("/")
-    own = {"vms": "VM.Allocate", "storage": "Datastore.Allocate", "pool": "Pool.Allocate"}
-    return ("Permissions.Modify", own[kind]) if name and kind in own else ("Permissions.Modify",)
 
 
 @route("PUT", "/access/acl")
-def update_acl(call: Call) -> None:
+def update_acl(request: ApiRequest) -> None:
     """PUT /access/acl."""
-    people = call.state.people
-    whom = {
-        kind: [name for name in str(call.get(f"{kind}s", "")).replace(";", ",").split(",") if name]
+    config = request.state.user_config
+    ugids = {
+        kind: [
+            name for name in str(request.get(f"{kind}s", "")).replace(";", ",").split(",") if name
+        ]
         for kind in ("user", "group", "token")
     }
-    if not any(whom.values()):
-        raise call.bad(users="either 'users', 'groups' or 'tokens' is required")
-    path = "/" + str(call.params["path"]).strip("/")
-    propagate = bool(call.get("propagate", True))
+    if not any(ugids.values()):
+        raise request.invalid(users="either 'users', 'groups' or 'tokens' is required")
+    path = "/" + str(request.params["path"]).strip("/")
+    propagate = bool(request.get("propagate", True))
     changed = [
-        Grant(path, kind, name, role, propagate)
-        for kind, names in whom.items()
+        AclEntry(path, kind, name, role, propagate)
+        for kind, names in ugids.items()
         for name in names
-        for role in str(call.params["roles"]).split(",")
+        for role in str(request.params["roles"]).split(",")
     ]
-    same = {(grant.path, grant.kind, grant.whom, grant.role) for grant in changed}
-    people.grants = [
-        grant
-        for grant in people.grants
-        if (grant.path, grant.kind, grant.whom, grant.role) not in same
+    keys = {(entry.path, entry.kind, entry.ugid, entry.role) for entry in changed}
+    config.acl = [
+        entry
+        for entry in config.acl
+        if (entry.path, entry.kind, entry.ugid, entry.role) not in keys
     ]
-    if not call.get("delete"):
-        people.grants += changed
+    if not request.get("delete"):
+        config.acl += changed

@@ -1,10 +1,10 @@
-"""The agent inside a machine."""
+"""The QEMU guest agent."""
 
 import secrets
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.state.guest import Agent, Guest
 
 BELOW = "/nodes/{node}/qemu/{vmid}/agent"
@@ -12,9 +12,9 @@ NOT_RUNNING = "QEMU guest agent is not running"
 
 
 @route("GET", f"{BELOW}/get-osinfo")
-def os_info(call: Call) -> dict[str, Any]:
+def os_info(request: ApiRequest) -> dict[str, Any]:
     """GET …/agent/get-osinfo."""
-    agent = _agent(call)
+    agent = _agent(request)
     version = agent.os_name.partition(" ")[2]
     return _result(
         {
@@ -31,32 +31,32 @@ def os_info(call: Call) -> dict[str, Any]:
 
 
 @route("GET", f"{BELOW}/network-get-interfaces")
-def interfaces(call: Call) -> dict[str, Any]:
+def network_interfaces(request: ApiRequest) -> dict[str, Any]:
     """GET …/agent/network-get-interfaces."""
-    agent, guest = _agent(call), call.guest
+    agent, guest = _agent(request), request.guest
     hardware = str(guest.config.get("net0", "")).partition("=")[2].partition(",")[0].lower()
-    found = [_interface("lo", "00:00:00:00:00:00", ("127.0.0.1",), 8)]
-    found.append(_interface("eth0", hardware or "bc:24:11:00:00:00", agent.addresses, 24))
-    return _result(found)
+    interfaces = [_interface("lo", "00:00:00:00:00:00", ("127.0.0.1",), 8)]
+    interfaces.append(_interface("eth0", hardware or "bc:24:11:00:00:00", agent.addresses, 24))
+    return _result(interfaces)
 
 
 @route("GET", f"{BELOW}/get-host-name")
-def host_name(call: Call) -> dict[str, Any]:
+def host_name(request: ApiRequest) -> dict[str, Any]:
     """GET …/agent/get-host-name."""
-    _agent(call)
-    return _result({"host-name": call.guest.name})
+    _agent(request)
+    return _result({"host-name": request.guest.name})
 
 
 @route("GET", f"{BELOW}/get-fsinfo")
-def file_systems(call: Call) -> dict[str, Any]:
+def file_systems(request: ApiRequest) -> dict[str, Any]:
     """GET …/agent/get-fsinfo."""
-    _agent(call)
-    used = int(call.guest.disk_size * 0.42)
+    _agent(request)
+    used = int(request.guest.disk_size * 0.42)
     root = {
         "name": "sda1",
         "mountpoint": "/",
         "type": "ext4",
-        "total-bytes": call.guest.disk_size,
+        "total-bytes": request.guest.disk_size,
         "used-bytes": used,
         "disk": [],
     }
@@ -64,23 +64,23 @@ def file_systems(call: Call) -> dict[str, Any]:
 
 
 @route("GET", f"{BELOW}/get-time")
-def time(call: Call) -> dict[str, Any]:
+def time(request: ApiRequest) -> dict[str, Any]:
     """GET …/agent/get-time."""
-    _agent(call)
-    return _result(int(call.now * 1_000_000_000))
+    _agent(request)
+    return _result(int(request.now * 1_000_000_000))
 
 
 @route("GET", f"{BELOW}/get-users")
-def users(call: Call) -> dict[str, Any]:
+def users(request: ApiRequest) -> dict[str, Any]:
     """GET …/agent/get-users."""
-    _agent(call)
+    _agent(request)
     return _result([])
 
 
 @route("GET", f"{BELOW}/info")
-def info(call: Call) -> dict[str, Any]:
+def info(request: ApiRequest) -> dict[str, Any]:
     """GET …/agent/info."""
-    _agent(call)
+    _agent(request)
     commands = [{"name": "guest-ping", "enabled": True, "success-response": True}]
     return _result({"version": "9.2.0", "supported_commands": commands})
 
@@ -88,29 +88,29 @@ def info(call: Call) -> dict[str, Any]:
 @route(
     "POST", f"{BELOW}/ping", f"{BELOW}/fstrim", f"{BELOW}/fsfreeze-freeze", f"{BELOW}/fsfreeze-thaw"
 )
-def ping(call: Call) -> dict[str, Any]:
-    """POST …/agent/ping and other commands without an answer."""
-    _agent(call)
+def ping(request: ApiRequest) -> dict[str, Any]:
+    """POST …/agent/ping and other commands without a result."""
+    _agent(request)
     return _result({})
 
 
 @route("POST", f"{BELOW}/exec")
-def execute(call: Call) -> dict[str, Any]:
-    """POST …/agent/exec: commands are taken and end at once."""
-    _agent(call)
+def execute(request: ApiRequest) -> dict[str, Any]:
+    """POST …/agent/exec: a command is accepted and exits at once."""
+    _agent(request)
     return {"pid": 1000 + secrets.randbelow(30000)}
 
 
 @route("GET", f"{BELOW}/exec-status")
-def execute_status(call: Call) -> dict[str, Any]:
+def execute_status(request: ApiRequest) -> dict[str, Any]:
     """GET …/agent/exec-status."""
-    _agent(call)
+    _agent(request)
     return {"exited": 1, "exitcode": 0, "out-data": ""}
 
 
-def _agent(call: Call) -> Agent:
-    """The agent of the guest, or why there is none to talk to."""
-    guest: Guest = call.guest
+def _agent(request: ApiRequest) -> Agent:
+    """Return the agent of the guest; raises ApiError if it does not respond."""
+    guest: Guest = request.guest
     if not guest.agent_enabled:
         raise ApiError("No QEMU guest agent configured")
     if not guest.running:

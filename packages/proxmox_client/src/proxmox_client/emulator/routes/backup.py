@@ -1,37 +1,38 @@
-"""Backups now, and what can be read from them."""
+"""Immediate backups, their defaults, and the configuration in a backup."""
 
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.parameters import stored
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.state.guest import Guest
-from proxmox_client.emulator.work import backup
+from proxmox_client.emulator.tasks import backup
 
 ROOT_ONLY = ("tmpdir", "dumpdir", "script", "job-id")
-FOR_ADMINISTRATORS = ("bwlimit", "performance", "ionice")
+SYS_MODIFY_ONLY = ("bwlimit", "performance", "ionice")
 
 
 @route("POST", "/nodes/{node}/vzdump")
-def vzdump(call: Call) -> str:
+def vzdump(request: ApiRequest) -> str:
     """POST /nodes/{node}/vzdump."""
-    guests = _chosen(call)
-    _require_rights(call, guests)
-    options = call.given("node", "vmid", "all", "pool", "exclude", "quiet")
-    here = [vmid for vmid in guests if _is_here(call, vmid)]
+    vmids = _selected_guests(request)
+    _require_rights(request, vmids)
+    options = request.params_without("node", "vmid", "all", "pool", "exclude", "quiet")
+    local_vmids = [vmid for vmid in vmids if _is_local_or_missing(request, vmid)]
     options.setdefault("storage", "local")
-    shown = stored(options)
-    id_ = str(guests[0]) if call.get("vmid") and len(guests) == 1 else ""
-    return call.start("vzdump", id_, backup.dump(here, call.node.name, shown))
+    id_ = str(vmids[0]) if request.get("vmid") and len(vmids) == 1 else ""
+    return request.start(
+        "vzdump", id_, backup.dump(local_vmids, request.node.name, stored(options))
+    )
 
 
 @route("GET", "/nodes/{node}/vzdump/defaults")
-def defaults(call: Call) -> dict[str, Any]:
+def defaults(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/vzdump/defaults."""
-    storage = call.get("storage", "local")
-    older = {"notification-policy": "always"} if call.state.release < (9, 0) else {}
+    storage = request.get("storage", "local")
+    before_9 = {"notification-policy": "always"} if request.state.release < (9, 0) else {}
     return {
-        **older,
+        **before_9,
         "all": 0,
         "bwlimit": 0,
         "compress": "0",
@@ -56,47 +57,47 @@ def defaults(call: Call) -> dict[str, Any]:
 
 
 @route("GET", "/nodes/{node}/vzdump/extractconfig")
-def extract_config(call: Call) -> str:
+def extract_config(request: ApiRequest) -> str:
     """GET /nodes/{node}/vzdump/extractconfig."""
-    volid = call.params["volume"]
-    storage = call.state.storage(volid.partition(":")[0])
-    volume = storage.volumes(call.node.name).get(volid)
+    volid = request.params["volume"]
+    storage = request.state.storage(volid.partition(":")[0])
+    volume = storage.volumes(request.node.name).get(volid)
     if volume is None or volume.content != "backup":
         raise ApiError(f"volume '{volid}' does not exist")
-    call.rights.require_any(storage.path, ("Datastore.Audit", "Datastore.AllocateSpace"))
+    request.rights.require_any(storage.path, ("Datastore.Audit", "Datastore.AllocateSpace"))
     return volume.config
 
 
-def _chosen(call: Call) -> list[int]:
-    """The guests a request names: by number, by pool, or all of this node."""
-    if call.get("pool"):
-        if call.params["pool"] not in call.state.pools:
-            raise ApiError(f"pool '{call.params['pool']}' does not exist")
-        return sorted(call.state.pools[call.params["pool"]].vmids)
-    if call.get("all"):
-        left = {vmid for vmid in str(call.get("exclude", "")).split(",") if vmid}
-        everything = call.state.guests_on(call.node.name)
-        return [guest.vmid for guest in everything if str(guest.vmid) not in left]
-    if not call.get("vmid"):
-        raise call.bad(vmid="property is missing")
-    return [int(vmid) for vmid in str(call.params["vmid"]).replace(";", ",").split(",")]
+def _selected_guests(request: ApiRequest) -> list[int]:
+    """Return the VMIDs of a request: listed, of a pool, or all of this node."""
+    if request.get("pool"):
+        if request.params["pool"] not in request.state.pools:
+            raise ApiError(f"pool '{request.params['pool']}' does not exist")
+        return sorted(request.state.pools[request.params["pool"]].vmids)
+    if request.get("all"):
+        excluded = {vmid for vmid in str(request.get("exclude", "")).split(",") if vmid}
+        guests = request.state.guests_on(request.node.name)
+        return [guest.vmid for guest in guests if str(guest.vmid) not in excluded]
+    if not request.get("vmid"):
+        raise request.invalid(vmid="property is missing")
+    return [int(vmid) for vmid in str(request.params["vmid"]).replace(";", ",").split(",")]
 
 
-def _is_here(call: Call, vmid: int) -> bool:
-    """Whether it is on this node, or missing: then its absence is an error of the task."""
-    guest: Guest | None = call.state.guests.get(vmid)
-    return guest is None or guest.node == call.node.name
+def _is_local_or_missing(request: ApiRequest, vmid: int) -> bool:
+    """Return whether a guest is on this node or missing; the task reports a missing one."""
+    guest: Guest | None = request.state.guests.get(vmid)
+    return guest is None or guest.node == request.node.name
 
 
-def _require_rights(call: Call, vmids: list[int]) -> None:
+def _require_rights(request: ApiRequest, vmids: list[int]) -> None:
     for name in ROOT_ONLY:
-        if name in call.params and not call.caller.is_root:
-            raise call.bad(**{name: f"Only root may set '{name}'"})
-    if any(name in call.params for name in FOR_ADMINISTRATORS):
-        call.rights.require("/", "Sys.Modify")
-    storage = call.get("storage", "local")
-    call.rights.require(f"/storage/{storage}", "Datastore.AllocateSpace")
-    if call.get("prune-backups"):
-        call.rights.require(f"/storage/{storage}", "Datastore.Allocate")
+        if name in request.params and not request.principal.is_root:
+            raise request.invalid(**{name: f"Only root may set '{name}'"})
+    if any(name in request.params for name in SYS_MODIFY_ONLY):
+        request.rights.require("/", "Sys.Modify")
+    storage = request.get("storage", "local")
+    request.rights.require(f"/storage/{storage}", "Datastore.AllocateSpace")
+    if request.get("prune-backups"):
+        request.rights.require(f"/storage/{storage}", "Datastore.Allocate")
     for vmid in vmids:
-        call.rights.require(f"/vms/{vmid}", "VM.Backup")
+        request.rights.require(f"/vms/{vmid}", "VM.Backup")

@@ -1,4 +1,4 @@
-"""Scheduled backups."""
+"""Backup jobs."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,123 +6,127 @@ from typing import Any
 from proxmox_client.emulator.calendar import next_run
 from proxmox_client.emulator.errors import BadParameters
 from proxmox_client.emulator.parameters import stored
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.state.guest import Disk, Guest
 from proxmox_client.emulator.state.jobs import BackupJob
 
 
 @route("GET", "/cluster/backup")
-def jobs(call: Call) -> list[dict[str, Any]]:
+def list_jobs(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /cluster/backup."""
-    return [_row(job) | _next_run(job, call.now) for job in call.state.backup_jobs.values()]
+    return [_row(job) | _next_run(job, request.now) for job in request.state.backup_jobs.values()]
 
 
 @route("GET", "/cluster/backup/{id}")
-def job(call: Call) -> dict[str, Any]:
+def get_job(request: ApiRequest) -> dict[str, Any]:
     """GET /cluster/backup/{id}."""
-    return _row(_find(call))
+    return _row(_find(request))
 
 
 @route("POST", "/cluster/backup")
-def create(call: Call) -> None:
+def create(request: ApiRequest) -> None:
     """POST /cluster/backup."""
-    schedule = _schedule(call)
+    schedule = _schedule(request)
     if schedule is None:
-        raise call.bad(schedule="neither 'starttime' nor 'schedule' were set")
-    name = call.get("id") or f"backup-{call.state.next_pid():08x}-{call.state.next_pid():04x}"
-    options = _options(call)
-    call.state.backup_jobs[name] = BackupJob(name, schedule, options, call.get("enabled", True))
+        raise request.invalid(schedule="neither 'starttime' nor 'schedule' were set")
+    name = (
+        request.get("id") or f"backup-{request.state.next_pid():08x}-{request.state.next_pid():04x}"
+    )
+    options = _options(request)
+    request.state.backup_jobs[name] = BackupJob(
+        name, schedule, options, request.get("enabled", True)
+    )
 
 
 @route("PUT", "/cluster/backup/{id}")
-def update(call: Call) -> None:
+def update(request: ApiRequest) -> None:
     """PUT /cluster/backup/{id}."""
-    entry = _find(call)
-    for key in str(call.get("delete", "")).split(","):
-        entry.options.pop(key, None)
-    entry.options |= _options(call)
-    entry.schedule = _schedule(call) or entry.schedule
-    entry.enabled = call.get("enabled", entry.enabled)
+    job = _find(request)
+    for key in str(request.get("delete", "")).split(","):
+        job.options.pop(key, None)
+    job.options |= _options(request)
+    job.schedule = _schedule(request) or job.schedule
+    job.enabled = request.get("enabled", job.enabled)
 
 
 @route("DELETE", "/cluster/backup/{id}")
-def remove(call: Call) -> None:
+def remove(request: ApiRequest) -> None:
     """DELETE /cluster/backup/{id}."""
-    del call.state.backup_jobs[_find(call).id]
+    del request.state.backup_jobs[_find(request).id]
 
 
 @route("GET", "/cluster/backup/{id}/included_volumes")
-def included_volumes(call: Call) -> dict[str, Any]:
+def included_volumes(request: ApiRequest) -> dict[str, Any]:
     """GET /cluster/backup/{id}/included_volumes."""
-    entry = _find(call)
+    job = _find(request)
     children = []
-    for _, guest in sorted(call.state.guests.items()):
-        if not entry.covers(guest.vmid, call.state.pool_of(guest.vmid)):
+    for _, guest in sorted(request.state.guests.items()):
+        if not job.covers(guest.vmid, request.state.pool_of(guest.vmid)):
             continue
-        disks = [_included(guest, disk) for disk in guest.disks()]
+        disks = [_volume(guest, disk) for disk in guest.disks()]
         name = {"id": guest.vmid, "name": guest.name, "type": guest.kind.value}
         children.append({**name, "children": disks, "leaf": 0})
     return {"children": children}
 
 
 @route("GET", "/cluster/backup-info/not-backed-up")
-def not_backed_up(call: Call) -> list[dict[str, Any]]:
+def not_backed_up(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /cluster/backup-info/not-backed-up."""
-    entries = call.state.backup_jobs.values()
+    jobs = request.state.backup_jobs.values()
     return [
         {"vmid": guest.vmid, "name": guest.name, "type": guest.kind.value}
-        for guest in call.state.guests.values()
-        if call.rights.has(guest.path, "VM.Audit")
-        and not any(entry.covers(guest.vmid, call.state.pool_of(guest.vmid)) for entry in entries)
+        for guest in request.state.guests.values()
+        if request.rights.has(guest.path, "VM.Audit")
+        and not any(job.covers(guest.vmid, request.state.pool_of(guest.vmid)) for job in jobs)
     ]
 
 
-def _included(guest: Guest, disk: Disk) -> dict[str, Any]:
-    saved = "backup=0" not in str(guest.config[disk.slot])
+def _volume(guest: Guest, disk: Disk) -> dict[str, Any]:
+    is_included = "backup=0" not in str(guest.config[disk.slot])
     return {
         "id": f"{guest.vmid}:{disk.slot}",
         "name": disk.volid,
-        "included": int(saved),
-        "reason": "backup=yes" if saved else "backup=no",
+        "included": int(is_included),
+        "reason": "backup=yes" if is_included else "backup=no",
         "leaf": 1,
     }
 
 
-def _find(call: Call) -> BackupJob:
-    name = call.params["id"]
-    if name not in call.state.backup_jobs:
+def _find(request: ApiRequest) -> BackupJob:
+    name = request.params["id"]
+    if name not in request.state.backup_jobs:
         raise BadParameters({"id": f"No such job '{name}'"})
-    return call.state.backup_jobs[name]
+    return request.state.backup_jobs[name]
 
 
-def _options(call: Call) -> dict[str, Any]:
-    skipped = ("id", "schedule", "starttime", "dow", "enabled", "delete")
-    options = stored(call.given(*skipped))
+def _options(request: ApiRequest) -> dict[str, Any]:
+    not_options = ("id", "schedule", "starttime", "dow", "enabled", "delete")
+    options = stored(request.params_without(*not_options))
     if "prune-backups" in options:
         pairs = str(options["prune-backups"]).split(",")
         options["prune-backups"] = dict(pair.split("=", 1) for pair in pairs)
     return options
 
 
-def _schedule(call: Call) -> str | None:
-    if call.get("starttime"):
-        return f"{call.get('dow', 'mon,tue,wed,thu,fri,sat,sun')} {call.params['starttime']}"
-    schedule: str | None = call.get("schedule")
+def _schedule(request: ApiRequest) -> str | None:
+    if request.get("starttime"):
+        return f"{request.get('dow', 'mon,tue,wed,thu,fri,sat,sun')} {request.params['starttime']}"
+    schedule: str | None = request.get("schedule")
     return schedule
 
 
-def _row(entry: BackupJob) -> dict[str, Any]:
+def _row(job: BackupJob) -> dict[str, Any]:
     return {
-        "id": entry.id,
+        "id": job.id,
         "type": "vzdump",
-        "enabled": int(entry.enabled),
-        "schedule": entry.schedule,
-        **entry.options,
+        "enabled": int(job.enabled),
+        "schedule": job.schedule,
+        **job.options,
     }
 
 
-def _next_run(entry: BackupJob, now: float) -> dict[str, Any]:
-    if not entry.enabled:
+def _next_run(job: BackupJob, now: float) -> dict[str, Any]:
+    if not job.enabled:
         return {}
-    due = next_run(entry.schedule, datetime.fromtimestamp(now, UTC))
+    due = next_run(job.schedule, datetime.fromtimestamp(now, UTC))
     return {"next-run": int(due.timestamp())}

@@ -1,24 +1,24 @@
-"""Ceph, where a cluster has a storage on it."""
+"""The status of Ceph, for clusters with an RBD storage."""
 
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.router import ApiRequest, route
 
 
 @route("GET", "/cluster/ceph/status", "/nodes/{node}/ceph/status")
-def status(call: Call) -> dict[str, Any]:
-    """GET …/ceph/status: a node that is down takes its disks out of service."""
-    pools = [storage for storage in call.state.storages.values() if storage.type == "rbd"]
+def status(request: ApiRequest) -> dict[str, Any]:
+    """GET …/ceph/status: the OSDs of an offline node are down."""
+    pools = [storage for storage in request.state.storages.values() if storage.type == "rbd"]
     if not pools:
         raise ApiError("binary not installed: /usr/bin/ceph-mon")
-    nodes = call.state.nodes.values()
+    nodes = request.state.nodes.values()
     down = [node.name for node in nodes if not node.online]
     disks = 4 * len(nodes)
-    used = sum(storage.used(call.here.name) for storage in pools)
+    used = sum(storage.used(request.local_node.name) for storage in pools)
     total = sum(storage.total for storage in pools)
     return {
-        "fsid": f"{call.state.seed:08x}-0000-4000-8000-00000000ce91",
+        "fsid": f"{request.state.seed:08x}-0000-4000-8000-00000000ce91",
         "health": {"status": "HEALTH_WARN" if down else "HEALTH_OK", "checks": _checks(down)},
         "quorum_names": [node.name for node in nodes if node.online][:3],
         "osdmap": {

@@ -1,24 +1,24 @@
-"""The cluster as a whole."""
+"""Endpoints of the whole cluster: resources, status, tasks, options, log."""
 
 from typing import Any
 
-from proxmox_client.emulator.router import Call, Encoded, route
-from proxmox_client.emulator.views.tasks import task_row
+from proxmox_client.emulator.router import ApiRequest, Encoded, route
+from proxmox_client.emulator.serializers.tasks import task_row
 
 NEWEST_TASKS = 25
-"""Finished tasks /cluster/tasks shows of every node."""
+"""The number of finished tasks per node in /cluster/tasks."""
 
 
 @route("GET", "/cluster/resources")
-def resources(call: Call) -> Encoded:
+def resources(request: ApiRequest) -> Encoded:
     """GET /cluster/resources."""
-    return Encoded(call.cluster.resources.json(call.rights, call.get("type")))
+    return Encoded(request.backend.resources.json(request.rights, request.get("type")))
 
 
 @route("GET", "/cluster/status")
-def status(call: Call) -> list[dict[str, Any]]:
+def status(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /cluster/status."""
-    state = call.state
+    state = request.state
     rows: list[dict[str, Any]] = []
     if state.grouped:
         rows.append(
@@ -40,7 +40,7 @@ def status(call: Call) -> list[dict[str, Any]]:
             "level": "",
             "nodeid": node.number if state.grouped else 0,
             "online": int(node.online),
-            "local": int(node is call.here),
+            "local": int(node is request.local_node),
         }
         for node in state.nodes.values()
     )
@@ -48,61 +48,62 @@ def status(call: Call) -> list[dict[str, Any]]:
 
 
 @route("GET", "/cluster/tasks")
-def tasks(call: Call) -> list[dict[str, Any]]:
+def tasks(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /cluster/tasks."""
-    sees_all = call.rights.has("/", "Sys.Audit")
-    counted: dict[str, int] = {}
+    sees_all = request.rights.has("/", "Sys.Audit")
+    counts: dict[str, int] = {}
     rows = []
-    for task in call.cluster.tasks.all():
-        if not sees_all and not call.caller.owns(task.user):
+    for task in request.backend.tasks.all():
+        if not sees_all and not request.principal.owns(task.user):
             continue
         if not task.running:
-            counted[task.node] = counted.get(task.node, 0) + 1
-        if counted.get(task.node, 0) <= NEWEST_TASKS:
+            counts[task.node] = counts.get(task.node, 0) + 1
+        if counts.get(task.node, 0) <= NEWEST_TASKS:
             rows.append(task_row(task, in_cluster=True))
     return rows
 
 
 @route("GET", "/cluster/nextid")
-def next_id(call: Call) -> str:
+def next_id(request: ApiRequest) -> str:
     """GET /cluster/nextid."""
-    wanted = call.get("vmid")
-    if wanted is not None:
-        if wanted in call.state.guests:
-            raise call.bad(vmid=f"VM {wanted} already exists")
-        return str(wanted)
-    return str(next(vmid for vmid in range(100, 10**9) if vmid not in call.state.guests))
+    vmid = request.get("vmid")
+    if vmid is not None:
+        if vmid in request.state.guests:
+            raise request.invalid(vmid=f"VM {vmid} already exists")
+        return str(vmid)
+    return str(next(free for free in range(100, 10**9) if free not in request.state.guests))
 
 
 @route("GET", "/cluster/options")
-def options(call: Call) -> dict[str, Any]:
+def options(request: ApiRequest) -> dict[str, Any]:
     """GET /cluster/options."""
-    if not call.rights.has_any("/", "Sys.Audit", "Sys.Modify"):
-        limited = ("console", "tag-style", "mac_prefix")
-        shown = {key: value for key, value in call.state.options.items() if key in limited}
-        return shown | {"allowed-tags": _tags(call)}
-    return {"description": "", **call.state.options, "allowed-tags": _tags(call)}
+    if not request.rights.has_any("/", "Sys.Audit", "Sys.Modify"):
+        public = ("console", "tag-style", "mac_prefix")
+        visible = {key: value for key, value in request.state.options.items() if key in public}
+        return visible | {"allowed-tags": _tags(request)}
+    return {"description": "", **request.state.options, "allowed-tags": _tags(request)}
 
 
 @route("PUT", "/cluster/options")
-def set_options(call: Call) -> None:
+def set_options(request: ApiRequest) -> None:
     """PUT /cluster/options."""
-    for key in str(call.get("delete", "")).replace(";", ",").split(","):
-        call.state.options.pop(key.strip(), None)
-    for key, value in call.given("delete").items():
-        parameter = call.cluster.schema.find("PUT", "/cluster/options")
-        parts = parameter[0].parameters[key].parts if parameter else None
-        call.state.options[key] = _property(value) if parts else value
-    if "description" in call.params:
-        call.state.options["description"] = f"{call.params['description']}\n"
+    for key in str(request.get("delete", "")).replace(";", ",").split(","):
+        request.state.options.pop(key.strip(), None)
+    for key, value in request.params_without("delete").items():
+        parts = request.endpoint.parameters[key].parts
+        request.state.options[key] = _property(value) if parts else value
+    if "description" in request.params:
+        request.state.options["description"] = f"{request.params['description']}\n"
 
 
 @route("GET", "/cluster/log")
-def log(call: Call) -> list[dict[str, Any]]:
+def log(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /cluster/log."""
-    sees_all = call.rights.has("/", "Sys.Syslog")
+    sees_all = request.rights.has("/", "Sys.Syslog")
     entries = [
-        entry for entry in reversed(call.state.log) if sees_all or call.caller.owns(entry.user)
+        entry
+        for entry in reversed(request.state.log)
+        if sees_all or request.principal.owns(entry.user)
     ]
     return [
         {
@@ -116,12 +117,12 @@ def log(call: Call) -> list[dict[str, Any]]:
             "user": entry.user,
             "msg": entry.text,
         }
-        for entry in entries[: call.get("max", 50)]
+        for entry in entries[: request.get("max", 50)]
     ]
 
 
 @route("GET", "/cluster/config/nodes")
-def config_nodes(call: Call) -> list[dict[str, Any]]:
+def config_nodes(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /cluster/config/nodes."""
     return [
         {
@@ -131,16 +132,16 @@ def config_nodes(call: Call) -> list[dict[str, Any]]:
             "quorum_votes": "1",
             "ring0_addr": node.address,
         }
-        for node in call.state.nodes.values()
+        for node in request.state.nodes.values()
     ]
 
 
 @route("GET", "/cluster/config/totem")
-def totem(call: Call) -> dict[str, Any]:
+def totem(request: ApiRequest) -> dict[str, Any]:
     """GET /cluster/config/totem."""
     return {
-        "cluster_name": call.state.name,
-        "config_version": str(len(call.state.nodes)),
+        "cluster_name": request.state.name,
+        "config_version": str(len(request.state.nodes)),
         "interface": {"0": {"linknumber": "0"}},
         "ip_version": "ipv4-6",
         "link_mode": "passive",
@@ -149,9 +150,9 @@ def totem(call: Call) -> dict[str, Any]:
     }
 
 
-def _tags(call: Call) -> list[str]:
+def _tags(request: ApiRequest) -> list[str]:
     tags: set[str] = set()
-    for guest in call.state.guests.values():
+    for guest in request.state.guests.values():
         text = str(guest.config.get("tags", ""))
         tags.update(tag for tag in text.split(";") if tag.strip())
     return sorted(tags)

@@ -1,14 +1,14 @@
-"""What lies on storages: one volume, downloads, uploads, deletion."""
+"""Storage content: one volume, downloads, uploads, deletion."""
 
 import re
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.http.multipart import fields_of
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.http.multipart import parse_multipart
+from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.routes.storage import available
 from proxmox_client.emulator.state.storage import BLOCK_TYPES, Storage, Volume
-from proxmox_client.emulator.work import content as work_of
+from proxmox_client.emulator.tasks import content as tasks
 
 EXTENSIONS = {
     "iso": (".iso", ".img"),
@@ -18,15 +18,15 @@ EXTENSIONS = {
 
 
 @route("GET", "/nodes/{node}/storage/{storage}/content/{volume}")
-def volume_details(call: Call) -> dict[str, Any]:
+def volume_details(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/storage/{storage}/content/{volume}."""
-    storage = available(call)
-    volume = _find(call, storage)
-    call.rights.require_any(storage.path, ("Datastore.Audit", "Datastore.AllocateSpace"))
+    storage = available(request)
+    volume = _find(request, storage)
+    request.rights.require_any(storage.path, ("Datastore.Audit", "Datastore.AllocateSpace"))
     details: dict[str, Any] = {
         "path": f"{storage.options.get('path', f'/mnt/pve/{storage.name}')}/{volume.name}",
         "size": volume.size,
-        "used": volume.weight,
+        "used": volume.allocated,
         "format": volume.format,
     }
     extra = {"notes": volume.notes, "protected": int(volume.protected)}
@@ -34,105 +34,115 @@ def volume_details(call: Call) -> dict[str, Any]:
 
 
 @route("PUT", "/nodes/{node}/storage/{storage}/content/{volume}")
-def annotate(call: Call) -> None:
+def annotate(request: ApiRequest) -> None:
     """PUT /nodes/{node}/storage/{storage}/content/{volume}."""
-    storage = available(call)
-    volume = _find(call, storage)
+    storage = available(request)
+    volume = _find(request, storage)
     if volume.vmid:
-        call.rights.require(storage.path, "Datastore.AllocateSpace")
-    volume.notes = call.get("notes", volume.notes)
-    volume.protected = call.get("protected", volume.protected)
+        request.rights.require(storage.path, "Datastore.AllocateSpace")
+    volume.notes = request.get("notes", volume.notes)
+    volume.protected = request.get("protected", volume.protected)
 
 
 @route("DELETE", "/nodes/{node}/storage/{storage}/content/{volume}")
-def delete(call: Call) -> str:
+def delete(request: ApiRequest) -> str:
     """DELETE /nodes/{node}/storage/{storage}/content/{volume}."""
-    storage = available(call)
-    volid = _volid(call)
-    volume = storage.volumes(call.node.name).get(volid)
-    _require_delete(call, storage, volid, volume)
+    storage = available(request)
+    volid = _volid(request)
+    volume = storage.volumes(request.node.name).get(volid)
+    _require_delete(request, storage, volid, volume)
     if volume is not None and volume.content in ("images", "rootdir"):
-        _refuse_used(call, storage, volume)
+        _refuse_disk_in_use(request, storage, volume)
     id_ = f"{volume.vmid}@{storage.name}" if volume and volume.vmid else storage.name
-    return call.start("imgdel", id_, work_of.delete(storage, call.node.name, volid))
+    return request.start("imgdel", id_, tasks.delete(storage, request.node.name, volid))
 
 
 @route("POST", "/nodes/{node}/storage/{storage}/download-url")
-def download(call: Call) -> str:
+def download(request: ApiRequest) -> str:
     """POST /nodes/{node}/storage/{storage}/download-url."""
-    storage = available(call)
-    content = call.params["content"]
+    storage = available(request)
+    content = request.params["content"]
     if content not in storage.content:
-        raise call.bad(content=f"storage '{storage.name}' does not support '{content}' content")
-    filename = _filename(call, content)
-    if call.get("checksum-algorithm") and not call.get("checksum"):
-        raise call.bad(checksum="missing property required by 'checksum-algorithm'")
-    options = {**call.params, "filename": filename}
-    return call.start("download", filename, work_of.download(storage, call.node.name, options))
+        raise request.invalid(
+            content=f"storage '{storage.name}' does not support '{content}' content"
+        )
+    filename = _filename(request, content)
+    if request.get("checksum-algorithm") and not request.get("checksum"):
+        raise request.invalid(checksum="missing property required by 'checksum-algorithm'")
+    options = {**request.params, "filename": filename}
+    return request.start("download", filename, tasks.download(storage, request.node.name, options))
 
 
 @route("POST", "/nodes/{node}/storage/{storage}/upload")
-def upload(call: Call) -> str:
-    """POST /nodes/{node}/storage/{storage}/upload: the task runs on the node that was asked."""
-    storage = call.state.storage(call.params["storage"])
-    content = call.params["content"]
-    _, size = fields_of(call.headers.get("content-type", ""), call.body)
-    filename = _filename(call, content)
-    work = work_of.copy_in(storage, call.params["node"], content, filename, size)
-    return call.start("imgcopy", "", work, node=call.here.name)
+def upload(request: ApiRequest) -> str:
+    """POST /nodes/{node}/storage/{storage}/upload: the task runs on the node that received it."""
+    storage = request.state.storage(request.params["storage"])
+    content = request.params["content"]
+    _, size = parse_multipart(request.headers.get("content-type", ""), request.body)
+    filename = _filename(request, content)
+    work = tasks.upload(storage, request.params["node"], content, filename, size)
+    return request.start("imgcopy", "", work, node=request.local_node.name)
 
 
 @route("GET", "/nodes/{node}/query-url-metadata")
-def url_metadata(call: Call) -> dict[str, Any]:
+def url_metadata(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/query-url-metadata."""
-    url = call.params["url"]
-    size = call.state.downloads.get(url, work_of.USUAL_SIZE)
+    url = request.params["url"]
+    size = request.state.downloads.get(url, tasks.DEFAULT_SIZE)
     if size is None:
         raise ApiError(f"invalid server response: '404 Not Found' for {url}")
     name = url.partition("?")[0].rpartition("/")[2]
     return {"filename": name, "size": size, "mimetype": "application/x-iso9660-image"}
 
 
-def _volid(call: Call) -> str:
-    volume = str(call.params["volume"])
-    return volume if ":" in volume else f"{call.params['storage']}:{volume}"
+def _volid(request: ApiRequest) -> str:
+    volume = str(request.params["volume"])
+    return volume if ":" in volume else f"{request.params['storage']}:{volume}"
 
 
-def _find(call: Call, storage: Storage) -> Volume:
-    volid = _volid(call)
-    volume = storage.volumes(call.node.name).get(volid)
+def _find(request: ApiRequest, storage: Storage) -> Volume:
+    volid = _volid(request)
+    volume = storage.volumes(request.node.name).get(volid)
     if volume is None:
         raise ApiError(f"volume '{volid}' does not exist")
     return volume
 
 
-def _require_delete(call: Call, storage: Storage, volid: str, volume: Volume | None) -> None:
-    """Who may back a guest up may delete its backups; the rest is for the storage's owner."""
+def _require_delete(
+    request: ApiRequest, storage: Storage, volid: str, volume: Volume | None
+) -> None:
+    """Raise Forbidden unless the principal may delete a volume.
+
+    Backups need Datastore.Allocate, or Datastore.AllocateSpace with VM.Backup on the guest; other
+    volumes need Datastore.Allocate.
+    """
     if volid.partition(":")[0] != storage.name:
         raise ApiError(f"volume '{volid}' is not on storage '{storage.name}'")
     if volume is not None and volume.content == "backup":
-        if call.rights.has(storage.path, "Datastore.Allocate"):
+        if request.rights.has(storage.path, "Datastore.Allocate"):
             return
-        call.rights.require(storage.path, "Datastore.AllocateSpace")
-        call.rights.require(f"/vms/{volume.vmid}", "VM.Backup")
+        request.rights.require(storage.path, "Datastore.AllocateSpace")
+        request.rights.require(f"/vms/{volume.vmid}", "VM.Backup")
     else:
-        call.rights.require(storage.path, "Datastore.Allocate")
+        request.rights.require(storage.path, "Datastore.Allocate")
 
 
-def _refuse_used(call: Call, storage: Storage, volume: Volume) -> None:
-    """Refuse a volume that is in use, which folders do not know of their files."""
+def _refuse_disk_in_use(request: ApiRequest, storage: Storage, volume: Volume) -> None:
+    """Raise ApiError for a disk in use; like Proxmox, storages of files don't check this."""
     if storage.type not in BLOCK_TYPES:
         return
-    guest = call.state.guests.get(volume.vmid)
+    guest = request.state.guests.get(volume.vmid)
     if guest is not None and any(disk.volid == volume.volid for disk in guest.disks()):
         raise ApiError(f"Cannot remove image, a guest with VMID '{volume.vmid}' exists!")
 
 
-def _filename(call: Call, content: str) -> str:
-    """The name a file gets: without folders, with an extension its content may have."""
+def _filename(request: ApiRequest, content: str) -> str:
+    """Return the name for a file: without folders, with a permitted extension."""
     name = re.sub(
-        r"[^-a-zA-Z0-9_.]", "_", str(call.params["filename"]).replace("\\", "/").rpartition("/")[2]
+        r"[^-a-zA-Z0-9_.]",
+        "_",
+        str(request.params["filename"]).replace("\\", "/").rpartition("/")[2],
     )
     if not name.endswith(EXTENSIONS[content]):
-        raise call.bad(filename="wrong file extension")
+        raise request.invalid(filename="wrong file extension")
     return name

@@ -1,57 +1,57 @@
-"""Lists, state and configuration of guests."""
+"""Lists, status, configuration and network interfaces of guests."""
 
 from typing import Any
 
+from proxmox_client.emulator.cluster_resources import guest_filter
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.resources import visibility
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.router import ApiRequest, route
+from proxmox_client.emulator.serializers.guests import current_status, list_row, monitor_status
 from proxmox_client.emulator.state.guest import Kind
-from proxmox_client.emulator.views.guests import current_status, list_row, monitor
 
 
 @route("GET", "/nodes/{node}/qemu", "/nodes/{node}/lxc")
-def guests(call: Call) -> list[dict[str, Any]]:
+def guests(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes/{node}/qemu and /nodes/{node}/lxc."""
-    may_see = visibility(call.rights, call.state)
+    may_see = guest_filter(request.rights, request.state)
     rows = []
-    for guest in call.state.guests_on(call.node.name, call.kind):
+    for guest in request.state.guests_on(request.node.name, request.kind):
         if may_see(guest):
-            row = list_row(guest, call.state, call.now)
-            if call.get("full") and guest.kind is Kind.QEMU:
-                row |= monitor(guest, call.now)
+            row = list_row(guest, request.state, request.now)
+            if request.get("full") and guest.kind is Kind.QEMU:
+                row |= monitor_status(guest, request.now)
             rows.append(row)
     return rows
 
 
 @route("GET", "/nodes/{node}/qemu/{vmid}/status/current", "/nodes/{node}/lxc/{vmid}/status/current")
-def status(call: Call) -> dict[str, Any]:
+def status(request: ApiRequest) -> dict[str, Any]:
     """GET …/status/current."""
-    return current_status(call.guest, call.state, call.now)
+    return current_status(request.guest, request.state, request.now)
 
 
 @route("GET", "/nodes/{node}/qemu/{vmid}/config", "/nodes/{node}/lxc/{vmid}/config")
-def config(call: Call) -> dict[str, Any]:
-    """GET …/config: as it will be, or with current=1 as it is."""
-    guest = call.guest
-    if name := call.get("snapshot"):
+def config(request: ApiRequest) -> dict[str, Any]:
+    """GET …/config: with pending changes applied, or the running one with current=1."""
+    guest = request.guest
+    if name := request.get("snapshot"):
         from_snapshot = guest.snapshots.get(name)
         if from_snapshot is None:
             raise ApiError(f"snapshot '{name}' does not exist")
         return {**from_snapshot.config, "digest": guest.digest}
-    shown = dict(guest.config) if call.get("current") else guest.next_config
+    options = dict(guest.config) if request.get("current") else guest.next_config
     if guest.parent:
-        shown["parent"] = guest.parent
-    return shown | {"digest": guest.digest}
+        options["parent"] = guest.parent
+    return options | {"digest": guest.digest}
 
 
 @route("GET", "/nodes/{node}/qemu/{vmid}/pending", "/nodes/{node}/lxc/{vmid}/pending")
-def pending(call: Call) -> list[dict[str, Any]]:
+def pending(request: ApiRequest) -> list[dict[str, Any]]:
     """GET …/pending."""
-    guest = call.guest
-    shown = guest.config | {"digest": guest.digest}
+    guest = request.guest
+    options = guest.config | {"digest": guest.digest}
     if guest.parent:
-        shown["parent"] = guest.parent
-    rows = {key: {"key": key, "value": value} for key, value in shown.items()}
+        options["parent"] = guest.parent
+    rows = {key: {"key": key, "value": value} for key, value in options.items()}
     for key, value in guest.pending.items():
         rows.setdefault(key, {"key": key})["pending"] = value
     for key, removal in guest.removals.items():
@@ -60,9 +60,9 @@ def pending(call: Call) -> list[dict[str, Any]]:
 
 
 @route("GET", "/nodes/{node}/lxc/{vmid}/interfaces")
-def interfaces(call: Call) -> list[dict[str, Any]]:
+def interfaces(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes/{node}/lxc/{vmid}/interfaces."""
-    guest = call.guest
+    guest = request.guest
     if not guest.running:
         return []
     hardware = next(

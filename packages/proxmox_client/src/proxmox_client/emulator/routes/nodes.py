@@ -1,18 +1,18 @@
-"""Nodes: list, state and what is in them."""
+"""Nodes: list, status, time, DNS, disks, network and configuration."""
 
 from typing import Any
 
-from proxmox_client.emulator.router import Call, route
-from proxmox_client.emulator.state import measure
+from proxmox_client.emulator.router import ApiRequest, route
+from proxmox_client.emulator.state import metrics
 from proxmox_client.emulator.state.cluster import RELEASES
 from proxmox_client.emulator.state.node import Node, PhysicalDisk
 
 
 @route("GET", "/nodes")
-def nodes(call: Call) -> list[dict[str, Any]]:
+def nodes(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes."""
     rows = []
-    for node in call.state.nodes.values():
+    for node in request.state.nodes.values():
         row: dict[str, Any] = {
             "node": node.name,
             "id": node.id,
@@ -21,23 +21,23 @@ def nodes(call: Call) -> list[dict[str, Any]]:
             "level": "",
             "ssl_fingerprint": node.fingerprint,
         }
-        if call.rights.has(node.path, "Sys.Audit"):
-            row |= measure.node(node, call.state, call.now)
+        if request.rights.has(node.path, "Sys.Audit"):
+            row |= metrics.node_metrics(node, request.state, request.now)
         rows.append(row)
     return rows
 
 
 @route("GET", "/nodes/{node}/status")
-def status(call: Call) -> dict[str, Any]:
+def status(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/status."""
-    node, now = call.node, call.now
-    load = measure.node_load(node, call.state)
+    node, now = request.node, request.now
+    load = metrics.node_load(node, request.state)
     used, root = int(node.memory * load.memory_at(now)), int(node.root_total * node.root_used)
-    busy = load.cpu_at(now)
+    cpu = load.cpu_at(now)
     memory = {"total": node.memory, "used": used, "free": int((node.memory - used) * 0.7)}
-    if call.state.release >= (9, 0):
+    if request.state.release >= (9, 0):
         memory["available"] = node.memory - used
-    number, repository = RELEASES[call.state.version]
+    number, repository = RELEASES[request.state.version]
     build = "#1 SMP PREEMPT_DYNAMIC PMX"
     return {
         "pveversion": f"pve-manager/{number}/{repository}",
@@ -49,11 +49,11 @@ def status(call: Call) -> dict[str, Any]:
             "machine": "x86_64",
         },
         "uptime": int(now - node.booted),
-        "cpu": busy,
+        "cpu": cpu,
         "wait": load.pressure_at(now) / 400,
         "idle": 0,
-        "loadavg": [f"{busy * node.cpus * factor:.2f}" for factor in (1.05, 1.0, 0.95)],
-        "cpuinfo": _cpu(node, call.state.release),
+        "loadavg": [f"{cpu * node.cpus * factor:.2f}" for factor in (1.05, 1.0, 0.95)],
+        "cpuinfo": _cpu(node, request.state.release),
         "memory": memory,
         "swap": {"total": node.swap, "used": 0, "free": node.swap},
         "rootfs": {
@@ -69,10 +69,10 @@ def status(call: Call) -> dict[str, Any]:
 
 def _cpu(node: Node, release: tuple[int, int]) -> dict[str, Any]:
     vendor = "AuthenticAMD" if "AMD" in node.cpu_model else "GenuineIntel"
-    newer = {"vendor": vendor, "family": "25"} if release >= (9, 0) else {}
+    since_9 = {"vendor": vendor, "family": "25"} if release >= (9, 0) else {}
     return {
         "model": node.cpu_model,
-        **newer,
+        **since_9,
         "sockets": node.sockets,
         "cores": max(1, node.cpus // node.sockets // 2),
         "cpus": node.cpus,
@@ -84,21 +84,21 @@ def _cpu(node: Node, release: tuple[int, int]) -> dict[str, Any]:
 
 
 @route("GET", "/nodes/{node}/time")
-def time(call: Call) -> dict[str, Any]:
+def time(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/time."""
-    return {"time": int(call.now), "localtime": int(call.now), "timezone": "Etc/UTC"}
+    return {"time": int(request.now), "localtime": int(request.now), "timezone": "Etc/UTC"}
 
 
 @route("GET", "/nodes/{node}/dns")
-def dns(call: Call) -> dict[str, Any]:
+def dns(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/dns."""
-    return {"dns1": "10.20.0.1", "search": f"{call.state.name}.example.test"}
+    return {"dns1": "10.20.0.1", "search": f"{request.state.name}.example.test"}
 
 
 @route("GET", "/nodes/{node}/disks/list")
-def disks(call: Call) -> list[dict[str, Any]]:
+def disks(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes/{node}/disks/list."""
-    return [_disk(disk) for disk in call.node.disks]
+    return [_disk(disk) for disk in request.node.disks]
 
 
 def _disk(disk: PhysicalDisk) -> dict[str, Any]:
@@ -122,10 +122,10 @@ def _disk(disk: PhysicalDisk) -> dict[str, Any]:
 
 
 @route("GET", "/nodes/{node}/network")
-def network(call: Call) -> list[dict[str, Any]]:
+def network(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes/{node}/network."""
-    address = call.node.address
-    found = {} if call.state.release >= (9, 0) else {"exists": 1}
+    address = request.node.address
+    before_9 = {} if request.state.release >= (9, 0) else {"exists": 1}
     return [
         {
             "iface": "vmbr0",
@@ -152,12 +152,12 @@ def network(call: Call) -> list[dict[str, Any]]:
             "families": ["inet"],
             "active": 1,
             "priority": 3,
-            **found,
+            **before_9,
         },
     ]
 
 
 @route("GET", "/nodes/{node}/config")
-def node_config(call: Call) -> dict[str, Any]:
+def node_config(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/config."""
-    return dict(call.node.config)
+    return dict(request.node.config)

@@ -1,98 +1,97 @@
-"""Pools."""
+"""Pools of guests and storages."""
 
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.router import Call, route
-from proxmox_client.emulator.state import measure
+from proxmox_client.emulator.router import ApiRequest, route
+from proxmox_client.emulator.serializers.storage import storage_status
+from proxmox_client.emulator.state import metrics
 from proxmox_client.emulator.state.jobs import Pool
-from proxmox_client.emulator.views.storage import storage_status
 
 
 @route("GET", "/pools")
-def pools(call: Call) -> list[dict[str, Any]]:
-    """GET /pools; with poolid, that one with its members."""
-    if wanted := call.get("poolid"):
-        return [_details(call, _find(call, wanted))]
+def list_pools(request: ApiRequest) -> list[dict[str, Any]]:
+    """GET /pools; with poolid, the details of that pool."""
+    if poolid := request.get("poolid"):
+        return [_details(request, _find(request, poolid))]
     return [
         {"poolid": pool.poolid, **({"comment": pool.comment} if pool.comment else {})}
-        for pool in call.state.pools.values()
-        if call.rights.has(f"/pool/{pool.poolid}", "Pool.Audit")
+        for pool in request.state.pools.values()
+        if request.rights.has(f"/pool/{pool.poolid}", "Pool.Audit")
     ]
 
 
 @route("GET", "/pools/{poolid}")
-def pool(call: Call) -> dict[str, Any]:
+def get_pool(request: ApiRequest) -> dict[str, Any]:
     """GET /pools/{poolid}."""
-    return _details(call, _find(call, call.params["poolid"]))
+    return _details(request, _find(request, request.params["poolid"]))
 
 
 @route("POST", "/pools")
-def create(call: Call) -> None:
+def create(request: ApiRequest) -> None:
     """POST /pools."""
-    name = call.params["poolid"]
-    if name in call.state.pools:
+    name = request.params["poolid"]
+    if name in request.state.pools:
         raise ApiError(f"create pool failed: pool '{name}' already exists")
-    call.state.pools[name] = Pool(name, call.get("comment", ""))
+    request.state.pools[name] = Pool(name, request.get("comment", ""))
 
 
 @route("PUT", "/pools", "/pools/{poolid}")
-def update(call: Call) -> None:
+def update(request: ApiRequest) -> None:
     """PUT /pools and /pools/{poolid}."""
-    found = _find(call, call.params["poolid"])
-    found.comment = call.get("comment", found.comment)
-    vmids = {int(vmid) for vmid in str(call.get("vms", "")).split(",") if vmid}
-    storages = {name for name in str(call.get("storage", "")).split(",") if name}
-    if call.get("delete"):
-        found.vmids -= vmids
-        found.storages -= storages
+    pool = _find(request, request.params["poolid"])
+    pool.comment = request.get("comment", pool.comment)
+    vmids = {int(vmid) for vmid in str(request.get("vms", "")).split(",") if vmid}
+    storages = {name for name in str(request.get("storage", "")).split(",") if name}
+    if request.get("delete"):
+        pool.vmids -= vmids
+        pool.storages -= storages
     else:
         for vmid in vmids:
-            _add(call, found, vmid)
-        found.storages |= storages
-    for vmid in vmids & call.state.guests.keys():
-        call.state.guests[vmid].touch()
-    call.state.changed()
+            _add(request, pool, vmid)
+        pool.storages |= storages
+    for vmid in vmids & request.state.guests.keys():
+        request.state.guests[vmid].touch()
 
 
 @route("DELETE", "/pools", "/pools/{poolid}")
-def delete(call: Call) -> None:
+def delete(request: ApiRequest) -> None:
     """DELETE /pools and /pools/{poolid}."""
-    found = _find(call, call.params["poolid"])
-    if found.vmids or found.storages:
-        what = f"VM {min(found.vmids)}" if found.vmids else f"storage '{min(found.storages)}'"
-        problem = f"pool '{found.poolid}' is not empty (contains {what})"
+    pool = _find(request, request.params["poolid"])
+    if pool.vmids or pool.storages:
+        member = f"VM {min(pool.vmids)}" if pool.vmids else f"storage '{min(pool.storages)}'"
+        problem = f"pool '{pool.poolid}' is not empty (contains {member})"
         raise ApiError(f"delete pool failed: {problem}")
-    del call.state.pools[found.poolid]
+    del request.state.pools[pool.poolid]
 
 
-def _add(call: Call, pool: Pool, vmid: int) -> None:
-    if vmid not in call.state.guests:
+def _add(request: ApiRequest, pool: Pool, vmid: int) -> None:
+    if vmid not in request.state.guests:
         raise ApiError(f"update pools failed: VM {vmid} does not exist")
-    other = call.state.pool_of(vmid)
+    other = request.state.pool_of(vmid)
     if other not in ("", pool.poolid):
-        if not call.get("allow-move"):
+        if not request.get("allow-move"):
             raise ApiError(f"update pools failed: VM {vmid} already in pool '{other}'")
-        call.state.pools[other].vmids.discard(vmid)
+        request.state.pools[other].vmids.discard(vmid)
     pool.vmids.add(vmid)
 
 
-def _find(call: Call, name: str) -> Pool:
-    if name not in call.state.pools:
+def _find(request: ApiRequest, name: str) -> Pool:
+    if name not in request.state.pools:
         raise ApiError(f"pool '{name}' does not exist")
-    return call.state.pools[name]
+    return request.state.pools[name]
 
 
-def _details(call: Call, pool: Pool) -> dict[str, Any]:
-    state = call.state
+def _details(request: ApiRequest, pool: Pool) -> dict[str, Any]:
+    state = request.state
     members: list[dict[str, Any]] = [
-        measure.fixed(state.guests[vmid], state)
-        | measure.moving(state.guests[vmid], state, call.now)
+        metrics.guest_attributes(state.guests[vmid], state)
+        | metrics.guest_metrics(state.guests[vmid], state, request.now)
         for vmid in sorted(pool.vmids & state.guests.keys())
     ]
     members = [{key: value for key, value in row.items() if key != "tags"} for row in members]
     for name in sorted(pool.storages & state.storages.keys()):
-        node = call.here.name
+        node = request.local_node.name
         status = storage_status(state.storages[name], node)
         members.append(
             {
@@ -108,5 +107,5 @@ def _details(call: Call, pool: Pool) -> dict[str, Any]:
                 "plugintype": status["type"],
             }
         )
-    shown = {"poolid": pool.poolid, "members": members}
-    return shown | ({"comment": pool.comment} if pool.comment else {})
+    details = {"poolid": pool.poolid, "members": members}
+    return details | ({"comment": pool.comment} if pool.comment else {})

@@ -1,18 +1,18 @@
-"""What a retention would keep of the backups, and removing the others."""
+"""Pruning of backups by a retention, and its dry run."""
 
 from typing import Any
 
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.routes.storage import available
 from proxmox_client.emulator.state.storage import Storage, Volume
-from proxmox_client.emulator.work import retention
-from proxmox_client.emulator.work.board import Job
+from proxmox_client.emulator.tasks import retention
+from proxmox_client.emulator.tasks.runner import TaskContext
 
 
 @route("GET", "/nodes/{node}/storage/{storage}/prunebackups")
-def dry_run(call: Call) -> list[dict[str, Any]]:
+def dry_run(request: ApiRequest) -> list[dict[str, Any]]:
     """GET …/prunebackups."""
-    marks = _marks(call, available(call))
+    marks = _marks(request, available(request))
     return [
         {
             "volid": volume.volid,
@@ -26,31 +26,29 @@ def dry_run(call: Call) -> list[dict[str, Any]]:
 
 
 @route("DELETE", "/nodes/{node}/storage/{storage}/prunebackups")
-def prune(call: Call) -> str:
+def prune(request: ApiRequest) -> str:
     """DELETE …/prunebackups."""
-    storage, node = available(call), call.node.name
-    doomed = [volume for volume, mark in _marks(call, storage) if mark == "remove"]
+    storage, node = available(request), request.node.name
+    expired = [volume for volume, mark in _marks(request, storage) if mark == "remove"]
 
-    async def work(job: Job) -> None:
-        for volume in doomed:
-            await job.spend(0.3)
+    async def run(context: TaskContext) -> None:
+        for volume in expired:
+            await context.spend(0.3)
             storage.remove(node, volume.volid)
-            job.log(f"Removed volume '{volume.volid}'")
+            context.log(f"Removed volume '{volume.volid}'")
 
-    return call.start("prunebackups", storage.name, work)
+    return request.start("prunebackups", storage.name, run)
 
 
-def _marks(call: Call, storage: Storage) -> list[tuple[Volume, str]]:
-    """Every backup in question, the oldest first, with what becomes of it."""
-    given = str(call.get("prune-backups") or storage.options.get("prune-backups", "keep-all=1"))
-    keep = retention.parse(given)
+def _marks(request: ApiRequest, storage: Storage) -> list[tuple[Volume, str]]:
+    """Return the selected backups with their marks, the oldest first."""
+    default = storage.options.get("prune-backups", "keep-all=1")
+    keep = retention.parse(str(request.get("prune-backups") or default))
     groups: dict[tuple[str, int], list[Volume]] = {}
-    for volume in storage.volumes(call.node.name).values():
-        is_meant = call.get("vmid") in (None, volume.vmid) and call.get("type") in (
-            None,
-            volume.subtype,
-        )
-        if volume.content == "backup" and is_meant:
+    for volume in storage.volumes(request.node.name).values():
+        has_vmid = request.get("vmid") in (None, volume.vmid)
+        has_type = request.get("type") in (None, volume.subtype)
+        if volume.content == "backup" and has_vmid and has_type:
             groups.setdefault((volume.subtype, volume.vmid), []).append(volume)
-    marked = [pair for group in groups.values() for pair in retention.judge(group, keep)]
+    marked = [pair for group in groups.values() for pair in retention.mark(group, keep)]
     return sorted(marked, key=lambda pair: pair[0].ctime)

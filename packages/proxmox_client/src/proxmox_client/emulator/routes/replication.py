@@ -1,96 +1,96 @@
-"""Replication: jobs of the cluster and their state on a node."""
+"""Replication jobs and their status on a node."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 from proxmox_client.emulator.calendar import next_run
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.state.jobs import Replication
 
 
 @route("GET", "/cluster/replication")
-def jobs(call: Call) -> list[dict[str, Any]]:
+def list_jobs(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /cluster/replication."""
     return [
-        _configured(job)
-        for job in call.state.replications.values()
-        if call.rights.has(f"/vms/{job.guest}", "VM.Audit")
+        _config_row(job)
+        for job in request.state.replications.values()
+        if request.rights.has(f"/vms/{job.guest}", "VM.Audit")
     ]
 
 
 @route("GET", "/cluster/replication/{id}")
-def job(call: Call) -> dict[str, Any]:
+def get_job(request: ApiRequest) -> dict[str, Any]:
     """GET /cluster/replication/{id}."""
-    return _configured(_find(call))
+    return _config_row(_find(request))
 
 
 @route("POST", "/cluster/replication")
-def create(call: Call) -> None:
+def create(request: ApiRequest) -> None:
     """POST /cluster/replication."""
-    name = call.params["id"]
+    name = request.params["id"]
     guest, _, number = name.partition("-")
-    if name in call.state.replications:
+    if name in request.state.replications:
         raise ApiError(f"replication job '{name}' already exists")
-    if int(guest) not in call.state.guests:
+    if int(guest) not in request.state.guests:
         raise ApiError(f"guest '{guest}' does not exist")
-    source = call.state.guests[int(guest)].node
-    made = Replication(int(guest), int(number), source, call.params["target"])
-    call.state.replications[name] = made
-    _update(made, call)
+    source = request.state.guests[int(guest)].node
+    replication = Replication(int(guest), int(number), source, request.params["target"])
+    request.state.replications[name] = replication
+    _update(replication, request)
 
 
 @route("PUT", "/cluster/replication/{id}")
-def update(call: Call) -> None:
+def update(request: ApiRequest) -> None:
     """PUT /cluster/replication/{id}."""
-    _update(_find(call), call)
+    _update(_find(request), request)
 
 
 @route("DELETE", "/cluster/replication/{id}")
-def delete(call: Call) -> None:
+def delete(request: ApiRequest) -> None:
     """DELETE /cluster/replication/{id}."""
-    del call.state.replications[_find(call).id]
+    del request.state.replications[_find(request).id]
 
 
 @route("GET", "/nodes/{node}/replication")
-def node_jobs(call: Call) -> list[dict[str, Any]]:
+def node_jobs(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes/{node}/replication."""
     return [
-        _state(job, call)
-        for job in call.state.replications.values()
-        if job.source == call.node.name
-        and call.get("guest") in (None, job.guest)
-        and call.rights.has(f"/vms/{job.guest}", "VM.Audit")
+        _status_row(job, request)
+        for job in request.state.replications.values()
+        if job.source == request.node.name
+        and request.get("guest") in (None, job.guest)
+        and request.rights.has(f"/vms/{job.guest}", "VM.Audit")
     ]
 
 
 @route("GET", "/nodes/{node}/replication/{id}/status")
-def node_job_status(call: Call) -> dict[str, Any]:
+def node_job_status(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/replication/{id}/status."""
-    return _state(_find(call), call)
+    return _status_row(_find(request), request)
 
 
 @route("POST", "/nodes/{node}/replication/{id}/schedule_now")
-def run(call: Call) -> None:
-    """POST /nodes/{node}/replication/{id}/schedule_now: within a minute, and not as a task."""
-    _find(call).is_wanted_now = True
+def run(request: ApiRequest) -> None:
+    """POST /nodes/{node}/replication/{id}/schedule_now: runs within a minute, not as a task."""
+    _find(request).run_now = True
 
 
-def _find(call: Call) -> Replication:
-    name = call.params["id"]
-    if name not in call.state.replications:
+def _find(request: ApiRequest) -> Replication:
+    name = request.params["id"]
+    if name not in request.state.replications:
         raise ApiError(f"no such replication job '{name}'")
-    return call.state.replications[name]
+    return request.state.replications[name]
 
 
-def _update(job: Replication, call: Call) -> None:
-    job.schedule = call.get("schedule", job.schedule)
-    job.comment = call.get("comment", job.comment)
-    job.disabled = call.get("disable", job.disabled)
-    job.rate = call.get("rate", job.rate)
+def _update(job: Replication, request: ApiRequest) -> None:
+    job.schedule = request.get("schedule", job.schedule)
+    job.comment = request.get("comment", job.comment)
+    job.disabled = request.get("disable", job.disabled)
+    job.rate = request.get("rate", job.rate)
 
 
-def _configured(job: Replication) -> dict[str, Any]:
+def _config_row(job: Replication) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": job.id,
         "type": "local",
@@ -104,10 +104,10 @@ def _configured(job: Replication) -> dict[str, Any]:
     return row | {key: value for key, value in extra.items() if value}
 
 
-def _state(job: Replication, call: Call) -> dict[str, Any]:
-    row = _configured(job)
-    guest = call.state.guests.get(job.guest)
-    due = next_run(job.schedule, datetime.fromtimestamp(call.now, UTC))
+def _status_row(job: Replication, request: ApiRequest) -> dict[str, Any]:
+    row = _config_row(job)
+    guest = request.state.guests.get(job.guest)
+    due = next_run(job.schedule, datetime.fromtimestamp(request.now, UTC))
     row |= {
         "vmtype": guest.kind.value if guest else "qemu",
         "last_sync": int(job.last_sync),

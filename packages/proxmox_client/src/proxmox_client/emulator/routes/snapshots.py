@@ -1,18 +1,18 @@
-"""Snapshots: the list, what is known of one, and what can be done with it."""
+"""Snapshots of guests: list, configuration, create, delete, roll back."""
 
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.routes.power import PREFIX, both
 from proxmox_client.emulator.state.guest import Guest, Kind, Snapshot
-from proxmox_client.emulator.work import snapshots as work_of
+from proxmox_client.emulator.tasks import snapshots as tasks
 
 
 @route("GET", *both("/snapshot"))
-def snapshots(call: Call) -> list[dict[str, Any]]:
-    """GET …/snapshot: unordered, with the present as its last entry."""
-    guest = call.guest
+def snapshots(request: ApiRequest) -> list[dict[str, Any]]:
+    """GET …/snapshot: unordered, with the current state as the last entry."""
+    guest = request.guest
     rows = [_row(guest, snapshot) for snapshot in guest.snapshots.values()]
     current: dict[str, Any] = {
         "name": "current",
@@ -26,48 +26,50 @@ def snapshots(call: Call) -> list[dict[str, Any]]:
 
 
 @route("GET", *both("/snapshot/{snapname}/config"))
-def snapshot_config(call: Call) -> dict[str, Any]:
+def snapshot_config(request: ApiRequest) -> dict[str, Any]:
     """GET …/snapshot/{snapname}/config."""
-    snapshot = find(call.guest, call.params["snapname"])
-    shown = {**snapshot.config, "snaptime": snapshot.time}
+    snapshot = _find(request.guest, request.params["snapname"])
+    options = {**snapshot.config, "snaptime": snapshot.time}
     extra = {"parent": snapshot.parent, "description": snapshot.description}
-    return shown | {key: value for key, value in extra.items() if value}
+    return options | {key: value for key, value in extra.items() if value}
 
 
 @route("PUT", *both("/snapshot/{snapname}/config"))
-def describe(call: Call) -> None:
+def describe(request: ApiRequest) -> None:
     """PUT …/snapshot/{snapname}/config."""
-    find(call.guest, call.params["snapname"]).description = call.get("description", "")
+    _find(request.guest, request.params["snapname"]).description = request.get("description", "")
 
 
 @route("POST", *both("/snapshot"))
-def take(call: Call) -> str:
+def create(request: ApiRequest) -> str:
     """POST …/snapshot."""
-    name = call.params["snapname"]
+    name = request.params["snapname"]
     if name == "current":
         raise ApiError("unable to use snapshot name 'current' (reserved name)")
-    guest = call.guest
-    with_ram = bool(call.get("vmstate"))
-    work = work_of.take(guest, name, call.get("description", ""), with_ram=with_ram)
-    return call.start(f"{PREFIX[call.kind]}snapshot", call.vmid, work)
+    guest = request.guest
+    with_ram = bool(request.get("vmstate"))
+    work = tasks.create(guest, name, request.get("description", ""), with_ram=with_ram)
+    return request.start(f"{PREFIX[request.kind]}snapshot", request.vmid, work)
 
 
 @route("DELETE", *both("/snapshot/{snapname}"))
-def remove(call: Call) -> str:
+def delete(request: ApiRequest) -> str:
     """DELETE …/snapshot/{snapname}."""
-    work = work_of.remove(call.guest, call.params["snapname"])
-    return call.start(f"{PREFIX[call.kind]}delsnapshot", call.vmid, work)
+    work = tasks.delete(request.guest, request.params["snapname"])
+    return request.start(f"{PREFIX[request.kind]}delsnapshot", request.vmid, work)
 
 
 @route("POST", *both("/snapshot/{snapname}/rollback"))
-def roll_back(call: Call) -> str:
+def roll_back(request: ApiRequest) -> str:
     """POST …/snapshot/{snapname}/rollback."""
-    work = work_of.go_back(call.guest, call.params["snapname"], start=bool(call.get("start")))
-    return call.start(f"{PREFIX[call.kind]}rollback", call.vmid, work)
+    work = tasks.roll_back(
+        request.guest, request.params["snapname"], start=bool(request.get("start"))
+    )
+    return request.start(f"{PREFIX[request.kind]}rollback", request.vmid, work)
 
 
-def find(guest: Guest, name: str) -> Snapshot:
-    """A snapshot of a guest, or the error its absence is."""
+def _find(guest: Guest, name: str) -> Snapshot:
+    """Return a snapshot of a guest; raises ApiError if it does not exist."""
     if name not in guest.snapshots:
         raise ApiError(f"snapshot '{name}' does not exist")
     return guest.snapshots[name]

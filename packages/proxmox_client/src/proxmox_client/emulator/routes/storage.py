@@ -1,73 +1,72 @@
-"""Storages: configuration, state and content."""
+"""Storages: configuration, status and content."""
 
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.parameters import stored
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.router import ApiRequest, route
+from proxmox_client.emulator.serializers.storage import storage_status, volume_row
 from proxmox_client.emulator.state.storage import Storage, Volume
-from proxmox_client.emulator.views.storage import storage_status, volume_row
 
 AUDIT = ("Datastore.Audit", "Datastore.AllocateSpace")
 STUCK_SECONDS = 120.0
-"""How long a node waits for a storage that does not answer."""
+"""Seconds that a node waits for a storage that hangs."""
 
 
 @route("GET", "/storage")
-def storages(call: Call) -> list[dict[str, Any]]:
+def storages(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /storage."""
     return [
         _configured(storage)
-        for storage in call.state.storages.values()
-        if call.rights.has_any(storage.path, *AUDIT) and call.get("type") in (None, storage.type)
+        for storage in request.state.storages.values()
+        if request.rights.has_any(storage.path, *AUDIT)
+        and request.get("type") in (None, storage.type)
     ]
 
 
 @route("GET", "/storage/{storage}")
-def storage_config(call: Call) -> dict[str, Any]:
+def storage_config(request: ApiRequest) -> dict[str, Any]:
     """GET /storage/{storage}."""
-    return _configured(call.storage)
+    return _configured(request.storage)
 
 
 @route("POST", "/storage")
-def create(call: Call) -> dict[str, str]:
+def create(request: ApiRequest) -> dict[str, str]:
     """POST /storage."""
-    name, type_ = call.params["storage"], call.params["type"]
-    if name in call.state.storages:
+    name, type_ = request.params["storage"], request.params["type"]
+    if name in request.state.storages:
         raise ApiError(f"create storage failed: storage ID '{name}' already defined")
-    content = str(call.get("content", "images,rootdir"))
-    storage = Storage(name, type_, tuple(content.split(",")), bool(call.get("shared")))
-    call.state.storages[name] = storage
-    _update(storage, call)
-    call.state.changed()
+    content = str(request.get("content", "images,rootdir"))
+    storage = Storage(name, type_, tuple(content.split(",")), bool(request.get("shared")))
+    request.state.storages[name] = storage
+    _update(storage, request)
     return {"storage": name, "type": type_}
 
 
 @route("PUT", "/storage/{storage}")
-def update(call: Call) -> dict[str, str]:
+def update(request: ApiRequest) -> dict[str, str]:
     """PUT /storage/{storage}."""
-    storage = call.storage
-    for option in str(call.get("delete", "")).split(","):
+    storage = request.storage
+    for option in str(request.get("delete", "")).split(","):
         storage.options.pop(option, None)
-    _update(storage, call)
+    _update(storage, request)
     return {"storage": storage.name, "type": storage.type}
 
 
 @route("DELETE", "/storage/{storage}")
-def delete(call: Call) -> None:
+def delete(request: ApiRequest) -> None:
     """DELETE /storage/{storage}."""
-    del call.state.storages[call.storage.name]
-    call.state.changed()
+    del request.state.storages[request.storage.name]
 
 
-def _update(storage: Storage, call: Call) -> None:
-    if "content" in call.params:
-        storage.content = tuple(str(call.params["content"]).split(","))
-    if "nodes" in call.params:
-        storage.nodes = tuple(str(call.params["nodes"]).split(","))
-    storage.enabled = not call.get("disable", not storage.enabled)
-    known = ("storage", "type", "content", "nodes", "disable", "shared", "delete", "digest")
-    storage.options |= stored(call.given(*known))
+def _update(storage: Storage, request: ApiRequest) -> None:
+    if "content" in request.params:
+        storage.content = tuple(str(request.params["content"]).split(","))
+    if "nodes" in request.params:
+        storage.nodes = tuple(str(request.params["nodes"]).split(","))
+    storage.enabled = not request.get("disable", not storage.enabled)
+    not_options = ("storage", "type", "content", "nodes", "disable", "shared", "delete", "digest")
+    storage.options |= stored(request.params_without(*not_options))
 
 
 def _configured(storage: Storage) -> dict[str, Any]:
@@ -84,51 +83,51 @@ def _configured(storage: Storage) -> dict[str, Any]:
 
 
 @route("GET", "/nodes/{node}/storage")
-async def node_storages(call: Call) -> list[dict[str, Any]]:
+async def node_storages(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes/{node}/storage."""
     rows = []
-    for storage in call.state.storages_on(call.node.name):
-        if call.rights.has_any(storage.path, *AUDIT) and _wanted(storage, call):
-            await responsive(storage, call)
-            status = storage_status(storage, call.node.name)
+    for storage in request.state.storages_on(request.node.name):
+        if request.rights.has_any(storage.path, *AUDIT) and _is_selected(storage, request):
+            await responsive(storage, request)
+            status = storage_status(storage, request.node.name)
             fraction = status["used"] / status["total"] if status["total"] else 0
             rows.append({"storage": storage.name, **status, "used_fraction": fraction})
     return rows
 
 
-def _wanted(storage: Storage, call: Call) -> bool:
-    if call.get("storage") not in (None, storage.name) or (
-        call.get("enabled") and not storage.enabled
+def _is_selected(storage: Storage, request: ApiRequest) -> bool:
+    if request.get("storage") not in (None, storage.name) or (
+        request.get("enabled") and not storage.enabled
     ):
         return False
-    wanted = call.get("content")
-    return wanted is None or not set(wanted.split(",")).isdisjoint(storage.content)
+    content = request.get("content")
+    return content is None or not set(content.split(",")).isdisjoint(storage.content)
 
 
 @route("GET", "/nodes/{node}/storage/{storage}/status")
-async def status(call: Call) -> dict[str, Any]:
+async def status(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/storage/{storage}/status."""
-    storage = await responsive(available(call), call)
-    return storage_status(storage, call.node.name)
+    storage = await responsive(available(request), request)
+    return storage_status(storage, request.node.name)
 
 
 @route("GET", "/nodes/{node}/storage/{storage}/content")
-async def content(call: Call) -> list[dict[str, Any]]:
+async def content(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes/{node}/storage/{storage}/content."""
-    storage = await responsive(available(call), call)
-    wanted, vmid = call.get("content"), call.get("vmid")
+    storage = await responsive(available(request), request)
+    kind, vmid = request.get("content"), request.get("vmid")
     return [
         volume_row(volume)
-        for volume in storage.volumes(call.node.name).values()
-        if (wanted is None or volume.content == wanted)
+        for volume in storage.volumes(request.node.name).values()
+        if (kind is None or volume.content == kind)
         and vmid in (None, volume.vmid)
-        and _shown(call, storage, volume)
+        and _is_visible(request, storage, volume)
     ]
 
 
-def _shown(call: Call, storage: Storage, volume: Volume) -> bool:
-    """Whether a volume is listed: backups and disks of guests take rights on these as well."""
-    rights, path = call.rights, f"/storage/{storage.name}"
+def _is_visible(request: ApiRequest, storage: Storage, volume: Volume) -> bool:
+    """Return whether a volume is listed; backups and disks need privileges on their guest too."""
+    rights, path = request.rights, f"/storage/{storage.name}"
     if volume.content in ("iso", "vztmpl", "import") or rights.has(path, "Datastore.Allocate"):
         return True
     guest = f"/vms/{volume.vmid}"
@@ -141,19 +140,19 @@ def _shown(call: Call, storage: Storage, volume: Volume) -> bool:
             return False
 
 
-def available(call: Call) -> Storage:
-    """The storage of the path, if this node has it."""
-    storage = call.storage
+def available(request: ApiRequest) -> Storage:
+    """Return the storage in the path; raises ApiError if it is not available on the node."""
+    storage = request.storage
     if not storage.enabled:
         raise ApiError(f"storage '{storage.name}' is disabled")
-    if not storage.on(call.node.name):
-        raise ApiError(f"storage '{storage.name}' is not available on node '{call.node.name}'")
+    if not storage.on(request.node.name):
+        raise ApiError(f"storage '{storage.name}' is not available on node '{request.node.name}'")
     return storage
 
 
-async def responsive(storage: Storage, call: Call) -> Storage:
-    """The storage, once it answers; a stuck one is given up after a while."""
+async def responsive(storage: Storage, request: ApiRequest) -> Storage:
+    """Return the storage; for one that hangs, raise ApiError after STUCK_SECONDS."""
     if storage.stuck:
-        await call.state.clock.sleep(STUCK_SECONDS)
+        await request.state.clock.sleep(STUCK_SECONDS)
         raise ApiError(f"storage '{storage.name}' is not online")
     return storage

@@ -1,73 +1,77 @@
-"""Tasks: lists, status, log, stop."""
+"""Tasks: list, status, log, stop."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from proxmox_client.emulator.router import Call, Reply, route
-from proxmox_client.emulator.views.tasks import task_row, task_status
-from proxmox_client.emulator.work.task import Task, node_of
+from proxmox_client.emulator.router import ApiRequest, Reply, route
+from proxmox_client.emulator.serializers.tasks import task_row, task_status
+from proxmox_client.emulator.state.task import Task, node_of
 
 
 @route("GET", "/nodes/{node}/tasks")
-def tasks(call: Call) -> Reply:
+def tasks(request: ApiRequest) -> Reply:
     """GET /nodes/{node}/tasks."""
-    found = list(_matching(call))
-    start, limit = call.get("start", 0), call.get("limit", 50)
-    rows = [task_row(task) for task in found[start : start + limit]]
-    return Reply(rows, {"total": len(found)} if found else {})
+    matching = list(_matching(request))
+    start, limit = request.get("start", 0), request.get("limit", 50)
+    rows = [task_row(task) for task in matching[start : start + limit]]
+    return Reply(rows, {"total": len(matching)} if matching else {})
 
 
 @route("GET", "/nodes/{node}/tasks/{upid}/status")
-def status(call: Call) -> dict[str, Any]:
+def status(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/tasks/{upid}/status."""
-    return task_status(_task(call))
+    return task_status(_task(request))
 
 
 @route("GET", "/nodes/{node}/tasks/{upid}/log")
-def log(call: Call) -> Reply:
+def log(request: ApiRequest) -> Reply:
     """GET /nodes/{node}/tasks/{upid}/log."""
-    lines = _task(call).log
-    start, limit = call.get("start", 0), call.get("limit", 50)
-    shown = lines[start:] if limit == 0 else lines[start : start + limit]
-    rows = [{"n": start + place, "t": line} for place, line in enumerate(shown, 1)]
+    lines = _task(request).log
+    start, limit = request.get("start", 0), request.get("limit", 50)
+    page = lines[start:] if limit == 0 else lines[start : start + limit]
+    rows = [{"n": start + number, "t": line} for number, line in enumerate(page, 1)]
     if not rows and not lines:
         rows = [{"n": 1, "t": "no content"}]
     return Reply(rows, {"total": max(1, len(lines))})
 
 
 @route("DELETE", "/nodes/{node}/tasks/{upid}")
-def stop(call: Call) -> None:
+def stop(request: ApiRequest) -> None:
     """DELETE /nodes/{node}/tasks/{upid}."""
-    task = _task(call)
-    if not call.caller.owns(task.user):
-        call.rights.require(call.node.path, "Sys.Modify")
-    call.cluster.tasks.stop(task)
+    task = _task(request)
+    if not request.principal.owns(task.user):
+        request.rights.require(request.node.path, "Sys.Modify")
+    request.backend.tasks.stop(task)
 
 
-def _task(call: Call) -> Task:
-    """The task of the path, for those who may see it."""
-    upid = call.params["upid"]
+def _task(request: ApiRequest) -> Task:
+    """Return the task in the path.
+
+    Raises BadParameters for a bad UPID or an unknown task, Forbidden for a task of another user
+    without Sys.Audit on the node.
+    """
+    upid = request.params["upid"]
     if node_of(upid) is None:
-        raise call.bad(upid="unable to parse worker upid")
-    task = call.cluster.tasks.find(upid)
-    if task is None or task.node != call.params["node"]:
-        raise call.bad(upid="no such task")
-    if not call.caller.owns(task.user):
-        call.rights.require(call.node.path, "Sys.Audit")
+        raise request.invalid(upid="unable to parse worker upid")
+    task = request.backend.tasks.find(upid)
+    if task is None or task.node != request.params["node"]:
+        raise request.invalid(upid="no such task")
+    if not request.principal.owns(task.user):
+        request.rights.require(request.node.path, "Sys.Audit")
     return task
 
 
-def _matching(call: Call) -> Iterator[Task]:
-    sees_all = call.rights.has(call.node.path, "Sys.Audit")
-    source = call.get("source", "archive")
-    for task in call.cluster.tasks.on(call.params["node"]):
+def _matching(request: ApiRequest) -> Iterator[Task]:
+    sees_all = request.rights.has(request.node.path, "Sys.Audit")
+    source = request.get("source", "archive")
+    for task in request.backend.tasks.on(request.params["node"]):
         if source != "all" and task.running is not (source == "active"):
             continue
-        if (sees_all or call.caller.owns(task.user)) and _wanted(task, call):
+        if (sees_all or request.principal.owns(task.user)) and _passes_filters(task, request):
             yield task
 
 
-def _wanted(task: Task, call: Call) -> bool:
+def _passes_filters(task: Task, request: ApiRequest) -> bool:
     tests = (
         ("vmid", lambda value: task.id.partition("@")[0] == str(value)),
         ("typefilter", lambda value: task.type == value),
@@ -77,11 +81,11 @@ def _wanted(task: Task, call: Call) -> bool:
         ("errors", lambda value: not value or not task.ok),
         ("statusfilter", lambda value: _state_of(task) in value.split(",")),
     )
-    return all(test(call.params[name]) for name, test in tests if name in call.params)
+    return all(test(request.params[name]) for name, test in tests if name in request.params)
 
 
 def _state_of(task: Task) -> str:
-    """The word a status filter has for how a task ended."""
+    """Return the status of a task as in the parameter statusfilter."""
     if task.ok:
         return "ok" if task.outcome == "OK" else "warning"
     return "unknown" if task.outcome in ("", "unexpected status") else "error"

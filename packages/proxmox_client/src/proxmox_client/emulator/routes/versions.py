@@ -1,11 +1,11 @@
-"""Which version answers."""
+"""The version of Proxmox VE."""
 
-from proxmox_client.emulator.router import Call, route
+from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.state.cluster import RELEASES
 
 
 @route("GET", "/version", "/nodes/{node}/version")
-def version(call: Call) -> dict[str, str]:
+def version(request: ApiRequest) -> dict[str, str]:
     """GET /version."""
-    number, repository = RELEASES[call.state.version]
-    return {"version": number, "release": call.state.version, "repoid": repository}
+    number, repository = RELEASES[request.state.version]
+    return {"version": number, "release": request.state.version, "repoid": repository}

@@ -1,1 +1,1 @@
-"""What an emulated world is made of, and how it comes into being."""
+"""Scenarios: the clusters to emulate, built from a size, a YAML file or a demo."""

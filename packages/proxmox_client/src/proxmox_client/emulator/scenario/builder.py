@@ -1,7 +1,7 @@
-"""Builds a cluster piece by piece."""
+"""A builder for the state of a cluster."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,35 +11,39 @@ from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Agent, Guest, Kind, Snapshot
 from proxmox_client.emulator.state.load import Load
 from proxmox_client.emulator.state.node import Node
-from proxmox_client.emulator.state.people import User
 from proxmox_client.emulator.state.sizes import GIB, format_size
-from proxmox_client.emulator.state.storage import BLOCK_TYPES, Storage, Volume
+from proxmox_client.emulator.state.storage import Storage, Volume
+from proxmox_client.emulator.state.user_config import User
+from proxmox_client.emulator.state.volume_names import disk_name
 
 DAY = 86400
 
+Build = Callable[[Clock], ClusterState]
+"""A function that builds the state of a cluster."""
+
 
 class Builder:
-    """A cluster under construction; the same seed builds the same one."""
+    """Adds nodes, storages and guests to a new cluster; the same seed gives the same cluster."""
 
     def __init__(self, name: str, version: str, clock: Clock, seed: int) -> None:
         self.state = ClusterState(name, version, clock, seed)
         self.state.options = {"mac_prefix": "BC:24:11"}
-        self.state.people.users["root@pam"] = User("root@pam", email="admin@example.test")
+        self.state.user_config.users["root@pam"] = User("root@pam", email="admin@example.test")
         self.random = random.Random(seed)  # noqa: S311 - demo data, not secrets
         self.now = int(clock.now())
 
     def node(self, name: str, **details: Any) -> Node:
-        """Add a node with its disks."""
+        """Add a node with physical disks; `details` are fields of Node."""
         number = len(self.state.nodes) + 1
         details.setdefault("booted", self.now - self.random.randrange(3 * DAY, 120 * DAY))
         details.setdefault("load", Load(phase=number * 31, cpu=0.02, memory=0.06, swing=0.25))
-        details.setdefault("disks", hardware.disks(self.random))
+        details.setdefault("disks", hardware.random_disks(self.random))
         node = Node(name, number, f"10.20.0.{10 + number}", **details)
         self.state.nodes[name] = node
         return node
 
     def storage(self, name: str, type_: str, content: str, **details: Any) -> Storage:
-        """Add a storage."""
+        """Add a storage; `content` is a list with commas, `details` are fields of Storage."""
         storage = Storage(name, type_, tuple(content.split(",")), **details)
         self.state.storages[name] = storage
         return storage
@@ -57,7 +61,7 @@ class Builder:
         agent: Agent | None = None,
         load: Load | None = None,
     ) -> Guest:
-        """Add a virtual machine with disks of these sizes in GiB."""
+        """Add a virtual machine; the sizes of its disks are in GiB."""
         settings: dict[str, Any] = {
             "name": name,
             "cores": 2,
@@ -93,7 +97,7 @@ class Builder:
         running: bool = True,
         load: Load | None = None,
     ) -> Guest:
-        """Add a container with a root file system of this size in GiB."""
+        """Add a container; the size of its root file system is in GiB."""
         settings: dict[str, Any] = {
             "hostname": name,
             "arch": "amd64",
@@ -113,40 +117,40 @@ class Builder:
     def snapshot(
         self, guest: Guest, name: str, age_days: float, description: str = "", *, ram: bool = False
     ) -> Snapshot:
-        """Add a snapshot of this age below the newest one."""
-        made = int(self.now - age_days * DAY)
-        snapshot = Snapshot(name, made, description, guest.parent, ram, dict(guest.config))
+        """Add a snapshot whose parent is the guest's newest one."""
+        created = int(self.now - age_days * DAY)
+        snapshot = Snapshot(name, created, description, guest.parent, ram, dict(guest.config))
         guest.snapshots[name] = snapshot
         guest.parent = name
         return snapshot
 
     def volume(
-        self, storage: str, node: str, name: str, content: str, size: int, **more: Any
+        self, storage: str, node: str, name: str, content: str, size: int, **details: Any
     ) -> Volume:
-        """Lay a file on a storage; age_days says how old it is."""
-        made = int(self.now - more.pop("age_days", 30) * DAY)
-        suffix = more.pop("format", name.rpartition(".")[2])
-        volume = Volume(f"{storage}:{name}", content, suffix, size, made, **more)
+        """Add a file to a storage; `age_days` is its age, further details are fields of Volume."""
+        created = int(self.now - details.pop("age_days", 30) * DAY)
+        format_ = details.pop("format", name.rpartition(".")[2])
+        volume = Volume(f"{storage}:{name}", content, format_, size, created, **details)
         return self.state.storages[storage].put(node, volume)
 
     def hours_since(self, hour: int, weekday: int | None = None) -> float:
-        """Hours since a job last began at this hour of every day, or of one (Monday is 0).
+        """Return the hours since a daily or weekly job last started at this hour.
 
-        What began within the last hour does not count: it would not have ended yet.
+        Monday is weekday 0. Starts within the last hour are skipped: such a job still runs.
         """
         now = datetime.fromtimestamp(self.now, UTC)
-        began = now.replace(hour=hour, minute=0, second=0, microsecond=0)
-        while now - began < timedelta(hours=1) or weekday not in (None, began.weekday()):
-            began -= timedelta(days=1)
-        return (now - began).total_seconds() / 3600
+        started = now.replace(hour=hour, minute=0, second=0, microsecond=0)
+        while now - started < timedelta(hours=1) or weekday not in (None, started.weekday()):
+            started -= timedelta(days=1)
+        return (now - started).total_seconds() / 3600
 
     def mac(self) -> str:
-        """A hardware address with Proxmox's prefix."""
+        """Return a MAC address with Proxmox's prefix."""
         tail = ":".join(f"{self.random.randrange(256):02X}" for _ in range(3))
         return f"BC:24:11:{tail}"
 
     def uuid(self) -> str:
-        """An identifier that belongs to the seed."""
+        """Return a UUID that depends on the seed only."""
         text = f"{self.random.getrandbits(128):032x}"
         return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
@@ -159,9 +163,9 @@ class Builder:
         return guest
 
     def load(self, vmid: int, **details: float) -> Load:
-        """An ordinary load: most guests do little."""
+        """Return a random load, low for most guests; `details` are fields of Load."""
         draw = self.random.random
-        usual = {
+        defaults = {
             "cpu": 0.01 + 0.12 * draw() ** 2,
             "memory": 0.25 + 0.5 * draw(),
             "swing": 0.1 + 0.4 * draw(),
@@ -171,7 +175,7 @@ class Builder:
             "disk_write": 3_000 + 90_000 * draw() ** 3,
             "pressure": 0.4 * draw(),
         }
-        return Load(phase=vmid, **(usual | details))
+        return Load(phase=vmid, **(defaults | details))
 
     def _disk(self, guest: Guest, slot: str, storage: str, gigabytes: int, options: str) -> None:
         target = self.state.storages[storage]
@@ -179,8 +183,8 @@ class Builder:
         size = gigabytes * GIB
         guest.config[slot] = f"{storage}:{name}{options},size={format_size(size)}"
         content = "images" if guest.kind is Kind.QEMU else "rootdir"
-        made = int(guest.created)
-        volume = Volume(f"{storage}:{name}", content, format_, size, made, guest.vmid)
+        created = int(guest.created)
+        volume = Volume(f"{storage}:{name}", content, format_, size, created, guest.vmid)
         volume.used = int(size * (0.2 + 0.5 * self.random.random())) if format_ == "qcow2" else None
         target.put(guest.node, volume)
 
@@ -188,21 +192,7 @@ class Builder:
         if running:
             guest.status = "running"
             booted = self.state.nodes[guest.node].booted
-            longest = max(60, int(self.now - booted) - 300)
-            guest.started = self.now - self.random.randrange(30, longest)
+            max_uptime = max(60, int(self.now - booted) - 300)
+            guest.started = self.now - self.random.randrange(30, max_uptime)
             guest.pid = 1000 + self.random.randrange(60_000)
         return guest
-
-
-def disk_name(storage: Storage, guest: Guest, number: int) -> tuple[str, str]:
-    """The name and format a new disk of a guest gets on a storage."""
-    stem = "base" if guest.template else "vm"
-    if storage.type in BLOCK_TYPES:
-        is_dataset = guest.kind is Kind.LXC and storage.type == "zfspool"
-        return (
-            (f"subvol-{guest.vmid}-disk-{number}", "subvol")
-            if is_dataset
-            else (f"{stem}-{guest.vmid}-disk-{number}", "raw")
-        )
-    suffix = "raw" if guest.kind is Kind.LXC else "qcow2"
-    return f"{guest.vmid}/{stem}-{guest.vmid}-disk-{number}.{suffix}", suffix

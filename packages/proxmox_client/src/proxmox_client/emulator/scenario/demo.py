@@ -6,5 +6,5 @@ from proxmox_client.emulator.scenario.prod import prod
 
 
 def demo() -> Scenario:
-    """home-lab, one node with 14 guests, and prod, five nodes with 120."""
+    """Return the demo scenario: home-lab (1 node, 14 guests) and prod (5 nodes, 120 guests)."""
     return Scenario({"home-lab": home_lab, "prod": prod})

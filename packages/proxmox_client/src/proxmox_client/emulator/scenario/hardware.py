@@ -1,4 +1,4 @@
-"""Disks as they are found in servers."""
+"""Physical disks of servers."""
 
 import random
 from typing import Final
@@ -14,21 +14,21 @@ _MODELS: Final = (
 )
 
 
-def disks(draw: random.Random) -> list[PhysicalDisk]:
-    """A boot disk and two for data, worn by chance."""
-    found = [
+def random_disks(draw: random.Random) -> list[PhysicalDisk]:
+    """Return a boot disk and two data disks with random wear."""
+    disks = [
         PhysicalDisk(
             "/dev/sda", 223 * GIB, "INTEL SSDSC2KB240G8", _serial(draw), "ssd", used="BIOS boot"
         )
     ]
-    for place in range(2):
+    for number in range(2):
         kind, model, size, used = draw.choice(_MODELS)
-        device = f"/dev/nvme{place}n1" if kind == "nvme" else f"/dev/sd{'bc'[place]}"
-        found.append(PhysicalDisk(device, size, model, _serial(draw), kind, used=used))
-    for disk in found:
+        device = f"/dev/nvme{number}n1" if kind == "nvme" else f"/dev/sd{'bc'[number]}"
+        disks.append(PhysicalDisk(device, size, model, _serial(draw), kind, used=used))
+    for disk in disks:
         disk.wearout = "N/A" if disk.kind == "hdd" else draw.randrange(62, 100)
         disk.rpm = 7200 if disk.kind == "hdd" else 0
-    return found
+    return disks
 
 
 def _serial(draw: random.Random) -> str:

@@ -1,10 +1,10 @@
-"""What a cluster did before the emulator started: tasks with their logs."""
+"""The task history of a cluster from before the emulator started, with logs."""
 
 from datetime import UTC, datetime
 from typing import Final
 
 from proxmox_client.emulator.scenario.builder import DAY, Builder
-from proxmox_client.emulator.work.task import Task
+from proxmox_client.emulator.state.task import Task
 
 FAILURES: Final = (
     ("qmigrate", "migration aborted"),
@@ -32,7 +32,7 @@ ROUTINE: Final = (
 )
 
 
-def past(
+def add_task(
     builder: Builder,
     node: str,
     type_: str,
@@ -44,23 +44,23 @@ def past(
     outcome: str = "OK",
     log: tuple[str, ...] = (),
 ) -> Task:
-    """Note a task that ended, with what it wrote."""
+    """Add a finished task with its log."""
     started = int(builder.now - hours_ago * 3600)
-    task = builder.state.note_task(node, type_, id_, user, started)
+    task = builder.state.add_task(node, type_, id_, user, started)
     task.log.extend(log)
     task.finish(outcome, started + seconds)
     return task
 
 
-def failures(builder: Builder, users: tuple[str, ...], count: int) -> None:
-    """Note tasks that failed over the last days, of several users."""
+def add_failed_tasks(builder: Builder, users: tuple[str, ...], count: int) -> None:
+    """Add failed tasks of the last days, of several users."""
     nodes = [node.name for node in builder.state.nodes.values() if node.online]
     vmids = sorted(builder.state.guests)
     for number in range(count):
         type_, outcome = FAILURES[number % len(FAILURES)]
         vmid = str(builder.random.choice(vmids))
         id_ = "debian-13.iso" if type_ == "download" else vmid
-        past(
+        add_task(
             builder,
             nodes[number % len(nodes)],
             type_,
@@ -72,24 +72,21 @@ def failures(builder: Builder, users: tuple[str, ...], count: int) -> None:
         )
 
 
-def routine(builder: Builder, users: tuple[str, ...], days: int) -> None:
-    """Note the ordinary work of the last days."""
+def add_routine_tasks(builder: Builder, users: tuple[str, ...], days: int) -> None:
+    """Add the ordinary tasks of the last days."""
     nodes = [node.name for node in builder.state.nodes.values() if node.online]
     vmids = sorted(builder.state.guests)
     for number in range(days * 6):
         type_, seconds = builder.random.choice(ROUTINE)
         id_ = "" if type_ == "aptupdate" else str(builder.random.choice(vmids))
         user = "root@pam" if type_ == "aptupdate" else builder.random.choice(users)
-        hours, lasts = (
-            number * 4 + builder.random.random() * 3 + 0.2,
-            seconds * builder.random.random() + 1,
-        )
-        past(
-            builder, builder.random.choice(nodes), type_, id_, user, hours_ago=hours, seconds=lasts
-        )
+        hours_ago = number * 4 + builder.random.random() * 3 + 0.2
+        lasts = seconds * builder.random.random() + 1
+        node = builder.random.choice(nodes)
+        add_task(builder, node, type_, id_, user, hours_ago=hours_ago, seconds=lasts)
 
 
-def backup_runs(
+def add_backup_runs(
     builder: Builder,
     options: str,
     *,
@@ -99,24 +96,31 @@ def backup_runs(
     outcomes: tuple[str, ...] = ("OK",),
     vmids: tuple[int, ...] = (),
 ) -> None:
-    """Note the runs of a backup job on every node, the newest first in outcomes."""
+    """Add the runs of a backup job on every node; `outcomes` starts with the newest run."""
     nodes = [node.name for node in builder.state.nodes.values() if node.online]
     for run in range(runs):
-        ago = hours_ago + run * every_hours
-        if ago * 3600 > 30 * DAY:
+        age_hours = hours_ago + run * every_hours
+        if age_hours * 3600 > 30 * DAY:
             return
         outcome = outcomes[run] if run < len(outcomes) else "OK"
         for node in nodes:
-            mine = [vmid for vmid in vmids if builder.state.guests[vmid].node == node]
-            if vmids and not mine:
+            local_vmids = [vmid for vmid in vmids if builder.state.guests[vmid].node == node]
+            if vmids and not local_vmids:
                 continue
-            log = _backup_log(builder, options, mine, ago, outcome)
-            ended = outcome if node == nodes[0] else "OK"
+            log = _backup_log(builder, options, local_vmids, age_hours, outcome)
+            node_outcome = outcome if node == nodes[0] else "OK"
             seconds = 300 + builder.random.randrange(1500)
-            past(
-                builder, node, "vzdump", "", "root@pam",
-                hours_ago=ago, seconds=seconds, outcome=ended, log=log,
-            )  # fmt: skip
+            add_task(
+                builder,
+                node,
+                "vzdump",
+                "",
+                "root@pam",
+                hours_ago=age_hours,
+                seconds=seconds,
+                outcome=node_outcome,
+                log=log,
+            )
 
 
 def _backup_log(
@@ -136,5 +140,5 @@ def _backup_log(
             lines.append(f"INFO: Finished Backup of VM {vmid} (00:03:12)")
         else:
             lines.append(f"ERROR: Backup of VM {vmid} failed - no space left on device")
-    ends = "successfully" if outcome == "OK" else "with errors"
-    return (*lines, f"INFO: Backup job finished {ends}")
+    result = "successfully" if outcome == "OK" else "with errors"
+    return (*lines, f"INFO: Backup job finished {result}")

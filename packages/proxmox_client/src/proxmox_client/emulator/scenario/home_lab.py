@@ -1,13 +1,13 @@
-"""home-lab: one node on a shelf with 14 guests."""
+"""The demo cluster home-lab: one node with 14 guests."""
 
 from proxmox_client.emulator.clock import Clock
-from proxmox_client.emulator.scenario import archive, history
+from proxmox_client.emulator.scenario import history, storage_content
 from proxmox_client.emulator.scenario.builder import Builder
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Agent
 from proxmox_client.emulator.state.jobs import BackupJob, Pool
-from proxmox_client.emulator.state.people import Grant, User
 from proxmox_client.emulator.state.sizes import GIB, TIB
+from proxmox_client.emulator.state.user_config import AclEntry, User
 
 NODE = "pve"
 VMS = (
@@ -20,7 +20,7 @@ VMS = (
     (106, "k3s-dev", 4, 8, 60, "dev", 0.86, "l26"),
     (110, "fedora-test", 2, 4, 40, "test", 0.02, "l26"),
 )
-"""Number, name, cores, memory and disk in GiB, tag, CPU load, kind of system."""
+"""VMID, name, cores, memory and disk in GiB, tag, CPU load, operating system type."""
 
 CONTAINERS = (
     (200, "pihole", 1, 512, 4, "network"),
@@ -34,7 +34,7 @@ STOPPED = frozenset({105, 110, 205})
 
 
 def home_lab(clock: Clock) -> ClusterState:
-    """Build it."""
+    """Build the cluster."""
     builder = Builder("home-lab", "8.4", clock, seed=14)
     state = builder.state
     state.grouped = False
@@ -52,13 +52,13 @@ def home_lab(clock: Clock) -> ClusterState:
     builder.storage("local-lvm", "lvmthin", "images,rootdir", total=1700 * GIB, options=pool)
     share = {"server": "10.20.0.50", "export": "/mnt/tank/backup", "path": "/mnt/pve/nas-backup"}
     builder.storage("nas-backup", "nfs", "backup", shared=True, total=4 * TIB, options=share)
-    _guests(builder)
-    _archive(builder)
-    _people(builder)
+    _add_guests(builder)
+    _add_backups(builder)
+    _add_users(builder)
     return state
 
 
-def _guests(builder: Builder) -> None:
+def _add_guests(builder: Builder) -> None:
     for vmid, name, cores, memory, disk, tag, cpu, system in VMS:
         builder.vm(
             vmid,
@@ -91,15 +91,17 @@ def _guests(builder: Builder) -> None:
     builder.snapshot(guests[105], "fresh", 95, "after activation")
 
 
-def _archive(builder: Builder) -> None:
-    archive.isos(builder, "local", NODE, every=2)
-    archive.templates(builder, "local", NODE)
-    night = builder.hours_since(2)
-    for place, guest in enumerate(builder.state.guests.values()):
-        archive.nightly(builder, "nas-backup", guest, 4, hours_ago=night - place / 40)
-    archive.fill(builder, "local", NODE, 0.83)
-    archive.fill(builder, "local-lvm", NODE, 0.64)
-    archive.fill(builder, "nas-backup", NODE, 0.58)
+def _add_backups(builder: Builder) -> None:
+    storage_content.add_isos(builder, "local", NODE, step=2)
+    storage_content.add_templates(builder, "local", NODE)
+    hours_ago = builder.hours_since(2)
+    for position, guest in enumerate(builder.state.guests.values()):
+        storage_content.add_nightly_backups(
+            builder, "nas-backup", guest, 4, hours_ago=hours_ago - position / 40
+        )
+    storage_content.fill_storage(builder, "local", NODE, 0.83)
+    storage_content.fill_storage(builder, "local-lvm", NODE, 0.64)
+    storage_content.fill_storage(builder, "nas-backup", NODE, 0.58)
     options = {
         "all": 1,
         "storage": "nas-backup",
@@ -109,20 +111,20 @@ def _archive(builder: Builder) -> None:
         "notes-template": "{{guestname}}",
     }
     builder.state.backup_jobs["backup-home"] = BackupJob("backup-home", "02:00", options)
-    history.backup_runs(
+    history.add_backup_runs(
         builder,
         "--all 1 --storage nas-backup --mode snapshot --compress zstd --quiet 1",
-        hours_ago=night,
+        hours_ago=hours_ago,
         every_hours=24,
         runs=7,
         vmids=tuple(builder.state.guests),
     )
-    history.failures(builder, ("root@pam", "sam@pve"), 5)
-    history.routine(builder, ("root@pam", "sam@pve"), 6)
+    history.add_failed_tasks(builder, ("root@pam", "sam@pve"), 5)
+    history.add_routine_tasks(builder, ("root@pam", "sam@pve"), 6)
 
 
-def _people(builder: Builder) -> None:
+def _add_users(builder: Builder) -> None:
     state = builder.state
-    state.people.users["sam@pve"] = User("sam@pve", firstname="Sam", email="sam@example.test")
-    state.people.grants.append(Grant("/", "user", "sam@pve", "PVEAdmin"))
+    state.user_config.users["sam@pve"] = User("sam@pve", firstname="Sam", email="sam@example.test")
+    state.user_config.acl.append(AclEntry("/", "user", "sam@pve", "PVEAdmin"))
     state.pools["family"] = Pool("family", "What everyone depends on", {101, 102, 103, 200, 202})

@@ -1,15 +1,12 @@
-"""A scenario: clusters that are built when the emulator starts."""
+"""A scenario: the clusters that the emulator builds when it starts."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from proxmox_client.emulator.clock import Clock
-from proxmox_client.emulator.scenario.generated import generated
-from proxmox_client.emulator.state.cluster import ClusterState
-
-Build = Callable[[Clock], ClusterState]
+from proxmox_client.emulator.scenario.builder import Build
+from proxmox_client.emulator.scenario.generator import generate_cluster
+from proxmox_client.emulator.scenario.yaml_file import parse_scenario
 
 
 @dataclass(frozen=True)
@@ -18,23 +15,27 @@ class Scenario:
 
     clusters: dict[str, Build] = field(default_factory=dict)
     faults: dict[str, list[dict[str, object]]] = field(default_factory=dict)
-    """Faults that hold from the start, by cluster."""
+    """Faults that are active from the start, by cluster."""
 
     @classmethod
     def cluster(
         cls, name: str, *, version: str = "9.2", nodes: int = 3, guests: int = 12, seed: int = 1
     ) -> "Scenario":
-        """One cluster of this size, the same for the same seed."""
-        build = partial(generated, name, version=version, nodes=nodes, guests=guests, seed=seed)
+        """Return a scenario of one generated cluster; the same seed gives the same guests."""
+        build = partial(
+            generate_cluster, name, version=version, nodes=nodes, guests=guests, seed=seed
+        )
         return cls({name: build})
 
     @classmethod
     def load(cls, text: str | Path) -> "Scenario":
-        """The scenario of a YAML text or file."""
-        from proxmox_client.emulator.scenario.yaml_file import read
+        """Return the scenario of a YAML text, or of a file given as a Path.
 
-        return read(text.read_text() if isinstance(text, Path) else text)
+        Raises ValueError for a text that is no scenario.
+        """
+        clusters, faults = parse_scenario(text.read_text() if isinstance(text, Path) else text)
+        return cls(clusters, faults)
 
     def __add__(self, other: "Scenario") -> "Scenario":
-        """Both scenarios at once."""
+        """Return a scenario with the clusters of both."""
         return Scenario(self.clusters | other.clusters, self.faults | other.faults)

@@ -1,4 +1,4 @@
-"""prod: five nodes, one of them offline, 120 guests."""
+"""The demo cluster prod: five nodes, one of them offline, 120 guests."""
 
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.scenario import prod_records
@@ -13,27 +13,27 @@ OFFLINE = "pve05"
 
 
 def prod(clock: Clock) -> ClusterState:
-    """Build it."""
+    """Build the cluster."""
     builder = Builder("prod", "9.2", clock, seed=120)
-    _nodes(builder)
-    _storages(builder)
+    _add_nodes(builder)
+    _add_storages(builder)
     add_guests(builder)
     node = builder.state.nodes[OFFLINE]
     node.online, node.lost = False, builder.now - 0.4 * DAY
-    prod_records.add(builder)
+    prod_records.add_records(builder)
     return builder.state
 
 
-def _nodes(builder: Builder) -> None:
+def _add_nodes(builder: Builder) -> None:
     for number, name in enumerate(NODES, 1):
         pressure = 9.0 if name == "pve01" else 1.2
         load = Load(phase=number * 31, cpu=0.04, memory=0.05, swing=0.3, pressure=pressure)
         builder.node(name, cpus=64, sockets=2, memory=512 * GIB, load=load, kernel="6.17.4-2-pve")
-    worn = builder.state.nodes["pve03"].disks[1]
-    worn.health, worn.wearout = "FAILED", 4
+    failed_disk = builder.state.nodes["pve03"].disks[1]
+    failed_disk.health, failed_disk.wearout = "FAILED", 4
 
 
-def _storages(builder: Builder) -> None:
+def _add_storages(builder: Builder) -> None:
     files, images = "iso,vztmpl,backup,snippets", "images,rootdir"
     builder.storage("local", "dir", files, total=200 * GIB, options={"path": "/var/lib/vz"})
     builder.storage("local-zfs", "zfspool", images, total=7 * TIB, options={"pool": "rpool/data"})

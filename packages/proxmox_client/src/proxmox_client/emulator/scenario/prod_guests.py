@@ -1,4 +1,4 @@
-"""The guests of prod."""
+"""The guests of the demo cluster prod."""
 
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ SERVICES: Final = (
     ("staging-db", "staging", 4, 16, 120, 4),
     ("win-app", "office", 4, 16, 120, 6),
 )
-"""Name, pool, cores, memory and disk in GiB, and how many: 80 together."""
+"""Name, pool, cores, memory and disk in GiB, number of guests: 80 in total."""
 
 NAMED: Final[dict[int, dict[str, Any]]] = {
     101: {"name": "db-primary", "node": "pve01", "cpu": 0.86, "cores": 16, "memory": 128},
@@ -28,7 +28,7 @@ NAMED: Final[dict[int, dict[str, Any]]] = {
     200: {"name": "mail-gateway", "node": "pve02", "cpu": 0.14, "cores": 4, "memory": 8},
 }
 BUSY: Final = frozenset({113, 127, 141})
-"""More guests that use most of their processors."""
+"""Further guests with a high CPU load."""
 
 CONTAINERS: Final = (
     *("dns-1", "dns-2", "ntp-1", "ntp-2", "proxy-1", "proxy-2", "vpn-1", "vpn-2"),
@@ -41,15 +41,15 @@ NODES: Final = ("pve01", "pve02", "pve03", "pve04", "pve05")
 
 
 def add_guests(builder: Builder) -> None:
-    """80 services, 4 of them by name, 34 containers, 4 more machines and 2 templates."""
+    """Add 80 VMs of services (4 of them in NAMED), 34 containers, 4 more VMs and 2 templates."""
     numbers = [*range(100, 179), 200]
     plan = [service for service in SERVICES for _ in range(service[5])]
-    counted: dict[str, int] = {}
-    for place, (vmid, service) in enumerate(zip(numbers, plan, strict=True)):
-        counted[service[0]] = counted.get(service[0], 0) + 1
-        _machine(builder, vmid, place, service, counted[service[0]])
-    for place, name in enumerate(CONTAINERS):
-        _container(builder, 300 + place, place, name)
+    counts: dict[str, int] = {}
+    for position, (vmid, service) in enumerate(zip(numbers, plan, strict=True)):
+        counts[service[0]] = counts.get(service[0], 0) + 1
+        _add_vm(builder, vmid, position, service, counts[service[0]])
+    for position, name in enumerate(CONTAINERS):
+        _add_container(builder, 300 + position, position, name)
     for vmid, name in (
         (400, "pfsense-a"),
         (401, "pfsense-b"),
@@ -69,20 +69,20 @@ def add_guests(builder: Builder) -> None:
             config={"template": 1},
             running=False,
         )
-    _pools(builder)
+    _add_pools(builder)
 
 
-def _machine(
+def _add_vm(
     builder: Builder,
     vmid: int,
-    place: int,
+    position: int,
     service: tuple[str, str, int, int, int, int],
     number: int,
 ) -> None:
     base, pool, cores, memory, disk, _ = service
     named = NAMED.get(vmid, {})
-    node = named.get("node", NODES[place % 5])
-    stopped = vmid not in NAMED and place % 11 == 7
+    node = named.get("node", NODES[position % 5])
+    stopped = vmid not in NAMED and position % 11 == 7
     windows = base == "win-app"
     load = builder.load(vmid)
     cpu = named.get("cpu", 0.84 if vmid in BUSY else None)
@@ -92,7 +92,7 @@ def _machine(
         vmid,
         named.get("name", f"{base}-{number:02d}"),
         node,
-        storage="ceph-vm" if vmid in NAMED or place % 4 else "local-zfs",
+        storage="ceph-vm" if vmid in NAMED or position % 4 else "local-zfs",
         disks=(disk, 200) if base == "db" else (disk,),
         config={
             "cores": named.get("cores", cores),
@@ -105,7 +105,7 @@ def _machine(
         agent=_agent(vmid, windows=windows),
         load=load,
     )
-    if place % 37 == 20:
+    if position % 37 == 20:
         guest.paused = guest.running
 
 
@@ -118,20 +118,20 @@ def _agent(vmid: int, *, windows: bool) -> Agent | None:
     return Agent(addresses=address, answers=vmid != 150)
 
 
-def _container(builder: Builder, vmid: int, place: int, name: str) -> None:
-    memory = (512, 1024, 2048, 4096)[place % 4]
+def _add_container(builder: Builder, vmid: int, position: int, name: str) -> None:
+    memory = (512, 1024, 2048, 4096)[position % 4]
     builder.container(
         vmid,
         name,
-        NODES[place % 5],
-        storage="local-zfs" if place % 3 == 0 else "ceph-vm",
-        disk=(8, 16, 32)[place % 3],
-        config={"memory": memory, "cores": 1 + place % 4, "tags": "infra", "onboot": 1},
-        running=place % 9 != 5,
+        NODES[position % 5],
+        storage="local-zfs" if position % 3 == 0 else "ceph-vm",
+        disk=(8, 16, 32)[position % 3],
+        config={"memory": memory, "cores": 1 + position % 4, "tags": "infra", "onboot": 1},
+        running=position % 9 != 5,
     )
 
 
-def _pools(builder: Builder) -> None:
+def _add_pools(builder: Builder) -> None:
     comments = {
         "production": "Customer-facing services",
         "platform": "Kubernetes and builds",

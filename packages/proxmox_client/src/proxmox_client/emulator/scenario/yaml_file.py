@@ -1,4 +1,4 @@
-"""Scenarios as YAML."""
+"""Parser of scenario files; docs/contributors/emulator.md describes the format."""
 
 from functools import partial
 from typing import Any
@@ -6,18 +6,22 @@ from typing import Any
 import yaml
 
 from proxmox_client.emulator.clock import Clock
-from proxmox_client.emulator.scenario.generated import generated
+from proxmox_client.emulator.scenario.builder import Build
+from proxmox_client.emulator.scenario.generator import generate_cluster
 from proxmox_client.emulator.scenario.home_lab import home_lab
-from proxmox_client.emulator.scenario.model import Build, Scenario
 from proxmox_client.emulator.scenario.prod import prod
-from proxmox_client.emulator.scenario.written import add_people, written
+from proxmox_client.emulator.scenario.yaml_cluster import add_users, build_cluster
 from proxmox_client.emulator.state.cluster import ClusterState
 
 DEMOS = {"home-lab": home_lab, "prod": prod}
+Faults = dict[str, list[dict[str, object]]]
 
 
-def read(text: str) -> Scenario:
-    """The scenario a YAML text describes: see docs/contributors/emulator.md."""
+def parse_scenario(text: str) -> tuple[dict[str, Build], Faults]:
+    """Parse a YAML text into the clusters and their initial faults, both by cluster name.
+
+    Raises ValueError for a text without clusters or with an unknown demo.
+    """
     document = yaml.safe_load(text)
     clusters = document.get("clusters") if isinstance(document, dict) else None
     if not clusters:
@@ -27,38 +31,37 @@ def read(text: str) -> Scenario:
         name = str(cluster["name"])
         builds[name] = _build(name, cluster)
         faults[name] = list(cluster.get("faults", []))
-    return Scenario(builds, faults)
+    return builds, faults
 
 
 def _build(name: str, cluster: dict[str, Any]) -> Build:
     if "demo" in cluster:
         return _demo(name, cluster["demo"])
     if isinstance(cluster.get("nodes", 3), int):
-        build = partial(
-            generated,
-            name,
-            version=str(cluster.get("version", "9.2")),
-            nodes=int(cluster.get("nodes", 3)),
-            guests=int(cluster.get("guests", 12)),
-            seed=int(cluster.get("seed", 1)),
-        )
-        return partial(_with_people, build, cluster)
-    return partial(written, name, cluster)
+        return partial(_generate, name, cluster)
+    return partial(build_cluster, name, cluster)
 
 
-def _demo(name: str, which: str) -> Build:
-    if which not in DEMOS:
-        raise ValueError(f"No demo {which!r}; choose one of {', '.join(DEMOS)}")
+def _demo(name: str, demo: str) -> Build:
+    if demo not in DEMOS:
+        raise ValueError(f"No demo {demo!r}; choose one of {', '.join(DEMOS)}")
 
     def build(clock: Clock) -> ClusterState:
-        state = DEMOS[which](clock)
+        state = DEMOS[demo](clock)
         state.name = name
         return state
 
     return build
 
 
-def _with_people(build: Build, cluster: dict[str, Any], clock: Clock) -> ClusterState:
-    state = build(clock)
-    add_people(state, cluster)
+def _generate(name: str, cluster: dict[str, Any], clock: Clock) -> ClusterState:
+    state = generate_cluster(
+        name,
+        clock,
+        version=str(cluster.get("version", "9.2")),
+        nodes=int(cluster.get("nodes", 3)),
+        guests=int(cluster.get("guests", 12)),
+        seed=int(cluster.get("seed", 1)),
+    )
+    add_users(state, cluster)
     return state

@@ -1,1 +1,1 @@
-"""The truth of an emulated cluster: nodes, guests, storages, people and jobs."""
+"""The state of an emulated cluster: nodes, guests, storages, users, jobs and tasks."""

@@ -1,4 +1,4 @@
-"""The whole truth of one cluster."""
+"""The complete state of one cluster."""
 
 import random
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.jobs import BackupJob, HaResource, LogEntry, Pool, Replication
 from proxmox_client.emulator.state.load import Load
 from proxmox_client.emulator.state.node import Node
-from proxmox_client.emulator.state.people import People
 from proxmox_client.emulator.state.storage import Storage
-from proxmox_client.emulator.work.task import Task
+from proxmox_client.emulator.state.task import Task
+from proxmox_client.emulator.state.user_config import UserConfig
 
 RELEASES = {
     "8.4": ("8.4.14", "b502d23c55afcba1"),
@@ -26,7 +26,10 @@ RELEASES = {
 
 @dataclass
 class ClusterState:
-    """Everything a cluster is made of; tests may read it and change it."""
+    """Everything that a cluster holds; tests may read and change it.
+
+    After a change to a guest call its `touch()`: rows of /cluster/resources are cached until then.
+    """
 
     name: str
     version: str = "9.2"
@@ -36,7 +39,7 @@ class ClusterState:
     guests: dict[int, Guest] = field(default_factory=dict)
     storages: dict[str, Storage] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)
-    people: People = field(default_factory=People)
+    user_config: UserConfig = field(default_factory=UserConfig)
     backup_jobs: dict[str, BackupJob] = field(default_factory=dict)
     replications: dict[str, Replication] = field(default_factory=dict)
     ha_resources: dict[str, HaResource] = field(default_factory=dict)
@@ -44,38 +47,36 @@ class ClusterState:
     ha_rules: dict[str, dict[str, Any]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     firewalls: dict[str, RuleSet] = field(default_factory=dict)
-    """By level: a guest's path, a node's name, or nothing for the cluster."""
+    """By level: a guest's ACL path, a node's name, or an empty string for the cluster."""
     downloads: dict[str, int | None] = field(default_factory=dict)
-    """Sizes of what can be downloaded, by address; None answers 404."""
+    """Sizes in bytes of downloadable files, by URL; None answers 404."""
     tasks: dict[str, Task] = field(default_factory=dict)
     log: list[LogEntry] = field(default_factory=list)
     quorate: bool = True
     grouped: bool = True
-    """Whether it was made a cluster; a node alone is none."""
+    """Whether the nodes are joined to a cluster; false for a standalone node."""
     measured: tuple[int, dict[str, Load]] | None = None
-    """How busy the nodes were at the last measurement, and when that was."""
-    membership: int = 0
-    """Grows when guests, nodes, storages or pools come and go."""
+    """The loads of the nodes by name, cached with the tick of their measurement."""
 
     def __post_init__(self) -> None:
         if self.version not in RELEASES:
-            raise ValueError(f"No flavour {self.version!r}; choose one of {', '.join(RELEASES)}")
+            raise ValueError(f"No version {self.version!r}; choose one of {', '.join(RELEASES)}")
         self._random = random.Random(self.seed)  # noqa: S311 - process numbers, not secrets
         self._last_pid = 1000
 
     @cached_property
     def release(self) -> tuple[int, int]:
-        """The version as two numbers."""
+        """The version as (major, minor)."""
         major, _, minor = self.version.partition(".")
         return int(major), int(minor)
 
     @property
     def now(self) -> float:
-        """The cluster's time in seconds since the epoch."""
+        """The cluster's time in seconds since 1970."""
         return self.clock.now()
 
     def guest(self, kind: Kind, node: str, vmid: int) -> Guest:
-        """A guest of this node, as only this node knows it."""
+        """Return a guest; raises ApiError unless it is of this kind and on this node."""
         guest = self.guests.get(vmid)
         if guest is None or guest.node != node or guest.kind is not kind:
             raise ApiError(
@@ -84,27 +85,27 @@ class ClusterState:
         return guest
 
     def node(self, name: str) -> Node:
-        """A node by name."""
+        """Return a node; raises ApiError if it does not exist."""
         if name not in self.nodes:
             raise ApiError(f"no such cluster node '{name}'")
         return self.nodes[name]
 
     def storage(self, name: str) -> Storage:
-        """A storage by name."""
+        """Return a storage; raises ApiError if it does not exist."""
         if name not in self.storages:
             raise ApiError(f"storage '{name}' does not exist")
         return self.storages[name]
 
     def pool_of(self, vmid: int) -> str:
-        """The name of the pool a guest is in, or nothing."""
+        """Return the pool ID of a guest, or an empty string."""
         return next((pool.poolid for pool in self.pools.values() if vmid in pool.vmids), "")
 
     def ha_of(self, guest: Guest) -> HaResource | None:
-        """The HA resource of a guest, if it is one."""
+        """Return the HA resource of a guest, or None."""
         return self.ha_resources.get(f"{guest.kind.word.lower()}:{guest.vmid}")
 
     def guests_on(self, node: str, kind: Kind | None = None) -> list[Guest]:
-        """The guests of a node, in order."""
+        """Return the guests of a node, by VMID."""
         return [
             guest
             for _, guest in sorted(self.guests.items())
@@ -112,11 +113,11 @@ class ClusterState:
         ]
 
     def storages_on(self, node: str) -> list[Storage]:
-        """The storages a node has."""
+        """Return the storages that are available on a node."""
         return [storage for storage in self.storages.values() if storage.on(node)]
 
-    def note_task(self, node: str, type_: str, id_: str, user: str, started: int) -> Task:
-        """Add a task, begun now or in the past."""
+    def add_task(self, node: str, type_: str, id_: str, user: str, started: int) -> Task:
+        """Add a task that started now or in the past; `started` is in seconds since 1970."""
         booted = int(self.nodes[node].booted) if node in self.nodes else 0
         pstart = max(1, started - booted) * 100 + self._random.randrange(100)
         task = Task(node, self.next_pid(), pstart, started, type_, id_, user)
@@ -124,15 +125,11 @@ class ClusterState:
         return task
 
     def next_pid(self) -> int:
-        """The number of a process that begins."""
+        """Return the process ID of a new process."""
         self._last_pid = 1000 + (self._last_pid + self._random.randrange(1, 40)) % 3_000_000
         return self._last_pid
 
-    def changed(self) -> None:
-        """Something came or went: rows are counted anew."""
-        self.membership += 1
-
     def write_log(self, node: str, user: str, text: str, *, tag: str = "pvedaemon") -> None:
-        """Add a line to the cluster's log, which keeps its newest ones."""
+        """Add a line to the cluster log."""
         pid = 900 + len(self.log) % 3
         self.log.append(LogEntry(int(self.now), node, user, tag, text, len(self.log) + 1, pid))

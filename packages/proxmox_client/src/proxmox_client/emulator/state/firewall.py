@@ -1,4 +1,4 @@
-"""Firewall configuration of one level: the cluster, a node or a guest."""
+"""Firewall configuration of one level: cluster, node or guest."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class RuleSet:
-    """Rules and what they refer to."""
+    """The rules of a level and the groups, aliases and IP sets that they refer to."""
 
     options: dict[str, Any] = field(default_factory=dict)
     rules: list[dict[str, Any]] = field(default_factory=list)

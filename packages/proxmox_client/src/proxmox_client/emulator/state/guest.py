@@ -12,28 +12,30 @@ from proxmox_client.emulator.state.sizes import MIB, parse_size
 
 DISK_BUSES: Final = ("scsi", "virtio", "sata", "ide")
 CONTAINER_VOLUMES: Final = ("rootfs", "mp")
+REMOVAL: Final = 1
+REMOVAL_WITH_VOLUME: Final = 2
 
 
 class Kind(StrEnum):
-    """What a guest is."""
+    """The kind of a guest: virtual machine or container."""
 
     QEMU = "qemu"
     LXC = "lxc"
 
     @property
     def word(self) -> str:
-        """How Proxmox calls it in messages."""
+        """The word for it in Proxmox's messages."""
         return "VM" if self is Kind.QEMU else "CT"
 
     @property
     def folder(self) -> str:
-        """Where its configuration files lie."""
+        """The folder of its configuration files."""
         return "qemu-server" if self is Kind.QEMU else "lxc"
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """A moment of a guest's configuration and disks."""
+    """A snapshot of a guest's configuration and disks."""
 
     name: str
     time: int
@@ -45,7 +47,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Agent:
-    """What runs inside a guest, as far as the outside may ask."""
+    """The guest agent and what it reports about the guest's operating system."""
 
     os_id: str = "debian"
     os_name: str = "Debian GNU/Linux 12 (bookworm)"
@@ -56,7 +58,7 @@ class Agent:
 
 @dataclass(slots=True)
 class Disk:
-    """A volume a configuration refers to."""
+    """A volume in a guest's configuration."""
 
     slot: str
     volid: str
@@ -81,22 +83,22 @@ class Guest:
     started: float = 0.0
     pid: int = 0
     parent: str = ""
-    """The snapshot its present state grew from."""
+    """The name of the snapshot that the current state is based on."""
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     pending: dict[str, Any] = field(default_factory=dict)
-    """Values that wait for the next start."""
+    """Values that take effect at the next start."""
     removals: dict[str, int] = field(default_factory=dict)
-    """Options whose removal waits for the next start: 1, or 2 when their volume goes too."""
+    """Options to remove at the next start: REMOVAL or REMOVAL_WITH_VOLUME, by name."""
     load: Load = field(default_factory=Load)
     agent: Agent | None = None
-    obeys: bool = True
-    """Whether it shuts down when asked to; one that hangs does not."""
+    honors_shutdown: bool = True
+    """Whether it shuts down on request; false for a guest that hangs."""
     disk_used: float = 0.3
-    """Share of a container's root disk in use."""
+    """The used share of a container's root disk."""
     row: bytes | None = None
-    """The unchanging part of its row in /cluster/resources, until something changes."""
+    """Its cached row in /cluster/resources without metrics, as JSON; reset by `touch`."""
     _sizes: tuple[int, int] | None = None
-    """Its memory and disk in bytes, until something changes."""
+    """Its cached memory and disk size in bytes; reset by `touch`."""
 
     @property
     def name(self) -> str:
@@ -118,7 +120,7 @@ class Guest:
 
     @property
     def path(self) -> str:
-        """The object its permissions are granted on."""
+        """Its ACL path."""
         return f"/vms/{self.vmid}"
 
     @property
@@ -129,7 +131,7 @@ class Guest:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Its memory and the disk it starts from, in bytes."""
+        """Its memory and the size of its boot disk, in bytes."""
         if self._sizes is None:
             self._sizes = (self.memory, self.disk_size)
         return self._sizes
@@ -147,13 +149,13 @@ class Guest:
 
     @property
     def disk_size(self) -> int:
-        """The size of the disk it starts from, in bytes."""
+        """The size of its boot disk in bytes."""
         disks = {disk.slot: disk for disk in self.disks()}
         if self.kind is Kind.LXC:
             return disks["rootfs"].size if "rootfs" in disks else 0
         boot = str(self.config.get("boot", "")).removeprefix("order=").split(";")
-        chosen = next((disks[slot] for slot in boot if slot in disks), None)
-        return (chosen or next(iter(disks.values()), Disk("", "", 0))).size
+        boot_disk = next((disks[slot] for slot in boot if slot in disks), None)
+        return (boot_disk or next(iter(disks.values()), Disk("", "", 0))).size
 
     @property
     def digest(self) -> str:
@@ -166,36 +168,36 @@ class Guest:
 
     @property
     def agent_enabled(self) -> bool:
-        """Whether the configuration says that there is an agent."""
+        """Whether the guest agent is enabled in the configuration."""
         value = str(self.config.get("agent", "0"))
         return value.removeprefix("enabled=")[:1] == "1"
 
     def disks(self) -> Iterator[Disk]:
-        """The volumes of its running configuration, without CD-ROMs."""
+        """List the volumes of its running configuration, without CD-ROMs."""
         yield from disks_of(self.config, self.kind)
 
     @property
     def next_config(self) -> dict[str, Any]:
-        """Its configuration after the next start."""
-        kept = {key: value for key, value in self.config.items() if key not in self.removals}
-        return kept | self.pending
+        """Its configuration with all pending changes applied."""
+        remaining = {key: value for key, value in self.config.items() if key not in self.removals}
+        return remaining | self.pending
 
     def require_unlocked(self) -> None:
-        """Refuse while something else is at work on it."""
+        """Raise ApiError if a task holds its lock."""
         if self.lock:
             raise ApiError(f"{self.kind.word} is locked ({self.lock})")
 
     def touch(self) -> None:
-        """Something about it changed: forget what was derived."""
+        """Invalidate the cached row and sizes; call it after every change."""
         self.row = self._sizes = None
 
     def uptime(self, now: float) -> int:
-        """Seconds since it started, 0 when it does not run."""
+        """Return the seconds since its start, 0 if it is stopped."""
         return max(1, int(now - self.started)) if self.running else 0
 
 
 def disks_of(config: dict[str, Any], kind: Kind) -> Iterator[Disk]:
-    """The volumes a configuration refers to, without CD-ROMs and bind mounts."""
+    """List the volumes in a configuration, without CD-ROMs and bind mounts."""
     prefixes = DISK_BUSES if kind is Kind.QEMU else CONTAINER_VOLUMES
     for key in sorted(config):
         slot = key.rstrip("0123456789")

@@ -1,4 +1,4 @@
-"""What a cluster does on schedule: backups, replication, high availability."""
+"""Backup jobs, replication jobs, HA resources, pools and the cluster log."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,21 +6,21 @@ from typing import Any
 
 @dataclass(slots=True)
 class BackupJob:
-    """A scheduled backup."""
+    """A scheduled backup job."""
 
     id: str
     schedule: str
     options: dict[str, Any] = field(default_factory=dict)
-    """Its settings by their API name: storage, vmid, all, mode, compress and so on."""
+    """Its settings by API name: storage, vmid, all, mode, compress and so on."""
     enabled: bool = True
 
     @property
     def vmids(self) -> list[int]:
-        """The guests it names."""
-        return [int(one) for one in str(self.options.get("vmid", "")).split(",") if one]
+        """The VMIDs that it lists."""
+        return [int(vmid) for vmid in str(self.options.get("vmid", "")).split(",") if vmid]
 
     def covers(self, vmid: int, pool: str) -> bool:
-        """Whether a guest is among those it saves."""
+        """Return whether it backs up a guest, given the guest's pool ID."""
         if self.options.get("pool"):
             return bool(self.options["pool"] == pool)
         if self.options.get("all"):
@@ -30,7 +30,7 @@ class BackupJob:
 
 @dataclass(slots=True)
 class Replication:
-    """A guest's disks, copied to another node on schedule."""
+    """A replication job: a guest's disks, copied to another node on a schedule."""
 
     guest: int
     number: int
@@ -41,9 +41,9 @@ class Replication:
     comment: str = ""
     disabled: bool = False
     obstacle: str = ""
-    """What keeps it from working, until somebody clears it away."""
-    is_wanted_now: bool = False
-    """Whether somebody asked for it, whatever the schedule says."""
+    """The error of every run until it is cleared."""
+    run_now: bool = False
+    """Whether to run at the next minute, independent of the schedule."""
     last_sync: int = 0
     last_try: int = 0
     duration: float = 0.0
@@ -57,7 +57,7 @@ class Replication:
 
 @dataclass(slots=True)
 class HaResource:
-    """A guest that the cluster keeps running."""
+    """A guest that is managed by HA."""
 
     sid: str
     state: str = "started"
@@ -73,7 +73,7 @@ class HaResource:
 
 @dataclass(slots=True)
 class Pool:
-    """Guests and storages under one name."""
+    """A pool of guests and storages."""
 
     poolid: str
     comment: str = ""
@@ -83,7 +83,7 @@ class Pool:
 
 @dataclass(slots=True)
 class LogEntry:
-    """A line of the cluster's log."""
+    """A line of the cluster log."""
 
     time: int
     node: str

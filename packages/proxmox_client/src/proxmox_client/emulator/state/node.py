@@ -1,4 +1,4 @@
-"""Nodes."""
+"""Nodes and their physical disks."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from proxmox_client.emulator.state.sizes import GIB
 
 @dataclass(slots=True)
 class PhysicalDisk:
-    """A disk of a node."""
+    """A physical disk of a node."""
 
     device: str
     size: int
@@ -21,13 +21,13 @@ class PhysicalDisk:
     used: str = "LVM"
     health: str = "PASSED"
     wearout: int | str = 97
-    """Percent of its life that is left."""
+    """Remaining life in percent, or N/A."""
     rpm: int = 0
 
 
 @dataclass(slots=True)
 class Node:
-    """A member of the cluster."""
+    """A node of the cluster."""
 
     name: str
     number: int
@@ -38,13 +38,13 @@ class Node:
     swap: int = 8 * GIB
     root_total: int = 100 * GIB
     root_used: float = 0.2
-    """Share of its root file system in use."""
+    """The used share of the root file system."""
     booted: float = 0.0
     online: bool = True
     skew: float = 0.0
-    """Seconds its clock is ahead of the cluster's."""
+    """Seconds that its clock is ahead of the cluster's."""
     lost: float = 0.0
-    """When it went offline."""
+    """The time when it went offline."""
     cpu_model: str = "AMD EPYC 7313P 16-Core Processor"
     kernel: str = "6.14.11-4-pve"
     load: Load = field(default_factory=Load)
@@ -60,7 +60,7 @@ class Node:
 
     @property
     def path(self) -> str:
-        """The object its permissions are granted on."""
+        """Its ACL path."""
         return f"/nodes/{self.name}"
 
     @property

@@ -1,4 +1,4 @@
-"""Sizes in bytes and as Proxmox writes them."""
+"""Sizes in bytes and in Proxmox's notation."""
 
 from typing import Final
 
@@ -10,13 +10,13 @@ _UNITS: Final = {"K": KIB, "M": MIB, "G": GIB, "T": TIB}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size like 32G; a number alone is bytes."""
+    """Parse a size like 32G to bytes; a number without unit is bytes."""
     unit = _UNITS.get(text[-1:], 1)
     return int(float(text.rstrip("KMGT") or 0) * unit)
 
 
 def format_size(size: int) -> str:
-    """A size in the largest unit that divides it."""
+    """Format a size in the largest unit that divides it."""
     for letter, unit in reversed(_UNITS.items()):
         if size and size % unit == 0:
             return f"{size // unit}{letter}"
@@ -24,7 +24,7 @@ def format_size(size: int) -> str:
 
 
 def human(size: float) -> str:
-    """A size as task logs show it."""
+    """Format a size as in task logs."""
     for name in ("B", "KiB", "MiB", "GiB"):
         if size < KIB:
             return f"{size:.1f} {name}"

@@ -1,4 +1,4 @@
-"""Storages and what lies on them."""
+"""Storages and their volumes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.state.sizes import GIB
 
 BLOCK_TYPES: Final = frozenset({"lvm", "lvmthin", "zfspool", "rbd", "iscsi"})
-"""Types whose volumes are block devices without a file name."""
+"""Storage types whose volumes are block devices, not files."""
 
 
 @dataclass(slots=True)
 class Volume:
-    """Something that lies on a storage."""
+    """A volume of a storage: a disk, a backup or a file."""
 
     volid: str
     content: str
@@ -27,45 +27,45 @@ class Volume:
     protected: bool = False
     encrypted: str = ""
     verified: str = ""
-    """The state of the last verification of a backup on a backup server."""
+    """The result of the last verification on a backup server."""
     parent: str | None = None
     config: str = ""
-    """The guest's configuration inside a backup."""
+    """The guest configuration in a backup."""
 
     @property
     def name(self) -> str:
-        """What follows the storage's name."""
+        """The volume ID without the storage."""
         return self.volid.partition(":")[2]
 
     @property
-    def weight(self) -> int:
-        """Bytes it takes from its storage."""
+    def allocated(self) -> int:
+        """The bytes that it occupies on its storage."""
         return self.size if self.used is None else self.used
 
 
 @dataclass(slots=True)
 class Storage:
-    """A configured storage; a local one is a different place on every node."""
+    """A configured storage; a local storage has separate volumes on every node."""
 
     name: str
     type: str
     content: tuple[str, ...]
     shared: bool = False
     nodes: tuple[str, ...] = ()
-    """The nodes it is limited to; none means all."""
+    """The nodes that have it; empty means all."""
     total: int = 500 * GIB
     other_used: int = 20 * GIB
-    """Bytes in use by what the API does not list."""
+    """Bytes used by files that the API does not list."""
     options: dict[str, Any] = field(default_factory=dict)
     enabled: bool = True
     stuck: bool = False
-    """Whether nothing comes back from it, like from a share whose server is gone."""
-    _places: dict[str, dict[str, Volume]] = field(default_factory=dict)
+    """Whether requests to it hang, like to an NFS share whose server is down."""
+    _volumes: dict[str, dict[str, Volume]] = field(default_factory=dict)
     _used: dict[str, int] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
-        """The object its permissions are granted on."""
+        """Its ACL path."""
         return f"/storage/{self.name}"
 
     @property
@@ -73,48 +73,48 @@ class Storage:
         return self.type == "pbs"
 
     def on(self, node: str) -> bool:
-        """Whether this node has it."""
+        """Return whether it is available on a node."""
         return not self.nodes or node in self.nodes
 
     def volumes(self, node: str) -> dict[str, Volume]:
-        """What lies on it, as this node sees it."""
-        return self._places.setdefault(self._place(node), {})
+        """Return its volumes on a node, by volume ID."""
+        return self._volumes.setdefault(self._key(node), {})
 
     def everything(self) -> Iterator[Volume]:
-        """What lies on it anywhere."""
-        for place in self._places.values():
-            yield from place.values()
+        """List its volumes on all nodes."""
+        for volumes in self._volumes.values():
+            yield from volumes.values()
 
     def used(self, node: str) -> int:
-        """Bytes in use, as this node sees it."""
-        return min(self.total, self.other_used + self._used.get(self._place(node), 0))
+        """Return the bytes in use on a node."""
+        return min(self.total, self.other_used + self._used.get(self._key(node), 0))
 
     def put(self, node: str, volume: Volume) -> Volume:
-        """Lay something on it."""
+        """Add a volume, replacing one with the same ID."""
         self.remove(node, volume.volid)
         self.volumes(node)[volume.volid] = volume
-        self._weigh(node, volume.weight)
+        self._add_used(node, volume.allocated)
         return volume
 
     def remove(self, node: str, volid: str) -> Volume | None:
-        """Take something from it, if it is there."""
+        """Remove and return a volume; return None if it does not exist."""
         volume = self.volumes(node).pop(volid, None)
         if volume is not None:
-            self._weigh(node, -volume.weight)
+            self._add_used(node, -volume.allocated)
         return volume
 
     def resize(self, node: str, volid: str, size: int) -> None:
-        """Change the size of a volume."""
+        """Change the size of a volume; raises ApiError if it does not exist."""
         volume = self.volumes(node).get(volid)
         if volume is None:
             raise ApiError(f"volume '{volid}' does not exist")
-        self._weigh(node, size - volume.weight)
+        self._add_used(node, size - volume.allocated)
         volume.size = size
         volume.used = None if volume.used is None else size
 
-    def _place(self, node: str) -> str:
+    def _key(self, node: str) -> str:
         return "" if self.shared else node
 
-    def _weigh(self, node: str, change: int) -> None:
-        place = self._place(node)
-        self._used[place] = self._used.get(place, 0) + change
+    def _add_used(self, node: str, change: int) -> None:
+        key = self._key(node)
+        self._used[key] = self._used.get(key, 0) + change

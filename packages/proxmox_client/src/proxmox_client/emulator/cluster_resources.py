@@ -1,0 +1,179 @@
+"""The rows of /cluster/resources, with a cache of encoded guest rows."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from proxmox_client.emulator.access.principal import Rights
+from proxmox_client.emulator.state import metrics
+from proxmox_client.emulator.state.cluster import ClusterState
+from proxmox_client.emulator.state.guest import Guest
+from proxmox_client.emulator.state.load import STEP
+from proxmox_client.emulator.state.storage import Storage
+
+STATUS_TIMEOUT: Final = 300
+"""Seconds after which the status of an offline node's guests and storages is unknown."""
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class ClusterResources:
+    """The rows of guests, nodes, storages, pools and networks.
+
+    Guest rows are encoded once per measurement (every STEP seconds): with 10,000 guests, encoding
+    them for each request would dominate. The part that does not depend on the time is cached in
+    `Guest.row` until `Guest.touch()`; the whole row is cached here by VMID, with its tick.
+    """
+
+    def __init__(self, state: ClusterState) -> None:
+        self._state = state
+        self._rows: dict[int, tuple[int, bytes]] = {}
+
+    def json(self, rights: Rights, kind: str | None) -> bytes:
+        """Return the rows that the principal may see, as a JSON list."""
+        now = self._state.now
+        rows: list[bytes] = []
+        if kind in (None, "vm"):
+            rows.extend(self._guests(rights, now))
+        if kind is None:
+            rows.extend(_encode(row) for row in self._pool_rows(rights))
+        if kind in (None, "node"):
+            rows.extend(_encode(row) for row in self._node_rows(rights, now))
+        if kind in (None, "storage"):
+            rows.extend(_encode(row) for row in self._storage_rows(rights))
+        if kind is None or (kind == "sdn" and self._state.release < (9, 0)):
+            rows.extend(_encode(row) for row in self._network_rows(rights))
+        return b"[" + b",".join(rows) + b"]"
+
+    def _guests(self, rights: Rights, now: float) -> list[bytes]:
+        """Return the encoded guest rows; the pool is added if the principal may audit it."""
+        may_see, stale_nodes = guest_filter(rights, self._state), self._stale_nodes(now)
+        phases = {node.name: node.number * 3 for node in self._state.nodes.values()}
+        rows = {
+            vmid: unknown_guest(guest)
+            if guest.node in stale_nodes
+            else self._guest_row(guest, now, phases)
+            for vmid, guest in self._state.guests.items()
+            if may_see(guest)
+        }
+        for pool in self._state.pools.values():
+            if rights.has(f"/pool/{pool.poolid}", "Pool.Audit"):
+                suffix = b"," + _encode({"pool": pool.poolid})[1:]
+                for vmid in pool.vmids & rows.keys():
+                    rows[vmid] = rows[vmid][:-1] + suffix
+        return list(rows.values())
+
+    def _guest_row(self, guest: Guest, now: float, phases: dict[str, int]) -> bytes:
+        # Each node measures at its own second
+        tick = int(now + phases[guest.node]) // STEP if guest.running else 0
+        cached = self._rows.get(guest.vmid)
+        if cached is not None and cached[0] == tick and guest.row is not None:
+            return cached[1]
+        if guest.row is None:
+            guest.row = _encode(metrics.guest_attributes(guest, self._state))[:-1]
+        row = guest.row + b"," + _encode(metrics.guest_metrics(guest, self._state, now))[1:]
+        self._rows[guest.vmid] = (tick, row)
+        return row
+
+    def _stale_nodes(self, now: float) -> set[str]:
+        """Return the nodes that have been offline for longer than STATUS_TIMEOUT."""
+        nodes = self._state.nodes.values()
+        return {node.name for node in nodes if not node.online and now - node.lost > STATUS_TIMEOUT}
+
+    def _pool_rows(self, rights: Rights) -> Iterator[dict[str, Any]]:
+        for pool in self._state.pools.values():
+            if rights.has(f"/pool/{pool.poolid}", "Pool.Audit"):
+                yield {"id": f"/pool/{pool.poolid}", "pool": pool.poolid, "type": "pool"}
+
+    def _node_rows(self, rights: Rights, now: float) -> Iterator[dict[str, Any]]:
+        for node in self._state.nodes.values():
+            row: dict[str, Any] = {
+                "id": node.id,
+                "node": node.name,
+                "type": "node",
+                "status": "online" if node.online else "offline",
+                "level": "",
+            }
+            if node.online:
+                row["cgroup-mode"] = 2
+            if rights.has(node.path, "Sys.Audit"):
+                row |= metrics.node_metrics(node, self._state, now)
+            yield row
+
+    def _storage_rows(self, rights: Rights) -> Iterator[dict[str, Any]]:
+        stale_nodes = self._stale_nodes(self._state.now)
+        for node in self._state.nodes:
+            for storage in self._state.storages_on(node):
+                if storage.enabled and rights.has_any(
+                    storage.path, "Datastore.Audit", "Datastore.AllocateSpace"
+                ):
+                    yield _storage_row(storage, node, is_stale=node in stale_nodes)
+
+    def _network_rows(self, rights: Rights) -> Iterator[dict[str, Any]]:
+        is_new = self._state.release >= (9, 0)
+        for node in self._state.nodes.values():
+            if not node.online or not rights.has("/sdn/zones/localnetwork", "SDN.Audit"):
+                continue
+            if is_new:
+                yield {
+                    "id": f"network/{node.name}/zone/localnetwork",
+                    "network": "localnetwork",
+                    "network-type": "zone",
+                    "node": node.name,
+                    "status": "ok",
+                    "type": "network",
+                }
+            else:
+                yield {
+                    "id": f"sdn/{node.name}/localnetwork",
+                    "sdn": "localnetwork",
+                    "node": node.name,
+                    "status": "ok",
+                    "type": "sdn",
+                }
+
+
+def _storage_row(storage: Storage, node: str, *, is_stale: bool) -> dict[str, Any]:
+    return {
+        "id": f"storage/{node}/{storage.name}",
+        "node": node,
+        "storage": storage.name,
+        "type": "storage",
+        "plugintype": storage.type,
+        "content": ",".join(storage.content),
+        "shared": int(storage.shared),
+        "status": "unknown" if is_stale else "available",
+        "disk": storage.used(node),
+        "maxdisk": storage.total,
+    }
+
+
+def unknown_guest(guest: Guest) -> bytes:
+    """Return the encoded row of a guest whose status is unknown."""
+    return _encode(
+        {
+            "id": f"{guest.kind}/{guest.vmid}",
+            "vmid": guest.vmid,
+            "type": guest.kind.value,
+            "node": guest.node,
+            "status": "unknown",
+        }
+    )
+
+
+def guest_filter(rights: Rights, state: ClusterState) -> Callable[[Guest], bool]:
+    """Return a function that says whether the principal may see a guest.
+
+    Only guests with an ACL entry of their own or in a pool are checked one by one; one check
+    of a path without either answers for all others.
+    """
+    specific = {entry.path for entry in state.user_config.acl if entry.path.startswith("/vms/")}
+    pooled = {vmid for pool in state.pools.values() for vmid in pool.vmids}
+    everywhere = rights.has("/vms/0", "VM.Audit")
+
+    def may_see(guest: Guest) -> bool:
+        if guest.path in specific or (guest.vmid in pooled and not everywhere):
+            return rights.has(guest.path, "VM.Audit")
+        return everywhere
+
+    return may_see

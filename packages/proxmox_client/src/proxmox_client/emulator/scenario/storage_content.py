@@ -1,0 +1,86 @@
+"""Content of storages: ISO images, container templates and backups."""
+
+from typing import Final
+
+from proxmox_client.emulator.scenario.builder import DAY, Builder
+from proxmox_client.emulator.state.guest import Guest
+from proxmox_client.emulator.state.sizes import GIB, MIB
+from proxmox_client.emulator.state.storage import Volume
+from proxmox_client.emulator.state.volume_names import backup_name
+
+ISOS: Final = (
+    ("debian-12.11.0-amd64-netinst.iso", 670, 150),
+    ("debian-13.1.0-amd64-netinst.iso", 783, 60),
+    ("ubuntu-24.04.3-live-server-amd64.iso", 3070, 95),
+    ("ubuntu-22.04.4-live-server-amd64.iso", 2010, 560),
+    ("AlmaLinux-9.4-x86_64-minimal.iso", 1790, 430),
+    ("proxmox-ve_8.2-1.iso", 1400, 520),
+    ("virtio-win-0.1.271.iso", 690, 210),
+    ("virtio-win-0.1.240.iso", 590, 730),
+    ("Windows_Server_2022_eval.iso", 4810, 690),
+    ("systemrescue-11.00-amd64.iso", 850, 240),
+    ("alpine-virt-3.22.1-x86_64.iso", 66, 40),
+)
+"""Names, sizes in MiB and ages in days; TEMPLATES likewise."""
+
+TEMPLATES: Final = (
+    ("debian-12-standard_12.7-1_amd64.tar.zst", 121, 300),
+    ("debian-13-standard_13.1-2_amd64.tar.zst", 124, 45),
+    ("ubuntu-24.04-standard_24.04-2_amd64.tar.zst", 135, 180),
+    ("alpine-3.22-default_20250617_amd64.tar.xz", 3, 100),
+)
+
+
+def add_isos(builder: Builder, storage: str, node: str, *, step: int = 1) -> None:
+    """Add ISO images to a storage: all of them, or every second with a step of 2."""
+    for name, megabytes, age in ISOS[::step]:
+        builder.volume(storage, node, f"iso/{name}", "iso", megabytes * MIB, age_days=age)
+
+
+def add_templates(builder: Builder, storage: str, node: str) -> None:
+    """Add container templates to a storage."""
+    for name, megabytes, age in TEMPLATES:
+        suffix = "tzst" if name.endswith("zst") else "txz"
+        size = megabytes * MIB
+        builder.volume(storage, node, f"vztmpl/{name}", "vztmpl", size, age_days=age, format=suffix)
+
+
+def add_backup(
+    builder: Builder, storage: str, guest: Guest, hours_ago: float, *, protected: bool = False
+) -> Volume:
+    """Add a backup of a guest to a storage; on a backup server, one in fifty is corrupt."""
+    target = builder.state.storages[storage]
+    created = int(builder.now - hours_ago * 3600)
+    volid, format_ = backup_name(target, guest, created)
+    size = int(sum(disk.size for disk in guest.disks()) * (0.25 + 0.2 * builder.random.random()))
+    volume = Volume(
+        volid,
+        "backup",
+        format_,
+        size or GIB,
+        created,
+        guest.vmid,
+        subtype=guest.kind.value,
+        notes=guest.name,
+        protected=protected,
+        used=size // 8 if target.is_backup_server else None,
+    )
+    volume.config = "".join(f"{key}: {value}\n" for key, value in sorted(guest.config.items()))
+    if target.is_backup_server:
+        volume.verified = "failed" if builder.random.random() < 0.02 else "ok"
+    return target.put(guest.node, volume)
+
+
+def add_nightly_backups(
+    builder: Builder, storage: str, guest: Guest, nights: int, *, hours_ago: float
+) -> None:
+    """Add one backup for each of the last nights to a storage."""
+    for night in range(nights):
+        add_backup(builder, storage, guest, hours_ago + night * DAY / 3600)
+
+
+def fill_storage(builder: Builder, storage: str, node: str, share: float) -> None:
+    """Set the used space of a storage to a share of its size, unlisted files included."""
+    target = builder.state.storages[storage]
+    target.other_used = 0
+    target.other_used = max(0, int(target.total * share) - target.used(node))

@@ -1,0 +1,1 @@
+"""Conversion of the state to the rows and objects of API responses."""

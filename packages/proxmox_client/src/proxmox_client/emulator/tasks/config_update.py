@@ -1,0 +1,166 @@
+"""Updates of a guest's configuration: applied at once, or pending until its next start."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from proxmox_client.emulator.errors import ApiError, BadParameters
+from proxmox_client.emulator.parameters import stored
+from proxmox_client.emulator.state.cluster import ClusterState
+from proxmox_client.emulator.state.guest import REMOVAL, REMOVAL_WITH_VOLUME, Guest, Kind
+from proxmox_client.emulator.tasks.disks import SLOTS, allocate
+from proxmox_client.emulator.tasks.guest_lifecycle import with_mac_address
+from proxmox_client.emulator.tasks.pending import remove, replace
+from proxmox_client.schema import Endpoint
+
+HOT_OPTIONS: Final = frozenset(
+    {"name", "hostname", "description", "tags", "onboot", "protection", "startup", "hookscript"}
+    | {"shares", "cpuunits", "cpulimit", "balloon", "nameserver", "searchdomain", "agent"}
+)
+HOT_CONTAINER_OPTIONS: Final = HOT_OPTIONS | {"memory", "swap", "cores"}
+HOTPLUG: Final = {"scsi": "disk", "virtio": "disk", "net": "network", "usb": "usb"}
+"""The value of a VM's option `hotplug` that allows a device to be plugged while it runs."""
+HOTPLUG_DEFAULT: Final = "network,disk,usb"
+NOT_OPTIONS: Final = (
+    "node",
+    "vmid",
+    "delete",
+    "revert",
+    "digest",
+    "skiplock",
+    "force",
+    "background_delay",
+)
+PRIVILEGES: Final = {
+    "memory": "VM.Config.Memory",
+    "balloon": "VM.Config.Memory",
+    "shares": "VM.Config.Memory",
+    "swap": "VM.Config.Memory",
+    "cores": "VM.Config.CPU",
+    "sockets": "VM.Config.CPU",
+    "cpu": "VM.Config.CPU",
+    "cpulimit": "VM.Config.CPU",
+    "cpuunits": "VM.Config.CPU",
+    "numa": "VM.Config.CPU",
+    "vcpus": "VM.Config.CPU",
+    "net": "VM.Config.Network",
+    "nameserver": "VM.Config.Network",
+    "searchdomain": "VM.Config.Network",
+    "hostname": "VM.Config.Network",
+    "bios": "VM.Config.HWType",
+    "machine": "VM.Config.HWType",
+    "scsihw": "VM.Config.HWType",
+    "vga": "VM.Config.HWType",
+    "ciuser": "VM.Config.Cloudinit",
+    "cipassword": "VM.Config.Cloudinit",
+    "ipconfig": "VM.Config.Cloudinit",
+    "sshkeys": "VM.Config.Cloudinit",
+}
+
+
+def privilege_for(option: str) -> str:
+    """Return the privilege that is needed to change an option."""
+    family = option.rstrip("0123456789")
+    if family in SLOTS or family == "unused":
+        return "VM.Config.Disk"
+    return PRIVILEGES.get(family, "VM.Config.Options")
+
+
+def update_config(
+    state: ClusterState, guest: Guest, endpoint: Endpoint, params: Mapping[str, Any]
+) -> None:
+    """Apply the changes of a request.
+
+    Raises ApiError for a locked guest or an outdated digest, BadParameters for an unknown option
+    to delete.
+    """
+    if params.get("digest", guest.digest) != guest.digest:
+        raise ApiError("checksum mismatch (file change by other user?)")
+    if not params.get("skiplock"):
+        guest.require_unlocked()
+    deleted, reverted = _names(params.get("delete")), _names(params.get("revert"))
+    for name in deleted:
+        if endpoint.parameter(name) is None:
+            raise BadParameters({"delete": f"unknown option '{name}'"})
+    for name in reverted:
+        guest.pending.pop(name, None)
+        guest.removals.pop(name, None)
+    for name, value in stored(params).items():
+        if name not in NOT_OPTIONS:
+            _set(state, guest, name, value)
+    for name in deleted:
+        _delete(state, guest, name, force=bool(params.get("force")))
+    guest.touch()
+
+
+def _names(text: Any) -> list[str]:
+    return [name for name in str(text or "").replace(";", ",").split(",") if name]
+
+
+def _set(state: ClusterState, guest: Guest, name: str, value: Any) -> None:
+    if name == "tags":
+        value = normalize_tags(str(value))
+    if name.startswith("net") and name[3:].isdigit() and guest.kind is Kind.QEMU:
+        value = with_mac_address(str(value), guest.vmid, int(name[3:]))
+    if name.rstrip("0123456789") in SLOTS:
+        _require_storage(state, str(value))
+    guest.removals.pop(name, None)
+    guest.pending.pop(name, None)
+    if guest.config.get(name) == value:
+        return
+    if guest.running and not _is_applied_at_once(guest, name, str(value)):
+        guest.pending[name] = value
+        allocate(state, guest, name, guest.pending)
+        return
+    replace(guest, name, value)
+    allocate(state, guest, name, guest.config)
+
+
+def _delete(state: ClusterState, guest: Guest, name: str, *, force: bool) -> None:
+    guest.pending.pop(name, None)
+    if name not in guest.config:
+        return
+    if guest.running and not _is_removed_at_once(guest, name):
+        guest.removals[name] = REMOVAL_WITH_VOLUME if force else REMOVAL
+    else:
+        remove(state, guest, name, force=force)
+
+
+def _is_applied_at_once(guest: Guest, name: str, value: str) -> bool:
+    """Return whether a new value is applied to a running guest at once."""
+    if guest.kind is Kind.LXC:
+        is_new_volume = name.startswith("mp") and name not in guest.config
+        return _is_hot_in_container(name) or is_new_volume
+    is_cd = "media=cdrom" in value and "media=cdrom" in str(guest.config.get(name, ""))
+    return is_cd or _is_hot_in_vm(guest, name)
+
+
+def _is_removed_at_once(guest: Guest, name: str) -> bool:
+    """Return whether an option is removed from a running guest at once."""
+    if guest.kind is Kind.LXC:
+        return _is_hot_in_container(name)
+    return _is_hot_in_vm(guest, name)
+
+
+def _is_hot_in_container(name: str) -> bool:
+    return name in HOT_CONTAINER_OPTIONS or name.rstrip("0123456789") in ("net", "unused")
+
+
+def _is_hot_in_vm(guest: Guest, name: str) -> bool:
+    family = name.rstrip("0123456789")
+    hotplug = str(guest.config.get("hotplug", HOTPLUG_DEFAULT))
+    features = _names(HOTPLUG_DEFAULT if hotplug == "1" else hotplug)
+    return name in HOT_OPTIONS or family == "unused" or HOTPLUG.get(family) in features
+
+
+def normalize_tags(text: str) -> str:
+    """Normalize tags: lower case, sorted, separated by semicolons."""
+    if not text.strip():
+        return text
+    parts = text.replace(",", ";").replace(" ", ";").split(";")
+    return ";".join(sorted({part.lower() for part in parts if part}))
+
+
+def _require_storage(state: ClusterState, value: str) -> None:
+    storage, colon, _ = value.removeprefix("file=").partition(",")[0].partition(":")
+    if colon and storage not in state.storages:
+        raise ApiError(f"storage '{storage}' does not exist")

@@ -1,0 +1,102 @@
+"""Disks of guests: allocate, copy, resize and move."""
+
+from typing import Any, Final
+
+from proxmox_client.emulator.errors import TaskFailed
+from proxmox_client.emulator.state.cluster import ClusterState
+from proxmox_client.emulator.state.guest import Disk, Guest, Kind
+from proxmox_client.emulator.state.sizes import GIB, MIB, format_size
+from proxmox_client.emulator.state.storage import Storage, Volume
+from proxmox_client.emulator.state.volume_names import disk_name
+from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
+
+BYTES_PER_SECOND: Final = 1200 * MIB
+MAX_SECONDS: Final = 30.0
+SLOTS: Final = ("scsi", "virtio", "sata", "ide", "rootfs", "mp", "efidisk", "tpmstate")
+
+
+def allocate(state: ClusterState, guest: Guest, slot: str, config: dict[str, Any]) -> list[str]:
+    """Create the disk of a slot like `scsi0: shared:32` and return the lines for the log.
+
+    `config` is the guest's running or its pending configuration; the value of the slot becomes
+    the volume. Other values are left unchanged.
+    """
+    value = config[slot]
+    if not isinstance(value, str) or slot.rstrip("0123456789") not in SLOTS:
+        return []
+    request, _, rest = value.removeprefix("file=").partition(",")
+    storage, _, size = request.partition(":")
+    if not size.replace(".", "", 1).isdigit() or storage not in state.storages:
+        return []
+    volume = _new_volume(state, guest, state.storages[storage], int(float(size) * GIB))
+    options = [part for part in rest.split(",") if part and not part.startswith("format=")]
+    disk = ",".join([volume.volid, *options, f"size={format_size(volume.size)}"])
+    config[slot] = disk
+    return [
+        f"Formatting '{volume.name}', fmt={volume.format} size={volume.size}",
+        f"{slot}: successfully created disk '{disk}'",
+    ]
+
+
+def _new_volume(state: ClusterState, guest: Guest, storage: Storage, size: int) -> Volume:
+    """Create an empty disk of a guest."""
+    number = sum(volume.vmid == guest.vmid for volume in storage.volumes(guest.node).values())
+    name, format_ = disk_name(storage, guest, number)
+    content = "images" if guest.kind is Kind.QEMU else "rootdir"
+    volid, created = f"{storage.name}:{name}", int(state.now)
+    return storage.put(guest.node, Volume(volid, content, format_, size, created, guest.vmid))
+
+
+async def copy_disk(
+    context: TaskContext, copy: Guest, disk: Disk, storage: str, *, full: bool
+) -> None:
+    """Add a copy of a disk to a guest: a full clone, or a linked one based on the disk."""
+    target = context.state.storage(storage)
+    context.log(f"create {'full' if full else 'linked'} clone of drive {disk.slot} ({disk.volid})")
+    await context.spend(min(MAX_SECONDS, disk.size / BYTES_PER_SECOND) if full else 0.5)
+    volume = _new_volume(context.state, copy, target, disk.size)
+    if not full:
+        target.remove(copy.node, volume.volid)
+        volume.used, volume.parent = MIB, disk.volid.partition(":")[2]
+        target.put(copy.node, volume)
+    copy.config[disk.slot] = str(copy.config[disk.slot]).replace(disk.volid, volume.volid)
+
+
+def resize(guest: Guest, slot: str, size: int) -> TaskFunction:
+    """Return the task that grows a disk to a size in bytes."""
+
+    async def run(context: TaskContext) -> None:
+        disk = _find_disk(guest, slot)
+        if size < disk.size:
+            raise TaskFailed("shrinking disks is not supported")
+        await context.spend(0.5)
+        context.state.storage(disk.storage).resize(guest.node, disk.volid, size)
+        old, new = f"size={format_size(disk.size)}", f"size={format_size(size)}"
+        guest.config[slot] = str(guest.config[slot]).replace(old, new)
+        guest.touch()
+
+    return run
+
+
+def move_disk(guest: Guest, slot: str, storage: str, *, delete: bool) -> TaskFunction:
+    """Return the task that moves a disk; the source becomes unused, or is deleted."""
+
+    async def run(context: TaskContext) -> None:
+        disk = _find_disk(guest, slot)
+        context.log(f"create full clone of drive {slot} ({disk.volid})")
+        await copy_disk(context, guest, disk, storage, full=True)
+        if delete:
+            context.state.storage(disk.storage).remove(guest.node, disk.volid)
+        else:
+            number = next(n for n in range(256) if f"unused{n}" not in guest.config)
+            guest.config[f"unused{number}"] = disk.volid
+        guest.touch()
+
+    return run
+
+
+def _find_disk(guest: Guest, slot: str) -> Disk:
+    disk = next((disk for disk in guest.disks() if disk.slot == slot), None)
+    if disk is None:
+        raise TaskFailed(f"disk '{slot}' does not exist")
+    return disk

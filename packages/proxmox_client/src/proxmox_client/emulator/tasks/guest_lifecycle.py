@@ -1,0 +1,198 @@
+"""Creation, restore, clone and removal of guests."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from proxmox_client.emulator.errors import TaskFailed
+from proxmox_client.emulator.parameters import stored, typed
+from proxmox_client.emulator.state.cluster import ClusterState
+from proxmox_client.emulator.state.guest import Agent, Guest, Kind, disks_of
+from proxmox_client.emulator.state.load import Load
+from proxmox_client.emulator.state.sizes import GIB
+from proxmox_client.emulator.state.storage import Volume
+from proxmox_client.emulator.tasks.disks import allocate, copy_disk
+from proxmox_client.emulator.tasks.locks import locked
+from proxmox_client.emulator.tasks.power import start as start_work
+from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
+from proxmox_client.schema import Endpoint
+
+NOT_CONFIG: Final = frozenset(
+    {"node", "vmid", "start", "pool", "ostemplate", "storage", "force", "password", "archive"}
+    | {"restore", "unique", "live-restore", "ssh-public-keys", "bwlimit"}
+)
+"""Parameters of the creation that are not options of the guest's configuration."""
+
+
+def create(
+    state: ClusterState, kind: Kind, node: str, vmid: int, options: Mapping[str, Any]
+) -> TaskFunction:
+    """Return the task that creates a guest with the disks of its options."""
+    config = stored({key: value for key, value in options.items() if key not in NOT_CONFIG})
+    if kind is Kind.LXC:
+        config.setdefault("rootfs", f"{options.get('storage', 'local')}:4")
+        config.setdefault("arch", "amd64")
+    return _create(state, Guest(vmid, kind, node, config), options)
+
+
+def restore(
+    state: ClusterState,
+    kind: Kind,
+    node: str,
+    vmid: int,
+    options: Mapping[str, Any],
+    endpoint: Endpoint,
+) -> TaskFunction:
+    """Return the task that creates a guest from a backup; options override its configuration."""
+    volid = str(options.get("archive") or options["ostemplate"])
+    backup = state.storage(volid.partition(":")[0]).volumes(node).get(volid)
+    if backup is None:
+        return _fail(f"volume '{volid}' does not exist")
+    config = _config_in_backup(backup, endpoint, kind, options.get("storage"))
+    overrides = {key: value for key, value in options.items() if key not in NOT_CONFIG}
+    return _create(state, Guest(vmid, kind, node, config | stored(overrides)), options)
+
+
+def _fail(reason: str) -> TaskFunction:
+    async def run(_context: TaskContext) -> None:
+        raise TaskFailed(reason)
+
+    return run
+
+
+def _config_in_backup(
+    backup: Volume, endpoint: Endpoint, kind: Kind, storage: str | None
+) -> dict[str, Any]:
+    """Return the configuration in a backup, with each disk as a request for a new one."""
+    lines = (line.partition(": ") for line in backup.config.splitlines())
+    texts = {key: value for key, _, value in lines if key != "lock"}
+    config = stored(typed(endpoint, texts))
+    for disk in list(disks_of(config, kind)):
+        config[disk.slot] = f"{storage or disk.storage}:{max(1, disk.size // GIB)}"
+    return config
+
+
+def _create(state: ClusterState, guest: Guest, options: Mapping[str, Any]) -> TaskFunction:
+    async def run(context: TaskContext) -> None:
+        guest.created, guest.load = state.now, Load(phase=guest.vmid)
+        # A new VM has no operating system that could react to a shutdown request
+        guest.honors_shutdown = guest.kind is Kind.LXC
+        guest.agent = Agent() if guest.kind is Kind.LXC else None
+        state.guests[guest.vmid] = guest
+        for slot in list(guest.config):
+            context.log(*allocate(state, guest, slot, guest.config))
+        _set_defaults(state, guest)
+        if pool := options.get("pool"):
+            state.pools[pool].vmids.add(guest.vmid)
+        await context.spend(1)
+        if options.get("start"):
+            await start_work(state, guest.kind, guest.node, guest.vmid)(context)
+
+    return run
+
+
+def _set_defaults(state: ClusterState, guest: Guest) -> None:
+    """Set the options that Proxmox adds to a new virtual machine."""
+    if guest.kind is Kind.LXC:
+        return
+    prefix, config = f"{guest.vmid:08x}", guest.config
+    config.setdefault("smbios1", f"uuid={prefix}-0000-4000-8000-000000000000")
+    config.setdefault("vmgenid", f"{prefix}-0000-4000-9000-000000000000")
+    config.setdefault("meta", f"creation-qemu=10.0.2,ctime={int(state.now)}")
+    networks = [key for key in config if key.startswith("net") and key[3:].isdigit()]
+    bootable = [*(disk.slot for disk in guest.disks()), *networks]
+    config.setdefault("boot", f"order={';'.join(bootable)}")
+    for key in networks:
+        config[key] = with_mac_address(str(config[key]), guest.vmid, int(key[3:]))
+
+
+def with_mac_address(value: str, vmid: int, number: int) -> str:
+    """Return a network device with a generated MAC address, unless it has one."""
+    model, comma, rest = value.partition(",")
+    if "=" in model or "macaddr" in rest:
+        return value
+    tail = f"{vmid >> 8 & 255:02X}:{vmid & 255:02X}:{number:02X}"
+    return f"{model}=BC:24:11:{tail}{comma}{rest}"
+
+
+def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) -> TaskFunction:
+    """Return the task that clones a guest: a full clone, or linked to a template."""
+
+    async def run(context: TaskContext) -> None:
+        kind, state = source.kind, context.state
+        context.log(f"creating a clone of {kind.word} {source.vmid} with ID {newid}")
+        copy = Guest(newid, kind, target, dict(source.config), state.now, load=Load(phase=newid))
+        copy.honors_shutdown, copy.agent = source.honors_shutdown, source.agent
+        for key in ("template", "lock", "protection"):
+            copy.config.pop(key, None)
+        copy.config["lock"] = "clone"
+        state.guests[newid] = copy
+        name = options.get("name") or options.get("hostname")
+        fallback = f"Copy-of-{'VM' if kind is Kind.QEMU else 'CT'}-{source.name}"
+        copy.config["name" if kind is Kind.QEMU else "hostname"] = name or fallback
+        if description := options.get("description"):
+            copy.config["description"] = description
+        full = bool(options.get("full", not source.template))
+        for disk in list(disks_of(source.config, kind)):
+            await copy_disk(
+                context, copy, disk, str(options.get("storage") or disk.storage), full=full
+            )
+        copy.config.pop("lock")
+        if pool := options.get("pool"):
+            state.pools[pool].vmids.add(newid)
+
+    return run
+
+
+def destroy(guest: Guest, *, purge: bool) -> TaskFunction:
+    """Return the task that removes a guest and its disks; `purge` removes it from jobs and ACL."""
+
+    async def run(context: TaskContext) -> None:
+        state = context.state
+        if guest.running:
+            raise TaskFailed(f"{guest.kind.word} {guest.vmid} is running - destroy failed")
+        async with locked(guest, "destroyed"):
+            await context.spend(1)
+        for storage in state.storages.values():
+            volumes = storage.volumes(guest.node).values()
+            for volume in [volume for volume in volumes if volume.vmid == guest.vmid]:
+                if volume.content != "backup":
+                    storage.remove(guest.node, volume.volid)
+                    context.log(f"Removed volume '{volume.volid}'")
+        if purge:
+            context.log(f"purging {guest.kind.word} {guest.vmid} from related configurations..")
+            _purge(state, guest)
+        state.guests.pop(guest.vmid, None)
+        for pool in state.pools.values():
+            pool.vmids.discard(guest.vmid)
+
+    return run
+
+
+def _purge(state: ClusterState, guest: Guest) -> None:
+    """Remove a guest from HA, replication and the ACL."""
+    if resource := state.ha_of(guest):
+        del state.ha_resources[resource.sid]
+    for job in list(state.replications.values()):
+        if job.guest == guest.vmid:
+            del state.replications[job.id]
+    config = state.user_config
+    config.acl = [entry for entry in config.acl if entry.path != guest.path]
+
+
+def make_template(guest: Guest) -> TaskFunction:
+    """Return the task that converts a guest to a template; its disks become base disks."""
+
+    async def run(context: TaskContext) -> None:
+        await context.spend(1)
+        guest.config["template"] = 1
+        for disk in list(guest.disks()):
+            storage = context.state.storage(disk.storage)
+            volume = storage.remove(guest.node, disk.volid)
+            base_volid = disk.volid.replace(f"vm-{guest.vmid}-", f"base-{guest.vmid}-")
+            if volume is not None:
+                volume.volid = base_volid
+                storage.put(guest.node, volume)
+            guest.config[disk.slot] = str(guest.config[disk.slot]).replace(disk.volid, base_volid)
+        guest.touch()
+
+    return run

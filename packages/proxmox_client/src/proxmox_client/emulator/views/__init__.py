@@ -1,1 +1,0 @@
-"""How the state looks in answers."""

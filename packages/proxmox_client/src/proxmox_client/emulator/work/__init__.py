@@ -1,1 +1,0 @@
-"""Tasks: what takes its time, writes a log and may fail."""
