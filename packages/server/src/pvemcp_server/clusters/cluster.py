@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import proxmox_client
 from proxmox_client import Client, Lxc, Qemu, deadline
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.access.model import Resources
-from pvemcp_server.clusters.explain import explain, pveum
+from pvemcp_server.clusters.acl import Acl
+from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
 from pvemcp_server.clusters.notes import Notes
 from pvemcp_server.clusters.offload import offload
@@ -38,6 +39,19 @@ class Cluster:
     protected: bool = False
     tls: str = ""  # how its certificate is checked: system, ca, pinned or insecure
     _view: InventoryView | None = None
+    _acl: list[Acl] = field(default_factory=list)  # one list for all copies in a call
+
+    @property
+    def acl(self) -> Acl:
+        """The account's grants, read on first use."""
+        if not self._acl:
+            self._acl.append(Acl(self.pve, self.account))
+        return self._acl[0]
+
+    async def explain(self, error: BaseException) -> str:
+        """Return what happened and what to do, with the line that adds a missing privilege."""
+        missing = isinstance(error, proxmox_client.Forbidden) and error.privileges
+        return explain(error, self.account, await self.acl.grants() if missing else None)
 
     async def inventory_view(self) -> InventoryView:
         """Return the visible guests, nodes, storages and pools; the same view during one call."""
@@ -97,8 +111,8 @@ class Cluster:
         """Build the error for an unknown name.
 
         When the account sees no resource of this kind at all, the error names the privilege that
-        it may lack. A caller with a narrow scope doesn't get that: it would show that there are
-        others.
+        it may lack. A caller with a narrow scope doesn't get that: it would reveal hidden
+        resources.
         """
         where = f"on {node} of {self.name}" if node else f"on {self.name}"
         needed = _VISIBILITY.get(kind) if self.scope.everything else None
@@ -106,8 +120,8 @@ class Cluster:
             return UnknownName(kind, name, known, where=where)
         path, privilege = needed
         hint = (
-            f"{self.account} sees no {kind} there; if it lacks {privilege} on {path}: "
-            f"run `{pveum(self.account, path, privilege)}`."
+            f"{self.account} sees no {kind} there; if it lacks {privilege} on {path}, "
+            "ExplainAccess says how to add it."
         )
         return UnknownName(kind, name, known, where=where, blind=hint)
 
@@ -139,7 +153,7 @@ class Cluster:
         missing: dict[K, str] = {}
         for key, outcome in zip(every, outcomes, strict=True):
             if isinstance(outcome, proxmox_client.ProxmoxError | TimeoutError):
-                missing[key] = explain(outcome, self.account)
+                missing[key] = await self.explain(outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome
             else:

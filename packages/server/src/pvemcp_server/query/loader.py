@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import Cluster, Notes, explain
+from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.query import pushdown
 from pvemcp_server.query.cache import DatabaseCache
 from pvemcp_server.query.catalog import CLUSTER, Catalog, fields_of
@@ -166,7 +166,7 @@ class Loader:
         for (name, view), answer in zip(clusters.items(), answers, strict=True):
             if isinstance(answer, ProxmoxError | TimeoutError):
                 failures.append(answer)
-                reason = explain(answer, view.account)
+                reason = await view.explain(answer)
                 self.sources.notes.add(f"Missing: {table.name} of {name}. {reason}")
             elif isinstance(answer, BaseException):
                 raise answer

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
 from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import Cluster, explain
+from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.reach import of_any
 from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
 
@@ -46,7 +46,7 @@ async def clusters(cluster: Cluster, request: LoadRequest) -> list[ClusterRow]:
         if request.wants_column("reachable", "nodes", "last_seen"):
             nodes = len((await cluster.inventory_view()).nodes)
     except ProxmoxError as error:
-        cluster.notes.add(f"{cluster.name}: {explain(error, cluster.account)}")
+        cluster.notes.add(f"{cluster.name}: {await cluster.explain(error)}")
     last_seen = cluster.inventory.last_seen
     return [
         ClusterRow(
