@@ -8,7 +8,7 @@ from pvemcp_server.errors import BadArgument
 
 @pytest.fixture
 def error_of(differential):
-    """Runs a wrong query and returns its error text."""
+    """Return a function that runs a wrong query and returns the error text."""
     rows = differential.database(differential.Dataset({}))
 
     def run(query):

@@ -31,7 +31,7 @@ ANY_NODE = {"backups", "storage_content"}
 
 @pytest.fixture(scope="module")
 async def clusters(anyio_backend):
-    """The demo clusters at one moment."""
+    """Open the demo clusters at one moment."""
     async with AsyncExitStack() as stack:
         emulator = await stack.enter_async_context(Emulator(demo(), clock=ManualClock()))
         clusters = []

@@ -33,7 +33,7 @@ async def _clusters(pve):
 
 @pytest.fixture
 def open_cluster(_clusters) -> Callable[..., Cluster]:
-    """`open_cluster("prod", scope)` returns the cluster with that scope and new notes."""
+    """Return `open_cluster("prod", scope)`: the cluster with that scope and new notes."""
 
     def opened(name="prod", scope=EVERYTHING):
         return replace(_clusters[name], scope=scope, notes=Notes(), _view=None)

@@ -1,4 +1,4 @@
-"""Which `pveum` line grants a privilege to an account without taking another one away.
+"""Advice on missing privileges: `pveum` lines that grant them and take none away.
 
 In Proxmox (PVE/AccessControl.pm, `sub roles`) the roles on a path replace those inherited from
 above, and a user's own roles on a path replace those of its groups there. A token with privilege
@@ -15,7 +15,7 @@ from shlex import quote
 from proxmox_client import Client, ProxmoxError, deadline
 from proxmox_client.api.access import AclEntry, Permissions, Token, User
 
-_SECONDS = 5  # for reading the ACL, on behalf of a sentence
+_SECONDS = 5  # for reading the ACL, which only serves an advice
 _ROOT = "root@pam"
 _BAN = "NoAccess"
 _PATH = re.compile(r"/[\w./-]*", re.ASCII)
@@ -33,7 +33,7 @@ Roles = Mapping[str, bool]
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """How an account gets a privilege: a line to run on a node, or a question to ask first."""
+    """The way to a privilege: a line to run on a node, or a question to an administrator."""
 
     line: str = ""
     question: str = ""
@@ -58,12 +58,12 @@ class _Holder:
 
 
 class _NoLineError(Exception):
-    """No line is certain to help without harm; the text is the question, empty for the usual."""
+    """No line is certain to be harmless; the text is the question, empty for the usual one."""
 
 
 @dataclass(frozen=True)
 class Grants:
-    """What an account can see of the roles that it and its user have."""
+    """The roles of an account and its user, as far as the account can see them."""
 
     account: str
     held: Permissions = field(default_factory=dict)
@@ -79,27 +79,29 @@ class Grants:
 
     def advice(self, path: str, privileges: Iterable[str]) -> Advice:
         """Return the line that grants all these privileges on the path, if there is a safe one."""
-        wanted = frozenset(privileges)
+        names = frozenset(privileges)
         try:
-            return Advice(line=self._line(path, wanted))
+            return Advice(line=self._line(path, names))
         except _NoLineError as reason:
-            return Advice(question=str(reason) or question(self.account, path, wanted))
+            return Advice(question=str(reason) or question(self.account, path, names))
 
-    def _line(self, path: str, wanted: frozenset[str]) -> str:
+    def _line(self, path: str, privileges: frozenset[str]) -> str:
         everything = self.roles.get("Administrator", frozenset())
-        if not wanted <= everything or not _PATH.fullmatch(path) or "," in self.account:
+        if not privileges <= everything or not _PATH.fullmatch(path) or "," in self.account:
             raise _NoLineError
-        role, make = self._role(path, wanted)
+        role, create = self._role(path, privileges)
         lines = [
             f"pveum acl modify {path} {holder.option} --roles {','.join([*kept, role])}"
-            for holder, kept in self._lacking(path, wanted)
+            for holder, kept in self._lacking(path, privileges)
         ]
         if not lines:
             raise _NoLineError
-        return " && ".join([*make, *lines])
+        return " && ".join([*create, *lines])
 
-    def _lacking(self, path: str, wanted: frozenset[str]) -> list[tuple[_Holder, Sequence[str]]]:
-        """Return who lacks the privileges there, with the roles that the line has to repeat."""
+    def _lacking(
+        self, path: str, privileges: frozenset[str]
+    ) -> list[tuple[_Holder, Sequence[str]]]:
+        """Return the holders without the privileges, with the roles that a line has to repeat."""
         if self.entries is None:
             return [(self._blind_token(path), ())]
         holders = []
@@ -110,13 +112,17 @@ class Grants:
         return [
             (holder, self._repeated(holder, path))
             for holder in holders
-            if not wanted <= self._privileges(holder, path)
+            if not privileges <= self._privileges(holder, path)
         ]
 
     def _blind_token(self, path: str) -> _Holder:
         """Return the token of root, which lacks only its own roles, when none can be replaced."""
         above = self.held.keys() & set(_prefixes(path))
-        if self.user != _ROOT or self.account == _ROOT or any(self.held[one] for one in above):
+        if (
+            self.user != _ROOT
+            or self.account == _ROOT
+            or any(self.held[prefix] for prefix in above)
+        ):
             raise _NoLineError
         return _Holder("token", self.account)
 
@@ -139,14 +145,14 @@ class Grants:
         return sorted(effective)
 
     def _banned_by_pool(self, holder: _Holder) -> bool:
-        """Whether the pool of a guest or storage might deny what its own path grants."""
+        """Return whether the pool of a guest or storage may deny privileges of its own path."""
         return any(
-            one.role_id == _BAN and (one.path == "/" or one.path.startswith("/pool"))
-            for one in self._entries_of(holder)
+            entry.role_id == _BAN and (entry.path == "/" or entry.path.startswith("/pool"))
+            for entry in self._entries_of(holder)
         )
 
     def _privileges(self, holder: _Holder, path: str) -> frozenset[str]:
-        """Return what the holder has on the path and below it."""
+        """Return the holder's privileges on the path and below it."""
         _, effective = self._on(holder, path)
         if _BAN in effective:
             return frozenset()
@@ -157,53 +163,54 @@ class Grants:
         """Return the holder's own roles set on this very path, and those in force there."""
         effective: Roles = {}
         for prefix in _prefixes(path):
-            here = [one for one in self._entries_of(holder) if one.path == prefix]
-            if prefix != path:
-                here = [one for one in here if one.propagate]
-            own = [one for one in here if one.type != "group"]
+            here = [
+                entry
+                for entry in self._entries_of(holder)
+                if entry.path == prefix and (entry.propagate or prefix == path)
+            ]
+            own = [entry for entry in here if entry.type != "group"]
             if level := own or here:
                 effective = _roles(level)
-        at_path = [one for one in self._entries_of(holder) if one.path == path]
-        return _roles(one for one in at_path if one.type != "group"), effective
+        at_path = [entry for entry in self._entries_of(holder) if entry.path == path]
+        return _roles(entry for entry in at_path if entry.type != "group"), effective
 
     def _entries_of(self, holder: _Holder) -> Iterable[AclEntry]:
         return (
-            one
-            for one in self.entries or ()
-            if (one.type, one.ugid) == (holder.kind, holder.name)
-            or (one.type == "group" and one.ugid in holder.groups)
+            entry
+            for entry in self.entries or ()
+            if (entry.type, entry.ugid) == (holder.kind, holder.name)
+            or (entry.type == "group" and entry.ugid in holder.groups)
         )
 
-    def _role(self, path: str, wanted: frozenset[str]) -> tuple[str, Sequence[str]]:
-        """Return the smallest role that grants this, and the commands that make it if need be.
+    def _role(self, path: str, privileges: frozenset[str]) -> tuple[str, Sequence[str]]:
+        """Return the smallest role with these privileges, and the commands that create it.
 
-        A built-in role fits when all that it adds on such a path is to look.
+        A built-in role fits when it adds only audit privileges on such a path.
         """
         fitting = [
             (len(extra), name)
             for name in self.built_in
-            if wanted <= self.roles[name]
-            for extra in [_matter(path, self.roles[name]) - wanted]
-            if not extra or (_only_audits(extra) and (path != "/" or wanted >= _EVERYTHING))
+            if privileges <= self.roles[name]
+            for extra in [_effective(path, self.roles[name]) - privileges]
+            if not extra or (_only_audits(extra) and (path != "/" or privileges >= _EVERYTHING))
         ]
         if fitting:
             return min(fitting)[1], ()
-        base = name = f"MCP-{'-'.join(sorted(wanted))}"
+        base = name = f"MCP-{'-'.join(sorted(privileges))}"
         number = 1
-        while self.roles.get(name, wanted) != wanted:  # taken for something else
+        while self.roles.get(name, privileges) != privileges:  # exists with other privileges
             number += 1
             name = f"{base}-{number}"
         if name in self.roles:
             return name, ()
-        privileges = ",".join(sorted(wanted))
-        options = f"{name} --privs {privileges}"
+        options = f"{name} --privs {','.join(sorted(privileges))}"
         # `role add` fails when the role exists, and the line has to work a second time
-        make = f"pveum role add {options} 2>/dev/null || pveum role modify {options} --append 1"
-        return name, (make,)
+        create = f"pveum role add {options} 2>/dev/null || pveum role modify {options} --append 1"
+        return name, (create,)
 
 
 def question(account: str, path: str, privileges: Iterable[str]) -> str:
-    """Return what to ask an administrator where no line is certain to take nothing away."""
+    """Return the question to an administrator where no line is certain to be harmless."""
     names = ", ".join(sorted(privileges))
     user, _, token = account.partition("!")
     holders = f"{user or 'its user'}, its groups" + (" and this token" if token else "")
@@ -218,7 +225,7 @@ def question(account: str, path: str, privileges: Iterable[str]) -> str:
 
 
 class Acl:
-    """The grants of one account, read once when something needs them."""
+    """The grants of one account, read once on first use."""
 
     def __init__(self, pve: Client, account: str) -> None:
         self._pve, self._account = pve, account
@@ -226,14 +233,14 @@ class Acl:
         self._grants: Grants | None = None
 
     async def grants(self) -> Grants:
-        """Return what the account sees of its roles; nothing when Proxmox does not answer."""
+        """Return the visible grants; fewer or none when Proxmox does not answer."""
         async with self._lock:
             if self._grants is None:
                 self._grants = await _read(self._pve, self._account)
         return self._grants
 
     async def advice(self, path: str, privileges: Iterable[str]) -> Advice:
-        """Return how the account gets these privileges on the path."""
+        """Return the line or the question for these privileges on the path."""
         return (await self.grants()).advice(path, privileges)
 
 
@@ -246,8 +253,8 @@ async def _read(pve: Client, account: str) -> Grants:
             blind = Grants(
                 account,
                 held,
-                {one.role_id: frozenset(one.privileges) for one in roles},
-                frozenset(one.role_id for one in roles if one.special),
+                {role.role_id: frozenset(role.privileges) for role in roles},
+                frozenset(role.role_id for role in roles if role.special),
             )
             if "Sys.Audit" not in held.get("/access", {}):
                 return blind  # Proxmox would show a part of the ACL
@@ -268,27 +275,27 @@ def _whole(blind: Grants, acl: Sequence[AclEntry], user: User) -> Grants:
         blind.held,
         blind.roles,
         blind.built_in,
-        tuple(one for one in acl if one.role_id in blind.roles),
+        tuple(entry for entry in acl if entry.role_id in blind.roles),
         frozenset(groups),
         tokens[name].privsep if name else False,
     )
 
 
 def _roles(entries: Iterable[AclEntry]) -> Roles:
-    found: dict[str, bool] = {}
-    for one in entries:
-        found[one.role_id] = found.get(one.role_id, True) and one.propagate
-    return found
+    roles: dict[str, bool] = {}
+    for entry in entries:
+        roles[entry.role_id] = roles.get(entry.role_id, True) and entry.propagate
+    return roles
 
 
-def _matter(path: str, privileges: frozenset[str]) -> frozenset[str]:
-    """Return the privileges that mean something on such a path."""
+def _effective(path: str, privileges: frozenset[str]) -> frozenset[str]:
+    """Return the privileges that have an effect on such a path."""
     kinds = _KINDS.get(path.split("/")[1])
-    return frozenset(one for one in privileges if kinds is None or one.startswith(kinds))
+    return frozenset(name for name in privileges if kinds is None or name.startswith(kinds))
 
 
 def _only_audits(privileges: Iterable[str]) -> bool:
-    return all(one.endswith(".Audit") for one in privileges)
+    return all(name.endswith(".Audit") for name in privileges)
 
 
 def _prefixes(path: str) -> list[str]:

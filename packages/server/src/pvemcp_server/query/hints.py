@@ -68,7 +68,7 @@ class Hints:
         return [*self._wildcards(), *await self._unknown_values()]
 
     def _fractions(self) -> Iterator[str]:
-        """Hint at 0.8 written for 80 %, which matches nearly everything."""
+        """Warn about 0.8 written for 80 %, which matches nearly everything."""
         for predicate in predicates(self.plan.where, self.plan.having):
             if predicate.operator in _LOWER_BOUNDS and _is_percentage(predicate.expression):
                 (value,) = predicate.values
@@ -77,7 +77,7 @@ class Hints:
                     return
 
     def _wildcards(self) -> Iterator[str]:
-        """Hint at % and *, which are wildcards elsewhere."""
+        """Warn about % and *, which are wildcards elsewhere."""
         values = (value for predicate in predicates(self.plan.where) for value in predicate.values)
         patterns = (v for v in values if isinstance(v, str) and not {"%", "*"}.isdisjoint(v))
         for pattern in islice(patterns, 1):
@@ -85,7 +85,7 @@ class Hints:
             yield f"In {abbreviated(pattern)} the signs % and * stand for themselves: {use}."
 
     async def _unknown_values(self) -> list[str]:
-        """Hint at filter values that occur in no row: they are probably misspelled.
+        """Warn about filter values that occur in no row: they are probably misspelled.
 
         Fields with a closed set of choices are left out, as the binder checks those, and so is
         the cluster, which the loader notes.
@@ -128,7 +128,7 @@ class Hints:
         return set(values if few else ()), f"in {self.plan.table.name}"
 
     def _shared_rows(self) -> Iterator[str]:
-        """Hint at aggregates that count the same shared storage once for each node."""
+        """Warn about aggregates that count the same shared storage once for each node."""
         plan, primary = self.plan, self.plan.table.primary_field
         filtered = {column_of(predicate.expression) for predicate in predicates(plan.where)}
         separated = {c.field.name for c in (*plan.group_by, *filter(None, filtered))}
@@ -139,7 +139,7 @@ class Hints:
             )
 
     async def _merged_clusters(self) -> list[str]:
-        """Hint at groups that merge equal numbers or names of several clusters."""
+        """Warn about groups that merge equal numbers or names of several clusters."""
         plan, hints = self.plan, []
         grouped_by_cluster = any(column.field is CLUSTER for column in plan.group_by)
         if len(self.sources.clusters) < 2 or grouped_by_cluster:

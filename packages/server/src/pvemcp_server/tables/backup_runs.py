@@ -92,7 +92,7 @@ class StorageFailure:
 
     @classmethod
     def of_storage(cls, storage: str, jobs: Sequence[BackupJob]) -> Self:
-        """Attribute the task to the only enabled job that writes to this storage."""
+        """Assign the task to the only enabled job that writes to this storage."""
         writing = [job.id for job in jobs if job.enabled and job.storage == storage]
         return cls(writing[0] if len(writing) == 1 else "")
 
@@ -102,7 +102,7 @@ class StorageFailure:
 
 
 Origin = Command | StorageFailure
-"""The part of a task's log that tells which job started it."""
+"""The part of a task's log that identifies its job."""
 
 
 async def last_runs(
