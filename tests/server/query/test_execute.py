@@ -15,6 +15,7 @@ from pvemcp_server.access.model import EVERYTHING, READS, Caller, Grant, Resourc
 from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.query.execute import execute
 from pvemcp_server.query.sources import Sources
+from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.tables.load import load
 from pvemcp_server.tables.registry import Budget, tables
 
@@ -75,7 +76,7 @@ async def test_partial_loading_answers_like_full_loading(differential, clusters,
             continue
         if mentions(reference, "'paused'"):  # reported only where a condition names it
             continue
-        rows = (await execute(query, sources, Budget(), differential.NOW)).rows
+        rows = (await execute(query, sources, Budget(), differential.NOW, DEFAULT_ROWS)).rows
         expected = differential.expected(reference, dataset)
         assert len(rows) == len(expected), query
         for row, truth in zip(rows, expected, strict=True):
@@ -83,23 +84,22 @@ async def test_partial_loading_answers_like_full_loading(differential, clusters,
 
 
 @pytest.mark.parametrize(
-    ("query", "caps", "rows", "next_offset"),
+    ("query", "row_cap", "rows", "next_offset"),
     [
-        ({}, {}, 400, 400),
-        ({}, {"default_rows": 20, "row_cap": 1000}, 20, 20),
-        ({"offset": 5}, {"default_rows": 20, "row_cap": 1000}, 20, 25),
-        ({}, {"default_rows": 400, "row_cap": 30}, 30, 30),
-        ({"limit": 500}, {"row_cap": 600}, 500, None),
-        ({"limit": 500}, {"row_cap": 50}, 50, 50),
+        ({}, 20, 20, 20),
+        ({"offset": 5}, 20, 20, 25),
+        ({"limit": 5}, 20, 5, None),
+        ({"limit": 500}, 600, 500, None),
+        ({"limit": 500}, 50, 50, 50),
     ],
 )
-async def test_an_answer_has_the_default_rows_or_up_to_the_cap(
-    differential, clusters, query, caps, rows, next_offset
+async def test_the_row_cap_bounds_a_result_with_and_without_a_limit(
+    differential, clusters, query, row_cap, rows, next_offset
 ):
     grant = Grant(frozenset({READS}), resources=EVERYTHING)
     sources = Sources(Caller("k", "key", Role(1, "reads", "", (grant,))), clusters)
     source = {"from": "permissions", **query}
-    result = await execute(source, sources, Budget(), differential.NOW, **caps)
+    result = await execute(source, sources, Budget(), differential.NOW, row_cap)
     assert (len(result.rows), result.next_offset) == (rows, next_offset)
 
 

@@ -456,11 +456,12 @@ async def test_what_was_cut_is_said(still):
     assert "Cut at 1000 rows: ask for the next with offset 1000" in cut.notes
 
 
-async def test_a_query_without_a_limit_has_400_rows_and_the_next_offset(still):
+async def test_a_query_without_a_limit_has_400_rows_and_a_cursor(still):
     query = {"from": "permissions", "select": "path"}
     answer = await still("ExecuteQuery", query=query)
     assert len(answer.data) == 400
-    assert answer.notes == "Cut at 400 rows: ask for the next with offset 400, or narrow the query."
+    assert "Rows 1–400 of 1000; for the next page repeat the call with cursor=" in answer.notes
+    assert "Cut at 1000 rows: ask for the next with offset 1000" in answer.notes
 
 
 async def test_the_row_cap_bounds_queries_and_raising_it_raises_them(open_desk):

@@ -1,13 +1,4 @@
-"""Runs a query: parse, bind, load, compile, execute, then collect hints about the answer.
-
-sources = Sources(caller, clusters)
-result = await execute(
-    {"from": "guests", "select": ["node", "COUNT(*) as n"], "groupBy": "node"},
-    sources, Budget(), datetime.now(UTC),
-)
-result.columns  # ("node", "n")
-result.rows     # [{"node": "pve1", "n": 12}, …]
-"""
+"""Runs a query: parse, bind, load, compile, execute, then collect hints about the answer."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +18,6 @@ from pvemcp_server.query.loader import Loader
 from pvemcp_server.query.parser import parse
 from pvemcp_server.query.plan import Output, QueryPlan
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.tables.registry import Budget, Kind
 
 _FEW_ROWS: Final = 5_000  # of a database that is tried on the event loop first
@@ -67,19 +57,23 @@ async def execute(
     sources: Sources,
     budget: Budget,
     now: datetime,
-    *,
-    default_rows: int = DEFAULT_ROWS,
-    row_cap: int = DEFAULT_ROWS,
+    row_cap: int,
 ) -> QueryResult:
-    """Answer a query, given as an object or JSON text; what is missing goes to the sources' notes.
+    """Answer a query, given as an object or JSON text.
 
-    Without `limit` it answers at most `default_rows` rows, with it never more than `row_cap`.
-    Raises BadArgument for a wrong query, OverBudget when it takes too long, and ProxmoxError when
-    no cluster answers for the queried table.
+        sources = Sources(caller, clusters)
+        query = {"from": "guests", "select": ["node", "COUNT(*) as n"], "groupBy": "node"}
+        result = await execute(query, sources, Budget(), datetime.now(UTC), row_cap=1000)
+        result.columns  # ("node", "n")
+        result.rows     # [{"node": "pve1", "n": 12}, …]
+
+    The result has at most `row_cap` rows, with or without `limit`; the pipeline pages them.
+    Missing rows and hints go to the sources' notes. Raises BadArgument for a wrong query,
+    OverBudget for a slow one, and ProxmoxError when no cluster answers for the queried table.
     """
     catalog = sources.catalog
     query = parse(source)
-    plan = bind(replace(query, limit=min(query.limit or default_rows, row_cap)), catalog, now)
+    plan = bind(replace(query, limit=min(query.limit or row_cap, row_cap)), catalog, now)
     database = await Loader(sources, catalog, plan, budget).database()
     cells = await _run(database, compile_plan(plan, catalog))
 

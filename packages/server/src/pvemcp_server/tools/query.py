@@ -14,7 +14,6 @@ from pvemcp_server.query.execute import execute
 from pvemcp_server.query.operators import Operator
 from pvemcp_server.query.schema_description import details, overview
 from pvemcp_server.query.sources import TOOL, Sources, catalog_of
-from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.tables.registry import Budget, Table
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import NO_CLUSTER, Call
@@ -122,8 +121,7 @@ async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterN
         sources,
         budget,
         datetime.now(UTC),
-        default_rows=call.page.stop or DEFAULT_ROWS,
-        row_cap=call.settings.row_cap,
+        call.settings.row_cap,
     )
     if result.next_offset is not None:
         call.notes.add(
