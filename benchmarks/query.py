@@ -1,7 +1,7 @@
-"""Times eight typical queries: our engine beside DuckDB and Polars, on the same rows in one run.
+"""Benchmark of eight typical queries: our engine, DuckDB and Polars on the same rows.
 
-Each engine and size has a process of its own, so that memory and imports are its own. Queries and
-loading are told in processor time: it does not depend on what else the machine does.
+Each engine and size runs in its own process, for its memory and imports. Queries and loading are
+measured in processor time, which does not depend on other load of the machine.
 Needs duckdb, polars, pandas and psutil; an engine that is not installed is left out.
 
     python benchmarks/query.py            print the table
@@ -20,13 +20,13 @@ from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "users" / "query.md"
 SIZES = (1_000, 20_000, 100_000)
-SECONDS = 4.0  # of asking, per engine and size
-LOADS = 5  # of which the one counts that met the least of what else the machine did
+SECONDS = 4.0  # of querying, per engine and size
+LOADS = 5  # the one with the shortest stall counts, as the least disturbed by other load
 MODULES = {"DuckDB": ("duckdb", "pandas"), "Polars": ("polars",)}
 
 
 def main() -> None:
-    """Measure each in a child, check that all answer alike, then print or write."""
+    """Measure each engine in a child process, compare their answers, then print or write."""
     if sys.argv[1:2] == ["--child"]:
         print(json.dumps(asyncio.run(measure(sys.argv[2], int(sys.argv[3])))))
         return
@@ -37,16 +37,18 @@ def main() -> None:
         "|--:|---|--:|--:|--:|--:|--:|--:|",
     ]
     for size in SIZES:
-        found = {name: one for name in ("SQLite (ours)", *MODULES) if (one := child(name, size))}
-        answers = {json.dumps(one["answers"]) for one in found.values()}
+        results = {
+            name: result for name in ("SQLite (ours)", *MODULES) if (result := child(name, size))
+        }
+        answers = {json.dumps(result["answers"]) for result in results.values()}
         if len(answers) > 1:
             raise SystemExit(f"the engines differ at {size} guests")
-        lines += [row(size, name, one) for name, one in found.items()]
+        lines += [row(size, name, result) for name, result in results.items()]
     renew_or_check(PAGE, "speed", "\n".join(lines), sys.argv[1:])
 
 
 def child(name: str, size: int) -> dict[str, Any] | None:
-    """One engine at one size, measured by itself."""
+    """Measure one engine at one size in its own process; None when it is not installed."""
     command = [sys.executable, __file__, "--child", name, str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 3:
@@ -57,24 +59,26 @@ def child(name: str, size: int) -> dict[str, Any] | None:
     return json.loads(done.stdout)
 
 
-def row(size: int, name: str, one: dict[str, Any]) -> str:
+def row(size: int, name: str, result: dict[str, Any]) -> str:
+    """Return a line of the table."""
     name = f"**{name}**" if "ours" in name else name
     return (
-        f"| {size:,} | {name} | {one['p50']:.2f} ms | {one['p99']:.2f} ms | {one['load']:.0f} ms "
-        f"| {one['stall']:.0f} ms | {one['memory']:.0f} MB | {one['import']:.0f} ms |"
+        f"| {size:,} | {name} "
+        f"| {result['p50']:.2f} ms | {result['p99']:.2f} ms | {result['load']:.0f} ms "
+        f"| {result['stall']:.0f} ms | {result['memory']:.0f} MB | {result['import']:.0f} ms |"
     )
 
 
 async def measure(name: str, size: int) -> dict[str, Any]:
-    """Import, load in a thread while the event loop is watched, then ask in turn."""
+    """Import the engine, load rows in a thread beside the event loop, then run the queries."""
     importing = imported(name)
-    from pvemcp_server.tables.guests import _rows as guest_rows
-    from pvemcp_server.tables.nodes import _node
+    from pvemcp_server.tables.guests import to_rows
+    from pvemcp_server.tables.nodes import to_row
     from support.query_engines import ENGINES, QUERIES
-    from support.query_inventory import snapshot
+    from support.query_inventory import inventory_view
 
-    seen = snapshot(size)
-    rows = {"guests": guest_rows(seen), "nodes": [_node(one) for one in seen.nodes]}
+    view = inventory_view(size)
+    rows = {"guests": to_rows(view), "nodes": [to_row(node) for node in view.nodes]}
     engine = ENGINES[name]()
     before, start = resident(), process_time()
     stalls = [await watched(engine.load, rows)]
@@ -101,7 +105,7 @@ async def measure(name: str, size: int) -> dict[str, Any]:
 
 
 def imported(name: str) -> float:
-    """How long the engine's own modules take to import."""
+    """Return the seconds that importing the engine's own modules takes."""
     start = perf_counter()
     try:
         for module in MODULES.get(name, ("sqlite3",)):
@@ -112,7 +116,7 @@ def imported(name: str) -> float:
 
 
 async def watched(work: Any, rows: Any) -> float:
-    """Run it in a thread, and tell the longest that the event loop had to wait meanwhile."""
+    """Run the work in a thread; return the longest stall of the event loop beside it."""
     longest = 0.0
     loading = asyncio.create_task(asyncio.to_thread(work, rows))
     while not loading.done():
@@ -124,15 +128,16 @@ async def watched(work: Any, rows: Any) -> float:
 
 
 def resident() -> int:
+    """Return the memory of this process in bytes."""
     import psutil
 
     return int(psutil.Process().memory_info().rss)
 
 
 def _comparable(answer: list[tuple[Any, ...]]) -> list[list[str]]:
-    """Rows as all engines give them: averages may differ in the last digit they are rounded to."""
+    """Return rows as text: averages may differ in their last digit between engines."""
     return [
-        [f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in one] for one in answer
+        [f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row] for row in answer
     ]
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/reference/tables.md: every table that queries and list tools read, with its fields.
+"""Write docs/reference/tables.md: every table that queries and list tools read, with its fields.
 
 python scripts/make_docs_tables.py           renew it
 python scripts/make_docs_tables.py --check   fail when it is not current
@@ -18,17 +18,17 @@ INTRO = f"""\
 
 Generated from the declarations by `make docs`.
 
-What `ExecuteQuery` can ask; the list tools show the same rows. Every table also has the field
-`{CLUSTER.name}`. A query reads of a table what the tool named with it would show the key, and
-only where `ExecuteQuery` is granted too. How fields are compared is told in [Queries](query.md).
-A field in **bold** is shown when a query selects nothing; other names of a field are in brackets.
+The tables of `ExecuteQuery`; the list tools show the same rows. Every table also has the field
+`{CLUSTER.name}`. A query reads the rows that the table's governing tool would show the key, and
+only where `ExecuteQuery` is granted too. [Queries](../users/query.md) explains comparisons.
+A query without `select` answers the fields in **bold**; aliases of a field are in brackets.
 """
 
 
 def page() -> str:
-    """The whole page."""
-    known = sorted(tables().items())
-    return "\n".join([INTRO, *(line for _, one in known for line in _table(one))]).rstrip() + "\n"
+    """Return the whole page."""
+    lines = (line for _, table in sorted(tables().items()) for line in _table(table))
+    return "\n".join([INTRO, *lines]).rstrip() + "\n"
 
 
 def _table(table: Table) -> Iterator[str]:
@@ -37,21 +37,22 @@ def _table(table: Table) -> Iterator[str]:
     yield f"Costs {table.cost} per cluster. Governed by `{table.tool}`.\n"
     yield "| field | type | unit or values | description |"
     yield "|---|---|---|---|"
-    yield from (_field(table, one) for one in table.fields.values())
+    yield from (_field(table, field) for field in table.fields.values())
     yield ""
     if table.relations:
         yield "| relation | leads to | |"
         yield "|---|---|---|"
-        for one in table.relations:
-            yield f"| {one.name} | [{one.table}](#{one.table}) | {one.description} |"
+        for relation in table.relations:
+            target = f"[{relation.table}](#{relation.table})"
+            yield f"| {relation.name} | {target} | {relation.description} |"
         yield ""
 
 
-def _field(table: Table, one: Field) -> str:
-    name = f"**{one.name}**" if one.name in table.row.minimal else one.name
-    also = f" ({', '.join(one.also)})" if one.also else ""
-    measured = ", ".join(one.choices) or (one.unit.value if one.unit else "")
-    return f"| {name}{also} | {one.kind} | {measured} | {one.description} |"
+def _field(table: Table, field: Field) -> str:
+    name = f"**{field.name}**" if field.name in table.row.minimal else field.name
+    aliases = f" ({', '.join(field.aliases)})" if field.aliases else ""
+    measured = ", ".join(field.choices) or (field.unit.value if field.unit else "")
+    return f"| {name}{aliases} | {field.kind} | {measured} | {field.description} |"
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
-"""The eight queries, for our engine and for two others that answer them from the same columns."""
+"""The eight benchmark queries, for our engine and two others, on the same columns."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from pvemcp_server.query.binder import validate
+from pvemcp_server.query.binder import bind
 from pvemcp_server.query.catalog import CLUSTER, Catalog
 from pvemcp_server.query.compiler import compile_plan
-from pvemcp_server.query.execute import Answer
-from pvemcp_server.query.loader import filled
-from pvemcp_server.query.parser import read
-from pvemcp_server.query.pushdown import Need, needs
+from pvemcp_server.query.execute import QueryResult
+from pvemcp_server.query.loader import build_database
+from pvemcp_server.query.parser import parse
+from pvemcp_server.query.pushdown import RequiredColumns, required_columns
 from pvemcp_server.tables import guests, nodes
 from pvemcp_server.tables.registry import Row
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 Rows = Mapping[str, list[Row]]
 GIB = 2**30
+MOST_ROWS = 1000  # of the queries without a limit; the other engines have none
 SOME = list(range(100, 300, 2))
 
 
@@ -24,7 +25,7 @@ def _where(*conditions: tuple[str, str, Any], logic: str = "and") -> dict[str, A
     names = ("field", "operator", "value")
     return {
         "logic": logic,
-        "conditions": [dict(zip(names, one, strict=True)) for one in conditions],
+        "conditions": [dict(zip(names, condition, strict=True)) for condition in conditions],
     }
 
 
@@ -82,40 +83,41 @@ QUERIES: tuple[dict[str, Any], ...] = (
 
 
 class Engine(Protocol):
-    """Holds the rows and answers a query by its number."""
+    """An engine that holds the rows and answers a query by its number."""
 
     def load(self, rows: Rows) -> None: ...
     def ask(self, number: int) -> list[tuple[Any, ...]]: ...
 
 
 class Ours:
-    """SQLite behind our reader, validator and compiler; all of that is timed."""
+    """SQLite behind our parser, binder and compiler; all of that is timed."""
 
     catalog = Catalog({"guests": guests, "nodes": nodes})
 
     def load(self, rows: Rows) -> None:
         by_cluster = {name: {"prod": some} for name, some in rows.items()}
-        self.database = filled(self.catalog, needed(self.catalog), by_cluster)
+        self.database = build_database(self.catalog, required(self.catalog), by_cluster)
 
     def ask(self, number: int) -> list[tuple[Any, ...]]:
-        plan = validate(read(QUERIES[number]), self.catalog, NOW)
-        found = Answer.of(plan, self.database.ask(compile_plan(plan, self.catalog), 60.0))
-        return [tuple(row.values()) for row in found.rows]
+        query = QUERIES[number]
+        plan = bind(parse({"limit": MOST_ROWS, **query}), self.catalog, NOW)
+        cells = self.database.execute(compile_plan(plan, self.catalog), 60.0)
+        return [tuple(row.values()) for row in QueryResult.from_cells(plan, cells).rows]
 
 
-def needed(catalog: Catalog) -> dict[str, Need]:
-    """The columns that the eight queries read: what a server has loaded that was asked them."""
-    found: dict[str, Need] = {name: Need() for name in catalog.tables}
+def required(catalog: Catalog) -> dict[str, RequiredColumns]:
+    """Return the columns of all eight queries, as a server that answered them has loaded them."""
+    required = {name: RequiredColumns() for name in catalog.tables}
     for query in QUERIES:
-        plan = validate(read(query), catalog, NOW)
-        for name, need in needs(plan, catalog).items():
-            found[name] |= need
-    return found
+        plan = bind(parse(query), catalog, NOW)
+        for name, need in required_columns(plan, catalog).items():
+            required[name] |= need
+    return required
 
 
 def columns(rows: list[Row], table: str) -> dict[str, list[Any]]:
-    """The same columns for the others."""
-    names = sorted(needed(Ours.catalog)[table].columns - {CLUSTER.name})
+    """Return the same columns for the other engines."""
+    names = sorted(required(Ours.catalog)[table].columns - {CLUSTER.name})
     return {
         CLUSTER.name: ["prod"] * len(rows),
         **{name: [getattr(row, name) for row in rows] for name in names},
@@ -123,7 +125,7 @@ def columns(rows: list[Row], table: str) -> dict[str, list[Any]]:
 
 
 class DuckDb:
-    """DuckDB in memory, one thread, as one call of many would have it."""
+    """DuckDB in memory with one thread, as one of many concurrent calls would use it."""
 
     STATEMENTS = (
         (
@@ -224,9 +226,9 @@ class Polars:
             ),
         )
 
-    def _top(self, wanted: Any, by: list[str], limit: int) -> Any:
+    def _top(self, condition: Any, by: list[str], limit: int) -> Any:
         return (
-            self.guests.filter(wanted)
+            self.guests.filter(condition)
             .select("vmid", "name", *by)
             .sort([*by, "vmid"], descending=[True, False])
             .head(limit)

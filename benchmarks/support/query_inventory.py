@@ -1,4 +1,4 @@
-"""A fixed inventory of guests and nodes for the benchmark of queries, as Proxmox answers it."""
+"""A fixed inventory of guests and nodes, in Proxmox's types, for the query benchmark."""
 
 import random
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ GIB = 2**30
 NODES = 32
 
 
-def snapshot(guests: int) -> InventoryView:
-    """What /cluster/resources tells of a cluster of that size."""
+def inventory_view(guests: int) -> InventoryView:
+    """Return the inventory of a cluster with that many guests."""
     source = random.Random(4_711)
     nodes = tuple(_node(source, number) for number in range(NODES))
     return InventoryView(

@@ -1,4 +1,4 @@
-"""An emulated cluster, and the clusters of a state that knows it."""
+"""An emulated cluster, and a state where it is configured."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -33,14 +33,14 @@ async def pve(lab: EmulatedCluster) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def inventory(pve: Client) -> AsyncIterator[Inventory]:
-    """Fresh for an hour, so that only a test's own doing makes it old."""
+    """Open an inventory that stays fresh for an hour, so that only a test makes it stale."""
     async with aclosing(Inventory(pve, lambda: 3600.0)) as opened:
         yield opened
 
 
 @pytest.fixture
 def config(tmp_path) -> Config:
-    """One kind of database is enough here: the state's own tests run on both."""
+    """Use SQLite only: the tests of the state run on both databases."""
     return Config(state_dir=tmp_path / "var")
 
 
@@ -49,14 +49,14 @@ NewToken = Callable[[str], tuple[str, str]]
 
 @pytest.fixture
 def new_token(lab: EmulatedCluster) -> NewToken:
-    """Makes a token that has no rights yet; its id and secret."""
+    """Create tokens without privileges; the function returns the id and secret."""
 
-    def made(name: str) -> tuple[str, str]:
+    def create(name: str) -> tuple[str, str]:
         secret = str(uuid4())
         lab.state.user_config.users["mcp@pve"].tokens[name] = Token(name, secret)
         return f"mcp@pve!{name}", secret
 
-    return made
+    return create
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every `pveum` line is run on an emulated ACL: it adds what it says and takes nothing away."""
+"""Every `pveum` line runs on an emulated ACL: it adds its privilege and takes none away."""
 
 import random
 import re
@@ -27,7 +27,7 @@ USER, TOKEN = "alice@pve", "alice@pve!mcp"
 PATHS = ("/", "/access", "/nodes", "/nodes/n1", "/pool", "/pool/web", "/storage")
 PATHS += ("/storage/local", "/vms", "/vms/100", "/vms/101")
 ROLES = ("Administrator", "PVEAuditor", "PVEVMUser", "PVEDatastoreUser", "PowerOnly", "LookOnly")
-ASKED = (
+PRIVILEGES = (
     *product(("/vms", "/vms/100", "/vms/101"), ("VM.Audit", "VM.PowerMgmt", "VM.Backup")),
     *product(("/storage", "/storage/local"), ("Datastore.Audit", "Datastore.AllocateSpace")),
     *product(("/nodes", "/nodes/n1"), ("Sys.Audit", "Sys.AccessNetwork")),
@@ -45,7 +45,7 @@ async def cluster(request, anyio_backend):
 
 @pytest.fixture(scope="module")
 async def pve(cluster):
-    """A client of the token that the lines are for."""
+    """Open a client of the token that the lines are for."""
     grant(cluster)
     tls = Tls(fingerprints=cluster.fingerprints.values())
     async with Client(cluster.hosts, ApiToken(TOKEN, SECRET), tls=tls, name="lab") as client:
@@ -53,9 +53,9 @@ async def pve(cluster):
 
 
 def grant(cluster, *grants, separated=True, user=USER, token=TOKEN):
-    """Make the accounts anew, with nothing but these grants: (path, kind, whom, role)."""
+    """Reset the accounts to these grants only: (path, kind, holder, role)."""
     people = cluster.state.user_config
-    people.acl[:] = [AclEntry(*one) for one in grants]
+    people.acl[:] = [AclEntry(*entry) for entry in grants]
     people.groups = {name: Group(name) for name in ("ops", "others")}
     people.roles = {
         "PowerOnly": frozenset({"VM.Audit", "VM.PowerMgmt"}),
@@ -74,8 +74,8 @@ def grant(cluster, *grants, separated=True, user=USER, token=TOKEN):
 
 
 def rights(cluster: EmulatedCluster) -> dict[tuple[str, str], set[str]]:
-    """What everyone has on every path that matters, and on one below that no grant names."""
-    paths = {*PATHS, *(one.path for one in cluster.state.user_config.acl)}
+    """Return all privileges by account and path, with one path below each."""
+    paths = {*PATHS, *(entry.path for entry in cluster.state.user_config.acl)}
     paths |= {f"{path.rstrip('/')}/999" for path in paths}
     return {
         (caller.name, path): set(Rights(caller, cluster.state).on(path))
@@ -98,7 +98,7 @@ def lost(before, after):
 
 
 def has(cluster, path, *privileges):
-    """Whether the token has them on the path and below it."""
+    """Return whether the token has the privileges on the path and below it."""
     user, _, name = TOKEN.partition("!")
     token = cluster.state.user_config.users[user].tokens[name]
     held = Rights(Principal(user, name, token.privsep), cluster.state).on(path)
@@ -106,21 +106,27 @@ def has(cluster, path, *privileges):
         f"{path.rstrip('/')}/999"
     )
     pooled = path == "/vms/101"  # a role from a pool holds on the guest itself
-    return all((pooled and one in held) or (held.get(one) and one in below) for one in privileges)
+    return all((pooled and p in held) or (held.get(p) and p in below) for p in privileges)
 
 
 def chance(seed: int):
-    """Random grants to the user, its token, and groups."""
+    """Return random grants to the user, its token, and groups."""
     dice = random.Random(seed)  # noqa: S311
-    whom = [("user", USER), ("user", USER), ("token", TOKEN), ("group", "ops"), ("group", "others")]
+    holders = [
+        ("user", USER),
+        ("user", USER),
+        ("token", TOKEN),
+        ("group", "ops"),
+        ("group", "others"),
+    ]
     roles = (*ROLES, "NoAccess") if dice.random() < 0.3 else ROLES
     grants = [
-        (dice.choice(PATHS), *dice.choice(whom), dice.choice(roles), dice.random() < 0.85)
+        (dice.choice(PATHS), *dice.choice(holders), dice.choice(roles), dice.random() < 0.85)
         for _ in range(dice.randrange(6))
     ]
     if dice.random() < 0.75:  # accounts that see the ACL
         where = dice.choice(("/", "/access"))
-        grants += [(where, kind, who, "LookOnly") for kind, who in whom[1:3]]
+        grants += [(where, kind, who, "LookOnly") for kind, who in holders[1:3]]
     return grants, dice.random() < 0.6
 
 
@@ -132,10 +138,10 @@ async def test_a_line_adds_a_privilege_and_takes_none_away(cluster, pve, run_lin
     acl = Acl(pve, TOKEN)
     advised = {
         (path, privilege): (await acl.advice(path, [privilege])).line
-        for path, privilege in ASKED
+        for path, privilege in PRIVILEGES
         if not has(cluster, path, privilege)
     }
-    lines = {asked: line for asked, line in advised.items() if line}
+    lines = {key: line for key, line in advised.items() if line}
     for (path, privilege), line in lines.items():
         cluster.state.user_config = deepcopy(people)
         run_line(cluster, line)
@@ -157,8 +163,7 @@ async def test_a_line_adds_a_privilege_and_takes_none_away(cluster, pve, run_lin
 
 
 def _privileges_of(cluster: EmulatedCluster, role: str) -> frozenset[str]:
-    known = builtin_roles(cluster.state.release) | cluster.state.user_config.roles
-    return known[role]
+    return (builtin_roles(cluster.state.release) | cluster.state.user_config.roles)[role]
 
 
 async def test_an_administrator_keeps_every_privilege(cluster, pve, run_line):
@@ -174,7 +179,7 @@ async def test_an_administrator_keeps_every_privilege(cluster, pve, run_line):
     assert not lost(before, rights(cluster))
 
 
-async def test_roles_of_groups_and_of_paths_above_are_named_with_the_new_one(cluster, pve):
+async def test_a_line_repeats_inherited_roles_of_groups(cluster, pve):
     grant(
         cluster,
         ("/", "group", "ops", "PowerOnly"),
@@ -190,34 +195,38 @@ async def test_roles_of_groups_and_of_paths_above_are_named_with_the_new_one(clu
 
 
 @pytest.mark.parametrize("separated", [True, False])
-async def test_without_sight_of_the_acl_there_is_a_question_and_no_line(cluster, pve, separated):
+async def test_an_unreadable_acl_gives_a_question_and_no_line(cluster, pve, separated):
     roles = [("/vms", kind, who, "PVEVMUser") for kind, who in (("user", USER), ("token", TOKEN))]
     grant(cluster, *roles, separated=separated)
     acl = Acl(pve, TOKEN)
-    for path, privilege in ASKED:
+    for path, privilege in PRIVILEGES:
         advice = await acl.advice(path, [privilege])
         assert advice == Advice(question=question(TOKEN, path, [privilege]))
     assert "`pveum acl list`" in advice.question
     assert f"`pveum user token list {USER}`" in advice.question
 
 
-async def test_a_denial_is_a_question_and_not_lifted(cluster, pve):
-    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
-    grant(cluster, *seen, ("/vms", "user", USER, "NoAccess"))
+async def test_a_denial_gives_a_question(cluster, pve):
+    audits = [
+        ("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))
+    ]
+    grant(cluster, *audits, ("/vms", "user", USER, "NoAccess"))
     advice = await Acl(pve, TOKEN).advice("/vms", ["VM.Audit"])
     assert advice.line == ""
     assert f"NoAccess is in force there for {USER}" in advice.question
 
 
-async def test_a_denial_on_a_pool_is_a_question_for_its_guests(cluster, pve):
-    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
-    grant(cluster, *seen, ("/pool", "group", "ops", "NoAccess"))
+async def test_a_denial_on_a_pool_gives_a_question_for_its_guests(cluster, pve):
+    audits = [
+        ("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))
+    ]
+    grant(cluster, *audits, ("/pool", "group", "ops", "NoAccess"))
     acl = Acl(pve, TOKEN)
     assert "NoAccess is in force" in (await acl.advice("/vms/101", ["VM.Audit"])).question
     assert (await acl.advice("/vms", ["VM.Audit"])).line
 
 
-async def test_roles_of_groups_that_own_roles_hide_are_not_named(cluster, pve):
+async def test_group_roles_hidden_by_own_roles_are_not_repeated(cluster, pve):
     grant(
         cluster,
         ("/", "user", USER, "LookOnly"),
@@ -228,9 +237,11 @@ async def test_roles_of_groups_that_own_roles_hide_are_not_named(cluster, pve):
     assert line.endswith(f"--users '{USER}' --roles LookOnly,MCP-VM.Backup")
 
 
-async def test_reading_does_not_ask_for_a_role_that_changes_anything(cluster, pve, run_line):
-    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
-    grant(cluster, *seen)
+async def test_audit_privileges_come_with_audit_roles_only(cluster, pve, run_line):
+    audits = [
+        ("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))
+    ]
+    grant(cluster, *audits)
     acl = Acl(pve, TOKEN)
     for path, privilege in (("/vms", "VM.Audit"), ("/storage", "Datastore.Audit"),
                             ("/nodes", "Sys.Audit"), ("/", "Sys.Audit")):  # fmt: skip
@@ -240,9 +251,11 @@ async def test_reading_does_not_ask_for_a_role_that_changes_anything(cluster, pv
     assert (await acl.advice("/", AUDITS)).line.endswith("--roles PVEAuditor")
 
 
-async def test_a_role_of_that_name_for_something_else_is_left_alone(cluster, pve, run_line):
-    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
-    grant(cluster, *seen)
+async def test_an_existing_role_with_other_privileges_is_kept(cluster, pve, run_line):
+    audits = [
+        ("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))
+    ]
+    grant(cluster, *audits)
     cluster.state.user_config.roles["MCP-VM.Backup"] = frozenset({"VM.Backup", "VM.Allocate"})
     line = (await Acl(pve, TOKEN).advice("/vms", ["VM.Backup"])).line
     run_line(cluster, line)
@@ -250,7 +263,7 @@ async def test_a_role_of_that_name_for_something_else_is_left_alone(cluster, pve
     assert cluster.state.user_config.roles["MCP-VM.Backup-2"] == {"VM.Backup"}
 
 
-async def test_the_token_of_root_lacks_only_its_own_roles(cluster):
+async def test_a_line_for_roots_token_names_the_token_only(cluster):
     token = "root@pam!mcp"
     grant(cluster, user="root@pam", token=token)
     tls = Tls(fingerprints=cluster.fingerprints.values())
@@ -262,7 +275,7 @@ async def test_the_token_of_root_lacks_only_its_own_roles(cluster):
         assert blind.line == ""
 
 
-def test_lines_in_the_documents_are_for_a_user_that_they_make():
+def test_lines_in_the_docs_follow_the_creation_of_their_user():
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
     pages += (REPOSITORY / "packages" / "server").rglob("*.html")
     grants = 0

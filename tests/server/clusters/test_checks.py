@@ -1,4 +1,4 @@
-"""A cluster is tried before it is saved, and what is wrong is said with the way to fix it."""
+"""A cluster is checked before it is saved; an error names the cause and the next step."""
 
 import socket
 
@@ -17,18 +17,18 @@ def pinned(lab) -> Tls:
     return Tls(fingerprints=lab.fingerprints.values())
 
 
-async def test_a_good_cluster_tells_version_and_nodes(lab):
-    found = await check(lab.hosts, *lab.token, pinned(lab))
-    assert found.version.startswith("9.2")
-    assert len(found.nodes) == 2
-    assert found.missing == ()
+async def test_a_good_cluster_has_a_version_and_nodes(lab):
+    result = await check(lab.hosts, *lab.token, pinned(lab))
+    assert result.version.startswith("9.2")
+    assert len(result.nodes) == 2
+    assert result.missing == ()
 
 
-async def test_its_own_authority_is_as_good_as_a_pin(lab):
+async def test_the_clusters_own_ca_is_accepted(lab):
     assert (await check(lab.hosts, *lab.token, Tls(ca_pem=lab.ca_pem))).nodes
 
 
-async def test_an_unknown_certificate_is_shown_for_pinning_and_no_secret_is_sent(lab):
+async def test_an_unknown_certificate_is_shown_for_pinning(lab):
     with pytest.raises(CallError) as refused:
         await check(lab.hosts, *lab.token, Tls())
     assert next(iter(lab.fingerprints.values())) in str(refused.value)
@@ -41,14 +41,14 @@ async def test_a_wrong_fingerprint_is_refused_with_the_right_one(lab):
     assert lab.fingerprints[lab.hosts[0]] in str(refused.value)
 
 
-async def test_a_wrong_secret_is_called_that(lab):
+async def test_a_wrong_secret_is_named(lab):
     token_id, _ = lab.token
     with anyio.fail_after(20), pytest.raises(CallError, match="token is wrong") as refused:
         await check(lab.hosts, token_id, "00000000-0000-0000-0000-000000000000", pinned(lab))
     assert "pveum user token list" in refused.value.hint
 
 
-async def test_nobody_listening_is_told_with_host_and_port():
+async def test_a_refused_connection_names_host_and_port():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -57,15 +57,15 @@ async def test_nobody_listening_is_told_with_host_and_port():
     assert "port" in refused.value.hint
 
 
-async def test_a_token_without_rights_is_told_what_it_lacks_and_what_to_ask(lab, new_token):
+async def test_missing_privileges_are_named_with_a_question(lab, new_token):
     token_id, secret = new_token("empty")
-    found = await check(lab.hosts, token_id, secret, pinned(lab))
-    assert found.missing == ("VM.Audit", "Datastore.Audit", "Sys.Audit")
-    assert found.advice == ()
-    assert found.question == question(token_id, "/", found.missing)
+    result = await check(lab.hosts, token_id, secret, pinned(lab))
+    assert result.missing == ("VM.Audit", "Datastore.Audit", "Sys.Audit")
+    assert result.advice == ()
+    assert result.question == question(token_id, "/", result.missing)
 
 
 @pytest.mark.parametrize("host", ["https://pve1", "pve1:notaport", ""])
-async def test_a_host_that_is_none_is_refused_before_anything_is_asked(host):
+async def test_an_invalid_host_is_refused(host):
     with pytest.raises(CallError):
         await check([host], "root@pam!x", "secret", Tls())

@@ -1,4 +1,4 @@
-"""Nothing that one Proxmox account has fetched reaches a caller who is bound to another."""
+"""No data fetched by one Proxmox account reaches a caller bound to another."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -24,9 +24,9 @@ from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 ROLE = Role(1, "all", "", (Grant(frozenset({"*"})),))
-SEEN = 100  # the one guest that the narrow account may look at and change
-HIDDEN, NOBODY = 101, 99_101  # one it may not see, and a number that no guest has
-ARCHIVE, NOWHERE = "nfs-archive", "nfs-nowhere"  # likewise of storages
+SEEN = 100  # the only guest of the narrow account
+HIDDEN, ABSENT = 101, 99_101  # a hidden guest, and an unused VMID
+ARCHIVE, ABSENT_STORAGE = "nfs-archive", "nfs-nowhere"  # likewise for storages
 
 Arguments = dict[str, Any]
 
@@ -38,7 +38,7 @@ class Settings:
 
 
 @dataclass
-class Journal:
+class AuditRecorder:
     events: list[Event] = field(default_factory=list)
 
     async def call(self, event: Event) -> None:
@@ -49,82 +49,83 @@ class Journal:
 
 
 @dataclass
-class Talk:
-    """A person who agrees to everything, and what they were asked."""
+class Elicitation:
+    """A client whose user agrees to everything; it keeps the questions."""
 
-    asked: list[str] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
     client, wants_progress = "tests", False
 
     async def progress(self, done: float, total: float | None, message: str) -> None: ...
 
     async def ask(self, question: str) -> Decision:
-        self.asked.append(question)
+        self.questions.append(question)
         return Decision.YES
 
 
 @dataclass
-class Desk:
-    """Both callers, before the same server."""
+class Clients:
+    """Two callers of the same server, one with a wide and one with a narrow account."""
 
     pipeline: Pipeline
     wide: Caller
     narrow: Caller
-    talk: Talk = field(default_factory=Talk)
+    elicitation: Elicitation = field(default_factory=Elicitation)
 
-    async def say(self, caller: Caller, tool: str, arguments: Arguments) -> str:
-        result = await self.pipeline.call(caller, tool, arguments, self.talk)
+    async def call(self, caller: Caller, tool: str, arguments: Arguments) -> str:
+        result = await self.pipeline.call(caller, tool, arguments, self.elicitation)
         return "\n".join(result.blocks)
 
     async def completed(self, caller: Caller, argument: str, typed: str) -> list[str]:
-        call = await self.pipeline.open(tools()[COMPLETED[argument]], caller, self.talk)
+        call = await self.pipeline.open(tools()[COMPLETED[argument]], caller, self.elicitation)
         return await complete(call, argument, typed, "lab")
 
 
 @pytest.fixture
 async def lab() -> AsyncIterator[EmulatedCluster]:
-    """With pools, snapshots, notes, backups and images of guests that are hidden, at one moment."""
+    """Open a cluster with pools, snapshots, backups and images of hidden guests, at one moment."""
     async with Emulator(demo(), clock=ManualClock()) as emulator:
         yield emulator["prod"]
 
 
 @pytest.fixture
-async def desk(clusters, access, lab, new_token) -> Desk:
-    """One caller with the cluster's default account, one bound to an account of one guest."""
+async def clients(clusters, access, lab, new_token) -> Clients:
+    """Create a caller with the cluster's default account, and one bound to a narrow account."""
     token_id, secret = new_token("narrow")
     lab.state.user_config.acl.append(AclEntry(f"/vms/{SEEN}", "token", token_id, "PVEVMAdmin"))
     await access.clusters.add_identity("lab", "narrow", token_id=token_id, secret=secret)
     bound = (await access.clusters.identity("lab", "narrow")).id
-    return Desk(
-        Pipeline(tools(), clusters, Settings(), Journal()),
+    return Clients(
+        Pipeline(tools(), clusters, Settings(), AuditRecorder()),
         Caller("wide", "wide", ROLE, version="w"),
         Caller("narrow", "narrow", ROLE, identities={"lab": bound}, version="n"),
     )
 
 
 def hidden_words(lab: EmulatedCluster) -> set[str]:
-    """What only somebody who sees the hidden guests could know."""
+    """Return names that only an account with access to the hidden guests can read."""
     state = lab.state
     hidden = [guest for vmid, guest in state.guests.items() if vmid != SEEN]
-    seen = state.guests[SEEN]
     words = {guest.name for guest in hidden}
-    words |= {name for guest in hidden for name in guest.snapshots} - set(seen.snapshots)
+    words |= {name for guest in hidden for name in guest.snapshots} - set(
+        state.guests[SEEN].snapshots
+    )
     return {word for word in words if "-" in word} | {ARCHIVE, backup(lab)}  # one is called uptime
 
 
 def backup(lab: EmulatedCluster) -> str:
-    """The last backup of the hidden guest in the hidden storage: they come and go weekly."""
-    held = lab.state.storages[ARCHIVE].everything()
-    return max(one.volid for one in held if one.vmid == HIDDEN).partition(":")[2]
+    """Return the last backup of the hidden guest in the hidden storage; they change weekly."""
+    volumes = lab.state.storages[ARCHIVE].everything()
+    return max(volume.volid for volume in volumes if volume.vmid == HIDDEN).partition(":")[2]
 
 
-def hidden_in(text: str, lab: EmulatedCluster, asked: object = "") -> list[str]:
-    """Those in the text that were not brought by the question itself."""
-    words = {word for word in hidden_words(lab) if word not in str(asked)}
+def hidden_in(text: str, lab: EmulatedCluster, question: object = "") -> list[str]:
+    """Return the hidden names in the text, without those of the question."""
+    words = {word for word in hidden_words(lab) if word not in str(question)}
     return sorted(w for w in words if re.search(rf"(?<![\w-]){re.escape(w)}\b", text))
 
 
 def places(lab: EmulatedCluster, vmid: int, storage: str) -> Arguments:
-    """Arguments that name something: that guest, on its node, and that storage."""
+    """Return arguments that name this guest, its node and this storage."""
     node = lab.state.guests[HIDDEN].node
     return {
         "vmid": vmid,
@@ -145,8 +146,8 @@ OTHERS: Arguments = {
     "url": "https://example.org/image.iso",
     "filename": "image.iso",
 }
-# Where a write of the wide account would fail with the values above
-MEANT: dict[str, Arguments] = {
+# Writes of the wide account that would fail with the values above
+VALID: dict[str, Arguments] = {
     "CreateVmSnapshot": {"snapshot_name": "new"},
     "MigrateVm": {"online": True},
     "DownloadIso": {"storage": "nfs-iso"},
@@ -155,92 +156,97 @@ MEANT: dict[str, Arguments] = {
 
 
 def arguments_of(tool: str, named: Arguments) -> Arguments:
-    """Everything named that the tool can take; a new kind of argument needs an example above."""
+    """Return the tool's arguments among these; a new required argument needs an example above."""
     fields = tools()[tool].arguments.model_fields
-    needed = {name for name, one in fields.items() if one.is_required()}
-    given = {name: value for name, value in named.items() if name in fields}
-    given |= {name: value for name, value in OTHERS.items() if name in needed}
-    assert needed <= set(given), f"{tool} needs examples of {needed - set(given)}"
-    return {"cluster_name": "lab", **given} if "cluster_name" in fields else given
+    required = {name for name, declared in fields.items() if declared.is_required()}
+    arguments = {name: value for name, value in named.items() if name in fields}
+    arguments |= {name: value for name, value in OTHERS.items() if name in required}
+    assert required <= set(arguments), f"{tool} needs examples of {required - set(arguments)}"
+    return {"cluster_name": "lab", **arguments} if "cluster_name" in fields else arguments
 
 
 def questions(named: Arguments) -> Iterator[tuple[str, Arguments]]:
-    """Every read tool, with all it can be asked about; every table, through ExecuteQuery."""
-    reads = [name for name, one in tools().items() if one.reads]
+    """List calls of every read tool with all these arguments, and queries of every table."""
+    reads = [name for name, tool in tools().items() if tool.reads]
     yield from ((name, arguments_of(name, named)) for name in reads)
-    yield from ((name, arguments_of(name, {})) for name in reads if _may_ask_for_all(name))
+    yield from ((name, arguments_of(name, {})) for name in reads if _lists_all(name))
     for name in tables():
         yield "ExecuteQuery", {"cluster_name": "lab", "query": {"from": name}}
 
 
-def _may_ask_for_all(tool: str) -> bool:
+def _lists_all(tool: str) -> bool:
     fields = tools()[tool].arguments.model_fields
-    return not any(one.is_required() for name, one in fields.items() if name not in OTHERS)
+    return not any(
+        declared.is_required() for name, declared in fields.items() if name not in OTHERS
+    )
 
 
 def writes() -> list[str]:
-    return [name for name, one in tools().items() if not one.reads]
+    return [name for name, tool in tools().items() if not tool.reads]
 
 
-async def test_every_tool_and_table_tells_each_account_only_what_it_may_see(desk, lab):
-    asked = list(questions(places(lab, HIDDEN, ARCHIVE)))
-    told = [await desk.say(desk.wide, *question) for question in asked]
-    known_to_wide = {asked[n][0] for n, text in enumerate(told) if hidden_in(text, lab)}
-    assert {"ListVms", "ListSnapshots", "ListBackups", "ExecuteQuery"} <= known_to_wide
+async def test_tools_and_tables_show_each_account_its_own_resources(clients, lab):
+    calls = list(questions(places(lab, HIDDEN, ARCHIVE)))
+    answers = [await clients.call(clients.wide, *question) for question in calls]
+    revealing = {calls[n][0] for n, text in enumerate(answers) if hidden_in(text, lab)}
+    assert {"ListVms", "ListSnapshots", "ListBackups", "ExecuteQuery"} <= revealing
     leaks = {}
-    for question in asked:
-        if found := hidden_in(await desk.say(desk.narrow, *question), lab, question):
-            leaks[str(question)] = found
+    for question in calls:
+        answer = await clients.call(clients.narrow, *question)
+        if names := hidden_in(answer, lab, question):
+            leaks[str(question)] = names
     assert leaks == {}
 
 
-async def test_the_narrow_account_comes_first_and_the_wide_one_still_sees_everything(desk, lab):
+async def test_the_wide_account_sees_everything_after_the_narrow_one(clients, lab):
     count = {"from": "guests", "select": ["COUNT(*) as total"]}
     question = ("ExecuteQuery", {"cluster_name": "lab", "query": count, "format": "Csv"})
-    answers = [await desk.say(caller, *question) for caller in (desk.narrow, desk.wide)]
+    answers = [await clients.call(caller, *question) for caller in (clients.narrow, clients.wide)]
     totals = [answer.splitlines()[1] for answer in answers]
     assert totals == ["1", str(len(lab.state.guests))]
 
 
 @pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "for real"])
-async def test_no_write_can_tell_a_hidden_guest_from_none(desk, lab, dry_run):
-    """Neither can a read: what is hidden is answered exactly like what does not exist."""
+async def test_a_hidden_guest_is_answered_like_an_absent_one(clients, lab, dry_run):
+    """Check reads and writes, dry runs and real ones."""
     for tool in writes():
-        wide = arguments_of(tool, places(lab, HIDDEN, ARCHIVE)) | MEANT.get(tool, {})
-        assert "would" in await desk.say(desk.wide, tool, {**wide, "dry_run": True}), tool
+        wide = arguments_of(tool, places(lab, HIDDEN, ARCHIVE)) | VALID.get(tool, {})
+        assert "would" in await clients.call(clients.wide, tool, {**wide, "dry_run": True}), tool
     before = len(lab.state.tasks)
     for tool in tools():
         options = {} if tools()[tool].reads else {"dry_run": dry_run}
         hidden = arguments_of(tool, places(lab, HIDDEN, ARCHIVE)) | options
-        absent = arguments_of(tool, places(lab, NOBODY, NOWHERE)) | options
-        answers = [await desk.say(desk.narrow, tool, one) for one in (hidden, absent)]
-        assert _unnamed(answers[0]) == _unnamed(answers[1]), tool
+        absent = arguments_of(tool, places(lab, ABSENT, ABSENT_STORAGE)) | options
+        answers = [await clients.call(clients.narrow, tool, args) for args in (hidden, absent)]
+        assert _without_names(answers[0]) == _without_names(answers[1]), tool
         assert not hidden_in(answers[0], lab, hidden), tool
-    assert desk.talk.asked == []
+    assert clients.elicitation.questions == []
     assert len(lab.state.tasks) == before
 
 
-def _unnamed(text: str) -> str:
-    """The answer without the names that the question itself has brought."""
-    for name in (str(NOBODY), str(HIDDEN), NOWHERE, ARCHIVE):
+def _without_names(text: str) -> str:
+    """Return the answer without the names of the question."""
+    for name in (str(ABSENT), str(HIDDEN), ABSENT_STORAGE, ARCHIVE):
         text = text.replace(name, "#")
     return text
 
 
-async def test_completion_offers_each_account_its_own_names(desk, lab):
+async def test_completion_offers_each_account_its_own_names(clients, lab):
     for argument in COMPLETED:
-        wide = await desk.completed(desk.wide, argument, "")
-        narrow = await desk.completed(desk.narrow, argument, "")
+        wide = await clients.completed(clients.wide, argument, "")
+        narrow = await clients.completed(clients.narrow, argument, "")
         assert wide, argument
         assert set(narrow) <= set(wide)
         assert not hidden_in(" ".join(narrow), lab)
-    assert await desk.completed(desk.narrow, "vmid", "") == [str(SEEN)]
-    assert await desk.completed(desk.narrow, "vmid", lab.state.guests[HIDDEN].name) == []
+    assert await clients.completed(clients.narrow, "vmid", "") == [str(SEEN)]
+    assert await clients.completed(clients.narrow, "vmid", lab.state.guests[HIDDEN].name) == []
 
 
-async def test_resources_by_address_are_as_narrow_as_the_account(desk, lab):
+async def test_mcp_resources_are_as_narrow_as_the_account(clients, lab):
     values = {"cluster": "lab", "node": "pve01", "vmid": str(HIDDEN), "table": "guests"}
     for place in PLACES:
         question = (place.tool, place.question({slot: values[slot] for slot in place.slots}))
-        await desk.say(desk.wide, *question)
-        assert not hidden_in(await desk.say(desk.narrow, *question), lab, question), place.name
+        await clients.call(clients.wide, *question)
+        assert not hidden_in(await clients.call(clients.narrow, *question), lab, question), (
+            place.name
+        )

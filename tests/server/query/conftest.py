@@ -1,4 +1,4 @@
-"""The differential kit of this folder, loaded under a name of its own."""
+"""The package `differential` of this folder, loaded under a unique module name."""
 
 import importlib.util
 import sys
@@ -11,7 +11,7 @@ _NAME = "query_tests_differential"
 
 @pytest.fixture(scope="session")
 def differential():
-    """Random worlds and queries, and the oracle."""
+    """Load the package with random datasets and queries, and the oracle."""
     if _NAME not in sys.modules:
         folder = Path(__file__).parent / "differential"
         spec = importlib.util.spec_from_file_location(

@@ -1,4 +1,4 @@
-"""The database can be read and nothing else, for so long and no longer."""
+"""The database admits bounded reads only, and frees its memory."""
 
 import gc
 import sqlite3
@@ -31,8 +31,8 @@ def filled(*vmids, rows=None):
     return database
 
 
-def ask(database, sql, *values, seconds=1.0):
-    return database.ask(Statement(sql, values, 1), seconds)
+def run(database, sql, *values, seconds=1.0):
+    return database.execute(Statement(sql, values), seconds)
 
 
 @pytest.mark.parametrize(
@@ -68,35 +68,34 @@ def ask(database, sql, *values, seconds=1.0):
         "SELECT 1; SELECT 2",
     ],
 )
-def test_only_plain_reads_of_its_own_tables_are_prepared(sql):
+def test_only_reads_of_its_own_tables_are_authorized(sql):
     with pytest.raises((sqlite3.Error, CallError)):
-        ask(filled(100), sql)
+        run(filled(100), sql)
 
 
-def test_what_queries_need_is_allowed():
+def test_the_functions_of_queries_are_authorized():
     sql = (
         'SELECT count(*), count(DISTINCT "vmid"), sum("vmid"), avg("vmid"), min("vmid"), '
         'max("vmid"), instr("tags~", ?), substr("cluster~", 1, 2) FROM "guests" ORDER BY rowid'
     )
-    assert ask(filled(100, 101), sql, "a") == [(2, 2, 201, 100.5, 100, 101, 2, "la")]
+    assert run(filled(100, 101), sql, "a") == [(2, 2, 201, 100.5, 100, 101, 2, "la")]
 
 
-def test_a_query_that_takes_too_long_is_ended():
+def test_a_slow_query_is_interrupted():
     database = filled(rows=2000)
     sql = "SELECT count(*) FROM guests AS a, guests AS b, guests AS c, guests AS d"
     with pytest.raises(OverBudget, match="longer than 50 ms"):
-        ask(database, sql, seconds=0.05)
-    assert ask(database, "SELECT count(*) FROM guests") == [(2000,)]
+        run(database, sql, seconds=0.05)
+    assert run(database, "SELECT count(*) FROM guests") == [(2000,)]
 
 
-def test_a_long_query_in_a_thread_lets_other_threads_work():
-    """SQLite's own work is done without the interpreter's lock."""
+def test_a_long_query_in_a_thread_releases_the_interpreter_lock():
     database = filled(rows=2000)
     done = threading.Event()
 
     def work():
         with pytest.raises(OverBudget):
-            ask(
+            run(
                 database,
                 "SELECT count(*) FROM guests AS a, guests AS b, guests AS c",
                 seconds=0.1,
@@ -112,24 +111,24 @@ def test_a_long_query_in_a_thread_lets_other_threads_work():
     assert turns > 1000
 
 
-def test_more_rows_than_a_database_may_hold_are_refused(monkeypatch):
-    monkeypatch.setattr(engine, "PAGES", 20)
+def test_a_database_beyond_its_size_limit_is_refused(monkeypatch):
+    monkeypatch.setattr(engine, "MAX_PAGES", 20)
     with pytest.raises(OverBudget, match="too much memory"):
         filled(rows=20_000)
 
 
-def test_a_sum_beyond_64_bits_is_said():
+def test_a_sum_beyond_64_bits_is_an_error():
     with pytest.raises(CallError, match="larger than 2\\^63"):
-        ask(filled(2**62, 2**62, 2**62), 'SELECT sum("vmid") FROM "guests"')
+        run(filled(2**62, 2**62, 2**62), 'SELECT sum("vmid") FROM "guests"')
 
 
-def test_counters_beyond_63_bits_are_kept_as_near_as_can_be():
+def test_counters_beyond_63_bits_are_stored_as_floats():
     database = filled(2**64 - 1, 5)
-    assert ask(database, 'SELECT "vmid" FROM "guests"') == [(2.0**64,), (5,)]
+    assert run(database, 'SELECT "vmid" FROM "guests"') == [(2.0**64,), (5,)]
 
 
-def test_a_database_without_rows_can_be_asked():
-    assert ask(filled(rows=0), "SELECT count(*) FROM guests") == [(0,)]
+def test_a_database_without_rows_answers():
+    assert run(filled(rows=0), "SELECT count(*) FROM guests") == [(0,)]
 
 
 def test_one_database_answers_many_threads():
@@ -137,28 +136,28 @@ def test_one_database_answers_many_threads():
     answers = []
 
     def work():
-        answers.extend(ask(database, "SELECT count(*) FROM guests AS a, guests AS b") * 5)
+        answers.extend(run(database, "SELECT count(*) FROM guests AS a, guests AS b") * 5)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert answers == [(250_000,)] * 40
 
 
 @pytest.fixture
 def no_collector():
-    """The collector of cycles doesn't see SQLite's memory, so nothing may wait for it."""
+    """Switch the cycle collector off, which doesn't count SQLite's memory."""
     gc.disable()
     yield
     gc.enable()
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_database_gives_its_memory_back_when_nobody_has_it_any_more():
+def test_an_unreferenced_database_frees_its_memory():
     database = filled(100)
-    assert ask(database, "SELECT vmid FROM guests") == [(100,)]
+    assert run(database, "SELECT vmid FROM guests") == [(100,)]
     kept, connection = weakref.ref(database), database._connection
     del database
     assert kept() is None
@@ -166,27 +165,29 @@ def test_a_database_gives_its_memory_back_when_nobody_has_it_any_more():
         connection.execute("SELECT 1")
 
 
-def snapshot():
+def inventory_view():
     return InventoryView(0.0, datetime.now(UTC), (), (), (), ())
 
 
+SLOT = ("database", ("guests",), ("a", "b"))
+
+
 @pytest.mark.usefixtures("no_collector")
-def test_a_database_goes_with_the_first_snapshot_that_it_was_made_of():
-    first, second = snapshot(), snapshot()
+def test_a_cached_database_is_freed_with_its_first_view():
+    first, second = inventory_view(), inventory_view()
     database = filled(100)
-    shelf = DatabaseCache(("database", ("guests",), ("a", "b")), (first, second))
-    shelf.keep({}, database)
+    cache = DatabaseCache(SLOT, (first, second))
+    cache.put({}, database)
     kept = weakref.ref(database)
     del database
-    assert shelf.database({}) is kept()
-    del first, shelf
+    assert cache.get({}) is kept()
+    del first, cache
     assert kept() is None
 
 
-def test_a_database_is_not_found_for_a_snapshot_that_was_renewed():
-    first, second = snapshot(), snapshot()
-    slot = ("database", ("guests",), ("a", "b"))
+def test_a_renewed_inventory_view_misses_the_cache():
+    first, second = inventory_view(), inventory_view()
     database = filled(100)
-    DatabaseCache(slot, (first, second)).keep({}, database)
-    assert DatabaseCache(slot, (first, second)).database({}) is database
-    assert DatabaseCache(slot, (first, snapshot())).database({}) is None
+    DatabaseCache(SLOT, (first, second)).put({}, database)
+    assert DatabaseCache(SLOT, (first, second)).get({}) is database
+    assert DatabaseCache(SLOT, (first, inventory_view())).get({}) is None

@@ -1,4 +1,4 @@
-"""A wrong query is answered with its place, what is wrong, and what would be right."""
+"""The error for a wrong query names the place, the fault and the next step."""
 
 import pytest
 
@@ -7,15 +7,16 @@ from pvemcp_server.errors import BadArgument
 
 
 @pytest.fixture
-def refusal(differential):
-    rows = differential.database(differential.World({}))
+def error_of(differential):
+    """Return a function that runs a wrong query and returns the error text."""
+    rows = differential.database(differential.Dataset({}))
 
-    def refused(asked):
+    def run(query):
         with pytest.raises(BadArgument) as error:
-            differential.answered(asked, rows)
+            differential.answer(query, rows)
         return str(error.value)
 
-    return refused
+    return run
 
 
 def only(field, operator, value=None):
@@ -23,7 +24,7 @@ def only(field, operator, value=None):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("query", "text"),
     [
         ({}, 'from: say which table. For example {"from": "guests"}.'),
         ("{'from'", "query: this is not JSON: Expecting property name"),
@@ -241,18 +242,18 @@ def only(field, operator, value=None):
         ({"from": "guests", "distinct": "perhaps"}, "distinct: 'perhaps' is not true or false."),
     ],
 )
-def test_errors_teach(refusal, asked, said):
-    assert refusal(asked).startswith(said)
+def test_errors_name_place_fault_and_next_step(error_of, query, text):
+    assert error_of(query).startswith(text)
 
 
-def test_names_match_without_case_and_underscores_and_by_their_further_names(differential):
-    rows = differential.database(differential.World({}))
-    written = ["CpuUsagePercentage", "MEMORY_TOTAL", "guests.VmId", "Node.Memory-Used"]
-    found = differential.answered({"from": "GUEST", "select": written, "limit": "3"}, rows)
-    assert found == []
+def test_names_match_without_case_and_underscores_and_by_their_aliases(differential):
+    rows = differential.database(differential.Dataset({}))
+    names = ["CpuUsagePercentage", "MEMORY_TOTAL", "guests.VmId", "Node.Memory-Used"]
+    answer = differential.answer({"from": "GUEST", "select": names, "limit": "3"}, rows)
+    assert answer == []
 
 
-def test_a_name_that_only_looks_like_another_is_unknown(refusal):
-    # without case, the long s is an s; in names it is not
-    assert "no field" in refusal({"from": "guests", "select": ["u\u017fer"]})
-    assert "no table" in refusal({"from": "gue\u017fts"})
+def test_a_look_alike_of_a_name_is_unknown(error_of):
+    # casefold() turns the long s into an s; in names it is another character
+    assert "no field" in error_of({"from": "guests", "select": ["u\u017fer"]})
+    assert "no table" in error_of({"from": "gue\u017fts"})

@@ -1,4 +1,4 @@
-"""Whatever is sent, no text of the caller becomes SQL, and what is refused is refused early."""
+"""Hostile queries: no text of the caller becomes SQL, and limits are enforced early."""
 
 import json
 import re
@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pvemcp_server.errors import BadArgument, OverBudget
-from pvemcp_server.query.binder import validate
+from pvemcp_server.query.binder import bind
 from pvemcp_server.query.compiler import compile_plan
-from pvemcp_server.query.operators import MOST_VALUES
-from pvemcp_server.query.parser import MOST_CONDITIONS, MOST_DEPTH, MOST_TEXT, read
+from pvemcp_server.query.operators import MAX_VALUES
+from pvemcp_server.query.parser import MAX_CONDITIONS, MAX_DEPTH, MAX_TEXT, parse
 from pvemcp_server.tables.registry import tables
 
 KEYWORDS = {
@@ -34,39 +34,39 @@ FRAGMENTS = [
 
 @pytest.fixture(scope="module")
 def empty(differential):
-    return differential.database(differential.World({}))
+    return differential.database(differential.Dataset({}))
 
 
 def attempt(work, *arguments):
-    """What it gives, or how it refuses; anything else is an error of ours."""
+    """Return the result and the refusal; any other error fails the test."""
     try:
         return work(*arguments), None
     except (BadArgument, OverBudget) as error:
         return None, error
 
 
-def sql_of(asked, differential):
+def sql_of(query, differential):
     catalog = differential.CATALOG
-    return compile_plan(validate(read(asked), catalog, differential.NOW), catalog).sql
+    return compile_plan(bind(parse(query), catalog, differential.NOW), catalog).sql
 
 
-def assert_is_ours(sql):
-    """Every token is a declared name, a keyword of the compiler, a placeholder or a number."""
+def assert_declared_tokens(sql):
+    """Check that every token is a declared name, a keyword, a placeholder or a number."""
     at = 0
     while at < len(sql):
-        found = TOKEN.match(sql, at)
-        assert found, sql[at:]
-        assert found[1] is None or found[1] in NAMES, found[1]
-        assert found[2] is None or found[2] in KEYWORDS, found[2]
-        at = found.end()
+        token = TOKEN.match(sql, at)
+        assert token, sql[at:]
+        assert token[1] is None or token[1] in NAMES, token[1]
+        assert token[2] is None or token[2] in KEYWORDS, token[2]
+        at = token.end()
 
 
-@pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda one: ascii(one)[:30])
+@pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda fragment: ascii(fragment)[:30])
 @pytest.mark.parametrize(
     "place", ["from", "select", "alias", "groupBy", "orderBy", "field", "operator", "value", "key"]
 )
-def test_fragments_of_sql_are_refused_or_bound(differential, fragment, place):
-    asked = {
+def test_sql_fragments_are_refused_or_bound(differential, fragment, place):
+    query = {
         "from": fragment if place == "from" else "guests",
         "select": [fragment if place == "select" else "name"]
         + ([f"vmid as {fragment}"] if place == "alias" else []),
@@ -81,21 +81,21 @@ def test_fragments_of_sql_are_refused_or_bound(differential, fragment, place):
         },
     }
     if place in ("groupBy", "orderBy"):
-        asked[place] = [fragment]
+        query[place] = [fragment]
     if place == "key":
-        asked[fragment] = 1
-    sql, error = attempt(sql_of, asked, differential)
+        query[fragment] = 1
+    sql, error = attempt(sql_of, query, differential)
     assert len(str(error)) < 2000
-    assert_is_ours(sql or "")
+    assert_declared_tokens(sql or "")
     assert fragment not in (sql or "") or fragment in ("", " ", ".", "*", "rowid")
 
 
-def test_the_sql_of_random_queries_has_no_word_of_the_caller(differential):
+def test_the_sql_of_random_queries_has_declared_tokens_only(differential):
     for seed in range(20):
         rng = Random(seed)  # noqa: S311 - the same queries every time
-        asker = differential.Asker(rng, differential.World.random(rng))
+        generator = differential.QueryGenerator(rng, differential.Dataset.random(rng))
         for _ in range(20):
-            assert_is_ours(sql_of(asker.query()[0], differential))
+            assert_declared_tokens(sql_of(generator.query()[0], differential))
 
 
 JSON = st.recursive(
@@ -118,17 +118,17 @@ PARTS = ["from", "select", "where", "groupBy", "having", "orderBy", "distinct", 
     max_examples=600,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-@given(asked=st.dictionaries(st.sampled_from(PARTS), JSON | WORDS | st.lists(WORDS, max_size=3)))
-def test_any_json_is_refused_with_its_place_or_answered(differential, empty, asked):
-    found, error = attempt(differential.answered, asked, empty)
-    assert isinstance(found, list) or (error.argument and error.message)
+@given(query=st.dictionaries(st.sampled_from(PARTS), JSON | WORDS | st.lists(WORDS, max_size=3)))
+def test_any_json_is_answered_or_refused_with_its_place(differential, empty, query):
+    rows, error = attempt(differential.answer, query, empty)
+    assert isinstance(rows, list) or (error.argument and error.message)
 
 
 @settings(max_examples=300)
 @given(text=st.text(max_size=200))
-def test_any_text_is_refused_or_is_a_query(text):
-    found, error = attempt(read, text)
-    assert found or error.argument
+def test_any_text_is_parsed_or_refused(text):
+    query, error = attempt(parse, text)
+    assert query or error.argument
 
 
 def nested(depth):
@@ -138,70 +138,69 @@ def nested(depth):
     return {"from": "guests", "where": inner}
 
 
-def test_conditions_nest_so_deep_and_no_deeper(differential):
-    assert_is_ours(sql_of(nested(MOST_DEPTH - 1), differential))
-    with pytest.raises(BadArgument, match=f"nest at most {MOST_DEPTH} deep"):
-        sql_of(nested(MOST_DEPTH), differential)
+def test_the_depth_of_conditions_is_limited(differential):
+    assert_declared_tokens(sql_of(nested(MAX_DEPTH - 1), differential))
+    with pytest.raises(BadArgument, match=f"nest at most {MAX_DEPTH} deep"):
+        sql_of(nested(MAX_DEPTH), differential)
 
 
 @pytest.mark.parametrize("depth", [500, 100_000])
-def test_nesting_without_end_is_refused_as_text_too(depth):
+def test_endless_nesting_in_text_is_refused(depth):
     text = '{"from":"guests","where":' + '{"conditions":[' * depth + "]}" * depth + "}"
     with pytest.raises(BadArgument):
-        read(text)
+        parse(text)
 
 
-def test_conditions_are_so_many_and_no_more(differential):
-    one = {"field": "vmid", "operator": "=", "value": 1}
-    asked = {"from": "guests", "where": {"logic": "or", "conditions": [one] * MOST_CONDITIONS}}
-    assert_is_ours(sql_of(asked, differential))
-    asked["where"]["conditions"].append(one)
-    with pytest.raises(BadArgument, match=f"at most {MOST_CONDITIONS} conditions"):
-        sql_of(asked, differential)
+def test_the_number_of_conditions_is_limited(differential):
+    condition = {"field": "vmid", "operator": "=", "value": 1}
+    query = {"from": "guests", "where": {"logic": "or", "conditions": [condition] * MAX_CONDITIONS}}
+    assert_declared_tokens(sql_of(query, differential))
+    query["where"]["conditions"].append(condition)
+    with pytest.raises(BadArgument, match=f"at most {MAX_CONDITIONS} conditions"):
+        sql_of(query, differential)
 
 
-def test_values_are_so_many_and_no_more(differential):
-    def asked(number):
+def test_the_number_of_values_is_limited(differential):
+    def query_with(number):
         half = {"field": "vmid", "operator": "IN", "value": list(range(number // 2))}
         return {"from": "guests", "where": {"conditions": [half, half]}}
 
-    assert_is_ours(sql_of(asked(MOST_VALUES), differential))
-    with pytest.raises(BadArgument, match=f"at most {MOST_VALUES} values"):
-        sql_of(asked(MOST_VALUES + 2), differential)
+    assert_declared_tokens(sql_of(query_with(MAX_VALUES), differential))
+    with pytest.raises(BadArgument, match=f"at most {MAX_VALUES} values"):
+        sql_of(query_with(MAX_VALUES + 2), differential)
 
 
 @pytest.mark.parametrize("field", ["vmid", "name", "tags"])
 @pytest.mark.parametrize("operator", ["IN", "NOT IN"])
-def test_as_many_values_as_are_allowed_are_answered(differential, field, operator):
-    rows = differential.database(differential.World.random(Random(3)))  # noqa: S311 - the same rows
-    condition = {"field": field, "operator": operator, "value": list(range(MOST_VALUES))}
-    asked = {"from": "guests", "select": "COUNT(*) as n", "where": condition}
-    assert differential.answered(asked, rows)[0]["n"] >= 0
+def test_the_largest_number_of_values_is_answered(differential, field, operator):
+    rows = differential.database(differential.Dataset.random(Random(3)))  # noqa: S311 - the same rows
+    condition = {"field": field, "operator": operator, "value": list(range(MAX_VALUES))}
+    query = {"from": "guests", "select": "COUNT(*) as n", "where": condition}
+    assert differential.answer(query, rows)[0]["n"] >= 0
 
 
-def test_the_text_of_a_query_is_so_long_and_no_longer():
-    padded = json.dumps({"from": "guests"}).ljust(MOST_TEXT)
-    assert read(padded).table == "guests"
+def test_the_length_of_a_querys_text_is_limited():
+    padded = json.dumps({"from": "guests"}).ljust(MAX_TEXT)
+    assert parse(padded).table == "guests"
     with pytest.raises(BadArgument, match="at most"):
-        read(padded + " ")
+        parse(padded + " ")
 
 
-def test_the_largest_query_on_many_rows_keeps_the_deadline(differential):
-    """What is allowed at most: it is answered, or ended with a hint, and the next one works."""
-    world = differential.World.random(Random(1), size=400)  # noqa: S311 - the same rows every time
-    rows = differential.database(world)
-    values = [f"text {n}" for n in range(MOST_VALUES // MOST_CONDITIONS)]
+def test_the_largest_query_keeps_the_deadline_and_the_next_one_works(differential):
+    dataset = differential.Dataset.random(Random(1), size=400)  # noqa: S311 - the same rows every time
+    rows = differential.database(dataset)
+    values = [f"text {n}" for n in range(MAX_VALUES // MAX_CONDITIONS)]
     conditions = [
         {"field": "node.node", "operator": "NOT IN", "value": values}
-        for _ in range(MOST_CONDITIONS - 1)
+        for _ in range(MAX_CONDITIONS - 1)
     ]
-    asked = {
+    query = {
         "from": "tasks",
         "select": ["COUNT(DISTINCT upid) as n", "guest.node.level", "guest.pool.description"],
         "groupBy": ["guest.node.level", "guest.pool.description"],
         "where": {"logic": "and", "conditions": conditions},
         "orderBy": ["n desc"],
     }
-    found, error = attempt(differential.answered, asked, rows)
-    assert found or error.hint
-    assert differential.answered({"from": "tasks", "select": "COUNT(*)"}, rows)
+    answer, error = attempt(differential.answer, query, rows)
+    assert answer or error.hint
+    assert differential.answer({"from": "tasks", "select": "COUNT(*)"}, rows)

@@ -1,23 +1,23 @@
-"""What a caller may compare with, type by type."""
+"""The conversion of compared values, type by type."""
 
 from datetime import UTC, datetime
 
 import pytest
 
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.query.values import typed
+from pvemcp_server.query.values import convert
 from pvemcp_server.tables.registry import Field, Kind, Unit
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 GIB = 2**30
 
 
-def read(given, kind, unit=None):
-    return typed(given, Field("it", kind, "", unit), "value", NOW)
+def converted(value, kind, unit=None):
+    return convert(value, Field("it", kind, "", unit), "value", NOW)
 
 
 @pytest.mark.parametrize(
-    ("given", "bytes_"),
+    ("value", "bytes_"),
     [
         (8 * GIB, 8 * GIB),
         ("8589934592", 8 * GIB),
@@ -31,26 +31,26 @@ def read(given, kind, unit=None):
         ("1e3", 1000.0),
     ],
 )
-def test_sizes_are_numbers_or_have_a_unit(given, bytes_):
-    assert read(given, Kind.INTEGER, Unit.BYTES) == bytes_
+def test_sizes_are_numbers_or_have_a_unit(value, bytes_):
+    assert converted(value, Kind.INTEGER, Unit.BYTES) == bytes_
 
 
-def test_a_size_of_a_field_in_mib_is_turned_into_mib():
-    assert read("8GiB", Kind.INTEGER, Unit.MIB) == 8192
+def test_a_size_is_converted_to_the_fields_mib():
+    assert converted("8GiB", Kind.INTEGER, Unit.MIB) == 8192
 
 
-@pytest.mark.parametrize("given", [80, "80", "80%", "80 %", 80.0])
-def test_percentages_count_to_a_hundred(given):
-    assert read(given, Kind.NUMBER, Unit.PERCENT) == 80
+@pytest.mark.parametrize("value", [80, "80", "80%", "80 %", 80.0])
+def test_percentages_run_to_a_hundred(value):
+    assert converted(value, Kind.NUMBER, Unit.PERCENT) == 80
 
 
-@pytest.mark.parametrize(("given", "seconds"), [("2h", 7200), ("30d", 2_592_000), (90, 90)])
-def test_durations_are_seconds_or_have_a_unit(given, seconds):
-    assert read(given, Kind.INTEGER, Unit.SECONDS) == seconds
+@pytest.mark.parametrize(("value", "seconds"), [("2h", 7200), ("30d", 2_592_000), (90, 90)])
+def test_durations_are_seconds_or_have_a_unit(value, seconds):
+    assert converted(value, Kind.INTEGER, Unit.SECONDS) == seconds
 
 
 @pytest.mark.parametrize(
-    ("given", "moment"),
+    ("value", "moment"),
     [
         ("now", datetime(2026, 11, 22, 12, tzinfo=UTC)),
         ("-30d", datetime(2026, 10, 23, 12, tzinfo=UTC)),
@@ -63,27 +63,27 @@ def test_durations_are_seconds_or_have_a_unit(given, seconds):
         (1_795_337_413, datetime.fromtimestamp(1_795_337_413, UTC)),
     ],
 )
-def test_times_are_moments_or_count_from_now(given, moment):
-    assert read(given, Kind.TIME, Unit.TIME) == int(moment.timestamp())
+def test_times_are_absolute_or_relative_to_now(value, moment):
+    assert converted(value, Kind.TIME, Unit.TIME) == int(moment.timestamp())
 
 
 @pytest.mark.parametrize(
-    ("given", "truth"), [(True, 1), ("true", 1), ("No", 0), (0, 0), ("1", 1), ("off", 0)]
+    ("value", "boolean"), [(True, 1), ("true", 1), ("No", 0), (0, 0), ("1", 1), ("off", 0)]
 )
-def test_truth_has_a_few_words(given, truth):
-    assert read(given, Kind.BOOLEAN) == truth
+def test_booleans_have_a_few_spellings(value, boolean):
+    assert converted(value, Kind.BOOLEAN) == boolean
 
 
-def test_text_is_compared_without_case_also_beyond_ascii():
-    assert read("STRASSE", Kind.TEXT) == read("Straße", Kind.TEXT) == "strasse"
+def test_text_is_casefolded_also_beyond_ascii():
+    assert converted("STRASSE", Kind.TEXT) == converted("Straße", Kind.TEXT) == "strasse"
 
 
-def test_a_number_may_stand_for_its_digits_where_text_is_meant():
-    assert read(100, Kind.TEXT) == "100"
+def test_a_number_is_converted_to_its_digits_for_text():
+    assert converted(100, Kind.TEXT) == "100"
 
 
 @pytest.mark.parametrize(
-    ("given", "kind", "unit", "hint"),
+    ("value", "kind", "unit", "hint"),
     [
         ("much", Kind.INTEGER, Unit.BYTES, '"8GiB"'),
         (True, Kind.INTEGER, Unit.BYTES, '"8GiB"'),
@@ -107,8 +107,8 @@ def test_a_number_may_stand_for_its_digits_where_text_is_meant():
         (None, Kind.TEXT, None, "IS NULL"),
     ],
 )
-def test_what_does_not_fit_is_answered_with_what_does(given, kind, unit, hint):
+def test_an_unfit_value_is_refused_with_an_example(value, kind, unit, hint):
     with pytest.raises(BadArgument) as error:
-        read(given, kind, unit)
+        converted(value, kind, unit)
     assert error.value.argument == "value"
     assert hint in error.value.hint

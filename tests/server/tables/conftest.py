@@ -1,4 +1,4 @@
-"""The demo clusters at one moment, as a caller reaches them."""
+"""The demo clusters at one moment, as a caller sees them."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -19,24 +19,23 @@ async def pve(anyio_backend):
 
 
 @pytest.fixture(scope="module")
-async def _reached(pve):
+async def _clusters(pve):
     async with AsyncExitStack() as stack:
-        found = {}
-        for one in pve:
-            auth, tls = ApiToken(*one.token), Tls(ca_pem=one.ca_pem)
-            client = await stack.enter_async_context(Client(one.hosts, auth, tls=tls))
+        clusters = {}
+        for emulated in pve:
+            name, account = emulated.name, emulated.token[0]
+            auth, tls = ApiToken(*emulated.token), Tls(ca_pem=emulated.ca_pem)
+            client = await stack.enter_async_context(Client(emulated.hosts, auth, tls=tls))
             inventory = Inventory(client, lambda: 3600.0)
-            found[one.name] = Cluster(
-                one.name, "", client, one.token[0], inventory, EVERYTHING, Notes()
-            )
-        yield found
+            clusters[name] = Cluster(name, "", client, account, inventory, EVERYTHING, Notes())
+        yield clusters
 
 
 @pytest.fixture
-def reach(_reached) -> Callable[..., Cluster]:
-    """`reach("prod", scope)`: the cluster as far as a scope goes, with notes of its own."""
+def open_cluster(_clusters) -> Callable[..., Cluster]:
+    """Return `open_cluster("prod", scope)`: the cluster with that scope and new notes."""
 
-    def reached(name="prod", scope=EVERYTHING):
-        return replace(_reached[name], scope=scope, notes=Notes(), _view=None)
+    def opened(name="prod", scope=EVERYTHING):
+        return replace(_clusters[name], scope=scope, notes=Notes(), _view=None)
 
-    return reached
+    return opened

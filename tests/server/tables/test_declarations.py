@@ -1,4 +1,4 @@
-"""What holds for every declared table."""
+"""Promises that hold for every declared table."""
 
 import re
 
@@ -6,12 +6,12 @@ import pytest
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from pvemcp_server.access.model import Effect
-from pvemcp_server.query.names import plain
+from pvemcp_server.errors import folded
 from pvemcp_server.tables import values
 from pvemcp_server.tables.registry import ALL, LoadRequest, tables
 from pvemcp_server.toolkit.registry import tools
 
-EVERY = pytest.mark.parametrize("table", tables().values(), ids=lambda one: one.name)
+EVERY = pytest.mark.parametrize("table", tables().values(), ids=lambda table: table.name)
 
 
 def test_all_tables_of_the_reference_are_declared():
@@ -23,27 +23,28 @@ def test_all_tables_of_the_reference_are_declared():
 
 
 @EVERY
-def test_every_field_is_described_and_no_two_are_called_alike(table):
-    names = [plain(n) for one in table.fields.values() for n in (one.name, *one.also)]
+def test_every_field_is_described_and_its_names_are_unique(table):
+    fields = table.fields.values()
+    names = [folded(name) for field in fields for name in (field.name, *field.aliases)]
     assert len(names) == len(set(names))
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in table.fields)
-    assert all(one.description for one in table.fields.values())
+    assert all(field.description for field in fields)
     assert "cluster" not in table.fields
 
 
 @EVERY
-def test_main_fields_pushed_fields_and_further_ones_are_fields(table):
+def test_minimal_and_extra_fields_and_pushdown_exist(table):
     assert set(table.row.minimal) <= set(table.fields)
     assert table.extra <= set(table.fields)
-    assert all(hasattr(ALL, want) for want in table.pushed.values())
+    assert all(hasattr(ALL, name) for name in table.pushdown.values())
 
 
 @EVERY
 def test_relations_join_fields_of_the_same_kind(table):
-    for one in table.relations:
-        there = tables()[one.table].fields
-        for mine, theirs in one.on.items():
-            assert table.fields[mine].kind is there[theirs].kind
+    for relation in table.relations:
+        there = tables()[relation.table].fields
+        for here, target in relation.on.items():
+            assert table.fields[here].kind is there[target].kind
 
 
 @EVERY
@@ -51,19 +52,19 @@ def test_the_governing_tool_reads(table):
     assert tools()[table.tool].effect is Effect.READ
 
 
-def test_wanted_names_are_compared_without_case():
-    want = LoadRequest(
+def test_a_request_compares_names_without_case():
+    request = LoadRequest(
         nodes=frozenset({"PVE1"}), storages=frozenset({"NFS"}), vmids=frozenset({100})
     )
-    assert want.node("pve1")
-    assert not want.node("pve2")
-    assert want.storage("nfs")
-    assert (want.vmid(100), want.vmid(101)) == (True, False)
-    assert ALL.node("any")
-    assert ALL.column("any")
+    assert request.wants_node("pve1")
+    assert not request.wants_node("pve2")
+    assert request.wants_storage("nfs")
+    assert (request.wants_vmid(100), request.wants_vmid(101)) == (True, False)
+    assert ALL.wants_node("any")
+    assert ALL.wants_column("any")
 
 
-def test_values_have_the_units_that_answers_promise():
+def test_values_are_converted_to_the_units_of_rows():
     assert values.percent(0.12345) == 12.3
     assert values.share(1, 3) == 33.3
     assert values.share(1, 0) is None

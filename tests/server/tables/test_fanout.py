@@ -1,4 +1,4 @@
-"""Asking many of one cluster: what is hidden from the caller is not named in a note."""
+"""Fan-out within a cluster: budgets, deadlines, and notes that name no hidden resource."""
 
 from dataclasses import replace
 from time import monotonic
@@ -18,8 +18,8 @@ async def refuse(key):
     raise Unreachable(str(key), "on fire")
 
 
-async def asked_quietly(cluster, keys, visible):
-    return await fanout.quietly(
+async def refused_masked(cluster, keys, visible):
+    return await fanout.each_masked(
         cluster,
         keys,
         visible,
@@ -27,40 +27,40 @@ async def asked_quietly(cluster, keys, visible):
     )
 
 
-async def test_a_storage_that_is_not_granted_is_not_named_when_it_fails(reach):
-    cluster = reach()
-    assert await asked_quietly(cluster, ["secret-nfs"], lambda _: False) == {}
+async def test_a_hidden_storage_that_fails_is_not_named(open_cluster):
+    cluster = open_cluster()
+    assert await refused_masked(cluster, ["secret-nfs"], lambda _: False) == {}
     assert list(cluster.notes) == ["A part of prod did not answer; rows may be missing."]
 
 
-async def test_a_storage_that_is_granted_is_named_when_it_fails(reach):
-    cluster = reach()
-    await asked_quietly(cluster, ["nfs", "secret-nfs"], "nfs".__eq__)
-    said = " ".join(cluster.notes)
-    assert "Missing from prod: content of storage nfs. " in said
-    assert "secret" not in said
+async def test_a_visible_storage_that_fails_is_named(open_cluster):
+    cluster = open_cluster()
+    await refused_masked(cluster, ["nfs", "secret-nfs"], "nfs".__eq__)
+    notes = " ".join(cluster.notes)
+    assert "Missing from prod: content of storage nfs. " in notes
+    assert "secret" not in notes
 
 
-async def test_many_failures_of_one_kind_are_told_in_a_few_lines(reach):
-    cluster = reach()
+async def test_many_failures_of_one_kind_are_noted_in_few_lines(open_cluster):
+    cluster = open_cluster()
     await fanout.each(cluster, range(100, 400), refuse, LoadRequest(), "configuration of guest")
     assert len(list(cluster.notes)) == 4
 
 
-async def test_a_cluster_that_fell_silent_is_not_waited_for_key_by_key(reach):
-    known = reach()
+async def test_a_silent_cluster_gets_one_short_deadline_for_all_keys(open_cluster):
+    cluster = open_cluster()
     trouble = Unreachable("prod", "on fire")
-    inventory = replace(known.inventory, short_patience=0.5, _trouble=trouble)
+    inventory = replace(cluster.inventory, short_patience=0.5, _trouble=trouble)
 
     async def ask(_key):
         return remaining()
 
-    assert await fanout.each(known, [1], ask, LoadRequest(), "guest") == {1: None}
-    found = await fanout.each(replace(known, inventory=inventory), [1], ask, LoadRequest(), "guest")
-    assert found[1] <= 0.5
+    assert await fanout.each(cluster, [1], ask, LoadRequest(), "guest") == {1: None}
+    silent = replace(cluster, inventory=inventory)
+    assert (await fanout.each(silent, [1], ask, LoadRequest(), "guest"))[1] <= 0.5
 
 
-async def test_no_key_waits_for_one_that_hangs(reach):
+async def test_no_key_waits_for_one_that_hangs(open_cluster):
     last = anyio.Event()
 
     async def ask(key):
@@ -71,29 +71,31 @@ async def test_no_key_waits_for_one_that_hangs(reach):
         return key
 
     with anyio.fail_after(5):
-        found = await fanout.each(reach(), range(300), ask, LoadRequest(), "configuration of guest")
-    assert list(found) == list(range(300))
+        answers = await fanout.each(
+            open_cluster(), range(300), ask, LoadRequest(), "configuration of guest"
+        )
+    assert list(answers) == list(range(300))
 
 
-async def test_what_did_not_come_in_time_is_said_with_what_to_do(reach):
-    cluster = reach()
-    want = LoadRequest(budget=Budget(until=monotonic() + 0.05))
+async def test_late_answers_are_noted_with_the_next_step(open_cluster):
+    cluster = open_cluster()
+    request = LoadRequest(budget=Budget(until=monotonic() + 0.05))
 
     async def ask(key):
-        while monotonic() < want.budget.until:
+        while monotonic() < request.budget.until:
             await anyio.lowlevel.checkpoint()
         raise DeadlineExceeded("too late")
 
-    await fanout.each(cluster, range(5), ask, want, "configuration of guest")
+    await fanout.each(cluster, range(5), ask, request, "configuration of guest")
     assert any(
-        "5 of 5 configuration of guests of prod did not come in time" in one
-        for one in cluster.notes
+        "5 of 5 configuration of guests of prod did not come in time" in note
+        for note in cluster.notes
     )
 
 
-async def test_an_error_of_ours_is_not_taken_for_one_of_proxmox(reach):
+async def test_a_bug_is_not_noted_like_an_error_of_proxmox(open_cluster):
     async def fail(key):
         raise ZeroDivisionError(key)
 
     with pytest.raises(ZeroDivisionError):
-        await fanout.each(reach(), [1], fail, LoadRequest(), "guest")
+        await fanout.each(open_cluster(), [1], fail, LoadRequest(), "guest")

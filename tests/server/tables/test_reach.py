@@ -1,4 +1,4 @@
-"""Which rows a scope covers, kind by kind."""
+"""The rows that a scope covers, by kind of table."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Row:
 
 
 def reaching(scope=NOTHING):
-    """Guest 100 in a granted pool, node pve1, storage nfs at it."""
+    """Return a reach of guest 100, node pve1, and the storage nfs there."""
     return Reach(scope, frozenset({100}), frozenset({"pve1"}), frozenset({("nfs", "pve1")}))
 
 
@@ -37,29 +37,29 @@ def reaching(scope=NOTHING):
         (rules.of_task, Row(vmid=100), True),
         (rules.of_task, Row(node="pve1"), True),
         (rules.of_task, Row(vmid=7), False),
-        (rules.of_everybody, Row(), True),
+        (rules.of_any, Row(), True),
     ],
 )
-def test_rows_are_covered_by_what_they_belong_to(rule, row, covered):
+def test_a_row_is_covered_with_its_guest_node_or_storage(rule, row, covered):
     assert (rule(reaching(), row) is row) == covered
 
 
-def test_a_guest_that_is_gone_is_covered_when_it_was_granted_by_number():
+def test_a_deleted_guest_is_covered_if_granted_by_vmid():
     scope = Resources(vmids=frozenset({555}))
     assert rules.of_guest(reaching(scope), Row(vmid=555))
     assert not rules.of_guest(reaching(Resources(tags=frozenset({"web"}))), Row(vmid=555))
 
 
-def test_two_selections_cover_what_both_cover():
+def test_an_intersection_covers_only_common_resources():
     both = Resources(nodes=frozenset({"pve1"})) & Resources(tags=frozenset({"web"}))
     assert both
     assert both.covers_guest(1, node="pve1", tags=iter(["web"]))
     assert not both.covers_guest(1, node="pve1")
     assert not both.covers_node("pve1")
     assert not (Resources(nodes=frozenset({"pve1"})) & NOTHING)
-    one = Resources(pools=frozenset({"web"}))
-    assert (one & Resources(everything=True)) is one
-    assert (Resources(everything=True) & one) is one
+    web = Resources(pools=frozenset({"web"}))
+    assert (web & Resources(everything=True)) is web
+    assert (Resources(everything=True) & web) is web
     assert hash(both) == hash(
         Resources(nodes=frozenset({"pve1"})) & Resources(tags=frozenset({"web"}))
     )

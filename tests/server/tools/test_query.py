@@ -47,7 +47,7 @@ async def test_the_examples_of_the_schema_can_be_asked_and_keep_clusters_apart(
     answer = await tool_client("ExecuteQuery", query=example.query)
     assert not answer.failed, answer.text
     assert "cluster" in example.query["select"] or "user" in example.query["select"]
-    assert "taken for one" not in answer.notes
+    assert "several clusters" not in answer.notes
     names = [one.rpartition(" as ")[2] for one in example.query["select"]]
     for row in answer.data:
         assert set(row) <= set(names)
@@ -114,14 +114,14 @@ async def test_rows_of_a_node_that_is_offline_are_said_to_be_old_also_when_they_
 ):
     for _ in range(2):
         answer = await ask(tool_client, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
-        assert "Offline on prod: pve05; rows of it are what was last known." in answer.notes
+        assert "Offline on prod: pve05; rows there show the last known values." in answer.notes
 
 
 async def test_notes_name_the_tables_that_they_are_about_when_others_are_read_too(tool_client):
     query = {"from": "guests", "select": ["vmid", "qemu_config.os_type"]}
     answer = await ask(tool_client, "prod", **query)
     assert "qemu_configs: Offline on prod, so missing here: pve05." in answer.notes
-    assert "guests: Offline on prod: pve05; rows of it are what was last known." in answer.notes
+    assert "guests: Offline on prod: pve05; rows there show the last known values." in answer.notes
 
 
 async def test_a_condition_on_a_cluster_that_there_is_not_says_which_there_are(tool_client):
@@ -148,7 +148,11 @@ async def test_a_condition_on_a_cluster_that_there_is_not_says_which_there_are(t
             is_("storage", "IN", "pbs"),
             "No storage 'pbs' on home-lab, prod. Did you mean",
         ),
-        ("guests", is_("pool", "=", "prod"), "No pool 'prod' in guests. Did you mean production?"),
+        (
+            "guests",
+            is_("pool", "=", "product"),
+            "No pool 'product' in guests. Did you mean production?",
+        ),
         (
             "guests",
             is_("tags", "CONTAINS", "prodn"),
@@ -156,8 +160,8 @@ async def test_a_condition_on_a_cluster_that_there_is_not_says_which_there_are(t
         ),
         (
             "guests",
-            is_("qemu_config.os_type", "=", "windows"),
-            "No qemu_config.os_type 'windows' in guests. Did you mean win11?",
+            is_("qemu_config.os_type", "=", "win12"),
+            "No qemu_config.os_type 'win12' in guests. Did you mean win11?",
         ),
         (
             "storages",
@@ -235,7 +239,7 @@ async def test_a_share_that_is_asked_for_as_a_percentage_is_told(still, where, t
     ],
 )
 async def test_guests_of_several_clusters_that_are_counted_as_one_are_told(still, query):
-    told = "vmid 101, 105: on several clusters, and taken for one here."
+    told = "vmid 101, 105: on several clusters, so rows were merged here."
     answer = await ask(still, **{"from": "snapshots", **query})
     assert told in answer.notes
     answer = await ask(still, "prod", **{"from": "snapshots", **query})
@@ -449,7 +453,25 @@ async def test_what_was_cut_is_said(still):
     assert "Cut" not in asked_for.notes
     cut = await ask(still, **{"from": "permissions", "limit": 5000, "select": "path"})
     assert len(cut.data) == 1000
-    assert "Cut at 1000 rows: ask for the next with offset" in cut.notes
+    assert "Cut at 1000 rows: ask for the next with offset 1000" in cut.notes
+
+
+async def test_a_query_without_a_limit_has_400_rows_and_a_cursor(still):
+    query = {"from": "permissions", "select": "path"}
+    answer = await still("ExecuteQuery", query=query)
+    assert len(answer.data) == 400
+    assert "Rows 1–400 of 1000; for the next page repeat the call with cursor=" in answer.notes
+    assert "Cut at 1000 rows: ask for the next with offset 1000" in answer.notes
+
+
+async def test_the_row_cap_bounds_queries_and_raising_it_raises_them(open_desk):
+    query = {"from": "permissions", "select": "path", "limit": 5000}
+    async with open_desk(demo(), ManualClock()) as client:
+        for cap in (20, 1200):
+            client.change(row_cap=cap)
+            answer = await client("ExecuteQuery", query=query, limit=5000)
+            assert len(answer.data) == cap
+            assert f"Cut at {cap} rows: ask for the next with offset {cap}" in answer.notes
 
 
 async def test_a_cluster_that_does_not_answer_is_said_and_the_others_answer(demo_client):

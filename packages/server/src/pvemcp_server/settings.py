@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.config import JsonDict
@@ -20,6 +20,8 @@ ENDPOINT: JsonDict = {"group": "Endpoint"}
 LIMITS: JsonDict = {"group": "Limits"}
 SAFETY: JsonDict = {"group": "Safety"}
 RECORDS: JsonDict = {"group": "Records"}
+
+DEFAULT_ROWS: Final = 400  # of an answer to a call without `limit`, never more than row_cap
 
 
 class Values(BaseModel):
@@ -60,7 +62,9 @@ class Values(BaseModel):
         ge=10,
         le=100_000,
         title="Row cap",
-        description="The most rows in one answer; what is cut off is said in a note.",
+        description="The largest number of rows in an answer, of lists and queries alike. `limit` "
+        f"asks for up to this many; a call without it gets {DEFAULT_ROWS}. A note says how to "
+        "go on.",
         json_schema_extra=LIMITS,
     )
     calls_per_minute_per_key: int = Field(

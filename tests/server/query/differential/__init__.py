@@ -1,17 +1,17 @@
-"""Random inventories, random queries, and a plain reading of what each query means."""
+"""Differential tests: random datasets and queries, answered by the engine and by a plain oracle."""
 
-from .asking import Asker
-from .checking import CATALOG, Difference, answered, check, database
+from .comparison import CATALOG, Difference, answer, check, database
+from .datasets import NOW, Dataset
+from .generator import QueryGenerator
 from .oracle import expected
-from .worlds import NOW, World
 
 __all__ = [
     "CATALOG",
     "NOW",
-    "Asker",
+    "Dataset",
     "Difference",
-    "World",
-    "answered",
+    "QueryGenerator",
+    "answer",
     "check",
     "database",
     "expected",

@@ -1,4 +1,4 @@
-"""Answers a query row by row in plain Python: slow, and easy to believe."""
+"""The oracle: answers a query row by row in plain Python, slow and easy to verify."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -6,168 +6,169 @@ from typing import Any
 
 from pvemcp_server.tables.registry import Kind, tables
 
-from .meaning import Cell, Comparison, Joint, Meaning, Total
-from .worlds import World
+from .datasets import Dataset
+from .reference import (
+    AggregateReference,
+    Comparison,
+    ComparisonGroup,
+    FieldReference,
+    ReferenceQuery,
+    Subject,
+)
 
-Record = Mapping[str, Any]  # a row with its cluster and, by path, the rows it leads to
+Record = Mapping[str, Any]  # a row with its cluster, its table and its dataset
 
 
-def expected(meaning: Meaning, world: World) -> list[dict[str, Any]]:
-    """The rows of the answer, in order."""
-    records = [one for one in _records(meaning.table, world) if _holds(meaning.where, [one])]
-    groups = _groups(meaning, records) if meaning.grouped else [[one] for one in records]
-    groups = [group for group in groups if _holds(meaning.having, group)]
-    if meaning.grouped:
-        groups.sort(key=lambda group: [_exact(_value(one, group)) for one in meaning.group_by])
-    if meaning.distinct:
-        groups = _distinct(groups, meaning)
-    for subject, descending in reversed(meaning.order_by):
+def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
+    """Return the rows of the answer, in order."""
+    records = [record for record in _records(query.table, dataset) if _holds(query.where, [record])]
+    groups = _groups(query, records) if query.grouped else [[record] for record in records]
+    groups = [group for group in groups if _holds(query.having, group)]
+    if query.grouped:
+        groups.sort(key=lambda group: [_group_key(_value(key, group)) for key in query.group_by])
+    if query.distinct:
+        groups = _distinct(groups, query)
+    for subject, descending in reversed(query.order_by):
         groups = _sorted(groups, subject, descending)
-    page = groups[meaning.offset : meaning.offset + meaning.limit]
-    return [_shown(group, meaning) for group in page]
+    page = groups[query.offset : query.offset + query.limit]
+    return [_output(group, query) for group in page]
 
 
-def _records(table: str, world: World) -> list[Record]:
+def _records(table: str, dataset: Dataset) -> list[Record]:
     return [
-        {"cluster": cluster, "row": row, "world": world, "table": table}
-        for cluster, rows in world.rows[table].items()
+        {"cluster": cluster, "row": row, "dataset": dataset, "table": table}
+        for cluster, rows in dataset.rows[table].items()
         for row in rows
     ]
 
 
-def _cell(record: Record, cell: Cell) -> Any:
+def _field_value(record: Record, field: FieldReference) -> Any:
     table, cluster, row = tables()[record["table"]], record["cluster"], record["row"]
-    for hop in cell.path:
-        relation = next(one for one in table.relations if one.name == hop)
+    for hop in field.path:
+        relation = next(relation for relation in table.relations if relation.name == hop)
         table = tables()[relation.table]
-        row = _related(record["world"].rows[table.name][cluster], relation.on, row)
+        row = _related(record["dataset"].rows[table.name][cluster], relation.on, row)
         if row is None:
             return None
-    return cluster if cell.field.name == "cluster" else getattr(row, cell.field.name)
+    return cluster if field.field.name == "cluster" else getattr(row, field.field.name)
 
 
 def _related(rows: Sequence[Any], on: Mapping[str, str], row: Any) -> Any:
-    wanted = {there: getattr(row, here) for here, there in on.items()}
-    if None in wanted.values():
+    key = {there: getattr(row, here) for here, there in on.items()}
+    if None in key.values():
         return None
-    fits = (one for one in rows if all(getattr(one, k) == v for k, v in wanted.items()))
-    return next(fits, None)
+    matches = (other for other in rows if all(getattr(other, name) == v for name, v in key.items()))
+    return next(matches, None)
 
 
-def _value(subject: Cell | Total, group: Sequence[Record]) -> Any:
-    if isinstance(subject, Cell):
-        return _cell(group[0], subject)
-    if subject.cell is None:
+def _value(subject: Subject, group: Sequence[Record]) -> Any:
+    if isinstance(subject, FieldReference):
+        return _field_value(group[0], subject)
+    if subject.field is None:
         return len(group)
-    found = [value for record in group if (value := _cell(record, subject.cell)) is not None]
-    if subject.cell.field.kind is Kind.LIST:
-        found = [value for value in found if value]
-    return _total(subject, found)
-
-
-def _total(subject: Total, found: list[Any]) -> Any:
+    values = [_field_value(record, subject.field) for record in group]
+    is_list = subject.field.field.kind is Kind.LIST
+    values = [value for value in values if value is not None and (value or not is_list)]
     if subject.function == "COUNT":
-        return len(set(found)) if subject.distinct else len(found)
-    if not found:
+        return len(set(values)) if subject.distinct else len(values)
+    if not values:
         return None
     totals: dict[str, Callable[[list[Any]], Any]] = {
         "SUM": sum,
-        "AVERAGE": lambda values: sum(values) / len(values),
+        "AVERAGE": lambda numbers: sum(numbers) / len(numbers),
         "MIN": min,
         "MAX": max,
     }
-    return totals[subject.function](found)
+    return totals[subject.function](values)
 
 
-def _holds(tree: Joint | Comparison | None, group: Sequence[Record]) -> bool:
+def _holds(tree: ComparisonGroup | Comparison | None, group: Sequence[Record]) -> bool:
     if tree is None:
         return True
-    if isinstance(tree, Joint):
-        parts = (_holds(one, group) for one in tree.parts)
+    if isinstance(tree, ComparisonGroup):
+        parts = (_holds(part, group) for part in tree.parts)
         return all(parts) if tree.logic == "and" else any(parts)
-    value = _value(tree.subject, group)
-    return _compared(value, tree.operator, tree.values)
+    return _compares(_value(tree.subject, group), tree.operator, tree.values)
 
 
 def _folded(value: Any) -> Any:
     return value.casefold() if isinstance(value, str) else value
 
 
-def _compared(value: Any, operator: str, values: Sequence[Any]) -> bool:
+def _compares(value: Any, operator: str, values: Sequence[Any]) -> bool:
     missing = value is None or value == []
     if operator in ("IS NULL", "IS NOT NULL"):
         return missing == (operator == "IS NULL")
     if operator in ("!=", "NOT IN", "NOT CONTAINS"):
         positive = {"!=": "=", "NOT IN": "IN", "NOT CONTAINS": "CONTAINS"}[operator]
-        return missing or not _compared(value, positive, values)
+        return missing or not _compares(value, positive, values)
     if missing:
         return False
-    given = [_folded(one) for one in values]
+    operands = [_folded(operand) for operand in values]
     if isinstance(value, list):
-        return any(_folded(str(one)) in given for one in value)
-    return _PLAIN[operator](_folded(value), given)
+        return any(_folded(str(entry)) in operands for entry in value)
+    return _OPERATORS[operator](_folded(value), operands)
 
 
-_PLAIN: Mapping[str, Callable[[Any, list[Any]], bool]] = {
-    "=": lambda value, given: value == given[0],
-    ">": lambda value, given: value > given[0],
-    "<": lambda value, given: value < given[0],
-    ">=": lambda value, given: value >= given[0],
-    "<=": lambda value, given: value <= given[0],
-    "CONTAINS": lambda value, given: given[0] in value,
-    "STARTSWITH": lambda value, given: value.startswith(given[0]),
-    "ENDSWITH": lambda value, given: value.endswith(given[0]),
-    "IN": lambda value, given: value in given,
-    "BETWEEN": lambda value, given: given[0] <= value <= given[1],
+_OPERATORS: Mapping[str, Callable[[Any, list[Any]], bool]] = {
+    "=": lambda value, operands: value == operands[0],
+    ">": lambda value, operands: value > operands[0],
+    "<": lambda value, operands: value < operands[0],
+    ">=": lambda value, operands: value >= operands[0],
+    "<=": lambda value, operands: value <= operands[0],
+    "CONTAINS": lambda value, operands: operands[0] in value,
+    "STARTSWITH": lambda value, operands: value.startswith(operands[0]),
+    "ENDSWITH": lambda value, operands: value.endswith(operands[0]),
+    "IN": lambda value, operands: value in operands,
+    "BETWEEN": lambda value, operands: operands[0] <= value <= operands[1],
 }
 
 
-def _groups(meaning: Meaning, records: Sequence[Record]) -> list[list[Record]]:
-    if not meaning.group_by:
+def _groups(query: ReferenceQuery, records: Sequence[Record]) -> list[list[Record]]:
+    if not query.group_by:
         return [list(records)]
-    found: dict[Any, list[Record]] = {}
+    groups: dict[Any, list[Record]] = {}
     for record in records:
-        key = tuple(_cell(record, cell) for cell in meaning.group_by)
-        found.setdefault(key, []).append(record)
-    return list(found.values())
+        key = tuple(_field_value(record, field) for field in query.group_by)
+        groups.setdefault(key, []).append(record)
+    return list(groups.values())
 
 
-def _sorted(
-    groups: list[list[Record]], subject: Cell | Total, descending: bool
-) -> list[list[Record]]:
-    """Stable; what has no value comes last, whatever the direction."""
+def _sorted(groups: list[list[Record]], subject: Subject, descending: bool) -> list[list[Record]]:
+    """Sort stably; groups without a value come last in both directions."""
     valued = [group for group in groups if _value(subject, group) is not None]
     without = [group for group in groups if _value(subject, group) is None]
     valued.sort(key=lambda group: _folded(_value(subject, group)), reverse=descending)
     return valued + without
 
 
-def _distinct(groups: list[list[Record]], meaning: Meaning) -> list[list[Record]]:
-    """One of each, sorted from the first column to the last."""
+def _distinct(groups: list[list[Record]], query: ReferenceQuery) -> list[list[Record]]:
+    """Keep one group for each row of the answer, sorted from the first column to the last."""
 
     def key(group: list[Record]) -> tuple[Any, ...]:
-        return tuple(_listless(_value(one, group)) for _, one in meaning.outputs)
+        return tuple(_hashable(_value(subject, group)) for _, subject in query.outputs)
 
-    found = {key(group): group for group in groups}
-    return sorted(found.values(), key=lambda group: [_plain(cell) for cell in key(group)])
+    unique = {key(group): group for group in groups}
+    return sorted(unique.values(), key=lambda group: [_column_key(cell) for cell in key(group)])
 
 
-def _exact(value: Any) -> tuple[Any, ...]:
-    """Where a value stands: without case, then as it is; none at the end."""
+def _group_key(value: Any) -> tuple[Any, ...]:
+    """Return a sort key: casefolded first, then exact; none last."""
     return (value is None, *(() if value is None else (_folded(value), value)))
 
 
-def _plain(value: Any) -> tuple[Any, ...]:
+def _column_key(value: Any) -> tuple[Any, ...]:
     return (value is None, *(() if value is None else (value,)))
 
 
-def _listless(value: Any) -> Any:
+def _hashable(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
 
 
-def _shown(group: list[Record], meaning: Meaning) -> dict[str, Any]:
-    row = {name: _value(one, group) for name, one in meaning.outputs}
-    for name, one in meaning.outputs:
-        if isinstance(one, Total) and one.function == "AVERAGE" and row[name] is not None:
+def _output(group: list[Record], query: ReferenceQuery) -> dict[str, Any]:
+    row = {name: _value(subject, group) for name, subject in query.outputs}
+    for name, subject in query.outputs:
+        average = isinstance(subject, AggregateReference) and subject.function == "AVERAGE"
+        if average and row[name] is not None:
             row[name] = round(row[name], 2)
     return row

@@ -18,9 +18,9 @@ from pvemcp_server.admin.tools import (
 )
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.pipeline.pipeline import Pipeline
-from pvemcp_server.query.binder import validate
+from pvemcp_server.query.binder import bind
 from pvemcp_server.query.catalog import Catalog
-from pvemcp_server.query.parser import read
+from pvemcp_server.query.parser import parse
 from pvemcp_server.query.schema_description import details
 from pvemcp_server.query.sources import catalog_of
 from pvemcp_server.store.columns import utc_now
@@ -113,7 +113,7 @@ async def get_query(context: AdminContext, name: str) -> SavedQuery:
 async def save_query(context: AdminContext, new: QueryFields) -> SavedQuery:
     """Keeps a query that can be asked; one of the same name is replaced."""
     check_name(new.name)
-    validate(read(new.query), Catalog(tables()), utc_now())
+    bind(parse(new.query), Catalog(tables()), utc_now())
     saved, now = context.services.store.saved_queries, utc_now()
     known = await saved.find(name=new.name)
     values = {"description": new.description, "query": new.query, "changed": now}

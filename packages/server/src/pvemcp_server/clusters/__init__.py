@@ -1,4 +1,4 @@
-"""Opens clusters for callers: connections, shared inventory, and what a caller reaches of them."""
+"""Clusters: connections, the shared inventory, and each caller's view of them."""
 
 from pvemcp_server.clusters.checks import Check, check
 from pvemcp_server.clusters.cluster import Cluster

@@ -1,4 +1,4 @@
-"""Trying a cluster before it is saved: does it answer, is it the right one, what may the token."""
+"""Check of a cluster before it is saved: connection, certificate, token and privileges."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,30 +9,30 @@ from pvemcp_server.clusters.explain import explain
 from pvemcp_server.errors import CallError
 
 CHECK_SECONDS = 20
-# Without these a list comes back short, and nothing in the answer says so
+# Without these privileges Proxmox shortens lists silently
 AUDITS = ("VM.Audit", "Datastore.Audit", "Sys.Audit")
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a cluster answered when it was tried."""
+    """The outcome of checking a cluster that answers."""
 
     version: str
     nodes: tuple[str, ...]
-    missing: tuple[str, ...]  # privileges without which answers are short
+    missing: tuple[str, ...]  # privileges without which lists are short
     advice: tuple[str, ...]  # the commands that grant them
-    question: str = ""  # what to ask instead, where no command is certain to take nothing away
+    question: str = ""  # to ask where no command is certain to take nothing away
 
 
 async def check(
     hosts: Sequence[str], token_id: str, secret: str, tls: pve.Tls, name: str = ""
 ) -> Check:
-    """Sign in and look around, without changing anything; raises CallError saying what is wrong."""
+    """Sign in and read version, nodes and privileges; raises CallError with the next step."""
     try:
         auth = pve.ApiToken(token_id, secret)
         async with pve.Client(hosts, auth, tls=tls, name=name) as client:
             with pve.deadline(CHECK_SECONDS):
-                return await _look(client, token_id)
+                return await _read(client, token_id)
     except ValueError as error:
         raise CallError(str(error)) from error
     except pve.TlsError as error:
@@ -41,11 +41,11 @@ async def check(
         raise CallError(explain(error, token_id), hint=_hint(error)) from error
 
 
-async def _look(client: pve.Client, token_id: str) -> Check:
+async def _read(client: pve.Client, token_id: str) -> Check:
     version = await client.version()
     nodes = await client.nodes()
-    granted = await client.access.permissions()
-    held = {privilege for privileges in granted.values() for privilege in privileges}
+    permissions = await client.access.permissions()
+    held = {privilege for privileges in permissions.values() for privilege in privileges}
     missing = tuple(privilege for privilege in AUDITS if privilege not in held)
     advice = await Acl(client, token_id).advice("/", missing) if missing else Advice()
     return Check(
@@ -58,17 +58,17 @@ async def _look(client: pve.Client, token_id: str) -> Check:
 
 
 async def _tls_hint(hosts: Sequence[str]) -> str:
-    """The fingerprints the hosts show now, for comparison with the node's own word."""
-    shown = []
+    """Return the hosts' current fingerprints, to compare with those that the nodes report."""
+    fingerprints = []
     for host in hosts:
         try:
-            shown.append(f"{host} shows {await pve.fetch_fingerprint(host)}")
+            fingerprints.append(f"{host} shows {await pve.fetch_fingerprint(host)}")
         except pve.ProxmoxError:
             continue  # it does not answer; the error already says what went wrong
-    if not shown:
+    if not fingerprints:
         return "Is it Proxmox VE that listens there?"
     return (
-        f"{'; '.join(shown)}. Compare it with `pvenode cert info` on the node, "
+        f"{'; '.join(fingerprints)}. Compare it with `pvenode cert info` on the node, "
         "and if it is the same, pin it with --fingerprint."
     )
 
@@ -78,6 +78,6 @@ def _hint(error: pve.ProxmoxError) -> str:
         case pve.Unauthenticated():
             return "Check token id and secret; `pveum user token list USER` shows which exist."
         case pve.Unreachable():
-            return "Check host and port (8006 unless told), and that a firewall lets us through."
+            return "Check the host, the port (8006 by default) and the firewall in between."
         case _:
             return ""

@@ -1,4 +1,4 @@
-"""A configured cluster, as far as the caller of one call may reach it."""
+"""A configured cluster, as far as the caller of one call may see it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
@@ -20,13 +20,14 @@ from pvemcp_server.errors import UnknownName
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-# without these an account is shown none: Proxmox leaves them out and says nothing
-_BLIND = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore.Audit")}
+_NAMED = 3  # missing answers that are noted one by one
+# Without these privileges Proxmox leaves the resources out silently
+_VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore.Audit")}
 
 
 @dataclass
 class Cluster:
-    """Handed to loaders and tools. `pve` is the client of the caller's Proxmox identity."""
+    """A cluster as loaders and tools get it. `pve` uses the caller's Proxmox account."""
 
     name: str
     description: str
@@ -36,13 +37,13 @@ class Cluster:
     scope: Resources
     notes: Notes
     protected: bool = False
-    tls: str = ""  # how its certificate is judged: system, ca, pinned or insecure
+    tls: str = ""  # how its certificate is checked: system, ca, pinned or insecure
     _view: InventoryView | None = None
-    _acl: list[Acl] = field(default_factory=list)  # shared by the copies of one call
+    _acl: list[Acl] = field(default_factory=list)  # one list for all copies in a call
 
     @property
     def acl(self) -> Acl:
-        """The grants of the account, read when a sentence needs them."""
+        """The account's grants, read on first use."""
         if not self._acl:
             self._acl.append(Acl(self.pve, self.account))
         return self._acl[0]
@@ -53,117 +54,123 @@ class Cluster:
         return explain(error, self.account, await self.acl.grants() if missing else None)
 
     async def inventory_view(self) -> InventoryView:
-        """Guests, nodes, storages and pools that the caller may see; the same during one call."""
+        """Return the visible guests, nodes, storages and pools; the same view during one call."""
         if self._view is None:
             whole = await self.inventory.view()
             if whole.stale:
                 self.notes.add(
                     f"{self.name} does not answer ({whole.stale}); "
-                    f"this is what it said {whole.age:.0f} s ago."
+                    f"this is its state from {whole.age:.0f} s ago."
                 )
             size = 0 if self.scope.everything else len(whole.guests)
             self._view = await offload(size, lambda: whole.within(self.scope))
         return self._view
 
-    def patience(self) -> AbstractContextManager[None]:
-        """Little time for a cluster that is silent: the answers of the others wait for it."""
+    def short_deadline(self) -> AbstractContextManager[None]:
+        """Set a short deadline for a cluster that just failed: other clusters' answers wait."""
         silent = self.inventory.silent
         return deadline(self.inventory.short_patience) if silent else nullcontext()
 
     def within(self, scope: Resources) -> "Cluster":
-        """The same cluster for the same caller, reaching no more than `scope`."""
+        """Return the same cluster for the same caller, with a narrower scope."""
         return replace(self, scope=scope, _view=None)
 
     async def guest(self, vmid: int) -> GuestResource:
-        """The guest with that number, when there is one that the caller may see."""
-        known = (await self.inventory_view()).by_vmid
-        if vmid not in known:
-            raise self.unknown("guest", vmid, _near(vmid, known))
-        return known[vmid]
+        """Return the visible guest with that VMID; raises UnknownName."""
+        guests = (await self.inventory_view()).by_vmid
+        if vmid not in guests:
+            near = sorted(guests, key=lambda other: abs(other - vmid))[:5]
+            raise self.unknown("guest", vmid, near)
+        return guests[vmid]
 
     async def handle(self, vmid: int) -> Qemu | Lxc:
-        """The calls on that guest, at the node where it is now."""
+        """Return the client's handle of a guest, at the node where it is now."""
         guest = await self.guest(vmid)
-        calls = self.pve.qemu if guest.type == "qemu" else self.pve.lxc
-        return calls(guest.node, vmid)
+        handle = self.pve.qemu if guest.type == "qemu" else self.pve.lxc
+        return handle(guest.node, vmid)
 
     async def node(self, name: str) -> NodeResource:
-        known = (await self.inventory_view()).by_node
-        if name not in known:
-            raise self.unknown("node", name, known)
-        return known[name]
+        """Return the visible node of that name; raises UnknownName."""
+        nodes = (await self.inventory_view()).by_node
+        if name not in nodes:
+            raise self.unknown("node", name, nodes)
+        return nodes[name]
 
     async def storage(self, name: str, node: str) -> StorageResource:
-        """The storage as that node has it."""
-        known = (await self.inventory_view()).storages
-        for one in known:
-            if (one.storage, one.node) == (name, node):
-                return one
-        here = {one.storage for one in known if one.node == node}
+        """Return the storage as that node has it; raises UnknownName."""
+        storages = (await self.inventory_view()).storages
+        for storage in storages:
+            if (storage.storage, storage.node) == (name, node):
+                return storage
+        here = {storage.storage for storage in storages if storage.node == node}
         raise self.unknown("storage", name, here, node=node)
 
     def unknown(
         self, kind: str, name: object, known: Iterable[object], *, node: str = ""
     ) -> UnknownName:
-        """The error for what is not there; it says so when the account sees nothing at all."""
+        """Build the error for an unknown name.
+
+        When the account sees no resource of this kind at all, the error names the privilege that
+        it may lack. A caller with a narrow scope doesn't get that: it would reveal hidden
+        resources.
+        """
         where = f"on {node} of {self.name}" if node else f"on {self.name}"
-        blind = _BLIND.get(kind) if self.scope.everything else None
-        if blind is None:
+        needed = _VISIBILITY.get(kind) if self.scope.everything else None
+        if needed is None:
             return UnknownName(kind, name, known, where=where)
-        path, privilege = blind
-        told = (
+        path, privilege = needed
+        hint = (
             f"{self.account} sees no {kind} there; if it lacks {privilege} on {path}, "
             "ExplainAccess says how to add it."
         )
-        return UnknownName(kind, name, known, where=where, blind=told)
+        return UnknownName(kind, name, known, where=where, blind=hint)
 
     async def online(self) -> list[str]:
-        """Names of the visible nodes that are online; the others are noted as missing."""
+        """Return the names of the visible online nodes; the others are noted as missing."""
         nodes = (await self.inventory_view()).nodes
-        if offline := [one.node for one in nodes if one.status != "online"]:
+        if offline := [node.node for node in nodes if node.status != "online"]:
             self.notes.add(f"Offline on {self.name}, so missing here: {', '.join(offline)}.")
-        return [one.node for one in nodes if one.status == "online"]
+        return [node.node for node in nodes if node.status == "online"]
 
     async def each(
         self, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], *, what: str = ""
     ) -> dict[K, T]:
-        """Ask for every key at once; one that fails is left out and noted, saying why."""
-        found, missing = await self.answers(keys, ask)
+        """Call `ask` for every key concurrently; a failure becomes a note with its reason."""
+        answers, missing = await self.ask_all(keys, ask)
         self.note_missing(missing, what)
-        return found
+        return answers
 
-    async def answers(
+    async def ask_all(
         self, keys: Iterable[K], ask: Callable[[K], Awaitable[T]]
     ) -> tuple[dict[K, T], dict[K, str]]:
-        """Ask for every key at once: what was answered, and why the others were not."""
-        wanted = list(keys)
-        answers = await asyncio.gather(*(ask(key) for key in wanted), return_exceptions=True)
-        found: dict[K, T] = {}
+        """Call `ask` for every key concurrently; return the answers and the reasons of failures.
+
+        Proxmox's errors and timeouts become reasons; any other error is raised.
+        """
+        every = list(keys)
+        outcomes = await asyncio.gather(*(ask(key) for key in every), return_exceptions=True)
+        answers: dict[K, T] = {}
         missing: dict[K, str] = {}
-        for key, answer in zip(wanted, answers, strict=True):
-            if isinstance(answer, proxmox_client.ProxmoxError | TimeoutError):
-                missing[key] = await self.explain(answer)
-            elif isinstance(answer, BaseException):
-                raise answer
+        for key, outcome in zip(every, outcomes, strict=True):
+            if isinstance(outcome, proxmox_client.ProxmoxError | TimeoutError):
+                missing[key] = await self.explain(outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
             else:
-                found[key] = answer
-        return found, missing
+                answers[key] = outcome
+        return answers, missing
 
     def note_missing(self, missing: Mapping[K, str], what: str) -> None:
-        """Say what was not answered and why."""
-        told = list(missing.items())[:3]  # hundreds of like reasons would bury the answer
-        for key, reason in told:
+        """Note missing answers with their reasons; hundreds of them would bury the answer."""
+        named = list(missing.items())[:_NAMED]
+        for key, reason in named:
             place = " at ".join(map(str, key)) if isinstance(key, tuple) else key
             name = f"{what} {place}".strip()
             self.notes.add(f"Missing from {self.name}: {name}. {reason}")
-        if more := len(missing) - len(told):
+        if more := len(missing) - len(named):
             self.notes.add(f"Missing from {self.name} likewise: {more} more {what}s.")
 
     def changed(self) -> None:
-        """Something was changed on this cluster: the next read asks Proxmox again."""
+        """Drop the cached inventory after a change, so that the next read asks Proxmox."""
         self.inventory.invalidate()
         self._view = None
-
-
-def _near(vmid: int, known: Iterable[int]) -> list[int]:
-    return sorted(known, key=lambda one: abs(one - vmid))[:5]

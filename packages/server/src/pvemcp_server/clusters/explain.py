@@ -1,4 +1,4 @@
-"""Proxmox's errors as facts with a next step, for whoever asked."""
+"""Explanation of Proxmox's errors: the fact and the next step, for the caller."""
 
 import proxmox_client as pve
 from pvemcp_server.clusters.acl import Grants
@@ -8,7 +8,7 @@ _TAIL = 8  # lines of a failed task's log
 
 
 def explain(error: BaseException, account: str = "", grants: Grants | None = None) -> str:
-    """Return one or two sentences: what happened and what to do about it.
+    """Return one or two sentences: the fact and the next step.
 
     With the account's grants, a missing privilege comes with the line that adds it.
     """
@@ -53,16 +53,15 @@ def _refusal(error: pve.ResponseError, account: str, grants: Grants | None) -> s
 
 
 def _failed_task(error: pve.TaskFailed) -> str:
-    said = f"The Proxmox task {error.upid} failed: {error.exit_status}"
+    fact = f"The Proxmox task {error.upid} failed: {error.exit_status}"
     tail = " | ".join(line for line in error.log_tail[-_TAIL:] if line.strip())
-    return f"{said}. Its log ends: {tail}" if tail else said
+    return f"{fact}. Its log ends: {tail}" if tail else fact
 
 
 def _forbidden(error: pve.Forbidden, account: str, grants: Grants | None) -> str:
     privileges = list(error.privileges)
     if not error.path or not privileges:
         return f"Proxmox forbids this to {account or 'the account'}: {error}"
-    who = account or "the account of this cluster"
-    seen = grants or Grants(account)
-    fact = f"{who} lacks {' or '.join(privileges)} on {error.path}"
-    return seen.advice(error.path, privileges[:1]).after(fact)
+    holder = account or "the account of this cluster"
+    fact = f"{holder} lacks {' or '.join(privileges)} on {error.path}"
+    return (grants or Grants(account)).advice(error.path, privileges[:1]).after(fact)

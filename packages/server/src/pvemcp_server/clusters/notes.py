@@ -1,19 +1,19 @@
-"""What an answer has to say beside its data: who did not answer, what was cut, how old it is."""
+"""Notes: sentences beside an answer's data, about missing, cut or old data."""
 
 from collections.abc import Iterator
 
 
 class Notes:
-    """An ordered set of sentences; each is said once."""
+    """An ordered set of sentences."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, None] = {}
+        self._sentences: dict[str, None] = {}
 
     def add(self, sentence: str) -> None:
-        self._lines[sentence] = None
+        self._sentences[sentence] = None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._lines)
+        return iter(self._sentences)
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return bool(self._sentences)

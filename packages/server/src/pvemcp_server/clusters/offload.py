@@ -1,4 +1,4 @@
-"""Work on many things is done aside, so that the event loop answers meanwhile."""
+"""Offloading of work on many items to a thread, so that the event loop keeps serving."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-MANY: Final = 2000  # things; about five milliseconds of work
+MANY: Final = 2000  # items; about five milliseconds of work
 
 
 async def offload(size: int, work: Callable[[], T]) -> T:
-    """What the work gives: at once when it is about few things, else from a thread."""
+    """Run the work: directly when it is about few items, else in a thread."""
     return await asyncio.to_thread(work) if size > MANY else work()

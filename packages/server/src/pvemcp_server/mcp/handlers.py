@@ -18,7 +18,7 @@ from pvemcp_server.mcp.elicitation import SdkConversation, Silent
 from pvemcp_server.mcp.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.pipeline.sanitize import clean_line
-from pvemcp_server.query.binder import can_be_asked
+from pvemcp_server.query.binder import is_valid
 from pvemcp_server.query.sources import TOOL as EXECUTE
 from pvemcp_server.query.sources import catalog_of
 from pvemcp_server.store.records import SavedQuery
@@ -128,7 +128,7 @@ class Offers:
         if call is None:
             return []
         catalog, now = catalog_of(call.caller, await call.reachable()), datetime.now(UTC)
-        return [one for one in saved if can_be_asked(one.query, catalog, now)]
+        return [one for one in saved if is_valid(one.query, catalog, now)]
 
 
 def _contents(uri: str, result: Result) -> list[Contents]:

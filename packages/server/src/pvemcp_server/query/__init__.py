@@ -1,1 +1,1 @@
-"""Questions over all tables: read, checked against what is declared, answered by SQLite."""
+"""Queries over all tables: parsed, bound to the declarations, answered by SQLite."""

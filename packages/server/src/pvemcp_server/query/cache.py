@@ -1,4 +1,4 @@
-"""Databases made of snapshots, kept as long as these: the next query finds its rows loaded."""
+"""Cache of databases loaded from the inventory: the next query finds its rows loaded."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,59 +13,61 @@ from pvemcp_server.query.pushdown import RequiredColumns
 
 
 @dataclass(frozen=True)
-class _Kept:
-    snapshots: tuple[
-        ref[InventoryView], ...
-    ]  # weak: it is kept with one of them, and goes with that
-    needed: Mapping[str, RequiredColumns]
+class _Entry:
+    views: tuple[ref[InventoryView], ...]  # weak: the first view holds this entry, and ends it
+    columns: Mapping[str, RequiredColumns]
     database: Database
 
 
 @dataclass(frozen=True)
 class DatabaseCache:
-    """The place of one database: beside the first of the snapshots it is made of.
+    """One slot of the cache: the database of some tables, made of these inventory views.
 
-    A snapshot is of one cluster, one Proxmox identity and one scope, so what is kept with it is
-    for nobody else; and it goes when the snapshot does.
+    The entry is stored in the `derived` mapping of the first view. A view belongs to one cluster,
+    one Proxmox account and one scope, and so does the entry: another caller never gets it. When an
+    inventory is renewed, its old view is dropped, and the database with it; if only another view
+    was renewed, the identity check in `_entry` rejects the entry. So there is no expiry here.
     """
 
     slot: tuple[str, tuple[str, ...], tuple[str, ...]]
-    snapshots: tuple[InventoryView, ...]
+    views: tuple[InventoryView, ...]
 
     @classmethod
-    async def of(cls, views: Sequence[Cluster], tables: Iterable[str]) -> Self | None:
-        """The place for these tables of these clusters; none when one of them doesn't answer."""
+    async def open(cls, clusters: Sequence[Cluster], tables: Iterable[str]) -> Self | None:
+        """Return the slot for these tables; None when a cluster does not answer."""
         answers = await asyncio.gather(
-            *(view.inventory_view() for view in views), return_exceptions=True
+            *(cluster.inventory_view() for cluster in clusters), return_exceptions=True
         )
-        if not answers or any(isinstance(one, ProxmoxError | TimeoutError) for one in answers):
+        if not answers or any(isinstance(a, ProxmoxError | TimeoutError) for a in answers):
             return None
-        snapshots = tuple(one for one in answers if isinstance(one, InventoryView))
-        if len(snapshots) < len(answers):
-            raise next(one for one in answers if isinstance(one, BaseException))
-        slot = ("database", tuple(sorted(tables)), tuple(view.name for view in views))
-        return cls(slot, snapshots)
+        views = tuple(answer for answer in answers if isinstance(answer, InventoryView))
+        if len(views) < len(answers):
+            raise next(answer for answer in answers if isinstance(answer, BaseException))
+        slot = ("database", tuple(sorted(tables)), tuple(cluster.name for cluster in clusters))
+        return cls(slot, views)
 
-    def database(self, needed: Mapping[str, RequiredColumns]) -> Database | None:
-        """What is kept there, if it was made of just these snapshots and has all that is needed."""
-        kept = self._kept
-        fits = kept and all(need <= kept.needed[name] for name, need in needed.items())
-        return kept.database if kept and fits else None
+    def get(self, required: Mapping[str, RequiredColumns]) -> Database | None:
+        """Return the cached database if it has all the required columns."""
+        entry = self._entry
+        fits = entry and all(need <= entry.columns[name] for name, need in required.items())
+        return entry.database if entry and fits else None
 
-    def with_kept(self, needed: Mapping[str, RequiredColumns]) -> Mapping[str, RequiredColumns]:
-        """What is needed and what was needed before: so that both find it next time."""
-        kept = self._kept
-        return {n: need | kept.needed[n] for n, need in needed.items()} if kept else needed
+    def with_cached(self, required: Mapping[str, RequiredColumns]) -> Mapping[str, RequiredColumns]:
+        """Add the columns of the cached database, so that both queries hit the next one."""
+        entry = self._entry
+        if entry is None:
+            return required
+        return {name: need | entry.columns[name] for name, need in required.items()}
 
-    def keep(self, needed: Mapping[str, RequiredColumns], database: Database) -> None:
-        self.snapshots[0].derived[self.slot] = _Kept(
-            tuple(map(ref, self.snapshots)), needed, database
-        )
+    def put(self, columns: Mapping[str, RequiredColumns], database: Database) -> None:
+        """Store a database with these columns in place of the cached one."""
+        entry = _Entry(tuple(map(ref, self.views)), columns, database)
+        self.views[0].derived[self.slot] = entry
 
     @property
-    def _kept(self) -> _Kept | None:
-        kept: _Kept | None = self.snapshots[0].derived.get(self.slot)
-        if kept is None:
+    def _entry(self) -> _Entry | None:
+        entry: _Entry | None = self.views[0].derived.get(self.slot)
+        if entry is None:
             return None
-        same = all(a() is b for a, b in zip(kept.snapshots, self.snapshots, strict=True))
-        return kept if same else None
+        same = all(a() is b for a, b in zip(entry.views, self.views, strict=True))
+        return entry if same else None

@@ -1,4 +1,8 @@
-"""The database that answers one query: filled, locked, then asked, all outside the event loop."""
+"""The SQLite database that answers queries: filled, locked, then read, outside the event loop.
+
+A locked database is defence in depth behind the compiler: an authorizer admits SELECT on its own
+tables and seven functions, SQLite's limits bound size and depth, a progress handler bounds time.
+"""
 
 import sqlite3
 import threading
@@ -13,17 +17,23 @@ from typing import Any, Final
 import msgspec
 
 from pvemcp_server.errors import CallError, OverBudget
-from pvemcp_server.query.compiler import FOLDED, MARK, Statement, beside, quoted
-from pvemcp_server.query.values import LARGEST, folded
+from pvemcp_server.query.compiler import (
+    CASEFOLDED,
+    SEPARATOR,
+    Statement,
+    casefolded_column,
+    quoted,
+)
+from pvemcp_server.query.values import LARGEST
 from pvemcp_server.tables.registry import Field, Kind
 
 SECONDS: Final = 0.25  # that a query may take
-PAGES: Final = 65_536  # of 4 KiB in one database
-HEAP: Final = 512 << 20  # bytes, for all of SQLite in this process
-_STEPS: Final = 20_000  # of SQLite's machine, about a millisecond, between two looks at the clock
-_TOGETHER: Final = 50  # rows in one INSERT
+MAX_PAGES: Final = 65_536  # of 4 KiB in one database
+MAX_HEAP: Final = 512 << 20  # bytes, for all of SQLite in this process
+_CLOCK_INTERVAL: Final = 20_000  # instructions of SQLite's machine, about a millisecond
+_ROWS_PER_INSERT: Final = 50
 
-_ALLOWED: Final = frozenset({"count", "sum", "avg", "min", "max", "instr", "substr"})
+_ALLOWED_FUNCTIONS: Final = frozenset({"count", "sum", "avg", "min", "max", "instr", "substr"})
 _LIMITS: Final = {
     sqlite3.SQLITE_LIMIT_LENGTH: 10_000_000,
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
@@ -41,17 +51,25 @@ Cells = Sequence[Any]
 
 
 class Database:
-    """Tables in memory. `fill` each, `lock`, then `ask` as often as wanted, from any thread."""
+    """Tables in memory: `fill` each, `lock`, then `execute` statements, from any thread.
+
+    Its memory is freed as soon as the last reference goes: the cycle collector doesn't count
+    SQLite's memory, so no reference cycle may hold a database.
+    """
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect(
             ":memory:", check_same_thread=False, isolation_level=None, cached_statements=0
         )
         weakref.finalize(self, self._connection.close)
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
         self._columns: dict[str, frozenset[str]] = {}
         self.rows = 0  # of all tables
-        for pragma in (f"hard_heap_limit={HEAP}", f"max_page_count={PAGES}", "temp_store=memory"):
+        for pragma in (
+            f"hard_heap_limit={MAX_HEAP}",
+            f"max_page_count={MAX_PAGES}",
+            "temp_store=memory",
+        ):
             self._connection.execute(f"PRAGMA {pragma}")
 
     def fill(
@@ -61,11 +79,11 @@ class Database:
         columns: Sequence[Cells],
         keys: Iterable[tuple[str, ...]] = (),
     ) -> None:
-        """Make a table of these columns, each with its values; `keys` are what others join by."""
-        names = list(chain.from_iterable(_names(one) for one in fields))
-        cells = list(chain.from_iterable(map(_cells, fields, columns)))
+        """Create a table from columns of cells, with an index for each of the join `keys`."""
+        names = list(chain.from_iterable(map(_column_names, fields)))
+        cells = list(chain.from_iterable(map(_stored_columns, fields, columns)))
         self._connection.execute(f"CREATE TABLE {quoted(table)} ({', '.join(names)})")
-        with self._connection, _explaining():
+        with self._connection, _explained_errors():
             self._connection.execute("BEGIN")
             self._insert(table, cells)
         for n, key in enumerate(keys):
@@ -73,38 +91,42 @@ class Database:
             self._connection.execute(f'CREATE INDEX "{table}~{n}" ON {quoted(table)} ({on})')
         self._columns[table] = frozenset(name.strip('"') for name in names)
 
-    def _insert(self, table: str, cells: Sequence[Cells]) -> None:
-        """Many rows in one step: between steps threads take turns, which costs more than a row."""
-        one = f"({', '.join('?' * len(cells))})"
-        rows = zip(*cells, strict=True)
-        number = len(cells[0])
+    def _insert(self, table: str, columns: Sequence[Cells]) -> None:
+        """Insert many rows per statement.
+
+        Threads switch between statements, which costs more than inserting a row.
+        """
+        row = f"({', '.join('?' * len(columns))})"
+        cells = zip(*columns, strict=True)
+        number = len(columns[0])
         self.rows += number
-        for together, steps in ((_TOGETHER, number // _TOGETHER), (1, number % _TOGETHER)):
-            insert = f"INSERT INTO {quoted(table)} VALUES {', '.join([one] * together)}"  # noqa: S608 - declared names only
-            values = (list(chain.from_iterable(islice(rows, together))) for _ in range(steps))
+        full, rest = divmod(number, _ROWS_PER_INSERT)
+        for size, statements in ((_ROWS_PER_INSERT, full), (1, rest)):
+            insert = f"INSERT INTO {quoted(table)} VALUES {', '.join([row] * size)}"  # noqa: S608 - declared names only
+            values = (list(chain.from_iterable(islice(cells, size))) for _ in range(statements))
             self._connection.executemany(insert, values)
 
     def lock(self) -> None:
-        """From now on it can only be read, and only so."""
+        """Allow nothing but bounded reads of its own tables from now on."""
         self._connection.execute("PRAGMA query_only=1")
         for limit, most in _LIMITS.items():
             self._connection.setlimit(limit, most)
-        # not a method of ours: the finalizer holds the connection, so that would hold us for ever
-        self._connection.set_authorizer(partial(_authorise, self._columns))
+        # no bound method: the finalizer holds the connection, which would hold this object forever
+        self._connection.set_authorizer(partial(_authorize, self._columns))
 
-    def ask(self, statement: Statement, seconds: float = SECONDS) -> list[tuple[Any, ...]]:
-        """The rows of the answer; OverBudget when they take longer."""
-        with self._one_at_a_time:
+    def execute(self, statement: Statement, seconds: float = SECONDS) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement; raises OverBudget when it takes longer."""
+        with self._lock:
             end = monotonic() + seconds
-            self._connection.set_progress_handler(lambda: monotonic() > end, _STEPS)
+            self._connection.set_progress_handler(lambda: monotonic() > end, _CLOCK_INTERVAL)
             try:
-                with _explaining(seconds):
+                with _explained_errors(seconds):
                     return self._connection.execute(statement.sql, statement.values).fetchall()
             finally:
                 self._connection.set_progress_handler(None, 0)
 
 
-def _authorise(
+def _authorize(
     columns: Mapping[str, frozenset[str]],
     action: int,
     table: str | None,
@@ -112,7 +134,7 @@ def _authorise(
     _db: str | None,
     _by: str | None,
 ) -> int:
-    """Lets a statement read the columns of these tables and call a few functions."""
+    """Let a statement read the columns of these tables and call a few functions."""
     match action:
         case sqlite3.SQLITE_SELECT:
             allowed = True
@@ -120,15 +142,15 @@ def _authorise(
             own = columns.get(table or "", frozenset())
             allowed = name in own or (bool(own) and name in ("", "ROWID"))
         case sqlite3.SQLITE_FUNCTION:
-            allowed = name in _ALLOWED
+            allowed = name in _ALLOWED_FUNCTIONS
         case _:
             allowed = False
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
 @contextmanager
-def _explaining(seconds: float = 0.0) -> Iterator[None]:
-    """Say what the caller can do about it; an error that is ours stays as it is."""
+def _explained_errors(seconds: float = 0.0) -> Iterator[None]:
+    """Turn an exceeded limit into an error with the next step; other errors are bugs, and pass."""
     try:
         yield
     except (sqlite3.Error, MemoryError) as error:
@@ -147,40 +169,29 @@ def _explaining(seconds: float = 0.0) -> Iterator[None]:
         raise
 
 
-def _names(field: Field) -> list[str]:
+def _column_names(field: Field) -> list[str]:
     own = quoted(field.name)
-    return [own, beside(field.name)] if field.kind in FOLDED else [own]
+    return [own, casefolded_column(field.name)] if field.kind in CASEFOLDED else [own]
 
 
-def _cells(field: Field, column: Cells) -> list[Cells]:
-    """A column as the database has it, and beside it what is compared, where that differs."""
+def _stored_columns(field: Field, cells: Cells) -> list[Cells]:
+    """Return the column as stored and, for text and lists, the casefolded column beside it."""
     match field.kind:
         case Kind.TEXT:
-            return [column, [None if one is None else folded(one) for one in column]]
+            return [cells, [None if text is None else text.casefold() for text in cells]]
         case Kind.LIST:
-            return [[_written(one) for one in column], [_marked(one) for one in column]]
+            stored = [None if c is None else msgspec.json.encode(c).decode() for c in cells]
+            return [stored, list(map(_searchable, cells))]
         case Kind.TIME:
-            return [[None if one is None else int(one.timestamp()) for one in column]]
-        case Kind.INTEGER:
-            return [[_sized(one) for one in column] if _has_huge(column) else column]
+            return [[None if time is None else int(time.timestamp()) for time in cells]]
+        case Kind.INTEGER if max(filter(None, cells), default=0) > LARGEST:
+            # unsigned 64-bit counters of Proxmox, where SQLite has signed ones
+            return [[float(n) if n is not None and abs(n) > LARGEST else n for n in cells]]
         case _:
-            return [column]
+            return [cells]
 
 
-def _has_huge(column: Cells) -> bool:
-    """Proxmox counts some things in 64 bits without a sign, and SQLite with one."""
-    return max(filter(None, column), default=0) > LARGEST
-
-
-def _written(entries: Cells | None) -> str | None:
-    return None if entries is None else msgspec.json.encode(entries).decode()
-
-
-def _marked(entries: Cells | None) -> str | None:
-    """The entries without case, each between marks; an empty list is like a missing one."""
-    plain = (folded(str(one)).replace(MARK, "") for one in entries or ())
-    return f"{MARK}{MARK.join(plain)}{MARK}" if entries else None
-
-
-def _sized(cell: Any) -> Any:
-    return float(cell) if isinstance(cell, int) and abs(cell) > LARGEST else cell
+def _searchable(entries: Cells | None) -> str | None:
+    """Join the casefolded entries with separators; an empty list becomes null."""
+    texts = (str(entry).casefold().replace(SEPARATOR, "") for entry in entries or ())
+    return f"{SEPARATOR}{SEPARATOR.join(texts)}{SEPARATOR}" if entries else None

@@ -1,4 +1,4 @@
-"""Queries that show what can be asked; GetQuerySchema tells them, and a test asks each."""
+"""Example queries: GetQuerySchema shows them, the query page offers them, a test runs each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question, and the query that answers it."""
+    """A question and the query that answers it."""
 
     question: str
     query: Json

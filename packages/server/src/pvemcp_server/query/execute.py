@@ -1,4 +1,4 @@
-"""From a query as asked to its answer."""
+"""Runs a query: parse, bind, load, compile, execute, then collect hints about the answer."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -10,36 +10,36 @@ from typing import Any, Final
 import msgspec
 
 from pvemcp_server.errors import OverBudget
-from pvemcp_server.query.binder import MOST_ROWS, validate
+from pvemcp_server.query.binder import bind
 from pvemcp_server.query.compiler import Statement, compile_plan
 from pvemcp_server.query.engine import SECONDS, Database
-from pvemcp_server.query.hints import Remarks
-from pvemcp_server.query.loader import Loading
-from pvemcp_server.query.operators import Function
-from pvemcp_server.query.parser import read
-from pvemcp_server.query.plan import Output, Plan, Summed
+from pvemcp_server.query.hints import Hints
+from pvemcp_server.query.loader import Loader
+from pvemcp_server.query.parser import parse
+from pvemcp_server.query.plan import Output, QueryPlan
 from pvemcp_server.query.sources import Sources
 from pvemcp_server.tables.registry import Budget, Kind
 
-_FEW: Final = 5_000  # rows that can be asked without a thread
+_FEW_ROWS: Final = 5_000  # of a database that is tried on the event loop first
+_LOOP_SECONDS: Final = 0.01  # that a query may block the event loop
+_HINT_SECONDS: Final = 0.05  # for each query that only serves a hint
 _DECIMALS: Final = 2  # of averages
-_MOMENT: Final = 0.01  # seconds that the event loop may wait for them
-_ASIDE: Final = 0.05  # seconds for what is asked only to say something of the answer
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The rows of an answer, and whether there were more."""
+class QueryResult:
+    """The rows of an answer. `next_offset` is set when more rows match than the query asked for."""
 
     columns: tuple[str, ...]
     rows: list[dict[str, Any]]
-    cut: bool
-    decimals: Mapping[str, int]  # of columns where a second digit after the point matters
+    next_offset: int | None
+    decimals: Mapping[str, int]  # of columns that need another number of them than usual
 
     @classmethod
-    def of(cls, plan: Plan, cells: Sequence[Sequence[Any]]) -> "Answer":
-        names = tuple(one.name for one in plan.outputs)
-        readers = [_reader(plan, n) for n in range(len(names))]
+    def from_cells(cls, plan: QueryPlan, cells: Sequence[Sequence[Any]]) -> "QueryResult":
+        """Convert the database's cells to the types of the answer."""
+        names = tuple(output.name for output in plan.outputs)
+        readers = [_reader(output) for output in plan.outputs]
         rows = [
             {
                 name: cell if cell is None or reader is None else reader(cell)
@@ -47,63 +47,71 @@ class Answer:
             }
             for row in cells[: plan.limit]
         ]
-        finer = {one.name: _DECIMALS for one in plan.outputs if _is_average(one)}
-        return cls(names, rows, len(cells) > plan.limit, finer)
+        next_offset = plan.offset + plan.limit if len(cells) > plan.limit else None
+        decimals = {output.name: _DECIMALS for output in plan.outputs if output.is_average}
+        return cls(names, rows, next_offset, decimals)
 
 
-async def answer(asked: object, sources: Sources, budget: Budget, now: datetime) -> Answer:
-    """The answer to a query; notes about what is missing go to the clusters' notes."""
+async def execute(
+    source: object,
+    sources: Sources,
+    budget: Budget,
+    now: datetime,
+    row_cap: int,
+) -> QueryResult:
+    """Answer a query, given as an object or JSON text.
+
+        sources = Sources(caller, clusters)
+        query = {"from": "guests", "select": ["node", "COUNT(*) as n"], "groupBy": "node"}
+        result = await execute(query, sources, Budget(), datetime.now(UTC), row_cap=1000)
+        result.columns  # ("node", "n")
+        result.rows     # [{"node": "pve1", "n": 12}, …]
+
+    The result has at most `row_cap` rows, with or without `limit`; the pipeline pages them.
+    Missing rows and hints go to the sources' notes. Raises BadArgument for a wrong query,
+    OverBudget for a slow one, and ProxmoxError when no cluster answers for the queried table.
+    """
     catalog = sources.catalog
-    query = read(asked)
-    plan = validate(query, catalog, now)
-    database = await Loading(sources, catalog, plan, budget).database()
-    cells = await _asked(database, compile_plan(plan, catalog))
+    query = parse(source)
+    plan = bind(replace(query, limit=min(query.limit or row_cap, row_cap)), catalog, now)
+    database = await Loader(sources, catalog, plan, budget).database()
+    cells = await _run(database, compile_plan(plan, catalog))
 
-    async def offload(one: Plan) -> list[tuple[Any, ...]]:
-        return await _asked(database, compile_plan(one, catalog), _ASIDE)
+    async def run(related: QueryPlan) -> list[tuple[Any, ...]]:
+        return await _run(database, compile_plan(related, catalog), _HINT_SECONDS)
 
-    with suppress(OverBudget):  # the answer is worth more than what could be said of it
-        for remark in await Remarks(plan, sources, offload).of(cells):
-            sources.notes.add(remark)
-    found = Answer.of(plan, cells)
-    return found if query.limit is None or query.limit > MOST_ROWS else _uncut(found)
+    with suppress(OverBudget):  # an answer without hints is better than none
+        for hint in await Hints(plan, sources, run).collect(cells):
+            sources.notes.add(hint)
+    result = QueryResult.from_cells(plan, cells)
+    if query.limit is not None and query.limit <= row_cap:
+        return replace(result, next_offset=None)  # all rows that the query asked for
+    return result
 
 
-async def _asked(
+async def _run(
     database: Database, statement: Statement, seconds: float = SECONDS
 ) -> list[tuple[Any, ...]]:
-    """In a thread; but at once where that is quick: changing threads would take longer."""
-    if database.rows <= _FEW:
-        with suppress(OverBudget):  # not quick, then: a thread has more time
-            return database.ask(statement, _MOMENT)
-    return await asyncio.to_thread(database.ask, statement, seconds)
+    """Run a statement: on the event loop if it is quick, else in a thread.
+
+    Changing threads takes longer than a typical query on few rows.
+    """
+    if database.rows <= _FEW_ROWS:
+        with suppress(OverBudget):
+            return database.execute(statement, _LOOP_SECONDS)
+    return await asyncio.to_thread(database.execute, statement, seconds)
 
 
-def _uncut(found: Answer) -> Answer:
-    """Who asks for ten rows does not miss the others."""
-    return replace(found, cut=False)
-
-
-def _reader(plan: Plan, n: int) -> Callable[[Any], Any] | None:
-    one = plan.outputs[n]
-    return _rounded if _is_average(one) else _READERS.get(one.kind)
-
-
-def _is_average(one: Output) -> bool:
-    summed = one.expression
-    return isinstance(summed, Summed) and summed.function is Function.AVERAGE
-
-
-def _rounded(number: float) -> float:
-    return round(number, _DECIMALS)
-
-
-def _moment(epoch: int) -> datetime:
-    return datetime.fromtimestamp(epoch, UTC)
-
-
-_READERS: Final[Mapping[Kind, Callable[[Any], Any]]] = {
-    Kind.TIME: _moment,
-    Kind.BOOLEAN: bool,
-    Kind.LIST: msgspec.json.decode,
-}
+def _reader(output: Output) -> Callable[[Any], Any] | None:
+    """Return the conversion of a column's cells; None where they stay as they are."""
+    if output.is_average:
+        return lambda number: round(number, _DECIMALS)
+    match output.kind:
+        case Kind.TIME:
+            return lambda epoch: datetime.fromtimestamp(epoch, UTC)
+        case Kind.BOOLEAN:
+            return bool
+        case Kind.LIST:
+            return msgspec.json.decode
+        case _:
+            return None

@@ -1,4 +1,4 @@
-"""What an answer has to say of itself: words that no row has, and what it took for one."""
+"""Hints about an answer: values that occur in no row, and rows counted or merged by mistake."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -12,179 +12,189 @@ from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import InventoryView
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.query.catalog import CLUSTER, Column
-from pvemcp_server.query.names import shown
+from pvemcp_server.query.names import abbreviated
 from pvemcp_server.query.operators import Function, Logic, Operator
-from pvemcp_server.query.plan import Expression, Output, Plan, Summed, Test, Tests, column_of, tests
+from pvemcp_server.query.plan import (
+    Aggregate,
+    Expression,
+    Output,
+    Predicate,
+    PredicateGroup,
+    QueryPlan,
+    column_of,
+    predicates,
+)
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.query.values import folded
 from pvemcp_server.tables.registry import Kind, Unit
 
 Cells = list[tuple[Any, ...]]
-Ask = Callable[[Plan], Awaitable[Cells]]
-"""Asks the database of the answer once more."""
+Run = Callable[[QueryPlan], Awaitable[Cells]]
+"""Runs another plan on the database of the answer."""
 
-_SAID: Final = 3  # of one kind
-_LONG: Final = 40  # characters of a word that are repeated
-_MANY: Final = 200  # words of a column: more are names of single things
-_OF_A_CLUSTER: Final = frozenset({"vmid", "node", "storage", "pool", "poolid"})
-_ADDING: Final = (Function.COUNT, Function.SUM, Function.AVERAGE)
-_ABOVE: Final = (Operator.GREATER, Operator.AT_LEAST)
-_WHOLE: Final = {
+_MAX_HINTS: Final = 3  # of one kind
+_SHOWN: Final = 40  # characters of a value that a hint repeats
+_MAX_VALUES: Final = 200  # of a column; with more they are names of single things
+_CLUSTER_NAMES: Final = frozenset({"vmid", "node", "storage", "pool", "poolid"})
+"""Fields whose values are unique in one cluster only."""
+_ADDITIVE: Final = (Function.COUNT, Function.SUM, Function.AVERAGE)
+_LOWER_BOUNDS: Final = (Operator.GREATER, Operator.AT_LEAST)
+_EQUALITY: Final = {
     Kind.TEXT: (Operator.EQUAL, Operator.IN),
     Kind.LIST: (Operator.CONTAINS, Operator.IN),
 }
-_PLACES: Final[dict[str, Callable[[InventoryView], set[str]]]] = {
-    "node": lambda seen: {
-        *seen.by_node,
-        *(one.node for one in seen.storages),
-        *(one.node for one in seen.guests),
+_INVENTORY_NAMES: Final[dict[str, Callable[[InventoryView], set[str]]]] = {
+    "node": lambda view: {
+        *view.by_node,
+        *(storage.node for storage in view.storages),
+        *(guest.node for guest in view.guests),
     },
-    "storage": lambda seen: {one.storage for one in seen.storages},
+    "storage": lambda view: {storage.storage for storage in view.storages},
 }
-"""Names that loaders are asked for, so that no row of another one is there."""
+"""Names that are pushed down to loaders, so the database has no rows of other ones."""
 
 
 @dataclass(frozen=True)
-class Remarks:
-    """About the answer to a plan, made of what the caller may read and of nothing else."""
+class Hints:
+    """Hints about the answer to a plan, made only of what its caller may read."""
 
-    plan: Plan
+    plan: QueryPlan
     sources: Sources
-    ask: Ask
+    run: Run
 
-    async def of(self, cells: Cells) -> list[str]:
+    async def collect(self, cells: Cells) -> list[str]:
+        """Return the hints for these cells; raises OverBudget when a query for one is slow."""
         if any(map(any, cells)):
-            return [*self._fractions(), *self._repeated(), *await self._merged()]
-        return [*self._signs(), *await self._unknown()]
+            return [*self._fractions(), *self._shared_rows(), *await self._merged_clusters()]
+        return [*self._wildcards(), *await self._unknown_values()]
 
     def _fractions(self) -> Iterator[str]:
-        """Whoever means 80 % by 0.8 gets nearly everything."""
-        values = (
-            value
-            for test in (*tests(self.plan.where), *tests(self.plan.having))
-            if test.operator in _ABOVE and _is_percentage(test.expression)
-            for value in test.values
-        )
-        shares = (one for one in values if isinstance(one, float) and 0 < one < 1)
-        for share in islice(shares, 1):
-            yield f"{share:g} is {share:g} % here, for percentages run from 0 to 100."
+        """Warn about 0.8 written for 80 %, which matches nearly everything."""
+        for predicate in predicates(self.plan.where, self.plan.having):
+            if predicate.operator in _LOWER_BOUNDS and _is_percentage(predicate.expression):
+                (value,) = predicate.values
+                if isinstance(value, float) and 0 < value < 1:
+                    yield f"{value:g} is {value:g} % here, for percentages run from 0 to 100."
+                    return
 
-    def _signs(self) -> Iterator[str]:
-        """Signs that mean any text elsewhere."""
-        values = (value for test in tests(self.plan.where) for value in test.values)
-        words = (one for one in values if isinstance(one, str) and not {"%", "*"}.isdisjoint(one))
-        for word in islice(words, 1):
+    def _wildcards(self) -> Iterator[str]:
+        """Warn about % and *, which are wildcards elsewhere."""
+        values = (value for predicate in predicates(self.plan.where) for value in predicate.values)
+        patterns = (v for v in values if isinstance(v, str) and not {"%", "*"}.isdisjoint(v))
+        for pattern in islice(patterns, 1):
             use = "leave them out, and use CONTAINS, STARTSWITH or ENDSWITH"
-            yield f"In {shown(word)} the signs % and * stand for themselves: {use}."
+            yield f"In {abbreviated(pattern)} the signs % and * stand for themselves: {use}."
 
-    async def _unknown(self) -> list[str]:
-        """What conditions name and nothing has: who misspells it takes nothing for the truth."""
-        found: list[str] = []
-        for test in islice(filter(_names_words, tests(self.plan.where)), _SAID):
-            column = test.expression
-            if isinstance(column, Column):
-                known, where = await self._known(column)
-                same = {folded(one) for one in known}
-                absent = (str(one)[:_LONG] for one in test.values if same and one not in same)
-                found += (
-                    str(UnknownName(column.name, one, known, where=where))
-                    for one in islice(absent, _SAID)
-                )
-        return found[:_SAID]
+    async def _unknown_values(self) -> list[str]:
+        """Warn about filter values that occur in no row: they are probably misspelled.
 
-    async def _known(self, column: Column) -> tuple[set[str], str]:
-        """What the column holds, and where."""
-        if not column.path and column.field.name in _PLACES:
-            return await self._places(column.field.name), f"on {self._asked}"
-        cells = await self.ask(_different(self.plan, column))
-        words = [one for (one,) in cells if one]
+        Fields with a closed set of choices are left out, as the binder checks those, and so is
+        the cluster, which the loader notes.
+        """
+        hints: list[str] = []
+        searched = (
+            (predicate.expression, predicate.values)
+            for predicate in predicates(self.plan.where)
+            if isinstance(predicate.expression, Column)
+            and _searches_names(predicate.expression, predicate.operator)
+        )
+        for column, values in islice(searched, _MAX_HINTS):
+            known, where = await self._known_values(column)
+            folded = {value.casefold() for value in known}
+            unknown = (str(value)[:_SHOWN] for value in values if folded and value not in folded)
+            hints += (
+                str(UnknownName(column.name, value, known, where=where))
+                for value in islice(unknown, _MAX_HINTS)
+            )
+        return hints[:_MAX_HINTS]
+
+    async def _known_values(self, column: Column) -> tuple[set[str], str]:
+        """Return the column's values and where they were looked for; none if there are too many."""
+        if not column.path and column.field.name in _INVENTORY_NAMES:
+            names: set[str] = set()
+            with suppress(ProxmoxError, TimeoutError):
+                for cluster in self.sources.views(self.plan.table).values():
+                    view = await cluster.inventory_view()
+                    names |= _INVENTORY_NAMES[column.field.name](view)
+                return names, f"on {', '.join(c.name for c in self.sources.clusters)}"
+            return set(), ""  # the names of a cluster are missing: any value may be one of them
+        distinct = QueryPlan(
+            self.plan.table, (Output("", column),), distinct=True, limit=_MAX_VALUES
+        )
+        cells = await self.run(distinct)
+        values = [value for (value,) in cells if value]
         if column.field.kind is Kind.LIST:
-            words = [str(entry) for one in words for entry in msgspec.json.decode(one)]
-        return set(words if len(cells) <= _MANY else ()), f"in {self.plan.table.name}"
+            values = [str(entry) for value in values for entry in msgspec.json.decode(value)]
+        few = len(cells) <= _MAX_VALUES
+        return set(values if few else ()), f"in {self.plan.table.name}"
 
-    async def _places(self, name: str) -> set[str]:
-        """Nodes or storages that there are; none when a cluster doesn't tell its own."""
-        views = self.sources.views(self.plan.table).values()
-        with suppress(ProxmoxError, TimeoutError):
-            return {one for view in views for one in _PLACES[name](await view.inventory_view())}
-        return set()
-
-    @property
-    def _asked(self) -> str:
-        return ", ".join(one.name for one in self.sources.clusters)
-
-    def _repeated(self) -> Iterator[str]:
-        """Sums over rows that several nodes have of the same thing."""
-        plan, once = self.plan, self.plan.table.once
-        conditions = {column_of(one.expression) for one in tests(plan.where)}
-        kept_apart = {one.field.name for one in (*plan.group_by, *filter(None, conditions))}
-        if once and kept_apart.isdisjoint((once, "node")) and any(map(_adds_up, plan.outputs)):
+    def _shared_rows(self) -> Iterator[str]:
+        """Warn about aggregates that count the same shared storage once for each node."""
+        plan, primary = self.plan, self.plan.table.primary_field
+        filtered = {column_of(predicate.expression) for predicate in predicates(plan.where)}
+        separated = {c.field.name for c in (*plan.group_by, *filter(None, filtered))}
+        if primary and separated.isdisjoint((primary, "node")) and any(map(_adds_up, plan.outputs)):
             yield (
                 f"Shared {plan.table.name} are counted for each node: "
-                f"add {once} = true to count them once."
+                f"add {primary} = true to count them once."
             )
 
-    async def _merged(self) -> list[str]:
-        """Numbers and names that belong to a cluster, where those of several fell together."""
-        columns = [] if len(self.sources.clusters) < 2 else _taken_for_one(self.plan)
-        found = [(one, await self.ask(_on_several(self.plan, one))) for one in columns[:_SAID]]
-        return [
-            f"{column.name} {', '.join(str(one) for (one,) in cells[:_SAID])}"
-            f"{' …' if cells[_SAID:] else ''}: on several clusters, and taken for one here. "
-            "Group by cluster too to keep them apart."
-            for column, cells in found
-            if cells
+    async def _merged_clusters(self) -> list[str]:
+        """Warn about groups that merge equal numbers or names of several clusters."""
+        plan, hints = self.plan, []
+        grouped_by_cluster = any(column.field is CLUSTER for column in plan.group_by)
+        if len(self.sources.clusters) < 2 or grouped_by_cluster:
+            return []
+        aggregates = [o.expression for o in plan.outputs if isinstance(o.expression, Aggregate)]
+        counted = [a.column for a in aggregates if a.distinct and a.column]
+        merging = [
+            column
+            for column in dict.fromkeys((*plan.group_by, *counted))
+            if column.field.name in _CLUSTER_NAMES
         ]
+        for column in merging[:_MAX_HINTS]:
+            names = [str(name) for (name,) in await self.run(_on_several_clusters(plan, column))]
+            if names:
+                more = " …" if names[_MAX_HINTS:] else ""
+                hints.append(
+                    f"{column.name} {', '.join(names[:_MAX_HINTS])}{more}: on several clusters, "
+                    "so rows were merged here. Add cluster to groupBy to separate them."
+                )
+        return hints
 
 
-def _names_words(test: Test) -> bool:
-    """Whether it is about whole words, and not of a closed set: these are checked before."""
-    column = test.expression
-    if not isinstance(column, Column):
-        return False
+def _searches_names(column: Column, operator: Operator) -> bool:
     field = column.field
-    return (
-        test.operator in _WHOLE.get(field.kind, ())
-        and not field.choices
-        and field.name != CLUSTER.name
-    )
+    names = not field.choices and field.name != CLUSTER.name
+    return names and operator in _EQUALITY.get(field.kind, ())
 
 
 def _is_percentage(expression: Expression) -> bool:
     column = column_of(expression)
-    counts = isinstance(expression, Summed) and expression.function is Function.COUNT
+    counts = isinstance(expression, Aggregate) and expression.function is Function.COUNT
     return column is not None and column.field.unit is Unit.PERCENT and not counts
 
 
-def _adds_up(one: Output) -> bool:
-    summed = one.expression
-    return isinstance(summed, Summed) and not summed.distinct and summed.function in _ADDING
+def _adds_up(output: Output) -> bool:
+    aggregate = output.expression
+    return (
+        isinstance(aggregate, Aggregate)
+        and not aggregate.distinct
+        and aggregate.function in _ADDITIVE
+    )
 
 
-def _different(plan: Plan, column: Column) -> Plan:
-    return Plan(plan.table, (Output("", column),), distinct=True, limit=_MANY)
-
-
-def _taken_for_one(plan: Plan) -> list[Column]:
-    """What groups go by and what is counted once, unless clusters are kept apart."""
-    if any(one.field is CLUSTER for one in plan.group_by):
-        return []
-    summed = [one.expression for one in plan.outputs if isinstance(one.expression, Summed)]
-    counted = [one.column for one in summed if one.distinct and one.column]
-    columns = dict.fromkeys((*plan.group_by, *counted))
-    return [one for one in columns if one.field.name in _OF_A_CLUSTER]
-
-
-def _on_several(plan: Plan, column: Column) -> Plan:
+def _on_several_clusters(plan: QueryPlan, column: Column) -> QueryPlan:
+    """Return the plan that finds the column's values with rows on more than one cluster."""
     cluster = Column((), plan.table.name, CLUSTER, CLUSTER.name)
-    several = Test(Summed(Function.COUNT, cluster, distinct=True), Operator.GREATER, (1,))
-    told = Test(column, Operator.IS_NOT_NULL, ())
-    return Plan(
+    clusters = Aggregate(Function.COUNT, cluster, distinct=True)
+    several = Predicate(clusters, Operator.GREATER, (1,))
+    is_set = Predicate(column, Operator.IS_NOT_NULL, ())
+    return QueryPlan(
         plan.table,
         (Output("", column),),
         where=plan.where,
         grouped=True,
         group_by=(column,),
-        having=Tests(Logic.AND, (several, told)),
-        limit=_SAID,
+        having=PredicateGroup(Logic.AND, (several, is_set)),
+        limit=_MAX_HINTS,
     )

@@ -1,4 +1,4 @@
-"""Brings the rows a plan needs into a database: few calls, all clusters at once, one budget."""
+"""Loads the rows of a plan into a database: few calls, all clusters at once, within one budget."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,51 +15,114 @@ from pvemcp_server.query.cache import DatabaseCache
 from pvemcp_server.query.catalog import CLUSTER, Catalog, fields_of
 from pvemcp_server.query.compiler import compile_plan
 from pvemcp_server.query.engine import Database
-from pvemcp_server.query.names import shown
-from pvemcp_server.query.plan import Plan
+from pvemcp_server.query.names import abbreviated
+from pvemcp_server.query.plan import QueryPlan
 from pvemcp_server.query.pushdown import Reduction, RequiredColumns
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.tables.load import load, placed, say_last_known
+from pvemcp_server.tables.load import load, nodes_with_rows, note_offline_nodes
 from pvemcp_server.tables.registry import Budget, LoadRequest, Row, Table
 
-Loaded = Mapping[str, Sequence[Row]]
-"""Rows by cluster."""
+RowsByCluster = Mapping[str, Sequence[Row]]
 
-Keys = Mapping[str, Mapping[str, LoadRequest]]
-"""What is wanted of costly tables, by table and cluster."""
+Requests = Mapping[str, Mapping[str, LoadRequest]]
+"""Load requests of costly tables, by table and cluster."""
 
 
 @dataclass
-class Loading:
-    """The rows of one query, table by table."""
+class Loader:
+    """Loads the rows of one query, table by table."""
 
     sources: Sources
     catalog: Catalog
-    plan: Plan
+    plan: QueryPlan
     budget: Budget
     _views: dict[str, dict[str, Cluster]] = field(default_factory=dict)
     _notes: dict[str, Notes] = field(default_factory=dict)  # by the table they are about
 
     async def database(self) -> Database:
-        """A locked database with all that the plan reads."""
-        needed = pushdown.needs(self.plan, self.catalog)
-        self._say_unknown_clusters()
-        made = await self._made(needed)
-        await self._say_last_known(needed)
-        self._say_notes()
-        return made
+        """Return a locked database with all columns that the plan reads."""
+        required = pushdown.required_columns(self.plan, self.catalog)
+        self._note_unknown_clusters()
+        if self._is_in_inventory(required):
+            database = await self._cached(required)
+        else:
+            database = await self._loaded(required)
+        await self._note_offline_nodes(required)
+        self._pass_notes_on()
+        return database
 
-    def _say_unknown_clusters(self) -> None:
-        """A name that no cluster has would be answered with nothing, as if there were nothing."""
-        named = pushdown.clusters(self.plan) or frozenset()
-        known = sorted(one.name for one in self.sources.clusters)
-        for name in sorted(named - {one.casefold() for one in known}):
+    def _note_unknown_clusters(self) -> None:
+        """Note conditions on unknown clusters: their empty answer would look like no rows."""
+        named = pushdown.cluster_names(self.plan) or frozenset()
+        known = sorted(cluster.name for cluster in self.sources.clusters)
+        for name in sorted(named - {cluster.casefold() for cluster in known}):
             self.sources.notes.add(
-                f"No cluster {shown(name)} is asked; asked are {', '.join(known)}."
+                f"No cluster {abbreviated(name)} is asked; asked are {', '.join(known)}."
             )
 
-    def _say_notes(self) -> None:
-        """What is true of some of the tables only names these."""
+    def _is_in_inventory(self, required: Mapping[str, RequiredColumns]) -> bool:
+        """Return whether the inventories hold everything that the plan reads."""
+        for name, need in required.items():
+            table = self.catalog.tables[name]
+            states = LoadRequest(states=pushdown.named_states(self.plan, table))
+            if not table.from_inventory or table.exceeds_inventory(states):
+                return False
+            if not table.extra.isdisjoint(need.columns):
+                return False
+        return True
+
+    async def _cached(self, required: Mapping[str, RequiredColumns]) -> Database:
+        """Return the database of these inventory views from the cache, or load it."""
+        views = [view for name in required for view in self._clusters(name).values()]
+        cache = await DatabaseCache.open(views, required)
+        if cache and (database := cache.get(required)):
+            return database
+        required = cache.with_cached(required) if cache else required
+        # whole tables, without push-down: later queries have other conditions
+        every = {name: dict.fromkeys(self._clusters(name), LoadRequest()) for name in required}
+        rows = await self._read(required, every)
+        database = await asyncio.to_thread(build_database, self.catalog, required, rows)
+        if cache:
+            cache.put(required, database)
+        return database
+
+    async def _loaded(self, required: Mapping[str, RequiredColumns]) -> Database:
+        """Load cheap tables first, then costly ones for the rows that are left."""
+        rows: dict[str, RowsByCluster] = {}
+        requests: Requests = {}
+        if first := pushdown.reduction(self.plan, self.catalog):
+            base = self.plan.table
+            before = pushdown.required_columns(first.plan, self.catalog)
+            # the queried table is read once, so with all its cheap columns
+            before[base.name].columns |= required[base.name].columns - base.extra
+            rows = await self._read(before, {})
+            requests = await asyncio.to_thread(_reduced, first, before, rows, self.catalog)
+        rest = {n: need for n, need in required.items() if n not in rows or n in requests}
+        rows |= await self._read(rest, requests)
+        return await asyncio.to_thread(build_database, self.catalog, required, rows)
+
+    async def _note_offline_nodes(self, names: Iterable[str]) -> None:
+        """Note which offline nodes the tables have rows of, also when these were cached."""
+        request = pushdown.load_request(self.plan)
+
+        async def note(table: Table, view: Cluster) -> None:
+            with suppress(ProxmoxError, TimeoutError):  # noted where its rows are read
+                nodes = nodes_with_rows(table, await view.inventory_view())
+                if not nodes:
+                    await self.sources.note_why_empty(view, table)
+                await note_offline_nodes(view, set(filter(request.wants_node, nodes)))
+
+        tables = (self.catalog.tables[name] for name in names)
+        pairs = [
+            (table, view)
+            for table in tables
+            if table.last_known
+            for view in self._clusters(table.name).values()
+        ]
+        await asyncio.gather(*starmap(note, pairs))
+
+    def _pass_notes_on(self) -> None:
+        """Add the tables' notes to the call's; one that isn't about all tables names its own."""
         tables: dict[str, list[str]] = {}
         for table, notes in self._notes.items():
             for note in notes:
@@ -68,119 +131,72 @@ class Loading:
             every = len(about) == len(self._notes)
             self.sources.notes.add(note if every else f"{', '.join(about)}: {note}")
 
-    async def _made(self, needed: Mapping[str, RequiredColumns]) -> Database:
-        if self._is_of_snapshots(needed):
-            return await self._kept(needed)
-        first = pushdown.reduction(self.plan, self.catalog)
-        rows: dict[str, Loaded] = {}
-        keys: Keys = {}
-        if first:
-            before = self._before(first, needed)
-            rows = await self._read(before, {})
-            keys = await asyncio.to_thread(_wanted, first, before, rows, self.catalog)
-        rest = {n: need for n, need in needed.items() if n not in rows or n in keys}
-        rows |= await self._read(rest, keys)
-        return await asyncio.to_thread(filled, self.catalog, needed, rows)
-
-    async def _say_last_known(self, names: Iterable[str]) -> None:
-        """Note which offline nodes the tables have rows of, also when these were kept."""
-        named = [self.catalog.tables[name] for name in names]
-        asked = [
-            (one, view) for one in named if one.last_known for view in self._of(one.name).values()
-        ]
-        wanted = pushdown.want(self.plan)
-
-        async def say(table: Table, view: Cluster) -> None:
-            with suppress(ProxmoxError, TimeoutError):  # said where its rows are read
-                nodes = placed(table, await view.inventory_view())
-                if not nodes:
-                    await self.sources.say_why_empty(view, table)
-                await say_last_known(view, set(filter(wanted.node, nodes)))
-
-        await asyncio.gather(*starmap(say, asked))
-
-    async def _kept(self, needed: Mapping[str, RequiredColumns]) -> Database:
-        """A database that was made of the same snapshots before, or a new one."""
-        views = [view for name in needed for view in self._of(name).values()]
-        shelf = await DatabaseCache.of(views, needed)
-        if shelf and (known := shelf.database(needed)):
-            return known
-        needed = shelf.with_kept(needed) if shelf else needed
-        every = {name: dict.fromkeys(self._of(name), LoadRequest()) for name in needed}
-        rows = await self._read(needed, every)  # nothing ruled out: other queries will find it
-        made = await asyncio.to_thread(filled, self.catalog, needed, rows)
-        if shelf:
-            shelf.keep(needed, made)
-        return made
-
-    def _is_of_snapshots(self, needed: Mapping[str, RequiredColumns]) -> bool:
-        """Whether the inventories hold all that is asked."""
-        known = [(self.catalog.tables[name], need) for name, need in needed.items()]
-        return all(
-            table.of_inventory
-            and table.extra.isdisjoint(need.columns)
-            and not table.beyond(LoadRequest(states=pushdown.states(self.plan, table)))
-            for table, need in known
+    async def _read(
+        self, required: Mapping[str, RequiredColumns], requests: Requests
+    ) -> dict[str, RowsByCluster]:
+        names = list(required)
+        answers = await asyncio.gather(
+            *(
+                self._read_table(self.catalog.tables[name], required[name], requests.get(name))
+                for name in names
+            )
         )
-
-    def _before(
-        self, first: Reduction, needed: Mapping[str, RequiredColumns]
-    ) -> dict[str, RequiredColumns]:
-        """What the first query reads; the queried table at once with all that is cheap of it."""
-        base = self.plan.table
-        before = pushdown.needs(first.plan, self.catalog)
-        before[base.name].columns |= needed[base.name].columns - base.extra
-        return before
-
-    async def _read(self, needed: Mapping[str, RequiredColumns], keys: Keys) -> dict[str, Loaded]:
-        names = list(needed)
-        found = await asyncio.gather(
-            *(self._read_table(self.catalog.tables[n], needed[n], keys.get(n)) for n in names)
-        )
-        return dict(zip(names, found, strict=True))
+        return dict(zip(names, answers, strict=True))
 
     async def _read_table(
-        self, table: Table, need: RequiredColumns, keys: Mapping[str, LoadRequest] | None
-    ) -> Loaded:
-        """Its rows of every cluster; one that fails is noted, but not if nothing else is left."""
-        views = self._of(table.name)
-        asked = {name: view for name, view in views.items() if keys is None or name in keys}
-        wants = {name: self._want(table, need, (keys or {}).get(name)) for name in asked}
+        self, table: Table, need: RequiredColumns, requests: Mapping[str, LoadRequest] | None
+    ) -> RowsByCluster:
+        """Read a table's rows of every cluster, or of those with a request.
+
+        A cluster that fails becomes a note; if all fail for the queried table, the first error
+        is raised.
+        """
+        clusters = self._clusters(table.name)
+        if requests is not None:
+            clusters = {name: view for name, view in clusters.items() if name in requests}
         answers = await asyncio.gather(
-            *(load(table, view, wants[name]) for name, view in asked.items()),
+            *(
+                load(table, view, self._request(table, need, (requests or {}).get(name)))
+                for name, view in clusters.items()
+            ),
             return_exceptions=True,
         )
-        found = dict(zip(asked, answers, strict=True))
-        failed = {name: one for name, one in found.items() if isinstance(one, BaseException)}
-        await self._note(table, asked, failed)
-        if table is self.plan.table and failed and len(failed) == len(asked):
-            raise next(iter(failed.values()))
-        told = {name: one for name, one in found.items() if not isinstance(one, BaseException)}
-        if table is self.plan.table and not table.last_known:
-            empty = (asked[name] for name, rows in told.items() if not rows)
-            await asyncio.gather(*(self.sources.say_why_empty(one, table) for one in empty))
-        return told
+        rows: dict[str, Sequence[Row]] = {}
+        failures: list[ProxmoxError | TimeoutError] = []
+        for (name, view), answer in zip(clusters.items(), answers, strict=True):
+            if isinstance(answer, ProxmoxError | TimeoutError):
+                failures.append(answer)
+                reason = await view.explain(answer)
+                self.sources.notes.add(f"Missing: {table.name} of {name}. {reason}")
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                rows[name] = answer
+        if table is not self.plan.table:
+            return rows
+        if failures and not rows:
+            raise failures[0]
+        if not table.last_known:  # for those, _note_offline_nodes looks for the reason
+            empty = (clusters[name] for name, some in rows.items() if not some)
+            await asyncio.gather(*(self.sources.note_why_empty(view, table) for view in empty))
+        return rows
 
-    def _want(self, table: Table, need: RequiredColumns, key: LoadRequest | None) -> LoadRequest:
-        narrowed = key or (pushdown.want(self.plan) if table is self.plan.table else LoadRequest())
-        columns = frozenset(need.columns - {CLUSTER.name})
-        states = pushdown.states(self.plan, table)
-        return replace(narrowed, columns=columns, states=states, budget=self.budget)
+    def _request(
+        self, table: Table, need: RequiredColumns, reduced: LoadRequest | None
+    ) -> LoadRequest:
+        """Return the request for a table: the reduced one, or what the conditions leave of it."""
+        own = pushdown.load_request(self.plan) if table is self.plan.table else LoadRequest()
+        return replace(
+            reduced or own,
+            columns=frozenset(need.columns - {CLUSTER.name}),
+            states=pushdown.named_states(self.plan, table),
+            budget=self.budget,
+        )
 
-    async def _note(
-        self, table: Table, asked: Mapping[str, Cluster], failed: Mapping[str, BaseException]
-    ) -> None:
-        for name, error in failed.items():
-            if not isinstance(error, ProxmoxError | TimeoutError):
-                raise error
-            self.sources.notes.add(
-                f"Missing: {table.name} of {name}. {await asked[name].explain(error)}"
-            )
-
-    def _of(self, name: str) -> Mapping[str, Cluster]:
-        """The clusters to ask for a table; the same views during one query."""
+    def _clusters(self, name: str) -> Mapping[str, Cluster]:
+        """Return the clusters to read a table from; the same views during one query."""
         if name not in self._views:
-            left = pushdown.clusters(self.plan)
+            left = pushdown.cluster_names(self.plan)
             views = self.sources.views(self.catalog.tables[name])
             notes = self._notes[name] = Notes()
             self._views[name] = {
@@ -191,44 +207,46 @@ class Loading:
         return self._views[name]
 
 
-def filled(
-    catalog: Catalog, needed: Mapping[str, RequiredColumns], rows: Mapping[str, Loaded]
+def build_database(
+    catalog: Catalog, required: Mapping[str, RequiredColumns], rows: Mapping[str, RowsByCluster]
 ) -> Database:
-    """A locked database of these rows, with the columns that are needed."""
+    """Return a locked database of these rows, with the required columns."""
     database = Database()
-    for name, need in needed.items():
-        known = fields_of(catalog.tables[name])
-        fields = [known[one] for one in known if one in need.columns | {CLUSTER.name}]
-        cells = [_cells(one.name, rows.get(name, {})) for one in fields]
-        database.fill(name, fields, cells, sorted(need.keys))
+    for name, need in required.items():
+        declared = fields_of(catalog.tables[name])
+        fields = [declared[field] for field in declared if field in need.columns | {CLUSTER.name}]
+        cells = [_cells(field.name, rows.get(name, {})) for field in fields]
+        database.fill(name, fields, cells, sorted(need.join_keys))
     database.lock()
     return database
 
 
-def _cells(column: str, rows: Loaded) -> list[Any]:
-    """The values of a column, cluster after cluster."""
+def _cells(column: str, rows: RowsByCluster) -> list[Any]:
+    """Return the values of a column, cluster after cluster."""
     if column == CLUSTER.name:
         return [name for name, some in rows.items() for _ in some]
     get = attrgetter(column)
     return [cell for some in rows.values() for cell in map(get, some)]
 
 
-def _wanted(
+def _reduced(
     first: Reduction,
     before: Mapping[str, RequiredColumns],
-    rows: Mapping[str, Loaded],
+    rows: Mapping[str, RowsByCluster],
     catalog: Catalog,
-) -> Keys:
-    """Ask the first query, and make of its answer what is wanted of the costly tables."""
-    answer = filled(catalog, before, rows).ask(compile_plan(first.plan, catalog))
-    return {table: _wants(answer, places) for table, places in first.keys.items()}
+) -> Requests:
+    """Run the first query and return the requests for the costly tables."""
+    answer = build_database(catalog, before, rows).execute(compile_plan(first.plan, catalog))
+    return {table: _requests(answer, places) for table, places in first.keys.items()}
 
 
-def _wants(answer: list[tuple[Any, ...]], places: Mapping[str, int]) -> dict[str, LoadRequest]:
-    found: dict[str, dict[str, Any]] = {}
+def _requests(answer: list[tuple[Any, ...]], places: Mapping[str, int]) -> dict[str, LoadRequest]:
+    """Collect the values of each key by cluster; a cluster without values needs no rows."""
+    values: dict[str, dict[str, Any]] = {}
+    for cluster, *_ in answer:
+        values.setdefault(cluster, {name: set() for name in places})
     for row in answer:
-        sets = found.setdefault(row[0], {name: set() for name in places})
         for name, place in places.items():
             if row[place] is not None:
-                sets[name].add(row[place])
-    return {cluster: LoadRequest(**sets) for cluster, sets in found.items() if all(sets.values())}
+                values[row[0]][name].add(row[place])
+    return {name: LoadRequest(**sets) for name, sets in values.items() if all(sets.values())}

@@ -1,4 +1,4 @@
-"""A query as it was asked: its shape is right, its names and values are not looked at yet."""
+"""A parsed query: its shape is checked, its names and values are not looked up yet."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,27 +7,27 @@ from pvemcp_server.query.operators import Function, Logic, Operator
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class FieldTerm:
     """A field, by its dotted name."""
 
-    text: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class AggregateTerm:
     """An aggregate; `field` is None for COUNT(*)."""
 
     function: Function
-    field: Name | None
+    field: FieldTerm | None
     distinct: bool = False
 
 
-Term = Name | Summary
+Term = FieldTerm | AggregateTerm
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
-    """A column of the answer; `alias` is the name the caller gave it."""
+class Selection:
+    """A column to answer with; `alias` is the name after "as"."""
 
     term: Term
     alias: str | None
@@ -36,7 +36,7 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A comparison; `at` is its place in the query."""
+    """A comparison; `at` is its place in the query, for errors."""
 
     term: Term
     operator: Operator
@@ -45,16 +45,16 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class ConditionGroup:
     """Conditions joined by and, or by or."""
 
     logic: Logic
-    parts: "tuple[Condition | Conditions, ...]"
+    parts: "tuple[Condition | ConditionGroup, ...]"
 
 
 @dataclass(frozen=True, slots=True)
-class Ordered:
-    """What the answer is sorted by."""
+class SortKey:
+    """An entry of orderBy."""
 
     term: Term
     descending: bool
@@ -63,15 +63,15 @@ class Ordered:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A whole query. `select` is empty when nothing was said, `["*"]` is `everything`."""
+    """A whole query. `select` is empty without one; `["*"]` sets `everything`."""
 
     table: str
-    select: tuple[Selected, ...] = ()
+    select: tuple[Selection, ...] = ()
     everything: bool = False
-    where: Conditions | None = None
-    group_by: tuple[Name, ...] = ()
-    having: Conditions | None = None
-    order_by: tuple[Ordered, ...] = ()
+    where: ConditionGroup | None = None
+    group_by: tuple[FieldTerm, ...] = ()
+    having: ConditionGroup | None = None
+    order_by: tuple[SortKey, ...] = ()
     distinct: bool = False
     limit: int | None = None
     offset: int = 0

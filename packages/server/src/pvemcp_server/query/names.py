@@ -1,43 +1,33 @@
-"""Names as models write them: case and underscores don't matter, near misses are told."""
+"""Unknown names in a query: the error, with suggestions."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.errors import BadArgument, nearest
 
-_SHOWN = 40  # characters of a wrong name that are repeated to the caller
-_NOTHING = {ord(sign): None for sign in "_- "}
+_SHOWN: Final = 40  # characters of the caller's text that an error repeats
 
 
-def plain(name: str) -> str:
-    """A name without case, underscores, dashes and spaces; ASCII only, so that no other matches."""
-    return name.lower().translate(_NOTHING) if name.isascii() else ""
+def abbreviated(value: Any) -> str:
+    """Return the caller's value in quotes, shortened for an error message."""
+    text = repr(value[:_SHOWN] if isinstance(value, str) else value)
+    return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"
 
 
-def shown(given: Any) -> str:
-    """What the caller wrote, short enough to be repeated."""
-    written = repr(given[:_SHOWN] if isinstance(given, str) else given)
-    return written if len(written) <= _SHOWN + 2 else f"{written[:_SHOWN]}…"
-
-
-def unknown(
+def unknown_name(
     at: str,
     kind: str,
     name: str,
     known: Iterable[str],
-    also: Iterable[str] = (),
-    same: Iterable[str] = (),
+    aliases: Iterable[str] = (),
+    suggestions: Iterable[str] = (),
 ) -> BadArgument:
-    """The error for a name that there is not, with the nearest ones and all of them.
+    """Build the error for an unknown name: the nearest names, then all known ones.
 
-    `also` are further names, told only when they are near; `same` are known to mean that one.
+    `aliases` are offered only when they are near. `suggestions` replace the search for near names.
     """
     names = list(known)
-    by_plain = {plain(one): one for one in (*also, *names)}
-    close = get_close_matches(plain(name[:_SHOWN]), by_plain, 3, 0.6)
-    near = list(same) or [by_plain[one] for one in close]
-    meant = f"Did you mean {' or '.join(near)}? " if near else ""
-    return BadArgument(
-        at, f"no {kind} {shown(name)}.", hint=f"{meant}There are: {', '.join(names) or 'none'}."
-    )
+    similar = list(suggestions) or nearest(name, [*aliases, *names])
+    meant = f"Did you mean {' or '.join(similar)}? " if similar else ""
+    hint = f"{meant}There are: {', '.join(names) or 'none'}."
+    return BadArgument(at, f"no {kind} {abbreviated(name)}.", hint=hint)

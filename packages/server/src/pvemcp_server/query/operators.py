@@ -1,13 +1,15 @@
-"""The words of a query: operators and aggregates, what they mean and which types they fit."""
+"""Operators and aggregates of a query: their spellings, the types they fit, how many values."""
 
 from enum import StrEnum
 from typing import Final
 
 from pvemcp_server.tables.registry import Kind
 
+MAX_VALUES: Final = 1000  # in one query, all lists together
+
 
 class Operator(StrEnum):
-    """How a field is compared."""
+    """A comparison operator."""
 
     EQUAL = "="
     UNEQUAL = "!="
@@ -26,26 +28,26 @@ class Operator(StrEnum):
     IS_NOT_NULL = "IS NOT NULL"
 
     @property
-    def values(self) -> tuple[int, int]:
-        """The least and the most values it takes."""
-        return _VALUES.get(self, (1, 1))
-
-    def several(self, kind: Kind) -> "Operator | None":
-        """The operator that does with several values what this one does with one."""
-        return (_SEVERAL_ENTRIES if kind is Kind.LIST else _SEVERAL).get(self)
+    def arity(self) -> tuple[int, int]:
+        """The smallest and the largest number of values it takes."""
+        return _ARITY.get(self, (1, 1))
 
     @property
-    def whole(self) -> bool:
-        """Whether whole values are compared for being the same."""
+    def is_equality(self) -> bool:
+        """Whether it compares whole values for equality."""
         return self in (Operator.EQUAL, Operator.UNEQUAL, Operator.IN, Operator.NOT_IN)
 
+    def for_many(self, kind: Kind) -> "Operator | None":
+        """Return the operator that compares a field of this kind with several values."""
+        return (_ENTRIES_FOR_MANY if kind is Kind.LIST else _FOR_MANY).get(self)
+
     def fits(self, kind: Kind) -> bool:
-        """Whether a field of that kind can be compared so."""
+        """Return whether it can compare a field of this kind."""
         return kind in _KINDS[self]
 
 
 class Function(StrEnum):
-    """What can be worked out of a group of rows."""
+    """An aggregate function over the rows of a group."""
 
     COUNT = "COUNT"
     SUM = "SUM"
@@ -54,8 +56,8 @@ class Function(StrEnum):
     MAX = "MAX"
 
     def fits(self, kind: Kind) -> bool:
-        """Whether it can be worked out of a field of that kind."""
-        return kind in _SUMMED[self]
+        """Return whether it can aggregate a field of this kind."""
+        return kind in _AGGREGATED[self]
 
 
 class Logic(StrEnum):
@@ -65,9 +67,8 @@ class Logic(StrEnum):
     OR = "or"
 
 
-MOST_VALUES: Final = 1000  # in one query, all lists together
-
-_ORDERED: Final = frozenset({Kind.TEXT, Kind.INTEGER, Kind.NUMBER, Kind.TIME})
+_NUMBERS: Final = frozenset({Kind.INTEGER, Kind.NUMBER})
+_ORDERED: Final = _NUMBERS | {Kind.TEXT, Kind.TIME}
 _SINGLE: Final = _ORDERED | {Kind.BOOLEAN}
 _TEXTUAL: Final = frozenset({Kind.TEXT, Kind.LIST})
 _ALL: Final = frozenset(Kind)
@@ -90,23 +91,21 @@ _KINDS: Final = {
     Operator.IS_NOT_NULL: _ALL,
 }
 
-_VALUES: Final = {
-    Operator.IN: (1, MOST_VALUES),
-    Operator.NOT_IN: (1, MOST_VALUES),
+_ARITY: Final = {
+    Operator.IN: (1, MAX_VALUES),
+    Operator.NOT_IN: (1, MAX_VALUES),
     Operator.BETWEEN: (2, 2),
     Operator.IS_NULL: (0, 0),
     Operator.IS_NOT_NULL: (0, 0),
 }
 
-_SEVERAL: Final = {Operator.EQUAL: Operator.IN, Operator.UNEQUAL: Operator.NOT_IN}
-_SEVERAL_ENTRIES: Final = {
+_FOR_MANY: Final = {Operator.EQUAL: Operator.IN, Operator.UNEQUAL: Operator.NOT_IN}
+_ENTRIES_FOR_MANY: Final = {
     Operator.CONTAINS: Operator.IN,
     Operator.NOT_CONTAINS: Operator.NOT_IN,
 }
 
-_NUMBERS: Final = frozenset({Kind.INTEGER, Kind.NUMBER})
-
-_SUMMED: Final = {
+_AGGREGATED: Final = {
     Function.COUNT: _ALL,
     Function.SUM: _NUMBERS,
     Function.AVERAGE: _NUMBERS,
@@ -114,17 +113,18 @@ _SUMMED: Final = {
     Function.MAX: _NUMBERS | {Kind.TIME},
 }
 
-SAME_OPERATOR: Final = {
+OPERATOR_ALIASES: Final = {
     "==": Operator.EQUAL,
     "<>": Operator.UNEQUAL,
     "EQUALS": Operator.EQUAL,
     "ISNULL": Operator.IS_NULL,
 }
+FUNCTION_ALIASES: Final = {"AVG": Function.AVERAGE}
+
 _PARTS_OF_TEXT: Final = (Operator.CONTAINS, Operator.STARTS_WITH, Operator.ENDS_WITH)
-MEANT_OPERATOR: Final = {
+OPERATOR_SUGGESTIONS: Final = {
     "LIKE": _PARTS_OF_TEXT,
     "ILIKE": _PARTS_OF_TEXT,
     "NOT LIKE": (Operator.NOT_CONTAINS,),
 }
-"""Words of SQL that none of ours stands for alone: what to use instead."""
-SAME_FUNCTION: Final = {"AVG": Function.AVERAGE}
+"""SQL operators without an exact counterpart here, and what an error suggests instead."""

@@ -1,4 +1,4 @@
-"""A query made certain: every name is a declared field, every value has its type."""
+"""A bound query: every name is a declared field, every value has the field's type."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from pvemcp_server.tables.registry import Kind, Table, Unit
 
 
 @dataclass(frozen=True, slots=True)
-class Summed:
+class Aggregate:
     """An aggregate; `column` is None for COUNT(*)."""
 
     function: Function
@@ -28,7 +28,7 @@ class Summed:
         return Unit.COUNT if counts or self.column is None else self.column.field.unit
 
 
-Expression = Column | Summed
+Expression = Column | Aggregate
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,18 @@ class Output:
 
     @property
     def kind(self) -> Kind:
-        one = self.expression
-        return one.kind if isinstance(one, Summed) else one.field.kind
+        expression = self.expression
+        return expression.kind if isinstance(expression, Aggregate) else expression.field.kind
+
+    @property
+    def is_average(self) -> bool:
+        expression = self.expression
+        return isinstance(expression, Aggregate) and expression.function is Function.AVERAGE
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
-    """A comparison."""
+class Predicate:
+    """A comparison of an expression with values."""
 
     expression: Expression
     operator: Operator
@@ -54,53 +59,56 @@ class Test:
 
 
 @dataclass(frozen=True, slots=True)
-class Tests:
-    """Comparisons joined by and, or by or."""
+class PredicateGroup:
+    """Predicates joined by and, or by or."""
 
     logic: Logic
-    parts: "tuple[Test | Tests, ...]"
+    parts: "tuple[Predicate | PredicateGroup, ...]"
 
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """What the answer is sorted by."""
+    """An expression that the answer is sorted by."""
 
     expression: Expression
     descending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What to work out. It is grouped when `grouped`, even by nothing: then it has one row."""
+class QueryPlan:
+    """A query ready to compile. With `grouped` and no `group_by` it answers one row for all."""
 
     table: Table
     outputs: tuple[Output, ...]
-    where: Tests | None = None
+    where: PredicateGroup | None = None
     grouped: bool = False
     group_by: tuple[Column, ...] = ()
-    having: Tests | None = None
+    having: PredicateGroup | None = None
     order_by: tuple[Sort, ...] = ()
     distinct: bool = False
     limit: int = 0
     offset: int = 0
 
 
-def columns(plan: Plan) -> set[Column]:
-    """All columns that the plan reads."""
-    expressions: list[Expression] = [one.expression for one in plan.outputs]
-    expressions += [one.expression for one in plan.order_by]
-    expressions += [one.expression for one in (*tests(plan.where), *tests(plan.having))]
-    return {*plan.group_by, *(column for one in expressions if (column := column_of(one)))}
+def columns(plan: QueryPlan) -> set[Column]:
+    """Return all columns that the plan reads."""
+    expressions: list[Expression] = [output.expression for output in plan.outputs]
+    expressions += [sort.expression for sort in plan.order_by]
+    expressions += [test.expression for test in predicates(plan.where, plan.having)]
+    return {*plan.group_by, *filter(None, map(column_of, expressions))}
 
 
 def column_of(expression: Expression) -> Column | None:
-    return expression.column if isinstance(expression, Summed) else expression
+    """Return the column that an expression reads; None for COUNT(*)."""
+    return expression.column if isinstance(expression, Aggregate) else expression
 
 
-def tests(tree: Tests | None) -> list[Test]:
-    """The comparisons of a tree, from first to last."""
-    if tree is None:
-        return []
+def predicates(*trees: PredicateGroup | None) -> list[Predicate]:
+    """Return the predicates of all trees, from first to last."""
     return [
-        test for part in tree.parts for test in ([part] if isinstance(part, Test) else tests(part))
+        predicate
+        for tree in trees
+        if tree is not None
+        for part in tree.parts
+        for predicate in ([part] if isinstance(part, Predicate) else predicates(part))
     ]

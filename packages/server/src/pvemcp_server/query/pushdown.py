@@ -1,4 +1,4 @@
-"""How little has to be read: what a plan needs of each table, and what its conditions rule out."""
+"""Predicate push-down: which columns a plan needs of each table, and which rows it can rule out."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,145 +9,149 @@ from typing import Any, Final
 from pvemcp_server.query.catalog import CLUSTER, Catalog, Column, Path, fields_of
 from pvemcp_server.query.compiler import paths
 from pvemcp_server.query.operators import Logic, Operator
-from pvemcp_server.query.plan import Output, Plan, Test, Tests, column_of, columns, tests
+from pvemcp_server.query.plan import (
+    Output,
+    Predicate,
+    PredicateGroup,
+    QueryPlan,
+    column_of,
+    columns,
+    predicates,
+)
 from pvemcp_server.query.values import Value
-from pvemcp_server.tables.registry import NARROWED, Cost, LoadRequest, Table
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Table
 
 UNLIMITED: Final = 10_000_000
-_FROM: Final = frozenset({Operator.GREATER, Operator.AT_LEAST, Operator.BETWEEN})
+_LOWER_BOUNDS: Final = frozenset({Operator.GREATER, Operator.AT_LEAST, Operator.BETWEEN})
 _LAST_VMID: Final = 999_999_999
-_FAR: Final = 1 << 32  # epoch seconds, in the year 2106
+_LAST_TIME: Final = 1 << 32  # epoch seconds, in the year 2106
 
 
 @dataclass
 class RequiredColumns:
-    """What a plan reads of one table, and by which fields other tables find its rows."""
+    """The columns that a plan reads of one table, and the keys by which others join it."""
 
     columns: set[str] = field(default_factory=set)
-    keys: set[tuple[str, ...]] = field(default_factory=set)
+    join_keys: set[tuple[str, ...]] = field(default_factory=set)
 
     def __or__(self, other: "RequiredColumns") -> "RequiredColumns":
-        return RequiredColumns(self.columns | other.columns, self.keys | other.keys)
+        return RequiredColumns(self.columns | other.columns, self.join_keys | other.join_keys)
 
     def __le__(self, other: "RequiredColumns") -> bool:
-        """Whether the other has all of it."""
-        return self.columns <= other.columns and self.keys <= other.keys
+        """Return whether the other has all of these."""
+        return self.columns <= other.columns and self.join_keys <= other.join_keys
 
 
-def needs(plan: Plan, catalog: Catalog) -> dict[str, RequiredColumns]:
-    """What the plan reads, by table."""
-    found: dict[str, RequiredColumns] = {plan.table.name: RequiredColumns()}
+def required_columns(plan: QueryPlan, catalog: Catalog) -> dict[str, RequiredColumns]:
+    """Return the columns that the plan reads, by table."""
+    required: dict[str, RequiredColumns] = {plan.table.name: RequiredColumns()}
     for path in filter(None, paths(plan)):
         parent = catalog.follow(plan.table, path[:-1])
         relation = catalog.relations(parent)[path[-1]]
-        found[parent.name].columns.update(relation.on)
-        there = found.setdefault(relation.table, RequiredColumns())
-        there.columns.update(relation.on.values())
-        there.keys.add((CLUSTER.name, *relation.on.values()))
+        required[parent.name].columns.update(relation.on)
+        joined = required.setdefault(relation.table, RequiredColumns())
+        joined.columns.update(relation.on.values())
+        joined.join_keys.add((CLUSTER.name, *relation.on.values()))
     for column in columns(plan):
-        found[column.table].columns.add(column.field.name)
-    return found
+        required[column.table].columns.add(column.field.name)
+    return required
 
 
-def certain(tree: Tests | None) -> list[Test | Tests]:
-    """The parts of the conditions that every row must meet."""
+def load_request(plan: QueryPlan) -> LoadRequest:
+    """Return the part of the queried table that its own conditions leave."""
+    request = LoadRequest()
+    for part in conjuncts(plan.where):
+        if not isinstance(part, Predicate):
+            continue
+        name = plan.table.pushdown.get(_own_field(part) or "")
+        pushed = part.operator in _LOWER_BOUNDS if name == "since" else _lists_values(part)
+        # the first condition on a field counts, since a request holds one set of values for each
+        if name and pushed and not getattr(request, name) and (valid := _valid(name, part.values)):
+            narrowed: dict[str, Any] = {name: valid}
+            request = replace(request, **narrowed)
+    return request
+
+
+def conjuncts(tree: PredicateGroup | None) -> list[Predicate | PredicateGroup]:
+    """Return the parts of a condition tree that every row has to match."""
     if tree is None:
         return []
     if tree.logic is Logic.OR and len(tree.parts) > 1:
         return [tree]
     return [
-        one for part in tree.parts for one in ([part] if isinstance(part, Test) else certain(part))
+        conjunct
+        for part in tree.parts
+        for conjunct in ([part] if isinstance(part, Predicate) else conjuncts(part))
     ]
 
 
-def want(plan: Plan) -> LoadRequest:
-    """What of the queried table its own conditions leave."""
-    found = LoadRequest()
-    for test in certain(plan.where):
-        if isinstance(test, Test) and (name := _pushed(plan.table, test)):
-            found = _narrowed(found, name, test)
-    return found
-
-
-def states(plan: Plan, table: Table) -> frozenset[str]:
-    """The states of the table's rows that conditions name, also those that rule nothing out."""
+def named_states(plan: QueryPlan, table: Table) -> frozenset[str]:
+    """Return the states of the table's rows that conditions name, anywhere in the plan."""
     return frozenset(
         str(value)
-        for test in (*tests(plan.where), *tests(plan.having))
-        if (column := column_of(test.expression))
+        for predicate in predicates(plan.where, plan.having)
+        if (column := column_of(predicate.expression))
         and column.table == table.name
-        and table.pushed.get(column.field.name) == "status"
-        for value in test.values
+        and table.pushdown.get(column.field.name) == "status"
+        for value in predicate.values
     )
 
 
-def clusters(plan: Plan) -> frozenset[str] | None:
-    """The clusters that its conditions leave, without case; None when they say nothing."""
-    for test in certain(plan.where):
-        if isinstance(test, Test) and _names_values(test) and _own_field(test) == CLUSTER.name:
-            return frozenset(map(str, test.values))
+def cluster_names(plan: QueryPlan) -> frozenset[str] | None:
+    """Return the clusters that the conditions leave, casefolded; None for all."""
+    for part in conjuncts(plan.where):
+        if isinstance(part, Predicate) and _lists_values(part) and _own_field(part) == CLUSTER.name:
+            return frozenset(map(str, part.values))
     return None
 
 
-def _pushed(table: Table, test: Test) -> str | None:
-    name = table.pushed.get(_own_field(test) or "")
-    if name == "since":
-        return name if test.operator in _FROM else None
-    return name if _names_values(test) else None
-
-
-def _narrowed(found: LoadRequest, name: str, test: Test) -> LoadRequest:
-    """Add the condition to the request, unless it has one of its kind or the values are invalid."""
-    narrowed: dict[str, Any] = {name: _understood(name, test.values)}
-    return replace(found, **narrowed) if narrowed[name] and not getattr(found, name) else found
-
-
-def _understood(name: str, values: Sequence[Value]) -> object:
-    """The values as Proxmox takes them: it refuses numbers that no guest and no time can have."""
+def _valid(name: str, values: Sequence[Value]) -> object:
+    """Return the values that Proxmox accepts: it refuses impossible guest numbers and times."""
     match name:
         case "since":
             epoch = float(values[0])
-            return datetime.fromtimestamp(epoch, UTC) if 0 < epoch < _FAR else None
+            return datetime.fromtimestamp(epoch, UTC) if 0 < epoch < _LAST_TIME else None
         case "vmids":
-            numbers = (float(one) for one in values)
+            numbers = map(float, values)
             return frozenset(
-                int(one) for one in numbers if one.is_integer() and 100 <= one <= _LAST_VMID
+                int(vmid) for vmid in numbers if vmid.is_integer() and 100 <= vmid <= _LAST_VMID
             )
         case _:
             return frozenset(values)
 
 
-def _own_field(test: Test) -> str | None:
-    one = test.expression
-    return one.field.name if isinstance(one, Column) and not one.path else None
+def _own_field(predicate: Predicate) -> str | None:
+    """Return the compared field of the queried table; None for aggregates and related tables."""
+    expression = predicate.expression
+    return expression.field.name if isinstance(expression, Column) and not expression.path else None
 
 
-def _names_values(test: Test) -> bool:
-    return test.operator in (Operator.EQUAL, Operator.IN)
+def _lists_values(predicate: Predicate) -> bool:
+    return predicate.operator in (Operator.EQUAL, Operator.IN)
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """A first, cheap query that tells for which rows the costly tables have to be read.
+    """A first, cheap query that finds the rows for which costly tables have to be read.
 
-    `keys` are, for each costly table, the columns of the first query's answer that say what is
-    wanted of it, by the names of LoadRequest.
+    `keys` maps each costly table to fields of LoadRequest, and each field to the column of the
+    first query's answer that holds its values.
     """
 
-    plan: Plan
+    plan: QueryPlan
     keys: Mapping[str, Mapping[str, int]]
 
 
-def reduction(plan: Plan, catalog: Catalog) -> Reduction | None:
-    """The first query, where one saves calls."""
+def reduction(plan: QueryPlan, catalog: Catalog) -> Reduction | None:
+    """Return the first query of a plan; None when it would save no calls."""
     costly = {path for path in paths(plan) if path and _is_costly(plan, catalog, path)}
-    described = {c for c in columns(plan) if not c.path and c.field.name in plan.table.extra}
-    if not costly and not described:
+    extra = {c for c in columns(plan) if not c.path and c.field.name in plan.table.extra}
+    if not costly and not extra:
         return None
-    return _Reducer(plan, catalog, costly, described).reduction()
+    return _Reducer(plan, catalog, costly, extra).reduction()
 
 
-def _is_costly(plan: Plan, catalog: Catalog, path: Path) -> bool:
+def _is_costly(plan: QueryPlan, catalog: Catalog, path: Path) -> bool:
     table = catalog.follow(plan.table, path)
     read = {column.field.name for column in columns(plan) if column.path == path}
     return table.cost is not Cost.ONE or not table.extra.isdisjoint(read)
@@ -155,71 +159,73 @@ def _is_costly(plan: Plan, catalog: Catalog, path: Path) -> bool:
 
 @dataclass
 class _Reducer:
-    plan: Plan
+    plan: QueryPlan
     catalog: Catalog
     costly: set[Path]
-    described: set[Column]
+    extra: set[Column]  # columns of the queried table that take further calls
 
     def reduction(self) -> Reduction | None:
-        wanted = self._keys()
-        if not wanted:
+        keys = self._keys()
+        if not keys:
             return None
-        plan = self.plan
-        kept = [part for part in certain(plan.where) if self._is_cheap(part)]
-        bounded = self._keeps_order(len(kept) == len(certain(plan.where)))
+        plan, every = self.plan, conjuncts(self.plan.where)
+        kept = [part for part in every if self._is_cheap(part)]
+        # with all conditions and the order kept, the first query can stop at the page's last row
+        bounded = len(kept) == len(every) and self._keeps_order()
         outputs = [_column(plan.table, (), CLUSTER.name)]
         places: dict[str, dict[str, int]] = {}
-        for table, names in wanted.items():
+        for table, names in keys.items():
             for name, column in names.items():
                 places.setdefault(table, {})[name] = len(outputs)
                 outputs.append(column)
-        return Reduction(
-            Plan(
-                table=plan.table,
-                outputs=tuple(Output(str(n), column) for n, column in enumerate(outputs)),
-                where=Tests(Logic.AND, tuple(kept)) if kept else None,
-                order_by=plan.order_by if bounded else (),
-                limit=plan.offset + plan.limit if bounded else UNLIMITED,
-            ),
-            places,
+        first = QueryPlan(
+            table=plan.table,
+            outputs=tuple(Output(str(n), column) for n, column in enumerate(outputs)),
+            where=PredicateGroup(Logic.AND, tuple(kept)) if kept else None,
+            order_by=plan.order_by if bounded else (),
+            limit=plan.offset + plan.limit if bounded else UNLIMITED,
         )
+        return Reduction(first, places)
 
     def _keys(self) -> dict[str, dict[str, Column]]:
-        """For each costly table, what can be wanted of it and the column that says so."""
-        found: dict[str, dict[str, Column]] = {}
-        reached = Counter(
-            self.catalog.follow(self.plan.table, one).name for one in paths(self.plan)
-        )
+        """Return, for each costly table, the request's fields and the columns that fill them.
+
+        A table that is reached twice, or through another costly one, is read whole.
+        """
+        keys: dict[str, dict[str, Column]] = {}
+        base = self.plan.table
+        reached = Counter(self.catalog.follow(base, path).name for path in paths(self.plan))
         for path in sorted(self.costly):
-            parent = self.catalog.follow(self.plan.table, path[:-1])
+            parent = self.catalog.follow(base, path[:-1])
             relation = self.catalog.relations(parent)[path[-1]]
             if reached[relation.table] > 1 or path[:-1] in self.costly:
-                continue  # reached twice, or by way of a costly one: read it whole
-            found[relation.table] = {
-                NARROWED[there]: _column(parent, path[:-1], here)
+                continue
+            keys[relation.table] = {
+                COMMON_PUSHDOWN[there]: _column(parent, path[:-1], here)
                 for here, there in relation.on.items()
-                if there in NARROWED
+                if there in COMMON_PUSHDOWN
             }
-        base = self.plan.table
-        if self.described and "vmid" in base.fields and reached[base.name] == 1:
-            vmid = _column(base, (), "vmid")
-            found[base.name] = {"vmids": vmid}
-        return {table: names for table, names in found.items() if names}
+        if self.extra and "vmid" in base.fields and reached[base.name] == 1:
+            keys[base.name] = {"vmids": _column(base, (), "vmid")}
+        return {table: names for table, names in keys.items() if names}
 
-    def _keeps_order(self, all_kept: bool) -> bool:
+    def _keeps_order(self) -> bool:
         plan = self.plan
-        sorts = (column_of(one.expression) for one in plan.order_by)
-        cheap = all(self._is_cheap_column(one) for one in sorts if one)
-        return all_kept and cheap and not plan.grouped and not plan.distinct
+        sorts = (column_of(sort.expression) for sort in plan.order_by)
+        return not plan.grouped and not plan.distinct and self._are_cheap(sorts)
 
-    def _is_cheap(self, part: Test | Tests) -> bool:
-        inside = [part] if isinstance(part, Test) else tests(part)
-        read: Iterable[Any] = (column_of(one.expression) for one in inside)
-        return all(self._is_cheap_column(one) for one in read if one)
+    def _is_cheap(self, part: Predicate | PredicateGroup) -> bool:
+        inside = [part] if isinstance(part, Predicate) else predicates(part)
+        return self._are_cheap(column_of(predicate.expression) for predicate in inside)
 
-    def _is_cheap_column(self, column: Column) -> bool:
-        prefixes = {column.path[:n] for n in range(1, len(column.path) + 1)}
-        return not prefixes & self.costly and column not in self.described
+    def _are_cheap(self, read: Iterable[Column | None]) -> bool:
+        """Return whether these columns can be read without costly tables."""
+        return all(
+            column not in self.extra
+            and self.costly.isdisjoint(column.path[:n] for n in range(1, len(column.path) + 1))
+            for column in read
+            if column
+        )
 
 
 def _column(table: Table, path: Path, name: str) -> Column:

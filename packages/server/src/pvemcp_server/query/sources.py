@@ -1,4 +1,4 @@
-"""Where a query's rows come from: every cluster and table, as far as this caller reaches them."""
+"""The clusters and tables of a query, as far as its caller reaches them."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -12,56 +12,55 @@ TOOL = "ExecuteQuery"
 
 
 def reach(caller: Caller, table: Table, cluster: str) -> Resources:
-    """What of a cluster the caller reads in that table.
+    """Return the resources of a cluster that the caller reads in the table.
 
-    The query must be granted there, and so must the tool that would show the table; a row has to
-    be covered by both.
+    Both ExecuteQuery and the tool that shows the table must be granted there, and both must
+    cover a row.
     """
     query = caller.resources(TOOL, Effect.READ, cluster)
     return query & caller.resources(table.tool, Effect.READ, cluster)
 
 
 def catalog_of(caller: Caller, clusters: Sequence[str]) -> Catalog:
-    """The tables that the caller may read on any of these clusters, in order of their names."""
-    known = sorted(tables().items())
+    """Return the tables that the caller may read on any of these clusters, sorted by name."""
     return Catalog(
         {
             name: table
-            for name, table in known
+            for name, table in sorted(tables().items())
             if any(reach(caller, table, cluster) for cluster in clusters)
         }
     )
 
 
-async def _say_nothing(_cluster: Cluster, _table: Table) -> None:
-    """None is an answer too."""
+async def _no_note(_cluster: Cluster, _table: Table) -> None:
+    """Accept an empty table without a note."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The clusters a query asks; `say_why_empty` is for one that has no rows of a table."""
+    """The clusters of a query. `note_why_empty` is called for one without rows of a table."""
 
     caller: Caller
     clusters: Sequence[Cluster]
-    say_why_empty: Callable[[Cluster, Table], Awaitable[None]] = _say_nothing
+    note_why_empty: Callable[[Cluster, Table], Awaitable[None]] = _no_note
 
     @property
     def catalog(self) -> Catalog:
-        return catalog_of(self.caller, [one.name for one in self.clusters])
+        return catalog_of(self.caller, [cluster.name for cluster in self.clusters])
 
     @property
     def notes(self) -> Notes:
-        """What the answer says beside its rows: all clusters of a call add to the same."""
+        """The notes of the call: all its clusters share them."""
         return self.clusters[0].notes if self.clusters else Notes()
 
     def views(self, table: Table) -> dict[str, Cluster]:
-        """The clusters where the caller may read the table, each narrowed to what they may see."""
-        found: dict[str, Cluster] = {}
+        """Return the clusters where the caller may read the table, narrowed to their rights."""
+        views: dict[str, Cluster] = {}
         for cluster in self.clusters:
             if scope := reach(self.caller, table, cluster.name):
-                found[cluster.name] = cluster.within(scope)
+                views[cluster.name] = cluster.within(scope)
             else:
                 cluster.notes.add(
                     f"No {table.name} of {cluster.name} here: {table.tool} is not granted there."
                 )
-        return found
+        return views

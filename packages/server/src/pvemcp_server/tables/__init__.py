@@ -1,4 +1,4 @@
-"""What clusters can be asked for as rows: one declaration per table, read by tools and queries."""
+"""Tables: the rows that clusters can be read as, declared once for tools and queries."""
 
 from pvemcp_server.tables.backup_jobs import BackupJob, backup_jobs
 from pvemcp_server.tables.clusters import clusters
@@ -6,7 +6,7 @@ from pvemcp_server.tables.guest_configs import lxc_configs, qemu_configs
 from pvemcp_server.tables.guest_devices import Disk, Network, disks, networks
 from pvemcp_server.tables.guests import Guest, described, guests
 from pvemcp_server.tables.ha import HaResource, ha_resources
-from pvemcp_server.tables.load import load, rows_of
+from pvemcp_server.tables.load import NamedRows, load
 from pvemcp_server.tables.node_disks import NodeDisk, node_disks
 from pvemcp_server.tables.nodes import Node, nodes
 from pvemcp_server.tables.permissions import Permission, permissions
@@ -26,6 +26,7 @@ __all__ = [
     "Guest",
     "HaResource",
     "LoadRequest",
+    "NamedRows",
     "Network",
     "Node",
     "NodeDisk",
@@ -52,7 +53,6 @@ __all__ = [
     "pools",
     "qemu_configs",
     "replications",
-    "rows_of",
     "snapshots",
     "storage_content",
     "storages",

@@ -1,4 +1,4 @@
-"""Scheduled backups and how they last went."""
+"""Scheduled backups and the outcome of their last run."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -46,58 +46,58 @@ class BackupJob(Row):
 
 
 def _covered(reach: Reach, row: BackupJob) -> BackupJob | None:
-    """A job with those of its guests that the caller may see."""
-    return (
-        replace(
-            row,
-            vmids=[vmid for vmid in row.vmids if reach.guest(vmid)],
-            excluded=[vmid for vmid in row.excluded if reach.guest(vmid)],
-        )
-        if _is_seen(reach, row.vmids)
-        else None
+    """Return a visible job with its visible guests only."""
+    if not _is_visible(reach, row.vmids):
+        return None
+    return replace(
+        row,
+        vmids=[vmid for vmid in row.vmids if reach.guest(vmid)],
+        excluded=[vmid for vmid in row.excluded if reach.guest(vmid)],
     )
 
 
-def _is_seen(reach: Reach, vmids: Iterable[int]) -> bool:
+def _is_visible(reach: Reach, vmids: Iterable[int]) -> bool:
     return reach.scope.everything or any(map(reach.guest, vmids))
 
 
 @table("backup_jobs", tool="ListBackupJobs", cost=Cost.PER_NODE, covered=_covered)
-async def backup_jobs(cluster: Cluster, want: LoadRequest) -> list[BackupJob]:
+async def backup_jobs(cluster: Cluster, request: LoadRequest) -> list[BackupJob]:
     """Backup jobs with the guests they cover and the outcome of their last run."""
     reach = await Reach.of(cluster)
-    jobs = await cluster.pve.cluster.backup_jobs()
-    vmids = await _vmids(cluster, reach, jobs, want)
-    wanted = [
+    every = await cluster.pve.cluster.backup_jobs()
+    vmids = await _vmids(cluster, reach, every, request)
+    jobs = [
         job
-        for job in jobs
-        if _is_seen(reach, vmids[job.id])
-        and (not want.vmids or want.vmids.intersection(vmids[job.id]))
+        for job in every
+        if _is_visible(reach, vmids[job.id])
+        and (not request.vmids or request.vmids.intersection(vmids[job.id]))
     ]
-    runs = await last_runs(cluster, reach, wanted, jobs, want) if want.column(*_LAST_RUN) else {}
-    return [_row(job, vmids[job.id], runs.get(job.id)) for job in wanted]
+    runs: dict[str, Run] = {}
+    if request.wants_column(*_LAST_RUN):
+        runs = await last_runs(cluster, reach, jobs, every, request)
+    return [_row(job, vmids[job.id], runs.get(job.id)) for job in jobs]
 
 
 async def _vmids(
-    cluster: Cluster, reach: Reach, jobs: Sequence[JobAnswer], want: LoadRequest
+    cluster: Cluster, reach: Reach, jobs: Sequence[JobAnswer], request: LoadRequest
 ) -> dict[str, list[int]]:
-    """The guests of each job; those that it names where nobody says which it covers."""
+    """Return the guests of each job, as Proxmox resolves them now.
+
+    Where that call fails, these are the guests that the job names itself.
+    """
     named = {job.id: job.vmids for job in jobs}
-    covered = await fanout.quietly(
+
+    async def resolve(job_id: str) -> list[int]:
+        included = await cluster.pve.cluster.backup_job_volumes(job_id)
+        return sorted(guest.id for guest in included.children)
+
+    resolved = await fanout.each_masked(
         cluster,
         list(named),
-        lambda name: _is_seen(reach, named[name]),
-        lambda view, some: fanout.each(
-            view, some, lambda name: _covers(view, name), want, "backup job"
-        ),
+        lambda job_id: _is_visible(reach, named[job_id]),
+        lambda view, some: fanout.each(view, some, resolve, request, "backup job"),
     )
-    return {**named, **covered}
-
-
-async def _covers(cluster: Cluster, job_id: str) -> list[int]:
-    """The guests it would back up now, as Proxmox works it out."""
-    included = await cluster.pve.cluster.backup_job_volumes(job_id)
-    return sorted(guest.id for guest in included.children)
+    return {**named, **resolved}
 
 
 def _row(job: JobAnswer, vmids: list[int], run: Run | None) -> BackupJob:

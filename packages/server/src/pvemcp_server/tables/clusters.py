@@ -1,17 +1,17 @@
-"""The configured clusters themselves."""
+"""The configured clusters."""
 
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
 from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import Cluster as Configured
-from pvemcp_server.tables.reach import of_everybody
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables.reach import of_any
 from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
 
 Tls = Literal["verified", "pinned", "insecure"]
 
 
-class Cluster(Row):
+class ClusterRow(Row):
     """A configured cluster."""
 
     minimal: ClassVar[tuple[str, ...]] = (
@@ -36,26 +36,26 @@ class Cluster(Row):
 _TLS: dict[str, Tls] = {"pinned": "pinned", "insecure": "insecure"}
 
 
-@table("clusters", tool="ListClusters", cost=Cost.ONE, covered=of_everybody)
-async def clusters(cluster: Configured, want: LoadRequest) -> list[Cluster]:
+@table("clusters", tool="ListClusters", cost=Cost.ONE, covered=of_any)
+async def clusters(cluster: Cluster, request: LoadRequest) -> list[ClusterRow]:
     """The clusters that can be reached, with their version and whether they answer."""
     version, nodes = None, None
     try:
-        if want.column("reachable", "pve_version"):
+        if request.wants_column("reachable", "pve_version"):
             version = (await cluster.pve.version()).version
-        if want.column("reachable", "nodes", "last_seen"):
+        if request.wants_column("reachable", "nodes", "last_seen"):
             nodes = len((await cluster.inventory_view()).nodes)
     except ProxmoxError as error:
         cluster.notes.add(f"{cluster.name}: {await cluster.explain(error)}")
-    seen = cluster.inventory.last_seen
+    last_seen = cluster.inventory.last_seen
     return [
-        Cluster(
+        ClusterRow(
             name=cluster.name,
             description=cluster.description,
             reachable=version is not None,
             pve_version=version,
             nodes=nodes,
             tls=_TLS.get(cluster.tls, "verified"),
-            last_seen=seen.replace(microsecond=0) if seen else None,
+            last_seen=last_seen.replace(microsecond=0) if last_seen else None,
         )
     ]

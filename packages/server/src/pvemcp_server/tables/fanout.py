@@ -1,9 +1,9 @@
-"""Asking many nodes, storages or guests of one cluster, within a budget."""
+"""Fan-out: one question to many nodes, storages or guests of a cluster, within a budget."""
 
 from asyncio import gather, sleep
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from math import isinf
 from time import monotonic
@@ -12,43 +12,46 @@ from typing import TypeVar
 from proxmox_client import deadline
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.clusters import Cluster, Notes
-from pvemcp_server.tables.registry import Budget, LoadRequest
+from pvemcp_server.tables.registry import LoadRequest
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-_TOLD = 3  # missing ones that are told one by one
-_AT_ONCE = 64  # begun together; the client itself holds fewer requests open
+_NAMED = 3  # missing keys that are noted one by one
+_BATCH = 64  # keys begun together; the client itself holds fewer requests open
 
 
 async def each(
     cluster: Cluster,
     keys: Iterable[K],
     ask: Callable[[K], Awaitable[T]],
-    want: LoadRequest,
+    request: LoadRequest,
     what: str,
 ) -> dict[K, T]:
-    """Ask for every key until the budget is used up; what is missing then is noted.
+    """Call `ask` for every key until the budget is used up; missing answers are noted.
 
-    No key waits for another, for that may be on a node that hangs.
+    All keys run concurrently, since any of them may be on a node that hangs.
     """
     every = list(keys)
-    wanted = every[: want.budget.calls] if monotonic() < want.budget.until else []
+    budget = request.budget
+    asked = every[: budget.calls] if monotonic() < budget.until else []
 
-    async def asked(turn: int, some: Sequence[K]) -> tuple[dict[K, T], dict[K, str]]:
+    async def ask_batch(turn: int, batch: Sequence[K]) -> tuple[dict[K, T], dict[K, str]]:
         for _ in range(turn):
-            await sleep(0)  # the loop has others to serve while many requests begin
-        return await cluster.answers(some, ask)
+            await sleep(0)  # other work of the event loop runs between the batches
+        return await cluster.ask_all(batch, ask)
 
-    with _within(want.budget), cluster.patience():
-        answers = await gather(*(asked(n, some) for n, some in enumerate(_parts(wanted))))
-    found = {key: one for some, _ in answers for key, one in some.items()}
-    missing = {key: why for _, some in answers for key, why in some.items()}
+    batches = [asked[start : start + _BATCH] for start in range(0, len(asked), _BATCH)]
+    within = nullcontext() if isinf(budget.until) else deadline(budget.until - monotonic())
+    with within, cluster.short_deadline():
+        outcomes = await gather(*(ask_batch(n, batch) for n, batch in enumerate(batches)))
+    answers = {key: answer for some, _ in outcomes for key, answer in some.items()}
+    missing = {key: reason for _, some in outcomes for key, reason in some.items()}
     cluster.note_missing(missing, what)
-    _note_cut(cluster, len(every) - len(wanted), "were not asked", len(every), what)
-    if monotonic() >= want.budget.until and len(missing) > _TOLD:
+    _note_cut(cluster, len(every) - len(asked), "were not asked", len(every), what)
+    if monotonic() >= budget.until and len(missing) > _NAMED:
         _note_cut(cluster, len(missing), "did not come in time", len(every), what)
-    return found
+    return answers
 
 
 def _note_cut(cluster: Cluster, number: int, happened: str, whole: int, what: str) -> None:
@@ -59,92 +62,102 @@ def _note_cut(cluster: Cluster, number: int, happened: str, whole: int, what: st
         )
 
 
-async def guests(cluster: Cluster, want: LoadRequest, kind: str = "") -> list[GuestResource]:
-    """The visible wanted guests on nodes that are online, in order of their numbers."""
-    seen = (await cluster.inventory_view()).guests
-    wanted = [
-        one
-        for one in seen
-        if want.vmid(one.vmid) and want.node(one.node) and kind in ("", one.type)
-    ]
-    down = await down_among(cluster, {one.node for one in wanted})
-    return sorted((one for one in wanted if one.node not in down), key=lambda one: one.vmid)
-
-
-async def down_among(cluster: Cluster, names: AbstractSet[str]) -> AbstractSet[str]:
-    """Which of these nodes do not answer, noted as missing: asking them would only take time."""
-    every = (await cluster.inventory.view()).nodes
-    down = {one.node for one in every if one.node in names and one.status == "offline"}
-    if down:
-        cluster.notes.add(f"Offline on {cluster.name}, so missing here: {', '.join(sorted(down))}.")
-    return down
-
-
-async def nodes(cluster: Cluster, want: LoadRequest) -> list[str]:
-    """The visible wanted nodes that are online; the others are noted as missing."""
-    seen = (await cluster.inventory_view()).nodes
-    return _online(cluster, [one for one in seen if want.node(one.node)])
-
-
-async def all_nodes(cluster: Cluster, want: LoadRequest) -> list[str]:
-    """The wanted nodes that are online, whoever sees them: a guest leaves traces on any node."""
-    seen = {one.node for one in (await cluster.inventory_view()).nodes}
-    every = (await cluster.inventory.view()).nodes
-    wanted = [one for one in every if want.node(one.node)]
-    hidden = [one for one in wanted if one.node not in seen]
-    if any(one.status != "online" for one in hidden):
-        _note_part(cluster)
-    shown = _online(cluster, [one for one in wanted if one.node in seen])
-    return shown + [one.node for one in hidden if one.status == "online"]
-
-
-async def storages(
-    cluster: Cluster, want: LoadRequest, holding: frozenset[str]
-) -> list[StorageResource]:
-    """Wanted storages that can hold such content: a shared one once, at a node that is online.
-
-    Also those that are not granted themselves, for the sake of granted guests.
-    """
-    every = await cluster.inventory.view()
-    online = set(await all_nodes(cluster, want))
-    found: dict[tuple[str, str], StorageResource] = {}
-    for one in sorted(every.storages, key=lambda one: (one.node, one.storage)):
-        usable = one.node in online and one.status == "available"
-        if usable and want.storage(one.storage) and not holding.isdisjoint(one.content_list):
-            found.setdefault((one.storage, "" if one.shared else one.node), one)
-    return list(found.values())
-
-
-async def quietly(
+async def each_masked(
     cluster: Cluster,
     keys: Sequence[K],
     visible: Callable[[K], bool],
     ask: Callable[[Cluster, Sequence[K]], Awaitable[dict[K, T]]],
 ) -> dict[K, T]:
-    """Ask for keys of which the caller may not know some: notes don't name those."""
-    found = await ask(cluster, [key for key in keys if visible(key)])
+    """Ask for all keys, also those hidden from the caller, whose failures are noted unnamed.
+
+    Rows about a visible guest may lie on a hidden node or storage. A note with its name would
+    reveal it, so all failures of hidden keys become one sentence.
+    """
+    answers = await ask(cluster, [key for key in keys if visible(key)])
     hidden = [key for key in keys if not visible(key)]
     if hidden:
-        offload = replace(cluster, notes=Notes())
-        found |= await ask(offload, hidden)
-        if offload.notes:
-            _note_part(cluster)
-    return found
+        quiet = replace(cluster, notes=Notes())
+        answers |= await ask(quiet, hidden)
+        if quiet.notes:
+            _note_hidden_part(cluster)
+    return answers
 
 
-def _note_part(cluster: Cluster) -> None:
+async def guests(cluster: Cluster, request: LoadRequest, kind: str = "") -> list[GuestResource]:
+    """Return the requested visible guests on nodes that are not offline, sorted by VMID."""
+    requested = [
+        guest
+        for guest in (await cluster.inventory_view()).guests
+        if request.wants_vmid(guest.vmid)
+        and request.wants_node(guest.node)
+        and kind in ("", guest.type)
+    ]
+    offline = await offline_among(cluster, {guest.node for guest in requested})
+    reachable = (guest for guest in requested if guest.node not in offline)
+    return sorted(reachable, key=lambda guest: guest.vmid)
+
+
+async def offline_among(cluster: Cluster, names: AbstractSet[str]) -> AbstractSet[str]:
+    """Return which of these nodes are offline, and note them as missing."""
+    every = (await cluster.inventory.view()).nodes
+    offline = {node.node for node in every if node.node in names and node.status == "offline"}
+    _note_offline(cluster, offline)
+    return offline
+
+
+async def nodes(cluster: Cluster, request: LoadRequest) -> list[str]:
+    """Return the requested visible nodes that are online; the others are noted as missing."""
+    visible = (await cluster.inventory_view()).nodes
+    return _online(cluster, [node for node in visible if request.wants_node(node.node)])
+
+
+async def all_nodes(cluster: Cluster, request: LoadRequest) -> list[str]:
+    """Return the requested nodes that are online, also hidden ones.
+
+    A visible guest leaves traces on any node. Hidden nodes are not named in notes.
+    """
+    visible = {node.node for node in (await cluster.inventory_view()).nodes}
+    every = (await cluster.inventory.view()).nodes
+    requested = [node for node in every if request.wants_node(node.node)]
+    hidden = [node for node in requested if node.node not in visible]
+    if any(node.status != "online" for node in hidden):
+        _note_hidden_part(cluster)
+    online = _online(cluster, [node for node in requested if node.node in visible])
+    return online + [node.node for node in hidden if node.status == "online"]
+
+
+async def storages(
+    cluster: Cluster, request: LoadRequest, contents: frozenset[str]
+) -> list[StorageResource]:
+    """Return the requested storages for such contents: a shared one once, at an online node.
+
+    Hidden storages are among them, since they may hold volumes of visible guests.
+    """
+    every = await cluster.inventory.view()
+    online = set(await all_nodes(cluster, request))
+    usable: dict[tuple[str, str], StorageResource] = {}
+    for storage in sorted(every.storages, key=lambda storage: (storage.node, storage.storage)):
+        if (
+            storage.node in online
+            and storage.status == "available"
+            and request.wants_storage(storage.storage)
+            and not contents.isdisjoint(storage.content_list)
+        ):
+            usable.setdefault((storage.storage, "" if storage.shared else storage.node), storage)
+    return list(usable.values())
+
+
+def _note_hidden_part(cluster: Cluster) -> None:
     cluster.notes.add(f"A part of {cluster.name} did not answer; rows may be missing.")
 
 
-def _online(cluster: Cluster, seen: Sequence[NodeResource]) -> list[str]:
-    if offline := sorted(one.node for one in seen if one.status != "online"):
-        cluster.notes.add(f"Offline on {cluster.name}, so missing here: {', '.join(offline)}.")
-    return sorted(one.node for one in seen if one.status == "online")
+def _online(cluster: Cluster, nodes: Sequence[NodeResource]) -> list[str]:
+    """Return the online nodes, sorted, and note the others as missing."""
+    _note_offline(cluster, {node.node for node in nodes if node.status != "online"})
+    return sorted(node.node for node in nodes if node.status == "online")
 
 
-def _parts(keys: Sequence[K]) -> Iterable[Sequence[K]]:
-    return (keys[start : start + _AT_ONCE] for start in range(0, len(keys), _AT_ONCE))
-
-
-def _within(budget: Budget) -> AbstractContextManager[None]:
-    return nullcontext() if isinf(budget.until) else deadline(budget.until - monotonic())
+def _note_offline(cluster: Cluster, names: AbstractSet[str]) -> None:
+    if names:
+        missing = ", ".join(sorted(names))
+        cluster.notes.add(f"Offline on {cluster.name}, so missing here: {missing}.")

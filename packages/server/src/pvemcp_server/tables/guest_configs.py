@@ -26,13 +26,13 @@ class QemuSettings(Row):
         "on_boot",
     )
 
-    vmid: Annotated[int, Col("Guest", also=("guest_id", "id"))]
+    vmid: Annotated[int, Col("Guest", aliases=("guest_id", "id"))]
     name: Annotated[str, Col("Display name")]
     node: Annotated[str, Col("Node it is on")]
     os_type: Annotated[str | None, Col("Operating system: l26, win11, other …")]
     cores: Annotated[int, Col("Cores per socket", Unit.COUNT)]
     sockets: Annotated[int, Col("Sockets", Unit.COUNT)]
-    cpu_type: Annotated[str | None, Col("CPU model and flags", also=("cpu",))]
+    cpu_type: Annotated[str | None, Col("CPU model and flags", aliases=("cpu",))]
     cpu_limit: Annotated[float | None, Col("Limit of CPU time, in cores", Unit.COUNT)]
     memory_mb: Annotated[int, Col("Memory", Unit.MIB)]
     balloon_mb: Annotated[
@@ -40,20 +40,20 @@ class QemuSettings(Row):
     ]
     shares: Annotated[int | None, Col("Weight when memory is ballooned")]
     on_boot: Annotated[bool, Col("Whether it starts with the node")]
-    startup: Annotated[str | None, Col("Order and delays of start", also=("startup_order",))]
-    arch: Annotated[str | None, Col("Processor architecture, when it isn't the host's")]
+    startup: Annotated[str | None, Col("Order and delays of start", aliases=("startup_order",))]
+    arch: Annotated[str | None, Col("Processor architecture, if not the host's")]
     acpi: Annotated[bool, Col("Whether ACPI is on")]
     agent_enabled: Annotated[bool, Col("Whether the guest agent is switched on")]
-    agent: Annotated[str | None, Col("Options of the guest agent", also=("agent_config",))]
+    agent: Annotated[str | None, Col("Options of the guest agent", aliases=("agent_config",))]
     bios: Annotated[str, Col("seabios or ovmf")]
     machine: Annotated[str | None, Col("Machine type")]
     kvm: Annotated[bool, Col("Whether hardware virtualisation is used")]
     protection: Annotated[bool, Col("Whether it is protected from removal")]
     boot: Annotated[str | None, Col("Boot order")]
-    scsi_controller: Annotated[str | None, Col("SCSI controller", also=("scsihw",))]
+    scsi_controller: Annotated[str | None, Col("SCSI controller", aliases=("scsihw",))]
     vga: Annotated[str | None, Col("Display")]
     snapshot_parent: Annotated[
-        str | None, Col("Snapshot that the present state descends from", also=("parent",))
+        str | None, Col("Snapshot that the present state descends from", aliases=("parent",))
     ]
     description: Annotated[str | None, Col("Notes")]
     tags: Annotated[list[str], Col("Tags")]
@@ -75,24 +75,24 @@ class LxcSettings(Row):
         "unprivileged",
     )
 
-    vmid: Annotated[int, Col("Guest", also=("guest_id", "id"))]
-    name: Annotated[str, Col("Host name", also=("hostname",))]
+    vmid: Annotated[int, Col("Guest", aliases=("guest_id", "id"))]
+    name: Annotated[str, Col("Host name", aliases=("hostname",))]
     node: Annotated[str, Col("Node it is on")]
     os_type: Annotated[str | None, Col("Distribution: debian, alpine …")]
-    cores: Annotated[int | None, Col("Cores; all of the node when none is given", Unit.COUNT)]
+    cores: Annotated[int | None, Col("Cores; without a number all of the node", Unit.COUNT)]
     cpu_limit: Annotated[float | None, Col("Limit of CPU time, in cores", Unit.COUNT)]
     memory_mb: Annotated[int, Col("Memory", Unit.MIB)]
     swap_mb: Annotated[int, Col("Swap", Unit.MIB)]
     on_boot: Annotated[bool, Col("Whether it starts with the node")]
-    startup: Annotated[str | None, Col("Order and delays of start", also=("startup_order",))]
+    startup: Annotated[str | None, Col("Order and delays of start", aliases=("startup_order",))]
     arch: Annotated[str | None, Col("Processor architecture")]
-    unprivileged: Annotated[bool, Col("Whether its root is nobody on the node")]
+    unprivileged: Annotated[bool, Col("Whether its root has no rights on the node")]
     features: Annotated[str | None, Col("Features: nesting, keyctl, fuse …")]
     protection: Annotated[bool, Col("Whether it is protected from removal")]
     nameserver: Annotated[str | None, Col("Name server")]
     searchdomain: Annotated[str | None, Col("Search domain")]
     snapshot_parent: Annotated[
-        str | None, Col("Snapshot that the present state descends from", also=("parent",))
+        str | None, Col("Snapshot that the present state descends from", aliases=("parent",))
     ]
     description: Annotated[str | None, Col("Notes")]
     tags: Annotated[list[str], Col("Tags")]
@@ -107,34 +107,34 @@ config_table = partial(
     covered=of_guest,
     relations=(TO_GUEST, TO_NODE),
 )
-"""A table that is read from the configurations of guests."""
+"""Declares a table that is read from the configurations of guests."""
 
 
 @config_table("qemu_configs")
-async def qemu_configs(cluster: Cluster, want: LoadRequest) -> list[QemuSettings]:
+async def qemu_configs(cluster: Cluster, request: LoadRequest) -> list[QemuSettings]:
     """Configurations of virtual machines."""
-    found = await configs(cluster, want, "qemu")
-    return [_qemu(guest, config) for guest, config in found if isinstance(config, QemuConfig)]
+    pairs = await configs(cluster, request, "qemu")
+    return [_qemu(guest, config) for guest, config in pairs if isinstance(config, QemuConfig)]
 
 
 @config_table("lxc_configs")
-async def lxc_configs(cluster: Cluster, want: LoadRequest) -> list[LxcSettings]:
+async def lxc_configs(cluster: Cluster, request: LoadRequest) -> list[LxcSettings]:
     """Configurations of containers."""
-    found = await configs(cluster, want, "lxc")
-    return [_lxc(guest, config) for guest, config in found if isinstance(config, LxcConfig)]
+    pairs = await configs(cluster, request, "lxc")
+    return [_lxc(guest, config) for guest, config in pairs if isinstance(config, LxcConfig)]
 
 
 async def configs(
-    cluster: Cluster, want: LoadRequest, kind: str = ""
+    cluster: Cluster, request: LoadRequest, kind: str = ""
 ) -> list[tuple[GuestResource, GuestConfig]]:
-    """The wanted guests, all or of one kind, each with its configuration."""
-    guests = {one.vmid: one for one in await fanout.guests(cluster, want, kind)}
+    """Return the requested guests, all or of one kind, each with its configuration."""
+    guests = {guest.vmid: guest for guest in await fanout.guests(cluster, request, kind)}
 
     async def config(vmid: int) -> GuestConfig:
         return await (await cluster.handle(vmid)).config()
 
-    found = await fanout.each(cluster, guests, config, want, "configuration of guest")
-    return [(guests[vmid], one) for vmid, one in found.items()]
+    answers = await fanout.each(cluster, guests, config, request, "configuration of guest")
+    return [(guests[vmid], config) for vmid, config in answers.items()]
 
 
 def _qemu(guest: GuestResource, config: QemuConfig) -> QemuSettings:

@@ -15,8 +15,8 @@ class Disk(Row):
 
     minimal: ClassVar[tuple[str, ...]] = ("vmid", "id", "storage", "volume", "size")
 
-    vmid: Annotated[int, Col("Guest it belongs to", also=("guest_id",))]
-    vm_name: Annotated[str, Col("Name of the guest", also=("guest_name",))]
+    vmid: Annotated[int, Col("Guest it belongs to", aliases=("guest_id",))]
+    vm_name: Annotated[str, Col("Name of the guest", aliases=("guest_name",))]
     node: Annotated[str, Col("Node the guest is on")]
     type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest")]
     id: Annotated[str, Col("Name in the configuration: scsi0, rootfs, mp0, unused0 …")]
@@ -37,8 +37,8 @@ class Network(Row):
 
     minimal: ClassVar[tuple[str, ...]] = ("vmid", "id", "model", "mac", "bridge", "vlan", "ip")
 
-    vmid: Annotated[int, Col("Guest it belongs to", also=("guest_id",))]
-    vm_name: Annotated[str, Col("Name of the guest", also=("guest_name",))]
+    vmid: Annotated[int, Col("Guest it belongs to", aliases=("guest_id",))]
+    vm_name: Annotated[str, Col("Name of the guest", aliases=("guest_name",))]
     node: Annotated[str, Col("Node the guest is on")]
     type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest")]
     id: Annotated[str, Col("Name in the configuration: net0 …")]
@@ -46,7 +46,7 @@ class Network(Row):
     mac: Annotated[str | None, Col("MAC address")]
     bridge: Annotated[str | None, Col("Bridge it is connected to")]
     vlan: Annotated[int | None, Col("VLAN tag")]
-    firewall: Annotated[bool, Col("Whether the firewall watches it")]
+    firewall: Annotated[bool, Col("Whether the firewall filters it")]
     rate: Annotated[float | None, Col("Limit in MB/s")]
     ip: Annotated[str | None, Col("Address as configured: CIDR, dhcp or manual")]
     ip6: Annotated[str | None, Col("IPv6 address as configured")]
@@ -64,54 +64,54 @@ class Network(Row):
         ),
     ),
 )
-async def disks(cluster: Cluster, want: LoadRequest) -> list[Disk]:
+async def disks(cluster: Cluster, request: LoadRequest) -> list[Disk]:
     """Disks, drives and mount points of guests."""
-    found = await configs(cluster, want)
-    return [_disk(guest, one) for guest, config in found for one in config.disks]
+    pairs = await configs(cluster, request)
+    return [_disk(guest, disk) for guest, config in pairs for disk in config.disks]
 
 
 @config_table("networks")
-async def networks(cluster: Cluster, want: LoadRequest) -> list[Network]:
+async def networks(cluster: Cluster, request: LoadRequest) -> list[Network]:
     """Network devices of guests."""
-    found = await configs(cluster, want)
-    return [_network(guest, one) for guest, config in found for one in config.networks]
+    pairs = await configs(cluster, request)
+    return [_network(guest, device) for guest, config in pairs for device in config.networks]
 
 
-def _disk(guest: GuestResource, one: GuestDisk) -> Disk:
+def _disk(guest: GuestResource, disk: GuestDisk) -> Disk:
     return Disk(
         vmid=guest.vmid,
         vm_name=guest.name,
         node=guest.node,
         type=guest.type,
-        id=one.id,
-        storage=one.storage,
-        volume=one.volume,
-        size=one.size,
-        bus=one.bus,
-        media=one.media,
-        cache=one.cache,
-        discard=one.discard,
-        backup=one.backup,
-        mount_point=one.mount_point,
-        options=one.further,
+        id=disk.id,
+        storage=disk.storage,
+        volume=disk.volume,
+        size=disk.size,
+        bus=disk.bus,
+        media=disk.media,
+        cache=disk.cache,
+        discard=disk.discard,
+        backup=disk.backup,
+        mount_point=disk.mount_point,
+        options=disk.further,
     )
 
 
-def _network(guest: GuestResource, one: GuestNetwork) -> Network:
+def _network(guest: GuestResource, device: GuestNetwork) -> Network:
     return Network(
         vmid=guest.vmid,
         vm_name=guest.name,
         node=guest.node,
         type=guest.type,
-        id=one.id,
-        model=one.model,
-        mac=one.mac,
-        bridge=one.bridge,
-        vlan=one.vlan,
-        firewall=one.firewall,
-        rate=one.rate,
-        ip=one.ip,
-        ip6=one.ip6,
-        link_down=one.link_down,
-        options=one.further,
+        id=device.id,
+        model=device.model,
+        mac=device.mac,
+        bridge=device.bridge,
+        vlan=device.vlan,
+        firewall=device.firewall,
+        rate=device.rate,
+        ip=device.ip,
+        ip6=device.ip6,
+        link_down=device.link_down,
+        options=device.further,
     )

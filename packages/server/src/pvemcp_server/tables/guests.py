@@ -11,7 +11,7 @@ from pvemcp_server.clusters import Cluster, InventoryView, offload
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import (
-    NARROWED,
+    COMMON_PUSHDOWN,
     Col,
     Cost,
     LoadRequest,
@@ -33,13 +33,13 @@ class Guest(Row, kw_only=True):
 
     minimal: ClassVar[tuple[str, ...]] = ("vmid", "name", "node", "status", "type", "tags")
 
-    vmid: Annotated[int, Col("Number, unique in the cluster", also=("id", "guest_id"))]
+    vmid: Annotated[int, Col("Number, unique in the cluster", aliases=("id", "guest_id"))]
     name: Annotated[str, Col("Display name")]
     node: Annotated[str, Col("Node it is on")]
     status: Annotated[
         str,
         Col(
-            "State; paused ones are told as running, unless they are asked for",
+            "State; paused VMs are reported as running unless you filter on paused",
             values=("running", "stopped", "paused", "unknown"),
         ),
     ]
@@ -53,7 +53,7 @@ class Guest(Row, kw_only=True):
     lock: Annotated[str | None, Col("What it is locked for: backup, migrate, snapshot …")]
     is_locked: Annotated[bool, Col("Whether it is locked")]
     pool: Annotated[str | None, Col("Resource pool")]
-    ha_state: Annotated[str | None, Col("State that high availability wants")]
+    ha_state: Annotated[str | None, Col("State requested from high availability")]
     host_cpu_usage: Annotated[
         float | None, Col("Its share of the node's processors", Unit.PERCENT, ("node_cpu_share",))
     ]
@@ -72,7 +72,7 @@ class Guest(Row, kw_only=True):
     memory_usage_percentage: Annotated[float | None, Col("Memory in use", Unit.PERCENT)]
     disk_usage: Annotated[
         int | None,
-        Col("Root disk in use (lxc); nobody tells for a machine", Unit.BYTES, ("disk_used",)),
+        Col("Root disk in use (lxc); not reported for VMs", Unit.BYTES, ("disk_used",)),
     ]
     disk_max: Annotated[int | None, Col("Size of the root disk", Unit.BYTES, ("disk_total",))]
     disk_usage_percentage: Annotated[float | None, Col("Root disk in use (lxc)", Unit.PERCENT)]
@@ -87,11 +87,11 @@ class Guest(Row, kw_only=True):
     tool="ListVms",
     cost=Cost.ONE,
     covered=of_guest,
-    of_inventory=True,
+    from_inventory=True,
     last_known=attrgetter("guests"),
-    beyond=lambda want: _PAUSED in want.states,
+    exceeds_inventory=lambda request: _PAUSED in request.states,
     extra=("description",),
-    pushed={**NARROWED, "status": "status"},
+    pushdown={**COMMON_PUSHDOWN, "status": "status"},
     relations=(
         TO_NODE,
         Relation("pool", "pools", {"pool": "poolid"}, "The resource pool"),
@@ -102,105 +102,111 @@ class Guest(Row, kw_only=True):
         Relation("ha_resource", "ha_resources", {"vmid": "vmid"}, "Its high availability"),
     ),
 )
-async def guests(cluster: Cluster, want: LoadRequest) -> list[Guest]:
+async def guests(cluster: Cluster, request: LoadRequest) -> list[Guest]:
     """Virtual machines and containers with their state and resource usage."""
     rows = await _current(cluster)
-    if want.vmids or want.nodes or want.types:
-        rows = await offload(len(rows), lambda: [row for row in rows if _wanted(row, want)])
-    if _PAUSED in want.status | want.states:
-        held = await paused(cluster, want)
-        rows = [replace(row, status=_PAUSED) if row.vmid in held else row for row in rows]
-    if want.status:
-        rows = await offload(len(rows), lambda: [row for row in rows if want.state(row.status)])
-    return await described(cluster, rows, want) if want.column("description") else rows
+    if request.vmids or request.nodes or request.types:
+        rows = await offload(len(rows), lambda: [row for row in rows if _matches(row, request)])
+    if _PAUSED in request.status | request.states:
+        vmids = await paused(cluster, request)
+        rows = [replace(row, status=_PAUSED) if row.vmid in vmids else row for row in rows]
+    if request.status:
+        rows = await offload(
+            len(rows), lambda: [row for row in rows if request.wants_status(row.status)]
+        )
+    return await described(cluster, rows, request) if request.wants_column("description") else rows
 
 
-async def paused(cluster: Cluster, want: LoadRequest) -> frozenset[int]:
-    """The machines that are paused: to /cluster/resources they are running, QEMU knows better."""
-    seen = (await cluster.inventory_view()).guests
+async def paused(cluster: Cluster, request: LoadRequest) -> frozenset[int]:
+    """Return the VMIDs of paused VMs: /cluster/resources reports them as running."""
     running = {
-        one.node
-        for one in seen
-        if one.type == "qemu" and one.status == "running" and want.node(one.node)
+        guest.node
+        for guest in (await cluster.inventory_view()).guests
+        if guest.type == "qemu" and guest.status == "running" and request.wants_node(guest.node)
     }
-    found = await fanout.each(
+    answers = await fanout.each(
         cluster,
-        sorted(running - await fanout.down_among(cluster, running)),
+        sorted(running - await fanout.offline_among(cluster, running)),
         lambda node: cluster.pve.node(node).qemus(full=True),
-        want,
+        request,
         "paused guests of node",
     )
-    told = (one for guests in found.values() for one in guests)
-    return frozenset(one.vmid for one in told if one.qmp_status in (_PAUSED, "suspended"))
+    vms = (vm for answer in answers.values() for vm in answer)
+    return frozenset(vm.vmid for vm in vms if vm.qmp_status in (_PAUSED, "suspended"))
 
 
-async def described(cluster: Cluster, rows: Sequence[Guest], want: LoadRequest) -> list[Guest]:
-    """The rows with their descriptions, which takes a call for each."""
+async def described(cluster: Cluster, rows: Sequence[Guest], request: LoadRequest) -> list[Guest]:
+    """Return the rows with their descriptions, which takes a call for each."""
     every = (await cluster.inventory.view()).nodes
-    down = {one.node for one in every if one.status == "offline"} & {row.node for row in rows}
-    if down:
-        where = f"{', '.join(sorted(down))} of {cluster.name}"
+    offline = {node.node for node in every if node.status == "offline"} & {r.node for r in rows}
+    if offline:
+        where = f"{', '.join(sorted(offline))} of {cluster.name}"
         cluster.notes.add(f"Descriptions of guests on {where} are missing: offline.")
-    known = [row.vmid for row in rows if row.node not in down]
-    found = await fanout.each(
-        cluster, known, lambda vmid: _description(cluster, vmid), want, "description of guest"
-    )
-    return [replace(row, description=found.get(row.vmid)) for row in rows]
 
+    async def description(vmid: int) -> str | None:
+        config = await (await cluster.handle(vmid)).config()
+        return (config.description or "").strip() or None
 
-async def _description(cluster: Cluster, vmid: int) -> str | None:
-    config = await (await cluster.handle(vmid)).config()
-    return (config.description or "").strip() or None
+    vmids = [row.vmid for row in rows if row.node not in offline]
+    answers = await fanout.each(cluster, vmids, description, request, "description of guest")
+    return [replace(row, description=answers.get(row.vmid)) for row in rows]
 
 
 async def _current(cluster: Cluster) -> list[Guest]:
-    """All visible guests, made once per snapshot."""
+    """Return the rows of all visible guests, made once per inventory view."""
     view = await cluster.inventory_view()
     if "guests" not in view.derived:
-        view.derived["guests"] = await offload(len(view.guests), lambda: _rows(view))
+        view.derived["guests"] = await offload(len(view.guests), lambda: to_rows(view))
     rows: list[Guest] = view.derived["guests"]
     return rows
 
 
-def _rows(view: InventoryView) -> list[Guest]:
+def to_rows(view: InventoryView) -> list[Guest]:
+    """Convert the guests of an inventory to rows, sorted by VMID."""
     guests = sorted(view.guests, key=attrgetter("vmid"))
-    return [_guest(one, view.by_node.get(one.node)) for one in guests]
+    return [_row(guest, view.by_node.get(guest.node)) for guest in guests]
 
 
-def _wanted(row: Guest, want: LoadRequest) -> bool:
-    return want.vmid(row.vmid) and want.node(row.node) and want.type(row.type)
+def _matches(row: Guest, request: LoadRequest) -> bool:
+    return (
+        request.wants_vmid(row.vmid)
+        and request.wants_node(row.node)
+        and request.wants_type(row.type)
+    )
 
 
-def _guest(one: GuestResource, node: NodeResource | None) -> Guest:
-    disk = one.disk if one.type == "lxc" else None  # Proxmox says 0 of every machine
-    on_host = one.memory if one.memory_host is None else one.memory_host
+def _row(guest: GuestResource, node: NodeResource | None) -> Guest:
+    disk = guest.disk if guest.type == "lxc" else None  # Proxmox reports 0 for every VM
+    on_host = guest.memory if guest.memory_host is None else guest.memory_host
     return Guest(
-        vmid=one.vmid,
-        name=one.name,
-        node=one.node,
-        status=one.status,
-        type=one.type,
-        tags=tuple(one.tag_list),
-        is_template=one.template,
-        uptime=one.uptime,
-        lock=one.lock,
-        is_locked=one.lock is not None,
-        pool=one.pool,
-        ha_state=one.ha_state,
-        host_cpu_usage=share(_product(one.cpu, one.cpu_count), node.cpu_count if node else None),
+        vmid=guest.vmid,
+        name=guest.name,
+        node=guest.node,
+        status=guest.status,
+        type=guest.type,
+        tags=tuple(guest.tag_list),
+        is_template=guest.template,
+        uptime=guest.uptime,
+        lock=guest.lock,
+        is_locked=guest.lock is not None,
+        pool=guest.pool,
+        ha_state=guest.ha_state,
+        host_cpu_usage=share(
+            _product(guest.cpu, guest.cpu_count), node.cpu_count if node else None
+        ),
         host_memory_usage=share(on_host, node.memory_max if node else None),
-        cpu_usage=percent(one.cpu),
-        cpu_count=one.cpu_count,
-        memory_usage=one.memory,
-        memory_max=one.memory_max,
-        memory_usage_percentage=share(one.memory, one.memory_max),
+        cpu_usage=percent(guest.cpu),
+        cpu_count=guest.cpu_count,
+        memory_usage=guest.memory,
+        memory_max=guest.memory_max,
+        memory_usage_percentage=share(guest.memory, guest.memory_max),
         disk_usage=disk,
-        disk_max=one.disk_max,
-        disk_usage_percentage=share(disk, one.disk_max),
-        disk_read=one.disk_read,
-        disk_write=one.disk_write,
-        network_in=one.network_in,
-        network_out=one.network_out,
+        disk_max=guest.disk_max,
+        disk_usage_percentage=share(disk, guest.disk_max),
+        disk_read=guest.disk_read,
+        disk_write=guest.disk_write,
+        network_in=guest.network_in,
+        network_out=guest.network_out,
     )
 
 

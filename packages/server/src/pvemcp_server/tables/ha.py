@@ -11,12 +11,12 @@ from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Relation, Row,
 
 
 class HaResource(Row):
-    """A guest that high availability looks after."""
+    """A guest under high availability."""
 
     minimal: ClassVar[tuple[str, ...]] = ("sid", "vmid", "node", "requested_state", "state")
 
-    sid: Annotated[str, Col("Service id: vm:100 or ct:200", also=("id",))]
-    vmid: Annotated[int, Col("Guest", also=("guest_id",))]
+    sid: Annotated[str, Col("Service id: vm:100 or ct:200", aliases=("id",))]
+    vmid: Annotated[int, Col("Guest", aliases=("guest_id",))]
     type: Annotated[str, Col("Kind of service", values=("vm", "ct"))]
     node: Annotated[str | None, Col("Node where it is run")]
     requested_state: Annotated[str, Col("State asked for: started, stopped, disabled, ignored")]
@@ -35,28 +35,29 @@ class HaResource(Row):
     covered=of_guest,
     relations=(TO_GUEST, Relation("node", "nodes", {"node": "node"}, "The node it is run on")),
 )
-async def ha_resources(cluster: Cluster, want: LoadRequest) -> list[HaResource]:
+async def ha_resources(cluster: Cluster, request: LoadRequest) -> list[HaResource]:
     """Guests under high availability with the state asked for and the state they are in."""
     resources = await cluster.pve.cluster.ha_resources()
     states: dict[str, HaStatus] = {}
-    if resources and want.column("node", "state"):
-        states = {one.sid: one for one in await cluster.pve.cluster.ha_status() if one.sid}
-    rows = [_row(one, states.get(one.sid)) for one in resources]
-    return [row for row in rows if want.vmid(row.vmid)]
+    if resources and request.wants_column("node", "state"):
+        entries = await cluster.pve.cluster.ha_status()
+        states = {entry.sid: entry for entry in entries if entry.sid}
+    rows = [_row(resource, states.get(resource.sid)) for resource in resources]
+    return [row for row in rows if request.wants_vmid(row.vmid)]
 
 
-def _row(one: HaAnswer, now: HaStatus | None) -> HaResource:
-    kind, _, vmid = one.sid.partition(":")
+def _row(resource: HaAnswer, status: HaStatus | None) -> HaResource:
+    kind, _, vmid = resource.sid.partition(":")
     return HaResource(
-        sid=one.sid,
+        sid=resource.sid,
         vmid=int(vmid),
-        type=one.type or kind,
-        node=now.node if now else None,
-        requested_state=one.state,
-        state=now.state or now.crm_state if now else None,
-        group=one.group,
-        max_restart=one.max_restart,
-        max_relocate=one.max_relocate,
-        failback=one.failback,
-        comment=one.comment,
+        type=resource.type or kind,
+        node=status.node if status else None,
+        requested_state=resource.state,
+        state=status.state or status.crm_state if status else None,
+        group=resource.group,
+        max_restart=resource.max_restart,
+        max_relocate=resource.max_relocate,
+        failback=resource.failback,
+        comment=resource.comment,
     )

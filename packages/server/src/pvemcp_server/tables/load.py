@@ -1,4 +1,4 @@
-"""Reading tables for a caller: the one way by which tools and queries get rows."""
+"""Loads tables for a caller: the only way by which tools and queries get rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -6,38 +6,39 @@ from itertools import starmap
 from typing import Any, overload
 
 from pvemcp_server.clusters import Cluster, InventoryView
-from pvemcp_server.tables.reach import within
+from pvemcp_server.tables.reach import visible
 from pvemcp_server.tables.registry import ALL, LoadRequest, Row, Table
 
 
-async def load(table: Table, cluster: Cluster, want: LoadRequest = ALL) -> Sequence[Any]:
-    """The rows of the table that `cluster.scope` covers; no other way leads to rows."""
-    with cluster.patience():
-        rows = await table.load(cluster, want)
-    return await within(cluster, table.covered, rows)
+async def load(table: Table, cluster: Cluster, request: LoadRequest = ALL) -> Sequence[Any]:
+    """Load the rows of the table that `cluster.scope` covers."""
+    with cluster.short_deadline():
+        rows = await table.load(cluster, request)
+    return await visible(cluster, table.covered, rows)
 
 
-def placed(table: Table, seen: InventoryView) -> frozenset[str]:
-    """The nodes of which the table has rows, by Proxmox's last word on them."""
+def nodes_with_rows(table: Table, view: InventoryView) -> frozenset[str]:
+    """Return the nodes of the rows that Proxmox still reports when a node is offline."""
     slot = ("nodes of", table.name)
-    if slot not in seen.derived:
-        rows = table.last_known(seen) if table.last_known else ()
-        seen.derived[slot] = frozenset(row.node for row in rows)
-    nodes: frozenset[str] = seen.derived[slot]
+    if slot not in view.derived:
+        rows = table.last_known(view) if table.last_known else ()
+        view.derived[slot] = frozenset(row.node for row in rows)
+    nodes: frozenset[str] = view.derived[slot]
     return nodes
 
 
-async def say_last_known(cluster: Cluster, nodes: AbstractSet[str]) -> None:
-    """Note which of these nodes are offline: what is told of them is what they said last."""
+async def note_offline_nodes(cluster: Cluster, nodes: AbstractSet[str]) -> None:
+    """Note which of these nodes are offline: their rows are the last known ones."""
     every = (await cluster.inventory.view()).nodes
-    if lost := sorted(one.node for one in every if one.node in nodes and one.status == "offline"):
+    if offline := sorted(n.node for n in every if n.node in nodes and n.status == "offline"):
+        names = ", ".join(offline)
         cluster.notes.add(
-            f"Offline on {cluster.name}: {', '.join(lost)}; rows of it are what was last known."
+            f"Offline on {cluster.name}: {names}; rows there show the last known values."
         )
 
 
-class Named(Sequence[Mapping[str, Any]]):
-    """Rows of several clusters, each with its cluster's name first, made when they are read."""
+class NamedRows(Sequence[Mapping[str, Any]]):
+    """Rows of several clusters as mappings with the cluster's name first, made when read."""
 
     def __init__(self, rows: Sequence[tuple[str, Row]]) -> None:
         self._rows = rows
@@ -51,17 +52,12 @@ class Named(Sequence[Mapping[str, Any]]):
     def __getitem__(self, at: slice) -> Sequence[Mapping[str, Any]]: ...
     def __getitem__(self, at: int | slice) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
         if isinstance(at, slice):
-            return Named(self._rows[at])
-        return _named(*self._rows[at])
+            return NamedRows(self._rows[at])
+        return _with_cluster(*self._rows[at])
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return starmap(_named, self._rows)
+        return starmap(_with_cluster, self._rows)
 
 
-def rows_of(found: Sequence[tuple[Cluster, Sequence[Row]]]) -> Named:
-    """The rows of several clusters, in that order, with the column `cluster` first."""
-    return Named([(cluster.name, row) for cluster, rows in found for row in rows])
-
-
-def _named(cluster: str, row: Row) -> Mapping[str, Any]:
+def _with_cluster(cluster: str, row: Row) -> Mapping[str, Any]:
     return {"cluster": cluster, **{name: getattr(row, name) for name in row.__struct_fields__}}

@@ -32,7 +32,9 @@ class NodeDisk(Row):
     serial: Annotated[str | None, Col("Serial number")]
     size: Annotated[int | None, Col("Size", Unit.BYTES)]
     health: Annotated[str | None, Col("What SMART says: PASSED, OK, FAILED, UNKNOWN")]
-    wearout: Annotated[float | None, Col("Life that is left, where an SSD tells", Unit.PERCENT)]
+    wearout: Annotated[
+        float | None, Col("Life that is left, where an SSD reports it", Unit.PERCENT)
+    ]
     used_for: Annotated[str | None, Col("What it is used for: LVM, ZFS, mounted …")]
     vendor: Annotated[str | None, Col("Vendor")]
     wwn: Annotated[str | None, Col("World wide name")]
@@ -41,16 +43,16 @@ class NodeDisk(Row):
 @table(
     "node_disks", tool="ListNodeDisks", cost=Cost.PER_NODE, covered=of_node, relations=(TO_NODE,)
 )
-async def node_disks(cluster: Cluster, want: LoadRequest) -> list[NodeDisk]:
+async def node_disks(cluster: Cluster, request: LoadRequest) -> list[NodeDisk]:
     """Physical disks of nodes with their health."""
-    found = await fanout.each(
+    answers = await fanout.each(
         cluster,
-        await fanout.nodes(cluster, want),
+        await fanout.nodes(cluster, request),
         lambda node: cluster.pve.node(node).disks(),
-        want,
+        request,
         "disks of node",
     )
-    return [_row(node, disk) for node, disks in found.items() for disk in disks]
+    return [_row(node, disk) for node, disks in answers.items() for disk in disks]
 
 
 def _row(node: str, disk: Disk) -> NodeDisk:

@@ -8,7 +8,7 @@ from proxmox_client.api.resources import NodeResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_node
-from pvemcp_server.tables.registry import NARROWED, Col, Cost, LoadRequest, Row, Unit, table
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Col, Cost, LoadRequest, Row, Unit, table
 from pvemcp_server.tables.values import percent, share, whole
 
 
@@ -23,7 +23,7 @@ class Node(Row):
         "disk_usage_percentage",
     )
 
-    node: Annotated[str, Col("Name", also=("name",))]
+    node: Annotated[str, Col("Name", aliases=("name",))]
     status: Annotated[str, Col("State", values=("online", "offline", "unknown"))]
     cpu_usage: Annotated[
         float | None, Col("Use of all its processors", Unit.PERCENT, ("cpu_usage_percentage",))
@@ -50,55 +50,50 @@ class Node(Row):
     tool="ListNodes",
     cost=Cost.ONE,
     covered=of_node,
-    of_inventory=True,
+    from_inventory=True,
     extra=("network_in", "network_out"),
-    pushed={**NARROWED, "status": "status"},
+    pushdown={**COMMON_PUSHDOWN, "status": "status"},
 )
-async def nodes(cluster: Cluster, want: LoadRequest) -> list[Node]:
+async def nodes(cluster: Cluster, request: LoadRequest) -> list[Node]:
     """Nodes with their state and resource usage."""
-    seen = (await cluster.inventory_view()).nodes
-    rows = [_node(one) for one in seen if want.node(one.node) and want.state(one.status)]
-    return await _with_traffic(cluster, rows, want) if _wants_traffic(want) else rows
+    rows = [
+        to_row(node)
+        for node in (await cluster.inventory_view()).nodes
+        if request.wants_node(node.node) and request.wants_status(node.status)
+    ]
+    if not request.wants_column("network_in", "network_out"):
+        return rows
 
+    async def traffic(name: str) -> tuple[int | None, int | None]:
+        """Return the bytes in and out per second, in the latest measured minute."""
+        for point in reversed(await cluster.pve.node(name).rrd("hour")):
+            if point.network_in is not None:
+                return whole(point.network_in), whole(point.network_out)
+        return None, None
 
-def _wants_traffic(want: LoadRequest) -> bool:
-    return want.column("network_in", "network_out")
-
-
-async def _with_traffic(cluster: Cluster, rows: list[Node], want: LoadRequest) -> list[Node]:
     online = [row.node for row in rows if row.status == "online"]
-    found = await fanout.each(
-        cluster, online, lambda name: _traffic(cluster, name), want, "traffic of node"
-    )
+    answers = await fanout.each(cluster, online, traffic, request, "traffic of node")
     none = (None, None)
     return [
-        replace(row, network_in=coming, network_out=going)
+        replace(row, network_in=received, network_out=sent)
         for row in rows
-        for coming, going in (found.get(row.node, none),)
+        for received, sent in (answers.get(row.node, none),)
     ]
 
 
-async def _traffic(cluster: Cluster, name: str) -> tuple[int | None, int | None]:
-    """What the latest measured minute says."""
-    points = await cluster.pve.node(name).rrd("hour")
-    for point in reversed(points):
-        if point.network_in is not None:
-            return whole(point.network_in), whole(point.network_out)
-    return None, None
-
-
-def _node(one: NodeResource) -> Node:
+def to_row(node: NodeResource) -> Node:
+    """Convert a node of the inventory to a row."""
     return Node(
-        node=one.node,
-        status=one.status,
-        cpu_usage=percent(one.cpu),
-        memory_usage_percentage=share(one.memory, one.memory_max),
-        disk_usage_percentage=share(one.disk, one.disk_max),
-        uptime=one.uptime,
-        cpu_total=whole(one.cpu_count),
-        memory_usage=one.memory,
-        memory_total=one.memory_max,
-        disk_usage=one.disk,
-        disk_total=one.disk_max,
-        level=one.level or None,
+        node=node.node,
+        status=node.status,
+        cpu_usage=percent(node.cpu),
+        memory_usage_percentage=share(node.memory, node.memory_max),
+        disk_usage_percentage=share(node.disk, node.disk_max),
+        uptime=node.uptime,
+        cpu_total=whole(node.cpu_count),
+        memory_usage=node.memory,
+        memory_total=node.memory_max,
+        disk_usage=node.disk,
+        disk_total=node.disk_max,
+        level=node.level or None,
     )

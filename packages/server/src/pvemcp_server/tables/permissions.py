@@ -1,4 +1,4 @@
-"""What the Proxmox account of a cluster may do there."""
+"""The privileges of a cluster's Proxmox account."""
 
 from typing import Annotated, ClassVar
 
@@ -13,29 +13,34 @@ class Permission(Row):
     minimal: ClassVar[tuple[str, ...]] = ("path", "privilege", "propagate")
 
     path: Annotated[str, Col("Where: /, /vms/100, /storage/nfs, /nodes/pve1, /pool/web …")]
-    privilege: Annotated[str, Col("What: VM.Audit, VM.PowerMgmt, Datastore.Allocate …")]
-    propagate: Annotated[bool, Col("Whether it holds for what is below the path too")]
+    privilege: Annotated[str, Col("Privilege: VM.Audit, VM.PowerMgmt, Datastore.Allocate …")]
+    propagate: Annotated[bool, Col("Whether it also holds below the path")]
     account: Annotated[str, Col("User or API token that this server uses")]
 
 
 def _covered(reach: Reach, row: Permission) -> Permission | None:
-    """Paths of single things are shown with those things, all others to who reaches all."""
+    """Cover paths of single visible resources; other paths need a scope of everything."""
     area, _, name = row.path.strip("/").partition("/")
-    seen = {
-        "vms": lambda: name.isdecimal() and reach.guest(int(name)),
-        "nodes": lambda: bool(name) and reach.node(name),
-        "storage": lambda: bool(name) and reach.storage(name),
-        "pool": lambda: bool(name) and reach.scope.covers_pool(name),
-    }
-    return row if area in seen and seen[area]() else None
+    match area:
+        case "vms":
+            covered = name.isdecimal() and reach.guest(int(name))
+        case "nodes":
+            covered = bool(name) and reach.node(name)
+        case "storage":
+            covered = bool(name) and reach.storage(name)
+        case "pool":
+            covered = bool(name) and reach.scope.covers_pool(name)
+        case _:
+            covered = False
+    return row if covered else None
 
 
 @table("permissions", tool="ExplainAccess", cost=Cost.ONE, covered=_covered)
-async def permissions(cluster: Cluster, _want: LoadRequest) -> list[Permission]:
-    """Privileges that this server's own account has, by path."""
-    found = await cluster.pve.access.permissions()
+async def permissions(cluster: Cluster, _request: LoadRequest) -> list[Permission]:
+    """Privileges of this server's own account, by path."""
+    permissions = await cluster.pve.access.permissions()
     return [
         Permission(path=path, privilege=privilege, propagate=propagate, account=cluster.account)
-        for path, privileges in sorted(found.items())
+        for path, privileges in sorted(permissions.items())
         for privilege, propagate in sorted(privileges.items())
     ]

@@ -17,7 +17,7 @@ class Pool(Row):
 
     minimal: ClassVar[tuple[str, ...]] = ("poolid", "description", "members")
 
-    poolid: Annotated[str, Col("Name", also=("name", "pool"))]
+    poolid: Annotated[str, Col("Name", aliases=("name", "pool"))]
     description: Annotated[str | None, Col("Comment")]
     members: Annotated[list[str], Col("Guests (qemu/100, lxc/200) and storages (storage/pve1/nfs)")]
     guest_count: Annotated[int, Col("Guests in it", Unit.COUNT)]
@@ -25,10 +25,10 @@ class Pool(Row):
 
 
 def _covered(reach: Reach, row: Pool) -> Pool | None:
-    """A pool with those of its members that the caller may see."""
+    """Return a visible pool with its visible members only."""
     if not reach.scope.covers_pool(row.poolid):
         return None
-    return _counted(row, [one for one in row.members if _covers_member(reach, one)])
+    return _counted(row, [member for member in row.members if _covers_member(reach, member)])
 
 
 def _covers_member(reach: Reach, member: str) -> bool:
@@ -39,30 +39,30 @@ def _covers_member(reach: Reach, member: str) -> bool:
 
 
 @table("pools", tool="ListPools", cost=Cost.ONE, covered=_covered)
-async def pools(cluster: Cluster, want: LoadRequest) -> list[Pool]:
+async def pools(cluster: Cluster, request: LoadRequest) -> list[Pool]:
     """Resource pools and what is in them; members take a call per pool."""
-    visible = {one.pool for one in (await cluster.inventory_view()).pools}
-    rows = await cluster.pve.pools()
-    names = [row.pool_id for row in rows if row.pool_id in visible]
-    found: dict[str, PoolAnswer] = {}
-    if want.column("members", "guest_count", "storage_count"):
-        found = await fanout.each(cluster, names, cluster.pve.pool, want, "pool")
-    return [_pool(row, found.get(row.pool_id, row)) for row in rows if row.pool_id in set(names)]
+    visible = {pool.pool for pool in (await cluster.inventory_view()).pools}
+    every = [pool for pool in await cluster.pve.pools() if pool.pool_id in visible]
+    detailed: dict[str, PoolAnswer] = {}
+    if request.wants_column("members", "guest_count", "storage_count"):
+        names = [pool.pool_id for pool in every]
+        detailed = await fanout.each(cluster, names, cluster.pve.pool, request, "pool")
+    return [_row(pool, detailed.get(pool.pool_id, pool)) for pool in every]
 
 
-def _pool(row: PoolAnswer, detailed: PoolAnswer) -> Pool:
+def _row(pool: PoolAnswer, detailed: PoolAnswer) -> Pool:
     empty = Pool(
-        poolid=row.pool_id,
-        description=row.comment or None,
+        poolid=pool.pool_id,
+        description=pool.comment or None,
         members=[],
         guest_count=0,
         storage_count=0,
     )
-    return _counted(empty, sorted({_name(one) for one in detailed.members}))
+    return _counted(empty, sorted({_name(member) for member in detailed.members}))
 
 
 def _counted(row: Pool, members: list[str]) -> Pool:
-    storages = sum(1 for one in members if one.startswith("storage/"))
+    storages = sum(1 for member in members if member.startswith("storage/"))
     return replace(
         row, members=members, guest_count=len(members) - storages, storage_count=storages
     )

@@ -1,4 +1,4 @@
-"""Which rows a caller may see: decided here for every table, whoever reads it."""
+"""Row-level access: which rows of any table a caller may see."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Reach:
-    """What a caller reaches of one cluster, asked row by row."""
+    """The guests, nodes and storages of one cluster that a caller may see."""
 
     scope: Resources
     vmids: frozenset[int]
@@ -21,16 +21,17 @@ class Reach:
 
     @classmethod
     async def of(cls, cluster: Cluster) -> "Reach":
-        seen = await cluster.inventory_view()
+        """Return the reach of the cluster's scope, by its inventory."""
+        view = await cluster.inventory_view()
         return cls(
             cluster.scope,
-            frozenset(guest.vmid for guest in seen.guests),
-            frozenset(node.node for node in seen.nodes),
-            frozenset((one.storage, one.node) for one in seen.storages),
+            frozenset(guest.vmid for guest in view.guests),
+            frozenset(node.node for node in view.nodes),
+            frozenset((storage.storage, storage.node) for storage in view.storages),
         )
 
     def guest(self, vmid: int | None) -> bool:
-        """Also one that is gone, as long as it is granted by its number."""
+        """Return whether the guest is visible, also a deleted one that is granted by its number."""
         return vmid is not None and (vmid in self.vmids or self.scope.covers_guest(vmid))
 
     def node(self, name: str) -> bool:
@@ -69,42 +70,42 @@ Tasks = TypeVar("Tasks", bound=_OfTask)
 
 
 def of_guest(reach: Reach, row: Guests) -> Guests | None:
-    """Rows that belong to a guest."""
+    """Cover rows about a visible guest."""
     return row if reach.guest(row.vmid) else None
 
 
 def of_node(reach: Reach, row: Nodes) -> Nodes | None:
-    """Rows that belong to a node."""
+    """Cover rows about a visible node."""
     return row if reach.node(row.node) else None
 
 
 def of_storage(reach: Reach, row: Storages) -> Storages | None:
-    """Rows that belong to a storage on a node."""
+    """Cover rows about a visible storage on a node."""
     return row if reach.storage(row.storage, row.node) else None
 
 
 def of_content(reach: Reach, row: Contents) -> Contents | None:
-    """What is on a storage belongs to the storage and, where it names one, to a guest."""
+    """Cover volumes on a visible storage, and those of a visible guest."""
     return row if reach.guest(row.vmid) or reach.storage(row.storage, row.node) else None
 
 
 def of_task(reach: Reach, row: Tasks) -> Tasks | None:
-    """A task belongs to the node where it runs and, where it names one, to a guest."""
+    """Cover tasks of a visible node, and those about a visible guest."""
     return row if reach.guest(row.vmid) or reach.node(row.node) else None
 
 
-def of_everybody(_reach: Reach, row: R) -> R:
-    """Rows that say nothing about single resources."""
+def of_any(_reach: Reach, row: R) -> R:
+    """Cover every row: it shows no single resource."""
     return row
 
 
-async def within(
+async def visible(
     cluster: Cluster, covered: Callable[[Reach, Any], R | None], rows: Sequence[R]
 ) -> Sequence[R]:
-    """The rows, or parts of rows, that the caller of this cluster may see."""
+    """Return the rows, or parts of rows, that the cluster's scope covers."""
     if cluster.scope.everything:
         return rows
     reach = await Reach.of(cluster)
     return await offload(
-        len(rows), lambda: [seen for row in rows if (seen := covered(reach, row)) is not None]
+        len(rows), lambda: [part for row in rows if (part := covered(reach, row)) is not None]
     )

@@ -28,7 +28,7 @@ from pvemcp_server.tables.reach import Reach
 
 
 class Unit(StrEnum):
-    """What a number or text measures; GetQuerySchema and the documentation say it per field."""
+    """The unit of a field, as GetQuerySchema and the documentation show it."""
 
     BYTES = "bytes"
     BYTES_PER_SECOND = "bytes/s"
@@ -40,7 +40,7 @@ class Unit(StrEnum):
 
 
 class Kind(StrEnum):
-    """The type of a field, as operators and GetQuerySchema know it."""
+    """The type of a field, which decides its operators."""
 
     TEXT = "text"
     INTEGER = "integer"
@@ -51,7 +51,7 @@ class Kind(StrEnum):
 
 
 class Cost(StrEnum):
-    """How many Proxmox calls loading the table takes, per cluster."""
+    """The number of Proxmox calls that loading a table takes, per cluster."""
 
     ONE = "one call"
     PER_NODE = "one call per node"
@@ -61,23 +61,22 @@ class Cost(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Col:
-    """What a field is, beyond its Python type: `Annotated[int, Col("…", Unit.BYTES)]`.
+    """A field's description beyond its Python type: `Annotated[int, Col("…", Unit.BYTES)]`.
 
-    `also` are further names that queries know it by. `values` are all that it can be, where
-    Proxmox has a closed set of them. `elsewhere` pairs words that people look for here with the
-    field that tells them.
+    `aliases` are further names for queries. `values` is the closed set of values, where Proxmox
+    has one. `redirects` pairs a word that models compare this field with and the field that
+    holds it.
     """
 
     description: str
     unit: Unit | None = None
-    also: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
-    elsewhere: tuple[tuple[str, str], ...] = ()
+    redirects: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass_transform(
-    frozen_default=True, kw_only_default=True
-)  # msgspec inherits these, mypy doesn't
+# mypy doesn't inherit these options from msgspec
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The base of row classes. `minimal` names the fields of detail level Minimal."""
 
@@ -86,7 +85,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column as declared: name, kind, unit, choices and description."""
+    """A declared column: name, kind, unit, choices and description."""
 
     name: str
     kind: Kind
@@ -94,13 +93,13 @@ class Field:
     unit: Unit | None = None
     choices: tuple[str, ...] = ()
     nullable: bool = False
-    also: tuple[str, ...] = ()
-    elsewhere: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[str, ...] = ()
+    redirects: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Relation:
-    """A row of another table that belongs to a row of this one, reached by a dotted name.
+    """A to-one relation: at most one row of another table, reached by a dotted name.
 
     `on` pairs a field here with a field there; rows of different clusters never match.
     """
@@ -113,7 +112,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many Proxmox calls loading may take, and until when (on the monotonic clock)."""
+    """The number of Proxmox calls that loading may take, and its end on the monotonic clock."""
 
     calls: int = 2000
     until: float = inf
@@ -121,12 +120,12 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """What a reader needs of a table, so that the loader asks Proxmox for no more.
+    """The part of a table that a reader needs, pushed down so that Proxmox is asked for no more.
 
-    An empty set asks for all; `columns` is None when all columns are wanted. Text is compared
-    without case. `states` rule nothing out: rows must be told apart by them, also where that takes
-    further calls. A loader may return more rows than wanted, never fewer, but for `limit`: the
-    newest of a list that has no end (tasks), and the budget, which a note then tells.
+    An empty set means all, and so does `columns=None`. Text is compared without case. `states`
+    doesn't filter: rows have to show these states correctly, even if that takes further calls. A
+    loader may return more rows than requested, never fewer, with two exceptions: `limit` (the
+    newest of tasks, which have no end) and the budget, whose end it notes.
     """
 
     columns: frozenset[str] | None = None
@@ -145,23 +144,23 @@ class LoadRequest:
         for name in ("nodes", "storages", "status", "states", "types"):
             object.__setattr__(self, name, frozenset(map(str.casefold, getattr(self, name))))
 
-    def column(self, *names: str) -> bool:
-        """Whether any of these columns is wanted."""
+    def wants_column(self, *names: str) -> bool:
+        """Return whether any of these columns is needed."""
         return self.columns is None or not self.columns.isdisjoint(names)
 
-    def vmid(self, vmid: int) -> bool:
+    def wants_vmid(self, vmid: int) -> bool:
         return not self.vmids or vmid in self.vmids
 
-    def node(self, node: str) -> bool:
+    def wants_node(self, node: str) -> bool:
         return not self.nodes or node.casefold() in self.nodes
 
-    def storage(self, storage: str) -> bool:
+    def wants_storage(self, storage: str) -> bool:
         return not self.storages or storage.casefold() in self.storages
 
-    def state(self, status: str) -> bool:
+    def wants_status(self, status: str) -> bool:
         return not self.status or status.casefold() in self.status
 
-    def type(self, name: str) -> bool:
+    def wants_type(self, name: str) -> bool:
         return not self.types or name.casefold() in self.types
 
 
@@ -169,48 +168,47 @@ ALL = LoadRequest()
 
 Loader = Callable[[Cluster, LoadRequest], Awaitable[Sequence[Row]]]
 Covered = Callable[[Reach, Any], Row | None]
-"""The row as far as the reach covers it; None when it doesn't."""
+"""Returns the row, or the part of it, that a caller may see; None for nothing."""
+
+Resource = GuestResource | StorageResource
+
+COMMON_PUSHDOWN: Mapping[str, str] = {"vmid": "vmids", "node": "nodes", "storage": "storages"}
+"""The push-down of most loaders: from a field of the row to a field of LoadRequest."""
 
 
-Placed = GuestResource | StorageResource
-
-
-def _never(_want: LoadRequest) -> bool:
+def _never(_request: LoadRequest) -> bool:
     return False
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A row class, its loader, what it costs and which tool's grants bound it."""
+    """A row class with its loader, its cost, and the tool whose grants govern its rows."""
 
     name: str
     row: type[Row]
     load: Loader
     cost: Cost
-    tool: str  # a caller reads of this table what this tool would show them
+    tool: str  # a caller reads the rows that this tool would show
     covered: Covered
     relations: tuple[Relation, ...] = ()
     description: str = ""
-    of_inventory: bool = False  # rows come from the inventory alone, but for the `extra` columns
-    beyond: Callable[[LoadRequest], bool] = (
-        _never  # whether a LoadRequest asks for more than the inventory has
-    )
-    extra: frozenset[str] = frozenset()  # columns that take further calls
-    pushed: Mapping[str, str] = field(
-        default_factory=dict
-    )  # fields by which LoadRequest narrows it
-    last_known: Callable[[InventoryView], Iterable[Placed]] | None = None
-    """What Proxmox goes on telling of nodes that are offline, as they said it last."""
-    once: str = ""
-    """The field that is true on one of the rows that several nodes have of the same thing."""
+    from_inventory: bool = False
+    """Whether rows come from the inventory alone, except for the `extra` columns."""
+    exceeds_inventory: Callable[[LoadRequest], bool] = _never
+    """Whether a request still needs calls, though the rows come from the inventory."""
+    extra: frozenset[str] = frozenset()
+    """Columns that take further calls."""
+    pushdown: Mapping[str, str] = field(default_factory=dict)
+    """Fields whose conditions narrow a request, with the field of LoadRequest."""
+    last_known: Callable[[InventoryView], Iterable[Resource]] | None = None
+    """Resources that Proxmox still reports for offline nodes, with their last known values."""
+    primary_field: str = ""
+    """The field that is true on one of several rows about the same shared thing."""
 
     @cached_property
     def fields(self) -> dict[str, Field]:
         return fields_of(self.row)
 
-
-NARROWED: Mapping[str, str] = {"vmid": "vmids", "node": "nodes", "storage": "storages"}
-"""What most loaders understand: a field of the row, and what of LoadRequest it is."""
 
 _TABLES: dict[str, Table] = {}
 
@@ -222,14 +220,32 @@ def table(
     cost: Cost,
     covered: Covered,
     relations: Iterable[Relation] = (),
-    of_inventory: bool = False,
-    beyond: Callable[[LoadRequest], bool] = _never,
+    from_inventory: bool = False,
+    exceeds_inventory: Callable[[LoadRequest], bool] = _never,
     extra: Iterable[str] = (),
-    pushed: Mapping[str, str] = NARROWED,
-    last_known: Callable[[InventoryView], Iterable[Placed]] | None = None,
-    once: str = "",
+    pushdown: Mapping[str, str] = COMMON_PUSHDOWN,
+    last_known: Callable[[InventoryView], Iterable[Resource]] | None = None,
+    primary_field: str = "",
 ) -> Callable[[Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]], Table]:
-    """Declare a table: its loader is decorated, its row class is the loader's list item type."""
+    """Declare a table by decorating its loader.
+
+    The item type of the loader's list is the row class, its docstring the table's description:
+
+        class Pool(Row):
+            minimal: ClassVar[tuple[str, ...]] = ("poolid", "guest_count")
+
+            poolid: Annotated[str, Col("Name", aliases=("name", "pool"))]
+            guest_count: Annotated[int, Col("Guests in it", Unit.COUNT)]
+
+
+        @table("pools", tool="ListPools", cost=Cost.ONE, covered=covered_pool)
+        async def pools(cluster: Cluster, request: LoadRequest) -> list[Pool]:
+            "Resource pools and their guests."
+            return [to_row(pool) for pool in await cluster.pve.pools()]
+
+    Table explains the other arguments. Schema, documentation, push-down and access derive from
+    the declaration; `tables/__init__.py` imports its module.
+    """
 
     def declare(load: Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]) -> Table:
         row = get_args(get_type_hints(load)["return"])[0]
@@ -242,12 +258,12 @@ def table(
             covered=covered,
             relations=tuple(relations),
             description=cleandoc(load.__doc__ or ""),
-            of_inventory=of_inventory,
-            beyond=beyond,
+            from_inventory=from_inventory,
+            exceeds_inventory=exceeds_inventory,
             extra=frozenset(extra),
-            pushed=pushed,
+            pushdown=pushdown,
             last_known=last_known,
-            once=once,
+            primary_field=primary_field,
         )
         _TABLES[name] = declared
         return declared
@@ -256,14 +272,8 @@ def table(
 
 
 def tables() -> Mapping[str, Table]:
-    """All declared tables by name."""
+    """Return all declared tables by name."""
     return _TABLES
-
-
-def fields_of(row: type[Row]) -> dict[str, Field]:
-    """The columns of a row class, in order of declaration."""
-    hints = get_type_hints(row, include_extras=True)
-    return {name: _field(name, hints[name]) for name in row.__struct_fields__}
 
 
 _KINDS: dict[Any, Kind] = {
@@ -275,25 +285,34 @@ _KINDS: dict[Any, Kind] = {
 }
 
 
+def fields_of(row: type[Row]) -> dict[str, Field]:
+    """Return the columns of a row class, in order of declaration."""
+    hints = get_type_hints(row, include_extras=True)
+    return {name: _field(name, hints[name]) for name in row.__struct_fields__}
+
+
 def _field(name: str, hint: Any) -> Field:
-    plain, col = _split(hint)
-    variants = get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
-    nullable = type(None) in variants
-    kind, choices = _kind(next(one for one in variants if one is not type(None)))
-    choices = col.values or choices
-    return Field(name, kind, col.description, col.unit, choices, nullable, col.also, col.elsewhere)
-
-
-def _split(hint: Any) -> tuple[Any, Col]:
+    """Return the field of an annotation such as `Annotated[int | None, Col("…")]`."""
     if get_origin(hint) is not Annotated:
         raise TypeError(f"{hint}: annotate the field with Col(description)")
-    plain, *extras = get_args(hint)
-    return plain, next(one for one in extras if isinstance(one, Col))
-
-
-def _kind(plain: Any) -> tuple[Kind, tuple[str, ...]]:
-    if get_origin(plain) is Literal:
-        return Kind.TEXT, get_args(plain)
-    if get_origin(plain) in (list, tuple, dict) or plain in (list, tuple, dict):
-        return Kind.LIST, ()
-    return _KINDS[plain], ()
+    annotated, *extras = get_args(hint)
+    col = next(extra for extra in extras if isinstance(extra, Col))
+    variants = get_args(annotated) if get_origin(annotated) in (Union, UnionType) else (annotated,)
+    python_type = next(variant for variant in variants if variant is not type(None))
+    choices: tuple[str, ...] = ()
+    if get_origin(python_type) is Literal:
+        kind, choices = Kind.TEXT, get_args(python_type)
+    elif (get_origin(python_type) or python_type) in (list, tuple, dict):
+        kind = Kind.LIST
+    else:
+        kind = _KINDS[python_type]
+    return Field(
+        name=name,
+        kind=kind,
+        description=col.description,
+        unit=col.unit,
+        choices=col.values or choices,
+        nullable=type(None) in variants,
+        aliases=col.aliases,
+        redirects=col.redirects,
+    )

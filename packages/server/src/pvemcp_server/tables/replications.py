@@ -15,7 +15,7 @@ _STATE = ("last_sync", "next_sync", "last_try", "duration", "fail_count", "error
 
 
 class Replication(Row):
-    """A replication job and how its last run went."""
+    """A replication job and the outcome of its last run."""
 
     minimal: ClassVar[tuple[str, ...]] = (
         "id",
@@ -32,22 +32,22 @@ class Replication(Row):
         "error",
     )
 
-    id: Annotated[str, Col("Job id: the guest's number and the job's")]
-    vmid: Annotated[int, Col("Guest it copies", also=("guest", "guest_id"))]
-    source: Annotated[str | None, Col("Node it copies from", also=("node", "source_node"))]
-    target: Annotated[str, Col("Node it copies to", also=("target_node",))]
+    id: Annotated[str, Col("Job id: the guest's VMID and the job's number")]
+    vmid: Annotated[int, Col("Guest it copies", aliases=("guest", "guest_id"))]
+    source: Annotated[str | None, Col("Node it copies from", aliases=("node", "source_node"))]
+    target: Annotated[str, Col("Node it copies to", aliases=("target_node",))]
     type: Annotated[str, Col("Kind; local is the only one")]
     disabled: Annotated[bool, Col("Whether it is switched off")]
-    schedule: Annotated[str | None, Col("Calendar event; every 15 minutes when none is given")]
+    schedule: Annotated[str | None, Col("Calendar event; without one every 15 minutes")]
     last_sync: Annotated[datetime | None, Col("Last success", Unit.TIME)]
     next_sync: Annotated[datetime | None, Col("Next run", Unit.TIME)]
     duration: Annotated[float | None, Col("How long the last run took", Unit.SECONDS)]
     fail_count: Annotated[int | None, Col("Failures since the last success", Unit.COUNT)]
-    error: Annotated[str | None, Col("What went wrong last", also=("status_message",))]
+    error: Annotated[str | None, Col("What went wrong last", aliases=("status_message",))]
     last_try: Annotated[datetime | None, Col("Last attempt", Unit.TIME)]
     ok: Annotated[bool | None, Col("Whether the last attempt went well")]
     job_number: Annotated[int, Col("Number of the job at this guest")]
-    rate_limit: Annotated[float | None, Col("Limit in MB/s", also=("rate",))]
+    rate_limit: Annotated[float | None, Col("Limit in MB/s", aliases=("rate",))]
     comment: Annotated[str | None, Col("Comment")]
 
 
@@ -62,43 +62,37 @@ class Replication(Row):
         Relation("target_node", "nodes", {"target": "node"}, "The node it copies to"),
     ),
 )
-async def replications(cluster: Cluster, want: LoadRequest) -> list[Replication]:
+async def replications(cluster: Cluster, request: LoadRequest) -> list[Replication]:
     """Replication jobs of guests with the state of their last run."""
-    known = (await cluster.inventory_view()).by_vmid
-    reach = await Reach.of(cluster)  # nodes of other guests are neither asked nor named
+    guests = (await cluster.inventory_view()).by_vmid
+    reach = await Reach.of(cluster)  # nodes of hidden guests are neither asked nor named
     jobs = [
-        one
-        for one in await cluster.pve.cluster.replications()
-        if want.vmid(one.guest) and reach.guest(one.guest)
+        job
+        for job in await cluster.pve.cluster.replications()
+        if request.wants_vmid(job.guest) and reach.guest(job.guest)
     ]
-    where = {
-        one.id: _source(one, known[one.guest].node if one.guest in known else None) for one in jobs
+    # a job follows its guest, while its own source stays the node of its creation
+    sources = {
+        job.id: guests[job.guest].node if job.guest in guests else job.source for job in jobs
     }
-    states = await _states(cluster, {node for node in where.values() if node}, want)
-    return [_row(one, where[one.id], states.get(one.id)) for one in jobs]
+    states: dict[str, ReplicationStatus] = {}
+    if request.wants_column(*_STATE):
+        states = await _states(cluster, {node for node in sources.values() if node}, request)
+    return [_row(job, sources[job.id], states.get(job.id)) for job in jobs]
 
 
 async def _states(
-    cluster: Cluster, sources: set[str], want: LoadRequest
+    cluster: Cluster, sources: set[str], request: LoadRequest
 ) -> dict[str, ReplicationStatus]:
-    """How the runs of each job went, as the nodes say that run them."""
-    if not want.column(*_STATE):
-        return {}
-    down = await fanout.down_among(cluster, sources)
-    online = sorted(sources - down)
-    found = await fanout.each(
+    """Return the state of each job, as reported by the nodes that run them."""
+    answers = await fanout.each(
         cluster,
-        online,
+        sorted(sources - await fanout.offline_among(cluster, sources)),
         lambda node: cluster.pve.node(node).replications(),
-        want,
+        request,
         "state of replications of node",
     )
-    return {one.id: one for answer in found.values() for one in answer}
-
-
-def _source(job: ReplicationJob, node: str | None) -> str | None:
-    # the job follows the guest: its own source is what was true when it was made
-    return node or job.source
+    return {state.id: state for answer in answers.values() for state in answer}
 
 
 def _row(job: ReplicationJob, source: str | None, state: ReplicationStatus | None) -> Replication:

@@ -12,7 +12,7 @@ from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
 from pvemcp_server.tables.values import moment
 
-Key = tuple[int, str]  # a guest's number and a snapshot's name
+Key = tuple[int, str]  # a VMID and a snapshot's name
 
 
 class Snapshot(Row, kw_only=True):
@@ -20,17 +20,17 @@ class Snapshot(Row, kw_only=True):
 
     minimal: ClassVar[tuple[str, ...]] = ("vmid", "vm_name", "name", "date")
 
-    vmid: Annotated[int, Col("Guest it is of", also=("guest_id",))]
-    vm_name: Annotated[str, Col("Name of the guest", also=("guest_name",))]
+    vmid: Annotated[int, Col("Guest it is of", aliases=("guest_id",))]
+    vm_name: Annotated[str, Col("Name of the guest", aliases=("guest_name",))]
     name: Annotated[str, Col("Name, unique in the guest")]
     date: Annotated[datetime | None, Col("When it was taken", Unit.TIME, ("timestamp", "created"))]
     description: Annotated[str | None, Col("Notes")]
     parent: Annotated[str | None, Col("Snapshot it was taken after")]
     include_ram: Annotated[
-        bool, Col("Whether memory was saved", also=("include_memory", "vm_state"))
+        bool, Col("Whether memory was saved", aliases=("include_memory", "vm_state"))
     ]
     size: Annotated[
-        int | None, Col("Saved memory; Proxmox doesn't tell what disks take", Unit.BYTES)
+        int | None, Col("Saved memory; Proxmox doesn't report the space of disks", Unit.BYTES)
     ] = None
     node: Annotated[str, Col("Node the guest is on")]
     type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest")]
@@ -43,55 +43,44 @@ class Snapshot(Row, kw_only=True):
     covered=of_guest,
     relations=(TO_GUEST, TO_NODE),
 )
-async def snapshots(cluster: Cluster, want: LoadRequest) -> list[Snapshot]:
+async def snapshots(cluster: Cluster, request: LoadRequest) -> list[Snapshot]:
     """Snapshots of guests."""
-    guests = {one.vmid: one for one in await fanout.guests(cluster, want)}
-    found = await fanout.each(
-        cluster, guests, lambda vmid: _snapshots(cluster, guests[vmid]), want, "snapshots of guest"
-    )
-    sizes = await _sizes(cluster, guests, found, want) if want.column("size") else {}
+    guests = {guest.vmid: guest for guest in await fanout.guests(cluster, request)}
+
+    async def list_snapshots(vmid: int) -> list[SnapshotAnswer]:
+        return await (await cluster.handle(vmid)).snapshots()
+
+    answers = await fanout.each(cluster, guests, list_snapshots, request, "snapshots of guest")
+
+    async def memory_size(key: Key) -> int | None:
+        vmid, name = key
+        node = guests[vmid].node
+        config = await cluster.pve.qemu(node, vmid).config(snapshot=name)
+        storage, separator, _ = (config.vmstate or "").partition(":")
+        if not separator or config.vmstate is None:
+            return None
+        return (await cluster.pve.storage(node, storage).volume(config.vmstate)).size
+
+    sizes: dict[Key, int | None] = {}
+    if request.wants_column("size"):
+        keys = [(v, s.name) for v, some in answers.items() for s in some if s.with_memory]
+        sizes = await fanout.each(cluster, keys, memory_size, request, "size of snapshot")
     return [
-        _row(guests[vmid], one, sizes.get((vmid, one.name)))
-        for vmid, taken in found.items()
-        for one in taken
+        _row(guests[vmid], snapshot, sizes.get((vmid, snapshot.name)))
+        for vmid, some in answers.items()
+        for snapshot in some
     ]
 
 
-async def _snapshots(cluster: Cluster, guest: GuestResource) -> list[SnapshotAnswer]:
-    return await (await cluster.handle(guest.vmid)).snapshots()
-
-
-async def _sizes(
-    cluster: Cluster,
-    guests: dict[int, GuestResource],
-    found: dict[int, list[SnapshotAnswer]],
-    want: LoadRequest,
-) -> dict[Key, int | None]:
-    keys = [(vmid, one.name) for vmid, taken in found.items() for one in taken if one.with_memory]
-
-    async def size(key: Key) -> int | None:
-        return await _memory_size(cluster, guests[key[0]], key[1])
-
-    return await fanout.each(cluster, keys, size, want, "size of snapshot")
-
-
-async def _memory_size(cluster: Cluster, guest: GuestResource, name: str) -> int | None:
-    config = await cluster.pve.qemu(guest.node, guest.vmid).config(snapshot=name)
-    storage, mark, _ = (config.vmstate or "").partition(":")
-    if not mark or config.vmstate is None:
-        return None
-    return (await cluster.pve.storage(guest.node, storage).volume(config.vmstate)).size
-
-
-def _row(guest: GuestResource, one: SnapshotAnswer, size: int | None) -> Snapshot:
+def _row(guest: GuestResource, snapshot: SnapshotAnswer, size: int | None) -> Snapshot:
     return Snapshot(
         vmid=guest.vmid,
         vm_name=guest.name,
-        name=one.name,
-        date=moment(one.created),
-        description=one.description.strip() or None,
-        parent=one.parent,
-        include_ram=one.with_memory,
+        name=snapshot.name,
+        date=moment(snapshot.created),
+        description=snapshot.description.strip() or None,
+        parent=snapshot.parent,
+        include_ram=snapshot.with_memory,
         size=size,
         node=guest.node,
         type=guest.type,

@@ -10,7 +10,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_storage
-from pvemcp_server.tables.registry import NARROWED, Col, Cost, LoadRequest, Row, Unit, table
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Col, Cost, LoadRequest, Row, Unit, table
 from pvemcp_server.tables.values import share
 
 
@@ -25,7 +25,7 @@ class Storage(Row):
         "disk_usage_percentage",
     )
 
-    storage: Annotated[str, Col("Name", also=("name",))]
+    storage: Annotated[str, Col("Name", aliases=("name",))]
     node: Annotated[str, Col("Node that sees it")]
     type: Annotated[str, Col("Kind of storage: dir, nfs, lvmthin, zfspool, rbd, pbs …")]
     status: Annotated[str, Col("State", values=("available", "unknown"))]
@@ -34,7 +34,7 @@ class Storage(Row):
     ]
     plugin_type: Annotated[str, Col("The same as type, by Proxmox's name")]
     content: Annotated[list[str], Col("What it may hold: images, rootdir, backup, iso …")]
-    shared: Annotated[bool, Col("Whether all nodes see the same", also=("is_shared",))]
+    shared: Annotated[bool, Col("Whether all nodes see the same", aliases=("is_shared",))]
     is_available: Annotated[bool, Col("Whether it can be used now")]
     is_primary: Annotated[
         bool, Col("True on one row of each storage: sum over these to count shared ones once")
@@ -51,57 +51,54 @@ class Storage(Row):
     cost=Cost.ONE,
     covered=of_storage,
     relations=(TO_NODE,),
-    of_inventory=True,
+    from_inventory=True,
     last_known=attrgetter("storages"),
     extra=("pool",),
-    pushed={**NARROWED, "status": "status"},
-    once="is_primary",
+    pushdown={**COMMON_PUSHDOWN, "status": "status"},
+    primary_field="is_primary",
 )
-async def storages(cluster: Cluster, want: LoadRequest) -> list[Storage]:
+async def storages(cluster: Cluster, request: LoadRequest) -> list[Storage]:
     """Storages with their use; one that is shared has a row for each node."""
-    seen = (await cluster.inventory_view()).storages
-    primary = _primary(seen)
-    rows = [_storage(one, (one.storage, one.node) in primary) for one in seen if _wanted(one, want)]
-    return await _with_pools(cluster, rows, want) if want.column("pool") else rows
-
-
-def _wanted(one: StorageResource, want: LoadRequest) -> bool:
-    return want.storage(one.storage) and want.node(one.node) and want.state(one.status)
-
-
-def _primary(seen: tuple[StorageResource, ...]) -> set[tuple[str, str]]:
-    """One row of each storage, by storage and node: an available one where there is one."""
-    found: dict[tuple[str, str], StorageResource] = {}
-    for one in sorted(seen, key=lambda one: (one.status != "available", one.node)):
-        found.setdefault((one.storage, "" if one.shared else one.node), one)
-    return {(one.storage, one.node) for one in found.values()}
-
-
-async def _with_pools(cluster: Cluster, rows: list[Storage], want: LoadRequest) -> list[Storage]:
-    names = [one.pool for one in (await cluster.inventory_view()).pools]
-    found = await fanout.each(cluster, names, cluster.pve.pool, want, "pool")
-    # a member names one node only, yet the storage is in the pool wherever it is
-    pool_of = {one.storage: name for name, pool in found.items() for one in pool.members}
+    view = await cluster.inventory_view()
+    primary = _primary(view.storages)
+    rows = [
+        _row(storage, is_primary=(storage.storage, storage.node) in primary)
+        for storage in view.storages
+        if request.wants_storage(storage.storage)
+        and request.wants_node(storage.node)
+        and request.wants_status(storage.status)
+    ]
+    if not request.wants_column("pool"):
+        return rows
+    names = [pool.pool for pool in view.pools]
+    pools = await fanout.each(cluster, names, cluster.pve.pool, request, "pool")
+    # a member names one node only, yet the storage is in the pool on all its nodes
+    pool_of = {member.storage: name for name, pool in pools.items() for member in pool.members}
     return [replace(row, pool=pool_of.get(row.storage)) for row in rows]
 
 
-def _storage(one: StorageResource, primary: bool) -> Storage:
+def _primary(storages: tuple[StorageResource, ...]) -> set[tuple[str, str]]:
+    """Return the name and node of one row of each storage, an available one if possible."""
+    primary: dict[tuple[str, str], StorageResource] = {}
+    for storage in sorted(storages, key=lambda s: (s.status != "available", s.node)):
+        primary.setdefault((storage.storage, "" if storage.shared else storage.node), storage)
+    return {(storage.storage, storage.node) for storage in primary.values()}
+
+
+def _row(storage: StorageResource, *, is_primary: bool) -> Storage:
+    used, total = storage.disk, storage.disk_max
     return Storage(
-        storage=one.storage,
-        node=one.node,
-        type=one.plugin_type,
-        status=one.status,
-        disk_usage_percentage=share(one.disk, one.disk_max),
-        plugin_type=one.plugin_type,
-        content=one.content_list,
-        shared=one.shared,
-        is_available=one.status == "available",
-        is_primary=primary,
-        disk_usage=one.disk,
-        disk_total=one.disk_max,
-        disk_free=_free(one),
+        storage=storage.storage,
+        node=storage.node,
+        type=storage.plugin_type,
+        status=storage.status,
+        disk_usage_percentage=share(used, total),
+        plugin_type=storage.plugin_type,
+        content=storage.content_list,
+        shared=storage.shared,
+        is_available=storage.status == "available",
+        is_primary=is_primary,
+        disk_usage=used,
+        disk_total=total,
+        disk_free=None if used is None or total is None else total - used,
     )
-
-
-def _free(one: StorageResource) -> int | None:
-    return None if one.disk is None or one.disk_max is None else one.disk_max - one.disk

@@ -1,4 +1,4 @@
-"""What is on storages: backups and all other content."""
+"""Volumes on storages: backups and all other content."""
 
 from datetime import datetime
 from typing import Annotated, ClassVar
@@ -9,7 +9,7 @@ from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import Reach, of_content
 from pvemcp_server.tables.registry import (
-    NARROWED,
+    COMMON_PUSHDOWN,
     Col,
     Cost,
     LoadRequest,
@@ -18,7 +18,7 @@ from pvemcp_server.tables.registry import (
     Unit,
     table,
 )
-from pvemcp_server.tables.values import moment, only
+from pvemcp_server.tables.values import moment, single
 
 TO_STORAGE = Relation(
     "storage", "storages", {"storage": "storage", "node": "node"}, "The storage it is on"
@@ -27,7 +27,7 @@ KINDS: frozenset[StorageContentKind] = frozenset(
     {"images", "rootdir", "backup", "iso", "vztmpl", "snippets", "import"}
 )
 
-Place = tuple[str, str]  # a storage's name and the node it was asked at
+Place = tuple[str, str]  # a storage's name and the node that lists it
 
 
 class Backup(Row):
@@ -37,17 +37,17 @@ class Backup(Row):
 
     storage: Annotated[str, Col("Storage it is on")]
     volid: Annotated[str, Col("Volume id: what DeleteBackup takes")]
-    vmid: Annotated[int | None, Col("Guest it is of", also=("guest_id",))]
+    vmid: Annotated[int | None, Col("Guest it is of", aliases=("guest_id",))]
     format: Annotated[str, Col("Format of the archive: vma.zst, tar.zst, pbs-vm …")]
     size: Annotated[int, Col("Size", Unit.BYTES)]
     creation: Annotated[datetime | None, Col("When it was made", Unit.TIME, ("created", "date"))]
     notes: Annotated[str | None, Col("Notes")]
     protected: Annotated[bool, Col("Whether it is protected from deletion")]
     encrypted: Annotated[bool, Col("Whether it is encrypted")]
-    verified: Annotated[bool | None, Col("Whether its last verification went well")]
+    verified: Annotated[bool | None, Col("Whether its last verification succeeded")]
     node: Annotated[str, Col("Node it was listed at; for a shared storage one of many")]
     type: Annotated[str | None, Col("Kind of guest", values=("qemu", "lxc"))]
-    filename: Annotated[str, Col("File name", also=("name",))]
+    filename: Annotated[str, Col("File name", aliases=("name",))]
     content: Annotated[str, Col("Always backup")]
     parent: Annotated[str | None, Col("Volume it builds on")]
 
@@ -69,9 +69,9 @@ class Content(Row):
     content: Annotated[str, Col("Kind: iso, vztmpl, backup, images, rootdir, snippets, import")]
     format: Annotated[str, Col("Format: raw, qcow2, iso, tgz …")]
     size: Annotated[int, Col("Size", Unit.BYTES)]
-    vmid: Annotated[int | None, Col("Guest it belongs to", also=("guest_id",))]
+    vmid: Annotated[int | None, Col("Guest it belongs to", aliases=("guest_id",))]
     creation: Annotated[datetime | None, Col("When it was made", Unit.TIME, ("created", "date"))]
-    name: Annotated[str, Col("File or volume name", also=("filename",))]
+    name: Annotated[str, Col("File or volume name", aliases=("filename",))]
     storage: Annotated[str, Col("Storage it is on")]
     node: Annotated[str, Col("Node it was listed at; for a shared storage one of many")]
     used: Annotated[int | None, Col("Space it takes", Unit.BYTES)]
@@ -90,10 +90,10 @@ _RELATIONS = (TO_GUEST, TO_NODE, TO_STORAGE)
     covered=of_content,
     relations=_RELATIONS,
 )
-async def backups(cluster: Cluster, want: LoadRequest) -> list[Backup]:
+async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
     """Backups of guests; one on a shared storage is there once."""
-    found = await _volumes(cluster, want, frozenset({"backup"}))
-    return [_backup(place, one) for place, volumes in found.items() for one in volumes]
+    volumes = await _volumes(cluster, request, frozenset({"backup"}))
+    return [_backup(place, volume) for place, some in volumes.items() for volume in some]
 
 
 @table(
@@ -101,66 +101,67 @@ async def backups(cluster: Cluster, want: LoadRequest) -> list[Backup]:
     tool="ListStorageContent",
     cost=Cost.PER_STORAGE,
     covered=of_content,
-    pushed={**NARROWED, "content": "types"},
+    pushdown={**COMMON_PUSHDOWN, "content": "types"},
     relations=_RELATIONS,
 )
-async def storage_content(cluster: Cluster, want: LoadRequest) -> list[Content]:
+async def storage_content(cluster: Cluster, request: LoadRequest) -> list[Content]:
     """Volumes on storages: images, backups, ISOs, templates; on a shared storage there once."""
-    found = await _volumes(cluster, want, KINDS & want.types or KINDS)
-    return [_content(place, one) for place, volumes in found.items() for one in volumes]
+    volumes = await _volumes(cluster, request, KINDS & request.types or KINDS)
+    return [_content(place, volume) for place, some in volumes.items() for volume in some]
 
 
 async def _volumes(
-    cluster: Cluster, want: LoadRequest, kinds: frozenset[StorageContentKind]
+    cluster: Cluster, request: LoadRequest, kinds: frozenset[StorageContentKind]
 ) -> dict[Place, list[Volume]]:
-    """The volumes of each storage that can hold such content."""
+    """Return the volumes of each storage that can hold such content."""
     reach = await Reach.of(cluster)
-    kind, vmid = only(kinds), only(want.vmids)
+    kind, vmid = single(kinds), single(request.vmids)
 
-    async def listed(place: Place) -> list[Volume]:
+    async def list_content(place: Place) -> list[Volume]:
         return await cluster.pve.storage(place[1], place[0]).content(kind, vmid)
 
-    return await fanout.quietly(
+    storages = await fanout.storages(cluster, request, kinds)
+    return await fanout.each_masked(
         cluster,
-        [(one.storage, one.node) for one in await fanout.storages(cluster, want, kinds)],
+        [(storage.storage, storage.node) for storage in storages],
         lambda place: reach.storage(*place),
-        lambda view, some: fanout.each(view, some, listed, want, "content of storage"),
+        lambda view, some: fanout.each(view, some, list_content, request, "content of storage"),
     )
 
 
-def _backup(place: Place, one: Volume) -> Backup:
+def _backup(place: Place, volume: Volume) -> Backup:
     return Backup(
         storage=place[0],
-        volid=one.volid,
-        vmid=one.vmid,
-        format=one.format,
-        size=one.size,
-        creation=moment(one.created),
-        notes=one.notes,
-        protected=one.protected,
-        encrypted=one.encrypted is not None,
-        verified=one.verification.state == "ok" if one.verification else None,
+        volid=volume.volid,
+        vmid=volume.vmid,
+        format=volume.format,
+        size=volume.size,
+        creation=moment(volume.created),
+        notes=volume.notes,
+        protected=volume.protected,
+        encrypted=volume.encrypted is not None,
+        verified=volume.verification.state == "ok" if volume.verification else None,
         node=place[1],
-        type=one.guest_type,
-        filename=one.name,
-        content=one.content,
-        parent=one.parent,
+        type=volume.guest_type,
+        filename=volume.name,
+        content=volume.content,
+        parent=volume.parent,
     )
 
 
-def _content(place: Place, one: Volume) -> Content:
+def _content(place: Place, volume: Volume) -> Content:
     return Content(
-        volid=one.volid,
-        content=one.content,
-        format=one.format,
-        size=one.size,
-        vmid=one.vmid,
-        creation=moment(one.created),
-        name=one.name,
+        volid=volume.volid,
+        content=volume.content,
+        format=volume.format,
+        size=volume.size,
+        vmid=volume.vmid,
+        creation=moment(volume.created),
+        name=volume.name,
         storage=place[0],
         node=place[1],
-        used=one.used,
-        parent=one.parent,
-        notes=one.notes,
-        protected=one.protected,
+        used=volume.used,
+        parent=volume.parent,
+        notes=volume.notes,
+        protected=volume.protected,
     )

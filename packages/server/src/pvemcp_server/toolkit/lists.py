@@ -11,7 +11,7 @@ from typing import Any
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import CallError
 from pvemcp_server.tables import load
-from pvemcp_server.tables.load import Named, say_last_known
+from pvemcp_server.tables.load import NamedRows, note_offline_nodes
 from pvemcp_server.tables.registry import Budget, LoadRequest, Row, Table
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.missing_privileges import say_why_empty
@@ -51,7 +51,7 @@ async def listed(
         if _seems_cut(table, cluster, rows):
             await say_why_empty(cluster, table)
         elif table.last_known:
-            await say_last_known(cluster, {row.node for row in rows})
+            await note_offline_nodes(cluster, {row.node for row in rows})
         return rows
 
     found = _in_order(await call.each(asked, read), keep, order)
@@ -59,7 +59,7 @@ async def listed(
         found[call.page] = await _finished(found[call.page], asked, finish, wanted)
     if cluster_name is not None:
         return Rows([row for _, row in found], tuple(columns))
-    return Rows(Named(found), ("cluster", *columns))
+    return Rows(NamedRows(found), ("cluster", *columns))
 
 
 def _in_order(

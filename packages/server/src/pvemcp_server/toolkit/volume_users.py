@@ -170,7 +170,7 @@ def _could_hold(
     return {
         one.vmid: one
         for one in sorted(whole.guests, key=attrgetter("vmid"))
-        if one.type in kinds and one.vmid != volume.vmid and (shared or want.node(one.node))
+        if one.type in kinds and one.vmid != volume.vmid and (shared or want.wants_node(one.node))
     }
 
 

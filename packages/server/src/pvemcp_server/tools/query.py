@@ -10,7 +10,7 @@ from proxmox_client import deadline
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import CallError
-from pvemcp_server.query.execute import answer
+from pvemcp_server.query.execute import execute
 from pvemcp_server.query.operators import Operator
 from pvemcp_server.query.schema_description import details, overview
 from pvemcp_server.query.sources import TOOL, Sources, catalog_of
@@ -81,14 +81,14 @@ _QUERY = {
             },
         },
         "distinct": {"type": "boolean"},
-        "limit": {"type": "integer", "description": "At most 1000"},
+        "limit": {"type": "integer", "description": "Rows; 400 without, at most row_cap"},
         "offset": {"type": "integer"},
     },
     "required": ["from"],
 }
 
 AskedQuery = Annotated[
-    Any,  # `read` says what is wrong with it, in words of queries
+    Any,  # `parse` says what is wrong with it, in words of queries
     WithJsonSchema({"anyOf": [_QUERY, {"type": "string"}]}),
     Field(description="The query, as an object or its JSON text"),
 ]
@@ -116,9 +116,16 @@ async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterN
     if not clusters:
         raise CallError(NO_CLUSTER)  # without one there is no table to name either
     sources = Sources(call.caller, clusters, why_empty)
-    found = await answer(query, sources, budget, datetime.now(UTC))
-    if found.cut:
+    result = await execute(
+        query,
+        sources,
+        budget,
+        datetime.now(UTC),
+        call.settings.row_cap,
+    )
+    if result.next_offset is not None:
         call.notes.add(
-            f"Cut at {len(found.rows)} rows: ask for the next with offset, or narrow the query."
+            f"Cut at {len(result.rows)} rows: ask for the next with offset {result.next_offset}, "
+            "or narrow the query."
         )
-    return Rows(found.rows, found.columns, found.decimals)
+    return Rows(result.rows, result.columns, result.decimals)

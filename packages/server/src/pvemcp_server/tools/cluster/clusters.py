@@ -4,15 +4,15 @@ from operator import attrgetter
 
 from proxmox_client import deadline
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.tables.clusters import Cluster, clusters
+from pvemcp_server.tables.clusters import ClusterRow, clusters
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import listed
 from pvemcp_server.toolkit.registry import Rows, tool
 
 
-@tool("ListClusters", area=Area.CLUSTER, effect=Effect.READ, answer=Cluster)
+@tool("ListClusters", area=Area.CLUSTER, effect=Effect.READ, answer=ClusterRow)
 async def list_clusters(call: Call) -> Rows:
     """List the clusters you can reach, their version and whether they answer."""
     with deadline(call.seconds_left / 2):  # one that hangs is still listed, as not reachable
-        rows = await listed(call, clusters, None, Cluster.minimal, order=attrgetter("name"))
-    return Rows(rows.rows, Cluster.minimal)
+        rows = await listed(call, clusters, None, ClusterRow.minimal, order=attrgetter("name"))
+    return Rows(rows.rows, ClusterRow.minimal)

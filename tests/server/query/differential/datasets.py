@@ -1,4 +1,4 @@
-"""Random rows of every declared table, small enough to read and strange enough to matter."""
+"""Random rows of every declared table, few enough to read and with unusual values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,13 +34,14 @@ _JOINED = {
 
 
 @dataclass(frozen=True)
-class World:
+class Dataset:
     """Rows by table and cluster."""
 
     rows: Mapping[str, Mapping[str, Sequence[Row]]]
 
     @classmethod
-    def random(cls, rng: Random, size: int = 12) -> "World":
+    def random(cls, rng: Random, size: int = 12) -> "Dataset":
+        """Return a dataset with at most `size` rows of each table on each cluster."""
         return cls(
             {
                 table.name: {
@@ -52,29 +53,29 @@ class World:
 
 
 def keys_of(table: str) -> tuple[str, ...]:
-    """The fields by which relations find rows of that table."""
-    found = {
-        tuple(one.on.values())
+    """Return the fields by which relations find rows of the table."""
+    keys = {
+        tuple(relation.on.values())
         for other in tables().values()
-        for one in other.relations
-        if one.table == table
+        for relation in other.relations
+        if relation.table == table
     }
-    return next(iter(found), ())
+    return next(iter(keys), ())
 
 
 def _rows(rng: Random, table: Table, number: int) -> list[Row]:
-    """Some rows; a relation leads to one row, so no two have the same key."""
+    """Return random rows; no two have the same key, since a relation leads to one row."""
     key = keys_of(table.name)
-    found: dict[Any, Row] = {}
+    rows: dict[Any, Row] = {}
     for n in range(number):
-        values = {one.name: cell(rng, one) for one in table.fields.values()}
+        values = {field.name: random_value(rng, field) for field in table.fields.values()}
         row = table.row(**values)
-        found.setdefault(tuple(values[name] for name in key) if key else n, row)
-    return list(found.values())
+        rows.setdefault(tuple(values[name] for name in key) if key else n, row)
+    return list(rows.values())
 
 
-def cell(rng: Random, field: Field) -> Any:
-    """A value that the field may hold."""
+def random_value(rng: Random, field: Field) -> Any:
+    """Return a value that the field may hold."""
     if field.nullable and rng.random() < 0.25:
         return None
     if field.name in _JOINED:
