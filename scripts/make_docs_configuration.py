@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from pages import renew_or_check
 from pvemcp_server.config import Config
-from pvemcp_server.settings import declared
+from pvemcp_server.settings import declared_settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "configuration.md"
 
@@ -40,7 +40,7 @@ def _environment() -> Iterator[str]:
 def _settings() -> Iterator[str]:
     yield "| setting | default | values | |"
     yield "|---|---|---|---|"
-    for one in declared():
+    for one in declared_settings():
         values = _values(one.schema)
         words = f"**{one.title}**: {one.description}"
         yield f"| `{one.name}` | {_shown(one.default)} | {values} | {words} |"

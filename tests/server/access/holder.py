@@ -18,7 +18,7 @@ async def main() -> None:
     async with open_store(Config.load()) as store, open_access(store) as access:
         while True:
             try:
-                answer = (await access.gate.authenticate(secret, "192.0.2.1")).role.name
+                answer = (await access.authenticator.authenticate(secret, "192.0.2.1")).role.name
             except TooManyFailures:
                 answer = before  # it asks far too often; the next answer comes in a few seconds
             except AccessDenied as denied:

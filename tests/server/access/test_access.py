@@ -28,7 +28,7 @@ async def test_closing_tells_when_uses_could_not_be_written_down(
 
     async with open_access(store) as access:
         _, secret = await access.keys.create("laptop")
-        await access.gate.authenticate(secret, "::1")
+        await access.authenticator.authenticate(secret, "::1")
         monkeypatch.setattr(store.database, "writing", away)
     assert "Could not write down the use of keys" in caplog.text
 

@@ -73,7 +73,7 @@ async def test_a_renamed_cluster_stays_granted_and_never_more_than_it_was(
     await access.clusters.bind("lab", "default", key="narrow")
     await access.clusters.change("lab", name="home")
     await access.clusters.create("lab", ["pve9"], **TOKEN)
-    caller = await access.gate.authenticate(secret, "::1")
+    caller = await access.authenticator.authenticate(secret, "::1")
     assert caller.clusters == {"home"}
     assert list(caller.identities) == ["home"]
 
@@ -92,7 +92,7 @@ async def test_a_key_s_binding_wins_over_its_role_s(access: Access, lab: None):
     key, _ = await access.keys.create("laptop")
 
     async def bound() -> dict[str, int]:
-        return (await access.gate.caller(key.id)).identities
+        return (await access.authenticator.caller(key.id)).identities
 
     assert await bound() == {}
     await access.clusters.bind("lab", "mine", key="laptop")
@@ -143,10 +143,10 @@ async def test_a_new_secret_reaches_other_processes(access: Access, lab: None, o
     async def listener() -> None:
         heard.append("changed")
 
-    await other_store.watch.now()
+    await other_store.watch.poll()
     other_store.watch.on_change(Topic.CLUSTERS, listener)
     await access.clusters.change_identity("lab", "default", secret="renewed")
-    await other_store.watch.now()
+    await other_store.watch.poll()
     assert heard == ["changed"]
     [identity] = await other_store.identities.all()
     assert await other_store.identities.secret(identity.id) == "renewed"

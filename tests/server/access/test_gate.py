@@ -157,14 +157,14 @@ async def test_a_key_read_before_a_change_is_not_remembered_after_it(
     gate: KeyAuthenticator, access: Access, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     key, secret = await access.keys.create("laptop")
-    await store.watch.now()
+    await store.watch.poll()
     of_caller = store.bindings.of_caller
 
     async def of_caller_and_then_disable(key_id: str, role_id: int) -> dict[str, int]:
         found = await of_caller(key_id, role_id)
         monkeypatch.setattr(store.bindings, "of_caller", of_caller)
         await access.keys.change(key.id, enabled=False)
-        await store.watch.now()
+        await store.watch.poll()
         return found
 
     monkeypatch.setattr(store.bindings, "of_caller", of_caller_and_then_disable)
@@ -274,7 +274,7 @@ async def test_when_and_where_a_key_was_used_is_written_down_later(
 async def test_uses_are_written_down_when_access_closes(store: Store):
     async with open_access(store) as access:
         key, secret = await access.keys.create("laptop")
-        await access.gate.authenticate(secret, HERE)
+        await access.authenticator.authenticate(secret, HERE)
     assert (await store.keys.find(id=key.id)).last_address == HERE
 
 

@@ -78,7 +78,7 @@ async def test_built_in_roles_follow_the_program_and_nobody_else(access: Access,
 
 @pytest.mark.anyio
 async def test_an_unchanged_start_forgets_no_cache(access: Access, store: Store):
-    await store.watch.now()
+    await store.watch.poll()
     heard = []
 
     async def listener() -> None:
@@ -86,7 +86,7 @@ async def test_an_unchanged_start_forgets_no_cache(access: Access, store: Store)
 
     store.watch.on_change(Topic.ACCESS, listener)
     await Roles(store).prepare()
-    await store.watch.now()
+    await store.watch.poll()
     assert heard == []
 
 

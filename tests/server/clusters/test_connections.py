@@ -50,7 +50,7 @@ async def test_a_binding_whose_identity_is_gone_never_falls_back_to_another_acco
 async def test_a_reconfigured_cluster_is_opened_anew(clusters, access, store):
     before = await clusters.open("lab", caller(), EVERYTHING, Notes())
     await access.clusters.change("lab", description="changed")
-    await store.watch.now()
+    await store.watch.poll()
     after = await clusters.open("lab", caller(), EVERYTHING, Notes())
     assert after.description == "changed"
     assert after.pve is not before.pve
@@ -67,7 +67,7 @@ async def test_what_was_read_before_a_change_is_not_kept_after_it(
         found = await read()
         monkeypatch.setattr(store.clusters, "all", read)
         await access.clusters.change("lab", description="changed")
-        await store.watch.now()
+        await store.watch.poll()
         return found
 
     monkeypatch.setattr(store.clusters, "all", read_and_then_change)
@@ -89,7 +89,7 @@ async def test_a_replaced_client_serves_its_calls_to_their_end_and_is_closed_aft
     monkeypatch.setattr(before.pve, "aclose", closing)
     monkeypatch.setattr(connections, "LONGEST_CALL", 2.0)
     await access.clusters.change("lab", description="changed")
-    await store.watch.now()
+    await store.watch.poll()
     assert await before.pve.version()
     assert not closed.is_set()
     with anyio.fail_after(10):

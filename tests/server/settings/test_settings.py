@@ -26,7 +26,7 @@ async def test_a_change_counts_here_and_in_other_processes(settings: Settings, o
     await other.current()
     changed = await settings.change({"enabled": True, "row_cap": 50}, by="ada")
     assert (changed.enabled, changed.row_cap) == (True, 50)
-    await other_store.watch.now()
+    await other_store.watch.poll()
     assert other.values == changed
 
 
@@ -49,9 +49,9 @@ async def test_listeners_hear_what_was_and_what_is_and_only_of_changes(
 
     other.on_change(listener)
     await settings.change({"enabled": True}, by="ada")
-    await other_store.watch.now()
+    await other_store.watch.poll()
     await settings.change({"enabled": True}, by="ada")
-    await other_store.watch.now()
+    await other_store.watch.poll()
     assert heard == [(False, True)]
 
 

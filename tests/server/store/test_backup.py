@@ -31,7 +31,7 @@ async def fill(config: Config) -> str:
 async def check(config: Config, secret: str) -> None:
     """That all of it is there, works, and can be added to."""
     async with open_store(config) as store, open_access(store) as access:
-        caller = await access.gate.authenticate(secret, "127.0.0.1")
+        caller = await access.authenticator.authenticate(secret, "127.0.0.1")
         assert caller.key_name == "laptop"
         assert await store.identities.secret(caller.identities["lab"]) == "planted-token-secret"
         assert (await access.admins.sign_in("ada", "correct horse battery")).name == "ada"

@@ -75,9 +75,9 @@ async def test_what_one_process_writes_another_hears_of(store: Store, other_stor
     async def listener() -> None:
         heard.append("settings")
 
-    await other_store.watch.now()
+    await other_store.watch.poll()
     other_store.watch.on_change(Topic.SETTINGS, listener)
-    await other_store.watch.now()
+    await other_store.watch.poll()
     await store.settings.put({"row_cap": 5}, "ada")
     with anyio.fail_after(5):
         async with housekeeping(other_store.watch.run):
@@ -108,11 +108,11 @@ async def test_reads_that_are_cancelled_leave_nothing_that_waits_forever(store: 
     """A connection ended by force while it closed left its close without an answer."""
     for turn in range(60):
         with anyio.move_on_after(0.0002 * turn):
-            await store.watch.now()
+            await store.watch.poll()
     closing = [one for one in asyncio.all_tasks() if "_terminate_graceful_close" in repr(one)]
     with anyio.fail_after(10):
         await asyncio.gather(*closing)
-        await store.watch.now()
+        await store.watch.poll()
 
 
 async def test_a_listener_that_fails_is_told_again(store: Store):
@@ -123,13 +123,13 @@ async def test_a_listener_that_fails_is_told_again(store: Store):
         if len(attempts) == 1:
             raise ConnectionError("not yet")
 
-    await store.watch.now()
+    await store.watch.poll()
     store.watch.on_change(Topic.SETTINGS, listener)
     await store.settings.put({"row_cap": 5}, "ada")
     with pytest.raises(ConnectionError):
-        await store.watch.now()
-    await store.watch.now()
-    await store.watch.now()
+        await store.watch.poll()
+    await store.watch.poll()
+    await store.watch.poll()
     assert len(attempts) == 2
 
 
@@ -154,7 +154,7 @@ async def test_no_secret_is_anywhere_in_files_logs_or_exports(
         )
         arguments = {"url": f"https://u:planted-in-url@example.org/{key}", "password": "planted-pw"}
         await audit.intent(Event(tool=key, arguments=mask(arguments, {"password"}), reason=key))
-        await access.gate.authenticate(key, "::1")
+        await access.authenticator.authenticate(key, "::1")
         logged += [line async for line in audit.export_json()]
         master = (tmp_path / "master.key").read_text().strip()
         kept = b"".join(

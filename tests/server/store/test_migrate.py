@@ -60,7 +60,7 @@ async def test_an_upgrade_keeps_what_is_stored_and_backs_it_up_first(
     config: Config, a_later_version
 ):
     async with open_store(config) as store:
-        await store.notices.tell("kind", "subject", "kept")
+        await store.notices.record("kind", "subject", "kept")
         before = migrate.newest_revision()
     a_later_version()
     async with open_store(config) as store:
@@ -76,7 +76,7 @@ async def test_an_upgrade_keeps_what_is_stored_and_backs_it_up_first(
 
 async def test_an_upgrade_that_fails_changes_nothing(config: Config, a_later_version):
     async with open_store(config) as store:
-        await store.notices.tell("kind", "subject", "kept")
+        await store.notices.record("kind", "subject", "kept")
         revision = migrate.newest_revision()
     a_later_version(LATER + '    raise RuntimeError("half way")\n')
     with pytest.raises(RuntimeError, match="half way"):

@@ -69,7 +69,7 @@ async def test_keys_made_before_a_rotation_stay_valid(store: Store, access: Acce
     await store.vault.rotate()
     _, after = await access.keys.create("after")
     for secret in (before, after):
-        assert await access.gate.authenticate(secret, "127.0.0.1")
+        assert await access.authenticator.authenticate(secret, "127.0.0.1")
 
 
 async def test_a_new_master_key_replaces_the_old_one(config: Config, tmp_path: Path):

@@ -76,7 +76,7 @@ class Front:
             tls_mode=TlsMode.PINNED,
             fingerprints=emulated.fingerprints.values(),
         )
-        await self.services.store.watch.now()
+        await self.services.store.watch.poll()
 
 
 OpenFront = Callable[..., AbstractAsyncContextManager[Front]]

@@ -1,9 +1,10 @@
-"""Which `pveum` line grants a privilege to an account without taking another one away.
+"""The ACL of a cluster, and the `pveum` line that grants an account a missing privilege.
 
-In Proxmox (PVE/AccessControl.pm, `sub roles`) the roles on a path replace those inherited from
-above, and a user's own roles on a path replace those of its groups there. A token with privilege
-separation has what both it and its user have; one without has the rights of its user. So a line
-names the inherited roles as well as the new one, and there is no line when they are not visible.
+The line must not take a privilege away. In Proxmox (PVE/AccessControl.pm, `sub roles`) the roles
+on a path replace those inherited from above, and a user's own roles on a path replace those of its
+groups there. A token with privilege separation has the privileges that both it and its user have;
+a token without has those of its user. So a line repeats the inherited roles beside the new one,
+and there is no line when they are not visible.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from shlex import quote
 from proxmox_client import Client, ProxmoxError, deadline
 from proxmox_client.api.access import AclEntry, Permissions, Token, User
 
-_SECONDS = 5  # for reading the ACL, on behalf of a sentence
+_SECONDS = 5  # timeout for reading the ACL, which only improves an error message
 _ROOT = "root@pam"
 _BAN = "NoAccess"
 _PATH = re.compile(r"/[\w./-]*", re.ASCII)
@@ -25,15 +26,15 @@ _KINDS = {
     "nodes": ("Sys.", "Permissions."),
     "pool": ("Pool.", "VM.", "Datastore.", "Permissions."),
 }
-_EVERYTHING = {"VM.Audit", "Datastore.Audit", "Sys.Audit"}
+_ALL_AUDITS = {"VM.Audit", "Datastore.Audit", "Sys.Audit"}
 
 Roles = Mapping[str, bool]
-"""Roles by name, and whether each one reaches below its path."""
+"""Roles by name, and whether each one propagates below its path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """How an account gets a privilege: a line to run on a node, or a question to ask first."""
+    """How an account gets a privilege: a line to run on a node, or a question to ask."""
 
     line: str = ""
     question: str = ""
@@ -45,7 +46,7 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """A user or token that is granted roles, and the groups whose roles it has as well."""
+    """A user or token that holds roles, and the groups whose roles apply to it."""
 
     kind: str
     name: str
@@ -53,53 +54,57 @@ class _Holder:
 
     @property
     def option(self) -> str:
+        """The option of `pveum acl modify` for this holder."""
         quoted = "'" + self.name.replace("'", "'\"'\"'") + "'"
         return f"--{self.kind}s {quoted}"
 
 
 class _NoLineError(Exception):
-    """No line is certain to help without harm; the text is the question, empty for the usual."""
+    """No line is certain to take nothing away; the text is the question, or empty."""
 
 
 @dataclass(frozen=True)
 class Grants:
-    """What an account can see of the roles that it and its user have."""
+    """The roles of an account and its user, as far as the account can read them."""
 
     account: str
     held: Permissions = field(default_factory=dict)
     roles: Mapping[str, frozenset[str]] = field(default_factory=dict)
     built_in: frozenset[str] = frozenset()
-    entries: tuple[AclEntry, ...] | None = None  # the whole ACL, or nothing
+    entries: tuple[AclEntry, ...] | None = None  # the whole ACL; None when not readable
     groups: frozenset[str] = frozenset()
     separated: bool = True
 
     @property
     def user(self) -> str:
+        """The user of the account, without the token."""
         return self.account.partition("!")[0]
 
     def advice(self, path: str, privileges: Iterable[str]) -> Advice:
-        """Return the line that grants all these privileges on the path, if there is a safe one."""
-        wanted = frozenset(privileges)
+        """Return the line that grants the privileges on the path, or a question."""
+        missing = frozenset(privileges)
         try:
-            return Advice(line=self._line(path, wanted))
+            return Advice(line=self._line(path, missing))
         except _NoLineError as reason:
-            return Advice(question=str(reason) or question(self.account, path, wanted))
+            return Advice(question=str(reason) or question(self.account, path, missing))
 
-    def _line(self, path: str, wanted: frozenset[str]) -> str:
-        everything = self.roles.get("Administrator", frozenset())
-        if not wanted <= everything or not _PATH.fullmatch(path) or "," in self.account:
+    def _line(self, path: str, missing: frozenset[str]) -> str:
+        known_privileges = self.roles.get("Administrator", frozenset())
+        if not missing <= known_privileges or not _PATH.fullmatch(path) or "," in self.account:
             raise _NoLineError
-        role, make = self._role(path, wanted)
+        role, commands = self._role(path, missing)
         lines = [
             f"pveum acl modify {path} {holder.option} --roles {','.join([*kept, role])}"
-            for holder, kept in self._lacking(path, wanted)
+            for holder, kept in self._holders_without(path, missing)
         ]
         if not lines:
             raise _NoLineError
-        return " && ".join([*make, *lines])
+        return " && ".join([*commands, *lines])
 
-    def _lacking(self, path: str, wanted: frozenset[str]) -> list[tuple[_Holder, Sequence[str]]]:
-        """Return who lacks the privileges there, with the roles that the line has to repeat."""
+    def _holders_without(
+        self, path: str, privileges: frozenset[str]
+    ) -> list[tuple[_Holder, Sequence[str]]]:
+        """Return the holders without the privileges, and the roles that the line has to repeat."""
         if self.entries is None:
             return [(self._blind_token(path), ())]
         holders = []
@@ -110,18 +115,22 @@ class Grants:
         return [
             (holder, self._repeated(holder, path))
             for holder in holders
-            if not wanted <= self._privileges(holder, path)
+            if not privileges <= self._privileges(holder, path)
         ]
 
     def _blind_token(self, path: str) -> _Holder:
-        """Return the token of root, which lacks only its own roles, when none can be replaced."""
+        """Return root's token, if it has no roles that a line could replace; else raise."""
         above = self.held.keys() & set(_prefixes(path))
-        if self.user != _ROOT or self.account == _ROOT or any(self.held[one] for one in above):
+        if (
+            self.user != _ROOT
+            or self.account == _ROOT
+            or any(self.held[prefix] for prefix in above)
+        ):
             raise _NoLineError
         return _Holder("token", self.account)
 
     def _repeated(self, holder: _Holder, path: str) -> Sequence[str]:
-        """Return the roles that a new one on this path would replace, there and below."""
+        """Return the roles that a new one on this path would replace, on it and below."""
         own, effective = self._on(holder, path)
         names = set(own) | set(effective)
         pooled = re.fullmatch(r"/(vms|storage)/[^/]+", path) and self._banned_by_pool(holder)
@@ -132,78 +141,82 @@ class Grants:
             )
         if own:
             if not any(own.values()):
-                raise _NoLineError  # below, roles from further up are in force
+                raise _NoLineError  # below the path, roles from above it are in force
             return ()
         if not all(effective.values()):
-            raise _NoLineError  # roles of groups that differ on the path and below
+            raise _NoLineError  # the roles of groups differ on the path and below it
         return sorted(effective)
 
     def _banned_by_pool(self, holder: _Holder) -> bool:
-        """Whether the pool of a guest or storage might deny what its own path grants."""
+        """Return whether the pool of a guest or storage might deny what its own path grants."""
         return any(
-            one.role_id == _BAN and (one.path == "/" or one.path.startswith("/pool"))
-            for one in self._entries_of(holder)
+            entry.role_id == _BAN and (entry.path == "/" or entry.path.startswith("/pool"))
+            for entry in self._entries_of(holder)
         )
 
     def _privileges(self, holder: _Holder, path: str) -> frozenset[str]:
-        """Return what the holder has on the path and below it."""
+        """Return the privileges of the holder on the path and below it."""
         _, effective = self._on(holder, path)
         if _BAN in effective:
             return frozenset()
-        parts = (self.roles.get(role, frozenset()) for role, below in effective.items() if below)
-        return frozenset().union(*parts)
+        privileges = (
+            self.roles.get(role, frozenset())
+            for role, propagates in effective.items()
+            if propagates
+        )
+        return frozenset().union(*privileges)
 
     def _on(self, holder: _Holder, path: str) -> tuple[Roles, Roles]:
-        """Return the holder's own roles set on this very path, and those in force there."""
+        """Return the holder's own roles on exactly this path, and the effective ones there."""
         effective: Roles = {}
         for prefix in _prefixes(path):
-            here = [one for one in self._entries_of(holder) if one.path == prefix]
+            entries = [entry for entry in self._entries_of(holder) if entry.path == prefix]
             if prefix != path:
-                here = [one for one in here if one.propagate]
-            own = [one for one in here if one.type != "group"]
-            if level := own or here:
+                entries = [entry for entry in entries if entry.propagate]
+            own = [entry for entry in entries if entry.type != "group"]
+            if level := own or entries:
                 effective = _roles(level)
-        at_path = [one for one in self._entries_of(holder) if one.path == path]
-        return _roles(one for one in at_path if one.type != "group"), effective
+        on_path = [entry for entry in self._entries_of(holder) if entry.path == path]
+        return _roles(entry for entry in on_path if entry.type != "group"), effective
 
     def _entries_of(self, holder: _Holder) -> Iterable[AclEntry]:
         return (
-            one
-            for one in self.entries or ()
-            if (one.type, one.ugid) == (holder.kind, holder.name)
-            or (one.type == "group" and one.ugid in holder.groups)
+            entry
+            for entry in self.entries or ()
+            if (entry.type, entry.ugid) == (holder.kind, holder.name)
+            or (entry.type == "group" and entry.ugid in holder.groups)
         )
 
-    def _role(self, path: str, wanted: frozenset[str]) -> tuple[str, Sequence[str]]:
-        """Return the smallest role that grants this, and the commands that make it if need be.
+    def _role(self, path: str, missing: frozenset[str]) -> tuple[str, Sequence[str]]:
+        """Return the smallest role with the privileges, and the commands that create it if needed.
 
-        A built-in role fits when all that it adds on such a path is to look.
+        A built-in role fits when it adds only audit privileges on such a path.
         """
         fitting = [
             (len(extra), name)
             for name in self.built_in
-            if wanted <= self.roles[name]
-            for extra in [_matter(path, self.roles[name]) - wanted]
-            if not extra or (_only_audits(extra) and (path != "/" or wanted >= _EVERYTHING))
+            if missing <= self.roles[name]
+            for extra in [_relevant(path, self.roles[name]) - missing]
+            if not extra or (_only_audits(extra) and (path != "/" or missing >= _ALL_AUDITS))
         ]
         if fitting:
             return min(fitting)[1], ()
-        base = name = f"MCP-{'-'.join(sorted(wanted))}"
+        base = name = f"MCP-{'-'.join(sorted(missing))}"
         number = 1
-        while self.roles.get(name, wanted) != wanted:  # taken for something else
+        while self.roles.get(name, missing) != missing:  # the name has other privileges
             number += 1
             name = f"{base}-{number}"
         if name in self.roles:
             return name, ()
-        privileges = ",".join(sorted(wanted))
+        privileges = ",".join(sorted(missing))
         options = f"{name} --privs {privileges}"
-        # `role add` fails when the role exists, and the line has to work a second time
-        make = f"pveum role add {options} 2>/dev/null || pveum role modify {options} --append 1"
-        return name, (make,)
+        # `role add` fails when the role exists, but the line has to work a second time
+        command = f"pveum role add {options} 2>/dev/null || pveum role modify {options} --append 1"
+        return name, (command,)
 
 
 def question(account: str, path: str, privileges: Iterable[str]) -> str:
-    """Return what to ask an administrator where no line is certain to take nothing away."""
+    """Return the question for an administrator, used where no safe line is known."""
     names = ", ".join(sorted(privileges))
     user, _, token = account.partition("!")
     holders = f"{user or 'its user'}, its groups" + (" and this token" if token else "")
@@ -218,7 +231,7 @@ def question(account: str, path: str, privileges: Iterable[str]) -> str:
 
 
 class Acl:
-    """The grants of one account, read once when something needs them."""
+    """The grants of one account, read once when needed."""
 
     def __init__(self, pve: Client, account: str) -> None:
         self._pve, self._account = pve, account
@@ -226,7 +239,7 @@ class Acl:
         self._grants: Grants | None = None
 
     async def grants(self) -> Grants:
-        """Return what the account sees of its roles; nothing when Proxmox does not answer."""
+        """Return the grants that the account can read; empty when Proxmox does not answer."""
         async with self._lock:
             if self._grants is None:
                 self._grants = await _read(self._pve, self._account)
@@ -246,18 +259,18 @@ async def _read(pve: Client, account: str) -> Grants:
             blind = Grants(
                 account,
                 held,
-                {one.role_id: frozenset(one.privileges) for one in roles},
-                frozenset(one.role_id for one in roles if one.special),
+                {role.role_id: frozenset(role.privileges) for role in roles},
+                frozenset(role.role_id for role in roles if role.special),
             )
             if "Sys.Audit" not in held.get("/access", {}):
-                return blind  # Proxmox would show a part of the ACL
+                return blind  # Proxmox would return only a part of the ACL
             acl, user = await asyncio.gather(pve.access.acl(), pve.access.user(blind.user))
     except (ProxmoxError, TimeoutError):
         return blind
-    return _whole(blind, acl, user)
+    return _with_acl(blind, acl, user)
 
 
-def _whole(blind: Grants, acl: Sequence[AclEntry], user: User) -> Grants:
+def _with_acl(blind: Grants, acl: Sequence[AclEntry], user: User) -> Grants:
     name = blind.account.partition("!")[2]
     tokens: Mapping[str, Token] = user.tokens if isinstance(user.tokens, dict) else {}
     if name and name not in tokens:
@@ -268,30 +281,30 @@ def _whole(blind: Grants, acl: Sequence[AclEntry], user: User) -> Grants:
         blind.held,
         blind.roles,
         blind.built_in,
-        tuple(one for one in acl if one.role_id in blind.roles),
+        tuple(entry for entry in acl if entry.role_id in blind.roles),
         frozenset(groups),
         tokens[name].privsep if name else False,
     )
 
 
 def _roles(entries: Iterable[AclEntry]) -> Roles:
-    found: dict[str, bool] = {}
-    for one in entries:
-        found[one.role_id] = found.get(one.role_id, True) and one.propagate
-    return found
+    roles: dict[str, bool] = {}
+    for entry in entries:
+        roles[entry.role_id] = roles.get(entry.role_id, True) and entry.propagate
+    return roles
 
 
-def _matter(path: str, privileges: frozenset[str]) -> frozenset[str]:
-    """Return the privileges that mean something on such a path."""
+def _relevant(path: str, privileges: frozenset[str]) -> frozenset[str]:
+    """Return the privileges that have an effect on such a path."""
     kinds = _KINDS.get(path.split("/")[1])
-    return frozenset(one for one in privileges if kinds is None or one.startswith(kinds))
+    return frozenset(name for name in privileges if kinds is None or name.startswith(kinds))
 
 
 def _only_audits(privileges: Iterable[str]) -> bool:
-    return all(one.endswith(".Audit") for one in privileges)
+    return all(name.endswith(".Audit") for name in privileges)
 
 
 def _prefixes(path: str) -> list[str]:
-    """Return the path and everything above it, from the top."""
+    """Return the path and its parents, starting with the root."""
     parts = [part for part in path.split("/") if part]
     return ["/", *("/" + "/".join(parts[: number + 1]) for number in range(len(parts)))]

@@ -67,8 +67,8 @@ class Cluster:
 
     def patience(self) -> AbstractContextManager[None]:
         """Little time for a cluster that is silent: the answers of the others wait for it."""
-        silent = self.inventory.silent
-        return deadline(self.inventory.short_patience) if silent else nullcontext()
+        silent = self.inventory.unanswered
+        return deadline(self.inventory.short_timeout) if silent else nullcontext()
 
     def within(self, scope: Resources) -> "Cluster":
         """The same cluster for the same caller, reaching no more than `scope`."""
