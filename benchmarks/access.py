@@ -71,7 +71,9 @@ async def main(config: Config) -> None:
         await measure("shape and checksum of a key", 2000, as_step(lambda: id_of(secret)))
         await measure("keyed hash", 2000, as_step(lambda: digest_of(secret, pepper)))
         await measure(
-            "authenticate, key known", 2000, lambda: access.authenticator.authenticate(secret, "192.0.2.1")
+            "authenticate, key known",
+            2000,
+            lambda: access.authenticator.authenticate(secret, "192.0.2.1"),
         )
         await measure(f"authenticate, key looked up among {KEYS}", 50, cold)
         await measure("indexed lookup of a key", 100, lambda: store.keys.find(id=key_id))

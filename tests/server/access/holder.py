@@ -1,6 +1,6 @@
-"""Another process of the server, for `test_processes.py`: keeps asking whether a key is let in.
+"""Another process of the server, for `test_processes.py`: authenticates a key again and again.
 
-Reads the key from its input; prints a line whenever the answer changes.
+It reads the key from its input and prints a line whenever the result changes.
 """
 
 import sys
@@ -20,7 +20,7 @@ async def main() -> None:
             try:
                 answer = (await access.authenticator.authenticate(secret, "192.0.2.1")).role.name
             except TooManyFailures:
-                answer = before  # it asks far too often; the next answer comes in a few seconds
+                answer = before  # this loop exceeds the rate for a few seconds
             except AccessDenied as denied:
                 answer = denied.reason
             if answer != before:

@@ -1,4 +1,4 @@
-"""Every `pveum` line is run on an emulated ACL: it adds what it says and takes nothing away."""
+"""Each `pveum` line runs on an emulated ACL: it adds the privilege and removes none."""
 
 import random
 import re
@@ -27,7 +27,10 @@ USER, TOKEN = "alice@pve", "alice@pve!mcp"
 PATHS = ("/", "/access", "/nodes", "/nodes/n1", "/pool", "/pool/web", "/storage")
 PATHS += ("/storage/local", "/vms", "/vms/100", "/vms/101")
 ROLES = ("Administrator", "PVEAuditor", "PVEVMUser", "PVEDatastoreUser", "PowerOnly", "LookOnly")
-ASKED = (
+CAN_READ_ACL = tuple(
+    ("/access", kind, name, "LookOnly") for kind, name in (("user", USER), ("token", TOKEN))
+)
+PRIVILEGES = (
     *product(("/vms", "/vms/100", "/vms/101"), ("VM.Audit", "VM.PowerMgmt", "VM.Backup")),
     *product(("/storage", "/storage/local"), ("Datastore.Audit", "Datastore.AllocateSpace")),
     *product(("/nodes", "/nodes/n1"), ("Sys.Audit", "Sys.AccessNetwork")),
@@ -45,7 +48,7 @@ async def cluster(request, anyio_backend):
 
 @pytest.fixture(scope="module")
 async def pve(cluster):
-    """A client of the token that the lines are for."""
+    """Connect as the token that gets the privileges."""
     grant(cluster)
     tls = Tls(fingerprints=cluster.fingerprints.values())
     async with Client(cluster.hosts, ApiToken(TOKEN, SECRET), tls=tls, name="lab") as client:
@@ -53,9 +56,9 @@ async def pve(cluster):
 
 
 def grant(cluster, *grants, separated=True, user=USER, token=TOKEN):
-    """Make the accounts anew, with nothing but these grants: (path, kind, whom, role)."""
+    """Replace the accounts and their grants by these: (path, kind, name, role)."""
     people = cluster.state.people
-    people.grants[:] = [Grant(*one) for one in grants]
+    people.grants[:] = [Grant(*entry) for entry in grants]
     people.groups = {name: Group(name) for name in ("ops", "others")}
     people.roles = {
         "PowerOnly": frozenset({"VM.Audit", "VM.PowerMgmt"}),
@@ -74,8 +77,8 @@ def grant(cluster, *grants, separated=True, user=USER, token=TOKEN):
 
 
 def rights(cluster: EmulatedCluster) -> dict[tuple[str, str], set[str]]:
-    """What everyone has on every path that matters, and on one below that no grant names."""
-    paths = {*PATHS, *(one.path for one in cluster.state.people.grants)}
+    """Return the privileges of all accounts on each path, and on a path below without entries."""
+    paths = {*PATHS, *(entry.path for entry in cluster.state.people.grants)}
     paths |= {f"{path.rstrip('/')}/999" for path in paths}
     return {
         (caller.name, path): set(Rights(caller, cluster.state).on(path))
@@ -98,42 +101,52 @@ def lost(before, after):
 
 
 def has(cluster, path, *privileges):
-    """Whether the token has them on the path and below it."""
-    user, _, name = TOKEN.partition("!")
-    token = cluster.state.people.users[user].tokens[name]
-    held = Rights(Caller(user, name, token.privsep), cluster.state).on(path)
-    below = Rights(Caller(user, name, token.privsep), cluster.state).on(f"{path.rstrip('/')}/999")
+    """Return whether the token has the privileges on the path and below it."""
+    user, _, token_name = TOKEN.partition("!")
+    token = cluster.state.people.users[user].tokens[token_name]
+    held = Rights(Caller(user, token_name, token.privsep), cluster.state).on(path)
+    below = Rights(Caller(user, token_name, token.privsep), cluster.state).on(
+        f"{path.rstrip('/')}/999"
+    )
     pooled = path == "/vms/101"  # a role from a pool holds on the guest itself
-    return all((pooled and one in held) or (held.get(one) and one in below) for one in privileges)
+    return all(
+        (pooled and name in held) or (held.get(name) and name in below) for name in privileges
+    )
 
 
-def chance(seed: int):
-    """Random grants to the user, its token, and groups."""
+def random_grants(seed: int):
+    """Return random grants of the user, its token and groups, and whether it is separated."""
     dice = random.Random(seed)  # noqa: S311
-    whom = [("user", USER), ("user", USER), ("token", TOKEN), ("group", "ops"), ("group", "others")]
+    holders = [
+        ("user", USER),
+        ("user", USER),
+        ("token", TOKEN),
+        ("group", "ops"),
+        ("group", "others"),
+    ]
     roles = (*ROLES, "NoAccess") if dice.random() < 0.3 else ROLES
     grants = [
-        (dice.choice(PATHS), *dice.choice(whom), dice.choice(roles), dice.random() < 0.85)
+        (dice.choice(PATHS), *dice.choice(holders), dice.choice(roles), dice.random() < 0.85)
         for _ in range(dice.randrange(6))
     ]
-    if dice.random() < 0.75:  # accounts that see the ACL
-        where = dice.choice(("/", "/access"))
-        grants += [(where, kind, who, "LookOnly") for kind, who in whom[1:3]]
+    if dice.random() < 0.75:  # accounts that can read the ACL
+        path = dice.choice(("/", "/access"))
+        grants += [(path, kind, name, "LookOnly") for kind, name in holders[1:3]]
     return grants, dice.random() < 0.6
 
 
 @pytest.mark.parametrize("seed", range(60))
-async def test_a_line_adds_a_privilege_and_takes_none_away(cluster, pve, run_line, seed):
-    grants, separated = chance(seed)
+async def test_a_line_adds_a_privilege_and_removes_none(cluster, pve, run_line, seed):
+    grants, separated = random_grants(seed)
     grant(cluster, *grants, separated=separated)
     before, people = rights(cluster), deepcopy(cluster.state.people)
     acl = Acl(pve, TOKEN)
     advised = {
         (path, privilege): (await acl.advice(path, [privilege])).line
-        for path, privilege in ASKED
+        for path, privilege in PRIVILEGES
         if not has(cluster, path, privilege)
     }
-    lines = {asked: line for asked, line in advised.items() if line}
+    lines = {missing: line for missing, line in advised.items() if line}
     for (path, privilege), line in lines.items():
         cluster.state.people = deepcopy(people)
         run_line(cluster, line)
@@ -172,7 +185,7 @@ async def test_an_administrator_keeps_every_privilege(cluster, pve, run_line):
     assert not lost(before, rights(cluster))
 
 
-async def test_roles_of_groups_and_of_paths_above_are_named_with_the_new_one(cluster, pve):
+async def test_a_line_repeats_inherited_and_group_roles(cluster, pve):
     grant(
         cluster,
         ("/", "group", "ops", "PowerOnly"),
@@ -180,42 +193,40 @@ async def test_roles_of_groups_and_of_paths_above_are_named_with_the_new_one(clu
         separated=False,
     )
     advice = await Acl(pve, TOKEN).advice("/vms", ["VM.Backup"])
-    made = "MCP-VM.Backup --privs VM.Backup"
+    new_role = "MCP-VM.Backup --privs VM.Backup"
     assert advice.line == (
-        f"pveum role add {made} 2>/dev/null || pveum role modify {made} --append 1"
+        f"pveum role add {new_role} 2>/dev/null || pveum role modify {new_role} --append 1"
         f" && pveum acl modify /vms --users '{USER}' --roles PowerOnly,MCP-VM.Backup"
     )
 
 
 @pytest.mark.parametrize("separated", [True, False])
-async def test_without_sight_of_the_acl_there_is_a_question_and_no_line(cluster, pve, separated):
-    roles = [("/vms", kind, who, "PVEVMUser") for kind, who in (("user", USER), ("token", TOKEN))]
+async def test_an_unreadable_acl_gives_a_question(cluster, pve, separated):
+    roles = [("/vms", kind, name, "PVEVMUser") for kind, name in (("user", USER), ("token", TOKEN))]
     grant(cluster, *roles, separated=separated)
     acl = Acl(pve, TOKEN)
-    for path, privilege in ASKED:
+    for path, privilege in PRIVILEGES:
         advice = await acl.advice(path, [privilege])
         assert advice == Advice(question=question(TOKEN, path, [privilege]))
     assert "`pveum acl list`" in advice.question
     assert f"`pveum user token list {USER}`" in advice.question
 
 
-async def test_a_denial_is_a_question_and_not_lifted(cluster, pve):
-    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
-    grant(cluster, *seen, ("/vms", "user", USER, "NoAccess"))
+async def test_no_access_on_the_path_gives_a_question(cluster, pve):
+    grant(cluster, *CAN_READ_ACL, ("/vms", "user", USER, "NoAccess"))
     advice = await Acl(pve, TOKEN).advice("/vms", ["VM.Audit"])
     assert advice.line == ""
     assert f"NoAccess is in force there for {USER}" in advice.question
 
 
-async def test_a_denial_on_a_pool_is_a_question_for_its_guests(cluster, pve):
-    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
-    grant(cluster, *seen, ("/pool", "group", "ops", "NoAccess"))
+async def test_no_access_on_a_pool_gives_a_question_for_its_guests(cluster, pve):
+    grant(cluster, *CAN_READ_ACL, ("/pool", "group", "ops", "NoAccess"))
     acl = Acl(pve, TOKEN)
     assert "NoAccess is in force" in (await acl.advice("/vms/101", ["VM.Audit"])).question
     assert (await acl.advice("/vms", ["VM.Audit"])).line
 
 
-async def test_roles_of_groups_that_own_roles_hide_are_not_named(cluster, pve):
+async def test_a_line_omits_group_roles_that_own_roles_replace(cluster, pve):
     grant(
         cluster,
         ("/", "user", USER, "LookOnly"),
@@ -226,9 +237,8 @@ async def test_roles_of_groups_that_own_roles_hide_are_not_named(cluster, pve):
     assert line.endswith(f"--users '{USER}' --roles LookOnly,MCP-VM.Backup")
 
 
-async def test_reading_does_not_ask_for_a_role_that_changes_anything(cluster, pve, run_line):
-    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
-    grant(cluster, *seen)
+async def test_an_audit_privilege_needs_only_an_audit_role(cluster, pve, run_line):
+    grant(cluster, *CAN_READ_ACL)
     acl = Acl(pve, TOKEN)
     for path, privilege in (("/vms", "VM.Audit"), ("/storage", "Datastore.Audit"),
                             ("/nodes", "Sys.Audit"), ("/", "Sys.Audit")):  # fmt: skip
@@ -238,9 +248,8 @@ async def test_reading_does_not_ask_for_a_role_that_changes_anything(cluster, pv
     assert (await acl.advice("/", AUDITS)).line.endswith("--roles PVEAuditor")
 
 
-async def test_a_role_of_that_name_for_something_else_is_left_alone(cluster, pve, run_line):
-    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
-    grant(cluster, *seen)
+async def test_an_existing_role_with_other_privileges_is_not_changed(cluster, pve, run_line):
+    grant(cluster, *CAN_READ_ACL)
     cluster.state.people.roles["MCP-VM.Backup"] = frozenset({"VM.Backup", "VM.Allocate"})
     line = (await Acl(pve, TOKEN).advice("/vms", ["VM.Backup"])).line
     run_line(cluster, line)
@@ -248,7 +257,7 @@ async def test_a_role_of_that_name_for_something_else_is_left_alone(cluster, pve
     assert cluster.state.people.roles["MCP-VM.Backup-2"] == {"VM.Backup"}
 
 
-async def test_the_token_of_root_lacks_only_its_own_roles(cluster):
+async def test_a_token_of_root_needs_only_its_own_roles(cluster):
     token = "root@pam!mcp"
     grant(cluster, user="root@pam", token=token)
     tls = Tls(fingerprints=cluster.fingerprints.values())
@@ -260,7 +269,7 @@ async def test_the_token_of_root_lacks_only_its_own_roles(cluster):
         assert blind.line == ""
 
 
-def test_lines_in_the_documents_are_for_a_user_that_they_make():
+def test_pveum_lines_in_the_docs_create_their_user():
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
     pages += (REPOSITORY / "packages" / "server").rglob("*.html")
     grants = 0
