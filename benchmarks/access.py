@@ -53,8 +53,8 @@ async def main(config: Config) -> None:
         key_id = id_of(secret) or ""
 
         async def cold() -> None:
-            access.gate._passes.clear()  # noqa: SLF001 - as after a change of any key
-            await access.gate.authenticate(secret, "192.0.2.1")
+            access.authenticator._loaded.clear()  # noqa: SLF001 - as after a change of any key
+            await access.authenticator.authenticate(secret, "192.0.2.1")
 
         async def write() -> None:
             call = await audit.intent(event)
@@ -71,11 +71,13 @@ async def main(config: Config) -> None:
         await measure("shape and checksum of a key", 2000, as_step(lambda: id_of(secret)))
         await measure("keyed hash", 2000, as_step(lambda: digest_of(secret, pepper)))
         await measure(
-            "authenticate, key known", 2000, lambda: access.gate.authenticate(secret, "192.0.2.1")
+            "authenticate, key known",
+            2000,
+            lambda: access.authenticator.authenticate(secret, "192.0.2.1"),
         )
         await measure(f"authenticate, key looked up among {KEYS}", 50, cold)
         await measure("indexed lookup of a key", 100, lambda: store.keys.find(id=key_id))
-        await measure("look for changes (twice a second)", 100, store.watch.now)
+        await measure("look for changes (twice a second)", 100, store.watch.poll)
         await measure("mask arguments", 1000, as_step(lambda: mask(arguments)))
         await measure("note a read for the audit", 200, lambda: audit.call(event))
         await audit.flush()

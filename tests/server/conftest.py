@@ -1,4 +1,4 @@
-"""State on both databases: SQLite, and a PostgreSQL that the tests start themselves."""
+"""Fixtures: the state on SQLite and on a PostgreSQL server that the tests start."""
 
 import os
 import pwd
@@ -11,11 +11,13 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 
 from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.state.user_config import AclEntry
-from pvemcp_server.access import Access, open_access
+from pvemcp_server.access import Access, open_access, passwords
 from pvemcp_server.config import Config
 from pvemcp_server.store import Store, open_store
 
@@ -23,7 +25,7 @@ _names = count()
 
 
 def _server_programs() -> Path | None:
-    """Where Debian's package keeps initdb and pg_ctl, the newest version first."""
+    """Return the folder of initdb and pg_ctl; the newest version of Debian's packages first."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     on_path = shutil.which("pg_ctl")
     if not folders and on_path:
@@ -33,7 +35,7 @@ def _server_programs() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """A PostgreSQL of our own, reached by a socket in a temporary folder; answers that folder."""
+    """Start PostgreSQL on a socket in a temporary folder, and return the folder."""
     programs = _server_programs()
     if programs is None:
         pytest.skip("no PostgreSQL here: apt-get install postgresql to test on it")
@@ -58,9 +60,9 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def new_postgres_database(postgres_server: str) -> Callable[[], str]:
-    """Makes an empty schema with a user of its own and answers the URL.
+    """Return a function that creates an empty schema with its own user, and returns its URL.
 
-    A database for each test would cost eight megabytes and a second each.
+    A database for each test would take 8 MB and a second.
     """
     psql = shutil.which("psql") or "psql"
 
@@ -79,16 +81,26 @@ def new_postgres_database(postgres_server: str) -> Callable[[], str]:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
-    """The configuration of a server with an empty state, on each kind of database in turn."""
+    """Configure a server with an empty state, on each kind of database in turn."""
     if request.param == "sqlite":
         return Config(state_dir=tmp_path / "var")
     create = request.getfixturevalue("new_postgres_database")
     return Config(state_dir=tmp_path / "var", database_url=create())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def real_hasher() -> Iterator[PasswordHash]:
+    """Replace argon2id's cost of 0.2 s and 64 MiB by a low one; return the real hasher."""
+    real = passwords._hasher
+    quick = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(passwords, "_hasher", quick)
+        yield real
+
+
 @pytest.fixture(scope="session")
 async def new_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a SQLite state as it is when new, to copy: migrations take their time."""
+    """Create an empty SQLite state to copy, which is faster than the migrations."""
     folder = tmp_path_factory.mktemp("new") / "var"
     async with open_store(Config(state_dir=folder)):
         pass
@@ -105,7 +117,7 @@ async def store(config: Config, new_state: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def other_store(config: Config, store: Store) -> AsyncIterator[Store]:
-    """The same state as another process has it open."""
+    """Open the same state again, like another process."""
     async with open_store(config) as opened:
         yield opened
 
@@ -118,16 +130,16 @@ async def access(store: Store) -> AsyncIterator[Access]:
 
 @pytest.fixture(scope="session")
 def run_line() -> Callable[[EmulatedCluster, str], None]:
-    """Runs a `pveum` line on an emulated cluster."""
+    """Return a function that runs a `pveum` line on an emulated cluster."""
     return _run_line
 
 
 def _run_line(cluster: EmulatedCluster, line: str) -> None:
-    """Run a line as a shell and Proxmox would; fail where they do."""
+    """Run a line like a shell and Proxmox; fail where they fail."""
     done = False
     for number, alternatives in enumerate(line.split(" && ")):
         assert number == 0 or done
-        done = any(_command(cluster, one) for one in alternatives.split(" || "))
+        done = any(_command(cluster, text) for text in alternatives.split(" || "))
     assert done, line
 
 
@@ -144,19 +156,21 @@ def _command(cluster: EmulatedCluster, text: str) -> bool:
         case ["pveum", "role", "modify", name, "--privs", privileges, "--append", "1"]:
             assert name in people.roles
             people.roles[name] |= frozenset(privileges.split(","))
-        case ["pveum", "acl", "modify", path, option, whom, "--roles", roles]:
+        case ["pveum", "acl", "modify", path, option, account, "--roles", roles]:
             kind = {"--users": "user", "--tokens": "token"}[option]
-            user, _, token = whom.partition("!")
+            user, _, token = account.partition("!")
             assert user in people.users
             assert kind == "user" or token in people.users[user].tokens
             for role in roles.split(","):
                 assert role in built_in or role in people.roles
-                kept = [
-                    one
-                    for one in people.acl
-                    if (one.path, one.kind, one.ugid, one.role) != (path, kind, whom, role)
+                entry = AclEntry(path, kind, account, role)
+                others = [
+                    other
+                    for other in people.acl
+                    if (other.path, other.kind, other.ugid, other.role)
+                    != (path, kind, account, role)
                 ]
-                people.acl = [*kept, AclEntry(path, kind, whom, role)]
+                people.acl = [*others, entry]
         case other:
             raise AssertionError(other)
     return True

@@ -1,6 +1,6 @@
-"""Another process of the server, for `test_processes.py`: keeps asking whether a key is let in.
+"""Another process of the server, for `test_processes.py`: authenticates a key again and again.
 
-Reads the key from its input; prints a line whenever the answer changes.
+It reads the key from its input and prints a line whenever the result changes.
 """
 
 import sys
@@ -18,9 +18,9 @@ async def main() -> None:
     async with open_store(Config.load()) as store, open_access(store) as access:
         while True:
             try:
-                answer = (await access.gate.authenticate(secret, "192.0.2.1")).role.name
+                answer = (await access.authenticator.authenticate(secret, "192.0.2.1")).role.name
             except TooManyFailures:
-                answer = before  # it asks far too often; the next answer comes in a few seconds
+                answer = before  # this loop exceeds the rate for a few seconds
             except AccessDenied as denied:
                 answer = denied.reason
             if answer != before:

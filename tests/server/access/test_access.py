@@ -1,4 +1,4 @@
-"""Access as a whole: opening, housekeeping, closing."""
+"""Access control as a whole: opening, housekeeping, closing."""
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -15,25 +15,25 @@ async def refuse(store: Store) -> None:
         raise BadArgument("name", "is wrong.")
 
 
-async def test_an_error_in_the_body_stays_what_it_is(store: Store):
+async def test_an_error_of_the_body_keeps_its_type(store: Store):
     with pytest.raises(BadArgument, match="is wrong"):
         await refuse(store)
 
 
-async def test_closing_tells_when_uses_could_not_be_written_down(
+async def test_closing_logs_uses_that_could_not_be_stored(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    def away():
-        raise ConnectionError("the database is away")
+    def unreachable():
+        raise ConnectionError("connection refused")
 
     async with open_access(store) as access:
         _, secret = await access.keys.create("laptop")
-        await access.gate.authenticate(secret, "::1")
-        monkeypatch.setattr(store.database, "writing", away)
-    assert "Could not write down the use of keys" in caplog.text
+        await access.authenticator.authenticate(secret, "::1")
+        monkeypatch.setattr(store.database, "writing", unreachable)
+    assert "The uses of keys could not be stored" in caplog.text
 
 
-async def test_a_key_never_points_to_a_role_that_is_not_there(access: Access, store: Store):
+async def test_a_key_never_refers_to_a_missing_role(access: Access, store: Store):
     key, _ = await access.keys.create("laptop")
     with pytest.raises(IntegrityError):
         await store.keys.change(key.id, role_id=999)

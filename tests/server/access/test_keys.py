@@ -1,4 +1,4 @@
-"""Making and changing keys."""
+"""Keys: creation and changes."""
 
 from datetime import UTC, datetime
 
@@ -21,12 +21,12 @@ async def test_only_a_keyed_hash_of_the_secret_is_stored(store: Store, access: A
     assert len(key.digest) == 32
 
 
-async def test_the_repr_of_a_key_does_not_show_what_checks_it(access: Access):
+async def test_the_repr_of_a_key_does_not_contain_its_digest(access: Access):
     key, _ = await access.keys.create("laptop")
     assert "digest" not in repr(key)
 
 
-async def test_changing_a_key_keeps_everything_else(access: Access):
+async def test_changing_a_key_keeps_its_other_fields(access: Access):
     key, _ = await access.keys.create("laptop", clusters=["lab", "prod"], allow_from=["::1"])
     changed = await access.keys.change("laptop", name="desk", role="Operator")
     assert (changed.id, changed.name) == (key.id, "desk")
@@ -34,7 +34,7 @@ async def test_changing_a_key_keeps_everything_else(access: Access):
     assert (await access.keys.get("desk")).role_id == changed.role_id != key.role_id
 
 
-async def test_a_name_is_taken_once(access: Access):
+async def test_a_name_can_be_used_only_once(access: Access):
     await access.keys.create("laptop")
     with pytest.raises(BadArgument, match="already"):
         await access.keys.create("laptop")
@@ -56,7 +56,7 @@ async def test_a_name_is_taken_once(access: Access):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_what_a_key_cannot_be_is_named(access: Access, values: dict, argument: str):
+async def test_an_invalid_field_of_a_key_is_named(access: Access, values: dict, argument: str):
     key, _ = await access.keys.create("laptop")
     with pytest.raises(BadArgument) as refused:
         await access.keys.change(key.id, **values)
@@ -64,7 +64,7 @@ async def test_what_a_key_cannot_be_is_named(access: Access, values: dict, argum
     assert await access.keys.get(key.id) == key
 
 
-async def test_a_role_or_key_that_does_not_exist_is_named_with_its_neighbours(access: Access):
+async def test_an_unknown_role_or_key_is_named_with_similar_names(access: Access):
     await access.keys.create("laptop")
     with pytest.raises(UnknownName, match="Did you mean Operator"):
         await access.keys.create("other", role="Operater")
@@ -72,18 +72,18 @@ async def test_a_role_or_key_that_does_not_exist_is_named_with_its_neighbours(ac
         await access.keys.remove("labtop")
 
 
-async def test_all_stands_for_itself(access: Access):
+async def test_a_list_with_all_is_stored_as_all(access: Access):
     key, _ = await access.keys.create("laptop", clusters=["lab", "*"])
     assert key.clusters == ["*"]
 
 
-async def test_a_time_comes_back_as_it_was_given(access: Access):
+async def test_an_expiry_keeps_its_microseconds(access: Access):
     until = datetime(2031, 7, 1, 12, 30, 15, 123456, tzinfo=UTC)
     await access.keys.create("laptop", expires=until)
     assert (await access.keys.get("laptop")).expires == until
 
 
-async def test_a_key_is_switched_off_and_on(access: Access):
+async def test_a_key_can_be_disabled_and_enabled(access: Access):
     await access.keys.create("laptop")
     assert not (await access.keys.change("laptop", enabled=False)).enabled
     assert (await access.keys.change("laptop", enabled=True)).enabled

@@ -1,8 +1,8 @@
-"""How often and how many at a time."""
+"""Rate limits and concurrency limits."""
 
 import pytest
 
-from pvemcp_server.access.limits import REMEMBERED, CallLimits, Rate, network_of
+from pvemcp_server.access.limits import MOST_BUCKETS, CallLimits, RateLimiter, network_of
 from pvemcp_server.errors import OverBudget
 
 
@@ -15,45 +15,45 @@ class Clock:
 
 def test_a_bucket_empties_and_refills_evenly():
     clock = Clock()
-    rate = Rate(clock=clock)
-    assert [rate.take("a", 3) for _ in range(4)] == [True, True, True, False]
+    limiter = RateLimiter(clock=clock)
+    assert [limiter.take("a", 3) for _ in range(4)] == [True, True, True, False]
     clock.seconds = 20
-    assert [rate.take("a", 3) for _ in range(2)] == [True, False]
+    assert [limiter.take("a", 3) for _ in range(2)] == [True, False]
     clock.seconds = 3600
-    assert [rate.take("a", 3) for _ in range(4)] == [True, True, True, False]
+    assert [limiter.take("a", 3) for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_token_that_was_given_back_can_be_taken_again_and_no_more():
-    rate = Rate(clock=Clock())
-    rate.give_back("a")
-    assert rate.take("a", 1)
-    rate.give_back("a")
-    assert [rate.take("a", 1) for _ in range(2)] == [True, False]
+def test_a_returned_token_can_be_taken_once():
+    limiter = RateLimiter(clock=Clock())
+    limiter.give_back("a")
+    assert limiter.take("a", 1)
+    limiter.give_back("a")
+    assert [limiter.take("a", 1) for _ in range(2)] == [True, False]
 
 
-def test_names_do_not_share_a_bucket():
-    rate = Rate(clock=Clock())
-    assert rate.take("a", 1)
-    assert rate.take("b", 1)
-    assert not rate.take("a", 1)
+def test_each_name_has_its_own_bucket():
+    limiter = RateLimiter(clock=Clock())
+    assert limiter.take("a", 1)
+    assert limiter.take("b", 1)
+    assert not limiter.take("a", 1)
 
 
-def test_the_memory_for_names_is_bounded():
-    rate = Rate(clock=Clock())
-    for number in range(REMEMBERED + 50):
-        rate.take(str(number), 1)
-    assert len(rate._buckets) == REMEMBERED
-    assert rate.take("0", 1)
+def test_the_number_of_buckets_is_limited():
+    limiter = RateLimiter(clock=Clock())
+    for number in range(MOST_BUCKETS + 50):
+        limiter.take(str(number), 1)
+    assert len(limiter._buckets) == MOST_BUCKETS
+    assert limiter.take("0", 1)
 
 
-def test_a_call_beyond_the_rate_is_told_the_limit():
+def test_a_call_beyond_the_rate_names_the_limit():
     limits = CallLimits(clock=Clock())
     limits.check_rate("key", 1)
     with pytest.raises(OverBudget, match="More than 1 calls a minute"):
         limits.check_rate("key", 1)
 
 
-def test_places_are_given_back_also_after_an_error():
+def test_slots_are_released_after_an_error():
     limits = CallLimits()
     with limits.running("key", 1):
         with pytest.raises(OverBudget, match="running already"), limits.running("key", 1):
@@ -76,5 +76,5 @@ def test_places_are_given_back_also_after_an_error():
         ("unix", "unix"),
     ],
 )
-def test_what_one_client_can_choose_from_counts_as_one(address: str, network: str):
+def test_addresses_are_limited_by_their_network(address: str, network: str):
     assert network_of(address) == network

@@ -1,4 +1,4 @@
-"""What callers may do: decided from their role and key alone."""
+"""The permissions of callers, evaluated from role and key."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,8 +19,8 @@ TOOL = st.sampled_from(list(EFFECTS))
 CLUSTER = st.sampled_from(["lab", "prod", "other"])
 
 
-def caller(grants: tuple[Grant, ...], **narrowing: frozenset[str]) -> Caller:
-    return Caller("abcDEF12", "laptop", Role(1, "role", "", grants), **narrowing)
+def caller(grants: tuple[Grant, ...], **restrictions: frozenset[str]) -> Caller:
+    return Caller("abcDEF12", "laptop", Role(1, "role", "", grants), **restrictions)
 
 
 def is_part(inner: Resources, outer: Resources) -> bool:
@@ -28,14 +28,14 @@ def is_part(inner: Resources, outer: Resources) -> bool:
 
 
 @given(GRANTS, TOOL, CLUSTER)
-def test_what_is_not_listed_cannot_be_reached(grants, tool: str, cluster: str):
-    who = caller(grants)
-    if who.resources(tool, EFFECTS[tool], cluster):
-        assert who.may_call(tool, EFFECTS[tool])
+def test_a_tool_that_is_not_listed_has_no_resources(grants, tool: str, cluster: str):
+    holder = caller(grants)
+    if holder.resources(tool, EFFECTS[tool], cluster):
+        assert holder.may_call(tool, EFFECTS[tool])
 
 
 @given(GRANTS, TOOL, CLUSTER, TOOLS, CLUSTERS)
-def test_a_key_narrows_its_role_and_never_widens_it(grants, tool, cluster, toolset, clusters):
+def test_a_key_restricts_its_role_and_never_extends_it(grants, tool, cluster, toolset, clusters):
     wide, narrow = caller(grants), caller(grants, toolset=toolset, clusters=clusters)
     effect = EFFECTS[tool]
     assert is_part(narrow.resources(tool, effect, cluster), wide.resources(tool, effect, cluster))
@@ -43,28 +43,28 @@ def test_a_key_narrows_its_role_and_never_widens_it(grants, tool, cluster, tools
 
 
 @given(GRANTS, st.builds(Grant, TOOLS, CLUSTERS, RESOURCES), TOOL, CLUSTER)
-def test_one_more_grant_takes_nothing_away(grants, grant, tool: str, cluster: str):
+def test_another_grant_removes_no_permission(grants, grant, tool: str, cluster: str):
     effect = EFFECTS[tool]
     before, after = caller(grants), caller((*grants, grant))
     assert is_part(before.resources(tool, effect, cluster), after.resources(tool, effect, cluster))
 
 
 @given(CLUSTERS, RESOURCES, CLUSTER)
-def test_all_reads_are_no_writes(clusters, resources, cluster: str):
-    who = caller((Grant(frozenset({READS}), clusters, resources),))
-    assert who.may_call("ListVms", Effect.READ)
+def test_a_grant_of_all_reads_includes_no_writes(clusters, resources, cluster: str):
+    holder = caller((Grant(frozenset({READS}), clusters, resources),))
+    assert holder.may_call("ListVms", Effect.READ)
     for effect in (Effect.WRITE, Effect.DESTROY):
-        assert not who.may_call("ListVms", effect)
-        assert who.resources("ListVms", effect, cluster) == NOTHING
+        assert not holder.may_call("ListVms", effect)
+        assert holder.resources("ListVms", effect, cluster) == NOTHING
 
 
-def test_a_toolset_of_all_reads_leaves_all_reads_and_no_writes():
-    who = caller((Grant(frozenset({ANY})),), toolset=frozenset({READS}))
-    assert who.may_call("ListVms", Effect.READ)
-    assert not who.may_call("BackupVm", Effect.WRITE)
+def test_a_toolset_of_all_reads_allows_no_writes():
+    holder = caller((Grant(frozenset({ANY})),), toolset=frozenset({READS}))
+    assert holder.may_call("ListVms", Effect.READ)
+    assert not holder.may_call("BackupVm", Effect.WRITE)
 
 
-def test_a_guest_is_covered_by_any_of_its_marks():
+def test_a_guest_is_covered_by_vmid_pool_tag_or_node():
     web = Resources(pools=frozenset({"web"}), tags=frozenset({"web"}), vmids=frozenset({100}))
     assert web.covers_guest(100)
     assert web.covers_guest(1, pool="web")
@@ -76,17 +76,17 @@ def test_a_guest_is_covered_by_any_of_its_marks():
 
 
 @given(RESOURCES, RESOURCES, st.sampled_from("abcd"), st.sampled_from("abcd"))
-def test_what_two_selections_cover_together_each_of_them_covers(one, other, name, second):
-    both = one & other
+def test_an_intersection_covers_what_both_selections_cover(left, right, name, second):
+    both = left & right
     guest = {"node": name, "pool": second, "tags": [name, second]}
     assert both.covers_guest(100, **guest) == (
-        one.covers_guest(100, **guest) and other.covers_guest(100, **guest)
+        left.covers_guest(100, **guest) and right.covers_guest(100, **guest)
     )
     for covers in ("covers_node", "covers_pool"):
         assert getattr(both, covers)(name) == all(
-            getattr(each, covers)(name) for each in (one, other)
+            getattr(each, covers)(name) for each in (left, right)
         )
     assert both.covers_storage(name, node=second) == all(
-        each.covers_storage(name, node=second) for each in (one, other)
+        each.covers_storage(name, node=second) for each in (left, right)
     )
-    assert not both or (one and other)
+    assert not both or (left and right)

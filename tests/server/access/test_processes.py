@@ -1,4 +1,4 @@
-"""Two real processes on one state: what one changes, the other minds."""
+"""Two real processes on one state: a change by one applies in the other."""
 
 import os
 import sys
@@ -19,17 +19,17 @@ HOLDER = Path(__file__).parent / "holder.py"
 
 
 class Holder:
-    """The other process; `says` is its next line."""
+    """The other process."""
 
     def __init__(self, process: anyio.abc.Process) -> None:
         self._stdin = process.stdin
         self._lines = TextReceiveStream(process.stdout)
         self._rest = ""
 
-    async def holds(self, secret: str) -> None:
+    async def send(self, secret: str) -> None:
         await self._stdin.send(f"{secret}\n".encode())
 
-    async def says(self) -> str:
+    async def next_line(self) -> str:
         with anyio.fail_after(20):
             while "\n" not in self._rest:
                 self._rest += await self._lines.receive()
@@ -50,16 +50,16 @@ async def holder(config: Config, store: Store) -> AsyncIterator[Holder]:
         await process.aclose()
 
 
-async def test_a_change_by_one_process_is_minded_by_the_other(access: Access, holder: Holder):
+async def test_a_change_by_one_process_applies_in_the_other(access: Access, holder: Holder):
     await access.roles.create("mine", [Grant(frozenset({"ListVms"}))])
     key, secret = await access.keys.create("laptop")
-    await holder.holds(secret)
-    assert await holder.says() == "Read-only"
+    await holder.send(secret)
+    assert await holder.next_line() == "Read-only"
     await access.keys.change(key.id, role="mine")
-    assert await holder.says() == "mine"
+    assert await holder.next_line() == "mine"
     await access.keys.change(key.id, enabled=False)
-    assert await holder.says() == "disabled key"
+    assert await holder.next_line() == "disabled key"
     await access.keys.change(key.id, enabled=True)
-    assert await holder.says() == "mine"
+    assert await holder.next_line() == "mine"
     await access.keys.regenerate(key.id)
-    assert await holder.says() == "wrong secret"
+    assert await holder.next_line() == "wrong secret"

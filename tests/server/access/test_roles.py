@@ -1,4 +1,4 @@
-"""Roles and the JSON they are kept as."""
+"""Roles, and their grants as JSON."""
 
 import pytest
 from hypothesis import given
@@ -28,7 +28,7 @@ GRANTS = st.lists(st.builds(Grant, SOME_WORDS, SOME_WORDS, SELECTIONS), max_size
 
 
 @given(GRANTS)
-def test_grants_come_back_from_json_as_they_were(grants: list[Grant]):
+def test_grants_survive_a_round_trip_through_json(grants: list[Grant]):
     assert grants_from_json(grants_to_json(grants)) == tuple(grants)
 
 
@@ -43,9 +43,17 @@ def test_grants_come_back_from_json_as_they_were(grants: list[Grant]):
         ([{}], "grants.0.tools"),
         ("everything", "grants"),
     ],
-    ids=["misspelt", "misspelt inside", "nothing", "no tools", "no clusters", "empty", "a word"],
+    ids=[
+        "misspelt",
+        "misspelt inside",
+        "no resources",
+        "no tools",
+        "no clusters",
+        "empty",
+        "a word",
+    ],
 )
-def test_grants_that_are_not_meant_that_way_are_refused(value: object, argument: str):
+def test_misspelt_or_empty_grants_are_refused(value: object, argument: str):
     with pytest.raises(BadArgument) as refused:
         grants_from_json(value)
     assert refused.value.argument == argument
@@ -63,7 +71,7 @@ async def test_three_roles_are_built_in(access: Access):
 
 
 @pytest.mark.anyio
-async def test_built_in_roles_follow_the_program_and_nobody_else(access: Access, store: Store):
+async def test_built_in_roles_are_changed_by_the_program_only(access: Access, store: Store):
     for change in (
         access.roles.change("Operator", description="mine"),
         access.roles.remove("Operator"),
@@ -77,21 +85,21 @@ async def test_built_in_roles_follow_the_program_and_nobody_else(access: Access,
 
 
 @pytest.mark.anyio
-async def test_an_unchanged_start_forgets_no_cache(access: Access, store: Store):
-    await store.watch.now()
-    heard = []
+async def test_a_start_without_changes_clears_no_cache(access: Access, store: Store):
+    await store.watch.poll()
+    calls = []
 
     async def listener() -> None:
-        heard.append(1)
+        calls.append(1)
 
     store.watch.on_change(Topic.ACCESS, listener)
     await Roles(store).prepare()
-    await store.watch.now()
-    assert heard == []
+    await store.watch.poll()
+    assert calls == []
 
 
 @pytest.mark.anyio
-async def test_a_role_is_made_changed_and_removed(access: Access):
+async def test_a_role_can_be_created_changed_and_removed(access: Access):
     web = Grant(frozenset({READS}), frozenset({"lab"}), Resources(tags=frozenset({"web"})))
     made = await access.roles.create("web", [web], description="The web team")
     assert await access.roles.get("web") == made
@@ -104,7 +112,7 @@ async def test_a_role_is_made_changed_and_removed(access: Access):
 
 
 @pytest.mark.anyio
-async def test_a_role_that_somebody_has_stays(access: Access):
+async def test_a_role_of_a_key_is_not_removed(access: Access):
     await access.roles.create("web", [Grant(frozenset({READS}))])
     key, _ = await access.keys.create("laptop", role="web")
     with pytest.raises(BadArgument, match="laptop"):

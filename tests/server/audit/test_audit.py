@@ -1,4 +1,4 @@
-"""Recording calls and finding them again."""
+"""The audit: recording, searching and exporting events."""
 
 import asyncio
 import csv
@@ -12,7 +12,7 @@ import pytest
 
 from pvemcp_server.audit import Audit, AuditFilter, Event, Kind, Outcome, open_audit
 from pvemcp_server.audit import audit as audit_module
-from pvemcp_server.audit.audit import FULL
+from pvemcp_server.audit.audit import MOST_BUFFERED
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store import Store
 
@@ -27,14 +27,14 @@ async def audit(store: Store) -> AsyncIterator[Audit]:
 
 @pytest.fixture
 def broken_database(store: Store, monkeypatch: pytest.MonkeyPatch):
-    """Called with True, the database cannot be written to; with False, it can again."""
+    """Return a switch: with True, writes to the database fail."""
     writing = store.database.writing
 
-    def away():
-        raise ConnectionError("the database is away")
+    def unreachable():
+        raise ConnectionError("connection refused")
 
     def switch(broken: bool) -> None:
-        monkeypatch.setattr(store.database, "writing", away if broken else writing)
+        monkeypatch.setattr(store.database, "writing", unreachable if broken else writing)
 
     return switch
 
@@ -69,9 +69,7 @@ async def test_a_write_that_cannot_be_recorded_is_refused(audit: Audit, broken_d
     assert await audit.intent(write())
 
 
-async def test_an_outcome_waits_for_the_database_without_failing_the_call(
-    audit: Audit, broken_database
-):
+async def test_an_outcome_is_buffered_while_the_database_fails(audit: Audit, broken_database):
     call = await audit.intent(write())
     broken_database(True)
     await audit.outcome(call, write(outcome=Outcome.OK))
@@ -80,13 +78,13 @@ async def test_an_outcome_waits_for_the_database_without_failing_the_call(
     assert [entry.outcome for entry in await audit.find()] == ["ok"]
 
 
-async def test_a_flush_returns_when_what_another_one_has_taken_is_stored(store: Store):
-    audit = Audit(store)  # without the housekeeping, which flushes too
+async def test_a_flush_waits_for_a_concurrent_flush(store: Store):
+    audit = Audit(store)  # without housekeeping, which flushes as well
     await audit.call(Event(tool="ListVms"))
     first = asyncio.create_task(audit.flush())
     await anyio.lowlevel.checkpoint()
     await audit.flush()
-    assert [one.tool for one in await audit.find()] == ["ListVms"]
+    assert [entry.tool for entry in await audit.find()] == ["ListVms"]
     await first
 
 
@@ -103,22 +101,20 @@ async def test_reads_and_refusals_are_stored_in_batches(audit: Audit):
     assert (read.kind, read.rows, read.bytes) == (Kind.CALL, 12, 480)
 
 
-async def test_closing_stores_what_was_noted(store: Store):
+async def test_closing_stores_buffered_events(store: Store):
     async with open_audit(store, lambda: 180) as audit:
         await audit.call(Event(tool="ListVms"))
     assert [entry.tool for entry in await audit.find()] == ["ListVms"]
 
 
-async def test_batches_are_stored_without_being_asked_to(audit: Audit):
+async def test_housekeeping_stores_batches(audit: Audit):
     await audit.call(Event(tool="ListVms"))
     with anyio.fail_after(5):
-        while not await audit.find():  # noqa: ASYNC110 - another task stores it, in its own time
+        while not await audit.find():  # noqa: ASYNC110 - another task stores it
             await anyio.sleep(0.05)
 
 
-async def test_old_entries_are_removed_without_being_asked_to(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-):
+async def test_housekeeping_removes_old_entries(store: Store, monkeypatch: pytest.MonkeyPatch):
     old = Audit(store, clock=lambda: datetime(2020, 1, 1, tzinfo=UTC))
     await old.intent(write())
     monkeypatch.setattr(audit_module, "PRUNE_SECONDS", 0)
@@ -128,11 +124,9 @@ async def test_old_entries_are_removed_without_being_asked_to(
     assert sorted(tools) == ["BackupVm", "audit.retention"]
 
 
-async def test_noted_calls_are_kept_while_the_database_is_away_and_then_refused(
-    audit: Audit, broken_database
-):
+async def test_calls_are_buffered_up_to_a_limit_and_then_refused(audit: Audit, broken_database):
     broken_database(True)
-    for _ in range(FULL):
+    for _ in range(MOST_BUFFERED):
         await audit.call(Event(tool="ListVms"))
     for _ in range(3):
         with pytest.raises(Unrecorded):
@@ -140,22 +134,22 @@ async def test_noted_calls_are_kept_while_the_database_is_away_and_then_refused(
         await audit.refused(Event(tool="sign in"))
     broken_database(False)
     await audit.flush()
-    assert len(await audit.find(limit=FULL * 2)) == FULL
+    assert len(await audit.find(limit=MOST_BUFFERED * 2)) == MOST_BUFFERED
 
 
-async def test_many_writes_at_once_share_transactions_and_none_is_lost(
+async def test_concurrent_writes_share_transactions_and_none_is_lost(
     audit: Audit, other_store: Store
 ):
     other, ids = Audit(other_store), []
 
-    async def one(which: Audit, number: int) -> None:
-        call = await which.intent(write(arguments={"number": number}))
-        await which.outcome(call, write(outcome=Outcome.OK))
+    async def record(writer: Audit, number: int) -> None:
+        call = await writer.intent(write(arguments={"number": number}))
+        await writer.outcome(call, write(outcome=Outcome.OK))
         ids.append(call)
 
     async with anyio.create_task_group() as tasks:
         for number in range(60):
-            tasks.start_soon(one, (audit, other)[number % 2], number)
+            tasks.start_soon(record, (audit, other)[number % 2], number)
     entries = await audit.find(limit=100)
     assert {entry.call_id for entry in entries} == set(ids)
     assert {entry.outcome for entry in entries} == {"ok"}
@@ -163,7 +157,7 @@ async def test_many_writes_at_once_share_transactions_and_none_is_lost(
     assert (await audit.head()).seq == 120
 
 
-async def test_a_cancelled_call_leaves_nobody_waiting(audit: Audit):
+async def test_a_cancelled_call_blocks_no_other_call(audit: Audit):
     async def cancelled() -> None:
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -178,7 +172,7 @@ async def test_a_cancelled_call_leaves_nobody_waiting(audit: Audit):
     assert await audit.verify() == []
 
 
-async def test_a_call_cancelled_while_its_rows_are_on_their_way_leaves_nobody_waiting(
+async def test_a_call_cancelled_during_its_transaction_blocks_no_other_call(
     audit: Audit, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     appending, go_on = asyncio.Event(), asyncio.Event()
@@ -205,7 +199,7 @@ async def test_a_call_cancelled_while_its_rows_are_on_their_way_leaves_nobody_wa
     assert entries[0].call_id == stored
 
 
-async def test_a_database_that_is_away_is_told_of_once(
+async def test_a_failing_database_is_logged_once(
     audit: Audit, broken_database, caplog: pytest.LogCaptureFixture
 ):
     broken_database(True)
@@ -216,7 +210,7 @@ async def test_a_database_that_is_away_is_told_of_once(
     broken_database(False)
 
 
-async def test_what_is_lost_at_the_end_is_counted_in_the_log(
+async def test_events_lost_at_shutdown_are_counted_in_the_log(
     store: Store, broken_database, caplog: pytest.LogCaptureFixture
 ):
     async with open_audit(store, lambda: 180) as audit:
@@ -242,7 +236,7 @@ async def test_what_is_lost_at_the_end_is_counted_in_the_log(
     ],
     ids=lambda value: next(iter(value), "all") if isinstance(value, dict) else "",
 )
-async def test_entries_are_filtered_also_by_how_a_write_ended(audit: Audit, which, tools):
+async def test_entries_can_be_filtered(audit: Audit, which, tools):
     await audit.call(Event(tool="a", key_id="key00001", address="::1", outcome=Outcome.OK))
     await audit.flush()
     call = await audit.intent(Event(tool="b", key_id="key00001", cluster="lab"))
@@ -251,7 +245,7 @@ async def test_entries_are_filtered_also_by_how_a_write_ended(audit: Audit, whic
     assert [entry.tool for entry in await audit.find(AuditFilter(**which))] == tools
 
 
-async def test_a_call_on_several_clusters_is_found_by_each_of_them(audit: Audit):
+async def test_a_call_on_several_clusters_is_found_by_each(audit: Audit):
     await audit.call(Event(tool="ListVms", cluster="home-lab, prod, prod-2"))
     await audit.flush()
     for name in ("home-lab", "prod", "prod-2"):
@@ -260,7 +254,7 @@ async def test_a_call_on_several_clusters_is_found_by_each_of_them(audit: Audit)
         assert await audit.find(AuditFilter(cluster=name)) == []
 
 
-async def test_pages_follow_each_other_without_gap_or_repetition(audit: Audit):
+async def test_pages_have_no_gaps_and_no_repetition(audit: Audit):
     for number in range(7):
         await audit.call(Event(tool=str(number)))
     await audit.flush()
@@ -271,7 +265,7 @@ async def test_pages_follow_each_other_without_gap_or_repetition(audit: Audit):
     assert seen == ["6", "5", "4", "3", "2", "1", "0"]
 
 
-async def test_exports_hold_every_entry_and_no_formula(audit: Audit):
+async def test_exports_contain_every_entry_and_no_formula(audit: Audit):
     await audit.call(Event(tool="ListVms", reason="=HYPERLINK(1)", arguments={"a": 'x,"y"\n'}))
     await audit.call(Event(tool="ListNodes", rows=3))
     await audit.flush()
@@ -285,7 +279,7 @@ async def test_exports_hold_every_entry_and_no_formula(audit: Audit):
 
 
 @pytest.mark.parametrize("client", ["=1+1", "\n=1+1", " \t@SUM(1)", "\uff1d1+1", "\u3000-1"])
-async def test_no_blank_or_wide_sign_before_a_formula_gets_it_computed(audit: Audit, client: str):
+async def test_formulas_with_blanks_or_full_width_signs_are_quoted(audit: Audit, client: str):
     await audit.call(Event(tool="ListVms", client=client))
     await audit.flush()
     text = "".join([line async for line in audit.export_csv()])
@@ -293,7 +287,7 @@ async def test_no_blank_or_wide_sign_before_a_formula_gets_it_computed(audit: Au
     assert row["client"] == f"'{client}"
 
 
-async def test_calls_and_not_changes_are_counted_by_span_and_outcome(store: Store):
+async def test_calls_are_counted_by_span_and_outcome(store: Store):
     moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
     audit = Audit(store, clock=lambda: moment)
     for minutes, outcome in [(0, Outcome.OK), (0.5, Outcome.OK), (0.9, Outcome.ERROR), (1, None)]:
@@ -302,8 +296,8 @@ async def test_calls_and_not_changes_are_counted_by_span_and_outcome(store: Stor
     await audit.admin(Event(tool="admin.settings.change", outcome=Outcome.OK))
     await audit.flush()
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    found = await audit.counts(noon, noon + timedelta(minutes=5), 60)
-    assert sorted(found, key=str) == [
+    counts = await audit.counts(noon, noon + timedelta(minutes=5), 60)
+    assert sorted(counts, key=str) == [
         (noon, "error", 1),
         (noon, "ok", 2),
         (noon + timedelta(minutes=1), None, 1),
@@ -322,7 +316,7 @@ async def test_any_text_can_be_recorded_and_verified(audit: Audit, text: str):
     assert await audit.verify() == []
 
 
-async def test_arguments_beyond_all_measure_are_cut(audit: Audit):
+async def test_long_arguments_are_cut(audit: Audit):
     await audit.intent(write(arguments={"description": "x" * 100_000}))
     [entry] = await audit.find()
     assert len(entry.arguments["cut"]) == 16_000

@@ -1,4 +1,4 @@
-"""That tampering shows: every row edited, deleted or moved, the ends cut off, marks forged."""
+"""The audit chain reveals tampering: edited, deleted and moved rows, missing ends, forged marks."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from pvemcp_server.audit import Audit, Event, Outcome
-from pvemcp_server.store import Store, audit_chain, audit_log, schema
+from pvemcp_server.store import Store, audit_chain, audit_log, records
 
 pytestmark = pytest.mark.anyio
 
@@ -15,7 +15,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 @pytest.fixture
 async def audit(store: Store) -> Audit:
-    """An audit with five rows: two writes with their outcomes, and a read."""
+    """Record five rows: two writes with their outcomes, and a read."""
     audit = Audit(store, clock=lambda: NOW)
     for vmid in (100, 101):
         call = await audit.intent(Event(tool="ChangeVmState", arguments={"vmid": vmid}))
@@ -35,14 +35,14 @@ async def facts(audit: Audit) -> list[tuple[int, str]]:
     return [(finding.seq, finding.fact) for finding in await audit.verify()]
 
 
-async def test_an_untouched_chain_holds(audit: Audit):
+async def test_an_unchanged_chain_has_no_findings(audit: Audit):
     assert await audit.verify() == []
     assert (await audit.head()).seq == 5
 
 
 EDITABLE = [
     column.name
-    for column in schema.audit.columns
+    for column in records.audit.columns
     if column.name not in {"seq", "previous", "hash", "at", "rows", "bytes", "duration_ms"}
 ]
 
@@ -59,8 +59,8 @@ async def test_a_changed_number_is_found(audit: Audit, store: Store, column: str
     assert await facts(audit) == [(3, "was changed")]
 
 
-async def test_a_row_with_a_hash_computed_without_the_key_is_found(audit: Audit, store: Store):
-    await run(store, "UPDATE audit SET tool = 'x', hash = 'made up' WHERE seq = 3")
+async def test_a_row_with_a_forged_hash_is_found(audit: Audit, store: Store):
+    await run(store, "UPDATE audit SET tool = 'x', hash = 'forged' WHERE seq = 3")
     assert await facts(audit) == [(3, "was changed"), (4, "does not follow the row before it")]
 
 
@@ -69,7 +69,7 @@ async def test_a_deleted_row_is_found(audit: Audit, store: Store):
     assert await facts(audit) == [(3, "is missing")]
 
 
-async def test_rows_that_changed_places_are_found(audit: Audit, store: Store):
+async def test_swapped_rows_are_found(audit: Audit, store: Store):
     await run(
         store,
         "UPDATE audit SET seq = 99 WHERE seq = 2",
@@ -79,7 +79,7 @@ async def test_rows_that_changed_places_are_found(audit: Audit, store: Store):
     assert {seq for seq, _ in await facts(audit)} >= {2, 3}
 
 
-async def test_a_closed_gap_is_found(audit: Audit, store: Store):
+async def test_a_deleted_row_is_found_after_renumbering(audit: Audit, store: Store):
     await run(
         store,
         "DELETE FROM audit WHERE seq = 3",
@@ -94,7 +94,7 @@ async def test_a_missing_end_is_found(audit: Audit, store: Store):
     assert await facts(audit) == [(4, "the end is missing, up to row 5")]
 
 
-async def test_a_missing_end_is_found_also_when_its_mark_is_moved(audit: Audit, store: Store):
+async def test_a_missing_end_is_found_when_its_mark_is_moved(audit: Audit, store: Store):
     await run(
         store,
         "DELETE FROM audit WHERE seq >= 4",
@@ -103,12 +103,12 @@ async def test_a_missing_end_is_found_also_when_its_mark_is_moved(audit: Audit, 
     assert await facts(audit) == [(3, "the mark of its end was changed")]
 
 
-async def test_a_chain_emptied_altogether_is_found(audit: Audit, store: Store):
+async def test_an_emptied_chain_is_found(audit: Audit, store: Store):
     await run(store, "DELETE FROM audit", "DELETE FROM audit_marks")
     assert await facts(audit) == [(0, "the mark of its end was changed")]
 
 
-async def test_writing_on_after_tampering_does_not_hide_it(audit: Audit, store: Store):
+async def test_appending_after_tampering_does_not_hide_it(audit: Audit, store: Store):
     await run(
         store,
         "DELETE FROM audit WHERE seq >= 4",
@@ -121,35 +121,33 @@ async def test_writing_on_after_tampering_does_not_hide_it(audit: Audit, store: 
     assert (await audit.find())[0].tool == "BackupVm"
 
 
-async def test_writing_on_after_a_cut_without_moving_the_mark_does_not_hide_it(
-    audit: Audit, store: Store
-):
+async def test_appending_after_a_missing_end_does_not_hide_it(audit: Audit, store: Store):
     await run(store, "DELETE FROM audit WHERE seq >= 4")
     await audit.intent(Event(tool="BackupVm"))
     assert await facts(audit) == [(4, "is missing, and all up to 5")]
 
 
-async def test_a_database_set_back_is_found_by_an_end_noted_elsewhere(audit: Audit, store: Store):
+async def test_a_rolled_back_database_is_found_by_a_stored_head(audit: Audit, store: Store):
     before = await audit.head()
     async with store.database.reading() as connection:
         [seal] = await connection.scalars(text("SELECT seal FROM audit_marks"))
     await audit.intent(Event(tool="BackupVm"))
-    noted = await audit.head()
+    stored = await audit.head()
     await run(
         store,
         "DELETE FROM audit WHERE seq > 5",
         f"UPDATE audit_marks SET seq = {before.seq}, hash = '{before.hash}', seal = '{seal}'",  # noqa: S608 - values of ours
     )
     assert await audit.verify() == []
-    [finding] = await audit.verify(noted)
+    [finding] = await audit.verify(stored)
     assert finding.fact == "ends before the noted row 6"
     await audit.intent(Event(tool="DeleteBackup"))
-    [finding] = await audit.verify(noted)
+    [finding] = await audit.verify(stored)
     assert finding.fact == "is not the row that was noted"
     assert await audit.verify(await audit.head()) == []
 
 
-async def test_retention_removes_the_old_end_and_the_rest_still_holds(store: Store):
+async def test_retention_removes_old_rows_and_the_rest_verifies(store: Store):
     clock = [NOW - timedelta(days=200)]
     audit = Audit(store, clock=lambda: clock[0])
     for days in (200, 190, 181, 179, 1):
@@ -169,7 +167,7 @@ async def test_retention_removes_the_old_end_and_the_rest_still_holds(store: Sto
     assert await audit.verify() == []
 
 
-async def test_retention_goes_in_steps_and_stays_verifiable_after_each(
+async def test_the_chain_verifies_after_each_step_of_retention(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(audit_log, "PRUNE", 3)
@@ -186,7 +184,7 @@ async def test_retention_goes_in_steps_and_stays_verifiable_after_each(
     assert [entry.tool for entry in await audit.find()] == ["audit.retention", "new"]
 
 
-async def test_the_hash_of_a_row_is_the_same_when_a_later_version_adds_a_column():
+async def test_the_hash_of_a_row_is_unchanged_by_a_new_column():
     row = {"seq": 1, "kind": "call", "at": NOW, "tool": "ListVms", "previous": "", "hash": ""}
     before = audit_chain.hash_of(b"key", "", row)
     assert audit_chain.hash_of(b"key", "", {**row, "upid": None}) == before
@@ -202,7 +200,7 @@ async def test_the_hash_of_a_row_is_the_same_when_a_later_version_adds_a_column(
     ],
     ids=["moved", "deleted", "cut further"],
 )
-async def test_retention_is_no_excuse_for_other_gaps(store: Store, statement: str):
+async def test_gaps_besides_retention_are_found(store: Store, statement: str):
     clock = [NOW - timedelta(days=200)]
     audit = Audit(store, clock=lambda: clock[0])
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a thousand writes."""
+"""Durability of intents: kill -9 during a thousand writes."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ WRITER = Path(__file__).parent / "writer.py"
 
 
 def start(config: Config) -> subprocess.Popen[str]:
-    """The writer as a process of its own."""
+    """Start the writer in its own process."""
     environment = {**os.environ, "PVEMCP_STATE_DIR": str(config.state_dir)}
     if config.database_url is not None:
         environment["PVEMCP_DATABASE_URL"] = config.database_url.get_secret_value()
@@ -26,31 +26,31 @@ def start(config: Config) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("after", [1, 137, 500], ids="after {} writes".format)
-async def test_no_write_that_was_begun_is_lost(config: Config, after: int):
+async def test_kill_9_loses_no_intent(config: Config, after: int):
     with start(config) as writer:
-        begun = [writer.stdout.readline().strip() for _ in range(after)]
+        intents = [writer.stdout.readline().strip() for _ in range(after)]
         writer.kill()
-        begun += writer.stdout.read().split()
-    assert after <= len(begun) < 1_000
+        intents += writer.stdout.read().split()
+    assert after <= len(intents) < 1_000
     async with open_store(config) as store:
         audit = Audit(store)
         assert await audit.verify() == []
         stored = await audit.find(AuditFilter(kind="intent"), limit=2_000)
-        assert {entry.call_id for entry in stored} >= set(begun)
+        assert {entry.call_id for entry in stored} >= set(intents)
         assert await audit.intent(Event(tool="BackupVm"))
         assert await audit.verify() == []
 
 
-async def test_two_processes_that_write_at_once_make_one_chain(config: Config):
+async def test_two_concurrent_processes_write_one_chain(config: Config):
     async with open_store(config):
         pass
     writers = [start(config) for _ in range(2)]
-    begun = {line for writer in writers for line in writer.communicate()[0].split()}
+    intents = {line for writer in writers for line in writer.communicate()[0].split()}
     assert [writer.returncode for writer in writers] == [0, 0]
-    assert len(begun) == 2_000
+    assert len(intents) == 2_000
     async with open_store(config) as store:
         audit = Audit(store)
         assert await audit.verify() == []
         entries = await audit.find(AuditFilter(kind="intent"), limit=3_000)
-        assert {entry.call_id for entry in entries} == begun
+        assert {entry.call_id for entry in entries} == intents
         assert {entry.outcome for entry in entries} == {"ok"}

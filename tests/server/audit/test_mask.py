@@ -1,4 +1,4 @@
-"""What is taken out before anything is written down."""
+"""Masking of secrets."""
 
 from typing import Annotated
 from urllib.parse import quote
@@ -21,13 +21,13 @@ JSON = st.recursive(
 
 
 @given(JSON, st.text(alphabet=" \"',/?&="))
-def test_a_key_is_masked_wherever_it_stands(value: object, before: str):
+def test_a_key_is_masked_at_any_position(value: object, before: str):
     key = new_secret(new_id())
     planted = {"list": [value, f"{before}{key}"], key: {"deep": {"deeper": key}}}
     assert key.split("_")[2] not in repr(mask(planted))
 
 
-def test_what_is_nested_deeper_than_any_argument_is_masked_as_a_whole():
+def test_values_that_are_nested_too_deeply_are_masked():
     nested: object = "deepest"
     for _ in range(2_000):
         nested = [{"inner": nested}]
@@ -36,12 +36,14 @@ def test_what_is_nested_deeper_than_any_argument_is_masked_as_a_whole():
     assert mask(masked) == masked
 
 
-def test_a_key_that_was_cut_off_is_masked_too_and_its_id_kept():
+def test_a_truncated_key_is_masked_up_to_its_id():
     assert mask(new_secret("abcDEF12")[:-10]) == "pvemcp_abcDEF12_***"
 
 
 @given(SCHEMES, HOSTS, PLANTED, PLANTED)
-def test_a_url_keeps_host_and_path_alone(scheme: str, host: str, password: str, signature: str):
+def test_a_masked_url_keeps_only_host_and_path(
+    scheme: str, host: str, password: str, signature: str
+):
     url = f"{scheme}://user:{password}@{host}/debian.iso?X-Signature={signature}#{signature}"
     masked = mask({"url": f"see {url}, please"})["url"]
     assert password not in masked
@@ -55,13 +57,13 @@ def test_any_encoded_password_in_a_url_is_masked(password: str):
 
 
 @given(JSON)
-def test_masking_twice_is_masking_once(value: object):
+def test_masking_is_idempotent(value: object):
     once = mask(value)
     assert mask(once) == once
 
 
 @given(JSON.filter(lambda value: "://" not in repr(value) and "pve" not in repr(value).lower()))
-def test_what_is_no_secret_stays_as_it_is(value: object):
+def test_values_without_secrets_are_unchanged(value: object):
     assert mask(value) == value
 
 
@@ -83,11 +85,11 @@ class Arguments(BaseModel):
     vmid: int = 100
 
 
-def test_secret_fields_are_known_by_their_type():
+def test_secret_fields_are_found_by_type_and_write_only():
     assert secret_fields_of(Arguments) == {"password", "token", "note"}
 
 
-def test_declared_fields_are_masked_at_any_depth_whatever_they_hold():
+def test_secret_fields_are_masked_at_any_depth_and_type():
     arguments = {"inner": [{"password": ["a", "b"], "user": "ada"}], "token": 5, "vmid": 100}
     assert mask(arguments, secret_fields_of(Arguments)) == {
         "inner": [{"password": "***", "user": "ada"}],
@@ -98,7 +100,7 @@ def test_declared_fields_are_masked_at_any_depth_whatever_they_hold():
 
 
 @given(PLANTED)
-def test_no_column_of_an_event_lets_a_secret_through(planted: str):
+def test_no_column_of_an_event_contains_a_secret(planted: str):
     key, url = new_secret(new_id()), f"https://u:{planted}@example.org/?{planted}"
     text = f"{key} {url}"
     event = Event(
@@ -110,7 +112,7 @@ def test_no_column_of_an_event_lets_a_secret_through(planted: str):
     assert key.split("_")[2] not in stored
 
 
-def test_a_long_word_is_masked_in_no_time():
-    """A search from each letter of these would take minutes."""
+def test_masking_a_long_word_takes_linear_time():
+    """Mask texts for which a search from each letter would take minutes."""
     for word in ("x" * 1_000_000, "x://" * 200_000, "pvemcp_" * 100_000, "PVEAPIToken=" * 90_000):
         assert mask(word)

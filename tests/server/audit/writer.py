@@ -1,6 +1,6 @@
-"""Makes writes for `test_kill.py`, until it has made them all or is killed.
+"""Records writes for `test_kill.py`, until it has recorded them all or is killed.
 
-Prints the id of each call once its intent is stored: the moment Proxmox would be asked.
+It prints the id of each call after its intent is stored, when Proxmox would be called.
 """
 
 import sys

@@ -351,8 +351,12 @@ def test_the_audit_names_the_user_of_the_system_whatever_the_environment_says(
         ("MASTER_KEY_FILE", f"{__file__}/key", "The master key {} cannot be written: File exists"),
         ("DATABASE_URL", "postgresql://u:{secret}@h:port/x", "PVEMCP_DATABASE_URL cannot be read"),
         ("DATABASE_URL", "sqlite:///{folder}/broken", "The database sqlite+aiosqlite:///{folder}"),
-        ("PUBLIC_URL", "mcp.example", "PVEMCP_PUBLIC_URL: begins with http:// or https://"),
-        ("TRUSTED_PROXIES", "10.0.0.0/99", "PVEMCP_TRUSTED_PROXIES: networks like 10.0.0.0/8"),
+        ("PUBLIC_URL", "mcp.example", "PVEMCP_PUBLIC_URL: must begin with http:// or https://"),
+        (
+            "TRUSTED_PROXIES",
+            "10.0.0.0/99",
+            "PVEMCP_TRUSTED_PROXIES: must be networks like 10.0.0.0/8",
+        ),
     ],
     ids=["folder", "key folder", "key in a file", "no url", "no database", "no scheme", "network"],
 )

@@ -1,4 +1,4 @@
-"""Every `pveum` line runs on an emulated ACL: it adds its privilege and takes none away."""
+"""Each `pveum` line runs on an emulated ACL: it adds the privilege and removes none."""
 
 import random
 import re
@@ -27,6 +27,9 @@ USER, TOKEN = "alice@pve", "alice@pve!mcp"
 PATHS = ("/", "/access", "/nodes", "/nodes/n1", "/pool", "/pool/web", "/storage")
 PATHS += ("/storage/local", "/vms", "/vms/100", "/vms/101")
 ROLES = ("Administrator", "PVEAuditor", "PVEVMUser", "PVEDatastoreUser", "PowerOnly", "LookOnly")
+CAN_READ_ACL = tuple(
+    ("/access", kind, name, "LookOnly") for kind, name in (("user", USER), ("token", TOKEN))
+)
 PRIVILEGES = (
     *product(("/vms", "/vms/100", "/vms/101"), ("VM.Audit", "VM.PowerMgmt", "VM.Backup")),
     *product(("/storage", "/storage/local"), ("Datastore.Audit", "Datastore.AllocateSpace")),
@@ -45,7 +48,7 @@ async def cluster(request, anyio_backend):
 
 @pytest.fixture(scope="module")
 async def pve(cluster):
-    """Open a client of the token that the lines are for."""
+    """Connect as the token that gets the privileges."""
     grant(cluster)
     tls = Tls(fingerprints=cluster.fingerprints.values())
     async with Client(cluster.hosts, ApiToken(TOKEN, SECRET), tls=tls, name="lab") as client:
@@ -53,7 +56,7 @@ async def pve(cluster):
 
 
 def grant(cluster, *grants, separated=True, user=USER, token=TOKEN):
-    """Reset the accounts to these grants only: (path, kind, holder, role)."""
+    """Replace the accounts and their grants by these: (path, kind, name, role)."""
     people = cluster.state.user_config
     people.acl[:] = [AclEntry(*entry) for entry in grants]
     people.groups = {name: Group(name) for name in ("ops", "others")}
@@ -74,7 +77,7 @@ def grant(cluster, *grants, separated=True, user=USER, token=TOKEN):
 
 
 def rights(cluster: EmulatedCluster) -> dict[tuple[str, str], set[str]]:
-    """Return all privileges by account and path, with one path below each."""
+    """Return the privileges of all accounts on each path, and on a path below without entries."""
     paths = {*PATHS, *(entry.path for entry in cluster.state.user_config.acl)}
     paths |= {f"{path.rstrip('/')}/999" for path in paths}
     return {
@@ -84,7 +87,7 @@ def rights(cluster: EmulatedCluster) -> dict[tuple[str, str], set[str]]:
     }
 
 
-def _callers(cluster: EmulatedCluster) -> Iterator[Principal]:
+def _callers(cluster: EmulatedCluster) -> Iterator[Caller]:
     for user in cluster.state.user_config.users.values():
         yield Principal(user.userid)
         for name, token in user.tokens.items():
@@ -99,18 +102,20 @@ def lost(before, after):
 
 def has(cluster, path, *privileges):
     """Return whether the token has the privileges on the path and below it."""
-    user, _, name = TOKEN.partition("!")
-    token = cluster.state.user_config.users[user].tokens[name]
-    held = Rights(Principal(user, name, token.privsep), cluster.state).on(path)
-    below = Rights(Principal(user, name, token.privsep), cluster.state).on(
+    user, _, token_name = TOKEN.partition("!")
+    token = cluster.state.user_config.users[user].tokens[token_name]
+    held = Rights(Principal(user, token_name, token.privsep), cluster.state).on(path)
+    below = Rights(Principal(user, token_name, token.privsep), cluster.state).on(
         f"{path.rstrip('/')}/999"
     )
     pooled = path == "/vms/101"  # a role from a pool holds on the guest itself
-    return all((pooled and p in held) or (held.get(p) and p in below) for p in privileges)
+    return all(
+        (pooled and name in held) or (held.get(name) and name in below) for name in privileges
+    )
 
 
-def chance(seed: int):
-    """Return random grants to the user, its token, and groups."""
+def random_grants(seed: int):
+    """Return random grants of the user, its token and groups, and whether it is separated."""
     dice = random.Random(seed)  # noqa: S311
     holders = [
         ("user", USER),
@@ -124,15 +129,15 @@ def chance(seed: int):
         (dice.choice(PATHS), *dice.choice(holders), dice.choice(roles), dice.random() < 0.85)
         for _ in range(dice.randrange(6))
     ]
-    if dice.random() < 0.75:  # accounts that see the ACL
-        where = dice.choice(("/", "/access"))
-        grants += [(where, kind, who, "LookOnly") for kind, who in holders[1:3]]
+    if dice.random() < 0.75:  # accounts that can read the ACL
+        path = dice.choice(("/", "/access"))
+        grants += [(path, kind, name, "LookOnly") for kind, name in holders[1:3]]
     return grants, dice.random() < 0.6
 
 
 @pytest.mark.parametrize("seed", range(60))
-async def test_a_line_adds_a_privilege_and_takes_none_away(cluster, pve, run_line, seed):
-    grants, separated = chance(seed)
+async def test_a_line_adds_a_privilege_and_removes_none(cluster, pve, run_line, seed):
+    grants, separated = random_grants(seed)
     grant(cluster, *grants, separated=separated)
     before, people = rights(cluster), deepcopy(cluster.state.user_config)
     acl = Acl(pve, TOKEN)
@@ -141,7 +146,7 @@ async def test_a_line_adds_a_privilege_and_takes_none_away(cluster, pve, run_lin
         for path, privilege in PRIVILEGES
         if not has(cluster, path, privilege)
     }
-    lines = {key: line for key, line in advised.items() if line}
+    lines = {missing: line for missing, line in advised.items() if line}
     for (path, privilege), line in lines.items():
         cluster.state.user_config = deepcopy(people)
         run_line(cluster, line)
@@ -163,7 +168,8 @@ async def test_a_line_adds_a_privilege_and_takes_none_away(cluster, pve, run_lin
 
 
 def _privileges_of(cluster: EmulatedCluster, role: str) -> frozenset[str]:
-    return (builtin_roles(cluster.state.release) | cluster.state.user_config.roles)[role]
+    known = builtin_roles(cluster.state.release) | cluster.state.user_config.roles
+    return known[role]
 
 
 async def test_an_administrator_keeps_every_privilege(cluster, pve, run_line):
@@ -179,7 +185,7 @@ async def test_an_administrator_keeps_every_privilege(cluster, pve, run_line):
     assert not lost(before, rights(cluster))
 
 
-async def test_a_line_repeats_inherited_roles_of_groups(cluster, pve):
+async def test_a_line_repeats_inherited_and_group_roles(cluster, pve):
     grant(
         cluster,
         ("/", "group", "ops", "PowerOnly"),
@@ -187,16 +193,16 @@ async def test_a_line_repeats_inherited_roles_of_groups(cluster, pve):
         separated=False,
     )
     advice = await Acl(pve, TOKEN).advice("/vms", ["VM.Backup"])
-    made = "MCP-VM.Backup --privs VM.Backup"
+    new_role = "MCP-VM.Backup --privs VM.Backup"
     assert advice.line == (
-        f"pveum role add {made} 2>/dev/null || pveum role modify {made} --append 1"
+        f"pveum role add {new_role} 2>/dev/null || pveum role modify {new_role} --append 1"
         f" && pveum acl modify /vms --users '{USER}' --roles PowerOnly,MCP-VM.Backup"
     )
 
 
 @pytest.mark.parametrize("separated", [True, False])
-async def test_an_unreadable_acl_gives_a_question_and_no_line(cluster, pve, separated):
-    roles = [("/vms", kind, who, "PVEVMUser") for kind, who in (("user", USER), ("token", TOKEN))]
+async def test_an_unreadable_acl_gives_a_question(cluster, pve, separated):
+    roles = [("/vms", kind, name, "PVEVMUser") for kind, name in (("user", USER), ("token", TOKEN))]
     grant(cluster, *roles, separated=separated)
     acl = Acl(pve, TOKEN)
     for path, privilege in PRIVILEGES:
@@ -206,27 +212,21 @@ async def test_an_unreadable_acl_gives_a_question_and_no_line(cluster, pve, sepa
     assert f"`pveum user token list {USER}`" in advice.question
 
 
-async def test_a_denial_gives_a_question(cluster, pve):
-    audits = [
-        ("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))
-    ]
-    grant(cluster, *audits, ("/vms", "user", USER, "NoAccess"))
+async def test_no_access_on_the_path_gives_a_question(cluster, pve):
+    grant(cluster, *CAN_READ_ACL, ("/vms", "user", USER, "NoAccess"))
     advice = await Acl(pve, TOKEN).advice("/vms", ["VM.Audit"])
     assert advice.line == ""
     assert f"NoAccess is in force there for {USER}" in advice.question
 
 
-async def test_a_denial_on_a_pool_gives_a_question_for_its_guests(cluster, pve):
-    audits = [
-        ("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))
-    ]
-    grant(cluster, *audits, ("/pool", "group", "ops", "NoAccess"))
+async def test_no_access_on_a_pool_gives_a_question_for_its_guests(cluster, pve):
+    grant(cluster, *CAN_READ_ACL, ("/pool", "group", "ops", "NoAccess"))
     acl = Acl(pve, TOKEN)
     assert "NoAccess is in force" in (await acl.advice("/vms/101", ["VM.Audit"])).question
     assert (await acl.advice("/vms", ["VM.Audit"])).line
 
 
-async def test_group_roles_hidden_by_own_roles_are_not_repeated(cluster, pve):
+async def test_a_line_omits_group_roles_that_own_roles_replace(cluster, pve):
     grant(
         cluster,
         ("/", "user", USER, "LookOnly"),
@@ -237,11 +237,8 @@ async def test_group_roles_hidden_by_own_roles_are_not_repeated(cluster, pve):
     assert line.endswith(f"--users '{USER}' --roles LookOnly,MCP-VM.Backup")
 
 
-async def test_audit_privileges_come_with_audit_roles_only(cluster, pve, run_line):
-    audits = [
-        ("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))
-    ]
-    grant(cluster, *audits)
+async def test_an_audit_privilege_needs_only_an_audit_role(cluster, pve, run_line):
+    grant(cluster, *CAN_READ_ACL)
     acl = Acl(pve, TOKEN)
     for path, privilege in (("/vms", "VM.Audit"), ("/storage", "Datastore.Audit"),
                             ("/nodes", "Sys.Audit"), ("/", "Sys.Audit")):  # fmt: skip
@@ -251,11 +248,8 @@ async def test_audit_privileges_come_with_audit_roles_only(cluster, pve, run_lin
     assert (await acl.advice("/", AUDITS)).line.endswith("--roles PVEAuditor")
 
 
-async def test_an_existing_role_with_other_privileges_is_kept(cluster, pve, run_line):
-    audits = [
-        ("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))
-    ]
-    grant(cluster, *audits)
+async def test_an_existing_role_with_other_privileges_is_not_changed(cluster, pve, run_line):
+    grant(cluster, *CAN_READ_ACL)
     cluster.state.user_config.roles["MCP-VM.Backup"] = frozenset({"VM.Backup", "VM.Allocate"})
     line = (await Acl(pve, TOKEN).advice("/vms", ["VM.Backup"])).line
     run_line(cluster, line)
@@ -263,7 +257,7 @@ async def test_an_existing_role_with_other_privileges_is_kept(cluster, pve, run_
     assert cluster.state.user_config.roles["MCP-VM.Backup-2"] == {"VM.Backup"}
 
 
-async def test_a_line_for_roots_token_names_the_token_only(cluster):
+async def test_a_token_of_root_needs_only_its_own_roles(cluster):
     token = "root@pam!mcp"
     grant(cluster, user="root@pam", token=token)
     tls = Tls(fingerprints=cluster.fingerprints.values())
@@ -275,7 +269,7 @@ async def test_a_line_for_roots_token_names_the_token_only(cluster):
         assert blind.line == ""
 
 
-def test_lines_in_the_docs_follow_the_creation_of_their_user():
+def test_pveum_lines_in_the_docs_create_their_user():
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
     pages += (REPOSITORY / "packages" / "server").rglob("*.html")
     grants = 0

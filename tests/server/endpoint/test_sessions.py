@@ -56,7 +56,7 @@ async def test_a_session_serves_nobody_but_the_key_that_opened_it(served):
 async def test_a_session_survives_that_its_key_gets_a_new_secret(served):
     headers = await begin(served)
     _, secret = await served.state.access.keys.regenerate(served.key_id)
-    await served.state.store.watch.now()
+    await served.state.store.watch.poll()
     old = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
     headers["X-API-Key"] = secret
     new = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
@@ -107,7 +107,7 @@ async def test_a_key_whose_sessions_are_all_in_use_gets_no_more_of_them(served, 
 async def test_rights_are_those_of_the_moment_not_those_of_the_sessions_start(served):
     headers = await begin(served)
     await served.state.access.keys.change(served.key_id, role="Read-only")
-    await served.state.store.watch.now()
+    await served.state.store.watch.poll()
     answer = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
     assert "DeleteThing" not in answer.text
 

@@ -159,7 +159,7 @@ async def test_a_guest_that_is_withdrawn_is_told_once_and_never_again(
         assert heard.honoured == [GUEST, OTHER]
         less = Grant(frozenset({"*"}), frozenset({"home-lab"}), Resources(vmids=frozenset({101})))
         await access.roles.change("two", grants=[less])
-        await demo_served.state.store.watch.now()
+        await demo_served.state.store.watch.poll()
         await look()
         await until(lambda: len(heard.uris) == 1)
         rename(guests[100], "unseen")
@@ -253,10 +253,10 @@ async def test_a_query_that_is_saved_or_removed_changes_the_prompts(connect, dem
     values = {"description": "", "query": query, "created": utc_now(), "changed": utc_now()}
     async with connect() as (client, heard):
         one = await saved.add(name="first", **values)
-        await demo_served.state.store.watch.now()
+        await demo_served.state.store.watch.poll()
         await until(lambda: heard.prompts == 1)
         names = {p.name for p in (await client.list_prompts(cache_mode="refresh")).prompts}
         assert "query-first" in names
         await saved.remove(one.id)
-        await demo_served.state.store.watch.now()
+        await demo_served.state.store.watch.poll()
         await until(lambda: heard.prompts == 2)

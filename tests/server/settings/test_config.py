@@ -14,13 +14,13 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_without_a_word_it_listens_locally_and_keeps_state_beside_itself():
+def test_the_defaults_are_loopback_and_sqlite_in_var():
     config = Config.load()
     assert (config.host, config.port, config.state_dir) == ("127.0.0.1", 8811, Path("var"))
     assert config.database.startswith("sqlite+aiosqlite:////")
 
 
-def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch):
+def test_options_override_the_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PVEMCP_PORT", "9000")
     assert Config.load().port == 9000
     assert Config.load(port=9001).port == 9001
@@ -52,7 +52,7 @@ def test_a_database_url_gets_our_driver(url: str, driver: str):
     assert Config.load(database_url=url).database == driver
 
 
-def test_another_kind_of_database_is_refused():
+def test_other_databases_are_refused():
     with pytest.raises(ConfigError, match="sqlite:/// or postgresql://"):
         _ = Config.load(database_url="mysql://u:planted@db/x").database
 
@@ -65,7 +65,7 @@ def test_a_wrong_value_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch
     assert "planted-secret" not in str(refused.value)
 
 
-def test_secrets_are_not_shown():
+def test_the_repr_contains_no_secrets():
     config = Config.load(
         master_key="ab" * 32, admin_password="planted", database_url="postgresql://u:planted@db/x"
     )

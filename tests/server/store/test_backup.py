@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def fill(config: Config) -> str:
-    """A state with something in most tables; answers the secret of its key."""
+    """Add rows to most tables; return the secret of the key."""
     async with open_store(config) as store, open_access(store) as access:
         _, secret = await access.keys.create("laptop", clusters=["lab"])
         await access.clusters.create(
@@ -29,9 +29,9 @@ async def fill(config: Config) -> str:
 
 
 async def check(config: Config, secret: str) -> None:
-    """That all of it is there, works, and can be added to."""
+    """Check that the state is complete, works, and accepts new rows."""
     async with open_store(config) as store, open_access(store) as access:
-        caller = await access.gate.authenticate(secret, "127.0.0.1")
+        caller = await access.authenticator.authenticate(secret, "127.0.0.1")
         assert caller.key_name == "laptop"
         assert await store.identities.secret(caller.identities["lab"]) == "planted-token-secret"
         assert (await access.admins.sign_in("ada", "correct horse battery")).name == "ada"
@@ -45,7 +45,7 @@ async def check(config: Config, secret: str) -> None:
 
 @pytest.fixture
 def other_config(request: pytest.FixtureRequest, config: Config, tmp_path: Path) -> Config:
-    """A second server, on the other kind of database, with the first one's master key."""
+    """Configure a second server on the other kind of database, with the same master key."""
     options = {"state_dir": tmp_path / "other", "master_key_file": config.state_dir / "master.key"}
     if config.database_url is not None:
         return Config(**options)
@@ -53,7 +53,7 @@ def other_config(request: pytest.FixtureRequest, config: Config, tmp_path: Path)
     return Config(**options, database_url=create())
 
 
-async def test_a_backup_comes_back_whole(config: Config, tmp_path: Path):
+async def test_a_restore_brings_back_the_whole_state(config: Config, tmp_path: Path):
     secret = await fill(config)
     async with open_store(config) as store:
         count = await backup(store, tmp_path / "state.jsonl.gz")
@@ -63,7 +63,7 @@ async def test_a_backup_comes_back_whole(config: Config, tmp_path: Path):
 
 
 @pytest.mark.postgres
-async def test_a_backup_comes_back_on_the_other_kind_of_database(
+async def test_a_restore_works_on_the_other_kind_of_database(
     config: Config, other_config: Config, tmp_path: Path
 ):
     secret = await fill(config)
@@ -73,18 +73,18 @@ async def test_a_backup_comes_back_on_the_other_kind_of_database(
     await check(other_config, secret)
 
 
-async def test_a_backup_holds_no_secret_and_only_we_may_read_it(config: Config, tmp_path: Path):
+async def test_a_backup_contains_no_secret_and_is_private(config: Config, tmp_path: Path):
     secret = await fill(config)
     async with open_store(config) as store:
         await backup(store, tmp_path / "state.jsonl.gz")
     assert (tmp_path / "state.jsonl.gz").stat().st_mode & 0o777 == 0o600
     text = gzip.decompress((tmp_path / "state.jsonl.gz").read_bytes()).decode()
     master = (config.state_dir / "master.key").read_text().strip()
-    for planted in (secret, "planted-token-secret", "correct horse battery", master):
-        assert planted not in text
+    for value in (secret, "planted-token-secret", "correct horse battery", master):
+        assert value not in text
 
 
-async def test_what_a_restore_replaces_is_backed_up(config: Config, tmp_path: Path):
+async def test_a_restore_backs_up_the_replaced_state(config: Config, tmp_path: Path):
     await fill(config)
     async with open_store(config) as store:
         await backup(store, tmp_path / "state.jsonl.gz")
@@ -95,14 +95,14 @@ async def test_what_a_restore_replaces_is_backed_up(config: Config, tmp_path: Pa
     assert replaced.name.startswith("before-restore-")
 
 
-async def test_a_backup_that_was_cut_off_is_refused(config: Config, tmp_path: Path):
+async def test_a_truncated_backup_is_refused(config: Config, tmp_path: Path):
     await fill(config)
     whole, cut = tmp_path / "state.jsonl.gz", tmp_path / "cut.jsonl.gz"
     async with open_store(config) as store:
         await backup(store, whole)
     lines = gzip.decompress(whole.read_bytes()).splitlines(keepends=True)
     cut.write_bytes(gzip.compress(b"".join(lines[:-2])))
-    with pytest.raises(ConfigError, match="not a whole backup"):
+    with pytest.raises(ConfigError, match="not a complete backup"):
         await restore(config, cut, replace=True)
     cut.write_bytes(whole.read_bytes()[:-20])
     with pytest.raises(ConfigError, match="not a readable backup"):
@@ -127,9 +127,7 @@ async def test_a_backup_of_a_newer_version_is_refused(config: Config, tmp_path: 
         await restore(config, tmp_path / "newer.jsonl.gz")
 
 
-async def test_a_restore_without_the_master_key_says_what_is_missing(
-    config: Config, tmp_path: Path
-):
+async def test_a_restore_without_the_master_key_is_refused(config: Config, tmp_path: Path):
     await fill(config)
     async with open_store(config) as store:
         await backup(store, tmp_path / "state.jsonl.gz")

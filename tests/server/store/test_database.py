@@ -1,4 +1,4 @@
-"""Opening the database, and what others may see of it."""
+"""The database: opening, transactions, change notification, and no secrets in clear text."""
 
 import asyncio
 from pathlib import Path
@@ -29,24 +29,22 @@ def files_in(folder: Path) -> list[Path]:
     ["sqlite:////proc/nowhere/state.db", "postgresql://ada:planted@127.0.0.1:1/state"],
     ids=["sqlite", "postgresql"],
 )
-async def test_a_database_that_cannot_be_opened_is_named_without_its_password(
-    url: str, tmp_path: Path
-):
+async def test_an_unreachable_database_is_named_without_its_password(url: str, tmp_path: Path):
     with pytest.raises(ConfigError, match="cannot be opened") as refused:
         async with open_store(Config(state_dir=tmp_path, database_url=url)):
             pass
     assert "planted" not in str(refused.value)
 
 
-async def test_sqlite_is_set_up_to_lose_nothing(tmp_path: Path):
+async def test_sqlite_is_durable_and_private(tmp_path: Path):
     async with open_store(Config(state_dir=tmp_path)) as store:
         async with store.database.reading() as connection:
-            found = {
+            pragmas = {
                 name: await connection.scalar(text(f"PRAGMA {name}"))
                 for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
             }
         modes = {file.name: file.stat().st_mode & 0o777 for file in files_in(tmp_path)}
-    assert found == {
+    assert pragmas == {
         "journal_mode": "wal",
         "synchronous": 2,
         "foreign_keys": 1,
@@ -69,53 +67,55 @@ async def test_an_error_rolls_everything_back(store: Store):
     assert await store.saved_queries.all() == []
 
 
-async def test_what_one_process_writes_another_hears_of(store: Store, other_store: Store):
-    heard: list[str] = []
+async def test_a_change_by_one_process_reaches_listeners_of_another(
+    store: Store, other_store: Store
+):
+    calls: list[str] = []
 
     async def listener() -> None:
-        heard.append("settings")
+        calls.append("settings")
 
-    await other_store.watch.now()
+    await other_store.watch.poll()
     other_store.watch.on_change(Topic.SETTINGS, listener)
-    await other_store.watch.now()
+    await other_store.watch.poll()
     await store.settings.put({"row_cap": 5}, "ada")
     with anyio.fail_after(5):
         async with housekeeping(other_store.watch.run):
-            while not heard:  # noqa: ASYNC110 - the other process polls in its own time
+            while not calls:  # noqa: ASYNC110 - the other process polls
                 await anyio.sleep(0.02)
-    assert heard == ["settings"]
+    assert calls == ["settings"]
 
 
-async def test_a_database_that_is_away_is_told_of_once(
+async def test_a_failing_database_is_logged_once(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     attempts: list[int] = []
 
-    def away():
+    def unreachable():
         attempts.append(1)
-        raise ConnectionError("the database is away")
+        raise ConnectionError("connection refused")
 
-    monkeypatch.setattr(store.database, "reading", away)
+    monkeypatch.setattr(store.database, "reading", unreachable)
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.001)
     with anyio.fail_after(5):
         async with housekeeping(store.watch.run):
-            while len(attempts) < 3:  # noqa: ASYNC110 - the other task polls in its own time
+            while len(attempts) < 3:  # noqa: ASYNC110 - the other task polls
                 await anyio.sleep(0.001)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-async def test_reads_that_are_cancelled_leave_nothing_that_waits_forever(store: Store):
-    """A connection ended by force while it closed left its close without an answer."""
+async def test_cancelled_reads_leave_no_hanging_connection(store: Store):
+    """Cancel reads at many points; a terminated connection must not leave its close waiting."""
     for turn in range(60):
         with anyio.move_on_after(0.0002 * turn):
-            await store.watch.now()
-    closing = [one for one in asyncio.all_tasks() if "_terminate_graceful_close" in repr(one)]
+            await store.watch.poll()
+    closing = [task for task in asyncio.all_tasks() if "_terminate_graceful_close" in repr(task)]
     with anyio.fail_after(10):
         await asyncio.gather(*closing)
-        await store.watch.now()
+        await store.watch.poll()
 
 
-async def test_a_listener_that_fails_is_told_again(store: Store):
+async def test_a_failed_listener_is_called_again(store: Store):
     attempts: list[int] = []
 
     async def listener() -> None:
@@ -123,20 +123,20 @@ async def test_a_listener_that_fails_is_told_again(store: Store):
         if len(attempts) == 1:
             raise ConnectionError("not yet")
 
-    await store.watch.now()
+    await store.watch.poll()
     store.watch.on_change(Topic.SETTINGS, listener)
     await store.settings.put({"row_cap": 5}, "ada")
     with pytest.raises(ConnectionError):
-        await store.watch.now()
-    await store.watch.now()
-    await store.watch.now()
+        await store.watch.poll()
+    await store.watch.poll()
+    await store.watch.poll()
     assert len(attempts) == 2
 
 
-async def test_no_secret_is_anywhere_in_files_logs_or_exports(
+async def test_files_logs_and_exports_contain_no_secret(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    """Plants one of each kind and reads every byte that was written."""
+    """Store one secret of each kind and search every byte that was written."""
     caplog.set_level("DEBUG")
     logged: list[str] = []
     async with (
@@ -154,13 +154,13 @@ async def test_no_secret_is_anywhere_in_files_logs_or_exports(
         )
         arguments = {"url": f"https://u:planted-in-url@example.org/{key}", "password": "planted-pw"}
         await audit.intent(Event(tool=key, arguments=mask(arguments, {"password"}), reason=key))
-        await access.gate.authenticate(key, "::1")
+        await access.authenticator.authenticate(key, "::1")
         logged += [line async for line in audit.export_json()]
         master = (tmp_path / "master.key").read_text().strip()
-        kept = b"".join(
+        stored = b"".join(
             file.read_bytes() for file in files_in(tmp_path) if file.name != "master.key"
         )
-    everything = kept + "".join(logged).encode() + caplog.text.encode()
+    everything = stored + "".join(logged).encode() + caplog.text.encode()
     for secret in (key.split("_")[2], "planted", session, master):
         assert secret.encode() not in everything
         assert secret.encode().hex().encode() not in everything
@@ -168,21 +168,21 @@ async def test_no_secret_is_anywhere_in_files_logs_or_exports(
     assert b"laptop" in everything
 
 
-async def test_the_tls_mode_of_a_url_may_have_the_name_that_libpq_gives_it():
+async def test_the_sslmode_of_libpq_is_accepted():
     database = Database("postgresql+asyncpg://u@h/x?sslmode=require&application_name=y")
     assert database.url.query == {"ssl": "require", "application_name": "y"}
     await database.close()
 
 
-async def test_housekeeping_has_its_last_round_also_when_the_body_fails():
+async def test_housekeeping_finishes_when_the_body_fails():
     ended: list[str] = []
 
     async def work(stop: anyio.Event) -> None:
         await stop.wait()
         await anyio.lowlevel.checkpoint()
-        ended.append("last round")
+        ended.append("last tick")
 
     with pytest.raises(ConfigError, match="of the body"):
         async with housekeeping(work):
             raise ConfigError("of the body")
-    assert ended == ["last round"]
+    assert ended == ["last tick"]

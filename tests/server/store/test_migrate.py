@@ -1,19 +1,27 @@
-"""The schema: what migrations make, and what an upgrade of an old database keeps."""
+"""Migrations: the schema that they create, and upgrades of an existing database."""
 
+import importlib.util
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.store import Store, Topic, migrate, open_store, schema
+from pvemcp_server.store import Store, Topic, migrate, open_store, records
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.export import open_export
 
 pytestmark = pytest.mark.anyio
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "migration.py"
+_spec = importlib.util.spec_from_file_location("migration", SCRIPT)
+script = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(script)
 
 LATER = """
 import sqlalchemy as sa
@@ -29,9 +37,14 @@ def upgrade():
 """
 
 
+def differences(connection: Connection) -> list[Any]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return compare_metadata(context, records.metadata)
+
+
 @pytest.fixture
-def a_later_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """This program as it will be one migration later, from the moment it is called."""
+def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Return a function that adds a migration to this program."""
 
     def upgrade_program(body: str = LATER) -> None:
         folder = tmp_path / "migrations"
@@ -43,26 +56,35 @@ def a_later_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return upgrade_program
 
 
-async def test_migrations_make_exactly_the_declared_tables(store: Store):
-    def differences(connection):
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        return compare_metadata(context, schema.metadata)
-
+async def test_migrations_create_exactly_the_declared_tables(store: Store):
     async with store.database.reading() as connection:
         assert await connection.run_sync(differences) == []
 
 
-async def test_migrations_give_each_topic_the_version_that_changes_count_up(store: Store):
+async def test_the_initial_migration_of_a_release_creates_the_declared_tables(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrate.MIGRATIONS, folder)
+    monkeypatch.setattr(migrate, "MIGRATIONS", folder)
+    written = await script.write_migration("initial", initial=True)
+    assert written == folder / "versions" / "m0001_initial.py"
+    assert "create_all" not in written.read_text()
+    async with open_store(config) as store:
+        assert set(await store.watch._versions()) == set(Topic)
+        async with store.database.reading() as connection:
+            assert await connection.run_sync(differences) == []
+
+
+async def test_migrations_insert_a_version_for_each_topic(store: Store):
     assert set(await store.watch._versions()) == set(Topic)
 
 
-async def test_an_upgrade_keeps_what_is_stored_and_backs_it_up_first(
-    config: Config, a_later_version
-):
+async def test_an_upgrade_keeps_the_rows_and_backs_them_up_first(config: Config, next_version):
     async with open_store(config) as store:
-        await store.notices.tell("kind", "subject", "kept")
+        await store.notices.record("kind", "subject", "kept")
         before = migrate.newest_revision()
-    a_later_version()
+    next_version()
     async with open_store(config) as store:
         assert [notice.message for notice in await store.notices.open()] == ["kept"]
         async with store.database.reading() as connection:
@@ -74,11 +96,11 @@ async def test_an_upgrade_keeps_what_is_stored_and_backs_it_up_first(
     assert "kept" in {line["row"].get("message") for line in exported.rows()}
 
 
-async def test_an_upgrade_that_fails_changes_nothing(config: Config, a_later_version):
+async def test_a_failed_upgrade_changes_nothing(config: Config, next_version):
     async with open_store(config) as store:
-        await store.notices.tell("kind", "subject", "kept")
+        await store.notices.record("kind", "subject", "kept")
         revision = migrate.newest_revision()
-    a_later_version(LATER + '    raise RuntimeError("half way")\n')
+    next_version(LATER + '    raise RuntimeError("half way")\n')
     with pytest.raises(RuntimeError, match="half way"):
         async with open_store(config):
             pass
@@ -92,10 +114,10 @@ async def test_an_upgrade_that_fails_changes_nothing(config: Config, a_later_ver
     await database.close()
 
 
-async def test_a_database_of_a_newer_version_is_left_alone(config: Config, a_later_version):
+async def test_a_database_of_a_newer_version_is_refused(config: Config, next_version):
     with pytest.MonkeyPatch.context() as later:
         folder = migrate.MIGRATIONS
-        a_later_version()
+        next_version()
         async with open_store(config):
             pass
         later.setattr(migrate, "MIGRATIONS", folder)

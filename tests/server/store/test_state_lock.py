@@ -1,4 +1,4 @@
-"""The lock of the state folder, between servers with their database in it or elsewhere."""
+"""The lock of the state folder, exclusive or shared."""
 
 import sys
 from contextlib import ExitStack
@@ -21,7 +21,7 @@ shared_locks = pytest.mark.skipif(sys.platform == "win32", reason="Windows has n
         (False, False, False),
     ],
 )
-def test_only_shared_locks_are_held_together(tmp_path, first, second, starts):
+def test_only_shared_locks_can_be_held_concurrently(tmp_path, first, second, starts):
     config = Config(state_dir=tmp_path)
     with ExitStack() as stack:
         stack.enter_context(state_lock(config, shared=first))
@@ -32,7 +32,7 @@ def test_only_shared_locks_are_held_together(tmp_path, first, second, starts):
                 stack.enter_context(state_lock(config, shared=second))
 
 
-def test_a_lock_that_was_released_refuses_nothing(tmp_path):
+def test_a_released_lock_can_be_taken(tmp_path):
     config = Config(state_dir=tmp_path)
     with state_lock(config, shared=False), pytest.raises(ConfigError):
         check_unlocked(config)
@@ -41,6 +41,6 @@ def test_a_lock_that_was_released_refuses_nothing(tmp_path):
         pass
 
 
-def test_looking_for_a_lock_makes_no_folder(tmp_path):
+def test_checking_the_lock_creates_no_folder(tmp_path):
     check_unlocked(Config(state_dir=tmp_path / "none"))
     assert not (tmp_path / "none").exists()

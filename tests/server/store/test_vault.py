@@ -1,4 +1,4 @@
-"""Secrets at rest: what opens them, and what does not."""
+"""Encryption of secrets at rest."""
 
 import secrets
 from pathlib import Path
@@ -20,7 +20,7 @@ def files_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-async def sealed_values(store: Store) -> list[bytes]:
+async def encrypted_values(store: Store) -> list[bytes]:
     async with store.database.reading() as connection:
         return list(await connection.scalars(text("SELECT secret FROM identities ORDER BY id")))
 
@@ -31,31 +31,31 @@ async def cluster(access: Access) -> None:
     await access.clusters.add_identity("lab", "second", token_id="b@pve!two", secret="second")
 
 
-async def test_a_token_secret_is_stored_encrypted_and_comes_back(store: Store, cluster: None):
-    assert all(b"secret" not in sealed for sealed in await sealed_values(store))
+async def test_a_token_secret_is_stored_encrypted(store: Store, cluster: None):
+    assert all(b"secret" not in value for value in await encrypted_values(store))
     first, second = await store.identities.all()
     assert await store.identities.secret(first.id) == "first secret"
     assert await store.identities.secret(second.id) == "second"
     assert await store.identities.secret(99) is None
 
 
-async def test_a_secret_moved_to_another_row_does_not_open(store: Store, cluster: None):
+async def test_a_secret_moved_to_another_row_cannot_be_decrypted(store: Store, cluster: None):
     _, second = await store.identities.all()
     async with store.database.writing() as connection:
         await connection.execute(
             text("UPDATE identities SET secret = :stolen WHERE id = :id"),
-            {"stolen": (await sealed_values(store))[0], "id": second.id},
+            {"stolen": (await encrypted_values(store))[0], "id": second.id},
         )
     with pytest.raises(ConfigError, match="cannot be decrypted"):
         await store.identities.secret(second.id)
 
 
-async def test_rotation_re_encrypts_and_other_processes_keep_reading(
+async def test_other_processes_can_decrypt_after_a_rotation(
     store: Store, other_store: Store, cluster: None
 ):
-    before = await sealed_values(store)
+    before = await encrypted_values(store)
     assert await store.vault.rotate() == 2
-    after = await sealed_values(store)
+    after = await encrypted_values(store)
     assert {value[:4] for value in before}.isdisjoint(value[:4] for value in after)
     for opened in (store, other_store):
         assert [
@@ -64,12 +64,12 @@ async def test_rotation_re_encrypts_and_other_processes_keep_reading(
         ] == ["first secret", "second"]
 
 
-async def test_keys_made_before_a_rotation_stay_valid(store: Store, access: Access):
+async def test_keys_created_before_a_rotation_stay_valid(store: Store, access: Access):
     _, before = await access.keys.create("before")
     await store.vault.rotate()
     _, after = await access.keys.create("after")
     for secret in (before, after):
-        assert await access.gate.authenticate(secret, "127.0.0.1")
+        assert await access.authenticator.authenticate(secret, "127.0.0.1")
 
 
 async def test_a_new_master_key_replaces_the_old_one(config: Config, tmp_path: Path):
@@ -77,7 +77,7 @@ async def test_a_new_master_key_replaces_the_old_one(config: Config, tmp_path: P
     async with open_store(config) as store:
         derived = store.vault.derive("something")
         await store.vault.change_master(new)
-    with pytest.raises(ConfigError, match="not the one"):
+    with pytest.raises(ConfigError, match="does not belong"):
         async with open_store(config):
             pass
     (config.state_dir / "master.key").write_text(new.hex())
@@ -86,16 +86,16 @@ async def test_a_new_master_key_replaces_the_old_one(config: Config, tmp_path: P
         assert store.vault.derive("something else") != derived
 
 
-async def test_the_master_key_is_made_once_and_readable_by_us_alone(config: Config):
+async def test_the_master_key_is_created_once_and_private(config: Config):
     async with open_store(config):
         key = config.state_dir / "master.key"
         assert key.stat().st_mode & 0o777 == 0o600
-        made = key.read_text()
+        created = key.read_text()
     async with open_store(config):
-        assert key.read_text() == made
+        assert key.read_text() == created
 
 
-async def test_processes_that_start_together_agree_on_one_new_state(config: Config):
+async def test_concurrent_starts_create_one_state(config: Config):
     derived: set[bytes] = set()
 
     async def start() -> None:
@@ -111,7 +111,7 @@ async def test_processes_that_start_together_agree_on_one_new_state(config: Conf
     assert not [file for file in files_in(config.state_dir) if file.name.startswith(".master-")]
 
 
-async def test_a_lost_master_key_is_not_replaced_by_a_new_one(config: Config):
+async def test_a_lost_master_key_is_not_replaced(config: Config):
     async with open_store(config):
         pass
     (config.state_dir / "master.key").unlink()
@@ -122,8 +122,8 @@ async def test_a_lost_master_key_is_not_replaced_by_a_new_one(config: Config):
 
 
 async def test_a_master_key_from_the_environment_needs_no_file(config: Config):
-    given = config.model_copy(update={"master_key": SecretStr("ab" * 32)})
-    async with open_store(given):
+    from_environment = config.model_copy(update={"master_key": SecretStr("ab" * 32)})
+    async with open_store(from_environment):
         assert not (config.state_dir / "master.key").exists()
 
 

@@ -153,8 +153,8 @@ async def cluster_hangs(demo_client):
     demo_client.change(
         call_deadline_seconds=4
     )  # for the cluster that is well: this machine may be busy
-    demo_client["home-lab"].inventory.patience = 0.2
-    demo_client["home-lab"].inventory.quiet = 0.0
+    demo_client["home-lab"].inventory.timeout = 0.2
+    demo_client["home-lab"].inventory.retry_after = 0.0
     demo_client["home-lab"].emulated.fault(FaultKind.HANG)
 
 

@@ -120,7 +120,7 @@ async def test_where_nobody_can_be_asked_a_setting_decides_and_the_answer_says_h
     demo_client.talk.decision = Decision.CANNOT_ASK
     call = {**PROD, "vmid": 105, "snapshot_name": "release-4-3"}
     error = await demo_client.refused(tool, **call)
-    assert "Destructive calls nobody can confirm" in error
+    assert "Destructive calls without confirmation" in error
     assert (await demo_client(tool, **call, dry_run=True)).data["dry_run"] is True
     demo_client.change(unconfirmed_destructive="allow")
     assert (await demo_client(tool, **call, wait=True)).data["ok"] is True

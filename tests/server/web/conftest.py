@@ -1,5 +1,6 @@
 """Fixtures: the admin site of a whole application in this process."""
 
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -76,19 +77,20 @@ class Front:
             tls_mode=TlsMode.PINNED,
             fingerprints=emulated.fingerprints.values(),
         )
-        await self.services.store.watch.now()
+        await self.services.store.watch.poll()
 
 
 OpenFront = Callable[..., AbstractAsyncContextManager[Front]]
 
 
 @pytest.fixture
-def open_front(tmp_path: Path) -> OpenFront:
+def open_front(tmp_path: Path, new_state: Path) -> OpenFront:
     """Open the application on its own state, with one administrator."""
 
     @asynccontextmanager
     async def opened(**options: Any) -> AsyncIterator[Front]:
         config = Config(state_dir=tmp_path / "state", log_level="warning", **options)
+        shutil.copytree(new_state, config.state_dir, dirs_exist_ok=True)
         async with open_store(config) as store, open_access(store) as access:
             state = State(config, store, access, Settings(store))
             await access.admins.create(ADMIN, PASSWORD, must_change=False)

@@ -160,7 +160,7 @@ async def test_settings_audit_and_notices_are_there(front):
     found = (await front.api("GET", "/audit?tool=admin.settings.change")).json()
     assert found[0]["arguments"] == {"row_cap": 30}
     assert (await front.api("POST", "/audit/verify")).json()["whole"]
-    await front.services.store.notices.tell("test", "subject", "Look here.")
+    await front.services.store.notices.record("test", "subject", "Look here.")
     (notice,) = (await front.api("GET", "/notices")).json()
     assert (await front.api("DELETE", f"/notices/{notice['id']}")).status_code == 204
     assert (await front.api("GET", "/notices")).json() == []

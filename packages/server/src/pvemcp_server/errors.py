@@ -1,19 +1,19 @@
-"""What can go wrong between a caller and their clusters.
+"""The errors of the server.
 
 * ServerError
   * ConfigError           the server's own settings or files are not usable
-  * StateUnavailable      the state's database does not answer: nobody can be let in
-  * AccessDenied          not let in; the reason is for the administrator only
-    * TooManyFailures     not even looked at, after too many failed attempts
-  * CallError             the call cannot be answered as asked; its text goes to the model
-    * UnknownName         no such cluster, node, guest … that the caller may see
-    * BadArgument         an argument is wrong; names it
+  * StateUnavailable      the state's database does not answer, so every key is refused
+  * AccessDenied          authentication failed; the reason is for administrators only
+    * TooManyFailures     not checked at all, after too many failed attempts
+  * CallError             the call cannot be carried out; its text goes to the model
+    * UnknownName         no such cluster, node, guest … is visible to the caller
+    * BadArgument         an argument is wrong; the text names it
     * Precondition        Proxmox would refuse, or it would do harm
-    * ConfirmationNeeded  a destructive call that nobody has confirmed
-    * OverBudget          time, rows or rate used up
-    * Unanswered          a write was sent and may have been carried out
-    * Unrecorded          the audit cannot be written, so nothing was changed
-    * DoneUnrecorded      an administrator's change was made, and the audit cannot be written
+    * ConfirmationNeeded  a destructive call that was not confirmed
+    * OverBudget          a limit of time, rows or rate is exceeded
+    * Unanswered          a write was sent, and its result is not known
+    * Unrecorded          the audit cannot be written, so the call was not run
+    * DoneUnrecorded      an administrator's change was made but could not be recorded
 
 Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both into text.
 """
@@ -28,7 +28,7 @@ _COMPARED: Final = 100  # characters of a name: comparing takes quadratic time
 
 
 class ServerError(Exception):
-    """The base of what this server raises on purpose."""
+    """The base class of the errors of this server."""
 
 
 class ConfigError(ServerError):
@@ -36,11 +36,11 @@ class ConfigError(ServerError):
 
 
 class StateUnavailable(ServerError):
-    """The state's database does not answer, so nobody's rights are known."""
+    """The state's database does not answer, so permissions cannot be checked."""
 
 
 class AccessDenied(ServerError):
-    """Not let in. `reason` is for the audit and the administrator, never for the caller."""
+    """Authentication failed. `reason` is for audit and administrators, never for the caller."""
 
     def __init__(self, reason: str, *, key_id: str | None = None) -> None:
         super().__init__(reason)
@@ -49,11 +49,11 @@ class AccessDenied(ServerError):
 
 
 class TooManyFailures(AccessDenied):
-    """Not even looked at, after too many failed attempts; not audited one by one."""
+    """Not checked at all, after too many failed attempts; not audited one by one."""
 
 
 class CallError(ServerError):
-    """The call cannot be answered as asked: a fact and, as `hint`, the next step."""
+    """The call cannot be carried out: a fact and, as `hint`, the next step."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -65,10 +65,10 @@ class CallError(ServerError):
 
 
 class UnknownName(CallError):
-    """There is no such thing that this caller may see; the nearest visible names are offered.
+    """No such name is visible to the caller; the hint suggests similar visible names.
 
-    `where` says in which part of the world it was looked for: "on lab". `blind` says why there
-    may be none to offer.
+    `where` names the scope of the search, such as "on lab". `blind` is the hint when no name is
+    visible at all.
     """
 
     def __init__(
@@ -101,19 +101,19 @@ class BadArgument(CallError):
 
 
 class Precondition(CallError):
-    """Proxmox would refuse, or harm would be done; nothing was changed."""
+    """Proxmox would refuse, or the call would do harm; nothing was changed."""
 
 
 class ConfirmationNeeded(CallError):
-    """A destructive call that nobody has confirmed; nothing was changed."""
+    """A destructive call that was not confirmed; nothing was changed."""
 
 
 class OverBudget(CallError):
-    """Time, rows or rate are used up."""
+    """A limit of time, rows or rate is exceeded."""
 
 
 class Unanswered(CallError):
-    """A write was sent and nothing came back: it may have been carried out."""
+    """A write was sent and got no answer: it may have been carried out."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -123,7 +123,7 @@ class Unanswered(CallError):
 
 
 class DoneUnrecorded(CallError):
-    """An administrator's change was made, but the audit could not be written after it."""
+    """An administrator's change was made, but could not be recorded in the audit."""
 
     def __init__(self, action: str) -> None:
         super().__init__(
@@ -133,12 +133,12 @@ class DoneUnrecorded(CallError):
 
 
 class Unrecorded(CallError):
-    """The audit cannot be written; nothing was changed, and nothing is told."""
+    """The audit cannot be written; nothing was changed, and no data is returned."""
 
     def __init__(self) -> None:
         super().__init__(
             "The call cannot be recorded in the audit, so it is refused; nothing was changed.",
-            hint="Try again later, or tell the administrator.",
+            hint="Try again later, or ask the administrator.",
         )
 
 

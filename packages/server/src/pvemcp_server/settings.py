@@ -1,4 +1,4 @@
-"""What administrators change while the server runs: declared once, here."""
+"""Settings that administrators change while the server runs; each is declared once, here."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,7 +25,7 @@ DEFAULT_ROWS: Final = 400  # of an answer to a call without `limit`, never more 
 
 
 class Values(BaseModel):
-    """All settings with their values; a field is a setting, its title what people read."""
+    """The values of all settings; each field declares one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,7 +38,7 @@ class Values(BaseModel):
     output_format: Format = Field(
         default=Format.JSON_COMPACT,
         title="Output Format",
-        description="Notation of answers, for keys without one of their own.",
+        description="Format of answers for keys without a format of their own.",
         json_schema_extra=ENDPOINT,
     )
     inventory_freshness_seconds: int = Field(
@@ -46,7 +46,7 @@ class Values(BaseModel):
         ge=1,
         le=600,
         title="Inventory freshness (seconds)",
-        description="How old the inventory may be before Proxmox is asked again.",
+        description="Maximum age of the inventory before it is read from Proxmox again.",
         json_schema_extra=ENDPOINT,
     )
     task_wait_max_seconds: int = Field(
@@ -54,7 +54,7 @@ class Values(BaseModel):
         ge=0,
         le=3600,
         title="Longest wait for a task (seconds)",
-        description="The most a call may wait for a Proxmox task to end.",
+        description="Maximum time that a call waits for a Proxmox task to end.",
         json_schema_extra=ENDPOINT,
     )
     row_cap: int = Field(
@@ -72,7 +72,7 @@ class Values(BaseModel):
         ge=1,
         le=1_000_000,
         title="Calls a minute, per key",
-        description="Calls beyond this are refused until the minute has passed.",
+        description="Rate limit of one key; further calls are refused until the minute has passed.",
         json_schema_extra=LIMITS,
     )
     calls_per_minute_per_address: int = Field(
@@ -80,15 +80,15 @@ class Values(BaseModel):
         ge=1,
         le=1_000_000,
         title="Calls a minute, per address",
-        description="The same for all keys used from one address together.",
+        description="Rate limit of all keys together that are used from one address.",
         json_schema_extra=LIMITS,
     )
     concurrent_calls_per_key: int = Field(
         default=8,
         ge=1,
         le=1000,
-        title="Calls at a time, per key",
-        description="Further calls are refused until one of them has ended.",
+        title="Concurrent calls, per key",
+        description="Further calls of the key are refused until one of them has ended.",
         json_schema_extra=LIMITS,
     )
     call_deadline_seconds: int = Field(
@@ -96,43 +96,43 @@ class Values(BaseModel):
         ge=5,
         le=3600,
         title="Deadline of a call (seconds)",
-        description="A call that takes longer is ended; waiting for a task is not counted.",
+        description="A call that takes longer is ended; waiting for a task does not count.",
         json_schema_extra=LIMITS,
     )
     confirm_destructive: Literal["ask", "allow", "deny"] = Field(
         default="ask",
         title="Destructive calls",
-        description="Whether a call that loses data asks the person, runs at once or is refused.",
+        description="Whether a call that loses data asks the user, runs at once or is refused.",
         json_schema_extra=SAFETY,
     )
     unconfirmed_destructive: Literal["deny", "allow"] = Field(
         default="deny",
-        title="Destructive calls nobody can confirm",
-        description="What happens when the person is to be asked but the client cannot ask.",
+        title="Destructive calls without confirmation",
+        description="Whether such a call runs or is refused when the client cannot ask the user.",
         json_schema_extra=SAFETY,
     )
     protected_tags: tuple[str, ...] = Field(
         default=("protected",),
         title="Protected tags",
-        description="Guests with one of these tags refuse every write.",
+        description="Writes to guests with one of these tags are refused.",
         json_schema_extra=SAFETY,
     )
     download_hosts: tuple[str, ...] = Field(
         default=(),
         title="Download hosts",
-        description="The only hosts files may be downloaded from; empty allows every public host.",
+        description="The only hosts to download files from; empty allows every public host.",
         json_schema_extra=SAFETY,
     )
     allow_http_downloads: bool = Field(
         default=False,
         title="Downloads over http",
-        description="Whether downloads without TLS are allowed.",
+        description="Whether files may be downloaded without TLS.",
         json_schema_extra=SAFETY,
     )
     allow_private_downloads: bool = Field(
         default=False,
         title="Downloads from private addresses",
-        description="Whether downloads from private and local networks are allowed.",
+        description="Whether files may be downloaded from private and local networks.",
         json_schema_extra=SAFETY,
     )
     audit_retention_days: int = Field(
@@ -140,17 +140,14 @@ class Values(BaseModel):
         ge=1,
         le=3650,
         title="Audit retention (days)",
-        description="Entries older than this are removed; what remains stays verifiable.",
+        description="Older entries are deleted; the rest stays verifiable.",
         json_schema_extra=RECORDS,
     )
 
 
-TOLD_APART = frozenset({"title", "description", "group", "default"})
-
-
 @dataclass(frozen=True, slots=True)
-class Declared:
-    """A setting as pages, command line and documentation show it."""
+class Declaration:
+    """The declaration of a setting, for pages, command line and documentation."""
 
     name: str
     title: str
@@ -160,13 +157,13 @@ class Declared:
     schema: Mapping[str, Any]  # JSON schema: type, choices and limits
 
 
-def declared() -> tuple[Declared, ...]:
-    """Every setting, in the order of the page."""
-    return tuple(_declared(name, field) for name, field in Values.model_fields.items())
+def declared_settings() -> tuple[Declaration, ...]:
+    """Return the declaration of every setting, in the order of the page."""
+    return tuple(_declaration(name, field) for name, field in Values.model_fields.items())
 
 
 class Settings:
-    """The values as they are now in this process, at most a second behind any other."""
+    """The current values, at most a second behind a change by another process."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -176,24 +173,25 @@ class Settings:
 
     @property
     def values(self) -> Values:
-        """The values last seen; `current` looks whether they still hold."""
+        """The values of the last poll; `current` polls for changes first."""
         return self._values
 
     async def current(self) -> Values:
-        await self._store.watch.fresh()
+        """Return the current values; raise StateUnavailable when the database does not answer."""
+        await self._store.watch.poll_if_due()
         return self._values
 
     def on_change(self, listener: Listener) -> None:
-        """Calls `listener(before, after)` in this process whenever a value has changed anywhere."""
+        """Call `listener(before, after)` in this process after every change by any process."""
         self._listeners.append(listener)
 
     async def change(self, values: Mapping[str, Any], *, by: str) -> Values:
-        """Stores new values, all or none; raises BadArgument for one that is out of bounds."""
-        await self._store.watch.now()
+        """Store new values, all or none; raise UnknownName or BadArgument for a wrong one."""
+        await self._store.watch.poll()
         checked = _checked({**self._values.model_dump(), **values})
         stored = checked.model_dump(mode="json", include=set(values))
         await self._store.settings.put(stored, by)
-        await self._store.watch.now()
+        await self._store.watch.poll()
         return self._values
 
     async def _reload(self) -> None:
@@ -204,16 +202,20 @@ class Settings:
                 await listener(before, self._values)
 
 
-def _declared(name: str, field: FieldInfo) -> Declared:
+def _declaration(name: str, field: FieldInfo) -> Declaration:
     schema = TypeAdapter(field.rebuild_annotation()).json_schema()
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    return Declared(
+    return Declaration(
         name=name,
         title=field.title or name,
         description=field.description or "",
         group=str(extra["group"]),
         default=field.default,
-        schema={key: value for key, value in schema.items() if key not in TOLD_APART},
+        schema={
+            key: value
+            for key, value in schema.items()
+            if key not in {"title", "description", "group", "default"}
+        },
     )
 
 
@@ -229,7 +231,7 @@ def _checked(values: Mapping[str, Any]) -> Values:
 
 
 def _tolerant(stored: Mapping[str, Any]) -> Values:
-    """The stored values that this version knows and accepts, the defaults for the others."""
+    """Return the stored values that this version accepts, and the defaults of the others."""
     accepted: dict[str, Any] = {}
     for name, field in Values.model_fields.items():
         if name not in stored:

@@ -1,4 +1,4 @@
-"""Who may do what: callers, roles and what they reach."""
+"""Access control: keys, roles, callers, administrators and clusters."""
 
 from pvemcp_server.access.access import Access, open_access
 from pvemcp_server.access.model import Area, Caller, Effect, Grant, Resources, Role

@@ -1,4 +1,4 @@
-"""All of access, opened together."""
+"""Access control as a whole: its parts, opened together."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -14,38 +14,38 @@ from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.roles import Roles
 from pvemcp_server.access.sessions import Sessions
 from pvemcp_server.store import Store
-from pvemcp_server.store.background import housekeeping, rounds
+from pvemcp_server.store.background import housekeeping, ticks
 
 FLUSH_SECONDS = 5
 log = logging.getLogger(__name__)
 
 
 class Access:
-    """Keys and roles of callers; administrators and their sessions; clusters and their tokens."""
+    """Keys and roles of callers, administrators and their sessions, clusters and their tokens."""
 
     def __init__(self, store: Store) -> None:
         self.roles = Roles(store)
         self.keys = Keys(store)
-        self.gate = KeyAuthenticator(store)
+        self.authenticator = KeyAuthenticator(store)
         self.limits = CallLimits()
         self.clusters = ClusterConfigs(store)
         self.admins = Admins(store)
         self.sessions = Sessions(store)
 
-    async def keep_house(self, stop: anyio.Event) -> None:
-        """Ends by the event, not by being cancelled: the last uses are written down as well."""
-        async for _ in rounds(stop, FLUSH_SECONDS):
+    async def run_housekeeping(self, stop: anyio.Event) -> None:
+        """Flush and clean up every few seconds, and a last time after `stop` is set."""
+        async for _ in ticks(stop, FLUSH_SECONDS):
             try:
-                await self.gate.flush()
-                await self.sessions.sweep()
+                await self.authenticator.flush()
+                await self.sessions.remove_expired()
             except Exception:
-                log.warning("Could not write down the use of keys", exc_info=True)
+                log.warning("The uses of keys could not be stored", exc_info=True)
 
 
 @asynccontextmanager
 async def open_access(store: Store) -> AsyncIterator[Access]:
-    """Access with its housekeeping: what is noted lazily is written every few seconds."""
+    """Open access control with its housekeeping, which stores the buffered uses of keys."""
     access = Access(store)
     await access.roles.prepare()
-    async with housekeeping(access.keep_house):
+    async with housekeeping(access.run_housekeeping):
         yield access

@@ -1,4 +1,4 @@
-"""Administrators: who may sign in to the admin pages, and with which password."""
+"""Administrators: their accounts, passwords and sign-ins."""
 
 import time
 from collections.abc import Callable
@@ -6,22 +6,22 @@ from datetime import datetime, timedelta
 
 import anyio
 
-from pvemcp_server.access.limits import Clock, Rate, network_of
+from pvemcp_server.access.limits import Clock, RateLimiter, network_of
 from pvemcp_server.access.names import check_name
-from pvemcp_server.access.passwords import Passwords, check_password, made_up
+from pvemcp_server.access.passwords import Passwords, check_password, random_password
 from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRecord
 
-FREE_FAILURES = 5
-FAILURES_PER_MINUTE = 10  # from one address, whatever the name
+FREE_FAILURES = 5  # failed sign-ins in a row before the account is locked
+FAILURES_PER_MINUTE = 10  # from one address, for all names together
 FIRST_LOCK = timedelta(seconds=30)
 LONGEST_LOCK = timedelta(minutes=15)
 
 
 class Admins:
-    """Reads and changes administrators, and checks their passwords."""
+    """Reads and changes administrators, and verifies their passwords."""
 
     def __init__(
         self,
@@ -33,30 +33,35 @@ class Admins:
         self._store = store
         self._clock = clock
         self._passwords = Passwords()
-        self._failures = Rate(clock=monotonic)
+        self._failures = RateLimiter(clock=monotonic)
         self._one_at_a_time = anyio.Lock()
 
     async def all(self) -> list[AdminRecord]:
+        """Return every administrator."""
         return await self._store.admins.all()
 
     async def get(self, name: str) -> AdminRecord:
+        """Return the administrator with this name; raise UnknownName."""
         admin = await self._store.admins.find(name=name)
         if admin is None:
-            raise UnknownName("administrator", name, [one.name for one in await self.all()])
+            raise UnknownName("administrator", name, [other.name for other in await self.all()])
         return admin
 
     async def first(self, name: str, password: str | None = None) -> str | None:
-        """Makes the first administrator; answers the password to show once, when we made it up."""
+        """Create the first administrator; return its password if it was generated.
+
+        Return None when administrators exist already.
+        """
         if await self.all():
             return None
-        shown = None if password else made_up()
+        generated = None if password else random_password()
         try:
-            await self.create(name, password or shown, must_change=shown is not None)
+            await self.create(name, password or generated, must_change=generated is not None)
         except BadArgument:
-            if await self.all():  # another process that starts now was faster
+            if await self.all():  # another process that starts at the same time was faster
                 return None
             raise
-        return shown
+        return generated
 
     async def create(
         self,
@@ -66,7 +71,7 @@ class Admins:
         subject: str | None = None,
         must_change: bool = True,
     ) -> AdminRecord:
-        """A new administrator, with a password or with an OpenID Connect subject."""
+        """Create an administrator with a password or with an OpenID Connect subject."""
         check_name(name)
         hashed = await self._hash(password, name) if password else None
         return await self._store.admins.add(
@@ -80,19 +85,19 @@ class Admins:
         )
 
     async def sign_in(self, name: str, password: str, *, address: str = "") -> AdminRecord:
-        """The administrator with this name and password; raises AccessDenied, whatever is wrong."""
-        source = network_of(address)
-        # counted before it is known whether it fails: guesses may come all at once
-        if not self._failures.take(source, FAILURES_PER_MINUTE):
+        """Return the administrator with this name and password; raise AccessDenied otherwise."""
+        network = network_of(address)
+        # counted before the result is known, because guesses may arrive concurrently
+        if not self._failures.take(network, FAILURES_PER_MINUTE):
             raise TooManyFailures("too many failed sign-ins from this address")
         async with self._one_at_a_time:
-            admin = await self._checked(name, password)
-        self._failures.give_back(source)
+            admin = await self._verify(name, password)
+        self._failures.give_back(network)
         return admin
 
-    async def _checked(self, name: str, password: str) -> AdminRecord:
+    async def _verify(self, name: str, password: str) -> AdminRecord:
         admin = await self._store.admins.find(name=name)
-        # also for a locked account: a quick answer would tell that its name exists
+        # also for a locked account: a quick answer would reveal that its name exists
         right = await self._passwords.verify(password, admin.password_hash if admin else None)
         now = self._clock()
         if admin and admin.locked_until and admin.locked_until > now:
@@ -105,37 +110,39 @@ class Admins:
         return await self._signed_in(admin)
 
     async def sign_in_external(self, subject: str, name: str) -> AdminRecord:
-        """The administrator whom the OpenID Connect issuer has vouched for, made when new."""
+        """Return the administrator with this OpenID Connect subject; create it when new."""
         admin = await self._store.admins.find(subject=subject)
         if admin is None:
             admin = await self.create(name, None, subject=subject)
         return await self._signed_in(admin)
 
     async def set_password(self, name: str, password: str, *, must_change: bool = False) -> None:
-        """Sets a password, unlocks the account and ends its sessions."""
+        """Set a password, unlock the account and end its sessions."""
         admin = await self.get(name)
         hashed = await self._hash(password, name)
         await self._store.admins.change(
             admin.id, password_hash=hashed, must_change=must_change, failures=0, locked_until=None
         )
-        await self._store.sessions.end_all_of(admin.id)
+        await self._store.sessions.remove_all_of(admin.id)
 
     async def reset_password(self, name: str) -> str:
-        """A new password to show once; it must be changed at the next sign-in."""
-        password = made_up()
+        """Set and return a random password, which must be changed at the next sign-in."""
+        password = random_password()
         await self.set_password(name, password, must_change=True)
         return password
 
     async def set_enabled(self, name: str, *, enabled: bool) -> None:
+        """Enable or disable an account and end its sessions; the last one stays enabled."""
         admin = await self.get(name)
         if not enabled:
-            await self._keep_one_besides(admin)
+            await self._check_not_last(admin)
         await self._store.admins.change(admin.id, enabled=enabled)
-        await self._store.sessions.end_all_of(admin.id)
+        await self._store.sessions.remove_all_of(admin.id)
 
     async def remove(self, name: str) -> None:
+        """Delete an account; the last enabled one stays."""
         admin = await self.get(name)
-        await self._keep_one_besides(admin)
+        await self._check_not_last(admin)
         await self._store.admins.remove(admin.id)
 
     async def _hash(self, password: str, name: str) -> str:
@@ -152,15 +159,15 @@ class Admins:
         return changed
 
     async def _count_failure(self, admin: AdminRecord, now: datetime) -> None:
-        """Locks the account for longer and longer once it has failed a few times in a row."""
+        """Lock the account after FREE_FAILURES in a row, each time for twice as long."""
         failures = await self._store.admins.count_failure(admin.id)
         if failures < FREE_FAILURES:
             return
         lock = min(FIRST_LOCK * 2 ** min(failures - FREE_FAILURES, 10), LONGEST_LOCK)
         await self._store.admins.change(admin.id, locked_until=now + lock)
         message = f"Sign-in of {admin.name} failed {failures} times in a row."
-        await self._store.notices.tell("sign-in-failed", admin.name, message)
+        await self._store.notices.record("sign-in-failed", admin.name, message)
 
-    async def _keep_one_besides(self, admin: AdminRecord) -> None:
+    async def _check_not_last(self, admin: AdminRecord) -> None:
         if not any(other.enabled and other.id != admin.id for other in await self.all()):
             raise BadArgument("name", f"{admin.name!r} is the only administrator who can sign in.")

@@ -1,7 +1,6 @@
-"""Lets the holder of a valid API key in, quickly, and nobody else."""
+"""Authentication by API key: from a presented secret to its caller."""
 
 import hmac
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,22 +11,22 @@ from json import dumps
 
 from pvemcp_server.access.grants import grants_to_json
 from pvemcp_server.access.keys import digest_of
-from pvemcp_server.access.limits import Rate, network_of
+from pvemcp_server.access.limits import RateLimiter, network_of
 from pvemcp_server.access.model import Caller, Role
 from pvemcp_server.access.roles import role_of
 from pvemcp_server.errors import AccessDenied, TooManyFailures, UnknownName
 from pvemcp_server.store import Store, Topic
+from pvemcp_server.store.cache import VersionedCache
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import id_of, stated_id
 from pvemcp_server.store.records import KeyRecord
 
 FAILURES_PER_MINUTE = 20
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Pass:
-    """All that is needed to judge a key, read once and forgotten at the next change."""
+class _LoadedKey:
+    """A key with its role, identities and pepper, as cached until access changes."""
 
     key: KeyRecord
     allow_from: tuple[IPv4Network | IPv6Network, ...]
@@ -35,7 +34,7 @@ class _Pass:
     caller: Caller
 
     def caller_at(self, address: str) -> Caller:
-        """The caller; the same object as last time while it stays where it is."""
+        """Return the caller; the same object as long as its address stays the same."""
         if self.caller.address != address:
             self.caller = replace(self.caller, address=address)
         return self.caller
@@ -43,18 +42,22 @@ class _Pass:
 
 @dataclass(slots=True)
 class _Refusals:
-    """Refusals for one reason: a notice for each address would let strangers fill the table."""
+    """The refusals for one reason.
 
-    times: int = 0
-    source: str = ""
+    One notice for each reason, not for each address: attackers must not fill the table.
+    """
 
-    def count(self, source: str) -> None:
-        self.times += 1
-        self.source = source
+    count: int = 0
+    last_address: str = ""
 
 
 class KeyAuthenticator:
-    """Turns a presented secret into a Caller; remembers keys until anything of access changes."""
+    """Turns a presented secret into a Caller.
+
+    Keys are cached until anything of Topic.ACCESS changes. `authenticate` polls for changes before
+    it uses the cache, so a revoked key is refused within a second in every process, and every key
+    is refused (StateUnavailable) while the database does not answer.
+    """
 
     def __init__(
         self,
@@ -65,93 +68,91 @@ class KeyAuthenticator:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._passes: dict[str, _Pass] = {}
-        self._generation = 0
-        self._failures = Rate(clock=monotonic)
+        self._loaded: VersionedCache[str, _LoadedKey] = VersionedCache()
+        self._failures = RateLimiter(clock=monotonic)
         self._used: dict[str, tuple[datetime, str]] = {}
         self._refused: dict[str, _Refusals] = {}
-        store.watch.on_change(Topic.ACCESS, self._forget)
+        store.watch.on_change(Topic.ACCESS, self._clear)
 
     async def authenticate(self, secret: str, address: str) -> Caller:
-        """The caller who holds this secret; raises AccessDenied, whatever is wrong."""
-        await self._store.watch.fresh()
-        known = self._passes.get(stated_id(secret))
-        if known is None:
+        """Return the caller with this secret; raise AccessDenied for whatever is wrong.
+
+        Too many failures from one network raise TooManyFailures. A cached key is compared without
+        that limit, so that its holder is not locked out by others behind the same address.
+        """
+        await self._store.watch.poll_if_due()
+        loaded = self._loaded.get(stated_id(secret))
+        if loaded is None:
             key_id = id_of(secret)
             if self._failures.left(network_of(address), FAILURES_PER_MINUTE) < 1:
                 raise TooManyFailures("too many failed attempts from this address")
-            known = await self._load(key_id) if key_id else None
+            loaded = await self._load(key_id) if key_id else None
         try:
-            return self._admit(known, secret, address)
+            return self._check(loaded, secret, address)
         except AccessDenied as denied:
-            source = network_of(address)
-            if secret:  # a visitor without any key is nothing to warn of
-                self._refused.setdefault(denied.reason, _Refusals()).count(source)
-            if not self._failures.take(source, FAILURES_PER_MINUTE):
+            network = network_of(address)
+            if secret:  # a request without a key is nothing to warn of
+                refusals = self._refused.setdefault(denied.reason, _Refusals())
+                refusals.count += 1
+                refusals.last_address = network
+            if not self._failures.take(network, FAILURES_PER_MINUTE):
                 raise TooManyFailures("too many failed attempts from this address") from denied
             raise
 
     async def caller(self, key_id: str, address: str = "") -> Caller:
-        """The caller a key would become: for previews of what it may do."""
-        found = await self._load(key_id)
-        if found is None:
+        """Return the caller of a key without its secret, to preview its permissions."""
+        loaded = await self._load(key_id)
+        if loaded is None:
             raise UnknownName("key", key_id, [])
-        return found.caller_at(address)
+        return loaded.caller_at(address)
 
     async def flush(self) -> None:
-        """Writes down uses and refusals gathered since the last time."""
+        """Store the uses and refusals since the last flush."""
         used, self._used = self._used, {}
         refused, self._refused = self._refused, {}
         if used:
-            await self._store.keys.note_uses(used)
-        for reason, seen in refused.items():
-            message = f"A key was refused: {reason}, last from {seen.source}."
-            await self._store.notices.tell("key-refused", reason, message, seen.times)
+            await self._store.keys.record_uses(used)
+        for reason, refusals in refused.items():
+            message = f"A key was refused: {reason}, last from {refusals.last_address}."
+            await self._store.notices.record("key-refused", reason, message, refusals.count)
 
-    def _admit(self, known: _Pass | None, secret: str, address: str) -> Caller:
-        if known is None:
-            raise AccessDenied(_why_unknown(secret))
-        key = known.key
-        if not hmac.compare_digest(digest_of(secret, known.pepper), key.digest):
+    def _check(self, loaded: _LoadedKey | None, secret: str, address: str) -> Caller:
+        if not secret:
+            raise AccessDenied("no key")
+        if loaded is None:
+            raise AccessDenied("malformed key" if id_of(secret) is None else "unknown key")
+        key = loaded.key
+        if not hmac.compare_digest(digest_of(secret, loaded.pepper), key.digest):
             raise AccessDenied("wrong secret", key_id=key.id)
         if not key.enabled:
             raise AccessDenied("disabled key", key_id=key.id)
         now = self._clock()
         if key.expires is not None and key.expires <= now:
             raise AccessDenied("expired key", key_id=key.id)
-        if known.allow_from and not _is_within(address, known.allow_from):
+        if loaded.allow_from and not _is_within(address, loaded.allow_from):
             raise AccessDenied("address not allowed", key_id=key.id)
         self._used[key.id] = (now, address)
-        return known.caller_at(address)
+        return loaded.caller_at(address)
 
-    async def _load(self, key_id: str) -> _Pass | None:
-        store, generation = self._store, self._generation
+    async def _load(self, key_id: str) -> _LoadedKey | None:
+        store, version = self._store, self._loaded.version
         key = await store.keys.find(id=key_id)
         record = await store.roles.find(id=key.role_id) if key else None
         if key is None or record is None:
             return None
         role = role_of(record)
         identities = await store.bindings.of_caller(key.id, role.id)
-        found = _Pass(
+        loaded = _LoadedKey(
             key=key,
             allow_from=tuple(ip_network(text) for text in key.allow_from),
             pepper=await store.vault.pepper_of(key.pepper),
             caller=_caller(key, role, identities),
         )
-        # what was read before a change that we have heard of meanwhile is not kept
-        if generation == self._generation:
-            self._passes[key_id] = found
-        return found
+        self._loaded.put(key_id, loaded, version)
+        return loaded
 
-    async def _forget(self) -> None:
-        self._generation += 1
-        self._passes.clear()
-
-
-def _why_unknown(secret: str) -> str:
-    if not secret:
-        return "no key"
-    return "malformed key" if id_of(secret) is None else "unknown key"
+    async def _clear(self) -> None:
+        self._loaded.clear()
 
 
 def _caller(key: KeyRecord, role: Role, identities: dict[str, int]) -> Caller:
@@ -168,7 +169,7 @@ def _caller(key: KeyRecord, role: Role, identities: dict[str, int]) -> Caller:
 
 
 def _version(key: KeyRecord, role: Role, identities: dict[str, int]) -> str:
-    """The same in every process for the same rights: a digest of them."""
+    """Return a digest of the caller's permissions, the same in every process."""
     rights = (
         key.id,
         key.name,

@@ -1,4 +1,4 @@
-"""Which clusters are configured, which tokens we hold for them, and who is bound to which."""
+"""Configured clusters, their Proxmox tokens (identities), and bindings of keys and roles."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,19 +16,21 @@ DEFAULT_IDENTITY = "default"
 
 
 class ClusterConfigs:
-    """Reads and changes cluster records and Proxmox identities."""
+    """Reads and changes clusters, identities and bindings."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def all(self) -> list[ClusterRecord]:
+        """Return every configured cluster."""
         return await self._store.clusters.all()
 
     async def get(self, name: str) -> ClusterRecord:
-        found = await self._store.clusters.find(name=name)
-        if found is None:
-            raise UnknownName("cluster", name, [one.name for one in await self.all()])
-        return found
+        """Return the cluster with this name; raise UnknownName."""
+        cluster = await self._store.clusters.find(name=name)
+        if cluster is None:
+            raise UnknownName("cluster", name, [other.name for other in await self.all()])
+        return cluster
 
     async def create(
         self,
@@ -43,7 +45,7 @@ class ClusterConfigs:
         fingerprints: Iterable[str] = (),
         protected: bool = False,
     ) -> ClusterRecord:
-        """A new cluster with its default identity."""
+        """Create a cluster with its default identity."""
         values = _checked(
             {
                 "name": name,
@@ -65,7 +67,7 @@ class ClusterConfigs:
         return cluster
 
     async def change(self, name: str, /, **values: Any) -> ClusterRecord:
-        """Changes any of: name, hosts, description, tls_mode, ca_pem, fingerprints, protected."""
+        """Change any of name, hosts, description, tls_mode, ca_pem, fingerprints, protected."""
         cluster = await self.get(name)
         checked = _checked(values)
         current = {
@@ -73,30 +75,32 @@ class ClusterConfigs:
         }
         _check_tls({**current, **checked})
         changed = await self._store.clusters.change(cluster.id, **checked)
-        if changed is None:  # removed since we looked
+        if changed is None:  # removed by another process
             raise UnknownName("cluster", name, [])
         return changed
 
     async def remove(self, name: str) -> None:
-        """Removes a cluster with its identities and bindings."""
+        """Remove a cluster with its identities and bindings."""
         cluster = await self.get(name)
         await self._store.clusters.remove(cluster.id)
 
     async def identities(self, cluster: str) -> list[IdentityRecord]:
+        """Return the identities of a cluster."""
         record = await self.get(cluster)
         return await self._store.identities.all(cluster_id=record.id)
 
     async def identity(self, cluster: str, name: str) -> IdentityRecord:
-        found = await self.identities(cluster)
-        for one in found:
-            if one.name == name:
-                return one
-        raise UnknownName("identity", name, [one.name for one in found])
+        """Return the identity of a cluster with this name; raise UnknownName."""
+        identities = await self.identities(cluster)
+        for identity in identities:
+            if identity.name == name:
+                return identity
+        raise UnknownName("identity", name, [identity.name for identity in identities])
 
     async def add_identity(
         self, cluster: str, name: str, *, token_id: str, secret: str
     ) -> IdentityRecord:
-        """Another Proxmox API token for a cluster; the first one is its default."""
+        """Add a Proxmox API token to a cluster; the first one is its default."""
         record = await self.get(cluster)
         return await self._store.identities.add(
             cluster_id=record.id,
@@ -108,25 +112,27 @@ class ClusterConfigs:
     async def change_identity(
         self, cluster: str, name: str, *, token_id: str | None = None, secret: str | None = None
     ) -> None:
+        """Change the token id, the secret or both."""
         identity = await self.identity(cluster, name)
         values = {
             "token_id": None if token_id is None else _check_token_id(token_id),
             "secret": None if secret is None else _check_secret(secret),
         }
-        given = {column: value for column, value in values.items() if value is not None}
-        await self._store.identities.change(identity.id, **given)
+        changes = {column: value for column, value in values.items() if value is not None}
+        await self._store.identities.change(identity.id, **changes)
 
     async def make_default(self, cluster: str, name: str) -> None:
+        """Make this identity the one of every caller without a binding."""
         await self._store.identities.make_default(await self.identity(cluster, name))
 
     async def remove_identity(self, cluster: str, name: str) -> None:
-        """Removes a token that nobody is bound to; the default one stays."""
+        """Remove a token without bindings; raise BadArgument for the default one."""
         identity = await self.identity(cluster, name)
         if identity.is_default:
             raise BadArgument(
                 "name", f"{name!r} is the default; make another one the default first."
             )
-        # without this, whoever is bound to it would fall back to the default, which may see more
+        # otherwise bound callers would fall back to the default, which may have more privileges
         if await self._store.bindings.all(identity_id=identity.id):
             raise BadArgument("name", f"{name!r} is bound to a key or role; unbind it first.")
         await self._store.identities.remove(identity.id)
@@ -134,15 +140,15 @@ class ClusterConfigs:
     async def bind(
         self, cluster: str, identity: str, *, key: str | None = None, role: str | None = None
     ) -> None:
-        """Lets a key, or all keys of a role, reach the cluster with this identity."""
-        found = await self.identity(cluster, identity)
+        """Make a key, or all keys of a role, use this identity on the cluster."""
+        record = await self.identity(cluster, identity)
         key_id, role_id = await self._holder(key, role)
-        await self._store.bindings.bind(found, key_id=key_id, role_id=role_id)
+        await self._store.bindings.bind(record, key_id=key_id, role_id=role_id)
 
     async def unbind(
         self, cluster: str, *, key: str | None = None, role: str | None = None
     ) -> None:
-        """Lets a key or role reach the cluster with its default identity again."""
+        """Make a key or role use the default identity of the cluster again."""
         record = await self.get(cluster)
         key_id, role_id = await self._holder(key, role)
         for binding in await self._store.bindings.all(cluster_id=record.id):
@@ -150,6 +156,7 @@ class ClusterConfigs:
                 await self._store.bindings.remove(binding.id)
 
     async def bindings(self, cluster: str) -> list[BindingRecord]:
+        """Return the bindings on a cluster."""
         record = await self.get(cluster)
         return await self._store.bindings.all(cluster_id=record.id)
 
@@ -157,20 +164,22 @@ class ClusterConfigs:
         if (key is None) == (role is None):
             raise BadArgument("key", "name either a key or a role.")
         if key is not None:
-            by_id = await self._store.keys.find(id=key) or await self._store.keys.find(name=key)
-            if by_id is None:
-                raise UnknownName("key", key, [one.name for one in await self._store.keys.all()])
-            return by_id.id, None
-        found = await self._store.roles.find(name=role)
-        if found is None:
-            raise UnknownName("role", role, [one.name for one in await self._store.roles.all()])
-        return None, found.id
+            keys = self._store.keys
+            key_record = await keys.find(id=key) or await keys.find(name=key)
+            if key_record is None:
+                raise UnknownName("key", key, [other.name for other in await keys.all()])
+            return key_record.id, None
+        roles = self._store.roles
+        role_record = await roles.find(name=role)
+        if role_record is None:
+            raise UnknownName("role", role, [other.name for other in await roles.all()])
+        return None, role_record.id
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     unknown = values.keys() - CHECKS.keys()
     if unknown:
-        raise BadArgument(min(unknown), "is not something a cluster has.")
+        raise BadArgument(min(unknown), "is not a field of a cluster.")
     return {name: CHECKS[name](value) for name, value in values.items()}
 
 
@@ -182,10 +191,10 @@ def _hosts(values: Iterable[str]) -> list[str]:
 
 
 def _fingerprints(values: Iterable[str]) -> list[str]:
-    found = sorted({value.strip().upper() for value in values if value.strip()})
-    if not all(FINGERPRINT.fullmatch(value) for value in found):
+    fingerprints = sorted({value.strip().upper() for value in values if value.strip()})
+    if not all(FINGERPRINT.fullmatch(value) for value in fingerprints):
         raise BadArgument("fingerprints", "SHA-256 as 32 pairs of hex digits joined by colons.")
-    return found
+    return fingerprints
 
 
 def _check_tls(values: Mapping[str, Any]) -> None:
@@ -196,7 +205,9 @@ def _check_tls(values: Mapping[str, Any]) -> None:
 
 def _check_token_id(token_id: str) -> str:
     if not TOKEN_ID.fullmatch(token_id):
-        raise BadArgument("token_id", "looks like user@realm!name, for example root@pam!pvemcp.")
+        raise BadArgument(
+            "token_id", "must have the form user@realm!name, for example root@pam!pvemcp."
+        )
     return token_id
 
 

@@ -1,4 +1,4 @@
-"""Grants as JSON: what the database, the command line and the admin API exchange."""
+"""Grants as JSON, as the database, the command line and the admin API hold them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ GRANTS = TypeAdapter(tuple[Grant, ...])
 
 
 def grants_from_json(value: object) -> tuple[Grant, ...]:
-    """Reads grants, refusing unknown fields and grants that give nothing."""
+    """Parse grants; raise BadArgument for unknown fields and grants that are empty."""
     try:
         grants = GRANTS.validate_python(value)
     except ValidationError as invalid:
@@ -27,7 +27,7 @@ def grants_from_json(value: object) -> tuple[Grant, ...]:
 
 
 def grants_to_json(grants: Sequence[Grant]) -> list[dict[str, Any]]:
-    """The grants as JSON, sorted and without what is empty, so that equal grants read alike."""
+    """Return the grants as JSON, sorted and without empty fields: equal grants are equal text."""
     return [
         {
             "tools": sorted(grant.tools),
@@ -38,15 +38,15 @@ def grants_to_json(grants: Sequence[Grant]) -> list[dict[str, Any]]:
     ]
 
 
-def resources_to_json(chosen: Resources) -> dict[str, Any]:
-    """What is selected, without the sets that are empty."""
-    if chosen.everything:
+def resources_to_json(resources: Resources) -> dict[str, Any]:
+    """Return the resources as JSON, without empty sets."""
+    if resources.everything:
         return {"everything": True}
     sets = {
-        "pools": sorted(chosen.pools),
-        "tags": sorted(chosen.tags),
-        "vmids": sorted(chosen.vmids),
-        "nodes": sorted(chosen.nodes),
-        "storages": sorted(chosen.storages),
+        "pools": sorted(resources.pools),
+        "tags": sorted(resources.tags),
+        "vmids": sorted(resources.vmids),
+        "nodes": sorted(resources.nodes),
+        "storages": sorted(resources.storages),
     }
     return {name: values for name, values in sets.items() if values}

@@ -13,13 +13,13 @@ from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import new_id, new_secret
-from pvemcp_server.store.keyed_hash import keyed
+from pvemcp_server.store.keyed_hash import keyed_hash
 from pvemcp_server.store.records import KeyRecord
 
 
 def digest_of(secret: str, pepper: bytes) -> bytes:
     """What is stored of a key: 256 random bits need no slow hash, only a keyed one."""
-    return keyed(pepper, secret.encode())
+    return keyed_hash(pepper, secret.encode())
 
 
 class Keys:

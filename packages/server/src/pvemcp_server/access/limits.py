@@ -1,4 +1,4 @@
-"""How often and how many at a time: token buckets and counters, kept in this process."""
+"""Rate limits (token buckets) and concurrency limits, each within this process."""
 
 import time
 from collections import Counter, OrderedDict
@@ -8,66 +8,66 @@ from ipaddress import IPv6Address, ip_address
 
 from pvemcp_server.errors import OverBudget
 
-REMEMBERED = 10_000  # names kept; the one seen longest ago is forgotten first
+MOST_BUCKETS = 10_000  # the least recently used one is evicted
 Clock = Callable[[], float]
 
 
-class Rate:
-    """A token bucket for each name: a minute's worth at once, refilled evenly."""
+class RateLimiter:
+    """A token bucket for each name; a full one holds a minute's tokens."""
 
     def __init__(self, *, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, name: str, per_minute: int) -> bool:
-        """Takes one token; False when the bucket is empty."""
+        """Take one token; return False when the bucket is empty."""
         tokens = self.left(name, per_minute)
         if tokens < 1:
             return False
         self._buckets[name] = (tokens - 1, self._clock())
         self._buckets.move_to_end(name)
-        if len(self._buckets) > REMEMBERED:
+        if len(self._buckets) > MOST_BUCKETS:
             self._buckets.popitem(last=False)
         return True
 
     def give_back(self, name: str) -> None:
-        """Puts back a token that was taken."""
+        """Return a token to the bucket."""
         if name in self._buckets:
-            tokens, then = self._buckets[name]
-            self._buckets[name] = (tokens + 1, then)
+            tokens, since = self._buckets[name]
+            self._buckets[name] = (tokens + 1, since)
 
     def left(self, name: str, per_minute: int) -> float:
-        """The tokens in the bucket now."""
-        tokens, then = self._buckets.get(name, (float(per_minute), 0.0))
-        elapsed = self._clock() - then
+        """Return the tokens in the bucket now."""
+        tokens, since = self._buckets.get(name, (float(per_minute), 0.0))
+        elapsed = self._clock() - since
         return min(float(per_minute), tokens + elapsed * per_minute / 60)
 
 
 class CallLimits:
-    """The limits of calls: how many a minute and how many at a time."""
+    """The limits of calls: calls a minute and concurrent calls."""
 
     def __init__(self, *, clock: Clock = time.monotonic) -> None:
-        self._rate = Rate(clock=clock)
+        self._rate = RateLimiter(clock=clock)
         self._running: Counter[str] = Counter()
 
     def check_rate(self, name: str, per_minute: int) -> None:
-        """Counts a call of `name` (a key's id or an address); raises OverBudget beyond the rate."""
+        """Count a call of `name` (a key's id or an address); raise OverBudget beyond the rate."""
         if not self._rate.take(name, per_minute):
             raise OverBudget(
                 f"More than {per_minute} calls a minute.", hint="Wait a few seconds and try again."
             )
 
-    def running(self, key_id: str, most: int) -> "Place":
-        """One of the key's places while a call runs; raises OverBudget when all are taken."""
+    def running(self, key_id: str, most: int) -> "Slot":
+        """Return a slot to hold while a call runs; raise OverBudget when all are taken."""
         if self._running[key_id] >= most:
             raise OverBudget(
                 f"{most} calls of this key are running already.", hint="Wait for one to end."
             )
-        return Place(self._running, key_id)
+        return Slot(self._running, key_id)
 
 
-class Place:
-    """A place of a key, taken while inside: `with limits.running(key_id, most):`."""
+class Slot:
+    """One of a key's concurrent calls, held while inside `with limits.running(key_id, most):`."""
 
     __slots__ = ("_key_id", "_running")
 
@@ -84,9 +84,12 @@ class Place:
             del self._running[self._key_id]
 
 
-@lru_cache(1024)  # the same few clients call again and again
+@lru_cache(1024)
 def network_of(address: str) -> str:
-    """What one client can choose from freely counts as one: an IPv4 address, an IPv6 /64."""
+    """Return the unit to limit: an IPv4 address, or the /64 network of an IPv6 address.
+
+    A client can choose freely among the addresses of its /64.
+    """
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Callers, roles, grants and what they reach: plain values, decided without any I/O."""
+"""Callers, roles, grants and resources: plain values that are evaluated without I/O."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ READS: Final = "*:read"
 
 
 class Area(StrEnum):
-    """Where a tool belongs: its section in documentation and role editor."""
+    """The area of a tool: its section in the documentation and the role editor."""
 
     CLUSTER = "cluster"
     VMS = "vms"
@@ -23,18 +23,18 @@ class Area(StrEnum):
 
 
 class Effect(StrEnum):
-    """What a tool does to the cluster."""
+    """The effect of a tool on the cluster."""
 
     READ = "read"
     WRITE = "write"
-    DESTROY = "destroy"  # a write that loses data: asked for confirmation
+    DESTROY = "destroy"  # a write that loses data and needs confirmation
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Selects resources of a cluster: all of them, or those that match any of the sets."""
+    """A selection of a cluster's resources: everything, or what matches any of the sets."""
 
-    # a misspelt field must never widen a grant by leaving the right one at its default
+    # a misspelt field must never widen a grant by leaving the correct one at its default
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     everything: bool = False
@@ -55,7 +55,7 @@ class Resources:
         )
 
     def __and__(self, other: "Resources") -> "Resources":
-        """What both cover: a query reads of a table what its own grant and the table's give."""
+        """Return what both cover: a query reads what both its own and the table's grant cover."""
         if self.everything or other.everything:
             return other if self.everything else self
         return Both(first=self, second=other)
@@ -68,7 +68,7 @@ class Resources:
     def covers_guest(
         self, vmid: int, *, node: str = "", pool: str = "", tags: Iterable[str] = ()
     ) -> bool:
-        """A guest is covered by its number, its node, its pool or one of its tags."""
+        """Return whether the VMID, the node, the pool or one of the tags is selected."""
         return (
             self.everything
             or vmid in self.vmids
@@ -78,19 +78,21 @@ class Resources:
         )
 
     def covers_node(self, node: str) -> bool:
+        """Return whether the node is selected."""
         return self.everything or node in self.nodes
 
     def covers_storage(self, storage: str, *, node: str = "") -> bool:
-        """A storage is covered by its name, or by the node when that node is known."""
+        """Return whether the storage is selected, or the node it is on."""
         return self.everything or storage in self.storages or node in self.nodes
 
     def covers_pool(self, pool: str) -> bool:
+        """Return whether the pool is selected."""
         return self.everything or pool in self.pools
 
 
 @dataclass(frozen=True, slots=True)
 class Both(Resources):
-    """What two selections cover alike."""
+    """The intersection of two selections."""
 
     first: Resources = field(default_factory=Resources)
     second: Resources = field(default_factory=Resources)
@@ -101,10 +103,10 @@ class Both(Resources):
     def covers_guest(
         self, vmid: int, *, node: str = "", pool: str = "", tags: Iterable[str] = ()
     ) -> bool:
-        known = tuple(tags)
+        tags = tuple(tags)  # an iterator could be read only once
         return all(
-            one.covers_guest(vmid, node=node, pool=pool, tags=known)
-            for one in (self.first, self.second)
+            part.covers_guest(vmid, node=node, pool=pool, tags=tags)
+            for part in (self.first, self.second)
         )
 
     def covers_node(self, node: str) -> bool:
@@ -134,6 +136,7 @@ class Grant:
     resources: Resources = EVERYTHING
 
     def gives(self, tool: str, effect: Effect) -> bool:
+        """Return whether the grant includes the tool."""
         return (
             tool in self.tools
             or ANY in self.tools
@@ -141,12 +144,13 @@ class Grant:
         )
 
     def reaches(self, cluster: str) -> bool:
+        """Return whether the grant includes the cluster."""
         return cluster in self.clusters or ANY in self.clusters
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A named list of grants; what none of them gives is neither listed nor callable."""
+    """A named list of grants; a tool that none of them includes is neither listed nor callable."""
 
     id: int
     name: str
@@ -159,10 +163,10 @@ class Role:
 class Caller:
     """The holder of an API key, with a role.
 
-    `clusters` and `toolset` are the key's own narrowing of its role (ANY narrows nothing; a toolset
-    may hold READS, like a grant).
-    `identities` maps a cluster's name to the id of the Proxmox identity this caller is bound to
-    there; a cluster that is absent uses its default identity.
+    `clusters` and `toolset` restrict the role further (ANY restricts nothing; a toolset may hold
+    READS, like a grant).
+    `identities` maps the name of a cluster to the id of the Proxmox identity that this caller is
+    bound to; on a cluster without an entry it uses the default identity.
     """
 
     key_id: str
@@ -173,23 +177,23 @@ class Caller:
     identities: Mapping[str, int] = field(default_factory=dict)
     output_format: str | None = None
     address: str = ""
-    version: str = ""  # changes whenever anything above does: the cache key of derived lists
+    version: str = ""  # a digest of the permissions above, the cache key of derived lists
 
     def may_call(self, tool: str, effect: Effect) -> bool:
-        """Whether the tool is granted on any cluster at all: what tools/list shows."""
+        """Return whether the tool is granted on any cluster: the filter of tools/list."""
         return self._in_toolset(tool, effect) and any(
-            g.gives(tool, effect) for g in self.role.grants
+            grant.gives(tool, effect) for grant in self.role.grants
         )
 
     def resources(self, tool: str, effect: Effect, cluster: str) -> Resources:
-        """What of `cluster` the caller may touch with `tool`; NOTHING when it is not granted."""
+        """Return what of `cluster` the caller may access with `tool`; NOTHING when not granted."""
         if not self._in_toolset(tool, effect) or not self._in_clusters(cluster):
             return NOTHING
-        found = NOTHING
+        resources = NOTHING
         for grant in self.role.grants:
             if grant.gives(tool, effect) and grant.reaches(cluster):
-                found = found | grant.resources
-        return found
+                resources = resources | grant.resources
+        return resources
 
     def _in_toolset(self, tool: str, effect: Effect) -> bool:
         return Grant(self.toolset).gives(tool, effect)

@@ -1,4 +1,4 @@
-"""What the names of keys, roles, clusters, tokens and administrators may look like."""
+"""The syntax of names of keys, roles, clusters, tokens and administrators."""
 
 import re
 
@@ -8,10 +8,10 @@ NAME = re.compile(r"[^\W_](?:[\w .@+-]{0,62}[\w@+-])?")
 
 
 def check_name(name: str, argument: str = "name") -> str:
-    """The name, when it can be shown, typed and sorted without surprises."""
+    """Return the name; raise BadArgument for `argument` when its syntax is wrong."""
     if not NAME.fullmatch(name):
         raise BadArgument(
             argument,
-            "1 to 64 letters, digits, spaces or . _ @ + -, beginning with a letter or digit.",
+            "1 to 64 letters, digits, spaces or . _ @ + -, starting with a letter or digit.",
         )
     return name

@@ -1,4 +1,4 @@
-"""People's passwords: argon2id, computed where it does not hold up the event loop."""
+"""Passwords of administrators: argon2id, computed in threads to keep the event loop free."""
 
 import secrets
 
@@ -11,37 +11,38 @@ from pvemcp_server.errors import BadArgument
 
 SHORTEST = 12
 LONGEST = 1024
-HASHES_AT_A_TIME = 2  # each takes 64 MiB and a core for a good part of a second
+CONCURRENT_HASHES = 2  # each takes 64 MiB and a core for about 0.2 s
 
 _hasher = PasswordHash((Argon2Hasher(),))
 
 
 class Passwords:
-    """Hashes and checks, a few at a time."""
+    """Hashes and verifies passwords, CONCURRENT_HASHES at a time."""
 
     def __init__(self) -> None:
-        self._places = anyio.CapacityLimiter(HASHES_AT_A_TIME)
+        self._limiter = anyio.CapacityLimiter(CONCURRENT_HASHES)
 
     async def hash(self, password: str) -> str:
-        return await run_sync(_hasher.hash, password, limiter=self._places)
+        """Return the argon2id hash with its salt and parameters."""
+        return await run_sync(_hasher.hash, password, limiter=self._limiter)
 
     async def verify(self, password: str, stored: str | None) -> bool:
-        """Whether the password is the stored one; takes its time also when none is stored."""
+        """Return whether the password matches; take the same time when none is stored."""
         if len(password) > LONGEST:
             return False
         if stored is None:
             await self.hash(password)
             return False
-        return await run_sync(_hasher.verify, password, stored, limiter=self._places)
+        return await run_sync(_hasher.verify, password, stored, limiter=self._limiter)
 
 
 def check_password(password: str, name: str) -> str:
-    """The password, when it is long enough and not the name."""
+    """Return the password; raise BadArgument when it is too short, too long or the name."""
     if not SHORTEST <= len(password) <= LONGEST or password.lower() == name.lower():
         raise BadArgument("password", f"{SHORTEST} to {LONGEST} characters, and not the name.")
     return password
 
 
-def made_up() -> str:
-    """A password to hand over once."""
+def random_password() -> str:
+    """Return a random password of 20 characters."""
     return secrets.token_urlsafe(15)

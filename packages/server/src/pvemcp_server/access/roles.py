@@ -50,7 +50,7 @@ class Roles:
 
     async def prepare(self) -> None:
         """Brings the built-in roles in line with this version of the program."""
-        await self._store.roles.bring_in_line(
+        await self._store.roles.update_built_in(
             [
                 {"name": name, "description": description, "grants": grants_to_json([grant])}
                 for name, description, grant in BUILT_IN

@@ -1,4 +1,4 @@
-"""Signed-in administrators: sessions kept on the server, known by a digest of their token."""
+"""Sessions of administrators, stored on the server under a digest of their token."""
 
 import hmac
 import secrets
@@ -14,12 +14,12 @@ from pvemcp_server.store.records import AdminRecord, SessionRecord
 
 IDLE = timedelta(hours=1)
 ABSOLUTE = timedelta(hours=12)
-SEEN_EVERY = timedelta(minutes=1)  # how exact `last_seen` is: a write a minute, not one a request
+SEEN_EVERY = timedelta(minutes=1)  # precision of `last_seen`: one write a minute, not a request
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A signed-in administrator; `csrf` belongs to this session alone."""
+    """A session of an administrator; the `csrf` token is valid for this session only."""
 
     id: str = field(repr=False)
     admin: AdminRecord
@@ -28,7 +28,7 @@ class Session:
     expires: datetime
 
     def check_csrf(self, token: str) -> None:
-        """Raises AccessDenied unless the token is this session's."""
+        """Raise AccessDenied unless the token is the one of this session."""
         if not hmac.compare_digest(token.encode(), self.csrf.encode()):
             raise AccessDenied("wrong CSRF token")
 
@@ -42,7 +42,7 @@ class Sessions:
         self._csrf_key = store.vault.derive("csrf")
 
     async def open(self, admin: AdminRecord, *, address: str, agent: str) -> str:
-        """A new session's token, for the cookie."""
+        """Create a session and return its token, for the cookie."""
         token, now = secrets.token_urlsafe(32), self._clock()
         await self._store.sessions.add(
             digest=_digest(token),
@@ -56,31 +56,32 @@ class Sessions:
         return token
 
     async def find(self, token: str) -> Session | None:
-        """The session with this token, while it is alive and its administrator enabled."""
-        found = await self._store.sessions.find(digest=_digest(token))
+        """Return the session of this token; None when it or its administrator is not valid."""
+        record = await self._store.sessions.find(digest=_digest(token))
         now = self._clock()
-        if found is None or not _is_alive(found, now):
+        if record is None or not _is_alive(record, now):
             return None
-        admin = await self._store.admins.find(id=found.admin_id)
+        admin = await self._store.admins.find(id=record.admin_id)
         if admin is None or not admin.enabled:
             return None
-        if now - found.last_seen >= SEEN_EVERY:
-            await self._store.sessions.change(found.digest, last_seen=now)
+        if now - record.last_seen >= SEEN_EVERY:
+            await self._store.sessions.change(record.digest, last_seen=now)
         csrf = hmac.new(self._csrf_key, token.encode(), sha256).hexdigest()
-        return Session(found.digest, admin, csrf, found.created, found.expires)
+        return Session(record.digest, admin, csrf, record.created, record.expires)
 
     async def of(self, admin: AdminRecord) -> list[SessionRecord]:
-        """The administrator's living sessions."""
+        """Return the sessions of an administrator that have not ended."""
         now = self._clock()
-        found = await self._store.sessions.all(admin_id=admin.id)
-        return [session for session in found if _is_alive(session, now)]
+        sessions = await self._store.sessions.all(admin_id=admin.id)
+        return [session for session in sessions if _is_alive(session, now)]
 
     async def end(self, session_id: str) -> bool:
+        """End a session; return whether it existed."""
         return await self._store.sessions.remove(session_id)
 
-    async def sweep(self) -> None:
-        """Removes sessions that are over."""
-        await self._store.sessions.sweep(self._clock(), IDLE)
+    async def remove_expired(self) -> None:
+        """Delete sessions that have ended."""
+        await self._store.sessions.remove_expired(self._clock(), IDLE)
 
 
 def _digest(token: str) -> str:

@@ -24,7 +24,7 @@ class AdminContext:
 
         This process knows of the change when it returns, others within a second.
         """
-        await self.services.store.watch.now()
+        await self.services.store.watch.poll()
         try:
             await self.recorded(action, cluster=cluster, **details)
         except Unrecorded:

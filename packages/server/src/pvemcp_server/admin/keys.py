@@ -119,7 +119,7 @@ async def remove_key(context: AdminContext, key: str) -> None:
 async def effective_rights(context: AdminContext, key: str) -> list[ToolRight]:
     """Every tool the key may call and, per cluster, the resources it reaches with it."""
     record = await context.services.access.keys.get(key)
-    caller = await context.services.access.gate.caller(record.id)
+    caller = await context.services.access.authenticator.caller(record.id)
     names = [one.name for one in await context.services.access.clusters.all()]
     granted = [one for one in tools().values() if caller.may_call(one.name, one.effect)]
     return [_right(caller, tool, names) for tool in granted]

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.settings import declared
+from pvemcp_server.settings import declared_settings
 
 
 class Setting(BaseModel):
@@ -33,7 +33,7 @@ async def list_settings(context: AdminContext) -> list[Setting]:
             value=getattr(values, one.name),
             type=dict(one.schema),
         )
-        for one in declared()
+        for one in declared_settings()
     ]
 
 

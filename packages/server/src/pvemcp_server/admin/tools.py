@@ -73,7 +73,7 @@ async def caller_of(context: AdminContext, key: str) -> Caller:
     if key == NO_KEY:
         return Caller("", context.by, _EVERYTHING, address=context.address, version="administrator")
     record = await context.services.access.keys.get(key)
-    return await context.services.access.gate.caller(record.id, context.address)
+    return await context.services.access.authenticator.caller(record.id, context.address)
 
 
 async def seen_tools(

@@ -1,4 +1,4 @@
-"""Who did what: every call and refused attempt, in a chain that shows tampering."""
+"""The audit: every call and refused attempt, in a hash chain that reveals tampering."""
 
 from pvemcp_server.audit.audit import Audit, open_audit
 from pvemcp_server.audit.event import Entry, Event, Kind, Outcome

@@ -1,4 +1,4 @@
-"""Writes the audit: intents before anything is done, the rest in batches."""
+"""The audit writer: intents of writes are stored before the write, the rest in batches."""
 
 import asyncio
 import logging
@@ -15,25 +15,25 @@ from pvemcp_server.audit.event import Event, Kind
 from pvemcp_server.audit.reader import AuditReader
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store import Store
-from pvemcp_server.store.background import housekeeping, rounds
+from pvemcp_server.store.background import housekeeping, ticks
 from pvemcp_server.store.columns import utc_now
 
 FLUSH_SECONDS = 0.5
-FULL = 2_000  # events that may wait; then calls wait for the database, or are refused
+MOST_BUFFERED = 2_000  # events; beyond it calls wait for the database or are refused
 PRUNE_SECONDS = 3600
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Rows that want to be durable together; `stored` becomes what went wrong, or None."""
+    """Rows to store in one transaction; `stored` resolves to the error, or None."""
 
     rows: list[dict[str, Any]]
     stored: asyncio.Future[Exception | None]
 
 
 class Audit(AuditReader):
-    """Records calls; `open_audit` makes one and flushes it at the end."""
+    """Records calls; `open_audit` creates it and flushes it at the end."""
 
     def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
         super().__init__(store)
@@ -45,56 +45,56 @@ class Audit(AuditReader):
         self._answers = True
 
     async def intent(self, event: Event) -> str:
-        """Stores that a write is about to happen; raises Unrecorded when that is impossible."""
+        """Store that a write is about to happen; raise Unrecorded if it cannot be stored."""
         call_id = uuid4().hex
-        await self._store_now([self._row(Kind.INTENT, event, call_id)])
+        await self._store_rows([self._row(Kind.INTENT, event, call_id)])
         return call_id
 
     async def outcome(self, call_id: str, event: Event) -> None:
-        """Stores how the write ended; kept for later when the database is away, for it is done."""
+        """Store how the write ended; buffer it while the database does not answer."""
         row = self._row(Kind.OUTCOME, event, call_id)
         try:
-            await self._store_now([row])
+            await self._store_rows([row])
         except Unrecorded:
             self._buffer.append(row)
 
     async def call(self, event: Event) -> None:
-        """Notes a finished read, durable within a second; raises Unrecorded when too many wait."""
-        await self._note(Kind.CALL, event)
+        """Buffer a finished read, durable within a second; raise Unrecorded if it is full."""
+        await self._buffer_event(Kind.CALL, event)
 
     async def refused(self, event: Event) -> None:
-        """Notes an attempt that was not let through: there is nothing left to refuse."""
+        """Buffer a refused attempt; drop it when the buffer is full."""
         with suppress(Unrecorded):
-            await self._note(Kind.REFUSED, event)
+            await self._buffer_event(Kind.REFUSED, event)
 
     async def admin(self, event: Event) -> None:
-        """Stores a change made by an administrator before returning."""
-        await self._store_now([self._row(Kind.ADMIN, event, uuid4().hex)])
+        """Store a change by an administrator before returning; raise Unrecorded on failure."""
+        await self._store_rows([self._row(Kind.ADMIN, event, uuid4().hex)])
 
     async def flush(self) -> None:
-        """Stores what has been noted, also by others; keeps it when that fails."""
+        """Store the buffered events; keep them and raise Unrecorded when that fails."""
         rows, self._buffer = self._buffer, []
         if not rows:
-            if self._writer is not None:  # another flush may have taken them
+            if self._writer is not None:  # another flush may be storing them
                 await asyncio.shield(self._writer)
             return
         try:
-            await self._store_now(rows)
+            await self._store_rows(rows)
         except Unrecorded:
             self._buffer = rows + self._buffer
             raise
 
     async def prune(self, days: int) -> int:
-        """Removes entries older than so many days; answers how many rows."""
+        """Delete entries older than so many days; return the number of rows."""
         event = Event(tool="audit.retention", reason=f"older than {days} days")
         row = self._row(Kind.RETENTION, event, uuid4().hex)
         return await self._log.prune(self._clock() - timedelta(days=days), row)
 
-    async def keep_house(self, stop: anyio.Event, retention_days: Callable[[], int]) -> None:
-        """Ends by the event, not by being cancelled: the last batch is written as well."""
+    async def run_housekeeping(self, stop: anyio.Event, retention_days: Callable[[], int]) -> None:
+        """Flush every half second, and a last time after `stop` is set; prune every hour."""
         pruned = anyio.current_time()
-        async for _ in rounds(stop, FLUSH_SECONDS):
-            with suppress(Unrecorded):  # what is noted stays noted, and the log has been told
+        async for _ in ticks(stop, FLUSH_SECONDS):
+            with suppress(Unrecorded):  # the events stay in the buffer, and the failure is logged
                 await self.flush()
             if anyio.current_time() - pruned >= PRUNE_SECONDS:
                 pruned = anyio.current_time()
@@ -108,25 +108,26 @@ class Audit(AuditReader):
         except Exception:
             log.warning("Old entries of the audit could not be removed", exc_info=True)
 
-    async def _note(self, kind: Kind, event: Event) -> None:
-        if len(self._buffer) >= FULL:  # what cannot be stored must not grow without end
+    async def _buffer_event(self, kind: Kind, event: Event) -> None:
+        if len(self._buffer) >= MOST_BUFFERED:
             await self.flush()
         self._buffer.append(self._row(kind, event, uuid4().hex))
 
     def _row(self, kind: Kind, event: Event, call_id: str) -> dict[str, Any]:
         return {"kind": kind.value, "call_id": call_id, "at": self._clock(), **event.columns()}
 
-    async def _store_now(self, rows: list[dict[str, Any]]) -> None:
-        """Appends with whatever else is waiting: one transaction for all who come meanwhile.
+    async def _store_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Store the rows; rows of concurrent calls share a transaction (group commit).
 
-        A task of its own writes: a call that is cancelled while its rows are on their way must
-        leave neither them nor those of others half written.
+        A separate task writes them. A call that is cancelled while its rows are being written must
+        not cancel the transaction, because it may contain the rows of other calls. So every caller
+        awaits its batch's future behind a shield, and the writer resolves it in any case.
         """
-        mine = _Batch(rows, asyncio.get_running_loop().create_future())
-        self._waiting.append(mine)
+        batch = _Batch(rows, asyncio.get_running_loop().create_future())
+        self._waiting.append(batch)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_waiting())
-        error = await asyncio.shield(mine.stored)
+        error = await asyncio.shield(batch.stored)
         if error is not None:
             raise Unrecorded from error
 
@@ -140,22 +141,22 @@ class Audit(AuditReader):
     async def _append(self, rows: list[dict[str, Any]]) -> Exception | None:
         try:
             await self._log.append(rows)
-        except Exception as failed:
-            if self._answers:  # told once, not with every call
+        except Exception as error:
+            if self._answers:  # logged once, not with every call
                 log.warning("The audit cannot be written", exc_info=True)
             self._answers = False
-            return failed
+            return error
         self._answers = True
         return None
 
 
 @asynccontextmanager
 async def open_audit(store: Store, retention_days: Callable[[], int]) -> AsyncIterator[Audit]:
-    """The audit with its housekeeping: batches every half second, retention every hour."""
+    """Open the audit with its housekeeping: a flush every half second, retention every hour."""
     audit = Audit(store)
 
-    async def keep_house(stop: anyio.Event) -> None:
-        await audit.keep_house(stop, retention_days)
+    async def run_housekeeping(stop: anyio.Event) -> None:
+        await audit.run_housekeeping(stop, retention_days)
 
-    async with housekeeping(keep_house):
+    async with housekeeping(run_housekeeping):
         yield audit

@@ -1,4 +1,4 @@
-"""What is written down about a call."""
+"""Events and entries of the audit."""
 
 import json
 from collections.abc import Mapping
@@ -11,20 +11,24 @@ from pvemcp_server.audit.mask import mask, mask_text
 
 LONGEST_TEXT = 1_000
 LONGEST_ARGUMENTS = 16_000
-_written = json.JSONEncoder(separators=(",", ":"), default=str).encode
+_to_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 class Kind(StrEnum):
+    """The kind of an audit row."""
+
     CALL = "call"  # a finished call that changed nothing
-    INTENT = "intent"  # a write that is about to be asked of Proxmox
+    INTENT = "intent"  # a write that is about to be sent to Proxmox
     OUTCOME = "outcome"  # how that write ended
-    REFUSED = "refused"  # an attempt that was not let through
+    REFUSED = "refused"  # a refused attempt
     ADMIN = "admin"  # a change made by an administrator
-    RETENTION = "retention"  # old entries were removed
-    BREAK = "break"  # the chain was found tampered with when it was to be continued
+    RETENTION = "retention"  # old entries were deleted
+    BREAK = "break"  # the head mark was found changed before an append
 
 
 class Outcome(StrEnum):
+    """How a call ended."""
+
     OK = "ok"
     ERROR = "error"
     REFUSED = "refused"
@@ -35,8 +39,8 @@ class Outcome(StrEnum):
 class Event:
     """A call, an attempt or a change.
 
-    `arguments` come masked, because only the caller knows which fields are declared secret; what
-    can be told from its form alone is masked here again.
+    `arguments` are masked already, because only the caller knows the secret fields of its model;
+    values that look like a secret are masked here again.
     """
 
     tool: str
@@ -54,7 +58,7 @@ class Event:
     upid: str | None = None
 
     def columns(self) -> dict[str, Any]:
-        """The event as it is stored: short, printable and without anything like a key."""
+        """Return the columns to store: limited in length, valid text and without secrets."""
         return {
             "key_id": _short(self.key_id, 8),
             "key_name": _short(self.key_name),
@@ -74,7 +78,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An event as the audit shows it: a write together with its outcome."""
+    """An entry of the audit: an event; a write together with its outcome."""
 
     seq: int
     kind: Kind
@@ -87,7 +91,7 @@ class Entry:
     tool: str | None
     cluster: str | None
     arguments: Mapping[str, Any]
-    outcome: str | None  # None: a write whose end nobody has recorded
+    outcome: str | None  # None: a write without a recorded outcome
     reason: str | None
     rows: int | None
     bytes: int | None
@@ -96,7 +100,7 @@ class Entry:
 
 
 def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
-    """No lone surrogates and no NUL, which databases refuse; and nothing endless."""
+    """Mask and shorten the text; replace surrogates and NUL, which databases reject."""
     if text is None:
         return None
     clean = mask_text(text)
@@ -107,5 +111,5 @@ def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
 
 
 def _arguments(arguments: Mapping[str, Any]) -> str:
-    text = _written(mask(arguments))
-    return text if len(text) <= LONGEST_ARGUMENTS else _written({"cut": text[:LONGEST_ARGUMENTS]})
+    text = _to_json(mask(arguments))
+    return text if len(text) <= LONGEST_ARGUMENTS else _to_json({"cut": text[:LONGEST_ARGUMENTS]})

@@ -1,4 +1,4 @@
-"""Takes secrets out of arguments before anything is written down."""
+"""Masking of secrets in arguments and texts before they are stored."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -11,19 +11,19 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from pvemcp_server.store.key_format import KEY_LIKE, PREFIX
 
 MASK = "***"
-DEEPEST: Final = 32  # levels; no argument of ours has more, and some hundred would end the call
-# the length of a scheme is bounded, or a long word would be searched from each of its letters
+DEEPEST: Final = 32  # levels of nesting; no argument has more, and hundreds exceed the stack
+# the length of a scheme is bounded; otherwise a long word takes quadratic time
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
-# most texts hold nothing of the kind, and every call records a dozen of them
+# a quick test, because most texts contain no secret
 SUSPECT = re.compile(rf"://|{PREFIX}_|PVEAPIToken=", re.IGNORECASE)
 PROXMOX_TOKEN = re.compile(r"(PVEAPIToken=[^\s=]+=)\S+", re.IGNORECASE)
 
 
 def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST) -> Any:
-    """The value without its secrets: declared fields, our keys, and what URLs carry beyond a path.
+    """Mask secrets: declared fields, API keys, and user, query and fragment of URLs.
 
-    `secret_fields` are names of arguments, at any depth; `secret_fields_of` finds those of a model.
-    What is nested deeper than `levels` is masked as a whole. Masking twice is masking once.
+    `secret_fields` are names of arguments, at any depth; `secret_fields_of` returns those of a
+    model. Values nested deeper than `levels` are masked as a whole. The function is idempotent.
     """
     if isinstance(value, Mapping):
         return {
@@ -33,7 +33,7 @@ def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST)
             for name, inner in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
-        return [mask(one, secret_fields, levels - 1) if levels else MASK for one in value]
+        return [mask(item, secret_fields, levels - 1) if levels else MASK for item in value]
     if isinstance(value, str):
         return mask_text(value)
     if isinstance(value, SecretStr | SecretBytes):
@@ -43,23 +43,23 @@ def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST)
 
 @cache
 def secret_fields_of(model: type[BaseModel]) -> frozenset[str]:
-    """The names of the model's fields that are declared secret, by SecretStr or `writeOnly`."""
+    """Return the names of the model's secret fields: SecretStr or `writeOnly`."""
     return frozenset(_secret_names(model.model_json_schema()))
 
 
 def mask_text(text: str) -> str:
-    """The text with our keys, Proxmox tokens and the secrets of URLs replaced."""
+    """Mask API keys, Proxmox tokens and the secrets of URLs in a text."""
     if not SUSPECT.search(text):
         return text
     text = PROXMOX_TOKEN.sub(rf"\1{MASK}", text)
     text = KEY_LIKE.sub(rf"\1{MASK}", text)
-    return URL.sub(lambda found: _mask_url(found.group()), text)
+    return URL.sub(lambda match: _mask_url(match.group()), text)
 
 
 def _mask_url(url: str) -> str:
     try:
         parts = urlsplit(url)
-    except ValueError:  # not a URL after all, but it began like one
+    except ValueError:  # it only begins like a URL
         return MASK
     _, at, host = parts.netloc.rpartition("@")
     netloc = f"{MASK}@{host}" if at else host
@@ -80,5 +80,5 @@ def _secret_names(schema: Any) -> Iterator[str]:
 
 
 def _is_secret(schema: Mapping[str, Any]) -> bool:
-    """Also one of several types is enough: an optional secret is a secret."""
+    """Return whether any of the types is secret: an optional secret is a secret."""
     return bool(schema.get("writeOnly")) or any(map(_is_secret, schema.get("anyOf", ())))

@@ -1,4 +1,4 @@
-"""Reads the audit: pages, exports, counts, and whether the chain holds."""
+"""The audit reader: pages, exports, counts and verification."""
 
 import csv
 import io
@@ -20,13 +20,13 @@ EVERYTHING = AuditFilter()
 
 
 class AuditReader:
-    """What may be asked of the audit."""
+    """Read access to the audit."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def find(self, which: AuditFilter = EVERYTHING, limit: int = 50) -> list[Entry]:
-        """Entries, newest first; the next page is `before` the last one's seq."""
+        """Return entries, newest first; the next page is `before` the last one's seq."""
         rows = await self._store.audit_search.find(which, limit)
         return [
             Entry(
@@ -42,31 +42,32 @@ class AuditReader:
     async def counts(
         self, since: datetime, until: datetime, seconds: int
     ) -> list[tuple[datetime, str | None, int]]:
-        """(beginning of the span, outcome, number of calls) for charts."""
+        """Return (start of the span, outcome, number of calls), for charts."""
         return await self._store.audit_search.counts(since, until, seconds)
 
     async def head(self) -> Mark:
+        """Return the head of the chain."""
         return await self._store.audit_log.head()
 
     async def verify(self, expected: Mark | None = None) -> list[Finding]:
-        """Every edit, deletion and reordering; nothing when the chain is whole."""
+        """Return every edit, deletion and reordering; `expected` is a head stored earlier."""
         return await self._store.audit_log.verify(expected)
 
     async def export_json(self, which: AuditFilter = EVERYTHING) -> AsyncIterator[str]:
-        """One JSON object a line, newest first."""
-        async for entry in self._every(which):
+        """Export as JSON lines, newest first."""
+        async for entry in self._all(which):
             yield json.dumps(_flat(entry), ensure_ascii=False) + "\n"
 
     async def export_csv(self, which: AuditFilter = EVERYTHING) -> AsyncIterator[str]:
-        """RFC 4180 with a header; a text that a spreadsheet would compute gets a leading quote."""
+        """Export as CSV (RFC 4180) with a header; formulas get a leading quote."""
         yield ",".join(FIELDS) + "\r\n"
-        async for entry in self._every(which):
+        async for entry in self._all(which):
             line = io.StringIO()
             values = {**_flat(entry), "arguments": json.dumps(entry.arguments)}
             csv.writer(line).writerow(guard_formulas([values])[0].values())
             yield line.getvalue()
 
-    async def _every(self, which: AuditFilter) -> AsyncIterator[Entry]:
+    async def _all(self, which: AuditFilter) -> AsyncIterator[Entry]:
         while page := await self.find(which, EXPORT_PAGE):
             for entry in page:
                 yield entry

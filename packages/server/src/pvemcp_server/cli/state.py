@@ -15,7 +15,7 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import ServerError
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
-from pvemcp_server.store.database import DatabaseFailed, fact_of
+from pvemcp_server.store.database import DatabaseFailed, reason_of
 
 P = ParamSpec("P")
 
@@ -49,7 +49,7 @@ def command(run: Callable[P, Awaitable[None]]) -> Callable[P, None]:
             _tell(str(error))
             raise typer.Exit(1) from None
         except DatabaseFailed as error:
-            _tell(f"The state's database failed: {fact_of(error)}.")
+            _tell(f"The state's database failed: {reason_of(error)}.")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             sys.exit(130)

@@ -68,8 +68,8 @@ class Cluster:
 
     def short_deadline(self) -> AbstractContextManager[None]:
         """Set a short deadline for a cluster that just failed: other clusters' answers wait."""
-        silent = self.inventory.silent
-        return deadline(self.inventory.short_patience) if silent else nullcontext()
+        silent = self.inventory.unanswered
+        return deadline(self.inventory.short_timeout) if silent else nullcontext()
 
     def within(self, scope: Resources) -> "Cluster":
         """Return the same cluster for the same caller, with a narrower scope."""

@@ -1,11 +1,12 @@
-"""All configured clusters: one client and one inventory per cluster and Proxmox identity.
+"""Connections to the configured clusters: a client and an inventory for each identity.
 
-The accounts of a cluster share its sockets and limits: a node has three workers, whoever asks.
+The identities of a cluster share its sockets and limits, because a Proxmox node has three workers
+for all of them.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Self
 
 from proxmox_client import ApiToken, Client, Limits, Tls
@@ -14,16 +15,17 @@ from pvemcp_server.clusters.cluster import Cluster
 from pvemcp_server.clusters.inventory import Inventory
 from pvemcp_server.clusters.notes import Notes
 from pvemcp_server.errors import CallError, UnknownName
+from pvemcp_server.store.cache import VersionedCache
 from pvemcp_server.store.records import ClusterRecord, IdentityRecord, TlsMode
 from pvemcp_server.store.store import Store
 from pvemcp_server.store.watch import Topic
 
-LONGEST_CALL: Final = 3600  # seconds: what settings allow a call, waiting for its task included
+LONGEST_CALL: Final = 3600  # seconds, the maximum of the settings, with the wait for a task
 
 
 @dataclass(frozen=True)
 class Connection:
-    """An open client and what it has read; nothing of it is shared with other identities."""
+    """An open client and its inventory; the inventory is not shared with other identities."""
 
     record: ClusterRecord
     identity: IdentityRecord
@@ -31,50 +33,58 @@ class Connection:
     inventory: Inventory
 
     async def aclose(self) -> None:
-        """Stop asking, then close every socket."""
+        """Stop the refresh of the inventory, then close every socket."""
         await self.inventory.aclose()
         await self.pve.aclose()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Configured:
-    """What the store says: clusters by name, and the identities of each."""
+    """The configuration in the store: clusters by name, and identities by cluster id and id."""
 
-    clusters: Mapping[str, ClusterRecord] = field(default_factory=dict)
-    identities: Mapping[int, Mapping[int, IdentityRecord]] = field(default_factory=dict)
+    clusters: Mapping[str, ClusterRecord]
+    identities: Mapping[int, Mapping[int, IdentityRecord]]
 
     @classmethod
     async def read(cls, store: Store) -> Self:
+        """Read the configuration from the store."""
         identities: dict[int, dict[int, IdentityRecord]] = {}
-        for one in await store.identities.all():
-            identities.setdefault(one.cluster_id, {})[one.id] = one
+        for identity in await store.identities.all():
+            identities.setdefault(identity.cluster_id, {})[identity.id] = identity
         records = sorted(await store.clusters.all(), key=lambda record: record.name)
         return cls({record.name: record for record in records}, identities)
 
     def cluster(self, name: str) -> ClusterRecord:
+        """Return the cluster with this name; raise UnknownName."""
         if name not in self.clusters:
             raise UnknownName("cluster", name, self.clusters)
         return self.clusters[name]
 
     def identity(self, record: ClusterRecord, bound: int | None) -> IdentityRecord:
-        """The identity a caller is bound to; the default one when it is bound to none.
+        """Return the identity with the id `bound`, or the default one when it is None.
 
-        A binding whose identity is gone is refused: it never falls back to another account.
+        Raise CallError when there is none. A bound identity that was removed never falls back to
+        the default one, which may have more privileges.
         """
-        known = self.identities.get(record.id, {})
-        if bound is not None and bound in known:
-            return known[bound]
-        default = next((one for one in known.values() if one.is_default), None)
-        if bound is not None or default is None:
+        identities = self.identities.get(record.id, {})
+        if bound is None:
+            identity = next((each for each in identities.values() if each.is_default), None)
+        else:
+            identity = identities.get(bound)
+        if identity is None:
             raise CallError(
                 f"Cluster {record.name} has no Proxmox token for this key.",
                 hint="An administrator adds one under Clusters.",
             )
-        return default
+        return identity
 
 
 class Clusters:
-    """Opens clusters for callers and keeps what is open between calls."""
+    """Opens clusters for callers, and keeps the connections open between calls.
+
+    After a change of the configuration everything is read and opened again. Calls in progress
+    finish on the replaced connections, which are closed once no call can use them any more.
+    """
 
     def __init__(
         self, store: Store, freshness: Callable[[], float], limits: Limits | None = None
@@ -82,38 +92,36 @@ class Clusters:
         self._store = store
         self._freshness = freshness
         self._limits = limits or Limits()
-        self._configured: Configured | None = None
-        self._changes = 0  # what was read before a change, and is ready after it, is not kept
-        self._open: dict[tuple[int, int], Connection] = {}
+        self._configured: VersionedCache[None, Configured] = VersionedCache()
+        self._open: VersionedCache[tuple[int, int], Connection] = VersionedCache()
         self._opening = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], Connection] = {}
         store.watch.on_change(Topic.CLUSTERS, self.forget)
 
     async def aclose(self) -> None:
-        """Close every client, also those that a change has replaced."""
+        """Close every connection, also the replaced ones."""
         retiring = dict(self._retiring)
-        for waiting in retiring:
-            waiting.cancel()
+        for task in retiring:
+            task.cancel()
         for connection in (*self._open.values(), *retiring.values()):
             await connection.aclose()
 
     async def forget(self) -> None:
-        """Something was reconfigured: read again and open anew; calls under way finish first."""
-        self._changes += 1
-        self._configured = None
-        for connection in self._open.values():
+        """Discard configuration and connections after a change."""
+        self._configured.clear()
+        for connection in self._open.clear():
             self._retire(connection)
-        self._open = {}
 
     async def names(self) -> list[str]:
-        """The configured clusters, in order of their names."""
-        return list((await self._known()).clusters)
+        """Return the names of the configured clusters, sorted."""
+        return list((await self._configuration()).clusters)
 
     async def record(self, name: str) -> ClusterRecord:
-        return (await self._known()).cluster(name)
+        """Return the configuration of the cluster; raise UnknownName."""
+        return (await self._configuration()).cluster(name)
 
     async def open(self, name: str, caller: Caller, scope: Resources, notes: Notes) -> Cluster:
-        """The cluster as this caller reaches it: with its identity, and no more than `scope`."""
+        """Open the cluster with the caller's identity, restricted to `scope`."""
         connection = await self.connection(name, caller.identities.get(name))
         return Cluster(
             name=name,
@@ -128,48 +136,48 @@ class Clusters:
         )
 
     async def connection(self, name: str, identity_id: int | None = None) -> Connection:
-        """The open client of that cluster and identity; the default identity when None."""
-        configured = await self._known()
-        changes = self._changes
+        """Return the connection of that cluster and identity; open it when needed.
+
+        The identity is the default one when None.
+        """
+        configured = await self._configuration()
+        version = self._open.version  # that of the configuration: nothing was awaited since
         record = configured.cluster(name)
         identity = configured.identity(record, identity_id)
         key = (record.id, identity.id)
         async with self._opening:
-            if key in self._open:
-                return self._open[key]
-            connection = await self._connect(record, identity)
-            if changes == self._changes:
-                self._open[key] = connection
-            else:
-                self._retire(connection)
+            connection = self._open.get(key)
+            if connection is None:
+                connection = await self._connect(record, identity)
+                if not self._open.put(key, connection, version):
+                    self._retire(connection)
         return connection
 
     def _retire(self, connection: Connection) -> None:
-        """Closed when the calls that may still use it are over."""
-        waiting = asyncio.create_task(_close_later(connection), name="replaced connection")
-        self._retiring[waiting] = connection
-        waiting.add_done_callback(self._retiring.pop)
+        """Close the connection after the calls that may still use it."""
+        task = asyncio.create_task(_close_later(connection), name="replaced connection")
+        self._retiring[task] = connection
+        task.add_done_callback(self._retiring.pop)
 
-    async def _known(self) -> Configured:
-        await self._store.watch.fresh()
-        while self._configured is None:
-            changes = self._changes
-            configured = await Configured.read(self._store)
-            if changes == self._changes:
-                self._configured = configured
-        return self._configured
+    async def _configuration(self) -> Configured:
+        await self._store.watch.poll_if_due()
+        while (configured := self._configured.get(None)) is None:
+            version = self._configured.version
+            self._configured.put(None, await Configured.read(self._store), version)
+        return configured
 
     async def _connect(self, record: ClusterRecord, identity: IdentityRecord) -> Connection:
-        """Another account of an open cluster shares its sockets and its limits, nothing it read."""
+        """Open a client; identities of one cluster share sockets and limits, but no data."""
         secret = await self._store.identities.secret(identity.id)
         token = ApiToken(identity.token_id, secret or "")
-        same = next((one for one in self._open.values() if one.record.id == record.id), None)
-        pve = same.pve.signed_in_as(token) if same else self._client(record, token)
+        for other in self._open.values():
+            if other.record.id == record.id:
+                pve = other.pve.signed_in_as(token)
+                break
+        else:
+            tls = tls_of(record)
+            pve = Client(record.hosts, token, tls=tls, limits=self._limits, name=record.name)
         return Connection(record, identity, pve, Inventory(pve, self._freshness))
-
-    def _client(self, record: ClusterRecord, token: ApiToken) -> Client:
-        tls = tls_of(record)
-        return Client(record.hosts, token, tls=tls, limits=self._limits, name=record.name)
 
 
 async def _close_later(connection: Connection) -> None:
@@ -178,7 +186,7 @@ async def _close_later(connection: Connection) -> None:
 
 
 def tls_of(record: ClusterRecord) -> Tls:
-    """How the client judges this cluster's certificates."""
+    """Return how the client verifies the certificates of this cluster."""
     match record.tls_mode:
         case TlsMode.CA:
             return Tls(ca_pem=record.ca_pem)

@@ -1,6 +1,6 @@
-"""What a cluster holds, as one Proxmox identity sees it.
+"""The inventory: the cached `/cluster/resources` of a cluster, as one Proxmox identity sees it.
 
-Refreshed on demand, shared by all callers of that identity, never by others.
+It is refreshed on demand and shared by all callers of that identity, never with another one.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from proxmox_client.api.resources import (
 )
 from pvemcp_server.access.model import Resources
 
-# What leaves us without an answer, so that an older one is better than none
-SILENCE = (
+# Errors after which an older answer is better than none
+NO_ANSWER = (
     proxmox_client.Unreachable,
     proxmox_client.DeadlineExceeded,
     proxmox_client.NodeUnreachable,
@@ -33,7 +33,7 @@ SILENCE = (
 
 @dataclass(frozen=True)
 class InventoryView:
-    """The answer of /cluster/resources at one moment. `stale` says why it could not be renewed."""
+    """An answer of /cluster/resources. `stale` is the reason why it could not be refreshed."""
 
     taken: float  # seconds on the monotonic clock
     taken_at: datetime
@@ -43,13 +43,13 @@ class InventoryView:
     pools: tuple[PoolResource, ...]
     stale: str = ""
     derived: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
-    """What was worked out from it, kept as long as it is and never for another identity."""
+    """A cache of values derived from this view, with the view's lifetime and identity."""
 
     @classmethod
-    def of(cls, resources: resources_api.Resources, asked: float) -> "InventoryView":
-        """`asked` is when the request left: a change made later is not in it for certain."""
+    def of(cls, resources: resources_api.Resources, sent: float) -> "InventoryView":
+        """Build a view; `sent` is when the request left, so later changes may be missing in it."""
         return cls(
-            taken=asked,
+            taken=sent,
             taken_at=datetime.now(UTC),
             guests=tuple(resources.guests),
             nodes=tuple(resources.nodes),
@@ -59,42 +59,44 @@ class InventoryView:
 
     @property
     def age(self) -> float:
-        """Seconds since Proxmox answered."""
+        """Seconds since the request to Proxmox."""
         return monotonic() - self.taken
 
     @cached_property
     def by_vmid(self) -> dict[int, GuestResource]:
+        """The guests by VMID."""
         return {guest.vmid: guest for guest in self.guests}
 
     @cached_property
     def by_node(self) -> dict[str, NodeResource]:
+        """The nodes by name."""
         return {node.node: node for node in self.nodes}
 
     def within(self, scope: Resources) -> "InventoryView":
-        """The part of it that `scope` covers; the same object for the same scope."""
+        """Return the part that `scope` covers; the same object for the same scope."""
         if scope.everything:
             return self
         key = ("within", scope, self.stale)
         if key not in self.derived:
-            self.derived[key] = self._part(scope)
+            self.derived[key] = InventoryView(
+                taken=self.taken,
+                taken_at=self.taken_at,
+                guests=tuple(guest for guest in self.guests if covers_guest(scope, guest)),
+                nodes=tuple(node for node in self.nodes if scope.covers_node(node.node)),
+                storages=tuple(
+                    storage
+                    for storage in self.storages
+                    if scope.covers_storage(storage.storage, node=storage.node)
+                ),
+                pools=tuple(pool for pool in self.pools if scope.covers_pool(pool.pool)),
+                stale=self.stale,
+            )
         part: InventoryView = self.derived[key]
         return part
 
-    def _part(self, scope: Resources) -> "InventoryView":
-        return InventoryView(
-            taken=self.taken,
-            taken_at=self.taken_at,
-            guests=tuple(one for one in self.guests if covers_guest(scope, one)),
-            nodes=tuple(one for one in self.nodes if scope.covers_node(one.node)),
-            storages=tuple(
-                one for one in self.storages if scope.covers_storage(one.storage, node=one.node)
-            ),
-            pools=tuple(one for one in self.pools if scope.covers_pool(one.pool)),
-            stale=self.stale,
-        )
-
 
 def covers_guest(scope: Resources, guest: GuestResource) -> bool:
+    """Return whether the scope covers the guest."""
     return scope.covers_guest(
         guest.vmid, node=guest.node, pool=guest.pool or "", tags=guest.tag_list
     )
@@ -102,37 +104,46 @@ def covers_guest(scope: Resources, guest: GuestResource) -> bool:
 
 @dataclass
 class Inventory:
-    """The latest InventoryView of a cluster and identity; concurrent callers share one request."""
+    """The latest InventoryView of a cluster and identity; concurrent callers share one request.
+
+    A view is current while it is younger than `freshness` and its request was sent after the last
+    write through this server (`invalidate`). The times are compared instead of versions as in
+    `VersionedCache`, because a view also expires by age, and is still used as a stale answer.
+
+    Circuit breaker: a refresh has a timeout. After a failure further callers get the old view, or
+    the error, at once for `retry_after` seconds. The request itself is not cancelled by a timeout,
+    so a slow answer still updates the view. The next attempt waits for `retry_timeout` only.
+    """
 
     pve: Client
-    freshness: Callable[[], float]  # seconds a snapshot is taken for current
-    patience: float = 15.0  # seconds to wait for a cluster that has never answered
-    short_patience: float = 5.0  # the same when an older snapshot would do
-    glance: float = 1.0  # the same when the last attempt was in vain
-    quiet: float = 5.0  # seconds during which a silent cluster is not waited for at all
+    freshness: Callable[[], float]  # seconds for which a view is current
+    timeout: float = 15.0  # seconds to wait for a cluster that has never answered
+    short_timeout: float = 5.0  # the same when there is an older view to return
+    retry_timeout: float = 1.0  # the same after a failed attempt
+    retry_after: float = 5.0  # seconds after a failed attempt during which no call waits
     _latest: InventoryView | None = None
     _refreshing: asyncio.Task[InventoryView] | None = None
-    _asked: float = -1.0  # when the running refresh was sent
-    _written: float = -1.0  # when something was last changed through us
-    _trouble: proxmox_client.ProxmoxError | None = None  # why it was silent, until it answers
-    _quiet_until: float = -1.0
+    _sent: float = -1.0  # when the running refresh was sent
+    _written: float = -1.0  # when something was last changed through this server
+    _failure: proxmox_client.ProxmoxError | None = None  # of the last attempt, until an answer
+    _retry_at: float = -1.0
 
     async def view(self) -> InventoryView:
-        """The current snapshot; the last one, marked stale, when Proxmox does not answer."""
+        """Return a current view; or the latest one, marked stale, if Proxmox does not answer."""
         latest = self._latest
         if latest and latest.age < self.freshness() and latest.taken > self._written:
             return latest
         try:
-            return await self._renewed()
-        except SILENCE as error:
+            return await self._refreshed()
+        except NO_ANSWER as error:
             if latest is None:
                 raise
             return replace(latest, stale=str(error))
 
     @property
-    def silent(self) -> bool:
-        """Whether the cluster left the last attempt without an answer."""
-        return self._trouble is not None
+    def unanswered(self) -> bool:
+        """Whether the last attempt got no answer."""
+        return self._failure is not None
 
     @property
     def last_seen(self) -> datetime | None:
@@ -140,61 +151,58 @@ class Inventory:
         return self._latest.taken_at if self._latest else None
 
     def invalidate(self) -> None:
-        """Something was changed: what was read before now is no longer current."""
+        """Mark every view that was requested until now as outdated, after a write."""
         self._written = monotonic()
 
     async def aclose(self) -> None:
-        """Stop asking."""
+        """Cancel the running refresh."""
         if self._refreshing:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
 
-    async def _renewed(self) -> InventoryView:
-        """A new snapshot; a cluster that was silent is asked again, but no longer waited for."""
-        if self._trouble and monotonic() < self._quiet_until:
-            raise self._trouble
-        patience = self._patience
+    async def _refreshed(self) -> InventoryView:
+        if self._failure and monotonic() < self._retry_at:
+            raise self._failure
+        if self._failure:
+            timeout = self.retry_timeout
+        else:
+            timeout = self.short_timeout if self._latest else self.timeout
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 return await asyncio.shield(self._refresh())
         except TimeoutError:
-            silence = f"{self.pve.name} did not answer within {patience:g} s"
-            first = proxmox_client.DeadlineExceeded(silence)
-            raise self._silent(self._trouble or first) from None
-        except SILENCE as error:
-            raise self._silent(error) from error
+            message = f"{self.pve.name} did not answer within {timeout:g} s"
+            first = proxmox_client.DeadlineExceeded(message)
+            raise self._failed(self._failure or first) from None
+        except NO_ANSWER as error:
+            raise self._failed(error) from error
 
-    @property
-    def _patience(self) -> float:
-        if self._trouble:
-            return self.glance
-        return self.short_patience if self._latest else self.patience
-
-    def _silent(self, trouble: proxmox_client.ProxmoxError) -> proxmox_client.ProxmoxError:
-        self._trouble, self._quiet_until = trouble, monotonic() + self.quiet
-        return trouble
+    def _failed(self, error: proxmox_client.ProxmoxError) -> proxmox_client.ProxmoxError:
+        self._failure, self._retry_at = error, monotonic() + self.retry_after
+        return error
 
     def _refresh(self) -> asyncio.Task[InventoryView]:
+        """Return the running request, or start one if it was sent before the last write."""
         running = self._refreshing
-        if running is None or running.done() or self._asked < self._written:
-            self._asked = monotonic()
-            # An empty context: the deadline of whoever asks first is not that of the others
+        if running is None or running.done() or self._sent < self._written:
+            self._sent = monotonic()
+            # an empty context: the deadline of the first caller must not apply to the others
             running = asyncio.create_task(
-                self._fetch(self._asked), name="inventory refresh", context=Context()
+                self._fetch(self._sent), name="inventory refresh", context=Context()
             )
-            running.add_done_callback(_looked_at)
+            running.add_done_callback(_retrieve_exception)
             self._refreshing = running
         return running
 
-    async def _fetch(self, asked: float) -> InventoryView:
-        fetched = InventoryView.of(await self.pve.cluster.resources(), asked)
-        self._trouble = None
+    async def _fetch(self, sent: float) -> InventoryView:
+        fetched = InventoryView.of(await self.pve.cluster.resources(), sent)
+        self._failure = None
         if self._latest is None or fetched.taken >= self._latest.taken:
             self._latest = fetched
         return fetched
 
 
-def _looked_at(refresh: asyncio.Task[InventoryView]) -> None:
-    """Its waiters may all have left: then nobody else takes note of how it ended."""
+def _retrieve_exception(refresh: asyncio.Task[InventoryView]) -> None:
+    """Retrieve the exception, which asyncio would log if every caller has timed out."""
     if not refresh.cancelled():
         refresh.exception()

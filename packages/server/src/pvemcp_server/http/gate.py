@@ -11,7 +11,7 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pvemcp_server.access.limits import CallLimits, Place, network_of
+from pvemcp_server.access.limits import CallLimits, Slot, network_of
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable, TooManyFailures
@@ -127,7 +127,7 @@ class KeyGate:
         except OverBudget as over:
             raise errors.too_many(str(over), 60 / per_minute) from None
 
-    def _place(self, caller: Caller, exchange: HttpExchange, settings: Values) -> Place:
+    def _place(self, caller: Caller, exchange: HttpExchange, settings: Values) -> Slot:
         """One of the key's places; streams have places of their own, so that they block no call."""
         name = f"streams {caller.key_id}" if exchange.is_stream else caller.key_id
         most = STREAMS_PER_KEY if exchange.is_stream else settings.concurrent_calls_per_key

@@ -46,7 +46,7 @@ def health_routes(store: Store, active_requests: ActiveRequests) -> APIRouter:
 
 async def _trouble(store: Store) -> str:
     try:
-        await store.watch.now()
+        await store.watch.poll()
     except Exception:  # noqa: BLE001 - whatever it is, calls cannot be let in without the database
         return "the state's database does not answer"
     return ""

@@ -111,7 +111,7 @@ class Endpoint:
         return KeyGate(
             app,
             self.transports.by_path,
-            keys=services.access.gate,
+            keys=services.access.authenticator,
             settings=services.settings,
             audit=services.audit,
             hosts=Hosts.of(services.config),
@@ -148,7 +148,7 @@ class Endpoint:
             return None
         if not key.enabled or _is_over(key.expires):
             return None
-        return await access.gate.caller(key.id)
+        return await access.authenticator.caller(key.id)
 
 
 def _is_over(expires: datetime | None) -> bool:

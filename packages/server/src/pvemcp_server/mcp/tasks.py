@@ -29,7 +29,7 @@ from pvemcp_server.pipeline.pipeline import Pipeline, Started
 from pvemcp_server.pipeline.sanitize import Cleaner, clean_line
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import McpTask
-from pvemcp_server.store.rows import Rows
+from pvemcp_server.store.repository import Repository
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.task_wait import told
 
@@ -65,7 +65,7 @@ class McpTasks:
     """Handlers of tasks/get, tasks/update and tasks/cancel."""
 
     pipeline: Pipeline
-    rows: Rows[McpTask]
+    rows: Repository[McpTask]
 
     async def create(self, ctx: Context, tool: str, started: Started) -> dict[str, Any]:
         """The result of a call whose Proxmox task goes on; it can be asked about from now on."""

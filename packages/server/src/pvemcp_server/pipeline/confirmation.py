@@ -38,5 +38,5 @@ async def confirm(asker: Asker, sentence: str, settings: Values) -> None:
                 f"This needs a person's agreement, and this client cannot ask for it: {question} "
                 "Nothing was changed.",
                 hint="Use a client with MCP elicitation, or have an administrator allow it by the "
-                "setting 'Destructive calls nobody can confirm'.",
+                "setting 'Destructive calls without confirmation'.",
             )

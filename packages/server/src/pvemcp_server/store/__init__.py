@@ -1,4 +1,4 @@
-"""The state of the server: every SQL statement, and the secrets it keeps encrypted."""
+"""The state of the server: its database, every SQL statement, and the encrypted secrets."""
 
 from pvemcp_server.store.backup import backup, restore
 from pvemcp_server.store.database import Database

@@ -1,8 +1,9 @@
-"""The arithmetic of the audit chain: what is hashed, sealed and compared.
+"""The hash chain of the audit: how rows and marks are hashed and verified, without I/O.
 
-Every row's hash is an HMAC over the hash before it and the row's own columns, under a key from the
-vault: whoever can write to the database but lacks the master key can neither change a row nor
-compute a new chain. Marks keep where the chain begins (after retention) and ends, sealed likewise.
+The hash of a row is an HMAC over the previous hash and the row's own columns, under a key from the
+vault. An attacker who can write to the database but lacks the master key can neither change a row
+nor compute a new chain. Two marks, each with an HMAC as its seal, hold where the chain begins
+(after retention) and where it ends, so that rows removed at either end are noticed as well.
 """
 
 import hmac
@@ -12,21 +13,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pvemcp_server.store import schema
+from pvemcp_server.store import records
 from pvemcp_server.store.columns import microseconds
-from pvemcp_server.store.keyed_hash import keyed
+from pvemcp_server.store.keyed_hash import keyed_hash
 
-_written = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+_to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 HEAD = "head"
 BASE = "base"
 CHAINED = tuple(
-    column.name for column in schema.audit.columns if column.name not in {"previous", "hash"}
+    column.name for column in records.audit.columns if column.name not in {"previous", "hash"}
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in the chain: the last row before it, and that row's hash."""
+    """A position in the chain: the last row before it, and that row's hash."""
 
     seq: int
     hash: str
@@ -40,40 +41,44 @@ GENESIS = Mark(0, "")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something in the chain that is not as it was written."""
+    """A violation of the chain: the row's number and what is wrong with it."""
 
     seq: int
     fact: str
 
 
 def hash_of(key: bytes, previous: str, row: Mapping[str, Any]) -> str:
+    """Return the hash of a row that follows the row with the hash `previous`."""
     # columns without a value are left out, so that a column added later changes no hash
     values = {name: _plain(row[name]) for name in CHAINED if row.get(name) is not None}
-    return keyed(key, _written([previous, values]).encode()).hex()
+    return keyed_hash(key, _to_json([previous, values]).encode()).hex()
 
 
 def seal_of(key: bytes, name: str, mark: Mark) -> str:
-    return keyed(key, f"mark:{name}:{mark}".encode()).hex()
+    """Return the seal of the mark HEAD or BASE."""
+    return keyed_hash(key, f"mark:{name}:{mark}".encode()).hex()
 
 
 def is_sealed(key: bytes, name: str, mark: Mark, seal: str) -> bool:
+    """Return whether the seal belongs to the mark."""
     return hmac.compare_digest(seal_of(key, name, mark), seal)
 
 
 def compare(key: bytes, before: Mark, row: Mapping[str, Any]) -> list[Finding]:
-    """What is wrong with a row that should follow `before`."""
-    seq, found = row["seq"], []
+    """Verify a row that should follow `before`; return what is wrong with it."""
+    seq: int = row["seq"]
+    findings = []
     if seq != before.seq + 1:
         gap = seq - before.seq - 1
         fact = "is missing" if gap == 1 else f"is missing, and all up to {seq - 1}"
-        found.append(Finding(before.seq + 1, fact))
+        findings.append(Finding(before.seq + 1, fact))
     elif row["previous"] != before.hash:
-        found.append(Finding(seq, "does not follow the row before it"))
+        findings.append(Finding(seq, "does not follow the row before it"))
     if row["hash"] != hash_of(key, row["previous"], row):
-        found.append(Finding(seq, "was changed"))
+        findings.append(Finding(seq, "was changed"))
     if row["kind"] == "break":
-        found.append(Finding(seq, str(row["reason"])))
-    return found
+        findings.append(Finding(seq, str(row["reason"])))
+    return findings
 
 
 def _plain(value: Any) -> Any:

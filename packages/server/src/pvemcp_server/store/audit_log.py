@@ -1,14 +1,14 @@
-"""The audit table: appending to the chain, verifying it, removing its old end."""
+"""The audit table: append to its hash chain, verify it, delete old rows."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pvemcp_server.store import schema
+from pvemcp_server.store import records
 from pvemcp_server.store.audit_chain import (
     BASE,
     GENESIS,
@@ -24,8 +24,8 @@ from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
 
 Row = Mapping[str, Any]
-PAGE = 500  # rows are hashed in between calls: a page must not hold them up
-PRUNE = 5_000
+PAGE = 500  # rows to hash before other tasks run: a small page, so that calls do not wait
+PRUNE = 5_000  # rows to delete in one transaction, while appends wait
 log = logging.getLogger(__name__)
 BREAK: Row = {
     "kind": "break",
@@ -35,59 +35,59 @@ BREAK: Row = {
 
 
 async def seal_empty(connection: AsyncConnection, key: bytes) -> None:
-    """Seals the end of the empty chain in a new database."""
+    """Store the head mark of the empty chain in a new database."""
     await _put(connection, key, HEAD, GENESIS)
 
 
 class AuditLog:
-    """Appends rows to the chain; several processes take turns by the lock on its head."""
+    """The hash chain of the audit; a lock on the head mark serializes the processes."""
 
     def __init__(self, database: Database, key: bytes) -> None:
         self._database = database
         self._key = key
 
     async def append(self, rows: Iterable[Row]) -> Mark:
-        """Adds the rows in one transaction, durable when this returns; answers the new end."""
+        """Append the rows in one transaction, durable on return; return the new head."""
         async with self._database.writing() as connection:
             return await self._append_in(connection, rows)
 
     async def head(self) -> Mark:
-        """The end of the chain: noted elsewhere, it lets `verify` notice a database set back."""
+        """Return the head; stored elsewhere, it reveals a database that was rolled back."""
         async with self._database.reading() as connection:
             mark, _ = await self._mark(connection, HEAD)
         return mark
 
     async def verify(self, expected: Mark | None = None) -> list[Finding]:
-        """What is not as it was written; `expected` is an end of the chain noted earlier."""
+        """Return every violation of the chain; `expected` is a head that was stored earlier."""
         async with self._database.snapshot() as connection:
-            head, is_head_ours = await self._mark(connection, HEAD)
-            base, is_base_ours = await self._mark(connection, BASE)
-            found, last = await self._walk(connection, base, expected)
-        if not is_base_ours:
-            found.insert(0, Finding(base.seq, "the mark of its beginning was changed"))
-        if not is_head_ours:
-            found.append(Finding(head.seq, "the mark of its end was changed"))
+            head, head_is_sealed = await self._mark(connection, HEAD)
+            base, base_is_sealed = await self._mark(connection, BASE)
+            findings, last = await self._walk(connection, base, expected)
+        if not base_is_sealed:
+            findings.insert(0, Finding(base.seq, "the mark of its beginning was changed"))
+        if not head_is_sealed:
+            findings.append(Finding(head.seq, "the mark of its end was changed"))
         elif last != head:
-            found.append(Finding(last.seq + 1, f"the end is missing, up to row {head.seq}"))
+            findings.append(Finding(last.seq + 1, f"the end is missing, up to row {head.seq}"))
         if expected and expected.seq > last.seq:
-            found.append(Finding(last.seq + 1, f"ends before the noted row {expected.seq}"))
-        return found
+            findings.append(Finding(last.seq + 1, f"ends before the noted row {expected.seq}"))
+        return findings
 
     async def _walk(
         self, connection: AsyncConnection, last: Mark, expected: Mark | None
     ) -> tuple[list[Finding], Mark]:
-        """From row to row, each with the one before it; where the chain really ends."""
-        found: list[Finding] = []
+        """Verify all rows after `last`; return the findings and the real end of the chain."""
+        findings: list[Finding] = []
         while rows := await self._page(connection, last.seq):
             for row in rows:
-                found += compare(self._key, last, row)
+                findings += compare(self._key, last, row)
                 last = Mark(row["seq"], row["hash"])
                 if expected and last.seq == expected.seq and last != expected:
-                    found.append(Finding(last.seq, "is not the row that was noted"))
-        return found, last
+                    findings.append(Finding(last.seq, "is not the row that was noted"))
+        return findings, last
 
     async def prune(self, before: datetime, note: Row) -> int:
-        """Removes the rows from before that time, the rest stays verifiable; answers how many."""
+        """Delete the rows from before that time; return their number. The rest stays verifiable."""
         total = 0
         while removed := await self._prune_some(before):
             total += removed
@@ -96,8 +96,8 @@ class AuditLog:
         return total
 
     async def _prune_some(self, before: datetime) -> int:
-        """Moves the beginning of the chain on by at most PRUNE rows: calls must not wait long."""
-        table = schema.audit
+        """Delete at most PRUNE rows and move the base mark to the last of them."""
+        table = records.audit
         async with self._database.writing() as connection:
             await self._mark(connection, HEAD, lock=True)
             base, _ = await self._mark(connection, BASE)
@@ -118,40 +118,37 @@ class AuditLog:
         return int(removed.rowcount)
 
     async def _append_in(self, connection: AsyncConnection, rows: Iterable[Row]) -> Mark:
-        mark, is_ours = await self._mark(connection, HEAD, lock=True)
-        if not is_ours:
-            log.error("The mark of the audit's end is not as it was written: run audit verify")
-            # continuing silently would seal over the place where rows may have been taken away
-            top = await connection.scalar(select(func.max(schema.audit.c.seq)))
+        mark, is_sealed_mark = await self._mark(connection, HEAD, lock=True)
+        if not is_sealed_mark:
+            log.error("The mark of the audit's end was changed: run `pvemcp audit verify`")
+            # without a break row, the new seal would hide that rows may have been removed
+            top = await connection.scalar(select(func.max(records.audit.c.seq)))
             mark = Mark(max(mark.seq, top or 0), mark.hash)
             rows = [{**BREAK, "at": utc_now()}, *rows]
-        chained = []
+        chain = []
         for row in rows:
             full = {**row, "seq": mark.seq + 1, "previous": mark.hash}
             full["hash"] = hash_of(self._key, mark.hash, full)
-            chained.append(full)
+            chain.append(full)
             mark = Mark(full["seq"], full["hash"])
-        if chained:
-            await self._insert(connection, chained)
+        if chain:
+            names = [column.name for column in records.audit.columns]
+            await connection.execute(
+                records.audit.insert(), [{name: row.get(name) for name in names} for row in chain]
+            )
             await _put(connection, self._key, HEAD, mark)
         return mark
 
-    async def _insert(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
-        names = [column.name for column in schema.audit.columns]
-        await connection.execute(
-            schema.audit.insert(), [{name: row.get(name) for name in names} for row in rows]
-        )
-
     async def _page(self, connection: AsyncConnection, after: int) -> list[Row]:
-        table = schema.audit
+        table = records.audit
         query = select(table).where(table.c.seq > after).order_by(table.c.seq).limit(PAGE)
         return [dict(row) for row in (await connection.execute(query)).mappings()]
 
     async def _mark(
         self, connection: AsyncConnection, name: str, *, lock: bool = False
     ) -> tuple[Mark, bool]:
-        """A mark, and whether it is as we sealed it; no mark of the beginning means row one."""
-        table = schema.audit_marks
+        """Return a mark and whether its seal is valid; by default the chain begins at row 1."""
+        table = records.audit_marks
         query = select(table).where(table.c.name == name)
         row = (await connection.execute(query.with_for_update() if lock else query)).first()
         if row is None:
@@ -161,7 +158,7 @@ class AuditLog:
 
 
 async def _put(connection: AsyncConnection, key: bytes, name: str, mark: Mark) -> None:
-    table = schema.audit_marks
+    table = records.audit_marks
     values = {"seq": mark.seq, "hash": mark.hash, "seal": seal_of(key, name, mark)}
     changed = await connection.execute(table.update().where(table.c.name == name).values(**values))
     if not changed.rowcount:

@@ -1,4 +1,4 @@
-"""Finding entries of the audit: each write as one entry, joined with its outcome."""
+"""Searches of the audit: each write is one entry, joined with its outcome."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -7,18 +7,18 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, literal, or_, select
 
-from pvemcp_server.store import schema
+from pvemcp_server.store import records
 from pvemcp_server.store.columns import Moment, microseconds
 from pvemcp_server.store.database import Database
 
-START = schema.audit.alias("start")
-END = schema.audit.alias("outcome_of")
+START = records.audit.alias("start")
+END = records.audit.alias("outcome_of")
 CALLS = ("call", "intent", "refused")
-FROM_THE_END = ("outcome", "reason", "rows", "bytes", "duration_ms", "upid")
+OUTCOME_COLUMNS = ("outcome", "reason", "rows", "bytes", "duration_ms", "upid")
 COLUMNS = {
     column.name: (
         func.coalesce(END.c[column.name], column).label(column.name)
-        if column.name in FROM_THE_END
+        if column.name in OUTCOME_COLUMNS
         else column
     )
     for column in START.columns
@@ -30,13 +30,13 @@ Condition = Callable[[Any], ColumnElement[bool]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which entries; what is None does not matter."""
+    """A filter of entries; None matches everything."""
 
     since: datetime | None = None
     until: datetime | None = None
     key_id: str | None = None
     tool: str | None = None
-    cluster: str | None = None  # also one of several that were asked
+    cluster: str | None = None  # matches also one of the several clusters of a call
     kind: str | None = None
     outcome: str | None = None
     address: str | None = None
@@ -44,17 +44,22 @@ class AuditFilter:
     before: int | None = None  # entries older than this one: the next page
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        given = {name: value for name, value in asdict(self).items() if value not in (None, "")}
-        return [CONDITIONS[name](value) for name, value in given.items()]
+        """Return the SQL conditions of the fields that are set."""
+        return [
+            CONDITIONS[name](value)
+            for name, value in asdict(self).items()
+            if value not in (None, "")
+        ]
 
 
 class AuditSearch:
-    """Reads the audit, newest first."""
+    """Searches of the audit table."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def find(self, which: AuditFilter, limit: int) -> list[Mapping[str, Any]]:
+        """Return the matching entries, newest first."""
         query = _entries(*COLUMNS.values()).where(*which.conditions())
         query = query.order_by(START.c.seq.desc()).limit(limit)
         async with self._database.reading() as connection:
@@ -63,7 +68,7 @@ class AuditSearch:
     async def counts(
         self, since: datetime, until: datetime, seconds: int
     ) -> list[tuple[datetime, str | None, int]]:
-        """How many calls of each outcome began in each span of `seconds` after `since`."""
+        """Count the calls by outcome and by the span of `seconds` in which they began."""
         width, origin = seconds * 1_000_000, microseconds(since)
         at = START.c.at.cast(Moment.impl)
         span = ((at - origin) // width * width + origin).cast(Moment).label("span")
@@ -83,8 +88,8 @@ def _is(name: str) -> Condition:
     return lambda value: COLUMNS[name] == value
 
 
-def _asked(cluster: str) -> ColumnElement[bool]:
-    """Whether the cluster is one of those that a call has asked: "lab, prod"."""
+def _is_in_clusters(cluster: str) -> ColumnElement[bool]:
+    """Match the cluster in the list of a call, such as "lab, prod"."""
     several = literal(", ") + START.c.cluster + ", "
     return several.icontains(f", {cluster}, ", autoescape=True)
 
@@ -99,7 +104,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "until": lambda moment: START.c.at < moment,
     "key_id": _is("key_id"),
     "tool": _is("tool"),
-    "cluster": _asked,
+    "cluster": _is_in_clusters,
     "kind": _is("kind"),
     "outcome": _is("outcome"),
     "address": _is("address"),

@@ -1,4 +1,4 @@
-"""Housekeeping beside the main work."""
+"""Background tasks that run beside the main work."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -7,8 +7,8 @@ from typing import Any
 import anyio
 
 
-async def rounds(stop: anyio.Event, seconds: float) -> AsyncIterator[None]:
-    """Yields every so many seconds, and a last time when the event has been set."""
+async def ticks(stop: anyio.Event, seconds: float) -> AsyncIterator[None]:
+    """Yield every `seconds`, and a last time after the event was set."""
     last = False
     while not last:
         with anyio.move_on_after(seconds):
@@ -21,7 +21,11 @@ async def rounds(stop: anyio.Event, seconds: float) -> AsyncIterator[None]:
 async def housekeeping(
     work: Callable[[anyio.Event], Coroutine[Any, Any, None]],
 ) -> AsyncIterator[None]:
-    """Runs `work` beside the body; it ends by itself after the event is set at the body's end."""
+    """Run `work` beside the body; set its event at the end of the body and wait for it.
+
+    The work is not cancelled, so that it can write what it has buffered. An error of the body or of
+    the work keeps its type.
+    """
     stop = anyio.Event()
     failed: Exception | None = None
     try:
@@ -29,12 +33,12 @@ async def housekeeping(
             tasks.start_soon(work, stop)
             try:
                 yield
-            except Exception as error:  # noqa: BLE001 - raised again once the work has had its end
+            except Exception as error:  # noqa: BLE001 - raised again after the work has finished
                 failed = error
             finally:
                 stop.set()
     except BaseExceptionGroup as group:
-        # an error of the work stays what it is, for whoever answers it by its type
+        # unwrapped, because the callers handle errors by their type
         if len(group.exceptions) == 1:
             raise group.exceptions[0] from None
         raise

@@ -1,4 +1,4 @@
-"""`pvemcp backup` and `pvemcp restore`: the whole state to one file and back."""
+"""Backup and restore of the whole state: `pvemcp backup` and `pvemcp restore`."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.store import schema
+from pvemcp_server.store import records
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.export import Exported, export, insert_rows, open_export, reflect
 from pvemcp_server.store.files import make_state_dir
@@ -18,15 +18,15 @@ from pvemcp_server.store.vault import Vault
 
 
 async def backup(store: Store, path: Path) -> int:
-    """Writes the state as it is at this moment, while the server runs; answers how many rows."""
+    """Write a consistent backup while the server runs; return the number of rows."""
     return await export(store.database, path)
 
 
 async def restore(config: Config, path: Path, *, replace: bool = False) -> int:
-    """Puts a backup in place of the state; answers how many rows. The server must not be running.
+    """Replace the state by a backup while no server runs; return the number of rows.
 
-    Refuses a database that holds anything unless told to replace it, and then backs that up first.
-    Either all of the backup is in place afterwards, or nothing has changed.
+    Raise ConfigError for a database that is not empty, unless `replace`; then it is backed up
+    first. One transaction restores everything or changes nothing.
     """
     exported = open_export(path)
     if not is_known(exported.revision):
@@ -40,27 +40,27 @@ async def restore(config: Config, path: Path, *, replace: bool = False) -> int:
     database = Database(config.database)
     try:
         await database.open()
-        await _make_room(database, config.state_dir / "backups", replace=replace)
+        await _back_up_existing(database, config.state_dir / "backups", replace=replace)
         async with database.writing() as connection:
             await _fill(connection, exported)
-            # the wrong key raises here, and the transaction leaves everything as it was
+            # a wrong master key raises ConfigError here, and the transaction is rolled back
             await Vault.read(connection, master)
     finally:
         await database.close()
     return exported.count
 
 
-async def _make_room(database: Database, backups: Path, *, replace: bool) -> None:
+async def _back_up_existing(database: Database, backups: Path, *, replace: bool) -> None:
     async with database.snapshot() as connection:
         occupied = await connection.run_sync(lambda sync: bool(inspect(sync).get_table_names()))
     if occupied and not replace:
-        raise ConfigError("The database is not empty; --replace puts the backup in its place.")
+        raise ConfigError("The database is not empty; use --replace to replace it by the backup.")
     if occupied:
         await export(database, backups / f"before-restore-{stamp()}.jsonl.gz")
 
 
 async def _fill(connection: AsyncConnection, exported: Exported) -> None:
-    """The tables as they were then, with their rows, brought up to date."""
+    """Create the tables in the revision of the backup, insert its rows and upgrade."""
     await connection.run_sync(_drop_everything)
     await upgrade(connection, exported.revision)
     await connection.run_sync(_empty)
@@ -74,17 +74,17 @@ def _drop_everything(connection: Connection) -> None:
 
 
 def _empty(connection: Connection) -> None:
-    """Removes the rows that migrations put into new tables: the backup has its own."""
+    """Delete the rows that migrations have inserted: the backup has its own."""
     for table in reversed(reflect(connection).sorted_tables):
         if table.name != "alembic_version":
             connection.execute(table.delete())
 
 
 async def _continue_numbering(connection: AsyncConnection) -> None:
-    """PostgreSQL's sequences know nothing of rows that brought their numbers along."""
+    """Set PostgreSQL's sequences past the ids of the inserted rows."""
     if connection.dialect.name != "postgresql":
         return
-    for table in schema.metadata.sorted_tables:
+    for table in records.metadata.sorted_tables:
         column = table.c.get("id")
         if column is not None and isinstance(column.type, Integer):
             highest = await connection.scalar(select(func.coalesce(func.max(column), 0)))

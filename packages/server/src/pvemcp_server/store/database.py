@@ -1,4 +1,4 @@
-"""One database, SQLite or PostgreSQL: how we connect, read and write."""
+"""The connection to one database, SQLite or PostgreSQL."""
 
 import os
 from collections.abc import AsyncIterator
@@ -13,14 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from pvemcp_server.errors import ConfigError
 
-DatabaseFailed = SQLAlchemyError  # for layers that know nothing of SQL
-BROKEN = ("malformed", "not a database")  # in SQLite's words
+DatabaseFailed = SQLAlchemyError  # for layers that do not import SQLAlchemy
+CORRUPT = ("malformed", "not a database")  # in SQLite's messages
 BUSY_TIMEOUT_SECONDS = 15
 CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60
 PRAGMAS = (
     "PRAGMA journal_mode = WAL",
-    # FULL: a committed audit row also survives a power failure, not only the end of the process
+    # FULL: a committed audit row also survives a power failure, not only a crash of the process
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}",
@@ -28,7 +28,7 @@ PRAGMAS = (
 
 
 class Database:
-    """Hands out connections for reading, and one transaction at a time for writing."""
+    """A pool of connections: many readers, and on SQLite one writing transaction at a time."""
 
     def __init__(self, url: str) -> None:
         self.url = _url(url)
@@ -43,25 +43,25 @@ class Database:
 
     @property
     def file(self) -> Path | None:
-        """SQLite's file."""
+        """The file of SQLite; None for PostgreSQL."""
         return Path(self.url.database) if self.is_sqlite and self.url.database else None
 
     async def open(self) -> None:
-        """Makes sure that the database answers; raises ConfigError saying why not."""
+        """Check that the database answers; raise ConfigError with the reason otherwise."""
         try:
             if self.file is not None:
                 _create_private(self.file)
             async with self.reading() as connection:
                 await connection.scalar(select(1))
-        # drivers refuse a parameter of the URL with a TypeError, and its value with a ValueError
-        except (OSError, SQLAlchemyError, TypeError, ValueError) as failed:
+        # drivers raise TypeError for an unknown parameter of the URL, ValueError for a wrong value
+        except (OSError, SQLAlchemyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"The database {self.url} cannot be opened: {fact_of(failed)}."
+                f"The database {self.url} cannot be opened: {reason_of(error)}."
             ) from None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A connection without a transaction: each statement sees what is committed then."""
+        """Connect without a transaction: each statement sees what is committed by then."""
         async with self._engine.connect() as connection:
             if self.is_sqlite:
                 yield await connection.execution_options(begin=None)
@@ -70,7 +70,7 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """A connection on which all statements see the same moment."""
+        """Connect with a read transaction: all statements see the same state."""
         async with self._engine.connect() as connection:
             if not self.is_sqlite:
                 connection = await connection.execution_options(isolation_level="REPEATABLE READ")
@@ -78,52 +78,53 @@ class Database:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction, committed at the end and rolled back on an error."""
+        """Open a transaction, committed at the end and rolled back on an error."""
         if not self.is_sqlite:
             async with self._engine.begin() as connection:
                 yield connection
             return
-        # SQLite has one writer: waiting here is fairer and cheaper than on its busy handler
+        # SQLite has one writer: this lock is fairer and cheaper than its busy handler
         async with self._writer, self._engine.connect() as connection:
             connection = await connection.execution_options(begin="IMMEDIATE")
             async with connection.begin():
                 yield connection
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._engine.dispose()
 
     def _options(self) -> dict[str, Any]:
         if self.is_sqlite:
-            # no implicit BEGIN by the driver: we begin transactions ourselves
+            # no implicit BEGIN by the driver: `_begin_sqlite` begins transactions
             return {"connect_args": {"isolation_level": None, "timeout": BUSY_TIMEOUT_SECONDS}}
-        # without these, a server that went away without a word would hold calls up for minutes
-        patience = {"timeout": CONNECT_SECONDS, "command_timeout": COMMAND_SECONDS}
+        # without timeouts, a lost connection would block calls for minutes
+        timeouts = {"timeout": CONNECT_SECONDS, "command_timeout": COMMAND_SECONDS}
         return {
             "pool_pre_ping": True,
             "pool_size": 8,
             "max_overflow": 8,
-            "connect_args": patience,
+            "connect_args": timeouts,
         }
 
 
-def fact_of(failed: Exception) -> str:
-    """What the driver says, without the statement and its values, and what helps a broken file."""
-    fact = str(getattr(failed, "orig", failed)) or type(failed).__name__
-    broken = any(sign in fact for sign in BROKEN)
-    return (
-        f"{fact}. Move it away, and `pvemcp restore` makes a new one of a backup"
-        if broken
-        else fact
-    )
+def reason_of(error: Exception) -> str:
+    """Return the driver's message, without the statement and its values.
+
+    For a corrupt file the next step is added.
+    """
+    message = str(getattr(error, "orig", error)) or type(error).__name__
+    if any(sign in message for sign in CORRUPT):
+        return f"{message}. Move it away and run `pvemcp restore` to create it from a backup"
+    return message
 
 
 def _url(text: str) -> URL:
-    """The URL, with libpq's name of the TLS mode as our driver knows it."""
+    """Parse the URL and rename libpq's sslmode to the parameter of our driver."""
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
         raise ConfigError(
-            "PVEMCP_DATABASE_URL cannot be read; it is like postgresql://user:password@host/name."
+            "PVEMCP_DATABASE_URL is no URL; use the form postgresql://user:password@host/name."
         ) from None
     mode = url.query.get("sslmode")
     return (
@@ -132,7 +133,10 @@ def _url(text: str) -> URL:
 
 
 def _create_private(file: Path) -> None:
-    """SQLite would make a file that others may read, and its companions have the same mode."""
+    """Create the file with mode 0600, which SQLite also gives to its WAL files.
+
+    SQLite itself would create a file that other users may read.
+    """
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
 
@@ -144,14 +148,14 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
             cursor.execute(pragma)
         cursor.close()
     except Exception:
-        connection.close()  # SQLAlchemy forgets it, and its thread would outlive the event loop
+        connection.close()  # SQLAlchemy does not, and its thread would outlive the event loop
         raise
 
 
 def _stop_sqlite(connection: Any) -> None:
-    """Ends a connection whose caller was cancelled, without waiting for it.
+    """Stop the connection of a cancelled caller, without waiting for it.
 
-    SQLAlchemy closes it and, when that is cancelled too, stops it by force: then the close waits
+    SQLAlchemy closes it and, when that is cancelled too, terminates it. Then the close would wait
     forever, because the thread behind the connection ends at the first of two stops.
     """
     connection.driver_connection.stop()

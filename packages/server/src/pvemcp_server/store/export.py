@@ -1,8 +1,8 @@
-"""The whole state as one file that either database can read back.
+"""Export the whole state to one file, which either kind of database can import.
 
 Gzipped JSON lines: a header with the revision of the schema, then each row as `{"table", "row"}`,
-then the number of rows, by which a file that was cut off is noticed. Secrets are in it as they are
-in the database: encrypted. The master key is not in it and has to be kept separately.
+then the number of rows, which shows a truncated file. Secrets are encrypted as in the database. The
+master key is not included and has to be kept separately.
 """
 
 import gzip
@@ -21,16 +21,16 @@ from sqlalchemy import Connection, LargeBinary, MetaData, Table, select
 
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.database import Database
-from pvemcp_server.store.files import told
+from pvemcp_server.store.files import config_errors
 
 FORMAT = 1
 BATCH = 500
-NOT_EXPORTED = frozenset({"alembic_version", "sessions"})  # nobody is signed in after a restore
+NOT_EXPORTED = frozenset({"alembic_version", "sessions"})  # all sign in again after a restore
 
 
 async def export(database: Database, path: Path) -> int:
-    """Writes the state of one moment to a new file, readable by us alone; answers how many rows."""
-    with told(f"{path} cannot be written"):
+    """Write a consistent snapshot to a new file, mode 0600; return the number of rows."""
+    with config_errors(f"{path} cannot be written"):
         return await _export(database, path)
 
 
@@ -53,19 +53,19 @@ async def _export(database: Database, path: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A file that was found to be whole."""
+    """A backup file that was read once and is complete."""
 
     path: Path
     revision: str
     count: int
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
-        """`{"table", "row"}` of each row, tables that others refer to first."""
+        """Yield `{"table", "row"}` for each row; referenced tables come first."""
         return (line for line in _lines(self.path) if "row" in line)
 
 
 def open_export(path: Path) -> Exported:
-    """The exported file, read through once to be sure of it."""
+    """Read a backup file once and check that it is complete; raise ConfigError otherwise."""
     header: Mapping[str, Any] = {}
     end: Mapping[str, Any] = {}
     count = 0
@@ -73,22 +73,22 @@ def open_export(path: Path) -> Exported:
         for line in _lines(path):
             header, end = header or line, line
             count += "row" in line
-    except (OSError, EOFError, ValueError) as unreadable:
-        raise ConfigError(f"{path} is not a readable backup: {unreadable}.") from None
+    except (OSError, EOFError, ValueError) as error:
+        raise ConfigError(f"{path} is not a readable backup: {error}.") from None
     if header.get("pvemcp_backup") != FORMAT or end.get("rows") != count:
-        raise ConfigError(f"{path} is not a whole backup of this program.")
+        raise ConfigError(f"{path} is not a complete backup of this program.")
     return Exported(path, header["revision"], count)
 
 
 def reflect(connection: Connection) -> MetaData:
-    """The tables as they are, which before an upgrade is not as this program knows them."""
+    """Read the tables from the database; before an upgrade they differ from `records`."""
     tables = MetaData()
     tables.reflect(connection)
     return tables
 
 
 def insert_rows(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Puts exported rows into tables of the same revision."""
+    """Insert exported rows into tables of the same revision."""
     tables = reflect(connection).tables
     for name, lines in groupby(rows, key=itemgetter("table")):
         table = tables[name]

@@ -1,16 +1,19 @@
-"""Keyed hashes: HMAC-SHA-256, begun once for each key, for beginning costs more than the rest."""
+"""Keyed hashes (HMAC-SHA-256), with the set-up of each key cached.
+
+The set-up takes longer than hashing a short input.
+"""
 
 import hmac
 from functools import lru_cache
 
 
-def keyed(key: bytes, data: bytes) -> bytes:
-    """The HMAC-SHA-256 of the data under the key, 32 bytes."""
-    begun = _begun(key).copy()
-    begun.update(data)
-    return begun.digest()
+def keyed_hash(key: bytes, data: bytes) -> bytes:
+    """Return the HMAC-SHA-256 of the data under the key, 32 bytes."""
+    state = _initial_state(key).copy()
+    state.update(data)
+    return state.digest()
 
 
 @lru_cache(64)
-def _begun(key: bytes) -> hmac.HMAC:
+def _initial_state(key: bytes) -> hmac.HMAC:
     return hmac.new(key, digestmod="sha256")

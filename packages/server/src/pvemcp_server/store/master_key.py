@@ -1,4 +1,4 @@
-"""The one secret outside the database: where it is found, and how it is first made."""
+"""The master key, the one secret outside the database: read it, and create it once."""
 
 import os
 import secrets
@@ -8,29 +8,30 @@ from pathlib import Path
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.store.files import told
+from pvemcp_server.store.files import config_errors
 
 KEY_BYTES = 32
 
 
 def master_key_file(config: Config) -> Path:
+    """Return the configured file of the master key, or the default one."""
     return config.master_key_file or config.state_dir / "master.key"
 
 
 def read_master_key(config: Config) -> bytes | None:
-    """The master key from the environment, a credential or its file; None when there is none."""
+    """Read the master key from the environment, a credential or its file; None when absent."""
     if config.master_key is not None:
         return decode_master_key(config.master_key.get_secret_value(), "PVEMCP_MASTER_KEY")
     file = master_key_file(config)
-    with told(f"The master key {file} cannot be read"):
+    with config_errors(f"The master key {file} cannot be read"):
         text = file.read_text(encoding="ascii", errors="replace") if file.exists() else None
     return None if text is None else decode_master_key(text, str(file))
 
 
 def create_master_key(config: Config) -> bytes:
-    """Writes a new master key, readable by us alone, where the configuration expects it."""
+    """Write a new master key to its file, readable by this user only, and return it."""
     file = master_key_file(config)
-    with told(f"The master key {file} cannot be written"):
+    with config_errors(f"The master key {file} cannot be written"):
         _write_new(file)
     return decode_master_key(file.read_text(encoding="ascii"), str(file))
 
@@ -43,7 +44,7 @@ def _write_new(file: Path) -> None:
             stream.write(secrets.token_hex(KEY_BYTES) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-        # a link never replaces: of processes that start together, the first one's key stays
+        # a link never replaces a file: of processes that start together, the first one wins
         with suppress(FileExistsError):
             file.hardlink_to(unfinished)
     finally:
@@ -51,7 +52,7 @@ def _write_new(file: Path) -> None:
 
 
 def decode_master_key(text: str, source: str) -> bytes:
-    """A master key as it is written down; `source` names where, for it must not be repeated."""
+    """Parse a master key of 64 hex digits; an error names its `source`, never its value."""
     try:
         key = bytes.fromhex(text.strip())
     except ValueError:

@@ -1,4 +1,4 @@
-"""Brings a database to the newest schema, with a backup before an existing one is changed."""
+"""Migrations: upgrade a database to the newest schema, after a backup of an existing one."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,11 @@ from pvemcp_server.store.database import Database
 from pvemcp_server.store.export import export
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-LOCK = 0x7076656D  # any number that is ours: the advisory lock of PostgreSQL migrations
+LOCK = 0x7076656D  # key of the advisory lock of PostgreSQL, any fixed number
 
 
 async def migrate(database: Database, backups: Path) -> None:
-    """Upgrades inside one transaction; processes that start together take turns."""
+    """Upgrade in one transaction; processes that start at the same time wait for each other."""
     async with database.snapshot() as connection:
         before = await connection.run_sync(revision_of)
     if before == newest_revision():
@@ -32,27 +32,29 @@ async def migrate(database: Database, backups: Path) -> None:
 
 
 async def upgrade(connection: AsyncConnection, revision: str = "head") -> None:
-    """Runs the migrations up to that revision in the connection's transaction."""
+    """Run the migrations up to that revision in the connection's transaction."""
     if connection.dialect.name == "postgresql":
         await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
     await connection.run_sync(lambda sync: command.upgrade(alembic_config(sync), revision))
 
 
 def newest_revision() -> str | None:
+    """Return the revision of this program's schema."""
     return _scripts().get_current_head()
 
 
 def revision_of(connection: Connection) -> str | None:
-    """The revision of the schema; None in an empty database."""
+    """Return the revision of the schema; None for an empty database."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def is_known(revision: str) -> bool:
+    """Return whether this program can read a schema of that revision."""
     return any(script.revision == revision for script in _scripts().walk_revisions())
 
 
 def stamp() -> str:
-    """The time, fit for a file's name."""
+    """Return the current time in a form for file names."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
@@ -66,7 +68,7 @@ def _scripts() -> ScriptDirectory:
 
 
 def alembic_config(connection: Connection | None) -> AlembicConfig:
-    """Alembic without a file: our migrations, on that connection."""
+    """Configure Alembic in code: our migrations, on that connection."""
     config = AlembicConfig()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("path_separator", "os")

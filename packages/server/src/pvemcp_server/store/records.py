@@ -1,13 +1,46 @@
-"""Rows of the state as values; field names are column names."""
+"""The schema: a frozen dataclass for each kind of row, and its table.
+
+Each column is declared once, as a field (`columns.record_table` makes the table from it). Tables
+whose rows never leave the store have no record. `migrations/` creates the tables in a database; a
+test compares the result with `metadata`.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from pvemcp_server.store.columns import ColumnArgs, Moment, record_table
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+Id = Annotated[int, ColumnArgs(primary_key=True)]
+Name = Annotated[str, ColumnArgs(type=String(64), unique=True)]
 
 
 class TlsMode(StrEnum):
-    """How a cluster's certificate is judged."""
+    """How the certificate of a cluster is verified."""
 
     SYSTEM = "system"  # by the system's certificate authorities
     CA = "ca"  # by the authorities in ca_pem
@@ -17,8 +50,10 @@ class TlsMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoleRecord:
-    id: int
-    name: str
+    """A role; `grants` is the JSON of `access.grants`."""
+
+    id: Id
+    name: Name
     description: str
     grants: list[dict[str, Any]]
     built_in: bool
@@ -26,29 +61,31 @@ class RoleRecord:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """An API key without its secret."""
+    """An API key without its secret; `pepper` is the data key of its digest."""
 
-    id: str
-    name: str
+    id: Annotated[str, ColumnArgs(type=String(8), primary_key=True)]
+    name: Name
     digest: bytes = field(repr=False)
-    pepper: int
-    role_id: int
+    pepper: Annotated[int, ColumnArgs(ForeignKey("vault_keys.id"))]
+    role_id: Annotated[int, ColumnArgs(ForeignKey("roles.id"), index=True)]
     clusters: list[str]
     toolset: list[str]
     allow_from: list[str]
-    output_format: str | None
+    output_format: Annotated[str | None, ColumnArgs(type=String(16))]
     enabled: bool
     expires: datetime | None
     created: datetime
     regenerated: datetime | None
     last_used: datetime | None
-    last_address: str | None
+    last_address: Annotated[str | None, ColumnArgs(type=String(64))]
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterRecord:
-    id: int
-    name: str
+    """A configured Proxmox cluster."""
+
+    id: Id
+    name: Name
     description: str
     hosts: list[str]
     tls_mode: TlsMode
@@ -60,11 +97,11 @@ class ClusterRecord:
 
 @dataclass(frozen=True, slots=True)
 class IdentityRecord:
-    """A Proxmox API token of a cluster; its secret stays in the store until asked for."""
+    """A Proxmox API token of a cluster; only `IdentityRepository.secret` reads its secret."""
 
-    id: int
-    cluster_id: int
-    name: str
+    id: Id
+    cluster_id: Annotated[int, ColumnArgs(ForeignKey("clusters.id", ondelete="CASCADE"))]
+    name: Annotated[str, ColumnArgs(type=String(64))]
     token_id: str
     is_default: bool
     created: datetime
@@ -72,23 +109,25 @@ class IdentityRecord:
 
 @dataclass(frozen=True, slots=True)
 class BindingRecord:
-    """Binds a key or a role to an identity of a cluster."""
+    """The identity that a key or a role uses on a cluster instead of the default one."""
 
-    id: int
-    cluster_id: int
-    identity_id: int
-    key_id: str | None
-    role_id: int | None
+    id: Id
+    cluster_id: Annotated[int, ColumnArgs(ForeignKey("clusters.id", ondelete="CASCADE"))]
+    identity_id: Annotated[int, ColumnArgs(ForeignKey("identities.id", ondelete="CASCADE"))]
+    key_id: Annotated[
+        str | None, ColumnArgs(ForeignKey("keys.id", ondelete="CASCADE"), type=String(8))
+    ]
+    role_id: Annotated[int | None, ColumnArgs(ForeignKey("roles.id", ondelete="CASCADE"))]
 
 
 @dataclass(frozen=True, slots=True)
 class AdminRecord:
-    """Someone who may sign in to the admin pages."""
+    """An administrator of the admin pages; `subject` is an OpenID Connect subject."""
 
-    id: int
-    name: str
+    id: Id
+    name: Name
     password_hash: str | None = field(repr=False)
-    subject: str | None
+    subject: Annotated[str | None, ColumnArgs(unique=True)]
     must_change: bool
     enabled: bool
     failures: int
@@ -99,9 +138,11 @@ class AdminRecord:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    digest: str = field(repr=False)
-    admin_id: int
-    address: str
+    """A session of an administrator; `digest` is the SHA-256 of its token."""
+
+    digest: Annotated[str, ColumnArgs(type=String(64), primary_key=True)] = field(repr=False)
+    admin_id: Annotated[int, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)]
+    address: Annotated[str, ColumnArgs(type=String(64))]
     agent: str
     created: datetime
     last_seen: datetime
@@ -110,8 +151,10 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class SavedQuery:
-    id: int
-    name: str
+    """A query that administrators have saved under a name."""
+
+    id: Id
+    name: Name
     description: str
     query: dict[str, Any]
     created: datetime
@@ -120,28 +163,28 @@ class SavedQuery:
 
 @dataclass(frozen=True, slots=True)
 class McpTask:
-    """A long-running call a client asks about later; `id` cannot be guessed."""
+    """A long-running call that the client polls; `id` is a random token."""
 
-    id: str = field(repr=False)
-    key_id: str
-    cluster: str
-    tool: str
+    id: Annotated[str, ColumnArgs(type=String(43), primary_key=True)] = field(repr=False)
+    key_id: Annotated[str, ColumnArgs(type=String(8), index=True)]
+    cluster: Annotated[str, ColumnArgs(type=String(64))]
+    tool: Annotated[str, ColumnArgs(type=String(64))]
     upid: str | None
-    status: str
+    status: Annotated[str, ColumnArgs(type=String(16))]
     message: str
-    result: Any
+    result: Annotated[Any, ColumnArgs(nullable=True)]
     created: datetime
     changed: datetime
-    expires: datetime
+    expires: Annotated[datetime, ColumnArgs(index=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the administrator should see, told once and counted."""
+    """A fact for administrators; a repetition increases `count` instead of adding a row."""
 
-    id: int
-    kind: str
-    subject: str
+    id: Id
+    kind: Annotated[str, ColumnArgs(type=String(32))]
+    subject: Annotated[str, ColumnArgs(type=String(128))]
     message: str
     count: int
     first_seen: datetime
@@ -151,7 +194,85 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class SettingRecord:
-    name: str
+    """A setting that an administrator has changed."""
+
+    name: Annotated[str, ColumnArgs(type=String(64), primary_key=True)]
     value: Any
     changed: datetime
     changed_by: str
+
+
+roles = record_table("roles", metadata, RoleRecord)
+keys = record_table("keys", metadata, KeyRecord)
+clusters = record_table("clusters", metadata, ClusterRecord)
+identities = record_table(
+    "identities",
+    metadata,
+    IdentityRecord,
+    Column("secret", LargeBinary, nullable=False),
+    UniqueConstraint("cluster_id", "name"),
+)
+bindings = record_table(
+    "bindings",
+    metadata,
+    BindingRecord,
+    UniqueConstraint("cluster_id", "key_id"),
+    UniqueConstraint("cluster_id", "role_id"),
+)
+admins = record_table("admins", metadata, AdminRecord)
+sessions = record_table("sessions", metadata, SessionRecord)
+saved_queries = record_table("saved_queries", metadata, SavedQuery)
+mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
+notices = record_table("notices", metadata, Notice, UniqueConstraint("kind", "subject"))
+settings = record_table("settings", metadata, SettingRecord)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("topic", String(32), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+vault_keys = Table(
+    "vault_keys",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("purpose", String(32), nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("created", Moment, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("call_id", String(32), nullable=False, index=True),
+    Column("at", Moment, nullable=False, index=True),
+    Column("key_id", String(8), index=True),
+    Column("key_name", Text),
+    Column("address", String(64)),
+    Column("client", Text),
+    Column("tool", Text),
+    Column("cluster", Text),
+    Column("arguments", Text),
+    Column("outcome", String(16)),
+    Column("reason", Text),
+    Column("rows", BigInteger),
+    Column("bytes", BigInteger),
+    Column("duration_ms", BigInteger),
+    Column("upid", Text),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("ix_audit_tool_at", "tool", "at"),
+)
+
+audit_marks = Table(
+    "audit_marks",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("seal", String(64), nullable=False),
+)

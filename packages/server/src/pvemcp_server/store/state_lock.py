@@ -1,4 +1,4 @@
-"""The lock of the state folder: a server that would disturb another one does not start."""
+"""The lock of the state folder: a second server on the same state does not start."""
 
 import os
 import sys
@@ -9,28 +9,29 @@ from typing import IO, Final
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.store.files import make_state_dir, told
+from pvemcp_server.store.files import config_errors, make_state_dir
 
 _LONGEST: Final = 1000  # characters of the file: it holds an address and a process id
 
 
 @contextmanager
 def state_lock(config: Config, *, shared: bool) -> Iterator[None]:
-    """Hold the lock for a server at this configuration's address, or raise ConfigError.
+    """Hold the lock while the body runs; raise ConfigError when another server has it.
 
-    It is exclusive, or shared among servers that have their database elsewhere. The system drops it
-    with the process, however that ends; the file stays, and says nothing while it is not locked.
+    It is exclusive, or shared among servers whose database is elsewhere. The operating system
+    releases it when the process ends, also after a crash; the file remains and means nothing while
+    it is not locked.
     """
     make_state_dir(config)
     file = _file(config)
-    with told(f"The lock {file} cannot be written"):
+    with config_errors(f"The lock {file} cannot be written"):
         stream = file.open("a+", encoding="utf-8")
     with stream:
-        with told(f"The lock {file} cannot be taken"):
-            is_ours = _locked(stream, shared=shared)
-        if not is_ours:
-            raise ConfigError(_who_runs(config, stream))
-        with told(f"The lock {file} cannot be written"):
+        with config_errors(f"The lock {file} cannot be taken"):
+            acquired = _try_lock(stream, shared=shared)
+        if not acquired:
+            raise ConfigError(_already_running(config, stream))
+        with config_errors(f"The lock {file} cannot be written"):
             stream.truncate(0)
             stream.write(f"{config.base_url} {os.getpid()}\n")
             stream.flush()
@@ -38,20 +39,23 @@ def state_lock(config: Config, *, shared: bool) -> Iterator[None]:
 
 
 def check_unlocked(config: Config) -> None:
-    """Raise ConfigError when a server has the state folder for itself; change nothing."""
+    """Raise ConfigError when a server holds the lock exclusively; change nothing."""
     file = _file(config)
     if not file.exists():
         return
-    with told(f"The lock {file} cannot be read"), file.open("r+", encoding="utf-8") as stream:
-        if not _locked(stream, shared=True):
-            raise ConfigError(_who_runs(config, stream))
+    with (
+        config_errors(f"The lock {file} cannot be read"),
+        file.open("r+", encoding="utf-8") as stream,
+    ):
+        if not _try_lock(stream, shared=True):
+            raise ConfigError(_already_running(config, stream))
 
 
 def _file(config: Config) -> Path:
     return config.state_dir / "server.lock"
 
 
-def _who_runs(config: Config, stream: IO[str]) -> str:
+def _already_running(config: Config, stream: IO[str]) -> str:
     stream.seek(0)
     address, _, process = stream.read(_LONGEST).strip().partition(" ")
     where = f" at {address} (process {process})" if process else ""
@@ -64,10 +68,10 @@ def _who_runs(config: Config, stream: IO[str]) -> str:
 if sys.platform == "win32":
     import msvcrt
 
-    _BEYOND: Final = 1 << 20  # a lock forbids reading there, so it stands behind the text
+    _BEYOND: Final = 1 << 20  # a locked range cannot be read, so the lock is after the text
 
-    def _locked(stream: IO[str], *, shared: bool) -> bool:
-        """Whether the lock was taken; there are no shared ones here."""
+    def _try_lock(stream: IO[str], *, shared: bool) -> bool:
+        """Take the lock without waiting; Windows has no shared locks here."""
         stream.seek(_BEYOND)
         try:
             msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
@@ -81,8 +85,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _locked(stream: IO[str], *, shared: bool) -> bool:
-        """Whether the lock was taken."""
+    def _try_lock(stream: IO[str], *, shared: bool) -> bool:
+        """Take the lock without waiting; return whether that worked."""
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
             fcntl.flock(stream, kind | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
-"""Encrypts what must be kept secret, under keys that the master key wraps.
+"""Envelope encryption of secrets: the master key encrypts data keys, and these encrypt values.
 
-The database holds data keys, each encrypted by the master key, so a copy of the database alone
-opens nothing and a new master key only re-wraps a handful of rows. A sealed value begins with the
-id of its data key; its associated data are table, row and column, so it opens nowhere else.
+The database holds the encrypted data keys, so a copy of the database alone reveals nothing, and a
+new master key only re-encrypts a few rows. An encrypted value begins with the id of its data key.
+Its associated data are table, row and column, so it cannot be moved to another row.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from sqlalchemy import Column, Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.store import schema
+from pvemcp_server.store import records
 from pvemcp_server.store.audit_log import seal_empty
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
@@ -29,8 +29,10 @@ NONCE_BYTES = 12
 
 
 class Purpose(StrEnum):
-    SECRETS = "secrets"  # what is encrypted at rest; rotated by making a newer one
-    PEPPER = "pepper"  # keys the digests of API keys; old ones stay until their keys are gone
+    """The use of a data key."""
+
+    SECRETS = "secrets"  # encrypts values; the newest one is used
+    PEPPER = "pepper"  # keys the digests of API keys; old ones stay for their keys
     DERIVE = "derive"  # the root of derived keys: audit chain, CSRF, request state
 
 
@@ -39,13 +41,15 @@ ROTATED = (Purpose.SECRETS, Purpose.PEPPER)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DataKey:
+    """A key that the vault keeps encrypted in the database."""
+
     id: int
     purpose: Purpose
     material: bytes
 
 
 class Vault:
-    """Seals and opens values; made by `open`, which needs the right master key."""
+    """The data keys, decrypted; `open` needs the right master key."""
 
     def __init__(self, database: Database, master: bytes, keys: Sequence[DataKey]) -> None:
         self._database = database
@@ -54,10 +58,13 @@ class Vault:
 
     @classmethod
     async def open(cls, database: Database, master: bytes) -> "Vault":
-        """Reads the data keys; in an empty database makes them and seals the audit's end."""
+        """Read the data keys; in an empty database create them and the audit's head mark.
+
+        Raise ConfigError for the wrong master key.
+        """
         async with database.writing() as connection:
-            # replicas that start together: the second one waits here and then finds the keys
-            await connection.execute(select(schema.versions).with_for_update())
+            # of processes that start together, the second one waits here and then reads the keys
+            await connection.execute(select(records.versions).with_for_update())
             keys = await cls.read(connection, master)
             if keys:
                 return cls(database, master, keys)
@@ -68,70 +75,77 @@ class Vault:
 
     @staticmethod
     async def read(connection: AsyncConnection, master: bytes) -> list[DataKey]:
-        """The data keys; raises ConfigError when the master key is not theirs."""
-        table = schema.vault_keys
-        found = []
+        """Read and decrypt the data keys; raise ConfigError for the wrong master key."""
+        table = records.vault_keys
+        keys = []
         for row in await connection.execute(select(table.c.id, table.c.purpose, table.c.wrapped)):
-            place = _place("vault_keys", row.id, row.purpose)
+            context = _context("vault_keys", row.id, row.purpose)
             nonce, rest = row.wrapped[:NONCE_BYTES], row.wrapped[NONCE_BYTES:]
             try:
-                material = AESGCM(master).decrypt(nonce, rest, place)
+                material = AESGCM(master).decrypt(nonce, rest, context)
             except InvalidTag:
                 raise ConfigError(
-                    "The master key is not the one of this database: put your copy back."
+                    "The master key does not belong to this database: put your copy back."
                 ) from None
-            found.append(DataKey(row.id, Purpose(row.purpose), material))
-        return found
+            keys.append(DataKey(row.id, Purpose(row.purpose), material))
+        return keys
 
     @staticmethod
     async def is_empty(database: Database) -> bool:
+        """Return whether the database has no data keys yet."""
         async with database.reading() as connection:
-            count = select(func.count()).select_from(schema.vault_keys)
+            count = select(func.count()).select_from(records.vault_keys)
             return not await connection.scalar(count)
 
     def derive(self, purpose: str) -> bytes:
-        """A key of 32 bytes for one purpose, the same in every process and after restarts."""
+        """Derive a key of 32 bytes for one purpose, the same in every process and run."""
         root = min(key.id for key in self._keys.values() if key.purpose is Purpose.DERIVE)
         return hmac.digest(self._keys[root].material, f"pvemcp:{purpose}".encode(), hashlib.sha256)
 
     @property
     def pepper(self) -> DataKey:
-        """The pepper for new API keys."""
+        """The pepper of new API keys."""
         return self._newest(Purpose.PEPPER)
 
     async def pepper_of(self, data_key: int) -> bytes:
+        """Return the pepper with this id."""
         return (await self._key(data_key)).material
 
-    def seal(self, plain: str, table: str, row: int | str, column: str) -> bytes:
-        """Encrypts a text for one place in the database."""
+    def encrypt(self, plain: str, table: str, row: int | str, column: str) -> bytes:
+        """Encrypt a text for one row and column."""
         key = self._newest(Purpose.SECRETS)
         nonce = secrets.token_bytes(NONCE_BYTES)
-        sealed = AESGCM(key.material).encrypt(nonce, plain.encode(), _place(table, row, column))
-        return key.id.to_bytes(ID_BYTES, "big") + nonce + sealed
+        encrypted = AESGCM(key.material).encrypt(
+            nonce, plain.encode(), _context(table, row, column)
+        )
+        return key.id.to_bytes(ID_BYTES, "big") + nonce + encrypted
 
-    async def open_sealed(self, sealed: bytes, table: str, row: int | str, column: str) -> str:
-        """Decrypts what `seal` made for the same place."""
-        key = await self._key(int.from_bytes(sealed[:ID_BYTES], "big"))
-        nonce, rest = sealed[ID_BYTES : ID_BYTES + NONCE_BYTES], sealed[ID_BYTES + NONCE_BYTES :]
+    async def decrypt(self, encrypted: bytes, table: str, row: int | str, column: str) -> str:
+        """Decrypt a value of the same row and column; raise ConfigError for any other one."""
+        key = await self._key(int.from_bytes(encrypted[:ID_BYTES], "big"))
+        nonce_end = ID_BYTES + NONCE_BYTES
+        nonce, rest = encrypted[ID_BYTES:nonce_end], encrypted[nonce_end:]
         try:
-            return AESGCM(key.material).decrypt(nonce, rest, _place(table, row, column)).decode()
+            return AESGCM(key.material).decrypt(nonce, rest, _context(table, row, column)).decode()
         except InvalidTag:
             raise ConfigError(f"The {column} of {table} {row} cannot be decrypted.") from None
 
     async def rotate(self) -> int:
-        """Makes new data keys and re-encrypts every secret; answers how many there were.
+        """Create new data keys and re-encrypt every secret; return the number of secrets.
 
-        Old data keys stay: another process may just be sealing with one. API keys keep the pepper
-        they were made with until they are regenerated.
+        Old data keys stay, because another process may be encrypting with one at this moment. API
+        keys keep their pepper until they are regenerated.
         """
         async with self._database.writing() as connection:
             made = [await _create(connection, self._master, purpose) for purpose in ROTATED]
             self._keys.update({key.id: key for key in made})
-            return await self._reseal(connection, schema.identities, schema.identities.c.secret)
+            return await self._reencrypt(
+                connection, records.identities, records.identities.c.secret
+            )
 
     async def change_master(self, new: bytes) -> None:
-        """Wraps every data key with a new master key."""
-        table = schema.vault_keys
+        """Encrypt every data key again, with a new master key."""
+        table = records.vault_keys
         async with self._database.writing() as connection:
             for key in await self.read(connection, self._master):
                 wrapped = _wrap(new, key.id, key.purpose, key.material)
@@ -140,22 +154,22 @@ class Vault:
                 )
         self._master = new
 
-    async def _reseal(
+    async def _reencrypt(
         self, connection: AsyncConnection, table: Table, column: Column[bytes]
     ) -> int:
-        # locked: a secret changed meanwhile by another process must not be overwritten
+        # locked, so that a secret that another process changes now is not overwritten
         query = select(table.c.id, column).with_for_update()
         rows = (await connection.execute(query)).all()
-        for row_id, sealed in rows:
-            plain = await self.open_sealed(sealed, table.name, row_id, column.name)
-            again = self.seal(plain, table.name, row_id, column.name)
+        for row_id, old in rows:
+            plain = await self.decrypt(old, table.name, row_id, column.name)
+            new = self.encrypt(plain, table.name, row_id, column.name)
             await connection.execute(
-                table.update().where(table.c.id == row_id).values({column.name: again})
+                table.update().where(table.c.id == row_id).values({column.name: new})
             )
         return len(rows)
 
     async def _key(self, data_key: int) -> DataKey:
-        """The data key with this id, which another process may have made since we looked."""
+        """Return the data key with this id; read again one that another process has added."""
         if data_key not in self._keys:
             async with self._database.reading() as connection:
                 self._keys = {key.id: key for key in await self.read(connection, self._master)}
@@ -168,17 +182,17 @@ class Vault:
         return self._keys[max(key.id for key in self._keys.values() if key.purpose is purpose)]
 
 
-def _place(table: str, row: int | str, column: str) -> bytes:
+def _context(table: str, row: int | str, column: str) -> bytes:
     return f"pvemcp:{table}:{row}:{column}".encode()
 
 
 def _wrap(master: bytes, key_id: int, purpose: Purpose, material: bytes) -> bytes:
     nonce = secrets.token_bytes(NONCE_BYTES)
-    return nonce + AESGCM(master).encrypt(nonce, material, _place("vault_keys", key_id, purpose))
+    return nonce + AESGCM(master).encrypt(nonce, material, _context("vault_keys", key_id, purpose))
 
 
 async def _create(connection: AsyncConnection, master: bytes, purpose: Purpose) -> DataKey:
-    table = schema.vault_keys
+    table = records.vault_keys
     highest = await connection.scalar(select(func.max(table.c.id)))
     key = DataKey((highest or 0) + 1, purpose, secrets.token_bytes(KEY_BYTES))
     wrapped = _wrap(master, key.id, purpose, key.material)

@@ -1,4 +1,4 @@
-"""Notices, within a second, what another process has changed."""
+"""Change notification: reports, within a second, what another process has changed."""
 
 import logging
 import time
@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import StateUnavailable
-from pvemcp_server.store import schema
-from pvemcp_server.store.background import rounds
+from pvemcp_server.store import records
+from pvemcp_server.store.background import ticks
 from pvemcp_server.store.database import Database
 
 POLL_SECONDS = 0.5
@@ -22,7 +22,7 @@ Listener = Callable[[], Awaitable[None]]
 
 
 class Topic(StrEnum):
-    """What is cached by processes, each with a version of its own."""
+    """A part of the state that processes cache; each has a version in the database."""
 
     ACCESS = "access"  # keys, roles, bindings
     CLUSTERS = "clusters"  # clusters and their identities
@@ -31,7 +31,11 @@ class Topic(StrEnum):
 
 
 class Watch:
-    """Compares versions in the database with those last seen and tells whoever listens."""
+    """Polls the versions in the database and calls listeners when one has changed.
+
+    A cache is valid only after `poll_if_due`: it raises StateUnavailable when the database does not
+    answer, so that permissions that may have been revoked are never used (fail closed).
+    """
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -42,63 +46,64 @@ class Watch:
         self._listeners: dict[Topic, list[Listener]] = {topic: [] for topic in Topic}
 
     def on_change(self, topic: Topic, listener: Listener) -> None:
-        """Calls `listener` after a change of the topic was noticed in this process."""
+        """Call `listener` in this process after each change of the topic.
+
+        A listener must not poll: the lock is held while it runs.
+        """
         self._listeners[topic].append(listener)
 
-    async def fresh(self) -> None:
-        """Returns once what we know is at most POLL_SECONDS old; raises StateUnavailable."""
-        if self._is_fresh():
-            return
-        async with self._lock:
-            if not self._is_fresh():
-                await self._poll()
+    async def poll_if_due(self) -> None:
+        """Poll unless the last poll is less than POLL_SECONDS old; may raise StateUnavailable."""
+        if self._is_due():
+            async with self._lock:
+                if self._is_due():
+                    await self._poll()
 
-    async def now(self) -> None:
-        """Looks at once: what a process has changed itself it must also see itself."""
+    async def poll(self) -> None:
+        """Poll at once, so that a process sees its own change; may raise StateUnavailable."""
         async with self._lock:
             await self._poll()
 
     async def run(self, stop: anyio.Event) -> None:
-        """Polls until told to stop, so that listeners hear of changes while nobody calls."""
+        """Poll until `stop` is set, so that listeners also run while no client calls."""
         answers = True
-        async for _ in rounds(stop, POLL_SECONDS):
+        async for _ in ticks(stop, POLL_SECONDS):
             try:
-                await self.fresh()
+                await self.poll_if_due()
                 answers = True
             except Exception:
-                if answers:  # told once, not twice a second
+                if answers:  # logged once, not twice a second
                     log.warning("The state's database does not answer", exc_info=True)
                 answers = False
 
-    def _is_fresh(self) -> bool:
-        return self._polled is not None and self._clock() - self._polled < POLL_SECONDS
+    def _is_due(self) -> bool:
+        return self._polled is None or self._clock() - self._polled >= POLL_SECONDS
 
     async def _poll(self) -> None:
-        # taken before the question: the answer may be older than its arrival
-        asked = self._clock()
+        # the time before the query: the result may be older than its arrival
+        started = self._clock()
         try:
-            found = await self._versions()
-        except (OSError, SQLAlchemyError) as away:
-            raise StateUnavailable("The state's database does not answer.") from away
-        seen = self._seen
+            versions = await self._versions()
+        except (OSError, SQLAlchemyError) as error:
+            raise StateUnavailable("The state's database does not answer.") from error
         for topic in Topic:
-            if found.get(topic) != seen.get(topic):
+            if versions.get(topic) != self._seen.get(topic):
                 for listener in self._listeners[topic]:
                     await listener()
-        # only now: if a listener failed, the next poll tells it again
-        self._seen, self._polled = found, asked
+        # last: if a listener failed, the next poll calls it again
+        self._seen, self._polled = versions, started
 
     async def _versions(self) -> Mapping[str, int]:
-        table = schema.versions
+        table = records.versions
         async with self._database.reading() as connection:
             rows = (await connection.execute(select(table.c.topic, table.c.value))).all()
         return {row.topic: row.value for row in rows}
 
 
 async def bump(connection: AsyncConnection, *topics: Topic) -> None:
-    """Counts a version up in the transaction that makes the change."""
-    table = schema.versions
-    for topic in sorted(topics):  # a fixed order: two processes never wait for each other
+    """Increase the versions of topics, in the transaction that makes the change."""
+    table = records.versions
+    for topic in sorted(topics):  # in a fixed order, so that two processes cannot deadlock
         await connection.execute(
             table.update().where(table.c.topic == topic).values(value=table.c.value + 1)
         )

@@ -1,20 +1,24 @@
-"""Runs, or writes, migrations on the connection that `migrate` has opened."""
+"""Alembic's environment: run or write migrations on the connection that `migrate` has opened."""
 
 from typing import Literal
 
+import sqlalchemy as sa
 from alembic import context
 
 from pvemcp_server.store.columns import JsonText, Moment
-from pvemcp_server.store.schema import metadata
-
-PLAIN = {Moment: "sa.BigInteger()", JsonText: "sa.Text()"}
+from pvemcp_server.store.records import metadata
 
 
 def render_plain(kind: str, value: object, _context: object) -> str | Literal[False]:
-    """A migration names what the database has: our column types may change after it."""
-    for ours, plain in PLAIN.items():
-        if kind == "type" and isinstance(value, ours):
-            return plain
+    """Name the database's own column type in a migration: our types may change after it."""
+    if kind == "type":
+        match value:
+            case Moment():
+                return "sa.BigInteger()"
+            case JsonText():
+                return "sa.Text()"
+            case sa.Enum():
+                return f"sa.String(length={value.length})"
     return False
 
 

@@ -1,25 +1,28 @@
-"""Rows of keys and roles, with the statements that are more than one row's change."""
+"""Repositories of keys and roles."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
 
-from pvemcp_server.store import schema
+from pvemcp_server.store import records
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.records import KeyRecord, RoleRecord
-from pvemcp_server.store.rows import Rows
+from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.watch import Topic
 
 
-class KeyRows(Rows[KeyRecord]):
+class KeyRepository(Repository[KeyRecord]):
     """API keys."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database, schema.keys, KeyRecord, (Topic.ACCESS,))
+        super().__init__(database, records.keys, KeyRecord, (Topic.ACCESS,))
 
-    async def note_uses(self, uses: Mapping[str, tuple[datetime, str]]) -> None:
-        """Writes when and from where keys were last used; nobody's rights change by that."""
+    async def record_uses(self, uses: Mapping[str, tuple[datetime, str]]) -> None:
+        """Store when and from which address keys were last used.
+
+        The topic's version stays, because no permission changes.
+        """
         async with self.database.writing() as connection:
             for key_id, (moment, address) in sorted(uses.items()):
                 await connection.execute(
@@ -29,18 +32,18 @@ class KeyRows(Rows[KeyRecord]):
                 )
 
 
-class RoleRows(Rows[RoleRecord]):
+class RoleRepository(Repository[RoleRecord]):
     """Roles, built-in ones and others."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database, schema.roles, RoleRecord, (Topic.ACCESS,))
+        super().__init__(database, records.roles, RoleRecord, (Topic.ACCESS,))
 
-    async def bring_in_line(self, built_in: Sequence[Mapping[str, object]]) -> None:
-        """Makes the built-in roles as given, touching only those that differ."""
+    async def update_built_in(self, roles: Sequence[Mapping[str, object]]) -> None:
+        """Add or update the built-in roles; write only those that differ."""
         async with self.database.writing() as connection:
-            # processes that start together take turns
-            await connection.execute(select(schema.versions).with_for_update())
-            for values in built_in:
+            # processes that start at the same time wait for each other here
+            await connection.execute(select(records.versions).with_for_update())
+            for values in roles:
                 record = await self.find_in(connection, name=values["name"])
                 if record is None:
                     await self.add_in(connection, **values, built_in=True)

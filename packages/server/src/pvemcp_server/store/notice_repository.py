@@ -1,24 +1,24 @@
-"""Notices for the administrators: each fact once, with how often and when it was seen."""
+"""Repository of notices for administrators."""
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pvemcp_server.store import schema
+from pvemcp_server.store import records
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.records import Notice
-from pvemcp_server.store.rows import Rows
+from pvemcp_server.store.repository import Repository
 
 
-class NoticeRows(Rows[Notice]):
-    """The notices; a dismissed one comes back when its fact is seen again."""
+class NoticeRepository(Repository[Notice]):
+    """Notices: one row for each fact, with a count and the times it was first and last seen."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database, schema.notices, Notice)
+        super().__init__(database, records.notices, Notice)
 
-    async def tell(self, kind: str, subject: str, message: str, count: int = 1) -> None:
-        """Notes the fact `kind` about `subject`, `count` times."""
-        table, now = schema.notices, utc_now()
+    async def record(self, kind: str, subject: str, message: str, count: int = 1) -> None:
+        """Count the fact `kind` about `subject`; show a dismissed notice again."""
+        table, now = records.notices, utc_now()
         dialect = sqlite if self.database.is_sqlite else postgresql
         new = dialect.insert(table).values(
             kind=kind, subject=subject, message=message, count=count, first_seen=now, last_seen=now
@@ -35,11 +35,12 @@ class NoticeRows(Rows[Notice]):
             )
 
     async def open(self) -> list[Notice]:
-        """Those not dismissed, the latest first."""
-        table = schema.notices
+        """Return the notices that are not dismissed, newest first."""
+        table = records.notices
         query = select(table).where(table.c.dismissed.is_(None)).order_by(table.c.last_seen.desc())
         async with self.database.reading() as connection:
             return [self._read(row) for row in (await connection.execute(query)).mappings()]
 
     async def dismiss(self, notice_id: int) -> bool:
+        """Dismiss a notice; return whether it exists."""
         return await self.change(notice_id, dismissed=utc_now()) is not None

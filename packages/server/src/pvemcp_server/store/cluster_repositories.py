@@ -1,32 +1,32 @@
-"""Clusters and the Proxmox tokens we hold for them."""
+"""Repositories of clusters, of their Proxmox tokens, and of who uses which token."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pvemcp_server.store import schema
+from pvemcp_server.store import records
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
-from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
-from pvemcp_server.store.rows import Rows
+from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord
+from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.vault import Vault
 from pvemcp_server.store.watch import Topic, bump
 
 TOPICS = (Topic.CLUSTERS, Topic.ACCESS)
 
 
-class ClusterRows(Rows[ClusterRecord]):
+class ClusterRepository(Repository[ClusterRecord]):
     """The configured clusters."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database, schema.clusters, ClusterRecord, TOPICS)
+        super().__init__(database, records.clusters, ClusterRecord, TOPICS)
 
     async def change_in(
         self, connection: AsyncConnection, key: int | str, **values: Any
     ) -> ClusterRecord | None:
-        """A new name is carried over to where keys and roles name the cluster."""
+        """Update a cluster; write a new name also into the keys and roles that list the old one."""
         before = await self.find_in(connection, id=key)
         after = await super().change_in(connection, key, **values)
         if before and after and before.name != after.name:
@@ -34,12 +34,9 @@ class ClusterRows(Rows[ClusterRecord]):
             await _rename_in_roles(connection, before.name, after.name)
         return after
 
-    def _read(self, row: Mapping[Any, Any]) -> ClusterRecord:
-        return super()._read({**row, "tls_mode": TlsMode(row["tls_mode"])})
-
 
 async def _rename_in_keys(connection: AsyncConnection, old: str, new: str) -> None:
-    table = schema.keys
+    table = records.keys
     for key_id, clusters in (await connection.execute(select(table.c.id, table.c.clusters))).all():
         if old in clusters:
             renamed = _renamed(clusters, old, new)
@@ -49,9 +46,9 @@ async def _rename_in_keys(connection: AsyncConnection, old: str, new: str) -> No
 
 
 async def _rename_in_roles(connection: AsyncConnection, old: str, new: str) -> None:
-    table = schema.roles
+    table = records.roles
     for role_id, grants in (await connection.execute(select(table.c.id, table.c.grants))).all():
-        renamed = [{**one, "clusters": _renamed(one["clusters"], old, new)} for one in grants]
+        renamed = [{**grant, "clusters": _renamed(grant["clusters"], old, new)} for grant in grants]
         if renamed != grants:
             await connection.execute(
                 table.update().where(table.c.id == role_id).values(grants=renamed)
@@ -62,45 +59,46 @@ def _renamed(names: Sequence[str], old: str, new: str) -> list[str]:
     return sorted({new if name == old else name for name in names})
 
 
-class IdentityRows(Rows[IdentityRecord]):
-    """Proxmox API tokens; their secrets are sealed and leave only by `secret`."""
+class IdentityRepository(Repository[IdentityRecord]):
+    """Proxmox API tokens; their secrets are encrypted and only `secret` returns one."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
-        super().__init__(database, schema.identities, IdentityRecord, TOPICS)
+        super().__init__(database, records.identities, IdentityRecord, TOPICS)
         self._vault = vault
 
     async def add_in(self, connection: AsyncConnection, **values: Any) -> IdentityRecord:
-        """Adds a token; the first of a cluster becomes its default."""
+        """Insert a token; the first one of a cluster becomes its default."""
         secret = values.pop("secret")
         first = await self.find_in(connection, cluster_id=values["cluster_id"]) is None
         rest = {"secret": b"", "is_default": first, "created": utc_now()}
         added = await super().add_in(connection, **values, **rest)
-        # sealed under its row's number, which only the insert has given
+        # the encryption is bound to the row's id, which exists only after the insert
         await self.change_in(connection, added.id, secret=secret)
         return added
 
     async def change_in(
         self, connection: AsyncConnection, key: int | str, **values: Any
     ) -> IdentityRecord | None:
+        """Update a token; encrypt `secret` when it is among the values."""
         if "secret" in values:
-            sealed = self._vault.seal(values["secret"], self.table.name, key, "secret")
-            values = {**values, "secret": sealed}
+            encrypted = self._vault.encrypt(values["secret"], self.table.name, key, "secret")
+            values = {**values, "secret": encrypted}
         return await super().change_in(connection, key, **values)
 
     async def secret(self, identity_id: int) -> str | None:
-        """The token's secret in plain text; None when there is no such identity."""
-        table = schema.identities
+        """Return the token's secret in plain text; None when the identity does not exist."""
+        table = records.identities
         async with self.database.reading() as connection:
-            sealed = await connection.scalar(
+            encrypted = await connection.scalar(
                 select(table.c.secret).where(table.c.id == identity_id)
             )
-        if sealed is None:
+        if encrypted is None:
             return None
-        return await self._vault.open_sealed(sealed, table.name, identity_id, "secret")
+        return await self._vault.decrypt(encrypted, table.name, identity_id, "secret")
 
     async def make_default(self, identity: IdentityRecord) -> None:
-        """Makes this the token for everyone who is not bound to another one."""
-        table = schema.identities
+        """Make this the token of every caller without a binding on the cluster."""
+        table = records.identities
         async with self.database.writing() as connection:
             await bump(connection, *TOPICS)
             await connection.execute(
@@ -110,15 +108,15 @@ class IdentityRows(Rows[IdentityRecord]):
             )
 
 
-class BindingRows(Rows[BindingRecord]):
-    """Which key or role asks a cluster with which token instead of the default one."""
+class BindingRepository(Repository[BindingRecord]):
+    """Bindings of keys and roles to identities."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database, schema.bindings, BindingRecord, (Topic.ACCESS,))
+        super().__init__(database, records.bindings, BindingRecord, (Topic.ACCESS,))
 
     async def of_caller(self, key_id: str, role_id: int) -> dict[str, int]:
-        """The identities of a key by cluster name; its own bindings win over its role's."""
-        table, clusters = schema.bindings, schema.clusters
+        """Return a key's identity ids by cluster name; its own bindings override its role's."""
+        table, clusters = records.bindings, records.clusters
         query = (
             select(clusters.c.name, table.c.identity_id, table.c.key_id)
             .join(clusters, clusters.c.id == table.c.cluster_id)
@@ -131,8 +129,8 @@ class BindingRows(Rows[BindingRecord]):
     async def bind(
         self, identity: IdentityRecord, *, key_id: str | None = None, role_id: int | None = None
     ) -> None:
-        """Binds a key or a role to the identity, replacing what it had on that cluster."""
-        table = schema.bindings
+        """Bind a key or a role to the identity, replacing its binding on that cluster."""
+        table = records.bindings
         holder = table.c.key_id == key_id if key_id else table.c.role_id == role_id
         async with self.database.writing() as connection:
             await bump(connection, Topic.ACCESS)

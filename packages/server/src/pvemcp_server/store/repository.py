@@ -1,4 +1,4 @@
-"""Reading and writing the rows of one table as records."""
+"""A repository: reads and writes the rows of one table as records."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -15,8 +15,11 @@ from pvemcp_server.store.watch import Topic, bump
 R = TypeVar("R")
 
 
-class Rows(Generic[R]):
-    """A table whose rows are `record`s; a change counts up the versions of `topics`."""
+class Repository(Generic[R]):
+    """A table whose rows are `record`s; each change increases the versions of `topics`.
+
+    The methods that end in `_in` use the transaction of their caller, the others open their own.
+    """
 
     def __init__(
         self, database: Database, table: Table, record: type[R], topics: tuple[Topic, ...] = ()
@@ -29,26 +32,29 @@ class Rows(Generic[R]):
         self._columns = [table.c[field.name] for field in fields(record)]  # type: ignore[arg-type]  # every record is a dataclass
 
     async def all(self, **equals: Any) -> list[R]:
-        """The rows whose columns equal the values, in the order of their keys."""
+        """Return the rows whose columns equal the values, ordered by primary key."""
         query = select(*self._columns).where(*self._where(equals)).order_by(self._key)
         async with self.database.reading() as connection:
             return [self._read(row) for row in (await connection.execute(query)).mappings()]
 
     async def find(self, **equals: Any) -> R | None:
-        """The row whose columns equal the values."""
+        """Return the first row whose columns equal the values."""
         async with self.database.reading() as connection:
             return await self.find_in(connection, **equals)
 
     async def find_in(self, connection: AsyncConnection, **equals: Any) -> R | None:
+        """Return the first row whose columns equal the values."""
         query = select(*self._columns).where(*self._where(equals)).order_by(self._key).limit(1)
         row = (await connection.execute(query)).mappings().first()
         return None if row is None else self._read(row)
 
     async def add(self, **values: Any) -> R:
+        """Insert a row; raise BadArgument when its name is taken."""
         async with self.database.writing() as connection:
             return await self.add_in(connection, **values)
 
     async def add_in(self, connection: AsyncConnection, **values: Any) -> R:
+        """Insert a row; raise BadArgument when its name is taken."""
         query = insert(self.table).values(**values).returning(*self._columns)
         await self._bump(connection)
         try:
@@ -58,13 +64,14 @@ class Rows(Generic[R]):
         return self._read(row)
 
     async def change(self, key: int | str, **values: Any) -> R | None:
-        """The row with its new values; None when there is no such row."""
+        """Update a row and return it; None when it does not exist."""
         async with self.database.writing() as connection:
             return await self.change_in(connection, key, **values)
 
     async def change_in(
         self, connection: AsyncConnection, key: int | str, **values: Any
     ) -> R | None:
+        """Update a row and return it; None when it does not exist."""
         if not values:
             return await self.find_in(connection, **{self._key.name: key})
         query = self.table.update().where(self._key == key).values(**values)
@@ -76,14 +83,18 @@ class Rows(Generic[R]):
         return None if row is None else self._read(row)
 
     async def remove(self, key: int | str) -> bool:
-        """Whether there was such a row."""
+        """Delete a row; return whether it existed."""
         async with self.database.writing() as connection:
             await self._bump(connection)
             result = await connection.execute(self.table.delete().where(self._key == key))
             return bool(result.rowcount)
 
     async def _bump(self, connection: AsyncConnection) -> None:
-        """Comes first: changes of the same topics take turns here and never deadlock later."""
+        """Increase the versions before the change itself.
+
+        Their rows act as a lock: concurrent changes of the same topics wait here for each other and
+        cannot deadlock later on.
+        """
         await bump(connection, *self._topics)
 
     def _where(self, equals: Mapping[str, Any]) -> list[ColumnElement[bool]]:
@@ -93,7 +104,7 @@ class Rows(Generic[R]):
         return self._record(**{column.name: row[column.name] for column in self._columns})
 
     def _conflict(self, refused: IntegrityError, values: Mapping[str, Any]) -> Exception:
-        """A name that is taken is the caller's error; any other violation is ours."""
+        """Return BadArgument for a name that is taken; any other violation is our own fault."""
         if "name" in values and "uniq" in str(refused.orig).lower():
             kind = self.table.name.replace("_", " ")
             return BadArgument("name", f"{values['name']!r} is already among the {kind}.")

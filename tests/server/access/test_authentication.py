@@ -1,4 +1,4 @@
-"""Who is let in, and how soon a change counts in every process."""
+"""Authentication by key, and how soon a change applies in every process."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +17,7 @@ HERE = "192.0.2.7"
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.seconds = 1_000.0
@@ -35,60 +35,58 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def gate(store: Store, access: Access, clock: Clock) -> KeyAuthenticator:
-    """The gate of one process, on a clock of ours; `access` has prepared the roles."""
+def authenticator(store: Store, access: Access, clock: Clock) -> KeyAuthenticator:
+    """Create the authenticator of one process with a test clock; `access` adds the roles."""
     store.watch._clock = clock.monotonic
     return KeyAuthenticator(store, clock=clock.now, monotonic=clock.monotonic)
 
 
 @pytest.fixture
-def other_gate(other_store: Store, clock: Clock) -> KeyAuthenticator:
-    """The gate of another process."""
+def other_authenticator(other_store: Store, clock: Clock) -> KeyAuthenticator:
+    """Create the authenticator of another process."""
     other_store.watch._clock = clock.monotonic
     return KeyAuthenticator(other_store, clock=clock.now, monotonic=clock.monotonic)
 
 
-async def reason(gate: KeyAuthenticator, secret: str, address: str = HERE) -> str:
+async def reason(authenticator: KeyAuthenticator, secret: str, address: str = HERE) -> str:
     with pytest.raises(AccessDenied) as denied:
-        await gate.authenticate(secret, address)
+        await authenticator.authenticate(secret, address)
     return denied.value.reason
 
 
-async def test_the_holder_of_a_key_is_let_in_with_its_rights(
-    gate: KeyAuthenticator, access: Access
-):
+async def test_a_valid_key_returns_its_caller(authenticator: KeyAuthenticator, access: Access):
     key, secret = await access.keys.create(
         "laptop", role="Operator", clusters=["lab"], toolset=["ListVms"], output_format="Toon"
     )
-    caller = await gate.authenticate(secret, HERE)
+    caller = await authenticator.authenticate(secret, HERE)
     assert (caller.key_id, caller.key_name, caller.role.name) == (key.id, "laptop", "Operator")
     assert (caller.clusters, caller.toolset) == ({"lab"}, {"ListVms"})
     assert (caller.output_format, caller.address) == ("Toon", HERE)
 
 
-async def test_a_key_without_a_role_is_read_only(gate: KeyAuthenticator, access: Access):
+async def test_a_key_without_a_role_is_read_only(authenticator: KeyAuthenticator, access: Access):
     _, secret = await access.keys.create("laptop")
-    assert (await gate.authenticate(secret, HERE)).role.name == "Read-only"
+    assert (await authenticator.authenticate(secret, HERE)).role.name == "Read-only"
 
 
-async def test_what_is_no_valid_key_is_refused_with_a_reason(
-    gate: KeyAuthenticator, access: Access
+async def test_an_invalid_key_is_refused_with_a_reason(
+    authenticator: KeyAuthenticator, access: Access
 ):
     key, secret = await access.keys.create("laptop")
-    assert await reason(gate, "") == "no key"
-    assert await reason(gate, secret[:-1]) == "malformed key"
-    assert await reason(gate, new_secret("nobody12")) == "unknown key"
-    assert await reason(gate, new_secret(key.id)) == "wrong secret"
-    await gate.authenticate(secret, HERE)
-    assert await reason(gate, new_secret(key.id)) == "wrong secret"
-    assert await reason(gate, secret[:-1]) == "wrong secret"
+    assert await reason(authenticator, "") == "no key"
+    assert await reason(authenticator, secret[:-1]) == "malformed key"
+    assert await reason(authenticator, new_secret("unknown1")) == "unknown key"
+    assert await reason(authenticator, new_secret(key.id)) == "wrong secret"
+    await authenticator.authenticate(secret, HERE)
+    assert await reason(authenticator, new_secret(key.id)) == "wrong secret"
+    assert await reason(authenticator, secret[:-1]) == "wrong secret"
 
 
-async def test_a_refusal_never_carries_the_secret(gate: KeyAuthenticator, access: Access):
+async def test_a_refusal_never_contains_the_secret(authenticator: KeyAuthenticator, access: Access):
     key, _ = await access.keys.create("laptop")
     forged = new_secret(key.id)
     with pytest.raises(AccessDenied) as denied:
-        await gate.authenticate(forged, HERE)
+        await authenticator.authenticate(forged, HERE)
     assert forged not in f"{denied.value!r} {denied.value}"
     assert denied.value.key_id == key.id
 
@@ -102,83 +100,89 @@ async def test_a_refusal_never_carries_the_secret(gate: KeyAuthenticator, access
     ],
     ids=["disabled", "expired", "moved"],
 )
-async def test_a_change_counts_in_every_process_within_the_poll(
-    gate: KeyAuthenticator,
-    other_gate: KeyAuthenticator,
+async def test_a_change_applies_in_every_process_within_one_poll(
+    authenticator: KeyAuthenticator,
+    other_authenticator: KeyAuthenticator,
     access: Access,
     clock: Clock,
     change,
     expected,
 ):
     key, secret = await access.keys.create("laptop")
-    for each in (gate, other_gate):
+    for each in (authenticator, other_authenticator):
         clock.seconds += POLL_SECONDS
         await each.authenticate(secret, HERE)
     await access.keys.change(key.id, **change)
     clock.seconds += POLL_SECONDS
-    for each in (gate, other_gate):
+    for each in (authenticator, other_authenticator):
         assert await reason(each, secret) == expected
 
 
 async def test_a_removed_or_regenerated_key_is_refused_in_every_process(
-    gate: KeyAuthenticator, other_gate: KeyAuthenticator, access: Access, clock: Clock
+    authenticator: KeyAuthenticator,
+    other_authenticator: KeyAuthenticator,
+    access: Access,
+    clock: Clock,
 ):
     removed, first = await access.keys.create("removed")
     again, old = await access.keys.create("again")
-    for each in (gate, other_gate):
+    for each in (authenticator, other_authenticator):
         await each.authenticate(first, HERE)
         await each.authenticate(old, HERE)
     await access.keys.remove(removed.id)
     renewed, new = await access.keys.regenerate(again.id)
     clock.seconds += POLL_SECONDS
-    for each in (gate, other_gate):
+    for each in (authenticator, other_authenticator):
         assert await reason(each, first) == "unknown key"
         assert await reason(each, old) == "wrong secret"
         assert (await each.authenticate(new, HERE)).key_id == again.id
     assert (renewed.name, renewed.created) == (again.name, again.created)
 
 
-async def test_what_a_role_gives_changes_for_callers_who_are_known_already(
-    gate: KeyAuthenticator, other_gate: KeyAuthenticator, access: Access, clock: Clock
+async def test_a_changed_role_applies_to_cached_callers(
+    authenticator: KeyAuthenticator,
+    other_authenticator: KeyAuthenticator,
+    access: Access,
+    clock: Clock,
 ):
     await access.roles.create("night shift", [Grant(frozenset({"ListVms", "BackupVm"}))])
     _, secret = await access.keys.create("laptop", role="night shift")
-    before = [await each.authenticate(secret, HERE) for each in (gate, other_gate)]
+    before = [
+        await each.authenticate(secret, HERE) for each in (authenticator, other_authenticator)
+    ]
     assert before[0].version == before[1].version
     narrowed = Grant(frozenset({"ListVms"}), resources=Resources(pools=frozenset({"web"})))
     await access.roles.change("night shift", grants=[narrowed])
     clock.seconds += POLL_SECONDS
-    after = [await each.authenticate(secret, HERE) for each in (gate, other_gate)]
+    after = [await each.authenticate(secret, HERE) for each in (authenticator, other_authenticator)]
     assert [caller.role.grants for caller in after] == [(narrowed,)] * 2
     assert after[0].version == after[1].version != before[0].version
 
 
-async def test_a_key_read_before_a_change_is_not_remembered_after_it(
-    gate: KeyAuthenticator, access: Access, store: Store, monkeypatch: pytest.MonkeyPatch
+async def test_a_key_read_before_a_change_is_not_cached_after_it(
+    authenticator: KeyAuthenticator, access: Access, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     key, secret = await access.keys.create("laptop")
-    await store.watch.now()
+    await store.watch.poll()
     of_caller = store.bindings.of_caller
 
     async def of_caller_and_then_disable(key_id: str, role_id: int) -> dict[str, int]:
-        found = await of_caller(key_id, role_id)
+        identities = await of_caller(key_id, role_id)
         monkeypatch.setattr(store.bindings, "of_caller", of_caller)
         await access.keys.change(key.id, enabled=False)
-        await store.watch.now()
-        return found
+        await store.watch.poll()
+        return identities
 
     monkeypatch.setattr(store.bindings, "of_caller", of_caller_and_then_disable)
-    await gate.authenticate(secret, HERE)
-    assert await reason(gate, secret) == "disabled key"
+    await authenticator.authenticate(secret, HERE)
+    assert await reason(authenticator, secret) == "disabled key"
 
 
-async def test_an_expiry_passes_without_any_change(
-    gate: KeyAuthenticator, access: Access, clock: Clock
-):
+async def test_a_cached_key_expires(authenticator: KeyAuthenticator, access: Access, clock: Clock):
     _, secret = await access.keys.create("laptop", expires=clock.now() + timedelta(seconds=60))
-    await gate.authenticate(secret, HERE)
+    await authenticator.authenticate(secret, HERE)
     clock.seconds += 60
-    assert await reason(gate, secret) == "expired key"
+    assert await reason(authenticator, secret) == "expired key"
 
 
 @pytest.mark.parametrize(
@@ -195,57 +199,61 @@ async def test_an_expiry_passes_without_any_change(
         ("0.0.0.0/0", "unix", False),
     ],
 )
-async def test_the_allow_list_takes_networks_of_both_kinds(
-    gate: KeyAuthenticator, access: Access, allowed: str, address: str, is_in: bool
+async def test_the_allow_list_accepts_ipv4_and_ipv6_networks(
+    authenticator: KeyAuthenticator, access: Access, allowed: str, address: str, is_in: bool
 ):
     _, secret = await access.keys.create("laptop", allow_from=[allowed])
     if is_in:
-        assert (await gate.authenticate(secret, address)).address == address
+        assert (await authenticator.authenticate(secret, address)).address == address
     else:
-        assert await reason(gate, secret, address) == "address not allowed"
+        assert await reason(authenticator, secret, address) == "address not allowed"
 
 
-async def test_failed_attempts_are_limited_for_their_network_alone(
-    gate: KeyAuthenticator, access: Access, clock: Clock
+async def test_failed_attempts_are_limited_per_network(
+    authenticator: KeyAuthenticator, access: Access, clock: Clock
 ):
     _, secret = await access.keys.create("laptop")
     for number in range(FAILURES_PER_MINUTE):
-        assert await reason(gate, new_secret(f"{number:08}"), "2001:db8::1") == "unknown key"
+        assert (
+            await reason(authenticator, new_secret(f"{number:08}"), "2001:db8::1") == "unknown key"
+        )
     with pytest.raises(TooManyFailures):
-        await gate.authenticate(new_secret("guessing"), "2001:db8::2")
-    assert await reason(gate, new_secret("guessing"), "2001:db8:0:1::2") == "unknown key"
+        await authenticator.authenticate(new_secret("guessing"), "2001:db8::2")
+    assert await reason(authenticator, new_secret("guessing"), "2001:db8:0:1::2") == "unknown key"
     clock.seconds += 60
-    assert await gate.authenticate(secret, "2001:db8::1")
+    assert await authenticator.authenticate(secret, "2001:db8::1")
 
 
-async def test_a_key_in_use_is_not_locked_out_by_its_neighbours(
-    gate: KeyAuthenticator, access: Access
+async def test_a_cached_key_is_not_locked_out_by_failures_of_others(
+    authenticator: KeyAuthenticator, access: Access
 ):
     _, secret = await access.keys.create("laptop")
-    await gate.authenticate(secret, HERE)
+    await authenticator.authenticate(secret, HERE)
     for number in range(FAILURES_PER_MINUTE):
-        await reason(gate, new_secret(f"{number:08}"))
-    assert await gate.authenticate(secret, HERE)
+        await reason(authenticator, new_secret(f"{number:08}"))
+    assert await authenticator.authenticate(secret, HERE)
 
 
-async def test_guesses_at_a_key_in_use_are_limited_as_well(gate: KeyAuthenticator, access: Access):
+async def test_wrong_secrets_for_a_cached_key_are_limited(
+    authenticator: KeyAuthenticator, access: Access
+):
     key, secret = await access.keys.create("laptop")
-    await gate.authenticate(secret, HERE)
+    await authenticator.authenticate(secret, HERE)
     for _ in range(FAILURES_PER_MINUTE):
-        assert await reason(gate, new_secret(key.id)) == "wrong secret"
+        assert await reason(authenticator, new_secret(key.id)) == "wrong secret"
     with pytest.raises(TooManyFailures):
-        await gate.authenticate(new_secret(key.id), HERE)
-    assert await gate.authenticate(secret, HERE)
+        await authenticator.authenticate(new_secret(key.id), HERE)
+    assert await authenticator.authenticate(secret, HERE)
 
 
 async def test_refused_keys_become_one_notice_with_a_count(
-    gate: KeyAuthenticator, access: Access, store: Store
+    authenticator: KeyAuthenticator, access: Access, store: Store
 ):
     key, _ = await access.keys.create("laptop")
     for _ in range(3):
-        await reason(gate, new_secret(key.id))
+        await reason(authenticator, new_secret(key.id))
     assert await store.notices.open() == []
-    await gate.flush()
+    await authenticator.flush()
     [notice] = await store.notices.open()
     assert (notice.kind, notice.count) == ("key-refused", 3)
     assert notice.subject == "wrong secret"
@@ -254,51 +262,55 @@ async def test_refused_keys_become_one_notice_with_a_count(
     assert await store.notices.open() == []
 
 
-async def test_a_visitor_without_a_key_is_nothing_to_warn_of(gate: KeyAuthenticator, store: Store):
-    assert await reason(gate, "") == "no key"
-    await gate.flush()
+async def test_a_request_without_a_key_creates_no_notice(
+    authenticator: KeyAuthenticator, store: Store
+):
+    assert await reason(authenticator, "") == "no key"
+    await authenticator.flush()
     assert await store.notices.open() == []
 
 
-async def test_when_and_where_a_key_was_used_is_written_down_later(
-    gate: KeyAuthenticator, access: Access, clock: Clock
+async def test_the_last_use_of_a_key_is_stored_by_a_flush(
+    authenticator: KeyAuthenticator, access: Access, clock: Clock
 ):
     key, secret = await access.keys.create("laptop")
-    await gate.authenticate(secret, HERE)
+    await authenticator.authenticate(secret, HERE)
     assert (await access.keys.get(key.id)).last_used is None
-    await gate.flush()
+    await authenticator.flush()
     used = await access.keys.get(key.id)
     assert (used.last_used, used.last_address) == (clock.now(), HERE)
 
 
-async def test_uses_are_written_down_when_access_closes(store: Store):
+async def test_closing_stores_the_last_uses(store: Store):
     async with open_access(store) as access:
         key, secret = await access.keys.create("laptop")
-        await access.gate.authenticate(secret, HERE)
+        await access.authenticator.authenticate(secret, HERE)
     assert (await store.keys.find(id=key.id)).last_address == HERE
 
 
-async def test_nobody_is_let_in_when_the_database_does_not_answer(
-    gate: KeyAuthenticator,
+async def test_every_key_is_refused_while_the_database_does_not_answer(
+    authenticator: KeyAuthenticator,
     access: Access,
     store: Store,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ):
     _, secret = await access.keys.create("laptop")
-    await gate.authenticate(secret, HERE)
+    await authenticator.authenticate(secret, HERE)
 
-    def away():
-        raise ConnectionError("the database is away")
+    def unreachable():
+        raise ConnectionError("connection refused")
 
-    monkeypatch.setattr(store.database, "reading", away)
+    monkeypatch.setattr(store.database, "reading", unreachable)
     clock.seconds += POLL_SECONDS
     with pytest.raises(StateUnavailable):
-        await gate.authenticate(secret, HERE)
+        await authenticator.authenticate(secret, HERE)
 
 
 async def test_a_preview_shows_the_caller_without_its_secret(
-    gate: KeyAuthenticator, access: Access
+    authenticator: KeyAuthenticator, access: Access
 ):
     key, secret = await access.keys.create("laptop", role="Operator")
-    assert await gate.caller(key.id, HERE) == await gate.authenticate(secret, HERE)
+    assert await authenticator.caller(key.id, HERE) == await authenticator.authenticate(
+        secret, HERE
+    )

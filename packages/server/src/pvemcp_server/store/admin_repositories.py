@@ -1,0 +1,44 @@
+"""Repositories of administrators and their sessions."""
+
+from datetime import datetime, timedelta
+
+from pvemcp_server.store import records
+from pvemcp_server.store.database import Database
+from pvemcp_server.store.records import AdminRecord, SessionRecord
+from pvemcp_server.store.repository import Repository
+
+
+class AdminRepository(Repository[AdminRecord]):
+    """Administrators."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, records.admins, AdminRecord)
+
+    async def count_failure(self, admin_id: int) -> int:
+        """Count a failed sign-in and return the count.
+
+        The database adds it up, so that concurrent attempts all count.
+        """
+        table = self.table
+        counted = table.update().where(table.c.id == admin_id)
+        counted = counted.values(failures=table.c.failures + 1)
+        async with self.database.writing() as connection:
+            return await connection.scalar(counted.returning(table.c.failures)) or 0
+
+
+class SessionRepository(Repository[SessionRecord]):
+    """Sessions of administrators."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, records.sessions, SessionRecord)
+
+    async def remove_all_of(self, admin_id: int) -> None:
+        """Delete every session of an administrator."""
+        async with self.database.writing() as connection:
+            await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))
+
+    async def remove_expired(self, now: datetime, idle: timedelta) -> None:
+        """Delete sessions that have expired or were idle for too long."""
+        expired = (self.table.c.expires <= now) | (self.table.c.last_seen <= now - idle)
+        async with self.database.writing() as connection:
+            await connection.execute(self.table.delete().where(expired))
