@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.config import JsonDict
@@ -20,6 +20,8 @@ ENDPOINT: JsonDict = {"group": "Endpoint"}
 LIMITS: JsonDict = {"group": "Limits"}
 SAFETY: JsonDict = {"group": "Safety"}
 RECORDS: JsonDict = {"group": "Records"}
+
+DEFAULT_ROWS: Final = 400  # of an answer to a call without `limit`, never more than row_cap
 
 
 class Values(BaseModel):

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
 from pvemcp_server.clusters import Notes
-from pvemcp_server.errors import BadArgument
-from pvemcp_server.pipeline.arguments import nearest, option
+from pvemcp_server.errors import BadArgument, folded, nearest
+from pvemcp_server.pipeline.arguments import option
 from pvemcp_server.pipeline.cursors import make_cursor, read_cursor
 from pvemcp_server.pipeline.sanitize import Cleaner, clean_line
 from pvemcp_server.tables.registry import Row
@@ -111,15 +111,14 @@ def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
 
 
 def _chosen(names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The wanted columns, by their names as declared; raises BadArgument for one there is not."""
-    by_plain = {name.replace("_", "").casefold(): name for name in known}
-    found = [by_plain.get(name.replace("_", "").casefold()) for name in names]
-    for name, column in zip(names, found, strict=True):
-        if column is None:
-            meant = nearest(name, known)
-            ask = f"Did you mean {meant}?" if meant else f"There are {', '.join(known)}."
-            raise BadArgument("fields", f"there is no column {name[:100]!r}.", hint=ask)
-    return list(dict.fromkeys(column for column in found if column))
+    """Return the picked columns by their declared names; raises BadArgument for an unknown one."""
+    declared = {folded(name): name for name in known}
+    for name in names:
+        if folded(name) not in declared:
+            similar = nearest(name, known, 1)
+            hint = f"Did you mean {similar[0]}?" if similar else f"There are {', '.join(known)}."
+            raise BadArgument("fields", f"there is no column {name[:100]!r}.", hint=hint)
+    return list(dict.fromkeys(declared[folded(name)] for name in names))
 
 
 def _cells(

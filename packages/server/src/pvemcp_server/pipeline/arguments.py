@@ -1,13 +1,12 @@
 """Arguments as the client sent them, read strictly: a misspelt one is never ignored."""
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.errors import BadArgument, nearest
 from pvemcp_server.toolkit.arguments import Rule
 from pvemcp_server.toolkit.registry import Tool
 
@@ -30,17 +29,6 @@ def option(accepted: BaseModel, name: str, default: Any = None) -> Any:
     return vars(accepted).get(name, default)  # getattr for what a model lacks is slow
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant."""
-    plain = {_plain(one): one for one in known}
-    found = get_close_matches(_plain(name), plain, n=1, cutoff=0.6)
-    return plain[found[0]] if found else None
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").replace("-", "").casefold()
-
-
 def _name(error: ErrorDetails) -> str:
     return ".".join(str(part) for part in error["loc"])[:100]
 
@@ -48,8 +36,9 @@ def _name(error: ErrorDetails) -> str:
 def _fact(error: ErrorDetails, names: Iterable[str], tool: Tool) -> str:
     match error["type"]:
         case "extra_forbidden":
-            meant = nearest(_name(error), names)
-            return f"there is no such argument{f', did you mean {meant}?' if meant else '.'}"
+            similar = nearest(_name(error), names, 1)
+            suggestion = f", did you mean {similar[0]}?" if similar else "."
+            return f"there is no such argument{suggestion}"
         case "missing":
             return "this argument is required."
         case "string_pattern_mismatch" if rule := _rule(error, tool):

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from string import Formatter
 
 from pvemcp_server.access.model import Caller
-from pvemcp_server.errors import BadArgument
-from pvemcp_server.pipeline.arguments import nearest
+from pvemcp_server.errors import BadArgument, nearest
 from pvemcp_server.toolkit.registry import Tool
 
 ARGUMENT_CHARACTERS = 500
@@ -60,8 +59,9 @@ class Prompt:
         slots = self.slots
         for name in arguments:
             if name not in slots:
-                meant = nearest(name, slots)
-                hint = f"Did you mean {meant}?" if meant else f"There are {', '.join(slots)}."
+                similar = nearest(name, slots, 1)
+                names = ", ".join(slots)
+                hint = f"Did you mean {similar[0]}?" if similar else f"There are {names}."
                 raise BadArgument(name[:100], "there is no such argument.", hint=hint)
         return self.text.format(**{n: _value(n, s, arguments) for n, s in slots.items()})
 
