@@ -15,7 +15,7 @@ from fixture_questions import answers, ask, form
 from fixture_tools import fixture, said
 from mcp.shared.exceptions import MCPError
 
-from pvemcp_server.mcp.tasks import announced, announces, checked
+from pvemcp_server.mcp.tasks import check_request, knows_tasks, require_extension
 
 TTL_MS, POLL_MS = 60_000, 100
 TEXT, NUMBER, BOOLEAN = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
@@ -98,8 +98,8 @@ def job_fixture(
     def declare(work: Work) -> Work:
         async def run(ctx: Any, params: types.CallToolRequestParams) -> Any:
             if needs_tasks:
-                announced(ctx)
-            if announces(ctx):
+                require_extension(ctx)
+            if knows_tasks(ctx):
                 return start(work, params.arguments or {})
             return await work(Job(), params.arguments or {})
 
@@ -146,7 +146,7 @@ async def multi_input(job, arguments):
 
 @fixture("Asks, and then runs as a task")
 async def test_tool_with_task(ctx, params):
-    announced(ctx)
+    require_extension(ctx)
     found = answers(params, user_name=types.ElicitResult)
     if found is None:
         return ask(user_name=form("What is your name?", name=TEXT))
@@ -158,7 +158,7 @@ async def test_tool_with_task(ctx, params):
 
 
 def found_job(ctx: Any, params: Any) -> Job:
-    checked(ctx, params)
+    check_request(ctx, params)
     if params.task_id not in JOBS:
         raise MCPError(types.INVALID_PARAMS, "Unknown task")
     return JOBS[params.task_id]

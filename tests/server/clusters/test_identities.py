@@ -16,10 +16,10 @@ from pvemcp_server.audit import Event
 from pvemcp_server.mcp.completion import TOOLS as COMPLETED
 from pvemcp_server.mcp.completion import complete
 from pvemcp_server.mcp.resources import PLACES
-from pvemcp_server.pipeline.decisions import Decision
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.settings import Values
 from pvemcp_server.tables import tables
+from pvemcp_server.toolkit.call import Decision
 from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""Arguments as the client sent them, read strictly: a misspelt one is never ignored."""
+"""Validation of arguments: a misspelled one is an error, never ignored."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from pvemcp_server.toolkit.registry import Tool
 
 
 def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
-    """The arguments of a call; raises BadArgument, naming every wrong one and what is right."""
+    """Validate the arguments; raises BadArgument with every wrong one and what is right."""
     try:
         return tool.accepted.model_validate(arguments)
     except ValidationError as invalid:
@@ -21,12 +21,14 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
         facts = [f"{_name(error)}: {_fact(error, names, tool)}" for error in errors]
         first, *others = dict.fromkeys(facts)
         name, _, fact = first.partition(": ")
-        raise BadArgument(name, " ".join([fact, *others]), hint=_hint(errors, names)) from None
+        unknown = any(error["type"] == "extra_forbidden" for error in errors)
+        hint = f"Accepted are {', '.join(names)}." if unknown else ""
+        raise BadArgument(name, " ".join([fact, *others]), hint=hint) from None
 
 
 def option(accepted: BaseModel, name: str, default: Any = None) -> Any:
-    """One of the options that every list or write has, as the call gave it."""
-    return vars(accepted).get(name, default)  # getattr for what a model lacks is slow
+    """Return an option of all lists or writes, such as `limit`, or the default."""
+    return vars(accepted).get(name, default)  # getattr for a missing field of a model is slow
 
 
 def _name(error: ErrorDetails) -> str:
@@ -48,21 +50,16 @@ def _fact(error: ErrorDetails, names: Iterable[str], tool: Tool) -> str:
 
 
 def _rule(error: ErrorDetails, tool: Tool) -> Rule | None:
-    """What the argument's pattern asks for, where it says so in words."""
+    """Return the rule that explains the argument's pattern in words, if it has one."""
     declared = tool.arguments.model_fields.get(str(error["loc"][0]))
     if declared is None:
         return None
     extras = [*declared.metadata, *_extras(declared.annotation)]
-    return next((one for one in extras if isinstance(one, Rule)), None)
+    return next((extra for extra in extras if isinstance(extra, Rule)), None)
 
 
 def _extras(hint: Any) -> Iterable[Any]:
-    """What is annotated anywhere inside a type."""
+    """Yield the metadata of `Annotated` anywhere inside a type."""
     yield from getattr(hint, "__metadata__", ())
     for part in get_args(hint):
         yield from _extras(part)
-
-
-def _hint(errors: Iterable[ErrorDetails], names: Iterable[str]) -> str:
-    unknown = any(error["type"] == "extra_forbidden" for error in errors)
-    return f"Accepted are {', '.join(names)}." if unknown else ""

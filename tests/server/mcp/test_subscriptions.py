@@ -61,7 +61,7 @@ def connect(request, demo_served):
                     yield client, heard
                 return
             heard.honoured = [uri for uri in uris if await subscribed(client, uri)]
-            await until(demo_served.app.endpoint.active_requests.keys)
+            await until(demo_served.app.endpoint.active_requests.stream_keys)
             yield client, heard
 
     return connected
@@ -92,7 +92,7 @@ def rename(guest, name):
     guest.row = None
 
 
-async def test_a_change_of_a_guest_is_told_to_those_who_watch_it(connect, guests, look):
+async def test_a_changed_guest_is_announced_to_its_subscribers(connect, guests, look):
     async with connect(GUEST, OTHER) as (_, heard):
         assert heard.honoured == [GUEST, OTHER]
         await look()
@@ -102,7 +102,7 @@ async def test_a_change_of_a_guest_is_told_to_those_who_watch_it(connect, guests
         assert heard.uris == [GUEST]
 
 
-async def test_a_cluster_that_loses_a_guest_has_changed(connect, guests, look):
+async def test_a_removed_guest_changes_its_cluster(connect, guests, look):
     async with connect(CLUSTER) as (_, heard):
         assert heard.honoured == [CLUSTER]
         del guests[100]
@@ -111,12 +111,12 @@ async def test_a_cluster_that_loses_a_guest_has_changed(connect, guests, look):
         assert heard.uris == [CLUSTER]
 
 
-async def test_what_nobody_watches_or_may_see_is_not_promised(connect):
+async def test_only_watchable_and_visible_resources_are_acknowledged(connect):
     async with connect(*UNWATCHED, *NOTHING, GUEST) as (_, heard):
         assert heard.honoured == [GUEST]
 
 
-async def test_the_loop_itself_tells_of_changes(connect, demo_served, guests, monkeypatch):
+async def test_the_watcher_announces_changes_by_itself(connect, demo_served, guests, monkeypatch):
     await demo_served.state.settings.change({"inventory_freshness_seconds": 1}, by="test")
     async with connect(GUEST) as (_, heard), anyio.create_task_group() as tasks:
         tasks.start_soon(demo_served.app.endpoint.watcher.run)
@@ -126,7 +126,7 @@ async def test_the_loop_itself_tells_of_changes(connect, demo_served, guests, mo
     assert heard.uris == [GUEST]
 
 
-async def test_a_failure_does_not_end_the_looking(demo_served, monkeypatch, caplog):
+async def test_a_failure_does_not_end_the_watcher(demo_served, monkeypatch, caplog):
     watcher, looks = demo_served.app.endpoint.watcher, []
     seen = anyio.Event()
 
@@ -138,7 +138,7 @@ async def test_a_failure_does_not_end_the_looking(demo_served, monkeypatch, capl
 
     await demo_served.state.settings.change({"inventory_freshness_seconds": 1}, by="test")
     monkeypatch.setattr(watcher, "look", failing)
-    monkeypatch.setattr(resource_watcher, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(resource_watcher, "RETRY_SECONDS", 0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watcher.run)
         with anyio.fail_after(20):
@@ -148,7 +148,7 @@ async def test_a_failure_does_not_end_the_looking(demo_served, monkeypatch, capl
     assert "nobody has foreseen this" in caplog.text
 
 
-async def test_a_guest_that_is_withdrawn_is_told_once_and_never_again(
+async def test_a_guest_out_of_reach_is_announced_once(
     connect, demo_served, guests, look
 ):
     access = demo_served.state.access
@@ -170,12 +170,12 @@ async def test_a_guest_that_is_withdrawn_is_told_once_and_never_again(
         assert heard.uris == [GUEST, OTHER]
 
 
-async def test_who_has_unsubscribed_hears_no_more(demo_served, guests, look):
+async def test_an_unsubscribed_client_is_not_notified(demo_served, guests, look):
     heard = Heard()
     async with Client(demo_served.mcp, mode="legacy", message_handler=heard) as client:
         await client.subscribe_resource(GUEST)
         await client.subscribe_resource(OTHER)
-        await until(demo_served.app.endpoint.active_requests.keys)
+        await until(demo_served.app.endpoint.active_requests.stream_keys)
         await client.unsubscribe_resource(GUEST)
         rename(guests[100], "renamed")
         rename(guests[101], "renamed")
@@ -185,7 +185,7 @@ async def test_who_has_unsubscribed_hears_no_more(demo_served, guests, look):
     await until(lambda: not demo_served.app.endpoint.notifications.watched())
 
 
-async def test_many_who_watch_cost_one_request_for_each_renewal(
+async def test_many_subscribers_cost_one_request_per_renewal(
     demo_served, guests, look, monkeypatch
 ):
     asked, ask = [], proxmox_client.api.cluster.Cluster.resources
@@ -210,7 +210,7 @@ async def test_many_who_watch_cost_one_request_for_each_renewal(
     assert len(asked) == 1
 
 
-async def test_a_key_may_not_watch_without_end(demo_served, monkeypatch):
+async def test_the_subscriptions_of_a_key_are_limited(demo_served, monkeypatch):
     monkeypatch.setattr(resource_watcher, "MOST_PER_KEY", 1)
     async with Client(demo_served.mcp, mode="legacy") as client:
         again = [await subscribed(client, uri) for uri in (GUEST, OTHER, GUEST)]
@@ -232,7 +232,7 @@ async def test_a_cluster_that_does_not_answer_has_not_changed(demo_served, demo_
     assert heard.uris == [GUEST]
 
 
-async def test_a_client_that_cannot_be_told_keeps_nothing_from_the_others(
+async def test_a_client_that_does_not_read_delays_no_other(
     connect, demo_served, caplog
 ):
     async def broken(_event):
@@ -247,7 +247,7 @@ async def test_a_client_that_cannot_be_told_keeps_nothing_from_the_others(
     assert "could not be told" in caplog.text
 
 
-async def test_a_query_that_is_saved_or_removed_changes_the_prompts(connect, demo_served):
+async def test_saving_and_removing_a_query_changes_the_prompts(connect, demo_served):
     saved = demo_served.state.store.saved_queries
     query = {"from": "guests"}
     values = {"description": "", "query": query, "created": utc_now(), "changed": utc_now()}

@@ -175,7 +175,7 @@ async def test_mcpdo_lists_and_calls_on_one_connection(inspector, demo_served, e
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_an_interrupted_mcpdo_has_seen_progress_and_ends_its_call(
+async def test_an_interrupted_mcpdo_cancels_its_call(
     inspector, demo_served, era
 ):
     async with tapped(demo_served.url) as (url, exchange):
@@ -190,7 +190,7 @@ async def test_an_interrupted_mcpdo_has_seen_progress_and_ends_its_call(
     assert set(exchange.progress()) == {"backup"}
 
 
-async def test_interrupting_the_one_shot_command_line_ends_its_call(inspector, demo_served):
+async def test_an_interrupted_one_shot_command_line_ends_its_call(inspector, demo_served):
     async with tapped(demo_served.url) as (url, exchange):
         target = [f"{url}/mcp/{demo_served.key}", "--transport", "http", "--protocol-era", "modern"]
         call = ["--method", "tools/call", "--tool-name", "BackupVm"]
@@ -203,7 +203,7 @@ async def test_interrupting_the_one_shot_command_line_ends_its_call(inspector, d
     assert set(exchange.progress()) == {"backup"}
 
 
-async def test_in_a_session_the_one_shot_command_line_can_only_leave(inspector, served, fake_tools):
+async def test_in_a_session_the_one_shot_command_line_cannot_cancel(inspector, served, fake_tools):
     """A disconnect is no cancellation there, and this program sends no other."""
     call = ["--method", "tools/call", "--tool-name", "Wait", "--protocol-era", "legacy"]
     target = [served.mcp, "--transport", "http"]
@@ -223,7 +223,7 @@ async def test_in_a_session_the_one_shot_command_line_can_only_leave(inspector, 
     [(["confirm:=true"], True), (["--decline"], False)],
     ids=["yes", "declined"],
 )
-async def test_what_a_person_answers_to_mcpdo_decides(
+async def test_the_users_answer_to_mcpdo_decides(
     inspector, demo_served, demo_pve, era, answer, deleted
 ):
     snapshots = demo_pve["home-lab"].state.guests[100].snapshots
@@ -242,7 +242,7 @@ async def test_what_a_person_answers_to_mcpdo_decides(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_nobody_can_be_asked_by_the_one_shot_command_line(
+async def test_the_one_shot_command_line_cannot_ask(
     inspector, demo_served, demo_pve, era
 ):
     snapshots = demo_pve["home-lab"].state.guests[100].snapshots
@@ -257,7 +257,7 @@ async def test_nobody_can_be_asked_by_the_one_shot_command_line(
     assert "before" in snapshots
 
 
-async def test_mcpdo_follows_a_proxmox_task_by_the_tasks_extension(
+async def test_mcpdo_follows_a_task_of_the_tasks_extension(
     inspector, demo_served, demo_pve
 ):
     """Nothing says `wait`: the call is answered by a task, which the program asks until it ends."""
@@ -268,7 +268,7 @@ async def test_mcpdo_follows_a_proxmox_task_by_the_tasks_extension(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_mcpdo_hears_of_a_guest_that_it_watches(inspector, demo_served, demo_pve, look, era):
+async def test_mcpdo_is_notified_of_a_subscribed_guest(inspector, demo_served, demo_pve, look, era):
     await inspector.connect(demo_served.url, demo_served.key, era)
     uri = "pve://clusters/home-lab/guests/100"
     watch = inspector.command(MCPDO, "--format", "json", f"@{era}", "resources/subscribe", uri)
