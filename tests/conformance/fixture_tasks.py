@@ -52,7 +52,7 @@ class Job:
         }
 
     async def ask(self, **questions: types.ElicitRequest) -> dict[str, Any]:
-        """What the client answers; the job waits until it has answered all."""
+        """Return the client's answers, once it has answered all questions."""
         self.questions, self.status = questions, "input_required"
         await self.answered.wait()
         self.status = "working"
@@ -66,7 +66,7 @@ class Job:
             self.answered.set()
 
     async def run(self, working: Awaitable[types.CallToolResult]) -> None:
-        """To the end; a failure of the protocol is another end than a tool's error."""
+        """Run to the end; a protocol error is recorded apart from a tool's error."""
         try:
             result = await working
         except asyncio.CancelledError:
@@ -93,7 +93,7 @@ def start(work: Work, arguments: dict[str, Any]) -> dict[str, Any]:
 def job_fixture(
     description: str, properties: dict[str, Any] | None = None, *, needs_tasks: bool = False
 ) -> Callable[[Work], Work]:
-    """Declares a tool that runs as a task for those who know tasks, and at once for others."""
+    """Declare a tool that runs as a task for clients with the extension, else at once."""
 
     def declare(work: Work) -> Work:
         async def run(ctx: Any, params: types.CallToolRequestParams) -> Any:

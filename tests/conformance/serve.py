@@ -1,4 +1,4 @@
-"""Serves the fixture server or the product for the conformance suite: `serve.py fixture|product`.
+"""Serve the fixture server or the product for the conformance suite: `serve.py fixture|product`.
 
 Prints the endpoint's URL, key and all, and runs until its stdin ends.
 """

@@ -48,7 +48,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def _server_programs() -> Path | None:
-    """Where Debian's package keeps initdb and pg_ctl, the newest version first."""
+    """Find the folder of initdb and pg_ctl, the newest version of Debian's packages first."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     on_path = shutil.which("pg_ctl")
     if not folders and on_path:
@@ -58,7 +58,7 @@ def _server_programs() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """A PostgreSQL of our own, reached by a socket in a temporary folder; answers that folder."""
+    """Start a PostgreSQL server; yield the temporary folder with its socket."""
     programs = _server_programs()
     if programs is None:
         pytest.skip("no PostgreSQL here: apt-get install postgresql to test on it")
@@ -83,7 +83,7 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def new_postgres_database(postgres_server: str) -> Callable[[], str]:
-    """Makes an empty schema with a user of its own and answers the URL.
+    """Return a function that creates an empty schema with its own user and returns the URL.
 
     A database for each test would cost eight megabytes and a second each.
     """
@@ -104,7 +104,7 @@ def new_postgres_database(postgres_server: str) -> Callable[[], str]:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
-    """The configuration of a server with an empty state, on each kind of database in turn."""
+    """Return the configuration of a server with an empty state, on each kind of database."""
     if request.param == "sqlite":
         return Config(state_dir=tmp_path / "var")
     create = request.getfixturevalue("new_postgres_database")
@@ -113,7 +113,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
 
 @pytest.fixture(scope="session")
 async def new_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a SQLite state as it is when new, to copy: migrations take their time."""
+    """Return the folder of a new SQLite state, to copy: a copy is faster than a migration."""
     folder = tmp_path_factory.mktemp("new") / "var"
     async with open_store(Config(state_dir=folder)):
         pass
@@ -130,7 +130,7 @@ async def store(config: Config, new_state: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def other_store(config: Config, store: Store) -> AsyncIterator[Store]:
-    """The same state as another process has it open."""
+    """Open the same state again, as another process does."""
     async with open_store(config) as opened:
         yield opened
 
@@ -143,7 +143,7 @@ async def access(store: Store) -> AsyncIterator[Access]:
 
 @pytest.fixture(scope="module")
 def node_tools() -> ModuleType:
-    """scripts/node_tools.py, once its packages are there."""
+    """Return scripts/node_tools.py as a module, with its packages installed."""
     if shutil.which("npm") is None:
         pytest.skip("no npm: the clients come from there")
     spec = importlib.util.spec_from_file_location(
@@ -179,7 +179,7 @@ class FakeTools:
     name: str = "workshop"  # it stands in for the cluster of a plan
 
     def changed(self) -> None:
-        """As a cluster that was written to."""
+        """Accept the report of a write, as a cluster does."""
 
 
 def _declare(shop: FakeTools) -> None:
@@ -198,7 +198,7 @@ def _declare(shop: FakeTools) -> None:
 
     @tool("Break", area=Area.NODES, effect=Effect.READ)
     async def break_down(call: Call) -> Document:
-        """Fail in a way nobody has thought of."""
+        """Fail unexpectedly."""
         raise RuntimeError("secret detail")
 
     @tool("Wait", area=Area.NODES, effect=Effect.READ)
@@ -299,7 +299,7 @@ class Served:
     fake_tools: FakeTools
 
     def twin(self) -> "AbstractAsyncContextManager[Served]":
-        """Another server on the same state."""
+        """Start another server on the same state."""
         return _served(self.state, self.fake_tools, self.key, self.key_id)
 
     @property
@@ -312,7 +312,7 @@ class Served:
         return Modern(self.http, f"/mcp/{self.key}")
 
     async def recorded(self) -> list[Entry]:
-        """What the audit has, oldest first."""
+        """Return the entries of the audit, oldest first."""
         audit = self.app.endpoint.services.audit
         await audit.flush()
         return list(reversed(await audit.find()))
@@ -328,7 +328,7 @@ Serving = Callable[..., AbstractAsyncContextManager[Served]]
 
 @pytest.fixture
 def serving(fake_tools: FakeTools, tmp_path: Path) -> Serving:
-    """Starts the server on a free port of the loopback; one administrator's key exists."""
+    """Return how to start a server on a free loopback port; an administrator's key exists."""
     return _serving(fake_tools, tmp_path)
 
 
@@ -356,14 +356,14 @@ def _serving(fake_tools: FakeTools, folder: Path) -> Serving:
 
 @pytest.fixture
 async def demo_pve(anyio_backend: object) -> AsyncIterator[Emulator]:
-    """The demo clusters, as emulated in this process."""
+    """Emulate the demo clusters in this process."""
     async with Emulator(demo()) as pve:
         yield pve
 
 
 @pytest.fixture
 async def demo_served(tmp_path: Path, demo_pve: Emulator) -> AsyncIterator[Served]:
-    """The product with its own tools on the demo clusters."""
+    """Start the product with its own tools on the demo clusters."""
     config = Config(state_dir=tmp_path / "state", port=0, log_level="warning")
     async with open_store(config) as store, open_access(store) as access:
         for name in ("home-lab", "prod"):
@@ -378,16 +378,16 @@ async def demo_served(tmp_path: Path, demo_pve: Emulator) -> AsyncIterator[Serve
 
 
 @pytest.fixture
-def look(demo_served: Served) -> Callable[[], Awaitable[None]]:
-    """Renews the inventory and compares what is watched, as happens every ten seconds."""
+def renew_inventory(demo_served: Served) -> Callable[[], Awaitable[None]]:
+    """Return how to renew the inventory and compare watched resources, at once."""
 
-    async def looked() -> None:
+    async def renew() -> None:
         endpoint = demo_served.app.endpoint
         for connection in endpoint.services.clusters._open.values():
             connection.inventory.invalidate()
         await endpoint.watcher.compare_all()
 
-    return looked
+    return renew
 
 
 async def _add_cluster(access: Any, name: str, emulated: Any) -> None:
@@ -431,8 +431,8 @@ def _client(url: str) -> httpx.AsyncClient:
 
 @pytest.fixture
 async def served(serving: Serving) -> AsyncIterator[Served]:
-    async with serving() as one:
-        yield one
+    async with serving() as running:
+        yield running
 
 
 @pytest.fixture

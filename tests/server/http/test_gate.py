@@ -1,4 +1,4 @@
-"""The door: who gets in, what stays outside, and that the key is seen by nobody behind it."""
+"""The gate: admission, refusals, and that nothing behind it sees the key."""
 
 import logging
 from dataclasses import replace
@@ -52,9 +52,7 @@ async def test_a_request_without_a_valid_key_gets_401(served, modern, path):
         "/mcp/{key}/.well-known/openid-configuration",
     ],
 )
-async def test_oauth_discovery_gets_404_and_logs_no_key(
-    served, http, path, caplog
-):
+async def test_oauth_discovery_gets_404_and_logs_no_key(served, http, path, caplog):
     with caplog.at_level(logging.INFO, "uvicorn.access"):
         answer = await http.get(path.format(key=served.key))
     assert answer.status_code == 404
@@ -126,8 +124,8 @@ async def test_foreign_hosts_and_origins_are_refused(modern, headers, status):
 
 
 @pytest.fixture
-async def paged(serving):
-    """A server that pages of one foreign origin may use."""
+async def cors_served(serving):
+    """Start a server that pages of one foreign origin may use."""
     async with serving(origins=("https://chat.example",)) as one:
         yield one
 
@@ -135,29 +133,31 @@ async def paged(serving):
 PAGE = {"Origin": "https://chat.example"}
 
 
-async def test_a_preflight_of_a_configured_origin_needs_no_key(paged):
+async def test_a_preflight_of_a_configured_origin_needs_no_key(cors_served):
     asked = {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type,x-api-key,mcp-protocol-version",
     }
-    answer = await paged.http.options("/mcp", headers=PAGE | asked)
+    answer = await cors_served.http.options("/mcp", headers=PAGE | asked)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://chat.example"
     allowed = answer.headers["access-control-allow-headers"]
     assert {"x-api-key", "mcp-protocol-version"} <= {one.strip() for one in allowed.split(",")}
-    foreign = await paged.http.options("/mcp", headers=asked | {"Origin": "https://evil.example"})
+    foreign = await cors_served.http.options(
+        "/mcp", headers=asked | {"Origin": "https://evil.example"}
+    )
     assert foreign.status_code == 403
     assert "access-control-allow-origin" not in foreign.headers
 
 
-async def test_a_configured_origin_can_read_all_responses(paged):
-    answer = await paged.modern.send("tools/list", **PAGE)
-    refused = await paged.http.post("/mcp", json={}, headers=PAGE)
+async def test_a_configured_origin_can_read_all_responses(cors_served):
+    answer = await cors_served.modern.send("tools/list", **PAGE)
+    refused = await cors_served.http.post("/mcp", json={}, headers=PAGE)
     assert (answer.status_code, refused.status_code) == (200, 401)
     for one in (answer, refused):
         assert one.headers["access-control-allow-origin"] == "https://chat.example"
         assert "Mcp-Session-Id" in one.headers["access-control-expose-headers"]
-    admin = await paged.http.get("/admin/sign-in", headers=PAGE)
+    admin = await cors_served.http.get("/admin/sign-in", headers=PAGE)
     assert "access-control-allow-origin" not in admin.headers
 
 

@@ -1,4 +1,4 @@
-"""Many clients of all eras at once: everybody is answered, nobody gets another's answer."""
+"""Many clients of all eras at once: each one gets its own answers."""
 
 import anyio
 import pytest

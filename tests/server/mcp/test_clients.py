@@ -16,7 +16,7 @@ ERAS = ["auto", "legacy", "sse"]
 
 @pytest.fixture(params=ERAS)
 def connect(request, served):
-    """Makes a client of one era; its options are the SDK client's."""
+    """Return how to connect a client of one era, with options of the SDK's client."""
 
     def client(key=served.key, **options):
         if request.param == "sse":
@@ -96,11 +96,13 @@ async def test_a_destructive_call_runs_after_consent(connect, fake_tools):
     ("action", "content"),
     [("decline", None), ("cancel", None), ("accept", {"confirm": False}), ("accept", {})],
 )
-async def test_a_destructive_call_without_consent_does_not_run(connect, fake_tools, action, content):
+async def test_a_destructive_call_without_consent_does_not_run(
+    connect, fake_tools, action, content
+):
     _, answer = answering(action, content)
     async with connect(elicitation_callback=answer) as client:
         result = await client.call_tool("DeleteThing", {"vmid": 101})
-    assert result.content[0].text == "The person did not agree; nothing was changed."
+    assert result.content[0].text == "The user declined; nothing was changed."
     assert result.is_error is True
     assert fake_tools.done == []
 
@@ -145,7 +147,7 @@ async def test_a_client_is_notified_when_its_tools_change(connect, served, fake_
 
 @asynccontextmanager
 async def listening(client, served):
-    """2026-07-28 asks for changes; a client of the handshake eras only keeps a stream open."""
+    """Subscribe to changes; in the handshake eras an open stream is enough."""
     if client.protocol_version == "2026-07-28":
         async with client.listen(tools_list_changed=True):
             yield

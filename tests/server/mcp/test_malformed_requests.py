@@ -1,4 +1,4 @@
-"""Whatever is posted, it is the client's error and nobody else's."""
+"""Malformed requests: each is answered as the client's error, and none fails the server."""
 
 import json
 import logging

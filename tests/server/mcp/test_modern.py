@@ -15,7 +15,7 @@ def deletion(vmid=101, **more):
 
 
 async def asked(modern, **options):
-    """The question that a destructive call comes back with."""
+    """Return the question that a destructive call results in."""
     return (await modern.send("tools/call", deletion(**options))).json()["result"]
 
 
@@ -34,9 +34,7 @@ async def test_a_destructive_call_returns_a_question(modern, fake_tools):
     assert fake_tools.done == []
 
 
-async def test_the_state_of_a_question_is_sealed_and_serves_once(
-    served, modern, fake_tools
-):
+async def test_the_state_of_a_question_is_sealed_and_serves_once(served, modern, fake_tools):
     result = await asked(modern)
     assert "101" not in result["requestState"]
     tampered = dict(agreed(result), requestState=result["requestState"][:-2] + "xx")
@@ -54,7 +52,7 @@ async def test_the_state_of_a_question_is_sealed_and_serves_once(
 
 async def test_a_changed_question_is_asked_again(modern, fake_tools):
     result = await asked(modern)
-    fake_tools.loses = "Its backups go with it."  # since the person was asked
+    fake_tools.loses = "Its backups go with it."  # changed after the question
     again = await asked(modern, **agreed(result))
     assert again["inputRequests"]["confirm"]["params"]["message"].endswith(
         "Its backups go with it."
@@ -70,7 +68,7 @@ async def test_an_answer_without_state_is_ignored(modern, fake_tools):
 
 
 async def test_a_question_can_be_answered_to_another_process(serving, fake_tools):
-    """A second server on the same state takes the answer to the first one's question."""
+    """Answer the question of one server to a second one on the same state."""
     async with serving() as one:
         result = await asked(one.modern)
         async with one.twin() as two:

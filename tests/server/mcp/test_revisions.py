@@ -13,12 +13,12 @@ LATEST_WITH_SESSIONS = "2025-11-25"
 
 
 def events(text):
-    """The messages of an event stream."""
+    """Return the messages of an event stream."""
     return [json.loads(one[6:]) for one in text.splitlines() if one.startswith("data: {")]
 
 
 async def hello(served, version):
-    """The answer to initialize, as HTTP has it."""
+    """Return the HTTP response to initialize."""
     info = {"clientInfo": {"name": "test", "version": "1"}, "capabilities": {}}
     params = {"protocolVersion": version, **info}
     body = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
@@ -26,7 +26,7 @@ async def hello(served, version):
 
 
 async def in_session(served, method, **headers):
-    """A further message, with these headers beside those that every message has."""
+    """Send a message in a session, with additional headers."""
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {}}
     exchange = {name.replace("_", "-"): value for name, value in headers.items()}
     return await served.http.post(served.mcp, json=body, headers=ACCEPT | exchange)

@@ -1,4 +1,4 @@
-"""Sessions of the handshake eras: whose they are, how they end, what older clients send."""
+"""Sessions of the handshake eras: ownership, limits, end, and messages of older clients."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ def hello(version="2025-11-25"):
 
 
 async def begin(served, key=None, version="2025-11-25"):
-    """Opens a session; the headers of its further messages."""
+    """Open a session; return the headers of its further messages."""
     headers = {**ACCEPT, "X-API-Key": key or served.key}
     answer = await served.http.post("/mcp", json=hello(version), headers=headers)
     assert answer.status_code == 200
@@ -39,7 +39,7 @@ async def begin(served, key=None, version="2025-11-25"):
 
 
 def events(text):
-    """The messages of an event stream."""
+    """Return the messages of an event stream."""
     lines = (line.strip() for line in text.splitlines())
     return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
 
@@ -70,8 +70,8 @@ async def test_a_deleted_session_is_not_found(served):
     assert answer.status_code == 404
 
 
-async def asked_again(served, headers):
-    """The status of one more message in that session."""
+async def status_of_ping(served, headers):
+    """Return the status of one more message in that session."""
     return (await served.http.post("/mcp", json=message("ping", 1), headers=headers)).status_code
 
 
@@ -86,9 +86,9 @@ async def test_a_key_at_its_limit_loses_its_longest_idle_session(served, monkeyp
     monkeypatch.setattr(sessions, "SESSIONS_PER_KEY", 2)
     other = await begin(served, await served.new_key("other"))
     first, second = await begin(served), await begin(served)
-    assert await asked_again(served, first) == 200  # so the second is idle for longer
+    assert await status_of_ping(served, first) == 200  # so the second is idle for longer
     third = await begin(served)
-    found = [await asked_again(served, one) for one in (first, second, third, other)]
+    found = [await status_of_ping(served, one) for one in (first, second, third, other)]
     assert found == [200, 404, 200, 200]
 
 
@@ -100,8 +100,10 @@ async def test_a_key_with_all_sessions_in_use_gets_no_more(served, monkeypatch):
         headers = {**ACCEPT, "X-API-Key": served.key}
         refused = await served.http.post("/mcp", json=hello(), headers=headers)
         assert refused.status_code == 503
-        assert await asked_again(served, await begin(served, await served.new_key("other"))) == 200
-        assert await asked_again(served, used) == 200
+        assert (
+            await status_of_ping(served, await begin(served, await served.new_key("other"))) == 200
+        )
+        assert await status_of_ping(served, used) == 200
 
 
 async def test_a_session_has_the_current_rights(served):
@@ -131,18 +133,16 @@ async def test_an_expired_key_loses_its_streams(served, monkeypatch):
             assert await stream.aread() == b""
 
 
-async def test_a_failed_check_of_a_revoked_key_is_retried(
-    served, monkeypatch
-):
-    notifications = served.app.endpoint.notifications
-    find, failures = notifications.find, ["the database is away"]
+async def test_a_failed_check_of_a_revoked_key_is_retried(served, monkeypatch):
+    bus = served.app.endpoint.notifications
+    find, failures = bus.find, ["the database is away"]
 
     async def failing(key_id):
         if failures:
             raise OSError(failures.pop())
         return await find(key_id)
 
-    monkeypatch.setattr(notifications, "find", failing)
+    monkeypatch.setattr(bus, "find", failing)
     monkeypatch.setattr(notifications, "RETRY_SECONDS", 0)
     headers = await begin(served)
     with anyio.fail_after(20):

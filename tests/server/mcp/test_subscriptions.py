@@ -1,4 +1,4 @@
-"""Changes of single resources and of prompts reach whoever wants to hear of them, in each era."""
+"""Changes of resources and prompts are announced to their subscribers in each era."""
 
 from contextlib import asynccontextmanager
 
@@ -29,7 +29,7 @@ NOTHING = [f"{CLUSTER}/guests/9", f"{CLUSTER}/guests/x", "pve://clusters/none", 
 
 
 class Heard:
-    """What a client was told, as it comes."""
+    """The notifications of a client, as they come."""
 
     def __init__(self):
         self.uris = []
@@ -44,7 +44,7 @@ class Heard:
 
 @pytest.fixture(params=["auto", "legacy", "sse"])
 def connect(request, demo_served):
-    """A client of one era, listening, with what it hears."""
+    """Return how to connect a listening client of one era, with its notifications."""
 
     @asynccontextmanager
     async def connected(*uris, key=demo_served.key):
@@ -87,26 +87,26 @@ def guests(demo_pve):
 
 
 def rename(guest, name):
-    """As somebody would in Proxmox itself."""
+    """Rename the guest directly in Proxmox."""
     guest.config["name" if "name" in guest.config else "hostname"] = name
     guest.row = None
 
 
-async def test_a_changed_guest_is_announced_to_its_subscribers(connect, guests, look):
+async def test_a_changed_guest_is_announced_to_its_subscribers(connect, guests, renew_inventory):
     async with connect(GUEST, OTHER) as (_, heard):
         assert heard.honoured == [GUEST, OTHER]
-        await look()
+        await renew_inventory()
         rename(guests[100], "renamed")
-        await look()
+        await renew_inventory()
         await until(lambda: heard.uris)
         assert heard.uris == [GUEST]
 
 
-async def test_a_removed_guest_changes_its_cluster(connect, guests, look):
+async def test_a_removed_guest_changes_its_cluster(connect, guests, renew_inventory):
     async with connect(CLUSTER) as (_, heard):
         assert heard.honoured == [CLUSTER]
         del guests[100]
-        await look()
+        await renew_inventory()
         await until(lambda: heard.uris)
         assert heard.uris == [CLUSTER]
 
@@ -133,11 +133,11 @@ async def test_a_failure_does_not_end_the_watcher(demo_served, monkeypatch, capl
     async def failing():
         looks.append("failed" if not looks else "seen")
         if len(looks) == 1:
-            raise RuntimeError("nobody has foreseen this")
+            raise RuntimeError("an unexpected failure")
         seen.set()
 
     await demo_served.state.settings.change({"inventory_freshness_seconds": 1}, by="test")
-    monkeypatch.setattr(watcher, "look", failing)
+    monkeypatch.setattr(watcher, "compare_all", failing)
     monkeypatch.setattr(resource_watcher, "RETRY_SECONDS", 0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watcher.run)
@@ -145,11 +145,11 @@ async def test_a_failure_does_not_end_the_watcher(demo_served, monkeypatch, capl
             await seen.wait()
         tasks.cancel_scope.cancel()
     assert looks == ["failed", "seen"]
-    assert "nobody has foreseen this" in caplog.text
+    assert "an unexpected failure" in caplog.text
 
 
 async def test_a_guest_out_of_reach_is_announced_once(
-    connect, demo_served, guests, look
+    connect, demo_served, guests, renew_inventory
 ):
     access = demo_served.state.access
     seen = Grant(frozenset({"*"}), frozenset({"home-lab"}), Resources(vmids=frozenset({100, 101})))
@@ -160,17 +160,17 @@ async def test_a_guest_out_of_reach_is_announced_once(
         less = Grant(frozenset({"*"}), frozenset({"home-lab"}), Resources(vmids=frozenset({101})))
         await access.roles.change("two", grants=[less])
         await demo_served.state.store.watch.now()
-        await look()
+        await renew_inventory()
         await until(lambda: len(heard.uris) == 1)
         rename(guests[100], "unseen")
-        await look()
+        await renew_inventory()
         rename(guests[101], "seen")
-        await look()
+        await renew_inventory()
         await until(lambda: len(heard.uris) == 2)
         assert heard.uris == [GUEST, OTHER]
 
 
-async def test_an_unsubscribed_client_is_not_notified(demo_served, guests, look):
+async def test_an_unsubscribed_client_is_not_notified(demo_served, guests, renew_inventory):
     heard = Heard()
     async with Client(demo_served.mcp, mode="legacy", message_handler=heard) as client:
         await client.subscribe_resource(GUEST)
@@ -179,14 +179,14 @@ async def test_an_unsubscribed_client_is_not_notified(demo_served, guests, look)
         await client.unsubscribe_resource(GUEST)
         rename(guests[100], "renamed")
         rename(guests[101], "renamed")
-        await look()
+        await renew_inventory()
         await until(lambda: heard.uris)
     assert heard.uris == [OTHER]
     await until(lambda: not demo_served.app.endpoint.notifications.watched())
 
 
 async def test_many_subscribers_cost_one_request_per_renewal(
-    demo_served, guests, look, monkeypatch
+    demo_served, guests, renew_inventory, monkeypatch
 ):
     asked, ask = [], proxmox_client.api.cluster.Cluster.resources
 
@@ -203,10 +203,10 @@ async def test_many_subscribers_cost_one_request_per_renewal(
     ):
         assert first.honored.resource_subscriptions == second.honored.resource_subscriptions == uris
         monkeypatch.setattr(proxmox_client.api.cluster.Cluster, "resources", counted)
-        await look()
+        await renew_inventory()
         assert len(asked) == 1
     await until(lambda: not demo_served.app.endpoint.notifications.watched())
-    await look()
+    await renew_inventory()
     assert len(asked) == 1
 
 
@@ -217,24 +217,24 @@ async def test_the_subscriptions_of_a_key_are_limited(demo_served, monkeypatch):
     assert again == [True, False, True]
 
 
-async def test_a_cluster_that_does_not_answer_has_not_changed(demo_served, demo_pve, guests, look):
+async def test_a_cluster_that_does_not_answer_has_not_changed(
+    demo_served, demo_pve, guests, renew_inventory
+):
     heard = Heard()
     async with (
         Client(demo_served.mcp, message_handler=heard) as client,
         client.listen(resource_subscriptions=[GUEST]),
     ):
         fault = demo_pve["home-lab"].fault("error", path="/cluster/resources")
-        await look()
+        await renew_inventory()
         demo_pve["home-lab"].faults.remove(fault)
         rename(guests[100], "renamed")
-        await look()
+        await renew_inventory()
         await until(lambda: heard.uris)
     assert heard.uris == [GUEST]
 
 
-async def test_a_client_that_does_not_read_delays_no_other(
-    connect, demo_served, caplog
-):
+async def test_a_client_that_does_not_read_delays_no_other(connect, demo_served, caplog):
     async def broken(_event):
         raise anyio.ClosedResourceError
 
@@ -244,7 +244,7 @@ async def test_a_client_that_does_not_read_delays_no_other(
         await notifications.queries_changed()
         await until(lambda: heard.prompts)
         gone()
-    assert "could not be told" in caplog.text
+    assert "could not be notified" in caplog.text
 
 
 async def test_saving_and_removing_a_query_changes_the_prompts(connect, demo_served):

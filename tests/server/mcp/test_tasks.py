@@ -30,7 +30,7 @@ class Tasks:
         return (await self.modern.send(method, params | meta, Mcp_Name=named)).json()
 
     async def begin(self, tool="CreateVmSnapshot", announced=True, **arguments):
-        """A write on the first guest of home-lab that can be snapshotted."""
+        """Start a write on the first guest of home-lab that supports snapshots."""
         given = {"cluster_name": "home-lab", "vmid": 101, "snapshot_name": "before", **arguments}
         given = {name: value for name, value in given.items() if value is not None}
         answer = await self.send("tools/call", announced, name=tool, arguments=given)

@@ -1,4 +1,4 @@
-"""Each call goes the same way, and every failure on it helps whoever called."""
+"""The pipeline: blocks of an answer, errors with a next step, and the audit."""
 
 import json
 import logging
@@ -37,9 +37,7 @@ async def test_unknown_and_ungranted_tools_are_the_same_protocol_error(served, m
 
 
 @pytest.mark.parametrize(("name", "outcome"), [("NoSuchTool", "refused"), ("GetThing", "error")])
-async def test_deeply_nested_arguments_are_answered_and_recorded(
-    served, modern, name, outcome
-):
+async def test_deeply_nested_arguments_are_answered_and_recorded(served, modern, name, outcome):
     nested: list[object] = []
     for _ in range(600):
         nested = [nested]
@@ -50,7 +48,7 @@ async def test_deeply_nested_arguments_are_answered_and_recorded(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         (
             {"vmid": 101, "dryrun": True},
@@ -74,13 +72,11 @@ async def test_deeply_nested_arguments_are_answered_and_recorded(
     ],
     ids=["misspelt", "other case", "wrong type"],
 )
-async def test_wrong_arguments_are_named_and_nothing_runs(
-    modern, fake_tools, arguments, said
-):
+async def test_wrong_arguments_are_named_and_nothing_runs(modern, fake_tools, arguments, text):
     answer = await modern.call("StartThing", **arguments)
     assert answer["result"]["isError"] is True
-    said_first, *_ = texts(answer)
-    assert said_first.startswith(said)
+    first_text, *_ = texts(answer)
+    assert first_text.startswith(text)
     assert fake_tools.done == []
 
 
@@ -91,7 +87,7 @@ async def test_an_unexpected_failure_shows_only_an_incident_number(modern, caplo
     [text] = texts(answer)
     incident = text.split()[-1].rstrip(".")
     assert "secret detail" not in text
-    [record] = [one for one in caplog.records if incident in one.getMessage()]
+    [record] = [r for r in caplog.records if incident in r.getMessage()]
     assert "secret detail" in str(record.exc_info)
 
 
@@ -109,8 +105,8 @@ async def test_the_format_is_the_calls_the_keys_or_the_settings(
 ):
     key = await served.new_key("formatted", output_format=of_key)
     modern.path = f"/mcp/{key}"
-    wanted = {"format": of_call} if of_call else {}
-    [text] = texts(await modern.call("GetThing", vmid=101, **wanted))
+    options = {"format": of_call} if of_call else {}
+    [text] = texts(await modern.call("GetThing", vmid=101, **options))
     assert text.startswith(begins)
 
 
@@ -149,9 +145,7 @@ async def test_a_write_that_cannot_be_recorded_is_not_done(served, modern, fake_
     assert fake_tools.done == []
 
 
-async def test_a_write_with_an_unrecorded_end_is_answered(
-    served, modern, fake_tools, caplog
-):
+async def test_a_write_with_an_unrecorded_end_is_answered(served, modern, fake_tools, caplog):
     async def outcome(call_id, event):
         raise OSError("disk full")
 
