@@ -15,7 +15,7 @@ from pvemcp_server.access.model import Caller, Grant, Role
 from pvemcp_server.audit import Event
 from pvemcp_server.mcp.completion import TOOLS as COMPLETED
 from pvemcp_server.mcp.completion import complete
-from pvemcp_server.mcp.resources import PLACES
+from pvemcp_server.mcp.resources import FAMILIES
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.settings import Values
 from pvemcp_server.tables import tables
@@ -240,7 +240,7 @@ async def test_completion_offers_each_account_its_own_names(desk, lab):
 
 async def test_resources_by_address_are_as_narrow_as_the_account(desk, lab):
     values = {"cluster": "lab", "node": "pve01", "vmid": str(HIDDEN), "table": "guests"}
-    for place in PLACES:
-        question = (place.tool, place.question({slot: values[slot] for slot in place.slots}))
+    for place in FAMILIES:
+        question = (place.tool, place.call_arguments({slot: values[slot] for slot in place.slots}))
         await desk.say(desk.wide, *question)
         assert not hidden_in(await desk.say(desk.narrow, *question), lab, question), place.name

@@ -46,9 +46,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             async with open_services(state) as services, anyio.create_task_group() as tasks:
                 app = create_app(services)
                 server = http_server(app.asgi, config, app.endpoint.drain)
-                tasks.start_soon(server._serve)
+                tasks.start_soon(server.serve)
                 with anyio.fail_after(20):
-                    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+                    while not server.started:  # noqa: ASYNC110 - there is no event for it
                         await anyio.sleep(0.02)
                 host, port = server.addresses[0]
                 found.append(f"http://{host}:{port}")
