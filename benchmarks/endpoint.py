@@ -43,7 +43,7 @@ class Server:
 
 @dataclass
 class Figure:
-    """The best of all rounds."""
+    """The best values of all rounds."""
 
     rate: float = 0.0
     cpu_ms: float = float("inf")
@@ -114,7 +114,7 @@ def modern(connection: Connection, method: str) -> bytes:
 
 
 async def opened(connection: Connection) -> dict[str, str]:
-    """Opens a session; the headers of requests in it."""
+    """Open a session; return the headers of requests in it."""
     hello = {
         "protocolVersion": "2025-11-25",
         "capabilities": {},
@@ -131,14 +131,14 @@ async def opened(connection: Connection) -> dict[str, str]:
 
 
 def legacy(connection: Connection, session: dict[str, str], method: str) -> bytes:
-    """The bytes of a request in that session."""
+    """Return the bytes of a request in that session."""
     params = CALL if method == "tools/call" else {}
     message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     return connection.request(message, session)
 
 
 async def requests(connection: Connection, era: str) -> Callable[[str], bytes]:
-    """Writes requests by their method; in the era of sessions, in one that is open by then."""
+    """Return a function that encodes a request by its method, in an open session if legacy."""
     if era == "modern":
         return partial(modern, connection)
     return partial(legacy, connection, await opened(connection))
@@ -147,9 +147,9 @@ async def requests(connection: Connection, era: str) -> Callable[[str], bytes]:
 async def measure(
     server: Server, era: str, method: str, seconds: float, clients: int, figure: Figure
 ) -> None:
-    """One round: `clients` connections, each sending the next request when the last is answered."""
+    """Run one round: on each of `clients` connections one request after another."""
     connections = [await Connection(server.url).open() for _ in range(clients)]
-    raws = [(await requests(one, era))(method) for one in connections]
+    raws = [(await requests(connection, era))(method) for connection in connections]
     count = 0
     cpu, start = server.cpu(), time.perf_counter()
 
@@ -166,12 +166,12 @@ async def measure(
     await asyncio.gather(*(run(*pair) for pair in zip(connections, raws, strict=True)))
     figure.rate = max(figure.rate, count / (time.perf_counter() - start))
     figure.cpu_ms = min(figure.cpu_ms, (server.cpu() - cpu) / count * 1000)
-    for one in connections:
-        one.writer.close()
+    for connection in connections:
+        connection.writer.close()
 
 
 async def compare(servers: dict[str, Server], seconds: float, rounds: int) -> float:
-    """Prints the table; the CPU that we add to the SDK's per modern tools/call."""
+    """Print the table; return the CPU ms per tools/call that our server adds to the SDK."""
     print("| era, method | peer | calls/s | p50 ms | p99 ms | CPU ms/call |")
     print("|---|---|---|---|---|---|")
     added = 0.0
@@ -185,11 +185,11 @@ async def compare(servers: dict[str, Server], seconds: float, rounds: int) -> fl
         for _ in range(rounds):
             for name, server in servers.items():
                 await measure(server, era, method, seconds, 4, figures[name])
-        for name, one in figures.items():
-            low, high = percentile(one.latencies, 0.5), percentile(one.latencies, 0.99)
+        for name, figure in figures.items():
+            low, high = percentile(figure.latencies, 0.5), percentile(figure.latencies, 0.99)
             print(
-                f"| {era} {method} | {name} | {one.rate:.0f} | {low:.1f} | {high:.1f} "
-                f"| {one.cpu_ms:.2f} |"
+                f"| {era} {method} | {name} | {figure.rate:.0f} | {low:.1f} | {high:.1f} "
+                f"| {figure.cpu_ms:.2f} |"
             )
         if method == "tools/call":
             added = max(added, figures["ours"].cpu_ms - figures["sdk"].cpu_ms)

@@ -27,7 +27,7 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 
 def listed(caller: Caller) -> list[str]:
-    """Each tool as JSON, as it is sent."""
+    """Return each tool as JSON, as it is sent."""
     return [
         json.dumps(one.model_dump(by_alias=True, exclude_none=True), separators=(",", ":"))
         for one in visible_tools(tools(), caller)

@@ -30,7 +30,7 @@ UNTESTABLE = frozenset(
         "sep-2575-server-no-log-without-loglevel",
     }
 )
-# Without fixtures, so that they tell something about the product as it is
+# Scenarios that need no fixtures, so they test the product itself
 PRODUCT = {
     "2025-11-25": (
         "server-initialize",
@@ -89,7 +89,7 @@ class Run:
 
 @contextmanager
 def served(what: str) -> Iterator[str]:
-    """The URL of a server that runs as a process of its own."""
+    """Yield the URL of a server that runs as its own process."""
     process = subprocess.Popen(
         [sys.executable, SERVE, what], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -103,7 +103,7 @@ def served(what: str) -> Iterator[str]:
 
 
 def suite(name: str, url: str, *options: str, excused: frozenset[str] = frozenset()) -> Run:
-    """Runs the suite with these options."""
+    """Run the suite with these options."""
     command = script("@modelcontextprotocol/conformance", "dist/index.js")
     with tempfile.TemporaryDirectory() as results:
         done = subprocess.run(
@@ -120,14 +120,14 @@ def suite(name: str, url: str, *options: str, excused: frozenset[str] = frozense
 
 
 def fixture_runs() -> Iterator[Run]:
-    """Both requirement sets, with the extensions that the suite runs but does not score."""
+    """Run both requirement sets, with extensions that the suite runs but does not score."""
     with served("fixture") as url:
         for revision in REVISIONS:
             yield suite(f"fixture {revision}, all required", url, "--requirements", revision)
 
 
 def product_runs() -> Iterator[Run]:
-    """Each scenario that the product can take without fixtures."""
+    """Run each scenario that needs no fixture against the product."""
     with served("product") as url:
         for revision, scenarios in PRODUCT.items():
             for one in scenarios:

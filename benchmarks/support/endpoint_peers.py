@@ -10,8 +10,9 @@ Prints the path to post to as a URL, and runs until stdin ends.
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.app import create_app, open_services
 from pvemcp_server.cli.state import State
 from pvemcp_server.config import Config
-from pvemcp_server.http.server import addresses, http_server
+from pvemcp_server.http.server import http_server
 from pvemcp_server.mcp.tool_list import describe
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
@@ -107,18 +108,38 @@ def sdk() -> tuple[Any, str]:
     return app, "/mcp"
 
 
+@dataclass
+class Served:
+    """A server of either kind."""
+
+    serve: Callable[[], Awaitable[None]]
+    started: Callable[[], bool]
+    address: Callable[[], tuple[str, int]]
+    stop: Callable[[], object]
+
+
+def bare(app: Any) -> Served:
+    """Return plain uvicorn around the application."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False))
+    return Served(
+        server.serve,
+        lambda: server.started,
+        lambda: server.servers[0].sockets[0].getsockname(),
+        lambda: setattr(server, "should_exit", True),
+    )
+
+
 async def serve(name: str) -> None:
     async with AsyncExitStack() as stack:
         if name == "ours":
             server, path = await ours(stack)
         else:
             app, path = {"route": route, "sdk": sdk}[name]()
-            config = uvicorn.Config(app, port=0, log_level="warning", access_log=False)
-            server = uvicorn.Server(config)
+            server = bare(app)
         await run(server, path)
 
 
-async def ours(stack: AsyncExitStack) -> tuple[uvicorn.Server, str]:
+async def ours(stack: AsyncExitStack) -> tuple[Served, str]:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     config = Config(state_dir=Path(folder), port=0, log_level="warning")
     store = await stack.enter_async_context(open_store(config))
@@ -128,18 +149,20 @@ async def ours(stack: AsyncExitStack) -> tuple[uvicorn.Server, str]:
     _, key = await access.keys.create("benchmark", role="Administrator")
     state = State(config, store, access, settings)
     app = create_app(await stack.enter_async_context(open_services(state)))
-    return http_server(app, config, app.endpoint.drain), f"/mcp/{key}"
+    server = http_server(app.asgi, config, app.endpoint.drain)
+    started = Served(server.serve, lambda: server.started, lambda: server.addresses[0], server.stop)
+    return started, f"/mcp/{key}"
 
 
-async def run(server: uvicorn.Server, path: str) -> None:
+async def run(server: Served, path: str) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve)
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        while not server.started():  # noqa: ASYNC110 - there is no event for it
             await anyio.sleep(0.01)
-        host, port = addresses(server)[0]
+        host, port = server.address()
         print(f"http://{host}:{port}{path}", flush=True)
         await anyio.to_thread.run_sync(sys.stdin.read)
-        server.should_exit = True
+        server.stop()
 
 
 if __name__ == "__main__":

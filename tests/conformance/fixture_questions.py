@@ -26,7 +26,7 @@ def ask(state: str | None = None, **requests: Any) -> types.InputRequiredResult:
 
 
 def answers(params, **kinds: type) -> dict[str, Any] | None:
-    """The answers by name; None unless all are there and of the right kind."""
+    """Return the answers by name; None unless all are there and of the right type."""
     given = params.input_responses or {}
     if all(isinstance(given.get(name), kind) for name, kind in kinds.items()):
         return {name: given[name] for name in kinds}
@@ -38,7 +38,7 @@ async def elicit(ctx, message: str, properties: dict[str, Any], required: list[s
     return await ctx.session.elicit_form(message, schema, ctx.request_id)
 
 
-def told(prefix: str, result: types.ElicitResult) -> types.CallToolResult:
+def as_result(prefix: str, result: types.ElicitResult) -> types.CallToolResult:
     return said(f"{prefix}: action={result.action}, content={json.dumps(result.content)}")
 
 
@@ -60,7 +60,7 @@ async def test_elicitation(ctx, params):
         "email": {"type": "string", "description": "User's email address"},
     }
     result = await elicit(ctx, params.arguments["message"], fields, list(fields))
-    return told("User response", result)
+    return as_result("User response", result)
 
 
 @fixture("Asks the user, with defaults")
@@ -73,7 +73,7 @@ async def test_elicitation_sep1034_defaults(ctx, params):
         | {"default": "active"},
         "verified": {"type": "boolean", "default": True},
     }
-    return told("Elicitation completed", await elicit(ctx, "Fill in", fields))
+    return as_result("Elicitation completed", await elicit(ctx, "Fill in", fields))
 
 
 def titled(*titles: str) -> list[dict[str, str]]:
@@ -94,7 +94,7 @@ async def test_elicitation_sep1330_enums(ctx, params):
         "untitledMulti": {"type": "array", "items": {"type": "string", "enum": plain}},
         "titledMulti": {"type": "array", "items": {"anyOf": titled("First", "Second", "Third")}},
     }
-    return told("Elicitation completed", await elicit(ctx, "Choose", fields))
+    return as_result("Elicitation completed", await elicit(ctx, "Choose", fields))
 
 
 @fixture("Asks for a name")

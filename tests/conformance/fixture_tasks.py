@@ -15,7 +15,7 @@ from fixture_questions import answers, ask, form
 from fixture_tools import fixture, said
 from mcp.shared.exceptions import MCPError
 
-from pvemcp_server.mcp.tasks import announced, announces, checked
+from pvemcp_server.mcp.tasks import check_request, knows_tasks, require_extension
 
 TTL_MS, POLL_MS = 60_000, 100
 TEXT, NUMBER, BOOLEAN = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
@@ -52,7 +52,7 @@ class Job:
         }
 
     async def ask(self, **questions: types.ElicitRequest) -> dict[str, Any]:
-        """What the client answers; the job waits until it has answered all."""
+        """Return the client's answers, once it has answered all questions."""
         self.questions, self.status = questions, "input_required"
         await self.answered.wait()
         self.status = "working"
@@ -66,7 +66,7 @@ class Job:
             self.answered.set()
 
     async def run(self, working: Awaitable[types.CallToolResult]) -> None:
-        """To the end; a failure of the protocol is another end than a tool's error."""
+        """Run to the end; a protocol error is recorded apart from a tool's error."""
         try:
             result = await working
         except asyncio.CancelledError:
@@ -93,13 +93,13 @@ def start(work: Work, arguments: dict[str, Any]) -> dict[str, Any]:
 def job_fixture(
     description: str, properties: dict[str, Any] | None = None, *, needs_tasks: bool = False
 ) -> Callable[[Work], Work]:
-    """Declares a tool that runs as a task for those who know tasks, and at once for others."""
+    """Declare a tool that runs as a task for clients with the extension, else at once."""
 
     def declare(work: Work) -> Work:
         async def run(ctx: Any, params: types.CallToolRequestParams) -> Any:
             if needs_tasks:
-                announced(ctx)
-            if announces(ctx):
+                require_extension(ctx)
+            if knows_tasks(ctx):
                 return start(work, params.arguments or {})
             return await work(Job(), params.arguments or {})
 
@@ -146,7 +146,7 @@ async def multi_input(job, arguments):
 
 @fixture("Asks, and then runs as a task")
 async def test_tool_with_task(ctx, params):
-    announced(ctx)
+    require_extension(ctx)
     found = answers(params, user_name=types.ElicitResult)
     if found is None:
         return ask(user_name=form("What is your name?", name=TEXT))
@@ -158,7 +158,7 @@ async def test_tool_with_task(ctx, params):
 
 
 def found_job(ctx: Any, params: Any) -> Job:
-    checked(ctx, params)
+    check_request(ctx, params)
     if params.task_id not in JOBS:
         raise MCPError(types.INVALID_PARAMS, "Unknown task")
     return JOBS[params.task_id]

@@ -28,7 +28,7 @@ NOTHING = {"type": "object", "properties": {}}
 def fixture(
     description: str, properties: dict[str, Any] | None = None, schema: dict[str, Any] | None = None
 ) -> Callable[[Run], Run]:
-    """Declares a tool named as the function is."""
+    """Declare a tool named as the function is."""
 
     def declare(run: Run) -> Run:
         wanted = schema or NOTHING

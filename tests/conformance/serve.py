@@ -1,4 +1,4 @@
-"""Serves the fixture server or the product for the conformance suite: `serve.py fixture|product`.
+"""Serve the fixture server or the product for the conformance suite: `serve.py fixture|product`.
 
 Prints the endpoint's URL, key and all, and runs until its stdin ends.
 """
@@ -18,7 +18,7 @@ from pvemcp_server.access import open_access
 from pvemcp_server.app import create_app, open_services
 from pvemcp_server.cli.state import State
 from pvemcp_server.config import Config
-from pvemcp_server.http.server import addresses, http_server
+from pvemcp_server.http.server import http_server
 from pvemcp_server.mcp.endpoint import Endpoint, Transports
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
@@ -32,22 +32,22 @@ GENEROUS = {
 
 
 def fixture(services):
-    """The fixture server behind our gate and transports."""
+    """Return the fixture server behind our gate and transports."""
     endpoint = Endpoint(services, {})
     transports = endpoint.transports = Transports(fixture_server())
 
     @asynccontextmanager
     async def lifespan(_):
-        async with transports.manager.run():
+        async with transports.sessions.run():
             yield
 
     return endpoint.gate(FastAPI(lifespan=lifespan)), endpoint
 
 
 def product(services):
-    """The server as it is."""
+    """Return the product."""
     app = create_app(services)
-    return app, app.endpoint
+    return app.asgi, app.endpoint
 
 
 async def serve(make) -> None:
@@ -65,12 +65,12 @@ async def serve(make) -> None:
 async def run(server, key) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve)
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        while not server.started:  # noqa: ASYNC110 - there is no event for it
             await anyio.sleep(0.01)
-        host, port = addresses(server)[0]
+        host, port = server.addresses[0]
         print(f"http://{host}:{port}/mcp/{key}", flush=True)  # noqa: T201 - for the suite
         await anyio.to_thread.run_sync(sys.stdin.read)
-        server.should_exit = True
+        server.stop()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def conformance():
-    """The script that `make conformance` runs."""
+    """Return the script that `make conformance` runs."""
     if shutil.which("npm") is None:
         pytest.skip("no npm: the conformance suite comes from there")
     sys.path.insert(0, str(SCRIPTS))

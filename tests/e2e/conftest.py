@@ -67,7 +67,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture(scope="session")
 def start() -> Iterator[Start]:
-    """Starts `pvemcp run` with the demo in a state folder, and stops it in the end."""
+    """Return how to start `pvemcp run` with the demo in a state folder; stop it at the end."""
     running: list[Running] = []
 
     def started(state: Path, *arguments: str) -> Running:
@@ -96,5 +96,5 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def product(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Running:
-    """One `make run` that all tests of the session may share; they leave it as they found it."""
+    """Start `pvemcp run` once for all tests of the session, which must not change it."""
     return start(tmp_path_factory.mktemp("product"))

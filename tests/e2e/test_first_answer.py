@@ -100,7 +100,7 @@ async def test_the_first_four_tools_answer_in_every_format(product, tool, notati
     assert "prod" in result.content[0].text
 
 
-async def test_prod_tells_that_one_of_its_five_nodes_is_offline(product):
+async def test_prod_reports_its_offline_node(product):
     with anyio.fail_after(30):
         async with Client(f"{product.url}/mcp/{product.key}") as client:
             result = await client.call_tool("GetClusterStatus", {"cluster_name": "prod"})
@@ -116,7 +116,7 @@ async def test_health_readiness_and_version_need_no_key(product):
 
 
 def inspector(npm_folder: Path, *arguments: str, **environment: str) -> dict[str, Any]:
-    """What the official inspector's command line prints for one request."""
+    """Return the JSON that the official inspector's command line prints for one request."""
     modules = npm_folder / "node_modules"
     command = [modules / "node" / "bin" / "node", modules / ".bin" / "mcp-inspector", "--cli"]
     done = subprocess.run(
@@ -184,9 +184,9 @@ def test_the_typescript_sdk_lists_the_tools_and_calls_one(product, npm_folder, t
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert "ListVms" in told["tools"]
-    assert len(json.loads(told["text"])["data"]["rows"]) == 14
+    output = json.loads(done.stdout)
+    assert "ListVms" in output["tools"]
+    assert len(json.loads(output["text"])["data"]["rows"]) == 14
 
 
 def test_curl_lists_the_tools_with_nothing_but_the_printed_url(product):

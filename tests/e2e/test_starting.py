@@ -157,8 +157,8 @@ def test_a_taken_port_in_a_fresh_copy_prints_and_writes_nothing_else(command, tm
     assert not (tmp_path / "state").exists()
 
 
-def test_what_is_greeted_with_answers_at_once(product):
-    """The greeting is the last of the start: the log has said before it that the port is open."""
+def test_the_greeted_server_answers_at_once(product):
+    """Check that the greeting comes last: the log says before it that the port is open."""
     listening = product.output.index("Listening on")
     assert listening < product.output.index("demo clusters")
     assert listening < product.output.index(product.key)
@@ -213,7 +213,7 @@ def until(lines, end):
 
 
 def stored_clusters(state):
-    """The clusters with their hosts and tokens, as the running server reads them."""
+    """Return the clusters with their hosts and tokens, as the running server reads them."""
     (database,) = state.glob("*.sqlite3")
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         found = [

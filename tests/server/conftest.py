@@ -1,27 +1,56 @@
-"""Fixtures: the state on SQLite and on a PostgreSQL server that the tests start."""
+"""A state on each kind of database, and a whole server in this process.
 
+The server has tools of the tests' own behind the real pipeline (`served`), or the product's tools
+on the demo clusters (`demo_served`).
+"""
+
+import asyncio
+import importlib.util
+import json
 import os
 import pwd
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, ClassVar
 
+import anyio
+import httpx2 as httpx
 import pytest
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
+from pydantic import Field
 
+from proxmox_client.emulator import Emulator, demo
 from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.state.user_config import AclEntry
 from pvemcp_server.access import Access, open_access, passwords
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.app import App, create_app, open_services
+from pvemcp_server.audit.event import Entry
+from pvemcp_server.cli.state import State
 from pvemcp_server.config import Config
+from pvemcp_server.http.server import HttpServer, http_server
+from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
+from pvemcp_server.store.records import TlsMode
+from pvemcp_server.tables.registry import Row
+from pvemcp_server.toolkit import registry
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.registry import Document, Rows, Tool, tool
 
 _names = count()
+REPOSITORY = Path(__file__).parents[2]
 
 
 def _server_programs() -> Path | None:
@@ -174,3 +203,307 @@ def _command(cluster: EmulatedCluster, text: str) -> bool:
         case other:
             raise AssertionError(other)
     return True
+
+
+@pytest.fixture(scope="module")
+def node_tools() -> ModuleType:
+    """Return scripts/node_tools.py as a module, with its packages installed."""
+    if shutil.which("npm") is None:
+        pytest.skip("no npm: the clients come from there")
+    spec = importlib.util.spec_from_file_location(
+        "node_tools", REPOSITORY / "scripts" / "node_tools.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["node_tools"] = module
+    spec.loader.exec_module(module)
+    module.installed()
+    return module
+
+
+class Thing(Row, kw_only=True):
+    minimal: ClassVar[tuple[str, ...]] = ("vmid", "name", "tags")
+
+    vmid: int
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    cpu_usage: float = 0.0
+
+
+@dataclass
+class FakeTools:
+    """Tools for tests, and what they have done."""
+
+    things: list[Thing] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    tools: dict[str, Tool] = field(default_factory=dict)
+    loses: str = ""  # what a deletion costs
+    name: str = "workshop"  # it stands in for the cluster of a plan
+
+    def changed(self) -> None:
+        """Accept the report of a write, as a cluster does."""
+
+
+def _declare(shop: FakeTools) -> None:
+    @tool("ListThings", area=Area.VMS, effect=Effect.READ)
+    async def list_things(call: Call, min_cpu: float = 0.0) -> Rows:
+        """List things."""
+        call.notes.add("Thing 7 did not answer.")
+        return Rows([one for one in shop.things if one.cpu_usage >= min_cpu], Thing.minimal)
+
+    @tool("GetThing", area=Area.VMS, effect=Effect.READ)
+    async def get_thing(
+        call: Call, vmid: Annotated[int, Field(ge=100, description="Number")]
+    ) -> Document:
+        """Get a thing."""
+        return {"vmid": vmid, "name": "web", "cpu_usage": 12.345}
+
+    @tool("Break", area=Area.NODES, effect=Effect.READ)
+    async def break_down(call: Call) -> Document:
+        """Fail unexpectedly."""
+        raise RuntimeError("secret detail")
+
+    @tool("Wait", area=Area.NODES, effect=Effect.READ)
+    async def wait(call: Call, steps: int = 0) -> Document:
+        """Report progress and wait until released."""
+        shop.started.set()
+        try:
+            for step in range(steps):
+                await call.conversation.progress(step + 1, steps, f"step\u200b {step + 1}")
+            await shop.release.wait()
+        except asyncio.CancelledError:
+            shop.cancelled.set()
+            raise
+        return {"waited": True}
+
+    @tool("StartThing", area=Area.VMS, effect=Effect.WRITE)
+    async def start_thing(call: Call, vmid: int) -> Plan:
+        """Start a thing."""
+        return _plan(shop, f"Start thing {vmid}.", vmid)
+
+    @tool("DeleteThing", area=Area.STORAGE, effect=Effect.DESTROY)
+    async def delete_thing(call: Call, vmid: int) -> Plan:
+        """Delete a thing."""
+        return _plan(shop, f"Delete thing {vmid}.", vmid)
+
+
+def _plan(shop: FakeTools, sentence: str, vmid: int) -> Plan:
+    async def act() -> None:
+        shop.done.append(sentence)
+
+    return Plan(cluster=shop, would=sentence, ids={"vmid": vmid}, act=act, loses=shop.loses)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def fake_tools(monkeypatch: pytest.MonkeyPatch) -> FakeTools:
+    """Test tools, declared like any other, but not in the product's registry."""
+    shop = FakeTools([Thing(vmid=100 + n, name=f"vm{n}", cpu_usage=n / 2) for n in range(5)])
+    monkeypatch.setattr(registry, "_TOOLS", {})
+    _declare(shop)
+    shop.tools = dict(registry.tools())
+    return shop
+
+
+VERSION = "2026-07-28"
+
+
+class Modern:
+    """Plain HTTP in the wire form of 2026-07-28."""
+
+    def __init__(self, http: httpx.AsyncClient, path: str) -> None:
+        self.http = http
+        self.path = path
+
+    def message(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": VERSION,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        params = params or {}
+        meta |= params.get("_meta", {})
+        return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
+
+    def headers(self, method: str, params: dict[str, Any] | None = None) -> dict[str, str]:
+        headers = {
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": VERSION,
+            "Mcp-Method": method,
+        }
+        name = (params or {}).get("name") or (params or {}).get("uri")
+        return headers | ({"Mcp-Name": name} if name else {})
+
+    async def send(
+        self, method: str, params: dict[str, Any] | None = None, **headers: str
+    ) -> httpx.Response:
+        exchange = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.http.post(
+            self.path,
+            content=json.dumps(self.message(method, params)),  # also what httpx would not encode
+            headers={"Content-Type": "application/json"} | self.headers(method, params) | exchange,
+        )
+
+    async def call(self, name: str, **arguments: Any) -> dict[str, Any]:
+        answer = await self.send("tools/call", {"name": name, "arguments": arguments})
+        return answer.json()
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    app: App
+    state: State
+    url: str
+    key: str
+    key_id: str
+    server: HttpServer
+    http: httpx.AsyncClient
+    fake_tools: FakeTools
+
+    def twin(self) -> "AbstractAsyncContextManager[Served]":
+        """Start another server on the same state."""
+        return _served(self.state, self.fake_tools, self.key, self.key_id)
+
+    @property
+    def mcp(self) -> str:
+        return f"{self.url}/mcp/{self.key}"
+
+    @property
+    def modern(self) -> Modern:
+        """Plain HTTP with the administrator's key."""
+        return Modern(self.http, f"/mcp/{self.key}")
+
+    async def recorded(self) -> list[Entry]:
+        """Return the entries of the audit, oldest first."""
+        audit = self.app.endpoint.services.audit
+        await audit.flush()
+        return list(reversed(await audit.find()))
+
+    async def new_key(self, name: str, **options: Any) -> str:
+        _, secret = await self.state.access.keys.create(name, **options)
+        await self.state.store.watch.now()
+        return secret
+
+
+Serving = Callable[..., AbstractAsyncContextManager[Served]]
+
+
+@pytest.fixture
+def serving(fake_tools: FakeTools, tmp_path: Path) -> Serving:
+    """Return how to start a server on a free loopback port; an administrator's key exists."""
+    return _serving(fake_tools, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_serving(tmp_path_factory: pytest.TempPathFactory) -> Serving:
+    """Start the server with the product's own tools, once for a whole module."""
+    return _serving(FakeTools(tools=dict(registry.tools())), tmp_path_factory.mktemp("served"))
+
+
+def _serving(fake_tools: FakeTools, folder: Path) -> Serving:
+    @asynccontextmanager
+    async def serve(origins: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[Served]:
+        config = Config(
+            state_dir=folder / "state", port=0, log_level="warning", allowed_origins=origins
+        )
+        async with open_store(config) as store, open_access(store) as access:
+            state = State(config, store, access, Settings(store))
+            await state.settings.change({"enabled": True, **settings}, by="test")
+            key, secret = await access.keys.create("test", role="Administrator")
+            async with _served(state, fake_tools, secret, key.id) as served:
+                yield served
+
+    return serve
+
+
+@pytest.fixture
+async def demo_pve(anyio_backend: object) -> AsyncIterator[Emulator]:
+    """Emulate the demo clusters in this process."""
+    async with Emulator(demo()) as pve:
+        yield pve
+
+
+@pytest.fixture
+async def demo_served(tmp_path: Path, demo_pve: Emulator) -> AsyncIterator[Served]:
+    """Start the product with its own tools on the demo clusters."""
+    config = Config(state_dir=tmp_path / "state", port=0, log_level="warning")
+    async with open_store(config) as store, open_access(store) as access:
+        for name in ("home-lab", "prod"):
+            await _add_cluster(access, name, demo_pve[name])
+        state = State(config, store, access, Settings(store))
+        await state.settings.change({"enabled": True}, by="test")
+        key, secret = await access.keys.create("test", role="Administrator")
+        async with _served(
+            state, FakeTools(tools=dict(registry.tools())), secret, key.id
+        ) as served:
+            yield served
+
+
+@pytest.fixture
+def renew_inventory(demo_served: Served) -> Callable[[], Awaitable[None]]:
+    """Return how to renew the inventory and compare watched resources, at once."""
+
+    async def renew() -> None:
+        endpoint = demo_served.app.endpoint
+        for connection in endpoint.services.clusters._open.values():
+            connection.inventory.invalidate()
+        await endpoint.watcher.compare_all()
+
+    return renew
+
+
+async def _add_cluster(access: Any, name: str, emulated: Any) -> None:
+    token_id, secret = emulated.token
+    await access.clusters.create(
+        name,
+        emulated.hosts,
+        token_id=token_id,
+        secret=secret,
+        tls_mode=TlsMode.PINNED,
+        fingerprints=emulated.fingerprints.values(),
+    )
+
+
+@asynccontextmanager
+async def _served(
+    state: State, fake_tools: FakeTools, key: str, key_id: str
+) -> AsyncIterator[Served]:
+    async with open_services(state) as services:
+        app = create_app(services, fake_tools.tools)
+        server = http_server(app.asgi, state.config, app.endpoint.drain)
+        async with _running(server) as url, _client(url) as http:
+            yield Served(app, state, url, key, key_id, server, http, fake_tools)
+
+
+@asynccontextmanager
+async def _running(server: HttpServer) -> AsyncIterator[str]:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve)
+        with anyio.fail_after(30):
+            while not server.started:  # noqa: ASYNC110 - there is no event for it
+                await anyio.sleep(0.01)
+        host, port = server.addresses[0]
+        yield f"http://{host}:{port}"
+        server.stop()
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=30)
+
+
+@pytest.fixture
+async def served(serving: Serving) -> AsyncIterator[Served]:
+    async with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def http(served: Served) -> httpx.AsyncClient:
+    return served.http
+
+
+@pytest.fixture
+def modern(served: Served) -> Modern:
+    return served.modern

@@ -87,7 +87,7 @@ def rights(cluster: EmulatedCluster) -> dict[tuple[str, str], set[str]]:
     }
 
 
-def _callers(cluster: EmulatedCluster) -> Iterator[Caller]:
+def _callers(cluster: EmulatedCluster) -> Iterator[Principal]:
     for user in cluster.state.user_config.users.values():
         yield Principal(user.userid)
         for name, token in user.tokens.items():

@@ -15,11 +15,11 @@ from pvemcp_server.access.model import Caller, Grant, Role
 from pvemcp_server.audit import Event
 from pvemcp_server.mcp.completion import TOOLS as COMPLETED
 from pvemcp_server.mcp.completion import complete
-from pvemcp_server.mcp.resources import PLACES
-from pvemcp_server.pipeline.decisions import Decision
+from pvemcp_server.mcp.resources import FAMILIES
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.settings import Values
 from pvemcp_server.tables import tables
+from pvemcp_server.toolkit.call import Decision
 from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
@@ -244,9 +244,10 @@ async def test_completion_offers_each_account_its_own_names(clients, lab):
 
 async def test_mcp_resources_are_as_narrow_as_the_account(clients, lab):
     values = {"cluster": "lab", "node": "pve01", "vmid": str(HIDDEN), "table": "guests"}
-    for place in PLACES:
-        question = (place.tool, place.question({slot: values[slot] for slot in place.slots}))
+    for family in FAMILIES:
+        arguments = {slot: values[slot] for slot in family.slots}
+        question = (family.tool, family.call_arguments(arguments))
         await clients.call(clients.wide, *question)
         assert not hidden_in(await clients.call(clients.narrow, *question), lab, question), (
-            place.name
+            family.name
         )

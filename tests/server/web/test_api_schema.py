@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 from pvemcp_server.access import open_access
 from pvemcp_server.app import create_app, open_services
 from pvemcp_server.config import Config
-from pvemcp_server.http.server import addresses, http_server
+from pvemcp_server.http.server import http_server
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 from pvemcp_server.web.api import create_api
@@ -45,16 +45,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             state = _State(config, store, access)
             async with open_services(state) as services, anyio.create_task_group() as tasks:
                 app = create_app(services)
-                server = http_server(app, config, app.endpoint.drain)
-                tasks.start_soon(server._serve)
+                server = http_server(app.asgi, config, app.endpoint.drain)
+                tasks.start_soon(server.serve)
                 with anyio.fail_after(20):
-                    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+                    while not server.started:  # noqa: ASYNC110 - there is no event for it
                         await anyio.sleep(0.02)
-                host, port = addresses(server)[0]
+                host, port = server.addresses[0]
                 found.append(f"http://{host}:{port}")
                 ready.set()
                 await anyio.to_thread.run_sync(stop.wait)
-                server.should_exit = True
+                server.stop()
 
     thread = threading.Thread(target=anyio.run, args=(serve,))
     thread.start()

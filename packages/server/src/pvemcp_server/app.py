@@ -1,4 +1,4 @@
-"""Joins all objects into one application, and serves it."""
+"""The application put together, and served."""
 
 import asyncio
 import gc
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import RedirectResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server import __version__
+from pvemcp_server.http.gate import KeyGate
 from pvemcp_server.http.health import health_routes
 from pvemcp_server.http.server import Announce, http_server
 from pvemcp_server.mcp.endpoint import Endpoint
@@ -24,18 +24,15 @@ from pvemcp_server.web.site import admin_site
 
 @dataclass(frozen=True)
 class App:
-    """The whole application behind its gate."""
+    """The whole application; `asgi` is its gate, the only way in."""
 
-    asgi: ASGIApp
+    asgi: KeyGate
     fastapi: FastAPI
     endpoint: Endpoint
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.asgi(scope, receive, send)
-
 
 def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> App:
-    """The application; `known` are the tools to offer, all declared ones when None."""
+    """Return the application; `known` are the tools to offer, all declared ones when None."""
     endpoint = Endpoint(services, tools() if known is None else known)
 
     @asynccontextmanager
@@ -50,36 +47,34 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        # what calls say stays here, whatever the environment would configure
+        # no content of calls leaves the process, whatever the environment configures
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     fastapi.include_router(health_routes(services.store, endpoint.active_requests))
     fastapi.mount("/admin", admin_site(services, endpoint.pipeline))
     for path in ("/", "/admin"):  # the framework's own redirect would name http behind a TLS proxy
-        fastapi.add_route(path, _front_door)
+        fastapi.add_route(path, _redirect_to_admin)
     return App(endpoint.gate(fastapi), fastapi, endpoint)
 
 
-async def _front_door(_request: Request) -> RedirectResponse:
-    """Clients show people our address as the server's website."""
+async def _redirect_to_admin(_request: Request) -> RedirectResponse:
+    """Lead users to the admin pages: clients show our address as the server's website."""
     return RedirectResponse("/admin/", 307)
 
 
-async def serve_until_told(state: State, sockets: list[socket.socket], announce: Announce) -> None:
+async def serve_until_stopped(
+    state: State, sockets: list[socket.socket], announce: Announce
+) -> None:
     """Serve on these sockets until SIGINT or SIGTERM; running calls are finished first.
 
     `announce` is awaited once requests are answered.
     """
     async with open_services(state) as services:
         app = create_app(services)
-        _settle()
+        # loaded objects stay: later full collections need not walk them, which would delay calls
+        gc.collect()
+        gc.freeze()
         # Ctrl-C while modules were imported cancels here, not in the middle of uvicorn's startup
         await asyncio.sleep(0)
-        server = http_server(app, services.config, app.endpoint.drain, announce)
+        server = http_server(app.asgi, services.config, app.endpoint.drain, announce)
         await server.serve(sockets)
-
-
-def _settle() -> None:
-    """What is loaded by now stays: a full collection need not walk it, and holds up no call."""
-    gc.collect()
-    gc.freeze()

@@ -1,4 +1,4 @@
-"""What endpoint, pages and commands stand on, opened together."""
+"""The services under endpoint, pages and commands, opened together."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -15,7 +15,7 @@ from pvemcp_server.store.background import housekeeping
 
 
 class State(Protocol):
-    """The open state that a command hands over."""
+    """The open state that a command passes on; `cli` lies above and cannot be imported here."""
 
     @property
     def config(self) -> Config: ...
@@ -32,7 +32,7 @@ class State(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """What the server stands on, opened and ready."""
+    """The services of one process, open."""
 
     config: Config
     store: Store
@@ -44,7 +44,7 @@ class Services:
 
 @asynccontextmanager
 async def open_services(state: State) -> AsyncIterator[Services]:
-    """What the state needs to serve calls: audit, connections to clusters, news of changes."""
+    """Open audit and clusters, and follow changes of the state, while inside."""
     store, settings = state.store, state.settings
 
     def freshness() -> float:

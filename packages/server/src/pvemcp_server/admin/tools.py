@@ -10,8 +10,8 @@ from pvemcp_server.access.model import ANY, READS, Caller, Grant, Role
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import BadArgument, UnknownName
-from pvemcp_server.pipeline.decisions import Decision
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
+from pvemcp_server.toolkit.call import Decision
 from pvemcp_server.toolkit.registry import Tool, tools
 
 NO_KEY: Final = ""

@@ -63,9 +63,9 @@ async def _serve(state: State, listener: Listener, greet: Callable[[], Awaitable
     await quickstart.check_administrator(state)
     with deferred_gc():
         # loaded while serving only: `pvemcp --help` need not wait for every library of the server
-        from pvemcp_server.app import serve_until_told
+        from pvemcp_server.app import serve_until_stopped
 
-    await serve_until_told(state, listener.sockets, announce)
+    await serve_until_stopped(state, listener.sockets, announce)
 
 
 def _configured(**options: Any) -> Config:

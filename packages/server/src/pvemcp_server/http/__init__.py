@@ -1,1 +1,1 @@
-"""HTTP: credentials, hosts, CORS, the exchange and the server."""
+"""HTTP: gate, credentials, hosts, CORS, connections, exchanges and the server."""

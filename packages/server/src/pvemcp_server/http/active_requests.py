@@ -1,4 +1,4 @@
-"""What is being served right now: counted, ended with its key, awaited at shutdown."""
+"""Requests in progress: counted, ended with their key, and awaited at shutdown."""
 
 import asyncio
 import math
@@ -12,8 +12,8 @@ from anyio import CancelScope, move_on_after
 
 from pvemcp_server.http.exchange import HttpExchange
 
-LOOK_SECONDS: Final = 1.0
-ANSWER_SECONDS: Final = 1.0  # for calls that were given up to tell their clients so
+POLL_SECONDS: Final = 1.0  # between two checks of the deadlines
+ANSWER_SECONDS: Final = 1.0  # in which cancelled calls may still send their clients an answer
 
 
 @dataclass(eq=False)
@@ -30,76 +30,84 @@ class ActiveRequest:
 
 @dataclass
 class ActiveRequests:
-    """All visits. While it is closing nobody new is let in."""
+    """All requests in progress. The gate refuses new ones while it is closing."""
 
     closing: bool = False
-    _visits: set[ActiveRequest] = field(default_factory=set)
-    # tool calls: with HTTP+SSE they outlive the exchange that brought them
-    _working: set[CancelScope] = field(default_factory=set)
-    _quiet: asyncio.Event = field(default_factory=asyncio.Event)
+    _requests: set[ActiveRequest] = field(default_factory=set)
+    # Tool calls are tracked apart: with HTTP+SSE they outlive the exchange that brought them
+    _calls: set[CancelScope] = field(default_factory=set)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while closing, at zero calls
 
     @contextmanager
-    def track(self, visit: ActiveRequest) -> Iterator[None]:
-        self._visits.add(visit)
+    def track(self, request: ActiveRequest) -> Iterator[None]:
+        """Count the request while inside."""
+        self._requests.add(request)
         try:
             yield
         finally:
-            self._visits.discard(visit)
-            self._settle()
+            self._requests.discard(request)
+            self._check_idle()
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """While a tool call runs, however it came; it is left early when the call is given up."""
+    def tool_call(self) -> Iterator[None]:
+        """Count a tool call while inside; `drain` cancels it when its time is over.
+
+        The cancellation ends at this block: the code after it still answers the client.
+        """
         with CancelScope() as scope:
-            self._working.add(scope)
+            self._calls.add(scope)
             try:
                 yield
             finally:
-                self._working.discard(scope)
-                self._settle()
+                self._calls.discard(scope)
+                self._check_idle()
 
     @property
     def calls(self) -> int:
-        """Exchanges that will end by themselves, and calls that run without one."""
-        return max(len(self._working), sum(not visit.is_stream for visit in self._visits))
+        """Number of requests that end by themselves, or of tool calls if these are more."""
+        return max(len(self._calls), sum(not request.is_stream for request in self._requests))
 
-    def keys(self) -> set[str]:
-        """The keys that hold streams open."""
-        return {visit.key_id for visit in self._visits if visit.is_stream}
+    def stream_keys(self) -> set[str]:
+        """Return the ids of the keys with open streams."""
+        return {request.key_id for request in self._requests if request.is_stream}
 
-    async def look_after(self) -> None:
-        """Give up exchanges whose clients keep us waiting, until cancelled."""
+    async def enforce_deadlines(self) -> None:
+        """Cancel exchanges whose clients are too slow, once a second, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             now = monotonic()
-            for visit in list(self._visits):
-                visit.exchange.look_after(now)
+            for request in list(self._requests):
+                request.exchange.check_deadline(now)
 
     def end_streams(self, key_ids: Iterable[str] | None = None) -> None:
         """End the streams of these keys, or all streams."""
         chosen = None if key_ids is None else set(key_ids)
-        for visit in list(self._visits):
-            if visit.is_stream and (chosen is None or visit.key_id in chosen):
-                visit.exchange.close()
+        for request in list(self._requests):
+            if request.is_stream and (chosen is None or request.key_id in chosen):
+                request.exchange.close()
 
     async def drain(self, seconds: float) -> bool:
-        """Let no one new in and wait for the running calls; whether all of them ended in time."""
+        """Refuse new requests and wait for the running ones; return whether all ended in time.
+
+        Afterwards running tool calls are cancelled (their clients get an answer that says so),
+        and then every exchange that still waits for its client.
+        """
         self.closing = True
-        self._settle()
-        if await self._quiet_within(seconds):
+        self._check_idle()
+        if await self._idle_within(seconds):
             return True
-        for call in self._working:
+        for call in self._calls:
             call.cancel()
-        for visit in list(self._visits):
-            visit.exchange.look_after(math.inf)
-        await self._quiet_within(ANSWER_SECONDS)
+        for request in list(self._requests):
+            request.exchange.check_deadline(math.inf)
+        await self._idle_within(ANSWER_SECONDS)
         return False
 
-    async def _quiet_within(self, seconds: float) -> bool:
+    async def _idle_within(self, seconds: float) -> bool:
         with move_on_after(seconds):
-            await self._quiet.wait()
-        return self._quiet.is_set()
+            await self._idle.wait()
+        return self._idle.is_set()
 
-    def _settle(self) -> None:
+    def _check_idle(self) -> None:
         if self.closing and not self.calls:
-            self._quiet.set()
+            self._idle.set()

@@ -1,4 +1,4 @@
-"""Where a request comes from, also behind proxies, as far as they are trusted."""
+"""The client's address, also behind trusted proxies."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -9,27 +9,29 @@ Networks = tuple[Any, ...]
 
 
 def networks(texts: Iterable[str]) -> Networks:
+    """Parse networks such as 10.0.0.0/8."""
     return tuple(ip_network(text) for text in texts)
 
 
 def client_address(scope: Mapping[str, Any], trusted: Networks) -> str:
-    """The nearest address that is not a trusted proxy's: what lies beyond it could be invented."""
+    """Return the nearest address that is not a trusted proxy's.
+
+    X-Forwarded-For is read from its end, and only as far as the proxies are trusted: a client
+    can invent everything beyond.
+    """
     client = scope.get("client")
-    nearest = _bare(str(client[0])) if client else ""
-    hops = [nearest]
-    if trusted and _within(nearest, trusted):
-        hops += reversed(_forwarded(scope["headers"]))
-    return next((hop for hop in hops if not _within(hop, trusted)), hops[-1])
-
-
-def _forwarded(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
-    values = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
-    return [_bare(hop.strip()) for value in values for hop in value.split(",") if hop.strip()]
+    peer = _host(str(client[0])) if client else ""
+    if not trusted or not _is_in(peer, trusted):
+        return peer
+    values = [v.decode("latin-1") for name, v in scope["headers"] if name == b"x-forwarded-for"]
+    hops = [_host(hop.strip()) for value in values for hop in value.split(",") if hop.strip()]
+    nearest_first = [peer, *reversed(hops)]
+    return next((hop for hop in nearest_first if not _is_in(hop, trusted)), nearest_first[-1])
 
 
 @lru_cache(1024)  # the same few clients call again and again
-def _bare(hop: str) -> str:
-    """The address alone: some proxies add a port, and sockets for both show IPv4 within IPv6."""
+def _host(hop: str) -> str:
+    """Return the address without a port, and an IPv4-mapped IPv6 address as IPv4."""
     host = hop.partition(":")[0] if hop.count(":") == 1 else hop
     if hop.startswith("["):
         host = hop[1:].partition("]")[0]
@@ -41,9 +43,9 @@ def _bare(hop: str) -> str:
 
 
 @lru_cache(1024)
-def _within(address: str, known: Networks) -> bool:
+def _is_in(address: str, known: Networks) -> bool:
     try:
         parsed = ip_address(address)
     except ValueError:
         return False
-    return any(parsed in one for one in known)
+    return any(parsed in network for network in known)

@@ -1,4 +1,4 @@
-"""Lets web pages of the configured origins use the endpoint: their browsers want to be told so."""
+"""CORS: lets web pages of the configured origins use the endpoint."""
 
 from collections.abc import Collection
 from typing import Final
@@ -7,12 +7,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 METHODS: Final = ("GET", "POST", "DELETE")
-READABLE: Final = ("Mcp-Session-Id", "Retry-After", "WWW-Authenticate")
-REMEMBERED_SECONDS: Final = 600
+EXPOSED_HEADERS: Final = ("Mcp-Session-Id", "Retry-After", "WWW-Authenticate")
+MAX_AGE_SECONDS: Final = 600
 
 
 def with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
-    """The same application; browsers ask it first, without a key, whether a page may call."""
+    """Wrap the application; preflight requests carry no key and are answered here."""
     if not origins:
         return app
     return CORSMiddleware(
@@ -20,6 +20,6 @@ def with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
         allow_origins=sorted(origins),
         allow_methods=METHODS,
         allow_headers=("*",),
-        expose_headers=READABLE,
-        max_age=REMEMBERED_SECONDS,
+        expose_headers=EXPOSED_HEADERS,
+        max_age=MAX_AGE_SECONDS,
     )

@@ -12,53 +12,46 @@ Scope = MutableMapping[str, Any]
 ENDPOINTS: Final = ("mcp", "sse")
 MESSAGES: Final = "messages"  # where clients of HTTP+SSE post to, below /sse or /sse/<key>
 HIDDEN: Final = "***"
-_CARRIERS: Final = (b"x-api-key", b"authorization")
+_KEY_HEADERS: Final = (b"x-api-key", b"authorization")
 
 
 @dataclass(frozen=True, slots=True)
-class Presented:
-    """The key as it was presented, and whether it stood in the path."""
+class Credential:
+    """The key as the client sent it, and whether in the path."""
 
     secret: str = field(repr=False)
     in_path: bool = False
 
 
-def take_key(scope: Scope) -> Presented | None:
-    """The key from path, X-API-Key or Bearer; afterwards it is nowhere in the scope.
+def take_key(scope: Scope) -> Credential | None:
+    """Remove the key (path, X-API-Key or Bearer) from the scope and return it.
 
-    The scope is changed in place: the server's access log reads the same object.
+    The scope is changed in place, because uvicorn's access log reads the same object after the
+    response. Whatever looks like a key is hidden anywhere in path and query, also at paths that
+    are no endpoint. Only endpoints lose the two headers: the admin API reads Authorization.
     """
     parts = scope["path"].split("/")
     is_endpoint = len(parts) > 1 and parts[1] in ENDPOINTS
-    in_path = parts.pop(2) if is_endpoint and _names_key(parts) else ""
+    in_path = ""
+    if is_endpoint and len(parts) > 2 and parts[2] not in ("", MESSAGES):
+        in_path = parts.pop(2)
     if parts[1:2] == [".well-known"]:
         del parts[3:]  # discovery of a resource repeats the resource's path, key and all
-    _rewrite(scope, "/".join(parts).rstrip("/") if is_endpoint else "/".join(parts))
-    headers = _strip(scope["headers"])
-    found = Presented(in_path, in_path=True) if in_path else _in_headers(headers)
-    scope["headers"] = [h for h in headers if h[0] not in _CARRIERS] if is_endpoint else headers
-    return found if is_endpoint else None
-
-
-def _names_key(parts: list[str]) -> bool:
-    return len(parts) > 2 and parts[2] not in ("", MESSAGES)
-
-
-def _rewrite(scope: Scope, path: str) -> None:
+    path = "/".join(parts).rstrip("/") if is_endpoint else "/".join(parts)
     scope["path"] = KEY_LIKE.sub(HIDDEN, path)
     scope["raw_path"] = quote(scope["path"]).encode()
     query = scope.get("query_string", b"").decode("latin-1")
     scope["query_string"] = KEY_LIKE.sub(HIDDEN, query).encode("latin-1")
+    if not is_endpoint:
+        return None
+    headers = scope["headers"]
+    scope["headers"] = [header for header in headers if header[0] not in _KEY_HEADERS]
+    return Credential(in_path, in_path=True) if in_path else _in_headers(headers)
 
 
-def _strip(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    # RFC 9110 5.5: blanks around a value are no part of it; httptools leaves trailing ones
-    return [(name, value.strip(b" \t")) for name, value in headers]
-
-
-def _in_headers(headers: list[tuple[bytes, bytes]]) -> Presented | None:
+def _in_headers(headers: list[tuple[bytes, bytes]]) -> Credential | None:
     values = dict(reversed(headers))
-    if key := values.get(b"x-api-key"):
-        return Presented(key.decode("latin-1"))
+    if key := values.get(b"x-api-key", b"").strip():
+        return Credential(key.decode("latin-1"))
     scheme, _, token = values.get(b"authorization", b"").decode("latin-1").partition(" ")
-    return Presented(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+    return Credential(token.strip()) if scheme.lower() == "bearer" and token.strip() else None

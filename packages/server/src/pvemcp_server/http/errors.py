@@ -1,4 +1,4 @@
-"""Answers of the gate itself: the same JSON for people, scripts and MCP clients."""
+"""Responses of the gate itself: the same JSON for browsers, scripts and MCP clients."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 
 class Refused(Exception):
-    """The request goes no further than the gate."""
+    """A request that goes no further than the gate."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Refused(Exception):
 
 
 def ambiguous_path() -> Refused:
-    """Return the answer to a path that two programs could read differently."""
+    """Return the response to a path that two programs could read differently."""
     return Refused(
         400,
         "The path is ambiguous: send it without control characters, backslashes, percent signs, "
@@ -42,29 +42,36 @@ def ambiguous_path() -> Refused:
 
 
 def not_found() -> Refused:
-    """Return the answer to every path that is not listed."""
+    """Return the response to every path that is not listed."""
     return Refused(404, "Nothing is served at this path: use /mcp, or /admin/ in a browser.")
 
 
 def unauthorized() -> Refused:
-    """Says nothing of why, and names no OAuth metadata: clients shall not try to sign in."""
+    """Return the response to a missing or invalid key.
+
+    It gives no reason, and names no OAuth metadata: clients must not try to sign in.
+    """
     message = "No valid API key: give it as /mcp/<key>, X-API-Key or Authorization: Bearer."
     return Refused(401, message, {"WWW-Authenticate": 'Bearer realm="pvemcp"'})
 
 
 def switched_off() -> Refused:
+    """Return the response while the setting `enabled` is off."""
     message = "The endpoint is switched off: an administrator can enable it under Settings."
     return Refused(503, message)
 
 
-def state_away() -> Refused:
+def state_unavailable() -> Refused:
+    """Return the response while the database does not answer."""
     message = "The server's database does not answer, so no key can be checked. Try again later."
     return Refused(503, message, {"Retry-After": "5"})
 
 
 def shutting_down() -> Refused:
+    """Return the response to requests that come during the drain."""
     return Refused(503, "The server is shutting down.", {"Retry-After": "5"})
 
 
 def too_many(message: str, seconds: float = 1) -> Refused:
+    """Return the response to a request beyond a limit, with the time to wait."""
     return Refused(429, message, {"Retry-After": str(max(1, ceil(seconds)))})

@@ -1,4 +1,4 @@
-"""The outermost door: hides the key before anything can log it, and lets its holder in."""
+"""The gate: hides the API key before anything can log it, and admits its owner."""
 
 import asyncio
 import logging
@@ -11,21 +11,21 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pvemcp_server.access.authentication import KeyAuthenticator
 from pvemcp_server.access.limits import CallLimits, Slot, network_of
 from pvemcp_server.access.model import Caller
-from pvemcp_server.audit import Event, Outcome
+from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable, TooManyFailures
 from pvemcp_server.http import errors
 from pvemcp_server.http.active_requests import ActiveRequest, ActiveRequests
 from pvemcp_server.http.client_address import Networks, client_address
 from pvemcp_server.http.cors import with_cors
-from pvemcp_server.http.credentials import Presented, take_key
+from pvemcp_server.http.credentials import Credential, take_key
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import HttpExchange
 from pvemcp_server.http.hosts import Hosts
 from pvemcp_server.http.paths import PROBES, is_canonical, is_public
-from pvemcp_server.pipeline.protocols import Authenticator, CurrentSettings, RefusalLog
-from pvemcp_server.settings import Values
+from pvemcp_server.settings import Settings, Values
 
 STREAMS_PER_KEY: Final = 256  # an office may share a key, and each client holds a stream
 
@@ -43,36 +43,38 @@ class KeyGate:
 
     app: ASGIApp
     transports: Mapping[str, ASGIApp]  # by path, compared exactly
-    keys: Authenticator
-    settings: CurrentSettings
-    audit: RefusalLog
+    keys: KeyAuthenticator
+    settings: Settings
+    audit: Audit
     hosts: Hosts
     proxies: Networks = ()
     limits: CallLimits = field(default_factory=CallLimits)
     active_requests: ActiveRequests = field(default_factory=ActiveRequests)
-    _door: ASGIApp = field(init=False)
+    _endpoint: ASGIApp = field(init=False)
 
     def __post_init__(self) -> None:
-        self._door = with_cors(self._answered, self.hosts.origins)
+        self._endpoint = with_cors(self._admit, self.hosts.origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route the request; from here on its key is in the scope's state only."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        canonical = is_canonical(scope)  # afterwards an encoded slash can no longer be seen
-        scope.setdefault("state", {})["presented"] = take_key(scope)
+        canonical = is_canonical(scope)  # before take_key: afterwards an encoded slash is gone
+        scope.setdefault("state", {})["credential"] = take_key(scope)
         if not canonical:
             await errors.ambiguous_path().response(scope, receive, send)
         elif refused := self._foreign(scope):
             await refused.response(scope, receive, send)
         elif scope["type"] == "http" and scope["path"] in self.transports:
-            await self._door(scope, receive, send)
+            await self._endpoint(scope, receive, send)
         elif is_public(scope["path"]):
             await self.app(scope, receive, send)
         else:
             await errors.not_found().response(scope, receive, send)
 
     def _foreign(self, scope: Scope) -> Refused | None:
+        """Return the refusal of a foreign Host or Origin; probes may use any host."""
         headers = dict(scope["headers"])
         origin = headers.get(b"origin")
         refused = self.hosts.refuses(
@@ -81,54 +83,65 @@ class KeyGate:
         )
         return Refused(*refused) if refused and scope["path"] not in PROBES else None
 
-    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check everything that can refuse a request, then pass it to its transport.
+
+        The order matters: the address is limited before the key is looked up, so that guessing
+        keys is limited too; the body is read last, for admitted callers only.
+        """
         try:
-            await self._endpoint(scope, receive, send)
+            settings = await self._current_settings()
+            address = client_address(scope, self.proxies)
+            network = f"address {network_of(address)}"
+            self._check_rate(network, settings.calls_per_minute_per_address)
+            caller = await self._authenticate(scope["state"]["credential"], address)
+            count_call = partial(self._check_rate, caller.key_id, settings.calls_per_minute_per_key)
+            count_call()
+            exchange = HttpExchange(receive, send, is_stream=_is_stream(scope))
+            place = self._place(caller, exchange, settings)
+            with place, self.active_requests.track(ActiveRequest(caller.key_id, exchange)):
+                scope["user"] = _user(caller.key_id)  # the SDK binds sessions to it
+                # a batch counts its further messages itself
+                scope["state"].update(caller=caller, count_call=count_call)
+                await self._serve(scope, exchange)
         except Refused as refused:
             await refused.response(scope, receive, send)
 
-    async def _endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
-        settings = await self._open_for_calls()
-        address = client_address(scope, self.proxies)
-        self._within_rate(f"address {network_of(address)}", settings.calls_per_minute_per_address)
-        caller = await self._admit(scope["state"]["presented"], address)
-        count = partial(self._within_rate, caller.key_id, settings.calls_per_minute_per_key)
-        count()
-        exchange = HttpExchange(receive, send, is_stream=_is_stream(scope))
-        place = self._place(caller, exchange, settings)
-        with place, self.active_requests.track(ActiveRequest(caller.key_id, exchange)):
-            _introduce(scope, caller)
-            scope["state"]["count"] = count  # for whoever finds more than one call in the body
-            await self._serve(scope, exchange)
-
-    async def _open_for_calls(self) -> Values:
+    async def _current_settings(self) -> Values:
         if self.active_requests.closing:
             raise errors.shutting_down()
         try:
             settings = await self.settings.current()
         except StateUnavailable:
-            raise errors.state_away() from None
+            raise errors.state_unavailable() from None
         if not settings.enabled:
             raise errors.switched_off()
         return settings
 
-    async def _admit(self, presented: Presented | None, address: str) -> Caller:
+    async def _authenticate(self, credential: Credential | None, address: str) -> Caller:
         try:
-            return await self.keys.authenticate(presented.secret if presented else "", address)
+            return await self.keys.authenticate(credential.secret if credential else "", address)
         except TooManyFailures:
             raise errors.too_many("Too many attempts with invalid keys.", 60) from None
         except AccessDenied as denied:
-            await self.audit.refused(_attempt(denied, address))
+            attempt = Event(
+                tool="sign in",
+                key_id=denied.key_id,
+                address=address,
+                outcome=Outcome.REFUSED,
+                reason=denied.reason,
+            )
+            await self.audit.refused(attempt)
             raise errors.unauthorized() from None
 
-    def _within_rate(self, name: str, per_minute: int) -> None:
+    def _check_rate(self, name: str, per_minute: int) -> None:
         try:
             self.limits.check_rate(name, per_minute)
         except OverBudget as over:
             raise errors.too_many(str(over), 60 / per_minute) from None
 
     def _place(self, caller: Caller, exchange: HttpExchange, settings: Values) -> Slot:
-        """One of the key's places; streams have places of their own, so that they block no call."""
+        """Return one of the key's places. Streams have their own, so that they block no call."""
         name = f"streams {caller.key_id}" if exchange.is_stream else caller.key_id
         most = STREAMS_PER_KEY if exchange.is_stream else settings.concurrent_calls_per_key
         try:
@@ -137,13 +150,18 @@ class KeyGate:
             raise errors.too_many(str(over)) from None
 
     async def _serve(self, scope: Scope, exchange: HttpExchange) -> None:
+        """Run the transport; answer 408 or 503 when the client was too slow to send its request.
+
+        Only a cancellation by the exchange itself is caught (and uncancelled, or the task would
+        stay marked); one from outside, such as uvicorn's at shutdown, propagates.
+        """
         try:
             if scope["method"] == "POST":
                 await exchange.read()
             await self.transports[scope["path"]](scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not exchange.given_up or task is None:
+            if not exchange.timed_out or task is None:
                 raise
             task.uncancel()
             if not exchange.started and self.active_requests.closing:
@@ -154,26 +172,10 @@ class KeyGate:
         await exchange.finish()
 
 
-def _attempt(denied: AccessDenied, address: str) -> Event:
-    return Event(
-        tool="sign in",
-        key_id=denied.key_id,
-        address=address,
-        outcome=Outcome.REFUSED,
-        reason=denied.reason,
-    )
-
-
 def _is_stream(scope: Scope) -> bool:
     if scope["method"] == "GET":
         return True
     return (b"mcp-method", b"subscriptions/listen") in scope["headers"]
-
-
-def _introduce(scope: Scope, caller: Caller) -> None:
-    """Tells the application, and the SDK that binds sessions to their owner, who calls."""
-    scope["user"] = _user(caller.key_id)
-    scope["state"]["caller"] = caller
 
 
 @lru_cache(1024)

@@ -1,4 +1,4 @@
-"""Whether the process lives, whether it can serve, and what it is."""
+"""Health probes, version and icon: routes that need no key."""
 
 from importlib.resources import files
 from typing import Final
@@ -15,24 +15,24 @@ ICON = (files(__package__) / "icon.svg").read_bytes()
 
 
 def health_routes(store: Store, active_requests: ActiveRequests) -> APIRouter:
-    """Routes that need no key."""
+    """Return the routes, which need no key."""
     routes = APIRouter(tags=["health"])
 
     @routes.api_route("/healthz", methods=PROBED)
     async def alive() -> dict[str, str]:
-        """The process answers."""
+        """Report that the process answers."""
         return {"status": "ok"}
 
     @routes.api_route("/readyz", methods=PROBED)
     async def ready(response: Response) -> dict[str, str]:
-        """Calls can be served: the state's database answers and no shutdown has begun."""
-        reason = "shutting down" if active_requests.closing else await _trouble(store)
+        """Report whether calls can be served: the database answers and no shutdown has begun."""
+        reason = "shutting down" if active_requests.closing else await _failure(store)
         response.status_code = 503 if reason else 200
         return {"status": reason or "ready"}
 
     @routes.get("/version")
     async def version() -> dict[str, object]:
-        """Version of the server and of the protocols it speaks."""
+        """Return the versions of the server and of the protocols it speaks."""
         return {"version": __version__, "protocols": list(SUPPORTED_PROTOCOL_VERSIONS)}
 
     @routes.get("/icon.svg")
@@ -44,9 +44,9 @@ def health_routes(store: Store, active_requests: ActiveRequests) -> APIRouter:
     return routes
 
 
-async def _trouble(store: Store) -> str:
+async def _failure(store: Store) -> str:
     try:
         await store.watch.poll()
-    except Exception:  # noqa: BLE001 - whatever it is, calls cannot be let in without the database
+    except Exception:  # noqa: BLE001 - any failure: no key can be checked without the database
         return "the state's database does not answer"
     return ""

@@ -14,9 +14,9 @@ PROBES: Final = ("/healthz", "/readyz")
 PUBLIC: Final = frozenset({"/", "/version", "/icon.svg", "/admin", *PROBES})
 ADMIN_SITE: Final = "/admin/"  # every page and operation below it checks its own session
 
-# What proxies, routers and file systems read differently. No name of ours contains any of it.
+# Proxies, routers and file systems read these differently; no path of ours contains any
 _AMBIGUOUS: Final = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\\%;]"  # a percent sign that is left was encoded twice
+    r"[\x00-\x1f\x7f-\x9f\\%;]"  # a remaining percent sign was encoded twice
     r"|//"
     r"|/\.{1,2}(?:/|\Z)"
 )

@@ -1,81 +1,147 @@
-"""Runs the HTTP server until it is told to stop, and then stops without dropping what runs."""
+"""The HTTP server: starts, announces itself, and lets running calls finish when it stops."""
 
 import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
 import uvicorn
-from sse_starlette.sse import AppStatus
 from starlette.types import ASGIApp
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.http.httptools_protocol import TimeoutProtocol
+from pvemcp_server.http.connection import (
+    HEAD_BYTES,
+    HEAD_SECONDS,
+    HttpConnection,
+    ignore_upgrade_warnings,
+    with_connection,
+)
 
 CLOSING_SECONDS: Final = 4  # for connections, after running calls have had their time
+POLL_SECONDS: Final = 0.01  # uvicorn has a flag for its start, and no event
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 Drain = Callable[[], Coroutine[Any, Any, bool]]
 Announce = Callable[[], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 
-class HttpServer(uvicorn.Server):
-    """Uvicorn that first lets calls finish: its own shutdown would wait for open streams."""
+class HttpServer:
+    """A uvicorn server that drains before it shuts down.
+
+    Uvicorn's own shutdown closes the listening sockets first and then waits for open streams,
+    which would never end. So signals come here: `drain` refuses new calls with 503, waits for
+    running ones and ends the streams; only then uvicorn is stopped.
+
+    Uvicorn installs its own signal handlers when it starts, raises every signal it caught once
+    more at its end, and restores the handlers it found. Ours are therefore installed twice:
+    before uvicorn starts (a repeated signal must not end the process with an error) and after.
+    """
 
     def __init__(self, config: uvicorn.Config, drain: Drain, announce: Announce) -> None:
-        super().__init__(config)
+        self._uvicorn = uvicorn.Server(config)
         self._drain = drain
         self._announce = announce
-        # by itself it would look for our signal handler and cut off every session's answers
-        AppStatus.enable_automatic_graceful_drain = False
+        self._stopping = asyncio.Event()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
-        """Ends the server; uvicorn would raise the signal once more and so fail the process."""
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
+    @property
+    def started(self) -> bool:
+        return self._uvicorn.started
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    @property
+    def addresses(self) -> list[Any]:
+        """Addresses the server listens on, as of `getsockname`; port 0 picks a free one."""
+        return [s.getsockname() for server in self._uvicorn.servers for s in server.sockets]
+
+    def stop(self) -> None:
+        """Begin to stop, as SIGTERM does. For the thread of the event loop."""
+        self._stopping.set()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until `stop`, SIGINT or SIGTERM; raises ConfigError when the start fails."""
+        loop = asyncio.get_running_loop()
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            if number == signal.SIGINT and self._stopping.is_set():
+                self._uvicorn.force_exit = True  # the second Ctrl-C
+            loop.call_soon_threadsafe(self._stopping.set)
+
+        with _signal_handlers() as install:
+            install(on_signal)
+            serving = asyncio.create_task(self._serve(sockets))
+            try:
+                while not self.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event
+                    await asyncio.sleep(POLL_SECONDS)
+                if not serving.done() and not self._uvicorn.should_exit:
+                    install(on_signal)
+                    await self._run(serving)
+            finally:
+                self._uvicorn.should_exit = True
+                await serving
+
+    async def _serve(self, sockets: list[socket.socket] | None) -> None:
         try:
-            await super().startup(sockets)
+            await self._uvicorn.serve(sockets)
         except SystemExit:  # uvicorn's way to report that it cannot start; its log has the reason
             raise ConfigError("The server cannot start: its log has the reason.") from None
-        for host, port, *_ in addresses(self):
+
+    async def _run(self, serving: asyncio.Task[None]) -> None:
+        """Announce the server, wait until it is stopped, and drain it."""
+        for host, port, *_ in self.addresses:
             log.info("Listening on %s port %d", host, port)
-        if self.should_exit:
-            return
         try:
             await self._announce()
-        except BaseException:
-            await self.shutdown(sockets)
-            raise
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        draining = asyncio.create_task(self._drain())
-        while not draining.done() and not self.force_exit:
-            await asyncio.wait([draining], timeout=0.1)
-        if not draining.done() or not draining.result():
-            log.warning("Some calls did not end in time and are given up")
-        await super().shutdown(sockets)
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+        finally:
+            draining = asyncio.create_task(self._drain())
+            while not draining.done() and not self._uvicorn.force_exit:
+                await asyncio.wait([draining], timeout=0.1)
+            if not draining.done() or not draining.result():
+                log.warning("Some calls did not end in time and are given up")
 
 
-async def _nothing() -> None:
-    """Announce nothing."""
+@contextmanager
+def _signal_handlers() -> Iterator[Callable[[Any], None]]:
+    """Yield a function that handles SIGNALS; restore their handlers at the end.
+
+    Python allows signal handlers in the main thread only; elsewhere nothing is installed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda _handler: None
+        return
+
+    def install(handler: Any) -> None:
+        for number in SIGNALS:
+            signal.signal(number, handler)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield install
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _announce_nothing() -> None:
+    pass
 
 
 def http_server(
-    app: ASGIApp, config: Config, drain: Drain, announce: Announce = _nothing
+    app: ASGIApp, config: Config, drain: Drain, announce: Announce = _announce_nothing
 ) -> HttpServer:
-    """The server for this application, configured as the process is.
-
-    `announce` is awaited when it listens.
-    """
+    """Return a server for the application; `announce` is awaited once it listens."""
+    ignore_upgrade_warnings()
     return HttpServer(
         uvicorn.Config(
-            app,
+            with_connection(app),
             host=config.host,
             port=config.port,
             log_level=config.log_level,
@@ -83,15 +149,11 @@ def http_server(
             proxy_headers=False,  # the gate reads them itself, from configured proxies only
             server_header=False,
             timeout_graceful_shutdown=CLOSING_SECONDS,
-            timeout_keep_alive=30,
-            http=TimeoutProtocol,
+            timeout_keep_alive=int(HEAD_SECONDS),
+            h11_max_incomplete_event_size=HEAD_BYTES,
+            http=HttpConnection,
             ws="none",
         ),
         drain,
         announce,
     )
-
-
-def addresses(server: uvicorn.Server) -> list[Any]:
-    """Where the server listens: useful when it was told to pick a port."""
-    return [s.getsockname() for one in server.servers for s in one.sockets]

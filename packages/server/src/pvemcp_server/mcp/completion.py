@@ -1,4 +1,4 @@
-"""What could come next while somebody types an argument: names that this caller may see."""
+"""Completion of arguments: names that this caller may see."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -11,8 +11,8 @@ from pvemcp_server.errors import CallError
 from pvemcp_server.tables.registry import tables
 from pvemcp_server.toolkit.call import Call
 
-MOST: Final = 100  # values in one answer, as the protocol has it
-# A caller sees of these names what this tool would show
+MOST: Final = 100  # values in one response, by the specification
+# The tool of each argument: a caller gets the names that this tool would show
 TOOLS: Final[Mapping[str, str]] = {
     "cluster": "ListClusters",
     "node": "ListNodes",
@@ -24,21 +24,22 @@ TOOLS: Final[Mapping[str, str]] = {
 
 
 async def complete(call: Call, argument: str, typed: str, cluster: str | None) -> list[str]:
-    """All names for the argument that contain what was typed, the likeliest first."""
+    """Return all names for the argument that contain the typed text, the likeliest first."""
     if argument == "cluster":
         return _matching({name: name for name in await call.reachable()}, typed)
     if argument == "table":
         return _matching({name: name for name in tables()}, typed)
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     try:
-        for one in await call.all_clusters(cluster or None):
-            found |= _names(argument, await one.inventory_view())
+        for opened in await call.all_clusters(cluster or None):
+            names |= _names(argument, await opened.inventory_view())
     except (CallError, ProxmoxError):
-        return []  # nobody is helped by an error while typing
-    return _matching(found, typed)
+        return []  # an error does not help a user who is still typing
+    return _matching(names, typed)
 
 
-def answer(values: list[str]) -> types.CompleteResult:
+def complete_result(values: list[str]) -> types.CompleteResult:
+    """Return the first MOST values, with their total."""
     completion = types.Completion(
         values=values[:MOST], total=len(values), has_more=len(values) > MOST
     )
@@ -46,19 +47,19 @@ def answer(values: list[str]) -> types.CompleteResult:
 
 
 def _names(argument: str, view: InventoryView) -> dict[str, str]:
-    """Values, each with the text that is searched."""
+    """Return the values, each with the text that is searched."""
     if argument == "vmid":
         return {str(guest.vmid): f"{guest.vmid} {guest.name}" for guest in view.guests}
     if argument == "storage":
-        return {one.storage: one.storage for one in view.storages}
-    return {one.node: one.node for one in view.nodes}
+        return {row.storage: row.storage for row in view.storages}
+    return {row.node: row.node for row in view.nodes}
 
 
 def _matching(names: Mapping[str, str], typed: str) -> list[str]:
-    wanted = typed.casefold()
+    part = typed.casefold()
 
     def rank(value: str) -> tuple[bool, Iterable[object]]:
-        begins = value.casefold().startswith(wanted)
+        begins = value.casefold().startswith(part)
         return not begins, (int(value), "") if value.isdecimal() else (0, value)
 
-    return sorted((v for v, text in names.items() if wanted in text.casefold()), key=rank)
+    return sorted((v for v, text in names.items() if part in text.casefold()), key=rank)

@@ -1,4 +1,4 @@
-"""What a running call may say and ask, by the means of each protocol era."""
+"""The conversation of a running call with its client: progress and questions, for each era."""
 
 import asyncio
 import hashlib
@@ -13,11 +13,12 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
-from pvemcp_server.pipeline.decisions import Asking, Decision
+from pvemcp_server.pipeline.confirmation import InputRequired
 from pvemcp_server.pipeline.sanitize import clean_line
+from pvemcp_server.toolkit.call import Decision
 
 PROGRESS_SECONDS: Final = 0.25  # the least time between two reports
-ANSWER_SECONDS: Final = 300.0  # how long a person may think, in the eras where the call waits
+ANSWER_SECONDS: Final = 300.0  # how long a user may think, in the eras where the call waits
 QUESTION: Final = "confirm"
 FORM: Final[types.ElicitRequestedSchema] = {
     "type": "object",
@@ -47,44 +48,46 @@ class SdkConversation:
         self._ctx = ctx
         self._params = params
         self._clock = clock
-        self._told = -1.0  # the progress last sent
-        self._told_at = -PROGRESS_SECONDS
+        self._last_progress = -1.0
+        self._last_report = -PROGRESS_SECONDS  # time on the clock
 
     @property
     def client(self) -> str:
         """Name and version of the client program, as it calls itself."""
-        known = self._ctx.session.client_params
-        return f"{known.client_info.name} {known.client_info.version}" if known else ""
+        params = self._ctx.session.client_params
+        return f"{params.client_info.name} {params.client_info.version}" if params else ""
 
     @property
     def wants_progress(self) -> bool:
         return bool(self._ctx.meta and self._ctx.meta.get("progress_token") is not None)
 
     async def progress(self, done: float, total: float | None, message: str) -> None:
-        """Passed on when it is news, and not too soon after the last time."""
+        """Report progress that has increased, at most every PROGRESS_SECONDS."""
         now = self._clock()
-        if done <= self._told or now - self._told_at < PROGRESS_SECONDS:
+        if done <= self._last_progress or now - self._last_report < PROGRESS_SECONDS:
             return
-        self._told, self._told_at = done, now
+        self._last_progress, self._last_report = done, now
         await self._ctx.session.report_progress(done, total, clean_line(message))
 
     async def ask(self, question: str) -> Decision:
-        """The person's decision; raises Asking when the call has to come again with it."""
+        """Return the user's decision; raises InputRequired if the call has to come again with it.
+
+        In the era of 2026-07-28 a question is the result of the call, and the client repeats the
+        call with the answer and the sealed state of the question. The state is the question's
+        hash, so an answer counts for exactly this question: if the situation has changed in
+        between, the question has too, and is asked again. Before, the call waits for the answer.
+        """
         if not _can_fill_forms(self._ctx.session.client_capabilities):
             return Decision.CANNOT_ASK
-        if self._ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-            return self._answered(question)
-        return await self._wait_for_answer(question)
-
-    def _answered(self, question: str) -> Decision:
-        """The answer to exactly this question; what has changed since is asked anew."""
+        if self._ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            return await self._wait_for_answer(question)
         state = hashlib.sha256(question.encode()).hexdigest()
         answer = (self._params.input_responses or {}).get(QUESTION)
         if isinstance(answer, types.ElicitResult) and self._params.request_state == state:
             return _decision(answer)
         form = types.ElicitRequestFormParams(message=question, requested_schema=FORM)
         requests: types.InputRequests = {QUESTION: types.ElicitRequest(params=form)}
-        raise Asking(types.InputRequiredResult(input_requests=requests, request_state=state))
+        raise InputRequired(types.InputRequiredResult(input_requests=requests, request_state=state))
 
     async def _wait_for_answer(self, question: str) -> Decision:
         try:
@@ -93,21 +96,22 @@ class SdkConversation:
                     await self._ctx.session.elicit_form(question, FORM, self._ctx.request_id)
                 )
         except (MCPError, ValidationError, TimeoutError):
-            # a refusal or a lost connection is no leave: whoever can be asked has to agree
+            # an error or a lost connection is no consent, since this client can ask its user
             return Decision.NO_ANSWER
 
 
 @dataclass(frozen=True)
 class Silent:
-    """The conversation of a call that nobody follows: it only looks up names."""
+    """The conversation of a call that only looks up names: no client follows it."""
 
     client: str = ""
     wants_progress: bool = False
 
     async def progress(self, done: float, total: float | None, message: str) -> None:
-        """Nobody is there to be told."""
+        """Drop the report."""
 
     async def ask(self, _question: str) -> Decision:
+        """Return that no client can ask."""
         return Decision.CANNOT_ASK
 
 

@@ -1,9 +1,8 @@
-"""The MCP endpoint, assembled: gate, transports, server and pipeline."""
+"""The MCP endpoint: gate, transports, server and pipeline put together."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -21,10 +20,10 @@ from pvemcp_server.http.exchange import BODY_BYTES
 from pvemcp_server.http.gate import KeyGate
 from pvemcp_server.http.hosts import Hosts
 from pvemcp_server.http.paths import MCP, SSE, SSE_MESSAGES
-from pvemcp_server.mcp.handlers import Offers
+from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.json_rpc import Messages
 from pvemcp_server.mcp.notifications import NotificationBus
-from pvemcp_server.mcp.resource_watcher import Watcher
+from pvemcp_server.mcp.resource_watcher import ResourceWatcher
 from pvemcp_server.mcp.server import Handlers, build_server
 from pvemcp_server.mcp.sessions import Sessions
 from pvemcp_server.mcp.sse import SseEndpoint
@@ -37,22 +36,22 @@ from pvemcp_server.store.columns import utc_now
 from pvemcp_server.toolkit.registry import Tool
 
 DRAIN_SECONDS: Final = 8.0
-STREAMS: Final = 10_000  # in sum; the gate bounds those of each key
+STREAMS: Final = 10_000  # in total; the gate limits those of each key
 
 
 class Transports:
     """The SDK's transports around one server, as ASGI applications."""
 
     def __init__(self, server: Server[Any], prefix: str = "") -> None:
-        self.manager = Sessions(server, max_request_body_size=BODY_BYTES)
-        self._sse = SseEndpoint(server, prefix)
-        self._http = Messages(self.manager.handle_request)
-        self._posted = Messages(self._sse.messages, batching=())
-
-    @property
-    def by_path(self) -> Mapping[str, ASGIApp]:
-        """Each transport's application. Only the gate may call them: they check no key."""
-        return {MCP: self._http, SSE: _get_only(self._sse.stream), SSE_MESSAGES: self._posted}
+        self.sessions = Sessions(server, max_request_body_size=BODY_BYTES)
+        sse = SseEndpoint(server, prefix)
+        modern = self.sessions.manager.handle_request
+        # Only the gate may call these: they check no key
+        self.by_path: Mapping[str, ASGIApp] = {
+            MCP: Messages(self.sessions.handle_request, modern),
+            SSE: _get_only(sse.stream),
+            SSE_MESSAGES: Messages(sse.messages, sse.messages, batching=()),
+        }
 
 
 def _get_only(app: ASGIApp) -> ASGIApp:
@@ -70,7 +69,7 @@ def _get_only(app: ASGIApp) -> ASGIApp:
 
 @dataclass
 class Endpoint:
-    """Everything of MCP in one process."""
+    """The endpoint of one process."""
 
     services: Services
     tools: Mapping[str, Tool]
@@ -87,12 +86,12 @@ class Endpoint:
             services.audit,
             services.access.limits,
         )
-        self.watcher = Watcher(self.pipeline, self.notifications)
+        self.watcher = ResourceWatcher(self.pipeline, self.notifications)
         self.server = build_server(
             Handlers(
                 self.pipeline,
                 Subscriptions(self.notifications, self.watcher, self.listen),
-                Offers(self.pipeline, services.store.saved_queries),
+                CatalogHandlers(self.pipeline, services.store.saved_queries),
                 McpTasks(self.pipeline, services.store.mcp_tasks),
                 self.active_requests,
             ),
@@ -122,16 +121,16 @@ class Endpoint:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Sessions live and changes are announced inside."""
-        async with self.transports.manager.run(), anyio.create_task_group() as tasks:
+        """Run sessions, notifications and deadlines while inside."""
+        async with self.transports.sessions.run(), anyio.create_task_group() as tasks:
             tasks.start_soon(self.notifications.run)
             tasks.start_soon(self.watcher.run)
-            tasks.start_soon(self.active_requests.look_after)
+            tasks.start_soon(self.active_requests.enforce_deadlines)
             yield
             tasks.cancel_scope.cancel()
 
     async def drain(self) -> bool:
-        """Refuse new calls, wait for what runs, close streams; whether all ended in time."""
+        """Refuse new calls, await running ones, end streams; return whether all ended in time."""
         self.pipeline.closing.set()
         self.listen.close()
         try:
@@ -140,16 +139,13 @@ class Endpoint:
             self.active_requests.end_streams()
 
     async def _find(self, key_id: str) -> Caller | None:
-        """The caller as the key stands now; None when it would be refused."""
+        """Return the caller with the key's current rights; None when the key is refused."""
         access = self.services.access
         try:
             key = await access.keys.get(key_id)
         except UnknownName:
             return None
-        if not key.enabled or _is_over(key.expires):
+        expired = key.expires is not None and key.expires <= utc_now()
+        if not key.enabled or expired:
             return None
         return await access.authenticator.caller(key.id)
-
-
-def _is_over(expires: datetime | None) -> bool:
-    return expires is not None and expires <= utc_now()

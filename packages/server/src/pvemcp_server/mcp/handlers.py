@@ -1,10 +1,10 @@
-"""Prompts, resources and completion: what clients offer people beside the tools."""
+"""Prompts, resources and completion: what clients offer their users beside the tools."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
@@ -22,6 +22,7 @@ from pvemcp_server.query.binder import is_valid
 from pvemcp_server.query.sources import TOOL as EXECUTE
 from pvemcp_server.query.sources import catalog_of
 from pvemcp_server.store.records import SavedQuery
+from pvemcp_server.store.repository import Repository
 from pvemcp_server.toolkit.call import Call
 
 Context = ServerRequestContext[Any, Any]
@@ -29,61 +30,65 @@ Ref = types.PromptReference | types.ResourceTemplateReference
 Contents = types.TextResourceContents | types.BlobResourceContents
 
 
-class SavedQueries(Protocol):
-    async def all(self) -> Sequence[SavedQuery]: ...
-
-
 @dataclass(frozen=True)
-class Offers:
+class CatalogHandlers:
     """Handlers of prompts/*, resources/* and completion/complete."""
 
     pipeline: Pipeline
-    saved: SavedQueries
+    saved_queries: Repository[SavedQuery]
 
     async def list_prompts(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListPromptsResult:
+        """List the prompts whose tools the caller may use."""
         offered = await self._prompts(ctx)
-        return types.ListPromptsResult(prompts=[_described(one) for one in offered.values()])
+        return types.ListPromptsResult(prompts=[_described(prompt) for prompt in offered.values()])
 
     async def get_prompt(
         self, ctx: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
-        found = (await self._prompts(ctx)).get(params.name)
-        if found is None:
+        """Fill in a prompt; raises MCPError for an unknown one and for wrong arguments."""
+        prompt = (await self._prompts(ctx)).get(params.name)
+        if prompt is None:
             raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {clean_line(params.name, 100)}")
         try:
-            text = found.filled(params.arguments or {})
+            text = prompt.filled(params.arguments or {})
         except BadArgument as wrong:
             raise MCPError(types.INVALID_PARAMS, str(wrong)) from None
         message = types.PromptMessage(role="user", content=types.TextContent(text=text))
-        return types.GetPromptResult(description=found.description, messages=[message])
+        return types.GetPromptResult(description=prompt.description, messages=[message])
 
     async def list_resources(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListResourcesResult:
+        """List the resources without slots, and one for each cluster the caller reaches."""
         call = await self._call(ctx, resources.CLUSTER.tool)
         names = await call.reachable() if call else []
-        places = resources.open_to(caller_of(ctx), self.pipeline.tools)
-        return types.ListResourcesResult(resources=resources.listed(places, names))
+        families = resources.families_for(caller_of(ctx), self.pipeline.tools)
+        return types.ListResourcesResult(resources=resources.fixed_resources(families, names))
 
     async def list_templates(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListResourceTemplatesResult:
-        places = resources.open_to(caller_of(ctx), self.pipeline.tools)
-        return types.ListResourceTemplatesResult(resource_templates=resources.templates(places))
+        """List the templates of resources that the caller may read."""
+        families = resources.families_for(caller_of(ctx), self.pipeline.tools)
+        return types.ListResourceTemplatesResult(resource_templates=resources.templates(families))
 
     async def read_resource(
         self, ctx: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
+        """Read a resource by a call of its tool, with all checks and the audit of a call."""
         uri = str(params.uri)
-        found = resources.find(uri)
-        if found is None:
+        match = resources.find(uri)
+        if match is None:
             raise _not_found(uri)
-        place, values = found
+        family, values = match
         try:
             result = await self.pipeline.call(
-                caller_of(ctx), place.tool, place.question(values), SdkConversation(ctx, params)
+                caller_of(ctx),
+                family.tool,
+                family.call_arguments(values),
+                SdkConversation(ctx, params),
             )
         except UnknownTool:
             raise _not_found(uri) from None
@@ -92,47 +97,48 @@ class Offers:
     async def complete(
         self, ctx: Context, params: types.CompleteRequestParams
     ) -> types.CompleteResult:
+        """Complete an argument of a prompt or a slot of a resource template."""
         name = params.argument.name
         if name not in await self._arguments(ctx, params.ref):
-            return completion.answer([])
+            return completion.complete_result([])
         call = await self._call(ctx, completion.TOOLS.get(name, ""))
         if call is None:
-            return completion.answer([])
+            return completion.complete_result([])
         chosen = (params.context.arguments or {}) if params.context else {}
         values = await completion.complete(call, name, params.argument.value, chosen.get("cluster"))
-        return completion.answer(values)
+        return completion.complete_result(values)
 
     async def _arguments(self, ctx: Context, ref: Ref) -> Collection[str]:
-        """What can be filled in there: nothing where nothing is offered."""
+        """Return the names that can be completed there: none where the caller sees nothing."""
         if isinstance(ref, types.ResourceTemplateReference):
-            places = resources.open_to(caller_of(ctx), self.pipeline.tools)
-            return next((place.slots for place in places if place.template == ref.uri), ())
+            families = resources.families_for(caller_of(ctx), self.pipeline.tools)
+            return next((f.slots for f in families if f.template == ref.uri), ())
         prompt = (await self._prompts(ctx)).get(ref.name)
         return prompt.slots if prompt else ()
 
     async def _call(self, ctx: Context, tool: str) -> Call | None:
-        """A call of that tool, as far as the caller may make it; for names, not for answers."""
+        """Open a call that looks up names; None when the caller may not call the tool."""
         declared, caller = self.pipeline.tools.get(tool), caller_of(ctx)
         if declared is None or not caller.may_call(declared.name, declared.effect):
             return None
         return await self.pipeline.open(declared, caller, Silent())
 
     async def _prompts(self, ctx: Context) -> dict[str, Prompt]:
-        saved = [_of_query(one) for one in await self._askable(ctx)]
-        return prompts((*QUESTIONS, *PLAYBOOKS, *saved), caller_of(ctx), self.pipeline.tools)
+        """Return the prompts for this caller, by name.
 
-    async def _askable(self, ctx: Context) -> list[SavedQuery]:
-        """The saved queries that this caller could ask: others would tell what is hidden."""
-        saved = await self.saved.all()
-        call = await self._call(ctx, EXECUTE) if saved else None
-        if call is None:
-            return []
-        catalog, now = catalog_of(call.caller, await call.reachable()), datetime.now(UTC)
-        return [one for one in saved if is_valid(one.query, catalog, now)]
+        A saved query is left out if the caller could not run it: it would reveal hidden names.
+        """
+        queries = await self.saved_queries.all()
+        call = await self._call(ctx, EXECUTE) if queries else None
+        saved: list[Prompt] = []
+        if call is not None:
+            catalog, now = catalog_of(call.caller, await call.reachable()), datetime.now(UTC)
+            saved = [_of_query(q) for q in queries if is_valid(q.query, catalog, now)]
+        return prompts((*QUESTIONS, *PLAYBOOKS, *saved), caller_of(ctx), self.pipeline.tools)
 
 
 def _contents(uri: str, result: Result) -> list[Contents]:
-    """The data, then the notes where there are any: what is missing, or how old it is."""
+    """Return the data, then the notes, if any: missing parts, or the age of the data."""
     if isinstance(result.cause, UnknownName | BadArgument | NotFound):
         raise _not_found(uri, result.blocks[0])
     if result.failed:
@@ -161,7 +167,7 @@ def _described(prompt: Prompt) -> types.Prompt:
 
 
 def _of_query(saved: SavedQuery) -> Prompt:
-    """A query that an administrator has saved, as a prompt that runs it."""
+    """Return a prompt that runs a query which an administrator has saved."""
     query = json.dumps(saved.query).replace("{", "{{").replace("}", "}}")
     return Prompt(
         f"query-{saved.name}",

@@ -1,8 +1,8 @@
-"""What sessions are sent: JSON-RPC messages, in 2025-03-26 also several of them in one body.
+"""JSON-RPC messages of the handshake eras: checked, and batches (2025-03-26) split.
 
-The SDK takes single messages only, and a request with an id that it cannot read for a notification,
-which nobody would answer. Each message of a batch is served as if it had come alone, and counts as
-alone: the key's calls a minute are those of the messages.
+The SDK takes single messages only, and mistakes a request whose id it cannot read for a
+notification, which would never be answered. Each message of a batch is served as if it had come
+alone, and counts against the key's calls a minute.
 """
 
 import json
@@ -22,51 +22,49 @@ _EVENT: Final = b"event: message\r\ndata: "
 
 
 class Messages:
-    """ASGI shim before the SDK's transports; `batching` are the revisions that know batches."""
+    """ASGI middleware in front of the SDK's transports.
 
-    def __init__(self, app: ASGIApp, batching: Collection[str | None] = BATCHING) -> None:
+    Requests of later revisions go to `modern` as they are; the SDK checks them itself.
+    `batching` are the revisions of the protocol that have batches.
+    """
+
+    def __init__(
+        self, app: ASGIApp, modern: ASGIApp, batching: Collection[str | None] = BATCHING
+    ) -> None:
         self._app = app
+        self._modern = modern
         self._batching = batching
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the messages of a POST and pass them on one by one; raises Refused."""
         version = Headers(scope=scope).get("mcp-protocol-version")
-        if scope["method"] != "POST" or version not in (None, *HANDSHAKE_PROTOCOL_VERSIONS):
+        if version not in (None, *HANDSHAKE_PROTOCOL_VERSIONS):
+            await self._modern(scope, receive, send)
+            return
+        if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        body = await _whole(receive)
-        try:
-            parsed = _parsed(body)
-            if not isinstance(parsed, list) or version not in self._batching:
-                check(parsed)
-                await self._app(scope, _Replay(body, receive), send)
-                return
-            messages = _batch(parsed)
-            for _ in messages[1:]:
-                scope["state"]["count"]()
-        except Refused as refused:
-            await refused.response(scope, receive, send)
+        body = (await receive())["body"]  # whole: the gate has read it
+        parsed = _parsed(body)
+        if not isinstance(parsed, list) or version not in self._batching:
+            check(parsed)
+            await self._app(scope, _Replay(body, receive), send)
             return
+        messages = _batch(parsed)
+        for _ in messages[1:]:
+            scope["state"]["count_call"]()
         await self._each(messages, scope, receive, send)
 
     async def _each(
         self, messages: list[dict[str, Any]], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        answers = _Answers(send, expected=any("method" in m and "id" in m for m in messages))
+        response = _BatchResponse(send, expected=any("method" in m and "id" in m for m in messages))
         for message in messages:
             single = _Replay(json.dumps(message).encode(), receive)
-            await self._app(_with_length(scope, len(single.body)), single, answers.take)
-            if answers.refused:
+            await self._app(_with_length(scope, len(single.body)), single, response.take)
+            if response.refused:
                 return
-        await answers.end()
-
-
-async def _whole(receive: Receive) -> bytes:
-    body, more = b"", True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return body
+        await response.end()
 
 
 def _parsed(body: bytes) -> Any:
@@ -87,12 +85,12 @@ def _batch(messages: list[Any]) -> list[dict[str, Any]]:
 
 
 def check(message: Any) -> None:
-    """Raises Refused unless this is a request, a notification or an answer."""
+    """Raise Refused unless this is a request, a notification or a response."""
     if not isinstance(message, dict):
-        raise Refused(400, "A JSON-RPC message is an object; batches are of 2025-03-26 alone.")
+        raise Refused(400, "A JSON-RPC message is an object; only 2025-03-26 has batches.")
     if message.get("jsonrpc") != "2.0":
-        raise Refused(400, 'A JSON-RPC message says "jsonrpc": "2.0".')
-    if "id" in message and not _is_id(message["id"], answers="error" in message):
+        raise Refused(400, 'A JSON-RPC message has "jsonrpc": "2.0".')
+    if "id" in message and not _is_id(message["id"], in_error="error" in message):
         raise Refused(400, "The id of a message is a string or a whole number.")
     if not isinstance(message.get("method", ""), str):
         raise Refused(400, "The method of a message is a string.")
@@ -102,9 +100,9 @@ def check(message: Any) -> None:
         raise Refused(400, "A JSON-RPC message has a method, a result or an error.")
 
 
-def _is_id(value: Any, *, answers: bool) -> bool:
-    """An error may answer what had no id that could be read."""
-    return type(value) in (str, int) or (answers and value is None)
+def _is_id(value: Any, *, in_error: bool) -> bool:
+    """Return whether it is an id; null only in an error for a message without a readable id."""
+    return type(value) in (str, int) or (in_error and value is None)
 
 
 def _with_length(scope: Scope, length: int) -> Scope:
@@ -113,7 +111,7 @@ def _with_length(scope: Scope, length: int) -> Scope:
 
 
 class _Replay:
-    """A body that was already read, then what the client does after it."""
+    """`receive` for a body that is already read, and then for the rest of the exchange."""
 
     def __init__(self, body: bytes, rest: Receive) -> None:
         self.body = body
@@ -127,8 +125,8 @@ class _Replay:
         return {"type": "http.request", "body": self.body, "more_body": False}
 
 
-class _Answers:
-    """Joins the answers of single messages into one event stream, as they come."""
+class _BatchResponse:
+    """`send` that joins the responses to single messages into one event stream."""
 
     def __init__(self, send: Send, *, expected: bool) -> None:
         self._send = send
@@ -136,7 +134,7 @@ class _Answers:
         self._started = False
         self._is_events = False
         self._head: Message = {"type": "http.response.start", "status": 202, "headers": []}
-        self.refused = False  # as a whole: there is no such session
+        self.refused = False  # the whole batch: the session is unknown
 
     async def take(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -172,5 +170,5 @@ class _Answers:
 
 
 def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    found = dict(headers).get(b"content-type", b"")
-    return found.startswith(b"text/event-stream")
+    content_type = dict(headers).get(b"content-type", b"")
+    return content_type.startswith(b"text/event-stream")

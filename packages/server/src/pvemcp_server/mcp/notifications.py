@@ -1,4 +1,4 @@
-"""Tells clients of both eras what has changed, and ends streams of withdrawn keys."""
+"""Notifications to clients of both eras about changes, and the end of revoked keys' streams."""
 
 import asyncio
 import logging
@@ -22,11 +22,12 @@ from mcp.server.subscriptions import (
 from pvemcp_server.access.model import Caller
 from pvemcp_server.http.active_requests import ActiveRequests
 from pvemcp_server.mcp.callers import caller_of
+from pvemcp_server.mcp.sdk_connection import connection_of
 
-TELL_SECONDS: Final = 5.0
-PAUSE_SECONDS: Final = 5.0  # after a failure
-LOOK_SECONDS: Final = 60.0  # how long a stream may outlive the expiry of its key
-EVERYTHING: Final[frozenset[ServerEvent]] = frozenset(
+SEND_SECONDS: Final = 5.0
+RETRY_SECONDS: Final = 5.0  # after a failure
+POLL_SECONDS: Final = 60.0  # how long a stream may outlive the expiry of its key
+ALL_LISTS: Final[frozenset[ServerEvent]] = frozenset(
     {ToolsListChanged(), PromptsListChanged(), ResourcesListChanged()}
 )
 _SUBSCRIBER: Final = "subscriber"  # in the state of a session's connection
@@ -39,34 +40,34 @@ _subscribing: ContextVar[tuple[Caller, frozenset[str]]] = ContextVar("subscribin
 
 @dataclass(eq=False)
 class Subscriber:
-    """A listen stream or a legacy session, with the rights its client last heard of."""
+    """A listen stream or a session, with the version of the rights its client knows."""
 
     key_id: str
     version: str
-    tell: Callable[[ServerEvent], Awaitable[None]]
-    uris: set[str] = field(default_factory=set)  # single resources it wants to hear of
+    notify: Callable[[ServerEvent], Awaitable[None]]
+    uris: set[str] = field(default_factory=set)  # single resources it subscribes to
 
 
 @dataclass
 class NotificationBus:
     """The SDK's subscription bus, aware of keys."""
 
-    find: FindCaller  # the caller as the key stands now; None when it is no longer valid
+    find: FindCaller  # the caller with the key's current rights; None when it is not valid
     active_requests: ActiveRequests
     _subscribers: set[Subscriber] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _lists: set[ServerEvent] = field(default_factory=set)  # changed for everybody
+    _lists: set[ServerEvent] = field(default_factory=set)  # changed for all callers
 
     async def rights_changed(self) -> None:
-        """Keys, roles or bindings were changed: look after those who listen."""
+        """Wake `run`: keys, roles or bindings have changed."""
         self._changed.set()
 
     async def clusters_changed(self) -> None:
-        """Clusters came, went or were renamed: they are resources."""
+        """Announce added, removed or renamed clusters: they are resources."""
         self._list_changed(ResourcesListChanged())
 
     async def queries_changed(self) -> None:
-        """Queries were saved or removed: they are prompts."""
+        """Announce saved or removed queries: they are prompts."""
         self._list_changed(PromptsListChanged())
 
     def _list_changed(self, event: ServerEvent) -> None:
@@ -74,91 +75,95 @@ class NotificationBus:
         self._changed.set()
 
     async def run(self) -> None:
-        """Looks after changes until cancelled; also unasked, for keys expire by themselves."""
+        """Refresh after each change, and every POLL_SECONDS since keys expire, until cancelled."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(POLL_SECONDS):
                     await self._changed.wait()
             self._changed.clear()
             try:
                 await self.refresh()
             except Exception:
-                log.exception("Could not tell clients that their lists have changed")
-                # it is still to be told, and a withdrawn key still holds its streams
+                log.exception("Clients could not be notified of changed lists")
+                # still due, and a revoked key still has its streams
                 self._changed.set()
-                await asyncio.sleep(PAUSE_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def refresh(self) -> None:
-        """Tell those whose rights differ from what they know; let go of those who have none."""
+        """Notify subscribers whose rights changed; close streams of revoked keys."""
         versions = await self._versions()
         lists = frozenset(self._lists)
         self._lists.clear()
-        news = {}
-        for one in self._subscribers:
-            version = versions.get(one.key_id, one.version)
-            news[one] = lists if version == one.version else EVERYTHING
-            one.version = version
-        await _tell_all(news)
+        events = {}
+        for subscriber in self._subscribers:
+            version = versions.get(subscriber.key_id, subscriber.version)
+            events[subscriber] = lists if version == subscriber.version else ALL_LISTS
+            subscriber.version = version
+        await _notify_all(events)
 
     async def _versions(self) -> dict[str, str]:
-        """The rights of each key that listens, as they stand; withdrawn keys lose their streams."""
-        found = {}
-        for key_id in {one.key_id for one in self._subscribers} | self.active_requests.keys():
+        """Return the version of each listening key's rights; close streams of revoked keys."""
+        versions = {}
+        listening = {subscriber.key_id for subscriber in self._subscribers}
+        for key_id in listening | self.active_requests.stream_keys():
             caller = await self.find(key_id)
             if caller is None:
                 self.active_requests.end_streams([key_id])
             else:
-                found[key_id] = caller.version
-        return found
+                versions[key_id] = caller.version
+        return versions
 
     async def publish(self, event: ServerEvent) -> None:
-        """Tell everybody."""
-        await _tell_all(dict.fromkeys(self._subscribers, frozenset({event})))
+        """Notify all subscribers."""
+        await _notify_all(dict.fromkeys(self._subscribers, frozenset({event})))
 
     def watched(self) -> Mapping[str, set[str]]:
-        """The single resources that somebody wants to hear of, by key."""
-        found: dict[str, set[str]] = {}
-        for one in self._subscribers:
-            if one.uris:
-                found.setdefault(one.key_id, set()).update(one.uris)
-        return found
+        """Return the single resources with subscribers, by key."""
+        uris: dict[str, set[str]] = {}
+        for subscriber in self._subscribers:
+            if subscriber.uris:
+                uris.setdefault(subscriber.key_id, set()).update(subscriber.uris)
+        return uris
 
     async def updated(self, key_id: str, uri: str) -> None:
-        """Tell those of the key who want to hear of that resource."""
-        news = frozenset({ResourceUpdated(uri=uri)})
-        await _tell_all(
-            {o: news for o in self._subscribers if o.key_id == key_id and uri in o.uris}
+        """Notify the key's subscribers of that resource."""
+        event = frozenset({ResourceUpdated(uri=uri)})
+        await _notify_all(
+            {s: event for s in self._subscribers if s.key_id == key_id and uri in s.uris}
         )
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
-        """Called by the SDK for the listen stream that `listening` has opened."""
+        """Add the listen stream that `listening` has announced; return how to remove it.
 
-        async def tell(event: ServerEvent) -> None:
+        Called by the SDK, which passes no context: hence the context variable.
+        """
+
+        async def notify(event: ServerEvent) -> None:
             listener(event)
 
         caller, uris = _subscribing.get()
-        return self._add(Subscriber(caller.key_id, caller.version, tell, set(uris)))
+        return self._add(Subscriber(caller.key_id, caller.version, notify, set(uris)))
 
     def listening(self, ctx: Context, uris: Iterable[str]) -> None:
-        """The request in progress is about to subscribe, also to these single resources."""
+        """Announce that this request is about to subscribe, also to these single resources."""
         _subscribing.set((caller_of(ctx), frozenset(uris)))
 
     async def on_initialized(self, ctx: Context, _params: types.NotificationParams) -> None:
-        """A legacy session has begun; it is told until its connection ends."""
+        """Subscribe a session to changed lists until its connection ends."""
         self.session(ctx)
 
     def session(self, ctx: Context) -> Subscriber:
-        """The legacy session in which a message has come."""
-        connection = ctx.session._connection  # noqa: SLF001 - the session does not offer its end
-        if _SUBSCRIBER in connection.state:
-            known: Subscriber = connection.state[_SUBSCRIBER]
+        """Return the subscriber of the session in which a message has come."""
+        connection = connection_of(ctx.session)
+        known = connection.state.get(_SUBSCRIBER)
+        if isinstance(known, Subscriber):
             return known
         caller = caller_of(ctx)
 
-        async def tell(event: ServerEvent) -> None:
-            await _notify(ctx.session, event)
+        async def notify(event: ServerEvent) -> None:
+            await _notify_session(ctx.session, event)
 
-        subscriber = Subscriber(caller.key_id, caller.version, tell)
+        subscriber = Subscriber(caller.key_id, caller.version, notify)
         connection.state[_SUBSCRIBER] = subscriber
         connection.exit_stack.callback(self._add(subscriber))
         return subscriber
@@ -168,25 +173,25 @@ class NotificationBus:
         return lambda: self._subscribers.discard(subscriber)
 
 
-async def _tell_all(news: Mapping[Subscriber, frozenset[ServerEvent]]) -> None:
-    """At once, so that nobody waits for a client that does not take them."""
-    await asyncio.gather(*(_tell(one, events) for one, events in news.items()))
+async def _notify_all(events: Mapping[Subscriber, frozenset[ServerEvent]]) -> None:
+    """Notify all at once: a client that does not read must not delay the others."""
+    await asyncio.gather(*(_notify(subscriber, due) for subscriber, due in events.items()))
 
 
-async def _tell(subscriber: Subscriber, events: frozenset[ServerEvent]) -> None:
+async def _notify(subscriber: Subscriber, events: frozenset[ServerEvent]) -> None:
     try:
-        async with asyncio.timeout(TELL_SECONDS):
+        async with asyncio.timeout(SEND_SECONDS):
             for event in events:
-                await subscriber.tell(event)
+                await subscriber.notify(event)
     except TimeoutError:
-        log.info("A client of key %s does not take notifications", subscriber.key_id)
+        log.info("A client of key %s does not read notifications", subscriber.key_id)
     except Exception:
-        # one that has just left keeps nothing from the others
-        log.exception("A client of key %s could not be told what has changed", subscriber.key_id)
+        # a client that has just left must not keep the others from being notified
+        log.exception("A client of key %s could not be notified", subscriber.key_id)
 
 
-async def _notify(session: ServerSession, event: ServerEvent) -> None:
-    """The event as the handshake era knows it."""
+async def _notify_session(session: ServerSession, event: ServerEvent) -> None:
+    """Send the event as a notification of the handshake era."""
     match event:
         case ToolsListChanged():
             await session.send_tool_list_changed()

@@ -1,4 +1,4 @@
-"""Things to look at by address: `pve://…` reads what the tool behind it answers."""
+"""Resources: each `pve://…` URI is read by a tool."""
 
 import re
 from collections.abc import Mapping
@@ -16,120 +16,123 @@ PLAIN: Final = "text/plain"
 
 
 @dataclass(frozen=True)
-class Place:
-    """A family of addresses and the tool that reads them; slots are `{names}` of arguments."""
+class ResourceFamily:
+    """A family of URIs and the tool that reads them; slots are the `{names}` in the template."""
 
     template: str
     name: str
     title: str
     tool: str
     arguments: Mapping[str, str]  # of the tool, by the slot that fills each
-    listed: bool = False  # an argument that takes a list
+    as_list: bool = False  # the argument takes a list
 
     @property
     def slots(self) -> list[str]:
         return re.findall(r"{(\w+)}", self.template)
 
     def match(self, uri: str) -> dict[str, str] | None:
-        """The slots' values in an address of this family."""
+        """Return the slots' values in a URI of this family; None for another URI."""
         pattern = re.sub(r"{(\w+)}", r"(?P<\1>[^/?#]+)", self.template)
-        found = re.fullmatch(pattern, uri)
-        return {n: unquote(v) for n, v in found.groupdict().items()} if found else None
+        match = re.fullmatch(pattern, uri)
+        return {n: unquote(v) for n, v in match.groupdict().items()} if match else None
 
     def uri(self, **values: str) -> str:
+        """Return the URI with these values in its slots."""
         return self.template.format(**{n: quote(v, safe="") for n, v in values.items()})
 
-    def question(self, values: Mapping[str, str]) -> dict[str, Any]:
-        """The arguments of the tool."""
-        given = {argument: values[slot] for argument, slot in self.arguments.items()}
-        return {n: [v] if self.listed else v for n, v in given.items()} | {"format": "JsonNormal"}
+    def call_arguments(self, values: Mapping[str, str]) -> dict[str, Any]:
+        """Return the arguments of the tool for these slots."""
+        filled = {argument: values[slot] for argument, slot in self.arguments.items()}
+        return {n: [v] if self.as_list else v for n, v in filled.items()} | {"format": "JsonNormal"}
 
 
 _CLUSTER: Final = {"cluster_name": "cluster"}
-CLUSTERS: Final = Place("pve://clusters", "clusters", "All clusters", "ListClusters", {})
-CLUSTER: Final = Place(
+CLUSTERS: Final = ResourceFamily("pve://clusters", "clusters", "All clusters", "ListClusters", {})
+CLUSTER: Final = ResourceFamily(
     "pve://clusters/{cluster}", "cluster", "Status of a cluster", "GetClusterStatus", _CLUSTER
 )
-PLACES: Final = (
+FAMILIES: Final = (
     CLUSTERS,
     CLUSTER,
-    Place(
+    ResourceFamily(
         "pve://clusters/{cluster}/nodes/{node}",
         "node",
         "Status of a node",
         "GetNodeStatus",
         {**_CLUSTER, "node": "node"},
     ),
-    Place(
+    ResourceFamily(
         "pve://clusters/{cluster}/guests/{vmid}",
         "guest",
         "Live status of a guest",
         "GetVmStatus",
         {**_CLUSTER, "vmid": "vmid"},
     ),
-    Place(
+    ResourceFamily(
         "pve://clusters/{cluster}/guests/{vmid}/config",
         "guest-config",
         "Configuration of a guest",
         "GetVmConfig",
         {**_CLUSTER, "vmid": "vmid"},
     ),
-    Place("pve://schema", "schema", "Tables that can be queried", "GetQuerySchema", {}),
-    Place(
+    ResourceFamily("pve://schema", "schema", "Tables that can be queried", "GetQuerySchema", {}),
+    ResourceFamily(
         "pve://schema/{table}",
         "table",
         "Fields of a table",
         "GetQuerySchema",
         {"tables": "table"},
-        listed=True,
+        as_list=True,
     ),
 )
 
 
-def find(uri: str) -> tuple[Place, dict[str, str]] | None:
-    """The family an address belongs to, and what it names."""
-    for place in PLACES:
-        values = place.match(uri)
+def find(uri: str) -> tuple[ResourceFamily, dict[str, str]] | None:
+    """Return the family of a URI and the values of its slots; None for an unknown URI."""
+    for family in FAMILIES:
+        values = family.match(uri)
         if values is not None:
-            return place, values
+            return family, values
     return None
 
 
-def open_to(caller: Caller, tools: Mapping[str, Tool]) -> list[Place]:
-    """The families whose tool the caller may call."""
+def families_for(caller: Caller, tools: Mapping[str, Tool]) -> list[ResourceFamily]:
+    """Return the families whose tool the caller may call."""
     return [
-        place
-        for place in PLACES
-        if place.tool in tools and caller.may_call(place.tool, tools[place.tool].effect)
+        family
+        for family in FAMILIES
+        if family.tool in tools and caller.may_call(family.tool, tools[family.tool].effect)
     ]
 
 
-def listed(places: list[Place], clusters: list[str]) -> list[types.Resource]:
-    """Addresses without slots, and one for each cluster."""
-    plain = [resource(place, place.template, place.title) for place in places if not place.slots]
-    if CLUSTER not in places:
-        return plain
-    return plain + [
+def fixed_resources(families: list[ResourceFamily], clusters: list[str]) -> list[types.Resource]:
+    """Return the URIs without slots, and one for each cluster."""
+    fixed = [resource(each, each.template, each.title) for each in families if not each.slots]
+    if CLUSTER not in families:
+        return fixed
+    return fixed + [
         resource(CLUSTER, CLUSTER.uri(cluster=name), f"Status of cluster {name}", f"cluster {name}")
         for name in clusters
     ]
 
 
-def resource(place: Place, uri: str, title: str, name: str = "") -> types.Resource:
+def resource(family: ResourceFamily, uri: str, title: str, name: str = "") -> types.Resource:
+    """Return a resource as clients see it."""
     return types.Resource(
-        uri=uri, name=name or place.name, title=title, description=title, mime_type=JSON
+        uri=uri, name=name or family.name, title=title, description=title, mime_type=JSON
     )
 
 
-def templates(places: list[Place]) -> list[types.ResourceTemplate]:
+def templates(families: list[ResourceFamily]) -> list[types.ResourceTemplate]:
+    """Return the URIs with slots as templates."""
     return [
         types.ResourceTemplate(
-            uri_template=place.template,
-            name=place.name,
-            title=place.title,
-            description=place.title,
+            uri_template=family.template,
+            name=family.name,
+            title=family.title,
+            description=family.title,
             mime_type=JSON,
         )
-        for place in places
-        if place.slots
+        for family in families
+        if family.slots
     ]

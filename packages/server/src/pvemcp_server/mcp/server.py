@@ -1,4 +1,4 @@
-"""The MCP server: the SDK's low-level Server with our handlers behind its methods."""
+"""The MCP server: the SDK's low-level Server with our handlers."""
 
 import logging
 from collections.abc import Mapping
@@ -16,27 +16,27 @@ from pvemcp_server import __version__
 from pvemcp_server.http.active_requests import ActiveRequests
 from pvemcp_server.mcp.callers import caller_of, principal
 from pvemcp_server.mcp.elicitation import SdkConversation
-from pvemcp_server.mcp.handlers import Offers
+from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.instructions import INSTRUCTIONS
 from pvemcp_server.mcp.subscriptions import Subscriptions
-from pvemcp_server.mcp.tasks import EXTENSION, METHODS, McpTasks, announces
+from pvemcp_server.mcp.tasks import EXTENSION, METHODS, McpTasks, knows_tasks
 from pvemcp_server.mcp.tool_list import CACHE_HINTS, ListCache, visible_tools
-from pvemcp_server.pipeline.decisions import Asking
+from pvemcp_server.pipeline.confirmation import InputRequired
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.store.database import DatabaseFailed
 
 log = logging.getLogger(__name__)
 NAME = "pvemcp"
-_STOPPING: Final = (
-    "The server is shutting down and has given this call up. What Proxmox was told to do goes on "
-    "there: ListTasks shows it. Look before you repeat a write."
+_GIVEN_UP: Final = (
+    "The server is shutting down and gave up this call. Tasks already started go on in Proxmox: "
+    "check ListTasks before you repeat a write."
 )
-GIVEN_UP: Final = Result((_STOPPING,), TimeoutError(_STOPPING))
+GIVEN_UP: Final = Result((_GIVEN_UP,), TimeoutError(_GIVEN_UP))
 Context = ServerRequestContext[Any, Any]
 
 
 class McpServer(Server[Any]):
-    """Promises what we keep: changes of all lists are told in all eras, tasks in the latest."""
+    """The SDK's server, which announces notifications of changed lists in every era."""
 
     def create_initialization_options(
         self,
@@ -44,10 +44,10 @@ class McpServer(Server[Any]):
         experimental_capabilities: dict[str, dict[str, Any]] | None = None,
         extensions: dict[str, dict[str, Any]] | None = None,
     ) -> InitializationOptions:
+        """Return the options of a handshake, without tasks: these are of the later era."""
         changes = notification_options or NotificationOptions(
             tools_changed=True, prompts_changed=True, resources_changed=True
         )
-        # tasks are of the later era: a handshake must not promise them
         return super().create_initialization_options(
             changes, experimental_capabilities, extensions or {}
         )
@@ -55,23 +55,25 @@ class McpServer(Server[Any]):
 
 @dataclass(frozen=True)
 class Handlers:
-    """Our side of each MCP method."""
+    """Handlers of tools/*, and those of all other methods."""
 
     pipeline: Pipeline
     subscriptions: Subscriptions
-    offers: Offers
+    catalog: CatalogHandlers
     tasks: McpTasks
     active_requests: ActiveRequests
 
     async def list_tools(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
+        """List the tools that the caller may call."""
         return types.ListToolsResult(tools=visible_tools(self.pipeline.tools, caller_of(ctx)))
 
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> HandlerResult:
+        """Call a tool. A started Proxmox task becomes an MCP task if the client knows these."""
         result = GIVEN_UP
         try:
-            with self.active_requests.working():
+            with self.active_requests.tool_call():
                 result = await self.pipeline.call(
                     caller_of(ctx),
                     params.name,
@@ -80,9 +82,9 @@ class Handlers:
                 )
         except UnknownTool as unknown:
             raise MCPError(types.INVALID_PARAMS, str(unknown)) from None
-        except Asking as asking:
-            return asking.result
-        if result.started and announces(ctx):
+        except InputRequired as required:
+            return required.result
+        if result.started and knows_tasks(ctx):
             try:
                 return await self.tasks.create(ctx, params.name, result.started)
             except (DatabaseFailed, OSError):
@@ -91,12 +93,13 @@ class Handlers:
         return types.CallToolResult(content=blocks, is_error=result.failed)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
+        """Return the input schema of a tool; None for an unknown one."""
         tool = self.pipeline.tools.get(name)
         return tool.input_schema if tool else None
 
 
 def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpServer:
-    """The server of all eras; `state_key` seals questions, the same in every process."""
+    """Return the server of all eras; `state_key` seals questions, the same in every process."""
     server = McpServer(
         NAME,
         version=__version__,
@@ -111,12 +114,12 @@ def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpSe
         on_subscriptions_listen=handlers.subscriptions.listen,
         on_subscribe_resource=handlers.subscriptions.subscribe,
         on_unsubscribe_resource=handlers.subscriptions.unsubscribe,
-        on_list_prompts=handlers.offers.list_prompts,
-        on_get_prompt=handlers.offers.get_prompt,
-        on_list_resources=handlers.offers.list_resources,
-        on_list_resource_templates=handlers.offers.list_templates,
-        on_read_resource=handlers.offers.read_resource,
-        on_completion=handlers.offers.complete,
+        on_list_prompts=handlers.catalog.list_prompts,
+        on_get_prompt=handlers.catalog.get_prompt,
+        on_list_resources=handlers.catalog.list_resources,
+        on_list_resource_templates=handlers.catalog.list_templates,
+        on_read_resource=handlers.catalog.read_resource,
+        on_completion=handlers.catalog.complete,
     )
     server.add_notification_handler(
         "notifications/initialized",

@@ -1,7 +1,7 @@
 """The tasks extension: Proxmox tasks as MCP tasks, for clients that announce it (2026-07-28).
 
-A task is stored before its id is told, belongs to the key that began it, and is asked of Proxmox
-only when somebody wants to know. All other clients get the UPID and GetTask.
+A task is stored before its id is sent, belongs to the key that started it, and Proxmox is asked
+about it only when the client is. All other clients get the UPID and use GetTask.
 """
 
 import secrets
@@ -42,22 +42,22 @@ Context = ServerRequestContext[Any, Any]
 
 
 class TaskParams(types.RequestParams):
-    """What tasks/get and tasks/cancel name."""
+    """Parameters of tasks/get and tasks/cancel."""
 
     task_id: str
 
 
 class TaskUpdateParams(TaskParams):
-    """tasks/update brings answers to questions of a task; ours ask before they begin."""
+    """Parameters of tasks/update: answers to a task's questions. Ours ask before they start."""
 
     input_responses: dict[str, Any] | None = None
 
 
-def announces(ctx: Context) -> bool:
-    """Whether this very request says that its client knows tasks."""
-    can = ctx.session.client_capabilities
-    known = can.extensions if can and can.extensions else {}
-    return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS and EXTENSION in known
+def knows_tasks(ctx: Context) -> bool:
+    """Return whether the client of this very request announces the tasks extension."""
+    capabilities = ctx.session.client_capabilities
+    extensions = capabilities.extensions if capabilities and capabilities.extensions else {}
+    return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS and EXTENSION in extensions
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class McpTasks:
     rows: Repository[McpTask]
 
     async def create(self, ctx: Context, tool: str, started: Started) -> dict[str, Any]:
-        """The result of a call whose Proxmox task goes on; it can be asked about from now on."""
+        """Store the running Proxmox task of a call; return the MCP task as the call's result."""
         caller, now = caller_of(ctx), utc_now()
         await self._sweep(caller)
         task = await self.rows.add(
@@ -82,7 +82,7 @@ class McpTasks:
             result={
                 "answer": dict(started.answer),
                 "format": started.format.value,
-                "warnings": [clean_line(one) for one in started.warnings],
+                "warnings": [clean_line(warning) for warning in started.warnings],
             },
             created=now,
             changed=now,
@@ -91,36 +91,37 @@ class McpTasks:
         return {"resultType": "task", **_described(task)}
 
     async def get(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
-        task = await self._found(ctx, params)
+        """Return the state of a task, and its result when it has ended."""
+        task = await self._find(ctx, params)
         if task.status == "working":
-            task = await self._asked(ctx, task)
+            task = await self._refreshed(ctx, task)
         detail = _described(task)
         if task.status == "completed":
             detail["result"] = task.result
         return detail
 
     async def update(self, ctx: Context, params: TaskUpdateParams) -> dict[str, Any]:
-        """Our tasks wait for nobody, so there is nothing to bring them."""
-        await self._found(ctx, params)
+        """Accept an update without effect: our tasks never wait for input."""
+        await self._find(ctx, params)
         return {}
 
     async def cancel(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
-        """Stop the Proxmox task; of one that has ended nothing changes."""
-        task = await self._found(ctx, params)
+        """Stop the Proxmox task; an ended one does not change."""
+        task = await self._find(ctx, params)
         if task.status == "working":
             await self._stop(ctx, task)
         return {}
 
-    async def _found(self, ctx: Context, params: TaskParams) -> McpTask:
-        """The caller's own task: another's is answered like none."""
-        checked(ctx, params)
+    async def _find(self, ctx: Context, params: TaskParams) -> McpTask:
+        """Return the caller's task; raises MCPError, the same for other callers' tasks."""
+        check_request(ctx, params)
         task = await self.rows.find(id=params.task_id, key_id=caller_of(ctx).key_id)
         if task is None or task.expires <= utc_now():
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
         return task
 
-    async def _asked(self, ctx: Context, task: McpTask) -> McpTask:
-        """The task as Proxmox knows it now; what has ended is kept."""
+    async def _refreshed(self, ctx: Context, task: McpTask) -> McpTask:
+        """Return the task with its current state in Proxmox; the end of a task is stored."""
         try:
             pve = await self._in_proxmox(ctx, task)
             if (await pve.status()).running:
@@ -137,21 +138,21 @@ class McpTasks:
         )
 
     async def _stop(self, ctx: Context, task: McpTask) -> None:
-        """Recorded like any other write: before it is done, and how it ended."""
+        """Stop the Proxmox task, with an intent before and the outcome after in the audit."""
         client = SdkConversation(ctx, types.InputResponseRequestParams()).client
-        recorder = Recorder(self.pipeline.records, caller_of(ctx), "tasks/cancel", client)
-        recorder.about({"cluster": task.cluster, "upid": task.upid})
-        await recorder.intends()
+        recorder = Recorder(self.pipeline.audit, caller_of(ctx), "tasks/cancel", client)
+        recorder.set_arguments({"cluster": task.cluster, "upid": task.upid})
+        await recorder.intent()
         try:
             await (await self._in_proxmox(ctx, task)).stop()
         except (CallError, ProxmoxError) as error:
             await recorder.failed(explain(error))
             raise MCPError(types.INTERNAL_ERROR, explain(error)) from None
-        await recorder.done()
+        await recorder.succeeded()
         await self._changed(task, status="cancelled", message="cancelled by the client")
 
     async def _in_proxmox(self, ctx: Context, task: McpTask) -> Task:
-        """The Proxmox task, as far as the caller may still use the tool that began it there."""
+        """Return the Proxmox task; raises MCPError if the caller may no longer use its tool."""
         tool, caller = self.pipeline.tools.get(task.tool), caller_of(ctx)
         if tool is None or not caller.may_call(tool.name, tool.effect):
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
@@ -165,18 +166,19 @@ class McpTasks:
         return await self.rows.change(task.id, changed=utc_now(), **values) or task
 
     async def _sweep(self, caller: Caller) -> None:
-        """Forget the caller's expired tasks, and the oldest beyond what a key may keep."""
-        known = sorted(await self.rows.all(key_id=caller.key_id), key=lambda one: one.created)
-        for number, task in enumerate(reversed(known)):
+        """Remove the caller's expired tasks, and the oldest beyond MOST_PER_KEY."""
+        tasks = await self.rows.all(key_id=caller.key_id)
+        newest_first = sorted(tasks, key=lambda task: task.created, reverse=True)
+        for number, task in enumerate(newest_first):
             if task.expires <= utc_now() or number >= MOST_PER_KEY:
                 await self.rows.remove(task.id)
 
 
-def announced(ctx: Context) -> None:
-    """Raises the protocol's own error for clients that do not know tasks."""
+def require_extension(ctx: Context) -> None:
+    """Raise MCPError, as the specification has it, for a client that does not know tasks."""
     if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
         raise MCPError(types.METHOD_NOT_FOUND, "Method not found", ctx.method)
-    if not announces(ctx):
+    if not knows_tasks(ctx):
         raise MCPError(
             types.MISSING_REQUIRED_CLIENT_CAPABILITY,
             "This needs the tasks extension",
@@ -184,22 +186,22 @@ def announced(ctx: Context) -> None:
         )
 
 
-def checked(ctx: Context, params: TaskParams) -> None:
-    """Raises unless the extension is announced and the routing header names the task."""
-    announced(ctx)
+def check_request(ctx: Context, params: TaskParams) -> None:
+    """Raise MCPError unless the extension is announced and the routing header names the task."""
+    require_extension(ctx)
     if ctx.request and decode_header_value(ctx.request.headers.get("mcp-name")) != params.task_id:
         raise MCPError(types.HEADER_MISMATCH, "mcp-name header does not match taskId")
 
 
-def _result(begun: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
-    """What the call would have answered, had it waited; what `begun` says was known before."""
-    answer = {**begun["answer"], **told(ended)}
+def _result(stored: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
+    """Return the result that the call would have had with `wait`."""
+    answer = {**stored["answer"], **told(ended)}
     if not ended.ok:
         answer |= {"success": False, "log": ended.log_tail}
     cells = Cleaner(DOCUMENT_CHARACTERS).value(answer, "log")
-    data = encode_document(tidy([cells])[0], Format(begun["format"]))
-    blocks = [data, "\n".join(begun.get("warnings", ()))]  # older tasks were stored without
-    content: list[types.ContentBlock] = [types.TextContent(text=one) for one in blocks if one]
+    data = encode_document(tidy([cells])[0], Format(stored["format"]))
+    blocks = [data, "\n".join(stored.get("warnings", ()))]  # missing in tasks of older versions
+    content: list[types.ContentBlock] = [types.TextContent(text=text) for text in blocks if text]
     result = types.CallToolResult(content=content, is_error=not ended.ok)
     return result.model_dump(by_alias=True, mode="json", exclude_none=True)
 

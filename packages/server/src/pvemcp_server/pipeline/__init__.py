@@ -1,1 +1,1 @@
-"""The one pipeline of every call: find, authorize, validate, confirm, audit, run, encode."""
+"""The pipeline of every tool call, from its name to its answer and its record in the audit."""

@@ -1,4 +1,4 @@
-"""Answers as text: data first in the wanted format, then, when there is something to say, notes."""
+"""Answers as text: the data in the chosen format, then the notes, if there are any."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from pydantic import BaseModel
 
 from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
 from pvemcp_server.clusters import Notes
-from pvemcp_server.errors import BadArgument
-from pvemcp_server.pipeline.arguments import nearest, option
+from pvemcp_server.errors import BadArgument, folded, nearest
+from pvemcp_server.pipeline.arguments import option
 from pvemcp_server.pipeline.cursors import make_cursor, read_cursor
 from pvemcp_server.pipeline.sanitize import Cleaner, clean_line
+from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.tables.registry import Row
 from pvemcp_server.toolkit.registry import Document, Rows, Tool
 
 CELL_CHARACTERS: Final = 2_000
 DOCUMENT_CHARACTERS: Final = 20_000
-PAGE_ROWS: Final = 400  # when nobody says how many: of ListVms, less than 25 KB
-NOTES_SHOWN: Final = 30
+MOST_NOTES: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes the answers of one call."""
+    """Writes the answer of one call."""
 
     tool: Tool
     accepted: BaseModel
@@ -46,109 +46,103 @@ class Writer:
     notes: Notes
 
     def write(self, answer: Rows | Document) -> Written:
+        """Return the answer as text; what was left out or cut is in its notes."""
         if isinstance(answer, Rows):
             return self._rows(answer)
         cleaner = Cleaner(DOCUMENT_CHARACTERS)
-        cells = tidy([{n: cleaner.value(_plain(v), n) for n, v in answer.items()}])
-        self._note_cut(cleaner)
-        return Written(encode_document(cells[0], self.format), self._said())
+        cells = tidy([{n: cleaner.value(_builtin(v), n) for n, v in answer.items()}])
+        return Written(encode_document(cells[0], self.format), self._notes(cleaner))
 
     def _rows(self, answer: Rows) -> Written:
-        chosen = option(self.accepted, "fields")
-        columns: Sequence[str] = _chosen(chosen, self._known(answer)) if chosen else answer.columns
-        page = self._page(answer.rows)
+        """Write one page: the picked columns, or the answer's own without the empty ones."""
+        picked = option(self.accepted, "fields")
+        columns = self._picked(picked, answer) if picked else list(answer.columns)
+        page = page_of(self.tool, self.accepted, self.row_cap)
+        rows = answer.rows[page]
         cleaner = Cleaner(CELL_CHARACTERS)
-        cells = tidy([_cells(row, columns, cleaner) for row in page], decimals=answer.decimals)
-        if page and not chosen:
-            cells, columns = self._without_empty(cells, columns)
-        self._note_cut(cleaner)
+        cells = tidy([_cells(row, columns, cleaner) for row in rows], decimals=answer.decimals)
+        if page.stop < len(answer.rows):
+            arguments = self.accepted.model_dump(exclude_unset=True)
+            self.notes.add(
+                f"Rows {page.start + 1}–{page.stop} of {len(answer.rows)}; for the next page "
+                f"repeat the call with cursor={make_cursor(page.stop, self.tool.name, arguments)}"
+            )
+        if rows and not picked:
+            cells, dropped = drop_empty_columns(cells)
+            if dropped:
+                self.notes.add(f"Left out because empty in every row: {', '.join(dropped)}.")
+                columns = [name for name in columns if name not in dropped]
         data = encode(cells, self.format, columns=columns)
-        return Written(data, self._said(), len(page))
+        return Written(data, self._notes(cleaner), len(rows))
 
-    def _known(self, answer: Rows) -> list[str]:
-        """All columns that may be picked, whether or not there are rows to show them."""
+    def _picked(self, names: Sequence[str], answer: Rows) -> list[str]:
+        """Return the picked columns by their declared names; raises BadArgument for unknown ones.
+
+        Columns can be picked whether or not there are rows that have them.
+        """
         declared = self.tool.answer.__struct_fields__ if self.tool.answer else ()
         first = answer.rows[0] if answer.rows else None
-        told = first if isinstance(first, Mapping) else ()
-        return list(dict.fromkeys([*answer.columns, *declared, *told]))
+        in_rows = first if isinstance(first, Mapping) else ()
+        known = list(dict.fromkeys([*answer.columns, *declared, *in_rows]))
+        by_folded = {folded(name): name for name in known}
+        for name in names:
+            if folded(name) not in by_folded:
+                similar = nearest(name, known, 1)
+                hint = (
+                    f"Did you mean {similar[0]}?" if similar else f"There are {', '.join(known)}."
+                )
+                raise BadArgument("fields", f"there is no column {name[:100]!r}.", hint=hint)
+        return list(dict.fromkeys(by_folded[folded(name)] for name in names))
 
-    def _page(self, rows: Sequence[Row | Mapping[str, Any]]) -> Sequence[Row | Mapping[str, Any]]:
-        page = page_of(self.tool, self.accepted, self.row_cap)
-        if page.stop < len(rows):
-            asked = self.accepted.model_dump(exclude_unset=True)
-            following = make_cursor(page.stop, self.tool.name, asked)
-            self.notes.add(
-                f"Rows {page.start + 1}–{page.stop} of {len(rows)}; for the next page repeat the "
-                f"call with cursor={following}"
-            )
-        return rows[page]
-
-    def _without_empty(
-        self, cells: list[dict[str, Any]], columns: Sequence[str]
-    ) -> tuple[list[dict[str, Any]], Sequence[str]]:
-        kept, dropped = drop_empty_columns(cells)
-        if dropped:
-            self.notes.add(f"Left out because empty in every row: {', '.join(dropped)}.")
-        return kept, [name for name in columns if name not in dropped]
-
-    def _note_cut(self, cleaner: Cleaner) -> None:
+    def _notes(self, cleaner: Cleaner) -> str:
         if cleaner.cut:
             names = ", ".join(sorted(cleaner.cut))
             self.notes.add(f"Text longer than {cleaner.longest} characters was cut in: {names}.")
-
-    def _said(self) -> str:
-        lines = [clean_line(one) for one in self.notes]
-        rest = len(lines) - NOTES_SHOWN
-        return "\n".join(lines[:NOTES_SHOWN] + ([f"{rest} more notes of this kind."] * (rest > 0)))
+        lines = [clean_line(note) for note in self.notes]
+        rest = len(lines) - MOST_NOTES
+        more = [f"{rest} more notes of this kind."] if rest > 0 else []
+        return "\n".join(lines[:MOST_NOTES] + more)
 
 
 def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
-    """Which rows of a list are wanted; BadArgument for a cursor of another call."""
+    """Return the rows of a list to show; raises BadArgument for a cursor of another call.
+
+    `row_cap` is the largest page; without `limit` a page has DEFAULT_ROWS.
+    """
     cursor = option(accepted, "cursor")
-    asked = accepted.model_dump(exclude_unset=True) if cursor else {}
-    start = read_cursor(cursor, tool.name, asked) if cursor else 0
-    return slice(start, start + min(option(accepted, "limit") or PAGE_ROWS, row_cap))
-
-
-def _chosen(names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The wanted columns, by their names as declared; raises BadArgument for one there is not."""
-    by_plain = {name.replace("_", "").casefold(): name for name in known}
-    found = [by_plain.get(name.replace("_", "").casefold()) for name in names]
-    for name, column in zip(names, found, strict=True):
-        if column is None:
-            meant = nearest(name, known)
-            ask = f"Did you mean {meant}?" if meant else f"There are {', '.join(known)}."
-            raise BadArgument("fields", f"there is no column {name[:100]!r}.", hint=ask)
-    return list(dict.fromkeys(column for column in found if column))
+    start = 0
+    if cursor:
+        start = read_cursor(cursor, tool.name, accepted.model_dump(exclude_unset=True))
+    return slice(start, start + min(option(accepted, "limit") or DEFAULT_ROWS, row_cap))
 
 
 def _cells(
     row: Row | Mapping[str, Any], columns: Sequence[str], cleaner: Cleaner
 ) -> dict[str, Any]:
+    """Return the row's cells. A list of words or numbers is one cell, a;b, as Proxmox has tags."""
     get = row.get if isinstance(row, Mapping) else lambda name: getattr(row, name, None)
-    return {name: cleaner.value(_joined(_plain(get(name))), name) for name in columns}
-
-
-def _joined(value: Any) -> Any:
-    """A list of words or numbers as one cell, as Proxmox itself writes tags: a;b."""
-    if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
-        return ";".join(map(str, value)) or None
-    return value
+    cells = {}
+    for name in columns:
+        value = _builtin(get(name))
+        if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+            value = ";".join(map(str, value)) or None
+        cells[name] = cleaner.value(value, name)
+    return cells
 
 
 _SIMPLE: Final = (str, int, float, bool, type(None))
 
 
-def _plain(value: Any) -> Any:
-    """Structs, sets and enumerations as what the formats write."""
+def _builtin(value: Any) -> Any:
+    """Convert structs, sets and enumerations to what the formats write."""
     if type(value) in _SIMPLE:
         return value
     if isinstance(value, msgspec.Struct):
-        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: _builtin(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _builtin(item) for name, item in value.items()}
     if isinstance(value, set | frozenset):
-        return sorted((_plain(one) for one in value), key=str)
+        return sorted((_builtin(item) for item in value), key=str)
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_builtin(item) for item in value]
     return getattr(value, "value", value)

@@ -1,19 +1,18 @@
-"""Arguments as the client sent them, read strictly: a misspelt one is never ignored."""
+"""Validation of arguments: a misspelled one is an error, never ignored."""
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.errors import BadArgument, nearest
 from pvemcp_server.toolkit.arguments import Rule
 from pvemcp_server.toolkit.registry import Tool
 
 
 def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
-    """The arguments of a call; raises BadArgument, naming every wrong one and what is right."""
+    """Validate the arguments; raises BadArgument with every wrong one and what is right."""
     try:
         return tool.accepted.model_validate(arguments)
     except ValidationError as invalid:
@@ -22,23 +21,14 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
         facts = [f"{_name(error)}: {_fact(error, names, tool)}" for error in errors]
         first, *others = dict.fromkeys(facts)
         name, _, fact = first.partition(": ")
-        raise BadArgument(name, " ".join([fact, *others]), hint=_hint(errors, names)) from None
+        unknown = any(error["type"] == "extra_forbidden" for error in errors)
+        hint = f"Accepted are {', '.join(names)}." if unknown else ""
+        raise BadArgument(name, " ".join([fact, *others]), hint=hint) from None
 
 
 def option(accepted: BaseModel, name: str, default: Any = None) -> Any:
-    """One of the options that every list or write has, as the call gave it."""
-    return vars(accepted).get(name, default)  # getattr for what a model lacks is slow
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant."""
-    plain = {_plain(one): one for one in known}
-    found = get_close_matches(_plain(name), plain, n=1, cutoff=0.6)
-    return plain[found[0]] if found else None
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").replace("-", "").casefold()
+    """Return an option of all lists or writes, such as `limit`, or the default."""
+    return vars(accepted).get(name, default)  # getattr for a missing field of a model is slow
 
 
 def _name(error: ErrorDetails) -> str:
@@ -48,8 +38,9 @@ def _name(error: ErrorDetails) -> str:
 def _fact(error: ErrorDetails, names: Iterable[str], tool: Tool) -> str:
     match error["type"]:
         case "extra_forbidden":
-            meant = nearest(_name(error), names)
-            return f"there is no such argument{f', did you mean {meant}?' if meant else '.'}"
+            similar = nearest(_name(error), names, 1)
+            suggestion = f", did you mean {similar[0]}?" if similar else "."
+            return f"there is no such argument{suggestion}"
         case "missing":
             return "this argument is required."
         case "string_pattern_mismatch" if rule := _rule(error, tool):
@@ -59,21 +50,16 @@ def _fact(error: ErrorDetails, names: Iterable[str], tool: Tool) -> str:
 
 
 def _rule(error: ErrorDetails, tool: Tool) -> Rule | None:
-    """What the argument's pattern asks for, where it says so in words."""
+    """Return the rule that explains the argument's pattern in words, if it has one."""
     declared = tool.arguments.model_fields.get(str(error["loc"][0]))
     if declared is None:
         return None
     extras = [*declared.metadata, *_extras(declared.annotation)]
-    return next((one for one in extras if isinstance(one, Rule)), None)
+    return next((extra for extra in extras if isinstance(extra, Rule)), None)
 
 
 def _extras(hint: Any) -> Iterable[Any]:
-    """What is annotated anywhere inside a type."""
+    """Yield the metadata of `Annotated` anywhere inside a type."""
     yield from getattr(hint, "__metadata__", ())
     for part in get_args(hint):
         yield from _extras(part)
-
-
-def _hint(errors: Iterable[ErrorDetails], names: Iterable[str]) -> str:
-    unknown = any(error["type"] == "extra_forbidden" for error in errors)
-    return f"Accepted are {', '.join(names)}." if unknown else ""

@@ -1,4 +1,4 @@
-"""What the audit learns of a call: before a write is sent, and when the call has ended."""
+"""The audit of one call: an intent before a write is sent, and the outcome at its end."""
 
 import logging
 from collections.abc import Mapping
@@ -9,10 +9,9 @@ from typing import Any
 import anyio
 
 from pvemcp_server.access.model import Caller
-from pvemcp_server.audit import Event, Outcome, mask
+from pvemcp_server.audit import Audit, Event, Outcome, mask
 from pvemcp_server.audit.mask import secret_fields_of
 from pvemcp_server.pipeline.answers import Written
-from pvemcp_server.pipeline.protocols import Records
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.registry import Tool
 
@@ -21,9 +20,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Recorder:
-    """Follows one call. An intent that cannot be stored raises, so that nothing is sent."""
+    """Records one call. An intent that cannot be stored raises, so that nothing is sent."""
 
-    records: Records
+    audit: Audit
     caller: Caller
     name: str
     client: str
@@ -33,48 +32,52 @@ class Recorder:
     _intent: str | None = None
 
     def begin(self, tool: Tool, arguments: Mapping[str, Any]) -> None:
+        """Set tool and arguments, with the tool's secret fields masked."""
         self.name = tool.name
         self._arguments = mask(dict(arguments), secret_fields_of(tool.accepted))
 
-    def about(self, arguments: Mapping[str, Any]) -> None:
-        """What the call is about, where it is no tool's."""
+    def set_arguments(self, arguments: Mapping[str, Any]) -> None:
+        """Set the arguments of a request that calls no tool."""
         self._arguments = mask(dict(arguments))
 
     async def refused(self, reason: str, arguments: Mapping[str, Any]) -> None:
-        self._arguments = mask(dict(arguments))
-        await self.records.refused(self._event(Outcome.REFUSED, reason=reason))
+        """Record a call that was not admitted."""
+        self.set_arguments(arguments)
+        await self.audit.refused(self._event(Outcome.REFUSED, reason=reason))
 
-    async def intends(self) -> None:
-        """Stored before Proxmox is asked to change anything."""
-        self._intent = await self.records.intent(self._event(None))
+    async def intent(self) -> None:
+        """Store the intent, before Proxmox is asked to change anything; raises Unrecorded."""
+        self._intent = await self.audit.intent(self._event(None))
 
     async def answered(self, written: Written) -> None:
-        """Raises Unrecorded for a read that nothing would tell of: it has no intent."""
+        """Record the success; raises Unrecorded for a read, which has no intent to show it."""
         event = self._event(Outcome.OK, rows=written.rows, bytes=written.bytes)
         if self._intent is None:
-            await self.records.call(event)
+            await self.audit.call(event)
         else:
-            await self._ended(event)
+            await self._end(event)
 
-    async def done(self) -> None:
-        await self._ended(self._event(Outcome.OK))
+    async def succeeded(self) -> None:
+        """Record the success of a write that has no answer."""
+        await self._end(self._event(Outcome.OK))
 
     async def failed(self, reason: str) -> None:
-        await self._ended(self._event(Outcome.ERROR, reason=reason))
+        """Record the failure."""
+        await self._end(self._event(Outcome.ERROR, reason=reason))
 
-    async def cancelled(self, who: str) -> None:
-        """Nobody waits any more; what Proxmox was already told to do goes on there."""
+    async def cancelled(self, by: str) -> None:
+        """Record the cancellation, shielded from it. A task started in Proxmox goes on there."""
         with anyio.CancelScope(shield=True):
-            await self._ended(self._event(Outcome.CANCELLED, reason=f"cancelled by {who}"))
+            await self._end(self._event(Outcome.CANCELLED, reason=f"cancelled by {by}"))
 
-    async def _ended(self, event: Event) -> None:
+    async def _end(self, event: Event) -> None:
+        """Store the outcome; log a failure, since the work is done and the intent shows it."""
         try:
             if self._intent is None:
-                await self.records.call(event)
+                await self.audit.call(event)
             else:
-                await self.records.outcome(self._intent, event)
+                await self.audit.outcome(self._intent, event)
         except Exception:
-            # what was done cannot be undone by not answering; the intent tells of it in the audit
             log.exception("The end of a call of %s could not be recorded", self.name)
 
     def _event(self, outcome: Outcome | None, **measured: Any) -> Event:

@@ -1,21 +1,33 @@
-"""Whether a call that loses data may go on: a person decides, or a setting if none can be asked."""
+"""Confirmation of destructive calls: by the user, or by a setting where no client can ask."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Final
 
 from pvemcp_server.errors import ConfirmationNeeded
-from pvemcp_server.pipeline.decisions import Decision
 from pvemcp_server.pipeline.sanitize import clean_line
 from pvemcp_server.settings import Values
+from pvemcp_server.toolkit.call import Conversation, Decision
 
-QUESTION_CHARACTERS = 1_000
+if TYPE_CHECKING:
+    from mcp_types import InputRequiredResult
+
+QUESTION_CHARACTERS: Final = 1_000
+_SETTING: Final = Values.model_fields["unconfirmed_destructive"].title
 
 
-class Asker(Protocol):
-    async def ask(self, question: str) -> Decision: ...
+class InputRequired(Exception):
+    """A question is this call's result (2026-07-28): the call is repeated with the answer."""
+
+    def __init__(self, result: "InputRequiredResult") -> None:
+        super().__init__("the call has to be repeated with the user's answer")
+        self.result = result
 
 
-async def confirm(asker: Asker, sentence: str, settings: Values) -> None:
-    """Returns when the call may go on; raises ConfirmationNeeded when it may not."""
+async def confirm(conversation: Conversation, sentence: str, settings: Values) -> None:
+    """Return when the call may go on; raise ConfirmationNeeded otherwise, or InputRequired.
+
+    A client that could ask but gave no decision counts as a refusal: only a client that cannot
+    ask at all leaves the decision to the setting `unconfirmed_destructive`.
+    """
     if settings.confirm_destructive == "allow":
         return
     if settings.confirm_destructive == "deny":
@@ -24,19 +36,19 @@ async def confirm(asker: Asker, sentence: str, settings: Values) -> None:
             hint="An administrator can allow them: setting 'Destructive calls'.",
         )
     question = clean_line(sentence, QUESTION_CHARACTERS)
-    match await asker.ask(question):
+    match await conversation.ask(question):
         case Decision.NO:
-            raise ConfirmationNeeded("The person did not agree; nothing was changed.")
+            raise ConfirmationNeeded("The user declined; nothing was changed.")
         case Decision.NO_ANSWER:
             raise ConfirmationNeeded(
-                "The client was asked for a person's agreement and gave no decision; nothing was "
+                "The client was asked for the user's consent and gave no decision; nothing was "
                 "changed.",
                 hint="Repeat the call to ask again.",
             )
         case Decision.CANNOT_ASK if settings.unconfirmed_destructive == "deny":
             raise ConfirmationNeeded(
-                f"This needs a person's agreement, and this client cannot ask for it: {question} "
+                f"This needs the user's consent, and this client cannot ask for it: {question} "
                 "Nothing was changed.",
                 hint="Use a client with MCP elicitation, or have an administrator allow it by the "
-                "setting 'Destructive calls without confirmation'.",
+                f"setting '{_SETTING}'.",
             )

@@ -1,4 +1,4 @@
-"""Cursors: where the next page begins, usable only with the question that made them."""
+"""Cursors: the start of the next page, valid only for the call that returned them."""
 
 import base64
 import binascii
@@ -13,13 +13,13 @@ _PAGING = frozenset({"cursor", "limit", "format"})
 
 
 def make_cursor(offset: int, tool: str, arguments: Mapping[str, Any]) -> str:
-    """An opaque text for the page that begins at `offset`."""
+    """Return an opaque cursor of the page that starts at row `offset`."""
     raw = offset.to_bytes(4) + _fingerprint(tool, arguments)
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def read_cursor(cursor: str, tool: str, arguments: Mapping[str, Any]) -> int:
-    """The offset; raises BadArgument when the cursor belongs to another question."""
+    """Return the offset; raises BadArgument when the cursor belongs to another call."""
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -34,6 +34,6 @@ def read_cursor(cursor: str, tool: str, arguments: Mapping[str, Any]) -> int:
 
 
 def _fingerprint(tool: str, arguments: Mapping[str, Any]) -> bytes:
-    asked = {name: value for name, value in arguments.items() if name not in _PAGING}
-    text = json.dumps([tool, asked], sort_keys=True, default=str)
+    identifying = {name: value for name, value in arguments.items() if name not in _PAGING}
+    text = json.dumps([tool, identifying], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).digest()[:8]

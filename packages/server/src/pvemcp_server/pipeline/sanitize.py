@@ -1,4 +1,4 @@
-"""Text from guests and nodes as a harmless cell: what people cannot see, a model need not read."""
+"""Removes invisible characters from text of guests: they could carry hidden instructions."""
 
 import re
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ _INVISIBLE: Final = re.compile(
 
 @dataclass
 class Cleaner:
-    """Cleans values and remembers the names under which it had to cut."""
+    """Cleans values and collects the names of those it had to shorten."""
 
     longest: int
     cut: set[str] = field(default_factory=set)
 
     def value(self, value: Any, name: str) -> Any:
-        """The value with its texts cleaned, at any depth."""
+        """Return the value with its texts cleaned, at any depth."""
         if isinstance(value, str):
             return self._text(value, name)
         if isinstance(value, Mapping):
             return {self._text(str(key), name): self.value(v, name) for key, v in value.items()}
         if isinstance(value, list | tuple):
-            return [self.value(one, name) for one in value]
+            return [self.value(item, name) for item in value]
         return value
 
     def _text(self, text: str, name: str) -> str:
@@ -40,6 +40,6 @@ class Cleaner:
 
 
 def clean_line(text: str, longest: int = 500) -> str:
-    """The text as one visible line, for notes, questions and errors."""
+    """Return the text as one visible line, for notes, questions and errors."""
     visible = _INVISIBLE.sub("", text)
     return " ".join(visible.split())[:longest]

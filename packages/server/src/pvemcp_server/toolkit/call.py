@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from time import monotonic
 from typing import Protocol, TypeVar
 
@@ -21,15 +22,31 @@ NO_CLUSTER = (
 _SHARE_OF_CLUSTERS = 0.9  # of the time left: the rest is for telling what the others said
 
 
-class Conversation(Protocol):
-    """What the protocol offers while a call runs; the endpoint provides it for each era."""
+class Decision(Enum):
+    """The outcome of a question to the user."""
 
-    async def progress(self, done: float, total: float | None, message: str) -> None:
-        """Tell the client how far the call is; nothing when it did not ask."""
+    YES = auto()
+    NO = auto()
+    CANNOT_ASK = auto()  # the client never said that it could
+    NO_ANSWER = auto()  # the client was asked, and gave no decision
+
+
+class Conversation(Protocol):
+    """The client while a call runs; package `mcp` implements it for each protocol era."""
+
+    @property
+    def client(self) -> str:
+        """Name and version of the client program, for the audit."""
 
     @property
     def wants_progress(self) -> bool:
         """Whether the client asked for progress."""
+
+    async def progress(self, done: float, total: float | None, message: str) -> None:
+        """Report how far the call is; nothing happens if the client did not ask for it."""
+
+    async def ask(self, question: str) -> Decision:
+        """Ask the user for consent."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Questions ready to be asked: what people choose in their client instead of typing it."""
+"""Prompts: ready-made questions that users choose in their client."""
 
 from pvemcp_server.mcp.prompts.model import Prompt, Slot, prompts
 from pvemcp_server.mcp.prompts.playbooks import PLAYBOOKS

@@ -1,12 +1,11 @@
-"""What a prompt is, and which of them a caller gets."""
+"""The prompt with its arguments, and which prompts a caller gets."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from string import Formatter
 
 from pvemcp_server.access.model import Caller
-from pvemcp_server.errors import BadArgument
-from pvemcp_server.pipeline.arguments import nearest
+from pvemcp_server.errors import BadArgument, nearest
 from pvemcp_server.toolkit.registry import Tool
 
 ARGUMENT_CHARACTERS = 500
@@ -14,14 +13,14 @@ ARGUMENT_CHARACTERS = 500
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """An argument of a prompt; one without a default has to be filled."""
+    """An argument of a prompt; one without a default is required."""
 
     description: str
     default: str | None = None
-    phrase: str = "{}"  # how it is said in the text, when there is something to say
+    phrase: str = "{}"  # its form in the text, if it is not empty
 
 
-# What several prompts ask for; the names are those that completion knows
+# Arguments of several prompts; completion knows these names
 SLOTS: Mapping[str, Slot] = {
     "cluster": Slot("Name of the cluster"),
     "node": Slot("Name of the node"),
@@ -33,14 +32,14 @@ SLOTS: Mapping[str, Slot] = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text with `{slots}`, offered to callers who may use the tools that it takes."""
+    """A text with `{slots}`, offered to callers who may use the tools it needs."""
 
     name: str
     title: str
     description: str
     text: str
     tools: tuple[str, ...]
-    own: Mapping[str, Slot] | None = None  # slots of this prompt, beside the common ones
+    own: Mapping[str, Slot] | None = None  # slots beside the common ones
 
     @property
     def slots(self) -> dict[str, Slot]:
@@ -50,18 +49,19 @@ class Prompt:
         return {name: known[name] for name in dict.fromkeys(names)}
 
     def serves(self, caller: Caller, tools: Mapping[str, Tool]) -> bool:
-        """Whether the caller may use every tool it takes."""
+        """Return whether the caller may use every tool it needs."""
         return all(
             name in tools and caller.may_call(name, tools[name].effect) for name in self.tools
         )
 
     def filled(self, arguments: Mapping[str, str]) -> str:
-        """The text with the arguments in it; raises BadArgument for a missing or unknown one."""
+        """Return the text with the arguments; raises BadArgument for a missing or unknown one."""
         slots = self.slots
         for name in arguments:
             if name not in slots:
-                meant = nearest(name, slots)
-                hint = f"Did you mean {meant}?" if meant else f"There are {', '.join(slots)}."
+                similar = nearest(name, slots, 1)
+                names = ", ".join(slots)
+                hint = f"Did you mean {similar[0]}?" if similar else f"There are {names}."
                 raise BadArgument(name[:100], "there is no such argument.", hint=hint)
         return self.text.format(**{n: _value(n, s, arguments) for n, s in slots.items()})
 
@@ -70,12 +70,12 @@ def _value(name: str, slot: Slot, arguments: Mapping[str, str]) -> str:
     value = arguments.get(name) or slot.default
     if value is None:
         raise BadArgument(name, "this argument is required.")
-    said = " ".join(value.split())[:ARGUMENT_CHARACTERS]
-    return slot.phrase.format(said) if said else ""
+    text = " ".join(value.split())[:ARGUMENT_CHARACTERS]
+    return slot.phrase.format(text) if text else ""
 
 
 def prompts(
     known: Iterable[Prompt], caller: Caller, tools: Mapping[str, Tool]
 ) -> dict[str, Prompt]:
-    """The prompts for this caller, by name."""
-    return {one.name: one for one in known if one.serves(caller, tools)}
+    """Return the prompts for this caller, by name."""
+    return {prompt.name: prompt for prompt in known if prompt.serves(caller, tools)}

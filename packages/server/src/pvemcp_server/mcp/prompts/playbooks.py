@@ -1,4 +1,4 @@
-"""Longer pieces of work, step by step, with what to look for and how to report it."""
+"""Playbooks: longer tasks step by step, with thresholds and the form of the report."""
 
 from typing import Final
 
@@ -7,14 +7,14 @@ from pvemcp_server.mcp.prompts.model import Prompt
 _REPORT = (
     "Report: first one line with the verdict, then what needs action (most urgent first, each with "
     "the guest, node or storage and the reason), then what is fine, in a line. Say what could not "
-    "be read and why: the notes of each answer tell. Change nothing."
+    "be read and why: see the notes of each answer. Change nothing."
 )
 
 PLAYBOOKS: Final = (
     Prompt(
         "health-report",
         "Health report",
-        "A report on a cluster for whoever is on duty",
+        "A report on a cluster for the engineer on duty",
         "Write a health report of cluster {cluster}.\n"
         "1. GetClusterStatus: quorum, offline nodes, Ceph.\n"
         "2. ListNodes with detail_level Full: CPU above 80 %, memory above 90 %, root disk above "
@@ -64,7 +64,7 @@ PLAYBOOKS: Final = (
     Prompt(
         "before-maintenance",
         "Before maintenance",
-        "What stands in the way of taking a node down",
+        "What must be done before a node is taken down",
         "Check whether node {node} of cluster {cluster} can be taken down for maintenance.\n"
         "1. GetClusterStatus: is the cluster quorate, and would it be with one node less?\n"
         "2. ExecuteQuery on guests where node is {node} and status is running.\n"
@@ -72,7 +72,7 @@ PLAYBOOKS: Final = (
         "move "
         "live, which cannot and why (local disks, passthrough devices, HA rules).\n"
         "4. ListTasks on that node with status running: what must end first.\n"
-        "5. ListReplications and ListBackupJobs: what would run there meanwhile.\n"
+        "5. ListReplications and ListBackupJobs: what would run there in the meantime.\n"
         "Give an order of steps with target nodes, and what cannot be moved. Dry runs only: change "
         "nothing.",
         (

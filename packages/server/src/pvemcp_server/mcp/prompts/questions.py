@@ -1,10 +1,10 @@
-"""Everyday questions and orders, each within the fewest calls."""
+"""Everyday questions and tasks, each with the fewest calls."""
 
 from typing import Final
 
 from pvemcp_server.mcp.prompts.model import Prompt, Slot
 
-# Names and numbers may be the same in several clusters
+# Names and VMIDs may exist in several clusters
 OF_CLUSTER: Final = {
     "cluster": Slot("Name of the cluster, where there are several", "", " of cluster {}")
 }
@@ -59,7 +59,7 @@ QUESTIONS: Final = (
         "guest-backups",
         "Backups of a guest",
         "All backups of a guest and the most recent one",
-        "List all backups for VM {vmid}{cluster} and tell me the most recent one, its size and "
+        "List all backups for VM {vmid}{cluster} and show me the most recent one, its size and "
         "whether it was verified. One ExecuteQuery on backups answers it.",
         ("ExecuteQuery",),
         OF_CLUSTER,
@@ -77,8 +77,8 @@ QUESTIONS: Final = (
         "download-iso",
         "Download an ISO image",
         "Have a node fetch an ISO image",
-        "Download {image} to storage {storage} on node {node}{cluster}, with its checksum. Tell me "
-        "the URL before you start. DownloadIso fetches it, GetTask tells how it ended.",
+        "Download {image} to storage {storage} on node {node}{cluster}, with its checksum. Show me "
+        "the URL before you start. DownloadIso fetches it, GetTask shows how it ended.",
         ("DownloadIso", "GetTask"),
         OF_CLUSTER | {"image": Slot("What to download", "the latest Debian 12 netinst ISO")},
     ),
@@ -141,7 +141,7 @@ QUESTIONS: Final = (
     Prompt(
         "guests-by-node",
         "Guests by node",
-        "How many guests run and rest on each node",
+        "How many guests are running and stopped on each node",
         "Group all guests by node and count how many are running and how many are stopped. One "
         "ExecuteQuery on guests answers it, grouped by node and status.",
         ("ExecuteQuery",),
@@ -161,7 +161,7 @@ QUESTIONS: Final = (
         "Storages beyond a share of their size",
         "List storages with more than {percent}% usage and say when each would be full at this "
         "rate, "
-        "if that can be told. One ExecuteQuery on storages answers the first part.",
+        "if that can be computed. One ExecuteQuery on storages answers the first part.",
         ("ExecuteQuery",),
         {"percent": Slot("Usage in percent", "80")},
     ),

@@ -19,13 +19,13 @@ pytestmark = pytest.mark.anyio
 ALL = (*QUESTIONS, *PLAYBOOKS)
 
 
-def test_there_are_the_seventeen_questions_and_four_playbooks():
+def test_there_are_seventeen_questions_and_four_playbooks():
     assert (len(QUESTIONS), len(PLAYBOOKS)) == (17, 4)
     assert len({one.name for one in ALL}) == 21
 
 
 @pytest.mark.parametrize("prompt", ALL, ids=lambda one: one.name)
-def test_a_prompt_names_only_tools_that_exist_and_each_that_it_takes(prompt):
+def test_a_prompt_declares_the_tools_in_its_text(prompt):
     assert set(prompt.tools) <= set(tools())
     assert [name for name in prompt.tools if name not in prompt.text] == []
     mentioned = {name for name in tools() if name in prompt.text}
@@ -33,7 +33,7 @@ def test_a_prompt_names_only_tools_that_exist_and_each_that_it_takes(prompt):
 
 
 @pytest.mark.parametrize("prompt", ALL, ids=lambda one: one.name)
-def test_a_prompt_is_filled_with_its_arguments_and_nothing_is_left_open(prompt):
+def test_a_filled_prompt_has_no_open_slots(prompt):
     filled = prompt.filled({name: f"<{name}>" for name in prompt.slots})
     assert all(f"<{name}>" in filled for name in prompt.slots)
     assert "{" not in filled
@@ -56,7 +56,7 @@ async def test_a_client_lists_prompts_and_gets_one(client):
     )
 
 
-async def test_a_prompt_that_cannot_be_given_says_why(client):
+async def test_wrong_prompt_arguments_are_explained(client):
     misspelt = {"cluster": "x", "percnt": "1"}
     for name, arguments, said in (
         ("no-such", {}, "Unknown prompt: no-such"),
@@ -71,7 +71,7 @@ async def test_a_prompt_that_cannot_be_given_says_why(client):
         assert (caught.value.error.code, caught.value.error.message) == (-32602, said)
 
 
-async def test_prompts_that_need_tools_beyond_the_key_are_not_offered(demo_served):
+async def test_prompts_need_the_keys_tools(demo_served):
     reader = await demo_served.new_key("reader")
     async with Client(f"{demo_served.url}/mcp/{reader}") as client:
         names = {one.name for one in (await client.list_prompts()).prompts}
@@ -94,7 +94,7 @@ async def test_a_saved_query_is_a_prompt(demo_served):
     assert json.dumps(query) in got.messages[0].content.text
 
 
-async def test_a_saved_query_is_no_prompt_of_a_key_that_may_not_ask_it(demo_served):
+async def test_a_saved_query_the_key_may_not_run_is_no_prompt(demo_served):
     query = {"from": "guests", "select": ["name"]}
     state = demo_served.state
     await state.store.saved_queries.add(
@@ -112,7 +112,7 @@ async def test_a_saved_query_is_no_prompt_of_a_key_that_may_not_ask_it(demo_serv
     assert "query-hidden" in names
 
 
-async def test_resources_name_each_cluster_and_templates_what_is_in_it(client):
+async def test_each_cluster_is_a_resource(client):
     listed = [str(one.uri) for one in (await client.list_resources()).resources]
     assert listed == [
         *("pve://clusters", "pve://schema"),
@@ -124,7 +124,7 @@ async def test_resources_name_each_cluster_and_templates_what_is_in_it(client):
     ]
 
 
-async def test_a_resource_reads_what_its_tool_answers(client):
+async def test_a_resource_has_the_answer_of_its_tool(client):
     for uri, holds in (
         ("pve://clusters", '"name":"home-lab"'),
         ("pve://clusters/home-lab", '"cluster":"home-lab"'),
@@ -136,7 +136,7 @@ async def test_a_resource_reads_what_its_tool_answers(client):
         assert holds in contents.text
 
 
-def test_what_is_missing_in_a_resource_is_said_beside_it():
+def test_a_resource_has_the_notes_of_its_answer():
     read = _contents("pve://clusters", Result(("{}", "home-lab did not answer.")))
     assert [(one.mime_type, one.text) for one in read] == [
         ("application/json", "{}"),
@@ -144,19 +144,19 @@ def test_what_is_missing_in_a_resource_is_said_beside_it():
     ]
 
 
-async def test_every_template_reads_something_of_the_demo(client):
+async def test_every_template_can_be_read(client):
     [nodes] = (await client.call_tool("ListNodes", {"cluster_name": "home-lab"})).content[:1]
     node = json.loads(nodes.text)["data"]["rows"][0][0]
     guests = await client.call_tool("ListVms", {"cluster_name": "home-lab", "status": "running"})
     vmid = json.loads(guests.content[0].text)["data"]["rows"][0][0]
     values = {"cluster": "home-lab", "node": node, "vmid": str(vmid), "table": "nodes"}
-    for place in resources.PLACES:
+    for place in resources.FAMILIES:
         uri = place.uri(**{slot: values[slot] for slot in place.slots})
         contents, *_notes = (await client.read_resource(uri)).contents
         assert json.loads(contents.text), uri
 
 
-async def test_an_address_of_nothing_is_not_found(client):
+async def test_an_unknown_uri_is_not_found(client):
     for uri in (
         "pve://nothing",
         "pve://clusters/nowhere",
@@ -170,7 +170,7 @@ async def test_an_address_of_nothing_is_not_found(client):
         assert (caught.value.error.code, caught.value.error.data) == (-32602, {"uri": uri})
 
 
-async def test_completion_offers_names_that_contain_what_was_typed(client):
+async def test_completion_offers_names_that_contain_the_typed_text(client):
     prompt = PromptReference(name="before-maintenance")
     clusters = await client.complete(prompt, {"name": "cluster", "value": "pro"})
     assert clusters.completion.values == ["prod"]
@@ -188,7 +188,7 @@ async def test_completion_offers_names_that_contain_what_was_typed(client):
     )
 
 
-async def test_completion_of_what_nobody_knows_is_empty(client):
+async def test_completion_of_an_unknown_argument_is_empty(client):
     prompt = PromptReference(name="busy-guests")
     for argument in ({"name": "percent", "value": "7"}, {"name": "cluster", "value": "zzz"}):
         assert (await client.complete(prompt, argument)).completion.values == []
@@ -210,12 +210,12 @@ async def test_tables_are_completed_too(client):
     ],
     ids=lambda place: getattr(place, "name", None) or place.uri,
 )
-async def test_only_what_can_be_filled_in_there_is_completed(client, place):
+async def test_only_arguments_of_the_reference_are_completed(client, place):
     found = await client.complete(place, {"name": "storage", "value": ""})
     assert found.completion.values == []
 
 
-async def test_a_prompt_about_a_guest_says_of_which_cluster_where_that_matters(client):
+async def test_a_prompt_about_a_guest_may_name_the_cluster(client):
     for arguments, said in (
         ({"vmid": "100"}, "Reset VM 100, it hangs."),
         ({"vmid": "100", "cluster": "prod"}, "Reset VM 100 of cluster prod, it hangs."),

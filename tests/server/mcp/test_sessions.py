@@ -1,4 +1,4 @@
-"""Sessions of the handshake eras: whose they are, how they end, what older clients send."""
+"""Sessions of the handshake eras: ownership, limits, end, and messages of older clients."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ def hello(version="2025-11-25"):
 
 
 async def begin(served, key=None, version="2025-11-25"):
-    """Opens a session; the headers of its further messages."""
+    """Open a session; return the headers of its further messages."""
     headers = {**ACCEPT, "X-API-Key": key or served.key}
     answer = await served.http.post("/mcp", json=hello(version), headers=headers)
     assert answer.status_code == 200
@@ -39,12 +39,12 @@ async def begin(served, key=None, version="2025-11-25"):
 
 
 def events(text):
-    """The messages of an event stream."""
+    """Return the messages of an event stream."""
     lines = (line.strip() for line in text.splitlines())
     return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
 
 
-async def test_a_session_serves_nobody_but_the_key_that_opened_it(served):
+async def test_a_session_serves_only_the_key_that_opened_it(served):
     headers = await begin(served)
     other = {**headers, "X-API-Key": await served.new_key("other")}
     mine = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
@@ -53,7 +53,7 @@ async def test_a_session_serves_nobody_but_the_key_that_opened_it(served):
     assert theirs.json()["error"]["message"] == "Session not found"
 
 
-async def test_a_session_survives_that_its_key_gets_a_new_secret(served):
+async def test_a_session_survives_a_new_secret_of_its_key(served):
     headers = await begin(served)
     _, secret = await served.state.access.keys.regenerate(served.key_id)
     await served.state.store.watch.poll()
@@ -63,36 +63,36 @@ async def test_a_session_survives_that_its_key_gets_a_new_secret(served):
     assert (old.status_code, new.status_code) == (401, 200)
 
 
-async def test_a_session_that_was_ended_is_gone(served):
+async def test_a_deleted_session_is_not_found(served):
     headers = await begin(served)
     assert (await served.http.delete("/mcp", headers=headers)).status_code == 200
     answer = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
     assert answer.status_code == 404
 
 
-async def asked_again(served, headers):
-    """The status of one more message in that session."""
+async def status_of_ping(served, headers):
+    """Return the status of one more message in that session."""
     return (await served.http.post("/mcp", json=message("ping", 1), headers=headers)).status_code
 
 
-async def test_whoever_tells_the_last_event_of_a_lost_stream_gets_a_new_one(served):
+async def test_last_event_id_is_ignored(served):
     headers = {**await begin(served), "Last-Event-ID": "77"}
     async with served.http.stream("GET", "/mcp", headers=headers) as stream:
         assert stream.status_code == 200
         assert stream.headers["content-type"].startswith("text/event-stream")
 
 
-async def test_a_key_with_too_many_sessions_loses_its_own_longest_idle_one(served, monkeypatch):
+async def test_a_key_at_its_limit_loses_its_longest_idle_session(served, monkeypatch):
     monkeypatch.setattr(sessions, "SESSIONS_PER_KEY", 2)
     other = await begin(served, await served.new_key("other"))
     first, second = await begin(served), await begin(served)
-    assert await asked_again(served, first) == 200  # so the second is idle for longer
+    assert await status_of_ping(served, first) == 200  # so the second is idle for longer
     third = await begin(served)
-    found = [await asked_again(served, one) for one in (first, second, third, other)]
+    found = [await status_of_ping(served, one) for one in (first, second, third, other)]
     assert found == [200, 404, 200, 200]
 
 
-async def test_a_key_whose_sessions_are_all_in_use_gets_no_more_of_them(served, monkeypatch):
+async def test_a_key_with_all_sessions_in_use_gets_no_more(served, monkeypatch):
     monkeypatch.setattr(sessions, "SESSIONS_PER_KEY", 1)
     used = await begin(served)
     async with served.http.stream("GET", "/mcp", headers=used) as stream:
@@ -100,11 +100,13 @@ async def test_a_key_whose_sessions_are_all_in_use_gets_no_more_of_them(served, 
         headers = {**ACCEPT, "X-API-Key": served.key}
         refused = await served.http.post("/mcp", json=hello(), headers=headers)
         assert refused.status_code == 503
-        assert await asked_again(served, await begin(served, await served.new_key("other"))) == 200
-        assert await asked_again(served, used) == 200
+        assert (
+            await status_of_ping(served, await begin(served, await served.new_key("other"))) == 200
+        )
+        assert await status_of_ping(served, used) == 200
 
 
-async def test_rights_are_those_of_the_moment_not_those_of_the_sessions_start(served):
+async def test_a_session_has_the_current_rights(served):
     headers = await begin(served)
     await served.state.access.keys.change(served.key_id, role="Read-only")
     await served.state.store.watch.poll()
@@ -112,7 +114,7 @@ async def test_rights_are_those_of_the_moment_not_those_of_the_sessions_start(se
     assert "DeleteThing" not in answer.text
 
 
-async def test_a_withdrawn_key_loses_its_open_streams(served):
+async def test_a_revoked_key_loses_its_streams(served):
     headers = await begin(served)
     with anyio.fail_after(20):
         async with served.http.stream("GET", "/mcp", headers=headers) as stream:
@@ -121,8 +123,8 @@ async def test_a_withdrawn_key_loses_its_open_streams(served):
             assert await stream.aread() == b""
 
 
-async def test_a_key_that_expires_loses_its_open_streams(served, monkeypatch):
-    monkeypatch.setattr(notifications, "LOOK_SECONDS", 0.1)
+async def test_an_expired_key_loses_its_streams(served, monkeypatch):
+    monkeypatch.setattr(notifications, "POLL_SECONDS", 0.1)
     headers = await begin(served)
     with anyio.fail_after(20):
         async with served.http.stream("GET", "/mcp", headers=headers) as stream:
@@ -131,19 +133,17 @@ async def test_a_key_that_expires_loses_its_open_streams(served, monkeypatch):
             assert await stream.aread() == b""
 
 
-async def test_a_withdrawn_key_loses_its_streams_also_when_looking_failed_at_first(
-    served, monkeypatch
-):
-    notifications = served.app.endpoint.notifications
-    find, failures = notifications.find, ["the database is away"]
+async def test_a_failed_check_of_a_revoked_key_is_retried(served, monkeypatch):
+    bus = served.app.endpoint.notifications
+    find, failures = bus.find, ["the database is away"]
 
     async def failing(key_id):
         if failures:
             raise OSError(failures.pop())
         return await find(key_id)
 
-    monkeypatch.setattr(notifications, "find", failing)
-    monkeypatch.setattr(notifications, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(bus, "find", failing)
+    monkeypatch.setattr(notifications, "RETRY_SECONDS", 0)
     headers = await begin(served)
     with anyio.fail_after(20):
         async with served.http.stream("GET", "/mcp", headers=headers) as stream:
@@ -151,7 +151,7 @@ async def test_a_withdrawn_key_loses_its_streams_also_when_looking_failed_at_fir
             assert await stream.aread() == b""
 
 
-async def test_the_event_stream_of_2024_names_the_address_to_post_to_with_its_key(served):
+async def test_the_sse_endpoint_event_repeats_a_key_from_the_path(served):
     with anyio.fail_after(20):
         async with served.http.stream("GET", f"/sse/{served.key}", headers=ACCEPT) as stream:
             address = await first_data(stream)
@@ -160,7 +160,7 @@ async def test_the_event_stream_of_2024_names_the_address_to_post_to_with_its_ke
             assert sent.status_code == 202
 
 
-async def test_the_event_stream_of_2024_names_no_key_that_came_in_a_header(served):
+async def test_the_sse_endpoint_event_has_no_key_from_a_header(served):
     headers = {**ACCEPT, "X-API-Key": served.key}
     with anyio.fail_after(20):
         async with served.http.stream("GET", "/sse", headers=headers) as stream:
@@ -172,7 +172,7 @@ async def test_the_event_stream_of_2024_names_no_key_that_came_in_a_header(serve
             assert sent.status_code == 404
 
 
-async def test_calls_over_http_and_sse_are_bounded_like_all_others(serving, fake_tools):
+async def test_calls_over_http_and_sse_are_limited(serving, fake_tools):
     async with serving(concurrent_calls_per_key=1) as served:
         address = sse_client(f"{served.url}/sse/{served.key}")
         async with Client(address, mode="legacy") as client, anyio.create_task_group() as tasks:
@@ -232,19 +232,19 @@ async def test_a_batch_of_notifications_is_accepted_without_an_answer(served):
     [[], [1], [hello()], [message("ping", n) for n in range(MOST_MESSAGES + 1)]],
     ids=["empty", "no messages", "initialize", "too many"],
 )
-async def test_a_batch_that_is_none_is_refused(served, batch):
+async def test_an_invalid_batch_is_refused(served, batch):
     headers = await begin(served, version="2025-03-26")
     answer = await served.http.post("/mcp", json=batch, headers=headers)
     assert answer.status_code == 400
 
 
-async def test_later_revisions_know_no_batches(served):
+async def test_later_revisions_refuse_batches(served):
     headers = await begin(served, version="2025-11-25")
     answer = await served.http.post("/mcp", json=[message("ping", 1)], headers=headers)
     assert answer.status_code == 400
 
 
-async def test_a_client_that_can_ask_but_brings_no_decision_is_given_no_leave(served, fake_tools):
+async def test_a_question_without_a_decision_is_a_refusal(served, fake_tools):
     async def refuses(_context, _params):
         return types.ErrorData(code=-32603, message="the window was closed")
 
@@ -270,27 +270,27 @@ async def test_a_client_that_can_ask_but_brings_no_decision_is_given_no_leave(se
     ],
     ids=str,
 )
-async def test_what_is_no_message_is_refused_and_not_taken_for_a_notification(served, path, odd):
+async def test_an_invalid_message_is_refused(served, path, odd):
     headers = await begin(served)
     answer = await served.http.post(path, json={"jsonrpc": "2.0", **odd}, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32600)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000], ids=lambda b: b[:3].hex())
-async def test_what_is_no_json_is_a_parse_error(served, body):
+async def test_invalid_json_is_a_parse_error(served, body):
     headers = {**await begin(served), "Content-Type": "application/json"}
     answer = await served.http.post("/mcp", content=body, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32700)
 
 
-async def test_a_batch_for_a_session_that_is_gone_is_told_so(served):
+async def test_a_batch_for_an_unknown_session_gets_404(served):
     headers = {**await begin(served, version="2025-03-26"), "Mcp-Session-Id": "gone"}
     batch = [message("ping", 1), message("ping", 2)]
     answer = await served.http.post("/mcp", json=batch, headers=headers)
     assert (answer.status_code, answer.json()["error"]["message"]) == (404, "Session not found")
 
 
-async def test_a_session_knows_no_tasks(served):
+async def test_a_session_has_no_tasks(served):
     headers = await begin(served)
     asked = message("tasks/get", 1, taskId="x")
     answer = await served.http.post("/mcp", json=asked, headers=headers)

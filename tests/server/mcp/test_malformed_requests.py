@@ -1,4 +1,4 @@
-"""Whatever is posted, it is the client's error and nobody else's."""
+"""Malformed requests: each is answered as the client's error, and none fails the server."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ async def post(http, key, body, **headers):
 
 
 @pytest.mark.parametrize("body", RAW, ids=range(len(RAW)))
-async def test_a_body_that_is_no_message_is_refused(served, body, caplog):
+async def test_a_malformed_message_is_refused(served, body, caplog):
     for version in ("2026-07-28", "2025-11-25", "2025-03-26", "x", ""):
         headers = {"MCP-Protocol-Version": version, "Mcp-Method": "ping"} if version else {}
         answer = await post(served.http, served.key, body, **headers)
@@ -48,7 +48,7 @@ async def test_a_body_that_is_no_message_is_refused(served, body, caplog):
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR and one.exc_info]
 
 
-async def test_odd_parameters_are_answered_by_errors_of_the_protocol(served):
+async def test_malformed_parameters_are_protocol_errors(served):
     chance = random.Random(7)  # noqa: S311 - the same nonsense each time
     for _ in range(300):
         method = chance.choice(METHODS)
@@ -76,7 +76,7 @@ async def test_odd_parameters_are_answered_by_errors_of_the_protocol(served):
         assert answer.json()["jsonrpc"] == "2.0"
 
 
-async def test_odd_arguments_of_tools_are_answered_by_errors_of_the_tool(served, fake_tools):
+async def test_malformed_arguments_are_tool_errors(served, fake_tools):
     for name in fake_tools.tools:
         if name in ("Wait", "Break"):
             continue

@@ -1,4 +1,4 @@
-"""The door: who gets in, what stays outside, and that the key is seen by nobody behind it."""
+"""The gate: admission, refusals, and that nothing behind it sees the key."""
 
 import logging
 from dataclasses import replace
@@ -32,7 +32,7 @@ async def test_the_key_is_taken_from_path_or_headers(served, modern, path, heade
 @pytest.mark.parametrize(
     "path", ["/mcp", "/mcp/", "/mcp/wrong", "/mcp/pvemcp_00000000_x", "/sse/wrong"]
 )
-async def test_without_a_valid_key_the_answer_is_401_and_names_no_oauth(served, modern, path):
+async def test_a_request_without_a_valid_key_gets_401(served, modern, path):
     modern.path = path
     answer = await modern.send("tools/list")
     assert answer.status_code == 401
@@ -52,9 +52,7 @@ async def test_without_a_valid_key_the_answer_is_401_and_names_no_oauth(served, 
         "/mcp/{key}/.well-known/openid-configuration",
     ],
 )
-async def test_oauth_discovery_finds_nothing_and_leaves_no_key_in_the_log(
-    served, http, path, caplog
-):
+async def test_oauth_discovery_gets_404_and_logs_no_key(served, http, path, caplog):
     with caplog.at_level(logging.INFO, "uvicorn.access"):
         answer = await http.get(path.format(key=served.key))
     assert answer.status_code == 404
@@ -126,8 +124,8 @@ async def test_foreign_hosts_and_origins_are_refused(modern, headers, status):
 
 
 @pytest.fixture
-async def paged(serving):
-    """A server that pages of one foreign origin may use."""
+async def cors_served(serving):
+    """Start a server that pages of one foreign origin may use."""
     async with serving(origins=("https://chat.example",)) as one:
         yield one
 
@@ -135,33 +133,35 @@ async def paged(serving):
 PAGE = {"Origin": "https://chat.example"}
 
 
-async def test_a_page_of_a_configured_origin_may_ask_before_it_has_shown_a_key(paged):
+async def test_a_preflight_of_a_configured_origin_needs_no_key(cors_served):
     asked = {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type,x-api-key,mcp-protocol-version",
     }
-    answer = await paged.http.options("/mcp", headers=PAGE | asked)
+    answer = await cors_served.http.options("/mcp", headers=PAGE | asked)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://chat.example"
     allowed = answer.headers["access-control-allow-headers"]
     assert {"x-api-key", "mcp-protocol-version"} <= {one.strip() for one in allowed.split(",")}
-    foreign = await paged.http.options("/mcp", headers=asked | {"Origin": "https://evil.example"})
+    foreign = await cors_served.http.options(
+        "/mcp", headers=asked | {"Origin": "https://evil.example"}
+    )
     assert foreign.status_code == 403
     assert "access-control-allow-origin" not in foreign.headers
 
 
-async def test_a_page_of_a_configured_origin_can_read_answers_and_refusals(paged):
-    answer = await paged.modern.send("tools/list", **PAGE)
-    refused = await paged.http.post("/mcp", json={}, headers=PAGE)
+async def test_a_configured_origin_can_read_all_responses(cors_served):
+    answer = await cors_served.modern.send("tools/list", **PAGE)
+    refused = await cors_served.http.post("/mcp", json={}, headers=PAGE)
     assert (answer.status_code, refused.status_code) == (200, 401)
     for one in (answer, refused):
         assert one.headers["access-control-allow-origin"] == "https://chat.example"
         assert "Mcp-Session-Id" in one.headers["access-control-expose-headers"]
-    admin = await paged.http.get("/admin/sign-in", headers=PAGE)
+    admin = await cors_served.http.get("/admin/sign-in", headers=PAGE)
     assert "access-control-allow-origin" not in admin.headers
 
 
-async def test_the_website_that_the_server_names_leads_people_to_the_admin_pages(served, modern):
+async def test_the_website_of_the_server_is_the_admin_site(served, modern):
     discovered = (await modern.send("server/discover")).json()["result"]
     named = discovered["_meta"]["io.modelcontextprotocol/serverInfo"]["websiteUrl"]
     assert named.startswith("http://127.0.0.1")
@@ -169,12 +169,12 @@ async def test_the_website_that_the_server_names_leads_people_to_the_admin_pages
     assert (found.status_code, found.url.path) == (200, "/admin/sign-in")
 
 
-async def test_a_probe_may_come_under_any_host(http):
+async def test_a_probe_may_use_any_host(http):
     answer = await http.get("/healthz", headers={"Host": "pod-17.cluster.local"})
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
-async def test_while_the_database_is_away_the_endpoint_answers_503(served, modern, monkeypatch):
+async def test_without_its_database_the_endpoint_answers_503(served, modern, monkeypatch):
     def away():
         raise ConnectionError("the database is away")
 
@@ -185,7 +185,7 @@ async def test_while_the_database_is_away_the_endpoint_answers_503(served, moder
     assert "database does not answer" in answer.json()["error"]["message"]
 
 
-async def test_while_switched_off_the_endpoint_answers_503_to_everybody(served, modern):
+async def test_a_disabled_endpoint_answers_503(served, modern):
     await served.state.settings.change({"enabled": False}, by="test")
     for path in (modern.path, "/mcp/wrong"):
         modern.path = path
@@ -200,7 +200,7 @@ async def test_a_refused_attempt_is_recorded_with_its_reason(served, modern):
     assert (entry.kind, entry.tool, entry.reason) == ("refused", "sign in", "malformed key")
 
 
-async def test_calls_beyond_the_rate_of_a_key_are_refused_with_the_time_to_wait(serving):
+async def test_calls_beyond_the_keys_rate_get_429(serving):
     async with serving(calls_per_minute_per_key=2) as served:
         key = {"X-API-Key": served.key}
         answers = [await served.http.post("/mcp", headers=key) for _ in range(3)]
@@ -209,13 +209,13 @@ async def test_calls_beyond_the_rate_of_a_key_are_refused_with_the_time_to_wait(
     assert answers[2].json()["error"]["message"].startswith("More than 2 calls a minute.")
 
 
-async def test_calls_beyond_the_rate_of_an_address_are_refused_whatever_the_key(serving):
+async def test_calls_beyond_the_addresss_rate_get_429(serving):
     async with serving(calls_per_minute_per_address=2) as served:
         answers = [await served.http.post("/mcp/wrong") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [401, 401, 429]
 
 
-async def test_more_calls_at_a_time_than_a_key_may_run_are_refused(serving, fake_tools):
+async def test_concurrent_calls_beyond_the_keys_limit_get_429(serving, fake_tools):
     async with serving(concurrent_calls_per_key=1) as served, anyio.create_task_group() as tasks:
         tasks.start_soon(served.modern.call, "Wait")
         with anyio.fail_after(20):
@@ -226,12 +226,12 @@ async def test_more_calls_at_a_time_than_a_key_may_run_are_refused(serving, fake
     assert answer.json()["error"]["message"].startswith("1 calls of this key are running already.")
 
 
-async def test_a_monitor_may_ask_for_the_head_alone(http):
+async def test_probes_answer_head_requests(http):
     for path in ("/healthz", "/readyz"):
         answer = await http.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
 
 
-async def test_a_look_at_the_head_of_an_event_stream_opens_none(http, served):
+async def test_head_opens_no_event_stream(http, served):
     answer = await http.head(f"/sse/{served.key}")
     assert (answer.status_code, served.app.endpoint.active_requests.calls) == (405, 0)

@@ -1,4 +1,4 @@
-"""Changes of single resources and of prompts reach whoever wants to hear of them, in each era."""
+"""Changes of resources and prompts are announced to their subscribers in each era."""
 
 from contextlib import asynccontextmanager
 
@@ -29,7 +29,7 @@ NOTHING = [f"{CLUSTER}/guests/9", f"{CLUSTER}/guests/x", "pve://clusters/none", 
 
 
 class Heard:
-    """What a client was told, as it comes."""
+    """The notifications of a client, as they come."""
 
     def __init__(self):
         self.uris = []
@@ -44,7 +44,7 @@ class Heard:
 
 @pytest.fixture(params=["auto", "legacy", "sse"])
 def connect(request, demo_served):
-    """A client of one era, listening, with what it hears."""
+    """Return how to connect a listening client of one era, with its notifications."""
 
     @asynccontextmanager
     async def connected(*uris, key=demo_served.key):
@@ -61,7 +61,7 @@ def connect(request, demo_served):
                     yield client, heard
                 return
             heard.honoured = [uri for uri in uris if await subscribed(client, uri)]
-            await until(demo_served.app.endpoint.active_requests.keys)
+            await until(demo_served.app.endpoint.active_requests.stream_keys)
             yield client, heard
 
     return connected
@@ -87,36 +87,36 @@ def guests(demo_pve):
 
 
 def rename(guest, name):
-    """As somebody would in Proxmox itself."""
+    """Rename the guest directly in Proxmox."""
     guest.config["name" if "name" in guest.config else "hostname"] = name
     guest.row = None
 
 
-async def test_a_change_of_a_guest_is_told_to_those_who_watch_it(connect, guests, look):
+async def test_a_changed_guest_is_announced_to_its_subscribers(connect, guests, renew_inventory):
     async with connect(GUEST, OTHER) as (_, heard):
         assert heard.honoured == [GUEST, OTHER]
-        await look()
+        await renew_inventory()
         rename(guests[100], "renamed")
-        await look()
+        await renew_inventory()
         await until(lambda: heard.uris)
         assert heard.uris == [GUEST]
 
 
-async def test_a_cluster_that_loses_a_guest_has_changed(connect, guests, look):
+async def test_a_removed_guest_changes_its_cluster(connect, guests, renew_inventory):
     async with connect(CLUSTER) as (_, heard):
         assert heard.honoured == [CLUSTER]
         del guests[100]
-        await look()
+        await renew_inventory()
         await until(lambda: heard.uris)
         assert heard.uris == [CLUSTER]
 
 
-async def test_what_nobody_watches_or_may_see_is_not_promised(connect):
+async def test_only_watchable_and_visible_resources_are_acknowledged(connect):
     async with connect(*UNWATCHED, *NOTHING, GUEST) as (_, heard):
         assert heard.honoured == [GUEST]
 
 
-async def test_the_loop_itself_tells_of_changes(connect, demo_served, guests, monkeypatch):
+async def test_the_watcher_announces_changes_by_itself(connect, demo_served, guests, monkeypatch):
     await demo_served.state.settings.change({"inventory_freshness_seconds": 1}, by="test")
     async with connect(GUEST) as (_, heard), anyio.create_task_group() as tasks:
         tasks.start_soon(demo_served.app.endpoint.watcher.run)
@@ -126,30 +126,30 @@ async def test_the_loop_itself_tells_of_changes(connect, demo_served, guests, mo
     assert heard.uris == [GUEST]
 
 
-async def test_a_failure_does_not_end_the_looking(demo_served, monkeypatch, caplog):
+async def test_a_failure_does_not_end_the_watcher(demo_served, monkeypatch, caplog):
     watcher, looks = demo_served.app.endpoint.watcher, []
     seen = anyio.Event()
 
     async def failing():
         looks.append("failed" if not looks else "seen")
         if len(looks) == 1:
-            raise RuntimeError("nobody has foreseen this")
+            raise RuntimeError("an unexpected failure")
         seen.set()
 
     await demo_served.state.settings.change({"inventory_freshness_seconds": 1}, by="test")
-    monkeypatch.setattr(watcher, "look", failing)
-    monkeypatch.setattr(resource_watcher, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(watcher, "compare_all", failing)
+    monkeypatch.setattr(resource_watcher, "RETRY_SECONDS", 0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watcher.run)
         with anyio.fail_after(20):
             await seen.wait()
         tasks.cancel_scope.cancel()
     assert looks == ["failed", "seen"]
-    assert "nobody has foreseen this" in caplog.text
+    assert "an unexpected failure" in caplog.text
 
 
-async def test_a_guest_that_is_withdrawn_is_told_once_and_never_again(
-    connect, demo_served, guests, look
+async def test_a_guest_out_of_reach_is_announced_once(
+    connect, demo_served, guests, renew_inventory
 ):
     access = demo_served.state.access
     seen = Grant(frozenset({"*"}), frozenset({"home-lab"}), Resources(vmids=frozenset({100, 101})))
@@ -160,33 +160,33 @@ async def test_a_guest_that_is_withdrawn_is_told_once_and_never_again(
         less = Grant(frozenset({"*"}), frozenset({"home-lab"}), Resources(vmids=frozenset({101})))
         await access.roles.change("two", grants=[less])
         await demo_served.state.store.watch.poll()
-        await look()
+        await renew_inventory()
         await until(lambda: len(heard.uris) == 1)
         rename(guests[100], "unseen")
-        await look()
+        await renew_inventory()
         rename(guests[101], "seen")
-        await look()
+        await renew_inventory()
         await until(lambda: len(heard.uris) == 2)
         assert heard.uris == [GUEST, OTHER]
 
 
-async def test_who_has_unsubscribed_hears_no_more(demo_served, guests, look):
+async def test_an_unsubscribed_client_is_not_notified(demo_served, guests, renew_inventory):
     heard = Heard()
     async with Client(demo_served.mcp, mode="legacy", message_handler=heard) as client:
         await client.subscribe_resource(GUEST)
         await client.subscribe_resource(OTHER)
-        await until(demo_served.app.endpoint.active_requests.keys)
+        await until(demo_served.app.endpoint.active_requests.stream_keys)
         await client.unsubscribe_resource(GUEST)
         rename(guests[100], "renamed")
         rename(guests[101], "renamed")
-        await look()
+        await renew_inventory()
         await until(lambda: heard.uris)
     assert heard.uris == [OTHER]
     await until(lambda: not demo_served.app.endpoint.notifications.watched())
 
 
-async def test_many_who_watch_cost_one_request_for_each_renewal(
-    demo_served, guests, look, monkeypatch
+async def test_many_subscribers_cost_one_request_per_renewal(
+    demo_served, guests, renew_inventory, monkeypatch
 ):
     asked, ask = [], proxmox_client.api.cluster.ClusterApi.resources
 
@@ -203,38 +203,38 @@ async def test_many_who_watch_cost_one_request_for_each_renewal(
     ):
         assert first.honored.resource_subscriptions == second.honored.resource_subscriptions == uris
         monkeypatch.setattr(proxmox_client.api.cluster.ClusterApi, "resources", counted)
-        await look()
+        await renew_inventory()
         assert len(asked) == 1
     await until(lambda: not demo_served.app.endpoint.notifications.watched())
-    await look()
+    await renew_inventory()
     assert len(asked) == 1
 
 
-async def test_a_key_may_not_watch_without_end(demo_served, monkeypatch):
+async def test_the_subscriptions_of_a_key_are_limited(demo_served, monkeypatch):
     monkeypatch.setattr(resource_watcher, "MOST_PER_KEY", 1)
     async with Client(demo_served.mcp, mode="legacy") as client:
         again = [await subscribed(client, uri) for uri in (GUEST, OTHER, GUEST)]
     assert again == [True, False, True]
 
 
-async def test_a_cluster_that_does_not_answer_has_not_changed(demo_served, demo_pve, guests, look):
+async def test_a_cluster_that_does_not_answer_has_not_changed(
+    demo_served, demo_pve, guests, renew_inventory
+):
     heard = Heard()
     async with (
         Client(demo_served.mcp, message_handler=heard) as client,
         client.listen(resource_subscriptions=[GUEST]),
     ):
         fault = demo_pve["home-lab"].fault("error", path="/cluster/resources")
-        await look()
+        await renew_inventory()
         demo_pve["home-lab"].faults.remove(fault)
         rename(guests[100], "renamed")
-        await look()
+        await renew_inventory()
         await until(lambda: heard.uris)
     assert heard.uris == [GUEST]
 
 
-async def test_a_client_that_cannot_be_told_keeps_nothing_from_the_others(
-    connect, demo_served, caplog
-):
+async def test_a_client_that_does_not_read_delays_no_other(connect, demo_served, caplog):
     async def broken(_event):
         raise anyio.ClosedResourceError
 
@@ -244,10 +244,10 @@ async def test_a_client_that_cannot_be_told_keeps_nothing_from_the_others(
         await notifications.queries_changed()
         await until(lambda: heard.prompts)
         gone()
-    assert "could not be told" in caplog.text
+    assert "could not be notified" in caplog.text
 
 
-async def test_a_query_that_is_saved_or_removed_changes_the_prompts(connect, demo_served):
+async def test_saving_and_removing_a_query_changes_the_prompts(connect, demo_served):
     saved = demo_served.state.store.saved_queries
     query = {"from": "guests"}
     values = {"description": "", "query": query, "created": utc_now(), "changed": utc_now()}

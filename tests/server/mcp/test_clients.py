@@ -16,7 +16,7 @@ ERAS = ["auto", "legacy", "sse"]
 
 @pytest.fixture(params=ERAS)
 def connect(request, served):
-    """Makes a client of one era; its options are the SDK client's."""
+    """Return how to connect a client of one era, with options of the SDK's client."""
 
     def client(key=served.key, **options):
         if request.param == "sse":
@@ -44,7 +44,7 @@ async def test_a_client_lists_tools_and_calls_one(connect, fake_tools):
     assert result.content[0].text == '{"data":{"vmid":101,"name":"web","cpu_usage":12.3}}'
 
 
-async def test_a_client_learns_who_the_server_is_and_how_to_use_it(connect, served):
+async def test_a_client_gets_server_info_and_instructions(connect, served):
     async with connect() as client:
         info = client.server_info
         assert (info.name, info.title) == ("pvemcp", "Proxmox VE")
@@ -56,7 +56,7 @@ async def test_a_client_learns_who_the_server_is_and_how_to_use_it(connect, serv
         assert [can.resources.list_changed, can.resources.subscribe] == [True, True]
 
 
-async def test_a_client_that_asks_for_progress_sees_it_rise(connect, fake_tools):
+async def test_progress_is_reported_on_request(connect, fake_tools):
     seen = []
 
     async def on_progress(done, total, message):
@@ -69,7 +69,7 @@ async def test_a_client_that_asks_for_progress_sees_it_rise(connect, fake_tools)
     assert seen == [(1.0, 3.0, "step 1")]  # the rest came too soon after it
 
 
-async def test_a_client_that_gives_up_ends_the_call(connect, fake_tools, served):
+async def test_a_cancelled_call_ends(connect, fake_tools, served):
     async with connect() as client, anyio.create_task_group() as tasks:
         tasks.start_soon(client.call_tool, "Wait")
         with anyio.fail_after(20):
@@ -83,7 +83,7 @@ async def test_a_client_that_gives_up_ends_the_call(connect, fake_tools, served)
     assert (entries[0].tool, entries[0].outcome) == ("Wait", "cancelled")
 
 
-async def test_a_person_who_agrees_lets_a_destructive_call_go_on(connect, fake_tools):
+async def test_a_destructive_call_runs_after_consent(connect, fake_tools):
     asked, answer = answering("accept", {"confirm": True})
     async with connect(elicitation_callback=answer) as client:
         result = await client.call_tool("DeleteThing", {"vmid": 101})
@@ -96,17 +96,19 @@ async def test_a_person_who_agrees_lets_a_destructive_call_go_on(connect, fake_t
     ("action", "content"),
     [("decline", None), ("cancel", None), ("accept", {"confirm": False}), ("accept", {})],
 )
-async def test_a_person_who_does_not_agree_stops_it(connect, fake_tools, action, content):
+async def test_a_destructive_call_without_consent_does_not_run(
+    connect, fake_tools, action, content
+):
     _, answer = answering(action, content)
     async with connect(elicitation_callback=answer) as client:
         result = await client.call_tool("DeleteThing", {"vmid": 101})
-    assert result.content[0].text == "The person did not agree; nothing was changed."
+    assert result.content[0].text == "The user declined; nothing was changed."
     assert result.is_error is True
     assert fake_tools.done == []
 
 
 @pytest.mark.parametrize(("setting", "done"), [("deny", []), ("allow", ["Delete thing 101."])])
-async def test_where_nobody_can_be_asked_a_setting_decides(
+async def test_a_setting_decides_for_clients_without_elicitation(
     connect, served, fake_tools, setting, done
 ):
     await served.state.settings.change({"unconfirmed_destructive": setting}, by="test")
@@ -118,7 +120,7 @@ async def test_where_nobody_can_be_asked_a_setting_decides(
         assert "Use a client with MCP elicitation" in result.content[0].text
 
 
-async def test_nobody_is_asked_when_the_administrator_has_decided(connect, served, fake_tools):
+async def test_no_question_is_asked_when_destructive_calls_are_off(connect, served, fake_tools):
     asked, answer = answering("accept", {"confirm": True})
     await served.state.settings.change({"confirm_destructive": "deny"}, by="test")
     async with connect(elicitation_callback=answer) as client:
@@ -126,7 +128,7 @@ async def test_nobody_is_asked_when_the_administrator_has_decided(connect, serve
     assert (asked, fake_tools.done, result.is_error) == ([], [], True)
 
 
-async def test_a_client_is_told_when_its_tools_change(connect, served, fake_tools):
+async def test_a_client_is_notified_when_its_tools_change(connect, served, fake_tools):
     changed = anyio.Event()
 
     async def on_message(message):
@@ -145,18 +147,18 @@ async def test_a_client_is_told_when_its_tools_change(connect, served, fake_tool
 
 @asynccontextmanager
 async def listening(client, served):
-    """2026-07-28 asks for changes; a client of the handshake eras only keeps a stream open."""
+    """Subscribe to changes; in the handshake eras an open stream is enough."""
     if client.protocol_version == "2026-07-28":
         async with client.listen(tools_list_changed=True):
             yield
         return
     with anyio.fail_after(20):
-        while not served.app.endpoint.active_requests.keys():
+        while not served.app.endpoint.active_requests.stream_keys():
             await anyio.lowlevel.checkpoint()
     yield
 
 
-async def test_an_ungranted_tool_is_an_error_of_the_protocol(connect, served):
+async def test_an_ungranted_tool_is_a_protocol_error(connect, served):
     async with connect(await served.new_key("reader")) as client:
         with pytest.raises(MCPError) as caught:
             await client.call_tool("StartThing", {"vmid": 101})

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.node]
 
 
 async def output(*command):
-    """What a program prints; it has to end well."""
+    """Run a program, which must exit with 0; return its output."""
     with anyio.fail_after(60):
         done = await anyio.run_process([str(part) for part in command], check=False)
     assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
@@ -36,7 +36,7 @@ async def test_the_typescript_sdk_gets_the_whole_product(
         "called": '{"data":{"vmid":101,"name":"web","cpu_usage":12.3}}',
         "asked": ["Delete thing 101.", "Delete thing 102."],
         "deleted": '{"data":{"success":true,"vmid":101}}',
-        "kept": "The person did not agree; nothing was changed.",
+        "kept": "The user declined; nothing was changed.",
         "progress": ["step 1"],
         "cancelled": True,
     }

@@ -29,19 +29,19 @@ pytestmark = [pytest.mark.anyio, pytest.mark.node, pytest.mark.slow]
 
 
 @dataclass
-class HttpExchange:
+class Recorder:
     """What a server sends to its clients, as it passes by."""
 
     seen: bytes = b""
     more: asyncio.Event | None = None
 
     def progress(self):
-        """The tokens of all reports of progress so far."""
+        """Return the tokens of all progress reports so far."""
         found = re.findall(rb"data: (\{.*notifications/progress.*\})", self.seen)
         return [json.loads(one)["params"]["progressToken"] for one in found]
 
     async def reports(self):
-        """Returns when the first report of progress has passed."""
+        """Wait for the first progress report."""
         with anyio.fail_after(SECONDS):
             while not self.progress():
                 self.more = asyncio.Event()
@@ -55,8 +55,8 @@ class HttpExchange:
 
 @asynccontextmanager
 async def tapped(url):
-    """The same server at another address, and the wire between."""
-    exchange, (host, port) = HttpExchange(), url.removeprefix("http://").split(":")
+    """Serve the same server through a recording proxy; yield its URL and the recorder."""
+    exchange, (host, port) = Recorder(), url.removeprefix("http://").split(":")
 
     async def copy(reader, writer, taken):
         while data := await reader.read(65536):
@@ -88,7 +88,7 @@ class Inspector:
         return [*self.node_tools.script(PACKAGE, script), *map(str, arguments)]
 
     async def run(self, script, *arguments):
-        """(exit code, what was printed to stdout) of a whole run."""
+        """Run a command line; return its exit code and stdout."""
         command = self.command(script, *arguments)
         with anyio.fail_after(SECONDS):
             done = await anyio.run_process(command, check=False, env=self.environment)
@@ -104,7 +104,7 @@ class Inspector:
         return json.loads(output)
 
     async def connect(self, url, key, era):
-        """A connection of that era, which is also its name."""
+        """Connect mcpdo in that era; return the name of the connection, which is the era."""
         entry = {"type": "streamable-http", "url": f"{url}/mcp", "headers": {"X-API-Key": key}}
         catalog = self.home / "catalog.json"
         catalog.write_text(json.dumps({"mcpServers": {era: entry}}))
@@ -113,7 +113,7 @@ class Inspector:
 
     @asynccontextmanager
     async def at_terminal(self, script, *arguments):
-        """A run that goes on, as if a person sat before it."""
+        """Start a run at a pseudo-terminal, as for a user."""
         ours, theirs = os.openpty()
         command = self.command(script, *arguments)
         options = {"stdin": theirs, "stdout": DEVNULL, "stderr": theirs}
@@ -135,7 +135,7 @@ async def inspector(node_tools):
 
 
 def assigned(arguments):
-    """Arguments as mcpdo takes them."""
+    """Return the arguments in the form of mcpdo."""
     return [f"{name}:={json.dumps(value)}" for name, value in arguments.items()]
 
 
@@ -144,7 +144,7 @@ def text(result):
 
 
 async def outcome_of(served, tool):
-    """How the call of that tool ended, once it has."""
+    """Return the outcome of the tool's call, once it has ended."""
     with anyio.fail_after(SECONDS):
         while True:
             for entry in await served.recorded():
@@ -175,9 +175,7 @@ async def test_mcpdo_lists_and_calls_on_one_connection(inspector, demo_served, e
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_an_interrupted_mcpdo_has_seen_progress_and_ends_its_call(
-    inspector, demo_served, era
-):
+async def test_an_interrupted_mcpdo_cancels_its_call(inspector, demo_served, era):
     async with tapped(demo_served.url) as (url, exchange):
         await inspector.connect(url, demo_served.key, era)
         call = [f"@{era}", "tools/call", "BackupVm", *assigned(BACKUP)]
@@ -190,7 +188,7 @@ async def test_an_interrupted_mcpdo_has_seen_progress_and_ends_its_call(
     assert set(exchange.progress()) == {"backup"}
 
 
-async def test_interrupting_the_one_shot_command_line_ends_its_call(inspector, demo_served):
+async def test_an_interrupted_one_shot_command_line_ends_its_call(inspector, demo_served):
     async with tapped(demo_served.url) as (url, exchange):
         target = [f"{url}/mcp/{demo_served.key}", "--transport", "http", "--protocol-era", "modern"]
         call = ["--method", "tools/call", "--tool-name", "BackupVm"]
@@ -203,8 +201,8 @@ async def test_interrupting_the_one_shot_command_line_ends_its_call(inspector, d
     assert set(exchange.progress()) == {"backup"}
 
 
-async def test_in_a_session_the_one_shot_command_line_can_only_leave(inspector, served, fake_tools):
-    """A disconnect is no cancellation there, and this program sends no other."""
+async def test_in_a_session_the_one_shot_command_line_cannot_cancel(inspector, served, fake_tools):
+    # a disconnect is no cancellation in a session, and this program sends no other
     call = ["--method", "tools/call", "--tool-name", "Wait", "--protocol-era", "legacy"]
     target = [served.mcp, "--transport", "http"]
     async with inspector.at_terminal(CLI, "--cli", *target, *call) as process:
@@ -223,7 +221,7 @@ async def test_in_a_session_the_one_shot_command_line_can_only_leave(inspector, 
     [(["confirm:=true"], True), (["--decline"], False)],
     ids=["yes", "declined"],
 )
-async def test_what_a_person_answers_to_mcpdo_decides(
+async def test_the_users_answer_to_mcpdo_decides(
     inspector, demo_served, demo_pve, era, answer, deleted
 ):
     snapshots = demo_pve["home-lab"].state.guests[100].snapshots
@@ -242,9 +240,7 @@ async def test_what_a_person_answers_to_mcpdo_decides(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_nobody_can_be_asked_by_the_one_shot_command_line(
-    inspector, demo_served, demo_pve, era
-):
+async def test_the_one_shot_command_line_cannot_ask(inspector, demo_served, demo_pve, era):
     snapshots = demo_pve["home-lab"].state.guests[100].snapshots
     call = ["--method", "tools/call", "--tool-name", "CreateVmSnapshot"]
     call += ["--tool-args-json", json.dumps(SNAPSHOT | {"wait": True})]
@@ -257,9 +253,7 @@ async def test_nobody_can_be_asked_by_the_one_shot_command_line(
     assert "before" in snapshots
 
 
-async def test_mcpdo_follows_a_proxmox_task_by_the_tasks_extension(
-    inspector, demo_served, demo_pve
-):
+async def test_mcpdo_follows_a_task_of_the_tasks_extension(inspector, demo_served, demo_pve):
     """Nothing says `wait`: the call is answered by a task, which the program asks until it ends."""
     await inspector.connect(demo_served.url, demo_served.key, "modern")
     called = await inspector.mcpdo("@modern", "tools/call", "CreateVmSnapshot", *assigned(SNAPSHOT))
@@ -268,7 +262,9 @@ async def test_mcpdo_follows_a_proxmox_task_by_the_tasks_extension(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_mcpdo_hears_of_a_guest_that_it_watches(inspector, demo_served, demo_pve, look, era):
+async def test_mcpdo_is_notified_of_a_subscribed_guest(
+    inspector, demo_served, demo_pve, renew_inventory, era
+):
     await inspector.connect(demo_served.url, demo_served.key, era)
     uri = "pve://clusters/home-lab/guests/100"
     watch = inspector.command(MCPDO, "--format", "json", f"@{era}", "resources/subscribe", uri)
@@ -278,7 +274,7 @@ async def test_mcpdo_hears_of_a_guest_that_it_watches(inspector, demo_served, de
             assert "subscribed" in await printed.receive()
             guest = demo_pve["home-lab"].state.guests[100]
             guest.config["name"], guest.row = "renamed", None
-            await look()
+            await renew_inventory()
             said = ""
             while "resources/updated" not in said:
                 said += await printed.receive()

@@ -105,7 +105,7 @@ def request(method: str, path: str) -> bytes:
 
 @pytest.fixture(scope="module")
 async def served(anyio_backend, module_serving):
-    """A server with all of the product's routes, whose limits this file does not reach."""
+    """Start a server with all of the product's routes, and limits beyond these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(access_gate, "FAILURES_PER_MINUTE", 10**6)
         async with module_serving(calls_per_minute_per_address=10**5) as one:
@@ -123,7 +123,7 @@ async def connection(served):
 
 @pytest.fixture(scope="module")
 def known(served) -> list[str]:
-    """Every path that is served, to those who may."""
+    """Return every path that is served."""
     same_file = "/admin/static/style.css/"  # static files are found as the file system does
     return sorted({*routed(served.app.fastapi), *served.app.asgi.transports, *WITH_KEY, same_file})
 

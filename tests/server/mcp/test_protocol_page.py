@@ -1,4 +1,4 @@
-"""docs/contributors/protocol.md stays true: its tests exist and its figures are current."""
+"""docs/contributors/protocol.md names existing tests, and its token table is current."""
 
 import re
 import shutil
@@ -8,26 +8,26 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[2]
+REPOSITORY = Path(__file__).parents[3]
+TESTS = REPOSITORY / "tests" / "server"
 PAGE = (REPOSITORY / "docs" / "contributors" / "protocol.md").read_text()
 
 
-def named():
-    """(file, test) for each test the page names; `::name` stands for the file named before it."""
+def named_tests():
+    """Yield (file, test) for each test on the page; `::name` is in the file named before it."""
     file = ""
-    for found in re.finditer(r"`((?:\w+/)?test_\w+\.py)?(?:::(\w+)(?:\[[^\]]*\])?)?`", PAGE):
-        file = found[1] or file
-        yield file, found[2]
+    for match in re.finditer(r"`((?:\w+/)?test_\w+\.py)?(?:::(\w+)(?:\[[^\]]*\])?)?`", PAGE):
+        file = match[1] or file
+        yield file, match[2]
 
 
 def test_the_page_names_tests():
-    assert len(list(named())) > 60
+    assert len(list(named_tests())) > 60
 
 
-@pytest.mark.parametrize(("file", "test"), sorted({*named()}, key=str))
+@pytest.mark.parametrize(("file", "test"), sorted({*named_tests()}, key=str))
 def test_each_test_that_the_page_names_exists(file, test):
-    source = ((HERE.parent if "/" in file else HERE) / file).read_text()
+    source = (TESTS / file).read_text()
     assert test is None or f"def {test}(" in source
 
 

@@ -1,4 +1,4 @@
-"""Each call goes the same way, and every failure on it helps whoever called."""
+"""The pipeline: blocks of an answer, errors with a next step, and the audit."""
 
 import json
 import logging
@@ -14,13 +14,13 @@ def texts(answer):
     return [block["text"] for block in answer["result"]["content"]]
 
 
-async def test_data_comes_first_and_notes_come_second(modern):
+async def test_notes_are_a_second_block(modern):
     data, notes = texts(await modern.call("ListThings"))
     assert json.loads(data)["data"]["headers"] == ["vmid", "name"]
     assert notes == "Thing 7 did not answer.\nLeft out because empty in every row: tags."
 
 
-async def test_an_answer_without_notes_is_one_block_and_nothing_structured(modern):
+async def test_an_answer_without_notes_is_one_block(modern):
     answer = await modern.call("GetThing", vmid=101)
     assert texts(answer) == ['{"data":{"vmid":101,"name":"web","cpu_usage":12.3}}']
     assert "structuredContent" not in answer["result"]
@@ -37,9 +37,7 @@ async def test_unknown_and_ungranted_tools_are_the_same_protocol_error(served, m
 
 
 @pytest.mark.parametrize(("name", "outcome"), [("NoSuchTool", "refused"), ("GetThing", "error")])
-async def test_arguments_nested_hundreds_deep_are_answered_and_recorded_as_others(
-    served, modern, name, outcome
-):
+async def test_deeply_nested_arguments_are_answered_and_recorded(served, modern, name, outcome):
     nested: list[object] = []
     for _ in range(600):
         nested = [nested]
@@ -50,7 +48,7 @@ async def test_arguments_nested_hundreds_deep_are_answered_and_recorded_as_other
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         (
             {"vmid": 101, "dryrun": True},
@@ -74,24 +72,22 @@ async def test_arguments_nested_hundreds_deep_are_answered_and_recorded_as_other
     ],
     ids=["misspelt", "other case", "wrong type"],
 )
-async def test_wrong_arguments_run_nothing_and_name_the_right_ones(
-    modern, fake_tools, arguments, said
-):
+async def test_wrong_arguments_are_named_and_nothing_runs(modern, fake_tools, arguments, text):
     answer = await modern.call("StartThing", **arguments)
     assert answer["result"]["isError"] is True
-    said_first, *_ = texts(answer)
-    assert said_first.startswith(said)
+    first_text, *_ = texts(answer)
+    assert first_text.startswith(text)
     assert fake_tools.done == []
 
 
-async def test_an_unforeseen_failure_shows_an_incident_and_nothing_else(modern, caplog):
+async def test_an_unexpected_failure_shows_only_an_incident_number(modern, caplog):
     with caplog.at_level(logging.ERROR):
         answer = await modern.call("Break")
     assert answer["result"]["isError"] is True
     [text] = texts(answer)
     incident = text.split()[-1].rstrip(".")
     assert "secret detail" not in text
-    [record] = [one for one in caplog.records if incident in one.getMessage()]
+    [record] = [r for r in caplog.records if incident in r.getMessage()]
     assert "secret detail" in str(record.exc_info)
 
 
@@ -104,24 +100,24 @@ async def test_an_unforeseen_failure_shows_an_incident_and_nothing_else(modern, 
     ],
     ids=["setting", "key", "call"],
 )
-async def test_the_format_of_the_call_wins_over_the_keys_and_that_over_the_setting(
+async def test_the_format_is_the_calls_the_keys_or_the_settings(
     served, modern, of_key, of_call, begins
 ):
     key = await served.new_key("formatted", output_format=of_key)
     modern.path = f"/mcp/{key}"
-    wanted = {"format": of_call} if of_call else {}
-    [text] = texts(await modern.call("GetThing", vmid=101, **wanted))
+    options = {"format": of_call} if of_call else {}
+    [text] = texts(await modern.call("GetThing", vmid=101, **options))
     assert text.startswith(begins)
 
 
-async def test_a_dry_run_tells_what_would_happen_and_does_nothing(served, modern, fake_tools):
+async def test_a_dry_run_previews_and_changes_nothing(served, modern, fake_tools):
     [text] = texts(await modern.call("DeleteThing", vmid=101, dry_run=True))
     assert json.loads(text)["data"]["would"] == "Delete thing 101."
     assert fake_tools.done == []
     assert [entry.kind for entry in await served.recorded()] == ["call"]
 
 
-async def test_a_write_is_recorded_before_it_is_done(served, modern, fake_tools):
+async def test_a_write_is_recorded_before_it_is_sent(served, modern, fake_tools):
     intents = []
     audit = served.app.endpoint.services.audit
     stored = audit.intent
@@ -149,9 +145,7 @@ async def test_a_write_that_cannot_be_recorded_is_not_done(served, modern, fake_
     assert fake_tools.done == []
 
 
-async def test_a_write_whose_end_cannot_be_recorded_is_answered_all_the_same(
-    served, modern, fake_tools, caplog
-):
+async def test_a_write_with_an_unrecorded_end_is_answered(served, modern, fake_tools, caplog):
     async def outcome(call_id, event):
         raise OSError("disk full")
 
@@ -188,7 +182,7 @@ async def test_a_read_is_recorded_with_rows_bytes_and_client(served, modern):
     assert entry.address == "127.0.0.1"
 
 
-async def test_a_call_beyond_its_deadline_is_an_error_with_words(serving, fake_tools, monkeypatch):
+async def test_a_call_beyond_its_deadline_is_an_error(serving, fake_tools, monkeypatch):
     async with serving(call_deadline_seconds=5) as served:
         monkeypatch.setattr("pvemcp_server.pipeline.pipeline.monotonic", lambda: 0.0)
         answer = await served.modern.call("Wait")

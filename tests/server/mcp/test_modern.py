@@ -15,7 +15,7 @@ def deletion(vmid=101, **more):
 
 
 async def asked(modern, **options):
-    """The question that a destructive call comes back with."""
+    """Return the question that a destructive call results in."""
     return (await modern.send("tools/call", deletion(**options))).json()["result"]
 
 
@@ -24,7 +24,7 @@ def agreed(result, **more):
     return {"inputResponses": {"confirm": content}, "requestState": result["requestState"], **more}
 
 
-async def test_a_destructive_call_comes_back_as_a_question(modern, fake_tools):
+async def test_a_destructive_call_returns_a_question(modern, fake_tools):
     result = await asked(modern)
     assert result["resultType"] == "input_required"
     question = result["inputRequests"]["confirm"]
@@ -34,9 +34,7 @@ async def test_a_destructive_call_comes_back_as_a_question(modern, fake_tools):
     assert fake_tools.done == []
 
 
-async def test_the_state_of_a_question_is_sealed_and_good_for_one_question_only(
-    served, modern, fake_tools
-):
+async def test_the_state_of_a_question_is_sealed_and_serves_once(served, modern, fake_tools):
     result = await asked(modern)
     assert "101" not in result["requestState"]
     tampered = dict(agreed(result), requestState=result["requestState"][:-2] + "xx")
@@ -52,9 +50,9 @@ async def test_the_state_of_a_question_is_sealed_and_good_for_one_question_only(
     assert fake_tools.done == []
 
 
-async def test_an_answer_to_a_question_that_has_changed_is_asked_again(modern, fake_tools):
+async def test_a_changed_question_is_asked_again(modern, fake_tools):
     result = await asked(modern)
-    fake_tools.loses = "Its backups go with it."  # since the person was asked
+    fake_tools.loses = "Its backups go with it."  # changed after the question
     again = await asked(modern, **agreed(result))
     assert again["inputRequests"]["confirm"]["params"]["message"].endswith(
         "Its backups go with it."
@@ -62,15 +60,15 @@ async def test_an_answer_to_a_question_that_has_changed_is_asked_again(modern, f
     assert fake_tools.done == []
 
 
-async def test_an_answer_without_state_counts_for_nothing(modern, fake_tools):
+async def test_an_answer_without_state_is_ignored(modern, fake_tools):
     content = {"action": "accept", "content": {"confirm": True}}
     result = await asked(modern, inputResponses={"confirm": content})
     assert result["resultType"] == "input_required"
     assert fake_tools.done == []
 
 
-async def test_a_question_serves_every_process_with_the_same_key(serving, fake_tools):
-    """A second server on the same state takes the answer to the first one's question."""
+async def test_a_question_can_be_answered_to_another_process(serving, fake_tools):
+    """Answer the question of one server to a second one on the same state."""
     async with serving() as one:
         result = await asked(one.modern)
         async with one.twin() as two:
@@ -79,7 +77,7 @@ async def test_a_question_serves_every_process_with_the_same_key(serving, fake_t
     assert fake_tools.done == ["Delete thing 101."]
 
 
-async def test_lists_are_private_to_the_key_and_say_how_long_they_hold(modern):
+async def test_lists_are_private_and_have_a_lifetime(modern):
     result = (await modern.send("tools/list")).json()["result"]
     assert (result["cacheScope"], result["ttlMs"] > 0) == ("private", True)
     discovered = (await modern.send("server/discover")).json()["result"]
@@ -89,7 +87,7 @@ async def test_lists_are_private_to_the_key_and_say_how_long_they_hold(modern):
     )
 
 
-async def test_each_key_sees_its_own_list_from_the_cache(served, modern):
+async def test_the_list_cache_separates_keys(served, modern):
     reader = await served.new_key("reader")
     paths = [modern.path, f"/mcp/{reader}"] * 2
     names = []
@@ -101,13 +99,13 @@ async def test_each_key_sees_its_own_list_from_the_cache(served, modern):
     assert "DeleteThing" not in names[1]
 
 
-async def test_a_key_narrowed_to_a_toolset_sees_only_that(served, modern):
+async def test_a_key_with_a_toolset_sees_only_its_tools(served, modern):
     modern.path = f"/mcp/{await served.new_key('narrow', toolset=['GetThing', 'DeleteThing'])}"
     tools = (await modern.send("tools/list")).json()["result"]["tools"]
     assert [tool["name"] for tool in tools] == ["GetThing"]
 
 
-async def test_tools_tell_what_to_expect_of_them(modern):
+async def test_tools_have_annotations(modern):
     tools = (await modern.send("tools/list")).json()["result"]["tools"]
     hints = {tool["name"]: tool["annotations"] for tool in tools}
     assert hints["GetThing"] == {
@@ -121,7 +119,7 @@ async def test_tools_tell_what_to_expect_of_them(modern):
     assert hints["StartThing"]["destructiveHint"] is False
 
 
-async def test_a_listener_is_promised_only_what_is_announced(modern):
+async def test_only_announced_changes_are_acknowledged(modern):
     everything = {
         "toolsListChanged": True,
         "resourceSubscriptions": ["pve://nothing/of/ours"],
@@ -146,7 +144,7 @@ async def test_a_header_that_differs_from_the_body_is_refused(modern):
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32020)
 
 
-async def test_get_and_delete_are_not_of_this_revision(modern):
+async def test_get_and_delete_are_refused_in_this_revision(modern):
     for method in ("GET", "DELETE"):
         headers = {"MCP-Protocol-Version": "2026-07-28"}
         answer = await modern.http.request(method, modern.path, headers=headers)

@@ -30,7 +30,7 @@ class Tasks:
         return (await self.modern.send(method, params | meta, Mcp_Name=named)).json()
 
     async def begin(self, tool="CreateVmSnapshot", announced=True, **arguments):
-        """A write on the first guest of home-lab that can be snapshotted."""
+        """Start a write on the first guest of home-lab that supports snapshots."""
         given = {"cluster_name": "home-lab", "vmid": 101, "snapshot_name": "before", **arguments}
         given = {name: value for name, value in given.items() if value is not None}
         answer = await self.send("tools/call", announced, name=tool, arguments=given)
@@ -44,7 +44,7 @@ class Tasks:
                     return detail
 
 
-async def test_a_write_becomes_a_task_that_tells_its_outcome(client):
+async def test_a_write_becomes_a_task_with_its_outcome(client):
     task = await client.begin()
     assert task["resultType"] == "task"
     assert len(task["taskId"]) == 43
@@ -61,7 +61,7 @@ async def test_a_write_becomes_a_task_that_tells_its_outcome(client):
     assert again["result"] == detail["result"]
 
 
-async def test_clients_that_do_not_announce_it_get_the_upid(client):
+async def test_clients_without_the_extension_get_the_upid(client):
     result = await client.begin(announced=False)
     assert result["resultType"] == "complete"
     assert json.loads(result["content"][0]["text"])["data"]["upid"].startswith("UPID:")
@@ -73,7 +73,7 @@ async def test_a_read_or_a_dry_run_is_no_task(client):
     assert listed["result"]["resultType"] == dry["resultType"] == "complete"
 
 
-async def test_a_task_belongs_to_the_key_that_began_it(client, demo_served):
+async def test_a_task_belongs_to_the_key_that_started_it(client, demo_served):
     task = await client.begin()
     other = await demo_served.new_key("other", role="Administrator")
     client.modern.path = f"/mcp/{other}"
@@ -82,14 +82,14 @@ async def test_a_task_belongs_to_the_key_that_began_it(client, demo_served):
         assert answer["error"] == {"code": -32602, "message": "Unknown task"}
 
 
-async def test_a_task_is_nothing_to_a_client_that_does_not_announce_it(client):
+async def test_task_methods_need_the_extension(client):
     for method in ("tasks/get", "tasks/update", "tasks/cancel"):
         answer = await client.send(method, announced=False, taskId="x")
         assert answer["error"]["code"] == -32021
         assert answer["error"]["data"]["requiredCapabilities"]["extensions"] == {EXTENSION: {}}
 
 
-async def test_the_routing_header_has_to_name_the_task(client):
+async def test_the_routing_header_must_name_the_task(client):
     task = await client.begin()
     answer = await client.send("tasks/get", header="another", taskId=task["taskId"])
     assert answer["error"]["code"] == -32020
@@ -107,14 +107,14 @@ async def test_a_cancelled_task_is_stopped_in_proxmox_and_recorded(client, demo_
     assert [(one.outcome, one.arguments["cluster"]) for one in entries] == [("ok", "home-lab")]
 
 
-async def test_a_task_outlives_the_process_that_began_it(client, demo_served):
+async def test_a_task_outlives_the_process_that_started_it(client, demo_served):
     task = await client.begin()
     async with demo_served.twin() as other:
         elsewhere = Tasks(other.modern)
         assert (await elsewhere.ended(task))["status"] == "completed"
 
 
-async def test_the_extension_is_promised_in_its_own_era_only(client, demo_served):
+async def test_the_extension_is_announced_in_its_own_era_only(client, demo_served):
     discovered = (await client.send("server/discover"))["result"]
     assert EXTENSION in discovered["capabilities"]["extensions"]
     hello = {
@@ -132,7 +132,7 @@ async def test_the_extension_is_promised_in_its_own_era_only(client, demo_served
     assert EXTENSION not in answer.text
 
 
-async def test_a_task_tells_at_its_end_what_was_to_be_known_before(client):
+async def test_an_ended_task_has_the_warnings_of_its_plan(client):
     task = await client.begin(vmid=105, include_vm_state=True)
     data, warnings = (await client.ended(task))["result"]["content"]
     assert '"success":true' in data["text"]
@@ -153,7 +153,7 @@ async def test_the_header_may_be_encoded(client):
     assert answer["result"]["taskId"] == task["taskId"]
 
 
-async def test_a_task_that_cannot_be_stored_is_told_by_its_upid(client, demo_served, monkeypatch):
+async def test_a_task_that_cannot_be_stored_returns_the_upid(client, demo_served, monkeypatch):
     async def refused(**_values):
         raise ConnectionError("the database is away")
 
