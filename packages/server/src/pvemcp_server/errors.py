@@ -20,6 +20,11 @@ Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both 
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from string import ascii_lowercase, ascii_uppercase
+from typing import Final
+
+_FOLD: Final = str.maketrans(ascii_uppercase, ascii_lowercase, "_- ")
+_COMPARED: Final = 100  # characters of a name: comparing takes quadratic time
 
 
 class ServerError(Exception):
@@ -77,8 +82,7 @@ class UnknownName(CallError):
     ) -> None:
         self.kind, self.name = kind, str(name)
         names = sorted({str(one) for one in known})
-        self.nearest = get_close_matches(self.name.lower(), [n.lower() for n in names], 3, 0.5)
-        near = [n for nearest in self.nearest for n in names if n.lower() == nearest]
+        near = nearest(self.name, names)
         shown = near or names[:10]
         ask = "Did you mean" if near else "There is" if len(shown) == 1 else "There are"
         more = 0 if near else len(names) - len(shown)
@@ -135,3 +139,20 @@ class Unrecorded(CallError):
             "The call cannot be recorded in the audit, so it is refused; nothing was changed.",
             hint="Try again later, or tell the administrator.",
         )
+
+
+def folded(name: str) -> str:
+    """Return the name in lower case, without underscores, dashes and spaces.
+
+    Only ASCII letters are folded: no other character may become equal to one of our names.
+    """
+    return name.translate(_FOLD)
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """Return the known names that resemble `name`, the most similar first."""
+    by_folded: dict[str, list[str]] = {}
+    for candidate in known:
+        by_folded.setdefault(folded(candidate), []).append(candidate)
+    similar = get_close_matches(folded(name[:_COMPARED]), by_folded, most, cutoff=0.6)
+    return [candidate for match in similar for candidate in by_folded[match]][:most]

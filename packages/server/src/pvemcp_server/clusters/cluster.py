@@ -69,9 +69,12 @@ class Cluster:
 
     async def handle(self, vmid: int) -> Qemu | Lxc:
         """The calls on that guest, at the node where it is now."""
-        guest = await self.guest(vmid)
+        return self.api_of(await self.guest(vmid))
+
+    def api_of(self, guest: GuestResource) -> Qemu | Lxc:
+        """Return the API calls on a guest, whether the caller may see it or not."""
         calls = self.pve.qemu if guest.type == "qemu" else self.pve.lxc
-        return calls(guest.node, vmid)
+        return calls(guest.node, guest.vmid)
 
     async def node(self, name: str) -> NodeResource:
         known = (await self.inventory_view()).by_node

@@ -79,9 +79,13 @@ class Col:
     frozen_default=True, kw_only_default=True
 )  # msgspec inherits these, mypy doesn't
 class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The base of row classes. `minimal` names the fields of detail level Minimal."""
+    """The base of row classes. `minimal` names the fields of detail level Minimal.
+
+    `full` names those of detail level Full; both are in the order of the answer.
+    """
 
     minimal: ClassVar[tuple[str, ...]] = ()
+    full: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,19 @@ def _never(_want: LoadRequest) -> bool:
     return False
 
 
+LooksFiltered = Callable[[str, Sequence[Any]], bool]
+"""Whether an account's rows look as if Proxmox left out what a missing privilege hides."""
+
+
+def _no_rows(_account: str, rows: Sequence[Any]) -> bool:
+    return not rows
+
+
+def never_filtered(_account: str, _rows: Sequence[Any]) -> bool:
+    """Return False: without the privilege, Proxmox refuses to list these rows at all."""
+    return False
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A row class, its loader, what it costs and which tool's grants bound it."""
@@ -201,6 +218,7 @@ class Table:
     )  # fields by which LoadRequest narrows it
     last_known: Callable[[InventoryView], Iterable[Placed]] | None = None
     """What Proxmox goes on telling of nodes that are offline, as they said it last."""
+    looks_filtered: LooksFiltered = _no_rows
     once: str = ""
     """The field that is true on one of the rows that several nodes have of the same thing."""
 
@@ -227,6 +245,7 @@ def table(
     extra: Iterable[str] = (),
     pushed: Mapping[str, str] = NARROWED,
     last_known: Callable[[InventoryView], Iterable[Placed]] | None = None,
+    looks_filtered: LooksFiltered = _no_rows,
     once: str = "",
 ) -> Callable[[Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table: its loader is decorated, its row class is the loader's list item type."""
@@ -247,6 +266,7 @@ def table(
             extra=frozenset(extra),
             pushed=pushed,
             last_known=last_known,
+            looks_filtered=looks_filtered,
             once=once,
         )
         _TABLES[name] = declared

@@ -4,27 +4,20 @@ from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.clusters.explain import pveum
 from pvemcp_server.tables.registry import Table
-from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.needs import Extent, RequiredPrivilege, extent
-
-_OF_TABLE = {
-    "nodes": (needs.NODES,),
-    "guests": (needs.GUESTS,),
-    "snapshots": (needs.GUESTS,),
-    "replications": (needs.GUESTS,),
-    "storages": (needs.STORAGES,),
-    "storage_content": (needs.STORAGES,),
-    "backups": (needs.STORAGES, needs.BACKUP),
-    "pools": (needs.POOLS,),
-    "tasks": (needs.NODES,),
-}
+from pvemcp_server.toolkit.registry import tools
 
 _HIDES = "shows it little or nothing here"
 
 
-async def say_why_empty(cluster: Cluster, table: Table) -> None:
-    """Note it when the account lacks a privilege that would show rows of this table."""
-    await note_lacks(cluster, *_OF_TABLE.get(table.name, ()))
+async def note_missing_privileges(cluster: Cluster, table: Table) -> None:
+    """Note the privileges that the account lacks to see rows of this table, if it has no rows.
+
+    They are those of the tool that lists the table; Proxmox hides rows without them.
+    """
+    governing = tools().get(table.tool)
+    if governing is not None and table.looks_filtered(cluster.account, ()):
+        await note_lacks(cluster, *governing.needs)
 
 
 async def note_lacks(cluster: Cluster, *wanted: RequiredPrivilege, so: str = _HIDES) -> None:
