@@ -22,6 +22,7 @@ class User(Answer, frozen=True):
     first_name: str | None = field(name="firstname", default=None)
     last_name: str | None = field(name="lastname", default=None)
     groups: str | list[str] | None = None
+    tokens: dict[str, "Token"] | list["Token"] | None = None
     realm_type: str | None = field(name="realm-type", default=None)
 
 

@@ -14,6 +14,7 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.tools import NO_KEY, caller_of
 from pvemcp_server.clusters import explain
+from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.connections import Connection
 from pvemcp_server.errors import CallError
 from pvemcp_server.store.records import ClusterRecord, TlsMode
@@ -145,7 +146,8 @@ async def _inside(connection: Connection, granted: Sequence[Tool]) -> AsyncItera
         with suppress(ProxmoxError):  # needs Sys.Audit; the rights below say when that is missing
             yield await _clock(pve, online)
     held = await pve.access.permissions()
-    rights = privileges(connection.identity.token_id, list(granted), held, version.number[0])
+    acl = Acl(pve, connection.identity.token_id)
+    rights = await privileges(acl, list(granted), held, version.number[0])
     for finding in _rights(rights):
         yield finding
 
@@ -181,9 +183,10 @@ def _rights(rights: dict[str, Any]) -> Iterable[Finding]:
             f"It lacks {lack['privilege']} on {lack['path']}{where}: "
             f"short or refused are {', '.join(lack['needed_by'])}."
         )
-        yield Finding(topic="rights", level=Level.WARN, text=text, fix=[lack["fix"]])
-    if "hint" in rights:
-        yield Finding(topic="rights", level=Level.WARN, text=rights["hint"])
+        if "fix" in lack:
+            yield Finding(topic="rights", level=Level.WARN, text=text, fix=[lack["fix"]])
+        else:
+            yield Finding(topic="rights", level=Level.WARN, text=f"{text} {lack['ask']}")
 
 
 def _ok(topic: str, text: str) -> Finding:

@@ -167,6 +167,8 @@ def _tell(what: str, found: Check, *, as_json: bool) -> None:
         )
     for line in found.advice:
         typer.echo(f"  {line}")
+    if found.question:
+        typer.echo(f"  {found.question}")
 
 
 def _mode(

@@ -51,7 +51,7 @@ class Call:
     notes: Notes = field(default_factory=Notes)
     upids: list[str] = field(default_factory=list)  # tasks started: for the audit
     touched: set[str] = field(default_factory=set)  # clusters used: for the audit
-    accounts: set[str] = field(default_factory=set)  # Proxmox accounts used: for error texts
+    opened: dict[str, Cluster] = field(default_factory=dict)  # by name: for error texts
 
     @property
     def seconds_left(self) -> float:
@@ -101,6 +101,11 @@ class Call:
             self.notes.add(NO_CLUSTER)
         return clusters
 
+    async def explain(self, error: BaseException) -> str:
+        """Return the text of an error; it names the account only if one cluster was opened."""
+        opened = list(self.opened.values())
+        return await opened[0].explain(error) if len(opened) == 1 else explain(error)
+
     async def each(
         self, clusters: Sequence[Cluster], read: Callable[[Cluster], Awaitable[T]]
     ) -> list[tuple[Cluster, T]]:
@@ -131,7 +136,7 @@ class Call:
         answered = []
         for cluster, result in zip(clusters, results, strict=True):
             if isinstance(result, BaseException):
-                reason = explain(result, cluster.account)
+                reason = await cluster.explain(result)
                 self.notes.add(f"Cluster {cluster.name} is missing here: {reason}")
             else:
                 answered.append((cluster, result))
@@ -141,5 +146,5 @@ class Call:
         self.touched.add(name)
         scope = self.caller.resources(self.tool, self.effect, name)
         cluster = await self.source.open(name, self.caller, scope, self.notes)
-        self.accounts.add(cluster.account)
+        self.opened[name] = cluster
         return cluster

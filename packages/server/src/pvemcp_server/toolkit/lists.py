@@ -14,7 +14,7 @@ from pvemcp_server.tables import load
 from pvemcp_server.tables.load import Named, say_last_known
 from pvemcp_server.tables.registry import ALL, Budget, LoadRequest, Row, Table
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
+from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Rows
 
 T = TypeVar("T", bound=Sized)
@@ -57,7 +57,7 @@ async def listed(
         else:
             rows = await load(table, cluster, request)
         if table.looks_filtered(cluster.account, rows):
-            await note_missing_privileges(cluster, table)
+            await explain_filtered(cluster, table)
         elif table.last_known:
             await say_last_known(cluster, {row.node for row in rows})
         return rows

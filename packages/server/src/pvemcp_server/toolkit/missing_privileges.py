@@ -1,8 +1,10 @@
-"""Nothing there, or nothing to be seen? Proxmox answers both with an empty list."""
+"""Notes on missing privileges, for lists that Proxmox filters without saying so.
+
+Proxmox answers with an empty list both when there is nothing and when the account may see nothing.
+"""
 
 from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.clusters.explain import pveum
 from pvemcp_server.tables.registry import Table
 from pvemcp_server.toolkit.needs import Extent, RequiredPrivilege, extent
 from pvemcp_server.toolkit.registry import tools
@@ -10,34 +12,37 @@ from pvemcp_server.toolkit.registry import tools
 _HIDES = "shows it little or nothing here"
 
 
-async def note_missing_privileges(cluster: Cluster, table: Table) -> None:
-    """Note the privileges that the account lacks to see rows of this table, if it has no rows.
+async def explain_filtered(cluster: Cluster, table: Table) -> None:
+    """Note the privileges that the account lacks to see the table's rows.
 
-    They are those of the tool that lists the table; Proxmox hides rows without them.
+    They are those of the tool that governs the table. Nothing is noted for tables that Proxmox
+    refuses to list without them, since that is an error anyway.
     """
     governing = tools().get(table.tool)
     if governing is not None and table.looks_filtered(cluster.account, ()):
-        await note_lacks(cluster, *governing.needs)
+        await note_missing_privileges(cluster, *governing.needs)
 
 
-async def note_lacks(cluster: Cluster, *wanted: RequiredPrivilege, so: str = _HIDES) -> None:
-    """Note the privileges that the account has nowhere on their path or below it."""
-    extents = await extents_of(cluster, *wanted)
-    for need in (one for one, how_far in extents.items() if how_far is Extent.NOWHERE):
-        privilege = need.privileges[0]
-        lacks = f"{cluster.account} lacks {privilege} on {need.path} of {cluster.name}"
-        fix = pveum(cluster.account, need.path, privilege)
-        cluster.notes.add(f"{lacks}, so Proxmox {so}: run `{fix}`.")
+async def note_missing_privileges(
+    cluster: Cluster, *required: RequiredPrivilege, so: str = _HIDES
+) -> None:
+    """Note each privilege that the account has nowhere on its path or below; `so` is the effect."""
+    for need, how_far in (await extents_of(cluster, *required)).items():
+        if how_far is Extent.NOWHERE:
+            privilege = need.privileges[0]
+            lacks = f"{cluster.account} lacks {privilege} on {need.path} of {cluster.name}"
+            advice = await cluster.acl.advice(need.path, [privilege])
+            cluster.notes.add(advice.after(f"{lacks}, so Proxmox {so}"))
 
 
 async def extents_of(
-    cluster: Cluster, *wanted: RequiredPrivilege
+    cluster: Cluster, *required: RequiredPrivilege
 ) -> dict[RequiredPrivilege, Extent]:
-    """How far the account has each of these privileges; nothing when nobody knows."""
-    if not wanted:
+    """Return how far the account has each privilege; empty if Proxmox does not answer that."""
+    if not required:
         return {}
     try:
         held = await cluster.pve.access.permissions()
     except ProxmoxError:
-        return {}  # what was answered stands for itself
-    return {need: extent(need, held, major=9)[0] for need in wanted}
+        return {}  # the answer stands without the note
+    return {need: extent(need, held, major=9)[0] for need in required}

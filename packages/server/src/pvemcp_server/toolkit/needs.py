@@ -13,11 +13,13 @@ class RequiredPrivilege:
     """A privilege somewhere below `path`; any one of `privileges` is enough.
 
     Proxmox VE 9 split VM.Monitor up: `until_8` is the name that older versions check instead.
+    With the requirement `instead`, on another path, this one is unnecessary.
     """
 
     path: str
     privileges: tuple[str, ...]
     until_8: str = ""
+    instead: "RequiredPrivilege | None" = None
 
     def of(self, major: int) -> tuple[str, ...]:
         """Return the names in that major version; the first one is the one to grant."""
@@ -34,6 +36,8 @@ class Extent(StrEnum):
 
 def extent(need: RequiredPrivilege, held: Held, major: int) -> tuple[Extent, list[str]]:
     """Return how far the account has the privilege and, if only partly, on which paths."""
+    if need.instead and extent(need.instead, held, major)[0] is Extent.EVERYWHERE:
+        return Extent.EVERYWHERE, []
     accepted = set(need.of(major))
     paths = {path: _propagates(privileges, accepted) for path, privileges in held.items()}
     for top in {"/", need.path}:
@@ -48,12 +52,6 @@ def _propagates(privileges: Mapping[str, bool], accepted: set[str]) -> bool | No
     """Return whether an accepted privilege propagates below its path; None if none is held."""
     flags = [below for name, below in privileges.items() if name in accepted]
     return any(flags) if flags else None
-
-
-def place(path: str, held: Held) -> str:
-    """Return the path to grant on: a role on a path replaces those inherited from the top."""
-    inherited = {name for name, below in held.get("/", {}).items() if below}
-    return "/" if inherited and set(held.get(path, inherited)) == inherited else path
 
 
 GUESTS = RequiredPrivilege("/vms", ("VM.Audit",))
@@ -73,3 +71,8 @@ SPACE = RequiredPrivilege("/storage", ("Datastore.AllocateSpace",))
 TEMPLATES = RequiredPrivilege("/storage", ("Datastore.AllocateTemplate",))
 NETWORK = RequiredPrivilege("/nodes", ("Sys.AccessNetwork", "Sys.Modify"))
 CONTENT = RequiredPrivilege("/storage", ("Datastore.Allocate",))
+# listing a backup takes both of these, or Datastore.Allocate (PVE/Storage.pm)
+BACKUPS_OF_GUESTS = RequiredPrivilege("/vms", ("VM.Backup",), instead=CONTENT)
+BACKUPS_ON_STORAGES = RequiredPrivilege(
+    "/storage", ("Datastore.AllocateSpace", "Datastore.Allocate")
+)

@@ -11,8 +11,7 @@ from proxmox_client.api.configs import GuestConfig
 from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.storage import Volume
 from proxmox_client.properties import parse
-from pvemcp_server.clusters import Cluster, Notes, explain
-from pvemcp_server.clusters.explain import pveum
+from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import LoadRequest
@@ -92,9 +91,10 @@ async def _add_owner(cluster: Cluster, volume: Volume, vmid: int, users: VolumeU
         path = f"/vms/{vmid}"
         held = await cluster.pve.access.permissions(path)
         if "VM.Audit" not in held.get(path, {}):
+            advice = await cluster.acl.advice(path, ["VM.Audit"])
+            fact = f"{cluster.account} lacks VM.Audit on {path}"
             raise Precondition(
-                f"Whether {volume.volid} is still in use is unknown: {cluster.account} lacks "
-                f"VM.Audit on {path}: run `{pveum(cluster.account, path, 'VM.Audit')}`."
+                f"Whether {volume.volid} is still in use is unknown: {advice.after(fact)}"
             )
         return
     api = cluster.api_of(owner)
@@ -103,7 +103,7 @@ async def _add_owner(cluster: Cluster, volume: Volume, vmid: int, users: VolumeU
         configs, snapshots = await asyncio.gather(both, _snapshot_configs(api))
     except ProxmoxError as error:
         raise Precondition(
-            f"Whether {volume.volid} is still in use is unknown: {explain(error, cluster.account)}"
+            f"Whether {volume.volid} is still in use is unknown: {await cluster.explain(error)}"
         ) from error
     guest = f"{owner.type} {owner.vmid}"
     visible = owner.vmid in (await cluster.inventory_view()).by_vmid

@@ -17,7 +17,7 @@ from pvemcp_server.query.sources import TOOL, Sources, catalog_of
 from pvemcp_server.tables.registry import Budget, Table
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import NO_CLUSTER, Call
-from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
+from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Document, Rows, tool
 
 _FOR_THE_ANSWER = 2.0  # seconds of a call that are kept for executing the query and formatting
@@ -113,7 +113,7 @@ async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterN
 
     async def explain_empty(cluster: Cluster, table: Table) -> None:
         with deadline(budget.until - monotonic()):
-            await note_missing_privileges(cluster, table)
+            await explain_filtered(cluster, table)
 
     clusters = await call.all_clusters(cluster_name)
     if not clusters:

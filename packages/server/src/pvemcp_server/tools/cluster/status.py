@@ -10,14 +10,14 @@ from proxmox_client import Forbidden, NotFound, ProxmoxError
 from proxmox_client.api.cluster import ClusterStatus as Membership
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.clusters import Cluster, InventoryView, explain
+from pvemcp_server.clusters import Cluster, InventoryView
 from pvemcp_server.tables.guests import paused
 from pvemcp_server.tables.registry import Col, Row
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import OneCluster
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import with_budget
-from pvemcp_server.toolkit.missing_privileges import note_lacks
+from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.registry import Document, document, tool
 
 _MOST_CHECKED = 1000  # running VMs that are checked for being paused
@@ -74,7 +74,7 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
     ceph, paused_vmids = await asyncio.gather(_ceph(cluster, view), _paused(call, cluster, view))
     if cluster.scope.everything:  # a narrow grant explains empty lists by itself
         shown = {needs.GUESTS: view.guests, needs.STORAGES: view.storages}
-        await note_lacks(cluster, *(need for need, rows in shown.items() if not rows))
+        await note_missing_privileges(cluster, *(need for need, rows in shown.items() if not rows))
     online = sum(node.status == "online" for node in view.nodes)
     return document(
         ClusterHealth(
@@ -130,7 +130,7 @@ async def _membership(cluster: Cluster) -> Membership | None:
     try:
         return await cluster.pve.cluster.status()
     except Forbidden as error:
-        cluster.notes.add(f"Quorum is not known: {explain(error, cluster.account)}")
+        cluster.notes.add(f"Quorum is not known: {await cluster.explain(error)}")
         return None
 
 
@@ -170,7 +170,7 @@ async def _ceph(cluster: Cluster, view: InventoryView) -> dict[str, Any] | None:
     except NotFound:
         return None
     except ProxmoxError as error:
-        cluster.notes.add(f"Ceph's health is not known: {explain(error, cluster.account)}")
+        cluster.notes.add(f"Ceph's health is not known: {await cluster.explain(error)}")
         return None
     return {"status": health.status, "checks": sorted(health.checks)}
 

@@ -10,7 +10,7 @@ from proxmox_client.api.agent import AgentInterface, ContainerInterface
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.clusters import Cluster, explain
+from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.registry import Col, Row, Unit
 from pvemcp_server.tables.values import moment, percent, share
 from pvemcp_server.toolkit import needs
@@ -139,7 +139,7 @@ async def _guest_report(cluster: Cluster, api: Qemu | Lxc, status: GuestStatus) 
     try:
         system, interfaces = await asyncio.gather(api.agent_os_info(), api.agent_network())
     except Forbidden as error:
-        cluster.notes.add(explain(error, cluster.account))
+        cluster.notes.add(await cluster.explain(error))
         return _GuestReport(agent="denied")
     except ResponseError:
         return _GuestReport(agent="unreachable")
@@ -151,7 +151,7 @@ async def _value_or_note(cluster: Cluster, request: Awaitable[T], failure: str) 
     try:
         return await request
     except ProxmoxError as error:
-        cluster.notes.add(f"{failure}: {explain(error, cluster.account)}")
+        cluster.notes.add(f"{failure}: {await cluster.explain(error)}")
         return None
 
 

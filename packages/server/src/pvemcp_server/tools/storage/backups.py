@@ -42,7 +42,7 @@ _INTERRUPTIONS = {"stop": "shut down and started again", "suspend": "paused for 
     area=Area.STORAGE,
     effect=Effect.READ,
     answer=Backup,
-    needs=(needs.STORAGES, needs.BACKUP),
+    needs=(needs.STORAGES, needs.BACKUPS_OF_GUESTS, needs.BACKUPS_ON_STORAGES),
 )
 async def list_backups(
     call: Call,
