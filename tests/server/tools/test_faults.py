@@ -271,10 +271,10 @@ MOVES = {
 
 
 @pytest.mark.slow
-async def test_a_migration_answers_honestly_when_something_is_broken(open_desk):
+async def test_a_migration_answers_honestly_when_something_is_broken(open_client):
     lines = []
     for title, happens in MOVES.items():
-        async with open_desk(demo()) as demo_client:
+        async with open_client(demo()) as demo_client:
             await happens(demo_client)
             answer = await demo_client("MigrateVm", **MOVE)
         said = answer.text if answer.failed else answer.notes
