@@ -1,4 +1,4 @@
-"""Which addresses a node may be told to fetch from."""
+"""URLs that a node may download from."""
 
 from ipaddress import ip_address
 
@@ -94,7 +94,7 @@ async def test_an_invalid_url_is_refused_with_the_reason(url, says):
 async def test_an_unresolvable_public_name_is_allowed_with_a_warning():
     known = await check_download(PUBLIC, DownloadRules(), names())
     assert known == (
-        "The name images.example.com cannot be resolved here, so where it leads is not known.",
+        "The name images.example.com does not resolve here, so its addresses were not checked.",
     )
 
 

@@ -138,7 +138,7 @@ async def test_an_unknown_cluster_in_a_condition_is_noted(tool_client):
             is_("storage", "IN", "pbs"),
             "No storage 'pbs' on home-lab, prod. Did you mean",
         ),
-        ("guests", is_("pool", "=", "prod"), "No pool 'prod' in guests. Did you mean production?"),
+        ("guests", is_("pool", "=", "prod"), "No pool 'prod' in guests. There are family, infra,"),
         (
             "guests",
             is_("tags", "CONTAINS", "prodn"),
@@ -147,7 +147,7 @@ async def test_an_unknown_cluster_in_a_condition_is_noted(tool_client):
         (
             "guests",
             is_("qemu_config.os_type", "=", "windows"),
-            "No qemu_config.os_type 'windows' in guests. Did you mean win11?",
+            "No qemu_config.os_type 'windows' in guests. There are l26, other, win11.",
         ),
         (
             "storages",
@@ -557,7 +557,7 @@ async def test_joins_lead_to_nothing_that_is_not_granted(tool_client):
 
 async def test_a_row_needs_grants_of_query_and_table_tool(tool_client):
     from pvemcp_server.access.model import Caller, Effect, Role
-    from pvemcp_server.query.clusters import reach
+    from pvemcp_server.query.sources import reach
 
     grants = (
         Grant(frozenset({"ExecuteQuery"}), resources=Resources(nodes=frozenset({"pve01"}))),

@@ -252,7 +252,7 @@ async def test_an_unwatchable_task_is_answered_with_its_upid(demo_client):
     answer = await demo_client("ChangeVmState", **PROD, vmid=105, action="Reset", wait=True)
     assert (answer.data["success"], answer.data["status"]) == (True, "unknown")
     assert answer.data["upid"].startswith("UPID:")
-    assert "GetTask with this upid tells more." in answer.notes
+    assert "GetTask with this upid returns the outcome." in answer.notes
 
 
 async def test_writes_without_loss_need_no_confirmation(demo_client):

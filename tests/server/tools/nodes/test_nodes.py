@@ -86,7 +86,7 @@ async def test_list_tasks_shows_the_newest_of_all_nodes_first(tool_client):
     for row in answer.data:
         task = tasks[row["upid"]]
         assert (row["type"], row["user"]) == (task.type, task.user)
-    assert "there are more, for a larger limit" in answer.notes
+    assert "use a larger limit or filters for more" in answer.notes
 
 
 @pytest.mark.parametrize("status", ["ok", "error", "stopped", "running"])

@@ -27,7 +27,7 @@ async def test_an_iso_is_deleted_after_the_user_confirms(demo_client):
     assert volid not in await volids(demo_client, LOCAL, content_type="iso")
     (question,) = demo_client.conversation.questions
     assert question.startswith(f"Delete ISO image {volid} from pve01. This ISO image of 20")
-    assert "cannot be brought back" in question
+    assert "cannot be restored" in question
 
 
 async def test_the_confirmation_of_a_backup_deletion_names_its_guest(demo_client):
@@ -219,7 +219,7 @@ async def test_unchecked_guests_are_counted_before_a_deletion(demo_client):
     path, message = f".*/qemu/{guest.vmid}/pending", f"/vms/{guest.vmid}, VM.Audit"
     demo_client["prod"].emulated.fault(FaultKind.FORBIDDEN, path=path, message=message)
     answer = await demo_client("DeleteIso", **LOCAL, volid=ISO, wait=True)
-    warning = f"1 guest could not be asked whether they still use {ISO}."
+    warning = f"1 guest could not be checked for using {ISO}."
     assert warning in demo_client.conversation.questions[0]
     assert (answer.data["success"], answer.notes) == (True, warning)
 
@@ -232,7 +232,7 @@ async def test_guests_of_an_offline_node_count_as_unchecked(demo_client):
     assert down, "pve05 is the demo's node that is down"
     answer = await demo_client("DeleteIso", **shared, volid=volid, dry_run=True)
     assert f"{len(down)} guest" in answer.data["would"]
-    assert "could not be asked whether they tool_client use" in answer.data["would"]
+    assert "could not be checked for using" in answer.data["would"]
 
 
 async def test_a_deletion_warns_if_the_account_sees_not_all_guests(
@@ -250,7 +250,7 @@ async def test_a_disk_of_a_hidden_guest_is_no_orphan(demo_client, new_token, wit
     grant = ("/storage/ceph-vm", "PVEDatastoreAdmin")
     narrow = await with_token(demo_client, "prod", new_token(demo_client["prod"].emulated, grant))
     error = await narrow.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
-    assert "is still in use cannot be found out" in error
+    assert "is still in use is unknown" in error
     assert "lacks VM.Audit on /vms/101. Ask an administrator which roles" in error
 
 
@@ -259,7 +259,7 @@ async def test_a_limited_search_for_users_is_counted_in_the_warning(demo_client,
     state = demo_client["prod"].emulated.state
     machines = [one for one in state.guests.values() if (one.node, one.kind) == ("pve01", "qemu")]
     answer = await demo_client("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
-    assert f"{len(machines) - 1} guests could not be asked" in answer.data["would"]
+    assert f"{len(machines) - 1} guests could not be checked" in answer.data["would"]
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ async def test_a_volume_with_unknown_users_is_refused(demo_client):
         FaultKind.FORBIDDEN, path=".*/qemu/101/pending", message="/vms/101, VM.Audit"
     )
     error = await demo_client.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
-    assert "still in use cannot be found out" in error
+    assert "still in use is unknown" in error
     assert "lacks VM.Audit on /vms/101" in error
 
 
