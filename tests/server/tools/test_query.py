@@ -319,7 +319,7 @@ async def test_the_top_5_read_the_configuration_of_few_guests(tool_client):
     configs = [one for one in tool_client.requests("prod") if one.endswith("/config")]
     assert len(answer.data) == 5
     assert all(row["qemu_config.os_type"] for row in answer.data)
-    assert len(configs) == 6  # one more tells whether there is more
+    assert len(configs) == 6  # one more shows whether there are more
 
 
 async def test_pages_of_a_reduced_query_fit_together(tool_client):

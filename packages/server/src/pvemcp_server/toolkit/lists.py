@@ -87,9 +87,12 @@ async def _finished(
     names = {name for name, _ in page}
     involved = [cluster for cluster in clusters if cluster.name in names]
     finished = await asyncio.gather(
-        *(finish(one, [row for name, row in page if name == one.name], request) for one in involved)
+        *(
+            finish(cluster, [row for name, row in page if name == cluster.name], request)
+            for cluster in involved
+        )
     )
-    by_cluster = {one.name: iter(rows) for one, rows in zip(involved, finished, strict=True)}
+    by_cluster = {c.name: iter(rows) for c, rows in zip(involved, finished, strict=True)}
     return [(name, next(by_cluster[name])) for name, _ in page]
 
 

@@ -51,9 +51,9 @@ async def explain_access(call: Call, *, cluster_name: ClusterName = None) -> Doc
 async def _access_to(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[str, Any]:
     """Return what is granted on a cluster and, if it answers, what its account has and lacks."""
     tools_of: dict[Resources, list[str]] = {}
-    for one in granted:
-        if resources := call.caller.resources(one.name, one.effect, cluster.name):
-            tools_of.setdefault(resources, []).append(one.name)
+    for entry in granted:
+        if resources := call.caller.resources(entry.name, entry.effect, cluster.name):
+            tools_of.setdefault(resources, []).append(entry.name)
     access = {
         "cluster": cluster.name,
         "account": cluster.account,
@@ -76,9 +76,9 @@ async def _access_to(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[
 async def privileges(acl: Acl, granted: list[Tool], held: Held, major: int) -> dict[str, Any]:
     """Return what the account has and lacks of all that the granted tools need, with the fix."""
     tools_of: dict[RequiredPrivilege, list[str]] = {}
-    for one in granted:
-        for need in one.needs:
-            tools_of.setdefault(need, []).append(one.name)
+    for entry in granted:
+        for need in entry.needs:
+            tools_of.setdefault(need, []).append(entry.name)
     has: list[str] = []
     lacks: list[dict[str, Any]] = []
     for need, names in tools_of.items():

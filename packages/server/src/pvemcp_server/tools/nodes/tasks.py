@@ -87,7 +87,7 @@ async def list_tasks(
             and (user is None or user.casefold() in row.user.casefold())
         )
 
-    found = await listed(
+    rows = await listed(
         call,
         tasks,
         cluster_name,
@@ -105,9 +105,9 @@ async def list_tasks(
         clusters=await clusters_with(call, cluster_name, node),
         required=node is not None,
     )
-    if len(found.rows) > limit:
+    if len(rows.rows) > limit:
         call.notes.add(f"The newest {limit}; use a larger limit or filters for more.")
-    return Rows(found.rows[:limit], found.columns)
+    return Rows(rows.rows[:limit], rows.columns)
 
 
 def _time(since: str | None) -> datetime | None:
