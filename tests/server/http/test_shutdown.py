@@ -132,7 +132,10 @@ async def test_a_call_that_waits_for_a_task_returns_its_upid(demo_served):
             assert await demo_served.app.endpoint.drain() is True
     data, notes = (block.text for block in answers[0].content)
     assert '"upid":"UPID:' in data
-    assert notes.startswith("The server is shutting down; the task is still running")
+    assert notes == (
+        "The server is shutting down; the task is still running: GetTask with this upid returns "
+        "its outcome."
+    )
 
 
 async def test_a_call_over_http_and_sse_is_awaited(serving, fake_tools):

@@ -14,7 +14,7 @@ PAGE = REPOSITORY / "docs" / "contributors" / "performance.md"
 
 @pytest.fixture(scope="module")
 def bench():
-    """The benchmark that counts, which is a script."""
+    """Import the benchmark that counts the requests, which is a script."""
     folder = REPOSITORY / "benchmarks"
     spec = importlib.util.spec_from_file_location("benchmark_of_tools", folder / "tools.py")
     assert spec
@@ -31,7 +31,7 @@ def bench():
 
 
 def column(number: int) -> dict[str, str]:
-    """What the page says, by tool."""
+    """Return a column of the page's table by tool."""
     table = PAGE.read_text("utf-8").partition("calls: generated -->")[2].partition("<!-- end")[0]
     rows = [line.strip("| ").split(" | ") for line in table.strip().splitlines()[2:]]
     return {cells[0]: cells[number] for cells in rows}
@@ -39,7 +39,7 @@ def column(number: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("size", [0, 1], ids=["one node", "five nodes"])
 @pytest.mark.anyio
-async def test_a_call_sends_as_many_requests_as_the_page_says(bench, size):
+async def test_the_page_has_the_requests_of_a_call(bench, size):
     counted = await bench.calls_at(*bench.SIZES[size])
     assert {tool: str(calls) for tool, calls in counted.items()} == column(size + 1)
 
@@ -49,9 +49,9 @@ def test_every_tool_is_counted(bench):
 
 
 @pytest.mark.parametrize("size", range(1, 5))
-def test_lists_cost_one_request_or_one_for_each_node_however_many_guests_there_are(size):
+def test_lists_cost_at_most_one_request_per_node(size):
     nodes = {1: 1, 2: 5, 3: 30, 4: 30}[size]
-    told = column(size)
-    assert told["ListVms"] == told["ListNodes"] == told["ListStorage"] == "1"
+    found = column(size)
+    assert found["ListVms"] == found["ListNodes"] == found["ListStorage"] == "1"
     for tool in ("ListTasks", "ListNodeDisks", "ListNodeRrdData"):
-        assert int(told[tool]) <= nodes + 1
+        assert int(found[tool]) <= nodes + 1

@@ -31,7 +31,7 @@ class Assistant:
     notes: str = ""
 
     async def rows(self, tool: str, **arguments: Any) -> list[dict[str, Any]]:
-        """The rows of an answer; a single document is one row."""
+        """Return the rows of an answer; a single document is one row."""
         self.calls.append(tool)
         answer = await self.demo_client(tool, **arguments, format=self.format.value)
         assert not answer.failed, answer.text
@@ -49,14 +49,14 @@ def _decode_one(text: str, notation: Format) -> list[dict[str, Any]]:
 
 
 Scenario = Callable[[Assistant], Awaitable[None]]
-SCENARIOS: list[tuple[int, Scenario]] = []
+SCENARIOS: list[tuple[int, str, Scenario]] = []
 
 
-def prompt(most_calls: int) -> Callable[[Scenario], Scenario]:
-    """A scenario with the number of calls that it may take."""
+def prompt(most_calls: int, text: str) -> Callable[[Scenario], Scenario]:
+    """Register the scenario of a prompt, with the number of calls that it may take."""
 
     def declare(scenario: Scenario) -> Scenario:
-        SCENARIOS.append((most_calls, scenario))
+        SCENARIOS.append((most_calls, text, scenario))
         return scenario
 
     return declare
@@ -66,9 +66,8 @@ def condition(name: str, operator: str, *value: Any) -> dict[str, Any]:
     return {"field": name, "operator": operator, "value": list(value)}
 
 
-@prompt(1)
+@prompt(1, "Which VMs in cluster home-lab are running and using more than 70% CPU?")
 async def busy_guests_of_home_lab(ask: Assistant) -> None:
-    """Which VMs in cluster home-lab are running and using more than 70% CPU?"""
     rows = await ask.rows(
         "ExecuteQuery",
         cluster_name="home-lab",
@@ -87,9 +86,8 @@ async def busy_guests_of_home_lab(ask: Assistant) -> None:
     assert {int(row["vmid"]) for row in rows} == {103, 106}
 
 
-@prompt(1)
+@prompt(1, "Show me the snapshots older than 30 days across all clusters.")
 async def old_snapshots_everywhere(ask: Assistant) -> None:
-    """Show me the snapshots older than 30 days across all clusters."""
     rows = await ask.rows(
         "ExecuteQuery",
         query={
@@ -110,9 +108,11 @@ async def old_snapshots_everywhere(ask: Assistant) -> None:
     assert {(row["cluster"], int(row["vmid"]), row["name"]) for row in rows} == wanted
 
 
-@prompt(2)
+@prompt(
+    "Summarise the health of cluster prod: nodes, VM status counts, free storage per pool.",
+    most_calls=2,
+)
 async def health_of_prod(ask: Assistant) -> None:
-    """Summarise the health of cluster prod: nodes, VM status counts, free storage per pool."""
     (health,) = await ask.rows("GetClusterStatus", cluster_name="prod")
     storages = await ask.rows("ListStorage", cluster_name="prod", detail_level="Full")
     assert (int(health["nodes_online"]), int(health["nodes_offline"])) == (4, 1)
@@ -120,9 +120,8 @@ async def health_of_prod(ask: Assistant) -> None:
     assert int(totals["ceph-vm"]) == ask.prod.storages["ceph-vm"].total
 
 
-@prompt(1)
+@prompt(1, "List the last 20 failed tasks across the cluster, with user and duration.")
 async def the_last_failed_tasks(ask: Assistant) -> None:
-    """List the last 20 failed tasks across the cluster, with user and duration."""
     rows = await ask.rows("ListTasks", cluster_name="prod", status="error", limit=20)
     assert len(rows) == 20
     starts = [str(row["start_time"]) for row in rows]
@@ -133,9 +132,10 @@ async def the_last_failed_tasks(ask: Assistant) -> None:
         assert (row["user"], int(row["duration"])) == (task.user, task.ended - task.started)
 
 
-@prompt(1)
+@prompt(
+    "For node pve01, show the CPU and memory pressure (PSI) over the last 24 hours.", most_calls=1
+)
 async def pressure_of_a_node(ask: Assistant) -> None:
-    """For node pve01, show the CPU and memory pressure (PSI) over the last 24 hours."""
     rows = await ask.rows(
         "ListNodeRrdData",
         cluster_name="prod",
@@ -149,9 +149,8 @@ async def pressure_of_a_node(ask: Assistant) -> None:
     assert timedelta(hours=22) < last - first <= timedelta(hours=25)
 
 
-@prompt(1)
+@prompt(1, "List all backups for VM 101 and show the most recent one.")
 async def the_most_recent_backup(ask: Assistant) -> None:
-    """List all backups for VM 101 and tell me the most recent one."""
     rows = await ask.rows("ListBackups", cluster_name="prod", vmid=101)
     held = [
         one
@@ -163,9 +162,8 @@ async def the_most_recent_backup(ask: Assistant) -> None:
     assert rows[0]["volid"] == max(held, key=lambda one: one.ctime).volid
 
 
-@prompt(1)
+@prompt(1, "On node pve01, storage local, find ISO images older than 6 months.")
 async def old_iso_images(ask: Assistant) -> None:
-    """On node pve01, storage local, find ISO images older than 6 months."""
     rows = await ask.rows("ListIsos", cluster_name="prod", node="pve01", storage="local")
     half_year_ago = datetime.now(UTC) - timedelta(days=182)
     old = {
@@ -180,9 +178,8 @@ async def old_iso_images(ask: Assistant) -> None:
     assert wanted
 
 
-@prompt(2)
+@prompt(2, "Download the latest Debian 12 netinst ISO to storage local on node pve01.")
 async def download_debian(ask: Assistant) -> None:
-    """Download the latest Debian 12 netinst ISO to storage local on node pve01."""
     (started,) = await ask.rows(
         "DownloadIso",
         cluster_name="prod",
@@ -197,18 +194,16 @@ async def download_debian(ask: Assistant) -> None:
     assert started["volid"] in ask.prod.storages["local"].volumes("pve01")
 
 
-@prompt(1)
+@prompt(1, "Show me all backup jobs and highlight any whose last run failed.")
 async def failed_backup_jobs(ask: Assistant) -> None:
-    """Show me all backup jobs and highlight any whose last run failed."""
     rows = await ask.rows("ListBackupJobs", cluster_name="prod")
     assert {row["id"] for row in rows} == set(ask.prod.backup_jobs)
     failed = {row["id"] for row in rows if row["last_run_ok"] in (False, "false")}
     assert failed == {"backup-archive"}
 
 
-@prompt(1)
+@prompt(1, "Create a snapshot of VM 200 called pre-upgrade, including RAM.")
 async def snapshot_with_ram(ask: Assistant) -> None:
-    """Create a snapshot of VM 200 called pre-upgrade, including RAM."""
     await ask.rows(
         "CreateVmSnapshot",
         cluster_name="prod",
@@ -222,18 +217,16 @@ async def snapshot_with_ram(ask: Assistant) -> None:
     assert (taken.description, taken.with_ram) == ("before kernel update", True)
 
 
-@prompt(1)
+@prompt(1, "Migrate VM 105 from pve01 to pve02, live migration if running.")
 async def migrate_live(ask: Assistant) -> None:
-    """Migrate VM 105 from pve01 to pve02, live migration if running."""
     await ask.rows(
         "MigrateVm", cluster_name="prod", vmid=105, target_node="pve02", online=True, wait=True
     )
     assert (ask.prod.guests[105].node, ask.prod.guests[105].running) == ("pve02", True)
 
 
-@prompt(1)
+@prompt(1, "Run a backup of VM 200 on storage pbs-main with zstd compression.")
 async def backup_with_zstd(ask: Assistant) -> None:
-    """Run a backup of VM 200 on storage pbs-main with zstd compression."""
     before = sum(one.vmid == 200 for one in ask.prod.storages["pbs-main"].everything())
     await ask.rows(
         "BackupVm", cluster_name="prod", vmid=200, storage="pbs-main", compress="zstd", wait=True
@@ -242,24 +235,21 @@ async def backup_with_zstd(ask: Assistant) -> None:
     assert after == before + 1
 
 
-@prompt(1)
+@prompt(1, "Reset VM 150 (it's hung).")
 async def reset_a_hung_machine(ask: Assistant) -> None:
-    """Reset VM 150 (it's hung)."""
     (row,) = await ask.rows("ChangeVmState", cluster_name="prod", vmid=150, action="Reset")
     assert ask.prod.tasks[row["upid"]].type == "qmreset"
 
 
-@prompt(1)
+@prompt(1, "What tables can I query against this cluster?")
 async def tables_to_query(ask: Assistant) -> None:
-    """What tables can I query against this cluster?"""
     (schema,) = await ask.rows("GetQuerySchema")
     assert "guests" in str(schema)
     assert "backup_jobs" in str(schema)
 
 
-@prompt(1)
+@prompt(1, "Group all guests by node and count how many are running vs stopped.")
 async def guests_by_node(ask: Assistant) -> None:
-    """Group all guests by node and count how many are running vs stopped."""
     rows = await ask.rows(
         "ExecuteQuery",
         cluster_name="prod",
@@ -276,9 +266,8 @@ async def guests_by_node(ask: Assistant) -> None:
     assert {(row["node"], row["status"]): int(row["total"]) for row in rows} == wanted
 
 
-@prompt(1)
+@prompt(1, "Find the top 5 VMs by memory usage, with their node and OS type.")
 async def biggest_by_memory(ask: Assistant) -> None:
-    """Find the top 5 VMs by memory usage, with their node and OS type."""
     rows = await ask.rows(
         "ExecuteQuery",
         cluster_name="prod",
@@ -297,9 +286,8 @@ async def biggest_by_memory(ask: Assistant) -> None:
         assert row[os_type] == ask.prod.guests[int(row["vmid"])].config["ostype"]
 
 
-@prompt(1)
+@prompt(1, "List storages with more than 80% usage.")
 async def full_storages(ask: Assistant) -> None:
-    """List storages with more than 80% usage."""
     rows = await ask.rows(
         "ExecuteQuery",
         query={
@@ -317,7 +305,8 @@ async def full_storages(ask: Assistant) -> None:
 
 @pytest.mark.parametrize("notation", list(Format))
 @pytest.mark.parametrize(
-    ("most_calls", "scenario"), SCENARIOS, ids=[one.__name__ for _, one in SCENARIOS]
+    ("most_calls", "scenario"),
+    [pytest.param(calls, scenario, id=text) for calls, text, scenario in SCENARIOS],
 )
 async def test_a_prompt_is_answered_within_its_calls(demo_client, most_calls, scenario, notation):
     assistant = Assistant(demo_client, notation)

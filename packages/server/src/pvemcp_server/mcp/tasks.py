@@ -31,7 +31,7 @@ from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import McpTask
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.task_wait import told
+from pvemcp_server.toolkit.task_wait import outcome_fields
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 LIFE: Final = timedelta(days=1)
@@ -195,7 +195,7 @@ def check_request(ctx: Context, params: TaskParams) -> None:
 
 def _result(stored: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
     """Return the result that the call would have had with `wait`."""
-    answer = {**stored["answer"], **told(ended)}
+    answer = {**stored["answer"], **outcome_fields(ended)}
     if not ended.ok:
         answer |= {"success": False, "log": ended.log_tail}
     cells = Cleaner(DOCUMENT_CHARACTERS).value(answer, "log")

@@ -25,7 +25,7 @@ from pvemcp_server.pipeline.confirmation import InputRequired, confirm
 from pvemcp_server.pipeline.sanitize import clean_line
 from pvemcp_server.settings import Settings
 from pvemcp_server.toolkit.call import Call, Conversation
-from pvemcp_server.toolkit.missing_privileges import note_lacks
+from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.plan import Plan, carry_out
 from pvemcp_server.toolkit.registry import Answer, Document, Tool
 
@@ -167,7 +167,7 @@ class Pipeline:
     async def _carry_out(self, tool: Tool, call: Call, plan: Plan, recorder: Recorder) -> Document:
         """Preview the plan, or confirm it, record the intent, and only then change anything."""
         if call.dry_run:
-            await note_lacks(plan.cluster, *tool.needs, so="will refuse this")
+            await note_missing_privileges(plan.cluster, *tool.needs, so="will refuse this")
             return plan.preview()
         if call.effect is Effect.DESTROY:
             await confirm(call.conversation, plan.sentence, call.settings)
