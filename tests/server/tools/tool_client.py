@@ -11,7 +11,7 @@ import anyio
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
-from proxmox_client.emulator import Cluster as Emulated
+from proxmox_client.emulator import EmulatedCluster as Emulated
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
