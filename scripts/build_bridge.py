@@ -69,7 +69,7 @@ def write_checksum(file: Path) -> None:
 
 
 def zip_folder(folder: Path, target: Path) -> Path:
-    """Pack the folder into a zip under the release name; programs stay executable."""
+    """Compress the folder to a zip under the release name; programs stay executable."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for file in sorted(folder.rglob("*")):
             if file.is_file():
