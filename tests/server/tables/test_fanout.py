@@ -50,7 +50,7 @@ async def test_many_failures_of_one_kind_are_told_in_a_few_lines(reach):
 async def test_a_cluster_that_fell_silent_is_not_waited_for_key_by_key(reach):
     known = reach()
     trouble = Unreachable("prod", "on fire")
-    inventory = replace(known.inventory, short_patience=0.5, _trouble=trouble)
+    inventory = replace(known.inventory, short_timeout=0.5, _failure=trouble)
 
     async def ask(_key):
         return remaining()
