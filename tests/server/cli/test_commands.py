@@ -233,7 +233,7 @@ def test_another_master_key_takes_the_place_of_the_first(run, told, tmp_path):
     new = tmp_path / "new.key"
     new.write_text("ab" * 32)
     assert "put the new master key" in run("secrets", "change-master", "--new-key-file", new).stdout
-    assert "not the one" in run("keys", "list", fails=True).stderr
+    assert "does not belong" in run("keys", "list", fails=True).stderr
     new.replace(tmp_path / "state" / "master.key")
     assert [one["name"] for one in told("keys", "list")] == ["laptop"]
     assert told("audit", "verify")["whole"]
@@ -349,7 +349,11 @@ def test_the_audit_names_the_user_of_the_system_whatever_the_environment_says(
         ("STATE_DIR", __file__, "The state folder {} (PVEMCP_STATE_DIR) cannot be made: File "),
         ("MASTER_KEY_FILE", "/", "The master key / cannot be read: Is a directory."),
         ("MASTER_KEY_FILE", f"{__file__}/key", "The master key {} cannot be written: File exists"),
-        ("DATABASE_URL", "postgresql://u:{secret}@h:port/x", "PVEMCP_DATABASE_URL cannot be read"),
+        (
+            "DATABASE_URL",
+            "postgresql://u:{secret}@h:port/x",
+            "PVEMCP_DATABASE_URL cannot be parsed",
+        ),
         ("DATABASE_URL", "sqlite:///{folder}/broken", "The database sqlite+aiosqlite:///{folder}"),
         ("PUBLIC_URL", "mcp.example", "PVEMCP_PUBLIC_URL: must begin with http:// or https://"),
         (

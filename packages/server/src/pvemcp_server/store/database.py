@@ -124,7 +124,7 @@ def _url(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError):
         raise ConfigError(
-            "PVEMCP_DATABASE_URL is no URL; use the form postgresql://user:password@host/name."
+            "PVEMCP_DATABASE_URL cannot be parsed; use the form postgresql://user:password@host/name."
         ) from None
     mode = url.query.get("sslmode")
     return (
