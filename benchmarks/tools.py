@@ -1,10 +1,10 @@
-"""Counts the Proxmox calls of each tool at several sizes, and times a list of 10,000 guests.
+"""Count the Proxmox requests of each tool at several sizes, and time a list of 10,000 guests.
 
     python benchmarks/tools.py             print the tables
     python benchmarks/tools.py --write     renew them in docs/contributors/performance.md
-    python benchmarks/tools.py --check     fail where the counted calls differ from the page
+    python benchmarks/tools.py --check     fail where the counted requests differ from the page
 
-The calls are exact and the same everywhere; the times are those of one machine and read as ratios.
+The requests are exact and the same everywhere; the times are of one machine and read as ratios.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import process_time
@@ -23,7 +23,6 @@ from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.jobs import BackupJob, Pool
-from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
@@ -32,67 +31,48 @@ from pvemcp_server.settings import Values
 from pvemcp_server.toolkit.registry import tools
 from support.in_docs import renew_or_check
 
-PAGE = Path(__file__).parents[1] / "docs" / "contributors" / "performance.md"
+REPOSITORY = Path(__file__).parents[1]
+sys.path.append(str(REPOSITORY / "tests" / "server" / "tools"))
+from examples import GENERATED, add_old_volumes, examples  # noqa: E402 - found by the line above
+
+PAGE = REPOSITORY / "docs" / "contributors" / "performance.md"
 SIZES = ((1, 10), (5, 100), (30, 1000), (30, 10_000))
-PACE = 500.0  # how much faster than life tasks run
+PACE = 500.0  # how much faster than real time tasks run
 
 LOCAL = {"node": "pve1", "storage": "local"}
-SHARED = {"node": "pve1", "storage": "shared"}
-SNAPSHOT = {"vmid": 100, "snapshot_name": "before"}
-SEVERAL = {"MigrateVm"}  # tools that take more than one node
+SEVERAL_NODES = {"MigrateVm"}
 
-# One call of each tool, after a comma how or of what; where a list is long, one page of it.
-CALLS: Mapping[str, dict[str, Any]] = {
-    "ListClusters": {},
-    "GetClusterStatus": {},
-    "GetClusterOptions": {},
-    "ListVms": {},
-    "ListVms, Full, 50 a page": {"detail_level": "Full", "limit": 50},
-    "ListSnapshots": {"vmids": [100, 101, 102]},
-    "GetVmConfig": {"vmid": 100},
-    "GetVmStatus": {"vmid": 100},
-    "ListVmRrdData": {"vmids": [100, 101]},
-    "ChangeVmState": {"vmid": 100, "action": "Reset", "dry_run": True},
-    "CreateVmSnapshot": {"vmid": 100, "snapshot_name": "new-one", "dry_run": True},
-    "DeleteVmSnapshot": {**SNAPSHOT, "dry_run": True},
-    "RollbackVmSnapshot": {**SNAPSHOT, "dry_run": True},
-    "MigrateVm": {"vmid": 100, "target_node": "pve2", "online": True, "dry_run": True},
-    "BackupVm": {"vmid": 100, "dry_run": True},
-    "ListNodes": {},
-    "GetNodeStatus": {"node": "pve1"},
-    "ListReplications": {},
-    "ListNodeRrdData": {"time_frame": "Hour"},
-    "ListTasks": {},
-    "GetTask": {},  # of the task that `prepared` started
-    "ListNodeDisks": {},
-    "ListStorage": {},
-    "ListPools": {},
-    "ListBackups": LOCAL,
-    "ListStorageContent": LOCAL,
-    "ListIsos": LOCAL,
-    "ListTemplates": LOCAL,
-    "ListBackupJobs": {},
-    "DownloadIso": {**LOCAL, "url": "https://cdimage.example.org/new.iso", "filename": "new.iso",
-                    "dry_run": True},
-    "DeleteBackup": {**LOCAL, "volid": "local:backup/old.vma.zst", "dry_run": True},
-    "DeleteIso, on one node": {**LOCAL, "volid": "local:iso/old.iso", "dry_run": True},
-    "DeleteIso, shared": {**SHARED, "volid": "shared:iso/old.iso", "dry_run": True},
-    "DeleteStorageContent, template": {**LOCAL, "volid": "local:vztmpl/old.tar.zst",
-                                       "dry_run": True},
-    "ExplainAccess": {},
-    "GetQuerySchema": {},
-    "ExecuteQuery": {"query": {"from": "guests", "select": ["node", "COUNT(*) as total"],
-                               "groupBy": ["node"]}},
-}  # fmt: skip
+# Where the cost depends on the arguments: titles that follow or replace the example of the tool
+VARIANTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
+    "ListVms": {
+        "ListVms": {},
+        "ListVms, Full, 50 a page": {"detail_level": "Full", "limit": 50},
+    },
+    "ListSnapshots": {"ListSnapshots": {"vmids": [100, 101, 102]}},
+    "ListBackups": {"ListBackups": LOCAL},
+    "DeleteIso": {
+        "DeleteIso, on one node": {**LOCAL, "volid": "local:iso/old.iso"},
+        "DeleteIso, shared": {"node": "pve1", "storage": "shared", "volid": "shared:iso/old.iso"},
+    },
+    "DeleteStorageContent": {
+        "DeleteStorageContent, template": {**LOCAL, "volid": "local:vztmpl/old.tar.zst"}
+    },
+}
+# One call of each tool or variant, writes as dry runs; the task of GetTask is started before.
+CALLS: Mapping[str, Mapping[str, Any]] = {
+    title: variant if tools()[name].reads else {**variant, "dry_run": True}
+    for name, arguments in examples(GENERATED).items()
+    for title, variant in VARIANTS.get(name, {name: arguments}).items()
+}
 
 
 @dataclass
 class Bench:
-    """One emulated cluster behind the pipeline, with what it was asked."""
+    """One emulated cluster behind the pipeline, and the requests that it received."""
 
     pve: Client
     inventory: Inventory
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     wants_progress: bool = False
     client: str = "benchmark"
 
@@ -106,16 +86,16 @@ class Bench:
         return Values()
 
     async def progress(self, done: float, total: float | None, message: str) -> None:
-        """Nobody listens."""
+        """Discard the report."""
 
     async def call(self, _event: Event) -> None:
-        """Nothing is kept."""
+        """Discard the event."""
 
     async def intent(self, _event: Event) -> str:
         return ""
 
     async def outcome(self, _call_id: str, _event: Event) -> None:
-        """Nothing is kept."""
+        """Discard the event."""
 
     async def refused(self, event: Event) -> None:
         raise RuntimeError(f"refused: {event.reason}")
@@ -129,36 +109,31 @@ class Bench:
         return result
 
 
-def stocked(state: ClusterState) -> None:
-    """Add what a generated cluster lacks: a pool, a backup job, and something to delete."""
+def add_missing_parts(state: ClusterState) -> None:
+    """Add what a generated cluster lacks: a pool, a backup job, and volumes to delete."""
     state.pools["office"] = Pool("office", vmids={100})
     far = datetime.fromtimestamp(state.now, UTC) + timedelta(hours=12)  # a run would have a log
     state.backup_jobs["nightly"] = BackupJob(
         "nightly", f"{far:%H:%M}", {"all": 1, "storage": "shared"}
     )
-    for place, name, kind in (
-        ("local", "backup/old.vma.zst", "backup"),
-        ("local", "iso/old.iso", "iso"),
-        ("local", "vztmpl/old.tar.zst", "vztmpl"),
-        ("shared", "iso/old.iso", "iso"),
-    ):
-        volume = Volume(f"{place}:{name}", kind, "raw", 2**30, int(state.now))
-        state.storages[place].put("pve1", volume)
+    add_old_volumes(state, GENERATED)
+    add_old_volumes(state, replace(GENERATED, storage="shared"))
 
 
 @asynccontextmanager
 async def opened(nodes: int, guests: int) -> AsyncIterator[Bench]:
+    """Start a generated cluster and yield a bench on it."""
     scenario = Scenario.cluster("lab", nodes=nodes, guests=guests, seed=7)
     async with Emulator(scenario, clock=Clock(PACE)) as emulator:
         emulated = emulator["lab"]
-        stocked(emulated.state)
+        add_missing_parts(emulated.state)
         auth, tls = ApiToken(*emulated.token), Tls(ca_pem=emulated.ca_pem)
         async with Client(emulated.hosts, auth, tls=tls, name="lab") as pve:
             bench = Bench(pve, Inventory(pve, lambda: 60.0))
             send = pve.transport.request
 
             async def counted(method: str, path: str, parameters: Mapping[str, Any]) -> Any:
-                bench.asked.append(f"{method} {path}")
+                bench.requests.append(f"{method} {path}")
                 return await send(method, path, parameters)
 
             pve.transport.request = counted  # type: ignore[method-assign]  # only counts
@@ -169,31 +144,32 @@ async def opened(nodes: int, guests: int) -> AsyncIterator[Bench]:
 
 
 async def calls_at(nodes: int, guests: int) -> dict[str, int | str]:
-    """How many Proxmox calls each tool makes, beginning with nothing known."""
+    """Count the Proxmox requests of each call, beginning with an empty cache."""
     counted: dict[str, int | str] = {}
     async with opened(nodes, guests) as bench:
-        upid = await prepared(bench)
+        upid = await create_snapshot(bench)
         for title, arguments in CALLS.items():
             tool = title.partition(",")[0]
-            if nodes == 1 and tool in SEVERAL:
+            if nodes == 1 and tool in SEVERAL_NODES:
                 counted[title] = "–"
                 continue
             bench.inventory.invalidate()
-            bench.asked.clear()
+            bench.requests.clear()
             await bench.run(tool, {"upid": upid} if tool == "GetTask" else arguments)
-            counted[title] = len(bench.asked)
+            counted[title] = len(bench.requests)
     return counted
 
 
-async def prepared(bench: Bench) -> str:
-    """Make the snapshot that is deleted later, and give the number of its task."""
-    result = await bench.run("CreateVmSnapshot", {**SNAPSHOT, "wait": True, "format": "JsonNormal"})
+async def create_snapshot(bench: Bench) -> str:
+    """Create the snapshot that later calls name, and return the UPID of its task."""
+    snapshot = {"vmid": GENERATED.vmid, "snapshot_name": GENERATED.snapshot}
+    result = await bench.run("CreateVmSnapshot", {**snapshot, "wait": True, "format": "JsonNormal"})
     upid: str = json.loads(result.blocks[0])["data"]["upid"]
     return upid
 
 
 def calls_table() -> str:
-    """The counted calls as a Markdown table."""
+    """Format the counted requests as a Markdown table."""
     columns = [asyncio.run(calls_at(*size)) for size in SIZES]
     heads = [f"{n} node{'s' * (n > 1)}, {g:,} guests" for n, g in SIZES]
     lines = [f"| tool | {' | '.join(heads)} |", f"|---|{'--:|' * len(heads)}"]
@@ -204,14 +180,14 @@ def calls_table() -> str:
 
 
 async def times() -> list[tuple[str, float, int]]:
-    """CPU milliseconds and bytes of the first page of long lists, with everything known."""
+    """Measure CPU milliseconds and bytes of the first page of long lists, with a warm cache."""
     cases = {
         "ListVms, first page of 100": ("ListVms", {"limit": 100}),
         "ListVms, first page as it comes (400 rows)": ("ListVms", {}),
         "ListVms running, first page of 100": ("ListVms", {"status": "running", "limit": 100}),
         "GetClusterStatus": ("GetClusterStatus", {}),
     }
-    found = []
+    rows = []
     async with opened(30, 10_000) as bench:
         for title, (tool, arguments) in cases.items():
             await bench.run(tool, arguments)
@@ -219,11 +195,12 @@ async def times() -> list[tuple[str, float, int]]:
             for _ in range(rounds):
                 result = await bench.run(tool, arguments)
             spent = (process_time() - began) / rounds * 1000
-            found.append((title, spent, len(result.blocks[0].encode())))
-    return found
+            rows.append((title, spent, len(result.blocks[0].encode())))
+    return rows
 
 
 def times_table() -> str:
+    """Format the measured times as a Markdown table."""
     lines = ["| with 10,000 guests on 30 nodes, warm | CPU ms | bytes |", "|---|--:|--:|"]
     lines += [
         f"| {title} | {spent:.1f} | {size:,} |" for title, spent, size in asyncio.run(times())
@@ -232,7 +209,7 @@ def times_table() -> str:
 
 
 def main() -> None:
-    """Count, then print, write or check; times are only written, never checked."""
+    """Count, then print, write or check; times are written, never checked."""
     arguments = sys.argv[1:]
     renew_or_check(PAGE, "calls", calls_table(), arguments)
     if "--check" not in arguments:

@@ -317,10 +317,10 @@ def test_a_call_that_fails_is_on_record_like_any_other(run, told):
 
 
 def test_whoever_reaches_no_cluster_is_told_so_and_not_that_there_is_nothing(run):
-    assert "You reach no cluster here" in run("tools", "call", "ListVms").output
+    assert "No cluster is available" in run("tools", "call", "ListVms").output
     query = '{"query": {"from": "guests"}}'
     asked = run("tools", "call", "ExecuteQuery", query, fails=True)
-    assert asked.output.startswith("You reach no cluster here")
+    assert asked.output.startswith("No cluster is available")
 
 
 @pytest.mark.parametrize("words", [("doctor",), ("clusters", "test")])

@@ -135,8 +135,8 @@ async def test_whoever_waits_for_a_proxmox_task_gets_its_upid(demo_served):
     data, notes = (block.text for block in answers[0].content)
     assert '"upid":"UPID:' in data
     assert notes == (
-        "The server is shutting down; the task is still running: GetTask with this upid tells its "
-        "outcome."
+        "The server is shutting down; the task is still running: GetTask with this upid returns "
+        "its outcome."
     )
 
 

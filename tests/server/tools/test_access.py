@@ -30,7 +30,7 @@ async def test_a_full_account_lacks_nothing(tool_client):
         assert "VM.PowerMgmt on /vms" in one["has"]
 
 
-async def test_a_read_only_role_lists_what_it_does_not_grant(tool_client):
+async def test_a_read_only_role_lists_the_tools_not_granted(tool_client):
     tool_client.tools = frozenset({READS})
     found = (await tool_client("ExplainAccess")).data
     assert "ListVms" in found["tools"]
@@ -41,9 +41,7 @@ async def test_a_read_only_role_lists_what_it_does_not_grant(tool_client):
 SEES_ACL = ("/access", "PVEAuditor")
 
 
-async def test_missing_privileges_come_with_who_needs_them_and_the_line_that_adds_them(
-    demo_client, new_token, with_token
-):
+async def test_missing_privileges_come_with_tools_and_the_fix(demo_client, new_token, with_token):
     token = new_token(
         demo_client["prod"].emulated,
         SEES_ACL,
@@ -66,7 +64,7 @@ async def test_missing_privileges_come_with_who_needs_them_and_the_line_that_add
     assert lacks["Datastore.AllocateSpace"]["only_on"] == ["/storage/pbs-main"]
 
 
-async def test_an_account_that_does_not_see_the_acl_gets_questions_and_no_lines(
+async def test_an_account_without_the_acl_gets_questions_not_lines(
     demo_client, new_token, with_token
 ):
     token = new_token(demo_client["prod"].emulated, ("/vms", "PVEAuditor"))
@@ -81,7 +79,7 @@ async def test_an_account_that_does_not_see_the_acl_gets_questions_and_no_lines(
 @pytest.mark.parametrize("cluster", ["home-lab", "prod"])  # Proxmox VE 8 and 9
 @pytest.mark.parametrize("separated", [True, False], ids=["separated", "as its user"])
 @pytest.mark.parametrize("grant", [SEES_ACL, ("/", "PVEAuditor")], ids=" ".join)
-async def test_the_lines_do_what_they_promise_and_take_nothing_away(
+async def test_the_pveum_lines_grant_without_revoking(
     demo_client, new_token, with_token, run_line, cluster, separated, grant
 ):
     emulated = demo_client[cluster].emulated
@@ -119,13 +117,13 @@ async def test_privileges_have_the_names_of_the_cluster_s_version(tool_client):
     assert "VM.GuestAgent.Audit on /vms" in has["prod"]
 
 
-async def test_grants_on_some_resources_are_told_as_such(tool_client):
+async def test_grants_on_some_resources_are_listed(tool_client):
     scoped = tool_client.scoped(Resources(tags=frozenset({"web"}), vmids=frozenset({101})))
     found = (await scoped("ExplainAccess", cluster_name="prod")).data["clusters"][0]
     assert found["granted"] == [{"resources": {"tags": ["web"], "vmids": [101]}, "tools": "all"}]
 
 
-async def test_a_dead_cluster_is_explained_and_the_others_are_told(demo_client):
+async def test_a_dead_cluster_is_explained_beside_the_others(demo_client):
     await demo_client["home-lab"].emulated.node_down("pve")
     found = (await demo_client("ExplainAccess")).data["clusters"]
     told = {one["cluster"]: one for one in found}
@@ -143,7 +141,7 @@ async def test_a_dead_cluster_is_explained_and_the_others_are_told(demo_client):
         ("ListPools", {}, "Pool.Audit", "/pool"),
     ],
 )
-async def test_a_list_that_is_empty_for_want_of_a_privilege_says_which(
+async def test_an_empty_list_names_the_missing_privilege(
     demo_client, new_token, with_token, tool, given, privilege, path
 ):
     token = new_token(demo_client["prod"].emulated)
@@ -159,7 +157,7 @@ async def test_a_list_that_is_empty_for_want_of_a_privilege_says_which(
     [("guests", "VM.Audit"), ("storages", "Datastore.Audit"), ("backups", "Datastore.Audit"),
      ("pools", "Pool.Audit")],
 )  # fmt: skip
-async def test_a_query_that_counts_nothing_for_want_of_a_privilege_says_which(
+async def test_a_query_that_counts_nothing_names_the_missing_privilege(
     demo_client, new_token, with_token, table, privilege
 ):
     token = new_token(demo_client["prod"].emulated)
@@ -170,9 +168,7 @@ async def test_a_query_that_counts_nothing_for_want_of_a_privilege_says_which(
     assert f"{token[0]} lacks {privilege} on " in answer.notes
 
 
-async def test_no_backups_are_seen_by_who_sees_no_storage_and_that_is_said(
-    demo_client, new_token, with_token
-):
+async def test_an_empty_backup_list_names_the_storage_privilege(demo_client, new_token, with_token):
     token = new_token(demo_client["prod"].emulated, ("/vms", "PVEVMAdmin"))
     answer = await (await with_token(demo_client, "prod", token))(
         "ListBackups", cluster_name="prod"
@@ -191,7 +187,7 @@ async def test_nodes_without_figures_say_which_privilege_would_show_them(
     assert f"{token[0]} lacks Sys.Audit on /nodes of prod" in answer.notes
 
 
-async def test_a_list_of_own_tasks_only_says_which_privilege_would_show_the_others(
+async def test_a_list_of_only_own_tasks_names_the_missing_privilege(
     demo_client, new_token, with_token
 ):
     token = new_token(demo_client["prod"].emulated, ("/vms", "PVEVMAdmin"))
@@ -202,7 +198,7 @@ async def test_a_list_of_own_tasks_only_says_which_privilege_would_show_the_othe
     assert f"{token[0]} lacks Sys.Audit on /nodes of prod" in answer.notes
 
 
-async def test_a_list_that_is_truly_empty_says_nothing(demo_client):
+async def test_a_truly_empty_list_has_no_notes(demo_client):
     demo_client["home-lab"].emulated.state.pools.clear()
     demo_client["home-lab"].emulated.state.changed()
     answer = await demo_client("ListPools", cluster_name="home-lab")
@@ -227,7 +223,7 @@ def test_how_far_a_privilege_reaches(held, found):
     assert extent(needs.GUESTS, held, 9)[0] is found
 
 
-def test_every_tool_that_asks_proxmox_declares_what_it_needs():
+def test_every_tool_that_calls_proxmox_declares_its_privileges():
     free = {"ListClusters", "ExplainAccess", "GetQuerySchema", "ExecuteQuery"}
     assert {name for name, one in tools().items() if not one.needs} == free
 
@@ -246,7 +242,7 @@ def test_every_tool_that_asks_proxmox_declares_what_it_needs():
         ),
     ],
 )
-async def test_what_an_account_without_rights_does_not_find_comes_with_where_to_look(
+async def test_an_unknown_name_hints_at_missing_privileges(
     demo_client, new_token, with_token, tool, arguments, path
 ):
     token = new_token(demo_client["prod"].emulated)
@@ -255,7 +251,7 @@ async def test_what_an_account_without_rights_does_not_find_comes_with_where_to_
     assert f" on {path}, ExplainAccess says how to add it." in error
 
 
-async def test_a_backup_without_a_storage_to_be_seen_comes_with_where_to_look(
+async def test_a_backup_without_visible_storages_names_the_privilege(
     demo_client, new_token, with_token
 ):
     token = new_token(demo_client["prod"].emulated, ("/vms", "PVEVMAdmin"))
@@ -264,16 +260,14 @@ async def test_a_backup_without_a_storage_to_be_seen_comes_with_where_to_look(
     assert "lacks Datastore.Audit on /storage, ExplainAccess says how to add it" in error
 
 
-async def test_a_narrow_key_is_not_told_what_the_account_may_lack(
-    demo_client, new_token, with_token
-):
+async def test_a_narrow_key_gets_no_hints_on_the_account(demo_client, new_token, with_token):
     blind = await with_token(demo_client, "prod", new_token(demo_client["prod"].emulated))
     scoped = blind.scoped(Resources(vmids=frozenset({105})))
     error = await scoped.refused("GetVmStatus", cluster_name="prod", vmid=101)
     assert error == "No guest 101 on prod."
 
 
-async def test_the_health_of_a_cluster_says_why_it_counts_nothing(
+async def test_an_empty_cluster_status_names_the_missing_privilege(
     demo_client, new_token, with_token
 ):
     blind = await with_token(demo_client, "prod", new_token(demo_client["prod"].emulated))

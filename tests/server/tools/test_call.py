@@ -1,4 +1,4 @@
-"""A call: which clusters it reaches, and what it makes of those that fail."""
+"""The clusters that a call reaches, and those that fail."""
 
 from dataclasses import replace
 
@@ -9,17 +9,17 @@ from pvemcp_server.errors import CallError
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_cluster_without_an_account_for_this_key_is_noted_and_the_others_answer(
+async def test_a_cluster_without_an_account_is_noted(
     demo_client,
 ):
-    _shut(demo_client, "home-lab")
+    _remove_accounts(demo_client, "home-lab")
     answer = await demo_client("ListVms")
     assert set(answer.column("cluster")) == {"prod"}
     assert "Cluster home-lab has no Proxmox token for this key." in answer.notes
 
 
-async def test_when_no_cluster_has_an_account_that_is_the_error(demo_client):
-    _shut(demo_client, "home-lab", "prod")
+async def test_no_cluster_with_an_account_is_an_error(demo_client):
+    _remove_accounts(demo_client, "home-lab", "prod")
     assert "has no Proxmox token" in await demo_client.refused("ListVms")
 
 
@@ -29,19 +29,19 @@ async def test_cluster_names_are_found_without_their_case(tool_client):
 
 async def test_the_only_cluster_need_not_be_named(tool_client):
     alone = replace(
-        tool_client, sources=replace(tool_client.sources, connected={"prod": tool_client["prod"]})
+        tool_client, clusters=replace(tool_client.clusters, connected={"prod": tool_client["prod"]})
     )
     assert (await alone("GetClusterStatus")).data["cluster"] == "prod"
     assert list((await alone("ListNodes")).data[0])[:2] == ["cluster", "node"]
 
 
-def _shut(demo_client, *names):
-    """Let clusters have no account for the caller."""
-    open_ = demo_client.sources.open
+def _remove_accounts(demo_client, *names):
+    """Leave the caller without a Proxmox account on these clusters."""
+    open_ = demo_client.clusters.open
 
     async def refusing(name, *rest):
         if name in names:
             raise CallError(f"Cluster {name} has no Proxmox token for this key.")
         return await open_(name, *rest)
 
-    demo_client.sources.open = refusing
+    demo_client.clusters.open = refusing

@@ -185,7 +185,7 @@ BESIDE = {"description": "x", "anyOf": [{"type": "string"}, {"type": "integer"}]
         ({"type": "text"}, {gemini, anthropic}),
     ],
 )
-def test_the_rules_find_what_each_family_refuses(schema, families):
+def test_the_rules_detect_schemas_that_a_family_refuses(schema, families):
     tool = {
         "name": "ListThings",
         "description": "List things.",

@@ -39,7 +39,7 @@ def column(number: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("size", [0, 1], ids=["one node", "five nodes"])
 @pytest.mark.anyio
-async def test_a_call_sends_as_many_requests_as_the_page_says(bench, size):
+async def test_the_page_has_the_requests_of_a_call(bench, size):
     counted = await bench.calls_at(*bench.SIZES[size])
     assert {tool: str(calls) for tool, calls in counted.items()} == column(size + 1)
 
@@ -49,7 +49,7 @@ def test_every_tool_is_counted(bench):
 
 
 @pytest.mark.parametrize("size", range(1, 5))
-def test_lists_cost_one_request_or_one_for_each_node_however_many_guests_there_are(size):
+def test_lists_cost_at_most_one_request_per_node(size):
     nodes = {1: 1, 2: 5, 3: 30, 4: 30}[size]
     told = column(size)
     assert told["ListVms"] == told["ListNodes"] == told["ListStorage"] == "1"

@@ -6,7 +6,6 @@ from importlib import import_module
 
 import pytest
 
-from proxmox_client.emulator import ManualClock, demo
 from pvemcp_server.access.model import Grant, Resources
 from pvemcp_server.clusters.acl import question
 from pvemcp_server.query.examples import EXAMPLES
@@ -33,17 +32,8 @@ async def ask(demo_client, cluster_name=None, **query):
     return answer
 
 
-@pytest.fixture(scope="module")
-async def still(anyio_backend, open_desk):
-    """The demo clusters at one moment: two queries in a row see the same."""
-    async with open_desk(demo(), ManualClock()) as demo_client:
-        yield demo_client
-
-
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one.question)
-async def test_the_examples_of_the_schema_can_be_asked_and_keep_clusters_apart(
-    tool_client, example
-):
+async def test_the_example_queries_run_and_separate_clusters(tool_client, example):
     answer = await tool_client("ExecuteQuery", query=example.query)
     assert not answer.failed, answer.text
     assert "cluster" in example.query["select"] or "user" in example.query["select"]
@@ -53,7 +43,7 @@ async def test_the_examples_of_the_schema_can_be_asked_and_keep_clusters_apart(
         assert set(row) <= set(names)
 
 
-async def test_the_schema_tells_all_tables_in_short(tool_client):
+async def test_the_schema_summarizes_all_tables(tool_client):
     told = (await tool_client("GetQuerySchema")).data
     assert [one["name"] for one in told["tables"]] == EVERY_TABLE
     guests = next(one for one in told["tables"] if one["name"] == "guests")
@@ -65,7 +55,7 @@ async def test_the_schema_tells_all_tables_in_short(tool_client):
     assert [one["question"] for one in told["examples"]] == [one.question for one in EXAMPLES]
 
 
-async def test_the_schema_tells_named_tables_in_full(tool_client):
+async def test_the_schema_describes_named_tables_in_full(tool_client):
     told = (await tool_client("GetQuerySchema", tables=["Guests", "node"])).data
     assert [one["name"] for one in told["tables"]] == ["guests", "nodes"]
     fields = {one["name"]: one for one in told["tables"][0]["fields"]}
@@ -75,12 +65,12 @@ async def test_the_schema_tells_named_tables_in_full(tool_client):
     assert all(one["description"] for one in fields.values())
 
 
-async def test_a_table_that_is_told_in_full_comes_with_its_own_examples_only(tool_client):
+async def test_a_described_table_has_only_its_own_examples(tool_client):
     told = (await tool_client("GetQuerySchema", tables=["task"])).data
     assert [one["query"]["from"] for one in told["examples"]] == ["tasks"]
 
 
-async def test_all_tables_can_be_told_in_full_at_once(tool_client):
+async def test_all_tables_can_be_described_at_once(tool_client):
     answer = await tool_client("GetQuerySchema", tables=EVERY_TABLE)
     described = answer.data["tables"]
     told = {one["name"]: [field["name"] for field in one["fields"]] for one in described}
@@ -88,16 +78,16 @@ async def test_all_tables_can_be_told_in_full_at_once(tool_client):
     assert answer.notes == ""
 
 
-async def test_the_schema_of_a_table_there_is_not_names_the_nearest(tool_client):
+async def test_the_schema_of_an_unknown_table_suggests_the_nearest(tool_client):
     error = await tool_client.refused("GetQuerySchema", tables=["gests"])
     assert "tables[0]: no table 'gests'. Did you mean guests?" in error
 
 
 @pytest.mark.parametrize("cluster", ["home-lab", "prod"])
 @pytest.mark.parametrize("table", EVERY_TABLE)
-async def test_every_table_answers_on_8_4_and_9_2(still, table, cluster):
-    answer = await ask(still, cluster, **{"from": table, "select": ["*"]})
-    counted = await ask(still, cluster, **{"from": table, "select": ["COUNT(*) as n"]})
+async def test_every_table_answers_on_8_4_and_9_2(tool_client, table, cluster):
+    answer = await ask(tool_client, cluster, **{"from": table, "select": ["*"]})
+    counted = await ask(tool_client, cluster, **{"from": table, "select": ["COUNT(*) as n"]})
     assert "Missing" not in answer.notes
     assert min(counted.data[0]["n"], 1000) == len(answer.data)
     assert all(row["cluster"] == cluster for row in answer.data)
@@ -109,7 +99,7 @@ async def test_tables_of_nodes_name_the_node_that_is_offline(tool_client):
     assert "pve05" not in answer.column("node")
 
 
-async def test_rows_of_a_node_that_is_offline_are_said_to_be_old_also_when_they_were_kept(
+async def test_cached_rows_of_an_offline_node_are_noted(
     tool_client,
 ):
     for _ in range(2):
@@ -117,14 +107,14 @@ async def test_rows_of_a_node_that_is_offline_are_said_to_be_old_also_when_they_
         assert "Offline on prod: pve05; rows there show the last known values." in answer.notes
 
 
-async def test_notes_name_the_tables_that_they_are_about_when_others_are_read_too(tool_client):
+async def test_notes_of_joined_tables_name_their_table(tool_client):
     query = {"from": "guests", "select": ["vmid", "qemu_config.os_type"]}
     answer = await ask(tool_client, "prod", **query)
     assert "qemu_configs: Offline on prod, so missing here: pve05." in answer.notes
     assert "guests: Offline on prod: pve05; rows there show the last known values." in answer.notes
 
 
-async def test_a_condition_on_a_cluster_that_there_is_not_says_which_there_are(tool_client):
+async def test_an_unknown_cluster_in_a_condition_is_noted(tool_client):
     answer = await ask(tool_client, **{"from": "guests", "where": is_("cluster", "=", "prodd")})
     assert answer.data == []
     assert "No cluster 'prodd' is asked; asked are home-lab, prod." in answer.notes
@@ -172,27 +162,27 @@ async def test_a_condition_on_a_cluster_that_there_is_not_says_which_there_are(t
     ],
     ids=lambda one: one if isinstance(one, str) and " " not in one else "",
 )
-async def test_an_empty_answer_says_what_no_row_has(still, table, condition, said):
+async def test_an_empty_answer_names_values_that_no_row_has(tool_client, table, condition, said):
     for select in ({}, {"select": ["COUNT(*) as n"]}):
-        answer = await ask(still, **{"from": table, "where": condition, **select})
+        answer = await ask(tool_client, **{"from": table, "where": condition, **select})
         assert said in answer.notes
 
 
-async def test_of_many_long_words_that_no_row_has_a_few_are_said_in_short(still):
+async def test_hints_on_many_long_values_stay_short(tool_client):
     words = [f"{n:03}{'x' * 500}" for n in range(900)]
-    answer = await ask(still, **{"from": "guests", "where": is_("pool", "IN", *words)})
+    answer = await ask(tool_client, **{"from": "guests", "where": is_("pool", "IN", *words)})
     assert answer.notes.count("No pool '00") == 3
     assert len(answer.notes) < 600
 
 
-async def test_nothing_is_said_of_names_that_there_are(still):
+async def test_existing_names_are_not_noted(tool_client):
     named = where(is_("node", "=", "PVE01"), is_("pool", "=", "production"), is_("vmid", "=", 999))
-    answer = await ask(still, **{"from": "guests", "where": named})
+    answer = await ask(tool_client, **{"from": "guests", "where": named})
     assert (answer.data, "No " in answer.notes) == ([], False)
 
 
-async def test_what_an_empty_answer_says_names_only_what_the_key_may_read(still):
-    narrow = still.scoped(Resources(pools=frozenset({"staging"})))
+async def test_hints_name_only_readable_values(tool_client):
+    narrow = tool_client.scoped(Resources(pools=frozenset({"staging"})))
     answer = await ask(narrow, **{"from": "guests", "where": is_("pool", "=", "production")})
     assert "No pool 'production' in guests. There is staging." in answer.notes
     answer = await ask(narrow, **{"from": "backups", "where": is_("storage", "=", "pbs-mai")})
@@ -211,8 +201,8 @@ async def test_what_an_empty_answer_says_names_only_what_the_key_may_read(still)
         ({"select": ["storage", "disk_total"]}, False),
     ],
 )
-async def test_storages_that_are_counted_for_each_node_are_told(still, query, told):
-    answer = await ask(still, "prod", **{"from": "storages", **query})
+async def test_counting_shared_storages_per_node_is_noted(tool_client, query, told):
+    answer = await ask(tool_client, "prod", **{"from": "storages", **query})
     assert ("add is_primary = true to count them once" in answer.notes) is told
 
 
@@ -226,8 +216,8 @@ async def test_storages_that_are_counted_for_each_node_are_told(still, query, to
         (is_("disk_total", ">", 0), False),
     ],
 )
-async def test_a_share_that_is_asked_for_as_a_percentage_is_told(still, where, told):
-    answer = await ask(still, "prod", **{"from": "storages", "where": where})
+async def test_a_percentage_that_looks_like_a_fraction_is_noted(tool_client, where, told):
+    answer = await ask(tool_client, "prod", **{"from": "storages", "where": where})
     assert ("0.8 is 0.8 % here" in answer.notes) is told
 
 
@@ -238,28 +228,28 @@ async def test_a_share_that_is_asked_for_as_a_percentage_is_told(still, where, t
         {"select": ["vmid", "COUNT(*) as n"], "groupBy": ["vmid"]},
     ],
 )
-async def test_guests_of_several_clusters_that_are_counted_as_one_are_told(still, query):
+async def test_merging_guests_of_several_clusters_is_noted(tool_client, query):
     told = "vmid 101, 105: on several clusters, so rows were merged here."
-    answer = await ask(still, **{"from": "snapshots", **query})
+    answer = await ask(tool_client, **{"from": "snapshots", **query})
     assert told in answer.notes
-    answer = await ask(still, "prod", **{"from": "snapshots", **query})
+    answer = await ask(tool_client, "prod", **{"from": "snapshots", **query})
     assert told not in answer.notes
     apart = {
         "select": ["cluster", *query["select"]],
         "groupBy": ["cluster", *query.get("groupBy", [])],
     }
-    answer = await ask(still, **{"from": "snapshots", **apart})
+    answer = await ask(tool_client, **{"from": "snapshots", **apart})
     assert told not in answer.notes
 
 
-async def test_guests_in_no_pool_are_not_taken_for_a_pool_of_several_clusters(still):
+async def test_guests_without_a_pool_are_no_merged_pool(tool_client):
     query = {"from": "guests", "select": ["pool", "COUNT(*) as n"], "groupBy": ["pool"]}
-    answer = await ask(still, **query)
+    answer = await ask(tool_client, **query)
     assert any("pool" not in row or row["pool"] is None for row in answer.data)
     assert "several clusters" not in answer.notes
 
 
-async def test_nothing_is_said_of_an_offline_node_that_is_not_asked_for_or_not_seen(tool_client):
+async def test_offline_nodes_outside_the_query_are_not_noted(tool_client):
     named = where(is_("node", "=", "pve01"))
     answer = await ask(tool_client, "prod", **{"from": "storages", "where": named})
     assert "pve05" not in answer.notes
@@ -269,9 +259,9 @@ async def test_nothing_is_said_of_an_offline_node_that_is_not_asked_for_or_not_s
     assert "pve05" not in answer.notes
 
 
-async def test_guests_by_node_and_status(still):
+async def test_guests_by_node_and_status(tool_client):
     answer = await ask(
-        still,
+        tool_client,
         "prod",
         **{
             "from": "guests",
@@ -279,19 +269,19 @@ async def test_guests_by_node_and_status(still):
             "groupBy": ["node", "status"],
         },
     )
-    rows = await still("ListVms", cluster_name="prod")
+    rows = await tool_client("ListVms", cluster_name="prod")
     truth = Counter((row["node"], row["status"]) for row in rows.data)
     assert {(r["node"], r["status"]): r["total"] for r in answer.data} == truth
 
 
-async def test_averages_have_two_decimals(still):
+async def test_averages_have_two_decimals(tool_client):
     query = {"from": "guests", "select": ["AVG(cpu_count) as cores"]}
     here = {"where": is_("node", "=", "pve01")}
-    known = (await ask(still, "prod", **{**query, **here, "select": ["cpu_count"]})).data
+    known = (await ask(tool_client, "prod", **{**query, **here, "select": ["cpu_count"]})).data
     cores = [one["cpu_count"] for one in known]
     average = sum(cores) / len(cores)
     assert round(average, 1) != round(average, 2)
-    answer = await ask(still, "prod", **query, **here)
+    answer = await ask(tool_client, "prod", **query, **here)
     assert answer.data == [{"cores": round(average, 2)}]
 
 
@@ -302,23 +292,23 @@ async def test_a_query_may_be_json_text_and_name_no_cluster(tool_client):
 
 
 @pytest.mark.parametrize("query", [None, ["guests"], 7])
-async def test_a_query_that_is_no_object_is_answered_with_one_that_is(tool_client, query):
+async def test_an_invalid_query_is_answered_with_an_example(tool_client, query):
     error = await tool_client.refused("ExecuteQuery", query=query)
     assert error.startswith('query: it is an object. For example {"from": "guests", "select":')
 
 
 async def test_a_condition_on_the_cluster_asks_only_that_cluster(tool_client):
     tool_client.refresh()
-    tool_client.asked("prod"), tool_client.asked("home-lab")
+    tool_client.requests("prod"), tool_client.requests("home-lab")
     answer = await ask(
         tool_client, **{"from": "guests", "select": "vmid", "where": is_("cluster", "=", "PROD")}
     )
     assert len(answer.data) == len(tool_client["prod"].emulated.state.guests)
-    assert tool_client.asked("home-lab") == []
+    assert tool_client.requests("home-lab") == []
 
 
 async def test_the_top_5_read_the_configuration_of_few_guests(tool_client):
-    tool_client.asked("prod")
+    tool_client.requests("prod")
     answer = await ask(
         tool_client,
         "prod",
@@ -330,16 +320,16 @@ async def test_the_top_5_read_the_configuration_of_few_guests(tool_client):
             "limit": 5,
         },
     )
-    configs = [one for one in tool_client.asked("prod") if one.endswith("/config")]
+    configs = [one for one in tool_client.requests("prod") if one.endswith("/config")]
     assert len(answer.data) == 5
     assert all(row["qemu_config.os_type"] for row in answer.data)
     assert len(configs) == 6  # one more tells whether there is more
 
 
-async def test_pages_of_a_reduced_query_fit_together(still):
+async def test_pages_of_a_reduced_query_fit_together(tool_client):
     def page(offset, limit):
         return ask(
-            still,
+            tool_client,
             "prod",
             **{
                 "from": "guests",
@@ -355,8 +345,8 @@ async def test_pages_of_a_reduced_query_fit_together(still):
     assert (await page(0, 5)).data + (await page(5, 7)).data == whole
 
 
-async def test_a_description_is_read_of_those_guests_only_that_the_conditions_leave(tool_client):
-    tool_client.asked("prod")
+async def test_descriptions_are_read_only_of_matching_guests(tool_client):
+    tool_client.requests("prod")
     answer = await ask(
         tool_client,
         "prod",
@@ -367,35 +357,37 @@ async def test_a_description_is_read_of_those_guests_only_that_the_conditions_le
         },
     )
     assert answer.column("vmid") == [101, 102, 103]
-    assert sum(one.endswith("/config") for one in tool_client.asked("prod")) == 3
+    assert sum(one.endswith("/config") for one in tool_client.requests("prod")) == 3
 
 
 async def test_conditions_reach_proxmox(tool_client):
-    tool_client.asked("prod")
+    tool_client.requests("prod")
     await ask(tool_client, "prod", **{"from": "snapshots", "where": is_("vmid", "=", 101)})
-    assert [one for one in tool_client.asked("prod") if "snapshot" in one] == [
+    assert [one for one in tool_client.requests("prod") if "snapshot" in one] == [
         "GET /nodes/pve01/qemu/101/snapshot"
     ]
     await ask(tool_client, "prod", **{"from": "tasks", "where": is_("node", "=", "PVE02")})
-    asked = [one for one in tool_client.asked("prod") if "tasks" in one]
+    asked = [one for one in tool_client.requests("prod") if "tasks" in one]
     assert asked == ["GET /nodes/pve02/tasks"]
     await ask(tool_client, "prod", **{"from": "backups", "where": is_("storage", "=", "pbs-main")})
-    asked = [one for one in tool_client.asked("prod") if "content" in one]
+    asked = [one for one in tool_client.requests("prod") if "content" in one]
     assert len(asked) == 1
 
 
 @pytest.mark.parametrize("table", ["tasks", "backups", "snapshots", "disks"])
 @pytest.mark.parametrize("vmid", [7, -1, 100.5, "1e2", 10**12, 9 * 10**18])
-async def test_numbers_that_no_guest_can_have_are_not_sent_to_proxmox(still, table, vmid):
+async def test_impossible_vmids_are_not_sent_to_proxmox(tool_client, table, vmid):
     query = {"from": table, "select": "vmid", "where": is_("vmid", "=", vmid)}
-    answer = await ask(still, "prod", **query)
+    answer = await ask(tool_client, "prod", **query)
     assert "Missing" not in answer.notes
     assert answer.data == [] or set(answer.column("vmid")) == {100}
 
 
 @pytest.mark.parametrize("time", [-5, 0, 10**11, "0001-01-01", "9999-12-31"])
-async def test_times_that_no_task_can_have_are_not_sent_to_proxmox(still, time):
-    answer = await ask(still, "prod", **{"from": "tasks", "where": is_("start_time", ">=", time)})
+async def test_impossible_times_are_not_sent_to_proxmox(tool_client, time):
+    answer = await ask(
+        tool_client, "prod", **{"from": "tasks", "where": is_("start_time", ">=", time)}
+    )
     assert "Missing" not in answer.notes
     assert bool(answer.data) == (time in (-5, 0, "0001-01-01"))
 
@@ -403,20 +395,22 @@ async def test_times_that_no_task_can_have_are_not_sent_to_proxmox(still, time):
 @pytest.mark.parametrize(
     "condition", [is_("start_time", ">", "-30d"), is_("start_time", "BETWEEN", "-30d", "now")]
 )
-async def test_how_far_back_tasks_are_asked_for_reaches_proxmox(still, monkeypatch, condition):
+async def test_how_far_back_tasks_are_asked_for_reaches_proxmox(
+    tool_client, monkeypatch, condition
+):
     monkeypatch.setattr(import_module("pvemcp_server.tables.tasks"), "LATEST", 1)
     query = {"from": "tasks", "select": ["COUNT(*) as n"], "where": condition}
-    answer = await ask(still, "prod", **query)
+    answer = await ask(tool_client, "prod", **query)
     assert answer.data[0]["n"] > 10
     assert "Only the latest" not in answer.notes
 
 
 async def test_the_same_inventory_is_read_once_for_many_queries(tool_client):
     tool_client.refresh()
-    tool_client.asked("prod")
+    tool_client.requests("prod")
     for operator in ("=", "!=", ">"):
         await ask(tool_client, "prod", **{"from": "guests", "where": is_("vmid", operator, 101)})
-    assert tool_client.asked("prod") == ["GET /cluster/resources"]
+    assert tool_client.requests("prod") == ["GET /cluster/resources"]
 
 
 PAUSED = {
@@ -437,7 +431,7 @@ PAUSED = {
 
 
 @pytest.mark.parametrize("case", PAUSED)
-async def test_paused_guests_are_told_apart_where_a_condition_names_them(demo_client, case):
+async def test_conditions_distinguish_paused_guests(demo_client, case):
     state = demo_client["prod"].emulated.state
     guest = next(g for g in state.guests.values() if g.kind == "qemu" and g.status == "running")
     guest.paused = True
@@ -447,41 +441,40 @@ async def test_paused_guests_are_told_apart_where_a_condition_names_them(demo_cl
     assert (guest.vmid in answer.column("vmid")) == is_found
 
 
-async def test_what_was_cut_is_said(still):
-    asked_for = await ask(still, **{"from": "backups", "limit": 3})
+async def test_a_cut_result_is_noted(tool_client):
+    asked_for = await ask(tool_client, **{"from": "backups", "limit": 3})
     assert len(asked_for.data) == 3
     assert "Cut" not in asked_for.notes
-    cut = await ask(still, **{"from": "permissions", "limit": 5000, "select": "path"})
+    cut = await ask(tool_client, **{"from": "permissions", "limit": 5000, "select": "path"})
     assert len(cut.data) == 1000
     assert "Cut at 1000 rows: ask for the next with offset 1000" in cut.notes
 
 
-async def test_a_query_without_a_limit_has_400_rows_and_a_cursor(still):
+async def test_a_query_without_a_limit_has_400_rows_and_a_cursor(tool_client):
     query = {"from": "permissions", "select": "path"}
-    answer = await still("ExecuteQuery", query=query)
+    answer = await tool_client("ExecuteQuery", query=query)
     assert len(answer.data) == 400
     assert "Rows 1–400 of 1000; for the next page repeat the call with cursor=" in answer.notes
     assert "Cut at 1000 rows: ask for the next with offset 1000" in answer.notes
 
 
-async def test_the_row_cap_bounds_queries_and_raising_it_raises_them(open_desk):
+async def test_raising_the_row_cap_raises_that_of_queries(demo_client):
     query = {"from": "permissions", "select": "path", "limit": 5000}
-    async with open_desk(demo(), ManualClock()) as client:
-        for cap in (20, 1200):
-            client.change(row_cap=cap)
-            answer = await client("ExecuteQuery", query=query, limit=5000)
-            assert len(answer.data) == cap
-            assert f"Cut at {cap} rows: ask for the next with offset {cap}" in answer.notes
+    for cap in (20, 1200):
+        demo_client.change(row_cap=cap)
+        answer = await demo_client("ExecuteQuery", query=query, limit=5000)
+        assert len(answer.data) == cap
+        assert f"Cut at {cap} rows: ask for the next with offset {cap}" in answer.notes
 
 
-async def test_a_cluster_that_does_not_answer_is_said_and_the_others_answer(demo_client):
+async def test_a_query_notes_a_cluster_that_does_not_answer(demo_client):
     await demo_client["home-lab"].emulated.node_down("pve")
     answer = await ask(demo_client, **{"from": "guests", "select": ["COUNT(*) as n"]})
     assert answer.data == [{"n": len(demo_client["prod"].emulated.state.guests)}]
     assert "Missing: guests of home-lab." in answer.notes
 
 
-async def test_when_no_cluster_answers_the_query_fails_and_says_why(demo_client):
+async def test_a_query_fails_when_no_cluster_answers(demo_client):
     for name in ("home-lab", "prod"):
         for node in list(demo_client[name].emulated.state.nodes):
             await demo_client[name].emulated.node_down(node)
@@ -536,12 +529,12 @@ AGGREGATES = {
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-async def test_a_narrow_key_sees_its_guests_in_every_table_and_no_others(still, scope):
+async def test_a_narrow_key_sees_only_its_guests_in_every_table(tool_client, scope):
     resources, granted = SCOPES[scope]
     everything = {"from": "guests", "select": ["vmid", "pool", "tags", "node"]}
-    guests = (await ask(still, "prod", **everything)).data
+    guests = (await ask(tool_client, "prod", **everything)).data
     mine = {row["vmid"] for row in guests if granted({"pool": None, **row})}
-    narrow = still.scoped(resources)
+    narrow = tool_client.scoped(resources)
     for name, table in tables().items():
         if "vmid" in table.fields:
             rows = (await ask(narrow, "prod", **{"from": name, "select": ["*"]})).data
@@ -554,8 +547,8 @@ async def test_a_narrow_key_sees_its_guests_in_every_table_and_no_others(still, 
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-async def test_every_aggregate_of_a_narrow_key_is_that_of_its_rows(still, scope):
-    narrow = still.scoped(SCOPES[scope][0])
+async def test_aggregates_of_a_narrow_key_cover_only_its_rows(tool_client, scope):
+    narrow = tool_client.scoped(SCOPES[scope][0])
     for name, table in tables().items():
         fields = [
             one.name
@@ -583,7 +576,7 @@ async def test_joins_lead_to_nothing_that_is_not_granted(tool_client):
     assert (await ask(narrow, "prod", **query)).data == []
 
 
-async def test_a_row_must_be_covered_by_the_query_and_by_the_tool_of_its_table(tool_client):
+async def test_a_row_needs_grants_of_query_and_table_tool(tool_client):
     from pvemcp_server.access.model import Caller, Effect, Role
     from pvemcp_server.query.sources import reach
 
@@ -600,30 +593,31 @@ async def test_a_row_must_be_covered_by_the_query_and_by_the_tool_of_its_table(t
     assert tools()["ExecuteQuery"].effect is Effect.READ
 
 
-async def test_conditions_of_one_query_leave_the_rows_of_the_next_alone(still):
+async def test_a_query_does_not_narrow_the_cached_rows_of_the_next(tool_client):
     """The database that is kept holds whole tables, whatever the query was that made it."""
-    for demo_client in (still, still.scoped(Resources(pools=frozenset({"production"})))):
-        still.refresh()
+    for demo_client in (
+        tool_client,
+        tool_client.scoped(Resources(pools=frozenset({"production"}))),
+    ):
+        tool_client.refresh()
         await ask(demo_client, "prod", **{"from": "guests", "where": is_("vmid", "=", 101)})
         listed = await demo_client("ListVms", cluster_name="prod")
         counted = await ask(demo_client, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
         assert counted.data == [{"n": len(listed.data)}]
 
 
-async def test_a_key_never_gets_the_database_of_another(still):
+async def test_a_key_never_gets_the_database_of_another(tool_client):
     """The rows of one inventory are kept between calls, for each scope its own."""
     query = {"from": "guests", "select": ["COUNT(*) as n"]}
-    everything = (await ask(still, "prod", **query)).data[0]["n"]
-    one = still.scoped(Resources(vmids=frozenset({101})))
+    everything = (await ask(tool_client, "prod", **query)).data[0]["n"]
+    one = tool_client.scoped(Resources(vmids=frozenset({101})))
     assert (await ask(one, "prod", **query)).data == [{"n": 1}]
-    assert (await ask(still, "prod", **query)).data == [{"n": everything}]
-    two = still.scoped(Resources(vmids=frozenset({101, 102})))
+    assert (await ask(tool_client, "prod", **query)).data == [{"n": everything}]
+    two = tool_client.scoped(Resources(vmids=frozenset({101, 102})))
     assert (await ask(two, "prod", **query)).data == [{"n": 2}]
 
 
-async def test_an_account_without_rights_sees_its_own_and_is_told_what_it_lacks(
-    tool_client, with_token, new_token
-):
+async def test_a_query_with_few_rights_names_missing_privileges(tool_client, with_token, new_token):
     token = new_token(tool_client["prod"].emulated, ("/vms/101", "PVEAuditor"))
     poor = await with_token(tool_client, "prod", token)
     guests = await ask(poor, "prod", **{"from": "guests", "select": ["vmid"]})

@@ -82,8 +82,7 @@ class UnknownName(CallError):
     ) -> None:
         self.kind, self.name = kind, str(name)
         names = sorted({str(one) for one in known})
-        self.nearest = get_close_matches(self.name.lower(), [n.lower() for n in names], 3, 0.5)
-        near = [n for nearest in self.nearest for n in names if n.lower() == nearest]
+        near = nearest(self.name, names)
         shown = near or names[:10]
         ask = "Did you mean" if near else "There is" if len(shown) == 1 else "There are"
         more = 0 if near else len(names) - len(shown)

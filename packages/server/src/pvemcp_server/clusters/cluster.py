@@ -85,9 +85,12 @@ class Cluster:
 
     async def handle(self, vmid: int) -> Qemu | Lxc:
         """Return the client's handle of a guest, at the node where it is now."""
-        guest = await self.guest(vmid)
+        return self.api_of(await self.guest(vmid))
+
+    def api_of(self, guest: GuestResource) -> Qemu | Lxc:
+        """Return the client's handle of a guest, whether the caller may see it or not."""
         handle = self.pve.qemu if guest.type == "qemu" else self.pve.lxc
-        return handle(guest.node, vmid)
+        return handle(guest.node, guest.vmid)
 
     async def node(self, name: str) -> NodeResource:
         """Return the visible node of that name; raises UnknownName."""

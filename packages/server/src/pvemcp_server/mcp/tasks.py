@@ -31,7 +31,7 @@ from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import McpTask
 from pvemcp_server.store.rows import Rows
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.task_wait import told
+from pvemcp_server.toolkit.task_wait import outcome_fields
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 LIFE: Final = timedelta(days=1)
@@ -193,7 +193,7 @@ def checked(ctx: Context, params: TaskParams) -> None:
 
 def _result(begun: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
     """What the call would have answered, had it waited; what `begun` says was known before."""
-    answer = {**begun["answer"], **told(ended)}
+    answer = {**begun["answer"], **outcome_fields(ended)}
     if not ended.ok:
         answer |= {"success": False, "log": ended.log_tail}
     cells = Cleaner(DOCUMENT_CHARACTERS).value(answer, "log")

@@ -25,7 +25,7 @@ from pvemcp_server.pipeline.decisions import Asking, Decision
 from pvemcp_server.pipeline.protocols import CurrentSettings, Records
 from pvemcp_server.pipeline.sanitize import clean_line
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.missing_privileges import note_lacks
+from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.plan import Plan, carry_out
 from pvemcp_server.toolkit.registry import Answer, Document, Tool
 
@@ -193,7 +193,7 @@ class Pipeline:
         self, tool: Tool, call: Call, plan: Plan, conversation: Conversation, recorder: Recorder
     ) -> Document:
         if call.dry_run:
-            await note_lacks(plan.cluster, *tool.needs, so="will refuse this")
+            await note_missing_privileges(plan.cluster, *tool.needs, so="will refuse this")
             return plan.preview()
         if call.effect is Effect.DESTROY:
             await confirm(conversation, plan.sentence, call.settings)

@@ -11,7 +11,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.backup_runs import Run, last_runs
 from pvemcp_server.tables.reach import Reach
-from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
+from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, never_filtered, table
 from pvemcp_server.tables.values import moment
 
 _LAST_RUN = ("last_run", "last_run_status", "last_run_ok", "last_run_upid")
@@ -21,6 +21,23 @@ class BackupJob(Row):
     """A backup job."""
 
     minimal: ClassVar[tuple[str, ...]] = ("id", "enabled", "schedule", "next_run", "storage")
+    full: ClassVar[tuple[str, ...]] = (
+        "id",
+        "enabled",
+        "schedule",
+        "next_run",
+        "node",
+        "storage",
+        "mode",
+        "compress",
+        "vmids",
+        "pool",
+        "retention",
+        "notes",
+        "last_run",
+        "last_run_status",
+        "last_run_ok",
+    )
 
     id: Annotated[str, Col("Job id")]
     enabled: Annotated[bool, Col("Whether it runs")]
@@ -60,7 +77,13 @@ def _is_visible(reach: Reach, vmids: Iterable[int]) -> bool:
     return reach.scope.everything or any(map(reach.guest, vmids))
 
 
-@table("backup_jobs", tool="ListBackupJobs", cost=Cost.PER_NODE, covered=_covered)
+@table(
+    "backup_jobs",
+    tool="ListBackupJobs",
+    cost=Cost.PER_NODE,
+    covered=_covered,
+    looks_filtered=never_filtered,
+)
 async def backup_jobs(cluster: Cluster, request: LoadRequest) -> list[BackupJob]:
     """Backup jobs with the guests they cover and the outcome of their last run."""
     reach = await Reach.of(cluster)

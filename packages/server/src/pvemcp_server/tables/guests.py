@@ -32,6 +32,27 @@ class Guest(Row, kw_only=True):
     """A virtual machine or container."""
 
     minimal: ClassVar[tuple[str, ...]] = ("vmid", "name", "node", "status", "type", "tags")
+    full: ClassVar[tuple[str, ...]] = (
+        *minimal,
+        "description",
+        "is_template",
+        "uptime",
+        "lock",
+        "pool",
+        "host_cpu_usage",
+        "host_memory_usage",
+        "cpu_usage",
+        "cpu_count",
+        "memory_usage",
+        "memory_max",
+        "memory_usage_percentage",
+        "disk_usage",
+        "disk_max",
+        "disk_read",
+        "disk_write",
+        "network_in",
+        "network_out",
+    )
 
     vmid: Annotated[int, Col("Number, unique in the cluster", aliases=("id", "guest_id"))]
     name: Annotated[str, Col("Display name")]

@@ -7,7 +7,16 @@ from proxmox_client.api.ha import HaStatus
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guests import TO_GUEST
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Relation, Row, Unit, table
+from pvemcp_server.tables.registry import (
+    Col,
+    Cost,
+    LoadRequest,
+    Relation,
+    Row,
+    Unit,
+    never_filtered,
+    table,
+)
 
 
 class HaResource(Row):
@@ -34,6 +43,7 @@ class HaResource(Row):
     cost=Cost.ONE,
     covered=of_guest,
     relations=(TO_GUEST, Relation("node", "nodes", {"node": "node"}, "The node it is run on")),
+    looks_filtered=never_filtered,
 )
 async def ha_resources(cluster: Cluster, request: LoadRequest) -> list[HaResource]:
     """Guests under high availability with the state asked for and the state they are in."""

@@ -7,7 +7,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_node
-from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
+from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, never_filtered, table
 
 
 class NodeDisk(Row):
@@ -41,7 +41,12 @@ class NodeDisk(Row):
 
 
 @table(
-    "node_disks", tool="ListNodeDisks", cost=Cost.PER_NODE, covered=of_node, relations=(TO_NODE,)
+    "node_disks",
+    tool="ListNodeDisks",
+    cost=Cost.PER_NODE,
+    covered=of_node,
+    relations=(TO_NODE,),
+    looks_filtered=never_filtered,
 )
 async def node_disks(cluster: Cluster, request: LoadRequest) -> list[NodeDisk]:
     """Physical disks of nodes with their health."""

@@ -22,6 +22,18 @@ class Node(Row):
         "memory_usage_percentage",
         "disk_usage_percentage",
     )
+    full: ClassVar[tuple[str, ...]] = (
+        *minimal,
+        "uptime",
+        "cpu_total",
+        "memory_usage",
+        "memory_total",
+        "disk_usage",
+        "disk_total",
+        "level",
+        "network_in",
+        "network_out",
+    )
 
     node: Annotated[str, Col("Name", aliases=("name",))]
     status: Annotated[str, Col("State", values=("online", "offline", "unknown"))]
@@ -53,6 +65,10 @@ class Node(Row):
     from_inventory=True,
     extra=("network_in", "network_out"),
     pushdown={**COMMON_PUSHDOWN, "status": "status"},
+    # without Sys.Audit, Proxmox lists nodes by name and state only
+    looks_filtered=lambda _account, rows: (
+        not rows or any(row.status == "online" and row.memory_total is None for row in rows)
+    ),
 )
 async def nodes(cluster: Cluster, request: LoadRequest) -> list[Node]:
     """Nodes with their state and resource usage."""

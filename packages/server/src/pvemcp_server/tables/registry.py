@@ -78,9 +78,13 @@ class Col:
 # mypy doesn't inherit these options from msgspec
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The base of row classes. `minimal` names the fields of detail level Minimal."""
+    """The base of row classes. `minimal` names the fields of detail level Minimal.
+
+    `full` names those of detail level Full; both are in the order of the answer.
+    """
 
     minimal: ClassVar[tuple[str, ...]] = ()
+    full: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,19 @@ def _never(_request: LoadRequest) -> bool:
     return False
 
 
+LooksFiltered = Callable[[str, Sequence[Any]], bool]
+"""Takes the account and its rows."""
+
+
+def _no_rows(_account: str, rows: Sequence[Any]) -> bool:
+    return not rows
+
+
+def never_filtered(_account: str, _rows: Sequence[Any]) -> bool:
+    """Return False: without the privilege, Proxmox refuses to list these rows at all."""
+    return False
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A row class with its loader, its cost, and the tool whose grants govern its rows."""
@@ -202,6 +219,8 @@ class Table:
     """Fields whose conditions narrow a request, with the field of LoadRequest."""
     last_known: Callable[[InventoryView], Iterable[Resource]] | None = None
     """Resources that Proxmox still reports for offline nodes, with their last known values."""
+    looks_filtered: LooksFiltered = _no_rows
+    """Returns whether an account's rows look as if a missing privilege hid others."""
     primary_field: str = ""
     """The field that is true on one of several rows about the same shared thing."""
 
@@ -225,6 +244,7 @@ def table(
     extra: Iterable[str] = (),
     pushdown: Mapping[str, str] = COMMON_PUSHDOWN,
     last_known: Callable[[InventoryView], Iterable[Resource]] | None = None,
+    looks_filtered: LooksFiltered = _no_rows,
     primary_field: str = "",
 ) -> Callable[[Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table by decorating its loader.
@@ -263,6 +283,7 @@ def table(
             extra=frozenset(extra),
             pushdown=pushdown,
             last_known=last_known,
+            looks_filtered=looks_filtered,
             primary_field=primary_field,
         )
         _TABLES[name] = declared

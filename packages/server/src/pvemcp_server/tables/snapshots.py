@@ -19,6 +19,7 @@ class Snapshot(Row, kw_only=True):
     """A snapshot of a guest."""
 
     minimal: ClassVar[tuple[str, ...]] = ("vmid", "vm_name", "name", "date")
+    full: ClassVar[tuple[str, ...]] = (*minimal, "description", "parent", "include_ram")
 
     vmid: Annotated[int, Col("Guest it is of", aliases=("guest_id",))]
     vm_name: Annotated[str, Col("Name of the guest", aliases=("guest_name",))]

@@ -24,6 +24,15 @@ class Storage(Row):
         "status",
         "disk_usage_percentage",
     )
+    full: ClassVar[tuple[str, ...]] = (
+        *minimal,
+        "plugin_type",
+        "content",
+        "shared",
+        "is_available",
+        "disk_usage",
+        "disk_total",
+    )
 
     storage: Annotated[str, Col("Name", aliases=("name",))]
     node: Annotated[str, Col("Node that sees it")]

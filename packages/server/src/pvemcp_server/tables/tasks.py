@@ -59,6 +59,8 @@ class Task(Row):
     covered=of_task,
     pushdown={**COMMON_PUSHDOWN, "outcome": "status", "type": "types", "start_time": "since"},
     relations=(TO_GUEST, TO_NODE),
+    # without Sys.Audit, Proxmox lists the account's own tasks only
+    looks_filtered=lambda account, rows: all(row.user == account for row in rows),
 )
 async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
     """The latest tasks of all nodes, newest first."""

@@ -34,6 +34,19 @@ class Backup(Row):
     """A backup of a guest."""
 
     minimal: ClassVar[tuple[str, ...]] = ("storage", "volid", "vmid", "format", "size", "creation")
+    full: ClassVar[tuple[str, ...]] = (
+        "storage",
+        "node",
+        "volid",
+        "vmid",
+        "format",
+        "size",
+        "creation",
+        "notes",
+        "protected",
+        "encrypted",
+        "verified",
+    )
 
     storage: Annotated[str, Col("Storage it is on")]
     volid: Annotated[str, Col("Volume id: what DeleteBackup takes")]

@@ -1,1 +1,1 @@
-"""What tools are made of: registry, call, plan, lists, arguments, privileges."""
+"""Building blocks of tools: registry, call, plan, lists, arguments, privileges."""

@@ -1,4 +1,4 @@
-"""Arguments that several tools share; each carries the description that the model reads."""
+"""Argument types that several tools share; each carries the description that the model reads."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from pvemcp_formats import Format
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a pattern asks for, in words: the error says this instead of the pattern."""
+    """A pattern in words: the error message quotes this instead of the regular expression."""
 
     words: str
 
@@ -22,12 +22,12 @@ VmIds = Annotated[list[int], Field(max_length=1000, description="Guest numbers; 
 NodeName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$", description="Node"),
-    Rule("a node's name has letters, digits and hyphens, and no more than 63 of them"),
+    Rule("a node name has letters, digits and hyphens, at most 63"),
 ]
 StorageName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$", max_length=100, description="Storage"),
-    Rule("a storage's name is a letter, then letters, digits, dots, hyphens or underscores"),
+    Rule("a storage name is a letter, then letters, digits, dots, hyphens or underscores"),
 ]
 Volid = Annotated[
     str, Field(max_length=500, description="Volume id, as storage:path, from a list tool")
@@ -35,25 +35,25 @@ Volid = Annotated[
 SnapshotName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]+$", max_length=40, description="Snapshot name"),
-    Rule("a snapshot's name is a letter, then at least one more, or digits, hyphens, underscores"),
+    Rule("a snapshot name is a letter, then one or more letters, digits, hyphens or underscores"),
 ]
 DetailLevel = Annotated[Literal["Minimal", "Full"], Field(description="Full: all fields")]
 
 
 class Arguments(BaseModel):
-    """The base of argument models: an argument nobody declared is an error, never ignored."""
+    """The base of argument models: an undeclared argument is an error, never ignored."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, frozen=True)
 
 
 class Options(Arguments):
-    """What every tool accepts beside its own arguments."""
+    """Options of every tool beside its own arguments."""
 
     format: Annotated[Format | None, Field(description="Output format of this answer")] = None
 
 
 class ListOptions(Options):
-    """What list tools accept: columns and paging."""
+    """Options of list tools: columns and paging."""
 
     fields: Annotated[list[str] | None, Field(description="Columns to return")] = None
     limit: Annotated[int | None, Field(ge=1, description="Rows per page")] = None
@@ -61,7 +61,7 @@ class ListOptions(Options):
 
 
 class WriteOptions(Options):
-    """What writes accept: looking before leaping, and waiting for the outcome."""
+    """Options of writes: a preview, and waiting for the outcome."""
 
-    dry_run: Annotated[bool, Field(description="Only say what would happen")] = False
+    dry_run: Annotated[bool, Field(description="Preview: change nothing")] = False
     wait: Annotated[bool, Field(description="Wait for the task's outcome")] = False

@@ -1,4 +1,4 @@
-"""One tool call in progress: who asks, what they reach, how long it may take, what to add."""
+"""One tool call in progress: caller, reachable clusters, deadline, and notes for the answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,17 +15,17 @@ from pvemcp_server.settings import Values
 T = TypeVar("T")
 
 NO_CLUSTER = (
-    "You reach no cluster here: none is configured, or your role and key name none that is. "
-    "An administrator adds clusters, and says in roles and keys who reaches them."
+    "No cluster is available: none is configured, or your role and key grant none. "
+    "An administrator adds clusters and grants them in roles and keys."
 )
-_SHARE_OF_CLUSTERS = 0.9  # of the time left: the rest is for telling what the others said
+_SHARE_OF_CLUSTERS = 0.9  # of the time left: the rest is for the answer of the other clusters
 
 
 class Conversation(Protocol):
-    """What the protocol offers while a call runs; the endpoint provides it for each era."""
+    """The client during a call; the endpoint implements it for each protocol revision."""
 
     async def progress(self, done: float, total: float | None, message: str) -> None:
-        """Tell the client how far the call is; nothing when it did not ask."""
+        """Report progress to the client; do nothing when it did not ask for it."""
 
     @property
     def wants_progress(self) -> bool:
@@ -34,23 +34,23 @@ class Conversation(Protocol):
 
 @dataclass
 class Call:
-    """Handed to every tool. `clusters` are those where the tool is granted, by name."""
+    """Handed to every tool: the caller, their clusters, the deadline, and what the audit needs."""
 
     caller: Caller
     tool: str
     effect: Effect
     source: Clusters
-    settings: Values  # as they are when the call begins
+    settings: Values  # as of the start of the call
     conversation: Conversation
     deadline: float  # on the monotonic clock
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     dry_run: bool = False
     wait: bool = False
-    fields: tuple[str, ...] = ()  # columns the caller picked, as spelt; none: the tool's own
-    page: slice = field(default_factory=lambda: slice(None))  # rows of a list that will be shown
+    fields: tuple[str, ...] = ()  # columns the caller picked, as spelt; empty: the tool's own
+    page: slice = field(default_factory=lambda: slice(None))  # rows of a list that are shown
     notes: Notes = field(default_factory=Notes)
     upids: list[str] = field(default_factory=list)  # tasks started: for the audit
-    touched: set[str] = field(default_factory=set)  # clusters asked: for the audit
+    touched: set[str] = field(default_factory=set)  # clusters used: for the audit
     opened: dict[str, Cluster] = field(default_factory=dict)  # by name: for error texts
 
     @property
@@ -58,75 +58,89 @@ class Call:
         return max(0.0, self.deadline - monotonic())
 
     async def reachable(self) -> list[str]:
-        """The clusters on which this tool is granted to the caller, in order of their names."""
+        """List the clusters on which the caller may use this tool, sorted by name."""
         names = await self.source.names()
         return [n for n in names if self.caller.resources(self.tool, self.effect, n)]
 
     async def cluster(self, name: str | None) -> Cluster:
-        """The one cluster meant: by name, or the only one there is."""
-        known = await self.reachable()
+        """Open the named cluster, or the only reachable one; case does not matter.
+
+        Raises BadArgument when no name is given and several are reachable, UnknownName when the
+        caller cannot reach the named one.
+        """
+        names = await self.reachable()
         if name is None:
-            if len(known) == 1:
-                return await self._open(known[0])
-            names = ", ".join(known) or "none"
-            raise BadArgument("cluster_name", f"say which cluster; you reach {names}.")
-        found = next((one for one in known if one.casefold() == name.casefold()), None)
-        if found is None:
-            raise UnknownName("cluster", name, known)
-        return await self._open(found)
+            if len(names) == 1:
+                return await self._open(names[0])
+            raise BadArgument(
+                "cluster_name", f"say which cluster; you reach {', '.join(names) or 'none'}."
+            )
+        match = next((n for n in names if n.casefold() == name.casefold()), None)
+        if match is None:
+            raise UnknownName("cluster", name, names)
+        return await self._open(match)
 
     async def all_clusters(self, name: str | None) -> list[Cluster]:
-        """The named cluster, or every one the caller reaches with this tool."""
+        """Open the named cluster, or every one that the caller reaches with this tool.
+
+        A cluster that cannot be opened becomes a note; when none can be, its error is raised.
+        """
         if name is not None:
             return [await self.cluster(name)]
-        found, refused = [], []
-        for one in await self.reachable():
+        clusters, errors = [], []
+        for reachable in await self.reachable():
             try:
-                found.append(await self._open(one))
+                clusters.append(await self._open(reachable))
             except CallError as error:
-                refused.append(error)
-        if refused and not found:
-            raise refused[0]
-        for reason in refused:
+                errors.append(error)
+        if errors and not clusters:
+            raise errors[0]
+        for reason in errors:
             self.notes.add(str(reason))
-        if not found:
+        if not clusters:
             self.notes.add(NO_CLUSTER)
-        return found
+        return clusters
 
     async def explain(self, error: BaseException) -> str:
-        """Return what to say of an error; only one asked cluster leaves no doubt whose it is."""
+        """Return the text of an error; it names the account only if one cluster was opened."""
         opened = list(self.opened.values())
         return await opened[0].explain(error) if len(opened) == 1 else explain(error)
 
     async def each(
-        self, clusters: Sequence[Cluster], ask: Callable[[Cluster], Awaitable[T]]
+        self, clusters: Sequence[Cluster], read: Callable[[Cluster], Awaitable[T]]
     ) -> list[tuple[Cluster, T]]:
-        """Ask all at once. One that fails becomes a note; when all fail, the first error rises."""
-        answers = await asyncio.gather(*(self._asked(one, ask) for one in clusters))
-        failures = [one for one in answers if isinstance(one, BaseException)]
+        """Read from all clusters at once. A failure becomes a note; if all fail, the first raises.
+
+        Each read times out before the call's own deadline, so one cluster that hangs leaves time
+        to answer with the rows of the others. The client's deadline is the earlier of the two,
+        because its error names the request that was slow.
+        """
+
+        async def attempt(cluster: Cluster) -> T | CallError | ProxmoxError:
+            seconds = self.seconds_left * _SHARE_OF_CLUSTERS
+            try:
+                with deadline(seconds * _SHARE_OF_CLUSTERS):
+                    async with asyncio.timeout(seconds):
+                        return await read(cluster)
+            except TimeoutError:
+                return CallError(
+                    f"{cluster.name} did not answer in time.", hint="Read it alone: cluster_name."
+                )
+            except (CallError, ProxmoxError) as error:
+                return error
+
+        results = await asyncio.gather(*(attempt(cluster) for cluster in clusters))
+        failures = [result for result in results if isinstance(result, BaseException)]
         if failures and len(failures) == len(clusters):
             raise failures[0]
-        found = []
-        for cluster, answer in zip(clusters, answers, strict=True):
-            if isinstance(answer, BaseException):
-                reason = await cluster.explain(answer)
+        answered = []
+        for cluster, result in zip(clusters, results, strict=True):
+            if isinstance(result, BaseException):
+                reason = await cluster.explain(result)
                 self.notes.add(f"Cluster {cluster.name} is missing here: {reason}")
             else:
-                found.append((cluster, answer))
-        return found
-
-    async def _asked(
-        self, cluster: Cluster, ask: Callable[[Cluster], Awaitable[T]]
-    ) -> T | CallError | ProxmoxError:
-        try:
-            seconds = self.seconds_left * _SHARE_OF_CLUSTERS
-            with deadline(seconds * _SHARE_OF_CLUSTERS):  # the client knows better what took long
-                async with asyncio.timeout(seconds):
-                    return await ask(cluster)
-        except TimeoutError:
-            return CallError(f"{cluster.name} did not answer in time.", hint="Ask for it alone.")
-        except (CallError, ProxmoxError) as error:
-            return error
+                answered.append((cluster, result))
+        return answered
 
     async def _open(self, name: str) -> Cluster:
         self.touched.add(name)

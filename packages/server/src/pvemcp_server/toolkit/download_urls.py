@@ -1,4 +1,7 @@
-"""Which addresses a node may be told to fetch from: the node reaches networks that we guard."""
+"""Checks on download URLs, against server-side request forgery.
+
+A node fetches the URL from its own network, which a caller may not reach otherwise.
+"""
 
 import asyncio
 import re
@@ -11,15 +14,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from pvemcp_server.errors import BadArgument, Precondition
 
-# Top-level names that lead nowhere on the internet, by rule or by habit.
-_LOCAL_TOPS = frozenset(
+# Top-level domains that are local by standard or by convention.
+_LOCAL_DOMAINS = frozenset(
     {"local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp", "private"}
     | {"arpa", "invalid", "test", "onion", "svc"}
 )
 
-# What a host may be written with: who fetches would read `%2e` as a dot, and we would not
+# Characters of a host: percent signs are refused, since the fetching side decodes `%2e` to a dot
 _HOST = re.compile(r"[a-z0-9._:-]+")
-_INTERNET_6 = ip_network("2000::/3")  # all that is routed there of IPv6
+_PUBLIC_6 = ip_network("2000::/3")  # the part of IPv6 that is routed on the internet
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
@@ -27,7 +30,7 @@ Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 @dataclass(frozen=True, slots=True)
 class DownloadRules:
-    """What the administrator allows. A host named in `hosts` is trusted wherever it leads."""
+    """What the administrator allows. A host in `hosts` is trusted whatever its addresses are."""
 
     hosts: tuple[str, ...] = ()  # names or patterns such as *.debian.org; empty: any public host
     plain_http: bool = False
@@ -35,27 +38,27 @@ class DownloadRules:
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """Every address of the host, as the system's resolver sees it."""
+    """Return every address of the host by the system's resolver; none if it has none."""
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):
         return []
-    return [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
+    return [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in infos]
 
 
 async def check_download(
     url: str, rules: DownloadRules, resolve: Resolve = resolve
 ) -> tuple[str, ...]:
-    """What to know before the URL is fetched; raises when it may not be, saying who can allow it.
+    """Return warnings about the URL; raise BadArgument or Precondition if it is not allowed.
 
-    The node resolves the name again and follows redirects: this keeps honest mistakes and plain
-    attempts out, the node's firewall has to do the rest.
+    The node resolves the name again and follows redirects. So this check stops mistakes and plain
+    attempts only; the node's firewall has to stop the others.
     """
     parts = _parsed(url, rules)
-    host = _ascii(parts.hostname or "")
+    host = _ascii_host(parts.hostname or "")
     if rules.hosts:
-        if not any(fnmatchcase(host, one.lower()) for one in rules.hosts):
+        if not any(fnmatchcase(host, pattern.lower()) for pattern in rules.hosts):
             raise Precondition(
                 f"Downloads from {host} are not allowed here.",
                 hint=f"Allowed are {', '.join(rules.hosts)}; an administrator can change that.",
@@ -63,12 +66,20 @@ async def check_download(
         return ()
     if rules.private:
         return ()
-    return _checked(host, await resolve(host, parts.port or 443))
+    addresses = await resolve(host, parts.port or 443)
+    hint = "An administrator can allow the host under Settings."
+    if private := [address for address in addresses if not _is_public(address)]:
+        raise Precondition(f"{host} resolves to {private[0]}, which is not public.", hint=hint)
+    if addresses:
+        return ()
+    if not _is_public_name(host):
+        raise Precondition(f"{host} is not a name of the public internet.", hint=hint)
+    return (f"The name {host} does not resolve here, so its addresses were not checked.",)
 
 
 def _parsed(url: str, rules: DownloadRules) -> SplitResult:
     if any(ch.isspace() or not ch.isprintable() for ch in url):
-        raise BadArgument("url", "it holds blanks or control characters.")
+        raise BadArgument("url", "it contains blanks or control characters.")
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -78,13 +89,13 @@ def _parsed(url: str, rules: DownloadRules) -> SplitResult:
     if parts.scheme not in allowed:
         raise BadArgument("url", f"it must begin with {' or '.join(f'{s}://' for s in allowed)}.")
     if not parts.hostname:
-        raise BadArgument("url", "it names no host.")
+        raise BadArgument("url", "it has no host.")
     if "@" in parts.netloc or "\\" in url:
         raise BadArgument("url", "leave out user name, password and backslashes.")
     return parts
 
 
-def _ascii(host: str) -> str:
+def _ascii_host(host: str) -> str:
     try:
         plain = host if host.isascii() else host.encode("idna").decode()
     except UnicodeError:
@@ -94,37 +105,27 @@ def _ascii(host: str) -> str:
     return plain.rstrip(".")
 
 
-def _checked(host: str, addresses: list[Address]) -> tuple[str, ...]:
-    hint = "An administrator can allow the host under Settings."
-    if inner := [one for one in addresses if not _public(one)]:
-        raise Precondition(f"{host} leads to {inner[0]}, which is not public.", hint=hint)
-    if not addresses and not _public_name(host):
-        raise Precondition(f"{host} is not a name of the public internet.", hint=hint)
-    if not addresses:
-        return (f"The name {host} cannot be resolved here, so where it leads is not known.",)
-    return ()
+def _is_public_name(host: str) -> bool:
+    """Return whether the name could be public: no number, no single label, no local domain."""
+    *labels, top = host.split(".")
+    is_name = top.isalpha() or top.startswith("xn--")
+    return bool(labels) and is_name and top not in _LOCAL_DOMAINS
 
 
-def _public_name(host: str) -> bool:
-    """Whether the name could be one of the internet's: not a number, not a name of a local net."""
-    *rest, top = host.split(".")
-    real = top.isalpha() or top.startswith("xn--")
-    return bool(rest) and real and top not in _LOCAL_TOPS
-
-
-def _public(address: Address) -> bool:
-    """Whether it is out on the internet, also when written as IPv4 inside IPv6."""
+def _is_public(address: Address) -> bool:
+    """Return whether the address is on the internet, also when it embeds IPv4 in IPv6."""
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         inner = inner or (address.teredo[1] if address.teredo else None) or _nat64(address)
         if inner is not None:
-            return _public(inner)
-        if address not in _INTERNET_6:
+            return _is_public(inner)
+        if address not in _PUBLIC_6:
             return False
     return address.is_global and not address.is_multicast
 
 
 def _nat64(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address within 64:ff9b::/96 (RFC 6052)."""
     if address.packed[:12] == bytes.fromhex("0064ff9b") + bytes(8):
         return IPv4Address(address.packed[12:])
     return None

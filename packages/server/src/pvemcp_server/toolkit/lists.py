@@ -1,25 +1,26 @@
-"""List tools: a table read over one or more clusters, filtered, put in order."""
+"""List tools: a table read from one or more clusters, filtered and sorted."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
 from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
 from time import monotonic
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from pvemcp_server.clusters import Cluster, Notes
-from pvemcp_server.errors import CallError
+from pvemcp_server.errors import CallError, folded
 from pvemcp_server.tables import load
 from pvemcp_server.tables.load import NamedRows, note_offline_nodes
-from pvemcp_server.tables.registry import Budget, LoadRequest, Row, Table
+from pvemcp_server.tables.registry import ALL, Budget, LoadRequest, Row, Table
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.missing_privileges import say_why_empty
+from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Rows
 
-_CALLS = 1000  # to one cluster, for one listing
-_SHARE_OF_ROWS = 0.7  # of the time left: then what has come is answered
-_WANT = LoadRequest()
+T = TypeVar("T", bound=Sized)
+
+_CALLS = 1000  # to one cluster, for one list
+_SHARE_OF_LOADING = 0.7  # of the time left: after it, the rows loaded so far are answered
 
 Finish = Callable[[Cluster, Sequence[Any], LoadRequest], Awaitable[Sequence[Any]]]
 
@@ -30,111 +31,109 @@ async def listed(
     cluster_name: str | None,
     columns: Sequence[str],
     *,
-    want: LoadRequest = _WANT,
+    request: LoadRequest = ALL,
     keep: Callable[[Any], bool] | None = None,
     order: Callable[[Any], Any],
     clusters: Sequence[Cluster] | None = None,
-    must: bool = False,
+    required: bool = False,
     finish: Finish | None = None,
 ) -> Rows:
-    """Rows of the named cluster, or of all of them with the column `cluster` first.
+    """Return the table's rows of the named cluster, or of all with the column `cluster` first.
 
-    With `must`, one place was asked for by name: that it does not answer is an error, not a note.
-    `finish` adds the table's extra columns, and only to those rows that will be shown.
+    `keep` selects rows and `order` is their sort key. With `required`, the caller named one place:
+    no rows but notes is an error then. `finish` loads the table's extra columns, which cost
+    further calls, for the rows of the page only.
     """
-    asked = await call.all_clusters(cluster_name) if clusters is None else clusters
-    needed = _needed(call, table, columns)
-    wanted = replace(budgeted(call, want), columns=needed - table.extra if finish else needed)
+    if clusters is None:
+        clusters = await call.all_clusters(cluster_name)
+    needed = _columns_to_load(call, table, columns)
+    loaded = needed - table.extra if finish else needed
+    request = replace(with_budget(call, request), columns=loaded)
 
     async def read(cluster: Cluster) -> Sequence[Any]:
-        rows = await (_answered if must else load)(table, cluster, wanted)
-        if _seems_cut(table, cluster, rows):
-            await say_why_empty(cluster, table)
+        rows: Sequence[Any]
+        if required:
+            rows = await rows_or_error(cluster, lambda quiet: load(table, quiet, request))
+        else:
+            rows = await load(table, cluster, request)
+        if table.looks_filtered(cluster.account, rows):
+            await explain_filtered(cluster, table)
         elif table.last_known:
             await note_offline_nodes(cluster, {row.node for row in rows})
         return rows
 
-    found = _in_order(await call.each(asked, read), keep, order)
+    answers = await call.each(clusters, read)
+    pairs = [
+        (cluster.name, row)
+        for cluster, rows in answers
+        for row in sorted(filter(keep, rows), key=order)
+    ]
+    if len(answers) > 1:
+        pairs.sort(key=lambda pair: order(pair[1]))
     if finish and needed & table.extra:
-        found[call.page] = await _finished(found[call.page], asked, finish, wanted)
+        pairs[call.page] = await _finished(pairs[call.page], clusters, finish, request)
     if cluster_name is not None:
-        return Rows([row for _, row in found], tuple(columns))
-    return Rows(NamedRows(found), ("cluster", *columns))
-
-
-def _in_order(
-    answers: Iterable[tuple[Cluster, Sequence[Any]]],
-    keep: Callable[[Any], bool] | None,
-    order: Callable[[Any], Any],
-) -> list[tuple[str, Any]]:
-    """The rows to keep, each with its cluster's name."""
-    kept = [(cluster.name, sorted(filter(keep, rows), key=order)) for cluster, rows in answers]
-    found = [(name, row) for name, rows in kept for row in rows]
-    if len(kept) > 1:
-        found.sort(key=lambda pair: order(pair[1]))
-    return found
+        return Rows([row for _, row in pairs], tuple(columns))
+    return Rows(NamedRows(pairs), ("cluster", *columns))
 
 
 async def _finished(
-    page: Sequence[tuple[str, Any]], clusters: Iterable[Cluster], finish: Finish, want: LoadRequest
+    page: Sequence[tuple[str, Any]],
+    clusters: Iterable[Cluster],
+    finish: Finish,
+    request: LoadRequest,
 ) -> list[tuple[str, Any]]:
-    """The rows of a page in their order, each finished at its cluster."""
-
-    async def of_one(cluster: Cluster) -> tuple[str, Iterator[Any]]:
-        rows = [row for name, row in page if name == cluster.name]
-        return cluster.name, iter(await finish(cluster, rows, want))
-
+    """Return the rows of a page in the same order, each finished by its cluster."""
     names = {name for name, _ in page}
-    finished = dict(await asyncio.gather(*(of_one(one) for one in clusters if one.name in names)))
-    return [(name, next(finished[name])) for name, _ in page]
+    involved = [cluster for cluster in clusters if cluster.name in names]
+    finished = await asyncio.gather(
+        *(finish(one, [row for name, row in page if name == one.name], request) for one in involved)
+    )
+    by_cluster = {one.name: iter(rows) for one, rows in zip(involved, finished, strict=True)}
+    return [(name, next(by_cluster[name])) for name, _ in page]
 
 
-async def _answered(table: Table, cluster: Cluster, want: LoadRequest) -> Sequence[Any]:
-    aside = replace(cluster, notes=Notes())
-    rows = await load(table, aside, want)
-    said = list(aside.notes)
-    if said and not rows:
-        raise CallError(" ".join(said))
-    for sentence in said:
-        cluster.notes.add(sentence)
+async def rows_or_error(cluster: Cluster, read: Callable[[Cluster], Awaitable[T]]) -> T:
+    """Return what was read; raise CallError with its notes when it is empty.
+
+    The notes of the read are kept aside first: they are either the error or notes of the answer.
+    """
+    quiet = replace(cluster, notes=Notes())
+    rows = await read(quiet)
+    notes = list(quiet.notes)
+    if notes and not rows:
+        raise CallError(" ".join(notes))
+    for note in notes:
+        cluster.notes.add(note)
     return rows
 
 
-def _seems_cut(table: Table, cluster: Cluster, rows: Sequence[Any]) -> bool:
-    """Whether the account may see less than there is: nothing, only names, only its own."""
-    if table.name == "nodes":
-        return any(one.status == "online" and one.memory_total is None for one in rows)
-    if table.name == "tasks":
-        return all(one.user == cluster.account for one in rows)
-    return not rows
+def detail_columns(row: type[Row], level: Literal["Minimal", "Full"]) -> tuple[str, ...]:
+    """Return the columns of a detail level."""
+    return row.minimal if level == "Minimal" else (*row.minimal, *row.full)
 
 
-def at(detail: str, row: type[Row], full: Sequence[str]) -> tuple[str, ...]:
-    """The columns of a detail level."""
-    return row.minimal if detail == "Minimal" else (*row.minimal, *full)
-
-
-def newest(field: str) -> Callable[[Any], float]:
-    """An order with the latest first; what has no time comes last."""
+def newest_first(field: str) -> Callable[[Any], float]:
+    """Return a sort key with the latest time first and rows without one last."""
     read = attrgetter(field)
 
     def since(row: Any) -> float:
-        moment: datetime | None = read(row)
-        return -moment.timestamp() if moment is not None else 0.0
+        time: datetime | None = read(row)
+        return -time.timestamp() if time is not None else 0.0
 
     return since
 
 
-def budgeted(call: Call, want: LoadRequest = _WANT) -> LoadRequest:
-    """The want with an end to its patience."""
-    until = monotonic() + call.seconds_left * _SHARE_OF_ROWS
-    return replace(want, budget=Budget(_CALLS, until))
+def with_budget(call: Call, request: LoadRequest = ALL) -> LoadRequest:
+    """Return the request with limits on its Proxmox calls and its time."""
+    until = monotonic() + call.seconds_left * _SHARE_OF_LOADING
+    return replace(request, budget=Budget(_CALLS, until))
 
 
-def _needed(call: Call, table: Table, columns: Iterable[str]) -> frozenset[str]:
-    """The columns to load: those picked, which replace those of the detail level."""
+def _columns_to_load(call: Call, table: Table, columns: Iterable[str]) -> frozenset[str]:
+    """Return the columns the caller picked, or else those of the detail level."""
     if not call.fields:
         return frozenset(columns)
-    plain = {name.replace("_", "").casefold(): name for name in table.fields}
-    picked = (plain.get(one.replace("_", "").casefold()) for one in call.fields)
+    by_folded = {folded(name): name for name in table.fields}
+    picked = (by_folded.get(folded(name)) for name in call.fields)
     return frozenset(name for name in picked if name)

@@ -1,49 +1,48 @@
-"""Nothing there, or nothing to be seen? Proxmox answers both with an empty list."""
+"""Notes on missing privileges, for lists that Proxmox filters without saying so.
+
+Proxmox answers with an empty list both when there is nothing and when the account may see nothing.
+"""
 
 from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.registry import Table
-from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.needs import Extent, RequiredPrivilege, extent
-
-_OF_TABLE = {
-    "nodes": (needs.NODES,),
-    "guests": (needs.GUESTS,),
-    "snapshots": (needs.GUESTS,),
-    "replications": (needs.GUESTS,),
-    "storages": (needs.STORAGES,),
-    "storage_content": (needs.STORAGES,),
-    "backups": (needs.STORAGES, needs.BACKUPS_OF_GUESTS, needs.BACKUPS_ON_STORAGES),
-    "pools": (needs.POOLS,),
-    "tasks": (needs.NODES,),
-}
+from pvemcp_server.toolkit.registry import tools
 
 _HIDES = "shows it little or nothing here"
 
 
-async def say_why_empty(cluster: Cluster, table: Table) -> None:
-    """Note it when the account lacks a privilege that would show rows of this table."""
-    await note_lacks(cluster, *_OF_TABLE.get(table.name, ()))
+async def explain_filtered(cluster: Cluster, table: Table) -> None:
+    """Note the privileges that the account lacks to see the table's rows.
+
+    They are those of the tool that governs the table. Nothing is noted for tables that Proxmox
+    refuses to list without them, since that is an error anyway.
+    """
+    governing = tools().get(table.tool)
+    if governing is not None and table.looks_filtered(cluster.account, ()):
+        await note_missing_privileges(cluster, *governing.needs)
 
 
-async def note_lacks(cluster: Cluster, *wanted: RequiredPrivilege, so: str = _HIDES) -> None:
-    """Note the privileges that the account has nowhere on their path or below it."""
-    extents = await extents_of(cluster, *wanted)
-    for need in (one for one, how_far in extents.items() if how_far is Extent.NOWHERE):
-        privilege = need.privileges[0]
-        lacks = f"{cluster.account} lacks {privilege} on {need.path} of {cluster.name}"
-        advice = await cluster.acl.advice(need.path, [privilege])
-        cluster.notes.add(advice.after(f"{lacks}, so Proxmox {so}"))
+async def note_missing_privileges(
+    cluster: Cluster, *required: RequiredPrivilege, so: str = _HIDES
+) -> None:
+    """Note each privilege that the account has nowhere on its path or below; `so` is the effect."""
+    for need, how_far in (await extents_of(cluster, *required)).items():
+        if how_far is Extent.NOWHERE:
+            privilege = need.privileges[0]
+            lacks = f"{cluster.account} lacks {privilege} on {need.path} of {cluster.name}"
+            advice = await cluster.acl.advice(need.path, [privilege])
+            cluster.notes.add(advice.after(f"{lacks}, so Proxmox {so}"))
 
 
 async def extents_of(
-    cluster: Cluster, *wanted: RequiredPrivilege
+    cluster: Cluster, *required: RequiredPrivilege
 ) -> dict[RequiredPrivilege, Extent]:
-    """How far the account has each of these privileges; nothing when nobody knows."""
-    if not wanted:
+    """Return how far the account has each privilege; empty if Proxmox does not answer that."""
+    if not required:
         return {}
     try:
         held = await cluster.pve.access.permissions()
     except ProxmoxError:
-        return {}  # what was answered stands for itself
-    return {need: extent(need, held, major=9)[0] for need in wanted}
+        return {}  # the answer stands without the note
+    return {need: extent(need, held, major=9)[0] for need in required}

@@ -1,19 +1,19 @@
-"""Which privileges a tool needs of the Proxmox account, and how far an account has them."""
+"""Privileges that tools need of the Proxmox account, and how far an account has them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 Held = Mapping[str, Mapping[str, bool]]
-"""Privileges by path; true where they hold below the path as well."""
+"""Privileges by path, as from GET /access/permissions; true where they propagate below the path."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequiredPrivilege:
-    """A privilege somewhere below `path`; any one of `privileges` will do.
+    """A privilege somewhere below `path`; any one of `privileges` is enough.
 
-    Proxmox VE 9 split VM.Monitor up: `until_8` names what older versions ask for instead.
-    `instead` is a need elsewhere that makes this one unnecessary.
+    Proxmox VE 9 split VM.Monitor up: `until_8` is the name that older versions check instead.
+    With the requirement `instead`, on another path, this one is unnecessary.
     """
 
     path: str
@@ -22,7 +22,7 @@ class RequiredPrivilege:
     instead: "RequiredPrivilege | None" = None
 
     def of(self, major: int) -> tuple[str, ...]:
-        """The privileges by their names in that version; the first one is the one to grant."""
+        """Return the names in that major version; the first one is the one to grant."""
         return (self.until_8,) if self.until_8 and major < 9 else self.privileges
 
 
@@ -35,11 +35,11 @@ class Extent(StrEnum):
 
 
 def extent(need: RequiredPrivilege, held: Held, major: int) -> tuple[Extent, list[str]]:
-    """How far the need is met and, when only partly, on which paths."""
+    """Return how far the account has the privilege and, if only partly, on which paths."""
     if need.instead and extent(need.instead, held, major)[0] is Extent.EVERYWHERE:
         return Extent.EVERYWHERE, []
-    wanted = set(need.of(major))
-    paths = {path: below for path, names in held.items() for below in [_below(names, wanted)]}
+    accepted = set(need.of(major))
+    paths = {path: _propagates(privileges, accepted) for path, privileges in held.items()}
     for top in {"/", need.path}:
         if (below := paths.get(top)) is not None and (below or need.path == "/"):
             return Extent.EVERYWHERE, []
@@ -48,10 +48,10 @@ def extent(need: RequiredPrivilege, held: Held, major: int) -> tuple[Extent, lis
     return (Extent.PARTLY, some) if some else (Extent.NOWHERE, [])
 
 
-def _below(names: Mapping[str, bool], wanted: set[str]) -> bool | None:
-    """Whether one of the wanted privileges holds below too; None when none is held at all."""
-    found = [below for name, below in names.items() if name in wanted]
-    return any(found) if found else None
+def _propagates(privileges: Mapping[str, bool], accepted: set[str]) -> bool | None:
+    """Return whether an accepted privilege propagates below its path; None if none is held."""
+    flags = [below for name, below in privileges.items() if name in accepted]
+    return any(flags) if flags else None
 
 
 GUESTS = RequiredPrivilege("/vms", ("VM.Audit",))

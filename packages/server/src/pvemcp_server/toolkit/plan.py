@@ -1,7 +1,7 @@
-"""Writes: checked first, told in a sentence, then sent; the task is followed to its end.
+"""Writes: checked first, described in a sentence, then sent; the task is followed to its end.
 
-A write tool looks but does not touch: it answers with a Plan. The pipeline shows its sentence (a
-dry run, or the question to the person) and only then calls `carry_out`.
+A write tool only reads, and answers with a Plan. The pipeline shows the plan's sentence (in a dry
+run, or when it asks the user to confirm) and only then calls `carry_out`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,33 +17,42 @@ from pvemcp_server.toolkit.task_wait import follow
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A write that has been checked: what it will do, what it will lose, and how to do it."""
+    """A checked write: its description, what it loses, and the call that carries it out."""
 
     cluster: Cluster
     would: str  # a sentence with the verb first: "Delete snapshot 'x' of qemu 101 (web) on lab."
-    ids: Mapping[str, Any]  # what the answer names beside success and upid
+    ids: Mapping[str, Any]  # fields of the answer beside success and upid
     act: Callable[[], Awaitable[Task | None]]  # sends it; the task where Proxmox starts one
-    loses: str = ""  # a sentence on what cannot be brought back; empty when nothing is lost
-    warnings: tuple[str, ...] = field(default=())  # what to know before, without being refused
+    loses: str = ""  # a sentence on what cannot be restored; empty when nothing is lost
+    warnings: tuple[str, ...] = field(default=())  # facts to know before, no reason to refuse
 
     @property
     def sentence(self) -> str:
-        """What the person is asked to allow, and what a dry run says."""
+        """The question to the user, and the text of a dry run."""
         return " ".join((self.would, self.loses, *self.warnings)).replace("  ", " ").strip()
 
     def preview(self) -> dict[str, Any]:
-        """The answer of a dry run: nothing was touched."""
+        """Return the answer of a dry run; nothing was changed."""
         return {"dry_run": True, **self.ids, "would": self.sentence}
 
 
 async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
-    """Send the write; the answer, with the task's outcome when the caller waits for it."""
+    """Send the write and return the answer, with the task's outcome if the caller waits for it.
+
+    The write is sent once, never retried. Raises Unanswered when no answer came back, since
+    Proxmox may have carried it out; a TLS error is raised as it is, because nothing was sent.
+    The inventory is invalidated in either case, also after an error: Proxmox may have begun.
+    """
     for warning in plan.warnings:
         call.notes.add(warning)
     try:
-        task = await _sent(plan)
+        task = await plan.act()
+    except TlsError:
+        raise
+    except (Unreachable, NodeUnreachable, DeadlineExceeded) as error:
+        raise Unanswered(explain(error, plan.cluster.account)) from error
     finally:
-        plan.cluster.changed()  # after an error too: Proxmox may have begun
+        plan.cluster.changed()
     answer: dict[str, Any] = {"success": True, **plan.ids}
     if task is None:
         return answer
@@ -52,13 +61,3 @@ async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
         return answer | {"upid": task.upid.text} | await follow(call, task)
     finally:
         plan.cluster.changed()
-
-
-async def _sent(plan: Plan) -> Task | None:
-    """The write, sent once. Without an answer nobody knows whether Proxmox took it."""
-    try:
-        return await plan.act()
-    except TlsError:
-        raise  # nothing was sent
-    except (Unreachable, NodeUnreachable, DeadlineExceeded) as error:
-        raise Unanswered(explain(error, plan.cluster.account)) from error

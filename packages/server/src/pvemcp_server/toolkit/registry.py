@@ -1,4 +1,8 @@
-"""Tools: one decorated function each; schema, permission and documentation are derived from it."""
+"""The tool registry: one decorated function per tool.
+
+The function's signature is the input schema and its docstring the description that a model reads.
+Permission, annotations, documentation and the role editor follow from the decorator's arguments.
+"""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,9 +25,9 @@ from pvemcp_server.toolkit.schema import input_schema
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A list answer: rows in order, and the columns it carries even when it is empty.
+    """A list answer: rows in order, and its columns, which an empty answer has too.
 
-    `decimals` are how many digits after the point mean something, where it is not the usual one.
+    `decimals` gives the significant digits after the point of columns that differ from the usual.
     """
 
     rows: Sequence[Row | Mapping[str, Any]]
@@ -35,9 +39,10 @@ Document = Mapping[str, Any]
 """A single answer."""
 
 Answer = Rows | Document | Plan
-"""Reads answer with Rows or a Document. A write answers with a Plan: nothing has been touched yet.
-The pipeline answers a dry run with `plan.preview()`; for Effect.DESTROY it asks the person with
-`plan.sentence`; it stores the audit's intent and then calls `carry_out(call, plan)`."""
+"""Reads answer with Rows or a Document. A write answers with a Plan: nothing has changed yet.
+The pipeline answers a dry run with `plan.preview()`; for Effect.DESTROY it asks the user to confirm
+`plan.sentence`; it records the intent in the audit and then calls `carry_out(call, plan)`."""
+
 Run = Callable[..., Awaitable[Answer]]
 
 
@@ -54,7 +59,7 @@ class Tool:
     description: str
     arguments: type[BaseModel]  # the tool's own arguments
     lists: bool  # answers Rows: fields, limit and cursor apply
-    answer: type[Row] | None  # what a row or the document holds, for documentation
+    answer: type[Row] | None  # the fields of a row or of the document, for documentation
     needs: tuple[RequiredPrivilege, ...]  # privileges of the Proxmox account
     run: Run
 
@@ -64,7 +69,7 @@ class Tool:
 
     @property
     def annotations(self) -> dict[str, Any]:
-        """What MCP clients are told to expect of it."""
+        """The tool annotations of MCP."""
         return {
             "title": self.title,
             "readOnlyHint": self.reads,
@@ -75,7 +80,7 @@ class Tool:
 
     @cached_property
     def accepted(self) -> type[BaseModel]:
-        """The tool's arguments and those that the pipeline adds to every tool of its kind."""
+        """The model of the tool's own arguments and of the options that its kind of tool has."""
         options = ListOptions if self.lists else Options if self.reads else WriteOptions
         return create_model(f"{self.name}Call", __base__=(self.arguments, options))
 
@@ -99,15 +104,16 @@ def tool(
     answer: type[Row] | None = None,
     needs: tuple[RequiredPrivilege, ...] = (),
 ) -> Callable[[Run], Tool]:
-    """Declare a tool. A read is idempotent; a write is when it says so.
+    """Declare a tool. Reads are idempotent; writes only with `idempotent=True`.
 
-    `answer` is the row class of its rows or of its one document.
+    `answer` is the row class of its rows or of its document; `needs` are privileges of the Proxmox
+    account; `open_world` marks a tool that reaches beyond the clusters.
     """
 
     def declare(run: Run) -> Tool:
         declared = Tool(
             name=name,
-            title=title or _spaced(name),
+            title=title or _title(name),
             area=area,
             effect=effect,
             idempotent=effect is Effect.READ if idempotent is None else idempotent,
@@ -126,24 +132,28 @@ def tool(
 
 
 def document(row: Row) -> Document:
-    """The fields of a row as the one answer of a tool."""
+    """Return the fields of a row as a single answer."""
     return asdict(row)
 
 
 def tools() -> Mapping[str, Tool]:
-    """All declared tools by name: by area, reads before writes, then by name."""
+    """Return all declared tools by name, sorted by area, then reads before writes, then name."""
     areas, effects = list(Area), list(Effect)
 
     def order(tool: Tool) -> tuple[int, int, str]:
         return areas.index(tool.area), effects.index(tool.effect), tool.name
 
-    return {one.name: one for one in sorted(_TOOLS.values(), key=order)}
+    return {tool.name: tool for tool in sorted(_TOOLS.values(), key=order)}
 
 
 def _arguments(name: str, run: Run) -> type[BaseModel]:
+    """Create the model of a tool's arguments from the signature of its function."""
     hints = get_type_hints(run, include_extras=True)
     fields: dict[str, tuple[Any, Any]] = {
-        parameter.name: (hints[parameter.name], _default(parameter))
+        parameter.name: (
+            hints[parameter.name],
+            FieldInfo() if parameter.default is parameter.empty else parameter.default,
+        )
         for parameter in inspect.signature(run).parameters.values()
         if hints[parameter.name] is not Call
     }
@@ -151,9 +161,6 @@ def _arguments(name: str, run: Run) -> type[BaseModel]:
     return model
 
 
-def _default(parameter: inspect.Parameter) -> Any:
-    return FieldInfo() if parameter.default is parameter.empty else parameter.default
-
-
-def _spaced(name: str) -> str:
+def _title(name: str) -> str:
+    """Return the words of a tool's name: `List pools` for `ListPools`."""
     return "".join(f" {c}" if c.isupper() else c for c in name).strip().capitalize()

@@ -1,4 +1,4 @@
-"""Points of recorded series, as rows: one guest or node at one moment."""
+"""Rows of recorded metrics: one guest or node at one point in time."""
 
 from datetime import datetime
 from typing import Annotated
@@ -9,7 +9,7 @@ _RATE = Unit.BYTES_PER_SECOND
 
 
 class VmPoint(Row):
-    """A guest at a moment; what was not recorded is null."""
+    """A guest at a point in time; values that were not recorded are null."""
 
     vmid: Annotated[int, Col("Number")]
     name: Annotated[str, Col("Display name")]
@@ -33,7 +33,7 @@ class VmPoint(Row):
 
 
 class NodePoint(Row):
-    """A node at a moment; what was not recorded is null."""
+    """A node at a point in time; values that were not recorded are null."""
 
     node: Annotated[str, Col("Node")]
     time: Annotated[datetime | None, Col("End of the interval", Unit.TIME)]

@@ -1,7 +1,7 @@
-"""Whether anything still needs a volume."""
+"""Search for guests and clones that still use a volume, before it is deleted."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
@@ -9,10 +9,9 @@ from typing import Any
 from proxmox_client import Lxc, ProxmoxError, Qemu
 from proxmox_client.api.configs import GuestConfig
 from proxmox_client.api.guests import BothConfigs
-from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.storage import Volume
 from proxmox_client.properties import parse
-from pvemcp_server.clusters import Cluster, InventoryView, Notes
+from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import LoadRequest
@@ -21,8 +20,8 @@ from pvemcp_server.toolkit.missing_privileges import extents_of
 from pvemcp_server.toolkit.needs import Extent
 
 _OWNED = {"images", "rootdir"}
-# what guests can hold, and which kinds of guests; backups and templates are held by nobody
-_HOLDERS = {
+# Content that guests attach, with the types of those guests; none attaches backups or templates.
+_ATTACHED_BY = {
     "images": ("qemu", "lxc"),
     "rootdir": ("qemu", "lxc"),
     "iso": ("qemu",),
@@ -31,16 +30,17 @@ _HOLDERS = {
 
 
 @dataclass
-class Uses:
-    """What still needs a volume, in words; what the caller may not see is not named."""
+class VolumeUsers:
+    """The uses of a volume, in words; those that the caller may not see are not named."""
 
     named: list[str] = field(default_factory=list)
-    hidden: bool = False
-    unread: int = 0  # guests that might hold it and could not be asked
+    hidden: bool = False  # whether there are uses that the caller may not see
+    unread: int = 0  # guests that might use it and whose configuration could not be read
     blind: bool = False  # whether there may be guests that the account does not see
 
-    def add(self, use: str, *, seen: bool) -> None:
-        if seen:
+    def add(self, use: str, *, visible: bool) -> None:
+        """Add a use, by name only if the caller may see it."""
+        if visible:
             self.named.append(use)
         else:
             self.hidden = True
@@ -49,155 +49,130 @@ class Uses:
 async def users_of(
     cluster: Cluster,
     volume: Volume,
-    seen: Sequence[Volume],
-    others: Sequence[Volume],
-    want: LoadRequest,
-) -> Uses:
-    """What still needs the volume: clones, its guest and its snapshots, drives of any guest.
+    visible: Sequence[Volume],
+    volumes: Sequence[Volume],
+    request: LoadRequest,
+) -> VolumeUsers:
+    """Find the users of a volume: linked clones, its owner with its snapshots, other guests.
 
-    Proxmox lets volumes be deleted under a guest's feet. `others` is all there is beside it,
-    `seen` what the caller sees of that. Snapshots of guests other than its own are not looked at.
+    The search is needed because Proxmox deletes volumes that guests still use. `volumes` are all
+    on the storage, `visible` those that the caller may see. Guests the caller may not see count
+    too, without being named. Snapshots of guests other than the owner are not read.
     """
-    uses = Uses()
-    for clone in _clones(volume, others):
-        uses.add(f"{clone.volid}, a clone of it", seen=clone in seen)
-    await _look_at_owner(cluster, volume, uses)
-    if not uses.named and not uses.hidden:
-        await _look_at_guests(cluster, volume, want, uses)
-    return uses
+    users = VolumeUsers()
+    for clone in _clones(volume, volumes):
+        users.add(f"{clone.volid}, a clone of it", visible=clone in visible)
+    if volume.vmid is not None and volume.content in _OWNED:
+        await _add_owner(cluster, volume, volume.vmid, users)
+    if volume.content in _ATTACHED_BY and not users.named and not users.hidden:
+        await _add_other_guests(cluster, volume, request, users)
+    return users
 
 
-def _clones(volume: Volume, others: Sequence[Volume]) -> list[Volume]:
-    """Linked clones: their names begin with that of their base, or they name it as parent."""
-    image = volume.volid.partition(":")[2]
-    bases = {image, volume.volid, volume.name}
-    return [
-        one
-        for one in others
-        if one.volid != volume.volid
-        and (one.volid.startswith(f"{volume.volid}/") or _parent(one) in bases)
-    ]
+def _clones(volume: Volume, volumes: Sequence[Volume]) -> list[Volume]:
+    """Return linked clones: their names begin with the base's name, or name it as parent."""
+    bases = {volume.volid.partition(":")[2], volume.volid, volume.name}
+
+    def is_clone(candidate: Volume) -> bool:
+        # a parent is `base-100-disk-0@__base__` on block storages and
+        # `../100/base-100-disk-0.qcow2` in folders
+        parent = (candidate.parent or "").partition("@")[0].removeprefix("../")
+        return candidate.volid.startswith(f"{volume.volid}/") or parent in bases
+
+    return [other for other in volumes if other.volid != volume.volid and is_clone(other)]
 
 
-def _parent(volume: Volume) -> str:
-    # `base-100-disk-0@__base__` on block storages, `../100/base-100-disk-0.qcow2` in folders
-    return (volume.parent or "").partition("@")[0].removeprefix("../")
-
-
-async def _look_at_owner(cluster: Cluster, volume: Volume, uses: Uses) -> None:
-    if volume.vmid is None or volume.content not in _OWNED:
-        return
-    # whoever asks: a guest that this caller may not see still needs its disks
-    owner = (await cluster.inventory.view()).by_vmid.get(volume.vmid)
+async def _add_owner(cluster: Cluster, volume: Volume, vmid: int, users: VolumeUsers) -> None:
+    """Add the uses by the volume's own guest: now, after its next restart, and in snapshots."""
+    # the whole inventory: a guest that this caller may not see still needs its disks
+    owner = (await cluster.inventory.view()).by_vmid.get(vmid)
     if owner is None:
-        await _must_see(cluster, volume, volume.vmid)
+        # only an account that may see every guest can say that this one is gone
+        path = f"/vms/{vmid}"
+        held = await cluster.pve.access.permissions(path)
+        if "VM.Audit" not in held.get(path, {}):
+            advice = await cluster.acl.advice(path, ["VM.Audit"])
+            fact = f"{cluster.account} lacks VM.Audit on {path}"
+            raise Precondition(
+                f"Whether {volume.volid} is still in use is unknown: {advice.after(fact)}"
+            )
         return
-    seen = owner.vmid in (await cluster.inventory_view()).by_vmid
-    for use in await _uses_of(cluster, owner, volume):
-        uses.add(use, seen=seen)
-
-
-async def _uses_of(cluster: Cluster, owner: GuestResource, volume: Volume) -> list[str]:
-    """Where its own guest has the volume: now, after a restart, and in its snapshots."""
-    calls = _calls(cluster, owner)
-    both: Awaitable[BothConfigs[Any]] = calls.configs()
+    api = cluster.api_of(owner)
+    both: Awaitable[BothConfigs[Any]] = api.configs()
     try:
-        configs, snapshots = await asyncio.gather(both, _snapshots(calls))
+        configs, snapshots = await asyncio.gather(both, _snapshot_configs(api))
     except ProxmoxError as error:
         raise Precondition(
-            f"Whether {volume.volid} is still in use cannot be found out: "
-            f"{await cluster.explain(error)}"
+            f"Whether {volume.volid} is still in use is unknown: {await cluster.explain(error)}"
         ) from error
-    frozen = [name for name, one in snapshots.items() if _held(one, volume.volid)]
-    whose = f"{owner.type} {owner.vmid}"
-    return [
-        *_held_by(configs, volume.volid, whose),
-        *(f"snapshot {name!r} of {whose}" for name in frozen),
-    ]
+    guest = f"{owner.type} {owner.vmid}"
+    visible = owner.vmid in (await cluster.inventory_view()).by_vmid
+    for use in _uses_in(configs, volume.volid, guest):
+        users.add(use, visible=visible)
+    for name, config in snapshots.items():
+        if _options_with(config, volume.volid):
+            users.add(f"snapshot {name!r} of {guest}", visible=visible)
 
 
-async def _must_see(cluster: Cluster, volume: Volume, vmid: int) -> None:
-    """Only an account that may see every guest knows that this one is gone."""
-    path = f"/vms/{vmid}"
-    held = await cluster.pve.access.permissions(path)
-    if "VM.Audit" not in held.get(path, {}):
-        advice = await cluster.acl.advice(path, ["VM.Audit"])
-        fact = f"{cluster.account} lacks VM.Audit on {path}"
-        raise Precondition(
-            f"Whether {volume.volid} is still in use cannot be found out: {advice.after(fact)}"
-        )
-
-
-async def _look_at_guests(cluster: Cluster, volume: Volume, want: LoadRequest, uses: Uses) -> None:
-    """Look into the configurations of all guests that could have it, as far as time allows."""
-    if volume.content not in _HOLDERS:
-        return
-    could = _could_hold(await cluster.inventory.view(), volume, want)
-    found = await _configs(cluster, could, want)
-    seen = (await cluster.inventory_view()).by_vmid
-    for vmid, configs in found.items():
-        for use in _held_by(configs, volume.volid, f"{could[vmid].type} {vmid}"):
-            uses.add(use, seen=vmid in seen)
-    uses.unread = len(could) - len(found)
-    sight = await extents_of(cluster, needs.GUESTS)
-    uses.blind = sight.get(needs.GUESTS) is not Extent.EVERYWHERE
-
-
-async def _configs(
-    cluster: Cluster, guests: Mapping[int, GuestResource], want: LoadRequest
-) -> dict[int, BothConfigs[Any]]:
-    """The running and pending configurations of those guests that can be asked."""
-    nodes = (await cluster.inventory.view()).nodes
-    online = {one.node for one in nodes if one.status == "online"}
-    # notes would name guests that the caller may not know
-    quiet = replace(cluster, notes=Notes())
-    return await fanout.each(
-        quiet,
-        [vmid for vmid, guest in guests.items() if guest.node in online],
-        lambda vmid: _calls(cluster, guests[vmid]).configs(),
-        want,
-        "guest",
-    )
-
-
-def _could_hold(
-    whole: InventoryView, volume: Volume, want: LoadRequest
-) -> dict[int, GuestResource]:
-    """Guests of a fitting kind; only those of one node when the storage is that node's own."""
-    storage = volume.volid.partition(":")[0]
-    shared = any(one.shared for one in whole.storages if one.storage == storage)
-    kinds = _HOLDERS[volume.content]
-    return {
-        one.vmid: one
-        for one in sorted(whole.guests, key=attrgetter("vmid"))
-        if one.type in kinds and one.vmid != volume.vmid and (shared or want.wants_node(one.node))
-    }
-
-
-def _calls(cluster: Cluster, guest: GuestResource) -> Qemu | Lxc:
-    return (cluster.pve.qemu if guest.type == "qemu" else cluster.pve.lxc)(guest.node, guest.vmid)
-
-
-async def _snapshots(calls: Qemu | Lxc) -> dict[str, GuestConfig]:
-    names = [one.name for one in await calls.snapshots()]
-    configs = await asyncio.gather(*(calls.config(snapshot=name) for name in names))
+async def _snapshot_configs(api: Qemu | Lxc) -> dict[str, GuestConfig]:
+    names = [snapshot.name for snapshot in await api.snapshots()]
+    configs = await asyncio.gather(*(api.config(snapshot=name) for name in names))
     return dict(zip(names, configs, strict=True))
 
 
-def _held_by(configs: BothConfigs[Any], volid: str, whose: str) -> list[str]:
-    """Where a guest has the volume now or will have it after a restart, in words."""
-    now, then = _held(configs.current, volid), _held(configs.pending, volid)
+async def _add_other_guests(
+    cluster: Cluster, volume: Volume, request: LoadRequest, users: VolumeUsers
+) -> None:
+    """Add the uses by guests that could attach the volume, as far as the budget allows.
+
+    Only guests of a fitting type count and, if the storage belongs to one node, only its guests.
+    """
+    inventory = await cluster.inventory.view()
+    name = volume.volid.partition(":")[0]
+    shared = any(storage.shared for storage in inventory.storages if storage.storage == name)
+    candidates = {
+        guest.vmid: guest
+        for guest in sorted(inventory.guests, key=attrgetter("vmid"))
+        if guest.type in _ATTACHED_BY[volume.content]
+        and guest.vmid != volume.vmid
+        and (shared or request.wants_node(guest.node))
+    }
+    online = {node.node for node in inventory.nodes if node.status == "online"}
+
+    def read(vmid: int) -> Awaitable[BothConfigs[Any]]:
+        return cluster.api_of(candidates[vmid]).configs()
+
+    configs = await fanout.each(
+        replace(cluster, notes=Notes()),  # its notes would name guests hidden from the caller
+        [vmid for vmid, guest in candidates.items() if guest.node in online],
+        read,
+        request,
+        "guest",
+    )
+    visible = (await cluster.inventory_view()).by_vmid
+    for vmid, config in configs.items():
+        for use in _uses_in(config, volume.volid, f"{candidates[vmid].type} {vmid}"):
+            users.add(use, visible=vmid in visible)
+    users.unread = len(candidates) - len(configs)
+    extents = await extents_of(cluster, needs.GUESTS)
+    users.blind = extents.get(needs.GUESTS) is not Extent.EVERYWHERE
+
+
+def _uses_in(configs: BothConfigs[Any], volid: str, guest: str) -> list[str]:
+    """Return the guest's options with the volume, now or after its next restart, in words."""
+    current = _options_with(configs.current, volid)
+    pending = _options_with(configs.pending, volid)
     removed = "its removal is pending until the guest restarts"
     added = "pending until the guest restarts"
     return [
-        *(f"{name} of {whose}" + ("" if name in then else f" ({removed})") for name in now),
-        *(f"{name} of {whose} ({added})" for name in then if name not in now),
+        *(f"{n} of {guest}" + ("" if n in pending else f" ({removed})") for n in current),
+        *(f"{n} of {guest} ({added})" for n in pending if n not in current),
     ]
 
 
-def _held(config: GuestConfig, volid: str) -> list[str]:
-    """The options in which the volume or a clone stands: drives, saved RAM, scripts."""
-    drives = [one.id for one in config.disks if f"{one.volume}/".startswith(f"{volid}/")]
+def _options_with(config: GuestConfig, volid: str) -> list[str]:
+    """Return the options that name the volume or a clone of it: drives, saved RAM, scripts."""
+    drives = [disk.id for disk in config.disks if f"{disk.volume}/".startswith(f"{volid}/")]
     plain = [name for name in ("vmstate", "hookscript") if config.raw.get(name) == volid]
     custom = ["cicustom"] if volid in parse(config.raw.get("cicustom")).values() else []
     return [*drives, *plain, *custom]

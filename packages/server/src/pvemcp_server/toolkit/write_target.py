@@ -1,4 +1,4 @@
-"""What a write is about, looked at before it is touched: protected, reachable, unlocked."""
+"""Checks on the target of a write, before anything is changed: protected, reachable, unlocked."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from pvemcp_server.toolkit.locate import unsupported_content
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """The guest of a write, with its live state and the calls on it."""
+class TargetGuest:
+    """The guest of a write, with its live state and its API calls."""
 
     cluster: Cluster
     resource: GuestResource
     status: GuestStatus
-    calls: Qemu | Lxc
+    api: Qemu | Lxc
 
     @property
     def vmid(self) -> int:
@@ -27,7 +27,7 @@ class Target:
 
     @property
     def node(self) -> str:
-        return self.calls.node  # follows a migration, which the inventory may not know yet
+        return self.api.node  # current after a migration, which the inventory may not know yet
 
     @property
     def state(self) -> str:
@@ -36,112 +36,131 @@ class Target:
         return "paused" if paused and self.status.status == "running" else self.status.status
 
     @property
-    def said(self) -> str:
-        """The guest in words: `qemu 101 (web) on lab`."""
+    def label(self) -> str:
+        """The guest in a sentence: `qemu 101 (web) on lab`."""
         name = self.status.name or self.resource.name
         return f"{self.resource.type} {self.vmid} ({name or 'no name'}) on {self.cluster.name}"
 
 
-async def writable(call: Call, name: str | None) -> Cluster:
-    """The cluster of a write, unless it is protected."""
+async def writable_cluster(call: Call, name: str | None) -> Cluster:
+    """Return the cluster of a write; raise Precondition if it is protected."""
     cluster = await call.cluster(name)
     if cluster.protected:
         raise Precondition(
-            f"Cluster {cluster.name} is protected: nothing may be changed on it through this.",
+            f"Cluster {cluster.name} is protected: this server may not change anything on it.",
             hint="An administrator can lift that under Clusters.",
         )
     return cluster
 
 
-async def target(
+async def target_guest(
     call: Call, name: str | None, vmid: int, *, locks: frozenset[str] = frozenset()
-) -> Target:
-    """The guest of a write: not protected, its node online, no lock but those in `locks`."""
-    cluster = await writable(call, name)
+) -> TargetGuest:
+    """Return the guest of a write.
+
+    Raises Precondition if its cluster or one of its tags protects it, its node is offline, or it
+    holds a lock that is not in `locks`.
+    """
+    cluster = await writable_cluster(call, name)
     resource = await cluster.guest(vmid)
-    whole = await cluster.inventory.view()
-    if (node := whole.by_node.get(resource.node)) is not None:
-        _refuse_offline(cluster, node)
-    calls = await cluster.handle(vmid)
-    found = Target(cluster, resource, await calls.status(), calls)
-    tags = resource.tag_list + found.status.tags.replace(",", ";").split(";")
-    require_no_protected_tag(call, tags, found.said)
-    if found.status.lock and found.status.lock not in locks:
+    nodes = (await cluster.inventory.view()).by_node
+    if (node := nodes.get(resource.node)) is not None:
+        _require_online(cluster, node)
+    api = await cluster.handle(vmid)
+    guest = TargetGuest(cluster, resource, await api.status(), api)
+    tags = resource.tag_list + guest.status.tags.replace(",", ";").split(";")
+    require_no_protected_tag(call, tags, guest.label)
+    if guest.status.lock and guest.status.lock not in locks:
         raise Precondition(
-            f"{found.said} is locked ({found.status.lock}): another operation is at work on it.",
+            f"{guest.label} is locked ({guest.status.lock}): another operation is in progress.",
             hint="ListTasks with this vmid shows which; try again when it has ended.",
         )
-    return found
+    return guest
 
 
-async def require_unprotected(found: Target) -> None:
-    """Refuse to lose data of a guest that Proxmox itself protects."""
-    if (await found.calls.configs()).protection:
+async def require_unprotected(guest: TargetGuest) -> None:
+    """Raise Precondition if Proxmox's own protection flag is on: the write would lose data."""
+    if (await guest.api.configs()).protection:
         raise Precondition(
-            f"{found.said} has Proxmox's protection switched on.",
-            hint="Someone has to switch it off in its options first.",
+            f"{guest.label} has Proxmox's protection switched on.",
+            hint="Switch it off in the guest's options first.",
         )
 
 
-def refuse_template(found: Target, what: str) -> None:
-    if found.resource.template or found.status.template:
-        raise Precondition(f"{found.said} is a template, and a template cannot {what}.")
+def refuse_template(guest: TargetGuest, action: str) -> None:
+    """Raise Precondition if the guest is a template; `action` completes "a template cannot …"."""
+    if guest.resource.template or guest.status.template:
+        raise Precondition(f"{guest.label} is a template, and a template cannot {action}.")
+
+
+def refuse_ha_error(guest: TargetGuest) -> None:
+    """Raise Precondition if HA has the guest in state error: its manager then ignores commands."""
+    if guest.status.ha.state == "error":
+        raise Precondition(
+            f"HA has {guest.label} in state error and refuses commands.",
+            hint="Disable it in HA, fix the cause, and enable it again.",
+        )
 
 
 async def online_node(cluster: Cluster, name: str) -> NodeResource:
-    """A node that is there, may be used by this caller, and answers.
+    """Return a node that exists, is granted to the caller, and is online.
 
-    Guests granted by tag, pool or number bring no nodes with them, yet move between them; so
-    only a grant that names nodes narrows them.
+    Grants by tag, pool or VMID name no nodes, yet their guests move between nodes. So the nodes
+    are restricted only by a grant that names nodes.
     """
     scope = cluster.scope
-    free = scope.everything or not scope.nodes
-    every = (await cluster.inventory.view()).by_node
-    known = {one: every[one] for one in every if free or scope.covers_node(one)}
-    if name not in known:
-        raise cluster.unknown("node", name, known)
-    _refuse_offline(cluster, known[name])
-    return known[name]
+    unrestricted = scope.everything or not scope.nodes
+    nodes = (await cluster.inventory.view()).by_node
+    granted = {n: node for n, node in nodes.items() if unrestricted or scope.covers_node(n)}
+    if name not in granted:
+        raise cluster.unknown("node", name, granted)
+    _require_online(cluster, granted[name])
+    return granted[name]
 
 
-def _refuse_offline(cluster: Cluster, node: NodeResource) -> None:
+def _require_online(cluster: Cluster, node: NodeResource) -> None:
     if node.status != "online":
         raise Precondition(f"Node {node.node} on {cluster.name} is {node.status}.")
 
 
 async def usable_storage(cluster: Cluster, name: str, node: str, content: str) -> StorageResource:
-    """A storage that is available on the node and takes this kind of content."""
-    found = {one.storage: one for one in await storages_on(cluster, node)}
-    if name not in found:
-        raise cluster.unknown("storage", name, found, node=node)
-    storage = found[name]
+    """Return a granted storage that is available on the node and accepts this content."""
+    storages = {storage.storage: storage for storage in await granted_storages(cluster, node)}
+    if name not in storages:
+        raise cluster.unknown("storage", name, storages, node=node)
+    storage = storages[name]
     if storage.status != "available":
         raise Precondition(f"Storage {name} is {storage.status} on {node}.")
     if content not in storage.content_list:
-        message, hint = unsupported_content(storage, content, found.values())
+        message, hint = unsupported_content(storage, content, storages.values())
         raise Precondition(message, hint=hint)
     return storage
 
 
-async def storages_on(cluster: Cluster, node: str) -> list[StorageResource]:
-    """The storages of a node that a write of this caller may use.
+async def all_storages(cluster: Cluster, node: str) -> list[StorageResource]:
+    """List the storages of a node, granted or not: to judge how disks of a guest are kept."""
+    storages = (await cluster.inventory.view()).storages
+    return [storage for storage in storages if storage.node == node]
 
-    As with nodes, only a grant that names storages narrows them.
+
+async def granted_storages(cluster: Cluster, node: str) -> list[StorageResource]:
+    """List the storages of a node that a write of this caller may use.
+
+    As with nodes, they are restricted only by a grant that names storages.
     """
-    rows = (await cluster.inventory.view()).storages
     scope = cluster.scope
-    free = scope.everything or not scope.storages
+    unrestricted = scope.everything or not scope.storages
     return [
-        one
-        for one in rows
-        if one.node == node and (free or scope.covers_storage(one.storage, node=node))
+        storage
+        for storage in await all_storages(cluster, node)
+        if unrestricted or scope.covers_storage(storage.storage, node=node)
     ]
 
 
-def require_no_protected_tag(call: Call, tags: Iterable[str], whose: str) -> None:
-    """Refuse to touch a guest with a tag that protects it."""
-    if marks := set(tags) & set(call.settings.protected_tags):
+def require_no_protected_tag(call: Call, tags: Iterable[str], guest: str) -> None:
+    """Raise Precondition if one of the tags is on the administrator's list of protected tags."""
+    if matches := set(tags) & set(call.settings.protected_tags):
         raise Precondition(
-            f"{whose} is protected by its tag {', '.join(sorted(marks))}.",
-            hint="Someone has to take the tag off in Proxmox first.",
+            f"{guest} is protected by its tag {', '.join(sorted(matches))}.",
+            hint="Remove the tag in Proxmox first.",
         )

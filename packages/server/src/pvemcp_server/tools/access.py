@@ -1,12 +1,12 @@
-"""What a key may do, and what stands in its way."""
+"""The access of a key: its tools, its resources, and missing Proxmox privileges."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from proxmox_client import ProxmoxError
+from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.model import Area, Effect, Resources
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.clusters.acl import Acl, Advice
+from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.tables.registry import Col, Row
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import Call
@@ -15,7 +15,7 @@ from pvemcp_server.toolkit.registry import Document, Tool, document, tool, tools
 
 
 class Access(Row):
-    """What this key may do."""
+    """The access of the calling key."""
 
     key: Annotated[str, Col("Name of the key")]
     role: Annotated[str, Col("Role of the key")]
@@ -32,79 +32,69 @@ class Access(Row):
 async def explain_access(call: Call, *, cluster_name: ClusterName = None) -> Document:
     """Explain what this key may do, and which Proxmox privileges are missing for it."""
     caller = call.caller
-    granted = [one for one in tools().values() if caller.may_call(one.name, one.effect)]
-    refused = [one.name for one in tools().values() if one not in granted]
+    granted = [tool for tool in tools().values() if caller.may_call(tool.name, tool.effect)]
+    not_granted = [tool.name for tool in tools().values() if tool not in granted]
     clusters = await call.all_clusters(cluster_name)
-    told = await call.each(clusters, lambda cluster: _cluster(call, cluster, granted))
+    access = await call.each(clusters, lambda cluster: _access_to(call, cluster, granted))
     return document(
         Access(
             key=caller.key_name,
             role=caller.role.name,
             role_description=caller.role.description,
-            tools=[one.name for one in granted],
-            not_granted=refused,
-            clusters=[one for _, one in told],
+            tools=[tool.name for tool in granted],
+            not_granted=not_granted,
+            clusters=[fields for _, fields in access],
         )
     )
 
 
-async def _cluster(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[str, Any]:
-    base = {
+async def _access_to(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[str, Any]:
+    """Return what is granted on a cluster and, if it answers, what its account has and lacks."""
+    tools_of: dict[Resources, list[str]] = {}
+    for one in granted:
+        if resources := call.caller.resources(one.name, one.effect, cluster.name):
+            tools_of.setdefault(resources, []).append(one.name)
+    access = {
         "cluster": cluster.name,
         "account": cluster.account,
-        "granted": _granted(call, cluster, granted),
+        "granted": [
+            {
+                "resources": "all" if resources.everything else resources_to_json(resources),
+                "tools": "all" if len(names) == len(granted) else names,
+            }
+            for resources, names in tools_of.items()
+        ],
     }
     try:
         held = await cluster.pve.access.permissions()
         major = (await cluster.pve.version()).number[0]
     except ProxmoxError as error:
-        return base | {"reachable": False, "reason": await cluster.explain(error)}
-    rights = await privileges(cluster.acl, granted, held, major)
-    return base | {"reachable": True, **rights}
-
-
-def _granted(call: Call, cluster: Cluster, granted: list[Tool]) -> list[dict[str, Any]]:
-    """The tools that work on this cluster, grouped by the resources on which they do."""
-    groups: dict[Resources, list[str]] = {}
-    for one in granted:
-        resources = call.caller.resources(one.name, one.effect, cluster.name)
-        if resources:
-            groups.setdefault(resources, []).append(one.name)
-    return [
-        {"resources": _told(resources), "tools": "all" if len(names) == len(granted) else names}
-        for resources, names in groups.items()
-    ]
-
-
-def _told(resources: Resources) -> str | dict[str, list[Any]]:
-    if resources.everything:
-        return "all"
-    kinds = ("pools", "tags", "vmids", "nodes", "storages")
-    chosen = {kind: sorted(getattr(resources, kind)) for kind in kinds}
-    return {kind: names for kind, names in chosen.items() if names}
+        return access | {"reachable": False, "reason": await cluster.explain(error)}
+    return access | {"reachable": True, **await privileges(cluster.acl, granted, held, major)}
 
 
 async def privileges(acl: Acl, granted: list[Tool], held: Held, major: int) -> dict[str, Any]:
     """Return what the account has and lacks of all that the granted tools need, with the fix."""
-    users: dict[RequiredPrivilege, list[str]] = {}
+    tools_of: dict[RequiredPrivilege, list[str]] = {}
     for one in granted:
         for need in one.needs:
-            users.setdefault(need, []).append(one.name)
-    has, lacks = [], []
-    for need, names in users.items():
+            tools_of.setdefault(need, []).append(one.name)
+    has: list[str] = []
+    lacks: list[dict[str, Any]] = []
+    for need, names in tools_of.items():
         how_far, paths = extent(need, held, major)
         privilege = need.of(major)[0]
         if how_far is Extent.EVERYWHERE:
             has.append(f"{privilege} on {need.path}")
-        else:
-            advice = await acl.advice(need.path, [privilege])
-            where = {"only_on": paths} if paths else {}
-            lacks.append(_lack(privilege, need.path, names, where, advice))
+            continue
+        advice = await acl.advice(need.path, [privilege])
+        lacks.append(
+            {
+                "privilege": privilege,
+                "path": need.path,
+                **({"only_on": paths} if paths else {}),
+                "needed_by": names,
+                **({"fix": advice.line} if advice.line else {"ask": advice.question}),
+            }
+        )
     return {"has": has, "lacks": lacks}
-
-
-def _lack(
-    privilege: str, path: str, names: list[str], where: Mapping[str, Any], advice: Advice
-) -> dict[str, Any]:
-    fix = {"fix": advice.line} if advice.line else {"ask": advice.question}
-    return {"privilege": privilege, "path": path, **where, "needed_by": names, **fix}

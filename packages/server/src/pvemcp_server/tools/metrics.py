@@ -1,7 +1,6 @@
-"""What Proxmox has recorded of guests and nodes over time: one row per thing and moment."""
+"""Recorded metrics of guests and nodes: one row per guest or node and point in time."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
@@ -9,14 +8,13 @@ from pydantic import BeforeValidator, Field
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.clusters import Cluster, Notes
-from pvemcp_server.errors import CallError
 from pvemcp_server.tables.registry import Row
 from pvemcp_server.tables.values import moment, percent, whole
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import NodeName, OneCluster, VmId
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.downsample import interval, step_for, thinned
+from pvemcp_server.toolkit.downsample import downsampled, interval, step_for
+from pvemcp_server.toolkit.lists import rows_or_error
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.rrd_rows import NodePoint, VmPoint
 
@@ -26,7 +24,7 @@ Frame = Annotated[
 Consolidate = Annotated[Literal["Average", "Maximum"], Field(description="Of each interval")]
 Metrics = Annotated[
     list[Literal["Cpu", "Memory", "Disk", "Network", "Pressure", "All"]],
-    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
     Field(min_length=1, description="Pressure: PSI, from 9.0"),
 ]
 SomeVms = Annotated[list[VmId], Field(min_length=1, max_length=100, description="Guest numbers")]
@@ -34,7 +32,6 @@ SomeNodes = Annotated[list[NodeName] | None, Field(max_length=100, description="
 
 K = TypeVar("K", int, str)
 P = TypeVar("P", GuestRrd, NodeRrd)
-T = TypeVar("T")
 
 _FRAMES: dict[str, TimeFrame] = {
     "Hour": "hour",
@@ -79,14 +76,14 @@ async def list_vm_rrd_data(
     cluster = await call.cluster(cluster_name)
     guests = {vmid: await cluster.guest(vmid) for vmid in dict.fromkeys(vmids)}
 
-    async def ask(vmid: int) -> list[GuestRrd]:
-        calls = await cluster.handle(vmid)
-        return await calls.rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
+    async def read(vmid: int) -> list[GuestRrd]:
+        api = cluster.api_of(guests[vmid])
+        return await api.rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
 
-    found = await _series(cluster, guests, ask, "guest")
-    series = _readable(call, found, maximum=consolidation == "Maximum")
-    points = [_vm_point(guests[vmid], one) for vmid, all_ in series.items() for one in all_]
-    return _flat(call, points, ("vmid", "name", "time"), VmPoint, metrics)
+    recorded = await rows_or_error(cluster, lambda quiet: quiet.each(guests, read, what="guest"))
+    series = _downsampled(call, recorded, maximum=consolidation == "Maximum")
+    rows = [_vm_point(guests[vmid], point) for vmid, points in series.items() for point in points]
+    return _rows(call, rows, ("vmid", "name", "time"), VmPoint, metrics)
 
 
 @tool(
@@ -108,36 +105,24 @@ async def list_node_rrd_data(
 ) -> Rows:
     """List recorded metrics of nodes over time, pressure (PSI) included."""
     cluster = await call.cluster(cluster_name)
-    named = [(await cluster.node(one)).node for one in nodes or ()]
-    names = list(dict.fromkeys(named)) or await cluster.online()
+    picked = [(await cluster.node(name)).node for name in nodes or ()]
+    names = list(dict.fromkeys(picked)) or await cluster.online()
 
-    async def ask(node: str) -> list[NodeRrd]:
+    async def read(node: str) -> list[NodeRrd]:
         return await cluster.pve.node(node).rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
 
-    found = await _series(cluster, names, ask, "node")
-    series = _readable(call, found, maximum=consolidation == "Maximum")
-    points = [_node_point(node, one) for node, all_ in series.items() for one in all_]
-    return _flat(call, points, ("node", "time"), NodePoint, metrics)
+    recorded = await rows_or_error(cluster, lambda quiet: quiet.each(names, read, what="node"))
+    series = _downsampled(call, recorded, maximum=consolidation == "Maximum")
+    rows = [_node_point(node, point) for node, points in series.items() for point in points]
+    return _rows(call, rows, ("node", "time"), NodePoint, metrics)
 
 
-async def _series(
-    cluster: Cluster, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], what: str
-) -> dict[K, T]:
-    """Every series; what is missing is noted, but when all are that is an error."""
-    offload = replace(cluster, notes=Notes())
-    found = await offload.each(keys, ask, what=what)
-    said = list(offload.notes)
-    if said and not found:
-        raise CallError(" ".join(said))
-    for sentence in said:
-        cluster.notes.add(sentence)
-    return found
-
-
-def _readable(call: Call, found: Mapping[K, Sequence[P]], *, maximum: bool) -> dict[K, list[P]]:
-    """The series short enough to be read, with a note when points were joined."""
-    longest = max(found.values(), key=len, default=())
-    step = step_for(len(longest), len(found))
+def _downsampled(
+    call: Call, recorded: Mapping[K, Sequence[P]], *, maximum: bool
+) -> dict[K, list[P]]:
+    """Downsample all series by the same step, with a note when points were joined."""
+    longest = max(recorded.values(), key=len, default=())
+    step = step_for(len(longest), len(recorded))
     if step > 1:
         minutes = step * interval(longest) / 60
         what = "highest value" if maximum else "average"
@@ -145,71 +130,71 @@ def _readable(call: Call, found: Mapping[K, Sequence[P]], *, maximum: bool) -> d
             f"Each row is the {what} of {minutes:g} minutes; a shorter time_frame or fewer at a "
             "time show more detail."
         )
-    return {key: thinned(series, step, maximum=maximum) for key, series in found.items()}
+    return {key: downsampled(series, step, maximum=maximum) for key, series in recorded.items()}
 
 
-def _flat(
+def _rows(
     call: Call, points: Sequence[Row], keys: tuple[str, ...], row: type[Row], metrics: Sequence[str]
 ) -> Rows:
-    """The points that say anything, with the columns of the wanted categories."""
+    """Return the points with a value in the chosen categories, and the columns of these."""
     values = [name for name in row.__struct_fields__ if name not in keys]
-    wanted = [n for n in values if "All" in metrics or _CATEGORY[n.partition("_")[0]] in metrics]
-    told = [one for one in points if any(getattr(one, name) is not None for name in wanted)]
-    if points and not told:
+    chosen = [n for n in values if "All" in metrics or _CATEGORY[n.partition("_")[0]] in metrics]
+    rows = [point for point in points if any(getattr(point, n) is not None for n in chosen)]
+    if points and not rows:
         call.notes.add("None of this was recorded; pressure (PSI) comes with Proxmox VE 9.0.")
-    return Rows(told, (*keys, *wanted))
+    return Rows(rows, (*keys, *chosen))
 
 
-def _vm_point(guest: GuestResource, at: GuestRrd) -> VmPoint:
+def _vm_point(guest: GuestResource, point: GuestRrd) -> VmPoint:
     return VmPoint(
         vmid=guest.vmid,
         name=guest.name,
-        time=moment(at.time),
-        cpu_usage=percent(at.cpu),
-        cpu_total=at.cpu_count,
-        memory_usage=whole(at.memory),
-        memory_total=whole(at.memory_max),
-        disk_usage=whole(at.disk) if guest.type == "lxc" else None,
-        disk_total=whole(at.disk_max),
-        disk_read=whole(at.disk_read),
-        disk_write=whole(at.disk_write),
-        network_in=whole(at.network_in),
-        network_out=whole(at.network_out),
-        **_pressure(at),
-        pressure_cpu_full=_hundredth(at.pressure_cpu_full),
+        time=moment(point.time),
+        cpu_usage=percent(point.cpu),
+        cpu_total=point.cpu_count,
+        memory_usage=whole(point.memory),
+        memory_total=whole(point.memory_max),
+        disk_usage=whole(point.disk) if guest.type == "lxc" else None,
+        disk_total=whole(point.disk_max),
+        disk_read=whole(point.disk_read),
+        disk_write=whole(point.disk_write),
+        network_in=whole(point.network_in),
+        network_out=whole(point.network_out),
+        **_pressure(point),
+        pressure_cpu_full=_hundredth(point.pressure_cpu_full),
     )
 
 
-def _node_point(node: str, at: NodeRrd) -> NodePoint:
+def _node_point(node: str, point: NodeRrd) -> NodePoint:
     return NodePoint(
         node=node,
-        time=moment(at.time),
-        cpu_usage=percent(at.cpu),
-        cpu_total=whole(at.cpu_count),
-        loadavg=_hundredth(at.load_average),
-        iowait=percent(at.io_wait),
-        memory_usage=whole(at.memory),
-        memory_total=whole(at.memory_max),
-        swap_usage=whole(at.swap),
-        swap_total=whole(at.swap_max),
-        root_usage=whole(at.root),
-        root_total=whole(at.root_max),
-        network_in=whole(at.network_in),
-        network_out=whole(at.network_out),
-        **_pressure(at),
+        time=moment(point.time),
+        cpu_usage=percent(point.cpu),
+        cpu_total=whole(point.cpu_count),
+        loadavg=_hundredth(point.load_average),
+        iowait=percent(point.io_wait),
+        memory_usage=whole(point.memory),
+        memory_total=whole(point.memory_max),
+        swap_usage=whole(point.swap),
+        swap_total=whole(point.swap_max),
+        root_usage=whole(point.root),
+        root_total=whole(point.root_max),
+        network_in=whole(point.network_in),
+        network_out=whole(point.network_out),
+        **_pressure(point),
     )
 
 
-def _pressure(at: GuestRrd | NodeRrd) -> dict[str, Any]:
+def _pressure(point: GuestRrd | NodeRrd) -> dict[str, Any]:
     return {
-        "pressure_cpu_some": _hundredth(at.pressure_cpu_some),
-        "pressure_io_some": _hundredth(at.pressure_io_some),
-        "pressure_io_full": _hundredth(at.pressure_io_full),
-        "pressure_memory_some": _hundredth(at.pressure_memory_some),
-        "pressure_memory_full": _hundredth(at.pressure_memory_full),
+        "pressure_cpu_some": _hundredth(point.pressure_cpu_some),
+        "pressure_io_some": _hundredth(point.pressure_io_some),
+        "pressure_io_full": _hundredth(point.pressure_io_full),
+        "pressure_memory_some": _hundredth(point.pressure_memory_some),
+        "pressure_memory_full": _hundredth(point.pressure_memory_full),
     }
 
 
 def _hundredth(number: float | None) -> float | None:
-    """Pressure is often far below one percent, so it keeps two decimals."""
+    """Round to two decimals: pressure is often far below one percent."""
     return None if number is None else round(number, 2)

@@ -1,4 +1,4 @@
-"""Questions over everything: what can be asked, and the answer."""
+"""Queries over all tables: their schema, and their execution."""
 
 from datetime import UTC, datetime
 from time import monotonic
@@ -17,10 +17,10 @@ from pvemcp_server.query.sources import TOOL, Sources, catalog_of
 from pvemcp_server.tables.registry import Budget, Table
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import NO_CLUSTER, Call
-from pvemcp_server.toolkit.missing_privileges import say_why_empty
+from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Document, Rows, tool
 
-_FOR_THE_ANSWER = 2.0  # seconds of a call that loading leaves for working out and writing
+_FOR_THE_ANSWER = 2.0  # seconds of a call that are kept for executing the query and formatting
 _CALLS = 2000  # to Proxmox, for each table of each cluster
 
 TableNames = Annotated[
@@ -39,7 +39,10 @@ _CONDITIONS = {
                 "type": "object",
                 "properties": {
                     "field": {"type": "string"},
-                    "operator": {"type": "string", "enum": [one.value for one in Operator]},
+                    "operator": {
+                        "type": "string",
+                        "enum": [operator.value for operator in Operator],
+                    },
                     # any value may be written as text; an array without items is refused by
                     # OpenAI, Azure, Gemini and VS Code, together with all other tools
                     "value": {
@@ -59,7 +62,7 @@ _QUERY = {
         "from": {
             "type": "string",
             "description": "Table: guests, nodes, storages, snapshots, backups, tasks …; "
-            "GetQuerySchema tells all and their fields",
+            "GetQuerySchema lists all with their fields",
         },
         "select": {
             "type": "array",
@@ -88,7 +91,7 @@ _QUERY = {
 }
 
 AskedQuery = Annotated[
-    Any,  # `parse` says what is wrong with it, in words of queries
+    Any,  # checked by the query parser, whose errors are more helpful than pydantic's
     WithJsonSchema({"anyOf": [_QUERY, {"type": "string"}]}),
     Field(description="The query, as an object or its JSON text"),
 ]
@@ -98,7 +101,7 @@ AskedQuery = Annotated[
 async def get_query_schema(call: Call, *, tables: TableNames = []) -> Document:  # noqa: B006 - read as a schema's default, never changed
     """List the tables that ExecuteQuery can ask, with fields, operators and examples."""
     names = await call.source.names()
-    granted = [one for one in names if call.caller.resources(TOOL, Effect.READ, one)]
+    granted = [name for name in names if call.caller.resources(TOOL, Effect.READ, name)]
     catalog = catalog_of(call.caller, granted)
     return details(catalog, tables) if tables else overview(catalog)
 
@@ -108,21 +111,15 @@ async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterN
     """Answer a question over guests, nodes, storages, backups, tasks and more, in one call."""
     budget = Budget(_CALLS, monotonic() + max(1.0, call.seconds_left - _FOR_THE_ANSWER))
 
-    async def why_empty(cluster: Cluster, table: Table) -> None:
+    async def explain_empty(cluster: Cluster, table: Table) -> None:
         with deadline(budget.until - monotonic()):
-            await say_why_empty(cluster, table)
+            await explain_filtered(cluster, table)
 
     clusters = await call.all_clusters(cluster_name)
     if not clusters:
-        raise CallError(NO_CLUSTER)  # without one there is no table to name either
-    sources = Sources(call.caller, clusters, why_empty)
-    result = await execute(
-        query,
-        sources,
-        budget,
-        datetime.now(UTC),
-        call.settings.row_cap,
-    )
+        raise CallError(NO_CLUSTER)
+    sources = Sources(call.caller, clusters, explain_empty)
+    result = await execute(query, sources, budget, datetime.now(UTC), call.settings.row_cap)
     if result.next_offset is not None:
         call.notes.add(
             f"Cut at {len(result.rows)} rows: ask for the next with offset {result.next_offset}, "

@@ -13,6 +13,6 @@ from pvemcp_server.toolkit.registry import Rows, tool
 @tool("ListClusters", area=Area.CLUSTER, effect=Effect.READ, answer=ClusterRow)
 async def list_clusters(call: Call) -> Rows:
     """List the clusters you can reach, their version and whether they answer."""
-    with deadline(call.seconds_left / 2):  # one that hangs is still listed, as not reachable
+    with deadline(call.seconds_left / 2):  # a cluster that hangs is still listed, as not reachable
         rows = await listed(call, clusters, None, ClusterRow.minimal, order=attrgetter("name"))
     return Rows(rows.rows, ClusterRow.minimal)

@@ -1,4 +1,4 @@
-"""The cluster as a whole: its state and its options."""
+"""The health and the options of one cluster."""
 
 import asyncio
 from collections import Counter
@@ -16,17 +16,16 @@ from pvemcp_server.tables.registry import Col, Row
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import OneCluster
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.lists import budgeted
-from pvemcp_server.toolkit.missing_privileges import note_lacks
-from pvemcp_server.toolkit.needs import RequiredPrivilege
+from pvemcp_server.toolkit.lists import with_budget
+from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.registry import Document, document, tool
 
-_MOST_ASKED = 1000  # running machines
+_MOST_CHECKED = 1000  # running VMs that are checked for being paused
 _CEPH_PLUGINS = {"rbd", "cephfs"}
 
 
 class ClusterHealth(Row):
-    """What a cluster holds and how it is."""
+    """A cluster's health and the number of its guests and storages."""
 
     cluster: Annotated[str, Col("The name it is configured under")]
     cluster_name: Annotated[str | None, Col("The name Proxmox gives itself; none for one node")]
@@ -41,7 +40,7 @@ class ClusterHealth(Row):
 
 
 class ClusterOptions(Row):
-    """Options that hold for the whole cluster; what is not set is empty."""
+    """Options of the whole cluster; options that are not set are empty."""
 
     cluster: Annotated[str, Col("The name it is configured under")]
     description: Annotated[str | None, Col("Notes of the administrators")]
@@ -71,21 +70,23 @@ class ClusterOptions(Row):
 async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Document:
     """Summarise a cluster's health: quorum, nodes, guests by state, storages and Ceph."""
     cluster = await call.cluster(cluster_name)
-    snapshot, membership = await asyncio.gather(cluster.inventory_view(), _membership(cluster))
-    ceph, held = await asyncio.gather(_ceph(cluster, snapshot), _held(call, cluster, snapshot))
-    await note_lacks(cluster, *_unseen(cluster, snapshot))
-    online = [one for one in snapshot.nodes if one.status == "online"]
+    view, membership = await asyncio.gather(cluster.inventory_view(), _membership(cluster))
+    ceph, paused_vmids = await asyncio.gather(_ceph(cluster, view), _paused(call, cluster, view))
+    if cluster.scope.everything:  # a narrow grant explains empty lists by itself
+        shown = {needs.GUESTS: view.guests, needs.STORAGES: view.storages}
+        await note_missing_privileges(cluster, *(need for need, rows in shown.items() if not rows))
+    online = sum(node.status == "online" for node in view.nodes)
     return document(
         ClusterHealth(
             cluster=cluster.name,
             cluster_name=(membership.name or None) if membership else None,
             quorate=membership.quorate if membership else None,
-            nodes_total=len(snapshot.nodes),
-            nodes_online=len(online),
-            nodes_offline=len(snapshot.nodes) - len(online),
-            vms=_states(snapshot, "qemu", held),
-            containers=_states(snapshot, "lxc", held),
-            storages=_storages(snapshot.storages),
+            nodes_total=len(view.nodes),
+            nodes_online=online,
+            nodes_offline=len(view.nodes) - online,
+            vms=_states(view, "qemu", paused_vmids),
+            containers=_states(view, "lxc", paused_vmids),
+            storages=_storages(view.storages),
             ceph=ceph,
         )
     )
@@ -133,44 +134,36 @@ async def _membership(cluster: Cluster) -> Membership | None:
         return None
 
 
-def _unseen(cluster: Cluster, snapshot: InventoryView) -> list[RequiredPrivilege]:
-    """What would show what there is none of here; a narrow grant is reason enough for none."""
-    if not cluster.scope.everything:
-        return []
-    shown = {needs.GUESTS: snapshot.guests, needs.STORAGES: snapshot.storages}
-    return [need for need, rows in shown.items() if not rows]
-
-
-async def _held(call: Call, cluster: Cluster, snapshot: InventoryView) -> AbstractSet[int]:
-    """The paused machines, which takes QEMU's answer for every one that runs."""
-    running = sum(1 for one in snapshot.guests if one.type == "qemu" and one.status == "running")
-    if running > _MOST_ASKED:
-        call.notes.add(f"Paused machines count as running here: {running} are too many to ask.")
+async def _paused(call: Call, cluster: Cluster, view: InventoryView) -> AbstractSet[int]:
+    """Return the VMIDs of paused VMs, which takes a request per node with running ones."""
+    running = sum(guest.type == "qemu" and guest.status == "running" for guest in view.guests)
+    if running > _MOST_CHECKED:
+        call.notes.add(f"Paused VMs count as running here: {running} are too many to check.")
         return frozenset()
-    return await paused(cluster, budgeted(call))
+    return await paused(cluster, with_budget(call))
 
 
-def _states(snapshot: InventoryView, kind: str, held: AbstractSet[int]) -> dict[str, int]:
-    """How many are in each state; the three that everybody asks for are always there."""
-    guests = [one for one in snapshot.guests if one.type == kind]
-    counted = Counter("paused" if one.vmid in held else one.status for one in guests)
-    known = {state: counted.pop(state, 0) for state in ("running", "stopped", "paused")}
-    templates = sum(1 for one in guests if one.template)
-    return {"total": len(guests), **known, **dict(sorted(counted.items())), "templates": templates}
+def _states(view: InventoryView, kind: str, paused_vmids: AbstractSet[int]) -> dict[str, int]:
+    """Count the guests per state; running, stopped and paused are always present."""
+    guests = [guest for guest in view.guests if guest.type == kind]
+    counts = Counter("paused" if guest.vmid in paused_vmids else guest.status for guest in guests)
+    usual = {state: counts.pop(state, 0) for state in ("running", "stopped", "paused")}
+    templates = sum(1 for guest in guests if guest.template)
+    return {"total": len(guests), **usual, **dict(sorted(counts.items())), "templates": templates}
 
 
 def _storages(rows: Iterable[StorageResource]) -> dict[str, int]:
-    """A shared storage has a row per node and is available when one of them says so."""
+    """Count storages. A shared one has a row per node and is available if one of them is."""
     available: dict[tuple[str, str], bool] = {}
-    for one in rows:
-        key = (one.storage, "" if one.shared else one.node)
-        available[key] = available.get(key, False) or one.status == "available"
+    for row in rows:
+        key = (row.storage, "" if row.shared else row.node)
+        available[key] = available.get(key, False) or row.status == "available"
     return {"total": len(available), "available": sum(available.values())}
 
 
-async def _ceph(cluster: Cluster, snapshot: InventoryView) -> dict[str, Any] | None:
-    """Ceph is asked only where a storage is on Ceph; an external one is not this cluster's."""
-    if not any(one.plugin_type in _CEPH_PLUGINS for one in snapshot.storages):
+async def _ceph(cluster: Cluster, view: InventoryView) -> dict[str, Any] | None:
+    """Return Ceph's health if a storage is on Ceph; None for an external Ceph cluster."""
+    if not any(row.plugin_type in _CEPH_PLUGINS for row in view.storages):
         return None
     try:
         health = (await cluster.pve.cluster.ceph_status()).health
@@ -187,7 +180,7 @@ def _number(text: str) -> int | str:
 
 
 def _without_password(url: str | None) -> str | None:
-    """A proxy's address without the account in it, which may hold a password."""
+    """Return a proxy's URL without user name and password."""
     if not url or "@" not in url:
         return url
     scheme, mark, rest = url.partition("://")

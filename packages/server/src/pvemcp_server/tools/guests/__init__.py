@@ -1,5 +1,5 @@
 """Tools for virtual machines and containers."""
 
-from pvemcp_server.tools.guests import backup, config, migrate, power, snapshots, status, vms
+from pvemcp_server.tools.guests import config, migration, power, snapshots, status, vms
 
-__all__ = ["backup", "config", "migrate", "power", "snapshots", "status", "vms"]
+__all__ = ["config", "migration", "power", "snapshots", "status", "vms"]

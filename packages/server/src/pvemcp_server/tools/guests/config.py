@@ -1,4 +1,4 @@
-"""How a guest is configured."""
+"""The configuration of one guest."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from pvemcp_server.toolkit.registry import Document, document, tool
 
 
 class VmConfig(Row):
-    """A guest's configuration; what its kind does not have is null."""
+    """A guest's configuration; fields of the other guest type are null."""
 
     cluster: Annotated[str, Col("Cluster")]
     vmid: Annotated[int, Col("Number")]
@@ -50,8 +50,8 @@ class VmConfig(Row):
     other: Annotated[dict[str, Any], Col("Everything else, as given")]
 
 
-# Told by fields of their own, or of no use to anyone outside Proxmox.
-_TOLD = {
+# Options with a field of their own, and options of no use outside Proxmox.
+_IN_FIELDS = {
     "name",
     "hostname",
     "description",
@@ -90,17 +90,17 @@ _SECRET = {"cipassword"}
 async def get_vm_config(call: Call, *, cluster_name: OneCluster = None, vmid: VmId) -> Document:
     """Get how a VM or container is configured: CPU, memory, disks, networks, options."""
     cluster = await call.cluster(cluster_name)
-    calls = await cluster.handle(vmid)
-    config = await calls.config()
-    told = config.raw.keys() & (_TOLD | _SECRET) | {d.id for d in config.disks}
-    told |= {n.id for n in config.networks}
+    api = await cluster.handle(vmid)
+    config = await api.config()
+    devices = {disk.id for disk in config.disks} | {network.id for network in config.networks}
+    left_out = _IN_FIELDS | _SECRET | devices
     return document(
         VmConfig(
             cluster=cluster.name,
             vmid=vmid,
             name=config.name,
-            node=calls.node,
-            type=calls.type,
+            node=api.node,
+            type=api.type,
             description=(config.description or "").strip() or None,
             tags=config.tag_list,
             is_template=config.template,
@@ -112,16 +112,16 @@ async def get_vm_config(call: Call, *, cluster_name: OneCluster = None, vmid: Vm
             memory_mb=config.memory_mb,
             os_type=config.os_type,
             snapshot_parent=config.parent,
-            disks=[_disk(one) for one in config.disks],
-            networks=[_network(one) for one in config.networks],
-            other={key: value for key, value in sorted(config.raw.items()) if key not in told},
-            **_of_kind(config),
+            disks=[_disk(disk) for disk in config.disks],
+            networks=[_network(network) for network in config.networks],
+            other={key: value for key, value in sorted(config.raw.items()) if key not in left_out},
+            **_fields_of_type(config),
         )
     )
 
 
-def _of_kind(config: GuestConfig) -> dict[str, Any]:
-    """The fields that only one kind of guest has."""
+def _fields_of_type(config: GuestConfig) -> dict[str, Any]:
+    """Return the fields that only VMs or only containers have; the others' are None."""
     qemu = config if isinstance(config, QemuConfig) else None
     return {
         "sockets": qemu.sockets if qemu else None,

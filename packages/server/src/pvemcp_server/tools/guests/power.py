@@ -1,4 +1,4 @@
-"""Turning guests on and off."""
+"""Power state of guests: start, stop, shutdown, reset, reboot, suspend, resume."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,12 @@ from pvemcp_server.toolkit.arguments import OneCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.write_target import Target, refuse_template, target
+from pvemcp_server.toolkit.write_target import (
+    TargetGuest,
+    refuse_ha_error,
+    refuse_template,
+    target_guest,
+)
 
 Action = Annotated[
     Literal["Start", "Stop", "Shutdown", "Reset", "Reboot", "Suspend", "Resume"],
@@ -26,7 +31,7 @@ Action = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """In which states an action makes sense, and what it costs."""
+    """The states in which an action is possible, and what it loses."""
 
     states: tuple[str, ...]
     loses: str = ""
@@ -43,9 +48,9 @@ _RULES = {
     "Suspend": _Rule(("running",)),
     "Resume": _Rule(("paused",)),
 }
-_WORDS = {"Shutdown": "Shut down"}  # where the action is no verb
-_BY_HA = frozenset({"Start", "Stop", "Shutdown"})  # Proxmox does the others itself
-# A machine that was suspended to disk carries this lock, and starting it takes it away.
+_WORDS = {"Shutdown": "Shut down"}  # where the action's name is no verb
+_BY_HA = frozenset({"Start", "Stop", "Shutdown"})  # Proxmox itself carries out the others
+# The lock of a VM that was suspended to disk; starting the VM releases it.
 _HIBERNATED = frozenset({"suspended"})
 
 
@@ -61,52 +66,43 @@ async def change_vm_state(
 ) -> Plan:
     """Start, stop, shut down, reset, reboot, suspend or resume a VM or container."""
     locks = _HIBERNATED if action in ("Start", "Resume") else frozenset[str]()
-    found = await target(call, cluster_name, vmid, locks=locks)
-    _check(found, action)
+    guest = await target_guest(call, cluster_name, vmid, locks=locks)
+    _require_possible(guest, action)
+    by_manager = action in _BY_HA and guest.status.ha.managed
+    warning = "HA manages this guest: the task only asks its manager, which acts later."
     return Plan(
-        cluster=found.cluster,
-        would=f"{_WORDS.get(action, action)} {found.said}, which is {found.state}.",
+        cluster=guest.cluster,
+        would=f"{_WORDS.get(action, action)} {guest.label}, which is {guest.state}.",
         loses=_RULES[action].loses,
         ids={"vmid": vmid, "action": action},
-        act=partial(_act, found, action),
-        warnings=_warnings(found, action),
+        act=partial(_send, guest, action),
+        warnings=(warning,) if by_manager else (),
     )
 
 
-def _check(found: Target, action: str) -> None:
+def _require_possible(guest: TargetGuest, action: str) -> None:
+    """Raise Precondition if the guest's type, its HA state or its power state rules it out."""
     rule = _RULES[action]
-    if rule.qemu_only and found.resource.type != "qemu":
-        raise Precondition(f"{found.said} is a container: {action} is for virtual machines.")
+    if rule.qemu_only and guest.resource.type != "qemu":
+        raise Precondition(f"{guest.label} is a container: {action} is for virtual machines.")
     if action == "Start":
-        refuse_template(found, "be started")
-    if action in _BY_HA and found.status.ha.state == "error":
-        raise Precondition(
-            f"HA has {found.said} in state error and refuses commands.",
-            hint="Someone has to disable it in HA, fix it, and enable it again.",
-        )
-    if action == "Resume" and _hibernates(found):
+        refuse_template(guest, "be started")
+    if action in _BY_HA:
+        refuse_ha_error(guest)
+    # Proxmox reports a VM suspended to disk, and every suspended container, as stopped
+    may_hibernate = guest.status.lock in _HIBERNATED or guest.resource.type == "lxc"
+    if action == "Resume" and may_hibernate:
         return
-    if found.state not in rule.states:
+    if guest.state not in rule.states:
         raise Precondition(
-            f"{found.said} is {found.state}; {action} needs it {' or '.join(rule.states)}.",
-            hint="Resume it first." if found.state == "paused" and action != "Resume" else "",
+            f"{guest.label} is {guest.state}; {action} needs it {' or '.join(rule.states)}.",
+            hint="Resume it first." if guest.state == "paused" and action != "Resume" else "",
         )
 
 
-def _warnings(found: Target, action: str) -> tuple[str, ...]:
-    if action not in _BY_HA or not found.status.ha.managed:
-        return ()
-    return ("HA manages this guest: the task only asks its manager, which acts later.",)
-
-
-def _hibernates(found: Target) -> bool:
-    """Suspended to disk: to Proxmox it is stopped, and a suspended container always is."""
-    return found.status.lock in _HIBERNATED or found.resource.type == "lxc"
-
-
-async def _act(found: Target, action: Action) -> Task:
-    word = action.lower()
-    if isinstance(found.calls, Qemu):
-        word = "start" if found.status.lock in _HIBERNATED else word
-        return await found.calls.power(cast(QemuAction, word))
-    return await found.calls.power(cast(LxcAction, word))
+async def _send(guest: TargetGuest, action: Action) -> Task:
+    command = action.lower()
+    if isinstance(guest.api, Qemu):
+        command = "start" if guest.status.lock in _HIBERNATED else command
+        return await guest.api.power(cast(QemuAction, command))
+    return await guest.api.power(cast(LxcAction, command))

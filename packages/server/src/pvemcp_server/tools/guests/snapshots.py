@@ -1,30 +1,68 @@
-"""Taking, deleting and going back to snapshots."""
+"""Snapshots of guests: list, create, delete, roll back."""
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from proxmox_client import Qemu, Task
 from proxmox_client.api.configs import GuestConfig, GuestDisk
-from proxmox_client.api.guests import BothConfigs, Snapshot
-from proxmox_client.api.resources import StorageResource
+from proxmox_client.api.guests import Snapshot as ProxmoxSnapshot
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
+from pvemcp_server.tables import LoadRequest, Snapshot, snapshots
 from pvemcp_server.tables.values import moment
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import OneCluster, SnapshotName, VmId
+from pvemcp_server.toolkit.arguments import (
+    ClusterName,
+    DetailLevel,
+    OneCluster,
+    SnapshotName,
+    VmId,
+    VmIds,
+)
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.lists import detail_columns, listed
 from pvemcp_server.toolkit.plan import Plan
-from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.write_target import Target, refuse_template, require_unprotected, target
+from pvemcp_server.toolkit.registry import Rows, tool
+from pvemcp_server.toolkit.write_target import (
+    TargetGuest,
+    all_storages,
+    refuse_template,
+    require_unprotected,
+    target_guest,
+)
 
+Size = Annotated[bool, Field(description="Add the size of saved RAM")]
 SnapshotText = Annotated[str | None, Field(max_length=8192, description="Why it was taken")]
 VmState = Annotated[bool, Field(description="Save the RAM too (running VMs)")]
 
-# Storages that need qcow2 files for it, and storages without snapshots; others have their own.
+# Storages whose snapshots need qcow2 files, and storages without any; the others have their own.
 _BY_FILE = {"dir", "nfs", "cifs", "glusterfs", "lvm"}
 _NEVER = {"iscsi", "iscsidirect"}
+_ZFS = {"zfspool", "zfs"}
+
+
+@tool("ListSnapshots", area=Area.VMS, effect=Effect.READ, answer=Snapshot, needs=(needs.GUESTS,))
+async def list_snapshots(
+    call: Call,
+    *,
+    cluster_name: ClusterName = None,
+    vmids: VmIds = [],  # noqa: B006 - becomes a schema's default, never written to
+    detail_level: DetailLevel = "Minimal",
+    include_size: Size = False,
+) -> Rows:
+    """List snapshots of some or all VMs and containers."""
+    size = ("size",) if include_size else ()
+    await _require_known_guests(call, cluster_name, vmids)
+    return await listed(
+        call,
+        snapshots,
+        cluster_name,
+        (*detail_columns(Snapshot, detail_level), *size),
+        request=LoadRequest(vmids=frozenset(vmids)),
+        order=lambda row: (row.vmid, row.date.timestamp() if row.date else 0.0),
+    )
 
 
 @tool(
@@ -44,23 +82,38 @@ async def create_vm_snapshot(
     include_vm_state: VmState = False,
 ) -> Plan:
     """Take a snapshot of a VM or container."""
-    found = await target(call, cluster_name, vmid)
-    refuse_template(found, "have snapshots")
-    await _name_is_free(found, snapshot_name)
-    configs = await found.calls.configs()
-    await _disks_allow_it(found, configs.current)
-    with_ram = _with_ram(found, include_vm_state)
+    guest = await target_guest(call, cluster_name, vmid)
+    refuse_template(guest, "have snapshots")
+    if snapshot_name.casefold() == "current":
+        raise BadArgument("snapshot_name", "'current' is Proxmox's name for the present state.")
+    if snapshot_name in {snapshot.name for snapshot in await guest.api.snapshots()}:
+        raise Precondition(
+            f"{guest.label} already has a snapshot {snapshot_name!r}.", hint="Choose another name."
+        )
+    configs = await guest.api.configs()
+    await _require_freezable_disks(guest, configs.current)
+    if include_vm_state and guest.resource.type != "qemu":
+        raise BadArgument(
+            "include_vm_state", f"{guest.label} is a container; its RAM cannot be saved."
+        )
+    with_ram = include_vm_state and guest.state != "stopped"
+    warnings = []
+    if include_vm_state and not with_ram:
+        warnings.append("It is not running, so there is no RAM to save.")
+    # a snapshot holds the running configuration, without changes that are pending
+    current, pending = configs.current.raw, configs.pending.raw
+    options = sorted(current.keys() | pending.keys())
+    if changed := [option for option in options if current.get(option) != pending.get(option)]:
+        warnings.append(
+            f"Changes pending until the guest restarts are not in it: {', '.join(changed)}."
+        )
     ram = " with its RAM" if with_ram else ""
-    no_ram = include_vm_state and not with_ram
     return Plan(
-        cluster=found.cluster,
-        would=f"Take snapshot {snapshot_name!r} of {found.said}{ram}.",
+        cluster=guest.cluster,
+        would=f"Take snapshot {snapshot_name!r} of {guest.label}{ram}.",
         ids={"vmid": vmid, "snapshot_name": snapshot_name},
-        act=partial(_create, found, snapshot_name, description, with_ram),
-        warnings=(
-            *(["It is not running, so there is no RAM to save."] if no_ram else []),
-            *_left_out(configs),
-        ),
+        act=partial(_create, guest, snapshot_name, description, with_ram),
+        warnings=tuple(warnings),
     )
 
 
@@ -75,15 +128,15 @@ async def delete_vm_snapshot(
     call: Call, *, cluster_name: OneCluster = None, vmid: VmId, snapshot_name: SnapshotName
 ) -> Plan:
     """Delete a snapshot of a VM or container."""
-    found = await target(call, cluster_name, vmid)
-    await require_unprotected(found)
-    snapshot = _named(found, snapshot_name, await found.calls.snapshots())
+    guest = await target_guest(call, cluster_name, vmid)
+    await require_unprotected(guest)
+    snapshot = _named(guest, snapshot_name, await guest.api.snapshots())
     return Plan(
-        cluster=found.cluster,
-        would=f"Delete snapshot {snapshot.name!r} of {found.said}.",
-        loses=f"The state of {_taken(snapshot)} can never be gone back to.",
+        cluster=guest.cluster,
+        would=f"Delete snapshot {snapshot.name!r} of {guest.label}.",
+        loses=f"The state of {_time(snapshot)} can never be restored.",
         ids={"vmid": vmid, "snapshot_name": snapshot.name},
-        act=partial(found.calls.delete_snapshot, snapshot.name),
+        act=partial(guest.api.delete_snapshot, snapshot.name),
     )
 
 
@@ -97,110 +150,100 @@ async def delete_vm_snapshot(
 async def rollback_vm_snapshot(
     call: Call, *, cluster_name: OneCluster = None, vmid: VmId, snapshot_name: SnapshotName
 ) -> Plan:
-    """Put a VM or container back to a snapshot; what came after it is lost."""
-    found = await target(call, cluster_name, vmid)
-    refuse_template(found, "be rolled back")
-    await require_unprotected(found)
-    known = await found.calls.snapshots()
-    snapshot = _named(found, snapshot_name, known)
-    await _zfs_allows_it(found, snapshot, known)
+    """Roll a VM or container back to a snapshot; all later changes are lost."""
+    guest = await target_guest(call, cluster_name, vmid)
+    refuse_template(guest, "be rolled back")
+    await require_unprotected(guest)
+    existing = await guest.api.snapshots()
+    snapshot = _named(guest, snapshot_name, existing)
+    await _require_newest_on_zfs(guest, snapshot, existing)
+    stops = guest.state != "stopped" and not snapshot.with_memory
+    warning = "It is running and is stopped by this; the snapshot holds no RAM."
     return Plan(
-        cluster=found.cluster,
-        would=f"Put {found.said} back to snapshot {snapshot.name!r}.",
-        loses=f"All that was written to its disks since {_taken(snapshot)} is lost.",
+        cluster=guest.cluster,
+        would=f"Roll {guest.label} back to snapshot {snapshot.name!r}.",
+        loses=f"All that was written to its disks since {_time(snapshot)} is lost.",
         ids={"vmid": vmid, "snapshot_name": snapshot.name},
-        act=partial(found.calls.rollback, snapshot.name),
-        warnings=_stops(found, snapshot),
+        act=partial(guest.api.rollback, snapshot.name),
+        warnings=(warning,) if stops else (),
     )
 
 
-async def _create(found: Target, name: str, description: str | None, with_ram: bool) -> Task:
-    if isinstance(found.calls, Qemu):
-        return await found.calls.create_snapshot(
-            name, description=description, include_memory=with_ram
-        )
-    return await found.calls.create_snapshot(name, description=description)
+async def _require_known_guests(call: Call, cluster_name: str | None, vmids: list[int]) -> None:
+    """Raise UnknownName for a guest that no cluster has; one without snapshots is no error."""
+    if not vmids:
+        return
+    clusters = await call.all_clusters(cluster_name)
+    views = await call.each(clusters, lambda cluster: cluster.inventory_view())
+    known = {vmid for _, view in views for vmid in view.by_vmid}
+    for vmid in vmids:
+        if vmid not in known and len(views) == len(clusters):
+            raise UnknownName("guest", vmid, sorted(known, key=lambda n: abs(n - vmid))[:5])
 
 
-async def _name_is_free(found: Target, name: str) -> None:
-    if name.casefold() == "current":
-        raise BadArgument("snapshot_name", "'current' is Proxmox's word for the present state.")
-    if name in {one.name for one in await found.calls.snapshots()}:
-        raise Precondition(f"{found.said} already has a snapshot {name!r}.", hint="Choose another.")
+async def _require_freezable_disks(guest: TargetGuest, config: GuestConfig) -> None:
+    """Raise Precondition if an attached disk cannot have snapshots.
 
-
-def _with_ram(found: Target, wanted: bool) -> bool:
-    if wanted and found.resource.type != "qemu":
-        raise BadArgument("include_vm_state", f"{found.said} is a container; its RAM stays out.")
-    return wanted and found.state != "stopped"
-
-
-async def _disks_allow_it(found: Target, config: GuestConfig) -> None:
-    """Refuse when a disk that is attached now cannot be kept: that is what Proxmox looks at."""
-    kinds = {one.storage: one.plugin_type for one in await _storages(found)}
-    held = [one for one in config.disks if one.media != "cdrom" and one.bus != "unused"]
-    if bad := [one for one in held if not _can_freeze(one, kinds.get(one.storage or "", ""))]:
-        disks = ", ".join(f"{one.id} on {one.storage or 'a path of the node'}" for one in bad)
+    The running configuration decides, as in Proxmox: a disk counts until its removal is done.
+    """
+    storages = await all_storages(guest.cluster, guest.node)
+    plugins = {storage.storage: storage.plugin_type for storage in storages}
+    disks = [disk for disk in config.disks if disk.media != "cdrom" and disk.bus != "unused"]
+    unsupported = [
+        f"{disk.id} on {disk.storage or 'a path of the node'}"
+        for disk in disks
+        if not _has_snapshots(disk, plugins.get(disk.storage or "", ""))
+    ]
+    if unsupported:
         raise Precondition(
-            f"{found.said} cannot have snapshots: {disks} does not support them.",
+            f"{guest.label} cannot have snapshots: {', '.join(unsupported)} does not support them.",
             hint="BackupVm keeps a copy in another way.",
         )
 
 
-def _left_out(configs: BothConfigs[Any]) -> list[str]:
-    """Return a warning about changes that wait: a snapshot holds the running configuration."""
-    now, then = configs.current.raw, configs.pending.raw
-    changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
-    if not changed:
-        return []
-    return [f"Changes pending until the guest restarts are not in it: {', '.join(changed)}."]
-
-
-def _can_freeze(disk: GuestDisk, kind: str) -> bool:
+def _has_snapshots(disk: GuestDisk, plugin: str) -> bool:
     if disk.volume == "none":
         return True
-    if disk.storage is None or kind in _NEVER:
+    if disk.storage is None or plugin in _NEVER:
         return False
-    return kind not in _BY_FILE or disk.volume.endswith(".qcow2")
+    return plugin not in _BY_FILE or disk.volume.endswith(".qcow2")
 
 
-async def _zfs_allows_it(found: Target, snapshot: Snapshot, known: list[Snapshot]) -> None:
-    """ZFS goes back to the newest snapshot only; the newer ones would have to go first."""
-    newer = [one.name for one in known if (one.created or 0) > (snapshot.created or 0)]
+async def _require_newest_on_zfs(
+    guest: TargetGuest, snapshot: ProxmoxSnapshot, existing: list[ProxmoxSnapshot]
+) -> None:
+    """Raise Precondition for an older snapshot on ZFS, which only rolls back to the newest one."""
+    newer = [other.name for other in existing if (other.created or 0) > (snapshot.created or 0)]
     if not newer:
         return
-    zfs = {one.storage for one in await _storages(found) if one.plugin_type in ("zfspool", "zfs")}
-    # Proxmox goes by what the snapshot holds, whatever was attached or detached since
-    frozen = await found.calls.config(snapshot=snapshot.name)
-    on_zfs = [one.id for one in frozen.disks if one.storage in zfs]
-    if on_zfs:
+    storages = await all_storages(guest.cluster, guest.node)
+    zfs = {storage.storage for storage in storages if storage.plugin_type in _ZFS}
+    # the snapshot's own configuration decides, not disks attached or detached since
+    config = await guest.api.config(snapshot=snapshot.name)
+    if on_zfs := [disk.id for disk in config.disks if disk.storage in zfs]:
         raise Precondition(
-            f"{', '.join(on_zfs)} of {found.said} lies on ZFS, which only goes back to the newest "
+            f"{', '.join(on_zfs)} of {guest.label} is on ZFS, which only rolls back to the newest "
             f"snapshot; newer ones are {', '.join(newer)}.",
             hint="Delete those first, if they may go.",
         )
 
 
-async def _storages(found: Target) -> list[StorageResource]:
-    """All storages of the guest's node: the question is how its disks are kept, not who may."""
-    rows = (await found.cluster.inventory.view()).storages
-    return [one for one in rows if one.node == found.node]
+def _named(guest: TargetGuest, name: str, existing: list[ProxmoxSnapshot]) -> ProxmoxSnapshot:
+    """Return the snapshot of that name; raise UnknownName with suggestions if there is none."""
+    by_name = {snapshot.name: snapshot for snapshot in existing}
+    if name not in by_name:
+        raise UnknownName("snapshot", name, by_name, where=f"of {guest.label}")
+    return by_name[name]
 
 
-def _named(found: Target, name: str, known: list[Snapshot]) -> Snapshot:
-    for one in known:
-        if one.name == name:
-            return one
-    names = [one.name for one in known]
-    raise UnknownName("snapshot", name, names, where=f"of {found.said}")
+def _time(snapshot: ProxmoxSnapshot) -> str:
+    time = moment(snapshot.created)
+    return f"{time:%Y-%m-%d %H:%M} UTC" if time else "then"
 
 
-def _taken(snapshot: Snapshot) -> str:
-    taken = moment(snapshot.created)
-    return f"{taken:%Y-%m-%d %H:%M} UTC" if taken else "then"
-
-
-def _stops(found: Target, snapshot: Snapshot) -> tuple[str, ...]:
-    if found.state == "stopped" or snapshot.with_memory:
-        return ()
-    return ("It is running now and is stopped by this; the snapshot holds no RAM.",)
+async def _create(guest: TargetGuest, name: str, description: str | None, with_ram: bool) -> Task:
+    if isinstance(guest.api, Qemu):
+        return await guest.api.create_snapshot(
+            name, description=description, include_memory=with_ram
+        )
+    return await guest.api.create_snapshot(name, description=description)

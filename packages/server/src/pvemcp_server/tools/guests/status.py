@@ -1,4 +1,4 @@
-"""The live state of a guest, from outside and from inside."""
+"""The live state of one guest, from Proxmox and from the guest itself."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from proxmox_client import Forbidden, Lxc, ProxmoxError, Qemu, ResponseError
-from proxmox_client.api.agent import AgentInterface, ContainerInterface, OsInfo
+from proxmox_client.api.agent import AgentInterface, ContainerInterface
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.access.model import Area, Effect
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class VmStatus(Row):
-    """A guest's live state; what cannot be known is null."""
+    """A guest's live state; unknown values are null."""
 
     cluster: Annotated[str, Col("Cluster")]
     vmid: Annotated[int, Col("Number")]
@@ -53,8 +53,8 @@ class VmStatus(Row):
 
 
 @dataclass(frozen=True, slots=True)
-class _Inside:
-    """What the guest says of itself."""
+class _GuestReport:
+    """The state that the guest itself reports, through its agent or its interfaces."""
 
     agent: str | None = None
     os_name: str | None = None
@@ -72,18 +72,18 @@ class _Inside:
 async def get_vm_status(call: Call, *, cluster_name: OneCluster = None, vmid: VmId) -> Document:
     """Get a guest's live state: CPU, memory, lock, HA, running task, agent, OS, IPs."""
     cluster = await call.cluster(cluster_name)
-    calls = await cluster.handle(vmid)
-    status = await calls.status()
-    task, inside = await asyncio.gather(
-        _running_task(cluster, calls), _inside(cluster, calls, status)
+    api = await cluster.handle(vmid)
+    status = await api.status()
+    task, report = await asyncio.gather(
+        _running_task(cluster, api), _guest_report(cluster, api, status)
     )
     return document(
         VmStatus(
             cluster=cluster.name,
             vmid=vmid,
             name=status.name,
-            node=calls.node,
-            type=calls.type,
+            node=api.node,
+            type=api.type,
             status=status.status,
             qmp_status=status.qmp_status,
             uptime=status.uptime,
@@ -99,22 +99,25 @@ async def get_vm_status(call: Call, *, cluster_name: OneCluster = None, vmid: Vm
             balloon=status.balloon,
             swap_usage=status.swap,
             swap_max=status.swap_max,
-            disk_usage=status.disk if calls.type == "lxc" else None,
+            disk_usage=status.disk if api.type == "lxc" else None,
             disk_max=status.disk_max,
             running_task=task,
-            agent=inside.agent,
-            os_name=inside.os_name,
-            ip_addresses=inside.addresses,
+            agent=report.agent,
+            os_name=report.os_name,
+            ip_addresses=report.addresses,
         )
     )
 
 
-async def _running_task(cluster: Cluster, calls: Qemu | Lxc) -> dict[str, Any] | None:
-    asked = cluster.pve.node(calls.node).tasks(source="active", vmid=calls.vmid)
-    rows: list[TaskRow] = await _noted(cluster, asked, "Running tasks are not known") or []
+async def _running_task(cluster: Cluster, api: Qemu | Lxc) -> dict[str, Any] | None:
+    """Return the newest task that is running on the guest; None if there is none."""
+    request = cluster.pve.node(api.node).tasks(source="active", vmid=api.vmid)
+    rows: list[TaskRow] = (
+        await _value_or_note(cluster, request, "Running tasks are not known") or []
+    )
     if not rows:
         return None
-    newest = max(rows, key=lambda one: one.start_time)
+    newest = max(rows, key=lambda row: row.start_time)
     return {
         "upid": newest.upid,
         "type": newest.type,
@@ -123,54 +126,48 @@ async def _running_task(cluster: Cluster, calls: Qemu | Lxc) -> dict[str, Any] |
     }
 
 
-async def _inside(cluster: Cluster, calls: Qemu | Lxc, status: GuestStatus) -> _Inside:
+async def _guest_report(cluster: Cluster, api: Qemu | Lxc, status: GuestStatus) -> _GuestReport:
+    """Ask a running VM's agent, or a container's interfaces; note it when that is not allowed."""
     if status.status != "running":
-        return _Inside()
-    if isinstance(calls, Lxc):
-        asked = _noted(cluster, calls.interfaces(), "Its addresses are not known")
-        return _Inside(addresses=_addresses(await asked or []))
+        return _GuestReport()
+    if isinstance(api, Lxc):
+        request = api.interfaces()
+        listed = await _value_or_note(cluster, request, "Its addresses are not known")
+        return _GuestReport(addresses=_addresses(listed or []))
     if not status.agent:
-        return _Inside(agent="off")
-    return await _by_agent(cluster, calls)
-
-
-async def _by_agent(cluster: Cluster, calls: Qemu) -> _Inside:
+        return _GuestReport(agent="off")
     try:
-        system, interfaces = await asyncio.gather(calls.agent_os_info(), calls.agent_network())
+        system, interfaces = await asyncio.gather(api.agent_os_info(), api.agent_network())
     except Forbidden as error:
         cluster.notes.add(await cluster.explain(error))
-        return _Inside(agent="denied")
+        return _GuestReport(agent="denied")
     except ResponseError:
-        return _Inside(agent="unreachable")
-    return _Inside("reachable", _os_name(system), _addresses(interfaces))
+        return _GuestReport(agent="unreachable")
+    return _GuestReport("reachable", system.pretty_name or system.name, _addresses(interfaces))
 
 
-async def _noted(cluster: Cluster, asked: Awaitable[T], what: str) -> T | None:
-    """A part of the answer that may be missing, which a note then says."""
+async def _value_or_note(cluster: Cluster, request: Awaitable[T], failure: str) -> T | None:
+    """Await an optional part of the answer; if it fails, add a note and return None."""
     try:
-        return await asked
+        return await request
     except ProxmoxError as error:
-        cluster.notes.add(f"{what}: {await cluster.explain(error)}")
+        cluster.notes.add(f"{failure}: {await cluster.explain(error)}")
         return None
 
 
-def _os_name(system: OsInfo) -> str | None:
-    return system.pretty_name or system.name
-
-
 def _addresses(interfaces: list[AgentInterface] | list[ContainerInterface]) -> list[str]:
-    """Every address of use to others, once."""
-    found = [
+    """Return every address once, without loopback and link-local ones."""
+    addresses = [
         address.address
-        for one in interfaces
-        for address in one.addresses
+        for interface in interfaces
+        for address in interface.addresses
         if not address.address.lower().startswith(("127.", "::1", "169.254.", "fe80:"))
     ]
-    found += [
+    addresses += [
         text.partition("/")[0]
-        for one in interfaces
-        if isinstance(one, ContainerInterface) and one.name != "lo"
-        for text in (one.inet, one.inet6)
+        for interface in interfaces
+        if isinstance(interface, ContainerInterface) and interface.name != "lo"
+        for text in (interface.inet, interface.inet6)
         if text and not text.startswith(("169.254.", "fe80:"))
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(addresses))

@@ -1,5 +1,5 @@
 """Tools for nodes and their tasks."""
 
-from pvemcp_server.tools.nodes import nodes, status, task_list, tasks
+from pvemcp_server.tools.nodes import nodes, status, tasks
 
-__all__ = ["nodes", "status", "task_list", "tasks"]
+__all__ = ["nodes", "status", "tasks"]

@@ -1,4 +1,4 @@
-"""Lists of nodes, their disks and their replication jobs."""
+"""Lists of nodes, of their disks and of replication jobs."""
 
 from operator import attrgetter
 
@@ -15,21 +15,9 @@ from pvemcp_server.tables import (
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName, DetailLevel, NodeName
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.lists import at, listed
+from pvemcp_server.toolkit.lists import detail_columns, listed
 from pvemcp_server.toolkit.locate import clusters_with
 from pvemcp_server.toolkit.registry import Rows, tool
-
-_FULL_NODE = (
-    "uptime",
-    "cpu_total",
-    "memory_usage",
-    "memory_total",
-    "disk_usage",
-    "disk_total",
-    "level",
-    "network_in",
-    "network_out",
-)
 
 
 @tool("ListNodes", area=Area.NODES, effect=Effect.READ, answer=Node, needs=(needs.NODES,))
@@ -37,7 +25,7 @@ async def list_nodes(
     call: Call, *, cluster_name: ClusterName = None, detail_level: DetailLevel = "Minimal"
 ) -> Rows:
     """List nodes with their state and use; Full adds totals and network."""
-    columns = at(detail_level, Node, _FULL_NODE)
+    columns = detail_columns(Node, detail_level)
     return await listed(call, nodes, cluster_name, columns, order=attrgetter("node"))
 
 
@@ -64,8 +52,8 @@ async def list_node_disks(
         node_disks,
         cluster_name,
         NodeDisk.minimal,
-        want=LoadRequest(nodes=frozenset(filter(None, [node]))),
+        request=LoadRequest(nodes=frozenset(filter(None, [node]))),
         order=attrgetter("node", "device"),
         clusters=await clusters_with(call, cluster_name, node),
-        must=node is not None,
+        required=node is not None,
     )

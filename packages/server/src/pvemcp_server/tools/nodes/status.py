@@ -1,4 +1,4 @@
-"""One node, looked at closely."""
+"""The state of one node."""
 
 from typing import Annotated
 
@@ -86,6 +86,6 @@ async def get_node_status(
 
 
 def _release(text: str) -> str:
-    """`pve-manager/9.2.11/14a22df3` is version 9.2.11."""
+    """Return the version in `pve-manager/9.2.11/14a22df3`: 9.2.11."""
     parts = text.split("/")
     return parts[1] if len(parts) > 1 else text

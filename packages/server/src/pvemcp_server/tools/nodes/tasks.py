@@ -1,30 +1,49 @@
-"""One task, now or when it has ended."""
+"""Tasks of Proxmox: list them, get one."""
 
-from datetime import UTC, datetime
-from typing import Annotated
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from proxmox_client import DeadlineExceeded, NotFound, Task, TaskFailed, Upid
+from proxmox_client import DeadlineExceeded, NotFound, TaskFailed, Upid
 from proxmox_client.api.tasks import TaskStatus
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.registry import Col, Row, Unit
 from pvemcp_server.tables.values import moment
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import OneCluster
+from pvemcp_server.toolkit.arguments import ClusterName, NodeName, OneCluster, VmId
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.registry import Document, document, tool
+from pvemcp_server.toolkit.lists import listed, newest_first
+from pvemcp_server.toolkit.locate import clusters_with
+from pvemcp_server.toolkit.registry import Document, Rows, document, tool
 from pvemcp_server.toolkit.task_wait import watch
 
+Status = Annotated[Literal["running", "stopped", "ok", "error"] | None, Field(description="State")]
+Type = Annotated[str | None, Field(max_length=50, description="As vzdump, qmstart, qmigrate")]
+User = Annotated[str | None, Field(max_length=100, description="Account or a part of it")]
+Since = Annotated[str | None, Field(max_length=40, description="ISO 8601, or -24h, -7d")]
+Limit = Annotated[int, Field(ge=1, le=500, description="Rows at most")]
 UpidText = Annotated[str, Field(max_length=512, description="Task id, from a write or ListTasks")]
 Wait = Annotated[int, Field(ge=0, description="Wait this long for its end")]
 LogLines = Annotated[int, Field(ge=0, le=500, description="Last lines of its log")]
 
+_OUTCOMES = {
+    "running": {"running"},
+    "stopped": {"ok", "warnings", "error"},
+    "ok": {"ok", "warnings"},
+    "error": {"error"},
+}
+_RELATIVE = re.compile(r"-(\d{1,6})([smhdw])", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SPANS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
 
 class TaskState(Row):
-    """A task and how it ended, if it has."""
+    """A task with its outcome, once it has ended."""
 
     cluster: Annotated[str, Col("Cluster")]
     upid: Annotated[str, Col("Task id")]
@@ -42,6 +61,70 @@ class TaskState(Row):
     log: Annotated[list[str], Col("The last lines of its log")]
 
 
+@tool("ListTasks", area=Area.NODES, effect=Effect.READ, answer=Task, needs=(needs.NODES,))
+async def list_tasks(
+    call: Call,
+    *,
+    cluster_name: ClusterName = None,
+    status: Status = None,
+    type: Type = None,  # noqa: A002 - the published name
+    node: NodeName | None = None,
+    vmid: VmId | None = None,
+    user: User = None,
+    since: Since = None,
+    limit: Limit = 50,
+) -> Rows:
+    """List tasks of all nodes, newest first."""
+    outcomes = _OUTCOMES.get(status or "")
+    # Proxmox does not filter by these, so more tasks than `limit` are loaded and filtered here
+    filtered_here = type is not None or user is not None or status == "running"
+
+    def keep(row: Task) -> bool:
+        return (
+            (outcomes is None or row.outcome in outcomes)
+            and (type is None or row.type.casefold() == type.casefold())
+            and (vmid is None or row.vmid == vmid)
+            and (user is None or user.casefold() in row.user.casefold())
+        )
+
+    found = await listed(
+        call,
+        tasks,
+        cluster_name,
+        Task.minimal,
+        request=LoadRequest(
+            vmids=frozenset() if vmid is None else frozenset({vmid}),
+            nodes=frozenset(filter(None, [node])),
+            status=frozenset(outcomes or ()),
+            types=frozenset(filter(None, [type])),
+            since=_time(since),
+            limit=None if filtered_here else limit + 1,
+        ),
+        keep=keep,
+        order=newest_first("start_time"),
+        clusters=await clusters_with(call, cluster_name, node),
+        required=node is not None,
+    )
+    if len(found.rows) > limit:
+        call.notes.add(f"The newest {limit}; use a larger limit or filters for more.")
+    return Rows(found.rows[:limit], found.columns)
+
+
+def _time(since: str | None) -> datetime | None:
+    """Parse ISO 8601, UTC unless it has an offset, or a span before now such as -24h."""
+    if since is None:
+        return None
+    if match := _RELATIVE.fullmatch(since):
+        now = datetime.now(UTC)
+        span = timedelta(**{_SPANS[match[2]]: int(match[1])})
+        return now - min(span, now - _EPOCH)
+    try:
+        time = datetime.fromisoformat(since)
+    except ValueError:
+        raise BadArgument("since", f"{since!r} is neither ISO 8601 nor like -24h.") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 @tool("GetTask", area=Area.NODES, effect=Effect.READ, answer=TaskState, needs=(needs.NODES,))
 async def get_task(
     call: Call,
@@ -51,28 +134,36 @@ async def get_task(
     wait_seconds: Wait = 0,
     log_lines: LogLines = 20,
 ) -> Document:
-    """Get a task's state, outcome and the end of its log; waits for its end if told to."""
+    """Get a task's state, outcome and the end of its log; can wait for its end."""
     cluster = await call.cluster(cluster_name)
-    parsed = await _seen(cluster, upid)
+    parsed = await _visible_upid(cluster, upid)
     task = cluster.pve.task(parsed)
     try:
         if wait_seconds:
-            await _wait(call, task, wait_seconds)
+            seconds = min(wait_seconds, call.settings.task_wait_max_seconds)
+            try:
+                await watch(call, task, seconds)
+            except DeadlineExceeded:
+                closing = call.closing.is_set()
+                when = "as the server shuts down" if closing else f"after {seconds:.0f} s"
+                call.notes.add(f"It was still running {when}.")
+            except TaskFailed:
+                pass  # the answer has its outcome
         status = await task.status()
     except NotFound:
         raise _unknown(cluster, upid) from None
     return document(await _state(cluster, parsed, status, await task.tail(log_lines)))
 
 
-async def _seen(cluster: Cluster, text: str) -> Upid:
-    """The task, when it is about something that the caller may see."""
+async def _visible_upid(cluster: Cluster, text: str) -> Upid:
+    """Parse the UPID; raise UnknownName unless the caller may see its node or its guest."""
     try:
         upid = Upid.parse(text)
     except ValueError as error:
         raise BadArgument("upid", str(error)) from None
     view = await cluster.inventory_view()
-    guest = int(upid.id) if upid.id.isdecimal() else None
-    if upid.node not in view.by_node and guest not in view.by_vmid:
+    vmid = int(upid.id) if upid.id.isdecimal() else None
+    if upid.node not in view.by_node and vmid not in view.by_vmid:
         raise _unknown(cluster, text)
     return upid
 
@@ -81,23 +172,13 @@ def _unknown(cluster: Cluster, text: str) -> UnknownName:
     return UnknownName("task", text, (), where=f"on {cluster.name}")
 
 
-async def _wait(call: Call, task: Task, seconds: float) -> None:
-    longest = min(seconds, call.settings.task_wait_max_seconds)
-    try:
-        await watch(call, task, longest)
-    except DeadlineExceeded:
-        when = "as the server shuts down" if call.closing.is_set() else f"after {longest:.0f} s"
-        call.notes.add(f"It was still running {when}.")
-    except TaskFailed:
-        return  # the answer tells how it ended
-
-
 async def _state(cluster: Cluster, upid: Upid, status: TaskStatus, log: list[str]) -> TaskState:
-    ended = None if status.running else status.exit_status or "unexpected status"
-    warned = (ended or "").startswith("WARNINGS:")
-    ends = None if status.running else await _end_time(cluster, upid)
-    until = ends or (datetime.now(UTC) if status.running else None)
-    starts = moment(upid.start_time)
+    exit_status = None if status.running else status.exit_status or "unexpected status"
+    warned = (exit_status or "").startswith("WARNINGS:")
+    end_time = None if status.running else await _end_time(cluster, upid)
+    until = end_time or (datetime.now(UTC) if status.running else None)
+    start_time = moment(upid.start_time)
+    duration = (until - start_time).total_seconds() if until and start_time else None
     return TaskState(
         cluster=cluster.name,
         upid=upid.text,
@@ -106,24 +187,25 @@ async def _state(cluster: Cluster, upid: Upid, status: TaskStatus, log: list[str
         id=upid.id or None,
         user=f"{upid.user}!{upid.token}" if upid.token else upid.user,
         status=status.status,
-        exit_status=ended,
-        ok=None if ended is None else ended == "OK" or warned,
-        warnings=_count(ended) if warned else 0 if ended else None,
-        start_time=starts,
-        end_time=ends,
-        duration=max(0, int((until - starts).total_seconds())) if until and starts else None,
+        exit_status=exit_status,
+        ok=None if exit_status is None else exit_status == "OK" or warned,
+        warnings=_warning_count(exit_status) if warned else 0 if exit_status else None,
+        start_time=start_time,
+        end_time=end_time,
+        duration=None if duration is None else max(0, int(duration)),
         log=log,
     )
 
 
 async def _end_time(cluster: Cluster, upid: Upid) -> datetime | None:
-    """A task's own state leaves out when it ended; the list of its node has it."""
+    """Look the end up in the node's task list, since a task's own status does not have it."""
     rows = await cluster.pve.node(upid.node).tasks(
         since=upid.start_time, until=upid.start_time, type=upid.type, source="archive"
     )
-    return next((moment(one.end_time) for one in rows if one.upid == upid.text), None)
+    return next((moment(row.end_time) for row in rows if row.upid == upid.text), None)
 
 
-def _count(warned: str | None) -> int:
-    digits = (warned or "").removeprefix("WARNINGS:").strip()
+def _warning_count(exit_status: str | None) -> int:
+    """Return n of `WARNINGS: n`."""
+    digits = (exit_status or "").removeprefix("WARNINGS:").strip()
     return int(digits) if digits.isdecimal() else 1

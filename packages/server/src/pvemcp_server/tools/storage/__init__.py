@@ -1,5 +1,5 @@
-"""Tools for storages and what they hold."""
+"""Tools for storages, their content, backups and pools."""
 
-from pvemcp_server.tools.storage import deletion, download, storages
+from pvemcp_server.tools.storage import backups, content, deletions, downloads, pools, storages
 
-__all__ = ["deletion", "download", "storages"]
+__all__ = ["backups", "content", "deletions", "downloads", "pools", "storages"]

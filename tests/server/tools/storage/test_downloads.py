@@ -16,17 +16,17 @@ async def test_an_image_is_downloaded_and_listed_then(demo_client):
     answer = await demo_client("DownloadIso", **ISO, checksum=SHA256, wait=True)
     assert answer.data["ok"] is True
     assert answer.data["volid"] == "local:iso/debian-12.12.0-amd64-netinst.iso"
-    assert "Node pve01 does the fetching itself" in answer.notes
+    assert "Node pve01 downloads it itself" in answer.notes
     listed = await demo_client("ListIsos", **PLACE)
     assert answer.data["volid"] in listed.column("volid")
 
 
 async def test_a_download_without_a_checksum_or_certificate_check_warns(demo_client):
     answer = await demo_client("DownloadIso", **ISO, verify_certificates=False, dry_run=True)
-    assert "Without a checksum nobody checks what arrives." in answer.data["would"]
+    assert "Without a checksum the content is not verified." in answer.data["would"]
     assert "The server's certificate is not checked." in answer.data["would"]
     assert URL in answer.data["would"]
-    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
+    assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ async def test_a_download_without_a_checksum_or_certificate_check_warns(demo_cli
         "https://nas.lan/x.iso",
     ],
 )
-async def test_what_is_not_the_public_internet_over_https_is_refused(demo_client, url):
+async def test_only_public_https_urls_are_accepted(demo_client, url):
     await demo_client.refused("DownloadIso", **{**ISO, "url": url})
-    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
+    assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
 
 
 async def test_settings_open_http_private_addresses_and_narrow_the_hosts(demo_client):
@@ -73,10 +73,10 @@ async def test_a_checksum_has_to_fit_its_algorithm(demo_client, given, says):
     assert says in await demo_client.refused("DownloadIso", **ISO, **given)
 
 
-async def test_what_is_there_already_is_not_fetched_again(demo_client):
+async def test_an_existing_file_is_not_downloaded_again(demo_client):
     name = "debian-13.1.0-amd64-netinst.iso"
     error = await demo_client.refused("DownloadIso", **{**ISO, "filename": name})
-    assert error.startswith(f"local:iso/{name} is there already.")
+    assert error.startswith(f"local:iso/{name} exists already.")
 
 
 @pytest.mark.parametrize(

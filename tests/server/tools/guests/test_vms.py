@@ -29,7 +29,7 @@ async def test_list_vms_shows_every_guest_in_order_of_its_number(tool_client, na
         assert row["name"] == guest.name or not nodes[guest.node].online
 
 
-async def test_list_vms_of_all_clusters_tells_equal_numbers_apart_by_cluster(tool_client):
+async def test_equal_vmids_differ_by_their_cluster(tool_client):
     answer = await tool_client("ListVms")
     at_101 = {row["cluster"]: row["name"] for row in answer.data if row["vmid"] == 101}
     assert at_101 == {"home-lab": "homeassistant", "prod": "db-primary"}
@@ -38,12 +38,12 @@ async def test_list_vms_of_all_clusters_tells_equal_numbers_apart_by_cluster(too
     assert len(answer.data) == total
 
 
-async def test_list_vms_takes_one_call_per_cluster(tool_client):
+async def test_list_vms_takes_one_request_per_cluster(tool_client):
     tool_client.refresh()
-    tool_client.asked("prod"), tool_client.asked("home-lab")
+    tool_client.requests("prod"), tool_client.requests("home-lab")
     await tool_client("ListVms")
-    assert tool_client.asked("prod") == ["GET /cluster/resources"]
-    assert tool_client.asked("home-lab") == ["GET /cluster/resources"]
+    assert tool_client.requests("prod") == ["GET /cluster/resources"]
+    assert tool_client.requests("home-lab") == ["GET /cluster/resources"]
 
 
 @pytest.mark.parametrize("status", ["running", "stopped", "paused"])
@@ -85,7 +85,7 @@ async def test_list_vms_full_adds_the_fields_of_the_reference(tool_client):
         assert row["cpu_usage"] is None or 0 <= row["cpu_usage"] <= 100
 
 
-async def test_list_vms_full_fetches_descriptions_and_names_the_node_that_is_missing(demo_client):
+async def test_list_vms_full_has_descriptions_and_notes_offline_nodes(demo_client):
     demo_client["prod"].emulated.state.guests[101].config["description"] = "primary\ndatabase\n"
     answer = await demo_client(
         "ListVms", cluster_name="prod", detail_level="Full", fields=["vmid", "description"]
@@ -93,7 +93,7 @@ async def test_list_vms_full_fetches_descriptions_and_names_the_node_that_is_mis
     described = {row["vmid"]: row["description"] for row in answer.data}
     assert described[101] == "primary\ndatabase"
     assert "Descriptions of guests on pve05 of prod are missing: offline." in answer.notes
-    assert not any("pve05" in one for one in demo_client.asked("prod"))
+    assert not any("pve05" in one for one in demo_client.requests("prod"))
 
 
 async def test_descriptions_are_fetched_for_the_rows_of_the_page_only(demo_client):
@@ -110,7 +110,7 @@ async def test_descriptions_are_fetched_for_the_rows_of_the_page_only(demo_clien
     assert _configs(demo_client) == [103]
 
 
-async def test_descriptions_of_a_page_over_all_clusters_are_those_of_each_cluster(demo_client):
+async def test_descriptions_of_a_page_belong_to_the_right_cluster(demo_client):
     for name in ("home-lab", "prod"):
         demo_client[name].emulated.state.guests[101].config["description"] = f"of {name}"
     answer = await demo_client("ListVms", fields=["cluster", "vmid", "description"], limit=4)
@@ -137,16 +137,16 @@ async def test_a_dead_cluster_keeps_no_descriptions_of_others_back(demo_client):
 def _configs(demo_client):
     """The guests of prod whose configurations were asked for."""
     return sorted(
-        int(one.split("/")[4]) for one in demo_client.asked("prod") if one.endswith("/config")
+        int(one.split("/")[4]) for one in demo_client.requests("prod") if one.endswith("/config")
     )
 
 
-async def test_fields_pick_columns_beyond_the_detail_level_and_cost_nothing_else(tool_client):
+async def test_fields_can_pick_columns_beyond_the_detail_level(tool_client):
     tool_client.refresh()
-    tool_client.asked("prod")
+    tool_client.requests("prod")
     answer = await tool_client("ListVms", cluster_name="prod", fields=["VMID", "cpuUsage"], limit=2)
     assert [list(row) for row in answer.data] == [["vmid", "cpu_usage"]] * 2
-    assert tool_client.asked("prod") == ["GET /cluster/resources"]
+    assert tool_client.requests("prod") == ["GET /cluster/resources"]
 
 
 async def test_fields_work_over_all_clusters_too(tool_client):
@@ -190,10 +190,10 @@ async def test_list_snapshots_shows_all_of_them_without_the_pseudo_entry(tool_cl
 
 async def test_list_snapshots_of_some_guests_asks_only_those(tool_client):
     tool_client.refresh()
-    tool_client.asked("home-lab")
+    tool_client.requests("home-lab")
     answer = await tool_client("ListSnapshots", cluster_name="home-lab", vmids=[101, 105])
     assert set(answer.column("vmid")) == {101, 105}
-    assert len(tool_client.asked("home-lab")) == 3  # resources, and one for each
+    assert len(tool_client.requests("home-lab")) == 3  # resources, and one for each
 
 
 async def test_list_snapshots_of_an_unknown_guest_names_the_nearest(tool_client):
@@ -242,7 +242,7 @@ async def test_vm_config_of_a_container_has_its_own_fields(tool_client):
     assert found["sockets"] is None
 
 
-async def test_a_guest_that_was_migrated_a_moment_ago_is_found_where_it_is(demo_client):
+async def test_a_guest_is_found_right_after_its_migration(demo_client):
     await demo_client("GetVmConfig", cluster_name="prod", vmid=105)
     demo_client["prod"].emulated.state.guests[105].node = "pve03"
     demo_client["prod"].emulated.state.guests[105].touch()
@@ -250,7 +250,7 @@ async def test_a_guest_that_was_migrated_a_moment_ago_is_found_where_it_is(demo_
     assert answer.data["node"] == "pve03"
 
 
-async def test_vm_status_tells_addresses_and_system_by_the_agent(tool_client):
+async def test_vm_status_has_addresses_and_system_from_the_agent(tool_client):
     state = tool_client["prod"].emulated.state
     guest = next(
         one
@@ -265,22 +265,22 @@ async def test_vm_status_tells_addresses_and_system_by_the_agent(tool_client):
     assert found["status"] == "running"
 
 
-async def test_vm_status_keeps_the_guests_view_of_memory_apart_from_the_hosts(tool_client):
+async def test_vm_status_separates_memory_of_guest_and_host(tool_client):
     found = (await tool_client("GetVmStatus", cluster_name="prod", vmid=101)).data
     assert found["memory_usage"] != found["memory_host"]
     assert found["memory_max"] == tool_client["prod"].emulated.state.guests[101].memory
 
 
-async def test_vm_status_says_when_the_agent_does_not_answer(tool_client):
+async def test_vm_status_marks_an_unreachable_agent(tool_client):
     found = (await tool_client("GetVmStatus", cluster_name="prod", vmid=150)).data
     assert (found["agent"], found["ip_addresses"]) == ("unreachable", [])
 
 
-async def test_vm_status_of_a_stopped_guest_asks_nothing_of_its_inside(tool_client):
-    tool_client.asked("home-lab")
+async def test_vm_status_of_a_stopped_guest_skips_the_agent(tool_client):
+    tool_client.requests("home-lab")
     found = (await tool_client("GetVmStatus", cluster_name="home-lab", vmid=105)).data
     assert (found["status"], found["agent"]) == ("stopped", None)
-    assert not any("agent" in one for one in tool_client.asked("home-lab"))
+    assert not any("agent" in one for one in tool_client.requests("home-lab"))
 
 
 async def test_vm_status_of_a_container_lists_its_addresses(tool_client):
@@ -302,7 +302,7 @@ async def test_vm_status_names_the_privilege_that_the_agent_needs(
     assert "lacks VM.GuestAgent.Audit on /vms/105" in answer.notes
 
 
-async def test_what_a_machine_has_written_to_its_disk_is_unknown_and_not_nothing(tool_client):
+async def test_unknown_disk_use_of_a_vm_is_null(tool_client):
     picked = ["type", "status", "disk_usage", "disk_usage_percentage"]
     rows = (await tool_client("ListVms", cluster_name="home-lab", fields=picked)).data
     for row in rows:
@@ -336,7 +336,7 @@ async def test_vm_status_names_the_task_that_is_at_work(demo_client):
     assert found["running_task"]["type"] == "vzdump"
 
 
-async def test_vm_status_says_what_could_not_be_asked(demo_client):
+async def test_vm_status_notes_failed_parts(demo_client):
     demo_client["home-lab"].emulated.fault(
         FaultKind.ERROR, path=".*/(tasks|interfaces)", message="busy"
     )

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 PROD = {"cluster_name": "prod"}
 
 
-async def test_list_nodes_shows_who_is_online_and_how_busy(tool_client):
+async def test_list_nodes_has_state_and_load(tool_client):
     answer = await tool_client("ListNodes", **PROD, detail_level="Full")
     state = tool_client["prod"].emulated.state
     rows = {row["node"]: row for row in answer.data}
@@ -25,14 +25,14 @@ async def test_list_nodes_shows_who_is_online_and_how_busy(tool_client):
             assert 0 <= rows[name]["cpu_usage"] <= 100
 
 
-async def test_list_nodes_minimal_takes_one_call(tool_client):
+async def test_list_nodes_minimal_takes_one_request(tool_client):
     tool_client.refresh()
-    tool_client.asked("prod")
+    tool_client.requests("prod")
     await tool_client("ListNodes", **PROD)
-    assert tool_client.asked("prod") == ["GET /cluster/resources"]
+    assert tool_client.requests("prod") == ["GET /cluster/resources"]
 
 
-async def test_node_status_tells_the_node_in_full(tool_client):
+async def test_node_status_has_all_fields(tool_client):
     found = (await tool_client("GetNodeStatus", **PROD, node="pve01")).data
     node = tool_client["prod"].emulated.state.nodes["pve01"]
     assert found["pve_version"] == "9.2.11"
@@ -44,7 +44,7 @@ async def test_node_status_tells_the_node_in_full(tool_client):
     assert all(found[f"load_avg_{one}"] > 0 for one in ("1m", "5m", "15m"))
 
 
-async def test_node_status_of_a_node_that_is_offline_says_so(tool_client):
+async def test_node_status_of_an_offline_node_is_an_error(tool_client):
     error = await tool_client.refused("GetNodeStatus", **PROD, node="pve05")
     assert "pve05" in error
     assert "does not answer" in error
@@ -58,13 +58,13 @@ async def test_list_node_disks_shows_a_disk_that_is_failing(tool_client):
     assert [row["wearout"] for row in failing] == [4]
 
 
-async def test_list_node_disks_of_all_nodes_says_which_one_is_missing(tool_client):
+async def test_list_node_disks_notes_offline_nodes(tool_client):
     answer = await tool_client("ListNodeDisks", **PROD)
     assert "Offline on prod, so missing here: pve05." in answer.notes
     assert set(answer.column("node")) == {"pve01", "pve02", "pve03", "pve04"}
 
 
-async def test_list_replications_tells_how_the_last_run_went(tool_client):
+async def test_list_replications_has_the_last_outcome(tool_client):
     answer = await tool_client("ListReplications", **PROD)
     jobs = tool_client["prod"].emulated.state.replications
     rows = {row["id"]: row for row in answer.data}
@@ -86,7 +86,7 @@ async def test_list_tasks_shows_the_newest_of_all_nodes_first(tool_client):
     for row in answer.data:
         task = tasks[row["upid"]]
         assert (row["type"], row["user"]) == (task.type, task.user)
-    assert "there are more, for a larger limit" in answer.notes
+    assert "use a larger limit or filters for more" in answer.notes
 
 
 @pytest.mark.parametrize("status", ["ok", "error", "stopped", "running"])
@@ -105,7 +105,7 @@ async def test_list_tasks_filters_by_outcome(tool_client, status):
         assert len(answer.data) == sum(not one.outcome.startswith("WARN") for one in online)
 
 
-async def test_a_task_that_died_with_its_node_is_among_the_failed(demo_client):
+async def test_a_task_that_died_with_its_node_counts_as_failed(demo_client):
     tasks = demo_client["prod"].emulated.state.tasks.values()
     died = next(one for one in tasks if one.ok and one.node == "pve01")
     died.outcome = "unexpected status"
@@ -142,7 +142,7 @@ async def test_list_tasks_since_takes_dates_and_spans(tool_client):
     assert error == "since: 'yesterday' is neither ISO 8601 nor like -24h."
 
 
-async def test_get_task_tells_outcome_times_and_the_end_of_the_log(tool_client):
+async def test_get_task_has_outcome_times_and_log(tool_client):
     failed = (await tool_client("ListTasks", **PROD, status="error", limit=1)).data[0]
     found = (await tool_client("GetTask", **PROD, upid=failed["upid"], log_lines=3)).data
     assert (found["status"], found["ok"]) == ("stopped", False)
@@ -153,7 +153,7 @@ async def test_get_task_tells_outcome_times_and_the_end_of_the_log(tool_client):
     assert 0 < len(found["log"]) <= 3
 
 
-async def test_get_task_tells_warnings_from_failure(demo_client):
+async def test_get_task_distinguishes_warnings_from_failure(demo_client):
     tasks = demo_client["prod"].emulated.state.tasks
     task = next(one for one in tasks.values() if one.node == "pve01" and one.outcome == "OK")
     task.outcome = "WARNINGS: 2"
@@ -161,12 +161,12 @@ async def test_get_task_tells_warnings_from_failure(demo_client):
     assert (found["ok"], found["warnings"]) == (True, 2)
 
 
-async def test_get_task_refuses_what_is_no_task(tool_client):
+async def test_get_task_refuses_an_invalid_upid(tool_client):
     error = await tool_client.refused("GetTask", **PROD, upid="UPID:pve01:nonsense")
     assert error.startswith("upid: ")
 
 
-async def test_a_task_that_proxmox_has_forgotten_is_answered_like_one_that_never_was(tool_client):
+async def test_a_deleted_task_is_answered_like_an_unknown_one(tool_client):
     upid = "UPID:pve01:0000FFFF:00000001:6B02AC99:qmstart:100:root@pam:"
     error = await tool_client.refused("GetTask", **PROD, upid=upid)
     assert error == f"No task {upid!r} on prod."
@@ -196,7 +196,7 @@ async def test_node_metrics_show_pressure_over_a_day(tool_client):
     assert any(row["pressure_cpu_some"] > 0 for row in answer.data)
 
 
-async def test_node_metrics_of_8_4_have_no_pressure_and_the_note_says_why(tool_client):
+async def test_missing_pressure_metrics_of_8_4_are_noted(tool_client):
     answer = await tool_client(
         "ListNodeRrdData", cluster_name="home-lab", nodes=["pve"], metrics="Pressure"
     )
@@ -204,7 +204,7 @@ async def test_node_metrics_of_8_4_have_no_pressure_and_the_note_says_why(tool_c
     assert "pressure (PSI) comes with Proxmox VE 9.0" in answer.notes
 
 
-async def test_node_metrics_of_all_nodes_leave_out_the_one_that_is_offline(tool_client):
+async def test_node_metrics_leave_out_offline_nodes(tool_client):
     answer = await tool_client("ListNodeRrdData", **PROD, metrics=["Memory"], time_frame="Hour")
     assert set(answer.column("node")) == {"pve01", "pve02", "pve03", "pve04"}
     assert "Offline on prod" in answer.notes
@@ -240,7 +240,7 @@ async def test_metrics_of_nothing_are_refused_by_argument(tool_client, given):
     assert error.startswith(("vmids", "metrics"))
 
 
-async def test_get_task_stops_waiting_in_time_and_says_so(demo_client):
+async def test_get_task_notes_that_it_stopped_waiting(demo_client):
     started = await demo_client("BackupVm", **PROD, vmid=200, storage="pbs-main")
     demo_client.change(task_wait_max_seconds=0)
     answer = await demo_client("GetTask", **PROD, upid=started.data["upid"], wait_seconds=30)
@@ -248,7 +248,7 @@ async def test_get_task_stops_waiting_in_time_and_says_so(demo_client):
     assert "It was still running after 0 s." in answer.notes
 
 
-async def test_get_task_waits_for_a_task_that_fails_and_tells_how_it_ended(demo_client):
+async def test_get_task_waits_and_returns_the_failure(demo_client):
     state = demo_client["home-lab"].emulated.state
     state.guests[105].config["net0"] = "virtio=BC:24:11:00:00:09,bridge=nope"
     lab = {"cluster_name": "home-lab"}

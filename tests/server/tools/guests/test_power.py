@@ -47,9 +47,9 @@ async def test_a_container_is_started_and_shut_down(demo_client):
 
 async def test_a_write_takes_as_few_calls_as_it_can(demo_client):
     await demo_client("ListVms", **PROD)
-    demo_client.asked("prod")
+    demo_client.requests("prod")
     await demo_client("ChangeVmState", **PROD, vmid=105, action="Reset")
-    assert demo_client.asked("prod") == [
+    assert demo_client.requests("prod") == [
         "GET /nodes/pve01/qemu/105/status/current",
         "POST /nodes/pve01/qemu/105/status/reset",
     ]
@@ -65,29 +65,27 @@ async def test_a_write_takes_as_few_calls_as_it_can(demo_client):
         (9000, "Stop", "is stopped; Stop needs it running or paused."),
     ],
 )
-async def test_what_proxmox_would_refuse_is_said_before_in_plain_words(
-    demo_client, vmid, action, says
-):
+async def test_preconditions_are_checked_before_proxmox_refuses(demo_client, vmid, action, says):
     error = await demo_client.refused("ChangeVmState", **PROD, vmid=vmid, action=action)
     assert says in error
-    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
+    assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
 
 
-async def test_a_locked_guest_is_left_alone_and_the_lock_is_named(demo_client):
+async def test_a_locked_guest_is_refused_with_its_lock(demo_client):
     demo_client["prod"].emulated.state.guests[105].config["lock"] = "backup"
     demo_client["prod"].emulated.state.guests[105].touch()
     error = await demo_client.refused("ChangeVmState", **PROD, vmid=105, action="Stop")
     assert "qemu 105 (web-frontend) on prod is locked (backup)" in error
 
 
-async def test_a_guest_on_a_node_that_is_offline_is_said_to_be_out_of_reach(demo_client):
+async def test_a_guest_on_an_offline_node_is_refused(demo_client):
     state = demo_client["prod"].emulated.state
     vmid = next(one.vmid for one in state.guests.values() if one.node == "pve05")
     error = await demo_client.refused("ChangeVmState", **PROD, vmid=vmid, action="Start")
     assert error == "Node pve05 on prod is offline."
 
 
-async def test_a_guest_under_high_availability_is_changed_by_its_manager_and_that_is_said(
+async def test_ha_managed_power_changes_are_noted(
     demo_client,
 ):
     answer = await demo_client("ChangeVmState", **PROD, vmid=103, action="Stop", dry_run=True)
@@ -95,7 +93,7 @@ async def test_a_guest_under_high_availability_is_changed_by_its_manager_and_tha
 
 
 @pytest.mark.parametrize("action", ["Reset", "Reboot", "Suspend"])
-async def test_what_high_availability_leaves_to_proxmox_is_not_its_managers(demo_client, action):
+async def test_actions_that_ha_leaves_to_proxmox_have_no_warning(demo_client, action):
     demo_client["prod"].emulated.state.ha_resources["vm:103"].state = "error"
     answer = await demo_client("ChangeVmState", **PROD, vmid=103, action=action, dry_run=True)
     assert "HA" not in answer.data["would"]
@@ -108,7 +106,7 @@ async def test_a_guest_that_high_availability_holds_in_error_is_refused(demo_cli
     assert "in state error" in error
 
 
-async def test_a_dry_run_says_what_would_happen_and_touches_nothing(demo_client):
+async def test_a_dry_run_describes_the_write_and_changes_nothing(demo_client):
     answer = await demo_client("ChangeVmState", **PROD, vmid=101, action="Stop", dry_run=True)
     assert answer.data == {
         "dry_run": True,
@@ -117,8 +115,8 @@ async def test_a_dry_run_says_what_would_happen_and_touches_nothing(demo_client)
         "would": "Stop qemu 101 (db-primary) on prod, which is running. "
         "What the guest has not written to its disks is lost.",
     }
-    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
-    assert [kind for kind, _ in demo_client.journal.events] == ["call"]
+    assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
+    assert [kind for kind, _ in demo_client.audit.events] == ["call"]
 
 
 async def test_a_protected_guest_refuses_writes(demo_client):
@@ -138,7 +136,7 @@ async def test_a_protected_cluster_refuses_writes(demo_client):
     assert error.startswith("Cluster prod is protected")
 
 
-async def test_without_waiting_the_answer_comes_at_once_and_says_how_to_go_on(demo_client):
+async def test_a_write_without_wait_notes_the_next_step(demo_client):
     answer = await demo_client("ChangeVmState", **PROD, vmid=150, action="Reset")
     assert answer.data["status"] == "running"
     assert "GetTask with this upid" in answer.notes
@@ -153,24 +151,24 @@ async def test_the_next_read_after_a_write_asks_proxmox_again(demo_client):
     assert row["status"] == "stopped"
 
 
-async def test_the_intent_is_recorded_before_proxmox_is_asked_and_the_task_after(demo_client):
+async def test_the_intent_is_recorded_before_the_write(demo_client):
     answer = await demo_client("ChangeVmState", **PROD, vmid=150, action="Reset")
-    kinds = [kind for kind, _ in demo_client.journal.events]
+    kinds = [kind for kind, _ in demo_client.audit.events]
     assert kinds == ["intent", "outcome"]
-    assert demo_client.journal.events[1][1].upid == answer.data["upid"]
+    assert demo_client.audit.events[1][1].upid == answer.data["upid"]
 
 
 async def test_progress_follows_the_log_and_only_goes_up(demo_client):
-    demo_client.talk.wants_progress = True
+    demo_client.conversation.wants_progress = True
     answer = await demo_client("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
     assert answer.data["ok"] is True
-    done = [one for one, _, _ in demo_client.talk.told]
+    done = [one for one, _, _ in demo_client.conversation.progress_reports]
     assert done == sorted(set(done))
     assert 0 < done[-1] <= 100
-    assert {total for _, total, _ in demo_client.talk.told} == {100.0}
+    assert {total for _, total, _ in demo_client.conversation.progress_reports} == {100.0}
 
 
-async def test_a_task_that_fails_is_an_error_with_the_end_of_its_log(demo_client):
+async def test_a_failed_task_is_an_error_with_its_log(demo_client):
     stopped = next(
         one
         for one in demo_client["prod"].emulated.state.guests.values()
@@ -181,7 +179,7 @@ async def test_a_task_that_fails_is_an_error_with_the_end_of_its_log(demo_client
     error = await demo_client.refused("ChangeVmState", **start)
     assert "failed: " in error
     assert "Its log ends: " in error
-    assert demo_client.journal.events[-1][1].upid
+    assert demo_client.audit.events[-1][1].upid
 
 
 async def test_waiting_ends_with_the_setting_and_leaves_the_task_running(demo_client):
@@ -191,8 +189,8 @@ async def test_waiting_ends_with_the_setting_and_leaves_the_task_running(demo_cl
     assert "still running" in answer.notes
 
 
-async def test_a_client_that_leaves_stops_the_wait_and_not_the_task(demo_client):
-    demo_client.talk.wants_progress = True
+async def test_a_client_that_disconnects_does_not_stop_the_task(demo_client):
+    demo_client.conversation.wants_progress = True
     async with anyio.create_task_group() as group:
 
         async def call():
@@ -200,9 +198,9 @@ async def test_a_client_that_leaves_stops_the_wait_and_not_the_task(demo_client)
 
         group.start_soon(call)
         with anyio.fail_after(10):
-            await demo_client.talk.heard.wait()
+            await demo_client.conversation.progress_received.wait()
         group.cancel_scope.cancel()
-    (kind, event) = demo_client.journal.events[-1]
+    (kind, event) = demo_client.audit.events[-1]
     assert (kind, event.outcome) == ("outcome", "cancelled")
     told = (await demo_client("GetTask", **PROD, upid=event.upid, wait_seconds=60)).data
     assert told["ok"] is True
@@ -215,7 +213,9 @@ async def test_a_role_for_some_guests_writes_to_those_only(demo_client):
     assert error.startswith("No guest 101 on prod.")
 
 
-async def test_a_missing_privilege_is_named_with_what_to_ask(demo_client, new_token, with_token):
+async def test_a_missing_privilege_comes_with_a_question_for_the_administrator(
+    demo_client, new_token, with_token
+):
     token = new_token(demo_client["prod"].emulated, ("/vms", "PVEAuditor"))
     narrow = await with_token(demo_client, "prod", token)
     error = await narrow.refused("ChangeVmState", **PROD, vmid=105, action="Reset")
@@ -227,7 +227,7 @@ async def test_a_missing_privilege_is_named_with_what_to_ask(demo_client, new_to
     assert question(token[0], "/vms/105", ["VM.PowerMgmt"]) in error
 
 
-async def test_a_cluster_without_quorum_refuses_and_says_where_to_look(demo_client):
+async def test_a_write_without_quorum_is_refused_with_a_next_step(demo_client):
     demo_client["prod"].emulated.lose_quorum()
     error = await demo_client.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="pre-x")
     assert error == (
@@ -236,7 +236,7 @@ async def test_a_cluster_without_quorum_refuses_and_says_where_to_look(demo_clie
     )
 
 
-async def test_a_dropped_answer_to_a_write_is_an_error_and_the_write_is_sent_once(demo_client):
+async def test_a_dropped_answer_to_a_write_is_not_retried(demo_client):
     demo_client["prod"].emulated.fault(FaultKind.DROP, method="POST", path=".*/status/reset")
     error = await demo_client.refused("ChangeVmState", **PROD, vmid=105, action="Reset")
     assert "Whether it was carried out is not known. Look with ListTasks" in error
@@ -244,18 +244,18 @@ async def test_a_dropped_answer_to_a_write_is_an_error_and_the_write_is_sent_onc
         one for one in demo_client["prod"].emulated.state.tasks.values() if one.type == "qmreset"
     ]
     assert len(sent) == 1
-    assert [kind for kind, _ in demo_client.journal.events] == ["intent", "outcome"]
+    assert [kind for kind, _ in demo_client.audit.events] == ["intent", "outcome"]
 
 
-async def test_a_task_that_can_no_longer_be_watched_is_told_with_its_upid(demo_client):
+async def test_an_unwatchable_task_is_answered_with_its_upid(demo_client):
     demo_client["prod"].emulated.fault(FaultKind.DROP, path=".*/tasks/")
     answer = await demo_client("ChangeVmState", **PROD, vmid=105, action="Reset", wait=True)
     assert (answer.data["success"], answer.data["status"]) == (True, "unknown")
     assert answer.data["upid"].startswith("UPID:")
-    assert "GetTask with this upid tells more." in answer.notes
+    assert "GetTask with this upid returns the outcome." in answer.notes
 
 
-async def test_writes_that_lose_nothing_ask_nobody(demo_client):
-    demo_client.talk.decision = Decision.NO
+async def test_writes_without_loss_need_no_confirmation(demo_client):
+    demo_client.conversation.decision = Decision.NO
     await demo_client("ChangeVmState", **PROD, vmid=150, action="Reset")
-    assert demo_client.talk.asked == []
+    assert demo_client.conversation.questions == []

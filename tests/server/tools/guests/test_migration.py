@@ -33,14 +33,14 @@ async def test_online_does_no_harm_to_a_guest_that_is_stopped(demo_client):
     assert demo_client["prod"].emulated.state.guests[105].node == "pve02"
 
 
-async def test_a_running_machine_needs_online_and_the_answer_says_so(demo_client):
+async def test_a_running_vm_needs_online(demo_client):
     error = await demo_client.refused("MigrateVm", **PROD, vmid=105, target_node="pve02")
     assert error == (
         "qemu 105 (web-frontend) on prod is running. With online=true it is moved while it runs."
     )
 
 
-async def test_a_running_container_is_restarted_on_the_target_and_that_is_said(demo_client):
+async def test_restarting_a_migrated_container_is_noted(demo_client):
     guest = _on_ceph(demo_client, Kind.LXC)
     target = "pve02" if guest.node != "pve02" else "pve03"
     call = {**PROD, "vmid": guest.vmid, "target_node": target}
@@ -64,10 +64,10 @@ async def test_a_target_that_cannot_be_is_refused_by_name(demo_client, target, s
         "MigrateVm", **PROD, vmid=105, target_node=target, online=True
     )
     assert says in error
-    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
+    assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
 
 
-async def test_local_disks_are_copied_and_that_is_said(demo_client):
+async def test_copying_local_disks_is_noted(demo_client):
     guest = _local(demo_client)
     target = "pve02" if guest.node != "pve02" else "pve03"
     answer = await demo_client(
@@ -114,7 +114,7 @@ async def test_a_pending_device_of_the_node_holds_a_guest_there(demo_client, opt
 @pytest.mark.parametrize(
     ("option", "value"), [("usb1", "spice"), ("serial0", "socket"), ("hostpci0", "mapping=gpu")]
 )
-async def test_a_pending_device_of_any_node_holds_nobody(demo_client, option, value):
+async def test_a_pending_device_of_any_node_does_not_block_migration(demo_client, option, value):
     demo_client["prod"].emulated.state.guests[105].pending[option] = value
     call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
     assert (await demo_client("MigrateVm", **call)).data["would"].startswith("Move qemu 105")
@@ -228,7 +228,7 @@ async def test_a_local_cd_rom_holds_a_guest_where_it_is(demo_client, volume):
 
 
 @pytest.mark.parametrize("volume", ["none", "nfs-iso:iso/x.iso", "local:105/vm-105-cloudinit"])
-async def test_an_empty_drive_a_shared_cd_and_cloud_init_hold_nobody(demo_client, volume):
+async def test_drives_that_do_not_block_migration(demo_client, volume):
     demo_client["prod"].emulated.state.guests[105].config["ide2"] = f"{volume},media=cdrom"
     call = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
     assert (await demo_client("MigrateVm", **call)).data["would"].startswith("Move qemu 105")
@@ -238,9 +238,7 @@ async def test_an_empty_drive_a_shared_cd_and_cloud_init_hold_nobody(demo_client
     ("kind", "option", "value"),
     [(Kind.QEMU, "scsi7", "/dev/sdb"), (Kind.LXC, "mp7", "/srv/media,mp=/media")],
 )
-async def test_a_path_of_the_node_holds_a_guest_there_unless_it_is_shared(
-    demo_client, kind, option, value
-):
+async def test_a_path_of_the_node_blocks_migration_unless_shared(demo_client, kind, option, value):
     guest = _on_ceph(demo_client, kind)
     target = "pve02" if guest.node != "pve02" else "pve03"
     call = {**PROD, "vmid": guest.vmid, "target_node": target, "online": True, "dry_run": True}
@@ -259,9 +257,7 @@ async def test_a_target_storage_for_local_disks_is_named_beforehand(demo_client)
     assert "Local disks are copied to ceph-vm, which may take long: scsi0" in would
 
 
-async def test_what_proxmox_itself_does_not_allow_is_refused_with_its_reason(
-    demo_client, monkeypatch
-):
+async def test_a_node_that_proxmox_disallows_is_refused_with_its_reason(demo_client, monkeypatch):
     _says(
         demo_client,
         monkeypatch,
@@ -275,7 +271,7 @@ async def test_what_proxmox_itself_does_not_allow_is_refused_with_its_reason(
     assert "unavailable mappings ['gpu']" in error
 
 
-async def test_a_guest_under_high_availability_is_moved_by_its_manager_and_that_is_said(
+async def test_ha_managed_migrations_are_noted(
     demo_client,
 ):
     state = demo_client["prod"].emulated.state

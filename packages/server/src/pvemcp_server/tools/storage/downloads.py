@@ -1,4 +1,4 @@
-"""Letting a node download an installation image."""
+"""Downloads of installation images by a node."""
 
 from functools import partial
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.download_urls import DownloadRules, check_download
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.write_target import online_node, usable_storage, writable
+from pvemcp_server.toolkit.write_target import online_node, usable_storage, writable_cluster
 
 Url = Annotated[str, Field(max_length=2048, description="https:// address of the image")]
 FileName = Annotated[
@@ -24,7 +24,7 @@ FileName = Annotated[
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.([iI][sS][oO]|[iI][mM][gG])$",
         description="Name to store it under, ending in .iso or .img",
     ),
-    Rule("a file's name has letters, digits, dots, hyphens, underscores, and ends in .iso or .img"),
+    Rule("a file name has letters, digits, dots, hyphens, underscores, and ends in .iso or .img"),
 ]
 Checksum = Annotated[
     str | None,
@@ -33,7 +33,7 @@ Checksum = Annotated[
 ]
 Algorithm = Annotated[
     Literal["md5", "sha1", "sha224", "sha256", "sha384", "sha512"] | None,
-    Field(description="Of the checksum; told from its length when absent"),
+    Field(description="Of the checksum; by its length when absent"),
 ]
 Verify = Annotated[bool, Field(description="Check the server's certificate")]
 
@@ -68,57 +68,52 @@ async def download_iso(
     verify_certificates: Verify = True,
 ) -> Plan:
     """Let a node download an ISO image from the internet to one of its storages."""
-    cluster = await writable(call, cluster_name)
-    name = (await online_node(cluster, node)).node
-    await cluster.storage(storage, name)  # granted itself, not only on the way to a guest
-    await usable_storage(cluster, storage, name, "iso")
+    cluster = await writable_cluster(call, cluster_name)
+    node = (await online_node(cluster, node)).node
+    await cluster.storage(storage, node)  # must be granted itself, not only through a guest
+    await usable_storage(cluster, storage, node, "iso")
     algorithm = _algorithm(checksum, checksum_algorithm)
-    known = await check_download(url, _rules(call))
-    calls = cluster.pve.storage(name, storage)
+    settings = call.settings
+    rules = DownloadRules(
+        hosts=tuple(settings.download_hosts),
+        plain_http=settings.allow_http_downloads,
+        private=settings.allow_private_downloads,
+    )
+    warnings = [
+        *await check_download(url, rules),
+        f"Node {node} downloads it itself, from its own network.",
+    ]
+    if checksum is None:
+        warnings.append("Without a checksum the content is not verified.")
+    if not verify_certificates:
+        warnings.append("The server's certificate is not checked.")
+    api = cluster.pve.storage(node, storage)
     volid = f"{storage}:iso/{filename}"
-    if volid in {one.volid for one in await calls.content("iso")}:
-        raise Precondition(f"{volid} is there already.", hint="Choose another filename.")
+    if volid in {volume.volid for volume in await api.content("iso")}:
+        raise Precondition(f"{volid} exists already.", hint="Choose another filename.")
     return Plan(
         cluster=cluster,
-        would=f"Let node {name} of {cluster.name} fetch {url} to {volid}.",
-        ids={"node": name, "storage": storage, "volid": volid},
+        would=f"Let node {node} of {cluster.name} download {url} to {volid}.",
+        ids={"node": node, "storage": storage, "volid": volid},
         act=partial(
-            calls.download_url,
+            api.download_url,
             url,
             filename,
             checksum=checksum,
             checksum_algorithm=algorithm,
             verify_certificates=verify_certificates,
         ),
-        warnings=(*known, *_warnings(name, checksum, verify_certificates)),
-    )
-
-
-def _rules(call: Call) -> DownloadRules:
-    settings = call.settings
-    return DownloadRules(
-        hosts=tuple(settings.download_hosts),
-        plain_http=settings.allow_http_downloads,
-        private=settings.allow_private_downloads,
+        warnings=tuple(warnings),
     )
 
 
 def _algorithm(checksum: str | None, named: ChecksumAlgorithm | None) -> ChecksumAlgorithm | None:
-    """Proxmox wants both or none; a checksum's length tells which kind it is."""
+    """Return the algorithm of a checksum by its length, since Proxmox requires both or none."""
     if checksum is None:
         if named is not None:
             raise BadArgument("checksum", f"give the {named} checksum too, or leave both out.")
         return None
-    told = _BY_LENGTH.get(len(checksum))
-    if told is None or (named is not None and named != told):
+    by_length = _BY_LENGTH.get(len(checksum))
+    if by_length is None or (named is not None and named != by_length):
         raise BadArgument("checksum", f"{len(checksum)} digits are no {named or 'known'} checksum.")
-    return told
-
-
-def _warnings(node: str, checksum: str | None, verify: bool) -> list[str]:
-    said = [f"Node {node} does the fetching itself, from its own network."]
-    if checksum is None:
-        said.append("Without a checksum nobody checks what arrives.")
-    if not verify:
-        said.append("The server's certificate is not checked.")
-    return said
+    return by_length

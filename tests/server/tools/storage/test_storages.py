@@ -66,7 +66,7 @@ async def test_list_backups_shows_the_newest_first(tool_client):
     assert answer.column("size") == [one.size for one in wanted]
 
 
-async def test_list_backups_of_a_guest_looks_on_all_storages_unless_one_is_named(tool_client):
+async def test_list_backups_reads_all_storages_by_default(tool_client):
     state = tool_client["prod"].emulated.state
     answer = await tool_client("ListBackups", cluster_name="prod", vmid=101)
     wanted = {
@@ -81,14 +81,14 @@ async def test_list_backups_of_a_guest_looks_on_all_storages_unless_one_is_named
 
 @pytest.mark.parametrize(("tool", "kind"), [("ListIsos", "iso"), ("ListTemplates", "vztmpl")])
 async def test_images_and_templates_are_listed_newest_first(tool_client, tool, kind):
-    tool_client.asked("prod")
+    tool_client.requests("prod")
     answer = await tool_client(tool, cluster_name="prod", node="pve01", storage="local")
     volumes = tool_client["prod"].emulated.state.storages["local"].volumes("pve01").values()
     wanted = sorted((v for v in volumes if v.content == kind), key=lambda v: -v.ctime)
     assert answer.column("volid") == [one.volid for one in wanted]
     assert answer.column("size") == [one.size for one in wanted]
     assert list(answer.data[0]) == ["volid", "name", "size", "format", "creation"]
-    assert len(tool_client.asked("prod")) <= 2
+    assert len(tool_client.requests("prod")) <= 2
 
 
 async def test_list_storage_content_shows_every_kind_or_one(tool_client):
@@ -99,7 +99,7 @@ async def test_list_storage_content_shows_every_kind_or_one(tool_client):
     assert snippets.column("name") == ["cloud-init.yaml"]
 
 
-async def test_content_of_a_place_without_naming_the_cluster_is_found_where_it_is(tool_client):
+async def test_storage_content_is_found_without_the_cluster_name(tool_client):
     answer = await tool_client("ListIsos", node="pve", storage="local")
     assert set(answer.column("cluster")) == {"home-lab"}
 
@@ -115,11 +115,11 @@ async def test_content_of_a_place_without_naming_the_cluster_is_found_where_it_i
         ({"node": "pve05", "storage": "local"}, "Node pve05 on prod is offline."),
     ],
 )
-async def test_a_place_that_is_not_there_is_answered_with_the_nearest(tool_client, place, says):
+async def test_an_unknown_place_is_answered_with_the_nearest(tool_client, place, says):
     assert says in await tool_client.refused("ListIsos", cluster_name="prod", **place)
 
 
-async def test_list_backup_jobs_resolves_guests_and_tells_how_the_last_run_went(tool_client):
+async def test_list_backup_jobs_has_guests_and_the_last_outcome(tool_client):
     answer = await tool_client("ListBackupJobs", cluster_name="prod")
     jobs = {row["id"]: row for row in answer.data}
     state = tool_client["prod"].emulated.state
@@ -132,7 +132,7 @@ async def test_list_backup_jobs_resolves_guests_and_tells_how_the_last_run_went(
         assert row["enabled"] is state.backup_jobs[name].enabled
 
 
-async def test_a_run_that_could_not_reach_its_storage_is_the_last_run_of_its_job(demo_client):
+async def test_a_run_that_failed_early_counts_as_the_last_run(demo_client):
     state = demo_client["home-lab"].emulated.state
     error = "could not activate storage 'nas-backup': storage 'nas-backup' is not online"
     lost = state.note_task("pve", "vzdump", "", "root@pam", int(state.now))
@@ -142,7 +142,7 @@ async def test_a_run_that_could_not_reach_its_storage_is_the_last_run_of_its_job
     assert (job["last_run_ok"], job["last_run_status"]) == (False, error)
 
 
-async def test_runs_that_may_be_of_several_jobs_are_noted_and_told_with_none(demo_client):
+async def test_ambiguous_backup_runs_are_noted(demo_client):
     state = demo_client["home-lab"].emulated.state
     state.backup_jobs["more"] = BackupJob("more", "03:00", {"vmid": "100", "storage": "nas-backup"})
     lost = state.note_task("pve", "vzdump", "", "root@pam", int(state.now))
@@ -155,28 +155,28 @@ async def test_runs_that_may_be_of_several_jobs_are_noted_and_told_with_none(dem
     assert "failed before they said for which job" in answer.notes
 
 
-async def test_only_logs_of_what_the_scheduler_started_are_read_for_last_runs(tool_client):
-    tool_client.asked("prod")
+async def test_only_scheduled_tasks_are_read_for_last_runs(tool_client):
+    tool_client.requests("prod")
     await tool_client("ListBackupJobs", cluster_name="prod")
-    logs = [one for one in tool_client.asked("prod") if one.endswith("/log")]
+    logs = [one for one in tool_client.requests("prod") if one.endswith("/log")]
     assert logs
     assert all("root%40pam" in one for one in logs)
 
 
-async def test_how_far_last_runs_were_looked_for_is_said(open_desk, monkeypatch):
+async def test_a_limited_search_for_last_runs_is_noted(open_client, monkeypatch):
     for name in ("_AT_ONCE", "_MOST_READ"):
         monkeypatch.setattr(backup_runs, name, 4)  # one for each node that is online
     wednesday = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()  # days after the weekly job
-    async with open_desk(demo(), ManualClock(wednesday)) as demo_client:
+    async with open_client(demo(), ManualClock(wednesday)) as demo_client:
         answer = await demo_client("ListBackupJobs", cluster_name="prod")
     found = {row["id"]: row["last_run_ok"] for row in answer.data}
     assert (found["backup-nightly"], found["backup-archive"]) == (True, None)
     assert "were looked for among its newest 4 backup tasks only." in answer.notes
 
 
-async def test_the_last_run_of_a_job_is_that_of_the_night(open_desk):
+async def test_the_last_run_of_a_job_changes_at_night(open_client):
     clock = ManualClock(datetime(2026, 11, 25, 0, 30, tzinfo=UTC).timestamp())
-    async with open_desk(demo(), clock) as demo_client:
+    async with open_client(demo(), clock) as demo_client:
         before = (await demo_client("ListBackupJobs", cluster_name="prod")).data
         await clock.advance(3600)
         after = (await demo_client("ListBackupJobs", cluster_name="prod")).data
@@ -192,7 +192,7 @@ async def test_list_backup_jobs_of_a_guest(tool_client):
     assert "backup-nightly" in answer.column("id")
 
 
-async def test_a_role_for_one_storage_sees_that_storage_only(tool_client):
+async def test_a_role_for_one_storage_sees_only_that_one(tool_client):
     scoped = tool_client.scoped(Resources(storages=frozenset({"local"})))
     assert set((await scoped("ListStorage")).column("storage")) == {"local"}
     error = await scoped.refused("ListIsos", cluster_name="prod", node="pve01", storage="nfs-iso")
@@ -203,9 +203,7 @@ async def test_a_role_for_one_storage_sees_that_storage_only(tool_client):
     ("tool", "content"),
     [("ListIsos", "iso"), ("ListTemplates", "vztmpl"), ("ListBackups", "backup")],
 )
-async def test_a_storage_that_cannot_hold_it_is_empty_for_a_reason_and_the_others_are_named(
-    tool_client, tool, content
-):
+async def test_an_unsupported_storage_is_noted_with_alternatives(tool_client, tool, content):
     place = {"cluster_name": "prod", "node": "pve01"}
     answer = await tool_client(tool, **place, storage="ceph-vm")
     assert answer.data == []

@@ -7,7 +7,7 @@ pytestmark = pytest.mark.anyio
 PROD = {"cluster_name": "prod"}
 
 
-async def test_a_guest_is_backed_up_to_the_storage_with_all_its_wishes(demo_client):
+async def test_a_backup_uses_all_its_arguments(demo_client):
     answer = await demo_client(
         "BackupVm",
         **PROD,
@@ -48,7 +48,7 @@ async def test_an_unknown_storage_is_answered_with_the_nearest(demo_client):
     assert error == "No storage 'pbs-mian' on pve02 of prod. Did you mean pbs-main?"
 
 
-async def test_a_storage_that_takes_no_backups_is_refused_and_others_offered(demo_client):
+async def test_a_storage_without_backup_content_is_refused_with_others(demo_client):
     error = await demo_client.refused("BackupVm", **PROD, vmid=200, storage="ceph-vm")
     assert "Storage ceph-vm does not take backup" in error
     assert "pbs-main" in error
@@ -60,10 +60,10 @@ async def test_a_dry_run_of_a_backup_writes_nothing(demo_client):
         answer.data["would"]
         == "Back up qemu 200 (mail-gateway) on prod to pbs-main, mode snapshot."
     )
-    assert not any(one.startswith("POST") for one in demo_client.asked("prod"))
+    assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
 
 
-async def test_where_no_storage_takes_backups_that_is_said(demo_client):
+async def test_a_node_without_backup_storage_is_an_error(demo_client):
     state = demo_client["home-lab"].emulated.state
     for storage in state.storages.values():
         storage.content = tuple(kind for kind in storage.content if kind != "backup")

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 CLUSTERS = ("home-lab", "prod")
 
 
-async def test_list_clusters_tells_version_nodes_and_trust_of_each(tool_client):
+async def test_list_clusters_has_version_nodes_and_tls(tool_client):
     answer = await tool_client("ListClusters")
     rows = {row["name"]: row for row in answer.data}
     assert list(rows) == ["home-lab", "prod"]
@@ -60,9 +60,7 @@ async def test_cluster_status_counts_a_shared_storage_once(tool_client):
     assert found["storages"]["total"] == len(shared) + len(local) * len(state.nodes)
 
 
-async def test_cluster_status_still_counts_when_the_account_may_not_see_quorum(
-    demo_client, new_token, with_token
-):
+async def test_cluster_status_works_without_access_to_quorum(demo_client, new_token, with_token):
     token = new_token(demo_client["prod"].emulated, ("/vms", "PVEAuditor"))
     narrow = await with_token(demo_client, "prod", token)
     answer = await narrow("GetClusterStatus", cluster_name="prod")
@@ -90,7 +88,7 @@ async def test_cluster_options_come_with_their_parts_taken_apart(demo_client):
     assert "secret" not in answer.text
 
 
-async def test_a_read_of_one_cluster_asks_which_when_there_are_several(tool_client):
+async def test_a_read_of_one_of_several_clusters_needs_its_name(tool_client):
     error = await tool_client.refused("GetClusterStatus")
     assert error == "cluster_name: say which cluster; you reach home-lab, prod."
 
@@ -102,9 +100,9 @@ async def test_an_unknown_cluster_is_answered_with_the_nearest(tool_client):
 
 async def test_ceph_is_asked_only_where_a_storage_is_on_ceph(tool_client):
     tool_client.refresh()
-    tool_client.asked("home-lab")
+    tool_client.requests("home-lab")
     await tool_client("GetClusterStatus", cluster_name="home-lab")
-    assert not any("ceph" in one for one in tool_client.asked("home-lab"))
+    assert not any("ceph" in one for one in tool_client.requests("home-lab"))
 
 
 async def test_ceph_that_cannot_be_asked_is_a_note(demo_client):

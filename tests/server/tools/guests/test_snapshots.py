@@ -26,7 +26,7 @@ async def test_a_snapshot_with_ram_is_taken_with_its_description(demo_client):
     assert (taken.description, taken.with_ram) == ("before kernel update", True)
 
 
-async def test_ram_of_a_guest_that_does_not_run_is_left_out_and_that_is_said(demo_client):
+async def test_leaving_out_ram_of_a_stopped_guest_is_noted(demo_client):
     answer = await demo_client(
         "CreateVmSnapshot",
         cluster_name="home-lab",
@@ -48,15 +48,15 @@ async def test_ram_of_a_container_cannot_be_saved(demo_client):
 
 
 @pytest.mark.parametrize("name", ["1st", "a", "with blank", "über", "a" * 41, "x/../y"])
-async def test_a_name_that_proxmox_does_not_take_is_refused_by_its_argument(demo_client, name):
+async def test_an_invalid_snapshot_name_is_refused_by_its_argument(demo_client, name):
     error = await demo_client.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name=name)
     assert error.startswith("snapshot_name: ")
-    assert demo_client.asked("prod") == []
+    assert demo_client.requests("prod") == []
 
 
 async def test_the_word_current_and_a_name_in_use_are_refused(demo_client):
     error = await demo_client.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="current")
-    assert "'current' is Proxmox's word" in error
+    assert "'current' is Proxmox's name" in error
     error = await demo_client.refused(
         "CreateVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-3"
     )
@@ -80,7 +80,7 @@ async def test_a_disk_without_snapshots_counts_until_its_removal_is_made(demo_cl
     assert "scsi3 on local does not support them" in error
 
 
-async def test_pending_changes_are_not_in_a_snapshot_and_that_is_said(demo_client):
+async def test_a_snapshot_without_pending_changes_is_noted(demo_client):
     guest = demo_client["prod"].emulated.state.guests[105]
     guest.pending |= {"scsi3": "local:105/vm-105-disk-3.raw,size=8G", "memory": "16384"}
     call = {**PROD, "vmid": 105, "snapshot_name": "x1", "dry_run": True}
@@ -93,31 +93,29 @@ async def test_a_template_has_no_snapshots(demo_client):
     assert "is a template" in error
 
 
-async def test_a_snapshot_is_deleted_after_the_person_has_agreed_to_what_is_lost(demo_client):
+async def test_a_snapshot_is_deleted_after_the_user_confirms(demo_client):
     answer = await demo_client(
         "DeleteVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-2", wait=True
     )
     assert answer.data["ok"] is True
     assert "release-4-2" not in demo_client["prod"].emulated.state.guests[105].snapshots
-    (question,) = demo_client.talk.asked
+    (question,) = demo_client.conversation.questions
     assert question.startswith("Delete snapshot 'release-4-2' of qemu 105 (web-frontend) on prod.")
-    assert "can never be gone back to" in question
+    assert "can never be restored" in question
 
 
 @pytest.mark.parametrize("tool", ["DeleteVmSnapshot", "RollbackVmSnapshot"])
-async def test_nothing_is_touched_when_the_person_says_no(demo_client, tool):
-    demo_client.talk.decision = Decision.NO
+async def test_nothing_is_changed_when_the_user_declines(demo_client, tool):
+    demo_client.conversation.decision = Decision.NO
     error = await demo_client.refused(tool, **PROD, vmid=105, snapshot_name="release-4-2")
     assert error == "The person did not agree; nothing was changed."
-    assert not any(one.startswith(("POST", "DELETE")) for one in demo_client.asked("prod"))
+    assert not any(one.startswith(("POST", "DELETE")) for one in demo_client.requests("prod"))
     assert "release-4-2" in demo_client["prod"].emulated.state.guests[105].snapshots
 
 
 @pytest.mark.parametrize("tool", ["DeleteVmSnapshot", "RollbackVmSnapshot"])
-async def test_where_nobody_can_be_asked_a_setting_decides_and_the_answer_says_how_to_go_on(
-    demo_client, tool
-):
-    demo_client.talk.decision = Decision.CANNOT_ASK
+async def test_a_setting_decides_where_confirmation_is_impossible(demo_client, tool):
+    demo_client.conversation.decision = Decision.CANNOT_ASK
     call = {**PROD, "vmid": 105, "snapshot_name": "release-4-3"}
     error = await demo_client.refused(tool, **call)
     assert "Destructive calls nobody can confirm" in error
@@ -132,10 +130,10 @@ async def test_an_unknown_snapshot_is_answered_with_the_nearest(demo_client, too
     assert error.startswith(
         "No snapshot 'release-4-4' of qemu 105 (web-frontend) on prod. Did you mean release-4-"
     )
-    assert demo_client.talk.asked == []
+    assert demo_client.conversation.questions == []
 
 
-async def test_a_rollback_brings_the_guest_back_and_says_what_that_costs(demo_client):
+async def test_a_rollback_restores_the_guest_and_names_the_loss(demo_client):
     guest = demo_client["prod"].emulated.state.guests[200]
     guest.config["cores"] = 32
     answer = await demo_client(
@@ -143,9 +141,9 @@ async def test_a_rollback_brings_the_guest_back_and_says_what_that_costs(demo_cl
     )
     assert answer.data["ok"] is True
     assert guest.config["cores"] == 4
-    (question,) = demo_client.talk.asked
+    (question,) = demo_client.conversation.questions
     assert "All that was written to its disks since" in question
-    assert "It is running now and is stopped by this" in question
+    assert "It is running and is stopped by this" in question
 
 
 async def test_a_guest_that_proxmox_protects_keeps_its_snapshots(demo_client):
@@ -166,7 +164,7 @@ async def test_protection_counts_whether_present_or_pending(demo_client, now, th
     assert "has Proxmox's protection switched on" in error
 
 
-async def test_on_zfs_only_the_newest_snapshot_can_be_gone_back_to(demo_client):
+async def test_on_zfs_only_the_newest_snapshot_can_be_restored(demo_client):
     state = demo_client["prod"].emulated.state
     guest = next(
         one
@@ -180,7 +178,7 @@ async def test_on_zfs_only_the_newest_snapshot_can_be_gone_back_to(demo_client):
     guest.snapshots["newer"] = newest
     call = {**PROD, "vmid": guest.vmid, "snapshot_name": first, "dry_run": True}
     error = await demo_client.refused("RollbackVmSnapshot", **call)
-    assert "lies on ZFS" in error
+    assert "is on ZFS" in error
     assert "newer ones are newer" in error
     assert (await demo_client("RollbackVmSnapshot", **{**call, "snapshot_name": "newer"})).data[
         "dry_run"
@@ -200,8 +198,8 @@ async def test_a_rollback_goes_by_the_disks_of_its_snapshot(demo_client):
     assert "scsi7 of qemu 105" in await demo_client.refused("RollbackVmSnapshot", **call)
 
 
-async def test_of_names_that_are_near_the_nearest_comes_first(tool_client):
+async def test_the_nearest_name_is_suggested(tool_client):
     error = await tool_client.refused(
         "DeleteVmSnapshot", cluster_name="prod", vmid=101, snapshot_name="before-vacum"
     )
-    assert error.endswith("Did you mean before-vacuum, before-pg16?")
+    assert error.endswith("Did you mean before-vacuum?")

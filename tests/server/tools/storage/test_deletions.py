@@ -6,7 +6,7 @@ from proxmox_client.emulator import FaultKind
 from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import Resources
 from pvemcp_server.mcp.elicitation import Decision
-from pvemcp_server.tools.storage import deletion
+from pvemcp_server.tools.storage import deletions
 
 pytestmark = pytest.mark.anyio
 
@@ -20,49 +20,49 @@ async def volids(demo_client, place, **more):
     return listed.column("volid")
 
 
-async def test_an_iso_is_deleted_after_the_person_has_agreed(demo_client):
+async def test_an_iso_is_deleted_after_the_user_confirms(demo_client):
     volid = (await volids(demo_client, LOCAL, content_type="iso"))[0]
     answer = await demo_client("DeleteIso", **LOCAL, volid=volid, wait=True)
     assert (answer.data["success"], answer.data["volid"]) == (True, volid)
     assert volid not in await volids(demo_client, LOCAL, content_type="iso")
-    (question,) = demo_client.talk.asked
+    (question,) = demo_client.conversation.questions
     assert question.startswith(f"Delete ISO image {volid} from pve01. This ISO image of 20")
-    assert "cannot be brought back" in question
+    assert "cannot be restored" in question
 
 
-async def test_a_backup_is_deleted_and_the_question_says_of_which_guest_it_is(demo_client):
+async def test_the_confirmation_of_a_backup_deletion_names_its_guest(demo_client):
     volid = (await demo_client("ListBackups", **PBS, vmid=101)).data[0]["volid"]
     answer = await demo_client("DeleteBackup", **PBS, volid=volid, wait=True)
     assert answer.data["success"] is True
-    assert "of guest 101" in demo_client.talk.asked[0]
+    assert "of guest 101" in demo_client.conversation.questions[0]
     assert volid not in (await demo_client("ListBackups", **PBS, vmid=101)).column("volid")
 
 
-async def test_each_tool_refuses_what_it_is_not_for(demo_client):
+async def test_each_deletion_refuses_other_kinds(demo_client):
     iso = (await volids(demo_client, LOCAL, content_type="iso"))[0]
     template = (await volids(demo_client, LOCAL, content_type="vztmpl"))[0]
     error = await demo_client.refused("DeleteBackup", **LOCAL, volid=iso)
     assert error.startswith(f"{iso} is no backup but an ISO image.")
     error = await demo_client.refused("DeleteIso", **LOCAL, volid=template)
     assert "is no ISO image but a container template" in error
-    assert not any(one.startswith("DELETE") for one in demo_client.asked("prod"))
+    assert not any(one.startswith("DELETE") for one in demo_client.requests("prod"))
 
 
-async def test_content_of_any_kind_is_deleted_by_the_tool_for_all_kinds(demo_client):
+async def test_delete_storage_content_deletes_any_kind(demo_client):
     snippet = "local:snippets/cloud-init.yaml"
     answer = await demo_client("DeleteStorageContent", **LOCAL, volid=snippet, wait=True)
     assert answer.data["success"] is True
     assert snippet not in await volids(demo_client, LOCAL)
 
 
-async def test_a_disk_in_use_is_refused_and_its_users_are_named(demo_client):
+async def test_a_disk_in_use_is_refused_with_its_users(demo_client):
     error = await demo_client.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
     assert error.startswith("ceph-vm:vm-101-disk-0 is still used by scsi0 of qemu 101")
     assert "snapshot 'before-pg16' of qemu 101" in error
-    assert demo_client.talk.asked == []
+    assert demo_client.conversation.questions == []
 
 
-async def test_a_disk_that_is_attached_but_unused_is_still_in_use(demo_client):
+async def test_an_unused_but_attached_disk_is_refused(demo_client):
     state = demo_client["prod"].emulated.state
     _put(state, "ceph-vm", "vm-105-disk-9", vmid=105)
     state.guests[105].config["unused0"] = "ceph-vm:vm-105-disk-9"
@@ -95,11 +95,11 @@ async def test_a_volume_of_a_pending_change_is_still_in_use(
         f"{volid} is still used by {option} of {kind} {guest.vmid} "
         f"({when}pending until the guest restarts)."
     )
-    assert demo_client.talk.asked == []
-    assert not any(one.startswith("DELETE") for one in demo_client.asked("prod"))
+    assert demo_client.conversation.questions == []
+    assert not any(one.startswith("DELETE") for one in demo_client.requests("prod"))
 
 
-async def test_a_disk_detached_from_a_running_machine_is_refused_until_it_stops(demo_client):
+async def test_a_pending_detached_disk_is_refused_until_the_vm_stops(demo_client):
     """The whole way: Proxmox would delete the open file of a running machine without a look."""
     guest = _at("pve01", demo_client, "qemu")
     emulated = demo_client["prod"].emulated
@@ -119,7 +119,7 @@ async def test_a_disk_detached_from_a_running_machine_is_refused_until_it_stops(
 
 
 @pytest.mark.parametrize("waits", ["removal", "addition"])
-async def test_an_iso_and_a_snippet_of_a_pending_change_are_still_in_use(demo_client, waits):
+async def test_volumes_of_pending_changes_are_in_use(demo_client, waits):
     guest = _at("pve01", demo_client, "qemu")
     values = {"ide2": f"{ISO},media=cdrom", "hookscript": "local:snippets/cloud-init.yaml"}
     if waits == "removal":
@@ -135,7 +135,7 @@ async def test_an_iso_and_a_snippet_of_a_pending_change_are_still_in_use(demo_cl
     assert f"hookscript of qemu {guest.vmid} (" in error
 
 
-async def test_a_disk_that_nobody_refers_to_may_go(demo_client):
+async def test_an_unreferenced_disk_may_be_deleted(demo_client):
     state = demo_client["prod"].emulated.state
     _put(state, "ceph-vm", "vm-105-disk-9", vmid=105)
     _put(state, "ceph-vm", "vm-777-disk-0", vmid=777)
@@ -161,7 +161,7 @@ async def test_an_image_with_clones_is_refused(demo_client, base, clone, parent)
     assert f"ceph-vm:{clone}, a clone of it" in error
 
 
-async def test_an_image_whose_clone_a_guest_uses_is_refused(demo_client):
+async def test_an_image_with_a_clone_in_use_is_refused(demo_client):
     state = demo_client["prod"].emulated.state
     _put(state, "ceph-vm", "base-888-disk-0", vmid=888)
     guest = _at("pve01", demo_client, "qemu")
@@ -175,21 +175,21 @@ async def test_an_image_whose_clone_a_guest_uses_is_refused(demo_client):
 ISO = "local:iso/debian-13.1.0-amd64-netinst.iso"
 
 
-async def test_an_iso_in_a_drive_is_refused_and_the_drive_is_named(demo_client):
+async def test_an_iso_in_a_drive_is_refused_with_the_drive(demo_client):
     guest = _at("pve01", demo_client, "qemu")
     guest.config["ide2"] = f"{ISO},media=cdrom,size=1G"
     error = await demo_client.refused("DeleteIso", **LOCAL, volid=ISO)
     assert error == f"{ISO} is still used by ide2 of qemu {guest.vmid}."
-    assert demo_client.talk.asked == []
+    assert demo_client.conversation.questions == []
 
 
-async def test_an_iso_of_one_node_is_looked_for_in_virtual_machines_of_that_node_only(demo_client):
+async def test_users_of_a_local_iso_are_searched_on_its_node(demo_client):
     elsewhere = _at("pve03", demo_client, "qemu")
     elsewhere.config["ide2"] = f"{ISO},media=cdrom"  # that node's own file of the same name
-    demo_client.asked("prod")
+    demo_client.requests("prod")
     answer = await demo_client("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
     assert answer.data["would"].startswith(f"Delete ISO image {ISO} from pve01.")
-    looked = [one.split("/") for one in demo_client.asked("prod") if one.endswith("/pending")]
+    looked = [one.split("/") for one in demo_client.requests("prod") if one.endswith("/pending")]
     state = demo_client["prod"].emulated.state
     machines = [one for one in state.guests.values() if (one.node, one.kind) == ("pve01", "qemu")]
     assert sorted(int(path[4]) for path in looked) == sorted(one.vmid for one in machines)
@@ -204,7 +204,7 @@ async def test_an_iso_on_a_shared_storage_is_looked_for_everywhere(demo_client):
     assert error == f"{volid} is still used by sata0 of qemu {guest.vmid}."
 
 
-async def test_a_guest_that_the_caller_may_not_see_is_not_named(demo_client):
+async def test_a_hidden_user_of_a_volume_is_not_named(demo_client):
     guest = _at("pve01", demo_client, "qemu")
     guest.config["ide2"] = f"{ISO},media=cdrom"
     scoped = demo_client.scoped(Resources(storages=frozenset({"local", "ceph-vm"})))
@@ -214,17 +214,17 @@ async def test_a_guest_that_the_caller_may_not_see_is_not_named(demo_client):
     assert error == f"{disk} is still in use."
 
 
-async def test_guests_that_could_not_be_asked_are_told_before_anything_is_deleted(demo_client):
+async def test_unchecked_guests_are_counted_before_a_deletion(demo_client):
     guest = _at("pve01", demo_client, "qemu")
     path, message = f".*/qemu/{guest.vmid}/pending", f"/vms/{guest.vmid}, VM.Audit"
     demo_client["prod"].emulated.fault(FaultKind.FORBIDDEN, path=path, message=message)
     answer = await demo_client("DeleteIso", **LOCAL, volid=ISO, wait=True)
-    warning = f"1 guest could not be asked whether they still use {ISO}."
-    assert warning in demo_client.talk.asked[0]
+    warning = f"1 guest could not be checked for using {ISO}."
+    assert warning in demo_client.conversation.questions[0]
     assert (answer.data["success"], answer.notes) == (True, warning)
 
 
-async def test_guests_of_a_node_that_is_down_count_as_not_asked(demo_client):
+async def test_guests_of_an_offline_node_count_as_unchecked(demo_client):
     shared = {"cluster_name": "prod", "node": "pve01", "storage": "nfs-iso"}
     volid = (await volids(demo_client, shared, content_type="iso"))[0]
     state = demo_client["prod"].emulated.state
@@ -232,10 +232,10 @@ async def test_guests_of_a_node_that_is_down_count_as_not_asked(demo_client):
     assert down, "pve05 is the demo's node that is down"
     answer = await demo_client("DeleteIso", **shared, volid=volid, dry_run=True)
     assert f"{len(down)} guest" in answer.data["would"]
-    assert "could not be asked whether they still use" in answer.data["would"]
+    assert "could not be checked for using" in answer.data["would"]
 
 
-async def test_an_account_that_does_not_see_all_guests_says_so_before_it_deletes(
+async def test_a_deletion_warns_if_the_account_sees_not_all_guests(
     demo_client, new_token, with_token
 ):
     token = new_token(demo_client["prod"].emulated, ("/storage/local", "PVEDatastoreAdmin"))
@@ -246,31 +246,27 @@ async def test_an_account_that_does_not_see_all_guests_says_so_before_it_deletes
     )
 
 
-async def test_a_disk_whose_guest_the_account_does_not_see_is_not_taken_for_an_orphan(
-    demo_client, new_token, with_token
-):
+async def test_a_disk_of_a_hidden_guest_is_no_orphan(demo_client, new_token, with_token):
     grant = ("/storage/ceph-vm", "PVEDatastoreAdmin")
     narrow = await with_token(demo_client, "prod", new_token(demo_client["prod"].emulated, grant))
     error = await narrow.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
-    assert "is still in use cannot be found out" in error
+    assert "is still in use is unknown" in error
     assert "lacks VM.Audit on /vms/101. Ask an administrator which roles" in error
 
 
-async def test_on_a_large_cluster_not_every_guest_is_asked_and_that_is_told(
-    demo_client, monkeypatch
-):
-    monkeypatch.setattr(deletion, "_LOOKS", 1)
+async def test_a_limited_search_for_users_is_counted_in_the_warning(demo_client, monkeypatch):
+    monkeypatch.setattr(deletions, "_CONFIGS", 1)
     state = demo_client["prod"].emulated.state
     machines = [one for one in state.guests.values() if (one.node, one.kind) == ("pve01", "qemu")]
     answer = await demo_client("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
-    assert f"{len(machines) - 1} guests could not be asked" in answer.data["would"]
+    assert f"{len(machines) - 1} guests could not be checked" in answer.data["would"]
 
 
 @pytest.mark.parametrize(
     ("option", "value"),
     [("hookscript", "{}"), ("cicustom", "meta=local:snippets/m.yaml,user={}")],
 )
-async def test_a_snippet_that_a_guest_is_set_up_with_is_refused(demo_client, option, value):
+async def test_a_snippet_used_by_a_guest_is_refused(demo_client, option, value):
     snippet = "local:snippets/cloud-init.yaml"
     guest = _at("pve01", demo_client, "qemu")
     guest.config[option] = value.format(snippet)
@@ -278,7 +274,7 @@ async def test_a_snippet_that_a_guest_is_set_up_with_is_refused(demo_client, opt
     assert error == f"{snippet} is still used by {option} of qemu {guest.vmid}."
 
 
-async def test_a_disk_that_another_guest_than_its_own_uses_is_refused(demo_client):
+async def test_a_disk_used_by_another_guest_is_refused(demo_client):
     state = demo_client["prod"].emulated.state
     _put(state, "ceph-vm", "vm-777-disk-0", vmid=777)
     guest = _at("pve01", demo_client, "qemu")
@@ -287,7 +283,7 @@ async def test_a_disk_that_another_guest_than_its_own_uses_is_refused(demo_clien
     assert error == f"ceph-vm:vm-777-disk-0 is still used by scsi9 of qemu {guest.vmid}."
 
 
-async def test_deleting_the_last_backup_of_a_guest_says_so(demo_client):
+async def test_deleting_the_last_backup_of_a_guest_warns(demo_client):
     *others, last = (await demo_client("ListBackups", **PBS, vmid=101)).column("volid")
     assert others, "the demo has several backups of this guest"
     assert "last backup" not in (await _would(demo_client, last))
@@ -301,12 +297,12 @@ async def _would(demo_client, volid):
     return (await demo_client("DeleteBackup", **PBS, volid=volid, dry_run=True)).data["would"]
 
 
-async def test_what_cannot_be_found_out_to_be_free_is_refused(demo_client):
+async def test_a_volume_with_unknown_users_is_refused(demo_client):
     demo_client["prod"].emulated.fault(
         FaultKind.FORBIDDEN, path=".*/qemu/101/pending", message="/vms/101, VM.Audit"
     )
     error = await demo_client.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
-    assert "still in use cannot be found out" in error
+    assert "still in use is unknown" in error
     assert "lacks VM.Audit on /vms/101" in error
 
 
@@ -334,7 +330,7 @@ async def test_backups_of_a_guest_with_a_protecting_tag_are_refused(demo_client)
 async def test_a_volume_id_cannot_become_a_path(demo_client, volid):
     error = await demo_client.refused("DeleteIso", **LOCAL, volid=volid)
     assert "is not on storage local" in error or error.startswith("No volume")
-    assert not any(one.startswith("DELETE") for one in demo_client.asked("prod"))
+    assert not any(one.startswith("DELETE") for one in demo_client.requests("prod"))
 
 
 async def test_an_unknown_volume_is_answered_with_the_nearest(demo_client):
@@ -345,22 +341,22 @@ async def test_an_unknown_volume_is_answered_with_the_nearest(demo_client):
     assert "local:iso/debian-13.1.0-amd64-netinst.iso," in error
 
 
-async def test_a_dry_run_of_a_deletion_deletes_nothing_and_asks_nobody(demo_client):
+async def test_a_dry_run_deletes_nothing_and_asks_no_confirmation(demo_client):
     volid = (await volids(demo_client, LOCAL, content_type="iso"))[0]
     answer = await demo_client("DeleteIso", **LOCAL, volid=volid, dry_run=True)
     assert answer.data["would"].startswith(f"Delete ISO image {volid} from pve01.")
-    assert demo_client.talk.asked == []
+    assert demo_client.conversation.questions == []
     assert volid in await volids(demo_client, LOCAL, content_type="iso")
 
 
-async def test_nothing_is_deleted_when_the_person_says_no(demo_client):
+async def test_nothing_is_deleted_when_the_user_declines(demo_client):
     volid = (await volids(demo_client, LOCAL, content_type="iso"))[0]
-    demo_client.talk.decision = Decision.NO
+    demo_client.conversation.decision = Decision.NO
     await demo_client.refused("DeleteIso", **LOCAL, volid=volid)
     assert volid in await volids(demo_client, LOCAL, content_type="iso")
 
 
-async def test_a_role_for_one_guest_sees_and_deletes_only_its_backups(demo_client):
+async def test_a_role_for_one_guest_deletes_only_its_backups(demo_client):
     scoped = demo_client.scoped(Resources(vmids=frozenset({101})))
     volid = (await demo_client("ListBackups", **PBS, vmid=102)).data[0]["volid"]
     error = await scoped.refused("DeleteBackup", **PBS, volid=volid)

@@ -1,4 +1,4 @@
-"""Which addresses a node may be told to fetch from."""
+"""URLs that a node may download from."""
 
 from ipaddress import ip_address
 
@@ -50,7 +50,7 @@ async def test_an_https_address_that_leads_to_the_internet_is_allowed():
         "64:ff9b:1::7f00:1",
     ],
 )
-async def test_a_name_that_leads_to_an_address_that_is_not_public_is_refused(address):
+async def test_a_name_with_a_private_address_is_refused(address):
     with pytest.raises(CallError, match="not public"):
         await check_download(PUBLIC, DownloadRules(), names("151.101.2.132", address))
 
@@ -59,7 +59,7 @@ async def test_a_name_that_leads_to_an_address_that_is_not_public_is_refused(add
     "host",
     ["127.0.0.1", "2130706433", "0x7f.1", "017700000001", "127.1", "[::1]", "[::ffff:7f00:1]"],
 )
-async def test_an_address_in_an_odd_notation_is_seen_for_what_it_is(host):
+async def test_an_address_in_an_odd_notation_is_refused(host):
     with pytest.raises(CallError):
         await check_download(f"https://{host}/x.iso", DownloadRules(), resolve)
 
@@ -85,16 +85,16 @@ async def test_an_address_in_an_odd_notation_is_seen_for_what_it_is(host):
         ("https://1.2.3.4.5/x.iso", "not a name"),
     ],
 )
-async def test_what_is_no_address_of_the_internet_is_refused_with_the_reason(url, says):
+async def test_an_invalid_url_is_refused_with_the_reason(url, says):
     nobody = names() if "localhost" not in url else names("127.0.0.1")
     with pytest.raises(CallError, match=says):
         await check_download(url, DownloadRules(), nobody)
 
 
-async def test_a_public_name_that_only_the_node_can_resolve_is_let_through_with_a_word_of_warning():
+async def test_an_unresolvable_public_name_is_allowed_with_a_warning():
     known = await check_download(PUBLIC, DownloadRules(), names())
     assert known == (
-        "The name images.example.com cannot be resolved here, so where it leads is not known.",
+        "The name images.example.com does not resolve here, so its addresses were not checked.",
     )
 
 
@@ -116,7 +116,7 @@ async def test_plain_http_and_private_addresses_are_allowed_by_setting():
 
 
 @given(st.ip_addresses(v=4))
-async def test_no_address_that_is_not_global_gets_through_however_it_is_wrapped(address):
+async def test_embedded_private_addresses_are_refused(address):
     wrapped = ip_address(f"::ffff:{address}")
     try:
         await check_download(PUBLIC, DownloadRules(), names(str(address), str(wrapped)))

@@ -1,0 +1,213 @@
+"""Migration of guests to another node."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from proxmox_client import Lxc, Qemu, ResponseError, Task
+from proxmox_client.api.configs import GuestDisk
+from proxmox_client.api.guests import BothConfigs, MigrateCheck
+from proxmox_client.api.resources import StorageResource
+from proxmox_client.properties import flag, parse
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.errors import Precondition
+from pvemcp_server.toolkit import needs
+from pvemcp_server.toolkit.arguments import NodeName, OneCluster, StorageName, VmId
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.registry import tool
+from pvemcp_server.toolkit.write_target import (
+    TargetGuest,
+    all_storages,
+    online_node,
+    refuse_ha_error,
+    target_guest,
+    usable_storage,
+)
+
+Online = Annotated[bool, Field(description="Move it running; a container is restarted")]
+TargetStorage = Annotated[StorageName | None, Field(description="Storage for its local disks")]
+
+_DEVICE = re.compile(r"(hostpci|usb|serial|parallel)\d+", re.ASCII)
+_NOT_IMPLEMENTED = 501  # the check for containers, before Proxmox VE 9.0
+
+
+@tool(
+    "MigrateVm",
+    title="Migrate guest",
+    area=Area.VMS,
+    effect=Effect.WRITE,
+    needs=(needs.GUESTS, needs.MIGRATE),
+)
+async def migrate_vm(
+    call: Call,
+    *,
+    cluster_name: OneCluster = None,
+    vmid: VmId,
+    target_node: NodeName,
+    online: Online = False,
+    target_storage: TargetStorage = None,
+) -> Plan:
+    """Move a VM or container to another node, live where it can be."""
+    guest = await target_guest(call, cluster_name, vmid)
+    await online_node(guest.cluster, target_node)
+    if target_node == guest.node:
+        raise Precondition(f"{guest.label} is on {target_node} already.")
+    if guest.state != "stopped" and not online:
+        how = "restarted there" if guest.resource.type == "lxc" else "moved while it runs"
+        raise Precondition(
+            f"{guest.label} is {guest.state}.", hint=f"With online=true it is {how}."
+        )
+    refuse_ha_error(guest)
+    check = await _migrate_check(guest, target_node)
+    configs = await guest.api.configs()
+    _refuse_local_devices(guest, check, configs)
+    if target_storage is not None:
+        content = "images" if guest.resource.type == "qemu" else "rootdir"
+        await usable_storage(guest.cluster, target_storage, target_node, content)
+    local = await _local_disks(guest, target_node, target_storage, configs.disks)
+    _refuse_disallowed_node(guest, target_node, target_storage, check)
+    live = online and guest.state != "stopped"
+    return Plan(
+        cluster=guest.cluster,
+        would=f"Move {guest.label} from {guest.node} to {target_node}.",
+        ids={"vmid": vmid, "target_node": target_node, "online": live},
+        act=partial(_move, guest, target_node, live, target_storage, bool(local)),
+        warnings=tuple(_warnings(guest, live, local, target_storage)),
+    )
+
+
+async def _migrate_check(guest: TargetGuest, node: str) -> MigrateCheck | None:
+    """Return Proxmox's own check of the migration; None where this version has none."""
+    try:
+        return await guest.api.migrate_check(node)
+    except ResponseError as error:
+        if error.status != _NOT_IMPLEMENTED:
+            raise
+        return None
+
+
+def _refuse_local_devices(
+    guest: TargetGuest, check: MigrateCheck | None, configs: BothConfigs[Any]
+) -> None:
+    """Raise Precondition for devices of the node that the guest uses now or after its restart.
+
+    Proxmox checks the present ones only. Mapped devices, sockets and SPICE are not bound to a node.
+    """
+    if check is not None and check.local_resources:
+        raise Precondition(
+            f"{guest.label} uses devices of its node: {', '.join(check.local_resources)}.",
+            hint="Detach them first.",
+        )
+    current, pending = configs.current.raw, configs.pending.raw
+    bound = []
+    for name in sorted(pending):
+        if _DEVICE.fullmatch(name) and pending[name] != current.get(name):
+            options = parse(str(pending[name]), "host")
+            if "mapping" not in options and options.get("host") not in ("socket", "spice"):
+                bound.append(name)
+    if bound:
+        raise Precondition(
+            f"{guest.label} will use devices of its node: {', '.join(bound)}, "
+            "pending until the guest restarts.",
+            hint="Revert or detach them first.",
+        )
+
+
+async def _local_disks(
+    guest: TargetGuest, node: str, target_storage: str | None, drives: Sequence[GuestDisk]
+) -> list[str]:
+    """Return the disks that have to be copied; raise Precondition for drives that cannot move."""
+    source = {row.storage: row for row in await all_storages(guest.cluster, guest.node)}
+    _refuse_local_drives(guest, drives, source)
+    target = {
+        row.storage for row in await all_storages(guest.cluster, node) if row.status == "available"
+    }
+    disks = [disk for disk in drives if disk.storage and disk.media != "cdrom"]
+    local = [disk for disk in disks if disk.storage in source and not source[disk.storage].shared]
+    unreachable = [
+        f"{disk.id} on {disk.storage}"
+        for disk in disks
+        if disk.storage not in target and not (target_storage and disk in local)
+    ]
+    if unreachable:
+        raise Precondition(
+            f"{node} cannot reach {', '.join(unreachable)} of {guest.label}.",
+            hint="Name a target_storage that it has." if not target_storage else "",
+        )
+    return list(dict.fromkeys(disk.id for disk in local))
+
+
+def _refuse_local_drives(
+    guest: TargetGuest, drives: Sequence[GuestDisk], storages: Mapping[str, StorageResource]
+) -> None:
+    """Raise Precondition for drives that Proxmox can neither copy nor find on another node.
+
+    These are CDs and paths of the node. Not a cloud-init drive: Proxmox creates it again there.
+    """
+    for drive in drives:
+        storage = storages.get(drive.storage or "")
+        if storage.shared if storage else flag(drive.options.get("shared")):
+            continue
+        is_image = drive.storage is not None and not drive.is_cloud_init
+        if drive.volume == "cdrom" or (drive.media == "cdrom" and is_image):
+            raise Precondition(
+                f"{guest.label} has a local CD-ROM in its drive {drive.id}: {drive.volume}.",
+                hint="Eject it first.",
+            )
+        if drive.volume.startswith("/"):
+            raise Precondition(
+                f"{guest.label} uses a path of its node: {drive.id} is {drive.volume}.",
+                hint="Detach it first.",
+            )
+
+
+def _refuse_disallowed_node(
+    guest: TargetGuest, node: str, target_storage: str | None, check: MigrateCheck | None
+) -> None:
+    """Raise Precondition for a node that is not among those that Proxmox allows.
+
+    A storage that the node lacks is no reason if the disks move to `target_storage`.
+    """
+    if check is None or not check.allowed_nodes or node in check.allowed_nodes:
+        return
+    refused = check.refused.get(node, {})
+    reasons = [
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in refused.items()
+        if key != "unavailable_storages"
+    ]
+    if target_storage is None or reasons:
+        raise Precondition(
+            f"Proxmox does not allow {guest.label} on {node}: {'; '.join(reasons) or 'no reason'}."
+        )
+
+
+def _warnings(
+    guest: TargetGuest, live: bool, local: Sequence[str], target_storage: str | None
+) -> list[str]:
+    warnings = []
+    if live and guest.resource.type == "lxc":
+        warnings.append("Containers cannot move while they run: it is stopped and started there.")
+    if local:
+        where = f" to {target_storage}" if target_storage else ""
+        warnings.append(f"Local disks are copied{where}, which may take long: {', '.join(local)}.")
+    if guest.status.ha.managed:
+        warnings.append("HA manages this guest: its manager moves it, and the task ends before.")
+    return warnings
+
+
+async def _move(
+    guest: TargetGuest, node: str, live: bool, target_storage: str | None, with_local_disks: bool
+) -> Task:
+    if isinstance(guest.api, Qemu):
+        # offline, Proxmox copies local disks without the option
+        copies = True if with_local_disks and live else None
+        return await guest.api.migrate(
+            node, online=live, target_storage=target_storage, with_local_disks=copies
+        )
+    api: Lxc = guest.api
+    return await api.migrate(node, restart=live, target_storage=target_storage)

@@ -1,0 +1,161 @@
+"""Backups of guests: list them and their jobs, back up a guest."""
+
+from functools import partial
+from operator import attrgetter
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.errors import BadArgument, Precondition
+from pvemcp_server.tables import Backup, BackupJob, LoadRequest, backup_jobs, backups
+from pvemcp_server.toolkit import needs
+from pvemcp_server.toolkit.arguments import ClusterName, NodeName, OneCluster, StorageName, VmId
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.lists import listed, newest_first
+from pvemcp_server.toolkit.locate import clusters_with, note_unsupported_content
+from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.registry import Rows, tool
+from pvemcp_server.toolkit.write_target import (
+    TargetGuest,
+    granted_storages,
+    target_guest,
+    usable_storage,
+)
+
+OneVm = Annotated[VmId | None, Field(description="Only of this guest")]
+BackupStorage = Annotated[StorageName | None, Field(description="Where to; Proxmox's default")]
+Mode = Annotated[
+    Literal["snapshot", "suspend", "stop"] | None, Field(description="snapshot keeps it running")
+]
+Compress = Annotated[Literal["0", "1", "gzip", "lzo", "zstd"] | None, Field(description="0: none")]
+Protected = Annotated[bool, Field(description="Guard it against deletion")]
+Limit = Annotated[int | None, Field(ge=0, description="KiB/s")]
+BackupNotes = Annotated[str | None, Field(max_length=1024, description="Notes on it")]
+
+_DEFAULT_STORAGE = "local"  # Proxmox's default for backups
+_INTERRUPTIONS = {"stop": "shut down and started again", "suspend": "paused for a while"}
+
+
+@tool(
+    "ListBackups",
+    area=Area.STORAGE,
+    effect=Effect.READ,
+    answer=Backup,
+    needs=(needs.STORAGES, needs.BACKUPS_OF_GUESTS, needs.BACKUPS_ON_STORAGES),
+)
+async def list_backups(
+    call: Call,
+    *,
+    cluster_name: ClusterName = None,
+    node: NodeName | None = None,
+    storage: StorageName | None = None,
+    vmid: OneVm = None,
+) -> Rows:
+    """List backups, newest first; on all storages unless one is named."""
+    clusters = await clusters_with(call, cluster_name, node, storage)
+    if node and storage:
+        await note_unsupported_content(clusters, node, storage, "backup")
+    return await listed(
+        call,
+        backups,
+        cluster_name,
+        Backup.full,
+        request=LoadRequest(
+            vmids=frozenset() if vmid is None else frozenset({vmid}),
+            nodes=frozenset(filter(None, [node])),
+            storages=frozenset(filter(None, [storage])),
+        ),
+        keep=lambda row: vmid in (None, row.vmid),
+        order=newest_first("creation"),
+        clusters=clusters,
+        required=node is not None and storage is not None,
+    )
+
+
+@tool(
+    "ListBackupJobs",
+    area=Area.STORAGE,
+    effect=Effect.READ,
+    answer=BackupJob,
+    needs=(needs.CLUSTER,),
+)
+async def list_backup_jobs(
+    call: Call, *, cluster_name: ClusterName = None, vmid: OneVm = None
+) -> Rows:
+    """List backup jobs, the guests they cover and how their last run went."""
+    return await listed(
+        call,
+        backup_jobs,
+        cluster_name,
+        BackupJob.full,
+        keep=lambda row: vmid is None or vmid in row.vmids,
+        order=attrgetter("id"),
+    )
+
+
+@tool(
+    "BackupVm",
+    title="Back up guest",
+    area=Area.VMS,
+    effect=Effect.WRITE,
+    needs=(needs.GUESTS, needs.BACKUP, needs.SPACE),
+)
+async def backup_vm(
+    call: Call,
+    *,
+    cluster_name: OneCluster = None,
+    vmid: VmId,
+    storage: BackupStorage = None,
+    mode: Mode = None,
+    compress: Compress = None,
+    protected_backup: Protected = False,
+    bwlimit: Limit = None,
+    notes: BackupNotes = None,
+) -> Plan:
+    """Back up a VM or container to a storage."""
+    guest = await target_guest(call, cluster_name, vmid)
+    target = await _target_storage(guest, storage)
+    mode = mode or "snapshot"
+    interruption = _INTERRUPTIONS.get(mode) if guest.state != "stopped" else None
+    warning = f"The guest is running and is {interruption} for this."
+    # Proxmox takes notes as a template of one line, with backslashes and line ends escaped
+    template = (notes or "").replace("\\", "\\\\").replace("\r\n", "\n").replace("\n", "\\n")
+    return Plan(
+        cluster=guest.cluster,
+        would=f"Back up {guest.label} to {target}, mode {mode}.",
+        ids={"vmid": vmid, "storage": target, "mode": mode},
+        act=partial(
+            guest.cluster.pve.node(guest.node).vzdump,
+            [vmid],
+            storage=target,
+            mode=mode,
+            compress=compress,
+            protected=protected_backup or None,
+            bwlimit=bwlimit,
+            notes=template or None,
+        ),
+        warnings=(warning,) if interruption else (),
+    )
+
+
+async def _target_storage(guest: TargetGuest, name: str | None) -> str:
+    """Return the named storage, or else the one that Proxmox would choose.
+
+    Raises BadArgument when several take backups and none of them is Proxmox's default.
+    """
+    if name is not None:
+        return (await usable_storage(guest.cluster, name, guest.node, "backup")).storage
+    storages = await granted_storages(guest.cluster, guest.node)
+    if not storages:
+        raise guest.cluster.unknown("storage", _DEFAULT_STORAGE, (), node=guest.node)
+    usable = sorted(
+        storage.storage
+        for storage in storages
+        if "backup" in storage.content_list and storage.status == "available"
+    )
+    if not usable:
+        raise Precondition(f"No storage on {guest.node} takes backups and is available.")
+    if len(usable) > 1 and _DEFAULT_STORAGE not in usable:
+        raise BadArgument("storage", f"say where to; there are {', '.join(usable)}.")
+    return usable[0] if len(usable) == 1 else _DEFAULT_STORAGE

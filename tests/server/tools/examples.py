@@ -1,0 +1,108 @@
+"""One example call of every tool, for the tests and the benchmark that walk over all tools.
+
+The arguments name things of a place: a node of an emulated cluster with a guest and storages.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from proxmox_client.emulator.state.cluster import ClusterState
+from proxmox_client.emulator.state.storage import Volume
+
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the examples are about. `storage` takes ISO images, `backups` takes backups."""
+
+    cluster: str
+    node: str
+    vmid: int
+    other_vmid: int
+    snapshot: str  # one of `vmid`
+    storage: str
+    backups: str
+    moved_vmid: int
+    target_node: str
+
+
+HOME_LAB: Final = Place(
+    "home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve"
+)
+PROD: Final = Place("prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02")
+GENERATED: Final = Place("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2")
+
+
+def examples(place: Place) -> dict[str, Arguments]:
+    """Return the arguments of a call of every tool; a sequence of writes in an order that works.
+
+    Deletions are about the volumes of `add_old_volumes`. The task of GetTask does not exist.
+    """
+    cluster = {"cluster_name": place.cluster}
+    guest = {**cluster, "vmid": place.vmid}
+    node = {**cluster, "node": place.node}
+    storage = {**node, "storage": place.storage}
+    upid = f"UPID:{place.node}:00001000:00001000:6B02AC99:qmstart:{place.vmid}:root@pam:"
+    return {
+        "ListClusters": {},
+        "GetClusterStatus": cluster,
+        "GetClusterOptions": cluster,
+        "ListVms": cluster,
+        "ListSnapshots": cluster,
+        "GetVmConfig": guest,
+        "GetVmStatus": guest,
+        "ListVmRrdData": {**cluster, "vmids": [place.other_vmid, place.vmid]},
+        "ChangeVmState": {**guest, "action": "Reset"},
+        "CreateVmSnapshot": {**guest, "snapshot_name": "new-one"},
+        "RollbackVmSnapshot": {**guest, "snapshot_name": place.snapshot},
+        "DeleteVmSnapshot": {**guest, "snapshot_name": place.snapshot},
+        "MigrateVm": {
+            **cluster,
+            "vmid": place.moved_vmid,
+            "target_node": place.target_node,
+            "online": True,
+        },
+        "BackupVm": {**guest, "storage": place.backups},
+        "ListNodes": cluster,
+        "GetNodeStatus": node,
+        "ListReplications": cluster,
+        "ListNodeRrdData": cluster,
+        "ListTasks": cluster,
+        "GetTask": {**cluster, "upid": upid},
+        "ListNodeDisks": cluster,
+        "ListStorage": cluster,
+        "ListPools": cluster,
+        "ListBackups": {**cluster, "vmid": place.vmid},
+        "ListStorageContent": storage,
+        "ListIsos": storage,
+        "ListTemplates": storage,
+        "ListBackupJobs": cluster,
+        "DownloadIso": {
+            **storage,
+            "url": "https://cdimage.example.org/new.iso",
+            "filename": "new.iso",
+        },
+        "DeleteBackup": {**storage, "volid": f"{place.storage}:backup/old.vma.zst"},
+        "DeleteIso": {**storage, "volid": f"{place.storage}:iso/old.iso"},
+        "DeleteStorageContent": {**storage, "volid": f"{place.storage}:snippets/old.yaml"},
+        "ExplainAccess": cluster,
+        "GetQuerySchema": {},
+        "ExecuteQuery": {
+            **cluster,
+            "query": {"from": "guests", "select": ["vmid", "node"], "orderBy": ["vmid"]},
+        },
+    }
+
+
+def add_old_volumes(state: ClusterState, place: Place) -> None:
+    """Add the volumes that the examples delete, and a container template."""
+    for name, content in (
+        ("backup/old.vma.zst", "backup"),
+        ("iso/old.iso", "iso"),
+        ("snippets/old.yaml", "snippets"),
+        ("vztmpl/old.tar.zst", "vztmpl"),
+    ):
+        volume = Volume(f"{place.storage}:{name}", content, "raw", 2**20, int(state.now))
+        state.storages[place.storage].put(place.node, volume)

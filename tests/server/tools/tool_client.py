@@ -1,0 +1,202 @@
+"""A client that calls tools through the real pipeline, on emulated clusters over real HTTPS."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio
+
+import pvemcp_server.tools.all  # noqa: F401 - declares the tools
+from proxmox_client import ApiToken, Client, Tls
+from proxmox_client.emulator import Clock, Emulator, Scenario
+from proxmox_client.emulator import Cluster as Emulated
+from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
+from pvemcp_server.audit import Event
+from pvemcp_server.clusters import Cluster, Inventory, Notes
+from pvemcp_server.mcp.elicitation import Decision
+from pvemcp_server.pipeline.pipeline import Pipeline
+from pvemcp_server.settings import Values
+from pvemcp_server.toolkit.registry import tools
+
+PACE = 200.0  # how much faster than real time Proxmox's tasks run
+
+
+@dataclass
+class ConnectedCluster:
+    """An emulated cluster, the server's client to it, and the requests it received."""
+
+    emulated: Emulated
+    pve: Client
+    inventory: Inventory
+    account: str
+    requests: list[str] = field(default_factory=list)
+    protected: bool = False
+
+
+@dataclass
+class FakeClusters:
+    """Stands in for `Clusters` in the pipeline, without a store."""
+
+    connected: dict[str, ConnectedCluster] = field(default_factory=dict)
+
+    async def names(self) -> list[str]:
+        return sorted(self.connected)
+
+    async def open(self, name: str, caller: Caller, scope: Resources, notes: Notes) -> Cluster:
+        connected = self.connected[name]
+        return Cluster(
+            name=name,
+            description=f"The cluster {name}",
+            pve=connected.pve,
+            account=connected.account,
+            inventory=connected.inventory,
+            scope=scope,
+            notes=notes,
+            protected=connected.protected,
+            tls="ca",
+        )
+
+
+@dataclass
+class FakeAudit:
+    """Stands in for the audit; records its events in order."""
+
+    events: list[tuple[str, Event]] = field(default_factory=list)
+
+    async def intent(self, event: Event) -> str:
+        self.events.append(("intent", event))
+        return str(len(self.events))
+
+    async def outcome(self, call_id: str, event: Event) -> None:
+        self.events.append(("outcome", event))
+
+    async def call(self, event: Event) -> None:
+        self.events.append(("call", event))
+
+    async def refused(self, event: Event) -> None:
+        self.events.append(("refused", event))
+
+
+@dataclass
+class FakeConversation:
+    """Stands in for the MCP client: records progress and questions, and answers with `decision`."""
+
+    decision: Decision = Decision.YES
+    wants_progress: bool = False
+    progress_reports: list[tuple[float, float | None, str]] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
+    progress_received: anyio.Event = field(default_factory=anyio.Event)
+    client: str = "tests 1.0"
+
+    async def progress(self, done: float, total: float | None, message: str) -> None:
+        self.progress_reports.append((done, total, message))
+        self.progress_received.set()
+
+    async def ask(self, question: str) -> Decision:
+        self.questions.append(question)
+        return self.decision
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The two text blocks of a result, and whether it is an error."""
+
+    text: str
+    notes: str
+    failed: bool
+
+    @property
+    def data(self) -> Any:
+        """The rows, or the single document."""
+        return json.loads(self.text)["data"]
+
+    def column(self, name: str) -> list[Any]:
+        return [row[name] for row in self.data]
+
+
+@dataclass
+class ToolClient:
+    """Calls tools as an MCP client would, with a key that is granted `tools` on `resources`."""
+
+    clusters: FakeClusters
+    settings: Values = field(default_factory=Values)
+    audit: FakeAudit = field(default_factory=FakeAudit)
+    conversation: FakeConversation = field(default_factory=FakeConversation)
+    resources: Resources = EVERYTHING
+    tools: frozenset[str] = frozenset({ANY})
+
+    def __getitem__(self, name: str) -> ConnectedCluster:
+        return self.clusters.connected[name]
+
+    async def current(self) -> Values:
+        return self.settings
+
+    def change(self, **values: Any) -> None:
+        """Change settings, as an administrator would."""
+        self.settings = self.settings.model_copy(update=values)
+
+    def scoped(self, resources: Resources) -> "ToolClient":
+        """Return a client of a key that is granted these resources only."""
+        return replace(self, resources=resources)
+
+    def requests(self, name: str) -> list[str]:
+        """Return the requests to the cluster since the last time."""
+        requests, self[name].requests[:] = list(self[name].requests), []
+        return requests
+
+    def refresh(self) -> None:
+        """Invalidate the inventories: the next call asks Proxmox again."""
+        for connected in self.clusters.connected.values():
+            connected.inventory.invalidate()
+
+    async def __call__(self, tool: str, **arguments: Any) -> Answer:
+        role = Role(1, "test", "", (Grant(self.tools, resources=self.resources),))
+        caller = Caller("k", "test key", role, output_format="JsonNormal")
+        pipeline = Pipeline(tools(), self.clusters, self, self.audit)  # type: ignore[arg-type]
+        result = await pipeline.call(caller, tool, arguments, self.conversation)
+        notes = result.blocks[1] if len(result.blocks) > 1 else ""
+        return Answer(result.blocks[0], notes, result.failed)
+
+    async def refused(self, tool: str, **arguments: Any) -> str:
+        """Return the error of a call that must fail."""
+        answer = await self(tool, **arguments)
+        assert answer.failed, answer.text
+        return answer.text
+
+
+@asynccontextmanager
+async def open_tool_client(
+    scenario: Scenario, clock: Clock | None = None
+) -> AsyncIterator[ToolClient]:
+    """Start the scenario's clusters and yield a client to them."""
+    async with AsyncExitStack() as stack:
+        emulator = await stack.enter_async_context(Emulator(scenario, clock=clock or Clock(PACE)))
+        clusters = FakeClusters()
+        for emulated in emulator:
+            connected = await stack.enter_async_context(connect(emulated))
+            clusters.connected[emulated.name] = connected
+        yield ToolClient(clusters)
+
+
+@asynccontextmanager
+async def connect(
+    emulated: Emulated, token: tuple[str, str] | None = None
+) -> AsyncIterator[ConnectedCluster]:
+    """Connect to an emulated cluster with its own API token, or with another one."""
+    account, secret = token or emulated.token
+    auth, tls = ApiToken(account, secret), Tls(ca_pem=emulated.ca_pem)
+    async with Client(emulated.hosts, auth, tls=tls, name=emulated.name) as pve:
+        connected = ConnectedCluster(emulated, pve, Inventory(pve, lambda: 10.0), account)
+        send = pve.transport.request
+
+        async def recorded(method: str, path: str, parameters: Mapping[str, Any]) -> Any:
+            connected.requests.append(f"{method} {path}")
+            return await send(method, path, parameters)
+
+        pve.transport.request = recorded  # type: ignore[method-assign]
+        try:
+            yield connected
+        finally:
+            await connected.inventory.aclose()
