@@ -1,4 +1,4 @@
-"""Writes tests/contracts/<Tool>.json: each tool as clients see it, so that a change is a diff.
+"""Write tests/contracts/<Tool>.json: each tool as clients see it, so that a change is a diff.
 
 python scripts/make_contracts.py           renew them
 python scripts/make_contracts.py --check   fail when one is not current
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parents[1] / "tests" / "contracts"
 
 
 def contracts() -> dict[str, str]:
-    """The files by name."""
+    """Return the contracts by file name."""
     return {f"{name}.json": _text(describe(tool)) for name, tool in tools().items()}
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/reference/tools.md: every tool with its arguments and the fields of its answer.
+"""Write docs/reference/tools.md: every tool with its arguments and the fields of its answer.
 
 python scripts/make_docs_tools.py           renew it
 python scripts/make_docs_tools.py --check   fail when it is not current
@@ -28,7 +28,7 @@ AREAS = {
 EFFECTS = {
     Effect.READ: "reads",
     Effect.WRITE: "writes",
-    Effect.DESTROY: "loses data: asks the person first",
+    Effect.DESTROY: "loses data: asks the user first",
 }
 INTRO = """\
 # Tools
@@ -44,7 +44,7 @@ next step.
 
 
 def page() -> str:
-    """The whole page."""
+    """Build the whole page."""
     return "\n".join([INTRO, *_options(), *_sections()]).rstrip() + "\n"
 
 

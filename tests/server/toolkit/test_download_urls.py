@@ -86,9 +86,9 @@ async def test_an_address_in_an_odd_notation_is_refused(host):
     ],
 )
 async def test_an_invalid_url_is_refused_with_the_reason(url, says):
-    nobody = names() if "localhost" not in url else names("127.0.0.1")
+    resolver = names() if "localhost" not in url else names("127.0.0.1")
     with pytest.raises(CallError, match=says):
-        await check_download(url, DownloadRules(), nobody)
+        await check_download(url, DownloadRules(), resolver)
 
 
 async def test_an_unresolvable_public_name_is_allowed_with_a_warning():

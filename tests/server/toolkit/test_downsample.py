@@ -1,4 +1,4 @@
-"""Series that are too long to be read."""
+"""Downsampling of series."""
 
 import pytest
 from hypothesis import given

@@ -18,7 +18,7 @@ from .tool_client import FakeClusters, ToolClient, connect, open_tool_client
 
 @pytest.fixture
 async def demo_client(anyio_backend: str) -> AsyncIterator[ToolClient]:
-    """A client on demo clusters of the test's own, home-lab (8.4) and prod (9.2)."""
+    """Yield a client on demo clusters of the test's own, home-lab (8.4) and prod (9.2)."""
     async with open_tool_client(demo()) as client:
         yield client
 
@@ -31,7 +31,7 @@ async def _module_client(anyio_backend: str) -> AsyncIterator[ToolClient]:
 
 @pytest.fixture
 def tool_client(_module_client: ToolClient) -> ToolClient:
-    """A client on demo clusters for reads only: shared by the module, with the time standing still.
+    """Return a client for reads on demo clusters that the module shares, with a stopped clock.
 
     Two calls in a row see the same.
     """
@@ -40,13 +40,13 @@ def tool_client(_module_client: ToolClient) -> ToolClient:
 
 @pytest.fixture(scope="session")
 def open_client() -> Callable[..., Any]:
-    """A function that opens a client on clusters of a scenario."""
+    """Return a function that opens a client on clusters of a scenario."""
     return open_tool_client
 
 
 @pytest.fixture
 def new_token() -> Callable[..., tuple[str, str]]:
-    """A function that makes an API token: `new_token(emulated, ("/vms", "PVEAuditor"))`."""
+    """Return a function that makes an API token: `new_token(emulated, ("/vms", "PVEAuditor"))`."""
     numbers = itertools.count(1)
 
     def make(
@@ -67,7 +67,7 @@ def new_token() -> Callable[..., tuple[str, str]]:
 
 @pytest.fixture
 async def with_token() -> AsyncIterator[Callable[..., Any]]:
-    """A function that returns the client with another API token on one of its clusters."""
+    """Yield a function that returns the client with another API token on one of its clusters."""
     async with AsyncExitStack() as stack:
 
         async def reconnect(client: ToolClient, name: str, token: tuple[str, str]) -> ToolClient:

@@ -31,7 +31,13 @@ BOTH: Final = {
     else arguments
     for name, arguments in LAB.items()
 }
-NODE: Final = examples(replace(PROD, node="pve02", vmid=200, snapshot="after-cert-renewal")) | {
+NODE: Final = {
+    name: arguments
+    for name, arguments in examples(
+        replace(PROD, node="pve02", vmid=200, snapshot="after-cert-renewal")
+    ).items()
+    if name not in WITHOUT_REQUESTS
+} | {
     "ExecuteQuery": {
         "cluster_name": "prod",
         "query": {"from": "node_disks", "select": ["node", "device"]},
@@ -134,7 +140,7 @@ async def move_breaks(client: ToolClient) -> None:
 
 async def move_hangs(client: ToolClient) -> None:
     client.change(call_deadline_seconds=2)
-    client["prod"].emulated.fault(FaultKind.HANG, method="POST", path=".*/qemu/101/migrate")
+    client["prod"].emulated.fault(FaultKind.HANG, path=".*/qemu/101/migrate")
 
 
 CASES: Final = (

@@ -126,10 +126,10 @@ async def test_grants_on_some_resources_are_listed(tool_client):
 async def test_a_dead_cluster_is_explained_beside_the_others(demo_client):
     await demo_client["home-lab"].emulated.node_down("pve")
     found = (await demo_client("ExplainAccess")).data["clusters"]
-    told = {one["cluster"]: one for one in found}
-    assert told["home-lab"]["reachable"] is False
-    assert told["home-lab"]["reason"]
-    assert told["prod"]["lacks"] == []
+    found = {one["cluster"]: one for one in found}
+    assert found["home-lab"]["reachable"] is False
+    assert found["home-lab"]["reason"]
+    assert found["prod"]["lacks"] == []
 
 
 @pytest.mark.parametrize(

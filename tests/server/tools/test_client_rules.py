@@ -60,7 +60,7 @@ def arrays_without_items(schema) -> Iterator[str]:
 
 
 def openai(tool) -> Iterator[str]:
-    """OpenAI and Azure OpenAI, in any mode."""
+    """Check the rules of OpenAI and Azure OpenAI, in any mode."""
     schema = tool["inputSchema"]
     if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", tool["name"]):
         yield "name"
@@ -72,7 +72,7 @@ def openai(tool) -> Iterator[str]:
 
 
 def openai_strict(tool) -> Iterator[str]:
-    """What no SDK can turn into a strict schema (all required, optional as nullable)."""
+    """Find schemas that no SDK can make strict (all required, optional as nullable)."""
     yield from openai(tool)
     found = list(places(tool["inputSchema"]))
     for at, one, depth in found:
@@ -93,7 +93,7 @@ def openai_strict(tool) -> Iterator[str]:
 
 
 def gemini(tool) -> Iterator[str]:
-    """Gemini and Vertex AI, where the schema is sent as `parameters`."""
+    """Check the rules of Gemini and Vertex AI, where the schema is sent as `parameters`."""
     if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_.-]{0,63}", tool["name"]):
         yield "name"
     yield from arrays_without_items(tool["inputSchema"])
@@ -113,7 +113,7 @@ def gemini(tool) -> Iterator[str]:
 
 
 def anthropic(tool) -> Iterator[str]:
-    """Claude's API."""
+    """Check the rules of Claude's API."""
     schema = tool["inputSchema"]
     if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", tool["name"]):
         yield "name"
@@ -130,7 +130,7 @@ def anthropic(tool) -> Iterator[str]:
 
 
 def bedrock(tool) -> Iterator[str]:
-    """Amazon Bedrock: Converse, and the stricter names of its agents."""
+    """Check the rules of Amazon Bedrock: Converse, and the stricter names of its agents."""
     if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]{0,63}", tool["name"]):
         yield "name"
     if not tool["description"]:
@@ -140,7 +140,7 @@ def bedrock(tool) -> Iterator[str]:
 
 
 def vs_code(tool) -> Iterator[str]:
-    """VS Code (Copilot), which checks each schema before it sends any; and names with a prefix."""
+    """Check the rules of VS Code (Copilot) and the length of names with a client's prefix."""
     for at, one, _ in places(tool["inputSchema"]):
         if one.get("type") == "array" and not isinstance(one.get("items"), dict):
             yield f"{at}: tool parameters array type must have items"

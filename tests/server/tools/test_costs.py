@@ -14,7 +14,7 @@ PAGE = REPOSITORY / "docs" / "contributors" / "performance.md"
 
 @pytest.fixture(scope="module")
 def bench():
-    """The benchmark that counts, which is a script."""
+    """Import the benchmark that counts the requests, which is a script."""
     folder = REPOSITORY / "benchmarks"
     spec = importlib.util.spec_from_file_location("benchmark_of_tools", folder / "tools.py")
     assert spec
@@ -31,7 +31,7 @@ def bench():
 
 
 def column(number: int) -> dict[str, str]:
-    """What the page says, by tool."""
+    """Return a column of the page's table by tool."""
     table = PAGE.read_text("utf-8").partition("calls: generated -->")[2].partition("<!-- end")[0]
     rows = [line.strip("| ").split(" | ") for line in table.strip().splitlines()[2:]]
     return {cells[0]: cells[number] for cells in rows}
@@ -51,7 +51,7 @@ def test_every_tool_is_counted(bench):
 @pytest.mark.parametrize("size", range(1, 5))
 def test_lists_cost_at_most_one_request_per_node(size):
     nodes = {1: 1, 2: 5, 3: 30, 4: 30}[size]
-    told = column(size)
-    assert told["ListVms"] == told["ListNodes"] == told["ListStorage"] == "1"
+    found = column(size)
+    assert found["ListVms"] == found["ListNodes"] == found["ListStorage"] == "1"
     for tool in ("ListTasks", "ListNodeDisks", "ListNodeRrdData"):
-        assert int(told[tool]) <= nodes + 1
+        assert int(found[tool]) <= nodes + 1

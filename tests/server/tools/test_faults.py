@@ -18,8 +18,10 @@ from .fault_cases import (
 
 pytestmark = [
     pytest.mark.anyio,
-    # anyio drops a connection attempt that is cancelled before its first step
+    # anyio leaves a connection attempt that is cancelled, before its first step or during its
+    # TLS handshake, to the garbage collector
     pytest.mark.filterwarnings("ignore:coroutine 'connect_tcp:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
 ]
 
 

@@ -31,7 +31,7 @@ class Assistant:
     notes: str = ""
 
     async def rows(self, tool: str, **arguments: Any) -> list[dict[str, Any]]:
-        """The rows of an answer; a single document is one row."""
+        """Return the rows of an answer; a single document is one row."""
         self.calls.append(tool)
         answer = await self.demo_client(tool, **arguments, format=self.format.value)
         assert not answer.failed, answer.text
@@ -53,7 +53,7 @@ SCENARIOS: list[tuple[int, Scenario]] = []
 
 
 def prompt(most_calls: int) -> Callable[[Scenario], Scenario]:
-    """A scenario with the number of calls that it may take."""
+    """Register a scenario with the number of calls that it may take."""
 
     def declare(scenario: Scenario) -> Scenario:
         SCENARIOS.append((most_calls, scenario))

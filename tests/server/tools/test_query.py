@@ -44,21 +44,21 @@ async def test_the_example_queries_run_and_separate_clusters(tool_client, exampl
 
 
 async def test_the_schema_summarizes_all_tables(tool_client):
-    told = (await tool_client("GetQuerySchema")).data
-    assert [one["name"] for one in told["tables"]] == EVERY_TABLE
-    guests = next(one for one in told["tables"] if one["name"] == "guests")
+    schema = (await tool_client("GetQuerySchema")).data
+    assert [one["name"] for one in schema["tables"]] == EVERY_TABLE
+    guests = next(one for one in schema["tables"] if one["name"] == "guests")
     assert guests["fields"].startswith("cluster, vmid:integer, name, node, status, type, tags:list")
     assert guests["cost"] == "one call"
     assert guests["relations"]["qemu_config"].startswith("qemu_configs: ")
-    assert "NOT CONTAINS" in told["operators"]["text"]
-    assert told["aggregates"]["SUM"] == ["integer", "number"]
-    assert [one["question"] for one in told["examples"]] == [one.question for one in EXAMPLES]
+    assert "NOT CONTAINS" in schema["operators"]["text"]
+    assert schema["aggregates"]["SUM"] == ["integer", "number"]
+    assert [one["question"] for one in schema["examples"]] == [one.question for one in EXAMPLES]
 
 
 async def test_the_schema_describes_named_tables_in_full(tool_client):
-    told = (await tool_client("GetQuerySchema", tables=["Guests", "node"])).data
-    assert [one["name"] for one in told["tables"]] == ["guests", "nodes"]
-    fields = {one["name"]: one for one in told["tables"][0]["fields"]}
+    schema = (await tool_client("GetQuerySchema", tables=["Guests", "node"])).data
+    assert [one["name"] for one in schema["tables"]] == ["guests", "nodes"]
+    fields = {one["name"]: one for one in schema["tables"][0]["fields"]}
     assert fields["memory_max"]["unit"] == "bytes"
     assert fields["memory_max"]["also_called"] == ["memory_total", "memory"]
     assert fields["type"]["values"] == ["qemu", "lxc"]
@@ -66,15 +66,15 @@ async def test_the_schema_describes_named_tables_in_full(tool_client):
 
 
 async def test_a_described_table_has_only_its_own_examples(tool_client):
-    told = (await tool_client("GetQuerySchema", tables=["task"])).data
-    assert [one["query"]["from"] for one in told["examples"]] == ["tasks"]
+    schema = (await tool_client("GetQuerySchema", tables=["task"])).data
+    assert [one["query"]["from"] for one in schema["examples"]] == ["tasks"]
 
 
 async def test_all_tables_can_be_described_at_once(tool_client):
     answer = await tool_client("GetQuerySchema", tables=EVERY_TABLE)
     described = answer.data["tables"]
-    told = {one["name"]: [field["name"] for field in one["fields"]] for one in described}
-    assert told == {name: ["cluster", *one.fields] for name, one in sorted(tables().items())}
+    fields = {one["name"]: [field["name"] for field in one["fields"]] for one in described}
+    assert fields == {name: ["cluster", *one.fields] for name, one in sorted(tables().items())}
     assert answer.notes == ""
 
 
@@ -190,7 +190,7 @@ async def test_hints_name_only_readable_values(tool_client):
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "noted"),
     [
         ({"select": ["SUM(disk_total) as n"]}, True),
         ({"select": ["type", "COUNT(*) as n"], "groupBy": ["type"]}, True),
@@ -201,13 +201,13 @@ async def test_hints_name_only_readable_values(tool_client):
         ({"select": ["storage", "disk_total"]}, False),
     ],
 )
-async def test_counting_shared_storages_per_node_is_noted(tool_client, query, told):
+async def test_counting_shared_storages_per_node_is_noted(tool_client, query, noted):
     answer = await ask(tool_client, "prod", **{"from": "storages", **query})
-    assert ("add is_primary = true to count them once" in answer.notes) is told
+    assert ("add is_primary = true to count them once" in answer.notes) is noted
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "noted"),
     [
         (is_("usage_percentage", ">", 0.8), True),
         (is_("usage_percentage", ">=", "0.8"), True),
@@ -216,9 +216,9 @@ async def test_counting_shared_storages_per_node_is_noted(tool_client, query, to
         (is_("disk_total", ">", 0), False),
     ],
 )
-async def test_a_percentage_that_looks_like_a_fraction_is_noted(tool_client, where, told):
+async def test_a_percentage_that_looks_like_a_fraction_is_noted(tool_client, where, noted):
     answer = await ask(tool_client, "prod", **{"from": "storages", "where": where})
-    assert ("0.8 is 0.8 % here" in answer.notes) is told
+    assert ("0.8 is 0.8 % here" in answer.notes) is noted
 
 
 @pytest.mark.parametrize(
@@ -229,17 +229,17 @@ async def test_a_percentage_that_looks_like_a_fraction_is_noted(tool_client, whe
     ],
 )
 async def test_merging_guests_of_several_clusters_is_noted(tool_client, query):
-    told = "vmid 101, 105: on several clusters, so rows were merged here."
+    note = "vmid 101, 105: on several clusters, so rows were merged here."
     answer = await ask(tool_client, **{"from": "snapshots", **query})
-    assert told in answer.notes
+    assert note in answer.notes
     answer = await ask(tool_client, "prod", **{"from": "snapshots", **query})
-    assert told not in answer.notes
+    assert note not in answer.notes
     apart = {
         "select": ["cluster", *query["select"]],
         "groupBy": ["cluster", *query.get("groupBy", [])],
     }
     answer = await ask(tool_client, **{"from": "snapshots", **apart})
-    assert told not in answer.notes
+    assert note not in answer.notes
 
 
 async def test_guests_without_a_pool_are_no_merged_pool(tool_client):
@@ -494,9 +494,9 @@ def with_tools(demo_client, *names, resources=None):
 
 async def test_tables_of_tools_that_are_not_granted_do_not_exist(tool_client):
     narrow = with_tools(tool_client, "ExecuteQuery", "GetQuerySchema", "ListVms")
-    told = (await narrow("GetQuerySchema")).data
-    assert [one["name"] for one in told["tables"]] == ["guests"]
-    assert "relations" not in told["tables"][0]
+    schema = (await narrow("GetQuerySchema")).data
+    assert [one["name"] for one in schema["tables"]] == ["guests"]
+    assert "relations" not in schema["tables"][0]
     denied = await narrow.refused("ExecuteQuery", query={"from": "nodes"})
     unheard = await narrow.refused("ExecuteQuery", query={"from": "xyzzy"})
     assert denied.replace("nodes", "NAME") == unheard.replace("xyzzy", "NAME")
@@ -558,12 +558,12 @@ async def test_aggregates_of_a_narrow_key_cover_only_its_rows(tool_client, scope
         rows = (await ask(narrow, "prod", **{"from": name, "select": ["*"]})).data
         for function, of in AGGREGATES.items():
             select = ["COUNT(*) as n", *(f"{function}({field}) as {field}" for field in fields)]
-            told = (await ask(narrow, "prod", **{"from": name, "select": select})).data[0]
-            assert min(told["n"], 1000) == len(rows)
-            for field in fields if told["n"] == len(rows) else ():
+            totals = (await ask(narrow, "prod", **{"from": name, "select": select})).data[0]
+            assert min(totals["n"], 1000) == len(rows)
+            for field in fields if totals["n"] == len(rows) else ():
                 truth = of([row[field] for row in rows if row.get(field) is not None])
                 close = truth if truth is None else pytest.approx(truth, abs=0.06)  # one decimal
-                assert told.get(field) == close, (name, function, field)
+                assert totals.get(field) == close, (name, function, field)
 
 
 async def test_joins_lead_to_nothing_that_is_not_granted(tool_client):
@@ -594,7 +594,7 @@ async def test_a_row_needs_grants_of_query_and_table_tool(tool_client):
 
 
 async def test_a_query_does_not_narrow_the_cached_rows_of_the_next(tool_client):
-    """The database that is kept holds whole tables, whatever the query was that made it."""
+    """Keep whole tables in the cached database, whatever conditions the first query had."""
     for demo_client in (
         tool_client,
         tool_client.scoped(Resources(pools=frozenset({"production"}))),
@@ -607,7 +607,7 @@ async def test_a_query_does_not_narrow_the_cached_rows_of_the_next(tool_client):
 
 
 async def test_a_key_never_gets_the_database_of_another(tool_client):
-    """The rows of one inventory are kept between calls, for each scope its own."""
+    """Keep the rows of an inventory between calls, separately for each scope."""
     query = {"from": "guests", "select": ["COUNT(*) as n"]}
     everything = (await ask(tool_client, "prod", **query)).data[0]["n"]
     one = tool_client.scoped(Resources(vmids=frozenset({101})))

@@ -1,4 +1,4 @@
-"""Moving guests to another node."""
+"""MigrateVm."""
 
 from dataclasses import replace
 
@@ -153,7 +153,7 @@ async def test_local_disks_of_pending_changes_are_copied_too(demo_client, waits)
 
 
 def _wait(guest, waits, option, value):
-    """Let an option wait to be removed or to be added."""
+    """Make the removal or the addition of an option pending."""
     if waits == "removal":
         guest.config[option], guest.removals[option] = value, 1
     else:
@@ -258,7 +258,7 @@ async def test_a_target_storage_for_local_disks_is_named_beforehand(demo_client)
 
 
 async def test_a_node_that_proxmox_disallows_is_refused_with_its_reason(demo_client, monkeypatch):
-    _says(
+    _replace_check(
         demo_client,
         monkeypatch,
         allowed_nodes=["pve03"],
@@ -293,11 +293,11 @@ async def test_a_missing_privilege_to_migrate_is_named(demo_client):
     assert "lacks VM.Migrate on /vms/105" in error
 
 
-def _says(demo_client, monkeypatch, **found):
-    """Let Proxmox say something of a migration that the emulator does not come to say."""
-    told = {"running": True, "allowed_nodes": [], "refused": {}} | found
+def _replace_check(demo_client, monkeypatch, **fields):
+    """Replace Proxmox's check of a migration by one that the emulator cannot produce."""
+    check = {"running": True, "allowed_nodes": [], "refused": {}} | fields
 
-    async def check(self, target=None):
-        return MigrateCheck(**told)
+    async def migrate_check(self, target=None):
+        return MigrateCheck(**check)
 
-    monkeypatch.setattr(Qemu, "migrate_check", check)
+    monkeypatch.setattr(Qemu, "migrate_check", migrate_check)

@@ -1,4 +1,4 @@
-"""Turning guests on and off, and what every write has in common."""
+"""ChangeVmState, and the common parts of all writes."""
 
 import anyio
 import pytest
@@ -140,8 +140,8 @@ async def test_a_write_without_wait_notes_the_next_step(demo_client):
     answer = await demo_client("ChangeVmState", **PROD, vmid=150, action="Reset")
     assert answer.data["status"] == "running"
     assert "GetTask with this upid" in answer.notes
-    told = (await demo_client("GetTask", **PROD, upid=answer.data["upid"], wait_seconds=30)).data
-    assert (told["status"], told["ok"]) == ("stopped", True)
+    task = (await demo_client("GetTask", **PROD, upid=answer.data["upid"], wait_seconds=30)).data
+    assert (task["status"], task["ok"]) == ("stopped", True)
 
 
 async def test_the_next_read_after_a_write_asks_proxmox_again(demo_client):
@@ -202,8 +202,8 @@ async def test_a_client_that_disconnects_does_not_stop_the_task(demo_client):
         group.cancel_scope.cancel()
     (kind, event) = demo_client.audit.events[-1]
     assert (kind, event.outcome) == ("outcome", "cancelled")
-    told = (await demo_client("GetTask", **PROD, upid=event.upid, wait_seconds=60)).data
-    assert told["ok"] is True
+    task = (await demo_client("GetTask", **PROD, upid=event.upid, wait_seconds=60)).data
+    assert task["ok"] is True
 
 
 async def test_a_role_for_some_guests_writes_to_those_only(demo_client):

@@ -1,4 +1,4 @@
-"""Taking, deleting and going back to snapshots."""
+"""CreateVmSnapshot, DeleteVmSnapshot and RollbackVmSnapshot."""
 
 import pytest
 
@@ -186,7 +186,7 @@ async def test_on_zfs_only_the_newest_snapshot_can_be_restored(demo_client):
 
 
 async def test_a_rollback_goes_by_the_disks_of_its_snapshot(demo_client):
-    """Disks that were attached or detached since, at once or pending, do not matter."""
+    """Check the disks of the snapshot, not those attached or detached since."""
     state = demo_client["prod"].emulated.state
     guest = state.guests[105]
     guest.snapshots["newest"] = Snapshot("newest", int(state.now), parent="release-4-2")

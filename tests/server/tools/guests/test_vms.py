@@ -70,8 +70,8 @@ async def test_list_vms_filters_by_kind(tool_client, kind):
 async def test_list_vms_full_adds_the_fields_of_the_reference(tool_client):
     answer = await tool_client("ListVms", cluster_name="home-lab", detail_level="Full")
     left_out = answer.notes.partition("Left out because empty in every row: ")[2].rstrip(".")
-    told = set(answer.data[0]) | set(left_out.split("\n")[0].split(", "))
-    assert told >= FULL
+    found = set(answer.data[0]) | set(left_out.split("\n")[0].split(", "))
+    assert found >= FULL
     guests = tool_client["home-lab"].emulated.state.guests
     for row in answer.data:
         guest = guests[row["vmid"]]
@@ -114,8 +114,8 @@ async def test_descriptions_of_a_page_belong_to_the_right_cluster(demo_client):
     for name in ("home-lab", "prod"):
         demo_client[name].emulated.state.guests[101].config["description"] = f"of {name}"
     answer = await demo_client("ListVms", fields=["cluster", "vmid", "description"], limit=4)
-    told = {(row["cluster"], row["vmid"]): row["description"] for row in answer.data}
-    assert told == {
+    found = {(row["cluster"], row["vmid"]): row["description"] for row in answer.data}
+    assert found == {
         ("home-lab", 100): None,
         ("prod", 100): None,
         ("home-lab", 101): "of home-lab",
@@ -135,7 +135,7 @@ async def test_a_dead_cluster_keeps_no_descriptions_of_others_back(demo_client):
 
 
 def _configs(demo_client):
-    """The guests of prod whose configurations were asked for."""
+    """Return the guests of prod whose configurations were requested."""
     return sorted(
         int(one.split("/")[4]) for one in demo_client.requests("prod") if one.endswith("/config")
     )
@@ -306,14 +306,14 @@ async def test_unknown_disk_use_of_a_vm_is_null(tool_client):
     picked = ["type", "status", "disk_usage", "disk_usage_percentage"]
     rows = (await tool_client("ListVms", cluster_name="home-lab", fields=picked)).data
     for row in rows:
-        told = (row["disk_usage"], row["disk_usage_percentage"])
-        assert (told == (None, None)) == (row["type"] == "qemu")
+        found = (row["disk_usage"], row["disk_usage_percentage"])
+        assert (found == (None, None)) == (row["type"] == "qemu")
     series = await tool_client(
         "ListVmRrdData", cluster_name="home-lab", vmids=[101, 203], metrics=["Disk"]
     )
-    told = {row["vmid"]: row["disk_usage"] for row in series.data}
-    assert told[101] is None
-    assert told[203] > 0
+    found = {row["vmid"]: row["disk_usage"] for row in series.data}
+    assert found[101] is None
+    assert found[203] > 0
 
 
 async def test_an_unknown_guest_is_answered_with_the_nearest_numbers(tool_client):

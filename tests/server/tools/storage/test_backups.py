@@ -1,4 +1,4 @@
-"""Backing guests up."""
+"""BackupVm."""
 
 import pytest
 

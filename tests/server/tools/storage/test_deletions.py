@@ -1,4 +1,4 @@
-"""Deleting what is on a storage."""
+"""DeleteBackup, DeleteIso and DeleteStorageContent."""
 
 import pytest
 
@@ -76,7 +76,7 @@ async def test_an_unused_but_attached_disk_is_refused(demo_client):
 async def test_a_volume_of_a_pending_change_is_still_in_use(
     demo_client, kind, option, owned, waits
 ):
-    """Proxmox shows pending changes as made, but a running guest has the volume until it stops."""
+    """Count a pending removal as a use: a running guest has the volume until it stops."""
     guest = _at("pve01", demo_client, kind)
     state, vmid = demo_client["prod"].emulated.state, guest.vmid if owned else 777
     volid = f"ceph-vm:vm-{vmid}-disk-9"
@@ -100,7 +100,7 @@ async def test_a_volume_of_a_pending_change_is_still_in_use(
 
 
 async def test_a_pending_detached_disk_is_refused_until_the_vm_stops(demo_client):
-    """The whole way: Proxmox would delete the open file of a running machine without a look."""
+    """Refuse the open file of a running VM, which Proxmox itself would delete."""
     guest = _at("pve01", demo_client, "qemu")
     emulated = demo_client["prod"].emulated
     emulated.state.storages["local"].content += ("images",)
@@ -366,7 +366,7 @@ async def test_a_role_for_one_guest_deletes_only_its_backups(demo_client):
 
 
 def _at(node, demo_client, kind):
-    """A guest of this kind on the node."""
+    """Return a guest of this type on the node."""
     guests = demo_client["prod"].emulated.state.guests.values()
     return next(one for one in guests if (one.node, one.kind) == (node, kind))
 

@@ -1,4 +1,4 @@
-"""Letting a node download an installation image."""
+"""DownloadIso."""
 
 import pytest
 

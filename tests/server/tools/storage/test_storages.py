@@ -1,4 +1,4 @@
-"""Lists of storages, of what is on them, of pools and of backup jobs."""
+"""Lists of storages, of their content, of pools and of backup jobs."""
 
 from datetime import UTC, datetime
 

@@ -94,7 +94,7 @@ async def _finished(
 
 
 async def rows_or_error(cluster: Cluster, read: Callable[[Cluster], Awaitable[T]]) -> T:
-    """Return what was read; raise CallError with its notes when it is empty.
+    """Return the rows of a read; raise CallError with its notes when there are none.
 
     The notes of the read are kept aside first: they are either the error or notes of the answer.
     """

@@ -39,7 +39,7 @@ def description_of(schema: JsonSchema) -> str:
 
 
 def _plain(node: Any, definitions: JsonSchema) -> Any:
-    """Inline references and drop the keywords of _NOISE, recursively.
+    """Replace references by their definitions and drop the keywords of _NOISE, recursively.
 
     A property may have the name of such a keyword ("title"): `properties` keeps all its names.
     """

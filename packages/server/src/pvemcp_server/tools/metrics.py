@@ -120,7 +120,7 @@ async def list_node_rrd_data(
 def _downsampled(
     call: Call, recorded: Mapping[K, Sequence[P]], *, maximum: bool
 ) -> dict[K, list[P]]:
-    """Downsample all series by the same step, with a note when points were joined."""
+    """Reduce all series by the same step, with a note when points were joined."""
     longest = max(recorded.values(), key=len, default=())
     step = step_for(len(longest), len(recorded))
     if step > 1:

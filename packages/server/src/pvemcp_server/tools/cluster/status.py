@@ -68,7 +68,7 @@ class ClusterOptions(Row):
     needs=(needs.CLUSTER, needs.GUESTS, needs.STORAGES),
 )
 async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Document:
-    """Summarise a cluster's health: quorum, nodes, guests by state, storages and Ceph."""
+    """Summarize a cluster's health: quorum, nodes, guests by state, storages and Ceph."""
     cluster = await call.cluster(cluster_name)
     view, membership = await asyncio.gather(cluster.inventory_view(), _membership(cluster))
     ceph, paused_vmids = await asyncio.gather(_ceph(cluster, view), _paused(call, cluster, view))
