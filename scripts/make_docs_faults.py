@@ -87,7 +87,7 @@ MESSAGES: Final = (
         "Start the nodes or repair their network. The other rows are complete.",
     ),
     Message(
-        "Offline on {cluster}: {nodes}; rows of it are what was last known.",
+        "Offline on {cluster}: {nodes}; rows there show the last known values.",
         "Proxmox still lists what an offline node last reported.",
         "Do not rely on the state of these rows until the node is back.",
     ),

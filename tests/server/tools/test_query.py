@@ -6,7 +6,6 @@ from importlib import import_module
 
 import pytest
 
-from proxmox_client.emulator import ManualClock, demo
 from pvemcp_server.access.model import Grant, Resources
 from pvemcp_server.clusters.acl import question
 from pvemcp_server.query.examples import EXAMPLES
@@ -455,14 +454,13 @@ async def test_a_query_without_a_limit_has_400_rows_and_a_cursor(tool_client):
     assert "Cut at 1000 rows: ask for the next with offset 1000" in answer.notes
 
 
-async def test_the_row_cap_bounds_queries_and_raising_it_raises_them(open_client):
+async def test_raising_the_row_cap_raises_that_of_queries(demo_client):
     query = {"from": "permissions", "select": "path", "limit": 5000}
-    async with open_client(demo(), ManualClock()) as client:
-        for cap in (20, 1200):
-            client.change(row_cap=cap)
-            answer = await client("ExecuteQuery", query=query, limit=5000)
-            assert len(answer.data) == cap
-            assert f"Cut at {cap} rows: ask for the next with offset {cap}" in answer.notes
+    for cap in (20, 1200):
+        demo_client.change(row_cap=cap)
+        answer = await demo_client("ExecuteQuery", query=query, limit=5000)
+        assert len(answer.data) == cap
+        assert f"Cut at {cap} rows: ask for the next with offset {cap}" in answer.notes
 
 
 async def test_a_query_notes_a_cluster_that_does_not_answer(demo_client):

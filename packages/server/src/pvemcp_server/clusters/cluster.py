@@ -88,7 +88,7 @@ class Cluster:
         return self.api_of(await self.guest(vmid))
 
     def api_of(self, guest: GuestResource) -> Qemu | Lxc:
-        """Return the API calls on a guest, whether the caller may see it or not."""
+        """Return the client's handle of a guest, whether the caller may see it or not."""
         handle = self.pve.qemu if guest.type == "qemu" else self.pve.lxc
         return handle(guest.node, guest.vmid)
 

@@ -185,7 +185,7 @@ def _never(_request: LoadRequest) -> bool:
 
 
 LooksFiltered = Callable[[str, Sequence[Any]], bool]
-"""Whether an account's rows look as if Proxmox left out what a missing privilege hides."""
+"""Takes the account and its rows."""
 
 
 def _no_rows(_account: str, rows: Sequence[Any]) -> bool:
@@ -220,7 +220,7 @@ class Table:
     last_known: Callable[[InventoryView], Iterable[Resource]] | None = None
     """Resources that Proxmox still reports for offline nodes, with their last known values."""
     looks_filtered: LooksFiltered = _no_rows
-    """Whether rows look as if the account sees only a part of them."""
+    """Returns whether an account's rows look as if a missing privilege hid others."""
     primary_field: str = ""
     """The field that is true on one of several rows about the same shared thing."""
 

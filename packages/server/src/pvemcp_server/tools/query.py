@@ -84,7 +84,7 @@ _QUERY = {
             },
         },
         "distinct": {"type": "boolean"},
-        "limit": {"type": "integer", "description": "Rows; 400 without, at most row_cap"},
+        "limit": {"type": "integer", "description": "Rows of the result, at most row_cap"},
         "offset": {"type": "integer"},
     },
     "required": ["from"],
