@@ -15,7 +15,8 @@ import jsonschema
 
 from build_bridge import BUILD, DIST, END, PACKAGE, release_name, write_checksum
 
-TOOL, TOOL_VERSION = "@anthropic-ai/mcpb", "2.1.2"
+TOOL = "@anthropic-ai/mcpb"
+LOCKED = Path(__file__).parent / "mcpb"
 MANIFEST_VERSION = "0.3"
 
 
@@ -81,15 +82,13 @@ def manifest(program: str) -> dict[str, Any]:
 
 
 def tool() -> Path:
-    """The folder of the published tool, installed from npm."""
+    """Install the published tool as locked, with checked hashes; return its folder."""
     npm = shutil.which("npm")
     if npm is None:
         raise SystemExit("npm is missing: install Node.js, which brings it")
     home = BUILD / "mcpb-tool"
-    quietly = ("--no-audit", "--no-fund", "--silent")
-    subprocess.run(
-        [npm, "install", "--prefix", home, *quietly, f"{TOOL}@{TOOL_VERSION}"], check=True
-    )
+    shutil.copytree(LOCKED, home, dirs_exist_ok=True)
+    subprocess.run([npm, "ci", "--no-audit", "--no-fund", "--silent"], cwd=home, check=True)
     return home / "node_modules" / TOOL
 
 
