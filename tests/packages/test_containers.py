@@ -1,11 +1,14 @@
-"""The compose file, as far as it can be read without an engine."""
+"""The compose file and the Dockerfile, as far as they can be read without an engine."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-COMPOSE = Path(__file__).parents[2] / "docker-compose.yml"
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "Dockerfile"
+COMPOSE = ROOT / "docker-compose.yml"
 SERVICES = yaml.safe_load(COMPOSE.read_text())["services"]
 
 service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES.keys())
@@ -25,3 +28,11 @@ def test_a_container_changes_nothing_but_its_volume(service):
     assert service["cap_drop"] == ["ALL"]
     [volume] = service["volumes"]
     assert volume.endswith(":/var/lib/pvemcp")
+
+
+def test_an_image_starts_from_a_digest_or_from_an_earlier_stage():
+    stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", DOCKERFILE.read_text(), re.MULTILINE)
+    names = {name for _, name in stages if name}
+    foreign = [image for image, _ in stages if image not in names]
+    assert foreign
+    assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image) for image in foreign)
