@@ -1,6 +1,9 @@
+# The digest fixes the image for every architecture; docs/contributors/release.md says how to renew it.
+FROM python:3.13-slim@sha256:9662417aace5ae7b8e2609cce472b72a8958e134ba372808abe9cc1a0c0125e6 AS base
+
 # Two stages: wheels are built in the first, the second holds only what runs. The packages of the
 # extras come from constraints.txt; [demo] is for the service demo of docker-compose.yml.
-FROM python:3.13-slim AS build
+FROM base AS build
 WORKDIR /src
 COPY constraints.txt ./
 RUN python -m venv /opt/pvemcp \
@@ -9,7 +12,7 @@ COPY packages packages
 RUN /opt/pvemcp/bin/pip install --no-cache-dir --no-deps --no-build-isolation \
     ./packages/proxmox_client ./packages/formats './packages/server[demo,oidc]' ./packages/bridge
 
-FROM python:3.13-slim
+FROM base
 RUN useradd --system --uid 10001 --home-dir /var/lib/pvemcp --create-home pvemcp
 COPY --from=build /opt/pvemcp /opt/pvemcp
 ENV PATH=/opt/pvemcp/bin:$PATH \

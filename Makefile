@@ -80,7 +80,7 @@ soak: dev ## The long soaks of bridge and client
 	@$(BIN)/python benchmarks/soak_bridge.py && $(BIN)/python benchmarks/soak_client.py
 
 bridge: dev ## The bridge as a binary for this machine, tested, in dist/
-	@$(BIN)/python scripts/build_bridge.py
+	@$(BIN)/python scripts/build_bridge.py && $(BIN)/python scripts/try_bridge.py
 
 mcpb: bridge ## The bridge as a Claude Desktop extension
 	@$(BIN)/python scripts/build_mcpb.py

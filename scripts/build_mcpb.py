@@ -15,7 +15,8 @@ import jsonschema
 
 from build_bridge import BUILD, DIST, PACKAGE, SUFFIX, release_name, write_checksum
 
-TOOL, TOOL_VERSION = "@anthropic-ai/mcpb", "2.1.2"
+TOOL = "@anthropic-ai/mcpb"
+LOCKED = Path(__file__).parent / "mcpb"
 MANIFEST_VERSION = "0.3"
 
 
@@ -81,13 +82,13 @@ def manifest(program: str) -> dict[str, Any]:
 
 
 def tool() -> Path:
-    """Install the published tool from npm; return its folder."""
+    """Install the published tool as locked, with checked hashes; return its folder."""
     npm = shutil.which("npm")
     if npm is None:
         raise SystemExit("npm is missing: install Node.js, which brings it")
     home = BUILD / "mcpb-tool"
-    quiet = ("--no-audit", "--no-fund", "--silent")
-    subprocess.run([npm, "install", "--prefix", home, *quiet, f"{TOOL}@{TOOL_VERSION}"], check=True)
+    shutil.copytree(LOCKED, home, dirs_exist_ok=True)
+    subprocess.run([npm, "ci", "--no-audit", "--no-fund", "--silent"], cwd=home, check=True)
     return home / "node_modules" / TOOL
 
 

@@ -10,3 +10,6 @@ compile() {
 }
 compile requirements.in -o constraints.txt
 compile requirements-dev.in -c constraints.txt -o constraints-dev.txt
+compile requirements-bridge.in -c constraints-dev.txt -o constraints-bridge.txt
+compile requirements-bridge-tests.in -c constraints-dev.txt -o constraints-bridge-tests.txt
+compile requirements-release.in -c constraints-dev.txt -o constraints-release.txt

@@ -1,12 +1,15 @@
 """Checks of the compose file and the Dockerfile that need no container engine."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+DOCKERFILE = ROOT / "Dockerfile"
+COMPOSE = ROOT / "docker-compose.yml"
+SERVICES = yaml.safe_load(COMPOSE.read_text())["services"]
 
 service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES.keys())
 
@@ -29,4 +32,12 @@ def test_a_container_writes_to_its_volume_only(service):
 
 def test_the_image_has_the_demo_extra():
     assert "--demo-if-empty" in SERVICES["demo"]["command"]
-    assert "./packages/server[demo," in (ROOT / "Dockerfile").read_text()
+    assert "./packages/server[demo," in DOCKERFILE.read_text()
+
+
+def test_an_image_starts_from_a_digest_or_from_an_earlier_stage():
+    stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", DOCKERFILE.read_text(), re.MULTILINE)
+    names = {name for _, name in stages if name}
+    foreign = [image for image, _ in stages if image not in names]
+    assert foreign
+    assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image) for image in foreign)
