@@ -108,7 +108,7 @@ async def test_a_snapshot_is_deleted_after_the_person_has_agreed_to_what_is_lost
 async def test_nothing_is_touched_when_the_person_says_no(demo_client, tool):
     demo_client.talk.decision = Decision.NO
     error = await demo_client.refused(tool, **PROD, vmid=105, snapshot_name="release-4-2")
-    assert error == "The person did not agree; nothing was changed."
+    assert error == "The user declined; nothing was changed."
     assert not any(one.startswith(("POST", "DELETE")) for one in demo_client.asked("prod"))
     assert "release-4-2" in demo_client["prod"].emulated.state.guests[105].snapshots
 

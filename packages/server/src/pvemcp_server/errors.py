@@ -154,5 +154,5 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     by_folded: dict[str, list[str]] = {}
     for candidate in known:
         by_folded.setdefault(folded(candidate), []).append(candidate)
-    similar = get_close_matches(folded(name[:_COMPARED]), by_folded, most, cutoff=0.6)
+    similar = get_close_matches(folded(name[:_COMPARED]), by_folded, most, cutoff=0.5)
     return [candidate for match in similar for candidate in by_folded[match]][:most]
