@@ -254,7 +254,7 @@ async def test_the_one_shot_command_line_cannot_ask(inspector, demo_served, demo
 
 
 async def test_mcpdo_follows_a_task_of_the_tasks_extension(inspector, demo_served, demo_pve):
-    """Nothing says `wait`: the call is answered by a task, which the program asks until it ends."""
+    # without `wait` the call results in a task, which the program polls until its end
     await inspector.connect(demo_served.url, demo_served.key, "modern")
     called = await inspector.mcpdo("@modern", "tools/call", "CreateVmSnapshot", *assigned(SNAPSHOT))
     assert json.loads(text(called))["data"]["exit_status"] == "OK"

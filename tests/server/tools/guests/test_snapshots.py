@@ -108,7 +108,7 @@ async def test_a_snapshot_is_deleted_after_the_user_confirms(demo_client):
 async def test_nothing_is_changed_when_the_user_declines(demo_client, tool):
     demo_client.conversation.decision = Decision.NO
     error = await demo_client.refused(tool, **PROD, vmid=105, snapshot_name="release-4-2")
-    assert error == "The person did not agree; nothing was changed."
+    assert error == "The user declined; nothing was changed."
     assert not any(one.startswith(("POST", "DELETE")) for one in demo_client.requests("prod"))
     assert "release-4-2" in demo_client["prod"].emulated.state.guests[105].snapshots
 

@@ -46,7 +46,7 @@ class Writer:
     notes: Notes
 
     def write(self, answer: Rows | Document) -> Written:
-        """Return the answer as text; what was left out or cut is in its notes."""
+        """Return the answer as text; omitted columns and cut text are named in its notes."""
         if isinstance(answer, Rows):
             return self._rows(answer)
         cleaner = Cleaner(DOCUMENT_CHARACTERS)
