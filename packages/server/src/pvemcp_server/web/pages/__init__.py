@@ -1,4 +1,4 @@
-"""The admin pages, a module each."""
+"""The admin pages, one module each."""
 
 from collections.abc import Iterator
 
@@ -27,13 +27,13 @@ _PAGES = (
 
 
 def routers(config: Config) -> Iterator[APIRouter]:
-    """The routers of all pages; sign_in in elsewhere is there when an issuer is configured."""
-    yield from (one.router for one in _PAGES)
+    """Yield the routers of all pages; the external sign-in only when an issuer is configured."""
+    yield from (module.router for module in _PAGES)
     if config.oidc_issuer:
-        yield _external()
+        yield _external_sign_in()
 
 
-def _external() -> APIRouter:
+def _external_sign_in() -> APIRouter:
     try:
         from pvemcp_server.web.pages import external_sign_in
     except ModuleNotFoundError as missing:
