@@ -25,7 +25,7 @@ from pvemcp_server.toolkit.registry import tools
 pytestmark = pytest.mark.anyio
 ROLE = Role(1, "all", "", (Grant(frozenset({"*"})),))
 SEEN = 100  # the only guest of the narrow account
-HIDDEN, ABSENT = 101, 99_101  # a hidden guest, and an unused VMID
+HIDDEN, ABSENT = 101, 1001  # a hidden guest, and an unused VMID that also resembles the SEEN one
 ARCHIVE, ABSENT_STORAGE = "nfs-archive", "nfs-nowhere"  # likewise for storages
 
 Arguments = dict[str, Any]
