@@ -3,6 +3,7 @@
 import pytest
 
 from proxmox_client import Client
+from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event
 from pvemcp_server.web.api import create_api
 
@@ -17,6 +18,25 @@ def test_every_operation_and_every_field_of_the_forms_is_described():
     assert len(operations) > 45
     assert [one["operationId"] for one in operations if not one.get("description")] == []
     assert {"400", "401", "403", "404", "422"} <= operations[0]["responses"].keys()
+
+
+ROUTES = [
+    (operation.route.method, operation.route.path.replace("{", "").replace("}", ""))
+    for operation in operations().values()
+    if operation.route
+]
+
+
+async def test_no_operation_runs_without_a_session(stranger):
+    for method, path in ROUTES:
+        assert (await stranger.api(method, path)).status_code == 401, path
+
+
+async def test_no_operation_but_a_get_runs_without_the_token_of_the_session(front):
+    for method, path in ROUTES:
+        front.csrf = ""
+        if method != "GET":
+            assert (await front.api(method, path)).status_code == 403, path
 
 
 async def test_the_description_is_served(front):

@@ -35,7 +35,7 @@ async def test_every_page_renders_with_clusters_keys_and_calls(equipped):
 
 async def test_a_key_is_made_changed_disabled_and_removed(equipped):
     made = await equipped.post(
-        "/admin/keys", name="night", role="Operator", cluster="prod", expires="2031-01-02"
+        "/admin/keys", name="night", role="Operator", **{"clusters[]": "prod"}, expires="2031-01-02"
     )
     secret = re.search(r"pvemcp_\w+", made.text)[0]
     (key,) = await equipped.services.access.keys.all()
@@ -179,7 +179,7 @@ async def test_the_doctor_finds_the_offline_node_and_says_so(equipped):
 
 
 async def test_a_tool_is_tried_as_a_key_no_further_than_the_key_reaches(equipped):
-    await equipped.post("/admin/keys", name="prod only", role="Read-only", cluster="prod")
+    await equipped.post("/admin/keys", name="prod only", role="Read-only", **{"clusters[]": "prod"})
     (key,) = await equipped.services.access.keys.all()
     tried = await equipped.post("/admin/tools/ListClusters/call", key=key.id)
     assert "prod" in tried.text
@@ -199,7 +199,7 @@ async def test_a_call_that_loses_data_asks_for_agreement_first(equipped):
     )
     assert "isError" not in made.text
     asked = await equipped.post("/admin/tools/DeleteVmSnapshot/call", **snapshot)
-    assert "It asks first" in asked.text
+    assert "It needs confirmation" in asked.text
     agreed = await equipped.post("/admin/tools/DeleteVmSnapshot/call", **snapshot, confirmed="yes")
     assert "&#34;success&#34;:true" in agreed.text
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pvemcp_server.access.model import Grant, Resources
+from pvemcp_server.access.model import RESOURCE_KINDS, Grant, Resources
 from pvemcp_server.errors import BadArgument
 
 GRANTS = TypeAdapter(tuple[Grant, ...])
@@ -42,11 +42,5 @@ def resources_to_json(chosen: Resources) -> dict[str, Any]:
     """What is selected, without the sets that are empty."""
     if chosen.everything:
         return {"everything": True}
-    sets = {
-        "pools": sorted(chosen.pools),
-        "tags": sorted(chosen.tags),
-        "vmids": sorted(chosen.vmids),
-        "nodes": sorted(chosen.nodes),
-        "storages": sorted(chosen.storages),
-    }
-    return {name: values for name, values in sets.items() if values}
+    sets = {kind: sorted(getattr(chosen, kind)) for kind in RESOURCE_KINDS}
+    return {kind: ids for kind, ids in sets.items() if ids}

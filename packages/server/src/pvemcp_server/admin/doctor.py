@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from time import time
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerprint
 from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.tools import NO_KEY, caller_of
 from pvemcp_server.clusters import explain
 from pvemcp_server.clusters.connections import Connection
@@ -23,6 +24,8 @@ from pvemcp_server.tools.access import privileges
 LONGEST_SECONDS: Final = 20
 CLOCK_SECONDS: Final = 30  # further apart, one-time codes and recent times go wrong
 OLDEST: Final = (8, 0)
+
+subject = Subject("Overview")
 
 
 class Level(StrEnum):
@@ -56,8 +59,13 @@ class Report(BaseModel):
         return next((one for one in (Level.BAD, Level.WARN) if one in found), Level.OK)
 
 
+@subject.operation("doctor", Route("POST", "/doctor"), Command("doctor", by_hand=True))
 async def examine(
-    context: AdminContext, cluster: str | None = None, key: str = NO_KEY
+    context: AdminContext,
+    cluster: Annotated[str | None, Field(description="One cluster; all when absent")] = None,
+    key: Annotated[
+        str, Field(description="Id or name of a key; the default account when absent")
+    ] = NO_KEY,
 ) -> list[Report]:
     """Every cluster, or one, with the account that a key uses there and for the tools it may call.
 

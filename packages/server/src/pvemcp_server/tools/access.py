@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from proxmox_client import ProxmoxError
+from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.model import Area, Effect, Resources
 from pvemcp_server.clusters import Cluster, explain
 from pvemcp_server.clusters.explain import pveum
@@ -78,9 +79,7 @@ def _granted(call: Call, cluster: Cluster, granted: list[Tool]) -> list[dict[str
 def _told(resources: Resources) -> str | dict[str, list[Any]]:
     if resources.everything:
         return "all"
-    kinds = ("pools", "tags", "vmids", "nodes", "storages")
-    chosen = {kind: sorted(getattr(resources, kind)) for kind in kinds}
-    return {kind: names for kind, names in chosen.items() if names}
+    return resources_to_json(resources)
 
 
 def privileges(account: str, granted: list[Tool], held: Held, major: int) -> dict[str, Any]:

@@ -5,16 +5,20 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
-from pvemcp_server.admin import AdminContext, audit, clusters, keys
+from pvemcp_server.admin import audit, clusters, keys
+from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing
-from pvemcp_server.web.templates import page
+from pvemcp_server.web.templates import Navigation, page
 
 router = APIRouter(prefix="/audit")
+navigation = Navigation(
+    "Audit", "/admin/audit", icon="M9 6h11M9 12h11M9 18h11M4 6h.01M4 12h.01M4 18h.01"
+)
 PAGE = 50
 
 
-class Asked(audit.Search):
+class Asked(audit.SearchPage):
     """A form sends every field, the empty ones too."""
 
     @classmethod
@@ -25,7 +29,7 @@ class Asked(audit.Search):
     @property
     def address_line(self) -> str:
         """The search as the query of a URL."""
-        return urlencode(self.model_dump(mode="json", exclude_none=True))
+        return urlencode(self.model_dump(mode="json", exclude_none=True, exclude={"limit"}))
 
 
 @router.get("")
@@ -54,7 +58,7 @@ async def entries(request: Request, session: SignedIn, context: Reading) -> Resp
 
 @router.get("/entries/{seq}")
 async def entry(request: Request, session: SignedIn, context: Reading, seq: RowNumber) -> Response:
-    found = await audit.find(context, audit.Search(before=seq + 1), 1)
+    found = await audit.find_entries(context, audit.SearchPage(before=seq + 1, limit=1))
     if not found:
         raise UnknownName("entry", seq, [])
     return page(request, "audit_entry.html", session, entry=found[0])
@@ -66,7 +70,7 @@ async def verify(request: Request, session: SignedIn, context: Writing) -> Respo
 
 
 async def _entries(context: AdminContext, asked: Asked) -> dict[str, Any]:
-    found = await audit.find(context, asked, PAGE + 1)
+    found = await audit.find_entries(context, asked.model_copy(update={"limit": PAGE + 1}))
     shown = found[:PAGE]
     older = asked.model_copy(update={"before": shown[-1].seq}) if len(found) > PAGE else None
     return {"entries": shown, "older": older.address_line if older else ""}
