@@ -1,4 +1,4 @@
-"""A command loads what it needs, and every command is found."""
+"""A command imports only what it needs, and every command is found."""
 
 import subprocess
 import sys

@@ -65,7 +65,9 @@ async def _front_door(_request: Request) -> RedirectResponse:
     return RedirectResponse("/admin/", 307)
 
 
-async def serve_until_told(state: State, sockets: list[socket.socket], announce: Announce) -> None:
+async def serve_until_stopped(
+    state: State, sockets: list[socket.socket], announce: Announce
+) -> None:
     """Serve on these sockets until SIGINT or SIGTERM; running calls are finished first.
 
     `announce` is awaited once requests are answered.

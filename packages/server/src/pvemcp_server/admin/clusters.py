@@ -131,7 +131,7 @@ async def check_and_add(context: AdminContext, new: ClusterFields) -> tuple[Clus
     elsewhere="the command clusters add --test-only",
 )
 async def try_cluster(_: AdminContext, fields: ClusterFields) -> Check:
-    """Contact a cluster with these fields, without saving it; raise CallError if it fails."""
+    """Test a cluster with these fields, without saving it; raise CallError if it fails."""
     tls = Tls(
         ca_pem=fields.ca_pem or None,
         fingerprints=fields.fingerprints,
@@ -204,7 +204,7 @@ async def check_cluster(
         str | None, Field(description="Name of the identity; the default one when absent")
     ] = None,
 ) -> Check:
-    """Contact a saved cluster: return its version and what its token may do."""
+    """Test a saved cluster: return its version and what its token may do."""
     record = await context.services.access.clusters.get(name)
     identities = [
         each

@@ -99,7 +99,7 @@ async def check(
     identity: Annotated[str | None, typer.Option(help="Identity; the default when absent.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Contact the clusters: show their version and what the token may do."""
+    """Test the clusters: show their version and what the token may do."""
     outcomes: dict[str, Check] = {}
     async with administrator() as context:
         names = [name] if name else [each.name for each in await clusters.list_clusters(context)]

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from pvemcp_server.access.fields import bad_argument
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.cli.state import opened
+from pvemcp_server.cli.state import open_state
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import open_services
 from pvemcp_server.toolkit.registry import tools
@@ -34,7 +34,7 @@ async def administrator() -> AsyncIterator[AdminContext]:
 
     Values that a model refuses inside the block raise BadArgument.
     """
-    async with opened() as state, open_services(state) as services:
+    async with open_state() as state, open_services(state) as services:
         try:
             yield AdminContext(services, by=f"cli:{_system_user()}")
         except ValidationError as invalid:

@@ -84,7 +84,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Accept the options that come before a command."""
+    """Accept the options that precede a command."""
 
 
 @cache

@@ -72,7 +72,7 @@ async def rotate(as_json: AsJson = False) -> None:
     async with administrator() as context:
         count = await context.services.store.vault.rotate()
         await context.changed("secrets.rotate", count=count)
-    print_answer({"encrypted_anew": count}, f"Encrypted {count} secrets again.", as_json=as_json)
+    print_answer({"encrypted": count}, f"Encrypted {count} secrets again.", as_json=as_json)
 
 
 @secrets.command("change-master")

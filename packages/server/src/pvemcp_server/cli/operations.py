@@ -233,16 +233,18 @@ def _arguments(
         elif name in command.fixed:
             arguments[name] = command.fixed[name]
         elif typed:
-            arguments[name] = _checked(parameter, typed[name])
+            (source,) = (i for i in inputs if i.target == name)
+            arguments[name] = _checked(source, parameter.annotation, typed[name])
     return arguments
 
 
-def _checked(parameter: Parameter, value: Any) -> Any:
+def _checked(source: Input, kind: Any, value: Any) -> Any:
     """Return the value of a parameter that is no model; raise BadArgument if it is wrong."""
     try:
-        return TypeAdapter(parameter.annotation).validate_python(value)
+        return TypeAdapter(kind).validate_python(value)
     except ValidationError as invalid:
-        raise bad_argument(invalid, parameter.name) from None
+        place = source.name if source.positional else source.spelling
+        raise bad_argument(invalid, place) from None
 
 
 def _print(command: Command, result: Result, *, as_json: bool) -> None:
