@@ -1,9 +1,9 @@
-"""Our client beside proxmoxer, against an emulated cluster of 50 nodes and 10,000 guests.
+"""Compare this client with proxmoxer, on an emulated cluster of 50 nodes and 10,000 guests.
 
     python benchmarks/client.py
 
-CPU is that of the client's process alone. proxmoxer makes one request at a time; a pool of
-threads is how its users get more.
+CPU is the time of the client's process alone. proxmoxer sends one request at a time; its users
+need a pool of threads for more.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from proxmox_client.api.resources import Resources
 from support.pve import client_of, emulated
 
 NODES, GUESTS, CALLS, AT_ONCE, ROUNDS = 50, 10_000, 200, 4, 9
-# pveproxy's idle limit would end the connections of whoever waits for its turn to be measured
+# not wider: pveproxy closes idle connections of calls that queue for a measurement
 WIDE = Limits(per_cluster=16, per_node=2)
 
 
@@ -34,10 +34,10 @@ def main() -> None:
         ca.write(pve["ca_pem"])
         ca.flush()
         candidates = runs(pve, ca.name)
-        # round by round, so that whatever else the machine does falls on all alike
+        # interleaved, so that other load on the machine affects all candidates alike
         rounds = [{label: run() for label, run in candidates.items()} for _ in range(ROUNDS)]
         for label in candidates:
-            wall, cpu = map(median, zip(*(one[label] for one in rounds), strict=True))
+            wall, cpu = map(median, zip(*(times[label] for times in rounds), strict=True))
             print(f"| {label} | {wall * 1000:.0f} | {cpu * 1000:.0f} |")
         body = asyncio.run(resources_body(pve))
     print(f"\nDecode of {GUESTS:,} guests ({len(body) / 1e6:.1f} MB), median of {ROUNDS}")
@@ -49,11 +49,11 @@ def main() -> None:
     }
     decoded = [{label: timed(run) for label, run in decoders.items()} for _ in range(ROUNDS)]
     for label in decoders:
-        print(f"| {label} | {median(one[label] for one in decoded) * 1000:.0f} |")
+        print(f"| {label} | {median(times[label] for times in decoded) * 1000:.0f} |")
 
 
 def runs(pve: dict[str, Any], ca: str) -> dict[str, Callable[[], tuple[float, float]]]:
-    """What is measured, by name; each gives wall and CPU seconds."""
+    """Return the candidates by name; each returns wall and CPU seconds."""
     return {
         f"ours, {AT_ONCE} at once": lambda: asyncio.run(ours(pve, Limits(per_cluster=AT_ONCE))),
         f"ours, {WIDE.per_cluster} at once": lambda: asyncio.run(ours(pve, WIDE)),
@@ -63,31 +63,31 @@ def runs(pve: dict[str, Any], ca: str) -> dict[str, Callable[[], tuple[float, fl
 
 
 async def ours(pve: dict[str, Any], limits: Limits) -> tuple[float, float]:
-    """All calls at once; the client itself waits for its turns."""
+    """Start all calls at once; the client's limits queue them."""
     async with client_of(pve, limits) as client:
         names = await node_names(client)
 
         async def calls() -> None:
             await asyncio.gather(*(client.node(name).status() for name in names))
 
-        return await clocked(calls)
+        return await measure(calls)
 
 
 async def node_names(client: Client) -> list[str]:
-    """A node for each call; this also opens the first connection."""
+    """List a node name for each call; this also opens the first connection."""
     nodes = [node.node for node in await client.nodes()]
     return (nodes * (CALLS // len(nodes) + 1))[:CALLS]
 
 
-async def clocked(work: Callable[[], Awaitable[None]]) -> tuple[float, float]:
-    """Wall and CPU seconds of some work."""
+async def measure(work: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+    """Run some work and return its wall and CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     await work()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def theirs(pve: dict[str, Any], ca: str, threads: int) -> tuple[float, float]:
-    """The same with proxmoxer."""
+    """Make the same calls with proxmoxer and return wall and CPU seconds."""
     host, _, port = pve["hosts"][0].partition(":")
     user, _, name = pve["token_id"].partition("!")
     api = ProxmoxAPI(
@@ -107,13 +107,13 @@ def theirs(pve: dict[str, Any], ca: str, threads: int) -> tuple[float, float]:
 
 
 async def resources_body(pve: dict[str, Any]) -> bytes:
-    """The answer of /cluster/resources, as it comes."""
+    """Fetch the undecoded body of /cluster/resources."""
     async with client_of(pve) as client:
         return (await client.transport.request("GET", "/cluster/resources", {})).body
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds of some work."""
+    """Run some work and return its seconds."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

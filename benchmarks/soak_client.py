@@ -1,9 +1,9 @@
-"""100,000 GETs through breaking connections; none may fail, and nothing may be left behind.
+"""Soak test: 100,000 GETs over breaking connections; none may fail, nothing may leak.
 
     python benchmarks/soak_client.py [count]
 
-The emulated cluster closes idle connections after a second, when our next request is often on its
-way, closes every connection after 100 requests, and breaks off 1 % of its answers halfway.
+The emulated cluster closes idle connections after a second, often while the next request is on
+its way, closes every connection after 100 requests, and breaks off 1 % of its answers halfway.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ WORKERS, IDLE, DROPS = 8, 1.0, 1.0
 
 
 def main() -> None:
-    """Ask, count and print; the exit code tells whether all was well."""
+    """Run the soak test and print the result; exit with 1 if a request failed."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     with emulated(nodes=3, guests=30, drops=DROPS, idle=IDLE) as pve:
         failures = asyncio.run(soak(client_of(pve, Limits(per_cluster=WORKERS)), count))
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 async def soak(client: Client, count: int) -> list[BaseException]:
-    """The failures of so many requests."""
+    """Send `count` requests and return the failures."""
     started, failures = time.perf_counter(), []
     async with client:
         await client.version()
@@ -37,33 +37,33 @@ async def soak(client: Client, count: int) -> list[BaseException]:
             for number in range(WORKERS):
                 share = count // WORKERS
                 group.create_task(work(client, share, random.Random(number), failures))
-        grown, left = peak_memory() - memory, open_files() - files
+        growth, leaked = peak_memory() - memory, open_files() - files
     seconds = time.perf_counter() - started
     print(f"{count:,} GETs in {seconds:.0f} s: {len(failures)} failed", failures[:3] or "")
-    print(f"peak memory grew by {grown / 1024:.1f} MiB, {left} more open files than before")
+    print(f"peak memory grew by {growth / 1024:.1f} MiB, {leaked} more open files than before")
     return failures
 
 
 async def work(
     client: Client, count: int, luck: random.Random, failures: list[BaseException]
 ) -> None:
-    """One after the other, with a pause now and then that ends about when the server hangs up."""
+    """Send requests one by one; after each 60 pause for about the server's idle limit."""
     for number in range(count):
         try:
             await client.version()
-        except Exception as error:  # noqa: BLE001 - whatever fails is what is counted
+        except Exception as error:  # noqa: BLE001 - every failure counts
             failures.append(error)
         if number % 60 == 59:
             await asyncio.sleep(luck.uniform(0.95 * IDLE, 1.05 * IDLE))
 
 
 def open_files() -> int:
-    """How many files and sockets this process has open."""
+    """Count the open files and sockets of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def peak_memory() -> int:
-    """The most memory this process has had, in KiB."""
+    """Return the peak memory of this process in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -1,10 +1,10 @@
-"""Replay recordings of real Proxmox VE against the emulator and say what differs.
+"""Replay recordings of real Proxmox VE against the emulator and list the differences.
 
-python scripts/compare_recordings.py FOLDER     renews docs/reference/emulator-differences.md
+python scripts/compare_recordings.py FOLDER     updates docs/reference/emulator-differences.md
 
 Every recorded request goes to an emulated cluster that was set up like the recorded one.
 Status, message, keys and types of the answers are compared, not the values of measurements.
-Differences that are known, with their reasons, are listed in tests/emulator/known_differences.yaml.
+Accepted differences, with their reasons, are listed in tests/emulator/known_differences.yaml.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ VERSIONS = ("8.4", "9.1", "9.2")
 
 @dataclass(frozen=True, order=True)
 class Difference:
-    """One way in which answers to one endpoint differ."""
+    """A difference between the answers to one request."""
 
     request: str
     what: str
@@ -38,7 +38,7 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """What a replay found."""
+    """The result of a replay: counts, and differences with versions and an example."""
 
     exchanges: int = 0
     equal: int = 0
@@ -48,7 +48,7 @@ class Comparison:
 
 
 def shape(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Where a value has what types of things."""
+    """Yield every path inside a JSON value with its type."""
     if isinstance(value, dict):
         yield path, "object"
         for key, inner in value.items():
@@ -66,12 +66,12 @@ def shape(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def differences(recorded: dict[str, Any], response: Response) -> Iterator[str]:
-    """What differs between a recorded answer and ours."""
+    """List the differences between a recorded answer and the emulator's."""
     if recorded["status"] != response.status:
         yield f"status {recorded['status']}, here {response.status} {response.reason}"
         return
     if recorded["reason"] != response.phrase and response.status >= 400:
-        yield f"message {anonymous(recorded['reason'])!r}, here {anonymous(response.phrase)!r}"
+        yield f"message {normalize(recorded['reason'])!r}, here {normalize(response.phrase)!r}"
     closes = recorded["connection"] == "close"
     if closes is not response.closes and "multipart" not in str(recorded["raw_ct"]):
         yield f"connection {recorded['connection']}"
@@ -84,7 +84,7 @@ def differences(recorded: dict[str, Any], response: Response) -> Iterator[str]:
 
 
 def _shape_differences(theirs: Any, ours: Any) -> Iterator[str]:
-    left, right = _collected(theirs), _collected(ours)
+    left, right = _types_by_path(theirs), _types_by_path(ours)
     for path in sorted(left.keys() - right.keys()):
         if path.rpartition(".")[0].rstrip("[]") in left and _parent(path) not in right:
             continue
@@ -94,33 +94,33 @@ def _shape_differences(theirs: Any, ours: Any) -> Iterator[str]:
             yield f"adds {path}"
     for path in sorted(left.keys() & right.keys()):
         if left[path] != right[path] and "empty list" not in (*left[path], *right[path]):
-            one, other = "/".join(sorted(left[path])), "/".join(sorted(right[path]))
-            yield f"types of {path}: {one}, here {other}"
+            recorded, emulated = "/".join(sorted(left[path])), "/".join(sorted(right[path]))
+            yield f"types of {path}: {recorded}, here {emulated}"
         elif ("empty list" in left[path]) is not ("empty list" in right[path]):
             word = "empty" if "empty list" in left[path] else "filled"
             yield f"{path} is {word} in the recording only"
 
 
 def _error_differences(theirs: Any, ours: Any) -> Iterator[str]:
-    """What is said otherwise about a parameter both complain of."""
+    """List the messages that differ for a parameter that both answers reject."""
     for name in sorted((theirs or {}).keys() & (ours or {}).keys()):
         if theirs[name] != ours[name]:
             yield f"about {name}: {theirs[name]!r}, here {ours[name]!r}"
 
 
-def _collected(value: Any) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+def _types_by_path(value: Any) -> dict[str, set[str]]:
+    types: dict[str, set[str]] = {}
     for path, kind in shape(value):
-        found.setdefault(anonymous(path), set()).add(kind)
-    return found
+        types.setdefault(normalize(path), set()).add(kind)
+    return types
 
 
 def _parent(path: str) -> str:
     return path.removesuffix("[]") if path.endswith("[]") else path.rpartition(".")[0]
 
 
-def anonymous(text: str) -> str:
-    """A text without what differs by nature: times, checksums."""
+def normalize(text: str) -> str:
+    """Replace times and checksums, which differ in every run."""
     text = re.sub(r"\d{4}_\d\d_\d\d-\d\d_\d\d_\d\d", "DATE", text)
     return re.sub(r"\b[0-9a-f]{40,64}\b", "CHECKSUM", text)
 
@@ -135,21 +135,21 @@ async def compare(folder: Path, versions: tuple[str, ...] = VERSIONS) -> Compari
             recorded = json.loads(line)
             replay.enter(recorded["scenario"])
             response = await replay.exchange(recorded)
-            _judge(result, version, replay, recorded, response)
+            _add(result, version, replay, recorded, response)
         await replay.cluster.stop()
     return result
 
 
-def _judge(
+def _add(
     result: Comparison, version: str, replay: Replay, recorded: dict[str, Any], response: Response
 ) -> None:
     result.exchanges += 1
-    found = list(differences(recorded, response))
-    result.equal += not found
-    known = replay.cluster.schema.find(recorded["method"], recorded["path"])
-    request = f"{recorded['method']} {known[0].path if known else recorded['path']}"
-    for what in found:
-        difference = Difference(request, what)
+    texts = list(differences(recorded, response))
+    result.equal += not texts
+    match = replay.cluster.schema.find(recorded["method"], recorded["path"])
+    request = f"{recorded['method']} {match[0].path if match else recorded['path']}"
+    for text in texts:
+        difference = Difference(request, text)
         result.found[difference] += 1
         result.versions.setdefault(difference, set()).add(version)
         example = f"{recorded['scenario']} as {recorded['auth']} {recorded['params'] or ''}"
@@ -158,7 +158,7 @@ def _judge(
 
 @dataclass(frozen=True)
 class KnownDifference:
-    """A difference that is accepted, and why."""
+    """An accepted difference, and the reason."""
 
     request: re.Pattern[str]
     what: re.Pattern[str]
@@ -171,7 +171,7 @@ class KnownDifference:
 
 
 def known_differences() -> list[KnownDifference]:
-    """The accepted differences."""
+    """Load the accepted differences."""
     entries = yaml.safe_load(KNOWN.read_text()) if KNOWN.exists() else []
     return [
         KnownDifference(
@@ -182,14 +182,16 @@ def known_differences() -> list[KnownDifference]:
 
 
 def unlisted(comparison: Comparison, known: list[KnownDifference]) -> list[Difference]:
-    """The differences nobody has accepted."""
+    """List the differences that are not accepted."""
     return sorted(
-        found for found in comparison.found if not any(entry.covers(found) for entry in known)
+        difference
+        for difference in comparison.found
+        if not any(entry.covers(difference) for entry in known)
     )
 
 
 def report(comparison: Comparison, known: list[KnownDifference]) -> str:
-    """The page that lists what is left."""
+    """Write the page that lists the accepted differences."""
     replayed = f"{comparison.exchanges} recorded exchanges of Proxmox VE {', '.join(VERSIONS)}"
     lines = [
         "# Where the emulator differs from Proxmox VE",
@@ -202,19 +204,21 @@ def report(comparison: Comparison, known: list[KnownDifference]) -> str:
     ]
     for entry in known:
         lines += [f"## {entry.why}", ""]
-        for found in sorted(found for found in comparison.found if entry.covers(found)):
-            where = ", ".join(sorted(comparison.versions[found]))
-            lines.append(f"- `{found.request}`: {found.what} ({where})")
+        for difference in sorted(filter(entry.covers, comparison.found)):
+            versions = ", ".join(sorted(comparison.versions[difference]))
+            lines.append(f"- `{difference.request}`: {difference.what} ({versions})")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
 
 def main() -> None:
+    """Compare, print unexpected differences and update the report."""
     comparison = asyncio.run(compare(Path(sys.argv[1])))
     known = known_differences()
-    for found in unlisted(comparison, known):
-        where = ", ".join(sorted(comparison.versions[found]))
-        print(f"{found.request}: {found.what} ({where}; {comparison.examples[found]})")
+    for difference in unlisted(comparison, known):
+        versions = ", ".join(sorted(comparison.versions[difference]))
+        example = comparison.examples[difference]
+        print(f"{difference.request}: {difference.what} ({versions}; {example})")
     print(f"{comparison.equal} of {comparison.exchanges} answers are equal")
     REPORT.write_text(report(comparison, known))
 

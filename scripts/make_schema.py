@@ -1,8 +1,8 @@
-"""Derive the facts of the Proxmox VE API from its published schemas.
+"""Derive the stored schema of the Proxmox VE API from the published schemas.
 
 python scripts/make_schema.py FOLDER     the folder holds apidoc-8.4.json, apidoc-9.0.json …
 
-Names, types, enumerations, formats and limits go in; descriptions stay out.
+It keeps names, types, enumerations, formats and limits, and drops descriptions.
 """
 
 import json
@@ -23,36 +23,38 @@ TARGET = Path(schema.__file__).with_name(facts.FILE)
 
 
 class Pool:
-    """Distinct values in the order they came, each with its place."""
+    """Distinct values in order of insertion."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
-        self._places: dict[bytes, int] = {}
+        self._indexes: dict[bytes, int] = {}
 
-    def place(self, value: Any) -> int:
+    def index(self, value: Any) -> int:
+        """Return the index of a value, and add it if it is new."""
         key = msgspec.msgpack.encode(value)
-        if key not in self._places:
-            self._places[key] = len(self.values)
+        if key not in self._indexes:
+            self._indexes[key] = len(self.values)
             self.values.append(value)
-        return self._places[key]
+        return self._indexes[key]
 
 
 def main() -> None:
+    """Read the published schemas and write the file of the package."""
     folder = Path(sys.argv[1])
     parameters, endpoints = Pool(), Pool()
     versions = {}
     for version in facts.VERSIONS:
         tree = json.loads((folder / f"apidoc-{version}.json").read_text())
-        found = [endpoint_facts(info, path, parameters) for path, info in methods(tree)]
-        versions[version] = [endpoints.place(endpoint) for endpoint in found]
-        print(f"{version}: {len(found)} endpoints")
+        stored = [endpoint_facts(info, path, parameters) for path, info in methods(tree)]
+        versions[version] = [endpoints.index(endpoint) for endpoint in stored]
+        print(f"{version}: {len(stored)} endpoints")
     TARGET.write_bytes(facts.pack(facts.Facts(parameters.values, endpoints.values, versions)))
     print(f"{len(parameters.values)} parameters, {len(endpoints.values)} endpoints,", end=" ")
     print(f"{TARGET.stat().st_size} bytes")
 
 
 def methods(tree: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every method of every path."""
+    """Yield every method of every path."""
     for node in tree:
         for info in (node.get("info") or {}).values():
             yield node["path"], info
@@ -65,7 +67,7 @@ def endpoint_facts(info: dict[str, Any], path: str, parameters: Pool) -> Endpoin
         method=info["method"],
         path=path,
         parameters={
-            name: parameters.place(parameter(facts_of))
+            name: parameters.index(parameter(facts_of))
             for name, facts_of in sorted(properties.items())
         },
         permissions=permissions(info.get("permissions")),
@@ -119,23 +121,19 @@ def length(published: Any) -> int | None:
 
 
 def default(published: Any) -> Any:
-    """A default that is a value; some are sentences about one."""
+    """Return a default value; drop a default that is a sentence about the value."""
     is_sentence = isinstance(published, str) and " " in published
     return None if is_sentence else published
 
 
 def python_pattern(pattern: str | None) -> str | None:
-    """A Perl pattern in Python's spelling."""
+    """Convert a Perl pattern to Python's syntax."""
     if pattern is None:
         return None
-    spelled = re.sub(r"\(\?\^([a-z]*):", lambda match: _group(match[1]), pattern)
-    re.compile(spelled)
-    return spelled
-
-
-def _group(flags: str) -> str:
-    kept = flags.replace("u", "")
-    return f"(?{kept}:"
+    # (?^u:…) in Perl is (?:…) here: Python has no caret, and patterns of text are always Unicode
+    converted = re.sub(r"\(\?\^([a-z]*):", lambda match: f"(?{match[1].replace('u', '')}:", pattern)
+    re.compile(converted)
+    return converted
 
 
 if __name__ == "__main__":

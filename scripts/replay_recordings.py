@@ -1,4 +1,4 @@
-"""Sets an emulated cluster up like the recorded ones and sends it what was recorded."""
+"""Set up an emulated cluster like the recorded ones and send the recorded requests to it."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ JSON_BODIES = [
     {"delete": ["onboot"]},
     {"delete": "description"},
 ]
-"""What the recordings leave out: the bodies sent as JSON, concluded from what came of them."""
+"""The JSON bodies, which the recordings omit; reconstructed from their effects."""
 FORM = (
     '------x\r\nContent-Disposition: form-data; name="content"\r\n\r\niso\r\n'
     '------x\r\nContent-Disposition: form-data; name="filename"; filename="tiny.iso"\r\n\r\n'
@@ -38,7 +38,7 @@ UPID = re.compile(r"UPID(?::|%3A)\w+(?::|%3A)[0-9A-F]{8}.*?(?::|%3A)(?=$|/|\")")
 
 
 def build(version: str, clock: ManualClock) -> Builder:
-    """The recorded cluster: three small nodes, shared and local storage, bulk guests."""
+    """Build the recorded cluster: three small nodes, shared and local storage, bulk guests."""
     builder = Builder("harness", version, clock, seed=1)
     for number in (1, 2, 3):
         builder.node(
@@ -100,7 +100,7 @@ class Replay:
         self.bodies = iter(JSON_BODIES)
 
     async def prepare(self) -> None:
-        """Make the guests and people the recordings begin with."""
+        """Create the guests and accounts that exist when the recordings begin."""
         usual = {"memory": 32, "cores": 1, "kvm": 0, "ostype": "l26", "scsihw": "virtio-scsi-pci"}
         usual["net0"] = "virtio,bridge=vmbr0"
         await self.root("POST", "/pools", poolid="prod", comment="Production")
@@ -131,7 +131,7 @@ class Replay:
         ]
 
     async def container(self, vmid: int, name: str) -> None:
-        """A container as the recordings have it; ct1 lies in a folder."""
+        """Create a container like the recorded one; ct1 is on directory storage."""
         net = "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:93:F4:F5,ip=manual,type=veth"
         options = {"hostname": name, "memory": 64, "swap": 512, "ostype": "alpine", "net0": net}
         template = "shared:vztmpl/alpine-3.20-harness_1_amd64.tar.gz"
@@ -151,14 +151,14 @@ class Replay:
             guest.config["rootfs"] = f"{volid},size=0T"
 
     async def settle(self) -> None:
-        """Let every task come to its end."""
+        """Advance the clock until every task has ended."""
         for _ in range(400):
             if not any(task.running for task in self.cluster.state.tasks.values()):
                 return
             await self.clock.advance(1)
 
     async def root(self, method: str, path: str, **params: Any) -> Any:
-        """Ask as root, for the set-up."""
+        """Send a set-up request as root; raise RuntimeError unless it succeeds."""
         response = await self.send("root", method, path, params, None)
         if response.status != 200:
             raise RuntimeError(
@@ -167,8 +167,8 @@ class Replay:
         return json.loads(response.body)["data"]
 
     async def exchange(self, recorded: dict[str, Any]) -> Response:
-        """Send one recorded request, with what was named anew since."""
-        path, params = self.translated(recorded["path"]), self.translated_params(recorded)
+        """Send one recorded request, with recorded identifiers replaced by this cluster's."""
+        path, params = self.translate(recorded["path"]), self.translate_params(recorded)
         if path.endswith("/status") and "/tasks/" in path and is_stopped(recorded):
             await self.settle()
         if path.endswith("/log") and "/tasks/" in path:
@@ -184,7 +184,7 @@ class Replay:
     async def send(
         self, auth: str, method: str, path: str, params: Any, raw: str | None
     ) -> Response:
-        """A request through the gateway, waiting as long as it takes."""
+        """Send a request through the gateway and advance the clock until it is answered."""
         headers, body, query = self.credentials(auth, method), b"", ""
         if raw == "application/json":
             headers["content-type"], body = raw, msgspec.json.encode(next(self.bodies))
@@ -205,7 +205,7 @@ class Replay:
         return await answer
 
     def credentials(self, auth: str, method: str) -> dict[str, str]:
-        """The headers of one kind of caller."""
+        """Return the headers of one kind of account."""
         now, office = self.clock.now(), self.cluster.office
         tokens = {"ro": "mcp@pve!ro", "full": "mcp@pve!full", "exp": "mcp@pve!exp"}
         tokens |= {"root-token": "root@pam!admin", "bad-token": "x@pve!y"}
@@ -226,36 +226,37 @@ class Replay:
             headers["csrfpreventiontoken"] = office.csrf(user, now)
         return headers | ({"csrfpreventiontoken": "00000000:bad"} if auth == "bad-csrf" else {})
 
-    def translated(self, text: str) -> str:
-        """A recorded path with the names tasks have here."""
+    def translate(self, text: str) -> str:
+        """Replace recorded task IDs in a path by this cluster's."""
 
-        def renamed(match: re.Match[str]) -> str:
+        def replace_upid(match: re.Match[str]) -> str:
             upid = match[0].replace("%3A", ":").replace("%40", "@").replace("%21", "!")
             return quote(self.upids.get(upid, upid), safe="")
 
-        text = self.with_volumes(text)
-        return UPID.sub(renamed, text) if "UPID" in text else text
+        text = self.translate_backups(text)
+        return UPID.sub(replace_upid, text) if "UPID" in text else text
 
-    def with_volumes(self, text: str) -> str:
-        """A recorded text with the names backups have here."""
-        for recorded, here in self.backups.items():
-            text = text.replace(recorded, here).replace(
-                quote(recorded, safe=""), quote(here, safe="")
+    def translate_backups(self, text: str) -> str:
+        """Replace recorded backup names in a text by this cluster's."""
+        for recorded, name in self.backups.items():
+            text = text.replace(recorded, name).replace(
+                quote(recorded, safe=""), quote(name, safe="")
             )
         return text
 
-    def translated_params(self, recorded: dict[str, Any]) -> Any:
+    def translate_params(self, recorded: dict[str, Any]) -> Any:
         params = dict(recorded["params"] or {})
         for key, value in params.items():
             if isinstance(value, str):
-                params[key] = self.with_volumes(value)
+                params[key] = self.translate_backups(value)
         if "password" in params and str(params["password"]).startswith("PVE:root"):
             params["password"] = self.cluster.office.issue("root@pam", self.clock.now())
         if "tfa-challenge" in params:
             params["tfa-challenge"] = self.half_ticket
-        good = str(params.get("password", "")).startswith("totp:") and recorded["status"] == 200
+        valid_code = str(params.get("password", "")).startswith("totp:")
+        valid_code = valid_code and recorded["status"] == 200
         code = totp.code("JBSWY3DPEHPK3PXP", self.clock.now())
-        if good:
+        if valid_code:
             params["password"] = f"totp:{code}"
         if recorded["path"].startswith("/access/tfa/bob") and "value" in params:
             params["value"] = code
@@ -266,7 +267,7 @@ class Replay:
         return params
 
     def learn(self, recorded: dict[str, Any], response: Response) -> None:
-        """Remember what this cluster calls what the recorded one called otherwise."""
+        """Store this cluster's identifiers for the recorded ones: tasks, secrets, backups."""
         theirs = data_of(recorded["body"])
         ours = data_of(json.loads(response.body)) if response.body else None
         if isinstance(theirs, str) and theirs.startswith("UPID") and isinstance(ours, str):
@@ -280,11 +281,10 @@ class Replay:
             and isinstance(theirs, list)
             and isinstance(ours, list)
         ):
-            for one, other in zip(backups_in(theirs), backups_in(ours), strict=False):
-                self.backups[one] = other
+            self.backups |= dict(zip(backups_in(theirs), backups_in(ours), strict=False))
 
     def enter(self, scenario: str) -> None:
-        """Do what was done between the scenarios, unrecorded."""
+        """Repeat the unrecorded changes between two scenarios."""
         if scenario == "token" and self.scenario != scenario:
             self.cluster.state.people.users["mcp@pve"].tokens.clear()
             people = self.cluster.state.people
@@ -293,16 +293,16 @@ class Replay:
 
 
 def backups_in(rows: list[dict[str, Any]]) -> list[str]:
-    """Backups in the order they were made."""
-    found = [row for row in rows if row.get("content") == "backup"]
+    """List the names of backups in the order of their creation."""
+    backups = [row for row in rows if row.get("content") == "backup"]
     return [
         row["volid"].partition("/")[2]
-        for row in sorted(found, key=lambda row: (row["ctime"], row["vmid"]))
+        for row in sorted(backups, key=lambda row: (row["ctime"], row["vmid"]))
     ]
 
 
 def data_of(body: Any) -> Any:
-    """The data of an envelope."""
+    """Return the data of an envelope."""
     return body.get("data") if isinstance(body, dict) else None
 
 

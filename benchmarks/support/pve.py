@@ -1,9 +1,9 @@
-"""An emulated cluster in a process of its own, so that only the client's CPU is counted.
+"""An emulated cluster in a separate process, so that CPU times are the client's alone.
 
     with emulated(nodes=50, guests=10_000) as pve:
         pve["hosts"], pve["fingerprints"], pve["ca_pem"], pve["token_id"], pve["token_secret"]
 
-Run as a script it is that process: it tells how to connect, and ends with its standard input.
+Run as a script, this is that process: it prints the connection data and ends with its stdin.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from proxmox_client.emulator import ConnectionLimits, Emulator, Scenario
 def emulated(
     nodes: int, guests: int, drops: float = 0.0, idle: float = 5.0
 ) -> Iterator[dict[str, Any]]:
-    """A cluster of this size.
+    """Start an emulated cluster and yield its connection data.
 
     `drops` percent of its answers break off halfway; idle connections are closed after `idle`
     seconds.
@@ -38,28 +38,28 @@ def emulated(
 
 
 def client_of(pve: dict[str, Any], limits: Limits | None = None) -> Client:
-    """Our client of it, with its certificates pinned."""
+    """Create a client with the cluster's certificates pinned."""
     token = ApiToken(pve["token_id"], pve["token_secret"])
     tls = Tls(fingerprints=pve["fingerprints"])
     return Client(pve["hosts"], token, tls=tls, limits=limits or Limits())
 
 
 async def serve(nodes: int, guests: int, drops: float, idle: float) -> None:
-    """Tell how to connect, then serve until the standard input ends."""
+    """Print the connection data, then serve until stdin ends."""
     scenario = Scenario.cluster("bench", nodes=nodes, guests=guests)
     async with Emulator(scenario, limits=ConnectionLimits(idle_seconds=idle)) as pve:
         cluster = pve["bench"]
         if drops:
             cluster.fault("drop", percent=drops)
         token_id, secret = cluster.token
-        told = {
+        connection = {
             "hosts": cluster.hosts,
             "fingerprints": list(cluster.fingerprints.values()),
             "ca_pem": cluster.ca_pem,
             "token_id": token_id,
             "token_secret": secret,
         }
-        print(json.dumps(told), flush=True)
+        print(json.dumps(connection), flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
 

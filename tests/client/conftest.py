@@ -1,4 +1,4 @@
-"""A client over an in-memory wire, and servers on sockets that misbehave as told."""
+"""Fixtures: a client over an in-memory transport, and TLS servers that follow a script."""
 
 import asyncio
 import datetime as dt
@@ -25,13 +25,13 @@ TOKEN = ApiToken("mcp@pve!full", "0f0e0d0c-secret")
 
 @dataclass
 class FakePve:
-    """Answers by request line; what is not told is a 501, as Proxmox says of unknown paths."""
+    """Prepared answers by request line; any other request gets 501, like an unknown path."""
 
     answers: dict[str, list[httpx.Response]] = field(default_factory=dict)
     requests: list[httpx.Request] = field(default_factory=list)
 
     def answer(self, line: str, data: Any = None, **more: Any) -> None:
-        """Queue an answer to `METHOD /path`; the last one queued stays."""
+        """Queue an answer to `METHOD /path`; the last one is repeated."""
         body = json.dumps({"data": data, **more}).encode()
         self.respond(line, 200, "OK", body)
 
@@ -42,8 +42,8 @@ class FakePve:
         )
         self.answers.setdefault(line, []).append(response)
 
-    def refuse(self, line: str, status: int, message: str, **more: Any) -> None:
-        """Queue a refusal as Proxmox words it: in the status line and in the body."""
+    def answer_error(self, line: str, status: int, message: str, **more: Any) -> None:
+        """Queue an error with its message in the status line and in the body, like Proxmox."""
         body = json.dumps({"data": None, "message": f"{message}\n", **more}).encode()
         self.respond(line, status, message, body)
 
@@ -58,7 +58,7 @@ class FakePve:
 
     @property
     def lines(self) -> list[str]:
-        """What was asked, parameters included: `GET /version`, `POST /x a=1`."""
+        """The requests with their parameters: `GET /version`, `POST /x a=1`."""
         return [self._line(request) for request in self.requests]
 
     @staticmethod
@@ -75,13 +75,14 @@ def pve() -> FakePve:
 
 @pytest.fixture
 def client_as(pve: FakePve) -> Callable[..., Client]:
-    """Make a client of `pve` for an account."""
+    """Create a client of `pve` for an account."""
 
     def make(
         auth: ApiToken | Password = TOKEN, *hosts: str, limits: Limits | None = None
     ) -> Client:
-        wire = httpx.MockTransport(pve)
-        return Client(hosts or ("pve1",), auth, limits=limits or Limits(), wire=wire)
+        transport = httpx.MockTransport(pve)
+        names = hosts or ("pve1",)
+        return Client(names, auth, limits=limits or Limits(), http_transport=transport)
 
     return make
 
@@ -93,7 +94,7 @@ def client(client_as: Callable[..., Client]) -> Client:
 
 @pytest.fixture(scope="session")
 def exchanges(pve_recordings: Any) -> dict[str, list[dict[str, Any]]]:
-    """Recorded exchanges by version."""
+    """Load recorded exchanges by version."""
     return {
         path.stem.removeprefix("exchanges-"): [
             json.loads(line) for line in path.read_text().splitlines()
@@ -104,7 +105,7 @@ def exchanges(pve_recordings: Any) -> dict[str, list[dict[str, Any]]]:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A node's certificate, signed by a CA without keyUsage as Proxmox made them for years."""
+    """A node's certificate, signed by a CA without keyUsage like older Proxmox CAs."""
 
     ca_pem: str
     chain: Path
@@ -152,24 +153,23 @@ def certificate(tmp_path_factory) -> Certificate:
 
 
 class Pveproxy:
-    """A TLS server that follows a script, one act for each request; the last act stays.
+    """A TLS server that follows a script with one action per request; the last one is repeated.
 
-    Acts: "answer", "answer and close" (unannounced, as after 5 s idle), "drop" (no answer),
-    "half" (of a body), "hang" (until the client goes).
+    Actions: "answer", "answer and close" (without notice, as after 5 s idle), "drop" (no answer),
+    "half" (of a body), "hang" (until the client disconnects).
     """
 
     def __init__(self) -> None:
         self.script = ["answer"]
         self.requests: list[str] = []
-        self.received = 0
         self.connections = 0
-        self.gone = asyncio.Event()
-        self.asked = asyncio.Event()
+        self.disconnected = asyncio.Event()
+        self.request_received = asyncio.Event()
         self.host = ""
         self._writers: list[asyncio.StreamWriter] = []
 
     def hang_up(self) -> None:
-        """End all connections."""
+        """Abort all connections."""
         for writer in self._writers:
             writer.transport.abort()
 
@@ -177,39 +177,39 @@ class Pveproxy:
         self.connections += 1
         self._writers.append(writer)
         try:
-            while await self._answered(reader, writer):
+            while await self._serve_request(reader, writer):
                 pass
         except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
-            self.gone.set()
+            self.disconnected.set()
         finally:
             writer.transport.abort()
 
-    async def _answered(self, reader, writer) -> bool:
+    async def _serve_request(self, reader, writer) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         lines = head.split("\r\n")
         length = next((int(x[15:]) for x in lines if x.lower().startswith("content-length:")), 0)
         await reader.readexactly(length)
         self.requests.append(lines[0].removesuffix(" HTTP/1.1").replace("/api2/json", ""))
-        self.asked.set()
-        return await self._act(reader, writer)
+        self.request_received.set()
+        return await self._perform(reader, writer)
 
-    async def _act(self, reader, writer) -> bool:
-        act = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        if act == "hang":
+    async def _perform(self, reader, writer) -> bool:
+        action = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if action == "hang":
             await reader.read()
-            self.gone.set()
-        if act in ("hang", "drop"):
+            self.disconnected.set()
+        if action in ("hang", "drop"):
             return False
         body = b'{"data":{"version":"9.2.11","release":"9.2"}}'
-        sent = body[:10] if act == "half" else body
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + sent)
+        content = body[:10] if action == "half" else body
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + content)
         await writer.drain()
-        return act == "answer"
+        return action == "answer"
 
 
 @pytest.fixture
 async def pveproxy(certificate: Certificate) -> AsyncIterator[Callable[..., Any]]:
-    """Start servers: `await pveproxy("drop", "answer")`."""
+    """Provide a function that starts a server: `await pveproxy("drop", "answer")`."""
     async with AsyncExitStack() as stack:
 
         async def start(*script: str) -> Pveproxy:
@@ -229,7 +229,7 @@ async def pveproxy(certificate: Certificate) -> AsyncIterator[Callable[..., Any]
 
 @pytest.fixture
 async def closed_host() -> str:
-    """An address where nobody listens."""
+    """Return an address with a closed port."""
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()
@@ -239,7 +239,7 @@ async def closed_host() -> str:
 
 @pytest.fixture
 async def plain_host() -> AsyncIterator[str]:
-    """Somebody who answers in plain HTTP whatever is said."""
+    """Start a server that answers every request in plain HTTP."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -254,8 +254,8 @@ async def plain_host() -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def reaching(certificate: Certificate) -> AsyncIterator[Callable[..., Client]]:
-    """Make a client of servers on sockets that trusts their certificate."""
+async def socket_client(certificate: Certificate) -> AsyncIterator[Callable[..., Client]]:
+    """Provide a function that creates a client of real sockets, with the certificate pinned."""
     async with AsyncExitStack() as stack:
 
         def make(*hosts: str, tls: Tls | None = None, limits: Limits | None = None) -> Client:

@@ -1,4 +1,4 @@
-"""Answers as Proxmox gives them: numbers in strings, missing and superfluous fields."""
+"""Decoding of answers: numbers in strings, missing and extra fields, property strings."""
 
 import msgspec
 import pytest
@@ -31,7 +31,7 @@ class Thing(Answer):
         (b'{"text":5,"number":"7"}', Thing(text="5", number=7)),
         (b'{"text":null,"number":null,"yes":null}', Thing()),
         (b'{"number":"","yes":""}', Thing()),
-        (b'{"unheard":{"of":[1]}}', Thing()),
+        (b'{"unknown":{"of":[1]}}', Thing()),
         (b'{"text":"\xe9"}', Thing(text="�")),
     ],
     ids=[
@@ -46,14 +46,14 @@ class Thing(Answer):
         "latin-1",
     ],
 )
-def test_perls_types_are_understood(body, thing):
-    """Quirks 19, 20, 21 and 22."""
+def test_perl_types_are_converted(body, thing):
+    # Quirks 19, 20, 21 and 22.
     assert decode(b'{"data":' + body + b"}", Thing).data == thing
 
 
 @pytest.mark.parametrize("body", [b'{"data":null}', b"{}"])
-def test_nothing_is_an_empty_list_where_a_list_is_meant(body):
-    """Quirk 19."""
+def test_null_becomes_an_empty_list_or_mapping(body):
+    # Quirk 19.
     assert decode(body, list[Thing]).data == []
     assert decode(body, dict[str, Thing]).data == {}
     with pytest.raises(msgspec.ValidationError):
@@ -61,7 +61,7 @@ def test_nothing_is_an_empty_list_where_a_list_is_meant(body):
 
 
 def test_the_total_of_a_page_is_kept():
-    """Quirk 19."""
+    # Quirk 19.
     assert decode(b'{"data":[],"total":"90","changes":""}', list[Thing]).total == 90
 
 
@@ -74,26 +74,30 @@ def test_the_total_of_a_page_is_kept():
         text=st.text(),
     )
 )
-def test_what_was_encoded_is_decoded_the_same(thing):
+def test_encoding_and_decoding_round_trips(thing):
     assert decode(msgspec.json.encode({"data": thing}), Thing).data == thing
 
 
-async def test_a_job_of_a_backup_has_its_lists_taken_apart(client, pve):
-    """Quirk 45: prune-backups comes as an object, next-run only while enabled."""
+async def test_the_lists_of_a_backup_job_are_parsed(client, pve):
+    # Quirk 45: prune-backups is an object, next-run is set only while enabled.
     pve.answer(
         "GET /cluster/backup",
         [{"id": "a", "vmid": "100,200", "enabled": 1, "next-run": 5,
           "prune-backups": {"keep-last": "3"}},
          {"id": "b", "all": 1, "exclude": "300", "enabled": 0, "prune-backups": "keep-all=1"}],
     )  # fmt: skip
-    named, everything = await client.cluster.backup_jobs()
-    assert (named.vmids, named.retention, named.next_run) == ([100, 200], {"keep-last": "3"}, 5)
+    selected, everything = await client.cluster.backup_jobs()
+    assert (selected.vmids, selected.retention, selected.next_run) == (
+        [100, 200],
+        {"keep-last": "3"},
+        5,
+    )
     assert (everything.all, everything.excluded, everything.enabled) == (True, [300], False)
     assert everything.retention == {"keep-all": "1"}
 
 
-async def test_backups_are_sent_as_lists_of_guests(client, pve):
-    """Quirk 45."""
+async def test_vzdump_sends_a_list_of_guests(client, pve):
+    # Quirk 45.
     upid = "UPID:pve1:000002CD:000E132A:6B02ABF1:vzdump::mcp@pve!full:"
     pve.answer("POST /nodes/pve1/vzdump", upid)
     await client.node("pve1").vzdump(
@@ -105,8 +109,8 @@ async def test_backups_are_sent_as_lists_of_guests(client, pve):
     )
 
 
-async def test_a_download_is_told_by_proxmox_names(client, pve):
-    """Quirk 47: a checksum and its algorithm go together."""
+async def test_a_download_uses_proxmox_parameter_names(client, pve):
+    # Quirk 47: a checksum needs its algorithm.
     upid = "UPID:pve1:000002CD:000E132A:6B02ABF1:download:a.iso:mcp@pve!full:"
     pve.answer("POST /nodes/pve1/storage/local/download-url", upid)
     await client.storage("pve1", "local").download_url(
@@ -119,8 +123,8 @@ async def test_a_download_is_told_by_proxmox_names(client, pve):
     )
 
 
-async def test_content_tells_of_backups_on_a_backup_server(client, pve):
-    """Quirk 46."""
+async def test_content_of_a_backup_server_is_decoded(client, pve):
+    # Quirk 46.
     pve.answer(
         "GET /nodes/pve1/storage/pbs/content",
         [{"volid": "pbs:backup/vm/100/2026-11-22T08:50:09Z", "content": "backup", "size": 7,
@@ -142,52 +146,52 @@ async def test_content_tells_of_backups_on_a_backup_server(client, pve):
         ("local:100/vm-100-disk-0.qcow2", "vm-100-disk-0.qcow2"),
     ],
 )
-def test_a_volume_is_named_by_its_last_part(volid, name):
+def test_the_name_of_a_volume_is_its_last_part(volid, name):
     assert Volume(volid=volid).name == name
 
 
-async def test_one_row_per_node_tells_of_a_shared_storage(client, pve):
-    """Quirk 24: sizes are called disk here, and used elsewhere."""
+def test_a_shared_storage_has_a_row_per_node():
+    # Quirk 24: the sizes are named disk and maxdisk here, used and total elsewhere.
     rows = [
         {"type": "storage", "storage": "nas", "node": node, "shared": 1, "disk": 5, "maxdisk": 9,
          "content": "iso,backup", "plugintype": "nfs", "status": "available"}
         for node in ("pve1", "pve2")
     ]  # fmt: skip
-    found = Resources.read(msgspec.json.encode(rows)).storages
-    assert [(one.node, one.shared, one.disk, one.disk_max) for one in found] == [
+    storages = Resources.read(msgspec.json.encode(rows)).storages
+    assert [(row.node, row.shared, row.disk, row.disk_max) for row in storages] == [
         ("pve1", True, 5, 9),
         ("pve2", True, 5, 9),
     ]
-    assert found[0].content_list == ["backup", "iso"]
+    assert storages[0].content_list == ["backup", "iso"]
 
 
-async def test_an_offline_node_tells_little_and_is_fine(client, pve):
-    """Quirk 33."""
+async def test_an_offline_node_has_few_fields(client, pve):
+    # Quirk 33.
     pve.answer("GET /nodes", [{"node": "pve3", "status": "offline", "maxcpu": 4, "maxmem": 8}])
     (node,) = await client.nodes()
     assert (node.status, node.uptime, node.memory, node.memory_max) == ("offline", None, None, 8)
 
 
-async def test_nothing_seen_is_an_empty_list_and_permissions_say_why(client, pve):
-    """Quirks 10 and 34: lists are filtered in silence."""
+async def test_a_list_without_privileges_is_empty_and_permissions_explain_it(client, pve):
+    # Quirks 10 and 34: Proxmox filters lists without a notice.
     pve.answer("GET /cluster/resources", [])
     pve.answer("GET /access/permissions", {"/vms": {"VM.Audit": 1, "VM.PowerMgmt": 0}})
     assert (await client.cluster.resources()).guests == []
-    found = await client.access.permissions("/vms", "mcp@pve!full")
-    assert found == {"/vms": {"VM.Audit": True, "VM.PowerMgmt": False}}
+    permissions = await client.access.permissions("/vms", "mcp@pve!full")
+    assert permissions == {"/vms": {"VM.Audit": True, "VM.PowerMgmt": False}}
     assert pve.lines[-1] == "GET /access/permissions path=%2Fvms&userid=mcp%40pve%21full"
 
 
-async def test_a_pool_inside_another_is_asked_for_by_its_whole_name(client, pve):
+async def test_a_nested_pool_is_requested_by_its_full_name(client, pve):
     members = [{"id": "qemu/100", "type": "qemu", "vmid": 100, "node": "pve1"}]
     pve.answer("GET /pools", [{"poolid": "front/web", "members": members}])
-    found = await client.pool("front/web")
+    pool = await client.pool("front/web")
     assert pve.lines == ["GET /pools poolid=front%2Fweb"]
-    assert [one.vmid for one in found.members] == [100]
+    assert [member.vmid for member in pool.members] == [100]
 
 
-async def test_tasks_are_filtered_by_proxmox(client, pve):
-    """Quirk 41: the default is 50 finished ones."""
+async def test_filters_of_tasks_are_sent_to_proxmox(client, pve):
+    # Quirk 41: the default is 50 finished tasks.
     pve.answer("GET /nodes/pve1/tasks", [])
     await client.node("pve1").tasks(limit=20, vmid=100, errors=True, status=["error", "unknown"])
     (line,) = pve.lines
@@ -200,12 +204,12 @@ async def test_tasks_are_filtered_by_proxmox(client, pve):
 async def test_a_single_node_without_a_cluster_is_quorate(client, pve):
     pve.answer("GET /cluster/status", [{"type": "node", "name": "home", "online": 1, "local": 1}])
     status = await client.cluster.status()
-    assert (status.name, status.quorate, [one.name for one in status.members]) == (
+    assert (status.name, status.quorate, [member.name for member in status.members]) == (
         "", True, ["home"],
     )  # fmt: skip
 
 
-async def test_options_come_as_groups_whether_taken_apart_or_not(client, pve):
+async def test_option_groups_may_be_mappings_or_property_strings(client, pve):
     pve.answer(
         "GET /cluster/options",
         {"migration": {"type": "secure", "network": "10.0.0.0/24"}, "bwlimit": "clone=5,move=7"},
@@ -216,8 +220,8 @@ async def test_options_come_as_groups_whether_taken_apart_or_not(client, pve):
     assert options.group("ha") == {}
 
 
-def test_a_machines_configuration_is_taken_apart():
-    """Quirk 20: memory is a string in a virtual machine, a number in a container."""
+def test_the_configuration_of_a_virtual_machine_is_parsed():
+    # Quirk 20: memory is a string in a virtual machine, a number in a container.
     config = QemuConfig.of(
         {
             "name": "web", "memory": "current=2048", "cores": 2, "agent": "enabled=1,fstrim=1",
@@ -243,7 +247,7 @@ def test_a_machines_configuration_is_taken_apart():
     assert config.raw["scsihw"] == "virtio-scsi-single"
 
 
-def test_a_containers_configuration_is_taken_apart():
+def test_the_configuration_of_a_container_is_parsed():
     config = LxcConfig.of(
         {
             "hostname": "ct1", "memory": 64, "swap": 512, "unprivileged": 1,
@@ -273,7 +277,7 @@ def test_a_containers_configuration_is_taken_apart():
         (None, ["scsi2", "ide2", "net0", "net10"]),
     ],
 )
-def test_the_order_of_boot_is_told_the_old_way_too(boot, order):
+def test_the_boot_order_is_parsed_in_both_formats(boot, order):
     config = QemuConfig.of(
         {
             "boot": boot, "bootdisk": "scsi2", "scsi2": "nas:100/a.raw", "scsi10": "nas:100/b.raw",
@@ -299,11 +303,11 @@ def test_the_order_of_boot_is_told_the_old_way_too(boot, order):
         ("mp0", "/host,mp=/a,backup=1", False),
     ],
 )
-def test_it_is_known_which_disks_backups_include(name, text, backup):
+def test_disks_included_in_backups_are_recognized(name, text, backup):
     assert GuestDisk.of(name, text).backup is backup
 
 
-def test_options_without_a_field_are_told_as_given():
+def test_options_without_a_field_are_in_further():
     disk = GuestDisk.of("scsi0", "nas:100/a.raw,cache=none,iothread=1,size=8G,ssd=1")
     net = "virtio=BC:24:11:EC:2A:D1,bridge=vmbr0,link_down=1,mtu=9000,trunks=2;3"
     (network,) = QemuConfig.of({"net0": net}).networks
@@ -312,7 +316,7 @@ def test_options_without_a_field_are_told_as_given():
     assert GuestDisk.of("ide2", "none,media=cdrom").further is None
 
 
-def test_a_silent_configuration_has_proxmox_defaults():
+def test_an_empty_configuration_has_proxmox_defaults():
     machine, container = QemuConfig.of({}), LxcConfig.of({})
     assert (machine.memory_mb, machine.sockets, machine.agent_enabled) == (512, 1, False)
     assert (machine.boot_order, machine.disks, machine.networks) == ([], [], [])
@@ -323,7 +327,7 @@ OPTIONS = st.sampled_from(["tag", "rate", "size", "model", "ip", "backup", "file
 
 
 @given(st.text() | st.builds("{}={},{}={}".format, OPTIONS, st.text(), OPTIONS, st.text()))
-def test_any_text_is_taken_apart_without_complaint(text):
+def test_any_text_is_parsed_without_an_error(text):
     config = QemuConfig.of(
         {"scsi0": text, "net0": text, "agent": text, "boot": text, "memory": text}
     )
@@ -339,10 +343,10 @@ def test_any_text_is_taken_apart_without_complaint(text):
     [("32G", 32 << 30), ("4M", 4 << 20), ("0T", 0), ("1.5K", 1536), ("7", 7), ("", None),
      ("big", None)],
 )  # fmt: skip
-def test_sizes_are_bytes(text, size):
+def test_sizes_are_converted_to_bytes(text, size):
     assert bytes_of(text) == size
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("on", True), ("0", False)])
-def test_flags_are_read(text, value):
+def test_flags_are_parsed(text, value):
     assert flag(text) is value

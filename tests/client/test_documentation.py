@@ -1,51 +1,64 @@
-"""What the docstrings of the calls promise, held against the schema of the API."""
+"""Docstrings of the calls, compared with the API schema."""
 
 import inspect
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from proxmox_client import Client, Lxc, Node, Qemu, Storage, Task, schema
 from proxmox_client.api.access import Access
-from proxmox_client.api.cluster import Cluster
+from proxmox_client.api.cluster import ClusterApi
 
+TESTS = Path(__file__).parents[1]
 REQUEST = re.compile(r"(GET|POST|DELETE) ([/…]\S*?)[.,]?(?=\s|$)")
 PRIVILEGE = re.compile(r"\b(?:VM|Sys|Datastore|Pool)\.[A-Z][A-Za-z.]+[A-Za-z]")
 GUEST = {Qemu: "/nodes/{node}/qemu/{vmid}", Lxc: "/nodes/{node}/lxc/{vmid}"}
-# these look at what another method asked for, or ask several
+# no request of their own, or several
 DERIVED = {"aclose", "raw", "guest", "follow", "wait", "outcome", "tail", "current_snapshot"}
 
 
 def calls() -> list:
-    found = []
-    for owner in (Client, Cluster, Access, Node, Qemu, Lxc, Storage, Task):
+    params = []
+    for owner in (Client, ClusterApi, Access, Node, Qemu, Lxc, Storage, Task):
         for name, method in inspect.getmembers(owner, inspect.iscoroutinefunction):
             if not name.startswith("_") and name not in DERIVED:
-                found.append(pytest.param(owner, method, id=f"{owner.__name__}.{name}"))
-    return found
+                params.append(pytest.param(owner, method, id=f"{owner.__name__}.{name}"))
+    return params
 
 
 def endpoint(owner, method):
-    """The endpoint that the docstring's first line names, in the newest schema."""
+    """Return the endpoint in the docstring's first line, from the newest schema."""
     request = REQUEST.match(inspect.getdoc(method))
-    assert request, f"{method.__qualname__} does not begin with its request line"
+    assert request, f"{method.__qualname__} does not start with its request line"
     path = request[2].replace("…", GUEST.get(owner, "…"))
     path = path.replace("{name}", "{snapname}").replace("{action}", "start")
-    known = {(one.method, one.path): one for one in schema.load("9.2").endpoints}
-    assert (request[1], path) in known
-    return known[request[1], path]
+    endpoints = {(each.method, each.path): each for each in schema.load("9.2").endpoints}
+    assert (request[1], path) in endpoints
+    return endpoints[request[1], path]
 
 
 @pytest.mark.parametrize(("owner", "method"), calls())
-def test_every_call_begins_with_a_request_line_of_the_api_and_names_its_source(owner, method):
+def test_every_call_documents_its_request_line_and_source(owner, method):
     assert endpoint(owner, method)
     assert re.search(r"\nSource: PVE/API2(/\w+)*\.pm", inspect.getdoc(method))
 
 
 @pytest.mark.parametrize(("owner", "method"), calls())
-def test_a_call_names_a_privilege_that_the_schema_asks_for(owner, method):
-    """Quirk 36: who may do what is part of what a call is."""
-    asked = set(PRIVILEGE.findall(json.dumps(endpoint(owner, method).permissions)))
-    named = set(PRIVILEGE.findall(inspect.getdoc(method)))
-    assert asked & named or not asked
+def test_every_call_documents_a_required_privilege(owner, method):
+    # Quirk 36.
+    required = set(PRIVILEGE.findall(json.dumps(endpoint(owner, method).permissions)))
+    documented = set(PRIVILEGE.findall(inspect.getdoc(method)))
+    assert required & documented or not required
+
+
+def test_every_quirk_in_a_comment_is_on_the_page_of_quirks():
+    page = (TESTS.parent / "docs" / "contributors" / "proxmox-quirks.md").read_text()
+    described = set(re.findall(r"^(\d+)\. ", page, re.MULTILINE))
+    tests = [*(TESTS / "client").rglob("test_*.py"), *(TESTS / "emulator").rglob("test_*.py")]
+    text = "\n".join(path.read_text() for path in tests)
+    comments = re.findall(r"\bQuirks? (\d+(?:(?:, | and )\d+)*)", text)
+    cited = {number for comment in comments for number in re.findall(r"\d+", comment)}
+    assert cited
+    assert cited <= described

@@ -1,4 +1,4 @@
-"""Guests: found by number, followed when they move, told apart where Proxmox differs."""
+"""Guests: lookup by VMID, migrations, snapshots, power, configurations."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from proxmox_client import Lxc, NotFound, Qemu, ResponseError
 pytestmark = pytest.mark.anyio
 
 UPID = "UPID:pve1:000002CD:000E132A:6B02ABF1:qmstart:100:mcp@pve!full:"
-WHERE = "GET /cluster/resources"
+RESOURCES = "GET /cluster/resources"
 GONE = "Configuration file 'nodes/pve1/qemu-server/100.conf' does not exist"
 
 
@@ -15,64 +15,64 @@ def row(kind: str, vmid: int, node: str) -> dict:
     return {"id": f"{kind}/{vmid}", "type": kind, "vmid": vmid, "node": node, "status": "running"}
 
 
-async def test_a_guest_is_found_by_its_number_in_one_request(client, pve):
-    """Quirk 43: type=vm covers virtual machines and containers."""
-    pve.answer(WHERE, [row("qemu", 100, "pve1"), row("lxc", 200, "pve2")])
+async def test_a_guest_is_found_by_vmid_in_one_request(client, pve):
+    # Quirk 43: type=vm covers virtual machines and containers.
+    pve.answer(RESOURCES, [row("qemu", 100, "pve1"), row("lxc", 200, "pve2")])
     vm, container = await client.guest(100), await client.guest(200)
     assert (type(vm), vm.node, type(container), container.node) == (Qemu, "pve1", Lxc, "pve2")
     assert pve.lines[0] == "GET /cluster/resources type=vm"
 
 
-async def test_a_guest_that_nobody_sees_is_not_found(client, pve):
-    pve.answer(WHERE, [row("qemu", 100, "pve1")])
+async def test_an_invisible_guest_is_not_found(client, pve):
+    pve.answer(RESOURCES, [row("qemu", 100, "pve1")])
     with pytest.raises(NotFound, match="999"):
         await client.guest(999)
 
 
-async def test_a_read_follows_a_guest_that_was_migrated(client, pve):
-    """Quirks 31 and 43: the wrong node says the same as a missing guest."""
-    pve.answer(WHERE, [row("qemu", 100, "pve1")])
-    pve.answer(WHERE, [row("qemu", 100, "pve2")])
-    pve.refuse("GET /nodes/pve1/qemu/100/config", 500, GONE)
+async def test_a_read_follows_a_migrated_guest(client, pve):
+    # Quirks 31 and 43: the old node gives the same error as for a missing guest.
+    pve.answer(RESOURCES, [row("qemu", 100, "pve1")])
+    pve.answer(RESOURCES, [row("qemu", 100, "pve2")])
+    pve.answer_error("GET /nodes/pve1/qemu/100/config", 500, GONE)
     pve.answer("GET /nodes/pve2/qemu/100/config", {"name": "web"})
     guest = await client.guest(100)
     assert (await guest.config()).name == "web"
     assert guest.node == "pve2"
 
 
-async def test_a_read_of_a_guest_that_is_gone_is_not_repeated(client, pve):
-    pve.answer(WHERE, [row("qemu", 100, "pve1")])
-    pve.refuse("GET /nodes/pve1/qemu/100/config", 500, GONE)
+async def test_a_read_of_a_deleted_guest_is_not_repeated(client, pve):
+    pve.answer(RESOURCES, [row("qemu", 100, "pve1")])
+    pve.answer_error("GET /nodes/pve1/qemu/100/config", 500, GONE)
     guest = await client.guest(100)
     with pytest.raises(NotFound, match=r"100\.conf"):
         await guest.config()
     assert pve.lines.count("GET /nodes/pve1/qemu/100/config") == 1
 
 
-async def test_a_write_does_not_follow(client, pve):
-    pve.answer(WHERE, [row("qemu", 100, "pve1")])
-    pve.refuse("POST /nodes/pve1/qemu/100/migrate", 500, GONE)
+async def test_a_write_does_not_follow_a_migrated_guest(client, pve):
+    pve.answer(RESOURCES, [row("qemu", 100, "pve1")])
+    pve.answer_error("POST /nodes/pve1/qemu/100/migrate", 500, GONE)
     guest = await client.guest(100)
     with pytest.raises(NotFound):
         await guest.migrate("pve3")
     assert len(pve.lines) == 2
 
 
-async def test_a_guest_just_made_has_a_row_with_little_in_it(client, pve):
-    """Quirk 23."""
-    pve.answer(WHERE, [{"id": "qemu/100", "type": "qemu", "node": "pve1", "vmid": 100}])
+async def test_a_new_guest_has_few_fields(client, pve):
+    # Quirk 23.
+    pve.answer(RESOURCES, [{"id": "qemu/100", "type": "qemu", "node": "pve1", "vmid": 100}])
     (guest,) = (await client.cluster.resources()).guests
     assert (guest.status, guest.name, guest.memory, guest.cpu) == ("unknown", "", None, None)
 
 
-async def test_resources_of_a_kind_from_the_future_are_left_out(client, pve):
-    """Quirk 24: 8.4 has sdn where 9.x has network."""
-    pve.answer(WHERE, [row("qemu", 100, "pve1"), {"type": "quantum", "id": "q/1"}])
+async def test_resources_of_an_unknown_type_are_left_out(client, pve):
+    # Quirk 24: 8.4 has sdn where 9.x has network.
+    pve.answer(RESOURCES, [row("qemu", 100, "pve1"), {"type": "quantum", "id": "q/1"}])
     assert [guest.vmid for guest in (await client.cluster.resources()).guests] == [100]
 
 
-async def test_the_pseudo_snapshot_is_hidden_but_tells_the_parent(client, pve):
-    """Quirk 27."""
+async def test_the_pseudo_snapshot_is_hidden_but_gives_the_parent(client, pve):
+    # Quirk 27.
     pve.answer(
         "GET /nodes/pve1/qemu/100/snapshot",
         [
@@ -82,8 +82,8 @@ async def test_the_pseudo_snapshot_is_hidden_but_tells_the_parent(client, pve):
         ],
     )
     guest = client.qemu("pve1", 100)
-    found = await guest.snapshots()
-    assert [(one.name, one.parent, one.with_memory) for one in found] == [
+    rows = await guest.snapshots()
+    assert [(row.name, row.parent, row.with_memory) for row in rows] == [
         ("two", "one", True),
         ("one", None, False),
     ]
@@ -91,19 +91,19 @@ async def test_the_pseudo_snapshot_is_hidden_but_tells_the_parent(client, pve):
 
 
 @pytest.mark.parametrize("action", ["start", "stop", "reset", "reboot", "suspend", "resume"])
-async def test_power_is_a_task(action, client, pve):
+async def test_a_power_action_returns_a_task(action, client, pve):
     pve.answer(f"POST /nodes/pve1/qemu/100/status/{action}", UPID)
     assert str(await client.qemu("pve1", 100).power(action)) == UPID
 
 
-async def test_a_shutdown_may_be_forced_after_a_time(client, pve):
-    """Quirk 42."""
+async def test_a_shutdown_may_be_forced_after_a_timeout(client, pve):
+    # Quirk 42.
     pve.answer("POST /nodes/pve1/lxc/200/status/shutdown", UPID)
     await client.lxc("pve1", 200).power("shutdown", timeout=30, force_stop=True)
     assert pve.lines == ["POST /nodes/pve1/lxc/200/status/shutdown timeout=30&forceStop=1"]
 
 
-async def test_snapshots_are_made_undone_and_deleted(client, pve):
+async def test_snapshots_are_created_rolled_back_and_deleted(client, pve):
     guest, base = client.qemu("pve1", 100), "/nodes/pve1/qemu/100/snapshot"
     for line in (f"POST {base}", f"POST {base}/a%2Fb/rollback", f"DELETE {base}/a%2Fb"):
         pve.answer(line, UPID)
@@ -117,8 +117,8 @@ async def test_snapshots_are_made_undone_and_deleted(client, pve):
     ]
 
 
-async def test_what_stands_against_a_migration_reads_the_same_for_both_kinds(client, pve):
-    """Quirk 44: underscores for one, dashes for the other."""
+async def test_migrate_check_has_the_same_shape_for_both_kinds(client, pve):
+    # Quirk 44: underscores for one, dashes for the other.
     pve.answer(
         "GET /nodes/pve1/qemu/100/migrate",
         {
@@ -147,15 +147,15 @@ async def test_what_stands_against_a_migration_reads_the_same_for_both_kinds(cli
     assert (vm.running, vm.local_resources) == (True, ["hostpci0"])
 
 
-async def test_a_containers_migration_check_is_missing_before_9_0(client):
-    """Quirk 44."""
+async def test_migrate_check_of_a_container_needs_9_0(client):
+    # Quirk 44.
     with pytest.raises(ResponseError, match="not implemented") as caught:
         await client.lxc("pve1", 200).migrate_check()
     assert caught.value.status == 501
 
 
-async def test_a_running_container_is_migrated_by_a_restart(client, pve):
-    """Quirk 44."""
+async def test_migration_parameters_differ_by_kind(client, pve):
+    # Quirk 44.
     pve.answer("POST /nodes/pve1/lxc/200/migrate", UPID)
     pve.answer("POST /nodes/pve1/qemu/100/migrate", UPID)
     await client.lxc("pve1", 200).migrate("pve2", restart=True, target_storage="a")
@@ -168,7 +168,7 @@ async def test_a_running_container_is_migrated_by_a_restart(client, pve):
     ]
 
 
-async def test_the_agent_tells_of_the_guest(client, pve):
+async def test_guest_agent_answers_are_decoded(client, pve):
     base = "GET /nodes/pve1/qemu/100/agent"
     pve.answer(f"{base}/get-osinfo", {"result": {"id": "debian", "pretty-name": "Debian 12"}})
     address = {"ip-address": "10.0.0.5", "ip-address-type": "ipv4", "prefix": 24}
@@ -185,8 +185,8 @@ async def test_the_agent_tells_of_the_guest(client, pve):
     assert (await guest.agent_filesystems())[0].total == 10
 
 
-async def test_high_availability_is_told_with_the_status(client, pve):
-    """Quirk 49: start and stop of such a guest are requests to the HA manager."""
+async def test_the_status_includes_the_ha_state(client, pve):
+    # Quirk 49: start and stop of an HA guest are requests to the HA manager.
     pve.answer(
         "GET /nodes/pve1/qemu/100/status/current",
         {"vmid": 100, "status": "running", "ha": {"managed": 1, "state": "started"}},
@@ -195,8 +195,8 @@ async def test_high_availability_is_told_with_the_status(client, pve):
     assert (status.ha.managed, status.ha.state) == (True, "started")
 
 
-async def test_containers_pressures_are_numbers_though_proxmox_says_text(client, pve):
-    """Quirks 20 and 25: 8.4 has none, and a point in time may have nothing."""
+async def test_pressures_sent_as_text_become_numbers(client, pve):
+    # Quirks 20 and 25: 8.4 has none, and a point of a series may be empty.
     pve.answer("GET /nodes/pve1/lxc/200/status/current", {"pressurecpusome": "0.25"})
     pve.answer("GET /nodes/pve1/lxc/200/rrddata", [{"time": 60}, {"time": 120, "cpu": "0.5"}])
     guest = client.lxc("pve1", 200)
@@ -206,7 +206,7 @@ async def test_containers_pressures_are_numbers_though_proxmox_says_text(client,
     assert pve.lines[-1] == "GET /nodes/pve1/lxc/200/rrddata timeframe=decade&cf=MAX"
 
 
-# as recorded of 9.2 after `delete=scsi2`, `memory=96`, `cores=2` on a running machine
+# recorded on 9.2 after `delete=scsi2`, `memory=96`, `cores=2` of a running machine
 PENDING = [
     {"key": "scsi0", "value": "local:108/vm-108-disk-0.qcow2,size=31458K"},
     {"key": "memory", "value": "64", "pending": "96"},
@@ -216,19 +216,19 @@ PENDING = [
 
 
 @pytest.mark.parametrize("delete", [1, 2])
-async def test_both_configurations_come_in_one_request(client, pve, delete):
+async def test_running_and_pending_configuration_take_one_request(client, pve, delete):
     rows = [row | {"delete": delete} if "delete" in row else row for row in PENDING]
     pve.answer("GET /nodes/pve1/qemu/108/pending", rows)
-    found = await client.qemu("pve1", 108).configs()
-    assert [one.id for one in found.current.disks] == ["scsi0", "scsi2"]
-    assert [one.id for one in found.pending.disks] == ["scsi0"]
-    assert [one.id for one in found.disks] == ["scsi0", "scsi2"]
-    assert (found.current.memory_mb, found.pending.memory_mb) == (64, 96)
-    assert (found.current.cores, found.pending.cores) == (None, 2)
+    configs = await client.qemu("pve1", 108).configs()
+    assert [disk.id for disk in configs.current.disks] == ["scsi0", "scsi2"]
+    assert [disk.id for disk in configs.pending.disks] == ["scsi0"]
+    assert [disk.id for disk in configs.disks] == ["scsi0", "scsi2"]
+    assert (configs.current.memory_mb, configs.pending.memory_mb) == (64, 96)
+    assert (configs.current.cores, configs.pending.cores) == (None, 2)
     assert len(pve.lines) == 1
 
 
-async def test_both_configurations_of_a_container_keep_their_types(client, pve):
+async def test_both_configurations_of_a_container_are_parsed(client, pve):
     rows = [
         {"key": "memory", "value": 96},
         {"key": "features", "pending": "nesting=1"},
@@ -236,7 +236,7 @@ async def test_both_configurations_of_a_container_keep_their_types(client, pve):
         {"key": "protection", "value": 0, "pending": 1},
     ]
     pve.answer("GET /nodes/pve2/lxc/400/pending", rows)
-    found = await client.lxc("pve2", 400).configs()
-    assert (found.current.features, found.pending.features) == (None, "nesting=1")
-    assert (found.current.memory_mb, found.protection) == (96, True)
-    assert [one.id for one in found.disks] == ["mp0"]
+    configs = await client.lxc("pve2", 400).configs()
+    assert (configs.current.features, configs.pending.features) == (None, "nesting=1")
+    assert (configs.current.memory_mb, configs.protection) == (96, True)
+    assert [disk.id for disk in configs.disks] == ["mp0"]

@@ -1,11 +1,11 @@
-"""Paths, hosts and requests that have no method of their own."""
+"""Paths, hosts and raw requests."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxmox_client import BadParameters
-from proxmox_client.hosts import Host, Ring
+from proxmox_client.hosts import Host, HostRotation
 from proxmox_client.paths import join, node_of
 
 pytestmark = pytest.mark.anyio
@@ -23,13 +23,13 @@ def test_a_segment_stays_one_segment(text):
 
 
 @pytest.mark.parametrize("segment", ["", ".", "..", "a\nb", "\x00"])
-async def test_a_segment_that_could_lead_elsewhere_is_refused_without_asking(segment, client, pve):
+async def test_an_unsafe_segment_is_rejected_before_a_request(segment, client, pve):
     with pytest.raises(BadParameters):
         await client.storage("pve1", "local").delete(segment)
     assert pve.requests == []
 
 
-def test_the_node_of_a_path_is_known():
+def test_the_node_is_read_from_the_path():
     assert node_of("/nodes/pve1/status") == "pve1"
     assert node_of("/nodes") == node_of("/cluster/resources") == ""
 
@@ -43,39 +43,39 @@ def test_the_node_of_a_path_is_known():
         ("[fd00::1]:8007", "fd00::1", 8007),
     ],
 )
-def test_a_host_is_read(text, name, port):
+def test_a_host_is_parsed(text, name, port):
     host = Host.parse(text)
     assert (host.name, host.port) == (name, port)
     assert Host.parse(str(host)) == host
 
 
 @pytest.mark.parametrize("text", ["", ":8006", "pve1:0", "pve1:99999", "pve1:x", "a/b", "u@h"])
-def test_what_is_no_host_is_refused(text):
+def test_a_malformed_host_is_rejected(text):
     with pytest.raises(ValueError, match="is not a host"):
         Host.parse(text)
 
 
-def test_a_cluster_has_a_host():
+def test_a_cluster_needs_a_host():
     with pytest.raises(ValueError, match="at least one host"):
-        Ring([])
+        HostRotation([])
 
 
-def test_who_fails_late_does_not_turn_away_from_the_host_that_replaced_it():
-    ring = Ring(["a", "b"])
-    failed = ring.current
-    ring.failed(failed)
-    ring.failed(failed)
-    assert ring.current.name == "b"
+def test_concurrent_failures_of_one_host_switch_only_once():
+    hosts = HostRotation(["a", "b"])
+    first = hosts.current
+    hosts.mark_failed(first)
+    hosts.mark_failed(first)
+    assert hosts.current.name == "b"
 
 
-async def test_a_request_of_ones_own_is_checked_and_sent(client, pve):
+async def test_a_raw_request_is_validated_and_sent(client, pve):
     pve.answer("GET /version", {"version": "9.2.11", "release": "9.2"})
     pve.answer("GET /nodes/pve1/services", [{"service": "pveproxy"}])
     assert await client.raw("GET", "/nodes/pve1/services") == [{"service": "pveproxy"}]
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "parameters", "named"),
+    ("method", "path", "parameters", "rejected"),
     [
         ("GET", "/cluster/nope", {}, "path"),
         ("GET", "/cluster/tasks", {"limit": 5}, "limit"),
@@ -84,19 +84,19 @@ async def test_a_request_of_ones_own_is_checked_and_sent(client, pve):
     ],
     ids=["unknown path", "unknown parameter", "missing", "not allowed"],
 )
-async def test_a_request_that_the_schema_refuses_is_not_sent(
-    method, path, parameters, named, client, pve
+async def test_a_raw_request_that_violates_the_schema_is_not_sent(
+    method, path, parameters, rejected, client, pve
 ):
-    """Quirk 15: Proxmox would refuse every unknown parameter."""
+    # Quirk 15: Proxmox rejects unknown parameters.
     pve.answer("GET /version", {"version": "9.2.11", "release": "9.2"})
     with pytest.raises(BadParameters) as caught:
         await client.raw(method, path, **parameters)
-    assert set(caught.value.errors) == {named}
+    assert set(caught.value.errors) == {rejected}
     assert pve.lines == ["GET /version"]
 
 
-async def test_what_a_version_lacks_is_told_before_it_is_asked(client, pve):
-    """Quirk 26: rules came with 9.0."""
+async def test_an_endpoint_of_a_newer_version_is_rejected(client, pve):
+    # Quirk 26: rules came with 9.0.
     pve.answer("GET /version", {"version": "8.4.1", "release": "8.4"})
     with pytest.raises(BadParameters, match=r"does not exist in Proxmox VE 8\.4"):
         await client.raw("GET", "/cluster/ha/rules")
@@ -105,7 +105,7 @@ async def test_what_a_version_lacks_is_told_before_it_is_asked(client, pve):
 @pytest.mark.parametrize(
     "path", ["/nodes/../access/users", "/nodes/%2e%2e/status", "nodes//status"]
 )
-async def test_a_path_of_ones_own_cannot_climb(path, client, pve):
+async def test_a_raw_path_cannot_contain_dot_segments(path, client, pve):
     pve.answer("GET /version", {"version": "9.2.11", "release": "9.2"})
     with pytest.raises(BadParameters):
         await client.raw("GET", path)

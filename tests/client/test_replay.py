@@ -1,4 +1,4 @@
-"""Every answer that Proxmox itself gave is understood, on all recorded versions."""
+"""Recorded answers of real Proxmox clusters are decoded, for every recorded version."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from proxmox_client import Client
 
 pytestmark = pytest.mark.anyio
 
-Call = Callable[..., Awaitable[Any]]
+Read = Callable[..., Awaitable[Any]]
 
-READS: dict[str, Call] = {
+READS: dict[str, Read] = {
     r"/version": lambda c: c.version(),
     r"/nodes": lambda c: c.nodes(),
     r"/pools": lambda c: c.pools(),
@@ -76,20 +76,20 @@ READS: dict[str, Call] = {
 VERSIONS = ["8.4", "9.1", "9.2"]
 
 
-def answered(exchanges: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Exchanges of a success that one of our methods reads."""
+def readable(exchanges: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Select the successful reads for which the client has a method."""
     return [
-        one
-        for one in exchanges
-        if one["method"] == "GET"
-        and one["status"] == 200
-        and isinstance(one["body"], dict)
-        and any(re.fullmatch(path, one["path"]) for path in READS)
+        exchange
+        for exchange in exchanges
+        if exchange["method"] == "GET"
+        and exchange["status"] == 200
+        and isinstance(exchange["body"], dict)
+        and any(re.fullmatch(path, exchange["path"]) for path in READS)
     ]
 
 
-async def replayed(client: Client, pve, exchange: dict[str, Any]) -> Any:
-    """Ask what was asked then, and be answered what was answered then."""
+async def replay(client: Client, pve, exchange: dict[str, Any]) -> Any:
+    """Send the recorded request through the client and return its decoded answer."""
     path = exchange["path"]
     pattern = next(pattern for pattern in READS if re.fullmatch(pattern, path))
     names = [unquote(name) for name in re.fullmatch(pattern, path).groups()]
@@ -102,35 +102,39 @@ async def replayed(client: Client, pve, exchange: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_every_recorded_answer_is_decoded(version, exchanges, client, pve):
-    seen = set()
-    for exchange in answered(exchanges[version]):
-        await replayed(client, pve, exchange)
-        seen.add(next(path for path in READS if re.fullmatch(path, exchange["path"])))
+    covered = set()
+    for exchange in readable(exchanges[version]):
+        await replay(client, pve, exchange)
+        covered.add(next(path for path in READS if re.fullmatch(path, exchange["path"])))
     only_newer = {r"/cluster/ha/rules", r"/nodes/([^/]+)/lxc/(\d+)/migrate"}
-    unseen = set(READS) - seen - (only_newer if version == "8.4" else set())
-    assert unseen == set()
+    missing = set(READS) - covered - (only_newer if version == "8.4" else set())
+    assert missing == set()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_recorded_pool_is_decoded_with_its_members(version, exchanges, client, pve):
-    told = next(
-        one["body"]["data"] for one in exchanges[version] if one["path"] == "/pools/prod"
-    )  # asked for by its path; asked for by name, the same comes as the one row of a list
-    pve.answer("GET /pools", [told])
-    found = await client.pool("prod")
-    assert (found.pool_id, found.comment) == ("prod", "Production")
-    assert [(one.type, one.vmid, one.node) for one in found.members] == [("qemu", 100, "pve1")]
+    # recorded by path; requested by name, the same data is the only row of a list
+    row = next(
+        exchange["body"]["data"]
+        for exchange in exchanges[version]
+        if exchange["path"] == "/pools/prod"
+    )
+    pve.answer("GET /pools", [row])
+    pool = await client.pool("prod")
+    assert (pool.pool_id, pool.comment) == ("prod", "Production")
+    members = [(member.type, member.vmid, member.node) for member in pool.members]
+    assert members == [("qemu", 100, "pve1")]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_every_recorded_row_of_the_resources_is_kept(version, exchanges, client, pve):
-    for exchange in answered(exchanges[version]):
+async def test_no_recorded_resource_is_lost(version, exchanges, client, pve):
+    for exchange in readable(exchanges[version]):
         if exchange["path"] != "/cluster/resources":
             continue
-        found = await replayed(client, pve, exchange)
+        resources = await replay(client, pve, exchange)
         kinds = [row["type"] for row in exchange["body"]["data"]]
-        assert len(found.guests) == kinds.count("qemu") + kinds.count("lxc")
-        assert len(found.nodes) == kinds.count("node")
-        assert len(found.storages) == kinds.count("storage")
-        assert len(found.pools) == kinds.count("pool")
-        assert len(found.networks) == kinds.count("sdn") + kinds.count("network")
+        assert len(resources.guests) == kinds.count("qemu") + kinds.count("lxc")
+        assert len(resources.nodes) == kinds.count("node")
+        assert len(resources.storages) == kinds.count("storage")
+        assert len(resources.pools) == kinds.count("pool")
+        assert len(resources.networks) == kinds.count("sdn") + kinds.count("network")

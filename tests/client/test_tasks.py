@@ -1,4 +1,4 @@
-"""Tasks: their identifiers, their end, their log and progress."""
+"""Tasks: identifiers, outcome, log and progress."""
 
 from itertools import islice
 
@@ -13,42 +13,40 @@ from proxmox_client.api.tasks import TaskRow, percent_of
 pytestmark = pytest.mark.anyio
 
 UPID = "UPID:pve1:000002CD:000E132A:6B02ABF1:vzdump:100:mcp@pve!full:"
-REAL_PAUSES = tasks._pauses
+POLL_INTERVALS = tasks._poll_intervals
 PATH = "/nodes/pve1/tasks/" + UPID.replace(":", "%3A").replace("@", "%40").replace("!", "%21")
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    """Look again at once: these tests are about what is seen, not when."""
-    monkeypatch.setattr(tasks, "_pauses", lambda: iter(lambda: 0.0, None))
+def no_poll_intervals(monkeypatch):
+    """Poll without waiting."""
+    monkeypatch.setattr(tasks, "_poll_intervals", lambda: iter(lambda: 0.0, None))
 
 
 @pytest.fixture
 def task(pve, client):
-    """A task that runs for two looks, logging a line at each."""
+    """Create a task that logs one line per poll and ends with the last line."""
 
     def make(exit_status: str, *lines: str):
-        for known in range(1, len(lines) + 1):
-            running = known < len(lines)
-            status = {"upid": UPID, "status": "running"}
-            ended = {"upid": UPID, "status": "stopped", "exitstatus": exit_status}
-            pve.answer(f"GET {PATH}/status", status if running else ended)
-            new = [{"n": known, "t": lines[known - 1]}]
-            pve.answer(f"GET {PATH}/log", new, total=known)
+        running = {"upid": UPID, "status": "running"}
+        stopped = {"upid": UPID, "status": "stopped", "exitstatus": exit_status}
+        for number, line in enumerate(lines, 1):
+            pve.answer(f"GET {PATH}/status", running if number < len(lines) else stopped)
+            pve.answer(f"GET {PATH}/log", [{"n": number, "t": line}], total=number)
         return client.task(UPID)
 
     return make
 
 
-async def test_a_task_is_waited_for_until_it_ends(task):
-    """Quirk 38: a UPID is only a promise."""
+async def test_wait_returns_the_outcome(task):
+    # Quirk 38: a UPID means that the task has started, not that it succeeds.
     outcome = await task("OK", "INFO: starting", "INFO: 50%", "TASK OK").wait()
     assert (outcome.ok, outcome.warnings, outcome.exit_status) == (True, 0, "OK")
     assert outcome.log_tail == ["INFO: starting", "INFO: 50%", "TASK OK"]
 
 
-async def test_a_task_that_fails_raises_with_the_end_of_its_log(task):
-    """Quirks 38 and 42: refusals, and a shutdown that times out, are seen only here."""
+async def test_a_failed_task_raises_with_the_tail_of_its_log(task):
+    # Quirks 38 and 42: a shutdown that times out is reported by the task only.
     text = "VM quit/powerdown failed - got timeout"
     with pytest.raises(TaskFailed, match="got timeout") as caught:
         await task(text, "waiting", f"TASK ERROR: {text}").wait()
@@ -56,53 +54,53 @@ async def test_a_task_that_fails_raises_with_the_end_of_its_log(task):
     assert caught.value.log_tail == ("waiting", f"TASK ERROR: {text}")
 
 
-async def test_warnings_are_a_success_that_says_so(task):
-    """Quirk 39."""
+async def test_a_task_with_warnings_succeeds(task):
+    # Quirk 39.
     outcome = await task("WARNINGS: 2", "WARN: x", "TASK WARNINGS: 2").wait()
     assert (outcome.ok, outcome.warnings) == (True, 2)
 
 
-async def test_an_end_that_nobody_knows_is_not_a_success(task):
-    """Quirk 39."""
+async def test_an_unknown_exit_status_is_not_a_success(task):
+    # Quirk 39.
     assert not (await task("unexpected status", "x").outcome()).ok
 
 
-async def test_progress_is_told_with_new_lines_and_the_last_percentage(task):
-    seen = []
+async def test_progress_has_new_lines_and_the_last_percentage(task):
+    reports = []
     await task("OK", "INFO: starting", "INFO:  37% (1.2 GiB of 3.2 GiB)", "TASK OK").wait(
-        lambda now: seen.append((now.lines, now.percent))
+        lambda now: reports.append((now.lines, now.percent))
     )
-    assert seen == [
+    assert reports == [
         (["INFO: starting"], None),
         (["INFO:  37% (1.2 GiB of 3.2 GiB)"], 37.0),
         (["TASK OK"], 37.0),
     ]
 
 
-async def test_the_log_is_followed_line_by_line_from_where_it_was(task, pve):
-    """Quirk 40: limit=0 is all lines; 50 would be the default."""
+async def test_follow_reads_each_log_line_once(task, pve):
+    # Quirk 40: limit=0 means all lines; the default is 50.
     lines = [line async for line in task("OK", "a", "b", "TASK OK").follow()]
     assert lines == ["a", "b", "TASK OK"]
-    asked = [line.partition("/log ")[2] for line in pve.lines if "/log" in line]
-    assert asked == ["start=0&limit=0", "start=1&limit=0", "start=2&limit=0"]
+    requests = [line.partition("/log ")[2] for line in pve.lines if "/log" in line]
+    assert requests == ["start=0&limit=0", "start=1&limit=0", "start=2&limit=0"]
 
 
 async def test_an_empty_log_has_no_lines(client, pve):
-    """Quirk 40: Proxmox fills it with "no content"."""
+    # Quirk 40: Proxmox sends the line "no content".
     pve.answer(f"GET {PATH}/log", [{"n": 1, "t": "no content"}], total=1)
     log = await client.task(UPID).log()
     assert log.lines == []
     assert await client.task(UPID).tail() == []
 
 
-async def test_the_tail_is_the_end_of_the_log(client, pve):
+async def test_tail_returns_the_last_lines(client, pve):
     pve.answer(f"GET {PATH}/log", [{"n": 1, "t": "first"}], total=90)
     pve.answer(f"GET {PATH}/log", [{"n": 90, "t": "TASK OK"}], total=90)
     assert await client.task(UPID).tail(5) == ["TASK OK"]
     assert pve.lines[1].endswith("start=85&limit=5")
 
 
-async def test_waiting_ends_at_the_deadline_and_the_task_goes_on(client, pve):
+async def test_a_deadline_ends_the_wait_but_not_the_task(client, pve):
     pve.answer(f"GET {PATH}/status", {"upid": UPID, "status": "running"})
     pve.answer(f"GET {PATH}/log", [], total=0)
     with deadline(0.05), pytest.raises(DeadlineExceeded, match="UPID"):
@@ -112,34 +110,34 @@ async def test_waiting_ends_at_the_deadline_and_the_task_goes_on(client, pve):
     assert not any(line.startswith("DELETE") for line in pve.lines)
 
 
-async def test_a_task_is_stopped_when_told(client, pve):
+async def test_stop_deletes_the_task(client, pve):
     pve.answer(f"DELETE {PATH}")
     await client.task(UPID).stop()
     assert pve.lines == [f"DELETE {PATH}"]
 
 
-async def test_a_task_that_nobody_knows_is_not_found(client, pve):
-    """Quirk 37: the wrong node says 400."""
+async def test_an_unknown_task_is_not_found(client, pve):
+    # Quirk 37: Proxmox answers 400.
     errors = {"upid": "no such task"}
-    pve.refuse(f"GET {PATH}/status", 400, "Parameter verification failed.", errors=errors)
+    pve.answer_error(f"GET {PATH}/status", 400, "Parameter verification failed.", errors=errors)
     with pytest.raises(NotFound, match="no such task"):
         await client.task(UPID).status()
 
 
-async def test_the_node_asked_is_the_one_in_the_upid(client, pve):
-    """Quirk 37: an upload to pve2 through pve1 runs on pve1."""
+async def test_the_node_is_taken_from_the_upid(client, pve):
+    # Quirk 37: an upload to pve2 through pve1 runs on pve1.
     assert client.task(UPID.replace("pve1", "pve3")).upid.node == "pve3"
 
 
-def test_a_upid_is_taken_apart():
-    """Quirk 37."""
+def test_a_upid_is_parsed():
+    # Quirk 37.
     upid = Upid.parse(UPID)
     assert (upid.node, upid.pid, upid.type, upid.id) == ("pve1", 0x2CD, "vzdump", "100")
     assert (upid.user, upid.token, upid.start_time) == ("mcp@pve", "full", 0x6B02ABF1)
 
 
 def test_a_upid_may_have_no_id():
-    """Quirk 37."""
+    # Quirk 37.
     assert Upid.parse("UPID:pve1:0000073A:000E6DD1:6B02ACD9:imgcopy::root@pam:").id == ""
 
 
@@ -153,9 +151,9 @@ def test_a_upid_may_have_no_id():
         UPID.replace(":100:", ":1/0 0:"),
         UPID.removesuffix(":"),
     ],
-    ids=["empty", "short", "newline", "path", "space", "unended"],
+    ids=["empty", "short", "newline", "path", "space", "unterminated"],
 )
-async def test_what_is_not_a_upid_is_refused_without_asking(text, client, pve):
+async def test_a_malformed_upid_is_rejected_before_a_request(text, client, pve):
     with pytest.raises(BadParameters) as caught:
         client.task(text)
     assert set(caught.value.errors) == {"upid"}
@@ -169,16 +167,16 @@ NAMES = st.from_regex(r"[a-z0-9]{1,12}", fullmatch=True)
     pid=st.integers(0, 2**32 - 1),
     started=st.integers(0, 2**32 - 1),
     kind=NAMES,
-    what=st.just("") | NAMES | st.just("100@shared"),
+    id_=st.just("") | NAMES | st.just("100@shared"),
     token=st.none() | NAMES,
 )
-def test_a_upid_that_is_read_is_given_back_as_it_was(node, pid, started, kind, what, token):
+def test_parsing_and_formatting_a_upid_round_trips(node, pid, started, kind, id_, token):
     user = f"mcp@pve!{token}" if token else "mcp@pve"
-    text = f"UPID:{node}:{pid:08X}:000E132A:{started:08X}:{kind}:{what}:{user}:"
+    text = f"UPID:{node}:{pid:08X}:000E132A:{started:08X}:{kind}:{id_}:{user}:"
     upid = Upid.parse(text)
     assert str(upid) == text
     assert (upid.node, upid.pid, upid.start_time) == (node, pid, started)
-    assert (upid.type, upid.id, upid.user, upid.token) == (kind, what, "mcp@pve", token or "")
+    assert (upid.type, upid.id, upid.user, upid.token) == (kind, id_, "mcp@pve", token or "")
 
 
 @pytest.mark.parametrize(
@@ -210,18 +208,18 @@ def test_a_upid_that_is_read_is_given_back_as_it_was(node, pid, started, kind, w
         "end",
     ],
 )
-def test_percentages_are_found_in_the_logs_of_long_tasks(line, percent):
+def test_percentages_are_extracted_from_logs(line, percent):
     assert percent_of(line) == percent
 
 
-def test_a_task_is_looked_at_soon_at_first_and_seldom_later():
-    first = list(islice(REAL_PAUSES(), 20))
-    assert first == sorted(first)
-    assert 0 < first[0] <= 0.2
-    assert 1 <= first[-1] <= 2
+def test_poll_intervals_grow():
+    intervals = list(islice(POLL_INTERVALS(), 20))
+    assert intervals == sorted(intervals)
+    assert 0 < intervals[0] <= 0.2
+    assert 1 <= intervals[-1] <= 2
 
 
-async def test_a_task_looks_like_its_upid(client):
+async def test_str_and_repr_of_a_task_show_its_upid(client):
     task = client.task(UPID)
     assert (str(task), repr(task)) == (UPID, f"Task({UPID!r})")
     assert client.task(task.upid).upid is task.upid
@@ -231,7 +229,7 @@ async def test_a_task_looks_like_its_upid(client):
     ("status", "running", "ok"),
     [("RUNNING", True, False), (None, True, False), ("OK", False, True), ("boom", False, False)],
 )
-def test_a_row_says_whether_its_task_runs_and_how_it_ended(status, running, ok):
-    """Quirk 41: active rows have status RUNNING."""
+def test_a_row_shows_whether_its_task_runs_or_succeeded(status, running, ok):
+    # Quirk 41: running tasks have status RUNNING.
     row = TaskRow(upid=UPID, status=status, end_time=None if running else 1)
     assert (row.running, row.ok) == (running, ok)

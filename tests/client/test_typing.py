@@ -1,4 +1,4 @@
-"""What a strict mypy tells somebody who uses the client."""
+"""Strict mypy on code that uses the client."""
 
 import subprocess
 import sys
@@ -28,13 +28,13 @@ async def use(client: Client) -> int | None:
 """
 
 
-def test_answers_are_known_and_wrong_arguments_are_errors(tmp_path):
+def test_results_are_typed_and_wrong_arguments_are_errors(tmp_path):
     file = tmp_path / "use.py"
     file.write_text(USE)
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(file)]
-    told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path).stdout
+    output = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path).stdout
     notes = [
-        line.partition("Revealed type is ")[2] for line in told.splitlines() if "Revealed" in line
+        line.partition("Revealed type is ")[2] for line in output.splitlines() if "Revealed" in line
     ]
     assert notes == [
         '"proxmox_client.api.configs.QemuConfig | proxmox_client.api.configs.LxcConfig"',
@@ -42,6 +42,6 @@ def test_answers_are_known_and_wrong_arguments_are_errors(tmp_path):
         '"int"',
         '"float | None"',
     ]
-    wrong = [line for line in told.splitlines() if "error:" in line]
+    wrong = [line for line in output.splitlines() if "error:" in line]
     assert ["rrd" in wrong[0], "memory" in wrong[1]] == [True, True]
-    assert len(wrong) == 3, "rrd, and memory for a machine as for a container"
+    assert len(wrong) == 3, "rrd once, memory for a machine and for a container"

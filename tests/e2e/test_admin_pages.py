@@ -1,4 +1,4 @@
-"""The admin pages in a real browser, over the real product: every flow, without a mouse slip."""
+"""The admin pages in Chromium, over the real server: every flow."""
 
 import json
 import os
@@ -47,12 +47,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def server(start, tmp_path_factory):
-    """A product of these tests' own: they change it."""
+    """Start a server for these tests alone: they change it."""
     return start(tmp_path_factory.mktemp("admin"))
 
 
 class Watched:
-    """A page whose console and requests are watched."""
+    """A page that records console errors and external requests."""
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.url = url
@@ -61,7 +61,7 @@ class Watched:
         self.page.set_default_timeout(20_000)
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        self.page.on("request", self._asked)
+        self.page.on("request", self._record_request)
 
     def go(self, path: str) -> Page:
         self.page.goto(f"{self.url}/admin{path}")
@@ -71,14 +71,14 @@ class Watched:
         if message.type in ("error", "warning"):
             self.trouble.append(message.text)
 
-    def _asked(self, request) -> None:
+    def _record_request(self, request) -> None:
         if urlsplit(request.url).netloc != urlsplit(self.url).netloc:
             self.trouble.append(f"asked {request.url}")
 
 
 @pytest.fixture(scope="module")
 def context(browser, server) -> Iterator[BrowserContext]:
-    """Signed in: the first sign-in changes the one-time password, as it must."""
+    """Sign in; the first sign-in has to change the one-time password."""
     opened = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     first = Watched(opened, server.url)
     page = first.go("/")
@@ -88,7 +88,7 @@ def context(browser, server) -> Iterator[BrowserContext]:
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
     expect(page).to_have_url(re.compile("/admin/password$"))
-    page.get_by_label("Present password").fill(password)
+    page.get_by_label("Current password").fill(password)
     page.get_by_label("New password", exact=True).fill(PASSWORD)
     page.get_by_label("New password again").fill(PASSWORD)
     page.get_by_role("button", name="Change password").click()
@@ -107,7 +107,7 @@ def watched(context, server) -> Iterator[Watched]:
 
 
 def generate(watched: Watched, name: str, role: str = "Read-only") -> str:
-    """A new key by the page's dialog; its secret."""
+    """Create a key in the dialog and return its secret."""
     page = watched.go("/keys")
     page.get_by_role("button", name="Generate key").click()
     dialog = page.get_by_role("dialog", name="Generate a key")
@@ -126,14 +126,14 @@ def shown_key(page: Page) -> str:
         page.get_by_role("tab", name=client).click()
         config = page.get_by_role("tabpanel", name=client).locator("pre").inner_text()
         assert secret in json.dumps(json.loads(config))
-    with page.expect_navigation():  # the page is loaded anew, without the secret
+    with page.expect_navigation():  # the page is reloaded without the secret
         page.get_by_role("button", name="Done").click()
     expect(page.locator("#shown-key")).to_have_count(0)
     return secret
 
 
 def ask(server, key: str, tool: str | None = None, **arguments):
-    """What a real MCP client gets: the names of the tools, or the text of an answer."""
+    """Call the server with a real MCP client; return the tool names, or the text of an answer."""
 
     async def talk():
         with anyio.fail_after(30):
@@ -148,7 +148,7 @@ def ask(server, key: str, tool: str | None = None, **arguments):
 
 
 def why_refused(server, key: str) -> str:
-    """What a real MCP client is told at the door."""
+    """Return the error that a real MCP client gets from the gate."""
     with pytest.raises(BaseExceptionGroup) as refused:
         ask(server, key)
     return str(list(_leaves(refused.value)))
@@ -160,7 +160,7 @@ def _leaves(group: BaseExceptionGroup) -> Iterator[BaseException]:
 
 
 def until_it_shows(page: Page, text: str) -> None:
-    """Reloads until the text is there: notices are written every few seconds."""
+    """Reload until the text appears: notices are written every few seconds."""
     for _ in range(60):
         if page.get_by_text(text).count():
             return
@@ -171,7 +171,7 @@ def until_it_shows(page: Page, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def emulated() -> Iterator[dict]:
-    """A cluster that is not configured yet, from an emulator of the test's own."""
+    """Start an emulator with a cluster that is not configured yet."""
     command = [sys.executable, "-m", "proxmox_client.emulator", "--demo"]
     options = ["--ready-file", "-", "--until-stdin-closes"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
@@ -183,7 +183,7 @@ def emulated() -> Iterator[dict]:
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """The source of axe-core; skips, loudly, where npm's packages are missing."""
+    """Read the source of axe-core; skip with a reason where npm's packages are missing."""
     folder = Path(os.environ.get("PVEMCP_NPM", Path.home() / ".cache" / "pvemcp-node"))
     script = folder / "node_modules" / "axe-core" / "axe.min.js"
     if not script.exists():
@@ -192,7 +192,7 @@ def axe() -> str:
 
 
 @pytest.mark.parametrize("look", ["light", "dark", "phone"])
-def test_no_page_has_a_serious_fault_for_assistive_technology(context, server, axe, look):
+def test_no_page_has_a_serious_accessibility_fault(context, server, axe, look):
     one = Watched(context, server.url)
     one.page.emulate_media(color_scheme="dark" if look == "dark" else "light")
     one.page.set_viewport_size({"width": 390 if look == "phone" else 1280, "height": 860})
@@ -212,7 +212,7 @@ def test_no_page_has_a_serious_fault_for_assistive_technology(context, server, a
     assert one.trouble == []
 
 
-def test_a_key_is_shown_once_works_and_is_refused_once_regenerated(watched, server):
+def test_a_regenerated_key_is_shown_once_and_replaces_the_old(watched, server):
     old = generate(watched, "laptop")
     assert "vmid" in ask(server, old, "ListVms")
     page = watched.page
@@ -225,7 +225,7 @@ def test_a_key_is_shown_once_works_and_is_refused_once_regenerated(watched, serv
     assert "401" in why_refused(server, old)
 
 
-def test_a_name_without_a_space_hides_nothing_of_its_dialogs(watched):
+def test_a_long_name_without_spaces_fits_its_dialogs(watched):
     name = "backup_automation_of_the_northern_datacenter_".ljust(64, "n")
     page = watched.go("/keys")
     page.get_by_role("button", name="Generate key").click()
@@ -239,7 +239,7 @@ def test_a_name_without_a_space_hides_nothing_of_its_dialogs(watched):
     assert page.evaluate(DIALOG_HIDES_NOTHING)
 
 
-def test_the_notes_of_a_tried_call_are_read_without_scrolling(watched):
+def test_the_notes_of_a_tried_call_need_no_scrolling(watched):
     page = watched.go("/tools/ListVms")
     page.set_viewport_size({"width": 390, "height": 844})
     page.get_by_role("button", name="Call ListVms").click()
@@ -264,7 +264,7 @@ def test_a_key_is_generated_by_keyboard_alone(watched):
     expect(page.get_by_role("button", name="Rights of by hand")).to_be_visible()
 
 
-def test_a_role_is_made_and_narrowed_and_the_list_of_tools_shrinks(watched, server):
+def test_narrowing_a_role_shrinks_the_list_of_tools(watched, server):
     page = watched.go("/roles/new")
     page.get_by_label("Name", exact=True).fill("Night shift")
     page.get_by_label("ChangeVmState").check()
@@ -290,7 +290,7 @@ def test_a_role_is_made_and_narrowed_and_the_list_of_tools_shrinks(watched, serv
     expect(dialog.get_by_text("home-lab")).to_have_count(0)
 
 
-def test_a_cluster_is_added_with_the_right_fingerprint_only(watched, emulated):
+def test_a_cluster_is_added_only_with_the_right_fingerprint(watched, emulated):
     page = watched.go("/clusters/new")
     page.get_by_label("Name", exact=True).fill("office")
     page.get_by_label("Hosts", exact=True).fill(emulated["hosts"][0])
@@ -304,7 +304,7 @@ def test_a_cluster_is_added_with_the_right_fingerprint_only(watched, emulated):
     page.get_by_role("button", name="Show the hosts' certificates").click()
     page.get_by_role("checkbox", name=re.compile(" shows")).check()
     page.get_by_role("button", name="Test").click()
-    expect(page.get_by_role("status")).to_contain_text("It answers")
+    expect(page.get_by_role("status")).to_contain_text("The cluster answers")
     page.get_by_role("button", name="Add cluster").click()
     expect(page.get_by_role("heading", name="office")).to_be_visible()
     page.get_by_role("button", name="Doctor for office").click()
@@ -314,7 +314,7 @@ def test_a_cluster_is_added_with_the_right_fingerprint_only(watched, emulated):
     expect(page.get_by_role("heading", name="office")).to_have_count(0)
 
 
-def test_another_output_format_shows_in_the_next_answer(watched, server):
+def test_a_changed_output_format_applies_to_the_next_answer(watched, server):
     assert ask(server, server.key, "ListClusters").startswith('{"data":{"headers"')
     page = watched.go("/settings")
     page.get_by_label("Output Format").select_option("Csv")
@@ -333,7 +333,7 @@ def test_a_wrong_setting_is_refused_with_a_reason(watched):
     expect(page.get_by_role("alert")).to_contain_text("row_cap")
 
 
-def test_a_query_is_asked_saved_and_copied_as_a_tool_call(watched):
+def test_a_query_is_run_saved_and_copied_as_a_tool_call(watched):
     page = watched.go("/query")
     query = {"from": "guests", "select": ["node", "COUNT(*) as total"], "groupBy": ["node"]}
     page.get_by_label("Query (JSON)").fill(json.dumps(query))
@@ -351,7 +351,7 @@ def test_a_query_is_asked_saved_and_copied_as_a_tool_call(watched):
     expect(page.get_by_role("heading", name="Guests by node")).to_be_visible()
 
 
-def test_an_error_of_a_query_leaves_no_answer_to_the_one_before(watched):
+def test_an_error_of_a_query_removes_the_previous_answer(watched):
     page = watched.go("/query")
     page.get_by_role("button", name="Run").click()
     expect(page.locator("#answer")).to_contain_text("Copy as tool call")
@@ -361,7 +361,7 @@ def test_an_error_of_a_query_leaves_no_answer_to_the_one_before(watched):
     expect(page.locator("#answer")).to_be_empty()
 
 
-def test_notes_of_an_answer_stand_on_lines_of_their_own(watched):
+def test_each_note_of_an_answer_has_its_own_line(watched):
     page = watched.go("/query")
     query = {"from": "guests", "select": ["name", "lock"]}
     page.get_by_label("Query (JSON)").fill(json.dumps(query))
@@ -406,7 +406,7 @@ def test_the_endpoint_is_switched_off_and_on_from_the_overview(watched, server):
 
 
 def test_an_invalid_key_raises_a_notice(watched, server):
-    assert "401" in why_refused(server, "pvemcp_nobody")
+    assert "401" in why_refused(server, "pvemcp_invalid")
     page = watched.go("/keys")
     until_it_shows(page, "A key was refused")
     page.get_by_role("button", name="Dismiss").first.click()
@@ -426,7 +426,7 @@ def test_an_administrator_is_added_and_removed(watched):
     expect(page.get_by_text("grace")).to_have_count(0)
 
 
-def test_the_desktop_config_is_offered_as_a_file(watched, server):
+def test_the_desktop_config_can_be_downloaded(watched, server):
     page = watched.go("/bridge")
     with page.expect_download() as download:
         page.get_by_role("link", name="Download", exact=True).last.click()

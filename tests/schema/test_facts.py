@@ -1,4 +1,4 @@
-"""The facts of the Proxmox VE API, version by version."""
+"""The schema of the Proxmox VE API in every stored version."""
 
 import pytest
 
@@ -13,46 +13,46 @@ def check(method, path, **params):
 @pytest.mark.parametrize(
     ("version", "endpoints"), [("8.4", 605), ("9.0", 628), ("9.1", 649), ("9.2", 675)]
 )
-def test_every_published_endpoint_of_a_version_is_known(version, endpoints):
+def test_every_published_endpoint_is_stored(version, endpoints):
     assert len(schema.load(version).endpoints) == endpoints
 
 
 @pytest.mark.parametrize(
-    ("version", "taken"), [("9.2.11", "9.2"), ("9.7", "9.2"), ("10.0", "9.2"), ("8.1", "8.4")]
+    ("version", "stored"), [("9.2.11", "9.2"), ("9.7", "9.2"), ("10.0", "9.2"), ("8.1", "8.4")]
 )
-def test_an_unpublished_version_takes_the_nearest_known_one(version, taken):
-    assert len(schema.load(version).endpoints) == len(schema.load(taken).endpoints)
+def test_an_unpublished_version_uses_the_nearest_stored_one(version, stored):
+    assert len(schema.load(version).endpoints) == len(schema.load(stored).endpoints)
 
 
-def test_a_version_that_is_no_number_is_refused():
+def test_a_malformed_version_is_rejected():
     with pytest.raises(ValueError, match="No version 'latest'"):
         schema.load("latest")
 
 
-def test_a_request_finds_its_endpoint_and_the_values_its_path_carries():
+def test_a_request_is_matched_to_its_endpoint_and_path_values():
     endpoint, values = schema.load("9.2").find("GET", "/nodes/pve1/qemu/100/config")
     assert endpoint.path == "/nodes/{node}/qemu/{vmid}/config"
     assert values == {"node": "pve1", "vmid": "100"}
 
 
 @pytest.mark.parametrize("volume", ["local%3Aiso%2Fdebian.iso", "local:iso/debian.iso"])
-def test_a_volume_is_found_encoded_and_raw(volume):
+def test_a_volume_in_the_path_may_be_encoded_or_not(volume):
     _, values = schema.load("9.2").find("GET", f"/nodes/pve1/storage/local/content/{volume}")
     assert values["volume"] == "local:iso/debian.iso"
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/cluster/nope"), ("DELETE", "/version")])
-def test_an_undefined_request_finds_nothing(method, path):
+def test_an_unknown_request_matches_no_endpoint(method, path):
     assert schema.load("9.2").find(method, path) is None
 
 
-def test_a_literal_segment_wins_over_a_named_one():
+def test_a_literal_segment_precedes_a_named_one():
     endpoint, values = schema.load("9.2").find("GET", "/cluster/backup/some-job")
     assert endpoint.path == "/cluster/backup/{id}"
     assert values == {"id": "some-job"}
 
 
-def test_versions_differ_where_proxmox_does():
+def test_each_version_has_its_own_parameters():
     timeframes = {
         version: schema.load(version)
         .find("GET", "/nodes/n/rrddata")[0]
@@ -64,7 +64,7 @@ def test_versions_differ_where_proxmox_does():
     assert "decade" not in timeframes["8.4"]
 
 
-def test_permissions_are_those_published():
+def test_permissions_are_stored():
     endpoint, _ = schema.load("9.2").find("GET", "/nodes/pve1/qemu/100/config")
     assert endpoint.permissions == ["perm", "/vms/{vmid}", ["VM.Audit"]]
 
@@ -128,10 +128,10 @@ MISSING = "property is missing and it is not optional"
         ),
     ],
 )
-def test_parameters_are_checked_as_proxmox_checks_them(request_, params, errors):
-    found = check(*request_, **params)
-    assert found == errors if errors is not None else found
+def test_parameters_are_validated_with_proxmox_messages(request_, params, errors):
+    messages = check(*request_, **params)
+    assert messages == errors if errors is not None else messages
 
 
-def test_an_unknown_parameter_is_named():
+def test_an_unknown_parameter_is_reported():
     assert list(check("GET", "/nodes/pve1/qemu/100/config", foo="1")) == ["foo"]

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
+from proxmox_client.emulator.cluster import Cluster as EmulatedCluster
+from proxmox_client.emulator.state.people import Grant
 from pvemcp_server.access import Access, open_access
 from pvemcp_server.config import Config
 from pvemcp_server.store import Store, open_store
@@ -110,3 +114,49 @@ async def other_store(config: Config, store: Store) -> AsyncIterator[Store]:
 async def access(store: Store) -> AsyncIterator[Access]:
     async with open_access(store) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def run_line() -> Callable[[EmulatedCluster, str], None]:
+    """Runs a `pveum` line on an emulated cluster."""
+    return _run_line
+
+
+def _run_line(cluster: EmulatedCluster, line: str) -> None:
+    """Run a line as a shell and Proxmox would; fail where they do."""
+    done = False
+    for number, alternatives in enumerate(line.split(" && ")):
+        assert number == 0 or done
+        done = any(_command(cluster, one) for one in alternatives.split(" || "))
+    assert done, line
+
+
+def _command(cluster: EmulatedCluster, text: str) -> bool:
+    people, release = cluster.state.people, cluster.state.release
+    built_in = builtin_roles(release)
+    match shlex.split(text.removesuffix(" 2>/dev/null")):
+        case ["pveum", "role", "add", name, "--privs", privileges]:
+            names = frozenset(privileges.split(","))
+            if name in people.roles or name.upper().startswith("PVE") or name in built_in:
+                return False
+            assert names <= all_privileges(release)
+            people.roles[name] = names
+        case ["pveum", "role", "modify", name, "--privs", privileges, "--append", "1"]:
+            assert name in people.roles
+            people.roles[name] |= frozenset(privileges.split(","))
+        case ["pveum", "acl", "modify", path, option, whom, "--roles", roles]:
+            kind = {"--users": "user", "--tokens": "token"}[option]
+            user, _, token = whom.partition("!")
+            assert user in people.users
+            assert kind == "user" or token in people.users[user].tokens
+            for role in roles.split(","):
+                assert role in built_in or role in people.roles
+                kept = [
+                    one
+                    for one in people.grants
+                    if (one.path, one.kind, one.whom, one.role) != (path, kind, whom, role)
+                ]
+                people.grants = [*kept, Grant(path, kind, whom, role)]
+        case other:
+            raise AssertionError(other)
+    return True

@@ -1,4 +1,4 @@
-"""An emulated cluster of each flavour, and clients that sign in to it in every way."""
+"""Fixtures: an emulated cluster of each version, and clients with every kind of account."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -11,7 +11,7 @@ from proxmox_client.api import tasks
 from proxmox_client.emulator import Clock, Cluster, Emulator, Scenario
 from proxmox_client.emulator.state.people import Grant, SecondFactor, Token, User
 
-PACE = 200.0
+SPEED = 200.0
 SECRET = "JBSWY3DPEHPK3PXP"
 
 
@@ -21,28 +21,31 @@ def version(request) -> str:
 
 
 @pytest.fixture(autouse=True)
-def quick_looks(monkeypatch) -> None:
-    """The cluster's time runs 200 times as fast, so tasks are looked at more often."""
-    monkeypatch.setattr(tasks, "_pauses", lambda: iter(lambda: 0.01, None))
+def short_poll_intervals(monkeypatch) -> None:
+    """Poll tasks often: the cluster's clock runs 200 times as fast."""
+    monkeypatch.setattr(tasks, "_poll_intervals", lambda: iter(lambda: 0.01, None))
 
 
 @pytest.fixture
 async def lab(version) -> AsyncIterator[Cluster]:
-    """Three nodes and twelve guests from 100 on; 103 and 107 are stopped, 104 is a container."""
+    """Start a cluster of three nodes with guests 100 to 111.
+
+    103 and 107 are stopped, 104 is a container.
+    """
     scenario = Scenario.cluster("lab", version=version, nodes=3, guests=12)
-    async with Emulator(scenario, clock=Clock(PACE)) as pve:
+    async with Emulator(scenario, clock=Clock(SPEED)) as pve:
         yield pve["lab"]
 
 
 @pytest.fixture
-async def signed_in(lab) -> AsyncIterator[Callable[..., Client]]:
-    """Make a client of the lab for an account, the one with every right unless told."""
+async def client_as(lab) -> AsyncIterator[Callable[..., Client]]:
+    """Provide a function that creates a client; the default account has all privileges."""
     async with AsyncExitStack() as stack:
 
-        def make(auth: ApiToken | Password | None = None, **more: Any) -> Client:
+        def make(auth: ApiToken | Password | None = None, **options: Any) -> Client:
             tls = Tls(fingerprints=lab.fingerprints.values())
-            hosts = more.pop("hosts", lab.hosts)
-            client = Client(hosts, auth or ApiToken(*lab.token), tls=tls, limits=Limits(**more))
+            hosts = options.pop("hosts", lab.hosts)
+            client = Client(hosts, auth or ApiToken(*lab.token), tls=tls, limits=Limits(**options))
             stack.push_async_callback(client.aclose)
             return client
 
@@ -50,13 +53,13 @@ async def signed_in(lab) -> AsyncIterator[Callable[..., Client]]:
 
 
 @pytest.fixture
-def client(signed_in) -> Client:
-    return signed_in()
+def client(client_as) -> Client:
+    return client_as()
 
 
 @pytest.fixture
 def with_totp(lab) -> Password:
-    """An administrator with a second factor."""
+    """Add an administrator with a second factor."""
     user = User("bob@pve", password="correct horse")
     user.factors.append(SecondFactor("totp1", "totp", SECRET))
     lab.state.people.users[user.userid] = user
@@ -65,28 +68,28 @@ def with_totp(lab) -> Password:
 
 
 @pytest.fixture
-def powerless(lab) -> ApiToken:
-    """A token with privilege separation and nothing granted to it."""
+def unprivileged(lab) -> ApiToken:
+    """Add a token with privilege separation and without any privilege."""
     lab.state.people.users["mcp@pve"].tokens["none"] = Token("none", "n0thing")
     return ApiToken("mcp@pve!none", "n0thing")
 
 
 @pytest.fixture
-def faulty(lab) -> Callable[..., Any]:
-    """Let something go wrong for the length of a block."""
+def inject_fault(lab) -> Callable[..., Any]:
+    """Provide a context manager that injects a fault into the cluster."""
 
     @contextmanager
-    def during(kind: str, **details: Any) -> Iterator[Any]:
+    def inject(kind: str, **details: Any) -> Iterator[Any]:
         fault = lab.fault(kind, **details)
         yield fault
         lab.faults.remove(fault)
 
-    return during
+    return inject
 
 
 @pytest.fixture(params=["token", "password", "second factor"])
 def account(request, lab, with_totp) -> ApiToken | Password:
-    """An account with every right, by each way to sign in."""
+    """Return an account with all privileges, by each way to sign in."""
     return {
         "token": ApiToken(*lab.token),
         "password": Password(*lab.password),

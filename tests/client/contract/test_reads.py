@@ -1,4 +1,4 @@
-"""Every read of the client, answered by the emulator of each flavour."""
+"""Every read of the client, against the emulator of each version."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from proxmox_client import Forbidden, ResponseError
 
 pytestmark = pytest.mark.anyio
 
-# what a lab without backup jobs, HA, pools and disks of its own still answers with something
+# reads that return rows in a lab without backup jobs, HA and pools
 FULL = {
     "nodes": lambda c: c.nodes(),
     "storages": lambda c: c.storages(),
@@ -47,9 +47,9 @@ EMPTY = {
     "storage.content": lambda c: c.storage("pve1", "shared").content("backup", 100),
 }
 READS = FULL | {f"no {name}": read for name, read in EMPTY.items()}
-# what needs no privilege, and what says so when one is missing; the rest is silently empty
-OPEN = {"nodes", "access.tokens", "access.roles", "access.realms", "node.network"}
-REFUSED = {
+# reads that need no privilege, and reads that are Forbidden without one; others return no rows
+PUBLIC = {"nodes", "access.tokens", "access.roles", "access.realms", "node.network"}
+FORBIDDEN = {
     "/": {"cluster.ha_status", "cluster.not_backed_up", "no cluster.backup_jobs"}
     | {"no cluster.ha_resources"},
     "/nodes/": {"node.rrd", "node.disks"},
@@ -59,22 +59,22 @@ REFUSED = {
 }
 
 
-async def test_every_account_reads_everything(account, signed_in):
-    client = signed_in(account)
+async def test_every_account_reads_everything(account, client_as):
+    client = client_as(account)
     await (await client.qemu("pve1", 100).power("reboot")).outcome()
     full = {name: bool(await read(client)) for name, read in FULL.items()}
     empty = {name: await read(client) for name, read in EMPTY.items()}
-    assert [name for name, found in full.items() if not found] == []
+    assert [name for name, has_rows in full.items() if not has_rows] == []
     assert [name for name, rows in empty.items() if rows != []] == []
 
 
 @pytest.mark.parametrize("name", READS)
-async def test_who_may_nothing_is_refused_by_name_or_sees_nothing(name, signed_in, powerless):
-    """Quirks 10 and 34: two ways to say no, and one of them is silence."""
-    client = signed_in(powerless)
-    path = next((path for path, names in REFUSED.items() if name in names), None)
+async def test_an_unprivileged_account_gets_forbidden_or_no_rows(name, client_as, unprivileged):
+    # Quirks 10 and 34: some calls are forbidden, others leave rows out.
+    client = client_as(unprivileged)
+    path = next((path for path, names in FORBIDDEN.items() if name in names), None)
     if path is None:
-        assert bool(await READS[name](client)) is (name in OPEN)
+        assert bool(await READS[name](client)) is (name in PUBLIC)
         return
     with pytest.raises(Forbidden) as caught:
         await READS[name](client)
@@ -82,26 +82,24 @@ async def test_who_may_nothing_is_refused_by_name_or_sees_nothing(name, signed_i
     assert caught.value.privileges
 
 
-async def test_the_cluster_tells_what_it_is(client, version, lab):
-    found, resources = await client.version(), await client.cluster.resources()
+async def test_the_cluster_is_described(client, version, lab):
+    current, resources = await client.version(), await client.cluster.resources()
     status, options = await client.cluster.status(), await client.cluster.options()
-    assert (found.release, found.number[:2]) == (version, tuple(map(int, version.split("."))))
-    assert [guest.vmid for guest in sorted(resources.guests, key=lambda one: one.vmid)] == list(
-        range(100, 112)
-    )
+    assert (current.release, current.number[:2]) == (version, tuple(map(int, version.split("."))))
+    assert sorted(guest.vmid for guest in resources.guests) == list(range(100, 112))
     assert {node.node for node in resources.nodes} == {"pve1", "pve2", "pve3"}
-    assert {one.storage for one in resources.storages} == {"local", "shared"}
+    assert {storage.storage for storage in resources.storages} == {"local", "shared"}
     assert (status.name, status.quorate, len(status.members)) == ("lab", True, 3)
     assert options.mac_prefix == "BC:24:11"
     assert await client.cluster.nextid() == 112
 
 
-async def test_a_kind_of_resource_can_be_asked_for(client):
+async def test_resources_can_be_filtered_by_type(client):
     vms, nodes = await client.cluster.resources("vm"), await client.cluster.resources("node")
     assert (len(vms.guests), len(vms.nodes), len(nodes.nodes), len(nodes.guests)) == (12, 0, 3, 0)
 
 
-async def test_a_node_tells_how_it_is(client, version):
+async def test_the_status_of_a_node_is_decoded(client, version):
     status, clock = await client.node("pve2").status(), await client.node("pve2").time()
     assert status.pve_version.startswith(f"pve-manager/{version}")
     assert 0 <= status.cpu <= 1
@@ -110,7 +108,7 @@ async def test_a_node_tells_how_it_is(client, version):
     assert (status.memory.available is None) is (version == "8.4")
 
 
-async def test_a_virtual_machine_tells_how_it_is(client, version):
+async def test_a_virtual_machine_is_described(client, version):
     guest = await client.guest(100)
     config, status, os = await guest.config(), await guest.status(), await guest.agent_os_info()
     await guest.agent_ping()
@@ -122,7 +120,7 @@ async def test_a_virtual_machine_tells_how_it_is(client, version):
     assert os.id == "debian"
 
 
-async def test_a_container_tells_how_it_is(client, version):
+async def test_a_container_is_described(client, version):
     guest = await client.guest(104)
     config, status = await guest.config(), await guest.status()
     assert (config.name, config.memory_mb, config.disks[0].mount_point) == ("build-104", 512, "/")
@@ -130,10 +128,10 @@ async def test_a_container_tells_how_it_is(client, version):
     assert (status.pressure_cpu_some is None) is (version == "8.4")
 
 
-async def test_a_migration_can_be_checked(client, version):
-    """Quirk 44: for containers only from 9.0."""
-    found = await client.qemu("pve1", 100).migrate_check("pve2")
-    assert (found.running, "pve2" in found.allowed_nodes, found.local_resources) == (True, True, [])
+async def test_migrate_check_reports_allowed_nodes(client, version):
+    # Quirk 44: for containers only from 9.0.
+    check = await client.qemu("pve1", 100).migrate_check("pve2")
+    assert (check.running, "pve2" in check.allowed_nodes, check.local_resources) == (True, True, [])
     container = client.lxc("pve2", 104)
     if version == "8.4":
         with pytest.raises(ResponseError, match="not implemented"):
@@ -142,8 +140,8 @@ async def test_a_migration_can_be_checked(client, version):
         assert (await container.migrate_check("pve1")).running
 
 
-async def test_rules_of_high_availability_exist_from_9_0(client, version):
-    """Quirk 26."""
+async def test_ha_rules_exist_from_9_0(client, version):
+    # Quirk 26.
     if version == "8.4":
         with pytest.raises(ResponseError, match="not implemented"):
             await client.cluster.ha_rules()
@@ -151,20 +149,20 @@ async def test_rules_of_high_availability_exist_from_9_0(client, version):
         assert await client.cluster.ha_rules() == []
 
 
-async def test_an_account_is_told(client):
+async def test_an_account_is_described(client):
     user = await client.access.user("mcp@pve")
     assert (user.userid, user.enable) == ("mcp@pve", True)
     assert (await client.access.permissions("/vms/100"))["/vms/100"]["VM.Audit"] in (True, False)
 
 
-async def test_a_storage_tells_its_size_and_content(client):
+async def test_a_storage_has_a_size_and_content(client):
     storage = client.storage("pve1", "shared")
     status, images = await storage.status(), await storage.content("images")
     assert (status.storage, status.shared, status.active) == ("shared", True, True)
     assert 0 < status.used < status.total
-    assert {one.vmid for one in images} >= {100, 101}
+    assert {image.vmid for image in images} >= {100, 101}
     assert (await storage.volume(images[0].volid)).size == images[0].size
 
 
-async def test_a_request_of_ones_own_is_answered(client):
+async def test_a_raw_request_is_answered(client):
     assert (await client.raw("GET", "/nodes/pve1/qemu/100/config"))["name"] == "web-100"

@@ -1,4 +1,4 @@
-"""Every way to sign in to the emulator of each flavour, and an account that may too little."""
+"""Sign-in with every kind of account, and accounts with few privileges."""
 
 import pytest
 
@@ -8,45 +8,47 @@ from proxmox_client.session import RENEW_AFTER
 pytestmark = pytest.mark.anyio
 
 
-async def test_every_account_reads_and_writes(account, signed_in):
-    """Quirks 7, 8, 9 and 12."""
-    client = signed_in(account)
+async def test_every_account_reads_and_writes(account, client_as):
+    # Quirks 7, 8, 9 and 12.
+    client = client_as(account)
     guest = await client.guest(103)
     assert (await guest.status()).status == "stopped"
     assert (await (await guest.power("start")).wait()).ok
     assert (await guest.status()).status == "running"
 
 
-async def test_a_ticket_is_renewed_under_way(signed_in, with_totp, lab):
-    """Quirk 7: with itself, so that no new code is needed."""
-    client = signed_in(with_totp)
+async def test_a_ticket_is_renewed_between_calls(client_as, with_totp, lab):
+    # Quirk 7: with itself, so no new code is needed.
+    client = client_as(with_totp)
     session = client.transport._session
     await client.version()
     first = session._ticket
-    session._since -= RENEW_AFTER + 1
+    session._issued_at -= RENEW_AFTER + 1
     await client.version()
     assert session._ticket.ticket != first.ticket or session._ticket is not first
 
 
-async def test_a_session_that_ends_under_way_goes_on_with_a_new_one(signed_in, lab):
-    client = signed_in(Password(*lab.password))
+async def test_an_expired_session_is_replaced(client_as, lab):
+    client = client_as(Password(*lab.password))
     await client.version()
     lab.expire_sessions()
     assert (await client.version()).release
 
 
-async def test_a_wrong_secret_is_refused(signed_in, lab):
-    """Quirk 1: three seconds later, which is no timeout of ours."""
+async def test_a_wrong_secret_is_unauthenticated(client_as, lab):
+    # Quirk 1: after three seconds, which is below the read timeout.
     token_id, _ = lab.token
     user, _ = lab.password
     for wrong in (ApiToken(token_id, "wrong"), Password(user, "wrong")):
         with pytest.raises(Unauthenticated):
-            await signed_in(wrong).version()
+            await client_as(wrong).version()
 
 
-async def test_who_may_too_little_sees_empty_lists_and_named_privileges(signed_in, powerless):
-    """Quirks 10 and 34."""
-    client = signed_in(powerless)
+async def test_an_unprivileged_account_gets_empty_lists_and_named_privileges(
+    client_as, unprivileged
+):
+    # Quirks 10 and 34.
+    client = client_as(unprivileged)
     resources = await client.cluster.resources()
     assert (resources.guests, resources.storages) == ([], [])
     assert await client.access.permissions() == {}
@@ -60,8 +62,8 @@ async def test_who_may_too_little_sees_empty_lists_and_named_privileges(signed_i
         await client.guest(100)
 
 
-async def test_two_accounts_on_one_line_see_what_each_may(client, powerless):
-    other = client.signed_in_as(powerless)
+async def test_two_accounts_of_one_client_see_their_own_resources(client, unprivileged):
+    other = client.signed_in_as(unprivileged)
     assert len((await client.cluster.resources()).guests) == 12
     assert (await other.cluster.resources()).guests == []
     assert len((await client.cluster.resources()).guests) == 12

@@ -1,4 +1,4 @@
-"""Every write of the client, carried out by the emulator of each flavour."""
+"""Every write of the client, against the emulator of each version."""
 
 import anyio
 import pytest
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
     ],
     ids=["machine", "container"],
 )
-async def test_power_changes_the_state(vmid, actions, client):
+async def test_power_actions_change_the_state(vmid, actions, client):
     guest = await client.guest(vmid)
     with anyio.fail_after(20):
         for action in actions:
@@ -24,23 +24,23 @@ async def test_power_changes_the_state(vmid, actions, client):
     assert (await guest.status()).status == "stopped"
 
 
-async def test_starting_what_runs_fails_in_the_task_or_at_once(client):
-    """Quirk 38: 200 and a UPID are not success."""
+async def test_starting_a_running_guest_fails(client):
+    # Quirk 38: status 200 and a UPID don't mean success.
     with pytest.raises((TaskFailed, Conflict), match="already running"):
         await (await client.qemu("pve1", 100).power("start")).wait()
 
 
 @pytest.mark.parametrize("vmid", [100, 104], ids=["machine", "container"])
-async def test_a_snapshot_is_made_gone_back_to_and_deleted(vmid, client, lab):
-    """Quirk 27."""
-    lab.state.storages["shared"].type = "rbd"  # a folder takes no snapshots of containers
+async def test_a_snapshot_is_created_rolled_back_and_deleted(vmid, client, lab):
+    # Quirk 27.
+    lab.state.storages["shared"].type = "rbd"  # directory storage has no snapshots of containers
     guest = await client.guest(vmid)
     with anyio.fail_after(20):
         await (await guest.create_snapshot("one", description="first")).wait()
         await (await guest.create_snapshot("two")).wait()
-        found = {one.name: one for one in await guest.snapshots()}
-        assert (set(found), found["two"].parent) == ({"one", "two"}, "one")
-        assert found["one"].description.strip() == "first"
+        snapshots = {row.name: row for row in await guest.snapshots()}
+        assert (set(snapshots), snapshots["two"].parent) == ({"one", "two"}, "one")
+        assert snapshots["one"].description.strip() == "first"
         assert await guest.current_snapshot() == "two"
         await (await guest.rollback("two")).wait()
         for name in ("two", "one"):
@@ -48,14 +48,14 @@ async def test_a_snapshot_is_made_gone_back_to_and_deleted(vmid, client, lab):
         assert await guest.snapshots() == []
 
 
-async def test_a_snapshot_with_memory_says_so(client):
+async def test_a_snapshot_with_memory_is_marked(client):
     guest = client.qemu("pve1", 100)
     await (await guest.create_snapshot("ram", include_memory=True)).wait()
-    assert [one.with_memory for one in await guest.snapshots()] == [True]
+    assert [row.with_memory for row in await guest.snapshots()] == [True]
 
 
-async def test_what_is_missing_or_there_already_fails_in_the_task(client):
-    """Quirk 38."""
+async def test_missing_and_existing_snapshots_fail_in_the_task(client):
+    # Quirk 38.
     guest = client.qemu("pve1", 100)
     await (await guest.create_snapshot("one")).wait()
     for write in (guest.create_snapshot("one"), guest.rollback("no"), guest.delete_snapshot("no")):
@@ -63,8 +63,8 @@ async def test_what_is_missing_or_there_already_fails_in_the_task(client):
             await (await write).wait()
 
 
-async def test_a_name_that_proxmox_refuses_is_named(client):
-    """Quirks 27 and 29."""
+async def test_an_invalid_snapshot_name_is_reported(client):
+    # Quirks 27 and 29.
     with pytest.raises(BadParameters) as caught:
         await client.qemu("pve1", 100).create_snapshot("1bad")
     assert set(caught.value.errors) == {"snapname"}
@@ -72,8 +72,8 @@ async def test_a_name_that_proxmox_refuses_is_named(client):
         await client.qemu("pve1", 100).create_snapshot("current")
 
 
-async def test_a_running_machine_is_moved_and_found_again(client):
-    """Quirks 43 and 44."""
+async def test_a_migrated_virtual_machine_is_found_again(client):
+    # Quirks 43 and 44.
     guest = await client.guest(100)
     with anyio.fail_after(20):
         await (await guest.migrate("pve3", online=True)).wait()
@@ -82,39 +82,39 @@ async def test_a_running_machine_is_moved_and_found_again(client):
     assert (await client.guest(100)).node == "pve3"
 
 
-async def test_a_running_machine_is_not_moved_by_accident(client):
-    """Quirk 44."""
+async def test_a_running_machine_needs_an_online_migration(client):
+    # Quirk 44.
     with pytest.raises(Conflict, match="--online"):
         await client.qemu("pve1", 100).migrate("pve2")
 
 
-async def test_a_container_is_moved_by_a_restart(client):
-    """Quirk 44."""
+async def test_a_container_is_migrated_with_a_restart(client):
+    # Quirk 44.
     guest = await client.guest(104)
     with anyio.fail_after(20):
         await (await guest.migrate("pve1", restart=True)).wait()
     assert (await client.guest(104)).node == "pve1"
 
 
-async def test_a_backup_is_made_listed_and_deleted(client):
-    """Quirks 45 and 46."""
-    storage, seen = client.storage("pve1", "shared"), []
+async def test_a_backup_is_created_listed_and_deleted(client):
+    # Quirks 45 and 46.
+    storage, percentages = client.storage("pve1", "shared"), []
     with anyio.fail_after(20):
         task = await client.node("pve1").vzdump(
             [100], storage="shared", mode="snapshot", compress="zstd", notes="before"
         )
-        await task.wait(progress=lambda now: seen.append(now.percent))
+        await task.wait(progress=lambda now: percentages.append(now.percent))
         (backup,) = await storage.content("backup", 100)
         assert (backup.vmid, backup.guest_type, backup.protected) == (100, "qemu", False)
-        assert max(percent or 0 for percent in seen) > 0
+        assert max(percent or 0 for percent in percentages) > 0
         deletion = await storage.delete(backup.volid)
         assert deletion is not None
         await deletion.wait()
     assert await storage.content("backup", 100) == []
 
 
-async def test_a_protected_backup_stays(client):
-    """Quirk 38."""
+async def test_a_protected_backup_is_not_deleted(client):
+    # Quirk 38.
     storage = client.storage("pve1", "shared")
     with anyio.fail_after(20):
         task = await client.node("pve1").vzdump([100], storage="shared", protected=True)
@@ -127,30 +127,30 @@ async def test_a_protected_backup_stays(client):
     assert len(await storage.content("backup", 100)) == 1
 
 
-async def test_an_image_is_downloaded_once(client, lab):
-    """Quirk 47: what exists already fails in the task."""
+async def test_an_image_is_downloaded_only_once(client, lab):
+    # Quirk 47: for an existing file the task fails.
     url = "https://images.example/debian.iso"
     lab.state.downloads |= {url: 700 * 1024**2, "https://images.example/no": None}
     storage = client.storage("pve1", "local")
     with anyio.fail_after(20):
         assert (await client.node("pve1").url_metadata(url)).size == 700 * 1024**2
         await (await storage.download_url(url, "debian.iso")).wait()
-        assert [one.name for one in await storage.content("iso")] == ["debian.iso"]
+        assert [volume.name for volume in await storage.content("iso")] == ["debian.iso"]
         with pytest.raises((TaskFailed, Conflict)):
             await (await storage.download_url(url, "debian.iso")).wait()
         with pytest.raises(TaskFailed):
             await (await storage.download_url("https://images.example/no", "no.iso")).wait()
 
 
-async def test_a_download_to_a_name_that_is_no_image_is_refused(client):
-    """Quirk 47."""
+async def test_a_download_needs_the_extension_of_an_image(client):
+    # Quirk 47.
     with pytest.raises(BadParameters) as caught:
         await client.storage("pve1", "local").download_url("https://x/y", "y.exe")
     assert set(caught.value.errors) == {"filename"}
 
 
 async def test_a_task_is_listed_followed_and_stopped(client):
-    """Quirks 40 and 41."""
+    # Quirks 40 and 41.
     with anyio.fail_after(20):
         task = await client.node("pve1").vzdump([100], storage="shared")
         await task.stop()
@@ -162,7 +162,7 @@ async def test_a_task_is_listed_followed_and_stopped(client):
         assert await task.tail(1) == outcome.log_tail[-1:]
 
 
-async def test_a_task_of_nobody_is_not_found(client):
+async def test_an_unknown_task_is_not_found(client):
     upid = "UPID:pve1:0000AAAA:0000BBBB:6B02ABF1:qmstart:100:root@pam:"
     with pytest.raises((NotFound, BadParameters)):
         await client.task(upid).status()

@@ -7,6 +7,7 @@ import pytest
 
 from proxmox_client import Tls
 from pvemcp_server.clusters import check
+from pvemcp_server.clusters.acl import question
 from pvemcp_server.errors import CallError
 
 pytestmark = pytest.mark.anyio
@@ -56,12 +57,12 @@ async def test_nobody_listening_is_told_with_host_and_port():
     assert "port" in refused.value.hint
 
 
-async def test_a_token_without_rights_is_told_what_it_lacks_and_how_to_grant_it(lab, new_token):
+async def test_a_token_without_rights_is_told_what_it_lacks_and_what_to_ask(lab, new_token):
     token_id, secret = new_token("empty")
     found = await check(lab.hosts, token_id, secret, pinned(lab))
     assert found.missing == ("VM.Audit", "Datastore.Audit", "Sys.Audit")
-    whom = f"--tokens '{token_id}' --users '{token_id.partition('!')[0]}'"
-    assert found.advice == (f"pveum acl modify / {whom} --roles PVEAuditor",)
+    assert found.advice == ()
+    assert found.question == question(token_id, "/", found.missing)
 
 
 @pytest.mark.parametrize("host", ["https://pve1", "pve1:notaport", ""])

@@ -36,7 +36,7 @@ async def test_another_identity_has_a_client_and_an_inventory_of_its_own(
     default = await clusters.open("lab", caller(), EVERYTHING, Notes())
     narrow = await clusters.open("lab", caller(lab=bound), EVERYTHING, Notes())
     assert default.inventory is not narrow.inventory
-    assert default.pve._line is narrow.pve._line, "a cluster's limits hold for all its accounts"
+    assert default.pve._pool is narrow.pve._pool, "a cluster's limits hold for all its accounts"
     assert len((await default.inventory_view()).guests) == 6
     assert (await narrow.inventory_view()).guests == ()
     assert narrow.account.endswith("!narrow")

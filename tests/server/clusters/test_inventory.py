@@ -17,13 +17,13 @@ pytestmark = pytest.mark.anyio
 def requests(monkeypatch) -> list[str]:
     """The requests for resources that leave."""
     seen: list[str] = []
-    resources = proxmox_client.api.cluster.Cluster.resources
+    resources = proxmox_client.api.cluster.ClusterApi.resources
 
     async def counted(cluster, *arguments):
         seen.append("GET /cluster/resources")
         return await resources(cluster, *arguments)
 
-    monkeypatch.setattr(proxmox_client.api.cluster.Cluster, "resources", counted)
+    monkeypatch.setattr(proxmox_client.api.cluster.ClusterApi, "resources", counted)
     return seen
 
 

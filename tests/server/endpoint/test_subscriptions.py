@@ -188,7 +188,7 @@ async def test_who_has_unsubscribed_hears_no_more(demo_served, guests, look):
 async def test_many_who_watch_cost_one_request_for_each_renewal(
     demo_served, guests, look, monkeypatch
 ):
-    asked, ask = [], proxmox_client.api.cluster.Cluster.resources
+    asked, ask = [], proxmox_client.api.cluster.ClusterApi.resources
 
     async def counted(cluster, *arguments):
         asked.append(cluster)
@@ -202,7 +202,7 @@ async def test_many_who_watch_cost_one_request_for_each_renewal(
         other.listen(resource_subscriptions=uris) as second,
     ):
         assert first.honored.resource_subscriptions == second.honored.resource_subscriptions == uris
-        monkeypatch.setattr(proxmox_client.api.cluster.Cluster, "resources", counted)
+        monkeypatch.setattr(proxmox_client.api.cluster.ClusterApi, "resources", counted)
         await look()
         assert len(asked) == 1
     await until(lambda: not demo_served.app.endpoint.notifications.watched())

@@ -253,7 +253,7 @@ async def test_a_disk_whose_guest_the_account_does_not_see_is_not_taken_for_an_o
     narrow = await with_token(demo_client, "prod", new_token(demo_client["prod"].emulated, grant))
     error = await narrow.refused("DeleteStorageContent", **CEPH, volid="ceph-vm:vm-101-disk-0")
     assert "is still in use cannot be found out" in error
-    assert "lacks VM.Audit on /vms/101: run `pveum acl modify /vms/101" in error
+    assert "lacks VM.Audit on /vms/101. Ask an administrator which roles" in error
 
 
 async def test_on_a_large_cluster_not_every_guest_is_asked_and_that_is_told(

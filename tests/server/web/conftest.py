@@ -1,4 +1,4 @@
-"""The admin pages and their API in this process, over the whole application."""
+"""Fixtures: the admin site of a whole application in this process."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -44,7 +44,7 @@ class Front:
     csrf: str = ""
 
     async def sign_in(self, name: str = ADMIN, password: str = PASSWORD) -> httpx.Response:
-        """Through the API; the cookie stays with the client."""
+        """Sign in through the API; the client keeps the cookie."""
         self.http.cookies.clear()
         answer = await self.http.post(
             "/admin/api/session", json={"name": name, "password": password}
@@ -56,17 +56,17 @@ class Front:
         return await self.http.get(path, **options)
 
     async def post(self, path: str, **fields: Any) -> httpx.Response:
-        """A form as htmx sends it."""
+        """Post a form as htmx does."""
         headers = {"X-CSRF-Token": self.csrf, "HX-Request": "true"}
         return await self.http.post(path, data=fields, headers=headers)
 
     async def api(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """A request to the API with the session's token."""
+        """Send a request to the API with the session's CSRF token."""
         headers = {"X-CSRF-Token": self.csrf}
         return await self.http.request(method, f"/admin/api{path}", headers=headers, **options)
 
     async def add_cluster(self, emulated: Emulated) -> None:
-        """Configures the emulated cluster, as a person would have."""
+        """Configure the emulated cluster."""
         token_id, secret = emulated.token
         await self.services.access.clusters.create(
             emulated.name,
@@ -84,7 +84,7 @@ OpenFront = Callable[..., AbstractAsyncContextManager[Front]]
 
 @pytest.fixture
 def open_front(tmp_path: Path) -> OpenFront:
-    """Opens the application on a state of its own, with one administrator."""
+    """Open the application on its own state, with one administrator."""
 
     @asynccontextmanager
     async def opened(**options: Any) -> AsyncIterator[Front]:
@@ -105,28 +105,28 @@ def open_front(tmp_path: Path) -> OpenFront:
 
 @pytest.fixture
 async def stranger(open_front: OpenFront) -> AsyncIterator[Front]:
-    """A browser where nobody has signed in."""
+    """Provide a browser without a session."""
     async with open_front() as front:
         yield front
 
 
 @pytest.fixture
 async def front(stranger: Front) -> Front:
-    """A browser where the administrator has signed in."""
+    """Provide a browser with the administrator's session."""
     await stranger.sign_in()
     return stranger
 
 
 @pytest.fixture(scope="module")
 async def emulator(anyio_backend: str) -> AsyncIterator[Emulator]:
-    """The demo clusters, shared by the tests of a module."""
+    """Start the demo clusters, shared by the tests of a module."""
     async with Emulator(demo(), clock=Clock(200.0)) as running:
         yield running
 
 
 @pytest.fixture
 async def equipped(front: Front, emulator: Emulator) -> Front:
-    """Signed in, with the two demo clusters configured."""
+    """Provide a signed-in browser with the two demo clusters configured."""
     for emulated in emulator:
         await front.add_cluster(emulated)
     return front
@@ -134,7 +134,7 @@ async def equipped(front: Front, emulator: Emulator) -> Front:
 
 @pytest.fixture
 def new_token() -> Callable[..., tuple[str, str]]:
-    """Makes an API token with roles on paths: `new_token(emulated, ("/vms", "PVEAuditor"))`."""
+    """Create an API token with roles on paths: `new_token(emulated, ("/vms", "PVEAuditor"))`."""
 
     def make(emulated: Emulated, *grants: tuple[str, str]) -> tuple[str, str]:
         people = emulated.state.people

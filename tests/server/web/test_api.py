@@ -103,7 +103,9 @@ async def test_a_cluster_is_tried_added_and_examined(front, emulator):
 async def test_the_doctor_names_missing_privileges_and_the_command_that_adds_them(
     equipped, emulator, new_token
 ):
-    token_id, secret = new_token(emulator["prod"], ("/vms", "PVEAuditor"))
+    token_id, secret = new_token(
+        emulator["prod"], ("/access", "PVEAuditor"), ("/vms", "PVEAuditor")
+    )
     user = token_id.partition("!")[0]
     identity = {"name": "narrow", "token_id": token_id, "token_secret": secret}
     await equipped.api("POST", "/clusters/prod/identities", json=identity)
@@ -115,9 +117,11 @@ async def test_the_doctor_names_missing_privileges_and_the_command_that_adds_the
     (report,) = (await equipped.api("POST", "/doctor?cluster=prod&key=k")).json()
     lacks = {row["text"].split(":")[0]: row["fix"] for row in report["findings"] if row["fix"]}
     assert report["account"] == token_id
-    assert lacks["It lacks Sys.Audit on /nodes"] == [
-        f"pveum acl modify /nodes --tokens '{token_id}' --users '{user}' --roles PVEAuditor"
-    ]
+    (line,) = lacks["It lacks Sys.Audit on /nodes"]
+    assert line == (
+        f"pveum acl modify /nodes --users '{user}' --roles PVEAuditor"
+        f" && pveum acl modify /nodes --tokens '{token_id}' --roles PVEAuditor"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Canaries: a key, a password and a Proxmox token secret, planted everywhere, surface nowhere."""
+"""Canaries: a planted key, password and token secret appear in no log, page, error or audit row."""
 
 import io
 import logging
@@ -18,7 +18,7 @@ MORE = ("/audit", "/settings", "/administrators", "/overview/clusters")
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """Every line of every library, down to debug, as the server would write it."""
+    """Capture every log line of every library, down to debug, as the server would write it."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     logs.configure(_Quiet())
@@ -36,7 +36,7 @@ class _Quiet:
 
 
 async def plant(front, key: str) -> list[str]:
-    """Send the secrets wherever something can be sent; the answers."""
+    """Send the secrets to every kind of input and return the answers."""
     answers = []
     secrets = (key, PASSWORD, TOKEN)
     for secret in secrets:
@@ -57,14 +57,14 @@ async def plant(front, key: str) -> list[str]:
     return [answer.text for answer in answers]
 
 
-def grumble(key: str, token: str) -> None:
-    """A library that logs what it should not, and an exception with secrets in its locals."""
+def log_secrets(key: str, token: str) -> None:
+    """Log secrets as a careless library would, and an exception with secrets in its locals."""
     logger = logging.getLogger("some.library")
     logger.warning("It went wrong with %s", key)
     try:
         1 / (len(token) - len(TOKEN))
     except ZeroDivisionError:
-        logger.exception("Nobody expected this")
+        logger.exception("Unexpected")
 
 
 async def test_no_secret_surfaces_in_logs_pages_errors_audit_or_database(equipped, log):
@@ -79,7 +79,7 @@ async def test_no_secret_surfaces_in_logs_pages_errors_audit_or_database(equippe
     await plant(equipped, key)
     query = {"query": {"from": "guests", "select": [f"PVEAPIToken=a@b!c={TOKEN} {key}"]}}
     await equipped.api("POST", "/queries/run", json=query)
-    grumble(key, TOKEN)
+    log_secrets(key, TOKEN)
     pages = [(await equipped.get(f"/admin{path}")).text for path in (*PAGES, *MORE)]
     exported = (await equipped.api("GET", "/audit/export.json")).text
     listed = [
@@ -101,7 +101,7 @@ async def test_no_secret_surfaces_in_logs_pages_errors_audit_or_database(equippe
         assert not [one for one in (exported, *listed) if canary in one]
 
 
-async def test_what_was_sent_is_not_sent_back_in_an_error(equipped, log):
+async def test_errors_do_not_repeat_the_input(equipped, log):
     shown = await equipped.api("POST", "/keys", json={"name": "canary"})
     key = shown.json()["secret"]
     for answer in await plant(equipped, key):

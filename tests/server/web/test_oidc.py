@@ -1,4 +1,4 @@
-"""Signing in with an OpenID Connect issuer: a small one of our own, over real HTTP."""
+"""Sign-in with an OpenID Connect issuer: a small one of our own, over real HTTP."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class TestIssuer:
-    """An issuer that vouches for one person; what it claims can be bent."""
+    """An issuer with one user; its claims can be changed."""
 
     __test__ = False
 
@@ -29,7 +29,7 @@ class TestIssuer:
     signs_with: RSAKey | None = None
     claims: dict[str, Any] = field(default_factory=dict)
     named: str = ""  # what it calls itself, when not by its URL
-    asked: dict[str, list[str]] = field(default_factory=dict)  # of the authorization request
+    request: dict[str, list[str]] = field(default_factory=dict)
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -50,7 +50,7 @@ class TestIssuer:
         @app.post("/token")
         async def token(code: str = Form(), code_verifier: str = Form()) -> dict[str, Any]:
             assert code == "the code"
-            assert [create_s256_code_challenge(code_verifier)] == self.asked["code_challenge"]
+            assert [create_s256_code_challenge(code_verifier)] == self.request["code_challenge"]
             return {"access_token": "a", "token_type": "Bearer", "id_token": self.id_token()}
 
         return app
@@ -63,7 +63,7 @@ class TestIssuer:
             "aud": "pvemcp",
             "iat": now,
             "exp": now + 60,
-            "nonce": self.asked["nonce"][0],
+            "nonce": self.request["nonce"][0],
             "email": "ada@example.com",
             "email_verified": True,
             **self.claims,
@@ -88,49 +88,49 @@ async def running(issuer: TestIssuer) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def issuer(anyio_backend: str) -> AsyncIterator[TestIssuer]:
-    one = TestIssuer()
-    async with running(one):
-        yield one
+    test_issuer = TestIssuer()
+    async with running(test_issuer):
+        yield test_issuer
 
 
 @pytest.fixture
-async def door(open_front: Callable[..., Any], issuer: TestIssuer) -> AsyncIterator[Any]:
+async def oidc_front(open_front: Callable[..., Any], issuer: TestIssuer) -> AsyncIterator[Any]:
     options = {"oidc_client_id": "pvemcp", "oidc_client_secret": "shared"}
-    who = ("Ada@example.com", "grace@example.com")
-    async with open_front(oidc_issuer=issuer.url, oidc_admins=who, **options) as front:
+    admins = ("Ada@example.com", "grace@example.com")
+    async with open_front(oidc_issuer=issuer.url, oidc_admins=admins, **options) as front:
         yield front
 
 
 async def begin(front, issuer: TestIssuer) -> str:
-    """To the issuer and back: the address of the callback with its answer."""
+    """Begin a sign-in and return the callback address with the issuer's answer."""
     sent = await front.get("/admin/oidc")
-    where = urlsplit(sent.headers["location"])
-    assert f"{where.scheme}://{where.netloc}" == issuer.url
-    issuer.asked = parse_qs(where.query)
-    return f"/admin/oidc/callback?code=the%20code&state={issuer.asked['state'][0]}"
+    address = urlsplit(sent.headers["location"])
+    assert f"{address.scheme}://{address.netloc}" == issuer.url
+    issuer.request = parse_qs(address.query)
+    return f"/admin/oidc/callback?code=the%20code&state={issuer.request['state'][0]}"
 
 
-async def test_whom_the_issuer_vouches_for_is_an_administrator(door, issuer):
-    assert issuer.url in (await door.get("/admin/sign-in")).text
-    back = await begin(door, issuer)
-    arrived = await door.get(back)
-    # no redirect: the strict cookie would not come along on one that began at the issuer
+async def test_a_user_of_the_issuer_signs_in_as_administrator(oidc_front, issuer):
+    assert issuer.url in (await oidc_front.get("/admin/sign-in")).text
+    back = await begin(oidc_front, issuer)
+    arrived = await oidc_front.get(back)
+    # no redirect: a SameSite=Strict cookie is not sent on one that began at the issuer
     assert arrived.status_code == 200
     assert 'content="0;url=/admin/"' in arrived.text
-    assert "ada@example.com" in (await door.get("/admin/")).text
-    (entry,) = await door.services.audit.find(limit=1)
+    assert "ada@example.com" in (await oidc_front.get("/admin/")).text
+    (entry,) = await oidc_front.services.audit.find(limit=1)
     assert (entry.tool, entry.key_name) == ("admin.sign_in", "ada@example.com")
 
 
-async def test_the_second_time_it_is_the_same_administrator(door, issuer):
+async def test_the_second_sign_in_reuses_the_administrator(oidc_front, issuer):
     for _ in range(2):
-        await door.get(await begin(door, issuer))
-    names = [one.name for one in await door.services.access.admins.all()]
+        await oidc_front.get(await begin(oidc_front, issuer))
+    names = [one.name for one in await oidc_front.services.access.admins.all()]
     assert names == ["ada", "ada@example.com"]
 
 
-async def test_what_is_remembered_meanwhile_comes_along_from_the_issuer(door, issuer):
-    cookie = (await door.get("/admin/oidc")).headers["set-cookie"].lower()
+async def test_the_cookie_of_a_pending_sign_in_is_lax_and_httponly(oidc_front, issuer):
+    cookie = (await oidc_front.get("/admin/oidc")).headers["set-cookie"].lower()
     assert "samesite=lax" in cookie
     assert "httponly" in cookie
     assert "path=/admin/oidc" in cookie
@@ -149,57 +149,57 @@ async def test_what_is_remembered_meanwhile_comes_along_from_the_issuer(door, is
     ],
     ids=lambda claims: next(iter(claims)),
 )
-async def test_who_is_not_vouched_for_stays_outside(door, issuer, claims):
+async def test_an_invalid_claim_refuses_the_sign_in(oidc_front, issuer, claims):
     issuer.claims = claims
-    refused = await door.get(await begin(door, issuer))
+    refused = await oidc_front.get(await begin(oidc_front, issuer))
     assert refused.status_code == 403
-    assert (await door.get("/admin/")).status_code == 303
+    assert (await oidc_front.get("/admin/")).status_code == 303
 
 
-async def test_sign_ins_over_the_issuer_and_refused_ones_are_on_record(door, issuer):
-    await door.get(await begin(door, issuer))
+async def test_external_sign_ins_and_refusals_are_audited(oidc_front, issuer):
+    await oidc_front.get(await begin(oidc_front, issuer))
     issuer.claims = {"email": "eve@example.com"}
-    await door.get(await begin(door, issuer))
-    await door.services.audit.flush()
-    found = await door.services.audit.find()
+    await oidc_front.get(await begin(oidc_front, issuer))
+    await oidc_front.services.audit.flush()
+    found = await oidc_front.services.audit.find()
     assert [(one.tool, one.outcome, one.key_name) for one in found] == [
         ("admin.sign_in", "refused", "eve@example.com"),
         ("admin.sign_in", "ok", "ada@example.com"),
     ]
 
 
-async def test_a_token_signed_by_somebody_else_is_refused(door, issuer):
+async def test_a_token_with_a_foreign_signature_is_refused(oidc_front, issuer):
     issuer.signs_with = RSAKey.generate_key(2048, {"kid": "1"})
-    assert (await door.get(await begin(door, issuer))).status_code == 403
+    assert (await oidc_front.get(await begin(oidc_front, issuer))).status_code == 403
 
 
-async def test_an_answer_to_another_browsers_sign_in_is_refused(door, issuer):
-    back = await begin(door, issuer)
-    door.http.cookies.clear()
-    assert (await door.get(back)).status_code == 403
-    await begin(door, issuer)
-    assert (await door.get(back)).status_code == 403
+async def test_a_callback_in_another_browser_is_refused(oidc_front, issuer):
+    back = await begin(oidc_front, issuer)
+    oidc_front.http.cookies.clear()
+    assert (await oidc_front.get(back)).status_code == 403
+    await begin(oidc_front, issuer)
+    assert (await oidc_front.get(back)).status_code == 403
 
 
-async def test_a_disabled_administrator_stays_outside(door, issuer):
-    await door.get(await begin(door, issuer))
-    await door.services.access.admins.set_enabled("ada@example.com", enabled=False)
-    assert (await door.get("/admin/")).status_code == 303
-    assert (await door.get(await begin(door, issuer))).status_code == 403
+async def test_a_disabled_administrator_is_refused(oidc_front, issuer):
+    await oidc_front.get(await begin(oidc_front, issuer))
+    await oidc_front.services.access.admins.set_enabled("ada@example.com", enabled=False)
+    assert (await oidc_front.get("/admin/")).status_code == 303
+    assert (await oidc_front.get(await begin(oidc_front, issuer))).status_code == 403
 
 
-async def test_another_issuers_word_is_not_taken(door, issuer):
+async def test_metadata_of_another_issuer_is_refused(oidc_front, issuer):
     issuer.named = "https://another.example"
-    assert (await door.get("/admin/oidc")).status_code == 502
+    assert (await oidc_front.get("/admin/oidc")).status_code == 502
 
 
-async def test_an_issuer_without_tls_is_refused_unless_it_is_local(open_front):
+async def test_an_issuer_without_https_is_refused_unless_local(open_front):
     async with open_front(oidc_issuer="http://sso.example", oidc_client_id="x") as front:
         refused = await front.get("/admin/oidc")
     assert refused.status_code == 502
     assert "https" in refused.text
 
 
-async def test_without_an_issuer_there_is_no_such_page(stranger):
+async def test_without_an_issuer_the_page_does_not_exist(stranger):
     assert (await stranger.get("/admin/oidc")).status_code == 404
     assert "Sign in with" not in (await stranger.get("/admin/sign-in")).text

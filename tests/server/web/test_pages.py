@@ -1,4 +1,4 @@
-"""Each page does what its form says, and shows what has been done."""
+"""The admin pages: forms change the state, and pages show it."""
 
 import json
 import re
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def last_change(front) -> tuple[str, dict]:
-    """The newest change on record."""
+    """Return the newest change in the audit."""
     (entry,) = await front.services.audit.find(limit=1)
     assert entry.key_name == "ada"
     return entry.tool, dict(entry.arguments)
@@ -55,19 +55,19 @@ async def test_a_key_is_made_changed_disabled_and_removed(equipped):
     assert await last_change(equipped) == ("admin.keys.remove", {"key": key.id, "name": "day"})
 
 
-async def test_what_is_wrong_with_a_form_is_told_at_the_top_of_the_page(front):
-    wrong = await front.post("/admin/keys", name="x", role="Nobody")
+async def test_errors_of_a_form_appear_at_the_top_of_the_page(front):
+    wrong = await front.post("/admin/keys", name="x", role="Unknown")
     missing = await front.post("/admin/keys")
     strange = await front.post("/admin/keys", name="x", role="Operator", output_format="Xml")
     assert "No role" in wrong.text
     assert "name: Field required" in missing.text
     assert "output_format" in strange.text
     for answer in (wrong, missing, strange):
-        assert answer.headers["hx-retarget"] == "#wrong"
+        assert answer.headers["hx-retarget"] == "#errors"
     assert await front.services.access.keys.all() == []
 
 
-async def test_a_role_of_two_grants_comes_back_as_it_was_written(equipped):
+async def test_a_role_of_two_grants_is_read_back_unchanged(equipped):
     fields = {
         "name": "Two",
         "description": "d",
@@ -92,7 +92,7 @@ async def test_a_role_of_two_grants_comes_back_as_it_was_written(equipped):
     assert len((await equipped.services.access.roles.get("Two")).grants) == 1
 
 
-async def test_editing_keeps_a_role_and_a_key_narrowed_to_a_cluster_that_is_gone(equipped):
+async def test_editing_keeps_grants_of_a_removed_cluster(equipped):
     access = equipped.services.access
     key, _ = await access.keys.create("night", clusters=["prod"])
     grant = {"tools": ["*:read"], "clusters": ["prod"], "resources": {"everything": True}}
@@ -103,7 +103,7 @@ async def test_editing_keeps_a_role_and_a_key_narrowed_to_a_cluster_that_is_gone
     assert kept in (await equipped.get(f"/admin/keys/{key.id}/edit")).text
 
 
-async def test_a_role_of_many_grants_is_saved_whole(equipped):
+async def test_a_role_of_many_grants_is_saved_completely(equipped):
     fields = {"name": "Many"}
     for index in range(30):
         fields |= {f"{index}-tool": "ListVms", f"{index}-reach": "some", f"{index}-vmids": "100"}
@@ -113,7 +113,7 @@ async def test_a_role_of_many_grants_is_saved_whole(equipped):
     assert 'name="30-reach"' in more.text
 
 
-async def test_saving_a_key_leaves_the_hour_of_its_expiry_alone(equipped):
+async def test_saving_a_key_keeps_the_hour_of_its_expiry(equipped):
     access, expires = equipped.services.access, datetime(2031, 1, 2, 8, tzinfo=UTC)
     key, _ = await access.keys.create("night", expires=expires)
     same = {"name": "night", "role": "Read-only", "expires": "2031-01-02"}
@@ -124,7 +124,7 @@ async def test_saving_a_key_leaves_the_hour_of_its_expiry_alone(equipped):
 
 
 @pytest.mark.parametrize("vmid", ["--5", "9" * 5_000, "²"])
-async def test_a_number_that_is_none_is_refused_by_its_name(equipped, vmid):
+async def test_an_invalid_number_is_refused_with_its_field(equipped, vmid):
     tried = {"argument-cluster_name": "prod", "argument-vmid": vmid}
     answer = await equipped.post("/admin/tools/GetVmStatus/call", **tried)
     assert "vmid: " in answer.text
@@ -147,7 +147,7 @@ async def test_a_cluster_is_added_only_when_it_answers(front, emulator):
     assert "Compare it with" in refused.text
     shown = await front.post("/admin/clusters/fingerprints", hosts=emulated.hosts[0])
     fields["fingerprint"] = re.search(r"(?:[0-9A-F]{2}:){31}[0-9A-F]{2}", shown.text)[0]
-    assert "It answers" in (await front.post("/admin/clusters/try", **fields)).text
+    assert "The cluster answers" in (await front.post("/admin/clusters/try", **fields)).text
     assert await front.services.access.clusters.all() == []
     added = await front.post("/admin/clusters", **fields)
     assert added.headers["hx-redirect"] == "/admin/clusters"
@@ -172,13 +172,13 @@ async def test_identities_are_added_bound_and_made_the_default(equipped, emulato
     assert [one.is_default for one in found] == [False, True]
 
 
-async def test_the_doctor_finds_the_offline_node_and_says_so(equipped):
+async def test_the_doctor_reports_an_offline_node(equipped):
     page = await equipped.post("/admin/clusters/prod/doctor")
     assert "1 of 5 nodes do not answer" in page.text
     assert "Proxmox VE 9.2" in page.text
 
 
-async def test_a_tool_is_tried_as_a_key_no_further_than_the_key_reaches(equipped):
+async def test_a_tool_tried_as_a_key_has_the_keys_rights(equipped):
     await equipped.post("/admin/keys", name="prod only", role="Read-only", **{"clusters[]": "prod"})
     (key,) = await equipped.services.access.keys.all()
     tried = await equipped.post("/admin/tools/ListClusters/call", key=key.id)
@@ -191,7 +191,7 @@ async def test_a_tool_is_tried_as_a_key_no_further_than_the_key_reaches(equipped
     assert (entry.key_id, entry.client) == (key.id, "admin pages, ada")
 
 
-async def test_a_call_that_loses_data_asks_for_agreement_first(equipped):
+async def test_a_destructive_call_asks_for_confirmation_first(equipped):
     guest = {"argument-cluster_name": "home-lab", "argument-vmid": "101"}
     snapshot = {**guest, "argument-snapshot_name": "gone"}
     made = await equipped.post(
@@ -204,18 +204,18 @@ async def test_a_call_that_loses_data_asks_for_agreement_first(equipped):
     assert "&#34;success&#34;:true" in agreed.text
 
 
-async def test_a_query_shows_rows_all_formats_and_what_they_cost(equipped):
+async def test_a_query_shows_rows_formats_and_their_tokens(equipped):
     query = json.dumps({"from": "nodes", "select": ["node", "status"]})
     answer = (await equipped.post("/admin/query/run", query=query, cluster="prod")).text
     assert "5 rows" in answer
     assert answer.count("tokens</span></button>") == 4
-    assert "tokens are estimated" in answer
+    assert "tokens are an estimate" in answer
     assert "node,status" in answer
     wrong = await equipped.post("/admin/query/run", query='{"from": ')
     assert "is not JSON at line 1" in wrong.text
 
 
-async def test_queries_are_saved_replaced_and_forgotten(equipped):
+async def test_queries_are_saved_replaced_and_removed(equipped):
     for query in ('{"from": "nodes"}', '{"from": "guests"}'):
         await equipped.post("/admin/query/save", name="All of it", query=query, description="all")
     (saved,) = await equipped.services.store.saved_queries.all()
@@ -225,14 +225,14 @@ async def test_queries_are_saved_replaced_and_forgotten(equipped):
     assert await equipped.services.store.saved_queries.all() == []
 
 
-async def test_a_query_that_cannot_be_asked_is_not_saved(equipped):
+async def test_an_invalid_query_is_not_saved(equipped):
     query = '{"from": "guests", "select": ["snapshot.name"]}'
     wrong = await equipped.post("/admin/query/save", name="Wrong", query=query)
     assert "Ask from snapshots, each of which leads here by guest." in wrong.text
     assert await equipped.services.store.saved_queries.all() == []
 
 
-async def test_settings_are_changed_by_group_and_refused_out_of_bounds(front):
+async def test_settings_are_changed_by_group_within_their_bounds(front):
     saved = await front.post("/admin/settings/Limits", **await limits(front, row_cap="50"))
     assert "Saved: Row cap" in saved.text
     assert (await front.services.settings.current()).row_cap == 50
@@ -243,21 +243,21 @@ async def test_settings_are_changed_by_group_and_refused_out_of_bounds(front):
 
 
 async def limits(front, **changed: str) -> dict[str, str]:
-    """The whole form of the group, as a browser sends it."""
+    """Return the whole form of a group, as a browser sends it."""
     page = (await front.get("/admin/settings")).text
     form = page[page.index("/admin/settings/Limits") :]
     form = form[: form.index("</form>")]
     return dict(re.findall(r'name="(\w+)"[^>]*? value="([^"]*)"', form)) | changed
 
 
-async def test_a_doctor_examines_as_the_key_that_is_chosen(equipped):
+async def test_the_doctor_examines_as_the_chosen_key(equipped):
     await equipped.post("/admin/keys", name="laptop", role="Read-only")
     (key,) = await equipped.services.access.keys.all()
     page = (await equipped.post("/admin/clusters/prod/doctor")).text
     assert f'<option value="{key.id}">laptop · Read-only</option>' in page
     assert "of key laptop" not in page
     page = (await equipped.post("/admin/clusters/prod/doctor", key=key.id)).text
-    assert "Role Read-only of key laptop gives" in page
+    assert "Role Read-only of key laptop grants" in page
     assert f'<option value="{key.id}" selected>' in page
 
 
@@ -268,10 +268,10 @@ async def test_keys_are_listed_by_name(front):
     assert re.findall(r"<strong>(\w+)</strong>", page) == ["Ada", "ben", "zoe"]
 
 
-async def test_a_page_that_is_not_there_is_told_in_words(front):
+async def test_an_unknown_page_is_answered_with_a_page(front):
     answer = await front.get("/admin/nothing")
     assert answer.status_code == 404
-    assert "There is no such page." in answer.text
+    assert "This page does not exist." in answer.text
 
 
 async def test_times_of_the_audit_are_utc_unless_they_name_a_zone(front):
@@ -306,7 +306,7 @@ async def test_the_audit_filters_and_pages(front):
     assert "The chain is whole" in (await front.post("/admin/audit/verify")).text
 
 
-async def test_binaries_are_offered_with_size_and_digest(front):
+async def test_binaries_are_listed_with_size_and_digest(front):
     folder = front.services.config.state_dir / "downloads"
     folder.mkdir()
     (folder / "pvemcp-bridge-osx-arm64").write_bytes(b"binary")
@@ -329,7 +329,7 @@ async def test_an_administrator_gets_a_password_to_be_changed_once(front):
     assert (await front.get("/admin/")).status_code == 303
 
 
-def test_the_token_table_of_the_settings_is_the_one_that_was_measured():
+def test_the_token_table_of_the_settings_equals_the_docs():
     text = (REPOSITORY / "docs" / "users" / "formats.md").read_text()
     assert f"| VMs × fields | {' | '.join(FORMATS)} |" in text
     for title, *counts in TABLE:
@@ -340,5 +340,5 @@ def test_the_token_table_of_the_settings_is_the_one_that_was_measured():
     ("text", "tokens"),
     [("", 0), ("one", 1), ("vmid,name\n100,web", 7), ("1234567", 3), ("internationalisation", 4)],
 )
-def test_tokens_are_estimated_by_words_digits_and_marks(text, tokens):
+def test_tokens_are_estimated_from_words_digits_and_punctuation(text, tokens):
     assert estimate(text) == tokens

@@ -1,7 +1,7 @@
 """A typed async client for the Proxmox VE API.
 
-`Client` is one cluster; everything else is what it takes (`ApiToken`, `Password`, `Tls`,
-`Limits`), gives (answers are frozen Structs of `proxmox_client.api`) or raises (`ProxmoxError`).
+`Client` stands for one cluster. The other names are its arguments (`ApiToken`, `Password`, `Tls`,
+`Limits`), its results (frozen Structs of `proxmox_client.api`) and its errors (`ProxmoxError`).
 """
 
 from proxmox_client.api.lxc import Lxc

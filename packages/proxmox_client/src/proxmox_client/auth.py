@@ -1,4 +1,4 @@
-"""Who we are to Proxmox: an API token, or a user with a password."""
+"""Credentials: an API token, or a user with a password and an optional second factor."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ApiToken:
-    """An API token, `user@realm!name` and its secret."""
+    """An API token: its ID `user@realm!name` and its secret."""
 
     token_id: str
     secret: str = field(repr=False)
@@ -21,28 +21,30 @@ class ApiToken:
         user, _, name = self.token_id.partition("!")
         if "@" not in user or not name:
             raise ValueError(f"{self.token_id!r} is not of the form user@realm!name")
-        # a header takes no others, and would be refused with the secret in the message
+        # httpx rejects other characters in a header, with the secret in its message
         if not re.fullmatch(r"[!-~]+", self.token_id) or not re.fullmatch(r"[!-~]+", self.secret):
-            raise ValueError(f"Token {self.token_id!r} or its secret has spaces or other letters")
+            raise ValueError(
+                f"Token {self.token_id!r} or its secret has spaces or non-ASCII characters"
+            )
 
 
 @dataclass(frozen=True)
 class Password:
-    """A user and password; `totp` gives the present code where a second factor is set."""
+    """A user and password; `totp` returns the current code of a second factor."""
 
     username: str
     password: str = field(repr=False)
     totp: Callable[[], str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        # Proxmox answers a user without realm with 401, three seconds later
+        # Proxmox would answer 401 after three seconds
         if "@" not in self.username:
             raise ValueError(f"{self.username!r} is not of the form user@realm")
 
 
 @dataclass(frozen=True)
 class Totp:
-    """The code an authenticator app would show for a base32 secret (RFC 6238)."""
+    """A generator of one-time codes from a base32 secret (TOTP, RFC 6238)."""
 
     secret: str = field(repr=False)
     clock: Callable[[], float] = field(default=time.time, repr=False)

@@ -1,7 +1,22 @@
-"""What has just left reads without an answer: nobody waits for it in vain, read after read.
+"""Circuit breaker: after a node or storage times out, later reads fail fast.
 
-A node can be online for the cluster and yet hang, or one of its storages does. Each read would then
-be waited for as long as Proxmox may take, while many more stand in line for the same node.
+A node can be online for the cluster and still hang, or one of its storages can. Without a circuit
+breaker every read would wait for the full read timeout while more reads queue for the same node.
+
+There is one circuit per `FailureDomain.part` and one per node:
+
+* closed: reads wait for the full timeout.
+* half-open: a read failed less than RESET_AFTER seconds ago. Reads wait for PROBE_TIMEOUT only.
+* open: a second read in a row failed less than COOLDOWN seconds ago. Reads fail without a request.
+
+A failure is a read that used up its timeout, or a status of 595 to 599: the cluster itself reports
+the node as unreachable. Any other response, an error included, closes the circuit.
+
+RESET_AFTER counts from the last failure after a full timeout. Failed probes don't extend it, so a
+domain that is slow rather than dead gets its full timeout again once a minute.
+
+The circuit of a node shortens reads of its other parts and never blocks them. A storage's failure
+affects that storage only. Writes bypass the circuit breaker: a write is worth the full wait.
 """
 
 import time
@@ -10,79 +25,83 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from proxmox_client.deadlines import bounded
+from proxmox_client.deadlines import time_limit
 from proxmox_client.errors import NodeUnreachable, ProxmoxError, ResponseError, Unreachable
-from proxmox_client.paths import Place
+from proxmox_client.paths import FailureDomain
 
-REMEMBERED: Final = 60.0  # seconds after a full wait in vain; then it is waited for in full again
-GLANCE: Final = 3.0  # seconds for a read meanwhile
-QUIET: Final = 5.0  # seconds without any read after two in turn were in vain
+RESET_AFTER: Final = 60.0  # seconds after a full timeout; then the full timeout applies again
+PROBE_TIMEOUT: Final = 3.0  # seconds for a read while the circuit is half-open
+COOLDOWN: Final = 5.0  # seconds without any read after two failures in a row
 
 
 @dataclass(slots=True)
-class _Spell:
-    """Why something is silent, until when that is remembered, and until when it is not asked."""
+class _OpenCircuit:
+    """The last failure of a node or part; all times are readings of the breaker's clock."""
 
-    why: str
-    until: float
-    quiet_until: float = 0.0
+    reason: str
+    resets_at: float
+    blocked_until: float = 0.0
 
 
-class Silence:
-    """Remembers nodes and parts of them; `patience` is what a read may take."""
+class CircuitBreaker:
+    """Circuits of one cluster; `full_timeout` is the usual read timeout in seconds."""
 
-    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._patience = patience
+    def __init__(self, full_timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._full_timeout = full_timeout
         self._clock = clock
-        self._spells: dict[str, _Spell] = {}
+        self._circuits: dict[str, _OpenCircuit] = {}
 
     @asynccontextmanager
-    async def heeded(self, place: Place, what: str) -> AsyncIterator[None]:
-        """Around `what`, one read of the place; raises Unreachable without waiting."""
-        began = self._clock()
-        part = self._known(place.part, began)
-        if part and began < part.quiet_until:
-            again = f"it is asked again in {part.quiet_until - began:.0f} s"
-            raise Unreachable(place.part, f"{part.why}; {again}")
-        glances = bool(part or self._known(place.node, began))
+    async def guard(self, domain: FailureDomain, request: str) -> AsyncIterator[None]:
+        """Guard one read of `domain`; raise Unreachable at once while its circuit is open.
+
+        `request` names the read in the DeadlineExceeded of a probe that takes too long.
+        """
+        started = self._clock()
+        circuit = self._circuit(domain.part, started)
+        if circuit and started < circuit.blocked_until:
+            seconds = circuit.blocked_until - started
+            raise Unreachable(domain.part, f"{circuit.reason}; retry in {seconds:.0f} s")
+        probing = bool(circuit or self._circuit(domain.node, started))
         try:
-            async with bounded(GLANCE if glances else None, what):
+            async with time_limit(PROBE_TIMEOUT if probing else None, request):
                 yield
         except ResponseError as error:
             if isinstance(error, NodeUnreachable):
-                self._note(place, str(error), renewed=not glances)
-            else:  # a refusal is an answer
-                self._forget(place)
+                self._record_failure(domain, str(error), probing=probing)
+            else:
+                self._close(domain)
             raise
         except BaseException as error:
-            # also a wait that somebody else cut short was one in vain, if it was long enough
-            waited = self._clock() - began >= (GLANCE if glances else self._patience)
-            if waited:
-                why = str(error) if isinstance(error, ProxmoxError) else "no answer"
-                self._note(place, why, renewed=not glances)
+            # A cancelled read counts too if it had waited for its whole timeout. A read that was
+            # cancelled earlier proves nothing about the domain, so the circuit stays unchanged.
+            if self._clock() - started >= (PROBE_TIMEOUT if probing else self._full_timeout):
+                reason = str(error) if isinstance(error, ProxmoxError) else "no answer"
+                self._record_failure(domain, reason, probing=probing)
             raise
-        self._forget(place)
+        self._close(domain)
 
-    def _known(self, name: str, now: float) -> _Spell | None:
-        spell = self._spells.get(name)
-        if spell and now >= spell.until:
-            del self._spells[name]
+    def _circuit(self, name: str, now: float) -> _OpenCircuit | None:
+        circuit = self._circuits.get(name)
+        if circuit and now >= circuit.resets_at:
+            del self._circuits[name]
             return None
-        return spell
+        return circuit
 
-    def _note(self, place: Place, why: str, *, renewed: bool) -> None:
-        names = {place.part} if place.is_storage else {place.part, place.node}
-        for name in names:  # a storage may hang while its node is well
-            now = self._clock()
-            spell = self._known(name, now)
-            if spell is None:
-                self._spells[name] = _Spell(why, now + REMEMBERED)
+    def _record_failure(self, domain: FailureDomain, reason: str, *, probing: bool) -> None:
+        # a storage may hang while the rest of its node answers
+        names = {domain.part} if domain.is_storage else {domain.part, domain.node}
+        now = self._clock()
+        for name in names:
+            circuit = self._circuit(name, now)
+            if circuit is None:
+                self._circuits[name] = _OpenCircuit(reason, now + RESET_AFTER)
                 continue
-            spell.why = why
-            spell.quiet_until = now + QUIET
-            if renewed:
-                spell.until = now + REMEMBERED
+            circuit.reason = reason
+            circuit.blocked_until = now + COOLDOWN
+            if not probing:
+                circuit.resets_at = now + RESET_AFTER
 
-    def _forget(self, place: Place) -> None:
-        self._spells.pop(place.part, None)
-        self._spells.pop(place.node, None)
+    def _close(self, domain: FailureDomain) -> None:
+        self._circuits.pop(domain.part, None)
+        self._circuits.pop(domain.node, None)

@@ -1,12 +1,13 @@
-"""The door to one cluster."""
+"""Client of one cluster."""
 
 from collections.abc import Sequence
 from copy import copy
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote
 
 from proxmox_client.api.access import Access
-from proxmox_client.api.cluster import Cluster, Version
+from proxmox_client.api.cluster import ClusterApi, Version
 from proxmox_client.api.lxc import Lxc
 from proxmox_client.api.nodes import Node, NodeRow
 from proxmox_client.api.pools import Pool
@@ -15,11 +16,11 @@ from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.storage import Storage, StorageConfig
 from proxmox_client.api.tasks import Task
 from proxmox_client.auth import ApiToken, Password
-from proxmox_client.errors import NotFound
+from proxmox_client.errors import BadParameters, NotFound
 from proxmox_client.limits import Limits
-from proxmox_client.raw import checked
+from proxmox_client.paths import join
 from proxmox_client.tls import Tls
-from proxmox_client.transport import Line, Parameter, Transport, Wire
+from proxmox_client.transport import HostPool, HttpTransport, Parameter, Transport
 from proxmox_client.upid import Upid
 
 _DEFAULT_TLS = Tls()
@@ -27,10 +28,36 @@ _DEFAULT_LIMITS = Limits()
 
 
 class Client:
-    """One Proxmox VE cluster, reached over any of its `hosts`, as one account.
+    """An asynchronous client of one Proxmox VE cluster, with one account.
 
-    Hosts are written `name`, `name:port` or `[IPv6]:port`; the port is 8006 unless told.
-    In tests `wire` takes the place of the network: `httpx2.MockTransport(answer)`.
+    It can be shared between tasks. It opens connections on first use and keeps a few of them, so
+    close it: with `async with`, or with `aclose`.
+
+    Usage:
+
+    ```python
+    token = ApiToken("mcp@pve!reader", "12345678-90ab-cdef-1234-567890abcdef")
+    async with Client(["pve1.example", "pve2.example"], token) as client:
+        for guest in (await client.cluster.resources("vm")).guests:
+            print(guest.vmid, guest.name, guest.node, guest.status)
+
+        guest = await client.guest(100)
+        task = await guest.create_snapshot("before-update")
+        outcome = await task.wait(timeout=300)
+        print(outcome.exit_status)
+    ```
+
+    Parameters:
+
+    * `hosts`: nodes of the cluster, as `name`, `name:port` or `[IPv6]:port`; the default port is
+      8006. One host is used until it fails, then the next. Any of them answers for the cluster.
+    * `auth`: an API token (recommended), or a user with a password.
+    * `tls`: the trusted certificates; by default those of the system's store.
+    * `limits`: concurrent requests, and timeouts in seconds.
+    * `name`: a name for `repr` and logs; by default the first host.
+    * `http_transport`: replaces the network in tests, e.g. `httpx2.MockTransport(handler)`.
+
+    Calls raise subclasses of `ProxmoxError`; malformed hosts raise ValueError here.
     """
 
     def __init__(
@@ -41,12 +68,12 @@ class Client:
         tls: Tls = _DEFAULT_TLS,
         limits: Limits = _DEFAULT_LIMITS,
         name: str = "",
-        wire: Wire | None = None,
+        http_transport: HttpTransport | None = None,
     ) -> None:
-        self._line = Line(hosts, tls, limits, wire)
+        self._pool = HostPool(hosts, tls, limits, http_transport)
         self.name = name or hosts[0]
         self._version: Version | None = None
-        self.transport = Transport(self._line, auth)
+        self.transport = Transport(self._pool, auth)
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,19 +90,19 @@ class Client:
         return f"Client({self.name!r})"
 
     async def aclose(self) -> None:
-        """Close all connections, also those of other accounts on this line."""
-        await self._line.aclose()
+        """Close all connections, including those of clients made by `signed_in_as`."""
+        await self._pool.aclose()
 
     def signed_in_as(self, auth: ApiToken | Password) -> "Client":
-        """The same cluster as another account, over the same connections and within one limit."""
+        """Return a client with another account that shares the connections and limits."""
         other = copy(self)
-        other.transport = Transport(self._line, auth)
+        other.transport = Transport(self._pool, auth)
         return other
 
     @property
-    def cluster(self) -> Cluster:
+    def cluster(self) -> ClusterApi:
         """Calls about the cluster as a whole."""
-        return Cluster(self.transport)
+        return ClusterApi(self.transport)
 
     @property
     def access(self) -> Access:
@@ -83,7 +110,7 @@ class Client:
         return Access(self.transport)
 
     async def version(self) -> Version:
-        """GET /version. Any account.
+        """GET /version. Needs an account, but no privilege.
 
         Source: PVE/API2.pm.
         """
@@ -91,77 +118,93 @@ class Client:
         return self._version
 
     async def nodes(self) -> list[NodeRow]:
-        """GET /nodes. All nodes; their figures need Sys.Audit on each.
+        """GET /nodes. Lists all nodes; their figures need Sys.Audit on each.
 
         Source: PVE/API2/Nodes.pm.
         """
         return await self.transport.get("/nodes", list[NodeRow])
 
     async def pools(self) -> list[Pool]:
-        """GET /pools. Those with Pool.Audit, without their members.
+        """GET /pools. Lists pools with Pool.Audit, without their members.
 
         Source: PVE/API2/Pool.pm.
         """
         return await self.transport.get("/pools", list[Pool])
 
     async def pool(self, pool_id: str) -> Pool:
-        """GET /pools, of one pool with its members. Needs Pool.Audit.
+        """GET /pools, one pool with its members. Needs Pool.Audit.
 
         Source: PVE/API2/Pool.pm.
         """
-        # /pools/{poolid} has no place for the slash in the name of a pool inside another
-        (found,) = await self.transport.get("/pools", tuple[Pool], poolid=pool_id)
-        return found
+        # /pools/{poolid} doesn't accept the slash in the name of a nested pool
+        (pool,) = await self.transport.get("/pools", tuple[Pool], poolid=pool_id)
+        return pool
 
     async def storages(self) -> list[StorageConfig]:
-        """GET /storage. The cluster's storages as configured, those the account may see.
+        """GET /storage. Lists configured storages; those without privileges are left out.
 
         Source: PVE/API2/Storage/Config.pm.
         """
         return await self.transport.get("/storage", list[StorageConfig])
 
     def node(self, name: str) -> Node:
-        """Calls about a node."""
+        """Return the calls about a node."""
         return Node(self.transport, name)
 
     def storage(self, node: str, storage: str) -> Storage:
-        """Calls about a storage on a node."""
+        """Return the calls about a storage on a node."""
         return Storage(self.transport, node, storage)
 
     def qemu(self, node: str, vmid: int) -> Qemu:
-        """Calls about a virtual machine."""
+        """Return the calls about a virtual machine."""
         return Qemu(self.transport, node, vmid, self._node_of)
 
     def lxc(self, node: str, vmid: int) -> Lxc:
-        """Calls about a container."""
+        """Return the calls about a container."""
         return Lxc(self.transport, node, vmid, self._node_of)
 
     async def guest(self, vmid: int) -> Qemu | Lxc:
-        """Calls about a guest, wherever it is now: GET /cluster/resources?type=vm."""
-        found = await self._find(vmid)
-        kind = Qemu if found.type == "qemu" else Lxc
-        return kind(self.transport, found.node, vmid, self._node_of)
+        """Find a guest on its current node and return the calls about it.
+
+        Sends GET /cluster/resources?type=vm. Raises NotFound, also for a guest without VM.Audit.
+        """
+        guest = await self._find(vmid)
+        kind = Qemu if guest.type == "qemu" else Lxc
+        return kind(self.transport, guest.node, vmid, self._node_of)
 
     def task(self, upid: str | Upid) -> Task:
-        """Calls about a task."""
+        """Return the calls about a task; raise BadParameters for a malformed UPID."""
         return Task(self.transport, upid)
 
     async def raw(self, method: str, path: str, /, **parameters: Parameter) -> Any:
-        """Any other request, checked against the schema of the cluster's version before it goes.
+        """Send any other request, validated against the API schema of the cluster's version.
 
-        Names with a dash are given as `**{"prune-backups": …}`; in `path`, what has a slash of
-        its own is percent-encoded.
+        Write parameters with a dash as `**{"prune-backups": …}`, and percent-encode a segment of
+        `path` that contains a slash. Returns the data as plain values. Raises BadParameters, before
+        anything is sent, for an unknown path and for parameters that the schema rejects.
         """
-        version = self._version or await self.version()
-        encoded = checked(version.release, method, path, parameters)
-        return await self.transport.ask(method, encoded, **parameters)
+        # imported on first use: the schema takes a moment to load, and most programs don't need it
+        from proxmox_client import schema
+
+        release = (self._version or await self.version()).release
+        match = schema.load(release).find(method, path)
+        if match is None:
+            message = f"{method} {path} does not exist in Proxmox VE {release}"
+            raise BadParameters(501, "", message, {"path": message})
+        endpoint, path_values = match
+        sent = {name: value for name, value in parameters.items() if value is not None}
+        if errors := endpoint.check({**path_values, **sent}):
+            listed = "; ".join(f"{name}: {text}" for name, text in errors.items())
+            raise BadParameters(400, "", f"{method} {path}: {listed}", errors)
+        encoded = join(*(unquote(segment) for segment in path.strip("/").split("/")))
+        return await self.transport.request_data(method, encoded, **parameters)
 
     async def _find(self, vmid: int) -> GuestResource:
         guests = (await self.cluster.resources("vm")).guests
-        found = next((guest for guest in guests if guest.vmid == vmid), None)
-        if found is None:
+        guest = next((guest for guest in guests if guest.vmid == vmid), None)
+        if guest is None:
             raise NotFound(404, "", f"No guest {vmid} that this account may see")
-        return found
+        return guest
 
     async def _node_of(self, vmid: int) -> str:
         return (await self._find(vmid)).node

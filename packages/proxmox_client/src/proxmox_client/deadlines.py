@@ -1,4 +1,4 @@
-"""One deadline for all that is asked inside a block, however many requests that takes."""
+"""Deadlines that cover all requests of a block, and time limits of single operations."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -12,36 +12,39 @@ _deadline: ContextVar[float | None] = ContextVar("proxmox_client_deadline", defa
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Bound every request and wait inside the block, also in tasks started there.
+    """Limit every request and wait inside the block, also in tasks that it starts.
 
-    An inner block can only shorten the outer one. What is cut off raises `DeadlineExceeded`.
+    An inner block can only shorten the outer one. Calls that are cut off raise `DeadlineExceeded`.
     """
     end = asyncio.get_running_loop().time() + seconds
     outer = _deadline.get()
-    mark = _deadline.set(end if outer is None else min(outer, end))
+    reset = _deadline.set(end if outer is None else min(outer, end))
     try:
         yield
     finally:
-        _deadline.reset(mark)
+        _deadline.reset(reset)
 
 
 def remaining() -> float | None:
-    """Seconds left in the surrounding block, or None outside of one."""
+    """Return the seconds left in the surrounding `deadline` block, or None outside of one."""
     end = _deadline.get()
     return None if end is None else end - asyncio.get_running_loop().time()
 
 
 @asynccontextmanager
-async def bounded(seconds: float | None, what: str) -> AsyncIterator[None]:
-    """Raise `DeadlineExceeded` when the body outlasts the surrounding deadline or `seconds`."""
+async def time_limit(seconds: float | None, operation: str) -> AsyncIterator[None]:
+    """Raise `DeadlineExceeded` when the body outlasts the surrounding deadline or `seconds`.
+
+    A TimeoutError that the body itself raises passes through unchanged.
+    """
     limits = [limit for limit in (remaining(), seconds) if limit is not None]
-    limit = min(limits) if limits else None
+    limit = min(limits, default=None)
     if limit is not None and limit <= 0:
-        raise DeadlineExceeded(f"No time was left for {what}")
+        raise DeadlineExceeded(f"No time was left for {operation}")
     try:
         async with asyncio.timeout(limit) as timer:
             yield
     except TimeoutError as error:
         if not timer.expired():
             raise
-        raise DeadlineExceeded(f"{what} took longer than {limit:.2f} s") from error
+        raise DeadlineExceeded(f"{operation} took longer than {limit:.2f} s") from error

@@ -1,26 +1,26 @@
-"""What can go wrong between us and Proxmox VE.
+"""Errors of this package.
 
 * ProxmoxError
-  * Unreachable          no answer: refused, timed out, dropped
-    * TlsError           the certificate is not the one we trust; nothing secret was sent
+  * Unreachable          no answer: connection refused, timed out or dropped
+    * TlsError           the certificate is not trusted; nothing secret was sent
   * ResponseError        an answer that is not a success
-    * Unauthenticated    401, the token, ticket or password is not accepted
-    * Forbidden          403, the account lacks a privilege; names path and privileges
+    * Unauthenticated    401: the token, ticket or password is not accepted
+    * Forbidden          403: the account lacks a privilege; names path and privileges
     * NotFound           the object does not exist (usually a 500)
-    * BadParameters      400, parameters are refused; names them
+    * BadParameters      400: parameters are rejected; names them
     * Conflict           the object is locked, exists already or is in the wrong state
-    * NodeUnreachable    595, 596, 599: the asked host could not reach the node
+    * NodeUnreachable    595 to 599: the host could not reach the node
     * NoQuorum           the cluster lacks quorum, so nothing can be written
-    * UnexpectedAnswer   a success whose body we don't understand
+    * UnexpectedAnswer   a success whose body cannot be decoded
   * TaskFailed           a task was started and did not succeed
-  * DeadlineExceeded     our own time ran out
+  * DeadlineExceeded     a deadline or timeout of this client expired
 """
 
 from collections.abc import Mapping, Sequence
 
 
 class ProxmoxError(Exception):
-    """The base of everything this package raises about Proxmox."""
+    """Base class of all errors of this package."""
 
 
 class Unreachable(ProxmoxError):
@@ -33,7 +33,7 @@ class Unreachable(ProxmoxError):
 
 
 class TlsError(Unreachable):
-    """The certificate is not one we trust; nothing secret was sent."""
+    """The certificate is not trusted; nothing secret was sent."""
 
 
 class ResponseError(ProxmoxError):
@@ -54,7 +54,7 @@ class Unauthenticated(ResponseError):
 
 
 class Forbidden(ResponseError):
-    """The account lacks a privilege; any one of `privileges` on `path` would do."""
+    """The account lacks a privilege; any one of `privileges` on `path` is enough."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class NotFound(ResponseError):
 
 
 class BadParameters(ResponseError):
-    """Parameters are refused; `errors` says why, by name."""
+    """Parameters are rejected; `errors` gives the reasons by parameter name."""
 
 
 class Conflict(ResponseError):
@@ -84,7 +84,7 @@ class Conflict(ResponseError):
 
 
 class NodeUnreachable(ResponseError):
-    """The host we asked could not reach `node`."""
+    """The host that received the request could not reach `node`."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class NoQuorum(ResponseError):
 
 
 class UnexpectedAnswer(ResponseError):
-    """A success whose body is not what this package knows."""
+    """A success whose body cannot be decoded."""
 
 
 class TaskFailed(ProxmoxError):
@@ -118,4 +118,4 @@ class TaskFailed(ProxmoxError):
 
 
 class DeadlineExceeded(ProxmoxError):
-    """Our own time ran out; a write may or may not have been done."""
+    """A deadline or timeout of this client expired; a write may or may not have happened."""

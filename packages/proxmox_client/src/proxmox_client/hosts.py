@@ -1,4 +1,4 @@
-"""The hosts of a cluster, any of which answers for all."""
+"""Hosts of a cluster, any of which answers for the whole cluster."""
 
 import re
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ _HOST = re.compile(
 
 
 class Host(NamedTuple):
-    """Where a node listens."""
+    """The name or address of a node, and its port."""
 
     name: str
     port: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `name`, `name:port` or `[address]:port`, or raise ValueError."""
+        """Parse `name`, `name:port` or `[address]:port`, or raise ValueError."""
         match = _HOST.fullmatch(text)
         port = int(match["port"] or DEFAULT_PORT) if match else 0
         if match is None or not 0 < port < 65536:
@@ -30,8 +30,8 @@ class Host(NamedTuple):
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
 
 
-class Ring:
-    """Hosts in turn: the one that answered last is asked until it fails."""
+class HostRotation:
+    """Hosts in rotation: the current one is used until it fails."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
         if not hosts:
@@ -44,10 +44,10 @@ class Ring:
 
     @property
     def current(self) -> Host:
-        """The host to ask."""
+        """The host for the next request."""
         return self._hosts[self._current]
 
-    def failed(self, host: Host) -> None:
-        """Turn to the next host, unless somebody has already turned away from this one."""
+    def mark_failed(self, host: Host) -> None:
+        """Switch to the next host, unless a concurrent request has already switched."""
         if host == self.current:
             self._current = (self._current + 1) % len(self._hosts)

@@ -1,4 +1,4 @@
-"""Bodies of Proxmox to typed answers, also where Proxmox's types waver."""
+"""Decoding of response bodies to typed answers, with tolerance for Proxmox's varying types."""
 
 import json
 from functools import cache
@@ -8,39 +8,42 @@ import msgspec
 
 T = TypeVar("T")
 
-Scalar = str | int | float | bool | None
-
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The base of what Proxmox tells: frozen, and nearly every field may be absent."""
+    """Base class of Proxmox's answers: frozen, and nearly every field may be absent."""
 
 
 class Envelope(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What Proxmox wraps every answer in; `total` counts rows beyond a page."""
+    """The object around every answer; `total` counts all rows when `data` is one page."""
 
     data: T
     total: int | None = None
 
 
 def decode(body: bytes, answer: type[T]) -> Envelope[T]:
-    """Decode a body; numbers in strings and 0/1 for booleans are understood.
+    """Decode a body; accept numbers in strings and 0/1 for booleans.
 
-    A body that doesn't fit is read a second time, tolerantly: Perl sends a number where text is
-    meant, `null` or an empty string where a value is missing.
+    A body that doesn't fit is decoded a second time with more tolerance, because Perl sends a
+    number for text, and `null` or an empty string for a missing value. Raises msgspec.MsgspecError
+    or ValueError when that fails too.
     """
     try:
         return _decoder(answer).decode(body)  # type: ignore[arg-type]  # a class is hashable
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        told = json.loads(body.decode(errors="replace"))
-        return convert(_completed(told, answer), _envelope(answer))
+        content = json.loads(body.decode(errors="replace"))
+        if isinstance(content, dict) and content.get("data") is None:
+            # an empty list or mapping is sent as null, or not at all
+            kind = get_origin(answer)
+            content = {**content, "data": kind() if kind in (list, dict) else None}
+        return convert(content, _envelope(answer))
 
 
-def convert(raw: object, answer: type[T]) -> T:
-    """Read an already decoded value as tolerantly as `decode` does."""
+def convert(value: object, answer: type[T]) -> T:
+    """Convert an already decoded value with the tolerance of `decode`."""
     try:
-        return msgspec.convert(raw, answer, strict=False)
+        return msgspec.convert(value, answer, strict=False)
     except msgspec.ValidationError:
-        return msgspec.convert(_loosened(raw), answer, strict=False)
+        return msgspec.convert(_loosen(value), answer, strict=False)
 
 
 @cache
@@ -52,20 +55,12 @@ def _envelope(answer: type[T]) -> type[Envelope[T]]:
     return Envelope[answer]  # type: ignore[valid-type]  # a type made at run time
 
 
-def _completed(told: Any, answer: Any) -> Any:
-    """The envelope with data in it: nothing stands for an empty list or mapping."""
-    if not isinstance(told, dict) or told.get("data") is not None:
-        return told
-    kind = get_origin(answer)
-    return {**told, "data": kind() if kind in (list, dict) else None}
-
-
-def _loosened(value: Any) -> Any:
-    """The value with numbers as text, which fits both, and without what is null or empty."""
+def _loosen(value: Any) -> Any:
+    """Drop null and empty members, and turn numbers to text, which fits text and number fields."""
     if isinstance(value, dict):
-        return {key: _loosened(v) for key, v in value.items() if v is not None and v != ""}
+        return {key: _loosen(v) for key, v in value.items() if v is not None and v != ""}
     if isinstance(value, list):
-        return [_loosened(item) for item in value]
+        return [_loosen(item) for item in value]
     if isinstance(value, bool) or value is None:
         return value
     return str(value)

@@ -1,4 +1,4 @@
-"""How much we ask of a cluster at once, and how long we wait."""
+"""Limits on concurrent requests and on waiting times."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,37 +9,39 @@ from weakref import WeakValueDictionary
 
 @dataclass(frozen=True)
 class Limits:
-    """Requests in flight, and seconds.
+    """Concurrent requests, and timeouts in seconds.
 
-    pveproxy has three workers, and a node may serve others too. `timeout` bounds one operation
-    with its retries and its wait for a turn; a `deadline` block can only shorten it.
+    pveproxy has three workers, and a node may serve other clients too. `timeout` limits one
+    operation including its retries and its wait for a slot; a `deadline` block can only shorten it.
     """
 
     per_cluster: int = 4
     per_node: int = 2
     timeout: float = 60.0
     connect_timeout: float = 5.0
-    # a 401 comes 3 s late, and a call that one node passes to another may take 30 s
+    # Proxmox delays a 401 by 3 s, and allows 30 s for a call that one node passes to another
     read_timeout: float = 35.0
 
 
-class Turns:
-    """Lets requests through, some at a time per node and per cluster."""
+class ConcurrencyLimiter:
+    """Limits concurrent requests per node and per cluster."""
 
     def __init__(self, limits: Limits) -> None:
         self._per_node = limits.per_node
         self._cluster = asyncio.Semaphore(limits.per_cluster)
-        # a node's turns last while somebody uses them: names may come from anywhere
+        # weak: node names come from callers, so unused semaphores must not accumulate
         self._nodes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def turn(self, node: str) -> AsyncIterator[None]:
-        """Wait for the node's turn, then for the cluster's; `""` is no node in particular."""
+    async def slot(self, node: str) -> AsyncIterator[None]:
+        """Acquire a slot of the node, then one of the cluster; `""` means no particular node.
+
+        The order matters: requests that queue for a slow node must not occupy the cluster's slots.
+        """
         if not node:
             async with self._cluster:
                 yield
             return
-        # the node comes first: who waits for a slow node must not hold a place of the cluster
-        turns = self._nodes.setdefault(node, asyncio.Semaphore(self._per_node))
-        async with turns, self._cluster:
+        node_slots = self._nodes.setdefault(node, asyncio.Semaphore(self._per_node))
+        async with node_slots, self._cluster:
             yield

@@ -10,27 +10,27 @@ Properties = dict[str, str]
 
 
 def parse(text: str | Mapping[str, Any] | None, default: str = "") -> Properties:
-    """Take a property string apart; a part without `=` is the value of `default`.
+    """Parse a property string; a part without `=` is the value of the key `default`.
 
-    Some endpoints answer the same thing already taken apart, so a mapping is accepted too.
+    Some endpoints return the same options as a mapping, so a mapping is accepted too.
     """
     if text is None:
         return {}
     if isinstance(text, Mapping):
-        return {key: _plain(value) for key, value in text.items()}
+        return {key: _as_text(value) for key, value in text.items()}
     pairs = (part.partition("=") for part in text.split(",") if part)
     return {key if mark else default: value if mark else key for key, mark, value in pairs}
 
 
 def flag(value: str | None, *, absent: bool = False) -> bool:
-    """Read a boolean as Proxmox writes it."""
+    """Parse a boolean as Proxmox writes it; `absent` is the value for None."""
     return absent if value is None else value.lower() in ("1", "on", "yes", "true")
 
 
 def number(text: str | None) -> float | None:
-    """Read a number, or None for what is not one."""
+    """Parse a number; return None for any other text."""
     return float(text) if text and _NUMBER.fullmatch(text) else None
 
 
-def _plain(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""How requests prove who we are: a token in a header, or a ticket that is renewed."""
+"""Authentication of requests: an API token in a header, or a ticket that is renewed."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from proxmox_client.auth import ApiToken, Password
 from proxmox_client.errors import Unauthenticated
 from proxmox_client.json_decoder import Answer
 
-# a ticket lives two hours; one that is half as old is exchanged for a new one
+# seconds; a ticket is valid for two hours and renewed after half of them
 RENEW_AFTER = 3600.0
 EXPIRES_AFTER = 7200.0
 
@@ -19,7 +19,7 @@ SignIn = Callable[[Mapping[str, str]], Awaitable["Ticket"]]
 
 
 class Ticket(Answer, frozen=True):
-    """What a sign-in gives; with `need_tfa` the ticket is only good for the second step."""
+    """The result of a sign-in; with `need_tfa` the ticket is valid for the second step only."""
 
     ticket: str = ""
     csrf_token: str = field(name="CSRFPreventionToken", default="")
@@ -31,34 +31,37 @@ class Ticket(Answer, frozen=True):
 
 
 class Session(Protocol):
-    """Proves who we are."""
+    """A source of authentication headers."""
 
     async def headers(self, method: str) -> dict[str, str]:
-        """The headers for a request."""
+        """Return the headers for a request."""
         ...
 
-    def forget(self, refused: Mapping[str, str]) -> bool:
-        """Drop what was refused with these headers; true when another try may go better."""
+    def invalidate(self, rejected: Mapping[str, str]) -> bool:
+        """Drop the credentials in these headers after a 401; return whether a retry may succeed."""
         ...
 
 
 class TokenSession:
-    """An API token goes with every request as it is."""
+    """A session that sends the same API token with every request."""
 
     def __init__(self, token: ApiToken) -> None:
         self._headers = {"Authorization": f"PVEAPIToken={token.token_id}={token.secret}"}
 
     async def headers(self, method: str) -> dict[str, str]:  # noqa: ARG002 - same for all
-        """The token's header."""
+        """Return the token's header."""
         return self._headers
 
-    def forget(self, refused: Mapping[str, str]) -> bool:  # noqa: ARG002 - nothing is kept
-        """A token that was refused will be refused again."""
+    def invalidate(self, rejected: Mapping[str, str]) -> bool:  # noqa: ARG002 - no state
+        """Return False: Proxmox would reject the token again."""
         return False
 
 
 class TicketSession:
-    """A user signs in once and renews the ticket long before it ends."""
+    """A session of a user: one sign-in, and renewals of the ticket long before it expires.
+
+    Concurrent requests share one lock, so only the first of them signs in or renews.
+    """
 
     def __init__(
         self, auth: Password, sign_in: SignIn, clock: Callable[[], float] = time.time
@@ -68,43 +71,43 @@ class TicketSession:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._ticket: Ticket | None = None
-        self._since = 0.0
+        self._issued_at = 0.0
 
     async def headers(self, method: str) -> dict[str, str]:
-        """The ticket's cookie, and for writes the token against forged requests."""
+        """Return the ticket's cookie, for writes also the token against cross-site requests."""
         async with self._lock:
-            ticket = await self._fresh()
+            ticket = await self._valid_ticket()
         headers = {"Cookie": _cookie(ticket)}
         if method != "GET":
             headers["CSRFPreventionToken"] = ticket.csrf_token
         return headers
 
-    def forget(self, refused: Mapping[str, str]) -> bool:
-        """Drop the ticket, unless another request has brought a new one since."""
-        if self._ticket is not None and _cookie(self._ticket) == refused.get("Cookie"):
+    def invalidate(self, rejected: Mapping[str, str]) -> bool:
+        """Drop the rejected ticket, unless another request has already replaced it."""
+        if self._ticket is not None and _cookie(self._ticket) == rejected.get("Cookie"):
             self._ticket = None
         return True
 
-    async def _fresh(self) -> Ticket:
-        age = self._clock() - self._since
+    async def _valid_ticket(self) -> Ticket:
+        age = self._clock() - self._issued_at
         if self._ticket is not None and 0 <= age < RENEW_AFTER:
             return self._ticket
         if self._ticket is not None and 0 <= age < EXPIRES_AFTER:
-            self._ticket = await self._renewed(self._ticket)
+            self._ticket = await self._renew(self._ticket)
         else:
-            self._ticket = await self._signed_in()
-        self._since = self._clock()
+            self._ticket = await self._sign_in_with_password()
+        self._issued_at = self._clock()
         return self._ticket
 
-    async def _renewed(self, ticket: Ticket) -> Ticket:
-        # a ticket in place of the password spares the second factor too
+    async def _renew(self, ticket: Ticket) -> Ticket:
+        # the ticket in place of the password: no code of the second factor is needed
         try:
-            return await self._ask(ticket.ticket)
+            return await self._request_ticket(ticket.ticket)
         except Unauthenticated:
-            return await self._signed_in()
+            return await self._sign_in_with_password()
 
-    async def _signed_in(self) -> Ticket:
-        ticket = await self._ask(self._auth.password)
+    async def _sign_in_with_password(self) -> Ticket:
+        ticket = await self._request_ticket(self._auth.password)
         if not ticket.need_tfa:
             return ticket
         if self._auth.totp is None:
@@ -112,9 +115,9 @@ class TicketSession:
             raise Unauthenticated(
                 401, "", f"{name} has a second factor: give totp, or better an API token"
             )
-        return await self._ask(f"totp:{self._auth.totp()}", challenge=ticket.ticket)
+        return await self._request_ticket(f"totp:{self._auth.totp()}", challenge=ticket.ticket)
 
-    async def _ask(self, password: str, challenge: str | None = None) -> Ticket:
+    async def _request_ticket(self, password: str, challenge: str | None = None) -> Ticket:
         form = {"username": self._auth.username, "password": password}
         if challenge is not None:
             form["tfa-challenge"] = challenge
@@ -122,7 +125,7 @@ class TicketSession:
 
 
 def open_session(auth: ApiToken | Password, sign_in: SignIn) -> Session:
-    """The session for an account."""
+    """Create the session for an account."""
     return TokenSession(auth) if isinstance(auth, ApiToken) else TicketSession(auth, sign_in)
 
 

@@ -1,4 +1,4 @@
-"""Which certificates we trust, and how to learn a host's fingerprint."""
+"""Trust in server certificates, and the fingerprint of a host's certificate."""
 
 import asyncio
 import hashlib
@@ -20,10 +20,10 @@ _FINGERPRINT = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){31}", re.ASCII)
 
 @dataclass(frozen=True)
 class Tls:
-    """What makes a certificate trusted: the system's store unless something is named here.
+    """Trusted certificates: those of the system's store, unless a field here is set.
 
-    `fingerprints` (SHA-256 of the leaf, colon-hex) decide alone when given: neither issuer nor
-    name nor dates matter then. `insecure` trusts anything.
+    With `fingerprints` (SHA-256 of the leaf, colon-hex) only a pinned certificate is trusted,
+    whatever its issuer, name and dates. `insecure` trusts every certificate.
     """
 
     ca_file: Path | str | None = None
@@ -32,27 +32,27 @@ class Tls:
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        pins = frozenset(map(normalized, self.fingerprints))
+        pins = frozenset(map(normalize_fingerprint, self.fingerprints))
         object.__setattr__(self, "fingerprints", pins)
 
     def context(self) -> ssl.SSLContext:
-        """The TLS context for this trust."""
+        """Return the TLS context for these settings."""
         if self.fingerprints:
-            return _pinning(frozenset(self.fingerprints))
+            return _pinned_context(frozenset(self.fingerprints))
         if self.insecure:
-            return _trusting_anything()
+            return _unverified_context()
         if self.ca_file is None and self.ca_pem is None:
-            return _system()
+            return _default_context()
         context = ssl.create_default_context(
             cafile=str(self.ca_file) if self.ca_file else None, cadata=self.ca_pem
         )
-        # Proxmox's own CAs made before 2026-03 lack keyUsage, which Python 3.13's default refuses
+        # Proxmox's own CAs made before 2026-03 lack keyUsage; Python 3.13 rejects them by default
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
 
 
-def normalized(fingerprint: str) -> str:
-    """A SHA-256 fingerprint as colon-hex in capitals, or ValueError."""
+def normalize_fingerprint(fingerprint: str) -> str:
+    """Return a SHA-256 fingerprint as colon-hex in capitals, or raise ValueError."""
     digits = fingerprint.strip().upper().removeprefix("SHA256:").replace(":", "")
     text = ":".join(digits[i : i + 2] for i in range(0, len(digits), 2))
     if not _FINGERPRINT.fullmatch(text):
@@ -61,61 +61,68 @@ def normalized(fingerprint: str) -> str:
 
 
 def fingerprint_of(certificate: bytes) -> str:
-    """The fingerprint of a certificate in DER."""
+    """Return the fingerprint of a certificate in DER."""
     return hashlib.sha256(certificate).digest().hex(":").upper()
 
 
 async def fetch_fingerprint(host: str) -> str:
-    """The fingerprint of the certificate that `host` shows; nothing but the handshake is sent."""
+    """Fetch the fingerprint of a host's certificate; send nothing but the TLS handshake.
+
+    Raises TlsError when the handshake fails, Unreachable when there is no connection.
+    """
     address = Host.parse(host)
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
             _, writer = await asyncio.open_connection(
-                address.name, address.port, ssl=_trusting_anything(), server_hostname=address.name
+                address.name, address.port, ssl=_unverified_context(), server_hostname=address.name
             )
     except ssl.SSLError as error:
         raise TlsError(host, f"the TLS handshake failed ({error.reason or error})") from error
     except TimeoutError as error:
         raise Unreachable(host, f"no answer within {HANDSHAKE_TIMEOUT:g} s") from error
     except OSError as error:
-        raise Unreachable(host, _fact_of(error)) from error
+        raise Unreachable(host, _os_error_text(error)) from error
     try:
         return fingerprint_of(_leaf(writer.get_extra_info("ssl_object")))
     finally:
         writer.transport.abort()
 
 
-def _fact_of(error: OSError) -> str:
-    """The system's own words; asyncio adds its numbers to them, name servers count below zero."""
+def _os_error_text(error: OSError) -> str:
+    """Return the system's message without the numbers that asyncio adds.
+
+    Errors of name resolution have negative numbers, which os.strerror doesn't know.
+    """
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or str(error)
 
 
 @cache
-def _system() -> ssl.SSLContext:
-    # loading the system's store costs 90 ms, so all clusters share it
+def _default_context() -> ssl.SSLContext:
+    # all clusters share one context: loading the system's store takes 90 ms
     return ssl.create_default_context()
 
 
-def _trusting_anything() -> ssl.SSLContext:
+def _unverified_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def _pinning(pins: frozenset[str]) -> ssl.SSLContext:
-    """A context whose handshakes fail unless the leaf is pinned, before a byte is sent."""
+def _pinned_context(pins: frozenset[str]) -> ssl.SSLContext:
+    """Create a context whose handshakes fail, before a byte is sent, unless the leaf is pinned."""
 
     class PinnedObject(ssl.SSLObject):
         def do_handshake(self) -> None:
             super().do_handshake()
-            seen = fingerprint_of(_leaf(self))
-            if seen not in pins:
-                raise ssl.SSLCertVerificationError(f"the certificate's fingerprint is {seen}")
+            fingerprint = fingerprint_of(_leaf(self))
+            if fingerprint not in pins:
+                message = f"the certificate's fingerprint is {fingerprint}"
+                raise ssl.SSLCertVerificationError(message)
 
-    context = _trusting_anything()
+    context = _unverified_context()
     context.sslobject_class = PinnedObject
     return context
 

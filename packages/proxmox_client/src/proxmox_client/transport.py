@@ -1,4 +1,4 @@
-"""The wire to one cluster: hosts, retries, turns, deadlines and typed answers."""
+"""HTTP requests to one cluster: host rotation, retries, limits, deadlines and typed answers."""
 
 import ssl
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,14 @@ import msgspec
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from proxmox_client.auth import ApiToken, Password
-from proxmox_client.circuit_breaker import Silence
-from proxmox_client.deadlines import bounded
-from proxmox_client.errors import (
-    BadParameters,
-    TlsError,
-    UnexpectedAnswer,
-    Unreachable,
-)
-from proxmox_client.hosts import Ring
+from proxmox_client.circuit_breaker import CircuitBreaker
+from proxmox_client.deadlines import time_limit
+from proxmox_client.errors import BadParameters, TlsError, UnexpectedAnswer, Unreachable
+from proxmox_client.hosts import HostRotation
 from proxmox_client.json_decoder import Envelope, decode
-from proxmox_client.limits import Limits, Turns
-from proxmox_client.paths import node_of, place_of
-from proxmox_client.refusals import refusal
+from proxmox_client.limits import ConcurrencyLimiter, Limits
+from proxmox_client.paths import failure_domain, node_of
+from proxmox_client.response_errors import response_error
 from proxmox_client.session import Ticket, open_session
 from proxmox_client.tls import Tls
 
@@ -32,107 +27,118 @@ T = TypeVar("T")
 
 Parameter = str | int | float | bool | Sequence[str] | None
 Parameters = dict[str, Parameter]
-# what carries requests; tests put their own in its place
-Wire = httpx.AsyncBaseTransport
+# sends the requests; tests pass their own
+HttpTransport = httpx.AsyncBaseTransport
 
 # pveproxy closes an idle connection after 5 s
 KEEPALIVE_EXPIRY = 3.0
-# how often a request is tried that may be repeated; once per host if there are more
-TRIES = 4
-_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
+# attempts for a request that may be repeated; more if there are more hosts, one for each
+MAX_ATTEMPTS = 4
 # pveproxy drops the connection in the middle of a larger body
 MAX_BODY = 512 * 1024
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
 
 
-class Reply(NamedTuple):
-    """An answer as it came."""
+class RawResponse(NamedTuple):
+    """A response before decoding; `reason` is the text of the status line."""
 
     status: int
     reason: str
     body: bytes
 
 
-class Line:
-    """The connections to one cluster, whichever of its hosts answers, for all accounts.
+class HostPool:
+    """Connections to the hosts of one cluster, shared by all accounts.
 
-    It uses httpx's transport without its client: no cookie of one account can reach another, no
-    proxy or netrc of the environment comes between us and Proxmox, and a call costs a third less.
+    It uses httpx's transport without httpx's client: cookies of one account cannot reach another,
+    proxy settings and netrc of the environment are ignored, and a call takes a third less CPU time.
     """
 
     def __init__(
-        self, hosts: Sequence[str], tls: Tls, limits: Limits, wire: Wire | None = None
+        self,
+        hosts: Sequence[str],
+        tls: Tls,
+        limits: Limits,
+        http_transport: HttpTransport | None = None,
     ) -> None:
         self.limits = limits
-        self.turns = Turns(limits)
-        self.silence = Silence(limits.read_timeout)
-        self._ring = Ring(hosts)
-        self._wire = wire or _wire(tls, limits)
+        self.limiter = ConcurrencyLimiter(limits)
+        self.circuit_breaker = CircuitBreaker(limits.read_timeout)
+        self._hosts = HostRotation(hosts)
+        self._http_transport = http_transport or _open_transport(tls, limits)
         timeout = httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout)
         self._extensions = {"timeout": timeout.as_dict()}
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._wire.aclose()
+        await self._http_transport.aclose()
 
     async def send(
         self, method: str, path: str, form: str, headers: Mapping[str, str], *, safe: bool
-    ) -> Reply:
-        """Send; what is `safe` to repeat goes out again, to the next host if there is one."""
+    ) -> RawResponse:
+        """Send a request; retry it if it is `safe` to repeat or certainly didn't reach a host.
+
+        A retry goes to the next host, if there is one. Raises Unreachable after the last attempt.
+        """
         try:
             return await self._send_once(method, path, form, headers)
-        except _Failed as failed:
-            if not self._repeatable(failed, safe=safe):
-                raise failed.unreachable() from failed.error
-        # most requests go well at once, and never pay for what follows
-        tries = AsyncRetrying(
-            retry=retry_if_exception(partial(self._repeatable, safe=safe)),
-            stop=stop_after_attempt(max(TRIES, len(self._ring)) - 1),
+        except _RequestFailed as failure:
+            if not self._may_retry(failure, safe=safe):
+                raise failure.as_unreachable() from failure.error
+        # set up only after a failure: most requests succeed at once and don't pay for it
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(partial(self._may_retry, safe=safe)),
+            stop=stop_after_attempt(max(MAX_ATTEMPTS, len(self._hosts)) - 1),
             wait=wait_random_exponential(multiplier=0.05, max=1),
             reraise=True,
         )
         try:
-            return await tries(self._send_once, method, path, form, headers)
-        except _Failed as failed:
-            raise failed.unreachable() from failed.error
+            return await retrying(self._send_once, method, path, form, headers)
+        except _RequestFailed as failure:
+            raise failure.as_unreachable() from failure.error
 
-    def _repeatable(self, failed: BaseException, *, safe: bool) -> bool:
-        if not isinstance(failed, _Failed) or not (safe or failed.before_sending):
+    def _may_retry(self, failure: BaseException, *, safe: bool) -> bool:
+        if not isinstance(failure, _RequestFailed) or not (safe or failure.before_sending):
             return False
-        # who is silent, or shows a wrong certificate, will do so again
-        return len(self._ring) > 1 or not failed.lasting
+        # a host that timed out or has a wrong certificate would fail again
+        return len(self._hosts) > 1 or not failure.persistent
 
     async def _send_once(
         self, method: str, path: str, form: str, headers: Mapping[str, str]
-    ) -> Reply:
-        host = self._ring.current
-        request = self._built(method, f"https://{host}/api2/json{path}", form, headers)
+    ) -> RawResponse:
+        host = self._hosts.current
+        request = self._build_request(method, f"https://{host}/api2/json{path}", form, headers)
         try:
-            response = await self._wire.handle_async_request(request)
+            response = await self._http_transport.handle_async_request(request)
             try:
                 body = await response.aread()
             finally:
                 await response.aclose()
         except httpx.RequestError as error:
-            self._ring.failed(host)
-            raise _Failed(str(host), error) from error
+            self._hosts.mark_failed(host)
+            raise _RequestFailed(str(host), error) from error
         reason = bytes(response.extensions.get("reason_phrase", b""))
-        return Reply(response.status_code, reason.decode(errors="replace"), body)
+        return RawResponse(response.status_code, reason.decode(errors="replace"), body)
 
-    def _built(self, method: str, url: str, form: str, headers: Mapping[str, str]) -> httpx.Request:
-        sent = {**_HEADERS, **headers}
+    def _build_request(
+        self, method: str, url: str, form: str, headers: Mapping[str, str]
+    ) -> httpx.Request:
+        all_headers = {**_HEADERS, **headers}
         if method in ("GET", "DELETE"):
-            asked = f"{url}?{form}" if form else url
-            return httpx.Request(method, asked, headers=sent, extensions=self._extensions)
+            url = f"{url}?{form}" if form else url
+            return httpx.Request(method, url, headers=all_headers, extensions=self._extensions)
         body = form.encode()
         if len(body) > MAX_BODY:
             message = f"{len(body)} bytes of parameters are more than the {MAX_BODY} Proxmox takes"
             raise BadParameters(413, "", message)
-        sent["Content-Type"] = "application/x-www-form-urlencoded"
-        return httpx.Request(method, url, headers=sent, content=body, extensions=self._extensions)
+        all_headers["Content-Type"] = "application/x-www-form-urlencoded"
+        return httpx.Request(
+            method, url, headers=all_headers, content=body, extensions=self._extensions
+        )
 
 
-class _Failed(Exception):
-    """A request that got no whole answer from `host`."""
+class _RequestFailed(Exception):
+    """A request that got no complete response from `host`."""
 
     def __init__(self, host: str, error: httpx.RequestError) -> None:
         super().__init__(host)
@@ -141,121 +147,123 @@ class _Failed(Exception):
 
     @property
     def before_sending(self) -> bool:
-        """Whether surely nothing was sent."""
+        """Whether it failed before anything was sent."""
         return isinstance(self.error, httpx.ConnectError | httpx.ConnectTimeout)
 
     @property
-    def lasting(self) -> bool:
-        """Whether the same host would fail in the same way."""
+    def persistent(self) -> bool:
+        """Whether the same host would fail in the same way again."""
         return isinstance(self.error, httpx.TimeoutException) or self.tls is not None
 
     @property
     def tls(self) -> ssl.SSLError | None:
-        """What was wrong with the certificate or the handshake, if that was it."""
+        """The error of the certificate or handshake, if that was the cause."""
         return _tls_cause(self.error) if isinstance(self.error, httpx.ConnectError) else None
 
-    def unreachable(self) -> Unreachable:
-        """The same for our callers."""
+    def as_unreachable(self) -> Unreachable:
+        """Return the public exception for this failure."""
         if self.tls is not None:
             return TlsError(self.host, str(self.tls.args[-1] if self.tls.args else self.tls))
         if isinstance(self.error, httpx.TimeoutException):
             return Unreachable(self.host, f"no answer in time ({type(self.error).__name__})")
-        silent = "no connection" if self.before_sending else "the connection broke"
-        return Unreachable(self.host, str(self.error) or silent)
+        default = "no connection" if self.before_sending else "the connection broke"
+        return Unreachable(self.host, str(self.error) or default)
 
 
 class Transport:
-    """Typed requests of one account over a line."""
+    """Typed requests of one account over a host pool."""
 
-    def __init__(self, line: Line, auth: ApiToken | Password) -> None:
-        self.line = line
+    def __init__(self, pool: HostPool, auth: ApiToken | Password) -> None:
+        self.pool = pool
         self._session = open_session(auth, self._sign_in)
 
     async def get(self, path: str, answer: type[T], /, **parameters: Parameter) -> T:
-        """GET, decoded as `answer`."""
+        """GET a path and decode its data as `answer`."""
         return (await self.get_page(path, answer, **parameters)).data
 
     async def get_page(self, path: str, answer: type[T], /, **parameters: Parameter) -> Envelope[T]:
-        """GET, with the number of rows there are beyond this page."""
-        return _read(path, await self.request("GET", path, parameters), answer)
+        """GET a path and decode its data as `answer`, with the total number of rows."""
+        return _decode(path, await self.request("GET", path, parameters), answer)
 
     async def post(self, path: str, /, **parameters: Parameter) -> Any:
-        """POST; most answer with the UPID of a task."""
-        return await self.ask("POST", path, **parameters)
+        """POST to a path and return its data: the UPID of a task, mostly."""
+        return await self.request_data("POST", path, **parameters)
 
     async def delete(self, path: str, /, **parameters: Parameter) -> Any:
-        """DELETE."""
-        return await self.ask("DELETE", path, **parameters)
+        """DELETE a path and return its data."""
+        return await self.request_data("DELETE", path, **parameters)
 
-    async def ask(self, method: str, path: str, /, **parameters: Parameter) -> Any:
-        """Any request, decoded as plain values."""
-        return _read(path, await self.request(method, path, parameters), Any).data
+    async def request_data(self, method: str, path: str, /, **parameters: Parameter) -> Any:
+        """Send any request and return its data as plain values."""
+        return _decode(path, await self.request(method, path, parameters), Any).data
 
-    async def request(self, method: str, path: str, parameters: Mapping[str, Parameter]) -> Reply:
-        """Ask once it is our turn, and raise what is not a success."""
-        form = urlencode(fields(parameters))
-        line, what = self.line, f"{method} {path}"
-        async with bounded(line.limits.timeout, what), line.turns.turn(node_of(path)):
-            place = place_of(path) if method == "GET" else None  # a write is worth any wait
-            async with line.silence.heeded(place, what) if place else nullcontext():
-                return _success(path, await self._authorised(method, path, form))
+    async def request(
+        self, method: str, path: str, parameters: Mapping[str, Parameter]
+    ) -> RawResponse:
+        """Send any request within the limits; raise the error of a response of 300 or more."""
+        form = urlencode(form_fields(parameters))
+        pool, name = self.pool, f"{method} {path}"
+        async with time_limit(pool.limits.timeout, name), pool.limiter.slot(node_of(path)):
+            domain = failure_domain(path) if method == "GET" else None
+            async with pool.circuit_breaker.guard(domain, name) if domain else nullcontext():
+                return _raise_for_status(path, await self._send_authorized(method, path, form))
 
-    async def _authorised(self, method: str, path: str, form: str) -> Reply:
+    async def _send_authorized(self, method: str, path: str, form: str) -> RawResponse:
         safe = method == "GET"
         headers = await self._session.headers(method)
-        reply = await self.line.send(method, path, form, headers, safe=safe)
+        response = await self.pool.send(method, path, form, headers, safe=safe)
         # a write is never sent twice, not even after a 401
-        if reply.status == 401 and self._session.forget(headers) and safe:
+        if response.status == 401 and self._session.invalidate(headers) and safe:
             headers = await self._session.headers(method)
-            reply = await self.line.send(method, path, form, headers, safe=safe)
-        return reply
+            response = await self.pool.send(method, path, form, headers, safe=safe)
+        return response
 
     async def _sign_in(self, form: Mapping[str, str]) -> Ticket:
         path = "/access/ticket"
-        # a code of the second factor is good for one try only
+        # a code of the second factor is valid for one attempt only
         safe = "tfa-challenge" not in form
-        reply = await self.line.send("POST", path, urlencode(form), {}, safe=safe)
-        return _read(path, _success(path, reply), Ticket).data
+        response = await self.pool.send("POST", path, urlencode(form), {}, safe=safe)
+        return _decode(path, _raise_for_status(path, response), Ticket).data
 
 
-def fields(parameters: Mapping[str, Parameter]) -> list[tuple[str, str]]:
-    """Parameters as form fields: without None, booleans as 0/1, sequences repeated."""
-    found: list[tuple[str, str]] = []
+def form_fields(parameters: Mapping[str, Parameter]) -> list[tuple[str, str]]:
+    """Encode parameters as form fields: None is left out, booleans are 0/1, sequences repeat."""
+    fields: list[tuple[str, str]] = []
     for name, value in parameters.items():
         if isinstance(value, bool):
-            found.append((name, str(int(value))))
+            fields.append((name, str(int(value))))
         elif isinstance(value, str | int | float):
-            found.append((name, str(value)))
+            fields.append((name, str(value)))
         elif value is not None:
-            found.extend((name, item) for item in value)
-    return found
+            fields.extend((name, item) for item in value)
+    return fields
 
 
-def _wire(tls: Tls, limits: Limits) -> Wire:
-    pool = httpx.Limits(
+def _open_transport(tls: Tls, limits: Limits) -> HttpTransport:
+    connections = httpx.Limits(
         max_connections=None,
         max_keepalive_connections=limits.per_cluster,
         keepalive_expiry=KEEPALIVE_EXPIRY,
     )
-    return httpx.AsyncHTTPTransport(verify=tls.context(), limits=pool, trust_env=False)
+    return httpx.AsyncHTTPTransport(verify=tls.context(), limits=connections, trust_env=False)
 
 
-def _success(path: str, reply: Reply) -> Reply:
-    if reply.status >= 300:
-        raise refusal(path, reply.status, reply.reason, reply.body)
-    return reply
+def _raise_for_status(path: str, response: RawResponse) -> RawResponse:
+    if response.status >= 300:
+        raise response_error(path, response.status, response.reason, response.body)
+    return response
 
 
-def _read(path: str, reply: Reply, answer: type[T]) -> Envelope[T]:
+def _decode(path: str, response: RawResponse, answer: type[T]) -> Envelope[T]:
     try:
-        return decode(reply.body, answer)
+        return decode(response.body, answer)
     except (msgspec.MsgspecError, ValueError) as error:
-        message = f"The answer of {path} is not understood: {error}"
-        raise UnexpectedAnswer(reply.status, reply.reason, message) from error
+        message = f"The answer of {path} cannot be decoded: {error}"
+        raise UnexpectedAnswer(response.status, response.reason, message) from error
 
 
 def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
-    """The TLS error beneath, unless it is only a connection that ended."""
+    """Find the TLS error in the chain of causes; a connection that merely ended is none."""
     ended = ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
     while error is not None:
         if isinstance(error, ssl.SSLError):

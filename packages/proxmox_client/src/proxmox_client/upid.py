@@ -14,7 +14,7 @@ _UPID = re.compile(
 
 
 class Upid(msgspec.Struct, frozen=True):
-    """A task identifier, taken apart; the node in it is where the task runs."""
+    """A parsed task identifier; `node` is the node that runs the task, `start_time` an epoch."""
 
     node: str
     pid: int
@@ -28,7 +28,7 @@ class Upid(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Take a UPID apart, or raise ValueError."""
+        """Parse a UPID, or raise ValueError."""
         match = _UPID.fullmatch(text)
         if match is None:
             raise ValueError(f"{text!r} is not a task identifier (UPID)")

@@ -1,1 +1,1 @@
-"""What can be asked of Proxmox, area by area."""
+"""Calls of the Proxmox VE API and their answers, one module per area."""

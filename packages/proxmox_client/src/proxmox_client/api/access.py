@@ -1,4 +1,4 @@
-"""Accounts and what they may do."""
+"""Accounts and permissions."""
 
 from typing import Any
 
@@ -22,11 +22,12 @@ class User(Answer, frozen=True):
     first_name: str | None = field(name="firstname", default=None)
     last_name: str | None = field(name="lastname", default=None)
     groups: str | list[str] | None = None
+    tokens: dict[str, "Token"] | list["Token"] | None = None
     realm_type: str | None = field(name="realm-type", default=None)
 
 
 class Token(Answer, frozen=True):
-    """An API token; with `privsep` it has only what is granted to it and its user."""
+    """An API token; with `privsep` it has only privileges granted to both it and its user."""
 
     token_id: str = field(name="tokenid", default="")
     privsep: bool = True
@@ -43,7 +44,7 @@ class Role(Answer, frozen=True):
 
     @property
     def privileges(self) -> list[str]:
-        """The privileges, one by one."""
+        """The privileges as a list."""
         return [name for name in self.privs.split(",") if name]
 
 
@@ -58,7 +59,7 @@ class AclEntry(Answer, frozen=True):
 
 
 class Group(Answer, frozen=True):
-    """A group of users; `users` is a list with commas."""
+    """A group of users; `users` is a comma-separated list."""
 
     group_id: str = field(name="groupid")
     comment: str | None = None
@@ -66,7 +67,7 @@ class Group(Answer, frozen=True):
 
 
 class Realm(Answer, frozen=True):
-    """A place where accounts are kept."""
+    """An authentication realm: `pam`, `pve`, LDAP or another directory."""
 
     realm: str
     type: str = ""
@@ -81,9 +82,9 @@ class Access:
         self._transport = transport
 
     async def permissions(self, path: str | None = None, userid: str | None = None) -> Permissions:
-        """GET /access/permissions. Privileges by path; true where they reach further down.
+        """GET /access/permissions. Privileges by path; true if they propagate.
 
-        Another user's or token's needs Sys.Audit on /access.
+        Needs Sys.Audit on /access for another user or token.
 
         Source: PVE/API2/AccessControl.pm.
         """
@@ -92,43 +93,47 @@ class Access:
         )
 
     async def users(self) -> list[User]:
-        """GET /access/users. Only those the account may see.
+        """GET /access/users. Lists only users that the account may see.
 
         Source: PVE/API2/User.pm.
         """
         return await self._transport.get("/access/users", list[User])
 
     async def user(self, userid: str) -> User:
-        """GET /access/users/{userid}. Oneself, or Sys.Audit or User.Modify on its groups.
+        """GET /access/users/{userid}. Needs Sys.Audit or User.Modify unless own account.
+
+        The privilege is needed on the groups of the user.
 
         Source: PVE/API2/User.pm.
         """
-        raw = await self._transport.get(join("access", "users", userid), dict[str, Any])
-        return convert({**raw, "userid": userid}, User)
+        user = await self._transport.get(join("access", "users", userid), dict[str, Any])
+        return convert({**user, "userid": userid}, User)
 
     async def tokens(self, userid: str) -> list[Token]:
-        """GET /access/users/{userid}/token. Oneself, or User.Modify on its groups.
+        """GET /access/users/{userid}/token. Needs User.Modify unless own account.
+
+        The privilege is needed on the groups of the user.
 
         Source: PVE/API2/User.pm.
         """
         return await self._transport.get(join("access", "users", userid, "token"), list[Token])
 
     async def roles(self) -> list[Role]:
-        """GET /access/roles. Any account.
+        """GET /access/roles. Needs an account, but no privilege.
 
         Source: PVE/API2/Role.pm.
         """
         return await self._transport.get("/access/roles", list[Role])
 
     async def groups(self) -> list[Group]:
-        """GET /access/groups. Only those the account may see.
+        """GET /access/groups. Lists only groups that the account may see.
 
         Source: PVE/API2/Group.pm.
         """
         return await self._transport.get("/access/groups", list[Group])
 
     async def acl(self) -> list[AclEntry]:
-        """GET /access/acl. Only paths the account may see.
+        """GET /access/acl. Lists only paths that the account may see.
 
         Source: PVE/API2/ACL.pm.
         """

@@ -1,4 +1,4 @@
-"""What a guest says of itself, by its agent or its container."""
+"""Information from inside a guest: from the QEMU guest agent or from a container."""
 
 from typing import Any, Generic, TypeVar
 

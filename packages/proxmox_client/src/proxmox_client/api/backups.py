@@ -1,4 +1,4 @@
-"""Backup jobs and what they cover."""
+"""Backup jobs and the guests they cover."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from proxmox_client.properties import Properties, parse
 
 
 class BackupJob(Answer, frozen=True):
-    """A scheduled backup; `next_run` (epoch) is there only while it is enabled."""
+    """A scheduled backup; `next_run` (epoch) is set only while it is enabled."""
 
     id: str
     type: str = "vzdump"
@@ -39,21 +39,21 @@ class BackupJob(Answer, frozen=True):
     @property
     def vmids(self) -> list[int]:
         """The guests named in the job; empty for `all` and for a pool."""
-        return _numbers(self.vmid)
+        return _parse_vmids(self.vmid)
 
     @property
     def excluded(self) -> list[int]:
-        """The guests left out of `all`."""
-        return _numbers(self.exclude)
+        """The guests excluded from `all`."""
+        return _parse_vmids(self.exclude)
 
     @property
     def retention(self) -> Properties:
-        """How many backups are kept: `{"keep-last": "3"}`."""
+        """The retention: `{"keep-last": "3"}`."""
         return parse(self.prune_backups)
 
 
 class IncludedVolume(Answer, frozen=True):
-    """A volume of a guest and why it is in the backup or not."""
+    """A volume of a guest, and the reason why it is in the backup or not."""
 
     id: str = ""
     name: str = ""
@@ -71,7 +71,7 @@ class IncludedGuest(Answer, frozen=True):
 
 
 class IncludedVolumes(Answer, frozen=True):
-    """What a backup job covers now."""
+    """The guests and volumes that a backup job covers now."""
 
     children: list[IncludedGuest] = field(default_factory=list)
 
@@ -84,5 +84,5 @@ class UncoveredGuest(Answer, frozen=True):
     type: str = ""
 
 
-def _numbers(text: str | None) -> list[int]:
+def _parse_vmids(text: str | None) -> list[int]:
     return [int(part) for part in (text or "").replace(";", ",").split(",") if part.strip()]

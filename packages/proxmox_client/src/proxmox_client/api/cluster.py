@@ -19,7 +19,7 @@ ResourceType = Literal["vm", "storage", "node", "sdn"]
 
 
 class Version(Answer, frozen=True):
-    """Which Proxmox VE answers."""
+    """The version of Proxmox VE."""
 
     version: str
     release: str = ""
@@ -27,13 +27,13 @@ class Version(Answer, frozen=True):
 
     @property
     def number(self) -> tuple[int, ...]:
-        """The version as numbers, to compare: `(9, 2, 11)`."""
+        """The version as numbers for comparison: `(9, 2, 11)`."""
         digits = self.version.replace("-", ".").split(".")
         return tuple(int(part) for part in digits if part.isdecimal())
 
 
 class Member(Answer, tag_field="type", tag="node", frozen=True):
-    """A node as the cluster stack sees it."""
+    """A node in the view of the cluster stack."""
 
     type: ClassVar[str] = "node"
 
@@ -66,7 +66,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, rows: "list[Member | ClusterRow]") -> "ClusterStatus":
-        """Join the rows of /cluster/status."""
+        """Combine the rows of /cluster/status."""
         members = [row for row in rows if isinstance(row, Member)]
         cluster = next((row for row in rows if isinstance(row, ClusterRow)), None)
         if cluster is None:
@@ -75,7 +75,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 
 
 class ClusterOptions(Answer, frozen=True):
-    """Options of the whole cluster; groups come as mappings or as property strings."""
+    """Options of the whole cluster; groups are mappings or property strings."""
 
     description: str = ""
     keyboard: str | None = None
@@ -99,37 +99,37 @@ class ClusterOptions(Answer, frozen=True):
     allowed_tags: list[str] | None = field(name="allowed-tags", default=None)
 
     def group(self, name: str) -> Properties:
-        """One group of options, by its field name here: `options.group("migration")`."""
+        """Parse a group of options by its field name: `options.group("migration")`."""
         default = "type" if name == "migration" else ""
         return parse(getattr(self, name), default)
 
 
 class CephHealth(Answer, frozen=True):
-    """Ceph's verdict on itself, `HEALTH_OK` when all is well, and the checks that object."""
+    """Ceph's health: `HEALTH_OK`, or another status and the checks that failed."""
 
     status: str = ""
     checks: dict[str, Any] = field(default_factory=dict)
 
 
 class CephStatus(Answer, frozen=True):
-    """The part of Ceph's status that says how it is."""
+    """Ceph's status, reduced to its health."""
 
     health: CephHealth = CephHealth()
 
 
-class Cluster:
+class ClusterApi:
     """Calls about the cluster as a whole."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     async def resources(self, type: ResourceType | None = None) -> Resources:  # noqa: A002 - Proxmox's name for it
-        """GET /cluster/resources. Rows the account may not audit are left out.
+        """GET /cluster/resources. Rows without the audit privilege are left out.
 
         Source: PVE/API2/Cluster.pm.
         """
-        raw = await self._transport.get("/cluster/resources", msgspec.Raw, type=type)
-        return Resources.read(raw)
+        rows = await self._transport.get("/cluster/resources", msgspec.Raw, type=type)
+        return Resources.read(rows)
 
     async def status(self) -> ClusterStatus:
         """GET /cluster/status. Needs Sys.Audit on /.
@@ -147,14 +147,14 @@ class Cluster:
         return await self._transport.get("/cluster/options", ClusterOptions)
 
     async def tasks(self) -> list[TaskRow]:
-        """GET /cluster/tasks. At most the last 25 of each node; own tasks without Sys.Audit.
+        """GET /cluster/tasks. At most the last 25 of each node; without Sys.Audit only own ones.
 
         Source: PVE/API2/Cluster.pm.
         """
         return await self._transport.get("/cluster/tasks", list[TaskRow])
 
     async def nextid(self, vmid: int | None = None) -> int:
-        """GET /cluster/nextid. A hint, not a reservation.
+        """GET /cluster/nextid. Needs an account; the VMID is free, but not reserved.
 
         Source: PVE/API2/Cluster.pm.
         """

@@ -1,4 +1,4 @@
-"""Configurations of guests: the options we know by name, and all as given."""
+"""Configurations of guests: common options as typed fields, and all options in `raw`."""
 
 import re
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from proxmox_client.properties import Properties, flag, number, parse
 
 _DISK = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate|unused|mp)\d+|rootfs", re.ASCII)
 _NETWORK = re.compile(r"net\d+", re.ASCII)
-_MODEL = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}", re.ASCII | re.IGNORECASE)
+_MAC = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}", re.ASCII | re.IGNORECASE)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)", re.ASCII)
 _CLOUD_INIT = re.compile(r"vm-\d+-cloudinit(\.\w+)?", re.ASCII)
-# options that fields of their own tell
+# options that have a field of their own
 _OF_DISK = frozenset({"size", "media", "cache", "discard", "backup", "mp"})
 _OF_NETWORK = frozenset(
     {"model", "type", "macaddr", "hwaddr", "bridge", "tag", "firewall", "link_down", "rate"}
@@ -28,7 +28,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 class GuestDisk(msgspec.Struct, frozen=True, kw_only=True):
     """A disk, drive or mount point; `volume` is a volid, a path, or `none`.
 
-    `backup` says whether backups include it, `further` are the options without a field here.
+    `backup` says whether backups include it; `further` lists the options without a field here.
     """
 
     id: str
@@ -46,12 +46,12 @@ class GuestDisk(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_cloud_init(self) -> bool:
-        """Whether it is the drive that Proxmox makes for cloud-init."""
+        """Whether it is the drive that Proxmox creates for cloud-init."""
         return _CLOUD_INIT.fullmatch(self.volume.rpartition("/")[2].rpartition(":")[2]) is not None
 
     @classmethod
     def of(cls, name: str, text: str) -> Self:
-        """Take a disk's configuration apart."""
+        """Parse a disk's configuration."""
         options = parse(text, "volume")
         volume = options.pop("volume", options.pop("file", "none"))
         storage, mark, _ = volume.partition(":")
@@ -68,7 +68,7 @@ class GuestDisk(msgspec.Struct, frozen=True, kw_only=True):
             backup=_is_backed_up(bus, volume, options),
             mount_point="/" if name == "rootfs" else options.get("mp"),
             options=options,
-            further=_written(options, _OF_DISK),
+            further=_format_other(options, _OF_DISK),
         )
 
 
@@ -91,7 +91,7 @@ class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, key: str, text: str, addresses: Properties) -> Self:
-        """Take a network device's configuration apart."""
+        """Parse a network device's configuration; `addresses` is its cloud-init `ipconfig`."""
         options = parse(text, "model")
         model, mac = _model_and_mac(options)
         vlan = number(options.get("tag"))
@@ -108,12 +108,12 @@ class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
             ip=options.get("ip") or addresses.get("ip"),
             ip6=options.get("ip6") or addresses.get("ip6"),
             options=options,
-            further=_written(options, _OF_NETWORK | {model}),
+            further=_format_other(options, _OF_NETWORK | {model}),
         )
 
 
 class GuestConfig(Answer, frozen=True):
-    """What configurations of virtual machines and containers share; `raw` is all as given."""
+    """Options that virtual machines and containers share; `raw` has all options unparsed."""
 
     description: str | None = None
     tags: str = ""
@@ -135,24 +135,24 @@ class GuestConfig(Answer, frozen=True):
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
-        """Read a configuration."""
+        """Parse a configuration."""
         return convert({**raw, "raw": dict(raw)}, cls)
 
     @property
     def tag_list(self) -> list[str]:
-        """The tags, one by one."""
+        """The tags as a list."""
         return [tag for tag in self.tags.replace(",", ";").split(";") if tag]
 
     @property
     def disks(self) -> list[GuestDisk]:
-        """Disks, drives and mount points, unused ones included."""
-        names = sorted(filter(_DISK.fullmatch, self.raw), key=_place)
+        """Disks, drives and mount points, including unused disks."""
+        names = sorted(filter(_DISK.fullmatch, self.raw), key=_device_order)
         return [GuestDisk.of(name, str(self.raw[name])) for name in names]
 
     @property
     def networks(self) -> list[GuestNetwork]:
         """Network devices."""
-        names = sorted(filter(_NETWORK.fullmatch, self.raw), key=_place)
+        names = sorted(filter(_NETWORK.fullmatch, self.raw), key=_device_order)
         return [
             GuestNetwork.of(name, str(self.raw[name]), parse(self.raw.get(f"ipconfig{name[3:]}")))
             for name in names
@@ -185,7 +185,7 @@ class QemuConfig(GuestConfig, frozen=True):
 
     @property
     def memory_mb(self) -> int:
-        """The memory, 512 MiB when the configuration is silent."""
+        """The memory in MiB; the default is 512."""
         return int(number(parse(self.memory, "current").get("current")) or 512)
 
     @property
@@ -195,22 +195,22 @@ class QemuConfig(GuestConfig, frozen=True):
 
     @property
     def boot_order(self) -> list[str]:
-        """The devices to boot from, in order; the old way names kinds of them: `cdn`."""
-        given = parse(self.boot, "legacy")
-        if "order" in given:
-            return [name for name in given["order"].split(";") if name]
-        return [name for kind in given.get("legacy", "cdn") for name in self._of_kind(kind)]
+        """The boot devices in order; the legacy format names kinds of devices: `cdn`."""
+        boot = parse(self.boot, "legacy")
+        if "order" in boot:
+            return [name for name in boot["order"].split(";") if name]
+        return [name for kind in boot.get("legacy", "cdn") for name in self._boot_devices(kind)]
 
-    def _of_kind(self, letter: str) -> list[str]:
-        """Boot devices of a kind: c the boot disk, d drives with CDs, n networks."""
-        match letter:
+    def _boot_devices(self, kind: str) -> list[str]:
+        """List the boot devices of a kind: c the boot disk, d CD drives, n networks."""
+        match kind:
             case "c":
                 return [self.bootdisk] if self.bootdisk in self.raw else []
             case "d":
-                drives = [one for one in self.disks if one.media == "cdrom"]
-                return [one.id for one in drives if not one.is_cloud_init]
+                drives = [disk for disk in self.disks if disk.media == "cdrom"]
+                return [drive.id for drive in drives if not drive.is_cloud_init]
             case "n":
-                return [one.id for one in self.networks]
+                return [network.id for network in self.networks]
             case _:
                 return []
 
@@ -235,18 +235,18 @@ class LxcConfig(GuestConfig, frozen=True):
 
     @property
     def memory_mb(self) -> int:
-        """The memory."""
+        """The memory in MiB."""
         return self.memory
 
 
 def bytes_of(size: str | None) -> int | None:
-    """A size as disks write it (`32G`), in bytes."""
+    """Convert a size as disks write it (`32G`) to bytes."""
     match = _SIZE.fullmatch(size or "")
     return int(float(match[1]) * _UNITS[match[2]]) if match else None
 
 
-def _place(name: str) -> tuple[str, int]:
-    """Where a device stands among others: scsi2 before scsi10."""
+def _device_order(name: str) -> tuple[str, int]:
+    """Return a sort key that puts scsi2 before scsi10."""
     bus = name.rstrip("0123456789")
     return bus, int(name.removeprefix(bus) or 0)
 
@@ -254,20 +254,21 @@ def _place(name: str) -> tuple[str, int]:
 def _is_backed_up(bus: str, volume: str, options: Properties) -> bool:
     if bus == "unused" or options.get("media") == "cdrom":
         return False
-    if bus == "mp":  # a mount point has to ask for it, and be a volume
+    if bus == "mp":  # opt-in for mount points, and only for volumes
         return not volume.startswith("/") and flag(options.get("backup"))
     return flag(options.get("backup"), absent=True)
 
 
-def _written(options: Properties, told: AbstractSet[str]) -> str | None:
-    """The options that are not told otherwise, as given."""
-    return ",".join(f"{key}={one}" for key, one in options.items() if key not in told) or None
+def _format_other(options: Properties, parsed: AbstractSet[str]) -> str | None:
+    """Format the options without a field of their own as a property string."""
+    other = (f"{key}={value}" for key, value in options.items() if key not in parsed)
+    return ",".join(other) or None
 
 
 def _model_and_mac(options: Properties) -> tuple[str, str | None]:
-    """`virtio=MAC`, `model=virtio,macaddr=MAC` and a container's `hwaddr=MAC` mean the same."""
+    """Read model and MAC from `virtio=MAC`, `model=virtio,macaddr=MAC` or `hwaddr=MAC`."""
     for key, value in options.items():
-        if _MODEL.fullmatch(value) and key not in ("hwaddr", "macaddr"):
+        if _MAC.fullmatch(value) and key not in ("hwaddr", "macaddr"):
             return key, value
     mac = options.get("hwaddr") or options.get("macaddr")
     return options.get("model") or options.get("type") or "veth", mac

@@ -1,4 +1,4 @@
-"""What virtual machines and containers have in common."""
+"""Calls that virtual machines and containers share."""
 
 import builtins
 from collections.abc import Awaitable, Callable
@@ -33,14 +33,14 @@ class Snapshot(Answer, frozen=True):
 
 
 class SnapshotRow(Snapshot, frozen=True):
-    """A row of the list, which ends with the pseudo entry `current`."""
+    """A row of the snapshot list, which also has the pseudo entry `current`."""
 
     running: bool | None = None
     digest: str | None = None
 
 
 class Pending(Answer, frozen=True):
-    """An option whose new value waits for a restart; `delete` says it will go."""
+    """An option; `pending` is its value after a restart, `delete` is set if it will be removed."""
 
     key: str
     value: Any = None
@@ -49,10 +49,10 @@ class Pending(Answer, frozen=True):
 
 
 class BothConfigs(msgspec.Struct, Generic[C], frozen=True):
-    """A guest's configuration as it runs and as it will be after its next start.
+    """A guest's running configuration, and the pending one that applies after its next start.
 
-    Decide about writes by both: a running guest still uses what waits to be removed, and will
-    use what waits to be added. Raw `lxc.*` lines of containers are in neither.
+    Check both before a write: a running guest still uses devices whose removal is pending, and will
+    use devices whose addition is pending. Raw `lxc.*` lines of containers are in neither.
     """
 
     current: C
@@ -60,22 +60,24 @@ class BothConfigs(msgspec.Struct, Generic[C], frozen=True):
 
     @property
     def protection(self) -> bool:
-        """Whether either has Proxmox's protection."""
+        """Whether the protection flag is set in either."""
         return self.current.protection or self.pending.protection
 
     @property
     def disks(self) -> list[GuestDisk]:
-        """The disks of both; an option that will hold another volume is in it twice."""
+        """The disks of both; an option whose volume will change is listed twice."""
         disks = self.current.disks
-        known = {(disk.id, disk.volume) for disk in disks}
-        return disks + [disk for disk in self.pending.disks if (disk.id, disk.volume) not in known]
+        current = {(disk.id, disk.volume) for disk in disks}
+        return disks + [
+            disk for disk in self.pending.disks if (disk.id, disk.volume) not in current
+        ]
 
 
 class MigrateCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands in the way of a migration.
+    """Obstacles to a migration.
 
-    `refused` gives per node why not; `local_disks` have to be copied; `local_resources` (devices,
-    drives) prevent it.
+    `refused` has the reasons by node; `local_disks` have to be copied; `local_resources` (devices,
+    drives) prevent the migration.
     """
 
     running: bool
@@ -87,9 +89,9 @@ class MigrateCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Guest(Generic[C]):
-    """Calls about one guest on the node where it is.
+    """Calls about one guest on one node.
 
-    When it turns out to have moved, reads follow it; a write is never repeated.
+    If the guest has moved to another node, reads follow it; writes fail and are never repeated.
     """
 
     type: ClassVar[GuestType]
@@ -104,12 +106,14 @@ class Guest(Generic[C]):
         self.vmid = vmid
 
     async def config(self, *, snapshot: str | None = None, current: bool = False) -> C:
-        """GET …/config. Needs VM.Audit. Pending changes are in it unless `current`.
+        """GET …/config. Needs VM.Audit. Includes pending changes unless `current`.
 
         Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Config.pm.
         """
-        raw = await self._read(dict[str, Any], "config", snapshot=snapshot, current=current or None)
-        return self._config.of(raw)
+        config = await self._read(
+            dict[str, Any], "config", snapshot=snapshot, current=current or None
+        )
+        return self._config.of(config)
 
     async def pending(self) -> list[Pending]:
         """GET …/pending. Needs VM.Audit.
@@ -119,16 +123,16 @@ class Guest(Generic[C]):
         return await self._read(list[Pending], "pending")
 
     async def configs(self) -> BothConfigs[C]:
-        """GET …/pending, read as the running and the pending configuration. Needs VM.Audit.
+        """GET …/pending, as running and pending configuration. Needs VM.Audit.
 
         Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Config.pm, PVE/GuestHelpers.pm.
         """
         rows = await self.pending()
         running = {row.key: row.value for row in rows if row.value is not None}
-        waiting = {row.key: row.pending for row in rows if row.pending is not None}
+        pending = {row.key: row.pending for row in rows if row.pending is not None}
         removed = {row.key for row in rows if row.delete}
         kept = {key: value for key, value in running.items() if key not in removed}
-        return BothConfigs(self._config.of(running), self._config.of(kept | waiting))
+        return BothConfigs(self._config.of(running), self._config.of(kept | pending))
 
     async def status(self) -> GuestStatus:
         """GET …/status/current. Needs VM.Audit.
@@ -152,12 +156,12 @@ class Guest(Generic[C]):
         return [row for row in await self._snapshot_rows() if row.name != "current"]
 
     async def current_snapshot(self) -> str | None:
-        """The snapshot that the present state descends from, by the same request."""
+        """Return the snapshot that the current state descends from. Sends GET …/snapshot."""
         rows = await self._snapshot_rows()
         return next((row.parent for row in rows if row.name == "current"), None)
 
     async def delete_snapshot(self, name: str, *, force: bool | None = None) -> Task:
-        """DELETE …/snapshot/{name}. Needs VM.Snapshot. A missing one fails in the task.
+        """DELETE …/snapshot/{name}. Needs VM.Snapshot. For a missing snapshot the task fails.
 
         Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Snapshot.pm.
         """
@@ -182,16 +186,13 @@ class Guest(Generic[C]):
         try:
             return await self._transport.get(self._path(*rest), answer, **parameters)
         except NotFound:
-            if not await self._has_moved():
+            # Proxmox gives the same error for a missing guest and for one on another node
+            previous = self.node
+            if self._locate is not None:
+                self.node = await self._locate(self.vmid)
+            if self.node == previous:
                 raise
             return await self._transport.get(self._path(*rest), answer, **parameters)
-
-    async def _has_moved(self) -> bool:
-        # Proxmox says the same of a guest that is elsewhere and of one that is nowhere
-        before = self.node
-        if self._locate is not None:
-            self.node = await self._locate(self.vmid)
-        return self.node != before
 
     def _task(self, upid: Any) -> Task:
         return Task(self._transport, upid)

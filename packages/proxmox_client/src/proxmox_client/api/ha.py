@@ -19,7 +19,7 @@ class HaResource(Answer, frozen=True):
 
 
 class HaStatus(Answer, frozen=True):
-    """A line of the HA manager's view: quorum, master, a node's agent, or a service."""
+    """A row of the HA manager's status: quorum, master, a node's agent, or a service."""
 
     id: str
     type: str = ""
@@ -38,7 +38,7 @@ class HaStatus(Answer, frozen=True):
 
 
 class HaRule(Answer, frozen=True):
-    """A rule on where HA resources run (from 9.0)."""
+    """A rule about the nodes of HA resources (from 9.0)."""
 
     rule: str
     type: str = ""

@@ -1,4 +1,4 @@
-"""What a node is made of."""
+"""Hardware, kernel, disks and network devices of a node."""
 
 from msgspec import field
 
@@ -16,7 +16,7 @@ class Space(Answer, frozen=True):
 
 
 class CpuInfo(Answer, frozen=True):
-    """The processor; `cpus` are threads, `cores` all cores of all sockets."""
+    """The processor; `cpus` counts threads, `cores` the cores of all sockets."""
 
     model: str = ""
     sockets: int | None = None
@@ -36,14 +36,14 @@ class Kernel(Answer, frozen=True):
 
 
 class BootInfo(Answer, frozen=True):
-    """How the node was booted: `efi` or `legacy-bios`."""
+    """The boot mode, `efi` or `legacy-bios`, and secure boot."""
 
     mode: str = ""
     secure_boot: bool | None = field(name="secureboot", default=None)
 
 
 class Disk(Answer, frozen=True):
-    """A physical disk; `wearout` is the percentage of life left, or a word."""
+    """A physical disk; `wearout` is the percentage of life left, or a text."""
 
     device: str = field(name="devpath", default="")
     type: str = ""
@@ -62,7 +62,7 @@ class Disk(Answer, frozen=True):
 
     @property
     def life_left(self) -> float | None:
-        """The percentage of life left, where the disk tells."""
+        """The percentage of life left, if the disk reports it."""
         try:
             return float(self.wearout) if self.wearout is not None else None
         except ValueError:

@@ -16,7 +16,7 @@ LxcAction = Literal["start", "stop", "shutdown", "reboot", "suspend", "resume"]
 
 
 class LxcPreconditions(Answer, frozen=True):
-    """Proxmox's view of a migration of a container (from 9.0)."""
+    """Proxmox's check of a container's migration (from 9.0)."""
 
     running: bool = False
     allowed_nodes: list[str] = field(name="allowed-nodes", default=[])
@@ -33,7 +33,7 @@ class Lxc(Guest[LxcConfig]):
         self,
         action: LxcAction,
         *,
-        timeout: int | None = None,  # noqa: ASYNC109 - the guest's time, not ours
+        timeout: int | None = None,  # noqa: ASYNC109 - a parameter for Proxmox
         force_stop: bool | None = None,
     ) -> Task:
         """POST …/status/{action}. Needs VM.PowerMgmt.
@@ -46,7 +46,7 @@ class Lxc(Guest[LxcConfig]):
         return await self._power(action, {"timeout": timeout, "forceStop": force_stop})
 
     async def create_snapshot(self, name: str, *, description: str | None = None) -> Task:
-        """POST …/snapshot. Needs VM.Snapshot. A name already in use fails in the task.
+        """POST …/snapshot. Needs VM.Snapshot. For a name in use the task fails.
 
         Source: PVE/API2/LXC/Snapshot.pm.
         """
@@ -58,17 +58,20 @@ class Lxc(Guest[LxcConfig]):
 
         Source: PVE/API2/LXC.pm.
         """
-        found = await self._read(LxcPreconditions, "migrate", target=target)
+        check = await self._read(LxcPreconditions, "migrate", target=target)
+        # reasons have dashes here, underscores for a virtual machine
+        refused = {
+            node: {name.replace("-", "_"): value for name, value in reasons.items()}
+            for node, reasons in check.not_allowed_nodes.items()
+        }
         return MigrateCheck(
-            running=found.running,
-            allowed_nodes=found.allowed_nodes,
-            refused={node: _named(why) for node, why in found.not_allowed_nodes.items()},
+            running=check.running, allowed_nodes=check.allowed_nodes, refused=refused
         )
 
     async def migrate(
         self, target: str, *, restart: bool | None = None, target_storage: str | None = None
     ) -> Task:
-        """POST …/migrate. Needs VM.Migrate. A running container is moved with `restart`.
+        """POST …/migrate. Needs VM.Migrate. A running container needs `restart`.
 
         Source: PVE/API2/LXC.pm.
         """
@@ -80,13 +83,8 @@ class Lxc(Guest[LxcConfig]):
         return self._task(await self._transport.post(self._path("migrate"), **parameters))
 
     async def interfaces(self) -> list[ContainerInterface]:
-        """GET …/interfaces. Needs VM.Audit; only while it runs.
+        """GET …/interfaces. Needs VM.Audit, and a running container.
 
         Source: PVE/API2/LXC.pm.
         """
         return await self._read(list[ContainerInterface], "interfaces")
-
-
-def _named(reasons: dict[str, Any]) -> dict[str, Any]:
-    """Reasons by the names a virtual machine's have: with underscores."""
-    return {name.replace("-", "_"): value for name, value in reasons.items()}

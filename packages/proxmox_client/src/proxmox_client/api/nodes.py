@@ -20,7 +20,7 @@ Compression = Literal["0", "1", "gzip", "lzo", "zstd"]
 
 
 class NodeRow(Answer, frozen=True):
-    """A node in the list of nodes; one that is offline tells only what it was given."""
+    """A node in the list of nodes; an offline node has configured values only."""
 
     node: str
     status: str = "unknown"
@@ -61,7 +61,7 @@ class NodeTime(Answer, frozen=True):
 
 
 class UrlMetadata(Answer, frozen=True):
-    """What a URL would give."""
+    """File name, size in bytes and type of a download, as its server reports them."""
 
     filename: str | None = None
     size: int | None = None
@@ -102,25 +102,25 @@ class Node:
 
         Source: PVE/API2/Disks.pm.
         """
-        asked: Parameters = {"include-partitions": include_partitions or None}
-        return await self._transport.get(self._path("disks", "list"), list[Disk], **asked)
+        parameters: Parameters = {"include-partitions": include_partitions or None}
+        return await self._transport.get(self._path("disks", "list"), list[Disk], **parameters)
 
     async def network(self) -> list[NetworkInterface]:
-        """GET /nodes/{node}/network. Any account.
+        """GET /nodes/{node}/network. Needs an account, but no privilege.
 
         Source: PVE/API2/Network.pm.
         """
         return await self._transport.get(self._path("network"), list[NetworkInterface])
 
     async def qemus(self, *, full: bool | None = None) -> list[GuestStatus]:
-        """GET /nodes/{node}/qemu. Those with VM.Audit; `full` asks QEMU of each that runs.
+        """GET /nodes/{node}/qemu. Lists guests with VM.Audit; `full` queries each running QEMU.
 
         Source: PVE/API2/Qemu.pm.
         """
         return await self._transport.get(self._path("qemu"), list[GuestStatus], full=full)
 
     async def lxcs(self) -> list[GuestStatus]:
-        """GET /nodes/{node}/lxc. Those with VM.Audit.
+        """GET /nodes/{node}/lxc. Lists guests with VM.Audit.
 
         Source: PVE/API2/LXC.pm.
         """
@@ -129,7 +129,7 @@ class Node:
     async def storages(
         self, *, content: StorageContentKind | None = None, enabled: bool | None = None
     ) -> list[StorageStatus]:
-        """GET /nodes/{node}/storage. Those with Datastore.Audit or .AllocateSpace.
+        """GET /nodes/{node}/storage. Lists those with Datastore.Audit or .AllocateSpace; bytes.
 
         Source: PVE/API2/Storage/Status.pm.
         """
@@ -139,7 +139,7 @@ class Node:
         )
 
     async def replications(self, guest: int | None = None) -> list[ReplicationStatus]:
-        """GET /nodes/{node}/replication. Jobs whose source is this node.
+        """GET /nodes/{node}/replication. Lists jobs whose source is this node, with VM.Audit.
 
         Source: PVE/API2/Replication.pm.
         """
@@ -153,14 +153,14 @@ class Node:
         limit: int = 50,
         start: int = 0,
         vmid: int | None = None,
-        type: str | None = None,  # noqa: A002 - the word every list of tasks uses
+        type: str | None = None,  # noqa: A002 - the name of the field in TaskRow
         user: str | None = None,
         since: int | None = None,
         until: int | None = None,
         errors: bool | None = None,
         status: Sequence[str] | None = None,
     ) -> list[TaskRow]:
-        """GET /nodes/{node}/tasks. Newest first; own tasks only, without Sys.Audit.
+        """GET /nodes/{node}/tasks. Newest first; without Sys.Audit only own tasks.
 
         `status` filters by outcome: "ok", "warning", "error", "unknown"; times are epochs.
 
@@ -217,8 +217,10 @@ class Node:
 
         Source: PVE/API2/Nodes.pm.
         """
-        asked: Parameters = {"url": url, "verify-certificates": verify_certificates}
-        return await self._transport.get(self._path("query-url-metadata"), UrlMetadata, **asked)
+        parameters: Parameters = {"url": url, "verify-certificates": verify_certificates}
+        return await self._transport.get(
+            self._path("query-url-metadata"), UrlMetadata, **parameters
+        )
 
     def _path(self, *rest: str) -> str:
         return join("nodes", self.name, *rest)

@@ -18,7 +18,7 @@ class PoolMember(Answer, frozen=True):
 
 
 class Pool(Answer, frozen=True):
-    """A pool; `members` are told only when one pool is asked for."""
+    """A pool; `members` is filled by `Client.pool` only, not in the list of pools."""
 
     pool_id: str = field(name="poolid", default="")
     comment: str = ""

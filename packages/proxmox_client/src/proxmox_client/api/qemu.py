@@ -16,7 +16,7 @@ QemuAction = Literal["start", "stop", "shutdown", "reset", "reboot", "suspend", 
 
 
 class QemuPreconditions(Answer, frozen=True):
-    """Proxmox's view of a migration of a virtual machine."""
+    """Proxmox's check of a virtual machine's migration."""
 
     running: bool = False
     allowed_nodes: list[str] = field(default_factory=list)
@@ -36,14 +36,14 @@ class Qemu(Guest[QemuConfig]):
         self,
         action: QemuAction,
         *,
-        timeout: int | None = None,  # noqa: ASYNC109 - the guest's time, not ours
+        timeout: int | None = None,  # noqa: ASYNC109 - a parameter for Proxmox
         force_stop: bool | None = None,
         to_disk: bool | None = None,
     ) -> Task:
         """POST …/status/{action}. Needs VM.PowerMgmt.
 
-        `timeout` is in seconds, for start, stop, shutdown and reboot; `force_stop` pulls the plug
-        when a shutdown fails; `to_disk` suspends to disk.
+        `timeout` is in seconds, for start, stop, shutdown and reboot; `force_stop` stops the
+        machine hard when a shutdown fails; `to_disk` suspends to disk.
 
         Source: PVE/API2/Qemu.pm.
         """
@@ -53,7 +53,7 @@ class Qemu(Guest[QemuConfig]):
     async def create_snapshot(
         self, name: str, *, description: str | None = None, include_memory: bool | None = None
     ) -> Task:
-        """POST …/snapshot. Needs VM.Snapshot. A name already in use fails in the task.
+        """POST …/snapshot. Needs VM.Snapshot. For a name in use the task fails.
 
         Source: PVE/API2/Qemu.pm.
         """
@@ -69,14 +69,14 @@ class Qemu(Guest[QemuConfig]):
 
         Source: PVE/API2/Qemu.pm.
         """
-        found = await self._read(QemuPreconditions, "migrate", target=target)
+        check = await self._read(QemuPreconditions, "migrate", target=target)
         return MigrateCheck(
-            running=found.running,
-            allowed_nodes=found.allowed_nodes,
-            refused=found.not_allowed_nodes,
-            local_disks=found.local_disks,
-            local_resources=found.local_resources,
-            mapped_resources=found.mapped_resources,
+            running=check.running,
+            allowed_nodes=check.allowed_nodes,
+            refused=check.not_allowed_nodes,
+            local_disks=check.local_disks,
+            local_resources=check.local_resources,
+            mapped_resources=check.mapped_resources,
         )
 
     async def migrate(
@@ -87,7 +87,7 @@ class Qemu(Guest[QemuConfig]):
         target_storage: str | None = None,
         with_local_disks: bool | None = None,
     ) -> Task:
-        """POST …/migrate. Needs VM.Migrate. A running machine must be moved `online`.
+        """POST …/migrate. Needs VM.Migrate. A running machine needs `online`.
 
         Source: PVE/API2/Qemu.pm.
         """

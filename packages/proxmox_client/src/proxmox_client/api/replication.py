@@ -1,4 +1,4 @@
-"""Replication jobs and how their last runs went."""
+"""Replication jobs and the results of their last runs."""
 
 from msgspec import field
 
@@ -6,7 +6,7 @@ from proxmox_client.json_decoder import Answer
 
 
 class ReplicationJob(Answer, frozen=True):
-    """A job as configured; `id` is `vmid-number`, `rate` is MB/s."""
+    """A job's configuration; `id` is `vmid-number`, `rate` is MB/s."""
 
     id: str
     type: str = "local"

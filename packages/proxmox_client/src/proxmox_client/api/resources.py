@@ -13,7 +13,7 @@ GuestType = Literal["qemu", "lxc"]
 class GuestResource(Answer, tag_field="type", frozen=True):
     """A virtual machine or container; `cpu` is a fraction of all its cores.
 
-    A guest just made, or on a node that stopped reporting, has only vmid, node and
+    A new guest, or one on a node that stopped reporting, has only vmid, node and
     `status="unknown"`.
     """
 
@@ -43,7 +43,7 @@ class GuestResource(Answer, tag_field="type", frozen=True):
 
     @property
     def tag_list(self) -> list[str]:
-        """The tags, one by one."""
+        """The tags as a list."""
         return [tag for tag in self.tags.replace(",", ";").split(";") if tag]
 
 
@@ -60,7 +60,7 @@ class LxcResource(GuestResource, tag="lxc", frozen=True):
 
 
 class NodeResource(Answer, tag_field="type", tag="node", frozen=True):
-    """A node; one that is offline tells little more than its name."""
+    """A node; an offline node has little more than its name."""
 
     node: str
     status: str = "unknown"
@@ -78,7 +78,7 @@ class NodeResource(Answer, tag_field="type", tag="node", frozen=True):
 
 
 class StorageResource(Answer, tag_field="type", tag="storage", frozen=True):
-    """A storage as one node sees it; a shared storage has a row for each node."""
+    """A storage on one node, sizes in bytes; a shared storage has a row for each node."""
 
     storage: str
     node: str = ""
@@ -102,7 +102,7 @@ class PoolResource(Answer, tag_field="type", tag="pool", frozen=True):
 
 
 class SdnResource(Answer, tag_field="type", tag="sdn", frozen=True):
-    """A software-defined network zone as one node sees it (until 8.4)."""
+    """A software-defined network zone on one node (until 8.4)."""
 
     sdn: str = ""
     node: str = ""
@@ -110,7 +110,7 @@ class SdnResource(Answer, tag_field="type", tag="sdn", frozen=True):
 
 
 class NetworkResource(Answer, tag_field="type", tag="network", frozen=True):
-    """A zone or fabric as one node sees it (from 9.0)."""
+    """A zone or fabric on one node (from 9.0)."""
 
     network: str = ""
     network_type: str = field(name="network-type", default="")
@@ -127,12 +127,12 @@ Row = (
     | SdnResource
     | NetworkResource
 )
-_KNOWN = {"qemu", "lxc", "node", "storage", "pool", "sdn", "network"}
+_TYPES = {"qemu", "lxc", "node", "storage", "pool", "sdn", "network"}
 _rows = msgspec.json.Decoder(list[Row], strict=False)
 
 
 class Resources(msgspec.Struct, frozen=True):
-    """The cluster's resources by kind, in the order Proxmox gave them."""
+    """The cluster's resources by kind, in the order Proxmox lists them."""
 
     guests: list[GuestResource]
     nodes: list[NodeResource]
@@ -142,27 +142,23 @@ class Resources(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, data: bytes | msgspec.Raw) -> "Resources":
-        """Read the rows; those of a kind we don't know are left out."""
+        """Decode the rows; rows of an unknown type are left out."""
         try:
             rows = _rows.decode(data)
         except msgspec.ValidationError:
-            raw = msgspec.json.decode(data, type=list[dict[str, Any]])
-            rows = convert([row for row in raw if row.get("type") in _KNOWN], list[Row])
-        return cls._sorted(rows)
-
-    @classmethod
-    def _sorted(cls, rows: list[Row]) -> "Resources":
-        found = cls([], [], [], [], [])
+            plain = msgspec.json.decode(data, type=list[dict[str, Any]])
+            rows = convert([row for row in plain if row.get("type") in _TYPES], list[Row])
+        resources = cls([], [], [], [], [])
         for row in rows:
             match row:
                 case GuestResource():
-                    found.guests.append(row)
+                    resources.guests.append(row)
                 case NodeResource():
-                    found.nodes.append(row)
+                    resources.nodes.append(row)
                 case StorageResource():
-                    found.storages.append(row)
+                    resources.storages.append(row)
                 case PoolResource():
-                    found.pools.append(row)
+                    resources.pools.append(row)
                 case _:
-                    found.networks.append(row)
-        return found
+                    resources.networks.append(row)
+        return resources

@@ -1,4 +1,4 @@
-"""Time series as Proxmox keeps them; what a version doesn't record is None."""
+"""Time series (RRD); a metric that the cluster's version doesn't record is None."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ Consolidation = Literal["AVERAGE", "MAX"]
 
 
 class GuestRrd(Answer, frozen=True):
-    """A point in a guest's series: fractions, bytes, bytes per second, PSI percentages."""
+    """A point of a guest's time series: fractions, bytes, bytes per second, PSI percentages."""
 
     time: int
     cpu: float | None = None
@@ -34,7 +34,7 @@ class GuestRrd(Answer, frozen=True):
 
 
 class NodeRrd(Answer, frozen=True):
-    """A point in a node's series: fractions, bytes, bytes per second, PSI percentages."""
+    """A point of a node's time series: fractions, bytes, bytes per second, PSI percentages."""
 
     time: int
     cpu: float | None = None
@@ -59,7 +59,7 @@ class NodeRrd(Answer, frozen=True):
 
 
 class StorageRrd(Answer, frozen=True):
-    """A point in a storage's series, in bytes."""
+    """A point of a storage's time series, in bytes."""
 
     time: int
     used: float | None = None

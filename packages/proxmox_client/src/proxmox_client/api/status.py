@@ -8,7 +8,7 @@ from proxmox_client.json_decoder import Answer
 
 
 class HaState(Answer, frozen=True):
-    """What high availability makes of a guest."""
+    """The HA manager's state of a guest."""
 
     managed: bool = False
     state: str | None = None
@@ -16,7 +16,7 @@ class HaState(Answer, frozen=True):
 
 
 class GuestStatus(Answer, frozen=True):
-    """A guest's state; what only a virtual machine or only a container has is None.
+    """A guest's state; a field that applies only to the other kind of guest is None.
 
     `cpu` is a fraction of all its cores; sizes are bytes; the pressures are percentages.
     """

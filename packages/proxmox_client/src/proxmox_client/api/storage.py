@@ -1,4 +1,4 @@
-"""Storages and what is on them."""
+"""Storages and their content."""
 
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ ChecksumAlgorithm = Literal["md5", "sha1", "sha224", "sha256", "sha384", "sha512
 
 
 class StorageConfig(Answer, frozen=True):
-    """A storage as configured for the cluster."""
+    """The configuration of a storage in the cluster."""
 
     storage: str
     type: str = ""
@@ -35,7 +35,7 @@ class StorageConfig(Answer, frozen=True):
 
 
 class StorageStatus(Answer, frozen=True):
-    """A storage as a node sees it; sizes in bytes."""
+    """The state of a storage on one node; sizes in bytes."""
 
     storage: str = ""
     type: str = ""
@@ -50,14 +50,17 @@ class StorageStatus(Answer, frozen=True):
 
 
 class Verification(Answer, frozen=True):
-    """What the backup server found when it last verified a backup."""
+    """The result of a backup's last verification on a backup server."""
 
     state: str = ""
     upid: str = ""
 
 
 class Volume(Answer, frozen=True):
-    """A volume on a storage; `encrypted` is a key's fingerprint (or "1") on a backup server."""
+    """A volume on a storage; sizes in bytes, `created` an epoch.
+
+    `encrypted` is a key's fingerprint, or "1", on a backup server.
+    """
 
     volid: str
     content: str = ""
@@ -75,12 +78,12 @@ class Volume(Answer, frozen=True):
 
     @property
     def name(self) -> str:
-        """The last part of the volume's name: a file name, mostly."""
+        """The last part of the volume ID: a file name, mostly."""
         return self.volid.partition(":")[2].rpartition("/")[2]
 
 
 class VolumeDetails(Answer, frozen=True):
-    """One volume looked at closely."""
+    """Details of one volume; sizes in bytes."""
 
     path: str = ""
     format: str = ""
@@ -99,15 +102,15 @@ class Storage:
         self.name = name
 
     async def status(self) -> StorageStatus:
-        """GET /nodes/{node}/storage/{storage}/status. Datastore.Audit or .AllocateSpace.
+        """GET /nodes/{node}/storage/{storage}/status. Needs Datastore.Audit or .AllocateSpace.
 
         Source: PVE/API2/Storage/Status.pm.
         """
-        raw = await self._transport.get(self._path("status"), dict[str, Any])
-        return convert({**raw, "storage": self.name}, StorageStatus)
+        status = await self._transport.get(self._path("status"), dict[str, Any])
+        return convert({**status, "storage": self.name}, StorageStatus)
 
     async def rrd(self, timeframe: TimeFrame, cf: Consolidation = "AVERAGE") -> list[StorageRrd]:
-        """GET /nodes/{node}/storage/{storage}/rrddata. Datastore.Audit or .AllocateSpace.
+        """GET /nodes/{node}/storage/{storage}/rrddata. Needs Datastore.Audit or .AllocateSpace.
 
         Source: PVE/API2/Storage/Status.pm.
         """
@@ -117,9 +120,9 @@ class Storage:
     async def content(
         self, kind: StorageContentKind | None = None, vmid: int | None = None
     ) -> list[Volume]:
-        """GET /nodes/{node}/storage/{storage}/content. Datastore.Audit or .AllocateSpace.
+        """GET /nodes/{node}/storage/{storage}/content. Needs Datastore.Audit or .AllocateSpace.
 
-        Disks and backups of guests that the account has no rights on are left out.
+        Disks and backups of guests without privileges for the account are left out.
 
         Source: PVE/API2/Storage/Content.pm.
         """
@@ -127,17 +130,17 @@ class Storage:
         return await self._transport.get(path, list[Volume], content=kind, vmid=vmid)
 
     async def volume(self, volid: str) -> VolumeDetails:
-        """GET /nodes/{node}/storage/{storage}/content/{volume}. Datastore.Audit or VM.Backup.
+        """GET /nodes/{node}/storage/{storage}/content/{volume}. Needs Datastore.Audit or VM.Backup.
 
         Source: PVE/API2/Storage/Content.pm.
         """
         return await self._transport.get(self._path("content", volid), VolumeDetails)
 
     async def delete(self, volid: str) -> Task | None:
-        """DELETE /nodes/{node}/storage/{storage}/content/{volume}. Datastore.Allocate.
+        """DELETE /nodes/{node}/storage/{storage}/content/{volume}. Needs Datastore.Allocate.
 
-        For a guest's backup Datastore.AllocateSpace with VM.Backup is enough. A protected backup
-        is refused inside the task; None when Proxmox did it at once.
+        For a guest's backup, Datastore.AllocateSpace with VM.Backup is enough. For a protected
+        backup the task fails. Returns None if Proxmox deleted the volume without a task.
 
         Source: PVE/API2/Storage/Content.pm.
         """

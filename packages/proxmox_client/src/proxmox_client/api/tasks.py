@@ -1,4 +1,4 @@
-"""Tasks: what Proxmox does in the background after it has answered."""
+"""Tasks: background jobs of Proxmox, identified by their UPID."""
 
 import asyncio
 import re
@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec import field
 
-from proxmox_client.deadlines import bounded
+from proxmox_client.deadlines import time_limit
 from proxmox_client.errors import BadParameters, TaskFailed
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
@@ -20,15 +20,15 @@ from proxmox_client.upid import Upid
 TaskSource = Literal["archive", "active", "all"]
 Progress = Callable[["TaskProgress"], None]
 
-_TAIL = 20
+_TAIL_LINES = 20
 _PERCENT = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?) ?%", re.ASCII)
 _AMOUNT = r"(\d{1,9}(?:\.\d+)?) ([KMGT]?)i?B"
-# a migration of memory tells amounts only
-_PART = re.compile(rf"transferred {_AMOUNT} of {_AMOUNT}", re.ASCII)
+# a migration of memory logs amounts without a percentage
+_TRANSFERRED = re.compile(rf"transferred {_AMOUNT} of {_AMOUNT}", re.ASCII)
 
 
 class TaskRow(Answer, frozen=True):
-    """A task in a list; `status` is "RUNNING" or the exit status, absent while unknown."""
+    """A task in a list; `status` is "RUNNING" or the exit status, None while unknown."""
 
     upid: str
     node: str = ""
@@ -42,17 +42,17 @@ class TaskRow(Answer, frozen=True):
 
     @property
     def running(self) -> bool:
-        """Whether the task had not ended when it was listed."""
+        """Whether the task was still running when it was listed."""
         return self.end_time is None and self.status in (None, "", "RUNNING")
 
     @property
     def ok(self) -> bool:
-        """Whether the task ended well, warnings included."""
+        """Whether the task succeeded, with or without warnings."""
         return succeeded(self.status or "")
 
 
 class TaskStatus(Answer, frozen=True):
-    """How a task is; `exit_status` comes when it has stopped."""
+    """The state of a task; `exit_status` is set once it has stopped."""
 
     upid: str
     status: Literal["running", "stopped"] = "stopped"
@@ -67,7 +67,7 @@ class TaskStatus(Answer, frozen=True):
 
     @property
     def running(self) -> bool:
-        """Whether the task is still at work."""
+        """Whether the task is still running."""
         return self.status == "running"
 
 
@@ -79,14 +79,14 @@ class LogLine(Answer, frozen=True):
 
 
 class TaskLog(msgspec.Struct, frozen=True):
-    """Some lines of a log, and how many there are in all."""
+    """Some lines of a log; `total` counts all lines."""
 
     lines: list[LogLine]
     total: int
 
 
 class TaskProgress(msgspec.Struct, frozen=True):
-    """Where a running task is; `percent` is what its log last said, if anything."""
+    """The progress of a task: new log lines, and the last percentage in the log, if any."""
 
     upid: Upid
     lines: list[str]
@@ -94,7 +94,7 @@ class TaskProgress(msgspec.Struct, frozen=True):
 
 
 class TaskOutcome(msgspec.Struct, frozen=True):
-    """How a task ended; `warnings` is their number, and such a task is `ok`."""
+    """The result of a task; one with warnings is `ok`, and `warnings` counts them."""
 
     ok: bool
     warnings: int
@@ -103,18 +103,18 @@ class TaskOutcome(msgspec.Struct, frozen=True):
 
 
 def succeeded(exit_status: str) -> bool:
-    """Whether an exit status means success, with or without warnings."""
+    """Return whether an exit status means success, with or without warnings."""
     return exit_status == "OK" or exit_status.startswith("WARNINGS:")
 
 
 def percent_of(line: str) -> float | None:
-    """How far a log line says its task is, in percent, if it says so."""
-    if "sparse" in line:  # the share of zeroes in a backup is no progress
+    """Extract the progress in percent from a log line; return None if it has none."""
+    if "sparse" in line:  # the share of zeroes in a backup, not its progress
         return None
-    if found := _PERCENT.findall(line):
-        value = float(found[-1])
-    elif part := _PART.search(line):
-        value = 100 * _bytes(part[1], part[2]) / max(_bytes(part[3], part[4]), 1)
+    if percentages := _PERCENT.findall(line):
+        value = float(percentages[-1])
+    elif amounts := _TRANSFERRED.search(line):
+        value = 100 * _bytes(amounts[1], amounts[2]) / max(_bytes(amounts[3], amounts[4]), 1)
     else:
         return None
     return round(value, 2) if value <= 100 else None
@@ -125,11 +125,11 @@ def _bytes(number: str, unit: str) -> float:
 
 
 class Task:
-    """A task on the node that its UPID names; as text it is that UPID."""
+    """Calls about one task, on the node in its UPID; `str(task)` is the UPID."""
 
     def __init__(self, transport: Transport, upid: str | Upid) -> None:
         self._transport = transport
-        self.upid = upid if isinstance(upid, Upid) else _parsed(upid)
+        self.upid = upid if isinstance(upid, Upid) else _parse_upid(upid)
 
     def __str__(self) -> str:
         return self.upid.text
@@ -138,21 +138,23 @@ class Task:
         return f"Task({self.upid.text!r})"
 
     async def status(self) -> TaskStatus:
-        """GET /nodes/{node}/tasks/{upid}/status. The own task, or Sys.Audit on the node.
+        """GET /nodes/{node}/tasks/{upid}/status. Needs Sys.Audit on the node unless own task.
 
         Source: PVE/API2/Tasks.pm.
         """
         return await self._transport.get(self._path("status"), TaskStatus)
 
     async def log(self, start: int = 0, limit: int = 50) -> TaskLog:
-        """GET /nodes/{node}/tasks/{upid}/log. `limit=0` gives all lines.
+        """GET /nodes/{node}/tasks/{upid}/log. Needs Sys.Audit on the node unless own task.
+
+        `start` counts from 0; `limit=0` returns all lines.
 
         Source: PVE/API2/Tasks.pm.
         """
         return await self._log(start, limit)
 
     async def tail(self, lines: int = 20) -> list[str]:
-        """The last lines of the log."""
+        """Return the last lines of the log. Sends GET …/log twice."""
         total = (await self._log(0, 1)).total
         if lines <= 0 or total == 0:
             return []
@@ -160,20 +162,20 @@ class Task:
         return [line.text for line in page.lines]
 
     async def follow(self) -> AsyncIterator[str]:
-        """Give the log line by line, until the task has ended."""
-        async for _, lines in self._polled():
+        """Yield the log line by line, until the task has ended."""
+        async for _, lines in self._poll():
             for line in lines:
                 yield line
 
     async def wait(
         self,
         progress: Progress | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - also shortened by a surrounding deadline
+        timeout: float | None = None,  # noqa: ASYNC109 - a surrounding deadline applies too
     ) -> TaskOutcome:
-        """Wait for the end; TaskFailed when it didn't succeed.
+        """Wait until the task ends; raise TaskFailed unless it succeeded.
 
-        The wait ends with DeadlineExceeded after `timeout` seconds or at the surrounding
-        deadline. The task itself goes on; `stop` is a separate wish.
+        Raises DeadlineExceeded after `timeout` seconds or at the surrounding deadline. The task
+        itself continues; call `stop` to end it.
         """
         outcome = await self.outcome(progress, timeout)
         if not outcome.ok:
@@ -181,7 +183,7 @@ class Task:
         return outcome
 
     async def stop(self) -> None:
-        """DELETE /nodes/{node}/tasks/{upid}. The own task, or Sys.Modify on the node.
+        """DELETE /nodes/{node}/tasks/{upid}. Needs Sys.Modify on the node unless own task.
 
         Source: PVE/API2/Tasks.pm.
         """
@@ -190,69 +192,60 @@ class Task:
     async def outcome(
         self,
         progress: Progress | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - also shortened by a surrounding deadline
+        timeout: float | None = None,  # noqa: ASYNC109 - a surrounding deadline applies too
     ) -> TaskOutcome:
-        """Wait like `wait`, and tell how the task ended, well or not."""
-        tail: deque[str] = deque(maxlen=_TAIL)
+        """Wait until the task ends and return its outcome, also if it failed.
+
+        `progress` is called after each poll. Raises DeadlineExceeded like `wait`.
+        """
+        tail: deque[str] = deque(maxlen=_TAIL_LINES)
         percent: float | None = None
         exit_status = ""
-        async with bounded(timeout, f"Task {self.upid}"):
-            async for status, lines in self._polled():
+        async with time_limit(timeout, f"Task {self.upid}"):
+            async for status, lines in self._poll():
                 tail.extend(lines)
-                percent = _last_percent(lines, percent)
+                for value in map(percent_of, lines):
+                    percent = percent if value is None else value
                 exit_status = status.exit_status or "unexpected status"
                 if progress is not None:
                     progress(TaskProgress(self.upid, lines, percent))
-        return _outcome(exit_status, list(tail))
+        count = exit_status.removeprefix("WARNINGS:").strip()
+        warnings = int(count) if exit_status.startswith("WARNINGS:") and count.isdecimal() else 0
+        return TaskOutcome(succeeded(exit_status), warnings, exit_status, list(tail))
 
-    async def _polled(self) -> AsyncIterator[tuple[TaskStatus, list[str]]]:
-        """Give each look at the task with the log lines that are new, the last after its end."""
-        seen = 0
-        for pause in _pauses():
-            # the status first: what is logged before the end is then surely in the log
+    async def _poll(self) -> AsyncIterator[tuple[TaskStatus, list[str]]]:
+        """Poll the task; yield its status and new log lines, the last time after its end."""
+        line_count = 0
+        for interval in _poll_intervals():
+            # the status before the log: once it says stopped, the log is complete
             status = await self.status()
-            page = await self._log(seen, 0)
-            seen += len(page.lines)
+            page = await self._log(line_count, 0)
+            line_count += len(page.lines)
             yield status, [line.text for line in page.lines]
             if not status.running:
                 return
-            await asyncio.sleep(pause)
+            await asyncio.sleep(interval)
 
     async def _log(self, start: int, limit: int) -> TaskLog:
-        found = await self._transport.get_page(
+        page = await self._transport.get_page(
             self._path("log"), list[LogLine], start=start, limit=limit
         )
-        lines = [line for line in found.data if not _is_filler(line)]
-        return TaskLog(lines, len(lines) if found.total is None else found.total)
+        # Proxmox answers an empty log with this line instead of none
+        lines = [line for line in page.data if line.number > 1 or line.text != "no content"]
+        return TaskLog(lines, len(lines) if page.total is None else page.total)
 
     def _path(self, *rest: str) -> str:
         return join("nodes", self.upid.node, "tasks", self.upid.text, *rest)
 
 
-def _parsed(upid: str) -> Upid:
+def _parse_upid(upid: str) -> Upid:
     try:
         return Upid.parse(upid)
     except ValueError as error:
         raise BadParameters(400, "", str(error), {"upid": str(error)}) from error
 
 
-def _pauses() -> Iterator[float]:
-    """Quick tasks are seen quickly, long ones asked about seldom."""
+def _poll_intervals() -> Iterator[float]:
+    """Yield the seconds between polls: short at first for short tasks, longer for long ones."""
     yield from (0.1, 0.2, 0.4, 0.8)
     yield from repeat(1.5)
-
-
-def _is_filler(line: LogLine) -> bool:
-    # an empty log is answered with this line instead of none
-    return line.number <= 1 and line.text == "no content"
-
-
-def _last_percent(lines: list[str], before: float | None) -> float | None:
-    found = [value for value in map(percent_of, lines) if value is not None]
-    return found[-1] if found else before
-
-
-def _outcome(exit_status: str, tail: list[str]) -> TaskOutcome:
-    count = exit_status.removeprefix("WARNINGS:").strip()
-    warnings = int(count) if exit_status.startswith("WARNINGS:") and count.isdecimal() else 0
-    return TaskOutcome(succeeded(exit_status), warnings, exit_status, tail)

@@ -1,4 +1,4 @@
-"""The facts of the Proxmox VE API: which requests exist, and what each one accepts.
+"""Schema of the Proxmox VE API: its endpoints and their parameters, by version.
 
 Derived from the published schemas by `scripts/make_schema.py`; names, types and limits only.
 """

@@ -1,4 +1,4 @@
-"""The stored facts of every version, read once on first use."""
+"""The stored schema of all versions, loaded once on first use."""
 
 import zlib
 from functools import cache
@@ -15,7 +15,7 @@ FILE: Final = "facts.msgpack.zlib"
 
 
 class Facts(msgspec.Struct, frozen=True, array_like=True):
-    """All versions at once: each is a list of places in the endpoints all of them share."""
+    """The file's content; a version is a list of indexes into the shared endpoints."""
 
     parameters: list[Parameter]
     endpoints: list[EndpointFacts]
@@ -23,22 +23,25 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
 
 
 def pack(facts: Facts) -> bytes:
-    """The facts as they are stored."""
+    """Encode the file's content."""
     return zlib.compress(msgspec.msgpack.encode(facts), level=9)
 
 
 @cache
 def load(version: str) -> ApiSchema:
-    """The schema of a Proxmox VE version; an unpublished one takes the nearest below."""
+    """Return the schema of a Proxmox VE version, or of the `nearest` one that is stored."""
     facts = _facts()
-    endpoints = (facts.endpoints[place] for place in facts.versions[nearest(version)])
+    endpoints = (facts.endpoints[index] for index in facts.versions[nearest(version)])
     return ApiSchema(version, [Endpoint(endpoint, facts.parameters) for endpoint in endpoints])
 
 
 def nearest(version: str) -> str:
-    """The newest known version that is not newer than this one, or the oldest known."""
-    wanted = _number(version)
-    older = [known for known in VERSIONS if _number(known) <= wanted]
+    """Return the newest stored version that is not newer than `version`, or the oldest.
+
+    Raises ValueError for a text that is not a version.
+    """
+    limit = _number(version)
+    older = [stored for stored in VERSIONS if _number(stored) <= limit]
     return older[-1] if older else VERSIONS[0]
 
 
@@ -47,7 +50,7 @@ def _number(version: str) -> tuple[int, int]:
         major, minor, *_ = (*version.split("."), "0")
         return int(major), int(minor)
     except ValueError:
-        raise ValueError(f"No version {version!r} of Proxmox VE; known are {VERSIONS}") from None
+        raise ValueError(f"No version {version!r} of Proxmox VE; stored are {VERSIONS}") from None
 
 
 @cache

@@ -12,19 +12,19 @@ _LABEL = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)"
 _SPLIT = re.compile(r"[,;\s\0]+")
 
 
-def _matching(pattern: str, complaint: str) -> Callable[[str], str | None]:
-    """A format whose values match a pattern; `{}` in the complaint is the value."""
+def _matching(pattern: str, message: str) -> Callable[[str], str | None]:
+    """Create a format whose values match a pattern; `{}` in the message is the value."""
     compiled = re.compile(pattern, re.ASCII)
-    return lambda text: None if compiled.fullmatch(text) else complaint.format(text)
+    return lambda text: None if compiled.fullmatch(text) else message.format(text)
 
 
 def _address(*versions: int) -> Callable[[str], str | None]:
     def check(text: str) -> str | None:
         try:
-            known = ipaddress.ip_address(text).version in versions
+            valid = ipaddress.ip_address(text).version in versions
         except ValueError:
-            known = False
-        return None if known else "value does not look like a valid IP address"
+            valid = False
+        return None if valid else "value does not look like a valid IP address"
 
     return check
 
@@ -32,16 +32,16 @@ def _address(*versions: int) -> Callable[[str], str | None]:
 def _network(*versions: int) -> Callable[[str], str | None]:
     def check(text: str) -> str | None:
         try:
-            known = "/" in text and ipaddress.ip_interface(text).version in versions
+            valid = "/" in text and ipaddress.ip_interface(text).version in versions
         except ValueError:
-            known = False
-        return None if known else "value does not look like a valid CIDR network"
+            valid = False
+        return None if valid else "value does not look like a valid CIDR network"
 
     return check
 
 
 def _calendar_event(text: str) -> str | None:
-    # The grammar is Proxmox's own; a word of its named events or anything with a digit is one.
+    # Proxmox has a grammar of its own; this accepts its named events and any text with a digit.
     if re.search(r"\d|\*", text) or text in _NAMED_EVENTS:
         return None
     return f"invalid calendar event '{text}' - unable to parse calendar event\n"
@@ -108,8 +108,11 @@ FORMATS: Final[dict[str, Callable[[str], str | None]]] = {
 }
 
 
-def complaint(name: str, text: str) -> str | None:
-    """What the named format says against a text, or None; a `-list` is checked item by item."""
+def format_error(name: str, text: str) -> str | None:
+    """Check a text against a named format; return the message, or None if it is valid.
+
+    A format that ends in `-list` is checked item by item.
+    """
     if name in FORMATS:
         return FORMATS[name](text)
     single = FORMATS.get(name.removesuffix("-list")) if name.endswith("-list") else None

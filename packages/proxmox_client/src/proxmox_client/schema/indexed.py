@@ -25,13 +25,13 @@ HIGHEST: Final = {
     "virtio": 15,
     "virtiofs": 9,
 }
-"""The highest number of each; the published schema leaves it out."""
+"""The highest number of each family; the published schema omits it."""
 
 _NUMBERED = re.compile(r"([a-z]+)(0|[1-9]\d{0,2})", re.ASCII)
 
 
 class IndexedNames:
-    """Finds the parameter behind a numbered name."""
+    """A lookup of parameters by numbered name."""
 
     def __init__(self, parameters: Mapping[str, Parameter]) -> None:
         self._families = {
@@ -41,7 +41,7 @@ class IndexedNames:
         }
 
     def find(self, name: str) -> Parameter | None:
-        """The parameter of a numbered name whose number is within its limit."""
+        """Return the parameter of a numbered name, or None if its number exceeds the limit."""
         match = _NUMBERED.fullmatch(name)
         if match is None or match[1] not in self._families:
             return None

@@ -1,4 +1,4 @@
-"""What is known of an endpoint and of its parameters."""
+"""Endpoints of the API, and their lookup by request."""
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -7,13 +7,13 @@ from urllib.parse import unquote
 
 import msgspec
 
-from proxmox_client.schema.checks import errors_of
+from proxmox_client.schema.checks import validate
 from proxmox_client.schema.indexed import IndexedNames
 from proxmox_client.schema.parameter import Parameter
 
 
 class EndpointFacts(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """An endpoint as stored: its parameters are places in the pool all versions share."""
+    """A stored endpoint; its parameters are indexes into the pool that all versions share."""
 
     method: str
     path: str
@@ -26,7 +26,7 @@ class EndpointFacts(msgspec.Struct, frozen=True, array_like=True, omit_defaults=
 
 
 class Endpoint:
-    """One method of one path, with what it accepts and whom it serves."""
+    """One method of one path: its parameters and required permissions."""
 
     def __init__(self, facts: EndpointFacts, pool: list[Parameter]) -> None:
         self._facts = facts
@@ -51,91 +51,86 @@ class Endpoint:
 
     @property
     def allows_token(self) -> bool:
-        """Whether an API token may call it, or only a signed-in user."""
+        """Whether an API token may call it; otherwise only a user with a ticket."""
         return self._facts.allows_token
 
     @property
-    def additional_properties(self) -> bool:
-        """Whether parameters that are not listed are accepted."""
-        return self._facts.additional
-
-    @property
     def proxied_to(self) -> str:
-        """The path parameter that names the node which must answer, or nothing."""
+        """The path parameter with the node that has to answer, or `""`."""
         return self._facts.proxied_to
 
     @cached_property
     def parameters(self) -> Mapping[str, Parameter]:
         """Parameters by name; `net[n]` stands for net0, net1 and so on."""
-        return {name: self._pool[place] for name, place in self._facts.parameters.items()}
+        return {name: self._pool[index] for name, index in self._facts.parameters.items()}
 
     @cached_property
     def _indexed(self) -> IndexedNames:
         return IndexedNames(self.parameters)
 
     def parameter(self, name: str) -> Parameter | None:
-        """The parameter of this name, numbered ones included."""
+        """Return a parameter by name, also by a numbered name like `net0`."""
         return self.parameters.get(name) or self._indexed.find(name)
 
     def check(self, params: Mapping[str, Any]) -> dict[str, str]:
-        """What is wrong with these parameters, by name; those of the path belong to them."""
-        return errors_of(self.parameters, self.parameter, params, additional=self._facts.additional)
+        """Validate parameters, including those of the path; return the messages by name."""
+        return validate(self.parameters, self.parameter, params, additional=self._facts.additional)
 
 
-class _Place:
-    """A segment of the path tree."""
+class _PathNode:
+    """A node of the tree of path segments."""
 
     def __init__(self) -> None:
-        self.literal: dict[str, _Place] = {}
-        self.named: dict[str, _Place] = {}
+        self.literal: dict[str, _PathNode] = {}
+        self.named: dict[str, _PathNode] = {}
         self.endpoints: dict[str, Endpoint] = {}
 
 
 class ApiSchema:
-    """All endpoints of one version, found by request."""
+    """All endpoints of one version."""
 
     def __init__(self, version: str, endpoints: Iterable[Endpoint]) -> None:
         self.version = version
         self.endpoints = tuple(endpoints)
-        self._root = _Place()
+        self._root = _PathNode()
         for endpoint in self.endpoints:
-            self._plant(endpoint)
+            self._insert(endpoint)
 
     def find(self, method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
-        """The endpoint that answers this request, with the values its path carries."""
-        for place, values in _reach(self._root, unquote(path).strip("/").split("/")):
-            if method in place.endpoints:
-                return place.endpoints[method], values
+        """Find the endpoint of a request; return it with the values in the path, or None."""
+        for node, values in _match(self._root, unquote(path).strip("/").split("/")):
+            if method in node.endpoints:
+                return node.endpoints[method], values
         return None
 
     def children(self, path: str) -> list[str]:
-        """The literal names below a path, in order."""
+        """List the literal names below a path in alphabetical order."""
         segments = [segment for segment in path.split("/") if segment]
         names: set[str] = set()
-        for place, _ in _reach(self._root, segments):
-            names.update(place.literal)
+        for node, _ in _match(self._root, segments):
+            names.update(node.literal)
         return sorted(names)
 
-    def _plant(self, endpoint: Endpoint) -> None:
-        place = self._root
+    def _insert(self, endpoint: Endpoint) -> None:
+        node = self._root
         for segment in endpoint.path.strip("/").split("/"):
             if segment.startswith("{"):
-                place = place.named.setdefault(segment[1:-1], _Place())
+                node = node.named.setdefault(segment[1:-1], _PathNode())
             else:
-                place = place.literal.setdefault(segment, _Place())
-        place.endpoints[endpoint.method] = endpoint
+                node = node.literal.setdefault(segment, _PathNode())
+        node.endpoints[endpoint.method] = endpoint
 
 
-def _reach(place: _Place, segments: list[str]) -> Iterable[tuple[_Place, dict[str, str]]]:
-    """Every place a path leads to, the most literal one first."""
+def _match(node: _PathNode, segments: list[str]) -> Iterable[tuple[_PathNode, dict[str, str]]]:
+    """Yield every node that a path matches, the most literal match first."""
     if not segments:
-        yield place, {}
+        yield node, {}
         return
     first, rest = segments[0], segments[1:]
-    if first in place.literal:
-        yield from _reach(place.literal[first], rest)
-    for name, next_place in place.named.items():
-        # A volume's name may hold slashes: local:iso/debian.iso
-        taken, left = ("/".join(segments), []) if name == "volume" else (first, rest)
-        for found, values in _reach(next_place, left):
-            yield found, {name: taken, **values}
+    if first in node.literal:
+        yield from _match(node.literal[first], rest)
+    for name, child in node.named.items():
+        # a volume ID may contain slashes: local:iso/debian.iso
+        value, remaining = ("/".join(segments), []) if name == "volume" else (first, rest)
+        for leaf, values in _match(child, remaining):
+            yield leaf, {name: value, **values}

@@ -1,4 +1,4 @@
-"""What is known of one parameter."""
+"""The definition of one parameter."""
 
 from typing import Any, Literal
 
@@ -24,12 +24,12 @@ class Parameter(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
     """The parts of a property string, like `virtio=…,bridge=vmbr0`."""
     default: Any = None
     requires: str | None = None
-    """Another parameter that must be given with this one."""
+    """Another parameter that is required together with this one."""
     is_default_key: bool = False
     """Whether this part may be written without its name."""
     alias: str | None = None
-    """The part this one is another spelling of."""
+    """The part that this one is an alternative name for."""
     key_alias: str | None = None
-    """The part that takes the name under which the aliased one was written."""
+    """The part whose value is the name that was used for the aliased part."""
     items: "Parameter | None" = None
     one_of: tuple["Parameter", ...] = ()

@@ -6,21 +6,21 @@ from proxmox_client.schema.parameter import Parameter
 
 
 class BadPropertyString(ValueError):
-    """The text is no property string of these parts."""
+    """A text that is not a property string of these parts."""
 
 
 def parse(text: str, parts: Mapping[str, Parameter]) -> dict[str, str]:
-    """The values by the name of their part, aliases resolved."""
+    """Parse a property string to values by part name, with aliases resolved."""
     values: dict[str, str] = {}
     for piece in text.split(","):
         if not piece.strip():
             continue
         name, value = _split(piece, parts, values)
-        _place(name, value, parts, values)
+        _store(name, value, parts, values)
     return values
 
 
-def _split(piece: str, parts: Mapping[str, Parameter], seen: dict[str, str]) -> tuple[str, str]:
+def _split(piece: str, parts: Mapping[str, Parameter], values: dict[str, str]) -> tuple[str, str]:
     name, equals, value = piece.partition("=")
     if name and equals and value:
         return name, value
@@ -29,12 +29,12 @@ def _split(piece: str, parts: Mapping[str, Parameter], seen: dict[str, str]) -> 
     default = next((key for key, part in parts.items() if part.is_default_key), None)
     if default is None:
         raise BadPropertyString("value without key, but schema does not define a default key")
-    if default in seen:
+    if default in values:
         raise BadPropertyString("missing key in comma-separated list property")
     return default, piece
 
 
-def _place(name: str, value: str, parts: Mapping[str, Parameter], values: dict[str, str]) -> None:
+def _store(name: str, value: str, parts: Mapping[str, Parameter], values: dict[str, str]) -> None:
     part = parts.get(name)
     if part is not None and part.key_alias:
         values[part.key_alias] = name

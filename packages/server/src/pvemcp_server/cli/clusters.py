@@ -130,6 +130,8 @@ def _print(title: str, outcome: Check, *, as_json: bool) -> None:
         )
     for line in outcome.advice:
         typer.echo(f"  {line}")
+    if outcome.question:
+        typer.echo(f"  {outcome.question}")
 
 
 def _mode(

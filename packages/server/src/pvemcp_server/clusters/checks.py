@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import proxmox_client as pve
-from pvemcp_server.clusters.explain import explain, pveum
+from pvemcp_server.clusters.acl import Acl, Advice
+from pvemcp_server.clusters.explain import explain
 from pvemcp_server.errors import CallError
 
 CHECK_SECONDS = 20
@@ -20,6 +21,7 @@ class Check:
     nodes: tuple[str, ...]
     missing: tuple[str, ...]  # privileges without which answers are short
     advice: tuple[str, ...]  # the commands that grant them
+    question: str = ""  # what to ask instead, where no command is certain to take nothing away
 
 
 async def check(
@@ -45,11 +47,13 @@ async def _look(client: pve.Client, token_id: str) -> Check:
     granted = await client.access.permissions()
     held = {privilege for privileges in granted.values() for privilege in privileges}
     missing = tuple(privilege for privilege in AUDITS if privilege not in held)
+    advice = await Acl(client, token_id).advice("/", missing) if missing else Advice()
     return Check(
         version=version.version,
         nodes=tuple(sorted(node.node for node in nodes)),
         missing=missing,
-        advice=(pveum(token_id, "/", "VM.Audit"),) if missing else (),
+        advice=(advice.line,) if advice.line else (),
+        question=advice.question,
     )
 
 

@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import proxmox_client
 from proxmox_client import Client, Lxc, Qemu, deadline
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.access.model import Resources
-from pvemcp_server.clusters.explain import explain, pveum
+from pvemcp_server.clusters.acl import Acl
+from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
 from pvemcp_server.clusters.notes import Notes
 from pvemcp_server.clusters.offload import offload
@@ -37,6 +38,19 @@ class Cluster:
     protected: bool = False
     tls: str = ""  # how its certificate is judged: system, ca, pinned or insecure
     _view: InventoryView | None = None
+    _acl: list[Acl] = field(default_factory=list)  # shared by the copies of one call
+
+    @property
+    def acl(self) -> Acl:
+        """The grants of the account, read when a sentence needs them."""
+        if not self._acl:
+            self._acl.append(Acl(self.pve, self.account))
+        return self._acl[0]
+
+    async def explain(self, error: BaseException) -> str:
+        """Return what happened and what to do, with the line that adds a missing privilege."""
+        missing = isinstance(error, proxmox_client.Forbidden) and error.privileges
+        return explain(error, self.account, await self.acl.grants() if missing else None)
 
     async def inventory_view(self) -> InventoryView:
         """Guests, nodes, storages and pools that the caller may see; the same during one call."""
@@ -98,8 +112,8 @@ class Cluster:
             return UnknownName(kind, name, known, where=where)
         path, privilege = blind
         told = (
-            f"{self.account} sees no {kind} there; if it lacks {privilege} on {path}: "
-            f"run `{pveum(self.account, path, privilege)}`."
+            f"{self.account} sees no {kind} there; if it lacks {privilege} on {path}, "
+            "ExplainAccess says how to add it."
         )
         return UnknownName(kind, name, known, where=where, blind=told)
 
@@ -128,7 +142,7 @@ class Cluster:
         missing: dict[K, str] = {}
         for key, answer in zip(wanted, answers, strict=True):
             if isinstance(answer, proxmox_client.ProxmoxError | TimeoutError):
-                missing[key] = explain(answer, self.account)
+                missing[key] = await self.explain(answer)
             elif isinstance(answer, BaseException):
                 raise answer
             else:

@@ -32,12 +32,6 @@ class Recorder:
     _started: float = field(default_factory=monotonic)
     _intent: str | None = None
 
-    @property
-    def account(self) -> str:
-        """The Proxmox account behind the only cluster that was asked; empty when it is not one."""
-        accounts = set(self.call.accounts) if self.call else set()
-        return accounts.pop() if len(accounts) == 1 else ""
-
     def begin(self, tool: Tool, arguments: Mapping[str, Any]) -> None:
         self.name = tool.name
         self._arguments = mask(dict(arguments), secret_fields_of(tool.accepted))

@@ -127,7 +127,9 @@ class Pipeline:
             await recorder.cancelled("the server" if self.closing.is_set() else "the client")
             raise
         except (CallError, ProxmoxError, TimeoutError) as error:
-            return await self._failed(recorder, error, explain(error, recorder.account))
+            asked = recorder.call
+            text = explain(error) if asked is None else await asked.explain(error)
+            return await self._failed(recorder, error, text)
         except Exception as error:
             incident = secrets.token_hex(4)
             log.exception("Call of %s failed, incident %s", tool.name, incident)

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import Cluster, Notes, explain
+from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.query import pushdown
 from pvemcp_server.query.cache import DatabaseCache
 from pvemcp_server.query.catalog import CLUSTER, Catalog, fields_of
@@ -152,7 +152,7 @@ class Loading:
         )
         found = dict(zip(asked, answers, strict=True))
         failed = {name: one for name, one in found.items() if isinstance(one, BaseException)}
-        self._note(table, asked, failed)
+        await self._note(table, asked, failed)
         if table is self.plan.table and failed and len(failed) == len(asked):
             raise next(iter(failed.values()))
         told = {name: one for name, one in found.items() if not isinstance(one, BaseException)}
@@ -167,14 +167,14 @@ class Loading:
         states = pushdown.states(self.plan, table)
         return replace(narrowed, columns=columns, states=states, budget=self.budget)
 
-    def _note(
+    async def _note(
         self, table: Table, asked: Mapping[str, Cluster], failed: Mapping[str, BaseException]
     ) -> None:
         for name, error in failed.items():
             if not isinstance(error, ProxmoxError | TimeoutError):
                 raise error
             self.sources.notes.add(
-                f"Missing: {table.name} of {name}. {explain(error, asked[name].account)}"
+                f"Missing: {table.name} of {name}. {await asked[name].explain(error)}"
             )
 
     def _of(self, name: str) -> Mapping[str, Cluster]:

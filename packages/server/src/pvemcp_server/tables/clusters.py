@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar, Literal
 
 from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Cluster as Configured
-from pvemcp_server.clusters import explain
 from pvemcp_server.tables.reach import of_everybody
 from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
 
@@ -47,7 +46,7 @@ async def clusters(cluster: Configured, want: LoadRequest) -> list[Cluster]:
         if want.column("reachable", "nodes", "last_seen"):
             nodes = len((await cluster.inventory_view()).nodes)
     except ProxmoxError as error:
-        cluster.notes.add(f"{cluster.name}: {explain(error, cluster.account)}")
+        cluster.notes.add(f"{cluster.name}: {await cluster.explain(error)}")
     seen = cluster.inventory.last_seen
     return [
         Cluster(

@@ -51,7 +51,7 @@ class Call:
     notes: Notes = field(default_factory=Notes)
     upids: list[str] = field(default_factory=list)  # tasks started: for the audit
     touched: set[str] = field(default_factory=set)  # clusters asked: for the audit
-    accounts: set[str] = field(default_factory=set)  # Proxmox accounts used: for error texts
+    opened: dict[str, Cluster] = field(default_factory=dict)  # by name: for error texts
 
     @property
     def seconds_left(self) -> float:
@@ -93,6 +93,11 @@ class Call:
             self.notes.add(NO_CLUSTER)
         return found
 
+    async def explain(self, error: BaseException) -> str:
+        """Return what to say of an error; only one asked cluster leaves no doubt whose it is."""
+        opened = list(self.opened.values())
+        return await opened[0].explain(error) if len(opened) == 1 else explain(error)
+
     async def each(
         self, clusters: Sequence[Cluster], ask: Callable[[Cluster], Awaitable[T]]
     ) -> list[tuple[Cluster, T]]:
@@ -104,7 +109,7 @@ class Call:
         found = []
         for cluster, answer in zip(clusters, answers, strict=True):
             if isinstance(answer, BaseException):
-                reason = explain(answer, cluster.account)
+                reason = await cluster.explain(answer)
                 self.notes.add(f"Cluster {cluster.name} is missing here: {reason}")
             else:
                 found.append((cluster, answer))
@@ -127,5 +132,5 @@ class Call:
         self.touched.add(name)
         scope = self.caller.resources(self.tool, self.effect, name)
         cluster = await self.source.open(name, self.caller, scope, self.notes)
-        self.accounts.add(cluster.account)
+        self.opened[name] = cluster
         return cluster

@@ -2,7 +2,6 @@
 
 from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.clusters.explain import pveum
 from pvemcp_server.tables.registry import Table
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.needs import Extent, RequiredPrivilege, extent
@@ -14,7 +13,7 @@ _OF_TABLE = {
     "replications": (needs.GUESTS,),
     "storages": (needs.STORAGES,),
     "storage_content": (needs.STORAGES,),
-    "backups": (needs.STORAGES, needs.BACKUP),
+    "backups": (needs.STORAGES, needs.BACKUPS_OF_GUESTS, needs.BACKUPS_ON_STORAGES),
     "pools": (needs.POOLS,),
     "tasks": (needs.NODES,),
 }
@@ -33,8 +32,8 @@ async def note_lacks(cluster: Cluster, *wanted: RequiredPrivilege, so: str = _HI
     for need in (one for one, how_far in extents.items() if how_far is Extent.NOWHERE):
         privilege = need.privileges[0]
         lacks = f"{cluster.account} lacks {privilege} on {need.path} of {cluster.name}"
-        fix = pveum(cluster.account, need.path, privilege)
-        cluster.notes.add(f"{lacks}, so Proxmox {so}: run `{fix}`.")
+        advice = await cluster.acl.advice(need.path, [privilege])
+        cluster.notes.add(advice.after(f"{lacks}, so Proxmox {so}"))
 
 
 async def extents_of(

@@ -13,11 +13,13 @@ class RequiredPrivilege:
     """A privilege somewhere below `path`; any one of `privileges` will do.
 
     Proxmox VE 9 split VM.Monitor up: `until_8` names what older versions ask for instead.
+    `instead` is a need elsewhere that makes this one unnecessary.
     """
 
     path: str
     privileges: tuple[str, ...]
     until_8: str = ""
+    instead: "RequiredPrivilege | None" = None
 
     def of(self, major: int) -> tuple[str, ...]:
         """The privileges by their names in that version; the first one is the one to grant."""
@@ -34,6 +36,8 @@ class Extent(StrEnum):
 
 def extent(need: RequiredPrivilege, held: Held, major: int) -> tuple[Extent, list[str]]:
     """How far the need is met and, when only partly, on which paths."""
+    if need.instead and extent(need.instead, held, major)[0] is Extent.EVERYWHERE:
+        return Extent.EVERYWHERE, []
     wanted = set(need.of(major))
     paths = {path: below for path, names in held.items() for below in [_below(names, wanted)]}
     for top in {"/", need.path}:
@@ -48,12 +52,6 @@ def _below(names: Mapping[str, bool], wanted: set[str]) -> bool | None:
     """Whether one of the wanted privileges holds below too; None when none is held at all."""
     found = [below for name, below in names.items() if name in wanted]
     return any(found) if found else None
-
-
-def place(path: str, held: Held) -> str:
-    """Where to grant: a role on a path takes the place of those that it inherits from the top."""
-    inherited = {name for name, below in held.get("/", {}).items() if below}
-    return "/" if inherited and set(held.get(path, inherited)) == inherited else path
 
 
 GUESTS = RequiredPrivilege("/vms", ("VM.Audit",))
@@ -73,3 +71,8 @@ SPACE = RequiredPrivilege("/storage", ("Datastore.AllocateSpace",))
 TEMPLATES = RequiredPrivilege("/storage", ("Datastore.AllocateTemplate",))
 NETWORK = RequiredPrivilege("/nodes", ("Sys.AccessNetwork", "Sys.Modify"))
 CONTENT = RequiredPrivilege("/storage", ("Datastore.Allocate",))
+# listing a backup takes both of these, or Datastore.Allocate (PVE/Storage.pm)
+BACKUPS_OF_GUESTS = RequiredPrivilege("/vms", ("VM.Backup",), instead=CONTENT)
+BACKUPS_ON_STORAGES = RequiredPrivilege(
+    "/storage", ("Datastore.AllocateSpace", "Datastore.Allocate")
+)

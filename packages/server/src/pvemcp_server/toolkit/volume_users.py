@@ -12,8 +12,7 @@ from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.storage import Volume
 from proxmox_client.properties import parse
-from pvemcp_server.clusters import Cluster, InventoryView, Notes, explain
-from pvemcp_server.clusters.explain import pveum
+from pvemcp_server.clusters import Cluster, InventoryView, Notes
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import LoadRequest
@@ -107,7 +106,7 @@ async def _uses_of(cluster: Cluster, owner: GuestResource, volume: Volume) -> li
     except ProxmoxError as error:
         raise Precondition(
             f"Whether {volume.volid} is still in use cannot be found out: "
-            f"{explain(error, cluster.account)}"
+            f"{await cluster.explain(error)}"
         ) from error
     frozen = [name for name, one in snapshots.items() if _held(one, volume.volid)]
     whose = f"{owner.type} {owner.vmid}"
@@ -122,9 +121,10 @@ async def _must_see(cluster: Cluster, volume: Volume, vmid: int) -> None:
     path = f"/vms/{vmid}"
     held = await cluster.pve.access.permissions(path)
     if "VM.Audit" not in held.get(path, {}):
+        advice = await cluster.acl.advice(path, ["VM.Audit"])
+        fact = f"{cluster.account} lacks VM.Audit on {path}"
         raise Precondition(
-            f"Whether {volume.volid} is still in use cannot be found out: {cluster.account} lacks "
-            f"VM.Audit on {path}: run `{pveum(cluster.account, path, 'VM.Audit')}`."
+            f"Whether {volume.volid} is still in use cannot be found out: {advice.after(fact)}"
         )
 
 

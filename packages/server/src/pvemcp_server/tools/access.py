@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from proxmox_client import ProxmoxError
 from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.model import Area, Effect, Resources
-from pvemcp_server.clusters import Cluster, explain
-from pvemcp_server.clusters.explain import pveum
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters.acl import Acl, Advice
 from pvemcp_server.tables.registry import Col, Row
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.needs import Extent, Held, RequiredPrivilege, extent, place
+from pvemcp_server.toolkit.needs import Extent, Held, RequiredPrivilege, extent
 from pvemcp_server.toolkit.registry import Document, Tool, document, tool, tools
 
 
@@ -59,8 +59,9 @@ async def _cluster(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[st
         held = await cluster.pve.access.permissions()
         major = (await cluster.pve.version()).number[0]
     except ProxmoxError as error:
-        return base | {"reachable": False, "reason": explain(error, cluster.account)}
-    return base | {"reachable": True, **privileges(cluster.account, granted, held, major)}
+        return base | {"reachable": False, "reason": await cluster.explain(error)}
+    rights = await privileges(cluster.acl, granted, held, major)
+    return base | {"reachable": True, **rights}
 
 
 def _granted(call: Call, cluster: Cluster, granted: list[Tool]) -> list[dict[str, Any]]:
@@ -82,8 +83,8 @@ def _told(resources: Resources) -> str | dict[str, list[Any]]:
     return resources_to_json(resources)
 
 
-def privileges(account: str, granted: list[Tool], held: Held, major: int) -> dict[str, Any]:
-    """What the account has and lacks, of all that the granted tools need, and how to fix it."""
+async def privileges(acl: Acl, granted: list[Tool], held: Held, major: int) -> dict[str, Any]:
+    """Return what the account has and lacks of all that the granted tools need, with the fix."""
     users: dict[RequiredPrivilege, list[str]] = {}
     for one in granted:
         for need in one.needs:
@@ -95,21 +96,14 @@ def privileges(account: str, granted: list[Tool], held: Held, major: int) -> dic
         if how_far is Extent.EVERYWHERE:
             has.append(f"{privilege} on {need.path}")
         else:
-            fix = pveum(account, place(need.path, held), privilege)
+            advice = await acl.advice(need.path, [privilege])
             where = {"only_on": paths} if paths else {}
-            lacks.append(_lack(privilege, need.path, names, where, fix))
-    return {"has": has, "lacks": lacks, **_hint(account, lacks)}
+            lacks.append(_lack(privilege, need.path, names, where, advice))
+    return {"has": has, "lacks": lacks}
 
 
 def _lack(
-    privilege: str, path: str, names: list[str], where: Mapping[str, Any], fix: str
+    privilege: str, path: str, names: list[str], where: Mapping[str, Any], advice: Advice
 ) -> dict[str, Any]:
-    return {"privilege": privilege, "path": path, **where, "needed_by": names, "fix": fix}
-
-
-def _hint(account: str, lacks: list[dict[str, Any]]) -> dict[str, str]:
-    if not lacks or "!" not in account:
-        return {}
-    user = account.partition("!")[0]
-    hint = f"The lines grant to {user} as well: its token has its rights, or what both have."
-    return {"hint": hint}
+    fix = {"fix": advice.line} if advice.line else {"ask": advice.question}
+    return {"privilege": privilege, "path": path, **where, "needed_by": names, **fix}

@@ -1,1 +1,1 @@
-"""The admin pages and what they tell people."""
+"""The admin site: pages and REST API over the operations of admin/."""

@@ -21,23 +21,23 @@ from pvemcp_server.errors import AccessDenied, ConfigError
 
 SCOPE: Final = "openid email"
 ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA")  # never those with a shared secret
-JOURNEY_SECONDS: Final = 600
+SIGN_IN_SECONDS: Final = 600
 TIMEOUT_SECONDS: Final = 10
 LEEWAY_SECONDS: Final = 60
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """Whom the issuer has vouched for."""
+class ExternalUser:
+    """The user that the issuer has authenticated."""
 
     subject: str
     email: str
 
 
 @dataclass(frozen=True, slots=True)
-class Journey:
-    """What we remember of a browser while it is at the issuer, in a signed cookie."""
+class PendingSignIn:
+    """State, nonce and PKCE verifier of a sign-in in progress, kept in a signed cookie."""
 
     state: str
     nonce: str
@@ -45,80 +45,85 @@ class Journey:
 
     @classmethod
     def begin(cls) -> Self:
+        """Create random state, nonce and verifier."""
         return cls(*(secrets.token_urlsafe(32) for _ in range(3)))
 
     def sealed(self, key: bytes) -> str:
-        """As the cookie holds it, for ten minutes."""
-        claims = {**asdict(self), "exp": int(time.time()) + JOURNEY_SECONDS}
+        """Return the signed value of the cookie, valid for SIGN_IN_SECONDS."""
+        claims = {**asdict(self), "exp": int(time.time()) + SIGN_IN_SECONDS}
         return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(key))
 
     @classmethod
     def opened(cls, sealed: str, key: bytes) -> Self:
-        """Raises AccessDenied for a cookie that is not ours or too old."""
+        """Verify a cookie; raise AccessDenied when it is forged or expired."""
         try:
             token = jwt.decode(sealed, OctKey.import_key(key), algorithms=["HS256"])
             jwt.JWTClaimsRegistry(exp={"essential": True}).validate(token.claims)
         except (JoseError, ValueError):
-            raise AccessDenied("no sign-in was begun in this browser") from None
+            raise AccessDenied("this browser has no sign-in in progress") from None
         return cls(*(str(token.claims[name]) for name in ("state", "nonce", "verifier")))
 
 
 @dataclass(frozen=True)
 class Issuer:
-    """The configured issuer and what it says of itself."""
+    """The configured issuer with its published metadata."""
 
     client: AsyncOAuth2Client
     issuer: str
     metadata: Mapping[str, Any]
 
-    def authorization_url(self, journey: Journey) -> str:
-        """Where the browser is sent."""
+    def authorization_url(self, pending: PendingSignIn) -> str:
+        """Return the address that the browser is redirected to."""
         url, _ = self.client.create_authorization_url(
             self.metadata["authorization_endpoint"],
-            state=journey.state,
-            nonce=journey.nonce,
-            code_verifier=journey.verifier,
+            state=pending.state,
+            nonce=pending.nonce,
+            code_verifier=pending.verifier,
         )
         return str(url)
 
-    async def person(self, code: str, journey: Journey) -> Person:
-        """Who came back with this code; raises AccessDenied unless the issuer proves it."""
+    async def exchange(self, code: str, pending: PendingSignIn) -> ExternalUser:
+        """Exchange the code for the user; raise AccessDenied unless the ID token is valid."""
         try:
             token = await self.client.fetch_token(
-                self.metadata["token_endpoint"], code=code, code_verifier=journey.verifier
+                self.metadata["token_endpoint"], code=code, code_verifier=pending.verifier
             )
-            answer = await self.client.request(
+            response = await self.client.request(
                 "GET", self.metadata["jwks_uri"], withhold_token=True
             )
-            keys = KeySet.import_key_set(answer.raise_for_status().json())
-            read = jwt.decode(token["id_token"], keys, algorithms=list(ALGORITHMS))
-            return self._proven(read.header, read.claims, journey)
+            keys = KeySet.import_key_set(response.raise_for_status().json())
+            id_token = jwt.decode(token["id_token"], keys, algorithms=list(ALGORITHMS))
+            return self._user(id_token.header, id_token.claims, pending)
         except (OAuthError, JoseError, KeyError, ValueError, httpx.HTTPError) as error:
-            raise AccessDenied(f"the issuer did not vouch: {type(error).__name__}") from error
+            raise AccessDenied(
+                f"the issuer did not authenticate the user: {type(error).__name__}"
+            ) from error
 
-    def _proven(
-        self, header: Mapping[str, Any], claims: Mapping[str, Any], journey: Journey
-    ) -> Person:
-        wanted = {
+    def _user(
+        self, header: Mapping[str, Any], claims: Mapping[str, Any], pending: PendingSignIn
+    ) -> ExternalUser:
+        required = {
             "iss": {"essential": True, "value": self.issuer},
             "aud": {"essential": True, "value": self.client.client_id},
         }
-        known = {"nonce": journey.nonce, "client_id": self.client.client_id}
-        CodeIDToken(dict(claims), dict(header), wanted, known).validate(leeway=LEEWAY_SECONDS)
-        # an address that nobody has verified can be typed in by anybody
+        parameters = {"nonce": pending.nonce, "client_id": self.client.client_id}
+        CodeIDToken(dict(claims), dict(header), required, parameters).validate(
+            leeway=LEEWAY_SECONDS
+        )
+        # an unverified address can be typed in by every user of the issuer
         if claims.get("email_verified") is not True:
             raise AccessDenied("the issuer has not verified the e-mail address")
-        return Person(f"{self.issuer} {claims['sub']}", str(claims["email"]))
+        return ExternalUser(f"{self.issuer} {claims['sub']}", str(claims["email"]))
 
 
 @asynccontextmanager
 async def open_issuer(config: Config) -> AsyncIterator[Issuer]:
-    """The configured issuer; raises ConfigError when none is, or it cannot be trusted."""
+    """Open the configured issuer; raise ConfigError when it is missing or not trustworthy."""
     issuer, client_id = config.oidc_issuer, config.oidc_client_id
     if not issuer or not client_id:
         raise ConfigError("OpenID Connect needs PVEMCP_OIDC_ISSUER and PVEMCP_OIDC_CLIENT_ID.")
-    place = urlsplit(issuer)
-    if place.scheme != "https" and place.hostname not in LOOPBACK:
+    address = urlsplit(issuer)
+    if address.scheme != "https" and address.hostname not in LOOPBACK:
         raise ConfigError("PVEMCP_OIDC_ISSUER must begin with https://.")
     secret = config.oidc_client_secret
     async with AsyncOAuth2Client(
@@ -133,13 +138,13 @@ async def open_issuer(config: Config) -> AsyncIterator[Issuer]:
 
 
 async def _metadata(client: AsyncOAuth2Client, issuer: str) -> Mapping[str, Any]:
-    """What the issuer publishes; another one's word does not count."""
+    """Fetch the issuer's metadata; raise ConfigError when it names another issuer."""
     url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
     try:
-        answer = await client.request("GET", url, withhold_token=True)
-        found: dict[str, Any] = answer.raise_for_status().json()
+        response = await client.request("GET", url, withhold_token=True)
+        metadata: dict[str, Any] = response.raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         raise ConfigError(f"{issuer} does not answer as an OpenID Connect issuer.") from error
-    if found.get("issuer") != issuer:
-        raise ConfigError(f"{url} is the word of another issuer: {found.get('issuer')}.")
-    return found
+    if metadata.get("issuer") != issuer:
+        raise ConfigError(f"{url} names another issuer: {metadata.get('issuer')}.")
+    return metadata

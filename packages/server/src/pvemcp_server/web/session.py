@@ -1,4 +1,4 @@
-"""What a request of the admin site brings along: its session, checked, and its AdminContext."""
+"""Dependencies of the admin site: session, CSRF check, AdminContext."""
 
 from typing import Annotated, Final
 
@@ -18,43 +18,44 @@ CSRF_FIELD: Final = "csrf"
 
 
 class SignedOut(Exception):
-    """Nobody is signed in; pages lead to the sign-in, the API answers 401."""
+    """No valid session; pages redirect to the sign-in page, the API answers 401."""
 
 
 class PasswordDue(Exception):
-    """The password has to be changed before anything else."""
+    """The administrator has to change the password before anything else."""
 
 
 def services_of(request: Request) -> Services:
-    found: Services = request.app.state.services
-    return found
+    """Return the services that the site was created with."""
+    services: Services = request.app.state.services
+    return services
 
 
 def pipeline_of(request: Request) -> Pipeline:
-    """The way that every call takes."""
-    found: Pipeline = request.app.state.pipeline
-    return found
+    """Return the pipeline that runs calls made from the site."""
+    pipeline: Pipeline = request.app.state.pipeline
+    return pipeline
 
 
 def address_of(request: Request) -> str:
-    """Where the request comes from, also behind the configured proxies."""
+    """Return the client's address; X-Forwarded-For counts from trusted proxies only."""
     trusted = networks(services_of(request).config.trusted_proxies)
     return client_address(request.scope, trusted)
 
 
 async def session_of(request: Request) -> Session:
-    """The signed-in session; raises SignedOut."""
+    """Return the session of the cookie; raise SignedOut without a valid one."""
     token = request.cookies.get(COOKIE)
-    found = await services_of(request).access.sessions.find(token) if token else None
-    if found is None:
+    session = await services_of(request).access.sessions.find(token) if token else None
+    if session is None:
         raise SignedOut
-    return found
+    return session
 
 
 async def reading(
     request: Request, session: Annotated[Session, Depends(session_of)]
 ) -> AdminContext:
-    """The administrator who looks at something."""
+    """Return the context of a request that only reads; raise PasswordDue."""
     if session.admin.must_change:
         raise PasswordDue
     return AdminContext(services_of(request), session.admin.name, address_of(request))
@@ -65,13 +66,13 @@ async def writing(
     session: Annotated[Session, Depends(session_of)],
     context: Annotated[AdminContext, Depends(reading)],
 ) -> AdminContext:
-    """The administrator who changes something, from our own pages or knowing the token."""
+    """Return the context of a request that changes something, after the CSRF check."""
     await check_csrf(request, session)
     return context
 
 
 async def check_csrf(request: Request, session: Session) -> None:
-    """Raises AccessDenied unless header or form carry the session's token."""
+    """Raise AccessDenied unless the header or the form has the session's CSRF token."""
     token = request.headers.get(CSRF_HEADER)
     if token is None and "form" in request.headers.get("content-type", ""):
         form: FormData = await request.form()
@@ -82,16 +83,18 @@ async def check_csrf(request: Request, session: Session) -> None:
 Reading = Annotated[AdminContext, Depends(reading)]
 Writing = Annotated[AdminContext, Depends(writing)]
 SignedIn = Annotated[Session, Depends(session_of)]
-RowNumber = Annotated[int, Path(ge=0, le=2**53)]  # more than databases count to is nobody's number
+RowNumber = Annotated[
+    int, Path(ge=0, le=2**53)
+]  # larger numbers are no row number in either database
 PipelineOf = Annotated[Pipeline, Depends(pipeline_of)]
 
 
-async def open_session(request: Request, admin: AdminRecord, answer: Response) -> Session:
-    """Opens a session for the administrator and puts its cookie on the answer."""
+async def open_session(request: Request, admin: AdminRecord, response: Response) -> Session:
+    """Open a session for the administrator and set its cookie on the response."""
     services = services_of(request)
     agent = request.headers.get("user-agent", "")
     token = await services.access.sessions.open(admin, address=address_of(request), agent=agent)
-    answer.set_cookie(
+    response.set_cookie(
         COOKIE,
         token,
         path="/admin",
@@ -99,13 +102,13 @@ async def open_session(request: Request, admin: AdminRecord, answer: Response) -
         samesite="strict",
         secure=services.config.base_url.startswith("https:"),
     )
-    found = await services.access.sessions.find(token)
-    if found is None:  # disabled between the sign-in and now
+    session = await services.access.sessions.find(token)
+    if session is None:  # the account was disabled during the sign-in
         raise SignedOut
-    return found
+    return session
 
 
-async def close_session(request: Request, session: Session, answer: Response) -> None:
-    """Ends the session and takes its cookie back."""
+async def close_session(request: Request, session: Session, response: Response) -> None:
+    """End the session and delete its cookie."""
     await services_of(request).access.sessions.end(session.id)
-    answer.delete_cookie(COOKIE, path="/admin")
+    response.delete_cookie(COOKIE, path="/admin")

@@ -17,7 +17,7 @@ from pvemcp_server.services import Services
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api
 from pvemcp_server.web.session import PasswordDue, SignedOut
-from pvemcp_server.web.templates import wants_page, wrong_page
+from pvemcp_server.web.templates import error_page, wants_page
 
 STATIC: Final = Path(__file__).with_name("static")
 POLICY: Final = (
@@ -33,30 +33,30 @@ HEADERS: Final = {
 
 
 def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
-    """The application; `pipeline` runs the calls that administrators try out as a key."""
+    """Create the application; `pipeline` runs the calls that administrators try as a key."""
     api = create_api()
     site = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    for one in (site, api):
-        one.state.services, one.state.pipeline = services, pipeline
-        one.add_exception_handler(SignedOut, _signed_out)
-        one.add_exception_handler(PasswordDue, _password_due)
-        one.add_exception_handler(AccessDenied, _denied)
-        one.add_exception_handler(CallError, _wrong)
-        one.add_exception_handler(HTTPException, _http)
-        one.add_exception_handler(RequestValidationError, _unreadable)
-        one.add_exception_handler(ValidationError, _unreadable)
+    for application in (site, api):
+        application.state.services, application.state.pipeline = services, pipeline
+        application.add_exception_handler(SignedOut, _signed_out)
+        application.add_exception_handler(PasswordDue, _password_due)
+        application.add_exception_handler(AccessDenied, _forbidden)
+        application.add_exception_handler(CallError, _call_error)
+        application.add_exception_handler(HTTPException, _http_error)
+        application.add_exception_handler(RequestValidationError, _invalid)
+        application.add_exception_handler(ValidationError, _invalid)
     for page in pages.routers(services.config):
         site.include_router(page)
     site.mount("/static", StaticFiles(directory=STATIC), name="static")
     site.mount("/api", api)
-    site.middleware("http")(_guarded)
+    site.middleware("http")(_with_security_headers)
     return site
 
 
-async def _guarded(
+async def _with_security_headers(
     request: Request, call_next: Callable[[Request], Awaitable[Response]]
 ) -> Response:
-    """Headers that keep a page to itself; nothing but static files may be kept by a cache."""
+    """Add security headers; only static files may be cached."""
     response = await call_next(request)
     response.headers.update(HEADERS)
     is_static = request.url.path.startswith("/admin/static/")
@@ -78,36 +78,36 @@ async def _password_due(request: Request, _: Exception) -> Response:
     return JSONResponse({"error": "Change your password first, on /admin/password."}, 403)
 
 
-async def _denied(request: Request, _: Exception) -> Response:
+async def _forbidden(request: Request, _: Exception) -> Response:
     text = "This request did not come from our own page; reload it and try again."
-    return wrong_page(request, text, 403) if wants_page(request) else _error(text, 403)
+    return error_page(request, text, 403) if wants_page(request) else _error(text, 403)
 
 
-async def _wrong(request: Request, error: Exception) -> Response:
+async def _call_error(request: Request, error: Exception) -> Response:
     status = 404 if isinstance(error, UnknownName) else 422
     if wants_page(request):
-        return wrong_page(request, str(error), status)
+        return error_page(request, str(error), status)
     return _error(str(error), status)
 
 
-async def _http(request: Request, error: Exception) -> Response:
-    """What the framework refuses: no such page, no such method."""
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Answer what the framework refuses: unknown pages and methods."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered so
     status = error.status_code
-    text = "There is no such page." if status == 404 else str(error.detail)
-    return wrong_page(request, text, status) if wants_page(request) else _error(text, status)
+    text = "This page does not exist." if status == 404 else str(error.detail)
+    return error_page(request, text, status) if wants_page(request) else _error(text, status)
 
 
-async def _unreadable(request: Request, error: Exception) -> Response:
-    """Says which field is wrong and why, and never what was in it: it may be a secret."""
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Name the invalid field and the reason, never its value: it may be a secret."""
     assert isinstance(error, RequestValidationError | ValidationError)  # noqa: S101 - registered so
-    facts = [f"{_field(one['loc'])}: {one['msg']}" for one in error.errors()]
-    text = "; ".join(dict.fromkeys(facts))
-    return wrong_page(request, text, 422) if wants_page(request) else _error(text, 422)
+    reasons = [f"{_field(item['loc'])}: {item['msg']}" for item in error.errors()]
+    text = "; ".join(dict.fromkeys(reasons))
+    return error_page(request, text, 422) if wants_page(request) else _error(text, 422)
 
 
-def _field(place: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in place if part not in {"body", "query", "path"})
+def _field(location: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in location if part not in {"body", "query", "path"})
 
 
 def _error(text: str, status: int) -> Response:

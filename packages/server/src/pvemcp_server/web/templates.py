@@ -1,4 +1,4 @@
-"""Templates, what they all know, and how values read on a page."""
+"""Jinja templates: their filters and globals, and the responses made from them."""
 
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -29,7 +29,7 @@ NAVIGATION: Final[dict[str, Navigation]] = {}
 
 
 def _age(then: datetime | None) -> str:
-    """How long ago, in the unit people would say."""
+    """Format how long ago a moment was, in its largest unit."""
     if then is None:
         return "never"
     seconds = (datetime.now(UTC) - then).total_seconds()
@@ -44,7 +44,7 @@ def _time(moment: datetime | None) -> str:
 
 
 def _moment(moment: datetime) -> str:
-    """For a column that says UTC itself."""
+    """Format a moment for a column whose header says UTC."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -62,9 +62,9 @@ def _size(count: int) -> str:
 
 
 def _static(name: str) -> str:
-    """The file's address with its content's mark, so that a new release is loaded at once."""
-    mark = sha256((HERE / "static" / name).read_bytes()).hexdigest()[:8]
-    return f"/admin/static/{name}?v={mark}"
+    """Return a file's URL with a hash of its content, so that caches load a new release."""
+    digest = sha256((HERE / "static" / name).read_bytes()).hexdigest()[:8]
+    return f"/admin/static/{name}?v={digest}"
 
 
 _environment = Environment(
@@ -98,35 +98,35 @@ def page(
     status: int = 200,
     **values: Any,
 ) -> Response:
-    """A template as an answer; `session` is who looks at it."""
-    known = {"session": session, "csrf": session.csrf if session else "", **values}
-    return _templates.TemplateResponse(request, template, known, status_code=status)
+    """Render a template; `session` is the signed-in administrator's."""
+    context = {"session": session, "csrf": session.csrf if session else "", **values}
+    return _templates.TemplateResponse(request, template, context, status_code=status)
 
 
 def wants_page(request: Request) -> bool:
-    """Whether a person's browser asks, not a program of the API."""
+    """Decide whether to answer with a page; requests of the REST API get JSON."""
     return not request.url.path.startswith("/admin/api")
 
 
-def wrong_page(request: Request, text: str, status: int) -> Response:
-    """What went wrong, as a fragment for htmx or as a page of its own."""
+def error_page(request: Request, text: str, status: int) -> Response:
+    """Render an error as a fragment for htmx or as a page."""
     is_part = request.headers.get("HX-Request") == "true"
     response = page(
-        request, "wrong_part.html" if is_part else "wrong.html", text=text, status=status
+        request, "error_part.html" if is_part else "error.html", text=text, status=status
     )
     if is_part:
-        # htmx leaves an error's body aside; a banner at the top shows it
+        # htmx ignores the body of an error status, so the banner is sent with 200
         response.status_code = 200
-        response.headers["HX-Retarget"] = "#wrong"
+        response.headers["HX-Retarget"] = "#errors"
         response.headers["HX-Reswap"] = "innerHTML"
     return response
 
 
 def reload() -> Response:
-    """Has htmx load the page anew: what was changed shows everywhere."""
+    """Make htmx reload the page, so that a change shows everywhere."""
     return Response(status_code=204, headers={"HX-Refresh": "true"})
 
 
-def lead_to(path: str, name: str = "") -> Response:
-    """Has htmx go to another page; `name` is what it is about, escaped here."""
+def redirect(path: str, name: str = "") -> Response:
+    """Make htmx open another page; `name` is appended to the path, URL-encoded."""
     return Response(status_code=204, headers={"HX-Redirect": path + quote(name)})

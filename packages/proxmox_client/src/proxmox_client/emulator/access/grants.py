@@ -41,11 +41,11 @@ class Granted:
 
     def _with_pool(self, path: str, roles_on: RolesOn) -> dict[str, bool]:
         roles = roles_on(path)
-        for pool in self._pools_of(path):
-            if "NoAccess" in roles:
-                break
-            for name, below in roles_on(f"/pool/{pool}").items():
-                roles.setdefault(name, below)
+        pooled = {name for pool in self._pools_of(path) for name in roles_on(f"/pool/{pool}")}
+        if "NoAccess" in pooled:
+            roles = {"NoAccess": False}
+        elif "NoAccess" not in roles:
+            roles = dict.fromkeys(pooled, False) | roles
         privileges: dict[str, bool] = {}
         for role, below in roles.items():
             for privilege in self._privileges(role):

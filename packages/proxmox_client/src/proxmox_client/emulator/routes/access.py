@@ -96,7 +96,9 @@ def _known_paths(call: Call) -> list[str]:
     """The paths that matter: the tops, those of grants, and what is in pools."""
     tops = ["/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms"]
     granted = [grant.path for grant in call.state.people.grants]
-    pooled = [f"/vms/{vmid}" for pool in call.state.pools.values() for vmid in pool.vmids]
+    pools = call.state.pools.values()
+    pooled = [f"/vms/{vmid}" for pool in pools for vmid in pool.vmids]
+    pooled += [f"/storage/{name}" for pool in pools for name in pool.storages]
     return sorted({*tops, *granted, *pooled})
 
 

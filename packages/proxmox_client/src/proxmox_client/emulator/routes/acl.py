@@ -91,7 +91,8 @@ def delete_role(call: Call) -> None:
 
 @route("GET", "/access/acl")
 def acl(call: Call) -> list[dict[str, Any]]:
-    """GET /access/acl."""
+    """GET /access/acl: all of it with Sys.Audit on /access, else where one may change it."""
+    sees_all = call.rights.has("/access", "Sys.Audit")
     return [
         {
             "path": grant.path,
@@ -101,8 +102,15 @@ def acl(call: Call) -> list[dict[str, Any]]:
             "propagate": int(grant.propagate),
         }
         for grant in call.state.people.grants
-        if call.rights.has_any(grant.path, "Sys.Audit", "Permissions.Modify")
+        if sees_all or call.rights.has_any(grant.path, *_modifying(grant.path))
     ]
+
+
+def _modifying(path: str) -> tuple[str, ...]:
+    """The privileges with which one may change the grants on a path."""
+    kind, _, name = path.strip("/").partition("/")
+    own = {"vms": "VM.Allocate", "storage": "Datastore.Allocate", "pool": "Pool.Allocate"}
+    return ("Permissions.Modify", own[kind]) if name and kind in own else ("Permissions.Modify",)
 
 
 @route("PUT", "/access/acl")

@@ -5,7 +5,7 @@ from typing import Any
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.router import Call, route
-from proxmox_client.emulator.state.storage import Storage
+from proxmox_client.emulator.state.storage import Storage, Volume
 from proxmox_client.emulator.views.storage import storage_status, volume_row
 
 AUDIT = ("Datastore.Audit", "Datastore.AllocateSpace")
@@ -120,8 +120,25 @@ async def content(call: Call) -> list[dict[str, Any]]:
     return [
         volume_row(volume)
         for volume in storage.volumes(call.node.name).values()
-        if (wanted is None or volume.content == wanted) and vmid in (None, volume.vmid)
+        if (wanted is None or volume.content == wanted)
+        and vmid in (None, volume.vmid)
+        and _shown(call, storage, volume)
     ]
+
+
+def _shown(call: Call, storage: Storage, volume: Volume) -> bool:
+    """Whether a volume is listed: backups and disks of guests take rights on these as well."""
+    rights, path = call.rights, f"/storage/{storage.name}"
+    if volume.content in ("iso", "vztmpl", "import") or rights.has(path, "Datastore.Allocate"):
+        return True
+    guest = f"/vms/{volume.vmid}"
+    match volume.content:
+        case "backup":
+            return rights.has(path, "Datastore.AllocateSpace") and rights.has(guest, "VM.Backup")
+        case "images" | "rootdir":
+            return rights.has(path, "Datastore.Audit") and rights.has(guest, "VM.Config.Disk")
+        case _:
+            return False
 
 
 def available(call: Call) -> Storage:

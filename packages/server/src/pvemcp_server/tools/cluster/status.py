@@ -10,7 +10,7 @@ from proxmox_client import Forbidden, NotFound, ProxmoxError
 from proxmox_client.api.cluster import ClusterStatus as Membership
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.clusters import Cluster, InventoryView, explain
+from pvemcp_server.clusters import Cluster, InventoryView
 from pvemcp_server.tables.guests import paused
 from pvemcp_server.tables.registry import Col, Row
 from pvemcp_server.toolkit import needs
@@ -129,7 +129,7 @@ async def _membership(cluster: Cluster) -> Membership | None:
     try:
         return await cluster.pve.cluster.status()
     except Forbidden as error:
-        cluster.notes.add(f"Quorum is not known: {explain(error, cluster.account)}")
+        cluster.notes.add(f"Quorum is not known: {await cluster.explain(error)}")
         return None
 
 
@@ -177,7 +177,7 @@ async def _ceph(cluster: Cluster, snapshot: InventoryView) -> dict[str, Any] | N
     except NotFound:
         return None
     except ProxmoxError as error:
-        cluster.notes.add(f"Ceph's health is not known: {explain(error, cluster.account)}")
+        cluster.notes.add(f"Ceph's health is not known: {await cluster.explain(error)}")
         return None
     return {"status": health.status, "checks": sorted(health.checks)}
 

@@ -10,7 +10,7 @@ from proxmox_client.api.agent import AgentInterface, ContainerInterface, OsInfo
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.clusters import Cluster, explain
+from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.registry import Col, Row, Unit
 from pvemcp_server.tables.values import moment, percent, share
 from pvemcp_server.toolkit import needs
@@ -138,7 +138,7 @@ async def _by_agent(cluster: Cluster, calls: Qemu) -> _Inside:
     try:
         system, interfaces = await asyncio.gather(calls.agent_os_info(), calls.agent_network())
     except Forbidden as error:
-        cluster.notes.add(explain(error, cluster.account))
+        cluster.notes.add(await cluster.explain(error))
         return _Inside(agent="denied")
     except ResponseError:
         return _Inside(agent="unreachable")
@@ -150,7 +150,7 @@ async def _noted(cluster: Cluster, asked: Awaitable[T], what: str) -> T | None:
     try:
         return await asked
     except ProxmoxError as error:
-        cluster.notes.add(f"{what}: {explain(error, cluster.account)}")
+        cluster.notes.add(f"{what}: {await cluster.explain(error)}")
         return None
 
 

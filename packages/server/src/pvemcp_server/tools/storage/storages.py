@@ -105,7 +105,7 @@ async def list_pools(call: Call, *, cluster_name: ClusterName = None) -> Rows:
     area=Area.STORAGE,
     effect=Effect.READ,
     answer=Backup,
-    needs=(needs.STORAGES, needs.BACKUP),
+    needs=(needs.STORAGES, needs.BACKUPS_OF_GUESTS, needs.BACKUPS_ON_STORAGES),
 )
 async def list_backups(
     call: Call,

@@ -25,10 +25,10 @@ def routers(config: Config) -> Iterator[APIRouter]:
             NAVIGATION[subject] = page.navigation
             yield page.router
     if config.oidc_issuer:
-        yield _external()
+        yield _external_sign_in()
 
 
-def _external() -> APIRouter:
+def _external_sign_in() -> APIRouter:
     try:
         from pvemcp_server.web.pages import external_sign_in
     except ModuleNotFoundError as missing:

@@ -1,4 +1,4 @@
-"""Administrators: who may sign in here."""
+"""Page Administrators: the accounts that may sign in."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Audit: every call and change, as it happens, filtered, exported, verified."""
+"""Page Audit: every call and change, live, filtered, exported, verified."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -18,41 +18,42 @@ navigation = Navigation(
 PAGE = 50
 
 
-class Asked(audit.SearchPage):
-    """A form sends every field, the empty ones too."""
+class SearchForm(audit.SearchPage):
+    """The search of the form, which also sends its empty fields."""
 
     @classmethod
-    def of(cls, request: Request) -> "Asked":
-        given = {name: value for name, value in request.query_params.items() if value}
-        return cls.model_validate(given)
+    def of(cls, request: Request) -> "SearchForm":
+        """Read the query string; empty fields count as absent."""
+        values = {name: value for name, value in request.query_params.items() if value}
+        return cls.model_validate(values)
 
     @property
-    def address_line(self) -> str:
+    def query_string(self) -> str:
         """The search as the query of a URL."""
         return urlencode(self.model_dump(mode="json", exclude_none=True, exclude={"limit"}))
 
 
 @router.get("")
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    asked = Asked.of(request)
+    search = SearchForm.of(request)
     return page(
         request,
         "audit.html",
         session,
         here="audit",
-        asked=asked,
-        **await _entries(context, asked),
+        search=search,
+        **await _entries(context, search),
         keys=await keys.list_keys(context),
-        clusters=[one.name for one in await clusters.list_clusters(context)],
+        clusters=[cluster.name for cluster in await clusters.list_clusters(context)],
     )
 
 
 @router.get("/entries")
 async def entries(request: Request, session: SignedIn, context: Reading) -> Response:
-    """The table alone, asked for again and again while the page is live."""
-    asked = Asked.of(request)
+    """Render the table alone; a live page polls it."""
+    search = SearchForm.of(request)
     return page(
-        request, "audit_entries.html", session, asked=asked, **await _entries(context, asked)
+        request, "audit_entries.html", session, search=search, **await _entries(context, search)
     )
 
 
@@ -69,8 +70,8 @@ async def verify(request: Request, session: SignedIn, context: Writing) -> Respo
     return page(request, "audit_verified.html", session, verified=await audit.verify(context))
 
 
-async def _entries(context: AdminContext, asked: Asked) -> dict[str, Any]:
-    found = await audit.find_entries(context, asked.model_copy(update={"limit": PAGE + 1}))
-    shown = found[:PAGE]
-    older = asked.model_copy(update={"before": shown[-1].seq}) if len(found) > PAGE else None
-    return {"entries": shown, "older": older.address_line if older else ""}
+async def _entries(context: AdminContext, search: SearchForm) -> dict[str, Any]:
+    found = await audit.find_entries(context, search.model_copy(update={"limit": PAGE + 1}))
+    entries = found[:PAGE]
+    older = search.model_copy(update={"before": entries[-1].seq}) if len(found) > PAGE else None
+    return {"entries": entries, "older": older.query_string if older else ""}

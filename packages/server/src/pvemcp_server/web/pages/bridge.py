@@ -1,4 +1,4 @@
-"""Bridge: the binary for each platform, and the configuration that starts it."""
+"""Page Bridge: the binary for each platform, and the configuration that starts it."""
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
@@ -31,7 +31,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
 
 @router.get("/claude_desktop_config.json")
 async def config(context: Reading) -> Response:
-    """The file as Claude Desktop reads it; the key goes where the placeholder stands."""
+    """Return claude_desktop_config.json with a placeholder for the key."""
     text = DESKTOP.text(Connection(endpoint_url(context.services.config)))
     name = 'attachment; filename="claude_desktop_config.json"'
     headers = {"Content-Disposition": name}

@@ -1,4 +1,4 @@
-"""Clusters: added after a look at the certificate and the token, tested, bound, examined."""
+"""Page Clusters: add, test, change, bind identities, run the doctor."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.store.records import TlsMode
 from pvemcp_server.web.pages.forms import text_of, texts_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing
-from pvemcp_server.web.templates import Navigation, lead_to, page, reload
+from pvemcp_server.web.templates import Navigation, page, redirect, reload
 
 router = APIRouter(prefix="/clusters")
 navigation = Navigation(
@@ -20,8 +20,8 @@ Text = Annotated[str, Form()]
 TLS = {
     TlsMode.PINNED: "Pin the certificate shown by the host",
     TlsMode.SYSTEM: "The system's certificate authorities",
-    TlsMode.CA: "An authority of my own",
-    TlsMode.INSECURE: "Do not check (others can read along)",
+    TlsMode.CA: "Your own certificate authority",
+    TlsMode.INSECURE: "Do not check (the connection can be intercepted)",
 }
 
 
@@ -46,21 +46,21 @@ async def new(request: Request, session: SignedIn, _: Reading) -> Response:
 async def fingerprints(
     request: Request, session: SignedIn, context: Writing, hosts: Text
 ) -> Response:
-    """What the hosts show now, for comparison with the node's own word."""
+    """Show the hosts' current fingerprints, to compare with those on the nodes."""
     shown = await clusters.fingerprints(context, words(hosts))
     return page(request, "cluster_fingerprints.html", session, shown=shown, pinned=[])
 
 
 @router.post("/try")
 async def try_out(request: Request, session: SignedIn, context: Writing) -> Response:
-    found = await clusters.try_cluster(context, _fields(await request.form()))
-    return page(request, "cluster_found.html", session, found=found, saved="")
+    check = await clusters.try_cluster(context, _fields(await request.form()))
+    return page(request, "cluster_check.html", session, check=check, saved="")
 
 
 @router.post("")
 async def add(request: Request, context: Writing) -> Response:
     await clusters.add_cluster(context, _fields(await request.form()))
-    return lead_to("/admin/clusters")
+    return redirect("/admin/clusters")
 
 
 @router.get("/{name}/edit")
@@ -79,27 +79,27 @@ async def edit(request: Request, session: SignedIn, context: Reading, name: str)
 
 @router.post("/{name}/change")
 async def change(request: Request, context: Writing, name: str) -> Response:
-    values = _reach(await request.form())
+    values = _connection(await request.form())
     await clusters.change_cluster(context, name, clusters.ClusterChanges(**values))
-    return lead_to("/admin/clusters")
+    return redirect("/admin/clusters")
 
 
 @router.post("/{name}/remove")
 async def remove(context: Writing, name: str) -> Response:
     await clusters.remove_cluster(context, name)
-    return lead_to("/admin/clusters")
+    return redirect("/admin/clusters")
 
 
 @router.post("/{name}/test")
-async def look(
+async def check(
     request: Request,
     session: SignedIn,
     context: Writing,
     name: str,
     identity: Annotated[str | None, Query()] = None,
 ) -> Response:
-    found = await clusters.check_cluster(context, name, identity)
-    return page(request, "cluster_found.html", session, found=found, saved=identity or name)
+    check = await clusters.check_cluster(context, name, identity)
+    return page(request, "cluster_check.html", session, check=check, saved=identity or name)
 
 
 @router.post("/{name}/doctor")
@@ -120,13 +120,15 @@ async def examine(
 
 @router.post("/{name}/identities")
 async def put_identity(request: Request, context: Writing, name: str) -> Response:
-    """A new token, or another secret under a name that is there."""
+    """Add a token, or replace the secret of the identity with that name."""
     form = await request.form()
     fields = clusters.IdentityFields.model_validate(
         {field: text_of(form, field) for field in ("name", "token_id", "token_secret")}
     )
-    known = {one.name for one in (await clusters.get_cluster(context, name)).identities}
-    put = clusters.renew_identity if fields.name in known else clusters.add_identity
+    existing = {
+        identity.name for identity in (await clusters.get_cluster(context, name)).identities
+    }
+    put = clusters.renew_identity if fields.name in existing else clusters.add_identity
     await put(context, name, fields)
     return reload()
 
@@ -156,7 +158,7 @@ async def unbind(context: Writing, name: str, holder: Text) -> Response:
 
 
 def _holder(text: str) -> clusters.Binding:
-    """`key:laptop` or `role:Operator`."""
+    """Parse `key:laptop` or `role:Operator`; raise BadArgument."""
     kind, _, name = text.partition(":")
     if kind not in {"key", "role"}:
         raise BadArgument("holder", "choose a key or a role.")
@@ -165,17 +167,17 @@ def _holder(text: str) -> clusters.Binding:
 
 def _fields(form: FormData) -> clusters.ClusterFields:
     token = {name: text_of(form, name) for name in ("token_id", "token_secret")}
-    return clusters.ClusterFields.model_validate({**_reach(form), **token})
+    return clusters.ClusterFields.model_validate({**_connection(form), **token})
 
 
-def _reach(form: FormData) -> dict[str, Any]:
-    """What is known of a cluster beside its token."""
+def _connection(form: FormData) -> dict[str, Any]:
+    """Read the fields of a cluster without its token."""
     return {
         "name": text_of(form, "name"),
         "description": text_of(form, "description"),
         "hosts": words(text_of(form, "hosts")),
         "tls_mode": text_of(form, "tls_mode"),
         "ca_pem": text_of(form, "ca_pem"),
-        "fingerprints": [one for text in texts_of(form, "fingerprint") for one in words(text)],
+        "fingerprints": [word for text in texts_of(form, "fingerprint") for word in words(text)],
         "protected": text_of(form, "protected") == "true",
     }

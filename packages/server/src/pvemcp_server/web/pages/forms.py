@@ -1,4 +1,4 @@
-"""What forms send, as values: lists from text, arguments of a tool by their schema."""
+"""Values from forms: lists from text, a tool's arguments by their schema."""
 
 import json
 import re
@@ -11,28 +11,28 @@ from starlette.datastructures import FormData
 
 from pvemcp_server.errors import BadArgument
 
-_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")  # Python itself refuses to read endless ones
+_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")  # Python refuses to parse longer ones
 _BOOLEANS: Final = {"true": True, "false": False}
 
 
 def words(text: str) -> list[str]:
-    """Names separated by spaces, commas or lines."""
+    """Split names at spaces, commas and line breaks."""
     return text.replace(",", " ").split()
 
 
 def text_of(form: FormData, name: str) -> str:
-    """The field's text, empty when it was not sent."""
+    """Return the text of a field; empty when the form has none."""
     value = form.get(name, "")
     return value.strip() if isinstance(value, str) else ""
 
 
 def texts_of(form: FormData, name: str) -> list[str]:
-    """All values of a field that may be sent several times."""
+    """Return all values of a field that may occur several times."""
     return [value for value in form.getlist(name) if isinstance(value, str) and value]
 
 
 def number(text: str) -> int | str:
-    """The number that a field holds; a text that is none is for whoever checks it to refuse."""
+    """Convert a text to a number; return other texts unchanged, for the validation to refuse."""
     return int(text) if _NUMBER.fullmatch(text) else text
 
 
@@ -57,20 +57,20 @@ def fields_of(form: FormData, model: type[BaseModel]) -> dict[str, Any]:
 
 
 def arguments_of(form: FormData, schema: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The arguments that a form holds; what was left empty is left out."""
-    given = {name: text_of(form, f"{prefix}{name}") for name in schema["properties"]}
+    """Read a tool's arguments from a form; empty fields are omitted."""
+    texts = {name: text_of(form, f"{prefix}{name}") for name in schema["properties"]}
     return {
-        name: _value(name, text, schema["properties"][name]) for name, text in given.items() if text
+        name: _value(name, text, schema["properties"][name]) for name, text in texts.items() if text
     }
 
 
 def read_json(name: str, text: str) -> Any:
-    """The value of a JSON text; raises BadArgument saying where it ends to be one."""
+    """Parse JSON; raise BadArgument with the position of the error."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError as wrong:
-        place = f"line {wrong.lineno}, column {wrong.colno}"
-        raise BadArgument(name, f"is not JSON at {place}: {wrong.msg}.") from None
+    except json.JSONDecodeError as error:
+        position = f"line {error.lineno}, column {error.colno}"
+        raise BadArgument(name, f"is not JSON at {position}: {error.msg}.") from None
 
 
 def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:
@@ -81,7 +81,7 @@ def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:
             return _BOOLEANS.get(text, text)
         case "array":
             items = schema.get("items", {})
-            return [_value(name, one, items) for one in words(text)]
+            return [_value(name, word, items) for word in words(text)]
         case "string":
             return text
         case _:

@@ -1,4 +1,4 @@
-"""The first page: how things stand."""
+"""Page Overview: clusters, the endpoint's switch, calls, failures, notices."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -32,9 +32,9 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
 
 @router.get("/overview/clusters")
 async def show_clusters(request: Request, session: SignedIn, context: Reading) -> Response:
-    """Asked for by the page once it stands: a silent cluster must not hold it up."""
-    found = await overview.cluster_health(context)
-    return page(request, "overview_clusters.html", session, clusters=found)
+    """Render the clusters after the page, so that a slow cluster does not delay it."""
+    clusters = await overview.cluster_health(context)
+    return page(request, "overview_clusters.html", session, clusters=clusters)
 
 
 @router.post("/overview/endpoint")

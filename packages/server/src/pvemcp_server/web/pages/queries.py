@@ -1,4 +1,4 @@
-"""Query: a playground over all tables, with what each answer costs in every format."""
+"""Page Query: a playground over all tables, with the cost of an answer in each format."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.web.pages.forms import read_json
 from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
-from pvemcp_server.web.templates import Navigation, lead_to, page
+from pvemcp_server.web.templates import Navigation, page, redirect
 
 router = APIRouter(prefix="/query")
 navigation = Navigation(
@@ -37,15 +37,15 @@ async def show(
         "query.html",
         session,
         here="queries",
-        text=_legible(query),
+        text=_formatted(query),
         question=chosen.description if chosen else EXAMPLES[example].question,
         chosen=chosen,
         schema=await queries.query_schema(context, key),
-        examples=list(enumerate(one.question for one in EXAMPLES)),
+        examples=list(enumerate(example.question for example in EXAMPLES)),
         saved=await queries.list_queries(context),
         keys=await keys.list_keys(context),
         key=key,
-        clusters=[one.name for one in await clusters.list_clusters(context)],
+        clusters=[cluster.name for cluster in await clusters.list_clusters(context)],
     )
 
 
@@ -59,8 +59,8 @@ async def run(
     key: Text = "",
     cluster: Text = "",
 ) -> Response:
-    asked = queries.RunRequest(query=_query(query), key=key, cluster=cluster or None)
-    answer = await queries.run_query(context, pipeline, asked)
+    run_request = queries.RunRequest(query=_query(query), key=key, cluster=cluster or None)
+    answer = await queries.run_query(context, pipeline, run_request)
     return page(
         request,
         "query_answer.html",
@@ -75,23 +75,23 @@ async def run(
 async def save(context: Writing, name: Text, query: Text, description: Text = "") -> Response:
     new = queries.QueryFields(name=name, description=description, query=_query(query))
     saved = await queries.save_query(context, new)
-    return lead_to("/admin/query?saved=", saved.name)
+    return redirect("/admin/query?saved=", saved.name)
 
 
 @router.post("/remove")
 async def remove(context: Writing, name: Text) -> Response:
     await queries.remove_query(context, name)
-    return lead_to("/admin/query")
+    return redirect("/admin/query")
 
 
-def _legible(query: Mapping[str, Any]) -> str:
-    """The query as JSON, each of its parts on a line of its own."""
+def _formatted(query: Mapping[str, Any]) -> str:
+    """Format a query as JSON with one part per line."""
     lines = [f"  {json.dumps(name)}: {json.dumps(part)}" for name, part in query.items()]
     return "{\n" + ",\n".join(lines) + "\n}"
 
 
 def _query(text: str) -> dict[str, Any]:
-    found = read_json("query", text)
-    if not isinstance(found, dict):
+    query = read_json("query", text)
+    if not isinstance(query, dict):
         raise BadArgument("query", 'an object, as {"from": "guests"}.')
-    return found
+    return query

@@ -1,4 +1,4 @@
-"""Roles: an editor of grants by area, with what each tool does to a cluster."""
+"""Page Roles: an editor of grants by area, with the effect of each tool."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Final
@@ -13,7 +13,7 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.web.pages.forms import number, text_of, texts_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing
-from pvemcp_server.web.templates import Navigation, lead_to, page, reload
+from pvemcp_server.web.templates import Navigation, page, redirect, reload
 
 router = APIRouter(prefix="/roles")
 navigation = Navigation("Roles", "/admin/roles", icon="M12 3l8 3v6c0 5-3.5 8-8 9-4.5-1-8-4-8-9V6z")
@@ -53,7 +53,7 @@ async def grant(
     context: Reading,
     index: Annotated[int, Query(ge=0, lt=MOST_GRANTS)],
 ) -> Response:
-    """One more grant for the form."""
+    """Render one more grant for the form."""
     return page(
         request, "role_grant.html", session, grant=NEW, index=index, **await _choices(context)
     )
@@ -74,7 +74,7 @@ async def edit(request: Request, session: SignedIn, context: Reading, name: str)
 
 @router.post("")
 async def save(request: Request, context: Writing, name: Text, was: Text = "") -> Response:
-    """A new role, or the one that was called `was`."""
+    """Create a role, or change the one named `was`."""
     form = await request.form()
     fields = roles.RoleFields(
         name=name, description=text_of(form, "description"), grants=list(_grants(form))
@@ -83,7 +83,7 @@ async def save(request: Request, context: Writing, name: Text, was: Text = "") -
         await roles.change_role(context, was, roles.RoleChanges(**fields.model_dump()))
     else:
         await roles.create_role(context, fields)
-    return lead_to("/admin/roles")
+    return redirect("/admin/roles")
 
 
 @router.post("/{name}/remove")
@@ -93,7 +93,7 @@ async def remove(context: Writing, name: str) -> Response:
 
 
 def _grants(form: FormData) -> Iterable[dict[str, Any]]:
-    """Each grant of the form, in the order in which it shows them."""
+    """Yield the grants in the order of the form."""
     for prefix in (f"{name.removesuffix(REACH)}-" for name in form if name.endswith(REACH)):
         yield {
             "tools": texts_of(form, f"{prefix}tool"),

@@ -1,4 +1,4 @@
-"""Settings: derived from their declarations, a form for each group."""
+"""Page Settings: derived from the declarations, one form per group."""
 
 from itertools import groupby
 from typing import Any
@@ -48,7 +48,7 @@ async def change(request: Request, session: SignedIn, context: Writing, group: s
 
 
 def _value(text: str, schema: dict[str, Any]) -> Any:
-    """What the form says."""
+    """Convert a form's text to the type of its setting."""
     match schema.get("type"):
         case "boolean":
             return text == "true"

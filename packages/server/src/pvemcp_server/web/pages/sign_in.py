@@ -1,4 +1,4 @@
-"""Signing in and out, and one's own password."""
+"""Pages for sign-in, sign-out and changing the own password."""
 
 from typing import Annotated
 
@@ -23,36 +23,36 @@ Text = Annotated[str, Form()]
 
 
 @router.get("/sign-in")
-async def ask(request: Request) -> Response:
+async def show(request: Request) -> Response:
     issuer = services_of(request).config.oidc_issuer
     return page(request, "sign_in.html", wrong="", name="", external=issuer)
 
 
 @router.post("/sign-in")
 async def sign_in(request: Request, name: Text, password: Text) -> Response:
-    """One answer for every reason: which names exist is nobody's business."""
+    """Sign in; the answer to a failure never reveals whether the name exists."""
     services = services_of(request)
     try:
         admin = await authentication.sign_in(services, name, password, address_of(request))
     except AccessDenied:
-        wrong = "Name and password do not belong together, or too many attempts were made."
+        wrong = "The name or the password is wrong, or there were too many attempts."
         issuer = services.config.oidc_issuer
         return page(request, "sign_in.html", wrong=wrong, name=name, external=issuer, status=403)
-    answer = RedirectResponse("/admin/", 303)
-    await open_session(request, admin, answer)
-    return answer
+    response = RedirectResponse("/admin/", 303)
+    await open_session(request, admin, response)
+    return response
 
 
 @router.post("/sign-out")
 async def sign_out(request: Request, session: SignedIn) -> Response:
     await check_csrf(request, session)
-    answer = RedirectResponse("/admin/sign-in", 303)
-    await close_session(request, session, answer)
-    return answer
+    response = RedirectResponse("/admin/sign-in", 303)
+    await close_session(request, session, response)
+    return response
 
 
 @router.get("/password")
-async def ask_password(request: Request, session: SignedIn) -> Response:
+async def show_password(request: Request, session: SignedIn) -> Response:
     return page(request, "password.html", session, wrong="")
 
 
@@ -64,15 +64,15 @@ async def change_password(
     new: Text,
     again: Text,
 ) -> Response:
-    """A changed password ends all sessions, this one too, and opens a new one."""
+    """Change the password, end all sessions of the account and open a new one."""
     await check_csrf(request, session)
     services, name = services_of(request), session.admin.name
     wrong, admin = "", session.admin
     try:
         admin = await services.access.admins.sign_in(name, current, address=address_of(request))
-        await services.access.admins.set_password(name, _chosen(current, new, again))
+        await services.access.admins.set_password(name, _checked(current, new, again))
     except AccessDenied:
-        wrong = "The present password is wrong."
+        wrong = "The current password is wrong."
     except BadArgument as error:
         wrong = str(error)
     if wrong:
@@ -80,15 +80,15 @@ async def change_password(
     await AdminContext(services, name, address_of(request)).changed(
         "admins.change_password", name=name
     )
-    answer = RedirectResponse("/admin/", 303)
-    await open_session(request, admin, answer)
-    return answer
+    response = RedirectResponse("/admin/", 303)
+    await open_session(request, admin, response)
+    return response
 
 
-def _chosen(current: str, new: str, again: str) -> str:
-    """A one-time password that stayed would be known to whoever has handed it over."""
+def _checked(current: str, new: str, again: str) -> str:
+    """Check a new password; a one-time password must not stay in use."""
     if new != again:
         raise BadArgument("new", "the two new passwords differ.")
     if new == current:
-        raise BadArgument("new", "the new password is the present one; choose another.")
+        raise BadArgument("new", "the new password equals the current one; choose another.")
     return new

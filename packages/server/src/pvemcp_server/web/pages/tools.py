@@ -1,4 +1,4 @@
-"""Tools: what the AI sees for a key, and a form to try each as that key."""
+"""Page Tools: the tools/list of a key, and a form to try each tool as that key."""
 
 import json
 from typing import Annotated
@@ -23,7 +23,7 @@ async def show(
     request: Request, session: SignedIn, context: Reading, pipeline: PipelineOf, key: AsKey = ""
 ) -> Response:
     seen = await tools.list_tools(context, pipeline, key)
-    areas = {area: [one for one in seen if one.area == area] for area in Area}
+    areas = {area: [tool for tool in seen if tool.area == area] for area in Area}
     return page(
         request,
         "tools.html",
@@ -54,7 +54,7 @@ async def form(
         tool=tool,
         chosen=key,
         keys=await keys.list_keys(context),
-        clusters=[one.name for one in await clusters.list_clusters(context)],
+        clusters=[cluster.name for cluster in await clusters.list_clusters(context)],
         prefix=ARGUMENT,
         description_of=description_of,
         seen=json.dumps(tool.input_schema, indent=2),

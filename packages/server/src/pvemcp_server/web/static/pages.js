@@ -1,7 +1,7 @@
-// What a page cannot say in HTML: copying, dialogs, and tabs. No inline code, so the policy stays strict.
+// Copying, dialogs and tabs. There is no inline code, so that the Content-Security-Policy stays strict.
 "use strict";
 
-const say = (button, text) => {
+const showLabel = (button, text) => {
   const before = button.dataset.label ?? button.textContent;
   button.dataset.label = before;
   button.textContent = text;
@@ -13,12 +13,12 @@ const copy = async (button) => {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Plain http on another host has no clipboard: select it, so that the keyboard can copy it
+    // Without https there is no clipboard API: select the text, so that the keyboard can copy it
     getSelection().selectAllChildren(document.getElementById(button.dataset.copy));
-    say(button, "Selected");
+    showLabel(button, "Selected");
     return;
   }
-  say(button, "Copied");
+  showLabel(button, "Copied");
 };
 
 const showTab = (tab) => {
@@ -30,7 +30,7 @@ const showTab = (tab) => {
   }
 };
 
-// Each further part of a form has the next number in the names of its fields.
+// The field names of each further part of a form contain the next number.
 const addPart = (button) => {
   const number = Number(button.dataset.next);
   button.dataset.next = number + 1;
@@ -65,7 +65,7 @@ document.addEventListener("keydown", (event) => {
   next.focus();
 });
 
-// A dialog that the server sends opens at once; what it showed is gone when it closes.
+// A dialog in a response opens at once and is removed when it closes.
 document.addEventListener("htmx:afterSwap", (event) => {
   for (const dialog of event.target.querySelectorAll("dialog[data-now]")) {
     dialog.addEventListener("close", () => {
@@ -76,47 +76,47 @@ document.addEventListener("htmx:afterSwap", (event) => {
   }
 });
 
-// What went wrong belongs in the open dialog, which covers the place at the top of the page.
-const placeOfErrors = () => {
+// Errors are shown in the open dialog, since it covers the banner at the top of the page.
+const errorTarget = () => {
   const dialog = [...document.querySelectorAll("dialog[open] > .stack")].at(-1);
-  if (!dialog) return document.getElementById("wrong");
-  const known = dialog.querySelector(":scope > .wrong-here");
-  if (known) return known;
+  if (!dialog) return document.getElementById("errors");
+  const existing = dialog.querySelector(":scope > .errors-here");
+  if (existing) return existing;
   const place = document.createElement("div");
-  place.className = "wrong-here";
+  place.className = "errors-here";
   place.setAttribute("role", "alert");
   dialog.querySelector("header").after(place);
   return place;
 };
 
-const sayWrong = (text) => {
+const showError = (text) => {
   const banner = document.createElement("p");
   banner.className = "banner bad";
   banner.textContent = text;
-  placeOfErrors().replaceChildren(banner);
+  errorTarget().replaceChildren(banner);
 };
 
 document.addEventListener("htmx:beforeSwap", (event) => {
-  if (event.detail.target.id !== "wrong") return;
-  event.detail.target = placeOfErrors();
-  if (event.detail.target.id === "wrong") scrollTo({ top: 0 });
+  if (event.detail.target.id !== "errors") return;
+  event.detail.target = errorTarget();
+  if (event.detail.target.id === "errors") scrollTo({ top: 0 });
 });
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.detail.requestConfig.verb === "get") return;
-  for (const place of document.querySelectorAll("#wrong, .wrong-here")) place.replaceChildren();
-  // below what went wrong, the answer to the question before would look like one to this
+  for (const place of document.querySelectorAll("#errors, .errors-here")) place.replaceChildren();
+  // below an error, the previous answer would look like the answer to this request
   if (event.detail.target.id === "answer") event.detail.target.replaceChildren();
 });
-document.addEventListener("htmx:responseError", () => sayWrong("The server failed on this; its log says why."));
-document.addEventListener("htmx:sendError", () => sayWrong("The server does not answer."));
+document.addEventListener("htmx:responseError", () => showError("The server failed on this request; its log says why."));
+document.addEventListener("htmx:sendError", () => showError("The server does not answer."));
 
-// On a phone the bar of pages scrolls: the one that is shown should be in sight.
+// On a phone the navigation scrolls: bring the current page into view.
 document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
-// The audit is live while its box is checked and someone looks.
+// The audit is polled while its box is checked and the page is visible.
 for (const part of document.querySelectorAll("[data-live]")) {
   setInterval(() => {
-    const wanted = document.getElementById(part.dataset.live).checked && !document.hidden;
-    if (wanted && !document.querySelector("dialog[open]")) htmx.trigger(part, "live");
+    const active = document.getElementById(part.dataset.live).checked && !document.hidden;
+    if (active && !document.querySelector("dialog[open]")) htmx.trigger(part, "live");
   }, 2000);
 }

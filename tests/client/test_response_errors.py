@@ -1,4 +1,4 @@
-"""What Proxmox says when it says no, and the error it becomes."""
+"""Error responses of Proxmox and the exceptions they become."""
 
 import json
 
@@ -16,14 +16,14 @@ from proxmox_client import (
     ResponseError,
     Unauthenticated,
 )
-from proxmox_client.refusals import refusal
+from proxmox_client.response_errors import response_error
 
 KINDS = {400: {BadParameters, NotFound}, 401: {Unauthenticated}, 403: {Forbidden}}
 
 
-def told(status: int, message: str, path: str = "/x", **more) -> ResponseError:
+def error_of(status: int, message: str, path: str = "/x", **more) -> ResponseError:
     body = json.dumps({"data": None, "message": f"{message}\n", **more}).encode()
-    return refusal(path, status, message, body)
+    return response_error(path, status, message, body)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def told(status: int, message: str, path: str = "/x", **more) -> ResponseError:
         ("something else entirely", ResponseError),
     ],
 )
-def test_a_500_is_read_by_its_text(message, kind):
-    """Quirks 18, 26, 27, 29, 31, 32, 43, 44 and 48: Proxmox says 500 for much that isn't."""
-    error = told(500, message)
+def test_the_text_of_a_500_decides_the_exception(message, kind):
+    # Quirks 18, 26, 27, 29, 31, 32, 43, 44 and 48: Proxmox answers 500 for many user errors.
+    error = error_of(500, message)
     assert type(error) is kind
     assert str(error) == message
 
@@ -73,67 +73,67 @@ def test_a_500_is_read_by_its_text(message, kind):
         ("Permission check failed", "", ()),
         ("Permission check failed (URI '/access/password' not available, need a ticket.", "", ()),
     ],
-    ids=["one", "any of two", "root only", "untold", "ticket only"],
+    ids=["one", "any of two", "root only", "unnamed", "ticket only"],
 )
 def test_a_403_names_the_path_and_the_privileges(message, path, privileges):
-    """Quirks 11, 29 and 36."""
-    error = told(403, message)
+    # Quirks 11, 29 and 36.
+    error = error_of(403, message)
     assert isinstance(error, Forbidden)
     assert (error.path, error.privileges) == (path, privileges)
 
 
 def test_a_400_names_the_parameters():
-    """Quirks 14, 15 and 29: one unknown parameter is enough, and texts have newlines in them."""
+    # Quirks 14, 15 and 29: one unknown parameter is enough, and texts contain newlines.
     errors = {"memory": "invalid format - format error\nmemory.current: too small\n"}
-    error = told(400, "Parameter verification failed.", errors=errors)
+    error = error_of(400, "Parameter verification failed.", errors=errors)
     assert isinstance(error, BadParameters)
     assert error.errors == {"memory": "invalid format - format error memory.current: too small"}
     assert str(error).endswith("memory: invalid format - format error memory.current: too small")
 
 
 @pytest.mark.parametrize("text", ["no such task", "No such job 'nightly'"])
-def test_a_400_about_what_is_missing_is_not_found(text):
-    """Quirk 37."""
-    error = told(400, "Parameter verification failed.", errors={"id": text})
+def test_a_400_about_a_missing_object_is_not_found(text):
+    # Quirk 37.
+    error = error_of(400, "Parameter verification failed.", errors={"id": text})
     assert type(error) is NotFound
     assert str(error) == text
 
 
-def test_the_message_has_no_newline_and_the_status_line_stands_in_for_a_missing_body():
-    """Quirk 30."""
-    assert str(told(500, "pool 'x' does not exist")) == "pool 'x' does not exist"
-    assert str(refusal("/x", 401, "No ticket", b"")) == "No ticket"
+def test_the_message_has_no_newline_and_may_come_from_the_status_line():
+    # Quirk 30.
+    assert str(error_of(500, "pool 'x' does not exist")) == "pool 'x' does not exist"
+    assert str(response_error("/x", 401, "No ticket", b"")) == "No ticket"
 
 
-def test_an_unknown_path_is_a_plain_refusal():
-    """Quirk 29: 501 is what Proxmox says of paths it doesn't have."""
-    error = told(501, "Method 'GET /cluster/ha/rules' not implemented")
+def test_an_unknown_path_is_a_plain_response_error():
+    # Quirk 29: Proxmox answers 501 for an unknown path.
+    error = error_of(501, "Method 'GET /cluster/ha/rules' not implemented")
     assert (type(error), error.status) == (ResponseError, 501)
 
 
 def test_the_node_of_a_broken_proxy_connection_is_named():
-    """Quirk 3."""
-    error = refusal("/nodes/pve2/status", 595, "No route to host", b"")
+    # Quirk 3.
+    error = response_error("/nodes/pve2/status", 595, "No route to host", b"")
     assert isinstance(error, NodeUnreachable)
     assert error.node == "pve2"
 
 
 @given(status=st.integers(400, 599), reason=st.text(max_size=50), body=st.binary(max_size=200))
-def test_any_refusal_becomes_an_error_that_says_something(status, reason, body):
-    error = refusal("/nodes/pve1/status", status, reason, body)
+def test_any_response_becomes_an_error_with_a_message(status, reason, body):
+    error = response_error("/nodes/pve1/status", status, reason, body)
     assert error.status == status
     assert str(error)
 
 
 @pytest.mark.parametrize("version", ["8.4", "9.1", "9.2"])
-def test_every_recorded_refusal_is_of_its_kind_and_says_what_proxmox_said(version, exchanges):
-    for one in exchanges[version]:
-        if one["status"] < 400:
+def test_recorded_errors_have_the_right_type_and_proxmox_text(version, exchanges):
+    for exchange in exchanges[version]:
+        if exchange["status"] < 400:
             continue
-        body = json.dumps(one["body"]).encode() if one["body"] else b""
-        error = refusal(one["path"], one["status"], one["reason"], body)
-        kinds = KINDS.get(one["status"], {ResponseError, NotFound, Conflict})
+        body = json.dumps(exchange["body"]).encode() if exchange["body"] else b""
+        error = response_error(exchange["path"], exchange["status"], exchange["reason"], body)
+        kinds = KINDS.get(exchange["status"], {ResponseError, NotFound, Conflict})
         assert type(error) in kinds
-        first_line = one["reason"].split(" at /usr/share")[0]
-        named = one["body"].get("errors", {}) if one["body"] else {}
-        assert first_line in str(error) or str(error) in {str(text) for text in named.values()}
+        first_line = exchange["reason"].split(" at /usr/share")[0]
+        errors = exchange["body"].get("errors", {}) if exchange["body"] else {}
+        assert first_line in str(error) or str(error) in {str(text) for text in errors.values()}

@@ -1,4 +1,4 @@
-"""Nobody gets in without signing in, and nothing is changed from a page that is not ours."""
+"""Every page needs a session, and every change the session's CSRF token."""
 
 import re
 
@@ -10,11 +10,11 @@ from pvemcp_server.web.pages import routers
 
 pytestmark = pytest.mark.anyio
 
-OPEN = {"/sign-in"}
+PUBLIC = {"/sign-in"}
 
 
 def operations():
-    """Every route of the pages, with something in place of its parameters."""
+    """Yield every route of the pages, with its parameters filled in."""
     for router in routers(Config()):
         for route in router.routes:
             for method in route.methods:
@@ -27,33 +27,33 @@ def api_operations():
             yield method.upper(), re.sub(r"\{\w+\}", "x", path)
 
 
-PAGES = sorted(one for one in operations() if one[1] not in OPEN)
-API = sorted(one for one in api_operations() if one != ("POST", "/session"))
+PAGES = sorted(operation for operation in operations() if operation[1] not in PUBLIC)
+API = sorted(operation for operation in api_operations() if operation != ("POST", "/session"))
 
 
-async def test_a_page_leads_the_signed_out_to_the_sign_in(stranger):
+async def test_a_page_without_a_session_redirects_to_the_sign_in(stranger):
     for method, path in PAGES:
         answer = await stranger.http.request(method, f"/admin{path}")
         assert (answer.status_code, answer.headers.get("location")) == (303, "/admin/sign-in"), path
 
 
-async def test_the_api_answers_the_signed_out_with_401(stranger):
+async def test_the_api_answers_401_without_a_session(stranger):
     for method, path in API:
         answer = await stranger.http.request(method, f"/admin/api{path}", json={})
         assert (answer.status_code, answer.json()) == (401, {"error": "Sign in first."}), path
 
 
-async def test_a_form_without_the_token_changes_nothing(front):
-    forms = [one for one in PAGES if one[0] == "POST"]
+async def test_a_form_without_the_csrf_token_changes_nothing(front):
+    forms = [page for page in PAGES if page[0] == "POST"]
     assert len(forms) > 20
     for method, path in forms:
         answer = await front.http.request(method, f"/admin{path}")
-        assert answer.status_code in (403, 422), path  # a missing field may be told first
+        assert answer.status_code in (403, 422), path  # a missing field may be reported first
     assert [entry.tool for entry in await front.services.audit.find()] == ["admin.sign_in"]
 
 
-async def test_the_api_refuses_a_change_without_the_token(front):
-    changes = [one for one in API if one[0] != "GET"]
+async def test_the_api_refuses_a_change_without_the_csrf_token(front):
+    changes = [operation for operation in API if operation[0] != "GET"]
     assert len(changes) > 20
     for method, path in changes:
         answer = await front.http.request(method, f"/admin/api{path}", json={})
@@ -62,7 +62,7 @@ async def test_the_api_refuses_a_change_without_the_token(front):
     assert [entry.tool for entry in await front.services.audit.find()] == ["admin.sign_in"]
 
 
-async def test_a_token_of_another_session_is_refused(open_front):
+async def test_a_csrf_token_of_another_session_is_refused(open_front):
     async with open_front() as front:
         await front.sign_in()
         first = front.csrf
@@ -73,7 +73,7 @@ async def test_a_token_of_another_session_is_refused(open_front):
     assert refused.status_code == 403
 
 
-async def test_a_one_time_password_opens_nothing_but_the_change_of_it(stranger):
+async def test_a_one_time_password_only_allows_changing_it(stranger):
     shown = await stranger.services.access.admins.reset_password("ada")
     assert (await stranger.sign_in(password=shown)).json()["must_change"]
     page = await stranger.get("/admin/keys")
@@ -98,20 +98,20 @@ async def test_the_form_signs_in_and_out(stranger):
     assert (await stranger.get("/admin/")).status_code == 303
 
 
-async def test_a_wrong_password_and_an_unknown_name_are_answered_alike(stranger):
+async def test_a_wrong_password_and_an_unknown_name_get_one_answer(stranger):
     answers = [
         await stranger.http.post("/admin/sign-in", data={"name": name, "password": "wrong"})
-        for name in ("ada", "nobody")
+        for name in ("ada", "unknown")
     ]
-    assert [one.status_code for one in answers] == [403, 403]
-    assert answers[0].text.replace("ada", "nobody") == answers[1].text
+    assert [answer.status_code for answer in answers] == [403, 403]
+    assert answers[0].text.replace("ada", "unknown") == answers[1].text
 
 
 @pytest.mark.parametrize(
     ("path", "body"), [("/admin/sign-in", "data"), ("/admin/api/session", "json")]
 )
-async def test_sign_ins_and_refused_ones_are_on_record(stranger, path, body):
-    """By name, unless it is no administrator's: that may be a password in the wrong field."""
+async def test_sign_ins_and_refusals_are_audited(stranger, path, body):
+    """Record the name of an administrator only: another may be a password in the wrong field."""
     for name, password in [
         ("ada", "wrong"),
         ("correct horse battery", "wrong"),
@@ -131,7 +131,7 @@ async def test_sign_ins_and_refused_ones_are_on_record(stranger, path, body):
 @pytest.mark.parametrize(
     ("url", "secure"), [("https://mcp.example", True), ("http://127.0.0.1:8811", False)]
 )
-async def test_the_cookie_is_kept_from_scripts_and_other_sites(open_front, url, secure):
+async def test_the_session_cookie_is_httponly_and_strict(open_front, url, secure):
     async with open_front(public_url=url) as front:
         cookie = (await front.sign_in()).headers["set-cookie"].lower()
     assert "httponly" in cookie
@@ -140,7 +140,7 @@ async def test_the_cookie_is_kept_from_scripts_and_other_sites(open_front, url, 
     assert ("secure" in cookie) is secure
 
 
-async def test_every_answer_carries_a_strict_policy(front):
+async def test_every_answer_has_a_strict_content_security_policy(front):
     for path in ("/admin/", "/admin/api/keys", "/admin/static/style.css"):
         headers = (await front.get(path)).headers
         policy = headers["content-security-policy"]
@@ -150,14 +150,14 @@ async def test_every_answer_carries_a_strict_policy(front):
     assert (await front.get("/admin/keys")).headers["cache-control"] == "no-store"
 
 
-async def test_a_page_of_another_origin_may_not_post_here(front):
+async def test_a_form_from_another_origin_is_refused(front):
     headers = {"Origin": "https://evil.example", "X-CSRF-Token": front.csrf}
     refused = await front.http.post("/admin/keys", data={"name": "x"}, headers=headers)
     assert refused.status_code == 403
 
 
 @pytest.mark.parametrize("path", ["/", "/admin"])
-async def test_the_way_to_the_pages_names_no_scheme_for_a_proxy_may_add_tls(stranger, path):
+async def test_the_redirect_to_the_pages_names_no_scheme(stranger, path):
     answer = await stranger.get(path)
     assert (answer.status_code, answer.headers["location"]) == (307, "/admin/")
     assert "location" not in (await stranger.get("/admin/keys/")).headers

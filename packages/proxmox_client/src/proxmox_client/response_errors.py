@@ -1,0 +1,100 @@
+"""Error responses of Proxmox, mapped to the exceptions of this package.
+
+Proxmox puts its message in the status line, and answers 500 for many errors of the caller: a
+missing object, a name already in use, a lock, an unknown node. Their text identifies them.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from proxmox_client.errors import (
+    BadParameters,
+    Conflict,
+    Forbidden,
+    NodeUnreachable,
+    NoQuorum,
+    NotFound,
+    ResponseError,
+    Unauthenticated,
+)
+from proxmox_client.paths import node_of
+
+# a node's report about its connection to another node
+_PROXY_STATUSES = {595, 596, 597, 598, 599}
+_PERMISSION = re.compile(r"Permission check failed \((?P<path>/[^,()]*), (?P<privileges>[^()]+)\)")
+# a missing task or backup job is reported as a malformed identifier
+_MISSING = re.compile(r"no such (task|job)", re.IGNORECASE)
+_ERRORS_BY_TEXT: tuple[tuple[re.Pattern[str], type[ResponseError]], ...] = tuple(
+    (re.compile(text, re.IGNORECASE), error)
+    for text, error in (
+        (r"no quorum", NoQuorum),
+        (r"already (exists|running|defined|used|in use)|reserved name", Conflict),
+        (r"does ?n[o']t exist|no such|not found|hostname lookup .* failed", NotFound),
+        (r"unable to find|binary not installed|not defined", NotFound),
+        (r"is locked|can't lock|got (lock )?timeout|lock request timeout", Conflict),
+        (
+            r"not running|is running|running VM|checksum mismatch|agent configured|is not empty",
+            Conflict,
+        ),
+        (r"protection mode|refusing to", Conflict),
+    )
+)
+
+
+def response_error(path: str, status: int, reason: str, body: bytes) -> ResponseError:
+    """Build the exception for a response with a status of 300 or more."""
+    content = _parse_body(body)
+    errors = _parameter_errors(content)
+    message = _message(content, reason, status)
+    match status:
+        case 400:
+            missing = next(filter(_MISSING.match, errors.values()), None)
+            if missing is not None:
+                return NotFound(400, reason, missing, errors)
+            listed = "; ".join(f"{name}: {text}" for name, text in errors.items())
+            return BadParameters(400, reason, f"{message} {listed}".strip(), errors)
+        case 401:
+            return Unauthenticated(status, reason, message, errors)
+        case 403:
+            denied = _PERMISSION.search(message)
+            return Forbidden(
+                status,
+                reason,
+                message,
+                errors,
+                path=denied["path"] if denied else "",
+                privileges=re.split(r"[|,\s]+", denied["privileges"]) if denied else (),
+            )
+        case 404:
+            return NotFound(status, reason, message, errors)
+        case 501:
+            return ResponseError(status, reason, message, errors)
+        case _ if status in _PROXY_STATUSES:
+            return NodeUnreachable(status, reason, message, errors, node=node_of(path))
+        case _:
+            text = f"{reason}\n{message}"
+            kinds = (error for pattern, error in _ERRORS_BY_TEXT if pattern.search(text))
+            return next(kinds, ResponseError)(status, reason, message, errors)
+
+
+def _parse_body(body: bytes) -> Mapping[str, Any]:
+    try:
+        content = json.loads(body)
+    except ValueError:  # empty, plain text or HTML: the status line has the message
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _message(content: Mapping[str, Any], reason: str, status: int) -> str:
+    text = content.get("message")
+    message = " ".join(text.split()) if isinstance(text, str) else ""
+    return message or reason.strip() or f"HTTP status {status}"
+
+
+def _parameter_errors(content: Mapping[str, Any]) -> dict[str, str]:
+    errors = content.get("errors")
+    if not isinstance(errors, dict):
+        return {}
+    return {name: " ".join(str(text).split()) for name, text in errors.items()}

@@ -1,0 +1,217 @@
+"""Circuit breaker: reads of a hanging node or storage fail fast after the first timeout."""
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+
+import anyio
+import httpx2 as httpx
+import pytest
+
+from proxmox_client import (
+    ApiToken,
+    Client,
+    DeadlineExceeded,
+    Forbidden,
+    Limits,
+    NodeUnreachable,
+    ProxmoxError,
+    Unreachable,
+    deadline,
+)
+from proxmox_client.circuit_breaker import COOLDOWN, PROBE_TIMEOUT, RESET_AFTER, CircuitBreaker
+from proxmox_client.paths import failure_domain
+
+pytestmark = pytest.mark.anyio
+
+FULL_TIMEOUT = 35.0
+PATH = "/nodes/pve2/qemu/100/config"
+OTHER = "/nodes/pve2/lxc/200/config"
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class GuardedReads:
+    """Reads through a circuit breaker, on a clock that each read moves forward."""
+
+    def __init__(self):
+        self.clock = Clock()
+        self.breaker = CircuitBreaker(FULL_TIMEOUT, self.clock)
+
+    async def succeed(self, path=PATH, seconds=0.1):
+        async with self.breaker.guard(failure_domain(path), path):
+            self.clock.now += seconds
+
+    async def fail(self, seconds=FULL_TIMEOUT, error=None, path=PATH):
+        with suppress(ProxmoxError):
+            async with self.breaker.guard(failure_domain(path), path):
+                self.clock.now += seconds
+                raise error or Unreachable("pve1", "no answer in time")
+
+    async def is_blocked(self, path=PATH):
+        try:
+            await self.succeed(path, 0)
+        except Unreachable as error:
+            return "; retry in" in str(error)
+        return False
+
+
+@pytest.fixture
+def reads():
+    return GuardedReads()
+
+
+async def test_two_timeouts_block_reads_for_the_cooldown(reads):
+    await reads.fail()
+    await reads.fail(PROBE_TIMEOUT)
+    assert await reads.is_blocked()
+    reads.clock.now += COOLDOWN
+    assert not await reads.is_blocked()
+
+
+async def test_one_timeout_blocks_no_read(reads):
+    await reads.fail()
+    assert not await reads.is_blocked()
+
+
+async def test_a_success_closes_the_circuit(reads):
+    await reads.fail()
+    await reads.succeed()
+    await reads.fail()
+    assert not await reads.is_blocked()
+
+
+async def test_an_immediate_error_is_not_a_timeout(reads):
+    for _ in range(3):
+        await reads.fail(0.1)
+    assert not await reads.is_blocked()
+
+
+async def test_an_unreachable_node_opens_the_circuit_however_fast_the_error(reads):
+    for _ in range(2):
+        await reads.fail(0.1, NodeUnreachable(595, "", "No route to host", node="pve2"))
+    with pytest.raises(Unreachable, match="pve2/qemu: No route to host; retry in 5 s"):
+        await reads.succeed()
+
+
+async def test_an_error_response_closes_the_circuit_however_late(reads):
+    await reads.fail()
+    await reads.fail(PROBE_TIMEOUT, Forbidden(403, "", "Permission check failed"))
+    await reads.fail(PROBE_TIMEOUT)
+    assert not await reads.is_blocked()
+
+
+async def test_failed_probes_do_not_postpone_the_reset(reads):
+    # otherwise a part that needs longer than a probe would never answer again
+    await reads.fail()
+    reads.clock.now += RESET_AFTER / 2
+    await reads.fail(PROBE_TIMEOUT)
+    reads.clock.now += RESET_AFTER / 2
+    await reads.fail(PROBE_TIMEOUT + 1)
+    assert not await reads.is_blocked()
+
+
+async def test_an_early_cancellation_leaves_the_circuit_unchanged(reads):
+    with anyio.CancelScope() as scope:
+        async with reads.breaker.guard(failure_domain(PATH), PATH):
+            reads.clock.now += PROBE_TIMEOUT
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    await reads.fail()
+    assert not await reads.is_blocked()
+
+
+async def test_other_parts_of_a_hanging_node_get_the_probe_timeout(reads):
+    await reads.fail()
+    for _ in range(2):
+        await reads.fail(PROBE_TIMEOUT, path=OTHER)
+    assert await reads.is_blocked(OTHER)
+
+
+async def test_an_answer_of_another_part_closes_the_circuit_of_the_node(reads):
+    await reads.fail()
+    await reads.succeed(OTHER)
+    for _ in range(2):
+        await reads.fail(PROBE_TIMEOUT, path=OTHER)
+    assert not await reads.is_blocked(OTHER)
+
+
+async def test_a_hanging_storage_does_not_affect_its_node(reads):
+    content = "/nodes/pve2/storage/nfs/content"
+    await reads.fail(path=content)
+    await reads.fail(PROBE_TIMEOUT, path=content)
+    assert await reads.is_blocked(content)
+    for _ in range(2):
+        await reads.fail(PROBE_TIMEOUT)
+    assert not await reads.is_blocked()
+
+
+async def test_a_passed_deadline_names_the_request(reads):
+    with deadline(-1), pytest.raises(DeadlineExceeded, match=PATH):
+        await reads.succeed()
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("/nodes/pve1", "pve1"),
+        ("/nodes/pve1/qemu/100/config", "pve1/qemu"),
+        ("/nodes/pve1/storage", "pve1/storage"),
+        ("/nodes/pve1/storage/nfs/content", "pve1/storage/nfs"),
+    ],
+)
+def test_each_storage_is_a_failure_domain(path, part):
+    assert failure_domain(path).part == part
+
+
+def test_paths_of_the_whole_cluster_have_no_failure_domain():
+    assert failure_domain("/nodes") is failure_domain("/cluster/resources") is None
+
+
+class HangingNode(httpx.AsyncBaseTransport):
+    """A cluster whose node pve2 never answers, so its requests end in the read timeout."""
+
+    def __init__(self):
+        self.requests = Counter()
+
+    async def handle_async_request(self, request):
+        node = request.url.path.split("/")[4]
+        self.requests[node] += 1
+        if node == "pve2":
+            await asyncio.sleep(0.01)
+            raise httpx.ReadTimeout("", request=request)
+        return httpx.Response(200, json={"data": {"time": 1}})
+
+
+LIMITS = Limits(read_timeout=0.01, per_node=2)
+
+
+def client_of(cluster: HangingNode) -> Client:
+    return Client(["pve1"], ApiToken("a@pve!b", "c"), limits=LIMITS, http_transport=cluster)
+
+
+async def test_only_the_first_reads_of_a_hanging_node_wait():
+    cluster = HangingNode()
+    client = client_of(cluster)
+    reads = [client.node(name).time() for name in ("pve1", "pve2") * 20]
+    results = await asyncio.gather(*reads, return_exceptions=True)
+    assert sum(isinstance(result, Unreachable) for result in results) == 20
+    assert cluster.requests["pve1"] == 20
+    assert cluster.requests["pve2"] <= 2 * LIMITS.per_node
+
+
+async def test_writes_bypass_the_circuit_breaker():
+    cluster = HangingNode()
+    client = client_of(cluster)
+    for _ in range(2):
+        with pytest.raises(Unreachable):
+            await client.node("pve2").time()
+    with pytest.raises(Unreachable, match="no answer in time"):
+        await client.transport.post("/nodes/pve2/time", timezone="UTC")
+    assert cluster.requests["pve2"] == 3

@@ -1,0 +1,273 @@
+"""Every `pveum` line is run on an emulated ACL: it adds what it says and takes nothing away."""
+
+import random
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from proxmox_client import ApiToken, Client, Tls
+from proxmox_client.emulator import Clock, Emulator, Scenario
+from proxmox_client.emulator.access.caller import Caller, Rights
+from proxmox_client.emulator.access.roles import builtin_roles
+from proxmox_client.emulator.cluster import Cluster as EmulatedCluster
+from proxmox_client.emulator.state.jobs import Pool
+from proxmox_client.emulator.state.people import Grant, Group, Token, User
+from pvemcp_server.clusters.acl import Acl, Advice, question
+from pvemcp_server.clusters.checks import AUDITS
+
+pytestmark = pytest.mark.anyio
+
+REPOSITORY = Path(__file__).parents[3]
+SECRET = "00000000-0000-0000-0000-000000000001"
+USER, TOKEN = "alice@pve", "alice@pve!mcp"
+PATHS = ("/", "/access", "/nodes", "/nodes/n1", "/pool", "/pool/web", "/storage")
+PATHS += ("/storage/local", "/vms", "/vms/100", "/vms/101")
+ROLES = ("Administrator", "PVEAuditor", "PVEVMUser", "PVEDatastoreUser", "PowerOnly", "LookOnly")
+ASKED = (
+    *product(("/vms", "/vms/100", "/vms/101"), ("VM.Audit", "VM.PowerMgmt", "VM.Backup")),
+    *product(("/storage", "/storage/local"), ("Datastore.Audit", "Datastore.AllocateSpace")),
+    *product(("/nodes", "/nodes/n1"), ("Sys.Audit", "Sys.AccessNetwork")),
+    ("/", "Sys.Audit"),
+    ("/pool", "Pool.Audit"),
+)
+
+
+@pytest.fixture(params=["8.4", "9.2"], scope="module")
+async def cluster(request, anyio_backend):
+    scenario = Scenario.cluster("lab", nodes=1, guests=2, version=request.param)
+    async with Emulator(scenario, clock=Clock(200.0)) as emulator:
+        yield emulator["lab"]
+
+
+@pytest.fixture(scope="module")
+async def pve(cluster):
+    """A client of the token that the lines are for."""
+    grant(cluster)
+    tls = Tls(fingerprints=cluster.fingerprints.values())
+    async with Client(cluster.hosts, ApiToken(TOKEN, SECRET), tls=tls, name="lab") as client:
+        yield client
+
+
+def grant(cluster, *grants, separated=True, user=USER, token=TOKEN):
+    """Make the accounts anew, with nothing but these grants: (path, kind, whom, role)."""
+    people = cluster.state.people
+    people.grants[:] = [Grant(*one) for one in grants]
+    people.groups = {name: Group(name) for name in ("ops", "others")}
+    people.roles = {
+        "PowerOnly": frozenset({"VM.Audit", "VM.PowerMgmt"}),
+        "LookOnly": frozenset({"VM.Audit", "Sys.Audit"}),
+    }
+    name = token.partition("!")[2]
+    tokens = {
+        name: Token(name, SECRET, privsep=separated),
+        "other": Token("other", SECRET, privsep=True),
+    }
+    people.users = {
+        user: User(user, groups={"ops"}, tokens=tokens),
+        "bob@pve": User("bob@pve", groups={"ops", "others"}),
+    }
+    cluster.state.pools = {"web": Pool("web", vmids={101})}
+
+
+def rights(cluster: EmulatedCluster) -> dict[tuple[str, str], set[str]]:
+    """What everyone has on every path that matters, and on one below that no grant names."""
+    paths = {*PATHS, *(one.path for one in cluster.state.people.grants)}
+    paths |= {f"{path.rstrip('/')}/999" for path in paths}
+    return {
+        (caller.name, path): set(Rights(caller, cluster.state).on(path))
+        for caller in _callers(cluster)
+        for path in paths
+    }
+
+
+def _callers(cluster: EmulatedCluster) -> Iterator[Caller]:
+    for user in cluster.state.people.users.values():
+        yield Caller(user.userid)
+        for name, token in user.tokens.items():
+            yield Caller(user.userid, name, token.privsep)
+
+
+def lost(before, after):
+    return {
+        key: names - after[key] for key, names in before.items() if names - after.get(key, names)
+    }
+
+
+def has(cluster, path, *privileges):
+    """Whether the token has them on the path and below it."""
+    user, _, name = TOKEN.partition("!")
+    token = cluster.state.people.users[user].tokens[name]
+    held = Rights(Caller(user, name, token.privsep), cluster.state).on(path)
+    below = Rights(Caller(user, name, token.privsep), cluster.state).on(f"{path.rstrip('/')}/999")
+    pooled = path == "/vms/101"  # a role from a pool holds on the guest itself
+    return all((pooled and one in held) or (held.get(one) and one in below) for one in privileges)
+
+
+def chance(seed: int):
+    """Random grants to the user, its token, and groups."""
+    dice = random.Random(seed)  # noqa: S311
+    whom = [("user", USER), ("user", USER), ("token", TOKEN), ("group", "ops"), ("group", "others")]
+    roles = (*ROLES, "NoAccess") if dice.random() < 0.3 else ROLES
+    grants = [
+        (dice.choice(PATHS), *dice.choice(whom), dice.choice(roles), dice.random() < 0.85)
+        for _ in range(dice.randrange(6))
+    ]
+    if dice.random() < 0.75:  # accounts that see the ACL
+        where = dice.choice(("/", "/access"))
+        grants += [(where, kind, who, "LookOnly") for kind, who in whom[1:3]]
+    return grants, dice.random() < 0.6
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_a_line_adds_a_privilege_and_takes_none_away(cluster, pve, run_line, seed):
+    grants, separated = chance(seed)
+    grant(cluster, *grants, separated=separated)
+    before, people = rights(cluster), deepcopy(cluster.state.people)
+    acl = Acl(pve, TOKEN)
+    advised = {
+        (path, privilege): (await acl.advice(path, [privilege])).line
+        for path, privilege in ASKED
+        if not has(cluster, path, privilege)
+    }
+    lines = {asked: line for asked, line in advised.items() if line}
+    for (path, privilege), line in lines.items():
+        cluster.state.people = deepcopy(people)
+        run_line(cluster, line)
+        after = rights(cluster)
+        assert not lost(before, after), line
+        assert has(cluster, path, privilege), line
+        run_line(cluster, line)
+        assert rights(cluster) == after
+        gained = {name for key, names in after.items() for name in names - before.get(key, names)}
+        role = line.rpartition("--roles ")[2].split(",")[-1]
+        assert gained <= _privileges_of(cluster, role), line
+    cluster.state.people = deepcopy(people)
+    order = list(lines.values())
+    random.Random(seed).shuffle(order)  # noqa: S311
+    for line in order:
+        run_line(cluster, line)
+    assert not lost(before, rights(cluster)), lines
+    assert all(has(cluster, path, privilege) for path, privilege in lines)
+
+
+def _privileges_of(cluster: EmulatedCluster, role: str) -> frozenset[str]:
+    known = builtin_roles(cluster.state.release) | cluster.state.people.roles
+    return known[role]
+
+
+async def test_an_administrator_keeps_every_privilege(cluster, pve, run_line):
+    grant(
+        cluster,
+        ("/", "user", USER, "Administrator"),
+        ("/access", "token", TOKEN, "PVEAuditor"),
+    )
+    before = rights(cluster)
+    advice = await Acl(pve, TOKEN).advice("/vms", ["VM.Audit"])
+    assert advice.line == f"pveum acl modify /vms --tokens '{TOKEN}' --roles PVEAuditor"
+    run_line(cluster, advice.line)
+    assert not lost(before, rights(cluster))
+
+
+async def test_roles_of_groups_and_of_paths_above_are_named_with_the_new_one(cluster, pve):
+    grant(
+        cluster,
+        ("/", "group", "ops", "PowerOnly"),
+        ("/access", "user", USER, "PVEAuditor"),
+        separated=False,
+    )
+    advice = await Acl(pve, TOKEN).advice("/vms", ["VM.Backup"])
+    made = "MCP-VM.Backup --privs VM.Backup"
+    assert advice.line == (
+        f"pveum role add {made} 2>/dev/null || pveum role modify {made} --append 1"
+        f" && pveum acl modify /vms --users '{USER}' --roles PowerOnly,MCP-VM.Backup"
+    )
+
+
+@pytest.mark.parametrize("separated", [True, False])
+async def test_without_sight_of_the_acl_there_is_a_question_and_no_line(cluster, pve, separated):
+    roles = [("/vms", kind, who, "PVEVMUser") for kind, who in (("user", USER), ("token", TOKEN))]
+    grant(cluster, *roles, separated=separated)
+    acl = Acl(pve, TOKEN)
+    for path, privilege in ASKED:
+        advice = await acl.advice(path, [privilege])
+        assert advice == Advice(question=question(TOKEN, path, [privilege]))
+    assert "`pveum acl list`" in advice.question
+    assert f"`pveum user token list {USER}`" in advice.question
+
+
+async def test_a_denial_is_a_question_and_not_lifted(cluster, pve):
+    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
+    grant(cluster, *seen, ("/vms", "user", USER, "NoAccess"))
+    advice = await Acl(pve, TOKEN).advice("/vms", ["VM.Audit"])
+    assert advice.line == ""
+    assert f"NoAccess is in force there for {USER}" in advice.question
+
+
+async def test_a_denial_on_a_pool_is_a_question_for_its_guests(cluster, pve):
+    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
+    grant(cluster, *seen, ("/pool", "group", "ops", "NoAccess"))
+    acl = Acl(pve, TOKEN)
+    assert "NoAccess is in force" in (await acl.advice("/vms/101", ["VM.Audit"])).question
+    assert (await acl.advice("/vms", ["VM.Audit"])).line
+
+
+async def test_roles_of_groups_that_own_roles_hide_are_not_named(cluster, pve):
+    grant(
+        cluster,
+        ("/", "user", USER, "LookOnly"),
+        ("/", "group", "ops", "Administrator"),
+        separated=False,
+    )
+    line = (await Acl(pve, TOKEN).advice("/vms", ["VM.Backup"])).line
+    assert line.endswith(f"--users '{USER}' --roles LookOnly,MCP-VM.Backup")
+
+
+async def test_reading_does_not_ask_for_a_role_that_changes_anything(cluster, pve, run_line):
+    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
+    grant(cluster, *seen)
+    acl = Acl(pve, TOKEN)
+    for path, privilege in (("/vms", "VM.Audit"), ("/storage", "Datastore.Audit"),
+                            ("/nodes", "Sys.Audit"), ("/", "Sys.Audit")):  # fmt: skip
+        run_line(cluster, (await acl.advice(path, [privilege])).line)
+    held = {name for key, names in rights(cluster).items() if key[0] == TOKEN for name in names}
+    assert all(name.endswith(".Audit") for name in held)
+    assert (await acl.advice("/", AUDITS)).line.endswith("--roles PVEAuditor")
+
+
+async def test_a_role_of_that_name_for_something_else_is_left_alone(cluster, pve, run_line):
+    seen = [("/access", kind, who, "LookOnly") for kind, who in (("user", USER), ("token", TOKEN))]
+    grant(cluster, *seen)
+    cluster.state.people.roles["MCP-VM.Backup"] = frozenset({"VM.Backup", "VM.Allocate"})
+    line = (await Acl(pve, TOKEN).advice("/vms", ["VM.Backup"])).line
+    run_line(cluster, line)
+    assert line.endswith("MCP-VM.Backup-2")
+    assert cluster.state.people.roles["MCP-VM.Backup-2"] == {"VM.Backup"}
+
+
+async def test_the_token_of_root_lacks_only_its_own_roles(cluster):
+    token = "root@pam!mcp"
+    grant(cluster, user="root@pam", token=token)
+    tls = Tls(fingerprints=cluster.fingerprints.values())
+    async with Client(cluster.hosts, ApiToken(token, SECRET), tls=tls, name="lab") as client:
+        advice = await Acl(client, token).advice("/", AUDITS)
+        assert advice.line == f"pveum acl modify / --tokens '{token}' --roles PVEAuditor"
+        cluster.state.people.grants = [Grant("/", "token", token, "PowerOnly")]
+        blind = await Acl(client, token).advice("/vms", ["VM.Backup"])
+        assert blind.line == ""
+
+
+def test_lines_in_the_documents_are_for_a_user_that_they_make():
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    pages += (REPOSITORY / "packages" / "server").rglob("*.html")
+    grants = 0
+    for page in pages:
+        text = page.read_text("utf-8")
+        for line in re.findall(r"^pveum acl modify .*$", text, re.MULTILINE):
+            user = line.partition("--users ")[2].split()[0]
+            assert f"pveum user add {user}\n{line}" in text
+            grants += 1
+    assert grants
