@@ -1,5 +1,7 @@
 """The admin REST API offers what the pages offer, and describes itself."""
 
+import json
+
 import pytest
 
 from proxmox_client import Client
@@ -229,6 +231,16 @@ async def test_null_does_not_change_a_field_that_cannot_be_empty(equipped):
 async def test_an_expiry_out_of_range_names_the_field(front, expires):
     refused = await front.api("POST", "/keys", json={"name": "k", "expires": expires})
     assert (refused.status_code, refused.json()["error"][:9]) == (422, "expires: ")
+
+
+async def test_an_export_has_the_entries_of_the_search_and_its_page(front):
+    for rows in (30, 40):
+        await front.api("PATCH", "/settings", json={"row_cap": rows})
+    search = "tool=admin.settings.change"
+    newest, _ = (await front.api("GET", f"/audit?{search}")).json()
+    export = await front.api("GET", f"/audit/export.json?{search}&before={newest['seq']}")
+    lines = [json.loads(line) for line in export.text.splitlines()]
+    assert [line["arguments"] for line in lines] == [{"row_cap": 30}]
 
 
 @pytest.fixture

@@ -50,6 +50,9 @@ class Search(Fields):
     outcome: Outcomes | None = Field(default=None, description="ok, error, refused or cancelled")
     address: str | None = Field(default=None, description="Address of the client")
     text: str | None = Field(default=None, description="In key name, tool, arguments or reason")
+    before: int | None = Field(
+        default=None, ge=0, le=2**53, description="Older than the entry with this seq: next page"
+    )
 
     def filter(self) -> AuditFilter:
         """Return the conditions in the audit's own form."""
@@ -62,9 +65,6 @@ class Search(Fields):
 class SearchPage(Search):
     """A page of the entries that match."""
 
-    before: int | None = Field(
-        default=None, ge=0, le=2**53, description="Older than the entry with this seq: next page"
-    )
     limit: int = Field(default=50, ge=1, le=10_000, description="Most entries on the page")
 
 
@@ -111,7 +111,9 @@ async def find_entries(context: AdminContext, search: SearchPage) -> list[Entry]
 
 
 @subject.operation(
-    "audit.export", Command("audit export"), elsewhere="the route of web/api/audit.py"
+    "audit.export",
+    Command("audit export", omit=("before",)),
+    elsewhere="the route of web/api/audit.py",
 )
 async def export(
     context: AdminContext,

@@ -137,6 +137,8 @@ class Subject:
         """Declare the decorated function as an operation with this route and these commands."""
 
         def declare(run: Run) -> Run:
+            if name in _OPERATIONS:
+                raise ValueError(f"The operation {name} is declared twice.")
             routes = [offer for offer in offers if isinstance(offer, Route)]
             _OPERATIONS[name] = Operation(
                 name=name,
