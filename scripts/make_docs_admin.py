@@ -1,6 +1,6 @@
-"""Renews the table of the REST API in docs/users/administration.md from its OpenAPI description.
+"""Write the table of the REST API in docs/users/administration.md from its OpenAPI description.
 
-python scripts/make_docs_admin.py           renew it
+python scripts/make_docs_admin.py           write it
 python scripts/make_docs_admin.py --check   fail when it is not current
 """
 
@@ -15,7 +15,7 @@ BEGIN, END = "<!-- operations: generated -->", "<!-- end of operations -->"
 
 
 def page(text: str) -> str:
-    """The page with the table as the API describes itself now."""
+    """Return the page with the table of the current API."""
     head, _, rest = text.partition(BEGIN)
     return "\n".join([head + BEGIN, "", *_table(), "", END + rest.partition(END)[2]])
 
@@ -23,13 +23,13 @@ def page(text: str) -> str:
 def _table() -> Iterator[str]:
     yield "| | request | |"
     yield "|---|---|---|"
-    shown = ""
+    last = ""
     for path, methods in create_api().openapi()["paths"].items():
         for method, operation in methods.items():
             (tag,) = operation["tags"]
-            words = " ".join(operation["description"].split())
-            yield f"| {tag if tag != shown else ''} | `{method.upper()} {path}` | {words} |"
-            shown = tag
+            text = " ".join(operation["description"].split())
+            yield f"| {tag if tag != last else ''} | `{method.upper()} {path}` | {text} |"
+            last = tag
 
 
 if __name__ == "__main__":

@@ -383,7 +383,7 @@ class Served:
 
     async def new_key(self, name: str, **options: Any) -> str:
         _, secret = await self.state.access.keys.create(name, **options)
-        await self.state.store.watch.now()
+        await self.state.store.watch.poll()
         return secret
 
 

@@ -1,4 +1,4 @@
-"""The command line in this process, on a state of its own."""
+"""The command line in this process, on its own state."""
 
 import json
 import subprocess
@@ -17,34 +17,34 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs `pvemcp` with these words; `fails` says that it should."""
+    """Run `pvemcp` with these words; `fails` expects an error, `stdin` is its standard input."""
     monkeypatch.setenv("PVEMCP_STATE_DIR", str(tmp_path / "state"))
     runner = CliRunner()
 
-    def ran(*words: Any, fails: bool = False, given: str | None = None) -> Result:
-        result = runner.invoke(app, [str(word) for word in words], input=given)
+    def invoke(*words: Any, fails: bool = False, stdin: str | None = None) -> Result:
+        result = runner.invoke(app, [str(word) for word in words], input=stdin)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert (result.exit_code != 0) is fails, result.output
         return result
 
-    return ran
+    return invoke
 
 
 @pytest.fixture
-def told(run: Run) -> Callable[..., Any]:
-    """The same with --json, read."""
+def run_json(run: Run) -> Callable[..., Any]:
+    """Run `pvemcp` with --json and return the answer."""
     return lambda *words, **options: json.loads(run(*words, "--json", **options).stdout)
 
 
 @pytest.fixture(scope="module")
 def emulated() -> Iterator[dict[str, Any]]:
-    """The demo cluster prod, in a process of its own: each command has its own loop here."""
+    """Start the demo cluster prod in another process: each command has its own event loop."""
     command = [sys.executable, "-m", "proxmox_client.emulator", "--demo"]
     options = ["--ready-file", "-", "--until-stdin-closes"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([*command, *options], text=True, **pipes) as process:
         assert process.stdout
         clusters = json.loads(process.stdout.readline())["clusters"]
-        yield next(one for one in clusters if one["name"] == "prod")
+        yield next(cluster for cluster in clusters if cluster["name"] == "prod")
         process.terminate()

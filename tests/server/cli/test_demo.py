@@ -3,7 +3,7 @@
 import pytest
 
 from pvemcp_server.cli.demo import Demo
-from pvemcp_server.cli.state import opened
+from pvemcp_server.cli.state import open_state
 from pvemcp_server.config import Config
 
 pytestmark = pytest.mark.anyio
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_a_cluster_of_ones_own_stays_though_the_demo_once_had_its_name(tmp_path):
     own = {"hosts": ["pve1.example"], "token_id": "mcp@pve!own", "secret": "own"}
-    async with opened(Config(state_dir=tmp_path)) as state:
+    async with open_state(Config(state_dir=tmp_path)) as state:
         clusters = state.access.clusters
         async with Demo(state).running():
             assert await Demo(state).is_needed()
@@ -25,7 +25,7 @@ async def test_a_cluster_of_ones_own_stays_though_the_demo_once_had_its_name(tmp
 
 
 async def test_a_demo_cluster_led_to_a_real_one_is_a_real_one(tmp_path):
-    async with opened(Config(state_dir=tmp_path)) as state:
+    async with open_state(Config(state_dir=tmp_path)) as state:
         async with Demo(state).running():
             pass
         await state.access.clusters.change("home-lab", hosts=["pve1.example"])

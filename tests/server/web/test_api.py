@@ -1,22 +1,44 @@
-"""The admin REST API does what the pages do, and describes itself."""
+"""The admin REST API offers what the pages offer, and describes itself."""
+
+import json
 
 import pytest
 
 from proxmox_client import Client
+from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event
 from pvemcp_server.web.api import create_api
 
 pytestmark = pytest.mark.anyio
 
 
-def test_every_operation_and_every_field_of_the_forms_is_described():
+def test_every_operation_is_described():
     described = create_api().openapi()
     operations = [
         operation for methods in described["paths"].values() for operation in methods.values()
     ]
     assert len(operations) > 45
-    assert [one["operationId"] for one in operations if not one.get("description")] == []
+    assert [row["operationId"] for row in operations if not row.get("description")] == []
     assert {"400", "401", "403", "404", "422"} <= operations[0]["responses"].keys()
+
+
+ROUTES = [
+    (operation.route.method, operation.route.path.replace("{", "").replace("}", ""))
+    for operation in operations().values()
+    if operation.route
+]
+
+
+async def test_no_operation_runs_without_a_session(stranger):
+    for method, path in ROUTES:
+        assert (await stranger.api(method, path)).status_code == 401, path
+
+
+async def test_no_operation_but_a_get_runs_without_the_csrf_token(front):
+    for method, path in ROUTES:
+        front.csrf = ""
+        if method != "GET":
+            assert (await front.api(method, path)).status_code == 403, path
 
 
 async def test_the_description_is_served(front):
@@ -25,14 +47,14 @@ async def test_the_description_is_served(front):
     assert "/keys/{key}/rights" in described["paths"]
 
 
-async def test_a_program_signs_in_makes_a_key_and_signs_out(stranger):
+async def test_a_program_signs_in_creates_a_key_and_signs_out(stranger):
     wrong = await stranger.sign_in(password="wrong")
     assert (wrong.status_code, wrong.json()) == (401, {"error": "Sign in first."})
     assert (await stranger.sign_in()).status_code == 201
     assert (await stranger.api("GET", "/session")).json()["csrf"] == stranger.csrf
-    made = await stranger.api("POST", "/keys", json={"name": "backup robot"})
-    assert made.status_code == 201
-    secret = made.json()["secret"]
+    created = await stranger.api("POST", "/keys", json={"name": "backup robot"})
+    assert created.status_code == 201
+    secret = created.json()["secret"]
     listed = await stranger.api("GET", "/keys")
     assert secret not in listed.text
     assert [key["name"] for key in listed.json()] == ["backup robot"]
@@ -45,7 +67,7 @@ async def test_a_role_narrows_a_key_and_the_rights_show_it(equipped):
     await equipped.api("POST", "/roles", json={"name": "web", "grants": grants})
     await equipped.api("POST", "/keys", json={"name": "k", "role": "web"})
     rights = (await equipped.api("GET", "/keys/k/rights")).json()
-    assert [(one["tool"], one["clusters"]) for one in rights] == [
+    assert [(row["tool"], row["clusters"]) for row in rights] == [
         ("ListVms", {"prod": {"tags": ["web"]}})
     ]
     seen = (await equipped.api("GET", "/tools?key=k")).json()
@@ -67,7 +89,7 @@ async def test_a_cluster_is_tried_added_and_examined(front, emulator):
     assert refused.status_code == 422
     assert secret not in refused.text
     shown = (await front.api("POST", "/clusters/fingerprints", json=emulated.hosts)).json()
-    fields["fingerprints"] = [one["fingerprint"] for one in shown]
+    fields["fingerprints"] = [row["fingerprint"] for row in shown]
     tried = await front.api("POST", "/clusters/try", json=fields)
     assert tried.json()["version"].startswith("8.4")
     added = await front.api("POST", "/clusters", json=fields)
@@ -76,11 +98,11 @@ async def test_a_cluster_is_tried_added_and_examined(front, emulator):
     (report,) = (await front.api("POST", "/doctor?cluster=lab")).json()
     assert report["account"] == token_id
     assert {"tls", "version", "nodes", "clock", "rights"} == {
-        one["topic"] for one in report["findings"]
+        row["topic"] for row in report["findings"]
     }
 
 
-async def test_a_doctor_names_what_a_narrow_token_lacks_and_the_line_that_mends_it(
+async def test_the_doctor_names_missing_privileges_and_the_command_that_adds_them(
     equipped, emulator, new_token
 ):
     token_id, secret = new_token(
@@ -95,7 +117,7 @@ async def test_a_doctor_names_what_a_narrow_token_lacks_and_the_line_that_mends_
     )
     assert bound.json()["identities"][1]["bound"] == [{"key": "k", "role": None}]
     (report,) = (await equipped.api("POST", "/doctor?cluster=prod&key=k")).json()
-    lacks = {one["text"].split(":")[0]: one["fix"] for one in report["findings"] if one["fix"]}
+    lacks = {row["text"].split(":")[0]: row["fix"] for row in report["findings"] if row["fix"]}
     assert report["account"] == token_id
     (line,) = lacks["It lacks Sys.Audit on /nodes"]
     assert line == (
@@ -118,7 +140,9 @@ async def test_a_doctor_names_what_a_narrow_token_lacks_and_the_line_that_mends_
     ],
     ids=["certificate", "hosts", "token"],
 )
-async def test_a_doctor_says_what_keeps_a_cluster_away(equipped, emulator, wrong, topic, text, fix):
+async def test_the_doctor_says_why_a_cluster_does_not_answer(
+    equipped, emulator, wrong, topic, text, fix
+):
     if wrong:
         await equipped.api("PATCH", "/clusters/home-lab", json=wrong)
     else:
@@ -126,18 +150,18 @@ async def test_a_doctor_says_what_keeps_a_cluster_away(equipped, emulator, wrong
         fields = {"name": "default", "token_id": token_id, "token_secret": "another"}
         await equipped.api("PUT", "/clusters/home-lab/identities", json=fields)
     (report,) = (await equipped.api("POST", "/doctor?cluster=home-lab")).json()
-    found = next(one for one in report["findings"] if one["topic"] == topic)
+    found = next(row for row in report["findings"] if row["topic"] == topic)
     assert (found["level"], found["fix"]) == ("bad", fix)
     assert text in found["text"]
 
 
-async def test_a_doctor_who_is_shown_no_node_looks_after_the_rest(equipped, monkeypatch):
+async def test_the_doctor_without_a_visible_node_checks_the_rest(equipped, monkeypatch):
     async def none(_client):
         return []
 
     monkeypatch.setattr(Client, "nodes", none)
     (report,) = (await equipped.api("POST", "/doctor?cluster=home-lab")).json()
-    topics = {one["topic"]: one["level"] for one in report["findings"]}
+    topics = {row["topic"]: row["level"] for row in report["findings"]}
     assert topics["nodes"] == "bad"
     assert "rights" in topics
 
@@ -146,7 +170,7 @@ async def test_a_query_is_answered_in_all_formats(equipped):
     asked = {"query": {"from": "nodes", "select": ["node"]}, "cluster": "prod"}
     answer = (await equipped.api("POST", "/queries/run", json=asked)).json()
     assert (answer["columns"][-1], len(answer["rows"])) == ("node", 5)
-    assert {one["format"] for one in answer["formats"]} == {
+    assert {row["format"] for row in answer["formats"]} == {
         *("JsonCompact", "JsonNormal", "Toon", "Csv")
     }
     assert answer["tool_call"]["name"] == "ExecuteQuery"
@@ -154,7 +178,7 @@ async def test_a_query_is_answered_in_all_formats(equipped):
     assert "guests" in wrong.json()["error"]
 
 
-async def test_settings_audit_and_notices_are_there(front):
+async def test_settings_are_changed_audited_and_notices_dismissed(front):
     assert (await front.api("PATCH", "/settings", json={"row_cap": 3})).status_code == 422
     assert (await front.api("PATCH", "/settings", json={"row_cap": 30})).status_code == 200
     found = (await front.api("GET", "/audit?tool=admin.settings.change")).json()
@@ -166,21 +190,21 @@ async def test_settings_audit_and_notices_are_there(front):
     assert (await front.api("GET", "/notices")).json() == []
 
 
-async def test_the_audit_can_be_read_while_it_cannot_be_written(front, monkeypatch):
+async def test_an_unwritable_audit_can_still_be_read(front, monkeypatch):
     await front.api("PATCH", "/settings", json={"row_cap": 30})
     audit = front.services.audit
 
-    async def full(_rows):
+    async def fail(_rows):
         raise OSError("disk full")
 
-    monkeypatch.setattr(front.services.store.audit_log, "append", full)
+    monkeypatch.setattr(front.services.store.audit_log, "append", fail)
     await audit.refused(Event(tool="sign in"))
     found = (await front.api("GET", "/audit")).json()
     assert found[0]["tool"] == "admin.settings.change"
     assert (await front.api("POST", "/audit/verify")).json()["whole"]
 
 
-async def test_a_wrong_body_is_answered_without_repeating_it(front):
+async def test_the_error_for_a_wrong_body_does_not_repeat_it(front):
     fields = {"name": "x", "hosts": "h", "token_id": "t", "token_secret": ["very secret"]}
     answer = await front.api("POST", "/clusters", json=fields)
     assert answer.status_code == 422
@@ -188,7 +212,7 @@ async def test_a_wrong_body_is_answered_without_repeating_it(front):
     assert "very secret" not in answer.text
 
 
-async def test_null_leaves_what_cannot_be_empty_as_it_was(equipped):
+async def test_null_does_not_change_a_field_that_cannot_be_empty(equipped):
     await equipped.api("POST", "/keys", json={"name": "k", "expires": "2031-01-02T00:00:00Z"})
     await equipped.api("PATCH", "/clusters/prod", json={"protected": True})
     before = (await equipped.api("GET", "/keys/k")).json()
@@ -204,29 +228,39 @@ async def test_null_leaves_what_cannot_be_empty_as_it_was(equipped):
 
 
 @pytest.mark.parametrize("expires", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
-async def test_an_expiry_beyond_the_calendar_is_refused_by_its_name(front, expires):
+async def test_an_expiry_out_of_range_names_the_field(front, expires):
     refused = await front.api("POST", "/keys", json={"name": "k", "expires": expires})
     assert (refused.status_code, refused.json()["error"][:9]) == (422, "expires: ")
 
 
+async def test_an_export_has_the_entries_of_the_search_and_its_page(front):
+    for rows in (30, 40):
+        await front.api("PATCH", "/settings", json={"row_cap": rows})
+    search = "tool=admin.settings.change"
+    newest, _ = (await front.api("GET", f"/audit?{search}")).json()
+    export = await front.api("GET", f"/audit/export.json?{search}&before={newest['seq']}")
+    lines = [json.loads(line) for line in export.text.splitlines()]
+    assert [line["arguments"] for line in lines] == [{"row_cap": 30}]
+
+
 @pytest.fixture
 def unwritable_audit(front, monkeypatch):
-    async def away(_rows):
+    async def fail(_rows):
         raise ConnectionError("the database is away")
 
-    monkeypatch.setattr(front.services.audit._log, "append", away)
+    monkeypatch.setattr(front.services.audit._log, "append", fail)
 
 
 @pytest.mark.usefixtures("unwritable_audit")
 @pytest.mark.parametrize("kind", ["csv", "json"])
-async def test_an_export_that_cannot_be_recorded_is_refused_before_its_first_line(front, kind):
+async def test_an_unrecorded_export_is_refused_before_its_first_line(front, kind):
     answer = await front.api("GET", f"/audit/export.{kind}")
     assert answer.status_code == 422
     assert "cannot be recorded" in answer.json()["error"]
 
 
 @pytest.mark.usefixtures("unwritable_audit")
-async def test_a_change_that_was_made_but_not_recorded_says_both(front):
+async def test_an_unrecorded_change_says_that_it_was_made(front):
     answer = await front.api("PATCH", "/settings", json={"enabled": True})
     assert answer.status_code == 422
     assert answer.json()["error"] == (

@@ -1,4 +1,4 @@
-"""Whatever is sent to the admin API, it answers as its own description says (schemathesis)."""
+"""The admin API answers any request as its own description says (schemathesis)."""
 
 import threading
 from collections.abc import Iterator
@@ -29,14 +29,14 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-# These ask hosts that the caller names: made-up ones would send packets to strangers
-ASKS_HOSTS = ["/clusters", "/clusters/try", "/clusters/fingerprints"]
+# These contact hosts named in the request: generated names could be real hosts
+CONTACTS_HOSTS = ["/clusters", "/clusters/try", "/clusters/fingerprints"]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The application on a loopback port, in a thread with a loop of its own."""
-    ready, stop, found = threading.Event(), threading.Event(), []
+    """Serve the application on a loopback port, in a thread with its own event loop."""
+    ready, stop, urls = threading.Event(), threading.Event(), []
 
     async def serve() -> None:
         config = Config(state_dir=tmp_path_factory.mktemp("state"), port=0, log_level="error")
@@ -51,7 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                     while not server.started:  # noqa: ASYNC110 - there is no event for it
                         await anyio.sleep(0.02)
                 host, port = server.addresses[0]
-                found.append(f"http://{host}:{port}")
+                urls.append(f"http://{host}:{port}")
                 ready.set()
                 await anyio.to_thread.run_sync(stop.wait)
                 server.stop()
@@ -59,7 +59,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     thread = threading.Thread(target=anyio.run, args=(serve,))
     thread.start()
     assert ready.wait(60)
-    yield found[0]
+    yield urls[0]
     stop.set()
     thread.join(30)
 
@@ -72,33 +72,33 @@ class _State:
 
 @pytest.fixture(scope="module")
 def session(served: str) -> dict[str, dict[str, str]]:
-    """The headers and cookies of a signed-in program."""
-    who = {"name": "ada", "password": "correct horse battery"}
-    answer = httpx.post(f"{served}/admin/api/session", json=who)
+    """Return the headers and cookies of a signed-in program."""
+    credentials = {"name": "ada", "password": "correct horse battery"}
+    answer = httpx.post(f"{served}/admin/api/session", json=credentials)
     headers = {"X-CSRF-Token": answer.json()["csrf"]}
     return {"headers": headers, "cookies": dict(answer.cookies)}
 
 
 SCHEMA = schemathesis.openapi.from_dict(create_api().openapi())
 OPERATIONS = [
-    found.ok()
-    for found in SCHEMA.exclude(path=ASKS_HOSTS, method="POST")
+    result.ok()
+    for result in SCHEMA.exclude(path=CONTACTS_HOSTS, method="POST")
     .exclude(path="/session")
     .get_all_operations()
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.label)
-def test_every_answer_is_one_that_the_description_promises(operation, served, session):
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
+def test_every_answer_conforms_to_the_description(operation, served, session):
     @settings(
         max_examples=8,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy())
-    def ask(case) -> None:
+    def send(case) -> None:
         answer = case.call(base_url=f"{served}/admin/api", timeout=30, **session)
         case.validate_response(answer, checks=CHECKS)
 
-    ask()
+    send()

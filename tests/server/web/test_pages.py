@@ -35,7 +35,7 @@ async def test_every_page_renders_with_clusters_keys_and_calls(equipped):
 
 async def test_a_key_is_made_changed_disabled_and_removed(equipped):
     made = await equipped.post(
-        "/admin/keys", name="night", role="Operator", cluster="prod", expires="2031-01-02"
+        "/admin/keys", name="night", role="Operator", **{"clusters[]": "prod"}, expires="2031-01-02"
     )
     secret = re.search(r"pvemcp_\w+", made.text)[0]
     (key,) = await equipped.services.access.keys.all()
@@ -179,7 +179,7 @@ async def test_the_doctor_reports_an_offline_node(equipped):
 
 
 async def test_a_tool_tried_as_a_key_has_the_keys_rights(equipped):
-    await equipped.post("/admin/keys", name="prod only", role="Read-only", cluster="prod")
+    await equipped.post("/admin/keys", name="prod only", role="Read-only", **{"clusters[]": "prod"})
     (key,) = await equipped.services.access.keys.all()
     tried = await equipped.post("/admin/tools/ListClusters/call", key=key.id)
     assert "prod" in tried.text
@@ -199,7 +199,7 @@ async def test_a_destructive_call_asks_for_confirmation_first(equipped):
     )
     assert "isError" not in made.text
     asked = await equipped.post("/admin/tools/DeleteVmSnapshot/call", **snapshot)
-    assert "It asks first" in asked.text
+    assert "It needs confirmation" in asked.text
     agreed = await equipped.post("/admin/tools/DeleteVmSnapshot/call", **snapshot, confirmed="yes")
     assert "&#34;success&#34;:true" in agreed.text
 
@@ -257,7 +257,7 @@ async def test_the_doctor_examines_as_the_chosen_key(equipped):
     assert f'<option value="{key.id}">laptop · Read-only</option>' in page
     assert "of key laptop" not in page
     page = (await equipped.post("/admin/clusters/prod/doctor", key=key.id)).text
-    assert "Role Read-only of key laptop gives" in page
+    assert "Role Read-only of key laptop grants" in page
     assert f'<option value="{key.id}" selected>' in page
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pvemcp_server.access.model import Grant, Resources
+from pvemcp_server.access.model import RESOURCE_KINDS, Grant, Resources
 from pvemcp_server.errors import BadArgument
 
 GRANTS = TypeAdapter(tuple[Grant, ...])
@@ -42,11 +42,5 @@ def resources_to_json(resources: Resources) -> dict[str, Any]:
     """Return the resources as JSON, without empty sets."""
     if resources.everything:
         return {"everything": True}
-    sets = {
-        "pools": sorted(resources.pools),
-        "tags": sorted(resources.tags),
-        "vmids": sorted(resources.vmids),
-        "nodes": sorted(resources.nodes),
-        "storages": sorted(resources.storages),
-    }
-    return {name: values for name, values in sets.items() if values}
+    sets = {kind: sorted(getattr(resources, kind)) for kind in RESOURCE_KINDS}
+    return {kind: ids for kind, ids in sets.items() if ids}

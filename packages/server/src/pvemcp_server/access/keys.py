@@ -1,11 +1,14 @@
-"""API keys: making, changing and withdrawing them. Checking them is the gate's work."""
+"""API keys: create, change and remove them. `access/authentication.py` checks presented keys."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_network
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field
 
 from pvemcp_formats import Format
+from pvemcp_server.access.fields import Argument, Changes, Fields, Option, validated
 from pvemcp_server.access.model import ANY
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.roles import READ_ONLY
@@ -17,70 +20,126 @@ from pvemcp_server.store.keyed_hash import keyed_hash
 from pvemcp_server.store.records import KeyRecord
 
 
+def _names(argument: str) -> AfterValidator:
+    """Return a check for a list of names in which ANY stands for all of them."""
+
+    def check(names: list[str]) -> list[str]:
+        if not names:
+            raise BadArgument(argument, f"must not be empty; {ANY!r} stands for all.")
+        return [ANY] if ANY in names else sorted(set(names))
+
+    return AfterValidator(check)
+
+
+def _networks(values: Iterable[str]) -> list[str]:
+    """Return the networks in their usual notation, host bits cleared."""
+    try:
+        return sorted({str(ip_network(value.strip(), strict=False)) for value in values})
+    except ValueError as error:
+        raise BadArgument("allow_from", f"{error}.") from None
+
+
+def _expiry(moment: datetime | None) -> datetime | None:
+    """Return the time in UTC."""
+    if moment is not None and moment.tzinfo is None:
+        raise BadArgument("expires", "needs a time zone.")
+    try:
+        return moment and moment.astimezone(UTC)
+    except OverflowError:
+        raise BadArgument("expires", "is beyond the supported range of dates.") from None
+
+
+class KeyFields(Fields):
+    """The fields of an API key that administrators set. Only the name has no default.
+
+    The one declaration of a key's fields: REST API, command line, form and checks follow from it.
+    A field has the name of its column in the table `keys` (`role` alone is stored as `role_id`).
+    """
+
+    model_config = ConfigDict(use_enum_values=True)  # the database stores the format's text
+
+    name: Annotated[str, AfterValidator(check_name), Argument()] = Field(
+        description="What the key is for, as lists and the audit show it"
+    )
+    role: str = Field(default=READ_ONLY, description="Name of its role")
+    clusters: Annotated[list[str], _names("clusters"), Option("--cluster")] = Field(
+        default=[ANY], description="Clusters that it may use; * is all"
+    )
+    toolset: Annotated[list[str], _names("toolset"), Option("--tool")] = Field(
+        default=[ANY], description="Tools of its role that it may call; * is all"
+    )
+    expires: Annotated[datetime | None, AfterValidator(_expiry), Option(clear="never")] = Field(
+        default=None, description="When it expires, as 2027-01-31T00:00:00+00:00"
+    )
+    allow_from: Annotated[list[str], AfterValidator(_networks), Option(clear="any")] = Field(
+        default=[], description="Networks that may use it, as 10.0.0.0/8; all when empty"
+    )
+    output_format: Annotated[Format | None, Option("--format", clear="any")] = Field(
+        default=None, description="JsonCompact, JsonNormal, Toon or Csv, in place of the setting"
+    )
+
+
+class KeyChanges(Changes, KeyFields):
+    """Changes to an API key; fields that are left out keep their values."""
+
+    enabled: bool = Field(default=True, description="Whether the key is accepted")
+
+
 def digest_of(secret: str, pepper: bytes) -> bytes:
-    """What is stored of a key: 256 random bits need no slow hash, only a keyed one."""
+    """Return the stored form of a key: 256 random bits need no slow hash, only a keyed one."""
     return keyed_hash(pepper, secret.encode())
 
 
 class Keys:
-    """Reads and changes keys; a change takes effect within a second in every process."""
+    """API keys in the store; a change takes effect within a second in every process."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def all(self) -> list[KeyRecord]:
+        """List all keys."""
         return await self._store.keys.all()
 
     async def get(self, key_id: str) -> KeyRecord:
-        """The key with this id or this name."""
-        found = await self._store.keys.find(id=key_id) or await self._store.keys.find(name=key_id)
-        if found is None:
+        """Return the key with this id or this name; raise UnknownName if there is none."""
+        keys = self._store.keys
+        record = await keys.find(id=key_id) or await keys.find(name=key_id)
+        if record is None:
             raise UnknownName("key", key_id, [key.name for key in await self.all()])
-        return found
+        return record
 
-    async def create(
-        self,
-        name: str,
-        *,
-        role: str = READ_ONLY,
-        clusters: Iterable[str] = (ANY,),
-        toolset: Iterable[str] = (ANY,),
-        expires: datetime | None = None,
-        allow_from: Iterable[str] = (),
-        output_format: str | None = None,
-    ) -> tuple[KeyRecord, str]:
-        """A new key and its secret, which nobody can see again."""
+    async def create(self, name: str, **fields: Any) -> tuple[KeyRecord, str]:
+        """Create a key with the fields of KeyFields; return it and its secret.
+
+        The secret is not stored: this is the only time that it is available.
+        """
+        values = validated(KeyFields, {"name": name, **fields}).model_dump()
         key_id = new_id()
         secret = new_secret(key_id)
-        values = await self._checked(
-            {
-                "name": name,
-                "role": role,
-                "clusters": clusters,
-                "toolset": toolset,
-                "expires": expires,
-                "allow_from": allow_from,
-                "output_format": output_format,
-            }
-        )
         record = await self._store.keys.add(
-            id=key_id, enabled=True, created=utc_now(), **self._digest(secret), **values
+            id=key_id,
+            enabled=True,
+            created=utc_now(),
+            **self._digest(secret),
+            **await self._columns(values),
         )
         return record, secret
 
-    async def change(self, key_id: str, /, **values: Any) -> KeyRecord:
-        """Changes what is given: anything that `create` takes, and `enabled`."""
+    async def change(self, key_id: str, /, **fields: Any) -> KeyRecord:
+        """Change fields of KeyChanges; the others keep their values."""
         key = await self.get(key_id)
-        return await self._stored(key, await self._checked(values))
+        values = validated(KeyChanges, fields).values()
+        return await self._update(key, await self._columns(values))
 
     async def regenerate(self, key_id: str) -> tuple[KeyRecord, str]:
-        """The same key with a new secret; the old one is refused at once."""
+        """Replace the key's secret; the old one is refused at once."""
         key = await self.get(key_id)
         secret = new_secret(key.id)
-        record = await self._stored(key, {**self._digest(secret), "regenerated": utc_now()})
+        record = await self._update(key, {**self._digest(secret), "regenerated": utc_now()})
         return record, secret
 
     async def remove(self, key_id: str) -> KeyRecord:
+        """Remove the key and return its last record."""
         key = await self.get(key_id)
         await self._store.keys.remove(key.id)
         return key
@@ -89,65 +148,19 @@ class Keys:
         pepper = self._store.vault.pepper
         return {"digest": digest_of(secret, pepper.material), "pepper": pepper.id}
 
-    async def _stored(self, key: KeyRecord, values: Mapping[str, Any]) -> KeyRecord:
-        record = await self._store.keys.change(key.id, **values)
-        if record is None:  # removed since we looked
+    async def _update(self, key: KeyRecord, columns: Mapping[str, Any]) -> KeyRecord:
+        record = await self._store.keys.change(key.id, **columns)
+        if record is None:  # another process removed it after it was read
             raise UnknownName("key", key.name, [])
         return record
 
-    async def _checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        unknown = values.keys() - CHECKS.keys() - {"role"}
-        if unknown:
-            raise BadArgument(min(unknown), "is not something a key has.")
-        checked = {name: CHECKS[name](value) for name, value in values.items() if name != "role"}
-        if "role" in values:
-            role = await self._store.roles.find(name=values["role"])
+    async def _columns(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values by column: the role by its id, the rest by its own name."""
+        columns = dict(values)
+        if "role" in columns:
+            name = columns.pop("role")
+            role = await self._store.roles.find(name=name)
             if role is None:
-                known = [one.name for one in await self._store.roles.all()]
-                raise UnknownName("role", values["role"], known)
-            checked["role_id"] = role.id
-        return checked
-
-
-def _choice(argument: str) -> Any:
-    def check(values: Iterable[str]) -> list[str]:
-        chosen = sorted(set(values))
-        if not chosen:
-            raise BadArgument(argument, f"must not be empty; {ANY!r} stands for all.")
-        return [ANY] if ANY in chosen else chosen
-
-    return check
-
-
-def _networks(values: Iterable[str]) -> list[str]:
-    try:
-        return sorted({str(ip_network(value.strip(), strict=False)) for value in values})
-    except ValueError as wrong:
-        raise BadArgument("allow_from", f"{wrong}.") from None
-
-
-def _expiry(value: datetime | None) -> datetime | None:
-    if value is not None and value.tzinfo is None:
-        raise BadArgument("expires", "needs a time zone.")
-    try:
-        return value and value.astimezone(UTC)
-    except OverflowError:
-        raise BadArgument("expires", "is beyond the times that a calendar has.") from None
-
-
-def _format(value: str | None) -> str | None:
-    try:
-        return None if value is None else Format(value).value
-    except ValueError:
-        raise BadArgument("output_format", f"one of {', '.join(Format)}.") from None
-
-
-CHECKS: Mapping[str, Any] = {
-    "name": check_name,
-    "clusters": _choice("clusters"),
-    "toolset": _choice("toolset"),
-    "expires": _expiry,
-    "allow_from": _networks,
-    "output_format": _format,
-    "enabled": bool,
-}
+                raise UnknownName("role", name, [r.name for r in await self._store.roles.all()])
+            columns["role_id"] = role.id
+        return columns

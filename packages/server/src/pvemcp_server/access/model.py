@@ -1,7 +1,7 @@
 """Callers, roles, grants and resources: plain values that are evaluated without I/O."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import ClassVar, Final
 
@@ -120,6 +120,9 @@ class Both(Resources):
     def covers_pool(self, pool: str) -> bool:
         return self.first.covers_pool(pool) and self.second.covers_pool(pool)
 
+
+RESOURCE_KINDS: Final = tuple(each.name for each in fields(Resources) if each.name != "everything")
+"""The sets by which a grant selects resources: pools, tags, vmids, nodes, storages."""
 
 NOTHING: Final = Resources()
 EVERYTHING: Final = Resources(everything=True)

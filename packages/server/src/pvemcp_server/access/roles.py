@@ -1,4 +1,4 @@
-"""Roles: those we bring along, and those administrators make."""
+"""Roles: the built-in ones, and those that administrators create."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -38,18 +38,19 @@ BUILT_IN: Final = (
 
 
 def role_of(record: RoleRecord) -> Role:
+    """Return the role of a record."""
     grants = grants_from_json(record.grants)
     return Role(record.id, record.name, record.description, grants, record.built_in)
 
 
 class Roles:
-    """Reads and changes roles; a change reaches every caller within a second."""
+    """Roles in the store; a change reaches every caller within a second."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def prepare(self) -> None:
-        """Brings the built-in roles in line with this version of the program."""
+        """Update the built-in roles to this version of the program."""
         await self._store.roles.update_built_in(
             [
                 {"name": name, "description": description, "grants": grants_to_json([grant])}
@@ -58,15 +59,18 @@ class Roles:
         )
 
     async def all(self) -> list[Role]:
+        """List all roles."""
         return [role_of(record) for record in await self._store.roles.all()]
 
     async def get(self, name: str) -> Role:
+        """Return a role by its name; raise UnknownName if there is none."""
         record = await self._store.roles.find(name=name)
         if record is None:
             raise UnknownName("role", name, [role.name for role in await self._store.roles.all()])
         return role_of(record)
 
     async def create(self, name: str, grants: Sequence[Grant], *, description: str = "") -> Role:
+        """Create a role; raise BadArgument for a wrong name or grant, or a name in use."""
         record = await self._store.roles.add(
             name=check_name(name),
             description=description,
@@ -83,28 +87,28 @@ class Roles:
         grants: Sequence[Grant] | None = None,
         description: str | None = None,
     ) -> Role:
-        """Changes what is given; the built-in roles stay as they are."""
-        role = await self._own(name)
+        """Change the given fields; raise BadArgument for a built-in role."""
+        role = await self._changeable(name)
         values = {
             "name": None if new_name is None else check_name(new_name),
             "grants": None if grants is None else _checked(grants),
             "description": description,
         }
-        given = {column: value for column, value in values.items() if value is not None}
-        record = await self._store.roles.change(role.id, **given)
+        columns = {column: value for column, value in values.items() if value is not None}
+        record = await self._store.roles.change(role.id, **columns)
         if record is None:
             raise UnknownName("role", name, [])
         return role_of(record)
 
     async def remove(self, name: str) -> None:
-        """Removes a role that no key has."""
-        role = await self._own(name)
+        """Remove a role; raise BadArgument while a key has it, or if it is built in."""
+        role = await self._changeable(name)
         holders = [key.name for key in await self._store.keys.all(role_id=role.id)]
         if holders:
             raise BadArgument("role", f"{name!r} is the role of {', '.join(sorted(holders))}.")
         await self._store.roles.remove(role.id)
 
-    async def _own(self, name: str) -> Role:
+    async def _changeable(self, name: str) -> Role:
         role = await self.get(name)
         if role.built_in:
             raise BadArgument("role", f"{name!r} is built in; make a role of your own instead.")
@@ -112,7 +116,7 @@ class Roles:
 
 
 def _checked(grants: Sequence[Grant]) -> list[dict[str, Any]]:
-    """The grants as stored, after the same checks that a reader makes."""
+    """Return the grants as stored; raise BadArgument for those that could not be read back."""
     stored = grants_to_json(grants)
     grants_from_json(stored)
     return stored

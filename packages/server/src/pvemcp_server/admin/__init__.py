@@ -1,8 +1,16 @@
-"""Everything an administrator does, once: pages, REST API and command line call these.
+"""Administration: operations that pages, REST API and command line share.
 
-Each change is written to the audit with who made it, from where, and what it was.
+An operation is declared once, in the module of its subject (see `operation.py`); route and
+command follow from it. Each change is recorded in the audit with who made it, from where, and
+what it changed. This package imports nothing, so that `pvemcp --version` stays fast.
 """
 
-from pvemcp_server.admin.context import AdminContext
+from typing import Final
 
-__all__ = ["AdminContext"]
+SUBJECTS: Final = (
+    *("overview", "doctor", "keys", "bridge", "roles", "clusters"),
+    *("tools", "queries", "audit", "settings", "admins"),
+)
+"""The modules of this package that declare operations, in the order in which pages and API show
+them. The page of a subject, if it has one, is `web/pages/` with the same name; commands that are
+not derived are in `cli/` with the same name."""

@@ -1,23 +1,28 @@
-"""Administrators: who may sign in to the pages."""
+"""Administrators: the accounts that may sign in to the pages."""
 
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, Field
 
+from pvemcp_server.access.fields import Argument, Fields
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.store.records import AdminRecord
 
+subject = Subject("Administrators", {"admin": "Administrators of the admin pages."})
+AdminName = Annotated[str, Field(description="The administrator's name")]
+PASSWORD_TEXT = "One-time password of {name}: {password}"  # noqa: S105 - a template
 
-class AdminFields(BaseModel):
-    """A new administrator; without a password one is made up and shown once."""
 
-    model_config = ConfigDict(extra="forbid")
+class AdminFields(Fields):
+    """A new administrator."""
 
-    name: str
+    name: Annotated[AdminName, Argument()]
 
 
 class Admin(BaseModel):
-    """An administrator without anything secret."""
+    """An administrator without secrets."""
 
     name: str
     external: bool
@@ -29,16 +34,31 @@ class Admin(BaseModel):
 
 
 class ShownAdmin(Admin):
-    """An administrator with a password to show once; it is changed at the first sign-in."""
+    """An administrator with a one-time password: it has to be changed at the first sign-in."""
 
     password: str
 
 
+@subject.operation(
+    "admins.list",
+    Route("GET", "/admins"),
+    Command(
+        "admin list",
+        columns=("name", "external", "enabled", "must_change", "locked_until", "last_sign_in"),
+    ),
+)
 async def list_admins(context: AdminContext) -> list[Admin]:
-    return [_admin(one) for one in await context.services.access.admins.all()]
+    """List the administrators."""
+    return [_admin(record) for record in await context.services.access.admins.all()]
 
 
+@subject.operation(
+    "admins.add",
+    Route("POST", "/admins", created=True),
+    Command("admin add", text=PASSWORD_TEXT),
+)
 async def add_admin(context: AdminContext, new: AdminFields) -> ShownAdmin:
+    """Add an administrator; the password is shown once and changed at the first sign-in."""
     admins = context.services.access.admins
     await admins.create(new.name, None)
     password = await admins.reset_password(new.name)
@@ -46,23 +66,50 @@ async def add_admin(context: AdminContext, new: AdminFields) -> ShownAdmin:
     return ShownAdmin(password=password, **_admin(await admins.get(new.name)).model_dump())
 
 
-async def reset_password(context: AdminContext, name: str) -> ShownAdmin:
-    """A new password to show once; the old one and all sessions end."""
+@subject.operation(
+    "admins.reset_password",
+    Route("POST", "/admins/{name}/reset-password"),
+    Command("admin reset-password", text=PASSWORD_TEXT),
+)
+async def reset_password(context: AdminContext, name: AdminName) -> ShownAdmin:
+    """Set a new password, shown once; the old one and all sessions end."""
     admins = context.services.access.admins
     password = await admins.reset_password(name)
     await context.changed("admins.reset_password", name=name)
     return ShownAdmin(password=password, **_admin(await admins.get(name)).model_dump())
 
 
-async def set_enabled(context: AdminContext, name: str, *, enabled: bool) -> Admin:
-    """The last enabled administrator stays enabled."""
+@subject.operation(
+    "admins.enable",
+    Route("PUT", "/admins/{name}/enabled"),
+    Command(
+        "admin enable",
+        text="Enabled {name}.",
+        help="Let an administrator sign in again.",
+        fixed={"enabled": True},
+    ),
+    Command(
+        "admin disable",
+        text="Disabled {name}.",
+        help="Prevent an administrator from signing in, and end their sessions.",
+        fixed={"enabled": False},
+    ),
+)
+async def set_enabled(context: AdminContext, name: AdminName, enabled: bool) -> Admin:
+    """Allow or prevent the sign-in of an administrator; the last enabled one stays enabled."""
     admins = context.services.access.admins
     await admins.set_enabled(name, enabled=enabled)
     await context.changed("admins.enable" if enabled else "admins.disable", name=name)
     return _admin(await admins.get(name))
 
 
-async def remove_admin(context: AdminContext, name: str) -> None:
+@subject.operation(
+    "admins.remove",
+    Route("DELETE", "/admins/{name}"),
+    Command("admin remove", text="Removed {name}."),
+)
+async def remove_admin(context: AdminContext, name: AdminName) -> None:
+    """Remove an administrator; the last one stays."""
     await context.services.access.admins.remove(name)
     await context.changed("admins.remove", name=name)
 

@@ -1,89 +1,193 @@
-"""The audit: found, exported, verified."""
+"""The audit: search, export, verification, and counts of calls."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
+from pvemcp_server.access.fields import Fields, Option
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.audit import AuditFilter, Entry
+from pvemcp_server.admin.operation import Command, Result, Route, Subject
+from pvemcp_server.audit import AuditFilter, Entry, Outcome
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store.audit_chain import Finding
 
+subject = Subject("Audit", {"audit": "Search, export and verify the audit."})
+overview = Subject("Overview")
+HOURS: Final = 24
+FAILURES: Final = 8
 Kinds = Literal["call", "intent", "refused", "admin", "retention", "break"]
 Outcomes = Literal["ok", "error", "refused", "cancelled"]
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """Browsers' fields of date and time name no zone: UTC is meant, as in all that we show."""
+    """Return the time as UTC if it has no zone: date fields of browsers have none."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-Moment = Annotated[datetime, AfterValidator(_in_utc)]
+Time = Annotated[datetime, AfterValidator(_in_utc)]
 
 
-class Search(BaseModel):
-    """Which entries; what is left out does not matter."""
+class Search(Fields):
+    """Conditions for entries; a condition that is left out matches every entry."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    since: Moment | None = Field(default=None, description="Not before this time")
-    until: Moment | None = Field(default=None, description="Before this time")
+    since: Annotated[Time | None, Option(metavar="TIME")] = Field(
+        default=None, description="Not before this time: 2026-11-22, or 2026-11-22T08:00:00; UTC"
+    )
+    until: Annotated[Time | None, Option(metavar="TIME")] = Field(
+        default=None, description="Before this time"
+    )
     key: str | None = Field(default=None, description="Id of the key")
     tool: str | None = Field(default=None, description="Name of the tool, admin.… for changes")
-    cluster: str | None = Field(default=None, description="Cluster that was asked")
-    kind: Kinds | None = Field(default=None, description="call, intent (a write), refused, admin")
-    outcome: Outcomes | None = Field(default=None, description="How it ended")
-    address: str | None = Field(default=None, description="Where it came from")
+    cluster: str | None = Field(default=None, description="Cluster that was called")
+    kind: Kinds | None = Field(
+        default=None,
+        description="call, intent (a write), refused, admin (a change), retention or break",
+    )
+    outcome: Outcomes | None = Field(default=None, description="ok, error, refused or cancelled")
+    address: str | None = Field(default=None, description="Address of the client")
     text: str | None = Field(default=None, description="In key name, tool, arguments or reason")
     before: int | None = Field(
-        default=None, ge=0, le=2**53, description="Older than this entry's seq: the next page"
+        default=None, ge=0, le=2**53, description="Older than the entry with this seq: next page"
     )
 
     def filter(self) -> AuditFilter:
-        """As the audit takes it."""
-        given = {name: value for name, value in self.model_dump().items() if value is not None}
-        if "key" in given:
-            given["key_id"] = given.pop("key")
-        return AuditFilter(**given)
+        """Return the conditions in the audit's own form."""
+        values = self.model_dump(exclude_none=True, exclude={"limit"})
+        if "key" in values:
+            values["key_id"] = values.pop("key")
+        return AuditFilter(**values)
+
+
+class SearchPage(Search):
+    """A page of the entries that match."""
+
+    limit: int = Field(default=50, ge=1, le=10_000, description="Most entries on the page")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The calls of one hour."""
+
+    at: datetime
+    calls: int
+    failed: int
 
 
 class Verified(BaseModel):
-    """Whether the chain is as it was written, and where it is not."""
+    """Whether the chain is unchanged since it was written, and where it is not."""
 
     whole: bool
     findings: list[dict[str, Any]]
-    head: str = Field(description="End of the chain; noted elsewhere, it proves more next time")
+    head: str = Field(
+        description="End of the chain. Compare it with a copy kept elsewhere to detect a rewrite"
+    )
 
 
-async def find(context: AdminContext, search: Search, limit: int = 50) -> list[Entry]:
-    """Entries, newest first; what has just happened is among them."""
+def _verified_text(result: Result) -> str:
+    verified: Verified = result.answer
+    facts = [f"Row {finding['seq']}: {finding['fact']}" for finding in verified.findings]
+    return "\n".join([*(facts or ["The chain is whole."]), f"Its end: {verified.head}"])
+
+
+@subject.operation(
+    "audit.list",
+    Route("GET", "/audit"),
+    Command(
+        "audit list",
+        columns=(
+            *("seq", "at", "key_name", "tool", "cluster"),
+            *("outcome", "rows", "duration_ms", "reason"),
+        ),
+    ),
+)
+async def find_entries(context: AdminContext, search: SearchPage) -> list[Entry]:
+    """List entries, newest first; `before` is the last entry's seq for the next page."""
     await _flush(context)
-    return await context.services.audit.find(search.filter(), limit)
+    return await context.services.audit.find(search.filter(), search.limit)
 
 
+@subject.operation(
+    "audit.export",
+    Command("audit export", omit=("before",)),
+    elsewhere="the route of web/api/audit.py",
+)
+async def export(
+    context: AdminContext,
+    search: Search,
+    kind: Annotated[
+        Literal["csv", "json"],
+        Field(description="csv, or json: one object a line"),
+        Option("--format"),
+    ] = "csv",
+) -> AsyncIterator[str]:
+    """Export all entries that match, as CSV or as one JSON object a line.
+
+    The export is recorded before its first line.
+    """
+    conditions = search.model_dump(mode="json", exclude_none=True)
+    await context.recorded("audit.export", format=kind, **conditions)
+    audit = context.services.audit
+    return (audit.export_csv if kind == "csv" else audit.export_json)(search.filter())
+
+
+@subject.operation(
+    "audit.verify",
+    Route("POST", "/audit/verify"),
+    Command(
+        "audit verify",
+        text=_verified_text,
+        help="Check the chain for edits, deletions and reordering; exits with 1 if there are any.",
+        failed=lambda verified: not verified.whole,
+    ),
+)
 async def verify(context: AdminContext) -> Verified:
-    """Every edit, deletion and reordering is found; nothing is, when the chain is whole."""
+    """Check the chain for edits, deletions and reordering."""
     await _flush(context)
-    found: list[Finding] = await context.services.audit.verify()
+    findings: list[Finding] = await context.services.audit.verify()
     head = await context.services.audit.head()
-    return Verified(whole=not found, findings=[asdict(one) for one in found], head=str(head))
+    return Verified(
+        whole=not findings, findings=[asdict(finding) for finding in findings], head=str(head)
+    )
+
+
+@overview.operation(
+    "overview.calls",
+    Route("GET", "/overview/calls"),
+    Command("audit calls", columns=("at", "calls", "failed")),
+)
+async def calls_by_hour(context: AdminContext) -> list[Bar]:
+    """Count the calls of the last day by hour, oldest first, and how many of them failed."""
+    until = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    since = until - timedelta(hours=HOURS)
+    counts = await context.services.audit.counts(since, until, 3600)
+    bars = []
+    for hour in range(HOURS):
+        at = since + timedelta(hours=hour)
+        calls = {outcome: count for start, outcome, count in counts if start == at}
+        failed = sum(count for outcome, count in calls.items() if outcome != Outcome.OK)
+        bars.append(Bar(at, sum(calls.values()), failed))
+    return bars
+
+
+@overview.operation(
+    "overview.failures",
+    elsewhere="the command audit list --outcome error, or refused; the route GET /audit",
+)
+async def recent_failures(context: AdminContext) -> list[Entry]:
+    """List the last calls that failed or were refused, newest first."""
+    failed = [
+        entry
+        for outcome in (Outcome.ERROR, Outcome.REFUSED)
+        for entry in await context.services.audit.find(AuditFilter(outcome=outcome), FAILURES)
+    ]
+    return sorted(failed, key=lambda entry: entry.seq, reverse=True)[:FAILURES]
 
 
 async def _flush(context: AdminContext) -> None:
-    """A database that cannot be written can still be read, and then somebody wants to look."""
+    """Write pending entries. A database that only fails to write can still be searched."""
     with suppress(Unrecorded):
         await context.services.audit.flush()
-
-
-async def export(
-    context: AdminContext, search: Search, kind: Literal["csv", "json"]
-) -> AsyncIterator[str]:
-    """All that match, as CSV or as one JSON object a line; that it is taken is on record first."""
-    given = search.model_dump(mode="json", exclude_none=True)
-    await context.recorded("audit.export", format=kind, **given)
-    audit, which = context.services.audit, search.filter()
-    return audit.export_csv(which) if kind == "csv" else audit.export_json(which)

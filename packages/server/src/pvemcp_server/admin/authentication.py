@@ -1,4 +1,4 @@
-"""Signing in: each time is on record, and so is each refusal."""
+"""Sign-in of administrators: every sign-in and every refusal is recorded in the audit."""
 
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.audit import Event, Outcome
@@ -8,15 +8,15 @@ from pvemcp_server.store.records import AdminRecord
 
 
 async def sign_in(services: Services, name: str, password: str, address: str) -> AdminRecord:
-    """The administrator with this name and password; raises AccessDenied, whatever is wrong."""
+    """Return the administrator with this name and password; raise AccessDenied otherwise."""
     try:
         admin = await services.access.admins.sign_in(name, password, address=address)
     except TooManyFailures:
         raise
     except AccessDenied as denied:
-        known = await services.store.admins.find(name=name)
-        # what is no name may be a password: people type it into that field, too
-        await _note_refusal(services, denied.reason, address, known.name if known else None)
+        record = await services.store.admins.find(name=name)
+        # an unknown name is not recorded: it may be a password typed into the wrong field
+        await _record_refusal(services, denied.reason, address, record.name if record else None)
         raise
     await AdminContext(services, admin.name, address).changed("sign_in", by="password")
     return admin
@@ -25,24 +25,26 @@ async def sign_in(services: Services, name: str, password: str, address: str) ->
 async def sign_in_external(
     services: Services, email: str, subject: str, address: str
 ) -> AdminRecord:
-    """The administrator for whom the issuer vouches, when the configuration lets them in."""
+    """Return the administrator that the OpenID Connect issuer identified.
+
+    Raises AccessDenied unless PVEMCP_OIDC_ADMINS lists the e-mail address.
+    """
     try:
-        _check_configured(services, email)
+        _check_listed(services, email)
         admin = await services.access.admins.sign_in_external(subject, email)
     except AccessDenied as denied:
-        await _note_refusal(services, denied.reason, address, email)
+        await _record_refusal(services, denied.reason, address, email)
         raise
     await AdminContext(services, admin.name, address).changed("sign_in", by="oidc")
     return admin
 
 
-def _check_configured(services: Services, email: str) -> None:
-    if email.casefold() not in {one.casefold() for one in services.config.oidc_admins}:
+def _check_listed(services: Services, email: str) -> None:
+    if email.casefold() not in {each.casefold() for each in services.config.oidc_admins}:
         raise AccessDenied("not among PVEMCP_OIDC_ADMINS")
 
 
-async def _note_refusal(services: Services, reason: str, address: str, name: str | None) -> None:
-    """Puts an attempt on record that was not let through."""
+async def _record_refusal(services: Services, reason: str, address: str, name: str | None) -> None:
     attempt = Event(
         tool="admin.sign_in",
         key_name=name,

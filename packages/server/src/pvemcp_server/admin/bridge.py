@@ -1,6 +1,6 @@
-"""The bridge's binaries, where they have been built, and the configuration that uses them."""
+"""The bridge's binaries: which exist on this server, with size and SHA-256."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +10,7 @@ from anyio.to_thread import run_sync
 from pydantic import BaseModel
 
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.config import Config
 from pvemcp_server.errors import UnknownName
 
@@ -22,6 +23,8 @@ PLATFORMS: Final[Mapping[str, str]] = {
 }
 BUILD: Final = "make bridge"
 
+subject = Subject("Bridge")
+
 
 class Binary(BaseModel):
     """The bridge for one platform; without a size it has not been built here."""
@@ -32,43 +35,44 @@ class Binary(BaseModel):
     sha256: str | None = None
 
 
-async def binaries(context: AdminContext) -> list[Binary]:
-    """The binary of every platform, those that are here with size and SHA-256."""
+@subject.operation(
+    "bridge.list",
+    Route("GET", "/bridge"),
+    Command("bridges", columns=("name", "platform", "size", "sha256")),
+)
+async def list_binaries(context: AdminContext) -> list[Binary]:
+    """List the bridge's binary for each platform, with size and SHA-256 where it has been built."""
     config = context.services.config
-    return [await run_sync(_described, config, name) for name in PLATFORMS]
+    return [await run_sync(_binary, config, name) for name in PLATFORMS]
 
 
-def file_of(config: Config, name: str) -> Path:
-    """The binary with this name; raises UnknownName where it has not been built."""
-    found = _found(config, name) if name in PLATFORMS else None
-    if found is None:
-        raise UnknownName("binary", name, [one for one in PLATFORMS if _found(config, one)])
-    return found
+def binary_path(config: Config, name: str) -> Path:
+    """Return the path of this binary; raise UnknownName where it has not been built."""
+    path = _find(config, name) if name in PLATFORMS else None
+    if path is None:
+        raise UnknownName("binary", name, [each for each in PLATFORMS if _find(config, each)])
+    return path
 
 
-def _described(config: Config, name: str) -> Binary:
-    found = _found(config, name)
-    if found is None:
+def _binary(config: Config, name: str) -> Binary:
+    path = _find(config, name)
+    if path is None:
         return Binary(name=name, platform=PLATFORMS[name])
-    seen = found.stat()
-    digest = _digest(found, seen.st_mtime_ns, seen.st_size)
-    return Binary(name=name, platform=PLATFORMS[name], size=seen.st_size, sha256=digest)
+    status = path.stat()
+    digest = _digest(path, status.st_mtime_ns, status.st_size)
+    return Binary(name=name, platform=PLATFORMS[name], size=status.st_size, sha256=digest)
 
 
-def _found(config: Config, name: str) -> Path | None:
-    return next((path for path in _places(config, name) if path.is_file()), None)
-
-
-def _places(config: Config, name: str) -> Iterator[Path]:
-    """Where a release puts it, and where `make bridge` does."""
-    yield config.state_dir / "downloads" / name
-    yield Path("dist") / name
+def _find(config: Config, name: str) -> Path | None:
+    """Return where a release puts the binary, or else where `make bridge` does."""
+    paths = (config.state_dir / "downloads" / name, Path("dist") / name)
+    return next((path for path in paths if path.is_file()), None)
 
 
 @lru_cache(maxsize=32)
-def _digest(path: Path, changed: int, size: int) -> str:  # noqa: ARG001 - a changed file is another one
+def _digest(path: Path, changed: int, size: int) -> str:  # noqa: ARG001 - part of the cache's key
     with path.open("rb") as binary:
         digest = sha256()
-        while piece := binary.read(1 << 20):
-            digest.update(piece)
+        while chunk := binary.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""How each client is told about this server: one declaration for pages, command line, greeting."""
+"""Configuration of MCP clients for this server, for pages, command line and start-up message."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ KEY_PLACEHOLDER: Final = "YOUR-API-KEY"
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where a client connects. `bridge` is the bridge's command as that client can start it."""
+    """The endpoint with a key. `bridge` is the bridge's command as the client can start it."""
 
     url: str  # of the endpoint, without the key
     key: str = KEY_PLACEHOLDER
@@ -21,12 +21,13 @@ class Connection:
 
     @property
     def url_with_key(self) -> str:
+        """The endpoint's URL with the key in its path."""
         return f"{self.url}/{self.key}"
 
 
 @dataclass(frozen=True, slots=True)
 class ClientKind:
-    """A client we know: its name, where its configuration lives, and what to write there."""
+    """A supported client: its name, the place of its configuration, and what to write there."""
 
     id: str
     title: str
@@ -34,11 +35,12 @@ class ClientKind:
     config: Callable[[Connection], Mapping[str, Any]]
 
     def text(self, connection: Connection) -> str:
+        """Return the configuration as JSON."""
         return json.dumps(self.config(connection), indent=2)
 
 
 def endpoint_url(config: Config) -> str:
-    """Where clients connect, without a key."""
+    """Return the URL that clients connect to, without a key."""
     return f"{config.base_url}/mcp"
 
 

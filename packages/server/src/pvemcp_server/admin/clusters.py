@@ -1,69 +1,73 @@
-"""Clusters and the Proxmox identities that we hold for them."""
+"""Clusters and the Proxmox identities (API tokens) that the server uses for them."""
 
 import asyncio
 from datetime import datetime
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from proxmox_client import ProxmoxError, Tls, fetch_fingerprint
-from pvemcp_server.admin.context import AdminContext, given
+from pvemcp_server.access.fields import Argument, Changes, Fields
+from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Command, Result, Route, Subject
 from pvemcp_server.clusters import Check, check
 from pvemcp_server.clusters.connections import tls_of
 from pvemcp_server.errors import CallError
 from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
 
+subject = Subject(
+    "Clusters",
+    {
+        "clusters": "Add, list, test and remove Proxmox clusters.",
+        "clusters identities": "Proxmox API tokens of a cluster.",
+    },
+)
+ClusterName = Annotated[str, Field(description="The cluster's name"), Argument("cluster")]
+IdentityName = Annotated[str, Field(description="Name of the identity")]
 
-class ClusterFields(BaseModel):
-    """A cluster as it is added."""
 
-    model_config = ConfigDict(extra="forbid")
+class ClusterSettings(Fields):
+    """The fields of a cluster that administrators set, without its token."""
 
     name: str = Field(description="Its name here; what cluster_name selects")
     hosts: list[str] = Field(description="host or host:port of its nodes, tried in turn")
+    description: str = Field(default="", description="What the model reads about it")
+    tls_mode: TlsMode = Field(default=TlsMode.SYSTEM, description="How certificates are checked")
+    ca_pem: str = Field(default="", description="Certificate authority, for tls_mode ca")
+    fingerprints: list[str] = Field(
+        default=[], description="SHA-256 of the nodes' certificates, for tls_mode pinned"
+    )
+    protected: bool = Field(default=False, description="Refuse every write, with any key")
+
+
+class ClusterFields(ClusterSettings):
+    """A new cluster with the token of its default identity."""
+
     token_id: str = Field(description="API token, user@realm!name")
     token_secret: SecretStr = Field(description="The token's secret; never shown again")
-    description: str = Field(default="", description="What the model is told about it")
-    tls_mode: TlsMode = Field(default=TlsMode.SYSTEM, description="How certificates are judged")
-    ca_pem: str = Field(default="", description="Certificate authority, for tls_mode ca")
-    fingerprints: list[str] = Field(default=[], description="SHA-256 of leafs, for pinned")
-    protected: bool = Field(default=False, description="Refuse every write, whoever asks")
 
 
-class ClusterChanges(BaseModel):
-    """What is to be changed; what is left out stays."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str | None = None
-    hosts: list[str] | None = None
-    description: str | None = None
-    tls_mode: TlsMode | None = None
-    ca_pem: str | None = None
-    fingerprints: list[str] | None = None
-    protected: bool | None = None
+class ClusterChanges(Changes, ClusterSettings):
+    """Changes to a cluster; fields that are left out keep their values."""
 
 
-class IdentityFields(BaseModel):
+class IdentityFields(Fields):
     """A Proxmox API token of a cluster."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    token_id: str
-    token_secret: SecretStr
+    name: Annotated[IdentityName, Argument("identity")]
+    token_id: str = Field(description="API token, as user@realm!name")
+    token_secret: SecretStr = Field(description="The token's secret")
 
 
-class Binding(BaseModel):
-    """A key or a role that reaches the cluster with this identity."""
+class Binding(Fields):
+    """A key or a role that uses an identity on a cluster."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    key: str | None = None
-    role: str | None = None
+    key: str | None = Field(default=None, description="Id or name of a key")
+    role: str | None = Field(default=None, description="Name of a role: all its keys")
 
 
-class Shown(BaseModel):
-    """What a host shows before anything is sent to it."""
+class HostCertificate(BaseModel):
+    """The certificate of a host, read before any request is sent to it."""
 
     host: str
     fingerprint: str = ""
@@ -71,7 +75,7 @@ class Shown(BaseModel):
 
 
 class Identity(BaseModel):
-    """A token without its secret, and who is bound to it."""
+    """A token without its secret, with the keys and roles that are bound to it."""
 
     name: str
     token_id: str
@@ -80,30 +84,54 @@ class Identity(BaseModel):
     bound: list[Binding]
 
 
-class Cluster(BaseModel):
-    """A configured cluster, without asking it."""
+class Cluster(ClusterSettings):
+    """A configured cluster, from the database only."""
 
-    name: str
-    description: str
-    hosts: list[str]
-    tls_mode: TlsMode
-    ca_pem: str
-    fingerprints: list[str]
-    protected: bool
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     created: datetime
     identities: list[Identity]
 
 
+@subject.operation(
+    "clusters.list",
+    Route("GET", "/clusters"),
+    Command("clusters list", columns=("name", "hosts", "tls_mode", "protected", "description")),
+)
 async def list_clusters(context: AdminContext) -> list[Cluster]:
-    return [await _cluster(context, one) for one in await context.services.access.clusters.all()]
+    """List the configured clusters, without contacting them."""
+    records = await context.services.access.clusters.all()
+    return [await _cluster(context, record) for record in records]
 
 
-async def get_cluster(context: AdminContext, name: str) -> Cluster:
-    return await _cluster(context, await context.services.access.clusters.get(name))
+@subject.operation(
+    "clusters.add",
+    Route("POST", "/clusters", created=True),
+    Command("clusters add", by_hand=True),
+)
+async def add_cluster(context: AdminContext, new: ClusterFields) -> Cluster:
+    """Try a cluster and, if it answers, save it."""
+    return (await check_and_add(context, new))[0]
 
 
-async def try_cluster(fields: ClusterFields) -> Check:
-    """What the cluster answers with these fields; raises CallError saying what is wrong."""
+async def check_and_add(context: AdminContext, new: ClusterFields) -> tuple[Cluster, Check]:
+    """Save a cluster if it answers; return it with the outcome of the check."""
+    outcome = await try_cluster(context, new)
+    values = new.model_dump(exclude={"token_secret"})
+    record = await context.services.access.clusters.create(
+        **values, secret=new.token_secret.get_secret_value()
+    )
+    await context.changed("clusters.add", cluster=record.name, **values)
+    return await _cluster(context, record), outcome
+
+
+@subject.operation(
+    "clusters.try",
+    Route("POST", "/clusters/try"),
+    elsewhere="the command clusters add --test-only",
+)
+async def try_cluster(_: AdminContext, fields: ClusterFields) -> Check:
+    """Test a cluster with these fields, without saving it; raise CallError if it fails."""
     tls = Tls(
         ca_pem=fields.ca_pem or None,
         fingerprints=fields.fingerprints,
@@ -113,119 +141,208 @@ async def try_cluster(fields: ClusterFields) -> Check:
     return await check(fields.hosts, fields.token_id, secret, tls, fields.name)
 
 
-async def fingerprints(hosts: list[str]) -> list[Shown]:
-    """The certificate that each host shows now; nothing but the handshake is sent."""
-    return list(await asyncio.gather(*(_fingerprint(host) for host in hosts)))
+@subject.operation(
+    "clusters.fingerprints",
+    Route("POST", "/clusters/fingerprints"),
+    Command("clusters fingerprint", columns=("host", "fingerprint", "trouble")),
+)
+async def fingerprints(
+    _: AdminContext,
+    hosts: Annotated[list[str], Field(description="host or host:port of nodes"), Argument("host")],
+) -> list[HostCertificate]:
+    """Return the SHA-256 of each host's certificate, to compare before pinning it.
+
+    Only a TLS handshake is made; no request is sent.
+    """
+    return list(await asyncio.gather(*(_certificate(host) for host in hosts)))
 
 
-async def _fingerprint(host: str) -> Shown:
+async def _certificate(host: str) -> HostCertificate:
     try:
-        return Shown(host=host, fingerprint=await fetch_fingerprint(host))
+        return HostCertificate(host=host, fingerprint=await fetch_fingerprint(host))
     except (ProxmoxError, ValueError) as error:
-        return Shown(host=host, trouble=str(error))
+        return HostCertificate(host=host, trouble=str(error))
 
 
-async def add_cluster(context: AdminContext, new: ClusterFields) -> tuple[Cluster, Check]:
-    """Tries the cluster and saves it when it answers."""
-    found = await try_cluster(new)
-    given = new.model_dump(exclude={"token_secret"})
-    record = await context.services.access.clusters.create(
-        **given, secret=new.token_secret.get_secret_value()
-    )
-    await context.changed("clusters.add", cluster=record.name, **given)
-    return await _cluster(context, record), found
+@subject.operation(
+    "clusters.get",
+    Route("GET", "/clusters/{name}"),
+    Command(
+        "clusters identities list",
+        columns=("name", "token_id", "is_default", "bound"),
+        help="List the tokens of a cluster, without their secrets.",
+        part=lambda cluster: cluster.identities,
+    ),
+)
+async def get_cluster(context: AdminContext, name: ClusterName) -> Cluster:
+    """Return a cluster with its Proxmox identities and the keys and roles bound to them."""
+    return await _cluster(context, await context.services.access.clusters.get(name))
 
 
-async def change_cluster(context: AdminContext, name: str, changes: ClusterChanges) -> Cluster:
-    values = given(changes)
+@subject.operation(
+    "clusters.change",
+    Route("PATCH", "/clusters/{name}"),
+    Command("clusters change", by_hand=True),
+)
+async def change_cluster(
+    context: AdminContext, name: ClusterName, changes: ClusterChanges
+) -> Cluster:
+    """Change the given fields; the others keep their values."""
+    values = changes.values()
     record = await context.services.access.clusters.change(name, **values)
     await context.changed("clusters.change", cluster=name, **values)
     return await _cluster(context, record)
 
 
-async def remove_cluster(context: AdminContext, name: str) -> None:
-    """Forgets the cluster, its tokens and who was bound to them; Proxmox is not asked."""
+@subject.operation(
+    "clusters.test", Route("POST", "/clusters/{name}/test"), Command("clusters test", by_hand=True)
+)
+async def check_cluster(
+    context: AdminContext,
+    name: ClusterName,
+    identity: Annotated[
+        str | None, Field(description="Name of the identity; the default one when absent")
+    ] = None,
+) -> Check:
+    """Test a saved cluster: return its version and what its token may do."""
+    record = await context.services.access.clusters.get(name)
+    identities = [
+        each
+        for each in await context.services.access.clusters.identities(name)
+        if (each.name == identity if identity else each.is_default)
+    ]
+    if not identities:
+        raise CallError(f"Cluster {name} has no such Proxmox token.", hint="Add one to it.")
+    secret = await context.services.store.identities.secret(identities[0].id) or ""
+    return await check(record.hosts, identities[0].token_id, secret, tls_of(record), name)
+
+
+@subject.operation(
+    "clusters.remove",
+    Route("DELETE", "/clusters/{name}"),
+    Command("clusters remove", text="Removed {cluster}."),
+)
+async def remove_cluster(context: AdminContext, name: ClusterName) -> None:
+    """Remove a cluster with its tokens and bindings; Proxmox is not contacted."""
     await context.services.access.clusters.remove(name)
     await context.changed("clusters.remove", cluster=name)
 
 
-async def check_cluster(context: AdminContext, name: str, identity: str | None = None) -> Check:
-    """What the saved cluster answers now, with its default identity or the named one."""
-    record = await context.services.access.clusters.get(name)
-    known = await context.services.access.clusters.identities(name)
-    chosen = [one for one in known if (one.name == identity if identity else one.is_default)]
-    if not chosen:
-        raise CallError(f"Cluster {name} has no such Proxmox token.", hint="Add one to it.")
-    secret = await context.services.store.identities.secret(chosen[0].id) or ""
-    return await check(record.hosts, chosen[0].token_id, secret, tls_of(record), name)
-
-
-async def add_identity(context: AdminContext, cluster: str, new: IdentityFields) -> Cluster:
+@subject.operation(
+    "clusters.add_identity",
+    Route("POST", "/clusters/{name}/identities", created=True),
+    Command("clusters identities add", text="Added {identity} to {cluster}."),
+)
+async def add_identity(context: AdminContext, name: ClusterName, new: IdentityFields) -> Cluster:
+    """Add a Proxmox API token to a cluster."""
     await context.services.access.clusters.add_identity(
-        cluster, new.name, token_id=new.token_id, secret=new.token_secret.get_secret_value()
+        name, new.name, token_id=new.token_id, secret=new.token_secret.get_secret_value()
     )
-    await context.changed("clusters.add_identity", cluster=cluster, **_public(new))
-    return await get_cluster(context, cluster)
+    await context.changed("clusters.add_identity", cluster=name, **_without_secret(new))
+    return await get_cluster(context, name)
 
 
-async def renew_identity(context: AdminContext, cluster: str, new: IdentityFields) -> Cluster:
-    """Another token, or another secret, under the same name."""
+@subject.operation(
+    "clusters.renew_identity",
+    Route("PUT", "/clusters/{name}/identities"),
+    Command("clusters identities renew", text="Renewed {identity} of {cluster}."),
+)
+async def renew_identity(context: AdminContext, name: ClusterName, new: IdentityFields) -> Cluster:
+    """Replace the token, or its secret, of an identity."""
     await context.services.access.clusters.change_identity(
-        cluster, new.name, token_id=new.token_id, secret=new.token_secret.get_secret_value()
+        name, new.name, token_id=new.token_id, secret=new.token_secret.get_secret_value()
     )
-    await context.changed("clusters.renew_identity", cluster=cluster, **_public(new))
-    return await get_cluster(context, cluster)
+    await context.changed("clusters.renew_identity", cluster=name, **_without_secret(new))
+    return await get_cluster(context, name)
 
 
-async def make_default(context: AdminContext, cluster: str, identity: str) -> Cluster:
-    await context.services.access.clusters.make_default(cluster, identity)
-    await context.changed("clusters.make_default", cluster=cluster, identity=identity)
-    return await get_cluster(context, cluster)
+@subject.operation(
+    "clusters.make_default",
+    Route("POST", "/clusters/{name}/identities/{identity}/default"),
+    Command("clusters identities default", text="{identity} is the default of {cluster}."),
+)
+async def make_default(context: AdminContext, name: ClusterName, identity: IdentityName) -> Cluster:
+    """Use this identity for every key that is bound to no other."""
+    await context.services.access.clusters.make_default(name, identity)
+    await context.changed("clusters.make_default", cluster=name, identity=identity)
+    return await get_cluster(context, name)
 
 
-async def remove_identity(context: AdminContext, cluster: str, identity: str) -> None:
-    await context.services.access.clusters.remove_identity(cluster, identity)
-    await context.changed("clusters.remove_identity", cluster=cluster, identity=identity)
+@subject.operation(
+    "clusters.remove_identity",
+    Route("DELETE", "/clusters/{name}/identities/{identity}"),
+    Command("clusters identities remove", text="Removed {identity} of {cluster}."),
+)
+async def remove_identity(context: AdminContext, name: ClusterName, identity: IdentityName) -> None:
+    """Remove an identity that no key and no role is bound to."""
+    await context.services.access.clusters.remove_identity(name, identity)
+    await context.changed("clusters.remove_identity", cluster=name, identity=identity)
 
 
-async def bind(context: AdminContext, cluster: str, identity: str, to: Binding) -> Cluster:
-    """Lets a key, or all keys of a role, reach the cluster with this identity."""
-    await context.services.access.clusters.bind(cluster, identity, key=to.key, role=to.role)
-    await context.changed("clusters.bind", cluster=cluster, identity=identity, **to.model_dump())
-    return await get_cluster(context, cluster)
+def _bound_text(result: Result) -> str:
+    arguments = result.arguments
+    holder = arguments.get("key") or arguments.get("role")
+    return f"Bound {holder} to {arguments['identity']} of {arguments['cluster']}."
 
 
-async def unbind(context: AdminContext, cluster: str, whom: Binding) -> Cluster:
-    """Lets a key or role reach the cluster with its default identity again."""
-    await context.services.access.clusters.unbind(cluster, key=whom.key, role=whom.role)
-    await context.changed("clusters.unbind", cluster=cluster, **whom.model_dump())
-    return await get_cluster(context, cluster)
+@subject.operation(
+    "clusters.bind",
+    Route("POST", "/clusters/{name}/identities/{identity}/bindings"),
+    Command("clusters bind", text=_bound_text),
+)
+async def bind(
+    context: AdminContext, name: ClusterName, identity: IdentityName, to: Binding
+) -> Cluster:
+    """Use this identity on the cluster for a key, or for all keys of a role."""
+    await context.services.access.clusters.bind(name, identity, key=to.key, role=to.role)
+    await context.changed("clusters.bind", cluster=name, identity=identity, **to.model_dump())
+    return await get_cluster(context, name)
 
 
-def _public(new: IdentityFields) -> dict[str, str]:
+def _unbound_text(result: Result) -> str:
+    holder = result.arguments.get("key") or result.arguments.get("role")
+    return f"{holder} uses the default identity of {result.arguments['cluster']}."
+
+
+@subject.operation(
+    "clusters.unbind",
+    Route("POST", "/clusters/{name}/unbind"),
+    Command("clusters unbind", text=_unbound_text),
+)
+async def unbind(context: AdminContext, name: ClusterName, binding: Binding) -> Cluster:
+    """Use the default identity on the cluster again for a key or role."""
+    await context.services.access.clusters.unbind(name, key=binding.key, role=binding.role)
+    await context.changed("clusters.unbind", cluster=name, **binding.model_dump())
+    return await get_cluster(context, name)
+
+
+def _without_secret(new: IdentityFields) -> dict[str, str]:
     return {"identity": new.name, "token_id": new.token_id}
 
 
 async def _cluster(context: AdminContext, record: ClusterRecord) -> Cluster:
     access = context.services.access
     bindings = await access.clusters.bindings(record.name)
-    keys = {one.id: one.name for one in await access.keys.all()}
-    roles = {one.id: one.name for one in await access.roles.all()}
+    keys = {key.id: key.name for key in await access.keys.all()}
+    roles = {role.id: role.name for role in await access.roles.all()}
     identities = [
-        _identity(one, [_binding(b, keys, roles) for b in bindings if b.identity_id == one.id])
-        for one in await access.clusters.identities(record.name)
+        _identity(
+            identity,
+            [_binding(each, keys, roles) for each in bindings if each.identity_id == identity.id],
+        )
+        for identity in await access.clusters.identities(record.name)
     ]
-    given = {name: getattr(record, name) for name in Cluster.model_fields if name != "identities"}
-    return Cluster(identities=identities, **given)
+    columns = Cluster.model_fields.keys() - {"identities"}
+    return Cluster(identities=identities, **{name: getattr(record, name) for name in columns})
 
 
 def _identity(record: IdentityRecord, bound: list[Binding]) -> Identity:
-    given = {name: getattr(record, name) for name in Identity.model_fields if name != "bound"}
-    return Identity(bound=bound, **given)
+    columns = Identity.model_fields.keys() - {"bound"}
+    return Identity(bound=bound, **{name: getattr(record, name) for name in columns})
 
 
-def _binding(one: BindingRecord, keys: dict[str, str], roles: dict[int, str]) -> Binding:
+def _binding(record: BindingRecord, keys: dict[str, str], roles: dict[int, str]) -> Binding:
     return Binding(
-        key=keys.get(one.key_id) if one.key_id else None,
-        role=roles.get(one.role_id) if one.role_id else None,
+        key=keys.get(record.key_id) if record.key_id else None,
+        role=roles.get(record.role_id) if record.role_id else None,
     )

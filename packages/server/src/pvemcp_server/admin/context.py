@@ -1,10 +1,7 @@
-"""Who acts, on what, and how each change is put on record."""
+"""The administrator who acts, and how each change is recorded in the audit."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from pydantic import BaseModel
 
 from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.errors import DoneUnrecorded, Unrecorded
@@ -13,16 +10,20 @@ from pvemcp_server.services import Services
 
 @dataclass(frozen=True)
 class AdminContext:
-    """An administrator at work: `by` is their name, or `cli:` and the name of the system user."""
+    """An administrator with the server's services.
+
+    `by` is their name, or `cli:` and the name of the system user.
+    """
 
     services: Services
     by: str
     address: str = ""
 
     async def changed(self, action: str, *, cluster: str | None = None, **details: Any) -> None:
-        """Put a change on record; `action` reads like a tool, `keys.create`.
+        """Record a change that was made; `action` is the operation's name, as `keys.create`.
 
-        This process knows of the change when it returns, others within a second.
+        When it returns, this process uses the change; other processes follow within a second.
+        Raises DoneUnrecorded where the audit cannot be written: the change itself stands.
         """
         await self.services.store.watch.poll()
         try:
@@ -31,24 +32,15 @@ class AdminContext:
             raise DoneUnrecorded(action) from None
 
     async def recorded(self, action: str, *, cluster: str | None = None, **details: Any) -> None:
-        """Put on record what is about to be done; raises Unrecorded where that is impossible."""
+        """Record an action; raise Unrecorded where that is impossible. Details of None are left
+        out."""
         await self.services.audit.admin(
             Event(
                 tool=f"admin.{action}",
                 key_name=self.by,
                 address=self.address,
                 cluster=cluster,
-                arguments=_plain(details),
+                arguments={name: value for name, value in details.items() if value is not None},
                 outcome=Outcome.OK,
             )
         )
-
-
-def given(changes: BaseModel, *clearable: str) -> dict[str, Any]:
-    """What is to be changed; null is like left out, but for what may be cleared."""
-    values = changes.model_dump(exclude_unset=True)
-    return {name: one for name, one in values.items() if one is not None or name in clearable}
-
-
-def _plain(details: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in details.items() if value is not None}

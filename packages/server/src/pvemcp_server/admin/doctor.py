@@ -1,17 +1,18 @@
-"""What stands between a key and its answers: reach, TLS, versions, clocks, nodes and rights."""
+"""The doctor: checks reachability, TLS, version, nodes, clocks and privileges of clusters."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from time import time
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerprint
 from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.tools import NO_KEY, caller_of
 from pvemcp_server.clusters import explain
 from pvemcp_server.clusters.acl import Acl
@@ -21,13 +22,15 @@ from pvemcp_server.store.records import ClusterRecord, TlsMode
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools.access import privileges
 
-LONGEST_SECONDS: Final = 20
-CLOCK_SECONDS: Final = 30  # further apart, one-time codes and recent times go wrong
-OLDEST: Final = (8, 0)
+TIMEOUT_SECONDS: Final = 20
+CLOCK_SECONDS: Final = 30  # a larger difference breaks one-time codes and recent times
+OLDEST_VERSION: Final = (8, 0)
+
+subject = Subject("Overview")
 
 
 class Level(StrEnum):
-    """How bad a finding is."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARN = "warn"
@@ -35,7 +38,7 @@ class Level(StrEnum):
 
 
 class Finding(BaseModel):
-    """One thing that was looked at."""
+    """The outcome of one check; `fix` has commands for a Proxmox node."""
 
     topic: str
     level: Level
@@ -44,7 +47,7 @@ class Finding(BaseModel):
 
 
 class Report(BaseModel):
-    """A cluster as one Proxmox account sees it."""
+    """The checks of a cluster with one Proxmox account."""
 
     cluster: str
     account: str
@@ -52,145 +55,145 @@ class Report(BaseModel):
 
     @property
     def level(self) -> Level:
-        """The worst there is."""
-        found = {one.level for one in self.findings}
-        return next((one for one in (Level.BAD, Level.WARN) if one in found), Level.OK)
+        """The highest severity among the findings."""
+        levels = {finding.level for finding in self.findings}
+        return next((level for level in (Level.BAD, Level.WARN) if level in levels), Level.OK)
 
 
+@subject.operation("doctor", Route("POST", "/doctor"), Command("doctor", by_hand=True))
 async def examine(
-    context: AdminContext, cluster: str | None = None, key: str = NO_KEY
+    context: AdminContext,
+    cluster: Annotated[str | None, Field(description="One cluster; all when absent")] = None,
+    key: Annotated[
+        str, Field(description="Id or name of a key; the default account when absent")
+    ] = NO_KEY,
 ) -> list[Report]:
-    """Every cluster, or one, with the account that a key uses there and for the tools it may call.
+    """Check reachability, TLS, version, nodes, clocks and privileges of clusters.
 
-    Without a key: with the default account, and for all tools.
+    A cluster is checked with the account that the key uses there, for the tools that it may call;
+    without a key, with the default account for all tools.
     """
     caller = await caller_of(context, key)
-    known = await context.services.access.clusters.all()
-    if cluster is not None:
-        known = [await context.services.access.clusters.get(cluster)]
-    return list(await asyncio.gather(*(_report(context, one, caller) for one in known)))
+    clusters = context.services.access.clusters
+    records = await clusters.all() if cluster is None else [await clusters.get(cluster)]
+    return list(await asyncio.gather(*(_report(context, record, caller) for record in records)))
 
 
 async def _report(context: AdminContext, record: ClusterRecord, caller: Caller) -> Report:
-    granted = _granted(caller, record.name)
+    granted = [
+        tool for tool in tools().values() if caller.resources(tool.name, tool.effect, record.name)
+    ]
     account, findings = "", [_role(caller, granted)] if caller.key_id else []
-    findings += await _hosts(record)
+    findings += await asyncio.gather(*(_host(record, host) for host in record.hosts))
     try:
-        async with asyncio.timeout(LONGEST_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             bound = caller.identities.get(record.name)
             connection = await context.services.clusters.connection(record.name, bound)
             account = connection.identity.token_id
-            findings += [one async for one in _inside(connection, granted)]
+            findings += [finding async for finding in _account_checks(connection, granted)]
     except (CallError, ProxmoxError, TimeoutError) as error:
-        findings.append(_silent(error, account))
+        findings.append(_no_answer(error, account))
     return Report(cluster=record.name, account=account, findings=findings)
 
 
-def _silent(error: Exception, account: str) -> Finding:
-    """Why nothing more was learned, and where to look when it is the token."""
+def _no_answer(error: Exception, account: str) -> Finding:
+    """Return the finding for an error that ends the checks; a wrong token has a next step."""
     user = account.partition("!")[0]
-    look = [f"pveum user token list {user}"] if isinstance(error, Unauthenticated) else []
-    return _bad("answer", explain(error, account), *look)
-
-
-def _granted(caller: Caller, cluster: str) -> list[Tool]:
-    return [one for one in tools().values() if caller.resources(one.name, one.effect, cluster)]
+    next_step = [f"pveum user token list {user}"] if isinstance(error, Unauthenticated) else []
+    return _bad("answer", explain(error, account), *next_step)
 
 
 def _role(caller: Caller, granted: Sequence[Tool]) -> Finding:
-    text = f"Role {caller.role.name} of key {caller.key_name} gives {len(granted)} tools here."
+    text = f"Role {caller.role.name} of key {caller.key_name} grants {len(granted)} tools here."
     return _ok("role", text) if granted else _bad("role", text)
 
 
-async def _hosts(record: ClusterRecord) -> list[Finding]:
-    return list(await asyncio.gather(*(_host(record, host) for host in record.hosts)))
-
-
 async def _host(record: ClusterRecord, host: str) -> Finding:
-    """One host that is silent is a warning: another one may answer."""
+    """Check a host's certificate; no answer is only a warning, because another host may answer."""
     try:
-        shown = await fetch_fingerprint(host)
+        fingerprint = await fetch_fingerprint(host)
     except ProxmoxError as error:
-        return Finding(topic="reach", level=Level.WARN, text=explain(error))
+        return _warning("reach", explain(error))
     match record.tls_mode:
-        case TlsMode.PINNED if shown not in record.fingerprints:
-            text = f"{host} shows another certificate than the pinned one: {shown}"
+        case TlsMode.PINNED if fingerprint not in record.fingerprints:
+            text = f"{host} shows another certificate than the pinned one: {fingerprint}"
             return _bad("tls", text, "pvenode cert info")
         case TlsMode.INSECURE:
-            text = f"{host} answers, but its certificate is not checked; it is {shown}"
-            return Finding(topic="tls", level=Level.WARN, text=text)
-        case mode:
-            return _ok("tls", f"{host} answers; its certificate is judged by {_WORDS[mode]}.")
+            text = f"{host} answers, but its certificate is not checked: {fingerprint}"
+            return _warning("tls", text)
+        case TlsMode.PINNED:
+            return _ok("tls", f"{host} answers with the pinned certificate.")
+        case TlsMode.CA:
+            return _ok("tls", f"{host} answers; its certificate needs the configured authority.")
+        case _:
+            return _ok("tls", f"{host} answers; its certificate needs a system authority.")
 
 
-_WORDS: Final = {
-    TlsMode.SYSTEM: "the system's authorities",
-    TlsMode.CA: "the authority given here",
-    TlsMode.PINNED: "its pinned fingerprint",
-    TlsMode.INSECURE: "nobody",
-}
-
-
-async def _inside(connection: Connection, granted: Sequence[Tool]) -> AsyncIterator[Finding]:
-    """What the account sees once it is let in."""
+async def _account_checks(
+    connection: Connection, granted: Sequence[Tool]
+) -> AsyncIterator[Finding]:
+    """Yield the checks that need the cluster's account."""
     pve = connection.pve
     version = await pve.version()
-    told = f"Proxmox VE {version.version}"
-    new = version.number >= OLDEST
-    yield _ok("version", told) if new else _bad("version", f"{told} is older than 8.0.")
+    text = f"Proxmox VE {version.version}"
+    if version.number >= OLDEST_VERSION:
+        yield _ok("version", text)
+    else:
+        yield _bad("version", f"{text} is older than 8.0.")
     nodes = await pve.nodes()
-    offline = [one.node for one in nodes if one.status != "online"]
-    for finding in _nodes(len(nodes), offline):
-        yield finding
-    if online := [one.node for one in nodes if one.status == "online"]:
-        with suppress(ProxmoxError):  # needs Sys.Audit; the rights below say when that is missing
+    online = [node.node for node in nodes if node.status == "online"]
+    yield _nodes(len(nodes), [node.node for node in nodes if node.status != "online"])
+    if online:
+        with suppress(ProxmoxError):  # needs Sys.Audit, which `_rights` reports when missing
             yield await _clock(pve, online)
     held = await pve.access.permissions()
     acl = Acl(pve, connection.identity.token_id)
-    rights = await privileges(acl, list(granted), held, version.number[0])
-    for finding in _rights(rights):
+    for finding in _rights(await privileges(acl, list(granted), held, version.number[0])):
         yield finding
 
 
-def _nodes(count: int, offline: Sequence[str]) -> Iterable[Finding]:
+def _nodes(count: int, offline: Sequence[str]) -> Finding:
     if not count:
-        yield _bad("nodes", "No node is visible to this account.")
-    elif offline:
+        return _bad("nodes", "No node is visible to this account.")
+    if offline:
         text = f"{len(offline)} of {count} nodes do not answer: {', '.join(offline)}."
-        yield Finding(topic="nodes", level=Level.WARN, text=text)
-    else:
-        yield _ok("nodes", f"All {count} nodes are online." if count > 1 else "Its node is online.")
+        return _warning("nodes", text)
+    return _ok("nodes", f"All {count} nodes are online." if count > 1 else "Its node is online.")
 
 
 async def _clock(pve: Client, online: Sequence[str]) -> Finding:
-    """The furthest of the nodes' clocks from ours."""
-    answers = await asyncio.gather(*(pve.node(one).time() for one in online))
-    apart = {one: answer.time - time() for one, answer in zip(online, answers, strict=True)}
-    node = max(apart, key=lambda one: abs(apart[one]))
-    text = f"The clock of {node} is {abs(apart[node]):.0f} s from ours."
-    if abs(apart[node]) <= CLOCK_SECONDS:
+    """Compare the nodes' clocks with this server's; report the largest difference."""
+    answers = await asyncio.gather(*(pve.node(node).time() for node in online))
+    offsets = {node: a.time - time() for node, a in zip(online, answers, strict=True)}
+    node = max(offsets, key=lambda name: abs(offsets[name]))
+    text = f"The clock of {node} differs by {abs(offsets[node]):.0f} s from this server's."
+    if abs(offsets[node]) <= CLOCK_SECONDS:
         return _ok("clock", text)
-    return Finding(topic="clock", level=Level.WARN, text=text, fix=["timedatectl status"])
+    return _warning("clock", text, "timedatectl status")
 
 
 def _rights(rights: dict[str, Any]) -> Iterable[Finding]:
-    """What comes back short or is refused, and the lines that fix it."""
+    """Yield the privileges that the account has and lacks, with the commands that add them."""
     if rights["has"]:
         yield _ok("rights", f"The account has {', '.join(rights['has'])}.")
     for lack in rights["lacks"]:
         where = f" beyond {', '.join(lack['only_on'])}" if "only_on" in lack else ""
         text = (
             f"It lacks {lack['privilege']} on {lack['path']}{where}: "
-            f"short or refused are {', '.join(lack['needed_by'])}."
+            f"incomplete or refused are {', '.join(lack['needed_by'])}."
         )
         if "fix" in lack:
-            yield Finding(topic="rights", level=Level.WARN, text=text, fix=[lack["fix"]])
+            yield _warning("rights", text, lack["fix"])
         else:
-            yield Finding(topic="rights", level=Level.WARN, text=f"{text} {lack['ask']}")
+            yield _warning("rights", f"{text} {lack['ask']}")
 
 
 def _ok(topic: str, text: str) -> Finding:
     return Finding(topic=topic, level=Level.OK, text=text)
+
+
+def _warning(topic: str, text: str, *fix: str) -> Finding:
+    return Finding(topic=topic, level=Level.WARN, text=text, fix=list(fix))
 
 
 def _bad(topic: str, text: str, *fix: str) -> Finding:

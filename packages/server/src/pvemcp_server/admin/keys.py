@@ -1,61 +1,31 @@
-"""API keys: made, shown once, changed, withdrawn; and what they amount to."""
+"""API keys: list, create, change, regenerate and remove them; their effective rights."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pvemcp_formats import Format
 from pvemcp_server.access.grants import resources_to_json
-from pvemcp_server.access.model import ANY, Caller
-from pvemcp_server.access.roles import READ_ONLY
-from pvemcp_server.admin.context import AdminContext, given
+from pvemcp_server.access.keys import KeyChanges, KeyFields
+from pvemcp_server.access.model import Caller
+from pvemcp_server.admin.client_setup import Connection, endpoint_url
+from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
 from pvemcp_server.admin.tools import check_names
 from pvemcp_server.store.records import KeyRecord
 from pvemcp_server.toolkit.registry import Tool, tools
 
-
-class KeyFields(BaseModel):
-    """What a key is given; everything but the name has a default."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(description="What the key is for, as lists and the audit show it")
-    role: str = Field(default=READ_ONLY, description="Name of its role")
-    clusters: list[str] = Field(default=[ANY], description="Clusters it reaches; * is all")
-    toolset: list[str] = Field(default=[ANY], description="Tools it is narrowed to; * is all")
-    expires: datetime | None = Field(default=None, description="When it ends, with time zone")
-    allow_from: list[str] = Field(default=[], description="Networks it may come from; none is any")
-    output_format: Format | None = Field(default=None, description="Its own output format")
+subject = Subject("API Access", {"keys": "Create, change and remove API keys."})
+KeyName = Annotated[str, Field(description="Id or name of the key")]
 
 
-class KeyChanges(BaseModel):
-    """What is to be changed; what is left out stays."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str | None = None
-    role: str | None = None
-    clusters: list[str] | None = None
-    toolset: list[str] | None = None
-    expires: datetime | None = None
-    allow_from: list[str] | None = None
-    output_format: Format | None = None
-    enabled: bool | None = None
-
-
-class Key(BaseModel):
+class Key(KeyFields):
     """A key without its secret."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     id: str
-    name: str
-    role: str
-    clusters: list[str]
-    toolset: list[str]
-    allow_from: list[str]
-    output_format: str | None
     enabled: bool
-    expires: datetime | None
     created: datetime
     regenerated: datetime | None
     last_used: datetime | None
@@ -63,13 +33,13 @@ class Key(BaseModel):
 
 
 class ShownKey(Key):
-    """A key with its secret, which nobody can see again."""
+    """A key with its secret, which is available this one time only."""
 
     secret: str
 
 
 class ToolRight(BaseModel):
-    """A tool that a key may call, and what it reaches on each cluster."""
+    """A tool that a key may call, and the resources that it reaches on each cluster."""
 
     tool: str
     area: str
@@ -77,61 +47,129 @@ class ToolRight(BaseModel):
     clusters: dict[str, dict[str, Any]]
 
 
+def connection_text(result: Result) -> str:
+    """Return the key's secret with the URL that a client connects to."""
+    key: ShownKey = result.answer
+    connection = Connection(endpoint_url(result.context.services.config), key.secret)
+    return (
+        f"Key {key.name} ({key.id}), role {key.role}, shown once:\n\n  {key.secret}\n\n"
+        f"Endpoint: {connection.url_with_key}"
+    )
+
+
+def reach_text(clusters: dict[str, dict[str, Any]]) -> str:
+    """Return the clusters of a right as one line: `prod: tags web; vmids 100`."""
+    return " · ".join(f"{name}: {_resources(r)}" for name, r in clusters.items()) or "no cluster"
+
+
+def _resources(resources: dict[str, Any]) -> str:
+    if "everything" in resources:
+        return "everything"
+    return "; ".join(f"{kind} {', '.join(map(str, ids))}" for kind, ids in resources.items())
+
+
+@subject.operation(
+    "keys.list",
+    Route("GET", "/keys"),
+    Command(
+        "keys list",
+        columns=("id", "name", "role", "clusters", "enabled", "expires", "last_used"),
+    ),
+)
 async def list_keys(context: AdminContext) -> list[Key]:
-    """By name, as people look for them."""
+    """List all keys by name, without their secrets."""
     roles = await _role_names(context)
-    found = [_key(one, roles) for one in await context.services.access.keys.all()]
-    return sorted(found, key=lambda key: key.name.casefold())
+    keys = [_key(record, roles) for record in await context.services.access.keys.all()]
+    return sorted(keys, key=lambda key: key.name.casefold())
 
 
-async def get_key(context: AdminContext, key: str) -> Key:
-    return _key(await context.services.access.keys.get(key), await _role_names(context))
-
-
+@subject.operation(
+    "keys.create",
+    Route("POST", "/keys", created=True),
+    Command("keys create", text=connection_text),
+)
 async def create_key(context: AdminContext, new: KeyFields) -> ShownKey:
-    """A new key; its secret is in this answer and nowhere else."""
+    """Create a key; its secret is in this answer and nowhere else."""
     check_names("toolset", new.toolset)
     record, secret = await context.services.access.keys.create(**new.model_dump())
     await context.changed("keys.create", key=record.id, **new.model_dump())
-    return _shown(record, secret, await _role_names(context))
+    return _shown_key(record, secret, await _role_names(context))
 
 
-async def regenerate_key(context: AdminContext, key: str) -> ShownKey:
-    """The same key with a new secret; the old one is refused at once."""
+@subject.operation("keys.get", Route("GET", "/keys/{key}"), elsewhere="the command keys list")
+async def get_key(context: AdminContext, key: KeyName) -> Key:
+    """Return a key by its id or name."""
+    return _key(await context.services.access.keys.get(key), await _role_names(context))
+
+
+@subject.operation(
+    "keys.regenerate",
+    Route("POST", "/keys/{key}/regenerate"),
+    Command("keys regenerate", text=connection_text),
+)
+async def regenerate_key(context: AdminContext, key: KeyName) -> ShownKey:
+    """Give the key a new secret; the old one is refused at once."""
     record, secret = await context.services.access.keys.regenerate(key)
     await context.changed("keys.regenerate", key=record.id, name=record.name)
-    return _shown(record, secret, await _role_names(context))
+    return _shown_key(record, secret, await _role_names(context))
 
 
-async def change_key(context: AdminContext, key: str, changes: KeyChanges) -> Key:
-    values = given(changes, "expires", "output_format")
+@subject.operation(
+    "keys.change",
+    Route("PATCH", "/keys/{key}"),
+    Command("keys change", text="Changed {name}.", omit=("enabled",)),
+    Command(
+        "keys enable",
+        text="Enabled {name}.",
+        help="Accept the key again.",
+        fixed={"enabled": True},
+    ),
+    Command(
+        "keys disable",
+        text="Disabled {name}.",
+        help="Refuse the key until it is enabled again.",
+        fixed={"enabled": False},
+    ),
+)
+async def change_key(context: AdminContext, key: KeyName, changes: KeyChanges) -> Key:
+    """Change the given fields; the others keep their values."""
+    values = changes.values()
     check_names("toolset", changes.toolset or ())
     record = await context.services.access.keys.change(key, **values)
     await context.changed("keys.change", key=record.id, **values)
     return _key(record, await _role_names(context))
 
 
-async def remove_key(context: AdminContext, key: str) -> None:
+@subject.operation(
+    "keys.remove", Route("DELETE", "/keys/{key}"), Command("keys remove", text="Removed {key}.")
+)
+async def remove_key(context: AdminContext, key: KeyName) -> None:
+    """Remove a key; it is refused at once."""
     record = await context.services.access.keys.remove(key)
     await context.changed("keys.remove", key=record.id, name=record.name)
 
 
-async def effective_rights(context: AdminContext, key: str) -> list[ToolRight]:
-    """Every tool the key may call and, per cluster, the resources it reaches with it."""
+@subject.operation(
+    "keys.rights",
+    Route("GET", "/keys/{key}/rights"),
+    Command("keys rights", columns=("tool", "effect", Column("clusters", reach_text))),
+)
+async def effective_rights(context: AdminContext, key: KeyName) -> list[ToolRight]:
+    """List every tool that the key may call and, per cluster, the resources that it reaches."""
     record = await context.services.access.keys.get(key)
     caller = await context.services.access.authenticator.caller(record.id)
-    names = [one.name for one in await context.services.access.clusters.all()]
-    granted = [one for one in tools().values() if caller.may_call(one.name, one.effect)]
-    return [_right(caller, tool, names) for tool in granted]
+    clusters = [cluster.name for cluster in await context.services.access.clusters.all()]
+    granted = [tool for tool in tools().values() if caller.may_call(tool.name, tool.effect)]
+    return [_right(caller, tool, clusters) for tool in granted]
 
 
 def _right(caller: Caller, tool: Tool, clusters: list[str]) -> ToolRight:
-    reached = {one: caller.resources(tool.name, tool.effect, one) for one in clusters}
+    resources = {name: caller.resources(tool.name, tool.effect, name) for name in clusters}
     return ToolRight(
         tool=tool.name,
         area=tool.area.value,
         effect=tool.effect.value,
-        clusters={one: resources_to_json(found) for one, found in reached.items() if found},
+        clusters={name: resources_to_json(reach) for name, reach in resources.items() if reach},
     )
 
 
@@ -140,9 +178,14 @@ async def _role_names(context: AdminContext) -> dict[int, str]:
 
 
 def _key(record: KeyRecord, roles: dict[int, str]) -> Key:
-    given = {name: getattr(record, name) for name in Key.model_fields if name != "role"}
-    return Key(role=roles.get(record.role_id, ""), **given)
+    return Key.model_construct(**_values(record, roles))
 
 
-def _shown(record: KeyRecord, secret: str, roles: dict[int, str]) -> ShownKey:
-    return ShownKey(secret=secret, **_key(record, roles).model_dump())
+def _shown_key(record: KeyRecord, secret: str, roles: dict[int, str]) -> ShownKey:
+    return ShownKey.model_construct(secret=secret, **_values(record, roles))
+
+
+def _values(record: KeyRecord, roles: dict[int, str]) -> dict[str, Any]:
+    """Return the key's fields as stored: they were checked when they were entered."""
+    columns = {name: getattr(record, name) for name in Key.model_fields if name != "role"}
+    return {**columns, "role": roles.get(record.role_id, "")}

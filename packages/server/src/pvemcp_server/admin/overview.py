@@ -1,25 +1,26 @@
-"""How things stand: clusters, endpoint, calls over time, what failed of late, and notices."""
+"""The overview: health of the clusters, and notices. `audit.py` has its calls and failures."""
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import Field
 
 from proxmox_client import ProxmoxError
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.audit import AuditFilter, Entry, Outcome
+from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.store.records import ClusterRecord, Notice
 
 HEALTH_SECONDS: Final = 5
-HOURS: Final = 24
-FAILURES: Final = 8
+
+subject = Subject("Overview", {"notices": "What an administrator should see."})
 
 
 @dataclass(frozen=True)
 class Health:
-    """A cluster as it answered now, with its default identity."""
+    """The state of a cluster, read with its default identity."""
 
     name: str
     description: str
@@ -32,58 +33,58 @@ class Health:
     protected: bool = False
 
 
-@dataclass(frozen=True)
-class Bar:
-    """The calls of one hour."""
+@subject.operation(
+    "overview.clusters",
+    Route("GET", "/overview/clusters"),
+    Command(
+        "status",
+        columns=(
+            *("name", "reachable", "nodes_online", "nodes_total", "guests_running", "trouble"),
+        ),
+        help="Show the state of every cluster; exits with 1 when one does not answer.",
+        failed=lambda clusters: not all(cluster.reachable for cluster in clusters),
+    ),
+)
+async def cluster_health(context: AdminContext) -> list[Health]:
+    """Read the state of every cluster: reachability, nodes and guests.
 
-    at: datetime
-    calls: int
-    failed: int
-
-
-async def health(context: AdminContext) -> list[Health]:
-    """Every cluster, asked at once; one that is silent delays nobody past its deadline."""
+    All clusters are read at once; one that does not answer delays the result by HEALTH_SECONDS at
+    most.
+    """
     records = await context.services.access.clusters.all()
-    return list(await asyncio.gather(*(_health(context, one) for one in records)))
+    return list(await asyncio.gather(*(_health(context, record) for record in records)))
 
 
-async def notices(context: AdminContext) -> list[Notice]:
+@subject.operation(
+    "notices.list",
+    Route("GET", "/notices"),
+    Command("notices list", columns=("id", "message", "count", "last_seen")),
+)
+async def list_notices(context: AdminContext) -> list[Notice]:
+    """List refused keys and failed sign-ins: each once, with its count."""
     return await context.services.store.notices.open()
 
 
-async def dismiss(context: AdminContext, notice: int) -> None:
+@subject.operation(
+    "notices.dismiss",
+    Route("DELETE", "/notices/{notice}"),
+    Command("notices dismiss", text="Dismissed {notice}.", done="dismissed"),
+)
+async def dismiss_notice(
+    context: AdminContext,
+    notice: Annotated[int, Field(ge=0, le=2**53, description="Its id")],
+) -> None:
+    """Dismiss a notice; it comes back when its cause occurs again."""
     if not await context.services.store.notices.dismiss(notice):
-        raise UnknownName("notice", notice, [one.id for one in await notices(context)])
-
-
-async def recent_failures(context: AdminContext) -> list[Entry]:
-    failed = [
-        entry
-        for outcome in (Outcome.ERROR, Outcome.REFUSED)
-        for entry in await context.services.audit.find(AuditFilter(outcome=outcome), FAILURES)
-    ]
-    return sorted(failed, key=lambda entry: entry.seq, reverse=True)[:FAILURES]
-
-
-async def calls_by_hour(context: AdminContext) -> list[Bar]:
-    """The last day, an hour a bar, oldest first."""
-    until = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-    since = until - timedelta(hours=HOURS)
-    counted = await context.services.audit.counts(since, until, 3600)
-    bars = []
-    for hour in range(HOURS):
-        at = since + timedelta(hours=hour)
-        calls = {outcome: count for begun, outcome, count in counted if begun == at}
-        failed = sum(count for outcome, count in calls.items() if outcome != Outcome.OK)
-        bars.append(Bar(at, sum(calls.values()), failed))
-    return bars
+        notices = await list_notices(context)
+        raise UnknownName("notice", notice, [each.id for each in notices])
 
 
 async def _health(context: AdminContext, record: ClusterRecord) -> Health:
     try:
         async with asyncio.timeout(HEALTH_SECONDS):
             connection = await context.services.clusters.connection(record.name)
-            seen = await connection.inventory.view()
+            view = await connection.inventory.view()
     except (ProxmoxError, CallError, TimeoutError) as error:
         return Health(
             record.name, record.description, False, explain(error), protected=record.protected
@@ -91,11 +92,11 @@ async def _health(context: AdminContext, record: ClusterRecord) -> Health:
     return Health(
         name=record.name,
         description=record.description,
-        reachable=not seen.stale,
-        trouble=seen.stale,
-        nodes_online=sum(node.status == "online" for node in seen.nodes),
-        nodes_total=len(seen.nodes),
-        guests_running=sum(guest.status == "running" for guest in seen.guests),
-        guests_total=len(seen.guests),
+        reachable=not view.stale,
+        trouble=view.stale,
+        nodes_online=sum(node.status == "online" for node in view.nodes),
+        nodes_total=len(view.nodes),
+        guests_running=sum(guest.status == "running" for guest in view.guests),
+        guests_total=len(view.guests),
         protected=record.protected,
     )

@@ -1,21 +1,17 @@
-"""Queries: asked through the pipeline as a key, shown in all formats, and kept under a name."""
+"""Queries: run through the pipeline with a key's rights, and saved under a name."""
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pvemcp_formats import Format, encode
+from pvemcp_server.access.fields import Argument, Fields
 from pvemcp_server.access.names import check_name
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.token_estimate import estimate
-from pvemcp_server.admin.tools import (
-    NO_KEY,
-    Attempt,
-    as_tool_call,
-    caller_of,
-    try_tool,
-)
+from pvemcp_server.admin.tools import NO_KEY, Attempt, as_tool_call, caller_of, try_tool
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.query.binder import bind
@@ -24,40 +20,41 @@ from pvemcp_server.query.parser import parse
 from pvemcp_server.query.schema_description import details
 from pvemcp_server.query.sources import catalog_of
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import SavedQuery as Record
+from pvemcp_server.store.records import SavedQuery as SavedQueryRecord
 from pvemcp_server.tables.registry import tables
 
 TOOL = "ExecuteQuery"
 
+subject = Subject("Query", {"queries": "Run queries, and save them under names."})
+QueryName = Annotated[str, Field(description="The query's name")]
 
-class QueryFields(BaseModel):
-    """A query to keep under a name."""
 
-    model_config = ConfigDict(extra="forbid")
+class QueryFields(Fields):
+    """A query to save under a name."""
 
-    name: str
+    name: Annotated[QueryName, Argument()]
     description: str = Field(default="", description="The question that it answers")
-    query: dict[str, Any] = Field(description="As ExecuteQuery takes it")
+    query: Annotated[dict[str, Any], Argument()] = Field(description="As ExecuteQuery reads it")
 
 
 class SavedQuery(QueryFields):
-    """A query that is kept."""
+    """A saved query."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     id: int
 
 
-class AskedQuery(BaseModel):
+class RunRequest(Fields):
     """A query to run now."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    query: dict[str, Any]
-    key: str = Field(default=NO_KEY, description="Key to ask as; without one: as Administrator")
+    query: dict[str, Any] = Field(description="As ExecuteQuery reads it")
+    key: str = Field(default=NO_KEY, description="Run with this key's rights; default: all rights")
     cluster: str | None = Field(default=None, description="One cluster; all of the key when absent")
 
 
-class Written(BaseModel):
-    """The answer in one format; the tokens are estimated, not counted by a model's tokenizer."""
+class FormattedAnswer(BaseModel):
+    """The answer in one format; tokens are estimated, not counted by a model's tokenizer."""
 
     format: str
     text: str
@@ -66,90 +63,123 @@ class Written(BaseModel):
 
 
 class QueryAnswer(BaseModel):
-    """The rows, and what they cost a model in each format."""
+    """The rows, and their size for a model in each format."""
 
     columns: list[str]
     rows: list[list[Any]]
     notes: str
-    formats: list[Written]
+    formats: list[FormattedAnswer]
     tool_call: dict[str, Any]
 
 
-async def ask(context: AdminContext, pipeline: Pipeline, asked: AskedQuery) -> QueryAnswer:
-    """The answer to a query; raises CallError saying what is wrong with it."""
-    arguments: dict[str, Any] = {"query": asked.query}
-    if asked.cluster:
-        arguments["cluster_name"] = asked.cluster
-    compact = {**arguments, "format": Format.JSON_COMPACT.value}
-    tried = await try_tool(context, pipeline, TOOL, Attempt(key=asked.key, arguments=compact))
-    if tried.failed:
-        raise CallError(tried.data)
-    table = json.loads(tried.data)["data"]
-    return QueryAnswer(
-        columns=table["headers"],
-        rows=table["rows"],
-        notes=tried.notes,
-        formats=[_written(table["headers"], table["rows"], one) for one in Format],
-        tool_call=as_tool_call(TOOL, arguments),
-    )
-
-
-async def schema(context: AdminContext, key: str = NO_KEY) -> dict[str, Any]:
-    """Every table that the key may ask, with fields, relations, operators and examples."""
+@subject.operation(
+    "queries.schema", Route("GET", "/query-schema"), elsewhere="tools call GetQuerySchema"
+)
+async def query_schema(
+    context: AdminContext,
+    key: Annotated[
+        str, Field(description="Id or name of a key; as Administrator when absent")
+    ] = NO_KEY,
+) -> dict[str, Any]:
+    """Describe the tables that a key may query, with fields, relations, operators and examples."""
     caller = await caller_of(context, key)
-    clusters = [one.name for one in await context.services.access.clusters.all()]
+    clusters = [cluster.name for cluster in await context.services.access.clusters.all()]
     catalog = catalog_of(caller, clusters)
     return details(catalog, sorted(catalog.tables.keys() & tables().keys()))
 
 
+@subject.operation(
+    "queries.run", Route("POST", "/queries/run"), Command("queries run", by_hand=True)
+)
+async def run_query(context: AdminContext, pipeline: Pipeline, request: RunRequest) -> QueryAnswer:
+    """Run a query with a key's rights: return the rows, and the answer in all four formats."""
+    arguments: dict[str, Any] = {"query": request.query}
+    if request.cluster:
+        arguments["cluster_name"] = request.cluster
+    compact = {**arguments, "format": Format.JSON_COMPACT.value}
+    attempt = Attempt(key=request.key, arguments=compact)
+    outcome = await try_tool(context, pipeline, TOOL, attempt)
+    if outcome.failed:
+        raise CallError(outcome.data)
+    table = json.loads(outcome.data)["data"]
+    return QueryAnswer(
+        columns=table["headers"],
+        rows=table["rows"],
+        notes=outcome.notes,
+        formats=[_formatted(table["headers"], table["rows"], each) for each in Format],
+        tool_call=as_tool_call(TOOL, arguments),
+    )
+
+
+@subject.operation(
+    "queries.list",
+    Route("GET", "/queries"),
+    Command("queries list", columns=("name", "description")),
+)
 async def list_queries(context: AdminContext) -> list[SavedQuery]:
-    return [_saved(one) for one in await context.services.store.saved_queries.all()]
+    """List the saved queries."""
+    return [_saved(record) for record in await context.services.store.saved_queries.all()]
 
 
-async def get_query(context: AdminContext, name: str) -> SavedQuery:
-    return _saved(await _record(context, name))
-
-
+@subject.operation(
+    "queries.save",
+    Route("PUT", "/queries"),
+    Command("queries save", text="Saved {name}."),
+)
 async def save_query(context: AdminContext, new: QueryFields) -> SavedQuery:
-    """Keeps a query that can be asked; one of the same name is replaced."""
+    """Save a valid query under a name; one of the same name is replaced."""
     check_name(new.name)
     bind(parse(new.query), Catalog(tables()), utc_now())
-    saved, now = context.services.store.saved_queries, utc_now()
-    known = await saved.find(name=new.name)
+    queries, now = context.services.store.saved_queries, utc_now()
+    existing = await queries.find(name=new.name)
     values = {"description": new.description, "query": new.query, "changed": now}
-    if known is None:
-        record: Record | None = await saved.add(name=new.name, created=now, **values)
+    if existing is None:
+        record: SavedQueryRecord | None = await queries.add(name=new.name, created=now, **values)
     else:
-        record = await saved.change(known.id, **values)
+        record = await queries.change(existing.id, **values)
     if record is None:
         raise UnknownName("query", new.name, [])
     await context.changed("queries.save", **new.model_dump())
     return _saved(record)
 
 
-async def remove_query(context: AdminContext, name: str) -> None:
+@subject.operation(
+    "queries.get", Route("GET", "/queries/{name}"), elsewhere="the command queries list --json"
+)
+async def get_query(context: AdminContext, name: QueryName) -> SavedQuery:
+    """Return a saved query."""
+    return _saved(await _record(context, name))
+
+
+@subject.operation(
+    "queries.remove",
+    Route("DELETE", "/queries/{name}"),
+    Command("queries remove", text="Removed {name}."),
+)
+async def remove_query(context: AdminContext, name: QueryName) -> None:
+    """Remove a saved query."""
     record = await _record(context, name)
     await context.services.store.saved_queries.remove(record.id)
     await context.changed("queries.remove", name=name)
 
 
-async def _record(context: AdminContext, name: str) -> Record:
-    found = await context.services.store.saved_queries.find(name=name)
-    if found is None:
-        known = await context.services.store.saved_queries.all()
-        raise UnknownName("query", name, [one.name for one in known])
-    return found
+async def _record(context: AdminContext, name: str) -> SavedQueryRecord:
+    queries = context.services.store.saved_queries
+    record = await queries.find(name=name)
+    if record is None:
+        raise UnknownName("query", name, [each.name for each in await queries.all()])
+    return record
 
 
-def _written(columns: list[str], rows: list[list[Any]], format: Format) -> Written:  # noqa: A002 - what it is
-    cells = [dict(zip(columns, row, strict=True)) for row in rows]
-    text = encode(cells, format, columns=columns)
-    return Written(
+def _formatted(columns: list[str], rows: list[list[Any]], format: Format) -> FormattedAnswer:  # noqa: A002 - the format
+    records = [dict(zip(columns, row, strict=True)) for row in rows]
+    text = encode(records, format, columns=columns)
+    return FormattedAnswer(
         format=format.value, text=text, bytes=len(text.encode()), tokens_estimated=estimate(text)
     )
 
 
-def _saved(record: Record) -> SavedQuery:
+def _saved(record: SavedQueryRecord) -> SavedQuery:
     return SavedQuery(
         id=record.id, name=record.name, description=record.description, query=record.query
     )

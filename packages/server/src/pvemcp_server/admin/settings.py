@@ -1,12 +1,14 @@
-"""Settings: what is declared once in `pvemcp_server.settings`, with the values of now."""
+"""Settings: declared in `pvemcp_server.settings`, listed here with their current values."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.settings import declared_settings
+
+subject = Subject("Settings", {"settings": "Show and change settings."})
 
 
 class Setting(BaseModel):
@@ -21,24 +23,33 @@ class Setting(BaseModel):
     type: dict[str, Any]
 
 
+@subject.operation(
+    "settings.list",
+    Route("GET", "/settings"),
+    Command("settings list", columns=("name", "value", "default", "description")),
+)
 async def list_settings(context: AdminContext) -> list[Setting]:
+    """List every setting with its value, default and type."""
     values = await context.services.settings.current()
     return [
         Setting(
-            name=one.name,
-            title=one.title,
-            description=one.description,
-            group=one.group,
-            default=one.default,
-            value=getattr(values, one.name),
-            type=dict(one.schema),
+            name=setting.name,
+            title=setting.title,
+            description=setting.description,
+            group=setting.group,
+            default=setting.default,
+            value=getattr(values, setting.name),
+            type=dict(setting.schema),
         )
-        for one in declared_settings()
+        for setting in declared_settings()
     ]
 
 
-async def change_settings(context: AdminContext, values: Mapping[str, Any]) -> list[Setting]:
-    """All or none; takes effect within a second on every process."""
+@subject.operation(
+    "settings.change", Route("PATCH", "/settings"), Command("settings set", by_hand=True)
+)
+async def change_settings(context: AdminContext, values: dict[str, Any]) -> list[Setting]:
+    """Change settings, all or none; every process follows within a second."""
     await context.services.settings.change(values, by=context.by)
     await context.changed("settings.change", **values)
     return await list_settings(context)

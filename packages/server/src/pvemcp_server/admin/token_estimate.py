@@ -1,4 +1,4 @@
-"""About how many tokens a text takes: estimated, without a model's vocabulary at hand.
+"""Estimate of the tokens in a text, without a model's tokenizer.
 
 `docs/users/formats.md` has exact counts (o200k), which `TABLE` repeats for the settings page.
 """
@@ -8,8 +8,8 @@ from math import ceil
 from typing import Final
 
 _PIECES: Final = re.compile(r"[^\S\n]?[^\W\d_]+|\d{1,3}|[^\w\s]+\n*|_+|\s+")
-_LETTERS: Final = 6  # of a word in one token, on average of what tools answer
-_MARKS: Final = 3
+_LETTERS: Final = 6  # letters per token, on average over the answers of tools
+_MARKS: Final = 3  # punctuation marks per token
 
 FORMATS: Final = ("JsonNormal", "JsonCompact", "Toon", "Csv")
 TABLE: Final = (
@@ -20,19 +20,19 @@ TABLE: Final = (
     ("2,000 × 6", 63_564, 38_999, 36_712, 32_124),
     ("2,000 × 19", 239_577, 133_053, 130_764, 126_758),
 )
-"""VMs × fields, and the tokens of each format."""
+"""VMs × fields, and the tokens in each format."""
 
 
 def estimate(text: str) -> int:
-    """The tokens of a text, within about a seventh for the answers that tools give."""
-    return sum(_tokens(found.group()) for found in _PIECES.finditer(text))
+    """Estimate the tokens of a text; for answers of tools the error is about 15 %."""
+    return sum(_tokens(match.group()) for match in _PIECES.finditer(text))
 
 
 def _tokens(piece: str) -> int:
-    """What one word, number, run of marks or run of spaces takes."""
-    bare = piece.strip()
-    if not bare:
-        return int("\n" in piece or len(piece) > 1)  # one space belongs to the next word
-    if bare[0].isalpha():
-        return ceil(len(bare) / _LETTERS)
-    return 1 if bare[0].isdigit() else ceil(len(bare) / _MARKS)
+    """Estimate the tokens of one word, number, run of marks or run of spaces."""
+    stripped = piece.strip()
+    if not stripped:
+        return int("\n" in piece or len(piece) > 1)  # a single space belongs to a word
+    if stripped[0].isalpha():
+        return ceil(len(stripped) / _LETTERS)
+    return 1 if stripped[0].isdigit() else ceil(len(stripped) / _MARKS)

@@ -1,31 +1,35 @@
-"""The tools as a key's client sees them, and trying one through the real pipeline as that key."""
+"""The tools that a key's client sees, and trial calls through the real pipeline with its rights."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
 from pvemcp_server.access.model import ANY, READS, Caller, Grant, Role
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.toolkit.call import Decision
 from pvemcp_server.toolkit.registry import Tool, tools
 
 NO_KEY: Final = ""
-_EVERYTHING: Final = Role(0, ADMINISTRATOR, "", (Grant(frozenset({ANY})),), built_in=True)
+ALL_RIGHTS: Final = Role(0, ADMINISTRATOR, "", (Grant(frozenset({ANY})),), built_in=True)
+
+subject = Subject("Tools", {"tools": "The tools that the AI sees, and trial calls."})
+AsKey = Annotated[str, Field(description="Id or name of a key; as Administrator when absent")]
 
 
 def check_names(argument: str, names: Iterable[str]) -> None:
-    """Raises BadArgument for a name that no tool has: mistyped, it would grant nothing."""
+    """Raise BadArgument for a name that no tool has: a mistyped one would grant nothing."""
     for name in sorted(set(names) - {ANY, READS} - tools().keys()):
         raise BadArgument(argument, str(UnknownName("tool", name, tools())))
 
 
-class SeenTool(BaseModel):
-    """A tool as tools/list tells it."""
+class ListedTool(BaseModel):
+    """A tool as tools/list shows it."""
 
     name: str
     title: str
@@ -38,13 +42,13 @@ class SeenTool(BaseModel):
 class Attempt(BaseModel):
     """A call to try."""
 
-    key: str = Field(default=NO_KEY, description="Key to call as; without one: as Administrator")
+    key: str = Field(default=NO_KEY, description="Call with this key's rights; default: all rights")
     arguments: dict[str, Any] = Field(default={}, description="What the model would send")
-    confirmed: bool = Field(default=False, description="Agree to a call that loses data")
+    confirmed: bool = Field(default=False, description="Confirm a call that loses data")
 
 
-class Tried(BaseModel):
-    """What a client would have got."""
+class Outcome(BaseModel):
+    """The answer that a client would receive."""
 
     failed: bool
     data: str
@@ -52,8 +56,8 @@ class Tried(BaseModel):
 
 
 @dataclass
-class Desk:
-    """The conversation of an administrator who tries a call out."""
+class TrialConversation:
+    """The conversation of a trial call: it answers the confirmation and ignores progress."""
 
     client: str
     confirmed: bool
@@ -61,63 +65,79 @@ class Desk:
     question: str = ""
 
     async def progress(self, done: float, total: float | None, message: str) -> None:
-        """The page shows the outcome, not the way there."""
+        """Ignore the progress: only the outcome is shown."""
 
     async def ask(self, question: str) -> Decision:
+        """Keep the question, and answer it with the confirmation of the attempt."""
         self.question = question
         return Decision.YES if self.confirmed else Decision.NO
 
 
 async def caller_of(context: AdminContext, key: str) -> Caller:
-    """The caller that the key would become; without a key the administrator, who may do all."""
+    """Return the caller that the key stands for; without a key, the administrator with all
+    rights."""
     if key == NO_KEY:
-        return Caller("", context.by, _EVERYTHING, address=context.address, version="administrator")
+        return Caller("", context.by, ALL_RIGHTS, address=context.address, version="administrator")
     record = await context.services.access.keys.get(key)
     return await context.services.access.authenticator.caller(record.id, context.address)
 
 
-async def seen_tools(
-    context: AdminContext, pipeline: Pipeline, key: str = NO_KEY
-) -> list[SeenTool]:
-    """What tools/list shows the key."""
+@subject.operation(
+    "tools.list",
+    Route("GET", "/tools"),
+    Command("tools list", columns=("name", "effect", "description")),
+)
+async def list_tools(
+    context: AdminContext, pipeline: Pipeline, key: AsKey = NO_KEY
+) -> list[ListedTool]:
+    """List the tools as tools/list shows them to a key."""
     caller = await caller_of(context, key)
-    known = pipeline.tools.values()
-    return [_seen(tool) for tool in known if caller.may_call(tool.name, tool.effect)]
+    return [
+        _listed(tool) for tool in pipeline.tools.values() if caller.may_call(tool.name, tool.effect)
+    ]
 
 
-async def seen_tool(context: AdminContext, pipeline: Pipeline, key: str, name: str) -> SeenTool:
-    seen = await seen_tools(context, pipeline, key)
-    for tool in seen:
-        if tool.name == name:
-            return tool
-    raise UnknownName("tool", name, [tool.name for tool in seen])
+async def get_tool(context: AdminContext, pipeline: Pipeline, key: str, name: str) -> ListedTool:
+    """Return a tool that the key may call; raise UnknownName for any other."""
+    visible = {tool.name: tool for tool in await list_tools(context, pipeline, key)}
+    if name not in visible:
+        raise UnknownName("tool", name, visible)
+    return visible[name]
 
 
-async def try_tool(context: AdminContext, pipeline: Pipeline, name: str, attempt: Attempt) -> Tried:
-    """Calls the tool as the key would; the audit names the key, and us as its client."""
+@subject.operation(
+    "tools.call", Route("POST", "/tools/{name}/call"), Command("tools call", by_hand=True)
+)
+async def try_tool(
+    context: AdminContext, pipeline: Pipeline, name: str, attempt: Attempt
+) -> Outcome:
+    """Call a tool with a key's rights, through the same pipeline as a client's call.
+
+    The audit records the key, and the administrator as its client.
+    """
     caller = await caller_of(context, attempt.key)
-    desk = Desk(f"admin pages, {context.by}", attempt.confirmed)
+    conversation = TrialConversation(f"admin pages, {context.by}", attempt.confirmed)
     try:
-        result = await pipeline.call(caller, name, attempt.arguments, desk)
+        result = await pipeline.call(caller, name, attempt.arguments, conversation)
     except UnknownTool:
         raise UnknownName("tool", name, pipeline.tools) from None
-    return _tried(result, desk)
+    return _outcome(result, conversation)
 
 
-def _tried(result: Result, desk: Desk) -> Tried:
+def _outcome(result: Result, conversation: TrialConversation) -> Outcome:
     data, *notes = result.blocks
-    if desk.question and not desk.confirmed:
-        notes.append(f"It asks first: {desk.question} Agree to it, and call again.")
-    return Tried(failed=result.failed, data=data, notes="\n".join(notes))
+    if conversation.question and not conversation.confirmed:
+        notes.append(f"It needs confirmation: {conversation.question} Confirm it and call again.")
+    return Outcome(failed=result.failed, data=data, notes="\n".join(notes))
 
 
 def as_tool_call(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The params of the tools/call request that does the same."""
+    """Return the params of the equivalent tools/call request."""
     return {"name": name, "arguments": dict(arguments)}
 
 
-def _seen(tool: Tool) -> SeenTool:
-    return SeenTool(
+def _listed(tool: Tool) -> ListedTool:
+    return ListedTool(
         name=tool.name,
         title=tool.title,
         area=tool.area.value,

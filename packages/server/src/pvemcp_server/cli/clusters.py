@@ -1,4 +1,4 @@
-"""`pvemcp clusters`: which Proxmox clusters the server reaches."""
+"""`pvemcp clusters add`, `change` and `test`: certificates from files, all clusters at once."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,18 +7,12 @@ import typer
 from pydantic import SecretStr
 
 from pvemcp_server.admin import clusters
-from pvemcp_server.cli import identities
-from pvemcp_server.cli.context import AsJson, acting, as_text, changes, tell, tell_rows
-from pvemcp_server.cli.secret_files import read_secret
-from pvemcp_server.cli.state import command
+from pvemcp_server.cli.context import AsJson, administrator, from_options, print_answer, to_json
+from pvemcp_server.cli.input import read_secret
+from pvemcp_server.cli.operations import by_hand
 from pvemcp_server.clusters import Check
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.store.records import TlsMode
-
-app = typer.Typer(help="Add, list, test and remove Proxmox clusters.", no_args_is_help=True)
-app.add_typer(identities.app, name="identities")
-app.command()(identities.bind)
-app.command()(identities.unbind)
 
 Name = Annotated[str, typer.Argument(help="The cluster's name here.")]
 CaFile = Annotated[Path | None, typer.Option(help="CA that signed the nodes' certificates (PEM).")]
@@ -26,11 +20,9 @@ Fingerprints = Annotated[
     list[str] | None, typer.Option(help="SHA-256 of a node's certificate; repeat per node.")
 ]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Do not check certificates at all.")]
-COLUMNS = ("name", "hosts", "tls_mode", "protected", "description")
 
 
-@app.command()
-@command
+@by_hand("clusters add")
 async def add(
     name: Name,
     host: Annotated[
@@ -43,16 +35,16 @@ async def add(
     ca_file: CaFile = None,
     fingerprint: Fingerprints = None,
     insecure: Insecure = False,
-    description: Annotated[str, typer.Option(help="What the model is told about it.")] = "",
+    description: Annotated[str, typer.Option(help="What the model reads about it.")] = "",
     protected: Annotated[
-        bool, typer.Option("--protected", help="Refuse every write, whoever asks.")
+        bool, typer.Option("--protected", help="Refuse every write, with any key.")
     ] = False,
     test_only: Annotated[bool, typer.Option("--test-only", help="Do not save it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Try a cluster and, when it answers, save it."""
+    """Try a cluster and, if it answers, save it."""
     secret = SecretStr(read_secret(token_secret_file, "--token-secret-file"))
-    async with acting() as by:
+    async with administrator() as context:
         fields = clusters.ClusterFields(
             name=name,
             hosts=host,
@@ -65,22 +57,13 @@ async def add(
             protected=protected,
         )
         if test_only:
-            found = await clusters.try_cluster(fields)
+            outcome = await clusters.try_cluster(context, fields)
         else:
-            _, found = await clusters.add_cluster(by, fields)
-    _tell(f"{name} answers" if test_only else f"Saved {name}", found, as_json=as_json)
+            _, outcome = await clusters.check_and_add(context, fields)
+    _print(f"{name} answers" if test_only else f"Saved {name}", outcome, as_json=as_json)
 
 
-@app.command("list")
-@command
-async def list_clusters(as_json: AsJson = False) -> None:
-    """The configured clusters, without asking them."""
-    async with acting() as by:
-        tell_rows(await clusters.list_clusters(by), COLUMNS, as_json=as_json)
-
-
-@app.command()
-@command
+@by_hand("clusters change")
 async def change(
     name: Name,
     new_name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
@@ -88,15 +71,15 @@ async def change(
     ca_file: CaFile = None,
     fingerprint: Fingerprints = None,
     insecure: Insecure = False,
-    description: Annotated[str | None, typer.Option(help="What the model is told.")] = None,
+    description: Annotated[str | None, typer.Option(help="What the model reads.")] = None,
     protected: Annotated[
         bool | None, typer.Option("--protected/--not-protected", help="Refuse every write.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change what is given; the rest stays."""
-    async with acting() as by:
-        wanted = changes(
+    """Change the given fields; the others keep their values."""
+    async with administrator() as context:
+        changes = from_options(
             clusters.ClusterChanges,
             name=new_name,
             hosts=host,
@@ -106,86 +89,63 @@ async def change(
             description=description,
             protected=protected,
         )
-        changed = await clusters.change_cluster(by, name, wanted)
-        tell(changed, f"Changed {changed.name}.", as_json=as_json)
+        cluster = await clusters.change_cluster(context, name, changes)
+        print_answer(cluster, f"Changed {cluster.name}.", as_json=as_json)
 
 
-@app.command("test")
-@command
-async def try_out(
+@by_hand("clusters test")
+async def check(
     name: Annotated[str | None, typer.Argument(help="One cluster; all when absent.")] = None,
     identity: Annotated[str | None, typer.Option(help="Identity; the default when absent.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the clusters for their version and what the token may."""
-    answered: dict[str, Check] = {}
-    async with acting() as by:
-        known = [name] if name else [one.name for one in await clusters.list_clusters(by)]
-        for one in known:
+    """Test the clusters: show their version and what the token may do."""
+    outcomes: dict[str, Check] = {}
+    async with administrator() as context:
+        names = [name] if name else [each.name for each in await clusters.list_clusters(context)]
+        for each in names:
             try:
-                answered[one] = await clusters.check_cluster(by, one, identity)
+                outcomes[each] = await clusters.check_cluster(context, each, identity)
             except CallError as error:
-                typer.secho(f"{one}: {error}", fg="red", err=True)
+                typer.secho(f"{each}: {error}", fg="red", err=True)
     if as_json:
-        typer.echo(as_text(answered))
-    elif not known:
-        typer.echo("No cluster is configured: pvemcp clusters add.")
-    for one, found in {} if as_json else answered.items():
-        _tell(f"{one} answers", found, as_json=False)
-    if len(answered) < len(known):
+        typer.echo(to_json(outcomes))
+    else:
+        for each, outcome in outcomes.items():
+            _print(f"{each} answers", outcome, as_json=False)
+        if not names:
+            typer.echo("No cluster is configured: pvemcp clusters add.")
+    if len(outcomes) < len(names):
         raise typer.Exit(1)
 
 
-@app.command()
-@command
-async def fingerprint(
-    host: Annotated[list[str], typer.Argument(help="host or host:port of nodes.")],
-    as_json: AsJson = False,
-) -> None:
-    """The SHA-256 of each host's certificate, to compare before pinning it."""
-    shown = await clusters.fingerprints(host)
-    tell_rows(shown, ("host", "fingerprint", "trouble"), as_json=as_json)
-
-
-@app.command()
-@command
-async def remove(name: Name, as_json: AsJson = False) -> None:
-    """Forget a cluster, its tokens and who was bound to them; Proxmox is not asked."""
-    async with acting() as by:
-        await clusters.remove_cluster(by, name)
-        tell({"removed": name}, f"Removed {name}.", as_json=as_json)
-
-
-def _tell(what: str, found: Check, *, as_json: bool) -> None:
+def _print(title: str, outcome: Check, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(as_text(found))
+        typer.echo(to_json(outcome))
         return
-    typer.echo(f"{what}: Proxmox VE {found.version}, nodes {', '.join(found.nodes)}.")
-    if found.missing:
+    typer.echo(f"{title}: Proxmox VE {outcome.version}, nodes {', '.join(outcome.nodes)}.")
+    if outcome.missing:
         typer.secho(
-            f"Lists come back short: the token lacks {', '.join(found.missing)}.", fg="yellow"
+            f"Lists come back short: the token lacks {', '.join(outcome.missing)}.", fg="yellow"
         )
-    for line in found.advice:
+    for line in outcome.advice:
         typer.echo(f"  {line}")
-    if found.question:
-        typer.echo(f"  {found.question}")
+    if outcome.question:
+        typer.echo(f"  {outcome.question}")
 
 
 def _mode(
     ca_file: Path | None, fingerprints: list[str] | None, *, insecure: bool
 ) -> TlsMode | None:
-    chosen = [
-        mode
-        for mode, wanted in (
-            (TlsMode.CA, ca_file),
-            (TlsMode.PINNED, fingerprints),
-            (TlsMode.INSECURE, insecure),
-        )
-        if wanted
-    ]
-    if len(chosen) > 1:
+    options = {
+        TlsMode.CA: ca_file,
+        TlsMode.PINNED: fingerprints,
+        TlsMode.INSECURE: insecure,
+    }
+    modes = [mode for mode, option in options.items() if option]
+    if len(modes) > 1:
         raise BadArgument("--insecure", "choose one of --ca-file, --fingerprint and --insecure.")
-    return chosen[0] if chosen else None
+    return modes[0] if modes else None
 
 
 def _pem(path: Path | None) -> str:

@@ -1,12 +1,12 @@
-"""What administrative commands share: who acts, and how answers are told."""
+"""The administrator of a command, and how answers are printed."""
 
 import json
 import os
 import pwd
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pvemcp_server.admin import AdminContext
-from pvemcp_server.cli.state import opened
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.access.fields import bad_argument
+from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.cli.state import open_state
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import open_services
 from pvemcp_server.toolkit.registry import tools
@@ -24,83 +24,82 @@ from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it de
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
 PIPE_WIDTH = 240
-_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+Model = TypeVar("Model", bound=BaseModel)
+_ANY_TYPE: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 @asynccontextmanager
-async def acting() -> AsyncIterator[AdminContext]:
-    """The system's user as administrator; the audit names them."""
-    async with opened() as state, open_services(state) as services:
+async def administrator() -> AsyncIterator[AdminContext]:
+    """Open the state for the system's user as administrator; the audit records their name.
+
+    Values that a model refuses inside the block raise BadArgument.
+    """
+    async with open_state() as state, open_services(state) as services:
         try:
             yield AdminContext(services, by=f"cli:{_system_user()}")
         except ValidationError as invalid:
-            raise _readable(invalid) from None
+            raise bad_argument(invalid) from None
 
 
-def pipeline_of(by: AdminContext) -> Pipeline:
-    """The way that every call takes, here without an endpoint in front of it."""
-    services = by.services
+def pipeline_of(context: AdminContext) -> Pipeline:
+    """Return the pipeline that runs every tool call, here without an HTTP server."""
+    services = context.services
     return Pipeline(tools(), services.clusters, services.settings, services.audit)
 
 
-def tell(answer: Any, words: str, *, as_json: bool) -> None:
-    """The answer as JSON, or the words that say it."""
-    typer.echo(as_text(answer) if as_json else words)
+def to_json(answer: Any) -> str:
+    """Return any answer of the administration as JSON."""
+    return json.dumps(_ANY_TYPE.dump_python(answer, mode="json"), indent=2, ensure_ascii=False)
 
 
-def as_text(answer: Any) -> str:
-    """Any answer of the administration as JSON."""
-    return json.dumps(_ANYTHING.dump_python(answer, mode="json"), indent=2, ensure_ascii=False)
+def print_answer(answer: Any, text: str, *, as_json: bool) -> None:
+    """Print the answer as JSON, or the text that describes it."""
+    typer.echo(to_json(answer) if as_json else text)
 
 
-def tell_rows(rows: Sequence[Any], columns: Sequence[str], *, as_json: bool) -> None:
-    """A list as JSON, or as a table of some of its columns."""
-    if as_json:
-        typer.echo(as_text(rows))
-        return
+def print_table(rows: Sequence[Any], columns: Sequence[tuple[str, Callable[[Any], str]]]) -> None:
+    """Print some columns of rows, each by its name and the text of its value."""
     table = Table()
-    for name in columns:
-        # the first is what other commands ask for; nothing of the others is cut off either
-        table.add_column(name, no_wrap=name == columns[0], overflow="fold")
+    for number, (name, _) in enumerate(columns):
+        # the first column holds what other commands need: it is never wrapped, and no cell is cut
+        table.add_column(name, no_wrap=number == 0, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_inert(_cell(getattr(row, name)))) for name in columns))
-    # no terminal, no width to keep to: a pipe gets whole cells
+        table.add_row(*(Text(_printable(text(getattr(row, name)))) for name, text in columns))
+    # a pipe has no width: give it whole cells
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
-def changes(model: type[BaseModel], **given: Any) -> Any:
-    """The model with what was given; options that were not used stay unset."""
-    return model.model_validate({name: one for name, one in given.items() if one is not None})
-
-
-def _readable(invalid: ValidationError) -> BadArgument:
-    """The first wrong value by its name; the value itself may be a secret."""
-    error = invalid.errors(include_url=False, include_input=False)[0]
-    return BadArgument(".".join(str(part) for part in error["loc"]), error["msg"])
-
-
-def _system_user() -> str:
-    """By the system's word, for the environment may say anything; some users are only a number."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
-def _inert(text: str) -> str:
-    """A cell may hold what a stranger has sent, and terminals obey control characters."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
-
-
-def _cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """Return a value as the text of a table cell."""
     match value:
         case None:
             return ""
         case bool():
             return "yes" if value else "no"
         case list() | tuple():
-            return ", ".join(str(one) for one in value)
+            return ", ".join(str(item) for item in value)
         case _ if hasattr(value, "isoformat"):
             return str(value.isoformat(timespec="seconds"))
         case _:
             return str(value)
+
+
+def from_options(model: type[Model], **options: Any) -> Model:
+    """Return the model with the options that were used; the others stay unset."""
+    return model.model_validate({k: value for k, value in options.items() if value is not None})
+
+
+def _system_user() -> str:
+    """Return the user's name from the system: environment variables can hold any text.
+
+    In a container a user may have no name, only a number.
+    """
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _printable(text: str) -> str:
+    """Replace control characters: a cell may hold text from a client, and terminals obey them."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)

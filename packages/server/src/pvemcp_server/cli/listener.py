@@ -1,4 +1,4 @@
-"""What a server claims before it changes or prints anything: its port and its state folder."""
+"""The port and the state folder, claimed before a server changes or prints anything."""
 
 import errno
 import os
@@ -12,13 +12,13 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.state_lock import check_unlocked, state_lock
 
-BACKLOG: Final = 2048  # connections that wait while the server starts
-_MISSING: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # this machine may have no IPv6
+BACKLOG: Final = 2048  # connections that may wait while the server starts
+_MISSING: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # errors of a machine without IPv6
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Open sockets, and the configuration with the port that they have."""
+    """Open sockets, and the configuration with their port."""
 
     config: Config
     sockets: list[socket.socket]
@@ -67,10 +67,10 @@ def _listening(config: Config, stack: ExitStack) -> list[socket.socket]:
 
 
 def _addresses(config: Config) -> list[tuple[socket.AddressFamily, str]]:
-    found = socket.getaddrinfo(
+    addresses = socket.getaddrinfo(
         config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in addresses))
 
 
 def _reason(refused: OSError) -> str:

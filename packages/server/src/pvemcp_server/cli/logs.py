@@ -1,4 +1,4 @@
-"""Log lines of every library in one shape, on stderr, without secrets."""
+"""Logging: the lines of all libraries in one format, on stderr, without secrets."""
 
 import logging
 import sys
@@ -10,8 +10,8 @@ from pvemcp_server.config import Config
 from pvemcp_server.store.key_format import KEY_PATTERN
 
 HIDDEN = "***"
-# They tell of every request or frame; the audit has what matters
-TALKATIVE = ("alembic", "httpcore2", "httpx2", "mcp", "sse_starlette", "aiosqlite", "asyncio")
+# These log every request or frame; calls are in the audit
+VERBOSE = ("alembic", "httpcore2", "httpx2", "mcp", "sse_starlette", "aiosqlite", "asyncio")
 
 
 def configure(config: Config) -> None:
@@ -30,18 +30,19 @@ def configure(config: Config) -> None:
         shared.append(structlog.processors.format_exc_info)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        Masking(
+        MaskingFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
         )
     )
     logging.basicConfig(handlers=[handler], level=config.log_level.upper(), force=True)
-    for name in TALKATIVE:
+    for name in VERBOSE:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
-class Masking(structlog.stdlib.ProcessorFormatter):
-    """The last look at every line: whatever a library may have written, no key leaves."""
+class MaskingFormatter(structlog.stdlib.ProcessorFormatter):
+    """The formatter of every line: it masks API keys, also those that a library logs."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Format the record and mask keys in the line."""
         return KEY_PATTERN.sub(HIDDEN, super().format(record))

@@ -1,4 +1,4 @@
-"""The command `pvemcp` and what it is divided into."""
+"""The command `pvemcp` and its subcommands, each imported only when it is used."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -10,37 +10,41 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from pvemcp_server import __version__
+from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.cli.deferred_gc import deferred_gc
 
-MODULES: Final = {
-    "serve": "serve",
-    "run": "serve",
-    "status": "status",
-    "bridges": "status",
-    "doctor": "maintenance",
-    "backup": "maintenance",
-    "restore": "maintenance",
-    "claude-config": "maintenance",
-    "keys": "keys",
-    "roles": "roles",
-    "clusters": "clusters",
-    "settings": "settings",
-    "queries": "queries",
-    "audit": "audit",
-    "notices": "status",
-    "tools": "status",
-    "admin": "admins",
-    "secrets": "maintenance",
+_PLACES: Final = {
+    "serve": "cli.serve",
+    "run": "cli.serve",
+    "status": "admin.overview",
+    "bridges": "admin.bridge",
+    "doctor": "admin.doctor",
+    "backup": "cli.maintenance",
+    "restore": "cli.maintenance",
+    "claude-config": "cli.maintenance",
+    "keys": "admin.keys",
+    "roles": "admin.roles",
+    "clusters": "admin.clusters",
+    "settings": "admin.settings",
+    "queries": "admin.queries",
+    "audit": "admin.audit",
+    "notices": "admin.overview",
+    "tools": "admin.tools",
+    "admin": "admin.admins",
+    "secrets": "cli.maintenance",
 }
+MODULES: Final = _PLACES | {
+    name: f"admin.{name}" for name in SUBJECTS if f"admin.{name}" not in _PLACES.values()
+}
+"""Module of each command: of `admin`, whose operations it is derived from, or of `cli`. Commands
+of a subject that is not listed have the subject's name."""
 
 
 class Commands(Mapping[str, Any]):
-    """Every command by its name, imported when it is meant: most of them know the whole server."""
+    """All commands by name. A command is imported on access: most of them need the whole server."""
 
     def __getitem__(self, name: str) -> Any:
-        module = MODULES[name]
-        group = _group(module)
-        return group.commands.get(name) or _group(module, name)
+        return _group(MODULES[name]).commands[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(MODULES)
@@ -50,11 +54,11 @@ class Commands(Mapping[str, Any]):
 
 
 class Root(TyperGroup):
-    """The command with all others below it."""
+    """The command `pvemcp`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands = Commands()  # type: ignore[assignment]  # typer asks, and never adds one
+        self.commands = Commands()  # type: ignore[assignment]  # typer only reads it
 
 
 app = typer.Typer(
@@ -68,8 +72,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"pvemcp {__version__}")
         raise typer.Exit
 
@@ -80,13 +84,14 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """What holds for every command."""
+    """Accept the options that precede a command."""
 
 
 @cache
-def _group(module: str, name: str | None = None) -> TyperGroup:
-    """What a module of this package declares; with a name when it is a command as a whole."""
+def _group(module: str) -> TyperGroup:
+    """Return the commands of a module."""
+    package, _, name = module.partition(".")
     with deferred_gc():
-        group = get_group(import_module(f"pvemcp_server.cli.{module}").app)
-    group.name = name
-    return group
+        if package == "cli":
+            return get_group(import_module(f"pvemcp_server.{module}").app)
+        return get_group(import_module("pvemcp_server.cli.operations").app_of(name))

@@ -1,32 +1,21 @@
-"""`pvemcp roles`: tools, on clusters, for resources."""
+"""`pvemcp roles create` and `change`: grants from options or from a file."""
 
 import json
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pvemcp_server.access.model import ANY, READS
-from pvemcp_server.admin import roles
-from pvemcp_server.cli.context import AsJson, acting, changes, tell, tell_rows
-from pvemcp_server.cli.options import Given, taking
-from pvemcp_server.cli.state import command
+from pvemcp_server.access.model import ANY, READS, RESOURCE_KINDS
+from pvemcp_server.admin.roles import RoleChanges, RoleFields, change_role, create_role
+from pvemcp_server.cli.context import AsJson, administrator, from_options, print_answer
+from pvemcp_server.cli.operations import Run, by_hand, with_signature
 from pvemcp_server.errors import BadArgument
-
-app = typer.Typer(help="Make, change and remove roles.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The role's name.")]
 Description = Annotated[str | None, typer.Option(help="What it is for; the model reads it.")]
-RESOURCES = {
-    "pools": Annotated[list[str] | None, typer.Option("--pool", help="Only this; repeat it.")],
-    "tags": Annotated[list[str] | None, typer.Option("--tag", help="Only this; repeat it.")],
-    "vmids": Annotated[list[int] | None, typer.Option("--vmid", help="Only this; repeat it.")],
-    "nodes": Annotated[list[str] | None, typer.Option("--node", help="Only this; repeat it.")],
-    "storages": Annotated[
-        list[str] | None, typer.Option("--storage", help="Only this; repeat it.")
-    ],
-}
-GRANT = {
+GRANT_OPTIONS: dict[str, Any] = {
     "tools": Annotated[list[str] | None, typer.Option("--tool", help="Tool it grants; repeat it.")],
     "reads": Annotated[
         bool | None, typer.Option("--reads", help="Grant every tool that only reads.")
@@ -34,88 +23,83 @@ GRANT = {
     "clusters": Annotated[
         list[str] | None, typer.Option("--cluster", help="Only on this; repeat it.")
     ],
-    **RESOURCES,
+    **{
+        kind: Annotated[
+            list[str] | None,
+            typer.Option(f"--{kind.removesuffix('s')}", help="Only this; repeat it."),
+        ]
+        for kind in RESOURCE_KINDS
+    },
     "grants_file": Annotated[
         Path | None, typer.Option(help="JSON list of grants, as `roles show` prints; for several.")
     ],
 }
 
 
-@app.command("list")
-@command
-async def list_roles(as_json: AsJson = False) -> None:
-    """All roles, the built-in ones too."""
-    async with acting() as by:
-        tell_rows(await roles.list_roles(by), ("name", "built_in", "description"), as_json=as_json)
+def with_grant_options(run: Run) -> Run:
+    """Give a command GRANT_OPTIONS in place of its parameter `options`, a mapping of those used."""
+
+    async def entry(**values: Any) -> None:
+        options = {name: values.pop(name) for name in GRANT_OPTIONS}
+        await run(**values, options={n: v for n, v in options.items() if v is not None})
+
+    parameters: list[Parameter] = []
+    for parameter in signature(run).parameters.values():
+        if parameter.name == "options":
+            parameters += (
+                Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+                for name, kind in GRANT_OPTIONS.items()
+            )
+        else:
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+    entry.__doc__ = run.__doc__
+    return with_signature(entry, parameters)
 
 
-@app.command()
-@command
-async def show(name: Name, as_json: AsJson = False) -> None:
-    """A role's grants, as JSON in any case: what --grants-file takes."""
-    async with acting() as by:
-        role = await roles.get_role(by, name)
-        tell(role, json.dumps(role.grants, indent=2), as_json=as_json)
-
-
-@app.command()
-@command
-@taking(GRANT)
+@by_hand("roles create")
+@with_grant_options
 async def create(
-    name: Name, description: Description = None, *, given: Given, as_json: AsJson = False
+    name: Name, description: Description = None, *, options: dict[str, Any], as_json: AsJson = False
 ) -> None:
-    """A new role with one grant, or with those of a file."""
-    async with acting() as by:
-        fields = changes(
-            roles.RoleFields, name=name, description=description, grants=_grants(given)
+    """Create a role with one grant, or with the grants of a file."""
+    async with administrator() as context:
+        fields = from_options(
+            RoleFields, name=name, description=description, grants=_grants(options)
         )
-        made = await roles.create_role(by, fields)
-        tell(made, f"Made {made.name}.", as_json=as_json)
+        role = await create_role(context, fields)
+        print_answer(role, f"Created {role.name}.", as_json=as_json)
 
 
-@app.command()
-@command
-@taking(GRANT)
+@by_hand("roles change")
+@with_grant_options
 async def change(
     name: Name,
     new_name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
     description: Description = None,
     *,
-    given: Given,
+    options: dict[str, Any],
     as_json: AsJson = False,
 ) -> None:
-    """Change what is given; any option of a grant replaces all grants by that one."""
-    grants = _grants(given) if given else None
-    async with acting() as by:
-        wanted = changes(roles.RoleChanges, name=new_name, description=description, grants=grants)
-        changed = await roles.change_role(by, name, wanted)
-        tell(changed, f"Changed {changed.name}.", as_json=as_json)
+    """Change the given fields; any option of a grant replaces all grants by that one."""
+    grants = _grants(options) if options else None
+    async with administrator() as context:
+        changes = from_options(RoleChanges, name=new_name, description=description, grants=grants)
+        role = await change_role(context, name, changes)
+        print_answer(role, f"Changed {role.name}.", as_json=as_json)
 
 
-@app.command()
-@command
-async def remove(name: Name, as_json: AsJson = False) -> None:
-    """Remove a role that no key has."""
-    async with acting() as by:
-        await roles.remove_role(by, name)
-        tell({"removed": name}, f"Removed {name}.", as_json=as_json)
-
-
-def _grants(given: Given) -> Any:
-    """Those of the file, else the one that the options describe."""
-    if "grants_file" in given:
-        return _read(given["grants_file"])
-    resources = {name: given[name] for name in RESOURCES if name in given}
+def _grants(options: dict[str, Any]) -> Any:
+    """Return the grants of the file, or else the one grant that the options describe."""
+    if path := options.get("grants_file"):
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise BadArgument("--grants-file", f"{path}: {error}.") from None
+    resources = {kind: options[kind] for kind in RESOURCE_KINDS if kind in options}
+    reads = [READS] if options.get("reads") else []
     grant = {
-        "tools": [*given.get("tools", ()), *([READS] if given.get("reads") else [])],
-        "clusters": given.get("clusters", [ANY]),
+        "tools": [*options.get("tools", ()), *reads],
+        "clusters": options.get("clusters", [ANY]),
         "resources": resources or {"everything": True},
     }
     return [grant]
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as wrong:
-        raise BadArgument("--grants-file", f"{path}: {wrong}.") from None

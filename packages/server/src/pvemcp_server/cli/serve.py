@@ -11,7 +11,7 @@ from pvemcp_server.cli import logs, quickstart
 from pvemcp_server.cli.deferred_gc import deferred_gc
 from pvemcp_server.cli.demo import Demo
 from pvemcp_server.cli.listener import Listener, claimed
-from pvemcp_server.cli.state import State, command, opened
+from pvemcp_server.cli.state import State, command, open_state
 from pvemcp_server.config import Config
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
@@ -22,12 +22,12 @@ app = typer.Typer()
 @app.command()
 @command
 async def serve(host: Host = None, port: Port = None) -> None:
-    """Serve the configured clusters until told to stop."""
-    config = _configured(host=host, port=port)
+    """Serve the configured clusters until stopped."""
+    config = _configure(host=host, port=port)
     with claimed(config, alone=False) as listener:
-        async with opened(listener.config) as state:
+        async with open_state(listener.config) as state:
             await Demo(state).remove_clusters()
-            await _serve(state, listener, partial(quickstart.first_administrator, state))
+            await _serve(state, listener, partial(quickstart.create_first_administrator, state))
 
 
 @app.command()
@@ -40,36 +40,36 @@ async def run(
         typer.Option("--demo-if-empty", help="Emulate two clusters while none is configured."),
     ] = False,
 ) -> None:
-    """Serve, and say how to connect; the shortest way from nothing to a first answer."""
-    config = _configured(host=host, port=port)
+    """Serve, and print how to connect: the shortest way to a first answer."""
+    config = _configure(host=host, port=port)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(claimed(config, alone=demo_if_empty))
-        state = await stack.enter_async_context(opened(listener.config))
+        state = await stack.enter_async_context(open_state(listener.config))
         demo = Demo(state)
         if demo_if_empty and await demo.is_needed():
             await stack.enter_async_context(demo.running())
         else:
             await demo.remove_clusters()
-        await _serve(state, listener, partial(quickstart.greet, state, demo=demo.started))
+        await _serve(state, listener, partial(quickstart.print_welcome, state, demo=demo.started))
 
 
-async def _serve(state: State, listener: Listener, greet: Callable[[], Awaitable[Any]]) -> None:
-    """Serve, and greet once clients are answered: a start that fails has shown no secret."""
+async def _serve(state: State, listener: Listener, welcome: Callable[[], Awaitable[Any]]) -> None:
+    """Serve. Print the welcome, which shows secrets, only when the server accepts clients: a start
+    that fails then shows none."""
 
     async def announce() -> None:
-        await greet()
-        await quickstart.tell_switch(state)
+        await welcome()
+        await quickstart.print_endpoint_off(state)
 
     await quickstart.check_administrator(state)
     with deferred_gc():
-        # loaded while serving only: `pvemcp --help` need not wait for every library of the server
+        # imported here: `pvemcp --help` must not wait for every library of the server
         from pvemcp_server.app import serve_until_stopped
 
     await serve_until_stopped(state, listener.sockets, announce)
 
 
-def _configured(**options: Any) -> Config:
-    given = {name: value for name, value in options.items() if value is not None}
-    config = Config.load(**given)
+def _configure(**options: Any) -> Config:
+    config = Config.load(**{k: value for k, value in options.items() if value is not None})
     logs.configure(config)
     return config

@@ -1,36 +1,25 @@
-"""`pvemcp settings`: what changes while the server runs."""
+"""`pvemcp settings set`: settings as NAME=VALUE."""
 
 import json
 from typing import Annotated, Any
 
 import typer
 
-from pvemcp_server.admin import settings
-from pvemcp_server.cli.context import AsJson, acting, tell, tell_rows
-from pvemcp_server.cli.state import command
+from pvemcp_server.admin.settings import change_settings
+from pvemcp_server.cli.context import AsJson, administrator, print_answer
+from pvemcp_server.cli.operations import by_hand
 from pvemcp_server.errors import BadArgument
 
-app = typer.Typer(help="Show and change settings.", no_args_is_help=True)
 Pairs = Annotated[list[str], typer.Argument(help="NAME=VALUE, as enabled=true; lists as JSON.")]
 
 
-@app.command("list")
-@command
-async def list_settings(as_json: AsJson = False) -> None:
-    """Every setting with its value and default."""
-    async with acting() as by:
-        found = await settings.list_settings(by)
-        tell_rows(found, ("name", "value", "default", "description"), as_json=as_json)
-
-
-@app.command("set")
-@command
-async def change(pairs: Pairs, as_json: AsJson = False) -> None:
+@by_hand("settings set")
+async def set_settings(pairs: Pairs, as_json: AsJson = False) -> None:
     """Change settings, all or none; takes effect within a second."""
     values = dict(_pair(text) for text in pairs)
-    async with acting() as by:
-        found = await settings.change_settings(by, values)
-        tell(found, f"Changed {', '.join(values)}.", as_json=as_json)
+    async with administrator() as context:
+        settings = await change_settings(context, values)
+        print_answer(settings, f"Changed {', '.join(values)}.", as_json=as_json)
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""What every command opens: the state in its folder or database."""
+"""The state that commands open, and async functions as commands."""
 
 import asyncio
 import functools
@@ -22,7 +22,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class State:
-    """The open state, as commands use it."""
+    """The open state: configuration, database and the services on it."""
 
     config: Config
     store: Store
@@ -31,34 +31,34 @@ class State:
 
 
 @asynccontextmanager
-async def opened(config: Config | None = None) -> AsyncIterator[State]:
-    """The state that the environment names, brought up to date."""
+async def open_state(config: Config | None = None) -> AsyncIterator[State]:
+    """Open the state that the environment names, and migrate it to this version."""
     config = config or Config.load()
     async with open_store(config) as store, open_access(store) as access:
         yield State(config, store, access, Settings(store))
 
 
 def command(run: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """An async function as a command: what goes wrong is one line and exit code 1."""
+    """Return an async function as a command: an error is one line and exit code 1."""
 
     @functools.wraps(run)
-    def entered(*args: P.args, **kwargs: P.kwargs) -> None:
+    def entry(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             asyncio.run(_awaited(run(*args, **kwargs)))
         except ServerError as error:
-            _tell(str(error))
+            _print_error(str(error))
             raise typer.Exit(1) from None
         except DatabaseFailed as error:
-            _tell(f"The state's database failed: {reason_of(error)}.")
+            _print_error(f"The state's database failed: {reason_of(error)}.")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             sys.exit(130)
 
-    return entered
+    return entry
 
 
-def _tell(wrong: str) -> None:
-    typer.secho(wrong, fg="red", err=True)
+def _print_error(text: str) -> None:
+    typer.secho(text, fg="red", err=True)
 
 
 async def _awaited(work: Awaitable[None]) -> None:

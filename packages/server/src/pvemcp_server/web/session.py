@@ -6,7 +6,7 @@ from fastapi import Depends, Path, Request, Response
 from starlette.datastructures import FormData
 
 from pvemcp_server.access.sessions import Session
-from pvemcp_server.admin import AdminContext
+from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.http.client_address import client_address, networks
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from fastapi import Request, Response
@@ -14,18 +14,18 @@ from pvemcp_server import __version__
 from pvemcp_server.access.sessions import Session
 
 HERE: Final = Path(__file__).parent
-NAVIGATION: Final = (
-    ("overview", "Overview", "/admin/"),
-    ("keys", "API Access", "/admin/keys"),
-    ("bridge", "Bridge", "/admin/bridge"),
-    ("roles", "Roles", "/admin/roles"),
-    ("clusters", "Clusters", "/admin/clusters"),
-    ("tools", "Tools", "/admin/tools"),
-    ("query", "Query", "/admin/query"),
-    ("audit", "Audit", "/admin/audit"),
-    ("settings", "Settings", "/admin/settings"),
-    ("admins", "Administrators", "/admin/administrators"),
-)
+
+
+class Navigation(NamedTuple):
+    """An entry of the navigation; `icon` is the path of an SVG drawing of 24 by 24 units."""
+
+    title: str
+    path: str
+    icon: str
+
+
+NAVIGATION: Final[dict[str, Navigation]] = {}
+"""The entry of each page, by its subject; `web/pages` fills it."""
 
 
 def _age(then: datetime | None) -> str:

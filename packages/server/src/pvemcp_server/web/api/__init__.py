@@ -1,33 +1,27 @@
-"""The admin REST API: what the pages can, for programs."""
+"""The admin REST API: routes derived from the administrative operations."""
 
-from typing import Final
+from collections.abc import Callable
+from inspect import Parameter, Signature
+from typing import Annotated, Any, Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Query, status
 
 from pvemcp_server import __version__
-from pvemcp_server.web.api import (
-    admins,
-    audit,
-    bridge,
-    clusters,
-    keys,
-    overview,
-    queries,
-    roles,
-    session,
-    settings,
-    tools,
-)
+from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Operation, model_of, operations
+from pvemcp_server.pipeline.pipeline import Pipeline
+from pvemcp_server.web.api import audit, bridge, session
 from pvemcp_server.web.api.answers import REFUSALS
+from pvemcp_server.web.session import PipelineOf, Reading, Writing
 
 DESCRIPTION: Final = """\
-Everything that the admin pages can. `POST /session` signs in and answers with the session's token;
-requests that change something carry it as `X-CSRF-Token`, beside the cookie.
+Everything that the admin pages offer. `POST /session` signs in and answers with the session's
+token; requests other than GET carry it as `X-CSRF-Token`, beside the cookie.
 """
 
 
 def create_api() -> FastAPI:
-    """The application; the site mounts it and tells it its services."""
+    """Return the application; the admin site mounts it and sets its services."""
     api = FastAPI(
         title="pvemcp administration",
         version=__version__,
@@ -36,9 +30,53 @@ def create_api() -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for module in (
-        *(session, overview, keys, bridge, roles),
-        *(clusters, tools, queries, audit, settings, admins),
-    ):
-        api.include_router(module.router, responses=REFUSALS)
+    api.include_router(session.router, responses=REFUSALS)
+    by_tag: dict[str, APIRouter] = {}
+    for operation in operations().values():
+        if operation.route:
+            router = by_tag.setdefault(operation.tag, APIRouter(tags=[operation.tag]))
+            _add_route(router, operation)
+    by_tag["Bridge"].include_router(bridge.router)
+    by_tag["Audit"].include_router(audit.router)
+    for router in by_tag.values():
+        api.include_router(router, responses=REFUSALS)
     return api
+
+
+def _add_route(router: APIRouter, operation: Operation) -> None:
+    route = operation.route
+    assert route  # noqa: S101 - the caller checks it
+    done = status.HTTP_204_NO_CONTENT if operation.answer is None else status.HTTP_200_OK
+    router.add_api_route(
+        route.path,
+        _endpoint(operation, route.method),
+        methods=[route.method],
+        status_code=status.HTTP_201_CREATED if route.created else done,
+    )
+
+
+def _endpoint(operation: Operation, method: str) -> Callable[..., Any]:
+    """Return a function with the operation's signature, as FastAPI reads it.
+
+    The context requires a session, and for any method but GET also its CSRF token. A model is the
+    body, or the query of a GET.
+    """
+
+    async def endpoint(**values: Any) -> Any:
+        return await operation.run(**values)
+
+    def for_fastapi(parameter: Parameter) -> Parameter:
+        annotation = parameter.annotation
+        if annotation is AdminContext:
+            annotation = Reading if method == "GET" else Writing
+        elif annotation is Pipeline:
+            annotation = PipelineOf
+        elif method == "GET" and model_of(parameter):
+            annotation = Annotated[annotation, Query()]
+        return parameter.replace(annotation=annotation, kind=Parameter.KEYWORD_ONLY)
+
+    parameters = [for_fastapi(parameter) for parameter in operation.parameters.values()]
+    endpoint.__name__ = operation.run.__name__
+    endpoint.__doc__ = operation.description
+    endpoint.__signature__ = Signature(parameters, return_annotation=operation.answer)  # type: ignore[attr-defined]  # functions have it
+    return endpoint

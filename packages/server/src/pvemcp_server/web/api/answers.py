@@ -1,16 +1,12 @@
-"""What the answers of the admin REST API have in common."""
+"""Error answers that all routes of the admin REST API share."""
 
 from typing import Any, Final
 
-from fastapi import status
 from pydantic import BaseModel
-
-CREATED: Final = status.HTTP_201_CREATED
-GONE: Final = status.HTTP_204_NO_CONTENT
 
 
 class Wrong(BaseModel):
-    """Why it was not done."""
+    """The reason why a request was not carried out."""
 
     error: str
 
@@ -24,7 +20,7 @@ class GateError(BaseModel):
 
 
 class GateRefusal(BaseModel):
-    """An answer of the gate, which does not know that the path was one of the API."""
+    """An answer of the HTTP gate, which does not know that the path was one of the API."""
 
     jsonrpc: str
     id: None
@@ -32,9 +28,12 @@ class GateRefusal(BaseModel):
 
 
 REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": GateRefusal, "description": "The path is ambiguous; says how to spell it"},
-    401: {"model": Wrong, "description": "Nobody is signed in"},
-    403: {"model": Wrong, "description": "The token of the session is missing or wrong"},
-    404: {"model": Wrong, "description": "There is no such thing"},
-    422: {"model": Wrong, "description": "Not possible as asked; says what is wrong"},
+    400: {
+        "model": GateRefusal,
+        "description": "The path is ambiguous; the answer says how to write it",
+    },
+    401: {"model": Wrong, "description": "Not signed in"},
+    403: {"model": Wrong, "description": "The session's token is missing or wrong"},
+    404: {"model": Wrong, "description": "Not found"},
+    422: {"model": Wrong, "description": "Not possible; the answer says why"},
 }

@@ -1,13 +1,13 @@
-"""Signing in and out over REST."""
+"""Sign-in and sign-out over REST."""
 
 from datetime import datetime
 
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, SecretStr
+from fastapi import APIRouter, Request, Response, status
+from pydantic import BaseModel, SecretStr
 
+from pvemcp_server.access.fields import Fields
 from pvemcp_server.admin import authentication
 from pvemcp_server.errors import AccessDenied
-from pvemcp_server.web.api.answers import CREATED, GONE
 from pvemcp_server.web.session import (
     SignedIn,
     SignedOut,
@@ -21,17 +21,15 @@ from pvemcp_server.web.session import (
 router = APIRouter(tags=["Session"], prefix="/session")
 
 
-class Credentials(BaseModel):
-    """Who signs in."""
-
-    model_config = ConfigDict(extra="forbid")
+class Credentials(Fields):
+    """Name and password of an administrator."""
 
     name: str
     password: SecretStr
 
 
 class SessionFacts(BaseModel):
-    """The session that the cookie names; `csrf` is the token for X-CSRF-Token."""
+    """The session of the cookie; `csrf` is the token for X-CSRF-Token."""
 
     name: str
     csrf: str
@@ -39,13 +37,13 @@ class SessionFacts(BaseModel):
     expires: datetime
 
 
-@router.post("", status_code=CREATED)
-async def sign_in(request: Request, response: Response, who: Credentials) -> SessionFacts:
-    """Sign in: sets the session's cookie and answers with its token."""
+@router.post("", status_code=status.HTTP_201_CREATED)
+async def sign_in(request: Request, response: Response, credentials: Credentials) -> SessionFacts:
+    """Sign in: set the session's cookie and return its token."""
     services = services_of(request)
     try:
         admin = await authentication.sign_in(
-            services, who.name, who.password.get_secret_value(), address_of(request)
+            services, credentials.name, credentials.password.get_secret_value(), address_of(request)
         )
     except AccessDenied:
         raise SignedOut from None
@@ -54,11 +52,11 @@ async def sign_in(request: Request, response: Response, who: Credentials) -> Ses
 
 @router.get("")
 async def current(session: SignedIn) -> SessionFacts:
-    """Who is signed in, with the session's token."""
+    """Return the signed-in administrator, with the session's token."""
     return _facts(session)
 
 
-@router.delete("", status_code=GONE)
+@router.delete("", status_code=status.HTTP_204_NO_CONTENT)
 async def sign_out(request: Request, response: Response, session: SignedIn) -> None:
     """End the session."""
     await check_csrf(request, session)

@@ -1,34 +1,29 @@
-"""The admin pages, one module each."""
+"""The admin pages: a module for each subject of the administration, beside the sign-in."""
 
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 
 from fastapi import APIRouter
 
+from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.web.pages import (
-    administrators,
-    audit,
-    bridge,
-    clusters,
-    keys,
-    overview,
-    query,
-    roles,
-    settings,
-    sign_in,
-    tools,
-)
-
-_PAGES = (
-    *(sign_in, overview, keys, bridge, roles, clusters),
-    *(tools, query, audit, settings, administrators),
-)
+from pvemcp_server.web.pages import sign_in
+from pvemcp_server.web.templates import NAVIGATION
 
 
 def routers(config: Config) -> Iterator[APIRouter]:
-    """Yield the routers of all pages; the external sign-in only when an issuer is configured."""
-    yield from (module.router for module in _PAGES)
+    """Yield the routers of all pages, and put those of the subjects into the navigation.
+
+    The sign-in with OpenID Connect is there when an issuer is configured.
+    """
+    yield sign_in.router
+    for subject in SUBJECTS:
+        if find_spec(f"{__name__}.{subject}"):
+            page = import_module(f"{__name__}.{subject}")
+            NAVIGATION[subject] = page.navigation
+            yield page.router
     if config.oidc_issuer:
         yield _external_sign_in()
 

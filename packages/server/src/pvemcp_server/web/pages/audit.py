@@ -5,16 +5,20 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
-from pvemcp_server.admin import AdminContext, audit, clusters, keys
+from pvemcp_server.admin import audit, clusters, keys
+from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing
-from pvemcp_server.web.templates import page
+from pvemcp_server.web.templates import Navigation, page
 
 router = APIRouter(prefix="/audit")
+navigation = Navigation(
+    "Audit", "/admin/audit", icon="M9 6h11M9 12h11M9 18h11M4 6h.01M4 12h.01M4 18h.01"
+)
 PAGE = 50
 
 
-class SearchForm(audit.Search):
+class SearchForm(audit.SearchPage):
     """The search of the form, which also sends its empty fields."""
 
     @classmethod
@@ -26,7 +30,7 @@ class SearchForm(audit.Search):
     @property
     def query_string(self) -> str:
         """The search as the query of a URL."""
-        return urlencode(self.model_dump(mode="json", exclude_none=True))
+        return urlencode(self.model_dump(mode="json", exclude_none=True, exclude={"limit"}))
 
 
 @router.get("")
@@ -55,7 +59,7 @@ async def entries(request: Request, session: SignedIn, context: Reading) -> Resp
 
 @router.get("/entries/{seq}")
 async def entry(request: Request, session: SignedIn, context: Reading, seq: RowNumber) -> Response:
-    found = await audit.find(context, audit.Search(before=seq + 1), 1)
+    found = await audit.find_entries(context, audit.SearchPage(before=seq + 1, limit=1))
     if not found:
         raise UnknownName("entry", seq, [])
     return page(request, "audit_entry.html", session, entry=found[0])
@@ -67,7 +71,7 @@ async def verify(request: Request, session: SignedIn, context: Writing) -> Respo
 
 
 async def _entries(context: AdminContext, search: SearchForm) -> dict[str, Any]:
-    found = await audit.find(context, search, PAGE + 1)
+    found = await audit.find_entries(context, search.model_copy(update={"limit": PAGE + 1}))
     entries = found[:PAGE]
     older = search.model_copy(update={"before": entries[-1].seq}) if len(found) > PAGE else None
     return {"entries": entries, "older": older.query_string if older else ""}

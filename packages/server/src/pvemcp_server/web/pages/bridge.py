@@ -6,9 +6,12 @@ from fastapi.responses import FileResponse
 from pvemcp_server.admin import bridge
 from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_url
 from pvemcp_server.web.session import Reading, SignedIn
-from pvemcp_server.web.templates import page
+from pvemcp_server.web.templates import Navigation, page
 
 router = APIRouter(prefix="/bridge")
+navigation = Navigation(
+    "Bridge", "/admin/bridge", icon="M3 8v12M21 8v12M3 16c0-7 18-7 18 0M9 11v6M15 11v6"
+)
 DESKTOP = CLIENTS["claude-desktop"]
 
 
@@ -19,7 +22,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         "bridge.html",
         session,
         here="bridge",
-        binaries=await bridge.binaries(context),
+        binaries=await bridge.list_binaries(context),
         build=bridge.BUILD,
         client=DESKTOP,
         connection=Connection(endpoint_url(context.services.config)),
@@ -37,5 +40,5 @@ async def config(context: Reading) -> Response:
 
 @router.get("/download/{name}")
 async def download(context: Reading, name: str) -> Response:
-    path = bridge.file_of(context.services.config, name)
+    path = bridge.binary_path(context.services.config, name)
     return FileResponse(path, media_type="application/octet-stream", filename=name)

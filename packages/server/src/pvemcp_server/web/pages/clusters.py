@@ -10,9 +10,12 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.store.records import TlsMode
 from pvemcp_server.web.pages.forms import text_of, texts_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing
-from pvemcp_server.web.templates import page, redirect, reload
+from pvemcp_server.web.templates import Navigation, page, redirect, reload
 
 router = APIRouter(prefix="/clusters")
+navigation = Navigation(
+    "Clusters", "/admin/clusters", icon="M4 4h16v6H4zM4 14h16v6H4zM8 7h.01M8 17h.01"
+)
 Text = Annotated[str, Form()]
 TLS = {
     TlsMode.PINNED: "Pin the certificate shown by the host",
@@ -40,15 +43,17 @@ async def new(request: Request, session: SignedIn, _: Reading) -> Response:
 
 
 @router.post("/fingerprints")
-async def fingerprints(request: Request, session: SignedIn, _: Writing, hosts: Text) -> Response:
+async def fingerprints(
+    request: Request, session: SignedIn, context: Writing, hosts: Text
+) -> Response:
     """Show the hosts' current fingerprints, to compare with those on the nodes."""
-    shown = await clusters.fingerprints(words(hosts))
+    shown = await clusters.fingerprints(context, words(hosts))
     return page(request, "cluster_fingerprints.html", session, shown=shown, pinned=[])
 
 
 @router.post("/try")
-async def try_out(request: Request, session: SignedIn, _: Writing) -> Response:
-    check = await clusters.try_cluster(_fields(await request.form()))
+async def try_out(request: Request, session: SignedIn, context: Writing) -> Response:
+    check = await clusters.try_cluster(context, _fields(await request.form()))
     return page(request, "cluster_check.html", session, check=check, saved="")
 
 

@@ -3,8 +3,10 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, get_args, get_origin
 
+from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from pvemcp_server.errors import BadArgument
@@ -32,6 +34,26 @@ def texts_of(form: FormData, name: str) -> list[str]:
 def number(text: str) -> int | str:
     """Convert a text to a number; return other texts unchanged, for the validation to refuse."""
     return int(text) if _NUMBER.fullmatch(text) else text
+
+
+def fields_of(form: FormData, model: type[BaseModel]) -> dict[str, Any]:
+    """Return the fields of a model that a form holds; a field that was left empty is left out.
+
+    A list is sent as one text with spaces or commas, or with several values as `name[]`. A day
+    stands for its last second, UTC.
+    """
+    fields: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        text, values = text_of(form, name), texts_of(form, f"{name}[]")
+        if values:
+            fields[name] = values
+        elif text and get_origin(field.annotation) is list:
+            fields[name] = words(text)
+        elif text and datetime in (field.annotation, *get_args(field.annotation)):
+            fields[name] = f"{text}T23:59:59Z"
+        elif text:
+            fields[name] = text
+    return fields
 
 
 def arguments_of(form: FormData, schema: Mapping[str, Any], prefix: str) -> dict[str, Any]:

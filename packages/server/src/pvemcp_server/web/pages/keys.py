@@ -1,60 +1,27 @@
-"""API Access: keys, shown once, with all that a client needs to connect."""
+"""API Access: keys with their rights, shown once with the configuration of each client."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 
-from pvemcp_server.admin import AdminContext, clusters, keys, overview, roles
+from pvemcp_server.access.keys import KeyChanges, KeyFields
+from pvemcp_server.admin import clusters, keys, overview, roles
 from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_url
-from pvemcp_server.errors import BadArgument
-from pvemcp_server.web.pages.forms import words
+from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.web.pages.forms import fields_of
 from pvemcp_server.web.session import Reading, SignedIn, Writing
-from pvemcp_server.web.templates import page, reload
+from pvemcp_server.web.templates import Navigation, page, reload
 
 router = APIRouter(prefix="/keys")
-Text = Annotated[str, Form()]
-
-
-def _fields(
-    name: Text,
-    role: Text,
-    cluster: Annotated[list[str], Form()] = [],  # noqa: B006 - FastAPI copies it
-    toolset: Text = "",
-    expires: Text = "",
-    allow_from: Text = "",
-    output_format: Text = "",
-) -> keys.KeyFields:
-    """A form's texts as a key's fields: what is left empty has its default."""
-    return keys.KeyFields.model_validate(
-        {
-            "name": name,
-            "role": role,
-            "clusters": cluster or ["*"],
-            "toolset": words(toolset) or ["*"],
-            "expires": _end_of(expires),
-            "allow_from": words(allow_from),
-            "output_format": output_format or None,
-        }
-    )
-
-
-def _end_of(day: str) -> datetime | None:
-    """The last second of the day, UTC."""
-    if not day:
-        return None
-    try:
-        return datetime.fromisoformat(f"{day}T23:59:59+00:00")
-    except ValueError:
-        raise BadArgument("expires", "a day as YYYY-MM-DD.") from None
-
-
-Fields = Annotated[keys.KeyFields, Depends(_fields)]
+navigation = Navigation(
+    "API Access", "/admin/keys", icon="M8 16a4 4 0 1 1 0-8 4 4 0 0 1 0 8zM12 12h9v4M17 12v3"
+)
 
 
 @router.get("")
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    told = [one for one in await overview.notices(context) if one.kind == "key-refused"]
+    notices = [each for each in await overview.list_notices(context) if each.kind == "key-refused"]
     return page(
         request,
         "keys.html",
@@ -62,7 +29,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         here="keys",
         keys=await keys.list_keys(context),
         enabled=(await context.services.settings.current()).enabled,
-        notices=told,
+        notices=notices,
         endpoint=endpoint_url(context.services.config),
         now=datetime.now(UTC),
         **await _choices(context),
@@ -70,35 +37,40 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
 
 
 @router.post("")
-async def generate(
-    request: Request, session: SignedIn, context: Writing, fields: Fields
-) -> Response:
-    return _shown(request, session, context, await keys.create_key(context, fields))
+async def generate(request: Request, session: SignedIn, context: Writing) -> Response:
+    """Create a key; a field that is left empty has its default."""
+    fields = KeyFields(**fields_of(await request.form(), KeyFields))
+    return _show_secret(request, session, context, await keys.create_key(context, fields))
 
 
 @router.post("/{key}/change")
-async def change(context: Writing, key: str, fields: Fields) -> Response:
-    held = (await keys.get_key(context, key)).expires
-    if held and fields.expires and held.date() == fields.expires.date():
-        fields.expires = held  # the form knows days only: the same day is no change
-    await keys.change_key(context, key, keys.KeyChanges(**fields.model_dump()))
+async def change(request: Request, context: Writing, key: str) -> Response:
+    """Change a key; a field that is left empty gets its default back.
+
+    The form holds only the day of an expiry: while that is the same, the time stays unchanged.
+    """
+    fields = KeyFields(**fields_of(await request.form(), KeyFields))
+    expires = (await keys.get_key(context, key)).expires
+    if expires and fields.expires and expires.date() == fields.expires.date():
+        fields.expires = expires
+    await keys.change_key(context, key, KeyChanges(**fields.model_dump()))
     return reload()
 
 
 @router.get("/{key}/edit")
 async def edit(request: Request, session: SignedIn, context: Reading, key: str) -> Response:
-    found = await keys.get_key(context, key)
-    return page(request, "key_edit.html", session, key=found, **await _choices(context))
+    record = await keys.get_key(context, key)
+    return page(request, "key_edit.html", session, key=record, **await _choices(context))
 
 
 @router.post("/{key}/regenerate")
 async def regenerate(request: Request, session: SignedIn, context: Writing, key: str) -> Response:
-    return _shown(request, session, context, await keys.regenerate_key(context, key))
+    return _show_secret(request, session, context, await keys.regenerate_key(context, key))
 
 
 @router.post("/{key}/enabled")
 async def set_enabled(context: Writing, key: str, enabled: Annotated[bool, Form()]) -> Response:
-    await keys.change_key(context, key, keys.KeyChanges(enabled=enabled))
+    await keys.change_key(context, key, KeyChanges.model_validate({"enabled": enabled}))
     return reload()
 
 
@@ -119,7 +91,7 @@ async def rights(request: Request, session: SignedIn, context: Reading, key: str
     )
 
 
-def _shown(
+def _show_secret(
     request: Request, session: SignedIn, context: AdminContext, key: keys.ShownKey
 ) -> Response:
     connection = Connection(endpoint_url(context.services.config), key.secret)
@@ -135,6 +107,6 @@ def _shown(
 
 async def _choices(context: AdminContext) -> dict[str, Any]:
     return {
-        "roles": [one.name for one in await roles.list_roles(context)],
-        "clusters": [one.name for one in await clusters.list_clusters(context)],
+        "roles": [role.name for role in await roles.list_roles(context)],
+        "clusters": [cluster.name for cluster in await clusters.list_clusters(context)],
     }

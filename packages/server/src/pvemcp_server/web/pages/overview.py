@@ -2,35 +2,38 @@
 
 from fastapi import APIRouter, Request, Response
 
-from pvemcp_server.admin import overview, settings
+from pvemcp_server.admin import audit, overview, settings
 from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing
-from pvemcp_server.web.templates import page
+from pvemcp_server.web.templates import Navigation, page
 
 router = APIRouter()
+navigation = Navigation(
+    "Overview", "/admin/", icon="M4 4h7v7H4zM15 4h5v7h-5zM4 15h7v5H4zM15 15h5v5h-5z"
+)
 
 
 @router.get("/")
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    bars = await overview.calls_by_hour(context)
+    bars = await audit.calls_by_hour(context)
     return page(
         request,
         "overview.html",
         session,
         here="overview",
         enabled=(await context.services.settings.current()).enabled,
-        notices=await overview.notices(context),
+        notices=await overview.list_notices(context),
         bars=bars,
         most=max(bar.calls for bar in bars),
         calls=sum(bar.calls for bar in bars),
         failed=sum(bar.failed for bar in bars),
-        failures=await overview.recent_failures(context),
+        failures=await audit.recent_failures(context),
     )
 
 
 @router.get("/overview/clusters")
 async def show_clusters(request: Request, session: SignedIn, context: Reading) -> Response:
     """Render the clusters after the page, so that a slow cluster does not delay it."""
-    clusters = await overview.health(context)
+    clusters = await overview.cluster_health(context)
     return page(request, "overview_clusters.html", session, clusters=clusters)
 
 
@@ -44,5 +47,5 @@ async def switch(request: Request, session: SignedIn, context: Writing) -> Respo
 
 @router.post("/overview/notices/{notice}/dismiss")
 async def dismiss(context: Writing, notice: RowNumber) -> Response:
-    await overview.dismiss(context, notice)
+    await overview.dismiss_notice(context, notice)
     return Response()

@@ -6,17 +6,18 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Form, Query, Request, Response
 from starlette.datastructures import FormData
 
-from pvemcp_server.access.model import ANY, READS, Area
-from pvemcp_server.admin import AdminContext, clusters, keys, roles
+from pvemcp_server.access.model import ANY, READS, RESOURCE_KINDS, Area
+from pvemcp_server.admin import clusters, keys, roles
+from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.web.pages.forms import number, text_of, texts_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing
-from pvemcp_server.web.templates import page, redirect, reload
+from pvemcp_server.web.templates import Navigation, page, redirect, reload
 
 router = APIRouter(prefix="/roles")
+navigation = Navigation("Roles", "/admin/roles", icon="M12 3l8 3v6c0 5-3.5 8-8 9-4.5-1-8-4-8-9V6z")
 Text = Annotated[str, Form()]
-KINDS: Final = ("pools", "tags", "vmids", "nodes", "storages")
 MOST_GRANTS: Final = 1_000
 REACH: Final = "-reach"
 NEW: Final[dict[str, Any]] = {
@@ -104,7 +105,9 @@ def _grants(form: FormData) -> Iterable[dict[str, Any]]:
 def _resources(form: FormData, prefix: str) -> dict[str, Any]:
     if text_of(form, f"{prefix}reach") == "everything":
         return {"everything": True}
-    sets: dict[str, Any] = {kind: words(text_of(form, f"{prefix}{kind}")) for kind in KINDS}
+    sets: dict[str, Any] = {
+        kind: words(text_of(form, f"{prefix}{kind}")) for kind in RESOURCE_KINDS
+    }
     sets["vmids"] = [number(one) for one in sets["vmids"]]
     if not all(isinstance(one, int) for one in sets["vmids"]):
         raise BadArgument("vmids", "numbers, separated by spaces.")
@@ -119,6 +122,6 @@ async def _choices(context: AdminContext) -> dict[str, Any]:
     return {
         "areas": {area: some for area, some in areas.items() if some},
         "clusters": [one.name for one in await clusters.list_clusters(context)],
-        "kinds": KINDS,
+        "kinds": RESOURCE_KINDS,
         "wholes": {READS: "Everything that only reads", ANY: "Every tool, destructive ones too"},
     }

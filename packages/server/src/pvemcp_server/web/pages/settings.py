@@ -9,9 +9,14 @@ from pvemcp_server.admin import settings
 from pvemcp_server.admin.token_estimate import FORMATS, TABLE
 from pvemcp_server.web.pages.forms import number, text_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing
-from pvemcp_server.web.templates import page
+from pvemcp_server.web.templates import Navigation, page
 
 router = APIRouter(prefix="/settings")
+navigation = Navigation(
+    "Settings",
+    "/admin/settings",
+    icon="M5 4v5M5 13v7M12 4v10M12 18v2M19 4v2M19 10v10M3 11h4M10 16h4M17 8h4",
+)
 
 
 @router.get("")

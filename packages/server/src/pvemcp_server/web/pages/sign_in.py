@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from pvemcp_server.admin import AdminContext, authentication
+from pvemcp_server.admin import authentication
+from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import AccessDenied, BadArgument
 from pvemcp_server.web.session import (
     SignedIn,

@@ -10,9 +10,10 @@ from pvemcp_server.admin import clusters, keys, tools
 from pvemcp_server.toolkit.schema import description_of
 from pvemcp_server.web.pages.forms import arguments_of, text_of
 from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
-from pvemcp_server.web.templates import page
+from pvemcp_server.web.templates import Navigation, page
 
 router = APIRouter(prefix="/tools")
+navigation = Navigation("Tools", "/admin/tools", icon="M8 6l-5 6 5 6M16 6l5 6-5 6")
 AsKey = Annotated[str, Query()]
 ARGUMENT = "argument-"
 
@@ -21,7 +22,7 @@ ARGUMENT = "argument-"
 async def show(
     request: Request, session: SignedIn, context: Reading, pipeline: PipelineOf, key: AsKey = ""
 ) -> Response:
-    seen = await tools.seen_tools(context, pipeline, key)
+    seen = await tools.list_tools(context, pipeline, key)
     areas = {area: [tool for tool in seen if tool.area == area] for area in Area}
     return page(
         request,
@@ -44,7 +45,7 @@ async def form(
     name: str,
     key: AsKey = "",
 ) -> Response:
-    tool = await tools.seen_tool(context, pipeline, key, name)
+    tool = await tools.get_tool(context, pipeline, key, name)
     return page(
         request,
         "tool_try.html",
@@ -66,7 +67,7 @@ async def call(
 ) -> Response:
     sent = await request.form()
     key = text_of(sent, "key")
-    tool = await tools.seen_tool(context, pipeline, key, name)
+    tool = await tools.get_tool(context, pipeline, key, name)
     arguments = arguments_of(sent, tool.input_schema, ARGUMENT)
     attempt = tools.Attempt(
         key=key, arguments=arguments, confirmed=text_of(sent, "confirmed") == "yes"

@@ -6,9 +6,14 @@ from fastapi import APIRouter, Form, Request, Response
 
 from pvemcp_server.admin import admins
 from pvemcp_server.web.session import Reading, SignedIn, Writing
-from pvemcp_server.web.templates import page, reload
+from pvemcp_server.web.templates import Navigation, page, reload
 
 router = APIRouter(prefix="/administrators")
+navigation = Navigation(
+    "Administrators",
+    "/admin/administrators",
+    icon="M12 4a4 4 0 1 1 0 8 4 4 0 0 1 0-8zM4 21c0-8 16-8 16 0",
+)
 Text = Annotated[str, Form()]
 
 

@@ -11,9 +11,12 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.web.pages.forms import read_json
 from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
-from pvemcp_server.web.templates import page, redirect
+from pvemcp_server.web.templates import Navigation, page, redirect
 
 router = APIRouter(prefix="/query")
+navigation = Navigation(
+    "Query", "/admin/query", icon="M11 4a7 7 0 1 1 0 14 7 7 0 0 1 0-14zM16 16l5 5"
+)
 Text = Annotated[str, Form()]
 SHOWN_ROWS = 200
 
@@ -33,11 +36,11 @@ async def show(
         request,
         "query.html",
         session,
-        here="query",
+        here="queries",
         text=_formatted(query),
         question=chosen.description if chosen else EXAMPLES[example].question,
         chosen=chosen,
-        schema=await queries.schema(context, key),
+        schema=await queries.query_schema(context, key),
         examples=list(enumerate(example.question for example in EXAMPLES)),
         saved=await queries.list_queries(context),
         keys=await keys.list_keys(context),
@@ -56,8 +59,8 @@ async def run(
     key: Text = "",
     cluster: Text = "",
 ) -> Response:
-    asked = queries.AskedQuery(query=_query(query), key=key, cluster=cluster or None)
-    answer = await queries.ask(context, pipeline, asked)
+    run_request = queries.RunRequest(query=_query(query), key=key, cluster=cluster or None)
+    answer = await queries.run_query(context, pipeline, run_request)
     return page(
         request,
         "query_answer.html",

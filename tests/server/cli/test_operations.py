@@ -1,0 +1,61 @@
+"""Every administrative operation has its route and its command, or names what replaces it."""
+
+import pytest
+
+from pvemcp_server.admin.operation import Operation, model_of, operations
+from pvemcp_server.cli.main import Commands
+from pvemcp_server.web.api import create_api
+
+OPERATIONS = pytest.mark.parametrize("operation", operations().values(), ids=lambda op: op.name)
+
+
+def command(path: str):
+    """Return the command with this path."""
+    name, *rest = path.split()
+    found = Commands()[name]
+    for name in rest:
+        found = found.commands[name]
+    return found
+
+
+@OPERATIONS
+def test_an_operation_without_a_route_or_a_command_names_what_replaces_it(operation: Operation):
+    assert (operation.route and operation.commands) or operation.elsewhere
+
+
+@OPERATIONS
+def test_the_route_of_an_operation_is_served_with_its_description(operation: Operation):
+    if operation.route:
+        methods = create_api().openapi()["paths"][operation.route.path]
+        described = methods[operation.route.method.lower()]
+        assert described["description"] == operation.description
+        assert described["tags"] == [operation.tag]
+
+
+@OPERATIONS
+def test_the_commands_of_an_operation_exist_and_explain_every_option(operation: Operation):
+    for declared in operation.commands:
+        found = command(declared.path)
+        assert found.help
+        assert [each.name for each in found.params if not each.help] == []
+
+
+@OPERATIONS
+def test_a_field_of_an_operation_is_described(operation: Operation):
+    for parameter in operation.parameters.values():
+        if model := model_of(parameter):
+            undescribed = [n for n, field in model.model_fields.items() if not field.description]
+            assert undescribed == []
+
+
+@OPERATIONS
+def test_only_a_removal_answers_with_nothing(operation: Operation):
+    if operation.route and operation.route.method == "DELETE":
+        assert operation.answer is None
+    else:
+        assert operation.answer is not None
+
+
+def test_a_command_belongs_to_one_operation():
+    paths = [each.path for operation in operations().values() for each in operation.commands]
+    assert sorted(paths) == sorted(set(paths))
