@@ -47,8 +47,8 @@ lock: dev ## Renew the pinned versions and hashes
 format: dev ## One style
 	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format --quiet .
 
-lint: dev ## ruff
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: dev ## ruff, and the word list
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python scripts/check_language.py
 
 types: dev ## mypy, strict
 	@$(BIN)/mypy

@@ -23,7 +23,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def pve_recordings() -> Path:
-    """The folder of exchanges recorded from Proxmox's own code; skips, loudly, where absent."""
+    """Return the folder of exchanges recorded from Proxmox's own code; skip where it is absent."""
     default = REPOSITORY.parent / "shared" / "pve" / "recordings"
     folder = Path(os.environ.get("PVE_RECORDINGS", default))
     if not folder.is_dir():
@@ -33,7 +33,7 @@ def pve_recordings() -> Path:
 
 @pytest.fixture(scope="session")
 def npm_folder() -> Path:
-    """The folder with the pinned npm packages, installed where they are missing."""
+    """Return the folder with the pinned npm packages; install them where they are missing."""
     if shutil.which("npm") is None:
         pytest.skip("no npm: what tests compare with comes from there (install Node.js)")
     command = [sys.executable, REPOSITORY / "scripts" / "node_tools.py"]
