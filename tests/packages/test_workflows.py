@@ -51,7 +51,8 @@ def unpinned_actions(text: str) -> list[str]:
 
 def unhashed_installs(script: str) -> list[str]:
     """Return each installation of Python packages that could bring in an unlocked one."""
-    ours = re.compile(r"--no-deps --no-build-isolation (-e )?\"?(\./)?packages/\w+(\[\w+\])?\"?$")
+    package = r"(-e )?[\"']?(\./)?packages/\w+(\[[\w,]+\])?[\"']?"
+    ours = re.compile(rf"--no-deps --no-build-isolation {package}( {package})*$")
     hashed = re.compile(r"--require-hashes .*-r constraints[\w-]*\.txt$")
     return [
         line

@@ -75,7 +75,7 @@ async def test_a_head_beyond_64_kib_is_refused(served):
     head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Large: "
     async with connect(served) as stream:
         await stream.send(head + b"x" * 70_000)
-        assert (await stream.receive()).startswith(b"HTTP/1.1 400 ")
+        assert (await stream.receive()).startswith(b"HTTP/1.1 431 ")
 
 
 async def test_pipelined_requests_do_not_count_as_one_head(served):

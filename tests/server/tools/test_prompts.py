@@ -108,10 +108,7 @@ async def old_snapshots_everywhere(ask: Assistant) -> None:
     assert {(row["cluster"], int(row["vmid"]), row["name"]) for row in rows} == wanted
 
 
-@prompt(
-    "Summarise the health of cluster prod: nodes, VM status counts, free storage per pool.",
-    most_calls=2,
-)
+@prompt(2, "Summarize the health of cluster prod: nodes, VM status counts, free storage per pool.")
 async def health_of_prod(ask: Assistant) -> None:
     (health,) = await ask.rows("GetClusterStatus", cluster_name="prod")
     storages = await ask.rows("ListStorage", cluster_name="prod", detail_level="Full")
@@ -132,9 +129,7 @@ async def the_last_failed_tasks(ask: Assistant) -> None:
         assert (row["user"], int(row["duration"])) == (task.user, task.ended - task.started)
 
 
-@prompt(
-    "For node pve01, show the CPU and memory pressure (PSI) over the last 24 hours.", most_calls=1
-)
+@prompt(1, "For node pve01, show the CPU and memory pressure (PSI) over the last 24 hours.")
 async def pressure_of_a_node(ask: Assistant) -> None:
     rows = await ask.rows(
         "ListNodeRrdData",

@@ -96,7 +96,7 @@ def open_front(tmp_path: Path, new_state: Path) -> OpenFront:
             await access.admins.create(ADMIN, PASSWORD, must_change=False)
             async with open_services(state) as services:
                 app = create_app(services)
-                transport = httpx.ASGITransport(app=app)
+                transport = httpx.ASGITransport(app=app.asgi)
                 async with httpx.AsyncClient(
                     transport=transport, base_url="http://localhost"
                 ) as http:

@@ -19,7 +19,7 @@ Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both 
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from string import ascii_lowercase, ascii_uppercase
 from typing import Final
 
@@ -154,5 +154,9 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     by_folded: dict[str, list[str]] = {}
     for candidate in known:
         by_folded.setdefault(folded(candidate), []).append(candidate)
-    similar = get_close_matches(folded(name[:_COMPARED]), by_folded, most, cutoff=0.5)
-    return [candidate for match in similar for candidate in by_folded[match]][:most]
+    wanted = folded(name[:_COMPARED])
+    similar = get_close_matches(wanted, by_folded, most, cutoff=0.5)
+    likeness = [SequenceMatcher(None, match, wanted).ratio() for match in similar]
+    # one that is much nearer than the others is meant
+    close = [m for m, ratio in zip(similar, likeness, strict=True) if ratio > likeness[0] - 0.2]
+    return [candidate for match in close for candidate in by_folded[match]][:most]

@@ -135,7 +135,7 @@ async def test_list_backup_jobs_has_guests_and_the_last_outcome(tool_client):
 async def test_a_run_that_failed_early_counts_as_the_last_run(demo_client):
     state = demo_client["home-lab"].emulated.state
     error = "could not activate storage 'nas-backup': storage 'nas-backup' is not online"
-    lost = state.note_task("pve", "vzdump", "", "root@pam", int(state.now))
+    lost = state.add_task("pve", "vzdump", "", "root@pam", int(state.now))
     lost.log.clear()
     lost.finish(error, state.now)
     (job,) = (await demo_client("ListBackupJobs", cluster_name="home-lab")).data
@@ -145,7 +145,7 @@ async def test_a_run_that_failed_early_counts_as_the_last_run(demo_client):
 async def test_ambiguous_backup_runs_are_noted(demo_client):
     state = demo_client["home-lab"].emulated.state
     state.backup_jobs["more"] = BackupJob("more", "03:00", {"vmid": "100", "storage": "nas-backup"})
-    lost = state.note_task("pve", "vzdump", "", "root@pam", int(state.now))
+    lost = state.add_task("pve", "vzdump", "", "root@pam", int(state.now))
     lost.log.clear()
     lost.finish("could not activate storage 'nas-backup': no route to host", state.now)
     answer = await demo_client("ListBackupJobs", cluster_name="home-lab")

@@ -44,14 +44,15 @@ def take_key(scope: Scope) -> Credential | None:
     scope["query_string"] = KEY_LIKE.sub(HIDDEN, query).encode("latin-1")
     if not is_endpoint:
         return None
-    headers = scope["headers"]
+    # Blanks around a value do not belong to it (RFC 9110, 5.5); httptools keeps the trailing ones
+    headers = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
     scope["headers"] = [header for header in headers if header[0] not in _KEY_HEADERS]
     return Credential(in_path, in_path=True) if in_path else _in_headers(headers)
 
 
 def _in_headers(headers: list[tuple[bytes, bytes]]) -> Credential | None:
     values = dict(reversed(headers))
-    if key := values.get(b"x-api-key", b"").strip():
+    if key := values.get(b"x-api-key"):
         return Credential(key.decode("latin-1"))
     scheme, _, token = values.get(b"authorization", b"").decode("latin-1").partition(" ")
     return Credential(token.strip()) if scheme.lower() == "bearer" and token.strip() else None

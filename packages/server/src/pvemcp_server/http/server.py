@@ -15,13 +15,7 @@ from starlette.types import ASGIApp
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.http.connection import (
-    HEAD_BYTES,
-    HEAD_SECONDS,
-    HttpConnection,
-    ignore_upgrade_warnings,
-    with_connection,
-)
+from pvemcp_server.http.connection import HttpConnection
 
 CLOSING_SECONDS: Final = 4  # for connections, after running calls have had their time
 POLL_SECONDS: Final = 0.01  # uvicorn has a flag for its start, and no event
@@ -138,10 +132,9 @@ def http_server(
     app: ASGIApp, config: Config, drain: Drain, announce: Announce = _announce_nothing
 ) -> HttpServer:
     """Return a server for the application; `announce` is awaited once it listens."""
-    ignore_upgrade_warnings()
     return HttpServer(
         uvicorn.Config(
-            with_connection(app),
+            app,
             host=config.host,
             port=config.port,
             log_level=config.log_level,
@@ -149,8 +142,7 @@ def http_server(
             proxy_headers=False,  # the gate reads them itself, from configured proxies only
             server_header=False,
             timeout_graceful_shutdown=CLOSING_SECONDS,
-            timeout_keep_alive=int(HEAD_SECONDS),
-            h11_max_incomplete_event_size=HEAD_BYTES,
+            timeout_keep_alive=30,
             http=HttpConnection,
             ws="none",
         ),
