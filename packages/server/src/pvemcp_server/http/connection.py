@@ -41,41 +41,30 @@ class HttpConnection(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, {**app_state, _KEY: self}, _loop)
         self._requests = 0  # in progress: pipelined ones follow before the last one is left
-        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        self._buffer = BufferedTransport(transport, self.loop)
-        super().connection_made(self._buffer)  # type: ignore[arg-type]  # forwards all else
+        self.buffer = BufferedTransport(transport, self.loop)
+        super().connection_made(self.buffer)  # type: ignore[arg-type]  # has all that uvicorn calls
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_timer()
+        self._head_timer.cancel()
         super().connection_lost(exc)
 
     def begin_request(self) -> None:
         """Stop the timer: a complete head has arrived."""
         self._requests += 1
-        self._cancel_timer()
-
-    def end_response(self) -> None:
-        """Send the buffered rest of a complete response."""
-        self._buffer.flush()
+        self._head_timer.cancel()
 
     def end_request(self) -> None:
         """Start the timer for the next head."""
-        self._buffer.flush()
+        self.buffer.flush()
         self._requests -= 1
-        if not self._requests and not self._buffer.is_closing():
+        if not self._requests and not self.buffer.is_closing():
             self._await_head()
 
     def _await_head(self) -> None:
-        self._cancel_timer()
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._buffer.close)
-
-    def _cancel_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.buffer.close)
 
 
 class BufferedTransport:
@@ -84,12 +73,14 @@ class BufferedTransport:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
+        # all else that uvicorn's protocol calls
+        self.is_closing = transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
         self._parts: list[bytes] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         self._parts.append(data)
@@ -135,7 +126,7 @@ def with_connection(app: ASGIApp) -> ASGIApp:
         async def send_and_flush(message: Message) -> None:
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                connection.end_response()
+                connection.buffer.flush()
 
         connection.begin_request()
         try:

@@ -44,13 +44,10 @@ def take_key(scope: Scope) -> Credential | None:
     scope["query_string"] = KEY_LIKE.sub(HIDDEN, query).encode("latin-1")
     if not is_endpoint:
         return None
-    headers = scope["headers"]
-    scope["headers"] = [header for header in headers if header[0] not in _KEY_HEADERS]
-    return Credential(in_path, in_path=True) if in_path else _in_headers(headers)
-
-
-def _in_headers(headers: list[tuple[bytes, bytes]]) -> Credential | None:
-    values = dict(reversed(headers))
+    values = dict(reversed(scope["headers"]))  # of a repeated header, the first
+    scope["headers"] = [header for header in scope["headers"] if header[0] not in _KEY_HEADERS]
+    if in_path:
+        return Credential(in_path, in_path=True)
     if key := values.get(b"x-api-key", b"").strip():
         return Credential(key.decode("latin-1"))
     scheme, _, token = values.get(b"authorization", b"").decode("latin-1").partition(" ")
