@@ -15,7 +15,7 @@ from statistics import median
 import anyio
 
 from pvemcp_server.access import open_access
-from pvemcp_server.access.keys import digest_of
+from pvemcp_server.access.authentication import digest_of
 from pvemcp_server.audit import Event, Outcome, mask, open_audit
 from pvemcp_server.config import Config
 from pvemcp_server.store import open_store

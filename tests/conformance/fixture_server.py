@@ -13,8 +13,8 @@ from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPError
 
+from pvemcp_server.mcp.server import CACHE_HINTS
 from pvemcp_server.mcp.tasks import EXTENSION, METHODS
-from pvemcp_server.mcp.tool_list import CACHE_HINTS
 
 PRIVATE = CacheHint(ttl_ms=1000, scope="private")
 URIS = {

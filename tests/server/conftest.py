@@ -36,7 +36,7 @@ from proxmox_client.emulator.state.user_config import AclEntry
 from pvemcp_server.access import Access, open_access, passwords
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.app import App, create_app, open_services
-from pvemcp_server.audit.event import Entry
+from pvemcp_server.audit import Entry
 from pvemcp_server.cli.state import State
 from pvemcp_server.config import Config
 from pvemcp_server.http.server import HttpServer, http_server

@@ -1,6 +1,7 @@
 """The gate: admission, refusals, and that nothing behind it sees the key."""
 
 import logging
+import math
 from dataclasses import replace
 
 import anyio
@@ -179,7 +180,7 @@ async def test_without_its_database_the_endpoint_answers_503(served, modern, mon
         raise ConnectionError("the database is away")
 
     monkeypatch.setattr(served.state.store.database, "reading", away)
-    monkeypatch.setattr(served.state.store.watch, "_polled", None)
+    monkeypatch.setattr(served.state.store.watch, "_polled", -math.inf)
     answer = await modern.send("tools/list")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert "database does not answer" in answer.json()["error"]["message"]

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
 from pvemcp_server.access import authentication as access_gate
-from pvemcp_server.http.paths import is_public
+from pvemcp_server.http.gate import is_public
 
 pytestmark = pytest.mark.anyio
 

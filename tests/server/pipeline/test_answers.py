@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import Field
 
 from pvemcp_formats import Format
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.pipeline.answers import CELL_CHARACTERS, MOST_NOTES, Writer
+from pvemcp_server.pipeline.answers import CELL_CHARACTERS, MOST_NOTES, Cleaner, Writer, clean_line
 from pvemcp_server.tables.registry import Row
 from pvemcp_server.toolkit import registry
 from pvemcp_server.toolkit.call import Call
@@ -61,7 +63,7 @@ def rows(written):
 def test_only_the_columns_of_the_answer_are_written(write):
     written = write(Rows(GUESTS[:1], ("vmid", "name")))
     assert written.data == '{"data":{"headers":["vmid","name"],"rows":[[100,"vm0"]]}}'
-    assert (written.notes, written.rows, written.bytes) == ("", 1, len(written.data))
+    assert (written.notes, written.rows) == ("", 1)
 
 
 def test_an_empty_answer_keeps_its_headers(write):
@@ -195,3 +197,16 @@ def test_notes_beyond_the_limit_are_counted(write):
     assert len(lines) == MOST_NOTES + 1
     assert lines[0] == "Node 0 did not answer."
     assert lines[-1] == "5 more notes of this kind."
+
+
+@given(st.text())
+def test_cleaned_text_keeps_visible_characters(text):
+    visible = Cleaner(10_000).value(text, "n")
+    assert visible.encode().decode() == visible
+    assert not any(0x202A <= ord(c) <= 0x202E or 0xE0000 <= ord(c) <= 0xE007F for c in visible)
+    assert [c for c in visible if c.isalnum()] == [c for c in text if c.isalnum()]
+
+
+@given(st.text())
+def test_a_cleaned_line_is_one_line(text):
+    assert len(clean_line(text, 50).splitlines()) <= 1

@@ -12,7 +12,7 @@ import pytest
 
 from pvemcp_server.access.model import ANY, EVERYTHING, READS, Caller, Grant, Resources, Role
 from pvemcp_server.access.roles import ADMINISTRATOR, BUILT_IN
-from pvemcp_server.mcp.tool_list import visible_tools
+from pvemcp_server.mcp.server import visible_tools
 from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.toolkit.registry import tools
 

@@ -108,7 +108,11 @@ class ConfirmationNeeded(CallError):
 
 
 class OverBudget(CallError):
-    """A limit of time, rows or rate is exceeded."""
+    """A limit of time, rows or rate is exceeded; after `seconds` another try may succeed."""
+
+    def __init__(self, message: str, *, hint: str = "", seconds: float = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.seconds = seconds
 
 
 class Unanswered(CallError):

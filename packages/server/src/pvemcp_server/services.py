@@ -46,13 +46,9 @@ class Services:
 async def open_services(state: State) -> AsyncIterator[Services]:
     """Open audit and clusters, and follow changes of the state, while inside."""
     store, settings = state.store, state.settings
-
-    def freshness() -> float:
-        return settings.values.inventory_freshness_seconds
-
     async with (
         open_audit(store, lambda: settings.values.audit_retention_days) as audit,
-        aclosing(Clusters(store, freshness)) as clusters,
+        aclosing(Clusters(store, lambda: settings.values.inventory_freshness_seconds)) as clusters,
         housekeeping(store.watch.run),
     ):
         yield Services(state.config, store, state.access, settings, audit, clusters)

@@ -167,19 +167,14 @@ class Settings:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._values = Values()
+        self.values = Values()  # of the last poll; `current` polls for changes first
         self._listeners: list[Listener] = []
         store.watch.on_change(Topic.SETTINGS, self._reload)
-
-    @property
-    def values(self) -> Values:
-        """The values of the last poll; `current` polls for changes first."""
-        return self._values
 
     async def current(self) -> Values:
         """Return the current values; raise StateUnavailable when the database does not answer."""
         await self._store.watch.poll_if_due()
-        return self._values
+        return self.values
 
     def on_change(self, listener: Listener) -> None:
         """Call `listener(before, after)` in this process after every change by any process."""
@@ -188,18 +183,18 @@ class Settings:
     async def change(self, values: Mapping[str, Any], *, by: str) -> Values:
         """Store new values, all or none; raise UnknownName or BadArgument for a wrong one."""
         await self._store.watch.poll()
-        checked = _checked({**self._values.model_dump(), **values})
+        checked = _checked({**self.values.model_dump(), **values})
         stored = checked.model_dump(mode="json", include=set(values))
         await self._store.settings.put(stored, by)
         await self._store.watch.poll()
-        return self._values
+        return self.values
 
     async def _reload(self) -> None:
         stored = {record.name: record.value for record in await self._store.settings.all()}
-        before, self._values = self._values, _tolerant(stored)
-        if before != self._values:
+        before, self.values = self.values, _tolerant(stored)
+        if before != self.values:
             for listener in self._listeners:
-                await listener(before, self._values)
+                await listener(before, self.values)
 
 
 def _declaration(name: str, field: FieldInfo) -> Declaration:

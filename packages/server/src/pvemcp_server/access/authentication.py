@@ -10,16 +10,15 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from json import dumps
 
 from pvemcp_server.access.grants import grants_to_json
-from pvemcp_server.access.keys import digest_of
 from pvemcp_server.access.limits import RateLimiter, network_of
 from pvemcp_server.access.model import Caller, Role
 from pvemcp_server.access.roles import role_of
 from pvemcp_server.errors import AccessDenied, TooManyFailures, UnknownName
 from pvemcp_server.store import Store, Topic
-from pvemcp_server.store.cache import VersionedCache
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.key_format import id_of, stated_id
+from pvemcp_server.store.key_format import ID, id_of
 from pvemcp_server.store.records import KeyRecord
+from pvemcp_server.store.watch import VersionedCache
 
 FAILURES_PER_MINUTE = 20
 
@@ -81,7 +80,7 @@ class KeyAuthenticator:
         that limit, so that its holder is not locked out by others behind the same address.
         """
         await self._store.watch.poll_if_due()
-        loaded = self._loaded.get(stated_id(secret))
+        loaded = self._loaded.get(secret[ID])  # unchecked: the digest is compared below
         if loaded is None:
             key_id = id_of(secret)
             if self._failures.left(network_of(address), FAILURES_PER_MINUTE) < 1:
@@ -153,6 +152,11 @@ class KeyAuthenticator:
 
     async def _clear(self) -> None:
         self._loaded.clear()
+
+
+def digest_of(secret: str, pepper: bytes) -> bytes:
+    """Return the stored form of a key: 256 random bits need no slow hash, only a keyed one."""
+    return hmac.digest(pepper, secret.encode(), "sha256")
 
 
 def _caller(key: KeyRecord, role: Role, identities: dict[str, int]) -> Caller:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field
 
 from pvemcp_formats import Format
+from pvemcp_server.access.authentication import digest_of
 from pvemcp_server.access.fields import Argument, Changes, Fields, Option, validated
 from pvemcp_server.access.model import ANY
 from pvemcp_server.access.names import check_name
@@ -16,7 +17,6 @@ from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import new_id, new_secret
-from pvemcp_server.store.keyed_hash import keyed_hash
 from pvemcp_server.store.records import KeyRecord
 
 
@@ -83,11 +83,6 @@ class KeyChanges(Changes, KeyFields):
     """Changes to an API key; fields that are left out keep their values."""
 
     enabled: bool = Field(default=True, description="Whether the key is accepted")
-
-
-def digest_of(secret: str, pepper: bytes) -> bytes:
-    """Return the stored form of a key: 256 random bits need no slow hash, only a keyed one."""
-    return keyed_hash(pepper, secret.encode())
 
 
 class Keys:

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
@@ -54,34 +55,25 @@ class CallLimits:
         """Count a call of `name` (a key's id or an address); raise OverBudget beyond the rate."""
         if not self._rate.take(name, per_minute):
             raise OverBudget(
-                f"More than {per_minute} calls a minute.", hint="Wait a few seconds and try again."
+                f"More than {per_minute} calls a minute.",
+                hint="Wait a few seconds and try again.",
+                seconds=60 / per_minute,
             )
 
-    def running(self, key_id: str, most: int) -> "Slot":
-        """Return a slot to hold while a call runs; raise OverBudget when all are taken."""
+    @contextmanager
+    def running(self, key_id: str, most: int) -> Iterator[None]:
+        """Hold one of the key's places while inside; raise OverBudget when all are taken."""
         if self._running[key_id] >= most:
             raise OverBudget(
                 f"{most} calls of this key are running already.", hint="Wait for one to end."
             )
-        return Slot(self._running, key_id)
-
-
-class Slot:
-    """One of a key's concurrent calls, held while inside `with limits.running(key_id, most):`."""
-
-    __slots__ = ("_key_id", "_running")
-
-    def __init__(self, running: Counter[str], key_id: str) -> None:
-        self._running = running
-        self._key_id = key_id
-
-    def __enter__(self) -> None:
-        self._running[self._key_id] += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._running[self._key_id] -= 1
-        if not self._running[self._key_id]:
-            del self._running[self._key_id]
+        self._running[key_id] += 1
+        try:
+            yield
+        finally:
+            self._running[key_id] -= 1
+            if not self._running[key_id]:
+                del self._running[key_id]
 
 
 @lru_cache(1024)

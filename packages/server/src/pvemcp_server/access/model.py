@@ -184,22 +184,17 @@ class Caller:
 
     def may_call(self, tool: str, effect: Effect) -> bool:
         """Return whether the tool is granted on any cluster: the filter of tools/list."""
-        return self._in_toolset(tool, effect) and any(
+        return Grant(self.toolset).gives(tool, effect) and any(
             grant.gives(tool, effect) for grant in self.role.grants
         )
 
     def resources(self, tool: str, effect: Effect, cluster: str) -> Resources:
         """Return what of `cluster` the caller may access with `tool`; NOTHING when not granted."""
-        if not self._in_toolset(tool, effect) or not self._in_clusters(cluster):
+        own = Grant(self.toolset, self.clusters)
+        if not (own.gives(tool, effect) and own.reaches(cluster)):
             return NOTHING
         resources = NOTHING
         for grant in self.role.grants:
             if grant.gives(tool, effect) and grant.reaches(cluster):
                 resources = resources | grant.resources
         return resources
-
-    def _in_toolset(self, tool: str, effect: Effect) -> bool:
-        return Grant(self.toolset).gives(tool, effect)
-
-    def _in_clusters(self, cluster: str) -> bool:
-        return ANY in self.clusters or cluster in self.clusters

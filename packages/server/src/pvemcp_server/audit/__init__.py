@@ -1,8 +1,8 @@
 """The audit: every call and refused attempt, in a hash chain that reveals tampering."""
 
-from pvemcp_server.audit.audit import Audit, open_audit
-from pvemcp_server.audit.event import Entry, Event, Kind, Outcome
+from pvemcp_server.audit.audit import Audit, Event, Outcome, open_audit
 from pvemcp_server.audit.mask import mask, secret_fields_of
+from pvemcp_server.audit.reader import Entry, Kind
 from pvemcp_server.store.audit_chain import Finding, Mark
 from pvemcp_server.store.audit_search import AuditFilter
 

@@ -1,18 +1,20 @@
-"""The audit writer: intents of writes are stored before the write, the rest in batches."""
+"""The audit writer: events, and how they are stored: intents before the write, others batched."""
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
 import anyio
 
-from pvemcp_server.audit.event import Event, Kind
-from pvemcp_server.audit.reader import AuditReader
+from pvemcp_server.audit.mask import mask, mask_text
+from pvemcp_server.audit.reader import AuditReader, Kind
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import housekeeping, ticks
@@ -21,7 +23,74 @@ from pvemcp_server.store.columns import utc_now
 FLUSH_SECONDS = 0.5
 MOST_BUFFERED = 2_000  # events; beyond it calls wait for the database or are refused
 PRUNE_SECONDS = 3600
+LONGEST_TEXT = 1_000
+LONGEST_ARGUMENTS = 16_000
+_to_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 log = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """How a call ended."""
+
+    OK = "ok"
+    ERROR = "error"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A call, an attempt or a change.
+
+    `arguments` are masked already, because only the caller knows the secret fields of its model;
+    values that look like a secret are masked here again.
+    """
+
+    tool: str
+    key_id: str | None = None
+    key_name: str | None = None
+    address: str | None = None
+    client: str | None = None
+    cluster: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    outcome: Outcome | None = None
+    reason: str | None = None
+    rows: int | None = None
+    bytes: int | None = None
+    duration_ms: int | None = None
+    upid: str | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns to store: limited in length, valid text and without secrets."""
+        arguments = _to_json(mask(self.arguments))
+        if len(arguments) > LONGEST_ARGUMENTS:
+            arguments = _to_json({"cut": arguments[:LONGEST_ARGUMENTS]})
+        return {
+            "key_id": _short(self.key_id, 8),
+            "key_name": _short(self.key_name),
+            "address": _short(self.address, 64),
+            "client": _short(self.client),
+            "tool": _short(self.tool),
+            "cluster": _short(self.cluster),
+            "arguments": arguments,
+            "outcome": self.outcome and self.outcome.value,
+            "reason": _short(self.reason),
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "duration_ms": self.duration_ms,
+            "upid": _short(self.upid),
+        }
+
+
+def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
+    """Mask and shorten the text; replace surrogates and NUL, which databases reject."""
+    if text is None:
+        return None
+    clean = mask_text(text)
+    if not clean.isascii():
+        clean = clean.encode("utf-8", "replace").decode()
+    clean = clean.replace("\0", "�")
+    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,59 @@
-"""The audit reader: pages, exports, counts and verification."""
+"""The audit reader: entries, exports, counts and verification."""
 
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
-from dataclasses import asdict, fields, replace
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from pvemcp_formats import guard_formulas
-from pvemcp_server.audit.event import Entry, Kind
 from pvemcp_server.store import Store
 from pvemcp_server.store.audit_chain import Finding, Mark
 from pvemcp_server.store.audit_search import AuditFilter
 
 EXPORT_PAGE = 500
-FIELDS = tuple(field.name for field in fields(Entry))
 EVERYTHING = AuditFilter()
+
+
+class Kind(StrEnum):
+    """The kind of an audit row."""
+
+    CALL = "call"  # a finished call that changed nothing
+    INTENT = "intent"  # a write that is about to be sent to Proxmox
+    OUTCOME = "outcome"  # how that write ended
+    REFUSED = "refused"  # a refused attempt
+    ADMIN = "admin"  # a change made by an administrator
+    RETENTION = "retention"  # old entries were deleted
+    BREAK = "break"  # the head mark was found changed before an append
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An entry of the audit: an event; a write together with its outcome."""
+
+    seq: int
+    kind: Kind
+    call_id: str
+    at: datetime
+    key_id: str | None
+    key_name: str | None
+    address: str | None
+    client: str | None
+    tool: str | None
+    cluster: str | None
+    arguments: Mapping[str, Any]
+    outcome: str | None  # None: a write without a recorded outcome
+    reason: str | None
+    rows: int | None
+    bytes: int | None
+    duration_ms: int | None
+    upid: str | None
+
+
+FIELDS = tuple(field.name for field in fields(Entry))
 
 
 class AuditReader:

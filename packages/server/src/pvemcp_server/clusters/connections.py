@@ -15,10 +15,9 @@ from pvemcp_server.clusters.cluster import Cluster
 from pvemcp_server.clusters.inventory import Inventory
 from pvemcp_server.clusters.notes import Notes
 from pvemcp_server.errors import CallError, UnknownName
-from pvemcp_server.store.cache import VersionedCache
 from pvemcp_server.store.records import ClusterRecord, IdentityRecord, TlsMode
 from pvemcp_server.store.store import Store
-from pvemcp_server.store.watch import Topic
+from pvemcp_server.store.watch import Topic, VersionedCache
 
 LONGEST_CALL: Final = 3600  # seconds, the maximum of the settings, with the wait for a task
 

@@ -46,12 +46,10 @@ def take_key(scope: Scope) -> Credential | None:
         return None
     # Blanks around a value do not belong to it (RFC 9110, 5.5); httptools keeps the trailing ones
     headers = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
+    values = dict(reversed(headers))  # of a repeated header, the first
     scope["headers"] = [header for header in headers if header[0] not in _KEY_HEADERS]
-    return Credential(in_path, in_path=True) if in_path else _in_headers(headers)
-
-
-def _in_headers(headers: list[tuple[bytes, bytes]]) -> Credential | None:
-    values = dict(reversed(headers))
+    if in_path:
+        return Credential(in_path, in_path=True)
     if key := values.get(b"x-api-key"):
         return Credential(key.decode("latin-1"))
     scheme, _, token = values.get(b"authorization", b"").decode("latin-1").partition(" ")

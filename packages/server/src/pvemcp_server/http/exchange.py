@@ -1,10 +1,14 @@
-"""One HTTP exchange: limits for size and time of its body, and a way to end it."""
+"""HTTP exchanges: limits for size and time of a body, a way to end one, and all in progress."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+import math
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
+
+from anyio import CancelScope, move_on_after
 
 from pvemcp_server.http.errors import Refused
 
@@ -15,9 +19,11 @@ Send = Callable[[Message], Awaitable[None]]
 BODY_BYTES: Final = 256 * 1024
 BODY_SECONDS: Final = 20.0  # a request that arrives more slowly would hold a place of its key
 SEND_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
+POLL_SECONDS: Final = 1.0  # between two checks of the deadlines
+ANSWER_SECONDS: Final = 1.0  # in which cancelled calls may still send their clients an answer
 
 
-@dataclass
+@dataclass(eq=False)
 class HttpExchange:
     """`receive` and `send` of one exchange, with a deadline for each wait on the client.
 
@@ -29,6 +35,7 @@ class HttpExchange:
 
     receiving: Receive
     sending: Send
+    key_id: str = ""  # of the admitted key
     is_stream: bool = False  # stays open until a side leaves, rather than until it is answered
     timed_out: bool = False
     started: bool = False  # the response
@@ -91,3 +98,88 @@ class HttpExchange:
         """Complete a response whose stream was closed before its end."""
         if self.started and not self._finished and not self.timed_out:
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@dataclass
+class ActiveRequests:
+    """All requests in progress. The gate refuses new ones while it is closing."""
+
+    closing: bool = False
+    _requests: set[HttpExchange] = field(default_factory=set)
+    # Tool calls are tracked apart: with HTTP+SSE they outlive the exchange that brought them
+    _calls: set[CancelScope] = field(default_factory=set)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while closing, at zero calls
+
+    @contextmanager
+    def track(self, request: HttpExchange) -> Iterator[None]:
+        """Count the request while inside."""
+        self._requests.add(request)
+        try:
+            yield
+        finally:
+            self._requests.discard(request)
+            self._check_idle()
+
+    @contextmanager
+    def tool_call(self) -> Iterator[None]:
+        """Count a tool call while inside; `drain` cancels it when its time is over.
+
+        The cancellation ends at this block: the code after it still answers the client.
+        """
+        with CancelScope() as scope:
+            self._calls.add(scope)
+            try:
+                yield
+            finally:
+                self._calls.discard(scope)
+                self._check_idle()
+
+    @property
+    def calls(self) -> int:
+        """Number of requests that end by themselves, or of tool calls if these are more."""
+        return max(len(self._calls), sum(not request.is_stream for request in self._requests))
+
+    def stream_keys(self) -> set[str]:
+        """Return the ids of the keys with open streams."""
+        return {request.key_id for request in self._requests if request.is_stream}
+
+    async def enforce_deadlines(self) -> None:
+        """Cancel exchanges whose clients are too slow, once a second, until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            now = monotonic()
+            for request in list(self._requests):
+                request.check_deadline(now)
+
+    def end_streams(self, key_ids: Iterable[str] | None = None) -> None:
+        """End the streams of these keys, or all streams."""
+        chosen = None if key_ids is None else set(key_ids)
+        for request in list(self._requests):
+            if request.is_stream and (chosen is None or request.key_id in chosen):
+                request.close()
+
+    async def drain(self, seconds: float) -> bool:
+        """Refuse new requests and wait for the running ones; return whether all ended in time.
+
+        Afterwards running tool calls are cancelled (their clients get an answer that says so),
+        and then every exchange that still waits for its client.
+        """
+        self.closing = True
+        self._check_idle()
+        if await self._idle_within(seconds):
+            return True
+        for call in self._calls:
+            call.cancel()
+        for request in list(self._requests):
+            request.check_deadline(math.inf)
+        await self._idle_within(ANSWER_SECONDS)
+        return False
+
+    async def _idle_within(self, seconds: float) -> bool:
+        with move_on_after(seconds):
+            await self._idle.wait()
+        return self._idle.is_set()
+
+    def _check_idle(self) -> None:
+        if self.closing and not self.calls:
+            self._idle.set()

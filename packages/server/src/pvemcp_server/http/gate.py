@@ -1,33 +1,51 @@
-"""The gate: hides the API key before anything can log it, and admits its owner."""
+"""The gate: refuses ambiguous paths, hides the API key from every log, and admits its owner."""
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Final
+from typing import Any, Final
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
+from mcp.server.context import ServerRequestContext
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access.authentication import KeyAuthenticator
-from pvemcp_server.access.limits import CallLimits, Slot, network_of
+from pvemcp_server.access.limits import CallLimits, network_of
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable, TooManyFailures
 from pvemcp_server.http import errors
-from pvemcp_server.http.active_requests import ActiveRequest, ActiveRequests
 from pvemcp_server.http.client_address import Networks, client_address
 from pvemcp_server.http.cors import with_cors
 from pvemcp_server.http.credentials import Credential, take_key
 from pvemcp_server.http.errors import Refused
-from pvemcp_server.http.exchange import HttpExchange
+from pvemcp_server.http.exchange import ActiveRequests, HttpExchange
 from pvemcp_server.http.hosts import Hosts
-from pvemcp_server.http.paths import PROBES, is_canonical, is_public
-from pvemcp_server.settings import Settings, Values
+from pvemcp_server.settings import Settings
+
+MCP: Final = "/mcp"
+SSE: Final = "/sse"
+SSE_MESSAGES: Final = "/sse/messages"
+
+# Probes of orchestrators address us by whatever name they have
+PROBES: Final = ("/healthz", "/readyz")
+PUBLIC: Final = frozenset({"/", "/version", "/icon.svg", "/admin", *PROBES})
+ADMIN_SITE: Final = "/admin/"  # every page and operation below it checks its own session
+
+# Proxies, routers and file systems read these differently; no path of ours contains any
+_AMBIGUOUS: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\\%;]"  # a remaining percent sign was encoded twice
+    r"|//"
+    r"|/\.{1,2}(?:/|\Z)"
+)
+_ENCODED_SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)
 
 STREAMS_PER_KEY: Final = 256  # an office may share a key, and each client holds a stream
+_LISTEN: Final = (b"mcp-method", b"subscriptions/listen")
 
 log = logging.getLogger(__name__)
 
@@ -62,26 +80,17 @@ class KeyGate:
             return
         canonical = is_canonical(scope)  # before take_key: afterwards an encoded slash is gone
         scope.setdefault("state", {})["credential"] = take_key(scope)
+        path = scope["path"]
         if not canonical:
             await errors.ambiguous_path().response(scope, receive, send)
-        elif refused := self._foreign(scope):
-            await refused.response(scope, receive, send)
-        elif scope["type"] == "http" and scope["path"] in self.transports:
+        elif path not in PROBES and (foreign := self.hosts.refusal(scope)):
+            await foreign.response(scope, receive, send)
+        elif scope["type"] == "http" and path in self.transports:
             await self._endpoint(scope, receive, send)
-        elif is_public(scope["path"]):
+        elif is_public(path):
             await self.app(scope, receive, send)
         else:
             await errors.not_found().response(scope, receive, send)
-
-    def _foreign(self, scope: Scope) -> Refused | None:
-        """Return the refusal of a foreign Host or Origin; probes may use any host."""
-        headers = dict(scope["headers"])
-        origin = headers.get(b"origin")
-        refused = self.hosts.refuses(
-            headers.get(b"host", b"").decode("latin-1"),
-            None if origin is None else origin.decode("latin-1"),
-        )
-        return Refused(*refused) if refused and scope["path"] not in PROBES else None
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check everything that can refuse a request, then pass it to its transport.
@@ -90,33 +99,34 @@ class KeyGate:
         keys is limited too; the body is read last, for admitted callers only.
         """
         try:
-            settings = await self._current_settings()
-            address = client_address(scope, self.proxies)
+            if self.active_requests.closing:
+                raise errors.shutting_down()
+            settings = await self.settings.current()
+            if not settings.enabled:
+                raise errors.switched_off()
+            address, limits = client_address(scope, self.proxies), self.limits
             network = f"address {network_of(address)}"
-            self._check_rate(network, settings.calls_per_minute_per_address)
+            limits.check_rate(network, settings.calls_per_minute_per_address)
             caller = await self._authenticate(scope["state"]["credential"], address)
-            count_call = partial(self._check_rate, caller.key_id, settings.calls_per_minute_per_key)
+            key_id, rate = caller.key_id, settings.calls_per_minute_per_key
+            count_call = partial(limits.check_rate, key_id, rate)
             count_call()
-            exchange = HttpExchange(receive, send, is_stream=_is_stream(scope))
-            place = self._place(caller, exchange, settings)
-            with place, self.active_requests.track(ActiveRequest(caller.key_id, exchange)):
-                scope["user"] = _user(caller.key_id)  # the SDK binds sessions to it
+            place, most = key_id, settings.concurrent_calls_per_key
+            is_stream = scope["method"] == "GET" or _LISTEN in scope["headers"]
+            if is_stream:  # streams have places of their own, so that they block no call
+                place, most = f"streams {key_id}", STREAMS_PER_KEY
+            exchange = HttpExchange(receive, send, key_id, is_stream=is_stream)
+            with limits.running(place, most), self.active_requests.track(exchange):
+                scope["user"] = _user(key_id)  # the SDK binds sessions to it
                 # a batch counts its further messages itself
                 scope["state"].update(caller=caller, count_call=count_call)
                 await self._serve(scope, exchange)
         except Refused as refused:
             await refused.response(scope, receive, send)
-
-    async def _current_settings(self) -> Values:
-        if self.active_requests.closing:
-            raise errors.shutting_down()
-        try:
-            settings = await self.settings.current()
+        except OverBudget as over:
+            await errors.too_many(str(over), over.seconds).response(scope, receive, send)
         except StateUnavailable:
-            raise errors.state_unavailable() from None
-        if not settings.enabled:
-            raise errors.switched_off()
-        return settings
+            await errors.state_unavailable().response(scope, receive, send)
 
     async def _authenticate(self, credential: Credential | None, address: str) -> Caller:
         try:
@@ -133,21 +143,6 @@ class KeyGate:
             )
             await self.audit.refused(attempt)
             raise errors.unauthorized() from None
-
-    def _check_rate(self, name: str, per_minute: int) -> None:
-        try:
-            self.limits.check_rate(name, per_minute)
-        except OverBudget as over:
-            raise errors.too_many(str(over), 60 / per_minute) from None
-
-    def _place(self, caller: Caller, exchange: HttpExchange, settings: Values) -> Slot:
-        """Return one of the key's places. Streams have their own, so that they block no call."""
-        name = f"streams {caller.key_id}" if exchange.is_stream else caller.key_id
-        most = STREAMS_PER_KEY if exchange.is_stream else settings.concurrent_calls_per_key
-        try:
-            return self.limits.running(name, most)
-        except OverBudget as over:
-            raise errors.too_many(str(over)) from None
 
     async def _serve(self, scope: Scope, exchange: HttpExchange) -> None:
         """Run the transport; answer 408 or 503 when the client was too slow to send its request.
@@ -172,12 +167,30 @@ class KeyGate:
         await exchange.finish()
 
 
-def _is_stream(scope: Scope) -> bool:
-    if scope["method"] == "GET":
-        return True
-    return (b"mcp-method", b"subscriptions/listen") in scope["headers"]
-
-
 @lru_cache(1024)
 def _user(key_id: str) -> AuthenticatedUser:
     return AuthenticatedUser(AccessToken(token=key_id, client_id=key_id, scopes=[]))
+
+
+def caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:
+    """Return the caller of this very message: in a session each message brings its own key."""
+    caller = getattr(getattr(ctx.request, "state", None), "caller", None)
+    if not isinstance(caller, Caller):
+        raise TypeError("the server was reached without the gate")
+    return caller
+
+
+def is_canonical(scope: Scope) -> bool:
+    """Return whether the path has one reading only, before the key is taken out of it."""
+    path: str = scope["path"]
+    encoded: bytes = scope.get("raw_path") or b""
+    return (
+        path.startswith("/")
+        and _AMBIGUOUS.search(path) is None
+        and _ENCODED_SLASH.search(encoded) is None
+    )
+
+
+def is_public(path: str) -> bool:
+    """Return whether a canonical path is served without an API key."""
+    return path in PUBLIC or path.startswith(ADMIN_SITE)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from mcp_types.version import SUPPORTED_PROTOCOL_VERSIONS
 
 from pvemcp_server import __version__
-from pvemcp_server.http.active_requests import ActiveRequests
+from pvemcp_server.http.exchange import ActiveRequests
 from pvemcp_server.store import Store
 
 PROBED: Final = ["GET", "HEAD"]  # many monitors ask for the head alone

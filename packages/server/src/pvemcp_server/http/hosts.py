@@ -1,12 +1,13 @@
 """Accepted Host and Origin headers: the protection against DNS rebinding and foreign pages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pvemcp_server.config import Config
+from pvemcp_server.http.errors import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,33 +30,33 @@ class Hosts:
         Addresses are safe: only names can be rebound by DNS.
         """
         host = host.lower()
-        name = _name(host)
-        return bool(name) and (host in self.names or name in self.names or _is_address(name))
+        try:
+            name = urlsplit(f"//{host}").hostname  # without port and brackets
+        except ValueError:
+            return False
+        return name is not None and (host in self.names or name in self.names or _is_address(name))
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """Return whether the page is our own (same host and port) or of a configured origin."""
         origin = origin.lower()
         return origin in self.origins or _authority(origin) == host.lower()
 
-    def refuses(self, host: str, origin: str | None) -> tuple[int, str] | None:
-        """Return status and message to refuse these headers with; None when they are accepted."""
+    def refusal(self, scope: Mapping[str, Any]) -> Refused | None:
+        """Return the refusal of a foreign Host or Origin; None when they are accepted."""
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
         if not self.knows_host(host):
-            return 421, f"This server is not known as {host[:100]!r}: see PVEMCP_ALLOWED_HOSTS."
-        if origin is not None and not self.allows_origin(origin, host):
-            return 403, "Pages of this origin may not call here: see PVEMCP_ALLOWED_ORIGINS."
+            message = f"This server is not known as {host[:100]!r}: see PVEMCP_ALLOWED_HOSTS."
+            return Refused(421, message)
+        origin = headers.get(b"origin")
+        if origin is not None and not self.allows_origin(origin.decode("latin-1"), host):
+            message = "Pages of this origin may not call here: see PVEMCP_ALLOWED_ORIGINS."
+            return Refused(403, message)
         return None
 
 
 def _lower(names: Iterable[str]) -> frozenset[str]:
     return frozenset(name.lower() for name in names if name)
-
-
-def _name(host: str) -> str:
-    """Return the host without its port and brackets."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
 
 
 def _authority(origin: str) -> str:

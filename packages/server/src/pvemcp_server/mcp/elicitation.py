@@ -13,8 +13,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
+from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.confirmation import InputRequired
-from pvemcp_server.pipeline.sanitize import clean_line
 from pvemcp_server.toolkit.call import Decision
 
 PROGRESS_SECONDS: Final = 0.25  # the least time between two reports

@@ -20,8 +20,8 @@ from mcp.server.subscriptions import (
 )
 
 from pvemcp_server.access.model import Caller
-from pvemcp_server.http.active_requests import ActiveRequests
-from pvemcp_server.mcp.callers import caller_of
+from pvemcp_server.http.exchange import ActiveRequests
+from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp.sdk_connection import connection_of
 
 SEND_SECONDS: Final = 5.0

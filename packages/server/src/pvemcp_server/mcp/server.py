@@ -1,29 +1,32 @@
 """The MCP server: the SDK's low-level Server with our handlers."""
 
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import mcp_types as types
-from mcp.server.context import HandlerResult, ServerRequestContext
+from mcp.server.caching import CacheableMethod, CacheHint
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
 
 from pvemcp_server import __version__
-from pvemcp_server.http.active_requests import ActiveRequests
-from pvemcp_server.mcp.callers import caller_of, principal
+from pvemcp_server.access.model import Caller
+from pvemcp_server.http.exchange import ActiveRequests
+from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp.elicitation import SdkConversation
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.instructions import INSTRUCTIONS
 from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import EXTENSION, METHODS, McpTasks, knows_tasks
-from pvemcp_server.mcp.tool_list import CACHE_HINTS, ListCache, visible_tools
 from pvemcp_server.pipeline.confirmation import InputRequired
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.store.database import DatabaseFailed
+from pvemcp_server.toolkit.registry import Tool
 
 log = logging.getLogger(__name__)
 NAME = "pvemcp"
@@ -32,6 +35,11 @@ _GIVEN_UP: Final = (
     "check ListTasks before you repeat a write."
 )
 GIVEN_UP: Final = Result((_GIVEN_UP,), TimeoutError(_GIVEN_UP))
+# A list depends on the key, so no client may share its cache; changes are announced as well
+CACHE_HINTS: Final[dict[CacheableMethod, CacheHint]] = {
+    method: CacheHint(ttl_ms=60_000, scope="private") for method in get_args(CacheableMethod)
+}
+CACHED_LISTS: Final = 256
 Context = ServerRequestContext[Any, Any]
 
 
@@ -98,6 +106,43 @@ class Handlers:
         return tool.input_schema if tool else None
 
 
+class ListCache:
+    """Middleware that caches tools/list by the caller's rights and the protocol version.
+
+    `Caller.version` changes with every right, so a cached list never shows a revoked tool.
+    """
+
+    def __init__(self) -> None:
+        self._lists: OrderedDict[tuple[str, str], HandlerResult] = OrderedDict()
+
+    async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        if ctx.method != "tools/list" or (ctx.params or {}).get("cursor") is not None:
+            return await call_next(ctx)
+        key = (caller_of(ctx).version, ctx.protocol_version)
+        if key not in self._lists:
+            self._lists[key] = await call_next(ctx)
+        self._lists.move_to_end(key)
+        if len(self._lists) > CACHED_LISTS:
+            self._lists.popitem(last=False)
+        return self._lists[key]
+
+
+def visible_tools(tools: Mapping[str, Tool], caller: Caller) -> list[types.Tool]:
+    """Return the tools this caller may call, in the order of the registry."""
+    return [describe(tool) for tool in tools.values() if caller.may_call(tool.name, tool.effect)]
+
+
+def describe(tool: Tool) -> types.Tool:
+    """Return the tool as clients see it."""
+    return types.Tool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=tool.input_schema,
+        annotations=types.ToolAnnotations.model_validate(tool.annotations, by_name=False),
+    )
+
+
 def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpServer:
     """Return the server of all eras; `state_key` seals questions, the same in every process."""
     server = McpServer(
@@ -131,6 +176,9 @@ def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpSe
     for method, params in METHODS.items():
         handler = getattr(handlers.tasks, method.removeprefix("tasks/"))
         server.add_request_handler(method, params, handler)
-    security = RequestStateSecurity(keys=[state_key], bind_principal=principal)
+    # bound to the key, so that no other key can answer a question
+    security = RequestStateSecurity(
+        keys=[state_key], bind_principal=lambda ctx: caller_of(ctx).key_id
+    )
     server.middleware[:] = [RequestStateBoundary(security, default_audience=NAME), ListCache()]
     return server

@@ -8,7 +8,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPError
 
-from pvemcp_server.mcp.callers import caller_of
+from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp.notifications import NotificationBus
 from pvemcp_server.mcp.resource_watcher import ResourceWatcher
 

@@ -21,12 +21,11 @@ from pvemcp_formats import Format, encode_document, tidy
 from pvemcp_server.access.model import Caller
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
-from pvemcp_server.mcp.callers import caller_of
+from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp.elicitation import SdkConversation, Silent
-from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS
+from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, clean_line
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.pipeline import Pipeline, Started
-from pvemcp_server.pipeline.sanitize import Cleaner, clean_line
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import McpTask
 from pvemcp_server.store.repository import Repository

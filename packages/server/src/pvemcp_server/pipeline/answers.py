@@ -1,7 +1,9 @@
-"""Answers as text: the data in the chosen format, then the notes, if there are any."""
+"""Answers as text: sanitized data in the chosen format, then the notes, if there are any."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +14,6 @@ from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import BadArgument, folded, nearest
 from pvemcp_server.pipeline.arguments import option
 from pvemcp_server.pipeline.cursors import make_cursor, read_cursor
-from pvemcp_server.pipeline.sanitize import Cleaner, clean_line
 from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.tables.registry import Row
 from pvemcp_server.toolkit.registry import Document, Rows, Tool
@@ -20,6 +21,58 @@ from pvemcp_server.toolkit.registry import Document, Rows, Tool
 CELL_CHARACTERS: Final = 2_000
 DOCUMENT_CHARACTERS: Final = 20_000
 MOST_NOTES: Final = 30
+_NUMBERS: Final = (int, float, bool)
+
+# Control characters but tab and newline, marks that reorder text, and characters without width;
+# the last range can spell out a hidden sentence that only a model reads.
+_INVISIBLE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+@dataclass
+class Cleaner:
+    """Converts values to what the formats write, and cleans their texts.
+
+    Invisible characters in texts of guests could carry hidden instructions. The names of values
+    that had to be shortened are collected in `cut`.
+    """
+
+    longest: int
+    cut: set[str] = field(default_factory=set)
+
+    def value(self, value: Any, name: str) -> Any:
+        """Return the value clean, at any depth; structs, sets and enumerations are converted."""
+        if value is None or type(value) in _NUMBERS:
+            return value
+        if isinstance(value, Enum):
+            value = value.value
+        if isinstance(value, str):
+            return self._text(value, name)
+        if isinstance(value, msgspec.Struct):
+            value = {key: getattr(value, key) for key in value.__struct_fields__}
+        if isinstance(value, Mapping):
+            return {self._text(str(key), name): self.value(v, name) for key, v in value.items()}
+        if isinstance(value, set | frozenset):
+            return sorted((self.value(item, name) for item in value), key=str)
+        if isinstance(value, list | tuple):
+            return [self.value(item, name) for item in value]
+        return value
+
+    def _text(self, text: str, name: str) -> str:
+        if not text.isascii() or not text.isprintable():
+            text = _INVISIBLE.sub("", text)
+        if len(text) <= self.longest:
+            return text
+        self.cut.add(name)
+        return text[: self.longest - 1] + "…"
+
+
+def clean_line(text: str, longest: int = 500) -> str:
+    """Return the text as one visible line, for notes, questions and errors."""
+    visible = _INVISIBLE.sub("", text)
+    return " ".join(visible.split())[:longest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +82,6 @@ class Written:
     data: str
     notes: str = ""
     rows: int | None = None
-
-    @property
-    def bytes(self) -> int:
-        return len(self.data.encode()) + len(self.notes.encode())
 
 
 @dataclass(frozen=True)
@@ -50,7 +99,7 @@ class Writer:
         if isinstance(answer, Rows):
             return self._rows(answer)
         cleaner = Cleaner(DOCUMENT_CHARACTERS)
-        cells = tidy([{n: cleaner.value(_builtin(v), n) for n, v in answer.items()}])
+        cells = tidy([{n: cleaner.value(v, n) for n, v in answer.items()}])
         return Written(encode_document(cells[0], self.format), self._notes(cleaner))
 
     def _rows(self, answer: Rows) -> Written:
@@ -119,30 +168,12 @@ def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
 def _cells(
     row: Row | Mapping[str, Any], columns: Sequence[str], cleaner: Cleaner
 ) -> dict[str, Any]:
-    """Return the row's cells. A list of words or numbers is one cell, a;b, as Proxmox has tags."""
+    """Return the clean cells of a row. A list of words is one cell, a;b, as Proxmox has tags."""
     get = row.get if isinstance(row, Mapping) else lambda name: getattr(row, name, None)
     cells = {}
     for name in columns:
-        value = _builtin(get(name))
+        value = cleaner.value(get(name), name)
         if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
-            value = ";".join(map(str, value)) or None
-        cells[name] = cleaner.value(value, name)
+            value = cleaner.value(";".join(map(str, value)), name) or None
+        cells[name] = value
     return cells
-
-
-_SIMPLE: Final = (str, int, float, bool, type(None))
-
-
-def _builtin(value: Any) -> Any:
-    """Convert structs, sets and enumerations to what the formats write."""
-    if type(value) in _SIMPLE:
-        return value
-    if isinstance(value, msgspec.Struct):
-        return {name: _builtin(getattr(value, name)) for name in value.__struct_fields__}
-    if isinstance(value, Mapping):
-        return {str(name): _builtin(item) for name, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted((_builtin(item) for item in value), key=str)
-    if isinstance(value, list | tuple):
-        return [_builtin(item) for item in value]
-    return getattr(value, "value", value)

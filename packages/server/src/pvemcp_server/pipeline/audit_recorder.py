@@ -51,7 +51,8 @@ class Recorder:
 
     async def answered(self, written: Written) -> None:
         """Record the success; raises Unrecorded for a read, which has no intent to show it."""
-        event = self._event(Outcome.OK, rows=written.rows, bytes=written.bytes)
+        size = len(written.data.encode()) + len(written.notes.encode())
+        event = self._event(Outcome.OK, rows=written.rows, bytes=size)
         if self._intent is None:
             await self.audit.call(event)
         else:

@@ -14,7 +14,7 @@ PREFIX = "pvemcp"
 ID_LENGTH = 8
 SECRET_LENGTH = 43
 CHECKSUM_LENGTH = 6
-ID_START = len(PREFIX) + 1
+ID = slice(len(PREFIX) + 1, len(PREFIX) + 1 + ID_LENGTH)  # where a key has its id
 
 KEY_PATTERN = re.compile(
     rf"{PREFIX}_([0-9A-Za-z]{{{ID_LENGTH}}})_[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}"
@@ -33,11 +33,6 @@ def new_secret(key_id: str) -> str:
     """Return a complete key with a new random secret."""
     body = f"{PREFIX}_{key_id}_{base62(secrets.randbits(256), SECRET_LENGTH)}"
     return body + checksum(body)
-
-
-def stated_id(text: str) -> str:
-    """Return the characters at the position of the id, without any check."""
-    return text[ID_START : ID_START + ID_LENGTH]
 
 
 def id_of(text: str) -> str | None:

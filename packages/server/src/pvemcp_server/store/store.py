@@ -79,11 +79,12 @@ async def _prepare(config: Config, database: Database) -> Vault:
 async def _master_key(config: Config, database: Database) -> bytes:
     """Return the configured master key; create one only for a new database."""
     key = read_master_key(config)
-    if key is not None:
-        return key
-    if not await Vault.is_empty(database):
+    if key is None and await Vault.is_empty(database):
+        return create_master_key(config)
+    key = key or read_master_key(config)  # another process may just have created both
+    if key is None:
         file = master_key_file(config)
         raise ConfigError(
             f"The master key of this database is missing: put your copy of it back at {file}."
         )
-    return create_master_key(config)
+    return key

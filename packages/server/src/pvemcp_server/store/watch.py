@@ -1,9 +1,11 @@
-"""Change notification: reports, within a second, what another process has changed."""
+"""Change notification within a second, also across processes, and the cache that relies on it."""
 
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 import anyio
 from sqlalchemy import select
@@ -19,6 +21,8 @@ POLL_SECONDS = 0.5
 log = logging.getLogger(__name__)
 
 Listener = Callable[[], Awaitable[None]]
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 class Topic(StrEnum):
@@ -40,7 +44,7 @@ class Watch:
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._clock = clock
-        self._polled: float | None = None
+        self._polled = -math.inf  # on the clock
         self._lock = anyio.Lock()
         self._seen: Mapping[str, int] = {}
         self._listeners: dict[Topic, list[Listener]] = {topic: [] for topic in Topic}
@@ -54,9 +58,9 @@ class Watch:
 
     async def poll_if_due(self) -> None:
         """Poll unless the last poll is less than POLL_SECONDS old; may raise StateUnavailable."""
-        if self._is_due():
+        if self._clock() - self._polled >= POLL_SECONDS:
             async with self._lock:
-                if self._is_due():
+                if self._clock() - self._polled >= POLL_SECONDS:  # no other caller has polled
                     await self._poll()
 
     async def poll(self) -> None:
@@ -75,9 +79,6 @@ class Watch:
                 if answers:  # logged once, not twice a second
                     log.warning("The state's database does not answer", exc_info=True)
                 answers = False
-
-    def _is_due(self) -> bool:
-        return self._polled is None or self._clock() - self._polled >= POLL_SECONDS
 
     async def _poll(self) -> None:
         # the time before the query: the result may be older than its arrival
@@ -98,6 +99,45 @@ class Watch:
         async with self._database.reading() as connection:
             rows = (await connection.execute(select(table.c.topic, table.c.value))).all()
         return {row.topic: row.value for row in rows}
+
+
+class VersionedCache(Generic[K, V]):
+    """A cache that is emptied by every change, and that rejects values read before the last one.
+
+    The race: a reader awaits the database and gets the old row. Before it runs again, another task
+    or process commits a change, `Watch` notices it and calls `clear`. If the reader then stored its
+    old row, the cache would serve it until the next change: a revoked key would stay valid.
+
+    So every `clear` increases `version`. A reader takes the version before it reads and passes it
+    to `put`, which refuses the value when a change came in between. The reader may still use the
+    value for its own call, which began before the change was noticed.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._values: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        """Return the value, or None when it has to be read."""
+        return self._values.get(key)
+
+    def put(self, key: K, value: V, version: int) -> bool:
+        """Store a value that was read at this version; return whether it was still current."""
+        if version != self.version:
+            return False
+        self._values[key] = value
+        return True
+
+    def values(self) -> list[V]:
+        """Return all values."""
+        return list(self._values.values())
+
+    def clear(self) -> list[V]:
+        """Remove all values, because something has changed, and return them."""
+        removed = self.values()
+        self.version += 1
+        self._values = {}
+        return removed
 
 
 async def bump(connection: AsyncConnection, *topics: Topic) -> None:
