@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from proxmox_client import DeadlineExceeded, Unreachable
-from proxmox_client.deadlines import remaining
+from proxmox_client.limits import remaining
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import Budget, LoadRequest
 
