@@ -10,7 +10,8 @@ from pathlib import Path
 import pvemcp_server.tables  # noqa: F401 - declares the tables
 from pages import renew_or_check
 from pvemcp_server.query.catalog import CLUSTER
-from pvemcp_server.tables.registry import Field, Table, tables
+from pvemcp_server.tables.registry import Table, tables
+from pvemcp_server.tables.rows import Field
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "tables.md"
 INTRO = f"""\

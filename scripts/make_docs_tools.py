@@ -11,7 +11,7 @@ from typing import Any
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from pages import renew_or_check
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.tables.registry import fields_of
+from pvemcp_server.tables.rows import fields_of
 from pvemcp_server.toolkit.arguments import ListOptions, Options, WriteOptions
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.toolkit.schema import description_of, input_schema

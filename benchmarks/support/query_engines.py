@@ -12,7 +12,7 @@ from pvemcp_server.query.loader import build_database
 from pvemcp_server.query.parser import parse
 from pvemcp_server.query.pushdown import RequiredColumns, required_columns
 from pvemcp_server.tables import guests, nodes
-from pvemcp_server.tables.registry import Row
+from pvemcp_server.tables.rows import Row
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 Rows = Mapping[str, list[Row]]

@@ -19,8 +19,13 @@ from proxmox_client import (
     Unreachable,
     deadline,
 )
-from proxmox_client.circuit_breaker import COOLDOWN, PROBE_TIMEOUT, RESET_AFTER, CircuitBreaker
-from proxmox_client.paths import failure_domain
+from proxmox_client.circuit_breaker import (
+    COOLDOWN,
+    PROBE_TIMEOUT,
+    RESET_AFTER,
+    CircuitBreaker,
+    failure_domain,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -168,10 +173,6 @@ async def test_a_passed_deadline_names_the_request(reads):
 )
 def test_each_storage_is_a_failure_domain(path, part):
     assert failure_domain(path).part == part
-
-
-def test_paths_of_the_whole_cluster_have_no_failure_domain():
-    assert failure_domain("/nodes") is failure_domain("/cluster/resources") is None
 
 
 class HangingNode(httpx.AsyncBaseTransport):

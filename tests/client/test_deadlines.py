@@ -7,7 +7,7 @@ import httpx2 as httpx
 import pytest
 
 from proxmox_client import ApiToken, Client, DeadlineExceeded, Limits, deadline
-from proxmox_client.deadlines import remaining, time_limit
+from proxmox_client.limits import remaining, time_limit
 
 pytestmark = pytest.mark.anyio
 

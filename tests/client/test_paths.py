@@ -1,14 +1,19 @@
 """Paths, hosts and raw requests."""
 
+import anyio
+import httpx2 as httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxmox_client import BadParameters
-from proxmox_client.hosts import Host, HostRotation
-from proxmox_client.paths import join, node_of
+from proxmox_client import ApiToken, BadParameters, Client
+from proxmox_client.hosts import Host
+from proxmox_client.limits import node_of
+from proxmox_client.paths import join
 
 pytestmark = pytest.mark.anyio
+
+TOKEN = ApiToken("mcp@pve!full", "secret")
 
 
 @given(st.text(min_size=1))
@@ -57,15 +62,30 @@ def test_a_malformed_host_is_rejected(text):
 
 def test_a_cluster_needs_a_host():
     with pytest.raises(ValueError, match="at least one host"):
-        HostRotation([])
+        Client([], TOKEN)
 
 
-def test_concurrent_failures_of_one_host_switch_only_once():
-    hosts = HostRotation(["a", "b"])
-    first = hosts.current
-    hosts.mark_failed(first)
-    hosts.mark_failed(first)
-    assert hosts.current.name == "b"
+async def test_concurrent_failures_of_one_host_switch_only_once():
+    hosts = []
+    both_sent = anyio.Event()
+
+    async def first_host_fails(request):
+        hosts.append(request.url.host)
+        if request.url.host == "b":
+            return httpx.Response(200, json={"data": {"version": "9.2.11", "release": "9.2"}})
+        if len(hosts) == 2:
+            both_sent.set()
+        await both_sent.wait()
+        raise httpx.ConnectError("down")
+
+    transport = httpx.MockTransport(first_host_fails)
+    async with (
+        Client(["a", "b"], TOKEN, http_transport=transport) as client,
+        anyio.create_task_group() as reads,
+    ):
+        reads.start_soon(client.version)
+        reads.start_soon(client.version)
+    assert hosts == ["a", "a", "b", "b"]
 
 
 async def test_a_raw_request_is_validated_and_sent(client, pve):

@@ -43,7 +43,7 @@ from pvemcp_server.http.server import HttpServer, http_server
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
 from pvemcp_server.store.records import TlsMode
-from pvemcp_server.tables.registry import Row
+from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit import registry
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan

@@ -16,7 +16,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.pipeline.answers import CELL_CHARACTERS, MOST_NOTES, Cleaner, Writer, clean_line
-from pvemcp_server.tables.registry import Row
+from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit import registry
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.registry import Document, Rows, tool

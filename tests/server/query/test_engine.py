@@ -14,7 +14,7 @@ from pvemcp_server.query import engine
 from pvemcp_server.query.cache import DatabaseCache
 from pvemcp_server.query.compiler import Statement
 from pvemcp_server.query.engine import Database
-from pvemcp_server.tables.registry import Field, Kind
+from pvemcp_server.tables.rows import Field, Kind
 
 FIELDS = (
     Field("cluster", Kind.TEXT, ""),

@@ -16,8 +16,7 @@ from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.query.execute import execute
 from pvemcp_server.query.sources import Sources
 from pvemcp_server.settings import DEFAULT_ROWS
-from pvemcp_server.tables.load import load
-from pvemcp_server.tables.registry import Budget, tables
+from pvemcp_server.tables.registry import Budget, load, tables
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ import pytest
 
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.query.values import convert
-from pvemcp_server.tables.registry import Field, Kind, Unit
+from pvemcp_server.tables.rows import Field, Kind, Unit
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 GIB = 2**30

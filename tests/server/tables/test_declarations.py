@@ -7,7 +7,7 @@ import pytest
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from pvemcp_server.access.model import Effect
 from pvemcp_server.errors import folded
-from pvemcp_server.tables import values
+from pvemcp_server.tables import rows
 from pvemcp_server.tables.registry import ALL, LoadRequest, tables
 from pvemcp_server.toolkit.registry import tools
 
@@ -65,8 +65,8 @@ def test_a_request_compares_names_without_case():
 
 
 def test_values_are_converted_to_the_units_of_rows():
-    assert values.percent(0.12345) == 12.3
-    assert values.share(1, 3) == 33.3
-    assert values.share(1, 0) is None
-    assert values.moment(0) is None
-    assert values.moment(1_795_337_413).isoformat() == "2026-11-22T08:50:13+00:00"
+    assert rows.percent(0.12345) == 12.3
+    assert rows.share(1, 3) == 33.3
+    assert rows.share(1, 0) is None
+    assert rows.moment(0) is None
+    assert rows.moment(1_795_337_413).isoformat() == "2026-11-22T08:50:13+00:00"

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from proxmox_client import DeadlineExceeded, Unreachable
-from proxmox_client.deadlines import remaining
+from proxmox_client.limits import remaining
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import Budget, LoadRequest
 
@@ -50,7 +50,7 @@ async def test_many_failures_of_one_kind_are_noted_in_few_lines(open_cluster):
 async def test_a_silent_cluster_gets_one_short_deadline_for_all_keys(open_cluster):
     cluster = open_cluster()
     trouble = Unreachable("prod", "on fire")
-    inventory = replace(cluster.inventory, short_timeout=0.5, _failure=trouble)
+    inventory = replace(cluster.inventory, short_timeout=0.5, failure=trouble)
 
     async def ask(_key):
         return remaining()

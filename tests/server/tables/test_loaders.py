@@ -10,7 +10,7 @@ from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import EVERYTHING, Resources
 from pvemcp_server.clusters import Cluster, Inventory, Notes
-from pvemcp_server.tables import NamedRows, load, tables
+from pvemcp_server.tables import load, tables
 from pvemcp_server.tables.registry import Budget, LoadRequest
 
 pytestmark = pytest.mark.anyio
@@ -254,13 +254,3 @@ async def test_rows_beyond_the_budget_are_noted(open_cluster):
     late = open_cluster()
     assert await rows("qemu_configs", late, LoadRequest(budget=Budget(until=monotonic() - 1))) == []
     assert any("Incomplete" in note for note in late.notes)
-
-
-async def test_rows_of_several_clusters_start_with_their_cluster(open_cluster):
-    clusters = [open_cluster(name) for name in ("home-lab", "prod")]
-    pairs = [(cluster.name, row) for cluster in clusters for row in await rows("nodes", cluster)]
-    named = NamedRows(pairs)
-    assert len(named) == 6
-    assert next(iter(named[0].items())) == ("cluster", "home-lab")
-    assert [row["cluster"] for row in named[1:]] == ["prod"] * 5
-    assert [row["node"] for row in named] == [named[n]["node"] for n in range(6)]

@@ -35,6 +35,19 @@ async def test_the_only_cluster_need_not_be_named(tool_client):
     assert list((await alone("ListNodes")).data[0])[:2] == ["cluster", "node"]
 
 
+async def test_every_page_of_several_clusters_names_the_cluster_of_each_row(tool_client):
+    whole = (await tool_client("ListNodes", format="JsonNormal")).data
+    assert {row["cluster"] for row in whole} == {"home-lab", "prod"}
+    pages, more = [], {}
+    while len(pages) < len(whole):
+        answer = await tool_client("ListNodes", format="JsonNormal", limit=2, **more)
+        pages += answer.data
+        more = {"cursor": answer.notes.rpartition("cursor=")[2]}
+    assert [(row["cluster"], row["node"]) for row in pages] == [
+        (row["cluster"], row["node"]) for row in whole
+    ]
+
+
 def _remove_accounts(demo_client, *names):
     """Leave the caller without a Proxmox account on these clusters."""
     open_ = demo_client.clusters.open

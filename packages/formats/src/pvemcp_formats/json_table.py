@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -57,15 +58,11 @@ def dumps(value: object) -> str:
     NaN and infinities become null, a datetime becomes text, integers keep every digit.
     """
     try:
-        return _dumps(value)
+        return _encode(value).decode()
     except orjson.JSONEncodeError as error:
         if "64-bit" not in str(error):
             raise Unwritable(str(error.__cause__ or error)) from error
-    return _dumps(_with_large_integers(value))
-
-
-def _dumps(value: object) -> str:
-    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
+    return _encode(_with_large_integers(value)).decode()
 
 
 def _plain(value: object) -> object:
@@ -76,6 +73,9 @@ def _plain(value: object) -> object:
     if isinstance(value, float):
         return float(value)
     raise Unwritable(f"cannot encode a value of type {type(value).__name__}")
+
+
+_encode = partial(orjson.dumps, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
 
 
 def _with_large_integers(value: object) -> object:

@@ -11,7 +11,6 @@ from proxmox_client.api.storage import Storage
 from proxmox_client.api.tasks import Task, TaskOutcome, TaskProgress
 from proxmox_client.auth import ApiToken, Password, Totp
 from proxmox_client.client import Client
-from proxmox_client.deadlines import deadline
 from proxmox_client.errors import (
     BadParameters,
     Conflict,
@@ -28,7 +27,7 @@ from proxmox_client.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
-from proxmox_client.limits import Limits
+from proxmox_client.limits import Limits, deadline
 from proxmox_client.tls import Tls, fetch_fingerprint
 from proxmox_client.upid import Upid
 

@@ -23,15 +23,29 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from proxmox_client.deadlines import time_limit
 from proxmox_client.errors import NodeUnreachable, ProxmoxError, ResponseError, Unreachable
-from proxmox_client.paths import FailureDomain
+from proxmox_client.limits import time_limit
 
 RESET_AFTER: Final = 60.0  # seconds after a full timeout; then the full timeout applies again
 PROBE_TIMEOUT: Final = 3.0  # seconds for a read while the circuit is half-open
 COOLDOWN: Final = 5.0  # seconds without any read after two failures in a row
+
+
+class FailureDomain(NamedTuple):
+    """Part of a cluster that can hang on its own: a node's guests, or one storage on a node."""
+
+    node: str
+    part: str  # pve1/qemu, pve1/storage/nfs
+    is_storage: bool
+
+
+def failure_domain(path: str) -> FailureDomain:
+    """Return the failure domain that a path below `/nodes/{node}` addresses."""
+    parts = path.split("/")
+    is_storage = len(parts) > 4 and parts[3] == "storage"
+    return FailureDomain(parts[2], "/".join(parts[2 : 5 if is_storage else 4]), is_storage)
 
 
 @dataclass(slots=True)

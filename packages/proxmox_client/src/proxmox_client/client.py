@@ -57,6 +57,9 @@ class Client:
     * `name`: a name for `repr` and logs; by default the first host.
     * `http_transport`: replaces the network in tests, e.g. `httpx2.MockTransport(handler)`.
 
+    Attributes: `cluster` has the calls about the cluster as a whole, `access` those about accounts
+    and permissions.
+
     Calls raise subclasses of `ProxmoxError`; malformed hosts raise ValueError here.
     """
 
@@ -73,7 +76,7 @@ class Client:
         self._pool = HostPool(hosts, tls, limits, http_transport)
         self.name = name or hosts[0]
         self._version: Version | None = None
-        self.transport = Transport(self._pool, auth)
+        self._use(auth)
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,18 +99,8 @@ class Client:
     def signed_in_as(self, auth: ApiToken | Password) -> "Client":
         """Return a client with another account that shares the connections and limits."""
         other = copy(self)
-        other.transport = Transport(self._pool, auth)
+        other._use(auth)  # noqa: SLF001 - the same class
         return other
-
-    @property
-    def cluster(self) -> ClusterApi:
-        """Calls about the cluster as a whole."""
-        return ClusterApi(self.transport)
-
-    @property
-    def access(self) -> Access:
-        """Calls about accounts and permissions."""
-        return Access(self.transport)
 
     async def version(self) -> Version:
         """GET /version. Needs an account, but no privilege.
@@ -198,6 +191,12 @@ class Client:
             raise BadParameters(400, "", f"{method} {path}: {listed}", errors)
         encoded = join(*(unquote(segment) for segment in path.strip("/").split("/")))
         return await self.transport.request_data(method, encoded, **parameters)
+
+    def _use(self, auth: ApiToken | Password) -> None:
+        """Send all further calls with this account."""
+        self.transport = Transport(self._pool, auth)
+        self.cluster = ClusterApi(self.transport)
+        self.access = Access(self.transport)
 
     async def _find(self, vmid: int) -> GuestResource:
         guests = (await self.cluster.resources("vm")).guests

@@ -1,7 +1,6 @@
-"""Hosts of a cluster, any of which answers for the whole cluster."""
+"""Hosts: name or address of a node, and its port."""
 
 import re
-from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 DEFAULT_PORT = 8006
@@ -28,26 +27,3 @@ class Host(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
-
-
-class HostRotation:
-    """Hosts in rotation: the current one is used until it fails."""
-
-    def __init__(self, hosts: Sequence[str]) -> None:
-        if not hosts:
-            raise ValueError("A cluster needs at least one host")
-        self._hosts = [Host.parse(host) for host in hosts]
-        self._current = 0
-
-    def __len__(self) -> int:
-        return len(self._hosts)
-
-    @property
-    def current(self) -> Host:
-        """The host for the next request."""
-        return self._hosts[self._current]
-
-    def mark_failed(self, host: Host) -> None:
-        """Switch to the next host, unless a concurrent request has already switched."""
-        if host == self.current:
-            self._current = (self._current + 1) % len(self._hosts)

@@ -19,7 +19,7 @@ from proxmox_client.errors import (
     ResponseError,
     Unauthenticated,
 )
-from proxmox_client.paths import node_of
+from proxmox_client.limits import node_of
 
 # a node's report about its connection to another node
 _PROXY_STATUSES = {595, 596, 597, 598, 599}

@@ -12,13 +12,11 @@ import msgspec
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from proxmox_client.auth import ApiToken, Password
-from proxmox_client.circuit_breaker import CircuitBreaker
-from proxmox_client.deadlines import time_limit
+from proxmox_client.circuit_breaker import CircuitBreaker, failure_domain
 from proxmox_client.errors import BadParameters, TlsError, UnexpectedAnswer, Unreachable
-from proxmox_client.hosts import HostRotation
+from proxmox_client.hosts import Host
 from proxmox_client.json_decoder import Envelope, decode
-from proxmox_client.limits import ConcurrencyLimiter, Limits
-from proxmox_client.paths import failure_domain, node_of
+from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limit
 from proxmox_client.response_errors import response_error
 from proxmox_client.session import Ticket, open_session
 from proxmox_client.tls import Tls
@@ -50,6 +48,7 @@ class RawResponse(NamedTuple):
 class HostPool:
     """Connections to the hosts of one cluster, shared by all accounts.
 
+    Any host answers for the whole cluster: the current one is used until it fails, then the next.
     It uses httpx's transport without httpx's client: cookies of one account cannot reach another,
     proxy settings and netrc of the environment are ignored, and a call takes a third less CPU time.
     """
@@ -61,10 +60,13 @@ class HostPool:
         limits: Limits,
         http_transport: HttpTransport | None = None,
     ) -> None:
+        if not hosts:
+            raise ValueError("A cluster needs at least one host")
+        self._hosts = [str(Host.parse(host)) for host in hosts]
+        self._current = 0
         self.limits = limits
         self.limiter = ConcurrencyLimiter(limits)
         self.circuit_breaker = CircuitBreaker(limits.read_timeout)
-        self._hosts = HostRotation(hosts)
         self._http_transport = http_transport or _open_transport(tls, limits)
         timeout = httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout)
         self._extensions = {"timeout": timeout.as_dict()}
@@ -106,8 +108,21 @@ class HostPool:
     async def _send_once(
         self, method: str, path: str, form: str, headers: Mapping[str, str]
     ) -> RawResponse:
-        host = self._hosts.current
-        request = self._build_request(method, f"https://{host}/api2/json{path}", form, headers)
+        host = self._hosts[self._current]
+        url = f"https://{host}/api2/json{path}"
+        all_headers = {**_HEADERS, **headers}
+        content = None
+        if method in ("GET", "DELETE"):
+            url = f"{url}?{form}" if form else url
+        else:
+            content = form.encode()
+            if len(content) > MAX_BODY:
+                size = f"{len(content)} bytes of parameters"
+                raise BadParameters(413, "", f"{size} are more than the {MAX_BODY} Proxmox takes")
+            all_headers["Content-Type"] = "application/x-www-form-urlencoded"
+        request = httpx.Request(
+            method, url, headers=all_headers, content=content, extensions=self._extensions
+        )
         try:
             response = await self._http_transport.handle_async_request(request)
             try:
@@ -115,26 +130,11 @@ class HostPool:
             finally:
                 await response.aclose()
         except httpx.RequestError as error:
-            self._hosts.mark_failed(host)
-            raise _RequestFailed(str(host), error) from error
+            if host == self._hosts[self._current]:  # else a concurrent request has switched already
+                self._current = (self._current + 1) % len(self._hosts)
+            raise _RequestFailed(host, error) from error
         reason = bytes(response.extensions.get("reason_phrase", b""))
         return RawResponse(response.status_code, reason.decode(errors="replace"), body)
-
-    def _build_request(
-        self, method: str, url: str, form: str, headers: Mapping[str, str]
-    ) -> httpx.Request:
-        all_headers = {**_HEADERS, **headers}
-        if method in ("GET", "DELETE"):
-            url = f"{url}?{form}" if form else url
-            return httpx.Request(method, url, headers=all_headers, extensions=self._extensions)
-        body = form.encode()
-        if len(body) > MAX_BODY:
-            message = f"{len(body)} bytes of parameters are more than the {MAX_BODY} Proxmox takes"
-            raise BadParameters(413, "", message)
-        all_headers["Content-Type"] = "application/x-www-form-urlencoded"
-        return httpx.Request(
-            method, url, headers=all_headers, content=body, extensions=self._extensions
-        )
 
 
 class _RequestFailed(Exception):
@@ -179,7 +179,7 @@ class Transport:
 
     async def get(self, path: str, answer: type[T], /, **parameters: Parameter) -> T:
         """GET a path and decode its data as `answer`."""
-        return (await self.get_page(path, answer, **parameters)).data
+        return _decode(path, await self.request("GET", path, parameters), answer).data
 
     async def get_page(self, path: str, answer: type[T], /, **parameters: Parameter) -> Envelope[T]:
         """GET a path and decode its data as `answer`, with the total number of rows."""
@@ -200,13 +200,29 @@ class Transport:
     async def request(
         self, method: str, path: str, parameters: Mapping[str, Parameter]
     ) -> RawResponse:
-        """Send any request within the limits; raise the error of a response of 300 or more."""
-        form = urlencode(form_fields(parameters))
-        pool, name = self.pool, f"{method} {path}"
-        async with time_limit(pool.limits.timeout, name), pool.limiter.slot(node_of(path)):
-            domain = failure_domain(path) if method == "GET" else None
-            async with pool.circuit_breaker.guard(domain, name) if domain else nullcontext():
-                return _raise_for_status(path, await self._send_authorized(method, path, form))
+        """Send any request within the limits; raise the error of a response of 300 or more.
+
+        Booleans are sent as 0 or 1, a sequence as one field for each item, and None not at all.
+        """
+        form = urlencode(
+            {
+                name: int(value) if isinstance(value, bool) else value
+                for name, value in parameters.items()
+                if value is not None
+            },
+            doseq=True,
+        )
+        pool, node, name = self.pool, node_of(path), f"{method} {path}"
+        guarded = node and method == "GET"
+        async with (
+            time_limit(pool.limits.timeout, name),
+            pool.limiter.slot(node),
+            pool.circuit_breaker.guard(failure_domain(path), name) if guarded else nullcontext(),
+        ):
+            response = await self._send_authorized(method, path, form)
+            if response.status >= 300:
+                raise response_error(path, *response)
+            return response
 
     async def _send_authorized(self, method: str, path: str, form: str) -> RawResponse:
         safe = method == "GET"
@@ -223,20 +239,9 @@ class Transport:
         # a code of the second factor is valid for one attempt only
         safe = "tfa-challenge" not in form
         response = await self.pool.send("POST", path, urlencode(form), {}, safe=safe)
-        return _decode(path, _raise_for_status(path, response), Ticket).data
-
-
-def form_fields(parameters: Mapping[str, Parameter]) -> list[tuple[str, str]]:
-    """Encode parameters as form fields: None is left out, booleans are 0/1, sequences repeat."""
-    fields: list[tuple[str, str]] = []
-    for name, value in parameters.items():
-        if isinstance(value, bool):
-            fields.append((name, str(int(value))))
-        elif isinstance(value, str | int | float):
-            fields.append((name, str(value)))
-        elif value is not None:
-            fields.extend((name, item) for item in value)
-    return fields
+        if response.status >= 300:
+            raise response_error(path, *response)
+        return _decode(path, response, Ticket).data
 
 
 def _open_transport(tls: Tls, limits: Limits) -> HttpTransport:
@@ -246,12 +251,6 @@ def _open_transport(tls: Tls, limits: Limits) -> HttpTransport:
         keepalive_expiry=KEEPALIVE_EXPIRY,
     )
     return httpx.AsyncHTTPTransport(verify=tls.context(), limits=connections, trust_env=False)
-
-
-def _raise_for_status(path: str, response: RawResponse) -> RawResponse:
-    if response.status >= 300:
-        raise response_error(path, response.status, response.reason, response.body)
-    return response
 
 
 def _decode(path: str, response: RawResponse, answer: type[T]) -> Envelope[T]:

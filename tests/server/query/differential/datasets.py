@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from pvemcp_server.tables.registry import Field, Kind, Row, Table, Unit, tables
+from pvemcp_server.tables.registry import Table, tables
+from pvemcp_server.tables.rows import Field, Kind, Row, Unit
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from pvemcp_server.query.catalog import CLUSTER
 from pvemcp_server.query.operators import Function, Operator
-from pvemcp_server.tables.registry import Field, Kind, Table, Unit, tables
+from pvemcp_server.tables.registry import Table, tables
+from pvemcp_server.tables.rows import Field, Kind, Unit
 
 from .datasets import NOW, TEXTS, Dataset, random_value
 from .reference import (

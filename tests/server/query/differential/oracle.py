@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pvemcp_server.tables.registry import Kind, tables
+from pvemcp_server.tables.registry import tables
+from pvemcp_server.tables.rows import Kind
 
 from .datasets import Dataset
 from .reference import (

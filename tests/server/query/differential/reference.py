@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pvemcp_server.settings import DEFAULT_ROWS
-from pvemcp_server.tables.registry import Field, Kind
+from pvemcp_server.tables.rows import Field, Kind
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Literal
 import msgspec
 from msgspec import field
 
-from proxmox_client.deadlines import time_limit
 from proxmox_client.errors import BadParameters, TaskFailed
 from proxmox_client.json_decoder import Answer
+from proxmox_client.limits import time_limit
 from proxmox_client.paths import join
 from proxmox_client.transport import Transport
 from proxmox_client.upid import Upid

@@ -1,12 +1,10 @@
 """Clusters: connections, the shared inventory, and each caller's view of them."""
 
 from pvemcp_server.clusters.checks import Check, check
-from pvemcp_server.clusters.cluster import Cluster
+from pvemcp_server.clusters.cluster import Cluster, Notes, offload
 from pvemcp_server.clusters.connections import Clusters
 from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
-from pvemcp_server.clusters.notes import Notes
-from pvemcp_server.clusters.offload import offload
 
 __all__ = [
     "Check",

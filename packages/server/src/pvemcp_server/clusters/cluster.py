@@ -1,10 +1,12 @@
-"""A configured cluster, as far as the caller of one call may see it."""
+"""A configured cluster, as far as the caller of one call may see it, and its notes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from time import monotonic
+from typing import Final, TypeVar
 
 import proxmox_client
 from proxmox_client import Client, Lxc, Qemu, deadline
@@ -13,16 +15,27 @@ from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
-from pvemcp_server.clusters.notes import Notes
-from pvemcp_server.clusters.offload import offload
 from pvemcp_server.errors import UnknownName
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+MANY: Final = 2000  # items; about five milliseconds of work
 _NAMED = 3  # missing answers that are noted one by one
 # Without these privileges Proxmox leaves the resources out silently
 _VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore.Audit")}
+
+
+class Notes(dict[str, None]):
+    """An ordered set of sentences beside an answer's data, about missing, cut or old data."""
+
+    def add(self, sentence: str) -> None:
+        self[sentence] = None
+
+
+async def offload(size: int, work: Callable[[], T]) -> T:
+    """Run work on `size` items: in a thread if they would block the event loop, else directly."""
+    return await asyncio.to_thread(work) if size > MANY else work()
 
 
 @dataclass
@@ -60,7 +73,7 @@ class Cluster:
             if whole.stale:
                 self.notes.add(
                     f"{self.name} does not answer ({whole.stale}); "
-                    f"this is its state from {whole.age:.0f} s ago."
+                    f"this is its state from {monotonic() - whole.taken:.0f} s ago."
                 )
             size = 0 if self.scope.everything else len(whole.guests)
             self._view = await offload(size, lambda: whole.within(self.scope))
@@ -68,8 +81,8 @@ class Cluster:
 
     def short_deadline(self) -> AbstractContextManager[None]:
         """Set a short deadline for a cluster that just failed: other clusters' answers wait."""
-        silent = self.inventory.unanswered
-        return deadline(self.inventory.short_timeout) if silent else nullcontext()
+        failed = self.inventory.failure is not None
+        return deadline(self.inventory.short_timeout) if failed else nullcontext()
 
     def within(self, scope: Resources) -> "Cluster":
         """Return the same cluster for the same caller, with a narrower scope."""
@@ -134,6 +147,15 @@ class Cluster:
         if offline := [node.node for node in nodes if node.status != "online"]:
             self.notes.add(f"Offline on {self.name}, so missing here: {', '.join(offline)}.")
         return [node.node for node in nodes if node.status == "online"]
+
+    async def note_offline(self, nodes: AbstractSet[str]) -> None:
+        """Note which of these nodes are offline: their rows are the last known ones."""
+        every = (await self.inventory.view()).nodes
+        if offline := sorted(n.node for n in every if n.node in nodes and n.status == "offline"):
+            names = ", ".join(offline)
+            self.notes.add(
+                f"Offline on {self.name}: {names}; rows there show the last known values."
+            )
 
     async def each(
         self, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], *, what: str = ""

@@ -11,9 +11,8 @@ from typing import Final, Self
 
 from proxmox_client import ApiToken, Client, Limits, Tls
 from pvemcp_server.access.model import Caller, Resources
-from pvemcp_server.clusters.cluster import Cluster
+from pvemcp_server.clusters.cluster import Cluster, Notes
 from pvemcp_server.clusters.inventory import Inventory
-from pvemcp_server.clusters.notes import Notes
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.store.records import ClusterRecord, IdentityRecord, TlsMode
 from pvemcp_server.store.store import Store

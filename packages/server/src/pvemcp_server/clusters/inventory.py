@@ -14,7 +14,6 @@ from typing import Any
 
 import proxmox_client
 from proxmox_client import Client
-from proxmox_client.api import resources as resources_api
 from proxmox_client.api.resources import (
     GuestResource,
     NodeResource,
@@ -35,7 +34,7 @@ NO_ANSWER = (
 class InventoryView:
     """An answer of /cluster/resources. `stale` is the reason why it could not be refreshed."""
 
-    taken: float  # seconds on the monotonic clock
+    taken: float  # when the request was sent, on the monotonic clock: later changes may be missing
     taken_at: datetime
     guests: tuple[GuestResource, ...]
     nodes: tuple[NodeResource, ...]
@@ -44,23 +43,6 @@ class InventoryView:
     stale: str = ""
     derived: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
     """A cache of values derived from this view, with the view's lifetime and identity."""
-
-    @classmethod
-    def of(cls, resources: resources_api.Resources, sent: float) -> "InventoryView":
-        """Build a view; `sent` is when the request left, so later changes may be missing in it."""
-        return cls(
-            taken=sent,
-            taken_at=datetime.now(UTC),
-            guests=tuple(resources.guests),
-            nodes=tuple(resources.nodes),
-            storages=tuple(resources.storages),
-            pools=tuple(resources.pools),
-        )
-
-    @property
-    def age(self) -> float:
-        """Seconds since the request to Proxmox."""
-        return monotonic() - self.taken
 
     @cached_property
     def by_vmid(self) -> dict[int, GuestResource]:
@@ -121,17 +103,18 @@ class Inventory:
     short_timeout: float = 5.0  # the same when there is an older view to return
     retry_timeout: float = 1.0  # the same after a failed attempt
     retry_after: float = 5.0  # seconds after a failed attempt during which no call waits
+    failure: proxmox_client.ProxmoxError | None = None  # of the last attempt, until an answer
     _latest: InventoryView | None = None
     _refreshing: asyncio.Task[InventoryView] | None = None
     _sent: float = -1.0  # when the running refresh was sent
     _written: float = -1.0  # when something was last changed through this server
-    _failure: proxmox_client.ProxmoxError | None = None  # of the last attempt, until an answer
     _retry_at: float = -1.0
 
     async def view(self) -> InventoryView:
         """Return a current view; or the latest one, marked stale, if Proxmox does not answer."""
         latest = self._latest
-        if latest and latest.age < self.freshness() and latest.taken > self._written:
+        oldest = max(monotonic() - self.freshness(), self._written)
+        if latest and latest.taken > oldest:
             return latest
         try:
             return await self._refreshed()
@@ -139,11 +122,6 @@ class Inventory:
             if latest is None:
                 raise
             return replace(latest, stale=str(error))
-
-    @property
-    def unanswered(self) -> bool:
-        """Whether the last attempt got no answer."""
-        return self._failure is not None
 
     @property
     def last_seen(self) -> datetime | None:
@@ -161,9 +139,9 @@ class Inventory:
             await asyncio.wait([self._refreshing])
 
     async def _refreshed(self) -> InventoryView:
-        if self._failure and monotonic() < self._retry_at:
-            raise self._failure
-        if self._failure:
+        if self.failure and monotonic() < self._retry_at:
+            raise self.failure
+        if self.failure:
             timeout = self.retry_timeout
         else:
             timeout = self.short_timeout if self._latest else self.timeout
@@ -173,12 +151,12 @@ class Inventory:
         except TimeoutError:
             message = f"{self.pve.name} did not answer within {timeout:g} s"
             first = proxmox_client.DeadlineExceeded(message)
-            raise self._failed(self._failure or first) from None
+            raise self._failed(self.failure or first) from None
         except NO_ANSWER as error:
             raise self._failed(error) from error
 
     def _failed(self, error: proxmox_client.ProxmoxError) -> proxmox_client.ProxmoxError:
-        self._failure, self._retry_at = error, monotonic() + self.retry_after
+        self.failure, self._retry_at = error, monotonic() + self.retry_after
         return error
 
     def _refresh(self) -> asyncio.Task[InventoryView]:
@@ -190,19 +168,22 @@ class Inventory:
             running = asyncio.create_task(
                 self._fetch(self._sent), name="inventory refresh", context=Context()
             )
-            running.add_done_callback(_retrieve_exception)
+            # retrieve the exception, which asyncio would log if every caller has timed out
+            running.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._refreshing = running
         return running
 
     async def _fetch(self, sent: float) -> InventoryView:
-        fetched = InventoryView.of(await self.pve.cluster.resources(), sent)
-        self._failure = None
+        resources = await self.pve.cluster.resources()
+        fetched = InventoryView(
+            taken=sent,
+            taken_at=datetime.now(UTC),
+            guests=tuple(resources.guests),
+            nodes=tuple(resources.nodes),
+            storages=tuple(resources.storages),
+            pools=tuple(resources.pools),
+        )
+        self.failure = None
         if self._latest is None or fetched.taken >= self._latest.taken:
             self._latest = fetched
         return fetched
-
-
-def _retrieve_exception(refresh: asyncio.Task[InventoryView]) -> None:
-    """Retrieve the exception, which asyncio would log if every caller has timed out."""
-    if not refresh.cancelled():
-        refresh.exception()

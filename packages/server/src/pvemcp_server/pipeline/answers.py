@@ -15,7 +15,7 @@ from pvemcp_server.errors import BadArgument, folded, nearest
 from pvemcp_server.pipeline.arguments import option
 from pvemcp_server.pipeline.cursors import make_cursor, read_cursor
 from pvemcp_server.settings import DEFAULT_ROWS
-from pvemcp_server.tables.registry import Row
+from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.registry import Document, Rows, Tool
 
 CELL_CHARACTERS: Final = 2_000

@@ -23,7 +23,8 @@ from pvemcp_server.query.plan import (
 )
 from pvemcp_server.query.values import Value, convert, type_name
 from pvemcp_server.settings import DEFAULT_ROWS
-from pvemcp_server.tables.registry import Field, Kind, Table
+from pvemcp_server.tables.registry import Table
+from pvemcp_server.tables.rows import Field, Kind
 
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 

@@ -7,7 +7,8 @@ from typing import Final
 
 from pvemcp_server.errors import BadArgument, folded
 from pvemcp_server.query.names import unknown_name
-from pvemcp_server.tables.registry import Field, Kind, Relation, Table
+from pvemcp_server.tables.registry import Relation, Table
+from pvemcp_server.tables.rows import Field, Kind
 
 CLUSTER: Final = Field("cluster", Kind.TEXT, "Cluster the row is from", nullable=False)
 MAX_HOPS: Final = 3  # relations in one dotted name

@@ -15,7 +15,7 @@ from pvemcp_server.query.plan import (
     columns,
 )
 from pvemcp_server.query.values import Value
-from pvemcp_server.tables.registry import Kind
+from pvemcp_server.tables.rows import Kind
 
 CASEFOLDED: Final = frozenset({Kind.TEXT, Kind.LIST})
 """Kinds whose column has a second, casefolded one beside it, for comparisons and sorting."""

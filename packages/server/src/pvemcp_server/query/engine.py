@@ -25,7 +25,7 @@ from pvemcp_server.query.compiler import (
     quoted,
 )
 from pvemcp_server.query.values import LARGEST
-from pvemcp_server.tables.registry import Field, Kind
+from pvemcp_server.tables.rows import Field, Kind
 
 SECONDS: Final = 0.25  # that a query may take
 MAX_PAGES: Final = 65_536  # of 4 KiB in one database

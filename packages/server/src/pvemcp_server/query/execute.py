@@ -18,7 +18,8 @@ from pvemcp_server.query.loader import Loader
 from pvemcp_server.query.parser import parse
 from pvemcp_server.query.plan import Output, QueryPlan
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.tables.registry import Budget, Kind
+from pvemcp_server.tables.registry import Budget
+from pvemcp_server.tables.rows import Kind
 
 _FEW_ROWS: Final = 5_000  # of a database that is tried on the event loop first
 _LOOP_SECONDS: Final = 0.01  # that a query may block the event loop

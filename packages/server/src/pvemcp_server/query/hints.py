@@ -25,7 +25,7 @@ from pvemcp_server.query.plan import (
     predicates,
 )
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.tables.registry import Kind, Unit
+from pvemcp_server.tables.rows import Kind, Unit
 
 Cells = list[tuple[Any, ...]]
 Run = Callable[[QueryPlan], Awaitable[Cells]]

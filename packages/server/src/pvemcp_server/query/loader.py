@@ -19,8 +19,8 @@ from pvemcp_server.query.names import abbreviated
 from pvemcp_server.query.plan import QueryPlan
 from pvemcp_server.query.pushdown import Reduction, RequiredColumns
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.tables.load import load, nodes_with_rows, note_offline_nodes
-from pvemcp_server.tables.registry import Budget, LoadRequest, Row, Table
+from pvemcp_server.tables.registry import Budget, LoadRequest, Table, load, nodes_with_rows
+from pvemcp_server.tables.rows import Row
 
 RowsByCluster = Mapping[str, Sequence[Row]]
 
@@ -110,7 +110,7 @@ class Loader:
                 nodes = nodes_with_rows(table, await view.inventory_view())
                 if not nodes:
                     await self.sources.note_why_empty(view, table)
-                await note_offline_nodes(view, set(filter(request.wants_node, nodes)))
+                await view.note_offline(set(filter(request.wants_node, nodes)))
 
         tables = (self.catalog.tables[name] for name in names)
         pairs = [

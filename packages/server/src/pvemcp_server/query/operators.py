@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Final
 
-from pvemcp_server.tables.registry import Kind
+from pvemcp_server.tables.rows import Kind
 
 MAX_VALUES: Final = 1000  # in one query, all lists together
 

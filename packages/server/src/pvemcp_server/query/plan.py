@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pvemcp_server.query.catalog import Column
 from pvemcp_server.query.operators import Function, Logic, Operator
 from pvemcp_server.query.values import Value
-from pvemcp_server.tables.registry import Kind, Table, Unit
+from pvemcp_server.tables.registry import Table
+from pvemcp_server.tables.rows import Kind, Unit
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from pvemcp_server.query.binder import is_valid
 from pvemcp_server.query.catalog import Catalog, fields_of
 from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.query.operators import Function, Operator
-from pvemcp_server.tables.registry import Field, Kind, Table
+from pvemcp_server.tables.registry import Table
+from pvemcp_server.tables.rows import Field, Kind
 
 Description = dict[str, Any]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.query.names import abbreviated
-from pvemcp_server.tables.registry import Field, Kind, Unit
+from pvemcp_server.tables.rows import Field, Kind, Unit
 
 Value = str | int | float
 """As the database stores it: times are epoch seconds, booleans 1 or 0, text is casefolded."""

@@ -6,12 +6,11 @@ from pvemcp_server.tables.guest_configs import lxc_configs, qemu_configs
 from pvemcp_server.tables.guest_devices import Disk, Network, disks, networks
 from pvemcp_server.tables.guests import Guest, described, guests
 from pvemcp_server.tables.ha import HaResource, ha_resources
-from pvemcp_server.tables.load import NamedRows, load
 from pvemcp_server.tables.node_disks import NodeDisk, node_disks
 from pvemcp_server.tables.nodes import Node, nodes
 from pvemcp_server.tables.permissions import Permission, permissions
 from pvemcp_server.tables.pools import Pool, pools
-from pvemcp_server.tables.registry import LoadRequest, Table, tables
+from pvemcp_server.tables.registry import LoadRequest, Table, load, tables
 from pvemcp_server.tables.replications import Replication, replications
 from pvemcp_server.tables.snapshots import Snapshot, snapshots
 from pvemcp_server.tables.storages import Storage, storages
@@ -26,7 +25,6 @@ __all__ = [
     "Guest",
     "HaResource",
     "LoadRequest",
-    "NamedRows",
     "Network",
     "Node",
     "NodeDisk",

@@ -11,8 +11,8 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.backup_runs import Run, last_runs
 from pvemcp_server.tables.reach import Reach
-from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, never_filtered, table
-from pvemcp_server.tables.values import moment
+from pvemcp_server.tables.registry import Cost, LoadRequest, never_filtered, table
+from pvemcp_server.tables.rows import Col, Row, Unit, moment
 
 _LAST_RUN = ("last_run", "last_run_status", "last_run_ok", "last_run_upid")
 

@@ -18,7 +18,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.registry import LoadRequest
-from pvemcp_server.tables.values import moment
+from pvemcp_server.tables.rows import moment
 
 _RECENT = 20  # newest backup tasks of each node
 _AT_ONCE = 8  # logs read together

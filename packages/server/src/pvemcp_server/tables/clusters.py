@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.reach import of_any
-from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, table
+from pvemcp_server.tables.rows import Col, Row, Unit
 
 Tls = Literal["verified", "pinned", "insecure"]
 

@@ -7,7 +7,8 @@ from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guest_configs import config_table, configs
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
-from pvemcp_server.tables.registry import Col, LoadRequest, Relation, Row, Unit
+from pvemcp_server.tables.registry import LoadRequest, Relation
+from pvemcp_server.tables.rows import Col, Row, Unit
 
 
 class Disk(Row):

@@ -6,21 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec.structs import replace
 
-from proxmox_client.api.resources import GuestResource, NodeResource
 from pvemcp_server.clusters import Cluster, InventoryView, offload
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import (
-    COMMON_PUSHDOWN,
-    Col,
-    Cost,
-    LoadRequest,
-    Relation,
-    Row,
-    Unit,
-    table,
-)
-from pvemcp_server.tables.values import percent, share
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, table
+from pvemcp_server.tables.rows import Col, Row, Unit, percent, share
 
 _PAUSED = "paused"
 
@@ -125,7 +115,10 @@ class Guest(Row, kw_only=True):
 )
 async def guests(cluster: Cluster, request: LoadRequest) -> list[Guest]:
     """Virtual machines and containers with their state and resource usage."""
-    rows = await _current(cluster)
+    view = await cluster.inventory_view()
+    if "guests" not in view.derived:  # rows are made once per view
+        view.derived["guests"] = await offload(len(view.guests), lambda: to_rows(view))
+    rows: list[Guest] = view.derived["guests"]
     if request.vmids or request.nodes or request.types:
         rows = await offload(len(rows), lambda: [row for row in rows if _matches(row, request)])
     if _PAUSED in request.status | request.states:
@@ -173,21 +166,6 @@ async def described(cluster: Cluster, rows: Sequence[Guest], request: LoadReques
     return [replace(row, description=answers.get(row.vmid)) for row in rows]
 
 
-async def _current(cluster: Cluster) -> list[Guest]:
-    """Return the rows of all visible guests, made once per inventory view."""
-    view = await cluster.inventory_view()
-    if "guests" not in view.derived:
-        view.derived["guests"] = await offload(len(view.guests), lambda: to_rows(view))
-    rows: list[Guest] = view.derived["guests"]
-    return rows
-
-
-def to_rows(view: InventoryView) -> list[Guest]:
-    """Convert the guests of an inventory to rows, sorted by VMID."""
-    guests = sorted(view.guests, key=attrgetter("vmid"))
-    return [_row(guest, view.by_node.get(guest.node)) for guest in guests]
-
-
 def _matches(row: Guest, request: LoadRequest) -> bool:
     return (
         request.wants_vmid(row.vmid)
@@ -196,40 +174,44 @@ def _matches(row: Guest, request: LoadRequest) -> bool:
     )
 
 
-def _row(guest: GuestResource, node: NodeResource | None) -> Guest:
-    disk = guest.disk if guest.type == "lxc" else None  # Proxmox reports 0 for every VM
-    on_host = guest.memory if guest.memory_host is None else guest.memory_host
-    return Guest(
-        vmid=guest.vmid,
-        name=guest.name,
-        node=guest.node,
-        status=guest.status,
-        type=guest.type,
-        tags=tuple(guest.tag_list),
-        is_template=guest.template,
-        uptime=guest.uptime,
-        lock=guest.lock,
-        is_locked=guest.lock is not None,
-        pool=guest.pool,
-        ha_state=guest.ha_state,
-        host_cpu_usage=share(
-            _product(guest.cpu, guest.cpu_count), node.cpu_count if node else None
-        ),
-        host_memory_usage=share(on_host, node.memory_max if node else None),
-        cpu_usage=percent(guest.cpu),
-        cpu_count=guest.cpu_count,
-        memory_usage=guest.memory,
-        memory_max=guest.memory_max,
-        memory_usage_percentage=share(guest.memory, guest.memory_max),
-        disk_usage=disk,
-        disk_max=guest.disk_max,
-        disk_usage_percentage=share(disk, guest.disk_max),
-        disk_read=guest.disk_read,
-        disk_write=guest.disk_write,
-        network_in=guest.network_in,
-        network_out=guest.network_out,
-    )
-
-
-def _product(left: float | None, right: float | None) -> float | None:
-    return None if left is None or right is None else left * right
+def to_rows(view: InventoryView) -> list[Guest]:
+    """Convert the guests of an inventory to rows, sorted by VMID."""
+    rows = []
+    for guest in sorted(view.guests, key=attrgetter("vmid")):
+        node = view.by_node.get(guest.node)
+        cores = None  # in use
+        if guest.cpu is not None and guest.cpu_count is not None:
+            cores = guest.cpu * guest.cpu_count
+        disk = guest.disk if guest.type == "lxc" else None  # Proxmox reports 0 for every VM
+        on_host = guest.memory if guest.memory_host is None else guest.memory_host
+        rows.append(
+            Guest(
+                vmid=guest.vmid,
+                name=guest.name,
+                node=guest.node,
+                status=guest.status,
+                type=guest.type,
+                tags=tuple(guest.tag_list),
+                is_template=guest.template,
+                uptime=guest.uptime,
+                lock=guest.lock,
+                is_locked=guest.lock is not None,
+                pool=guest.pool,
+                ha_state=guest.ha_state,
+                host_cpu_usage=share(cores, node.cpu_count if node else None),
+                host_memory_usage=share(on_host, node.memory_max if node else None),
+                cpu_usage=percent(guest.cpu),
+                cpu_count=guest.cpu_count,
+                memory_usage=guest.memory,
+                memory_max=guest.memory_max,
+                memory_usage_percentage=share(guest.memory, guest.memory_max),
+                disk_usage=disk,
+                disk_max=guest.disk_max,
+                disk_usage_percentage=share(disk, guest.disk_max),
+                disk_read=guest.disk_read,
+                disk_write=guest.disk_write,
+                network_in=guest.network_in,
+                network_out=guest.network_out,
+            )
+        )
+    return rows

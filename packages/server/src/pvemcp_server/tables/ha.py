@@ -7,16 +7,8 @@ from proxmox_client.api.ha import HaStatus
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guests import TO_GUEST
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import (
-    Col,
-    Cost,
-    LoadRequest,
-    Relation,
-    Row,
-    Unit,
-    never_filtered,
-    table,
-)
+from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, never_filtered, table
+from pvemcp_server.tables.rows import Col, Row, Unit
 
 
 class HaResource(Row):

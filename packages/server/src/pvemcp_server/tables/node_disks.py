@@ -7,7 +7,8 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_node
-from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, never_filtered, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, never_filtered, table
+from pvemcp_server.tables.rows import Col, Row, Unit
 
 
 class NodeDisk(Row):

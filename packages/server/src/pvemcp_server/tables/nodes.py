@@ -8,8 +8,8 @@ from proxmox_client.api.resources import NodeResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_node
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Col, Cost, LoadRequest, Row, Unit, table
-from pvemcp_server.tables.values import percent, share, whole
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, table
+from pvemcp_server.tables.rows import Col, Row, Unit, percent, share, whole
 
 
 class Node(Row):

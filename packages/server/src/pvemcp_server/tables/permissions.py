@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar
 
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.reach import Reach
-from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, table
+from pvemcp_server.tables.rows import Col, Row
 
 
 class Permission(Row):

@@ -9,7 +9,8 @@ from proxmox_client.api.pools import PoolMember
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
-from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, table
+from pvemcp_server.tables.rows import Col, Row, Unit
 
 
 class Pool(Row):

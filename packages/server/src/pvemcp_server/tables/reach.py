@@ -1,11 +1,10 @@
 """Row-level access: which rows of any table a caller may see."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from pvemcp_server.access.model import Resources
-from pvemcp_server.clusters import Cluster, offload
+from pvemcp_server.clusters import Cluster
 
 R = TypeVar("R")
 
@@ -97,15 +96,3 @@ def of_task(reach: Reach, row: Tasks) -> Tasks | None:
 def of_any(_reach: Reach, row: R) -> R:
     """Cover every row: it shows no single resource."""
     return row
-
-
-async def visible(
-    cluster: Cluster, covered: Callable[[Reach, Any], R | None], rows: Sequence[R]
-) -> Sequence[R]:
-    """Return the rows, or parts of rows, that the cluster's scope covers."""
-    if cluster.scope.everything:
-        return rows
-    reach = await Reach.of(cluster)
-    return await offload(
-        len(rows), lambda: [part for row in rows if (part := covered(reach, row)) is not None]
-    )

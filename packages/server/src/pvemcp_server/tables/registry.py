@@ -1,4 +1,4 @@
-"""Tables: row classes and their loaders, declared once for tools, queries and documentation."""
+"""Tables: declared once for tools, queries and documentation, and loaded within a scope."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,47 +7,12 @@ from enum import StrEnum
 from functools import cached_property
 from inspect import cleandoc
 from math import inf
-from types import UnionType
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    Union,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
-
-import msgspec
+from typing import Any, get_args, get_type_hints
 
 from proxmox_client.api.resources import GuestResource, StorageResource
-from pvemcp_server.clusters import Cluster, InventoryView
+from pvemcp_server.clusters import Cluster, InventoryView, offload
 from pvemcp_server.tables.reach import Reach
-
-
-class Unit(StrEnum):
-    """The unit of a field, as GetQuerySchema and the documentation show it."""
-
-    BYTES = "bytes"
-    BYTES_PER_SECOND = "bytes/s"
-    PERCENT = "percent 0-100"
-    SECONDS = "seconds"
-    MIB = "MiB"
-    TIME = "ISO 8601 UTC"
-    COUNT = "count"
-
-
-class Kind(StrEnum):
-    """The type of a field, which decides its operators."""
-
-    TEXT = "text"
-    INTEGER = "integer"
-    NUMBER = "number"
-    BOOLEAN = "boolean"
-    TIME = "time"
-    LIST = "list"
+from pvemcp_server.tables.rows import Field, Row, fields_of
 
 
 class Cost(StrEnum):
@@ -57,48 +22,6 @@ class Cost(StrEnum):
     PER_NODE = "one call per node"
     PER_STORAGE = "one call per node and storage"
     PER_GUEST = "one call per guest"
-
-
-@dataclass(frozen=True, slots=True)
-class Col:
-    """A field's description beyond its Python type: `Annotated[int, Col("…", Unit.BYTES)]`.
-
-    `aliases` are further names for queries. `values` is the closed set of values, where Proxmox
-    has one. `redirects` pairs a word that models compare this field with and the field that
-    holds it.
-    """
-
-    description: str
-    unit: Unit | None = None
-    aliases: tuple[str, ...] = ()
-    values: tuple[str, ...] = ()
-    redirects: tuple[tuple[str, str], ...] = ()
-
-
-# mypy doesn't inherit these options from msgspec
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The base of row classes. `minimal` names the fields of detail level Minimal.
-
-    `full` names those of detail level Full; both are in the order of the answer.
-    """
-
-    minimal: ClassVar[tuple[str, ...]] = ()
-    full: ClassVar[tuple[str, ...]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A declared column: name, kind, unit, choices and description."""
-
-    name: str
-    kind: Kind
-    description: str
-    unit: Unit | None = None
-    choices: tuple[str, ...] = ()
-    nullable: bool = False
-    aliases: tuple[str, ...] = ()
-    redirects: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,43 +220,26 @@ def tables() -> Mapping[str, Table]:
     return _TABLES
 
 
-_KINDS: dict[Any, Kind] = {
-    str: Kind.TEXT,
-    bool: Kind.BOOLEAN,
-    int: Kind.INTEGER,
-    float: Kind.NUMBER,
-    datetime: Kind.TIME,
-}
+async def load(table: Table, cluster: Cluster, request: LoadRequest = ALL) -> Sequence[Any]:
+    """Load the rows of a table, or the parts of them, that `cluster.scope` covers.
 
-
-def fields_of(row: type[Row]) -> dict[str, Field]:
-    """Return the columns of a row class, in order of declaration."""
-    hints = get_type_hints(row, include_extras=True)
-    return {name: _field(name, hints[name]) for name in row.__struct_fields__}
-
-
-def _field(name: str, hint: Any) -> Field:
-    """Return the field of an annotation such as `Annotated[int | None, Col("…")]`."""
-    if get_origin(hint) is not Annotated:
-        raise TypeError(f"{hint}: annotate the field with Col(description)")
-    annotated, *extras = get_args(hint)
-    col = next(extra for extra in extras if isinstance(extra, Col))
-    variants = get_args(annotated) if get_origin(annotated) in (Union, UnionType) else (annotated,)
-    python_type = next(variant for variant in variants if variant is not type(None))
-    choices: tuple[str, ...] = ()
-    if get_origin(python_type) is Literal:
-        kind, choices = Kind.TEXT, get_args(python_type)
-    elif (get_origin(python_type) or python_type) in (list, tuple, dict):
-        kind = Kind.LIST
-    else:
-        kind = _KINDS[python_type]
-    return Field(
-        name=name,
-        kind=kind,
-        description=col.description,
-        unit=col.unit,
-        choices=col.values or choices,
-        nullable=type(None) in variants,
-        aliases=col.aliases,
-        redirects=col.redirects,
+    Tools and queries get rows in no other way.
+    """
+    with cluster.short_deadline():
+        rows = await table.load(cluster, request)
+    if cluster.scope.everything:
+        return rows
+    reach = await Reach.of(cluster)
+    return await offload(
+        len(rows), lambda: [part for row in rows if (part := table.covered(reach, row)) is not None]
     )
+
+
+def nodes_with_rows(table: Table, view: InventoryView) -> frozenset[str]:
+    """Return the nodes of the rows that Proxmox still reports when a node is offline."""
+    slot = ("nodes of", table.name)
+    if slot not in view.derived:
+        rows = table.last_known(view) if table.last_known else ()
+        view.derived[slot] = frozenset(row.node for row in rows)
+    nodes: frozenset[str] = view.derived[slot]
+    return nodes

@@ -8,8 +8,8 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST
 from pvemcp_server.tables.reach import Reach, of_guest
-from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Relation, Row, Unit, table
-from pvemcp_server.tables.values import moment
+from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, table
+from pvemcp_server.tables.rows import Col, Row, Unit, moment
 
 _STATE = ("last_sync", "next_sync", "last_try", "duration", "fail_count", "error", "status", "ok")
 

@@ -9,8 +9,8 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import Col, Cost, LoadRequest, Row, Unit, table
-from pvemcp_server.tables.values import moment
+from pvemcp_server.tables.registry import Cost, LoadRequest, table
+from pvemcp_server.tables.rows import Col, Row, Unit, moment
 
 Key = tuple[int, str]  # a VMID and a snapshot's name
 

@@ -10,8 +10,8 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_storage
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Col, Cost, LoadRequest, Row, Unit, table
-from pvemcp_server.tables.values import share
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, table
+from pvemcp_server.tables.rows import Col, Row, Unit, share
 
 
 class Storage(Row):

@@ -8,8 +8,8 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_task
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Col, Cost, LoadRequest, Row, Unit, table
-from pvemcp_server.tables.values import moment, single
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, table
+from pvemcp_server.tables.rows import Col, Row, Unit, moment, single
 
 LATEST = 500  # of each node, without a limit in the request
 SINCE = 5000  # of each node, when the request has a start time

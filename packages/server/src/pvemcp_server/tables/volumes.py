@@ -8,17 +8,8 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import Reach, of_content
-from pvemcp_server.tables.registry import (
-    COMMON_PUSHDOWN,
-    Col,
-    Cost,
-    LoadRequest,
-    Relation,
-    Row,
-    Unit,
-    table,
-)
-from pvemcp_server.tables.values import moment, single
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, table
+from pvemcp_server.tables.rows import Col, Row, Unit, moment, single
 
 TO_STORAGE = Relation(
     "storage", "storages", {"storage": "storage", "node": "node"}, "The storage it is on"

@@ -8,11 +8,13 @@ from operator import attrgetter
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
+from msgspec.structs import asdict
+
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import CallError, folded
 from pvemcp_server.tables import load
-from pvemcp_server.tables.load import NamedRows, note_offline_nodes
-from pvemcp_server.tables.registry import ALL, Budget, LoadRequest, Row, Table
+from pvemcp_server.tables.registry import ALL, Budget, LoadRequest, Table
+from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Rows
@@ -42,11 +44,16 @@ async def listed(
 
     `keep` selects rows and `order` is their sort key. With `required`, the caller named one place:
     no rows but notes is an error then. `finish` loads the table's extra columns, which cost
-    further calls, for the rows of the page only.
+    further calls, for the rows of the page only. The cluster's name is added to those rows only,
+    too: nothing reads the cells of the others.
     """
     if clusters is None:
         clusters = await call.all_clusters(cluster_name)
-    needed = _columns_to_load(call, table, columns)
+    needed = frozenset(columns)
+    if call.fields:  # the caller picked other columns than those of the detail level
+        by_folded = {folded(name): name for name in table.fields}
+        picked = (by_folded.get(folded(name)) for name in call.fields)
+        needed = frozenset(name for name in picked if name)
     loaded = needed - table.extra if finish else needed
     request = replace(with_budget(call, request), columns=loaded)
 
@@ -59,7 +66,7 @@ async def listed(
         if table.looks_filtered(cluster.account, rows):
             await explain_filtered(cluster, table)
         elif table.last_known:
-            await note_offline_nodes(cluster, {row.node for row in rows})
+            await cluster.note_offline({row.node for row in rows})
         return rows
 
     answers = await call.each(clusters, read)
@@ -72,9 +79,12 @@ async def listed(
         pairs.sort(key=lambda pair: order(pair[1]))
     if finish and needed & table.extra:
         pairs[call.page] = await _finished(pairs[call.page], clusters, finish, request)
+    result: list[Any] = [row for _, row in pairs]
     if cluster_name is not None:
-        return Rows([row for _, row in pairs], tuple(columns))
-    return Rows(NamedRows(pairs), ("cluster", *columns))
+        return Rows(result, tuple(columns))
+    # converting all of thousands of rows would block the event loop
+    result[call.page] = [{"cluster": name, **asdict(row)} for name, row in pairs[call.page]]
+    return Rows(result, ("cluster", *columns))
 
 
 async def _finished(
@@ -131,12 +141,3 @@ def with_budget(call: Call, request: LoadRequest = ALL) -> LoadRequest:
     """Return the request with limits on its Proxmox calls and its time."""
     until = monotonic() + call.seconds_left * _SHARE_OF_LOADING
     return replace(request, budget=Budget(_CALLS, until))
-
-
-def _columns_to_load(call: Call, table: Table, columns: Iterable[str]) -> frozenset[str]:
-    """Return the columns the caller picked, or else those of the detail level."""
-    if not call.fields:
-        return frozenset(columns)
-    by_folded = {folded(name): name for name in table.fields}
-    picked = (by_folded.get(folded(name)) for name in call.fields)
-    return frozenset(name for name in picked if name)

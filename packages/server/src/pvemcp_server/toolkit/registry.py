@@ -15,7 +15,7 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.tables.registry import Row
+from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.arguments import Arguments, ListOptions, Options, WriteOptions
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.needs import RequiredPrivilege

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from pvemcp_server.tables.registry import Col, Row, Unit
+from pvemcp_server.tables.rows import Col, Row, Unit
 
 _RATE = Unit.BYTES_PER_SECOND
 

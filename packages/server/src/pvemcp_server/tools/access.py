@@ -7,7 +7,7 @@ from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.model import Area, Effect, Resources
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.clusters.acl import Acl
-from pvemcp_server.tables.registry import Col, Row
+from pvemcp_server.tables.rows import Col, Row
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.needs import Extent, Held, RequiredPrivilege, extent

@@ -8,8 +8,7 @@ from pydantic import BeforeValidator, Field
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.tables.registry import Row
-from pvemcp_server.tables.values import moment, percent, whole
+from pvemcp_server.tables.rows import Row, moment, percent, whole
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import NodeName, OneCluster, VmId
 from pvemcp_server.toolkit.call import Call

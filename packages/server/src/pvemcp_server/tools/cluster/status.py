@@ -12,7 +12,7 @@ from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, InventoryView
 from pvemcp_server.tables.guests import paused
-from pvemcp_server.tables.registry import Col, Row
+from pvemcp_server.tables.rows import Col, Row
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import OneCluster
 from pvemcp_server.toolkit.call import Call

@@ -10,7 +10,7 @@ from proxmox_client.api.configs import (
     QemuConfig,
 )
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.tables.registry import Col, Row, Unit
+from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import OneCluster, VmId
 from pvemcp_server.toolkit.call import Call

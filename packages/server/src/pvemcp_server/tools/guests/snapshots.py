@@ -11,7 +11,7 @@ from proxmox_client.api.guests import Snapshot as ProxmoxSnapshot
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
 from pvemcp_server.tables import LoadRequest, Snapshot, snapshots
-from pvemcp_server.tables.values import moment
+from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import (
     ClusterName,

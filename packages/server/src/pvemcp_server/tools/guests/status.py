@@ -11,8 +11,7 @@ from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.tables.registry import Col, Row, Unit
-from pvemcp_server.tables.values import moment, percent, share
+from pvemcp_server.tables.rows import Col, Row, Unit, moment, percent, share
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import OneCluster, VmId
 from pvemcp_server.toolkit.call import Call

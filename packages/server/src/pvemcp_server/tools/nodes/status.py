@@ -3,8 +3,7 @@
 from typing import Annotated
 
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.tables.registry import Col, Row, Unit
-from pvemcp_server.tables.values import percent
+from pvemcp_server.tables.rows import Col, Row, Unit, percent
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import NodeName, OneCluster
 from pvemcp_server.toolkit.call import Call

@@ -12,8 +12,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.tables import LoadRequest, Task, tasks
-from pvemcp_server.tables.registry import Col, Row, Unit
-from pvemcp_server.tables.values import moment
+from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName, NodeName, OneCluster, VmId
 from pvemcp_server.toolkit.call import Call

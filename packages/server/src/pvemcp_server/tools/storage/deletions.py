@@ -9,7 +9,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
 from pvemcp_server.tables.registry import Budget, LoadRequest
-from pvemcp_server.tables.values import moment
+from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import NodeName, OneCluster, StorageName, Volid
 from pvemcp_server.toolkit.call import Call

@@ -1,0 +1,155 @@
+"""Rows: their declaration as classes, and conversion of Proxmox's values to their units."""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class Unit(StrEnum):
+    """The unit of a field, as GetQuerySchema and the documentation show it."""
+
+    BYTES = "bytes"
+    BYTES_PER_SECOND = "bytes/s"
+    PERCENT = "percent 0-100"
+    SECONDS = "seconds"
+    MIB = "MiB"
+    TIME = "ISO 8601 UTC"
+    COUNT = "count"
+
+
+class Kind(StrEnum):
+    """The type of a field, which decides its operators."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    TIME = "time"
+    LIST = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class Col:
+    """A field's description beyond its Python type: `Annotated[int, Col("…", Unit.BYTES)]`.
+
+    `aliases` are further names for queries. `values` is the closed set of values, where Proxmox
+    has one. `redirects` pairs a word that models compare this field with and the field that
+    holds it.
+    """
+
+    description: str
+    unit: Unit | None = None
+    aliases: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    redirects: tuple[tuple[str, str], ...] = ()
+
+
+# mypy doesn't inherit these options from msgspec
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The base of row classes. `minimal` names the fields of detail level Minimal.
+
+    `full` names those of detail level Full; both are in the order of the answer.
+    """
+
+    minimal: ClassVar[tuple[str, ...]] = ()
+    full: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A declared column: name, kind, unit, choices and description."""
+
+    name: str
+    kind: Kind
+    description: str
+    unit: Unit | None = None
+    choices: tuple[str, ...] = ()
+    nullable: bool = False
+    aliases: tuple[str, ...] = ()
+    redirects: tuple[tuple[str, str], ...] = ()
+
+
+_KINDS: dict[Any, Kind] = {
+    str: Kind.TEXT,
+    bool: Kind.BOOLEAN,
+    int: Kind.INTEGER,
+    float: Kind.NUMBER,
+    datetime: Kind.TIME,
+}
+
+
+def fields_of(row: type[Row]) -> dict[str, Field]:
+    """Return the columns of a row class, in order of declaration."""
+    hints = get_type_hints(row, include_extras=True)
+    return {name: _field(name, hints[name]) for name in row.__struct_fields__}
+
+
+def _field(name: str, hint: Any) -> Field:
+    """Return the field of an annotation such as `Annotated[int | None, Col("…")]`."""
+    if get_origin(hint) is not Annotated:
+        raise TypeError(f"{hint}: annotate the field with Col(description)")
+    annotated, *extras = get_args(hint)
+    col = next(extra for extra in extras if isinstance(extra, Col))
+    variants = get_args(annotated) if get_origin(annotated) in (Union, UnionType) else (annotated,)
+    python_type = next(variant for variant in variants if variant is not type(None))
+    choices: tuple[str, ...] = ()
+    if get_origin(python_type) is Literal:
+        kind, choices = Kind.TEXT, get_args(python_type)
+    elif (get_origin(python_type) or python_type) in (list, tuple, dict):
+        kind = Kind.LIST
+    else:
+        kind = _KINDS[python_type]
+    return Field(
+        name=name,
+        kind=kind,
+        description=col.description,
+        unit=col.unit,
+        choices=col.values or choices,
+        nullable=type(None) in variants,
+        aliases=col.aliases,
+        redirects=col.redirects,
+    )
+
+
+def percent(fraction: float | None) -> float | None:
+    """Convert a fraction to a percentage with one decimal."""
+    return None if fraction is None else round(fraction * 100, 1)
+
+
+def share(part: float | None, whole: float | None) -> float | None:
+    """Return `part` of `whole` as a percentage with one decimal; None without a whole."""
+    return None if part is None or not whole else round(part / whole * 100, 1)
+
+
+def moment(epoch: float | None) -> datetime | None:
+    """Convert an epoch to a time; Proxmox writes 0 for never."""
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch else None
+
+
+def whole(number: float | None) -> int | None:
+    """Round a number to an integer: bytes have no fraction."""
+    return None if number is None else round(number)
+
+
+def single(values: AbstractSet[T]) -> T | None:
+    """Return the value of a set with one value, as Proxmox can filter by; else None."""
+    return next(iter(values)) if len(values) == 1 else None
