@@ -57,7 +57,7 @@ imports: dev ## The layers hold
 	@$(BIN)/lint-imports
 
 test: dev ## All tests, with coverage
-	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-report=term:skip-covered
 
 check: lint types imports test ## What a change passes before it is merged
 
