@@ -13,7 +13,8 @@ Java's and Kotlin's clients do, as if it didn't (RFC 9110, 7.8); with httptools 
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,17 +52,18 @@ class HttpConnection(H11Protocol):
         self._head_timer.cancel()
         super().connection_lost(exc)
 
-    def begin_request(self) -> None:
-        """Stop the timer: a complete head has arrived."""
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Stop the timer for heads while a request is served; flush and restart it at the end."""
         self._requests += 1
         self._head_timer.cancel()
-
-    def end_request(self) -> None:
-        """Start the timer for the next head."""
-        self.buffer.flush()
-        self._requests -= 1
-        if not self._requests and not self.buffer.is_closing():
-            self._await_head()
+        try:
+            yield
+        finally:
+            self.buffer.flush()
+            self._requests -= 1
+            if not self._requests and not self.buffer.is_closing():
+                self._await_head()
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self.buffer.close)
@@ -128,11 +130,8 @@ def with_connection(app: ASGIApp) -> ASGIApp:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 connection.buffer.flush()
 
-        connection.begin_request()
-        try:
+        with connection.request():
             await app(scope, receive, send_and_flush)
-        finally:
-            connection.end_request()
 
     return serve
 
