@@ -50,12 +50,9 @@ class SdkConversation:
         self._clock = clock
         self._last_progress = -1.0
         self._last_report = -PROGRESS_SECONDS  # time on the clock
-
-    @property
-    def client(self) -> str:
-        """Name and version of the client program, as it calls itself."""
-        params = self._ctx.session.client_params
-        return f"{params.client_info.name} {params.client_info.version}" if params else ""
+        # name and version of the client program, as it calls itself
+        program = ctx.session.client_params and ctx.session.client_params.client_info
+        self.client = f"{program.name} {program.version}" if program else ""
 
     @property
     def wants_progress(self) -> bool:
