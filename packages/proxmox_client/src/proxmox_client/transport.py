@@ -157,8 +157,14 @@ class _RequestFailed(Exception):
 
     @property
     def tls(self) -> ssl.SSLError | None:
-        """The error of the certificate or handshake, if that was the cause."""
-        return _tls_cause(self.error) if isinstance(self.error, httpx.ConnectError) else None
+        """The TLS error in the chain of causes; a connection that merely ended is none."""
+        ended = ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
+        error: BaseException | None = self.error
+        while error is not None and isinstance(self.error, httpx.ConnectError):
+            if isinstance(error, ssl.SSLError):
+                return None if isinstance(error, ended) else error
+            error = error.__cause__ or error.__context__
+        return None
 
     def as_unreachable(self) -> Unreachable:
         """Return the public exception for this failure."""
@@ -259,13 +265,3 @@ def _decode(path: str, response: RawResponse, answer: type[T]) -> Envelope[T]:
     except (msgspec.MsgspecError, ValueError) as error:
         message = f"The answer of {path} cannot be decoded: {error}"
         raise UnexpectedAnswer(response.status, response.reason, message) from error
-
-
-def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
-    """Find the TLS error in the chain of causes; a connection that merely ended is none."""
-    ended = ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return None if isinstance(error, ended) else error
-        error = error.__cause__ or error.__context__
-    return None
