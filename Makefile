@@ -56,7 +56,7 @@ types: dev ## mypy, strict
 imports: dev ## The layers hold
 	@$(BIN)/lint-imports
 
-test: dev ## All tests, with coverage
+test: dev ## All tests, with the coverage of this process
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-report=term:skip-covered
 
 check: lint types imports test ## What a change passes before it is merged
