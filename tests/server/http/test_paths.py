@@ -16,7 +16,7 @@ from anyio.streams.buffered import BufferedByteStream
 from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
-from pvemcp_server.access import authentication as access_gate
+from pvemcp_server.access import authentication
 from pvemcp_server.http.gate import is_public
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 CONTROL = ("%0a", "%0d", "%00", "%09", "%0d%0a", "%7f")
 SLASHES = ("%2f", "%5c", "\\", "//", "/./", "/../", "%2e%2e/", "%2f%2e%2e%2f", "..;/", ";", "%3b")
 TWICE = tuple(one.replace("%", "%25") for one in (*CONTROL, *SLASHES, "%20") if "%" in one)
-# Characters that a name may have: the path of another thing, which there is not
+# Valid characters of a name: the changed path names an object that does not exist
 HARMLESS = ("%20", "%2e", "/", "%85", "%c0%af", "%e2%80%a8")
 ALL = (*CONTROL, *SLASHES, *TWICE, *HARMLESS)
 FEW = ("%0a", "%00", "%20", "%2f", "//", ";", "%250a")  # for many routes
@@ -107,7 +107,7 @@ def request(method: str, path: str) -> bytes:
 async def served(anyio_backend, module_serving):
     """Start a server with all of the product's routes, and limits beyond these tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(access_gate, "FAILURES_PER_MINUTE", 10**6)
+        patch.setattr(authentication, "FAILURES_PER_MINUTE", 10**6)
         async with module_serving(calls_per_minute_per_address=10**5) as one:
             yield one
 

@@ -25,7 +25,7 @@ async def test_list_vms_shows_every_guest_in_order_of_its_number(tool_client, na
     for row in answer.data:
         guest = guests[row["vmid"]]
         assert (row["node"], row["type"]) == (guest.node, guest.kind)
-        # of guests on a node that is offline Proxmox soon forgets the names
+        # Proxmox soon drops the names of guests on an offline node
         assert row["name"] == guest.name or not nodes[guest.node].online
 
 
@@ -55,7 +55,7 @@ async def test_list_vms_filters_by_state(tool_client, status):
         for vmid, guest in sorted(state.guests.items())
         if state.nodes[guest.node].online
         and (guest.paused if status == "paused" else guest.status == status)
-    ]  # Proxmox counts paused ones as running; who wants them alone asks each node
+    ]  # Proxmox counts paused ones as running; only a request per node separates them
     assert answer.column("vmid") == wanted
     assert all(row["status"] == status for row in answer.data)
 
