@@ -42,6 +42,9 @@ EXEMPT: Final = {
     "tests/scripts/test_check_language.py": "plants the words",
     "CONTRIBUTING.md": "shows the list to contributors",
 }
+# Participles that say nothing of the value; in packages they name no variable and no argument
+VAGUE_NAMES: Final = frozenset({"told", "said", "asked", "wanted"})
+NOT_A_NOUN: Final = "name the thing: 'guest', 'row', 'missing_nodes'"
 # Words that open a function's docstring; the methods of HTTP are written in capitals
 VERBS: Final = frozenset((Path(__file__).with_name("verbs.txt")).read_text().split())
 NOT_A_VERB: Final = "start with an imperative verb (a missing verb goes into scripts/verbs.txt)"
@@ -91,6 +94,14 @@ def check_docstrings(path: str, text: str) -> Iterator[Finding]:
             yield Finding(path, docstring.line, docstring.opener, NOT_A_VERB)
 
 
+def check_names(path: str, text: str) -> Iterator[Finding]:
+    """Find variables and arguments with a name of VAGUE_NAMES."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) if name in VAGUE_NAMES:
+                yield Finding(path, node.lineno, name, NOT_A_NOUN)
+
+
 def docstrings(text: str) -> Iterator[Docstring]:
     """Read the docstrings of functions that say what they do, not what a thing is."""
     for node in ast.walk(ast.parse(text)):
@@ -111,6 +122,8 @@ def check(path: Path) -> list[Finding]:
     found = list(check_words(name, text))
     if path.suffix == ".py":
         found += check_docstrings(name, text)
+        if name.startswith("packages/"):
+            found += check_names(name, text)
     return sorted(found)
 
 

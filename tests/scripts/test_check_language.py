@@ -62,6 +62,24 @@ def test_a_verb_or_a_described_thing_may_open_a_docstring(text):
     assert list(check_language.check_docstrings("module.py", text)) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("asked = 1\n", ["asked"]),
+        ("first, (said, *told) = rows\n", ["said", "told"]),
+        ("wanted: int = 1\n", ["wanted"]),
+        ("def read(wanted, *, asked=None):\n    return wanted\n", ["wanted", "asked"]),
+        ("rows = [asked for asked in names]\n", ["asked"]),
+        ("with open(name) as told:\n    pass\n", ["told"]),
+        ("if said := read():\n    pass\n", ["said"]),
+        ("guest = asked_nodes = call.asked\n", []),  # parts of names, and attributes
+    ],
+)
+def test_a_vague_name_of_a_variable_or_argument_is_found(text, names):
+    found = check_language.check_names("module.py", text)
+    assert sorted(finding.found for finding in found) == sorted(names)
+
+
 def test_a_finding_fails_the_command_and_names_the_line(tmp_path):
     planted = tmp_path / "planted.md"
     planted.write_text("Plain.\n\nNobody knows.\n")

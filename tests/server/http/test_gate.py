@@ -127,25 +127,27 @@ async def test_foreign_hosts_and_origins_are_refused(modern, headers, status):
 @pytest.fixture
 async def cors_served(serving):
     """Start a server that pages of one foreign origin may use."""
-    async with serving(origins=("https://chat.example",)) as one:
-        yield one
+    async with serving(origins=("https://chat.example",)) as server:
+        yield server
 
 
 PAGE = {"Origin": "https://chat.example"}
 
 
 async def test_a_preflight_of_a_configured_origin_needs_no_key(cors_served):
-    asked = {
+    preflight = {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type,x-api-key,mcp-protocol-version",
     }
-    answer = await cors_served.http.options("/mcp", headers=PAGE | asked)
+    answer = await cors_served.http.options("/mcp", headers=PAGE | preflight)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://chat.example"
     allowed = answer.headers["access-control-allow-headers"]
-    assert {"x-api-key", "mcp-protocol-version"} <= {one.strip() for one in allowed.split(",")}
+    assert {"x-api-key", "mcp-protocol-version"} <= {
+        header.strip() for header in allowed.split(",")
+    }
     foreign = await cors_served.http.options(
-        "/mcp", headers=asked | {"Origin": "https://evil.example"}
+        "/mcp", headers=preflight | {"Origin": "https://evil.example"}
     )
     assert foreign.status_code == 403
     assert "access-control-allow-origin" not in foreign.headers
@@ -155,9 +157,9 @@ async def test_a_configured_origin_can_read_all_responses(cors_served):
     answer = await cors_served.modern.send("tools/list", **PAGE)
     refused = await cors_served.http.post("/mcp", json={}, headers=PAGE)
     assert (answer.status_code, refused.status_code) == (200, 401)
-    for one in (answer, refused):
-        assert one.headers["access-control-allow-origin"] == "https://chat.example"
-        assert "Mcp-Session-Id" in one.headers["access-control-expose-headers"]
+    for response in (answer, refused):
+        assert response.headers["access-control-allow-origin"] == "https://chat.example"
+        assert "Mcp-Session-Id" in response.headers["access-control-expose-headers"]
     admin = await cors_served.http.get("/admin/sign-in", headers=PAGE)
     assert "access-control-allow-origin" not in admin.headers
 
@@ -166,8 +168,8 @@ async def test_the_website_of_the_server_is_the_admin_site(served, modern):
     discovered = (await modern.send("server/discover")).json()["result"]
     named = discovered["_meta"]["io.modelcontextprotocol/serverInfo"]["websiteUrl"]
     assert named.startswith("http://127.0.0.1")
-    found = await served.http.get("/", follow_redirects=True)
-    assert (found.status_code, found.url.path) == (200, "/admin/sign-in")
+    answer = await served.http.get("/", follow_redirects=True)
+    assert (answer.status_code, answer.url.path) == (200, "/admin/sign-in")
 
 
 async def test_a_probe_may_use_any_host(http):

@@ -16,15 +16,19 @@ from anyio.streams.buffered import BufferedByteStream
 from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
-from pvemcp_server.access import authentication as access_gate
+from pvemcp_server.access import authentication
 from pvemcp_server.http.gate import is_public
 
 pytestmark = pytest.mark.anyio
 
 CONTROL = ("%0a", "%0d", "%00", "%09", "%0d%0a", "%7f")
 SLASHES = ("%2f", "%5c", "\\", "//", "/./", "/../", "%2e%2e/", "%2f%2e%2e%2f", "..;/", ";", "%3b")
-TWICE = tuple(one.replace("%", "%25") for one in (*CONTROL, *SLASHES, "%20") if "%" in one)
-# Characters that a name may have: the path of another thing, which there is not
+TWICE = tuple(
+    characters.replace("%", "%25")
+    for characters in (*CONTROL, *SLASHES, "%20")
+    if "%" in characters
+)
+# Valid characters of a name: the changed path names an object that does not exist
 HARMLESS = ("%20", "%2e", "/", "%85", "%c0%af", "%e2%80%a8")
 ALL = (*CONTROL, *SLASHES, *TWICE, *HARMLESS)
 FEW = ("%0a", "%00", "%20", "%2f", "//", ";", "%250a")  # for many routes
@@ -62,8 +66,8 @@ def variants(path: str, inserted: Iterable[str]) -> Iterator[tuple[str, str]]:
     places = set(ends)
     for start, end in pairwise(ends):
         places |= {start + 1, (start + 1 + end) // 2}
-    for one, at in product(inserted, sorted(places)):
-        yield one, path[:at] + one + path[at:]
+    for characters, at in product(inserted, sorted(places)):
+        yield characters, path[:at] + characters + path[at:]
 
 
 class Connection:
@@ -107,9 +111,9 @@ def request(method: str, path: str) -> bytes:
 async def served(anyio_backend, module_serving):
     """Start a server with all of the product's routes, and limits beyond these tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(access_gate, "FAILURES_PER_MINUTE", 10**6)
-        async with module_serving(calls_per_minute_per_address=10**5) as one:
-            yield one
+        patch.setattr(authentication, "FAILURES_PER_MINUTE", 10**6)
+        async with module_serving(calls_per_minute_per_address=10**5) as server:
+            yield server
 
 
 @pytest.fixture
@@ -134,15 +138,15 @@ SIGNED_OUT = REFUSED | {(303, "/admin/sign-in"), (405, "")}
 
 async def served_variants(connection, known, paths, inserted, method, harmless=REFUSED):
     """Return each variant that is not refused, and its answer."""
-    found = []
+    wrong_answers = []
     for path in paths:
-        for one, variant in variants(path, inserted):
+        for characters, variant in variants(path, inserted):
             if variant in known:
                 continue
             answer = await connection.send(method, variant)
-            if answer not in (harmless if one in HARMLESS else REFUSED):
-                found.append((method, variant, *answer))
-    return found
+            if answer not in (harmless if characters in HARMLESS else REFUSED):
+                wrong_answers.append((method, variant, *answer))
+    return wrong_answers
 
 
 def outside_admin(known) -> list[str]:
@@ -182,6 +186,6 @@ async def test_no_variant_is_served_while_the_endpoint_is_switched_off(served, c
     await served.state.settings.change({"enabled": False}, by="test")
     assert await connection.send("POST", "/mcp") == (503, "")
     with anyio.fail_after(120):
-        found = await served_variants(connection, known, outside_admin(known), ALL, "POST")
+        wrong_answers = await served_variants(connection, known, outside_admin(known), ALL, "POST")
     await served.state.settings.change({"enabled": True}, by="test")
-    assert [answer for answer in found if answer[2] != 503] == []
+    assert [answer for answer in wrong_answers if answer[2] != 503] == []

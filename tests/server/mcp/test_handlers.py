@@ -21,10 +21,10 @@ ALL = (*QUESTIONS, *PLAYBOOKS)
 
 def test_there_are_seventeen_questions_and_four_playbooks():
     assert (len(QUESTIONS), len(PLAYBOOKS)) == (17, 4)
-    assert len({one.name for one in ALL}) == 21
+    assert len({prompt.name for prompt in ALL}) == 21
 
 
-@pytest.mark.parametrize("prompt", ALL, ids=lambda one: one.name)
+@pytest.mark.parametrize("prompt", ALL, ids=lambda prompt: prompt.name)
 def test_a_prompt_declares_the_tools_in_its_text(prompt):
     assert set(prompt.tools) <= set(tools())
     assert [name for name in prompt.tools if name not in prompt.text] == []
@@ -32,7 +32,7 @@ def test_a_prompt_declares_the_tools_in_its_text(prompt):
     assert mentioned == set(prompt.tools)
 
 
-@pytest.mark.parametrize("prompt", ALL, ids=lambda one: one.name)
+@pytest.mark.parametrize("prompt", ALL, ids=lambda prompt: prompt.name)
 def test_a_filled_prompt_has_no_open_slots(prompt):
     filled = prompt.filled({name: f"<{name}>" for name in prompt.slots})
     assert all(f"<{name}>" in filled for name in prompt.slots)
@@ -41,15 +41,15 @@ def test_a_filled_prompt_has_no_open_slots(prompt):
 
 @pytest.fixture(params=["auto", "legacy"])
 async def client(request, demo_served):
-    async with Client(demo_served.mcp, mode=request.param) as one:
-        yield one
+    async with Client(demo_served.mcp, mode=request.param) as client:
+        yield client
 
 
 async def test_a_client_lists_prompts_and_gets_one(client):
-    listed = {one.name: one for one in (await client.list_prompts()).prompts}
-    assert set(listed) == {one.name for one in ALL}
-    wanted = [(a.name, a.required) for a in listed["busy-guests"].arguments]
-    assert wanted == [("cluster", True), ("percent", False)]
+    listed = {prompt.name: prompt for prompt in (await client.list_prompts()).prompts}
+    assert set(listed) == {prompt.name for prompt in ALL}
+    arguments = [(a.name, a.required) for a in listed["busy-guests"].arguments]
+    assert arguments == [("cluster", True), ("percent", False)]
     got = await client.get_prompt("busy-guests", {"cluster": "home-lab"})
     assert got.messages[0].content.text.startswith(
         "Which VMs in cluster home-lab are running and using more than 70% CPU?"
@@ -58,7 +58,7 @@ async def test_a_client_lists_prompts_and_gets_one(client):
 
 async def test_wrong_prompt_arguments_are_explained(client):
     misspelt = {"cluster": "x", "percnt": "1"}
-    for name, arguments, said in (
+    for name, arguments, message in (
         ("no-such", {}, "Unknown prompt: no-such"),
         ("busy-guests", {}, "cluster: this argument is required."),
         (
@@ -68,13 +68,13 @@ async def test_wrong_prompt_arguments_are_explained(client):
     ):
         with pytest.raises(MCPError) as caught:
             await client.get_prompt(name, arguments)
-        assert (caught.value.error.code, caught.value.error.message) == (-32602, said)
+        assert (caught.value.error.code, caught.value.error.message) == (-32602, message)
 
 
 async def test_prompts_need_the_keys_tools(demo_served):
     reader = await demo_served.new_key("reader")
     async with Client(f"{demo_served.url}/mcp/{reader}") as client:
-        names = {one.name for one in (await client.list_prompts()).prompts}
+        names = {prompt.name for prompt in (await client.list_prompts()).prompts}
     assert "cluster-health" in names
     assert names.isdisjoint({"reset-guest", "migrate-guest", "before-maintenance"})
 
@@ -105,22 +105,22 @@ async def test_a_saved_query_the_key_may_not_run_is_no_prompt(demo_served):
     )
     _, narrow = await state.access.keys.create("narrow", role="storages")
     async with Client(f"{demo_served.url}/mcp/{narrow}") as client:
-        names = {one.name for one in (await client.list_prompts()).prompts}
+        names = {prompt.name for prompt in (await client.list_prompts()).prompts}
     assert "query-hidden" not in names
     async with Client(demo_served.mcp) as client:
-        names = {one.name for one in (await client.list_prompts()).prompts}
+        names = {prompt.name for prompt in (await client.list_prompts()).prompts}
     assert "query-hidden" in names
 
 
 async def test_each_cluster_is_a_resource(client):
-    listed = [str(one.uri) for one in (await client.list_resources()).resources]
+    listed = [str(resource.uri) for resource in (await client.list_resources()).resources]
     assert listed == [
         *("pve://clusters", "pve://schema"),
         *("pve://clusters/home-lab", "pve://clusters/prod"),
     ]
-    found = await client.list_resource_templates()
+    templates = await client.list_resource_templates()
     assert "pve://clusters/{cluster}/guests/{vmid}" in [
-        one.uri_template for one in found.resource_templates
+        template.uri_template for template in templates.resource_templates
     ]
 
 
@@ -138,7 +138,7 @@ async def test_a_resource_has_the_answer_of_its_tool(client):
 
 def test_a_resource_has_the_notes_of_its_answer():
     read = _contents("pve://clusters", Result(("{}", "home-lab did not answer.")))
-    assert [(one.mime_type, one.text) for one in read] == [
+    assert [(content.mime_type, content.text) for content in read] == [
         ("application/json", "{}"),
         ("text/plain", "home-lab did not answer."),
     ]
@@ -196,8 +196,8 @@ async def test_completion_of_an_unknown_argument_is_empty(client):
 
 async def test_tables_are_completed_too(client):
     template = ResourceTemplateReference(uri="pve://schema/{table}")
-    found = await client.complete(template, {"name": "table", "value": "config"})
-    assert found.completion.values == ["lxc_configs", "qemu_configs"]
+    completed = await client.complete(template, {"name": "table", "value": "config"})
+    assert completed.completion.values == ["lxc_configs", "qemu_configs"]
 
 
 @pytest.mark.parametrize(
@@ -211,29 +211,29 @@ async def test_tables_are_completed_too(client):
     ids=lambda place: getattr(place, "name", None) or place.uri,
 )
 async def test_only_arguments_of_the_reference_are_completed(client, place):
-    found = await client.complete(place, {"name": "storage", "value": ""})
-    assert found.completion.values == []
+    completed = await client.complete(place, {"name": "storage", "value": ""})
+    assert completed.completion.values == []
 
 
 async def test_a_prompt_about_a_guest_may_name_the_cluster(client):
-    for arguments, said in (
+    for arguments, opening in (
         ({"vmid": "100"}, "Reset VM 100, it hangs."),
         ({"vmid": "100", "cluster": "prod"}, "Reset VM 100 of cluster prod, it hangs."),
     ):
         got = await client.get_prompt("reset-guest", arguments)
-        assert got.messages[0].content.text.startswith(said)
+        assert got.messages[0].content.text.startswith(opening)
     prompt = PromptReference(name="reset-guest")
     typed = {"name": "vmid", "value": "100"}
     for cluster in ("home-lab", "prod"):
-        found = await client.complete(prompt, typed, context_arguments={"cluster": cluster})
-        assert found.completion.values == ["100"]
+        completed = await client.complete(prompt, typed, context_arguments={"cluster": cluster})
+        assert completed.completion.values == ["100"]
 
 
 async def test_completion_reveals_nothing_beyond_the_keys_clusters(demo_served):
     narrow = await demo_served.new_key("narrow", clusters=["home-lab"])
     async with Client(f"{demo_served.url}/mcp/{narrow}") as client:
         prompt = PromptReference(name="cluster-health")
-        found = await client.complete(prompt, {"name": "cluster", "value": ""})
-        listed = [str(one.uri) for one in (await client.list_resources()).resources]
-    assert found.completion.values == ["home-lab"]
+        completed = await client.complete(prompt, {"name": "cluster", "value": ""})
+        listed = [str(resource.uri) for resource in (await client.list_resources()).resources]
+    assert completed.completion.values == ["home-lab"]
     assert "pve://clusters/prod" not in listed

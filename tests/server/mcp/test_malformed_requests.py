@@ -49,7 +49,7 @@ async def test_a_malformed_message_is_refused(served, body, caplog):
 
 
 async def test_malformed_parameters_are_protocol_errors(served):
-    chance = random.Random(7)  # noqa: S311 - the same nonsense each time
+    chance = random.Random(7)  # noqa: S311 - the same input in every run
     for _ in range(300):
         method = chance.choice(METHODS)
         names = [
@@ -70,7 +70,7 @@ async def test_malformed_parameters_are_protocol_errors(served):
         if isinstance(named, str) and named.isprintable() and named.isascii():
             headers["Mcp-Name"] = named
         if method == "subscriptions/listen" and isinstance(params.get("notifications"), dict):
-            continue  # that one may be right, and then it does not end
+            continue  # a valid one opens a stream that does not end
         answer = await post(served.http, served.key, json.dumps(body).encode(), **headers)
         assert answer.status_code < 500, (body, answer.text)
         assert answer.json()["jsonrpc"] == "2.0"

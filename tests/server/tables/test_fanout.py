@@ -8,6 +8,7 @@ import pytest
 
 from proxmox_client import DeadlineExceeded, Unreachable
 from proxmox_client.limits import remaining
+from pvemcp_server.clusters import plural
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import Budget, LoadRequest
 
@@ -88,9 +89,23 @@ async def test_late_answers_are_noted_with_the_next_step(open_cluster):
 
     await fanout.each(cluster, range(5), ask, request, "configuration of guest")
     assert any(
-        "5 of 5 configuration of guests of prod did not come in time" in note
+        "5 of 5 configurations of guests on prod did not come in time" in note
         for note in cluster.notes
     )
+
+
+@pytest.mark.parametrize(
+    ("what", "many"),
+    [
+        ("configuration of guest", "configurations of guests"),
+        ("snapshots of guest", "snapshots of guests"),
+        ("traffic of node", "traffic of nodes"),
+        ("pool", "pools"),
+        ("", "parts"),
+    ],
+)
+def test_notes_of_several_missing_answers_use_the_plural(what, many):
+    assert plural(what) == many
 
 
 async def test_a_bug_is_not_noted_like_an_error_of_proxmox(open_cluster):

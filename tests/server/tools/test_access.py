@@ -21,21 +21,21 @@ DOWNLOAD = {
 
 
 async def test_a_full_account_lacks_nothing(tool_client):
-    found = (await tool_client("ExplainAccess")).data
-    assert found["tools"] == list(tools())
-    assert found["not_granted"] == []
-    for one in found["clusters"]:
-        assert one["granted"] == [{"resources": "all", "tools": "all"}]
-        assert one["lacks"] == []
-        assert "VM.PowerMgmt on /vms" in one["has"]
+    access = (await tool_client("ExplainAccess")).data
+    assert access["tools"] == list(tools())
+    assert access["not_granted"] == []
+    for cluster in access["clusters"]:
+        assert cluster["granted"] == [{"resources": "all", "tools": "all"}]
+        assert cluster["lacks"] == []
+        assert "VM.PowerMgmt on /vms" in cluster["has"]
 
 
 async def test_a_read_only_role_lists_the_tools_not_granted(tool_client):
     tool_client.tools = frozenset({READS})
-    found = (await tool_client("ExplainAccess")).data
-    assert "ListVms" in found["tools"]
-    assert "ChangeVmState" in found["not_granted"]
-    assert set(found["tools"]) | set(found["not_granted"]) == set(tools())
+    access = (await tool_client("ExplainAccess")).data
+    assert "ListVms" in access["tools"]
+    assert "ChangeVmState" in access["not_granted"]
+    assert set(access["tools"]) | set(access["not_granted"]) == set(tools())
 
 
 SEES_ACL = ("/access", "PVEAuditor")
@@ -49,10 +49,10 @@ async def test_missing_privileges_come_with_tools_and_the_fix(demo_client, new_t
         ("/storage/pbs-main", "PVEDatastoreUser"),
     )
     narrow = await with_token(demo_client, "prod", token)
-    found = (await narrow("ExplainAccess", cluster_name="prod")).data["clusters"][0]
-    assert found["account"] == token[0]
-    assert "VM.Audit on /vms" in found["has"]
-    lacks = {one["privilege"]: one for one in found["lacks"]}
+    cluster = (await narrow("ExplainAccess", cluster_name="prod")).data["clusters"][0]
+    assert cluster["account"] == token[0]
+    assert "VM.Audit on /vms" in cluster["has"]
+    lacks = {missing["privilege"]: missing for missing in cluster["lacks"]}
     assert lacks["VM.PowerMgmt"]["needed_by"] == ["ChangeVmState"]
     role = "MCP-VM.PowerMgmt"
     assert lacks["VM.PowerMgmt"]["fix"] == (
@@ -69,11 +69,11 @@ async def test_an_account_without_the_acl_gets_questions_not_lines(
 ):
     token = new_token(demo_client["prod"].emulated, ("/vms", "PVEAuditor"))
     narrow = await with_token(demo_client, "prod", token)
-    found = (await narrow("ExplainAccess", cluster_name="prod")).data["clusters"][0]
-    assert found["lacks"]
-    for one in found["lacks"]:
-        assert "fix" not in one
-        assert one["ask"] == question(token[0], one["path"], [one["privilege"]])
+    cluster = (await narrow("ExplainAccess", cluster_name="prod")).data["clusters"][0]
+    assert cluster["lacks"]
+    for missing in cluster["lacks"]:
+        assert "fix" not in missing
+        assert missing["ask"] == question(token[0], missing["path"], [missing["privilege"]])
 
 
 @pytest.mark.parametrize("cluster", ["home-lab", "prod"])  # Proxmox VE 8 and 9
@@ -85,9 +85,9 @@ async def test_the_pveum_lines_grant_without_revoking(
     emulated = demo_client[cluster].emulated
     narrow = await with_token(demo_client, cluster, new_token(emulated, grant, separated=separated))
     before = (await narrow("ExplainAccess", cluster_name=cluster)).data["clusters"][0]
-    assert "VM.Snapshot" in {one["privilege"] for one in before["lacks"]}
-    for one in before["lacks"]:
-        run_line(emulated, one["fix"])
+    assert "VM.Snapshot" in {missing["privilege"] for missing in before["lacks"]}
+    for missing in before["lacks"]:
+        run_line(emulated, missing["fix"])
     after = (await narrow("ExplainAccess", cluster_name=cluster)).data["clusters"][0]
     assert after["lacks"] == []
     assert set(after["has"]) > set(before["has"])
@@ -112,24 +112,24 @@ async def test_backups_are_seen_after_the_lines_for_them_were_run(
 
 async def test_privileges_have_the_names_of_the_cluster_s_version(tool_client):
     clusters = (await tool_client("ExplainAccess")).data["clusters"]
-    has = {one["cluster"]: one["has"] for one in clusters}
+    has = {cluster["cluster"]: cluster["has"] for cluster in clusters}
     assert "VM.Monitor on /vms" in has["home-lab"]
     assert "VM.GuestAgent.Audit on /vms" in has["prod"]
 
 
 async def test_grants_on_some_resources_are_listed(tool_client):
     scoped = tool_client.scoped(Resources(tags=frozenset({"web"}), vmids=frozenset({101})))
-    found = (await scoped("ExplainAccess", cluster_name="prod")).data["clusters"][0]
-    assert found["granted"] == [{"resources": {"tags": ["web"], "vmids": [101]}, "tools": "all"}]
+    cluster = (await scoped("ExplainAccess", cluster_name="prod")).data["clusters"][0]
+    assert cluster["granted"] == [{"resources": {"tags": ["web"], "vmids": [101]}, "tools": "all"}]
 
 
 async def test_a_dead_cluster_is_explained_beside_the_others(demo_client):
     await demo_client["home-lab"].emulated.node_down("pve")
-    found = (await demo_client("ExplainAccess")).data["clusters"]
-    found = {one["cluster"]: one for one in found}
-    assert found["home-lab"]["reachable"] is False
-    assert found["home-lab"]["reason"]
-    assert found["prod"]["lacks"] == []
+    clusters = (await demo_client("ExplainAccess")).data["clusters"]
+    clusters = {cluster["cluster"]: cluster for cluster in clusters}
+    assert clusters["home-lab"]["reachable"] is False
+    assert clusters["home-lab"]["reason"]
+    assert clusters["prod"]["lacks"] == []
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ async def test_a_truly_empty_list_has_no_notes(demo_client):
 
 
 @pytest.mark.parametrize(
-    ("held", "found"),
+    ("held", "expected"),
     [
         ({"/": {"VM.Audit": True}}, Extent.EVERYWHERE),
         ({"/vms": {"VM.Audit": True}}, Extent.EVERYWHERE),
@@ -218,13 +218,13 @@ async def test_a_truly_empty_list_has_no_notes(demo_client):
         ({}, Extent.NOWHERE),
     ],
 )
-def test_how_far_a_privilege_reaches(held, found):
-    assert extent(needs.GUESTS, held, 9)[0] is found
+def test_how_far_a_privilege_reaches(held, expected):
+    assert extent(needs.GUESTS, held, 9)[0] is expected
 
 
 def test_every_tool_that_calls_proxmox_declares_its_privileges():
     free = {"ListClusters", "ExplainAccess", "GetQuerySchema", "ExecuteQuery"}
-    assert {name for name, one in tools().items() if not one.needs} == free
+    assert {name for name, tool in tools().items() if not tool.needs} == free
 
 
 @pytest.mark.parametrize(

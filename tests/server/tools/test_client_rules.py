@@ -45,17 +45,17 @@ CLIENT_PREFIXES = ("mcp__pvemcp__", "mcp_pvemcp_", "pvemcp-")
 def places(schema, at=""):
     """Yield each schema within this one, with its path and how many objects and lists hold it."""
     yield at, schema, at.count(".") + at.count("[]")
-    for name, one in schema.get("properties", {}).items():
-        yield from places(one, f"{at}.{name}")
+    for name, part in schema.get("properties", {}).items():
+        yield from places(part, f"{at}.{name}")
     if isinstance(schema.get("items"), dict):
         yield from places(schema["items"], f"{at}[]")
-    for number, one in enumerate(schema.get("anyOf", ())):
-        yield from places(one, f"{at}|{number}")
+    for number, part in enumerate(schema.get("anyOf", ())):
+        yield from places(part, f"{at}|{number}")
 
 
 def arrays_without_items(schema) -> Iterator[str]:
-    for at, one, _ in places(schema):
-        if one.get("type") == "array" and not (one.get("items") or {}).get("type"):
+    for at, part, _ in places(schema):
+        if part.get("type") == "array" and not (part.get("items") or {}).get("type"):
             yield f"{at}: array without items of a type"
 
 
@@ -74,21 +74,21 @@ def openai(tool) -> Iterator[str]:
 def openai_strict(tool) -> Iterator[str]:
     """Find schemas that no SDK can make strict (all required, optional as nullable)."""
     yield from openai(tool)
-    found = list(places(tool["inputSchema"]))
-    for at, one, depth in found:
-        if one.keys() & STRICT_REFUSES:
-            yield f"{at}: {one.keys() & STRICT_REFUSES}"
-        if one.get("type") == "object" and not one.get("properties"):
+    parts = list(places(tool["inputSchema"]))
+    for at, part, depth in parts:
+        if part.keys() & STRICT_REFUSES:
+            yield f"{at}: {part.keys() & STRICT_REFUSES}"
+        if part.get("type") == "object" and not part.get("properties"):
             yield f"{at}: object of any properties"
-        if isinstance(one.get("additionalProperties"), dict):
+        if isinstance(part.get("additionalProperties"), dict):
             yield f"{at}: properties of any name"
-        if not one.get("type") and not one.get("anyOf"):
+        if not part.get("type") and not part.get("anyOf"):
             yield f"{at}: no type"
         if depth > 10:
             yield f"{at}: more than 10 levels"
-    if sum(len(one.get("properties", ())) for _, one, _ in found) > 5000:
+    if sum(len(part.get("properties", ())) for _, part, _ in parts) > 5000:
         yield "more than 5000 properties"
-    if sum(len(one.get("enum", ())) for _, one, _ in found) > 1000:
+    if sum(len(part.get("enum", ())) for _, part, _ in parts) > 1000:
         yield "more than 1000 enum values"
 
 
@@ -97,18 +97,18 @@ def gemini(tool) -> Iterator[str]:
     if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_.-]{0,63}", tool["name"]):
         yield "name"
     yield from arrays_without_items(tool["inputSchema"])
-    for at, one, _ in places(tool["inputSchema"]):
-        if one.keys() - GEMINI_KEYWORDS:
-            yield f"{at}: {one.keys() - GEMINI_KEYWORDS}"
-        if "anyOf" in one and len(one) > 1:
+    for at, part, _ in places(tool["inputSchema"]):
+        if part.keys() - GEMINI_KEYWORDS:
+            yield f"{at}: {part.keys() - GEMINI_KEYWORDS}"
+        if "anyOf" in part and len(part) > 1:
             yield f"{at}: anyOf is not the only keyword"
-        if "anyOf" not in one and one.get("type") not in TYPES:
+        if "anyOf" not in part and part.get("type") not in TYPES:
             yield f"{at}: not one type"
-        if "enum" in one and (one.get("type") != "string" or "" in one["enum"]):
+        if "enum" in part and (part.get("type") != "string" or "" in part["enum"]):
             yield f"{at}: enum of other than texts, or with an empty one"
-        if one.get("type") == "object" and not one.get("properties"):
+        if part.get("type") == "object" and not part.get("properties"):
             yield f"{at}: object without properties"
-        if set(one.get("required", ())) - one.get("properties", {}).keys():
+        if set(part.get("required", ())) - part.get("properties", {}).keys():
             yield f"{at}: requires what is no property"
 
 
@@ -119,8 +119,8 @@ def anthropic(tool) -> Iterator[str]:
         yield "name"
     if schema.get("type") != "object" or schema.keys() & {"anyOf", "oneOf", "allOf"}:
         yield "the root is not a plain object"
-    for at, one, _ in places(schema):
-        for name in one.get("properties", ()):
+    for at, part, _ in places(schema):
+        for name in part.get("properties", ()):
             if not re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", name):
                 yield f"{at}: property name {name}"
     try:
@@ -141,27 +141,27 @@ def bedrock(tool) -> Iterator[str]:
 
 def vs_code(tool) -> Iterator[str]:
     """Check the rules of VS Code (Copilot) and the length of names with a client's prefix."""
-    for at, one, _ in places(tool["inputSchema"]):
-        if one.get("type") == "array" and not isinstance(one.get("items"), dict):
+    for at, part, _ in places(tool["inputSchema"]):
+        if part.get("type") == "array" and not isinstance(part.get("items"), dict):
             yield f"{at}: tool parameters array type must have items"
     if tool["inputSchema"].get("type") != "object":
         yield "tool parameters must be an object"
-    if max(len(one + tool["name"]) for one in CLIENT_PREFIXES) > 64:
+    if max(len(prefix + tool["name"]) for prefix in CLIENT_PREFIXES) > 64:
         yield "name too long with the client's prefix"
 
 
 FAMILIES = (openai, openai_strict, gemini, anthropic, bedrock, vs_code)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 @pytest.mark.parametrize("caller", CALLERS.values(), ids=list(CALLERS))
 def test_every_client_accepts_every_tool_of_a_key(caller, family):
     listed = [
-        one.model_dump(mode="json", by_alias=True, exclude_none=True)
-        for one in visible_tools(tools(), caller)
+        tool.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for tool in visible_tools(tools(), caller)
     ]
     assert 0 < len(listed) <= 128
-    assert {tool["name"]: found for tool in listed if (found := list(family(tool)))} == {}
+    assert {tool["name"]: findings for tool in listed if (findings := list(family(tool)))} == {}
 
 
 BARE = {"type": "array"}
@@ -191,10 +191,10 @@ def test_the_rules_detect_schemas_that_a_family_refuses(schema, families):
         "description": "List things.",
         "inputSchema": {"type": "object", "properties": {"argument": schema}},
     }
-    assert {one for one in FAMILIES if list(one(tool))} == families
+    assert {family for family in FAMILIES if list(family(tool))} == families
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one.question)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.question)
 def test_a_client_that_checks_arguments_sends_the_examples_of_queries(example):
     schema = tools()["ExecuteQuery"].input_schema
     jsonschema.validate({"query": example.query}, schema)

@@ -97,15 +97,15 @@ async def old_snapshots_everywhere(ask: Assistant) -> None:
         },
     )
     month_ago = datetime.now(UTC) - timedelta(days=30)
-    wanted = {
-        (name, guest.vmid, one.name)
+    expected = {
+        (name, guest.vmid, snapshot.name)
         for name in ("home-lab", "prod")
         for guest in ask.demo_client[name].emulated.state.guests.values()
         if ask.demo_client[name].emulated.state.nodes[guest.node].online
-        for one in guest.snapshots.values()
-        if one.time < month_ago.timestamp()
+        for snapshot in guest.snapshots.values()
+        if snapshot.time < month_ago.timestamp()
     }
-    assert {(row["cluster"], int(row["vmid"]), row["name"]) for row in rows} == wanted
+    assert {(row["cluster"], int(row["vmid"]), row["name"]) for row in rows} == expected
 
 
 @prompt(2, "Summarize the health of cluster prod: nodes, VM status counts, free storage per pool.")
@@ -148,13 +148,13 @@ async def pressure_of_a_node(ask: Assistant) -> None:
 async def the_most_recent_backup(ask: Assistant) -> None:
     rows = await ask.rows("ListBackups", cluster_name="prod", vmid=101)
     held = [
-        one
+        volume
         for storage in ask.prod.storages.values()
-        for one in storage.everything()
-        if one.content == "backup" and one.vmid == 101
+        for volume in storage.everything()
+        if volume.content == "backup" and volume.vmid == 101
     ]
     assert len(rows) == len(held)
-    assert rows[0]["volid"] == max(held, key=lambda one: one.ctime).volid
+    assert rows[0]["volid"] == max(held, key=lambda volume: volume.ctime).volid
 
 
 @prompt(1, "On node pve01, storage local, find ISO images older than 6 months.")
@@ -164,13 +164,13 @@ async def old_iso_images(ask: Assistant) -> None:
     old = {
         row["volid"] for row in rows if datetime.fromisoformat(str(row["creation"])) < half_year_ago
     }
-    wanted = {
-        one.volid
-        for one in ask.prod.storages["local"].volumes("pve01").values()
-        if one.content == "iso" and one.ctime < half_year_ago.timestamp()
+    expected = {
+        volume.volid
+        for volume in ask.prod.storages["local"].volumes("pve01").values()
+        if volume.content == "iso" and volume.ctime < half_year_ago.timestamp()
     }
-    assert old == wanted
-    assert wanted
+    assert old == expected
+    assert expected
 
 
 @prompt(2, "Download the latest Debian 12 netinst ISO to storage local on node pve01.")
@@ -222,11 +222,11 @@ async def migrate_live(ask: Assistant) -> None:
 
 @prompt(1, "Run a backup of VM 200 on storage pbs-main with zstd compression.")
 async def backup_with_zstd(ask: Assistant) -> None:
-    before = sum(one.vmid == 200 for one in ask.prod.storages["pbs-main"].everything())
+    before = sum(volume.vmid == 200 for volume in ask.prod.storages["pbs-main"].everything())
     await ask.rows(
         "BackupVm", cluster_name="prod", vmid=200, storage="pbs-main", compress="zstd", wait=True
     )
-    after = sum(one.vmid == 200 for one in ask.prod.storages["pbs-main"].everything())
+    after = sum(volume.vmid == 200 for volume in ask.prod.storages["pbs-main"].everything())
     assert after == before + 1
 
 
@@ -254,11 +254,11 @@ async def guests_by_node(ask: Assistant) -> None:
             "groupBy": ["node", "status"],
         },
     )
-    wanted = Counter(
+    expected = Counter(
         (guest.node, guest.status if ask.prod.nodes[guest.node].online else "unknown")
         for guest in ask.prod.guests.values()
     )
-    assert {(row["node"], row["status"]): int(row["total"]) for row in rows} == wanted
+    assert {(row["node"], row["status"]): int(row["total"]) for row in rows} == expected
 
 
 @prompt(1, "Find the top 5 VMs by memory usage, with their node and OS type.")

@@ -32,49 +32,51 @@ async def ask(demo_client, cluster_name=None, **query):
     return answer
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one.question)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.question)
 async def test_the_example_queries_run_and_separate_clusters(tool_client, example):
     answer = await tool_client("ExecuteQuery", query=example.query)
     assert not answer.failed, answer.text
     assert "cluster" in example.query["select"] or "user" in example.query["select"]
     assert "several clusters" not in answer.notes
-    names = [one.rpartition(" as ")[2] for one in example.query["select"]]
+    names = [column.rpartition(" as ")[2] for column in example.query["select"]]
     for row in answer.data:
         assert set(row) <= set(names)
 
 
 async def test_the_schema_summarizes_all_tables(tool_client):
     schema = (await tool_client("GetQuerySchema")).data
-    assert [one["name"] for one in schema["tables"]] == EVERY_TABLE
-    guests = next(one for one in schema["tables"] if one["name"] == "guests")
+    assert [table["name"] for table in schema["tables"]] == EVERY_TABLE
+    guests = next(table for table in schema["tables"] if table["name"] == "guests")
     assert guests["fields"].startswith("cluster, vmid:integer, name, node, status, type, tags:list")
     assert guests["cost"] == "one call"
     assert guests["relations"]["qemu_config"].startswith("qemu_configs: ")
     assert "NOT CONTAINS" in schema["operators"]["text"]
     assert schema["aggregates"]["SUM"] == ["integer", "number"]
-    assert [one["question"] for one in schema["examples"]] == [one.question for one in EXAMPLES]
+    assert [example["question"] for example in schema["examples"]] == [
+        example.question for example in EXAMPLES
+    ]
 
 
 async def test_the_schema_describes_named_tables_in_full(tool_client):
     schema = (await tool_client("GetQuerySchema", tables=["Guests", "node"])).data
-    assert [one["name"] for one in schema["tables"]] == ["guests", "nodes"]
-    fields = {one["name"]: one for one in schema["tables"][0]["fields"]}
+    assert [table["name"] for table in schema["tables"]] == ["guests", "nodes"]
+    fields = {field["name"]: field for field in schema["tables"][0]["fields"]}
     assert fields["memory_max"]["unit"] == "bytes"
     assert fields["memory_max"]["also_called"] == ["memory_total", "memory"]
     assert fields["type"]["values"] == ["qemu", "lxc"]
-    assert all(one["description"] for one in fields.values())
+    assert all(field["description"] for field in fields.values())
 
 
 async def test_a_described_table_has_only_its_own_examples(tool_client):
     schema = (await tool_client("GetQuerySchema", tables=["task"])).data
-    assert [one["query"]["from"] for one in schema["examples"]] == ["tasks"]
+    assert [example["query"]["from"] for example in schema["examples"]] == ["tasks"]
 
 
 async def test_all_tables_can_be_described_at_once(tool_client):
     answer = await tool_client("GetQuerySchema", tables=EVERY_TABLE)
     described = answer.data["tables"]
-    fields = {one["name"]: [field["name"] for field in one["fields"]] for one in described}
-    assert fields == {name: ["cluster", *one.fields] for name, one in sorted(tables().items())}
+    fields = {table["name"]: [field["name"] for field in table["fields"]] for table in described}
+    assert fields == {name: ["cluster", *table.fields] for name, table in sorted(tables().items())}
     assert answer.notes == ""
 
 
@@ -121,7 +123,7 @@ async def test_an_unknown_cluster_in_a_condition_is_noted(tool_client):
 
 
 @pytest.mark.parametrize(
-    ("table", "condition", "said"),
+    ("table", "condition", "note"),
     [
         (
             "guests",
@@ -156,12 +158,12 @@ async def test_an_unknown_cluster_in_a_condition_is_noted(tool_client):
         ),
         ("guests", is_("name", "CONTAINS", "%web%"), "In '%web%' the signs % and * stand for them"),
     ],
-    ids=lambda one: one if isinstance(one, str) and " " not in one else "",
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
-async def test_an_empty_answer_names_values_that_no_row_has(tool_client, table, condition, said):
+async def test_an_empty_answer_names_values_that_no_row_has(tool_client, table, condition, note):
     for select in ({}, {"select": ["COUNT(*) as n"]}):
         answer = await ask(tool_client, **{"from": table, "where": condition, **select})
-        assert said in answer.notes
+        assert note in answer.notes
 
 
 async def test_hints_on_many_long_values_stay_short(tool_client):
@@ -274,7 +276,7 @@ async def test_averages_have_two_decimals(tool_client):
     query = {"from": "guests", "select": ["AVG(cpu_count) as cores"]}
     here = {"where": is_("node", "=", "pve01")}
     known = (await ask(tool_client, "prod", **{**query, **here, "select": ["cpu_count"]})).data
-    cores = [one["cpu_count"] for one in known]
+    cores = [row["cpu_count"] for row in known]
     average = sum(cores) / len(cores)
     assert round(average, 1) != round(average, 2)
     answer = await ask(tool_client, "prod", **query, **here)
@@ -316,7 +318,7 @@ async def test_the_top_5_read_the_configuration_of_few_guests(tool_client):
             "limit": 5,
         },
     )
-    configs = [one for one in tool_client.requests("prod") if one.endswith("/config")]
+    configs = [request for request in tool_client.requests("prod") if request.endswith("/config")]
     assert len(answer.data) == 5
     assert all(row["qemu_config.os_type"] for row in answer.data)
     assert len(configs) == 6  # one more shows whether there are more
@@ -353,21 +355,21 @@ async def test_descriptions_are_read_only_of_matching_guests(tool_client):
         },
     )
     assert answer.column("vmid") == [101, 102, 103]
-    assert sum(one.endswith("/config") for one in tool_client.requests("prod")) == 3
+    assert sum(request.endswith("/config") for request in tool_client.requests("prod")) == 3
 
 
 async def test_conditions_reach_proxmox(tool_client):
     tool_client.requests("prod")
     await ask(tool_client, "prod", **{"from": "snapshots", "where": is_("vmid", "=", 101)})
-    assert [one for one in tool_client.requests("prod") if "snapshot" in one] == [
+    assert [request for request in tool_client.requests("prod") if "snapshot" in request] == [
         "GET /nodes/pve01/qemu/101/snapshot"
     ]
     await ask(tool_client, "prod", **{"from": "tasks", "where": is_("node", "=", "PVE02")})
-    asked = [one for one in tool_client.requests("prod") if "tasks" in one]
-    assert asked == ["GET /nodes/pve02/tasks"]
+    task_requests = [request for request in tool_client.requests("prod") if "tasks" in request]
+    assert task_requests == ["GET /nodes/pve02/tasks"]
     await ask(tool_client, "prod", **{"from": "backups", "where": is_("storage", "=", "pbs-main")})
-    asked = [one for one in tool_client.requests("prod") if "content" in one]
-    assert len(asked) == 1
+    content_requests = [request for request in tool_client.requests("prod") if "content" in request]
+    assert len(content_requests) == 1
 
 
 @pytest.mark.parametrize("table", ["tasks", "backups", "snapshots", "disks"])
@@ -491,7 +493,7 @@ def with_tools(demo_client, *names, resources=None):
 async def test_tables_of_tools_that_are_not_granted_do_not_exist(tool_client):
     narrow = with_tools(tool_client, "ExecuteQuery", "GetQuerySchema", "ListVms")
     schema = (await narrow("GetQuerySchema")).data
-    assert [one["name"] for one in schema["tables"]] == ["guests"]
+    assert [table["name"] for table in schema["tables"]] == ["guests"]
     assert "relations" not in schema["tables"][0]
     denied = await narrow.refused("ExecuteQuery", query={"from": "nodes"})
     unheard = await narrow.refused("ExecuteQuery", query={"from": "xyzzy"})
@@ -547,9 +549,9 @@ async def test_aggregates_of_a_narrow_key_cover_only_its_rows(tool_client, scope
     narrow = tool_client.scoped(SCOPES[scope][0])
     for name, table in tables().items():
         fields = [
-            one.name
-            for one in table.fields.values()
-            if one.kind in ("integer", "number") and one.name not in table.extra
+            field.name
+            for field in table.fields.values()
+            if field.kind in ("integer", "number") and field.name not in table.extra
         ]
         rows = (await ask(narrow, "prod", **{"from": name, "select": ["*"]})).data
         for function, of in AGGREGATES.items():

@@ -18,7 +18,7 @@ def write_number(number: float) -> str | None:
 
 
 def read_number(text: str, otherwise: str) -> int | float | str:
-    """Read a number; return `otherwise` if the text is none or is too large for a float."""
+    """Read a number; return `otherwise` if the text is not a number, or is too large."""
     if not _NUMBER.fullmatch(text):
         return otherwise
     if text.removeprefix("-").isdigit():

@@ -49,8 +49,11 @@ def failure_domain(path: str) -> FailureDomain:
 
 
 @dataclass(slots=True)
-class _OpenCircuit:
-    """The last failure of a node or part; all times are readings of the breaker's clock."""
+class _Circuit:
+    """A circuit that is not closed: the last failure of a node or part.
+
+    All times are readings of the breaker's clock.
+    """
 
     reason: str
     resets_at: float
@@ -63,7 +66,7 @@ class CircuitBreaker:
     def __init__(self, full_timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._full_timeout = full_timeout
         self._clock = clock
-        self._circuits: dict[str, _OpenCircuit] = {}
+        self._circuits: dict[str, _Circuit] = {}
 
     @asynccontextmanager
     async def guard(self, domain: FailureDomain, request: str) -> AsyncIterator[None]:
@@ -95,7 +98,7 @@ class CircuitBreaker:
             raise
         self._close(domain)
 
-    def _circuit(self, name: str, now: float) -> _OpenCircuit | None:
+    def _circuit(self, name: str, now: float) -> _Circuit | None:
         circuit = self._circuits.get(name)
         if circuit and now >= circuit.resets_at:
             del self._circuits[name]
@@ -109,7 +112,7 @@ class CircuitBreaker:
         for name in names:
             circuit = self._circuit(name, now)
             if circuit is None:
-                self._circuits[name] = _OpenCircuit(reason, now + RESET_AFTER)
+                self._circuits[name] = _Circuit(reason, now + RESET_AFTER)
                 continue
             circuit.reason = reason
             circuit.blocked_until = now + COOLDOWN

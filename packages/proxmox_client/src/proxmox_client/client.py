@@ -159,7 +159,7 @@ class Client:
     async def guest(self, vmid: int) -> Qemu | Lxc:
         """Find a guest on its current node and return the calls about it.
 
-        Sends GET /cluster/resources?type=vm. Raises NotFound, also for a guest without VM.Audit.
+        Send GET /cluster/resources?type=vm. Raise NotFound, also for a guest without VM.Audit.
         """
         guest = await self._find(vmid)
         kind = Qemu if guest.type == "qemu" else Lxc
@@ -173,7 +173,7 @@ class Client:
         """Send any other request, validated against the API schema of the cluster's version.
 
         Write parameters with a dash as `**{"prune-backups": …}`, and percent-encode a segment of
-        `path` that contains a slash. Returns the data as plain values. Raises BadParameters, before
+        `path` that contains a slash. Return the data as plain values. Raise BadParameters, before
         anything is sent, for an unknown path and for parameters that the schema rejects.
         """
         # imported on first use: the schema takes a moment to load, and most programs don't need it

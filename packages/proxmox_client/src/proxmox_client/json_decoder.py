@@ -24,7 +24,7 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
     """Decode a body; accept numbers in strings and 0/1 for booleans.
 
     A body that doesn't fit is decoded a second time with more tolerance, because Perl sends a
-    number for text, and `null` or an empty string for a missing value. Raises msgspec.MsgspecError
+    number for text, and `null` or an empty string for a missing value. Raise msgspec.MsgspecError
     or ValueError when that fails too.
     """
     try:

@@ -8,7 +8,7 @@ from proxmox_client.errors import BadParameters
 def join(*segments: str | int) -> str:
     """Join segments to a path, each percent-encoded so that it stays one segment.
 
-    Raises BadParameters for a segment that is empty, dotted or not printable.
+    Raise BadParameters for a segment that is empty, dotted or not printable.
     """
     return "/" + "/".join(_encode(str(segment)) for segment in segments)
 

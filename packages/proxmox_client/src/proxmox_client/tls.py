@@ -68,7 +68,7 @@ def fingerprint_of(certificate: bytes) -> str:
 async def fetch_fingerprint(host: str) -> str:
     """Fetch the fingerprint of a host's certificate; send nothing but the TLS handshake.
 
-    Raises TlsError when the handshake fails, Unreachable when there is no connection.
+    Raise TlsError when the handshake fails, Unreachable when there is no connection.
     """
     address = Host.parse(host)
     try:

@@ -80,7 +80,7 @@ class HostPool:
     ) -> RawResponse:
         """Send a request; retry it if it is `safe` to repeat or certainly didn't reach a host.
 
-        A retry goes to the next host, if there is one. Raises Unreachable after the last attempt.
+        A retry goes to the next host, if there is one. Raise Unreachable after the last attempt.
         """
         try:
             return await self._send_once(method, path, form, headers)

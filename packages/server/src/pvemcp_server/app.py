@@ -58,7 +58,7 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
 
 
 async def _redirect_to_admin(_request: Request) -> RedirectResponse:
-    """Lead users to the admin pages: clients show our address as the server's website."""
+    """Redirect browsers to the admin pages: clients show the server's URL as its website."""
     return RedirectResponse("/admin/", 307)
 
 

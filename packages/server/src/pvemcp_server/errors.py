@@ -49,7 +49,7 @@ class AccessDenied(ServerError):
 
 
 class TooManyFailures(AccessDenied):
-    """Not checked at all, after too many failed attempts; not audited one by one."""
+    """Too many failed attempts: the key is not checked, and the attempt is not audited."""
 
 
 class CallError(ServerError):
@@ -81,7 +81,7 @@ class UnknownName(CallError):
         blind: str = "",
     ) -> None:
         self.kind, self.name = kind, str(name)
-        names = sorted({str(one) for one in known})
+        names = sorted({str(name) for name in known})
         near = nearest(self.name, names)
         shown = near or names[:10]
         ask = "Did you mean" if near else "There is" if len(shown) == 1 else "There are"
@@ -158,9 +158,9 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     by_folded: dict[str, list[str]] = {}
     for candidate in known:
         by_folded.setdefault(folded(candidate), []).append(candidate)
-    wanted = folded(name[:_COMPARED])
-    similar = get_close_matches(wanted, by_folded, most, cutoff=0.5)
-    likeness = [SequenceMatcher(None, match, wanted).ratio() for match in similar]
-    # one that is much nearer than the others is meant
+    folded_name = folded(name[:_COMPARED])
+    similar = get_close_matches(folded_name, by_folded, most, cutoff=0.5)
+    likeness = [SequenceMatcher(None, match, folded_name).ratio() for match in similar]
+    # drop names that are much less similar than the best match
     close = [m for m, ratio in zip(similar, likeness, strict=True) if ratio > likeness[0] - 0.2]
     return [candidate for match in close for candidate in by_folded[match]][:most]

@@ -33,31 +33,31 @@ async def test_list_clusters_shows_a_dead_cluster_as_not_reachable(demo_client):
 @pytest.mark.parametrize("name", CLUSTERS)
 async def test_cluster_status_counts_what_the_cluster_holds(tool_client, name):
     state = tool_client[name].emulated.state
-    found = (await tool_client("GetClusterStatus", cluster_name=name)).data
+    counts = (await tool_client("GetClusterStatus", cluster_name=name)).data
     guests = list(state.guests.values())
     for kind, field in (("qemu", "vms"), ("lxc", "containers")):
-        mine = [one for one in guests if one.kind == kind]
-        templates = [one for one in mine if one.template]
-        assert found[field]["total"] == len(mine)
-        assert found[field]["templates"] == len(templates)
-        seen = [one for one in mine if state.nodes[one.node].online]
-        states = Counter("paused" if one.paused else one.status for one in seen)
+        mine = [guest for guest in guests if guest.kind == kind]
+        templates = [guest for guest in mine if guest.template]
+        assert counts[field]["total"] == len(mine)
+        assert counts[field]["templates"] == len(templates)
+        seen = [guest for guest in mine if state.nodes[guest.node].online]
+        states = Counter("paused" if guest.paused else guest.status for guest in seen)
         for status in ("running", "stopped", "paused"):
-            assert found[field][status] == states[status]
+            assert counts[field][status] == states[status]
     online = [node for node in state.nodes.values() if node.online]
-    assert found["nodes_total"] == len(state.nodes)
-    assert found["nodes_online"] == len(online)
-    assert found["nodes_offline"] == len(state.nodes) - len(online)
-    assert found["quorate"] is True
-    assert found["cluster"] == name
+    assert counts["nodes_total"] == len(state.nodes)
+    assert counts["nodes_online"] == len(online)
+    assert counts["nodes_offline"] == len(state.nodes) - len(online)
+    assert counts["quorate"] is True
+    assert counts["cluster"] == name
 
 
 async def test_cluster_status_counts_a_shared_storage_once(tool_client):
     state = tool_client["prod"].emulated.state
-    found = (await tool_client("GetClusterStatus", cluster_name="prod")).data
-    local = [one for one in state.storages.values() if not one.shared]
-    shared = [one for one in state.storages.values() if one.shared]
-    assert found["storages"]["total"] == len(shared) + len(local) * len(state.nodes)
+    counts = (await tool_client("GetClusterStatus", cluster_name="prod")).data
+    local = [storage for storage in state.storages.values() if not storage.shared]
+    shared = [storage for storage in state.storages.values() if storage.shared]
+    assert counts["storages"]["total"] == len(shared) + len(local) * len(state.nodes)
 
 
 async def test_cluster_status_works_without_access_to_quorum(demo_client, new_token, with_token):
@@ -102,7 +102,7 @@ async def test_ceph_is_asked_only_where_a_storage_is_on_ceph(tool_client):
     tool_client.refresh()
     tool_client.requests("home-lab")
     await tool_client("GetClusterStatus", cluster_name="home-lab")
-    assert not any("ceph" in one for one in tool_client.requests("home-lab"))
+    assert not any("ceph" in request for request in tool_client.requests("home-lab"))
 
 
 async def test_ceph_that_cannot_be_asked_is_a_note(demo_client):

@@ -68,7 +68,7 @@ async def test_a_write_takes_as_few_calls_as_it_can(demo_client):
 async def test_preconditions_are_checked_before_proxmox_refuses(demo_client, vmid, action, says):
     error = await demo_client.refused("ChangeVmState", **PROD, vmid=vmid, action=action)
     assert says in error
-    assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
+    assert not any(request.startswith("POST") for request in demo_client.requests("prod"))
 
 
 async def test_a_locked_guest_is_refused_with_its_lock(demo_client):
@@ -80,7 +80,7 @@ async def test_a_locked_guest_is_refused_with_its_lock(demo_client):
 
 async def test_a_guest_on_an_offline_node_is_refused(demo_client):
     state = demo_client["prod"].emulated.state
-    vmid = next(one.vmid for one in state.guests.values() if one.node == "pve05")
+    vmid = next(guest.vmid for guest in state.guests.values() if guest.node == "pve05")
     error = await demo_client.refused("ChangeVmState", **PROD, vmid=vmid, action="Start")
     assert error == "Node pve05 on prod is offline."
 
@@ -115,7 +115,7 @@ async def test_a_dry_run_describes_the_write_and_changes_nothing(demo_client):
         "would": "Stop qemu 101 (db-primary) on prod, which is running. "
         "What the guest has not written to its disks is lost.",
     }
-    assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
+    assert not any(request.startswith("POST") for request in demo_client.requests("prod"))
     assert [kind for kind, _ in demo_client.audit.events] == ["call"]
 
 
@@ -147,7 +147,7 @@ async def test_a_write_without_wait_notes_the_next_step(demo_client):
 async def test_the_next_read_after_a_write_asks_proxmox_again(demo_client):
     await demo_client("ListVms", **PROD)
     await demo_client("ChangeVmState", **PROD, vmid=101, action="Stop", wait=True)
-    row = next(one for one in (await demo_client("ListVms", **PROD)).data if one["vmid"] == 101)
+    row = next(row for row in (await demo_client("ListVms", **PROD)).data if row["vmid"] == 101)
     assert row["status"] == "stopped"
 
 
@@ -162,7 +162,7 @@ async def test_progress_follows_the_log_and_only_goes_up(demo_client):
     demo_client.conversation.wants_progress = True
     answer = await demo_client("MigrateVm", **PROD, vmid=105, target_node="pve02", online=True)
     assert answer.data["ok"] is True
-    done = [one for one, _, _ in demo_client.conversation.progress_reports]
+    done = [progress for progress, _, _ in demo_client.conversation.progress_reports]
     assert done == sorted(set(done))
     assert 0 < done[-1] <= 100
     assert {total for _, total, _ in demo_client.conversation.progress_reports} == {100.0}
@@ -170,9 +170,12 @@ async def test_progress_follows_the_log_and_only_goes_up(demo_client):
 
 async def test_a_failed_task_is_an_error_with_its_log(demo_client):
     stopped = next(
-        one
-        for one in demo_client["prod"].emulated.state.guests.values()
-        if not one.running and not one.template and one.node != "pve05" and one.kind == "qemu"
+        guest
+        for guest in demo_client["prod"].emulated.state.guests.values()
+        if not guest.running
+        and not guest.template
+        and guest.node != "pve05"
+        and guest.kind == "qemu"
     )
     stopped.config["net0"] = "virtio=BC:24:11:00:00:09,bridge=nope"
     start = {**PROD, "vmid": stopped.vmid, "action": "Start", "wait": True}
@@ -241,7 +244,7 @@ async def test_a_dropped_answer_to_a_write_is_not_retried(demo_client):
     error = await demo_client.refused("ChangeVmState", **PROD, vmid=105, action="Reset")
     assert "Whether it was carried out is not known. Look with ListTasks" in error
     sent = [
-        one for one in demo_client["prod"].emulated.state.tasks.values() if one.type == "qmreset"
+        task for task in demo_client["prod"].emulated.state.tasks.values() if task.type == "qmreset"
     ]
     assert len(sent) == 1
     assert [kind for kind, _ in demo_client.audit.events] == ["intent", "outcome"]

@@ -25,7 +25,7 @@ async def test_list_vms_shows_every_guest_in_order_of_its_number(tool_client, na
     for row in answer.data:
         guest = guests[row["vmid"]]
         assert (row["node"], row["type"]) == (guest.node, guest.kind)
-        # of guests on a node that is offline Proxmox soon forgets the names
+        # Proxmox soon drops the names of guests on an offline node
         assert row["name"] == guest.name or not nodes[guest.node].online
 
 
@@ -50,13 +50,13 @@ async def test_list_vms_takes_one_request_per_cluster(tool_client):
 async def test_list_vms_filters_by_state(tool_client, status):
     state = tool_client["prod"].emulated.state
     answer = await tool_client("ListVms", cluster_name="prod", status=status)
-    wanted = [
+    vmids = [
         vmid
         for vmid, guest in sorted(state.guests.items())
         if state.nodes[guest.node].online
         and (guest.paused if status == "paused" else guest.status == status)
-    ]  # Proxmox counts paused ones as running; who wants them alone asks each node
-    assert answer.column("vmid") == wanted
+    ]  # Proxmox counts paused ones as running; only a request per node separates them
+    assert answer.column("vmid") == vmids
     assert all(row["status"] == status for row in answer.data)
 
 
@@ -64,14 +64,14 @@ async def test_list_vms_filters_by_state(tool_client, status):
 async def test_list_vms_filters_by_kind(tool_client, kind):
     guests = tool_client["home-lab"].emulated.state.guests
     answer = await tool_client("ListVms", cluster_name="home-lab", type=kind)
-    assert answer.column("vmid") == [n for n, one in sorted(guests.items()) if one.kind == kind]
+    assert answer.column("vmid") == [n for n, guest in sorted(guests.items()) if guest.kind == kind]
 
 
 async def test_list_vms_full_adds_the_fields_of_the_reference(tool_client):
     answer = await tool_client("ListVms", cluster_name="home-lab", detail_level="Full")
     left_out = answer.notes.partition("Left out because empty in every row: ")[2].rstrip(".")
-    found = set(answer.data[0]) | set(left_out.split("\n")[0].split(", "))
-    assert found >= FULL
+    fields = set(answer.data[0]) | set(left_out.split("\n")[0].split(", "))
+    assert fields >= FULL
     guests = tool_client["home-lab"].emulated.state.guests
     for row in answer.data:
         guest = guests[row["vmid"]]
@@ -93,19 +93,19 @@ async def test_list_vms_full_has_descriptions_and_notes_offline_nodes(demo_clien
     described = {row["vmid"]: row["description"] for row in answer.data}
     assert described[101] == "primary\ndatabase"
     assert "Descriptions of guests on pve05 of prod are missing: offline." in answer.notes
-    assert not any("pve05" in one for one in demo_client.requests("prod"))
+    assert not any("pve05" in request for request in demo_client.requests("prod"))
 
 
 async def test_descriptions_are_fetched_for_the_rows_of_the_page_only(demo_client):
     state = demo_client["prod"].emulated.state
     for vmid in (101, 103):
         state.guests[vmid].config["description"] = f"guest {vmid}"
-    asked = {"cluster_name": "prod", "fields": ["vmid", "description"]}
-    first = await demo_client("ListVms", **asked, limit=3)
+    arguments = {"cluster_name": "prod", "fields": ["vmid", "description"]}
+    first = await demo_client("ListVms", **arguments, limit=3)
     assert first.column("description") == [None, "guest 101", None]
     assert _configs(demo_client) == [100, 101, 102]
     cursor = first.notes.partition("cursor=")[2].split("\n")[0]
-    second = await demo_client("ListVms", **asked, limit=1, cursor=cursor)
+    second = await demo_client("ListVms", **arguments, limit=1, cursor=cursor)
     assert second.data == [{"vmid": 103, "description": "guest 103"}]
     assert _configs(demo_client) == [103]
 
@@ -114,8 +114,8 @@ async def test_descriptions_of_a_page_belong_to_the_right_cluster(demo_client):
     for name in ("home-lab", "prod"):
         demo_client[name].emulated.state.guests[101].config["description"] = f"of {name}"
     answer = await demo_client("ListVms", fields=["cluster", "vmid", "description"], limit=4)
-    found = {(row["cluster"], row["vmid"]): row["description"] for row in answer.data}
-    assert found == {
+    descriptions = {(row["cluster"], row["vmid"]): row["description"] for row in answer.data}
+    assert descriptions == {
         ("home-lab", 100): None,
         ("prod", 100): None,
         ("home-lab", 101): "of home-lab",
@@ -137,7 +137,9 @@ async def test_a_dead_cluster_keeps_no_descriptions_of_others_back(demo_client):
 def _configs(demo_client):
     """Return the guests of prod whose configurations were requested."""
     return sorted(
-        int(one.split("/")[4]) for one in demo_client.requests("prod") if one.endswith("/config")
+        int(request.split("/")[4])
+        for request in demo_client.requests("prod")
+        if request.endswith("/config")
     )
 
 
@@ -170,21 +172,21 @@ async def test_pages_follow_each_other_without_gap_or_overlap(tool_client):
 async def test_list_snapshots_shows_all_of_them_without_the_pseudo_entry(tool_client, name):
     state = tool_client[name].emulated.state
     answer = await tool_client("ListSnapshots", cluster_name=name, detail_level="Full")
-    wanted = {
-        (guest.vmid, one.name): (
-            one.description or None,
-            one.parent or None,
-            one.with_ram and guest.kind is Kind.QEMU,
+    expected = {
+        (guest.vmid, snapshot.name): (
+            snapshot.description or None,
+            snapshot.parent or None,
+            snapshot.with_ram and guest.kind is Kind.QEMU,
         )
         for guest in state.guests.values()
         if state.nodes[guest.node].online
-        for one in guest.snapshots.values()
+        for snapshot in guest.snapshots.values()
     }  # a container's RAM is never saved
-    found = {
+    answered = {
         (row["vmid"], row["name"]): (row["description"], row["parent"], row["include_ram"])
         for row in answer.data
     }
-    assert found == wanted
+    assert answered == expected
     assert "current" not in answer.column("name")
 
 
@@ -214,32 +216,32 @@ async def test_vm_config_takes_disks_and_networks_apart(demo_client):
         "balloon": 2048,
         "description": "line one\n",
     }
-    found = (await demo_client("GetVmConfig", cluster_name="prod", vmid=101)).data
-    disks = {one["id"]: one for one in found["disks"]}
+    config = (await demo_client("GetVmConfig", cluster_name="prod", vmid=101)).data
+    disks = {disk["id"]: disk for disk in config["disks"]}
     assert disks["scsi1"] == {
         "id": "scsi1", "storage": "local-zfs", "volume": "local-zfs:vm-101-disk-1",
         "size": 32 * 2**30, "bus": "scsi", "media": "disk", "cache": "writeback",
         "discard": True, "backup": False, "mount_point": None, "options": "ssd=1",
     }  # fmt: skip
     assert disks["ide2"]["media"] == "cdrom"
-    net = found["networks"][0]
+    net = config["networks"][0]
     assert (net["model"], net["mac"], net["bridge"]) == ("virtio", "BC:24:11:00:00:01", "vmbr1")
     assert (net["vlan"], net["firewall"], net["rate"], net["ip"]) == (20, True, 12.5, "10.0.0.5/24")
     assert (net["link_down"], net["options"]) == (True, "mtu=9000")
-    assert (found["memory_mb"], found["balloon_mb"]) == (131072, 2048)
-    assert (found["name"], found["type"], found["agent_enabled"]) == ("db-primary", "qemu", True)
-    assert found["description"] == "line one"
-    assert "scsi1" not in found["other"]
-    assert "not-for-anyone" not in str(found)
+    assert (config["memory_mb"], config["balloon_mb"]) == (131072, 2048)
+    assert (config["name"], config["type"], config["agent_enabled"]) == ("db-primary", "qemu", True)
+    assert config["description"] == "line one"
+    assert "scsi1" not in config["other"]
+    assert "not-for-anyone" not in str(config)
 
 
 async def test_vm_config_of_a_container_has_its_own_fields(tool_client):
-    found = (await tool_client("GetVmConfig", cluster_name="home-lab", vmid=203)).data
+    config = (await tool_client("GetVmConfig", cluster_name="home-lab", vmid=203)).data
     guest = tool_client["home-lab"].emulated.state.guests[203]
-    assert found["type"] == "lxc"
-    assert found["swap_mb"] == guest.config.get("swap", 512)
-    assert found["disks"][0]["mount_point"] == "/"
-    assert found["sockets"] is None
+    assert config["type"] == "lxc"
+    assert config["swap_mb"] == guest.config.get("swap", 512)
+    assert config["disks"][0]["mount_point"] == "/"
+    assert config["sockets"] is None
 
 
 async def test_a_guest_is_found_right_after_its_migration(demo_client):
@@ -253,40 +255,40 @@ async def test_a_guest_is_found_right_after_its_migration(demo_client):
 async def test_vm_status_has_addresses_and_system_from_the_agent(tool_client):
     state = tool_client["prod"].emulated.state
     guest = next(
-        one
-        for one in state.guests.values()
-        if one.kind is Kind.QEMU and one.running and one.agent and one.agent.answers
-        and one.agent_enabled and not one.paused and state.nodes[one.node].online
+        guest
+        for guest in state.guests.values()
+        if guest.kind is Kind.QEMU and guest.running and guest.agent and guest.agent.answers
+        and guest.agent_enabled and not guest.paused and state.nodes[guest.node].online
     )  # fmt: skip
-    found = (await tool_client("GetVmStatus", cluster_name="prod", vmid=guest.vmid)).data
-    assert found["agent"] == "reachable"
-    assert found["os_name"] == guest.agent.os_name
-    assert found["ip_addresses"] == list(guest.agent.addresses)
-    assert found["status"] == "running"
+    vm_status = (await tool_client("GetVmStatus", cluster_name="prod", vmid=guest.vmid)).data
+    assert vm_status["agent"] == "reachable"
+    assert vm_status["os_name"] == guest.agent.os_name
+    assert vm_status["ip_addresses"] == list(guest.agent.addresses)
+    assert vm_status["status"] == "running"
 
 
 async def test_vm_status_separates_memory_of_guest_and_host(tool_client):
-    found = (await tool_client("GetVmStatus", cluster_name="prod", vmid=101)).data
-    assert found["memory_usage"] != found["memory_host"]
-    assert found["memory_max"] == tool_client["prod"].emulated.state.guests[101].memory
+    state = (await tool_client("GetVmStatus", cluster_name="prod", vmid=101)).data
+    assert state["memory_usage"] != state["memory_host"]
+    assert state["memory_max"] == tool_client["prod"].emulated.state.guests[101].memory
 
 
 async def test_vm_status_marks_an_unreachable_agent(tool_client):
-    found = (await tool_client("GetVmStatus", cluster_name="prod", vmid=150)).data
-    assert (found["agent"], found["ip_addresses"]) == ("unreachable", [])
+    state = (await tool_client("GetVmStatus", cluster_name="prod", vmid=150)).data
+    assert (state["agent"], state["ip_addresses"]) == ("unreachable", [])
 
 
 async def test_vm_status_of_a_stopped_guest_skips_the_agent(tool_client):
     tool_client.requests("home-lab")
-    found = (await tool_client("GetVmStatus", cluster_name="home-lab", vmid=105)).data
-    assert (found["status"], found["agent"]) == ("stopped", None)
-    assert not any("agent" in one for one in tool_client.requests("home-lab"))
+    state = (await tool_client("GetVmStatus", cluster_name="home-lab", vmid=105)).data
+    assert (state["status"], state["agent"]) == ("stopped", None)
+    assert not any("agent" in request for request in tool_client.requests("home-lab"))
 
 
 async def test_vm_status_of_a_container_lists_its_addresses(tool_client):
-    found = (await tool_client("GetVmStatus", cluster_name="home-lab", vmid=203)).data
-    assert len(found["ip_addresses"]) >= 1
-    assert not any(one.startswith("127.") for one in found["ip_addresses"])
+    state = (await tool_client("GetVmStatus", cluster_name="home-lab", vmid=203)).data
+    assert len(state["ip_addresses"]) >= 1
+    assert not any(address.startswith("127.") for address in state["ip_addresses"])
 
 
 async def test_vm_status_names_the_privilege_that_the_agent_needs(
@@ -306,14 +308,14 @@ async def test_unknown_disk_use_of_a_vm_is_null(tool_client):
     picked = ["type", "status", "disk_usage", "disk_usage_percentage"]
     rows = (await tool_client("ListVms", cluster_name="home-lab", fields=picked)).data
     for row in rows:
-        found = (row["disk_usage"], row["disk_usage_percentage"])
-        assert (found == (None, None)) == (row["type"] == "qemu")
+        usage = (row["disk_usage"], row["disk_usage_percentage"])
+        assert (usage == (None, None)) == (row["type"] == "qemu")
     series = await tool_client(
         "ListVmRrdData", cluster_name="home-lab", vmids=[101, 203], metrics=["Disk"]
     )
-    found = {row["vmid"]: row["disk_usage"] for row in series.data}
-    assert found[101] is None
-    assert found[203] > 0
+    usage = {row["vmid"]: row["disk_usage"] for row in series.data}
+    assert usage[101] is None
+    assert usage[203] > 0
 
 
 async def test_an_unknown_guest_is_answered_with_the_nearest_numbers(tool_client):
@@ -331,9 +333,9 @@ async def test_text_from_guests_is_cleaned_and_stays_in_its_cell(demo_client):
 
 async def test_vm_status_names_the_task_that_is_at_work(demo_client):
     started = await demo_client("BackupVm", cluster_name="prod", vmid=200, storage="pbs-main")
-    found = (await demo_client("GetVmStatus", cluster_name="prod", vmid=200)).data
-    assert found["running_task"]["upid"] == started.data["upid"]
-    assert found["running_task"]["type"] == "vzdump"
+    state = (await demo_client("GetVmStatus", cluster_name="prod", vmid=200)).data
+    assert state["running_task"]["upid"] == started.data["upid"]
+    assert state["running_task"]["type"] == "vzdump"
 
 
 async def test_vm_status_notes_failed_parts(demo_client):

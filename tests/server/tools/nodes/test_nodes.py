@@ -33,15 +33,15 @@ async def test_list_nodes_minimal_takes_one_request(tool_client):
 
 
 async def test_node_status_has_all_fields(tool_client):
-    found = (await tool_client("GetNodeStatus", **PROD, node="pve01")).data
+    state = (await tool_client("GetNodeStatus", **PROD, node="pve01")).data
     node = tool_client["prod"].emulated.state.nodes["pve01"]
-    assert found["pve_version"] == "9.2.11"
-    assert found["kernel_version"] == "6.17.4-2-pve"
-    assert found["kernel_sysname"] == "Linux"
-    assert (found["memory_total"], found["cpu_threads"]) == (node.memory, node.cpus)
-    assert found["memory_used"] <= found["memory_total"]
-    assert (found["boot_mode"], found["secure_boot"]) in {("efi", False), ("efi", True)}
-    assert all(found[f"load_avg_{one}"] > 0 for one in ("1m", "5m", "15m"))
+    assert state["pve_version"] == "9.2.11"
+    assert state["kernel_version"] == "6.17.4-2-pve"
+    assert state["kernel_sysname"] == "Linux"
+    assert (state["memory_total"], state["cpu_threads"]) == (node.memory, node.cpus)
+    assert state["memory_used"] <= state["memory_total"]
+    assert (state["boot_mode"], state["secure_boot"]) in {("efi", False), ("efi", True)}
+    assert all(state[f"load_avg_{minutes}"] > 0 for minutes in ("1m", "5m", "15m"))
 
 
 async def test_node_status_of_an_offline_node_is_an_error(tool_client):
@@ -53,7 +53,7 @@ async def test_node_status_of_an_offline_node_is_an_error(tool_client):
 async def test_list_node_disks_shows_a_disk_that_is_failing(tool_client):
     answer = await tool_client("ListNodeDisks", **PROD, node="pve03")
     disks = tool_client["prod"].emulated.state.nodes["pve03"].disks
-    assert answer.column("serial") == [one.serial for one in disks]
+    assert answer.column("serial") == [disk.serial for disk in disks]
     failing = [row for row in answer.data if row["health"] == "FAILED"]
     assert [row["wearout"] for row in failing] == [4]
 
@@ -100,14 +100,14 @@ async def test_list_tasks_filters_by_outcome(tool_client, status):
         )
     if status == "error":
         tasks = tool_client["prod"].emulated.state.tasks.values()
-        failed = [one for one in tasks if not one.running and one.outcome != "OK"]
-        online = [one for one in failed if one.node != "pve05"]
-        assert len(answer.data) == sum(not one.outcome.startswith("WARN") for one in online)
+        failed = [task for task in tasks if not task.running and task.outcome != "OK"]
+        online = [task for task in failed if task.node != "pve05"]
+        assert len(answer.data) == sum(not task.outcome.startswith("WARN") for task in online)
 
 
 async def test_a_task_that_died_with_its_node_counts_as_failed(demo_client):
     tasks = demo_client["prod"].emulated.state.tasks.values()
-    died = next(one for one in tasks if one.ok and one.node == "pve01")
+    died = next(task for task in tasks if task.ok and task.node == "pve01")
     died.outcome = "unexpected status"
     for status in ("error", "stopped"):
         answer = await demo_client("ListTasks", **PROD, status=status, node="pve01", limit=500)
@@ -144,21 +144,21 @@ async def test_list_tasks_since_takes_dates_and_spans(tool_client):
 
 async def test_get_task_has_outcome_times_and_log(tool_client):
     failed = (await tool_client("ListTasks", **PROD, status="error", limit=1)).data[0]
-    found = (await tool_client("GetTask", **PROD, upid=failed["upid"], log_lines=3)).data
-    assert (found["status"], found["ok"]) == ("stopped", False)
-    assert found["exit_status"] == failed["status"]
-    assert found["start_time"] == failed["start_time"]
-    assert found["end_time"] == failed["end_time"]
-    assert found["duration"] == failed["duration"]
-    assert 0 < len(found["log"]) <= 3
+    finished = (await tool_client("GetTask", **PROD, upid=failed["upid"], log_lines=3)).data
+    assert (finished["status"], finished["ok"]) == ("stopped", False)
+    assert finished["exit_status"] == failed["status"]
+    assert finished["start_time"] == failed["start_time"]
+    assert finished["end_time"] == failed["end_time"]
+    assert finished["duration"] == failed["duration"]
+    assert 0 < len(finished["log"]) <= 3
 
 
 async def test_get_task_distinguishes_warnings_from_failure(demo_client):
     tasks = demo_client["prod"].emulated.state.tasks
-    task = next(one for one in tasks.values() if one.node == "pve01" and one.outcome == "OK")
+    task = next(task for task in tasks.values() if task.node == "pve01" and task.outcome == "OK")
     task.outcome = "WARNINGS: 2"
-    found = (await demo_client("GetTask", **PROD, upid=task.upid)).data
-    assert (found["ok"], found["warnings"]) == (True, 2)
+    finished = (await demo_client("GetTask", **PROD, upid=task.upid)).data
+    assert (finished["ok"], finished["warnings"]) == (True, 2)
 
 
 async def test_get_task_refuses_an_invalid_upid(tool_client):
@@ -253,5 +253,7 @@ async def test_get_task_waits_and_returns_the_failure(demo_client):
     state.guests[105].config["net0"] = "virtio=BC:24:11:00:00:09,bridge=nope"
     lab = {"cluster_name": "home-lab"}
     started = await demo_client("ChangeVmState", **lab, vmid=105, action="Start")
-    found = (await demo_client("GetTask", **lab, upid=started.data["upid"], wait_seconds=60)).data
-    assert (found["ok"], found["exit_status"]) == (False, "bridge 'nope' does not exist")
+    finished = (
+        await demo_client("GetTask", **lab, upid=started.data["upid"], wait_seconds=60)
+    ).data
+    assert (finished["ok"], finished["exit_status"]) == (False, "bridge 'nope' does not exist")

@@ -45,7 +45,7 @@ async def test_each_deletion_refuses_other_kinds(demo_client):
     assert error.startswith(f"{iso} is no backup but an ISO image.")
     error = await demo_client.refused("DeleteIso", **LOCAL, volid=template)
     assert "is no ISO image but a container template" in error
-    assert not any(one.startswith("DELETE") for one in demo_client.requests("prod"))
+    assert not any(request.startswith("DELETE") for request in demo_client.requests("prod"))
 
 
 async def test_delete_storage_content_deletes_any_kind(demo_client):
@@ -96,7 +96,7 @@ async def test_a_volume_of_a_pending_change_is_still_in_use(
         f"({when}pending until the guest restarts)."
     )
     assert demo_client.conversation.questions == []
-    assert not any(one.startswith("DELETE") for one in demo_client.requests("prod"))
+    assert not any(request.startswith("DELETE") for request in demo_client.requests("prod"))
 
 
 async def test_a_pending_detached_disk_is_refused_until_the_vm_stops(demo_client):
@@ -189,10 +189,16 @@ async def test_users_of_a_local_iso_are_searched_on_its_node(demo_client):
     demo_client.requests("prod")
     answer = await demo_client("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
     assert answer.data["would"].startswith(f"Delete ISO image {ISO} from pve01.")
-    looked = [one.split("/") for one in demo_client.requests("prod") if one.endswith("/pending")]
+    looked = [
+        request.split("/")
+        for request in demo_client.requests("prod")
+        if request.endswith("/pending")
+    ]
     state = demo_client["prod"].emulated.state
-    machines = [one for one in state.guests.values() if (one.node, one.kind) == ("pve01", "qemu")]
-    assert sorted(int(path[4]) for path in looked) == sorted(one.vmid for one in machines)
+    machines = [
+        guest for guest in state.guests.values() if (guest.node, guest.kind) == ("pve01", "qemu")
+    ]
+    assert sorted(int(path[4]) for path in looked) == sorted(guest.vmid for guest in machines)
 
 
 async def test_an_iso_on_a_shared_storage_is_looked_for_everywhere(demo_client):
@@ -228,7 +234,9 @@ async def test_guests_of_an_offline_node_count_as_unchecked(demo_client):
     shared = {"cluster_name": "prod", "node": "pve01", "storage": "nfs-iso"}
     volid = (await volids(demo_client, shared, content_type="iso"))[0]
     state = demo_client["prod"].emulated.state
-    down = [one for one in state.guests.values() if (one.node, one.kind) == ("pve05", "qemu")]
+    down = [
+        guest for guest in state.guests.values() if (guest.node, guest.kind) == ("pve05", "qemu")
+    ]
     assert down, "pve05 is the demo's node that is down"
     answer = await demo_client("DeleteIso", **shared, volid=volid, dry_run=True)
     assert f"{len(down)} guest" in answer.data["would"]
@@ -257,7 +265,9 @@ async def test_a_disk_of_a_hidden_guest_is_no_orphan(demo_client, new_token, wit
 async def test_a_limited_search_for_users_is_counted_in_the_warning(demo_client, monkeypatch):
     monkeypatch.setattr(deletions, "_CONFIGS", 1)
     state = demo_client["prod"].emulated.state
-    machines = [one for one in state.guests.values() if (one.node, one.kind) == ("pve01", "qemu")]
+    machines = [
+        guest for guest in state.guests.values() if (guest.node, guest.kind) == ("pve01", "qemu")
+    ]
     answer = await demo_client("DeleteIso", **LOCAL, volid=ISO, dry_run=True)
     assert f"{len(machines) - 1} guests could not be checked" in answer.data["would"]
 
@@ -309,7 +319,7 @@ async def test_a_volume_with_unknown_users_is_refused(demo_client):
 async def test_a_protected_backup_is_refused(demo_client):
     volid = (await demo_client("ListBackups", **PBS, vmid=101)).data[0]["volid"]
     storage = demo_client["prod"].emulated.state.storages["pbs-main"]
-    next(one for one in storage.everything() if one.volid == volid).protected = True
+    next(volume for volume in storage.everything() if volume.volid == volid).protected = True
     error = await demo_client.refused("DeleteBackup", **PBS, volid=volid)
     assert error.startswith(f"{volid} is protected.")
 
@@ -330,7 +340,7 @@ async def test_backups_of_a_guest_with_a_protecting_tag_are_refused(demo_client)
 async def test_a_volume_id_cannot_become_a_path(demo_client, volid):
     error = await demo_client.refused("DeleteIso", **LOCAL, volid=volid)
     assert "is not on storage local" in error or error.startswith("No volume")
-    assert not any(one.startswith("DELETE") for one in demo_client.requests("prod"))
+    assert not any(request.startswith("DELETE") for request in demo_client.requests("prod"))
 
 
 async def test_an_unknown_volume_is_answered_with_the_nearest(demo_client):
@@ -368,7 +378,7 @@ async def test_a_role_for_one_guest_deletes_only_its_backups(demo_client):
 def _at(node, demo_client, kind):
     """Return a guest of this type on the node."""
     guests = demo_client["prod"].emulated.state.guests.values()
-    return next(one for one in guests if (one.node, one.kind) == (node, kind))
+    return next(guest for guest in guests if (guest.node, guest.kind) == (node, kind))
 
 
 def _put(state, storage, name, *, vmid, parent=None):

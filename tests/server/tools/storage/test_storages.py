@@ -22,8 +22,8 @@ def iso(epoch):
 async def test_list_storage_has_a_row_for_each_node_and_storage(tool_client, name):
     state = tool_client[name].emulated.state
     answer = await tool_client("ListStorage", cluster_name=name, detail_level="Full")
-    wanted = {(one.name, node) for node in state.nodes for one in state.storages_on(node)}
-    assert {(row["storage"], row["node"]) for row in answer.data} == wanted
+    expected = {(storage.name, node) for node in state.nodes for storage in state.storages_on(node)}
+    assert {(row["storage"], row["node"]) for row in answer.data} == expected
     for row in answer.data:
         storage = state.storages[row["storage"]]
         assert (row["type"], row["shared"]) == (storage.type, storage.shared)
@@ -43,8 +43,8 @@ async def test_list_pools_names_members(tool_client):
     answer = await tool_client("ListPools", cluster_name="home-lab")
     (row,) = answer.data
     assert (row["poolid"], row["description"]) == ("family", "What everyone depends on")
-    wanted = {f"{state.guests[vmid].kind}/{vmid}" for vmid in state.pools["family"].vmids}
-    assert set(row["members"].split(";")) == wanted
+    members = {f"{state.guests[vmid].kind}/{vmid}" for vmid in state.pools["family"].vmids}
+    assert set(row["members"].split(";")) == members
 
 
 async def test_list_pools_names_members_of_a_pool_inside_another(demo_client):
@@ -59,23 +59,23 @@ async def test_list_backups_shows_the_newest_first(tool_client):
     answer = await tool_client(
         "ListBackups", cluster_name="prod", node="pve01", storage="pbs-main", vmid=101
     )
-    held = [one for one in state.storages["pbs-main"].everything() if one.vmid == 101]
-    wanted = sorted(held, key=lambda one: one.ctime, reverse=True)
-    assert answer.column("volid") == [one.volid for one in wanted]
-    assert answer.column("creation") == [iso(one.ctime) for one in wanted]
-    assert answer.column("size") == [one.size for one in wanted]
+    held = [volume for volume in state.storages["pbs-main"].everything() if volume.vmid == 101]
+    expected = sorted(held, key=lambda volume: volume.ctime, reverse=True)
+    assert answer.column("volid") == [volume.volid for volume in expected]
+    assert answer.column("creation") == [iso(volume.ctime) for volume in expected]
+    assert answer.column("size") == [volume.size for volume in expected]
 
 
 async def test_list_backups_reads_all_storages_by_default(tool_client):
     state = tool_client["prod"].emulated.state
     answer = await tool_client("ListBackups", cluster_name="prod", vmid=101)
-    wanted = {
-        one.volid
+    expected = {
+        volume.volid
         for storage in state.storages.values()
-        for one in storage.everything()
-        if one.content == "backup" and one.vmid == 101
+        for volume in storage.everything()
+        if volume.content == "backup" and volume.vmid == 101
     }
-    assert set(answer.column("volid")) == wanted
+    assert set(answer.column("volid")) == expected
     assert set(answer.column("storage")) == {"pbs-main", "nfs-archive"}
 
 
@@ -84,9 +84,9 @@ async def test_images_and_templates_are_listed_newest_first(tool_client, tool, k
     tool_client.requests("prod")
     answer = await tool_client(tool, cluster_name="prod", node="pve01", storage="local")
     volumes = tool_client["prod"].emulated.state.storages["local"].volumes("pve01").values()
-    wanted = sorted((v for v in volumes if v.content == kind), key=lambda v: -v.ctime)
-    assert answer.column("volid") == [one.volid for one in wanted]
-    assert answer.column("size") == [one.size for one in wanted]
+    expected = sorted((v for v in volumes if v.content == kind), key=lambda v: -v.ctime)
+    assert answer.column("volid") == [volume.volid for volume in expected]
+    assert answer.column("size") == [volume.size for volume in expected]
     assert list(answer.data[0]) == ["volid", "name", "size", "format", "creation"]
     assert len(tool_client.requests("prod")) <= 2
 
@@ -124,7 +124,7 @@ async def test_list_backup_jobs_has_guests_and_the_last_outcome(tool_client):
     jobs = {row["id"]: row for row in answer.data}
     state = tool_client["prod"].emulated.state
     nightly = set(state.guests) - {9000, 9001}
-    assert set(jobs["backup-nightly"]["vmids"].split(";")) == {str(one) for one in nightly}
+    assert set(jobs["backup-nightly"]["vmids"].split(";")) == {str(vmid) for vmid in nightly}
     assert jobs["backup-nightly"]["last_run_ok"] is True
     assert jobs["backup-archive"]["last_run_ok"] is False
     assert jobs["backup-archive"]["vmids"] == "101;102;103;105;150;200"
@@ -158,9 +158,9 @@ async def test_ambiguous_backup_runs_are_noted(demo_client):
 async def test_only_scheduled_tasks_are_read_for_last_runs(tool_client):
     tool_client.requests("prod")
     await tool_client("ListBackupJobs", cluster_name="prod")
-    logs = [one for one in tool_client.requests("prod") if one.endswith("/log")]
+    logs = [request for request in tool_client.requests("prod") if request.endswith("/log")]
     assert logs
-    assert all("root%40pam" in one for one in logs)
+    assert all("root%40pam" in request for request in logs)
 
 
 async def test_a_limited_search_for_last_runs_is_noted(open_client, monkeypatch):
@@ -169,8 +169,8 @@ async def test_a_limited_search_for_last_runs_is_noted(open_client, monkeypatch)
     wednesday = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()  # days after the weekly job
     async with open_client(demo(), ManualClock(wednesday)) as demo_client:
         answer = await demo_client("ListBackupJobs", cluster_name="prod")
-    found = {row["id"]: row["last_run_ok"] for row in answer.data}
-    assert (found["backup-nightly"], found["backup-archive"]) == (True, None)
+    last_run_ok = {row["id"]: row["last_run_ok"] for row in answer.data}
+    assert (last_run_ok["backup-nightly"], last_run_ok["backup-archive"]) == (True, None)
     assert "were looked for among its newest 4 backup tasks only." in answer.notes
 
 

@@ -174,7 +174,7 @@ class Task:
     ) -> TaskOutcome:
         """Wait until the task ends; raise TaskFailed unless it succeeded.
 
-        Raises DeadlineExceeded after `timeout` seconds or at the surrounding deadline. The task
+        Raise DeadlineExceeded after `timeout` seconds or at the surrounding deadline. The task
         itself continues; call `stop` to end it.
         """
         outcome = await self.outcome(progress, timeout)
@@ -196,7 +196,7 @@ class Task:
     ) -> TaskOutcome:
         """Wait until the task ends and return its outcome, also if it failed.
 
-        `progress` is called after each poll. Raises DeadlineExceeded like `wait`.
+        `progress` is called after each poll. Raise DeadlineExceeded like `wait`.
         """
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         percent: float | None = None

@@ -17,7 +17,7 @@ HORIZON: Final = 370
 
 
 def next_run(schedule: str, after: datetime) -> datetime:
-    """Return the first minute after a time that matches a schedule, or HORIZON days later."""
+    """Return the first matching minute after a time; if none matches, HORIZON days later."""
     text = NAMED.get(schedule.strip(), schedule.strip().lower())
     hours, minutes = _times(text)
     days = _days(text)

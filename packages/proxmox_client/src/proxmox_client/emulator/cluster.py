@@ -62,7 +62,7 @@ class EmulatedCluster(Backend):
     async def start(self, address: str = "127.0.0.1", ports: Sequence[int] = ()) -> None:
         """Listen for every node; an offline node keeps its port and refuses connections.
 
-        Raises OSError if a port is in use.
+        Raise OSError if a port is in use.
         """
         self._address = address
         self.resources.json(Rights(Principal(ROOT), self.state), None)  # fill the cache

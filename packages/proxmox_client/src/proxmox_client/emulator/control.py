@@ -51,7 +51,7 @@ class ControlServer:
 
     @property
     def port(self) -> int:
-        """The port in use; raises RuntimeError before `start`."""
+        """The port in use. Raise RuntimeError before `start`."""
         if self._server is None:
             raise RuntimeError("The control port is not open")
         port: int = self._server.sockets[0].getsockname()[1]

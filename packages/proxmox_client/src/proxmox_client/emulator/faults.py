@@ -86,7 +86,7 @@ class Faults:
         return fault
 
     def remove(self, fault: Fault) -> None:
-        """Remove a fault; raises ValueError if it is not active."""
+        """Remove a fault; raise ValueError if it is not active."""
         self._faults.remove(fault)
 
     def clear(self) -> None:
@@ -96,7 +96,7 @@ class Faults:
     async def before_request(self, node: str, method: str, path: str) -> Response | None:
         """Apply the faults of the node that receives a request.
 
-        Returns a response to send instead of handling the request, or None. Raises ApiError or
+        Return a response to send instead of handling the request, or None. Raise ApiError or
         Unauthorized for the kinds that stand for an error of Proxmox.
         """
         for fault in self._hits(node, method, path, BEFORE_REQUEST):

@@ -15,7 +15,7 @@ from proxmox_client.schema import Endpoint, Parameter
 def read(request: Request) -> dict[str, Any]:
     """Parse the parameters of a request; a repeated name becomes a list.
 
-    Raises ApiError (400) for JSON that is not an object.
+    Raise ApiError (400) for JSON that is not an object.
     """
     values: dict[str, Any] = {}
     content_type = request.headers.get("content-type", "")

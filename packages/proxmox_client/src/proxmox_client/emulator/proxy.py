@@ -24,7 +24,7 @@ class Proxy:
         self._state, self._faults = state, faults
 
     def target(self, endpoint: Endpoint, values: Mapping[str, Any], receiver: Node) -> Node:
-        """Return the node that handles a request; raises ApiError for an unknown node."""
+        """Return the node that handles a request; raise ApiError for an unknown node."""
         if not endpoint.proxied_to:
             return receiver
         name = str(values[endpoint.proxied_to])

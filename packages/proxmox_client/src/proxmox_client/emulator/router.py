@@ -71,12 +71,12 @@ class ApiRequest:
 
     @property
     def guest(self) -> Guest:
-        """The guest in the path; raises ApiError if it does not exist on the node."""
+        """The guest in the path. Raise ApiError if it does not exist on the node."""
         return self.state.guest(self.kind, self.params["node"], self.vmid)
 
     @property
     def storage(self) -> Storage:
-        """The storage in the path; raises ApiError if it does not exist."""
+        """The storage in the path. Raise ApiError if it does not exist."""
         return self.state.storage(self.params["storage"])
 
     def get(self, name: str, default: Any = None) -> Any:

@@ -38,7 +38,7 @@ def load(version: str) -> ApiSchema:
 def nearest(version: str) -> str:
     """Return the newest stored version that is not newer than `version`, or the oldest.
 
-    Raises ValueError for a text that is not a version.
+    Raise ValueError for a text that is not a version.
     """
     limit = _number(version)
     older = [stored for stored in VERSIONS if _number(stored) <= limit]

@@ -74,7 +74,7 @@ class KeyAuthenticator:
         store.watch.on_change(Topic.ACCESS, self._clear)
 
     async def authenticate(self, secret: str, address: str) -> Caller:
-        """Return the caller with this secret; raise AccessDenied for whatever is wrong.
+        """Return the caller with this secret; raise AccessDenied if the key is not accepted.
 
         Too many failures from one network raise TooManyFailures. A cached key is compared without
         that limit, so that its holder is not locked out by others behind the same address.

@@ -52,8 +52,9 @@ def _expiry(moment: datetime | None) -> datetime | None:
 class KeyFields(Fields):
     """The fields of an API key that administrators set. Only the name has no default.
 
-    The one declaration of a key's fields: REST API, command line, form and checks follow from it.
-    A field has the name of its column in the table `keys` (`role` alone is stored as `role_id`).
+    REST API, command line and checks follow from it. The column is in `store/records.py`, the
+    form's input in `web/templates/key_fields.html`. A field has the name of its column in the
+    table `keys` (`role` alone is stored as `role_id`).
     """
 
     model_config = ConfigDict(use_enum_values=True)  # the database stores the format's text

@@ -62,7 +62,7 @@ class CallLimits:
 
     @contextmanager
     def running(self, key_id: str, most: int) -> Iterator[None]:
-        """Hold one of the key's places while inside; raise OverBudget when all are taken."""
+        """Hold one of the key's slots while inside; raise OverBudget when all are taken."""
         if self._running[key_id] >= most:
             raise OverBudget(
                 f"{most} calls of this key are running already.", hint="Wait for one to end."

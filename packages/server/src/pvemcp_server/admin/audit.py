@@ -90,7 +90,7 @@ class Verified(BaseModel):
 def _verified_text(result: Result) -> str:
     verified: Verified = result.answer
     facts = [f"Row {finding['seq']}: {finding['fact']}" for finding in verified.findings]
-    return "\n".join([*(facts or ["The chain is whole."]), f"Its end: {verified.head}"])
+    return "\n".join([*(facts or ["The chain is whole."]), f"Its head: {verified.head}"])
 
 
 @subject.operation(

@@ -27,7 +27,7 @@ async def sign_in_external(
 ) -> AdminRecord:
     """Return the administrator that the OpenID Connect issuer identified.
 
-    Raises AccessDenied unless PVEMCP_OIDC_ADMINS lists the e-mail address.
+    Raise AccessDenied unless PVEMCP_OIDC_ADMINS lists the e-mail address.
     """
     try:
         _check_listed(services, email)

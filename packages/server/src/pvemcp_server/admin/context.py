@@ -23,7 +23,7 @@ class AdminContext:
         """Record a change that was made; `action` is the operation's name, as `keys.create`.
 
         When it returns, this process uses the change; other processes follow within a second.
-        Raises DoneUnrecorded where the audit cannot be written: the change itself stands.
+        Raise DoneUnrecorded where the audit cannot be written: the change itself stands.
         """
         await self.services.store.watch.poll()
         try:

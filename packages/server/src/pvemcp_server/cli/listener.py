@@ -28,7 +28,7 @@ class Listener:
 def claimed(config: Config, *, alone: bool) -> Iterator[Listener]:
     """Listen on the configured address and lock the state folder; raise ConfigError otherwise.
 
-    `alone` takes the folder for this server only. One with its database in the folder always does.
+    `alone` locks the folder exclusively; without PostgreSQL the lock is always exclusive.
     """
     with ExitStack() as stack:
         sockets = _listening(config, stack)

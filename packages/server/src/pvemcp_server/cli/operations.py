@@ -146,7 +146,7 @@ class Input:
             kind = list[str]
         default: Any = Parameter.empty
         if not self.info.is_required():
-            # an option that is not used stays unset; the help shows defaults that say something
+            # an unused option stays unset; the help shows only non-empty defaults
             scalar = isinstance(self.info.default, str | int) and self.info.default
             default = self.info.default if scalar else None
             kind = kind | None

@@ -37,7 +37,7 @@ GRANT_OPTIONS: dict[str, Any] = {
 
 
 def with_grant_options(run: Run) -> Run:
-    """Give a command GRANT_OPTIONS in place of its parameter `options`, a mapping of those used."""
+    """Replace the command's parameter `options` by GRANT_OPTIONS; it receives those used."""
 
     async def entry(**values: Any) -> None:
         options = {name: values.pop(name) for name in GRANT_OPTIONS}

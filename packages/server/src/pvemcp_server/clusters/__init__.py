@@ -1,7 +1,7 @@
 """Clusters: connections, the shared inventory, and each caller's view of them."""
 
 from pvemcp_server.clusters.checks import Check, check
-from pvemcp_server.clusters.cluster import Cluster, Notes, offload
+from pvemcp_server.clusters.cluster import Cluster, Notes, offload, plural
 from pvemcp_server.clusters.connections import Clusters
 from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
@@ -16,4 +16,5 @@ __all__ = [
     "check",
     "explain",
     "offload",
+    "plural",
 ]

@@ -60,7 +60,7 @@ class _Holder:
 
 
 class _NoLineError(Exception):
-    """No line is certain to take nothing away; the text is the question, or empty."""
+    """No line is safe to run; the message is the question for an administrator, or empty."""
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ class Check:
     nodes: tuple[str, ...]
     missing: tuple[str, ...]  # privileges without which lists are short
     advice: tuple[str, ...]  # the commands that grant them
-    question: str = ""  # to ask where no command is certain to take nothing away
+    question: str = ""  # for an administrator, where no command is safe
 
 
 async def check(
     hosts: Sequence[str], token_id: str, secret: str, tls: pve.Tls, name: str = ""
 ) -> Check:
-    """Sign in and read version, nodes and privileges; raises CallError with the next step."""
+    """Sign in and read version, nodes and privileges; raise CallError with the next step."""
     try:
         auth = pve.ApiToken(token_id, secret)
         async with pve.Client(hosts, auth, tls=tls, name=name) as client:

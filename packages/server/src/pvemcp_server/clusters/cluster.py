@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 MANY: Final = 2000  # items; about five milliseconds of work
 _NAMED = 3  # missing answers that are noted one by one
+_UNCOUNTABLE = {"traffic", "content"}
 # Without these privileges Proxmox leaves the resources out silently
 _VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore.Audit")}
 
@@ -31,6 +32,12 @@ class Notes(dict[str, None]):
 
     def add(self, sentence: str) -> None:
         self[sentence] = None
+
+
+def plural(what: str) -> str:
+    """Return the plural of a description such as "configuration of guest"."""
+    words = (what or "part").split(" of ")
+    return " of ".join(w if w.endswith("s") or w in _UNCOUNTABLE else f"{w}s" for w in words)
 
 
 async def offload(size: int, work: Callable[[], T]) -> T:
@@ -80,7 +87,7 @@ class Cluster:
         return self._view
 
     def short_deadline(self) -> AbstractContextManager[None]:
-        """Set a short deadline for a cluster that just failed: other clusters' answers wait."""
+        """Set a short deadline for a cluster that just failed, so that it does not delay others."""
         failed = self.inventory.failure is not None
         return deadline(self.inventory.short_timeout) if failed else nullcontext()
 
@@ -89,7 +96,7 @@ class Cluster:
         return replace(self, scope=scope, _view=None)
 
     async def guest(self, vmid: int) -> GuestResource:
-        """Return the visible guest with that VMID; raises UnknownName."""
+        """Return the visible guest with that VMID; raise UnknownName."""
         guests = (await self.inventory_view()).by_vmid
         if vmid not in guests:
             near = sorted(guests, key=lambda other: abs(other - vmid))[:5]
@@ -106,14 +113,14 @@ class Cluster:
         return handle(guest.node, guest.vmid)
 
     async def node(self, name: str) -> NodeResource:
-        """Return the visible node of that name; raises UnknownName."""
+        """Return the visible node of that name; raise UnknownName."""
         nodes = (await self.inventory_view()).by_node
         if name not in nodes:
             raise self.unknown("node", name, nodes)
         return nodes[name]
 
     async def storage(self, name: str, node: str) -> StorageResource:
-        """Return the storage as that node has it; raises UnknownName."""
+        """Return the storage as that node has it; raise UnknownName."""
         storages = (await self.inventory_view()).storages
         for storage in storages:
             if (storage.storage, storage.node) == (name, node):
@@ -193,7 +200,7 @@ class Cluster:
             name = f"{what} {place}".strip()
             self.notes.add(f"Missing from {self.name}: {name}. {reason}")
         if more := len(missing) - len(named):
-            self.notes.add(f"Missing from {self.name} likewise: {more} more {what}s.")
+            self.notes.add(f"Missing from {self.name} likewise: {more} more {plural(what)}.")
 
     def changed(self) -> None:
         """Drop the cached inventory after a change, so that the next read asks Proxmox."""

@@ -1,4 +1,4 @@
-"""HTTP exchanges: limits for size and time of a body, a way to end one, and all in progress."""
+"""HTTP exchanges: size and time limits, cancellation, and the set of all in progress."""
 
 import asyncio
 import math
@@ -17,7 +17,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_BYTES: Final = 256 * 1024
-BODY_SECONDS: Final = 20.0  # a request that arrives more slowly would hold a place of its key
+BODY_SECONDS: Final = 20.0  # a request that arrives more slowly would hold a slot of its key
 SEND_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
 POLL_SECONDS: Final = 1.0  # between two checks of the deadlines
 ANSWER_SECONDS: Final = 1.0  # in which cancelled calls may still send their clients an answer
@@ -36,7 +36,7 @@ class HttpExchange:
     receiving: Receive
     sending: Send
     key_id: str = ""  # of the admitted key
-    is_stream: bool = False  # stays open until a side leaves, rather than until it is answered
+    is_stream: bool = False  # open until the client or the server closes it
     timed_out: bool = False
     started: bool = False  # the response
     _body: bytes | None = None
@@ -46,7 +46,7 @@ class HttpExchange:
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self, most: int = BODY_BYTES) -> None:
-        """Read the whole body ahead of the application; raises Refused when it is too large."""
+        """Read the whole body ahead of the application; raise Refused when it is too large."""
         body, more = bytearray(), True
         self._deadline = monotonic() + BODY_SECONDS
         while more:
@@ -136,7 +136,7 @@ class ActiveRequests:
 
     @property
     def calls(self) -> int:
-        """Number of requests that end by themselves, or of tool calls if these are more."""
+        """Number of running requests without streams, or of running tool calls if larger."""
         return max(len(self._calls), sum(not request.is_stream for request in self._requests))
 
     def stream_keys(self) -> set[str]:

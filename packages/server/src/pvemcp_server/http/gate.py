@@ -93,7 +93,7 @@ class KeyGate:
             await errors.not_found().response(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check everything that can refuse a request, then pass it to its transport.
+        """Apply the rate limits and every other check that can refuse a request, then pass it on.
 
         The order matters: the address is limited before the key is looked up, so that guessing
         keys is limited too; the body is read last, for admitted callers only.
@@ -111,12 +111,12 @@ class KeyGate:
             key_id, rate = caller.key_id, settings.calls_per_minute_per_key
             count_call = partial(limits.check_rate, key_id, rate)
             count_call()
-            place, most = key_id, settings.concurrent_calls_per_key
+            slot, most = key_id, settings.concurrent_calls_per_key
             is_stream = scope["method"] == "GET" or _LISTEN in scope["headers"]
-            if is_stream:  # streams have places of their own, so that they block no call
-                place, most = f"streams {key_id}", STREAMS_PER_KEY
+            if is_stream:  # streams have slots of their own, so that they block no call
+                slot, most = f"streams {key_id}", STREAMS_PER_KEY
             exchange = HttpExchange(receive, send, key_id, is_stream=is_stream)
-            with limits.running(place, most), self.active_requests.track(exchange):
+            with limits.running(slot, most), self.active_requests.track(exchange):
                 scope["user"] = _user(key_id)  # the SDK binds sessions to it
                 # a batch counts its further messages itself
                 scope["state"].update(caller=caller, count_call=count_call)

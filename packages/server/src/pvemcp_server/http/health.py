@@ -10,12 +10,12 @@ from pvemcp_server import __version__
 from pvemcp_server.http.exchange import ActiveRequests
 from pvemcp_server.store import Store
 
-PROBED: Final = ["GET", "HEAD"]  # many monitors ask for the head alone
+PROBED: Final = ["GET", "HEAD"]  # many monitors send HEAD
 ICON = (files(__package__) / "icon.svg").read_bytes()
 
 
 def health_routes(store: Store, active_requests: ActiveRequests) -> APIRouter:
-    """Return the routes, which need no key."""
+    """Return the routes of health probes, version and icon."""
     routes = APIRouter(tags=["health"])
 
     @routes.api_route("/healthz", methods=PROBED)

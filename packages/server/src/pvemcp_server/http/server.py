@@ -58,7 +58,7 @@ class HttpServer:
         self._stopping.set()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until `stop`, SIGINT or SIGTERM; raises ConfigError when the start fails."""
+        """Serve until `stop`, SIGINT or SIGTERM; raise ConfigError when the start fails."""
         loop = asyncio.get_running_loop()
 
         def on_signal(number: int, _frame: FrameType | None) -> None:

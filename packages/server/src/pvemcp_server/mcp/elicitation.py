@@ -1,4 +1,4 @@
-"""The conversation of a running call with its client: progress and questions, for each era."""
+"""MCP elicitation and progress: a running call's conversation with its client, in each era."""
 
 import asyncio
 import hashlib
@@ -67,12 +67,13 @@ class SdkConversation:
         await self._ctx.session.report_progress(done, total, clean_line(message))
 
     async def ask(self, question: str) -> Decision:
-        """Return the user's decision; raises InputRequired if the call has to come again with it.
+        """Return the user's decision; raise InputRequired if the client has to answer first.
 
         In the era of 2026-07-28 a question is the result of the call, and the client repeats the
         call with the answer and the sealed state of the question. The state is the question's
         hash, so an answer counts for exactly this question: if the situation has changed in
-        between, the question has too, and is asked again. Before, the call waits for the answer.
+        between, the question has too, and is asked again. In earlier revisions the call waits
+        for the answer.
         """
         if not _can_fill_forms(self._ctx.session.client_capabilities):
             return Decision.CANNOT_ASK
@@ -98,7 +99,7 @@ class SdkConversation:
 
 
 @dataclass(frozen=True)
-class Silent:
+class SilentConversation:
     """The conversation of a call that only looks up names: no client follows it."""
 
     client: str = ""
@@ -108,7 +109,7 @@ class Silent:
         """Drop the report."""
 
     async def ask(self, _question: str) -> Decision:
-        """Return that no client can ask."""
+        """Return CANNOT_ASK: no client follows this call."""
         return Decision.CANNOT_ASK
 
 

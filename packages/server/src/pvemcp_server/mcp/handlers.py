@@ -14,7 +14,7 @@ from proxmox_client import NotFound
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp import completion, resources
-from pvemcp_server.mcp.elicitation import SdkConversation, Silent
+from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation
 from pvemcp_server.mcp.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
@@ -47,7 +47,7 @@ class CatalogHandlers:
     async def get_prompt(
         self, ctx: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
-        """Fill in a prompt; raises MCPError for an unknown one and for wrong arguments."""
+        """Fill in a prompt; raise MCPError for an unknown one and for wrong arguments."""
         prompt = (await self._prompts(ctx)).get(params.name)
         if prompt is None:
             raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {clean_line(params.name, 100)}")
@@ -121,7 +121,7 @@ class CatalogHandlers:
         declared, caller = self.pipeline.tools.get(tool), caller_of(ctx)
         if declared is None or not caller.may_call(declared.name, declared.effect):
             return None
-        return await self.pipeline.open(declared, caller, Silent())
+        return await self.pipeline.open(declared, caller, SilentConversation())
 
     async def _prompts(self, ctx: Context) -> dict[str, Prompt]:
         """Return the prompts for this caller, by name.

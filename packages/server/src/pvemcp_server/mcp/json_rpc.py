@@ -36,7 +36,7 @@ class Messages:
         self._batching = batching
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the messages of a POST and pass them on one by one; raises Refused."""
+        """Check the messages of a POST and pass them on one by one; raise Refused."""
         version = Headers(scope=scope).get("mcp-protocol-version")
         if version not in (None, *HANDSHAKE_PROTOCOL_VERSIONS):
             await self._modern(scope, receive, send)

@@ -135,7 +135,7 @@ class NotificationBus:
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
         """Add the listen stream that `listening` has announced; return how to remove it.
 
-        Called by the SDK, which passes no context: hence the context variable.
+        The SDK passes no context, so a context variable holds it.
         """
 
         async def notify(event: ServerEvent) -> None:

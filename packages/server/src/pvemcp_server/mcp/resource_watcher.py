@@ -16,7 +16,7 @@ from proxmox_client.api.resources import GuestResource, NodeResource
 from pvemcp_server.access.model import Caller
 from pvemcp_server.clusters import InventoryView
 from pvemcp_server.errors import CallError, StateUnavailable
-from pvemcp_server.mcp.elicitation import Silent
+from pvemcp_server.mcp.elicitation import SilentConversation
 from pvemcp_server.mcp.notifications import NotificationBus
 from pvemcp_server.mcp.resources import ResourceFamily, find
 from pvemcp_server.pipeline.pipeline import Pipeline
@@ -136,7 +136,7 @@ class ResourceWatcher:
             await self.notifications.updated(caller.key_id, uri)
 
     async def _current(self, caller: Caller, uri: str) -> Facts:
-        """Return the facts as far as the caller may read them; raises ClusterUnavailable."""
+        """Return the facts as far as the caller may read them; raise ClusterUnavailable."""
         match = find(uri)
         if match is None or match[0].name not in FACTS:
             return None
@@ -151,7 +151,7 @@ class ResourceWatcher:
         tool = self.pipeline.tools.get(family.tool)
         if tool is None or not caller.may_call(tool.name, tool.effect):
             return None
-        call = await self.pipeline.open(tool, caller, Silent())
+        call = await self.pipeline.open(tool, caller, SilentConversation())
         try:
             view = await (await call.cluster(cluster)).inventory_view()
         except CallError:

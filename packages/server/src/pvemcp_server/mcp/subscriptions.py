@@ -36,7 +36,7 @@ class Subscriptions:
     async def subscribe(
         self, ctx: Context, params: types.SubscribeRequestParams
     ) -> types.EmptyResult:
-        """Subscribe the session to a resource; raises MCPError for one that is not watched."""
+        """Subscribe the session to a resource; raise MCPError for one that is not watched."""
         uri = str(params.uri)
         if not await self.watcher.accepted(caller_of(ctx), [uri]):
             message = "The resource does not exist, or its changes are not watched."

@@ -22,7 +22,7 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
 from pvemcp_server.http.gate import caller_of
-from pvemcp_server.mcp.elicitation import SdkConversation, Silent
+from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation
 from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, clean_line
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.pipeline import Pipeline, Started
@@ -112,7 +112,7 @@ class McpTasks:
         return {}
 
     async def _find(self, ctx: Context, params: TaskParams) -> McpTask:
-        """Return the caller's task; raises MCPError, the same for other callers' tasks."""
+        """Return the caller's task; raise MCPError, the same for other callers' tasks."""
         check_request(ctx, params)
         task = await self.rows.find(id=params.task_id, key_id=caller_of(ctx).key_id)
         if task is None or task.expires <= utc_now():
@@ -151,11 +151,11 @@ class McpTasks:
         await self._changed(task, status="cancelled", message="cancelled by the client")
 
     async def _in_proxmox(self, ctx: Context, task: McpTask) -> Task:
-        """Return the Proxmox task; raises MCPError if the caller may no longer use its tool."""
+        """Return the Proxmox task; raise MCPError if the caller may no longer use its tool."""
         tool, caller = self.pipeline.tools.get(task.tool), caller_of(ctx)
         if tool is None or not caller.may_call(tool.name, tool.effect):
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
-        call: Call = await self.pipeline.open(tool, caller, Silent())
+        call: Call = await self.pipeline.open(tool, caller, SilentConversation())
         cluster = await call.cluster(task.cluster)
         return cluster.pve.task(task.upid or "")
 

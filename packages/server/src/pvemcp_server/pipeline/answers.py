@@ -125,7 +125,7 @@ class Writer:
         return Written(data, self._notes(cleaner), len(rows))
 
     def _picked(self, names: Sequence[str], answer: Rows) -> list[str]:
-        """Return the picked columns by their declared names; raises BadArgument for unknown ones.
+        """Return the picked columns by their declared names; raise BadArgument for unknown ones.
 
         Columns can be picked whether or not there are rows that have them.
         """
@@ -154,7 +154,7 @@ class Writer:
 
 
 def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
-    """Return the rows of a list to show; raises BadArgument for a cursor of another call.
+    """Return the rows of a list to show; raise BadArgument for a cursor of another call.
 
     `row_cap` is the largest page; without `limit` a page has DEFAULT_ROWS.
     """

@@ -12,7 +12,7 @@ from pvemcp_server.toolkit.registry import Tool
 
 
 def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
-    """Validate the arguments; raises BadArgument with every wrong one and what is right."""
+    """Validate the arguments; raise BadArgument that lists every wrong one with valid values."""
     try:
         return tool.accepted.model_validate(arguments)
     except ValidationError as invalid:

@@ -46,11 +46,11 @@ class Recorder:
         await self.audit.refused(self._event(Outcome.REFUSED, reason=reason))
 
     async def intent(self) -> None:
-        """Store the intent, before Proxmox is asked to change anything; raises Unrecorded."""
+        """Store the intent, before Proxmox is asked to change anything; raise Unrecorded."""
         self._intent = await self.audit.intent(self._event(None))
 
     async def answered(self, written: Written) -> None:
-        """Record the success; raises Unrecorded for a read, which has no intent to show it."""
+        """Record the success; raise Unrecorded for a read, which has no intent to show it."""
         size = len(written.data.encode()) + len(written.notes.encode())
         event = self._event(Outcome.OK, rows=written.rows, bytes=size)
         if self._intent is None:
@@ -67,7 +67,7 @@ class Recorder:
         await self._end(self._event(Outcome.ERROR, reason=reason))
 
     async def cancelled(self, by: str) -> None:
-        """Record the cancellation, shielded from it. A task started in Proxmox goes on there."""
+        """Record the cancellation; a started Proxmox task continues."""
         with anyio.CancelScope(shield=True):
             await self._end(self._event(Outcome.CANCELLED, reason=f"cancelled by {by}"))
 

@@ -19,7 +19,7 @@ def make_cursor(offset: int, tool: str, arguments: Mapping[str, Any]) -> str:
 
 
 def read_cursor(cursor: str, tool: str, arguments: Mapping[str, Any]) -> int:
-    """Return the offset; raises BadArgument when the cursor belongs to another call."""
+    """Return the offset; raise BadArgument when the cursor belongs to another call."""
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):

@@ -77,10 +77,11 @@ class Pipeline:
     async def call(
         self, caller: Caller, name: str, arguments: Mapping[str, Any], conversation: Conversation
     ) -> Result:
-        """Return the result of a call; raises UnknownTool, or InputRequired before a decision.
+        """Return the result of a call.
 
-        Every failure becomes a text with the next step, and every end of a call is recorded: an
-        unexpected error under an incident number, a cancellation shielded from itself.
+        Raise UnknownTool, or InputRequired if the user has to decide first. Every failure becomes
+        a text with the next step. Every outcome is recorded: an unexpected error with an incident
+        number, a cancellation too.
         """
         recorder = Recorder(self.audit, caller, name, conversation.client)
         tool = self.tools.get(name)
@@ -92,7 +93,7 @@ class Pipeline:
         try:
             accepted = read_arguments(tool, arguments)
             call = recorder.call = await self.open(tool, caller, conversation, accepted)
-            # beside the gate's places: a message of HTTP+SSE holds none while its call runs
+            # beside the gate's slots: a message of HTTP+SSE holds none while its call runs
             with self.limits.running(
                 f"tools {caller.key_id}", call.settings.concurrent_calls_per_key
             ):
@@ -103,8 +104,8 @@ class Pipeline:
             await recorder.cancelled("the server" if self.closing.is_set() else "the client")
             raise
         except (CallError, ProxmoxError, TimeoutError) as error:
-            asked = recorder.call
-            text = explain(error) if asked is None else await asked.explain(error)
+            opened = recorder.call
+            text = explain(error) if opened is None else await opened.explain(error)
             return await self._failed(recorder, error, text)
         except Exception as error:
             incident = secrets.token_hex(4)

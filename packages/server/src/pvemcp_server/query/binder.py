@@ -30,7 +30,7 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def bind(query: model.Query, catalog: Catalog, now: datetime) -> QueryPlan:
-    """Return the plan of a query; raises BadArgument with the place and the next step."""
+    """Return the plan of a query; raise BadArgument with the place and the next step."""
     table = catalog.table(query.table, "from")
     return _Binder(catalog, table, query, now).plan()
 

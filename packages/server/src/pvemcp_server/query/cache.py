@@ -14,7 +14,7 @@ from pvemcp_server.query.pushdown import RequiredColumns
 
 @dataclass(frozen=True)
 class _Entry:
-    views: tuple[ref[InventoryView], ...]  # weak: the first view holds this entry, and ends it
+    views: tuple[ref[InventoryView], ...]  # weak: the entry lives as long as its first view
     columns: Mapping[str, RequiredColumns]
     database: Database
 

@@ -55,7 +55,7 @@ class Catalog:
         return {folded(name): table for name, table in self.tables.items()}
 
     def table(self, name: str, at: str) -> Table:
-        """Look up a table by its name or the singular of it; raises BadArgument."""
+        """Look up a table by its name or the singular of it; raise BadArgument."""
         table = self._find(name)
         if table is None:
             raise unknown_name(at, "table", name, self.tables)
@@ -68,7 +68,7 @@ class Catalog:
         }
 
     def column(self, table: Table, name: str, at: str) -> Column:
-        """Look up a field by its dotted name; raises BadArgument."""
+        """Look up a field by its dotted name; raise BadArgument."""
         *hops, last = (part.strip() for part in name.split("."))
         if hops and folded(hops[0]) == folded(table.name):
             hops = hops[1:]

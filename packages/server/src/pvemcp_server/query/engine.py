@@ -115,7 +115,7 @@ class Database:
         self._connection.set_authorizer(partial(_authorize, self._columns))
 
     def execute(self, statement: Statement, seconds: float = SECONDS) -> list[tuple[Any, ...]]:
-        """Return the rows of a statement; raises OverBudget when it takes longer."""
+        """Return the rows of a statement; raise OverBudget when it takes longer."""
         with self._lock:
             end = monotonic() + seconds
             self._connection.set_progress_handler(lambda: monotonic() > end, _CLOCK_INTERVAL)

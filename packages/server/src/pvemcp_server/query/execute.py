@@ -69,7 +69,7 @@ async def execute(
         result.rows     # [{"node": "pve1", "n": 12}, …]
 
     The result has at most `row_cap` rows, with or without `limit`; the pipeline pages them.
-    Missing rows and hints go to the sources' notes. Raises BadArgument for a wrong query,
+    Missing rows and hints go to the sources' notes. Raise BadArgument for a wrong query,
     OverBudget for a slow one, and ProxmoxError when no cluster answers for the queried table.
     """
     catalog = sources.catalog

@@ -62,7 +62,7 @@ class Hints:
     run: Run
 
     async def collect(self, cells: Cells) -> list[str]:
-        """Return the hints for these cells; raises OverBudget when a query for one is slow."""
+        """Return the hints for these cells; raise OverBudget when a query for one is slow."""
         if any(map(any, cells)):
             return [*self._fractions(), *self._shared_rows(), *await self._merged_clusters()]
         return [*self._wildcards(), *await self._unknown_values()]

@@ -66,7 +66,7 @@ _FUNCTIONS: Final = {function.value: function for function in Function} | FUNCTI
 
 
 def parse(source: Json) -> Query:
-    """Parse a query, an object or its JSON text; raises BadArgument that names the wrong place."""
+    """Parse a query, an object or its JSON text; raise BadArgument that names the wrong place."""
     if isinstance(source, str):
         source = _decode(source)
     if not isinstance(source, Mapping):
@@ -163,7 +163,7 @@ class _ConditionParser:
 
 
 def _members(source: Mapping[str, Json], at: str, known: tuple[str, ...]) -> dict[str, Json]:
-    """Return the object's members by their declared names; raises for unknown or repeated ones."""
+    """Return the object's members by their declared names; raise for unknown or repeated ones."""
     declared = {folded(name): name for name in known}
     members: dict[str, Json] = {}
     for key, value in source.items():

@@ -31,7 +31,7 @@ def overview(catalog: Catalog) -> Description:
 
 
 def details(catalog: Catalog, names: Sequence[str]) -> Description:
-    """Describe the named tables in full; raises BadArgument for an unknown one."""
+    """Describe the named tables in full; raise BadArgument for an unknown one."""
     tables = [catalog.table(name, f"tables[{n}]") for n, name in enumerate(names)]
     return {
         "tables": [

@@ -29,7 +29,7 @@ _BYTES: Final = {Unit.BYTES: 1, Unit.BYTES_PER_SECOND: 1, Unit.MIB: 1 << 20}
 
 
 def convert(value: Any, field: Field, at: str, now: datetime) -> Value:
-    """Convert a value for comparisons with the field; raises BadArgument when it doesn't fit."""
+    """Convert a value for comparisons with the field; raise BadArgument when it doesn't fit."""
     if value is None:
         raise BadArgument(at, "null equals nothing.", hint="Use IS NULL or IS NOT NULL.")
     converted: Value | None

@@ -63,7 +63,7 @@ def is_sealed(key: bytes, name: str, mark: Mark, seal: str) -> bool:
     return hmac.compare_digest(seal_of(key, name, mark), seal)
 
 
-def compare(key: bytes, before: Mark, row: Mapping[str, Any]) -> list[Finding]:
+def verify_row(key: bytes, before: Mark, row: Mapping[str, Any]) -> list[Finding]:
     """Verify a row that should follow `before`; return what is wrong with it."""
     seq: int = row["seq"]
     findings = []

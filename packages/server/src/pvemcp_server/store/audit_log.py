@@ -15,10 +15,10 @@ from pvemcp_server.store.audit_chain import (
     HEAD,
     Finding,
     Mark,
-    compare,
     hash_of,
     is_sealed,
     seal_of,
+    verify_row,
 )
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
@@ -80,7 +80,7 @@ class AuditLog:
         findings: list[Finding] = []
         while rows := await self._page(connection, last.seq):
             for row in rows:
-                findings += compare(self._key, last, row)
+                findings += verify_row(self._key, last, row)
                 last = Mark(row["seq"], row["hash"])
                 if expected and last.seq == expected.seq and last != expected:
                     findings.append(Finding(last.seq, "is not the row that was noted"))

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from proxmox_client import deadline
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
-from pvemcp_server.clusters import Cluster, Notes
+from pvemcp_server.clusters import Cluster, Notes, plural
 from pvemcp_server.tables.registry import LoadRequest
 
 K = TypeVar("K", bound=Hashable)
@@ -32,33 +32,35 @@ async def each(
 
     All keys run concurrently, since any of them may be on a node that hangs.
     """
-    every = list(keys)
+    all_keys = list(keys)
     budget = request.budget
-    asked = every[: budget.calls] if monotonic() < budget.until else []
+    keys_in_budget = all_keys[: budget.calls] if monotonic() < budget.until else []
 
     async def ask_batch(turn: int, batch: Sequence[K]) -> tuple[dict[K, T], dict[K, str]]:
         for _ in range(turn):
             await sleep(0)  # other work of the event loop runs between the batches
         return await cluster.ask_all(batch, ask)
 
-    batches = [asked[start : start + _BATCH] for start in range(0, len(asked), _BATCH)]
-    within = nullcontext() if isinf(budget.until) else deadline(budget.until - monotonic())
-    with within, cluster.short_deadline():
+    batches = [
+        keys_in_budget[start : start + _BATCH] for start in range(0, len(keys_in_budget), _BATCH)
+    ]
+    time_limit = nullcontext() if isinf(budget.until) else deadline(budget.until - monotonic())
+    with time_limit, cluster.short_deadline():
         outcomes = await gather(*(ask_batch(n, batch) for n, batch in enumerate(batches)))
-    answers = {key: answer for some, _ in outcomes for key, answer in some.items()}
-    missing = {key: reason for _, some in outcomes for key, reason in some.items()}
+    answers = {key: answer for answered, _ in outcomes for key, answer in answered.items()}
+    missing = {key: reason for _, failed in outcomes for key, reason in failed.items()}
     cluster.note_missing(missing, what)
-    _note_cut(cluster, len(every) - len(asked), "were not asked", len(every), what)
+    _note_cut(cluster, len(all_keys) - len(keys_in_budget), "were not read", len(all_keys), what)
     if monotonic() >= budget.until and len(missing) > _NAMED:
-        _note_cut(cluster, len(missing), "did not come in time", len(every), what)
+        _note_cut(cluster, len(missing), "did not come in time", len(all_keys), what)
     return answers
 
 
-def _note_cut(cluster: Cluster, number: int, happened: str, whole: int, what: str) -> None:
+def _note_cut(cluster: Cluster, number: int, predicate: str, total: int, what: str) -> None:
     if number:
         cluster.notes.add(
-            f"Incomplete: {number} of {whole} {what}s of {cluster.name} {happened}, the budget of "
-            "one call was used up. Narrow it to some vmids, nodes or storages."
+            f"Incomplete: {number} of {total} {plural(what)} on {cluster.name} {predicate}: the "
+            "call's budget was used up. Narrow the call to some vmids, nodes or storages."
         )
 
 

@@ -34,7 +34,11 @@ class NodeDisk(Row):
     size: Annotated[int | None, Col("Size", Unit.BYTES)]
     health: Annotated[str | None, Col("What SMART says: PASSED, OK, FAILED, UNKNOWN")]
     wearout: Annotated[
-        float | None, Col("Life that is left, where an SSD reports it", Unit.PERCENT)
+        float | None,
+        Col(
+            "Remaining life (100 = new), where an SSD reports it; Proxmox calls it wearout",
+            Unit.PERCENT,
+        ),
     ]
     used_for: Annotated[str | None, Col("What it is used for: LVM, ZFS, mounted …")]
     vendor: Annotated[str | None, Col("Vendor")]

@@ -15,7 +15,7 @@ LATEST = 500  # of each node, without a limit in the request
 SINCE = 5000  # of each node, when the request has a start time
 
 Outcome = Literal["running", "ok", "warnings", "error"]
-# From an outcome to those of Proxmox. A task that died with its node has an unknown one.
+# Outcomes and the statuses of Proxmox. A task that ended with its node has the status unknown.
 _ENDED = {"ok": ("ok",), "warnings": ("warning",), "error": ("error", "unknown")}
 _OUTCOMES = tuple((word, "outcome") for word in ("error", "failed", "warnings", "stopped"))
 _RUNNING = 25  # running tasks of each node, whose outcome is unknown too

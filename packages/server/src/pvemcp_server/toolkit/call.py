@@ -82,7 +82,7 @@ class Call:
     async def cluster(self, name: str | None) -> Cluster:
         """Open the named cluster, or the only reachable one; case does not matter.
 
-        Raises BadArgument when no name is given and several are reachable, UnknownName when the
+        Raise BadArgument when no name is given and several are reachable, UnknownName when the
         caller cannot reach the named one.
         """
         names = await self.reachable()

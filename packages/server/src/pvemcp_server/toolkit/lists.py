@@ -22,7 +22,7 @@ from pvemcp_server.toolkit.registry import Rows
 T = TypeVar("T", bound=Sized)
 
 _CALLS = 1000  # to one cluster, for one list
-_SHARE_OF_LOADING = 0.7  # of the time left: after it, the rows loaded so far are answered
+_SHARE_OF_LOADING = 0.7  # of the time left; then the rows loaded so far are returned
 
 Finish = Callable[[Cluster, Sequence[Any], LoadRequest], Awaitable[Sequence[Any]]]
 
@@ -42,10 +42,9 @@ async def listed(
 ) -> Rows:
     """Return the table's rows of the named cluster, or of all with the column `cluster` first.
 
-    `keep` selects rows and `order` is their sort key. With `required`, the caller named one place:
-    no rows but notes is an error then. `finish` loads the table's extra columns, which cost
-    further calls, for the rows of the page only. The cluster's name is added to those rows only,
-    too: nothing reads the cells of the others.
+    `keep` selects rows and `order` is their sort key. With `required`, a read that has
+    notes but no rows is an error. `finish` loads extra columns, and the cluster's name is added,
+    for the page's rows only.
     """
     if clusters is None:
         clusters = await call.all_clusters(cluster_name)
@@ -78,7 +77,7 @@ async def listed(
     if len(answers) > 1:
         pairs.sort(key=lambda pair: order(pair[1]))
     if finish and needed & table.extra:
-        pairs[call.page] = await _finished(pairs[call.page], clusters, finish, request)
+        pairs[call.page] = await _finish_page(pairs[call.page], clusters, finish, request)
     result: list[Any] = [row for _, row in pairs]
     if cluster_name is not None:
         return Rows(result, tuple(columns))
@@ -87,7 +86,7 @@ async def listed(
     return Rows(result, ("cluster", *columns))
 
 
-async def _finished(
+async def _finish_page(
     page: Sequence[tuple[str, Any]],
     clusters: Iterable[Cluster],
     finish: Finish,
@@ -109,7 +108,7 @@ async def _finished(
 async def rows_or_error(cluster: Cluster, read: Callable[[Cluster], Awaitable[T]]) -> T:
     """Return the rows of a read; raise CallError with its notes when there are none.
 
-    The notes of the read are kept aside first: they are either the error or notes of the answer.
+    The read collects its notes separately: they become the error, or notes of the answer.
     """
     quiet = replace(cluster, notes=Notes())
     rows = await read(quiet)

@@ -16,7 +16,7 @@ async def clusters_with(
 ) -> list[Cluster]:
     """Return the clusters that have the named node and storage, as far as the caller sees them.
 
-    Raises UnknownName with suggestions when none has, and CallError for a place that is offline or
+    Raise UnknownName with suggestions when none has, and CallError for a place that is offline or
     unavailable: a named place that cannot answer is an error, never an empty list.
     """
     clusters = await call.all_clusters(cluster_name)

@@ -39,7 +39,7 @@ class Plan:
 async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
     """Send the write and return the answer, with the task's outcome if the caller waits for it.
 
-    The write is sent once, never retried. Raises Unanswered when no answer came back, since
+    The write is sent once, never retried. Raise Unanswered when no answer came back, since
     Proxmox may have carried it out; a TLS error is raised as it is, because nothing was sent.
     The inventory is invalidated in either case, also after an error: Proxmox may have begun.
     """

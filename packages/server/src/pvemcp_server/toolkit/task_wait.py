@@ -38,7 +38,7 @@ async def follow(call: Call, task: Task) -> dict[str, Any]:
 async def watch(call: Call, task: Task, seconds: float) -> TaskOutcome:
     """Wait for the task's end while reporting its progress to the client.
 
-    Raises TaskFailed when it failed, and DeadlineExceeded after `seconds` or when the server
+    Raise TaskFailed when it failed, and DeadlineExceeded after `seconds` or when the server
     shuts down. The Proxmox task runs on in any case, also when this coroutine is cancelled.
     """
     reports: asyncio.Queue[TaskProgress] = asyncio.Queue()

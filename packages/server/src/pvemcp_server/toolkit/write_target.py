@@ -48,7 +48,7 @@ async def writable_cluster(call: Call, name: str | None) -> Cluster:
     if cluster.protected:
         raise Precondition(
             f"Cluster {cluster.name} is protected: this server may not change anything on it.",
-            hint="An administrator can lift that under Clusters.",
+            hint="An administrator can remove the protection on the Clusters page.",
         )
     return cluster
 
@@ -58,7 +58,7 @@ async def target_guest(
 ) -> TargetGuest:
     """Return the guest of a write.
 
-    Raises Precondition if its cluster or one of its tags protects it, its node is offline, or it
+    Raise Precondition if its cluster or one of its tags protects it, its node is offline, or it
     holds a lock that is not in `locks`.
     """
     cluster = await writable_cluster(call, name)
@@ -138,7 +138,7 @@ async def usable_storage(cluster: Cluster, name: str, node: str, content: str) -
 
 
 async def all_storages(cluster: Cluster, node: str) -> list[StorageResource]:
-    """List the storages of a node, granted or not: to judge how disks of a guest are kept."""
+    """List all storages of a node, also those not granted: checks of a guest's disks need them."""
     storages = (await cluster.inventory.view()).storages
     return [storage for storage in storages if storage.node == node]
 

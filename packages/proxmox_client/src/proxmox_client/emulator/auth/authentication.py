@@ -32,7 +32,7 @@ class Authentication:
         self._revoked_before = self._state.now
 
     def authenticate(self, request: Request, *, is_upload: bool = False) -> Principal:
-        """Return the principal of a request; raises Unauthorized.
+        """Return the principal of a request; raise Unauthorized.
 
         A ticket needs its CSRF token for changes, except for uploads.
         """

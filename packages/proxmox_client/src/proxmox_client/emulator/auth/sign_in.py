@@ -23,7 +23,7 @@ class SignedIn:
 
 
 def check(state: ClusterState, tickets: TicketIssuer, params: Mapping[str, Any]) -> SignedIn:
-    """Check the parameters of POST /access/ticket; raises Unauthorized."""
+    """Check the parameters of POST /access/ticket; raise Unauthorized."""
     name = str(params["username"])
     realm = params.get("realm")
     userid = name if "@" in name or not realm else f"{name}@{realm}"

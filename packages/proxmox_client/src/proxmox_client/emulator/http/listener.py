@@ -31,7 +31,7 @@ class Listener:
         return port
 
     def start(self, address: str, port: int) -> None:
-        """Bind the port and accept connections; raises OSError if the port is in use."""
+        """Bind the port and accept connections; raise OSError if the port is in use."""
         try:
             self._socket.bind((address, port))
             self._socket.listen(256)

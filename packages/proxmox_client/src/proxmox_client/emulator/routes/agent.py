@@ -109,7 +109,7 @@ def execute_status(request: ApiRequest) -> dict[str, Any]:
 
 
 def _agent(request: ApiRequest) -> Agent:
-    """Return the agent of the guest; raises ApiError if it does not respond."""
+    """Return the agent of the guest; raise ApiError if it does not respond."""
     guest: Guest = request.guest
     if not guest.agent_enabled:
         raise ApiError("No QEMU guest agent configured")

@@ -69,7 +69,7 @@ def roll_back(request: ApiRequest) -> str:
 
 
 def _find(guest: Guest, name: str) -> Snapshot:
-    """Return a snapshot of a guest; raises ApiError if it does not exist."""
+    """Return a snapshot of a guest; raise ApiError if it does not exist."""
     if name not in guest.snapshots:
         raise ApiError(f"snapshot '{name}' does not exist")
     return guest.snapshots[name]

@@ -141,7 +141,7 @@ def _is_visible(request: ApiRequest, storage: Storage, volume: Volume) -> bool:
 
 
 def available(request: ApiRequest) -> Storage:
-    """Return the storage in the path; raises ApiError if it is not available on the node."""
+    """Return the storage in the path; raise ApiError if it is not available on the node."""
     storage = request.storage
     if not storage.enabled:
         raise ApiError(f"storage '{storage.name}' is disabled")

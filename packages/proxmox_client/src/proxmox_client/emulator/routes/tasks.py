@@ -47,7 +47,7 @@ def stop(request: ApiRequest) -> None:
 def _task(request: ApiRequest) -> Task:
     """Return the task in the path.
 
-    Raises BadParameters for a bad UPID or an unknown task, Forbidden for a task of another user
+    Raise BadParameters for a bad UPID or an unknown task, Forbidden for a task of another user
     without Sys.Audit on the node.
     """
     upid = request.params["upid"]

@@ -31,7 +31,7 @@ class Scenario:
     def load(cls, text: str | Path) -> "Scenario":
         """Return the scenario of a YAML text, or of a file given as a Path.
 
-        Raises ValueError for a text that is no scenario.
+        Raise ValueError for a text that is no scenario.
         """
         clusters, faults = parse_scenario(text.read_text() if isinstance(text, Path) else text)
         return cls(clusters, faults)

@@ -20,7 +20,7 @@ Faults = dict[str, list[dict[str, object]]]
 def parse_scenario(text: str) -> tuple[dict[str, Build], Faults]:
     """Parse a YAML text into the clusters and their initial faults, both by cluster name.
 
-    Raises ValueError for a text without clusters or with an unknown demo.
+    Raise ValueError for a text without clusters or with an unknown demo.
     """
     document = yaml.safe_load(text)
     clusters = document.get("clusters") if isinstance(document, dict) else None

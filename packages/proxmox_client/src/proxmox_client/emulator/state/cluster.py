@@ -76,7 +76,7 @@ class ClusterState:
         return self.clock.now()
 
     def guest(self, kind: Kind, node: str, vmid: int) -> Guest:
-        """Return a guest; raises ApiError unless it is of this kind and on this node."""
+        """Return a guest; raise ApiError unless it is of this kind and on this node."""
         guest = self.guests.get(vmid)
         if guest is None or guest.node != node or guest.kind is not kind:
             raise ApiError(
@@ -85,13 +85,13 @@ class ClusterState:
         return guest
 
     def node(self, name: str) -> Node:
-        """Return a node; raises ApiError if it does not exist."""
+        """Return a node; raise ApiError if it does not exist."""
         if name not in self.nodes:
             raise ApiError(f"no such cluster node '{name}'")
         return self.nodes[name]
 
     def storage(self, name: str) -> Storage:
-        """Return a storage; raises ApiError if it does not exist."""
+        """Return a storage; raise ApiError if it does not exist."""
         if name not in self.storages:
             raise ApiError(f"storage '{name}' does not exist")
         return self.storages[name]

@@ -104,7 +104,7 @@ class Storage:
         return volume
 
     def resize(self, node: str, volid: str, size: int) -> None:
-        """Change the size of a volume; raises ApiError if it does not exist."""
+        """Change the size of a volume; raise ApiError if it does not exist."""
         volume = self.volumes(node).get(volid)
         if volume is None:
             raise ApiError(f"volume '{volid}' does not exist")

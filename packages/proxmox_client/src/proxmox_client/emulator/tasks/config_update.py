@@ -70,7 +70,7 @@ def update_config(
 ) -> None:
     """Apply the changes of a request.
 
-    Raises ApiError for a locked guest or an outdated digest, BadParameters for an unknown option
+    Raise ApiError for a locked guest or an outdated digest, BadParameters for an unknown option
     to delete.
     """
     if params.get("digest", guest.digest) != guest.digest:

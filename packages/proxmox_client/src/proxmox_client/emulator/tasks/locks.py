@@ -8,7 +8,7 @@ from proxmox_client.emulator.state.guest import Guest
 
 @asynccontextmanager
 async def locked(guest: Guest, lock: str) -> AsyncIterator[None]:
-    """Hold a guest's lock until the end of the block; raises ApiError if it is locked."""
+    """Hold a guest's lock until the end of the block; raise ApiError if it is locked."""
     guest.require_unlocked()
     guest.config["lock"] = lock
     guest.touch()

@@ -55,7 +55,7 @@ class Prompt:
         )
 
     def filled(self, arguments: Mapping[str, str]) -> str:
-        """Return the text with the arguments; raises BadArgument for a missing or unknown one."""
+        """Return the text with the arguments; raise BadArgument for a missing or unknown one."""
         slots = self.slots
         for name in arguments:
             if name not in slots:

@@ -224,7 +224,7 @@ async def _require_newest_on_zfs(
         raise Precondition(
             f"{', '.join(on_zfs)} of {guest.label} is on ZFS, which only rolls back to the newest "
             f"snapshot; newer ones are {', '.join(newer)}.",
-            hint="Delete those first, if they may go.",
+            hint="Delete those first, if they are not needed.",
         )
 
 

@@ -32,14 +32,14 @@ class NodeState(Row):
     memory_used: Annotated[int, Col("Memory in use", Unit.BYTES)]
     memory_total: Annotated[int, Col("Memory", Unit.BYTES)]
     memory_free: Annotated[int | None, Col("Memory not used at all", Unit.BYTES)]
-    memory_available: Annotated[int | None, Col("Memory that can be had (9.x)", Unit.BYTES)]
+    memory_available: Annotated[int | None, Col("Memory available to programs (9.x)", Unit.BYTES)]
     swap_used: Annotated[int, Col("Swap in use", Unit.BYTES)]
     swap_total: Annotated[int, Col("Swap", Unit.BYTES)]
     rootfs_used: Annotated[int, Col("Root file system in use", Unit.BYTES)]
     rootfs_total: Annotated[int, Col("Root file system", Unit.BYTES)]
     rootfs_avail: Annotated[int | None, Col("Root file system left", Unit.BYTES)]
     boot_mode: Annotated[str, Col("efi or legacy-bios")]
-    secure_boot: Annotated[bool | None, Col("Whether it was booted securely")]
+    secure_boot: Annotated[bool | None, Col("Whether secure boot is active")]
 
 
 @tool("GetNodeStatus", area=Area.NODES, effect=Effect.READ, answer=NodeState, needs=(needs.NODES,))

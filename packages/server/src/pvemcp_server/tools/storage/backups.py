@@ -142,7 +142,7 @@ async def backup_vm(
 async def _target_storage(guest: TargetGuest, name: str | None) -> str:
     """Return the named storage, or else the one that Proxmox would choose.
 
-    Raises BadArgument when several take backups and none of them is Proxmox's default.
+    Raise BadArgument when several take backups and none of them is Proxmox's default.
     """
     if name is not None:
         return (await usable_storage(guest.cluster, name, guest.node, "backup")).storage

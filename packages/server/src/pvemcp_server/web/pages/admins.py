@@ -19,8 +19,8 @@ Text = Annotated[str, Form()]
 
 @router.get("")
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    found = await admins.list_admins(context)
-    return page(request, "administrators.html", session, here="admins", admins=found)
+    accounts = await admins.list_admins(context)
+    return page(request, "administrators.html", session, here="admins", admins=accounts)
 
 
 @router.post("")

@@ -59,10 +59,10 @@ async def entries(request: Request, session: SignedIn, context: Reading) -> Resp
 
 @router.get("/entries/{seq}")
 async def entry(request: Request, session: SignedIn, context: Reading, seq: RowNumber) -> Response:
-    found = await audit.find_entries(context, audit.SearchPage(before=seq + 1, limit=1))
-    if not found:
+    entries = await audit.find_entries(context, audit.SearchPage(before=seq + 1, limit=1))
+    if not entries:
         raise UnknownName("entry", seq, [])
-    return page(request, "audit_entry.html", session, entry=found[0])
+    return page(request, "audit_entry.html", session, entry=entries[0])
 
 
 @router.post("/verify")
@@ -71,7 +71,7 @@ async def verify(request: Request, session: SignedIn, context: Writing) -> Respo
 
 
 async def _entries(context: AdminContext, search: SearchForm) -> dict[str, Any]:
-    found = await audit.find_entries(context, search.model_copy(update={"limit": PAGE + 1}))
-    entries = found[:PAGE]
-    older = search.model_copy(update={"before": entries[-1].seq}) if len(found) > PAGE else None
+    fetched = await audit.find_entries(context, search.model_copy(update={"limit": PAGE + 1}))
+    entries = fetched[:PAGE]
+    older = search.model_copy(update={"before": entries[-1].seq}) if len(fetched) > PAGE else None
     return {"entries": entries, "older": older.query_string if older else ""}

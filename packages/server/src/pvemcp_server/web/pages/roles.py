@@ -108,20 +108,20 @@ def _resources(form: FormData, prefix: str) -> dict[str, Any]:
     sets: dict[str, Any] = {
         kind: words(text_of(form, f"{prefix}{kind}")) for kind in RESOURCE_KINDS
     }
-    sets["vmids"] = [number(one) for one in sets["vmids"]]
-    if not all(isinstance(one, int) for one in sets["vmids"]):
+    sets["vmids"] = [number(vmid) for vmid in sets["vmids"]]
+    if not all(isinstance(vmid, int) for vmid in sets["vmids"]):
         raise BadArgument("vmids", "numbers, separated by spaces.")
     return {kind: names for kind, names in sets.items() if names}
 
 
 async def _choices(context: AdminContext) -> dict[str, Any]:
-    known = tools().values()
+    all_tools = tools().values()
     areas: dict[Area, list[Tool]] = {
-        area: [one for one in known if one.area is area] for area in Area
+        area: [tool for tool in all_tools if tool.area is area] for area in Area
     }
     return {
-        "areas": {area: some for area, some in areas.items() if some},
-        "clusters": [one.name for one in await clusters.list_clusters(context)],
+        "areas": {area: area_tools for area, area_tools in areas.items() if area_tools},
+        "clusters": [cluster.name for cluster in await clusters.list_clusters(context)],
         "kinds": RESOURCE_KINDS,
         "wholes": {READS: "Everything that only reads", ANY: "Every tool, destructive ones too"},
     }

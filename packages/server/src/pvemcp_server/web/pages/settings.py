@@ -21,8 +21,9 @@ navigation = Navigation(
 
 @router.get("")
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    known = await settings.list_settings(context)
-    groups = {name: list(some) for name, some in groupby(known, lambda one: one.group)}
+    declared = await settings.list_settings(context)
+    by_group = groupby(declared, lambda setting: setting.group)
+    groups = {name: list(members) for name, members in by_group}
     return page(
         request,
         "settings.html",
@@ -37,13 +38,16 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
 @router.post("/{group}")
 async def change(request: Request, session: SignedIn, context: Writing, group: str) -> Response:
     form = await request.form()
-    known = [one for one in await settings.list_settings(context) if one.group == group]
-    values = {one.name: _value(text_of(form, one.name), one.type) for one in known}
-    before = {one.name: one.value for one in known}
+    all_settings = await settings.list_settings(context)
+    declared = [setting for setting in all_settings if setting.group == group]
+    values = {
+        setting.name: _value(text_of(form, setting.name), setting.type) for setting in declared
+    }
+    before = {setting.name: setting.value for setting in declared}
     changed = {name: value for name, value in values.items() if value != _plain(before[name])}
     if changed:
         await settings.change_settings(context, changed)
-    titles = [one.title for one in known if one.name in changed]
+    titles = [setting.title for setting in declared if setting.name in changed]
     return page(request, "settings_saved.html", session, titles=titles)
 
 

@@ -22,15 +22,15 @@ ARGUMENT = "argument-"
 async def show(
     request: Request, session: SignedIn, context: Reading, pipeline: PipelineOf, key: AsKey = ""
 ) -> Response:
-    seen = await tools.list_tools(context, pipeline, key)
-    areas = {area: [tool for tool in seen if tool.area == area] for area in Area}
+    visible_tools = await tools.list_tools(context, pipeline, key)
+    areas = {area: [tool for tool in visible_tools if tool.area == area] for area in Area}
     return page(
         request,
         "tools.html",
         session,
         here="tools",
-        areas={area: found for area, found in areas.items() if found},
-        count=len(seen),
+        areas={area: area_tools for area, area_tools in areas.items() if area_tools},
+        count=len(visible_tools),
         keys=await keys.list_keys(context),
         chosen=key,
     )
@@ -57,7 +57,7 @@ async def form(
         clusters=[cluster.name for cluster in await clusters.list_clusters(context)],
         prefix=ARGUMENT,
         description_of=description_of,
-        seen=json.dumps(tool.input_schema, indent=2),
+        input_schema=json.dumps(tool.input_schema, indent=2),
     )
 
 
