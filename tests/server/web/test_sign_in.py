@@ -43,6 +43,26 @@ async def test_the_api_answers_401_without_a_session(stranger):
         assert (answer.status_code, answer.json()) == (401, {"error": "Sign in first."}), path
 
 
+async def test_no_body_is_read_without_a_session(stranger):
+    async def receive():
+        raise AssertionError("the body was read")
+
+    changes = [(method, f"/admin{path}") for method, path in PAGES if method == "POST"]
+    changes += [(method, f"/admin/api{path}") for method, path in API if method != "GET"]
+    assert len(changes) > 50
+    for method, path in changes:
+        statuses = []
+
+        async def send(message, statuses=statuses):
+            statuses.append(message.get("status"))
+
+        headers = [(b"host", b"localhost"), (b"content-length", b"9")]
+        scope = {"type": "http", "method": method, "path": path, "headers": headers}
+        scope |= {"query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": ""}
+        await stranger.app.asgi(scope, receive, send)
+        assert statuses[0] in (303, 401), path
+
+
 async def test_a_form_without_the_csrf_token_changes_nothing(front):
     forms = [page for page in PAGES if page[0] == "POST"]
     assert len(forms) > 20

@@ -25,13 +25,13 @@ def client_address(scope: Mapping[str, Any], trusted: Networks) -> str:
     client = scope.get("client")
     peer = _host(str(client[0])) if client else ""
     values = [v.decode("latin-1") for name, v in scope["headers"] if name == b"x-forwarded-for"]
-    if not trusted or not _is_in(peer, trusted):
+    if not trusted or not is_within(peer, trusted):
         if values:
             _warn_of_untrusted_proxy()
         return peer
     hops = [_host(hop.strip()) for value in values for hop in value.split(",") if hop.strip()]
     nearest_first = [peer, *reversed(hops)]
-    return next((hop for hop in nearest_first if not _is_in(hop, trusted)), nearest_first[-1])
+    return next((hop for hop in nearest_first if not is_within(hop, trusted)), nearest_first[-1])
 
 
 @cache  # once per process: every request through such a proxy would repeat it
@@ -57,7 +57,8 @@ def _host(hop: str) -> str:
 
 
 @lru_cache(1024)
-def _is_in(address: str, known: Networks) -> bool:
+def is_within(address: str, known: Networks) -> bool:
+    """Return whether the address is in one of the networks."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -72,6 +72,16 @@ def shutting_down() -> Refused:
     return Refused(503, "The server is shutting down.", {"Retry-After": "5"})
 
 
+def too_large(most: int) -> Refused:
+    """Return the response to a body beyond the limit."""
+    return Refused(413, f"The body is larger than {most // 1024} KiB.")
+
+
+def too_slow() -> Refused:
+    """Return the response to a body that does not arrive in time."""
+    return Refused(408, "The request took too long to arrive.")
+
+
 def too_many(message: str, seconds: float = 1) -> Refused:
     """Return the response to a request beyond a limit, with the time to wait."""
     return Refused(429, message, {"Retry-After": str(max(1, ceil(seconds)))})

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from anyio import CancelScope, move_on_after
 
-from pvemcp_server.http.errors import Refused
+from pvemcp_server.http import errors
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -46,7 +46,7 @@ class HttpExchange:
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self, most: int = BODY_BYTES) -> None:
-        """Read the whole body ahead of the application; raises Refused when it is too large."""
+        """Read the whole body ahead of the application; raise Refused when it is too large."""
         body, more = bytearray(), True
         self._deadline = monotonic() + BODY_SECONDS
         while more:
@@ -54,7 +54,7 @@ class HttpExchange:
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > most:
-                raise Refused(413, f"The body is larger than {most // 1024} KiB.")
+                raise errors.too_large(most)
         self._deadline = None
         self._body = bytes(body)
 

@@ -19,6 +19,7 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable
 from pvemcp_server.http import errors
+from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.http.client_address import Networks, client_address
 from pvemcp_server.http.cors import with_cors
 from pvemcp_server.http.credentials import Credential, take_key
@@ -59,6 +60,9 @@ class KeyGate:
     Deny by default: a path is one of `transports` and needs a key, or it is listed as public and
     goes to `app`, or it is refused. `app` has no route to a transport, so there is no second
     router that could read a path differently from the check of the key.
+
+    Size and time of every body are limited: by its exchange for a transport, for an admitted key
+    only, and by `serve_bounded` for all else.
     """
 
     app: ASGIApp
@@ -90,7 +94,7 @@ class KeyGate:
         elif scope["type"] == "http" and path in self.transports:
             await self._endpoint(scope, receive, send)
         elif is_public(path):
-            await self.app(scope, receive, send)
+            await serve_bounded(self.app, scope, receive, send)
         else:
             await errors.not_found().response(scope, receive, send)
 
@@ -170,7 +174,7 @@ class KeyGate:
             if not exchange.started and self.active_requests.closing:
                 raise errors.shutting_down() from None
             if not exchange.started:
-                raise Refused(408, "The request took too long to arrive.") from None
+                raise errors.too_slow() from None
             log.info("A client stopped reading its answer; the exchange was given up")
         await exchange.finish()
 
