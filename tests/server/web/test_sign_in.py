@@ -130,6 +130,26 @@ async def test_a_wrong_password_and_an_unknown_name_get_one_answer(stranger):
 @pytest.mark.parametrize(
     ("path", "body"), [("/admin/sign-in", "data"), ("/admin/api/session", "json")]
 )
+async def test_too_many_sign_ins_get_429_and_a_known_browser_goes_on(front, path, body):
+    """The browser of `front` has signed in before; a stranger at its address guesses."""
+    wrong = {"name": "ada", "password": "wrong"}
+    cookies = dict(front.http.cookies)
+    assert "pvemcp_device" in cookies
+    front.http.cookies.clear()
+    answers = [await front.http.post(path, **{body: wrong}) for _ in range(6)]
+    assert [answer.status_code for answer in answers[:-1]] == [answers[0].status_code] * 5
+    assert answers[-1].status_code == 429
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 30
+    assert "Too many attempts: try again in" in answers[-1].text
+    right = {"name": "ada", "password": "correct horse battery"}
+    assert (await front.http.post(path, **{body: right})).status_code == 429
+    front.http.cookies.set("pvemcp_device", cookies["pvemcp_device"])
+    assert (await front.http.post(path, **{body: right})).status_code in (201, 303)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/admin/sign-in", "data"), ("/admin/api/session", "json")]
+)
 async def test_sign_ins_and_refusals_are_audited(stranger, path, body):
     """Record the name of an administrator only: another may be a password in the wrong field."""
     for name, password in [

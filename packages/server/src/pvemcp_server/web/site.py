@@ -12,12 +12,18 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pvemcp_server.errors import AccessDenied, CallError, UnknownName
+from pvemcp_server.errors import AccessDenied, CallError, TooManyFailures, UnknownName
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api
-from pvemcp_server.web.session import PasswordDue, SignedOut, session_of
+from pvemcp_server.web.session import (
+    PasswordDue,
+    SignedOut,
+    retry_after,
+    session_of,
+    too_many_attempts,
+)
 from pvemcp_server.web.templates import error_page, wants_page
 
 STATIC: Final = Path(__file__).with_name("static")
@@ -42,6 +48,7 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
         application.state.services, application.state.pipeline = services, pipeline
         application.add_exception_handler(SignedOut, _signed_out)
         application.add_exception_handler(PasswordDue, _password_due)
+        application.add_exception_handler(TooManyFailures, _too_many)
         application.add_exception_handler(AccessDenied, _forbidden)
         application.add_exception_handler(CallError, _call_error)
         application.add_exception_handler(HTTPException, _http_error)
@@ -110,6 +117,12 @@ async def _password_due(request: Request, _: Exception) -> Response:
 async def _forbidden(request: Request, _: Exception) -> Response:
     text = "This request did not come from our own page; reload it and try again."
     return error_page(request, text, 403) if wants_page(request) else _error(text, 403)
+
+
+async def _too_many(_: Request, error: Exception) -> Response:
+    """Answer a sign-in of the API that was not checked; the page shows it itself."""
+    assert isinstance(error, TooManyFailures)  # noqa: S101 - registered so
+    return JSONResponse({"error": too_many_attempts(error)}, 429, retry_after(error))
 
 
 async def _call_error(request: Request, error: Exception) -> Response:
