@@ -118,6 +118,7 @@ async def test_a_body_beyond_256_kib_is_refused(modern):
         ({"Origin": "http://["}, 403),
         ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
         ({"Host": "localhost:1", "Origin": "http://localhost:2"}, 403),
+        ({"Host": "localhost:1", "Origin": "https://localhost:1"}, 403),
     ],
 )
 async def test_foreign_hosts_and_origins_are_refused(modern, headers, status):

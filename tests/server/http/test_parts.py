@@ -97,6 +97,34 @@ def test_a_forwarded_address_of_an_untrusted_peer_is_warned_of_once(trusted, cap
 
 
 @pytest.mark.parametrize(
+    ("origin", "host", "headers", "allowed"),
+    [
+        ("https://public.example", "public.example", [], True),
+        ("http://public.example", "public.example", [], False),
+        ("http://localhost:8811", "localhost:8811", [], True),
+        ("https://localhost:8811", "localhost:8811", [], False),
+        ("https://pve.example", "pve.example", [(b"x-forwarded-proto", b"https")], True),
+        ("http://pve.example", "pve.example", [(b"x-forwarded-proto", b"https")], False),
+        ("https://chat.example", "public.example", [], True),
+        ("http://chat.example", "public.example", [], False),
+    ],
+)
+@pytest.mark.parametrize("peer", ["10.0.0.1", "203.0.113.9"])
+def test_an_origin_is_compared_with_its_scheme(peer, origin, host, headers, allowed):
+    config = Config(
+        public_url="https://public.example/pve",
+        allowed_hosts=("pve.example",),
+        allowed_origins=("https://chat.example",),
+        trusted_proxies=("10.0.0.0/8",),
+    )
+    seen = scope("/mcp", [(b"host", host.encode()), (b"origin", origin.encode()), *headers])
+    seen |= {"scheme": "http", "client": (peer, 1)}
+    if headers and peer == "203.0.113.9":  # not trusted: the scheme of the connection counts
+        allowed = not allowed
+    assert (Hosts.of(config).refusal(seen) is None) is allowed
+
+
+@pytest.mark.parametrize(
     ("host", "known"),
     [
         ("pve.example", True),

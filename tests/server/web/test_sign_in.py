@@ -131,7 +131,7 @@ async def test_a_wrong_password_and_an_unknown_name_get_one_answer(stranger):
     ("path", "body"), [("/admin/sign-in", "data"), ("/admin/api/session", "json")]
 )
 async def test_too_many_sign_ins_get_429_and_a_known_browser_goes_on(front, path, body):
-    """The browser of `front` has signed in before; a stranger at its address guesses."""
+    """Guess at the address of a browser that has signed in before, then use that browser."""
     wrong = {"name": "ada", "password": "wrong"}
     cookies = dict(front.http.cookies)
     assert "pvemcp_device" in cookies

@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pvemcp_server.http.connection_limits import ConnectionLimits
@@ -121,6 +121,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if not self.parser.should_upgrade():  # else the head is parsed again, without the offer
             self._stop_head_timer()
+            self._take_host_of_target()
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -161,6 +162,17 @@ class HttpConnection(HttpToolsProtocol):
         lines = [b"%s %s HTTP/%s" % (parser.get_method(), self.url, version)]
         lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
+
+    def _take_host_of_target(self) -> None:
+        """Replace the Host header by the host of an absolute target (RFC 9112, 3.2.2)."""
+        if self.url.startswith((b"/", b"*")):
+            return
+        target = parse_url(self.url)
+        hosts = [header for header in self.headers if header[0] == b"host"]
+        if target.host and len(hosts) == 1:
+            name = b"[%b]" % target.host if b":" in target.host else target.host
+            port = b":%d" % target.port if target.port else b""
+            self.headers[self.headers.index(hosts[0])] = (b"host", name + port)
 
     def _await_head(self) -> None:
         self._head_bytes = 0

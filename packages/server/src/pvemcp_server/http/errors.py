@@ -41,6 +41,11 @@ def ambiguous_path() -> Refused:
     )
 
 
+def ambiguous_host() -> Refused:
+    """Return the response to several Host headers (RFC 9112, 3.2)."""
+    return Refused(400, "The host is ambiguous: send one Host header.")
+
+
 def not_found() -> Refused:
     """Return the response to every path that is not listed."""
     return Refused(404, "Nothing is served at this path: use /mcp, or /admin/ in a browser.")

@@ -89,6 +89,8 @@ class KeyGate:
         path = scope["path"]
         if not canonical:
             await errors.ambiguous_path().response(scope, receive, send)
+        elif sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            await errors.ambiguous_host().response(scope, receive, send)
         elif path not in PROBES and (foreign := self.hosts.refusal(scope)):
             await foreign.response(scope, receive, send)
         elif scope["type"] == "http" and path in self.transports:
