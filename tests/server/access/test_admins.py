@@ -8,21 +8,25 @@ from pwdlib import PasswordHash
 from sqlalchemy import text
 
 from pvemcp_server.access import Access, passwords
-from pvemcp_server.access.admins import (
-    FAILURES_PER_MINUTE,
+from pvemcp_server.access.admins import FAILURES_PER_MINUTE, Admins
+from pvemcp_server.access.passwords import Passwords
+from pvemcp_server.access.sessions import ABSOLUTE, IDLE, SEEN_EVERY, Sessions
+from pvemcp_server.access.sign_in_limits import (
+    DEVICE_LIFE,
     FIRST_LOCK,
     FREE_FAILURES,
     LONGEST_LOCK,
-    Admins,
+    MOST_LOCKS,
+    MOST_WAITING,
+    FailureLocks,
 )
-from pvemcp_server.access.passwords import Passwords
-from pvemcp_server.access.sessions import ABSOLUTE, IDLE, SEEN_EVERY, Sessions
 from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures, UnknownName
 from pvemcp_server.store import Store
 
 pytestmark = pytest.mark.anyio
 
 PASSWORD = "correct horse battery"
+HERE = "192.0.2.200"
 
 
 class Clock:
@@ -48,9 +52,11 @@ def sessions(store: Store, clock: Clock) -> Sessions:
     return Sessions(store, clock=clock.now)
 
 
-async def reason(admins: Admins, name: str, password: str) -> str:
+async def reason(
+    admins: Admins, name: str, password: str, address: str = "", device: str = ""
+) -> str:
     with pytest.raises(AccessDenied) as denied:
-        await admins.sign_in(name, password)
+        await admins.sign_in(name, password, address=address, device=device)
     return denied.value.reason
 
 
@@ -91,7 +97,7 @@ async def test_a_weak_password_is_refused(admins: Admins, password: str):
         await admins.create("administrator", password)
 
 
-async def test_each_wrong_password_locks_the_account_for_longer(
+async def test_each_wrong_password_locks_its_source_for_longer(
     admins: Admins, store: Store, clock: Clock
 ):
     await admins.create("ada", PASSWORD)
@@ -103,29 +109,91 @@ async def test_each_wrong_password_locks_the_account_for_longer(
     clock.time += FIRST_LOCK
     assert await reason(admins, "ada", PASSWORD) == "locked after failed sign-ins"
     clock.time += FIRST_LOCK
-    signed_in = await admins.sign_in("ada", PASSWORD)
-    assert (signed_in.failures, signed_in.locked_until) == (0, None)
+    assert (await admins.sign_in("ada", PASSWORD)).failures == 0
     [notice] = await store.notices.open()
     assert (notice.kind, notice.subject, notice.count) == ("sign-in-failed", "ada", 2)
 
 
-async def test_a_locked_account_verifies_the_password_like_an_unknown_name(
+async def test_a_lock_does_not_reveal_whether_the_name_exists(admins: Admins):
+    await admins.create("ada", PASSWORD)
+    for name in ("ada", "missing"):
+        for _ in range(FREE_FAILURES):
+            await reason(admins, name, "something wrong", f"192.0.2.{len(name)}")
+        locked = await reason(admins, name, PASSWORD, f"192.0.2.{len(name)}")
+        assert locked == "locked after failed sign-ins"
+
+
+async def test_failures_of_strangers_lock_only_their_own_addresses(admins: Admins):
+    await admins.create("ada", PASSWORD)
+    for number in range(20):
+        for _ in range(FREE_FAILURES + 1):
+            await reason(admins, "ada", "something wrong", f"192.0.2.{number}")
+    assert await admins.sign_in("ada", PASSWORD, address="198.51.100.1")
+
+
+async def test_a_known_device_is_not_locked_by_strangers_at_its_address(admins: Admins):
+    await admins.create("ada", PASSWORD)
+    device = admins.devices.issue("ada")
+    for number in range(FAILURES_PER_MINUTE + 5):
+        await reason(admins, ("ada", f"guess {number}")[number % 2], "something wrong", HERE)
+    with pytest.raises(TooManyFailures):
+        await admins.sign_in("ada", PASSWORD, address=HERE)
+    assert await admins.sign_in("ada", PASSWORD, address=HERE, device=device)
+
+
+async def test_a_known_device_that_fails_too_often_is_a_stranger(admins: Admins):
+    await admins.create("ada", PASSWORD)
+    device = admins.devices.issue("ada")
+    for _ in range(FREE_FAILURES):
+        await reason(admins, "ada", "something wrong", HERE, device)
+    assert await admins.sign_in("ada", PASSWORD, address="198.51.100.1", device=device)
+    for _ in range(FREE_FAILURES):
+        await reason(admins, "ada", "something wrong", HERE, device)
+    assert await reason(admins, "ada", PASSWORD, HERE, device) == "locked after failed sign-ins"
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "ü.1.2"])
+async def test_a_forged_device_is_unknown(admins: Admins, clock: Clock, token: str):
+    issued = admins.devices.issue("ada")
+    device, expires, mac = issued.split(".")
+    assert admins.devices.find("ada", issued) == device
+    assert admins.devices.find("ada", token) is None
+    assert admins.devices.find("bob", issued) is None
+    assert admins.devices.find("ada", f"{device}.{int(expires) + 1}.{mac}") is None
+    clock.time += DEVICE_LIFE
+    assert admins.devices.find("ada", issued) is None
+
+
+async def test_the_queue_of_sign_ins_is_bounded_and_apart_from_known_devices(
     admins: Admins, monkeypatch: pytest.MonkeyPatch
 ):
+    """Send 40 wrong sign-ins from 40 addresses; the right one of a known device does not wait."""
     await admins.create("ada", PASSWORD)
-    for _ in range(FREE_FAILURES):
-        await reason(admins, "ada", "something wrong")
-    verified: list[str] = []
-    verify = Passwords.verify
+    verify, release = Passwords.verify, anyio.Event()
 
-    async def counted(self: Passwords, password: str, stored: str | None) -> bool:
-        verified.append(password)
+    async def slow(self: Passwords, password: str, stored: str | None) -> bool:
+        if password != PASSWORD:
+            await release.wait()
         return await verify(self, password, stored)
 
-    monkeypatch.setattr(Passwords, "verify", counted)
-    assert await reason(admins, "ada", PASSWORD) == "locked after failed sign-ins"
-    assert await reason(admins, "missing", PASSWORD) == "unknown administrator"
-    assert verified == [PASSWORD, PASSWORD]
+    monkeypatch.setattr(Passwords, "verify", slow)
+    reasons: list[str] = []
+
+    async def guess(number: int) -> None:
+        reasons.append(await reason(admins, "ada", "something wrong", f"192.0.2.{number}"))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(40):
+            tasks.start_soon(guess, number)
+        with anyio.fail_after(10):
+            while len(reasons) < 40 - MOST_WAITING - 1:  # noqa: ASYNC110 - there is no event for it
+                await anyio.sleep(0.01)
+            device = admins.devices.issue("ada")
+            assert await admins.sign_in("ada", PASSWORD, address="192.0.2.1", device=device)
+        release.set()
+    assert reasons.count("too many sign-ins at once") == 40 - MOST_WAITING - 1
+    assert reasons.count("wrong password") == MOST_WAITING + 1
+    assert await admins.sign_in("ada", PASSWORD, address="192.0.2.39")  # was not counted
 
 
 async def test_failures_from_one_address_are_limited_across_names(admins: Admins, clock: Clock):
@@ -146,7 +214,7 @@ async def test_concurrent_wrong_passwords_lock_the_account(admins: Admins, clock
 
     async def guess(number: int) -> None:
         with pytest.raises(AccessDenied) as denied:
-            await admins.sign_in("ada", "something wrong", address=f"192.0.2.{number}")
+            await admins.sign_in("ada", "something wrong", address=HERE)
         reasons.append(denied.value.reason)
 
     async with anyio.create_task_group() as tasks:
@@ -176,11 +244,22 @@ async def test_concurrent_starts_create_one_first_administrator(store: Store, ot
     assert (await Admins(store).sign_in("admin", password)).must_change
 
 
-async def test_a_lock_lasts_at_most_fifteen_minutes(admins: Admins, store: Store, clock: Clock):
-    admin = await admins.create("ada", PASSWORD)
-    await store.admins.change(admin.id, failures=500)
-    await reason(admins, "ada", "something wrong")
-    assert (await admins.get("ada")).locked_until == clock.time + LONGEST_LOCK
+def test_a_lock_lasts_at_most_fifteen_minutes(clock: Clock):
+    locks = FailureLocks(clock.now)
+    for _ in range(50):
+        locks.begin("ada", HERE)
+        clock.time += LONGEST_LOCK
+    locks.begin("ada", HERE)
+    with pytest.raises(TooManyFailures) as locked:
+        locks.begin("ada", HERE)
+    assert locked.value.seconds == LONGEST_LOCK.total_seconds()
+
+
+def test_the_number_of_locks_is_limited(clock: Clock):
+    locks = FailureLocks(clock.now)
+    for number in range(MOST_LOCKS + 50):
+        locks.begin(f"guess {number}", HERE)
+    assert len(locks._failures) == MOST_LOCKS
 
 
 async def test_a_password_reset_unlocks_and_ends_sessions(admins: Admins, sessions: Sessions):

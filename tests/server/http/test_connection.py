@@ -163,6 +163,23 @@ async def test_pipelined_requests_may_all_offer_http2(served):
     assert answers.count(b"HTTP/1.1 200 OK") == 4
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/mcp", "/admin/sign-in", "/nothing"])
+@pytest.mark.parametrize("second", ["localhost", "evil.example"])
+async def test_two_host_headers_are_refused(served, path, second):
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nHost: {second}\r\n\r\n"
+    async with connect(served) as stream:
+        await stream.send(head.encode())
+        assert (await stream.receive()).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(("authority", "status"), [("evil.example:80", 421), ("localhost", 200)])
+async def test_the_host_of_an_absolute_target_counts(served, authority, status):
+    head = f"GET http://{authority}/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with connect(served) as stream:
+        await stream.send(head.encode())
+        assert (await stream.receive()).startswith(f"HTTP/1.1 {status} ".encode())
+
+
 async def test_a_tunnel_is_refused(served):
     async with connect(served) as stream:
         await stream.send(b"CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n")

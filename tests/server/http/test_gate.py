@@ -118,6 +118,7 @@ async def test_a_body_beyond_256_kib_is_refused(modern):
         ({"Origin": "http://["}, 403),
         ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
         ({"Host": "localhost:1", "Origin": "http://localhost:2"}, 403),
+        ({"Host": "localhost:1", "Origin": "https://localhost:1"}, 403),
     ],
 )
 async def test_foreign_hosts_and_origins_are_refused(modern, headers, status):
@@ -212,10 +213,33 @@ async def test_calls_beyond_the_keys_rate_get_429(serving):
     assert answers[2].json()["error"]["message"].startswith("More than 2 calls a minute.")
 
 
-async def test_calls_beyond_the_addresss_rate_get_429(serving):
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/wrong", "/sse", "/sse/wrong/messages"])
+async def test_refused_calls_beyond_the_addresss_rate_get_429_and_no_record(serving, path):
     async with serving(calls_per_minute_per_address=2) as served:
-        answers = [await served.http.post("/mcp/wrong") for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [401, 401, 429]
+        answers = [await served.http.post(path) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [401, 401, 429]
+        assert answers[2].headers["Retry-After"] == "60"
+        assert len(await served.recorded()) == 2
+
+
+async def test_calls_without_a_key_are_no_failures_of_a_key(serving):
+    async with serving(calls_per_minute_per_address=1) as served:
+        paths = ("/mcp", "/mcp", "/mcp/wrong", "/mcp/wrong")
+        answers = [await served.http.post(path) for path in paths]
+    assert [answer.status_code for answer in answers] == [401, 429, 401, 429]
+
+
+async def test_strangers_at_its_address_never_refuse_a_valid_key(served, modern):
+    """Send 30 keyless and wrong calls for each valid one, beside changes by administrators."""
+    other = await served.new_key("other")
+    for round_ in range(10):
+        for path in ("/mcp", "/sse", "/mcp/wrong") * 10:
+            assert (await served.http.post(path)).status_code in (401, 429)
+        await served.state.access.keys.create(f"key {round_}")  # empties the cache of keys
+        await served.state.store.watch.poll()
+        for key in (served.key, other):
+            modern.path = f"/mcp/{key}"
+            assert (await modern.send("tools/list")).status_code == 200
 
 
 async def test_concurrent_calls_beyond_the_keys_limit_get_429(serving, fake_tools):

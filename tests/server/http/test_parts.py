@@ -5,7 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvemcp_server.config import Config
-from pvemcp_server.http.client_address import client_address, networks
+from pvemcp_server.http.client_address import (
+    _warn_of_untrusted_proxy,
+    client_address,
+    networks,
+)
 from pvemcp_server.http.credentials import take_key
 from pvemcp_server.http.hosts import Hosts
 from pvemcp_server.store.key_format import new_id, new_secret
@@ -79,6 +83,45 @@ def test_only_trusted_proxies_may_name_the_clients_address(peer, forwarded, addr
     headers = [(b"x-forwarded-for", forwarded.encode())]
     seen = {"client": (peer, 1), "headers": headers}
     assert client_address(seen, networks(["10.0.0.0/8"])) == address
+
+
+@pytest.mark.parametrize("trusted", [[], ["10.0.0.0/8"]])
+def test_a_forwarded_address_of_an_untrusted_peer_is_warned_of_once(trusted, caplog):
+    _warn_of_untrusted_proxy.cache_clear()
+    seen = {"client": ("203.0.113.9", 1), "headers": [(b"x-forwarded-for", b"198.51.100.1")]}
+    for _ in range(3):
+        assert client_address(seen, networks(trusted)) == "203.0.113.9"
+    [warning] = caplog.records
+    assert warning.levelname == "WARNING"
+    assert "PVEMCP_TRUSTED_PROXIES" in warning.message
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "headers", "allowed"),
+    [
+        ("https://public.example", "public.example", [], True),
+        ("http://public.example", "public.example", [], False),
+        ("http://localhost:8811", "localhost:8811", [], True),
+        ("https://localhost:8811", "localhost:8811", [], False),
+        ("https://pve.example", "pve.example", [(b"x-forwarded-proto", b"https")], True),
+        ("http://pve.example", "pve.example", [(b"x-forwarded-proto", b"https")], False),
+        ("https://chat.example", "public.example", [], True),
+        ("http://chat.example", "public.example", [], False),
+    ],
+)
+@pytest.mark.parametrize("peer", ["10.0.0.1", "203.0.113.9"])
+def test_an_origin_is_compared_with_its_scheme(peer, origin, host, headers, allowed):
+    config = Config(
+        public_url="https://public.example/pve",
+        allowed_hosts=("pve.example",),
+        allowed_origins=("https://chat.example",),
+        trusted_proxies=("10.0.0.0/8",),
+    )
+    seen = scope("/mcp", [(b"host", host.encode()), (b"origin", origin.encode()), *headers])
+    seen |= {"scheme": "http", "client": (peer, 1)}
+    if headers and peer == "203.0.113.9":  # not trusted: the scheme of the connection counts
+        allowed = not allowed
+    assert (Hosts.of(config).refusal(seen) is None) is allowed
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from anyio.streams.buffered import BufferedByteStream
 from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
-from pvemcp_server.access import authentication
 from pvemcp_server.http.gate import is_public
 
 pytestmark = pytest.mark.anyio
@@ -110,10 +109,8 @@ def request(method: str, path: str) -> bytes:
 @pytest.fixture(scope="module")
 async def served(anyio_backend, module_serving):
     """Start a server with all of the product's routes, and limits beyond these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(authentication, "FAILURES_PER_MINUTE", 10**6)
-        async with module_serving(calls_per_minute_per_address=10**5) as server:
-            yield server
+    async with module_serving(calls_per_minute_per_address=10**6) as server:
+        yield server
 
 
 @pytest.fixture

@@ -43,6 +43,26 @@ async def test_the_api_answers_401_without_a_session(stranger):
         assert (answer.status_code, answer.json()) == (401, {"error": "Sign in first."}), path
 
 
+async def test_no_body_is_read_without_a_session(stranger):
+    async def receive():
+        raise AssertionError("the body was read")
+
+    changes = [(method, f"/admin{path}") for method, path in PAGES if method == "POST"]
+    changes += [(method, f"/admin/api{path}") for method, path in API if method != "GET"]
+    assert len(changes) > 50
+    for method, path in changes:
+        statuses = []
+
+        async def send(message, statuses=statuses):
+            statuses.append(message.get("status"))
+
+        headers = [(b"host", b"localhost"), (b"content-length", b"9")]
+        scope = {"type": "http", "method": method, "path": path, "headers": headers}
+        scope |= {"query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": ""}
+        await stranger.app.asgi(scope, receive, send)
+        assert statuses[0] in (303, 401), path
+
+
 async def test_a_form_without_the_csrf_token_changes_nothing(front):
     forms = [page for page in PAGES if page[0] == "POST"]
     assert len(forms) > 20
@@ -105,6 +125,26 @@ async def test_a_wrong_password_and_an_unknown_name_get_one_answer(stranger):
     ]
     assert [answer.status_code for answer in answers] == [403, 403]
     assert answers[0].text.replace("ada", "unknown") == answers[1].text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/admin/sign-in", "data"), ("/admin/api/session", "json")]
+)
+async def test_too_many_sign_ins_get_429_and_a_known_browser_goes_on(front, path, body):
+    """Guess at the address of a browser that has signed in before, then use that browser."""
+    wrong = {"name": "ada", "password": "wrong"}
+    cookies = dict(front.http.cookies)
+    assert "pvemcp_device" in cookies
+    front.http.cookies.clear()
+    answers = [await front.http.post(path, **{body: wrong}) for _ in range(6)]
+    assert [answer.status_code for answer in answers[:-1]] == [answers[0].status_code] * 5
+    assert answers[-1].status_code == 429
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 30
+    assert "Too many attempts: try again in" in answers[-1].text
+    right = {"name": "ada", "password": "correct horse battery"}
+    assert (await front.http.post(path, **{body: right})).status_code == 429
+    front.http.cookies.set("pvemcp_device", cookies["pvemcp_device"])
+    assert (await front.http.post(path, **{body: right})).status_code in (201, 303)
 
 
 @pytest.mark.parametrize(

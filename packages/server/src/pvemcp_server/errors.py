@@ -4,7 +4,7 @@
   * ConfigError           the server's own settings or files are not usable
   * StateUnavailable      the state's database does not answer, so every key is refused
   * AccessDenied          authentication failed; the reason is for administrators only
-    * TooManyFailures     not checked at all, after too many failed attempts
+    * TooManyFailures     not checked at all, after too many attempts
   * CallError             the call cannot be carried out; its text goes to the model
     * UnknownName         no such cluster, node, guest … is visible to the caller
     * BadArgument         an argument is wrong; the text names it
@@ -49,7 +49,14 @@ class AccessDenied(ServerError):
 
 
 class TooManyFailures(AccessDenied):
-    """Too many failed attempts: the key is not checked, and the attempt is not audited."""
+    """Not checked at all, after too many attempts; not audited one by one.
+
+    After `seconds` another try may be checked.
+    """
+
+    def __init__(self, reason: str, *, seconds: float) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
 
 
 class CallError(ServerError):

@@ -76,11 +76,13 @@ class Values(BaseModel):
         json_schema_extra=LIMITS,
     )
     calls_per_minute_per_address: int = Field(
-        default=1200,
+        default=20,
         ge=1,
         le=1_000_000,
-        title="Calls a minute, per address",
-        description="Rate limit of all keys together that are used from one address.",
+        title="Refused calls a minute, per address",
+        description="Calls without a key, and calls with a wrong key, that are answered with 401 "
+        "and recorded; further ones get 429 and no record. A valid key is never refused because "
+        "of them.",
         json_schema_extra=LIMITS,
     )
     concurrent_calls_per_key: int = Field(

@@ -1,23 +1,26 @@
 """Administrators: their accounts, passwords and sign-ins."""
 
 import time
-from collections.abc import Callable
-from datetime import datetime, timedelta
-
-import anyio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from hashlib import sha256
 
 from pvemcp_server.access.limits import Clock, RateLimiter, network_of
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passwords import Passwords, check_password, random_password
+from pvemcp_server.access.sign_in_limits import (
+    FREE_FAILURES,
+    FailureLocks,
+    KnownDevices,
+    SignInQueue,
+)
 from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRecord
 
-FREE_FAILURES = 5  # failed sign-ins in a row before the account is locked
-FAILURES_PER_MINUTE = 10  # from one address, for all names together
-FIRST_LOCK = timedelta(seconds=30)
-LONGEST_LOCK = timedelta(minutes=15)
+FAILURES_PER_MINUTE = 10  # from one address, for all names together, without a known device
 
 
 class Admins:
@@ -34,7 +37,10 @@ class Admins:
         self._clock = clock
         self._passwords = Passwords()
         self._failures = RateLimiter(clock=monotonic)
-        self._one_at_a_time = anyio.Lock()
+        self.devices = KnownDevices(store.vault.derive("known devices"), clock)
+        self._locks = FailureLocks(clock)
+        self._queue = SignInQueue()
+        self._known_queue = SignInQueue()  # strangers cannot fill it
 
     async def all(self) -> list[AdminRecord]:
         """Return every administrator."""
@@ -84,28 +90,54 @@ class Admins:
             created=self._clock(),
         )
 
-    async def sign_in(self, name: str, password: str, *, address: str = "") -> AdminRecord:
-        """Return the administrator with this name and password; raise AccessDenied otherwise."""
+    async def sign_in(
+        self, name: str, password: str, *, address: str = "", device: str = ""
+    ) -> AdminRecord:
+        """Return the administrator with this name and password; raise AccessDenied otherwise.
+
+        `device` is the token of a browser that signed in before. Its attempts are counted and
+        queued apart from those of strangers, until it fails too often itself.
+        """
         network = network_of(address)
-        # counted before the result is known, because guesses may arrive concurrently
+        known = self.devices.find(name, device)
+        admin = await self._store.admins.find(name=name)
+        account = _account(name, admin)
+        if known is None or self._locks.is_locked(account, known):
+            return await self._sign_in_unknown(account, network, name, password)
+        async with self._attempt(account, known, self._known_queue):
+            return await self._verify(name, password)
+
+    async def _sign_in_unknown(
+        self, account: str, network: str, name: str, password: str
+    ) -> AdminRecord:
+        """Sign in from a browser that is not known: all names of its address are limited."""
         if not self._failures.take(network, FAILURES_PER_MINUTE):
-            raise TooManyFailures("too many failed sign-ins from this address")
-        async with self._one_at_a_time:
+            seconds = 60 / FAILURES_PER_MINUTE
+            raise TooManyFailures("too many failed sign-ins from this address", seconds=seconds)
+        async with self._attempt(account, network, self._queue):
             admin = await self._verify(name, password)
         self._failures.give_back(network)
         return admin
 
+    @asynccontextmanager
+    async def _attempt(self, account: str, source: str, queue: SignInQueue) -> AsyncIterator[None]:
+        """Count the attempt of a source as failed unless it succeeds, in its turn of the queue."""
+        self._locks.begin(account, source)
+        try:
+            async with queue.turn():
+                yield
+        except TooManyFailures:
+            self._locks.undo(account, source)
+            raise
+        self._locks.clear(account, source)
+
     async def _verify(self, name: str, password: str) -> AdminRecord:
         admin = await self._store.admins.find(name=name)
-        # also for a locked account: a quick answer would reveal that its name exists
         right = await self._passwords.verify(password, admin.password_hash if admin else None)
-        now = self._clock()
-        if admin and admin.locked_until and admin.locked_until > now:
-            raise AccessDenied("locked after failed sign-ins")
         if admin is None:
             raise AccessDenied("unknown administrator")
         if not right:
-            await self._count_failure(admin, now)
+            await self._count_failure(admin)
             raise AccessDenied("wrong password")
         return await self._signed_in(admin)
 
@@ -117,11 +149,11 @@ class Admins:
         return await self._signed_in(admin)
 
     async def set_password(self, name: str, password: str, *, must_change: bool = False) -> None:
-        """Set a password, unlock the account and end its sessions."""
+        """Set a password, end the locks of the account in every process, and end its sessions."""
         admin = await self.get(name)
         hashed = await self._hash(password, name)
         await self._store.admins.change(
-            admin.id, password_hash=hashed, must_change=must_change, failures=0, locked_until=None
+            admin.id, password_hash=hashed, must_change=must_change, failures=0
         )
         await self._store.sessions.remove_all_of(admin.id)
 
@@ -151,23 +183,24 @@ class Admins:
     async def _signed_in(self, admin: AdminRecord) -> AdminRecord:
         if not admin.enabled:
             raise AccessDenied("disabled administrator")
-        changed = await self._store.admins.change(
-            admin.id, failures=0, locked_until=None, last_sign_in=self._clock()
-        )
+        changed = await self._store.admins.change(admin.id, failures=0, last_sign_in=self._clock())
         if changed is None:
             raise AccessDenied("unknown administrator")
         return changed
 
-    async def _count_failure(self, admin: AdminRecord, now: datetime) -> None:
-        """Lock the account after FREE_FAILURES in a row, each time for twice as long."""
+    async def _count_failure(self, admin: AdminRecord) -> None:
+        """Count a failure of any source, for the notice."""
         failures = await self._store.admins.count_failure(admin.id)
-        if failures < FREE_FAILURES:
-            return
-        lock = min(FIRST_LOCK * 2 ** min(failures - FREE_FAILURES, 10), LONGEST_LOCK)
-        await self._store.admins.change(admin.id, locked_until=now + lock)
-        message = f"Sign-in of {admin.name} failed {failures} times in a row."
-        await self._store.notices.record("sign-in-failed", admin.name, message)
+        if failures >= FREE_FAILURES:
+            message = f"Sign-in of {admin.name} failed {failures} times in a row."
+            await self._store.notices.record("sign-in-failed", admin.name, message)
 
     async def _check_not_last(self, admin: AdminRecord) -> None:
         if not any(other.enabled and other.id != admin.id for other in await self.all()):
             raise BadArgument("name", f"{admin.name!r} is the only administrator who can sign in.")
+
+
+def _account(name: str, admin: AdminRecord | None) -> str:
+    """Return what failures are counted for: the name with its password, so a new one unlocks."""
+    text = f"{name}\n{(admin and admin.password_hash) or ''}"
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

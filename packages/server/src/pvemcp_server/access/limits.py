@@ -45,20 +45,29 @@ class RateLimiter:
 
 
 class CallLimits:
-    """The limits of calls: calls a minute and concurrent calls."""
+    """The limits of calls: calls a minute and concurrent calls of a key, refusals of an address.
+
+    Refusals are counted apart from calls: what an unauthenticated client can count up never decides
+    about an authenticated one.
+    """
 
     def __init__(self, *, clock: Clock = time.monotonic) -> None:
         self._rate = RateLimiter(clock=clock)
+        self._refusals = RateLimiter(clock=clock)
         self._running: Counter[str] = Counter()
 
     def check_rate(self, name: str, per_minute: int) -> None:
-        """Count a call of `name` (a key's id or an address); raise OverBudget beyond the rate."""
+        """Count a call of `name`, a key's id; raise OverBudget beyond the rate."""
         if not self._rate.take(name, per_minute):
             raise OverBudget(
                 f"More than {per_minute} calls a minute.",
                 hint="Wait a few seconds and try again.",
                 seconds=60 / per_minute,
             )
+
+    def count_refusal(self, name: str, per_minute: int) -> bool:
+        """Count a refused call of `name`, an address; return False beyond the rate."""
+        return self._refusals.take(name, per_minute)
 
     @contextmanager
     def running(self, key_id: str, most: int) -> Iterator[None]:

@@ -28,7 +28,6 @@ class Admin(BaseModel):
     external: bool
     enabled: bool
     must_change: bool
-    locked_until: datetime | None
     created: datetime
     last_sign_in: datetime | None
 
@@ -44,7 +43,7 @@ class ShownAdmin(Admin):
     Route("GET", "/admins"),
     Command(
         "admin list",
-        columns=("name", "external", "enabled", "must_change", "locked_until", "last_sign_in"),
+        columns=("name", "external", "enabled", "must_change", "last_sign_in"),
     ),
 )
 async def list_admins(context: AdminContext) -> list[Admin]:
@@ -120,7 +119,6 @@ def _admin(record: AdminRecord) -> Admin:
         external=record.subject is not None,
         enabled=record.enabled,
         must_change=record.must_change,
-        locked_until=record.locked_until,
         created=record.created,
         last_sign_in=record.last_sign_in,
     )

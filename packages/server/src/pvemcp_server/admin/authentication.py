@@ -7,10 +7,15 @@ from pvemcp_server.services import Services
 from pvemcp_server.store.records import AdminRecord
 
 
-async def sign_in(services: Services, name: str, password: str, address: str) -> AdminRecord:
-    """Return the administrator with this name and password; raise AccessDenied otherwise."""
+async def sign_in(
+    services: Services, name: str, password: str, address: str, device: str = ""
+) -> AdminRecord:
+    """Return the administrator with this name and password; raise AccessDenied otherwise.
+
+    `device` is the token of a browser that signed in before.
+    """
     try:
-        admin = await services.access.admins.sign_in(name, password, address=address)
+        admin = await services.access.admins.sign_in(name, password, address=address, device=device)
     except TooManyFailures:
         raise
     except AccessDenied as denied:

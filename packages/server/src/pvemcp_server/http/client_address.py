@@ -1,11 +1,13 @@
 """The client's address, also behind trusted proxies."""
 
+import logging
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 Networks = tuple[Any, ...]
+log = logging.getLogger(__name__)
 
 
 def networks(texts: Iterable[str]) -> Networks:
@@ -17,16 +19,28 @@ def client_address(scope: Mapping[str, Any], trusted: Networks) -> str:
     """Return the nearest address that is not a trusted proxy's.
 
     X-Forwarded-For is read from its end, and only as far as the proxies are trusted: a client
-    can invent everything beyond.
+    can invent everything beyond. The header of an untrusted peer is ignored, with a warning: it is
+    a client's invention, or a proxy that PVEMCP_TRUSTED_PROXIES lacks.
     """
     client = scope.get("client")
     peer = _host(str(client[0])) if client else ""
-    if not trusted or not _is_in(peer, trusted):
-        return peer
     values = [v.decode("latin-1") for name, v in scope["headers"] if name == b"x-forwarded-for"]
+    if not trusted or not is_within(peer, trusted):
+        if values:
+            _warn_of_untrusted_proxy()
+        return peer
     hops = [_host(hop.strip()) for value in values for hop in value.split(",") if hop.strip()]
     nearest_first = [peer, *reversed(hops)]
-    return next((hop for hop in nearest_first if not _is_in(hop, trusted)), nearest_first[-1])
+    return next((hop for hop in nearest_first if not is_within(hop, trusted)), nearest_first[-1])
+
+
+@cache  # once per process: every request through such a proxy would repeat it
+def _warn_of_untrusted_proxy() -> None:
+    log.warning(
+        "X-Forwarded-For was sent by a peer that is not trusted, and was ignored. If it is your "
+        "reverse proxy, set PVEMCP_TRUSTED_PROXIES: until then all its clients share its address "
+        "in limits, allow-lists and the audit."
+    )
 
 
 @lru_cache(1024)  # the same few clients call again and again
@@ -43,7 +57,8 @@ def _host(hop: str) -> str:
 
 
 @lru_cache(1024)
-def _is_in(address: str, known: Networks) -> bool:
+def is_within(address: str, known: Networks) -> bool:
+    """Return whether the address is in one of the networks."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -1,9 +1,10 @@
-"""One client connection: a timeout and a size limit for request heads, and buffered writes.
+"""One client connection: limits for heads, unread bodies and stalled readers; buffered writes.
 
 This is the only module that reaches into uvicorn and httptools, so both have an upper bound in
 pyproject.toml. Neither has an option for what it does:
 
-* uvicorn waits for a request head without a limit, so idle clients could use up all sockets;
+* uvicorn waits for a request head, for the rest of a body that was answered early, and for a client
+  that reads nothing without a limit, and accepts any number of connections;
 * uvicorn writes head, body and end of a response one by one, and each write is a system call that
   wakes the client: together they cost more than most tool calls;
 * httptools stops at a request that offers an upgrade to HTTP/2, as Java's and Kotlin's clients do
@@ -17,13 +18,21 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from pvemcp_server.http.connection_limits import ConnectionLimits
 
 HEAD_SECONDS: Final = 20.0  # from connect, or from the last response, to the end of the next head
 HEAD_BYTES: Final = 64 * 1024
+UNREAD_BODY_SECONDS: Final = 5.0  # a closed connection could lose the answer that came early
+WRITE_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
 FLUSH_SECONDS: Final = 0.002  # an event of a stream is not held longer
 BUFFER_BYTES: Final = 64 * 1024
+_ALL_IN_USE: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"content-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n"
+)
 _HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -64,22 +73,33 @@ class UpgradeIgnoringParser:
 
 
 class HttpConnection(HttpToolsProtocol):
-    """Uvicorn's HTTP/1.1 protocol with limits for heads and buffered writes."""
+    """Uvicorn's HTTP/1.1 protocol with limits for slow clients, and buffered writes."""
 
     _head_timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
     _head_bytes: int = 0  # received of that head
+    _body_timer: asyncio.TimerHandle | None = None  # runs while the rest of a body is ignored
+    _write_timer: asyncio.TimerHandle | None = None  # runs while the client reads nothing
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._limits = limits
         self.parser = UpgradeIgnoringParser(self)  # type: ignore[assignment]  # what uvicorn uses of it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         self._buffer = BufferedTransport(transport, self.loop)
         super().connection_made(self._buffer)  # type: ignore[arg-type]  # forwards all else
-        self._await_head()
+        if self._limits.open(self, self.client[0] if self.client else ""):
+            self._await_head()
+        else:
+            self.transport.write(_ALL_IN_USE)
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._limits.close(self)
         self._stop_head_timer()
+        for timer in (self._body_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -101,15 +121,40 @@ class HttpConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if not self.parser.should_upgrade():  # else the head is parsed again, without the offer
             self._stop_head_timer()
+            self._take_host_of_target()
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
+            self._limits.work(self)
             super().on_message_complete()
+            if self._body_timer is not None:  # the body of an early answer
+                self._body_timer.cancel()
+                self._body_timer = None
+                self._limits.wait(self)
 
     def on_response_complete(self) -> None:
         self._buffer.flush()
         super().on_response_complete()
+        answered, unread = self.cycle.response_complete, self.cycle.more_body
+        if answered or unread:  # else a pipelined request follows
+            self._limits.wait(self)
+        if answered and unread and not self.transport.is_closing():
+            self._body_timer = self.loop.call_later(UNREAD_BODY_SECONDS, self.transport.close)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(WRITE_SECONDS, self.evict)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def evict(self) -> None:
+        """Close the connection at once, without sending what is still buffered."""
+        self.transport.abort()
 
     def head_without_upgrade(self, parser: Any) -> bytes:
         """Return the head that was just parsed, without its `Upgrade` header."""
@@ -117,6 +162,17 @@ class HttpConnection(HttpToolsProtocol):
         lines = [b"%s %s HTTP/%s" % (parser.get_method(), self.url, version)]
         lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
+
+    def _take_host_of_target(self) -> None:
+        """Replace the Host header by the host of an absolute target (RFC 9112, 3.2.2)."""
+        if self.url.startswith((b"/", b"*")):
+            return
+        target = parse_url(self.url)
+        hosts = [header for header in self.headers if header[0] == b"host"]
+        if target.host and len(hosts) == 1:
+            name = b"[%b]" % target.host if b":" in target.host else target.host
+            port = b":%d" % target.port if target.port else b""
+            self.headers[self.headers.index(hosts[0])] = (b"host", name + port)
 
     def _await_head(self) -> None:
         self._head_bytes = 0

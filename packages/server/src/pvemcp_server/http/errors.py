@@ -41,6 +41,11 @@ def ambiguous_path() -> Refused:
     )
 
 
+def ambiguous_host() -> Refused:
+    """Return the response to several Host headers (RFC 9112, 3.2)."""
+    return Refused(400, "The host is ambiguous: send one Host header.")
+
+
 def not_found() -> Refused:
     """Return the response to every path that is not listed."""
     return Refused(404, "Nothing is served at this path: use /mcp, or /admin/ in a browser.")
@@ -70,6 +75,16 @@ def state_unavailable() -> Refused:
 def shutting_down() -> Refused:
     """Return the response to requests that come during the drain."""
     return Refused(503, "The server is shutting down.", {"Retry-After": "5"})
+
+
+def too_large(most: int) -> Refused:
+    """Return the response to a body beyond the limit."""
+    return Refused(413, f"The body is larger than {most // 1024} KiB.")
+
+
+def too_slow() -> Refused:
+    """Return the response to a body that does not arrive in time."""
+    return Refused(408, "The request took too long to arrive.")
 
 
 def too_many(message: str, seconds: float = 1) -> Refused:

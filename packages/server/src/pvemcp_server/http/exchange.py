@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from anyio import CancelScope, move_on_after
 
-from pvemcp_server.http.errors import Refused
+from pvemcp_server.http import errors
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -54,7 +54,7 @@ class HttpExchange:
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > most:
-                raise Refused(413, f"The body is larger than {most // 1024} KiB.")
+                raise errors.too_large(most)
         self._deadline = None
         self._body = bytes(body)
 

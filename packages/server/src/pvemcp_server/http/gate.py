@@ -17,15 +17,16 @@ from pvemcp_server.access.authentication import KeyAuthenticator
 from pvemcp_server.access.limits import CallLimits, network_of
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Audit, Event, Outcome
-from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable, TooManyFailures
+from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable
 from pvemcp_server.http import errors
+from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.http.client_address import Networks, client_address
 from pvemcp_server.http.cors import with_cors
 from pvemcp_server.http.credentials import Credential, take_key
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import ActiveRequests, HttpExchange
 from pvemcp_server.http.hosts import Hosts
-from pvemcp_server.settings import Settings
+from pvemcp_server.settings import Settings, Values
 
 MCP: Final = "/mcp"
 SSE: Final = "/sse"
@@ -47,6 +48,8 @@ _ENCODED_SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)
 STREAMS_PER_KEY: Final = 256  # an office may share a key, and each client holds a stream
 _LISTEN: Final = (b"mcp-method", b"subscriptions/listen")
 
+_TOO_MANY_REFUSALS: Final = "Too many calls without a valid key from this address."
+
 log = logging.getLogger(__name__)
 
 
@@ -57,6 +60,9 @@ class KeyGate:
     Deny by default: a path is one of `transports` and needs a key, or it is listed as public and
     goes to `app`, or it is refused. `app` has no route to a transport, so there is no second
     router that could read a path differently from the check of the key.
+
+    Size and time of every body are limited: by its exchange for a transport, for an admitted key
+    only, and by `serve_bounded` for all else.
     """
 
     app: ASGIApp
@@ -83,20 +89,23 @@ class KeyGate:
         path = scope["path"]
         if not canonical:
             await errors.ambiguous_path().response(scope, receive, send)
+        elif sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            await errors.ambiguous_host().response(scope, receive, send)
         elif path not in PROBES and (foreign := self.hosts.refusal(scope)):
             await foreign.response(scope, receive, send)
         elif scope["type"] == "http" and path in self.transports:
             await self._endpoint(scope, receive, send)
         elif is_public(path):
-            await self.app(scope, receive, send)
+            await serve_bounded(self.app, scope, receive, send)
         else:
             await errors.not_found().response(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Apply the rate limits and every other check that can refuse a request, then pass it on.
 
-        The order matters: the address is limited before the key is looked up, so that guessing
-        keys is limited too; the body is read last, for admitted callers only.
+        The order matters: the key is checked before any counter that others can move, so that
+        only refused calls are limited by their address. The body is read last, for admitted
+        callers only.
         """
         try:
             if self.active_requests.closing:
@@ -104,10 +113,8 @@ class KeyGate:
             settings = await self.settings.current()
             if not settings.enabled:
                 raise errors.switched_off()
-            address, limits = client_address(scope, self.proxies), self.limits
-            network = f"address {network_of(address)}"
-            limits.check_rate(network, settings.calls_per_minute_per_address)
-            caller = await self._authenticate(scope["state"]["credential"], address)
+            caller = await self._authenticate(scope, settings)
+            limits = self.limits
             key_id, rate = caller.key_id, settings.calls_per_minute_per_key
             count_call = partial(limits.check_rate, key_id, rate)
             count_call()
@@ -128,12 +135,19 @@ class KeyGate:
         except StateUnavailable:
             await errors.state_unavailable().response(scope, receive, send)
 
-    async def _authenticate(self, credential: Credential | None, address: str) -> Caller:
+    async def _authenticate(self, scope: Scope, settings: Values) -> Caller:
+        """Return the caller; refuse all others, with 429 and unrecorded beyond the address's rate.
+
+        A request without a key and one with a wrong key are counted apart.
+        """
+        credential: Credential | None = scope["state"]["credential"]
+        address = client_address(scope, self.proxies)
         try:
             return await self.keys.authenticate(credential.secret if credential else "", address)
-        except TooManyFailures:
-            raise errors.too_many("Too many attempts with invalid keys.", 60) from None
         except AccessDenied as denied:
+            counted = f"{'wrong key' if credential else 'no key'} {network_of(address)}"
+            if not self.limits.count_refusal(counted, settings.calls_per_minute_per_address):
+                raise errors.too_many(_TOO_MANY_REFUSALS, 60) from None
             attempt = Event(
                 tool="sign in",
                 key_id=denied.key_id,
@@ -162,7 +176,7 @@ class KeyGate:
             if not exchange.started and self.active_requests.closing:
                 raise errors.shutting_down() from None
             if not exchange.started:
-                raise Refused(408, "The request took too long to arrive.") from None
+                raise errors.too_slow() from None
             log.info("A client stopped reading its answer; the exchange was given up")
         await exchange.finish()
 

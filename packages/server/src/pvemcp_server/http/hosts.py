@@ -7,6 +7,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pvemcp_server.config import Config
+from pvemcp_server.http.client_address import Networks, is_within, networks
 from pvemcp_server.http.errors import Refused
 
 
@@ -16,13 +17,20 @@ class Hosts:
 
     names: frozenset[str]
     origins: frozenset[str]
+    public: str | None = None  # the origin of the public URL
+    proxies: Networks = ()  # whose X-Forwarded-Proto is trusted
 
     @classmethod
     def of(cls, config: Config) -> Self:
         """Return the hosts and origins that are configured."""
-        public = urlsplit(config.public_url or "").netloc
-        names = {"localhost", config.host, public, *config.allowed_hosts}
-        return cls(_lower(names), _lower(config.allowed_origins))
+        public = urlsplit(config.public_url or "")
+        names = {"localhost", config.host, public.netloc, *config.allowed_hosts}
+        return cls(
+            _lower(names),
+            _lower(config.allowed_origins),
+            f"{public.scheme}://{public.netloc}".lower() if public.netloc else None,
+            networks(config.trusted_proxies),
+        )
 
     def knows_host(self, host: str) -> bool:
         """Return whether it is a known name with any port, or an IP address.
@@ -36,10 +44,15 @@ class Hosts:
             return False
         return name is not None and (host in self.names or name in self.names or _is_address(name))
 
-    def allows_origin(self, origin: str, host: str) -> bool:
-        """Return whether the page is our own (same host and port) or of a configured origin."""
-        origin = origin.lower()
-        return origin in self.origins or _authority(origin) == host.lower()
+    def allows_origin(self, origin: str, scheme: str, host: str) -> bool:
+        """Return whether the page is our own (same scheme, host, port) or of a configured origin.
+
+        A proxy in front of the public URL ends TLS, so the scheme of that URL counts there.
+        """
+        origin, own = origin.lower(), f"{scheme}://{host}".lower()
+        if self.public and self.public.partition("://")[2] == host.lower():
+            own = self.public
+        return origin == own or origin in self.origins
 
     def refusal(self, scope: Mapping[str, Any]) -> Refused | None:
         """Return the refusal of a foreign Host or Origin; None when they are accepted."""
@@ -49,22 +62,25 @@ class Hosts:
             message = f"This server is not known as {host[:100]!r}: see PVEMCP_ALLOWED_HOSTS."
             return Refused(421, message)
         origin = headers.get(b"origin")
-        if origin is not None and not self.allows_origin(origin.decode("latin-1"), host):
+        if origin is not None and not self.allows_origin(
+            origin.decode("latin-1"), self._scheme(scope), host
+        ):
             message = "Pages of this origin may not call here: see PVEMCP_ALLOWED_ORIGINS."
             return Refused(403, message)
         return None
 
+    def _scheme(self, scope: Mapping[str, Any]) -> str:
+        """Return the scheme that the client used, as far as a trusted proxy reports it."""
+        client = scope.get("client")
+        value: bytes = dict(scope["headers"]).get(b"x-forwarded-proto", b"")
+        forwarded = value.decode("latin-1").lower()
+        if forwarded in ("http", "https") and client and is_within(client[0], self.proxies):
+            return forwarded
+        return str(scope.get("scheme", "http"))
+
 
 def _lower(names: Iterable[str]) -> frozenset[str]:
     return frozenset(name.lower() for name in names if name)
-
-
-def _authority(origin: str) -> str:
-    """Return host and port of the origin; empty, which no Host header is, when it is no URL."""
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:
-        return ""
 
 
 def _is_address(name: str) -> bool:

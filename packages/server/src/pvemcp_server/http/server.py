@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -15,9 +16,12 @@ from starlette.types import ASGIApp
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
+from pvemcp_server.http.client_address import networks
 from pvemcp_server.http.connection import HttpConnection
+from pvemcp_server.http.connection_limits import connection_limits
 
 CLOSING_SECONDS: Final = 4  # for connections, after running calls have had their time
+BACKLOG: Final = 100  # asyncio accepts so many before it counts one: fewer than files are reserved
 POLL_SECONDS: Final = 0.01  # uvicorn has a flag for its start, and no event
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -143,7 +147,10 @@ def http_server(
             server_header=False,
             timeout_graceful_shutdown=CLOSING_SECONDS,
             timeout_keep_alive=30,
-            http=HttpConnection,
+            backlog=BACKLOG,
+            http=partial(  # type: ignore[arg-type]  # called like the class
+                HttpConnection, limits=connection_limits(networks(config.trusted_proxies))
+            ),
             ws="none",
         ),
         drain,

@@ -131,7 +131,6 @@ class AdminRecord:
     must_change: bool
     enabled: bool
     failures: int
-    locked_until: datetime | None
     created: datetime
     last_sign_in: datetime | None
 

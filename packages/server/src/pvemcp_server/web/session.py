@@ -1,18 +1,22 @@
 """Dependencies of the admin site: session, CSRF check, AdminContext."""
 
+from math import ceil
 from typing import Annotated, Final
 
 from fastapi import Depends, Path, Request, Response
 from starlette.datastructures import FormData
 
 from pvemcp_server.access.sessions import Session
+from pvemcp_server.access.sign_in_limits import DEVICE_LIFE
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.errors import TooManyFailures
 from pvemcp_server.http.client_address import client_address, networks
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.store.records import AdminRecord
 
 COOKIE: Final = "pvemcp_session"
+DEVICE_COOKIE: Final = "pvemcp_device"  # strangers cannot lock a browser out that has it
 CSRF_HEADER: Final = "X-CSRF-Token"
 CSRF_FIELD: Final = "csrf"
 
@@ -41,6 +45,11 @@ def address_of(request: Request) -> str:
     """Return the client's address; X-Forwarded-For counts from trusted proxies only."""
     trusted = networks(services_of(request).config.trusted_proxies)
     return client_address(request.scope, trusted)
+
+
+def device_of(request: Request) -> str:
+    """Return the token of a browser that signed in before; empty without one."""
+    return request.cookies.get(DEVICE_COOKIE, "")
 
 
 async def session_of(request: Request) -> Session:
@@ -89,6 +98,16 @@ RowNumber = Annotated[
 PipelineOf = Annotated[Pipeline, Depends(pipeline_of)]
 
 
+def too_many_attempts(refused: TooManyFailures) -> str:
+    """Return the text for a sign-in that was not checked."""
+    return f"Too many attempts: try again in {ceil(refused.seconds)} seconds."
+
+
+def retry_after(refused: TooManyFailures) -> dict[str, str]:
+    """Return the header with the time to wait."""
+    return {"Retry-After": str(ceil(refused.seconds))}
+
+
 async def open_session(request: Request, admin: AdminRecord, response: Response) -> Session:
     """Open a session for the administrator and set its cookie on the response."""
     services = services_of(request)
@@ -97,6 +116,15 @@ async def open_session(request: Request, admin: AdminRecord, response: Response)
     response.set_cookie(
         COOKIE,
         token,
+        path="/admin",
+        httponly=True,
+        samesite="strict",
+        secure=services.config.base_url.startswith("https:"),
+    )
+    response.set_cookie(
+        DEVICE_COOKIE,
+        services.access.admins.devices.issue(admin.name),
+        max_age=int(DEVICE_LIFE.total_seconds()),
         path="/admin",
         httponly=True,
         samesite="strict",

@@ -10,13 +10,20 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pvemcp_server.errors import AccessDenied, CallError, UnknownName
+from pvemcp_server.errors import AccessDenied, CallError, TooManyFailures, UnknownName
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api
-from pvemcp_server.web.session import PasswordDue, SignedOut
+from pvemcp_server.web.session import (
+    PasswordDue,
+    SignedOut,
+    retry_after,
+    session_of,
+    too_many_attempts,
+)
 from pvemcp_server.web.templates import error_page, wants_page
 
 STATIC: Final = Path(__file__).with_name("static")
@@ -24,6 +31,7 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+SIGN_INS: Final = (("POST", "/admin/sign-in"), ("POST", "/admin/api/session"))
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -40,6 +48,7 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
         application.state.services, application.state.pipeline = services, pipeline
         application.add_exception_handler(SignedOut, _signed_out)
         application.add_exception_handler(PasswordDue, _password_due)
+        application.add_exception_handler(TooManyFailures, _too_many)
         application.add_exception_handler(AccessDenied, _forbidden)
         application.add_exception_handler(CallError, _call_error)
         application.add_exception_handler(HTTPException, _http_error)
@@ -49,8 +58,35 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
         site.include_router(page)
     site.mount("/static", StaticFiles(directory=STATIC), name="static")
     site.mount("/api", api)
-    site.middleware("http")(_with_security_headers)
+    site.add_middleware(SessionBeforeBody)
+    site.middleware("http")(_with_security_headers)  # added last, so it sees every answer
     return site
+
+
+class SessionBeforeBody:
+    """Middleware that requires a session before the body of a request is read.
+
+    FastAPI reads the body before it resolves the dependency that checks the session.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request, or answer that it is signed out."""
+        if scope["type"] == "http" and needs_session(scope["method"], scope["path"]):
+            request = Request(scope)
+            try:
+                await session_of(request)
+            except SignedOut as signed_out:
+                await (await _signed_out(request, signed_out))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def needs_session(method: str, path: str) -> bool:
+    """Return whether the request may have a body and is no sign-in."""
+    return method not in ("GET", "HEAD") and (method, path) not in SIGN_INS
 
 
 async def _with_security_headers(
@@ -81,6 +117,12 @@ async def _password_due(request: Request, _: Exception) -> Response:
 async def _forbidden(request: Request, _: Exception) -> Response:
     text = "This request did not come from our own page; reload it and try again."
     return error_page(request, text, 403) if wants_page(request) else _error(text, 403)
+
+
+async def _too_many(_: Request, error: Exception) -> Response:
+    """Answer a sign-in of the API that was not checked; the page shows it itself."""
+    assert isinstance(error, TooManyFailures)  # noqa: S101 - registered so
+    return JSONResponse({"error": too_many_attempts(error)}, 429, retry_after(error))
 
 
 async def _call_error(request: Request, error: Exception) -> Response:

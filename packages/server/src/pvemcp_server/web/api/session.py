@@ -7,13 +7,15 @@ from pydantic import BaseModel, SecretStr
 
 from pvemcp_server.access.fields import Fields
 from pvemcp_server.admin import authentication
-from pvemcp_server.errors import AccessDenied
+from pvemcp_server.errors import AccessDenied, TooManyFailures
+from pvemcp_server.web.api.answers import Wrong
 from pvemcp_server.web.session import (
     SignedIn,
     SignedOut,
     address_of,
     check_csrf,
     close_session,
+    device_of,
     open_session,
     services_of,
 )
@@ -37,14 +39,24 @@ class SessionFacts(BaseModel):
     expires: datetime
 
 
-@router.post("", status_code=status.HTTP_201_CREATED)
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses={429: {"model": Wrong, "description": "Too many attempts; see Retry-After"}},
+)
 async def sign_in(request: Request, response: Response, credentials: Credentials) -> SessionFacts:
     """Sign in: set the session's cookie and return its token."""
     services = services_of(request)
     try:
         admin = await authentication.sign_in(
-            services, credentials.name, credentials.password.get_secret_value(), address_of(request)
+            services,
+            credentials.name,
+            credentials.password.get_secret_value(),
+            address_of(request),
+            device_of(request),
         )
+    except TooManyFailures:
+        raise
     except AccessDenied:
         raise SignedOut from None
     return _facts(await open_session(request, admin, response))

@@ -7,14 +7,17 @@ from fastapi.responses import RedirectResponse
 
 from pvemcp_server.admin import authentication
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.errors import AccessDenied, BadArgument
+from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures
 from pvemcp_server.web.session import (
     SignedIn,
     address_of,
     check_csrf,
     close_session,
+    device_of,
     open_session,
+    retry_after,
     services_of,
+    too_many_attempts,
 )
 from pvemcp_server.web.templates import page
 
@@ -33,11 +36,19 @@ async def sign_in(request: Request, name: Text, password: Text) -> Response:
     """Sign in; the answer to a failure never reveals whether the name exists."""
     services = services_of(request)
     try:
-        admin = await authentication.sign_in(services, name, password, address_of(request))
-    except AccessDenied:
-        wrong = "The name or the password is wrong, or there were too many attempts."
+        admin = await authentication.sign_in(
+            services, name, password, address_of(request), device_of(request)
+        )
+    except AccessDenied as denied:
+        wrong, status, headers = "The name or the password is wrong.", 403, {}
+        if isinstance(denied, TooManyFailures):
+            wrong, status, headers = too_many_attempts(denied), 429, retry_after(denied)
         issuer = services.config.oidc_issuer
-        return page(request, "sign_in.html", wrong=wrong, name=name, external=issuer, status=403)
+        response = page(
+            request, "sign_in.html", wrong=wrong, name=name, external=issuer, status=status
+        )
+        response.headers.update(headers)
+        return response
     response = RedirectResponse("/admin/", 303)
     await open_session(request, admin, response)
     return response
@@ -69,8 +80,12 @@ async def change_password(
     services, name = services_of(request), session.admin.name
     wrong, admin = "", session.admin
     try:
-        admin = await services.access.admins.sign_in(name, current, address=address_of(request))
+        admin = await services.access.admins.sign_in(
+            name, current, address=address_of(request), device=device_of(request)
+        )
         await services.access.admins.set_password(name, _checked(current, new, again))
+    except TooManyFailures as denied:
+        wrong = too_many_attempts(denied)
     except AccessDenied:
         wrong = "The current password is wrong."
     except BadArgument as error:

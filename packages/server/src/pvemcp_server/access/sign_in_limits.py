@@ -1,0 +1,124 @@
+"""Limits of sign-ins: strangers cannot lock an administrator out, or make one wait for long.
+
+Failures lock a name for their source only: a browser that signed in before, or else an address. So
+the attempts of strangers lock their own addresses, and never the browser that an administrator
+uses. Nothing here depends on whether the name exists.
+"""
+
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import anyio
+
+from pvemcp_server.errors import TooManyFailures
+
+FREE_FAILURES: Final = 5  # failed sign-ins in a row before a source is locked for the name
+FIRST_LOCK: Final = timedelta(seconds=30)
+LONGEST_LOCK: Final = timedelta(minutes=15)
+MOST_LOCKS: Final = 10_000  # the least recently used one is evicted
+MOST_WAITING: Final = 8  # each waits about 0.2 s for the one before it
+BUSY_SECONDS: Final = 2
+DEVICE_LIFE: Final = timedelta(days=90)  # since its last sign-in
+
+Now = Callable[[], datetime]
+
+
+@dataclass(slots=True)
+class _Failures:
+    count: int = 0
+    locked_until: datetime | None = None
+
+
+class FailureLocks:
+    """Failed sign-ins in a row, by account and source; each further one locks for twice as long."""
+
+    def __init__(self, clock: Now) -> None:
+        self._clock = clock
+        self._failures: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
+
+    def is_locked(self, account: str, source: str) -> bool:
+        """Return whether the source has to wait."""
+        return self._seconds(self._failures.get((account, source))) > 0
+
+    def begin(self, account: str, source: str) -> None:
+        """Count an attempt as failed until it succeeds; raise TooManyFailures while locked.
+
+        It is counted before its result is known, because guesses may arrive concurrently.
+        """
+        failures = self._failures.setdefault((account, source), _Failures())
+        self._failures.move_to_end((account, source))
+        if seconds := self._seconds(failures):
+            raise TooManyFailures("locked after failed sign-ins", seconds=seconds)
+        failures.count += 1
+        if failures.count >= FREE_FAILURES:
+            doubled = FIRST_LOCK * 2 ** min(failures.count - FREE_FAILURES, 10)
+            failures.locked_until = self._clock() + min(doubled, LONGEST_LOCK)
+        if len(self._failures) > MOST_LOCKS:
+            self._failures.popitem(last=False)
+
+    def undo(self, account: str, source: str) -> None:
+        """Take back an attempt that was not checked."""
+        failures = self._failures.get((account, source))
+        if failures is not None:
+            failures.count -= 1
+            failures.locked_until = None
+
+    def clear(self, account: str, source: str) -> None:
+        """Forget the failures after a success."""
+        self._failures.pop((account, source), None)
+
+    def _seconds(self, failures: _Failures | None) -> float:
+        if failures is None or failures.locked_until is None:
+            return 0
+        return max(0.0, (failures.locked_until - self._clock()).total_seconds())
+
+
+class KnownDevices:
+    """Browsers that signed in before, by a keyed token in a cookie; nothing is stored.
+
+    A token gives no rights. It only counts the attempts of this browser apart from all others.
+    """
+
+    def __init__(self, key: bytes, clock: Now) -> None:
+        self._key = key
+        self._clock = clock
+
+    def issue(self, name: str) -> str:
+        """Return the token of a browser in which this administrator has signed in."""
+        device = secrets.token_hex(16)
+        expires = int((self._clock() + DEVICE_LIFE).timestamp())
+        return f"{device}.{expires}.{self._mac(name, device, str(expires))}"
+
+    def find(self, name: str, token: str) -> str | None:
+        """Return the device of the token; None when it is not valid for this name."""
+        device, _, rest = token.partition(".")
+        expires, _, mac = rest.partition(".")
+        expected = self._mac(name, device, expires)
+        if not hmac.compare_digest(mac.encode(), expected.encode()):
+            return None
+        return device if int(expires) > self._clock().timestamp() else None
+
+    def _mac(self, name: str, device: str, expires: str) -> str:
+        text = f"{device}\n{expires}\n{name}".encode("utf-8", "surrogatepass")
+        return hmac.digest(self._key, text, "sha256").hex()
+
+
+class SignInQueue:
+    """A queue of sign-ins with a bound: a password hash takes a core and 64 MiB."""
+
+    def __init__(self) -> None:
+        self._lock = anyio.Lock()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the turn; raise TooManyFailures when too many wait already."""
+        if self._lock.statistics().tasks_waiting >= MOST_WAITING:
+            raise TooManyFailures("too many sign-ins at once", seconds=BUSY_SECONDS)
+        async with self._lock:
+            yield

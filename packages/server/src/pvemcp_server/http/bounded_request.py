@@ -1,0 +1,77 @@
+"""Limits for size and time of the body of any request that needs no key."""
+
+import asyncio
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pvemcp_server.http import errors
+from pvemcp_server.http.errors import Refused
+from pvemcp_server.http.exchange import BODY_BYTES, BODY_SECONDS
+
+
+async def serve_bounded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run the application; answer 413 or 408 itself when a body is too large or too slow.
+
+    The body is limited while the application reads it, so that a session can be checked before.
+    """
+    request = BoundedRequest(receive, send, _declared_bytes(scope))
+    try:
+        await app(scope, request.receive, request.send)
+    except Exception:
+        if request.refused is None:
+            raise
+    if request.refused is not None and not request.started:
+        await request.refused.response(scope, receive, send)
+
+
+@dataclass(eq=False)
+class BoundedRequest:
+    """`receive` and `send` of a request: beyond a limit, `receive` raises Refused.
+
+    Frameworks turn exceptions while they read a body into answers of their own, so everything that
+    the application sends afterwards is dropped in favour of the refusal.
+    """
+
+    receiving: Receive
+    sending: Send
+    declared: int = 0  # bytes
+    started: bool = False  # the response
+    refused: Refused | None = None
+    _bytes: int = 0
+    _deadline: float | None = None  # on the clock of the event loop, from the first `receive`
+    _is_complete: bool = False
+
+    async def receive(self) -> Message:
+        """Return the next part of the body, or the disconnect."""
+        if self._is_complete or self.started:  # what a client sends after its answer is not kept
+            return await self.receiving()
+        if self.declared > BODY_BYTES:
+            raise self._refuse(errors.too_large(BODY_BYTES))
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self.receiving()
+        except TimeoutError:
+            raise self._refuse(errors.too_slow()) from None
+        self._bytes += len(message.get("body", b""))
+        if self._bytes > BODY_BYTES:
+            raise self._refuse(errors.too_large(BODY_BYTES))
+        self._is_complete = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the response, unless the request was refused before."""
+        if self.refused is None or self.started:
+            self.started = True
+            await self.sending(message)
+
+    def _refuse(self, refused: Refused) -> Refused:
+        self.refused = self.refused or refused
+        return self.refused
+
+
+def _declared_bytes(scope: Scope) -> int:
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    return int(length) if length.isdigit() else 0

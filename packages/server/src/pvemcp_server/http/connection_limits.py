@@ -1,0 +1,125 @@
+"""Limits of open connections, in total and per address: strangers cannot use up all sockets."""
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import ip_network
+from time import monotonic
+from typing import Final, Protocol
+
+from pvemcp_server.access.limits import network_of
+from pvemcp_server.http.client_address import Networks, is_within
+
+MOST_CONNECTIONS: Final = 2000
+MOST_PER_ADDRESS: Final = 256
+RESERVED_FILES: Final = 256  # for the database, Proxmox and connections that are just accepted
+WARN_SECONDS: Final = 60.0
+LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1"))
+
+log = logging.getLogger(__name__)
+
+
+class Evictable(Protocol):
+    """A connection that can be closed at once."""
+
+    def evict(self) -> None: ...
+
+
+class ConnectionLimits:
+    """The open connections of a process.
+
+    At a limit, the connection that has waited longest for its client (for a head, or the rest of
+    a body) is closed in favour of the new one. So stalled clients cannot keep others out, and a
+    request that is being answered is never interrupted. Only when no connection waits, the new one
+    is refused. Many clients may share the addresses in `shared`: loopback and trusted proxies.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        per_address: int,
+        shared: Networks = LOOPBACK,
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.total = total
+        self.per_address = per_address
+        self._shared = shared
+        self._clock = clock
+        self._open: dict[Evictable, str] = {}  # with the counted address, if it is
+        self._count: Counter[str] = Counter()
+        self._waiting: dict[Evictable, None] = {}  # in the order in which they began to wait
+        self._warned = -WARN_SECONDS
+
+    def open(self, connection: Evictable, address: str) -> bool:
+        """Count a new connection, which waits for its client; return False when it is refused."""
+        is_shared = not address or is_within(address, self._shared)
+        counted = "" if is_shared else network_of(address)
+        admitted = True
+        if counted and self._count[counted] >= self.per_address:
+            admitted = self._evict(counted)
+        elif len(self._open) >= self.total:
+            admitted = self._evict("")
+        if admitted:
+            self._open[connection] = counted
+            self._count[counted] += 1
+            self._waiting[connection] = None
+        return admitted
+
+    def close(self, connection: Evictable) -> None:
+        """Forget a connection; one that was not admitted is ignored."""
+        counted = self._open.pop(connection, None)
+        self._waiting.pop(connection, None)
+        if counted is not None:
+            self._count[counted] -= 1
+            if not self._count[counted]:
+                del self._count[counted]
+
+    def wait(self, connection: Evictable) -> None:
+        """Mark a connection as waiting for its client, from now on."""
+        self._waiting.pop(connection, None)
+        if connection in self._open:
+            self._waiting[connection] = None
+
+    def work(self, connection: Evictable) -> None:
+        """Mark a connection as working for its client, which sent a whole request."""
+        self._waiting.pop(connection, None)
+
+    def _evict(self, counted: str) -> bool:
+        """Close the longest waiting connection, of this address if one is given."""
+        self._warn(counted)
+        for connection in self._waiting:
+            if not counted or self._open[connection] == counted:
+                self.close(connection)
+                connection.evict()
+                return True
+        return False
+
+    def _warn(self, counted: str) -> None:
+        if self._clock() - self._warned >= WARN_SECONDS:
+            self._warned = self._clock()
+            limit = f"{self.per_address} of {counted}" if counted else f"{self.total} in total"
+            log.warning("All connections are in use (%s); waiting ones are closed", limit)
+
+
+def connection_limits(proxies: Networks) -> ConnectionLimits:
+    """Return the limits of this process, which leave files free for everything else."""
+    total = most_connections(_file_limit())
+    return ConnectionLimits(total, min(MOST_PER_ADDRESS, total // 2), (*LOOPBACK, *proxies))
+
+
+def _file_limit() -> int:
+    """Return how many files the process may have open; -1 where there is no such limit."""
+    if sys.platform == "win32":
+        return -1
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def most_connections(files: int) -> int:
+    """Return how many connections a process with this limit of open files can hold."""
+    if files < 0:  # no limit
+        return MOST_CONNECTIONS
+    return max(2, min(MOST_CONNECTIONS, files - min(RESERVED_FILES, files // 2)))

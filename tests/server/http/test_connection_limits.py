@@ -1,0 +1,134 @@
+"""Limits of open connections: stalled clients do not keep others out."""
+
+from contextlib import AsyncExitStack
+
+import anyio
+import httpx2 as httpx
+import pytest
+
+from pvemcp_server.http import server as http_server_module
+from pvemcp_server.http.client_address import networks
+from pvemcp_server.http.connection_limits import (
+    LOOPBACK,
+    MOST_CONNECTIONS,
+    ConnectionLimits,
+    most_connections,
+)
+
+ADDRESS, OTHER = "192.0.2.1", "192.0.2.2"
+
+
+class Connection:
+    evicted = False
+
+    def evict(self) -> None:
+        self.evicted = True
+
+
+def opened(limits, address, count=1):
+    """Open connections that are admitted."""
+    connections = [Connection() for _ in range(count)]
+    assert all(limits.open(connection, address) for connection in connections)
+    return connections
+
+
+def test_the_longest_waiting_connection_makes_room_for_a_new_one():
+    limits = ConnectionLimits(total=3, per_address=3)
+    first, second, third = opened(limits, ADDRESS, 3)
+    limits.work(first)
+    limits.wait(second)  # again, and so later than the third
+    opened(limits, OTHER)
+    assert [one.evicted for one in (first, second, third)] == [False, False, True]
+
+
+def test_an_address_beyond_its_limit_closes_its_own_connections_only():
+    limits = ConnectionLimits(total=100, per_address=2)
+    [other] = opened(limits, OTHER)
+    flood = opened(limits, ADDRESS, 50)
+    assert [one.evicted for one in flood] == [True] * 48 + [False] * 2
+    assert not other.evicted
+
+
+def test_a_connection_that_works_is_never_closed():
+    limits = ConnectionLimits(total=2, per_address=2)
+    for connection in opened(limits, ADDRESS, 2):
+        limits.work(connection)
+    refused = Connection()
+    assert not limits.open(refused, OTHER)
+    limits.close(refused)
+    limits.wait(refused)
+    assert refused not in limits._waiting
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "10.0.0.1", ""])
+def test_clients_behind_loopback_and_trusted_proxies_are_limited_in_total_only(proxies, address):
+    limits = ConnectionLimits(total=50, per_address=2, shared=(*LOOPBACK, *proxies))
+    assert [one.evicted for one in opened(limits, address, 50)] == [False] * 50
+
+
+@pytest.fixture
+def proxies():
+    return networks(["10.0.0.0/8"])
+
+
+def test_closed_connections_leave_nothing_behind():
+    limits = ConnectionLimits(total=10, per_address=5)
+    for connection in opened(limits, ADDRESS, 5) + opened(limits, "::1", 5):
+        limits.close(connection)
+        limits.close(connection)
+    assert not limits._open
+    assert not limits._waiting
+    assert not limits._count
+
+
+def test_full_limits_are_warned_of_once_a_minute(caplog):
+    limits = ConnectionLimits(total=1, per_address=1, clock=lambda: 0.0)
+    opened(limits, ADDRESS, 5)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "most"), [(64, 32), (256, 128), (1024, 768), (10**6, MOST_CONNECTIONS), (-1, 2000)]
+)
+def test_connections_leave_files_for_everything_else(files, most):
+    assert most_connections(files) == most
+
+
+STALLED = {
+    "nothing": b"",
+    "a part of a head": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+    "a part of a form": b"POST /admin/sign-in HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 99\r\n\r\nname=",
+    "a part of a body": b"POST /admin/api/session HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
+    "a request, then nothing": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("sent", STALLED.values(), ids=STALLED)
+async def test_stalled_connections_do_not_keep_healthz_from_answering(serving, monkeypatch, sent):
+    limits = ConnectionLimits(total=20, per_address=10)
+    monkeypatch.setattr(http_server_module, "connection_limits", lambda _: limits)
+    async with serving() as served, AsyncExitStack() as stack:
+        host, port = served.url.removeprefix("http://").split(":")
+        for _ in range(60):
+            stream = await stack.enter_async_context(await anyio.connect_tcp(host, int(port)))
+            await stream.send(sent or b"")
+        async with httpx.AsyncClient(base_url=served.url, timeout=10) as fresh:
+            assert (await fresh.get("/healthz")).status_code == 200
+        assert len(limits._open) <= 20
+
+
+@pytest.mark.anyio
+async def test_a_new_connection_is_refused_while_all_others_work(serving, monkeypatch, fake_tools):
+    limits = ConnectionLimits(total=1, per_address=1)
+    monkeypatch.setattr(http_server_module, "connection_limits", lambda _: limits)
+    async with serving() as served, anyio.create_task_group() as tasks:
+        tasks.start_soon(served.modern.call, "Wait")
+        with anyio.fail_after(20):
+            await fake_tools.started.wait()
+        async with httpx.AsyncClient(base_url=served.url, timeout=10) as fresh:
+            answer = await fresh.get("/healthz")
+        fake_tools.release.set()
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
