@@ -68,7 +68,7 @@ async def open_store(config: Config) -> AsyncIterator[Store]:
 async def _prepare(config: Config, database: Database) -> Vault:
     """Upgrade the tables and open the vault."""
     try:
-        await migrate(database, config.state_dir / "backups")
+        await migrate(database, config.state_dir / "backups", read_master_key(config))
         return await Vault.open(database, await _master_key(config, database))
     except SQLAlchemyError as error:
         raise ConfigError(
