@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pvemcp_server.access import open_access
-from pvemcp_server.audit import Event, open_audit
+from pvemcp_server.audit import AuditGuard, Event, open_audit
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import backup, open_store, restore
@@ -60,8 +60,11 @@ async def test_a_restore_brings_back_the_whole_state(config: Config, tmp_path: P
     async with open_store(config) as store:
         count = await backup(store, tmp_path / "state.jsonl.gz")
         await store.keys.remove((await store.keys.all())[0].id)
+        async with open_audit(store, lambda: 180) as audit:
+            await audit.intent(Event(tool="BackupVm"))
+        await AuditGuard(store).note_head()
     assert await restore(config, tmp_path / "state.jsonl.gz", replace=True) == count
-    await check(config, secret)
+    await check(config, secret)  # the audit is whole: the restore has noted its older end
 
 
 @pytest.mark.postgres

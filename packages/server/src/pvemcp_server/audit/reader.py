@@ -27,7 +27,7 @@ class Kind(StrEnum):
     REFUSED = "refused"  # a refused attempt
     ADMIN = "admin"  # a change made by an administrator
     RETENTION = "retention"  # old entries were deleted
-    BREAK = "break"  # the head mark was found changed before an append
+    BREAK = "break"  # the end of the chain was found changed before an append
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,10 @@ class AuditReader:
         return await self._store.audit_log.head()
 
     async def verify(self, expected: Mark | None = None) -> list[Finding]:
-        """Return every edit, deletion and reordering; `expected` is a head stored earlier."""
+        """Return every edit, deletion and reordering.
+
+        `expected` is a head stored earlier, by default the newest one that was noted.
+        """
         return await self._store.audit_log.verify(expected)
 
     async def export_json(self, which: AuditFilter = EVERYTHING) -> AsyncIterator[str]:

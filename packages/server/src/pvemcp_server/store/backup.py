@@ -8,9 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import records
+from pvemcp_server.store.audit_head import AuditHeadFile
+from pvemcp_server.store.audit_log import AuditLog
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.export import Exported, export, insert_rows, open_export, reflect
-from pvemcp_server.store.files import make_state_dir
+from pvemcp_server.store.files import config_errors, make_state_dir
 from pvemcp_server.store.master_key import read_master_key
 from pvemcp_server.store.migrate import is_known, stamp, upgrade
 from pvemcp_server.store.store import Store
@@ -50,10 +52,18 @@ async def restore(config: Config, path: Path, *, replace: bool = False) -> int:
         async with database.writing() as connection:
             await _fill(connection, exported)
             # a wrong master key raises ConfigError here, and the transaction is rolled back
-            await Vault.read(connection, master)
+            vault = Vault(database, master, await Vault.read(connection, master))
+        await _note_audit_head(database, vault, config.state_dir)
     finally:
         await database.close()
     return exported.count
+
+
+async def _note_audit_head(database: Database, vault: Vault, state_dir: Path) -> None:
+    """Note the restored end of the audit: it may be older than the one that was noted."""
+    key = vault.derive("audit")
+    with config_errors("The restored end of the audit cannot be noted"):
+        AuditHeadFile(state_dir, key).write(await AuditLog(database, key).head())
 
 
 async def _is_occupied(database: Database) -> bool:
