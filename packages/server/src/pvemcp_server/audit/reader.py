@@ -25,6 +25,7 @@ class Kind(StrEnum):
     INTENT = "intent"  # a write that is about to be sent to Proxmox
     OUTCOME = "outcome"  # how that write ended
     REFUSED = "refused"  # a refused attempt
+    DECISION = "decision"  # the user's answer to the confirmation of a call
     ADMIN = "admin"  # a change made by an administrator
     RETENTION = "retention"  # old entries were deleted
     BREAK = "break"  # the end of the chain was found changed before an append
@@ -42,6 +43,7 @@ class Entry:
     key_name: str | None
     address: str | None
     client: str | None
+    acting: str | None  # the administrator who called with the key's rights
     tool: str | None
     cluster: str | None
     arguments: Mapping[str, Any]
