@@ -2,11 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import pytest
 from sqlalchemy import text
 
-from pvemcp_server.audit import Audit, Event, Outcome
-from pvemcp_server.store import Store, audit_chain, audit_log, records
+from pvemcp_server.audit import Audit, AuditGuard, Event, Mark, Outcome
+from pvemcp_server.audit import guard as guard_module
+from pvemcp_server.config import Config
+from pvemcp_server.store import Store, audit_chain, audit_log, open_store, records
+from pvemcp_server.store.background import housekeeping
 
 pytestmark = pytest.mark.anyio
 
@@ -100,12 +104,18 @@ async def test_a_missing_end_is_found_when_its_mark_is_moved(audit: Audit, store
         "DELETE FROM audit WHERE seq >= 4",
         "UPDATE audit_marks SET seq = 3, hash = (SELECT hash FROM audit WHERE seq = 3)",
     )
-    assert await facts(audit) == [(3, "the mark of its end was changed")]
+    assert await facts(audit) == [
+        (3, "the mark of its end was changed"),
+        (4, "ends before the noted row 5"),
+    ]
 
 
 async def test_an_emptied_chain_is_found(audit: Audit, store: Store):
     await run(store, "DELETE FROM audit", "DELETE FROM audit_marks")
-    assert await facts(audit) == [(0, "the mark of its end was changed")]
+    assert await facts(audit) == [
+        (0, "the mark of its end was changed"),
+        (1, "ends before the noted row 5"),
+    ]
 
 
 async def test_appending_after_tampering_does_not_hide_it(audit: Audit, store: Store):
@@ -115,8 +125,9 @@ async def test_appending_after_tampering_does_not_hide_it(audit: Audit, store: S
         "UPDATE audit_marks SET seq = 3, hash = (SELECT hash FROM audit WHERE seq = 3)",
     )
     await audit.intent(Event(tool="BackupVm"))
-    [(seq, fact)] = await facts(audit)
-    assert seq == 4
+    gap, (seq, fact) = await facts(audit)
+    assert gap == (4, "is missing, and all up to 5")
+    assert seq == 6
     assert "rows before this one may be missing" in fact
     assert (await audit.find())[0].tool == "BackupVm"
 
@@ -127,24 +138,115 @@ async def test_appending_after_a_missing_end_does_not_hide_it(audit: Audit, stor
     assert await facts(audit) == [(4, "is missing, and all up to 5")]
 
 
-async def test_a_rolled_back_database_is_found_by_a_stored_head(audit: Audit, store: Store):
-    before = await audit.head()
-    async with store.database.reading() as connection:
-        [seal] = await connection.scalars(text("SELECT seal FROM audit_marks"))
-    await audit.intent(Event(tool="BackupVm"))
-    stored = await audit.head()
+async def cut(store: Store, head: Mark) -> None:
+    """Remove all rows after an older head, and put back the head mark of its time."""
+    seal = audit_chain.seal_of(store.vault.derive("audit"), audit_chain.HEAD, head)
     await run(
         store,
-        "DELETE FROM audit WHERE seq > 5",
-        f"UPDATE audit_marks SET seq = {before.seq}, hash = '{before.hash}', seal = '{seal}'",  # noqa: S608 - values of ours
+        f"DELETE FROM audit WHERE seq > {head.seq}",  # noqa: S608 - values of ours
+        f"UPDATE audit_marks SET seq = {head.seq}, hash = '{head.hash}', seal = '{seal}' "  # noqa: S608 - values of ours
+        "WHERE name = 'head'",
     )
-    assert await audit.verify() == []
-    [finding] = await audit.verify(stored)
-    assert finding.fact == "ends before the noted row 6"
+
+
+async def test_a_tail_cut_with_an_older_mark_is_found_and_continued_by_a_break(
+    audit: Audit, store: Store
+):
+    before = await audit.head()
+    await audit.intent(Event(tool="BackupVm"))
     await audit.intent(Event(tool="DeleteBackup"))
-    [finding] = await audit.verify(stored)
-    assert finding.fact == "is not the row that was noted"
-    assert await audit.verify(await audit.head()) == []
+    await cut(store, before)
+    assert await facts(audit) == [(6, "ends before the noted row 7")]
+    await audit.intent(Event(tool="ListVms"))
+    gap, (seq, reason) = await facts(audit)
+    assert gap == (6, "is missing, and all up to 7")
+    assert (seq, reason) == (8, audit_log.CUT.format(seq=7))
+    assert (await audit.find())[0].tool == "ListVms"
+
+
+async def test_a_tail_cut_while_no_process_runs_is_found_by_the_noted_head(
+    audit: Audit, store: Store, config: Config
+):
+    before = await audit.head()
+    await audit.intent(Event(tool="BackupVm"))
+    await AuditGuard(store).note_head()
+    await cut(store, before)
+    async with open_store(config) as later:
+        assert await facts(Audit(later)) == [(6, "ends before the noted row 6")]
+        guard = AuditGuard(later)
+        await guard.verify()
+        await guard.verify()
+        [notice] = await later.notices.open()
+        assert (notice.kind, notice.count) == ("audit-broken", 1)
+        assert "row 6: ends before the noted row 6" in notice.message
+        await guard.note_head()
+        [notice] = await later.notices.open()
+        assert audit_log.CUT.format(seq=6) in notice.message
+        await Audit(later).intent(Event(tool="ListVms"))
+        assert await facts(Audit(later)) == [
+            (6, "is missing"),
+            (7, audit_log.CUT.format(seq=6)),
+        ]
+
+
+async def test_a_cut_that_another_process_continued_is_found(
+    audit: Audit, store: Store, config: Config
+):
+    before = await audit.head()
+    await audit.intent(Event(tool="BackupVm"))
+    await cut(store, before)
+    async with open_store(config) as other:  # it has not seen row 6
+        for _ in range(3):
+            await Audit(other).intent(Event(tool="ListVms"))
+    assert await facts(audit) == [(6, "is not the row that was noted")]
+    await audit.intent(Event(tool="ListVms"))
+    assert (9, audit_log.CUT.format(seq=6)) in await facts(audit)
+
+
+async def test_a_process_accepts_rows_of_others_and_retention(
+    audit: Audit, store: Store, other_store: Store
+):
+    other = Audit(other_store)
+    for _ in range(3):
+        await other.intent(Event(tool="BackupVm"))
+        await audit.intent(Event(tool="ListVms"))
+    note = {"kind": "retention", "call_id": "", "at": NOW}
+    await store.audit_log.prune(NOW + timedelta(days=1000), note)
+    await other.intent(Event(tool="BackupVm"))
+    assert await audit.verify() == []
+    assert await other.verify() == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "9:ff", "9:ff 00", "-1: x", "²: x", "99999999999999999999999:a b", "9:ff é\0"],
+)
+async def test_a_forged_note_of_the_head_is_not_used(
+    audit: Audit, store: Store, config: Config, content: str
+):
+    store.audit_head.path.write_text(content)
+    assert store.audit_head.read() is None
+    async with open_store(config) as later:
+        await Audit(later).intent(Event(tool="ListVms"))
+    assert await audit.verify() == []
+
+
+async def test_the_head_is_noted_each_minute_and_when_the_server_stops(
+    audit: Audit, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(guard_module, "NOTE_SECONDS", 0.05)
+    async with housekeeping(AuditGuard(store).run):
+        with anyio.fail_after(10):
+            while store.audit_head.read() != await audit.head():  # noqa: ASYNC110 - a file has no event
+                await anyio.sleep(0.02)
+        monkeypatch.setattr(guard_module, "NOTE_SECONDS", 60)
+        await audit.intent(Event(tool="ListVms"))
+    head = await audit.head()
+    assert store.audit_head.read() == head
+    assert f"The audit ends at {head}" in caplog.text
+    assert store.audit_head.path.stat().st_mode & 0o777 == 0o600
+    assert await store.notices.open() == []
 
 
 async def test_retention_removes_old_rows_and_the_rest_verifies(store: Store):

@@ -1,15 +1,17 @@
 """Backup and restore, within one kind of database and from one to the other."""
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pvemcp_server.access import open_access
-from pvemcp_server.audit import Event, open_audit
+from pvemcp_server.audit import AuditGuard, Event, open_audit
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import backup, open_store, restore
+from pvemcp_server.store.export import FORMAT, _SignedLines
 
 pytestmark = pytest.mark.anyio
 
@@ -58,8 +60,11 @@ async def test_a_restore_brings_back_the_whole_state(config: Config, tmp_path: P
     async with open_store(config) as store:
         count = await backup(store, tmp_path / "state.jsonl.gz")
         await store.keys.remove((await store.keys.all())[0].id)
+        async with open_audit(store, lambda: 180) as audit:
+            await audit.intent(Event(tool="BackupVm"))
+        await AuditGuard(store).note_head()
     assert await restore(config, tmp_path / "state.jsonl.gz", replace=True) == count
-    await check(config, secret)
+    await check(config, secret)  # the audit is whole: the restore has noted its older end
 
 
 @pytest.mark.postgres
@@ -109,6 +114,111 @@ async def test_a_truncated_backup_is_refused(config: Config, tmp_path: Path):
         await restore(config, cut, replace=True)
 
 
+Lines = list[bytes]
+
+
+def _edited(lines: Lines) -> Lines:
+    return [line.replace(b'"name":"ada"', b'"name":"eve"') for line in lines]
+
+
+def _counted_again(lines: Lines) -> Lines:
+    return [*lines[:-3], b'{"rows":%d}\n' % (len(lines) - 4), lines[-1]]
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        _edited,
+        _counted_again,
+        lambda lines: [lines[0].replace(b"0001", b"0000"), *lines[1:]],
+        lambda lines: [lines[0], *reversed(lines[1:-2]), *lines[-2:]],
+        lambda lines: [*lines[:-2], lines[1], *lines[-2:]],
+        lambda lines: [*lines[:-1], b'{"hmac": "' + b"0" * 64 + b'"}\n'],
+        lambda lines: [*lines, lines[-1]],
+    ],
+    ids=["edited", "row removed", "header", "order", "row added", "signature", "two signatures"],
+)
+async def test_a_backup_that_was_changed_is_refused_and_nothing_is_replaced(
+    config: Config, tmp_path: Path, tamper: Callable[[Lines], Lines]
+):
+    secret = await fill(config)
+    path = tmp_path / "state.jsonl.gz"
+    async with open_store(config) as store:
+        await backup(store, path)
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    assert tamper(lines) != lines
+    path.write_bytes(gzip.compress(b"".join(tamper(lines))))
+    with pytest.raises(ConfigError, match="was changed after it was written"):
+        await restore(config, path, replace=True)
+    assert not (config.state_dir / "backups").exists()
+    await check(config, secret)
+
+
+async def test_a_backup_exchanged_while_it_is_restored_changes_nothing(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    secret = await fill(config)
+    path = tmp_path / "state.jsonl.gz"
+    async with open_store(config) as store:
+        await backup(store, path)
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+
+    async def exchange(*_args: object) -> None:
+        path.write_bytes(gzip.compress(b"".join(_edited(lines))))
+
+    monkeypatch.setitem(restore.__globals__, "_back_up", exchange)
+    with pytest.raises(ConfigError, match="was changed after it was written"):
+        await restore(config, path, replace=True)
+    await check(config, secret)
+
+
+async def test_a_restore_into_an_empty_state_needs_only_the_master_key(
+    config: Config, tmp_path: Path
+):
+    secret = await fill(config)
+    async with open_store(config) as store:
+        count = await backup(store, tmp_path / "state.jsonl.gz")
+    master_key_file = config.state_dir / "master.key"
+    empty = Config(state_dir=tmp_path / "empty", master_key_file=master_key_file)
+    assert await restore(empty, tmp_path / "state.jsonl.gz") == count
+    await check(empty, secret)
+
+
+async def test_a_state_of_another_master_key_is_not_replaced(config: Config, tmp_path: Path):
+    await fill(config)
+    async with open_store(config) as store:
+        await backup(store, tmp_path / "state.jsonl.gz")
+    other = Config(state_dir=tmp_path / "other")
+    async with open_store(other):
+        pass
+    mixed = Config(state_dir=tmp_path / "other", master_key_file=config.state_dir / "master.key")
+    with pytest.raises(ConfigError, match="belongs to another master key"):
+        await restore(mixed, tmp_path / "state.jsonl.gz", replace=True)
+
+
+@pytest.mark.parametrize("prepared", ["file", "link"])
+async def test_a_backup_is_not_written_through_a_prepared_name(
+    config: Config, tmp_path: Path, prepared: str
+):
+    victim, path = tmp_path / "victim", tmp_path / "state.jsonl.gz"
+    victim.write_text("unchanged")
+    for name in (path, path.with_name(f".{path.name}.unfinished")):
+        if prepared == "link":
+            name.symlink_to(victim)
+        else:
+            name.write_text("unchanged")
+            name.chmod(0o666)
+    held = path.open("rb")
+    await fill(config)
+    async with open_store(config) as store:
+        await backup(store, path)
+    with held:
+        assert held.read() == b"unchanged"
+    assert victim.read_text() == "unchanged"
+    assert not path.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 async def test_a_restore_with_the_wrong_master_key_changes_nothing(config: Config, tmp_path: Path):
     secret = await fill(config)
     async with open_store(config) as store:
@@ -121,8 +231,13 @@ async def test_a_restore_with_the_wrong_master_key_changes_nothing(config: Confi
 
 
 async def test_a_backup_of_a_newer_version_is_refused(config: Config, tmp_path: Path):
-    lines = ['{"pvemcp_backup": 1, "revision": "9999"}', '{"rows": 0}']
-    (tmp_path / "newer.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    await fill(config)
+    master = bytes.fromhex((config.state_dir / "master.key").read_text())
+    with gzip.open(tmp_path / "newer.jsonl.gz", "wb") as stream:
+        lines = _SignedLines(stream, master)
+        lines.write({"pvemcp_backup": FORMAT, "revision": "9999"})
+        lines.write({"rows": 0})
+        lines.sign()
     with pytest.raises(ConfigError, match="newer version"):
         await restore(config, tmp_path / "newer.jsonl.gz")
 

@@ -15,6 +15,7 @@ from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import Store, Topic, migrate, open_store, records
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.export import open_export
+from pvemcp_server.store.master_key import read_master_key
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +92,7 @@ async def test_an_upgrade_keeps_the_rows_and_backs_them_up_first(config: Config,
             query = "SELECT colour FROM saved_queries"
             assert (await connection.exec_driver_sql(query)).all() == []
     [saved] = (config.state_dir / "backups").iterdir()
-    exported = open_export(saved)
+    exported = open_export(saved, read_master_key(config))
     assert exported.revision == before
     assert "kept" in {line["row"].get("message") for line in exported.rows()}
 

@@ -188,7 +188,8 @@ async def test_a_tool_tried_as_a_key_has_the_keys_rights(equipped):
     assert "No tool" in refused.text
     await equipped.services.audit.flush()
     (entry,) = [one for one in await equipped.services.audit.find() if one.tool == "ListClusters"]
-    assert (entry.key_id, entry.client) == (key.id, "admin pages, ada")
+    assert (entry.key_id, entry.acting) == (key.id, "ada")
+    assert "by administrator ada" in (await equipped.get("/admin/audit")).text
 
 
 async def test_a_destructive_call_asks_for_confirmation_first(equipped):

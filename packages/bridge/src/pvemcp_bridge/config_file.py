@@ -6,7 +6,10 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ __all__ = ["UnusableConfig", "bridge_command", "diff", "with_server", "write"]
 _STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _STRING_OR_LAST_COMMA = re.compile(r'"(?:\\.|[^"\\])*"|,(?=\s*[}\]])')
 _INDENT = "  "
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows: no conversion of line ends
 
 
 class UnusableConfig(Exception):
@@ -84,21 +88,29 @@ def write(path: Path, text: str) -> Path | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path = path.resolve()  # a symbolic link, perhaps into a repository of settings, stays a link
     backup = _backup(path) if path.exists() else None
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    temporary.replace(path)
+    # a random name, mode 0600, never through a link: the folder may be shared
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
     return backup
 
 
 def _backup(path: Path) -> Path:
-    number = 1
-    while (backup := Path(f"{path}.backup-{number}")).exists():
-        number += 1
-    shutil.copy2(path, backup)
-    backup.chmod(0o600)
-    return backup
+    """Copy the file to the first free name; O_EXCL neither replaces a file nor follows a link."""
+    for number in count(1):
+        backup = Path(f"{path}.backup-{number}")
+        with suppress(FileExistsError):
+            descriptor = os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(path.read_bytes())
+            return backup
+    raise AssertionError("count() does not end")
 
 
 def bridge_command() -> str:

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Collection
+from io import TextIOWrapper
 from pathlib import Path
 
 __all__ = ["LEVELS", "masker", "start"]
@@ -28,11 +29,19 @@ class _MaskingFormatter(logging.Formatter):
         return self._mask(super().format(record))
 
 
+class _PrivateFileHandler(logging.FileHandler):
+    """A log file of mode 0600 when it is new."""
+
+    def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).touch(mode=0o600)
+        return super()._open()
+
+
 def start(level: str, file: Path | None, mask: Callable[[str], str]) -> None:
     """Log to standard error, and to `file` if it is set; raise OSError if it cannot be opened."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if file:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(_PrivateFileHandler(file, encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(_MaskingFormatter(mask))
     logger = logging.getLogger("pvemcp_bridge")

@@ -12,11 +12,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse
 
 from pvemcp_server import __version__
+from pvemcp_server.audit import AuditGuard
 from pvemcp_server.http.gate import KeyGate
 from pvemcp_server.http.health import health_routes
 from pvemcp_server.http.server import Announce, http_server
 from pvemcp_server.mcp.endpoint import Endpoint
 from pvemcp_server.services import Services, State, open_services
+from pvemcp_server.store.background import housekeeping
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
 from pvemcp_server.web.site import admin_site
@@ -69,7 +71,8 @@ async def serve_until_stopped(
 
     `announce` is awaited once requests are answered.
     """
-    async with open_services(state) as services:
+    guard = AuditGuard(state.store)
+    async with open_services(state) as services, housekeeping(guard.run):
         app = create_app(services)
         # loaded objects stay: later full collections need not walk them, which would delay calls
         gc.collect()

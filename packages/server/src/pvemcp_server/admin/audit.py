@@ -19,8 +19,8 @@ subject = Subject("Audit", {"audit": "Search, export and verify the audit."})
 overview = Subject("Overview")
 HOURS: Final = 24
 FAILURES: Final = 8
-Kinds = Literal["call", "intent", "refused", "admin", "retention", "break"]
-Outcomes = Literal["ok", "error", "refused", "cancelled"]
+Kinds = Literal["call", "intent", "decision", "refused", "admin", "retention", "break"]
+Outcomes = Literal["ok", "error", "refused", "cancelled", "accepted", "declined", "no answer"]
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -45,11 +45,17 @@ class Search(Fields):
     cluster: str | None = Field(default=None, description="Cluster that was called")
     kind: Kinds | None = Field(
         default=None,
-        description="call, intent (a write), refused, admin (a change), retention or break",
+        description="call, intent (a write), decision (a confirmation), refused, admin (a change), "
+        "retention or break",
     )
-    outcome: Outcomes | None = Field(default=None, description="ok, error, refused or cancelled")
+    outcome: Outcomes | None = Field(
+        default=None,
+        description="ok, error, refused or cancelled; a decision: accepted, declined or no answer",
+    )
     address: str | None = Field(default=None, description="Address of the client")
-    text: str | None = Field(default=None, description="In key name, tool, arguments or reason")
+    text: str | None = Field(
+        default=None, description="In key name, acting administrator, tool, arguments or reason"
+    )
     before: int | None = Field(
         default=None, ge=0, le=2**53, description="Older than the entry with this seq: next page"
     )
@@ -99,7 +105,7 @@ def _verified_text(result: Result) -> str:
     Command(
         "audit list",
         columns=(
-            *("seq", "at", "key_name", "tool", "cluster"),
+            *("seq", "at", "key_name", "acting", "tool", "cluster"),
             *("outcome", "rows", "duration_ms", "reason"),
         ),
     ),

@@ -1,7 +1,7 @@
 """The tools that a key's client sees, and trial calls through the real pipeline with its rights."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
@@ -77,9 +77,17 @@ async def caller_of(context: AdminContext, key: str) -> Caller:
     """Return the caller that the key stands for; without a key, the administrator with all
     rights."""
     if key == NO_KEY:
-        return Caller("", context.by, ALL_RIGHTS, address=context.address, version="administrator")
+        return Caller(
+            "",
+            context.by,
+            ALL_RIGHTS,
+            address=context.address,
+            acting=context.by,
+            version="administrator",
+        )
     record = await context.services.access.keys.get(key)
-    return await context.services.access.authenticator.caller(record.id, context.address)
+    caller = await context.services.access.authenticator.caller(record.id, context.address)
+    return replace(caller, acting=context.by)
 
 
 @subject.operation(
@@ -113,7 +121,7 @@ async def try_tool(
 ) -> Outcome:
     """Call a tool with a key's rights, through the same pipeline as a client's call.
 
-    The audit records the key, and the administrator as its client.
+    The audit records the key, and the administrator who acts with its rights.
     """
     caller = await caller_of(context, attempt.key)
     conversation = TrialConversation(f"admin pages, {context.by}", attempt.confirmed)

@@ -1,6 +1,7 @@
 """The audit: every call and refused attempt, in a hash chain that reveals tampering."""
 
 from pvemcp_server.audit.audit import Audit, Event, Outcome, open_audit
+from pvemcp_server.audit.guard import AuditGuard
 from pvemcp_server.audit.mask import mask, secret_fields_of
 from pvemcp_server.audit.reader import Entry, Kind
 from pvemcp_server.store.audit_chain import Finding, Mark
@@ -9,6 +10,7 @@ from pvemcp_server.store.audit_search import AuditFilter
 __all__ = [
     "Audit",
     "AuditFilter",
+    "AuditGuard",
     "Entry",
     "Event",
     "Finding",

@@ -30,12 +30,16 @@ log = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
-    """How a call ended."""
+    """How a call ended, or the confirmation of one."""
 
     OK = "ok"
     ERROR = "error"
     REFUSED = "refused"
     CANCELLED = "cancelled"
+    # of the confirmation of a call
+    ACCEPTED = "accepted"
+    DECLINED = "declined"
+    NO_ANSWER = "no answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class Event:
     key_name: str | None = None
     address: str | None = None
     client: str | None = None
+    acting: str | None = None
     cluster: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     outcome: Outcome | None = None
@@ -70,6 +75,7 @@ class Event:
             "key_name": _short(self.key_name),
             "address": _short(self.address, 64),
             "client": _short(self.client),
+            "acting": _short(self.acting),
             "tool": _short(self.tool),
             "cluster": _short(self.cluster),
             "arguments": arguments,
@@ -135,6 +141,10 @@ class Audit(AuditReader):
         """Buffer a refused attempt; drop it when the buffer is full."""
         with suppress(Unrecorded):
             await self._buffer_event(Kind.REFUSED, event)
+
+    async def decision(self, event: Event) -> None:
+        """Store the answer to a confirmation before returning; raise Unrecorded on failure."""
+        await self._store_rows([self._row(Kind.DECISION, event, uuid4().hex)])
 
     async def admin(self, event: Event) -> None:
         """Store a change by an administrator before returning; raise Unrecorded on failure."""

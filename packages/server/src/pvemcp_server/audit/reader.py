@@ -25,9 +25,10 @@ class Kind(StrEnum):
     INTENT = "intent"  # a write that is about to be sent to Proxmox
     OUTCOME = "outcome"  # how that write ended
     REFUSED = "refused"  # a refused attempt
+    DECISION = "decision"  # the user's answer to the confirmation of a call
     ADMIN = "admin"  # a change made by an administrator
     RETENTION = "retention"  # old entries were deleted
-    BREAK = "break"  # the head mark was found changed before an append
+    BREAK = "break"  # the end of the chain was found changed before an append
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class Entry:
     key_name: str | None
     address: str | None
     client: str | None
+    acting: str | None  # the administrator who called with the key's rights
     tool: str | None
     cluster: str | None
     arguments: Mapping[str, Any]
@@ -87,7 +89,10 @@ class AuditReader:
         return await self._store.audit_log.head()
 
     async def verify(self, expected: Mark | None = None) -> list[Finding]:
-        """Return every edit, deletion and reordering; `expected` is a head stored earlier."""
+        """Return every edit, deletion and reordering.
+
+        `expected` is a head stored earlier, by default the newest one that was noted.
+        """
         return await self._store.audit_log.verify(expected)
 
     async def export_json(self, which: AuditFilter = EVERYTHING) -> AsyncIterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from pvemcp_server.access.clusters import DEFAULT_IDENTITY
 from pvemcp_server.cli.state import State
 from pvemcp_server.errors import ConfigError
+from pvemcp_server.store.files import open_private, replaced_file
 from pvemcp_server.store.records import ClusterRecord, TlsMode
 
 READY_SECONDS = 60
@@ -61,7 +62,7 @@ class Demo:
 
     async def _start(self) -> Process:
         # The emulator exits when its stdin closes, so it ends with this process even after a kill
-        with self._log.open("wb") as log:
+        with open_private(self._log, "wb") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "proxmox_client.emulator"),
@@ -99,7 +100,8 @@ class Demo:
             await configs.change(name, **connection)
             await configs.change_identity(name, DEFAULT_IDENTITY, **token)
             return
-        self._list.write_text(json.dumps(sorted({*self._names(), name})))
+        with replaced_file(self._list) as file:
+            file.write(json.dumps(sorted({*self._names(), name})).encode())
         await configs.create(name, **connection, **token, description="Demo cluster (emulated)")
 
     def _is_ours(self, record: ClusterRecord) -> bool:

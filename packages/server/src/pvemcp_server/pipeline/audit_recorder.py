@@ -45,6 +45,10 @@ class Recorder:
         self.set_arguments(arguments)
         await self.audit.refused(self._event(Outcome.REFUSED, reason=reason))
 
+    async def decided(self, outcome: Outcome, question: str) -> None:
+        """Store the user's answer to a confirmation; raises Unrecorded."""
+        await self.audit.decision(self._event(outcome, reason=question))
+
     async def intent(self) -> None:
         """Store the intent, before Proxmox is asked to change anything; raise Unrecorded."""
         self._intent = await self.audit.intent(self._event(None))
@@ -89,6 +93,7 @@ class Recorder:
             key_name=self.caller.key_name,
             address=self.caller.address,
             client=self.client,
+            acting=self.caller.acting or None,
             cluster=", ".join(sorted(call.touched)) if call else None,
             arguments=self._arguments,
             outcome=outcome,

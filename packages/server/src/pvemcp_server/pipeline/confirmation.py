@@ -1,7 +1,9 @@
 """Confirmation of destructive calls: by the user, or by a setting where no client can ask."""
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
+from pvemcp_server.audit import Outcome
 from pvemcp_server.errors import ConfirmationNeeded
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.settings import Values
@@ -11,6 +13,12 @@ if TYPE_CHECKING:
     from mcp_types import InputRequiredResult
 
 QUESTION_CHARACTERS: Final = 1_000
+RecordDecision = Callable[[Outcome, str], Awaitable[None]]
+_OUTCOMES: Final = {
+    Decision.YES: Outcome.ACCEPTED,
+    Decision.NO: Outcome.DECLINED,
+    Decision.NO_ANSWER: Outcome.NO_ANSWER,
+}
 _SETTING: Final = Values.model_fields["unconfirmed_destructive"].title
 
 
@@ -22,9 +30,12 @@ class InputRequired(Exception):
         self.result = result
 
 
-async def confirm(conversation: Conversation, sentence: str, settings: Values) -> None:
+async def confirm(
+    conversation: Conversation, sentence: str, settings: Values, record: RecordDecision
+) -> None:
     """Return when the call may go on; raise ConfirmationNeeded otherwise, or InputRequired.
 
+    `record` stores the answer of a user who was asked; if it cannot, the call is refused.
     A client that could ask but gave no decision counts as a refusal: only a client that cannot
     ask at all leaves the decision to the setting `unconfirmed_destructive`.
     """
@@ -36,7 +47,10 @@ async def confirm(conversation: Conversation, sentence: str, settings: Values) -
             hint="An administrator can allow them: setting 'Destructive calls'.",
         )
     question = clean_line(sentence, QUESTION_CHARACTERS)
-    match await conversation.ask(question):
+    decision = await conversation.ask(question)
+    if decision in _OUTCOMES:
+        await record(_OUTCOMES[decision], question)
+    match decision:
         case Decision.NO:
             raise ConfirmationNeeded("The user declined; nothing was changed.")
         case Decision.NO_ANSWER:

@@ -170,7 +170,7 @@ class Pipeline:
             await note_missing_privileges(plan.cluster, *tool.needs, so="will refuse this")
             return plan.preview()
         if call.effect is Effect.DESTROY:
-            await confirm(call.conversation, plan.sentence, call.settings)
+            await confirm(call.conversation, plan.sentence, call.settings, recorder.decided)
         await recorder.intent()
         return await carry_out(call, plan)
 

@@ -3,7 +3,9 @@
 The hash of a row is an HMAC over the previous hash and the row's own columns, under a key from the
 vault. An attacker who can write to the database but lacks the master key can neither change a row
 nor compute a new chain. Two marks, each with an HMAC as its seal, hold where the chain begins
-(after retention) and where it ends, so that rows removed at either end are noticed as well.
+(after retention) and where it ends, so that rows removed at either end are noticed as well. The
+attacker can put back an older row of marks together with the rows of its time: that is found only
+against a newer head, which a running process remembers and `audit_head` keeps outside the database.
 """
 
 import hmac

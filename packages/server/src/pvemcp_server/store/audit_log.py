@@ -27,11 +27,8 @@ Row = Mapping[str, Any]
 PAGE = 500  # rows to hash before other tasks run: a small page, so that calls do not wait
 PRUNE = 5_000  # rows to delete in one transaction, while appends wait
 log = logging.getLogger(__name__)
-BREAK: Row = {
-    "kind": "break",
-    "call_id": "",
-    "reason": "the mark of the chain's end was changed; rows before this one may be missing",
-}
+MARK_CHANGED = "the mark of the chain's end was changed; rows before this one may be missing"
+CUT = "the chain no longer contained row {seq}, which was written before; rows are missing"
 
 
 async def seal_empty(connection: AsyncConnection, key: bytes) -> None:
@@ -40,16 +37,35 @@ async def seal_empty(connection: AsyncConnection, key: bytes) -> None:
 
 
 class AuditLog:
-    """The hash chain of the audit; a lock on the head mark serializes the processes."""
+    """The hash chain of the audit; a lock on the head mark serializes the processes.
+
+    It remembers the newest head that it has seen. An older head is sealed as well, so without this
+    memory rows could be removed at the end by setting the head mark back.
+    """
 
     def __init__(self, database: Database, key: bytes) -> None:
         self._database = database
         self._key = key
+        self._seen = GENESIS
+        self._break: Finding | None = None
+
+    def remember(self, mark: Mark) -> None:
+        """Remember a head that the chain had; later heads must follow it."""
+        if mark.seq > self._seen.seq:
+            self._seen = mark
+
+    def take_break(self) -> Finding | None:
+        """Return the last break row that was appended since the last call."""
+        taken, self._break = self._break, None
+        return taken
 
     async def append(self, rows: Iterable[Row]) -> Mark:
         """Append the rows in one transaction, durable on return; return the new head."""
         async with self._database.writing() as connection:
-            return await self._append_in(connection, rows)
+            mark, broken = await self._append_in(connection, rows)
+        self.remember(mark)
+        self._break = broken or self._break
+        return mark
 
     async def head(self) -> Mark:
         """Return the head; stored elsewhere, it reveals a database that was rolled back."""
@@ -58,7 +74,11 @@ class AuditLog:
         return mark
 
     async def verify(self, expected: Mark | None = None) -> list[Finding]:
-        """Return every violation of the chain; `expected` is a head that was stored earlier."""
+        """Return every violation of the chain.
+
+        `expected` is a head that was stored earlier; by default the newest one that was seen.
+        """
+        expected = expected or self._seen  # read before the snapshot, which is not older then
         async with self._database.snapshot() as connection:
             head, head_is_sealed = await self._mark(connection, HEAD)
             base, base_is_sealed = await self._mark(connection, BASE)
@@ -69,12 +89,12 @@ class AuditLog:
             findings.append(Finding(head.seq, "the mark of its end was changed"))
         elif last != head:
             findings.append(Finding(last.seq + 1, f"the end is missing, up to row {head.seq}"))
-        if expected and expected.seq > last.seq:
+        if expected.seq > max(last.seq, head.seq):
             findings.append(Finding(last.seq + 1, f"ends before the noted row {expected.seq}"))
         return findings
 
     async def _walk(
-        self, connection: AsyncConnection, last: Mark, expected: Mark | None
+        self, connection: AsyncConnection, last: Mark, expected: Mark
     ) -> tuple[list[Finding], Mark]:
         """Verify all rows after `last`; return the findings and the real end of the chain."""
         findings: list[Finding] = []
@@ -82,7 +102,7 @@ class AuditLog:
             for row in rows:
                 findings += verify_row(self._key, last, row)
                 last = Mark(row["seq"], row["hash"])
-                if expected and last.seq == expected.seq and last != expected:
+                if last.seq == expected.seq and last != expected:
                     findings.append(Finding(last.seq, "is not the row that was noted"))
         return findings, last
 
@@ -117,14 +137,20 @@ class AuditLog:
             await _put(connection, self._key, BASE, Mark(end.seq, end.hash))
         return int(removed.rowcount)
 
-    async def _append_in(self, connection: AsyncConnection, rows: Iterable[Row]) -> Mark:
+    async def _append_in(
+        self, connection: AsyncConnection, rows: Iterable[Row]
+    ) -> tuple[Mark, Finding | None]:
+        """Append the rows, after a break row if the chain was tampered with."""
         mark, is_sealed_mark = await self._mark(connection, HEAD, lock=True)
-        if not is_sealed_mark:
-            log.error("The mark of the audit's end was changed: run `pvemcp audit verify`")
+        broken = None
+        if not is_sealed_mark or not await self._follows_seen(connection, mark):
+            reason = CUT.format(seq=self._seen.seq) if is_sealed_mark else MARK_CHANGED
+            log.error("The audit was tampered with, %s: run `pvemcp audit verify`", reason)
             # without a break row, the new seal would hide that rows may have been removed
             top = await connection.scalar(select(func.max(records.audit.c.seq)))
-            mark = Mark(max(mark.seq, top or 0), mark.hash)
-            rows = [{**BREAK, "at": utc_now()}, *rows]
+            mark = Mark(max(mark.seq, top or 0, self._seen.seq), mark.hash)
+            broken = Finding(mark.seq + 1, reason)
+            rows = [{"kind": "break", "call_id": "", "reason": reason, "at": utc_now()}, *rows]
         chain = []
         for row in rows:
             full = {**row, "seq": mark.seq + 1, "previous": mark.hash}
@@ -137,7 +163,19 @@ class AuditLog:
                 records.audit.insert(), [{name: row.get(name) for name in names} for row in chain]
             )
             await _put(connection, self._key, HEAD, mark)
-        return mark
+        return mark, broken
+
+    async def _follows_seen(self, connection: AsyncConnection, head: Mark) -> bool:
+        """Return whether the chain up to this head still contains the head that was seen."""
+        seen = self._seen
+        if head.seq <= seen.seq:
+            return head == seen
+        table = records.audit
+        hash_ = await connection.scalar(select(table.c.hash).where(table.c.seq == seen.seq))
+        if hash_ is None:  # another process wrote more, and retention may have removed the row
+            base, _ = await self._mark(connection, BASE)
+            return seen.seq <= base.seq
+        return bool(hash_ == seen.hash)
 
     async def _page(self, connection: AsyncConnection, after: int) -> list[Row]:
         table = records.audit

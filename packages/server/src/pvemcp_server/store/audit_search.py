@@ -40,7 +40,7 @@ class AuditFilter:
     kind: str | None = None
     outcome: str | None = None
     address: str | None = None
-    text: str | None = None  # in key name, tool, arguments or reason
+    text: str | None = None  # in key name, acting administrator, tool, arguments or reason
     before: int | None = None  # entries older than this one: the next page
 
     def conditions(self) -> list[ColumnElement[bool]]:
@@ -95,7 +95,7 @@ def _is_in_clusters(cluster: str) -> ColumnElement[bool]:
 
 
 def _mentions(text: str) -> ColumnElement[bool]:
-    names = ("key_name", "tool", "arguments", "reason")
+    names = ("key_name", "acting", "tool", "arguments", "reason")
     return or_(*(COLUMNS[name].icontains(text, autoescape=True) for name in names))
 
 

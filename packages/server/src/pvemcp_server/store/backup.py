@@ -8,9 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import records
+from pvemcp_server.store.audit_head import AuditHeadFile
+from pvemcp_server.store.audit_log import AuditLog
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.export import Exported, export, insert_rows, open_export, reflect
-from pvemcp_server.store.files import make_state_dir
+from pvemcp_server.store.files import config_errors, make_state_dir
 from pvemcp_server.store.master_key import read_master_key
 from pvemcp_server.store.migrate import is_known, stamp, upgrade
 from pvemcp_server.store.store import Store
@@ -19,44 +21,68 @@ from pvemcp_server.store.vault import Vault
 
 async def backup(store: Store, path: Path) -> int:
     """Write a consistent backup while the server runs; return the number of rows."""
-    return await export(store.database, path)
+    return await export(store.database, path, store.vault.master)
 
 
 async def restore(config: Config, path: Path, *, replace: bool = False) -> int:
     """Replace the state by a backup while no server runs; return the number of rows.
 
     Raise ConfigError for a database that is not empty, unless `replace`; then it is backed up
-    first. One transaction restores everything or changes nothing.
+    first. The file's signature is verified before anything is touched, and one transaction restores
+    everything or changes nothing.
     """
-    exported = open_export(path)
-    if not is_known(exported.revision):
-        raise ConfigError(f"{path} is of a newer version ({exported.revision}) than this program.")
     master = read_master_key(config)
     if master is None:
         raise ConfigError(
             "Put the master key of the backup in place first; it is not in the backup."
         )
+    exported = open_export(path, master)
+    if not is_known(exported.revision):
+        raise ConfigError(f"{path} is of a newer version ({exported.revision}) than this program.")
     make_state_dir(config)
     database = Database(config.database)
     try:
         await database.open()
-        await _back_up_existing(database, config.state_dir / "backups", replace=replace)
+        if await _is_occupied(database):
+            if not replace:
+                raise ConfigError(
+                    "The database is not empty; use --replace to replace it by the backup."
+                )
+            await _back_up(database, config.state_dir / "backups", master)
         async with database.writing() as connection:
             await _fill(connection, exported)
             # a wrong master key raises ConfigError here, and the transaction is rolled back
-            await Vault.read(connection, master)
+            vault = Vault(database, master, await Vault.read(connection, master))
+        await _note_audit_head(database, vault, config.state_dir)
     finally:
         await database.close()
     return exported.count
 
 
-async def _back_up_existing(database: Database, backups: Path, *, replace: bool) -> None:
+async def _note_audit_head(database: Database, vault: Vault, state_dir: Path) -> None:
+    """Note the restored end of the audit: it may be older than the one that was noted."""
+    key = vault.derive("audit")
+    with config_errors("The restored end of the audit cannot be noted"):
+        AuditHeadFile(state_dir, key).write(await AuditLog(database, key).head())
+
+
+async def _is_occupied(database: Database) -> bool:
     async with database.snapshot() as connection:
-        occupied = await connection.run_sync(lambda sync: bool(inspect(sync).get_table_names()))
-    if occupied and not replace:
-        raise ConfigError("The database is not empty; use --replace to replace it by the backup.")
-    if occupied:
-        await export(database, backups / f"before-restore-{stamp()}.jsonl.gz")
+        return await connection.run_sync(lambda sync: bool(inspect(sync).get_table_names()))
+
+
+async def _back_up(database: Database, backups: Path, master: bytes) -> None:
+    """Back up the state that is about to be replaced, under its own master key."""
+    try:
+        async with database.reading() as connection:
+            await Vault.read(connection, master)
+    except ConfigError:
+        # signed by another master key than its secrets, that backup could never be restored
+        raise ConfigError(
+            f"The database {database.url} belongs to another master key, so it cannot be backed up "
+            "before it is replaced. Move it away, and restore into an empty database."
+        ) from None
+    await export(database, backups / f"before-restore-{stamp()}.jsonl.gz", master)
 
 
 async def _fill(connection: AsyncConnection, exported: Exported) -> None:

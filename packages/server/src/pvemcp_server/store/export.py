@@ -1,83 +1,84 @@
 """Export the whole state to one file, which either kind of database can import.
 
 Gzipped JSON lines: a header with the revision of the schema, then each row as `{"table", "row"}`,
-then the number of rows, which shows a truncated file. Secrets are encrypted as in the database. The
-master key is not included and has to be kept separately.
+then the number of rows. The last line is an HMAC over all others, under a key derived from the
+master key: only the holder of the master key can write a file that `open_export` accepts. Secrets
+are encrypted as in the database. The master key is not included and has to be kept separately.
 """
 
 import gzip
+import hmac
 import json
-import os
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Final
 
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, LargeBinary, MetaData, Table, select
 
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.database import Database
-from pvemcp_server.store.files import config_errors
+from pvemcp_server.store.files import config_errors, replaced_file
 
-FORMAT = 1
+FORMAT = 2
 BATCH = 500
+DIGEST: Final = "sha256"
 NOT_EXPORTED = frozenset({"alembic_version", "sessions"})  # all sign in again after a restore
 
 
-async def export(database: Database, path: Path) -> int:
-    """Write a consistent snapshot to a new file, mode 0600; return the number of rows."""
-    with config_errors(f"{path} cannot be written"):
-        return await _export(database, path)
+async def export(database: Database, path: Path, master: bytes) -> int:
+    """Write a consistent, signed snapshot to a new file, mode 0600; return the number of rows."""
+    with (
+        config_errors(f"{path} cannot be written"),
+        replaced_file(path) as file,
+        gzip.open(file, "wb") as stream,
+    ):
+        async with database.snapshot() as connection:
+            return await connection.run_sync(_write, _SignedLines(stream, master))
 
 
-async def _export(database: Database, path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            with gzip.open(file, "wt", encoding="utf-8") as stream:
-                async with database.snapshot() as connection:
-                    count = await connection.run_sync(_write, stream)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return count
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Exported:
-    """A backup file that was read once and is complete."""
+    """A backup file that was read once: it is complete and signed by the master key."""
 
     path: Path
+    master: bytes
     revision: str
     count: int
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
-        """Yield `{"table", "row"}` for each row; referenced tables come first."""
-        return (line for line in _lines(self.path) if "row" in line)
+        """Yield `{"table", "row"}` for each row; referenced tables come first.
+
+        The signature is verified again at the end, in case the file was exchanged after the first
+        reading; ConfigError then ends the transaction that inserts the rows.
+        """
+        lines = _signed_lines(self.path, self.master)
+        next(lines, None)
+        for line in islice(lines, self.count):
+            yield json.loads(line)
+        for _ in lines:  # the number of rows; the end of the iteration verifies the signature
+            pass
 
 
-def open_export(path: Path) -> Exported:
-    """Read a backup file once and check that it is complete; raise ConfigError otherwise."""
-    header: Mapping[str, Any] = {}
-    end: Mapping[str, Any] = {}
-    count = 0
-    try:
-        for line in _lines(path):
-            header, end = header or line, line
-            count += "row" in line
-    except (OSError, EOFError, ValueError) as error:
-        raise ConfigError(f"{path} is not a readable backup: {error}.") from None
-    if header.get("pvemcp_backup") != FORMAT or end.get("rows") != count:
-        raise ConfigError(f"{path} is not a complete backup of this program.")
-    return Exported(path, header["revision"], count)
+def open_export(path: Path, master: bytes) -> Exported:
+    """Read a backup file once; raise ConfigError unless it is complete, unchanged and ours.
+
+    Nothing of it is interpreted before its signature is verified.
+    """
+    header = end = b""
+    count = -2  # without the header and the number of rows
+    for line in _signed_lines(path, master):
+        header, end = header or line, line
+        count += 1
+    facts = json.loads(header)
+    if facts.get("pvemcp_backup") != FORMAT or json.loads(end) != {"rows": count}:
+        raise _incomplete(path)
+    return Exported(path, master, facts["revision"], count)
 
 
 def reflect(connection: Connection) -> MetaData:
@@ -96,16 +97,66 @@ def insert_rows(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> No
             connection.execute(table.insert(), batch)
 
 
-def _write(connection: Connection, stream: IO[str]) -> int:
+class _SignedLines:
+    """Writes JSON lines, and their HMAC as the last one."""
+
+    def __init__(self, stream: gzip.GzipFile, master: bytes) -> None:
+        self._stream = stream
+        self._hmac = _hmac(master)
+
+    def write(self, value: Mapping[str, Any]) -> None:
+        line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+        self._hmac.update(line)
+        self._stream.write(line)
+
+    def sign(self) -> None:
+        self._stream.write(_signature(self._hmac))
+
+
+def _hmac(master: bytes) -> "hmac.HMAC":
+    return hmac.new(hmac.digest(master, b"pvemcp:backup", DIGEST), digestmod=DIGEST)
+
+
+def _signature(signed: "hmac.HMAC") -> bytes:
+    return json.dumps({"hmac": signed.hexdigest()}).encode() + b"\n"
+
+
+def _signed_lines(path: Path, master: bytes) -> Iterator[bytes]:
+    """Yield the lines of a backup without its signature; at the end verify the signature."""
+    signed, last = _hmac(master), b""
+    try:
+        with gzip.open(path, "rb") as stream:
+            for line in stream:
+                if last:
+                    signed.update(last)
+                    yield last
+                last = line
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path} is not a readable backup: {error}.") from None
+    if not last.startswith(b'{"hmac":'):
+        raise _incomplete(path)
+    if not hmac.compare_digest(last, _signature(signed)):
+        raise ConfigError(
+            f"{path} was changed after it was written, or it belongs to another master key. Put "
+            "the master key of the backup in place, or use an unchanged copy; nothing was restored."
+        )
+
+
+def _incomplete(path: Path) -> ConfigError:
+    return ConfigError(f"{path} is not a complete backup of this program.")
+
+
+def _write(connection: Connection, lines: _SignedLines) -> int:
     revision = MigrationContext.configure(connection).get_current_revision()
-    _line(stream, {"pvemcp_backup": FORMAT, "revision": revision})
+    lines.write({"pvemcp_backup": FORMAT, "revision": revision})
     count = 0
     for table in reflect(connection).sorted_tables:
         if table.name not in NOT_EXPORTED:
             for row in _rows(connection, table):
-                _line(stream, {"table": table.name, "row": row})
+                lines.write({"table": table.name, "row": row})
                 count += 1
-    _line(stream, {"rows": count})
+    lines.write({"rows": count})
+    lines.sign()
     return count
 
 
@@ -125,13 +176,3 @@ def _decoded(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for name, value in row.items()
     }
-
-
-def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as stream:
-        for line in stream:
-            yield json.loads(line)
-
-
-def _line(stream: IO[str], value: Mapping[str, Any]) -> None:
-    stream.write(json.dumps(value, separators=(",", ":")) + "\n")

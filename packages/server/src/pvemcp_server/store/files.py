@@ -1,10 +1,20 @@
-"""Folders and files of the state; an OSError there becomes a ConfigError."""
+"""Folders and files of the state; an OSError there becomes a ConfigError.
 
+Every file is readable by this user only, and none is written through a name that another user could
+have prepared: a new file replaces the old one, and a link is never followed.
+"""
+
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
+
+_NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 
 
 @contextmanager
@@ -20,3 +30,32 @@ def make_state_dir(config: Config) -> None:
     """Create the state folder, accessible to this user only."""
     with config_errors(f"The state folder {config.state_dir} (PVEMCP_STATE_DIR) cannot be made"):
         config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file, mode 0600, that replaces `path` atomically when the body succeeds.
+
+    It is written under a random name that did not exist (O_EXCL, O_NOFOLLOW) and is synced to the
+    disk before it gets its own name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def open_private(path: Path, mode: str) -> IO[Any]:
+    """Open a file that stays open while it is written: mode 0600 if new, never through a link."""
+    encoding = None if "b" in mode else "utf-8"
+    return open(path, mode, encoding=encoding, opener=_private)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | _NO_FOLLOW, 0o600)

@@ -18,15 +18,21 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x7076656D  # key of the advisory lock of PostgreSQL, any fixed number
 
 
-async def migrate(database: Database, backups: Path) -> None:
-    """Upgrade in one transaction; processes that start at the same time wait for each other."""
+async def migrate(database: Database, backups: Path, master: bytes | None) -> None:
+    """Upgrade in one transaction; processes that start at the same time wait for each other.
+
+    Raise ConfigError for a database that has to be backed up first while its master key is missing.
+    """
     async with database.snapshot() as connection:
         before = await connection.run_sync(revision_of)
     if before == newest_revision():
         return
     if before is not None:
         _check_known(before)
-        await export(database, backups / f"before-upgrade-from-{before}-{stamp()}.jsonl.gz")
+        if master is None:
+            raise ConfigError("The master key of this database is missing: put your copy back.")
+        backup = backups / f"before-upgrade-from-{before}-{stamp()}.jsonl.gz"
+        await export(database, backup, master)
     async with database.writing() as connection:
         await upgrade(connection)
 

@@ -253,6 +253,7 @@ audit = Table(
     Column("key_name", Text),
     Column("address", String(64)),
     Column("client", Text),
+    Column("acting", Text),  # the administrator who called with the key's rights
     Column("tool", Text),
     Column("cluster", Text),
     Column("arguments", Text),

@@ -9,7 +9,7 @@ from typing import IO, Final
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.store.files import config_errors, make_state_dir
+from pvemcp_server.store.files import config_errors, make_state_dir, open_private
 
 _LONGEST: Final = 1000  # characters of the file: it holds an address and a process id
 
@@ -25,7 +25,7 @@ def state_lock(config: Config, *, shared: bool) -> Iterator[None]:
     make_state_dir(config)
     file = _file(config)
     with config_errors(f"The lock {file} cannot be written"):
-        stream = file.open("a+", encoding="utf-8")
+        stream = open_private(file, "a+")
     with stream:
         with config_errors(f"The lock {file} cannot be taken"):
             acquired = _try_lock(stream, shared=shared)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -10,6 +11,8 @@ from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import records
 from pvemcp_server.store.access_repositories import KeyRepository, RoleRepository
 from pvemcp_server.store.admin_repositories import AdminRepository, SessionRepository
+from pvemcp_server.store.audit_chain import GENESIS
+from pvemcp_server.store.audit_head import AuditHeadFile
 from pvemcp_server.store.audit_log import AuditLog
 from pvemcp_server.store.audit_search import AuditSearch
 from pvemcp_server.store.cluster_repositories import (
@@ -32,7 +35,7 @@ from pvemcp_server.store.watch import Topic, Watch
 class Store:
     """The repositories of an open database, and the vault of its secrets."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, vault: Vault, state_dir: Path) -> None:
         self.database = database
         self.vault = vault
         self.watch = Watch(database)
@@ -50,6 +53,7 @@ class Store:
         self.mcp_tasks = Repository(database, records.mcp_tasks, McpTask)
         self.notices = NoticeRepository(database)
         self.audit_log = AuditLog(database, vault.derive("audit"))
+        self.audit_head = AuditHeadFile(state_dir, vault.derive("audit"))
         self.audit_search = AuditSearch(database)
 
 
@@ -60,7 +64,9 @@ async def open_store(config: Config) -> AsyncIterator[Store]:
     database = Database(config.database)
     try:
         await database.open()
-        yield Store(database, await _prepare(config, database))
+        store = Store(database, await _prepare(config, database), config.state_dir)
+        store.audit_log.remember(store.audit_head.read() or GENESIS)
+        yield store
     finally:
         await database.close()
 
@@ -68,7 +74,7 @@ async def open_store(config: Config) -> AsyncIterator[Store]:
 async def _prepare(config: Config, database: Database) -> Vault:
     """Upgrade the tables and open the vault."""
     try:
-        await migrate(database, config.state_dir / "backups")
+        await migrate(database, config.state_dir / "backups", read_master_key(config))
         return await Vault.open(database, await _master_key(config, database))
     except SQLAlchemyError as error:
         raise ConfigError(

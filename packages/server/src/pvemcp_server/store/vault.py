@@ -103,6 +103,11 @@ class Vault:
         return hmac.digest(self._keys[root].material, f"pvemcp:{purpose}".encode(), hashlib.sha256)
 
     @property
+    def master(self) -> bytes:
+        """The master key, which also signs backups."""
+        return self._master
+
+    @property
     def pepper(self) -> DataKey:
         """The pepper of new API keys."""
         return self._newest(Purpose.PEPPER)
