@@ -190,6 +190,10 @@ def test_a_cluster_is_added_examined_bound_and_queried(run, run_json, emulated, 
     assert bound == {"default": [], "reader": [{"key": "laptop", "role": None}]}
     run("clusters", "unbind", "prod", "--key", "laptop")
     assert run_json("clusters", "change", "prod", "--protected")["protected"] is True
+    elsewhere = ["clusters", "change", "prod", "--host", emulated["hosts"][0], "--insecure"]
+    assert "Missing: default, reader" in run(*elsewhere, fails=True).stderr
+    given = ["--token-secret-file", file, "--token-secret-file", f"reader={file}"]
+    assert run_json(*elsewhere, *given)["tls_mode"] == "insecure"
 
     (report,) = run_json("doctor", "--key", "laptop")
     assert report["account"] == token_id

@@ -1,10 +1,13 @@
 """The admin REST API offers what the pages offer, and describes itself."""
 
+import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 
 from proxmox_client import Client
+from proxmox_client.emulator.certificates import CertificateAuthority
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event
 from pvemcp_server.web.api import create_api
@@ -135,7 +138,7 @@ async def test_the_doctor_names_missing_privileges_and_the_command_that_adds_the
             "shows another certificate than the pinned one",
             ["pvenode cert info"],
         ),
-        ({"hosts": ["127.0.0.1:9"]}, "answer", "Proxmox does not answer", []),
+        ({"hosts": ["127.0.0.2:9"]}, "answer", "Proxmox does not answer", []),
         (None, "answer", "its token is wrong", ["pveum user token list mcp@pve"]),
     ],
     ids=["certificate", "hosts", "token"],
@@ -144,7 +147,10 @@ async def test_the_doctor_says_why_a_cluster_does_not_answer(
     equipped, emulator, wrong, topic, text, fix
 ):
     if wrong:
-        await equipped.api("PATCH", "/clusters/home-lab", json=wrong)
+        _, secret = emulator["home-lab"].token
+        changes = {**wrong, "token_secrets": {"default": secret}}
+        changed = await equipped.api("PATCH", "/clusters/home-lab", json=changes)
+        assert changed.status_code == 200
     else:
         token_id, _ = emulator["home-lab"].token
         fields = {"name": "default", "token_id": token_id, "token_secret": "another"}
@@ -153,6 +159,49 @@ async def test_the_doctor_says_why_a_cluster_does_not_answer(
     found = next(row for row in report["findings"] if row["topic"] == topic)
     assert (found["level"], found["fix"]) == ("bad", fix)
     assert text in found["text"]
+
+
+async def test_a_stored_secret_is_not_sent_to_other_hosts(equipped, emulator):
+    """Replay finding S5: hosts of an attacker, with a listener that records what it is sent."""
+    _, secret = emulator["home-lab"].token
+    received: list[bytes] = []
+
+    async def listen(reader, writer):
+        with suppress(ConnectionError):  # closed after the handshake, to see the certificate only
+            received.append(await reader.read(65_536))
+        writer.close()
+
+    context = CertificateAuthority("evil").issue("pve1", "127.0.0.1").context
+    async with await asyncio.start_server(listen, "127.0.0.1", 0, ssl=context) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        evil = {"hosts": [f"127.0.0.1:{port}"], "tls_mode": "insecure"}
+        tried = {"name": "x", **evil, "token_id": "a@pve!own", "token_secret": "own"}
+        await equipped.api("POST", "/clusters/try", json=tried)
+        assert b"Authorization: PVEAPIToken=a@pve!own=own" in received[0]
+        received.clear()
+        refused = await equipped.api("PATCH", "/clusters/home-lab", json=evil)
+        assert refused.status_code == 422
+        assert "stored secret is sent only where it was given for" in refused.json()["error"]
+        store = equipped.services.store
+        [lab] = await store.clusters.all(name="home-lab")
+        await store.clusters.change(lab.id, **evil)  # as a database writer could
+        tested = await equipped.api("POST", "/clusters/home-lab/test")
+        assert (tested.status_code, received) == (422, [])
+        assert "it is not sent to them" in tested.json()["error"]
+        await equipped.api("POST", "/doctor?cluster=home-lab")
+    assert b"".join(received) == b""
+    assert secret not in tested.text
+
+
+async def test_a_change_of_hosts_with_the_secret_is_audited_without_it(equipped, emulator):
+    emulated = emulator["prod"]
+    _, secret = emulated.token
+    changes = {"hosts": emulated.hosts[:1], "token_secrets": {"default": secret}}
+    changed = await equipped.api("PATCH", "/clusters/prod", json=changes)
+    assert (changed.status_code, secret in changed.text) == (200, False)
+    assert (await equipped.api("POST", "/clusters/prod/test")).status_code == 200
+    (entry,) = await equipped.services.audit.find(limit=1)
+    assert entry.arguments == {"hosts": emulated.hosts[:1]}
 
 
 async def test_the_doctor_without_a_visible_node_checks_the_rest(equipped, monkeypatch):

@@ -50,6 +50,14 @@ class ClusterFields(ClusterSettings):
 class ClusterChanges(Changes, ClusterSettings):
     """Changes to a cluster; fields that are left out keep their values."""
 
+    token_secrets: dict[str, SecretStr] | None = Field(
+        default=None,
+        description=(
+            "The secret of each token by the name of its identity; needed for other hosts, "
+            "tls_mode, ca_pem or fingerprints"
+        ),
+    )
+
 
 class IdentityFields(Fields):
     """A Proxmox API token of a cluster."""
@@ -187,9 +195,16 @@ async def get_cluster(context: AdminContext, name: ClusterName) -> Cluster:
 async def change_cluster(
     context: AdminContext, name: ClusterName, changes: ClusterChanges
 ) -> Cluster:
-    """Change the given fields; the others keep their values."""
+    """Change the given fields; the others keep their values.
+
+    Other hosts or certificates need the secret of each token again.
+    """
     values = changes.values()
-    record = await context.services.access.clusters.change(name, **values)
+    secrets = {
+        identity: secret.get_secret_value()
+        for identity, secret in (values.pop("token_secrets", None) or {}).items()
+    }
+    record = await context.services.access.clusters.change(name, secrets=secrets, **values)
     await context.changed("clusters.change", cluster=name, **values)
     return await _cluster(context, record)
 
@@ -213,7 +228,7 @@ async def check_cluster(
     ]
     if not identities:
         raise CallError(f"Cluster {name} has no such Proxmox token.", hint="Add one to it.")
-    secret = await context.services.store.identities.secret(identities[0].id) or ""
+    secret = await context.services.store.identities.secret(identities[0], record) or ""
     return await check(record.hosts, identities[0].token_id, secret, tls_of(record), name)
 
 

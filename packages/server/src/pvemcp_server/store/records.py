@@ -5,9 +5,11 @@ whose rows never leave the store have no record. `migrations/` creates the table
 test compares the result with `metadata`.
 """
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Annotated, Any
 
 from sqlalchemy import (
@@ -93,6 +95,17 @@ class ClusterRecord:
     fingerprints: list[str]
     protected: bool
     created: datetime
+
+    @property
+    def destination(self) -> str:
+        """SHA-256 of where the cluster's tokens are sent: its hosts, and how they are verified."""
+        trust: list[str] = []
+        if self.tls_mode == TlsMode.CA:
+            trust = [self.ca_pem]
+        elif self.tls_mode == TlsMode.PINNED:
+            trust = sorted(self.fingerprints)
+        text = json.dumps([sorted(self.hosts), str(self.tls_mode), trust])
+        return sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
