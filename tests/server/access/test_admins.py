@@ -1,6 +1,7 @@
 """Administrators: passwords, lock-out, sessions."""
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 import anyio
 import pytest
@@ -244,6 +245,25 @@ async def test_a_session_is_found_by_its_token_only(
     assert await sessions.find(token) is None
 
 
+async def test_a_session_written_to_the_database_does_not_sign_in(
+    admins: Admins, sessions: Sessions, store: Store, clock: Clock
+):
+    admin = await admins.create("ada", PASSWORD)
+    planted = "A" * 43
+    for digest in (planted, sha256(planted.encode()).hexdigest(), sha256(b"").hexdigest()):
+        await store.sessions.add(
+            digest=digest,
+            admin_id=admin.id,
+            address="",
+            agent="",
+            created=clock.time,
+            last_seen=clock.time,
+            expires=clock.time + ABSOLUTE,
+        )
+        assert await sessions.find(planted) is None
+        assert await sessions.find("") is None
+
+
 async def test_the_csrf_token_belongs_to_one_session(admins: Admins, sessions: Sessions):
     admin = await admins.create("ada", PASSWORD)
     one, other = [
@@ -289,6 +309,21 @@ async def test_active_sessions_can_be_listed_and_ended(access: Access):
     assert {session.agent for session in await access.sessions.of(ada)} == {"Firefox", "Chromium"}
     await access.sessions.end((await access.sessions.find(token)).id)
     assert [session.agent for session in await access.sessions.of(ada)] == ["Chromium"]
+
+
+async def test_all_other_sessions_of_one_administrator_end(access: Access):
+    ada = await access.admins.create("ada", PASSWORD)
+    bob = await access.admins.create("bob", PASSWORD)
+    mine, other, bobs = [
+        await access.sessions.open(admin, address="::1", agent="") for admin in (ada, ada, bob)
+    ]
+    kept = await access.sessions.find(mine)
+    assert await access.sessions.end_others(ada, kept.id) == 1
+    assert await access.sessions.find(other) is None
+    assert await access.sessions.find(mine) == kept
+    assert await access.sessions.find(bobs)
+    assert await access.sessions.end_others(ada) == 1
+    assert await access.sessions.find(mine) is None
 
 
 async def test_concurrent_failures_are_all_counted(admins: Admins, store: Store):

@@ -162,6 +162,8 @@ def test_administrators_are_added_disabled_and_removed(run, run_json):
     run("admin", "add", "grace")
     assert run_json("admin", "disable", "ada")["enabled"] is False
     assert run_json("admin", "enable", "ada")["enabled"] is True
+    assert run_json("admin", "sessions", "ada") == []
+    assert "Ended 0 sessions of ada." in run("admin", "end-sessions", "ada").stdout
     run("admin", "remove", "grace")
     assert [row["name"] for row in run_json("admin", "list")] == ["ada"]
 

@@ -65,6 +65,24 @@ async def test_a_program_signs_in_creates_a_key_and_signs_out(stranger):
     assert (await stranger.api("GET", "/keys")).status_code == 401
 
 
+async def test_sessions_are_listed_and_all_others_ended(front):
+    first = dict(front.http.cookies)
+    await front.sign_in()
+    shown = (await front.api("GET", "/admins/ada/sessions")).json()
+    assert [session["current"] for session in shown] == [True, False]
+    assert shown[0]["agent"].startswith("python-httpx")
+    page = (await front.get("/admin/administrators")).text
+    assert "this one" in page
+    assert page.count("python-httpx") == 2
+    ended = await front.api("DELETE", "/admins/ada/sessions")
+    assert ended.json() == {"ended": 1}
+    assert len((await front.api("GET", "/admins/ada/sessions")).json()) == 1
+    (entry,) = await front.services.audit.find(limit=1)
+    assert (entry.tool, entry.arguments["ended"]) == ("admin.admins.end_sessions", 1)
+    front.http.cookies = first
+    assert (await front.api("GET", "/admins")).status_code == 401
+
+
 async def test_a_role_narrows_a_key_and_the_rights_show_it(equipped):
     grants = [{"tools": ["ListVms"], "clusters": ["prod"], "resources": {"tags": ["web"]}}]
     await equipped.api("POST", "/roles", json={"name": "web", "grants": grants})

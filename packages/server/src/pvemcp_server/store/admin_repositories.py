@@ -32,10 +32,11 @@ class SessionRepository(Repository[SessionRecord]):
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.sessions, SessionRecord)
 
-    async def remove_all_of(self, admin_id: int) -> None:
-        """Delete every session of an administrator."""
+    async def remove_all_of(self, admin_id: int, *, keep: str = "") -> None:
+        """Delete every session of an administrator but the one with the digest `keep`."""
+        theirs = (self.table.c.admin_id == admin_id) & (self.table.c.digest != keep)
         async with self.database.writing() as connection:
-            await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))
+            await connection.execute(self.table.delete().where(theirs))
 
     async def remove_expired(self, now: datetime, idle: timedelta) -> None:
         """Delete sessions that have expired or were idle for too long."""

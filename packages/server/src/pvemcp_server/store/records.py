@@ -151,7 +151,7 @@ class AdminRecord:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """A session of an administrator; `digest` is the SHA-256 of its token."""
+    """A session of an administrator; `digest` is a keyed hash of its token."""
 
     digest: Annotated[str, ColumnArgs(type=String(64), primary_key=True)] = field(repr=False)
     admin_id: Annotated[int, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)]

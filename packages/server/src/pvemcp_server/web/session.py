@@ -58,7 +58,8 @@ async def reading(
     """Return the context of a request that only reads; raise PasswordDue."""
     if session.admin.must_change:
         raise PasswordDue
-    return AdminContext(services_of(request), session.admin.name, address_of(request))
+    services, address = services_of(request), address_of(request)
+    return AdminContext(services, session.admin.name, address, session.id)
 
 
 async def writing(
