@@ -46,8 +46,44 @@ async def test_no_operation_but_a_get_runs_without_the_csrf_token(front):
 
 async def test_the_description_is_served(front):
     described = (await front.get("/admin/api/openapi.json")).json()
+    assert described == create_api().openapi()
     assert described["info"]["title"] == "pvemcp administration"
     assert "/keys/{key}/rights" in described["paths"]
+
+
+async def test_the_description_needs_a_session(stranger):
+    assert (await stranger.get("/admin/api/openapi.json")).status_code == 401
+
+
+LINK_LOCAL = (
+    *("169.254.169.254:80", "169.254.1.1", "0xa9fea9fe:80", "2852039166:80", "169.16689662"),
+    *("[fe80::1]:80", "[::ffff:169.254.169.254]:80", "[fd00:ec2::254]:80", "100.100.100.200:80"),
+)
+
+
+async def test_link_local_and_metadata_addresses_are_not_contacted(equipped, monkeypatch):
+    async def connect(*_, **__):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(asyncio, "open_connection", connect)
+    for host in LINK_LOCAL:
+        await check_not_contacted(equipped, host)
+
+
+async def check_not_contacted(equipped, host):
+    token = {"token_id": "a@pve!x", "token_secret": "s"}
+    fields = {"name": "x", "hosts": [host], "tls_mode": "insecure", **token}
+    change = {"hosts": [host], "token_secrets": {"default": "s"}}
+    for method, path, body in (
+        ("POST", "/clusters/try", fields),
+        ("POST", "/clusters", fields),
+        ("PATCH", "/clusters/prod", change),
+    ):
+        refused = await equipped.api(method, path, json=body)
+        assert refused.status_code == 422
+        assert "link-local or metadata address" in refused.json()["error"]
+    (shown,) = (await equipped.api("POST", "/clusters/fingerprints", json=[host])).json()
+    assert "link-local or metadata address" in shown["trouble"]
 
 
 async def test_a_program_signs_in_creates_a_key_and_signs_out(stranger):

@@ -12,7 +12,8 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
 from pvemcp_server.clusters import Check, check
 from pvemcp_server.clusters.connections import tls_of
-from pvemcp_server.errors import CallError
+from pvemcp_server.clusters.link_local import check_hosts
+from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
 
 subject = Subject(
@@ -167,8 +168,9 @@ async def fingerprints(
 
 async def _certificate(host: str) -> HostCertificate:
     try:
+        await check_hosts([host])
         return HostCertificate(host=host, fingerprint=await fetch_fingerprint(host))
-    except (ProxmoxError, ValueError) as error:
+    except (BadArgument, ProxmoxError, ValueError) as error:
         return HostCertificate(host=host, trouble=str(error))
 
 
@@ -200,6 +202,7 @@ async def change_cluster(
     Other hosts or certificates need the secret of each token again.
     """
     values = changes.values()
+    await check_hosts(values.get("hosts", []))
     secrets = {
         identity: secret.get_secret_value()
         for identity, secret in (values.pop("token_secrets", None) or {}).items()

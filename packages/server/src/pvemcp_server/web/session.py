@@ -1,20 +1,65 @@
 """Dependencies of the admin site: session, CSRF check, AdminContext."""
 
-from typing import Annotated, Final
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
 
 from fastapi import Depends, Path, Request, Response
 from starlette.datastructures import FormData
 
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.config import Config
 from pvemcp_server.http.client_address import client_address, networks
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.store.records import AdminRecord
 
-COOKIE: Final = "pvemcp_session"
+SESSION: Final = "pvemcp_session"
 CSRF_HEADER: Final = "X-CSRF-Token"
 CSRF_FIELD: Final = "csrf"
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """A cookie of the admin site.
+
+    Over https its name begins with `__Host-`: browsers then accept it from this host only, over
+    https only and with `Path=/`, so no other site of the domain can set it.
+    """
+
+    name: str
+    path: str
+    secure: bool
+    samesite: Literal["strict", "lax"]
+
+    def set(self, response: Response, value: str, *, max_age: int | None = None) -> None:
+        """Set the cookie on the response; without `max_age` it ends with the browser."""
+        response.set_cookie(
+            self.name,
+            value,
+            max_age=max_age,
+            path=self.path,
+            secure=self.secure,
+            httponly=True,
+            samesite=self.samesite,
+        )
+
+    def delete(self, response: Response) -> None:
+        """Delete the cookie; browsers accept that with its own attributes only."""
+        self.set(response, "", max_age=0)
+
+
+def cookie_of(
+    config: Config, name: str, path: str, samesite: Literal["strict", "lax"] = "strict"
+) -> Cookie:
+    """Return the cookie with this name; `path` limits it over http, where nothing else does."""
+    if config.serves_https:
+        return Cookie(f"__Host-{name}", "/", secure=True, samesite=samesite)
+    return Cookie(name, path, secure=False, samesite=samesite)
+
+
+def _session_cookie(request: Request) -> Cookie:
+    return cookie_of(services_of(request).config, SESSION, "/admin")
 
 
 class SignedOut(Exception):
@@ -45,7 +90,7 @@ def address_of(request: Request) -> str:
 
 async def session_of(request: Request) -> Session:
     """Return the session of the cookie; raise SignedOut without a valid one."""
-    token = request.cookies.get(COOKIE)
+    token = request.cookies.get(_session_cookie(request).name)
     session = await services_of(request).access.sessions.find(token) if token else None
     if session is None:
         raise SignedOut
@@ -95,14 +140,7 @@ async def open_session(request: Request, admin: AdminRecord, response: Response)
     services = services_of(request)
     agent = request.headers.get("user-agent", "")
     token = await services.access.sessions.open(admin, address=address_of(request), agent=agent)
-    response.set_cookie(
-        COOKIE,
-        token,
-        path="/admin",
-        httponly=True,
-        samesite="strict",
-        secure=services.config.base_url.startswith("https:"),
-    )
+    _session_cookie(request).set(response, token)
     session = await services.access.sessions.find(token)
     if session is None:  # the account was disabled during the sign-in
         raise SignedOut
@@ -112,4 +150,4 @@ async def open_session(request: Request, admin: AdminRecord, response: Response)
 async def close_session(request: Request, session: Session, response: Response) -> None:
     """End the session and delete its cookie."""
     await services_of(request).access.sessions.end(session.id)
-    response.delete_cookie(COOKIE, path="/admin")
+    _session_cookie(request).delete(response)

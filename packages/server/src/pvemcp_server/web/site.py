@@ -16,7 +16,7 @@ from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api
-from pvemcp_server.web.session import PasswordDue, SignedOut
+from pvemcp_server.web.session import PasswordDue, SignedOut, services_of
 from pvemcp_server.web.templates import error_page, wants_page
 
 STATIC: Final = Path(__file__).with_name("static")
@@ -30,6 +30,7 @@ HEADERS: Final = {
     "Referrer-Policy": "same-origin",  # with no-referrer, browsers send "Origin: null"
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+TRANSPORT: Final = "max-age=31536000"  # a year; HSTS, sent when the public URL is https
 
 
 def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
@@ -59,6 +60,8 @@ async def _with_security_headers(
     """Add security headers; only static files may be cached."""
     response = await call_next(request)
     response.headers.update(HEADERS)
+    if services_of(request).config.serves_https:
+        response.headers["Strict-Transport-Security"] = TRANSPORT
     is_static = request.url.path.startswith("/admin/static/")
     response.headers["Cache-Control"] = "max-age=3600" if is_static else "no-store"
     return response

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from pvemcp_server.admin.authentication import sign_in_external
+from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, CallError, ConfigError
 from pvemcp_server.web.oidc import SIGN_IN_SECONDS, PendingSignIn, open_issuer
-from pvemcp_server.web.session import address_of, open_session, services_of
+from pvemcp_server.web.session import Cookie, address_of, cookie_of, open_session, services_of
 from pvemcp_server.web.templates import error_page, page
 
 router = APIRouter(prefix="/oidc")
@@ -28,15 +29,7 @@ async def begin(request: Request) -> Response:
     except ConfigError as error:
         log.warning("OpenID Connect is not usable: %s", error)
         return error_page(request, str(error), 502)
-    response.set_cookie(
-        COOKIE,
-        pending.sealed(_key(request)),
-        max_age=SIGN_IN_SECONDS,
-        path="/admin/oidc",
-        httponly=True,
-        samesite="lax",  # it must be sent when the issuer redirects the browser back
-        secure=config.base_url.startswith("https:"),
-    )
+    _cookie(config).set(response, pending.sealed(_key(request)), max_age=SIGN_IN_SECONDS)
     return response
 
 
@@ -62,18 +55,23 @@ async def callback(
     # not send it: a page of ours continues instead
     response = page(request, "signed_in.html")
     await open_session(request, admin, response)
-    response.delete_cookie(COOKIE, path="/admin/oidc")
+    _cookie(services.config).delete(response)
     return response
 
 
 async def _authenticated(request: Request, state: str, code: str) -> tuple[str, str]:
     config = services_of(request).config
-    pending = PendingSignIn.opened(request.cookies.get(COOKIE, ""), _key(request))
+    pending = PendingSignIn.opened(request.cookies.get(_cookie(config).name, ""), _key(request))
     if not code or pending.state != state:
         raise AccessDenied("the answer does not belong to this browser's sign-in")
     async with open_issuer(config) as issuer:
         user = await issuer.exchange(code, pending)
     return user.email, user.subject
+
+
+def _cookie(config: Config) -> Cookie:
+    # lax: it must be sent when the issuer redirects the browser back
+    return cookie_of(config, COOKIE, "/admin/oidc", "lax")
 
 
 def _key(request: Request) -> bytes:
