@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 
+from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.errors import AccessDenied
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
@@ -39,8 +40,15 @@ class Session:
 class Sessions:
     """Opens, finds and ends sessions."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        store: Store,
+        external: ExternalAdmins | None = None,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._store = store
+        self._external = external or ExternalAdmins()
         self._clock = clock
         self._digest_key = store.vault.derive("sessions")
         self._csrf_key = store.vault.derive("csrf")
@@ -66,7 +74,7 @@ class Sessions:
         if record is None or not _is_alive(record, now):
             return None
         admin = await self._store.admins.find(id=record.admin_id)
-        if admin is None or not admin.enabled:
+        if admin is None or not admin.enabled or not self._external.admits(admin):
             return None
         if now - record.last_seen >= SEEN_EVERY:
             await self._store.sessions.change(record.digest, last_seen=now)

@@ -163,6 +163,14 @@ class SessionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SpentToken:
+    """A token that was used and must not be used again; kept until it has expired."""
+
+    digest: Annotated[str, ColumnArgs(type=String(64), primary_key=True)] = field(repr=False)
+    expires: Annotated[datetime, ColumnArgs(index=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class SavedQuery:
     """A query that administrators have saved under a name."""
 
@@ -234,6 +242,7 @@ bindings = record_table(
 )
 admins = record_table("admins", metadata, AdminRecord)
 sessions = record_table("sessions", metadata, SessionRecord)
+spent_tokens = record_table("spent_tokens", metadata, SpentToken)
 saved_queries = record_table("saved_queries", metadata, SavedQuery)
 mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
 notices = record_table("notices", metadata, Notice, UniqueConstraint("kind", "subject"))

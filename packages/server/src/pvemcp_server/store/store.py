@@ -9,7 +9,11 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import records
 from pvemcp_server.store.access_repositories import KeyRepository, RoleRepository
-from pvemcp_server.store.admin_repositories import AdminRepository, SessionRepository
+from pvemcp_server.store.admin_repositories import (
+    AdminRepository,
+    SessionRepository,
+    SpentTokenRepository,
+)
 from pvemcp_server.store.audit_log import AuditLog
 from pvemcp_server.store.audit_search import AuditSearch
 from pvemcp_server.store.cluster_repositories import (
@@ -44,6 +48,7 @@ class Store:
         self.bindings = BindingRepository(database)
         self.admins = AdminRepository(database)
         self.sessions = SessionRepository(database)
+        self.spent_tokens = SpentTokenRepository(database)
         self.saved_queries = Repository(
             database, records.saved_queries, SavedQuery, (Topic.QUERIES,)
         )
