@@ -1,13 +1,14 @@
 """Administrators: passwords, lock-out, sessions."""
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 import anyio
 import pytest
 from pwdlib import PasswordHash
 from sqlalchemy import text
 
-from pvemcp_server.access import Access, passwords
+from pvemcp_server.access import Access, ExternalAdmins, passwords
 from pvemcp_server.access.admins import FAILURES_PER_MINUTE, Admins
 from pvemcp_server.access.passwords import Passwords
 from pvemcp_server.access.sessions import ABSOLUTE, IDLE, SEEN_EVERY, Sessions
@@ -298,12 +299,83 @@ async def test_the_last_administrator_cannot_be_removed_or_disabled(admins: Admi
 async def test_an_openid_subject_is_one_administrator_without_a_password(admins: Admins):
     ada = await admins.sign_in_external("https://issuer#42", "ada@example.org")
     again = await admins.sign_in_external("https://issuer#42", "renamed@example.org")
-    assert (again.id, again.name) == (ada.id, "ada@example.org")
-    assert await reason(admins, "ada@example.org", "") == "wrong password"
+    assert (again.id, again.name) == (ada.id, "renamed@example.org")
     await admins.create("bob", PASSWORD)
+    with pytest.raises(BadArgument, match="already among"):
+        await admins.sign_in_external("https://issuer#42", "BOB")
+    await admins.sign_in_external("https://issuer#42", "ada@example.org")
+    assert await reason(admins, "ada@example.org", "") == "wrong password"
     await admins.set_enabled("ada@example.org", enabled=False)
     with pytest.raises(AccessDenied, match="disabled"):
         await admins.sign_in_external("https://issuer#42", "ada@example.org")
+
+
+async def test_names_differ_by_more_than_the_case_of_letters(admins: Admins):
+    await admins.sign_in_external("https://issuer 42", "boss@example.org")
+    with pytest.raises(BadArgument, match="already among the admins"):
+        await admins.sign_in_external("https://issuer 43", "BOSS@EXAMPLE.org")
+    with pytest.raises(BadArgument, match="already among the admins"):
+        await admins.create("Boss@example.org", PASSWORD)
+
+
+async def test_an_account_of_an_issuer_gets_no_password(admins: Admins, store: Store):
+    ada = await admins.sign_in_external("https://issuer 42", "ada@example.org")
+    with pytest.raises(BadArgument, match="OpenID Connect"):
+        await admins.reset_password("ada@example.org")
+    bob = await admins.create("bob", PASSWORD)
+    await store.admins.change(ada.id, password_hash=bob.password_hash)  # left by an old version
+    assert await reason(admins, "ada@example.org", PASSWORD) == "wrong password"
+
+
+ISSUER, EMAIL = "https://issuer", "ada@example.org"
+
+
+@pytest.mark.parametrize(
+    ("external", "valid"),
+    [
+        (ExternalAdmins(ISSUER, ["ADA@example.org"]), True),
+        (ExternalAdmins(ISSUER, ["grace@example.org"]), False),
+        (ExternalAdmins("https://issue", [EMAIL]), False),
+        (ExternalAdmins(), False),
+        (None, False),
+    ],
+    ids=["listed", "not listed", "another issuer", "not configured", "not given"],
+)
+async def test_an_external_administrator_ends_with_the_configuration(
+    store: Store, external: ExternalAdmins | None, valid: bool
+):
+    admins, sessions = Admins(store, external), Sessions(store, external)
+    admin = await admins.sign_in_external(f"{ISSUER} 42", EMAIL)
+    await admins.create("bob", PASSWORD)
+    token = await sessions.open(admin, address="::1", agent="")
+    assert (await sessions.find(token) is not None) is valid
+    if valid:
+        await admins.set_enabled("bob", enabled=False)
+    else:  # bob is the last one that can sign in
+        with pytest.raises(BadArgument, match="only administrator"):
+            await admins.set_enabled("bob", enabled=False)
+        with pytest.raises(BadArgument, match="only administrator"):
+            await admins.remove("bob")
+
+
+async def test_an_account_without_a_password_does_not_count_as_one_that_stays(admins: Admins):
+    await admins.create("ada", PASSWORD)
+    await admins.create("empty", None)
+    with pytest.raises(BadArgument, match="only administrator"):
+        await admins.remove("ada")
+    await admins.remove("empty")
+
+
+async def test_a_token_is_spent_once_for_every_process(
+    store: Store, other_store: Store, clock: Clock
+):
+    expires = clock.time + timedelta(minutes=10)
+    assert await store.spent_tokens.spend("state", clock.time, expires)
+    for opened in (store, other_store):
+        assert not await opened.spent_tokens.spend("state", clock.time, expires)
+    assert await other_store.spent_tokens.spend("another", clock.time, expires)
+    assert await store.spent_tokens.spend("third", expires, expires)
+    assert [spent.expires for spent in await store.spent_tokens.all()] == [expires]
 
 
 async def test_a_session_is_found_by_its_token_only(
@@ -321,6 +393,25 @@ async def test_a_session_is_found_by_its_token_only(
     assert token not in repr(session)
     await sessions.end(session.id)
     assert await sessions.find(token) is None
+
+
+async def test_a_session_written_to_the_database_does_not_sign_in(
+    admins: Admins, sessions: Sessions, store: Store, clock: Clock
+):
+    admin = await admins.create("ada", PASSWORD)
+    planted = "A" * 43
+    for digest in (planted, sha256(planted.encode()).hexdigest(), sha256(b"").hexdigest()):
+        await store.sessions.add(
+            digest=digest,
+            admin_id=admin.id,
+            address="",
+            agent="",
+            created=clock.time,
+            last_seen=clock.time,
+            expires=clock.time + ABSOLUTE,
+        )
+        assert await sessions.find(planted) is None
+        assert await sessions.find("") is None
 
 
 async def test_the_csrf_token_belongs_to_one_session(admins: Admins, sessions: Sessions):
@@ -368,6 +459,21 @@ async def test_active_sessions_can_be_listed_and_ended(access: Access):
     assert {session.agent for session in await access.sessions.of(ada)} == {"Firefox", "Chromium"}
     await access.sessions.end((await access.sessions.find(token)).id)
     assert [session.agent for session in await access.sessions.of(ada)] == ["Chromium"]
+
+
+async def test_all_other_sessions_of_one_administrator_end(access: Access):
+    ada = await access.admins.create("ada", PASSWORD)
+    bob = await access.admins.create("bob", PASSWORD)
+    mine, other, bobs = [
+        await access.sessions.open(admin, address="::1", agent="") for admin in (ada, ada, bob)
+    ]
+    kept = await access.sessions.find(mine)
+    assert await access.sessions.end_others(ada, kept.id) == 1
+    assert await access.sessions.find(other) is None
+    assert await access.sessions.find(mine) == kept
+    assert await access.sessions.find(bobs)
+    assert await access.sessions.end_others(ada) == 1
+    assert await access.sessions.find(mine) is None
 
 
 async def test_concurrent_failures_are_all_counted(admins: Admins, store: Store):

@@ -1,9 +1,10 @@
 """Clusters, Proxmox identities and bindings."""
 
 import pytest
+from sqlalchemy import text
 
 from pvemcp_server.access import Access, Grant
-from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.errors import BadArgument, CallError, UnknownName
 from pvemcp_server.store import Store, Topic
 from pvemcp_server.store.records import TlsMode
 
@@ -27,7 +28,7 @@ async def test_a_cluster_comes_with_its_default_identity(access: Access, lab: No
         "root@pam!pvemcp",
         True,
     )
-    assert await store.identities.secret(identity.id) == "planted"
+    assert await store.identities.secret(identity, cluster) == "planted"
     assert "planted" not in repr(identity)
 
 
@@ -55,7 +56,10 @@ async def test_an_invalid_field_of_a_cluster_is_named(access: Access, values: di
 
 
 async def test_single_fields_of_a_cluster_can_be_changed(access: Access, lab: None):
-    changed = await access.clusters.change("lab", tls_mode="pinned", fingerprints=[PIN])
+    again = {"default": "planted"}
+    changed = await access.clusters.change(
+        "lab", tls_mode="pinned", fingerprints=[PIN], secrets=again
+    )
     assert (changed.tls_mode, changed.fingerprints) == (TlsMode.PINNED, [PIN.upper()])
     assert changed.hosts == ["pve1", "pve2:8006"]
     with pytest.raises(BadArgument, match="fingerprints"):
@@ -64,6 +68,54 @@ async def test_single_fields_of_a_cluster_can_be_changed(access: Access, lab: No
         await access.clusters.change("lab", colour="blue")
     with pytest.raises(UnknownName, match="Did you mean lab"):
         await access.clusters.change("lap", description="x")
+
+
+DESTINATIONS = [
+    {"hosts": ["pve1", "evil"]},
+    {"hosts": ["pve1:8007", "pve2:8006"]},
+    {"tls_mode": "insecure"},
+    {"tls_mode": "pinned", "fingerprints": [PIN]},
+    {"tls_mode": "ca", "ca_pem": "another authority"},
+]
+
+
+@pytest.mark.parametrize("destination", DESTINATIONS, ids=str)
+async def test_a_new_destination_needs_the_secret_of_every_token(
+    access: Access, lab: None, store: Store, destination: dict
+):
+    await access.clusters.add_identity("lab", "narrow", token_id="n@pve!nn", secret="n")
+    before = await access.clusters.get("lab")
+    for given in ({}, {"default": "planted"}):
+        with pytest.raises(BadArgument, match=r"need the secret of each token .* narrow"):
+            await access.clusters.change("lab", secrets=given, **destination)
+    with pytest.raises(UnknownName, match="identity 'other'"):
+        await access.clusters.change("lab", secrets={"other": "x"}, **destination)
+    assert await access.clusters.get("lab") == before
+    secrets = {"default": "planted", "narrow": "n"}
+    after = await access.clusters.change("lab", secrets=secrets, **destination)
+    for identity in await access.clusters.identities("lab"):
+        assert await store.identities.secret(identity, after) == secrets[identity.name]
+        with pytest.raises(CallError, match="was not given for the present hosts"):
+            await store.identities.secret(identity, before)
+
+
+async def test_a_change_that_keeps_the_destination_needs_no_secret(access: Access, lab: None):
+    same = {"hosts": ["pve2:8006", "pve1"], "ca_pem": "not used", "protected": True}
+    assert (await access.clusters.change("lab", name="home", **same)).name == "home"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("hosts", '["evil:8006"]'), ("tls_mode", "insecure")],
+)
+async def test_a_destination_written_to_the_database_gets_no_secret(
+    access: Access, lab: None, store: Store, column: str, value: str
+):
+    async with store.database.writing() as connection:
+        await connection.execute(text(f"UPDATE clusters SET {column} = '{value}'"))  # noqa: S608 - our own values
+    [identity] = await access.clusters.identities("lab")
+    with pytest.raises(CallError, match="it is not sent"):
+        await store.identities.secret(identity, await access.clusters.get("lab"))
 
 
 async def test_a_renamed_cluster_keeps_exactly_its_grants(access: Access, lab: None):
@@ -146,8 +198,8 @@ async def test_a_new_secret_reaches_other_processes(access: Access, lab: None, o
     await access.clusters.change_identity("lab", "default", secret="renewed")
     await other_store.watch.poll()
     assert calls == ["changed"]
-    [identity] = await other_store.identities.all()
-    assert await other_store.identities.secret(identity.id) == "renewed"
+    [identity], [cluster] = await other_store.identities.all(), await other_store.clusters.all()
+    assert await other_store.identities.secret(identity, cluster) == "renewed"
 
 
 async def test_removing_a_cluster_removes_its_tokens_and_bindings(
@@ -165,7 +217,7 @@ async def test_a_token_id_can_be_changed_without_the_secret(
     await access.clusters.change_identity("lab", "default", token_id="root@pam!renewed")
     [identity] = await access.clusters.identities("lab")
     assert identity.token_id == "root@pam!renewed"
-    assert await store.identities.secret(identity.id) == "planted"
+    assert await store.identities.secret(identity, await access.clusters.get("lab")) == "planted"
 
 
 async def test_bindings_can_be_listed(access: Access, lab: None):

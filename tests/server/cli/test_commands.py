@@ -162,6 +162,8 @@ def test_administrators_are_added_disabled_and_removed(run, run_json):
     run("admin", "add", "grace")
     assert run_json("admin", "disable", "ada")["enabled"] is False
     assert run_json("admin", "enable", "ada")["enabled"] is True
+    assert run_json("admin", "sessions", "ada") == []
+    assert "Ended 0 sessions of ada." in run("admin", "end-sessions", "ada").stdout
     run("admin", "remove", "grace")
     assert [row["name"] for row in run_json("admin", "list")] == ["ada"]
 
@@ -190,6 +192,10 @@ def test_a_cluster_is_added_examined_bound_and_queried(run, run_json, emulated, 
     assert bound == {"default": [], "reader": [{"key": "laptop", "role": None}]}
     run("clusters", "unbind", "prod", "--key", "laptop")
     assert run_json("clusters", "change", "prod", "--protected")["protected"] is True
+    elsewhere = ["clusters", "change", "prod", "--host", emulated["hosts"][0], "--insecure"]
+    assert "Missing: default, reader" in run(*elsewhere, fails=True).stderr
+    given = ["--token-secret-file", file, "--token-secret-file", f"reader={file}"]
+    assert run_json(*elsewhere, *given)["tls_mode"] == "insecure"
 
     (report,) = run_json("doctor", "--key", "laptop")
     assert report["account"] == token_id

@@ -21,14 +21,15 @@ async def test_a_cluster_of_ones_own_stays_though_the_demo_once_had_its_name(tmp
         await Demo(state).remove_clusters()
         assert [(one.name, one.hosts) for one in await clusters.all()] == [("prod", own["hosts"])]
         (identity,) = await clusters.identities("prod")
-        assert await state.store.identities.secret(identity.id) == "own"
+        assert await state.store.identities.secret(identity, await clusters.get("prod")) == "own"
 
 
 async def test_a_demo_cluster_led_to_a_real_one_is_a_real_one(tmp_path):
     async with open_state(Config(state_dir=tmp_path)) as state:
         async with Demo(state).running():
             pass
-        await state.access.clusters.change("home-lab", hosts=["pve1.example"])
+        own = {"default": "the secret of a real token"}
+        await state.access.clusters.change("home-lab", hosts=["pve1.example"], secrets=own)
         assert not await Demo(state).is_needed()
         await Demo(state).remove_clusters()
         assert [one.name for one in await state.access.clusters.all()] == ["home-lab"]

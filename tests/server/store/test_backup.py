@@ -35,7 +35,9 @@ async def check(config: Config, secret: str) -> None:
     async with open_store(config) as store, open_access(store) as access:
         caller = await access.authenticator.authenticate(secret, "127.0.0.1")
         assert caller.key_name == "laptop"
-        assert await store.identities.secret(caller.identities["lab"]) == "planted-token-secret"
+        [identity] = await store.identities.all(id=caller.identities["lab"])
+        lab = await access.clusters.get("lab")
+        assert await store.identities.secret(identity, lab) == "planted-token-secret"
         assert (await access.admins.sign_in("ada", "correct horse battery")).name == "ada"
         async with open_audit(store, lambda: 180) as audit:
             assert await audit.verify() == []

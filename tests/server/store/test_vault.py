@@ -1,6 +1,7 @@
 """Encryption of secrets at rest."""
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -10,7 +11,7 @@ from sqlalchemy import text
 
 from pvemcp_server.access import Access, open_access
 from pvemcp_server.config import Config
-from pvemcp_server.errors import ConfigError
+from pvemcp_server.errors import CallError, ConfigError, Undecryptable
 from pvemcp_server.store import Store, open_store
 
 pytestmark = pytest.mark.anyio
@@ -33,10 +34,10 @@ async def cluster(access: Access) -> None:
 
 async def test_a_token_secret_is_stored_encrypted(store: Store, cluster: None):
     assert all(b"secret" not in value for value in await encrypted_values(store))
-    first, second = await store.identities.all()
-    assert await store.identities.secret(first.id) == "first secret"
-    assert await store.identities.secret(second.id) == "second"
-    assert await store.identities.secret(99) is None
+    (first, second), [lab] = await store.identities.all(), await store.clusters.all()
+    assert await store.identities.secret(first, lab) == "first secret"
+    assert await store.identities.secret(second, lab) == "second"
+    assert await store.identities.secret(replace(second, id=99), lab) is None
 
 
 async def test_a_secret_moved_to_another_row_cannot_be_decrypted(store: Store, cluster: None):
@@ -46,8 +47,10 @@ async def test_a_secret_moved_to_another_row_cannot_be_decrypted(store: Store, c
             text("UPDATE identities SET secret = :stolen WHERE id = :id"),
             {"stolen": (await encrypted_values(store))[0], "id": second.id},
         )
-    with pytest.raises(ConfigError, match="cannot be decrypted"):
-        await store.identities.secret(second.id)
+    [lab] = await store.clusters.all()
+    with pytest.raises(CallError, match="not sent") as refused:
+        await store.identities.secret(second, lab)
+    assert isinstance(refused.value.__cause__, Undecryptable)
 
 
 async def test_other_processes_can_decrypt_after_a_rotation(
@@ -58,8 +61,9 @@ async def test_other_processes_can_decrypt_after_a_rotation(
     after = await encrypted_values(store)
     assert {value[:4] for value in before}.isdisjoint(value[:4] for value in after)
     for opened in (store, other_store):
+        [lab] = await opened.clusters.all()
         assert [
-            await opened.identities.secret(identity.id)
+            await opened.identities.secret(identity, lab)
             for identity in await opened.identities.all()
         ] == ["first secret", "second"]
 

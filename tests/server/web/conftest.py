@@ -14,7 +14,7 @@ from proxmox_client.emulator import Clock, Emulator, demo
 from proxmox_client.emulator import EmulatedCluster as Emulated
 from proxmox_client.emulator.state.user_config import AclEntry as Acl
 from proxmox_client.emulator.state.user_config import Token, User
-from pvemcp_server.access import Access, open_access
+from pvemcp_server.access import Access, ExternalAdmins, open_access
 from pvemcp_server.app import App, create_app, open_services
 from pvemcp_server.config import Config
 from pvemcp_server.mcp.endpoint import Services
@@ -91,7 +91,8 @@ def open_front(tmp_path: Path, new_state: Path) -> OpenFront:
     async def opened(**options: Any) -> AsyncIterator[Front]:
         config = Config(state_dir=tmp_path / "state", log_level="warning", **options)
         shutil.copytree(new_state, config.state_dir, dirs_exist_ok=True)
-        async with open_store(config) as store, open_access(store) as access:
+        external = ExternalAdmins.configured(config)
+        async with open_store(config) as store, open_access(store, external) as access:
             state = State(config, store, access, Settings(store))
             await access.admins.create(ADMIN, PASSWORD, must_change=False)
             async with open_services(state) as services:

@@ -1,10 +1,13 @@
 """The admin REST API offers what the pages offer, and describes itself."""
 
+import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 
 from proxmox_client import Client
+from proxmox_client.emulator.certificates import CertificateAuthority
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event
 from pvemcp_server.web.api import create_api
@@ -43,8 +46,44 @@ async def test_no_operation_but_a_get_runs_without_the_csrf_token(front):
 
 async def test_the_description_is_served(front):
     described = (await front.get("/admin/api/openapi.json")).json()
+    assert described == create_api().openapi()
     assert described["info"]["title"] == "pvemcp administration"
     assert "/keys/{key}/rights" in described["paths"]
+
+
+async def test_the_description_needs_a_session(stranger):
+    assert (await stranger.get("/admin/api/openapi.json")).status_code == 401
+
+
+LINK_LOCAL = (
+    *("169.254.169.254:80", "169.254.1.1", "0xa9fea9fe:80", "2852039166:80", "169.16689662"),
+    *("[fe80::1]:80", "[::ffff:169.254.169.254]:80", "[fd00:ec2::254]:80", "100.100.100.200:80"),
+)
+
+
+async def test_link_local_and_metadata_addresses_are_not_contacted(equipped, monkeypatch):
+    async def connect(*_, **__):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(asyncio, "open_connection", connect)
+    for host in LINK_LOCAL:
+        await check_not_contacted(equipped, host)
+
+
+async def check_not_contacted(equipped, host):
+    token = {"token_id": "a@pve!x", "token_secret": "s"}
+    fields = {"name": "x", "hosts": [host], "tls_mode": "insecure", **token}
+    change = {"hosts": [host], "token_secrets": {"default": "s"}}
+    for method, path, body in (
+        ("POST", "/clusters/try", fields),
+        ("POST", "/clusters", fields),
+        ("PATCH", "/clusters/prod", change),
+    ):
+        refused = await equipped.api(method, path, json=body)
+        assert refused.status_code == 422
+        assert "link-local or metadata address" in refused.json()["error"]
+    (shown,) = (await equipped.api("POST", "/clusters/fingerprints", json=[host])).json()
+    assert "link-local or metadata address" in shown["trouble"]
 
 
 async def test_a_program_signs_in_creates_a_key_and_signs_out(stranger):
@@ -60,6 +99,24 @@ async def test_a_program_signs_in_creates_a_key_and_signs_out(stranger):
     assert [key["name"] for key in listed.json()] == ["backup robot"]
     assert (await stranger.api("DELETE", "/session")).status_code == 204
     assert (await stranger.api("GET", "/keys")).status_code == 401
+
+
+async def test_sessions_are_listed_and_all_others_ended(front):
+    first = dict(front.http.cookies)
+    await front.sign_in()
+    shown = (await front.api("GET", "/admins/ada/sessions")).json()
+    assert [session["current"] for session in shown] == [True, False]
+    assert shown[0]["agent"].startswith("python-httpx")
+    page = (await front.get("/admin/administrators")).text
+    assert "this one" in page
+    assert page.count("python-httpx") == 2
+    ended = await front.api("DELETE", "/admins/ada/sessions")
+    assert ended.json() == {"ended": 1}
+    assert len((await front.api("GET", "/admins/ada/sessions")).json()) == 1
+    (entry,) = await front.services.audit.find(limit=1)
+    assert (entry.tool, entry.arguments["ended"]) == ("admin.admins.end_sessions", 1)
+    front.http.cookies = first
+    assert (await front.api("GET", "/admins")).status_code == 401
 
 
 async def test_a_role_narrows_a_key_and_the_rights_show_it(equipped):
@@ -135,7 +192,7 @@ async def test_the_doctor_names_missing_privileges_and_the_command_that_adds_the
             "shows another certificate than the pinned one",
             ["pvenode cert info"],
         ),
-        ({"hosts": ["127.0.0.1:9"]}, "answer", "Proxmox does not answer", []),
+        ({"hosts": ["127.0.0.2:9"]}, "answer", "Proxmox does not answer", []),
         (None, "answer", "its token is wrong", ["pveum user token list mcp@pve"]),
     ],
     ids=["certificate", "hosts", "token"],
@@ -144,7 +201,10 @@ async def test_the_doctor_says_why_a_cluster_does_not_answer(
     equipped, emulator, wrong, topic, text, fix
 ):
     if wrong:
-        await equipped.api("PATCH", "/clusters/home-lab", json=wrong)
+        _, secret = emulator["home-lab"].token
+        changes = {**wrong, "token_secrets": {"default": secret}}
+        changed = await equipped.api("PATCH", "/clusters/home-lab", json=changes)
+        assert changed.status_code == 200
     else:
         token_id, _ = emulator["home-lab"].token
         fields = {"name": "default", "token_id": token_id, "token_secret": "another"}
@@ -153,6 +213,49 @@ async def test_the_doctor_says_why_a_cluster_does_not_answer(
     found = next(row for row in report["findings"] if row["topic"] == topic)
     assert (found["level"], found["fix"]) == ("bad", fix)
     assert text in found["text"]
+
+
+async def test_a_stored_secret_is_not_sent_to_other_hosts(equipped, emulator):
+    """Replay finding S5: hosts of an attacker, with a listener that records what it is sent."""
+    _, secret = emulator["home-lab"].token
+    received: list[bytes] = []
+
+    async def listen(reader, writer):
+        with suppress(ConnectionError):  # closed after the handshake, to see the certificate only
+            received.append(await reader.read(65_536))
+        writer.close()
+
+    context = CertificateAuthority("evil").issue("pve1", "127.0.0.1").context
+    async with await asyncio.start_server(listen, "127.0.0.1", 0, ssl=context) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        evil = {"hosts": [f"127.0.0.1:{port}"], "tls_mode": "insecure"}
+        tried = {"name": "x", **evil, "token_id": "a@pve!own", "token_secret": "own"}
+        await equipped.api("POST", "/clusters/try", json=tried)
+        assert b"Authorization: PVEAPIToken=a@pve!own=own" in received[0]
+        received.clear()
+        refused = await equipped.api("PATCH", "/clusters/home-lab", json=evil)
+        assert refused.status_code == 422
+        assert "stored secret is sent only where it was given for" in refused.json()["error"]
+        store = equipped.services.store
+        [lab] = await store.clusters.all(name="home-lab")
+        await store.clusters.change(lab.id, **evil)  # as a database writer could
+        tested = await equipped.api("POST", "/clusters/home-lab/test")
+        assert (tested.status_code, received) == (422, [])
+        assert "it is not sent to them" in tested.json()["error"]
+        await equipped.api("POST", "/doctor?cluster=home-lab")
+    assert b"".join(received) == b""
+    assert secret not in tested.text
+
+
+async def test_a_change_of_hosts_with_the_secret_is_audited_without_it(equipped, emulator):
+    emulated = emulator["prod"]
+    _, secret = emulated.token
+    changes = {"hosts": emulated.hosts[:1], "token_secrets": {"default": secret}}
+    changed = await equipped.api("PATCH", "/clusters/prod", json=changes)
+    assert (changed.status_code, secret in changed.text) == (200, False)
+    assert (await equipped.api("POST", "/clusters/prod/test")).status_code == 200
+    (entry,) = await equipped.services.audit.find(limit=1)
+    assert entry.arguments == {"hosts": emulated.hosts[:1]}
 
 
 async def test_the_doctor_without_a_visible_node_checks_the_rest(equipped, monkeypatch):

@@ -30,12 +30,14 @@ class TestIssuer:
     claims: dict[str, Any] = field(default_factory=dict)
     named: str = ""  # what it calls itself, when not by its URL
     request: dict[str, list[str]] = field(default_factory=dict)
+    described: int = 0
 
     def app(self) -> FastAPI:
         app = FastAPI()
 
         @app.get("/.well-known/openid-configuration")
         async def configuration() -> dict[str, str]:
+            self.described += 1
             return {
                 "issuer": self.named or self.url,
                 "authorization_endpoint": f"{self.url}/authorize",
@@ -186,6 +188,28 @@ async def test_a_disabled_administrator_is_refused(oidc_front, issuer):
     await oidc_front.services.access.admins.set_enabled("ada@example.com", enabled=False)
     assert (await oidc_front.get("/admin/")).status_code == 303
     assert (await oidc_front.get(await begin(oidc_front, issuer))).status_code == 403
+
+
+async def test_the_cookie_of_a_sign_in_is_used_once(oidc_front, issuer):
+    back = await begin(oidc_front, issuer)
+    cookies = dict(oidc_front.http.cookies)
+    assert (await oidc_front.get(back)).status_code == 200
+    oidc_front.http.cookies = cookies
+    assert (await oidc_front.get(back)).status_code == 403
+
+
+async def test_begun_sign_ins_ask_the_issuer_once_and_are_limited(oidc_front, issuer):
+    answers = [(await oidc_front.get("/admin/oidc")).status_code for _ in range(60)]
+    assert answers[:30] == [303] * 30
+    assert 429 in answers[30:]  # tokens come back while the requests run
+    assert issuer.described == 1
+
+
+async def test_an_account_of_the_issuer_gets_no_password(oidc_front, issuer):
+    await oidc_front.get(await begin(oidc_front, issuer))
+    await oidc_front.sign_in()
+    refused = await oidc_front.api("POST", "/admins/ada%40example.com/reset-password")
+    assert (refused.status_code, "OpenID Connect" in refused.json()["error"]) == (422, True)
 
 
 async def test_metadata_of_another_issuer_is_refused(oidc_front, issuer):

@@ -155,6 +155,20 @@ async def test_a_cluster_is_added_only_when_it_answers(front, emulator):
     assert secret not in (await front.get("/admin/clusters/prod/edit")).text
 
 
+async def test_other_hosts_of_a_cluster_need_its_token_secrets(equipped, emulator):
+    emulated = emulator["prod"]
+    _, secret = emulated.token
+    page = (await equipped.get("/admin/clusters/prod/edit")).text
+    assert 'name="token_secret:default"' in page
+    fields = {"name": "prod", "hosts": emulated.hosts[0], "tls_mode": "insecure"}
+    refused = await equipped.post("/admin/clusters/prod/change", **fields)
+    assert "need the secret of each token again" in refused.text
+    fields["token_secret:default"] = secret
+    changed = await equipped.post("/admin/clusters/prod/change", **fields)
+    assert changed.headers["hx-redirect"] == "/admin/clusters"
+    assert "The cluster answers" in (await equipped.post("/admin/clusters/prod/test")).text
+
+
 async def test_identities_are_added_bound_and_made_the_default(equipped, emulator):
     token_id, secret = emulator["prod"].token
     fields = {"name": "reader", "token_id": token_id, "token_secret": secret}

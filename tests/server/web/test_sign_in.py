@@ -176,8 +176,25 @@ async def test_the_session_cookie_is_httponly_and_strict(open_front, url, secure
         cookie = (await front.sign_in()).headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
-    assert "path=/admin" in cookie
+    name = "__host-pvemcp_session=" if secure else "pvemcp_session="
+    assert cookie.startswith(name)
+    assert f"path={'/' if secure else '/admin'};" in cookie
     assert ("secure" in cookie) is secure
+
+
+async def test_over_https_the_host_cookie_signs_in_and_out(open_front):
+    async with open_front(public_url="https://localhost") as front:
+        front.http.base_url = "https://localhost"
+        assert (await front.sign_in()).headers["strict-transport-security"] == "max-age=31536000"
+        assert (await front.api("GET", "/keys")).status_code == 200
+        ended = (await front.api("DELETE", "/session")).headers["set-cookie"]
+        assert ended.startswith('__Host-pvemcp_session="";')
+        assert "Secure" in ended
+        assert (await front.api("GET", "/keys")).status_code == 401
+
+
+async def test_hsts_is_not_sent_over_http(stranger):
+    assert "strict-transport-security" not in (await stranger.get("/admin/sign-in")).headers
 
 
 async def test_every_answer_has_a_strict_content_security_policy(front):

@@ -136,6 +136,11 @@ class Config(BaseSettings):
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
+    @property
+    def serves_https(self) -> bool:
+        """Whether users reach this server over https, through a proxy."""
+        return self.base_url.startswith("https:")
+
 
 def _explain(invalid: ValidationError) -> str:
     """Name each wrong variable without its value, which may be a secret."""

@@ -2,6 +2,7 @@
 
 * ServerError
   * ConfigError           the server's own settings or files are not usable
+    * Undecryptable       an encrypted value was moved, or what it is bound to was changed
   * StateUnavailable      the state's database does not answer, so every key is refused
   * AccessDenied          authentication failed; the reason is for administrators only
     * TooManyFailures     not checked at all, after too many attempts
@@ -33,6 +34,10 @@ class ServerError(Exception):
 
 class ConfigError(ServerError):
     """The server's own settings or files are not usable."""
+
+
+class Undecryptable(ConfigError):
+    """An encrypted value was moved to another row, or what it is bound to was changed."""
 
 
 class StateUnavailable(ServerError):

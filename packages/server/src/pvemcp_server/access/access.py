@@ -9,6 +9,7 @@ import anyio
 from pvemcp_server.access.admins import Admins
 from pvemcp_server.access.authentication import KeyAuthenticator
 from pvemcp_server.access.clusters import ClusterConfigs
+from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.keys import Keys
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.roles import Roles
@@ -23,14 +24,15 @@ log = logging.getLogger(__name__)
 class Access:
     """Keys and roles of callers, administrators and their sessions, clusters and their tokens."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, external: ExternalAdmins) -> None:
+        self.external = external
         self.roles = Roles(store)
         self.keys = Keys(store)
         self.authenticator = KeyAuthenticator(store)
         self.limits = CallLimits()
         self.clusters = ClusterConfigs(store)
-        self.admins = Admins(store)
-        self.sessions = Sessions(store)
+        self.admins = Admins(store, external)
+        self.sessions = Sessions(store, external)
 
     async def run_housekeeping(self, stop: anyio.Event) -> None:
         """Flush and clean up every few seconds, and a last time after `stop` is set."""
@@ -43,9 +45,14 @@ class Access:
 
 
 @asynccontextmanager
-async def open_access(store: Store) -> AsyncIterator[Access]:
-    """Open access control with its housekeeping, which stores the buffered uses of keys."""
-    access = Access(store)
+async def open_access(
+    store: Store, external: ExternalAdmins | None = None
+) -> AsyncIterator[Access]:
+    """Open access control with its housekeeping, which stores the buffered uses of keys.
+
+    Without `external` only administrators with a password may sign in.
+    """
+    access = Access(store, external or ExternalAdmins())
     await access.roles.prepare()
     async with housekeeping(access.run_housekeeping):
         yield access

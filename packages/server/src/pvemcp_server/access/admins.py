@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from hashlib import sha256
 
+from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.limits import Clock, RateLimiter, network_of
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passwords import Passwords, check_password, random_password
@@ -29,11 +30,13 @@ class Admins:
     def __init__(
         self,
         store: Store,
+        external: ExternalAdmins | None = None,
         *,
         clock: Callable[[], datetime] = utc_now,
         monotonic: Clock = time.monotonic,
     ) -> None:
         self._store = store
+        self._external = external or ExternalAdmins()
         self._clock = clock
         self._passwords = Passwords()
         self._failures = RateLimiter(clock=monotonic)
@@ -78,7 +81,7 @@ class Admins:
         must_change: bool = True,
     ) -> AdminRecord:
         """Create an administrator with a password or with an OpenID Connect subject."""
-        check_name(name)
+        await self._check_free(check_name(name))
         hashed = await self._hash(password, name) if password else None
         return await self._store.admins.add(
             name=name,
@@ -133,7 +136,9 @@ class Admins:
 
     async def _verify(self, name: str, password: str) -> AdminRecord:
         admin = await self._store.admins.find(name=name)
-        right = await self._passwords.verify(password, admin.password_hash if admin else None)
+        # an account of an issuer has no password; verifying takes as long as with one
+        stored = admin.password_hash if admin and admin.subject is None else None
+        right = await self._passwords.verify(password, stored)
         if admin is None:
             raise AccessDenied("unknown administrator")
         if not right:
@@ -142,15 +147,27 @@ class Admins:
         return await self._signed_in(admin)
 
     async def sign_in_external(self, subject: str, name: str) -> AdminRecord:
-        """Return the administrator with this OpenID Connect subject; create it when new."""
+        """Return the administrator with this OpenID Connect subject; create it when new.
+
+        The account takes the user's present e-mail address as its name, because that is what the
+        configuration lists. Raise BadArgument when another account has that name.
+        """
         admin = await self._store.admins.find(subject=subject)
         if admin is None:
             admin = await self.create(name, None, subject=subject)
+        elif admin.name != name:
+            await self._check_free(check_name(name), admin)
+            await self._store.admins.change(admin.id, name=name)
         return await self._signed_in(admin)
 
     async def set_password(self, name: str, password: str, *, must_change: bool = False) -> None:
-        """Set a password, end the locks of the account in every process, and end its sessions."""
+        """Set a password, end the locks of the account in every process, and end its sessions.
+
+        Raise BadArgument for an account of an OpenID Connect issuer, which has none.
+        """
         admin = await self.get(name)
+        if admin.subject is not None:
+            raise BadArgument("name", f"{name!r} signs in with OpenID Connect, without a password.")
         hashed = await self._hash(password, name)
         await self._store.admins.change(
             admin.id, password_hash=hashed, must_change=must_change, failures=0
@@ -195,8 +212,19 @@ class Admins:
             message = f"Sign-in of {admin.name} failed {failures} times in a row."
             await self._store.notices.record("sign-in-failed", admin.name, message)
 
+    async def _check_free(self, name: str, own: AdminRecord | None = None) -> None:
+        """Raise BadArgument if another account has the name; letters' case makes no difference."""
+        for other in await self.all():
+            if other.name.casefold() == name.casefold() and (own is None or other.id != own.id):
+                raise BadArgument("name", f"{name!r} is already among the admins.")
+
+    def _can_sign_in(self, admin: AdminRecord) -> bool:
+        has_way = admin.password_hash is not None or admin.subject is not None
+        return admin.enabled and has_way and self._external.admits(admin)
+
     async def _check_not_last(self, admin: AdminRecord) -> None:
-        if not any(other.enabled and other.id != admin.id for other in await self.all()):
+        others = [other for other in await self.all() if other.id != admin.id]
+        if self._can_sign_in(admin) and not any(map(self._can_sign_in, others)):
             raise BadArgument("name", f"{admin.name!r} is the only administrator who can sign in.")
 
 

@@ -13,6 +13,10 @@ from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRe
 TOKEN_ID = re.compile(r"[^\s@!/:]+@[A-Za-z][\w.-]+![A-Za-z][\w.-]+")
 FINGERPRINT = re.compile(r"(?:[0-9A-F]{2}:){31}[0-9A-F]{2}")
 DEFAULT_IDENTITY = "default"
+_SECRETS_NEEDED = (
+    "other hosts or certificates need the secret of each token again, because a stored secret is"
+    " sent only where it was given for. Missing: {}."
+)
 
 
 class ClusterConfigs:
@@ -66,17 +70,38 @@ class ClusterConfigs:
             )
         return cluster
 
-    async def change(self, name: str, /, **values: Any) -> ClusterRecord:
-        """Change any of name, hosts, description, tls_mode, ca_pem, fingerprints, protected."""
+    async def change(
+        self, name: str, /, *, secrets: Mapping[str, str] | None = None, **values: Any
+    ) -> ClusterRecord:
+        """Change any of name, hosts, description, tls_mode, ca_pem, fingerprints, protected.
+
+        `secrets` holds the secrets of the cluster's tokens by the names of their identities. A
+        change of the hosts, or of how they are verified, needs each of them: a stored secret is
+        sent only where it was given for.
+        """
         cluster = await self.get(name)
         checked = _checked(values)
         current = {
             field: getattr(cluster, field) for field in ("tls_mode", "ca_pem", "fingerprints")
         }
         _check_tls({**current, **checked})
-        changed = await self._store.clusters.change(cluster.id, **checked)
-        if changed is None:  # removed by another process
-            raise UnknownName("cluster", name, [])
+        given = {each: _check_secret(secret) for each, secret in (secrets or {}).items()}
+        async with self._store.database.writing() as connection:
+            changed = await self._store.clusters.change_in(connection, cluster.id, **checked)
+            if changed is None:  # removed by another process
+                raise UnknownName("cluster", name, [])
+            identities = await self._store.identities.all_in(connection, cluster_id=cluster.id)
+            names = [identity.name for identity in identities]
+            for unknown in given.keys() - set(names):
+                raise UnknownName("identity", unknown, names)
+            missing = [each for each in names if each not in given]
+            if missing and changed.destination != cluster.destination:
+                raise BadArgument("token_secrets", _SECRETS_NEEDED.format(", ".join(missing)))
+            for identity in identities:
+                if identity.name in given:
+                    await self._store.identities.change_in(
+                        connection, identity.id, secret=given[identity.name]
+                    )
         return changed
 
     async def remove(self, name: str) -> None:

@@ -1,4 +1,7 @@
-"""Sessions of administrators, stored on the server under a digest of their token."""
+"""Sessions of administrators, stored on the server under a keyed digest of their token.
+
+The key is the vault's, so a row that is written into the database is not a session.
+"""
 
 import hmac
 import secrets
@@ -7,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 
+from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.errors import AccessDenied
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
@@ -36,16 +40,24 @@ class Session:
 class Sessions:
     """Opens, finds and ends sessions."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        store: Store,
+        external: ExternalAdmins | None = None,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._store = store
+        self._external = external or ExternalAdmins()
         self._clock = clock
+        self._digest_key = store.vault.derive("sessions")
         self._csrf_key = store.vault.derive("csrf")
 
     async def open(self, admin: AdminRecord, *, address: str, agent: str) -> str:
         """Create a session and return its token, for the cookie."""
         token, now = secrets.token_urlsafe(32), self._clock()
         await self._store.sessions.add(
-            digest=_digest(token),
+            digest=self._digest(token),
             admin_id=admin.id,
             address=address[:64],
             agent=agent[:256],
@@ -57,12 +69,12 @@ class Sessions:
 
     async def find(self, token: str) -> Session | None:
         """Return the session of this token; None when it or its administrator is not valid."""
-        record = await self._store.sessions.find(digest=_digest(token))
+        record = await self._store.sessions.find(digest=self._digest(token))
         now = self._clock()
         if record is None or not _is_alive(record, now):
             return None
         admin = await self._store.admins.find(id=record.admin_id)
-        if admin is None or not admin.enabled:
+        if admin is None or not admin.enabled or not self._external.admits(admin):
             return None
         if now - record.last_seen >= SEEN_EVERY:
             await self._store.sessions.change(record.digest, last_seen=now)
@@ -75,6 +87,12 @@ class Sessions:
         sessions = await self._store.sessions.all(admin_id=admin.id)
         return [session for session in sessions if _is_alive(session, now)]
 
+    async def end_others(self, admin: AdminRecord, session_id: str = "") -> int:
+        """End the sessions of an administrator except this one; return how many ended."""
+        ended = [session for session in await self.of(admin) if session.digest != session_id]
+        await self._store.sessions.remove_all_of(admin.id, keep=session_id)
+        return len(ended)
+
     async def end(self, session_id: str) -> bool:
         """End a session; return whether it existed."""
         return await self._store.sessions.remove(session_id)
@@ -83,9 +101,8 @@ class Sessions:
         """Delete sessions that have ended."""
         await self._store.sessions.remove_expired(self._clock(), IDLE)
 
-
-def _digest(token: str) -> str:
-    return sha256(token.encode()).hexdigest()
+    def _digest(self, token: str) -> str:
+        return hmac.new(self._digest_key, token.encode(), sha256).hexdigest()
 
 
 def _is_alive(session: SessionRecord, now: datetime) -> bool:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from pvemcp_server.access.fields import Argument, Fields
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
-from pvemcp_server.store.records import AdminRecord
+from pvemcp_server.store.records import AdminRecord, SessionRecord
 
 subject = Subject("Administrators", {"admin": "Administrators of the admin pages."})
 AdminName = Annotated[str, Field(description="The administrator's name")]
@@ -36,6 +36,23 @@ class ShownAdmin(Admin):
     """An administrator with a one-time password: it has to be changed at the first sign-in."""
 
     password: str
+
+
+class AdminSession(BaseModel):
+    """A session of an administrator; `current` marks the one of this request."""
+
+    created: datetime
+    last_seen: datetime
+    expires: datetime
+    address: str
+    agent: str
+    current: bool
+
+
+class EndedSessions(BaseModel):
+    """How many sessions have ended."""
+
+    ended: int
 
 
 @subject.operation(
@@ -111,6 +128,44 @@ async def remove_admin(context: AdminContext, name: AdminName) -> None:
     """Remove an administrator; the last one stays."""
     await context.services.access.admins.remove(name)
     await context.changed("admins.remove", name=name)
+
+
+@subject.operation(
+    "admins.sessions",
+    Route("GET", "/admins/{name}/sessions"),
+    Command("admin sessions", columns=("created", "last_seen", "address", "agent")),
+)
+async def list_sessions(context: AdminContext, name: AdminName) -> list[AdminSession]:
+    """List the sessions of an administrator that have not ended, the newest first."""
+    access = context.services.access
+    sessions = await access.sessions.of(await access.admins.get(name))
+    sessions.sort(key=lambda session: session.created, reverse=True)
+    return [_session(context, session) for session in sessions]
+
+
+@subject.operation(
+    "admins.end_sessions",
+    Route("DELETE", "/admins/{name}/sessions"),
+    Command("admin end-sessions", text="Ended {ended} sessions of {name}."),
+)
+async def end_sessions(context: AdminContext, name: AdminName) -> EndedSessions:
+    """End all sessions of an administrator, except the one of this request."""
+    access = context.services.access
+    admin = await access.admins.get(name)
+    ended = await access.sessions.end_others(admin, context.session_id)
+    await context.changed("admins.end_sessions", name=admin.name, ended=ended)
+    return EndedSessions(ended=ended)
+
+
+def _session(context: AdminContext, record: SessionRecord) -> AdminSession:
+    return AdminSession(
+        created=record.created,
+        last_seen=record.last_seen,
+        expires=record.expires,
+        address=record.address,
+        agent=record.agent,
+        current=record.digest == context.session_id,
+    )
 
 
 def _admin(record: AdminRecord) -> Admin:

@@ -2,7 +2,7 @@
 
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.audit import Event, Outcome
-from pvemcp_server.errors import AccessDenied, TooManyFailures
+from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures
 from pvemcp_server.services import Services
 from pvemcp_server.store.records import AdminRecord
 
@@ -37,15 +37,15 @@ async def sign_in_external(
     try:
         _check_listed(services, email)
         admin = await services.access.admins.sign_in_external(subject, email)
-    except AccessDenied as denied:
-        await _record_refusal(services, denied.reason, address, email)
+    except (AccessDenied, BadArgument) as refused:
+        await _record_refusal(services, str(refused), address, email)
         raise
     await AdminContext(services, admin.name, address).changed("sign_in", by="oidc")
     return admin
 
 
 def _check_listed(services: Services, email: str) -> None:
-    if email.casefold() not in {each.casefold() for each in services.config.oidc_admins}:
+    if not services.access.external.lists(email):
         raise AccessDenied("not among PVEMCP_OIDC_ADMINS")
 
 

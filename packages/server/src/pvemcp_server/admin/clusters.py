@@ -12,7 +12,8 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
 from pvemcp_server.clusters import Check, check
 from pvemcp_server.clusters.connections import tls_of
-from pvemcp_server.errors import CallError
+from pvemcp_server.clusters.link_local import check_hosts
+from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
 
 subject = Subject(
@@ -49,6 +50,14 @@ class ClusterFields(ClusterSettings):
 
 class ClusterChanges(Changes, ClusterSettings):
     """Changes to a cluster; fields that are left out keep their values."""
+
+    token_secrets: dict[str, SecretStr] | None = Field(
+        default=None,
+        description=(
+            "The secret of each token by the name of its identity; needed for other hosts, "
+            "tls_mode, ca_pem or fingerprints"
+        ),
+    )
 
 
 class IdentityFields(Fields):
@@ -159,8 +168,9 @@ async def fingerprints(
 
 async def _certificate(host: str) -> HostCertificate:
     try:
+        await check_hosts([host])
         return HostCertificate(host=host, fingerprint=await fetch_fingerprint(host))
-    except (ProxmoxError, ValueError) as error:
+    except (BadArgument, ProxmoxError, ValueError) as error:
         return HostCertificate(host=host, trouble=str(error))
 
 
@@ -187,9 +197,17 @@ async def get_cluster(context: AdminContext, name: ClusterName) -> Cluster:
 async def change_cluster(
     context: AdminContext, name: ClusterName, changes: ClusterChanges
 ) -> Cluster:
-    """Change the given fields; the others keep their values."""
+    """Change the given fields; the others keep their values.
+
+    Other hosts or certificates need the secret of each token again.
+    """
     values = changes.values()
-    record = await context.services.access.clusters.change(name, **values)
+    await check_hosts(values.get("hosts", []))
+    secrets = {
+        identity: secret.get_secret_value()
+        for identity, secret in (values.pop("token_secrets", None) or {}).items()
+    }
+    record = await context.services.access.clusters.change(name, secrets=secrets, **values)
     await context.changed("clusters.change", cluster=name, **values)
     return await _cluster(context, record)
 
@@ -213,7 +231,7 @@ async def check_cluster(
     ]
     if not identities:
         raise CallError(f"Cluster {name} has no such Proxmox token.", hint="Add one to it.")
-    secret = await context.services.store.identities.secret(identities[0].id) or ""
+    secret = await context.services.store.identities.secret(identities[0], record) or ""
     return await check(record.hosts, identities[0].token_id, secret, tls_of(record), name)
 
 

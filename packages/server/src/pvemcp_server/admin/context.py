@@ -1,6 +1,6 @@
 """The administrator who acts, and how each change is recorded in the audit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pvemcp_server.audit import Event, Outcome
@@ -12,12 +12,14 @@ from pvemcp_server.services import Services
 class AdminContext:
     """An administrator with the server's services.
 
-    `by` is their name, or `cli:` and the name of the system user.
+    `by` is their name, or `cli:` and the name of the system user. `session_id` is the session that
+    the request came in, on the pages and the REST API.
     """
 
     services: Services
     by: str
     address: str = ""
+    session_id: str = field(default="", repr=False)
 
     async def changed(self, action: str, *, cluster: str | None = None, **details: Any) -> None:
         """Record a change that was made; `action` is the operation's name, as `keys.create`.

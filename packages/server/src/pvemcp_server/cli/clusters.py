@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
+from pvemcp_server.access.clusters import DEFAULT_IDENTITY
 from pvemcp_server.admin import clusters
 from pvemcp_server.cli.context import AsJson, administrator, from_options, print_answer, to_json
 from pvemcp_server.cli.input import read_secret
@@ -75,9 +76,21 @@ async def change(
     protected: Annotated[
         bool | None, typer.Option("--protected/--not-protected", help="Refuse every write.")
     ] = None,
+    token_secret_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[IDENTITY=]FILE",
+            help="File with a token's secret; repeat it per identity. Needed for other hosts "
+            "or certificates. - reads standard input.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change the given fields; the others keep their values."""
+    """Change the given fields; the others keep their values.
+
+    Other hosts or certificates need the secret of each token again.
+    """
+    secrets = dict(_identity_secret(text) for text in token_secret_file or [])
     async with administrator() as context:
         changes = from_options(
             clusters.ClusterChanges,
@@ -88,6 +101,7 @@ async def change(
             fingerprints=fingerprint,
             description=description,
             protected=protected,
+            token_secrets=secrets or None,
         )
         cluster = await clusters.change_cluster(context, name, changes)
         print_answer(cluster, f"Changed {cluster.name}.", as_json=as_json)
@@ -117,6 +131,13 @@ async def check(
             typer.echo("No cluster is configured: pvemcp clusters add.")
     if len(outcomes) < len(names):
         raise typer.Exit(1)
+
+
+def _identity_secret(text: str) -> tuple[str, SecretStr]:
+    """Read `FILE` or `IDENTITY=FILE`; without a name it is the default identity's."""
+    identity, named, file = text.rpartition("=")
+    secret = read_secret(Path(file), "--token-secret-file")
+    return identity if named else DEFAULT_IDENTITY, SecretStr(secret)
 
 
 def _print(title: str, outcome: Check, *, as_json: bool) -> None:

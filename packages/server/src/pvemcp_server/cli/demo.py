@@ -97,12 +97,23 @@ class Demo:
         }
         token = {"token_id": cluster["token_id"], "secret": cluster["token_secret"]}
         if name in {record.name for record in await configs.all()}:
-            await configs.change(name, **connection)
+            await configs.change(name, secrets=await self._secrets(name, token), **connection)
             await configs.change_identity(name, DEFAULT_IDENTITY, **token)
             return
         with replaced_file(self._list) as file:
             file.write(json.dumps(sorted({*self._names(), name})).encode())
         await configs.create(name, **connection, **token, description="Demo cluster (emulated)")
+
+    async def _secrets(self, name: str, token: Mapping[str, str]) -> dict[str, str]:
+        """Return the secrets of a cluster's tokens, for the emulator's new ports."""
+        configs, identities = self._state.access.clusters, self._state.store.identities
+        record = await configs.get(name)
+        secrets = {
+            identity.name: await identities.secret(identity, record) or ""
+            for identity in await configs.identities(name)
+            if identity.name != DEFAULT_IDENTITY
+        }
+        return {**secrets, DEFAULT_IDENTITY: token["secret"]}
 
     def _is_ours(self, record: ClusterRecord) -> bool:
         is_local = all(host.startswith(f"{LOOPBACK}:") for host in record.hosts)

@@ -10,7 +10,7 @@ from typing import ParamSpec
 
 import typer
 
-from pvemcp_server.access import Access, open_access
+from pvemcp_server.access import Access, ExternalAdmins, open_access
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ServerError
 from pvemcp_server.settings import Settings
@@ -34,7 +34,8 @@ class State:
 async def open_state(config: Config | None = None) -> AsyncIterator[State]:
     """Open the state that the environment names, and migrate it to this version."""
     config = config or Config.load()
-    async with open_store(config) as store, open_access(store) as access:
+    external = ExternalAdmins.configured(config)
+    async with open_store(config) as store, open_access(store, external) as access:
         yield State(config, store, access, Settings(store))
 
 

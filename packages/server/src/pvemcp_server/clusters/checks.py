@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import proxmox_client as pve
 from pvemcp_server.clusters.acl import Acl, Advice
 from pvemcp_server.clusters.explain import explain
+from pvemcp_server.clusters.link_local import check_hosts
 from pvemcp_server.errors import CallError
 
 CHECK_SECONDS = 20
@@ -28,6 +29,7 @@ async def check(
     hosts: Sequence[str], token_id: str, secret: str, tls: pve.Tls, name: str = ""
 ) -> Check:
     """Sign in and read version, nodes and privileges; raise CallError with the next step."""
+    await check_hosts(hosts)
     try:
         auth = pve.ApiToken(token_id, secret)
         async with pve.Client(hosts, auth, tls=tls, name=name) as client:

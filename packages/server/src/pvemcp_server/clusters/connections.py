@@ -166,7 +166,7 @@ class Clusters:
 
     async def _connect(self, record: ClusterRecord, identity: IdentityRecord) -> Connection:
         """Open a client; identities of one cluster share sockets and limits, but no data."""
-        secret = await self._store.identities.secret(identity.id)
+        secret = await self._store.identities.secret(identity, record)
         token = ApiToken(identity.token_id, secret or "")
         for other in self._open.values():
             if other.record.id == record.id:

@@ -1,10 +1,13 @@
-"""Repositories of administrators and their sessions."""
+"""Repositories of administrators, their sessions and the tokens of their sign-ins."""
 
 from datetime import datetime, timedelta
+from hashlib import sha256
+
+from sqlalchemy.exc import IntegrityError
 
 from pvemcp_server.store import records
 from pvemcp_server.store.database import Database
-from pvemcp_server.store.records import AdminRecord, SessionRecord
+from pvemcp_server.store.records import AdminRecord, SessionRecord, SpentToken
 from pvemcp_server.store.repository import Repository
 
 
@@ -32,13 +35,31 @@ class SessionRepository(Repository[SessionRecord]):
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.sessions, SessionRecord)
 
-    async def remove_all_of(self, admin_id: int) -> None:
-        """Delete every session of an administrator."""
+    async def remove_all_of(self, admin_id: int, *, keep: str = "") -> None:
+        """Delete every session of an administrator but the one with the digest `keep`."""
+        theirs = (self.table.c.admin_id == admin_id) & (self.table.c.digest != keep)
         async with self.database.writing() as connection:
-            await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))
+            await connection.execute(self.table.delete().where(theirs))
 
     async def remove_expired(self, now: datetime, idle: timedelta) -> None:
         """Delete sessions that have expired or were idle for too long."""
         expired = (self.table.c.expires <= now) | (self.table.c.last_seen <= now - idle)
         async with self.database.writing() as connection:
             await connection.execute(self.table.delete().where(expired))
+
+
+class SpentTokenRepository(Repository[SpentToken]):
+    """Tokens for a single use, burnt for every process."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, records.spent_tokens, SpentToken)
+
+    async def spend(self, token: str, now: datetime, expires: datetime) -> bool:
+        """Burn the token until it expires; return False when it was burnt before."""
+        async with self.database.writing() as connection:
+            await connection.execute(self.table.delete().where(self.table.c.expires <= now))
+        try:
+            await self.add(digest=sha256(token.encode()).hexdigest(), expires=expires)
+        except IntegrityError:
+            return False
+        return True

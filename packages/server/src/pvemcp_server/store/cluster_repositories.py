@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pvemcp_server.errors import CallError, Undecryptable
 from pvemcp_server.store import records
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
@@ -60,7 +61,11 @@ def _renamed(names: Sequence[str], old: str, new: str) -> list[str]:
 
 
 class IdentityRepository(Repository[IdentityRecord]):
-    """Proxmox API tokens; their secrets are encrypted and only `secret` returns one."""
+    """Proxmox API tokens; their secrets are encrypted and only `secret` returns one.
+
+    A secret is bound to the `destination` of its cluster when it is stored. Hosts or certificates
+    that are changed later, by whatever means, do not get it: `secret` raises.
+    """
 
     def __init__(self, database: Database, vault: Vault) -> None:
         super().__init__(database, records.identities, IdentityRecord, TOPICS)
@@ -79,22 +84,45 @@ class IdentityRepository(Repository[IdentityRecord]):
     async def change_in(
         self, connection: AsyncConnection, key: int | str, **values: Any
     ) -> IdentityRecord | None:
-        """Update a token; encrypt `secret` when it is among the values."""
+        """Update a token; encrypt `secret` when it is among the values.
+
+        It is bound to the cluster's hosts and certificates as they are in this transaction.
+        """
         if "secret" in values:
-            encrypted = self._vault.encrypt(values["secret"], self.table.name, key, "secret")
+            clusters = select(records.clusters).join(self.table).where(self.table.c.id == key)
+            row = (await connection.execute(clusters)).mappings().first()
+            if row is None:  # removed by another process
+                return None
+            bound = ClusterRecord(**row).destination
+            encrypted = self._vault.encrypt(
+                values["secret"], self.table.name, key, "secret", bound=bound
+            )
             values = {**values, "secret": encrypted}
         return await super().change_in(connection, key, **values)
 
-    async def secret(self, identity_id: int) -> str | None:
-        """Return the token's secret in plain text; None when the identity does not exist."""
+    async def secret(self, identity: IdentityRecord, cluster: ClusterRecord) -> str | None:
+        """Return the token's secret in plain text, to send it to this cluster.
+
+        `cluster` is the record with the hosts that are connected to, so that nothing can be
+        changed between the check and the connection. Return None when the identity does not
+        exist; raise CallError when its secret was given for other hosts or certificates.
+        """
         table = records.identities
         async with self.database.reading() as connection:
             encrypted = await connection.scalar(
-                select(table.c.secret).where(table.c.id == identity_id)
+                select(table.c.secret).where(table.c.id == identity.id)
             )
         if encrypted is None:
             return None
-        return await self._vault.decrypt(encrypted, table.name, identity_id, "secret")
+        place = (table.name, identity.id, "secret")
+        try:
+            return await self._vault.decrypt(encrypted, *place, bound=cluster.destination)
+        except Undecryptable as error:
+            raise CallError(
+                f"The secret of {identity.token_id} was not given for the present hosts and"
+                f" certificates of cluster {cluster.name}, so it is not sent to them.",
+                hint="An administrator compares them, and renews the token under Clusters.",
+            ) from error
 
     async def make_default(self, identity: IdentityRecord) -> None:
         """Make this the token of every caller without a binding on the cluster."""

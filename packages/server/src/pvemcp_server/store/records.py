@@ -5,9 +5,11 @@ whose rows never leave the store have no record. `migrations/` creates the table
 test compares the result with `metadata`.
 """
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Annotated, Any
 
 from sqlalchemy import (
@@ -94,6 +96,17 @@ class ClusterRecord:
     protected: bool
     created: datetime
 
+    @property
+    def destination(self) -> str:
+        """SHA-256 of where the cluster's tokens are sent: its hosts, and how they are verified."""
+        trust: list[str] = []
+        if self.tls_mode == TlsMode.CA:
+            trust = [self.ca_pem]
+        elif self.tls_mode == TlsMode.PINNED:
+            trust = sorted(self.fingerprints)
+        text = json.dumps([sorted(self.hosts), str(self.tls_mode), trust])
+        return sha256(text.encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class IdentityRecord:
@@ -137,7 +150,7 @@ class AdminRecord:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """A session of an administrator; `digest` is the SHA-256 of its token."""
+    """A session of an administrator; `digest` is a keyed hash of its token."""
 
     digest: Annotated[str, ColumnArgs(type=String(64), primary_key=True)] = field(repr=False)
     admin_id: Annotated[int, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)]
@@ -146,6 +159,14 @@ class SessionRecord:
     created: datetime
     last_seen: datetime
     expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SpentToken:
+    """A token that was used and must not be used again; kept until it has expired."""
+
+    digest: Annotated[str, ColumnArgs(type=String(64), primary_key=True)] = field(repr=False)
+    expires: Annotated[datetime, ColumnArgs(index=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +241,7 @@ bindings = record_table(
 )
 admins = record_table("admins", metadata, AdminRecord)
 sessions = record_table("sessions", metadata, SessionRecord)
+spent_tokens = record_table("spent_tokens", metadata, SpentToken)
 saved_queries = record_table("saved_queries", metadata, SavedQuery)
 mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
 notices = record_table("notices", metadata, Notice, UniqueConstraint("kind", "subject"))

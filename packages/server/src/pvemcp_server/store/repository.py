@@ -33,9 +33,13 @@ class Repository(Generic[R]):
 
     async def all(self, **equals: Any) -> list[R]:
         """Return the rows whose columns equal the values, ordered by primary key."""
-        query = select(*self._columns).where(*self._where(equals)).order_by(self._key)
         async with self.database.reading() as connection:
-            return [self._read(row) for row in (await connection.execute(query)).mappings()]
+            return await self.all_in(connection, **equals)
+
+    async def all_in(self, connection: AsyncConnection, **equals: Any) -> list[R]:
+        """Return the rows whose columns equal the values, ordered by primary key."""
+        query = select(*self._columns).where(*self._where(equals)).order_by(self._key)
+        return [self._read(row) for row in (await connection.execute(query)).mappings()]
 
     async def find(self, **equals: Any) -> R | None:
         """Return the first row whose columns equal the values."""

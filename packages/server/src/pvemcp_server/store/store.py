@@ -10,7 +10,11 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import records
 from pvemcp_server.store.access_repositories import KeyRepository, RoleRepository
-from pvemcp_server.store.admin_repositories import AdminRepository, SessionRepository
+from pvemcp_server.store.admin_repositories import (
+    AdminRepository,
+    SessionRepository,
+    SpentTokenRepository,
+)
 from pvemcp_server.store.audit_chain import GENESIS
 from pvemcp_server.store.audit_head import AuditHeadFile
 from pvemcp_server.store.audit_log import AuditLog
@@ -47,6 +51,7 @@ class Store:
         self.bindings = BindingRepository(database)
         self.admins = AdminRepository(database)
         self.sessions = SessionRepository(database)
+        self.spent_tokens = SpentTokenRepository(database)
         self.saved_queries = Repository(
             database, records.saved_queries, SavedQuery, (Topic.QUERIES,)
         )

@@ -2,7 +2,8 @@
 
 The database holds the encrypted data keys, so a copy of the database alone reveals nothing, and a
 new master key only re-encrypts a few rows. An encrypted value begins with the id of its data key.
-Its associated data are table, row and column, so it cannot be moved to another row.
+Its associated data are table, row and column, so it cannot be moved to another row, and what it is
+`bound` to: the secret of a Proxmox token to the hosts that it was given for.
 """
 
 import hashlib
@@ -14,10 +15,10 @@ from enum import StrEnum
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Column, Table, func, insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pvemcp_server.errors import ConfigError
+from pvemcp_server.errors import ConfigError, Undecryptable
 from pvemcp_server.store import records
 from pvemcp_server.store.audit_log import seal_empty
 from pvemcp_server.store.columns import utc_now
@@ -116,24 +117,28 @@ class Vault:
         """Return the pepper with this id."""
         return (await self._key(data_key)).material
 
-    def encrypt(self, plain: str, table: str, row: int | str, column: str) -> bytes:
-        """Encrypt a text for one row and column."""
+    def encrypt(
+        self, plain: str, table: str, row: int | str, column: str, *, bound: str = ""
+    ) -> bytes:
+        """Encrypt a text for one row and column; only the same `bound` decrypts it again."""
         key = self._newest(Purpose.SECRETS)
         nonce = secrets.token_bytes(NONCE_BYTES)
-        encrypted = AESGCM(key.material).encrypt(
-            nonce, plain.encode(), _context(table, row, column)
-        )
+        context = _context(table, row, column, bound)
+        encrypted = AESGCM(key.material).encrypt(nonce, plain.encode(), context)
         return key.id.to_bytes(ID_BYTES, "big") + nonce + encrypted
 
-    async def decrypt(self, encrypted: bytes, table: str, row: int | str, column: str) -> str:
-        """Decrypt a value of the same row and column; raise ConfigError for any other one."""
+    async def decrypt(
+        self, encrypted: bytes, table: str, row: int | str, column: str, *, bound: str = ""
+    ) -> str:
+        """Decrypt a value of the same row, column and `bound`; raise Undecryptable otherwise."""
         key = await self._key(int.from_bytes(encrypted[:ID_BYTES], "big"))
         nonce_end = ID_BYTES + NONCE_BYTES
         nonce, rest = encrypted[ID_BYTES:nonce_end], encrypted[nonce_end:]
+        context = _context(table, row, column, bound)
         try:
-            return AESGCM(key.material).decrypt(nonce, rest, _context(table, row, column)).decode()
+            return AESGCM(key.material).decrypt(nonce, rest, context).decode()
         except InvalidTag:
-            raise ConfigError(f"The {column} of {table} {row} cannot be decrypted.") from None
+            raise Undecryptable(f"The {column} of {table} {row} cannot be decrypted.") from None
 
     async def rotate(self) -> int:
         """Create new data keys and re-encrypt every secret; return the number of secrets.
@@ -144,9 +149,7 @@ class Vault:
         async with self._database.writing() as connection:
             made = [await _create(connection, self._master, purpose) for purpose in ROTATED]
             self._keys.update({key.id: key for key in made})
-            return await self._reencrypt(
-                connection, records.identities, records.identities.c.secret
-            )
+            return await self._reencrypt_tokens(connection)
 
     async def change_master(self, new: bytes) -> None:
         """Encrypt every data key again, with a new master key."""
@@ -159,18 +162,18 @@ class Vault:
                 )
         self._master = new
 
-    async def _reencrypt(
-        self, connection: AsyncConnection, table: Table, column: Column[bytes]
-    ) -> int:
+    async def _reencrypt_tokens(self, connection: AsyncConnection) -> int:
+        table = records.identities
         # locked, so that a secret that another process changes now is not overwritten
-        query = select(table.c.id, column).with_for_update()
+        query = select(table.c.id, table.c.cluster_id, table.c.secret).with_for_update()
         rows = (await connection.execute(query)).all()
-        for row_id, old in rows:
-            plain = await self.decrypt(old, table.name, row_id, column.name)
-            new = self.encrypt(plain, table.name, row_id, column.name)
-            await connection.execute(
-                table.update().where(table.c.id == row_id).values({column.name: new})
-            )
+        clusters = (await connection.execute(select(records.clusters))).mappings()
+        bounds = {row["id"]: records.ClusterRecord(**row).destination for row in clusters}
+        for row in rows:
+            place, bound = (table.name, row.id, "secret"), bounds[row.cluster_id]
+            plain = await self.decrypt(row.secret, *place, bound=bound)
+            new = self.encrypt(plain, *place, bound=bound)
+            await connection.execute(table.update().where(table.c.id == row.id).values(secret=new))
         return len(rows)
 
     async def _key(self, data_key: int) -> DataKey:
@@ -187,8 +190,8 @@ class Vault:
         return self._keys[max(key.id for key in self._keys.values() if key.purpose is purpose)]
 
 
-def _context(table: str, row: int | str, column: str) -> bytes:
-    return f"pvemcp:{table}:{row}:{column}".encode()
+def _context(table: str, row: int | str, column: str, bound: str = "") -> bytes:
+    return f"pvemcp:{table}:{row}:{column}:{bound}".encode()
 
 
 def _wrap(master: bytes, key_id: int, purpose: Purpose, material: bytes) -> bytes:

@@ -22,6 +22,7 @@ from pvemcp_server.errors import AccessDenied, ConfigError
 SCOPE: Final = "openid email"
 ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA")  # never those with a shared secret
 SIGN_IN_SECONDS: Final = 600
+METADATA_SECONDS: Final = 600
 TIMEOUT_SECONDS: Final = 10
 LEEWAY_SECONDS: Final = 60
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -116,8 +117,22 @@ class Issuer:
         return ExternalUser(f"{self.issuer} {claims['sub']}", str(claims["email"]))
 
 
+class MetadataCache:
+    """The published metadata of the issuer, read again after METADATA_SECONDS."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[float, Mapping[str, Any]] | None = None
+
+    async def get(self, client: AsyncOAuth2Client, issuer: str) -> Mapping[str, Any]:
+        """Return the metadata; raise ConfigError when the issuer does not publish it."""
+        now = time.monotonic()
+        if self._kept is None or self._kept[0] <= now:
+            self._kept = now + METADATA_SECONDS, await _metadata(client, issuer)
+        return self._kept[1]
+
+
 @asynccontextmanager
-async def open_issuer(config: Config) -> AsyncIterator[Issuer]:
+async def open_issuer(config: Config, cache: MetadataCache) -> AsyncIterator[Issuer]:
     """Open the configured issuer; raise ConfigError when it is missing or not trustworthy."""
     issuer, client_id = config.oidc_issuer, config.oidc_client_id
     if not issuer or not client_id:
@@ -134,7 +149,7 @@ async def open_issuer(config: Config) -> AsyncIterator[Issuer]:
         code_challenge_method="S256",
         timeout=TIMEOUT_SECONDS,
     ) as client:
-        yield Issuer(client, issuer, await _metadata(client, issuer))
+        yield Issuer(client, issuer, await cache.get(client, issuer))
 
 
 async def _metadata(client: AsyncOAuth2Client, issuer: str) -> Mapping[str, Any]:

@@ -1,7 +1,8 @@
 """Dependencies of the admin site: session, CSRF check, AdminContext."""
 
+from dataclasses import dataclass
 from math import ceil
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import Depends, Path, Request, Response
 from starlette.datastructures import FormData
@@ -9,16 +10,65 @@ from starlette.datastructures import FormData
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.access.sign_in_limits import DEVICE_LIFE
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.config import Config
 from pvemcp_server.errors import TooManyFailures
 from pvemcp_server.http.client_address import client_address, networks
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.store.records import AdminRecord
 
-COOKIE: Final = "pvemcp_session"
-DEVICE_COOKIE: Final = "pvemcp_device"  # strangers cannot lock a browser out that has it
+SESSION: Final = "pvemcp_session"
+DEVICE: Final = "pvemcp_device"  # strangers cannot lock a browser out that has it
 CSRF_HEADER: Final = "X-CSRF-Token"
 CSRF_FIELD: Final = "csrf"
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """A cookie of the admin site.
+
+    Over https its name begins with `__Host-`: browsers then accept it from this host only, over
+    https only and with `Path=/`, so no other site of the domain can set it.
+    """
+
+    name: str
+    path: str
+    secure: bool
+    samesite: Literal["strict", "lax"]
+
+    def set(self, response: Response, value: str, *, max_age: int | None = None) -> None:
+        """Set the cookie on the response; without `max_age` it ends with the browser."""
+        response.set_cookie(
+            self.name,
+            value,
+            max_age=max_age,
+            path=self.path,
+            secure=self.secure,
+            httponly=True,
+            samesite=self.samesite,
+        )
+
+    def delete(self, response: Response) -> None:
+        """Delete the cookie; browsers accept that with its own attributes only."""
+        self.set(response, "", max_age=0)
+
+
+def cookie_of(
+    config: Config, name: str, path: str, samesite: Literal["strict", "lax"] = "strict"
+) -> Cookie:
+    """Return the cookie with this name; `path` limits it over http, where nothing else does."""
+    if config.serves_https:
+        return Cookie(f"__Host-{name}", "/", secure=True, samesite=samesite)
+    return Cookie(name, path, secure=False, samesite=samesite)
+
+
+def _session_cookie(request: Request) -> Cookie:
+    return cookie_of(services_of(request).config, SESSION, "/admin")
+
+
+def _device_cookie(request: Request) -> Cookie:
+    """Return the cookie of a browser that has signed in before."""
+    return cookie_of(services_of(request).config, DEVICE, "/admin")
 
 
 class SignedOut(Exception):
@@ -49,12 +99,12 @@ def address_of(request: Request) -> str:
 
 def device_of(request: Request) -> str:
     """Return the token of a browser that signed in before; empty without one."""
-    return request.cookies.get(DEVICE_COOKIE, "")
+    return request.cookies.get(_device_cookie(request).name, "")
 
 
 async def session_of(request: Request) -> Session:
     """Return the session of the cookie; raise SignedOut without a valid one."""
-    token = request.cookies.get(COOKIE)
+    token = request.cookies.get(_session_cookie(request).name)
     session = await services_of(request).access.sessions.find(token) if token else None
     if session is None:
         raise SignedOut
@@ -67,7 +117,8 @@ async def reading(
     """Return the context of a request that only reads; raise PasswordDue."""
     if session.admin.must_change:
         raise PasswordDue
-    return AdminContext(services_of(request), session.admin.name, address_of(request))
+    services, address = services_of(request), address_of(request)
+    return AdminContext(services, session.admin.name, address, session.id)
 
 
 async def writing(
@@ -113,23 +164,10 @@ async def open_session(request: Request, admin: AdminRecord, response: Response)
     services = services_of(request)
     agent = request.headers.get("user-agent", "")
     token = await services.access.sessions.open(admin, address=address_of(request), agent=agent)
-    response.set_cookie(
-        COOKIE,
-        token,
-        path="/admin",
-        httponly=True,
-        samesite="strict",
-        secure=services.config.base_url.startswith("https:"),
-    )
-    response.set_cookie(
-        DEVICE_COOKIE,
-        services.access.admins.devices.issue(admin.name),
-        max_age=int(DEVICE_LIFE.total_seconds()),
-        path="/admin",
-        httponly=True,
-        samesite="strict",
-        secure=services.config.base_url.startswith("https:"),
-    )
+    _session_cookie(request).set(response, token)
+    device = services.access.admins.devices.issue(admin.name)
+    lifetime = int(DEVICE_LIFE.total_seconds())
+    _device_cookie(request).set(response, device, max_age=lifetime)
     session = await services.access.sessions.find(token)
     if session is None:  # the account was disabled during the sign-in
         raise SignedOut
@@ -139,4 +177,4 @@ async def open_session(request: Request, admin: AdminRecord, response: Response)
 async def close_session(request: Request, session: Session, response: Response) -> None:
     """End the session and delete its cookie."""
     await services_of(request).access.sessions.end(session.id)
-    response.delete_cookie(COOKIE, path="/admin")
+    _session_cookie(request).delete(response)

@@ -21,6 +21,7 @@ from pvemcp_server.web.session import (
     PasswordDue,
     SignedOut,
     retry_after,
+    services_of,
     session_of,
     too_many_attempts,
 )
@@ -38,6 +39,7 @@ HEADERS: Final = {
     "Referrer-Policy": "same-origin",  # with no-referrer, browsers send "Origin: null"
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+TRANSPORT: Final = "max-age=31536000"  # a year; HSTS, sent when the public URL is https
 
 
 def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
@@ -95,6 +97,8 @@ async def _with_security_headers(
     """Add security headers; only static files may be cached."""
     response = await call_next(request)
     response.headers.update(HEADERS)
+    if services_of(request).config.serves_https:
+        response.headers["Strict-Transport-Security"] = TRANSPORT
     is_static = request.url.path.startswith("/admin/static/")
     response.headers["Cache-Control"] = "max-age=3600" if is_static else "no-store"
     return response

@@ -12,7 +12,7 @@ from pvemcp_server.admin.operation import Operation, model_of, operations
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.web.api import audit, bridge, session
 from pvemcp_server.web.api.answers import REFUSALS
-from pvemcp_server.web.session import PipelineOf, Reading, Writing
+from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
 
 DESCRIPTION: Final = """\
 Everything that the admin pages offer. `POST /session` signs in and answers with the session's
@@ -28,6 +28,7 @@ def create_api() -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,  # the route below needs a session
         redirect_slashes=False,
     )
     api.include_router(session.router, responses=REFUSALS)
@@ -40,6 +41,11 @@ def create_api() -> FastAPI:
     by_tag["Audit"].include_router(audit.router)
     for router in by_tag.values():
         api.include_router(router, responses=REFUSALS)
+
+    @api.get("/openapi.json", include_in_schema=False)
+    async def description(_: SignedIn) -> dict[str, Any]:
+        return api.openapi()
+
     return api
 
 

@@ -19,8 +19,14 @@ Text = Annotated[str, Form()]
 
 @router.get("")
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    accounts = await admins.list_admins(context)
-    return page(request, "administrators.html", session, here="admins", admins=accounts)
+    return page(
+        request,
+        "administrators.html",
+        session,
+        here="admins",
+        admins=await admins.list_admins(context),
+        sessions=await admins.list_sessions(context, session.admin.name),
+    )
 
 
 @router.post("")
@@ -38,6 +44,12 @@ async def reset(request: Request, session: SignedIn, context: Writing, name: str
 @router.post("/{name}/enabled")
 async def set_enabled(context: Writing, name: str, enabled: Annotated[bool, Form()]) -> Response:
     await admins.set_enabled(context, name, enabled=enabled)
+    return reload()
+
+
+@router.post("/{name}/end-sessions")
+async def end_sessions(context: Writing, name: str) -> Response:
+    await admins.end_sessions(context, name)
     return reload()
 
 

@@ -17,6 +17,7 @@ navigation = Navigation(
     "Clusters", "/admin/clusters", icon="M4 4h16v6H4zM4 14h16v6H4zM8 7h.01M8 17h.01"
 )
 Text = Annotated[str, Form()]
+SECRET = "token_secret:"  # noqa: S105 - the prefix of a field's name
 TLS = {
     TlsMode.PINNED: "Pin the certificate shown by the host",
     TlsMode.SYSTEM: "The system's certificate authorities",
@@ -79,7 +80,8 @@ async def edit(request: Request, session: SignedIn, context: Reading, name: str)
 
 @router.post("/{name}/change")
 async def change(request: Request, context: Writing, name: str) -> Response:
-    values = _connection(await request.form())
+    form = await request.form()
+    values = _connection(form) | {"token_secrets": _token_secrets(form)}
     await clusters.change_cluster(context, name, clusters.ClusterChanges(**values))
     return redirect("/admin/clusters")
 
@@ -168,6 +170,16 @@ def _holder(text: str) -> clusters.Binding:
 def _fields(form: FormData) -> clusters.ClusterFields:
     token = {name: text_of(form, name) for name in ("token_id", "token_secret")}
     return clusters.ClusterFields.model_validate({**_connection(form), **token})
+
+
+def _token_secrets(form: FormData) -> dict[str, str]:
+    """Read the secrets that were entered, by the names of their identities."""
+    secrets = {
+        field.removeprefix(SECRET): text_of(form, field)
+        for field in form
+        if field.startswith(SECRET)
+    }
+    return {identity: secret for identity, secret in secrets.items() if secret}
 
 
 def _connection(form: FormData) -> dict[str, Any]:

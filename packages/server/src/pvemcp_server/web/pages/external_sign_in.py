@@ -1,42 +1,50 @@
 """Sign-in with the configured OpenID Connect issuer."""
 
 import logging
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from pvemcp_server.access.limits import RateLimiter, network_of
 from pvemcp_server.admin.authentication import sign_in_external
+from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, CallError, ConfigError
-from pvemcp_server.web.oidc import SIGN_IN_SECONDS, PendingSignIn, open_issuer
-from pvemcp_server.web.session import address_of, open_session, services_of
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.web.oidc import SIGN_IN_SECONDS, MetadataCache, PendingSignIn, open_issuer
+from pvemcp_server.web.session import Cookie, address_of, cookie_of, open_session, services_of
 from pvemcp_server.web.templates import error_page, page
 
 router = APIRouter(prefix="/oidc")
 COOKIE: Final = "pvemcp_oidc"
+BEGUN_PER_MINUTE: Final = 30  # sign-ins of one address
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the sign-ins of one application share."""
+
+    metadata: MetadataCache = field(default_factory=MetadataCache)
+    begun: RateLimiter = field(default_factory=RateLimiter)
 
 
 @router.get("")
 async def begin(request: Request) -> Response:
     """Redirect the browser to the issuer; a signed cookie keeps state, nonce and verifier."""
-    config = services_of(request).config
+    config, state = services_of(request).config, _state(request)
+    if not state.begun.take(network_of(address_of(request)), BEGUN_PER_MINUTE):
+        return error_page(request, "Too many sign-ins were begun; wait a minute.", 429)
     pending = PendingSignIn.begin()
     try:
-        async with open_issuer(config) as issuer:
+        async with open_issuer(config, state.metadata) as issuer:
             response = RedirectResponse(issuer.authorization_url(pending), 303)
     except ConfigError as error:
         log.warning("OpenID Connect is not usable: %s", error)
         return error_page(request, str(error), 502)
-    response.set_cookie(
-        COOKIE,
-        pending.sealed(_key(request)),
-        max_age=SIGN_IN_SECONDS,
-        path="/admin/oidc",
-        httponly=True,
-        samesite="lax",  # it must be sent when the issuer redirects the browser back
-        secure=config.base_url.startswith("https:"),
-    )
+    _cookie(config).set(response, pending.sealed(_key(request)), max_age=SIGN_IN_SECONDS)
     return response
 
 
@@ -62,18 +70,34 @@ async def callback(
     # not send it: a page of ours continues instead
     response = page(request, "signed_in.html")
     await open_session(request, admin, response)
-    response.delete_cookie(COOKIE, path="/admin/oidc")
+    _cookie(services.config).delete(response)
     return response
 
 
 async def _authenticated(request: Request, state: str, code: str) -> tuple[str, str]:
     config = services_of(request).config
-    pending = PendingSignIn.opened(request.cookies.get(COOKIE, ""), _key(request))
+    pending = PendingSignIn.opened(request.cookies.get(_cookie(config).name, ""), _key(request))
     if not code or pending.state != state:
         raise AccessDenied("the answer does not belong to this browser's sign-in")
-    async with open_issuer(config) as issuer:
+    now = utc_now()
+    expires = now + timedelta(seconds=SIGN_IN_SECONDS)
+    if not await services_of(request).store.spent_tokens.spend(pending.state, now, expires):
+        raise AccessDenied("this sign-in was used before")
+    async with open_issuer(config, _state(request).metadata) as issuer:
         user = await issuer.exchange(code, pending)
     return user.email, user.subject
+
+
+def _state(request: Request) -> State:
+    if not hasattr(request.app.state, "external_sign_in"):
+        request.app.state.external_sign_in = State()
+    state: State = request.app.state.external_sign_in
+    return state
+
+
+def _cookie(config: Config) -> Cookie:
+    # lax: it must be sent when the issuer redirects the browser back
+    return cookie_of(config, COOKIE, "/admin/oidc", "lax")
 
 
 def _key(request: Request) -> bytes:

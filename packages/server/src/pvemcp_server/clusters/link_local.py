@@ -1,0 +1,45 @@
+"""Refusal of link-local and cloud metadata addresses as hosts of a cluster.
+
+Services there trust every program of the machine, and no Proxmox node is reached by them: an
+administrator must not use the server to look at them.
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+from proxmox_client.hosts import Host
+from pvemcp_server.errors import BadArgument
+
+RESOLVE_SECONDS: Final = 5
+METADATA: Final = frozenset(map(ip_address, ("100.100.100.200", "fd00:ec2::254")))
+
+
+async def check_hosts(hosts: Iterable[str]) -> None:
+    """Raise BadArgument for a host that is, or resolves to, a link-local or metadata address."""
+    for host in hosts:
+        if any(_is_refused(address) for address in await _addresses(host)):
+            raise BadArgument(
+                "hosts", f"{host} is a link-local or metadata address; not contacted."
+            )
+
+
+async def _addresses(host: str) -> list[str]:
+    """Resolve a host as a connection would; empty when it has no address."""
+    try:
+        name, port = Host.parse(host)
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            loop = asyncio.get_running_loop()
+            found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    except (OSError, ValueError):  # the connection reports both; TimeoutError is an OSError
+        return []
+    return [str(sockaddr[0]).partition("%")[0] for *_, sockaddr in found]
+
+
+def _is_refused(text: str) -> bool:
+    address = ip_address(text)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_link_local or address in METADATA
