@@ -110,7 +110,7 @@ async def test_sessions_are_listed_and_all_others_ended(front):
     page = (await front.get("/admin/administrators")).text
     assert "this one" in page
     assert page.count("python-httpx") == 2
-    ended = await front.api("DELETE", "/admins/ada/sessions")
+    ended = await front.api("POST", "/admins/ada/end-sessions")
     assert ended.json() == {"ended": 1}
     assert len((await front.api("GET", "/admins/ada/sessions")).json()) == 1
     (entry,) = await front.services.audit.find(limit=1)

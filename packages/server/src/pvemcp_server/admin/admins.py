@@ -145,7 +145,7 @@ async def list_sessions(context: AdminContext, name: AdminName) -> list[AdminSes
 
 @subject.operation(
     "admins.end_sessions",
-    Route("DELETE", "/admins/{name}/sessions"),
+    Route("POST", "/admins/{name}/end-sessions"),
     Command("admin end-sessions", text="Ended {ended} sessions of {name}."),
 )
 async def end_sessions(context: AdminContext, name: AdminName) -> EndedSessions:
