@@ -153,7 +153,7 @@ async def listening(client, served):
             yield
         return
     with anyio.fail_after(20):
-        while not served.app.endpoint.active_requests.stream_keys():
+        while not served.app.endpoint.active_requests.streams():
             await anyio.lowlevel.checkpoint()
     yield
 

@@ -1,6 +1,7 @@
 """Sessions of the handshake eras: ownership, limits, end, and messages of older clients."""
 
 import json
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -114,13 +115,63 @@ async def test_a_session_has_the_current_rights(served):
     assert "DeleteThing" not in answer.text
 
 
-async def test_a_revoked_key_loses_its_streams(served):
-    headers = await begin(served)
-    with anyio.fail_after(20):
-        async with served.http.stream("GET", "/mcp", headers=headers) as stream:
-            assert stream.status_code == 200
-            await served.state.access.keys.change(served.key_id, enabled=False)
-            assert await stream.aread() == b""
+@pytest.fixture(params=["streamable HTTP", "HTTP+SSE", "2026-07-28"])
+def open_stream(request, served):
+    """Return how to open a stream with the administrator's key, one for each transport."""
+
+    @asynccontextmanager
+    async def opened():
+        arguments = {"headers": {**ACCEPT, "X-API-Key": served.key}}
+        method, path = "GET", "/sse"
+        if request.param == "streamable HTTP":
+            path, arguments = "/mcp", {"headers": await begin(served)}
+        if request.param == "2026-07-28":
+            listen = "subscriptions/listen", {"notifications": {"promptsListChanged": True}}
+            headers = {**served.modern.headers(*listen), "X-API-Key": served.key}
+            method, path = "POST", "/mcp"
+            arguments = {"json": served.modern.message(*listen), "headers": headers}
+        with anyio.fail_after(20):
+            async with served.http.stream(method, path, **arguments) as stream:
+                assert stream.status_code == 200
+                yield stream
+
+    return opened
+
+
+async def regenerate(keys, key_id):
+    await keys.regenerate(key_id)
+
+
+async def exclude_address(keys, key_id):
+    await keys.change(key_id, allow_from=["10.9.9.0/24"])
+
+
+async def disable(keys, key_id):
+    await keys.change(key_id, enabled=False)
+
+
+async def remove(keys, key_id):
+    await keys.remove(key_id)
+
+
+@pytest.mark.parametrize("revoke", [regenerate, exclude_address, disable, remove])
+async def test_a_revoked_key_loses_its_streams(served, open_stream, revoke):
+    async with open_stream() as stream:
+        await revoke(served.state.access.keys, served.key_id)
+        assert b"list_changed" not in await stream.aread()
+        assert served.app.endpoint.active_requests.streams() == []
+
+
+async def test_a_stream_outlives_changes_that_still_admit_it(served, open_stream):
+    keys, bus = served.state.access.keys, served.app.endpoint.notifications
+    await keys.create("other")
+    async with open_stream():
+        await keys.change(served.key_id, role="Read-only", allow_from=["127.0.0.0/8"])
+        await keys.regenerate((await keys.get("other")).id)
+        await served.state.store.watch.poll()
+        await bus.refresh()
+        (stream,) = served.app.endpoint.active_requests.streams()
+        assert not stream._closing.is_set()
 
 
 async def test_an_expired_key_loses_its_streams(served, monkeypatch):
@@ -135,14 +186,14 @@ async def test_an_expired_key_loses_its_streams(served, monkeypatch):
 
 async def test_a_failed_check_of_a_revoked_key_is_retried(served, monkeypatch):
     bus = served.app.endpoint.notifications
-    find, failures = bus.find, ["the database is away"]
+    admits, failures = bus.admits, ["the database is away"]
 
-    async def failing(key_id):
+    async def failing(caller):
         if failures:
             raise OSError(failures.pop())
-        return await find(key_id)
+        return await admits(caller)
 
-    monkeypatch.setattr(bus, "find", failing)
+    monkeypatch.setattr(bus, "admits", failing)
     monkeypatch.setattr(notifications, "RETRY_SECONDS", 0)
     headers = await begin(served)
     with anyio.fail_after(20):

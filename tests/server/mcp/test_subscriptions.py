@@ -61,7 +61,7 @@ def connect(request, demo_served):
                     yield client, heard
                 return
             heard.honoured = [uri for uri in uris if await subscribed(client, uri)]
-            await until(demo_served.app.endpoint.active_requests.stream_keys)
+            await until(demo_served.app.endpoint.active_requests.streams)
             yield client, heard
 
     return connected
@@ -175,7 +175,7 @@ async def test_an_unsubscribed_client_is_not_notified(demo_served, guests, renew
     async with Client(demo_served.mcp, mode="legacy", message_handler=heard) as client:
         await client.subscribe_resource(GUEST)
         await client.subscribe_resource(OTHER)
-        await until(demo_served.app.endpoint.active_requests.stream_keys)
+        await until(demo_served.app.endpoint.active_requests.streams)
         await client.unsubscribe_resource(GUEST)
         rename(guests[100], "renamed")
         rename(guests[101], "renamed")

@@ -35,6 +35,16 @@ class _LoadedKey:
             self.caller = replace(self.caller, address=address)
         return self.caller
 
+    def refusal(self, address: str, now: datetime) -> str:
+        """Return why the holder of the secret is refused; empty when admitted."""
+        if not self.key.enabled:
+            return "disabled key"
+        if self.key.expires is not None and self.key.expires <= now:
+            return "expired key"
+        if self.allow_from and not _is_within(address, self.allow_from):
+            return "address not allowed"
+        return ""
+
 
 @dataclass(slots=True)
 class _Refusals:
@@ -95,6 +105,20 @@ class KeyAuthenticator:
             raise UnknownName("key", key_id, [])
         return loaded.caller_at(address)
 
+    async def still_admits(self, caller: Caller) -> bool:
+        """Return whether a request like the one that authenticated this caller would be admitted.
+
+        By the same rules: its secret, its address, and the state of its key. For streams, which
+        stay open after their request was admitted.
+        """
+        await self._store.watch.poll_if_due()
+        loaded = self._loaded.get(caller.key_id) or await self._load(caller.key_id)
+        return (
+            loaded is not None
+            and hmac.compare_digest(loaded.key.digest, caller.digest)
+            and not loaded.refusal(caller.address, self._clock())
+        )
+
     async def flush(self) -> None:
         """Store the uses and refusals since the last flush."""
         used, self._used = self._used, {}
@@ -113,13 +137,9 @@ class KeyAuthenticator:
         key = loaded.key
         if not hmac.compare_digest(digest_of(secret, loaded.pepper), key.digest):
             raise AccessDenied("wrong secret", key_id=key.id)
-        if not key.enabled:
-            raise AccessDenied("disabled key", key_id=key.id)
         now = self._clock()
-        if key.expires is not None and key.expires <= now:
-            raise AccessDenied("expired key", key_id=key.id)
-        if loaded.allow_from and not _is_within(address, loaded.allow_from):
-            raise AccessDenied("address not allowed", key_id=key.id)
+        if refusal := loaded.refusal(address, now):
+            raise AccessDenied(refusal, key_id=key.id)
         self._used[key.id] = (now, address)
         return loaded.caller_at(address)
 
@@ -158,6 +178,7 @@ def _caller(key: KeyRecord, role: Role, identities: dict[str, int]) -> Caller:
         toolset=frozenset(key.toolset),
         identities=identities,
         output_format=key.output_format,
+        digest=key.digest,
         version=_version(key, role, identities),
     )
 

@@ -180,6 +180,7 @@ class Caller:
     identities: Mapping[str, int] = field(default_factory=dict)
     output_format: str | None = None
     address: str = ""
+    digest: bytes = field(default=b"", repr=False)  # of the secret that was presented
     acting: str = ""  # the administrator who calls with these rights; no client can set it
     version: str = ""  # a digest of the permissions above, the cache key of derived lists
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from anyio import CancelScope, move_on_after
 
+from pvemcp_server.access.model import Caller
 from pvemcp_server.http import errors
 
 Message = MutableMapping[str, Any]
@@ -35,7 +36,7 @@ class HttpExchange:
 
     receiving: Receive
     sending: Send
-    key_id: str = ""  # of the admitted key
+    caller: Caller | None = None  # as admitted
     is_stream: bool = False  # open until the client or the server closes it
     timed_out: bool = False
     started: bool = False  # the response
@@ -139,9 +140,9 @@ class ActiveRequests:
         """Number of running requests without streams, or of running tool calls if larger."""
         return max(len(self._calls), sum(not request.is_stream for request in self._requests))
 
-    def stream_keys(self) -> set[str]:
-        """Return the ids of the keys with open streams."""
-        return {request.key_id for request in self._requests if request.is_stream}
+    def streams(self) -> list[HttpExchange]:
+        """Return the open streams."""
+        return [request for request in self._requests if request.is_stream]
 
     async def enforce_deadlines(self) -> None:
         """Cancel exchanges whose clients are too slow, once a second, until cancelled."""
@@ -151,12 +152,10 @@ class ActiveRequests:
             for request in list(self._requests):
                 request.check_deadline(now)
 
-    def end_streams(self, key_ids: Iterable[str] | None = None) -> None:
-        """End the streams of these keys, or all streams."""
-        chosen = None if key_ids is None else set(key_ids)
-        for request in list(self._requests):
-            if request.is_stream and (chosen is None or request.key_id in chosen):
-                request.close()
+    def end_streams(self) -> None:
+        """End all streams."""
+        for stream in self.streams():
+            stream.close()
 
     async def drain(self, seconds: float) -> bool:
         """Refuse new requests and wait for the running ones; return whether all ended in time.

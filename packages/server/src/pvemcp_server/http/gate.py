@@ -122,7 +122,7 @@ class KeyGate:
             is_stream = scope["method"] == "GET" or _LISTEN in scope["headers"]
             if is_stream:  # streams have slots of their own, so that they block no call
                 slot, most = f"streams {key_id}", STREAMS_PER_KEY
-            exchange = HttpExchange(receive, send, key_id, is_stream=is_stream)
+            exchange = HttpExchange(receive, send, caller, is_stream=is_stream)
             with limits.running(slot, most), self.active_requests.track(exchange):
                 scope["user"] = _user(key_id)  # the SDK binds sessions to it
                 # a batch counts its further messages itself

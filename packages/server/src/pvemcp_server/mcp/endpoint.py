@@ -75,7 +75,9 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         services = self.services
-        self.notifications = NotificationBus(self._find, self.active_requests)
+        self.notifications = NotificationBus(
+            self._find, services.access.authenticator.still_admits, self.active_requests
+        )
         self.listen = ListenHandler(self.notifications, max_subscriptions=STREAMS)
         self.pipeline = Pipeline(
             self.tools,

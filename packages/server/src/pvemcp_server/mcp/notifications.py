@@ -1,4 +1,4 @@
-"""Notifications to clients of both eras about changes, and the end of revoked keys' streams."""
+"""Notifications to clients of both eras about changes, and the end of streams of refused keys."""
 
 import asyncio
 import logging
@@ -34,6 +34,7 @@ _SUBSCRIBER: Final = "subscriber"  # in the state of a session's connection
 log = logging.getLogger(__name__)
 
 FindCaller = Callable[[str], Awaitable[Caller | None]]
+Admits = Callable[[Caller], Awaitable[bool]]
 Context = ServerRequestContext[Any, Any]
 _subscribing: ContextVar[tuple[Caller, frozenset[str]]] = ContextVar("subscribing")
 
@@ -53,6 +54,7 @@ class NotificationBus:
     """The SDK's subscription bus, aware of keys."""
 
     find: FindCaller  # the caller with the key's current rights; None when it is not valid
+    admits: Admits  # whether the caller's own request would still be admitted
     active_requests: ActiveRequests
     _subscribers: set[Subscriber] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -85,12 +87,13 @@ class NotificationBus:
                 await self.refresh()
             except Exception:
                 log.exception("Clients could not be notified of changed lists")
-                # still due, and a revoked key still has its streams
+                # still due, and refused streams are still open
                 self._changed.set()
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def refresh(self) -> None:
-        """Notify subscribers whose rights changed; close streams of revoked keys."""
+        """Notify subscribers whose rights changed; close streams that would be refused now."""
+        await self._close_refused_streams()
         versions = await self._versions()
         lists = frozenset(self._lists)
         self._lists.clear()
@@ -101,17 +104,16 @@ class NotificationBus:
             subscriber.version = version
         await _notify_all(events)
 
+    async def _close_refused_streams(self) -> None:
+        """Close each stream whose secret, address or key would not be admitted any more."""
+        for stream in self.active_requests.streams():
+            if stream.caller is None or not await self.admits(stream.caller):
+                stream.close()
+
     async def _versions(self) -> dict[str, str]:
-        """Return the version of each listening key's rights; close streams of revoked keys."""
-        versions = {}
-        listening = {subscriber.key_id for subscriber in self._subscribers}
-        for key_id in listening | self.active_requests.stream_keys():
-            caller = await self.find(key_id)
-            if caller is None:
-                self.active_requests.end_streams([key_id])
-            else:
-                versions[key_id] = caller.version
-        return versions
+        """Return the version of each listening key's rights."""
+        callers = [await self.find(key_id) for key_id in {s.key_id for s in self._subscribers}]
+        return {caller.key_id: caller.version for caller in callers if caller}
 
     async def publish(self, event: ServerEvent) -> None:
         """Notify all subscribers."""
