@@ -182,8 +182,10 @@ async def test_without_its_database_the_endpoint_answers_503(served, modern, mon
     def away():
         raise ConnectionError("the database is away")
 
-    monkeypatch.setattr(served.state.store.database, "reading", away)
-    monkeypatch.setattr(served.state.store.watch, "_polled", -math.inf)
+    watch = served.state.store.watch
+    async with watch._lock:  # a poll that is in flight would count as a fresh one
+        monkeypatch.setattr(served.state.store.database, "reading", away)
+        monkeypatch.setattr(watch, "_polled", -math.inf)
     answer = await modern.send("tools/list")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert "database does not answer" in answer.json()["error"]["message"]
