@@ -21,6 +21,7 @@ from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.query.binder import is_valid
 from pvemcp_server.query.sources import TOOL as EXECUTE
 from pvemcp_server.query.sources import catalog_of
+from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.store.records import SavedQuery
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.toolkit.call import Call
@@ -36,6 +37,7 @@ class CatalogHandlers:
 
     pipeline: Pipeline
     saved_queries: Repository[SavedQuery]
+    questions: QuestionRepository
 
     async def list_prompts(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
@@ -88,7 +90,7 @@ class CatalogHandlers:
                 caller_of(ctx),
                 family.tool,
                 family.call_arguments(values),
-                SdkConversation(ctx, params),
+                SdkConversation(ctx, params, self.questions),
             )
         except UnknownTool:
             raise _not_found(uri) from None

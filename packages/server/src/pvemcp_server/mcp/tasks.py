@@ -22,7 +22,7 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
 from pvemcp_server.http.gate import caller_of
-from pvemcp_server.mcp.elicitation import SdkConversation, Silent
+from pvemcp_server.mcp.elicitation import Silent, client_program
 from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, clean_line
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.pipeline import Pipeline, Started
@@ -138,7 +138,7 @@ class McpTasks:
 
     async def _stop(self, ctx: Context, task: McpTask) -> None:
         """Stop the Proxmox task, with an intent before and the outcome after in the audit."""
-        client = SdkConversation(ctx, types.InputResponseRequestParams()).client
+        client = client_program(ctx)
         recorder = Recorder(self.pipeline.audit, caller_of(ctx), "tasks/cancel", client)
         recorder.set_arguments({"cluster": task.cluster, "upid": task.upid})
         await recorder.intent()
