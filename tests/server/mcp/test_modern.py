@@ -98,7 +98,7 @@ async def test_an_answer_to_a_changed_question_is_used_up(modern, fake_tools):
     result = await asked(modern)
     fake_tools.loses = "Its backups go with it."
     await asked(modern, **agreed(result))
-    fake_tools.loses = ""  # as it was asked first
+    fake_tools.loses = ""  # the question of before
     again = await asked(modern, **agreed(result))
     assert again["resultType"] == "input_required"
     assert (await asked(modern, **agreed(again)))["isError"] is False

@@ -232,7 +232,8 @@ async def test_a_write_without_quorum_is_refused_with_a_next_step(demo_client):
     error = await demo_client.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="pre-x")
     assert error == (
         "The cluster lacks quorum, so nothing can be changed on it "
-        "(cluster not ready - no quorum?). GetClusterStatus counts the nodes that are offline."
+        "(Proxmox: 'cluster not ready - no quorum?'). "
+        "GetClusterStatus counts the nodes that are offline."
     )
 
 

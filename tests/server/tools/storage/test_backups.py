@@ -80,5 +80,6 @@ async def test_a_parameter_that_proxmox_refuses_is_named_with_its_reason(demo_cl
     notes = "a\n" * 500 + "b"  # each line end takes two characters on the way
     error = await demo_client.refused("BackupVm", **PROD, vmid=101, storage="pbs-main", notes=notes)
     assert error == (
-        "Parameter verification failed. notes-template: value may only be 1024 characters long"
+        "Proxmox: 'Parameter verification failed. "
+        "notes-template: value may only be 1024 characters long'."
     )

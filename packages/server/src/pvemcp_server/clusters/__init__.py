@@ -3,7 +3,7 @@
 from pvemcp_server.clusters.checks import Check, check
 from pvemcp_server.clusters.cluster import Cluster, Notes, offload
 from pvemcp_server.clusters.connections import Clusters
-from pvemcp_server.clusters.explain import explain
+from pvemcp_server.clusters.explain import explain, reason_of
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "check",
     "explain",
     "offload",
+    "reason_of",
 ]

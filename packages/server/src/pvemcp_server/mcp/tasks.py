@@ -23,9 +23,10 @@ from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
 from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp.elicitation import Silent, client_program
-from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, clean_line
+from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, single_lines
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.pipeline import Pipeline, Started
+from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import McpTask
 from pvemcp_server.store.repository import Repository
@@ -198,7 +199,9 @@ def _result(stored: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
     if not ended.ok:
         answer |= {"success": False, "log": ended.log_tail}
     cells = Cleaner(DOCUMENT_CHARACTERS).value(answer, "log")
-    data = encode_document(tidy([cells])[0], Format(stored["format"]))
+    output_format = Format(stored["format"])
+    [cells] = single_lines(tidy([cells]), output_format)
+    data = encode_document(cells, output_format)
     blocks = [data, "\n".join(stored.get("warnings", ()))]  # missing in tasks of older versions
     content: list[types.ContentBlock] = [types.TextContent(text=text) for text in blocks if text]
     result = types.CallToolResult(content=content, is_error=not ended.ok)

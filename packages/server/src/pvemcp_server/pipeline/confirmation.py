@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from pvemcp_server.errors import ConfirmationNeeded
-from pvemcp_server.pipeline.answers import clean_line
+from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Values
 from pvemcp_server.toolkit.call import Conversation, Decision
 
