@@ -7,7 +7,6 @@ from proxmox_client.emulator import FaultKind
 from proxmox_client.emulator.state.jobs import HaResource
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.acl import question
-from pvemcp_server.mcp.elicitation import Decision
 
 pytestmark = pytest.mark.anyio
 
@@ -254,9 +253,3 @@ async def test_an_unwatchable_task_is_answered_with_its_upid(demo_client):
     assert (answer.data["success"], answer.data["status"]) == (True, "unknown")
     assert answer.data["upid"].startswith("UPID:")
     assert "GetTask with this upid returns the outcome." in answer.notes
-
-
-async def test_writes_without_loss_need_no_confirmation(demo_client):
-    demo_client.conversation.decision = Decision.NO
-    await demo_client("ChangeVmState", **PROD, vmid=150, action="Reset")
-    assert demo_client.conversation.questions == []

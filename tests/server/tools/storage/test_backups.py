@@ -22,7 +22,7 @@ async def test_a_backup_uses_all_its_arguments(demo_client):
     )
     assert answer.data["ok"] is True
     assert (answer.data["storage"], answer.data["mode"]) == ("nfs-archive", "stop")
-    assert "shut down and started again" in answer.notes
+    assert "shut down and started again" in demo_client.conversation.questions[0]
     listed = await demo_client("ListBackups", **PROD, node="pve02", storage="nfs-archive", vmid=200)
     newest = listed.data[0]
     assert newest["protected"] is True

@@ -1,4 +1,4 @@
-"""Confirmation of destructive calls: by the user, or by a setting where no client can ask."""
+"""Confirmation of calls that lose data: by the user, or by a setting where no client can ask."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +32,7 @@ async def confirm(conversation: Conversation, sentence: str, settings: Values) -
         return
     if settings.confirm_destructive == "deny":
         raise ConfirmationNeeded(
-            "Calls that lose data are switched off here; nothing was changed.",
+            "Calls that need the user's consent are switched off here; nothing was changed.",
             hint="An administrator can allow them: setting 'Destructive calls'.",
         )
     question = clean_line(sentence, QUESTION_CHARACTERS)

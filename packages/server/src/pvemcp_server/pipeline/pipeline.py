@@ -169,7 +169,7 @@ class Pipeline:
         if call.dry_run:
             await note_missing_privileges(plan.cluster, *tool.needs, so="will refuse this")
             return plan.preview()
-        if call.effect is Effect.DESTROY:
+        if tool.effect is Effect.DESTROY or plan.needs_consent:
             await confirm(call.conversation, plan.sentence, call.settings)
         await recorder.intent()
         return await carry_out(call, plan)
