@@ -150,7 +150,7 @@ MESSAGES: Final = (
 # Proxmox's own words, and notes that have nothing to do with a fault
 OTHERS: Final = (
     Message(
-        "rados timeout",
+        "Proxmox: '{words}'.",
         "An error that Proxmox reports itself is passed on unchanged.",
         "Look the text up in Proxmox's documentation or in the log of its node.",
     ),

@@ -30,6 +30,7 @@ EFFECTS = {
     Effect.WRITE: "writes",
     Effect.DESTROY: "loses data: asks the user first",
 }
+SOMETIMES = "writes; asks the user first where its action loses data"
 INTRO = """\
 # Tools
 
@@ -72,7 +73,8 @@ def _sections() -> Iterator[str]:
 
 def _tool(tool: Tool) -> Iterator[str]:
     yield f"### {tool.name}\n"
-    yield f"{tool.description} *({EFFECTS[tool.effect]})*\n"
+    effect = SOMETIMES if tool.may_lose_data else EFFECTS[tool.effect]
+    yield f"{tool.description} *({effect})*\n"
     schema = tool.input_schema
     own = {name: schema["properties"][name] for name in tool.arguments.model_fields}
     if own:

@@ -143,7 +143,7 @@ OTHERS: Arguments = {
     "query": {"from": "guests"},
     "action": "Reboot",
     "snapshot_name": "before-pg16",
-    "url": "https://example.org/image.iso",
+    "url": "https://151.101.2.132/image.iso",
     "filename": "image.iso",
 }
 # Writes of the wide account that would fail with the values above

@@ -77,6 +77,33 @@ async def test_a_question_can_be_answered_to_another_process(serving, fake_tools
     assert fake_tools.done == ["Delete thing 101."]
 
 
+@pytest.mark.parametrize("first", ["accept", "decline", "cancel"])
+async def test_an_answer_to_a_question_counts_once(serving, fake_tools, first):
+    """Replay a consent and a refusal, in the same process and in another one."""
+    async with serving() as one:
+        result = await asked(one.modern)
+        answer = agreed(result)
+        answer["inputResponses"]["confirm"] |= {"action": first}
+        await asked(one.modern, **answer)
+        assert fake_tools.done == ["Delete thing 101."] * (first == "accept")
+        fake_tools.done.clear()
+        async with one.twin() as two:
+            for server in (one, two):
+                again = await asked(server.modern, **agreed(result))
+                assert again["resultType"] == "input_required"
+    assert fake_tools.done == []
+
+
+async def test_an_answer_to_a_changed_question_is_used_up(modern, fake_tools):
+    result = await asked(modern)
+    fake_tools.loses = "Its backups go with it."
+    await asked(modern, **agreed(result))
+    fake_tools.loses = ""  # the question of before
+    again = await asked(modern, **agreed(result))
+    assert again["resultType"] == "input_required"
+    assert (await asked(modern, **agreed(again)))["isError"] is False
+
+
 async def test_lists_are_private_and_have_a_lifetime(modern):
     result = (await modern.send("tools/list")).json()["result"]
     assert (result["cacheScope"], result["ttlMs"] > 0) == ("private", True)

@@ -193,7 +193,7 @@ async def test_only_nodes_of_visible_guests_are_asked_for_replications(open_clus
     assert [row.vmid for row in replications] == [100]
     node = pve["prod"].state.guests[100].node
     assert list(cluster.notes) == [
-        f"Missing from prod: state of replications of node {node}. on fire"
+        f"Missing from prod: state of replications of node {node}. Proxmox: 'on fire'."
     ]
 
 

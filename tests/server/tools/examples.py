@@ -81,7 +81,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListBackupJobs": cluster,
         "DownloadIso": {
             **storage,
-            "url": "https://cdimage.example.org/new.iso",
+            "url": "https://151.101.2.132/new.iso",
             "filename": "new.iso",
         },
         "DeleteBackup": {**storage, "volid": f"{place.storage}:backup/old.vma.zst"},

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 DOWNLOAD = {
     "node": "pve01",
     "storage": "local",
-    "url": "https://cdimage.example.org/a.iso",
+    "url": "https://151.101.2.132/a.iso",
     "filename": "a.iso",
 }
 

@@ -65,11 +65,13 @@ def test_a_description_is_a_sentence_with_the_verb_first(tool):
 
 
 @EVERY
-def test_annotations_follow_from_the_effect(tool):
+def test_annotations_follow_from_the_declaration(tool):
     annotations = tool.annotations
     assert annotations["title"]
     assert annotations["readOnlyHint"] is (tool.effect is Effect.READ)
-    assert annotations["destructiveHint"] is (tool.effect is Effect.DESTROY)
+    assert annotations["destructiveHint"] is tool.destructive
+    assert tool.destructive or tool.effect is not Effect.DESTROY
+    assert not (tool.destructive and tool.reads)
     assert annotations["openWorldHint"] is (tool.name == "DownloadIso")
     assert not tool.reads or annotations["idempotentHint"]
 

@@ -76,15 +76,94 @@ async def test_a_role_for_a_tag_sees_its_guests(tool_client):
     assert online <= set(answer.column("vmid")) <= {one.vmid for one in tagged}
 
 
-async def test_a_role_for_a_pool_may_back_up_to_any_storage(demo_client):
-    scoped = demo_client.scoped(Resources(pools=frozenset({"production"})))
+# Arguments of each write that name a place: one that exists and is hidden, one that does not exist
+PLACES = [
+    ("MigrateVm", {"vmid": 105, "online": True}, {"target_node": ("pve02", "pve77")}),
+    ("BackupVm", {"vmid": 105}, {"storage": ("pbs-main", "nothing")}),
+    ("DownloadIso", examples(PLACE)["DownloadIso"], {"node": ("pve01", "pve77")}),
+    ("DownloadIso", examples(PLACE)["DownloadIso"], {"storage": ("nfs-iso", "nothing")}),
+    *(
+        (name, {"node": "pve01", "storage": storage}, {"volid": volids, "storage": storages})
+        for name in ("DeleteBackup", "DeleteIso", "DeleteStorageContent")
+        for storage, volids, storages in (
+            ("local", ("local:iso/a.iso", "local:iso/a.iso"), ("local", "local")),
+            ("", ("local:iso/a.iso", "nothing:iso/a.iso"), ("local", "nothing")),
+        )
+    ),
+    *(
+        (
+            name,
+            {"storage": "local", "volid": "local:iso/a.iso"},
+            {"node": ("pve01", "pve77")},
+        )
+        for name in ("DeleteBackup", "DeleteIso", "DeleteStorageContent")
+    ),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "places"), PLACES)
+async def test_a_write_answers_hidden_places_like_absent_ones(demo_client, tool, arguments, places):
+    scoped = demo_client.scoped(ONE_GUEST)
+    emulated = demo_client["prod"].emulated.state
+    answers = []
+    for which in (0, 1):
+        named = {name: pair[which] for name, pair in places.items()}
+        error = await scoped.refused(tool, **{**PROD, **arguments, **named})
+        for value in named.values():
+            error = error.replace(value, "…")
+        answers.append(error)
+    assert answers[0] == answers[1]
+    own = emulated.guests[105].node
+    names = {*emulated.nodes, *emulated.storages} - {own, arguments.get("storage", "")}
+    assert not [name for name in names if name in answers[0]]
+    assert not any(one.startswith(("POST", "DELETE")) for one in demo_client.requests("prod"))
+
+
+def test_every_write_that_names_a_place_is_covered():
+    place = {"node", "target_node", "storage", "target_storage"}
+    writes = {name for name, tool in tools().items() if not tool.reads}
+    naming = {n for n in writes if place & tools()[n].input_schema["properties"].keys()}
+    assert naming == {name for name, *_ in PLACES}
+
+
+async def test_a_target_storage_of_a_migration_has_to_be_granted(demo_client):
+    resources = Resources(vmids=frozenset({105}), target_nodes=frozenset({"pve02"}))
+    move = {**PROD, "vmid": 105, "target_node": "pve02", "online": True, "dry_run": True}
+    scoped = demo_client.scoped(resources)
+    assert (await scoped("MigrateVm", **move)).data["dry_run"]
+    hidden = await scoped.refused("MigrateVm", **move, target_storage="ceph-vm")
+    absent = await scoped.refused("MigrateVm", **move, target_storage="nothing")
+    assert hidden.replace("ceph-vm", "…") == absent.replace("nothing", "…")
+    wider = demo_client.scoped(resources | Resources(target_storages=frozenset({"ceph-vm"})))
+    assert (await wider("MigrateVm", **move, target_storage="ceph-vm")).data["dry_run"]
+
+
+@pytest.mark.parametrize(
+    "granted",
+    [
+        Resources(storages=frozenset({"pbs-main"})),
+        Resources(nodes=frozenset({"pve01"})),
+        Resources(target_storages=frozenset({"pbs-main"})),
+        Resources(target_storages=frozenset({"*"})),
+    ],
+)
+async def test_a_backup_fills_granted_storages_only(demo_client, granted):
     call = {**PROD, "vmid": 105, "storage": "pbs-main", "dry_run": True}
-    assert (await scoped("BackupVm", **call)).data["storage"] == "pbs-main"
-    narrower = demo_client.scoped(
-        Resources(pools=frozenset({"production"}), storages=frozenset({"nfs-archive"}))
-    )
-    error = await narrower.refused("BackupVm", **call)
-    assert error == "No storage 'pbs-main' on pve01 of prod. There is nfs-archive."
+    pool = Resources(pools=frozenset({"production"}))
+    error = await demo_client.scoped(pool).refused("BackupVm", **call)
+    assert error.startswith("No storage 'pbs-main' on pve01 of prod. Writes may use the nodes")
+    unnamed = {name: value for name, value in call.items() if name != "storage"}
+    assert "No storage 'local'" in await demo_client.scoped(pool).refused("BackupVm", **unnamed)
+    answer = await demo_client.scoped(pool | granted)("BackupVm", **call)
+    assert answer.data["storage"] == "pbs-main"
+
+
+async def test_targets_show_nothing(tool_client):
+    targets = Resources(target_nodes=frozenset({"*"}), target_storages=frozenset({"*"}))
+    assert not targets
+    scoped = tool_client.scoped(ONE_GUEST | targets)
+    assert (await scoped("ListNodes", **PROD)).data == []
+    assert (await scoped("ListStorage", **PROD)).data == []
 
 
 async def test_a_role_for_one_node_migrates_only_to_that_node(demo_client):

@@ -104,7 +104,8 @@ class Values(BaseModel):
     confirm_destructive: Literal["ask", "allow", "deny"] = Field(
         default="ask",
         title="Destructive calls",
-        description="Whether a call that loses data asks the user, runs at once or is refused.",
+        description="Whether a call that loses data, or downloads from a host that is not listed, "
+        "asks the user, runs at once or is refused.",
         json_schema_extra=SAFETY,
     )
     unconfirmed_destructive: Literal["deny", "allow"] = Field(
@@ -122,7 +123,8 @@ class Values(BaseModel):
     download_hosts: tuple[str, ...] = Field(
         default=(),
         title="Download hosts",
-        description="The only hosts to download files from; empty allows every public host.",
+        description="The only hosts to download files from, on any port; they need not resolve on "
+        "this server. Empty allows every public host, after a question to the user.",
         json_schema_extra=SAFETY,
     )
     allow_http_downloads: bool = Field(

@@ -111,4 +111,4 @@ async def test_ceph_that_cannot_be_asked_is_a_note(demo_client):
     )
     answer = await demo_client("GetClusterStatus", cluster_name="prod")
     assert answer.data["ceph"] is None
-    assert "Ceph's health is not known: rados timeout" in answer.notes
+    assert "Ceph's health is not known: Proxmox: 'rados timeout'." in answer.notes

@@ -47,7 +47,7 @@ async def test_restarting_a_migrated_container_is_noted(demo_client):
     assert "restarted there" in await demo_client.refused("MigrateVm", **call)
     answer = await demo_client("MigrateVm", **call, online=True, wait=True)
     assert answer.data["ok"] is True
-    assert "stopped and started there" in answer.notes
+    assert "stopped and started there" in demo_client.conversation.questions[0]
     assert guest.node == target
 
 

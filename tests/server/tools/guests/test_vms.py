@@ -344,5 +344,5 @@ async def test_vm_status_notes_failed_parts(demo_client):
     )
     answer = await demo_client("GetVmStatus", cluster_name="home-lab", vmid=203)
     assert answer.data["running_task"] is None
-    assert "Running tasks are not known: busy" in answer.notes
-    assert "Its addresses are not known: busy" in answer.notes
+    assert "Running tasks are not known: Proxmox: 'busy'." in answer.notes
+    assert "Its addresses are not known: Proxmox: 'busy'." in answer.notes

@@ -22,7 +22,7 @@ async def test_a_backup_uses_all_its_arguments(demo_client):
     )
     assert answer.data["ok"] is True
     assert (answer.data["storage"], answer.data["mode"]) == ("nfs-archive", "stop")
-    assert "shut down and started again" in answer.notes
+    assert "shut down and started again" in demo_client.conversation.questions[0]
     listed = await demo_client("ListBackups", **PROD, node="pve02", storage="nfs-archive", vmid=200)
     newest = listed.data[0]
     assert newest["protected"] is True
@@ -80,5 +80,6 @@ async def test_a_parameter_that_proxmox_refuses_is_named_with_its_reason(demo_cl
     notes = "a\n" * 500 + "b"  # each line end takes two characters on the way
     error = await demo_client.refused("BackupVm", **PROD, vmid=101, storage="pbs-main", notes=notes)
     assert error == (
-        "Parameter verification failed. notes-template: value may only be 1024 characters long"
+        "Proxmox: 'Parameter verification failed. "
+        "notes-template: value may only be 1024 characters long'."
     )

@@ -3,10 +3,12 @@
 import pytest
 
 from proxmox_client.emulator.tasks.content import checksum_of
+from pvemcp_server.mcp.elicitation import Decision
 
 pytestmark = pytest.mark.anyio
 
-URL = "https://cdimage.example.org/debian-12.12.0-amd64-netinst.iso"
+# an address, because the tests have no name server
+URL = "https://151.101.2.132/debian-12.12.0-amd64-netinst.iso"
 PLACE = {"cluster_name": "prod", "node": "pve01", "storage": "local"}
 ISO = {**PLACE, "url": URL, "filename": "debian-12.12.0-amd64-netinst.iso"}
 SHA256 = checksum_of(URL, "sha256")
@@ -90,3 +92,19 @@ async def test_an_existing_file_is_not_downloaded_again(demo_client):
 )
 async def test_a_place_that_cannot_be_is_refused_by_name(demo_client, change, says):
     assert says in await demo_client.refused("DownloadIso", **{**ISO, **change})
+
+
+async def test_the_user_is_asked_before_a_host_that_is_not_listed_learns_the_url(demo_client):
+    demo_client.conversation.decision = Decision.NO
+    assert "The user declined" in await demo_client.refused("DownloadIso", **ISO)
+    [question] = demo_client.conversation.questions
+    assert "151.101.2.132 is not a listed download host; it learns this URL." in question
+    assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
+    demo_client.change(download_hosts=("151.101.2.132",))
+    assert (await demo_client("DownloadIso", **ISO)).data["success"] is True
+    assert len(demo_client.conversation.questions) == 1
+
+
+async def test_a_host_that_is_not_listed_is_refused_where_no_one_is_asked(demo_client):
+    demo_client.change(confirm_destructive="deny")
+    assert "are switched off here" in await demo_client.refused("DownloadIso", **ISO)

@@ -27,12 +27,16 @@ class Effect(StrEnum):
 
     READ = "read"
     WRITE = "write"
-    DESTROY = "destroy"  # a write that loses data and needs confirmation
+    DESTROY = "destroy"  # a write that always loses data; some plans of WRITE do, and ask as well
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """A selection of a cluster's resources: everything, or what matches any of the sets."""
+    """A selection of a cluster's resources: everything, or what matches any of the sets.
+
+    The target sets select nothing that can be read. They add to the nodes that guests may be moved
+    to, and to the storages that backups and disks of guests may be written to.
+    """
 
     # a misspelt field must never widen a grant by leaving the correct one at its default
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -43,6 +47,8 @@ class Resources:
     vmids: frozenset[int] = frozenset()
     nodes: frozenset[str] = frozenset()
     storages: frozenset[str] = frozenset()
+    target_nodes: frozenset[str] = frozenset()
+    target_storages: frozenset[str] = frozenset()
 
     def __or__(self, other: "Resources") -> "Resources":
         return Resources(
@@ -52,6 +58,8 @@ class Resources:
             self.vmids | other.vmids,
             self.nodes | other.nodes,
             self.storages | other.storages,
+            self.target_nodes | other.target_nodes,
+            self.target_storages | other.target_storages,
         )
 
     def __and__(self, other: "Resources") -> "Resources":
@@ -85,6 +93,16 @@ class Resources:
         """Return whether the storage is selected, or the node it is on."""
         return self.everything or storage in self.storages or node in self.nodes
 
+    def covers_target_node(self, node: str) -> bool:
+        """Return whether a guest may be moved to the node; ANY among the targets is every node."""
+        return self.covers_node(node) or not self.target_nodes.isdisjoint((node, ANY))
+
+    def covers_target_storage(self, storage: str, *, node: str) -> bool:
+        """Return whether a write for a guest may fill the storage; ANY is every storage."""
+        return self.covers_storage(storage, node=node) or not self.target_storages.isdisjoint(
+            (storage, ANY)
+        )
+
     def covers_pool(self, pool: str) -> bool:
         """Return whether the pool is selected."""
         return self.everything or pool in self.pools
@@ -117,12 +135,20 @@ class Both(Resources):
             storage, node=node
         )
 
+    def covers_target_node(self, node: str) -> bool:
+        return self.first.covers_target_node(node) and self.second.covers_target_node(node)
+
+    def covers_target_storage(self, storage: str, *, node: str) -> bool:
+        return self.first.covers_target_storage(
+            storage, node=node
+        ) and self.second.covers_target_storage(storage, node=node)
+
     def covers_pool(self, pool: str) -> bool:
         return self.first.covers_pool(pool) and self.second.covers_pool(pool)
 
 
 RESOURCE_KINDS: Final = tuple(each.name for each in fields(Resources) if each.name != "everything")
-"""The sets by which a grant selects resources: pools, tags, vmids, nodes, storages."""
+"""The sets of a grant: pools, tags, vmids, nodes, storages, target_nodes, target_storages."""
 
 NOTHING: Final = Resources()
 EVERYTHING: Final = Resources(everything=True)

@@ -26,7 +26,12 @@ GRANT_OPTIONS: dict[str, Any] = {
     **{
         kind: Annotated[
             list[str] | None,
-            typer.Option(f"--{kind.removesuffix('s')}", help="Only this; repeat it."),
+            typer.Option(
+                f"--{kind.removesuffix('s').replace('_', '-')}",
+                help="Writes may use it too; repeat it."
+                if kind.startswith("target_")
+                else "Only this; repeat it.",
+            ),
         ]
         for kind in RESOURCE_KINDS
     },

@@ -3,7 +3,7 @@
 from pvemcp_server.clusters.checks import Check, check
 from pvemcp_server.clusters.cluster import Cluster, Notes, offload, plural
 from pvemcp_server.clusters.connections import Clusters
-from pvemcp_server.clusters.explain import explain
+from pvemcp_server.clusters.explain import explain, reason_of
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "explain",
     "offload",
     "plural",
+    "reason_of",
 ]

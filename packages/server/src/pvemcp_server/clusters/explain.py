@@ -10,7 +10,8 @@ _TAIL = 8  # lines of a failed task's log
 def explain(error: BaseException, account: str = "", grants: Grants | None = None) -> str:
     """Return one or two sentences: the fact and the next step.
 
-    With the account's grants, a missing privilege comes with the line that adds it.
+    Proxmox's own words are quoted, so that nothing in them passes for the server's. With the
+    account's grants, a missing privilege comes with the line that adds it.
     """
     match error:
         case pve.ResponseError():
@@ -43,25 +44,37 @@ def _refusal(error: pve.ResponseError, account: str, grants: Grants | None) -> s
             )
         case pve.NoQuorum():
             return (
-                f"The cluster lacks quorum, so nothing can be changed on it ({error}). "
+                f"The cluster lacks quorum, so nothing can be changed on it ({reason_of(error)}). "
                 "GetClusterStatus counts the nodes that are offline."
             )
         case pve.NodeUnreachable():
-            return f"Node {error.node or '(unknown)'} does not answer ({error})."
+            return f"Node {error.node or '(unknown)'} does not answer ({reason_of(error)})."
         case _:
-            return str(error)
+            return f"{reason_of(error)}."
 
 
 def _failed_task(error: pve.TaskFailed) -> str:
-    fact = f"The Proxmox task {error.upid} failed: {error.exit_status}"
+    fact = f"The Proxmox task {error.upid} failed: {quoted(error.exit_status)}"
     tail = " | ".join(line for line in error.log_tail[-_TAIL:] if line.strip())
-    return f"{fact}. Its log ends: {tail}" if tail else fact
+    return f"{fact}. Its log ends: {quoted(tail)}." if tail else f"{fact}."
 
 
 def _forbidden(error: pve.Forbidden, account: str, grants: Grants | None) -> str:
     privileges = list(error.privileges)
     if not error.path or not privileges:
-        return f"Proxmox forbids this to {account or 'the account'}: {error}"
+        return f"Proxmox forbids this to {account or 'the account'}: {quoted(str(error))}."
     holder = account or "the account of this cluster"
     fact = f"{holder} lacks {' or '.join(privileges)} on {error.path}"
     return (grants or Grants(account)).advice(error.path, privileges[:1]).after(fact)
+
+
+def quoted(words: str) -> str:
+    """Return words of Proxmox in quotes, on one line."""
+    return repr(" ".join(words.split()))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the error in a few words, for parentheses; Proxmox's own words are quoted."""
+    if isinstance(error, pve.ResponseError) and not isinstance(error, pve.UnexpectedAnswer):
+        return f"Proxmox: {quoted(str(error))}"
+    return str(error)

@@ -21,6 +21,7 @@ from proxmox_client.api.resources import (
     StorageResource,
 )
 from pvemcp_server.access.model import Resources
+from pvemcp_server.clusters.explain import reason_of
 
 # Errors after which an older answer is better than none
 NO_ANSWER = (
@@ -121,7 +122,7 @@ class Inventory:
         except NO_ANSWER as error:
             if latest is None:
                 raise
-            return replace(latest, stale=str(error))
+            return replace(latest, stale=reason_of(error))
 
     @property
     def last_seen(self) -> datetime | None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import mcp_types as types
@@ -13,12 +15,16 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
-from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.confirmation import InputRequired
+from pvemcp_server.pipeline.visible_text import clean_line
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.toolkit.call import Decision
 
 PROGRESS_SECONDS: Final = 0.25  # the least time between two reports
 ANSWER_SECONDS: Final = 300.0  # how long a user may think, in the eras where the call waits
+STATE_SECONDS: Final = 600.0  # how long the sealed state of a question is accepted
+NONCE_LIFE: Final = timedelta(seconds=2 * STATE_SECONDS)  # longer than any state is accepted
 QUESTION: Final = "confirm"
 FORM: Final[types.ElicitRequestedSchema] = {
     "type": "object",
@@ -43,16 +49,16 @@ class SdkConversation:
         self,
         ctx: Context,
         params: types.InputResponseRequestParams,
+        questions: QuestionRepository,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ctx = ctx
         self._params = params
+        self._questions = questions
         self._clock = clock
         self._last_progress = -1.0
         self._last_report = -PROGRESS_SECONDS  # time on the clock
-        # name and version of the client program, as it calls itself
-        program = ctx.session.client_params and ctx.session.client_params.client_info
-        self.client = f"{program.name} {program.version}" if program else ""
+        self.client = client_program(ctx)
 
     @property
     def wants_progress(self) -> bool:
@@ -70,22 +76,32 @@ class SdkConversation:
         """Return the user's decision; raise InputRequired if the client has to answer first.
 
         In the era of 2026-07-28 a question is the result of the call, and the client repeats the
-        call with the answer and the sealed state of the question. The state is the question's
-        hash, so an answer counts for exactly this question: if the situation has changed in
-        between, the question has too, and is asked again. In earlier revisions the call waits
-        for the answer.
+        call with the answer and the sealed state of the question. The state is a nonce and the
+        question's hash. The hash binds the answer to exactly this question: if the situation has
+        changed in between, the question has too, and is asked again. The nonce is used up by any
+        answer, in every process, so neither a consent nor a refusal can be replayed: the question
+        is asked again. In earlier revisions the call waits for the answer.
         """
         if not _can_fill_forms(self._ctx.session.client_capabilities):
             return Decision.CANNOT_ASK
         if self._ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
             return await self._wait_for_answer(question)
-        state = hashlib.sha256(question.encode()).hexdigest()
+        digest = hashlib.sha256(question.encode()).hexdigest()
         answer = (self._params.input_responses or {}).get(QUESTION)
-        if isinstance(answer, types.ElicitResult) and self._params.request_state == state:
-            return _decision(answer)
+        state = self._params.request_state
+        if isinstance(answer, types.ElicitResult) and state:
+            nonce, _, stated_digest = state.partition(" ")
+            if await self._use(nonce) and stated_digest == digest:
+                return _decision(answer)
         form = types.ElicitRequestFormParams(message=question, requested_schema=FORM)
         requests: types.InputRequests = {QUESTION: types.ElicitRequest(params=form)}
+        state = f"{secrets.token_urlsafe()} {digest}"
         raise InputRequired(types.InputRequiredResult(input_requests=requests, request_state=state))
+
+    async def _use(self, nonce: str) -> bool:
+        """Use up the nonce of a question; return whether this is its first use."""
+        now = utc_now()
+        return await self._questions.use(nonce, now=now, expires=now + NONCE_LIFE)
 
     async def _wait_for_answer(self, question: str) -> Decision:
         try:
@@ -111,6 +127,12 @@ class SilentConversation:
     async def ask(self, _question: str) -> Decision:
         """Return CANNOT_ASK: no client follows this call."""
         return Decision.CANNOT_ASK
+
+
+def client_program(ctx: Context) -> str:
+    """Return name and version of the client program, as it calls itself."""
+    program = ctx.session.client_params and ctx.session.client_params.client_info
+    return f"{program.name} {program.version}" if program else ""
 
 
 def _decision(answer: types.ElicitResult) -> Decision:

@@ -87,12 +87,14 @@ class Endpoint:
             services.access.limits,
         )
         self.watcher = ResourceWatcher(self.pipeline, self.notifications)
+        questions = services.store.answered_questions
         self.server = build_server(
             Handlers(
                 self.pipeline,
                 Subscriptions(self.notifications, self.watcher, self.listen),
-                CatalogHandlers(self.pipeline, services.store.saved_queries),
+                CatalogHandlers(self.pipeline, services.store.saved_queries, questions),
                 McpTasks(self.pipeline, services.store.mcp_tasks),
+                questions,
                 self.active_requests,
             ),
             state_key=services.store.vault.derive("mcp request state"),

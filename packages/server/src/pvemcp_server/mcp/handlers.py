@@ -16,11 +16,12 @@ from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp import completion, resources
 from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation
 from pvemcp_server.mcp.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
-from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
+from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.query.binder import is_valid
 from pvemcp_server.query.sources import TOOL as EXECUTE
 from pvemcp_server.query.sources import catalog_of
+from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.store.records import SavedQuery
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.toolkit.call import Call
@@ -36,6 +37,7 @@ class CatalogHandlers:
 
     pipeline: Pipeline
     saved_queries: Repository[SavedQuery]
+    questions: QuestionRepository
 
     async def list_prompts(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
@@ -88,7 +90,7 @@ class CatalogHandlers:
                 caller_of(ctx),
                 family.tool,
                 family.call_arguments(values),
-                SdkConversation(ctx, params),
+                SdkConversation(ctx, params, self.questions),
             )
         except UnknownTool:
             raise _not_found(uri) from None

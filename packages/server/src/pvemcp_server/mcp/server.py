@@ -18,7 +18,7 @@ from pvemcp_server import __version__
 from pvemcp_server.access.model import Caller
 from pvemcp_server.http.exchange import ActiveRequests
 from pvemcp_server.http.gate import caller_of
-from pvemcp_server.mcp.elicitation import SdkConversation
+from pvemcp_server.mcp.elicitation import STATE_SECONDS, SdkConversation
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.instructions import INSTRUCTIONS
 from pvemcp_server.mcp.subscriptions import Subscriptions
@@ -26,6 +26,7 @@ from pvemcp_server.mcp.tasks import EXTENSION, METHODS, McpTasks, knows_tasks
 from pvemcp_server.pipeline.confirmation import InputRequired
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.store.database import DatabaseFailed
+from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.toolkit.registry import Tool
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Handlers:
     subscriptions: Subscriptions
     catalog: CatalogHandlers
     tasks: McpTasks
+    questions: QuestionRepository
     active_requests: ActiveRequests
 
     async def list_tools(
@@ -86,7 +88,7 @@ class Handlers:
                     caller_of(ctx),
                     params.name,
                     params.arguments or {},
-                    SdkConversation(ctx, params),
+                    SdkConversation(ctx, params, self.questions),
                 )
         except UnknownTool as unknown:
             raise MCPError(types.INVALID_PARAMS, str(unknown)) from None
@@ -178,7 +180,9 @@ def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpSe
         server.add_request_handler(method, params, handler)
     # bound to the key, so that no other key can answer a question
     security = RequestStateSecurity(
-        keys=[state_key], bind_principal=lambda ctx: caller_of(ctx).key_id
+        keys=[state_key],
+        ttl=STATE_SECONDS,
+        bind_principal=lambda ctx: caller_of(ctx).key_id,
     )
     server.middleware[:] = [RequestStateBoundary(security, default_audience=NAME), ListCache()]
     return server

@@ -22,10 +22,11 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
 from pvemcp_server.http.gate import caller_of
-from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation
-from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, clean_line
+from pvemcp_server.mcp.elicitation import SilentConversation, client_program
+from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, single_lines
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.pipeline import Pipeline, Started
+from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import McpTask
 from pvemcp_server.store.repository import Repository
@@ -138,7 +139,7 @@ class McpTasks:
 
     async def _stop(self, ctx: Context, task: McpTask) -> None:
         """Stop the Proxmox task, with an intent before and the outcome after in the audit."""
-        client = SdkConversation(ctx, types.InputResponseRequestParams()).client
+        client = client_program(ctx)
         recorder = Recorder(self.pipeline.audit, caller_of(ctx), "tasks/cancel", client)
         recorder.set_arguments({"cluster": task.cluster, "upid": task.upid})
         await recorder.intent()
@@ -198,7 +199,9 @@ def _result(stored: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
     if not ended.ok:
         answer |= {"success": False, "log": ended.log_tail}
     cells = Cleaner(DOCUMENT_CHARACTERS).value(answer, "log")
-    data = encode_document(tidy([cells])[0], Format(stored["format"]))
+    output_format = Format(stored["format"])
+    [cells] = single_lines(tidy([cells]), output_format)
+    data = encode_document(cells, output_format)
     blocks = [data, "\n".join(stored.get("warnings", ()))]  # missing in tasks of older versions
     content: list[types.ContentBlock] = [types.TextContent(text=text) for text in blocks if text]
     result = types.CallToolResult(content=content, is_error=not ended.ok)

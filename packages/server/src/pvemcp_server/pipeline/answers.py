@@ -1,6 +1,5 @@
 """Answers as text: sanitized data in the chosen format, then the notes, if there are any."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,6 +13,7 @@ from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import BadArgument, folded, nearest
 from pvemcp_server.pipeline.arguments import option
 from pvemcp_server.pipeline.cursors import make_cursor, read_cursor
+from pvemcp_server.pipeline.visible_text import clean_line, visible
 from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.registry import Document, Rows, Tool
@@ -22,13 +22,6 @@ CELL_CHARACTERS: Final = 2_000
 DOCUMENT_CHARACTERS: Final = 20_000
 MOST_NOTES: Final = 30
 _NUMBERS: Final = (int, float, bool)
-
-# Control characters but tab and newline, marks that reorder text, and characters without width;
-# the last range can spell out a hidden sentence that only a model reads.
-_INVISIBLE: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
 
 
 @dataclass
@@ -61,18 +54,25 @@ class Cleaner:
         return value
 
     def _text(self, text: str, name: str) -> str:
-        if not text.isascii() or not text.isprintable():
-            text = _INVISIBLE.sub("", text)
+        text = visible(text)
         if len(text) <= self.longest:
             return text
         self.cut.add(name)
         return text[: self.longest - 1] + "…"
 
 
-def clean_line(text: str, longest: int = 500) -> str:
-    """Return the text as one visible line, for notes, questions and errors."""
-    visible = _INVISIBLE.sub("", text)
-    return " ".join(visible.split())[:longest]
+def single_lines(rows: list[dict[str, Any]], output_format: Format) -> list[dict[str, Any]]:
+    """Return the rows with line ends of texts written as `\\n` in Csv; other formats escape them.
+
+    A model reads a quoted cell of several lines like lines of the answer, so text of a guest could
+    pass for a note.
+    """
+    if output_format is not Format.CSV:
+        return rows
+    return [
+        {n: v.replace("\n", "\\n") if isinstance(v, str) else v for n, v in row.items()}
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,9 @@ class Writer:
         if isinstance(answer, Rows):
             return self._rows(answer)
         cleaner = Cleaner(DOCUMENT_CHARACTERS)
-        cells = tidy([{n: cleaner.value(v, n) for n, v in answer.items()}])
-        return Written(encode_document(cells[0], self.format), self._notes(cleaner))
+        row = {n: cleaner.value(v, n) for n, v in answer.items()}
+        [cells] = single_lines(tidy([row]), self.format)
+        return Written(encode_document(cells, self.format), self._notes(cleaner))
 
     def _rows(self, answer: Rows) -> Written:
         """Write one page: the picked columns, or the answer's own without the empty ones."""
@@ -121,7 +122,7 @@ class Writer:
             if dropped:
                 self.notes.add(f"Left out because empty in every row: {', '.join(dropped)}.")
                 columns = [name for name in columns if name not in dropped]
-        data = encode(cells, self.format, columns=columns)
+        data = encode(single_lines(cells, self.format), self.format, columns=columns)
         return Written(data, self._notes(cleaner), len(rows))
 
     def _picked(self, names: Sequence[str], answer: Rows) -> list[str]:

@@ -1,11 +1,11 @@
-"""Confirmation of destructive calls: by the user, or by a setting where no client can ask."""
+"""Confirmation of calls that lose data: by the user, or by a setting where no client can ask."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from pvemcp_server.audit import Outcome
 from pvemcp_server.errors import ConfirmationNeeded
-from pvemcp_server.pipeline.answers import clean_line
+from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Values
 from pvemcp_server.toolkit.call import Conversation, Decision
 
@@ -43,7 +43,7 @@ async def confirm(
         return
     if settings.confirm_destructive == "deny":
         raise ConfirmationNeeded(
-            "Calls that lose data are switched off here; nothing was changed.",
+            "Calls that need the user's consent are switched off here; nothing was changed.",
             hint="An administrator can allow them: setting 'Destructive calls'.",
         )
     question = clean_line(sentence, QUESTION_CHARACTERS)

@@ -18,10 +18,11 @@ from pvemcp_server.audit import Audit
 from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.errors import CallError, Unrecorded
-from pvemcp_server.pipeline.answers import Writer, Written, clean_line, page_of
+from pvemcp_server.pipeline.answers import Writer, Written, page_of
 from pvemcp_server.pipeline.arguments import option, read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.confirmation import InputRequired, confirm
+from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Settings
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
@@ -169,7 +170,7 @@ class Pipeline:
         if call.dry_run:
             await note_missing_privileges(plan.cluster, *tool.needs, so="will refuse this")
             return plan.preview()
-        if call.effect is Effect.DESTROY:
+        if tool.effect is Effect.DESTROY or plan.needs_consent:
             await confirm(call.conversation, plan.sentence, call.settings, recorder.decided)
         await recorder.intent()
         return await carry_out(call, plan)

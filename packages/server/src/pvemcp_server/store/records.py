@@ -199,6 +199,14 @@ class McpTask:
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweredQuestion:
+    """The nonce of a question that was answered; kept until its sealed state has expired."""
+
+    nonce: Annotated[str, ColumnArgs(type=String(43), primary_key=True)] = field(repr=False)
+    expires: Annotated[datetime, ColumnArgs(index=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A fact for administrators; a repetition increases `count` instead of adding a row."""
 
@@ -244,6 +252,7 @@ sessions = record_table("sessions", metadata, SessionRecord)
 spent_tokens = record_table("spent_tokens", metadata, SpentToken)
 saved_queries = record_table("saved_queries", metadata, SavedQuery)
 mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
+answered_questions = record_table("answered_questions", metadata, AnsweredQuestion)
 notices = record_table("notices", metadata, Notice, UniqueConstraint("kind", "subject"))
 settings = record_table("settings", metadata, SettingRecord)
 

@@ -29,6 +29,7 @@ from pvemcp_server.store.files import make_state_dir
 from pvemcp_server.store.master_key import create_master_key, master_key_file, read_master_key
 from pvemcp_server.store.migrate import migrate
 from pvemcp_server.store.notice_repository import NoticeRepository
+from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.store.records import McpTask, SavedQuery
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.setting_repository import SettingRepository
@@ -56,6 +57,7 @@ class Store:
             database, records.saved_queries, SavedQuery, (Topic.QUERIES,)
         )
         self.mcp_tasks = Repository(database, records.mcp_tasks, McpTask)
+        self.answered_questions = QuestionRepository(database)
         self.notices = NoticeRepository(database)
         self.audit_log = AuditLog(database, vault.derive("audit"))
         self.audit_head = AuditHeadFile(state_dir, vault.derive("audit"))

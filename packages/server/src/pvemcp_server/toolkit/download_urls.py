@@ -14,12 +14,6 @@ from urllib.parse import SplitResult, urlsplit
 
 from pvemcp_server.errors import BadArgument, Precondition
 
-# Top-level domains that are local by standard or by convention.
-_LOCAL_DOMAINS = frozenset(
-    {"local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp", "private"}
-    | {"arpa", "invalid", "test", "onion", "svc"}
-)
-
 # Characters of a host: percent signs are refused, since the fetching side decodes `%2e` to a dot
 _HOST = re.compile(r"[a-z0-9._:-]+")
 _PUBLIC_6 = ip_network("2000::/3")  # the part of IPv6 that is routed on the internet
@@ -34,7 +28,7 @@ class DownloadRules:
 
     hosts: tuple[str, ...] = ()  # names or patterns such as *.debian.org; empty: any public host
     plain_http: bool = False
-    private: bool = False  # addresses that are not public
+    private: bool = False  # hosts with addresses that are not public
 
 
 async def resolve(host: str, port: int) -> list[Address]:
@@ -47,13 +41,12 @@ async def resolve(host: str, port: int) -> list[Address]:
     return [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in infos]
 
 
-async def check_download(
-    url: str, rules: DownloadRules, resolve: Resolve = resolve
-) -> tuple[str, ...]:
-    """Return warnings about the URL; raise BadArgument or Precondition if it is not allowed.
+async def check_download(url: str, rules: DownloadRules, resolve: Resolve = resolve) -> str:
+    """Return what the URL discloses to a host that is not listed; "" for a listed host.
 
-    The node resolves the name again and follows redirects. So this check stops mistakes and plain
-    attempts only; the node's firewall has to stop the others.
+    Raises BadArgument or Precondition if the URL is not allowed. The node resolves the name again
+    and follows redirects. So this check stops mistakes and plain attempts only; the node's firewall
+    has to stop the others.
     """
     parts = _parsed(url, rules)
     host = _ascii_host(parts.hostname or "")
@@ -63,18 +56,17 @@ async def check_download(
                 f"Downloads from {host} are not allowed here.",
                 hint=f"Allowed are {', '.join(rules.hosts)}; an administrator can change that.",
             )
-        return ()
-    if rules.private:
-        return ()
+        return ""
+    hint = "An administrator can list the host under Settings."
     addresses = await resolve(host, parts.port or 443)
-    hint = "An administrator can allow the host under Settings."
-    if private := [address for address in addresses if not _is_public(address)]:
+    if not addresses:
+        raise Precondition(
+            f"{host} does not resolve here, so its addresses cannot be checked.", hint=hint
+        )
+    private = [address for address in addresses if not _is_public(address)]
+    if private and not rules.private:
         raise Precondition(f"{host} resolves to {private[0]}, which is not public.", hint=hint)
-    if addresses:
-        return ()
-    if not _is_public_name(host):
-        raise Precondition(f"{host} is not a name of the public internet.", hint=hint)
-    return (f"The name {host} does not resolve here, so its addresses were not checked.",)
+    return f"{host} is not a listed download host; it learns this URL."
 
 
 def _parsed(url: str, rules: DownloadRules) -> SplitResult:
@@ -103,13 +95,6 @@ def _ascii_host(host: str) -> str:
     if not _HOST.fullmatch(plain):
         raise BadArgument("url", f"{host!r} is not a host name.")
     return plain.rstrip(".")
-
-
-def _is_public_name(host: str) -> bool:
-    """Return whether the name could be public: no number, no single label, no local domain."""
-    *labels, top = host.split(".")
-    is_name = top.isalpha() or top.startswith("xn--")
-    return bool(labels) and is_name and top not in _LOCAL_DOMAINS
 
 
 def _is_public(address: Address) -> bool:

@@ -24,12 +24,18 @@ class Plan:
     ids: Mapping[str, Any]  # fields of the answer beside success and upid
     act: Callable[[], Awaitable[Task | None]]  # sends it; the task where Proxmox starts one
     loses: str = ""  # a sentence on what cannot be restored; empty when nothing is lost
+    discloses: str = ""  # a sentence on what a third party learns; empty when nothing is sent
     warnings: tuple[str, ...] = field(default=())  # facts to know before, no reason to refuse
+
+    @property
+    def needs_consent(self) -> bool:
+        """Whether the user has to agree before it is carried out, whatever its tool's effect."""
+        return bool(self.loses or self.discloses)
 
     @property
     def sentence(self) -> str:
         """The question to the user, and the text of a dry run."""
-        return " ".join((self.would, self.loses, *self.warnings)).replace("  ", " ").strip()
+        return " ".join(filter(None, (self.would, self.loses, self.discloses, *self.warnings)))
 
     def preview(self) -> dict[str, Any]:
         """Return the answer of a dry run; nothing was changed."""

@@ -40,8 +40,9 @@ Document = Mapping[str, Any]
 
 Answer = Rows | Document | Plan
 """Reads answer with Rows or a Document. A write answers with a Plan: nothing has changed yet.
-The pipeline answers a dry run with `plan.preview()`; for Effect.DESTROY it asks the user to confirm
-`plan.sentence`; it records the intent in the audit and then calls `carry_out(call, plan)`."""
+The pipeline answers a dry run with `plan.preview()`; for Effect.DESTROY, and for a plan that loses
+or discloses something, it asks the user to confirm `plan.sentence`; it records the intent in the
+audit and then calls `carry_out(call, plan)`."""
 
 Run = Callable[..., Awaitable[Answer]]
 
@@ -56,6 +57,7 @@ class Tool:
     effect: Effect
     idempotent: bool
     open_world: bool
+    may_lose_data: bool  # with some arguments, as its plan says; Effect.DESTROY always does
     description: str
     arguments: type[BaseModel]  # the tool's own arguments
     lists: bool  # answers Rows: fields, limit and cursor apply
@@ -68,12 +70,17 @@ class Tool:
         return self.effect is Effect.READ
 
     @property
+    def destructive(self) -> bool:
+        """Whether a call of it loses data, with some arguments at least."""
+        return self.effect is Effect.DESTROY or self.may_lose_data
+
+    @property
     def annotations(self) -> dict[str, Any]:
         """The tool annotations of MCP."""
         return {
             "title": self.title,
             "readOnlyHint": self.reads,
-            "destructiveHint": self.effect is Effect.DESTROY,
+            "destructiveHint": self.destructive,
             "idempotentHint": self.idempotent,
             "openWorldHint": self.open_world,
         }
@@ -101,13 +108,15 @@ def tool(
     title: str = "",
     idempotent: bool | None = None,
     open_world: bool = False,
+    may_lose_data: bool = False,
     answer: type[Row] | None = None,
     needs: tuple[RequiredPrivilege, ...] = (),
 ) -> Callable[[Run], Tool]:
     """Declare a tool. Reads are idempotent; writes only with `idempotent=True`.
 
     `answer` is the row class of its rows or of its document; `needs` are privileges of the Proxmox
-    account; `open_world` marks a tool that reaches beyond the clusters.
+    account; `open_world` marks a tool that reaches beyond the clusters, and `may_lose_data` a write
+    whose plans lose data with some arguments only.
     """
 
     def declare(run: Run) -> Tool:
@@ -118,6 +127,7 @@ def tool(
             effect=effect,
             idempotent=effect is Effect.READ if idempotent is None else idempotent,
             open_world=open_world,
+            may_lose_data=may_lose_data,
             description=inspect.cleandoc(run.__doc__ or ""),
             arguments=_arguments(name, run),
             lists=get_type_hints(run)["return"] is Rows,

@@ -11,6 +11,7 @@ from proxmox_client import (
     TaskProgress,
     Unreachable,
 )
+from pvemcp_server.clusters import reason_of
 from pvemcp_server.toolkit.call import Call, Conversation
 
 _SMALL_STEP = 0.01  # MCP requires every progress value to be larger than the last one
@@ -29,7 +30,8 @@ async def follow(call: Call, task: Task) -> dict[str, Any]:
         return {"status": "running"}
     except (NodeUnreachable, Unreachable) as error:
         call.notes.add(
-            f"Proxmox no longer answers ({error}): GetTask with this upid returns the outcome."
+            f"Proxmox no longer answers ({reason_of(error)}): "
+            "GetTask with this upid returns the outcome."
         )
         return {"status": "unknown"}
     return outcome_fields(outcome)

@@ -7,9 +7,11 @@ from proxmox_client import Lxc, Qemu
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from proxmox_client.api.status import GuestStatus
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.errors import Precondition
+from pvemcp_server.errors import Precondition, UnknownName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.locate import unsupported_content
+
+_NO_TARGET = "Writes may use the nodes and storages that a role names, also as targets."
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +104,34 @@ def refuse_ha_error(guest: TargetGuest) -> None:
         )
 
 
-async def online_node(cluster: Cluster, name: str) -> NodeResource:
-    """Return a node that exists, is granted to the caller, and is online.
-
-    Grants by tag, pool or VMID name no nodes, yet their guests move between nodes. So the nodes
-    are restricted only by a grant that names nodes.
-    """
-    scope = cluster.scope
-    unrestricted = scope.everything or not scope.nodes
+async def target_node(guest: TargetGuest, name: str) -> NodeResource:
+    """Return a node that the guest may be moved to and that is online; also its own node."""
+    cluster = guest.cluster
     nodes = (await cluster.inventory.view()).by_node
-    granted = {n: node for n, node in nodes.items() if unrestricted or scope.covers_node(n)}
-    if name not in granted:
-        raise cluster.unknown("node", name, granted)
-    _require_online(cluster, granted[name])
-    return granted[name]
+    allowed = {
+        n: node
+        for n, node in nodes.items()
+        if n == guest.node or cluster.scope.covers_target_node(n)
+    }
+    if name not in allowed:
+        others = allowed.keys() - {guest.node}
+        raise UnknownName("node", name, others, where=f"on {cluster.name}", blind=_NO_TARGET)
+    _require_online(cluster, allowed[name])
+    return allowed[name]
+
+
+async def writable_storage(cluster: Cluster, name: str, node: str) -> StorageResource:
+    """Return a storage that is granted itself, by its name or its node, and is available."""
+    view = await cluster.inventory_view()
+    nodes = {row.node for row in view.nodes} | {row.node for row in view.storages}
+    if node not in nodes:
+        raise cluster.unknown("node", node, nodes)
+    if (row := (await cluster.inventory.view()).by_node.get(node)) is not None:
+        _require_online(cluster, row)
+    storage = await cluster.storage(name, node)
+    if storage.status != "available":
+        raise Precondition(f"Storage {name} is {storage.status} on {node}.")
+    return storage
 
 
 def _require_online(cluster: Cluster, node: NodeResource) -> None:
@@ -123,18 +139,35 @@ def _require_online(cluster: Cluster, node: NodeResource) -> None:
         raise Precondition(f"Node {node.node} on {cluster.name} is {node.status}.")
 
 
-async def usable_storage(cluster: Cluster, name: str, node: str, content: str) -> StorageResource:
-    """Return a granted storage that is available on the node and accepts this content."""
-    storages = {storage.storage: storage for storage in await granted_storages(cluster, node)}
+async def target_storage(cluster: Cluster, name: str, node: str, content: str) -> StorageResource:
+    """Return a storage that a write for a guest may fill, is available and takes this content."""
+    storages = {storage.storage: storage for storage in await target_storages(cluster, node)}
     if name not in storages:
-        raise cluster.unknown("storage", name, storages, node=node)
+        raise unknown_target_storage(cluster, name, node, storages)
     storage = storages[name]
     if storage.status != "available":
         raise Precondition(f"Storage {name} is {storage.status} on {node}.")
-    if content not in storage.content_list:
-        message, hint = unsupported_content(storage, content, storages.values())
-        raise Precondition(message, hint=hint)
+    require_content(storage, content, storages.values())
     return storage
+
+
+def unknown_target_storage(
+    cluster: Cluster, name: str, node: str, known: Iterable[str] = ()
+) -> UnknownName:
+    """Build the error for a storage that does not exist or that no write may fill."""
+    if cluster.scope.everything:
+        return cluster.unknown("storage", name, known, node=node)
+    where = f"on {node} of {cluster.name}"
+    return UnknownName("storage", name, known, where=where, blind=_NO_TARGET)
+
+
+def require_content(
+    storage: StorageResource, content: str, candidates: Iterable[StorageResource]
+) -> None:
+    """Raise Precondition if the storage does not accept the content; name candidates that do."""
+    if content not in storage.content_list:
+        message, hint = unsupported_content(storage, content, candidates)
+        raise Precondition(message, hint=hint)
 
 
 async def all_storages(cluster: Cluster, node: str) -> list[StorageResource]:
@@ -143,17 +176,12 @@ async def all_storages(cluster: Cluster, node: str) -> list[StorageResource]:
     return [storage for storage in storages if storage.node == node]
 
 
-async def granted_storages(cluster: Cluster, node: str) -> list[StorageResource]:
-    """List the storages of a node that a write of this caller may use.
-
-    As with nodes, they are restricted only by a grant that names storages.
-    """
-    scope = cluster.scope
-    unrestricted = scope.everything or not scope.storages
+async def target_storages(cluster: Cluster, node: str) -> list[StorageResource]:
+    """List the storages of a node that a write for a guest of this caller may fill."""
     return [
         storage
         for storage in await all_storages(cluster, node)
-        if unrestricted or scope.covers_storage(storage.storage, node=node)
+        if cluster.scope.covers_target_storage(storage.storage, node=node)
     ]
 
 

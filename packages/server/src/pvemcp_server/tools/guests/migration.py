@@ -14,7 +14,7 @@ from proxmox_client.api.resources import StorageResource
 from proxmox_client.properties import flag, parse
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
-from pvemcp_server.toolkit import needs
+from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import NodeName, OneCluster, StorageName, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
@@ -22,16 +22,19 @@ from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     all_storages,
-    online_node,
     refuse_ha_error,
     target_guest,
-    usable_storage,
 )
 
 Online = Annotated[bool, Field(description="Move it running; a container is restarted")]
 TargetStorage = Annotated[StorageName | None, Field(description="Storage for its local disks")]
 
 _DEVICE = re.compile(r"(hostpci|usb|serial|parallel)\d+", re.ASCII)
+# Proxmox shuts the container down, and kills it after a timeout (PVE/LXC/Migrate.pm)
+_RESTART = (
+    "Containers cannot move while they run: it is stopped and started there, and what its programs "
+    "have not saved is lost."
+)
 _NOT_IMPLEMENTED = 501  # the check for containers, before Proxmox VE 9.0
 
 
@@ -40,6 +43,7 @@ _NOT_IMPLEMENTED = 501  # the check for containers, before Proxmox VE 9.0
     title="Migrate guest",
     area=Area.VMS,
     effect=Effect.WRITE,
+    may_lose_data=True,
     needs=(needs.GUESTS, needs.MIGRATE),
 )
 async def migrate_vm(
@@ -53,7 +57,7 @@ async def migrate_vm(
 ) -> Plan:
     """Move a VM or container to another node, live where it can be."""
     guest = await target_guest(call, cluster_name, vmid)
-    await online_node(guest.cluster, target_node)
+    await write_target.target_node(guest, target_node)
     if target_node == guest.node:
         raise Precondition(f"{guest.label} is on {target_node} already.")
     if guest.state != "stopped" and not online:
@@ -67,16 +71,17 @@ async def migrate_vm(
     _refuse_local_devices(guest, check, configs)
     if target_storage is not None:
         content = "images" if guest.resource.type == "qemu" else "rootdir"
-        await usable_storage(guest.cluster, target_storage, target_node, content)
+        await write_target.target_storage(guest.cluster, target_storage, target_node, content)
     local = await _local_disks(guest, target_node, target_storage, configs.disks)
     _refuse_disallowed_node(guest, target_node, target_storage, check)
     live = online and guest.state != "stopped"
     return Plan(
         cluster=guest.cluster,
         would=f"Move {guest.label} from {guest.node} to {target_node}.",
+        loses=_RESTART if live and guest.resource.type == "lxc" else "",
         ids={"vmid": vmid, "target_node": target_node, "online": live},
         act=partial(_move, guest, target_node, live, target_storage, bool(local)),
-        warnings=tuple(_warnings(guest, live, local, target_storage)),
+        warnings=tuple(_warnings(guest, local, target_storage)),
     )
 
 
@@ -186,12 +191,8 @@ def _refuse_disallowed_node(
         )
 
 
-def _warnings(
-    guest: TargetGuest, live: bool, local: Sequence[str], target_storage: str | None
-) -> list[str]:
+def _warnings(guest: TargetGuest, local: Sequence[str], target_storage: str | None) -> list[str]:
     warnings = []
-    if live and guest.resource.type == "lxc":
-        warnings.append("Containers cannot move while they run: it is stopped and started there.")
     if local:
         where = f" to {target_storage}" if target_storage else ""
         warnings.append(f"Local disks are copied{where}, which may take long: {', '.join(local)}.")

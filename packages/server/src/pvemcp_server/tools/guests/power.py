@@ -59,6 +59,7 @@ _HIBERNATED = frozenset({"suspended"})
     title="Change guest state",
     area=Area.VMS,
     effect=Effect.WRITE,
+    may_lose_data=True,
     needs=(needs.GUESTS, needs.POWER),
 )
 async def change_vm_state(

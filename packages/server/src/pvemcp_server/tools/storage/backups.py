@@ -18,9 +18,10 @@ from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
-    granted_storages,
     target_guest,
-    usable_storage,
+    target_storage,
+    target_storages,
+    unknown_target_storage,
 )
 
 OneVm = Annotated[VmId | None, Field(description="Only of this guest")]
@@ -34,7 +35,11 @@ Limit = Annotated[int | None, Field(ge=0, description="KiB/s")]
 BackupNotes = Annotated[str | None, Field(max_length=1024, description="Notes on it")]
 
 _DEFAULT_STORAGE = "local"  # Proxmox's default for backups
-_INTERRUPTIONS = {"stop": "shut down and started again", "suspend": "paused for a while"}
+_STOP = (
+    "The guest is running and is shut down and started again for this: what its programs have not "
+    "saved is lost."
+)
+_SUSPEND = "The guest is running and is paused for a while for this."
 
 
 @tool(
@@ -99,6 +104,7 @@ async def list_backup_jobs(
     title="Back up guest",
     area=Area.VMS,
     effect=Effect.WRITE,
+    may_lose_data=True,
     needs=(needs.GUESTS, needs.BACKUP, needs.SPACE),
 )
 async def backup_vm(
@@ -117,8 +123,7 @@ async def backup_vm(
     guest = await target_guest(call, cluster_name, vmid)
     target = await _target_storage(guest, storage)
     mode = mode or "snapshot"
-    interruption = _INTERRUPTIONS.get(mode) if guest.state != "stopped" else None
-    warning = f"The guest is running and is {interruption} for this."
+    runs = guest.state != "stopped"
     # Proxmox takes notes as a template of one line, with backslashes and line ends escaped
     template = (notes or "").replace("\\", "\\\\").replace("\r\n", "\n").replace("\n", "\\n")
     return Plan(
@@ -135,7 +140,8 @@ async def backup_vm(
             bwlimit=bwlimit,
             notes=template or None,
         ),
-        warnings=(warning,) if interruption else (),
+        loses=_STOP if runs and mode == "stop" else "",
+        warnings=(_SUSPEND,) if runs and mode == "suspend" else (),
     )
 
 
@@ -145,10 +151,10 @@ async def _target_storage(guest: TargetGuest, name: str | None) -> str:
     Raise BadArgument when several take backups and none of them is Proxmox's default.
     """
     if name is not None:
-        return (await usable_storage(guest.cluster, name, guest.node, "backup")).storage
-    storages = await granted_storages(guest.cluster, guest.node)
+        return (await target_storage(guest.cluster, name, guest.node, "backup")).storage
+    storages = await target_storages(guest.cluster, guest.node)
     if not storages:
-        raise guest.cluster.unknown("storage", _DEFAULT_STORAGE, (), node=guest.node)
+        raise unknown_target_storage(guest.cluster, _DEFAULT_STORAGE, guest.node)
     usable = sorted(
         storage.storage
         for storage in storages

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from time import monotonic
 
-from proxmox_client.api.storage import StorageContentKind, Volume
+from proxmox_client import ProxmoxError
+from proxmox_client.api.storage import Storage, StorageContentKind, Volume
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
@@ -17,10 +18,9 @@ from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.volume_users import VolumeUsers, users_of
 from pvemcp_server.toolkit.write_target import (
-    granted_storages,
-    online_node,
     require_no_protected_tag,
     writable_cluster,
+    writable_storage,
 )
 
 _CONFIGS = 1000  # configurations read to find users of a volume; a warning counts the others
@@ -98,16 +98,15 @@ async def _deletion_plan(
 ) -> Plan:
     """Check the volume and plan its deletion; with `kind`, other kinds are refused."""
     cluster = await writable_cluster(call, cluster_name)
-    node = (await online_node(cluster, node)).node
-    await _require_available(cluster, storage, node)
     prefix, _, name = volid.partition(":")
     if prefix != storage or not name:
         raise BadArgument("volid", f"{volid!r} is not on storage {storage}.")
     api = cluster.pve.storage(node, storage)
-    volumes = await api.content()
-    visible = volumes
-    if not cluster.scope.covers_storage(storage, node=node):
-        # the grant is for guests, not for the storage: only their volumes are visible
+    if cluster.scope.covers_storage(storage, node=node):
+        await writable_storage(cluster, storage, node)
+        visible = volumes = await api.content()
+    else:
+        volumes = await _hidden_content(cluster, api)
         guests = (await cluster.inventory_view()).by_vmid
         visible = [volume for volume in volumes if volume.vmid in guests]
     volume = _named(volid, visible, storage, kind)
@@ -129,14 +128,19 @@ async def _deletion_plan(
     )
 
 
-async def _require_available(cluster: Cluster, storage: str, node: str) -> None:
-    """Raise UnknownName or Precondition unless the node has the storage and it is available."""
-    rows = {row.storage: row for row in await granted_storages(cluster, node)}
-    if storage not in rows:
-        visible = [name for name in rows if cluster.scope.covers_storage(name, node=node)]
-        raise cluster.unknown("storage", storage, visible, node=node)
-    if rows[storage].status != "available":
-        raise Precondition(f"Storage {storage} is {rows[storage].status} on {node}.")
+async def _hidden_content(cluster: Cluster, api: Storage) -> list[Volume]:
+    """List the volumes of a storage that is not granted; the caller sees those of its guests only.
+
+    A storage that does not exist or does not answer has none: any other answer would confirm which
+    storages and nodes there are.
+    """
+    places = {(row.node, row.storage) for row in (await cluster.inventory.view()).storages}
+    if (api.node, api.name) not in places:
+        return []
+    try:
+        return await api.content()
+    except ProxmoxError:
+        return []
 
 
 def _named(

@@ -14,7 +14,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.download_urls import DownloadRules, check_download
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.write_target import online_node, usable_storage, writable_cluster
+from pvemcp_server.toolkit.write_target import require_content, writable_cluster, writable_storage
 
 Url = Annotated[str, Field(max_length=2048, description="https:// address of the image")]
 FileName = Annotated[
@@ -69,9 +69,9 @@ async def download_iso(
 ) -> Plan:
     """Let a node download an ISO image from the internet to one of its storages."""
     cluster = await writable_cluster(call, cluster_name)
-    node = (await online_node(cluster, node)).node
-    await cluster.storage(storage, node)  # must be granted itself, not only through a guest
-    await usable_storage(cluster, storage, node, "iso")
+    place = await writable_storage(cluster, storage, node)
+    view = await cluster.inventory_view()
+    require_content(place, "iso", (row for row in view.storages if row.node == node))
     algorithm = _algorithm(checksum, checksum_algorithm)
     settings = call.settings
     rules = DownloadRules(
@@ -79,10 +79,8 @@ async def download_iso(
         plain_http=settings.allow_http_downloads,
         private=settings.allow_private_downloads,
     )
-    warnings = [
-        *await check_download(url, rules),
-        f"Node {node} downloads it itself, from its own network.",
-    ]
+    discloses = await check_download(url, rules)
+    warnings = [f"Node {node} downloads it itself, from its own network, and follows redirects."]
     if checksum is None:
         warnings.append("Without a checksum the content is not verified.")
     if not verify_certificates:
@@ -94,6 +92,7 @@ async def download_iso(
     return Plan(
         cluster=cluster,
         would=f"Let node {node} of {cluster.name} download {url} to {volid}.",
+        discloses=discloses,
         ids={"node": node, "storage": storage, "volid": volid},
         act=partial(
             api.download_url,

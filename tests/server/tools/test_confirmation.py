@@ -1,0 +1,92 @@
+"""Confirmation of every write: asked where its plan loses data, refused where a setting says."""
+
+import pytest
+
+from pvemcp_server.mcp.elicitation import Decision
+from pvemcp_server.toolkit.registry import tools
+
+from .examples import PROD, add_old_volumes, examples
+
+pytestmark = pytest.mark.anyio
+
+EXAMPLES = examples(PROD)
+WRITES = {name: tool for name, tool in tools().items() if not tool.reads}
+CLUSTER = {"cluster_name": "prod"}
+CONTAINER = {**CLUSTER, "vmid": 300}
+# calls that lose data beside those of Effect.DESTROY, and their counterparts that lose nothing
+LOSING = [
+    ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Stop"}),
+    ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Reset"}),
+    ("BackupVm", {**CLUSTER, "vmid": 105, "storage": "pbs-main", "mode": "stop"}),
+    ("MigrateVm", {**CONTAINER, "target_node": "pve02", "online": True}),
+]
+HARMLESS = [
+    ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Shutdown"}),
+    ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Reboot"}),
+    ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Suspend"}),
+    ("BackupVm", {**CLUSTER, "vmid": 105, "storage": "pbs-main", "mode": "snapshot"}),
+    ("BackupVm", {**CLUSTER, "vmid": 105, "storage": "pbs-main", "mode": "suspend"}),
+    ("BackupVm", {**CLUSTER, "vmid": 9000, "storage": "pbs-main", "mode": "stop"}),
+    ("MigrateVm", {**CLUSTER, "vmid": 105, "target_node": "pve02", "online": True}),
+    ("CreateVmSnapshot", EXAMPLES["CreateVmSnapshot"]),
+]
+DESTROYING = [(name, EXAMPLES[name]) for name, tool in WRITES.items() if tool.effect == "destroy"]
+ALL_LOSING = pytest.mark.parametrize(("name", "arguments"), LOSING + DESTROYING)
+
+
+@pytest.fixture
+def client(demo_client):
+    add_old_volumes(demo_client["prod"].emulated.state, PROD)
+    return demo_client
+
+
+def sent(client):
+    return [r for r in client.requests("prod") if not r.startswith("GET")]
+
+
+def test_every_write_is_covered():
+    named = {name for name, _ in LOSING + HARMLESS + DESTROYING}
+    assert WRITES.keys() - named == {"DownloadIso"}
+
+
+@ALL_LOSING
+async def test_a_call_that_loses_data_is_asked_about_and_sent_only_with_consent(
+    client, name, arguments
+):
+    rehearsed = await client(name, **arguments, dry_run=True)
+    client.conversation.decision = Decision.NO
+    assert await client.refused(name, **arguments) == "The user declined; nothing was changed."
+    assert client.conversation.questions == [rehearsed.data["would"]]
+    assert sent(client) == []
+    client.conversation.decision = Decision.YES
+    assert (await client(name, **arguments)).data["success"] is True
+    assert len(sent(client)) == 1
+
+
+@ALL_LOSING
+@pytest.mark.parametrize(
+    ("setting", "decision", "says"),
+    [
+        ({"confirm_destructive": "deny"}, Decision.YES, "are switched off here"),
+        ({}, Decision.CANNOT_ASK, "this client cannot ask for it"),
+        ({}, Decision.NO_ANSWER, "gave no decision"),
+    ],
+)
+async def test_without_consent_nothing_is_sent(client, name, arguments, setting, decision, says):
+    client.change(**setting)
+    client.conversation.decision = decision
+    assert says in await client.refused(name, **arguments)
+    assert sent(client) == []
+
+
+@pytest.mark.parametrize(("name", "arguments"), HARMLESS)
+async def test_a_call_that_loses_nothing_is_not_asked_about(client, name, arguments):
+    client.change(confirm_destructive="deny")
+    client.conversation.decision = Decision.NO
+    assert (await client(name, **arguments)).data["success"] is True
+    assert client.conversation.questions == []
+
+
+def test_the_hint_is_set_on_tools_that_may_lose_data():
+    destructive = {name for name, tool in tools().items() if tool.annotations["destructiveHint"]}
+    assert destructive == {name for name, _ in LOSING + DESTROYING}
