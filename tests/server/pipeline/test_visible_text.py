@@ -74,9 +74,12 @@ async def test_questions_and_errors_have_no_hidden_characters():
             self.question = question
             return Decision.CANNOT_ASK
 
+    async def record(_outcome, _question):
+        raise AssertionError("a client that cannot ask has no decision to record")
+
     client = Client()
     with pytest.raises(ConfirmationNeeded) as refusal:
-        await confirm(client, "Delete we" + "".join(HIDDEN) + "b.", Values())
+        await confirm(client, "Delete we" + "".join(HIDDEN) + "b.", Values(), record)
     assert client.question == "Delete web."
     assert not set(HIDDEN) & set(str(refusal.value))
 

@@ -75,6 +75,9 @@ class FakeAudit:
     async def call(self, event: Event) -> None:
         self.events.append(("call", event))
 
+    async def decision(self, event: Event) -> None:
+        self.events.append(("decision", event))
+
     async def refused(self, event: Event) -> None:
         self.events.append(("refused", event))
 

@@ -153,8 +153,8 @@ async def test_the_next_read_after_a_write_asks_proxmox_again(demo_client):
 async def test_the_intent_is_recorded_before_the_write(demo_client):
     answer = await demo_client("ChangeVmState", **PROD, vmid=150, action="Reset")
     kinds = [kind for kind, _ in demo_client.audit.events]
-    assert kinds == ["intent", "outcome"]
-    assert demo_client.audit.events[1][1].upid == answer.data["upid"]
+    assert kinds == ["decision", "intent", "outcome"]
+    assert demo_client.audit.events[2][1].upid == answer.data["upid"]
 
 
 async def test_progress_follows_the_log_and_only_goes_up(demo_client):
@@ -247,7 +247,11 @@ async def test_a_dropped_answer_to_a_write_is_not_retried(demo_client):
         task for task in demo_client["prod"].emulated.state.tasks.values() if task.type == "qmreset"
     ]
     assert len(sent) == 1
-    assert [kind for kind, _ in demo_client.audit.events] == ["intent", "outcome"]
+    assert [kind for kind, _ in demo_client.audit.events] == [
+        "decision",
+        "intent",
+        "outcome",
+    ]
 
 
 async def test_an_unwatchable_task_is_answered_with_its_upid(demo_client):
