@@ -9,7 +9,7 @@ from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import REMOVAL, REMOVAL_WITH_VOLUME, Guest, Kind
 from proxmox_client.emulator.tasks.disks import SLOTS, allocate
 from proxmox_client.emulator.tasks.guest_lifecycle import with_mac_address
-from proxmox_client.emulator.tasks.pending import remove, replace
+from proxmox_client.emulator.tasks.pending_changes import remove, replace
 from proxmox_client.schema import Endpoint
 
 HOT_OPTIONS: Final = frozenset(

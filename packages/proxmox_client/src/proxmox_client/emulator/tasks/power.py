@@ -5,7 +5,7 @@ from typing import Final
 from proxmox_client.emulator.errors import TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
-from proxmox_client.emulator.tasks.pending import apply_pending
+from proxmox_client.emulator.tasks.pending_changes import apply_pending
 from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
 
 START_SECONDS: Final = 2.0
