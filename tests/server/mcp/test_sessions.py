@@ -205,7 +205,8 @@ async def test_a_failed_check_of_a_revoked_key_is_retried(served, monkeypatch):
 async def test_the_sse_endpoint_event_repeats_a_key_from_the_path(served):
     with anyio.fail_after(20):
         async with served.http.stream("GET", f"/sse/{served.key}", headers=ACCEPT) as stream:
-            address = await first_data(stream)
+            lines = stream.aiter_lines()
+            address = await first_data(lines)
             assert address.startswith(f"/sse/{served.key}/messages?session_id=")
             sent = await served.http.post(address, json=hello("2024-11-05"))
             assert sent.status_code == 202
@@ -215,7 +216,8 @@ async def test_the_sse_endpoint_event_has_no_key_from_a_header(served):
     headers = {**ACCEPT, "X-API-Key": served.key}
     with anyio.fail_after(20):
         async with served.http.stream("GET", "/sse", headers=headers) as stream:
-            address = await first_data(stream)
+            lines = stream.aiter_lines()
+            address = await first_data(lines)
             assert address.startswith("/sse/messages?session_id=")
             other = {"X-API-Key": await served.new_key("other")}
             assert (await served.http.post(address, json=hello())).status_code == 401
@@ -236,8 +238,9 @@ async def test_calls_over_http_and_sse_are_limited(serving, fake_tools):
     assert second.content[0].text.startswith("1 calls of this key are running already.")
 
 
-async def first_data(stream):
-    async for line in stream.aiter_lines():
+async def first_data(lines):
+    """Return the first data; the caller keeps `lines`: the stream is closed with its iterator."""
+    async for line in lines:
         if line.startswith("data: "):
             return line.removeprefix("data: ")
     raise AssertionError("the stream ended")
