@@ -3,6 +3,7 @@
 * route: one hand-written FastAPI route that answers tools/call and tools/list
 * sdk: the bare SDK with the same tools, neither key nor role nor limits nor audit
 * ours: the whole server with the same tools
+* attacked: ours, with the default limits of addresses
 
 Prints the path to post to as a URL, and runs until stdin ends.
 """
@@ -40,12 +41,12 @@ from pvemcp_server.toolkit.registry import Document, Rows, tool, tools
 
 NODE = {"node": "pve1", "status": "online", "cpu_usage": 12.5, "memory_usage_percentage": 40.0}
 TEXT = json.dumps({"data": NODE}, separators=(",", ":"))
-GENEROUS = {
+KEY_LIMITS = {
     "enabled": True,
     "calls_per_minute_per_key": 1_000_000,
-    "calls_per_minute_per_address": 1_000_000,
     "concurrent_calls_per_key": 1000,
 }
+GENEROUS = {**KEY_LIMITS, "calls_per_minute_per_address": 1_000_000}
 NodeName = Annotated[str, Field(description="Node")]
 
 
@@ -131,21 +132,21 @@ def bare(app: Any) -> Served:
 
 async def serve(name: str) -> None:
     async with AsyncExitStack() as stack:
-        if name == "ours":
-            server, path = await ours(stack)
+        if name in ("ours", "attacked"):
+            server, path = await ours(stack, GENEROUS if name == "ours" else KEY_LIMITS)
         else:
             app, path = {"route": route, "sdk": sdk}[name]()
             server = bare(app)
         await run(server, path)
 
 
-async def ours(stack: AsyncExitStack) -> tuple[Served, str]:
+async def ours(stack: AsyncExitStack, limits: dict[str, Any]) -> tuple[Served, str]:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     config = Config(state_dir=Path(folder), port=0, log_level="warning")
     store = await stack.enter_async_context(open_store(config))
     access = await stack.enter_async_context(open_access(store))
     settings = Settings(store)
-    await settings.change(GENEROUS, by="benchmark")
+    await settings.change(limits, by="benchmark")
     _, key = await access.keys.create("benchmark", role="Administrator")
     state = State(config, store, access, settings)
     app = create_app(await stack.enter_async_context(open_services(state)))
