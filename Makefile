@@ -10,7 +10,7 @@ LOCKED := constraints.txt constraints-dev.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help run serve install dev lock format lint types imports test check docs contracts \
-	bench fuzz soak conformance bridge mcpb clean
+	coverage bench fuzz soak conformance bridge mcpb clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,7 +56,10 @@ types: dev ## mypy, strict
 imports: dev ## The layers hold
 	@$(BIN)/lint-imports
 
-test: dev ## All tests, with the coverage of this process
+test: dev ## All tests
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
+
+coverage: dev ## All tests, and which lines of the test process they reach
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-report=term:skip-covered
 
 check: lint types imports test ## What a change passes before it is merged
