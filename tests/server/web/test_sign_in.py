@@ -10,7 +10,7 @@ from pvemcp_server.web.pages import routers
 
 pytestmark = pytest.mark.anyio
 
-PUBLIC = {"/sign-in"}
+PUBLIC = {"/sign-in", "/sign-in/second-factor", "/sign-in/passkey"}
 
 
 def operations():

@@ -1,4 +1,4 @@
-// Copying, dialogs and tabs. There is no inline code, so that the Content-Security-Policy stays strict.
+// Copying, dialogs, tabs and passkeys. There is no inline code, so that the Content-Security-Policy stays strict.
 "use strict";
 
 const showLabel = (button, text) => {
@@ -38,13 +38,35 @@ const addPart = (button) => {
   htmx.ajax("GET", address, { target: `#${button.dataset.into}`, swap: "beforeend" });
 };
 
+// A form with data-passkey asks the browser for a passkey, and sends the answer as its credential.
+const usePasskey = async (form) => {
+  const problem = form.querySelector("[role=alert]");
+  problem.hidden = true;
+  try {
+    const options = JSON.parse(form.dataset.options);
+    const publicKey = form.dataset.passkey === "create"
+      ? PublicKeyCredential.parseCreationOptionsFromJSON(options)
+      : PublicKeyCredential.parseRequestOptionsFromJSON(options);
+    const credential = await navigator.credentials[form.dataset.passkey]({ publicKey });
+    form.elements.credential.value = JSON.stringify(credential);
+  } catch (error) {
+    problem.textContent = globalThis.PublicKeyCredential?.parseRequestOptionsFromJSON
+      ? `The browser used no passkey: ${error.message}`
+      : "This browser cannot use passkeys.";
+    problem.hidden = false;
+    return;
+  }
+  form.requestSubmit();
+};
+
 document.addEventListener("click", (event) => {
   const target = event.target.closest(
-    "[data-copy], [data-open], [data-close], [data-add], [data-remove-grant], [role=tab]",
+    "[data-copy], [data-open], [data-use-passkey], [data-close], [data-add], [data-remove-grant], [role=tab]",
   );
   if (!target) return;
   if (target.dataset.copy) copy(target);
   else if (target.dataset.add) addPart(target);
+  else if ("usePasskey" in target.dataset) usePasskey(target.form);
   else if ("removeGrant" in target.dataset) target.closest("[data-grant]").remove();
   else if (target.dataset.open) document.getElementById(target.dataset.open).showModal();
   else if ("close" in target.dataset) target.closest("dialog").close();
@@ -73,6 +95,8 @@ document.addEventListener("htmx:afterSwap", (event) => {
       if (dialog.dataset.after === "reload") location.reload();
     });
     dialog.showModal();
+    const form = dialog.querySelector("[data-passkey][data-start]");
+    if (form) usePasskey(form);
   }
 });
 
@@ -109,6 +133,8 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 });
 document.addEventListener("htmx:responseError", () => showError("The server failed on this request; its log says why."));
 document.addEventListener("htmx:sendError", () => showError("The server does not answer."));
+
+for (const form of document.querySelectorAll("[data-passkey][data-start]")) usePasskey(form);
 
 // On a phone the navigation scrolls: bring the current page into view.
 document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
