@@ -1,5 +1,6 @@
 """Second factors: codes and recovery codes count once, and wrong ones count as wrong passwords."""
 
+import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -306,17 +307,14 @@ async def test_a_sealed_state_is_used_once_in_every_process(store: Store, other_
         await states.spend(await states.open("sign-in", sealed))
 
 
+NAMED = {"id": "AAAA", "rawId": "AAAA", "type": "public-key"}
+SHORT = {"clientDataJSON": "A", "authenticatorData": "A", "signature": "A", "userHandle": "A"}
+EMPTY = {"clientDataJSON": "e30", "authenticatorData": "AA", "signature": "AA"}
 MALFORMED = [
     *("", "x", "[]", "1", '{"id": 1}', "[" * 30_000, "{" + '"a":{' * 6_000, "ü" * 40_000),
-    '{"id": "AAAA", "rawId": "AAAA", "type": "public-key", "response": {}}',
-    (
-        '{"id": "AAAA", "rawId": "AAAA", "type": "public-key", "response": {"clientDataJSON": "A", '
-        '"authenticatorData": "A", "signature": "A", "userHandle": "A", "attestationObject": "A"}}'
-    ),
-    (
-        '{"id": "AAAA", "rawId": "AAAA", "type": "public-key", "response": {"clientDataJSON": "e30", '
-        '"authenticatorData": "AA", "signature": "AA", "attestationObject": "oA"}}'
-    ),
+    json.dumps({**NAMED, "response": {}}),
+    json.dumps({**NAMED, "response": {**SHORT, "attestationObject": "A"}}),
+    json.dumps({**NAMED, "response": {**EMPTY, "attestationObject": "oA"}}),
 ]
 
 

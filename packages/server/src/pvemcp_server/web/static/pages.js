@@ -95,10 +95,15 @@ document.addEventListener("htmx:afterSwap", (event) => {
       if (dialog.dataset.after === "reload") location.reload();
     });
     dialog.showModal();
-    const form = dialog.querySelector("[data-passkey][data-start]");
-    if (form) usePasskey(form);
   }
 });
+
+// Before it has settled, htmx does not send the form of a response yet.
+const startPasskeys = (part) => {
+  for (const form of part.querySelectorAll("[data-passkey][data-start]")) usePasskey(form);
+};
+document.addEventListener("htmx:afterSettle", (event) => startPasskeys(event.target));
+startPasskeys(document);
 
 // Errors are shown in the open dialog, since it covers the banner at the top of the page.
 const errorTarget = () => {
@@ -133,8 +138,6 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 });
 document.addEventListener("htmx:responseError", () => showError("The server failed on this request; its log says why."));
 document.addEventListener("htmx:sendError", () => showError("The server does not answer."));
-
-for (const form of document.querySelectorAll("[data-passkey][data-start]")) usePasskey(form);
 
 // On a phone the navigation scrolls: bring the current page into view.
 document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
