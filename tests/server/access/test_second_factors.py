@@ -356,6 +356,7 @@ async def test_without_local_sign_in_only_accounts_of_the_issuer_count(
     tokens = [await sessions.open(admin, address="::1", agent="") for admin in (ada, grace)]
     external.follow(lambda: False)
     assert [await sessions.find(token) is not None for token in tokens] == [False, True]
+    assert [len(await sessions.of(admin)) for admin in (ada, grace)] == [0, 1]
     with pytest.raises(AccessDenied, match="switched off"):
         await admins.sign_in("ada", PASSWORD)
     with pytest.raises(BadArgument, match="only administrator"):

@@ -52,4 +52,5 @@ async def open_services(state: State) -> AsyncIterator[Services]:
         aclosing(Clusters(store, lambda: settings.values.inventory_freshness_seconds)) as clusters,
         housekeeping(store.watch.run),
     ):
+        await settings.current()  # a command has to know them before the first poll
         yield Services(state.config, store, state.access, settings, audit, clusters)

@@ -118,12 +118,11 @@ async def new_recovery_codes(context: AdminContext, session: Session) -> list[st
 async def _added(
     context: AdminContext, session: Session, kind: FactorKind, name: str
 ) -> list[str] | None:
-    """Record the new factor. With the first one end all other sessions, and return recovery codes:
-    the other sessions were opened without a second factor."""
-    access, admin = context.services.access, session.admin
-    first = len(await access.second_factors.of(admin)) == 1
-    codes = await access.second_factors.new_recovery_codes(admin) if first else None
-    if first:
+    """Record the new factor. Without recovery codes, return new ones and end all other sessions:
+    it is the first factor, and the others were opened without one."""
+    access, admin, codes = context.services.access, session.admin, None
+    if not await access.second_factors.recovery_codes_left(admin):
+        codes = await access.second_factors.new_recovery_codes(admin)
         await access.sessions.end_others(admin, session.id)
     await context.changed("account.add_second_factor", name=admin.name, kind=str(kind), factor=name)
     return codes

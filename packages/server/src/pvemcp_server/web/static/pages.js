@@ -38,6 +38,13 @@ const addPart = (button) => {
   htmx.ajax("GET", address, { target: `#${button.dataset.into}`, swap: "beforeend" });
 };
 
+const passkeyProblem = (error) => {
+  if (!globalThis.PublicKeyCredential?.parseRequestOptionsFromJSON) return "This browser cannot use passkeys.";
+  if (error.name === "NotAllowedError") return "No passkey was used: it was cancelled, or took too long.";
+  if (error.name === "InvalidStateError") return "This device has a passkey of yours already.";
+  return `The browser used no passkey: ${error.message}`;
+};
+
 // A form with data-passkey asks the browser for a passkey, and sends the answer as its credential.
 const usePasskey = async (form) => {
   const problem = form.querySelector("[role=alert]");
@@ -50,9 +57,7 @@ const usePasskey = async (form) => {
     const credential = await navigator.credentials[form.dataset.passkey]({ publicKey });
     form.elements.credential.value = JSON.stringify(credential);
   } catch (error) {
-    problem.textContent = globalThis.PublicKeyCredential?.parseRequestOptionsFromJSON
-      ? `The browser used no passkey: ${error.message}`
-      : "This browser cannot use passkeys.";
+    problem.textContent = passkeyProblem(error);
     problem.hidden = false;
     return;
   }
