@@ -29,7 +29,7 @@ DIALOG_HIDES_NOTHING = """[...document.querySelectorAll("dialog[open]")].every(
 PAGES = (
     *("/", "/keys", "/bridge", "/roles", "/roles/new", "/clusters", "/clusters/new"),
     *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
-    *("/audit", "/settings", "/administrators", "/password"),
+    *("/audit", "/settings", "/administrators", "/account", "/password"),
 )
 COLORS = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
 AXE = """async (options) => {  // after the transitions from one look to the next

@@ -9,7 +9,9 @@ import socket
 import sys
 
 import pytest
+from pyotp import TOTP
 
+from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.cli import context
 from pvemcp_server.cli.main import MODULES
 from pvemcp_server.cli.quickstart import (
@@ -166,6 +168,55 @@ def test_administrators_are_added_disabled_and_removed(run, run_json):
     assert "Ended 0 sessions of ada." in run("admin", "end-sessions", "ada").stdout
     run("admin", "remove", "grace")
     assert [row["name"] for row in run_json("admin", "list")] == ["ada"]
+
+
+def test_second_factors_are_listed_and_removed(run, run_json):
+    run("admin", "add", "ada")
+
+    async def lose_a_phone() -> None:
+        async with open_state(Config.load()) as state:
+            ada = await state.access.admins.get("ada")
+            secret = new_totp_secret()
+            factors = state.access.second_factors
+            await factors.add_totp(ada, "phone", secret, TOTP(secret).now())
+            await state.access.sessions.open(ada, address="::1", agent="")
+
+    asyncio.run(lose_a_phone())
+    [factor] = run_json("admin", "second-factors", "ada")
+    assert (factor["kind"], factor["name"]) == ("totp", "phone")
+    assert "totp" in run("admin", "list").stdout
+    [session] = run_json("admin", "sessions", "ada")
+    assert "Ended session" in run("admin", "end-session", "ada", session["id"]).stdout
+    removed = run("admin", "remove-second-factors", "ada").stdout
+    assert removed == "Removed the second factors of ada.\n"
+    assert run_json("admin", "second-factors", "ada") == []
+    last, ended, *_ = run_json("audit", "list")
+    assert last["tool"] == "admin.admins.remove_second_factors"
+    assert last["key_name"].startswith("cli:")
+    assert ended["tool"] == "admin.admins.end_session"
+
+
+def test_the_command_line_is_the_way_back_to_local_sign_in(run, run_json, monkeypatch):
+    off = ("settings", "set", "local_sign_in=false")
+    assert "OpenID Connect is not configured" in run(*off, fails=True).stderr
+    issuer = "https://issuer.example"
+    monkeypatch.setenv("PVEMCP_OIDC_ISSUER", issuer)
+    monkeypatch.setenv("PVEMCP_OIDC_CLIENT_ID", "pvemcp")
+    monkeypatch.setenv("PVEMCP_OIDC_ADMINS", "ada@example.org")
+    assert "no administrator has signed in" in run(*off, fails=True).stderr
+
+    async def sign_in() -> None:
+        async with open_state(Config.load()) as state:
+            await state.access.admins.sign_in_external(f"{issuer} 1", "ada@example.org")
+
+    asyncio.run(sign_in())
+    run("admin", "add", "grace")
+    run(*off)
+    assert "only administrator" in run("admin", "disable", "ada@example.org", fails=True).stderr
+    can_sign_in = {row["name"]: row["can_sign_in"] for row in run_json("admin", "list")}
+    assert can_sign_in == {"ada@example.org": True, "grace": False}
+    run("settings", "set", "local_sign_in=true")
+    run("admin", "disable", "ada@example.org")
 
 
 def test_a_cluster_is_added_examined_bound_and_queried(run, run_json, emulated, tmp_path):

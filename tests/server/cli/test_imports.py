@@ -46,6 +46,13 @@ def test_administration_starts_without_loading_the_server(tmp_path, words, needl
     assert loaded & needless == set()
 
 
+def test_the_server_starts_without_the_libraries_of_second_factors():
+    code = "import sys, pvemcp_server.app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pvemcp_server.access.passkeys" in done.stdout.split()
+    assert {"webauthn", "pyotp", "segno"} & set(done.stdout.split()) == set()
+
+
 def test_every_command_is_found_by_its_name():
     assert {name: Commands()[name].name for name in MODULES} == {name: name for name in MODULES}
 

@@ -125,6 +125,21 @@ def test_an_origin_is_compared_with_its_scheme(peer, origin, host, headers, allo
 
 
 @pytest.mark.parametrize(
+    ("host", "peer", "origin"),
+    [
+        ("mcp.example", "203.0.113.9", "https://mcp.example"),  # a proxy ends TLS there
+        ("mcp.lan:8811", "203.0.113.9", "http://mcp.lan:8811"),
+        ("mcp.lan", "10.0.0.1", "https://mcp.lan"),
+    ],
+)
+def test_the_origin_of_a_page_is_the_one_that_its_browser_names(host, peer, origin):
+    config = Config(public_url="https://mcp.example", trusted_proxies=("10.0.0.0/8",))
+    seen = scope("/admin/", [(b"host", host.encode()), (b"x-forwarded-proto", b"https")])
+    seen |= {"scheme": "http", "client": (peer, 1)}
+    assert Hosts.of(config).origin_of(seen) == origin
+
+
+@pytest.mark.parametrize(
     ("host", "known"),
     [
         ("pve.example", True),

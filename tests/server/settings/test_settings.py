@@ -91,7 +91,7 @@ def test_every_setting_is_described():
     for setting in declared_settings():
         assert setting.title, setting.name
         assert setting.description.endswith("."), setting.name
-        assert setting.group in {"Endpoint", "Limits", "Safety", "Records"}
+        assert setting.group in {"Endpoint", "Limits", "Safety", "Sign-in", "Records"}
         assert {"type", "enum"} & setting.schema.keys(), setting.name
 
 

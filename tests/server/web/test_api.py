@@ -107,7 +107,7 @@ async def test_sessions_are_listed_and_all_others_ended(front):
     shown = (await front.api("GET", "/admins/ada/sessions")).json()
     assert [session["current"] for session in shown] == [True, False]
     assert shown[0]["agent"].startswith("python-httpx")
-    page = (await front.get("/admin/administrators")).text
+    page = (await front.get("/admin/account")).text
     assert "this one" in page
     assert page.count("python-httpx") == 2
     ended = await front.api("POST", "/admins/ada/end-sessions")

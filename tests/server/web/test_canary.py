@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 PASSWORD = "canary-password-SINGS"
 TOKEN = "5ecc4a7e-dead-4bee-8bad-0123456789ab"
 PAGES = ("/", "/keys", "/bridge", "/roles", "/clusters", "/clusters/prod/edit", "/tools", "/query")
-MORE = ("/audit", "/settings", "/administrators", "/overview/clusters")
+MORE = ("/audit", "/settings", "/administrators", "/account", "/overview/clusters")
 
 
 @pytest.fixture

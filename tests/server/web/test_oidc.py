@@ -1,9 +1,11 @@
 """Sign-in with an OpenID Connect issuer: a small one of our own, over real HTTP."""
 
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,6 +16,10 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from fastapi import FastAPI, Form
 from joserfc import jwt
 from joserfc.jwk import RSAKey
+from pyotp import TOTP
+
+from pvemcp_server.access.second_factors import new_totp_secret
+from pvemcp_server.admin import account
 
 pytestmark = pytest.mark.anyio
 
@@ -227,3 +233,64 @@ async def test_an_issuer_without_https_is_refused_unless_local(open_front):
 async def test_without_an_issuer_the_page_does_not_exist(stranger):
     assert (await stranger.get("/admin/oidc")).status_code == 404
     assert "Sign in with" not in (await stranger.get("/admin/sign-in")).text
+
+
+async def test_a_second_factor_is_asked_after_the_issuer_too(oidc_front, issuer):
+    await oidc_front.get(await begin(oidc_front, issuer))
+    access = oidc_front.services.access
+    ada = await access.admins.get("ada@example.com")
+    secret = new_totp_secret()
+    await access.second_factors.add_totp(ada, "phone", secret, TOTP(secret).now())
+    code, *_ = await access.second_factors.new_recovery_codes(ada)
+    oidc_front.http.cookies.clear()
+    arrived = await oidc_front.get(await begin(oidc_front, issuer))
+    assert 'content="0;url=/admin/sign-in/second-factor"' in arrived.text
+    assert (await oidc_front.get("/admin/")).status_code == 303
+    await oidc_front.http.post("/admin/sign-in/second-factor", data={"code": code})
+    assert (await oidc_front.get("/admin/")).status_code == 200
+    (entry,) = await oidc_front.services.audit.find(limit=1)
+    assert dict(entry.arguments) == {"by": "oidc", "second": "recovery code"}
+
+
+async def test_a_fresh_sign_in_with_the_issuer_confirms_an_enrolment(
+    oidc_front, issuer, monkeypatch
+):
+    await oidc_front.get(await begin(oidc_front, issuer))
+    page = await oidc_front.get("/admin/account")
+    oidc_front.csrf = re.search(r'"X-CSRF-Token": "(\w+)"', page.text)[1]
+    shown = await oidc_front.post("/admin/account/apps", name="phone")
+    assert "app-secret" in shown.text
+    monkeypatch.setattr(account, "FRESH", timedelta(0))
+    refused = await oidc_front.post("/admin/account/apps", name="phone")
+    assert "the password or the code is wrong" in refused.text
+
+
+async def test_local_sign_in_is_switched_off_beside_the_issuer_only(oidc_front, issuer):
+    await oidc_front.sign_in()
+    off = {"local_sign_in": False}
+    refused = await oidc_front.api("PATCH", "/settings", json=off)
+    assert "no administrator has signed in with OpenID Connect yet" in refused.json()["error"]
+    local = dict(oidc_front.http.cookies)
+    await oidc_front.get(await begin(oidc_front, issuer))
+    page = await oidc_front.get("/admin/account")
+    oidc_front.csrf = re.search(r'"X-CSRF-Token": "(\w+)"', page.text)[1]
+    assert (await oidc_front.api("PATCH", "/settings", json=off)).status_code == 200
+    assert (await oidc_front.get("/admin/")).status_code == 200
+    oidc_front.http.cookies.clear()
+    oidc_front.http.cookies.set("pvemcp_session", local["pvemcp_session"])
+    assert (await oidc_front.get("/admin/")).status_code == 303
+    page = (await oidc_front.get("/admin/sign-in")).text
+    assert 'name="password"' not in page
+    assert "pvemcp settings set local_sign_in=true" in page
+    fields = {"name": "ada", "password": "correct horse battery"}
+    for path, body in [("/admin/sign-in", "data"), ("/admin/api/session", "json")]:
+        answer = await oidc_front.http.post(path, **{body: fields})
+        assert answer.status_code in (401, 403)
+        assert "Passwords are switched off here" in answer.text
+    passkey = await oidc_front.get("/admin/sign-in/passkey")
+    assert passkey.headers["location"] == "/admin/sign-in"
+
+
+async def test_without_an_issuer_local_sign_in_stays_on(front):
+    refused = await front.api("PATCH", "/settings", json={"local_sign_in": False})
+    assert (refused.status_code, "not configured" in refused.json()["error"]) == (422, True)

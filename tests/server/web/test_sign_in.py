@@ -10,7 +10,7 @@ from pvemcp_server.web.pages import routers
 
 pytestmark = pytest.mark.anyio
 
-PUBLIC = {"/sign-in"}
+PUBLIC = {"/sign-in", "/sign-in/second-factor", "/sign-in/passkey"}
 
 
 def operations():
@@ -91,6 +91,32 @@ async def test_a_csrf_token_of_another_session_is_refused(open_front):
         front.csrf = first
         refused = await front.api("POST", "/keys", json={"name": "mine"})
     assert refused.status_code == 403
+
+
+OWN_ACCOUNT = ("/account", "/password", "/sign-out", "/session")
+REST = [operation for operation in API if operation[1] != "/session"]
+
+
+@pytest.mark.parametrize("due", ["password", "second factor"])
+async def test_nothing_opens_before_what_is_due(stranger, due):
+    """Walk every route but those of the own account with a session and its CSRF token."""
+    access, password = stranger.services.access, "correct horse battery"
+    if due == "password":
+        password = await access.admins.reset_password("ada")
+    else:
+        required = {"require_second_factor": True}
+        await stranger.services.settings.change(required, by="ada")
+    await stranger.sign_in(password=password)
+    headers = {"X-CSRF-Token": stranger.csrf}
+    leads_to = {"password": "/admin/password", "second factor": "/admin/account"}[due]
+    for method, path in PAGES:
+        if not path.startswith(OWN_ACCOUNT) or path.startswith("/account/sessions"):
+            answer = await stranger.http.request(method, f"/admin{path}", headers=headers)
+            location = answer.headers.get("location")
+            assert (answer.status_code, location) == (303, leads_to), (method, path)
+    for method, path in [*REST, ("GET", "/openapi.json")]:
+        answer = await stranger.api(method, path, json={})
+        assert (answer.status_code, f"{due} first" in answer.json()["error"]) == (403, True), path
 
 
 async def test_a_one_time_password_only_allows_changing_it(stranger):

@@ -6,6 +6,8 @@
   * StateUnavailable      the state's database does not answer, so every key is refused
   * AccessDenied          authentication failed; the reason is for administrators only
     * TooManyFailures     not checked at all, after too many attempts
+    * SecondFactorNeeded  the password is right, and a second factor has to follow
+    * LocalSignInOff      passwords and passkeys are switched off beside OpenID Connect
   * CallError             the call cannot be carried out; its text goes to the model
     * UnknownName         no such cluster, node, guest … is visible to the caller
     * BadArgument         an argument is wrong; the text names it
@@ -62,6 +64,21 @@ class TooManyFailures(AccessDenied):
     def __init__(self, reason: str, *, seconds: float) -> None:
         super().__init__(reason)
         self.seconds = seconds
+
+
+class SecondFactorNeeded(AccessDenied):
+    """The password is right, or the issuer agrees; a second factor has to follow."""
+
+    def __init__(self, admin_id: int) -> None:
+        super().__init__("a second factor is needed")
+        self.admin_id = admin_id
+
+
+class LocalSignInOff(AccessDenied):
+    """Passwords and passkeys are switched off beside OpenID Connect; not audited one by one."""
+
+    def __init__(self) -> None:
+        super().__init__("local sign-in is switched off")
 
 
 class CallError(ServerError):

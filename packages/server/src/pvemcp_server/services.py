@@ -46,9 +46,11 @@ class Services:
 async def open_services(state: State) -> AsyncIterator[Services]:
     """Open audit and clusters, and follow changes of the state, while inside."""
     store, settings = state.store, state.settings
+    state.access.external.follow(lambda: settings.values.local_sign_in)
     async with (
         open_audit(store, lambda: settings.values.audit_retention_days) as audit,
         aclosing(Clusters(store, lambda: settings.values.inventory_freshness_seconds)) as clusters,
         housekeeping(store.watch.run),
     ):
+        await settings.current()  # a command has to know them before the first poll
         yield Services(state.config, store, state.access, settings, audit, clusters)

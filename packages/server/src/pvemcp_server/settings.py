@@ -19,6 +19,7 @@ Listener = Callable[["Values", "Values"], Awaitable[None]]
 ENDPOINT: JsonDict = {"group": "Endpoint"}
 LIMITS: JsonDict = {"group": "Limits"}
 SAFETY: JsonDict = {"group": "Safety"}
+SIGN_IN: JsonDict = {"group": "Sign-in"}
 RECORDS: JsonDict = {"group": "Records"}
 
 DEFAULT_ROWS: Final = 400  # of an answer to a call without `limit`, never more than row_cap
@@ -139,6 +140,20 @@ class Values(BaseModel):
         description="Whether files may be downloaded from private and local networks.",
         json_schema_extra=SAFETY,
     )
+    require_second_factor: bool = Field(
+        default=False,
+        title="Second factor required",
+        description="Whether every administrator needs a passkey or an authenticator app. Who has "
+        "none is led to set one up after the password, and can do nothing else before.",
+        json_schema_extra=SIGN_IN,
+    )
+    local_sign_in: bool = Field(
+        default=True,
+        title="Local sign-in",
+        description="Whether administrators of this server sign in with password or passkey beside "
+        "OpenID Connect. Off, their sessions end too; it counts while an issuer is configured.",
+        json_schema_extra=SIGN_IN,
+    )
     audit_retention_days: int = Field(
         default=180,
         ge=1,
@@ -184,10 +199,14 @@ class Settings:
         """Call `listener(before, after)` in this process after every change by any process."""
         self._listeners.append(listener)
 
+    async def check(self, values: Mapping[str, Any]) -> Values:
+        """Return all values as a change would leave them; raise UnknownName or BadArgument."""
+        await self._store.watch.poll()
+        return _checked({**self.values.model_dump(), **values})
+
     async def change(self, values: Mapping[str, Any], *, by: str) -> Values:
         """Store new values, all or none; raise UnknownName or BadArgument for a wrong one."""
-        await self._store.watch.poll()
-        checked = _checked({**self.values.model_dump(), **values})
+        checked = await self.check(values)
         stored = checked.model_dump(mode="json", include=set(values))
         await self._store.settings.put(stored, by)
         await self._store.watch.poll()

@@ -13,6 +13,8 @@ from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.keys import Keys
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.roles import Roles
+from pvemcp_server.access.sealed_state import SealedStates
+from pvemcp_server.access.second_factors import SecondFactors
 from pvemcp_server.access.sessions import Sessions
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import housekeeping, ticks
@@ -31,7 +33,9 @@ class Access:
         self.authenticator = KeyAuthenticator(store)
         self.limits = CallLimits()
         self.clusters = ClusterConfigs(store)
-        self.admins = Admins(store, external)
+        self.second_factors = SecondFactors(store)
+        self.admins = Admins(store, external, self.second_factors)
+        self.sealed_states = SealedStates(store)
         self.sessions = Sessions(store, external)
 
     async def run_housekeeping(self, stop: anyio.Event) -> None:

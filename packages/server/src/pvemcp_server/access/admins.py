@@ -3,25 +3,43 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
 from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.limits import Clock, RateLimiter, network_of
 from pvemcp_server.access.names import check_name
+from pvemcp_server.access.passkeys import Assertion
 from pvemcp_server.access.passwords import Passwords, check_password, random_password
+from pvemcp_server.access.second_factors import Proof, SecondFactors
 from pvemcp_server.access.sign_in_limits import (
     FREE_FAILURES,
     FailureLocks,
     KnownDevices,
     SignInQueue,
 )
-from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures, UnknownName
+from pvemcp_server.errors import (
+    AccessDenied,
+    BadArgument,
+    LocalSignInOff,
+    SecondFactorNeeded,
+    TooManyFailures,
+    UnknownName,
+)
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRecord
 
 FAILURES_PER_MINUTE = 10  # from one address, for all names together, without a known device
+SECOND_STEP = "second step"  # the source of all unknown browsers that have passed the first one
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """An attempt in progress; one that is not `complete` forgets no failures when it succeeds."""
+
+    complete: bool = True
 
 
 class Admins:
@@ -31,12 +49,14 @@ class Admins:
         self,
         store: Store,
         external: ExternalAdmins | None = None,
+        second_factors: SecondFactors | None = None,
         *,
         clock: Callable[[], datetime] = utc_now,
         monotonic: Clock = time.monotonic,
     ) -> None:
         self._store = store
         self._external = external or ExternalAdmins()
+        self._second_factors = second_factors or SecondFactors(store, clock=clock)
         self._clock = clock
         self._passwords = Passwords()
         self._failures = RateLimiter(clock=monotonic)
@@ -99,40 +119,104 @@ class Admins:
         """Return the administrator with this name and password; raise AccessDenied otherwise.
 
         `device` is the token of a browser that signed in before. Its attempts are counted and
-        queued apart from those of strangers, until it fails too often itself.
+        queued apart from those of strangers, until it fails too often itself. Raise
+        SecondFactorNeeded for the right password of an administrator with second factors.
         """
-        network = network_of(address)
-        known = self.devices.find(name, device)
-        admin = await self._store.admins.find(name=name)
-        account = _account(name, admin)
-        if known is None or self._locks.is_locked(account, known):
-            return await self._sign_in_unknown(account, network, name, password)
-        async with self._attempt(account, known, self._known_queue):
-            return await self._verify(name, password)
-
-    async def _sign_in_unknown(
-        self, account: str, network: str, name: str, password: str
-    ) -> AdminRecord:
-        """Sign in from a browser that is not known: all names of its address are limited."""
-        if not self._failures.take(network, FAILURES_PER_MINUTE):
-            seconds = 60 / FAILURES_PER_MINUTE
-            raise TooManyFailures("too many failed sign-ins from this address", seconds=seconds)
-        async with self._attempt(account, network, self._queue):
+        if not self._external.admits_local:
+            raise LocalSignInOff
+        async with self._attempt(name, address, device, self._queue) as attempt:
             admin = await self._verify(name, password)
-        self._failures.give_back(network)
+            attempt.complete = not await self._second_factors.of(admin)
+        return await self._finish(admin, complete=attempt.complete)
+
+    async def sign_in_passkey(
+        self, assertion: Assertion, *, address: str = "", device: str = ""
+    ) -> AdminRecord:
+        """Return the administrator whose passkey answers and has verified its user.
+
+        Raise AccessDenied otherwise, also for an account of an issuer: it signs in there.
+        """
+        if not self._external.admits_local:
+            raise LocalSignInOff
+        factor = await self._second_factors.find_passkey(assertion)
+        admin = await self._store.admins.find(id=factor.admin_id) if factor else None
+        name = admin.name if admin else assertion.credential
+        async with self._attempt(name, address, device, self._known_queue):
+            if factor is None or admin is None or admin.subject is not None:
+                raise AccessDenied("unknown passkey")
+            await self._second_factors.verify_passkey(factor, assertion, alone=True)
+            _check_enabled(admin)
+        return await self._signed_in(admin)
+
+    async def check_password(
+        self, admin: AdminRecord, password: str, *, address: str = "", device: str = ""
+    ) -> None:
+        """Verify the password of an administrator again; raise AccessDenied when it is wrong."""
+        async with self._attempt(admin.name, address, device, self._queue) as attempt:
+            await self._verify(admin.name, password)
+            attempt.complete = not await self._second_factors.of(admin)
+
+    async def check_second_factor(
+        self, admin: AdminRecord, proof: Proof, *, address: str = "", device: str = ""
+    ) -> str:
+        """Verify a second factor and return its kind; raise AccessDenied when it is wrong.
+
+        A wrong one counts as a wrong password does. Browsers that are not known are counted
+        together: they have the password already, and codes are short.
+        """
+        step = {"source": SECOND_STEP}
+        async with self._attempt(admin.name, address, device, self._known_queue, **step):
+            _check_enabled(admin)
+            try:
+                return await self._second_factors.verify(admin, proof)
+            except AccessDenied:
+                await self._count_failure(admin)
+                raise
+
+    async def finish_sign_in(self, admin_id: int, account: str) -> AdminRecord:
+        """Return the administrator after both steps; `account` is the `account_of` the first one.
+
+        Raise AccessDenied when the account or its password has changed since.
+        """
+        return await self._signed_in(await self.pending(admin_id, account))
+
+    async def pending(self, admin_id: int, account: str) -> AdminRecord:
+        """Return the administrator of a sign-in whose first step was right."""
+        admin = await self._store.admins.find(id=admin_id)
+        if admin is None or account_of(admin) != account or not self._external.admits(admin):
+            raise AccessDenied("the account has changed since the password was checked")
         return admin
 
     @asynccontextmanager
-    async def _attempt(self, account: str, source: str, queue: SignInQueue) -> AsyncIterator[None]:
-        """Count the attempt of a source as failed unless it succeeds, in its turn of the queue."""
-        self._locks.begin(account, source)
+    async def _attempt(
+        self, name: str, address: str, device: str, queue: SignInQueue, *, source: str = ""
+    ) -> AsyncIterator[_Attempt]:
+        """Count an attempt as failed unless the block succeeds, in its turn of the queue.
+
+        A browser that is not known is counted by its address, or as `source`; and all names of its
+        address are limited.
+        """
+        network, known = network_of(address), self.devices.find(name, device)
+        account = _account(name, await self._store.admins.find(name=name))
+        if known is not None and self._locks.is_locked(account, known):
+            known = None
+        if known is None and not self._failures.take(network, FAILURES_PER_MINUTE):
+            seconds = 60 / FAILURES_PER_MINUTE
+            raise TooManyFailures("too many failed sign-ins from this address", seconds=seconds)
+        attempt, counted = _Attempt(), known or source or network
+        self._locks.begin(account, counted)
         try:
-            async with queue.turn():
-                yield
+            async with (queue if known is None else self._known_queue).turn():
+                yield attempt
         except TooManyFailures:
-            self._locks.undo(account, source)
+            self._locks.undo(account, counted)
             raise
-        self._locks.clear(account, source)
+        if attempt.complete:
+            self._locks.clear(account, counted)
+        else:
+            self._locks.undo(account, counted)
+        if known is None:
+            self._failures.give_back(network)
 
     async def _verify(self, name: str, password: str) -> AdminRecord:
         admin = await self._store.admins.find(name=name)
@@ -144,13 +228,15 @@ class Admins:
         if not right:
             await self._count_failure(admin)
             raise AccessDenied("wrong password")
-        return await self._signed_in(admin)
+        _check_enabled(admin)
+        return admin
 
     async def sign_in_external(self, subject: str, name: str) -> AdminRecord:
         """Return the administrator with this OpenID Connect subject; create it when new.
 
         The account takes the user's present e-mail address as its name, because that is what the
-        configuration lists. Raise BadArgument when another account has that name.
+        configuration lists. Raise BadArgument when another account has that name, and
+        SecondFactorNeeded as `sign_in` does.
         """
         admin = await self._store.admins.find(subject=subject)
         if admin is None:
@@ -158,7 +244,8 @@ class Admins:
         elif admin.name != name:
             await self._check_free(check_name(name), admin)
             await self._store.admins.change(admin.id, name=name)
-        return await self._signed_in(admin)
+        complete = not await self._second_factors.of(admin)
+        return await self._finish(admin, complete=complete)
 
     async def set_password(self, name: str, password: str, *, must_change: bool = False) -> None:
         """Set a password, end the locks of the account in every process, and end its sessions.
@@ -197,9 +284,15 @@ class Admins:
     async def _hash(self, password: str, name: str) -> str:
         return await self._passwords.hash(check_password(password, name))
 
+    async def _finish(self, admin: AdminRecord, *, complete: bool) -> AdminRecord:
+        """Sign in, or raise SecondFactorNeeded when the second step is missing."""
+        _check_enabled(admin)
+        if not complete:
+            raise SecondFactorNeeded(admin.id)
+        return await self._signed_in(admin)
+
     async def _signed_in(self, admin: AdminRecord) -> AdminRecord:
-        if not admin.enabled:
-            raise AccessDenied("disabled administrator")
+        _check_enabled(admin)
         changed = await self._store.admins.change(admin.id, failures=0, last_sign_in=self._clock())
         if changed is None:
             raise AccessDenied("unknown administrator")
@@ -218,14 +311,42 @@ class Admins:
             if other.name.casefold() == name.casefold() and (own is None or other.id != own.id):
                 raise BadArgument("name", f"{name!r} is already among the admins.")
 
-    def _can_sign_in(self, admin: AdminRecord) -> bool:
+    async def check_external_sign_in(self) -> None:
+        """Raise BadArgument unless the administrators can do without the local sign-in."""
+        if not self._external.is_configured:
+            raise BadArgument(
+                "local_sign_in", "stays on: OpenID Connect is not configured (PVEMCP_OIDC_ISSUER)."
+            )
+        if not any(
+            admin.subject and admin.last_sign_in and self.can_sign_in(admin)
+            for admin in await self.all()
+        ):
+            raise BadArgument(
+                "local_sign_in",
+                "stays on: no administrator has signed in with OpenID Connect yet.",
+                hint="Sign in with it once, then switch the local sign-in off.",
+            )
+
+    def can_sign_in(self, admin: AdminRecord) -> bool:
+        """Return whether the account is enabled, admitted, and has a way to sign in."""
         has_way = admin.password_hash is not None or admin.subject is not None
         return admin.enabled and has_way and self._external.admits(admin)
 
     async def _check_not_last(self, admin: AdminRecord) -> None:
+        await self._store.watch.poll_if_due()  # the setting local_sign_in decides too
         others = [other for other in await self.all() if other.id != admin.id]
-        if self._can_sign_in(admin) and not any(map(self._can_sign_in, others)):
+        if self.can_sign_in(admin) and not any(map(self.can_sign_in, others)):
             raise BadArgument("name", f"{admin.name!r} is the only administrator who can sign in.")
+
+
+def _check_enabled(admin: AdminRecord) -> None:
+    if not admin.enabled:
+        raise AccessDenied("disabled administrator")
+
+
+def account_of(admin: AdminRecord) -> str:
+    """Return a hash of the account with its password; it changes with both."""
+    return _account(admin.name, admin)
 
 
 def _account(name: str, admin: AdminRecord | None) -> str:

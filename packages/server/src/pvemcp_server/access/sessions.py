@@ -82,7 +82,9 @@ class Sessions:
         return Session(record.digest, admin, csrf, record.created, record.expires)
 
     async def of(self, admin: AdminRecord) -> list[SessionRecord]:
-        """Return the sessions of an administrator that have not ended."""
+        """Return the sessions of an administrator that have not ended; none of one not admitted."""
+        if not self._external.admits(admin):
+            return []
         now = self._clock()
         sessions = await self._store.sessions.all(admin_id=admin.id)
         return [session for session in sessions if _is_alive(session, now)]

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 from pvemcp_server.access.fields import Argument, Fields
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
-from pvemcp_server.store.records import AdminRecord, SessionRecord
+from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.store.records import AdminRecord, SecondFactorRecord, SessionRecord
 
 subject = Subject("Administrators", {"admin": "Administrators of the admin pages."})
 AdminName = Annotated[str, Field(description="The administrator's name")]
@@ -22,12 +23,18 @@ class AdminFields(Fields):
 
 
 class Admin(BaseModel):
-    """An administrator without secrets."""
+    """An administrator without secrets.
+
+    `can_sign_in` is false for an account that is disabled, has no way to sign in, or came with an
+    OpenID Connect issuer that is not configured any more or does not list it.
+    """
 
     name: str
     external: bool
     enabled: bool
     must_change: bool
+    can_sign_in: bool
+    second_factors: list[str]
     created: datetime
     last_sign_in: datetime | None
 
@@ -39,14 +46,29 @@ class ShownAdmin(Admin):
 
 
 class AdminSession(BaseModel):
-    """A session of an administrator; `current` marks the one of this request."""
+    """A session of an administrator; `current` marks the one of this request.
 
+    `id` names it to end it; it does not open it.
+    """
+
+    id: str
     created: datetime
     last_seen: datetime
     expires: datetime
     address: str
     agent: str
     current: bool
+
+
+class SecondFactor(BaseModel):
+    """A second factor of an administrator, without its secret; `site` is where a passkey works."""
+
+    id: int
+    kind: str
+    name: str
+    site: str | None
+    created: datetime
+    last_used: datetime | None
 
 
 class EndedSessions(BaseModel):
@@ -60,12 +82,13 @@ class EndedSessions(BaseModel):
     Route("GET", "/admins"),
     Command(
         "admin list",
-        columns=("name", "external", "enabled", "must_change", "last_sign_in"),
+        columns=("name", "external", "enabled", "must_change", "second_factors", "last_sign_in"),
     ),
 )
 async def list_admins(context: AdminContext) -> list[Admin]:
     """List the administrators."""
-    return [_admin(record) for record in await context.services.access.admins.all()]
+    admins = context.services.access.admins
+    return [await _admin(context, record) for record in await admins.all()]
 
 
 @subject.operation(
@@ -79,7 +102,9 @@ async def add_admin(context: AdminContext, new: AdminFields) -> ShownAdmin:
     await admins.create(new.name, None)
     password = await admins.reset_password(new.name)
     await context.changed("admins.add", name=new.name)
-    return ShownAdmin(password=password, **_admin(await admins.get(new.name)).model_dump())
+    return ShownAdmin(
+        password=password, **(await _admin(context, await admins.get(new.name))).model_dump()
+    )
 
 
 @subject.operation(
@@ -92,7 +117,9 @@ async def reset_password(context: AdminContext, name: AdminName) -> ShownAdmin:
     admins = context.services.access.admins
     password = await admins.reset_password(name)
     await context.changed("admins.reset_password", name=name)
-    return ShownAdmin(password=password, **_admin(await admins.get(name)).model_dump())
+    return ShownAdmin(
+        password=password, **(await _admin(context, await admins.get(name))).model_dump()
+    )
 
 
 @subject.operation(
@@ -116,7 +143,7 @@ async def set_enabled(context: AdminContext, name: AdminName, enabled: bool) -> 
     admins = context.services.access.admins
     await admins.set_enabled(name, enabled=enabled)
     await context.changed("admins.enable" if enabled else "admins.disable", name=name)
-    return _admin(await admins.get(name))
+    return await _admin(context, await admins.get(name))
 
 
 @subject.operation(
@@ -133,7 +160,7 @@ async def remove_admin(context: AdminContext, name: AdminName) -> None:
 @subject.operation(
     "admins.sessions",
     Route("GET", "/admins/{name}/sessions"),
-    Command("admin sessions", columns=("created", "last_seen", "address", "agent")),
+    Command("admin sessions", columns=("id", "created", "last_seen", "address", "agent")),
 )
 async def list_sessions(context: AdminContext, name: AdminName) -> list[AdminSession]:
     """List the sessions of an administrator that have not ended, the newest first."""
@@ -157,8 +184,75 @@ async def end_sessions(context: AdminContext, name: AdminName) -> EndedSessions:
     return EndedSessions(ended=ended)
 
 
+@subject.operation(
+    "admins.end_session",
+    Route("DELETE", "/admins/{name}/sessions/{session}"),
+    Command("admin end-session", text="Ended session {session} of {name}.", done="ended"),
+)
+async def end_session(
+    context: AdminContext,
+    name: AdminName,
+    session: Annotated[str, Field(description="The session's id, as the list of sessions shows")],
+) -> None:
+    """End one session of an administrator."""
+    access = context.services.access
+    sessions = await access.sessions.of(await access.admins.get(name))
+    record = next((each for each in sessions if _session_id(each) == session), None)
+    if record is None:
+        raise UnknownName("session", session, map(_session_id, sessions))
+    await access.sessions.end(record.digest)
+    await context.changed("admins.end_session", name=name, session=session)
+
+
+@subject.operation(
+    "admins.second_factors",
+    Route("GET", "/admins/{name}/second-factors"),
+    Command("admin second-factors", columns=("kind", "name", "site", "created", "last_used")),
+)
+async def list_second_factors(context: AdminContext, name: AdminName) -> list[SecondFactor]:
+    """List the second factors of an administrator, oldest first."""
+    access = context.services.access
+    factors = await access.second_factors.of(await access.admins.get(name))
+    return [_second_factor(factor) for factor in factors]
+
+
+@subject.operation(
+    "admins.remove_second_factors",
+    Route("DELETE", "/admins/{name}/second-factors"),
+    Command("admin remove-second-factors", text="Removed the second factors of {name}."),
+)
+async def remove_second_factors(context: AdminContext, name: AdminName) -> None:
+    """Remove all second factors and recovery codes of an administrator, and end their sessions.
+
+    For a lost phone. The own ones need the confirmation of the page Account.
+    """
+    access = context.services.access
+    admin = await access.admins.get(name)
+    if context.session_id and admin.name == context.by:
+        raise BadArgument("name", "your own second factors are removed on the page Account.")
+    removed = await access.second_factors.remove_all(admin)
+    await access.sessions.end_others(admin)
+    await context.changed("admins.remove_second_factors", name=admin.name, removed=removed)
+
+
+def _second_factor(record: SecondFactorRecord) -> SecondFactor:
+    return SecondFactor(
+        id=record.id,
+        kind=str(record.kind),
+        name=record.name,
+        site=record.site,
+        created=record.created,
+        last_used=record.last_used,
+    )
+
+
+def _session_id(record: SessionRecord) -> str:
+    return record.digest[:16]
+
+
 def _session(context: AdminContext, record: SessionRecord) -> AdminSession:
     return AdminSession(
+        id=_session_id(record),
         created=record.created,
         last_seen=record.last_seen,
         expires=record.expires,
@@ -168,12 +262,15 @@ def _session(context: AdminContext, record: SessionRecord) -> AdminSession:
     )
 
 
-def _admin(record: AdminRecord) -> Admin:
+async def _admin(context: AdminContext, record: AdminRecord) -> Admin:
+    access = context.services.access
     return Admin(
         name=record.name,
         external=record.subject is not None,
         enabled=record.enabled,
         must_change=record.must_change,
+        can_sign_in=access.admins.can_sign_in(record),
+        second_factors=[str(factor.kind) for factor in await access.second_factors.of(record)],
         created=record.created,
         last_sign_in=record.last_sign_in,
     )

@@ -50,6 +50,10 @@ async def list_settings(context: AdminContext) -> list[Setting]:
 )
 async def change_settings(context: AdminContext, values: dict[str, Any]) -> list[Setting]:
     """Change settings, all or none; every process follows within a second."""
-    await context.services.settings.change(values, by=context.by)
+    settings = context.services.settings
+    after = await settings.check(values)
+    if settings.values.local_sign_in and not after.local_sign_in:
+        await context.services.access.admins.check_external_sign_in()
+    await settings.change(values, by=context.by)
     await context.changed("settings.change", **values)
     return await list_settings(context)

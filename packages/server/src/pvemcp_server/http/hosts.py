@@ -45,14 +45,14 @@ class Hosts:
         return name is not None and (host in self.names or name in self.names or _is_address(name))
 
     def allows_origin(self, origin: str, scheme: str, host: str) -> bool:
-        """Return whether the page is our own (same scheme, host, port) or of a configured origin.
+        """Return whether the page is our own (scheme, host, port) or of a configured origin."""
+        origin = origin.lower()
+        return origin == self._own_origin(scheme, host) or origin in self.origins
 
-        A proxy in front of the public URL ends TLS, so the scheme of that URL counts there.
-        """
-        origin, own = origin.lower(), f"{scheme}://{host}".lower()
-        if self.public and self.public.partition("://")[2] == host.lower():
-            own = self.public
-        return origin == own or origin in self.origins
+    def origin_of(self, scope: Mapping[str, Any]) -> str:
+        """Return the origin of the page that a request asks for, as its browser names it."""
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        return self._own_origin(self._scheme(scope), host)
 
     def refusal(self, scope: Mapping[str, Any]) -> Refused | None:
         """Return the refusal of a foreign Host or Origin; None when they are accepted."""
@@ -68,6 +68,15 @@ class Hosts:
             message = "Pages of this origin may not call here: see PVEMCP_ALLOWED_ORIGINS."
             return Refused(403, message)
         return None
+
+    def _own_origin(self, scheme: str, host: str) -> str:
+        """Return the origin of our own pages.
+
+        A proxy in front of the public URL ends TLS, so the scheme of that URL counts there.
+        """
+        if self.public and self.public.partition("://")[2] == host.lower():
+            return self.public
+        return f"{scheme}://{host}".lower()
 
     def _scheme(self, scope: Mapping[str, Any]) -> str:
         """Return the scheme that the client used, as far as a trusted proxy reports it."""

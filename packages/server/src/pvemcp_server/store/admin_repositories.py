@@ -1,14 +1,25 @@
-"""Repositories of administrators, their sessions and the tokens of their sign-ins."""
+"""Repositories of administrators: sessions, second factors and the tokens of sign-ins."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import Any
 
+from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import records
 from pvemcp_server.store.database import Database
-from pvemcp_server.store.records import AdminRecord, SessionRecord, SpentToken
+from pvemcp_server.store.records import (
+    AdminRecord,
+    RecoveryCode,
+    SecondFactorRecord,
+    SessionRecord,
+    SpentToken,
+)
 from pvemcp_server.store.repository import Repository
+from pvemcp_server.store.vault import Vault
 
 
 class AdminRepository(Repository[AdminRecord]):
@@ -63,3 +74,58 @@ class SpentTokenRepository(Repository[SpentToken]):
         except IntegrityError:
             return False
         return True
+
+
+class SecondFactorRepository(Repository[SecondFactorRecord]):
+    """Second factors; their secrets are encrypted and only `secret` returns one."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        super().__init__(database, records.second_factors, SecondFactorRecord)
+        self._vault = vault
+
+    async def add_in(self, connection: AsyncConnection, **values: Any) -> SecondFactorRecord:
+        """Insert a factor; its secret is bound to the row and the administrator."""
+        secret = values.pop("secret")
+        added = await super().add_in(connection, **values, secret=b"")
+        place = (self.table.name, added.id, "secret")
+        encrypted = self._vault.encrypt(secret, *place, bound=added.owner)
+        await self.change_in(connection, added.id, secret=encrypted)
+        return added
+
+    async def secret(self, factor: SecondFactorRecord) -> str:
+        """Return the TOTP secret, or the passkey's public key.
+
+        Raise Undecryptable for a row that was not written by `add`, or was changed since.
+        """
+        table = self.table
+        query = select(table.c.secret).where(table.c.id == factor.id)
+        async with self.database.reading() as connection:
+            encrypted = await connection.scalar(query)
+        place = (table.name, factor.id, "secret")
+        return await self._vault.decrypt(encrypted or b"", *place, bound=factor.owner)
+
+    async def use_step(self, factor_id: int, step: int, now: datetime) -> bool:
+        """Record that a code of this step was accepted; return False if one was before.
+
+        Of concurrent uses, also by other processes, exactly one returns True.
+        """
+        table = self.table
+        used = table.update().where((table.c.id == factor_id) & (table.c.counter < step))
+        async with self.database.writing() as connection:
+            result = await connection.execute(used.values(counter=step, last_used=now))
+        return bool(result.rowcount)
+
+
+class RecoveryCodeRepository(Repository[RecoveryCode]):
+    """Recovery codes; `remove` uses one up, once for every process."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, records.recovery_codes, RecoveryCode)
+
+    async def replace(self, admin_id: int, digests: Iterable[str]) -> None:
+        """Store the codes of an administrator in place of all old ones."""
+        rows = [{"digest": digest, "admin_id": admin_id} for digest in digests]
+        async with self.database.writing() as connection:
+            await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))
+            if rows:
+                await connection.execute(insert(self.table), rows)

@@ -50,6 +50,13 @@ class TlsMode(StrEnum):
     INSECURE = "insecure"  # not at all
 
 
+class FactorKind(StrEnum):
+    """The kind of a second factor."""
+
+    TOTP = "totp"  # codes of an authenticator app
+    PASSKEY = "passkey"
+
+
 @dataclass(frozen=True, slots=True)
 class RoleRecord:
     """A role; `grants` is the JSON of `access.grants`."""
@@ -170,6 +177,38 @@ class SpentToken:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondFactorRecord:
+    """A second factor; only `SecondFactorRepository.secret` reads its secret or public key.
+
+    `credential` and `site` are the id and the RP id of a passkey. `counter` is the last step that
+    a code was accepted for, or the last signature count of a passkey.
+    """
+
+    id: Id
+    admin_id: Annotated[int, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)]
+    kind: FactorKind
+    name: Annotated[str, ColumnArgs(type=String(64))]
+    credential: Annotated[str | None, ColumnArgs(unique=True)]
+    site: str | None
+    counter: Annotated[int, ColumnArgs(type=BigInteger)]
+    created: datetime
+    last_used: datetime | None
+
+    @property
+    def owner(self) -> str:
+        """What the secret is bound to: it counts for no other administrator, kind or passkey."""
+        return json.dumps([self.admin_id, str(self.kind), self.credential, self.site])
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryCode:
+    """A one-time code for a lost second factor, by its keyed hash; its use deletes the row."""
+
+    digest: Annotated[str, ColumnArgs(type=String(64), primary_key=True)] = field(repr=False)
+    admin_id: Annotated[int, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class SavedQuery:
     """A query that administrators have saved under a name."""
 
@@ -250,6 +289,13 @@ bindings = record_table(
 admins = record_table("admins", metadata, AdminRecord)
 sessions = record_table("sessions", metadata, SessionRecord)
 spent_tokens = record_table("spent_tokens", metadata, SpentToken)
+second_factors = record_table(
+    "second_factors",
+    metadata,
+    SecondFactorRecord,
+    Column("secret", LargeBinary, nullable=False),
+)
+recovery_codes = record_table("recovery_codes", metadata, RecoveryCode)
 saved_queries = record_table("saved_queries", metadata, SavedQuery)
 mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
 answered_questions = record_table("answered_questions", metadata, AnsweredQuestion)

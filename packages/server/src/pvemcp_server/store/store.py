@@ -12,6 +12,8 @@ from pvemcp_server.store import records
 from pvemcp_server.store.access_repositories import KeyRepository, RoleRepository
 from pvemcp_server.store.admin_repositories import (
     AdminRepository,
+    RecoveryCodeRepository,
+    SecondFactorRepository,
     SessionRepository,
     SpentTokenRepository,
 )
@@ -53,6 +55,8 @@ class Store:
         self.admins = AdminRepository(database)
         self.sessions = SessionRepository(database)
         self.spent_tokens = SpentTokenRepository(database)
+        self.second_factors = SecondFactorRepository(database, vault)
+        self.recovery_codes = RecoveryCodeRepository(database)
         self.saved_queries = Repository(
             database, records.saved_queries, SavedQuery, (Topic.QUERIES,)
         )

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import func, insert, select
+from sqlalchemy import Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import ConfigError, Undecryptable
@@ -149,7 +149,8 @@ class Vault:
         async with self._database.writing() as connection:
             made = [await _create(connection, self._master, purpose) for purpose in ROTATED]
             self._keys.update({key.id: key for key in made})
-            return await self._reencrypt_tokens(connection)
+            tokens = await self._reencrypt_tokens(connection)
+            return tokens + await self._reencrypt_factors(connection)
 
     async def change_master(self, new: bytes) -> None:
         """Encrypt every data key again, with a new master key."""
@@ -170,11 +171,26 @@ class Vault:
         clusters = (await connection.execute(select(records.clusters))).mappings()
         bounds = {row["id"]: records.ClusterRecord(**row).destination for row in clusters}
         for row in rows:
-            place, bound = (table.name, row.id, "secret"), bounds[row.cluster_id]
-            plain = await self.decrypt(row.secret, *place, bound=bound)
-            new = self.encrypt(plain, *place, bound=bound)
-            await connection.execute(table.update().where(table.c.id == row.id).values(secret=new))
+            bound = bounds[row.cluster_id]
+            await self._reencrypt(connection, table, row.id, row.secret, bound)
         return len(rows)
+
+    async def _reencrypt_factors(self, connection: AsyncConnection) -> int:
+        table = records.second_factors
+        rows = (await connection.execute(select(table).with_for_update())).mappings().all()
+        for row in rows:
+            values = {name: value for name, value in row.items() if name != "secret"}
+            bound = records.SecondFactorRecord(**values).owner
+            await self._reencrypt(connection, table, row["id"], row["secret"], bound)
+        return len(rows)
+
+    async def _reencrypt(
+        self, connection: AsyncConnection, table: Table, row: int, secret: bytes, bound: str
+    ) -> None:
+        place = (table.name, row, "secret")
+        plain = await self.decrypt(secret, *place, bound=bound)
+        new = self.encrypt(plain, *place, bound=bound)
+        await connection.execute(table.update().where(table.c.id == row).values(secret=new))
 
     async def _key(self, data_key: int) -> DataKey:
         """Return the data key with this id; read again one that another process has added."""

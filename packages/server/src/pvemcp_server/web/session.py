@@ -79,6 +79,10 @@ class PasswordDue(Exception):
     """The administrator has to change the password before anything else."""
 
 
+class SecondFactorDue(Exception):
+    """The setting requires a second factor, and the administrator has none yet."""
+
+
 def services_of(request: Request) -> Services:
     """Return the services that the site was created with."""
     services: Services = request.app.state.services
@@ -111,14 +115,41 @@ async def session_of(request: Request) -> Session:
     return session
 
 
-async def reading(
+async def is_second_factor_due(services: Services, session: Session) -> bool:
+    """Return whether the administrator has to set up a second factor before anything else."""
+    if not (await services.settings.current()).require_second_factor:
+        return False
+    return not await services.access.second_factors.of(session.admin)
+
+
+async def own_reading(
     request: Request, session: Annotated[Session, Depends(session_of)]
 ) -> AdminContext:
-    """Return the context of a request that only reads; raise PasswordDue."""
+    """Return the context of a request for the administrator's own account; raise PasswordDue."""
     if session.admin.must_change:
         raise PasswordDue
     services, address = services_of(request), address_of(request)
     return AdminContext(services, session.admin.name, address, session.id)
+
+
+async def own_writing(
+    request: Request,
+    session: Annotated[Session, Depends(session_of)],
+    context: Annotated[AdminContext, Depends(own_reading)],
+) -> AdminContext:
+    """Return the context of a change of the own account, after the CSRF check."""
+    await check_csrf(request, session)
+    return context
+
+
+async def reading(
+    session: Annotated[Session, Depends(session_of)],
+    context: Annotated[AdminContext, Depends(own_reading)],
+) -> AdminContext:
+    """Return the context of a request that only reads; raise PasswordDue or SecondFactorDue."""
+    if await is_second_factor_due(context.services, session):
+        raise SecondFactorDue
+    return context
 
 
 async def writing(
@@ -140,6 +171,8 @@ async def check_csrf(request: Request, session: Session) -> None:
     session.check_csrf(token or "")
 
 
+OwnReading = Annotated[AdminContext, Depends(own_reading)]
+OwnWriting = Annotated[AdminContext, Depends(own_writing)]
 Reading = Annotated[AdminContext, Depends(reading)]
 Writing = Annotated[AdminContext, Depends(writing)]
 SignedIn = Annotated[Session, Depends(session_of)]

@@ -12,27 +12,40 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pvemcp_server.errors import AccessDenied, CallError, TooManyFailures, UnknownName
+from pvemcp_server.errors import (
+    AccessDenied,
+    CallError,
+    LocalSignInOff,
+    SecondFactorNeeded,
+    TooManyFailures,
+    UnknownName,
+)
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api
 from pvemcp_server.web.session import (
     PasswordDue,
+    SecondFactorDue,
     SignedOut,
     retry_after,
     services_of,
     session_of,
     too_many_attempts,
 )
-from pvemcp_server.web.templates import error_page, wants_page
+from pvemcp_server.web.templates import error_page, redirect, wants_page
 
 STATIC: Final = Path(__file__).with_name("static")
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-SIGN_INS: Final = (("POST", "/admin/sign-in"), ("POST", "/admin/api/session"))
+SIGN_INS: Final = (
+    ("POST", "/admin/sign-in"),
+    ("POST", "/admin/sign-in/second-factor"),
+    ("POST", "/admin/sign-in/passkey"),
+    ("POST", "/admin/api/session"),
+)
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -50,6 +63,9 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
         application.state.services, application.state.pipeline = services, pipeline
         application.add_exception_handler(SignedOut, _signed_out)
         application.add_exception_handler(PasswordDue, _password_due)
+        application.add_exception_handler(SecondFactorDue, _second_factor_due)
+        application.add_exception_handler(SecondFactorNeeded, _second_factor_needed)
+        application.add_exception_handler(LocalSignInOff, _local_sign_in_off)
         application.add_exception_handler(TooManyFailures, _too_many)
         application.add_exception_handler(AccessDenied, _forbidden)
         application.add_exception_handler(CallError, _call_error)
@@ -116,6 +132,24 @@ async def _password_due(request: Request, _: Exception) -> Response:
     if wants_page(request):
         return RedirectResponse("/admin/password", 303)
     return JSONResponse({"error": "Change your password first, on /admin/password."}, 403)
+
+
+async def _second_factor_due(request: Request, _: Exception) -> Response:
+    if not wants_page(request):
+        return _error("Set up a second factor first, on /admin/account.", 403)
+    if request.headers.get("HX-Request"):
+        return redirect("/admin/account")
+    return RedirectResponse("/admin/account", 303)
+
+
+async def _second_factor_needed(_: Request, __: Exception) -> Response:
+    """Answer a sign-in of the API; the pages lead to the second step."""
+    return _error("Send a code of your second factor too, as code.", 401)
+
+
+async def _local_sign_in_off(_: Request, __: Exception) -> Response:
+    """Answer a sign-in of the API; the page shows it itself."""
+    return _error("Passwords are switched off here: sign in with OpenID Connect.", 401)
 
 
 async def _forbidden(request: Request, _: Exception) -> Response:

@@ -98,8 +98,12 @@ def page(
     status: int = 200,
     **values: Any,
 ) -> Response:
-    """Render a template; `session` is the signed-in administrator's."""
-    context = {"session": session, "csrf": session.csrf if session else "", **values}
+    """Render a template; `session` is the signed-in administrator's.
+
+    `due` hides the navigation while the administrator may use one page only.
+    """
+    csrf = session.csrf if session else ""
+    context = {"session": session, "csrf": csrf, "due": False, **values}
     return _templates.TemplateResponse(request, template, context, status_code=status)
 
 

@@ -12,7 +12,7 @@ from pvemcp_server.admin.operation import Operation, model_of, operations
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.web.api import audit, bridge, session
 from pvemcp_server.web.api.answers import REFUSALS
-from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
+from pvemcp_server.web.session import PipelineOf, Reading, Writing
 
 DESCRIPTION: Final = """\
 Everything that the admin pages offer. `POST /session` signs in and answers with the session's
@@ -43,7 +43,7 @@ def create_api() -> FastAPI:
         api.include_router(router, responses=REFUSALS)
 
     @api.get("/openapi.json", include_in_schema=False)
-    async def description(_: SignedIn) -> dict[str, Any]:
+    async def description(_: Reading) -> dict[str, Any]:
         return api.openapi()
 
     return api

@@ -7,7 +7,12 @@ from pydantic import BaseModel, SecretStr
 
 from pvemcp_server.access.fields import Fields
 from pvemcp_server.admin import authentication
-from pvemcp_server.errors import AccessDenied, TooManyFailures
+from pvemcp_server.errors import (
+    AccessDenied,
+    LocalSignInOff,
+    SecondFactorNeeded,
+    TooManyFailures,
+)
 from pvemcp_server.web.api.answers import Wrong
 from pvemcp_server.web.session import (
     SignedIn,
@@ -24,10 +29,11 @@ router = APIRouter(tags=["Session"], prefix="/session")
 
 
 class Credentials(Fields):
-    """Name and password of an administrator."""
+    """Name and password of an administrator; `code` is of a second factor, or a recovery code."""
 
     name: str
     password: SecretStr
+    code: SecretStr = SecretStr("")
 
 
 class SessionFacts(BaseModel):
@@ -54,8 +60,9 @@ async def sign_in(request: Request, response: Response, credentials: Credentials
             credentials.password.get_secret_value(),
             address_of(request),
             device_of(request),
+            credentials.code.get_secret_value(),
         )
-    except TooManyFailures:
+    except (TooManyFailures, SecondFactorNeeded, LocalSignInOff):
         raise
     except AccessDenied:
         raise SignedOut from None

@@ -25,7 +25,6 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         session,
         here="admins",
         admins=await admins.list_admins(context),
-        sessions=await admins.list_sessions(context, session.admin.name),
     )
 
 
@@ -47,9 +46,9 @@ async def set_enabled(context: Writing, name: str, enabled: Annotated[bool, Form
     return reload()
 
 
-@router.post("/{name}/end-sessions")
-async def end_sessions(context: Writing, name: str) -> Response:
-    await admins.end_sessions(context, name)
+@router.post("/{name}/remove-second-factors")
+async def remove_second_factors(context: Writing, name: str) -> Response:
+    await admins.remove_second_factors(context, name)
     return reload()
 
 

@@ -11,9 +11,10 @@ from fastapi.responses import RedirectResponse
 from pvemcp_server.access.limits import RateLimiter, network_of
 from pvemcp_server.admin.authentication import sign_in_external
 from pvemcp_server.config import Config
-from pvemcp_server.errors import AccessDenied, CallError, ConfigError
+from pvemcp_server.errors import AccessDenied, CallError, ConfigError, SecondFactorNeeded
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.web.oidc import SIGN_IN_SECONDS, MetadataCache, PendingSignIn, open_issuer
+from pvemcp_server.web.pages import second_step
 from pvemcp_server.web.session import Cookie, address_of, cookie_of, open_session, services_of
 from pvemcp_server.web.templates import error_page, page
 
@@ -59,6 +60,11 @@ async def callback(
     try:
         email, subject = await _authenticated(request, state, code)
         admin = await sign_in_external(services, email, subject, address_of(request))
+    except SecondFactorNeeded as needed:
+        response = page(request, "signed_in.html", then=second_step.PATH)
+        await second_step.begin(request, needed, "oidc", response)
+        _cookie(services.config).delete(response)
+        return response
     except (AccessDenied, ConfigError, CallError) as refused:
         log.warning("Sign-in over OpenID Connect was refused: %s", refused)
         return error_page(
@@ -68,7 +74,7 @@ async def callback(
         )
     # The session cookie is SameSite=Strict, so a redirect chain that began at the issuer would
     # not send it: a page of ours continues instead
-    response = page(request, "signed_in.html")
+    response = page(request, "signed_in.html", then="/admin/")
     await open_session(request, admin, response)
     _cookie(services.config).delete(response)
     return response

@@ -7,7 +7,16 @@ from fastapi.responses import RedirectResponse
 
 from pvemcp_server.admin import authentication
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures
+from pvemcp_server.errors import (
+    AccessDenied,
+    BadArgument,
+    LocalSignInOff,
+    SecondFactorNeeded,
+    TooManyFailures,
+)
+from pvemcp_server.store.records import FactorKind
+from pvemcp_server.web.pages import second_step
+from pvemcp_server.web.passkeys import passkey_site_of
 from pvemcp_server.web.session import (
     SignedIn,
     address_of,
@@ -27,8 +36,7 @@ Text = Annotated[str, Form()]
 
 @router.get("/sign-in")
 async def show(request: Request) -> Response:
-    issuer = services_of(request).config.oidc_issuer
-    return page(request, "sign_in.html", wrong="", name="", external=issuer)
+    return await _sign_in_page(request)
 
 
 @router.post("/sign-in")
@@ -39,19 +47,39 @@ async def sign_in(request: Request, name: Text, password: Text) -> Response:
         admin = await authentication.sign_in(
             services, name, password, address_of(request), device_of(request)
         )
+    except SecondFactorNeeded as needed:
+        response = RedirectResponse(second_step.PATH, 303)
+        return await second_step.begin(request, needed, "password", response)
     except AccessDenied as denied:
         wrong, status, headers = "The name or the password is wrong.", 403, {}
+        if isinstance(denied, LocalSignInOff):
+            wrong = "Passwords are switched off here."
         if isinstance(denied, TooManyFailures):
             wrong, status, headers = too_many_attempts(denied), 429, retry_after(denied)
-        issuer = services.config.oidc_issuer
-        response = page(
-            request, "sign_in.html", wrong=wrong, name=name, external=issuer, status=status
-        )
-        response.headers.update(headers)
-        return response
+        refused = await _sign_in_page(request, wrong, name, status)
+        refused.headers.update(headers)
+        return refused
     response = RedirectResponse("/admin/", 303)
     await open_session(request, admin, response)
     return response
+
+
+async def _sign_in_page(
+    request: Request, wrong: str = "", name: str = "", status: int = 200
+) -> Response:
+    services, party = services_of(request), passkey_site_of(request).party
+    kind = FactorKind.PASSKEY
+    return page(
+        request,
+        "sign_in.html",
+        status=status,
+        wrong=wrong,
+        name=name,
+        external=services.config.oidc_issuer,
+        local=services.access.external.admits_local,
+        has_passkeys=party
+        and await services.store.second_factors.find(kind=kind, site=party.id) is not None,
+    )
 
 
 @router.post("/sign-out")
@@ -80,8 +108,8 @@ async def change_password(
     services, name = services_of(request), session.admin.name
     wrong, admin = "", session.admin
     try:
-        admin = await services.access.admins.sign_in(
-            name, current, address=address_of(request), device=device_of(request)
+        await services.access.admins.check_password(
+            admin, current, address=address_of(request), device=device_of(request)
         )
         await services.access.admins.set_password(name, _checked(current, new, again))
     except TooManyFailures as denied:

@@ -1,4 +1,4 @@
-// Copying, dialogs and tabs. There is no inline code, so that the Content-Security-Policy stays strict.
+// Copying, dialogs, tabs and passkeys. There is no inline code, so that the Content-Security-Policy stays strict.
 "use strict";
 
 const showLabel = (button, text) => {
@@ -38,13 +38,40 @@ const addPart = (button) => {
   htmx.ajax("GET", address, { target: `#${button.dataset.into}`, swap: "beforeend" });
 };
 
+const passkeyProblem = (error) => {
+  if (!globalThis.PublicKeyCredential?.parseRequestOptionsFromJSON) return "This browser cannot use passkeys.";
+  if (error.name === "NotAllowedError") return "No passkey was used: it was cancelled, or took too long.";
+  if (error.name === "InvalidStateError") return "This device has a passkey of yours already.";
+  return `The browser used no passkey: ${error.message}`;
+};
+
+// A form with data-passkey asks the browser for a passkey, and sends the answer as its credential.
+const usePasskey = async (form) => {
+  const problem = form.querySelector("[role=alert]");
+  problem.hidden = true;
+  try {
+    const options = JSON.parse(form.dataset.options);
+    const publicKey = form.dataset.passkey === "create"
+      ? PublicKeyCredential.parseCreationOptionsFromJSON(options)
+      : PublicKeyCredential.parseRequestOptionsFromJSON(options);
+    const credential = await navigator.credentials[form.dataset.passkey]({ publicKey });
+    form.elements.credential.value = JSON.stringify(credential);
+  } catch (error) {
+    problem.textContent = passkeyProblem(error);
+    problem.hidden = false;
+    return;
+  }
+  form.requestSubmit();
+};
+
 document.addEventListener("click", (event) => {
   const target = event.target.closest(
-    "[data-copy], [data-open], [data-close], [data-add], [data-remove-grant], [role=tab]",
+    "[data-copy], [data-open], [data-use-passkey], [data-close], [data-add], [data-remove-grant], [role=tab]",
   );
   if (!target) return;
   if (target.dataset.copy) copy(target);
   else if (target.dataset.add) addPart(target);
+  else if ("usePasskey" in target.dataset) usePasskey(target.form);
   else if ("removeGrant" in target.dataset) target.closest("[data-grant]").remove();
   else if (target.dataset.open) document.getElementById(target.dataset.open).showModal();
   else if ("close" in target.dataset) target.closest("dialog").close();
@@ -75,6 +102,13 @@ document.addEventListener("htmx:afterSwap", (event) => {
     dialog.showModal();
   }
 });
+
+// Before it has settled, htmx does not send the form of a response yet.
+const startPasskeys = (part) => {
+  for (const form of part.querySelectorAll("[data-passkey][data-start]")) usePasskey(form);
+};
+document.addEventListener("htmx:afterSettle", (event) => startPasskeys(event.target));
+startPasskeys(document);
 
 // Errors are shown in the open dialog, since it covers the banner at the top of the page.
 const errorTarget = () => {

@@ -1,0 +1,128 @@
+"""The account of the administrator who is signed in: their own second factors.
+
+These are no operations: each needs the administrator's presence, confirmed in the browser.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+from pvemcp_server.access import passkeys
+from pvemcp_server.access.passkeys import RelyingParty
+from pvemcp_server.access.passwords import SHORTEST
+from pvemcp_server.access.sealed_state import SealedState
+from pvemcp_server.access.second_factors import Code, new_totp_secret
+from pvemcp_server.access.sessions import Session
+from pvemcp_server.admin.authentication import check_second_factor
+from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.errors import AccessDenied, BadArgument
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.records import FactorKind
+
+ENROLMENT_LIFE: Final = timedelta(minutes=10)
+FRESH: Final = timedelta(minutes=10)  # a sign-in with OpenID Connect that needs no confirmation
+TOTP: Final = "enrolment of an authenticator app"
+PASSKEY: Final = "enrolment of a passkey"
+
+
+async def confirm(context: AdminContext, session: Session, answer: str, device: str) -> None:
+    """Raise AccessDenied unless the answer is the password, or a code of a second factor.
+
+    An account of an OpenID Connect issuer has no password: a fresh sign-in is enough there.
+    """
+    admin, address = session.admin, context.address
+    if not answer and admin.subject is not None and utc_now() - session.created < FRESH:
+        return
+    if len(answer) < SHORTEST:  # shorter than any password
+        await check_second_factor(context.services, admin, Code(answer), address, device)
+        return
+    admins = context.services.access.admins
+    await admins.check_password(admin, answer, address=address, device=device)
+
+
+def begin_totp(context: AdminContext, session: Session, name: str) -> tuple[str, str]:
+    """Return a new secret for an authenticator app, and the sealed state of its enrolment."""
+    secret = new_totp_secret()
+    states = context.services.access.sealed_states
+    values = {"secret": secret, "name": name}
+    return secret, states.seal(TOTP, ENROLMENT_LIFE, bound=session.id, **values)
+
+
+async def finish_totp(
+    context: AdminContext, session: Session, sealed: str, code: str
+) -> list[str] | None:
+    """Add the app after its first right code; see `_added` for the answer."""
+    state = await _opened(context, session, TOTP, sealed)
+    name = state.values["name"]
+    factors = context.services.access.second_factors
+    await factors.add_totp(session.admin, name, state.values["secret"], code)
+    await context.services.access.sealed_states.spend(state)
+    return await _added(context, session, FactorKind.TOTP, name)
+
+
+async def begin_passkey(
+    context: AdminContext, session: Session, name: str, party: RelyingParty
+) -> tuple[str, str]:
+    """Return the options for the browser, and the sealed state of the enrolment."""
+    access, admin = context.services.access, session.admin
+    sealed = access.sealed_states.seal(PASSKEY, ENROLMENT_LIFE, bound=session.id, name=name)
+    state = await access.sealed_states.open(PASSKEY, sealed, bound=session.id)
+    handle = access.second_factors.user_handle(admin)
+    known = await access.second_factors.passkeys_of(admin, party)
+    options = passkeys.creation_options(party, admin.name, handle, state.nonce, known)
+    return options, sealed
+
+
+async def finish_passkey(
+    context: AdminContext, session: Session, party: RelyingParty, sealed: str, answer: str
+) -> list[str] | None:
+    """Add the passkey that the browser has made; see `_added` for the answer."""
+    access = context.services.access
+    state = await _opened(context, session, PASSKEY, sealed)
+    made = passkeys.verify_creation(party, state.nonce, answer)
+    await access.sealed_states.spend(state)
+    name = state.values["name"]
+    await access.second_factors.add_passkey(session.admin, name, party, made)
+    return await _added(context, session, FactorKind.PASSKEY, name)
+
+
+async def _opened(
+    context: AdminContext, session: Session, purpose: str, sealed: str
+) -> SealedState:
+    """Return the state of an enrolment that this session has begun; raise BadArgument."""
+    try:
+        states = context.services.access.sealed_states
+        return await states.open(purpose, sealed, bound=session.id)
+    except AccessDenied as denied:
+        raise BadArgument("state", f"{denied.reason}; begin again.") from None
+
+
+async def remove(context: AdminContext, session: Session, factor_id: int) -> None:
+    """Remove one of the administrator's own second factors."""
+    admin = session.admin
+    removed = await context.services.access.second_factors.remove(admin, factor_id)
+    await context.changed(
+        "account.remove_second_factor", name=admin.name, kind=str(removed.kind), factor=removed.name
+    )
+
+
+async def new_recovery_codes(context: AdminContext, session: Session) -> list[str]:
+    """Return new recovery codes; the old ones are refused from now on."""
+    factors, admin = context.services.access.second_factors, session.admin
+    if not await factors.of(admin):
+        raise BadArgument("confirmation", "recovery codes need a second factor; add one first.")
+    codes = await factors.new_recovery_codes(admin)
+    await context.changed("account.new_recovery_codes", name=admin.name)
+    return codes
+
+
+async def _added(
+    context: AdminContext, session: Session, kind: FactorKind, name: str
+) -> list[str] | None:
+    """Record the new factor. Without recovery codes, return new ones and end all other sessions:
+    it is the first factor, and the others were opened without one."""
+    access, admin, codes = context.services.access, session.admin, None
+    if not await access.second_factors.recovery_codes_left(admin):
+        codes = await access.second_factors.new_recovery_codes(admin)
+        await access.sessions.end_others(admin, session.id)
+    await context.changed("account.add_second_factor", name=admin.name, kind=str(kind), factor=name)
+    return codes

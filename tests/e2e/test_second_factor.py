@@ -1,0 +1,181 @@
+"""Second factors in Chromium, with a virtual authenticator, over the real server."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from pyotp import TOTP
+
+from .test_admin_pages import ARGUMENTS, CHROMIUM, Watched
+
+PASSWORD = "a password of my own"
+AUTHENTICATOR = {
+    "protocol": "ctap2",
+    "transport": "internal",
+    "hasResidentKey": True,
+    "hasUserVerification": True,
+    "isUserVerified": True,
+    "automaticPresenceSimulation": True,
+}
+expect.set_options(timeout=20_000)  # the machine may be busy
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.xdist_group("browser")]
+NewBrowser = Callable[[], Watched]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip("no chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def server(start, tmp_path_factory):
+    return start(tmp_path_factory.mktemp("factors"))
+
+
+@pytest.fixture
+def new_browser(browser, server) -> Iterator[NewBrowser]:
+    """Return how to open a browser with its own cookies, at a name that passkeys work for."""
+    contexts: list[BrowserContext] = []
+    pages: list[Watched] = []
+
+    def opened() -> Watched:
+        contexts.append(browser.new_context())
+        pages.append(Watched(contexts[-1], f"http://localhost:{server.port}"))
+        return pages[-1]
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert [page.trouble for page in pages] == [[] for _ in pages]
+
+
+@pytest.fixture
+def watched(new_browser, server) -> Watched:
+    """Sign in with the password; the first test of the module changes the one-time password."""
+    watched = new_browser()
+    first = re.search(r"one-time password (\S+)", server.output)[1]
+    changed = getattr(server, "changed", False)
+    enter_password(watched, PASSWORD if changed else first)
+    if not changed:
+        page = watched.page
+        page.get_by_label("Current password").fill(first)
+        page.get_by_label("New password", exact=True).fill(PASSWORD)
+        page.get_by_label("New password again").fill(PASSWORD)
+        page.get_by_role("button", name="Change password").click()
+        server.changed = True
+    expect(watched.page.get_by_role("heading", name="Overview")).to_be_visible()
+    return watched
+
+
+def enter_password(watched: Watched, password: str = PASSWORD) -> None:
+    page = watched.go("/sign-in")
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    expect(page).not_to_have_url(re.compile("/sign-in$"))
+
+
+def sign_out(page: Page) -> None:
+    page.get_by_role("button", name="Sign out").click()
+    expect(page).to_have_url(re.compile("/sign-in$"))
+
+
+def confirm(page: Page, title: str, label: str = "Your password") -> None:
+    """Confirm in the open dialog with the password."""
+    dialog = page.get_by_role("dialog", name=title)
+    dialog.get_by_label(label).fill(PASSWORD)
+    page.keyboard.press("Enter")
+
+
+def recovery_codes(page: Page) -> list[str]:
+    codes = page.locator("#recovery-codes").inner_text().split()
+    with page.expect_navigation():  # the page is reloaded without the codes
+        page.get_by_role("button", name="Done").click()
+    expect(page.locator("#recovery-codes")).to_have_count(0)
+    return codes
+
+
+def remove(page: Page, name: str) -> None:
+    page.get_by_role("button", name=f"Remove {name}").click()
+    with page.expect_navigation():
+        confirm(page, f"Remove {name}", "Password or code")
+    expect(page.get_by_role("button", name=f"Remove {name}")).to_have_count(0)
+
+
+def test_a_passkey_signs_in_alone_and_after_the_password(watched):
+    page = watched.page
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("WebAuthn.enable")
+    devtools.send("WebAuthn.addVirtualAuthenticator", {"options": AUTHENTICATOR})
+    watched.go("/account")
+    page.get_by_role("button", name="Add passkey").click()
+    confirm(page, "Add a passkey")
+    assert len(recovery_codes(page)) == 10
+    expect(page.get_by_text("passkey on localhost")).to_be_visible()
+    sign_out(page)
+
+    page.get_by_role("link", name="Sign in with a passkey").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    sign_out(page)
+
+    enter_password(watched)
+    expect(page.get_by_role("heading", name="Second factor")).to_be_visible()
+    page.get_by_role("button", name="Use your passkey").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    watched.go("/account")
+    remove(page, "Passkey")
+
+
+def test_an_app_and_a_recovery_code_sign_in(watched):
+    page = watched.go("/account")
+    page.get_by_role("button", name="Add authenticator app").click()
+    confirm(page, "Add an authenticator app")
+    dialog = page.get_by_role("dialog", name="Add an authenticator app").last
+    expect(dialog.get_by_role("img", name="QR code")).to_be_visible()
+    app = TOTP(page.locator("#app-secret").inner_text())
+    dialog.get_by_label("Code that the app shows").fill("000000")
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("alert")).to_contain_text("present code")
+    dialog.get_by_label("Code that the app shows").fill(app.now())
+    page.keyboard.press("Enter")
+    codes = recovery_codes(page)
+    sign_out(page)
+
+    enter_password(watched)
+    page.get_by_label("Code").fill(app.at(time.time() + 30))  # the present one was used
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    sign_out(page)
+
+    enter_password(watched)
+    page.get_by_label("Code").fill(codes[0])
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    watched.go("/account")
+    expect(page.get_by_text("9 of 10 recovery codes left")).to_be_visible()
+    remove(page, "Authenticator app")
+
+
+def test_one_session_and_all_others_end(watched, new_browser):
+    others = [new_browser() for _ in range(3)]
+    for other in others:
+        enter_password(other)
+    page = watched.go("/account")
+    sessions = page.get_by_role("region", name="Sessions").get_by_role("row")
+    before = sessions.count()
+    with page.expect_navigation():
+        page.get_by_role("button", name=re.compile("End the session")).first.click()
+    expect(sessions).to_have_count(before - 1)
+    page.on("dialog", lambda dialog: dialog.accept())
+    with page.expect_navigation():
+        page.get_by_role("button", name="End all others").click()
+    expect(sessions).to_have_count(2)  # the header, and this one
+    for other in others:
+        expect(other.go("/")).to_have_url(re.compile("/sign-in$"))
