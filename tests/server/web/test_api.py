@@ -3,13 +3,15 @@
 import asyncio
 import json
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from proxmox_client import Client
 from proxmox_client.emulator.certificates import CertificateAuthority
+from proxmox_client.hosts import Host
 from pvemcp_server.admin.operation import operations
-from pvemcp_server.audit import Event
+from pvemcp_server.audit import Event, Forwarder
 from pvemcp_server.web.api import create_api
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +84,10 @@ async def check_not_contacted(equipped, host):
         refused = await equipped.api(method, path, json=body)
         assert refused.status_code == 422
         assert "link-local or metadata address" in refused.json()["error"]
+    syslog = f"tcp://{Host.parse(host)}"
+    refused = await equipped.api("PATCH", "/settings", json={"audit_syslog": syslog})
+    assert refused.status_code == 422
+    assert "link-local or metadata address" in refused.json()["error"]
     (shown,) = (await equipped.api("POST", "/clusters/fingerprints", json=[host])).json()
     assert "link-local or metadata address" in shown["trouble"]
 
@@ -213,6 +219,30 @@ async def test_the_doctor_says_why_a_cluster_does_not_answer(
     found = next(row for row in report["findings"] if row["topic"] == topic)
     assert (found["level"], found["fix"]) == ("bad", fix)
     assert text in found["text"]
+
+
+def count_lines(path: str) -> int:
+    return len(Path(path).read_text().splitlines())
+
+
+async def test_pages_and_doctor_show_how_far_the_audit_is_forwarded(front):
+    assert (await front.api("POST", "/doctor")).json() == []
+    values = {"audit_file": True, "audit_syslog": "tcp://127.0.0.1:1"}
+    await front.api("PATCH", "/settings", json=values)
+    forwarder = Forwarder(front.services.store, front.services.audit_receivers)
+    assert await forwarder.forward("file")
+    assert not await forwarder.forward("syslog")
+    syslog, file = (await front.api("GET", "/audit/forwarding")).json()
+    assert (syslog["address"], file["waiting"]) == ("tcp://127.0.0.1:1", 0)
+    assert "refused" in syslog["error"]
+    assert file["address"].endswith("audit.jsonl")
+    assert count_lines(file["address"]) == syslog["waiting"]
+    (report,) = (await front.api("POST", "/doctor")).json()
+    assert report["cluster"] == ""
+    assert [finding["level"] for finding in report["findings"]] == ["warn", "ok"]
+    page = (await front.get("/admin/audit")).text
+    assert "Nothing is waiting." in page
+    assert "Last error: [Errno 111] Connection refused" in page
 
 
 async def test_a_stored_secret_is_not_sent_to_other_hosts(equipped, emulator):

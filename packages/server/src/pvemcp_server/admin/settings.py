@@ -1,11 +1,13 @@
 """Settings: declared in `pvemcp_server.settings`, listed here with their current values."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.clusters.link_local import check_hosts
 from pvemcp_server.settings import declared_settings
 
 subject = Subject("Settings", {"settings": "Show and change settings."})
@@ -50,6 +52,8 @@ async def list_settings(context: AdminContext) -> list[Setting]:
 )
 async def change_settings(context: AdminContext, values: dict[str, Any]) -> list[Setting]:
     """Change settings, all or none; every process follows within a second."""
+    syslog = urlsplit(str(values.get("audit_syslog", ""))).netloc
+    await check_hosts([syslog] if syslog else [], "audit_syslog")
     await context.services.settings.change(values, by=context.by)
     await context.changed("settings.change", **values)
     return await list_settings(context)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +35,14 @@ CUT = "the chain no longer contained row {seq}, which was written before; rows a
 async def seal_empty(connection: AsyncConnection, key: bytes) -> None:
     """Store the head mark of the empty chain in a new database."""
     await _put(connection, key, HEAD, GENESIS)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many rows retention has deleted, and the last of them."""
+
+    rows: int
+    last: int
 
 
 class AuditLog:
@@ -106,16 +115,27 @@ class AuditLog:
                     findings.append(Finding(last.seq, "is not the row that was noted"))
         return findings, last
 
-    async def prune(self, before: datetime, note: Row) -> int:
-        """Delete the rows from before that time; return their number. The rest stays verifiable."""
-        total = 0
-        while removed := await self._prune_some(before):
-            total += removed
-        if total:
-            await self.append([{**note, "rows": total}])
-        return total
+    async def rows_after(self, seq: int, limit: int) -> list[Row]:
+        """Return the rows that follow this one, oldest first."""
+        async with self._database.reading() as connection:
+            return await self._page(connection, seq, limit)
 
-    async def _prune_some(self, before: datetime) -> int:
+    async def waiting_after(self, seq: int) -> tuple[int, datetime | None]:
+        """Return the number of rows that follow this one, and the time of the oldest."""
+        table = records.audit
+        query = select(func.count(), func.min(table.c.at)).where(table.c.seq > seq)
+        async with self._database.reading() as connection:
+            count, oldest = (await connection.execute(query)).one()
+        return count, oldest
+
+    async def prune(self, before: datetime) -> Pruned:
+        """Delete the rows from before that time. The rest stays verifiable."""
+        total = last = 0
+        while removed := await self._prune_some(before):
+            total, last = total + removed.rows, removed.last
+        return Pruned(total, last)
+
+    async def _prune_some(self, before: datetime) -> Pruned | None:
         """Delete at most PRUNE rows and move the base mark to the last of them."""
         table = records.audit
         async with self._database.writing() as connection:
@@ -132,10 +152,10 @@ class AuditLog:
             )
             end = last.first()
             if end is None:
-                return 0
+                return None
             removed = await connection.execute(table.delete().where(table.c.seq <= end.seq))
             await _put(connection, self._key, BASE, Mark(end.seq, end.hash))
-        return int(removed.rowcount)
+        return Pruned(int(removed.rowcount), end.seq)
 
     async def _append_in(
         self, connection: AsyncConnection, rows: Iterable[Row]
@@ -177,9 +197,9 @@ class AuditLog:
             return seen.seq <= base.seq
         return bool(hash_ == seen.hash)
 
-    async def _page(self, connection: AsyncConnection, after: int) -> list[Row]:
+    async def _page(self, connection: AsyncConnection, after: int, limit: int = PAGE) -> list[Row]:
         table = records.audit
-        query = select(table).where(table.c.seq > after).order_by(table.c.seq).limit(PAGE)
+        query = select(table).where(table.c.seq > after).order_by(table.c.seq).limit(limit)
         return [dict(row) for row in (await connection.execute(query)).mappings()]
 
     async def _mark(

@@ -221,6 +221,18 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditTarget:
+    """A receiver of the audit: the row up to which it has everything, and who is sending to it."""
+
+    name: Annotated[str, ColumnArgs(type=String(16), primary_key=True)]
+    forwarded: Annotated[int, ColumnArgs(type=BigInteger)]
+    delivered: datetime | None
+    error: str | None
+    holder: Annotated[str | None, ColumnArgs(type=String(32))]
+    held_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class SettingRecord:
     """A setting that an administrator has changed."""
 
@@ -254,6 +266,7 @@ saved_queries = record_table("saved_queries", metadata, SavedQuery)
 mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
 answered_questions = record_table("answered_questions", metadata, AnsweredQuestion)
 notices = record_table("notices", metadata, Notice, UniqueConstraint("kind", "subject"))
+audit_targets = record_table("audit_targets", metadata, AuditTarget)
 settings = record_table("settings", metadata, SettingRecord)
 
 versions = Table(

@@ -19,6 +19,7 @@ from pvemcp_server.store.audit_chain import GENESIS
 from pvemcp_server.store.audit_head import AuditHeadFile
 from pvemcp_server.store.audit_log import AuditLog
 from pvemcp_server.store.audit_search import AuditSearch
+from pvemcp_server.store.audit_target_repository import AuditTargetRepository
 from pvemcp_server.store.cluster_repositories import (
     BindingRepository,
     ClusterRepository,
@@ -62,6 +63,7 @@ class Store:
         self.audit_log = AuditLog(database, vault.derive("audit"))
         self.audit_head = AuditHeadFile(state_dir, vault.derive("audit"))
         self.audit_search = AuditSearch(database)
+        self.audit_targets = AuditTargetRepository(database)
 
 
 @asynccontextmanager
