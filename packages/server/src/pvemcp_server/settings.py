@@ -135,6 +135,16 @@ class Values(BaseModel):
         description="Whether such a call runs or is refused when the client cannot ask the user.",
         json_schema_extra=SAFETY,
     )
+    longest_key_life_days: int = Field(
+        default=0,
+        ge=0,
+        le=3650,
+        title="Longest key life (days)",
+        description="A key must expire at most so many days after its secret was made, new or "
+        "regenerated. Keys that live longer already are not changed, and named in a notice. 0 sets "
+        "no limit.",
+        json_schema_extra=SAFETY,
+    )
     protected_tags: tuple[str, ...] = Field(
         default=("protected",),
         title="Protected tags",

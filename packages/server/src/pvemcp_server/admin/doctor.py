@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
+from shlex import quote
 from time import time
 from typing import Annotated, Any, Final
 
@@ -13,6 +14,7 @@ from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerpr
 from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.audit import forwarding
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.keys import longer_keys
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.tools import NO_KEY, caller_of
 from pvemcp_server.audit import Progress
@@ -86,8 +88,14 @@ async def examine(
 
 
 async def _server(context: AdminContext) -> list[Finding]:
-    """Check the server itself: the forwarding of the audit."""
-    return [_forwarded(progress) for progress in await forwarding(context)]
+    """Check the server itself: the forwarding of the audit, and the life of keys."""
+    findings = [_forwarded(progress) for progress in await forwarding(context)]
+    if names := await longer_keys(context):
+        text = f"Keys that live longer than longest_key_life_days allows: {', '.join(names)}."
+        findings.append(
+            _warning("keys", text, *(f"pvemcp keys regenerate {quote(n)}" for n in names))
+        )
+    return findings
 
 
 def _forwarded(progress: Progress) -> Finding:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.keys import longer_keys
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.clusters.link_local import check_hosts
 from pvemcp_server.settings import declared_settings
@@ -56,4 +57,7 @@ async def change_settings(context: AdminContext, values: dict[str, Any]) -> list
     await check_hosts([syslog] if syslog else [], "audit_syslog")
     await context.services.settings.change(values, by=context.by)
     await context.changed("settings.change", **values)
+    if "longest_key_life_days" in values and (names := await longer_keys(context)):
+        message = f"Keys that live longer than the setting allows: {', '.join(names)}."
+        await context.services.store.notices.record("key-life", "longer", message)
     return await list_settings(context)
