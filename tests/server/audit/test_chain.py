@@ -44,10 +44,11 @@ async def test_an_unchanged_chain_has_no_findings(audit: Audit):
     assert (await audit.head()).seq == 5
 
 
+NUMBERS = ("at", "rows", "bytes", "duration_ms")
 EDITABLE = [
     column.name
     for column in records.audit.columns
-    if column.name not in {"seq", "previous", "hash", "at", "rows", "bytes", "duration_ms"}
+    if column.name not in {"seq", "previous", "hash", "root", *NUMBERS}
 ]
 
 
@@ -57,7 +58,7 @@ async def test_a_changed_text_is_found(audit: Audit, store: Store, column: str):
     assert (3, "was changed") in await facts(audit)
 
 
-@pytest.mark.parametrize("column", ["at", "rows", "bytes", "duration_ms"])
+@pytest.mark.parametrize("column", [*NUMBERS, "root"])
 async def test_a_changed_number_is_found(audit: Audit, store: Store, column: str):
     await run(store, f"UPDATE audit SET {column} = 1 WHERE seq = 3")  # noqa: S608 - a column of ours
     assert await facts(audit) == [(3, "was changed")]

@@ -20,8 +20,11 @@ def to_json(row: Row) -> str:
 
     `seq` and `hash` together identify the row, so a receiver can drop one that it gets again.
     """
-    values = {name: _plain(value) for name, value in row.items() if value is not None}
-    values.pop("previous", None)
+    values = {
+        name: _plain(value)
+        for name, value in row.items()
+        if value is not None and name not in {"root", "previous"}
+    }
     if "arguments" in values:
         values["arguments"] = json.loads(values["arguments"])
     # JSON escapes all control characters but DEL

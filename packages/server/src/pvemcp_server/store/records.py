@@ -307,6 +307,7 @@ audit = Table(
     Column("bytes", BigInteger),
     Column("duration_ms", BigInteger),
     Column("upid", Text),
+    Column("root", Integer, nullable=False),  # the data key that the key of its hash derives from
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
     Index("ix_audit_tool_at", "tool", "at"),
@@ -318,5 +319,6 @@ audit_marks = Table(
     Column("name", String(16), primary_key=True),
     Column("seq", BigInteger, nullable=False),
     Column("hash", String(64), nullable=False),
+    Column("root", Integer, nullable=False),  # the data key that the key of the seal derives from
     Column("seal", String(64), nullable=False),
 )
