@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from proxmox_client import Client
 from proxmox_client.emulator.certificates import CertificateAuthority
@@ -13,6 +14,7 @@ from proxmox_client.hosts import Host
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event, Forwarder
 from pvemcp_server.web.api import create_api
+from pvemcp_server.web.api.answers import REFUSALS
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +26,37 @@ def test_every_operation_is_described():
     ]
     assert len(operations) > 45
     assert [row["operationId"] for row in operations if not row.get("description")] == []
-    assert {"400", "401", "403", "404", "422"} <= operations[0]["responses"].keys()
+    for operation in operations:
+        assert set(map(str, REFUSALS)) <= operation["responses"].keys(), operation["operationId"]
+
+
+async def endless_body():
+    yield b"{"
+    await asyncio.Event().wait()
+
+
+BOUNDS = {
+    "an ambiguous path": (400, "//settings", {}),
+    "an unreadable body": (400, "/settings", {"content": b'{"a": "\xff"}'}),
+    "another origin": (403, "/settings", {"headers": {"Origin": "https://evil.example"}}),
+    "a slow body": (408, "/settings", {"content": endless_body()}),
+    "a large body": (413, "/settings", {"content": b"[" + b" " * 300_000}),
+    "another host": (421, "/settings", {"headers": {"Host": "evil.example"}}),
+}
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+async def test_the_answers_of_the_http_layer_are_described(front, monkeypatch, bound):
+    monkeypatch.setattr("pvemcp_server.http.bounded_request.BODY_SECONDS", 0.2)
+    status, path, options = BOUNDS[bound]
+    headers = {"Content-Type": "application/json", "X-CSRF-Token": front.csrf}
+    headers |= options.get("headers", {})
+    answer = await front.http.patch(
+        f"/admin/api{path}", content=options.get("content", b"{}"), headers=headers
+    )
+    assert answer.status_code == status
+    described = TypeAdapter(REFUSALS[status]["model"])
+    assert described.validate_json(answer.content)
 
 
 ROUTES = [
