@@ -19,9 +19,22 @@ from pvemcp_bridge.logs import masker
 from pvemcp_bridge.options import OPTIONS
 from pvemcp_bridge.sse import EventReader
 from pvemcp_bridge.target import BadTarget, target
-from pvemcp_bridge.tls import normalize_fingerprint
+from pvemcp_bridge.tls import Trust, normalize_fingerprint
 
 PAGE = Path(__file__).parents[2] / "docs" / "users" / "bridge.md"
+
+KEYS_AT_RISK = {
+    "http://192.0.2.1:8811": (Trust(), "not encrypted"),
+    "http://pve.example/mcp": (Trust(), "not encrypted"),
+    "http://localhost.example": (Trust(insecure=True), "not encrypted"),
+    "https://127.0.0.1": (Trust(insecure=True), "certificate is not verified"),
+    "https://pve.example": (Trust(insecure=True), "certificate is not verified"),
+    "https://a.example": (Trust(insecure=True, fingerprint="0" * 64), ""),
+    "https://b.example": (Trust(), ""),
+    "http://localhost:8811": (Trust(), ""),
+    "http://127.9.9.9": (Trust(), ""),
+    "http://[::1]:8811": (Trust(insecure=True), ""),
+}
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 values = st.recursive(
@@ -220,3 +233,10 @@ async def test_an_unreachable_server_is_retried_until_the_time_is_over():
         await retry.with_retries("ping", send, 3.0, lambda: False)
     assert len(sent) > 4
     assert sent[-1] - start < 3
+
+
+@pytest.mark.parametrize("url", KEYS_AT_RISK)
+def test_a_url_that_exposes_the_key_is_a_risk(url):
+    trust, fact = KEYS_AT_RISK[url]
+    risks = target(url, trust=trust).risks
+    assert [fact in risk for risk in risks] == ([True] if fact else [])

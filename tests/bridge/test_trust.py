@@ -88,6 +88,18 @@ async def test_each_way_to_trust_a_certificate_works(bridges, secure, certificat
             assert await bridge.open(), trust
 
 
+async def test_an_unverified_certificate_is_warned_of_once_and_by_the_doctor(bridges, secure):
+    async with bridges.running("--url", secure.url, "--insecure") as bridge:
+        await bridge.open()
+        await bridge.end()
+    assert "".join(bridge.log).count("certificate is not verified") == 1
+    async with bridges.running("doctor", "--url", secure.url, "--insecure") as doctor:
+        code = await doctor.process.wait()
+        output = (await doctor.process.stdout.read()).decode()
+    assert code == 0
+    assert output.startswith("warn  trust     --insecure:")
+
+
 async def test_a_certificate_other_than_the_pinned_one_is_rejected(bridges, secure, certificate):
     other = "0" * 64
     options = ("--url", secure.url, "--fingerprint", other, "--insecure")

@@ -298,6 +298,33 @@ def test_narrowing_a_role_shrinks_the_list_of_tools(watched, server):
     expect(dialog.get_by_text("home-lab")).to_have_count(0)
 
 
+def test_targets_of_a_role_are_entered_and_limit_its_writes(watched, server):
+    page = watched.go("/roles/new")
+    page.get_by_label("Name", exact=True).fill("Mover")
+    page.get_by_label("MigrateVm").check()
+    page.get_by_label("prod").check()
+    page.get_by_label("Only those that match any of these").check()
+    page.get_by_label("VM numbers").fill("105")
+    page.get_by_label("Target nodes").fill("pve02")
+    page.get_by_label("Target storages").fill("ceph-vm pbs-main")
+    page.get_by_role("button", name="Save role").click()
+    expect(page.get_by_text("target_nodes pve02")).to_be_visible()
+    page.get_by_role("link", name="Edit Mover").click()
+    expect(page.get_by_label("Target nodes")).to_have_value("pve02")
+    expect(page.get_by_label("Target storages")).to_have_value("ceph-vm pbs-main")
+    page.get_by_label("Target storages").fill("")
+    page.get_by_role("button", name="Save role").click()
+    expect(page.get_by_text("target_nodes pve02")).to_be_visible()
+    expect(page.get_by_text("target_storages")).to_have_count(0)
+    key = generate(watched, "mover", "Mover")
+    move = {"cluster_name": "prod", "vmid": 105, "online": True, "dry_run": True}
+    assert "No node 'pve03'" in ask(server, key, "MigrateVm", **move, target_node="pve03")
+    move |= {"target_node": "pve02"}
+    assert '"dry_run":true' in ask(server, key, "MigrateVm", **move)
+    refused = ask(server, key, "MigrateVm", **move, target_storage="ceph-vm")
+    assert "No storage 'ceph-vm'" in refused
+
+
 def test_a_cluster_is_added_only_with_the_right_fingerprint(watched, emulated):
     page = watched.go("/clusters/new")
     page.get_by_label("Name", exact=True).fill("office")

@@ -285,6 +285,15 @@ async def test_a_rotation_encrypts_the_secrets_of_apps_again(
     assert await factors.verify(ada, Code(app.at(clock.time))) == "totp"
 
 
+async def test_recovery_codes_stay_valid_over_a_rotation(
+    store: Store, other_store: Store, ada: AdminRecord, factors: SecondFactors
+):
+    first, second, *_ = await factors.new_recovery_codes(ada)
+    await store.vault.rotate()
+    assert await factors.verify(ada, Code(first)) == "recovery code"
+    assert await SecondFactors(other_store).verify(ada, Code(second)) == "recovery code"
+
+
 async def test_a_sealed_state_is_valid_for_its_purpose_place_and_time(store: Store, clock: Clock):
     states = SealedStates(store, clock.now)
     sealed = states.seal("sign-in", MINUTE, bound="here", admin=1)

@@ -23,6 +23,7 @@ from pvemcp_server.cli.quickstart import (
 from pvemcp_server.cli.state import open_state
 from pvemcp_server.config import Config
 from pvemcp_server.settings import Values
+from pvemcp_server.store.state_lock import state_lock
 
 
 def test_the_help_names_every_command(run):
@@ -304,6 +305,16 @@ def test_another_master_key_replaces_the_first(run, run_json, tmp_path):
     assert run_json("audit", "verify")["whole"]
     short = run("secrets", "change-master", "--new-key-file", "-", stdin="abc", fails=True)
     assert "64 hex digits" in short.stderr
+
+
+def test_the_master_key_is_not_replaced_while_a_server_runs(run, run_json, tmp_path):
+    new = tmp_path / "new.key"
+    new.write_text("ab" * 32)
+    run_json("keys", "list")
+    with state_lock(Config.load(), shared=False):
+        refused = run("secrets", "change-master", "--new-key-file", new, fails=True)
+    assert "already runs" in refused.stderr
+    assert run_json("keys", "list") == []
 
 
 def test_a_backup_is_restored_into_an_empty_state(run, run_json, tmp_path, monkeypatch):

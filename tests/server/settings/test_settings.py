@@ -63,6 +63,12 @@ async def test_listeners_get_old_and_new_values_of_changes_only(
         ({"output_format": "Yaml"}, "output_format"),
         ({"enabled": None}, "enabled"),
         ({"enabled": True, "audit_retention_days": 0}, "audit_retention_days"),
+        ({"audit_syslog": "logs.example"}, "audit_syslog"),
+        ({"audit_syslog": "https://logs.example"}, "audit_syslog"),
+        ({"audit_syslog": "tcp://ada:pw@logs.example"}, "audit_syslog"),
+        ({"audit_syslog": "tcp://logs.example:601/x"}, "audit_syslog"),
+        ({"audit_syslog": "tcp://:601"}, "audit_syslog"),
+        ({"audit_syslog_fingerprint": "AB:CD"}, "audit_syslog_fingerprint"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from pvemcp_server.access import Access, open_access
+from pvemcp_server.audit import Audit, Event
 from pvemcp_server.config import Config
 from pvemcp_server.errors import CallError, ConfigError, Undecryptable
 from pvemcp_server.store import Store, open_store
@@ -79,8 +80,11 @@ async def test_keys_created_before_a_rotation_stay_valid(store: Store, access: A
 async def test_a_new_master_key_replaces_the_old_one(config: Config, tmp_path: Path):
     new = secrets.token_bytes(32)
     async with open_store(config) as store:
-        derived = store.vault.derive("something")
+        await Audit(store).intent(Event(tool="BackupVm"))
+        before = store.vault.derive("something")
         await store.vault.change_master(new)
+        derived = store.vault.derive("something")
+        assert derived != before
     with pytest.raises(ConfigError, match="does not belong"):
         async with open_store(config):
             pass
@@ -88,6 +92,8 @@ async def test_a_new_master_key_replaces_the_old_one(config: Config, tmp_path: P
     async with open_store(config) as store:
         assert store.vault.derive("something") == derived
         assert store.vault.derive("something else") != derived
+        await Audit(store).intent(Event(tool="DeleteVm"))
+        assert await Audit(store).verify() == []
 
 
 async def test_the_master_key_is_created_once_and_private(config: Config):

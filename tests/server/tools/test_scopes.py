@@ -174,6 +174,45 @@ async def test_a_role_for_one_node_migrates_only_to_that_node(demo_client):
     assert error.startswith("No node 'pve03' on prod.")
 
 
+SINGLE = {
+    name: PROD
+    for name, tool in tools().items()
+    if tool.reads and not tool.lists and not {"vmid", "node"} & set(tool.input_schema["properties"])
+} | {"GetVmConfig": {**PROD, "vmid": 105}, "GetVmStatus": {**PROD, "vmid": 105}}
+SINGLE["GetQuerySchema"] = {}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+async def test_single_answers_say_nothing_about_the_rest_of_the_cluster(
+    demo_client, new_token, with_token, name
+):
+    state = demo_client["prod"].emulated.state
+    state.options |= {
+        "description": "hidden-notes",
+        "migration": "secure,network=10.30.0.0/24",
+        "http_proxy": "http://hidden-proxy.example.test:3128",
+        "email_from": "hidden-sender@example.test",
+        "tag-style": "color-map=hidden-tag:ff0000",
+        "ha": "shutdown_policy=hidden-policy",
+        "keyboard": "de",
+    }
+    state.guests[104].config["tags"] = "hidden-tag"
+    paths = ("/storage/pbs-main", "/nodes/pve02", "/vms/104", "/vms/105", "/pool/production")
+    token = new_token(
+        demo_client["prod"].emulated,
+        ("/", "PVEAuditor"),
+        *((path, "PVEAdmin") for path in paths),
+    )
+    scoped = (await with_token(demo_client, "prod", token)).scoped(ONE_GUEST)
+    answer = await scoped(name, **SINGLE[name])
+    own = state.guests.pop(105)
+    hidden = {*state.nodes, *state.storages, "hidden-", "10.30.0.0", "/vms/104", "production"}
+    hidden |= {guest.name for guest in state.guests.values() if "-" in guest.name}
+    known = json.dumps([own.node, own.config])
+    text = answer.text + answer.notes
+    assert [each for each in hidden if each in text and each not in known] == []
+
+
 async def test_errors_never_name_hidden_things(tool_client):
     scoped = tool_client.scoped(ONE_GUEST)
     error = await scoped.refused("GetVmConfig", **PROD, vmid=104)

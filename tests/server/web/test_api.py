@@ -3,14 +3,18 @@
 import asyncio
 import json
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from proxmox_client import Client
 from proxmox_client.emulator.certificates import CertificateAuthority
+from proxmox_client.hosts import Host
 from pvemcp_server.admin.operation import operations
-from pvemcp_server.audit import Event
+from pvemcp_server.audit import Event, Forwarder
 from pvemcp_server.web.api import create_api
+from pvemcp_server.web.api.answers import REFUSALS
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +26,37 @@ def test_every_operation_is_described():
     ]
     assert len(operations) > 45
     assert [row["operationId"] for row in operations if not row.get("description")] == []
-    assert {"400", "401", "403", "404", "422"} <= operations[0]["responses"].keys()
+    for operation in operations:
+        assert set(map(str, REFUSALS)) <= operation["responses"].keys(), operation["operationId"]
+
+
+async def endless_body():
+    yield b"{"
+    await asyncio.Event().wait()
+
+
+BOUNDS = {
+    "an ambiguous path": (400, "//settings", {}),
+    "an unreadable body": (400, "/settings", {"content": b'{"a": "\xff"}'}),
+    "another origin": (403, "/settings", {"headers": {"Origin": "https://evil.example"}}),
+    "a slow body": (408, "/settings", {"content": endless_body()}),
+    "a large body": (413, "/settings", {"content": b"[" + b" " * 300_000}),
+    "another host": (421, "/settings", {"headers": {"Host": "evil.example"}}),
+}
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+async def test_the_answers_of_the_http_layer_are_described(front, monkeypatch, bound):
+    monkeypatch.setattr("pvemcp_server.http.bounded_request.BODY_SECONDS", 0.2)
+    status, path, options = BOUNDS[bound]
+    headers = {"Content-Type": "application/json", "X-CSRF-Token": front.csrf}
+    headers |= options.get("headers", {})
+    answer = await front.http.patch(
+        f"/admin/api{path}", content=options.get("content", b"{}"), headers=headers
+    )
+    assert answer.status_code == status
+    described = TypeAdapter(REFUSALS[status]["model"])
+    assert described.validate_json(answer.content)
 
 
 ROUTES = [
@@ -82,6 +116,10 @@ async def check_not_contacted(equipped, host):
         refused = await equipped.api(method, path, json=body)
         assert refused.status_code == 422
         assert "link-local or metadata address" in refused.json()["error"]
+    syslog = f"tcp://{Host.parse(host)}"
+    refused = await equipped.api("PATCH", "/settings", json={"audit_syslog": syslog})
+    assert refused.status_code == 422
+    assert "link-local or metadata address" in refused.json()["error"]
     (shown,) = (await equipped.api("POST", "/clusters/fingerprints", json=[host])).json()
     assert "link-local or metadata address" in shown["trouble"]
 
@@ -213,6 +251,30 @@ async def test_the_doctor_says_why_a_cluster_does_not_answer(
     found = next(row for row in report["findings"] if row["topic"] == topic)
     assert (found["level"], found["fix"]) == ("bad", fix)
     assert text in found["text"]
+
+
+def count_lines(path: str) -> int:
+    return len(Path(path).read_text().splitlines())
+
+
+async def test_pages_and_doctor_show_how_far_the_audit_is_forwarded(front):
+    assert (await front.api("POST", "/doctor")).json() == []
+    values = {"audit_file": True, "audit_syslog": "tcp://127.0.0.1:1"}
+    await front.api("PATCH", "/settings", json=values)
+    forwarder = Forwarder(front.services.store, front.services.audit_receivers)
+    assert await forwarder.forward("file")
+    assert not await forwarder.forward("syslog")
+    syslog, file = (await front.api("GET", "/audit/forwarding")).json()
+    assert (syslog["address"], file["waiting"]) == ("tcp://127.0.0.1:1", 0)
+    assert "refused" in syslog["error"]
+    assert file["address"].endswith("audit.jsonl")
+    assert count_lines(file["address"]) == syslog["waiting"]
+    (report,) = (await front.api("POST", "/doctor")).json()
+    assert report["cluster"] == ""
+    assert [finding["level"] for finding in report["findings"]] == ["warn", "ok"]
+    page = (await front.get("/admin/audit")).text
+    assert "Nothing is waiting." in page
+    assert "Last error: [Errno 111] Connection refused" in page
 
 
 async def test_a_stored_secret_is_not_sent_to_other_hosts(equipped, emulator):

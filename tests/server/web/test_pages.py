@@ -341,6 +341,16 @@ async def test_binaries_are_listed_with_size_and_digest(front):
     assert (await front.get("/admin/bridge/download/master.key")).status_code == 404
 
 
+async def test_a_binary_of_the_working_directory_is_not_offered(front, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, tmp_path / "dist", tmp_path / "downloads"):
+        folder.mkdir(exist_ok=True)
+        (folder / "pvemcp-bridge-linux-x64").write_bytes(b"another program")
+    download = await front.get("/admin/bridge/download/pvemcp-bridge-linux-x64")
+    assert download.status_code == 404
+    assert all(each["size"] is None for each in (await front.api("GET", "/bridge")).json())
+
+
 async def test_an_administrator_gets_a_password_to_be_changed_once(front):
     shown = await front.post("/admin/administrators", name="grace")
     password = re.search(r'id="shown-password">([^<]+)<', shown.text)[1]

@@ -82,7 +82,7 @@ def doctor(**arguments: Any) -> None:
         ok = True
         async for finding in examine(settings.target, mask):
             ok = ok and finding.ok
-            status = "ok  " if finding.ok else "FAIL"
+            status = "FAIL" if not finding.ok else "warn" if finding.is_warning else "ok  "
             typer.echo(f"{status}  {finding.name:<9} {mask(finding.text)}")
         return ok
 

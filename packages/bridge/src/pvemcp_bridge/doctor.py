@@ -40,10 +40,13 @@ class Finding:
     name: str
     text: str
     ok: bool = True
+    is_warning: bool = False
 
 
 async def examine(target: Target, mask: Callable[[str], str]) -> AsyncIterator[Finding]:
-    """Yield the findings in order; the first failure is the last."""
+    """Yield warnings, then the findings in order; the first failure is the last."""
+    for risk in target.risks:
+        yield Finding("trust", risk, is_warning=True)
     async with Transport(target) as transport:
         probe = _Probe(Exchange(transport, ToolAnnotations(), target.read_timeout, mask))
         try:

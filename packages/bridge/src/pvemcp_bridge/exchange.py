@@ -15,6 +15,7 @@ from pvemcp_bridge.transport import HttpResponse, Transport
 
 __all__ = [
     "STREAM_READ_TIMEOUT",
+    "Cursor",
     "Deliver",
     "Exchange",
     "OutgoingRequest",

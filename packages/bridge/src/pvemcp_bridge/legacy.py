@@ -9,6 +9,7 @@ from pvemcp_bridge import retry
 from pvemcp_bridge.errors import BridgeError, NoReply, Refused
 from pvemcp_bridge.exchange import (
     STREAM_READ_TIMEOUT,
+    Cursor,
     Deliver,
     Exchange,
     OutgoingRequest,
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 _RENEWAL_ID = '"pvemcp-bridge-renewal"'
 _FIRST_RECONNECT_SECONDS = 1.0
 _MAX_RECONNECT_SECONDS = 30.0
+_TRY_LATER = (429, 502, 503, 504)
 _CLOSE_SECONDS = 2.0
 _MAX_RENEWALS = 3  # for one request, while its server restarts again and again
 
@@ -153,41 +155,59 @@ class Legacy:
             self._stream = None
 
     async def _run_stream(self) -> None:
-        """Read the session's own stream and reconnect, until the server says that it has none."""
-        pause, cursor = _FIRST_RECONNECT_SECONDS, ""
+        """Read the session's own stream and reconnect, until the server says that it has none.
+
+        Each reconnection resumes after the last event, also of a stream that broke. Only a new
+        session, or a server that refuses the position, begins without one. No error ends the task,
+        because nothing would start it again.
+        """
+        pause, session, cursor = _FIRST_RECONNECT_SECONDS, self._session, Cursor()
         while True:
-            session = self._session
+            if session is not self._session:
+                session, cursor = self._session, Cursor()
+            before = cursor.id
             try:
-                cursor = await self._read_stream(session, cursor)
+                await self._read_stream(session, cursor)
                 pause = _FIRST_RECONNECT_SECONDS
             except Refused as refused:
                 if _is_session_lost(refused, session):
-                    await self._renew(session)
-                elif refused.status not in (429, 502, 503, 504):
+                    await self._renew_for_stream(session)
+                elif refused.status in _TRY_LATER:
+                    log.debug("The stream of the session is not available now: %s", refused.fact)
+                elif cursor.id:
+                    cursor = Cursor()
+                else:
                     log.debug("The server has no stream for sessions (HTTP %s).", refused.status)
                     return
-                cursor = ""
             except BridgeError as error:
                 log.debug("The stream of the session broke: %s", error.fact)
+            if cursor.id != before:
+                pause = _FIRST_RECONNECT_SECONDS
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_RECONNECT_SECONDS)
 
-    async def _read_stream(self, session: Session, cursor: str) -> str:
-        """Deliver the messages of the stream; return the id of its last event."""
+    async def _renew_for_stream(self, session: Session) -> None:
+        """Renew the session; log a failure, because the stream tries again later."""
+        try:
+            await self._renew(session)
+        except BridgeError as error:
+            log.warning("The session could not be renewed: %s", error.fact)
+
+    async def _read_stream(self, session: Session, cursor: Cursor) -> None:
+        """Deliver the messages of the stream from the cursor on, and move it with each event."""
         headers = {"accept": "text/event-stream", **session.headers}
-        if cursor:
-            headers["last-event-id"] = cursor
+        if cursor.id:
+            headers["last-event-id"] = cursor.id
         async with self._exchange.transport.send(
             "GET", headers, read_timeout=STREAM_READ_TIMEOUT
         ) as response:
             if response.status >= 400 or not response.is_stream:
                 raise Refused(f"No stream (HTTP {response.status}).", status=response.status)
             async for event in response.events():
-                cursor = event.id or cursor
                 for message in read_messages(event.data.decode("utf-8", "replace")):
                     if message.kind is not Kind.RESPONSE:  # replies belong on their own stream
                         await self._deliver(message)
-        return cursor
+                cursor.update(event)
 
 
 def _session(reply: Reply) -> Session:

@@ -35,6 +35,8 @@ async def _run(target: Target, mask: Callable[[str], str]) -> bool:
     shutdown = Shutdown()
     writer = Writer(binary(1), lambda: shutdown.request(Reason.OUTPUT_BROKEN))
     gc.freeze()  # the modules loaded by now stay; no collection needs to scan them
+    for risk in target.risks:
+        log.warning("%s", risk)
     log.info("Forwarding messages to %s.", target.origin)
     async with Transport(target) as transport:
         bridge = Bridge(transport, writer, read_timeout=target.read_timeout, mask=mask)

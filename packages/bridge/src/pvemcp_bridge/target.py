@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from urllib.parse import urlsplit, urlunsplit
 
 from pvemcp_bridge.tls import Trust
@@ -10,6 +11,14 @@ __all__ = ["BadTarget", "Target", "target"]
 
 _DEFAULT_PATH = "/mcp"
 _SECRET_LENGTH = 7  # longer than "Bearer"; masking shorter words would garble the log
+_NOT_ENCRYPTED = (
+    "http:// to another machine is not encrypted: the key and all data can be read on the way. "
+    "Use an https:// URL."
+)
+_NOT_VERIFIED = (
+    "--insecure: the server's certificate is not verified, so another machine can take its place "
+    "and read the key. Use --fingerprint or --ca instead."
+)
 
 
 class BadTarget(ValueError):
@@ -32,12 +41,31 @@ class Target:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
     @property
+    def risks(self) -> list[str]:
+        """What lets others read the key on its way; empty for a verified server or this machine."""
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and not _is_this_machine(parts.hostname or ""):
+            return [_NOT_ENCRYPTED]
+        if parts.scheme == "https" and self.trust.insecure and not self.trust.fingerprint:
+            return [_NOT_VERIFIED]
+        return []
+
+    @property
     def secrets(self) -> frozenset[str]:
         """All texts that may be a key: parts of the URL and of header values."""
         parts = urlsplit(self.url)
         pieces = {*parts.path.split("/"), parts.query, parts.username, parts.password}
         values = {word for value in self.headers.values() for word in value.split()}
         return frozenset(text for text in pieces | values if text and len(text) >= _SECRET_LENGTH)
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def target(

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse
 
 from pvemcp_server import __version__
-from pvemcp_server.audit import AuditGuard
+from pvemcp_server.audit import AuditGuard, Forwarder
 from pvemcp_server.http.gate import KeyGate
 from pvemcp_server.http.health import health_routes
 from pvemcp_server.http.server import Announce, http_server
@@ -72,7 +72,11 @@ async def serve_until_stopped(
     `announce` is awaited once requests are answered.
     """
     guard = AuditGuard(state.store)
-    async with open_services(state) as services, housekeeping(guard.run):
+    async with (
+        open_services(state) as services,
+        housekeeping(guard.run),
+        housekeeping(Forwarder(state.store, services.audit_receivers).run),
+    ):
         app = create_app(services)
         # loaded objects stay: later full collections need not walk them, which would delay calls
         gc.collect()

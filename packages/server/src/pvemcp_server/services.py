@@ -1,15 +1,18 @@
 """The services under endpoint, pages and commands, opened together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from pvemcp_server.access import Access
 from pvemcp_server.audit import Audit, open_audit
+from pvemcp_server.audit.forwarder import FILE, SYSLOG, Receiver
+from pvemcp_server.audit.json_lines import JsonLinesFile
+from pvemcp_server.audit.syslog import SyslogReceiver
 from pvemcp_server.clusters import Clusters
 from pvemcp_server.config import Config
-from pvemcp_server.settings import Settings
+from pvemcp_server.settings import Settings, Values
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import housekeeping
 
@@ -41,6 +44,20 @@ class Services:
     audit: Audit
     clusters: Clusters
 
+    def audit_receivers(self) -> Mapping[str, Receiver]:
+        """Return the receivers that the audit is forwarded to, as the settings have them now."""
+        return _audit_receivers(self.config, self.settings.values)
+
+
+def _audit_receivers(config: Config, values: Values) -> Mapping[str, Receiver]:
+    receivers: dict[str, Receiver] = {}
+    if values.audit_syslog:
+        fingerprint = values.audit_syslog_fingerprint
+        receivers[SYSLOG] = SyslogReceiver(values.audit_syslog, fingerprint)
+    if values.audit_file:
+        receivers[FILE] = JsonLinesFile(config.state_dir.absolute() / "audit.jsonl")
+    return receivers
+
 
 @asynccontextmanager
 async def open_services(state: State) -> AsyncIterator[Services]:
@@ -48,7 +65,11 @@ async def open_services(state: State) -> AsyncIterator[Services]:
     store, settings = state.store, state.settings
     state.access.external.follow(lambda: settings.values.local_sign_in)
     async with (
-        open_audit(store, lambda: settings.values.audit_retention_days) as audit,
+        open_audit(
+            store,
+            lambda: settings.values.audit_retention_days,
+            lambda: _audit_receivers(state.config, settings.values).keys(),
+        ) as audit,
         aclosing(Clusters(store, lambda: settings.values.inventory_freshness_seconds)) as clusters,
         housekeeping(store.watch.run),
     ):

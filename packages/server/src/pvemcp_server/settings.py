@@ -3,12 +3,15 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
+from proxmox_client.hosts import Host
+from proxmox_client.tls import normalize_fingerprint
 from pvemcp_formats import Format
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store, Topic
@@ -23,6 +26,24 @@ SIGN_IN: JsonDict = {"group": "Sign-in"}
 RECORDS: JsonDict = {"group": "Records"}
 
 DEFAULT_ROWS: Final = 400  # of an answer to a call without `limit`, never more than row_cap
+
+
+def _syslog_url(text: str) -> str:
+    """Require the URL of a syslog server, or nothing."""
+    address = text.strip()
+    try:
+        url = urlsplit(address)
+        host = Host.parse(url.netloc) if url.scheme in ("udp", "tcp", "tls") else None
+    except ValueError:
+        host = None
+    if address and (host is None or url.path or url.query or url.fragment):
+        raise ValueError("must be udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or empty")
+    return address
+
+
+def _fingerprint(text: str) -> str:
+    """Return a SHA-256 fingerprint in its usual form; empty stays empty."""
+    return normalize_fingerprint(text) if text.strip() else ""
 
 
 class Values(BaseModel):
@@ -115,6 +136,16 @@ class Values(BaseModel):
         description="Whether such a call runs or is refused when the client cannot ask the user.",
         json_schema_extra=SAFETY,
     )
+    longest_key_life_days: int = Field(
+        default=0,
+        ge=0,
+        le=3650,
+        title="Longest key life (days)",
+        description="A key must expire at most so many days after its secret was made, new or "
+        "regenerated. Keys that live longer already are not changed, and named in a notice. 0 sets "
+        "no limit.",
+        json_schema_extra=SAFETY,
+    )
     protected_tags: tuple[str, ...] = Field(
         default=("protected",),
         title="Protected tags",
@@ -160,6 +191,27 @@ class Values(BaseModel):
         le=3650,
         title="Audit retention (days)",
         description="Older entries are deleted; the rest stays verifiable.",
+        json_schema_extra=RECORDS,
+    )
+    audit_file: bool = Field(
+        default=False,
+        title="Audit to a file",
+        description="Whether each entry is also appended to audit.jsonl in the state folder, as a "
+        "line of JSON. logrotate may rename the file at any time.",
+        json_schema_extra=RECORDS,
+    )
+    audit_syslog: Annotated[str, AfterValidator(_syslog_url)] = Field(
+        default="",
+        title="Audit to syslog",
+        description="Syslog server that each entry is sent to: udp://HOST:514, tcp://HOST:601 or "
+        "tls://HOST:6514. Empty sends none.",
+        json_schema_extra=RECORDS,
+    )
+    audit_syslog_fingerprint: Annotated[str, AfterValidator(_fingerprint)] = Field(
+        default="",
+        title="Certificate of the syslog server",
+        description="SHA-256 fingerprint of its certificate, for tls. Empty accepts what the "
+        "system's authorities have issued for the host.",
         json_schema_extra=RECORDS,
     )
 

@@ -60,7 +60,7 @@ class Admins:
         self._clock = clock
         self._passwords = Passwords()
         self._failures = RateLimiter(clock=monotonic)
-        self.devices = KnownDevices(store.vault.derive("known devices"), clock)
+        self.devices = KnownDevices(lambda: store.vault.derive("known devices"), clock)
         self._locks = FailureLocks(clock)
         self._queue = SignInQueue()
         self._known_queue = SignInQueue()  # strangers cannot fill it

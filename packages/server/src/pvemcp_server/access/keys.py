@@ -70,7 +70,9 @@ class KeyFields(Fields):
         default=[ANY], description="Tools of its role that it may call; * is all"
     )
     expires: Annotated[datetime | None, AfterValidator(_expiry), Option(clear="never")] = Field(
-        default=None, description="When it expires, as 2027-01-31T00:00:00+00:00"
+        default=None,
+        description="When it expires, as 2027-01-31T00:00:00+00:00; needed, and limited, by the "
+        "setting longest_key_life_days",
     )
     allow_from: Annotated[list[str], AfterValidator(_networks), Option(clear="any")] = Field(
         default=[], description="Networks that may use it, as 10.0.0.0/8; all when empty"
@@ -127,12 +129,19 @@ class Keys:
         values = validated(KeyChanges, fields).values()
         return await self._update(key, await self._columns(values))
 
-    async def regenerate(self, key_id: str) -> tuple[KeyRecord, str]:
-        """Replace the key's secret; the old one is refused at once."""
+    async def regenerate(
+        self, key_id: str, *, latest: datetime | None = None
+    ) -> tuple[KeyRecord, str]:
+        """Replace the key's secret; the old one is refused at once.
+
+        A key that expires later than `latest`, or never, expires then.
+        """
         key = await self.get(key_id)
         secret = new_secret(key.id)
-        record = await self._update(key, {**self._digest(secret), "regenerated": utc_now()})
-        return record, secret
+        columns = {**self._digest(secret), "regenerated": utc_now()}
+        if latest and (key.expires is None or key.expires > latest):
+            columns["expires"] = latest
+        return await self._update(key, columns), secret
 
     async def remove(self, key_id: str) -> KeyRecord:
         """Remove the key and return its last record."""

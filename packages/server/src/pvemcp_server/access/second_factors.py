@@ -42,8 +42,6 @@ class SecondFactors:
     def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._store = store
         self._clock = clock
-        self._code_key = store.vault.derive("recovery codes")
-        self._user_key = store.vault.derive("passkey users")
 
     async def of(self, admin: AdminRecord) -> list[SecondFactorRecord]:
         """Return the second factors of an administrator, oldest first; no recovery codes."""
@@ -70,7 +68,7 @@ class SecondFactors:
         text = re.sub(r"[\s-]", "", proof.text).lower()
         if _TOTP_CODE.fullmatch(text) and await self._use_totp(admin, text):
             return str(FactorKind.TOTP)
-        if await self._store.recovery_codes.remove(self._digest(admin, text)):
+        if await self._use_recovery_code(admin, text):
             return "recovery code"
         raise AccessDenied("wrong second factor")
 
@@ -124,7 +122,7 @@ class SecondFactors:
             raise UnknownName("second factor", factor_id, [each.id for each in factors])
         await self._store.second_factors.remove(factor.id)
         if len(factors) == 1:
-            await self._store.recovery_codes.replace(admin.id, ())
+            await self._store.recovery_codes.remove_all(admin.id)
         return factor
 
     async def remove_all(self, admin: AdminRecord) -> int:
@@ -132,14 +130,15 @@ class SecondFactors:
         factors = await self.of(admin)
         for factor in factors:
             await self._store.second_factors.remove(factor.id)
-        await self._store.recovery_codes.replace(admin.id, ())
+        await self._store.recovery_codes.remove_all(admin.id)
         return len(factors)
 
     async def new_recovery_codes(self, admin: AdminRecord) -> list[str]:
         """Return new recovery codes in place of all old ones; only their keyed hashes are kept."""
         halves = [[_random(5), _random(5)] for _ in range(RECOVERY_CODES)]
-        digests = [self._digest(admin, "".join(code)) for code in halves]
-        await self._store.recovery_codes.replace(admin.id, digests)
+        pepper = self._store.vault.pepper
+        digests = [_digest(admin, "".join(code), pepper.material) for code in halves]
+        await self._store.recovery_codes.replace(admin.id, digests, pepper.id)
         return ["-".join(code) for code in halves]
 
     async def recovery_codes_left(self, admin: AdminRecord) -> int:
@@ -148,7 +147,8 @@ class SecondFactors:
 
     def user_handle(self, admin: AdminRecord) -> bytes:
         """Return the opaque id under which authenticators keep the administrator's passkeys."""
-        return hmac.digest(self._user_key, str(admin.id).encode(), "sha256")
+        key = self._store.vault.derive("passkey users")
+        return hmac.digest(key, str(admin.id).encode(), "sha256")
 
     async def _add(
         self,
@@ -190,9 +190,14 @@ class SecondFactors:
                 return True
         return False
 
-    def _digest(self, admin: AdminRecord, code: str) -> str:
-        text = f"{admin.id}\n{code}".encode("utf-8", "surrogatepass")
-        return hmac.digest(self._code_key, text, "sha256").hex()
+    async def _use_recovery_code(self, admin: AdminRecord, code: str) -> bool:
+        """Use up a recovery code; return False when it is none, or used."""
+        codes = self._store.recovery_codes
+        for pepper in {each.pepper for each in await codes.all(admin_id=admin.id)}:
+            material = await self._store.vault.pepper_of(pepper)
+            if await codes.remove(_digest(admin, code, material)):
+                return True
+        return False
 
 
 def new_totp_secret() -> str:
@@ -219,6 +224,11 @@ def _step_of(secret: str, code: str, now: datetime) -> int | None:
         if hmac.compare_digest(totp.generate_otp(step).encode(), code.encode()):
             matching = step
     return matching
+
+
+def _digest(admin: AdminRecord, code: str, pepper: bytes) -> str:
+    text = f"recovery code\n{admin.id}\n{code}".encode("utf-8", "surrogatepass")
+    return hmac.digest(pepper, text, "sha256").hex()
 
 
 def _random(length: int) -> str:

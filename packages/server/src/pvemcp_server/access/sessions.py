@@ -50,8 +50,6 @@ class Sessions:
         self._store = store
         self._external = external or ExternalAdmins()
         self._clock = clock
-        self._digest_key = store.vault.derive("sessions")
-        self._csrf_key = store.vault.derive("csrf")
 
     async def open(self, admin: AdminRecord, *, address: str, agent: str) -> str:
         """Create a session and return its token, for the cookie."""
@@ -78,7 +76,7 @@ class Sessions:
             return None
         if now - record.last_seen >= SEEN_EVERY:
             await self._store.sessions.change(record.digest, last_seen=now)
-        csrf = hmac.new(self._csrf_key, token.encode(), sha256).hexdigest()
+        csrf = self._keyed("csrf", token)
         return Session(record.digest, admin, csrf, record.created, record.expires)
 
     async def of(self, admin: AdminRecord) -> list[SessionRecord]:
@@ -104,7 +102,11 @@ class Sessions:
         await self._store.sessions.remove_expired(self._clock(), IDLE)
 
     def _digest(self, token: str) -> str:
-        return hmac.new(self._digest_key, token.encode(), sha256).hexdigest()
+        return self._keyed("sessions", token)
+
+    def _keyed(self, purpose: str, token: str) -> str:
+        key = self._store.vault.derive(purpose)
+        return hmac.new(key, token.encode(), sha256).hexdigest()
 
 
 def _is_alive(session: SessionRecord, now: datetime) -> bool:

@@ -85,7 +85,7 @@ class KnownDevices:
     A token gives no rights. It only counts the attempts of this browser apart from all others.
     """
 
-    def __init__(self, key: bytes, clock: Now) -> None:
+    def __init__(self, key: Callable[[], bytes], clock: Now) -> None:
         self._key = key
         self._clock = clock
 
@@ -106,7 +106,7 @@ class KnownDevices:
 
     def _mac(self, name: str, device: str, expires: str) -> str:
         text = f"{device}\n{expires}\n{name}".encode("utf-8", "surrogatepass")
-        return hmac.digest(self._key, text, "sha256").hex()
+        return hmac.digest(self._key(), text, "sha256").hex()
 
 
 class SignInQueue:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from pvemcp_server.access.fields import Fields, Option
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
-from pvemcp_server.audit import AuditFilter, Entry, Outcome
+from pvemcp_server.audit import AuditFilter, Entry, Outcome, Progress, progress_of
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store.audit_chain import Finding
 
@@ -158,6 +158,23 @@ async def verify(context: AdminContext) -> Verified:
     return Verified(
         whole=not findings, findings=[asdict(finding) for finding in findings], head=str(head)
     )
+
+
+@subject.operation(
+    "audit.forwarding",
+    Route("GET", "/audit/forwarding"),
+    Command(
+        "audit forwarding",
+        columns=("target", "address", "waiting", "oldest", "delivered", "error"),
+        help="Show how far syslog and the file have got; exits with 1 when one fails.",
+        failed=lambda targets: any(target.error for target in targets),
+    ),
+)
+async def forwarding(context: AdminContext) -> list[Progress]:
+    """List the receivers that the audit is forwarded to, and how far each has got."""
+    await _flush(context)
+    await context.services.settings.current()
+    return await progress_of(context.services.store, context.services.audit_receivers())
 
 
 @overview.operation(

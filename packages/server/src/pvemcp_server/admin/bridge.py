@@ -1,4 +1,4 @@
-"""The bridge's binaries: which exist on this server, with size and SHA-256."""
+"""The bridge's binaries: which are in `downloads/` of the state folder, with size and SHA-256."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -27,7 +27,7 @@ subject = Subject("Bridge")
 
 
 class Binary(BaseModel):
-    """The bridge for one platform; without a size it has not been built here."""
+    """The bridge for one platform; without a size it is not offered here."""
 
     name: str
     platform: str
@@ -41,13 +41,13 @@ class Binary(BaseModel):
     Command("bridges", columns=("name", "platform", "size", "sha256")),
 )
 async def list_binaries(context: AdminContext) -> list[Binary]:
-    """List the bridge's binary for each platform, with size and SHA-256 where it has been built."""
+    """List the bridge's binary for each platform, with size and SHA-256 where it is offered."""
     config = context.services.config
     return [await run_sync(_binary, config, name) for name in PLATFORMS]
 
 
 def binary_path(config: Config, name: str) -> Path:
-    """Return the path of this binary; raise UnknownName where it has not been built."""
+    """Return the path of this binary; raise UnknownName where it is not offered."""
     path = _find(config, name) if name in PLATFORMS else None
     if path is None:
         raise UnknownName("binary", name, [each for each in PLATFORMS if _find(config, each)])
@@ -64,9 +64,12 @@ def _binary(config: Config, name: str) -> Binary:
 
 
 def _find(config: Config, name: str) -> Path | None:
-    """Return where a release puts the binary, or else where `make bridge` does."""
-    paths = (config.state_dir / "downloads" / name, Path("dist") / name)
-    return next((path for path in paths if path.is_file()), None)
+    """Return the binary in the state folder.
+
+    Nowhere else: users trust it as the genuine bridge, so the working directory must not decide.
+    """
+    path = config.state_dir / "downloads" / name
+    return path if path.is_file() else None
 
 
 @lru_cache(maxsize=32)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
+from shlex import quote
 from time import time
 from typing import Annotated, Any, Final
 
@@ -11,9 +12,12 @@ from pydantic import BaseModel, Field
 
 from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerprint
 from pvemcp_server.access.model import Caller
+from pvemcp_server.admin.audit import forwarding
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.keys import longer_keys
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.tools import NO_KEY, caller_of
+from pvemcp_server.audit import Progress
 from pvemcp_server.clusters import explain
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.connections import Connection
@@ -47,9 +51,9 @@ class Finding(BaseModel):
 
 
 class Report(BaseModel):
-    """The checks of a cluster with one Proxmox account."""
+    """The checks of a cluster with one Proxmox account, or of the server itself."""
 
-    cluster: str
+    cluster: str = Field(description="Empty for the server itself")
     account: str
     findings: list[Finding]
 
@@ -71,12 +75,35 @@ async def examine(
     """Check reachability, TLS, version, nodes, clocks and privileges of clusters.
 
     A cluster is checked with the account that the key uses there, for the tools that it may call;
-    without a key, with the default account for all tools.
+    without a key, with the default account for all tools. Without a cluster, the server itself is
+    checked as well.
     """
     caller = await caller_of(context, key)
     clusters = context.services.access.clusters
     records = await clusters.all() if cluster is None else [await clusters.get(cluster)]
-    return list(await asyncio.gather(*(_report(context, record, caller) for record in records)))
+    reports = await asyncio.gather(*(_report(context, record, caller) for record in records))
+    if cluster is None and (findings := await _server(context)):
+        return [Report(cluster="", account="", findings=findings), *reports]
+    return list(reports)
+
+
+async def _server(context: AdminContext) -> list[Finding]:
+    """Check the server itself: the forwarding of the audit, and the life of keys."""
+    findings = [_forwarded(progress) for progress in await forwarding(context)]
+    if names := await longer_keys(context):
+        text = f"Keys that live longer than longest_key_life_days allows: {', '.join(names)}."
+        findings.append(
+            _warning("keys", text, *(f"pvemcp keys regenerate {quote(n)}" for n in names))
+        )
+    return findings
+
+
+def _forwarded(progress: Progress) -> Finding:
+    lag = f"{progress.waiting} rows are waiting" if progress.waiting else "nothing is waiting"
+    if progress.error:
+        text = f"The audit is not forwarded to {progress.address}: {progress.error}; {lag}."
+        return _warning("audit", text)
+    return _ok("audit", f"The audit is forwarded to {progress.address}; {lag}.")
 
 
 async def _report(context: AdminContext, record: ClusterRecord, caller: Caller) -> Report:

@@ -1,6 +1,6 @@
 """API keys: list, create, change, regenerate and remove them; their effective rights."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +12,8 @@ from pvemcp_server.admin.client_setup import Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
 from pvemcp_server.admin.tools import check_names
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import KeyRecord
 from pvemcp_server.toolkit.registry import Tool, tools
 
@@ -91,6 +93,7 @@ async def list_keys(context: AdminContext) -> list[Key]:
 async def create_key(context: AdminContext, new: KeyFields) -> ShownKey:
     """Create a key; its secret is in this answer and nowhere else."""
     check_names("toolset", new.toolset)
+    _check_life(new.expires, await latest_expiry(context))
     record, secret = await context.services.access.keys.create(**new.model_dump())
     await context.changed("keys.create", key=record.id, **new.model_dump())
     return _shown_key(record, secret, await _role_names(context))
@@ -108,9 +111,15 @@ async def get_key(context: AdminContext, key: KeyName) -> Key:
     Command("keys regenerate", text=connection_text),
 )
 async def regenerate_key(context: AdminContext, key: KeyName) -> ShownKey:
-    """Give the key a new secret; the old one is refused at once."""
-    record, secret = await context.services.access.keys.regenerate(key)
-    await context.changed("keys.regenerate", key=record.id, name=record.name)
+    """Give the key a new secret; the old one is refused at once.
+
+    A key that lives longer than the setting allows gets the latest expiry that it allows.
+    """
+    latest = await latest_expiry(context)
+    record, secret = await context.services.access.keys.regenerate(key, latest=latest)
+    await context.changed(
+        "keys.regenerate", key=record.id, name=record.name, expires=record.expires
+    )
     return _shown_key(record, secret, await _role_names(context))
 
 
@@ -135,6 +144,10 @@ async def change_key(context: AdminContext, key: KeyName, changes: KeyChanges) -
     """Change the given fields; the others keep their values."""
     values = changes.values()
     check_names("toolset", changes.toolset or ())
+    before = await context.services.access.keys.get(key)
+    if values.get("expires", before.expires) != before.expires:
+        latest = await latest_expiry(context, before)
+        _check_life(values["expires"], latest, hint="A regenerated key may expire later.")
     record = await context.services.access.keys.change(key, **values)
     await context.changed("keys.change", key=record.id, **values)
     return _key(record, await _role_names(context))
@@ -161,6 +174,42 @@ async def effective_rights(context: AdminContext, key: KeyName) -> list[ToolRigh
     clusters = [cluster.name for cluster in await context.services.access.clusters.all()]
     granted = [tool for tool in tools().values() if caller.may_call(tool.name, tool.effect)]
     return [_right(caller, tool, clusters) for tool in granted]
+
+
+async def latest_expiry(context: AdminContext, key: KeyRecord | None = None) -> datetime | None:
+    """Return the latest expiry of a key, or of a new secret; None when there is no limit.
+
+    The limit counts whole days (UTC): forms have days only.
+    """
+    values = await context.services.settings.current()
+    return _latest_expiry(values.longest_key_life_days, key)
+
+
+async def longer_keys(context: AdminContext) -> list[str]:
+    """Return the names of enabled keys that live longer than the setting allows."""
+    values = await context.services.settings.current()
+    names = []
+    for key in await context.services.access.keys.all():
+        latest = _latest_expiry(values.longest_key_life_days, key)
+        if latest and key.enabled and (key.expires is None or key.expires > latest):
+            names.append(key.name)
+    return sorted(names, key=str.casefold)
+
+
+def _latest_expiry(days: int, key: KeyRecord | None) -> datetime | None:
+    if not days:
+        return None
+    made = (key.regenerated or key.created) if key else utc_now()
+    return (made + timedelta(days=days)).replace(hour=23, minute=59, second=59, microsecond=0)
+
+
+def _check_life(expires: datetime | None, latest: datetime | None, hint: str = "") -> None:
+    """Raise BadArgument for an expiry after the latest one, or for none."""
+    if latest and (expires is None or expires > latest):
+        need = "must be" if expires else "is needed,"
+        day = latest.date()
+        text = f"{need} {day} at the latest, by the setting longest_key_life_days."
+        raise BadArgument("expires", text, hint=hint)
 
 
 def _right(caller: Caller, tool: Tool, clusters: list[str]) -> ToolRight:

@@ -1,11 +1,14 @@
 """Settings: declared in `pvemcp_server.settings`, listed here with their current values."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.keys import longer_keys
 from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.clusters.link_local import check_hosts
 from pvemcp_server.settings import declared_settings
 
 subject = Subject("Settings", {"settings": "Show and change settings."})
@@ -50,10 +53,15 @@ async def list_settings(context: AdminContext) -> list[Setting]:
 )
 async def change_settings(context: AdminContext, values: dict[str, Any]) -> list[Setting]:
     """Change settings, all or none; every process follows within a second."""
+    syslog = urlsplit(str(values.get("audit_syslog", ""))).netloc
+    await check_hosts([syslog] if syslog else [], "audit_syslog")
     settings = context.services.settings
     after = await settings.check(values)
     if settings.values.local_sign_in and not after.local_sign_in:
         await context.services.access.admins.check_external_sign_in()
     await settings.change(values, by=context.by)
     await context.changed("settings.change", **values)
+    if "longest_key_life_days" in values and (names := await longer_keys(context)):
+        message = f"Keys that live longer than the setting allows: {', '.join(names)}."
+        await context.services.store.notices.record("key-life", "longer", message)
     return await list_settings(context)

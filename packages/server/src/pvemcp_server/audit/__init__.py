@@ -1,6 +1,7 @@
 """The audit: every call and refused attempt, in a hash chain that reveals tampering."""
 
 from pvemcp_server.audit.audit import Audit, Event, Outcome, open_audit
+from pvemcp_server.audit.forwarder import Forwarder, Progress, progress_of
 from pvemcp_server.audit.guard import AuditGuard
 from pvemcp_server.audit.mask import mask, secret_fields_of
 from pvemcp_server.audit.reader import Entry, Kind
@@ -14,10 +15,13 @@ __all__ = [
     "Entry",
     "Event",
     "Finding",
+    "Forwarder",
     "Kind",
     "Mark",
     "Outcome",
+    "Progress",
     "mask",
     "open_audit",
+    "progress_of",
     "secret_fields_of",
 ]

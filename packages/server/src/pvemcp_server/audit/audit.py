@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,6 +26,7 @@ PRUNE_SECONDS = 3600
 LONGEST_TEXT = 1_000
 LONGEST_ARGUMENTS = 16_000
 _to_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
+Targets = Callable[[], Collection[str]]
 log = logging.getLogger(__name__)
 
 
@@ -163,13 +164,33 @@ class Audit(AuditReader):
             self._buffer = rows + self._buffer
             raise
 
-    async def prune(self, days: int) -> int:
-        """Delete entries older than so many days; return the number of rows."""
-        event = Event(tool="audit.retention", reason=f"older than {days} days")
-        row = self._row(Kind.RETENTION, event, uuid4().hex)
-        return await self._log.prune(self._clock() - timedelta(days=days), row)
+    async def prune(self, days: int, targets: Collection[str] = ()) -> int:
+        """Delete entries older than so many days; return the number of rows.
 
-    async def run_housekeeping(self, stop: anyio.Event, retention_days: Callable[[], int]) -> None:
+        `targets` are the receivers that the audit is forwarded to. Rows that one of them has not
+        got yet are deleted too, so that a receiver that never comes back does not fill the disk;
+        the retention row, a notice and the log say so.
+        """
+        positions = {name: await self._store.audit_targets.position(name) for name in targets}
+        pruned = await self._log.prune(self._clock() - timedelta(days=days))
+        reason = f"older than {days} days"
+        for name, forwarded in positions.items():
+            if lost := max(0, min(pruned.rows, pruned.last - forwarded)):
+                reason += f"; {lost} rows were not forwarded to {name}"
+                await self._report_lost(name, lost)
+        if pruned.rows:
+            event = Event(tool="audit.retention", reason=reason, rows=pruned.rows)
+            await self._log.append([self._row(Kind.RETENTION, event, uuid4().hex)])
+        return pruned.rows
+
+    async def _report_lost(self, target: str, lost: int) -> None:
+        log.error("Retention deleted %d rows of the audit not forwarded to %s", lost, target)
+        message = f"Retention deleted {lost} rows of the audit that were not forwarded to {target}."
+        await self._store.notices.record("audit-not-forwarded", f"{target}: deleted", message)
+
+    async def run_housekeeping(
+        self, stop: anyio.Event, retention_days: Callable[[], int], targets: Targets
+    ) -> None:
         """Flush every half second, and a last time after `stop` is set; prune every hour."""
         pruned = anyio.current_time()
         async for _ in ticks(stop, FLUSH_SECONDS):
@@ -177,13 +198,13 @@ class Audit(AuditReader):
                 await self.flush()
             if anyio.current_time() - pruned >= PRUNE_SECONDS:
                 pruned = anyio.current_time()
-                await self._prune_if_possible(retention_days())
+                await self._prune_if_possible(retention_days(), targets())
         if self._buffer:
             log.error("%d entries of the audit could not be stored", len(self._buffer))
 
-    async def _prune_if_possible(self, days: int) -> None:
+    async def _prune_if_possible(self, days: int, targets: Collection[str]) -> None:
         try:
-            await self.prune(days)
+            await self.prune(days, targets)
         except Exception:
             log.warning("Old entries of the audit could not be removed", exc_info=True)
 
@@ -230,12 +251,17 @@ class Audit(AuditReader):
 
 
 @asynccontextmanager
-async def open_audit(store: Store, retention_days: Callable[[], int]) -> AsyncIterator[Audit]:
-    """Open the audit with its housekeeping: a flush every half second, retention every hour."""
+async def open_audit(
+    store: Store, retention_days: Callable[[], int], targets: Targets = tuple
+) -> AsyncIterator[Audit]:
+    """Open the audit with its housekeeping: a flush every half second, retention every hour.
+
+    `targets` returns the names of the receivers that the audit is forwarded to.
+    """
     audit = Audit(store)
 
     async def run_housekeeping(stop: anyio.Event) -> None:
-        await audit.run_housekeeping(stop, retention_days)
+        await audit.run_housekeeping(stop, retention_days, targets)
 
     async with housekeeping(run_housekeeping):
         yield audit

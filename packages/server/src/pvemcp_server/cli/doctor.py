@@ -34,11 +34,12 @@ async def doctor(
 
 def _print(reports: list[Report]) -> None:
     for report in reports:
-        typer.secho(f"{report.cluster} as {report.account or 'no account'}", bold=True)
+        title = f"{report.cluster} as {report.account or 'no account'}"
+        typer.secho(title if report.cluster else "This server", bold=True)
         for finding in report.findings:
             mark, colour = MARKS[finding.level]
             typer.echo(f"  {typer.style(mark, fg=colour)}  {finding.topic}: {finding.text}")
             for line in finding.fix:
                 typer.echo(f"          {line}")
-    if not reports:
+    if not any(report.cluster for report in reports):
         typer.echo("No cluster is configured: pvemcp clusters add.")

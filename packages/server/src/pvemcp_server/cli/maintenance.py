@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pvemcp_server.admin.client_setup import CLIENTS, KEY_PLACEHOLDER, Connection, endpoint_url
+from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.cli.context import AsJson, administrator, print_answer
 from pvemcp_server.cli.input import read_secret
 from pvemcp_server.cli.quickstart import bridge_command
@@ -14,7 +15,9 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.store import backup as write_backup
 from pvemcp_server.store import restore as read_backup
+from pvemcp_server.store.files import config_errors
 from pvemcp_server.store.master_key import decode_master_key
+from pvemcp_server.store.state_lock import check_unlocked
 
 app = typer.Typer()
 secrets = typer.Typer(help="The keys that encrypt secrets at rest.", no_args_is_help=True)
@@ -68,10 +71,14 @@ async def claude_config(
 @secrets.command()
 @command
 async def rotate(as_json: AsJson = False) -> None:
-    """Encrypt secrets with new keys, and hash new API keys with a new pepper; keep all values."""
+    """Renew the keys of secrets, the audit and sessions, and the pepper of new API keys.
+
+    All values stay; administrators sign in again.
+    """
     async with administrator() as context:
         count = await context.services.store.vault.rotate()
         await context.changed("secrets.rotate", count=count)
+        await _note_audit_head(context)
     print_answer({"encrypted": count}, f"Encrypted {count} secrets again.", as_json=as_json)
 
 
@@ -83,10 +90,19 @@ async def change_master(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Encrypt the keys with another master key, while no server runs; replace the old one then."""
+    """Encrypt renewed keys with another master key, while no server runs; replace the old then."""
+    check_unlocked(Config.load())
     new = decode_master_key(read_secret(new_key_file, "--new-key-file"), str(new_key_file))
     async with administrator() as context:
         await context.services.store.vault.change_master(new)
         await context.changed("secrets.change_master")
+        await _note_audit_head(context)
     text = "Done: put the new master key in place of the old one now."
     print_answer({"changed": True}, text, as_json=as_json)
+
+
+async def _note_audit_head(context: AdminContext) -> None:
+    """Note the end of the audit under the new key: the old note is no longer accepted."""
+    store = context.services.store
+    with config_errors("The end of the audit cannot be noted"):
+        store.audit_head.write(await store.audit_log.head())

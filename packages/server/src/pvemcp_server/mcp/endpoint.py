@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -97,7 +98,7 @@ class Endpoint:
                 questions,
                 self.active_requests,
             ),
-            state_key=services.store.vault.derive("mcp request state"),
+            state_key=partial(services.store.vault.derive, "mcp request state"),
             website=services.config.base_url,
         )
         self.transports = Transports(self.server, urlsplit(services.config.public_url or "").path)

@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
@@ -11,7 +11,11 @@ from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
-from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.request_state import (
+    AESGCMRequestStateCodec,
+    RequestStateBoundary,
+    RequestStateSecurity,
+)
 from mcp.shared.exceptions import MCPError
 
 from pvemcp_server import __version__
@@ -145,7 +149,25 @@ def describe(tool: Tool) -> types.Tool:
     )
 
 
-def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpServer:
+class RequestStateCodec:
+    """Seals the state of questions; `key` is called each time, because a rotation renews it.
+
+    A question that was asked before the rotation is refused then, and the client calls again.
+    """
+
+    def __init__(self, key: Callable[[], bytes]) -> None:
+        self._key = key
+
+    def seal(self, payload: bytes) -> str:
+        """Encrypt the state."""
+        return AESGCMRequestStateCodec([self._key()]).seal(payload)
+
+    def unseal(self, token: str) -> bytes:
+        """Decrypt the state; raise InvalidRequestState for any other text."""
+        return AESGCMRequestStateCodec([self._key()]).unseal(token)
+
+
+def build_server(handlers: Handlers, *, state_key: Callable[[], bytes], website: str) -> McpServer:
     """Return the server of all eras; `state_key` seals questions, the same in every process."""
     server = McpServer(
         NAME,
@@ -180,7 +202,7 @@ def build_server(handlers: Handlers, *, state_key: bytes, website: str) -> McpSe
         server.add_request_handler(method, params, handler)
     # bound to the key, so that no other key can answer a question
     security = RequestStateSecurity(
-        keys=[state_key],
+        codec=RequestStateCodec(state_key),
         ttl=STATE_SECONDS,
         bind_principal=lambda ctx: caller_of(ctx).key_id,
     )

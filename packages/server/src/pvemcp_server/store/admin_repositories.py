@@ -122,10 +122,14 @@ class RecoveryCodeRepository(Repository[RecoveryCode]):
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.recovery_codes, RecoveryCode)
 
-    async def replace(self, admin_id: int, digests: Iterable[str]) -> None:
-        """Store the codes of an administrator in place of all old ones."""
-        rows = [{"digest": digest, "admin_id": admin_id} for digest in digests]
+    async def replace(self, admin_id: int, digests: Iterable[str], pepper: int) -> None:
+        """Store the codes of an administrator, hashed with this pepper, in place of all old ones."""
+        rows = [{"digest": d, "admin_id": admin_id, "pepper": pepper} for d in digests]
         async with self.database.writing() as connection:
             await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))
-            if rows:
-                await connection.execute(insert(self.table), rows)
+            await connection.execute(insert(self.table), rows)
+
+    async def remove_all(self, admin_id: int) -> None:
+        """Remove the codes of an administrator."""
+        async with self.database.writing() as connection:
+            await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))

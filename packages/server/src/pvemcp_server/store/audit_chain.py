@@ -1,11 +1,12 @@
 """The hash chain of the audit: how rows and marks are hashed and verified, without I/O.
 
 The hash of a row is an HMAC over the previous hash and the row's own columns, under a key from the
-vault. An attacker who can write to the database but lacks the master key can neither change a row
-nor compute a new chain. Two marks, each with an HMAC as its seal, hold where the chain begins
-(after retention) and where it ends, so that rows removed at either end are noticed as well. The
-attacker can put back an older row of marks together with the rows of its time: that is found only
-against a newer head, which a running process remembers and `audit_head` keeps outside the database.
+vault; a rotation begins a new key, and each row names the one of its time. An attacker who can
+write to the database but lacks the master key can neither change a row nor compute a new chain. Two
+marks, each with an HMAC as its seal, hold where the chain begins (after retention) and where it
+ends, so that rows removed at either end are noticed as well. The attacker can put back an older row
+of marks together with the rows of its time: that is found only against a newer head, which a
+running process remembers and `audit_head` keeps outside the database.
 """
 
 import hmac
@@ -65,8 +66,11 @@ def is_sealed(key: bytes, name: str, mark: Mark, seal: str) -> bool:
     return hmac.compare_digest(seal_of(key, name, mark), seal)
 
 
-def verify_row(key: bytes, before: Mark, row: Mapping[str, Any]) -> list[Finding]:
-    """Verify a row that should follow `before`; return what is wrong with it."""
+def verify_row(key: bytes | None, before: Mark, row: Mapping[str, Any]) -> list[Finding]:
+    """Verify a row that should follow `before`; return what is wrong with it.
+
+    `key` is the one that the row names; None when there is no such key.
+    """
     seq: int = row["seq"]
     findings = []
     if seq != before.seq + 1:
@@ -75,7 +79,7 @@ def verify_row(key: bytes, before: Mark, row: Mapping[str, Any]) -> list[Finding
         findings.append(Finding(before.seq + 1, fact))
     elif row["previous"] != before.hash:
         findings.append(Finding(seq, "does not follow the row before it"))
-    if row["hash"] != hash_of(key, row["previous"], row):
+    if key is None or row["hash"] != hash_of(key, row["previous"], row):
         findings.append(Finding(seq, "was changed"))
     if row["kind"] == "break":
         findings.append(Finding(seq, str(row["reason"])))

@@ -5,6 +5,7 @@ themselves. They are found only against a head that is kept elsewhere.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from pvemcp_server.store.audit_chain import Mark, is_sealed, seal_of
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 class AuditHeadFile:
     """One line, `SEQ:HASH SEAL`, replaced as a whole."""
 
-    def __init__(self, state_dir: Path, key: bytes) -> None:
+    def __init__(self, state_dir: Path, key: Callable[[], bytes]) -> None:
         self.path = state_dir / "audit.head"
         self._key = key
 
@@ -34,7 +35,7 @@ class AuditHeadFile:
         seq, _, hash_ = position.partition(":")
         if seq.isascii() and seq.isdecimal() and len(seq) < 20:
             mark = Mark(int(seq), hash_)
-            if is_sealed(self._key, NOTED, mark, seal.encode("ascii", "replace").decode()):
+            if is_sealed(self._key(), NOTED, mark, seal.encode("ascii", "replace").decode()):
                 return mark
         log.warning("%s was changed, or belongs to another database; it is not used", self.path)
         return None
@@ -42,4 +43,4 @@ class AuditHeadFile:
     def write(self, mark: Mark) -> None:
         """Note the head; raise OSError when that is impossible."""
         with replaced_file(self.path) as file:
-            file.write(f"{mark} {seal_of(self._key, NOTED, mark)}\n".encode())
+            file.write(f"{mark} {seal_of(self._key(), NOTED, mark)}\n".encode())

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -31,9 +32,46 @@ MARK_CHANGED = "the mark of the chain's end was changed; rows before this one ma
 CUT = "the chain no longer contained row {seq}, which was written before; rows are missing"
 
 
-async def seal_empty(connection: AsyncConnection, key: bytes) -> None:
+class AuditKeys(Protocol):
+    """The keys of the chain, each derived from a root; a rotation adds a root."""
+
+    @property
+    def root(self) -> int:
+        """The newest root that is known, whose key is used."""
+
+    async def audit_key(self, root: int) -> bytes | None:
+        """Return the key of this root, reading roots that other processes have added."""
+
+
+async def seal_empty(connection: AsyncConnection, keys: AuditKeys) -> None:
     """Store the head mark of the empty chain in a new database."""
-    await _put(connection, key, HEAD, GENESIS)
+    await _put(connection, keys, HEAD, GENESIS)
+
+
+async def lock_marks(connection: AsyncConnection, keys: AuditKeys) -> dict[str, Mark]:
+    """Keep other processes from appending, and return the marks whose seals are valid."""
+    marks = {}
+    for name in (HEAD, BASE):
+        mark, is_sealed_mark = await _read_mark(connection, keys, name, lock=True)
+        if is_sealed_mark and mark is not GENESIS:
+            marks[name] = mark
+    return marks
+
+
+async def seal_marks(
+    connection: AsyncConnection, keys: AuditKeys, marks: Mapping[str, Mark]
+) -> None:
+    """Seal marks again, under the newest root."""
+    for name, mark in marks.items():
+        await _put(connection, keys, name, mark)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many rows retention has deleted, and the last of them."""
+
+    rows: int
+    last: int
 
 
 class AuditLog:
@@ -43,9 +81,9 @@ class AuditLog:
     memory rows could be removed at the end by setting the head mark back.
     """
 
-    def __init__(self, database: Database, key: bytes) -> None:
+    def __init__(self, database: Database, keys: AuditKeys) -> None:
         self._database = database
-        self._key = key
+        self._keys = keys
         self._seen = GENESIS
         self._break: Finding | None = None
 
@@ -98,24 +136,37 @@ class AuditLog:
     ) -> tuple[list[Finding], Mark]:
         """Verify all rows after `last`; return the findings and the real end of the chain."""
         findings: list[Finding] = []
+        root = 0
         while rows := await self._page(connection, last.seq):
             for row in rows:
-                findings += verify_row(self._key, last, row)
+                findings += verify_row(await self._key_of(row, root), last, row)
+                root = row["root"]
                 last = Mark(row["seq"], row["hash"])
                 if last.seq == expected.seq and last != expected:
                     findings.append(Finding(last.seq, "is not the row that was noted"))
         return findings, last
 
-    async def prune(self, before: datetime, note: Row) -> int:
-        """Delete the rows from before that time; return their number. The rest stays verifiable."""
-        total = 0
-        while removed := await self._prune_some(before):
-            total += removed
-        if total:
-            await self.append([{**note, "rows": total}])
-        return total
+    async def rows_after(self, seq: int, limit: int) -> list[Row]:
+        """Return the rows that follow this one, oldest first."""
+        async with self._database.reading() as connection:
+            return await self._page(connection, seq, limit)
 
-    async def _prune_some(self, before: datetime) -> int:
+    async def waiting_after(self, seq: int) -> tuple[int, datetime | None]:
+        """Return the number of rows that follow this one, and the time of the oldest."""
+        table = records.audit
+        query = select(func.count(), func.min(table.c.at)).where(table.c.seq > seq)
+        async with self._database.reading() as connection:
+            count, oldest = (await connection.execute(query)).one()
+        return count, oldest
+
+    async def prune(self, before: datetime) -> Pruned:
+        """Delete the rows from before that time. The rest stays verifiable."""
+        total = last = 0
+        while removed := await self._prune_some(before):
+            total, last = total + removed.rows, removed.last
+        return Pruned(total, last)
+
+    async def _prune_some(self, before: datetime) -> Pruned | None:
         """Delete at most PRUNE rows and move the base mark to the last of them."""
         table = records.audit
         async with self._database.writing() as connection:
@@ -132,10 +183,10 @@ class AuditLog:
             )
             end = last.first()
             if end is None:
-                return 0
+                return None
             removed = await connection.execute(table.delete().where(table.c.seq <= end.seq))
-            await _put(connection, self._key, BASE, Mark(end.seq, end.hash))
-        return int(removed.rowcount)
+            await _put(connection, self._keys, BASE, Mark(end.seq, end.hash))
+        return Pruned(int(removed.rowcount), end.seq)
 
     async def _append_in(
         self, connection: AsyncConnection, rows: Iterable[Row]
@@ -151,10 +202,11 @@ class AuditLog:
             mark = Mark(max(mark.seq, top or 0, self._seen.seq), mark.hash)
             broken = Finding(mark.seq + 1, reason)
             rows = [{"kind": "break", "call_id": "", "reason": reason, "at": utc_now()}, *rows]
+        root, key = await _newest(self._keys)
         chain = []
         for row in rows:
-            full = {**row, "seq": mark.seq + 1, "previous": mark.hash}
-            full["hash"] = hash_of(self._key, mark.hash, full)
+            full = {**row, "seq": mark.seq + 1, "previous": mark.hash, "root": root}
+            full["hash"] = hash_of(key, mark.hash, full)
             chain.append(full)
             mark = Mark(full["seq"], full["hash"])
         if chain:
@@ -162,7 +214,7 @@ class AuditLog:
             await connection.execute(
                 records.audit.insert(), [{name: row.get(name) for name in names} for row in chain]
             )
-            await _put(connection, self._key, HEAD, mark)
+            await _put(connection, self._keys, HEAD, mark)
         return mark, broken
 
     async def _follows_seen(self, connection: AsyncConnection, head: Mark) -> bool:
@@ -177,27 +229,56 @@ class AuditLog:
             return seen.seq <= base.seq
         return bool(hash_ == seen.hash)
 
-    async def _page(self, connection: AsyncConnection, after: int) -> list[Row]:
+    async def _page(self, connection: AsyncConnection, after: int, limit: int = PAGE) -> list[Row]:
         table = records.audit
-        query = select(table).where(table.c.seq > after).order_by(table.c.seq).limit(PAGE)
+        query = select(table).where(table.c.seq > after).order_by(table.c.seq).limit(limit)
         return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+    async def _key_of(self, row: Row, root_before: int) -> bytes | None:
+        """Return the key that a row names; None for an older one than the row before it has.
+
+        An attacker who knows an old root must not continue the chain with it.
+        """
+        root = row["root"]
+        if not isinstance(root, int) or root < root_before:
+            return None
+        return await self._keys.audit_key(root)
 
     async def _mark(
         self, connection: AsyncConnection, name: str, *, lock: bool = False
     ) -> tuple[Mark, bool]:
-        """Return a mark and whether its seal is valid; by default the chain begins at row 1."""
-        table = records.audit_marks
-        query = select(table).where(table.c.name == name)
-        row = (await connection.execute(query.with_for_update() if lock else query)).first()
-        if row is None:
-            return GENESIS, name == BASE
-        mark = Mark(row.seq, row.hash)
-        return mark, is_sealed(self._key, name, mark, row.seal)
+        return await _read_mark(connection, self._keys, name, lock=lock)
 
 
-async def _put(connection: AsyncConnection, key: bytes, name: str, mark: Mark) -> None:
+async def _read_mark(
+    connection: AsyncConnection, keys: AuditKeys, name: str, *, lock: bool = False
+) -> tuple[Mark, bool]:
+    """Return a mark and whether its seal is valid; by default the chain begins at row 1.
+
+    A seal under another root than the newest one is not valid.
+    """
     table = records.audit_marks
-    values = {"seq": mark.seq, "hash": mark.hash, "seal": seal_of(key, name, mark)}
+    query = select(table).where(table.c.name == name)
+    row = (await connection.execute(query.with_for_update() if lock else query)).first()
+    if row is None:
+        return GENESIS, name == BASE
+    mark = Mark(row.seq, row.hash)
+    key = await keys.audit_key(row.root)  # read first: it may make a newer root known
+    return mark, key is not None and row.root == keys.root and is_sealed(key, name, mark, row.seal)
+
+
+async def _newest(keys: AuditKeys) -> tuple[int, bytes]:
+    root = keys.root
+    key = await keys.audit_key(root)
+    assert key is not None, "the newest root is known"  # noqa: S101 - keys.root is its own
+    return root, key
+
+
+async def _put(connection: AsyncConnection, keys: AuditKeys, name: str, mark: Mark) -> None:
+    table = records.audit_marks
+    root, key = await _newest(keys)
+    seal = seal_of(key, name, mark)
+    values = {"seq": mark.seq, "hash": mark.hash, "root": root, "seal": seal}
     changed = await connection.execute(table.update().where(table.c.name == name).values(**values))
     if not changed.rowcount:
         await connection.execute(table.insert().values(name=name, **values))

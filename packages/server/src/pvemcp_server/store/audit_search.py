@@ -22,7 +22,7 @@ COLUMNS = {
         else column
     )
     for column in START.columns
-    if column.name not in {"previous", "hash"}
+    if column.name not in {"root", "previous", "hash"}
 }
 
 Condition = Callable[[Any], ColumnElement[bool]]

@@ -61,9 +61,9 @@ async def restore(config: Config, path: Path, *, replace: bool = False) -> int:
 
 async def _note_audit_head(database: Database, vault: Vault, state_dir: Path) -> None:
     """Note the restored end of the audit: it may be older than the one that was noted."""
-    key = vault.derive("audit")
     with config_errors("The restored end of the audit cannot be noted"):
-        AuditHeadFile(state_dir, key).write(await AuditLog(database, key).head())
+        head = await AuditLog(database, vault).head()
+        AuditHeadFile(state_dir, lambda: vault.derive("audit")).write(head)
 
 
 async def _is_occupied(database: Database) -> bool:

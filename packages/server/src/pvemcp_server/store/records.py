@@ -206,6 +206,7 @@ class RecoveryCode:
 
     digest: Annotated[str, ColumnArgs(type=String(64), primary_key=True)] = field(repr=False)
     admin_id: Annotated[int, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)]
+    pepper: Annotated[int, ColumnArgs(ForeignKey("vault_keys.id"))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +261,18 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditTarget:
+    """A receiver of the audit: the row up to which it has everything, and who is sending to it."""
+
+    name: Annotated[str, ColumnArgs(type=String(16), primary_key=True)]
+    forwarded: Annotated[int, ColumnArgs(type=BigInteger)]
+    delivered: datetime | None
+    error: str | None
+    holder: Annotated[str | None, ColumnArgs(type=String(32))]
+    held_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class SettingRecord:
     """A setting that an administrator has changed."""
 
@@ -300,6 +313,7 @@ saved_queries = record_table("saved_queries", metadata, SavedQuery)
 mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
 answered_questions = record_table("answered_questions", metadata, AnsweredQuestion)
 notices = record_table("notices", metadata, Notice, UniqueConstraint("kind", "subject"))
+audit_targets = record_table("audit_targets", metadata, AuditTarget)
 settings = record_table("settings", metadata, SettingRecord)
 
 versions = Table(
@@ -340,6 +354,7 @@ audit = Table(
     Column("bytes", BigInteger),
     Column("duration_ms", BigInteger),
     Column("upid", Text),
+    Column("root", Integer, nullable=False),  # the data key that the key of its hash derives from
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
     Index("ix_audit_tool_at", "tool", "at"),
@@ -351,5 +366,6 @@ audit_marks = Table(
     Column("name", String(16), primary_key=True),
     Column("seq", BigInteger, nullable=False),
     Column("hash", String(64), nullable=False),
+    Column("root", Integer, nullable=False),  # the data key that the key of the seal derives from
     Column("seal", String(64), nullable=False),
 )

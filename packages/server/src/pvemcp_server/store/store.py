@@ -21,6 +21,7 @@ from pvemcp_server.store.audit_chain import GENESIS
 from pvemcp_server.store.audit_head import AuditHeadFile
 from pvemcp_server.store.audit_log import AuditLog
 from pvemcp_server.store.audit_search import AuditSearch
+from pvemcp_server.store.audit_target_repository import AuditTargetRepository
 from pvemcp_server.store.cluster_repositories import (
     BindingRepository,
     ClusterRepository,
@@ -46,6 +47,7 @@ class Store:
         self.database = database
         self.vault = vault
         self.watch = Watch(database)
+        self.watch.on_change(Topic.SECRETS, vault.reload)
         self.settings = SettingRepository(database)
         self.roles = RoleRepository(database)
         self.keys = KeyRepository(database)
@@ -63,9 +65,10 @@ class Store:
         self.mcp_tasks = Repository(database, records.mcp_tasks, McpTask)
         self.answered_questions = QuestionRepository(database)
         self.notices = NoticeRepository(database)
-        self.audit_log = AuditLog(database, vault.derive("audit"))
-        self.audit_head = AuditHeadFile(state_dir, vault.derive("audit"))
+        self.audit_log = AuditLog(database, vault)
+        self.audit_head = AuditHeadFile(state_dir, lambda: vault.derive("audit"))
         self.audit_search = AuditSearch(database)
+        self.audit_targets = AuditTargetRepository(database)
 
 
 @asynccontextmanager

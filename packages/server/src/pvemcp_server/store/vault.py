@@ -20,10 +20,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import ConfigError, Undecryptable
 from pvemcp_server.store import records
-from pvemcp_server.store.audit_log import seal_empty
+from pvemcp_server.store.audit_log import lock_marks, seal_empty, seal_marks
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.master_key import KEY_BYTES
+from pvemcp_server.store.watch import Topic, bump
 
 ID_BYTES = 4
 NONCE_BYTES = 12
@@ -34,10 +35,7 @@ class Purpose(StrEnum):
 
     SECRETS = "secrets"  # encrypts values; the newest one is used
     PEPPER = "pepper"  # keys the digests of API keys; old ones stay for their keys
-    DERIVE = "derive"  # the root of derived keys: audit chain, CSRF, request state
-
-
-ROTATED = (Purpose.SECRETS, Purpose.PEPPER)
+    DERIVE = "derive"  # a root of derived keys; the newest one is used, old ones verify the audit
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -71,7 +69,7 @@ class Vault:
                 return cls(database, master, keys)
             made = [await _create(connection, master, purpose) for purpose in Purpose]
             vault = cls(database, master, made)
-            await seal_empty(connection, vault.derive("audit"))
+            await seal_empty(connection, vault)
         return vault
 
     @staticmethod
@@ -99,9 +97,29 @@ class Vault:
             return not await connection.scalar(count)
 
     def derive(self, purpose: str) -> bytes:
-        """Derive a key of 32 bytes for one purpose, the same in every process and run."""
-        root = min(key.id for key in self._keys.values() if key.purpose is Purpose.DERIVE)
-        return hmac.digest(self._keys[root].material, f"pvemcp:{purpose}".encode(), hashlib.sha256)
+        """Derive a key of 32 bytes for one purpose, the same in every process until a rotation.
+
+        Do not keep it: a rotation renews it while the process runs.
+        """
+        return _derive(self._newest(Purpose.DERIVE), purpose)
+
+    @property
+    def root(self) -> int:
+        """The id of the newest root of derived keys."""
+        return self._newest(Purpose.DERIVE).id
+
+    async def audit_key(self, root: int) -> bytes | None:
+        """Return the key of the audit chain under this root; None when there is no such root."""
+        try:
+            key = await self._key(root)
+        except ConfigError:
+            return None
+        return _derive(key, "audit") if key.purpose is Purpose.DERIVE else None
+
+    async def reload(self) -> None:
+        """Read the data keys again, after another process has added some."""
+        async with self._database.reading() as connection:
+            self._keys = {key.id: key for key in await self.read(connection, self._master)}
 
     @property
     def master(self) -> bytes:
@@ -143,17 +161,17 @@ class Vault:
     async def rotate(self) -> int:
         """Create new data keys and re-encrypt every secret; return the number of secrets.
 
-        Old data keys stay, because another process may be encrypting with one at this moment. API
-        keys keep their pepper until they are regenerated.
+        Old data keys stay: another process may be encrypting with one at this moment, API keys keep
+        their pepper until they are regenerated, and rows of the audit the key of their time.
+        Sessions of administrators end.
         """
         async with self._database.writing() as connection:
-            made = [await _create(connection, self._master, purpose) for purpose in ROTATED]
-            self._keys.update({key.id: key for key in made})
-            tokens = await self._reencrypt_tokens(connection)
-            return tokens + await self._reencrypt_factors(connection)
+            count = await self._renew(connection, self._master)
+        await self.reload()
+        return count
 
     async def change_master(self, new: bytes) -> None:
-        """Encrypt every data key again, with a new master key."""
+        """Encrypt every data key again, with a new master key, and rotate the data keys."""
         table = records.vault_keys
         async with self._database.writing() as connection:
             for key in await self.read(connection, self._master):
@@ -161,7 +179,24 @@ class Vault:
                 await connection.execute(
                     table.update().where(table.c.id == key.id).values(wrapped=wrapped)
                 )
+            await self._renew(connection, new)
         self._master = new
+        await self.reload()
+
+    async def _renew(self, connection: AsyncConnection, master: bytes) -> int:
+        """Create a data key of each purpose, and use the new ones for everything that is stored.
+
+        The vault itself is not changed, so that a transaction that fails leaves it unchanged.
+        """
+        await bump(connection, Topic.SECRETS)  # first, as a lock against another rotation
+        current = Vault(self._database, self._master, await self.read(connection, master))
+        marks = await lock_marks(connection, current)
+        made = [await _create(connection, master, purpose) for purpose in Purpose]
+        renewed = Vault(self._database, self._master, [*current._keys.values(), *made])
+        await seal_marks(connection, renewed, marks)
+        await connection.execute(records.sessions.delete())  # their digests have the old key
+        tokens = await renewed._reencrypt_tokens(connection)
+        return tokens + await renewed._reencrypt_factors(connection)
 
     async def _reencrypt_tokens(self, connection: AsyncConnection) -> int:
         table = records.identities
@@ -195,8 +230,7 @@ class Vault:
     async def _key(self, data_key: int) -> DataKey:
         """Return the data key with this id; read again one that another process has added."""
         if data_key not in self._keys:
-            async with self._database.reading() as connection:
-                self._keys = {key.id: key for key in await self.read(connection, self._master)}
+            await self.reload()
         try:
             return self._keys[data_key]
         except KeyError:
@@ -204,6 +238,10 @@ class Vault:
 
     def _newest(self, purpose: Purpose) -> DataKey:
         return self._keys[max(key.id for key in self._keys.values() if key.purpose is purpose)]
+
+
+def _derive(root: DataKey, purpose: str) -> bytes:
+    return hmac.digest(root.material, f"pvemcp:{purpose}".encode(), hashlib.sha256)
 
 
 def _context(table: str, row: int | str, column: str, bound: str = "") -> bytes:

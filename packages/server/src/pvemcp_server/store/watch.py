@@ -32,6 +32,7 @@ class Topic(StrEnum):
     CLUSTERS = "clusters"  # clusters and their identities
     SETTINGS = "settings"
     QUERIES = "queries"  # saved queries
+    SECRETS = "secrets"  # data keys, after a rotation
 
 
 class Watch:

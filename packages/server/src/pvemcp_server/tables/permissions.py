@@ -19,21 +19,24 @@ class Permission(Row):
     account: Annotated[str, Col("User or API token that this server uses")]
 
 
-def _covered(reach: Reach, row: Permission) -> Permission | None:
-    """Cover paths of single visible resources; other paths need a scope of everything."""
-    area, _, name = row.path.strip("/").partition("/")
+def covers_path(reach: Reach, path: str) -> bool:
+    """Return whether it is the path of a visible resource; others need a scope of everything."""
+    area, _, name = path.strip("/").partition("/")
     match area:
         case "vms":
-            covered = name.isdecimal() and reach.guest(int(name))
+            return name.isdecimal() and reach.guest(int(name))
         case "nodes":
-            covered = bool(name) and reach.node(name)
+            return bool(name) and reach.node(name)
         case "storage":
-            covered = bool(name) and reach.storage(name)
+            return bool(name) and reach.storage(name)
         case "pool":
-            covered = bool(name) and reach.scope.covers_pool(name)
+            return bool(name) and reach.scope.covers_pool(name)
         case _:
-            covered = False
-    return row if covered else None
+            return False
+
+
+def _covered(reach: Reach, row: Permission) -> Permission | None:
+    return row if covers_path(reach, row.path) else None
 
 
 @table("permissions", tool="ExplainAccess", cost=Cost.ONE, covered=_covered)

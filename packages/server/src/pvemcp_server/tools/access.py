@@ -7,6 +7,8 @@ from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.model import Area, Effect, Resources
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.clusters.acl import Acl
+from pvemcp_server.tables.permissions import covers_path
+from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.rows import Col, Row
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import Call
@@ -70,7 +72,19 @@ async def _access_to(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[
         major = (await cluster.pve.version()).number[0]
     except ProxmoxError as error:
         return access | {"reachable": False, "reason": await cluster.explain(error)}
-    return access | {"reachable": True, **await privileges(cluster.acl, granted, held, major)}
+    rights = await privileges(cluster.acl, granted, held, major)
+    await _hide_paths(cluster, rights["lacks"])
+    return access | {"reachable": True, **rights}
+
+
+async def _hide_paths(cluster: Cluster, lacks: list[dict[str, Any]]) -> None:
+    """Leave out the paths of resources that the caller does not see."""
+    partly = [lack for lack in lacks if "only_on" in lack]
+    if cluster.scope.everything or not partly:
+        return
+    reach = await Reach.of(cluster)
+    for lack in partly:
+        lack["only_on"] = [path for path in lack["only_on"] if covers_path(reach, path)]
 
 
 async def privileges(acl: Acl, granted: list[Tool], held: Held, major: int) -> dict[str, Any]:

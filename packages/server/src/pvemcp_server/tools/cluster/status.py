@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
 from proxmox_client import Forbidden, NotFound, ProxmoxError
+from proxmox_client.api import cluster as pve
 from proxmox_client.api.cluster import ClusterStatus as Membership
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
@@ -21,6 +22,12 @@ from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.registry import Document, document, tool
 
 _MOST_CHECKED = 1000  # running VMs that are checked for being paused
+# What a role for some resources sees of the options: the others name networks, hosts and tags
+_OF_ANY_GUEST = ("keyboard", "language", "console", "mac_prefix")
+_REST_HIDDEN = (
+    f"Of these options a role for some resources sees {', '.join(_OF_ANY_GUEST)} only; the others "
+    "look empty."
+)
 _CEPH_PLUGINS = {"rbd", "cephfs"}
 
 
@@ -103,6 +110,9 @@ async def get_cluster_options(call: Call, cluster_name: OneCluster = None) -> Do
     """Get a cluster's options: migration, bandwidth limits, HA, console, tags."""
     cluster = await call.cluster(cluster_name)
     options = await cluster.pve.cluster.options()
+    if not cluster.scope.everything:
+        options = pve.ClusterOptions(**{name: getattr(options, name) for name in _OF_ANY_GUEST})
+        call.notes.add(_REST_HIDDEN)
     migration = options.group("migration")
     return document(
         ClusterOptions(

@@ -43,6 +43,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         here="audit",
         search=search,
         **await _entries(context, search),
+        forwarding=await audit.forwarding(context),
         keys=await keys.list_keys(context),
         clusters=[cluster.name for cluster in await clusters.list_clusters(context)],
     )

@@ -32,6 +32,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         notices=notices,
         endpoint=endpoint_url(context.services.config),
         now=datetime.now(UTC),
+        latest=await keys.latest_expiry(context),
         **await _choices(context),
     )
 
@@ -59,8 +60,15 @@ async def change(request: Request, context: Writing, key: str) -> Response:
 
 @router.get("/{key}/edit")
 async def edit(request: Request, session: SignedIn, context: Reading, key: str) -> Response:
-    record = await keys.get_key(context, key)
-    return page(request, "key_edit.html", session, key=record, **await _choices(context))
+    record = await context.services.access.keys.get(key)
+    return page(
+        request,
+        "key_edit.html",
+        session,
+        key=await keys.get_key(context, key),
+        latest=await keys.latest_expiry(context, record),
+        **await _choices(context),
+    )
 
 
 @router.post("/{key}/regenerate")

@@ -1,0 +1,123 @@
+"""Rotation renews the root of derived keys, while other processes run on the same database."""
+
+import secrets
+
+import pytest
+from mcp.server.request_state import InvalidRequestState
+from sqlalchemy import text
+
+from pvemcp_server.access import Access, open_access
+from pvemcp_server.audit import Audit, AuditGuard, Event
+from pvemcp_server.config import Config
+from pvemcp_server.mcp.server import RequestStateCodec
+from pvemcp_server.store import Store, audit_chain, audit_log, open_store
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_every_purpose_gets_a_new_key_in_every_process(store: Store, other_store: Store):
+    await other_store.watch.poll()
+    before = store.vault.derive("anything")
+    assert other_store.vault.derive("anything") == before
+    await store.vault.rotate()
+    await other_store.watch.poll()
+    after = store.vault.derive("anything")
+    assert after != before
+    assert other_store.vault.derive("anything") == after
+
+
+async def test_the_chain_goes_on_over_rotations_by_several_processes(
+    store: Store, other_store: Store, config: Config
+):
+    audits = Audit(store), Audit(other_store)
+    for rotating in (store, other_store, store):
+        for audit in audits:  # also the process that has not learned of the rotation yet
+            await audit.intent(Event(tool="BackupVm"))
+        await rotating.vault.rotate()
+    for audit in audits:
+        await audit.intent(Event(tool="ListVms"))
+        assert await audit.verify() == []
+    roots = {row["root"] for row in await store.audit_log.rows_after(0, 100)}
+    assert len(roots) == 4
+    await AuditGuard(store).note_head()
+    async with open_store(config) as later:
+        assert later.audit_head.read() == await Audit(later).head()
+        assert await Audit(later).verify() == []
+
+
+async def test_retention_verifies_over_a_rotation(store: Store):
+    audit = Audit(store)
+    await audit.intent(Event(tool="old"))
+    await audit.prune(-1)
+    await store.vault.rotate()
+    await audit.intent(Event(tool="new"))
+    assert await audit.verify() == []
+    await audit.prune(-1)
+    assert await audit.verify() == []
+
+
+async def test_an_old_root_continues_and_rewrites_nothing(store: Store):
+    """Play an attacker who writes to the database and knows the root from before the rotation."""
+    audit = Audit(store)
+    await audit.intent(Event(tool="BackupVm"))
+    old, key = store.vault.root, store.vault.derive("audit")
+    await store.vault.rotate()
+    await audit.intent(Event(tool="DeleteVm"))
+    row = dict((await store.audit_log.rows_after(1, 1))[0])
+    row |= {"tool": "ListVms", "root": old}
+    forged = audit_chain.hash_of(key, row["previous"], row)
+    mark = audit_chain.Mark(2, forged)
+    seal = audit_chain.seal_of(key, audit_chain.HEAD, mark)
+    async with store.database.writing() as connection:
+        values = {"forged": forged, "old": old, "seal": seal}
+        statement = "UPDATE audit SET tool = 'ListVms', root = :old, hash = :forged WHERE seq = 2"
+        await connection.execute(text(statement), values)
+        statement = "UPDATE audit_marks SET hash = :forged, root = :old, seal = :seal"
+        await connection.execute(text(f"{statement} WHERE name = 'head'"), values)
+    assert "the mark of its end was changed" in [each.fact for each in await audit.verify()]
+    await audit.intent(Event(tool="ListVms"))
+    assert audit_log.MARK_CHANGED in [each.fact for each in await audit.verify()]
+
+
+async def test_a_changed_mark_is_not_sealed_again_by_a_rotation(store: Store):
+    audit = Audit(store)
+    await audit.intent(Event(tool="BackupVm"))
+    async with store.database.writing() as connection:
+        await connection.execute(text("DELETE FROM audit"))
+        await connection.execute(text("UPDATE audit_marks SET seq = 0, hash = ''"))
+    await store.vault.rotate()
+    assert "the mark of its end was changed" in [each.fact for each in await audit.verify()]
+
+
+async def test_sessions_end_and_new_ones_work_in_every_process(
+    access: Access, store: Store, other_store: Store
+):
+    await access.admins.create("ada", "correct horse battery", must_change=False)
+    ada = await access.admins.get("ada")
+    token = await access.sessions.open(ada, address="::1", agent="")
+    device = access.admins.devices.issue("ada")
+    async with open_access(other_store) as other:
+        await other_store.watch.poll()
+        assert await other.sessions.find(token)
+        await store.vault.rotate()
+        await other_store.watch.poll()
+        for each in (access, other):
+            assert await each.sessions.find(token) is None
+            assert await each.sessions.of(ada) == []
+            assert each.admins.devices.find("ada", device) is None
+        token = await access.sessions.open(ada, address="::1", agent="")
+        first, second = await access.sessions.find(token), await other.sessions.find(token)
+        assert first is not None
+        assert second is not None
+        assert first.csrf == second.csrf
+
+
+async def test_state_of_a_question_is_sealed_with_the_key_of_the_time():
+    keys = [secrets.token_bytes(32)]
+    codec = RequestStateCodec(lambda: keys[-1])
+    token = codec.seal(b"state")
+    assert codec.unseal(token) == b"state"
+    keys.append(secrets.token_bytes(32))
+    with pytest.raises(InvalidRequestState, match="unknown key"):
+        codec.unseal(token)
+    assert codec.unseal(codec.seal(b"state")) == b"state"
