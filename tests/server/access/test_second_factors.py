@@ -230,6 +230,13 @@ async def test_wrong_codes_take_from_the_limit_of_their_address(
         await admins.sign_in("another", PASSWORD, address=HERE)
 
 
+async def test_passkeys_of_strangers_do_not_wait_in_the_queue_of_known_devices(admins: Admins):
+    assertion = Assertion(RelyingParty("localhost", "http://localhost"), "challenge", "{}")
+    async with admins._known_queue.turn():
+        with anyio.fail_after(10), pytest.raises(AccessDenied, match="unknown passkey"):
+            await admins.sign_in_passkey(assertion, address=HERE)
+
+
 @pytest.mark.parametrize("change", ["password", "disabled", "removed", "local sign-in off"])
 async def test_a_pending_sign_in_ends_with_a_change_of_the_account(
     store: Store, ada: AdminRecord, change: str

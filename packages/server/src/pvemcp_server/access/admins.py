@@ -63,7 +63,7 @@ class Admins:
         self.devices = KnownDevices(lambda: store.vault.derive("known devices"), clock)
         self._locks = FailureLocks(clock)
         self._queue = SignInQueue()
-        self._known_queue = SignInQueue()  # strangers cannot fill it
+        self._known_queue = SignInQueue()  # strangers without the password cannot fill it
 
     async def all(self) -> list[AdminRecord]:
         """Return every administrator."""
@@ -141,7 +141,7 @@ class Admins:
         factor = await self._second_factors.find_passkey(assertion)
         admin = await self._store.admins.find(id=factor.admin_id) if factor else None
         name = admin.name if admin else assertion.credential
-        async with self._attempt(name, address, device, self._known_queue):
+        async with self._attempt(name, address, device, self._queue):
             if factor is None or admin is None or admin.subject is not None:
                 raise AccessDenied("unknown passkey")
             await self._second_factors.verify_passkey(factor, assertion, alone=True)
@@ -164,8 +164,8 @@ class Admins:
         A wrong one counts as a wrong password does. Browsers that are not known are counted
         together: they have the password already, and codes are short.
         """
-        step = {"source": SECOND_STEP}
-        async with self._attempt(admin.name, address, device, self._known_queue, **step):
+        queue = self._known_queue
+        async with self._attempt(admin.name, address, device, queue, source=SECOND_STEP):
             _check_enabled(admin)
             try:
                 return await self._second_factors.verify(admin, proof)
