@@ -123,7 +123,7 @@ class RecoveryCodeRepository(Repository[RecoveryCode]):
         super().__init__(database, records.recovery_codes, RecoveryCode)
 
     async def replace(self, admin_id: int, digests: Iterable[str], pepper: int) -> None:
-        """Store the codes of an administrator, hashed with this pepper, in place of all old ones."""
+        """Store the codes of an administrator, hashed with the pepper, in place of old ones."""
         rows = [{"digest": d, "admin_id": admin_id, "pepper": pepper} for d in digests]
         async with self.database.writing() as connection:
             await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))
