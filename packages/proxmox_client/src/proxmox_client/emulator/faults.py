@@ -14,6 +14,12 @@ from proxmox_client.emulator.state.node import Node
 
 PROXY_TIMEOUT: Final = 30.0
 """Seconds that a node waits for the answer of another node."""
+NO_FILE_SYSTEM: Final = (
+    "RPCEnvironment init request failed: Unable to load access control list: Connection refused"
+)
+"""The error of every request to a node whose pmxcfs is stopped; it has no body."""
+BROKEN_PIPE: Final = empty(596, "Broken pipe")
+"""The response when pvedaemon breaks the connection, as for texts outside Latin-1."""
 
 
 class FaultKind(StrEnum):
@@ -120,6 +126,8 @@ class Faults:
         """
         if not node.online:
             return empty(595, "No route to host")
+        if "pmxcfs" in node.stopped:
+            return empty(500, NO_FILE_SYSTEM)
         for fault in self._hits(node.name, method, path, BEFORE_PROXYING):
             match fault.kind:
                 case FaultKind.PROXY_REDIRECTS:

@@ -46,6 +46,16 @@ class Snapshot:
 
 
 @dataclass(slots=True)
+class AgentProcess:
+    """A program that the guest agent started."""
+
+    output: str = ""
+    errors: str = ""
+    exit_code: int = 0
+    running: bool = False
+
+
+@dataclass(slots=True)
 class Agent:
     """The guest agent and what it reports about the guest's operating system."""
 
@@ -54,6 +64,11 @@ class Agent:
     kernel: str = "6.1.0-28-amd64"
     addresses: tuple[str, ...] = ()
     answers: bool = True
+    refused: frozenset[str] = frozenset()
+    """The commands that it refuses, by their names in the API, like get-osinfo."""
+    processes: dict[int, AgentProcess] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    """Contents of written files, by path."""
 
 
 @dataclass(slots=True)

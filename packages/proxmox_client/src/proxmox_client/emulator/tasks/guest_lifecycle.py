@@ -119,6 +119,9 @@ def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) ->
 
     async def run(context: TaskContext) -> None:
         kind, state = source.kind, context.state
+        if newid in state.guests:
+            file = f"/etc/pve/nodes/{source.node}/{kind.folder}/{newid}.conf"
+            raise TaskFailed(f"close (rename) atomic file '{file}' failed: File exists")
         context.log(f"creating a clone of {kind.word} {source.vmid} with ID {newid}")
         copy = Guest(newid, kind, target, dict(source.config), state.now, load=Load(phase=newid))
         copy.honors_shutdown, copy.agent = source.honors_shutdown, source.agent
