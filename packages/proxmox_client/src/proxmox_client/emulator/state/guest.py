@@ -43,6 +43,8 @@ class Snapshot:
     parent: str = ""
     with_ram: bool = False
     config: dict[str, Any] = field(default_factory=dict)
+    state: str = ""
+    """What a task left unfinished: prepare or delete; empty for a complete snapshot."""
 
 
 @dataclass(slots=True)

@@ -112,6 +112,9 @@ def roll_back(guest: Guest, name: str, *, start: bool) -> TaskFunction:
         if name not in guest.snapshots:
             raise TaskFailed(f"snapshot '{name}' does not exist")
         snapshot = guest.snapshots[name]
+        if snapshot.state:
+            incomplete = f"incomplete snapshot (snapstate = {snapshot.state})"
+            raise TaskFailed(f"unable to rollback to {incomplete}")
         async with locked(guest, "rollback"):
             await context.spend(3)
         set_stopped(guest, context.state)
