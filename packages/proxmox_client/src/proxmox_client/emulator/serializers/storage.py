@@ -33,8 +33,9 @@ def volume_row(volume: Volume) -> dict[str, Any]:
     }
     if volume.content in ("images", "rootdir"):
         return row | {"vmid": volume.vmid, "used": volume.allocated, "parent": volume.parent}
-    if volume.content == "backup":
-        row |= {"vmid": volume.vmid, "subtype": volume.subtype}
+    if volume.content != "backup":
+        return row
+    row |= {"vmid": volume.vmid, "subtype": volume.subtype}
     extra = {
         "notes": volume.notes.partition("\n")[0],
         "protected": int(volume.protected),

@@ -153,6 +153,7 @@ def destroy(guest: Guest, *, purge: bool) -> TaskFunction:
         state = context.state
         if guest.running:
             raise TaskFailed(f"{guest.kind.word} {guest.vmid} is running - destroy failed")
+        _require_no_linked_clones(state, guest)
         async with locked(guest, "destroyed"):
             await context.spend(1)
         for storage in state.storages.values():
@@ -169,6 +170,15 @@ def destroy(guest: Guest, *, purge: bool) -> TaskFunction:
             pool.vmids.discard(guest.vmid)
 
     return run
+
+
+def _require_no_linked_clones(state: ClusterState, guest: Guest) -> None:
+    """Raise TaskFailed for a template whose disk is the base of another guest's disk."""
+    for disk in guest.disks() if guest.template else ():
+        name = disk.volid.rpartition("/")[2].rpartition(":")[2]
+        volumes = state.storage(disk.storage).everything()
+        if any((volume.parent or "").endswith(name) for volume in volumes):
+            raise TaskFailed(f"base volume '{disk.volid}' is still in use by linked cloned")
 
 
 def _purge(state: ClusterState, guest: Guest) -> None:
