@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
-from proxmox_client import Client
+from proxmox_client import Client, ProxmoxError
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +75,8 @@ READS: dict[str, Read] = {
 }
 
 VERSIONS = ["8.4", "9.1", "9.2"]
+UNUSUAL = "9.2-more"
+"""The recordings of unusual states and of narrow accounts."""
 
 
 def readable(exchanges: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -111,6 +114,32 @@ async def test_every_recorded_answer_is_decoded(version, exchanges, client, pve)
     assert missing == set()
 
 
+AGENT_READS: dict[str, Read] = {
+    "get-osinfo": lambda c, n, i: c.qemu(n, i).agent_os_info(),
+    "network-get-interfaces": lambda c, n, i: c.qemu(n, i).agent_network(),
+    "get-fsinfo": lambda c, n, i: c.qemu(n, i).agent_filesystems(),
+}
+
+
+async def test_every_recorded_answer_of_the_guest_agent_is_decoded_or_an_error(
+    exchanges, client, pve
+):
+    for exchange in exchanges[UNUSUAL]:
+        match = re.fullmatch(r"/nodes/(\w+)/qemu/(\d+)/agent/([a-z-]+)", exchange["path"])
+        if match is None or match[3] not in AGENT_READS:
+            continue
+        pve.answers.clear()
+        body = json.dumps(exchange["body"]).encode()
+        pve.respond(f"GET {exchange['path']}", exchange["status"], exchange["reason"], body)
+        with suppress(ProxmoxError):
+            await AGENT_READS[match[3]](client, match[1], int(match[2]))
+
+
+async def test_every_recorded_answer_of_unusual_states_is_decoded(exchanges, client, pve):
+    decoded = [await replay(client, pve, exchange) for exchange in readable(exchanges[UNUSUAL])]
+    assert len(decoded) > 450
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_recorded_pool_is_decoded_with_its_members(version, exchanges, client, pve):
     # recorded by path; requested by name, the same data is the only row of a list
@@ -126,7 +155,7 @@ async def test_a_recorded_pool_is_decoded_with_its_members(version, exchanges, c
     assert members == [("qemu", 100, "pve1")]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", [*VERSIONS, UNUSUAL])
 async def test_no_recorded_resource_is_lost(version, exchanges, client, pve):
     for exchange in readable(exchanges[version]):
         if exchange["path"] != "/cluster/resources":

@@ -11,7 +11,8 @@ import time
 import httpx2 as httpx
 import pytest
 
-from proxmox_client.emulator.control import ACTIONS, ControlServer
+from proxmox_client.emulator.actions import ACTIONS
+from proxmox_client.emulator.control import ControlServer
 
 pytestmark = pytest.mark.anyio
 

@@ -170,6 +170,29 @@ def test_past_backups_match_the_schedules():
     assert hours == {"01:00"}
 
 
+async def test_prod_has_the_cases_that_questions_need(prod):
+    async def config(vmid, **params):
+        guest = prod.cluster.state.guests[vmid]
+        return await prod.get(f"/nodes/{guest.node}/{guest.kind}/{vmid}/config", **params)
+
+    assert "virtio-win" in (await config(175))["ide2"]
+    assert "tag=30" in (await config(400))["net1"]
+    assert (await config(400))["startup"].startswith("order=1")
+    assert (await config(401))["protection"] == 1
+    assert "Owner: data team" in (await config(122))["description"]
+    assert "backup=0" in (await config(122))["scsi1"]
+    assert (await config(177))["hostpci0"].startswith("0000:65:00.0")
+    assert (await config(302))["unprivileged"] == 0
+    assert "ip=10.20.9.31/24" in (await config(331))["net0"]
+    assert (await config(333))["env"].count("\0") == 2
+    assert (await config(168))["unused0"] == "ceph-vm:vm-168-disk-7"
+    assert ("net1" in await config(171), "net1" in await config(171, current=1)) == (False, True)
+    refused = await prod.get("/nodes/pve02/qemu/161/agent/get-osinfo")
+    assert "error" in refused["result"]
+    snapshots = await prod.get("/nodes/pve02/qemu/176/snapshot")
+    assert {row.get("snapstate") for row in snapshots} == {"prepare", None}
+
+
 async def test_guest_addresses_are_private(prod):
     for guest in prod.cluster.state.guests.values():
         addresses = guest.agent.addresses if guest.agent else ()

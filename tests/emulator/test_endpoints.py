@@ -18,6 +18,8 @@ VALUES = {
     "userid": "alice@pve",
     "tokenid": "ansible",
     "roleid": "PVEAuditor",
+    "realm": "pve",
+    "groupid": "admins",
     "poolid": "production",
     "sid": "vm:103",
     "snapname": "before-pg16",
@@ -30,8 +32,11 @@ PARAMETERS = {
     "/cluster/firewall/groups/{group}": None,
     "/cluster/replication/{id}": None,
     "/nodes/{node}/replication/{id}/status": None,
+    "/nodes/{node}/replication/{id}/log": None,
     "/cluster/ha/groups": None,
-    "/nodes/{node}/qemu/{vmid}/agent/exec-status": {"pid": 1},
+    "/cluster/ha/groups/{group}": None,
+    "/nodes/{node}/qemu/{vmid}/agent/exec-status": None,
+    "/nodes/{node}/qemu/{vmid}/agent/file-read": {"file": "/etc/hostname"},
 }
 """Required parameters by path; None for endpoints that other tests cover."""
 
@@ -100,6 +105,8 @@ async def test_every_version_answers_its_endpoints(version, open_client):
             params = dict(PARAMETERS.get(path, {}))
             if "timeframe" in match[0].parameters:
                 params["timeframe"] = "week"
+            if "prunebackups" in path:
+                params["prune-backups"] = "keep-last=1"
             response = await client.request("GET", path.format(**ANY_CLUSTER), **params)
             if response.status_code != 200 and "ceph" not in path:
                 failed[path] = response.reason_phrase

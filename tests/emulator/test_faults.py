@@ -39,7 +39,8 @@ async def test_guests_of_an_offline_node_become_unknown_after_five_minutes(admin
     assert all("name" in row for row in rows)
     lab.state.nodes["pve2"].lost -= 301
     rows = [row for row in await admin.get("/cluster/resources") if row.get("vmid") in guests]
-    assert {frozenset(row) for row in rows} == {frozenset({"id", "type", "node", "vmid", "status"})}
+    known = {"id", "type", "node", "vmid", "status", "tags"}
+    assert {frozenset(row) for row in rows} == {frozenset(known)}
     assert {row["status"] for row in rows} == {"unknown"}
 
 
@@ -141,8 +142,15 @@ async def test_a_slow_node_delays_by_the_cluster_clock():
 async def test_without_quorum_reads_work_and_changes_fail(admin, lab, reason_of):
     lab.lose_quorum()
     assert (await admin.get("/cluster/status"))[0]["quorate"] == 0
-    response = await admin.request("PUT", "/nodes/pve1/qemu/100/config", description="x")
+    response = await admin.request("POST", "/nodes/pve1/qemu/100/status/start")
     assert reason_of(response) == "cluster not ready - no quorum?"
+    response = await admin.request("PUT", "/nodes/pve1/qemu/100/config", description="x")
+    assert reason_of(response).startswith("unable to open file '/etc/pve/nodes/pve1/qemu-server/")
+    response = await admin.request("POST", "/pools", poolid="new")
+    no_lock = "cfs-lock 'file-user_cfg' error: no quorum!"
+    assert reason_of(response) == f"create pool failed: {no_lock}"
+    snapshot = await admin.task("POST", "/nodes/pve1/qemu/100/snapshot", snapname="late")
+    assert snapshot["exitstatus"].endswith("- Permission denied")
     lab.restore_quorum()
     await admin.data("PUT", "/nodes/pve1/qemu/100/config", description="x")
 

@@ -237,6 +237,16 @@ async def test_protected_and_running_guests_are_not_destroyed(admin, reason_of, 
     assert reason_of(await admin.request("DELETE", VM)) == reason
 
 
+async def test_a_template_with_linked_clones_cannot_be_removed(admin):
+    await admin.task("POST", f"{VM}/status/stop")
+    await admin.task("POST", f"{VM}/template")
+    await admin.task("POST", f"{VM}/clone", newid=150)
+    task = await admin.task("DELETE", VM)
+    assert task["exitstatus"].endswith("is still in use by linked cloned")
+    await admin.task("DELETE", "/nodes/pve1/qemu/150")
+    assert (await admin.task("DELETE", VM))["exitstatus"] == "OK"
+
+
 async def test_a_template_can_be_cloned_but_not_started(admin):
     await admin.task("POST", f"{VM}/status/stop")
     await admin.task("POST", f"{VM}/template")

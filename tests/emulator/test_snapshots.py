@@ -56,6 +56,15 @@ async def test_a_snapshot_with_memory_rolls_back_to_running(admin):
     assert "runningmachine" not in await admin.get(f"{VM}/config")
 
 
+async def test_the_memory_of_a_snapshot_is_a_volume_until_it_is_deleted(admin, lab):
+    await create(admin, "ram", vmstate=1)
+    volid = (await admin.get(f"{VM}/snapshot/ram/config"))["vmstate"]
+    volumes = lab.state.storages["shared"].volumes("pve1")
+    assert volumes[volid].size > lab.state.guests[100].memory
+    await admin.task("DELETE", f"{VM}/snapshot/ram")
+    assert volid not in volumes
+
+
 @pytest.mark.parametrize(
     ("method", "path", "outcome"),
     [

@@ -113,7 +113,7 @@ async def test_without_quorum_reads_work_and_writes_fail(client, lab):
     assert len((await client.cluster.resources()).guests) == 12
     assert not (await client.cluster.status()).quorate
     with pytest.raises(NoQuorum):
-        await client.raw("PUT", "/nodes/pve1/qemu/100/config", description="x")
+        await client.raw("POST", "/pools", poolid="new")
 
 
 async def test_nothing_is_sent_to_a_swapped_certificate(lab, inject_fault):

@@ -231,7 +231,7 @@ async def test_a_missing_privilege_comes_with_a_question_for_the_administrator(
 
 async def test_a_write_without_quorum_is_refused_with_a_next_step(demo_client):
     demo_client["prod"].emulated.lose_quorum()
-    error = await demo_client.refused("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="pre-x")
+    error = await demo_client.refused("ChangeVmState", **PROD, vmid=107, action="Start")
     assert error == (
         "The cluster lacks quorum, so nothing can be changed on it "
         "(Proxmox: 'cluster not ready - no quorum?'). "

@@ -26,7 +26,9 @@ async def test_a_backup_uses_all_its_arguments(demo_client):
     listed = await demo_client("ListBackups", **PROD, node="pve02", storage="nfs-archive", vmid=200)
     newest = listed.data[0]
     assert newest["protected"] is True
-    assert newest["notes"] == "before the move\nby hand"
+    assert newest["notes"] == "before the move", "a list has the first line of notes"
+    volumes = demo_client["prod"].emulated.state.storages["nfs-archive"].volumes("pve02")
+    assert volumes[newest["volid"]].notes == "before the move\nby hand"
     assert newest["format"] == "vma.zst"
 
 

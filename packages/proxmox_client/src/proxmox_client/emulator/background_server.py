@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from proxmox_client.emulator.actions import act
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.http.connection import ConnectionLimits
@@ -42,6 +43,8 @@ class Emulator:
                     cluster.fault(**fault)  # type: ignore[arg-type]  # checked by Fault
                 stack.push_async_callback(cluster.stop)
                 await cluster.start(self._address, self._allocate_ports(len(cluster.state.nodes)))
+                for action in self._scenario.actions.get(name, []):
+                    await act(cluster, str(action["action"]), _arguments(action))
             self._stack = stack.pop_all()
         return self
 
@@ -66,3 +69,7 @@ class Emulator:
 
     def __iter__(self) -> Iterator[EmulatedCluster]:
         return iter(self.clusters.values())
+
+
+def _arguments(action: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in action.items() if name != "action"}

@@ -16,7 +16,7 @@ from proxmox_client.emulator.gateway import Gateway
 from proxmox_client.emulator.http.connection import ConnectionLimits
 from proxmox_client.emulator.http.listener import Listener
 from proxmox_client.emulator.state.cluster import ClusterState
-from proxmox_client.emulator.state.node import Node
+from proxmox_client.emulator.state.node import SERVICES, Node
 from proxmox_client.emulator.state.user_config import AclEntry, Token, User
 from proxmox_client.emulator.tasks.scheduler import Scheduler
 
@@ -65,7 +65,7 @@ class EmulatedCluster(Backend):
         Raise OSError if a port is in use.
         """
         self._address = address
-        self.resources.json(Rights(Principal(ROOT), self.state), None)  # fill the cache
+        self._fill_cache()
         remaining_ports = iter(ports)
         for node in self.state.nodes.values():
             node.port = next(remaining_ports, 0)
@@ -83,10 +83,13 @@ class EmulatedCluster(Backend):
             await listener.stop()
         self._listeners.clear()
 
-    async def node_down(self, node: str) -> None:
-        """Take a node offline: its port refuses connections and its tasks are killed."""
+    async def node_down(self, node: str, *, seconds_ago: float = 0) -> None:
+        """Take a node offline: its port refuses connections and its tasks are killed.
+
+        Its last statistics are `seconds_ago` old; after 300 seconds they are dropped.
+        """
         self.state.nodes[node].online = False
-        self.state.nodes[node].lost = self.state.now
+        self.state.nodes[node].lost = self.state.now - seconds_ago
         self.tasks.kill_on(node)
         if listener := self._listeners.pop(node, None):
             await listener.stop()
@@ -96,6 +99,43 @@ class EmulatedCluster(Backend):
         booted = self.state.nodes[node]
         booted.online, booted.booted = True, self.state.now
         self._listen(booted)
+
+    def stop_service(self, node: str, service: str, *, seconds_ago: float = 600) -> None:
+        """Stop a service of a node, `seconds_ago`.
+
+        pvestatd: figures of the node, its guests and storages are missing, all requests work.
+        pvedaemon: requests that it handles are answered with 595.
+        pmxcfs: every request that the node handles is answered with 500; others see it offline.
+        """
+        if service not in SERVICES:
+            raise ValueError(f"{service!r} is not one of {', '.join(SERVICES)}")
+        self.state.nodes[node].stopped.add(service)
+        if service != "pvedaemon":
+            self.state.nodes[node].lost = self.state.now - seconds_ago
+
+    def start_service(self, node: str, service: str) -> None:
+        """Start a service again; pmxcfs has no figures of any node for ten seconds."""
+        started = self.state.nodes[node]
+        started.stopped.discard(service)
+        if service == "pmxcfs":
+            started.joined = self.state.now
+
+    def fail_storage(self, name: str, error: str = "", nodes: Sequence[str] = ()) -> None:
+        """Make a storage inactive on all nodes or some, like an NFS share whose server is away."""
+        storage = self.state.storage(name)
+        storage.failure = error or f"storage '{name}' is not online"
+        storage.failed_nodes = tuple(nodes)
+
+    def repair_storage(self, name: str) -> None:
+        """Make a storage usable again."""
+        self.state.storage(name).failure = ""
+
+    def refuse_agent(self, vmid: int, commands: Sequence[str]) -> None:
+        """Make the guest agent refuse commands, by their names in the API; none again with []."""
+        agent = self.state.guests[vmid].agent
+        if agent is None:
+            raise ValueError(f"VM {vmid} has no guest agent")
+        agent.refused = frozenset(commands)
 
     def fault(self, kind: FaultKind | str, **details: object) -> Fault:
         """Add a fault; `details` are the fields of Fault."""
@@ -128,6 +168,13 @@ class EmulatedCluster(Backend):
     def drop_connections(self, node: str) -> None:
         """Break every open connection of a node."""
         self._listeners[node].drop_all()
+
+    def _fill_cache(self) -> None:
+        rights, receiver = (
+            Rights(Principal(ROOT), self.state),
+            next(iter(self.state.nodes.values())),
+        )
+        self.resources.json(rights, None, receiver)
 
     def _listen(self, node: Node) -> None:
         listener = Listener(Gateway(self, node).answer, self._tls_context(node), self._limits)

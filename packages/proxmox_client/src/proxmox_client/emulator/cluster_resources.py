@@ -10,10 +10,9 @@ from proxmox_client.emulator.state import metrics
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.load import STEP
+from proxmox_client.emulator.state.node import Node
 from proxmox_client.emulator.state.storage import Storage
 
-STATUS_TIMEOUT: Final = 300
-"""Seconds after which the status of an offline node's guests and storages is unknown."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -29,29 +28,29 @@ class ClusterResources:
         self._state = state
         self._rows: dict[int, tuple[int, bytes]] = {}
 
-    def json(self, rights: Rights, kind: str | None) -> bytes:
-        """Return the rows that the principal may see, as a JSON list."""
+    def json(self, rights: Rights, kind: str | None, receiver: Node) -> bytes:
+        """Return the rows that the principal may see, as a JSON list of the receiving node."""
         now = self._state.now
         rows: list[bytes] = []
         if kind in (None, "vm"):
-            rows.extend(self._guests(rights, now))
+            rows.extend(self._guests(rights, receiver, now))
         if kind is None:
-            rows.extend(_encode(row) for row in self._pool_rows(rights))
+            rows.extend(_encode(row) for row in self._pool_rows(rights, receiver, now))
         if kind in (None, "node"):
-            rows.extend(_encode(row) for row in self._node_rows(rights, now))
+            rows.extend(_encode(row) for row in self._node_rows(rights, receiver, now))
         if kind in (None, "storage"):
-            rows.extend(_encode(row) for row in self._storage_rows(rights))
+            rows.extend(_encode(row) for row in self._storage_rows(rights, receiver))
         if kind is None or (kind == "sdn" and self._state.release < (9, 0)):
             rows.extend(_encode(row) for row in self._network_rows(rights))
         return b"[" + b",".join(rows) + b"]"
 
-    def _guests(self, rights: Rights, now: float) -> list[bytes]:
+    def _guests(self, rights: Rights, receiver: Node, now: float) -> list[bytes]:
         """Return the encoded guest rows; the pool is added if the principal may audit it."""
-        may_see, stale_nodes = guest_filter(rights, self._state), self._stale_nodes(now)
+        may_see, silent = guest_filter(rights, self._state), self._silent_nodes(receiver, now)
         phases = {node.name: node.number * 3 for node in self._state.nodes.values()}
         rows = {
-            vmid: unknown_guest(guest)
-            if guest.node in stale_nodes
+            vmid: unknown_guest(guest, self._state)
+            if guest.node in silent
             else self._guest_row(guest, now, phases)
             for vmid, guest in self._state.guests.items()
             if may_see(guest)
@@ -75,39 +74,50 @@ class ClusterResources:
         self._rows[guest.vmid] = (tick, row)
         return row
 
-    def _stale_nodes(self, now: float) -> set[str]:
-        """Return the nodes that have been offline for longer than STATUS_TIMEOUT."""
+    def _silent_nodes(self, receiver: Node, now: float) -> set[str]:
+        """Return the nodes of which the receiving node has no statistics."""
         nodes = self._state.nodes.values()
-        return {node.name for node in nodes if not node.online and now - node.lost > STATUS_TIMEOUT}
+        return {node.name for node in nodes if not node.has_statistics(receiver, now)}
 
-    def _pool_rows(self, rights: Rights) -> Iterator[dict[str, Any]]:
+    def _pool_rows(self, rights: Rights, receiver: Node, now: float) -> Iterator[dict[str, Any]]:
+        may_see, silent = guest_filter(rights, self._state), self._silent_nodes(receiver, now)
         for pool in self._state.pools.values():
             if rights.has(f"/pool/{pool.poolid}", "Pool.Audit"):
-                yield {"id": f"/pool/{pool.poolid}", "pool": pool.poolid, "type": "pool"}
+                guests = [
+                    self._state.guests[vmid] for vmid in pool.vmids & self._state.guests.keys()
+                ]
+                running = [
+                    guest
+                    for guest in guests
+                    if guest.running and guest.node not in silent and may_see(guest)
+                ]
+                row = {"id": f"/pool/{pool.poolid}", "pool": pool.poolid, "type": "pool"}
+                yield row | (_sums(running, now) if running else {})
 
-    def _node_rows(self, rights: Rights, now: float) -> Iterator[dict[str, Any]]:
+    def _node_rows(self, rights: Rights, receiver: Node, now: float) -> Iterator[dict[str, Any]]:
         for node in self._state.nodes.values():
             row: dict[str, Any] = {
                 "id": node.id,
                 "node": node.name,
                 "type": "node",
-                "status": "online" if node.online else "offline",
-                "level": "",
+                "status": node.status(receiver, now),
             }
-            if node.online:
+            if node.has_statistics(receiver, now):
+                row["level"] = ""
+            if node.is_member or node.has_statistics(receiver, now):
                 row["cgroup-mode"] = 2
             if rights.has(node.path, "Sys.Audit"):
-                row |= metrics.node_metrics(node, self._state, now)
+                row |= metrics.node_metrics(node, self._state, receiver, now)
             yield row
 
-    def _storage_rows(self, rights: Rights) -> Iterator[dict[str, Any]]:
-        stale_nodes = self._stale_nodes(self._state.now)
+    def _storage_rows(self, rights: Rights, receiver: Node) -> Iterator[dict[str, Any]]:
+        silent = self._silent_nodes(receiver, self._state.now)
         for node in self._state.nodes:
             for storage in self._state.storages_on(node):
                 if storage.enabled and rights.has_any(
                     storage.path, "Datastore.Audit", "Datastore.AllocateSpace"
                 ):
-                    yield _storage_row(storage, node, is_stale=node in stale_nodes)
+                    yield _storage_row(storage, node, is_known=node not in silent)
 
     def _network_rows(self, rights: Rights) -> Iterator[dict[str, Any]]:
         is_new = self._state.release >= (9, 0)
@@ -133,8 +143,22 @@ class ClusterResources:
                 }
 
 
-def _storage_row(storage: Storage, node: str, *, is_stale: bool) -> dict[str, Any]:
+def _sums(running: list[Guest], now: float) -> dict[str, Any]:
+    """Return the usage of the running guests of a pool; its CPU usage is their weighted mean."""
+    used = [metrics.guest_usage(guest, now) for guest in running]
+    cpus = sum(guest.cpus for guest in running)
+    load = sum(row["cpu"] * guest.cpus for row, guest in zip(used, running, strict=True))
     return {
+        "uptime": max(row["uptime"] for row in used),
+        "mem": sum(row["mem"] for row in used),
+        "maxmem": sum(guest.memory for guest in running),
+        "cpu": load / max(1, cpus),
+        "maxcpu": cpus,
+    }
+
+
+def _storage_row(storage: Storage, node: str, *, is_known: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {
         "id": f"storage/{node}/{storage.name}",
         "node": node,
         "storage": storage.name,
@@ -142,23 +166,23 @@ def _storage_row(storage: Storage, node: str, *, is_stale: bool) -> dict[str, An
         "plugintype": storage.type,
         "content": ",".join(storage.content),
         "shared": int(storage.shared),
-        "status": "unknown" if is_stale else "available",
-        "disk": storage.used(node),
-        "maxdisk": storage.total,
+        "status": "unknown",
     }
+    if not is_known or storage.failure_on(node):
+        return row
+    return row | {"status": "available", "disk": storage.used(node), "maxdisk": storage.total}
 
 
-def unknown_guest(guest: Guest) -> bytes:
-    """Return the encoded row of a guest whose status is unknown."""
-    return _encode(
-        {
-            "id": f"{guest.kind}/{guest.vmid}",
-            "vmid": guest.vmid,
-            "type": guest.kind.value,
-            "node": guest.node,
-            "status": "unknown",
-        }
-    )
+def unknown_guest(guest: Guest, state: ClusterState) -> bytes:
+    """Return the encoded row of a guest without statistics: what the configuration shows."""
+    row = {
+        "id": f"{guest.kind}/{guest.vmid}",
+        "vmid": guest.vmid,
+        "type": guest.kind.value,
+        "node": guest.node,
+        "status": "unknown",
+    }
+    return _encode(row | metrics.guest_labels(guest, state))
 
 
 def guest_filter(rights: Rights, state: ClusterState) -> Callable[[Guest], bool]:

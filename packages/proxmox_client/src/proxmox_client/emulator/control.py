@@ -8,33 +8,16 @@ Off by default; plain HTTP without authentication, on loopback only.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from inspect import isawaitable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from proxmox_client.emulator.actions import ACTIONS, act
 from proxmox_client.emulator.background_server import Emulator
-from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.gateway import failure, success
 from proxmox_client.emulator.http.connection import Connection, ConnectionLimits
 from proxmox_client.emulator.http.messages import Request, Response
-
-Action = Callable[..., Awaitable[None] | object]
-ACTIONS: Final[dict[str, Callable[[EmulatedCluster], Action]]] = {
-    "fault": lambda cluster: cluster.fault,
-    "clear": lambda cluster: cluster.faults.clear,
-    "node-down": lambda cluster: cluster.node_down,
-    "node-up": lambda cluster: cluster.node_up,
-    "drop-connections": lambda cluster: cluster.drop_connections,
-    "lose-quorum": lambda cluster: cluster.lose_quorum,
-    "restore-quorum": lambda cluster: cluster.restore_quorum,
-    "stick-storage": lambda cluster: cluster.stick_storage,
-    "skew-clock": lambda cluster: cluster.skew_clock,
-    "swap-certificate": lambda cluster: cluster.swap_certificate,
-    "expire-sessions": lambda cluster: cluster.expire_sessions,
-}
 
 
 class ControlServer:
@@ -92,6 +75,4 @@ class ControlServer:
             usage = f"POST /CLUSTER/ACTION with one of {', '.join(ACTIONS)}"
             raise ApiError(f"no such action: {usage}", status=404)
         arguments = msgspec.json.decode(request.body or b"{}", type=dict[str, Any])
-        result = ACTIONS[action](self._emulator[name])(**arguments)
-        if isawaitable(result):
-            await result
+        await act(self._emulator[name], action, arguments)

@@ -9,11 +9,18 @@ from typing import Final
 
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.errors import ApiError, Forbidden, Unauthorized
+from proxmox_client.emulator.http.malformations import MALFORMATIONS, malformed
 from proxmox_client.emulator.http.messages import NO_RESPONSE, Delivery, Response, empty
 from proxmox_client.emulator.state.node import Node
 
 PROXY_TIMEOUT: Final = 30.0
 """Seconds that a node waits for the answer of another node."""
+NO_FILE_SYSTEM: Final = (
+    "RPCEnvironment init request failed: Unable to load access control list: Connection refused"
+)
+"""The error of every request to a node whose pmxcfs is stopped; it has no body."""
+BROKEN_PIPE: Final = empty(596, "Broken pipe")
+"""The response when pvedaemon breaks the connection, as for texts outside Latin-1."""
 
 
 class FaultKind(StrEnum):
@@ -27,16 +34,18 @@ class FaultKind(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     ERROR = "error"
+    NO_BODY = "no-body"
+    MALFORMED = "malformed"
 
 
 BEFORE_REQUEST: Final = frozenset(
     {FaultKind.SLOW, FaultKind.HANG, FaultKind.UNAUTHENTICATED, FaultKind.FORBIDDEN}
-    | {FaultKind.ERROR}
+    | {FaultKind.ERROR, FaultKind.NO_BODY}
 )
 BEFORE_PROXYING: Final = frozenset(
     {FaultKind.SLOW, FaultKind.HANG, FaultKind.PROXY_TIMEOUT, FaultKind.PROXY_REDIRECTS}
 )
-AFTER_RESPONSE: Final = frozenset({FaultKind.DROP})
+AFTER_RESPONSE: Final = frozenset({FaultKind.DROP, FaultKind.MALFORMED})
 
 
 @dataclass(slots=True)
@@ -56,8 +65,14 @@ class Fault:
     seconds: float = 10.0
     """The delay of the kind `slow`."""
     message: str = "emulated failure"
+    shape: str = "html"
+    """The name of the body of the kind `malformed`, of MALFORMATIONS."""
     hits: int = 0
     _pattern: re.Pattern[str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.shape not in MALFORMATIONS:
+            raise ValueError(f"{self.shape!r} is not one of {', '.join(MALFORMATIONS)}")
 
     def matches(self, node: str, method: str, path: str) -> bool:
         """Return whether the fault may apply to a request."""
@@ -109,6 +124,8 @@ class Faults:
                     raise Unauthorized("Authentication failed!")
                 case FaultKind.FORBIDDEN:
                     raise Forbidden(fault.message)
+                case FaultKind.NO_BODY:
+                    return empty(500, fault.message)
                 case _:
                     raise ApiError(fault.message)
         return None
@@ -120,6 +137,8 @@ class Faults:
         """
         if not node.online:
             return empty(595, "No route to host")
+        if "pmxcfs" in node.stopped:
+            return empty(500, NO_FILE_SYSTEM)
         for fault in self._hits(node.name, method, path, BEFORE_PROXYING):
             match fault.kind:
                 case FaultKind.PROXY_REDIRECTS:
@@ -132,9 +151,11 @@ class Faults:
         return None
 
     def after_response(self, node: str, method: str, path: str, response: Response) -> Response:
-        """Return the response, cut off if a fault drops it after the request was handled."""
-        for _ in self._hits(node, method, path, AFTER_RESPONSE):
-            return replace(response, delivery=Delivery.CUT_OFF)
+        """Return the response after the request was handled: cut off, or with another body."""
+        for fault in self._hits(node, method, path, AFTER_RESPONSE):
+            if fault.kind is FaultKind.DROP:
+                return replace(response, delivery=Delivery.CUT_OFF)
+            response = malformed(response, fault.shape)
         return response
 
     def _hits(

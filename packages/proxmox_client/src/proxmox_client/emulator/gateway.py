@@ -18,7 +18,9 @@ from proxmox_client.emulator.errors import (
     MethodNotImplemented,
     Unauthorized,
 )
+from proxmox_client.emulator.faults import NO_FILE_SYSTEM
 from proxmox_client.emulator.http.messages import Request, Response, empty
+from proxmox_client.emulator.quorum import check_quorum
 from proxmox_client.emulator.router import ApiRequest, Encoded, Reply, find_handler
 from proxmox_client.emulator.state.node import Node
 from proxmox_client.schema import Endpoint
@@ -53,6 +55,8 @@ class Gateway:
         return self._backend.faults.after_response(self._node.name, request.method, path, response)
 
     async def _answer(self, request: Request, path: str) -> Response:
+        if "pmxcfs" in self._node.stopped:
+            return empty(500, NO_FILE_SYSTEM)
         try:
             faulty = await self._backend.faults.before_request(
                 self._node.name, request.method, path
@@ -81,6 +85,8 @@ class Gateway:
         node = self._backend.proxy.target(endpoint, values, self._node)
 
         async def handle() -> Response:
+            if endpoint.protected and "pvedaemon" in node.stopped:
+                return empty(595, "Connection refused")
             if errors := endpoint.check(values):
                 raise BadParameters(errors)
             api_request = ApiRequest(
@@ -120,9 +126,8 @@ class Gateway:
         handler = find_handler(endpoint.method, endpoint.path)
         if handler is None:
             return self._index(endpoint, request.path)
-        is_change = endpoint.method != "GET" and endpoint.permissions != "world"
-        if is_change and not self._backend.state.quorate:
-            raise ApiError("cluster not ready - no quorum?")
+        if endpoint.method != "GET" and endpoint.permissions != "world":
+            check_quorum(self._backend.state, endpoint, request.params)
         data = handler(request)
         return success(await data if inspect.isawaitable(data) else data)
 
@@ -137,6 +142,8 @@ class Gateway:
 
 def success(data: Any) -> Response:
     """Return the response for a handler's data."""
+    if isinstance(data, Response):
+        return data
     if isinstance(data, Encoded):
         return Response(body=b'{"data":' + data.json + b"}")
     if isinstance(data, Reply):

@@ -7,6 +7,7 @@ from typing import Any
 from proxmox_client.emulator.access.principal import Principal, Rights
 from proxmox_client.emulator.backend import Backend
 from proxmox_client.emulator.errors import BadParameters
+from proxmox_client.emulator.quorum import WRITES, failing_write
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.node import Node
@@ -90,6 +91,8 @@ class ApiRequest:
     def start(self, type_: str, id_: str | int, work: TaskFunction, *, node: str = "") -> str:
         """Start a task as the principal; return its UPID."""
         where = node or self.params.get("node") or self.local_node.name
+        if not self.state.quorate and type_ in WRITES:
+            work = failing_write(self.guest)
         return self.backend.tasks.start(where, type_, str(id_), self.principal.name, work)
 
     def invalid(self, **errors: str) -> BadParameters:

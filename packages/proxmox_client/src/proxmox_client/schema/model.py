@@ -59,6 +59,11 @@ class Endpoint:
         """The path parameter with the node that has to answer, or `""`."""
         return self._facts.proxied_to
 
+    @property
+    def protected(self) -> bool:
+        """Whether pvedaemon handles it, to which pveproxy passes the request."""
+        return self._facts.protected
+
     @cached_property
     def parameters(self) -> Mapping[str, Parameter]:
         """Parameters by name; `net[n]` stands for net0, net1 and so on."""

@@ -8,6 +8,9 @@ from proxmox_client.emulator.errors import Forbidden
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.schema import Endpoint
 
+OPEN = frozenset({("GET", "/cluster/options")})
+"""Endpoints that every account may read in part, other than published."""
+
 
 class PermissionCheck:
     """The check of one request of one principal."""
@@ -21,7 +24,8 @@ class PermissionCheck:
     def require(self, endpoint: Endpoint) -> None:
         """Raise Forbidden unless the endpoint's permissions allow the request."""
         rule = endpoint.permissions
-        if self._principal.is_root or rule in ("all", "world"):
+        is_open = (endpoint.method, endpoint.path) in OPEN
+        if self._principal.is_root or rule in ("all", "world") or is_open:
             return
         if rule is None:
             raise Forbidden("user != root@pam")
@@ -39,7 +43,7 @@ class PermissionCheck:
                     path, privileges, dict(zip(options[::2], options[1::2], strict=True))
                 )
             case ["userid-param", "self"]:
-                if self._params.get("userid") != self._principal.userid:
+                if self._params.get("userid") != self._principal.name:
                     raise Forbidden
             case ["userid-param", privilege]:
                 realm = str(self._params.get("userid", "")).rpartition("@")[2]
@@ -78,7 +82,7 @@ class PermissionCheck:
             *(f"/access/groups/{name}" for name in (user.groups if user else ())),
         ]
         if not any(self._rights.has_any(path, *privileges) for path in paths):
-            raise Forbidden(f"/access/groups, {'|'.join(privileges)}")
+            raise Forbidden
 
     def _fill(self, path: str) -> str:
         """Insert the request's values into a path."""

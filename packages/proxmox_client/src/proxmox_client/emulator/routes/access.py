@@ -4,18 +4,11 @@ from typing import Any
 
 from proxmox_client.emulator.access.principal import Principal, Rights
 from proxmox_client.emulator.auth import sign_in
-from proxmox_client.emulator.errors import ApiError
+from proxmox_client.emulator.errors import ApiError, BadParameters
 from proxmox_client.emulator.router import ApiRequest, route
 
-AREAS = {
-    "access": "/access",
-    "dc": "/",
-    "mapping": "/mapping",
-    "nodes": "/nodes",
-    "sdn": "/sdn",
-    "storage": "/storage",
-    "vms": "/vms",
-}
+NO_DIGEST = "da39a3ee5e6b4b0d3255bfef95601890afd80709"
+"""The digest of a file that does not exist."""
 PREFIXES = {
     "access": ("User.", "Group.", "Permissions."),
     "dc": ("Sys.", "SDN."),
@@ -50,7 +43,7 @@ def ticket(request: ApiRequest) -> dict[str, Any]:
         "username": userid,
         "ticket": tickets.issue(userid, now),
         "CSRFPreventionToken": tickets.csrf(userid, now),
-        "cap": _capabilities(rights),
+        "cap": _capabilities(rights, _known_paths(request)),
     }
     has_name = state.grouped and rights.has("/", "Sys.Audit")
     return answer | ({"clustername": state.name} if has_name else {})
@@ -65,15 +58,30 @@ def domains(request: ApiRequest) -> list[dict[str, Any]]:
     ]
 
 
+@route("GET", "/access/domains/{realm}")
+def domain(request: ApiRequest) -> dict[str, Any]:
+    """GET /access/domains/{realm}."""
+    name = request.params["realm"]
+    if name not in request.state.user_config.realms:
+        raise ApiError(f"domain '{name}' does not exist")
+    realm = request.state.user_config.realms[name]
+    details = {"type": realm.type, "comment": realm.comment, "digest": NO_DIGEST}
+    return details | ({"plugin": "PVE::Auth::PAM"} if realm.type == "pam" else {})
+
+
 @route("GET", "/access/permissions")
 def permissions(request: ApiRequest) -> dict[str, Any]:
     """GET /access/permissions."""
     rights = request.rights
-    own_names = (request.principal.userid, request.principal.name)
-    if (name := request.get("userid")) and name not in own_names:
-        request.rights.require("/access", "Sys.Audit")
+    own_name = request.principal.name
+    if (name := request.get("userid")) and name != own_name:
         userid, _, token = name.partition("!")
-        rights = Rights(_find_principal(request, userid, token), request.state)
+        if userid != own_name:
+            request.rights.require("/access", "Sys.Audit")
+        principal = _find_principal(request, userid, token)
+        if principal is None:
+            return {}
+        rights = Rights(principal, request.state)
     paths = [request.params["path"]] if request.get("path") else _known_paths(request)
     privileges = {
         path: {name: int(below) for name, below in rights.on(path).items()} for path in paths
@@ -88,15 +96,17 @@ def set_password(request: ApiRequest) -> None:
     """PUT /access/password."""
     userid = request.params["userid"]
     users = request.state.user_config.users
+    if not request.principal.is_root and not request.get("confirmation-password"):
+        raise BadParameters({"confirmation-password": "password is required to modify user"})
     if userid not in users:
         raise ApiError(f"no such user ('{userid}')")
     users[userid].password = request.params["password"]
 
 
-def _find_principal(request: ApiRequest, userid: str, token: str) -> Principal:
+def _find_principal(request: ApiRequest, userid: str, token: str) -> Principal | None:
     user = request.state.user_config.users.get(userid)
     if user is None or (token and token not in user.tokens):
-        raise ApiError(f"no such user ('{userid}')")
+        return None
     return Principal(userid, token, user.tokens[token].privsep if token else False)
 
 
@@ -110,9 +120,14 @@ def _known_paths(request: ApiRequest) -> list[str]:
     return sorted({*tops, *granted, *pooled})
 
 
-def _capabilities(rights: Rights) -> dict[str, dict[str, int]]:
-    """Return the privileges by area, for the web interface."""
+def _capabilities(rights: Rights, paths: list[str]) -> dict[str, dict[str, int]]:
+    """Return the privileges by area, held on any path of it, for the web interface."""
+    held: dict[str, set[str]] = {area: set() for area in PREFIXES}
+    for path in [*paths, "/mapping"]:
+        top = path.split("/")[1]
+        if (area := top or "dc") in held:
+            held[area] |= rights.on(path).keys()
     return {
-        area: {name: 1 for name in rights.on(path) if name.startswith(PREFIXES[area])}
-        for area, path in AREAS.items()
+        area: {name: 1 for name in sorted(names) if name.startswith(PREFIXES[area])}
+        for area, names in held.items()
     }

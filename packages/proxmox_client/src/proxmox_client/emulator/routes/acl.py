@@ -1,5 +1,6 @@
 """Groups, roles and the ACL."""
 
+import re
 from typing import Any
 
 from proxmox_client.emulator.access.checks import modify_privileges
@@ -7,6 +8,13 @@ from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.state.user_config import AclEntry, Group
+
+_NAME = r"[^/]+"
+PATHS = re.compile(
+    rf"/|/access(/groups|/realm)?|/access/(groups|realm)/{_NAME}|/(nodes|storage)(/{_NAME})?"
+    rf"|/pool(/{_NAME}){{0,3}}|/vms(/\d+)?|/mapping(/(dir|pci|usb))?(/{_NAME})?|/sdn(/.+)?"
+)
+"""The paths that an ACL entry can have."""
 
 
 @route("GET", "/access/groups")
@@ -33,6 +41,16 @@ def create_group(request: ApiRequest) -> None:
     if groupid in request.state.user_config.groups:
         raise ApiError(f"create group failed: group '{groupid}' already exists")
     request.state.user_config.groups[groupid] = Group(groupid, request.get("comment", ""))
+
+
+@route("GET", "/access/groups/{groupid}")
+def group(request: ApiRequest) -> dict[str, Any]:
+    """GET /access/groups/{groupid}."""
+    groupid, config = request.params["groupid"], request.state.user_config
+    if groupid not in config.groups:
+        raise ApiError(f"group '{groupid}' does not exist")
+    comment = config.groups[groupid].comment
+    return {"members": config.members(groupid)} | ({"comment": comment} if comment else {})
 
 
 @route("DELETE", "/access/groups/{groupid}")
@@ -77,6 +95,9 @@ def create_role(request: ApiRequest) -> None:
         if name not in all_privileges(request.state.release):
             raise request.invalid(privs=f"invalid format - invalid privilege '{name}'\n")
     roleid = request.params["roleid"]
+    if roleid.upper().startswith("PVE"):
+        problem = "cannot use role ID starting with the (case-insensitive) 'PVE' namespace"
+        raise request.invalid(roleid=problem)
     if roleid in builtin_roles(request.state.release) or roleid in request.state.user_config.roles:
         raise ApiError(f"create role failed: role '{roleid}' already exists")
     request.state.user_config.roles[roleid] = frozenset(names)
@@ -86,6 +107,8 @@ def create_role(request: ApiRequest) -> None:
 def delete_role(request: ApiRequest) -> None:
     """DELETE /access/roles/{roleid}."""
     roleid = request.params["roleid"]
+    if roleid in builtin_roles(request.state.release):
+        raise ApiError(f"auto-generated role '{roleid}' cannot be deleted")
     if request.state.user_config.roles.pop(roleid, None) is None:
         raise ApiError(f"delete role failed: role '{roleid}' does not exist")
 
@@ -118,8 +141,12 @@ def update_acl(request: ApiRequest) -> None:
         for kind in ("user", "group", "token")
     }
     if not any(ugids.values()):
-        raise request.invalid(users="either 'users', 'groups' or 'tokens' is required")
+        problem = "either 'users', 'groups' or 'tokens' is required."
+        raise request.invalid(users=problem, groups=problem, tokens=problem)
     path = "/" + str(request.params["path"]).strip("/")
+    if not PATHS.fullmatch(path):
+        raise request.invalid(path=f"invalid ACL path '{request.params['path']}'")
+    _require_names(request, ugids, str(request.params["roles"]).split(","))
     propagate = bool(request.get("propagate", True))
     changed = [
         AclEntry(path, kind, name, role, propagate)
@@ -135,3 +162,19 @@ def update_acl(request: ApiRequest) -> None:
     ]
     if not request.get("delete"):
         config.acl += changed
+
+
+def _require_names(request: ApiRequest, ugids: dict[str, list[str]], roles: list[str]) -> None:
+    """Raise ApiError for a role, user, group or token that does not exist."""
+    config = request.state.user_config
+    all_roles = builtin_roles(request.state.release).keys() | config.roles.keys()
+    problems = [f"role '{name}' does not exist" for name in roles if name not in all_roles]
+    missing = [("user", name) for name in ugids["user"] if name not in config.users]
+    missing += [("group", name) for name in ugids["group"] if name not in config.groups]
+    problems += [f"{kind} '{name}' does not exist" for kind, name in missing]
+    for name in ugids["token"]:
+        userid, _, token = name.partition("!")
+        if userid not in config.users or token not in config.users[userid].tokens:
+            problems.append(f"no such token '{token}' for user '{userid}'")
+    if problems:
+        raise ApiError(f"ACL update failed: {problems[0]}")

@@ -5,6 +5,7 @@ from typing import Any
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.router import ApiRequest, route
+from proxmox_client.emulator.routes.storage import require_volume_access, usable
 from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.tasks import backup
 
@@ -15,8 +16,14 @@ SYS_MODIFY_ONLY = ("bwlimit", "performance", "ionice")
 @route("POST", "/nodes/{node}/vzdump")
 def vzdump(request: ApiRequest) -> str:
     """POST /nodes/{node}/vzdump."""
+    if request.get("all") and request.get("vmid"):
+        raise request.invalid(all="option conflicts with option 'vmid'")
+    if request.get("pool") and request.get("vmid"):
+        raise request.invalid(pool="option conflicts with option 'vmid'")
     vmids = _selected_guests(request)
     _require_rights(request, vmids)
+    if vmids and all(_is_elsewhere(request, vmid) for vmid in vmids):
+        return "OK"
     options = request.params_without("node", "vmid", "all", "pool", "exclude", "quiet")
     local_vmids = [vmid for vmid in vmids if _is_local_or_missing(request, vmid)]
     options.setdefault("storage", "local")
@@ -60,11 +67,15 @@ def defaults(request: ApiRequest) -> dict[str, Any]:
 def extract_config(request: ApiRequest) -> str:
     """GET /nodes/{node}/vzdump/extractconfig."""
     volid = request.params["volume"]
-    storage = request.state.storage(volid.partition(":")[0])
+    if ":" not in volid:
+        raise ApiError(f"unable to parse volume ID '{volid}'")
+    storage = usable(request.state.storage(volid.partition(":")[0]), request.node.name)
     volume = storage.volumes(request.node.name).get(volid)
+    if volume is not None and volume.content != "backup":
+        raise ApiError(f"unable to use volume {volid} - content type needs to be 'backup'")
     if volume is None or volume.content != "backup":
         raise ApiError(f"volume '{volid}' does not exist")
-    request.rights.require_any(storage.path, ("Datastore.Audit", "Datastore.AllocateSpace"))
+    require_volume_access(request, storage, volume.content, volume.vmid)
     return volume.config
 
 
@@ -87,6 +98,10 @@ def _is_local_or_missing(request: ApiRequest, vmid: int) -> bool:
     """Return whether a guest is on this node or missing; the task reports a missing one."""
     guest: Guest | None = request.state.guests.get(vmid)
     return guest is None or guest.node == request.node.name
+
+
+def _is_elsewhere(request: ApiRequest, vmid: int) -> bool:
+    return not _is_local_or_missing(request, vmid)
 
 
 def _require_rights(request: ApiRequest, vmids: list[int]) -> None:

@@ -4,11 +4,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from proxmox_client.emulator.calendar import next_run
-from proxmox_client.emulator.errors import BadParameters
+from proxmox_client.emulator.errors import ApiError, BadParameters, Forbidden
 from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.state.guest import Disk, Guest
 from proxmox_client.emulator.state.jobs import BackupJob
+
+SELECTIONS = frozenset({"vmid", "all", "pool"})
+"""Options that select guests; a new one replaces the others."""
+PROPERTY_STRINGS = frozenset({"prune-backups", "fleecing", "performance"})
 
 
 @route("GET", "/cluster/backup")
@@ -29,6 +33,14 @@ def create(request: ApiRequest) -> None:
     schedule = _schedule(request)
     if schedule is None:
         raise request.invalid(schedule="neither 'starttime' nor 'schedule' were set")
+    if request.get("schedule") and request.get("starttime"):
+        raise request.invalid(starttime="'starttime' and 'schedule' cannot both be set")
+    if len({"vmid", "all", "pool"} & request.params.keys()) != 1:
+        raise ApiError("400 Parameter verification failed.")
+    if (pool := request.get("pool")) and pool not in request.state.pools:
+        raise Forbidden(f"pool '{pool}' does not exist")
+    if request.get("id") in request.state.backup_jobs:
+        raise ApiError(f"Job '{request.params['id']}' already exists")
     name = (
         request.get("id") or f"backup-{request.state.next_pid():08x}-{request.state.next_pid():04x}"
     )
@@ -41,7 +53,11 @@ def create(request: ApiRequest) -> None:
 @route("PUT", "/cluster/backup/{id}")
 def update(request: ApiRequest) -> None:
     """PUT /cluster/backup/{id}."""
+    if request.params["id"] not in request.state.backup_jobs:
+        raise ApiError("no such vzdump job")
     job = _find(request)
+    for key in SELECTIONS if SELECTIONS & request.params.keys() else ():
+        job.options.pop(key, None)
     for key in str(request.get("delete", "")).split(","):
         job.options.pop(key, None)
     job.options |= _options(request)
@@ -52,6 +68,8 @@ def update(request: ApiRequest) -> None:
 @route("DELETE", "/cluster/backup/{id}")
 def remove(request: ApiRequest) -> None:
     """DELETE /cluster/backup/{id}."""
+    if request.params["id"] not in request.state.backup_jobs:
+        raise ApiError("400 Parameter verification failed.")
     del request.state.backup_jobs[_find(request).id]
 
 
@@ -59,7 +77,10 @@ def remove(request: ApiRequest) -> None:
 def included_volumes(request: ApiRequest) -> dict[str, Any]:
     """GET /cluster/backup/{id}/included_volumes."""
     job = _find(request)
-    children = []
+    missing = sorted(set(job.vmids) - request.state.guests.keys())
+    children: list[dict[str, Any]] = [
+        {"id": vmid, "name": None, "type": "unknown", "leaf": 1} for vmid in missing
+    ]
     for _, guest in sorted(request.state.guests.items()):
         if not job.covers(guest.vmid, request.state.pool_of(guest.vmid)):
             continue
@@ -102,9 +123,11 @@ def _find(request: ApiRequest) -> BackupJob:
 def _options(request: ApiRequest) -> dict[str, Any]:
     not_options = ("id", "schedule", "starttime", "dow", "enabled", "delete")
     options = stored(request.params_without(*not_options))
-    if "prune-backups" in options:
-        pairs = str(options["prune-backups"]).split(",")
-        options["prune-backups"] = dict(pair.split("=", 1) for pair in pairs)
+    for name in PROPERTY_STRINGS & options.keys():
+        pairs = str(options[name]).split(",")
+        options[name] = dict(pair.split("=", 1) for pair in pairs)
+    if "fleecing" in options:
+        options["fleecing"]["enabled"] = int(options["fleecing"].get("enabled", 0))
     return options
 
 

@@ -12,7 +12,9 @@ NEWEST_TASKS = 25
 @route("GET", "/cluster/resources")
 def resources(request: ApiRequest) -> Encoded:
     """GET /cluster/resources."""
-    return Encoded(request.backend.resources.json(request.rights, request.get("type")))
+    return Encoded(
+        request.backend.resources.json(request.rights, request.get("type"), request.local_node)
+    )
 
 
 @route("GET", "/cluster/status")
@@ -39,7 +41,7 @@ def status(request: ApiRequest) -> list[dict[str, Any]]:
             "ip": node.address,
             "level": "",
             "nodeid": node.number if state.grouped else 0,
-            "online": int(node.online),
+            "online": int(node.is_member),
             "local": int(node is request.local_node),
         }
         for node in state.nodes.values()
@@ -78,7 +80,7 @@ def next_id(request: ApiRequest) -> str:
 def options(request: ApiRequest) -> dict[str, Any]:
     """GET /cluster/options."""
     if not request.rights.has_any("/", "Sys.Audit", "Sys.Modify"):
-        public = ("console", "tag-style", "mac_prefix")
+        public = ("console", "tag-style")
         visible = {key: value for key, value in request.state.options.items() if key in public}
         return visible | {"allowed-tags": _tags(request)}
     return {"description": "", **request.state.options, "allowed-tags": _tags(request)}

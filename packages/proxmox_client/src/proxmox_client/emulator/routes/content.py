@@ -6,7 +6,7 @@ from typing import Any
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.http.multipart import parse_multipart
 from proxmox_client.emulator.router import ApiRequest, route
-from proxmox_client.emulator.routes.storage import available
+from proxmox_client.emulator.routes.storage import available, require_volume_access
 from proxmox_client.emulator.state.storage import BLOCK_TYPES, Storage, Volume
 from proxmox_client.emulator.tasks import content as tasks
 
@@ -22,7 +22,7 @@ def volume_details(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/storage/{storage}/content/{volume}."""
     storage = available(request)
     volume = _find(request, storage)
-    request.rights.require_any(storage.path, ("Datastore.Audit", "Datastore.AllocateSpace"))
+    require_volume_access(request, storage, volume.content, volume.vmid)
     details: dict[str, Any] = {
         "path": f"{storage.options.get('path', f'/mnt/pve/{storage.name}')}/{volume.name}",
         "size": volume.size,
@@ -63,9 +63,7 @@ def download(request: ApiRequest) -> str:
     storage = available(request)
     content = request.params["content"]
     if content not in storage.content:
-        raise request.invalid(
-            content=f"storage '{storage.name}' does not support '{content}' content"
-        )
+        raise ApiError(f"storage '{storage.name}' is not configured for content-type '{content}'")
     filename = _filename(request, content)
     if request.get("checksum-algorithm") and not request.get("checksum"):
         raise request.invalid(checksum="missing property required by 'checksum-algorithm'")

@@ -1,10 +1,12 @@
 """Creation, clone, configuration, disks and removal of guests."""
 
-from proxmox_client.emulator.errors import ApiError, Forbidden
+from proxmox_client.emulator.errors import ApiError, Forbidden, MethodNotImplemented
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.routes.power import PREFIX, both
-from proxmox_client.emulator.state.guest import Kind
+from proxmox_client.emulator.routes.storage import enabled
+from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.sizes import parse_size
+from proxmox_client.emulator.state.storage import Storage
 from proxmox_client.emulator.tasks import config_update, disks, guest_lifecycle
 from proxmox_client.emulator.tasks.runner import TaskContext
 
@@ -15,11 +17,15 @@ RUNNING_CLONE = {
 """The error for a full clone of a running container, by whether the version is 9.0 or later."""
 
 
+WORDS = {"images": "vm images", "rootdir": "container directories"}
+
+
 @route("POST", "/nodes/{node}/qemu", "/nodes/{node}/lxc")
 def create(request: ApiRequest) -> str:
     """POST /nodes/{node}/qemu and /nodes/{node}/lxc; with archive, from a backup."""
     kind = Kind.LXC if request.path.endswith("/lxc") else Kind.QEMU
     _require_allocate(request, request.vmid, request.get("pool"))
+    _require_disk_storages(request, kind)
     archive = request.get("archive") or (request.get("restore") and request.get("ostemplate"))
     _require_free_vmid(request, kind, "restore" if archive else "create")
     arguments = (request.state, kind, request.params["node"], request.vmid, request.params)
@@ -32,30 +38,60 @@ def create(request: ApiRequest) -> str:
 @route("POST", *both("/clone"))
 def clone(request: ApiRequest) -> str:
     """POST …/clone."""
-    guest, newid = request.guest, request.params["newid"]
+    newid = request.params["newid"]
     _require_allocate(request, newid, request.get("pool"))
-    if newid in request.state.guests:
-        raise ApiError(f"unable to create VM {newid}: config file already exists")
-    if guest.kind is Kind.LXC and guest.running and not request.get("snapname"):
-        raise ApiError(RUNNING_CLONE[request.state.release >= (9, 0)])
-    if not request.get("full", not guest.template) and not guest.template:
-        raise ApiError("Linked clone feature is not supported for non-template guests")
     target = request.get("target") or request.node.name
     if target not in request.state.nodes:
         raise ApiError(f"no such cluster node '{target}'")
+    if name := request.get("storage"):
+        _require_content(request, request.state.storage(name))
+    if request.vmid not in request.state.guests:
+        place = f"VM {request.vmid} on node '{request.node.name}'"
+        raise ApiError(f"unable to find configuration file for {place}")
+    guest = request.guest
+    guest.require_unlocked()
+    _require_free_newid(request, guest, newid)
+    _require_possible_clone(request, guest, target)
     work = guest_lifecycle.clone(guest, newid, target, request.params)
     return request.start(f"{PREFIX[request.kind]}clone", request.vmid, work)
+
+
+def _require_free_newid(request: ApiRequest, guest: Guest, newid: int) -> None:
+    """Raise ApiError for a VMID in use; a VM's clone finds one of another node in its task."""
+    taken = request.state.guests.get(newid)
+    if taken is not None and guest.kind is Kind.LXC:
+        raise ApiError(f"{taken.kind.word} {newid} already exists on node '{taken.node}'")
+    if taken is not None and taken.node == guest.node:
+        raise ApiError(f"unable to create VM {newid}: config file already exists")
+
+
+def _require_possible_clone(request: ApiRequest, guest: Guest, target: str) -> None:
+    """Raise ApiError for a clone that the guest's state or its disks don't allow."""
+    if (name := request.get("snapname")) and name not in guest.snapshots:
+        raise ApiError(f"snapshot '{name}' does not exist")
+    if guest.kind is Kind.LXC and guest.running and not name:
+        raise ApiError(RUNNING_CLONE[request.state.release >= (9, 0)])
+    full = bool(request.get("full", not guest.template))
+    if not full and request.get("storage"):
+        raise ApiError("parameter 'storage' not allowed for linked clones")
+    if not full and not guest.template:
+        disk = next(guest.disks(), None)
+        place = f"'{disk.volid}' ({disk.slot})" if disk else "non-template guests"
+        raise ApiError(f"Linked clone feature is not supported for {place}")
+    is_local = any(not request.state.storage(disk.storage).shared for disk in guest.disks())
+    if target != guest.node and is_local:
+        raise ApiError(f"can't clone VM to node '{target}' (VM uses local storage)")
 
 
 @route("DELETE", "/nodes/{node}/qemu/{vmid}", "/nodes/{node}/lxc/{vmid}")
 def destroy(request: ApiRequest) -> str:
     """DELETE /nodes/{node}/qemu/{vmid} and /nodes/{node}/lxc/{vmid}."""
     guest = request.guest
-    guest.require_unlocked()
     if guest.config.get("protection"):
         raise ApiError(f"can't remove {guest.kind.word} {guest.vmid} - protection mode enabled")
     if request.state.ha_of(guest) and not request.get("purge"):
-        raise ApiError(f"unable to remove {guest.kind.word} {guest.vmid} - used in HA resources")
+        used = "used in HA resources and purge parameter not set."
+        raise ApiError(f"unable to remove {guest.kind.word} {guest.vmid} - {used}")
     if guest.running:
         raise ApiError(f"{guest.kind.word} {guest.vmid} is running - destroy failed")
     work = guest_lifecycle.destroy(guest, purge=bool(request.get("purge")))
@@ -79,27 +115,45 @@ def set_config_by_task(request: ApiRequest) -> str:
     return request.start("qmconfig", request.vmid, run)
 
 
+@route("PUT", "/nodes/{node}/qemu/{vmid}/unlink")
+def unlink(request: ApiRequest) -> None:
+    """PUT /nodes/{node}/qemu/{vmid}/unlink."""
+    config_update.unlink(
+        request.state, request.guest, request.params["idlist"], force=bool(request.get("force"))
+    )
+
+
 @route("PUT", *both("/resize"))
 def resize(request: ApiRequest) -> str:
     """PUT …/resize."""
     guest, slot, size = request.guest, request.params["disk"], request.params["size"]
-    guest.require_unlocked()
     disk = next((disk for disk in guest.disks() if disk.slot == slot), None)
-    if disk is None:
-        raise ApiError(f"disk '{slot}' does not exist")
-    new_size = disk.size + parse_size(size[1:]) if size.startswith("+") else parse_size(size)
+    old_size = disk.size if disk else 0
+    new_size = old_size + parse_size(size[1:]) if size.startswith("+") else parse_size(size)
+    if guest.kind is Kind.LXC and new_size < old_size:
+        raise ApiError("unable to shrink disk size")
     return request.start("resize", request.vmid, disks.resize(guest, slot, new_size))
 
 
 @route("POST", "/nodes/{node}/qemu/{vmid}/move_disk")
 def move_disk(request: ApiRequest) -> str:
     """POST /nodes/{node}/qemu/{vmid}/move_disk."""
-    if "storage" not in request.params:
-        raise request.invalid(
-            storage="property is missing: disks are moved to storages, not to guests"
-        )
+    given = {"storage", "target-vmid"} & request.params.keys()
+    if len(given) != 1:
+        problem = "either set 'storage' or 'target-vmid', but not both"
+        if not given:
+            problem = "both 'storage' and 'target-vmid' missing, either needs to be set"
+        raise request.invalid(storage=problem, target_vmid=problem)
+    if "storage" not in given:
+        raise MethodNotImplemented("POST", request.path)
     storage = request.state.storage(request.params["storage"])
     request.rights.require(storage.path, "Datastore.AllocateSpace")
+    _require_content(request, enabled(storage, request))
+    disk = next((d for d in request.guest.disks() if d.slot == request.params["disk"]), None)
+    if disk is None:
+        raise ApiError(f"disk '{request.params['disk']}' does not exist")
+    if disk.storage == storage.name and not request.get("format"):
+        raise ApiError("you can't move to the same storage with same format")
     delete = bool(request.get("delete"))
     work = disks.move_disk(request.guest, request.params["disk"], storage.name, delete=delete)
     return request.start("qmmove", request.vmid, work)
@@ -109,6 +163,11 @@ def move_disk(request: ApiRequest) -> str:
 def make_template(request: ApiRequest) -> str | None:
     """POST …/template."""
     guest = request.guest
+    if guest.snapshots:
+        word = guest.kind.word
+        raise ApiError(f"unable to create template, because {word} contains snapshots")
+    if guest.template:
+        raise ApiError("you can't convert a template to a template")
     if guest.running:
         raise ApiError(f"unable to create template, because {guest.kind.word} is running")
     work = guest_lifecycle.make_template(guest)
@@ -131,11 +190,33 @@ def _require_allocate(request: ApiRequest, vmid: int, pool: str | None) -> None:
     if not allowed and not (pool and request.rights.has(f"/pool/{pool}", "VM.Allocate")):
         raise Forbidden
     if pool and pool not in request.state.pools:
-        raise ApiError(f"pool '{pool}' does not exist")
+        raise Forbidden(f"pool '{pool}' does not exist")
+
+
+def _require_content(request: ApiRequest, storage: Storage) -> None:
+    content = "rootdir" if request.kind is Kind.LXC else "images"
+    if content not in storage.content:
+        problem = f"storage '{storage.name}' does not support {WORDS[content]}"
+        raise request.invalid(storage=problem)
+
+
+def _require_disk_storages(request: ApiRequest, kind: Kind) -> None:
+    """Raise an error for a new disk on a storage that is missing or not for disks."""
+    content = "rootdir" if kind is Kind.LXC else "images"
+    for name, value in request.params.items():
+        storage, colon, size = str(value).partition(",")[0].partition(":")
+        is_new = colon and size.replace(".", "").isdigit()
+        if name.rstrip("0123456789") not in disks.SLOTS or not is_new:
+            continue
+        if content not in request.state.storage(storage).content:
+            problem = f"storage '{storage}' does not support {WORDS[content]}"
+            raise request.invalid(**{name: problem})
 
 
 def _require_free_vmid(request: ApiRequest, kind: Kind, verb: str) -> None:
     taken = request.state.guests.get(request.vmid)
     if taken is not None:
         exists = f"{taken.kind.word} {taken.vmid} already exists on node '{taken.node}'"
+        if kind is Kind.LXC:
+            raise ApiError(exists)
         raise ApiError(f"unable to {verb} {kind.word} {taken.vmid} - {exists}")

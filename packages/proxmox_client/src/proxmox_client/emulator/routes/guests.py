@@ -33,11 +33,14 @@ def status(request: ApiRequest) -> dict[str, Any]:
 def config(request: ApiRequest) -> dict[str, Any]:
     """GET …/config: with pending changes applied, or the running one with current=1."""
     guest = request.guest
+    if request.get("snapshot") and request.get("current"):
+        problem = "cannot use 'snapshot' parameter with 'current'"
+        raise request.invalid(snapshot=problem, current=problem)
     if name := request.get("snapshot"):
         from_snapshot = guest.snapshots.get(name)
         if from_snapshot is None:
             raise ApiError(f"snapshot '{name}' does not exist")
-        return {**from_snapshot.config, "digest": guest.digest}
+        return {**from_snapshot.config, "snaptime": from_snapshot.time, "digest": guest.digest}
     options = dict(guest.config) if request.get("current") else guest.next_config
     if guest.parent:
         options["parent"] = guest.parent

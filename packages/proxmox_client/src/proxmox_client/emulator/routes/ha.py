@@ -6,14 +6,20 @@ from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.state.jobs import HaResource
 
-GROUPS_ARE_GONE = "cannot index groups: ha groups have been migrated to rules"
+MIGRATED = "ha groups have been migrated to rules"
+GROUPS_ARE_GONE = f"cannot index groups: {MIGRATED}"
+DEFAULT_LIMITS = {"max_restart": 1, "max_relocate": 1}
 DIGEST = "4dd3971250fa8fec8b0671a603fab2ce9977ba0f"
 
 
 @route("GET", "/cluster/ha/resources")
 def resources(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /cluster/ha/resources."""
-    return [_row(entry) for entry in request.state.ha_resources.values()]
+    return [
+        _row(entry)
+        for entry in request.state.ha_resources.values()
+        if request.get("type") in (None, entry.sid.partition(":")[0])
+    ]
 
 
 @route("GET", "/cluster/ha/resources/{sid}")
@@ -27,12 +33,14 @@ def create(request: ApiRequest) -> None:
     """POST /cluster/ha/resources."""
     sid = _sid(request)
     if sid in request.state.ha_resources:
-        raise ApiError(f"resource ID '{sid}' already defined")
+        raise ApiError(f"create resource failed: resource ID '{sid}' already defined")
     vmid = int(sid.partition(":")[2])
     if vmid not in request.state.guests:
-        raise ApiError(f"unable to read file '{sid}': no such guest")
-    entry = HaResource(sid, request.get("state", "started"), request.get("group", ""))
-    entry.comment = request.get("comment", "")
+        raise ApiError(f"resource '{sid}' does not exist in cluster")
+    if request.get("group") and request.state.release >= (9, 0):
+        raise ApiError(f"invalid parameter 'group': {MIGRATED}")
+    entry = HaResource(sid)
+    _update(entry, request)
     request.state.ha_resources[sid] = entry
     request.state.guests[vmid].touch()
 
@@ -41,9 +49,7 @@ def create(request: ApiRequest) -> None:
 def update(request: ApiRequest) -> None:
     """PUT /cluster/ha/resources/{sid}."""
     entry = _find(request)
-    entry.state = request.get("state", entry.state)
-    entry.comment = request.get("comment", entry.comment)
-    entry.group = request.get("group", entry.group)
+    _update(entry, request)
     if entry.vmid in request.state.guests:
         request.state.guests[entry.vmid].touch()
 
@@ -51,6 +57,8 @@ def update(request: ApiRequest) -> None:
 @route("DELETE", "/cluster/ha/resources/{sid}")
 def delete(request: ApiRequest) -> None:
     """DELETE /cluster/ha/resources/{sid}."""
+    if _sid(request) not in request.state.ha_resources:
+        raise ApiError(f"cannot delete service '{_sid(request)}', not HA managed!")
     entry = _find(request)
     del request.state.ha_resources[entry.sid]
     if entry.vmid in request.state.guests:
@@ -65,7 +73,7 @@ def status(request: ApiRequest) -> list[dict[str, Any]]:
         "id": "quorum",
         "type": "quorum",
         "node": request.local_node.name,
-        "status": "OK" if state.quorate else "No quorum on node",
+        "status": "OK" if state.quorate else f"No quorum on node '{request.local_node.name}'!",
         "quorate": int(state.quorate),
     }
     rows: list[dict[str, Any]] = [quorum]
@@ -84,6 +92,17 @@ def groups(request: ApiRequest) -> list[dict[str, Any]]:
     if request.state.release >= (9, 0):
         raise ApiError(GROUPS_ARE_GONE)
     return list(request.state.ha_groups.values())
+
+
+@route("GET", "/cluster/ha/groups/{group}")
+def group(request: ApiRequest) -> dict[str, Any]:
+    """GET /cluster/ha/groups/{group}."""
+    if request.state.release >= (9, 0):
+        raise ApiError(f"cannot read group: {MIGRATED}")
+    name = request.params["group"]
+    if name not in request.state.ha_groups:
+        raise ApiError(f"no such ha group '{name}'")
+    return request.state.ha_groups[name]
 
 
 @route("GET", "/cluster/ha/rules")
@@ -114,8 +133,8 @@ def _service(request: ApiRequest, entry: HaResource) -> dict[str, Any]:
         "state": crm,
         "crm_state": crm,
         "request_state": entry.state,
-        "max_restart": entry.max_restart,
-        "max_relocate": entry.max_relocate,
+        **DEFAULT_LIMITS,
+        **entry.limits,
         "status": f"{entry.sid} ({guest.node}, {crm})",
     }
 
@@ -126,6 +145,16 @@ def _sid(request: ApiRequest) -> str:
         return sid
     guest = request.state.guests.get(int(sid)) if sid.isdigit() else None
     return f"{guest.kind.word.lower() if guest else 'vm'}:{sid}"
+
+
+def _update(entry: HaResource, request: ApiRequest) -> None:
+    entry.state = request.get("state", entry.state)
+    entry.shows_state |= "state" in request.params
+    entry.comment = request.get("comment", entry.comment)
+    entry.group = request.get("group", entry.group)
+    entry.limits |= {
+        name: request.params[name] for name in DEFAULT_LIMITS if name in request.params
+    }
 
 
 def _find(request: ApiRequest) -> HaResource:
@@ -139,8 +168,10 @@ def _row(entry: HaResource) -> dict[str, Any]:
     row: dict[str, Any] = {
         "sid": entry.sid,
         "type": entry.sid.partition(":")[0],
-        "state": entry.state,
         "digest": DIGEST,
+        **entry.limits,
     }
     extra = {"group": entry.group, "comment": entry.comment}
+    if entry.shows_state or entry.state != "started":
+        extra["state"] = entry.state
     return row | {key: value for key, value in extra.items() if value}

@@ -15,6 +15,7 @@ LOCAL_DEVICES = ("hostpci", "usb", "serial", "parallel")
 def check(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/qemu/{vmid}/migrate."""
     guest = request.guest
+    guest.require_unlocked()
     obstacles = _obstacles(request, guest)
     answer: dict[str, Any] = {
         "running": int(guest.running),
@@ -91,8 +92,6 @@ def _target(request: ApiRequest) -> Node:
         raise request.invalid(target="target is local node.")
     if name not in request.state.nodes:
         raise ApiError(f"no such cluster node '{name}'")
-    if not request.state.nodes[name].online:
-        raise ApiError(f"node '{name}' is not online")
     return request.state.nodes[name]
 
 

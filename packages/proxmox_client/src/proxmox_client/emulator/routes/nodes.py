@@ -11,18 +11,19 @@ from proxmox_client.emulator.state.node import Node, PhysicalDisk
 @route("GET", "/nodes")
 def nodes(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes."""
-    rows = []
+    rows, receiver = [], request.local_node
     for node in request.state.nodes.values():
         row: dict[str, Any] = {
             "node": node.name,
             "id": node.id,
             "type": "node",
-            "status": "online" if node.online else "offline",
-            "level": "",
+            "status": node.status(receiver, request.now),
             "ssl_fingerprint": node.fingerprint,
         }
+        if node.has_statistics(receiver, request.now):
+            row["level"] = ""
         if request.rights.has(node.path, "Sys.Audit"):
-            row |= metrics.node_metrics(node, request.state, request.now)
+            row |= metrics.node_metrics(node, request.state, receiver, request.now)
         rows.append(row)
     return rows
 

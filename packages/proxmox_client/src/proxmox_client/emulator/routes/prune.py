@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.routes.storage import available
 from proxmox_client.emulator.state.storage import Storage, Volume
@@ -42,8 +43,10 @@ def prune(request: ApiRequest) -> str:
 
 def _marks(request: ApiRequest, storage: Storage) -> list[tuple[Volume, str]]:
     """Return the selected backups with their marks, the oldest first."""
-    default = storage.options.get("prune-backups", "keep-all=1")
-    keep = retention.parse(str(request.get("prune-backups") or default))
+    text = request.get("prune-backups") or storage.options.get("prune-backups")
+    if text is None:
+        raise ApiError(f"no prune-backups options configured for storage '{storage.name}'")
+    keep = retention.parse(str(text))
     groups: dict[tuple[str, int], list[Volume]] = {}
     for volume in storage.volumes(request.node.name).values():
         has_vmid = request.get("vmid") in (None, volume.vmid)

@@ -5,8 +5,11 @@ from typing import Any
 
 from proxmox_client.emulator.calendar import next_run
 from proxmox_client.emulator.errors import ApiError
-from proxmox_client.emulator.router import ApiRequest, route
+from proxmox_client.emulator.router import ApiRequest, Reply, route
+from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.jobs import Replication
+
+DIGEST = "aa66f2605b7380ab1fba616b24fca62d3d89ba60"
 
 
 @route("GET", "/cluster/replication")
@@ -22,34 +25,51 @@ def list_jobs(request: ApiRequest) -> list[dict[str, Any]]:
 @route("GET", "/cluster/replication/{id}")
 def get_job(request: ApiRequest) -> dict[str, Any]:
     """GET /cluster/replication/{id}."""
-    return _config_row(_find(request))
+    return _config_row(_find(request)) | {"digest": DIGEST}
 
 
 @route("POST", "/cluster/replication")
 def create(request: ApiRequest) -> None:
     """POST /cluster/replication."""
-    name = request.params["id"]
-    guest, _, number = name.partition("-")
+    name, target = request.params["id"], request.params["target"]
+    vmid, _, number = name.partition("-")
+    guest = request.state.guests.get(int(vmid))
+    if guest is None:
+        raise ApiError(f"Guest '{vmid}' does not exist.")
+    if target not in request.state.nodes:
+        raise ApiError(f"Target '{target}' does not exist.")
+    if target == guest.node:
+        raise ApiError("Source and target must not be identical")
     if name in request.state.replications:
         raise ApiError(f"replication job '{name}' already exists")
-    if int(guest) not in request.state.guests:
-        raise ApiError(f"guest '{guest}' does not exist")
-    source = request.state.guests[int(guest)].node
-    replication = Replication(int(guest), int(number), source, request.params["target"])
+    _require_replicable_disks(request, guest)
+    replication = Replication(guest.vmid, int(number), guest.node, target)
     request.state.replications[name] = replication
     _update(replication, request)
+
+
+def _require_replicable_disks(request: ApiRequest, guest: Guest) -> None:
+    disks = [disk for disk in guest.disks() if "replicate=0" not in str(guest.config[disk.slot])]
+    if not disks:
+        raise ApiError("No replicatable volumes found")
+    for disk in disks:
+        if request.state.storage(disk.storage).type != "zfspool":
+            raise ApiError(f"missing replicate feature on volume '{disk.volid}'")
 
 
 @route("PUT", "/cluster/replication/{id}")
 def update(request: ApiRequest) -> None:
     """PUT /cluster/replication/{id}."""
-    _update(_find(request), request)
+    _update(_find_to_change(request), request)
 
 
 @route("DELETE", "/cluster/replication/{id}")
 def delete(request: ApiRequest) -> None:
-    """DELETE /cluster/replication/{id}."""
-    del request.state.replications[_find(request).id]
+    """DELETE /cluster/replication/{id}: marks the job, which is removed at its next run."""
+    if request.get("force"):
+        request.state.replications.pop(request.params["id"], None)
+    else:
+        _find_to_change(request).removal = "local" if request.get("keep") else "full"
 
 
 @route("GET", "/nodes/{node}/replication")
@@ -70,16 +90,37 @@ def node_job_status(request: ApiRequest) -> dict[str, Any]:
     return _status_row(_find(request), request)
 
 
+@route("GET", "/nodes/{node}/replication/{id}/log")
+def job_log(request: ApiRequest) -> Reply:
+    """GET /nodes/{node}/replication/{id}/log: of the last run, if there was one."""
+    job = _find(request)
+    lines = ["unable to open file - No such file or directory"]
+    if job.last_try:
+        when = f"{datetime.fromtimestamp(job.last_try, UTC):%Y-%m-%d %H:%M:%S} {job.id}"
+        result = f" with error: {job.error}" if job.error else ""
+        lines = [f"{when}: start replication job", f"{when}: end replication job{result}"]
+    rows = [{"n": number, "t": line} for number, line in enumerate(lines, 1)]
+    return Reply(rows, {"total": len(rows)})
+
+
 @route("POST", "/nodes/{node}/replication/{id}/schedule_now")
-def run(request: ApiRequest) -> None:
+def run(request: ApiRequest) -> str:
     """POST /nodes/{node}/replication/{id}/schedule_now: runs within a minute, not as a task."""
     _find(request).run_now = True
+    return ""
 
 
 def _find(request: ApiRequest) -> Replication:
     name = request.params["id"]
     if name not in request.state.replications:
         raise ApiError(f"no such replication job '{name}'")
+    return request.state.replications[name]
+
+
+def _find_to_change(request: ApiRequest) -> Replication:
+    name = request.params["id"]
+    if name not in request.state.replications:
+        raise ApiError(f"no such job '{name}'")
     return request.state.replications[name]
 
 
@@ -98,22 +139,37 @@ def _config_row(job: Replication) -> dict[str, Any]:
         "jobnum": job.number,
         "source": job.source,
         "target": job.target,
-        "schedule": job.schedule,
     }
-    extra = {"comment": job.comment, "rate": job.rate, "disable": int(job.disabled)}
+    extra = {
+        "schedule": job.schedule,
+        "comment": job.comment,
+        "rate": job.rate,
+        "disable": int(job.disabled),
+        "remove_job": job.removal,
+    }
     return row | {key: value for key, value in extra.items() if value}
 
 
 def _status_row(job: Replication, request: ApiRequest) -> dict[str, Any]:
     row = _config_row(job)
     guest = request.state.guests.get(job.guest)
-    due = next_run(job.schedule, datetime.fromtimestamp(request.now, UTC))
     row |= {
         "vmtype": guest.kind.value if guest else "qemu",
         "last_sync": int(job.last_sync),
         "last_try": int(job.last_try),
-        "next_sync": 0 if job.disabled else int(due.timestamp()),
-        "duration": job.duration,
+        "next_sync": _next_sync(job),
         "fail_count": job.fail_count,
     }
+    if job.last_try:
+        row["duration"] = job.duration
     return row | ({"error": job.error} if job.error else {})
+
+
+def _next_sync(job: Replication) -> int:
+    """Return the time of the next run as Proxmox computes it: from the last one, or from 1970."""
+    if job.removal:
+        return 1
+    if job.fail_count:
+        return int(job.last_try) + (300 * job.fail_count if job.fail_count <= 3 else 1800)
+    after = datetime.fromtimestamp(job.last_sync, UTC)
+    return int(next_run(job.due_times, after).timestamp())

@@ -83,4 +83,5 @@ def _row(guest: Guest, snapshot: Snapshot) -> dict[str, Any]:
     }
     if guest.kind is Kind.QEMU:
         row["vmstate"] = int(snapshot.with_ram)
-    return row | ({"parent": snapshot.parent} if snapshot.parent else {})
+    extra = {"parent": snapshot.parent, "snapstate": snapshot.state}
+    return row | {key: value for key, value in extra.items() if value}

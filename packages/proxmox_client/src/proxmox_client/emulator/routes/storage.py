@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from proxmox_client.emulator.errors import ApiError
+from proxmox_client.emulator.errors import ApiError, Forbidden
 from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.serializers.storage import storage_status, volume_row
 from proxmox_client.emulator.state.storage import Storage, Volume
 
 AUDIT = ("Datastore.Audit", "Datastore.AllocateSpace")
+CONTENT = ("backup", "images", "import", "iso", "none", "rootdir", "snippets", "vztmpl")
 STUCK_SECONDS = 120.0
 """Seconds that a node waits for a storage that hangs."""
 
@@ -86,18 +87,20 @@ def _configured(storage: Storage) -> dict[str, Any]:
 async def node_storages(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes/{node}/storage."""
     rows = []
-    for storage in request.state.storages_on(request.node.name):
+    for storage in request.state.storages.values():
         if request.rights.has_any(storage.path, *AUDIT) and _is_selected(storage, request):
             await responsive(storage, request)
             status = storage_status(storage, request.node.name)
-            fraction = status["used"] / status["total"] if status["total"] else 0
-            rows.append({"storage": storage.name, **status, "used_fraction": fraction})
+            fraction = (
+                {"used_fraction": status["used"] / status["total"]} if status["total"] else {}
+            )
+            rows.append({"storage": storage.name, **status, **fraction})
     return rows
 
 
 def _is_selected(storage: Storage, request: ApiRequest) -> bool:
     if request.get("storage") not in (None, storage.name) or (
-        request.get("enabled") and not storage.enabled
+        request.get("enabled") and not (storage.enabled and storage.on(request.node.name))
     ):
         return False
     content = request.get("content")
@@ -107,46 +110,74 @@ def _is_selected(storage: Storage, request: ApiRequest) -> bool:
 @route("GET", "/nodes/{node}/storage/{storage}/status")
 async def status(request: ApiRequest) -> dict[str, Any]:
     """GET /nodes/{node}/storage/{storage}/status."""
-    storage = await responsive(available(request), request)
+    if request.params["storage"] not in request.state.storages:
+        raise request.invalid(storage="No such storage.")
+    storage = await responsive(request.storage, request)
     return storage_status(storage, request.node.name)
 
 
 @route("GET", "/nodes/{node}/storage/{storage}/content")
 async def content(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes/{node}/storage/{storage}/content."""
-    storage = await responsive(available(request), request)
+    storage = usable(await responsive(available(request), request), request.node.name)
     kind, vmid = request.get("content"), request.get("vmid")
+    if kind is not None and kind not in CONTENT:
+        raise request.invalid(content=f"invalid format - invalid content type '{kind}'\n")
     return [
         volume_row(volume)
         for volume in storage.volumes(request.node.name).values()
         if (kind is None or volume.content == kind)
-        and vmid in (None, volume.vmid)
+        and (vmid in (None, volume.vmid) or not volume.vmid)
         and _is_visible(request, storage, volume)
     ]
 
 
 def _is_visible(request: ApiRequest, storage: Storage, volume: Volume) -> bool:
     """Return whether a volume is listed; backups and disks need privileges on their guest too."""
-    rights, path = request.rights, f"/storage/{storage.name}"
-    if volume.content in ("iso", "vztmpl", "import") or rights.has(path, "Datastore.Allocate"):
-        return True
-    guest = f"/vms/{volume.vmid}"
-    match volume.content:
+    try:
+        require_volume_access(request, storage, volume.content, volume.vmid)
+    except Forbidden:
+        return False
+    return True
+
+
+def require_volume_access(request: ApiRequest, storage: Storage, content: str, vmid: int) -> None:
+    """Raise Forbidden unless the principal may read a volume, given its content and guest."""
+    rights, path, guest = request.rights, storage.path, f"/vms/{vmid}"
+    if rights.has(path, "Datastore.Allocate"):
+        return
+    match content:
+        case "iso" | "vztmpl" | "import":
+            rights.require_any(path, ("Datastore.AllocateSpace", "Datastore.Audit"))
         case "backup":
-            return rights.has(path, "Datastore.AllocateSpace") and rights.has(guest, "VM.Backup")
+            rights.require(path, "Datastore.AllocateSpace")
+            rights.require(guest, "VM.Backup")
         case "images" | "rootdir":
-            return rights.has(path, "Datastore.Audit") and rights.has(guest, "VM.Config.Disk")
+            rights.require(path, "Datastore.Audit")
+            rights.require(guest, "VM.Config.Disk")
         case _:
-            return False
+            rights.require(path, "Datastore.Allocate")
 
 
 def available(request: ApiRequest) -> Storage:
     """Return the storage in the path; raise ApiError if it is not available on the node."""
     storage = request.storage
+    return enabled(storage, request)
+
+
+def enabled(storage: Storage, request: ApiRequest) -> Storage:
+    """Return the storage; raise ApiError if it is disabled, or not available on the node."""
     if not storage.enabled:
         raise ApiError(f"storage '{storage.name}' is disabled")
     if not storage.on(request.node.name):
         raise ApiError(f"storage '{storage.name}' is not available on node '{request.node.name}'")
+    return storage
+
+
+def usable(storage: Storage, node: str) -> Storage:
+    """Return the storage; raise ApiError if it cannot be used on the node."""
+    if failure := storage.failure_on(node):
+        raise ApiError(failure)
     return storage
 
 

@@ -40,7 +40,8 @@ def _user_row(request: ApiRequest, user: User) -> dict[str, Any]:
             "groups": ",".join(sorted(user.groups)),
             "tokens": [
                 {"tokenid": name, **_token_row(token)} for name, token in user.tokens.items()
-            ],
+            ]
+            or None,
         }
     return row
 
@@ -51,6 +52,9 @@ def create_user(request: ApiRequest) -> None:
     userid, config = request.params["userid"], request.state.user_config
     if userid in config.users:
         raise ApiError(f"create user failed: user '{userid}' already exists")
+    groups = [name for name in str(request.get("groups", "")).split(",") if name]
+    if missing := next((name for name in groups if name not in config.groups), None):
+        raise ApiError(f"create user failed: no such group '{missing}'")
     config.users[userid] = user = User(userid, password=request.get("password", ""))
     _update(user, request)
 
@@ -64,23 +68,24 @@ def get_user(request: ApiRequest) -> dict[str, Any]:
         "comment": user.comment,
         "email": user.email,
         "firstname": user.firstname,
-        "tokens": {name: _token_row(token) for name, token in user.tokens.items()},
     }
-    return details | {key: value for key, value in extra.items() if value}
+    tokens = {name: _token_row(token) for name, token in user.tokens.items()}
+    details |= {key: value for key, value in extra.items() if value}
+    return details | {"tokens": tokens or None}
 
 
 @route("PUT", "/access/users/{userid}")
 def update_user(request: ApiRequest) -> None:
     """PUT /access/users/{userid}."""
-    _update(_user(request), request)
+    _update(_user(request, "update user failed: "), request)
 
 
 @route("DELETE", "/access/users/{userid}")
 def delete_user(request: ApiRequest) -> None:
     """DELETE /access/users/{userid}."""
-    user = _user(request)
-    del request.state.user_config.users[user.userid]
-    request.state.user_config.remove_acl("user", user.userid)
+    userid, config = request.params["userid"], request.state.user_config
+    config.users.pop(userid, None)
+    config.remove_acl("user", userid)
 
 
 @route("GET", "/access/users/{userid}/token")
@@ -116,6 +121,23 @@ def create_token(request: ApiRequest) -> dict[str, Any]:
     if token.comment:
         info["comment"] = token.comment
     return {"full-tokenid": f"{user.userid}!{name}", "info": info, "value": secret}
+
+
+@route("PUT", "/access/users/{userid}/token/{tokenid}")
+def update_token(request: ApiRequest) -> dict[str, Any]:
+    """PUT /access/users/{userid}/token/{tokenid}; with regenerate=1 the secret is replaced."""
+    token = _find_token(request)
+    token.comment = request.get("comment", token.comment)
+    token.expire = request.get("expire", token.expire)
+    token.privsep = request.get("privsep", token.privsep)
+    row = _token_row(token)
+    if "expire" in request.params:
+        row["expire"] = str(token.expire)
+    if request.get("regenerate"):
+        token.secret = str(uuid4())
+        row |= {"value": token.secret}
+        row["full-tokenid"] = f"{request.params['userid']}!{token.name}"
+    return row
 
 
 @route("DELETE", "/access/users/{userid}/token/{tokenid}")
@@ -175,10 +197,10 @@ def _factor_row(factor: SecondFactor) -> dict[str, Any]:
     }
 
 
-def _user(request: ApiRequest) -> User:
+def _user(request: ApiRequest, beginning: str = "") -> User:
     userid = request.params["userid"]
     if userid not in request.state.user_config.users:
-        raise ApiError(f"no such user ('{userid}')")
+        raise ApiError(f"{beginning}no such user ('{userid}')")
     return request.state.user_config.users[userid]
 
 

@@ -8,4 +8,6 @@ from proxmox_client.emulator.state.cluster import RELEASES
 def version(request: ApiRequest) -> dict[str, str]:
     """GET /version."""
     number, repository = RELEASES[request.state.version]
-    return {"version": number, "release": request.state.version, "repoid": repository}
+    row = {"version": number, "release": request.state.version, "repoid": repository}
+    console = request.state.options.get("console")
+    return row | ({"console": console} if console else {})

@@ -115,13 +115,21 @@ class Builder:
         return self._set_running(guest, running=running)
 
     def snapshot(
-        self, guest: Guest, name: str, age_days: float, description: str = "", *, ram: bool = False
+        self,
+        guest: Guest,
+        name: str,
+        age_days: float,
+        description: str = "",
+        *,
+        ram: bool = False,
+        state: str = "",
     ) -> Snapshot:
-        """Add a snapshot whose parent is the guest's newest one."""
+        """Add a snapshot whose parent is the guest's newest one; one with a state is incomplete."""
         created = int(self.now - age_days * DAY)
         snapshot = Snapshot(name, created, description, guest.parent, ram, dict(guest.config))
+        snapshot.state = state
         guest.snapshots[name] = snapshot
-        guest.parent = name
+        guest.parent = guest.parent if state else name
         return snapshot
 
     def volume(

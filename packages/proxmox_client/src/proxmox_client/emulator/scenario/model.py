@@ -16,6 +16,8 @@ class Scenario:
     clusters: dict[str, Build] = field(default_factory=dict)
     faults: dict[str, list[dict[str, object]]] = field(default_factory=dict)
     """Faults that are active from the start, by cluster."""
+    actions: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+    """Actions of `actions.py` that are run at the start, by cluster."""
 
     @classmethod
     def cluster(
@@ -33,9 +35,12 @@ class Scenario:
 
         Raise ValueError for a text that is no scenario.
         """
-        clusters, faults = parse_scenario(text.read_text() if isinstance(text, Path) else text)
-        return cls(clusters, faults)
+        return cls(*parse_scenario(text.read_text() if isinstance(text, Path) else text))
 
     def __add__(self, other: "Scenario") -> "Scenario":
         """Return a scenario with the clusters of both."""
-        return Scenario(self.clusters | other.clusters, self.faults | other.faults)
+        return Scenario(
+            self.clusters | other.clusters,
+            self.faults | other.faults,
+            self.actions | other.actions,
+        )

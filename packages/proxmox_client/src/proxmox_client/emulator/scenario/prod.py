@@ -1,7 +1,7 @@
 """The demo cluster prod: five nodes, one of them offline, 120 guests."""
 
 from proxmox_client.emulator.clock import Clock
-from proxmox_client.emulator.scenario import prod_records
+from proxmox_client.emulator.scenario import prod_details, prod_records
 from proxmox_client.emulator.scenario.builder import DAY, Builder
 from proxmox_client.emulator.scenario.prod_guests import add_guests
 from proxmox_client.emulator.state.cluster import ClusterState
@@ -21,6 +21,7 @@ def prod(clock: Clock) -> ClusterState:
     node = builder.state.nodes[OFFLINE]
     node.online, node.lost = False, builder.now - 0.4 * DAY
     prod_records.add_records(builder)
+    prod_details.add_details(builder)
     return builder.state
 
 

@@ -14,11 +14,11 @@ from proxmox_client.emulator.scenario.yaml_cluster import add_users, build_clust
 from proxmox_client.emulator.state.cluster import ClusterState
 
 DEMOS = {"home-lab": home_lab, "prod": prod}
-Faults = dict[str, list[dict[str, object]]]
+Entries = dict[str, list[dict[str, object]]]
 
 
-def parse_scenario(text: str) -> tuple[dict[str, Build], Faults]:
-    """Parse a YAML text into the clusters and their initial faults, both by cluster name.
+def parse_scenario(text: str) -> tuple[dict[str, Build], Entries, Entries]:
+    """Parse a YAML text into the clusters, their initial faults and actions, by cluster name.
 
     Raise ValueError for a text without clusters or with an unknown demo.
     """
@@ -26,12 +26,13 @@ def parse_scenario(text: str) -> tuple[dict[str, Build], Faults]:
     clusters = document.get("clusters") if isinstance(document, dict) else None
     if not clusters:
         raise ValueError("A scenario is a mapping with a list of clusters")
-    builds, faults = {}, {}
+    builds, faults, actions = {}, {}, {}
     for cluster in clusters:
         name = str(cluster["name"])
         builds[name] = _build(name, cluster)
         faults[name] = list(cluster.get("faults", []))
-    return builds, faults
+        actions[name] = list(cluster.get("actions", []))
+    return builds, faults, actions
 
 
 def _build(name: str, cluster: dict[str, Any]) -> Build:

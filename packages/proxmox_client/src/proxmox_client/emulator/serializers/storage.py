@@ -6,17 +6,19 @@ from proxmox_client.emulator.state.storage import Storage, Volume
 
 
 def storage_status(storage: Storage, node: str) -> dict[str, Any]:
-    """Return the status of a storage on a node."""
-    used = storage.used(node)
+    """Return the status of a storage on a node; an inactive one has no sizes."""
+    enabled = storage.enabled and storage.on(node)
+    active = enabled and not storage.failure_on(node)
+    total, used = (storage.total, storage.used(node)) if active else (0, 0)
     return {
         "type": storage.type,
         "content": ",".join(storage.content),
         "shared": int(storage.shared),
-        "enabled": int(storage.enabled),
-        "active": int(storage.enabled),
-        "total": storage.total,
+        "enabled": int(enabled),
+        "active": int(active),
+        "total": total,
         "used": used,
-        "avail": max(0, storage.total - used),
+        "avail": max(0, total - used),
     }
 
 
@@ -31,10 +33,11 @@ def volume_row(volume: Volume) -> dict[str, Any]:
     }
     if volume.content in ("images", "rootdir"):
         return row | {"vmid": volume.vmid, "used": volume.allocated, "parent": volume.parent}
-    if volume.content == "backup":
-        row |= {"vmid": volume.vmid, "subtype": volume.subtype}
+    if volume.content != "backup":
+        return row
+    row |= {"vmid": volume.vmid, "subtype": volume.subtype}
     extra = {
-        "notes": volume.notes,
+        "notes": volume.notes.partition("\n")[0],
         "protected": int(volume.protected),
         "encrypted": volume.encrypted,
     }

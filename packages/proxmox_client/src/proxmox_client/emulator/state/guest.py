@@ -43,6 +43,18 @@ class Snapshot:
     parent: str = ""
     with_ram: bool = False
     config: dict[str, Any] = field(default_factory=dict)
+    state: str = ""
+    """What a task left unfinished: prepare or delete; empty for a complete snapshot."""
+
+
+@dataclass(slots=True)
+class AgentProcess:
+    """A program that the guest agent started."""
+
+    output: str = ""
+    errors: str = ""
+    exit_code: int = 0
+    running: bool = False
 
 
 @dataclass(slots=True)
@@ -54,6 +66,11 @@ class Agent:
     kernel: str = "6.1.0-28-amd64"
     addresses: tuple[str, ...] = ()
     answers: bool = True
+    refused: frozenset[str] = frozenset()
+    """The commands that it refuses, by their names in the API, like get-osinfo."""
+    processes: dict[int, AgentProcess] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    """Contents of written files, by path."""
 
 
 @dataclass(slots=True)

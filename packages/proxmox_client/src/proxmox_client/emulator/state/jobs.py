@@ -36,7 +36,8 @@ class Replication:
     number: int
     source: str
     target: str
-    schedule: str = "*/15"
+    schedule: str = ""
+    """When it runs; empty means every 15 minutes."""
     rate: float | None = None
     comment: str = ""
     disabled: bool = False
@@ -49,10 +50,17 @@ class Replication:
     duration: float = 0.0
     fail_count: int = 0
     error: str = ""
+    removal: str = ""
+    """How it is removed at its next run: `full`, with the copies, or `local`; empty otherwise."""
 
     @property
     def id(self) -> str:
         return f"{self.guest}-{self.number}"
+
+    @property
+    def due_times(self) -> str:
+        """Its schedule, with the default."""
+        return self.schedule or "*/15"
 
 
 @dataclass(slots=True)
@@ -63,8 +71,10 @@ class HaResource:
     state: str = "started"
     group: str = ""
     comment: str = ""
-    max_restart: int = 1
-    max_relocate: int = 1
+    shows_state: bool = False
+    """Whether its configuration holds the state; started is the default."""
+    limits: dict[str, int] = field(default_factory=dict)
+    """The limits that were set: max_restart and max_relocate."""
 
     @property
     def vmid(self) -> int:

@@ -26,10 +26,15 @@ def guest_attributes(guest: Guest, state: ClusterState) -> dict[str, Any]:
         "maxmem": guest.memory,
         "maxdisk": guest.disk_size,
     }
+    return row | guest_labels(guest, state)
+
+
+def guest_labels(guest: Guest, state: ClusterState) -> dict[str, Any]:
+    """Return the fields of a guest's resource row that come from configuration files alone."""
     extra = {"tags": guest.config.get("tags"), "lock": guest.lock}
     if resource := state.ha_of(guest):
         extra["hastate"] = resource.state
-    return row | {key: value for key, value in extra.items() if value}
+    return {key: value for key, value in extra.items() if value}
 
 
 def guest_metrics(guest: Guest, state: ClusterState, now: float) -> dict[str, Any]:
@@ -63,10 +68,15 @@ def guest_usage(guest: Guest, now: float) -> dict[str, Any]:
     }
 
 
-def node_metrics(node: Node, state: ClusterState, now: float) -> dict[str, Any]:
-    """Return a node's size and usage; an offline node has its size only."""
+def node_metrics(node: Node, state: ClusterState, receiver: Node, now: float) -> dict[str, Any]:
+    """Return a node's size and usage as the receiving node has them.
+
+    An offline node has its size only, and a node without statistics nothing.
+    """
+    if not node.has_statistics(receiver, now):
+        return {}
     size = {"maxcpu": node.cpus, "maxmem": node.memory, "maxdisk": node.root_total}
-    if not node.online:
+    if not node.is_member:
         return size
     load = node_load(node, state)
     return size | {

@@ -1,11 +1,18 @@
 """Nodes and their physical disks."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from proxmox_client.emulator.certificates import Certificate
 from proxmox_client.emulator.state.load import Load
 from proxmox_client.emulator.state.sizes import GIB
+
+SERVICES: Final = ("pvestatd", "pvedaemon", "pmxcfs")
+"""The services that can be stopped on a node."""
+STATISTICS_TIMEOUT: Final = 300
+"""Seconds after which the last statistics of a node that sends none are dropped."""
+RESTART_SECONDS: Final = 10
+"""Seconds after the start of pmxcfs in which a node has no statistics of any node."""
 
 
 @dataclass(slots=True)
@@ -44,7 +51,11 @@ class Node:
     skew: float = 0.0
     """Seconds that its clock is ahead of the cluster's."""
     lost: float = 0.0
-    """The time when it went offline."""
+    """The time of its last statistics, if it sends none: it is offline, or a service is stopped."""
+    stopped: set[str] = field(default_factory=set)
+    """Its stopped services, of SERVICES."""
+    joined: float = 0.0
+    """The time when its pmxcfs was started again."""
     cpu_model: str = "AMD EPYC 7313P 16-Core Processor"
     kernel: str = "6.14.11-4-pve"
     load: Load = field(default_factory=Load)
@@ -62,6 +73,24 @@ class Node:
     def path(self) -> str:
         """Its ACL path."""
         return f"/nodes/{self.name}"
+
+    @property
+    def is_member(self) -> bool:
+        """Whether the other nodes see it in the cluster: it is online and pmxcfs runs."""
+        return self.online and "pmxcfs" not in self.stopped
+
+    def has_statistics(self, receiver: "Node", now: float) -> bool:
+        """Return whether the receiving node has statistics of this one, new or old ones."""
+        if now - receiver.joined < RESTART_SECONDS:
+            return False
+        is_sending = self.is_member and "pvestatd" not in self.stopped
+        return is_sending or now - self.lost <= STATISTICS_TIMEOUT
+
+    def status(self, receiver: "Node", now: float) -> str:
+        """Return its status as seen by the receiving node."""
+        if not self.is_member:
+            return "offline"
+        return "online" if self.has_statistics(receiver, now) else "unknown"
 
     @property
     def fingerprint(self) -> str:

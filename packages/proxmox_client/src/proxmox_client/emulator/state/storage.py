@@ -60,6 +60,10 @@ class Storage:
     enabled: bool = True
     stuck: bool = False
     """Whether requests to it hang, like to an NFS share whose server is down."""
+    failure: str = ""
+    """The error of its content while it cannot be used, like an NFS share whose server is away."""
+    failed_nodes: tuple[str, ...] = ()
+    """The nodes with the failure; empty means all."""
     _volumes: dict[str, dict[str, Volume]] = field(default_factory=dict)
     _used: dict[str, int] = field(default_factory=dict)
 
@@ -75,6 +79,10 @@ class Storage:
     def on(self, node: str) -> bool:
         """Return whether it is available on a node."""
         return not self.nodes or node in self.nodes
+
+    def failure_on(self, node: str) -> str:
+        """Return the error of its content on a node, or an empty string."""
+        return self.failure if not self.failed_nodes or node in self.failed_nodes else ""
 
     def volumes(self, node: str) -> dict[str, Volume]:
         """Return its volumes on a node, by volume ID."""

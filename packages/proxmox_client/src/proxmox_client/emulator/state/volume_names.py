@@ -19,6 +19,12 @@ def backup_name(
     return f"{storage.name}:backup/{stem}.{format_}", format_
 
 
+def state_name(storage: Storage, guest: Guest, snapshot: str) -> str:
+    """Return the name of the volume with the memory of a guest's snapshot."""
+    stem = f"vm-{guest.vmid}-state-{snapshot}"
+    return stem if storage.type in BLOCK_TYPES else f"{guest.vmid}/{stem}.raw"
+
+
 def disk_name(storage: Storage, guest: Guest, number: int) -> tuple[str, str]:
     """Return name and format of a new disk of a guest on a storage."""
     stem = f"{'base' if guest.template else 'vm'}-{guest.vmid}-disk-{number}"

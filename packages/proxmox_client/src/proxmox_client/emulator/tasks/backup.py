@@ -14,7 +14,7 @@ from proxmox_client.emulator.state.sizes import MIB, human
 from proxmox_client.emulator.state.storage import Storage, Volume
 from proxmox_client.emulator.state.volume_names import backup_name
 from proxmox_client.emulator.tasks import retention
-from proxmox_client.emulator.tasks.locks import locked
+from proxmox_client.emulator.tasks.locks import locked, unwritable
 from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
 from proxmox_client.emulator.tasks.snapshots import can_snapshot
 
@@ -95,6 +95,8 @@ async def _back_up(
     mode = _mode(context, guest, str(options.get("mode", "snapshot")))
     context.log(f"INFO: backup mode: {mode}")
     size = sum(disk.size for disk in disks)
+    if not context.state.quorate:
+        raise TaskFailed(unwritable(guest, context.state))
     async with locked(guest, "backup"):
         await _transfer(context, size)
     volume = _add_backup(context.state, storage, guest, int(started), size, options)

@@ -1,5 +1,6 @@
 """Updates of a guest's configuration: applied at once, or pending until its next start."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,6 +21,11 @@ HOT_CONTAINER_OPTIONS: Final = HOT_OPTIONS | {"memory", "swap", "cores"}
 HOTPLUG: Final = {"scsi": "disk", "virtio": "disk", "net": "network", "usb": "usb"}
 """The value of a VM's option `hotplug` that allows a device to be plugged while it runs."""
 HOTPLUG_DEFAULT: Final = "network,disk,usb"
+MISMATCH: Final = {
+    Kind.QEMU: "checksum mismatch (file change by other user?)",
+    Kind.LXC: "detected modified configuration - file changed by other user? Try again.",
+}
+"""The error for an outdated digest."""
 NOT_OPTIONS: Final = (
     "node",
     "vmid",
@@ -30,6 +36,8 @@ NOT_OPTIONS: Final = (
     "force",
     "background_delay",
 )
+CONDITIONS: Final = frozenset(NOT_OPTIONS) - {"delete", "revert"}
+"""Parameters that change nothing by themselves."""
 PRIVILEGES: Final = {
     "memory": "VM.Config.Memory",
     "balloon": "VM.Config.Memory",
@@ -73,14 +81,8 @@ def update_config(
     Raise ApiError for a locked guest or an outdated digest, BadParameters for an unknown option
     to delete.
     """
-    if params.get("digest", guest.digest) != guest.digest:
-        raise ApiError("checksum mismatch (file change by other user?)")
-    if not params.get("skiplock"):
-        guest.require_unlocked()
+    _check(guest, endpoint, params)
     deleted, reverted = _names(params.get("delete")), _names(params.get("revert"))
-    for name in deleted:
-        if endpoint.parameter(name) is None:
-            raise BadParameters({"delete": f"unknown option '{name}'"})
     for name in reverted:
         guest.pending.pop(name, None)
         guest.removals.pop(name, None)
@@ -89,6 +91,32 @@ def update_config(
             _set(state, guest, name, value)
     for name in deleted:
         _delete(state, guest, name, force=bool(params.get("force")))
+    guest.touch()
+
+
+def _check(guest: Guest, endpoint: Endpoint, params: Mapping[str, Any]) -> None:
+    """Raise ApiError or BadParameters for a change that is refused as a whole."""
+    if params.get("digest", guest.digest) != guest.digest:
+        raise ApiError(MISMATCH[guest.kind])
+    if not params.get("skiplock"):
+        guest.require_unlocked()
+    for action in ("delete", "revert"):
+        for name in _names(params.get(action)):
+            if endpoint.parameter(name) is None:
+                raise BadParameters({action: f"unknown option '{name}'"})
+    twice = next((name for name in _names(params.get("delete")) if name in params), None)
+    if twice is not None:
+        problem = f"you can't use '-{twice}' and -delete {twice}' at the same time"
+        raise BadParameters({"delete": problem})
+    if params.keys() <= CONDITIONS:
+        raise ApiError("no options specified")
+
+
+def unlink(state: ClusterState, guest: Guest, names: str, *, force: bool) -> None:
+    """Remove disks from a virtual machine; with `force` their volumes are deleted."""
+    guest.require_unlocked()
+    for name in _names(names):
+        _delete(state, guest, name, force=force)
     guest.touch()
 
 
@@ -162,5 +190,10 @@ def normalize_tags(text: str) -> str:
 
 def _require_storage(state: ClusterState, value: str) -> None:
     storage, colon, _ = value.removeprefix("file=").partition(",")[0].partition(":")
-    if colon and storage not in state.storages:
+    if not colon:
+        return
+    if storage not in state.storages:
         raise ApiError(f"storage '{storage}' does not exist")
+    volume = value.removeprefix("file=").partition(",")[0].partition(":")[2]
+    if re.fullmatch(r"[a-z]+", volume):
+        raise ApiError(f"unable to parse directory volume name '{volume}'")

@@ -66,6 +66,7 @@ def resize(guest: Guest, slot: str, size: int) -> TaskFunction:
     """Return the task that grows a disk to a size in bytes."""
 
     async def run(context: TaskContext) -> None:
+        guest.require_unlocked()
         disk = _find_disk(guest, slot)
         if size < disk.size:
             raise TaskFailed("shrinking disks is not supported")

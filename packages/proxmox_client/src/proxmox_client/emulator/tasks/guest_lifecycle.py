@@ -119,6 +119,9 @@ def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) ->
 
     async def run(context: TaskContext) -> None:
         kind, state = source.kind, context.state
+        if newid in state.guests:
+            file = f"/etc/pve/nodes/{source.node}/{kind.folder}/{newid}.conf"
+            raise TaskFailed(f"close (rename) atomic file '{file}' failed: File exists")
         context.log(f"creating a clone of {kind.word} {source.vmid} with ID {newid}")
         copy = Guest(newid, kind, target, dict(source.config), state.now, load=Load(phase=newid))
         copy.honors_shutdown, copy.agent = source.honors_shutdown, source.agent
@@ -150,6 +153,7 @@ def destroy(guest: Guest, *, purge: bool) -> TaskFunction:
         state = context.state
         if guest.running:
             raise TaskFailed(f"{guest.kind.word} {guest.vmid} is running - destroy failed")
+        _require_no_linked_clones(state, guest)
         async with locked(guest, "destroyed"):
             await context.spend(1)
         for storage in state.storages.values():
@@ -166,6 +170,15 @@ def destroy(guest: Guest, *, purge: bool) -> TaskFunction:
             pool.vmids.discard(guest.vmid)
 
     return run
+
+
+def _require_no_linked_clones(state: ClusterState, guest: Guest) -> None:
+    """Raise TaskFailed for a template whose disk is the base of another guest's disk."""
+    for disk in guest.disks() if guest.template else ():
+        name = disk.volid.rpartition("/")[2].rpartition(":")[2]
+        volumes = state.storage(disk.storage).everything()
+        if any((volume.parent or "").endswith(name) for volume in volumes):
+            raise TaskFailed(f"base volume '{disk.volid}' is still in use by linked cloned")
 
 
 def _purge(state: ClusterState, guest: Guest) -> None:

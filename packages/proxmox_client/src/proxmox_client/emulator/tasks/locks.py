@@ -3,7 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest
+
+
+def unwritable(guest: Guest, state: ClusterState) -> str:
+    """Return the error of writing a guest's configuration without quorum."""
+    file = f"/etc/pve/nodes/{guest.node}/{guest.kind.folder}/{guest.vmid}.conf"
+    return f"unable to open file '{file}.tmp.{state.next_pid()}' - Permission denied"
 
 
 @asynccontextmanager

@@ -17,6 +17,13 @@ BYTES_PER_SECOND: Final = 1100 * MIB
 MAX_SECONDS: Final = 40.0
 """The limit for one transfer, so that large guests don't block tests."""
 
+SSH_FAILED: Final = (
+    "command '/usr/bin/ssh -e none -o 'BatchMode=yes' -o 'HostKeyAlias={node}' -o "
+    "'UserKnownHostsFile=/etc/pve/nodes/{node}/ssh_known_hosts' -o 'GlobalKnownHostsFile=none' "
+    "root@{address} /bin/true' failed: exit code 255"
+)
+"""The outcome of a migration to a node that doesn't answer."""
+
 
 def local_disks(guest: Guest, state: ClusterState) -> list[Disk]:
     """List the disks on local storages, including pending ones."""
@@ -30,6 +37,9 @@ def migrate(
     """Return the task that migrates a guest with its local disks."""
 
     async def run(context: TaskContext) -> None:
+        if not target.is_member:
+            context.log(f"ssh: connect to host {target.address} port 22: No route to host")
+            raise TaskFailed(SSH_FAILED.format(node=target.name, address=target.address))
         log = _Log(context)
         started = context.state.now
         if online and guest.running:

@@ -41,7 +41,10 @@ class Scheduler:
         for job in self._state.backup_jobs.values():
             if job.enabled and _is_due(job.schedule, after, until):
                 self._back_up(job)
-        for replication in self._state.replications.values():
+        for replication in list(self._state.replications.values()):
+            if replication.removal:
+                del self._state.replications[replication.id]
+                continue
             if self._must_run(replication, after, until):
                 running = asyncio.create_task(replicate(replication, self._state))
                 self._replications.add(running)
@@ -50,7 +53,7 @@ class Scheduler:
     def _must_run(self, job: Replication, after: float, until: float) -> bool:
         if not self._state.nodes[job.source].online or job.disabled:
             return False
-        return job.run_now or _is_due(job.schedule, after, until)
+        return job.run_now or _is_due(job.due_times, after, until)
 
     def _back_up(self, job: BackupJob) -> None:
         options = {key: value for key, value in job.options.items() if key not in SELECTION}

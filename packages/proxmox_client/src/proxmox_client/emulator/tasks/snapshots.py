@@ -3,8 +3,9 @@
 from proxmox_client.emulator.errors import TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind, Snapshot
-from proxmox_client.emulator.state.sizes import GIB, human
-from proxmox_client.emulator.state.storage import Storage
+from proxmox_client.emulator.state.sizes import GIB, MIB, human
+from proxmox_client.emulator.state.storage import Storage, Volume
+from proxmox_client.emulator.state.volume_names import state_name
 from proxmox_client.emulator.tasks.locks import locked
 from proxmox_client.emulator.tasks.power import set_running, set_stopped
 from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
@@ -41,9 +42,10 @@ def create(guest: Guest, name: str, description: str, *, with_ram: bool) -> Task
 
 
 async def _save_memory(context: TaskContext, guest: Guest, name: str) -> None:
-    storage = next((disk.storage for disk in guest.disks()), "local")
-    state_file = f"vm-{guest.vmid}-state-{name}.raw"
-    context.log(f"allocating '{storage}:{guest.vmid}/{state_file}'")
+    volume = _state_volume(guest, name, context.state)
+    storage = volume.volid.partition(":")[0]
+    context.state.storage(storage).put(guest.node, volume)
+    context.log(f"allocating '{volume.volid}'")
     context.log(f"saving VM state and RAM using storage '{storage}'")
     seconds = min(30.0, 1 + guest.memory / GIB / 4)
     for part in range(1, 4):
@@ -54,11 +56,20 @@ async def _save_memory(context: TaskContext, guest: Guest, name: str) -> None:
     )
 
 
+def _state_volume(guest: Guest, name: str, state: ClusterState) -> Volume:
+    """Return the volume with the memory of a snapshot, on the storage of the first disk."""
+    storage = state.storage(next((disk.storage for disk in guest.disks()), "local"))
+    volid = f"{storage.name}:{state_name(storage, guest, name)}"
+    size = 2 * guest.memory + 500 * MIB
+    volume = Volume(volid, "images", "raw", size, int(state.now), guest.vmid)
+    volume.used = guest.memory // 2
+    return volume
+
+
 def _running_state(guest: Guest, name: str, state: ClusterState) -> dict[str, str]:
     """Return the options that a snapshot with memory adds to the configuration."""
-    storage = next((disk.storage for disk in guest.disks()), "local")
     options = {
-        "vmstate": f"{storage}:{guest.vmid}/vm-{guest.vmid}-state-{name}.raw",
+        "vmstate": _state_volume(guest, name, state).volid,
         "runningmachine": "pc-i440fx-10.0+pve1",
         "runningcpu": "qemu64",
     }
@@ -92,6 +103,8 @@ def delete(guest: Guest, name: str) -> TaskFunction:
         async with locked(guest, "snapshot-delete"):
             await context.spend(2)
         deleted = guest.snapshots.pop(name)
+        if volid := str(deleted.config.get("vmstate", "")):
+            context.state.storage(volid.partition(":")[0]).remove(guest.node, volid)
         for other in guest.snapshots.values():
             if other.parent == name:
                 other.parent = deleted.parent
@@ -112,6 +125,9 @@ def roll_back(guest: Guest, name: str, *, start: bool) -> TaskFunction:
         if name not in guest.snapshots:
             raise TaskFailed(f"snapshot '{name}' does not exist")
         snapshot = guest.snapshots[name]
+        if snapshot.state:
+            incomplete = f"incomplete snapshot (snapstate = {snapshot.state})"
+            raise TaskFailed(f"unable to rollback to {incomplete}")
         async with locked(guest, "rollback"):
             await context.spend(3)
         set_stopped(guest, context.state)

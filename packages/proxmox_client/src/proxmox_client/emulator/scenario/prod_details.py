@@ -1,0 +1,63 @@
+"""Details of the demo cluster prod that its users ask about, added after everything else."""
+
+from typing import Any, Final
+
+from proxmox_client.emulator.scenario import history
+from proxmox_client.emulator.scenario.builder import Builder
+from proxmox_client.emulator.state.guest import REMOVAL
+from proxmox_client.emulator.state.sizes import GIB
+
+CONFIG: Final[dict[int, dict[str, Any]]] = {
+    122: {"description": "Reporting database\nOwner: data team"},
+    171: {"net1": "virtio=BC:24:11:0A:AB:71,bridge=vmbr0,tag=40"},
+    175: {"ide2": "nfs-iso:iso/virtio-win-0.1.271.iso,media=cdrom,size=690M"},
+    177: {"hostpci0": "0000:65:00.0,pcie=1", "machine": "q35"},
+    400: {"startup": "order=1,up=30", "net1": "virtio=BC:24:11:0A:B4:00,bridge=vmbr0,tag=30"},
+    401: {"startup": "order=2", "protection": 1},
+    331: {"net0": "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:0A:03:31,ip=10.20.9.31/24,gw=10.20.9.1"},
+    333: {"env": "POSTGRES_PASSWORD=emulated\0TZ=Europe/Vienna\0LOG_LEVEL=info"},
+}
+"""Options by VMID: notes, a VLAN, an ISO image, a PCI device, start order, protection, an address
+and the environment of a container."""
+PRIVILEGED: Final = 302
+PENDING: Final = 171
+WITH_UNUSED_DISK: Final = 168
+NOT_BACKED_UP_DISK: Final = 122
+REFUSED_COMMANDS: Final = {161: frozenset({"get-osinfo"})}
+INCOMPLETE_SNAPSHOT: Final = 176
+TASKS: Final = (
+    ("pve01", "imgdel", "nfs-iso", "alice@pve", 100, 2),
+    ("pve02", "qmdestroy", "190", "bob@pve", 130, 6),
+    ("pve03", "qmdelsnapshot", "150", "alice@pve", 160, 12),
+    ("pve02", "qmconfig", "171", "carol@pve", 170, 1),
+)
+"""Successful tasks that removed or changed something: node, type, ID, user, hours ago, seconds."""
+
+
+def add_details(builder: Builder) -> None:
+    """Add the details; the guests and records must exist."""
+    guests = builder.state.guests
+    for vmid, options in CONFIG.items():
+        guests[vmid].config.update(options)
+    guests[PRIVILEGED].config["unprivileged"] = 0
+    guests[PENDING].pending["memory"] = "24576"
+    guests[PENDING].removals["net1"] = REMOVAL
+    disk = guests[NOT_BACKED_UP_DISK].config
+    disk["scsi1"] = f"{disk['scsi1']},backup=0"
+    _add_unused_disks(builder)
+    for vmid, commands in REFUSED_COMMANDS.items():
+        if agent := guests[vmid].agent:
+            agent.refused = commands
+    builder.snapshot(guests[INCOMPLETE_SNAPSHOT], "pre-upgrade", 2, "interrupted", state="prepare")
+    for node, type_, id_, user, hours_ago, seconds in TASKS:
+        history.add_task(builder, node, type_, id_, user, hours_ago=hours_ago, seconds=seconds)
+
+
+def _add_unused_disks(builder: Builder) -> None:
+    """Add a disk that a guest lists as unused, and one that no configuration mentions."""
+    guest = builder.state.guests[WITH_UNUSED_DISK]
+    for number, vmid in ((7, guest.vmid), (0, 190)):
+        name = f"vm-{vmid}-disk-{number}"
+        size = 8 * GIB
+        builder.volume("ceph-vm", guest.node, name, "images", size, format="raw", vmid=vmid)
+    guest.config["unused0"] = f"ceph-vm:vm-{guest.vmid}-disk-7"
