@@ -238,5 +238,6 @@ async def test_both_configurations_of_a_container_are_parsed(client, pve):
     pve.answer("GET /nodes/pve2/lxc/400/pending", rows)
     configs = await client.lxc("pve2", 400).configs()
     assert (configs.current.features, configs.pending.features) == (None, "nesting=1")
-    assert (configs.current.memory_mb, configs.protection) == (96, True)
+    assert (configs.current.protection, configs.pending.protection) == (False, True)
+    assert [change.option for change in configs.changes] == ["features", "mp0", "protection"]
     assert [disk.id for disk in configs.disks] == ["mp0"]

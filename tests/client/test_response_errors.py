@@ -49,6 +49,8 @@ def error_of(status: int, message: str, path: str = "/x", **more) -> ResponseErr
         ("QEMU guest agent is not running", Conflict),
         ("cfs-lock 'file-user_cfg' error: no quorum!", NoQuorum),
         ("cluster not ready - no quorum?", NoQuorum),
+        ("unable to open file '/etc/pve/nodes/pve3/lxc/3.conf' - Permission denied", NoQuorum),
+        ("unable to open file '/mnt/x.conf' - Permission denied", ResponseError),
         ("cannot index groups: ha groups have been migrated to rules", ResponseError),
         ("something else entirely", ResponseError),
     ],

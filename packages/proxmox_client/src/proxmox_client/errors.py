@@ -16,6 +16,7 @@
   * DeadlineExceeded     a deadline or timeout of this client expired
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 
@@ -107,6 +108,19 @@ class UnexpectedAnswer(ResponseError):
     """A success whose body cannot be decoded."""
 
 
+_NO_QUORUM = re.compile(
+    r"no quorum|unable to open file '/etc/pve/[^']*' - Permission denied", re.IGNORECASE
+)
+
+
+def means_no_quorum(text: str) -> bool:
+    """Return whether a message of Proxmox means that the cluster lacks quorum.
+
+    Without quorum, its configuration file system is read-only.
+    """
+    return _NO_QUORUM.search(text) is not None
+
+
 class TaskFailed(ProxmoxError):
     """A task was started and did not succeed."""
 
@@ -115,6 +129,11 @@ class TaskFailed(ProxmoxError):
         self.upid = upid
         self.exit_status = exit_status
         self.log_tail = tuple(log_tail)
+
+    @property
+    def lacks_quorum(self) -> bool:
+        """Whether it failed because the cluster lacks quorum."""
+        return any(map(means_no_quorum, (self.exit_status, *self.log_tail)))
 
 
 class DeadlineExceeded(ProxmoxError):

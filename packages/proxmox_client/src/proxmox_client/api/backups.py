@@ -6,6 +6,7 @@ from msgspec import field
 
 from proxmox_client.api.resources import GuestType
 from proxmox_client.json_decoder import Answer
+from proxmox_client.lists import split_list
 from proxmox_client.properties import Properties, parse
 
 
@@ -85,4 +86,4 @@ class UncoveredGuest(Answer, frozen=True):
 
 
 def _parse_vmids(text: str | None) -> list[int]:
-    return [int(part) for part in (text or "").replace(";", ",").split(",") if part.strip()]
+    return [int(part) for part in split_list(text) if part.isdecimal()]

@@ -17,6 +17,7 @@ from pvemcp_server.admin.tools import NO_KEY, caller_of
 from pvemcp_server.clusters import explain
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.connections import Connection
+from pvemcp_server.clusters.explain import LACKS_QUORUM
 from pvemcp_server.errors import CallError
 from pvemcp_server.store.records import ClusterRecord, TlsMode
 from pvemcp_server.toolkit.registry import Tool, tools
@@ -143,6 +144,9 @@ async def _account_checks(
     nodes = await pve.nodes()
     online = [node.node for node in nodes if node.status == "online"]
     yield _nodes(len(nodes), [node.node for node in nodes if node.status != "online"])
+    with suppress(ProxmoxError):  # needs Sys.Audit too
+        if not (await pve.cluster.status()).quorate:
+            yield _bad("quorum", f"{LACKS_QUORUM}.", "pvecm status")
     if online:
         with suppress(ProxmoxError):  # needs Sys.Audit, which `_rights` reports when missing
             yield await _clock(pve, online)

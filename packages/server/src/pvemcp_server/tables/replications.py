@@ -40,7 +40,9 @@ class Replication(Row):
     disabled: Annotated[bool, Col("Whether it is switched off")]
     schedule: Annotated[str | None, Col("Calendar event; without one every 15 minutes")]
     last_sync: Annotated[datetime | None, Col("Last success", Unit.TIME)]
-    next_sync: Annotated[datetime | None, Col("Next run", Unit.TIME)]
+    next_sync: Annotated[
+        datetime | None, Col("Next run; null if disabled or before the first", Unit.TIME)
+    ]
     duration: Annotated[float | None, Col("How long the last run took", Unit.SECONDS)]
     fail_count: Annotated[int | None, Col("Failures since the last success", Unit.COUNT)]
     error: Annotated[str | None, Col("What went wrong last", aliases=("status_message",))]
@@ -95,6 +97,11 @@ async def _states(
     return {state.id: state for answer in answers.values() for state in answer}
 
 
+def _next_run(job: ReplicationJob, state: ReplicationStatus | None) -> datetime | None:
+    """Return the next run; for a job that never ran, Proxmox computes it from 1970."""
+    return moment(state.next_sync) if state and state.last_try and not job.disabled else None
+
+
 def _row(job: ReplicationJob, source: str | None, state: ReplicationStatus | None) -> Replication:
     return Replication(
         id=job.id,
@@ -105,7 +112,7 @@ def _row(job: ReplicationJob, source: str | None, state: ReplicationStatus | Non
         disabled=job.disabled,
         schedule=job.schedule,
         last_sync=moment(state.last_sync) if state else None,
-        next_sync=moment(state.next_sync) if state else None,
+        next_sync=_next_run(job, state),
         duration=state.duration if state else None,
         fail_count=state.fail_count if state else None,
         error=state.error if state else None,

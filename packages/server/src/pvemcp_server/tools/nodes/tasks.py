@@ -8,8 +8,10 @@ from pydantic import Field
 
 from proxmox_client import DeadlineExceeded, NotFound, TaskFailed, Upid
 from proxmox_client.api.tasks import TaskStatus
+from proxmox_client.errors import means_no_quorum
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters.explain import LACKS_QUORUM
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
@@ -151,7 +153,10 @@ async def get_task(
         status = await task.status()
     except NotFound:
         raise _unknown(cluster, upid) from None
-    return document(await _state(cluster, parsed, status, await task.tail(log_lines)))
+    state = await _state(cluster, parsed, status, await task.tail(log_lines))
+    if state.ok is False and any(map(means_no_quorum, [state.exit_status or "", *state.log])):
+        call.notes.add(f"{LACKS_QUORUM}: this is why the task failed.")
+    return document(state)
 
 
 async def _visible_upid(cluster: Cluster, text: str) -> Upid:
