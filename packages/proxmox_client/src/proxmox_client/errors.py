@@ -11,6 +11,7 @@
     * Conflict           the object is locked, exists already or is in the wrong state
     * NodeUnreachable    595 to 599: the host could not reach the node
     * NoQuorum           the cluster lacks quorum, so nothing can be written
+    * AgentRefused       the guest agent answered, and refused the command
     * UnexpectedAnswer   a success whose body cannot be decoded
   * TaskFailed           a task was started and did not succeed
   * DeadlineExceeded     a deadline or timeout of this client expired
@@ -102,6 +103,10 @@ class NodeUnreachable(ResponseError):
 
 class NoQuorum(ResponseError):
     """The cluster lacks quorum, so nothing can be written."""
+
+
+class AgentRefused(ResponseError):
+    """The guest agent answered that it doesn't know or doesn't allow the command."""
 
 
 class UnexpectedAnswer(ResponseError):

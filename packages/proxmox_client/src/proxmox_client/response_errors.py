@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxmox_client.errors import (
+    AgentRefused,
     BadParameters,
     Conflict,
     Forbidden,
@@ -30,6 +31,7 @@ _MISSING = re.compile(r"no such (task|job)", re.IGNORECASE)
 _ERRORS_BY_TEXT: tuple[tuple[re.Pattern[str], type[ResponseError]], ...] = tuple(
     (re.compile(text, re.IGNORECASE), error)
     for text, error in (
+        (r"^Agent error: |guest-[a-z-]+ has (not been found|been disabled)", AgentRefused),
         (r"already (exists|running|defined|used|in use)|reserved name", Conflict),
         (r"does ?n[o']t exist|no such|not found|hostname lookup .* failed", NotFound),
         (r"unable to find|binary not installed|not defined", NotFound),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field
 
 from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerprint
+from proxmox_client.api.nodes import NodeTime
 from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
@@ -167,8 +168,15 @@ def _nodes(count: int, offline: Sequence[str]) -> Finding:
 
 async def _clock(pve: Client, online: Sequence[str]) -> Finding:
     """Compare the nodes' clocks with this server's; report the largest difference."""
-    answers = await asyncio.gather(*(pve.node(node).time() for node in online))
-    offsets = {node: a.time - time() for node, a in zip(online, answers, strict=True)}
+    requests = (pve.node(node).time() for node in online)
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    if not any(isinstance(answer, NodeTime) for answer in answers):
+        raise next(answer for answer in answers if isinstance(answer, BaseException))
+    offsets = {
+        node: answer.time - time()
+        for node, answer in zip(online, answers, strict=True)
+        if isinstance(answer, NodeTime)
+    }
     node = max(offsets, key=lambda name: abs(offsets[name]))
     text = f"The clock of {node} differs by {abs(offsets[node]):.0f} s from this server's."
     if abs(offsets[node]) <= CLOCK_SECONDS:

@@ -192,6 +192,14 @@ class Cluster:
                 answers[key] = outcome
         return answers, missing
 
+    async def optional(self, answer: Awaitable[T], failure: str) -> T | None:
+        """Await a part of an answer; if it fails, note `failure` with the reason, return None."""
+        try:
+            return await answer
+        except proxmox_client.ProxmoxError as error:
+            self.notes.add(f"{failure}: {await self.explain(error)}")
+            return None
+
     def note_missing(self, missing: Mapping[K, str], what: str) -> None:
         """Note missing answers with their reasons; hundreds of them would bury the answer."""
         named = list(missing.items())[:_NAMED]

@@ -42,8 +42,9 @@ async def ha_resources(cluster: Cluster, request: LoadRequest) -> list[HaResourc
     resources = await cluster.pve.cluster.ha_resources()
     states: dict[str, HaStatus] = {}
     if resources and request.wants_column("node", "state", "failback"):
-        entries = await cluster.pve.cluster.ha_status()
-        states = {entry.sid: entry for entry in entries if entry.sid}
+        request_states = cluster.pve.cluster.ha_status()
+        entries = await cluster.optional(request_states, f"HA states of {cluster.name} are missing")
+        states = {entry.sid: entry for entry in entries or () if entry.sid}
     rows = [_row(resource, states.get(resource.sid)) for resource in resources]
     return [row for row in rows if request.wants_vmid(row.vmid)]
 

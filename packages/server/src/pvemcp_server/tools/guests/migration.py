@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from proxmox_client import Lxc, ProxmoxError, Qemu, ResponseError, Task
+from proxmox_client import Lxc, Qemu, ResponseError, Task
 from proxmox_client.api.configs import GuestDisk
 from proxmox_client.api.guests import BothConfigs, MigrateCheck
 from proxmox_client.api.replication import ReplicationJob
@@ -189,15 +189,10 @@ def _refuse_linked_clones(guest: TargetGuest, local: Sequence[GuestDisk]) -> Non
 
 
 async def _replications(guest: TargetGuest) -> list[ReplicationJob]:
-    """Return the replication jobs of the guest; they are noted as unknown on an error."""
-    try:
-        jobs = await guest.cluster.pve.cluster.replications()
-    except ProxmoxError as error:
-        guest.cluster.notes.add(
-            f"Its replication jobs are not known: {await guest.cluster.explain(error)}"
-        )
-        return []
-    return [job for job in jobs if job.guest == guest.vmid and not job.remove_job]
+    """Return the replication jobs of the guest."""
+    every = guest.cluster.pve.cluster.replications()
+    jobs = await guest.cluster.optional(every, "Its replication jobs are not known")
+    return [job for job in jobs or () if job.guest == guest.vmid and not job.remove_job]
 
 
 async def _refuse_replication(

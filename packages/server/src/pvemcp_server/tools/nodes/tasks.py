@@ -203,10 +203,11 @@ async def _state(cluster: Cluster, upid: Upid, status: TaskStatus, log: list[str
 
 async def _end_time(cluster: Cluster, upid: Upid) -> datetime | None:
     """Look the end up in the node's task list, since a task's own status does not have it."""
-    rows = await cluster.pve.node(upid.node).tasks(
+    request = cluster.pve.node(upid.node).tasks(
         since=upid.start_time, until=upid.start_time, type=upid.type, source="archive"
     )
-    return next((moment(row.end_time) for row in rows if row.upid == upid.text), None)
+    rows = await cluster.optional(request, "When it ended is not known")
+    return next((moment(row.end_time) for row in rows or () if row.upid == upid.text), None)
 
 
 def _warning_count(exit_status: str | None) -> int:
