@@ -3,7 +3,6 @@
 import builtins
 from typing import ClassVar, Literal, TypeVar
 
-import msgspec
 from msgspec import field
 
 from proxmox_client.api.agent import AgentInterface, Filesystem, OsInfo, Reply
@@ -11,9 +10,9 @@ from proxmox_client.api.configs import QemuConfig
 from proxmox_client.api.guests import Guest, MigrateCheck
 from proxmox_client.api.resources import GuestType
 from proxmox_client.api.tasks import Task
-from proxmox_client.errors import AgentRefused, UnexpectedAnswer
+from proxmox_client.errors import AgentRefused
 from proxmox_client.json_decoder import Answer, convert
-from proxmox_client.transport import Parameters
+from proxmox_client.transport import Parameters, converted
 
 T = TypeVar("T")
 
@@ -137,8 +136,4 @@ class Qemu(Guest[QemuConfig]):
         reply = await self._read(Reply, "agent", command)
         if failure := reply.failure:
             raise AgentRefused(200, failure.kind, failure.description or failure.kind)
-        try:
-            return convert(reply.result, answer)
-        except msgspec.ValidationError as error:
-            message = f"The guest agent's answer to {command} cannot be decoded: {error}"
-            raise UnexpectedAnswer(200, "", message) from error
+        return converted(command, reply.result, lambda result: convert(result, answer))

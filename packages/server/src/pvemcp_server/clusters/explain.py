@@ -65,7 +65,10 @@ def _failed_task(error: pve.TaskFailed) -> str:
 def _forbidden(error: pve.Forbidden, account: str, grants: Grants | None) -> str:
     privileges = list(error.privileges)
     if not error.path or not privileges:
-        return f"Proxmox forbids this to {account or 'the account'}: {quoted(str(error))}."
+        return (
+            f"Proxmox forbids this to {account or 'the account'}: {quoted(str(error))}. "
+            "ExplainAccess says which privileges are missing."
+        )
     holder = account or "the account of this cluster"
     fact = f"{holder} lacks {' or '.join(privileges)} on {error.path}"
     return (grants or Grants(account)).advice(error.path, privileges[:1]).after(fact)

@@ -59,7 +59,9 @@ class BackupJob(Row):
     retention: Annotated[str | None, Col("How many backups are kept")]
     notes: Annotated[str | None, Col("Comment of the job")]
     notes_template: Annotated[str | None, Col("Notes that its backups get")]
-    last_run: Annotated[datetime | None, Col("Start of its last run that is on record", Unit.TIME)]
+    last_run: Annotated[
+        datetime | None, Col("Start of its last run on record as it is now", Unit.TIME)
+    ]
     last_run_status: Annotated[str | None, Col("OK, WARNINGS: n, or what went wrong")]
     last_run_ok: Annotated[bool | None, Col("Whether the last run went well")]
     last_run_upid: Annotated[str | None, Col("Task of the last run: what GetTask takes")]

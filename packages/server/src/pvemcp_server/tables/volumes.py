@@ -1,7 +1,8 @@
 """Volumes on storages: backups and all other content."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
 from proxmox_client.api.storage import StorageContentKind, Volume
 from pvemcp_server.clusters import Cluster
@@ -16,6 +17,22 @@ TO_STORAGE = Relation(
 )
 KINDS: frozenset[StorageContentKind] = frozenset(
     {"images", "rootdir", "backup", "iso", "vztmpl", "snippets", "import"}
+)
+
+
+class _Hidden(NamedTuple):
+    """Volumes that Proxmox leaves out of lists without a privilege (PVE/Storage.pm)."""
+
+    kinds: frozenset[StorageContentKind]
+    word: str
+    path: str
+    privilege: str
+
+
+_HIDDEN = (
+    _Hidden(frozenset({"images", "rootdir"}), "disks of guests", "/vms", "VM.Config.Disk"),
+    _Hidden(frozenset({"backup"}), "backups", "/vms", "VM.Backup"),
+    _Hidden(frozenset({"backup"}), "backups", "/storage", "Datastore.AllocateSpace"),
 )
 
 Place = tuple[str, str]  # a storage's name and the node that lists it
@@ -110,7 +127,9 @@ async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
 )
 async def storage_content(cluster: Cluster, request: LoadRequest) -> list[Content]:
     """Volumes on storages: images, backups, ISOs, templates; on a shared storage there once."""
-    volumes = await _volumes(cluster, request, KINDS & request.types or KINDS)
+    kinds = KINDS & request.types or KINDS
+    volumes = await _volumes(cluster, request, kinds)
+    await _note_hidden(cluster, kinds, volumes)
     return [_content(place, volume) for place, some in volumes.items() for volume in some]
 
 
@@ -131,6 +150,32 @@ async def _volumes(
         lambda place: reach.storage(*place),
         lambda view, some: fanout.each(view, some, list_content, request, "content of storage"),
     )
+
+
+async def _note_hidden(
+    cluster: Cluster,
+    kinds: frozenset[StorageContentKind],
+    volumes: Mapping[Place, Sequence[Volume]],
+) -> None:
+    """Note the kinds of volumes that Proxmox leaves out because the account lacks a privilege.
+
+    Only kinds without any row count: guests differ, and an account may see the disks of some.
+    """
+    listed = {volume.content for some in volumes.values() for volume in some}
+    suspicious = [
+        hidden for hidden in _HIDDEN if hidden.kinds & kinds and not hidden.kinds & listed
+    ]
+    if not volumes or not suspicious:
+        return
+    held = await cluster.optional(cluster.pve.access.permissions(), "Its privileges are not known")
+    names = {name for privileges in (held or {}).values() for name in privileges}
+    if held is None or "Datastore.Allocate" in names:
+        return
+    for hidden in suspicious:
+        if hidden.privilege not in names:
+            fact = f"{cluster.account} lacks {hidden.privilege} on {hidden.path} of {cluster.name}"
+            advice = await cluster.acl.advice(hidden.path, [hidden.privilege])
+            cluster.notes.add(advice.after(f"{fact}, so Proxmox lists no {hidden.word} here"))
 
 
 def _backup(place: Place, volume: Volume) -> Backup:
