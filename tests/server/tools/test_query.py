@@ -355,7 +355,7 @@ async def test_descriptions_are_read_only_of_matching_guests(tool_client):
         },
     )
     assert answer.column("vmid") == [101, 102, 103]
-    assert sum(request.endswith("/pending") for request in tool_client.requests("prod")) == 3
+    assert sum(request.endswith("/config") for request in tool_client.requests("prod")) == 3
 
 
 async def test_conditions_reach_proxmox(tool_client):

@@ -162,10 +162,18 @@ async def _note_hidden(
     Only kinds without any row count: guests differ, and an account may see the disks of some.
     """
     listed = {volume.content for some in volumes.values() for volume in some}
+    accepted = {
+        kind
+        for storage in (await cluster.inventory.view()).storages
+        if (storage.storage, storage.node) in volumes
+        for kind in storage.content_list
+    }
     suspicious = [
-        hidden for hidden in _HIDDEN if hidden.kinds & kinds and not hidden.kinds & listed
+        hidden
+        for hidden in _HIDDEN
+        if hidden.kinds & kinds & accepted and not hidden.kinds & listed
     ]
-    if not volumes or not suspicious:
+    if not suspicious:
         return
     held = await cluster.optional(cluster.pve.access.permissions(), "Its privileges are not known")
     names = {name for privileges in (held or {}).values() for name in privileges}
