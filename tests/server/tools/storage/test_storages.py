@@ -247,6 +247,8 @@ async def test_volumes_that_an_account_does_not_see_are_noted(
     demo_client, new_token, with_token, query
 ):
     token = new_token(demo_client["prod"].emulated, ("/", "PVEAuditor"))
+    local = demo_client["prod"].emulated.state.storages["local"]
+    local.content = (*local.content, "images")
     narrow = await with_token(demo_client, "prod", token)
     place = {"node": "pve01", "storage": "local"}
     where = [{"field": name, "operator": "=", "value": value} for name, value in place.items()]

@@ -28,10 +28,19 @@ _VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore
 
 
 class Notes(dict[str, None]):
-    """An ordered set of sentences beside an answer's data, about missing, cut or old data."""
+    """An ordered set of sentences beside an answer's data, about missing, cut or old data.
 
-    def add(self, sentence: str) -> None:
+    Those in `advice` explain what an account doesn't see; no part of the read has failed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.advice: set[str] = set()
+
+    def add(self, sentence: str, *, advice: bool = False) -> None:
         self[sentence] = None
+        if advice:
+            self.advice.add(sentence)
 
 
 def plural(what: str) -> str:

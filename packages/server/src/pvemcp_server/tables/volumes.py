@@ -9,7 +9,14 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import Reach, of_content
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, table
+from pvemcp_server.tables.registry import (
+    COMMON_PUSHDOWN,
+    Cost,
+    LoadRequest,
+    Relation,
+    never_filtered,
+    table,
+)
 from pvemcp_server.tables.rows import Col, Row, Unit, moment, single
 
 TO_STORAGE = Relation(
@@ -27,8 +34,12 @@ class _Hidden(NamedTuple):
     word: str
     path: str
     privilege: str
+    instead: tuple[str, ...] = ()  # what else is enough
 
 
+_NO_STORAGES = _Hidden(
+    KINDS, "storages", "/storage", "Datastore.Audit", ("Datastore.AllocateSpace",)
+)
 _HIDDEN = (
     _Hidden(frozenset({"images", "rootdir"}), "disks of guests", "/vms", "VM.Config.Disk"),
     _Hidden(frozenset({"backup"}), "backups", "/vms", "VM.Backup"),
@@ -124,6 +135,7 @@ async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
     covered=of_content,
     pushdown={**COMMON_PUSHDOWN, "content": "types"},
     relations=_RELATIONS,
+    looks_filtered=never_filtered,  # the loader notes what is hidden of the kinds asked for
 )
 async def storage_content(cluster: Cluster, request: LoadRequest) -> list[Content]:
     """Volumes on storages: images, backups, ISOs, templates; on a shared storage there once."""
@@ -173,6 +185,8 @@ async def _note_hidden(
         for hidden in _HIDDEN
         if hidden.kinds & kinds & accepted and not hidden.kinds & listed
     ]
+    if not volumes:
+        suspicious = [_NO_STORAGES]
     if not suspicious:
         return
     held = await cluster.optional(cluster.pve.access.permissions(), "Its privileges are not known")
@@ -180,10 +194,11 @@ async def _note_hidden(
     if held is None or "Datastore.Allocate" in names:
         return
     for hidden in suspicious:
-        if hidden.privilege not in names:
+        if names.isdisjoint((hidden.privilege, *hidden.instead)):
             fact = f"{cluster.account} lacks {hidden.privilege} on {hidden.path} of {cluster.name}"
             advice = await cluster.acl.advice(hidden.path, [hidden.privilege])
-            cluster.notes.add(advice.after(f"{fact}, so Proxmox lists no {hidden.word} here"))
+            sentence = advice.after(f"{fact}, so Proxmox lists no {hidden.word} here")
+            cluster.notes.add(sentence, advice=True)
 
 
 def _backup(place: Place, volume: Volume) -> Backup:
