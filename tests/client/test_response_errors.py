@@ -50,6 +50,7 @@ def error_of(status: int, message: str, path: str = "/x", **more) -> ResponseErr
         ("cfs-lock 'file-user_cfg' error: no quorum!", NoQuorum),
         ("cluster not ready - no quorum?", NoQuorum),
         ("unable to open file '/etc/pve/nodes/pve3/lxc/3.conf' - Permission denied", NoQuorum),
+        ("mkdir /etc/pve/nodes/pve3/lxc: Permission denied at X.pm line 3.", NoQuorum),
         ("unable to open file '/mnt/x.conf' - Permission denied", ResponseError),
         ("cannot index groups: ha groups have been migrated to rules", ResponseError),
         ("something else entirely", ResponseError),

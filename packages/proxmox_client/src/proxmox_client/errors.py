@@ -114,7 +114,8 @@ class UnexpectedAnswer(ResponseError):
 
 
 _NO_QUORUM = re.compile(
-    r"no quorum|unable to open file '/etc/pve/[^']*' - Permission denied", re.IGNORECASE
+    r"no quorum|(unable to (open|create|write)|mkdir|rename).*/etc/pve/.*Permission denied",
+    re.IGNORECASE,
 )
 
 

@@ -128,14 +128,14 @@ config_table = partial(
 
 @config_table("qemu_configs")
 async def qemu_configs(cluster: Cluster, request: LoadRequest) -> list[QemuSettings]:
-    """Configurations of virtual machines."""
+    """Configurations of virtual machines that are in force, and changes that wait."""
     pairs = await configs(cluster, request, "qemu")
     return [_qemu(guest, both, both.current) for guest, both in pairs]
 
 
 @config_table("lxc_configs")
 async def lxc_configs(cluster: Cluster, request: LoadRequest) -> list[LxcSettings]:
-    """Configurations of containers."""
+    """Configurations of containers that are in force, and changes that wait."""
     pairs = await configs(cluster, request, "lxc")
     return [_lxc(guest, both, both.current) for guest, both in pairs]
 

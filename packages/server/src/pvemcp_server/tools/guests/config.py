@@ -95,7 +95,7 @@ _NOT_SHOWN = {"cipassword"}
     needs=(needs.GUESTS,),
 )
 async def get_vm_config(call: Call, *, cluster_name: OneCluster = None, vmid: VmId) -> Document:
-    """Get how a VM or container is configured: CPU, memory, disks, networks, options."""
+    """Get a guest's configuration in force (CPU, memory, disks, networks), and pending changes."""
     cluster = await call.cluster(cluster_name)
     api = await cluster.handle(vmid)
     both, raw_lines = await asyncio.gather(_configs(api), _raw_lines(api))
