@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar, NamedTuple
 
+from proxmox_client import ProxmoxError
 from proxmox_client.api.storage import StorageContentKind, Volume
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
@@ -173,25 +174,29 @@ async def _note_hidden(
 
     Only kinds without any row count: guests differ, and an account may see the disks of some.
     """
-    listed = {volume.content for some in volumes.values() for volume in some}
+    storages = (await cluster.inventory.view()).storages
     accepted = {
         kind
-        for storage in (await cluster.inventory.view()).storages
+        for storage in storages
         if (storage.storage, storage.node) in volumes
         for kind in storage.content_list
     }
+    listed = {volume.content for some in volumes.values() for volume in some}
     suspicious = [
         hidden
         for hidden in _HIDDEN
         if hidden.kinds & kinds & accepted and not hidden.kinds & listed
     ]
-    if not volumes:
+    if not storages:
         suspicious = [_NO_STORAGES]
     if not suspicious:
         return
-    held = await cluster.optional(cluster.pve.access.permissions(), "Its privileges are not known")
-    names = {name for privileges in (held or {}).values() for name in privileges}
-    if held is None or "Datastore.Allocate" in names:
+    try:
+        held = await cluster.pve.access.permissions()
+    except ProxmoxError:
+        return  # the answer stands without the note
+    names = {name for privileges in held.values() for name in privileges}
+    if "Datastore.Allocate" in names:
         return
     for hidden in suspicious:
         if names.isdisjoint((hidden.privilege, *hidden.instead)):
