@@ -58,6 +58,20 @@ async def test_volumes_of_a_guest_with_the_tag_are_protected_too(client):
         assert "is protected by its tag " in answer.text, tags
 
 
+@pytest.mark.parametrize("tags", ["", " ", ";", " , "])
+async def test_cleared_tags_are_no_tag(client, tags):
+    tagged(client, tags)
+    where = {"logic": "and", "conditions": [
+        {"field": "vmid", "operator": "=", "value": VMID},
+        {"field": "tags", "operator": "IS NULL"},
+    ]}  # fmt: skip
+    query = {"select": ["vmid", "tags"], "from": "guests", "where": where}
+    answer = await client("ExecuteQuery", cluster_name="prod", query=query)
+    assert answer.column("vmid") == [VMID]
+    config = (await client("GetVmConfig", cluster_name="prod", vmid=VMID)).data
+    assert config["tags"] == []
+
+
 async def test_case_counts_where_the_cluster_says_so(client):
     options = client["prod"].emulated.state.options
     options["tag-style"] = {"case-sensitive": 1}

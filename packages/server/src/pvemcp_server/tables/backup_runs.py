@@ -187,19 +187,18 @@ async def last_runs(
     jobs_of = {
         upid: {job.id for job in every if origin.fits(job)} for upid, origin in origins.items()
     }
+    shared = {job_id for fitting in jobs_of.values() if len(fitting) > 1 for job_id in fitting}
     runs = {
         job.id: run
         for job in jobs
-        if (run := Run.newest([tasks[u] for u, fitting in jobs_of.items() if fitting == {job.id}]))
+        if job.id not in shared
+        and (run := Run.newest([tasks[u] for u, fitting in jobs_of.items() if job.id in fitting]))
     }
-    visible = {job.id for job in jobs}
-    several = sorted(
-        visible.intersection(*[set().union(*(f for f in jobs_of.values() if len(f) > 1))])
-    )
+    several = ", ".join(sorted(job.id for job in jobs if job.id in shared))
     if several:
         cluster.notes.add(
-            f"Not known on {cluster.name}: last runs of the jobs {', '.join(several)}. Their tasks "
-            "fit several jobs with the same options, and Proxmox does not record which one ran."
+            f"Not known on {cluster.name}: last runs of the jobs {several}. Their tasks fit more "
+            "than one job with these options, and Proxmox does not record which one ran."
         )
     _note_inferred(cluster, runs, origins)
     return runs
