@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxmox_client import Lxc, NotFound, Qemu, ResponseError
+from proxmox_client import AgentRefused, Lxc, NotFound, Qemu, ResponseError, UnexpectedAnswer
 
 pytestmark = pytest.mark.anyio
 
@@ -185,6 +185,29 @@ async def test_guest_agent_answers_are_decoded(client, pve):
     assert (await guest.agent_filesystems())[0].total == 10
 
 
+REFUSED = {"error": {"class": "CommandNotFound", "desc": "Command x has been disabled"}}
+COMMANDS = {
+    "get-osinfo": Qemu.agent_os_info,
+    "network-get-interfaces": Qemu.agent_network,
+    "get-fsinfo": Qemu.agent_filesystems,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_a_command_that_the_agent_refuses_is_an_error_of_its_own(client, pve, command):
+    line, guest = f"GET /nodes/pve1/qemu/100/agent/{command}", client.qemu("pve1", 100)
+    pve.answer(line, {"result": REFUSED})
+    pve.answer_error(line, 500, f"Agent error: Command guest-{command} has been disabled")
+    pve.answer_error(line, 500, f"The command guest-{command} has not been found")
+    for _ in range(3):
+        with pytest.raises(AgentRefused, match=r"has (been disabled|not been found)"):
+            await COMMANDS[command](guest)
+    pve.answers[line].clear()
+    pve.answer(line, {"result": "nonsense"})
+    with pytest.raises(UnexpectedAnswer, match=command):
+        await COMMANDS[command](guest)
+
+
 async def test_the_status_includes_the_ha_state(client, pve):
     # Quirk 49: start and stop of an HA guest are requests to the HA manager.
     pve.answer(
@@ -238,5 +261,6 @@ async def test_both_configurations_of_a_container_are_parsed(client, pve):
     pve.answer("GET /nodes/pve2/lxc/400/pending", rows)
     configs = await client.lxc("pve2", 400).configs()
     assert (configs.current.features, configs.pending.features) == (None, "nesting=1")
-    assert (configs.current.memory_mb, configs.protection) == (96, True)
+    assert (configs.current.protection, configs.pending.protection) == (False, True)
+    assert [change.option for change in configs.changes] == ["features", "mp0", "protection"]
     assert [disk.id for disk in configs.disks] == ["mp0"]

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxmox_client import BadParameters, DeadlineExceeded, NotFound, TaskFailed, Upid, deadline
+from proxmox_client import (
+    BadParameters,
+    DeadlineExceeded,
+    NodeUnreachable,
+    NotFound,
+    TaskFailed,
+    Upid,
+    circuit_breaker,
+    deadline,
+)
 from proxmox_client.api import tasks
 from proxmox_client.api.tasks import TaskRow, percent_of
 
@@ -75,6 +84,42 @@ async def test_progress_has_new_lines_and_the_last_percentage(task):
         (["INFO:  37% (1.2 GiB of 3.2 GiB)"], 37.0),
         (["TASK OK"], 37.0),
     ]
+
+
+RESTARTING = [(595, "Connection refused"), (596, "Broken pipe"), (599, "Too many redirections")]
+
+
+@pytest.mark.parametrize(("status", "reason"), RESTARTING)
+@pytest.mark.parametrize("request_line", ["status", "log"])
+async def test_a_poll_without_an_answer_does_not_end_the_wait(
+    client, pve, monkeypatch, status, reason, request_line
+):
+    monkeypatch.setattr(circuit_breaker, "COOLDOWN", 0.0)
+    pve.answer(f"GET {PATH}/status", {"upid": UPID, "status": "running"})
+    pve.answer(f"GET {PATH}/log", [{"n": 1, "t": "begun"}], total=1)
+    for _ in range(8):
+        pve.respond(f"GET {PATH}/{request_line}", status, reason)
+    pve.answer(f"GET {PATH}/status", {"upid": UPID, "status": "stopped", "exitstatus": "OK"})
+    pve.answer(f"GET {PATH}/log", [{"n": 2, "t": "TASK OK"}], total=2)
+    outcome = await client.task(UPID).wait()
+    assert (outcome.ok, outcome.log_tail[-1]) == (True, "TASK OK")
+
+
+async def test_a_node_that_stays_away_ends_the_wait(client, pve, monkeypatch):
+    monkeypatch.setattr(circuit_breaker, "COOLDOWN", 0.0)
+    pve.respond(f"GET {PATH}/status", 595, "No route to host")
+    with pytest.raises(NodeUnreachable):
+        await client.task(UPID).wait()
+    assert len(pve.lines) >= tasks._MOST_FAILURES
+
+
+async def test_lost_quorum_is_known_from_the_log_of_a_failed_task(task):
+    line = "unable to open file '/etc/pve/nodes/pve1/lxc/100.conf.tmp.9' - Permission denied"
+    for exit_status, log in [(line, "x"), ("job errors", f"ERROR: Backup of VM 100: {line}")]:
+        with pytest.raises(TaskFailed) as caught:
+            await task(exit_status, log).wait()
+        assert caught.value.lacks_quorum
+    assert not TaskFailed(UPID, "job errors", ["no space left"]).lacks_quorum
 
 
 async def test_follow_reads_each_log_line_once(task, pve):

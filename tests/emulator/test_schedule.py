@@ -36,7 +36,7 @@ async def test_a_backup_job_backs_up_its_guests_on_their_nodes(midnight):
     assert backed_up(cluster) == [100, 102, 103]
     tasks = [task for task in cluster.state.tasks.values() if task.type == "vzdump"]
     assert {(task.node, task.outcome) for task in tasks} == {("pve1", "OK"), ("pve2", "OK")}
-    command = "vzdump --all 1 --exclude 101 --storage shared --mode snapshot"
+    command = "vzdump --all 1 --exclude 101 --storage shared --mode snapshot --quiet 1"
     assert {task.log[0] for task in tasks} == {f"INFO: starting new backup job: {command}"}
 
 

@@ -1,5 +1,6 @@
 """The permissions of callers, evaluated from role and key."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +74,25 @@ def test_a_guest_is_covered_by_vmid_pool_tag_or_node():
     assert Resources(nodes=frozenset({"pve1"})).covers_guest(1, node="pve1")
     assert not NOTHING.covers_guest(100, node="", pool="", tags=[])
     assert EVERYTHING.covers_guest(100)
+
+
+@pytest.mark.parametrize(
+    ("pool", "covered"),
+    [
+        ("prod", True),
+        ("prod/web", True),
+        ("prod/web/eu", True),
+        ("product", False),
+        ("other/prod", False),
+        ("", False),
+    ],
+)
+def test_a_pool_covers_the_pools_below_it(pool, covered):
+    prod = Resources(pools=frozenset({"prod"}))
+    for scope in (prod, prod & prod):
+        assert scope.covers_pool(pool) == covered
+        assert scope.covers_guest(1, pool=pool) == covered
+    assert not Resources(pools=frozenset({"prod/web"})).covers_pool("prod")
 
 
 @given(RESOURCES, RESOURCES, st.sampled_from("abcd"), st.sampled_from("abcd"))

@@ -1,5 +1,7 @@
 """Backup tasks are matched with their jobs by the command that they logged."""
 
+import json
+
 import pytest
 
 from proxmox_client.api.backups import BackupJob
@@ -7,10 +9,33 @@ from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.tables.backup_runs import Command, Run, StorageFailure
 
 LINE = "INFO: starting new backup job: vzdump "
+# options as the API returns them, and as the log of a scheduled task repeats them (9.2.11)
+MANY = {
+    "id": "job-many", "type": "vzdump", "enabled": 1, "schedule": "*/1", "next-run": 1795991820,
+    "repeat-missed": 1, "comment": "x", "vmid": "140", "storage": "shared", "compress": "0",
+    "mailto": "ops@lab.internal,b@lab.internal", "mailnotification": "failure",
+    "notification-mode": "legacy-sendmail", "bwlimit": 20480, "ionice": 6, "lockwait": 60,
+    "stopwait": 5, "zstd": 2, "protected": 1, "remove": 0, "fleecing": {"enabled": 0},
+    "performance": {"max-workers": "4"}, "pigz": 1, "quiet": 1, "all": 0,
+    "notes-template": '{{vmid}}: a "quoted"\\nsecond line',
+    "prune-backups": {"keep-daily": "7", "keep-last": "1"}, "exclude-path": ["/opt/?*", "/var/a b"],
+}  # fmt: skip
+MANY_LOGGED = (
+    "140 --bwlimit 20480 --protected 1 --lockwait 60 --mailto b@lab.internal,ops@lab.internal "
+    "--notification-mode legacy-sendmail --pigz 1 --stopwait 5 --compress 0 --storage shared "
+    "--mailnotification failure --quiet 1 --remove 0 --zstd 2 "
+    "--notes-template '{{vmid}}: a \"quoted\"\\nsecond line' --fleecing 0 --ionice 6 "
+    "--performance 'max-workers=4' --prune-backups 'keep-last=1,keep-daily=7' "
+    "--exclude-path '/opt/?*' --exclude-path '/var/a b'"
+)
 
 
 def command(text):
     return Command.parse(LINE + text)
+
+
+def job(id_="nightly", **options):
+    return BackupJob.of({"id": id_, **options})
 
 
 def test_a_command_has_guests_and_options():
@@ -26,49 +51,90 @@ def test_a_command_cut_within_a_quotation_is_parsed_to_its_end():
 
 
 def test_a_task_without_a_command_belongs_to_the_only_job_of_its_storage():
-    nightly = BackupJob(id="nightly", storage="nfs")
-    others = [BackupJob(id="off", storage="nfs", enabled=False), BackupJob(id="x", storage="pbs")]
+    nightly = job(storage="nfs")
+    others = [job("off", storage="nfs", enabled=0), job("x", storage="pbs")]
     assert StorageFailure.of_storage("nfs", [nightly, *others]).fits(nightly)
     assert not any(StorageFailure.of_storage("nfs", [nightly, *others]).fits(job) for job in others)
-    weekly = BackupJob(id="weekly", storage="nfs")
+    weekly = job("weekly", storage="nfs")
     assert StorageFailure.of_storage("nfs", [nightly, weekly]) == StorageFailure("")
+
+
+def test_every_option_of_a_job_is_found_in_its_command():
+    assert command(MANY_LOGGED).fits(BackupJob.of(MANY))
+
+
+@pytest.mark.parametrize("option", sorted(MANY.keys() - {"id"}))
+def test_a_job_that_differs_in_any_logged_option_does_not_fit(option):
+    other = "140,141" if option == "vmid" else "other"
+    if isinstance(MANY[option], int):
+        other = 0 if MANY[option] else 1
+    fits = command(MANY_LOGGED).fits(BackupJob.of(MANY | {option: other}))
+    unlogged = {"type", "schedule", "comment", "quiet", "enabled", "next-run", "repeat-missed"}
+    assert fits == (option in unlogged)
+    absent = {name: value for name, value in MANY.items() if name != option}
+    assert command(MANY_LOGGED).fits(BackupJob.of(absent)) == (option in {*unlogged, "all"})
 
 
 @pytest.mark.parametrize(
     ("text", "fits"),
     [
         ("100 200 --storage nfs --quiet 1", True),
-        ("200 100 --storage nfs --node pve1", True),
-        ("100 --storage nfs", False),
-        ("100 200 --storage other", False),
-        ("100 200 --storage nfs --job-id nightly", True),
-        ("100 200 --storage nfs --job-id another", False),
-        ("--all 1 --storage nfs", False),
-        ("--pool web --storage nfs", False),
+        ("200 100 --quiet 1 --storage nfs", True),
+        ("100 200 --storage nfs", False),  # by a person: the scheduler sets quiet
+        ("100 200 --storage nfs --quiet 0", False),
+        ("200 100 --storage nfs --node pve1 --quiet 1", False),
+        ("100 --storage nfs --quiet 1", False),
+        ("100 200 --storage other --quiet 1", False),
+        ("--all 1 --storage nfs --quiet 1", False),
+        ("--pool web --storage nfs --quiet 1", False),
     ],
 )
-def test_a_job_with_guests_fits_the_command_that_names_them(text, fits):
-    job = BackupJob(id="nightly", storage="nfs", vmid="100,200")
-    assert command(text).fits(job) == fits
+@pytest.mark.parametrize("vmids", ["100,200", "100 200", "200; 100"])
+def test_a_job_with_guests_fits_the_command_that_names_them(text, fits, vmids):
+    assert command(text).fits(job(storage="nfs", vmid=vmids)) == fits
 
 
 def test_jobs_for_all_guests_and_for_a_pool_fit_their_commands():
-    every_guest = BackupJob(id="all", storage="nfs", all=True, exclude="100")
-    assert command("--all 1 --exclude 100 --storage nfs").fits(every_guest)
-    assert not command("100 --storage nfs").fits(every_guest)
-    pool = BackupJob(id="pool", storage="nfs", pool="web")
-    assert command("--pool web --storage nfs").fits(pool)
+    every_guest = job("all", storage="nfs", all=1, exclude="100,101")
+    assert command("--all 1 --exclude 101,100 --storage nfs --quiet 1").fits(every_guest)
+    assert not command("100 --storage nfs --quiet 1").fits(every_guest)
+    pool = job("pool", storage="nfs", pool="web")
+    assert command("--pool web --storage nfs --quiet 1").fits(pool)
 
 
-def task(start, status="OK", end=1):
-    return TaskRow(upid=f"UPID:{start}", start_time=start, end_time=end, status=status)
+def task(start, status="OK", end=1, node="pve1"):
+    upid = f"UPID:{node}:{start}"
+    return TaskRow(upid=upid, node=node, start_time=start, end_time=end, status=status)
 
 
 def test_the_last_run_has_the_outcome_of_its_worst_task():
-    run = Run.newest([task(1_000), task(90_000), task(90_060, "job errors"), task(90_120)])
-    assert (run.upid, run.status, run.ok) == ("UPID:90060", "job errors", False)
-    warned = Run.newest([task(90_000), task(90_060, "WARNINGS: 1")])
+    failed = task(90_060, "job errors", node="pve2")
+    run = Run.newest([task(1_000), task(90_000), failed, task(90_120, node="pve3")])
+    assert (run.upid, run.status, run.ok) == ("UPID:pve2:90060", "job errors", False)
+    warned = Run.newest([task(90_000), task(90_060, "WARNINGS: 1", node="pve2")])
     assert (warned.status, warned.ok) == ("WARNINGS: 1", True)
-    running = Run.newest([task(90_000, "RUNNING", None), task(90_060)])
+    running = Run.newest([task(90_000, "RUNNING", None), task(90_060, node="pve2")])
     assert (running.status, running.ok) == ("RUNNING", None)
     assert Run.newest([]) is None
+
+
+def test_two_tasks_of_one_node_are_two_runs():
+    run = Run.newest([task(90_000, "job errors"), task(90_120)])
+    assert (run.upid, run.ok) == ("UPID:pve1:90120", True)
+
+
+def test_recorded_commands_of_scheduled_jobs_fit_their_job_alone(pve_recordings):
+    jobs, lines = {}, set()
+    for text in (pve_recordings / "exchanges-9.2-more.jsonl").read_text().splitlines():
+        exchange = json.loads(text)
+        path, data = exchange["path"], exchange["body"]
+        if exchange["method"] == "GET" and exchange["scenario"].startswith("backup.job") and data:
+            data = data["data"] or []
+            if path == "/cluster/backup":
+                jobs |= {row["id"]: BackupJob.of(row) for row in data}
+            if "/tasks/" in path and path.endswith("/log"):
+                lines |= {row["t"] for row in data if row["t"].startswith(LINE)}
+    scheduled = [parsed for parsed in map(Command.parse, lines) if parsed.is_scheduled]
+    fitting = [[name for name, job in jobs.items() if parsed.fits(job)] for parsed in scheduled]
+    assert len(scheduled) > 5
+    assert all(fitting)

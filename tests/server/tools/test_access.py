@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from proxmox_client.emulator.access.roles import builtin_roles
 from pvemcp_server.access.model import READS, Resources
 from pvemcp_server.clusters.acl import question
 from pvemcp_server.toolkit import needs
@@ -274,3 +275,37 @@ async def test_an_empty_cluster_status_names_the_missing_privilege(
     assert (answer.data["vms"]["total"], answer.data["storages"]["total"]) == (0, 0)
     for privilege, path in (("VM.Audit", "/vms"), ("Datastore.Audit", "/storage")):
         assert f"lacks {privilege} on {path} of prod" in answer.notes
+
+
+async def test_disks_of_guests_are_seen_after_the_line_for_them_was_run(
+    demo_client, new_token, with_token, run_line
+):
+    emulated = demo_client["prod"].emulated
+    narrow = await with_token(demo_client, "prod", new_token(emulated, ("/", "PVEAuditor")))
+    place = {"cluster_name": "prod", "node": "pve01", "storage": "ceph-vm"}
+    answer = await narrow("ListStorageContent", **place)
+    assert answer.data == []
+    [line] = re.findall(r"run `(.*?)`", answer.notes)
+    run_line(emulated, line)
+    narrow.refresh()
+    whole = (await demo_client("ListStorageContent", **place)).data
+    assert (await narrow("ListStorageContent", **place)).data == whole != []
+
+
+@pytest.mark.parametrize("cluster", ["home-lab", "prod"])
+async def test_a_read_only_key_is_advised_no_more_than_its_reads_need(
+    demo_client, new_token, with_token, cluster
+):
+    emulated = demo_client[cluster].emulated
+    narrow = await with_token(demo_client, cluster, new_token(emulated, SEES_ACL))
+    narrow.tools = frozenset({READS})
+    access = (await narrow("ExplainAccess", cluster_name=cluster)).data["clusters"][0]
+    privileges = {missing["privilege"] for missing in access["lacks"]}
+    # listing backups and disks takes these; Proxmox has no smaller ones for it
+    listing = {"VM.Backup", "VM.Config.Disk", "Datastore.AllocateSpace"}
+    agent = {"VM.Monitor"} if cluster == "home-lab" else set()
+    assert {name for name in privileges if not name.endswith(".Audit")} == listing | agent
+    for missing in access["lacks"]:
+        role = missing["fix"].rpartition("--roles ")[2]
+        known = builtin_roles(emulated.state.release).get(role, {missing["privilege"]})
+        assert all(name.endswith(".Audit") for name in known - {missing["privilege"]}), role

@@ -318,7 +318,7 @@ async def test_the_top_5_read_the_configuration_of_few_guests(tool_client):
             "limit": 5,
         },
     )
-    configs = [request for request in tool_client.requests("prod") if request.endswith("/config")]
+    configs = [request for request in tool_client.requests("prod") if request.endswith("/pending")]
     assert len(answer.data) == 5
     assert all(row["qemu_config.os_type"] for row in answer.data)
     assert len(configs) == 6  # one more shows whether there are more

@@ -197,6 +197,16 @@ async def test_a_cluster_is_tried_added_and_examined(front, emulator):
     }
 
 
+async def test_the_doctor_reports_lost_quorum(equipped, emulator):
+    emulator["prod"].lose_quorum()
+    try:
+        (report,) = (await equipped.api("POST", "/doctor?cluster=prod")).json()
+    finally:
+        emulator["prod"].restore_quorum()
+    [finding] = [row for row in report["findings"] if row["topic"] == "quorum"]
+    assert (finding["level"], finding["fix"]) == ("bad", ["pvecm status"])
+
+
 async def test_the_doctor_names_missing_privileges_and_the_command_that_adds_them(
     equipped, emulator, new_token
 ):

@@ -12,6 +12,7 @@ from proxmox_client.api.tasks import Task, TaskOutcome, TaskProgress
 from proxmox_client.auth import ApiToken, Password, Totp
 from proxmox_client.client import Client
 from proxmox_client.errors import (
+    AgentRefused,
     BadParameters,
     Conflict,
     DeadlineExceeded,
@@ -32,6 +33,7 @@ from proxmox_client.tls import Tls, fetch_fingerprint
 from proxmox_client.upid import Upid
 
 __all__ = [
+    "AgentRefused",
     "ApiToken",
     "BadParameters",
     "Client",

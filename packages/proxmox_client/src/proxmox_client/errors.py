@@ -11,11 +11,13 @@
     * Conflict           the object is locked, exists already or is in the wrong state
     * NodeUnreachable    595 to 599: the host could not reach the node
     * NoQuorum           the cluster lacks quorum, so nothing can be written
+    * AgentRefused       the guest agent answered, and refused the command
     * UnexpectedAnswer   a success whose body cannot be decoded
   * TaskFailed           a task was started and did not succeed
   * DeadlineExceeded     a deadline or timeout of this client expired
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 
@@ -103,8 +105,26 @@ class NoQuorum(ResponseError):
     """The cluster lacks quorum, so nothing can be written."""
 
 
+class AgentRefused(ResponseError):
+    """The guest agent answered that it doesn't know or doesn't allow the command."""
+
+
 class UnexpectedAnswer(ResponseError):
     """A success whose body cannot be decoded."""
+
+
+_NO_QUORUM = re.compile(
+    r"no quorum|(unable to (open|create|write)|mkdir|rename).*/etc/pve/.*Permission denied",
+    re.IGNORECASE,
+)
+
+
+def means_no_quorum(text: str) -> bool:
+    """Return whether a message of Proxmox means that the cluster lacks quorum.
+
+    Without quorum, its configuration file system is read-only.
+    """
+    return _NO_QUORUM.search(text) is not None
 
 
 class TaskFailed(ProxmoxError):
@@ -115,6 +135,11 @@ class TaskFailed(ProxmoxError):
         self.upid = upid
         self.exit_status = exit_status
         self.log_tail = tuple(log_tail)
+
+    @property
+    def lacks_quorum(self) -> bool:
+        """Whether it failed because the cluster lacks quorum."""
+        return any(map(means_no_quorum, (self.exit_status, *self.log_tail)))
 
 
 class DeadlineExceeded(ProxmoxError):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxmox_client.errors import (
+    AgentRefused,
     BadParameters,
     Conflict,
     Forbidden,
@@ -18,6 +19,7 @@ from proxmox_client.errors import (
     NotFound,
     ResponseError,
     Unauthenticated,
+    means_no_quorum,
 )
 from proxmox_client.limits import node_of
 
@@ -29,7 +31,7 @@ _MISSING = re.compile(r"no such (task|job)", re.IGNORECASE)
 _ERRORS_BY_TEXT: tuple[tuple[re.Pattern[str], type[ResponseError]], ...] = tuple(
     (re.compile(text, re.IGNORECASE), error)
     for text, error in (
-        (r"no quorum", NoQuorum),
+        (r"^Agent error: |guest-[a-z-]+ has (not been found|been disabled)", AgentRefused),
         (r"already (exists|running|defined|used|in use)|reserved name", Conflict),
         (r"does ?n[o']t exist|no such|not found|hostname lookup .* failed", NotFound),
         (r"unable to find|binary not installed|not defined", NotFound),
@@ -75,6 +77,8 @@ def response_error(path: str, status: int, reason: str, body: bytes) -> Response
             return NodeUnreachable(status, reason, message, errors, node=node_of(path))
         case _:
             text = f"{reason}\n{message}"
+            if means_no_quorum(text):
+                return NoQuorum(status, reason, message, errors)
             kinds = (error for pattern, error in _ERRORS_BY_TEXT if pattern.search(text))
             return next(kinds, ResponseError)(status, reason, message, errors)
 

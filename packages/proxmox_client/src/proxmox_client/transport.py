@@ -1,7 +1,7 @@
 """HTTP requests to one cluster: host rotation, retries, limits, deadlines and typed answers."""
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ from proxmox_client.session import Ticket, open_session
 from proxmox_client.tls import Tls
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 Parameter = str | int | float | bool | Sequence[str] | None
 Parameters = dict[str, Parameter]
@@ -257,6 +258,15 @@ def _open_transport(tls: Tls, limits: Limits) -> HttpTransport:
         keepalive_expiry=KEEPALIVE_EXPIRY,
     )
     return httpx.AsyncHTTPTransport(verify=tls.context(), limits=connections, trust_env=False)
+
+
+def converted(path: str, value: V, convert: Callable[[V], T]) -> T:
+    """Return a part of a decoded answer as another type; raise UnexpectedAnswer if it can't be."""
+    try:
+        return convert(value)
+    except (msgspec.MsgspecError, ValueError) as error:
+        message = f"The answer of {path} cannot be decoded: {error}"
+        raise UnexpectedAnswer(200, "OK", message) from error
 
 
 def _decode(path: str, response: RawResponse, answer: type[T]) -> Envelope[T]:

@@ -291,6 +291,37 @@ async def test_a_missing_privilege_to_migrate_is_named(demo_client):
     assert "lacks VM.Migrate on /vms/105" in error
 
 
+async def test_a_linked_clone_on_a_local_storage_cannot_move(demo_client):
+    guest = _local(demo_client)
+    target = "pve02" if guest.node != "pve02" else "pve03"
+    call = {**PROD, "vmid": guest.vmid, "target_node": target, "online": True, "dry_run": True}
+    for volume, base in [
+        ("base-102-disk-0/vm-9-disk-0", "base-102-disk-0"),
+        ("102/base-102-disk-0.qcow2/9/vm-9-disk-0.qcow2", "base-102-disk-0.qcow2"),
+        ("basevol-102-disk-0/subvol-9-disk-0", "basevol-102-disk-0"),
+    ]:
+        guest.config["scsi0"] = f"local-zfs:{volume},size=8G"
+        error = await demo_client.refused("MigrateVm", **call)
+        assert f"linked clone on a local storage: scsi0 is a clone of {base}." in error
+    guest.config["scsi0"] = "local-zfs:base-102-disk-0,size=8G"
+    assert "linked clone" not in (await demo_client("MigrateVm", **call)).text
+
+
+async def test_replication_jobs_are_regarded_before_a_migration(demo_client):
+    state = demo_client["prod"].emulated.state
+    job = next(iter(state.replications.values()))
+    guest = state.guests[job.guest]
+    call = {**PROD, "vmid": guest.vmid, "target_node": job.target, "online": True, "dry_run": True}
+    would = (await demo_client("MigrateVm", **call)).data["would"]
+    turned = f"Its replication job {job.id} then copies from {job.target} to {guest.node}."
+    assert turned in would
+    guest.config["scsi7"] = "local:9/vm-9-disk-7.qcow2,size=8G"
+    error = await demo_client.refused("MigrateVm", **call)
+    assert f"(job {job.id}), but scsi7 on local cannot be replicated." in error
+    guest.config["scsi7"] += ",replicate=0"
+    assert turned in (await demo_client("MigrateVm", **call)).data["would"]
+
+
 def _replace_check(demo_client, monkeypatch, **fields):
     """Replace Proxmox's check of a migration by one that the emulator cannot produce."""
     check = {"running": True, "allowed_nodes": [], "refused": {}} | fields

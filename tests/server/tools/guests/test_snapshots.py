@@ -2,6 +2,8 @@
 
 import pytest
 
+from proxmox_client import Qemu
+from proxmox_client.api.guests import Snapshot as ListedSnapshot
 from proxmox_client.emulator.state.guest import Snapshot
 from pvemcp_server.mcp.elicitation import Decision
 
@@ -146,22 +148,27 @@ async def test_a_rollback_restores_the_guest_and_names_the_loss(demo_client):
     assert "It is running and is stopped by this" in question
 
 
-async def test_a_guest_that_proxmox_protects_keeps_its_snapshots(demo_client):
-    demo_client["prod"].emulated.state.guests[105].config["protection"] = 1
-    error = await demo_client.refused(
-        "DeleteVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-2"
-    )
-    assert "has Proxmox's protection switched on" in error
-
-
-@pytest.mark.parametrize(("now", "then"), [(1, 0), (0, 1)])
-async def test_protection_counts_whether_present_or_pending(demo_client, now, then):
+@pytest.mark.parametrize("tool", ["DeleteVmSnapshot", "RollbackVmSnapshot"])
+async def test_protection_of_a_guest_is_not_one_of_its_snapshots(demo_client, tool):
+    # As in Proxmox, where the flag protects the guest and its disks from removal
     guest = demo_client["prod"].emulated.state.guests[105]
-    guest.config["protection"], guest.pending["protection"] = now, then
-    error = await demo_client.refused(
-        "DeleteVmSnapshot", **PROD, vmid=105, snapshot_name="release-4-2"
-    )
-    assert "has Proxmox's protection switched on" in error
+    guest.config["protection"], guest.pending["protection"] = 1, 1
+    answer = await demo_client(tool, **PROD, vmid=105, snapshot_name="release-4-3", wait=True)
+    assert answer.data["ok"] is True
+
+
+async def test_an_incomplete_snapshot_is_marked_and_cannot_be_restored(demo_client, monkeypatch):
+    async def snapshots(self):
+        return [ListedSnapshot(name="half", created=1_790_000_000, state="prepare")]
+
+    monkeypatch.setattr(Qemu, "snapshots", snapshots)
+    call = {**PROD, "vmid": 105, "snapshot_name": "half", "dry_run": True}
+    error = await demo_client.refused("RollbackVmSnapshot", **call)
+    assert "Snapshot 'half' of qemu 105 (web-frontend) on prod is incomplete (prepare)." in error
+    assert not (await demo_client("DeleteVmSnapshot", **call)).failed
+    listed = await demo_client("ListSnapshots", **PROD, vmids=[105], detail_level="Full")
+    assert listed.column("state") == ["prepare"]
+    assert "no rollback is possible: half of guest 105 (prepare)." in listed.notes
 
 
 async def test_on_zfs_only_the_newest_snapshot_can_be_restored(demo_client):

@@ -2,6 +2,14 @@
 
 import pytest
 
+from proxmox_client import (
+    AgentRefused,
+    Conflict,
+    DeadlineExceeded,
+    Forbidden,
+    Qemu,
+    ResponseError,
+)
 from proxmox_client.emulator import FaultKind
 from proxmox_client.emulator.state.guest import Kind
 
@@ -302,6 +310,57 @@ async def test_vm_status_names_the_privilege_that_the_agent_needs(
     answer = await narrow("GetVmStatus", cluster_name="prod", vmid=105)
     assert answer.data["agent"] == "denied"
     assert "lacks VM.GuestAgent.Audit on /vms/105" in answer.notes
+
+
+OS_INFO, NETWORK = "agent_os_info", "agent_network"
+
+
+def _fails(monkeypatch, method, error):
+    async def failing(self):
+        raise error
+
+    monkeypatch.setattr(Qemu, method, failing)
+
+
+@pytest.mark.parametrize("failing", [OS_INFO, NETWORK])
+@pytest.mark.parametrize(
+    "error",
+    [
+        AgentRefused(200, "CommandNotFound", "Command x has been disabled"),
+        Forbidden(403, "", "no", path="/vms/105", privileges=["VM.GuestAgent.Audit"]),
+        ResponseError(596, "", "Broken pipe"),
+        DeadlineExceeded("took longer than 3 s"),
+    ],
+)
+async def test_one_part_of_the_agent_that_fails_leaves_the_other(
+    tool_client, monkeypatch, failing, error
+):
+    whole = (await tool_client("GetVmStatus", cluster_name="prod", vmid=105)).data
+    assert whole["agent"] == "reachable"
+    _fails(monkeypatch, failing, error)
+    answer = await tool_client("GetVmStatus", cluster_name="prod", vmid=105)
+    missing = {OS_INFO: {"os_name": None}, NETWORK: {"ip_addresses": []}}[failing]
+    for name in ("agent", "os_name", "ip_addresses"):
+        assert answer.data[name] == missing.get(name, whole[name])
+    assert "A part of the guest agent's report is missing" in answer.notes
+
+
+@pytest.mark.parametrize(
+    ("error", "agent"),
+    [
+        (AgentRefused(200, "CommandNotFound", "Command x has been disabled"), "reachable"),
+        (Forbidden(403, "", "no"), "denied"),
+        (Conflict(500, "", "QEMU guest agent is not running"), "unreachable"),
+        (DeadlineExceeded("took longer than 3 s"), "unreachable"),
+    ],
+)
+async def test_an_agent_is_reachable_if_it_answered_anything(
+    tool_client, monkeypatch, error, agent
+):
+    _fails(monkeypatch, OS_INFO, error)
+    _fails(monkeypatch, NETWORK, error)
+    answer = await tool_client("GetVmStatus", cluster_name="prod", vmid=105)
+    assert answer.data["agent"] == agent
 
 
 async def test_unknown_disk_use_of_a_vm_is_null(tool_client):

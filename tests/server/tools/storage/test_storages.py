@@ -210,3 +210,55 @@ async def test_an_unsupported_storage_is_noted_with_alternatives(tool_client, to
     assert f"Storage ceph-vm does not take {content} (it takes images, rootdir)." in answer.notes
     assert "These do: local" in answer.notes
     assert "does not take" not in (await tool_client(tool, **place, storage="local")).notes
+
+
+async def test_jobs_with_the_same_options_have_no_known_last_run(demo_client):
+    state = demo_client["home-lab"].emulated.state
+    home = state.backup_jobs["backup-home"]
+    state.backup_jobs["twin"] = BackupJob("twin", "23:00", dict(home.options))
+    fields = ["id", "last_run_ok"]
+    answer = await demo_client("ListBackupJobs", cluster_name="home-lab", fields=fields)
+    assert set(answer.column("last_run_ok")) == {None}
+    assert "Not known on home-lab: last runs of the jobs backup-home, twin." in answer.notes
+    state.backup_jobs["twin"].options["compress"] = "gzip"
+    answer = await demo_client("ListBackupJobs", cluster_name="home-lab")
+    assert dict(zip(answer.column("id"), answer.column("last_run_ok"), strict=True)) == {
+        "backup-home": True, "twin": None,
+    }  # fmt: skip
+    assert "Not known" not in answer.notes
+
+
+async def test_a_backup_by_a_user_is_no_run_of_the_job(demo_client):
+    state = demo_client["home-lab"].emulated.state
+    [before] = (await demo_client("ListBackupJobs", cluster_name="home-lab")).data
+    log = "INFO: starting new backup job: vzdump --all 1 --storage nas-backup --mode snapshot "
+    log += "--compress zstd --prune-backups keep-last=4 --notes-template '{{guestname}}'"
+    task = state.add_task("pve", "vzdump", "", "root@pam", int(state.now))
+    task.log[:] = [log]
+    task.finish("job errors", state.now)
+    assert (await demo_client("ListBackupJobs", cluster_name="home-lab")).data == [before]
+    task.log[:] = [f"{log} --quiet 1"]
+    [after] = (await demo_client("ListBackupJobs", cluster_name="home-lab")).data
+    assert (after["last_run_ok"], after["last_run_status"]) == (False, "job errors")
+
+
+@pytest.mark.parametrize("query", [False, True])
+async def test_volumes_that_an_account_does_not_see_are_noted(
+    demo_client, new_token, with_token, query
+):
+    token = new_token(demo_client["prod"].emulated, ("/", "PVEAuditor"))
+    local = demo_client["prod"].emulated.state.storages["local"]
+    local.content = (*local.content, "images")
+    narrow = await with_token(demo_client, "prod", token)
+    place = {"node": "pve01", "storage": "local"}
+    where = [{"field": name, "operator": "=", "value": value} for name, value in place.items()]
+    asked = {"from": "storage_content", "where": {"logic": "and", "conditions": where}}
+    if query:
+        answer = await narrow("ExecuteQuery", cluster_name="prod", query=asked)
+    else:
+        answer = await narrow("ListStorageContent", cluster_name="prod", **place)
+    assert {"iso", "vztmpl"} >= set(answer.column("content"))
+    assert f"{token[0]} lacks VM.Config.Disk on /vms of prod, so Proxmox lists no" in answer.notes
+    assert "Datastore.AllocateSpace on /storage" in answer.notes
+    isos = await narrow("ListIsos", cluster_name="prod", **place)
+    assert "lacks" not in isos.notes

@@ -5,6 +5,7 @@ from typing import Any
 from msgspec import field
 
 from proxmox_client.json_decoder import Answer, convert
+from proxmox_client.lists import split_list
 from proxmox_client.paths import join
 from proxmox_client.transport import Transport
 
@@ -24,6 +25,11 @@ class User(Answer, frozen=True):
     groups: str | list[str] | None = None
     tokens: dict[str, "Token"] | list["Token"] | None = None
     realm_type: str | None = field(name="realm-type", default=None)
+
+    @property
+    def group_list(self) -> list[str]:
+        """The groups of the user, which some endpoints return as a text."""
+        return self.groups if isinstance(self.groups, list) else split_list(self.groups)
 
 
 class Token(Answer, frozen=True):
@@ -45,7 +51,7 @@ class Role(Answer, frozen=True):
     @property
     def privileges(self) -> list[str]:
         """The privileges as a list."""
-        return [name for name in self.privs.split(",") if name]
+        return split_list(self.privs)
 
 
 class AclEntry(Answer, frozen=True):

@@ -1,18 +1,29 @@
 """Information from inside a guest: from the QEMU guest agent or from a container."""
 
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from msgspec import field
 
-from proxmox_client.json_decoder import Answer
-
-T = TypeVar("T")
+from proxmox_client.json_decoder import Answer, convert
 
 
-class Result(Answer, Generic[T], frozen=True):
-    """The envelope of the guest agent's answers."""
+class Failure(Answer, frozen=True):
+    """The guest agent's reason for not carrying out a command."""
 
-    result: T
+    kind: str = field(name="class", default="")
+    description: str = field(name="desc", default="")
+
+
+class Reply(Answer, frozen=True):
+    """The envelope of the guest agent's answers, with the reason in place of a refused answer."""
+
+    result: Any = None
+
+    @property
+    def failure(self) -> Failure | None:
+        """The reason why there is no answer."""
+        error = self.result.get("error") if isinstance(self.result, dict) else None
+        return convert(error, Failure) if isinstance(error, dict) else None
 
 
 class OsInfo(Answer, frozen=True):

@@ -1,16 +1,21 @@
 """Backup jobs and the guests they cover."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 from msgspec import field
 
 from proxmox_client.api.resources import GuestType
-from proxmox_client.json_decoder import Answer
+from proxmox_client.json_decoder import Answer, convert
+from proxmox_client.lists import split_list
 from proxmox_client.properties import Properties, parse
 
 
 class BackupJob(Answer, frozen=True):
-    """A scheduled backup; `next_run` (epoch) is set only while it is enabled."""
+    """A scheduled backup; `next_run` (epoch) is set only while it is enabled.
+
+    `raw` has all options unparsed, also those without a field here.
+    """
 
     id: str
     type: str = "vzdump"
@@ -35,6 +40,12 @@ class BackupJob(Answer, frozen=True):
     notification_mode: str | None = field(name="notification-mode", default=None)
     bwlimit: int | None = None
     fleecing: dict[str, Any] | str | None = None
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        """Parse a job's options."""
+        return convert({**raw, "raw": dict(raw)}, cls)
 
     @property
     def vmids(self) -> list[int]:
@@ -85,4 +96,4 @@ class UncoveredGuest(Answer, frozen=True):
 
 
 def _parse_vmids(text: str | None) -> list[int]:
-    return [int(part) for part in (text or "").replace(";", ",").split(",") if part.strip()]
+    return [int(part) for part in split_list(text) if part.isdecimal()]

@@ -13,7 +13,7 @@ from proxmox_client.api.tasks import TaskRow
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
 from proxmox_client.properties import Properties, parse
-from proxmox_client.transport import Transport
+from proxmox_client.transport import Transport, converted
 
 ResourceType = Literal["vm", "storage", "node", "sdn"]
 
@@ -165,7 +165,9 @@ class ClusterApi:
 
         Source: PVE/API2/Backup.pm.
         """
-        return await self._transport.get("/cluster/backup", list[BackupJob])
+        path = "/cluster/backup"
+        rows = await self._transport.get(path, list[dict[str, Any]])
+        return [converted(path, row, BackupJob.of) for row in rows]
 
     async def backup_job_volumes(self, job_id: str) -> IncludedVolumes:
         """GET /cluster/backup/{id}/included_volumes. Needs Sys.Audit on /.

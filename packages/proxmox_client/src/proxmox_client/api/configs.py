@@ -9,6 +9,7 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.json_decoder import Answer, convert
+from proxmox_client.lists import split_list
 from proxmox_client.properties import Properties, flag, number, parse
 
 _DISK = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate|unused|mp)\d+|rootfs", re.ASCII)
@@ -50,8 +51,8 @@ class GuestDisk(msgspec.Struct, frozen=True, kw_only=True):
         return _CLOUD_INIT.fullmatch(self.volume.rpartition("/")[2].rpartition(":")[2]) is not None
 
     @classmethod
-    def of(cls, name: str, text: str) -> Self:
-        """Parse a disk's configuration."""
+    def of(cls, name: str, text: str, *, ovmf: bool = True) -> Self:
+        """Parse a disk's configuration; `ovmf` is whether the guest boots with UEFI."""
         options = parse(text, "volume")
         volume = options.pop("volume", options.pop("file", "none"))
         storage, mark, _ = volume.partition(":")
@@ -65,7 +66,7 @@ class GuestDisk(msgspec.Struct, frozen=True, kw_only=True):
             media=options.get("media", "disk"),
             cache=options.get("cache"),
             discard=flag(options.get("discard")),
-            backup=_is_backed_up(bus, volume, options),
+            backup=_is_backed_up(bus, volume, options, ovmf=ovmf),
             mount_point="/" if name == "rootfs" else options.get("mp"),
             options=options,
             further=_format_other(options, _OF_DISK),
@@ -141,13 +142,14 @@ class GuestConfig(Answer, frozen=True):
     @property
     def tag_list(self) -> list[str]:
         """The tags as a list."""
-        return [tag for tag in self.tags.replace(",", ";").split(";") if tag]
+        return split_list(self.tags)
 
     @property
     def disks(self) -> list[GuestDisk]:
         """Disks, drives and mount points, including unused disks."""
         names = sorted(filter(_DISK.fullmatch, self.raw), key=_device_order)
-        return [GuestDisk.of(name, str(self.raw[name])) for name in names]
+        ovmf = self.raw.get("bios") == "ovmf"  # else backups leave out the disk of its variables
+        return [GuestDisk.of(name, str(self.raw[name]), ovmf=ovmf) for name in names]
 
     @property
     def networks(self) -> list[GuestNetwork]:
@@ -198,7 +200,7 @@ class QemuConfig(GuestConfig, frozen=True):
         """The boot devices in order; the legacy format names kinds of devices: `cdn`."""
         boot = parse(self.boot, "legacy")
         if "order" in boot:
-            return [name for name in boot["order"].split(";") if name]
+            return split_list(boot["order"])
         return [name for kind in boot.get("legacy", "cdn") for name in self._boot_devices(kind)]
 
     def _boot_devices(self, kind: str) -> list[str]:
@@ -251,8 +253,8 @@ def _device_order(name: str) -> tuple[str, int]:
     return bus, int(name.removeprefix(bus) or 0)
 
 
-def _is_backed_up(bus: str, volume: str, options: Properties) -> bool:
-    if bus == "unused" or options.get("media") == "cdrom":
+def _is_backed_up(bus: str, volume: str, options: Properties, *, ovmf: bool) -> bool:
+    if bus == "unused" or options.get("media") == "cdrom" or (bus == "efidisk" and not ovmf):
         return False
     if bus == "mp":  # opt-in for mount points, and only for volumes
         return not volume.startswith("/") and flag(options.get("backup"))

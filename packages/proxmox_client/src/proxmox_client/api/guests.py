@@ -23,13 +23,17 @@ Locate = Callable[[int], Awaitable[str]]
 
 
 class Snapshot(Answer, frozen=True):
-    """A snapshot; `created` is an epoch, `with_memory` says whether RAM was saved."""
+    """A snapshot; `created` is an epoch, `with_memory` says whether RAM was saved.
+
+    `state` is set while it is made or deleted, and stays set when that fails: it is incomplete.
+    """
 
     name: str
     description: str = ""
     parent: str | None = None
     created: int | None = field(name="snaptime", default=None)
     with_memory: bool = field(name="vmstate", default=False)
+    state: str | None = field(name="snapstate", default=None)
 
 
 class SnapshotRow(Snapshot, frozen=True):
@@ -48,6 +52,14 @@ class Pending(Answer, frozen=True):
     delete: int | None = None
 
 
+class PendingChange(msgspec.Struct, frozen=True):
+    """An option that the guest's next start changes; None on either side where it is not set."""
+
+    option: str
+    current: Any
+    pending: Any
+
+
 class BothConfigs(msgspec.Struct, Generic[C], frozen=True):
     """A guest's running configuration, and the pending one that applies after its next start.
 
@@ -59,9 +71,14 @@ class BothConfigs(msgspec.Struct, Generic[C], frozen=True):
     pending: C
 
     @property
-    def protection(self) -> bool:
-        """Whether the protection flag is set in either."""
-        return self.current.protection or self.pending.protection
+    def changes(self) -> list[PendingChange]:
+        """The options that differ, by name."""
+        current, pending = self.current.raw, self.pending.raw
+        changes = (
+            PendingChange(option, current.get(option), pending.get(option))
+            for option in sorted(current.keys() | pending.keys())
+        )
+        return [change for change in changes if str(change.current) != str(change.pending)]
 
     @property
     def disks(self) -> list[GuestDisk]:

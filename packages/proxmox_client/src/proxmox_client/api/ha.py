@@ -13,8 +13,8 @@ class HaResource(Answer, frozen=True):
     state: str = "started"
     group: str | None = None
     comment: str | None = None
-    max_restart: int | None = None
-    max_relocate: int | None = None
+    max_restart: int = 1
+    max_relocate: int = 1
     failback: bool | None = None
 
 
@@ -34,6 +34,7 @@ class HaStatus(Answer, frozen=True):
     timestamp: int | None = None
     max_restart: int | None = None
     max_relocate: int | None = None
+    failback: bool | None = None
     armed_state: str | None = field(name="armed-state", default=None)
 
 

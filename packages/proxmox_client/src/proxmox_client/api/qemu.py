@@ -1,16 +1,20 @@
 """Virtual machines."""
 
-from typing import ClassVar, Literal
+import builtins
+from typing import ClassVar, Literal, TypeVar
 
 from msgspec import field
 
-from proxmox_client.api.agent import AgentInterface, Filesystem, OsInfo, Result
+from proxmox_client.api.agent import AgentInterface, Filesystem, OsInfo, Reply
 from proxmox_client.api.configs import QemuConfig
 from proxmox_client.api.guests import Guest, MigrateCheck
 from proxmox_client.api.resources import GuestType
 from proxmox_client.api.tasks import Task
-from proxmox_client.json_decoder import Answer
-from proxmox_client.transport import Parameters
+from proxmox_client.errors import AgentRefused
+from proxmox_client.json_decoder import Answer, convert
+from proxmox_client.transport import Parameters, converted
+
+T = TypeVar("T")
 
 QemuAction = Literal["start", "stop", "shutdown", "reset", "reboot", "suspend", "resume"]
 
@@ -111,19 +115,25 @@ class Qemu(Guest[QemuConfig]):
 
         Source: PVE/API2/Qemu/Agent.pm.
         """
-        return (await self._read(Result[OsInfo], "agent", "get-osinfo")).result
+        return await self._agent(OsInfo, "get-osinfo")
 
     async def agent_network(self) -> list[AgentInterface]:
         """GET …/agent/network-get-interfaces. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4).
 
         Source: PVE/API2/Qemu/Agent.pm.
         """
-        path = ("agent", "network-get-interfaces")
-        return (await self._read(Result[list[AgentInterface]], *path)).result
+        return await self._agent(list[AgentInterface], "network-get-interfaces")
 
     async def agent_filesystems(self) -> list[Filesystem]:
         """GET …/agent/get-fsinfo. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4).
 
         Source: PVE/API2/Qemu/Agent.pm.
         """
-        return (await self._read(Result[list[Filesystem]], "agent", "get-fsinfo")).result
+        return await self._agent(list[Filesystem], "get-fsinfo")
+
+    async def _agent(self, answer: builtins.type[T], command: str) -> T:
+        """Return the guest agent's answer; raise AgentRefused if it refused the command."""
+        reply = await self._read(Reply, "agent", command)
+        if failure := reply.failure:
+            raise AgentRefused(200, failure.kind, failure.description or failure.kind)
+        return converted(command, reply.result, lambda result: convert(result, answer))

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.json_decoder import Answer, convert
+from proxmox_client.lists import split_list
 
 GuestType = Literal["qemu", "lxc"]
 
@@ -44,7 +45,7 @@ class GuestResource(Answer, tag_field="type", frozen=True):
     @property
     def tag_list(self) -> list[str]:
         """The tags as a list."""
-        return [tag for tag in self.tags.replace(",", ";").split(";") if tag]
+        return split_list(self.tags)
 
 
 class QemuResource(GuestResource, tag="qemu", frozen=True):
@@ -92,7 +93,7 @@ class StorageResource(Answer, tag_field="type", tag="storage", frozen=True):
     @property
     def content_list(self) -> list[str]:
         """The kinds of content, in alphabetical order (Proxmox's own order is random)."""
-        return sorted(kind for kind in self.content.split(",") if kind)
+        return sorted(split_list(self.content))
 
 
 class PoolResource(Answer, tag_field="type", tag="pool", frozen=True):

@@ -5,6 +5,7 @@ from typing import Any
 from msgspec import field
 
 from proxmox_client.json_decoder import Answer
+from proxmox_client.lists import split_list
 
 
 class HaState(Answer, frozen=True):
@@ -55,3 +56,8 @@ class GuestStatus(Answer, frozen=True):
     agent: bool = False
     running_machine: str | None = field(name="running-machine", default=None)
     running_qemu: str | None = field(name="running-qemu", default=None)
+
+    @property
+    def tag_list(self) -> list[str]:
+        """The tags as a list."""
+        return split_list(self.tags)

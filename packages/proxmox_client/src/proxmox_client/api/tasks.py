@@ -10,9 +10,15 @@ from typing import Literal
 import msgspec
 from msgspec import field
 
-from proxmox_client.errors import BadParameters, TaskFailed
+from proxmox_client.errors import (
+    BadParameters,
+    DeadlineExceeded,
+    NodeUnreachable,
+    TaskFailed,
+    Unreachable,
+)
 from proxmox_client.json_decoder import Answer
-from proxmox_client.limits import time_limit
+from proxmox_client.limits import remaining, time_limit
 from proxmox_client.paths import join
 from proxmox_client.transport import Transport
 from proxmox_client.upid import Upid
@@ -21,6 +27,7 @@ TaskSource = Literal["archive", "active", "all"]
 Progress = Callable[["TaskProgress"], None]
 
 _TAIL_LINES = 20
+_MOST_FAILURES = 20  # polls in a row without an answer, half a minute
 _PERCENT = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?) ?%", re.ASCII)
 _AMOUNT = r"(\d{1,9}(?:\.\d+)?) ([KMGT]?)i?B"
 # a migration of memory logs amounts without a percentage
@@ -214,16 +221,27 @@ class Task:
         return TaskOutcome(succeeded(exit_status), warnings, exit_status, list(tail))
 
     async def _poll(self) -> AsyncIterator[tuple[TaskStatus, list[str]]]:
-        """Poll the task; yield its status and new log lines, the last time after its end."""
-        line_count = 0
+        """Poll the task; yield its status and new log lines, the last time after its end.
+
+        A poll without an answer is repeated: a daemon of Proxmox that restarts takes seconds.
+        """
+        line_count = failures = 0
         for interval in _poll_intervals():
-            # the status before the log: once it says stopped, the log is complete
-            status = await self.status()
-            page = await self._log(line_count, 0)
-            line_count += len(page.lines)
-            yield status, [line.text for line in page.lines]
-            if not status.running:
-                return
+            try:
+                # the status before the log: once it says stopped, the log is complete
+                status = await self.status()
+                page = await self._log(line_count, 0)
+            except (NodeUnreachable, Unreachable, DeadlineExceeded):
+                failures += 1
+                left = remaining()  # else it was the time limit of this one poll
+                if failures == _MOST_FAILURES or (left is not None and left <= 0):
+                    raise
+            else:
+                failures = 0
+                line_count += len(page.lines)
+                yield status, [line.text for line in page.lines]
+                if not status.running:
+                    return
             await asyncio.sleep(interval)
 
     async def _log(self, start: int, limit: int) -> TaskLog:

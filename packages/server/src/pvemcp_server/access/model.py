@@ -76,12 +76,15 @@ class Resources:
     def covers_guest(
         self, vmid: int, *, node: str = "", pool: str = "", tags: Iterable[str] = ()
     ) -> bool:
-        """Return whether the VMID, the node, the pool or one of the tags is selected."""
+        """Return whether the VMID, the node, the pool or one of the tags is selected.
+
+        A pool covers the pools below it, as it does in Proxmox's own ACL.
+        """
         return (
             self.everything
             or vmid in self.vmids
             or node in self.nodes
-            or pool in self.pools
+            or self._covers_nested(pool)
             or not self.tags.isdisjoint(tags)
         )
 
@@ -104,8 +107,14 @@ class Resources:
         )
 
     def covers_pool(self, pool: str) -> bool:
-        """Return whether the pool is selected."""
-        return self.everything or pool in self.pools
+        """Return whether the pool or one above it is selected: `prod` covers `prod/web`."""
+        return self.everything or self._covers_nested(pool)
+
+    def _covers_nested(self, pool: str) -> bool:
+        if not self.pools or not pool:
+            return False
+        parts = pool.split("/")
+        return any("/".join(parts[:end]) in self.pools for end in range(len(parts), 0, -1))
 
 
 @dataclass(frozen=True, slots=True)

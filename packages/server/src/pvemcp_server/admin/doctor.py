@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field
 
 from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerprint
+from proxmox_client.api.nodes import NodeTime
 from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.audit import forwarding
 from pvemcp_server.admin.context import AdminContext
@@ -21,6 +22,7 @@ from pvemcp_server.audit import Progress
 from pvemcp_server.clusters import explain
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.connections import Connection
+from pvemcp_server.clusters.explain import LACKS_QUORUM
 from pvemcp_server.errors import CallError
 from pvemcp_server.store.records import ClusterRecord, TlsMode
 from pvemcp_server.toolkit.registry import Tool, tools
@@ -170,6 +172,9 @@ async def _account_checks(
     nodes = await pve.nodes()
     online = [node.node for node in nodes if node.status == "online"]
     yield _nodes(len(nodes), [node.node for node in nodes if node.status != "online"])
+    with suppress(ProxmoxError):  # needs Sys.Audit too
+        if not (await pve.cluster.status()).quorate:
+            yield _bad("quorum", f"{LACKS_QUORUM}.", "pvecm status")
     if online:
         with suppress(ProxmoxError):  # needs Sys.Audit, which `_rights` reports when missing
             yield await _clock(pve, online)
@@ -190,8 +195,15 @@ def _nodes(count: int, offline: Sequence[str]) -> Finding:
 
 async def _clock(pve: Client, online: Sequence[str]) -> Finding:
     """Compare the nodes' clocks with this server's; report the largest difference."""
-    answers = await asyncio.gather(*(pve.node(node).time() for node in online))
-    offsets = {node: a.time - time() for node, a in zip(online, answers, strict=True)}
+    requests = (pve.node(node).time() for node in online)
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    if not any(isinstance(answer, NodeTime) for answer in answers):
+        raise next(answer for answer in answers if isinstance(answer, BaseException))
+    offsets = {
+        node: answer.time - time()
+        for node, answer in zip(online, answers, strict=True)
+        if isinstance(answer, NodeTime)
+    }
     node = max(offsets, key=lambda name: abs(offsets[name]))
     text = f"The clock of {node} differs by {abs(offsets[node]):.0f} s from this server's."
     if abs(offsets[node]) <= CLOCK_SECONDS:

@@ -275,14 +275,13 @@ def _with_acl(blind: Grants, acl: Sequence[AclEntry], user: User) -> Grants:
     tokens: Mapping[str, Token] = user.tokens if isinstance(user.tokens, dict) else {}
     if name and name not in tokens:
         return blind
-    groups = user.groups.split(",") if isinstance(user.groups, str) else user.groups or ()
     return Grants(
         blind.account,
         blind.held,
         blind.roles,
         blind.built_in,
         tuple(entry for entry in acl if entry.role_id in blind.roles),
-        frozenset(groups),
+        frozenset(user.group_list),
         tokens[name].privsep if name else False,
     )
 

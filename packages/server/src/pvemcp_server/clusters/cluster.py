@@ -28,10 +28,19 @@ _VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore
 
 
 class Notes(dict[str, None]):
-    """An ordered set of sentences beside an answer's data, about missing, cut or old data."""
+    """An ordered set of sentences beside an answer's data, about missing, cut or old data.
 
-    def add(self, sentence: str) -> None:
+    Those in `advice` explain what an account doesn't see; no part of the read has failed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.advice: set[str] = set()
+
+    def add(self, sentence: str, *, advice: bool = False) -> None:
         self[sentence] = None
+        if advice:
+            self.advice.add(sentence)
 
 
 def plural(what: str) -> str:
@@ -191,6 +200,14 @@ class Cluster:
             else:
                 answers[key] = outcome
         return answers, missing
+
+    async def optional(self, answer: Awaitable[T], failure: str) -> T | None:
+        """Await a part of an answer; if it fails, note `failure` with the reason, return None."""
+        try:
+            return await answer
+        except proxmox_client.ProxmoxError as error:
+            self.notes.add(f"{failure}: {await self.explain(error)}")
+            return None
 
     def note_missing(self, missing: Mapping[K, str], what: str) -> None:
         """Note missing answers with their reasons; hundreds of them would bury the answer."""

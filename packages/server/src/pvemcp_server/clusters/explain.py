@@ -4,6 +4,7 @@ import proxmox_client as pve
 from pvemcp_server.clusters.acl import Grants
 from pvemcp_server.errors import ServerError
 
+LACKS_QUORUM = "The cluster lacks quorum, so nothing can be changed on it"
 _TAIL = 8  # lines of a failed task's log
 
 
@@ -44,7 +45,7 @@ def _refusal(error: pve.ResponseError, account: str, grants: Grants | None) -> s
             )
         case pve.NoQuorum():
             return (
-                f"The cluster lacks quorum, so nothing can be changed on it ({reason_of(error)}). "
+                f"{LACKS_QUORUM} ({reason_of(error)}). "
                 "GetClusterStatus counts the nodes that are offline."
             )
         case pve.NodeUnreachable():
@@ -55,6 +56,8 @@ def _refusal(error: pve.ResponseError, account: str, grants: Grants | None) -> s
 
 def _failed_task(error: pve.TaskFailed) -> str:
     fact = f"The Proxmox task {error.upid} failed: {quoted(error.exit_status)}"
+    if error.lacks_quorum:
+        fact = f"{LACKS_QUORUM}. {fact}"
     tail = " | ".join(line for line in error.log_tail[-_TAIL:] if line.strip())
     return f"{fact}. Its log ends: {quoted(tail)}." if tail else f"{fact}."
 
@@ -62,7 +65,10 @@ def _failed_task(error: pve.TaskFailed) -> str:
 def _forbidden(error: pve.Forbidden, account: str, grants: Grants | None) -> str:
     privileges = list(error.privileges)
     if not error.path or not privileges:
-        return f"Proxmox forbids this to {account or 'the account'}: {quoted(str(error))}."
+        return (
+            f"Proxmox forbids this to {account or 'the account'}: {quoted(str(error))}. "
+            "ExplainAccess says which privileges are missing."
+        )
     holder = account or "the account of this cluster"
     fact = f"{holder} lacks {' or '.join(privileges)} on {error.path}"
     return (grants or Grants(account)).advice(error.path, privileges[:1]).after(fact)

@@ -14,6 +14,9 @@ from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.registry import Cost, LoadRequest, never_filtered, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 
+_KEEP = tuple(
+    f"keep-{span}" for span in ("all", "last", "hourly", "daily", "weekly", "monthly", "yearly")
+)
 _LAST_RUN = ("last_run", "last_run_status", "last_run_ok", "last_run_upid")
 
 
@@ -56,7 +59,9 @@ class BackupJob(Row):
     retention: Annotated[str | None, Col("How many backups are kept")]
     notes: Annotated[str | None, Col("Comment of the job")]
     notes_template: Annotated[str | None, Col("Notes that its backups get")]
-    last_run: Annotated[datetime | None, Col("Start of its last run that is on record", Unit.TIME)]
+    last_run: Annotated[
+        datetime | None, Col("Start of its last run on record as it is now", Unit.TIME)
+    ]
     last_run_status: Annotated[str | None, Col("OK, WARNINGS: n, or what went wrong")]
     last_run_ok: Annotated[bool | None, Col("Whether the last run went well")]
     last_run_upid: Annotated[str | None, Col("Task of the last run: what GetTask takes")]
@@ -123,6 +128,13 @@ async def _vmids(
     return {**named, **resolved}
 
 
+def _retention(job: JobAnswer) -> str | None:
+    """Return the rules that keep backups, in one order: Proxmox's own is random."""
+    rules = job.retention
+    names = [*(name for name in _KEEP if name in rules), *sorted(rules.keys() - set(_KEEP))]
+    return ",".join(f"{name}={rules[name]}" for name in names) or None
+
+
 def _row(job: JobAnswer, vmids: list[int], run: Run | None) -> BackupJob:
     return BackupJob(
         id=job.id,
@@ -137,7 +149,7 @@ def _row(job: JobAnswer, vmids: list[int], run: Run | None) -> BackupJob:
         all_guests=job.all,
         excluded=job.excluded,
         pool=job.pool,
-        retention=",".join(f"{key}={n}" for key, n in job.retention.items()) or None,
+        retention=_retention(job),
         notes=job.comment,
         notes_template=job.notes_template,
         last_run=run.start if run else None,

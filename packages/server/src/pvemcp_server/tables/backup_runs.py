@@ -1,7 +1,9 @@
 """Matches backup tasks with the backup jobs that started them.
 
-Proxmox keeps no such link. The command that a task logs first repeats the job's options. A task
-that cannot reach its storage fails before that, and its log names the storage only.
+Proxmox keeps no such link. The command that a task logs first repeats all options of the job but
+its id, schedule and comment, and has `quiet`, which only the scheduler sets (PVE/Jobs/VZDump.pm).
+A task that fits several jobs belongs to none of them. A task that cannot reach its storage fails
+before it logs its command, and its log names the storage only: its job is inferred and noted.
 """
 
 import re
@@ -10,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
-from typing import Self
+from typing import Any, Self
 
 from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.tasks import TaskRow
+from proxmox_client.lists import split_list
+from proxmox_client.properties import parse
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
@@ -26,6 +30,15 @@ _MOST_READ = 80  # logs of one cluster
 _SCHEDULER = "root@pam"  # the user of Proxmox's scheduler
 _HEAD = 3  # first lines of a log, among them the command
 _COMMAND = "INFO: starting new backup job: vzdump"
+_QUIET = "quiet"
+_PATHS = "exclude-path"  # repeated, once for each path
+_LISTS = {"exclude", "mailto"}
+_GROUPS = {"prune-backups": "", "fleecing": "enabled", "performance": ""}  # with default keys
+# options of a job that its command does not repeat, or not as an option
+_NOT_LOGGED = frozenset(
+    {"id", "type", "enabled", "schedule", "starttime", "dow", "comment", "next-run"}
+    | {"repeat-missed", "vmid", _QUIET}
+)
 _NO_STORAGE = re.compile(r"TASK ERROR: .*?storage '(?P<storage>[^']+)'")
 _ONE_RUN = timedelta(minutes=10)  # a run starts a task on each node, nearly at once
 
@@ -41,15 +54,42 @@ class Run:
 
     @classmethod
     def newest(cls, tasks: Sequence[TaskRow]) -> Self | None:
-        """Return the newest run among the tasks of one job."""
+        """Return the newest run among the tasks of one job; it has one task on each node."""
         started = [(start, task) for task in tasks if (start := moment(task.start_time))]
         if not started:
             return None
-        newest = max(start for start, _ in started)
-        run = [(start, task) for start, task in started if newest - start <= _ONE_RUN]
-        start, worst = max(run, key=lambda pair: _severity(pair[1]))
+        started.sort(key=lambda pair: pair[0], reverse=True)
+        run: dict[str, tuple[datetime, TaskRow]] = {}
+        for start, task in started:
+            if started[0][0] - start <= _ONE_RUN:
+                run.setdefault(task.node, (start, task))
+        start, worst = max(run.values(), key=lambda pair: _severity(pair[1]))
         status = worst.status or ("RUNNING" if worst.running else "unknown")
         return cls(start, status, None if worst.running else worst.ok, worst.upid)
+
+
+Option = str | frozenset[Any]
+"""The value of an option, in a form that is equal for a job and its command."""
+
+
+def _comparable(
+    options: Mapping[str, Any], *, but: frozenset[str] = frozenset()
+) -> dict[str, Option]:
+    """Return options in a form that is equal for a job and its command, without empty ones."""
+    values = {name: _value(name, value) for name, value in options.items() if name not in but}
+    return {
+        name: value for name, value in values.items() if value and (name, value) != ("all", "0")
+    }
+
+
+def _value(name: str, value: Any) -> Option:
+    if name in _GROUPS:
+        return frozenset(parse(value, _GROUPS[name]).items())
+    if name == _PATHS:
+        return frozenset(value if isinstance(value, list) else str(value).split("\0"))
+    if name in _LISTS:
+        return frozenset(split_list(str(value)))
+    return "" if value is None else str(int(value) if isinstance(value, bool) else value)
 
 
 @dataclass(frozen=True)
@@ -57,7 +97,7 @@ class Command:
     """The vzdump command that a backup task logged."""
 
     vmids: frozenset[int]
-    options: Mapping[str, str]
+    options: Mapping[str, Option]
 
     @classmethod
     def parse(cls, line: str) -> Self:
@@ -69,18 +109,26 @@ class Command:
             words = command.split()
         guests = list(takewhile(str.isdecimal, words))
         rest = iter(words[len(guests) :])
-        options = {key.removeprefix("--"): value for key, value in zip(rest, rest, strict=False)}
-        return cls(frozenset(map(int, guests)), options)
+        values: dict[str, list[str]] = {}
+        for key, value in zip(rest, rest, strict=False):
+            values.setdefault(key.removeprefix("--"), []).append(value)
+        options = {
+            name: several if name == _PATHS else several[-1] for name, several in values.items()
+        }
+        return cls(frozenset(map(int, guests)), _comparable(options))
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the scheduler started it, and not a user."""
+        return self.options.get(_QUIET) == "1"
 
     def fits(self, job: BackupJob) -> bool:
         """Return whether this job would have started it."""
-        if "job-id" in self.options:
-            return self.options["job-id"] == job.id
+        own = {name: value for name, value in self.options.items() if name != _QUIET}
         return (
-            self.options.get("storage") == job.storage
-            and self.options.get("pool") == job.pool
-            and (self.options.get("all") == "1") == job.all
-            and (job.all or self.vmids == set(job.vmids))
+            self.is_scheduled
+            and self.vmids == frozenset(job.vmids)
+            and own == _comparable(job.raw, but=_NOT_LOGGED)
         )
 
 
@@ -136,11 +184,39 @@ async def last_runs(
         if task.user == _SCHEDULER and not task.token_id
     }
     origins = await _origins(cluster, reach, tasks, jobs, every, request)
-    return {
+    jobs_of = {
+        upid: {job.id for job in every if origin.fits(job)} for upid, origin in origins.items()
+    }
+    shared = {job_id for fitting in jobs_of.values() if len(fitting) > 1 for job_id in fitting}
+    runs = {
         job.id: run
         for job in jobs
-        if (run := Run.newest([tasks[upid] for upid, o in origins.items() if o.fits(job)]))
+        if job.id not in shared
+        and (run := Run.newest([tasks[u] for u, fitting in jobs_of.items() if job.id in fitting]))
     }
+    several = ", ".join(sorted(job.id for job in jobs if job.id in shared))
+    if several:
+        cluster.notes.add(
+            f"Not known on {cluster.name}: last runs of the jobs {several}. Their tasks fit more "
+            "than one job with these options, and Proxmox does not record which one ran."
+        )
+    _note_inferred(cluster, runs, origins)
+    return runs
+
+
+def _note_inferred(
+    cluster: Cluster, runs: Mapping[str, Run], origins: Mapping[str, Origin]
+) -> None:
+    """Note the jobs whose last run is known by its storage only."""
+    inferred = [
+        job_id for job_id, run in runs.items() if isinstance(origins[run.upid], StorageFailure)
+    ]
+    if inferred:
+        cluster.notes.add(
+            f"Inferred on {cluster.name}: the last run of {', '.join(inferred)}. Its task failed "
+            "before it logged its options; it is the only enabled job for the storage in its log, "
+            "but a user's backup to it would look the same."
+        )
 
 
 async def _origins(

@@ -1,16 +1,23 @@
 """Configurations of virtual machines and of containers."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from proxmox_client.api.configs import GuestConfig, LxcConfig, QemuConfig
+from proxmox_client import Lxc, Qemu
+from proxmox_client.api.configs import LxcConfig, QemuConfig
+from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
+from pvemcp_server.tables.config_options import pending_changes
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, table
 from pvemcp_server.tables.rows import Col, Row, Unit
+
+_NAMED = 10  # guests with pending changes that a note names
+_IN_FORCE = "the other columns show what is in force"
 
 
 class QemuSettings(Row):
@@ -60,6 +67,10 @@ class QemuSettings(Row):
     tags: Annotated[list[str], Col("Tags")]
     lock: Annotated[str | None, Col("What it is locked for")]
     hookscript: Annotated[str | None, Col("Script run around start and stop")]
+    pending: Annotated[
+        list[str],
+        Col("Changes that wait for a restart: memory: 2048 → 4096"),
+    ]
 
 
 class LxcSettings(Row):
@@ -99,6 +110,10 @@ class LxcSettings(Row):
     tags: Annotated[list[str], Col("Tags")]
     lock: Annotated[str | None, Col("What it is locked for")]
     hookscript: Annotated[str | None, Col("Script run around start and stop")]
+    pending: Annotated[
+        list[str],
+        Col("Changes that wait for a restart: memory: 2048 → 4096"),
+    ]
 
 
 config_table = partial(
@@ -113,32 +128,48 @@ config_table = partial(
 
 @config_table("qemu_configs")
 async def qemu_configs(cluster: Cluster, request: LoadRequest) -> list[QemuSettings]:
-    """Configurations of virtual machines."""
+    """Configurations of virtual machines that are in force, and changes that wait."""
     pairs = await configs(cluster, request, "qemu")
-    return [_qemu(guest, config) for guest, config in pairs if isinstance(config, QemuConfig)]
+    return [_qemu(guest, both, both.current) for guest, both in pairs]
 
 
 @config_table("lxc_configs")
 async def lxc_configs(cluster: Cluster, request: LoadRequest) -> list[LxcSettings]:
-    """Configurations of containers."""
+    """Configurations of containers that are in force, and changes that wait."""
     pairs = await configs(cluster, request, "lxc")
-    return [_lxc(guest, config) for guest, config in pairs if isinstance(config, LxcConfig)]
+    return [_lxc(guest, both, both.current) for guest, both in pairs]
 
 
 async def configs(
-    cluster: Cluster, request: LoadRequest, kind: str = ""
-) -> list[tuple[GuestResource, GuestConfig]]:
-    """Return the requested guests, all or of one kind, each with its configuration."""
+    cluster: Cluster, request: LoadRequest, kind: str = "", *, rows: str = _IN_FORCE
+) -> list[tuple[GuestResource, BothConfigs[Any]]]:
+    """Return the requested guests, all or of one kind, each with its configurations.
+
+    Guests with changes that wait for a restart are noted; `rows` says what the rows are then.
+    """
     guests = {guest.vmid: guest for guest in await fanout.guests(cluster, request, kind)}
 
-    async def config(vmid: int) -> GuestConfig:
-        return await (await cluster.handle(vmid)).config()
+    async def both(vmid: int) -> BothConfigs[Any]:
+        api: Qemu | Lxc = await cluster.handle(vmid)
+        configs: BothConfigs[Any] = await api.configs()
+        return configs
 
-    answers = await fanout.each(cluster, guests, config, request, "configuration of guest")
-    return [(guests[vmid], config) for vmid, config in answers.items()]
+    answers = await fanout.each(cluster, guests, both, request, "configuration of guest")
+    _note_pending(cluster, [vmid for vmid, configs in answers.items() if configs.changes], rows)
+    return [(guests[vmid], configs) for vmid, configs in answers.items()]
 
 
-def _qemu(guest: GuestResource, config: QemuConfig) -> QemuSettings:
+def _note_pending(cluster: Cluster, vmids: Sequence[int], rows: str) -> None:
+    if vmids:
+        named = ", ".join(map(str, vmids[:_NAMED]))
+        more = f" and {len(vmids) - _NAMED} more" if len(vmids) > _NAMED else ""
+        cluster.notes.add(
+            f"Configuration changes wait for a restart on {cluster.name}: guests {named}{more}. "
+            f"The column pending has them; {rows}."
+        )
+
+
+def _qemu(guest: GuestResource, configs: BothConfigs[Any], config: QemuConfig) -> QemuSettings:
     return QemuSettings(
         vmid=guest.vmid,
         name=guest.name,
@@ -169,10 +200,11 @@ def _qemu(guest: GuestResource, config: QemuConfig) -> QemuSettings:
         tags=config.tag_list,
         lock=config.lock,
         hookscript=config.hookscript,
+        pending=pending_changes(configs),
     )
 
 
-def _lxc(guest: GuestResource, config: LxcConfig) -> LxcSettings:
+def _lxc(guest: GuestResource, configs: BothConfigs[Any], config: LxcConfig) -> LxcSettings:
     return LxcSettings(
         vmid=guest.vmid,
         name=guest.name,
@@ -195,4 +227,5 @@ def _lxc(guest: GuestResource, config: LxcConfig) -> LxcSettings:
         tags=config.tag_list,
         lock=config.lock,
         hookscript=config.hookscript,
+        pending=pending_changes(configs),
     )

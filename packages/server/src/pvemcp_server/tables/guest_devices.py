@@ -5,10 +5,14 @@ from typing import Annotated, ClassVar, Literal
 from proxmox_client.api.configs import GuestDisk, GuestNetwork
 from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables.config_options import with_pending
 from pvemcp_server.tables.guest_configs import config_table, configs
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.registry import LoadRequest, Relation
 from pvemcp_server.tables.rows import Col, Row, Unit
+
+_ROWS = "rows where it is added are not in use yet, the others are"
+_PENDING = "What the next start of the guest does to it: removed, added, or changed to …"
 
 
 class Disk(Row):
@@ -31,6 +35,7 @@ class Disk(Row):
     backup: Annotated[bool, Col("Whether backups include it")]
     mount_point: Annotated[str | None, Col("Path in the container")]
     options: Annotated[str | None, Col("Further options, as configured: iothread=1,ssd=1 …")]
+    pending: Annotated[str | None, Col(_PENDING)]
 
 
 class Network(Row):
@@ -53,6 +58,7 @@ class Network(Row):
     ip6: Annotated[str | None, Col("IPv6 address as configured")]
     link_down: Annotated[bool, Col("Whether it is unplugged")]
     options: Annotated[str | None, Col("Further options, as configured: mtu=9000,trunks=2;3 …")]
+    pending: Annotated[str | None, Col(_PENDING)]
 
 
 @config_table(
@@ -67,18 +73,26 @@ class Network(Row):
 )
 async def disks(cluster: Cluster, request: LoadRequest) -> list[Disk]:
     """Disks, drives and mount points of guests."""
-    pairs = await configs(cluster, request)
-    return [_disk(guest, disk) for guest, config in pairs for disk in config.disks]
+    pairs = await configs(cluster, request, rows=_ROWS)
+    return [
+        _disk(guest, disk, pending)
+        for guest, both in pairs
+        for disk, pending in with_pending(both, both.current.disks, both.pending.disks)
+    ]
 
 
 @config_table("networks")
 async def networks(cluster: Cluster, request: LoadRequest) -> list[Network]:
     """Network devices of guests."""
-    pairs = await configs(cluster, request)
-    return [_network(guest, device) for guest, config in pairs for device in config.networks]
+    pairs = await configs(cluster, request, rows=_ROWS)
+    return [
+        _network(guest, device, pending)
+        for guest, both in pairs
+        for device, pending in with_pending(both, both.current.networks, both.pending.networks)
+    ]
 
 
-def _disk(guest: GuestResource, disk: GuestDisk) -> Disk:
+def _disk(guest: GuestResource, disk: GuestDisk, pending: str | None) -> Disk:
     return Disk(
         vmid=guest.vmid,
         vm_name=guest.name,
@@ -95,10 +109,11 @@ def _disk(guest: GuestResource, disk: GuestDisk) -> Disk:
         backup=disk.backup,
         mount_point=disk.mount_point,
         options=disk.further,
+        pending=pending,
     )
 
 
-def _network(guest: GuestResource, device: GuestNetwork) -> Network:
+def _network(guest: GuestResource, device: GuestNetwork, pending: str | None) -> Network:
     return Network(
         vmid=guest.vmid,
         vm_name=guest.name,
@@ -115,4 +130,5 @@ def _network(guest: GuestResource, device: GuestNetwork) -> Network:
         ip6=device.ip6,
         link_down=device.link_down,
         options=device.further,
+        pending=pending,
     )

@@ -23,8 +23,8 @@ class HaResource(Row):
     requested_state: Annotated[str, Col("State asked for: started, stopped, disabled, ignored")]
     state: Annotated[str | None, Col("State the manager reports: started, error, fence …")]
     group: Annotated[str | None, Col("HA group (until 8.4)")]
-    max_restart: Annotated[int | None, Col("Restarts tried on a node", Unit.COUNT)]
-    max_relocate: Annotated[int | None, Col("Relocations tried", Unit.COUNT)]
+    max_restart: Annotated[int, Col("Restarts tried on a node", Unit.COUNT)]
+    max_relocate: Annotated[int, Col("Relocations tried", Unit.COUNT)]
     failback: Annotated[bool | None, Col("Whether it moves back to its preferred node")]
     comment: Annotated[str | None, Col("Comment")]
 
@@ -41,9 +41,10 @@ async def ha_resources(cluster: Cluster, request: LoadRequest) -> list[HaResourc
     """Guests under high availability with the state asked for and the state they are in."""
     resources = await cluster.pve.cluster.ha_resources()
     states: dict[str, HaStatus] = {}
-    if resources and request.wants_column("node", "state"):
-        entries = await cluster.pve.cluster.ha_status()
-        states = {entry.sid: entry for entry in entries if entry.sid}
+    if resources and request.wants_column("node", "state", "failback"):
+        request_states = cluster.pve.cluster.ha_status()
+        entries = await cluster.optional(request_states, f"HA states of {cluster.name} are missing")
+        states = {entry.sid: entry for entry in entries or () if entry.sid}
     rows = [_row(resource, states.get(resource.sid)) for resource in resources]
     return [row for row in rows if request.wants_vmid(row.vmid)]
 
@@ -60,6 +61,6 @@ def _row(resource: HaAnswer, status: HaStatus | None) -> HaResource:
         group=resource.group,
         max_restart=resource.max_restart,
         max_relocate=resource.max_relocate,
-        failback=resource.failback,
+        failback=status.failback if resource.failback is None and status else resource.failback,
         comment=resource.comment,
     )

@@ -116,7 +116,7 @@ def _no_rows(_account: str, rows: Sequence[Any]) -> bool:
 
 
 def never_filtered(_account: str, _rows: Sequence[Any]) -> bool:
-    """Return False: without the privilege, Proxmox refuses to list these rows at all."""
+    """Return False: Proxmox refuses to list these rows at all, or their loader notes it."""
     return False
 
 

@@ -11,6 +11,7 @@ from pvemcp_server.tables.reach import Reach, of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 
+_EVERY_QUARTER = "*/15"  # Proxmox's default, in minutes
 _STATE = ("last_sync", "next_sync", "last_try", "duration", "fail_count", "error", "status", "ok")
 
 
@@ -38,9 +39,11 @@ class Replication(Row):
     target: Annotated[str, Col("Node it copies to", aliases=("target_node",))]
     type: Annotated[str, Col("Kind; local is the only one")]
     disabled: Annotated[bool, Col("Whether it is switched off")]
-    schedule: Annotated[str | None, Col("Calendar event; without one every 15 minutes")]
+    schedule: Annotated[str, Col("Calendar event")]
     last_sync: Annotated[datetime | None, Col("Last success", Unit.TIME)]
-    next_sync: Annotated[datetime | None, Col("Next run", Unit.TIME)]
+    next_sync: Annotated[
+        datetime | None, Col("Next run; null if disabled or before the first", Unit.TIME)
+    ]
     duration: Annotated[float | None, Col("How long the last run took", Unit.SECONDS)]
     fail_count: Annotated[int | None, Col("Failures since the last success", Unit.COUNT)]
     error: Annotated[str | None, Col("What went wrong last", aliases=("status_message",))]
@@ -95,6 +98,11 @@ async def _states(
     return {state.id: state for answer in answers.values() for state in answer}
 
 
+def _next_run(job: ReplicationJob, state: ReplicationStatus | None) -> datetime | None:
+    """Return the next run; for a job that never ran, Proxmox computes it from 1970."""
+    return moment(state.next_sync) if state and state.last_try and not job.disabled else None
+
+
 def _row(job: ReplicationJob, source: str | None, state: ReplicationStatus | None) -> Replication:
     return Replication(
         id=job.id,
@@ -103,9 +111,9 @@ def _row(job: ReplicationJob, source: str | None, state: ReplicationStatus | Non
         target=job.target,
         type=job.type,
         disabled=job.disabled,
-        schedule=job.schedule,
+        schedule=job.schedule or _EVERY_QUARTER,
         last_sync=moment(state.last_sync) if state else None,
-        next_sync=moment(state.next_sync) if state else None,
+        next_sync=_next_run(job, state),
         duration=state.duration if state else None,
         fail_count=state.fail_count if state else None,
         error=state.error if state else None,

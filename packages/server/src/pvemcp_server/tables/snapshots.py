@@ -1,5 +1,6 @@
 """Snapshots of guests."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
@@ -19,7 +20,7 @@ class Snapshot(Row, kw_only=True):
     """A snapshot of a guest."""
 
     minimal: ClassVar[tuple[str, ...]] = ("vmid", "vm_name", "name", "date")
-    full: ClassVar[tuple[str, ...]] = (*minimal, "description", "parent", "include_ram")
+    full: ClassVar[tuple[str, ...]] = (*minimal, "description", "parent", "include_ram", "state")
 
     vmid: Annotated[int, Col("Guest it is of", aliases=("guest_id",))]
     vm_name: Annotated[str, Col("Name of the guest", aliases=("guest_name",))]
@@ -32,6 +33,9 @@ class Snapshot(Row, kw_only=True):
     ]
     size: Annotated[
         int | None, Col("Saved memory; Proxmox doesn't report the space of disks", Unit.BYTES)
+    ] = None
+    state: Annotated[
+        str | None, Col("null for a complete one; prepare or delete: begun and not finished")
     ] = None
     node: Annotated[str, Col("Node the guest is on")]
     type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest")]
@@ -53,6 +57,8 @@ async def snapshots(cluster: Cluster, request: LoadRequest) -> list[Snapshot]:
 
     answers = await fanout.each(cluster, guests, list_snapshots, request, "snapshots of guest")
 
+    _note_incomplete(cluster, answers)
+
     async def memory_size(key: Key) -> int | None:
         vmid, name = key
         node = guests[vmid].node
@@ -73,6 +79,20 @@ async def snapshots(cluster: Cluster, request: LoadRequest) -> list[Snapshot]:
     ]
 
 
+def _note_incomplete(cluster: Cluster, answers: Mapping[int, Sequence[SnapshotAnswer]]) -> None:
+    """Note snapshots that a task begins or deletes now, or that a failed one left over."""
+    incomplete = [
+        f"{snapshot.name} of guest {vmid} ({snapshot.state})"
+        for vmid, some in answers.items()
+        for snapshot in some
+        if snapshot.state
+    ]
+    if incomplete:
+        cluster.notes.add(
+            f"Incomplete on {cluster.name}, so no rollback is possible: {', '.join(incomplete)}."
+        )
+
+
 def _row(guest: GuestResource, snapshot: SnapshotAnswer, size: int | None) -> Snapshot:
     return Snapshot(
         vmid=guest.vmid,
@@ -83,6 +103,7 @@ def _row(guest: GuestResource, snapshot: SnapshotAnswer, size: int | None) -> Sn
         parent=snapshot.parent,
         include_ram=snapshot.with_memory,
         size=size,
+        state=snapshot.state,
         node=guest.node,
         type=guest.type,
     )

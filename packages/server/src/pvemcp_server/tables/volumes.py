@@ -1,14 +1,23 @@
 """Volumes on storages: backups and all other content."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
+from proxmox_client import ProxmoxError
 from proxmox_client.api.storage import StorageContentKind, Volume
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import Reach, of_content
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, table
+from pvemcp_server.tables.registry import (
+    COMMON_PUSHDOWN,
+    Cost,
+    LoadRequest,
+    Relation,
+    never_filtered,
+    table,
+)
 from pvemcp_server.tables.rows import Col, Row, Unit, moment, single
 
 TO_STORAGE = Relation(
@@ -16,6 +25,26 @@ TO_STORAGE = Relation(
 )
 KINDS: frozenset[StorageContentKind] = frozenset(
     {"images", "rootdir", "backup", "iso", "vztmpl", "snippets", "import"}
+)
+
+
+class _Hidden(NamedTuple):
+    """Volumes that Proxmox leaves out of lists without a privilege (PVE/Storage.pm)."""
+
+    kinds: frozenset[StorageContentKind]
+    word: str
+    path: str
+    privilege: str
+    instead: tuple[str, ...] = ()  # what else is enough
+
+
+_NO_STORAGES = _Hidden(
+    KINDS, "storages", "/storage", "Datastore.Audit", ("Datastore.AllocateSpace",)
+)
+_HIDDEN = (
+    _Hidden(frozenset({"images", "rootdir"}), "disks of guests", "/vms", "VM.Config.Disk"),
+    _Hidden(frozenset({"backup"}), "backups", "/vms", "VM.Backup"),
+    _Hidden(frozenset({"backup"}), "backups", "/storage", "Datastore.AllocateSpace"),
 )
 
 Place = tuple[str, str]  # a storage's name and the node that lists it
@@ -107,10 +136,13 @@ async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
     covered=of_content,
     pushdown={**COMMON_PUSHDOWN, "content": "types"},
     relations=_RELATIONS,
+    looks_filtered=never_filtered,  # the loader notes what is hidden of the kinds asked for
 )
 async def storage_content(cluster: Cluster, request: LoadRequest) -> list[Content]:
     """Volumes on storages: images, backups, ISOs, templates; on a shared storage there once."""
-    volumes = await _volumes(cluster, request, KINDS & request.types or KINDS)
+    kinds = KINDS & request.types or KINDS
+    volumes = await _volumes(cluster, request, kinds)
+    await _note_hidden(cluster, kinds, volumes)
     return [_content(place, volume) for place, some in volumes.items() for volume in some]
 
 
@@ -131,6 +163,47 @@ async def _volumes(
         lambda place: reach.storage(*place),
         lambda view, some: fanout.each(view, some, list_content, request, "content of storage"),
     )
+
+
+async def _note_hidden(
+    cluster: Cluster,
+    kinds: frozenset[StorageContentKind],
+    volumes: Mapping[Place, Sequence[Volume]],
+) -> None:
+    """Note the kinds of volumes that Proxmox leaves out because the account lacks a privilege.
+
+    Only kinds without any row count: guests differ, and an account may see the disks of some.
+    """
+    storages = (await cluster.inventory.view()).storages
+    accepted = {
+        kind
+        for storage in storages
+        if (storage.storage, storage.node) in volumes
+        for kind in storage.content_list
+    }
+    listed = {volume.content for some in volumes.values() for volume in some}
+    suspicious = [
+        hidden
+        for hidden in _HIDDEN
+        if hidden.kinds & kinds & accepted and not hidden.kinds & listed
+    ]
+    if not storages:
+        suspicious = [_NO_STORAGES]
+    if not suspicious:
+        return
+    try:
+        held = await cluster.pve.access.permissions()
+    except ProxmoxError:
+        return  # the answer stands without the note
+    names = {name for privileges in held.values() for name in privileges}
+    if "Datastore.Allocate" in names:
+        return
+    for hidden in suspicious:
+        if names.isdisjoint((hidden.privilege, *hidden.instead)):
+            fact = f"{cluster.account} lacks {hidden.privilege} on {hidden.path} of {cluster.name}"
+            advice = await cluster.acl.advice(hidden.path, [hidden.privilege])
+            sentence = advice.after(f"{fact}, so Proxmox lists no {hidden.word} here")
+            cluster.notes.add(sentence, advice=True)
 
 
 def _backup(place: Place, volume: Volume) -> Backup:

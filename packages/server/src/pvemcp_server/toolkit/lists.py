@@ -106,16 +106,15 @@ async def _finish_page(
 
 
 async def rows_or_error(cluster: Cluster, read: Callable[[Cluster], Awaitable[T]]) -> T:
-    """Return the rows of a read; raise CallError with its notes when there are none.
+    """Return the rows of a read; raise CallError with its notes when a failure left none.
 
     The read collects its notes separately: they become the error, or notes of the answer.
     """
     quiet = replace(cluster, notes=Notes())
     rows = await read(quiet)
-    notes = list(quiet.notes)
-    if notes and not rows:
-        raise CallError(" ".join(notes))
-    for note in notes:
+    if not rows and quiet.notes.keys() - quiet.notes.advice:
+        raise CallError(" ".join(quiet.notes))
+    for note in quiet.notes:
         cluster.notes.add(note)
     return rows
 

@@ -71,7 +71,9 @@ SPACE = RequiredPrivilege("/storage", ("Datastore.AllocateSpace",))
 TEMPLATES = RequiredPrivilege("/storage", ("Datastore.AllocateTemplate",))
 NETWORK = RequiredPrivilege("/nodes", ("Sys.AccessNetwork", "Sys.Modify"))
 CONTENT = RequiredPrivilege("/storage", ("Datastore.Allocate",))
-# listing a backup takes both of these, or Datastore.Allocate (PVE/Storage.pm)
+# listing a volume of a guest takes Datastore.Allocate, or for a disk image this (PVE/Storage.pm)
+DISK_IMAGES = RequiredPrivilege("/vms", ("VM.Config.Disk",), instead=CONTENT)
+# and for a backup both of these
 BACKUPS_OF_GUESTS = RequiredPrivilege("/vms", ("VM.Backup",), instead=CONTENT)
 BACKUPS_ON_STORAGES = RequiredPrivilege(
     "/storage", ("Datastore.AllocateSpace", "Datastore.Allocate")

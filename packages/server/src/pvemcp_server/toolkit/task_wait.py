@@ -1,6 +1,8 @@
 """Waiting for a Proxmox task: progress while it runs, its outcome at the end."""
 
 import asyncio
+from math import inf
+from time import monotonic
 from typing import Any
 
 from proxmox_client import (
@@ -15,6 +17,8 @@ from pvemcp_server.clusters import reason_of
 from pvemcp_server.toolkit.call import Call, Conversation
 
 _SMALL_STEP = 0.01  # MCP requires every progress value to be larger than the last one
+_UNFINISHED = 99.99  # only the log says 100
+_SIGN_OF_LIFE = 10  # seconds between reports without news
 
 
 async def follow(call: Call, task: Task) -> dict[str, Any]:
@@ -64,13 +68,22 @@ async def watch(call: Call, task: Task, seconds: float) -> TaskOutcome:
 async def _forward_progress(
     conversation: Conversation, reports: asyncio.Queue[TaskProgress]
 ) -> None:
-    """Forward a task's progress to the client as percentages that only increase."""
-    done = 0.0
+    """Forward new log lines and percentages of a task to the client.
+
+    There is a total only if the log has percentages. A poll without news is forwarded now and then,
+    as clients give up a call without a sign of life.
+    """
+    done, sent, message = 0.0, -inf, "running"
     while True:
         report = await reports.get()
-        done = round(max(report.percent or 0.0, done + _SMALL_STEP), 2)
-        message = report.lines[-1] if report.lines else "running"
-        await conversation.progress(min(done, 100.0), 100.0, message)
+        percent = report.percent or 0.0
+        if not report.lines and percent <= done and monotonic() - sent < _SIGN_OF_LIFE:
+            continue
+        message = report.lines[-1] if report.lines else message
+        progress = max(percent, min(round(done + _SMALL_STEP, 2), _UNFINISHED))
+        if progress > done:
+            done, sent = progress, monotonic()
+            await conversation.progress(done, None if report.percent is None else 100.0, message)
 
 
 def outcome_fields(outcome: TaskOutcome) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proxmox_client import Lxc, Qemu
+from proxmox_client import Lxc, ProxmoxError, Qemu
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from proxmox_client.api.status import GuestStatus
+from proxmox_client.properties import flag
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition, UnknownName
 from pvemcp_server.toolkit.call import Call
@@ -70,23 +71,14 @@ async def target_guest(
         _require_online(cluster, node)
     api = await cluster.handle(vmid)
     guest = TargetGuest(cluster, resource, await api.status(), api)
-    tags = resource.tag_list + guest.status.tags.replace(",", ";").split(";")
-    require_no_protected_tag(call, tags, guest.label)
+    tags = resource.tag_list + guest.status.tag_list
+    await require_no_protected_tag(call, cluster, tags, guest.label)
     if guest.status.lock and guest.status.lock not in locks:
         raise Precondition(
             f"{guest.label} is locked ({guest.status.lock}): another operation is in progress.",
             hint="ListTasks with this vmid shows which; try again when it has ended.",
         )
     return guest
-
-
-async def require_unprotected(guest: TargetGuest) -> None:
-    """Raise Precondition if Proxmox's own protection flag is on: the write would lose data."""
-    if (await guest.api.configs()).protection:
-        raise Precondition(
-            f"{guest.label} has Proxmox's protection switched on.",
-            hint="Switch it off in the guest's options first.",
-        )
 
 
 def refuse_template(guest: TargetGuest, action: str) -> None:
@@ -185,10 +177,29 @@ async def target_storages(cluster: Cluster, node: str) -> list[StorageResource]:
     ]
 
 
-def require_no_protected_tag(call: Call, tags: Iterable[str], guest: str) -> None:
-    """Raise Precondition if one of the tags is on the administrator's list of protected tags."""
-    if matches := set(tags) & set(call.settings.protected_tags):
+async def require_no_protected_tag(
+    call: Call, cluster: Cluster, tags: Iterable[str], guest: str
+) -> None:
+    """Raise Precondition if one of the tags is on the administrator's list of protected tags.
+
+    Case counts only if it does on the cluster. Where that is unknown, the tag protects.
+    """
+    protected = set(call.settings.protected_tags)
+    folded = {tag.casefold() for tag in protected}
+    matches = {tag for tag in tags if tag.casefold() in folded}
+    if matches and not matches & protected and await _is_tag_case_significant(cluster):
+        return
+    if matches:
         raise Precondition(
             f"{guest} is protected by its tag {', '.join(sorted(matches))}.",
             hint="Remove the tag in Proxmox first.",
         )
+
+
+async def _is_tag_case_significant(cluster: Cluster) -> bool:
+    """Return whether tags that differ only in case are different ones on the cluster."""
+    try:
+        options = await cluster.pve.cluster.options()
+    except ProxmoxError:
+        return False
+    return flag(options.group("tag_style").get("case-sensitive"))

@@ -8,6 +8,7 @@ from proxmox_client.emulator.state.guest import Agent
 from proxmox_client.emulator.state.jobs import BackupJob, Pool
 from proxmox_client.emulator.state.sizes import GIB, TIB
 from proxmox_client.emulator.state.user_config import AclEntry, User
+from proxmox_client.emulator.tasks.backup import scheduled_arguments
 
 NODE = "pve"
 VMS = (
@@ -110,10 +111,10 @@ def _add_backups(builder: Builder) -> None:
         "prune-backups": {"keep-last": "4"},
         "notes-template": "{{guestname}}",
     }
-    builder.state.backup_jobs["backup-home"] = BackupJob("backup-home", "02:00", options)
+    job = builder.state.backup_jobs["backup-home"] = BackupJob("backup-home", "02:00", options)
     history.add_backup_runs(
         builder,
-        "--all 1 --storage nas-backup --mode snapshot --compress zstd --quiet 1",
+        scheduled_arguments(job),
         hours_ago=hours_ago,
         every_hours=24,
         runs=7,

@@ -5,6 +5,7 @@ from proxmox_client.emulator.scenario.builder import Builder
 from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.jobs import BackupJob, HaResource, Replication
 from proxmox_client.emulator.state.user_config import AclEntry, Group, Token, User
+from proxmox_client.emulator.tasks.backup import scheduled_arguments
 
 USERS = ("root@pam", "alice@pve", "bob@pve", "carol@pve", "ops@pve!ansible")
 SATURDAY = 5
@@ -89,14 +90,14 @@ def _add_backup_jobs(builder: Builder) -> None:
     jobs["backup-staging"] = BackupJob("backup-staging", "sun 03:30", staging, enabled=False)
     history.add_backup_runs(
         builder,
-        "--all 1 --exclude 9000,9001 --storage pbs-main --mode snapshot --quiet 1",
+        scheduled_arguments(jobs["backup-nightly"]),
         hours_ago=builder.hours_since(1),
         every_hours=24,
         runs=9,
     )
     history.add_backup_runs(
         builder,
-        f"{vmids.replace(',', ' ')} --storage nfs-archive --mode snapshot --compress zstd",
+        scheduled_arguments(jobs["backup-archive"]),
         hours_ago=builder.hours_since(22, SATURDAY),
         every_hours=168,
         runs=4,

@@ -10,6 +10,7 @@ from typing import Any, Final
 from proxmox_client.emulator.errors import ApiError, TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
+from proxmox_client.emulator.state.jobs import BackupJob
 from proxmox_client.emulator.state.sizes import MIB, human
 from proxmox_client.emulator.state.storage import Storage, Volume
 from proxmox_client.emulator.state.volume_names import backup_name
@@ -20,6 +21,7 @@ from proxmox_client.emulator.tasks.snapshots import can_snapshot
 
 BYTES_PER_SECOND: Final = 900 * MIB
 MAX_SECONDS: Final = 30.0
+JOB_ONLY: Final = frozenset({"vmid", "comment", "repeat-missed", "starttime", "dow"})
 SUFFIXES: Final = {"zstd": ".zst", "gzip": ".gz", "1": ".lzo", "lzo": ".lzo", "0": ""}
 
 
@@ -53,6 +55,12 @@ def vzdump_arguments(vmids: Iterable[int], options: Mapping[str, Any]) -> str:
     """Format the arguments of vzdump as in its log: VMIDs, then options."""
     arguments = ((f"--{key}", quote(_argument(value))) for key, value in options.items())
     return " ".join([*map(str, vmids), *chain.from_iterable(arguments)])
+
+
+def scheduled_arguments(job: BackupJob) -> str:
+    """Format the arguments of a scheduled backup: all options of its job that vzdump knows."""
+    options = {key: value for key, value in job.options.items() if key not in JOB_ONLY}
+    return vzdump_arguments(job.vmids, options | {"quiet": 1})
 
 
 def _argument(value: object) -> str:

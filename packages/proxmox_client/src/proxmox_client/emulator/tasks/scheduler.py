@@ -57,8 +57,7 @@ class Scheduler:
 
     def _back_up(self, job: BackupJob) -> None:
         options = {key: value for key, value in job.options.items() if key not in SELECTION}
-        arguments = {key: value for key, value in job.options.items() if key != "vmid"}
-        command = backup.vzdump_arguments(job.vmids, arguments)
+        command = backup.scheduled_arguments(job)
         for node in self._state.nodes.values():
             vmids = [
                 guest.vmid

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
-from proxmox_client import Forbidden, NotFound, ProxmoxError
+from proxmox_client import NotFound, ProxmoxError
 from proxmox_client.api import cluster as pve
-from proxmox_client.api.cluster import ClusterStatus as Membership
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, InventoryView
@@ -77,7 +76,8 @@ class ClusterOptions(Row):
 async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Document:
     """Summarize a cluster's health: quorum, nodes, guests by state, storages and Ceph."""
     cluster = await call.cluster(cluster_name)
-    view, membership = await asyncio.gather(cluster.inventory_view(), _membership(cluster))
+    membership_request = cluster.optional(cluster.pve.cluster.status(), "Quorum is not known")
+    view, membership = await asyncio.gather(cluster.inventory_view(), membership_request)
     ceph, paused_vmids = await asyncio.gather(_ceph(cluster, view), _paused(call, cluster, view))
     if cluster.scope.everything:  # a narrow grant explains empty lists by itself
         shown = {needs.GUESTS: view.guests, needs.STORAGES: view.storages}
@@ -134,14 +134,6 @@ async def get_cluster_options(call: Call, cluster_name: OneCluster = None) -> Do
             allowed_tags=list(options.allowed_tags or []),
         )
     )
-
-
-async def _membership(cluster: Cluster) -> Membership | None:
-    try:
-        return await cluster.pve.cluster.status()
-    except Forbidden as error:
-        cluster.notes.add(f"Quorum is not known: {await cluster.explain(error)}")
-        return None
 
 
 async def _paused(call: Call, cluster: Cluster, view: InventoryView) -> AbstractSet[int]:

@@ -1,7 +1,9 @@
 """The configuration of one guest."""
 
+import asyncio
 from typing import Annotated, Any, Literal
 
+from proxmox_client import Lxc, Qemu
 from proxmox_client.api.configs import (
     GuestConfig,
     GuestDisk,
@@ -9,7 +11,9 @@ from proxmox_client.api.configs import (
     LxcConfig,
     QemuConfig,
 )
+from proxmox_client.api.guests import BothConfigs
 from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.tables.config_options import pending_changes, shown, with_pending
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import OneCluster, VmId
@@ -31,7 +35,7 @@ class VmConfig(Row):
     protection: Annotated[bool, Col("Whether Proxmox refuses to remove it or its disks")]
     on_boot: Annotated[bool, Col("Started with its node")]
     startup: Annotated[str | None, Col("Order and delays of starting")]
-    cores: Annotated[int | None, Col("Cores per socket; null: no limit", Unit.COUNT)]
+    cores: Annotated[int | None, Col("Cores, per socket (qemu); null: no limit (lxc)", Unit.COUNT)]
     sockets: Annotated[int | None, Col("Sockets (qemu)", Unit.COUNT)]
     cpu: Annotated[str | None, Col("Emulated processor (qemu)")]
     arch: Annotated[str | None, Col("Architecture")]
@@ -47,7 +51,10 @@ class VmConfig(Row):
     snapshot_parent: Annotated[str | None, Col("Snapshot the present state descends from")]
     disks: Annotated[list[dict[str, Any]], Col("Disks, drives and mount points; sizes in bytes")]
     networks: Annotated[list[dict[str, Any]], Col("Network devices; rate in MB/s")]
-    other: Annotated[dict[str, Any], Col("Everything else, as given")]
+    other: Annotated[
+        dict[str, Any], Col("Everything else, as given; values of environment variables are hidden")
+    ]
+    pending: Annotated[list[str], Col("Changes that wait for a restart: memory: 2048 → 4096")]
 
 
 # Options with a field of their own, and options of no use outside Proxmox.
@@ -76,7 +83,7 @@ _IN_FIELDS = {
     "parent",
     "digest",
 }
-_SECRET = {"cipassword"}
+_NOT_SHOWN = {"cipassword"}
 
 
 @tool(
@@ -88,12 +95,18 @@ _SECRET = {"cipassword"}
     needs=(needs.GUESTS,),
 )
 async def get_vm_config(call: Call, *, cluster_name: OneCluster = None, vmid: VmId) -> Document:
-    """Get how a VM or container is configured: CPU, memory, disks, networks, options."""
+    """Get a guest's configuration in force (CPU, memory, disks, networks), and pending changes."""
     cluster = await call.cluster(cluster_name)
     api = await cluster.handle(vmid)
-    config = await api.config()
+    both, raw_lines = await asyncio.gather(_configs(api), _raw_lines(api))
+    config, pending = both.current, pending_changes(both)
+    if pending:
+        cluster.notes.add(
+            f"Changes wait for the next start of guest {vmid}: {'; '.join(pending)}. "
+            "The fields show what is in force now."
+        )
     devices = {disk.id for disk in config.disks} | {network.id for network in config.networks}
-    left_out = _IN_FIELDS | _SECRET | devices
+    left_out = _IN_FIELDS | _NOT_SHOWN | devices
     return document(
         VmConfig(
             cluster=cluster.name,
@@ -107,23 +120,47 @@ async def get_vm_config(call: Call, *, cluster_name: OneCluster = None, vmid: Vm
             protection=config.protection,
             on_boot=config.on_boot,
             startup=config.startup,
-            cores=config.cores,
             arch=config.arch,
             memory_mb=config.memory_mb,
             os_type=config.os_type,
             snapshot_parent=config.parent,
-            disks=[_disk(disk) for disk in config.disks],
-            networks=[_network(network) for network in config.networks],
-            other={key: value for key, value in sorted(config.raw.items()) if key not in left_out},
+            disks=[
+                _disk(disk, waits)
+                for disk, waits in with_pending(both, config.disks, both.pending.disks)
+            ],
+            networks=[
+                _network(network, waits)
+                for network, waits in with_pending(both, config.networks, both.pending.networks)
+            ],
+            other={
+                key: shown(key, value)
+                for key, value in sorted((config.raw | raw_lines).items())
+                if key not in left_out
+            },
+            pending=pending,
             **_fields_of_type(config),
         )
     )
+
+
+async def _configs(api: Qemu | Lxc) -> BothConfigs[Any]:
+    configs: BothConfigs[Any] = await api.configs()
+    return configs
+
+
+async def _raw_lines(api: Qemu | Lxc) -> dict[str, Any]:
+    """Return the raw `lxc.*` lines of a container, which the pending configuration lacks."""
+    if isinstance(api, Qemu):
+        return {}
+    raw = (await api.config(current=True)).raw
+    return {"lxc": raw["lxc"]} if "lxc" in raw else {}
 
 
 def _fields_of_type(config: GuestConfig) -> dict[str, Any]:
     """Return the fields that only VMs or only containers have; the others' are None."""
     qemu = config if isinstance(config, QemuConfig) else None
     return {
+        "cores": config.cores or (1 if qemu else None),
         "sockets": qemu.sockets if qemu else None,
         "cpu": qemu.cpu if qemu else None,
         "balloon_mb": qemu.balloon if qemu else None,
@@ -136,7 +173,7 @@ def _fields_of_type(config: GuestConfig) -> dict[str, Any]:
     }
 
 
-def _disk(disk: GuestDisk) -> dict[str, Any]:
+def _disk(disk: GuestDisk, pending: str | None) -> dict[str, Any]:
     return {
         "id": disk.id,
         "storage": disk.storage,
@@ -149,10 +186,11 @@ def _disk(disk: GuestDisk) -> dict[str, Any]:
         "backup": disk.backup,
         "mount_point": disk.mount_point,
         "options": disk.further,
+        **_waiting(pending),
     }
 
 
-def _network(network: GuestNetwork) -> dict[str, Any]:
+def _network(network: GuestNetwork, pending: str | None) -> dict[str, Any]:
     return {
         "id": network.id,
         "name": network.name,
@@ -166,4 +204,10 @@ def _network(network: GuestNetwork) -> dict[str, Any]:
         "ip": network.ip,
         "ip6": network.ip6,
         "options": network.further,
+        **_waiting(pending),
     }
+
+
+def _waiting(pending: str | None) -> dict[str, str]:
+    """Return what the next start does to a device; nothing for the most, which stay."""
+    return {"pending": pending} if pending else {}

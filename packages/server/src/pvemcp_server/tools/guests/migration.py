@@ -10,6 +10,7 @@ from pydantic import Field
 from proxmox_client import Lxc, Qemu, ResponseError, Task
 from proxmox_client.api.configs import GuestDisk
 from proxmox_client.api.guests import BothConfigs, MigrateCheck
+from proxmox_client.api.replication import ReplicationJob
 from proxmox_client.api.resources import StorageResource
 from proxmox_client.properties import flag, parse
 from pvemcp_server.access.model import Area, Effect
@@ -29,6 +30,9 @@ from pvemcp_server.toolkit.write_target import (
 Online = Annotated[bool, Field(description="Move it running; a container is restarted")]
 TargetStorage = Annotated[StorageName | None, Field(description="Storage for its local disks")]
 
+# the name of a volume that builds on another: `base-102-disk-0/vm-103-disk-0`
+_LINKED_CLONE = re.compile(r"[:/](base(?:vol)?-\d+-[^/]+)/", re.ASCII)
+_REPLICATED_BY = {"zfspool"}  # the only storages that Proxmox replicates
 _DEVICE = re.compile(r"(hostpci|usb|serial|parallel)\d+", re.ASCII)
 # Proxmox shuts the container down, and kills it after a timeout (PVE/LXC/Migrate.pm)
 _RESTART = (
@@ -73,6 +77,8 @@ async def migrate_vm(
         content = "images" if guest.resource.type == "qemu" else "rootdir"
         await write_target.target_storage(guest.cluster, target_storage, target_node, content)
     local = await _local_disks(guest, target_node, target_storage, configs.disks)
+    replicated = await _replications(guest)
+    await _refuse_replication(guest, target_node, replicated, configs.disks)
     _refuse_disallowed_node(guest, target_node, target_storage, check)
     live = online and guest.state != "stopped"
     return Plan(
@@ -81,7 +87,7 @@ async def migrate_vm(
         loses=_RESTART if live and guest.resource.type == "lxc" else "",
         ids={"vmid": vmid, "target_node": target_node, "online": live},
         act=partial(_move, guest, target_node, live, target_storage, bool(local)),
-        warnings=tuple(_warnings(guest, local, target_storage)),
+        warnings=tuple(_warnings(guest, local, target_storage, target_node, replicated)),
     )
 
 
@@ -124,7 +130,7 @@ def _refuse_local_devices(
 
 async def _local_disks(
     guest: TargetGuest, node: str, target_storage: str | None, drives: Sequence[GuestDisk]
-) -> list[str]:
+) -> list[GuestDisk]:
     """Return the disks that have to be copied; raise Precondition for drives that cannot move."""
     source = {row.storage: row for row in await all_storages(guest.cluster, guest.node)}
     _refuse_local_drives(guest, drives, source)
@@ -138,12 +144,13 @@ async def _local_disks(
         for disk in disks
         if disk.storage not in target and not (target_storage and disk in local)
     ]
+    _refuse_linked_clones(guest, local)
     if unreachable:
         raise Precondition(
             f"{node} cannot reach {', '.join(unreachable)} of {guest.label}.",
             hint="Name a target_storage that it has." if not target_storage else "",
         )
-    return list(dict.fromkeys(disk.id for disk in local))
+    return local
 
 
 def _refuse_local_drives(
@@ -170,6 +177,50 @@ def _refuse_local_drives(
             )
 
 
+def _refuse_linked_clones(guest: TargetGuest, local: Sequence[GuestDisk]) -> None:
+    """Raise Precondition for linked clones: Proxmox does not copy them, nor what they build on."""
+    bases = {disk.id: match[1] for disk in local if (match := _LINKED_CLONE.search(disk.volume))}
+    if bases:
+        disks = ", ".join(f"{name} is a clone of {base}" for name, base in bases.items())
+        raise Precondition(
+            f"{guest.label} is a linked clone on a local storage: {disks}.",
+            hint="Move its disks to another storage first, which makes them independent.",
+        )
+
+
+async def _replications(guest: TargetGuest) -> list[ReplicationJob]:
+    """Return the replication jobs of the guest."""
+    every = guest.cluster.pve.cluster.replications()
+    jobs = await guest.cluster.optional(every, "Its replication jobs are not known")
+    return [job for job in jobs or () if job.guest == guest.vmid and not job.remove_job]
+
+
+async def _refuse_replication(
+    guest: TargetGuest, node: str, jobs: Sequence[ReplicationJob], disks: Sequence[GuestDisk]
+) -> None:
+    """Raise Precondition if the migration would begin with a replication that cannot succeed."""
+    to_target = [job.id for job in jobs if job.target == node]
+    if not to_target:
+        return
+    rows = {row.storage: row for row in await all_storages(guest.cluster, guest.node)}
+    unable = [
+        f"{disk.id} on {disk.storage}"
+        for disk in disks
+        if (row := rows.get(disk.storage or "")) is not None
+        and not row.shared
+        and row.plugin_type not in _REPLICATED_BY
+        and disk.media != "cdrom"
+        and disk.bus != "unused"
+        and flag(disk.options.get("replicate"), absent=True)
+    ]
+    if unable:
+        raise Precondition(
+            f"This migration would begin with the replication of {guest.label} to {node} (job "
+            f"{to_target[0]}), but {', '.join(unable)} cannot be replicated.",
+            hint="Remove the job first, or exclude the disk with replicate=0.",
+        )
+
+
 def _refuse_disallowed_node(
     guest: TargetGuest, node: str, target_storage: str | None, check: MigrateCheck | None
 ) -> None:
@@ -191,13 +242,23 @@ def _refuse_disallowed_node(
         )
 
 
-def _warnings(guest: TargetGuest, local: Sequence[str], target_storage: str | None) -> list[str]:
+def _warnings(
+    guest: TargetGuest,
+    local: Sequence[GuestDisk],
+    target_storage: str | None,
+    node: str,
+    replications: Sequence[ReplicationJob],
+) -> list[str]:
     warnings = []
     if local:
         where = f" to {target_storage}" if target_storage else ""
-        warnings.append(f"Local disks are copied{where}, which may take long: {', '.join(local)}.")
+        names = dict.fromkeys(disk.id for disk in local)
+        warnings.append(f"Local disks are copied{where}, which may take long: {', '.join(names)}.")
     if guest.status.ha.managed:
         warnings.append("HA manages this guest: its manager moves it, and the task ends before.")
+    for job in replications:
+        target = guest.node if job.target == node else job.target
+        warnings.append(f"Its replication job {job.id} then copies from {node} to {target}.")
     return warnings
 
 

@@ -29,7 +29,6 @@ from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     all_storages,
     refuse_template,
-    require_unprotected,
     target_guest,
 )
 
@@ -101,9 +100,7 @@ async def create_vm_snapshot(
     if include_vm_state and not with_ram:
         warnings.append("It is not running, so there is no RAM to save.")
     # a snapshot holds the running configuration, without changes that are pending
-    current, pending = configs.current.raw, configs.pending.raw
-    options = sorted(current.keys() | pending.keys())
-    if changed := [option for option in options if current.get(option) != pending.get(option)]:
+    if changed := [change.option for change in configs.changes]:
         warnings.append(
             f"Changes pending until the guest restarts are not in it: {', '.join(changed)}."
         )
@@ -129,7 +126,6 @@ async def delete_vm_snapshot(
 ) -> Plan:
     """Delete a snapshot of a VM or container."""
     guest = await target_guest(call, cluster_name, vmid)
-    await require_unprotected(guest)
     snapshot = _named(guest, snapshot_name, await guest.api.snapshots())
     return Plan(
         cluster=guest.cluster,
@@ -153,9 +149,9 @@ async def rollback_vm_snapshot(
     """Roll a VM or container back to a snapshot; all later changes are lost."""
     guest = await target_guest(call, cluster_name, vmid)
     refuse_template(guest, "be rolled back")
-    await require_unprotected(guest)
     existing = await guest.api.snapshots()
     snapshot = _named(guest, snapshot_name, existing)
+    _require_complete(guest, snapshot)
     await _require_newest_on_zfs(guest, snapshot, existing)
     stops = guest.state != "stopped" and not snapshot.with_memory
     warning = "It is running and is stopped by this; the snapshot holds no RAM."
@@ -207,6 +203,15 @@ def _has_snapshots(disk: GuestDisk, plugin: str) -> bool:
     if disk.storage is None or plugin in _NEVER:
         return False
     return plugin not in _BY_FILE or disk.volume.endswith(".qcow2")
+
+
+def _require_complete(guest: TargetGuest, snapshot: ProxmoxSnapshot) -> None:
+    """Raise Precondition for a snapshot that a failed task left over: Proxmox cannot restore it."""
+    if snapshot.state:
+        raise Precondition(
+            f"Snapshot {snapshot.name!r} of {guest.label} is incomplete ({snapshot.state}).",
+            hint="Only deleting it is possible.",
+        )
 
 
 async def _require_newest_on_zfs(

@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from proxmox_client import Forbidden, Lxc, ProxmoxError, Qemu, ResponseError
+from proxmox_client import AgentRefused, Forbidden, Lxc, ProxmoxError, Qemu
 from proxmox_client.api.agent import AgentInterface, ContainerInterface
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.tasks import TaskRow
@@ -18,6 +18,8 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.registry import Document, document, tool
 
 T = TypeVar("T")
+
+_PARTS = 2  # commands of the guest agent
 
 
 class VmStatus(Row):
@@ -111,9 +113,7 @@ async def get_vm_status(call: Call, *, cluster_name: OneCluster = None, vmid: Vm
 async def _running_task(cluster: Cluster, api: Qemu | Lxc) -> dict[str, Any] | None:
     """Return the newest task that is running on the guest; None if there is none."""
     request = cluster.pve.node(api.node).tasks(source="active", vmid=api.vmid)
-    rows: list[TaskRow] = (
-        await _value_or_note(cluster, request, "Running tasks are not known") or []
-    )
+    rows: list[TaskRow] = await cluster.optional(request, "Running tasks are not known") or []
     if not rows:
         return None
     newest = max(rows, key=lambda row: row.start_time)
@@ -130,28 +130,35 @@ async def _guest_report(cluster: Cluster, api: Qemu | Lxc, status: GuestStatus) 
     if status.status != "running":
         return _GuestReport()
     if isinstance(api, Lxc):
-        request = api.interfaces()
-        listed = await _value_or_note(cluster, request, "Its addresses are not known")
+        listed = await cluster.optional(api.interfaces(), "Its addresses are not known")
         return _GuestReport(addresses=_addresses(listed or []))
     if not status.agent:
         return _GuestReport(agent="off")
-    try:
-        system, interfaces = await asyncio.gather(api.agent_os_info(), api.agent_network())
-    except Forbidden as error:
-        cluster.notes.add(await cluster.explain(error))
-        return _GuestReport(agent="denied")
-    except ResponseError:
-        return _GuestReport(agent="unreachable")
-    return _GuestReport("reachable", system.pretty_name or system.name, _addresses(interfaces))
+    system, interfaces = await asyncio.gather(
+        _outcome(api.agent_os_info()), _outcome(api.agent_network())
+    )
+    failures = [part for part in (system, interfaces) if isinstance(part, ProxmoxError)]
+    reachable = len(failures) < _PARTS or any(isinstance(e, AgentRefused) for e in failures)
+    for error in failures:
+        if reachable or isinstance(error, Forbidden):
+            reason = await cluster.explain(error)
+            cluster.notes.add(f"A part of the guest agent's report is missing: {reason}")
+    if not reachable:
+        denied = any(isinstance(error, Forbidden) for error in failures)
+        return _GuestReport(agent="denied" if denied else "unreachable")
+    return _GuestReport(
+        "reachable",
+        None if isinstance(system, ProxmoxError) else system.pretty_name or system.name,
+        [] if isinstance(interfaces, ProxmoxError) else _addresses(interfaces),
+    )
 
 
-async def _value_or_note(cluster: Cluster, request: Awaitable[T], failure: str) -> T | None:
-    """Await an optional part of the answer; if it fails, add a note and return None."""
+async def _outcome(part: Awaitable[T]) -> T | ProxmoxError:
+    """Return what a part of the guest agent's report is, or its error."""
     try:
-        return await request
+        return await part
     except ProxmoxError as error:
-        cluster.notes.add(f"{failure}: {await cluster.explain(error)}")
-        return None
+        return error
 
 
 def _addresses(interfaces: list[AgentInterface] | list[ContainerInterface]) -> list[str]:

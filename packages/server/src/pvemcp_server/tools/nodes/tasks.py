@@ -8,8 +8,10 @@ from pydantic import Field
 
 from proxmox_client import DeadlineExceeded, NotFound, TaskFailed, Upid
 from proxmox_client.api.tasks import TaskStatus
+from proxmox_client.errors import means_no_quorum
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters.explain import LACKS_QUORUM
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
@@ -151,7 +153,10 @@ async def get_task(
         status = await task.status()
     except NotFound:
         raise _unknown(cluster, upid) from None
-    return document(await _state(cluster, parsed, status, await task.tail(log_lines)))
+    state = await _state(cluster, parsed, status, await task.tail(log_lines))
+    if state.ok is False and any(map(means_no_quorum, [state.exit_status or "", *state.log])):
+        call.notes.add(f"{LACKS_QUORUM}: this is why the task failed.")
+    return document(state)
 
 
 async def _visible_upid(cluster: Cluster, text: str) -> Upid:
@@ -198,10 +203,11 @@ async def _state(cluster: Cluster, upid: Upid, status: TaskStatus, log: list[str
 
 async def _end_time(cluster: Cluster, upid: Upid) -> datetime | None:
     """Look the end up in the node's task list, since a task's own status does not have it."""
-    rows = await cluster.pve.node(upid.node).tasks(
+    request = cluster.pve.node(upid.node).tasks(
         since=upid.start_time, until=upid.start_time, type=upid.type, source="archive"
     )
-    return next((moment(row.end_time) for row in rows if row.upid == upid.text), None)
+    rows = await cluster.optional(request, "When it ended is not known")
+    return next((moment(row.end_time) for row in rows or () if row.upid == upid.text), None)
 
 
 def _warning_count(exit_status: str | None) -> int:

@@ -26,7 +26,12 @@ _IMAGE_COLUMNS = ("volid", "name", "size", "format", "creation")
     area=Area.STORAGE,
     effect=Effect.READ,
     answer=Content,
-    needs=(needs.STORAGES,),
+    needs=(
+        needs.STORAGES,
+        needs.DISK_IMAGES,
+        needs.BACKUPS_OF_GUESTS,
+        needs.BACKUPS_ON_STORAGES,
+    ),
 )
 async def list_storage_content(
     call: Call,

@@ -171,7 +171,7 @@ async def _require_unprotected_volume(call: Call, cluster: Cluster, volume: Volu
         guests = (await cluster.inventory.view()).by_vmid
         if guest := guests.get(volume.vmid):
             owner = f"Guest {guest.vmid}, which it belongs to,"
-            require_no_protected_tag(call, guest.tag_list, owner)
+            await require_no_protected_tag(call, cluster, guest.tag_list, owner)
 
 
 def _warnings(cluster: Cluster, volid: str, users: VolumeUsers) -> list[str]:
