@@ -157,6 +157,15 @@ async def test_each_host_is_asked_once_when_all_have_an_outage(outage):
     assert sorted(transport.asked) == ["a", "b", "c"]
 
 
+class RefusingHosts(TransportWithOutages):
+    """A transport whose hosts refuse connections, but for those with an outage."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host in self.out:
+            return await super().handle_async_request(request)
+        raise httpx.ConnectError("refused", request=request)
+
+
 @pytest.mark.anyio
 async def test_an_unreachable_node_is_asked_about_at_one_further_host():
     transport = TransportWithOutages("pvedaemon is down", {"a", "b", "c"})
@@ -165,4 +174,6 @@ async def test_an_unreachable_node_is_asked_about_at_one_further_host():
         await client.node("pve9").status()
     transport.out = set()
     await client.transport.request_data("GET", "/version")
+    with pytest.raises(NodeUnreachable, match="Connection refused"):
+        await RefusingHosts("pvedaemon is down", {"a"}).client("a", "b", "c").node("pve9").status()
     assert transport.asked == ["a", "b", "a"]  # the current host is none the worse for it

@@ -84,7 +84,7 @@ class HostPool:
             return await sending.once()
         except _RequestFailed as failure:
             if not sending.may_retry(failure):
-                return failure.answer_or_raise()
+                return sending.give_up(failure)
         # set up only after a failure: most requests succeed at once and don't pay for it
         retrying = AsyncRetrying(
             retry=retry_if_exception(sending.may_retry),
@@ -95,7 +95,7 @@ class HostPool:
         try:
             return await retrying(sending.once)
         except _RequestFailed as failure:
-            return failure.answer_or_raise()
+            return sending.give_up(failure)
 
     def host(self, further: int) -> str:
         """Return the host to ask: the current one, or one that many places after it."""
@@ -160,6 +160,7 @@ class _Sending:
     safe: bool
     outages: int = 0  # responses that reported one
     further: int = 0  # places after the pool's current host
+    about_node: "_RequestFailed | None" = None  # the first response about the node, not the host
 
     async def once(self) -> Response:
         """Make one attempt; raise _RequestFailed, also for a response that reports an outage."""
@@ -167,15 +168,18 @@ class _Sending:
         try:
             response = await pool.exchange(host, self.method, self.path, self.form, self.headers)
         except httpx.RequestError as error:
-            pool.leave(host)
+            self._leave(host)
             raise _RequestFailed(host, error) from error
         if outage := outage_of(response):
             self.outages += 1
+            failure = _RequestFailed(host, outage, response)
+            if node_of(self.path) and not outage.certain:
+                self.about_node = self.about_node or failure
             if node_of(self.path) or not outage.certain:
                 self.further += 1
             else:
-                pool.leave(host)
-            raise _RequestFailed(host, outage, response)
+                self._leave(host)
+            raise failure
         if self.further:
             pool.prefer(host)
         return response
@@ -184,11 +188,22 @@ class _Sending:
         """Return whether the request may be sent again, and whether that may help."""
         if not isinstance(failure, _RequestFailed) or not (self.safe or failure.without_effect):
             return False
+        if self.about_node is not None:  # one further host is enough, however it fails
+            return failure is self.about_node and self.pool.size > 1
         if isinstance(failure.cause, Outage):
-            about_node = node_of(self.path) and not failure.cause.certain
-            return self.outages < (min(2, self.pool.size) if about_node else self.pool.size)
+            return self.outages < self.pool.size
         # a host that timed out or has a wrong certificate would fail again
         return self.pool.size > 1 or not failure.persistent
+
+    def give_up(self, failure: "_RequestFailed") -> Response:
+        """Return the response that may be an error of the request; else raise Unreachable."""
+        return (self.about_node or failure).answer_or_raise()
+
+    def _leave(self, host: str) -> None:
+        if self.further:
+            self.further += 1
+        else:
+            self.pool.leave(host)
 
 
 class _RequestFailed(Exception):

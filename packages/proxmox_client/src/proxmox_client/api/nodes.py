@@ -7,6 +7,7 @@ from msgspec import field
 
 from proxmox_client.api.hardware import BootInfo, CpuInfo, Disk, Kernel, NetworkInterface, Space
 from proxmox_client.api.replication import ReplicationStatus
+from proxmox_client.api.resources import NodeState
 from proxmox_client.api.rrd import Consolidation, NodeRrd, TimeFrame
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.storage import StorageContentKind, StorageStatus
@@ -19,11 +20,9 @@ BackupMode = Literal["snapshot", "suspend", "stop"]
 Compression = Literal["0", "1", "gzip", "lzo", "zstd"]
 
 
-class NodeRow(Answer, frozen=True):
+class NodeRow(NodeState, frozen=True):
     """A node in the list of nodes; an offline node has configured values only."""
 
-    node: str
-    status: str = "unknown"
     level: str = ""
     uptime: int | None = None
     cpu: float | None = None

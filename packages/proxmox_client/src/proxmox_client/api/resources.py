@@ -59,11 +59,31 @@ class LxcResource(GuestResource, tag="lxc", frozen=True):
     type: ClassVar[GuestType] = "lxc"
 
 
-class NodeResource(Answer, tag_field="type", tag="node", frozen=True):
-    """A node; an offline node has little more than its name."""
+class NodeState(Answer, frozen=True):
+    """A node's name and status.
+
+    The status is `unknown` for a member of the cluster whose statistics are missing, because its
+    pvestatd hangs or pmxcfs has just started. It says nothing about whether the node answers.
+    Only `offline` does: the node has left the cluster (PVE/API2Tools.pm).
+    """
 
     node: str
     status: str = "unknown"
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether the node has left the cluster, so that no request to it can succeed."""
+        return self.status == "offline"
+
+    @property
+    def lacks_statistics(self) -> bool:
+        """Whether the node is a member of the cluster without current statistics."""
+        return self.status not in ("online", "offline")
+
+
+class NodeResource(NodeState, tag_field="type", tag="node", frozen=True):
+    """A node; an offline node has little more than its name."""
+
     level: str = ""
     uptime: int | None = None
     cpu: float | None = None
@@ -88,6 +108,11 @@ class StorageResource(Answer, tag_field="type", tag="storage", frozen=True):
     shared: bool = False
     disk: int | None = None
     disk_max: int | None = field(name="maxdisk", default=None)
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the storage was usable lately; if not, only its node knows whether it is."""
+        return self.status == "available"
 
     @property
     def content_list(self) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field
 
 from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerprint
+from proxmox_client.api.nodes import NodeRow
 from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
@@ -141,30 +142,33 @@ async def _account_checks(
     else:
         yield _bad("version", f"{text} is older than 8.0.")
     nodes = await pve.nodes()
-    online = [node.node for node in nodes if node.status == "online"]
-    yield _nodes(len(nodes), [node.node for node in nodes if node.status != "online"])
-    if online:
+    yield _nodes(nodes)
+    if blind := [node.node for node in nodes if node.lacks_statistics]:
+        text = f"Proxmox has no current statistics of {', '.join(blind)}: does pvestatd hang there?"
+        yield _warning("statistics", text, "systemctl status pvestatd")
+    if answering := [node.node for node in nodes if not node.is_offline]:
         with suppress(ProxmoxError):  # needs Sys.Audit, which `_rights` reports when missing
-            yield await _clock(pve, online)
+            yield await _clock(pve, answering)
     held = await pve.access.permissions()
     acl = Acl(pve, connection.identity.token_id)
     for finding in _rights(await privileges(acl, list(granted), held, version.number[0])):
         yield finding
 
 
-def _nodes(count: int, offline: Sequence[str]) -> Finding:
+def _nodes(nodes: Sequence[NodeRow]) -> Finding:
+    count, offline = len(nodes), [node.node for node in nodes if node.is_offline]
     if not count:
         return _bad("nodes", "No node is visible to this account.")
     if offline:
-        text = f"{len(offline)} of {count} nodes do not answer: {', '.join(offline)}."
+        text = f"{len(offline)} of {count} nodes are offline: {', '.join(offline)}."
         return _warning("nodes", text)
     return _ok("nodes", f"All {count} nodes are online." if count > 1 else "Its node is online.")
 
 
-async def _clock(pve: Client, online: Sequence[str]) -> Finding:
+async def _clock(pve: Client, names: Sequence[str]) -> Finding:
     """Compare the nodes' clocks with this server's; report the largest difference."""
-    answers = await asyncio.gather(*(pve.node(node).time() for node in online))
-    offsets = {node: a.time - time() for node, a in zip(online, answers, strict=True)}
+    answers = await asyncio.gather(*(pve.node(node).time() for node in names))
+    offsets = {node: a.time - time() for node, a in zip(names, answers, strict=True)}
     node = max(offsets, key=lambda name: abs(offsets[name]))
     text = f"The clock of {node} differs by {abs(offsets[node]):.0f} s from this server's."
     if abs(offsets[node]) <= CLOCK_SECONDS:

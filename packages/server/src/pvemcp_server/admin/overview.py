@@ -94,7 +94,7 @@ async def _health(context: AdminContext, record: ClusterRecord) -> Health:
         description=record.description,
         reachable=not view.stale,
         trouble=view.stale,
-        nodes_online=sum(node.status == "online" for node in view.nodes),
+        nodes_online=len(view.nodes) - len(view.offline_nodes),
         nodes_total=len(view.nodes),
         guests_running=sum(guest.status == "running" for guest in view.guests),
         guests_total=len(view.guests),

@@ -148,20 +148,22 @@ class Cluster:
         )
         return UnknownName(kind, name, known, where=where, blind=hint)
 
-    async def online(self) -> list[str]:
-        """Return the names of the visible online nodes; the others are noted as missing."""
-        nodes = (await self.inventory_view()).nodes
-        if offline := [node.node for node in nodes if node.status != "online"]:
-            self.notes.add(f"Offline on {self.name}, so missing here: {', '.join(offline)}.")
-        return [node.node for node in nodes if node.status == "online"]
-
     async def note_offline(self, nodes: AbstractSet[str]) -> None:
         """Note which of these nodes are offline: their rows are the last known ones."""
-        every = (await self.inventory.view()).nodes
-        if offline := sorted(n.node for n in every if n.node in nodes and n.status == "offline"):
-            names = ", ".join(offline)
+        view = await self.inventory.view()
+        if offline := nodes & view.offline_nodes:
+            names = ", ".join(sorted(offline))
             self.notes.add(
                 f"Offline on {self.name}: {names}; rows there show the last known values."
+            )
+        self.note_without_statistics(nodes & view.nodes_without_statistics)
+
+    def note_without_statistics(self, nodes: AbstractSet[str]) -> None:
+        """Note the nodes whose statistics are missing, though they are members and are asked."""
+        if nodes:
+            self.notes.add(
+                f"Proxmox has no current statistics of {', '.join(sorted(nodes))} on {self.name}: "
+                "the state and use of what is there is unknown, not offline."
             )
 
     async def each(

@@ -55,6 +55,16 @@ class InventoryView:
         """The nodes by name."""
         return {node.node: node for node in self.nodes}
 
+    @cached_property
+    def offline_nodes(self) -> frozenset[str]:
+        """The nodes that have left the cluster. All others are asked, whatever their status."""
+        return frozenset(node.node for node in self.nodes if node.is_offline)
+
+    @cached_property
+    def nodes_without_statistics(self) -> frozenset[str]:
+        """The members whose statistics are missing, and with them the state of their guests."""
+        return frozenset(node.node for node in self.nodes if node.lacks_statistics)
+
     def within(self, scope: Resources) -> "InventoryView":
         """Return the part that `scope` covers; the same object for the same scope."""
         if scope.everything:

@@ -19,7 +19,7 @@ from pvemcp_server.query.names import abbreviated
 from pvemcp_server.query.plan import QueryPlan
 from pvemcp_server.query.pushdown import Reduction, RequiredColumns
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.tables.registry import Budget, LoadRequest, Table, load, nodes_with_rows
+from pvemcp_server.tables.registry import Budget, LoadRequest, Table, load, note_node_states
 from pvemcp_server.tables.rows import Row
 
 RowsByCluster = Mapping[str, Sequence[Row]]
@@ -107,10 +107,8 @@ class Loader:
 
         async def note(table: Table, view: Cluster) -> None:
             with suppress(ProxmoxError, TimeoutError):  # noted where its rows are read
-                nodes = nodes_with_rows(table, await view.inventory_view())
-                if not nodes:
+                if not await note_node_states(table, view, request):
                     await self.sources.note_why_empty(view, table)
-                await view.note_offline(set(filter(request.wants_node, nodes)))
 
         tables = (self.catalog.tables[name] for name in names)
         pairs = [

@@ -13,6 +13,8 @@ from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Re
 from pvemcp_server.tables.rows import Col, Row, Unit, percent, share
 
 _PAUSED = "paused"
+_UNKNOWN = "unknown"
+_NAMED = 10  # guests that a note names
 
 TO_GUEST = Relation("guest", "guests", {"vmid": "vmid"}, "The guest")
 TO_NODE = Relation("node", "nodes", {"node": "node"}, "The node")
@@ -125,10 +127,24 @@ async def guests(cluster: Cluster, request: LoadRequest) -> list[Guest]:
         vmids = await paused(cluster, request)
         rows = [replace(row, status=_PAUSED) if row.vmid in vmids else row for row in rows]
     if request.status:
+        _note_unknown_states(cluster, rows, request)
         rows = await offload(
             len(rows), lambda: [row for row in rows if request.wants_status(row.status)]
         )
     return await described(cluster, rows, request) if request.wants_column("description") else rows
+
+
+def _note_unknown_states(cluster: Cluster, rows: Sequence[Guest], request: LoadRequest) -> None:
+    """Note the guests that a filter by state leaves out because their state is unknown."""
+    if _UNKNOWN in request.status:
+        return
+    if left_out := [row.vmid for row in rows if row.status == _UNKNOWN]:
+        some = ", ".join(map(str, left_out[:_NAMED]))
+        more = f" and {len(left_out) - _NAMED} more" if left_out[_NAMED:] else ""
+        cluster.notes.add(
+            f"The state of {some}{more} on {cluster.name} is unknown, so this filter by state "
+            "leaves them out; GetVmStatus asks their node."
+        )
 
 
 async def paused(cluster: Cluster, request: LoadRequest) -> frozenset[int]:
@@ -151,8 +167,8 @@ async def paused(cluster: Cluster, request: LoadRequest) -> frozenset[int]:
 
 async def described(cluster: Cluster, rows: Sequence[Guest], request: LoadRequest) -> list[Guest]:
     """Return the rows with their descriptions, which takes a call for each."""
-    every = (await cluster.inventory.view()).nodes
-    offline = {node.node for node in every if node.status == "offline"} & {r.node for r in rows}
+    view = await cluster.inventory.view()
+    offline = view.offline_nodes & {row.node for row in rows}
     if offline:
         where = f"{', '.join(sorted(offline))} of {cluster.name}"
         cluster.notes.add(f"Descriptions of guests on {where} are missing: offline.")

@@ -87,8 +87,9 @@ async def nodes(cluster: Cluster, request: LoadRequest) -> list[Node]:
                 return whole(point.network_in), whole(point.network_out)
         return None, None
 
-    online = [row.node for row in rows if row.status == "online"]
-    answers = await fanout.each(cluster, online, traffic, request, "traffic of node")
+    offline = (await cluster.inventory_view()).offline_nodes
+    answering = [row.node for row in rows if row.node not in offline]
+    answers = await fanout.each(cluster, answering, traffic, request, "traffic of node")
     none = (None, None)
     return [
         replace(row, network_in=received, network_out=sent)

@@ -235,6 +235,17 @@ async def load(table: Table, cluster: Cluster, request: LoadRequest = ALL) -> Se
     )
 
 
+async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest = ALL) -> bool:
+    """Note which nodes of a table's rows are offline or without statistics.
+
+    They count also if a filter leaves none of their rows: it may have compared an old or unknown
+    state. Return whether there are any rows to speak of.
+    """
+    nodes = nodes_with_rows(table, await cluster.inventory_view())
+    await cluster.note_offline(frozenset(filter(request.wants_node, nodes)))
+    return bool(nodes)
+
+
 def nodes_with_rows(table: Table, view: InventoryView) -> frozenset[str]:
     """Return the nodes of the rows that Proxmox still reports when a node is offline."""
     slot = ("nodes of", table.name)

@@ -89,7 +89,7 @@ async def storages(cluster: Cluster, request: LoadRequest) -> list[Storage]:
 def _primary(storages: tuple[StorageResource, ...]) -> set[tuple[str, str]]:
     """Return the name and node of one row of each storage, an available one if possible."""
     primary: dict[tuple[str, str], StorageResource] = {}
-    for storage in sorted(storages, key=lambda s: (s.status != "available", s.node)):
+    for storage in sorted(storages, key=lambda s: (not s.is_available, s.node)):
         primary.setdefault((storage.storage, "" if storage.shared else storage.node), storage)
     return {(storage.storage, storage.node) for storage in primary.values()}
 
@@ -105,7 +105,7 @@ def _row(storage: StorageResource, *, is_primary: bool) -> Storage:
         plugin_type=storage.plugin_type,
         content=storage.content_list,
         shared=storage.shared,
-        is_available=storage.status == "available",
+        is_available=storage.is_available,
         is_primary=is_primary,
         disk_usage=used,
         disk_total=total,

@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import CallError, folded
 from pvemcp_server.tables import load
-from pvemcp_server.tables.registry import ALL, Budget, LoadRequest, Table
+from pvemcp_server.tables.registry import ALL, Budget, LoadRequest, Table, note_node_states
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.missing_privileges import explain_filtered
@@ -65,7 +65,7 @@ async def listed(
         if table.looks_filtered(cluster.account, rows):
             await explain_filtered(cluster, table)
         elif table.last_known:
-            await cluster.note_offline({row.node for row in rows})
+            await note_node_states(table, cluster, request)
         return rows
 
     answers = await call.each(clusters, read)

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.tables import fanout
 from pvemcp_server.tables.rows import Row, moment, percent, whole
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import NodeName, OneCluster, VmId
@@ -105,7 +106,7 @@ async def list_node_rrd_data(
     """List recorded metrics of nodes over time, pressure (PSI) included."""
     cluster = await call.cluster(cluster_name)
     picked = [(await cluster.node(name)).node for name in nodes or ()]
-    names = list(dict.fromkeys(picked)) or await cluster.online()
+    names = list(dict.fromkeys(picked)) or await fanout.nodes(cluster)
 
     async def read(node: str) -> list[NodeRrd]:
         return await cluster.pve.node(node).rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])

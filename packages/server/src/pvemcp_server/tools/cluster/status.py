@@ -31,8 +31,12 @@ class ClusterHealth(Row):
     cluster_name: Annotated[str | None, Col("The name Proxmox gives itself; none for one node")]
     quorate: Annotated[bool | None, Col("Whether enough nodes agree to change anything")]
     nodes_total: Annotated[int, Col("Nodes")]
-    nodes_online: Annotated[int, Col("Nodes that answer")]
-    nodes_offline: Annotated[int, Col("Nodes that don't")]
+    nodes_online: Annotated[int, Col("Members that are not offline, also without statistics")]
+    nodes_offline: Annotated[int, Col("Nodes that have left the cluster")]
+    offline_nodes: Annotated[list[str], Col("Names of those")]
+    nodes_without_statistics: Annotated[
+        list[str], Col("Online nodes whose state and use Proxmox reports as unknown")
+    ]
     vms: Annotated[dict[str, int], Col("Virtual machines by state; templates are among stopped")]
     containers: Annotated[dict[str, int], Col("Containers by state; templates are among stopped")]
     storages: Annotated[dict[str, int], Col("Storages, a shared one counted once")]
@@ -75,15 +79,19 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
     if cluster.scope.everything:  # a narrow grant explains empty lists by itself
         shown = {needs.GUESTS: view.guests, needs.STORAGES: view.storages}
         await note_missing_privileges(cluster, *(need for need, rows in shown.items() if not rows))
-    online = sum(node.status == "online" for node in view.nodes)
+    offline = _offline(view, membership)
+    blind = view.nodes_without_statistics - offline
+    cluster.note_without_statistics(blind)
     return document(
         ClusterHealth(
             cluster=cluster.name,
             cluster_name=(membership.name or None) if membership else None,
             quorate=membership.quorate if membership else None,
             nodes_total=len(view.nodes),
-            nodes_online=online,
-            nodes_offline=len(view.nodes) - online,
+            nodes_online=len(view.nodes) - len(offline),
+            nodes_offline=len(offline),
+            offline_nodes=sorted(offline),
+            nodes_without_statistics=sorted(blind),
             vms=_states(view, "qemu", paused_vmids),
             containers=_states(view, "lxc", paused_vmids),
             storages=_storages(view.storages),
@@ -134,6 +142,16 @@ async def _membership(cluster: Cluster) -> Membership | None:
         return None
 
 
+def _offline(view: InventoryView, membership: Membership | None) -> AbstractSet[str]:
+    """Return the visible nodes that are offline; the membership is newer than the inventory."""
+    members = {member.name: member for member in membership.members} if membership else {}
+    return {
+        node.node
+        for node in view.nodes
+        if (not member.online if (member := members.get(node.node)) else node.is_offline)
+    }
+
+
 async def _paused(call: Call, cluster: Cluster, view: InventoryView) -> AbstractSet[int]:
     """Return the VMIDs of paused VMs, which takes a request per node with running ones."""
     running = sum(guest.type == "qemu" and guest.status == "running" for guest in view.guests)
@@ -157,7 +175,7 @@ def _storages(rows: Iterable[StorageResource]) -> dict[str, int]:
     available: dict[tuple[str, str], bool] = {}
     for row in rows:
         key = (row.storage, "" if row.shared else row.node)
-        available[key] = available.get(key, False) or row.status == "available"
+        available[key] = available.get(key, False) or row.is_available
     return {"total": len(available), "available": sum(available.values())}
 
 
