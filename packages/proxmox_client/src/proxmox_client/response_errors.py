@@ -18,6 +18,7 @@ from proxmox_client.errors import (
     NotFound,
     ResponseError,
     Unauthenticated,
+    UnexpectedAnswer,
 )
 from proxmox_client.limits import node_of
 
@@ -77,6 +78,11 @@ def response_error(path: str, status: int, reason: str, body: bytes) -> Response
             text = f"{reason}\n{message}"
             kinds = (error for pattern, error in _ERRORS_BY_TEXT if pattern.search(text))
             return next(kinds, ResponseError)(status, reason, message, errors)
+
+
+def undecodable(path: str, error: Exception) -> UnexpectedAnswer:
+    """Build the exception for a success whose data is not what the path promises."""
+    return UnexpectedAnswer(200, "OK", f"The answer of {path} cannot be decoded: {error}")
 
 
 def _parse_body(body: bytes) -> Mapping[str, Any]:

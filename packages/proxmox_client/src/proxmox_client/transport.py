@@ -13,12 +13,12 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from proxmox_client.auth import ApiToken, Password
 from proxmox_client.circuit_breaker import CircuitBreaker, failure_domain
-from proxmox_client.errors import BadParameters, TlsError, UnexpectedAnswer, Unreachable
+from proxmox_client.errors import BadParameters, TlsError, Unreachable
 from proxmox_client.hosts import Host
 from proxmox_client.json_decoder import Envelope, decode
 from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limit
 from proxmox_client.outages import Outage, Response, outage_of
-from proxmox_client.response_errors import response_error
+from proxmox_client.response_errors import response_error, undecodable
 from proxmox_client.session import Ticket, open_session
 from proxmox_client.tls import Tls
 
@@ -350,5 +350,4 @@ def _decode(path: str, response: Response, answer: type[T]) -> Envelope[T]:
     try:
         return decode(response.body, answer)
     except (msgspec.MsgspecError, ValueError) as error:
-        message = f"The answer of {path} cannot be decoded: {error}"
-        raise UnexpectedAnswer(response.status, response.reason, message) from error
+        raise undecodable(path, error) from error

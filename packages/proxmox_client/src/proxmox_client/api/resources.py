@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from msgspec import field
 
-from proxmox_client.json_decoder import Answer, convert
+from proxmox_client.json_decoder import Answer, convert_rows
 
 GuestType = Literal["qemu", "lxc"]
 
@@ -167,12 +167,13 @@ class Resources(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, data: bytes | msgspec.Raw) -> "Resources":
-        """Decode the rows; rows of an unknown type are left out."""
+        """Decode the rows; rows of an unknown type are left out. Raise msgspec.MsgspecError."""
         try:
             rows = _rows.decode(data)
         except msgspec.ValidationError:
-            plain = msgspec.json.decode(data, type=list[dict[str, Any]])
-            rows = convert([row for row in plain if row.get("type") in _TYPES], list[Row])
+            plain = msgspec.json.decode(data, type=list[Any])
+            known = [r for r in plain if not isinstance(r, dict) or r.get("type") in _TYPES]
+            rows = convert_rows(known, Row)
         resources = cls([], [], [], [], [])
         for row in rows:
             match row:

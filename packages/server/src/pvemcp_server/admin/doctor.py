@@ -15,10 +15,9 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.tools import NO_KEY, caller_of
-from pvemcp_server.clusters import explain
+from pvemcp_server.clusters import explain, outcome_of
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.connections import Connection
-from pvemcp_server.errors import CallError
 from pvemcp_server.store.records import ClusterRecord, TlsMode
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools.access import privileges
@@ -86,14 +85,19 @@ async def _report(context: AdminContext, record: ClusterRecord, caller: Caller) 
     ]
     account, findings = "", [_role(caller, granted)] if caller.key_id else []
     findings += await asyncio.gather(*(_host(record, host) for host in record.hosts))
-    try:
+
+    async def check_account() -> None:
+        nonlocal account
         async with asyncio.timeout(TIMEOUT_SECONDS):
             bound = caller.identities.get(record.name)
             connection = await context.services.clusters.connection(record.name, bound)
             account = connection.identity.token_id
-            findings += [finding async for finding in _account_checks(connection, granted)]
-    except (CallError, ProxmoxError, TimeoutError) as error:
-        findings.append(_no_answer(error, account))
+            async for finding in _account_checks(connection, granted):
+                findings.append(finding)
+
+    failure = await outcome_of(check_account(), f"cluster {record.name}")
+    if failure is not None:
+        findings.append(_no_answer(failure, account))
     return Report(cluster=record.name, account=account, findings=findings)
 
 

@@ -6,11 +6,10 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from proxmox_client import ProxmoxError
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
-from pvemcp_server.clusters import explain
-from pvemcp_server.errors import CallError, UnknownName
+from pvemcp_server.clusters import InventoryView, explain, outcome_of
+from pvemcp_server.errors import UnknownName
 from pvemcp_server.store.records import ClusterRecord, Notice
 
 HEALTH_SECONDS: Final = 5
@@ -81,13 +80,15 @@ async def dismiss_notice(
 
 
 async def _health(context: AdminContext, record: ClusterRecord) -> Health:
-    try:
+    async def read() -> InventoryView:
         async with asyncio.timeout(HEALTH_SECONDS):
             connection = await context.services.clusters.connection(record.name)
-            view = await connection.inventory.view()
-    except (ProxmoxError, CallError, TimeoutError) as error:
+            return await connection.inventory.view()
+
+    view = await outcome_of(read(), f"cluster {record.name}")
+    if isinstance(view, Exception):
         return Health(
-            record.name, record.description, False, explain(error), protected=record.protected
+            record.name, record.description, False, explain(view), protected=record.protected
         )
     return Health(
         name=record.name,

@@ -1,15 +1,13 @@
 """Hints about an answer: values that occur in no row, and rows counted or merged by mistake."""
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
-from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import InventoryView
+from pvemcp_server.clusters import InventoryView, outcome_of
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.query.catalog import CLUSTER, Column
 from pvemcp_server.query.names import abbreviated
@@ -111,12 +109,12 @@ class Hints:
         """Return the column's values and where they were looked for; none if there are too many."""
         if not column.path and column.field.name in _INVENTORY_NAMES:
             names: set[str] = set()
-            with suppress(ProxmoxError, TimeoutError):
-                for cluster in self.sources.views(self.plan.table).values():
-                    view = await cluster.inventory_view()
-                    names |= _INVENTORY_NAMES[column.field.name](view)
-                return names, f"on {', '.join(c.name for c in self.sources.clusters)}"
-            return set(), ""  # the names of a cluster are missing: any value may be one of them
+            for cluster in self.sources.views(self.plan.table).values():
+                view = await outcome_of(cluster.inventory_view(), f"names of {cluster.name}")
+                if isinstance(view, Exception):
+                    return set(), ""  # any value may be one of the names that are missing
+                names |= _INVENTORY_NAMES[column.field.name](view)
+            return names, f"on {', '.join(c.name for c in self.sources.clusters)}"
         distinct = QueryPlan(
             self.plan.table, (Output("", column),), distinct=True, limit=_MAX_VALUES
         )

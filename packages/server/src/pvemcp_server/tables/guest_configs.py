@@ -9,7 +9,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import Cost, LoadRequest, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit
 
 
@@ -115,14 +115,16 @@ config_table = partial(
 async def qemu_configs(cluster: Cluster, request: LoadRequest) -> list[QemuSettings]:
     """Configurations of virtual machines."""
     pairs = await configs(cluster, request, "qemu")
-    return [_qemu(guest, config) for guest, config in pairs if isinstance(config, QemuConfig)]
+    typed = ((guest, config) for guest, config in pairs if isinstance(config, QemuConfig))
+    return made(cluster, typed, lambda pair: [_qemu(*pair)])
 
 
 @config_table("lxc_configs")
 async def lxc_configs(cluster: Cluster, request: LoadRequest) -> list[LxcSettings]:
     """Configurations of containers."""
     pairs = await configs(cluster, request, "lxc")
-    return [_lxc(guest, config) for guest, config in pairs if isinstance(config, LxcConfig)]
+    typed = ((guest, config) for guest, config in pairs if isinstance(config, LxcConfig))
+    return made(cluster, typed, lambda pair: [_lxc(*pair)])
 
 
 async def configs(

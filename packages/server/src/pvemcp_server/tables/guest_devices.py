@@ -7,7 +7,7 @@ from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guest_configs import config_table, configs
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
-from pvemcp_server.tables.registry import LoadRequest, Relation
+from pvemcp_server.tables.registry import LoadRequest, Relation, made
 from pvemcp_server.tables.rows import Col, Row, Unit
 
 
@@ -68,14 +68,16 @@ class Network(Row):
 async def disks(cluster: Cluster, request: LoadRequest) -> list[Disk]:
     """Disks, drives and mount points of guests."""
     pairs = await configs(cluster, request)
-    return [_disk(guest, disk) for guest, config in pairs for disk in config.disks]
+    return made(cluster, pairs, lambda pair: [_disk(pair[0], disk) for disk in pair[1].disks])
 
 
 @config_table("networks")
 async def networks(cluster: Cluster, request: LoadRequest) -> list[Network]:
     """Network devices of guests."""
     pairs = await configs(cluster, request)
-    return [_network(guest, device) for guest, config in pairs for device in config.networks]
+    return made(
+        cluster, pairs, lambda pair: [_network(pair[0], device) for device in pair[1].networks]
+    )
 
 
 def _disk(guest: GuestResource, disk: GuestDisk) -> Disk:

@@ -1,15 +1,17 @@
 """Guests: virtual machines and containers."""
 
+import dataclasses
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
 
 from msgspec.structs import replace
 
-from pvemcp_server.clusters import Cluster, InventoryView, offload
+from proxmox_client.api.resources import GuestResource
+from pvemcp_server.clusters import Cluster, InventoryView, Notes, offload
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, table
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit, percent, share
 
 _PAUSED = "paused"
@@ -118,9 +120,16 @@ class Guest(Row, kw_only=True):
 async def guests(cluster: Cluster, request: LoadRequest) -> list[Guest]:
     """Virtual machines and containers with their state and resource usage."""
     view = await cluster.inventory_view()
-    if "guests" not in view.derived:  # rows are made once per view
-        view.derived["guests"] = await offload(len(view.guests), lambda: to_rows(view))
-    rows: list[Guest] = view.derived["guests"]
+    if "guests" not in view.derived:  # rows and notes are made once per view
+        quiet = dataclasses.replace(cluster, notes=Notes())
+        in_order = sorted(view.guests, key=attrgetter("vmid"))
+        rows = await offload(
+            len(in_order), lambda: made(quiet, in_order, lambda guest: [to_row(view, guest)])
+        )
+        view.derived["guests"] = rows, list(quiet.notes)
+    rows, notes = view.derived["guests"]
+    for note in notes:
+        cluster.notes.add(note)
     if request.vmids or request.nodes or request.types:
         rows = await offload(len(rows), lambda: [row for row in rows if _matches(row, request)])
     if _PAUSED in request.status | request.states:
@@ -190,44 +199,39 @@ def _matches(row: Guest, request: LoadRequest) -> bool:
     )
 
 
-def to_rows(view: InventoryView) -> list[Guest]:
-    """Convert the guests of an inventory to rows, sorted by VMID."""
-    rows = []
-    for guest in sorted(view.guests, key=attrgetter("vmid")):
-        node = view.by_node.get(guest.node)
-        cores = None  # in use
-        if guest.cpu is not None and guest.cpu_count is not None:
-            cores = guest.cpu * guest.cpu_count
-        disk = guest.disk if guest.type == "lxc" else None  # Proxmox reports 0 for every VM
-        on_host = guest.memory if guest.memory_host is None else guest.memory_host
-        rows.append(
-            Guest(
-                vmid=guest.vmid,
-                name=guest.name,
-                node=guest.node,
-                status=guest.status,
-                type=guest.type,
-                tags=tuple(guest.tag_list),
-                is_template=guest.template,
-                uptime=guest.uptime,
-                lock=guest.lock,
-                is_locked=guest.lock is not None,
-                pool=guest.pool,
-                ha_state=guest.ha_state,
-                host_cpu_usage=share(cores, node.cpu_count if node else None),
-                host_memory_usage=share(on_host, node.memory_max if node else None),
-                cpu_usage=percent(guest.cpu),
-                cpu_count=guest.cpu_count,
-                memory_usage=guest.memory,
-                memory_max=guest.memory_max,
-                memory_usage_percentage=share(guest.memory, guest.memory_max),
-                disk_usage=disk,
-                disk_max=guest.disk_max,
-                disk_usage_percentage=share(disk, guest.disk_max),
-                disk_read=guest.disk_read,
-                disk_write=guest.disk_write,
-                network_in=guest.network_in,
-                network_out=guest.network_out,
-            )
-        )
-    return rows
+def to_row(view: InventoryView, guest: GuestResource) -> Guest:
+    """Convert a guest of an inventory to a row."""
+    node = view.by_node.get(guest.node)
+    cores = None  # in use
+    if guest.cpu is not None and guest.cpu_count is not None:
+        cores = guest.cpu * guest.cpu_count
+    disk = guest.disk if guest.type == "lxc" else None  # Proxmox reports 0 for every VM
+    on_host = guest.memory if guest.memory_host is None else guest.memory_host
+    return Guest(
+        vmid=guest.vmid,
+        name=guest.name,
+        node=guest.node,
+        status=guest.status,
+        type=guest.type,
+        tags=tuple(guest.tag_list),
+        is_template=guest.template,
+        uptime=guest.uptime,
+        lock=guest.lock,
+        is_locked=guest.lock is not None,
+        pool=guest.pool,
+        ha_state=guest.ha_state,
+        host_cpu_usage=share(cores, node.cpu_count if node else None),
+        host_memory_usage=share(on_host, node.memory_max if node else None),
+        cpu_usage=percent(guest.cpu),
+        cpu_count=guest.cpu_count,
+        memory_usage=guest.memory,
+        memory_max=guest.memory_max,
+        memory_usage_percentage=share(guest.memory, guest.memory_max),
+        disk_usage=disk,
+        disk_max=guest.disk_max,
+        disk_usage_percentage=share(disk, guest.disk_max),
+        disk_read=guest.disk_read,
+        disk_write=guest.disk_write,
+        network_in=guest.network_in,
+        network_out=guest.network_out,
+    )

@@ -7,7 +7,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_node
-from pvemcp_server.tables.registry import Cost, LoadRequest, never_filtered, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, made, never_filtered, table
 from pvemcp_server.tables.rows import Col, Row, Unit
 
 
@@ -62,7 +62,8 @@ async def node_disks(cluster: Cluster, request: LoadRequest) -> list[NodeDisk]:
         request,
         "disks of node",
     )
-    return [_row(node, disk) for node, disks in answers.items() for disk in disks]
+    pairs = ((node, disk) for node, disks in answers.items() for disk in disks)
+    return made(cluster, pairs, lambda pair: [_row(*pair)])
 
 
 def _row(node: str, disk: Disk) -> NodeDisk:

@@ -10,7 +10,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_storage
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, table
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit, share
 
 
@@ -70,13 +70,18 @@ async def storages(cluster: Cluster, request: LoadRequest) -> list[Storage]:
     """Storages with their use; one that is shared has a row for each node."""
     view = await cluster.inventory_view()
     primary = _primary(view.storages)
-    rows = [
-        _row(storage, is_primary=(storage.storage, storage.node) in primary)
+    requested = (
+        storage
         for storage in view.storages
         if request.wants_storage(storage.storage)
         and request.wants_node(storage.node)
         and request.wants_status(storage.status)
-    ]
+    )
+    rows = made(
+        cluster,
+        requested,
+        lambda storage: [_row(storage, is_primary=(storage.storage, storage.node) in primary)],
+    )
     if not request.wants_column("pool"):
         return rows
     names = [pool.pool for pool in view.pools]

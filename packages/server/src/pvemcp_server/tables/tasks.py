@@ -8,7 +8,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_task
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, table
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment, single
 
 LATEST = 500  # of each node, without a limit in the request
@@ -89,7 +89,8 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
         visible.__contains__,
         lambda view, nodes: fanout.each(view, nodes, list_tasks, request, "tasks of node"),
     )
-    rows = [_row(task, node) for node, answer in answers.items() for task in answer]
+    pairs = ((task, node) for node, answer in answers.items() for task in answer)
+    rows = made(cluster, pairs, lambda pair: [_row(*pair)])
     if newest is None and any(len(answer) >= limit for answer in answers.values()):
         cluster.notes.add(
             f"Only the latest {limit} tasks of each node of {cluster.name} were looked at; "

@@ -8,7 +8,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import Reach, of_content
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, table
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment, single
 
 TO_STORAGE = Relation(
@@ -97,7 +97,8 @@ _RELATIONS = (TO_GUEST, TO_NODE, TO_STORAGE)
 async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
     """Backups of guests; one on a shared storage is there once."""
     volumes = await _volumes(cluster, request, frozenset({"backup"}))
-    return [_backup(place, volume) for place, some in volumes.items() for volume in some]
+    pairs = ((place, volume) for place, some in volumes.items() for volume in some)
+    return made(cluster, pairs, lambda pair: [_backup(*pair)])
 
 
 @table(
@@ -111,7 +112,8 @@ async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
 async def storage_content(cluster: Cluster, request: LoadRequest) -> list[Content]:
     """Volumes on storages: images, backups, ISOs, templates; on a shared storage there once."""
     volumes = await _volumes(cluster, request, KINDS & request.types or KINDS)
-    return [_content(place, volume) for place, some in volumes.items() for volume in some]
+    pairs = ((place, volume) for place, some in volumes.items() for volume in some)
+    return made(cluster, pairs, lambda pair: [_content(*pair)])
 
 
 async def _volumes(
