@@ -8,7 +8,12 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guest_configs import config_table, configs
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.registry import LoadRequest, Relation, made
-from pvemcp_server.tables.rows import Col, Row, Unit
+from pvemcp_server.tables.rows import Col, Gap, Row, Unit
+
+_CONFIGURED = Gap(
+    "the configuration has no address that DHCP or the guest itself sets; GetVmStatus reads it",
+    ("dhcp", "manual", "auto"),
+)
 
 
 class Disk(Row):
@@ -49,8 +54,8 @@ class Network(Row):
     vlan: Annotated[int | None, Col("VLAN tag")]
     firewall: Annotated[bool, Col("Whether the firewall filters it")]
     rate: Annotated[float | None, Col("Limit in MB/s")]
-    ip: Annotated[str | None, Col("Address as configured: CIDR, dhcp or manual")]
-    ip6: Annotated[str | None, Col("IPv6 address as configured")]
+    ip: Annotated[str | None, Col("Address as configured: CIDR, dhcp or manual", gap=_CONFIGURED)]
+    ip6: Annotated[str | None, Col("IPv6 address as configured", gap=_CONFIGURED)]
     link_down: Annotated[bool, Col("Whether it is unplugged")]
     options: Annotated[str | None, Col("Further options, as configured: mtu=9000,trunks=2;3 …")]
 

@@ -12,11 +12,13 @@ from pvemcp_server.clusters import Cluster, InventoryView, Notes, offload
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, made, table
-from pvemcp_server.tables.rows import Col, Row, Unit, percent, share
+from pvemcp_server.tables.rows import Caveat, Col, Gap, Row, Unit, percent, share
 
 _PAUSED = "paused"
 _UNKNOWN = "unknown"
 _NAMED = 10  # guests that a note names
+
+_OF_CONTAINERS = Gap("Proxmox reports it for running containers only, not for VMs")
 
 TO_GUEST = Relation("guest", "guests", {"vmid": "vmid"}, "The guest")
 TO_NODE = Relation("node", "nodes", {"node": "node"}, "The node")
@@ -56,6 +58,10 @@ class Guest(Row, kw_only=True):
         Col(
             "State; paused VMs are reported as running unless you filter on paused",
             values=("running", "stopped", "paused", "unknown"),
+            gap=Gap("Proxmox has no current statistics of their nodes", (_UNKNOWN,)),
+            caveat=Caveat(
+                "Paused VMs count as running here, unless a condition names paused.", (_PAUSED,)
+            ),
         ),
     ]
     type: Annotated[Literal["qemu", "lxc"], Col("Virtual machine (qemu) or container (lxc)")]
@@ -87,10 +93,17 @@ class Guest(Row, kw_only=True):
     memory_usage_percentage: Annotated[float | None, Col("Memory in use", Unit.PERCENT)]
     disk_usage: Annotated[
         int | None,
-        Col("Root disk in use (lxc); not reported for VMs", Unit.BYTES, ("disk_used",)),
+        Col(
+            "Root disk in use (lxc); not reported for VMs",
+            Unit.BYTES,
+            ("disk_used",),
+            gap=_OF_CONTAINERS,
+        ),
     ]
     disk_max: Annotated[int | None, Col("Size of the root disk", Unit.BYTES, ("disk_total",))]
-    disk_usage_percentage: Annotated[float | None, Col("Root disk in use (lxc)", Unit.PERCENT)]
+    disk_usage_percentage: Annotated[
+        float | None, Col("Root disk in use (lxc)", Unit.PERCENT, gap=_OF_CONTAINERS)
+    ]
     disk_read: Annotated[int | None, Col("Read since its start", Unit.BYTES)]
     disk_write: Annotated[int | None, Col("Written since its start", Unit.BYTES)]
     network_in: Annotated[int | None, Col("Received since its start", Unit.BYTES)]
