@@ -1,5 +1,6 @@
 """What `unknown` means: statistics are missing, and nothing else. Only `offline` is away."""
 
+import anyio
 import pytest
 
 from proxmox_client.emulator import FaultKind
@@ -98,3 +99,16 @@ async def test_a_storage_that_cannot_be_read_is_named(tool_client, table, select
     assert storages
     assert "Missing from prod: content of storage" in answer.notes
     assert "not online" in answer.notes
+
+
+async def test_the_status_does_not_wait_for_a_node_that_hangs(tool_client, monkeypatch):
+    monkeypatch.setattr("pvemcp_server.tools.cluster.status.DETAIL_SECONDS", 0.3)
+    prod = tool_client["prod"]
+    fault = prod.emulated.fault(FaultKind.HANG, path="/nodes/pve02/")
+    try:
+        with anyio.fail_after(10):
+            answer = await tool_client("GetClusterStatus", cluster_name="prod")
+    finally:
+        prod.emulated.faults.remove(fault)
+    assert answer.data["quorate"]
+    assert "Missing from prod: paused guests of node pve02" in answer.notes

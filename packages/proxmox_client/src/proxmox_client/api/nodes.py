@@ -180,6 +180,17 @@ class Node:
             statusfilter=",".join(status) if status else None,
         )
 
+    async def oldest_task(self) -> TaskRow | None:
+        """GET /nodes/{node}/tasks, twice. The oldest ended task that the node has on record.
+
+        Source: PVE/API2/Tasks.pm.
+        """
+        path, archive = self._path("tasks"), "archive"
+        newest = await self._transport.get_page(path, list[TaskRow], source=archive, limit=1)
+        last = max((newest.total or 0) - 1, 0)
+        rows = await self._transport.get(path, list[TaskRow], source=archive, limit=1, start=last)
+        return rows[0] if rows else None
+
     async def vzdump(
         self,
         vmids: Sequence[int],

@@ -1,7 +1,7 @@
 """The doctor: checks reachability, TLS, version, nodes, clocks and privileges of clusters."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from time import time
@@ -73,10 +73,17 @@ async def examine(
     A cluster is checked with the account that the key uses there, for the tools that it may call;
     without a key, with the default account for all tools.
     """
+    return list(await asyncio.gather(*await reports(context, cluster, key)))
+
+
+async def reports(
+    context: AdminContext, cluster: str | None = None, key: str = NO_KEY
+) -> list[Coroutine[Any, Any, Report]]:
+    """Return the report of each cluster, to be awaited: one that hangs need not delay others."""
     caller = await caller_of(context, key)
     clusters = context.services.access.clusters
     records = await clusters.all() if cluster is None else [await clusters.get(cluster)]
-    return list(await asyncio.gather(*(_report(context, record, caller) for record in records)))
+    return [_report(context, record, caller) for record in records]
 
 
 async def _report(context: AdminContext, record: ClusterRecord, caller: Caller) -> Report:

@@ -1,8 +1,9 @@
 """The overview: health of the clusters, and notices. `audit.py` has its calls and failures."""
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
@@ -35,14 +36,7 @@ class Health:
 @subject.operation(
     "overview.clusters",
     Route("GET", "/overview/clusters"),
-    Command(
-        "status",
-        columns=(
-            *("name", "reachable", "nodes_online", "nodes_total", "guests_running", "trouble"),
-        ),
-        help="Show the state of every cluster; exits with 1 when one does not answer.",
-        failed=lambda clusters: not all(cluster.reachable for cluster in clusters),
-    ),
+    Command("status", by_hand=True),
 )
 async def cluster_health(context: AdminContext) -> list[Health]:
     """Read the state of every cluster: reachability, nodes and guests.
@@ -50,8 +44,13 @@ async def cluster_health(context: AdminContext) -> list[Health]:
     All clusters are read at once; one that does not answer delays the result by HEALTH_SECONDS at
     most.
     """
+    return list(await asyncio.gather(*await states(context)))
+
+
+async def states(context: AdminContext) -> list[Coroutine[Any, Any, Health]]:
+    """Return the state of each cluster, to be awaited: one that hangs need not delay others."""
     records = await context.services.access.clusters.all()
-    return list(await asyncio.gather(*(_health(context, record) for record in records)))
+    return [_health(context, record) for record in records]
 
 
 @subject.operation(

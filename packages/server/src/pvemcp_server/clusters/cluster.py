@@ -168,14 +168,6 @@ class Cluster:
                 "the state and use of what is there is unknown, not offline."
             )
 
-    async def each(
-        self, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], *, what: str = ""
-    ) -> dict[K, T]:
-        """Call `ask` for every key concurrently; a failure becomes a note with its reason."""
-        answers, missing = await self.ask_all(keys, ask)
-        self.note_missing(missing, what)
-        return answers
-
     async def ask_all(
         self, keys: Iterable[K], ask: Callable[[K], Awaitable[T]]
     ) -> tuple[dict[K, T], dict[K, str]]:

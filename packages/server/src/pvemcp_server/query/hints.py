@@ -156,10 +156,12 @@ class Hints:
             known, where = await self._known_values(column)
             folded = {value.casefold() for value in known}
             unknown = (str(value)[:_SHOWN] for value in values if folded and value not in folded)
-            hints += (
-                str(UnknownName(column.name, value, known, where=where))
-                for value in islice(unknown, _MAX_HINTS)
-            )
+            for value in islice(unknown, _MAX_HINTS):
+                like = column.field.values_like(value)
+                near = f"No {column.name} {value!r} {where}. With this meaning: {', '.join(like)}."
+                hints.append(
+                    near if like else str(UnknownName(column.name, value, known, where=where))
+                )
         return hints[:_MAX_HINTS]
 
     async def _known_values(self, column: Column) -> tuple[set[str], str]:

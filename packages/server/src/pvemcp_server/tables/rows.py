@@ -1,7 +1,8 @@
 """Rows: their declaration as classes, and conversion of Proxmox's values to their units."""
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import UnionType
@@ -69,7 +70,8 @@ class Col:
     `aliases` are further names for queries. `values` is the closed set of values, where Proxmox
     has one. `redirects` pairs a word that models compare this field with and the field that
     holds it. `gap` says when its value is unknown; a measured value is unknown when it is null.
-    `caveat` is for answers that the column decides.
+    `caveat` is for answers that the column decides. `meanings` has words that people use for
+    values, by value.
     """
 
     description: str
@@ -79,6 +81,7 @@ class Col:
     redirects: tuple[tuple[str, str], ...] = ()
     gap: Gap | None = None
     caveat: Caveat | None = None
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
 
 # mypy doesn't inherit these options from msgspec
@@ -107,6 +110,12 @@ class Field:
     redirects: tuple[tuple[str, str], ...] = ()
     gap: Gap | None = None
     caveat: Caveat | None = None
+    meanings: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def values_like(self, word: str) -> list[str]:
+        """Return the values with this word in their name or meaning."""
+        part = word.casefold()
+        return [v for v, words in self.meanings.items() if part in v or part in words.casefold()]
 
 
 _MEASURED = {Unit.BYTES, Unit.BYTES_PER_SECOND, Unit.PERCENT, Unit.SECONDS}
@@ -152,6 +161,7 @@ def _field(name: str, hint: Any) -> Field:
         redirects=col.redirects,
         gap=col.gap or (Gap() if nullable and col.unit in _MEASURED else None),
         caveat=col.caveat,
+        meanings=col.meanings,
     )
 
 

@@ -14,7 +14,7 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import NodeName, OneCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.downsample import downsampled, interval, step_for
-from pvemcp_server.toolkit.lists import rows_or_error
+from pvemcp_server.toolkit.lists import rows_or_error, with_budget
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.rrd_rows import NodePoint, VmPoint
 
@@ -80,7 +80,10 @@ async def list_vm_rrd_data(
         api = cluster.api_of(guests[vmid])
         return await api.rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
 
-    recorded = await rows_or_error(cluster, lambda quiet: quiet.each(guests, read, what="guest"))
+    request = with_budget(call)
+    recorded = await rows_or_error(
+        cluster, lambda quiet: fanout.each(quiet, guests, read, request, "guest")
+    )
     series = _downsampled(call, recorded, maximum=consolidation == "Maximum")
     rows = [_vm_point(guests[vmid], point) for vmid, points in series.items() for point in points]
     return _rows(call, rows, ("vmid", "name", "time"), VmPoint, metrics)
@@ -111,7 +114,10 @@ async def list_node_rrd_data(
     async def read(node: str) -> list[NodeRrd]:
         return await cluster.pve.node(node).rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
 
-    recorded = await rows_or_error(cluster, lambda quiet: quiet.each(names, read, what="node"))
+    request = with_budget(call)
+    recorded = await rows_or_error(
+        cluster, lambda quiet: fanout.each(quiet, names, read, request, "node")
+    )
     series = _downsampled(call, recorded, maximum=consolidation == "Maximum")
     rows = [_node_point(node, point) for node, points in series.items() for point in points]
     return _rows(call, rows, ("node", "time"), NodePoint, metrics)

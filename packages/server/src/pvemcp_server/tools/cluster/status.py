@@ -4,9 +4,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from proxmox_client import Forbidden, NotFound, ProxmoxError
+from proxmox_client import Forbidden, NotFound, ProxmoxError, deadline
 from proxmox_client.api.cluster import ClusterStatus as Membership
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
@@ -20,6 +20,7 @@ from pvemcp_server.toolkit.lists import with_budget
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.registry import Document, document, tool
 
+DETAIL_SECONDS: Final = 5.0  # to wait for Ceph's health and for paused VMs
 _MOST_CHECKED = 1000  # running VMs that are checked for being paused
 _CEPH_PLUGINS = {"rbd", "cephfs"}
 
@@ -75,7 +76,10 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
     """Summarize a cluster's health: quorum, nodes, guests by state, storages and Ceph."""
     cluster = await call.cluster(cluster_name)
     view, membership = await asyncio.gather(cluster.inventory_view(), _membership(cluster))
-    ceph, paused_vmids = await asyncio.gather(_ceph(cluster, view), _paused(call, cluster, view))
+    with deadline(DETAIL_SECONDS):  # the rest of the answer is worth more than these
+        ceph, paused_vmids = await asyncio.gather(
+            _ceph(cluster, view), _paused(call, cluster, view)
+        )
     if cluster.scope.everything:  # a narrow grant explains empty lists by itself
         shown = {needs.GUESTS: view.guests, needs.STORAGES: view.storages}
         await note_missing_privileges(cluster, *(need for need, rows in shown.items() if not rows))
