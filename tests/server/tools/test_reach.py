@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from proxmox_client.emulator import FaultKind
-from pvemcp_server.access.model import Effect
+from pvemcp_server.access.model import Effect, Resources
 from pvemcp_server.tables import tables
 from pvemcp_server.toolkit.registry import tools
 
@@ -112,3 +112,42 @@ async def test_the_status_does_not_wait_for_a_node_that_hangs(tool_client, monke
         prod.emulated.faults.remove(fault)
     assert answer.data["quorate"]
     assert "Missing from prod: paused guests of node pve02" in answer.notes
+
+
+# pve05 of the demo is offline; these tables have rows about what is on it, or would have
+ON_NODES = [
+    *("guests", "snapshots", "qemu_configs", "lxc_configs", "disks", "networks", "storages"),
+    *("node_disks", "tasks", "backups", "storage_content"),
+]
+
+
+@pytest.mark.parametrize("table", ON_NODES)
+@pytest.mark.parametrize("select", [[], ["COUNT(*) as n"]], ids=["rows", "a count"])
+async def test_a_query_names_a_node_that_is_offline(tool_client, table, select):
+    tool_client.refresh()
+    answer = await tool_client("ExecuteQuery", query={"from": table, "select": select})
+    assert "pve05" in answer.notes
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [*("ListVms", "ListSnapshots", "ListStorage", "ListNodeDisks", "ListTasks", "ListBackups")],
+)
+async def test_a_list_names_a_node_that_is_offline(tool_client, tool):
+    answer = await tool_client(tool, cluster_name="prod")
+    assert "pve05" in answer.notes
+
+
+@pytest.mark.parametrize("tool", ["ListVms", "ListNodes", "ListStorage", "ListBackups"])
+async def test_an_empty_list_names_a_narrow_role(tool_client, tool):
+    client = tool_client.scoped(Resources(pools=frozenset({"nothing-in-it"})))
+    answer = await client(tool, cluster_name="prod")
+    assert answer.data == []
+    assert "The role of this key covers a part of prod only" in answer.notes
+
+
+async def test_the_status_names_a_narrow_role(tool_client):
+    client = tool_client.scoped(Resources(pools=frozenset({"nothing-in-it"})))
+    answer = await client("GetClusterStatus", cluster_name="prod")
+    assert answer.data["nodes_total"] == 0
+    assert "covers a part of prod only, and no node in it" in answer.notes

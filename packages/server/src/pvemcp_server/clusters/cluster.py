@@ -209,6 +209,13 @@ class Cluster:
             f"here{what}."
         )
 
+    def note_narrow_scope(self, what: str) -> None:
+        """Note that an empty answer may be due to the role, which covers a part of the cluster."""
+        if not self.scope.everything:
+            self.notes.add(
+                f"The role of this key covers a part of {self.name} only, and no {what} in it."
+            )
+
     def changed(self) -> None:
         """Drop the cached inventory after a change, so that the next read asks Proxmox."""
         self.inventory.invalidate()

@@ -119,8 +119,8 @@ class Hints:
             *(column_of(sort.expression) for sort in plan.order_by),
             *(aggregate.column for aggregate in aggregates),
         ]
-        asked = {column_of(test.expression) for test in tests if _asks_for_unknown(test)}
-        return [column for column in dict.fromkeys(filter(None, read)) if column not in asked]
+        exempt = {column_of(test.expression) for test in tests if _asks_for_unknown(test)}
+        return [column for column in dict.fromkeys(filter(None, read)) if column not in exempt]
 
     def _fractions(self) -> Iterator[str]:
         """Warn about 0.8 written for 80 %, which matches nearly everything."""

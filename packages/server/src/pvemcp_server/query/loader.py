@@ -173,6 +173,9 @@ class Loader:
             return rows
         if failures and not rows:
             raise failures[0]
+        for name, some in rows.items():
+            if not some and self._request(table, need, (requests or {}).get(name)).is_whole:
+                clusters[name].note_narrow_scope(table.name.replace("_", " "))
         if not table.last_known:  # for those, _note_offline_nodes looks for the reason
             empty = (clusters[name] for name, some in rows.items() if not some)
             await asyncio.gather(

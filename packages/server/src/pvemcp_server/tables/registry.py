@@ -75,6 +75,12 @@ class LoadRequest:
         for name in ("nodes", "storages", "status", "states", "types"):
             object.__setattr__(self, name, frozenset(map(str.casefold, getattr(self, name))))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it asks for all rows of the table, without any narrowing."""
+        narrowed = (self.vmids, self.nodes, self.storages, self.status, self.types, self.since)
+        return not any(narrowed)
+
     def wants_column(self, *names: str) -> bool:
         """Return whether any of these columns is needed."""
         return self.columns is None or not self.columns.isdisjoint(names)

@@ -80,6 +80,9 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
         ceph, paused_vmids = await asyncio.gather(
             _ceph(cluster, view), _paused(call, cluster, view)
         )
+    for what, rows in {"node": view.nodes, "guest": view.guests, "storage": view.storages}.items():
+        if not rows:
+            cluster.note_narrow_scope(what)
     if cluster.scope.everything:  # a narrow grant explains empty lists by itself
         shown = {needs.GUESTS: view.guests, needs.STORAGES: view.storages}
         await note_missing_privileges(cluster, *(need for need, rows in shown.items() if not rows))
