@@ -171,7 +171,7 @@ def _nodes(nodes: Sequence[NodeRow]) -> Finding:
     if not count:
         return _bad("nodes", "No node is visible to this account.")
     if offline:
-        text = f"{len(offline)} of {count} nodes are offline: {', '.join(offline)}."
+        text = f"{len(offline)} of {count} nodes do not answer: {', '.join(offline)}."
         return _warning("nodes", text)
     return _ok("nodes", f"All {count} nodes are online." if count > 1 else "Its node is online.")
 
