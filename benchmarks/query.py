@@ -72,13 +72,16 @@ def row(size: int, name: str, result: dict[str, Any]) -> str:
 async def measure(name: str, size: int) -> dict[str, Any]:
     """Import the engine, load rows in a thread beside the event loop, then run the queries."""
     importing = imported(name)
-    from pvemcp_server.tables.guests import to_rows
+    from pvemcp_server.tables.guests import to_row as to_guest
     from pvemcp_server.tables.nodes import to_row
     from support.query_engines import ENGINES, QUERIES
     from support.query_inventory import inventory_view
 
     view = inventory_view(size)
-    rows = {"guests": to_rows(view), "nodes": [to_row(node) for node in view.nodes]}
+    rows = {
+        "guests": [to_guest(view, guest) for guest in view.guests],
+        "nodes": [to_row(node) for node in view.nodes],
+    }
     engine = ENGINES[name]()
     before, start = resident(), process_time()
     stalls = [await watched(engine.load, rows)]

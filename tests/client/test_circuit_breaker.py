@@ -165,6 +165,10 @@ async def test_a_passed_deadline_names_the_request(reads):
 @pytest.mark.parametrize(
     ("path", "part"),
     [
+        ("/version", ""),
+        ("/cluster/resources", ""),
+        ("/nodes", ""),
+        ("/cluster/ceph/status", "cluster/ceph"),
         ("/nodes/pve1", "pve1"),
         ("/nodes/pve1/qemu/100/config", "pve1/qemu"),
         ("/nodes/pve1/storage", "pve1/storage"),
@@ -173,6 +177,63 @@ async def test_a_passed_deadline_names_the_request(reads):
 )
 def test_each_storage_is_a_failure_domain(path, part):
     assert failure_domain(path).part == part
+
+
+CLUSTER = "/cluster/status"
+CLUSTER_TIMEOUT = 15.0
+
+
+class TestReadsAboutTheCluster:
+    """All of them share one circuit, whichever tool makes them."""
+
+    @pytest.fixture
+    def reads(self):
+        reads = GuardedReads()
+        reads.breaker = CircuitBreaker(FULL_TIMEOUT, reads.clock, cluster_timeout=CLUSTER_TIMEOUT)
+        return reads
+
+    async def test_after_two_failures_none_waits(self, reads):
+        await reads.fail(CLUSTER_TIMEOUT, path=CLUSTER)
+        await reads.fail(PROBE_TIMEOUT, path="/cluster/resources")
+        assert await reads.is_blocked("/access/permissions")
+
+    async def test_a_silent_cluster_shortens_reads_of_its_nodes(self, reads):
+        await reads.fail(CLUSTER_TIMEOUT, path=CLUSTER)
+        await reads.fail(PROBE_TIMEOUT, path=PATH)
+        await reads.fail(PROBE_TIMEOUT, path=PATH)
+        assert await reads.is_blocked(PATH)
+
+    async def test_the_answer_of_a_node_ends_its_silence(self, reads):
+        await reads.fail(CLUSTER_TIMEOUT, path=CLUSTER)
+        await reads.fail(PROBE_TIMEOUT, path=CLUSTER)
+        await reads.succeed(PATH)
+        assert not await reads.is_blocked(CLUSTER)
+
+    @pytest.mark.parametrize("path", [PATH, "/cluster/ceph/status"])
+    async def test_a_hanging_part_does_not_block_it(self, reads, path):
+        await reads.fail(path=path)
+        await reads.fail(path=path)
+        assert not await reads.is_blocked(CLUSTER)
+
+
+class SilentHosts(httpx.AsyncBaseTransport):
+    """A cluster whose hosts `silent` accept requests and never answer them."""
+
+    def __init__(self, *silent):
+        self.silent = silent
+
+    async def handle_async_request(self, request):
+        if request.url.host in self.silent:
+            await asyncio.sleep(request.extensions["timeout"]["read"])
+            raise httpx.ReadTimeout("", request=request)
+        return httpx.Response(200, json={"data": {"version": "9.2.11"}})
+
+
+async def test_a_silent_host_leaves_time_for_the_next():
+    limits = Limits(connect_timeout=0.02, cluster_timeout=0.1)
+    hosts, token = ("silent", "pve2", "pve3"), ApiToken("a@pve!b", "c")
+    client = Client(hosts, token, limits=limits, http_transport=SilentHosts("silent"))
+    assert (await client.version()).version == "9.2.11"
 
 
 class HangingNode(httpx.AsyncBaseTransport):

@@ -2,10 +2,11 @@
 
 import anyio
 import httpx2 as httpx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxmox_client import ApiToken, Client, Unreachable
+from proxmox_client import ApiToken, Client, NodeUnreachable, ProxmoxError, Unreachable
 from proxmox_client.transport import MAX_ATTEMPTS
 
 BEFORE_SENDING = {"refused": httpx.ConnectError, "unopened": httpx.ConnectTimeout}
@@ -75,3 +76,104 @@ def test_each_failure_switches_to_the_next_host(script):
     transport = FaultyTransport(script)
     send(transport, "GET", 3)
     assert transport.hosts == [f"pve{number % 3}" for number in range(len(transport.hosts))]
+
+
+HTML = b"<!doctype html><title>502 Bad Gateway</title>"
+NO_PMXCFS = b"RPCEnvironment init request failed: Unable to load access control list: refused"
+# each: status, reason, body; whether a write certainly had no effect
+OUTAGES = {
+    "pmxcfs is stopped": (500, NO_PMXCFS, b"", True),
+    "pmxcfs stops during the request": (
+        500,
+        b"ipcc_send_rec[1] failed: Connection refused",
+        b'{"data":null}',
+        False,
+    ),
+    "an error without a body": (500, b"", b"", False),
+    "pvedaemon is down": (595, b"Connection refused", b"", True),
+    "a broken pipe between nodes": (596, b"Broken pipe", b"", False),
+    "a node in between fails": (599, b"Too many redirections", b"", False),
+    "HTML as a success": (200, b"OK", HTML, False),
+    "HTML of a proxy": (502, b"Bad Gateway", HTML, False),
+    "an error of a proxy": (503, b"Service Unavailable", b"", False),
+    "half a body": (200, b"OK", b'{"data":[{"vmid":1', False),
+    "no body": (200, b"OK", b"", False),
+}
+
+
+class TransportWithOutages(httpx.AsyncBaseTransport):
+    """A transport whose hosts in `out` answer with an outage, and all others with an answer."""
+
+    def __init__(self, outage: str, out: set[str]) -> None:
+        status, reason, body, _ = OUTAGES[outage]
+        self.outage, self.out, self.asked = (status, reason, body), out, []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request.url.host)
+        if request.url.host not in self.out:
+            return httpx.Response(200, json={"data": "an answer"})
+        status, reason, body = self.outage
+        return httpx.Response(status, content=body, extensions={"reason_phrase": reason})
+
+    def client(self, *hosts: str) -> Client:
+        return Client(hosts, ApiToken("a@pve!b", "c"), http_transport=self)
+
+
+every_outage = pytest.mark.parametrize("outage", OUTAGES)
+every_path = pytest.mark.parametrize("path", ["/version", "/nodes/pve9/status"])
+
+
+@every_outage
+@every_path
+@pytest.mark.anyio
+async def test_a_read_goes_to_the_next_host_when_one_has_an_outage(outage, path):
+    transport = TransportWithOutages(outage, {"a"})
+    client = transport.client("a", "b", "c")
+    assert await client.transport.request_data("GET", path) == "an answer"
+    assert await client.transport.request_data("GET", path) == "an answer"
+    assert transport.asked == ["a", "b", "b"]  # and stays there
+
+
+@every_outage
+@every_path
+@pytest.mark.anyio
+async def test_a_write_goes_to_the_next_host_only_if_it_had_no_effect(outage, path):
+    transport = TransportWithOutages(outage, {"a"})
+    client = transport.client("a", "b")
+    if OUTAGES[outage][-1]:
+        assert await client.transport.request_data("POST", path) == "an answer"
+    else:
+        with pytest.raises(ProxmoxError):
+            await client.transport.request_data("POST", path)
+        assert transport.asked == ["a"]
+
+
+@every_outage
+@pytest.mark.anyio
+async def test_each_host_is_asked_once_when_all_have_an_outage(outage):
+    transport = TransportWithOutages(outage, {"a", "b", "c"})
+    with pytest.raises(ProxmoxError):
+        await transport.client("a", "b", "c").transport.request_data("GET", "/version")
+    assert sorted(transport.asked) == ["a", "b", "c"]
+
+
+class RefusingHosts(TransportWithOutages):
+    """A transport whose hosts refuse connections, but for those with an outage."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host in self.out:
+            return await super().handle_async_request(request)
+        raise httpx.ConnectError("refused", request=request)
+
+
+@pytest.mark.anyio
+async def test_an_unreachable_node_is_asked_about_at_one_further_host():
+    transport = TransportWithOutages("pvedaemon is down", {"a", "b", "c"})
+    client = transport.client("a", "b", "c")
+    with pytest.raises(NodeUnreachable, match="Connection refused"):
+        await client.node("pve9").status()
+    transport.out = set()
+    await client.transport.request_data("GET", "/version")
+    with pytest.raises(NodeUnreachable, match="Connection refused"):
+        await RefusingHosts("pvedaemon is down", {"a"}).client("a", "b", "c").node("pve9").status()
+    assert transport.asked == ["a", "b", "a"]  # the current host is none the worse for it

@@ -165,9 +165,15 @@ async def test_a_corrupt_gzip_body_is_unreachable():
         await client.version()
 
 
-async def test_a_success_without_json_is_an_unexpected_answer(client, pve):
-    pve.respond("GET /version", 200, "OK", b"<html>a proxy's page</html>")
+async def test_a_success_of_another_shape_is_an_unexpected_answer(client, pve):
+    pve.respond("GET /version", 200, "OK", b'{"data":["a list"]}')
     with pytest.raises(UnexpectedAnswer, match="/version"):
+        await client.version()
+
+
+async def test_a_web_page_is_no_answer_of_proxmox(client, pve):
+    pve.respond("GET /version", 200, "OK", b"<html>a proxy's page</html>")
+    with pytest.raises(Unreachable, match="a web page answers, not Proxmox VE"):
         await client.version()
 
 

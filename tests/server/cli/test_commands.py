@@ -253,6 +253,7 @@ def test_a_cluster_is_added_examined_bound_and_queried(run, run_json, emulated, 
     assert report["account"] == token_id
     assert "Proxmox VE 9.2" in run("doctor").stdout
     assert run_json("status")[0]["nodes_online"] == 4
+    assert "answers prod: 4 of 5 nodes online" in run("status").stdout
     call = ["tools", "call", "ListNodes", '{"cluster_name": "prod"}']
     assert "pve05" in json.loads(run(*call, "--json").stdout)["data"]
     assert "No cluster" in run(*call[:3], '{"cluster_name": "x"}', fails=True).stdout

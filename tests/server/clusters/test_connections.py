@@ -116,6 +116,7 @@ async def test_a_failure_of_one_node_is_noted_and_the_others_answered(clusters, 
     cluster = await clusters.open("lab", caller(), EVERYTHING, notes)
     nodes = [node.node for node in (await cluster.inventory_view()).nodes]
     await lab.node_down(nodes[-1])
-    answers = await cluster.each(nodes, lambda node: cluster.pve.node(node).status(), what="node")
+    answers, missing = await cluster.ask_all(nodes, lambda node: cluster.pve.node(node).status())
+    cluster.note_missing(missing, "node")
     assert list(answers) == nodes[:-1]
     assert any(f"node {nodes[-1]}" in line for line in notes)

@@ -28,6 +28,7 @@ from proxmox_client.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
+from proxmox_client.json_decoder import tolerate_malformed
 from proxmox_client.limits import Limits, deadline
 from proxmox_client.tls import Tls, fetch_fingerprint
 from proxmox_client.upid import Upid
@@ -64,4 +65,5 @@ __all__ = [
     "Upid",
     "deadline",
     "fetch_fingerprint",
+    "tolerate_malformed",
 ]

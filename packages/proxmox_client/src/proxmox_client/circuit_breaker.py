@@ -1,9 +1,10 @@
-"""Circuit breaker: after a node or storage times out, later reads fail fast.
+"""Circuit breaker: after a cluster, node or storage times out, later reads fail fast.
 
-A node can be online for the cluster and still hang, or one of its storages can. Without a circuit
-breaker every read would wait for the full read timeout while more reads queue for the same node.
+A node can be online for the cluster and still hang, or one of its storages can, or no host of the
+cluster answers. Without a circuit breaker every read would wait for the full timeout while more
+reads queue for the same node.
 
-There is one circuit per `FailureDomain.part` and one per node:
+There is one circuit per `FailureDomain.part`, one per node, and one for the cluster:
 
 * closed: reads wait for the full timeout.
 * half-open: a read failed less than RESET_AFTER seconds ago. Reads wait for PROBE_TIMEOUT only.
@@ -15,14 +16,16 @@ the node as unreachable. Any other response, an error included, closes the circu
 RESET_AFTER counts from the last failure after a full timeout. Failed probes don't extend it, so a
 domain that is slow rather than dead gets its full timeout again once a minute.
 
-The circuit of a node shortens reads of its other parts and never blocks them. A storage's failure
-affects that storage only. Writes bypass the circuit breaker: a write is worth the full wait.
+The circuit of a node shortens reads of its other parts and never blocks them; that of the cluster
+does so for all nodes, and any response closes it. The failure of a storage, or of Ceph, affects
+nothing else. Writes bypass the circuit breaker: a write is worth the full wait.
 """
 
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Final, NamedTuple
 
 from proxmox_client.errors import NodeUnreachable, ProxmoxError, ResponseError, Unreachable
@@ -33,17 +36,26 @@ PROBE_TIMEOUT: Final = 3.0  # seconds for a read while the circuit is half-open
 COOLDOWN: Final = 5.0  # seconds without any read after two failures in a row
 
 
+_CLUSTER: Final = ""  # the circuit of the cluster as a whole
+
+
 class FailureDomain(NamedTuple):
-    """Part of a cluster that can hang on its own: a node's guests, or one storage on a node."""
+    """Part of a cluster that can hang on its own: a node's guests, or one storage on a node.
+
+    `node` is empty for reads about the whole cluster.
+    """
 
     node: str
     part: str  # pve1/qemu, pve1/storage/nfs
-    is_storage: bool
+    is_alone: bool  # whether the rest of the node may answer while this hangs
 
 
 def failure_domain(path: str) -> FailureDomain:
-    """Return the failure domain that a path below `/nodes/{node}` addresses."""
+    """Return the failure domain that a path addresses."""
     parts = path.split("/")
+    if parts[1] != "nodes" or len(parts) < 3:
+        is_ceph = parts[1:3] == ["cluster", "ceph"]  # it asks Ceph's monitors
+        return FailureDomain(_CLUSTER, "cluster/ceph" if is_ceph else _CLUSTER, is_ceph)
     is_storage = len(parts) > 4 and parts[3] == "storage"
     return FailureDomain(parts[2], "/".join(parts[2 : 5 if is_storage else 4]), is_storage)
 
@@ -61,10 +73,21 @@ class _Circuit:
 
 
 class CircuitBreaker:
-    """Circuits of one cluster; `full_timeout` is the usual read timeout in seconds."""
+    """Circuits of one cluster.
 
-    def __init__(self, full_timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+    `full_timeout` is the usual read timeout in seconds, which the transport applies;
+    `cluster_timeout` is that of reads about the whole cluster, which is applied here.
+    """
+
+    def __init__(
+        self,
+        full_timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        cluster_timeout: float = inf,
+    ) -> None:
         self._full_timeout = full_timeout
+        self._cluster_timeout = cluster_timeout
         self._clock = clock
         self._circuits: dict[str, _Circuit] = {}
 
@@ -78,10 +101,14 @@ class CircuitBreaker:
         circuit = self._circuit(domain.part, started)
         if circuit and started < circuit.blocked_until:
             seconds = circuit.blocked_until - started
-            raise Unreachable(domain.part, f"{circuit.reason}; retry in {seconds:.0f} s")
-        probing = bool(circuit or self._circuit(domain.node, started))
+            part = domain.part or "the cluster"
+            raise Unreachable(part, f"{circuit.reason}; retry in {seconds:.0f} s")
+        above = (self._circuit(name, started) for name in (domain.node, _CLUSTER))
+        probing = bool(circuit or any(above))
+        full = self._full_timeout if domain.node else self._cluster_timeout
+        limit = PROBE_TIMEOUT if probing else full
         try:
-            async with time_limit(PROBE_TIMEOUT if probing else None, request):
+            async with time_limit(limit if probing or not domain.node else None, request):
                 yield
         except ResponseError as error:
             if isinstance(error, NodeUnreachable):
@@ -92,7 +119,7 @@ class CircuitBreaker:
         except BaseException as error:
             # A cancelled read counts too if it had waited for its whole timeout. A read that was
             # cancelled earlier proves nothing about the domain, so the circuit stays unchanged.
-            if self._clock() - started >= (PROBE_TIMEOUT if probing else self._full_timeout):
+            if self._clock() - started >= limit:
                 reason = str(error) if isinstance(error, ProxmoxError) else "no answer"
                 self._record_failure(domain, reason, probing=probing)
             raise
@@ -107,7 +134,7 @@ class CircuitBreaker:
 
     def _record_failure(self, domain: FailureDomain, reason: str, *, probing: bool) -> None:
         # a storage may hang while the rest of its node answers
-        names = {domain.part} if domain.is_storage else {domain.part, domain.node}
+        names = {domain.part} if domain.is_alone else {domain.part, domain.node}
         now = self._clock()
         for name in names:
             circuit = self._circuit(name, now)
@@ -120,5 +147,5 @@ class CircuitBreaker:
                 circuit.resets_at = now + RESET_AFTER
 
     def _close(self, domain: FailureDomain) -> None:
-        self._circuits.pop(domain.part, None)
-        self._circuits.pop(domain.node, None)
+        for name in (domain.part, domain.node, _CLUSTER):
+            self._circuits.pop(name, None)

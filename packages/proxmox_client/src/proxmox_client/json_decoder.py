@@ -1,12 +1,25 @@
 """Decoding of response bodies to typed answers, with tolerance for Proxmox's varying types."""
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
-from typing import Any, Generic, TypeVar, get_origin
+from math import isfinite
+from typing import Any, Final, Generic, Self, TypeVar, get_args, get_origin
 
 import msgspec
 
 T = TypeVar("T")
+
+_MALFORMED_VALUES: Final = 8  # of one row, before the row is given up
+_BITS: Final = 64  # of Proxmox's counters
+_MOST_DIGITS: Final = 20
+_HUGE: Final = re.compile(rb"[:\[,]\s*-?[0-9]{20,}")
+_IDENTIFYING: Final = ("id", "upid", "volid", "sid", "vmid", "name", "devpath", "storage", "node")
+_PLACE: Final = re.compile(r"`\$\.(?P<member>[^.`\[]+)")
+_left_out: ContextVar[list[str] | None] = ContextVar("proxmox_client_left_out", default=None)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -19,6 +32,25 @@ class Envelope(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     data: T
     total: int | None = None
 
+    def replaced(self, data: Any) -> Self:
+        """Return the envelope with other data."""
+        return msgspec.structs.replace(self, data=data)
+
+
+@contextmanager
+def tolerate_malformed() -> Iterator[list[str]]:
+    """Leave out what cannot be decoded of a list's rows, inside the block; yield what that is.
+
+    A value that a row can do without costs that value, any other the whole row. Tasks that the
+    block starts are tolerant too. Outside of such a block the whole answer is an error.
+    """
+    left_out: list[str] = []
+    reset = _left_out.set(left_out)
+    try:
+        yield left_out
+    finally:
+        _left_out.reset(reset)
+
 
 def decode(body: bytes, answer: type[T]) -> Envelope[T]:
     """Decode a body; accept numbers in strings and 0/1 for booleans.
@@ -28,14 +60,64 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
     or ValueError when that fails too.
     """
     try:
-        return _decoder(answer).decode(body)  # type: ignore[arg-type]  # a class is hashable
+        if not _HUGE.search(body):
+            return _decoder(answer).decode(body)  # type: ignore[arg-type]  # a class is hashable
+        raise msgspec.ValidationError("a number of more than 64 bits")
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        content = json.loads(body.decode(errors="replace"))
+        content = json.loads(
+            body.decode(errors="replace"),
+            parse_constant=_no_value,
+            parse_float=_finite,
+            parse_int=_bounded,
+        )
+        if answer is msgspec.Raw and isinstance(content, dict):
+            data: Any = msgspec.Raw(msgspec.json.encode(content.get("data")))
+            return Envelope(data=data)
         if isinstance(content, dict) and content.get("data") is None:
             # an empty list or mapping is sent as null, or not at all
             kind = get_origin(answer)
             content = {**content, "data": kind() if kind in (list, dict) else None}
-        return convert(content, _envelope(answer))
+        try:
+            return convert(content, _envelope(answer))
+        except msgspec.ValidationError:
+            if get_origin(answer) is not list or not isinstance(content, dict):
+                raise
+            rows = convert_rows(content.get("data"), get_args(answer)[0])
+            return convert({**content, "data": []}, _envelope(answer)).replaced(rows)
+
+
+def convert_rows(rows: Any, row: Any) -> list[Any]:
+    """Convert the rows of a list, in a `tolerate_malformed` block as far as that is possible."""
+    left_out = _left_out.get()
+    if left_out is None or not isinstance(rows, list):
+        return convert(rows, list[row])
+    converted = (_convert_row(each, row, left_out) for each in rows)
+    return [each for each in converted if each is not None]
+
+
+def _convert_row(value: Any, row: Any, left_out: list[str]) -> Any:
+    """Convert a row without the values that don't fit; return None for one that needs them."""
+    rest = dict(value) if isinstance(value, dict) else value
+    for _ in range(_MALFORMED_VALUES):
+        try:
+            converted = convert(rest, row)
+        except msgspec.ValidationError as error:
+            place = _PLACE.search(str(error))
+            if place is None or not isinstance(rest, dict) or place["member"] not in rest:
+                break
+            del rest[place["member"]]
+            continue
+        if rest != value:
+            left_out.append(f"{', '.join(sorted(value.keys() - rest.keys()))} of {_name_of(value)}")
+        return converted
+    left_out.append(_name_of(value))
+    return None
+
+
+def _name_of(row: Any) -> str:
+    """Return what identifies a row for a reader."""
+    names = (row.get(key) for key in _IDENTIFYING) if isinstance(row, dict) else ()
+    return next((str(name)[:80] for name in names if name), "a row without a name")
 
 
 def convert(value: object, answer: type[T]) -> T:
@@ -53,6 +135,21 @@ def _decoder(answer: type[T]) -> "msgspec.json.Decoder[Envelope[T]]":
 
 def _envelope(answer: type[T]) -> type[Envelope[T]]:
     return Envelope[answer]  # type: ignore[valid-type]  # a type made at run time
+
+
+def _finite(text: str) -> Any:
+    number = float(text)
+    return number if isfinite(number) else _no_value(text)
+
+
+def _bounded(digits: str) -> Any:
+    number = int(digits) if len(digits) <= _MOST_DIGITS else None
+    return _no_value(digits) if number is None or number.bit_length() > _BITS else number
+
+
+def _no_value(_text: str) -> Any:
+    """Return a value that fits no field, for NaN and numbers beyond all bounds."""
+    return {}
 
 
 def _loosen(value: Any) -> Any:

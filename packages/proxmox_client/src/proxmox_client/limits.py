@@ -26,6 +26,8 @@ class Limits:
     connect_timeout: float = 5.0
     # Proxmox delays a 401 by 3 s, and allows 30 s for a call that one node passes to another
     read_timeout: float = 35.0
+    # of a read about the whole cluster, which every host answers by itself
+    cluster_timeout: float = 15.0
 
 
 class ConcurrencyLimiter:

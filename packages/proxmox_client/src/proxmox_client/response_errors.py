@@ -19,6 +19,7 @@ from proxmox_client.errors import (
     NotFound,
     ResponseError,
     Unauthenticated,
+    UnexpectedAnswer,
     means_no_quorum,
 )
 from proxmox_client.limits import node_of
@@ -81,6 +82,11 @@ def response_error(path: str, status: int, reason: str, body: bytes) -> Response
                 return NoQuorum(status, reason, message, errors)
             kinds = (error for pattern, error in _ERRORS_BY_TEXT if pattern.search(text))
             return next(kinds, ResponseError)(status, reason, message, errors)
+
+
+def undecodable(path: str, error: Exception) -> UnexpectedAnswer:
+    """Build the exception for a success whose data is not what the path promises."""
+    return UnexpectedAnswer(200, "OK", f"The answer of {path} cannot be decoded: {error}")
 
 
 def _parse_body(body: bytes) -> Mapping[str, Any]:

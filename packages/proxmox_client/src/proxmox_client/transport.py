@@ -3,8 +3,8 @@
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import httpx2 as httpx
@@ -13,11 +13,12 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from proxmox_client.auth import ApiToken, Password
 from proxmox_client.circuit_breaker import CircuitBreaker, failure_domain
-from proxmox_client.errors import BadParameters, TlsError, UnexpectedAnswer, Unreachable
+from proxmox_client.errors import BadParameters, TlsError, Unreachable
 from proxmox_client.hosts import Host
 from proxmox_client.json_decoder import Envelope, decode
 from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limit
-from proxmox_client.response_errors import response_error
+from proxmox_client.outages import Outage, Response, outage_of
+from proxmox_client.response_errors import response_error, undecodable
 from proxmox_client.session import Ticket, open_session
 from proxmox_client.tls import Tls
 
@@ -36,14 +37,6 @@ MAX_ATTEMPTS = 4
 # pveproxy drops the connection in the middle of a larger body
 MAX_BODY = 512 * 1024
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
-
-
-class RawResponse(NamedTuple):
-    """A response before decoding; `reason` is the text of the status line."""
-
-    status: int
-    reason: str
-    body: bytes
 
 
 class HostPool:
@@ -67,10 +60,14 @@ class HostPool:
         self._current = 0
         self.limits = limits
         self.limiter = ConcurrencyLimiter(limits)
-        self.circuit_breaker = CircuitBreaker(limits.read_timeout)
+        self.circuit_breaker = CircuitBreaker(
+            limits.read_timeout, cluster_timeout=limits.cluster_timeout
+        )
         self._http_transport = http_transport or _open_transport(tls, limits)
-        timeout = httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout)
-        self._extensions = {"timeout": timeout.as_dict()}
+        self._extensions = _timeout(limits, limits.read_timeout)
+        # short enough that the next host can still answer within the limit
+        share = max(limits.connect_timeout, limits.cluster_timeout / len(self._hosts))
+        self._cluster_extensions = _timeout(limits, min(share, limits.read_timeout))
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -78,38 +75,51 @@ class HostPool:
 
     async def send(
         self, method: str, path: str, form: str, headers: Mapping[str, str], *, safe: bool
-    ) -> RawResponse:
-        """Send a request; retry it if it is `safe` to repeat or certainly didn't reach a host.
+    ) -> Response:
+        """Send a request; retry it if it is `safe` to repeat or certainly had no effect.
 
         A retry goes to the next host, if there is one. Raise Unreachable after the last attempt.
         """
+        sending = _Sending(self, method, path, form, headers, safe)
         try:
-            return await self._send_once(method, path, form, headers)
+            return await sending.once()
         except _RequestFailed as failure:
-            if not self._may_retry(failure, safe=safe):
-                raise failure.as_unreachable() from failure.error
+            if not sending.may_retry(failure):
+                return sending.give_up(failure)
         # set up only after a failure: most requests succeed at once and don't pay for it
         retrying = AsyncRetrying(
-            retry=retry_if_exception(partial(self._may_retry, safe=safe)),
+            retry=retry_if_exception(sending.may_retry),
             stop=stop_after_attempt(max(MAX_ATTEMPTS, len(self._hosts)) - 1),
             wait=wait_random_exponential(multiplier=0.05, max=1),
             reraise=True,
         )
         try:
-            return await retrying(self._send_once, method, path, form, headers)
+            return await retrying(sending.once)
         except _RequestFailed as failure:
-            raise failure.as_unreachable() from failure.error
+            return sending.give_up(failure)
 
-    def _may_retry(self, failure: BaseException, *, safe: bool) -> bool:
-        if not isinstance(failure, _RequestFailed) or not (safe or failure.before_sending):
-            return False
-        # a host that timed out or has a wrong certificate would fail again
-        return len(self._hosts) > 1 or not failure.persistent
+    def host(self, further: int) -> str:
+        """Return the host to ask: the current one, or one that many places after it."""
+        return self._hosts[(self._current + further) % len(self._hosts)]
 
-    async def _send_once(
-        self, method: str, path: str, form: str, headers: Mapping[str, str]
-    ) -> RawResponse:
-        host = self._hosts[self._current]
+    @property
+    def size(self) -> int:
+        """The number of hosts."""
+        return len(self._hosts)
+
+    def prefer(self, host: str) -> None:
+        """Ask this host first from now on."""
+        self._current = self._hosts.index(host)
+
+    def leave(self, host: str) -> None:
+        """Ask the next host first, unless a concurrent request has already left this one."""
+        if host == self._hosts[self._current]:
+            self._current = (self._current + 1) % len(self._hosts)
+
+    async def exchange(
+        self, host: str, method: str, path: str, form: str, headers: Mapping[str, str]
+    ) -> Response:
+        """Send a request to a host; raise httpx.RequestError without a complete response."""
         url = f"https://{host}/api2/json{path}"
         all_headers = {**_HEADERS, **headers}
         content = None
@@ -121,60 +131,132 @@ class HostPool:
                 size = f"{len(content)} bytes of parameters"
                 raise BadParameters(413, "", f"{size} are more than the {MAX_BODY} Proxmox takes")
             all_headers["Content-Type"] = "application/x-www-form-urlencoded"
+        whole_cluster = method == "GET" and not node_of(path)
+        extensions = self._cluster_extensions if whole_cluster else self._extensions
         request = httpx.Request(
-            method, url, headers=all_headers, content=content, extensions=self._extensions
+            method, url, headers=all_headers, content=content, extensions=extensions
         )
+        response = await self._http_transport.handle_async_request(request)
         try:
-            response = await self._http_transport.handle_async_request(request)
-            try:
-                body = await response.aread()
-            finally:
-                await response.aclose()
-        except httpx.RequestError as error:
-            if host == self._hosts[self._current]:  # else a concurrent request has switched already
-                self._current = (self._current + 1) % len(self._hosts)
-            raise _RequestFailed(host, error) from error
+            body = await response.aread()
+        finally:
+            await response.aclose()
         reason = bytes(response.extensions.get("reason_phrase", b""))
-        return RawResponse(response.status_code, reason.decode(errors="replace"), body)
+        return Response(response.status_code, reason.decode(errors="replace"), body)
+
+
+@dataclass(slots=True)
+class _Sending:
+    """The attempts of one request, and the hosts that it has tried.
+
+    A response about a node, such as 595, says nothing about the host that passed it on. So such
+    a request goes to one further host while other requests stay where they are.
+    """
+
+    pool: HostPool
+    method: str
+    path: str
+    form: str
+    headers: Mapping[str, str]
+    safe: bool
+    outages: int = 0  # responses that reported one
+    further: int = 0  # places after the pool's current host
+    about_node: "_RequestFailed | None" = None  # the first response about the node, not the host
+
+    async def once(self) -> Response:
+        """Make one attempt; raise _RequestFailed, also for a response that reports an outage."""
+        pool, host = self.pool, self.pool.host(self.further)
+        try:
+            response = await pool.exchange(host, self.method, self.path, self.form, self.headers)
+        except httpx.RequestError as error:
+            self._leave(host)
+            raise _RequestFailed(host, error) from error
+        if outage := outage_of(response):
+            self.outages += 1
+            failure = _RequestFailed(host, outage, response)
+            if node_of(self.path) and not outage.certain:
+                self.about_node = self.about_node or failure
+            if node_of(self.path) or not outage.certain:
+                self.further += 1
+            else:
+                self._leave(host)
+            raise failure
+        if self.further:
+            pool.prefer(host)
+        return response
+
+    def may_retry(self, failure: BaseException) -> bool:
+        """Return whether the request may be sent again, and whether that may help."""
+        if not isinstance(failure, _RequestFailed) or not (self.safe or failure.without_effect):
+            return False
+        if self.about_node is not None:  # one further host is enough, however it fails
+            return failure is self.about_node and self.pool.size > 1
+        if isinstance(failure.cause, Outage):
+            return self.outages < self.pool.size
+        # a host that timed out or has a wrong certificate would fail again
+        return self.pool.size > 1 or not failure.persistent
+
+    def give_up(self, failure: "_RequestFailed") -> Response:
+        """Return the response that may be an error of the request; else raise Unreachable."""
+        return (self.about_node or failure).answer_or_raise()
+
+    def _leave(self, host: str) -> None:
+        if self.further:
+            self.further += 1
+        else:
+            self.pool.leave(host)
 
 
 class _RequestFailed(Exception):
-    """A request that got no complete response from `host`."""
+    """A request that got no answer of Proxmox from `host`: no response, or one of an outage."""
 
-    def __init__(self, host: str, error: httpx.RequestError) -> None:
+    def __init__(
+        self, host: str, cause: httpx.RequestError | Outage, response: Response | None = None
+    ) -> None:
         super().__init__(host)
         self.host = host
-        self.error = error
+        self.cause = cause
+        self.response = response
 
     @property
-    def before_sending(self) -> bool:
-        """Whether it failed before anything was sent."""
-        return isinstance(self.error, httpx.ConnectError | httpx.ConnectTimeout)
+    def without_effect(self) -> bool:
+        """Whether it certainly had no effect: nothing was sent, or nothing was carried out."""
+        if isinstance(self.cause, Outage):
+            return self.cause.undone
+        return isinstance(self.cause, httpx.ConnectError | httpx.ConnectTimeout)
 
     @property
     def persistent(self) -> bool:
         """Whether the same host would fail in the same way again."""
-        return isinstance(self.error, httpx.TimeoutException) or self.tls is not None
+        return isinstance(self.cause, httpx.TimeoutException) or self.tls is not None
 
     @property
     def tls(self) -> ssl.SSLError | None:
         """The TLS error in the chain of causes; a connection that merely ended is none."""
         ended = ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
-        error: BaseException | None = self.error
-        while error is not None and isinstance(self.error, httpx.ConnectError):
-            if isinstance(error, ssl.SSLError):
-                return None if isinstance(error, ended) else error
-            error = error.__cause__ or error.__context__
+        error = self.cause if isinstance(self.cause, httpx.ConnectError) else None
+        chain: BaseException | None = error
+        while chain is not None:
+            if isinstance(chain, ssl.SSLError):
+                return None if isinstance(chain, ended) else chain
+            chain = chain.__cause__ or chain.__context__
         return None
 
-    def as_unreachable(self) -> Unreachable:
-        """Return the public exception for this failure."""
+    def answer_or_raise(self) -> Response:
+        """Return the response that may be an error of the request; else raise Unreachable."""
+        if isinstance(self.cause, Outage):
+            if self.response is not None and not self.cause.certain:
+                return self.response
+            raise Unreachable(self.host, self.cause.reason)
+        raise self._unreachable(self.cause) from self.cause
+
+    def _unreachable(self, error: httpx.RequestError) -> Unreachable:
         if self.tls is not None:
             return TlsError(self.host, str(self.tls.args[-1] if self.tls.args else self.tls))
-        if isinstance(self.error, httpx.TimeoutException):
-            return Unreachable(self.host, f"no answer in time ({type(self.error).__name__})")
-        default = "no connection" if self.before_sending else "the connection broke"
-        return Unreachable(self.host, str(self.error) or default)
+        if isinstance(error, httpx.TimeoutException):
+            return Unreachable(self.host, f"no answer in time ({type(error).__name__})")
+        default = "no connection" if self.without_effect else "the connection broke"
+        return Unreachable(self.host, str(error) or default)
 
 
 class Transport:
@@ -206,7 +288,7 @@ class Transport:
 
     async def request(
         self, method: str, path: str, parameters: Mapping[str, Parameter]
-    ) -> RawResponse:
+    ) -> Response:
         """Send any request within the limits; raise the error of a response of 300 or more.
 
         Booleans are sent as 0 or 1, a sequence as one field for each item, and None not at all.
@@ -220,18 +302,19 @@ class Transport:
             doseq=True,
         )
         pool, node, name = self.pool, node_of(path), f"{method} {path}"
-        guarded = node and method == "GET"
         async with (
             time_limit(pool.limits.timeout, name),
             pool.limiter.slot(node),
-            pool.circuit_breaker.guard(failure_domain(path), name) if guarded else nullcontext(),
+            pool.circuit_breaker.guard(failure_domain(path), name)
+            if method == "GET"
+            else nullcontext(),
         ):
             response = await self._send_authorized(method, path, form)
             if response.status >= 300:
                 raise response_error(path, *response)
             return response
 
-    async def _send_authorized(self, method: str, path: str, form: str) -> RawResponse:
+    async def _send_authorized(self, method: str, path: str, form: str) -> Response:
         safe = method == "GET"
         headers = await self._session.headers(method)
         response = await self.pool.send(method, path, form, headers, safe=safe)
@@ -251,6 +334,10 @@ class Transport:
         return _decode(path, response, Ticket).data
 
 
+def _timeout(limits: Limits, read: float) -> dict[str, Any]:
+    return {"timeout": httpx.Timeout(read, connect=limits.connect_timeout).as_dict()}
+
+
 def _open_transport(tls: Tls, limits: Limits) -> HttpTransport:
     connections = httpx.Limits(
         max_connections=None,
@@ -265,13 +352,11 @@ def converted(path: str, value: V, convert: Callable[[V], T]) -> T:
     try:
         return convert(value)
     except (msgspec.MsgspecError, ValueError) as error:
-        message = f"The answer of {path} cannot be decoded: {error}"
-        raise UnexpectedAnswer(200, "OK", message) from error
+        raise undecodable(path, error) from error
 
 
-def _decode(path: str, response: RawResponse, answer: type[T]) -> Envelope[T]:
+def _decode(path: str, response: Response, answer: type[T]) -> Envelope[T]:
     try:
         return decode(response.body, answer)
     except (msgspec.MsgspecError, ValueError) as error:
-        message = f"The answer of {path} cannot be decoded: {error}"
-        raise UnexpectedAnswer(response.status, response.reason, message) from error
+        raise undecodable(path, error) from error

@@ -13,6 +13,7 @@ from proxmox_client.api.tasks import TaskRow
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
 from proxmox_client.properties import Properties, parse
+from proxmox_client.response_errors import undecodable
 from proxmox_client.transport import Transport, converted
 
 ResourceType = Literal["vm", "storage", "node", "sdn"]
@@ -128,8 +129,12 @@ class ClusterApi:
 
         Source: PVE/API2/Cluster.pm.
         """
-        rows = await self._transport.get("/cluster/resources", msgspec.Raw, type=type)
-        return Resources.read(rows)
+        path = "/cluster/resources"
+        rows = await self._transport.get(path, msgspec.Raw, type=type)
+        try:
+            return Resources.read(rows)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise undecodable(path, error) from error
 
     async def status(self) -> ClusterStatus:
         """GET /cluster/status. Needs Sys.Audit on /.

@@ -7,6 +7,7 @@ from msgspec import field
 
 from proxmox_client.api.hardware import BootInfo, CpuInfo, Disk, Kernel, NetworkInterface, Space
 from proxmox_client.api.replication import ReplicationStatus
+from proxmox_client.api.resources import NodeState
 from proxmox_client.api.rrd import Consolidation, NodeRrd, TimeFrame
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.storage import StorageContentKind, StorageStatus
@@ -19,11 +20,9 @@ BackupMode = Literal["snapshot", "suspend", "stop"]
 Compression = Literal["0", "1", "gzip", "lzo", "zstd"]
 
 
-class NodeRow(Answer, frozen=True):
+class NodeRow(NodeState, frozen=True):
     """A node in the list of nodes; an offline node has configured values only."""
 
-    node: str
-    status: str = "unknown"
     level: str = ""
     uptime: int | None = None
     cpu: float | None = None
@@ -180,6 +179,17 @@ class Node:
             errors=errors,
             statusfilter=",".join(status) if status else None,
         )
+
+    async def oldest_task(self) -> TaskRow | None:
+        """GET /nodes/{node}/tasks, twice. The oldest ended task that the node has on record.
+
+        Source: PVE/API2/Tasks.pm.
+        """
+        path, archive = self._path("tasks"), "archive"
+        newest = await self._transport.get_page(path, list[TaskRow], source=archive, limit=1)
+        last = max((newest.total or 0) - 1, 0)
+        rows = await self._transport.get(path, list[TaskRow], source=archive, limit=1, start=last)
+        return rows[0] if rows else None
 
     async def vzdump(
         self,

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from msgspec import field
 
-from proxmox_client.json_decoder import Answer, convert
+from proxmox_client.json_decoder import Answer, convert_rows
 from proxmox_client.lists import split_list
 
 GuestType = Literal["qemu", "lxc"]
@@ -60,11 +60,31 @@ class LxcResource(GuestResource, tag="lxc", frozen=True):
     type: ClassVar[GuestType] = "lxc"
 
 
-class NodeResource(Answer, tag_field="type", tag="node", frozen=True):
-    """A node; an offline node has little more than its name."""
+class NodeState(Answer, frozen=True):
+    """A node's name and status.
+
+    The status is `unknown` for a member of the cluster whose statistics are missing, because its
+    pvestatd hangs or pmxcfs has just started. It says nothing about whether the node answers.
+    Only `offline` does: the node has left the cluster (PVE/API2Tools.pm).
+    """
 
     node: str
     status: str = "unknown"
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether the node has left the cluster, so that no request to it can succeed."""
+        return self.status == "offline"
+
+    @property
+    def lacks_statistics(self) -> bool:
+        """Whether the node is a member of the cluster without current statistics."""
+        return self.status not in ("online", "offline")
+
+
+class NodeResource(NodeState, tag_field="type", tag="node", frozen=True):
+    """A node; an offline node has little more than its name."""
+
     level: str = ""
     uptime: int | None = None
     cpu: float | None = None
@@ -89,6 +109,11 @@ class StorageResource(Answer, tag_field="type", tag="storage", frozen=True):
     shared: bool = False
     disk: int | None = None
     disk_max: int | None = field(name="maxdisk", default=None)
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the storage was usable lately; if not, only its node knows whether it is."""
+        return self.status == "available"
 
     @property
     def content_list(self) -> list[str]:
@@ -143,12 +168,13 @@ class Resources(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, data: bytes | msgspec.Raw) -> "Resources":
-        """Decode the rows; rows of an unknown type are left out."""
+        """Decode the rows; rows of an unknown type are left out. Raise msgspec.MsgspecError."""
         try:
             rows = _rows.decode(data)
         except msgspec.ValidationError:
-            plain = msgspec.json.decode(data, type=list[dict[str, Any]])
-            rows = convert([row for row in plain if row.get("type") in _TYPES], list[Row])
+            plain = msgspec.json.decode(data, type=list[Any])
+            known = [r for r in plain if not isinstance(r, dict) or r.get("type") in _TYPES]
+            rows = convert_rows(known, Row)
         resources = cls([], [], [], [], [])
         for row in rows:
             match row:

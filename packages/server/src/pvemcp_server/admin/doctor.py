@@ -1,7 +1,7 @@
 """The doctor: checks reachability, TLS, version, nodes, clocks and privileges of clusters."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from shlex import quote
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field
 
 from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerprint
-from proxmox_client.api.nodes import NodeTime
+from proxmox_client.api.nodes import NodeRow, NodeTime
 from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.audit import forwarding
 from pvemcp_server.admin.context import AdminContext
@@ -19,11 +19,10 @@ from pvemcp_server.admin.keys import longer_keys
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.tools import NO_KEY, caller_of
 from pvemcp_server.audit import Progress
-from pvemcp_server.clusters import explain
+from pvemcp_server.clusters import explain, outcome_of
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.connections import Connection
 from pvemcp_server.clusters.explain import LACKS_QUORUM
-from pvemcp_server.errors import CallError
 from pvemcp_server.store.records import ClusterRecord, TlsMode
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools.access import privileges
@@ -80,16 +79,25 @@ async def examine(
     without a key, with the default account for all tools. Without a cluster, the server itself is
     checked as well.
     """
+    done = await asyncio.gather(*await reports(context, cluster, key))
+    return [report for report in done if report.findings]
+
+
+async def reports(
+    context: AdminContext, cluster: str | None = None, key: str = NO_KEY
+) -> list[Coroutine[Any, Any, Report]]:
+    """Return the reports, to be awaited: a cluster that hangs need not delay others.
+
+    Without a cluster, the first one is the server's own, which may have no findings.
+    """
     caller = await caller_of(context, key)
     clusters = context.services.access.clusters
     records = await clusters.all() if cluster is None else [await clusters.get(cluster)]
-    reports = await asyncio.gather(*(_report(context, record, caller) for record in records))
-    if cluster is None and (findings := await _server(context)):
-        return [Report(cluster="", account="", findings=findings), *reports]
-    return list(reports)
+    awaited = [_report(context, record, caller) for record in records]
+    return [_server(context), *awaited] if cluster is None else awaited
 
 
-async def _server(context: AdminContext) -> list[Finding]:
+async def _server(context: AdminContext) -> Report:
     """Check the server itself: the forwarding of the audit, and the life of keys."""
     findings = [_forwarded(progress) for progress in await forwarding(context)]
     if names := await longer_keys(context):
@@ -97,7 +105,7 @@ async def _server(context: AdminContext) -> list[Finding]:
         findings.append(
             _warning("keys", text, *(f"pvemcp keys regenerate {quote(n)}" for n in names))
         )
-    return findings
+    return Report(cluster="", account="", findings=findings)
 
 
 def _forwarded(progress: Progress) -> Finding:
@@ -114,14 +122,19 @@ async def _report(context: AdminContext, record: ClusterRecord, caller: Caller) 
     ]
     account, findings = "", [_role(caller, granted)] if caller.key_id else []
     findings += await asyncio.gather(*(_host(record, host) for host in record.hosts))
-    try:
+
+    async def check_account() -> None:
+        nonlocal account
         async with asyncio.timeout(TIMEOUT_SECONDS):
             bound = caller.identities.get(record.name)
             connection = await context.services.clusters.connection(record.name, bound)
             account = connection.identity.token_id
-            findings += [finding async for finding in _account_checks(connection, granted)]
-    except (CallError, ProxmoxError, TimeoutError) as error:
-        findings.append(_no_answer(error, account))
+            async for finding in _account_checks(connection, granted):
+                findings.append(finding)
+
+    failure = await outcome_of(check_account(), f"cluster {record.name}")
+    if failure is not None:
+        findings.append(_no_answer(failure, account))
     return Report(cluster=record.name, account=account, findings=findings)
 
 
@@ -170,21 +183,24 @@ async def _account_checks(
     else:
         yield _bad("version", f"{text} is older than 8.0.")
     nodes = await pve.nodes()
-    online = [node.node for node in nodes if node.status == "online"]
-    yield _nodes(len(nodes), [node.node for node in nodes if node.status != "online"])
+    yield _nodes(nodes)
     with suppress(ProxmoxError):  # needs Sys.Audit too
         if not (await pve.cluster.status()).quorate:
             yield _bad("quorum", f"{LACKS_QUORUM}.", "pvecm status")
-    if online:
+    if blind := [node.node for node in nodes if node.lacks_statistics]:
+        text = f"Proxmox has no current statistics of {', '.join(blind)}: does pvestatd hang there?"
+        yield _warning("statistics", text, "systemctl status pvestatd")
+    if answering := [node.node for node in nodes if not node.is_offline]:
         with suppress(ProxmoxError):  # needs Sys.Audit, which `_rights` reports when missing
-            yield await _clock(pve, online)
+            yield await _clock(pve, answering)
     held = await pve.access.permissions()
     acl = Acl(pve, connection.identity.token_id)
     for finding in _rights(await privileges(acl, list(granted), held, version.number[0])):
         yield finding
 
 
-def _nodes(count: int, offline: Sequence[str]) -> Finding:
+def _nodes(nodes: Sequence[NodeRow]) -> Finding:
+    count, offline = len(nodes), [node.node for node in nodes if node.is_offline]
     if not count:
         return _bad("nodes", "No node is visible to this account.")
     if offline:
@@ -193,15 +209,15 @@ def _nodes(count: int, offline: Sequence[str]) -> Finding:
     return _ok("nodes", f"All {count} nodes are online." if count > 1 else "Its node is online.")
 
 
-async def _clock(pve: Client, online: Sequence[str]) -> Finding:
+async def _clock(pve: Client, names: Sequence[str]) -> Finding:
     """Compare the nodes' clocks with this server's; report the largest difference."""
-    requests = (pve.node(node).time() for node in online)
+    requests = (pve.node(node).time() for node in names)
     answers = await asyncio.gather(*requests, return_exceptions=True)
     if not any(isinstance(answer, NodeTime) for answer in answers):
         raise next(answer for answer in answers if isinstance(answer, BaseException))
     offsets = {
         node: answer.time - time()
-        for node, answer in zip(online, answers, strict=True)
+        for node, answer in zip(names, answers, strict=True)
         if isinstance(answer, NodeTime)
     }
     node = max(offsets, key=lambda name: abs(offsets[name]))

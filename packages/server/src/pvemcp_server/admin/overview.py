@@ -1,16 +1,16 @@
 """The overview: health of the clusters, and notices. `audit.py` has its calls and failures."""
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from proxmox_client import ProxmoxError
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
-from pvemcp_server.clusters import explain
-from pvemcp_server.errors import CallError, UnknownName
+from pvemcp_server.clusters import InventoryView, explain, outcome_of
+from pvemcp_server.errors import UnknownName
 from pvemcp_server.store.records import ClusterRecord, Notice
 
 HEALTH_SECONDS: Final = 5
@@ -36,14 +36,7 @@ class Health:
 @subject.operation(
     "overview.clusters",
     Route("GET", "/overview/clusters"),
-    Command(
-        "status",
-        columns=(
-            *("name", "reachable", "nodes_online", "nodes_total", "guests_running", "trouble"),
-        ),
-        help="Show the state of every cluster; exits with 1 when one does not answer.",
-        failed=lambda clusters: not all(cluster.reachable for cluster in clusters),
-    ),
+    Command("status", by_hand=True),
 )
 async def cluster_health(context: AdminContext) -> list[Health]:
     """Read the state of every cluster: reachability, nodes and guests.
@@ -51,8 +44,13 @@ async def cluster_health(context: AdminContext) -> list[Health]:
     All clusters are read at once; one that does not answer delays the result by HEALTH_SECONDS at
     most.
     """
+    return list(await asyncio.gather(*await states(context)))
+
+
+async def states(context: AdminContext) -> list[Coroutine[Any, Any, Health]]:
+    """Return the state of each cluster, to be awaited: one that hangs need not delay others."""
     records = await context.services.access.clusters.all()
-    return list(await asyncio.gather(*(_health(context, record) for record in records)))
+    return [_health(context, record) for record in records]
 
 
 @subject.operation(
@@ -81,20 +79,22 @@ async def dismiss_notice(
 
 
 async def _health(context: AdminContext, record: ClusterRecord) -> Health:
-    try:
+    async def read() -> InventoryView:
         async with asyncio.timeout(HEALTH_SECONDS):
             connection = await context.services.clusters.connection(record.name)
-            view = await connection.inventory.view()
-    except (ProxmoxError, CallError, TimeoutError) as error:
+            return await connection.inventory.view()
+
+    view = await outcome_of(read(), f"cluster {record.name}")
+    if isinstance(view, Exception):
         return Health(
-            record.name, record.description, False, explain(error), protected=record.protected
+            record.name, record.description, False, explain(view), protected=record.protected
         )
     return Health(
         name=record.name,
         description=record.description,
         reachable=not view.stale,
         trouble=view.stale,
-        nodes_online=sum(node.status == "online" for node in view.nodes),
+        nodes_online=len(view.nodes) - len(view.offline_nodes),
         nodes_total=len(view.nodes),
         guests_running=sum(guest.status == "running" for guest in view.guests),
         guests_total=len(view.guests),

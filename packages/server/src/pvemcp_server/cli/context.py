@@ -1,10 +1,11 @@
 """The administrator of a command, and how answers are printed."""
 
+import asyncio
 import json
 import os
 import pwd
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
@@ -25,6 +26,7 @@ from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it de
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
 PIPE_WIDTH = 240
 Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
 _ANY_TYPE: TypeAdapter[Any] = TypeAdapter(Any)
 
 
@@ -57,6 +59,18 @@ def print_answer(answer: Any, text: str, *, as_json: bool) -> None:
     typer.echo(to_json(answer) if as_json else text)
 
 
+async def as_they_come(
+    pending: Sequence[Coroutine[Any, Any, T]], show: Callable[[T], None] | None
+) -> list[T]:
+    """Await all results, show each as soon as it is there, and return them in their own order."""
+    tasks = [asyncio.create_task(each) for each in pending]
+    for task in asyncio.as_completed(tasks):
+        result = await task
+        if show is not None:
+            show(result)
+    return [task.result() for task in tasks]
+
+
 def print_table(rows: Sequence[Any], columns: Sequence[tuple[str, Callable[[Any], str]]]) -> None:
     """Print some columns of rows, each by its name and the text of its value."""
     table = Table()
@@ -64,7 +78,7 @@ def print_table(rows: Sequence[Any], columns: Sequence[tuple[str, Callable[[Any]
         # the first column holds what other commands need: it is never wrapped, and no cell is cut
         table.add_column(name, no_wrap=number == 0, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_printable(text(getattr(row, name)))) for name, text in columns))
+        table.add_row(*(Text(printable(text(getattr(row, name)))) for name, text in columns))
     # a pipe has no width: give it whole cells
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
@@ -100,6 +114,6 @@ def _system_user() -> str:
         return str(os.getuid())
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Replace control characters: a cell may hold text from a client, and terminals obey them."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)

@@ -4,8 +4,8 @@ from typing import Annotated, Final
 
 import typer
 
-from pvemcp_server.admin.doctor import Level, Report, examine
-from pvemcp_server.cli.context import AsJson, administrator, to_json
+from pvemcp_server.admin.doctor import Level, Report, reports
+from pvemcp_server.cli.context import AsJson, administrator, as_they_come, printable, to_json
 from pvemcp_server.cli.operations import by_hand
 
 MARKS: Final = {
@@ -23,23 +23,24 @@ async def doctor(
 ) -> None:
     """Check reach, TLS, versions, clocks, nodes and rights; exits with 1 when a check fails."""
     async with administrator() as context:
-        reports = await examine(context, cluster, key)
+        pending = await reports(context, cluster, key)
+        done = await as_they_come(pending, None if as_json else _print)
     if as_json:
-        typer.echo(to_json(reports))
-    else:
-        _print(reports)
-    if any(report.level is Level.BAD for report in reports):
+        typer.echo(to_json([report for report in done if report.findings]))
+    elif not any(report.cluster for report in done):
+        typer.echo("No cluster is configured: pvemcp clusters add.")
+    if any(report.level is Level.BAD for report in done):
         raise typer.Exit(1)
 
 
-def _print(reports: list[Report]) -> None:
-    for report in reports:
-        title = f"{report.cluster} as {report.account or 'no account'}"
-        typer.secho(title if report.cluster else "This server", bold=True)
-        for finding in report.findings:
-            mark, colour = MARKS[finding.level]
-            typer.echo(f"  {typer.style(mark, fg=colour)}  {finding.topic}: {finding.text}")
-            for line in finding.fix:
-                typer.echo(f"          {line}")
-    if not any(report.cluster for report in reports):
-        typer.echo("No cluster is configured: pvemcp clusters add.")
+def _print(report: Report) -> None:
+    if not report.findings:
+        return
+    title = f"{report.cluster} as {report.account or 'no account'}"
+    typer.secho(title if report.cluster else "This server", bold=True)
+    for finding in report.findings:
+        text = f"{finding.topic}: {finding.text}"
+        mark, colour = MARKS[finding.level]
+        typer.echo(f"  {typer.style(mark, fg=colour)}  {printable(text)}")
+        for line in finding.fix:
+            typer.echo(f"          {line}")

@@ -4,6 +4,7 @@ from pvemcp_server.clusters.checks import Check, check
 from pvemcp_server.clusters.cluster import Cluster, Notes, offload, plural
 from pvemcp_server.clusters.connections import Clusters
 from pvemcp_server.clusters.explain import explain, reason_of
+from pvemcp_server.clusters.failures import outcome_of
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "check",
     "explain",
     "offload",
+    "outcome_of",
     "plural",
     "reason_of",
 ]

@@ -1,7 +1,7 @@
 """A configured cluster, as far as the caller of one call may see it, and its notes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -14,6 +14,7 @@ from proxmox_client.api.resources import GuestResource, NodeResource, StorageRes
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.explain import explain
+from pvemcp_server.clusters.failures import outcome_of
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
 from pvemcp_server.errors import UnknownName
 
@@ -93,6 +94,7 @@ class Cluster:
                 )
             size = 0 if self.scope.everything else len(whole.guests)
             self._view = await offload(size, lambda: whole.within(self.scope))
+            self.note_malformed(whole.malformed)
         return self._view
 
     def short_deadline(self) -> AbstractContextManager[None]:
@@ -157,46 +159,40 @@ class Cluster:
         )
         return UnknownName(kind, name, known, where=where, blind=hint)
 
-    async def online(self) -> list[str]:
-        """Return the names of the visible online nodes; the others are noted as missing."""
-        nodes = (await self.inventory_view()).nodes
-        if offline := [node.node for node in nodes if node.status != "online"]:
-            self.notes.add(f"Offline on {self.name}, so missing here: {', '.join(offline)}.")
-        return [node.node for node in nodes if node.status == "online"]
-
     async def note_offline(self, nodes: AbstractSet[str]) -> None:
         """Note which of these nodes are offline: their rows are the last known ones."""
-        every = (await self.inventory.view()).nodes
-        if offline := sorted(n.node for n in every if n.node in nodes and n.status == "offline"):
-            names = ", ".join(offline)
+        view = await self.inventory.view()
+        if offline := nodes & view.offline_nodes:
+            names = ", ".join(sorted(offline))
             self.notes.add(
                 f"Offline on {self.name}: {names}; rows there show the last known values."
             )
+        self.note_without_statistics(nodes & view.nodes_without_statistics)
 
-    async def each(
-        self, keys: Iterable[K], ask: Callable[[K], Awaitable[T]], *, what: str = ""
-    ) -> dict[K, T]:
-        """Call `ask` for every key concurrently; a failure becomes a note with its reason."""
-        answers, missing = await self.ask_all(keys, ask)
-        self.note_missing(missing, what)
-        return answers
+    def note_without_statistics(self, nodes: AbstractSet[str]) -> None:
+        """Note the nodes whose statistics are missing, though they are members and are asked."""
+        if nodes:
+            self.notes.add(
+                f"Proxmox has no current statistics of {', '.join(sorted(nodes))} on {self.name}: "
+                "the state and use of what is there is unknown, not offline."
+            )
 
     async def ask_all(
         self, keys: Iterable[K], ask: Callable[[K], Awaitable[T]]
     ) -> tuple[dict[K, T], dict[K, str]]:
         """Call `ask` for every key concurrently; return the answers and the reasons of failures.
 
-        Proxmox's errors and timeouts become reasons; any other error is raised.
+        An unexpected error is a reason too, and is logged.
         """
         every = list(keys)
-        outcomes = await asyncio.gather(*(ask(key) for key in every), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(outcome_of(ask(key), f"{key} on {self.name}") for key in every)
+        )
         answers: dict[K, T] = {}
         missing: dict[K, str] = {}
         for key, outcome in zip(every, outcomes, strict=True):
-            if isinstance(outcome, proxmox_client.ProxmoxError | TimeoutError):
+            if isinstance(outcome, Exception):
                 missing[key] = await self.explain(outcome)
-            elif isinstance(outcome, BaseException):
-                raise outcome
             else:
                 answers[key] = outcome
         return answers, missing
@@ -218,6 +214,24 @@ class Cluster:
             self.notes.add(f"Missing from {self.name}: {name}. {reason}")
         if more := len(missing) - len(named):
             self.notes.add(f"Missing from {self.name} likewise: {more} more {plural(what)}.")
+
+    def note_malformed(self, left_out: Sequence[str]) -> None:
+        """Note rows and values that could not be read; they may be about hidden resources."""
+        if not left_out:
+            return
+        named = ", ".join(left_out[:_NAMED]) + (" …" if left_out[_NAMED:] else "")
+        what = f": {named}" if self.scope.everything else ""
+        self.notes.add(
+            f"{len(left_out)} rows or values of {self.name} are malformed, so they are missing "
+            f"here{what}."
+        )
+
+    def note_narrow_scope(self, what: str) -> None:
+        """Note that an empty answer may be due to the role, which covers a part of the cluster."""
+        if not self.scope.everything:
+            self.notes.add(
+                f"The role of this key covers a part of {self.name} only, and no {what} in it."
+            )
 
     def changed(self) -> None:
         """Drop the cached inventory after a change, so that the next read asks Proxmox."""

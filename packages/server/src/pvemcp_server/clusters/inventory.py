@@ -28,6 +28,7 @@ NO_ANSWER = (
     proxmox_client.Unreachable,
     proxmox_client.DeadlineExceeded,
     proxmox_client.NodeUnreachable,
+    proxmox_client.UnexpectedAnswer,
 )
 
 
@@ -42,6 +43,7 @@ class InventoryView:
     storages: tuple[StorageResource, ...]
     pools: tuple[PoolResource, ...]
     stale: str = ""
+    malformed: tuple[str, ...] = ()  # rows and values that could not be decoded
     derived: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
     """A cache of values derived from this view, with the view's lifetime and identity."""
 
@@ -54,6 +56,16 @@ class InventoryView:
     def by_node(self) -> dict[str, NodeResource]:
         """The nodes by name."""
         return {node.node: node for node in self.nodes}
+
+    @cached_property
+    def offline_nodes(self) -> frozenset[str]:
+        """The nodes that have left the cluster. All others are asked, whatever their status."""
+        return frozenset(node.node for node in self.nodes if node.is_offline)
+
+    @cached_property
+    def nodes_without_statistics(self) -> frozenset[str]:
+        """The members whose statistics are missing, and with them the state of their guests."""
+        return frozenset(node.node for node in self.nodes if node.lacks_statistics)
 
     def within(self, scope: Resources) -> "InventoryView":
         """Return the part that `scope` covers; the same object for the same scope."""
@@ -73,6 +85,7 @@ class InventoryView:
                 ),
                 pools=tuple(pool for pool in self.pools if scope.covers_pool(pool.pool)),
                 stale=self.stale,
+                malformed=self.malformed,
             )
         part: InventoryView = self.derived[key]
         return part
@@ -175,7 +188,8 @@ class Inventory:
         return running
 
     async def _fetch(self, sent: float) -> InventoryView:
-        resources = await self.pve.cluster.resources()
+        with proxmox_client.tolerate_malformed() as malformed:
+            resources = await self.pve.cluster.resources()
         fetched = InventoryView(
             taken=sent,
             taken_at=datetime.now(UTC),
@@ -183,6 +197,7 @@ class Inventory:
             nodes=tuple(resources.nodes),
             storages=tuple(resources.storages),
             pools=tuple(resources.pools),
+            malformed=tuple(malformed),
         )
         self.failure = None
         if self._latest is None or fetched.taken >= self._latest.taken:

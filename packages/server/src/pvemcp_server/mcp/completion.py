@@ -1,13 +1,12 @@
 """Completion of arguments: names that this caller may see."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 import mcp_types as types
 
-from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import InventoryView
-from pvemcp_server.errors import CallError
+from pvemcp_server.clusters import InventoryView, outcome_of
 from pvemcp_server.tables.registry import tables
 from pvemcp_server.toolkit.call import Call
 
@@ -30,11 +29,15 @@ async def complete(call: Call, argument: str, typed: str, cluster: str | None) -
     if argument == "table":
         return _matching({name: name for name in tables()}, typed)
     names: dict[str, str] = {}
-    try:
-        for opened in await call.all_clusters(cluster or None):
-            names |= _names(argument, await opened.inventory_view())
-    except (CallError, ProxmoxError):
+    opened = await outcome_of(call.all_clusters(cluster or None), "names to complete")
+    if isinstance(opened, Exception):
         return []  # an error does not help a user who is still typing
+    views = await asyncio.gather(
+        *(outcome_of(each.inventory_view(), f"names of {each.name}") for each in opened)
+    )
+    for view in views:
+        if not isinstance(view, Exception):
+            names |= _names(argument, view)
     return _matching(names, typed)
 
 

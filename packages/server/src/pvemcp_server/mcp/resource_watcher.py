@@ -11,10 +11,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxmox_client import ProxmoxError
 from proxmox_client.api.resources import GuestResource, NodeResource
 from pvemcp_server.access.model import Caller
-from pvemcp_server.clusters import InventoryView
+from pvemcp_server.clusters import InventoryView, outcome_of
 from pvemcp_server.errors import CallError, StateUnavailable
 from pvemcp_server.mcp.elicitation import SilentConversation
 from pvemcp_server.mcp.notifications import NotificationBus
@@ -153,11 +152,10 @@ class ResourceWatcher:
             return None
         call = await self.pipeline.open(tool, caller, SilentConversation())
         try:
-            view = await (await call.cluster(cluster)).inventory_view()
+            opened = await call.cluster(cluster)
         except CallError:
             return None
-        except (ProxmoxError, TimeoutError):
-            raise ClusterUnavailable from None
-        if view.stale:
+        view = await outcome_of(opened.inventory_view(), f"watched resources of {cluster}")
+        if isinstance(view, Exception) or view.stale:
             raise ClusterUnavailable
         return view

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 from weakref import ref
 
-from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import Cluster, InventoryView
+from pvemcp_server.clusters import Cluster, InventoryView, outcome_of
 from pvemcp_server.query.engine import Database
 from pvemcp_server.query.pushdown import RequiredColumns
 
@@ -36,13 +35,11 @@ class DatabaseCache:
     async def open(cls, clusters: Sequence[Cluster], tables: Iterable[str]) -> Self | None:
         """Return the slot for these tables; None when a cluster does not answer."""
         answers = await asyncio.gather(
-            *(cluster.inventory_view() for cluster in clusters), return_exceptions=True
+            *(outcome_of(each.inventory_view(), f"cluster {each.name}") for each in clusters)
         )
-        if not answers or any(isinstance(a, ProxmoxError | TimeoutError) for a in answers):
-            return None
         views = tuple(answer for answer in answers if isinstance(answer, InventoryView))
-        if len(views) < len(answers):
-            raise next(answer for answer in answers if isinstance(answer, BaseException))
+        if not views or len(views) < len(answers):
+            return None
         slot = ("database", tuple(sorted(tables)), tuple(cluster.name for cluster in clusters))
         return cls(slot, views)
 

@@ -1,15 +1,14 @@
 """Hints about an answer: values that occur in no row, and rows counted or merged by mistake."""
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
-from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import InventoryView
+from pvemcp_server.clusters import InventoryView, outcome_of
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.query.catalog import CLUSTER, Column
 from pvemcp_server.query.names import abbreviated
@@ -24,8 +23,9 @@ from pvemcp_server.query.plan import (
     column_of,
     predicates,
 )
+from pvemcp_server.query.pushdown import conjuncts
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.tables.rows import Kind, Unit
+from pvemcp_server.tables.rows import Gap, Kind, Unit
 
 Cells = list[tuple[Any, ...]]
 Run = Callable[[QueryPlan], Awaitable[Cells]]
@@ -64,8 +64,63 @@ class Hints:
     async def collect(self, cells: Cells) -> list[str]:
         """Return the hints for these cells; raise OverBudget when a query for one is slow."""
         if any(map(any, cells)):
-            return [*self._fractions(), *self._shared_rows(), *await self._merged_clusters()]
-        return [*self._wildcards(), *await self._unknown_values()]
+            hints = [*self._fractions(), *self._shared_rows(), *await self._merged_clusters()]
+        else:
+            hints = [*self._wildcards(), *await self._unknown_values()]
+        return [*hints, *self._caveats(), *await self._gaps()]
+
+    def _caveats(self) -> Iterator[str]:
+        """Warn about columns that mean something else than their name suggests."""
+        tests = predicates(self.plan.where, self.plan.having)
+        named = {value for test in tests for value in test.values}
+        for column in dict.fromkeys((*self._deciding, *self.plan.group_by)):
+            caveat = column.field.caveat
+            if caveat and named.isdisjoint(caveat.unless):
+                yield caveat.text
+
+    async def _gaps(self) -> list[str]:
+        """Report in how many rows a value is unknown that decided about the answer.
+
+        Rows that the conditions on other columns leave out don't count.
+        """
+        hints: list[str] = []
+        for column in self._deciding:
+            gap = column.field.gap
+            if gap is None or len(hints) == _MAX_HINTS:
+                continue
+            unknown = _unknown(column, gap)
+            rest = [p for p in conjuncts(self.plan.where) if column not in _columns_in(p)]
+            plan = QueryPlan(
+                self.plan.table,
+                (Output("", Aggregate(Function.COUNT, None)),),
+                where=PredicateGroup(Logic.AND, (unknown, *rest)),
+                grouped=True,
+                limit=1,
+            )
+            ((count,),) = await self.run(plan)
+            if count:
+                why = f" ({gap.reason})" if gap.reason else ""
+                hints.append(
+                    f"{column.name} is unknown in {count} rows{why}: this answer is not about them."
+                )
+        return hints
+
+    @cached_property
+    def _deciding(self) -> list[Column]:
+        """The columns that decide which rows there are, in which order, and what they add up to.
+
+        A condition that asks for unknown values itself decides nothing about them.
+        """
+        plan = self.plan
+        tests = predicates(plan.where, plan.having)
+        aggregates = (o.expression for o in plan.outputs if isinstance(o.expression, Aggregate))
+        read = [
+            *(column_of(t.expression) for t in tests if not _asks_for_unknown(t)),
+            *(column_of(sort.expression) for sort in plan.order_by),
+            *(aggregate.column for aggregate in aggregates),
+        ]
+        exempt = {column_of(test.expression) for test in tests if _asks_for_unknown(test)}
+        return [column for column in dict.fromkeys(filter(None, read)) if column not in exempt]
 
     def _fractions(self) -> Iterator[str]:
         """Warn about 0.8 written for 80 %, which matches nearly everything."""
@@ -101,22 +156,24 @@ class Hints:
             known, where = await self._known_values(column)
             folded = {value.casefold() for value in known}
             unknown = (str(value)[:_SHOWN] for value in values if folded and value not in folded)
-            hints += (
-                str(UnknownName(column.name, value, known, where=where))
-                for value in islice(unknown, _MAX_HINTS)
-            )
+            for value in islice(unknown, _MAX_HINTS):
+                like = column.field.values_like(value)
+                near = f"No {column.name} {value!r} {where}. With this meaning: {', '.join(like)}."
+                hints.append(
+                    near if like else str(UnknownName(column.name, value, known, where=where))
+                )
         return hints[:_MAX_HINTS]
 
     async def _known_values(self, column: Column) -> tuple[set[str], str]:
         """Return the column's values and where they were looked for; none if there are too many."""
         if not column.path and column.field.name in _INVENTORY_NAMES:
             names: set[str] = set()
-            with suppress(ProxmoxError, TimeoutError):
-                for cluster in self.sources.views(self.plan.table).values():
-                    view = await cluster.inventory_view()
-                    names |= _INVENTORY_NAMES[column.field.name](view)
-                return names, f"on {', '.join(c.name for c in self.sources.clusters)}"
-            return set(), ""  # the names of a cluster are missing: any value may be one of them
+            for cluster in self.sources.views(self.plan.table).values():
+                view = await outcome_of(cluster.inventory_view(), f"names of {cluster.name}")
+                if isinstance(view, Exception):
+                    return set(), ""  # any value may be one of the names that are missing
+                names |= _INVENTORY_NAMES[column.field.name](view)
+            return names, f"on {', '.join(c.name for c in self.sources.clusters)}"
         distinct = QueryPlan(
             self.plan.table, (Output("", column),), distinct=True, limit=_MAX_VALUES
         )
@@ -160,6 +217,26 @@ class Hints:
                     "so rows were merged here. Add cluster to groupBy to separate them."
                 )
         return hints
+
+
+def _unknown(column: Column, gap: Gap) -> PredicateGroup:
+    """Return the condition that the column's value is unknown."""
+    tests = [Predicate(column, Operator.IS_NULL, ())]
+    if gap.values:
+        tests.append(Predicate(column, Operator.IN, gap.values))
+    return PredicateGroup(Logic.OR, tuple(tests))
+
+
+def _asks_for_unknown(test: Predicate) -> bool:
+    column = column_of(test.expression)
+    values = column.field.gap.values if column and column.field.gap else ()
+    nulls = test.operator in (Operator.IS_NULL, Operator.IS_NOT_NULL)
+    return nulls or not set(values).isdisjoint(test.values)
+
+
+def _columns_in(part: Predicate | PredicateGroup) -> set[Column | None]:
+    tests = [part] if isinstance(part, Predicate) else predicates(part)
+    return {column_of(test.expression) for test in tests}
 
 
 def _searches_names(column: Column, operator: Operator) -> bool:

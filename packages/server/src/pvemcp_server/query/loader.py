@@ -2,14 +2,11 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import starmap
 from operator import attrgetter
 from typing import Any
 
-from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import Cluster, Notes
+from pvemcp_server.clusters import Cluster, Notes, outcome_of
 from pvemcp_server.query import pushdown
 from pvemcp_server.query.cache import DatabaseCache
 from pvemcp_server.query.catalog import CLUSTER, Catalog, fields_of
@@ -19,7 +16,7 @@ from pvemcp_server.query.names import abbreviated
 from pvemcp_server.query.plan import QueryPlan
 from pvemcp_server.query.pushdown import Reduction, RequiredColumns
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.tables.registry import Budget, LoadRequest, Table, load, nodes_with_rows
+from pvemcp_server.tables.registry import Budget, LoadRequest, Table, load, note_node_states
 from pvemcp_server.tables.rows import Row
 
 RowsByCluster = Mapping[str, Sequence[Row]]
@@ -82,7 +79,7 @@ class Loader:
         every = {name: dict.fromkeys(self._clusters(name), LoadRequest()) for name in required}
         rows = await self._read(required, every)
         database = await asyncio.to_thread(build_database, self.catalog, required, rows)
-        if cache:
+        if cache and not any(self._notes.values()):  # those of missing rows would get lost
             cache.put(required, database)
         return database
 
@@ -106,11 +103,8 @@ class Loader:
         request = pushdown.load_request(self.plan)
 
         async def note(table: Table, view: Cluster) -> None:
-            with suppress(ProxmoxError, TimeoutError):  # noted where its rows are read
-                nodes = nodes_with_rows(table, await view.inventory_view())
-                if not nodes:
-                    await self.sources.note_why_empty(view, table)
-                await view.note_offline(set(filter(request.wants_node, nodes)))
+            if not await note_node_states(table, view, request):
+                await self.sources.note_why_empty(view, table)
 
         tables = (self.catalog.tables[name] for name in names)
         pairs = [
@@ -119,7 +113,10 @@ class Loader:
             if table.last_known
             for view in self._clusters(table.name).values()
         ]
-        await asyncio.gather(*starmap(note, pairs))
+        # a failure is noted where the rows are read
+        await asyncio.gather(
+            *(outcome_of(note(table, view), f"states of {view.name}") for table, view in pairs)
+        )
 
     def _pass_notes_on(self) -> None:
         """Add the tables' notes to the call's; one that isn't about all tables names its own."""
@@ -156,29 +153,37 @@ class Loader:
             clusters = {name: view for name, view in clusters.items() if name in requests}
         answers = await asyncio.gather(
             *(
-                load(table, view, self._request(table, need, (requests or {}).get(name)))
+                outcome_of(
+                    load(table, view, self._request(table, need, (requests or {}).get(name))),
+                    f"{table.name} of {name}",
+                )
                 for name, view in clusters.items()
-            ),
-            return_exceptions=True,
+            )
         )
         rows: dict[str, Sequence[Row]] = {}
-        failures: list[ProxmoxError | TimeoutError] = []
+        failures: list[Exception] = []
         for (name, view), answer in zip(clusters.items(), answers, strict=True):
-            if isinstance(answer, ProxmoxError | TimeoutError):
+            if isinstance(answer, Exception):
                 failures.append(answer)
                 reason = await view.explain(answer)
                 self.sources.notes.add(f"Missing: {table.name} of {name}. {reason}")
-            elif isinstance(answer, BaseException):
-                raise answer
             else:
                 rows[name] = answer
         if table is not self.plan.table:
             return rows
         if failures and not rows:
             raise failures[0]
+        for name, some in rows.items():
+            if not some and self._request(table, need, (requests or {}).get(name)).is_whole:
+                clusters[name].note_narrow_scope(table.name.replace("_", " "))
         if not table.last_known:  # for those, _note_offline_nodes looks for the reason
             empty = (clusters[name] for name, some in rows.items() if not some)
-            await asyncio.gather(*(self.sources.note_why_empty(view, table) for view in empty))
+            await asyncio.gather(
+                *(
+                    outcome_of(self.sources.note_why_empty(view, table), f"rights on {view.name}")
+                    for view in empty
+                )
+            )
         return rows
 
     def _request(

@@ -11,7 +11,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.backup_runs import Run, last_runs
 from pvemcp_server.tables.reach import Reach
-from pvemcp_server.tables.registry import Cost, LoadRequest, never_filtered, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, made, never_filtered, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 
 _KEEP = tuple(
@@ -103,7 +103,7 @@ async def backup_jobs(cluster: Cluster, request: LoadRequest) -> list[BackupJob]
     runs: dict[str, Run] = {}
     if request.wants_column(*_LAST_RUN):
         runs = await last_runs(cluster, reach, jobs, every, request)
-    return [_row(job, vmids[job.id], runs.get(job.id)) for job in jobs]
+    return made(cluster, jobs, lambda job: [_row(job, vmids[job.id], runs.get(job.id))])
 
 
 async def _vmids(

@@ -3,8 +3,7 @@
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
-from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, outcome_of
 from pvemcp_server.tables.reach import of_any
 from pvemcp_server.tables.registry import Cost, LoadRequest, table
 from pvemcp_server.tables.rows import Col, Row, Unit
@@ -41,13 +40,17 @@ _TLS: dict[str, Tls] = {"pinned": "pinned", "insecure": "insecure"}
 async def clusters(cluster: Cluster, request: LoadRequest) -> list[ClusterRow]:
     """The clusters that can be reached, with their version and whether they answer."""
     version, nodes = None, None
-    try:
+
+    async def read() -> None:
+        nonlocal version, nodes
         if request.wants_column("reachable", "pve_version"):
             version = (await cluster.pve.version()).version
         if request.wants_column("reachable", "nodes", "last_seen"):
             nodes = len((await cluster.inventory_view()).nodes)
-    except ProxmoxError as error:
-        cluster.notes.add(f"{cluster.name}: {await cluster.explain(error)}")
+
+    failure = await outcome_of(read(), f"cluster {cluster.name}")
+    if failure is not None:
+        cluster.notes.add(f"{cluster.name}: {await cluster.explain(failure)}")
     last_seen = cluster.inventory.last_seen
     return [
         ClusterRow(

@@ -10,9 +10,9 @@ from time import monotonic
 from typing import TypeVar
 
 from proxmox_client import deadline
-from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
+from proxmox_client.api.resources import GuestResource, StorageResource
 from pvemcp_server.clusters import Cluster, Notes, plural
-from pvemcp_server.tables.registry import LoadRequest
+from pvemcp_server.tables.registry import ALL, LoadRequest
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -101,62 +101,54 @@ async def guests(cluster: Cluster, request: LoadRequest, kind: str = "") -> list
 
 async def offline_among(cluster: Cluster, names: AbstractSet[str]) -> AbstractSet[str]:
     """Return which of these nodes are offline, and note them as missing."""
-    every = (await cluster.inventory.view()).nodes
-    offline = {node.node for node in every if node.node in names and node.status == "offline"}
+    offline = names & (await cluster.inventory.view()).offline_nodes
     _note_offline(cluster, offline)
     return offline
 
 
-async def nodes(cluster: Cluster, request: LoadRequest) -> list[str]:
-    """Return the requested visible nodes that are online; the others are noted as missing."""
-    visible = (await cluster.inventory_view()).nodes
-    return _online(cluster, [node for node in visible if request.wants_node(node.node)])
+async def nodes(cluster: Cluster, request: LoadRequest = ALL) -> list[str]:
+    """Return the requested visible nodes that are not offline; those that are become a note."""
+    visible = (await cluster.inventory_view()).by_node
+    requested = {name for name in visible if request.wants_node(name)}
+    return sorted(requested - await offline_among(cluster, requested))
 
 
 async def all_nodes(cluster: Cluster, request: LoadRequest) -> list[str]:
-    """Return the requested nodes that are online, also hidden ones.
+    """Return the requested nodes that are not offline, also hidden ones.
 
     A visible guest leaves traces on any node. Hidden nodes are not named in notes.
     """
-    visible = {node.node for node in (await cluster.inventory_view()).nodes}
-    every = (await cluster.inventory.view()).nodes
-    requested = [node for node in every if request.wants_node(node.node)]
-    hidden = [node for node in requested if node.node not in visible]
-    if any(node.status != "online" for node in hidden):
+    visible = (await cluster.inventory_view()).by_node
+    every = await cluster.inventory.view()
+    hidden = {name for name in every.by_node if request.wants_node(name) and name not in visible}
+    if hidden & every.offline_nodes:
         _note_hidden_part(cluster)
-    online = _online(cluster, [node for node in requested if node.node in visible])
-    return online + [node.node for node in hidden if node.status == "online"]
+    return await nodes(cluster, request) + sorted(hidden - every.offline_nodes)
 
 
 async def storages(
     cluster: Cluster, request: LoadRequest, contents: frozenset[str]
 ) -> list[StorageResource]:
-    """Return the requested storages for such contents: a shared one once, at an online node.
+    """Return the requested storages for such contents: a shared one once, where it is available.
 
-    Hidden storages are among them, since they may hold volumes of visible guests.
+    One that is available nowhere is among them: its node reports why, or has no statistics and
+    lists it all the same. So are hidden storages, since they may hold volumes of visible guests.
     """
     every = await cluster.inventory.view()
-    online = set(await all_nodes(cluster, request))
-    usable: dict[tuple[str, str], StorageResource] = {}
-    for storage in sorted(every.storages, key=lambda storage: (storage.node, storage.storage)):
+    answering = set(await all_nodes(cluster, request))
+    chosen: dict[tuple[str, str], StorageResource] = {}
+    for storage in sorted(every.storages, key=lambda s: (not s.is_available, s.node, s.storage)):
         if (
-            storage.node in online
-            and storage.status == "available"
+            storage.node in answering
             and request.wants_storage(storage.storage)
             and not contents.isdisjoint(storage.content_list)
         ):
-            usable.setdefault((storage.storage, "" if storage.shared else storage.node), storage)
-    return list(usable.values())
+            chosen.setdefault((storage.storage, "" if storage.shared else storage.node), storage)
+    return sorted(chosen.values(), key=lambda storage: (storage.node, storage.storage))
 
 
 def _note_hidden_part(cluster: Cluster) -> None:
     cluster.notes.add(f"A part of {cluster.name} did not answer; rows may be missing.")
-
-
-def _online(cluster: Cluster, nodes: Sequence[NodeResource]) -> list[str]:
-    """Return the online nodes, sorted, and note the others as missing."""
-    _note_offline(cluster, {node.node for node in nodes if node.status != "online"})
-    return sorted(node.node for node in nodes if node.status == "online")
 
 
 def _note_offline(cluster: Cluster, names: AbstractSet[str]) -> None:

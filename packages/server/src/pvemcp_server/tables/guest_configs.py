@@ -13,7 +13,7 @@ from pvemcp_server.tables import fanout
 from pvemcp_server.tables.config_options import pending_changes
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import Cost, LoadRequest, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit
 
 _NAMED = 10  # guests with pending changes that a note names
@@ -130,14 +130,14 @@ config_table = partial(
 async def qemu_configs(cluster: Cluster, request: LoadRequest) -> list[QemuSettings]:
     """Configurations of virtual machines that are in force, and changes that wait."""
     pairs = await configs(cluster, request, "qemu")
-    return [_qemu(guest, both, both.current) for guest, both in pairs]
+    return made(cluster, pairs, lambda pair: [_qemu(pair[0], pair[1], pair[1].current)])
 
 
 @config_table("lxc_configs")
 async def lxc_configs(cluster: Cluster, request: LoadRequest) -> list[LxcSettings]:
     """Configurations of containers that are in force, and changes that wait."""
     pairs = await configs(cluster, request, "lxc")
-    return [_lxc(guest, both, both.current) for guest, both in pairs]
+    return made(cluster, pairs, lambda pair: [_lxc(pair[0], pair[1], pair[1].current)])
 
 
 async def configs(

@@ -1,15 +1,21 @@
 """Disks and network devices of guests, as configured."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from proxmox_client.api.configs import GuestDisk, GuestNetwork
+from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.config_options import with_pending
 from pvemcp_server.tables.guest_configs import config_table, configs
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
-from pvemcp_server.tables.registry import LoadRequest, Relation
-from pvemcp_server.tables.rows import Col, Row, Unit
+from pvemcp_server.tables.registry import LoadRequest, Relation, made
+from pvemcp_server.tables.rows import Col, Gap, Row, Unit
+
+_CONFIGURED = Gap(
+    "the configuration has no address that DHCP or the guest itself sets; GetVmStatus reads it",
+    ("dhcp", "manual", "auto"),
+)
 
 _ROWS = "rows where it is added are not in use yet, the others are"
 _PENDING = "What the next start of the guest does to it: removed, added, or changed to …"
@@ -54,8 +60,8 @@ class Network(Row):
     vlan: Annotated[int | None, Col("VLAN tag")]
     firewall: Annotated[bool, Col("Whether the firewall filters it")]
     rate: Annotated[float | None, Col("Limit in MB/s")]
-    ip: Annotated[str | None, Col("Address as configured: CIDR, dhcp or manual")]
-    ip6: Annotated[str | None, Col("IPv6 address as configured")]
+    ip: Annotated[str | None, Col("Address as configured: CIDR, dhcp or manual", gap=_CONFIGURED)]
+    ip6: Annotated[str | None, Col("IPv6 address as configured", gap=_CONFIGURED)]
     link_down: Annotated[bool, Col("Whether it is unplugged")]
     options: Annotated[str | None, Col("Further options, as configured: mtu=9000,trunks=2;3 …")]
     pending: Annotated[str | None, Col(_PENDING)]
@@ -74,22 +80,24 @@ class Network(Row):
 async def disks(cluster: Cluster, request: LoadRequest) -> list[Disk]:
     """Disks, drives and mount points of guests."""
     pairs = await configs(cluster, request, rows=_ROWS)
-    return [
-        _disk(guest, disk, pending)
-        for guest, both in pairs
-        for disk, pending in with_pending(both, both.current.disks, both.pending.disks)
-    ]
+    return made(cluster, pairs, lambda pair: _disks(*pair))
+
+
+def _disks(guest: GuestResource, both: BothConfigs[Any]) -> list[Disk]:
+    disks = with_pending(both, both.current.disks, both.pending.disks)
+    return [_disk(guest, disk, pending) for disk, pending in disks]
 
 
 @config_table("networks")
 async def networks(cluster: Cluster, request: LoadRequest) -> list[Network]:
     """Network devices of guests."""
     pairs = await configs(cluster, request, rows=_ROWS)
-    return [
-        _network(guest, device, pending)
-        for guest, both in pairs
-        for device, pending in with_pending(both, both.current.networks, both.pending.networks)
-    ]
+    return made(cluster, pairs, lambda pair: _networks(*pair))
+
+
+def _networks(guest: GuestResource, both: BothConfigs[Any]) -> list[Network]:
+    devices = with_pending(both, both.current.networks, both.pending.networks)
+    return [_network(guest, device, pending) for device, pending in devices]
 
 
 def _disk(guest: GuestResource, disk: GuestDisk, pending: str | None) -> Disk:

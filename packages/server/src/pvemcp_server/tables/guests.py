@@ -1,18 +1,24 @@
 """Guests: virtual machines and containers."""
 
+import dataclasses
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
 
 from msgspec.structs import replace
 
-from pvemcp_server.clusters import Cluster, InventoryView, offload
+from proxmox_client.api.resources import GuestResource
+from pvemcp_server.clusters import Cluster, InventoryView, Notes, offload
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, table
-from pvemcp_server.tables.rows import Col, Row, Unit, percent, share
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, made, table
+from pvemcp_server.tables.rows import Caveat, Col, Gap, Row, Unit, percent, share
 
 _PAUSED = "paused"
+_UNKNOWN = "unknown"
+_NAMED = 10  # guests that a note names
+
+_OF_CONTAINERS = Gap("Proxmox reports it for running containers only, not for VMs")
 
 TO_GUEST = Relation("guest", "guests", {"vmid": "vmid"}, "The guest")
 TO_NODE = Relation("node", "nodes", {"node": "node"}, "The node")
@@ -52,6 +58,10 @@ class Guest(Row, kw_only=True):
         Col(
             "State; paused VMs are reported as running unless you filter on paused",
             values=("running", "stopped", "paused", "unknown"),
+            gap=Gap("Proxmox has no current statistics of their nodes", (_UNKNOWN,)),
+            caveat=Caveat(
+                "Paused VMs count as running here, unless a condition names paused.", (_PAUSED,)
+            ),
         ),
     ]
     type: Annotated[Literal["qemu", "lxc"], Col("Virtual machine (qemu) or container (lxc)")]
@@ -83,10 +93,17 @@ class Guest(Row, kw_only=True):
     memory_usage_percentage: Annotated[float | None, Col("Memory in use", Unit.PERCENT)]
     disk_usage: Annotated[
         int | None,
-        Col("Root disk in use (lxc); not reported for VMs", Unit.BYTES, ("disk_used",)),
+        Col(
+            "Root disk in use (lxc); not reported for VMs",
+            Unit.BYTES,
+            ("disk_used",),
+            gap=_OF_CONTAINERS,
+        ),
     ]
     disk_max: Annotated[int | None, Col("Size of the root disk", Unit.BYTES, ("disk_total",))]
-    disk_usage_percentage: Annotated[float | None, Col("Root disk in use (lxc)", Unit.PERCENT)]
+    disk_usage_percentage: Annotated[
+        float | None, Col("Root disk in use (lxc)", Unit.PERCENT, gap=_OF_CONTAINERS)
+    ]
     disk_read: Annotated[int | None, Col("Read since its start", Unit.BYTES)]
     disk_write: Annotated[int | None, Col("Written since its start", Unit.BYTES)]
     network_in: Annotated[int | None, Col("Received since its start", Unit.BYTES)]
@@ -116,19 +133,40 @@ class Guest(Row, kw_only=True):
 async def guests(cluster: Cluster, request: LoadRequest) -> list[Guest]:
     """Virtual machines and containers with their state and resource usage."""
     view = await cluster.inventory_view()
-    if "guests" not in view.derived:  # rows are made once per view
-        view.derived["guests"] = await offload(len(view.guests), lambda: to_rows(view))
-    rows: list[Guest] = view.derived["guests"]
+    if "guests" not in view.derived:  # rows and notes are made once per view
+        quiet = dataclasses.replace(cluster, notes=Notes())
+        in_order = sorted(view.guests, key=attrgetter("vmid"))
+        rows = await offload(
+            len(in_order), lambda: made(quiet, in_order, lambda guest: [to_row(view, guest)])
+        )
+        view.derived["guests"] = rows, list(quiet.notes)
+    rows, notes = view.derived["guests"]
+    for note in notes:
+        cluster.notes.add(note)
     if request.vmids or request.nodes or request.types:
         rows = await offload(len(rows), lambda: [row for row in rows if _matches(row, request)])
     if _PAUSED in request.status | request.states:
         vmids = await paused(cluster, request)
         rows = [replace(row, status=_PAUSED) if row.vmid in vmids else row for row in rows]
     if request.status:
+        _note_unknown_states(cluster, rows, request)
         rows = await offload(
             len(rows), lambda: [row for row in rows if request.wants_status(row.status)]
         )
     return await described(cluster, rows, request) if request.wants_column("description") else rows
+
+
+def _note_unknown_states(cluster: Cluster, rows: Sequence[Guest], request: LoadRequest) -> None:
+    """Note the guests that a filter by state leaves out because their state is unknown."""
+    if _UNKNOWN in request.status:
+        return
+    if left_out := [row.vmid for row in rows if row.status == _UNKNOWN]:
+        some = ", ".join(map(str, left_out[:_NAMED]))
+        more = f" and {len(left_out) - _NAMED} more" if left_out[_NAMED:] else ""
+        cluster.notes.add(
+            f"The state of {some}{more} on {cluster.name} is unknown, so this filter by state "
+            "leaves them out; GetVmStatus asks their node."
+        )
 
 
 async def paused(cluster: Cluster, request: LoadRequest) -> frozenset[int]:
@@ -151,8 +189,8 @@ async def paused(cluster: Cluster, request: LoadRequest) -> frozenset[int]:
 
 async def described(cluster: Cluster, rows: Sequence[Guest], request: LoadRequest) -> list[Guest]:
     """Return the rows with their descriptions, which takes a call for each."""
-    every = (await cluster.inventory.view()).nodes
-    offline = {node.node for node in every if node.status == "offline"} & {r.node for r in rows}
+    view = await cluster.inventory.view()
+    offline = view.offline_nodes & {row.node for row in rows}
     if offline:
         where = f"{', '.join(sorted(offline))} of {cluster.name}"
         cluster.notes.add(f"Descriptions of guests on {where} are missing: offline.")
@@ -174,44 +212,39 @@ def _matches(row: Guest, request: LoadRequest) -> bool:
     )
 
 
-def to_rows(view: InventoryView) -> list[Guest]:
-    """Convert the guests of an inventory to rows, sorted by VMID."""
-    rows = []
-    for guest in sorted(view.guests, key=attrgetter("vmid")):
-        node = view.by_node.get(guest.node)
-        cores = None  # in use
-        if guest.cpu is not None and guest.cpu_count is not None:
-            cores = guest.cpu * guest.cpu_count
-        disk = guest.disk if guest.type == "lxc" else None  # Proxmox reports 0 for every VM
-        on_host = guest.memory if guest.memory_host is None else guest.memory_host
-        rows.append(
-            Guest(
-                vmid=guest.vmid,
-                name=guest.name,
-                node=guest.node,
-                status=guest.status,
-                type=guest.type,
-                tags=tuple(guest.tag_list),
-                is_template=guest.template,
-                uptime=guest.uptime,
-                lock=guest.lock,
-                is_locked=guest.lock is not None,
-                pool=guest.pool,
-                ha_state=guest.ha_state,
-                host_cpu_usage=share(cores, node.cpu_count if node else None),
-                host_memory_usage=share(on_host, node.memory_max if node else None),
-                cpu_usage=percent(guest.cpu),
-                cpu_count=guest.cpu_count,
-                memory_usage=guest.memory,
-                memory_max=guest.memory_max,
-                memory_usage_percentage=share(guest.memory, guest.memory_max),
-                disk_usage=disk,
-                disk_max=guest.disk_max,
-                disk_usage_percentage=share(disk, guest.disk_max),
-                disk_read=guest.disk_read,
-                disk_write=guest.disk_write,
-                network_in=guest.network_in,
-                network_out=guest.network_out,
-            )
-        )
-    return rows
+def to_row(view: InventoryView, guest: GuestResource) -> Guest:
+    """Convert a guest of an inventory to a row."""
+    node = view.by_node.get(guest.node)
+    cores = None  # in use
+    if guest.cpu is not None and guest.cpu_count is not None:
+        cores = guest.cpu * guest.cpu_count
+    disk = guest.disk if guest.type == "lxc" else None  # Proxmox reports 0 for every VM
+    on_host = guest.memory if guest.memory_host is None else guest.memory_host
+    return Guest(
+        vmid=guest.vmid,
+        name=guest.name,
+        node=guest.node,
+        status=guest.status,
+        type=guest.type,
+        tags=tuple(guest.tag_list),
+        is_template=guest.template,
+        uptime=guest.uptime,
+        lock=guest.lock,
+        is_locked=guest.lock is not None,
+        pool=guest.pool,
+        ha_state=guest.ha_state,
+        host_cpu_usage=share(cores, node.cpu_count if node else None),
+        host_memory_usage=share(on_host, node.memory_max if node else None),
+        cpu_usage=percent(guest.cpu),
+        cpu_count=guest.cpu_count,
+        memory_usage=guest.memory,
+        memory_max=guest.memory_max,
+        memory_usage_percentage=share(guest.memory, guest.memory_max),
+        disk_usage=disk,
+        disk_max=guest.disk_max,
+        disk_usage_percentage=share(disk, guest.disk_max),
+        disk_read=guest.disk_read,
+        disk_write=guest.disk_write,
+        network_in=guest.network_in,
+        network_out=guest.network_out,
+    )

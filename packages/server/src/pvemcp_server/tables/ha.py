@@ -7,7 +7,7 @@ from proxmox_client.api.ha import HaStatus
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guests import TO_GUEST
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, never_filtered, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, made, never_filtered, table
 from pvemcp_server.tables.rows import Col, Row, Unit
 
 
@@ -45,7 +45,7 @@ async def ha_resources(cluster: Cluster, request: LoadRequest) -> list[HaResourc
         request_states = cluster.pve.cluster.ha_status()
         entries = await cluster.optional(request_states, f"HA states of {cluster.name} are missing")
         states = {entry.sid: entry for entry in entries or () if entry.sid}
-    rows = [_row(resource, states.get(resource.sid)) for resource in resources]
+    rows = made(cluster, resources, lambda resource: [_row(resource, states.get(resource.sid))])
     return [row for row in rows if request.wants_vmid(row.vmid)]
 
 

@@ -7,8 +7,8 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_node
-from pvemcp_server.tables.registry import Cost, LoadRequest, never_filtered, table
-from pvemcp_server.tables.rows import Col, Row, Unit
+from pvemcp_server.tables.registry import Cost, LoadRequest, made, never_filtered, table
+from pvemcp_server.tables.rows import Caveat, Col, Gap, Row, Unit
 
 
 class NodeDisk(Row):
@@ -32,12 +32,20 @@ class NodeDisk(Row):
     model: Annotated[str | None, Col("Model")]
     serial: Annotated[str | None, Col("Serial number")]
     size: Annotated[int | None, Col("Size", Unit.BYTES)]
-    health: Annotated[str | None, Col("What SMART says: PASSED, OK, FAILED, UNKNOWN")]
+    health: Annotated[
+        str | None,
+        Col(
+            "What SMART says: PASSED, OK, FAILED, UNKNOWN",
+            gap=Gap("SMART has no verdict on them", ("unknown",)),
+        ),
+    ]
     wearout: Annotated[
         float | None,
         Col(
             "Remaining life (100 = new), where an SSD reports it; Proxmox calls it wearout",
             Unit.PERCENT,
+            gap=Gap("only some SSDs report it, and no hard disk"),
+            caveat=Caveat("wearout is the remaining life: 100 is new, 0 is worn out."),
         ),
     ]
     used_for: Annotated[str | None, Col("What it is used for: LVM, ZFS, mounted …")]
@@ -62,7 +70,8 @@ async def node_disks(cluster: Cluster, request: LoadRequest) -> list[NodeDisk]:
         request,
         "disks of node",
     )
-    return [_row(node, disk) for node, disks in answers.items() for disk in disks]
+    pairs = ((node, disk) for node, disks in answers.items() for disk in disks)
+    return made(cluster, pairs, lambda pair: [_row(*pair)])
 
 
 def _row(node: str, disk: Disk) -> NodeDisk:

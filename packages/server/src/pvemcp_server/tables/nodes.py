@@ -8,7 +8,7 @@ from proxmox_client.api.resources import NodeResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_node
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, table
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit, percent, share, whole
 
 
@@ -72,10 +72,11 @@ class Node(Row):
 )
 async def nodes(cluster: Cluster, request: LoadRequest) -> list[Node]:
     """Nodes with their state and resource usage."""
+    view = await cluster.inventory_view()
     rows = [
-        to_row(node)
-        for node in (await cluster.inventory_view()).nodes
-        if request.wants_node(node.node) and request.wants_status(node.status)
+        row
+        for row in made(cluster, view.nodes, lambda node: [to_row(node)])
+        if request.wants_node(row.node) and request.wants_status(row.status)
     ]
     if not request.wants_column("network_in", "network_out"):
         return rows
@@ -87,8 +88,8 @@ async def nodes(cluster: Cluster, request: LoadRequest) -> list[Node]:
                 return whole(point.network_in), whole(point.network_out)
         return None, None
 
-    online = [row.node for row in rows if row.status == "online"]
-    answers = await fanout.each(cluster, online, traffic, request, "traffic of node")
+    answering = [row.node for row in rows if row.node not in view.offline_nodes]
+    answers = await fanout.each(cluster, answering, traffic, request, "traffic of node")
     none = (None, None)
     return [
         replace(row, network_in=received, network_out=sent)

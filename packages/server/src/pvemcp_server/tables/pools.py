@@ -9,7 +9,7 @@ from proxmox_client.api.pools import PoolMember
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
-from pvemcp_server.tables.registry import Cost, LoadRequest, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit
 
 
@@ -36,7 +36,8 @@ def _covers_member(reach: Reach, member: str) -> bool:
     kind, *rest = member.split("/")
     if kind == "storage":
         return reach.storage(rest[-1], rest[0])
-    return reach.guest(int(rest[0])) or reach.scope.everything
+    vmid = int(rest[0]) if rest[0].isdecimal() else None
+    return reach.guest(vmid) or reach.scope.everything
 
 
 @table("pools", tool="ListPools", cost=Cost.ONE, covered=_covered)
@@ -48,7 +49,7 @@ async def pools(cluster: Cluster, request: LoadRequest) -> list[Pool]:
     if request.wants_column("members", "guest_count", "storage_count"):
         names = [pool.pool_id for pool in every]
         detailed = await fanout.each(cluster, names, cluster.pve.pool, request, "pool")
-    return [_row(pool, detailed.get(pool.pool_id, pool)) for pool in every]
+    return made(cluster, every, lambda pool: [_row(pool, detailed.get(pool.pool_id, pool))])
 
 
 def _row(pool: PoolAnswer, detailed: PoolAnswer) -> Pool:

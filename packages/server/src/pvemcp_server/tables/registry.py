@@ -1,5 +1,6 @@
 """Tables: declared once for tools, queries and documentation, and loaded within a scope."""
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,12 +8,15 @@ from enum import StrEnum
 from functools import cached_property
 from inspect import cleandoc
 from math import inf
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
+from proxmox_client import tolerate_malformed
 from proxmox_client.api.resources import GuestResource, StorageResource
 from pvemcp_server.clusters import Cluster, InventoryView, offload
 from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.rows import Field, Row, fields_of
+
+log = logging.getLogger(__name__)
 
 
 class Cost(StrEnum):
@@ -71,6 +75,12 @@ class LoadRequest:
         for name in ("nodes", "storages", "status", "states", "types"):
             object.__setattr__(self, name, frozenset(map(str.casefold, getattr(self, name))))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it asks for all rows of the table, without any narrowing."""
+        narrowed = (self.vmids, self.nodes, self.storages, self.status, self.types, self.since)
+        return not any(narrowed)
+
     def wants_column(self, *names: str) -> bool:
         """Return whether any of these columns is needed."""
         return self.columns is None or not self.columns.isdisjoint(names)
@@ -98,6 +108,33 @@ Covered = Callable[[Reach, Any], Row | None]
 """Returns the row, or the part of it, that a caller may see; None for nothing."""
 
 Resource = GuestResource | StorageResource
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def made(
+    cluster: Cluster, items: Iterable[Item], make: Callable[[Item], Iterable[Made]]
+) -> list[Made]:
+    """Return the rows that `make` makes of each item.
+
+    An item that it cannot convert costs its own rows, is logged, and becomes a note.
+    """
+    rows: list[Made] = []
+    failed = 0
+    for item in items:
+        try:
+            rows += make(item)
+        except Exception:
+            failed += 1
+            log.exception("A row of %s cannot be made", cluster.name)
+    if failed:
+        cluster.notes.add(
+            f"{failed} rows of {cluster.name} are missing here: the server failed on them; its "
+            "log says more."
+        )
+    return rows
+
 
 COMMON_PUSHDOWN: Mapping[str, str] = {"vmid": "vmids", "node": "nodes", "storage": "storages"}
 """The push-down of most loaders: from a field of the row to a field of LoadRequest."""
@@ -225,14 +262,26 @@ async def load(table: Table, cluster: Cluster, request: LoadRequest = ALL) -> Se
 
     Tools and queries get rows in no other way.
     """
-    with cluster.short_deadline():
+    with cluster.short_deadline(), tolerate_malformed() as left_out:
         rows = await table.load(cluster, request)
+    cluster.note_malformed(left_out)
     if cluster.scope.everything:
         return rows
     reach = await Reach.of(cluster)
     return await offload(
         len(rows), lambda: [part for row in rows if (part := table.covered(reach, row)) is not None]
     )
+
+
+async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest = ALL) -> bool:
+    """Note which nodes of a table's rows are offline or without statistics.
+
+    They count also if a filter leaves none of their rows: it may have compared an old or unknown
+    state. Return whether there are any rows to speak of.
+    """
+    nodes = nodes_with_rows(table, await cluster.inventory_view())
+    await cluster.note_offline(frozenset(filter(request.wants_node, nodes)))
+    return bool(nodes)
 
 
 def nodes_with_rows(table: Table, view: InventoryView) -> frozenset[str]:

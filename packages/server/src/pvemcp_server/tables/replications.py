@@ -8,7 +8,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST
 from pvemcp_server.tables.reach import Reach, of_guest
-from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 
 _EVERY_QUARTER = "*/15"  # Proxmox's default, in minutes
@@ -81,7 +81,7 @@ async def replications(cluster: Cluster, request: LoadRequest) -> list[Replicati
     states: dict[str, ReplicationStatus] = {}
     if request.wants_column(*_STATE):
         states = await _states(cluster, {node for node in sources.values() if node}, request)
-    return [_row(job, sources[job.id], states.get(job.id)) for job in jobs]
+    return made(cluster, jobs, lambda job: [_row(job, sources[job.id], states.get(job.id))])
 
 
 async def _states(

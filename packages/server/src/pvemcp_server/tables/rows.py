@@ -1,7 +1,8 @@
 """Rows: their declaration as classes, and conversion of Proxmox's values to their units."""
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import UnionType
@@ -47,12 +48,30 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """What a column cannot know: `values` beside null that mean unknown, and why."""
+
+    reason: str = ""
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """A sentence for answers that a column decides, unless a condition names one of `unless`."""
+
+    text: str
+    unless: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Col:
     """A field's description beyond its Python type: `Annotated[int, Col("…", Unit.BYTES)]`.
 
     `aliases` are further names for queries. `values` is the closed set of values, where Proxmox
     has one. `redirects` pairs a word that models compare this field with and the field that
-    holds it.
+    holds it. `gap` says when its value is unknown; a measured value is unknown when it is null.
+    `caveat` is for answers that the column decides. `meanings` has words that people use for
+    values, by value.
     """
 
     description: str
@@ -60,6 +79,9 @@ class Col:
     aliases: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     redirects: tuple[tuple[str, str], ...] = ()
+    gap: Gap | None = None
+    caveat: Caveat | None = None
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
 
 # mypy doesn't inherit these options from msgspec
@@ -86,8 +108,17 @@ class Field:
     nullable: bool = False
     aliases: tuple[str, ...] = ()
     redirects: tuple[tuple[str, str], ...] = ()
+    gap: Gap | None = None
+    caveat: Caveat | None = None
+    meanings: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def values_like(self, word: str) -> list[str]:
+        """Return the values with this word in their name or meaning."""
+        part = word.casefold()
+        return [v for v, words in self.meanings.items() if part in v or part in words.casefold()]
 
 
+_MEASURED = {Unit.BYTES, Unit.BYTES_PER_SECOND, Unit.PERCENT, Unit.SECONDS}
 _KINDS: dict[Any, Kind] = {
     str: Kind.TEXT,
     bool: Kind.BOOLEAN,
@@ -118,15 +149,19 @@ def _field(name: str, hint: Any) -> Field:
         kind = Kind.LIST
     else:
         kind = _KINDS[python_type]
+    nullable = type(None) in variants
     return Field(
         name=name,
         kind=kind,
         description=col.description,
         unit=col.unit,
         choices=col.values or choices,
-        nullable=type(None) in variants,
+        nullable=nullable,
         aliases=col.aliases,
         redirects=col.redirects,
+        gap=col.gap or (Gap() if nullable and col.unit in _MEASURED else None),
+        caveat=col.caveat,
+        meanings=col.meanings,
     )
 
 

@@ -10,7 +10,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
-from pvemcp_server.tables.registry import Cost, LoadRequest, table
+from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 
 Key = tuple[int, str]  # a VMID and a snapshot's name
@@ -72,11 +72,13 @@ async def snapshots(cluster: Cluster, request: LoadRequest) -> list[Snapshot]:
     if request.wants_column("size"):
         keys = [(v, s.name) for v, some in answers.items() for s in some if s.with_memory]
         sizes = await fanout.each(cluster, keys, memory_size, request, "size of snapshot")
-    return [
-        _row(guests[vmid], snapshot, sizes.get((vmid, snapshot.name)))
-        for vmid, some in answers.items()
-        for snapshot in some
-    ]
+    pairs = ((vmid, snapshot) for vmid, some in answers.items() for snapshot in some)
+
+    def row(pair: tuple[int, SnapshotAnswer]) -> list[Snapshot]:
+        vmid, snapshot = pair
+        return [_row(guests[vmid], snapshot, sizes.get((vmid, snapshot.name)))]
+
+    return made(cluster, pairs, row)
 
 
 def _note_incomplete(cluster: Cluster, answers: Mapping[int, Sequence[SnapshotAnswer]]) -> None:

@@ -10,7 +10,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_storage
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, table
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit, share
 
 
@@ -70,13 +70,18 @@ async def storages(cluster: Cluster, request: LoadRequest) -> list[Storage]:
     """Storages with their use; one that is shared has a row for each node."""
     view = await cluster.inventory_view()
     primary = _primary(view.storages)
-    rows = [
-        _row(storage, is_primary=(storage.storage, storage.node) in primary)
+    requested = (
+        storage
         for storage in view.storages
         if request.wants_storage(storage.storage)
         and request.wants_node(storage.node)
         and request.wants_status(storage.status)
-    ]
+    )
+    rows = made(
+        cluster,
+        requested,
+        lambda storage: [_row(storage, is_primary=(storage.storage, storage.node) in primary)],
+    )
     if not request.wants_column("pool"):
         return rows
     names = [pool.pool for pool in view.pools]
@@ -89,7 +94,7 @@ async def storages(cluster: Cluster, request: LoadRequest) -> list[Storage]:
 def _primary(storages: tuple[StorageResource, ...]) -> set[tuple[str, str]]:
     """Return the name and node of one row of each storage, an available one if possible."""
     primary: dict[tuple[str, str], StorageResource] = {}
-    for storage in sorted(storages, key=lambda s: (s.status != "available", s.node)):
+    for storage in sorted(storages, key=lambda s: (not s.is_available, s.node)):
         primary.setdefault((storage.storage, "" if storage.shared else storage.node), storage)
     return {(storage.storage, storage.node) for storage in primary.values()}
 
@@ -105,7 +110,7 @@ def _row(storage: StorageResource, *, is_primary: bool) -> Storage:
         plugin_type=storage.plugin_type,
         content=storage.content_list,
         shared=storage.shared,
-        is_available=storage.status == "available",
+        is_available=storage.is_available,
         is_primary=is_primary,
         disk_usage=used,
         disk_total=total,

@@ -1,14 +1,16 @@
 """Tasks that nodes ran."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from proxmox_client.api.tasks import TaskRow
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_task
-from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, table
+from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment, single
 
 LATEST = 500  # of each node, without a limit in the request
@@ -18,6 +20,34 @@ Outcome = Literal["running", "ok", "warnings", "error"]
 # Outcomes and the statuses of Proxmox. A task that ended with its node has the status unknown.
 _ENDED = {"ok": ("ok",), "warnings": ("warning",), "error": ("error", "unknown")}
 _OUTCOMES = tuple((word, "outcome") for word in ("error", "failed", "warnings", "stopped"))
+_BACKUP = "vzdump"
+# Proxmox's kinds of tasks (grep fork_worker in its repositories), by words that people use for them
+TYPES: Final[Mapping[str, str]] = {
+    "qmstart": "start VM", "qmstop": "stop VM", "qmshutdown": "shutdown VM",
+    "qmreboot": "reboot VM",
+    "qmreset": "reset VM", "qmsuspend": "suspend pause hibernate VM", "qmresume": "resume VM",
+    "qmcreate": "create VM", "qmclone": "clone VM", "qmdestroy": "destroy delete VM",
+    "qmrestore": "restore VM", "qmmigrate": "migrate VM", "qmigrate": "migrate migration VM",
+    "qmsnapshot": "snapshot VM", "qmdelsnapshot": "delete snapshot VM",
+    "qmrollback": "rollback snapshot VM", "qmconfig": "configure VM", "qmmove": "move disk VM",
+    "qmtemplate": "template VM", "resize": "resize disk",
+    "vzstart": "start CT container", "vzstop": "stop CT container",
+    "vzshutdown": "shutdown CT container", "vzreboot": "reboot CT container",
+    "vzsuspend": "suspend CT container", "vzresume": "resume CT container",
+    "vzcreate": "create CT container", "vzclone": "clone CT container",
+    "vzdestroy": "destroy delete CT container", "vzrestore": "restore CT container",
+    "vzmigrate": "migrate migration CT container", "vzsnapshot": "snapshot CT container",
+    "vzdelsnapshot": "delete snapshot CT container", "vzrollback": "rollback snapshot CT container",
+    "vztemplate": "template CT container", "move_volume": "move disk CT container",
+    "vzdump": "backup", "imgcopy": "copy image", "imgdel": "delete image volume",
+    "download": "download iso", "aptupdate": "update", "startall": "start all guests",
+    "stopall": "stop all guests", "migrateall": "migrate all guests", "hamigrate": "migrate ha",
+    "hastart": "start ha", "hastop": "stop ha", "vncproxy": "console", "vncshell": "console shell",
+    "spiceproxy": "console", "termproxy": "console", "srvstart": "start service",
+    "srvstop": "stop service", "srvrestart": "restart service",
+    "srvreload": "reload service network",
+}  # fmt: skip
+_NAMED = 5  # nodes that a note names
 _RUNNING = 25  # running tasks of each node, whose outcome is unknown too
 
 
@@ -38,7 +68,7 @@ class Task(Row):
 
     upid: Annotated[str, Col("Task id: what GetTask takes")]
     node: Annotated[str, Col("Node it ran on")]
-    type: Annotated[str, Col("Kind: qmstart, qmsnapshot, vzdump, qmigrate …")]
+    type: Annotated[str, Col("Kind: qmstart, qmsnapshot, vzdump, qmigrate …", meanings=TYPES)]
     id: Annotated[str | None, Col("Subject: a VMID, a storage …")]
     status: Annotated[
         str,
@@ -73,12 +103,20 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
     ended = [word for outcome in sorted(request.status) for word in _ENDED.get(outcome, ())]
     filters_status = ended and request.status <= _ENDED.keys()
 
+    # Proxmox answers a type that it does not know with nothing, and no hint could name others
+    known_type = next(iter(request.types & TYPES.keys()), None) if len(request.types) == 1 else None
+    if request.vmids and (not request.types or _BACKUP in request.types):
+        cluster.notes.add(
+            "Tasks about several guests have no VMID, so they are not among those of one guest: "
+            "backups by jobs, for example. Filter them by type=vzdump alone."
+        )
+
     async def list_tasks(node: str) -> list[TaskRow]:
         return await cluster.pve.node(node).tasks(
             source="all",
             limit=limit,
             vmid=single(request.vmids),
-            type=single(request.types),
+            type=known_type,
             since=int(request.since.timestamp()) if request.since else None,
             status=ended if filters_status else None,
         )
@@ -89,13 +127,35 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
         visible.__contains__,
         lambda view, nodes: fanout.each(view, nodes, list_tasks, request, "tasks of node"),
     )
-    rows = [_row(task, node) for node, answer in answers.items() for task in answer]
+    pairs = ((task, node) for node, answer in answers.items() for task in answer)
+    rows = made(cluster, pairs, lambda pair: [_row(*pair)])
     if newest is None and any(len(answer) >= limit for answer in answers.values()):
         cluster.notes.add(
             f"Only the latest {limit} tasks of each node of {cluster.name} were looked at; "
             "filter by start_time, vmid, type or outcome to reach older ones."
         )
+    if request.since or not rows:
+        await _note_oldest(cluster, [node for node in answers if node in visible], request)
     return sorted(rows, key=lambda row: (row.start_time is not None, row.start_time), reverse=True)
+
+
+async def _note_oldest(cluster: Cluster, nodes: list[str], request: LoadRequest) -> None:
+    """Note since when these nodes have tasks on record, if the request goes back further.
+
+    Proxmox drops the oldest ones, so that an empty answer says nothing about the time before.
+    """
+    quiet = replace(cluster, notes=Notes())
+    oldest = await fanout.each(
+        quiet, nodes, lambda node: cluster.pve.node(node).oldest_task(), request, "oldest task"
+    )
+    starts = {node: start for node, t in oldest.items() if t and (start := moment(t.start_time))}
+    late = {n: s for n, s in starts.items() if request.since is None or s > request.since}
+    if late:
+        listed = ", ".join(f"{node} {late[node]:%Y-%m-%d}" for node in sorted(late)[:_NAMED])
+        more = " …" if len(late) > _NAMED else ""
+        cluster.notes.add(
+            f"{cluster.name} has no older tasks on record than these dates: {listed}{more}."
+        )
 
 
 def _row(task: TaskRow, node: str) -> Task:

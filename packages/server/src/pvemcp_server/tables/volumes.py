@@ -15,6 +15,7 @@ from pvemcp_server.tables.registry import (
     Cost,
     LoadRequest,
     Relation,
+    made,
     never_filtered,
     table,
 )
@@ -126,7 +127,8 @@ _RELATIONS = (TO_GUEST, TO_NODE, TO_STORAGE)
 async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
     """Backups of guests; one on a shared storage is there once."""
     volumes = await _volumes(cluster, request, frozenset({"backup"}))
-    return [_backup(place, volume) for place, some in volumes.items() for volume in some]
+    pairs = ((place, volume) for place, some in volumes.items() for volume in some)
+    return made(cluster, pairs, lambda pair: [_backup(*pair)])
 
 
 @table(
@@ -143,7 +145,8 @@ async def storage_content(cluster: Cluster, request: LoadRequest) -> list[Conten
     kinds = KINDS & request.types or KINDS
     volumes = await _volumes(cluster, request, kinds)
     await _note_hidden(cluster, kinds, volumes)
-    return [_content(place, volume) for place, some in volumes.items() for volume in some]
+    pairs = ((place, volume) for place, some in volumes.items() for volume in some)
+    return made(cluster, pairs, lambda pair: [_content(*pair)])
 
 
 async def _volumes(

@@ -7,9 +7,9 @@ from enum import Enum, auto
 from time import monotonic
 from typing import Protocol, TypeVar
 
-from proxmox_client import ProxmoxError, deadline
+from proxmox_client import deadline
 from pvemcp_server.access.model import Caller, Effect
-from pvemcp_server.clusters import Cluster, Clusters, Notes, explain
+from pvemcp_server.clusters import Cluster, Clusters, Notes, explain, outcome_of
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
 from pvemcp_server.settings import Values
 
@@ -104,16 +104,18 @@ class Call:
         """
         if name is not None:
             return [await self.cluster(name)]
-        clusters, errors = [], []
+        clusters: list[Cluster] = []
+        errors: list[Exception] = []
         for reachable in await self.reachable():
-            try:
-                clusters.append(await self._open(reachable))
-            except CallError as error:
-                errors.append(error)
+            opened = await outcome_of(self._open(reachable), f"cluster {reachable}")
+            if isinstance(opened, Exception):
+                errors.append(opened)
+                known = isinstance(opened, CallError)
+                self.notes.add(explain(opened) if known else f"{reachable}: {explain(opened)}")
+            else:
+                clusters.append(opened)
         if errors and not clusters:
             raise errors[0]
-        for reason in errors:
-            self.notes.add(str(reason))
         if not clusters:
             self.notes.add(NO_CLUSTER)
         return clusters
@@ -133,26 +135,26 @@ class Call:
         because its error names the request that was slow.
         """
 
-        async def attempt(cluster: Cluster) -> T | CallError | ProxmoxError:
+        async def attempt(cluster: Cluster) -> T:
             seconds = self.seconds_left * _SHARE_OF_CLUSTERS
             try:
                 with deadline(seconds * _SHARE_OF_CLUSTERS):
                     async with asyncio.timeout(seconds):
                         return await read(cluster)
             except TimeoutError:
-                return CallError(
+                raise CallError(
                     f"{cluster.name} did not answer in time.", hint="Read it alone: cluster_name."
-                )
-            except (CallError, ProxmoxError) as error:
-                return error
+                ) from None
 
-        results = await asyncio.gather(*(attempt(cluster) for cluster in clusters))
-        failures = [result for result in results if isinstance(result, BaseException)]
+        results = await asyncio.gather(
+            *(outcome_of(attempt(cluster), f"cluster {cluster.name}") for cluster in clusters)
+        )
+        failures = [result for result in results if isinstance(result, Exception)]
         if failures and len(failures) == len(clusters):
             raise failures[0]
         answered = []
         for cluster, result in zip(clusters, results, strict=True):
-            if isinstance(result, BaseException):
+            if isinstance(result, Exception):
                 reason = await cluster.explain(result)
                 self.notes.add(f"Cluster {cluster.name} is missing here: {reason}")
             else:

@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import CallError, folded
 from pvemcp_server.tables import load
-from pvemcp_server.tables.registry import ALL, Budget, LoadRequest, Table
+from pvemcp_server.tables.registry import ALL, Budget, LoadRequest, Table, note_node_states
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.missing_privileges import explain_filtered
@@ -62,10 +62,7 @@ async def listed(
             rows = await rows_or_error(cluster, lambda quiet: load(table, quiet, request))
         else:
             rows = await load(table, cluster, request)
-        if table.looks_filtered(cluster.account, rows):
-            await explain_filtered(cluster, table)
-        elif table.last_known:
-            await cluster.note_offline({row.node for row in rows})
+        await _note_left_out(cluster, table, request, rows)
         return rows
 
     answers = await call.each(clusters, read)
@@ -84,6 +81,18 @@ async def listed(
     # converting all of thousands of rows would block the event loop
     result[call.page] = [{"cluster": name, **asdict(row)} for name, row in pairs[call.page]]
     return Rows(result, ("cluster", *columns))
+
+
+async def _note_left_out(
+    cluster: Cluster, table: Table, request: LoadRequest, rows: Sequence[Any]
+) -> None:
+    """Note what the rows may lack: what the role or the account hides, and silent nodes."""
+    if not rows and request.is_whole:
+        cluster.note_narrow_scope(table.name.replace("_", " "))
+    if table.looks_filtered(cluster.account, rows):
+        await explain_filtered(cluster, table)
+    elif table.last_known:
+        await note_node_states(table, cluster, request)
 
 
 async def _finish_page(

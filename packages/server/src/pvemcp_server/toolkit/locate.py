@@ -1,14 +1,14 @@
 """Clusters of a read that names a node or a storage."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.toolkit.call import Call
 
-Places = Mapping[tuple[str, str], str]
-"""Proxmox's state of each (node, storage), and of each node as (node, "")."""
+Places = Iterable[tuple[str, str]]
+"""Each (node, storage), and each node as (node, "")."""
 
 
 async def clusters_with(
@@ -16,8 +16,8 @@ async def clusters_with(
 ) -> list[Cluster]:
     """Return the clusters that have the named node and storage, as far as the caller sees them.
 
-    Raise UnknownName with suggestions when none has, and CallError for a place that is offline or
-    unavailable: a named place that cannot answer is an error, never an empty list.
+    Raise UnknownName with suggestions when none has, and CallError for a node that is offline: a
+    named place that cannot answer is an error, never an empty list.
     """
     clusters = await call.all_clusters(cluster_name)
     if node is None and storage is None:
@@ -29,8 +29,9 @@ async def clusters_with(
         if any(node in (None, n) and storage in (None, s) for n, s in places)
     ]
     if matching or len(views) < len(clusters):  # a cluster that is silent may have the place
-        for cluster, places in views:
-            _require_usable(cluster, places, node, storage)
+        for cluster in matching:
+            if node in (await cluster.inventory_view()).offline_nodes:
+                raise CallError(f"Node {node} on {cluster.name} is offline.")
         return matching
     known = {place for _, places in views for place in places}
     where = cluster_name or "any cluster you reach"
@@ -67,20 +68,6 @@ def unsupported_content(
 
 
 async def _places(cluster: Cluster) -> Places:
-    """Return the state of every node, and of every storage on it, that the caller may see."""
+    """Return every node, and every storage on it, that the caller may see."""
     view = await cluster.inventory_view()
-    nodes = {(row.node, ""): row.status for row in view.nodes}
-    return nodes | {(row.node, row.storage): row.status for row in view.storages}
-
-
-def _require_usable(
-    cluster: Cluster, places: Places, node: str | None, storage: str | None
-) -> None:
-    if node is None:
-        return
-    if (state := places.get((node, ""))) not in (None, "online"):
-        raise CallError(f"Node {node} on {cluster.name} is {state}.")
-    if storage is None:
-        return
-    if (state := places.get((node, storage))) not in (None, "available"):
-        raise CallError(f"Storage {storage} is {state} on {node} of {cluster.name}.")
+    return {(node, "") for node in view.by_node} | {(s.node, s.storage) for s in view.storages}

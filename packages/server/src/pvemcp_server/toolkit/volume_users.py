@@ -137,14 +137,13 @@ async def _add_other_guests(
         and guest.vmid != volume.vmid
         and (shared or request.wants_node(guest.node))
     }
-    online = {node.node for node in inventory.nodes if node.status == "online"}
 
     def read(vmid: int) -> Awaitable[BothConfigs[Any]]:
         return cluster.api_of(candidates[vmid]).configs()
 
     configs = await fanout.each(
         replace(cluster, notes=Notes()),  # its notes would name guests hidden from the caller
-        [vmid for vmid, guest in candidates.items() if guest.node in online],
+        [vmid for vmid, guest in candidates.items() if guest.node not in inventory.offline_nodes],
         read,
         request,
         "guest",

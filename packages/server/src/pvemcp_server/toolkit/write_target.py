@@ -66,9 +66,7 @@ async def target_guest(
     """
     cluster = await writable_cluster(call, name)
     resource = await cluster.guest(vmid)
-    nodes = (await cluster.inventory.view()).by_node
-    if (node := nodes.get(resource.node)) is not None:
-        _require_online(cluster, node)
+    await _require_not_offline(cluster, resource.node)
     api = await cluster.handle(vmid)
     guest = TargetGuest(cluster, resource, await api.status(), api)
     tags = resource.tag_list + guest.status.tag_list
@@ -97,7 +95,7 @@ def refuse_ha_error(guest: TargetGuest) -> None:
 
 
 async def target_node(guest: TargetGuest, name: str) -> NodeResource:
-    """Return a node that the guest may be moved to and that is online; also its own node."""
+    """Return a node that the guest may be moved to, also its own node; refuse an offline one."""
     cluster = guest.cluster
     nodes = (await cluster.inventory.view()).by_node
     allowed = {
@@ -108,7 +106,7 @@ async def target_node(guest: TargetGuest, name: str) -> NodeResource:
     if name not in allowed:
         others = allowed.keys() - {guest.node}
         raise UnknownName("node", name, others, where=f"on {cluster.name}", blind=_NO_TARGET)
-    _require_online(cluster, allowed[name])
+    await _require_not_offline(cluster, name)
     return allowed[name]
 
 
@@ -118,17 +116,27 @@ async def writable_storage(cluster: Cluster, name: str, node: str) -> StorageRes
     nodes = {row.node for row in view.nodes} | {row.node for row in view.storages}
     if node not in nodes:
         raise cluster.unknown("node", node, nodes)
-    if (row := (await cluster.inventory.view()).by_node.get(node)) is not None:
-        _require_online(cluster, row)
+    await _require_not_offline(cluster, node)
     storage = await cluster.storage(name, node)
-    if storage.status != "available":
-        raise Precondition(f"Storage {name} is {storage.status} on {node}.")
+    await _require_active(cluster, storage)
     return storage
 
 
-def _require_online(cluster: Cluster, node: NodeResource) -> None:
-    if node.status != "online":
-        raise Precondition(f"Node {node.node} on {cluster.name} is {node.status}.")
+async def _require_not_offline(cluster: Cluster, node: str) -> None:
+    if node in (await cluster.inventory.view()).offline_nodes:
+        raise Precondition(f"Node {node} on {cluster.name} is offline.")
+
+
+async def _require_active(cluster: Cluster, storage: StorageResource) -> None:
+    if not await is_active(cluster, storage):
+        raise Precondition(f"Storage {storage.storage} is not active on {storage.node}.")
+
+
+async def is_active(cluster: Cluster, storage: StorageResource) -> bool:
+    """Return whether the storage can be used now; its node is asked if the inventory can't say."""
+    if storage.is_available:
+        return True
+    return (await cluster.pve.storage(storage.node, storage.storage).status()).active
 
 
 async def target_storage(cluster: Cluster, name: str, node: str, content: str) -> StorageResource:
@@ -137,8 +145,7 @@ async def target_storage(cluster: Cluster, name: str, node: str, content: str) -
     if name not in storages:
         raise unknown_target_storage(cluster, name, node, storages)
     storage = storages[name]
-    if storage.status != "available":
-        raise Precondition(f"Storage {name} is {storage.status} on {node}.")
+    await _require_active(cluster, storage)
     require_content(storage, content, storages.values())
     return storage
 

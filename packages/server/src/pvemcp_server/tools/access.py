@@ -2,10 +2,9 @@
 
 from typing import Annotated, Any
 
-from proxmox_client import ProxmoxError
 from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.model import Area, Effect, Resources
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, outcome_of
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.tables.permissions import covers_path
 from pvemcp_server.tables.reach import Reach
@@ -67,13 +66,17 @@ async def _access_to(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[
             for resources, names in tools_of.items()
         ],
     }
-    try:
+
+    async def read() -> dict[str, Any]:
         held = await cluster.pve.access.permissions()
         major = (await cluster.pve.version()).number[0]
-    except ProxmoxError as error:
-        return access | {"reachable": False, "reason": await cluster.explain(error)}
-    rights = await privileges(cluster.acl, granted, held, major)
-    await _hide_paths(cluster, rights["lacks"])
+        rights = await privileges(cluster.acl, granted, held, major)
+        await _hide_paths(cluster, rights["lacks"])
+        return rights
+
+    rights = await outcome_of(read(), f"privileges on {cluster.name}")
+    if isinstance(rights, Exception):
+        return access | {"reachable": False, "reason": await cluster.explain(rights)}
     return access | {"reachable": True, **rights}
 
 

@@ -8,12 +8,13 @@ from pydantic import BeforeValidator, Field
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.tables import fanout
 from pvemcp_server.tables.rows import Row, moment, percent, whole
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import NodeName, OneCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.downsample import downsampled, interval, step_for
-from pvemcp_server.toolkit.lists import rows_or_error
+from pvemcp_server.toolkit.lists import rows_or_error, with_budget
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.rrd_rows import NodePoint, VmPoint
 
@@ -79,7 +80,10 @@ async def list_vm_rrd_data(
         api = cluster.api_of(guests[vmid])
         return await api.rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
 
-    recorded = await rows_or_error(cluster, lambda quiet: quiet.each(guests, read, what="guest"))
+    request = with_budget(call)
+    recorded = await rows_or_error(
+        cluster, lambda quiet: fanout.each(quiet, guests, read, request, "guest")
+    )
     series = _downsampled(call, recorded, maximum=consolidation == "Maximum")
     rows = [_vm_point(guests[vmid], point) for vmid, points in series.items() for point in points]
     return _rows(call, rows, ("vmid", "name", "time"), VmPoint, metrics)
@@ -105,12 +109,15 @@ async def list_node_rrd_data(
     """List recorded metrics of nodes over time, pressure (PSI) included."""
     cluster = await call.cluster(cluster_name)
     picked = [(await cluster.node(name)).node for name in nodes or ()]
-    names = list(dict.fromkeys(picked)) or await cluster.online()
+    names = list(dict.fromkeys(picked)) or await fanout.nodes(cluster)
 
     async def read(node: str) -> list[NodeRrd]:
         return await cluster.pve.node(node).rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
 
-    recorded = await rows_or_error(cluster, lambda quiet: quiet.each(names, read, what="node"))
+    request = with_budget(call)
+    recorded = await rows_or_error(
+        cluster, lambda quiet: fanout.each(quiet, names, read, request, "node")
+    )
     series = _downsampled(call, recorded, maximum=consolidation == "Maximum")
     rows = [_node_point(node, point) for node, points in series.items() for point in points]
     return _rows(call, rows, ("node", "time"), NodePoint, metrics)

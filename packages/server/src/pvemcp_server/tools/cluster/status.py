@@ -4,10 +4,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from proxmox_client import NotFound, ProxmoxError
+from proxmox_client import NotFound, ProxmoxError, deadline
 from proxmox_client.api import cluster as pve
+from proxmox_client.api.cluster import ClusterStatus as Membership
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, InventoryView
@@ -20,6 +21,7 @@ from pvemcp_server.toolkit.lists import with_budget
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.registry import Document, document, tool
 
+DETAIL_SECONDS: Final = 5.0  # to wait for Ceph's health and for paused VMs
 _MOST_CHECKED = 1000  # running VMs that are checked for being paused
 # What a role for some resources sees of the options: the others name networks, hosts and tags
 _OF_ANY_GUEST = ("keyboard", "language", "console", "mac_prefix")
@@ -37,8 +39,12 @@ class ClusterHealth(Row):
     cluster_name: Annotated[str | None, Col("The name Proxmox gives itself; none for one node")]
     quorate: Annotated[bool | None, Col("Whether enough nodes agree to change anything")]
     nodes_total: Annotated[int, Col("Nodes")]
-    nodes_online: Annotated[int, Col("Nodes that answer")]
-    nodes_offline: Annotated[int, Col("Nodes that don't")]
+    nodes_online: Annotated[int, Col("Members that are not offline, also without statistics")]
+    nodes_offline: Annotated[int, Col("Nodes that have left the cluster")]
+    offline_nodes: Annotated[list[str], Col("Names of those")]
+    nodes_without_statistics: Annotated[
+        list[str], Col("Online nodes whose state and use Proxmox reports as unknown")
+    ]
     vms: Annotated[dict[str, int], Col("Virtual machines by state; templates are among stopped")]
     containers: Annotated[dict[str, int], Col("Containers by state; templates are among stopped")]
     storages: Annotated[dict[str, int], Col("Storages, a shared one counted once")]
@@ -78,19 +84,29 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
     cluster = await call.cluster(cluster_name)
     membership_request = cluster.optional(cluster.pve.cluster.status(), "Quorum is not known")
     view, membership = await asyncio.gather(cluster.inventory_view(), membership_request)
-    ceph, paused_vmids = await asyncio.gather(_ceph(cluster, view), _paused(call, cluster, view))
+    with deadline(DETAIL_SECONDS):  # the rest of the answer is worth more than these
+        ceph, paused_vmids = await asyncio.gather(
+            _ceph(cluster, view), _paused(call, cluster, view)
+        )
+    for what, rows in {"node": view.nodes, "guest": view.guests, "storage": view.storages}.items():
+        if not rows:
+            cluster.note_narrow_scope(what)
     if cluster.scope.everything:  # a narrow grant explains empty lists by itself
         shown = {needs.GUESTS: view.guests, needs.STORAGES: view.storages}
         await note_missing_privileges(cluster, *(need for need, rows in shown.items() if not rows))
-    online = sum(node.status == "online" for node in view.nodes)
+    offline = _offline(view, membership)
+    blind = view.nodes_without_statistics - offline
+    cluster.note_without_statistics(blind)
     return document(
         ClusterHealth(
             cluster=cluster.name,
             cluster_name=(membership.name or None) if membership else None,
             quorate=membership.quorate if membership else None,
             nodes_total=len(view.nodes),
-            nodes_online=online,
-            nodes_offline=len(view.nodes) - online,
+            nodes_online=len(view.nodes) - len(offline),
+            nodes_offline=len(offline),
+            offline_nodes=sorted(offline),
+            nodes_without_statistics=sorted(blind),
             vms=_states(view, "qemu", paused_vmids),
             containers=_states(view, "lxc", paused_vmids),
             storages=_storages(view.storages),
@@ -136,6 +152,16 @@ async def get_cluster_options(call: Call, cluster_name: OneCluster = None) -> Do
     )
 
 
+def _offline(view: InventoryView, membership: Membership | None) -> AbstractSet[str]:
+    """Return the visible nodes that are offline; the membership is newer than the inventory."""
+    members = {member.name: member for member in membership.members} if membership else {}
+    return {
+        node.node
+        for node in view.nodes
+        if (not member.online if (member := members.get(node.node)) else node.is_offline)
+    }
+
+
 async def _paused(call: Call, cluster: Cluster, view: InventoryView) -> AbstractSet[int]:
     """Return the VMIDs of paused VMs, which takes a request per node with running ones."""
     running = sum(guest.type == "qemu" and guest.status == "running" for guest in view.guests)
@@ -159,7 +185,7 @@ def _storages(rows: Iterable[StorageResource]) -> dict[str, int]:
     available: dict[tuple[str, str], bool] = {}
     for row in rows:
         key = (row.storage, "" if row.shared else row.node)
-        available[key] = available.get(key, False) or row.status == "available"
+        available[key] = available.get(key, False) or row.is_available
     return {"total": len(available), "available": sum(available.values())}
 
 

@@ -23,6 +23,7 @@ from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     all_storages,
+    is_active,
     refuse_ha_error,
     target_guest,
 )
@@ -135,7 +136,10 @@ async def _local_disks(
     source = {row.storage: row for row in await all_storages(guest.cluster, guest.node)}
     _refuse_local_drives(guest, drives, source)
     target = {
-        row.storage for row in await all_storages(guest.cluster, node) if row.status == "available"
+        row.storage
+        for row in await all_storages(guest.cluster, node)
+        if any(drive.storage == row.storage for drive in drives)
+        and await is_active(guest.cluster, row)
     }
     disks = [disk for disk in drives if disk.storage and disk.media != "cdrom"]
     local = [disk for disk in disks if disk.storage in source and not source[disk.storage].shared]

@@ -15,6 +15,7 @@ from pvemcp_server.clusters.explain import LACKS_QUORUM
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
+from pvemcp_server.tables.tasks import TYPES
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName, NodeName, OneCluster, VmId
 from pvemcp_server.toolkit.call import Call
@@ -106,6 +107,10 @@ async def list_tasks(
         clusters=await clusters_with(call, cluster_name, node),
         required=node is not None,
     )
+    if type is not None and not rows.rows and type.casefold() not in TYPES:
+        near = ", ".join(tasks.fields["type"].values_like(type))
+        hint = f" Types with this name or meaning: {near}." if near else ""
+        call.notes.add(f"No task has the type {type!r}.{hint}")
     if len(rows.rows) > limit:
         call.notes.add(f"The newest {limit}; use a larger limit or filters for more.")
     return Rows(rows.rows[:limit], rows.columns)

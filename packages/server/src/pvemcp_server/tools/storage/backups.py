@@ -18,6 +18,7 @@ from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
+    is_active,
     target_guest,
     target_storage,
     target_storages,
@@ -155,11 +156,11 @@ async def _target_storage(guest: TargetGuest, name: str | None) -> str:
     storages = await target_storages(guest.cluster, guest.node)
     if not storages:
         raise unknown_target_storage(guest.cluster, _DEFAULT_STORAGE, guest.node)
-    usable = sorted(
+    usable = [
         storage.storage
-        for storage in storages
-        if "backup" in storage.content_list and storage.status == "available"
-    )
+        for storage in sorted(storages, key=attrgetter("storage"))
+        if "backup" in storage.content_list and await is_active(guest.cluster, storage)
+    ]
     if not usable:
         raise Precondition(f"No storage on {guest.node} takes backups and is available.")
     if len(usable) > 1 and _DEFAULT_STORAGE not in usable:

@@ -15,6 +15,8 @@ from pvemcp_server.toolkit.registry import Rows, tool
 
 StorageType = Annotated[str | None, Field(max_length=50, description="dir, nfs, lvmthin, pbs …")]
 
+_MEANT = {"ceph": ("rbd", "cephfs"), "zfs": ("zfspool",), "samba": ("cifs",), "smb": ("cifs",)}
+
 
 @tool(
     "ListStorage",
@@ -32,7 +34,7 @@ async def list_storage(
     detail_level: DetailLevel = "Minimal",
 ) -> Rows:
     """List storages per node with their use; Full adds content and sizes."""
-    return await listed(
+    rows = await listed(
         call,
         storages,
         cluster_name,
@@ -40,3 +42,8 @@ async def list_storage(
         keep=lambda row: type is None or row.type.casefold() == type.casefold(),
         order=attrgetter("storage", "node"),
     )
+    if type is not None and not rows.rows:
+        near = _MEANT.get(type.casefold(), ())
+        hint = f" {type} is {' or '.join(near)} here." if near else ""
+        call.notes.add(f"No storage of type {type!r}.{hint}")
+    return rows

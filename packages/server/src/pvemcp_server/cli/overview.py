@@ -1,0 +1,32 @@
+"""`pvemcp status`: the state of each cluster, as soon as it answers."""
+
+import typer
+
+from pvemcp_server.admin.overview import Health, states
+from pvemcp_server.cli.context import AsJson, administrator, as_they_come, printable, to_json
+from pvemcp_server.cli.operations import by_hand
+
+
+@by_hand("status")
+async def status(as_json: AsJson = False) -> None:
+    """Show the state of every cluster; exits with 1 when one does not answer."""
+    async with administrator() as context:
+        clusters = await as_they_come(await states(context), None if as_json else _print)
+    if as_json:
+        typer.echo(to_json(clusters))
+    elif not clusters:
+        typer.echo("No cluster is configured: pvemcp clusters add.")
+    if not all(cluster.reachable for cluster in clusters):
+        raise typer.Exit(1)
+
+
+def _print(health: Health) -> None:
+    word, colour = ("answers", "green") if health.reachable else ("silent", "red")
+    figures = (
+        f"{health.nodes_online} of {health.nodes_total} nodes online, "
+        f"{health.guests_running} of {health.guests_total} guests running"
+    )
+    known = health.nodes_total > 0
+    text = ". ".join(filter(None, (figures if known else "", health.trouble)))
+    line = printable(f"{health.name}: {text or 'no nodes'}")
+    typer.echo(f"{typer.style(f'{word:8}', fg=colour)}{line}")

@@ -1,0 +1,42 @@
+"""What a list of tasks leaves out: what is no longer on record, and what has another name."""
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("arguments", [{"since": "-3650d"}, {"vmid": 199999}])
+async def test_the_oldest_tasks_on_record_are_named(tool_client, arguments):
+    answer = await tool_client("ListTasks", **arguments)
+    assert "prod has no older tasks on record than these dates: pve01 20" in answer.notes
+
+
+async def test_a_recent_list_says_nothing_about_old_tasks(tool_client):
+    answer = await tool_client("ListTasks", since="-1h")
+    assert "on record" not in answer.notes or not answer.data
+
+
+async def test_tasks_of_a_guest_leave_out_those_of_jobs(tool_client):
+    answer = await tool_client("ListTasks", vmid=105)
+    assert "Tasks about several guests have no VMID" in answer.notes
+
+
+@pytest.mark.parametrize(
+    ("word", "types"), [("backup", "vzdump"), ("migrate", "qmigrate"), ("VNC", "vncproxy")]
+)
+async def test_an_unknown_type_is_answered_with_the_known_ones(tool_client, word, types):
+    answer = await tool_client("ListTasks", type=word)
+    assert answer.data == []
+    assert types in answer.notes
+
+
+async def test_an_unknown_type_in_a_query_is_named(tool_client):
+    where = {"field": "type", "operator": "=", "value": "backup"}
+    answer = await tool_client("ExecuteQuery", query={"from": "tasks", "where": where})
+    assert "backup" in answer.notes
+    assert "vzdump" in answer.notes
+
+
+async def test_a_type_of_storage_that_is_called_otherwise_is_named(tool_client):
+    answer = await tool_client("ListStorage", type="ceph")
+    assert "ceph is rbd or cephfs here" in answer.notes

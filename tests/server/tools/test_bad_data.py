@@ -1,0 +1,160 @@
+"""Bad data of one cluster costs that cluster's rows, a bad row costs that row; both are noted."""
+
+import json
+from importlib import import_module
+
+import pytest
+
+from pvemcp_server.tables import tables
+from pvemcp_server.toolkit.registry import tools
+
+from .altered import RESOURCES, altered
+from .tool_client import ToolClient
+
+pytestmark = pytest.mark.anyio
+
+LISTS = [
+    name
+    for name, tool in tools().items()
+    if tool.lists and not tool.input_schema.get("required") and name != "ListNodeRrdData"
+] + ["ExplainAccess"]
+BAD_VALUES = {
+    "null": None,
+    "a fraction": 1234.5,
+    "a number beyond 2^63": 2**70,
+    "a number beyond all bounds": 10**400,
+    "text": "text",
+    "an object": {"a": 1},
+}
+BAD_ROWS = {"null": None, "an empty object": {}}
+BAD_BODIES = {
+    "null": b'{"data":null}',
+    "HTML": b"<html>502</html>",
+    "text as data": b'{"data":"text"}',
+    "NaN": b'{"data":[NaN]}',
+}
+
+
+def with_body(body):
+    return lambda response: response._replace(status=200, body=body)
+
+
+def with_rows(change):
+    """Return a change of the rows of a list; other answers stay as they are."""
+
+    def changed(response):
+        content = json.loads(response.body)
+        if isinstance(content["data"], list):
+            content["data"] = change(content["data"])
+        return response._replace(body=json.dumps(content).encode())
+
+    return changed
+
+
+def with_value(bad):
+    """Return a change of every value but the type in the first row of a list."""
+
+    def change(rows):
+        first = rows[:1]
+        if first and isinstance(first[0], dict):
+            kept = {key: first[0][key] for key in ("type", "id", "upid") if key in first[0]}
+            first = [{**dict.fromkeys(first[0], bad), **kept}]
+        return first + rows[1:]
+
+    return with_rows(change)
+
+
+def fails(_response):
+    raise ZeroDivisionError("a fault of ours")
+
+
+FAULTS = {
+    **{f"{name} as the body": with_body(body) for name, body in BAD_BODIES.items()},
+    **{f"{name} as a row": with_rows(lambda r, b=bad: [b, *r]) for name, bad in BAD_ROWS.items()},
+    **{f"{name} as values": with_value(bad) for name, bad in BAD_VALUES.items()},
+    "an exception of ours": fails,
+}
+
+
+def of(cluster, answer):
+    names = ("upid", "volid", "vmid", "id", "name", "poolid", "storage", "node", "device", "n")
+    rows = answer.data if isinstance(answer.data, list) else answer.data["clusters"]
+    return [tuple(map(row.get, names)) for row in rows if row.get("cluster") == cluster]
+
+
+def counted(table):
+    return {"from": table, "select": ["cluster", "COUNT(*) as n"], "groupBy": ["cluster"]}
+
+
+@pytest.fixture(scope="module")
+async def healthy(_module_client):
+    """Return the answers of all lists, and the counts of all tables, without a fault."""
+    client = ToolClient(_module_client.clusters)
+    answers = {tool: await client(tool) for tool in LISTS}
+    return answers | {
+        table: await client("ExecuteQuery", query=counted(table)) for table in tables()
+    }
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_lists_keep_the_rows_of_the_other_clusters(tool_client, healthy, fault):
+    for tool in LISTS:
+        before = healthy[tool]
+        with altered(tool_client["home-lab"], "", FAULTS[fault]):
+            answer = await tool_client(tool)
+        assert not answer.failed, (tool, answer.text)
+        if tool != "ListClusters":
+            # ListTasks fills its limit with tasks of prod
+            assert set(of("prod", answer)) >= set(of("prod", before)), tool
+        if len(of("home-lab", answer)) < len(of("home-lab", before)):
+            assert "home-lab" in answer.notes, tool
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_queries_keep_the_rows_of_the_other_clusters(tool_client, healthy, fault):
+    for table in tables():
+        before = healthy[table]
+        with altered(tool_client["home-lab"], "", FAULTS[fault]):
+            answer = await tool_client("ExecuteQuery", query=counted(table))
+        assert not answer.failed, (table, answer.text)
+        assert of("prod", answer) == of("prod", before), table
+        if fault not in ("null as the body", "NaN as the body", "an empty object as a row"):
+            # null is also how Perl writes an empty mapping, and a disk without names is a row
+            changed = of("home-lab", answer) != of("home-lab", before)
+            assert not changed or "home-lab" in answer.notes, table
+
+
+@pytest.mark.parametrize("bad", BAD_VALUES)
+async def test_a_bad_value_of_the_inventory_costs_only_itself(tool_client, bad):
+    tool_client.refresh()
+    before = await tool_client("ListVms", cluster_name="home-lab", detail_level="Full")
+
+    def change(rows):
+        return [
+            {**row, "maxmem": BAD_VALUES[bad]} if row.get("vmid") == 101 else row for row in rows
+        ]
+
+    with altered(tool_client["home-lab"], RESOURCES, with_rows(change)):
+        answer = await tool_client("ListVms", cluster_name="home-lab", detail_level="Full")
+    assert answer.column("vmid") == before.column("vmid")
+    if bad != "null":
+        assert "maxmem of qemu/101" in answer.notes
+
+
+async def test_a_row_that_the_server_cannot_make_costs_only_itself(tool_client, monkeypatch):
+    tool_client.refresh()
+    before = await tool_client("ListVms")
+    module = import_module("pvemcp_server.tables.guests")  # the package has a table of that name
+    to_row = module.to_row
+
+    def broken(view, guest):
+        if guest.vmid == 101:
+            raise ZeroDivisionError
+        return to_row(view, guest)
+
+    monkeypatch.setattr(module, "to_row", broken)
+    tool_client.refresh()
+    answer = await tool_client("ListVms")
+    tool_client.refresh()
+    assert len(answer.data) == len(before.data) - before.column("vmid").count(101)
+    assert "the server failed on them" in answer.notes
