@@ -91,7 +91,16 @@ def test_a_hidden_column_may_be_picked_without_rows(write):
 def test_an_unknown_picked_column_suggests_the_nearest(write):
     with pytest.raises(BadArgument) as caught:
         write(Rows(GUESTS, ("vmid",)), fields=["cpu_usge"])
-    assert str(caught.value) == "fields: there is no column 'cpu_usge'. Did you mean cpu_usage?"
+    assert str(caught.value) == "fields: there is no column 'cpu_usge', did you mean cpu_usage?"
+
+
+def test_all_unknown_picked_columns_are_named_at_once(write):
+    with pytest.raises(BadArgument) as caught:
+        write(Rows(GUESTS, ("vmid",)), fields=["cpu_usge", "vmid", "zzz"])
+    assert str(caught.value) == (
+        "fields: there is no column 'cpu_usge', did you mean cpu_usage? "
+        "there is no column 'zzz'. There are vmid, name, cpu_usage."
+    )
 
 
 def test_an_unknown_picked_column_without_suggestion_lists_all(write):

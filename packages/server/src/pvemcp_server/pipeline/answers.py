@@ -135,13 +135,16 @@ class Writer:
         in_rows = first if isinstance(first, Mapping) else ()
         known = list(dict.fromkeys([*answer.columns, *declared, *in_rows]))
         by_folded = {folded(name): name for name in known}
-        for name in names:
-            if folded(name) not in by_folded:
-                similar = nearest(name, known, 1)
-                hint = (
-                    f"Did you mean {similar[0]}?" if similar else f"There are {', '.join(known)}."
-                )
-                raise BadArgument("fields", f"there is no column {name[:100]!r}.", hint=hint)
+        unknown = [name for name in names if folded(name) not in by_folded]
+        if unknown:
+            similar = {name: nearest(name, known, 1) for name in unknown}
+            facts = (
+                f"there is no column {name[:100]!r}"
+                + (f", did you mean {near[0]}?" if near else ".")
+                for name, near in similar.items()
+            )
+            hint = "" if all(similar.values()) else f"There are {', '.join(known)}."
+            raise BadArgument("fields", " ".join(facts), hint=hint)
         return list(dict.fromkeys(by_folded[folded(name)] for name in names))
 
     def _notes(self, cleaner: Cleaner) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
@@ -23,7 +23,6 @@ Frame = Annotated[
 Consolidate = Annotated[Literal["Average", "Maximum"], Field(description="Of each interval")]
 Metrics = Annotated[
     list[Literal["Cpu", "Memory", "Disk", "Network", "Pressure", "All"]],
-    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
     Field(min_length=1, description="Pressure: PSI, from 9.0"),
 ]
 SomeVms = Annotated[list[VmId], Field(min_length=1, max_length=100, description="Guest numbers")]
