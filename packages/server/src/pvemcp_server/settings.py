@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pvemcp_formats import Format
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store, Topic
+from pvemcp_server.store.records import Unconfirmed
 
 log = logging.getLogger(__name__)
 Listener = Callable[["Values", "Values"], Awaitable[None]]
@@ -108,7 +109,7 @@ class Values(BaseModel):
         "asks the user, runs at once or is refused.",
         json_schema_extra=SAFETY,
     )
-    unconfirmed_destructive: Literal["deny", "allow"] = Field(
+    unconfirmed_destructive: Unconfirmed = Field(
         default="deny",
         title="Destructive calls without confirmation",
         description="Whether such a call runs or is refused when the client cannot ask the user.",

@@ -34,8 +34,16 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
         first, *others = dict.fromkeys(facts)
         name, _, fact = first.partition(": ")
         unknown = any(error["type"] == "extra_forbidden" for error in errors)
-        hint = f"Accepted are {', '.join(names)}." if unknown else ""
+        hint = f"Accepted are {', '.join(names)}.{_by_query(errors, tool)}" if unknown else ""
         raise BadArgument(name, " ".join([fact, *others]), hint=hint) from None
+
+
+def _by_query(errors: Iterable[ErrorDetails], tool: Tool) -> str:
+    """Return the way to filter a list by its own columns, if an unknown argument is one."""
+    columns = {folded(name) for name in tool.answer.__struct_fields__} if tool.answer else set()
+    names = [_name(e) for e in errors if e["type"] == "extra_forbidden"]
+    filters = [name for name in names if tool.lists and folded(name) in columns]
+    return f" ExecuteQuery filters by {', '.join(filters)}." if filters else ""
 
 
 def option(accepted: BaseModel, name: str, default: Any = None) -> Any:
@@ -119,10 +127,16 @@ def _fact(error: ErrorDetails, names: Iterable[str], tool: Tool) -> str:
             return _REQUIRED
         case _ if error["input"] is None:
             return _REQUIRED
+        case "int_parsing" if _name(error).startswith("vmid"):
+            return f"{_sentence(error)} ListVms shows the number of each name."
         case "string_pattern_mismatch" if rule := _rule(error, tool):
             return f"{rule.words}."
         case _:
-            return error["msg"].removesuffix(".") + "."
+            return _sentence(error)
+
+
+def _sentence(error: ErrorDetails) -> str:
+    return error["msg"].removesuffix(".") + "."
 
 
 def _rule(error: ErrorDetails, tool: Tool) -> Rule | None:
