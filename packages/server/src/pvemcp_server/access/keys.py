@@ -78,7 +78,7 @@ class KeyFields(Fields):
     output_format: Annotated[Format | None, Option("--format", clear="any")] = Field(
         default=None, description="JsonCompact, JsonNormal, Toon or Csv, in place of the setting"
     )
-    unattended: Annotated[Unconfirmed | None, Option(clear="any")] = Field(
+    unattended: Annotated[Unconfirmed | None, Option(clear="ask")] = Field(
         default=None,
         description="Its client runs without a user: calls that lose data are not asked about, "
         "but refused (deny) or run (allow)",
