@@ -30,12 +30,21 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
     try:
         return _decoder(answer).decode(body)  # type: ignore[arg-type]  # a class is hashable
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        content = json.loads(body.decode(errors="replace"))
+        content = _json(body)
         if isinstance(content, dict) and content.get("data") is None:
             # an empty list or mapping is sent as null, or not at all
             kind = get_origin(answer)
             content = {**content, "data": kind() if kind in (list, dict) else None}
         return convert(content, _envelope(answer))
+
+
+def _json(body: bytes) -> Any:
+    """Return the content of a body; raise ValueError that says what is there instead of JSON."""
+    try:
+        return json.loads(body.decode(errors="replace"))
+    except ValueError:
+        kind = "a web page" if body.lstrip().startswith(b"<") else "no JSON"
+        raise ValueError(f"it is {kind}, so it is not Proxmox VE that answered") from None
 
 
 def convert(value: object, answer: type[T]) -> T:

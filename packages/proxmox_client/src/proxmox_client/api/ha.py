@@ -34,6 +34,7 @@ class HaStatus(Answer, frozen=True):
     timestamp: int | None = None
     max_restart: int | None = None
     max_relocate: int | None = None
+    failback: bool | None = None
     armed_state: str | None = field(name="armed-state", default=None)
 
 

@@ -1,6 +1,6 @@
 """Scheduled backups and the outcome of their last run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar
 
@@ -14,6 +14,9 @@ from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.registry import Cost, LoadRequest, never_filtered, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 
+_KEEP = tuple(
+    f"keep-{what}" for what in ("all", "last", "hourly", "daily", "weekly", "monthly", "yearly")
+)
 _LAST_RUN = ("last_run", "last_run_status", "last_run_ok", "last_run_upid")
 
 
@@ -137,7 +140,7 @@ def _row(job: JobAnswer, vmids: list[int], run: Run | None) -> BackupJob:
         all_guests=job.all,
         excluded=job.excluded,
         pool=job.pool,
-        retention=",".join(f"{key}={n}" for key, n in job.retention.items()) or None,
+        retention=_in_order(job.retention),
         notes=job.comment,
         notes_template=job.notes_template,
         last_run=run.start if run else None,
@@ -145,3 +148,9 @@ def _row(job: JobAnswer, vmids: list[int], run: Run | None) -> BackupJob:
         last_run_ok=run.ok if run else None,
         last_run_upid=run.upid if run else None,
     )
+
+
+def _in_order(retention: Mapping[str, str]) -> str | None:
+    """Return the retention from the shortest to the longest interval: Proxmox's order varies."""
+    keys = sorted(retention, key=lambda key: (_KEEP.index(key) if key in _KEEP else 99, key))
+    return ",".join(f"{key}={retention[key]}" for key in keys) or None

@@ -48,7 +48,7 @@ class Run:
         newest = max(start for start, _ in started)
         run = [(start, task) for start, task in started if newest - start <= _ONE_RUN]
         start, worst = max(run, key=lambda pair: _severity(pair[1]))
-        status = worst.status or ("RUNNING" if worst.running else "unknown")
+        status = "running" if worst.running else worst.status or "unknown"
         return cls(start, status, None if worst.running else worst.ok, worst.upid)
 
 

@@ -167,7 +167,7 @@ def _qemu(guest: GuestResource, config: QemuConfig) -> QemuSettings:
         snapshot_parent=config.parent,
         description=(config.description or "").strip() or None,
         tags=config.tag_list,
-        lock=config.lock,
+        lock=config.lock or None,
         hookscript=config.hookscript,
     )
 
@@ -193,6 +193,6 @@ def _lxc(guest: GuestResource, config: LxcConfig) -> LxcSettings:
         snapshot_parent=config.parent,
         description=(config.description or "").strip() or None,
         tags=config.tag_list,
-        lock=config.lock,
+        lock=config.lock or None,
         hookscript=config.hookscript,
     )

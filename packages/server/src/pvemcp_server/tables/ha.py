@@ -1,6 +1,6 @@
 """High availability of guests."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
 from proxmox_client.api.ha import HaResource as HaAnswer
 from proxmox_client.api.ha import HaStatus
@@ -9,6 +9,11 @@ from pvemcp_server.tables.guests import TO_GUEST
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, never_filtered, table
 from pvemcp_server.tables.rows import Col, Row, Unit
+
+T = TypeVar("T")
+
+# Columns that need the manager's status: options without a value have their defaults only there
+_OF_STATUS = ("node", "state", "max_restart", "max_relocate", "failback")
 
 
 class HaResource(Row):
@@ -41,11 +46,16 @@ async def ha_resources(cluster: Cluster, request: LoadRequest) -> list[HaResourc
     """Guests under high availability with the state asked for and the state they are in."""
     resources = await cluster.pve.cluster.ha_resources()
     states: dict[str, HaStatus] = {}
-    if resources and request.wants_column("node", "state"):
+    if resources and request.wants_column(*_OF_STATUS):
         entries = await cluster.pve.cluster.ha_status()
         states = {entry.sid: entry for entry in entries if entry.sid}
     rows = [_row(resource, states.get(resource.sid)) for resource in resources]
     return [row for row in rows if request.wants_vmid(row.vmid)]
+
+
+def _first(configured: T | None, in_force: T | None) -> T | None:
+    """Return the configured value, or the default that the manager reports to be in force."""
+    return in_force if configured is None else configured
 
 
 def _row(resource: HaAnswer, status: HaStatus | None) -> HaResource:
@@ -58,8 +68,8 @@ def _row(resource: HaAnswer, status: HaStatus | None) -> HaResource:
         requested_state=resource.state,
         state=status.state or status.crm_state if status else None,
         group=resource.group,
-        max_restart=resource.max_restart,
-        max_relocate=resource.max_relocate,
-        failback=resource.failback,
+        max_restart=_first(resource.max_restart, status.max_restart if status else None),
+        max_relocate=_first(resource.max_relocate, status.max_relocate if status else None),
+        failback=_first(resource.failback, status.failback if status else None),
         comment=resource.comment,
     )
