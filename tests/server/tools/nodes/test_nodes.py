@@ -96,7 +96,7 @@ async def test_list_tasks_filters_by_outcome(tool_client, status):
     answer = await tool_client("ListTasks", **PROD, status=status, limit=200)
     for row in answer.data:
         good = row["status"] == "OK" or row["status"].startswith("WARNINGS")
-        running = row["status"] == "RUNNING"
+        running = row["status"] == "running"
         assert {"ok": good, "error": not good and not running}.get(
             status, running == (status == "running")
         )

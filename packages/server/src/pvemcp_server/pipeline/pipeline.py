@@ -172,7 +172,7 @@ class Pipeline:
         if isinstance(answer, Plan):
             plan = answer
             answer = await self._carry_out(tool, call, plan, recorder)
-            if answer.get("status") == "running":
+            if answer.get("task_status") == "running":
                 started = Started(
                     plan.cluster.name, call.upids[-1], answer, output_format, plan.warnings
                 )
