@@ -202,10 +202,6 @@ class Cluster:
         if more := len(missing) - len(named):
             self.notes.add(f"Missing from {self.name} likewise: {more} more {plural(what)}.")
 
-    def note_scope(self) -> None:
-        """Note that the caller's role leaves parts of this cluster out."""
-        self.notes.add(f"On {self.name}, only what the role of this key grants is shown.")
-
     def changed(self) -> None:
         """Drop the cached inventory after a change, so that the next read asks Proxmox."""
         self.inventory.invalidate()

@@ -62,7 +62,10 @@ async def listed(
             rows = await rows_or_error(cluster, lambda quiet: load(table, quiet, request))
         else:
             rows = await load(table, cluster, request)
-        await _note_omissions(table, cluster, rows)
+        if table.looks_filtered(cluster.account, rows):
+            await explain_filtered(cluster, table)
+        elif table.last_known:
+            await cluster.note_offline({row.node for row in rows})
         return rows
 
     answers = await call.each(clusters, read)
@@ -81,16 +84,6 @@ async def listed(
     # converting all of thousands of rows would block the event loop
     result[call.page] = [{"cluster": name, **asdict(row)} for name, row in pairs[call.page]]
     return Rows(result, ("cluster", *columns))
-
-
-async def _note_omissions(table: Table, cluster: Cluster, rows: Sequence[Any]) -> None:
-    """Note why rows may be missing or old."""
-    if not rows and not cluster.scope.everything:
-        cluster.note_scope()
-    if table.looks_filtered(cluster.account, rows):
-        await explain_filtered(cluster, table)
-    elif table.last_known:
-        await cluster.note_offline({row.node for row in rows})
 
 
 async def _finish_page(

@@ -112,8 +112,6 @@ async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterN
     budget = Budget(_CALLS, monotonic() + max(1.0, call.seconds_left - _FOR_THE_ANSWER))
 
     async def explain_empty(cluster: Cluster, table: Table) -> None:
-        if not cluster.scope.everything:
-            cluster.note_scope()
         with deadline(budget.until - monotonic()):
             await explain_filtered(cluster, table)
 
