@@ -51,6 +51,14 @@ def test_perl_types_are_converted(body, thing):
     assert decode(b'{"data":' + body + b"}", Thing).data == thing
 
 
+@pytest.mark.parametrize(
+    ("body", "what"), [(b"<!DOCTYPE html><p>Hi", "a web page"), (b"", "no JSON"), (b"{", "no JSON")]
+)
+def test_a_body_that_is_not_of_proxmox_is_named_as_what_it_is(body, what):
+    with pytest.raises(ValueError, match=f"it is {what}, so it is not Proxmox VE that answered"):
+        decode(body, Thing)
+
+
 @pytest.mark.parametrize("body", [b'{"data":null}', b"{}"])
 def test_null_becomes_an_empty_list_or_mapping(body):
     # Quirk 19.

@@ -18,7 +18,7 @@ from proxmox_client import (
 )
 from proxmox_client.response_errors import response_error
 
-OF_TEXT = {ResponseError, NotFound, Conflict, NoQuorum}
+OF_TEXT = {ResponseError, NotFound, Conflict, NoQuorum, AgentRefused}
 KINDS = {400: {BadParameters, NotFound}, 401: {Unauthenticated}, 403: {Forbidden}}
 
 

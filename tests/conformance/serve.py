@@ -34,7 +34,7 @@ GENEROUS = {
 def fixture(services):
     """Return the fixture server behind our gate and transports."""
     endpoint = Endpoint(services, {})
-    transports = endpoint.transports = Transports(fixture_server())
+    transports = endpoint.transports = Transports(fixture_server(), bytes(32))
 
     @asynccontextmanager
     async def lifespan(_):

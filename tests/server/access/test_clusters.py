@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import text
 
+from proxmox_client.emulator.certificates import CertificateAuthority
 from pvemcp_server.access import Access, Grant
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
 from pvemcp_server.store import Store, Topic
@@ -11,6 +12,7 @@ from pvemcp_server.store.records import TlsMode
 pytestmark = pytest.mark.anyio
 
 TOKEN = {"token_id": "root@pam!pvemcp", "secret": "planted"}
+AUTHORITY = CertificateAuthority("lab").pem
 PIN = ":".join(["ab"] * 32)
 
 
@@ -42,6 +44,8 @@ async def test_a_cluster_comes_with_its_default_identity(access: Access, lab: No
         ({"tls_mode": "trusting"}, "tls_mode"),
         ({"tls_mode": "pinned"}, "fingerprints"),
         ({"tls_mode": "ca"}, "ca_pem"),
+        ({"tls_mode": "ca", "ca_pem": "hello"}, "ca_pem"),
+        ({"tls_mode": "pinned", "fingerprints": [":".join(["AB"] * 20)]}, "fingerprints"),
         ({"tls_mode": "pinned", "fingerprints": ["ab:cd"]}, "fingerprints"),
         ({"token_id": "root@pam"}, "token_id"),
         ({"secret": " "}, "secret"),
@@ -75,11 +79,11 @@ DESTINATIONS = [
     {"hosts": ["pve1:8007", "pve2:8006"]},
     {"tls_mode": "insecure"},
     {"tls_mode": "pinned", "fingerprints": [PIN]},
-    {"tls_mode": "ca", "ca_pem": "another authority"},
+    {"tls_mode": "ca", "ca_pem": AUTHORITY},
 ]
 
 
-@pytest.mark.parametrize("destination", DESTINATIONS, ids=str)
+@pytest.mark.parametrize("destination", DESTINATIONS, ids=lambda values: "-".join(values))
 async def test_a_new_destination_needs_the_secret_of_every_token(
     access: Access, lab: None, store: Store, destination: dict
 ):
@@ -100,7 +104,7 @@ async def test_a_new_destination_needs_the_secret_of_every_token(
 
 
 async def test_a_change_that_keeps_the_destination_needs_no_secret(access: Access, lab: None):
-    same = {"hosts": ["pve2:8006", "pve1"], "ca_pem": "not used", "protected": True}
+    same = {"hosts": ["pve2:8006", "pve1"], "ca_pem": AUTHORITY, "protected": True}
     assert (await access.clusters.change("lab", name="home", **same)).name == "home"
 
 

@@ -57,7 +57,18 @@ async def test_oauth_discovery_gets_404_and_logs_no_key(served, http, path, capl
     with caplog.at_level(logging.INFO, "uvicorn.access"):
         answer = await http.get(path.format(key=served.key))
     assert answer.status_code == 404
+    assert "API key" in answer.json()["error_description"]
     assert served.key not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/register"), ("POST", "/token"), ("GET", "/authorize")]
+)
+async def test_the_oauth_error_that_clients_print_names_the_api_key(http, method, path):
+    answer = await http.request(method, path, json={"client_name": "Claude Code"})
+    assert answer.status_code == 404
+    assert answer.json()["error"] == "invalid_request"
+    assert answer.json()["error_description"].startswith("This server takes API keys, not OAuth")
 
 
 async def test_the_access_log_shows_the_path_without_the_key(served, modern, caplog):

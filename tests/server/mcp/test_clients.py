@@ -44,6 +44,12 @@ async def test_a_client_lists_tools_and_calls_one(connect, fake_tools):
     assert result.content[0].text == '{"data":{"vmid":101,"name":"web","cpu_usage":12.3}}'
 
 
+async def test_instructions_of_a_key_that_only_reads_describe_no_writes(connect, served):
+    async with connect(await served.new_key("reader")) as client:
+        assert "dry_run" not in client.instructions
+        assert "This key only reads" in client.instructions
+
+
 async def test_a_client_gets_server_info_and_instructions(connect, served):
     async with connect() as client:
         info = client.server_info
@@ -51,6 +57,7 @@ async def test_a_client_gets_server_info_and_instructions(connect, served):
         assert info.website_url
         assert info.icons[0].src.endswith("/icon.svg")
         assert "dry_run" in client.instructions
+        assert "ExecuteQuery" not in client.instructions  # there is no such tool here
         can = client.server_capabilities
         assert [can.tools.list_changed, can.prompts.list_changed] == [True, True]
         assert [can.resources.list_changed, can.resources.subscribe] == [True, True]
@@ -92,19 +99,59 @@ async def test_a_destructive_call_runs_after_consent(connect, fake_tools):
     assert fake_tools.done == ["Delete thing 101."]
 
 
+NO_TICK = "The user accepted the question without ticking 'Do it', which is no consent; nothing"
+
+
 @pytest.mark.parametrize(
-    ("action", "content"),
-    [("decline", None), ("cancel", None), ("accept", {"confirm": False}), ("accept", {})],
+    ("action", "content", "says"),
+    [
+        ("decline", None, "The user declined; nothing was changed."),
+        ("cancel", None, "The question was dismissed without a decision; nothing was changed."),
+        ("accept", {"confirm": False}, NO_TICK),
+        ("accept", {}, NO_TICK),
+    ],
 )
 async def test_a_destructive_call_without_consent_does_not_run(
-    connect, fake_tools, action, content
+    connect, fake_tools, action, content, says
 ):
     _, answer = answering(action, content)
     async with connect(elicitation_callback=answer) as client:
         result = await client.call_tool("DeleteThing", {"vmid": 101})
-    assert result.content[0].text == "The user declined; nothing was changed."
+    assert result.content[0].text.startswith(says)
     assert result.is_error is True
     assert fake_tools.done == []
+
+
+@pytest.mark.parametrize(("choice", "done"), [("deny", []), ("allow", ["Delete thing 101."])])
+async def test_a_key_without_a_user_is_never_asked(connect, served, fake_tools, choice, done):
+    """Call as a program that says it can ask, and dismisses every question."""
+    await served.state.access.keys.change(served.key_id, unattended=choice)
+    await served.state.store.watch.poll()
+    asked, answer = answering("cancel", None)
+    async with connect(elicitation_callback=answer) as client:
+        result = await client.call_tool("DeleteThing", {"vmid": 101})
+    assert asked == []
+    assert fake_tools.done == done
+    assert result.is_error is (choice == "deny")
+
+
+async def test_a_key_without_a_user_does_not_open_what_a_setting_denies(
+    connect, served, fake_tools
+):
+    await served.state.access.keys.change(served.key_id, unattended="allow")
+    await served.state.settings.change({"confirm_destructive": "deny"}, by="test")
+    await served.state.store.watch.poll()
+    async with connect() as client:
+        result = await client.call_tool("DeleteThing", {"vmid": 101})
+    assert (result.is_error, fake_tools.done) == (True, [])
+
+
+async def test_notes_begin_on_a_line_of_their_own(connect):
+    async with connect() as client:
+        result = await client.call_tool("ListThings", {})
+    data, notes = (block.text for block in result.content)
+    assert notes.startswith("\n")
+    assert f"{data}{notes}".splitlines()[0] == data
 
 
 @pytest.mark.parametrize(("setting", "done"), [("deny", []), ("allow", ["Delete thing 101."])])
@@ -164,5 +211,8 @@ async def test_an_ungranted_tool_is_a_protocol_error(connect, served):
             await client.call_tool("StartThing", {"vmid": 101})
     assert (caught.value.error.code, caught.value.error.message) == (
         -32602,
-        "Unknown tool: StartThing",
+        (
+            "Unknown tool: StartThing does not exist or is not granted to this key. "
+            "tools/list names those that are."
+        ),
     )

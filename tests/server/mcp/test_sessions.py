@@ -1,6 +1,7 @@
 """Sessions of the handshake eras: ownership, limits, end, and messages of older clients."""
 
 import json
+import secrets
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +11,7 @@ import pytest
 from mcp.client import Client
 from mcp.client.sse import sse_client
 
-from pvemcp_server.mcp import notifications, sessions
+from pvemcp_server.mcp import notifications, session_ids, sessions
 from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
 
 pytestmark = pytest.mark.anyio
@@ -51,7 +52,7 @@ async def test_a_session_serves_only_the_key_that_opened_it(served):
     mine = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
     theirs = await served.http.post("/mcp", json=message("tools/list", 1), headers=other)
     assert (mine.status_code, theirs.status_code) == (200, 404)
-    assert theirs.json()["error"]["message"] == "Session not found"
+    assert theirs.json()["error"]["message"].startswith("Session not found: send initialize again")
 
 
 async def test_a_session_survives_a_new_secret_of_its_key(served):
@@ -71,9 +72,10 @@ async def test_a_deleted_session_is_not_found(served):
     assert answer.status_code == 404
 
 
-async def status_of_ping(served, headers):
+async def status_of_ping(served, headers, number=1):
     """Return the status of one more message in that session."""
-    return (await served.http.post("/mcp", json=message("ping", 1), headers=headers)).status_code
+    ping = message("ping", number)
+    return (await served.http.post("/mcp", json=ping, headers=headers)).status_code
 
 
 async def test_last_event_id_is_ignored(served):
@@ -83,14 +85,112 @@ async def test_last_event_id_is_ignored(served):
         assert stream.headers["content-type"].startswith("text/event-stream")
 
 
-async def test_a_key_at_its_limit_loses_its_longest_idle_session(served, monkeypatch):
+async def test_a_key_at_its_limit_ends_its_longest_idle_session(served, monkeypatch):
     monkeypatch.setattr(sessions, "SESSIONS_PER_KEY", 2)
     other = await begin(served, await served.new_key("other"))
     first, second = await begin(served), await begin(served)
     assert await status_of_ping(served, first) == 200  # so the second is idle for longer
     third = await begin(served)
-    found = [await status_of_ping(served, one) for one in (first, second, third, other)]
-    assert found == [200, 404, 200, 200]
+    of_key = served.app.endpoint.transports.sessions._sessions[served.key_id]
+    assert list(of_key) == [session["Mcp-Session-Id"] for session in (first, third)]
+    for one in (first, second, third, other):  # an ended one is opened again
+        assert await status_of_ping(served, one) == 200
+        assert len(of_key) == 2
+
+
+async def listed(server, headers):
+    """List the tools in that session; return the id of the session and their names."""
+    answer = await server.http.post("/mcp", json=message("tools/list", 1), headers=headers)
+    assert answer.status_code == 200, answer.text
+    [result] = events(answer.text)
+    names = [tool["name"] for tool in result["result"]["tools"]]
+    return answer.headers["mcp-session-id"], names
+
+
+@pytest.mark.parametrize("version", ["2025-03-26", "2025-06-18", "2025-11-25"])
+async def test_a_session_outlives_the_process_that_opened_it(serving, version):
+    async with serving() as one:
+        headers = await begin(one, version=version)
+        known = await listed(one, headers)
+        async with one.twin() as two:
+            assert await listed(two, headers) == known
+    assert known[0] == headers["Mcp-Session-Id"]
+
+
+async def test_an_opened_session_knows_what_its_client_can_do(serving, fake_tools):
+    """Call in the new process: it asks the client, and names it in the audit."""
+    async with serving() as one:
+        begun = hello()
+        begun["params"]["capabilities"] = {"elicitation": {}}
+        headers = {**ACCEPT, "X-API-Key": one.key}
+        answer = await one.http.post("/mcp", json=begun, headers=headers)
+        headers["Mcp-Session-Id"] = answer.headers["mcp-session-id"]
+        async with one.twin() as two:
+            call = message("tools/call", 1, name="DeleteThing", arguments={"vmid": 101})
+            with anyio.fail_after(20):
+                async with two.http.stream("POST", "/mcp", json=call, headers=headers) as stream:
+                    async for line in stream.aiter_lines():
+                        if "elicitation/create" in line:
+                            question = json.loads(line.removeprefix("data: "))
+                            consent = {"action": "accept", "content": {"confirm": True}}
+                            reply = {"jsonrpc": "2.0", "id": question["id"], "result": consent}
+                            await two.http.post("/mcp", json=reply, headers=headers)
+            [*_, entry] = await two.recorded()
+    assert fake_tools.done == ["Delete thing 101."]
+    assert entry.client == "test 1"
+
+
+async def test_requests_at_the_same_time_open_a_lost_session_once(serving):
+    async with serving() as one:
+        headers = await begin(one)
+        async with one.twin() as two, anyio.create_task_group() as tasks:
+            for number in range(5):  # ids of requests are unique within a session
+                tasks.start_soon(status_of_ping, two, headers, number)
+        [of_key] = two.app.endpoint.transports.sessions._sessions.values()
+        assert list(of_key) == [headers["Mcp-Session-Id"]]
+
+
+async def test_a_session_of_another_key_is_not_opened_after_a_restart(serving):
+    async with serving() as one:
+        headers = await begin(one)
+        other = {**headers, "X-API-Key": await one.new_key("other")}
+        async with one.twin() as two:
+            assert await status_of_ping(two, other) == 404
+            assert await status_of_ping(two, {**headers, "Mcp-Session-Id": "0" * 32}) == 404
+            assert await status_of_ping(two, headers) == 200
+
+
+async def test_a_session_that_the_sdk_ended_is_opened_again(served):
+    headers = await begin(served)
+    transports = served.app.endpoint.transports.sessions.manager._server_instances
+    for transport in list(transports.values()):
+        await transport.terminate()
+    assert await status_of_ping(served, headers) == 200
+
+
+async def test_an_opened_session_gets_notifications_again(serving):
+    async with serving() as one:
+        headers = await begin(one)
+        async with one.twin() as two:
+            with anyio.fail_after(20):
+                async with two.http.stream("GET", "/mcp", headers=headers) as stream:
+                    await two.state.access.keys.change(two.key_id, role="Read-only")
+                    await two.state.store.watch.poll()
+                    async for line in stream.aiter_lines():
+                        if "tools/list_changed" in line:
+                            break
+
+
+@pytest.mark.parametrize("size", [100, 50_000])
+async def test_a_handshake_of_any_size_opens_a_session(served, size):
+    begun = hello()
+    begun["params"]["capabilities"] = {"experimental": {"x": {"y": secrets.token_hex(size)}}}
+    headers = {**ACCEPT, "X-API-Key": served.key}
+    answer = await served.http.post("/mcp", json=begun, headers=headers)
+    assert answer.status_code == 200
+    assert len(answer.headers["mcp-session-id"]) <= session_ids.LONGEST
+    headers["Mcp-Session-Id"] = answer.headers["mcp-session-id"]
+    assert await status_of_ping(served, headers) == 200
 
 
 async def test_a_key_with_all_sessions_in_use_gets_no_more(served, monkeypatch):
@@ -341,7 +441,8 @@ async def test_a_batch_for_an_unknown_session_gets_404(served):
     headers = {**await begin(served, version="2025-03-26"), "Mcp-Session-Id": "gone"}
     batch = [message("ping", 1), message("ping", 2)]
     answer = await served.http.post("/mcp", json=batch, headers=headers)
-    assert (answer.status_code, answer.json()["error"]["message"]) == (404, "Session not found")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"].startswith("Session not found: send initialize again")
 
 
 async def test_a_session_has_no_tasks(served):

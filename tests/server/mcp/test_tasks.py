@@ -136,7 +136,7 @@ async def test_an_ended_task_has_the_warnings_of_its_plan(client):
     task = await client.begin(vmid=105, include_vm_state=True)
     data, warnings = (await client.ended(task))["result"]["content"]
     assert '"success":true' in data["text"]
-    assert warnings["text"] == "It is not running, so there is no RAM to save."
+    assert warnings["text"] == "\nIt is not running, so there is no RAM to save."
 
 
 def test_the_log_of_a_failed_task_is_cleaned():

@@ -78,6 +78,15 @@ def test_empty_columns_are_left_out_and_named(write):
     assert written.notes == "Left out because empty in every row: tags, pool."
 
 
+@pytest.mark.parametrize("output_format", Format)
+def test_a_list_of_words_is_a_list_in_json_normal_and_one_cell_elsewhere(write, output_format):
+    answer = Rows([{"vmid": 1, "tags": ["web", "prod"]}], ("vmid", "tags"))
+    data = write(answer, format=output_format.value).data
+    assert ("web;prod" in data) is (output_format is not Format.JSON_NORMAL)
+    if output_format is Format.JSON_NORMAL:
+        assert json.loads(data)["data"] == [{"vmid": 1, "tags": ["web", "prod"]}]
+
+
 def test_a_picked_column_is_always_written(write):
     written = write(Rows(GUESTS, ("vmid",)), fields=["CpuUsage", "name", "cpu_usage"])
     assert json.loads(written.data)["data"]["headers"] == ["cpu_usage", "name"]
@@ -91,7 +100,16 @@ def test_a_hidden_column_may_be_picked_without_rows(write):
 def test_an_unknown_picked_column_suggests_the_nearest(write):
     with pytest.raises(BadArgument) as caught:
         write(Rows(GUESTS, ("vmid",)), fields=["cpu_usge"])
-    assert str(caught.value) == "fields: there is no column 'cpu_usge'. Did you mean cpu_usage?"
+    assert str(caught.value) == "fields: there is no column 'cpu_usge', did you mean cpu_usage?"
+
+
+def test_all_unknown_picked_columns_are_named_at_once(write):
+    with pytest.raises(BadArgument) as caught:
+        write(Rows(GUESTS, ("vmid",)), fields=["cpu_usge", "vmid", "zzz"])
+    assert str(caught.value) == (
+        "fields: there is no column 'cpu_usge', did you mean cpu_usage? "
+        "there is no column 'zzz'. There are vmid, name, cpu_usage."
+    )
 
 
 def test_an_unknown_picked_column_without_suggestion_lists_all(write):

@@ -79,6 +79,8 @@ class Answering:
     [
         (Decision.YES, [("decision", "accepted"), ("intent", "ok")]),
         (Decision.NO, [("decision", "declined"), ("call", "error")]),
+        (Decision.NOT_TICKED, [("decision", "declined"), ("call", "error")]),
+        (Decision.DISMISSED, [("decision", "no answer"), ("call", "error")]),
         (Decision.NO_ANSWER, [("decision", "no answer"), ("call", "error")]),
         (Decision.CANNOT_ASK, [("call", "error")]),
     ],

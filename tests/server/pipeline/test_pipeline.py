@@ -17,7 +17,7 @@ def texts(answer):
 async def test_notes_are_a_second_block(modern):
     data, notes = texts(await modern.call("ListThings"))
     assert json.loads(data)["data"]["headers"] == ["vmid", "name"]
-    assert notes == "Thing 7 did not answer.\nLeft out because empty in every row: tags."
+    assert notes == "\nThing 7 did not answer.\nLeft out because empty in every row: tags."
 
 
 async def test_an_answer_without_notes_is_one_block(modern):
@@ -31,9 +31,18 @@ async def test_unknown_and_ungranted_tools_are_the_same_protocol_error(served, m
     reader = await served.new_key("reader")
     modern.path = f"/mcp/{reader}"
     answer = await modern.send("tools/call", {"name": name, "arguments": {"vmid": 1}})
-    assert answer.json()["error"] == {"code": -32602, "message": f"Unknown tool: {name}"}
+    assert answer.json()["error"] == {
+        "code": -32602,
+        "message": f"Unknown tool: {name} does not exist or is not granted to this key. "
+        "tools/list names those that are.",
+    }
     [entry] = await served.recorded()
     assert (entry.kind, entry.tool, entry.outcome) == ("refused", name, "refused")
+
+
+async def test_a_granted_tool_in_other_letters_is_suggested(modern):
+    answer = await modern.send("tools/call", {"name": "list_things", "arguments": {}})
+    assert answer.json()["error"]["message"].endswith("Did you mean ListThings?")
 
 
 @pytest.mark.parametrize(("name", "outcome"), [("NoSuchTool", "refused"), ("GetThing", "error")])

@@ -42,6 +42,18 @@ def only(field, operator, value=None):
             "select[0]: no field of guests 'nmae'. Did you mean name?",
         ),
         (
+            {
+                "from": "guests",
+                "select": ["vmid", "cpu", "AVG(mem)"],
+                "where": only("hostname", "=", "x"),
+                "orderBy": ["cpu"],
+            },
+            (
+                "select[1]: no field of guests 'cpu'. Did you mean cpu_usage or cpu_count or "
+                "qemu_config.cpu? select[2]: no field of guests 'mem'. Did you mean "
+            ),
+        ),
+        (
             {"from": "guests", "select": ["nod.name"]},
             "select[0]: no relation of guests 'nod'. Did you mean node?",
         ),

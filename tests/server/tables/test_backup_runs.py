@@ -114,7 +114,7 @@ def test_the_last_run_has_the_outcome_of_its_worst_task():
     warned = Run.newest([task(90_000), task(90_060, "WARNINGS: 1", node="pve2")])
     assert (warned.status, warned.ok) == ("WARNINGS: 1", True)
     running = Run.newest([task(90_000, "RUNNING", None), task(90_060, node="pve2")])
-    assert (running.status, running.ok) == ("RUNNING", None)
+    assert (running.status, running.ok) == ("running", None)
     assert Run.newest([]) is None
 
 

@@ -1,16 +1,19 @@
 """Each table's rows, compared with the state of the emulated clusters."""
 
+from dataclasses import replace
 from time import monotonic
 
 import anyio
+import msgspec
 import pytest
 
 from proxmox_client import ApiToken, Client, Tls
+from proxmox_client.api.ha import HaResource, HaStatus
 from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import EVERYTHING, Resources
 from pvemcp_server.clusters import Cluster, Inventory, Notes
-from pvemcp_server.tables import load, tables
+from pvemcp_server.tables import ha, load, tables
 from pvemcp_server.tables.registry import Budget, LoadRequest
 
 pytestmark = pytest.mark.anyio
@@ -201,6 +204,22 @@ async def test_ha_resources_have_requested_and_current_state(open_cluster):
     resources = await rows("ha_resources", open_cluster())
     assert {row.sid for row in resources} == {f"vm:{row.vmid}" for row in resources}
     assert all(row.requested_state == "started" and row.node for row in resources)
+
+
+def test_options_of_ha_without_a_value_have_the_default_that_the_manager_reports():
+    status = HaStatus(id="x", max_restart=1, max_relocate=1, failback=True)
+    row = ha._row(HaResource(sid="vm:101", max_restart=0), status)
+    assert (row.max_restart, row.max_relocate, row.failback) == (0, 1, True)
+
+
+@pytest.mark.parametrize(("lock", "shown"), [("", None), (None, None), ("backup", "backup")])
+async def test_an_empty_lock_is_none(open_cluster, pve, lock, shown):
+    cluster = open_cluster()
+    view = await cluster.inventory_view()
+    guest = msgspec.structs.replace(view.by_vmid[101], lock=lock)
+    cluster._view = replace(view, guests=(guest,), derived={})
+    [row] = await rows("guests", cluster)
+    assert (row.lock, row.is_locked) == (shown, shown is not None)
 
 
 async def test_configurations_disks_and_networks_of_a_guest(open_cluster, pve):

@@ -91,7 +91,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "GetQuerySchema": {},
         "ExecuteQuery": {
             **cluster,
-            "query": {"from": "guests", "select": ["vmid", "node"], "orderBy": ["vmid"]},
+            "query": {"from": "guests", "select": ["vmid", "node"], "orderBy": [{"field": "vmid"}]},
         },
     }
 

@@ -1,9 +1,11 @@
 """The clusters that a call reaches, and those that fail."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from pvemcp_server.access.model import Resources
 from pvemcp_server.errors import CallError
 
 pytestmark = pytest.mark.anyio
@@ -58,3 +60,40 @@ def _remove_accounts(demo_client, *names):
         return await open_(name, *rest)
 
     demo_client.clusters.open = refusing
+
+
+@pytest.mark.parametrize("tool", ["GetVmConfig", "GetVmStatus", "CreateVmSnapshot", "BackupVm"])
+async def test_a_guest_of_another_cluster_is_found_there(tool_client, tool):
+    more = {"snapshot_name": "new"} if tool == "CreateVmSnapshot" else {}
+    error = await tool_client.refused(tool, cluster_name="home-lab", vmid=300, **more)
+    assert error.startswith("No guest 300 on home-lab. ")
+    assert error.endswith(" It is on prod: give cluster_name.")
+
+
+async def test_a_guest_that_another_cluster_hides_is_not_named(tool_client):
+    narrow = tool_client.scoped(Resources(pools=frozenset({"web"})))
+    for vmid in (300, 999_999):  # a guest outside of the pool, and none
+        error = await narrow.refused("GetVmStatus", cluster_name="home-lab", vmid=vmid)
+        assert "cluster_name" not in error
+
+
+async def test_an_unknown_guest_is_answered_with_some_numbers_and_how_many_more(tool_client):
+    error = await tool_client.refused("GetVmStatus", cluster_name="prod", vmid=777_777_777)
+    assert re.search(r"There are \d+, \d+, \d+, \d+, \d+ and \d{2,} more\.$", error)
+
+
+@pytest.mark.parametrize(
+    ("tool", "argument", "column"),
+    [("ListVms", "node", "node"), ("ListVms", "Name", "Name"), ("ListStorage", "node", "node")],
+)
+async def test_a_filter_that_a_list_does_not_have_points_to_queries(
+    tool_client, tool, argument, column
+):
+    error = await tool_client.refused(tool, **{argument: "x"})
+    assert error.endswith(f"ExecuteQuery filters by {column}.")
+
+
+async def test_a_name_in_place_of_a_number_says_where_numbers_are(tool_client):
+    for tool, arguments in (("GetVmStatus", {"vmid": "web"}), ("ListSnapshots", {"vmids": "web"})):
+        error = await tool_client.refused(tool, cluster_name="prod", **arguments)
+        assert "ListVms shows the number of each name." in error

@@ -39,6 +39,7 @@ GEMINI_KEYWORDS = {
     *("pattern", "anyOf", "default", "example", "additionalProperties", "propertyOrdering"),
 }
 STRICT_REFUSES = {"allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "$ref"}
+GEMINI_FORMATS = {None, "enum", "date-time", "int32", "int64", "float", "double"}
 CLIENT_PREFIXES = ("mcp__pvemcp__", "mcp_pvemcp_", "pvemcp-")
 
 
@@ -100,6 +101,8 @@ def gemini(tool) -> Iterator[str]:
     for at, part, _ in places(tool["inputSchema"]):
         if part.keys() - GEMINI_KEYWORDS:
             yield f"{at}: {part.keys() - GEMINI_KEYWORDS}"
+        if part.get("format") not in GEMINI_FORMATS:
+            yield f"{at}: format {part['format']}"
         if "anyOf" in part and len(part) > 1:
             yield f"{at}: anyOf is not the only keyword"
         if "anyOf" not in part and part.get("type") not in TYPES:
@@ -183,6 +186,9 @@ BESIDE = {"description": "x", "anyOf": [{"type": "string"}, {"type": "integer"}]
         ({"description": "anything"}, {openai_strict, gemini}),
         ({"type": "object", "properties": {"a b": {"type": "string"}}}, {anthropic}),
         ({"type": "text"}, {gemini, anthropic}),
+        ({"type": "string", "format": "ipv4"}, {gemini}),
+        ({"type": "string", "const": "x"}, {gemini}),
+        ({"oneOf": [{"type": "string"}, {"type": "integer"}]}, {openai_strict, gemini}),
     ],
 )
 def test_the_rules_detect_schemas_that_a_family_refuses(schema, families):

@@ -70,6 +70,9 @@ async def test_a_call_that_loses_data_is_asked_about_and_sent_only_with_consent(
         ({"confirm_destructive": "deny"}, Decision.YES, "are switched off here"),
         ({}, Decision.CANNOT_ASK, "this client cannot ask for it"),
         ({}, Decision.NO_ANSWER, "gave no decision"),
+        ({}, Decision.DISMISSED, "dismissed without a decision"),
+        ({}, Decision.NOT_TICKED, "without ticking"),
+        ({"unconfirmed_destructive": "allow"}, Decision.DISMISSED, "dismissed"),
     ],
 )
 async def test_without_consent_nothing_is_sent(client, name, arguments, setting, decision, says):

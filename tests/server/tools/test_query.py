@@ -511,7 +511,7 @@ SCOPES = {
     "pool": (Resources(pools=frozenset({"production"})), lambda row: row["pool"] == "production"),
     "tags": (
         Resources(tags=frozenset({"db", "web"})),
-        lambda row: {"db", "web"} & {*(row["tags"] or "").split(";")},
+        lambda row: {"db", "web"} & {*(row["tags"] or ())},
     ),
     "vmids": (Resources(vmids=frozenset({101, 102})), lambda row: row["vmid"] in (101, 102)),
     "node": (Resources(nodes=frozenset({"pve01"})), lambda row: row["node"] == "pve01"),

@@ -171,6 +171,23 @@ async def test_a_role_narrows_a_key_and_the_rights_show_it(equipped):
     assert (still_held.status_code, "role of k" in still_held.json()["error"]) == (422, True)
 
 
+@pytest.mark.parametrize("path", ["/clusters", "/clusters/try"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tls_mode": "pinned", "fingerprints": [":".join(["AB"] * 20)]},
+        {"tls_mode": "pinned", "fingerprints": ["no fingerprint"]},
+        {"tls_mode": "ca", "ca_pem": "hello"},
+    ],
+    ids=["SHA-1", "words", "CA"],
+)
+async def test_a_certificate_that_cannot_be_read_is_named(front, path, wrong):
+    fields = {"name": "lab", "hosts": ["127.0.0.1:1"], "token_id": "a@pve!b", "token_secret": "s"}
+    refused = await front.api("POST", path, json=fields | wrong)
+    assert refused.status_code == 422
+    assert list(wrong)[1] in refused.json()["error"]
+
+
 async def test_a_cluster_is_tried_added_and_examined(front, emulator):
     emulated = emulator["home-lab"]
     token_id, secret = emulated.token
@@ -184,7 +201,8 @@ async def test_a_cluster_is_tried_added_and_examined(front, emulator):
     assert refused.status_code == 422
     assert secret not in refused.text
     shown = (await front.api("POST", "/clusters/fingerprints", json=emulated.hosts)).json()
-    fields["fingerprints"] = [row["fingerprint"] for row in shown]
+    # as `openssl x509 -fingerprint -sha256` prints it
+    fields["fingerprints"] = [f"sha256 Fingerprint={row['fingerprint']}" for row in shown]
     tried = await front.api("POST", "/clusters/try", json=fields)
     assert tried.json()["version"].startswith("8.4")
     added = await front.api("POST", "/clusters", json=fields)

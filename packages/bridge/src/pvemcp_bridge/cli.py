@@ -108,10 +108,11 @@ def install(
     server = clients.server_config(
         target_client, config_file.bridge_command(), _environment(arguments)
     )
-    before = path.read_text("utf-8-sig") if path.exists() else ""
     try:
+        # not read_text, which would replace the line ends of Windows
+        before = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
         after = config_file.with_server(before, target_client.servers_key, name, server)
-    except config_file.UnusableConfig as error:
+    except (config_file.UnusableConfig, UnicodeDecodeError) as error:
         typer.echo(f"{path}: {error} Nothing was changed.", err=True)
         raise typer.Exit(1) from None
     mask = logs.masker(settings.target.secrets)

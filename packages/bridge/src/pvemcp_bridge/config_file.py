@@ -31,8 +31,12 @@ def with_server(text: str, servers_key: str, name: str, server: Mapping[str, Any
     """Return the configuration with this server added or replaced.
 
     All other characters stay, also comments and trailing commas, which editors allow in JSON.
-    Raise UnusableConfig when the text is not a JSON object.
+    A file with line ends of Windows gets these in what is added. Raise UnusableConfig when the text
+    is not a JSON object.
     """
+    if "\r\n" in text:
+        changed = with_server(text.replace("\r\n", "\n"), servers_key, name, server)
+        return changed.replace("\n", "\r\n")
     if not text.strip():
         return json.dumps({servers_key: {name: server}}, indent=_INDENT, ensure_ascii=False) + "\n"
     # JSON of the same length, so that positions are valid in both texts
@@ -91,7 +95,7 @@ def write(path: Path, text: str) -> Path | None:
     # a random name, mode 0600, never through a link: the folder may be shared
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -40,6 +40,8 @@ __all__ = [
 DOCTOR = "`pvemcp-bridge doctor` shows where it fails."
 _UNKNOWN_OUTCOME = "It may or may not have been carried out: check before you repeat it."
 
+_AGAIN = "Try again."
+
 
 class BridgeError(Exception):
     """Base of the errors that the bridge sends as the reply to a request."""
@@ -62,7 +64,9 @@ class BridgeError(Exception):
         return {name: value for name, value in values.items() if value is not None}
 
     def reply_to(self, request: Message) -> str:
-        """Return the JSON-RPC error that answers the request."""
+        """Return the JSON-RPC error that answers the request; only a tool can change anything."""
+        if request.method != "tools/call":
+            self.advice = self.advice.replace(_UNKNOWN_OUTCOME, _AGAIN)
         return error_text(request.raw_id, INTERNAL_ERROR, str(self), self.data)
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 
 __all__ = ["Writer", "binary", "read_lines", "start_reader"]
 
+# Line ends for readers that split text by Unicode's rules; in JSON only strings can hold them
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 _CHUNK = 1 << 16
 _HIGH_WATER = 8 << 20
 
@@ -93,7 +95,7 @@ class Writer:
 
     async def send(self, line: str) -> None:
         """Write one line; wait while the reader at the other end is far behind."""
-        data = line.encode() + b"\n"
+        data = line.translate(_LINE_ENDS).encode() + b"\n"
         self._unwritten += len(data)
         if not self._buffer:
             self._loop.call_soon(self._flush)

@@ -64,12 +64,7 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
             return _decoder(answer).decode(body)  # type: ignore[arg-type]  # a class is hashable
         raise msgspec.ValidationError("a number of more than 64 bits")
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        content = json.loads(
-            body.decode(errors="replace"),
-            parse_constant=_no_value,
-            parse_float=_finite,
-            parse_int=_bounded,
-        )
+        content = _json(body)
         if answer is msgspec.Raw and isinstance(content, dict):
             data: Any = msgspec.Raw(msgspec.json.encode(content.get("data")))
             return Envelope(data=data)
@@ -118,6 +113,20 @@ def _name_of(row: Any) -> str:
     """Return what identifies a row for a reader."""
     names = (row.get(key) for key in _IDENTIFYING) if isinstance(row, dict) else ()
     return next((str(name)[:80] for name in names if name), "a row without a name")
+
+
+def _json(body: bytes) -> Any:
+    """Return the content of a body; raise ValueError that says what is there instead of JSON."""
+    try:
+        return json.loads(
+            body.decode(errors="replace"),
+            parse_constant=_no_value,
+            parse_float=_finite,
+            parse_int=_bounded,
+        )
+    except ValueError:
+        kind = "a web page" if body.lstrip().startswith(b"<") else "no JSON"
+        raise ValueError(f"it is {kind}, so it is not Proxmox VE that answered") from None
 
 
 def convert(value: object, answer: type[T]) -> T:

@@ -36,24 +36,30 @@ class Tls:
         object.__setattr__(self, "fingerprints", pins)
 
     def context(self) -> ssl.SSLContext:
-        """Return the TLS context for these settings."""
+        """Return the TLS context for these settings; raise ValueError for an unreadable CA."""
         if self.fingerprints:
             return _pinned_context(frozenset(self.fingerprints))
         if self.insecure:
             return _unverified_context()
         if self.ca_file is None and self.ca_pem is None:
             return _default_context()
-        context = ssl.create_default_context(
-            cafile=str(self.ca_file) if self.ca_file else None, cadata=self.ca_pem
-        )
+        try:
+            context = ssl.create_default_context(
+                cafile=str(self.ca_file) if self.ca_file else None, cadata=self.ca_pem
+            )
+        except ssl.SSLError:
+            raise ValueError("no certificate can be read from the given authority") from None
         # Proxmox's own CAs made before 2026-03 lack keyUsage; Python 3.13 rejects them by default
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
 
 
 def normalize_fingerprint(fingerprint: str) -> str:
-    """Return a SHA-256 fingerprint as colon-hex in capitals, or raise ValueError."""
-    digits = fingerprint.strip().upper().removeprefix("SHA256:").replace(":", "")
+    """Return a SHA-256 fingerprint as colon-hex in capitals, or raise ValueError.
+
+    It may have a label, as openssl ("sha256 Fingerprint=AA:…") and ssh ("SHA256:…") print it.
+    """
+    digits = fingerprint.rpartition("=")[2].strip().upper().removeprefix("SHA256:").replace(":", "")
     text = ":".join(digits[i : i + 2] for i in range(0, len(digits), 2))
     if not _FINGERPRINT.fullmatch(text):
         raise ValueError(f"{fingerprint!r} is not a SHA-256 fingerprint (32 bytes in hex)")
@@ -119,7 +125,7 @@ def _pinned_context(pins: frozenset[str]) -> ssl.SSLContext:
             super().do_handshake()
             fingerprint = fingerprint_of(_leaf(self))
             if fingerprint not in pins:
-                message = f"the certificate's fingerprint is {fingerprint}"
+                message = f"the certificate's fingerprint is {fingerprint}, which is not pinned"
                 raise ssl.SSLCertVerificationError(message)
 
     context = _unverified_context()

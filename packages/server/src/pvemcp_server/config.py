@@ -64,7 +64,10 @@ class Config(BaseSettings):
         env_prefix="PVEMCP_", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
-    host: str = Field(default="127.0.0.1", description="Address to listen on")
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on; 0.0.0.0 is all of IPv4, :: all of IPv6 only",
+    )
     port: int = Field(default=8811, ge=0, le=65535, description="Port to listen on; 0 picks one")
     state_dir: Path = Field(
         default=Path("var"), description="Folder of the database, the master key and the backups"
@@ -79,7 +82,9 @@ class Config(BaseSettings):
         default=None, description="File of the master key; by default state_dir/master.key"
     )
     public_url: Site | None = Field(
-        default=None, description="URL under which clients reach the server"
+        default=None,
+        description="URL under which clients reach the server; the admin pages need one without "
+        "a path",
     )
     allowed_hosts: Words = Field(default=(), description="Additional Host headers to accept")
     allowed_origins: Sites = Field(

@@ -97,7 +97,7 @@ class UnknownName(CallError):
     """No such name is visible to the caller; the hint suggests similar visible names.
 
     `where` names the scope of the search, such as "on lab". `blind` is the hint when no name is
-    visible at all.
+    visible at all, and `more` counts visible names that `known` leaves out.
     """
 
     def __init__(
@@ -108,13 +108,14 @@ class UnknownName(CallError):
         *,
         where: str = "",
         blind: str = "",
+        more: int = 0,
     ) -> None:
         self.kind, self.name = kind, str(name)
         names = sorted({str(name) for name in known})
         near = nearest(self.name, names)
         shown = near or names[:10]
         ask = "Did you mean" if near else "There is" if len(shown) == 1 else "There are"
-        more = 0 if near else len(names) - len(shown)
+        more = 0 if near else len(names) - len(shown) + more
         end = "?" if near else f" and {more} more." if more else "."
         hint = f"{ask} {', '.join(shown)}{end}" if shown else blind
         super().__init__(f"No {kind} {name!r} {where}".rstrip() + ".", hint=hint)

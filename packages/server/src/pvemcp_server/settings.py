@@ -15,6 +15,7 @@ from proxmox_client.tls import normalize_fingerprint
 from pvemcp_formats import Format
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store, Topic
+from pvemcp_server.store.records import Unconfirmed
 
 log = logging.getLogger(__name__)
 Listener = Callable[["Values", "Values"], Awaitable[None]]
@@ -130,7 +131,7 @@ class Values(BaseModel):
         "asks the user, runs at once or is refused.",
         json_schema_extra=SAFETY,
     )
-    unconfirmed_destructive: Literal["deny", "allow"] = Field(
+    unconfirmed_destructive: Unconfirmed = Field(
         default="deny",
         title="Destructive calls without confirmation",
         description="Whether such a call runs or is refused when the client cannot ask the user.",

@@ -137,7 +137,7 @@ async def test_a_protected_cluster_refuses_writes(demo_client):
 
 async def test_a_write_without_wait_notes_the_next_step(demo_client):
     answer = await demo_client("ChangeVmState", **PROD, vmid=150, action="Reset")
-    assert answer.data["status"] == "running"
+    assert answer.data["task_status"] == "running"
     assert "GetTask with this upid" in answer.notes
     task = (await demo_client("GetTask", **PROD, upid=answer.data["upid"], wait_seconds=30)).data
     assert (task["status"], task["ok"]) == ("stopped", True)
@@ -190,7 +190,7 @@ async def test_a_failed_task_is_an_error_with_its_log(demo_client):
 async def test_waiting_ends_with_the_setting_and_leaves_the_task_running(demo_client):
     demo_client.change(task_wait_max_seconds=0)
     answer = await demo_client("BackupVm", **PROD, vmid=200, storage="pbs-main", wait=True)
-    assert answer.data["status"] == "running"
+    assert answer.data["task_status"] == "running"
     assert "still running" in answer.notes
 
 
@@ -260,6 +260,6 @@ async def test_a_dropped_answer_to_a_write_is_not_retried(demo_client):
 async def test_an_unwatchable_task_is_answered_with_its_upid(demo_client):
     demo_client["prod"].emulated.fault(FaultKind.DROP, path=".*/tasks/")
     answer = await demo_client("ChangeVmState", **PROD, vmid=105, action="Reset", wait=True)
-    assert (answer.data["success"], answer.data["status"]) == (True, "unknown")
+    assert (answer.data["success"], answer.data["task_status"]) == (True, "unknown")
     assert answer.data["upid"].startswith("UPID:")
     assert "GetTask with this upid returns the outcome." in answer.notes

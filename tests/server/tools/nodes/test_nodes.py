@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from proxmox_client import Qemu
+from proxmox_client.api.rrd import GuestRrd
 from pvemcp_server.access.model import Resources
 
 pytestmark = pytest.mark.anyio
@@ -94,7 +96,7 @@ async def test_list_tasks_filters_by_outcome(tool_client, status):
     answer = await tool_client("ListTasks", **PROD, status=status, limit=200)
     for row in answer.data:
         good = row["status"] == "OK" or row["status"].startswith("WARNINGS")
-        running = row["status"] == "RUNNING"
+        running = row["status"] == "running"
         assert {"ok": good, "error": not good and not running}.get(
             status, running == (status == "running")
         )
@@ -234,10 +236,27 @@ async def test_metrics_of_an_unknown_guest_name_the_nearest(tool_client):
     assert error.startswith("No guest 99999 on prod.")
 
 
-@pytest.mark.parametrize("given", [{"vmids": []}, {"vmids": [1]}, {"vmids": [101], "metrics": []}])
+@pytest.mark.parametrize("given", [{"vmids": []}, {"vmids": [1]}])
 async def test_metrics_of_nothing_are_refused_by_argument(tool_client, given):
     error = await tool_client.refused("ListVmRrdData", **PROD, **given)
-    assert error.startswith(("vmids", "metrics"))
+    assert error.startswith("vmids")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [("Pressure", "; pressure (PSI) comes with Proxmox VE 9.0."), ("Cpu", ".")],
+)
+async def test_a_note_on_missing_metrics_fits_the_question(
+    demo_client, monkeypatch, metrics, reason
+):
+    async def empty(*_arguments):
+        return [GuestRrd(time=1_790_000_000 + 1_800 * n) for n in range(600)]
+
+    monkeypatch.setattr(Qemu, "rrd", empty)
+    call = {**PROD, "vmids": [101, 105], "metrics": metrics, "time_frame": "Week"}
+    answer = await demo_client("ListVmRrdData", **call)
+    assert answer.data == []
+    assert answer.notes == f"None of this was recorded in this time_frame{reason}"
 
 
 async def test_get_task_notes_that_it_stopped_waiting(demo_client):

@@ -2,6 +2,8 @@
 
 import pytest
 
+from pvemcp_server.tools.storage import deletions
+
 pytestmark = pytest.mark.anyio
 
 PROD = {"cluster_name": "prod"}
@@ -85,3 +87,35 @@ async def test_a_parameter_that_proxmox_refuses_is_named_with_its_reason(demo_cl
         "Proxmox: 'Parameter verification failed. "
         "notes-template: value may only be 1024 characters long'."
     )
+
+
+@pytest.mark.parametrize(
+    ("notes", "warned"), [("{{guestname}} on {{node}}", True), ("{x} {{", False), ("plain", False)]
+)
+async def test_words_that_proxmox_replaces_in_notes_are_named(demo_client, notes, warned):
+    call = {**PROD, "vmid": 200, "storage": "pbs-main", "notes": notes, "dry_run": True}
+    would = (await demo_client("BackupVm", **call)).data["would"]
+    assert ("Proxmox replaces {{cluster}}, {{guestname}}, {{node}}, {{vmid}}" in would) is warned
+
+
+@pytest.mark.parametrize("notes", ["cost {{foo}}", "{{ guestname }}", "{{}}"])
+async def test_a_word_that_proxmox_would_refuse_in_notes_is_refused_before(demo_client, notes):
+    error = await demo_client.refused("BackupVm", **PROD, vmid=200, storage="local", notes=notes)
+    assert error.startswith("notes: Proxmox replaces words in double braces, and has none called")
+    assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
+
+
+@pytest.mark.parametrize("keep", ["keep-last=3,keep-daily=7", "keep-daily=7,keep-last=3"])
+async def test_a_retention_has_one_order(demo_client, keep):
+    job = next(iter(demo_client["prod"].emulated.state.backup_jobs.values()))
+    job.options["prune-backups"] = keep
+    rows = (await demo_client("ListBackupJobs", **PROD, fields=["id", "retention"])).data
+    assert "keep-last=3,keep-daily=7" in {row["retention"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(2**21, "2.0 MiB"), (700, "700 B"), (5 * 2**30, "5.0 GiB"), (2**43, "8.0 TiB")],
+)
+def test_a_size_is_written_in_a_unit_that_shows_it(size, text):
+    assert deletions._readable(size) == text

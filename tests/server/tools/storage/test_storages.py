@@ -44,13 +44,13 @@ async def test_list_pools_names_members(tool_client):
     (row,) = answer.data
     assert (row["poolid"], row["description"]) == ("family", "What everyone depends on")
     members = {f"{state.guests[vmid].kind}/{vmid}" for vmid in state.pools["family"].vmids}
-    assert set(row["members"].split(";")) == members
+    assert set(row["members"]) == members
 
 
 async def test_list_pools_names_members_of_a_pool_inside_another(demo_client):
     demo_client["home-lab"].emulated.state.pools["family/web"] = Pool("family/web", vmids={201})
     answer = await demo_client("ListPools", cluster_name="home-lab")
-    assert {row["poolid"]: row["members"] for row in answer.data}["family/web"] == "lxc/201"
+    assert {row["poolid"]: row["members"] for row in answer.data}["family/web"] == ["lxc/201"]
     assert answer.notes == ""
 
 
@@ -124,10 +124,10 @@ async def test_list_backup_jobs_has_guests_and_the_last_outcome(tool_client):
     jobs = {row["id"]: row for row in answer.data}
     state = tool_client["prod"].emulated.state
     nightly = set(state.guests) - {9000, 9001}
-    assert set(jobs["backup-nightly"]["vmids"].split(";")) == {str(vmid) for vmid in nightly}
+    assert set(jobs["backup-nightly"]["vmids"]) == nightly
     assert jobs["backup-nightly"]["last_run_ok"] is True
     assert jobs["backup-archive"]["last_run_ok"] is False
-    assert jobs["backup-archive"]["vmids"] == "101;102;103;105;150;200"
+    assert jobs["backup-archive"]["vmids"] == [101, 102, 103, 105, 150, 200]
     for name, row in jobs.items():
         assert row["enabled"] is state.backup_jobs[name].enabled
 

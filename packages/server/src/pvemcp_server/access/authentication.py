@@ -178,6 +178,7 @@ def _caller(key: KeyRecord, role: Role, identities: dict[str, int]) -> Caller:
         toolset=frozenset(key.toolset),
         identities=identities,
         output_format=key.output_format,
+        unattended=key.unattended,
         digest=key.digest,
         version=_version(key, role, identities),
     )
@@ -191,6 +192,7 @@ def _version(key: KeyRecord, role: Role, identities: dict[str, int]) -> str:
         key.clusters,
         key.toolset,
         key.output_format,
+        key.unattended,
         role.name,
         grants_to_json(role.grants),
         sorted(identities.items()),

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from proxmox_client.tls import Tls, normalize_fingerprint
 from pvemcp_server.access.names import check_name
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store
@@ -11,7 +12,6 @@ from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
 
 TOKEN_ID = re.compile(r"[^\s@!/:]+@[A-Za-z][\w.-]+![A-Za-z][\w.-]+")
-FINGERPRINT = re.compile(r"(?:[0-9A-F]{2}:){31}[0-9A-F]{2}")
 DEFAULT_IDENTITY = "default"
 _SECRETS_NEEDED = (
     "other hosts or certificates need the secret of each token again, because a stored secret is"
@@ -50,7 +50,7 @@ class ClusterConfigs:
         protected: bool = False,
     ) -> ClusterRecord:
         """Create a cluster with its default identity."""
-        values = _checked(
+        values = checked(
             {
                 "name": name,
                 "hosts": hosts,
@@ -80,14 +80,14 @@ class ClusterConfigs:
         sent only where it was given for.
         """
         cluster = await self.get(name)
-        checked = _checked(values)
+        new = checked(values)
         current = {
             field: getattr(cluster, field) for field in ("tls_mode", "ca_pem", "fingerprints")
         }
-        _check_tls({**current, **checked})
+        _check_tls({**current, **new})
         given = {each: _check_secret(secret) for each, secret in (secrets or {}).items()}
         async with self._store.database.writing() as connection:
-            changed = await self._store.clusters.change_in(connection, cluster.id, **checked)
+            changed = await self._store.clusters.change_in(connection, cluster.id, **new)
             if changed is None:  # removed by another process
                 raise UnknownName("cluster", name, [])
             identities = await self._store.identities.all_in(connection, cluster_id=cluster.id)
@@ -201,7 +201,8 @@ class ClusterConfigs:
         return None, role_record.id
 
 
-def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of a cluster in the form in which they are stored; raise BadArgument."""
     unknown = values.keys() - CHECKS.keys()
     if unknown:
         raise BadArgument(min(unknown), "is not a field of a cluster.")
@@ -216,10 +217,20 @@ def _hosts(values: Iterable[str]) -> list[str]:
 
 
 def _fingerprints(values: Iterable[str]) -> list[str]:
-    fingerprints = sorted({value.strip().upper() for value in values if value.strip()})
-    if not all(FINGERPRINT.fullmatch(value) for value in fingerprints):
-        raise BadArgument("fingerprints", "SHA-256 as 32 pairs of hex digits joined by colons.")
-    return fingerprints
+    try:
+        return sorted({normalize_fingerprint(value) for value in values if value.strip()})
+    except ValueError:
+        message = "SHA-256 as 32 pairs of hex digits joined by colons."
+        raise BadArgument("fingerprints", message) from None
+
+
+def _ca_pem(value: str) -> str:
+    try:
+        Tls(ca_pem=value or None).context()
+    except ValueError as error:
+        message = f"{error}: PEM begins with -----BEGIN CERTIFICATE-----."
+        raise BadArgument("ca_pem", message) from None
+    return value
 
 
 def _check_tls(values: Mapping[str, Any]) -> None:
@@ -254,7 +265,7 @@ CHECKS: Mapping[str, Any] = {
     "hosts": _hosts,
     "description": str,
     "tls_mode": _tls_mode,
-    "ca_pem": str,
+    "ca_pem": _ca_pem,
     "fingerprints": _fingerprints,
     "protected": bool,
 }

@@ -17,7 +17,7 @@ from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import new_id, new_secret
-from pvemcp_server.store.records import KeyRecord
+from pvemcp_server.store.records import KeyRecord, Unconfirmed
 
 
 def _names(argument: str) -> AfterValidator:
@@ -79,6 +79,11 @@ class KeyFields(Fields):
     )
     output_format: Annotated[Format | None, Option("--format", clear="any")] = Field(
         default=None, description="JsonCompact, JsonNormal, Toon or Csv, in place of the setting"
+    )
+    unattended: Annotated[Unconfirmed | None, Option(clear="ask")] = Field(
+        default=None,
+        description="Its client runs without a user: calls that lose data are not asked about, "
+        "but refused (deny) or run (allow)",
     )
 
 

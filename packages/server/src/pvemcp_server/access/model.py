@@ -214,6 +214,7 @@ class Caller:
     toolset: frozenset[str] = frozenset({ANY})
     identities: Mapping[str, int] = field(default_factory=dict)
     output_format: str | None = None
+    unattended: str | None = None  # what becomes of calls that need consent, without asking
     address: str = ""
     digest: bytes = field(default=b"", repr=False)  # of the secret that was presented
     acting: str = ""  # the administrator who calls with these rights; no client can set it

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from proxmox_client import ProxmoxError, Tls, fetch_fingerprint
+from pvemcp_server.access.clusters import checked
 from pvemcp_server.access.fields import Argument, Changes, Fields
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
@@ -141,9 +142,10 @@ async def check_and_add(context: AdminContext, new: ClusterFields) -> tuple[Clus
 )
 async def try_cluster(_: AdminContext, fields: ClusterFields) -> Check:
     """Test a cluster with these fields, without saving it; raise CallError if it fails."""
+    certificates = checked(fields.model_dump(include={"ca_pem", "fingerprints"}))
     tls = Tls(
-        ca_pem=fields.ca_pem or None,
-        fingerprints=fields.fingerprints,
+        ca_pem=certificates["ca_pem"] or None,
+        fingerprints=certificates["fingerprints"],
         insecure=fields.tls_mode is TlsMode.INSECURE,
     )
     secret = fields.token_secret.get_secret_value()

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from pvemcp_server.access.clusters import DEFAULT_IDENTITY
 from pvemcp_server.admin import clusters
 from pvemcp_server.cli.context import AsJson, administrator, from_options, print_answer, to_json
-from pvemcp_server.cli.input import read_secret
+from pvemcp_server.cli.input import read_secret, read_text
 from pvemcp_server.cli.operations import by_hand
 from pvemcp_server.clusters import Check
 from pvemcp_server.errors import BadArgument, CallError
@@ -170,7 +170,4 @@ def _mode(
 
 
 def _pem(path: Path | None) -> str:
-    try:
-        return path.read_text() if path else ""
-    except OSError as error:
-        raise BadArgument("--ca-file", f"{path}: {error.strerror}.") from error
+    return read_text(path, "--ca-file") if path else ""

@@ -1,5 +1,6 @@
 """Values that commands read: secrets from files, JSON from the command line or a file."""
 
+import codecs
 import json
 import sys
 from pathlib import Path
@@ -13,18 +14,29 @@ def read_secret(path: Path, option: str) -> str:
 
     Secrets are never options themselves: other users can see the command line of a process.
     """
+    return read_text(path, option).strip()
+
+
+def read_text(path: Path, option: str) -> str:
+    """Return the text of a file in UTF-8 or, with its mark, UTF-16; `-` is standard input."""
     try:
-        return (sys.stdin.read() if str(path) == "-" else path.read_text()).strip()
+        if str(path) == "-":
+            return sys.stdin.read()
+        content = path.read_bytes()
+        is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if is_wide else "utf-8-sig")
     except OSError as error:
         raise BadArgument(option, f"{path}: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        raise BadArgument(option, f"{path}: it is not text in UTF-8; save it so.") from None
 
 
 def read_object(argument: str, text: str, example: str) -> dict[str, Any]:
     """Return a JSON object from the command line, or from a file with `@FILE`."""
     try:
-        content = Path(text[1:]).read_text() if text.startswith("@") else text
+        content = read_text(Path(text[1:]), argument) if text.startswith("@") else text
         value = json.loads(content)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise BadArgument(argument, f"{error}.") from None
     if not isinstance(value, dict):
         raise BadArgument(argument, f"an object, as {example}.")

@@ -10,6 +10,7 @@ import typer
 from pvemcp_server.access.model import ANY, READS, RESOURCE_KINDS
 from pvemcp_server.admin.roles import RoleChanges, RoleFields, change_role, create_role
 from pvemcp_server.cli.context import AsJson, administrator, from_options, print_answer
+from pvemcp_server.cli.input import read_text
 from pvemcp_server.cli.operations import Run, by_hand, with_signature
 from pvemcp_server.errors import BadArgument
 
@@ -97,8 +98,8 @@ def _grants(options: dict[str, Any]) -> Any:
     """Return the grants of the file, or else the one grant that the options describe."""
     if path := options.get("grants_file"):
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            return json.loads(read_text(path, "--grants-file"))
+        except ValueError as error:
             raise BadArgument("--grants-file", f"{path}: {error}.") from None
     resources = {kind: options[kind] for kind in RESOURCE_KINDS if kind in options}
     reads = [READS] if options.get("reads") else []

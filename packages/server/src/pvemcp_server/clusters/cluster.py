@@ -111,7 +111,7 @@ class Cluster:
         guests = (await self.inventory_view()).by_vmid
         if vmid not in guests:
             near = sorted(guests, key=lambda other: abs(other - vmid))[:5]
-            raise self.unknown("guest", vmid, near)
+            raise self.unknown("guest", vmid, near, more=len(guests) - len(near))
         return guests[vmid]
 
     async def handle(self, vmid: int) -> Qemu | Lxc:
@@ -140,9 +140,9 @@ class Cluster:
         raise self.unknown("storage", name, here, node=node)
 
     def unknown(
-        self, kind: str, name: object, known: Iterable[object], *, node: str = ""
+        self, kind: str, name: object, known: Iterable[object], *, node: str = "", more: int = 0
     ) -> UnknownName:
-        """Build the error for an unknown name.
+        """Build the error for an unknown name; `more` counts names that `known` leaves out.
 
         When the account sees no resource of this kind at all, the error names the privilege that
         it may lack. A caller with a narrow scope doesn't get that: it would reveal hidden
@@ -151,13 +151,13 @@ class Cluster:
         where = f"on {node} of {self.name}" if node else f"on {self.name}"
         needed = _VISIBILITY.get(kind) if self.scope.everything else None
         if needed is None:
-            return UnknownName(kind, name, known, where=where)
+            return UnknownName(kind, name, known, where=where, more=more)
         path, privilege = needed
         hint = (
             f"{self.account} sees no {kind} there; if it lacks {privilege} on {path}, "
             "ExplainAccess says how to add it."
         )
-        return UnknownName(kind, name, known, where=where, blind=hint)
+        return UnknownName(kind, name, known, where=where, blind=hint, more=more)
 
     async def note_offline(self, nodes: AbstractSet[str]) -> None:
         """Note which of these nodes are offline: their rows are the last known ones."""

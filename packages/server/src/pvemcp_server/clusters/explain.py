@@ -20,7 +20,10 @@ def explain(error: BaseException, account: str = "", grants: Grants | None = Non
         case pve.TaskFailed():
             return _failed_task(error)
         case pve.TlsError():
-            return f"Nothing was asked, for its certificate is not trusted: {error}"
+            return (
+                f"Nothing was asked, for its certificate is not trusted: {error} An administrator "
+                "sees with `pvemcp doctor` what to compare and pin."
+            )
         case pve.Unreachable():
             return f"Proxmox does not answer ({error})."
         case pve.DeadlineExceeded():

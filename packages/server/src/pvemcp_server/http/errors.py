@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from math import ceil
+from typing import Final
 
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.responses import JSONResponse, Response
+
+_GIVE_KEY: Final = "Give it as /mcp/<key>, X-API-Key or Authorization: Bearer."
 
 
 class Refused(Exception):
@@ -51,12 +54,26 @@ def not_found() -> Refused:
     return Refused(404, "Nothing is served at this path: use /mcp, or /admin/ in a browser.")
 
 
+def no_oauth() -> Response:
+    """Return the response to a client that looks for OAuth after its key was refused.
+
+    It has the form of OAuth errors, whose description clients show to the user in place of the
+    refusal before (RFC 6749, 5.2; RFC 7591, 3.2.2).
+    """
+    body = {
+        "error": "invalid_request",
+        "error_description": "This server takes API keys, not OAuth: the key is missing, wrong, "
+        f"expired, disabled, or not allowed from this address. {_GIVE_KEY}",
+    }
+    return JSONResponse(body, 404, {"Cache-Control": "no-store"})
+
+
 def unauthorized() -> Refused:
     """Return the response to a missing or invalid key.
 
     It gives no reason, and names no OAuth metadata: clients must not try to sign in.
     """
-    message = "No valid API key: give it as /mcp/<key>, X-API-Key or Authorization: Bearer."
+    message = f"No valid API key. {_GIVE_KEY}"
     return Refused(401, message, {"WWW-Authenticate": 'Bearer realm="pvemcp"'})
 
 

@@ -45,6 +45,9 @@ _AMBIGUOUS: Final = re.compile(
 )
 _ENCODED_SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)
 
+# Where clients look for OAuth after a 401, at the root or below the endpoint
+_OAUTH: Final = re.compile(r"/\.well-known/(?:oauth-|openid-)|\A/(?:register|authorize|token)\Z")
+
 STREAMS_PER_KEY: Final = 256  # an office may share a key, and each client holds a stream
 _LISTEN: Final = (b"mcp-method", b"subscriptions/listen")
 
@@ -97,6 +100,8 @@ class KeyGate:
             await self._endpoint(scope, receive, send)
         elif is_public(path):
             await serve_bounded(self.app, scope, receive, send)
+        elif _OAUTH.search(path):
+            await errors.no_oauth()(scope, receive, send)
         else:
             await errors.not_found().response(scope, receive, send)
 

@@ -15,7 +15,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
-from pvemcp_server.pipeline.confirmation import InputRequired
+from pvemcp_server.pipeline.confirmation import BOX, InputRequired
 from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.question_repository import QuestionRepository
@@ -31,7 +31,7 @@ FORM: Final[types.ElicitRequestedSchema] = {
     "properties": {
         QUESTION: {
             "type": "boolean",
-            "title": "Do it",
+            "title": BOX,
             "description": "Yes, go on",
             "default": False,
         }
@@ -136,8 +136,14 @@ def client_program(ctx: Context) -> str:
 
 
 def _decision(answer: types.ElicitResult) -> Decision:
-    agreed = answer.action == "accept" and (answer.content or {}).get(QUESTION) is True
-    return Decision.YES if agreed else Decision.NO
+    match answer.action:
+        case "accept":
+            ticked = (answer.content or {}).get(QUESTION) is True
+            return Decision.YES if ticked else Decision.NOT_TICKED
+        case "cancel":
+            return Decision.DISMISSED
+        case _:
+            return Decision.NO
 
 
 def _can_fill_forms(capabilities: types.ClientCapabilities | None) -> bool:

@@ -24,6 +24,7 @@ from pvemcp_server.mcp.json_rpc import Messages
 from pvemcp_server.mcp.notifications import NotificationBus
 from pvemcp_server.mcp.resource_watcher import ResourceWatcher
 from pvemcp_server.mcp.server import Handlers, build_server
+from pvemcp_server.mcp.session_ids import SessionIds
 from pvemcp_server.mcp.sessions import Sessions
 from pvemcp_server.mcp.sse import SseEndpoint
 from pvemcp_server.mcp.subscriptions import Subscriptions
@@ -41,8 +42,8 @@ STREAMS: Final = 10_000  # in total; the gate limits those of each key
 class Transports:
     """The SDK's transports around one server, as ASGI applications."""
 
-    def __init__(self, server: Server[Any], prefix: str = "") -> None:
-        self.sessions = Sessions(server, max_request_body_size=BODY_BYTES)
+    def __init__(self, server: Server[Any], session_key: bytes, prefix: str = "") -> None:
+        self.sessions = Sessions(server, SessionIds(session_key), max_request_body_size=BODY_BYTES)
         sse = SseEndpoint(server, prefix)
         modern = self.sessions.manager.handle_request
         # Only the gate may call these: they check no key
@@ -101,7 +102,11 @@ class Endpoint:
             state_key=partial(services.store.vault.derive, "mcp request state"),
             website=services.config.base_url,
         )
-        self.transports = Transports(self.server, urlsplit(services.config.public_url or "").path)
+        self.transports = Transports(
+            self.server,
+            services.store.vault.derive("mcp session ids"),
+            urlsplit(services.config.public_url or "").path,
+        )
         watch = services.store.watch
         watch.on_change(Topic.ACCESS, self.notifications.rights_changed)
         watch.on_change(Topic.CLUSTERS, self.notifications.clusters_changed)

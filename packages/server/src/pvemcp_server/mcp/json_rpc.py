@@ -48,7 +48,7 @@ class Messages:
         parsed = _parsed(body)
         if not isinstance(parsed, list) or version not in self._batching:
             check(parsed)
-            await self._app(scope, _Replay(body, receive), send)
+            await self._app(scope, Replay(body, receive), send)
             return
         messages = _batch(parsed)
         for _ in messages[1:]:
@@ -60,7 +60,7 @@ class Messages:
     ) -> None:
         response = _BatchResponse(send, expected=any("method" in m and "id" in m for m in messages))
         for message in messages:
-            single = _Replay(json.dumps(message).encode(), receive)
+            single = Replay(json.dumps(message).encode(), receive)
             await self._app(_with_length(scope, len(single.body)), single, response.take)
             if response.refused:
                 return
@@ -110,7 +110,7 @@ def _with_length(scope: Scope, length: int) -> Scope:
     return {**scope, "headers": [*others, (b"content-length", str(length).encode())]}
 
 
-class _Replay:
+class Replay:
     """`receive` for a body that is already read, and then for the rest of the exchange."""
 
     def __init__(self, body: bytes, rest: Receive) -> None:

@@ -22,9 +22,10 @@ from pvemcp_server import __version__
 from pvemcp_server.access.model import Caller
 from pvemcp_server.http.exchange import ActiveRequests
 from pvemcp_server.http.gate import caller_of
+from pvemcp_server.mcp.content import content_of
 from pvemcp_server.mcp.elicitation import STATE_SECONDS, SdkConversation
 from pvemcp_server.mcp.handlers import CatalogHandlers
-from pvemcp_server.mcp.instructions import INSTRUCTIONS
+from pvemcp_server.mcp.instructions import CallerInstructions
 from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import EXTENSION, METHODS, McpTasks, knows_tasks
 from pvemcp_server.pipeline.confirmation import InputRequired
@@ -103,8 +104,7 @@ class Handlers:
                 return await self.tasks.create(ctx, params.name, result.started)
             except (DatabaseFailed, OSError):
                 log.exception("A task could not be stored, so its client gets the UPID")
-        blocks: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.blocks]
-        return types.CallToolResult(content=blocks, is_error=result.failed)
+        return types.CallToolResult(content=content_of(result.blocks), is_error=result.failed)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
         """Return the input schema of a tool; None for an unknown one."""
@@ -174,7 +174,6 @@ def build_server(handlers: Handlers, *, state_key: Callable[[], bytes], website:
         version=__version__,
         title="Proxmox VE",
         description="Proxmox VE clusters: look, ask, act.",
-        instructions=INSTRUCTIONS,
         website_url=website,
         icons=[types.Icon(src=f"{website}/icon.svg", mime_type="image/svg+xml", sizes=["any"])],
         cache_hints=CACHE_HINTS,
@@ -206,5 +205,9 @@ def build_server(handlers: Handlers, *, state_key: Callable[[], bytes], website:
         ttl=STATE_SECONDS,
         bind_principal=lambda ctx: caller_of(ctx).key_id,
     )
-    server.middleware[:] = [RequestStateBoundary(security, default_audience=NAME), ListCache()]
+    server.middleware[:] = [
+        RequestStateBoundary(security, default_audience=NAME),
+        CallerInstructions(handlers.pipeline.tools),
+        ListCache(),
+    ]
     return server

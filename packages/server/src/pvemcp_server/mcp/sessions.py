@@ -1,117 +1,249 @@
-"""Sessions of the handshake eras, limited per key: the SDK only limits their total."""
+"""Sessions of the handshake eras: limited per key, and opened again after a restart."""
 
-from collections import OrderedDict
+import json
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
+import anyio
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from pvemcp_server.http.errors import Refused
+from pvemcp_server.mcp.json_rpc import Replay
+from pvemcp_server.mcp.session_ids import Params, SessionIds
 
 # More than the streams a key may hold, so that a key at this limit always has an idle session
 SESSIONS_PER_KEY: Final = 512
+ENDED_SESSIONS: Final = 10_000
 _SESSION: Final = "mcp-session-id"
+_OWN_HEADERS: Final = frozenset(
+    name.encode() for name in (_SESSION, "accept", "content-type", "content-length")
+)
+_JSON: Final = (
+    (b"content-type", b"application/json"),
+    (b"accept", b"application/json, text/event-stream"),
+)
+
+
+@dataclass(slots=True)
+class _Session:
+    inner: str  # the SDK's id
+    requests: int = 0  # in progress
 
 
 class Sessions:
-    """The SDK's session manager behind a limit per key.
+    """The SDK's session manager behind a limit per key and ids that outlive the process.
 
-    A key at its limit loses the session that was idle for longest, whose client has to initialize
-    again; when all its sessions are in use, a new one is refused. Only the protocol is used for
-    this: ids come from the Mcp-Session-Id header of responses, and a session is ended by the
-    DELETE that a client would send. The SDK ends idle sessions by itself after half an hour;
-    such an id stays here until it is the longest idle one, or its client gets 404.
+    The id that a client gets is sealed (`session_ids.py`); the SDK has another one. When a request
+    brings an id that this process does not know, the handshake that it holds is repeated with the
+    SDK, and the request goes on in the new session. So a client notices neither a restart nor that
+    its session was ended because it was idle: by the SDK after half an hour, or here when the key
+    was at its limit. What a session was subscribed to (`resources/subscribe`) is lost with it. An
+    id that its client has ended stays ended in this process.
+
+    Only the protocol is used for this: ids come from the Mcp-Session-Id header of responses, a
+    session is opened by the messages and ended by the DELETE that a client would send.
     """
 
-    def __init__(self, server: Server[Any], *, max_request_body_size: int) -> None:
+    def __init__(self, server: Server[Any], ids: SessionIds, *, max_request_body_size: int) -> None:
         self.manager = StreamableHTTPSessionManager(
             server, max_request_body_size=max_request_body_size
         )
-        # By key, the requests in progress of each session, the least recently used first
-        self._sessions: dict[str, OrderedDict[str, int]] = {}
+        self._ids = ids
+        # By key and the client's id, the least recently used first
+        self._sessions: defaultdict[str, OrderedDict[str, _Session]] = defaultdict(OrderedDict)
+        self._ended: OrderedDict[bytes, None] = OrderedDict()  # digests of ids
+        self._opening = anyio.Lock()  # one request of a lost session opens it for the others
 
     def run(self) -> AbstractAsyncContextManager[None]:
         """Run the sessions while inside."""
         return self.manager.run()
 
     async def handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request of the handshake eras.
+        """Serve a request of the handshake eras; raise Refused for an unknown session.
 
         Streams are not resumable, so the Last-Event-ID of a lost one is ignored: the client
         gets a new stream instead of an error.
         """
         headers = [header for header in scope["headers"] if header[0] != b"last-event-id"]
         scope = {**scope, "headers": headers}
-        key_id = scope["state"]["caller"].key_id
-        sessions = self._sessions.setdefault(key_id, OrderedDict())
-        session = Headers(scope=scope).get(_SESSION)
-        if session is None:
-            await self._open(sessions, scope, receive, send)
-        elif session in sessions:
-            await self._continue(sessions, session, scope, receive, send)
-        else:
-            await self.manager.handle_request(scope, receive, send)
-        if not sessions:
-            self._sessions.pop(key_id, None)
+        sessions = self._sessions[scope["state"]["caller"].key_id]
+        name = Headers(scope=scope).get(_SESSION)
+        body = b""
+        if scope["method"] == "POST":  # whole, and checked by json_rpc.Messages
+            body = (await receive())["body"]
 
-    async def _open(
-        self, sessions: OrderedDict[str, int], scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        if len(sessions) >= SESSIONS_PER_KEY and all(sessions.values()):
-            raise Refused(503, "Too many open sessions of this key: end one of them first.")
+        def request() -> Receive:
+            """Return the request from its start."""
+            return Replay(body, receive) if scope["method"] == "POST" else receive
 
-        async def register(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 400:
-                opened = Headers(raw=message["headers"]).get(_SESSION)
-                if opened is not None:
-                    sessions[opened] = 0
-            await send(message)
+        if name is None:
+            await self._begin(sessions, scope, request(), send, body)
+        elif name not in sessions or not await self._continue(
+            sessions, name, scope, request(), send
+        ):
+            await self._open_again(sessions, name, scope)
+            if not await self._continue(sessions, name, scope, request(), send):
+                raise _not_found()
 
-        await self.manager.handle_request(scope, receive, register)
-        if len(sessions) > SESSIONS_PER_KEY:
-            await self._end_longest_idle(sessions, scope)
-
-    async def _continue(
+    async def _begin(
         self,
-        sessions: OrderedDict[str, int],
-        session: str,
+        sessions: OrderedDict[str, _Session],
         scope: Scope,
         receive: Receive,
         send: Send,
+        body: bytes,
     ) -> None:
-        status = 0
+        """Serve a request without a session: one that initializes opens it."""
+        params: Params = json.loads(body).get("params") or {} if body else {}
+        _require_room(sessions)
+        name = ""
 
-        async def note_status(message: Message) -> None:
+        async def register(message: Message) -> None:
+            nonlocal name
+            inner = _opened(message)
+            if inner is not None:
+                name = self._ids.seal(params, scope["state"]["caller"].key_id) or inner
+                sessions[name] = _Session(inner)
+            await send(_named(message, name) if name else message)
+
+        await self.manager.handle_request(scope, receive, register)
+        await self._end_longest_idle(sessions, scope)
+
+    async def _open_again(
+        self, sessions: OrderedDict[str, _Session], name: str, scope: Scope
+    ) -> None:
+        """Repeat the handshake that the id holds; raise Refused if it holds none or has ended."""
+        params = self._ids.open(name, scope["state"]["caller"].key_id)
+        if params is None or _digest(name) in self._ended:
+            raise _not_found()
+        async with self._opening:
+            if name in sessions:  # by another request of the same client
+                return
+            _require_room(sessions)
+            inner: str | None = None
+
+            async def take(message: Message) -> None:
+                nonlocal inner
+                inner = inner or _opened(message)
+
+            await self.manager.handle_request(*_posted(scope, "initialize", params), take)
+            if inner is None:
+                raise _not_found()
+            ready = _posted(scope, "notifications/initialized", {}, inner)
+            await self.manager.handle_request(*ready, _ignore)
+            sessions[name] = _Session(inner)
+        await self._end_longest_idle(sessions, scope)
+
+    async def _continue(
+        self,
+        sessions: OrderedDict[str, _Session],
+        name: str,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> bool:
+        """Serve a request of a session; return False if the SDK has ended it, with nothing sent."""
+        session, status = sessions[name], 0
+
+        async def pass_on(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
-            await send(message)
+            if status != 404:
+                await send(_named(message, name))
 
-        sessions[session] += 1
-        sessions.move_to_end(session)
+        session.requests += 1
+        sessions.move_to_end(name)
         try:
-            await self.manager.handle_request(scope, receive, note_status)
+            await self.manager.handle_request(_within(scope, session.inner), receive, pass_on)
         finally:
-            if session in sessions:
-                sessions[session] -= 1
-                sessions.move_to_end(session)
-            if status == 404 or (scope["method"] == "DELETE" and 0 < status < 400):
-                sessions.pop(session, None)
+            session.requests -= 1
+            if sessions.get(name) is session:
+                sessions.move_to_end(name)
+                if scope["method"] == "DELETE" and 0 < status < 400:
+                    self._end(name)
+                    del sessions[name]
+                elif status == 404:
+                    del sessions[name]
+        return status != 404
 
-    async def _end_longest_idle(self, sessions: OrderedDict[str, int], scope: Scope) -> None:
-        idle = next((name for name, requests in sessions.items() if not requests), None)
+    def _end(self, name: str) -> None:
+        """Remember that the client has ended this session."""
+        self._ended[_digest(name)] = None
+        if len(self._ended) > ENDED_SESSIONS:
+            self._ended.popitem(last=False)
+
+    async def _end_longest_idle(self, sessions: OrderedDict[str, _Session], scope: Scope) -> None:
+        """End one session of a key beyond its limit: the one that was idle for longest."""
+        if len(sessions) <= SESSIONS_PER_KEY:
+            return
+        idle = next((name for name, session in sessions.items() if not session.requests), None)
         if idle is None:
             return
-        del sessions[idle]
-        headers = [(_SESSION.encode(), idle.encode())]
-        delete = {**scope, "method": "DELETE", "headers": headers}
+        delete = {**_within(scope, sessions.pop(idle).inner), "method": "DELETE"}
+        await self.manager.handle_request(delete, Replay(b"", _no_more), _ignore)
 
-        async def no_body() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
 
-        async def ignore(_message: Message) -> None:
-            pass
+def _require_room(sessions: Mapping[str, _Session]) -> None:
+    """Raise Refused if all of the sessions that a key may have are in use."""
+    if len(sessions) >= SESSIONS_PER_KEY and all(s.requests for s in sessions.values()):
+        raise Refused(503, "Too many open sessions of this key: end one of them first.")
 
-        await self.manager.handle_request(delete, no_body, ignore)
+
+def _not_found() -> Refused:
+    """Return the response to an unknown session; clients of the protocol then initialize again."""
+    return Refused(404, "Session not found: send initialize again, without Mcp-Session-Id.")
+
+
+def _digest(name: str) -> bytes:
+    return sha256(name.encode()).digest()
+
+
+def _opened(message: Message) -> str | None:
+    """Return the SDK's id of the session that this response opens."""
+    if message["type"] != "http.response.start" or message["status"] >= 400:
+        return None
+    return Headers(raw=message["headers"]).get(_SESSION)
+
+
+def _named(message: Message, name: str) -> Message:
+    """Return the message of a response with the client's id of the session, not the SDK's."""
+    if message["type"] != "http.response.start":
+        return message
+    headers = [
+        (key, name.encode() if key.lower() == _SESSION.encode() else value)
+        for key, value in message["headers"]
+    ]
+    return {**message, "headers": headers}
+
+
+def _within(scope: Scope, inner: str) -> Scope:
+    """Return the request with the SDK's id of its session."""
+    others = [header for header in scope["headers"] if header[0] != _SESSION.encode()]
+    return {**scope, "headers": [*others, (_SESSION.encode(), inner.encode())]}
+
+
+def _posted(scope: Scope, method: str, params: Params, inner: str = "") -> tuple[Scope, Receive]:
+    """Return a message of the same client: a request, or a notification within a session."""
+    message = {"jsonrpc": "2.0", "method": method, "params": params}
+    body = json.dumps(message if inner else {**message, "id": 0}).encode()
+    headers = [header for header in scope["headers"] if header[0] not in _OWN_HEADERS]
+    headers += [*_JSON, (b"content-length", str(len(body)).encode())]
+    posted = {**scope, "method": "POST", "headers": headers}
+    return (_within(posted, inner) if inner else posted), Replay(body, _no_more)
+
+
+async def _no_more() -> Message:
+    """Wait as for a client that sends nothing after its request."""
+    await anyio.sleep_forever()
+    return {"type": "http.disconnect"}
+
+
+async def _ignore(_message: Message) -> None:
+    pass

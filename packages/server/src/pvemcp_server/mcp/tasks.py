@@ -22,6 +22,7 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
 from pvemcp_server.http.gate import caller_of
+from pvemcp_server.mcp.content import content_of
 from pvemcp_server.mcp.elicitation import SilentConversation, client_program
 from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, single_lines
 from pvemcp_server.pipeline.audit_recorder import Recorder
@@ -203,7 +204,7 @@ def _result(stored: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
     [cells] = single_lines(tidy([cells]), output_format)
     data = encode_document(cells, output_format)
     blocks = [data, "\n".join(stored.get("warnings", ()))]  # missing in tasks of older versions
-    content: list[types.ContentBlock] = [types.TextContent(text=text) for text in blocks if text]
+    content = content_of([text for text in blocks if text])
     result = types.CallToolResult(content=content, is_error=not ended.ok)
     return result.model_dump(by_alias=True, mode="json", exclude_none=True)
 

@@ -110,7 +110,11 @@ class Writer:
         page = page_of(self.tool, self.accepted, self.row_cap)
         rows = answer.rows[page]
         cleaner = Cleaner(CELL_CHARACTERS)
-        cells = tidy([_cells(row, columns, cleaner) for row in rows], decimals=answer.decimals)
+        as_lists = self.format is Format.JSON_NORMAL
+        cells = tidy(
+            [_cells(row, columns, cleaner, as_lists=as_lists) for row in rows],
+            decimals=answer.decimals,
+        )
         if page.stop < len(answer.rows):
             arguments = self.accepted.model_dump(exclude_unset=True)
             self.notes.add(
@@ -135,13 +139,16 @@ class Writer:
         in_rows = first if isinstance(first, Mapping) else ()
         known = list(dict.fromkeys([*answer.columns, *declared, *in_rows]))
         by_folded = {folded(name): name for name in known}
-        for name in names:
-            if folded(name) not in by_folded:
-                similar = nearest(name, known, 1)
-                hint = (
-                    f"Did you mean {similar[0]}?" if similar else f"There are {', '.join(known)}."
-                )
-                raise BadArgument("fields", f"there is no column {name[:100]!r}.", hint=hint)
+        unknown = [name for name in names if folded(name) not in by_folded]
+        if unknown:
+            similar = {name: nearest(name, known, 1) for name in unknown}
+            facts = (
+                f"there is no column {name[:100]!r}"
+                + (f", did you mean {near[0]}?" if near else ".")
+                for name, near in similar.items()
+            )
+            hint = "" if all(similar.values()) else f"There are {', '.join(known)}."
+            raise BadArgument("fields", " ".join(facts), hint=hint)
         return list(dict.fromkeys(by_folded[folded(name)] for name in names))
 
     def _notes(self, cleaner: Cleaner) -> str:
@@ -167,14 +174,18 @@ def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
 
 
 def _cells(
-    row: Row | Mapping[str, Any], columns: Sequence[str], cleaner: Cleaner
+    row: Row | Mapping[str, Any], columns: Sequence[str], cleaner: Cleaner, *, as_lists: bool
 ) -> dict[str, Any]:
-    """Return the clean cells of a row. A list of words is one cell, a;b, as Proxmox has tags."""
+    """Return the clean cells of a row.
+
+    Unless `as_lists`, a list of words is one cell, a;b, as Proxmox has tags.
+    """
     get = row.get if isinstance(row, Mapping) else lambda name: getattr(row, name, None)
     cells = {}
     for name in columns:
         value = cleaner.value(get(name), name)
-        if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        is_words = isinstance(value, list) and all(isinstance(item, str | int) for item in value)
+        if is_words and not as_lists:
             value = cleaner.value(";".join(map(str, value)), name) or None
         cells[name] = value
     return cells

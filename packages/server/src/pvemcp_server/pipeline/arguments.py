@@ -1,20 +1,32 @@
-"""Validation of arguments: a misspelled one is an error, never ignored."""
+"""Validation of arguments: a misspelled one is an error, never ignored.
+
+Clients and models write the same argument in several forms, which are read alike: null, "" and []
+for an optional one that has no value, a list as its JSON text, with commas or as a single value,
+and a choice in any case.
+"""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from pvemcp_server.errors import BadArgument, nearest
+from pvemcp_server.errors import BadArgument, folded, nearest
+from pvemcp_server.query.json_text import decoded, is_absent
 from pvemcp_server.toolkit.arguments import Rule
 from pvemcp_server.toolkit.registry import Tool
+
+_REQUIRED: Final = "this argument is required."
 
 
 def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
     """Validate the arguments; raise BadArgument that lists every wrong one with valid values."""
     try:
-        return tool.accepted.model_validate(arguments)
+        return tool.accepted.model_validate(_in_one_form(tool.accepted, arguments))
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
         names = list({**tool.arguments.model_fields, **tool.accepted.model_fields})
@@ -22,13 +34,83 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
         first, *others = dict.fromkeys(facts)
         name, _, fact = first.partition(": ")
         unknown = any(error["type"] == "extra_forbidden" for error in errors)
-        hint = f"Accepted are {', '.join(names)}." if unknown else ""
+        hint = f"Accepted are {', '.join(names)}.{_by_query(errors, tool)}" if unknown else ""
         raise BadArgument(name, " ".join([fact, *others]), hint=hint) from None
+
+
+def _by_query(errors: Iterable[ErrorDetails], tool: Tool) -> str:
+    """Return the way to filter a list by its own columns, if an unknown argument is one."""
+    columns = {folded(name) for name in tool.answer.__struct_fields__} if tool.answer else set()
+    names = [_name(e) for e in errors if e["type"] == "extra_forbidden"]
+    filters = [name for name in names if tool.lists and folded(name) in columns]
+    return f" ExecuteQuery filters by {', '.join(filters)}." if filters else ""
 
 
 def option(accepted: BaseModel, name: str, default: Any = None) -> Any:
     """Return an option of all lists or writes, such as `limit`, or the default."""
     return vars(accepted).get(name, default)  # getattr for a missing field of a model is slow
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What decides about the forms of one argument."""
+
+    required: bool
+    is_list: bool
+    choices: Mapping[str, Any]  # by folded name; empty for free values
+
+    def read(self, value: Any) -> Any:
+        """Return the value in its declared form, as far as it is one of the known forms."""
+        if value is None or not self.is_list:
+            return self._choice(value)
+        value = decoded(value)
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        entries = value if isinstance(value, list) else [value]
+        return [self._choice(entry) for entry in entries]
+
+    def _choice(self, value: Any) -> Any:
+        if not self.choices or not isinstance(value, str):
+            return value
+        return self.choices.get(folded(value.strip()), value)
+
+
+def _in_one_form(model: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments in their declared forms, without those that have no value."""
+    declared = _declared(model)
+    return {
+        name: declared[name].read(value) if name in declared else value
+        for name, value in arguments.items()
+        if name not in declared or declared[name].required or not is_absent(value)
+    }
+
+
+@lru_cache(256)
+def _declared(model: type[BaseModel]) -> Mapping[str, _Declared]:
+    return {name: _declaration(field) for name, field in model.model_fields.items()}
+
+
+def _declaration(field: FieldInfo) -> _Declared:
+    hints = list(_parts(field.annotation))
+    values = [v for hint in hints if get_origin(hint) is Literal for v in get_args(hint)]
+    values += [v.value for hint in hints if _is_enum(hint) for v in hint]
+    return _Declared(
+        required=field.is_required(),
+        is_list=any(get_origin(hint) is list for hint in hints),
+        choices={folded(value): value for value in values},
+    )
+
+
+def _is_enum(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Enum)
+
+
+def _parts(hint: Any) -> Iterable[Any]:
+    """Yield a type and the types inside it; not the values of a Literal."""
+    yield hint
+    if get_origin(hint) is not Literal:
+        for part in get_args(hint):
+            yield from _parts(part)
 
 
 def _name(error: ErrorDetails) -> str:
@@ -42,11 +124,19 @@ def _fact(error: ErrorDetails, names: Iterable[str], tool: Tool) -> str:
             suggestion = f", did you mean {similar[0]}?" if similar else "."
             return f"there is no such argument{suggestion}"
         case "missing":
-            return "this argument is required."
+            return _REQUIRED
+        case _ if error["input"] is None:
+            return _REQUIRED
+        case "int_parsing" if _name(error).startswith("vmid"):
+            return f"{_sentence(error)} ListVms shows the number of each name."
         case "string_pattern_mismatch" if rule := _rule(error, tool):
             return f"{rule.words}."
         case _:
-            return error["msg"].removesuffix(".") + "."
+            return _sentence(error)
+
+
+def _sentence(error: ErrorDetails) -> str:
+    return error["msg"].removesuffix(".") + "."
 
 
 def _rule(error: ErrorDetails, tool: Tool) -> Rule | None:

@@ -1,6 +1,7 @@
 """Confirmation of calls that lose data: by the user, or by a setting where no client can ask."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pvemcp_server.audit import Outcome
@@ -13,13 +14,17 @@ if TYPE_CHECKING:
     from mcp_types import InputRequiredResult
 
 QUESTION_CHARACTERS: Final = 1_000
+BOX: Final = "Do it"  # title of the field that has to be ticked for consent
 RecordDecision = Callable[[Outcome, str], Awaitable[None]]
 _OUTCOMES: Final = {
     Decision.YES: Outcome.ACCEPTED,
     Decision.NO: Outcome.DECLINED,
+    Decision.NOT_TICKED: Outcome.DECLINED,
+    Decision.DISMISSED: Outcome.NO_ANSWER,
     Decision.NO_ANSWER: Outcome.NO_ANSWER,
 }
 _SETTING: Final = Values.model_fields["unconfirmed_destructive"].title
+_UNATTENDED: Final = "Without a user"  # the field `unattended` on the page of the key
 
 
 class InputRequired(Exception):
@@ -28,6 +33,32 @@ class InputRequired(Exception):
     def __init__(self, result: "InputRequiredResult") -> None:
         super().__init__("the call has to be repeated with the user's answer")
         self.result = result
+
+
+@dataclass(frozen=True, slots=True)
+class Unattended:
+    """The conversation with a client that runs without a user: it is never asked for consent.
+
+    Such a client may say that it can ask, and then answer every question by itself.
+    """
+
+    conversation: Conversation
+
+    @property
+    def client(self) -> str:
+        return self.conversation.client
+
+    @property
+    def wants_progress(self) -> bool:
+        return self.conversation.wants_progress
+
+    async def progress(self, done: float, total: float | None, message: str) -> None:
+        """Report progress, as to every client."""
+        await self.conversation.progress(done, total, message)
+
+    async def ask(self, _question: str) -> Decision:
+        """Return CANNOT_ASK: there is no user."""
+        return Decision.CANNOT_ASK
 
 
 async def confirm(
@@ -53,6 +84,18 @@ async def confirm(
     match decision:
         case Decision.NO:
             raise ConfirmationNeeded("The user declined; nothing was changed.")
+        case Decision.NOT_TICKED:
+            raise ConfirmationNeeded(
+                f"The user accepted the question without ticking {BOX!r}, which is no consent; "
+                "nothing was changed.",
+                hint=f"Repeat the call to ask again: it takes the tick at {BOX!r} and Accept.",
+            )
+        case Decision.DISMISSED:
+            raise ConfirmationNeeded(
+                "The question was dismissed without a decision; nothing was changed.",
+                hint="Repeat the call to ask again. A client that runs without a user dismisses "
+                f"every question: an administrator decides for its key by '{_UNATTENDED}'.",
+            )
         case Decision.NO_ANSWER:
             raise ConfirmationNeeded(
                 "The client was asked for the user's consent and gave no decision; nothing was "
@@ -64,5 +107,5 @@ async def confirm(
                 f"This needs the user's consent, and this client cannot ask for it: {question} "
                 "Nothing was changed.",
                 hint="Use a client with MCP elicitation, or have an administrator allow it by the "
-                f"setting '{_SETTING}'.",
+                f"setting '{_SETTING}', or for this key by '{_UNATTENDED}'.",
             )

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -17,11 +17,11 @@ from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.audit import Audit
 from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Clusters, explain
-from pvemcp_server.errors import CallError, Unrecorded
+from pvemcp_server.errors import CallError, Unrecorded, folded
 from pvemcp_server.pipeline.answers import Writer, Written, page_of
 from pvemcp_server.pipeline.arguments import option, read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
-from pvemcp_server.pipeline.confirmation import InputRequired, confirm
+from pvemcp_server.pipeline.confirmation import InputRequired, Unattended, confirm
 from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Settings
 from pvemcp_server.toolkit.call import Call, Conversation
@@ -36,8 +36,14 @@ log = logging.getLogger(__name__)
 class UnknownTool(Exception):
     """There is no such tool for this caller, whether or not others have it."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"Unknown tool: {clean_line(name, 100)}")
+    def __init__(self, name: str, granted: Collection[str]) -> None:
+        similar = [other for other in granted if folded(other) == folded(name)]
+        explain = "ExplainAccess" if "ExplainAccess" in granted else "tools/list"
+        hint = f"Did you mean {similar[0]}?" if similar else f"{explain} names those that are."
+        super().__init__(
+            f"Unknown tool: {clean_line(name, 100)} does not exist or is not granted to this key. "
+            f"{hint}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,11 @@ class Result:
     @property
     def failed(self) -> bool:
         return self.cause is not None
+
+
+def granted_tools(tools: Mapping[str, Tool], caller: Caller) -> list[str]:
+    """Return the names of the tools that the caller may call, in the order of the registry."""
+    return [tool.name for tool in tools.values() if caller.may_call(tool.name, tool.effect)]
 
 
 @dataclass
@@ -89,7 +100,7 @@ class Pipeline:
         if tool is None or not caller.may_call(tool.name, tool.effect):
             reason = "unknown tool" if tool is None else "tool not granted"
             await recorder.refused(reason, arguments)
-            raise UnknownTool(name)
+            raise UnknownTool(name, granted_tools(self.tools, caller))
         recorder.begin(tool, arguments)
         try:
             accepted = read_arguments(tool, arguments)
@@ -129,6 +140,9 @@ class Pipeline:
     ) -> Call:
         """Open a call of the tool, with the options among its arguments."""
         settings = await self.settings.current()
+        if caller.unattended is not None and not caller.acting:  # an administrator is a user
+            settings = settings.model_copy(update={"unconfirmed_destructive": caller.unattended})
+            conversation = Unattended(conversation)
         call = Call(
             caller=caller,
             tool=tool.name,
@@ -158,7 +172,7 @@ class Pipeline:
         if isinstance(answer, Plan):
             plan = answer
             answer = await self._carry_out(tool, call, plan, recorder)
-            if answer.get("status") == "running":
+            if answer.get("task_status") == "running":
                 started = Started(
                     plan.cluster.name, call.upids[-1], answer, output_format, plan.warnings
                 )

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pvemcp_server.errors import BadArgument, folded
 from pvemcp_server.query import model
 from pvemcp_server.query.catalog import Catalog, Column, fields_of
-from pvemcp_server.query.names import abbreviated, unknown_name
+from pvemcp_server.query.names import UnknownWord, abbreviated, joined, unknown_name
 from pvemcp_server.query.operators import Function, Operator
 from pvemcp_server.query.parser import parse
 from pvemcp_server.query.plan import (
@@ -52,6 +52,7 @@ class _Binder:
     now: datetime
 
     def plan(self) -> QueryPlan:
+        self._require_known_fields()
         query = self.query
         group_by = tuple(
             self._group(term, f"groupBy[{n}]") for n, term in enumerate(query.group_by)
@@ -91,6 +92,26 @@ class _Binder:
             limit=query.limit or DEFAULT_ROWS,
             offset=query.offset,
         )
+
+    def _require_known_fields(self) -> None:
+        """Raise one BadArgument if several names are unknown; a single one is raised in its place.
+
+        Names that select gives with "as" are no fields.
+        """
+        aliases = {folded(s.alias) for s in self.query.select if s.alias}
+        unknown: dict[str, UnknownWord] = {}
+        for term, at in model.terms(self.query):
+            field = term if isinstance(term, model.FieldTerm) else term.field
+            if field is None or folded(field.name) in {*aliases, *unknown}:
+                continue
+            try:
+                self.catalog.column(self.table, field.name, at)
+            except UnknownWord as error:
+                unknown[folded(field.name)] = error
+            except BadArgument:
+                return  # raised where it is bound
+        if len(unknown) > 1:
+            raise joined(list(unknown.values()))
 
     def _outputs(self, group_by: tuple[Column, ...]) -> tuple[Output, ...]:
         """Return the selected columns; without select the groups or the table's main fields."""

@@ -12,6 +12,7 @@ from pvemcp_server.tables.rows import Field, Kind
 
 CLUSTER: Final = Field("cluster", Kind.TEXT, "Cluster the row is from", nullable=False)
 MAX_HOPS: Final = 3  # relations in one dotted name
+_SUGGESTED: Final = 3
 
 Path = tuple[str, ...]
 """The names of the relations that lead from the queried table to another one."""
@@ -42,6 +43,12 @@ def _fields_by_folded_name(table: Table) -> Mapping[str, tuple[str, Field]]:
         for name in (field.name, *field.aliases)
     )
     return {folded(name): (name, field) for name, field in names}
+
+
+def _longer_names(table: Table, name: str) -> list[str]:
+    """Return the table's first fields that begin with this word: cpu_usage for `cpu`."""
+    begins = [n for n in fields_of(table) if folded(n.partition("_")[0]) == folded(name)]
+    return begins[:_SUGGESTED]
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,9 @@ class Catalog:
         if match is None:
             known = (*fields_of(table), *(f"{hop}.…" for hop in self.relations(table)))
             aliases = (alias for field in table.fields.values() for alias in field.aliases)
-            related = [".".join((*path, dotted)) for dotted in self._related_fields(table, last)]
-            raise unknown_name(at, f"field of {table.name}", last, known, aliases, related)
+            places = (*_longer_names(table, last), *self._related_fields(table, last))
+            suggestions = [".".join((*path, dotted)) for dotted in places]
+            raise unknown_name(at, f"field of {table.name}", last, known, aliases, suggestions)
         declared, field = match
         return Column(path, table.name, field, ".".join((*path, declared)))
 

@@ -1,5 +1,6 @@
 """A parsed query: its shape is checked, its names and values are not looked up yet."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,3 +76,20 @@ class Query:
     distinct: bool = False
     limit: int | None = None
     offset: int = 0
+
+
+def terms(query: Query) -> Iterator[tuple[Term, str]]:
+    """Yield every field and aggregate of a query with its place, in the order of its parts."""
+    yield from ((selection.term, selection.at) for selection in query.select)
+    yield from _compared(query.where)
+    yield from ((term, f"groupBy[{n}]") for n, term in enumerate(query.group_by))
+    yield from _compared(query.having)
+    yield from ((key.term, key.at) for key in query.order_by)
+
+
+def _compared(group: ConditionGroup | None) -> Iterator[tuple[Term, str]]:
+    for part in group.parts if group else ():
+        if isinstance(part, ConditionGroup):
+            yield from _compared(part)
+        else:
+            yield part.term, f"{part.at}.field"

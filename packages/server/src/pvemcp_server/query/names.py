@@ -1,6 +1,6 @@
 """Unknown names in a query: the error, with suggestions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from pvemcp_server.errors import BadArgument, nearest
@@ -14,6 +14,16 @@ def abbreviated(value: Any) -> str:
     return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"
 
 
+class UnknownWord(BadArgument):
+    """A name that the query language or the tables do not have."""
+
+    def __init__(self, at: str, fact: str, similar: Sequence[str], known: Sequence[str]) -> None:
+        self.fact = fact
+        self.meant = f"Did you mean {' or '.join(similar)}? " if similar else ""
+        self.choice = f"There are: {', '.join(known) or 'none'}."
+        super().__init__(at, fact, hint=f"{self.meant}{self.choice}")
+
+
 def unknown_name(
     at: str,
     kind: str,
@@ -21,13 +31,23 @@ def unknown_name(
     known: Iterable[str],
     aliases: Iterable[str] = (),
     suggestions: Iterable[str] = (),
-) -> BadArgument:
+) -> UnknownWord:
     """Build the error for an unknown name: the nearest names, then all known ones.
 
     `aliases` are offered only when they are near. `suggestions` replace the search for near names.
     """
     names = list(known)
     similar = list(suggestions) or nearest(name, [*aliases, *names])
-    meant = f"Did you mean {' or '.join(similar)}? " if similar else ""
-    hint = f"{meant}There are: {', '.join(names) or 'none'}."
-    return BadArgument(at, f"no {kind} {abbreviated(name)}.", hint=hint)
+    return UnknownWord(at, f"no {kind} {abbreviated(name)}.", similar, names)
+
+
+def joined(errors: Sequence[UnknownWord]) -> BadArgument:
+    """Return one error for several unknown names; names that all of them could be are listed once.
+
+    A model that is given only the first would need a call for each.
+    """
+    first, *others = errors
+    places = [f"{other.argument}: {other.fact} {other.meant}".strip() for other in others]
+    facts = [f"{first.fact} {first.meant}".strip(), *places]
+    choices = dict.fromkeys(error.choice for error in errors)
+    return BadArgument(first.argument, " ".join(facts), hint=" ".join(choices))

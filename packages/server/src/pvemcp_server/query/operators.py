@@ -121,10 +121,10 @@ OPERATOR_ALIASES: Final = {
 }
 FUNCTION_ALIASES: Final = {"AVG": Function.AVERAGE}
 
-_PARTS_OF_TEXT: Final = (Operator.CONTAINS, Operator.STARTS_WITH, Operator.ENDS_WITH)
+PARTS_OF_TEXT: Final = (Operator.CONTAINS, Operator.STARTS_WITH, Operator.ENDS_WITH)
 OPERATOR_SUGGESTIONS: Final = {
-    "LIKE": _PARTS_OF_TEXT,
-    "ILIKE": _PARTS_OF_TEXT,
+    "LIKE": PARTS_OF_TEXT,
+    "ILIKE": PARTS_OF_TEXT,
     "NOT LIKE": (Operator.NOT_CONTAINS,),
 }
 """SQL operators without an exact counterpart here, and what an error suggests instead."""

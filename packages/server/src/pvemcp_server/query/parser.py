@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pvemcp_server.errors import BadArgument, folded
+from pvemcp_server.query.json_text import decoded, is_absent
 from pvemcp_server.query.model import (
     AggregateTerm,
     Condition,
@@ -22,6 +23,7 @@ from pvemcp_server.query.operators import (
     MAX_VALUES,
     OPERATOR_ALIASES,
     OPERATOR_SUGGESTIONS,
+    PARTS_OF_TEXT,
     Function,
     Logic,
     Operator,
@@ -61,6 +63,7 @@ _DESCENDING: Final = {"asc": False, "ascending": False, "desc": True, "descendin
 _OPERATORS: Final = {folded(operator): operator for operator in Operator} | {
     folded(alias): operator for alias, operator in OPERATOR_ALIASES.items()
 }
+_TEXTUAL: Final = (*PARTS_OF_TEXT, Operator.NOT_CONTAINS)
 _SUGGESTIONS: Final = {folded(name): those for name, those in OPERATOR_SUGGESTIONS.items()}
 _FUNCTIONS: Final = {function.value: function for function in Function} | FUNCTION_ALIASES
 
@@ -71,7 +74,11 @@ def parse(source: Json) -> Query:
         source = _decode(source)
     if not isinstance(source, Mapping):
         raise BadArgument("query", "it is an object.", hint=_EXAMPLE)
-    parts = _members(source, "query", _PARTS)
+    parts = {
+        name: part
+        for name, part in _members(source, "query", _PARTS).items()
+        if not is_absent(part)
+    }
     if "from" not in parts:
         raise BadArgument("from", "say which table.", hint='For example {"from": "guests"}.')
     conditions = _ConditionParser()
@@ -87,8 +94,8 @@ def parse(source: Json) -> Query:
         having=conditions.parse(parts.get("having"), "having"),
         order_by=tuple(_sort(entry, at) for entry, at in _entries(parts.get("orderBy"), "orderBy")),
         distinct=_flag(parts.get("distinct"), "distinct"),
-        limit=_count(parts["limit"], "limit", 1) if parts.get("limit") is not None else None,
-        offset=_count(parts.get("offset") or 0, "offset", 0),
+        limit=_count(parts["limit"], "limit", 1) if "limit" in parts else None,
+        offset=_count(parts.get("offset", 0), "offset", 0),
     )
 
 
@@ -114,32 +121,36 @@ class _ConditionParser:
 
     def parse(self, tree: Json, at: str) -> ConditionGroup | None:
         """Parse where or having; a single condition or a bare list means all of them."""
-        if tree is None or tree in ({}, []):
-            return None
+        tree = decoded(tree)
         node = self._node({"conditions": tree} if isinstance(tree, list) else tree, at, depth=1)
-        return node if isinstance(node, ConditionGroup) else ConditionGroup(Logic.AND, (node,))
+        return node if isinstance(node, ConditionGroup | None) else _all_of(node)
 
-    def _node(self, node: Json, at: str, depth: int) -> Condition | ConditionGroup:
+    def _node(self, node: Json, at: str, depth: int) -> Condition | ConditionGroup | None:
+        """Parse a condition or a group of them; a group without conditions is None."""
         if depth > MAX_DEPTH:
             raise BadArgument(at, f"conditions nest at most {MAX_DEPTH} deep.")
+        node = decoded(node)
+        if is_absent(node):
+            return None
         if not isinstance(node, Mapping):
             raise BadArgument(at, "a condition is an object.", hint=_CONDITION_EXAMPLE)
         members = _members(node, at, _CONDITION_PARTS)
-        if "conditions" not in members:
-            return self._condition(members, at)
-        if "field" in members:
+        given = {name for name, member in members.items() if not is_absent(member)}
+        if "conditions" not in given:
+            is_group = "conditions" in members or "logic" in given
+            return None if is_group and not given - {"logic"} else self._condition(members, at)
+        if "field" in given:
             raise BadArgument(at, "either field, operator and value, or logic and conditions.")
-        nodes = members["conditions"]
-        if not isinstance(nodes, list) or not nodes:
-            raise BadArgument(f"{at}.conditions", "it is a list with one condition or more.")
-        parts = tuple(
-            self._node(part, f"{at}.conditions[{n}]", depth + 1) for n, part in enumerate(nodes)
+        parts = (
+            self._node(part, place, depth + 1)
+            for part, place in _listed(members["conditions"], f"{at}.conditions")
         )
-        logic = members.get("logic")
-        word = "and" if logic is None else _text(logic, f"{at}.logic").lower()
+        logic = members["logic"] if "logic" in given else Logic.AND.value
+        word = _text(logic, f"{at}.logic").lower()
         if word not in tuple(Logic):
             raise unknown_name(f"{at}.logic", "logic", word, [known.value for known in Logic])
-        return ConditionGroup(Logic(word), parts)
+        conditions = tuple(part for part in parts if part is not None)
+        return ConditionGroup(Logic(word), conditions) if conditions else None
 
     def _condition(self, members: Mapping[str, Json], at: str) -> Condition:
         self._conditions += 1
@@ -151,15 +162,16 @@ class _ConditionParser:
             suggestions = _SUGGESTIONS.get(folded(word.strip()), ())
             known = [operator.value for operator in Operator]
             raise unknown_name(f"{at}.operator", "operator", word, known, suggestions=suggestions)
-        value = members.get("value", [])
-        if value is None and operator.arity == (0, 0):
-            value = []
-        values = tuple(value) if isinstance(value, list) else (value,)
+        values = _values(members.get("value", []), operator)
         self._values += len(values)
         if self._values > MAX_VALUES:
             raise BadArgument(f"{at}.value", f"a query compares with at most {MAX_VALUES} values.")
         term = _term_without_alias(_required(members, "field", at), f"{at}.field")
         return Condition(term, operator, values, at)
+
+
+def _all_of(condition: Condition) -> ConditionGroup:
+    return ConditionGroup(Logic.AND, (condition,))
 
 
 def _members(source: Mapping[str, Json], at: str, known: tuple[str, ...]) -> dict[str, Json]:
@@ -177,14 +189,42 @@ def _members(source: Mapping[str, Json], at: str, known: tuple[str, ...]) -> dic
 
 
 def _entries(value: Json, at: str) -> list[tuple[Json, str]]:
-    """Return the entries of a list with their places; a single entry may come without a list."""
-    if value is None:
-        return []
+    """Return the entries of a list with their places, without empty ones.
+
+    A list may be written as its JSON text or with commas, and a single entry without a list.
+    """
+    value = decoded(value)
+    if isinstance(value, str) and "," in value:
+        value = value.split(",")
+    entries = [(entry, place) for entry, place in _listed(value, at) if not is_absent(entry)]
+    if len(entries) > MAX_COLUMNS:
+        raise BadArgument(at, f"at most {MAX_COLUMNS} entries.")
+    return entries
+
+
+def _listed(value: Json, at: str) -> list[tuple[Json, str]]:
+    """Return the entries of a list, or of its JSON text, with their places; or the only one."""
+    value = decoded(value)
     if not isinstance(value, list):
         return [(value, at)]
-    if len(value) > MAX_COLUMNS:
-        raise BadArgument(at, f"at most {MAX_COLUMNS} entries.")
     return [(entry, f"{at}[{n}]") for n, entry in enumerate(value)]
+
+
+def _values(value: Json, operator: Operator) -> tuple[Json, ...]:
+    """Return the values to compare with; a list may be its JSON text.
+
+    Where parts of texts are compared, [100] may be such a part: there only a list of texts is read.
+    """
+    if is_absent(value) and operator.arity == (0, 0):
+        return ()
+    listed = decoded(value)
+    if isinstance(value, str) and operator in _TEXTUAL and not _are_texts(listed):
+        return (value,)
+    return tuple(listed) if isinstance(listed, list) else (value,)
+
+
+def _are_texts(entries: Json) -> bool:
+    return isinstance(entries, list) and all(isinstance(entry, str) for entry in entries)
 
 
 def _select(value: Json) -> tuple[bool, tuple[Selection, ...]]:
@@ -212,6 +252,7 @@ def _group(entry: Json, at: str) -> FieldTerm:
 
 def _sort(entry: Json, at: str) -> SortKey:
     """Parse an entry of orderBy: an object, "name" or "name desc"."""
+    entry = decoded(entry)
     if isinstance(entry, str):
         name, _, last = entry.strip().rpartition(" ")
         if name and last.lower() in _DESCENDING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from sqlalchemy import (
     BigInteger,
@@ -39,6 +39,9 @@ metadata = MetaData(
 
 Id = Annotated[int, ColumnArgs(primary_key=True)]
 Name = Annotated[str, ColumnArgs(type=String(64), unique=True)]
+
+Unconfirmed = Literal["deny", "allow"]
+"""What becomes of a call that needs the user's consent when there is no user to ask."""
 
 
 class TlsMode(StrEnum):
@@ -81,6 +84,7 @@ class KeyRecord:
     toolset: list[str]
     allow_from: list[str]
     output_format: Annotated[str | None, ColumnArgs(type=String(16))]
+    unattended: Annotated[str | None, ColumnArgs(type=String(16))]
     enabled: bool
     expires: datetime | None
     created: datetime

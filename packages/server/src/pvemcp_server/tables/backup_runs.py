@@ -64,7 +64,7 @@ class Run:
             if started[0][0] - start <= _ONE_RUN:
                 run.setdefault(task.node, (start, task))
         start, worst = max(run.values(), key=lambda pair: _severity(pair[1]))
-        status = worst.status or ("RUNNING" if worst.running else "unknown")
+        status = "running" if worst.running else worst.status or "unknown"
         return cls(start, status, None if worst.running else worst.ok, worst.upid)
 
 

@@ -198,7 +198,7 @@ def _qemu(guest: GuestResource, configs: BothConfigs[Any], config: QemuConfig) -
         snapshot_parent=config.parent,
         description=(config.description or "").strip() or None,
         tags=config.tag_list,
-        lock=config.lock,
+        lock=config.lock or None,
         hookscript=config.hookscript,
         pending=pending_changes(configs),
     )
@@ -225,7 +225,7 @@ def _lxc(guest: GuestResource, configs: BothConfigs[Any], config: LxcConfig) -> 
         snapshot_parent=config.parent,
         description=(config.description or "").strip() or None,
         tags=config.tag_list,
-        lock=config.lock,
+        lock=config.lock or None,
         hookscript=config.hookscript,
         pending=pending_changes(configs),
     )

@@ -229,8 +229,8 @@ def to_row(view: InventoryView, guest: GuestResource) -> Guest:
         tags=tuple(guest.tag_list),
         is_template=guest.template,
         uptime=guest.uptime,
-        lock=guest.lock,
-        is_locked=guest.lock is not None,
+        lock=guest.lock or None,  # some versions send an empty text
+        is_locked=bool(guest.lock),
         pool=guest.pool,
         ha_state=guest.ha_state,
         host_cpu_usage=share(cores, node.cpu_count if node else None),

@@ -72,7 +72,7 @@ class Task(Row):
     id: Annotated[str | None, Col("Subject: a VMID, a storage …")]
     status: Annotated[
         str,
-        Col("RUNNING, OK, WARNINGS: n, or what went wrong", redirects=_OUTCOMES),
+        Col("running, OK, WARNINGS: n, or what went wrong", redirects=_OUTCOMES),
     ]
     user: Annotated[str, Col("Who started it, with the API token if one was used")]
     start_time: Annotated[datetime | None, Col("Start", Unit.TIME)]
@@ -164,7 +164,7 @@ def _row(task: TaskRow, node: str) -> Task:
         node=task.node or node,
         type=task.type,
         id=task.id or None,
-        status=task.status or ("RUNNING" if task.running else "unknown"),
+        status="running" if task.running else task.status or "unknown",
         user=f"{task.user}!{task.token_id}" if task.token_id else task.user,
         start_time=moment(task.start_time),
         end_time=moment(task.end_time),

@@ -9,7 +9,14 @@ from typing import Protocol, TypeVar
 
 from proxmox_client import deadline
 from pvemcp_server.access.model import Caller, Effect
-from pvemcp_server.clusters import Cluster, Clusters, Notes, explain, outcome_of
+from pvemcp_server.clusters import (
+    Cluster,
+    Clusters,
+    InventoryView,
+    Notes,
+    explain,
+    outcome_of,
+)
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
 from pvemcp_server.settings import Values
 
@@ -19,6 +26,7 @@ NO_CLUSTER = (
     "No cluster is available: none is configured, or your role and key grant none. "
     "An administrator adds clusters and grants them in roles and keys."
 )
+_SECONDS_TO_LOOK = 2.0  # for a guest on one other cluster
 _SHARE_OF_CLUSTERS = 0.9  # of the time left: the rest is for the answer of the other clusters
 
 
@@ -27,6 +35,8 @@ class Decision(Enum):
 
     YES = auto()
     NO = auto()
+    NOT_TICKED = auto()  # accepted, but without the tick that means consent
+    DISMISSED = auto()  # closed without a decision, by a user or by a client without one
     CANNOT_ASK = auto()  # the client never said that it could
     NO_ANSWER = auto()  # the client was asked, and gave no decision
 
@@ -123,7 +133,26 @@ class Call:
     async def explain(self, error: BaseException) -> str:
         """Return the text of an error; it names the account only if one cluster was opened."""
         opened = list(self.opened.values())
-        return await opened[0].explain(error) if len(opened) == 1 else explain(error)
+        text = await opened[0].explain(error) if len(opened) == 1 else explain(error)
+        if isinstance(error, UnknownName) and error.kind == "guest":
+            places = await self._clusters_with(int(error.name))
+            text += f" It is on {' and '.join(places)}: give cluster_name." if places else ""
+        return text
+
+    async def _clusters_with(self, vmid: int) -> list[str]:
+        """Return the other reachable clusters that have the guest, as far as they answer soon."""
+        found: list[str] = []
+        for name in await self.reachable():
+            if name in self.opened:
+                continue
+            with deadline(min(_SECONDS_TO_LOOK, self.seconds_left)):
+                view = await outcome_of(self._view(name), f"the guests of {name}")
+            if not isinstance(view, Exception) and vmid in view.by_vmid:
+                found.append(name)
+        return found
+
+    async def _view(self, name: str) -> InventoryView:
+        return await (await self._open(name)).inventory_view()
 
     async def each(
         self, clusters: Sequence[Cluster], read: Callable[[Cluster], Awaitable[T]]

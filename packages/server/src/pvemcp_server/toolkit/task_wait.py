@@ -25,19 +25,19 @@ async def follow(call: Call, task: Task) -> dict[str, Any]:
     """Return the task's outcome if the caller waits for it, else note how to ask for it."""
     if not (call.wait or call.conversation.wants_progress):
         call.notes.add("The task runs on in Proxmox: GetTask with this upid returns its outcome.")
-        return {"status": "running"}
+        return {"task_status": "running"}
     try:
         outcome = await watch(call, task, call.settings.task_wait_max_seconds)
     except DeadlineExceeded:
         why = "The server is shutting down; the" if call.closing.is_set() else "The"
         call.notes.add(f"{why} task is still running: GetTask with this upid returns its outcome.")
-        return {"status": "running"}
+        return {"task_status": "running"}
     except (NodeUnreachable, Unreachable) as error:
         call.notes.add(
             f"Proxmox no longer answers ({reason_of(error)}): "
             "GetTask with this upid returns the outcome."
         )
-        return {"status": "unknown"}
+        return {"task_status": "unknown"}
     return outcome_fields(outcome)
 
 
@@ -89,7 +89,7 @@ async def _forward_progress(
 def outcome_fields(outcome: TaskOutcome) -> dict[str, Any]:
     """Return an outcome as answer fields; the end of its log only when it has warnings."""
     fields: dict[str, Any] = {
-        "status": "stopped",
+        "task_status": "stopped",
         "exit_status": outcome.exit_status,
         "ok": outcome.ok,
     }

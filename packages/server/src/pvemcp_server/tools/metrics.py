@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
@@ -24,7 +24,6 @@ Frame = Annotated[
 Consolidate = Annotated[Literal["Average", "Maximum"], Field(description="Of each interval")]
 Metrics = Annotated[
     list[Literal["Cpu", "Memory", "Disk", "Network", "Pressure", "All"]],
-    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
     Field(min_length=1, description="Pressure: PSI, from 9.0"),
 ]
 SomeVms = Annotated[list[VmId], Field(min_length=1, max_length=100, description="Guest numbers")]
@@ -84,9 +83,9 @@ async def list_vm_rrd_data(
     recorded = await rows_or_error(
         cluster, lambda quiet: fanout.each(quiet, guests, read, request, "guest")
     )
-    series = _downsampled(call, recorded, maximum=consolidation == "Maximum")
+    series, step = _downsampled(recorded, maximum=consolidation == "Maximum")
     rows = [_vm_point(guests[vmid], point) for vmid, points in series.items() for point in points]
-    return _rows(call, rows, ("vmid", "name", "time"), VmPoint, metrics)
+    return _rows(call, rows, ("vmid", "name", "time"), VmPoint, metrics, step)
 
 
 @tool(
@@ -118,36 +117,47 @@ async def list_node_rrd_data(
     recorded = await rows_or_error(
         cluster, lambda quiet: fanout.each(quiet, names, read, request, "node")
     )
-    series = _downsampled(call, recorded, maximum=consolidation == "Maximum")
+    series, step = _downsampled(recorded, maximum=consolidation == "Maximum")
     rows = [_node_point(node, point) for node, points in series.items() for point in points]
-    return _rows(call, rows, ("node", "time"), NodePoint, metrics)
+    return _rows(call, rows, ("node", "time"), NodePoint, metrics, step)
 
 
 def _downsampled(
-    call: Call, recorded: Mapping[K, Sequence[P]], *, maximum: bool
-) -> dict[K, list[P]]:
-    """Reduce all series by the same step, with a note when points were joined."""
+    recorded: Mapping[K, Sequence[P]], *, maximum: bool
+) -> tuple[dict[K, list[P]], str]:
+    """Reduce all series by the same step; return them with a note if points were joined."""
     longest = max(recorded.values(), key=len, default=())
     step = step_for(len(longest), len(recorded))
+    note = ""
     if step > 1:
         minutes = step * interval(longest) / 60
         what = "highest value" if maximum else "average"
-        call.notes.add(
+        note = (
             f"Each row is the {what} of {minutes:g} minutes; a shorter time_frame or fewer at a "
             "time show more detail."
         )
-    return {key: downsampled(series, step, maximum=maximum) for key, series in recorded.items()}
+    series = {key: downsampled(points, step, maximum=maximum) for key, points in recorded.items()}
+    return series, note
 
 
 def _rows(
-    call: Call, points: Sequence[Row], keys: tuple[str, ...], row: type[Row], metrics: Sequence[str]
+    call: Call,
+    points: Sequence[Row],
+    keys: tuple[str, ...],
+    row: type[Row],
+    metrics: Sequence[str],
+    step_note: str,
 ) -> Rows:
     """Return the points with a value in the chosen categories, and the columns of these."""
     values = [name for name in row.__struct_fields__ if name not in keys]
     chosen = [n for n in values if "All" in metrics or _CATEGORY[n.partition("_")[0]] in metrics]
     rows = [point for point in points if any(getattr(point, n) is not None for n in chosen)]
+    if rows and step_note:
+        call.notes.add(step_note)
     if points and not rows:
-        call.notes.add("None of this was recorded; pressure (PSI) comes with Proxmox VE 9.0.")
+        only_pressure = all(name.startswith("pressure") for name in chosen)
+        reason = "; pressure (PSI) comes with Proxmox VE 9.0" if only_pressure else ""
+        call.notes.add(f"None of this was recorded in this time_frame{reason}.")
     return Rows(rows, (*keys, *chosen))
 
 

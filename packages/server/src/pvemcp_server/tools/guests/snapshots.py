@@ -174,7 +174,8 @@ async def _require_known_guests(call: Call, cluster_name: str | None, vmids: lis
     known = {vmid for _, view in views for vmid in view.by_vmid}
     for vmid in vmids:
         if vmid not in known and len(views) == len(clusters):
-            raise UnknownName("guest", vmid, sorted(known, key=lambda n: abs(n - vmid))[:5])
+            near = sorted(known, key=lambda n: abs(n - vmid))[:5]
+            raise UnknownName("guest", vmid, near, more=len(known) - len(near))
 
 
 async def _require_freezable_disks(guest: TargetGuest, config: GuestConfig) -> None:

@@ -1,5 +1,6 @@
 """Backups of guests: list them and their jobs, back up a guest."""
 
+import re
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Literal
@@ -35,6 +36,7 @@ Protected = Annotated[bool, Field(description="Guard it against deletion")]
 Limit = Annotated[int | None, Field(ge=0, description="KiB/s")]
 BackupNotes = Annotated[str | None, Field(max_length=1024, description="Notes on it")]
 
+_VARIABLES = ("cluster", "guestname", "node", "vmid")  # in the notes of a backup
 _DEFAULT_STORAGE = "local"  # Proxmox's default for backups
 _STOP = (
     "The guest is running and is shut down and started again for this: what its programs have not "
@@ -125,6 +127,7 @@ async def backup_vm(
     target = await _target_storage(guest, storage)
     mode = mode or "snapshot"
     runs = guest.state != "stopped"
+    replaced = _require_known_variables(notes or "")
     # Proxmox takes notes as a template of one line, with backslashes and line ends escaped
     template = (notes or "").replace("\\", "\\\\").replace("\r\n", "\n").replace("\n", "\\n")
     return Plan(
@@ -142,8 +145,24 @@ async def backup_vm(
             notes=template or None,
         ),
         loses=_STOP if runs and mode == "stop" else "",
-        warnings=(_SUSPEND,) if runs and mode == "suspend" else (),
+        warnings=(*([_SUSPEND] if runs and mode == "suspend" else []), *replaced),
     )
+
+
+def _require_known_variables(notes: str) -> list[str]:
+    """Return a warning if Proxmox replaces words of the notes; raise BadArgument if it refuses one.
+
+    Source: PVE/VZDump.pm, `notes-template`. There is no way to escape the braces.
+    """
+    variables = re.findall(r"\{\{([^{}]*)\}\}", notes)
+    known = ", ".join(f"{{{{{name}}}}}" for name in _VARIABLES)
+    if unknown := [name for name in variables if name not in _VARIABLES]:
+        raise BadArgument(
+            "notes",
+            f"Proxmox replaces words in double braces, and has none called {unknown[0][:50]!r}.",
+            hint=f"It has {known}; write everything else without double braces.",
+        )
+    return [f"Proxmox replaces {known} in the notes."] if variables else []
 
 
 async def _target_storage(guest: TargetGuest, name: str | None) -> str:

@@ -193,11 +193,20 @@ def _loss(volume: Volume, volumes: Sequence[Volume]) -> str:
     created = moment(volume.created)
     time = f" of {created:%Y-%m-%d %H:%M} UTC" if created else ""
     guest = f" of guest {volume.vmid}" if volume.vmid else ""
-    size = f", {volume.size / 2**30:.1f} GiB," if volume.size else ""
+    size = f", {_readable(volume.size)}," if volume.size else ""
     loss = f"This {_word(volume)}{guest}{time}{size} cannot be restored."
     backups = [v for v in volumes if (v.content, v.vmid) == ("backup", volume.vmid)]
     is_last = volume.vmid is not None and backups == [volume]
     return f"{loss} It is the guest's last backup there." if is_last else loss
+
+
+def _readable(size: int) -> str:
+    """Return a number of bytes in the unit in which it is at least 1."""
+    value, units = float(size), iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while value >= 1024 and unit != "TiB":
+        value, unit = value / 1024, next(units)
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def _word(volume: Volume) -> str:

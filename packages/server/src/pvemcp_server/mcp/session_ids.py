@@ -1,0 +1,53 @@
+"""Session ids from which any process can open the session again: sealed, and bound to the key."""
+
+import json
+import secrets
+import zlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+LONGEST: Final = 2_000  # characters of an id: proxies limit the headers of a request
+_NONCE: Final = 12  # bytes
+_PROGRAM: Final = ("name", "version")  # of the client, for the audit
+
+Params = Mapping[str, Any]
+"""The params of an initialize request."""
+
+
+class SessionIds:
+    """Makes and opens session ids. `key` is the same in every process."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def seal(self, params: Params, key_id: str) -> str | None:
+        """Return an id that holds how the session began; None if that is too long."""
+        program = params.get("clientInfo")
+        kept = {
+            "protocolVersion": params.get("protocolVersion"),
+            "capabilities": params.get("capabilities"),
+            "clientInfo": {name: program.get(name) for name in _PROGRAM}
+            if isinstance(program, Mapping)
+            else program,
+        }
+        nonce = secrets.token_bytes(_NONCE)
+        plain = zlib.compress(json.dumps(kept, separators=(",", ":")).encode())
+        sealed = nonce + self._cipher.encrypt(nonce, plain, key_id.encode())
+        text = urlsafe_b64encode(sealed).decode().rstrip("=")
+        return text if len(text) <= LONGEST else None
+
+    def open(self, session_id: str, key_id: str) -> Params | None:
+        """Return how the session began; None for an id that is not sealed for this API key."""
+        if len(session_id) > LONGEST or not session_id.isascii():
+            return None
+        try:
+            sealed = urlsafe_b64decode(session_id + "=" * (-len(session_id) % 4))
+            plain = self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], key_id.encode())
+        except (ValueError, InvalidTag):
+            return None
+        params: Params = json.loads(zlib.decompress(plain))
+        return params

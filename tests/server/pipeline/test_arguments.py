@@ -1,0 +1,110 @@
+"""The forms in which clients and models write arguments, over every argument of every tool."""
+
+import json
+from enum import Enum
+from typing import Literal, get_args, get_origin
+
+import jsonschema
+import pytest
+from tests.server.tools.examples import PROD, examples
+
+import pvemcp_server.tools.all  # noqa: F401 - declares the tools
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.pipeline.arguments import read_arguments
+from pvemcp_server.toolkit.registry import tools
+
+EXAMPLES = examples(PROD)
+EMPTY = (None, "", " ", [])
+
+
+def hints(hint):
+    yield hint
+    for part in () if get_origin(hint) is Literal else get_args(hint):
+        yield from hints(part)
+
+
+def arguments(*, optional=False, lists=False):
+    return [
+        pytest.param(tool, name, id=f"{tool.name}-{name}")
+        for tool in tools().values()
+        for name, field in tool.accepted.model_fields.items()
+        if not (optional and field.is_required())
+        if not lists or any(get_origin(hint) is list for hint in hints(field.annotation))
+    ]
+
+
+def choices(field):
+    for hint in hints(field.annotation):
+        if get_origin(hint) is Literal:
+            yield from get_args(hint)
+        elif isinstance(hint, type) and issubclass(hint, Enum):
+            yield from (choice.value for choice in hint)
+
+
+def entry_of(tool, name):
+    """Return a value that a list argument takes."""
+    items = tool.input_schema["properties"][name]["items"]
+    return 105 if items["type"] == "integer" else items.get("enum", ["pve01"])[-1]
+
+
+def read(tool, **more):
+    return read_arguments(tool, {**EXAMPLES[tool.name], **more})
+
+
+@pytest.mark.parametrize(("tool", "name"), arguments(optional=True))
+def test_an_optional_argument_without_a_value_has_its_default(tool, name):
+    given = {key: value for key, value in EXAMPLES[tool.name].items() if key != name}
+    default = getattr(read_arguments(tool, given), name)
+    for empty in EMPTY:
+        accepted = read_arguments(tool, {**given, name: empty})
+        assert getattr(accepted, name) == default
+        assert name not in accepted.model_fields_set
+
+
+@pytest.mark.parametrize("tool", tools().values(), ids=list(tools()))
+def test_a_call_with_every_optional_argument_as_null_is_the_call_without_them(tool):
+    given = EXAMPLES[tool.name]
+    nulls = dict.fromkeys(tool.accepted.model_fields.keys() - given.keys())
+    assert read_arguments(tool, {**given, **nulls}) == read_arguments(tool, given)
+
+
+@pytest.mark.parametrize("tool", tools().values(), ids=list(tools()))
+def test_a_required_argument_without_a_value_is_an_error(tool):
+    for name, field in tool.arguments.model_fields.items():
+        if field.is_required() and name != "query":
+            with pytest.raises(BadArgument, match=f"{name}: this argument is required"):
+                read(tool, **{name: None})
+            if field.annotation is not str:
+                with pytest.raises(BadArgument, match=name):
+                    read(tool, **{name: ""})
+
+
+@pytest.mark.parametrize(("tool", "name"), arguments(lists=True))
+def test_a_list_may_be_json_text_or_have_commas_or_be_one_value(tool, name):
+    entry = entry_of(tool, name)
+    one, two = (getattr(read(tool, **{name: [entry] * n}), name) for n in (1, 2))
+    for same in (entry, str(entry), json.dumps([entry]), f" {json.dumps([str(entry)])}"):
+        assert getattr(read(tool, **{name: same}), name) == one
+    for same in (json.dumps([entry, entry]), f"{entry}, {entry}"):
+        assert getattr(read(tool, **{name: same}), name) == two
+
+
+@pytest.mark.parametrize(("tool", "name"), arguments())
+def test_a_choice_may_be_written_in_any_case(tool, name):
+    for choice in choices(tool.accepted.model_fields[name]):
+        as_declared = getattr(read(tool, **{name: choice}), name)
+        for same in (choice.upper(), choice.lower(), f" {choice} "):
+            assert getattr(read(tool, **{name: same}), name) == as_declared
+
+
+@pytest.mark.parametrize("tool", tools().values(), ids=list(tools()))
+def test_a_client_that_checks_against_the_schema_sends_the_example(tool):
+    jsonschema.validate(EXAMPLES[tool.name], tool.input_schema)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("vmids", "[100"), ("vmids", "{}"), ("vmids", "web"), ("fields", [1])]
+)
+def test_what_is_no_list_in_any_form_is_an_error(name, value):
+    with pytest.raises(BadArgument, match=name):
+        read(tools()["ListSnapshots"], **{name: value})
