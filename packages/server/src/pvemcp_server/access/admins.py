@@ -1,10 +1,11 @@
 """Administrators: their accounts, passwords and sign-ins."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
 
 from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.limits import Clock, RateLimiter, network_of
@@ -19,7 +20,7 @@ from pvemcp_server.access.sign_in_limits import (
 from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import AdminRecord
+from pvemcp_server.store.records import AdminRecord, AdminRole
 
 FAILURES_PER_MINUTE = 10  # from one address, for all names together, without a known device
 
@@ -57,7 +58,7 @@ class Admins:
         return admin
 
     async def first(self, name: str, password: str | None = None) -> str | None:
-        """Create the first administrator; return its password if it was generated.
+        """Create the first administrator, an owner; return its password if it was generated.
 
         Return None when administrators exist already.
         """
@@ -77,7 +78,9 @@ class Admins:
         name: str,
         password: str | None,
         *,
+        role: AdminRole = AdminRole.OWNER,
         subject: str | None = None,
+        listed_as: str | None = None,
         must_change: bool = True,
     ) -> AdminRecord:
         """Create an administrator with a password or with an OpenID Connect subject."""
@@ -85,8 +88,10 @@ class Admins:
         hashed = await self._hash(password, name) if password else None
         return await self._store.admins.add(
             name=name,
+            role=role,
             password_hash=hashed,
             subject=subject,
+            listed_as=listed_as,
             must_change=must_change and hashed is not None,
             enabled=True,
             failures=0,
@@ -146,18 +151,24 @@ class Admins:
             raise AccessDenied("wrong password")
         return await self._signed_in(admin)
 
-    async def sign_in_external(self, subject: str, name: str) -> AdminRecord:
+    async def sign_in_external(
+        self, subject: str, name: str, claims: Mapping[str, Any] | None = None
+    ) -> AdminRecord:
         """Return the administrator with this OpenID Connect subject; create it when new.
 
-        The account takes the user's present e-mail address as its name, because that is what the
-        configuration lists. Raise BadArgument when another account has that name.
+        The account takes the user's present e-mail address as its name, and the entry of the
+        configuration that lists the user. Raise BadArgument when another account has that name.
         """
+        entry = self._external.entry_of(name, claims or {})
         admin = await self._store.admins.find(subject=subject)
         if admin is None:
-            admin = await self.create(name, None, subject=subject)
-        elif admin.name != name:
+            # `ExternalAdmins.role` decides; the stored role is one that changes nothing
+            admin = await self.create(
+                name, None, role=AdminRole.AUDITOR, subject=subject, listed_as=entry
+            )
+        elif (admin.name, admin.listed_as) != (name, entry):
             await self._check_free(check_name(name), admin)
-            await self._store.admins.change(admin.id, name=name)
+            await self._store.admins.change(admin.id, name=name, listed_as=entry)
         return await self._signed_in(admin)
 
     async def set_password(self, name: str, password: str, *, must_change: bool = False) -> None:
@@ -180,8 +191,24 @@ class Admins:
         await self.set_password(name, password, must_change=True)
         return password
 
+    async def set_role(self, name: str, role: AdminRole) -> None:
+        """Give an administrator another role; the last owner keeps theirs.
+
+        Raise BadArgument for an account of an OpenID Connect issuer: its role is configured.
+        """
+        admin = await self.get(name)
+        if admin.subject is not None:
+            raise BadArgument("name", f"{name!r} has the role that PVEMCP_OIDC_ADMINS gives it.")
+        if role is not AdminRole.OWNER:
+            await self._check_not_last(admin)
+        await self._store.admins.change(admin.id, role=role)
+
+    def role(self, admin: AdminRecord) -> AdminRole | None:
+        """Return the role of an administrator; None for one who is not listed any more."""
+        return self._external.role(admin)
+
     async def set_enabled(self, name: str, *, enabled: bool) -> None:
-        """Enable or disable an account and end its sessions; the last one stays enabled."""
+        """Enable or disable an account and end its sessions; the last owner stays enabled."""
         admin = await self.get(name)
         if not enabled:
             await self._check_not_last(admin)
@@ -189,7 +216,7 @@ class Admins:
         await self._store.sessions.remove_all_of(admin.id)
 
     async def remove(self, name: str) -> None:
-        """Delete an account; the last enabled one stays."""
+        """Delete an account; the last enabled owner stays."""
         admin = await self.get(name)
         await self._check_not_last(admin)
         await self._store.admins.remove(admin.id)
@@ -218,14 +245,15 @@ class Admins:
             if other.name.casefold() == name.casefold() and (own is None or other.id != own.id):
                 raise BadArgument("name", f"{name!r} is already among the admins.")
 
-    def _can_sign_in(self, admin: AdminRecord) -> bool:
+    def _is_owner(self, admin: AdminRecord) -> bool:
+        """Return whether it is an owner who can sign in."""
         has_way = admin.password_hash is not None or admin.subject is not None
-        return admin.enabled and has_way and self._external.admits(admin)
+        return admin.enabled and has_way and self._external.role(admin) is AdminRole.OWNER
 
     async def _check_not_last(self, admin: AdminRecord) -> None:
         others = [other for other in await self.all() if other.id != admin.id]
-        if self._can_sign_in(admin) and not any(map(self._can_sign_in, others)):
-            raise BadArgument("name", f"{admin.name!r} is the only administrator who can sign in.")
+        if self._is_owner(admin) and not any(map(self._is_owner, others)):
+            raise BadArgument("name", f"{admin.name!r} is the only owner who can sign in.")
 
 
 def _account(name: str, admin: AdminRecord | None) -> str:

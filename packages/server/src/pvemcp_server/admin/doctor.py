@@ -13,6 +13,7 @@ from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerpr
 from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS
 from pvemcp_server.admin.tools import NO_KEY, caller_of
 from pvemcp_server.clusters import explain
 from pvemcp_server.clusters.acl import Acl
@@ -60,7 +61,12 @@ class Report(BaseModel):
         return next((level for level in (Level.BAD, Level.WARN) if level in levels), Level.OK)
 
 
-@subject.operation("doctor", Route("POST", "/doctor"), Command("doctor", by_hand=True))
+@subject.operation(
+    "doctor",
+    Route("POST", "/doctor"),
+    Command("doctor", by_hand=True),
+    may=AUDITORS,
+)
 async def examine(
     context: AdminContext,
     cluster: Annotated[str | None, Field(description="One cluster; all when absent")] = None,

@@ -50,6 +50,14 @@ class TlsMode(StrEnum):
     INSECURE = "insecure"  # not at all
 
 
+class AdminRole(StrEnum):
+    """What an administrator may do; `admin/operation.py` declares it with each operation."""
+
+    OWNER = "owner"  # everything
+    KEY_ISSUER = "key-issuer"  # API keys with the roles that exist
+    AUDITOR = "auditor"  # reads everything, changes nothing
+
+
 @dataclass(frozen=True, slots=True)
 class RoleRecord:
     """A role; `grants` is the JSON of `access.grants`."""
@@ -135,12 +143,17 @@ class BindingRecord:
 
 @dataclass(frozen=True, slots=True)
 class AdminRecord:
-    """An administrator of the admin pages; `subject` is an OpenID Connect subject."""
+    """An administrator of the admin pages; `subject` is an OpenID Connect subject.
+
+    `listed_as` is the entry of PVEMCP_OIDC_ADMINS that admitted an account of the issuer.
+    """
 
     id: Id
     name: Name
+    role: AdminRole
     password_hash: str | None = field(repr=False)
     subject: Annotated[str | None, ColumnArgs(unique=True)]
+    listed_as: str | None
     must_change: bool
     enabled: bool
     failures: int
@@ -159,6 +172,7 @@ class SessionRecord:
     created: datetime
     last_seen: datetime
     expires: datetime
+    verified_at: datetime  # when the administrator last proved who they are
 
 
 @dataclass(frozen=True, slots=True)

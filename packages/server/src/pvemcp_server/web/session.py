@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Path, Request, Response
 from starlette.datastructures import FormData
@@ -10,6 +10,8 @@ from starlette.datastructures import FormData
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.access.sign_in_limits import DEVICE_LIFE
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Operation, operations
+from pvemcp_server.admin.permission import RoleAuthority
 from pvemcp_server.config import Config
 from pvemcp_server.errors import TooManyFailures
 from pvemcp_server.http.client_address import client_address, networks
@@ -117,8 +119,13 @@ async def reading(
     """Return the context of a request that only reads; raise PasswordDue."""
     if session.admin.must_change:
         raise PasswordDue
-    services, address = services_of(request), address_of(request)
-    return AdminContext(services, session.admin.name, address, session.id)
+    return AdminContext(
+        services_of(request),
+        session.admin.name,
+        address_of(request),
+        session.id,
+        RoleAuthority(session.admin.role, session.verified_at),
+    )
 
 
 async def writing(
@@ -138,6 +145,37 @@ async def check_csrf(request: Request, session: Session) -> None:
         form: FormData = await request.form()
         token = str(form.get(CSRF_FIELD, ""))
     session.check_csrf(token or "")
+
+
+def may(name: str) -> Any:
+    """Return the dependency of a page's route that refuses whom the operation refuses.
+
+    The operation checks again when it runs. This check is made before the form is read; to show
+    the form needs no recent sign-in.
+    """
+
+    async def check(request: Request, context: Annotated[AdminContext, Depends(reading)]) -> None:
+        operation = operations()[name]
+        shows = request.method == "GET"
+        await (operation.check_permission if shows else operation.check)(context)
+
+    check.operation = name  # type: ignore[attr-defined]  # functions have it; tests walk the routes
+    return Depends(check)
+
+
+def permitted(operation: Operation) -> Any:
+    """Return the dependency that gives a route of the REST API its context."""
+    method = operation.route.method if operation.route else "GET"
+
+    async def context_of(request: Request) -> AdminContext:
+        session = await session_of(request)
+        context = await reading(request, session)
+        if method != "GET":
+            await check_csrf(request, session)
+        await operation.check(context)
+        return context
+
+    return Depends(context_of)
 
 
 Reading = Annotated[AdminContext, Depends(reading)]

@@ -12,11 +12,19 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pvemcp_server.errors import AccessDenied, CallError, TooManyFailures, UnknownName
+from pvemcp_server.errors import (
+    AccessDenied,
+    CallError,
+    NotPermitted,
+    RecentSignInNeeded,
+    TooManyFailures,
+    UnknownName,
+)
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api
+from pvemcp_server.web.pages.confirmation import ask_who
 from pvemcp_server.web.session import (
     PasswordDue,
     SignedOut,
@@ -52,6 +60,8 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
         application.add_exception_handler(PasswordDue, _password_due)
         application.add_exception_handler(TooManyFailures, _too_many)
         application.add_exception_handler(AccessDenied, _forbidden)
+        application.add_exception_handler(NotPermitted, _not_permitted)
+        application.add_exception_handler(RecentSignInNeeded, _recent_sign_in_needed)
         application.add_exception_handler(CallError, _call_error)
         application.add_exception_handler(HTTPException, _http_error)
         application.add_exception_handler(RequestValidationError, _invalid)
@@ -121,6 +131,18 @@ async def _password_due(request: Request, _: Exception) -> Response:
 async def _forbidden(request: Request, _: Exception) -> Response:
     text = "This request did not come from our own page; reload it and try again."
     return error_page(request, text, 403) if wants_page(request) else _error(text, 403)
+
+
+async def _not_permitted(request: Request, error: Exception) -> Response:
+    if wants_page(request):
+        return error_page(request, str(error), 403)
+    return JSONResponse({"error": str(error), "code": "not_permitted"}, 403)
+
+
+async def _recent_sign_in_needed(request: Request, error: Exception) -> Response:
+    if wants_page(request):
+        return await ask_who(request, str(error))
+    return JSONResponse({"error": str(error), "code": "recent_sign_in_needed"}, 403)
 
 
 async def _too_many(_: Request, error: Exception) -> Response:

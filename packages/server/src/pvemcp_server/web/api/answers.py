@@ -1,14 +1,15 @@
 """Error answers that all routes of the admin REST API share."""
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
 
 class Wrong(BaseModel):
-    """The reason why a request was not carried out."""
+    """The reason why a request was not carried out; `code` is for programs."""
 
     error: str
+    code: Literal["not_permitted", "recent_sign_in_needed"] | None = None
 
 
 class GateError(BaseModel):
@@ -33,7 +34,12 @@ REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
         "description": "The path is ambiguous; the answer says how to write it",
     },
     401: {"model": Wrong, "description": "Not signed in"},
-    403: {"model": Wrong, "description": "The session's token is missing or wrong"},
+    403: {
+        "model": Wrong,
+        "description": "The session's token is missing or wrong; `not_permitted`: to the "
+        "administrator's role or the service token; `recent_sign_in_needed`: confirm it's you with "
+        "`POST /session/confirm`, and send it again",
+    },
     404: {"model": Wrong, "description": "Not found"},
     422: {"model": Wrong, "description": "Not possible; the answer says why"},
 }

@@ -6,7 +6,9 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from pvemcp_server.admin import audit
-from pvemcp_server.web.session import Reading
+from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import operations
+from pvemcp_server.web.session import permitted
 
 router = APIRouter()
 MEDIA = {"csv": "text/csv; charset=utf-8", "json": "application/x-ndjson"}
@@ -18,7 +20,9 @@ MEDIA = {"csv": "text/csv; charset=utf-8", "json": "application/x-ndjson"}
     responses={200: {"content": {"text/csv": {}, "application/x-ndjson": {}}}},
 )
 async def export(
-    context: Reading, kind: Literal["csv", "json"], search: Annotated[audit.Search, Query()]
+    context: Annotated[AdminContext, permitted(operations()["audit.export"])],
+    kind: Literal["csv", "json"],
+    search: Annotated[audit.Search, Query()],
 ) -> Response:
     """Export all entries that match, as CSV or as one JSON object a line."""
     name = f'attachment; filename="pvemcp-audit.{"csv" if kind == "csv" else "jsonl"}"'

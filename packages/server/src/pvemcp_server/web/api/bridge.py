@@ -1,10 +1,14 @@
 """The download of the bridge over REST."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 
 from pvemcp_server.admin import bridge
-from pvemcp_server.web.session import Reading
+from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import operations
+from pvemcp_server.web.session import permitted
 
 router = APIRouter()
 
@@ -14,7 +18,9 @@ router = APIRouter()
     response_class=Response,
     responses={200: {"content": {"application/octet-stream": {}}}},
 )
-async def download(context: Reading, name: str) -> Response:
+async def download(
+    context: Annotated[AdminContext, permitted(operations()["bridge.list"])], name: str
+) -> Response:
     """Download the binary for a platform."""
     path = bridge.binary_path(context.services.config, name)
     return FileResponse(path, media_type="application/octet-stream", filename=name)

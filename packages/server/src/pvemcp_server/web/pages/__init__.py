@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.web.pages import sign_in
+from pvemcp_server.web.pages import confirmation, sign_in
 from pvemcp_server.web.templates import NAVIGATION
 
 
@@ -19,6 +19,7 @@ def routers(config: Config) -> Iterator[APIRouter]:
     The sign-in with OpenID Connect is there when an issuer is configured.
     """
     yield sign_in.router
+    yield confirmation.router
     for subject in SUBJECTS:
         if find_spec(f"{__name__}.{subject}"):
             page = import_module(f"{__name__}.{subject}")
