@@ -31,7 +31,7 @@ DIALOG_HIDES_NOTHING = """[...document.querySelectorAll("dialog[open]")].every(
 PAGES = (
     *("/", "/keys", "/bridge", "/roles", "/roles/new", "/clusters", "/clusters/new"),
     *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
-    *("/audit", "/settings", "/administrators", "/password"),
+    *("/audit", "/settings", "/administrators", "/service-tokens", "/password"),
 )
 expect.set_options(timeout=20_000)  # the machine may be busy
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.xdist_group("browser")]

@@ -26,7 +26,13 @@ async def test_every_page_renders_with_clusters_keys_and_calls(equipped):
     await equipped.post("/admin/keys", name="laptop", role="Read-only")
     paths = ["/", "/keys", "/bridge", "/roles", "/roles/new", "/roles/Operator/edit", "/clusters"]
     paths += ["/clusters/new", "/clusters/prod/edit", "/tools", "/query", "/audit", "/settings"]
-    paths += ["/administrators", "/overview/clusters", "/tools/ListVms", "/tools/DeleteBackup"]
+    paths += [
+        "/administrators",
+        "/service-tokens",
+        "/overview/clusters",
+        "/tools/ListVms",
+        "/tools/DeleteBackup",
+    ]
     for path in paths:
         answer = await equipped.get(f"/admin{path}")
         assert answer.status_code == 200, path

@@ -13,6 +13,7 @@ from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.keys import Keys
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.roles import Roles
+from pvemcp_server.access.service_tokens import ServiceTokens
 from pvemcp_server.access.sessions import Sessions
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import housekeeping, ticks
@@ -32,6 +33,7 @@ class Access:
         self.limits = CallLimits()
         self.clusters = ClusterConfigs(store)
         self.admins = Admins(store, external)
+        self.service_tokens = ServiceTokens(store)
         self.sessions = Sessions(store, external)
 
     async def run_housekeeping(self, stop: anyio.Event) -> None:

@@ -6,12 +6,13 @@ Every sign-in, every confirmation and every refusal is recorded in the audit.
 from collections.abc import Mapping
 from typing import Any
 
+from pvemcp_server.access.limits import network_of
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures
 from pvemcp_server.services import Services
-from pvemcp_server.store.records import AdminRecord
+from pvemcp_server.store.records import AdminRecord, ServiceTokenRecord
 
 
 async def sign_in(
@@ -49,6 +50,21 @@ async def sign_in_external(
         raise
     await AdminContext(services, admin.name, address).changed("sign_in", by="oidc")
     return admin
+
+
+async def service_token(services: Services, secret: str, address: str) -> ServiceTokenRecord:
+    """Return the service token with this secret; raise AccessDenied if it is not valid.
+
+    Refusals are limited by their address, as those of wrong API keys are; a valid token never is.
+    """
+    try:
+        return await services.access.service_tokens.authenticate(secret, address)
+    except AccessDenied as denied:
+        most = services.settings.values.calls_per_minute_per_address
+        if not services.access.limits.count_refusal(f"wrong token {network_of(address)}", most):
+            raise TooManyFailures("too many wrong service tokens", seconds=60) from None
+        await _record_refusal(services, denied.reason, address, None)
+        raise
 
 
 async def confirm_password(

@@ -176,6 +176,22 @@ class SessionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceTokenRecord:
+    """A token of a program for the admin REST API, without its secret; as KeyRecord is stored."""
+
+    id: Annotated[str, ColumnArgs(type=String(8), primary_key=True)]
+    name: Name
+    digest: bytes = field(repr=False)
+    pepper: Annotated[int, ColumnArgs(ForeignKey("vault_keys.id"))]
+    scopes: list[str]
+    expires: datetime
+    created: datetime
+    created_by: str
+    last_used: datetime | None
+    last_address: Annotated[str | None, ColumnArgs(type=String(64))]
+
+
+@dataclass(frozen=True, slots=True)
 class SpentToken:
     """A token that was used and must not be used again; kept until it has expired."""
 
@@ -263,6 +279,7 @@ bindings = record_table(
 )
 admins = record_table("admins", metadata, AdminRecord)
 sessions = record_table("sessions", metadata, SessionRecord)
+service_tokens = record_table("service_tokens", metadata, ServiceTokenRecord)
 spent_tokens = record_table("spent_tokens", metadata, SpentToken)
 saved_queries = record_table("saved_queries", metadata, SavedQuery)
 mcp_tasks = record_table("mcp_tasks", metadata, McpTask)

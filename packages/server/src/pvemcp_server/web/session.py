@@ -9,15 +9,18 @@ from starlette.datastructures import FormData
 
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.access.sign_in_limits import DEVICE_LIFE
+from pvemcp_server.admin.authentication import service_token
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Operation, operations
-from pvemcp_server.admin.permission import RoleAuthority
+from pvemcp_server.admin.permission import RoleAuthority, TokenAuthority
 from pvemcp_server.config import Config
-from pvemcp_server.errors import TooManyFailures
+from pvemcp_server.errors import AccessDenied, TooManyFailures
 from pvemcp_server.http.client_address import client_address, networks
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
-from pvemcp_server.store.records import AdminRecord
+from pvemcp_server.store.key_format import PREFIX
+from pvemcp_server.store.records import AdminRecord, ServiceTokenRecord
+from pvemcp_server.web.templates import wants_page
 
 SESSION: Final = "pvemcp_session"
 DEVICE: Final = "pvemcp_device"  # strangers cannot lock a browser out that has it
@@ -74,7 +77,13 @@ def _device_cookie(request: Request) -> Cookie:
 
 
 class SignedOut(Exception):
-    """No valid session; pages redirect to the sign-in page, the API answers 401."""
+    """No valid session or service token: pages redirect to the sign-in page, the API answers 401.
+
+    The text is the API's answer.
+    """
+
+    def __init__(self, text: str = "Sign in first.") -> None:
+        super().__init__(text)
 
 
 class PasswordDue(Exception):
@@ -111,6 +120,38 @@ async def session_of(request: Request) -> Session:
     if session is None:
         raise SignedOut
     return session
+
+
+async def token_of(request: Request) -> ServiceTokenRecord | None:
+    """Return the service token of a request of the REST API; None when it presents none.
+
+    Any API key in its place counts as a wrong one. Raise SignedOut or TooManyFailures then.
+    """
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if wants_page(request) or scheme.lower() != "bearer" or not secret.startswith(PREFIX):
+        return None
+    if not hasattr(request.state, "service_token"):  # the middleware may have checked it
+        try:
+            request.state.service_token = await service_token(
+                services_of(request), secret.strip(), address_of(request)
+            )
+        except TooManyFailures:
+            raise
+        except AccessDenied:
+            raise SignedOut("This service token is unknown, expired or revoked.") from None
+    token: ServiceTokenRecord = request.state.service_token
+    return token
+
+
+def token_context(request: Request, token: ServiceTokenRecord) -> AdminContext:
+    """Return the context of a request that a service token authenticates."""
+    return AdminContext(
+        services_of(request),
+        by=f"token:{token.name}",
+        address=address_of(request),
+        authority=TokenAuthority(frozenset(token.scopes)),
+        acting=token.name,
+    )
 
 
 async def reading(
@@ -168,6 +209,10 @@ def permitted(operation: Operation) -> Any:
     method = operation.route.method if operation.route else "GET"
 
     async def context_of(request: Request) -> AdminContext:
+        if token := await token_of(request):
+            context = token_context(request, token)
+            await operation.check(context)
+            return context
         session = await session_of(request)
         context = await reading(request, session)
         if method != "GET":

@@ -31,6 +31,7 @@ from pvemcp_server.web.session import (
     retry_after,
     services_of,
     session_of,
+    token_of,
     too_many_attempts,
 )
 from pvemcp_server.web.templates import error_page, wants_page
@@ -76,9 +77,9 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
 
 
 class SessionBeforeBody:
-    """Middleware that requires a session before the body of a request is read.
+    """Middleware that requires a session or a service token before a request's body is read.
 
-    FastAPI reads the body before it resolves the dependency that checks the session.
+    FastAPI reads the body before it resolves the dependency that checks them.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -89,9 +90,13 @@ class SessionBeforeBody:
         if scope["type"] == "http" and needs_session(scope["method"], scope["path"]):
             request = Request(scope)
             try:
-                await session_of(request)
+                if await token_of(request) is None:
+                    await session_of(request)
             except SignedOut as signed_out:
                 await (await _signed_out(request, signed_out))(scope, receive, send)
+                return
+            except TooManyFailures as refused:
+                await (await _too_many(request, refused))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -114,9 +119,9 @@ async def _with_security_headers(
     return response
 
 
-async def _signed_out(request: Request, _: Exception) -> Response:
+async def _signed_out(request: Request, error: Exception) -> Response:
     if not wants_page(request):
-        return JSONResponse({"error": "Sign in first."}, 401)
+        return JSONResponse({"error": str(error)}, 401)
     if request.headers.get("HX-Request"):
         return Response(status_code=204, headers={"HX-Redirect": "/admin/sign-in"})
     return RedirectResponse("/admin/sign-in", 303)

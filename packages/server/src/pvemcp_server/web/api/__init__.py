@@ -11,12 +11,14 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Operation, model_of, operations
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.web.api import audit, bridge, session
-from pvemcp_server.web.api.answers import REFUSALS
+from pvemcp_server.web.api.answers import REFUSALS, requirements
 from pvemcp_server.web.session import PipelineOf, SignedIn, permitted
 
 DESCRIPTION: Final = """\
 Everything that the admin pages offer. `POST /session` signs in and answers with the session's
-token; requests other than GET carry it as `X-CSRF-Token`, beside the cookie.
+token; requests other than GET carry it as `X-CSRF-Token`, beside the cookie. A program may instead
+present a service token as `Authorization: Bearer pvemcp_admin_…`. `x-roles` and `x-scope` say which
+administrator roles permit an operation, and which scope of a service token.
 """
 
 
@@ -58,6 +60,7 @@ def _add_route(router: APIRouter, operation: Operation) -> None:
         _endpoint(operation, route.method),
         methods=[route.method],
         status_code=status.HTTP_201_CREATED if route.created else done,
+        openapi_extra=requirements(operation),
     )
 
 

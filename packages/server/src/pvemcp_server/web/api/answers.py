@@ -4,6 +4,9 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from pvemcp_server.admin.operation import Operation
+from pvemcp_server.store.records import AdminRole
+
 
 class Wrong(BaseModel):
     """The reason why a request was not carried out; `code` is for programs."""
@@ -28,12 +31,19 @@ class GateRefusal(BaseModel):
     error: GateError
 
 
+def requirements(operation: Operation) -> dict[str, Any]:
+    """Return which roles and which scope permit an operation, for the description of its route."""
+    permission = operation.permission
+    roles = [role.value for role in AdminRole if role in permission.roles]
+    return {"x-roles": roles, **({"x-scope": permission.scope} if permission.scope else {})}
+
+
 REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     400: {
         "model": GateRefusal,
         "description": "The path is ambiguous; the answer says how to write it",
     },
-    401: {"model": Wrong, "description": "Not signed in"},
+    401: {"model": Wrong, "description": "Not signed in, or the service token is not valid"},
     403: {
         "model": Wrong,
         "description": "The session's token is missing or wrong; `not_permitted`: to the "
