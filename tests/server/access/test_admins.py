@@ -365,6 +365,34 @@ async def test_an_external_administrator_ends_with_the_configuration(
             await admins.remove("bob")
 
 
+@pytest.mark.parametrize("change", ["demote", "disable", "remove"])
+async def test_two_owners_cannot_take_each_other_in_two_processes(
+    store: Store, other_store: Store, change: str
+):
+    refused = []
+    await Admins(store).create("ada", PASSWORD)
+    await Admins(store).create("bob", PASSWORD)
+
+    async def take(admins: Admins, name: str) -> None:
+        try:
+            match change:
+                case "demote":
+                    await admins.set_role(name, AdminRole.AUDITOR)
+                case "disable":
+                    await admins.set_enabled(name, enabled=False)
+                case _:
+                    await admins.remove(name)
+        except BadArgument:
+            refused.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take, Admins(store), "ada")
+        tasks.start_soon(take, Admins(other_store), "bob")
+    assert len(refused) == 1
+    (kept,) = [admin for admin in await store.admins.all() if admin.name in refused]
+    assert (kept.role, kept.enabled) == (AdminRole.OWNER, True)
+
+
 async def test_a_claim_of_the_issuer_gives_a_role(store: Store):
     entries = ["groups:pve-admins=owner", "noc@example.org=auditor", "groups:noc=key-issuer"]
     external = ExternalAdmins(ISSUER, entries)

@@ -128,7 +128,7 @@ async def test_a_change_by_a_token_names_the_token(stranger):
     assert (entry.tool, entry.key_name, entry.acting) == (
         "admin.keys.create",
         "token:robot",
-        "robot",
+        "token:robot",
     )
 
 

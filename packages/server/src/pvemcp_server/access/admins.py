@@ -7,6 +7,8 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.limits import Clock, RateLimiter, network_of
 from pvemcp_server.access.names import check_name
@@ -199,9 +201,8 @@ class Admins:
         admin = await self.get(name)
         if admin.subject is not None:
             raise BadArgument("name", f"{name!r} has the role that PVEMCP_OIDC_ADMINS gives it.")
-        if role is not AdminRole.OWNER:
-            await self._check_not_last(admin)
-        await self._store.admins.change(admin.id, role=role)
+        async with self._keeping_an_owner(admin) as connection:
+            await self._store.admins.change_in(connection, admin.id, role=role)
 
     def role(self, admin: AdminRecord) -> AdminRole | None:
         """Return the role of an administrator; None for one who is not listed any more."""
@@ -210,16 +211,15 @@ class Admins:
     async def set_enabled(self, name: str, *, enabled: bool) -> None:
         """Enable or disable an account and end its sessions; the last owner stays enabled."""
         admin = await self.get(name)
-        if not enabled:
-            await self._check_not_last(admin)
-        await self._store.admins.change(admin.id, enabled=enabled)
+        async with self._keeping_an_owner(admin) as connection:
+            await self._store.admins.change_in(connection, admin.id, enabled=enabled)
         await self._store.sessions.remove_all_of(admin.id)
 
     async def remove(self, name: str) -> None:
         """Delete an account; the last enabled owner stays."""
         admin = await self.get(name)
-        await self._check_not_last(admin)
-        await self._store.admins.remove(admin.id)
+        async with self._keeping_an_owner(admin) as connection:
+            await self._store.admins.remove_in(connection, admin.id)
 
     async def _hash(self, password: str, name: str) -> str:
         return await self._passwords.hash(check_password(password, name))
@@ -250,10 +250,18 @@ class Admins:
         has_way = admin.password_hash is not None or admin.subject is not None
         return admin.enabled and has_way and self._external.role(admin) is AdminRole.OWNER
 
-    async def _check_not_last(self, admin: AdminRecord) -> None:
-        others = [other for other in await self.all() if other.id != admin.id]
-        if self._is_owner(admin) and not any(map(self._is_owner, others)):
-            raise BadArgument("name", f"{admin.name!r} is the only owner who can sign in.")
+    @asynccontextmanager
+    async def _keeping_an_owner(self, admin: AdminRecord) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction for a change of an administrator, which may not take the last owner.
+
+        Two owners who demote each other in two processes wait here for each other.
+        """
+        admins = self._store.admins
+        async with admins.locked() as connection:
+            had_owner = any(map(self._is_owner, await admins.all_in(connection)))
+            yield connection
+            if had_owner and not any(map(self._is_owner, await admins.all_in(connection))):
+                raise BadArgument("name", f"{admin.name!r} is the only owner who can sign in.")
 
 
 def _account(name: str, admin: AdminRecord | None) -> str:

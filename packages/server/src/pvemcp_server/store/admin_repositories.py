@@ -1,9 +1,13 @@
 """Repositories of administrators, their sessions and the tokens of their sign-ins."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from hashlib import sha256
 
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import records
 from pvemcp_server.store.database import Database
@@ -16,6 +20,15 @@ class AdminRepository(Repository[AdminRecord]):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.admins, AdminRecord)
+
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction in which no other process changes an administrator."""
+        async with self.database.writing() as connection:
+            # SQLite has one writer anyway, and ignores FOR UPDATE
+            rows = select(self.table.c.id).order_by(self.table.c.id).with_for_update()
+            await connection.execute(rows)
+            yield connection
 
     async def count_failure(self, admin_id: int) -> int:
         """Count a failed sign-in and return the count.

@@ -127,13 +127,14 @@ async def token_of(request: Request) -> ServiceTokenRecord | None:
 
     Any API key in its place counts as a wrong one. Raise SignedOut or TooManyFailures then.
     """
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    scheme, _, rest = request.headers.get("authorization", "").partition(" ")
+    secret = rest.strip()
     if wants_page(request) or scheme.lower() != "bearer" or not secret.startswith(PREFIX):
         return None
     if not hasattr(request.state, "service_token"):  # the middleware may have checked it
         try:
             request.state.service_token = await service_token(
-                services_of(request), secret.strip(), address_of(request)
+                services_of(request), secret, address_of(request)
             )
         except TooManyFailures:
             raise
@@ -145,12 +146,13 @@ async def token_of(request: Request) -> ServiceTokenRecord | None:
 
 def token_context(request: Request, token: ServiceTokenRecord) -> AdminContext:
     """Return the context of a request that a service token authenticates."""
+    name = f"token:{token.name}"  # no administrator's name has a colon
     return AdminContext(
         services_of(request),
-        by=f"token:{token.name}",
+        by=name,
         address=address_of(request),
         authority=TokenAuthority(frozenset(token.scopes)),
-        acting=token.name,
+        acting=name,
     )
 
 
