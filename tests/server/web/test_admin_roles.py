@@ -39,6 +39,13 @@ async def test_a_rest_route_runs_for_the_roles_of_its_operation_only(front, role
             assert refused == (role not in operation.permission.roles), operation.name
 
 
+def test_an_auditor_runs_only_what_reads():
+    asks = {"doctor", "clusters.test", "queries.run", "audit.verify"}  # reads that are no GET
+    for name, operation in operations().items():
+        if AdminRole.AUDITOR in operation.permission.roles and operation.route:
+            assert operation.route.method == "GET" or name in asks, name
+
+
 def test_every_route_of_the_pages_names_its_operation():
     unnamed = {route.path for route in ROUTES if not operation_of(route)}
     assert unnamed == OF_EVERYONE
