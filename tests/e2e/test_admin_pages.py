@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,7 +31,7 @@ DIALOG_HIDES_NOTHING = """[...document.querySelectorAll("dialog[open]")].every(
 PAGES = (
     *("/", "/keys", "/bridge", "/roles", "/roles/new", "/clusters", "/clusters/new"),
     *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
-    *("/audit", "/settings", "/administrators", "/account", "/password"),
+    *("/audit", "/settings", "/administrators", "/service-tokens", "/account", "/password"),
 )
 COLORS = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
 AXE = """async (options) => {  // after the transitions from one look to the next
@@ -468,3 +470,60 @@ def test_the_desktop_config_can_be_downloaded(watched, server):
     assert download.value.suggested_filename == "claude_desktop_config.json"
     config = json.loads(Path(download.value.path()).read_text())
     assert f"{server.url}/mcp" in json.dumps(config["mcpServers"]["pvemcp"])
+
+
+def forget_proof(server) -> None:
+    """Let the last proof of who the administrator is lie too far back."""
+    with closing(sqlite3.connect(server.state / "pvemcp.sqlite3")) as database, database:
+        database.execute("UPDATE sessions SET verified_at = 0")
+
+
+def test_a_change_of_weight_asks_who_it_is_and_keeps_the_form(watched, server):
+    page = watched.go("/keys")
+    forget_proof(server)
+    page.get_by_role("button", name="Generate key").click()
+    form = page.get_by_role("dialog", name="Generate a key")
+    form.get_by_label("Name").fill("guarded")
+    form.get_by_label("Role").select_option("Operator")
+    form.get_by_role("button", name="Generate", exact=True).click()
+    confirm = page.get_by_role("dialog", name="Confirm it's you")
+    confirm.get_by_label("Your password").fill("not my password")
+    confirm.get_by_role("button", name="Confirm").click()
+    expect(confirm.get_by_text("The password is wrong.")).to_be_visible()
+    confirm.get_by_label("Your password").fill(PASSWORD)
+    confirm.get_by_role("button", name="Confirm").click()
+    shown_key(page)
+    expect(page.get_by_role("row", name=re.compile("guarded.*Operator"))).to_be_visible()
+    forget_proof(server)
+    questions = []
+    page.on("dialog", lambda question: (questions.append(question.message), question.accept()))
+    page.get_by_role("button", name="Regenerate guarded").click()
+    confirm.get_by_label("Your password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    shown_key(page)
+    assert len(questions) == 1  # the question of the button is not asked again
+
+
+def test_a_key_issuer_sees_and_makes_keys_only(watched, server, browser):
+    page = watched.go("/administrators")
+    page.get_by_role("button", name="Add administrator").click()
+    page.get_by_label("Name").fill("issuer")
+    page.get_by_label("Role", exact=True).select_option("key issuer")
+    page.get_by_role("button", name="Add", exact=True).click()
+    password = page.locator("#shown-password").inner_text()
+    with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
+        other = Watched(context, server.url)
+        issuer = other.go("/sign-in")
+        issuer.get_by_label("Name").fill("issuer")
+        issuer.get_by_label("Password").fill(password)
+        issuer.get_by_role("button", name="Sign in").click()
+        issuer.get_by_label("Current password").fill(password)
+        issuer.get_by_label("New password", exact=True).fill(PASSWORD)
+        issuer.get_by_label("New password again").fill(PASSWORD)
+        issuer.get_by_role("button", name="Change password").click()
+        expect(issuer.get_by_role("heading", name="API Access")).to_be_visible()
+        pages = issuer.get_by_role("navigation", name="Pages").get_by_role("link")
+        expect(pages).to_have_text(["API Access", "Bridge"])
+        generate(other, "issued")
+        expect(issuer.get_by_role("row", name=re.compile("issued"))).to_be_visible()
+        assert other.trouble == []

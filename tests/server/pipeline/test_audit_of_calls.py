@@ -7,6 +7,7 @@ import pytest
 from mcp.client import Client
 
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.permission import COMMAND_LINE
 from pvemcp_server.admin.queries import RunRequest, run_query
 from pvemcp_server.admin.tools import Attempt, try_tool
 from pvemcp_server.audit import AuditFilter
@@ -22,7 +23,9 @@ CALL = {"name": "GetThing", "arguments": {"vmid": 101}}
 
 @pytest.fixture
 def administrator(served) -> AdminContext:
-    return AdminContext(served.app.endpoint.services, by="ada", address="127.0.0.1")
+    return AdminContext(
+        served.app.endpoint.services, by="ada", address="127.0.0.1", authority=COMMAND_LINE
+    )
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

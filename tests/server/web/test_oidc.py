@@ -130,6 +130,54 @@ async def test_a_user_of_the_issuer_signs_in_as_administrator(oidc_front, issuer
     assert (entry.tool, entry.key_name) == ("admin.sign_in", "ada@example.com")
 
 
+async def confirm(oidc_front, issuer) -> str:
+    """Begin a confirmation and return the callback address with the issuer's answer."""
+    sent = await oidc_front.get("/admin/oidc/confirm")
+    issuer.request = parse_qs(urlsplit(sent.headers["location"]).query)
+    return f"/admin/oidc/callback?code=the%20code&state={issuer.request['state'][0]}"
+
+
+async def test_a_fresh_sign_in_at_the_issuer_confirms_the_session(oidc_front, issuer):
+    await oidc_front.get(await begin(oidc_front, issuer))
+    oidc_front.csrf = (await oidc_front.api("GET", "/session")).json()["csrf"]
+    await oidc_front.forget_proof()
+    asked = await oidc_front.post("/admin/administrators", name="grace")
+    assert 'href="/admin/oidc/confirm" target="_blank"' in asked.text
+    back = await confirm(oidc_front, issuer)
+    assert (issuer.request["prompt"], issuer.request["max_age"]) == (["login"], ["0"])
+    issuer.claims = {"auth_time": int(time.time())}
+    confirmed = await oidc_front.get(back)
+    assert "Confirmed" in confirmed.text
+    assert "pvemcp_session" not in confirmed.headers["set-cookie"]
+    assert (await oidc_front.api("POST", "/admins", json={"name": "grace"})).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{}, {"auth_time": int(time.time()) - 3600}, {"auth_time": int(time.time()), "sub": "43"}],
+    ids=["no auth_time", "an old sign-in", "another user"],
+)
+async def test_another_answer_of_the_issuer_confirms_nothing(oidc_front, issuer, claims):
+    await oidc_front.get(await begin(oidc_front, issuer))
+    oidc_front.csrf = (await oidc_front.api("GET", "/session")).json()["csrf"]
+    await oidc_front.forget_proof()
+    back = await confirm(oidc_front, issuer)
+    issuer.claims = claims
+    assert (await oidc_front.get(back)).status_code == 403
+    refused = await oidc_front.api("POST", "/admins", json={"name": "grace"})
+    assert refused.json()["code"] == "recent_sign_in_needed"
+
+
+async def test_a_claim_of_the_issuer_gives_the_role(open_front, issuer):
+    options = {"oidc_client_id": "pvemcp", "oidc_client_secret": "shared"}
+    admins = ("groups:noc=auditor",)
+    async with open_front(oidc_issuer=issuer.url, oidc_admins=admins, **options) as front:
+        assert (await front.get(await begin(front, issuer))).status_code == 403
+        issuer.claims = {"groups": ["noc"]}
+        assert (await front.get(await begin(front, issuer))).status_code == 200
+        assert (await front.api("GET", "/session")).json()["role"] == "auditor"
+
+
 async def test_the_second_sign_in_reuses_the_administrator(oidc_front, issuer):
     for _ in range(2):
         await oidc_front.get(await begin(oidc_front, issuer))
@@ -269,7 +317,7 @@ async def test_local_sign_in_is_switched_off_beside_the_issuer_only(oidc_front, 
     await oidc_front.sign_in()
     off = {"local_sign_in": False}
     refused = await oidc_front.api("PATCH", "/settings", json=off)
-    assert "no administrator has signed in with OpenID Connect yet" in refused.json()["error"]
+    assert "no owner has signed in with OpenID Connect yet" in refused.json()["error"]
     local = dict(oidc_front.http.cookies)
     await oidc_front.get(await begin(oidc_front, issuer))
     page = await oidc_front.get("/admin/account")

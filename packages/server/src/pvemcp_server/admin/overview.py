@@ -9,6 +9,7 @@ from pydantic import Field
 from proxmox_client import ProxmoxError
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.store.records import ClusterRecord, Notice
@@ -44,6 +45,7 @@ class Health:
         help="Show the state of every cluster; exits with 1 when one does not answer.",
         failed=lambda clusters: not all(cluster.reachable for cluster in clusters),
     ),
+    may=AUDITORS,
 )
 async def cluster_health(context: AdminContext) -> list[Health]:
     """Read the state of every cluster: reachability, nodes and guests.
@@ -59,6 +61,7 @@ async def cluster_health(context: AdminContext) -> list[Health]:
     "notices.list",
     Route("GET", "/notices"),
     Command("notices list", columns=("id", "message", "count", "last_seen")),
+    may=AUDITORS,
 )
 async def list_notices(context: AdminContext) -> list[Notice]:
     """List refused keys and failed sign-ins: each once, with its count."""
@@ -69,6 +72,7 @@ async def list_notices(context: AdminContext) -> list[Notice]:
     "notices.dismiss",
     Route("DELETE", "/notices/{notice}"),
     Command("notices dismiss", text="Dismissed {notice}.", done="dismissed"),
+    may=OWNERS,
 )
 async def dismiss_notice(
     context: AdminContext,

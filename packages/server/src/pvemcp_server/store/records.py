@@ -57,6 +57,14 @@ class FactorKind(StrEnum):
     PASSKEY = "passkey"
 
 
+class AdminRole(StrEnum):
+    """What an administrator may do; `admin/operation.py` declares it with each operation."""
+
+    OWNER = "owner"  # everything
+    KEY_ISSUER = "key-issuer"  # API keys with the roles that exist
+    AUDITOR = "auditor"  # reads everything, changes nothing
+
+
 @dataclass(frozen=True, slots=True)
 class RoleRecord:
     """A role; `grants` is the JSON of `access.grants`."""
@@ -142,12 +150,17 @@ class BindingRecord:
 
 @dataclass(frozen=True, slots=True)
 class AdminRecord:
-    """An administrator of the admin pages; `subject` is an OpenID Connect subject."""
+    """An administrator of the admin pages; `subject` is an OpenID Connect subject.
+
+    `listed_as` is the entry of PVEMCP_OIDC_ADMINS that admitted an account of the issuer.
+    """
 
     id: Id
     name: Name
+    role: AdminRole
     password_hash: str | None = field(repr=False)
     subject: Annotated[str | None, ColumnArgs(unique=True)]
+    listed_as: str | None
     must_change: bool
     enabled: bool
     failures: int
@@ -166,6 +179,23 @@ class SessionRecord:
     created: datetime
     last_seen: datetime
     expires: datetime
+    verified_at: datetime  # when the administrator last proved who they are
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTokenRecord:
+    """A token of a program for the admin REST API, without its secret; as KeyRecord is stored."""
+
+    id: Annotated[str, ColumnArgs(type=String(8), primary_key=True)]
+    name: Name
+    digest: bytes = field(repr=False)
+    pepper: Annotated[int, ColumnArgs(ForeignKey("vault_keys.id"))]
+    scopes: list[str]
+    expires: datetime
+    created: datetime
+    created_by: str
+    last_used: datetime | None
+    last_address: Annotated[str | None, ColumnArgs(type=String(64))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +331,7 @@ bindings = record_table(
 )
 admins = record_table("admins", metadata, AdminRecord)
 sessions = record_table("sessions", metadata, SessionRecord)
+service_tokens = record_table("service_tokens", metadata, ServiceTokenRecord)
 spent_tokens = record_table("spent_tokens", metadata, SpentToken)
 second_factors = record_table(
     "second_factors",

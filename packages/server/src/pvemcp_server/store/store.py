@@ -33,7 +33,7 @@ from pvemcp_server.store.master_key import create_master_key, master_key_file, r
 from pvemcp_server.store.migrate import migrate
 from pvemcp_server.store.notice_repository import NoticeRepository
 from pvemcp_server.store.question_repository import QuestionRepository
-from pvemcp_server.store.records import McpTask, SavedQuery
+from pvemcp_server.store.records import McpTask, SavedQuery, ServiceTokenRecord
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.setting_repository import SettingRepository
 from pvemcp_server.store.vault import Vault
@@ -56,6 +56,7 @@ class Store:
         self.bindings = BindingRepository(database)
         self.admins = AdminRepository(database)
         self.sessions = SessionRepository(database)
+        self.service_tokens = Repository(database, records.service_tokens, ServiceTokenRecord)
         self.spent_tokens = SpentTokenRepository(database)
         self.second_factors = SecondFactorRepository(database, vault)
         self.recovery_codes = RecoveryCodeRepository(database)
