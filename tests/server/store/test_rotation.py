@@ -112,6 +112,19 @@ async def test_sessions_end_and_new_ones_work_in_every_process(
         assert first.csrf == second.csrf
 
 
+async def test_service_tokens_stay_valid_in_every_process(
+    access: Access, store: Store, other_store: Store
+):
+    _, before = await access.service_tokens.create("before", ["keys:read"], by="ada")
+    await store.vault.rotate()
+    record, after = await access.service_tokens.create("after", ["keys:read"], by="ada")
+    assert record.pepper == store.vault.pepper.id
+    async with open_access(other_store) as other:  # has not learned of the rotation yet
+        for each in (access, other):
+            for secret in (before, after):
+                assert await each.service_tokens.authenticate(secret, "::1")
+
+
 async def test_state_of_a_question_is_sealed_with_the_key_of_the_time():
     keys = [secrets.token_bytes(32)]
     codec = RequestStateCodec(lambda: keys[-1])

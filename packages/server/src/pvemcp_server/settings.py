@@ -141,9 +141,9 @@ class Values(BaseModel):
         ge=0,
         le=3650,
         title="Longest key life (days)",
-        description="A key must expire at most so many days after its secret was made, new or "
-        "regenerated. Keys that live longer already are not changed, and named in a notice. 0 sets "
-        "no limit.",
+        description="A key or service token must expire at most so many days after its secret was "
+        "made, new or regenerated. Those that live longer already are not changed, and named in a "
+        "notice. 0 sets no limit.",
         json_schema_extra=SAFETY,
     )
     protected_tags: tuple[str, ...] = Field(

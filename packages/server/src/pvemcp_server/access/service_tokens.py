@@ -42,14 +42,26 @@ class ServiceTokens:
         return record
 
     async def create(
-        self, name: str, scopes: list[str], *, expires: datetime | None = None, by: str
+        self,
+        name: str,
+        scopes: list[str],
+        *,
+        expires: datetime | None = None,
+        latest: datetime | None = None,
+        by: str,
     ) -> tuple[ServiceTokenRecord, str]:
-        """Create a service token; return it and its secret, which is not stored."""
+        """Create a service token; return it and its secret, which is not stored.
+
+        `latest` is the latest expiry that the setting longest_key_life_days allows.
+        """
         now = self._clock()
-        expires = expires or now + LIFE
-        if not now < expires <= now + LONGEST_LIFE:
-            days = LONGEST_LIFE.days
-            raise BadArgument("expires", f"must be in the future, and {days} days away at most.")
+        most = min(now + LONGEST_LIFE, latest or now + LONGEST_LIFE)
+        expires = expires or min(now + LIFE, most)
+        if not now < expires <= most:
+            limit = "by the setting longest_key_life_days" if most == latest else "at most 366 days"
+            raise BadArgument(
+                "expires", f"must be in the future, and {most.date()} at the latest, {limit}."
+            )
         token_id = new_id()
         secret = new_secret(token_id, SERVICE_PREFIX)
         pepper = self._store.vault.pepper

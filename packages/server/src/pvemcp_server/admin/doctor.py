@@ -14,7 +14,7 @@ from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerpr
 from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.audit import forwarded
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.admin.keys import longer_keys
+from pvemcp_server.admin.keys import longer_keys, longer_tokens
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS
 from pvemcp_server.admin.tools import NO_KEY, caller_of
@@ -100,6 +100,11 @@ async def _server(context: AdminContext) -> list[Finding]:
         text = f"Keys that live longer than longest_key_life_days allows: {', '.join(names)}."
         findings.append(
             _warning("keys", text, *(f"pvemcp keys regenerate {quote(n)}" for n in names))
+        )
+    if names := await longer_tokens(context):
+        text = f"Service tokens live longer than longest_key_life_days allows: {', '.join(names)}."
+        findings.append(
+            _warning("keys", text, *(f"pvemcp tokens revoke {quote(n)}" for n in names))
         )
     return findings
 

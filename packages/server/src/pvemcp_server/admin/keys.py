@@ -249,12 +249,13 @@ async def effective_rights(context: AdminContext, key: KeyName) -> list[ToolRigh
 
 
 async def latest_expiry(context: AdminContext, key: KeyRecord | None = None) -> datetime | None:
-    """Return the latest expiry of a key, or of a new secret; None when there is no limit.
+    """Return the latest expiry of a key, or of a new secret or token; None when there is no limit.
 
     The limit counts whole days (UTC): forms have days only.
     """
     values = await context.services.settings.current()
-    return _latest_expiry(values.longest_key_life_days, key)
+    made = (key.regenerated or key.created) if key else utc_now()
+    return _latest_expiry(values.longest_key_life_days, made)
 
 
 async def longer_keys(context: AdminContext) -> list[str]:
@@ -262,16 +263,27 @@ async def longer_keys(context: AdminContext) -> list[str]:
     values = await context.services.settings.current()
     names = []
     for key in await context.services.access.keys.all():
-        latest = _latest_expiry(values.longest_key_life_days, key)
+        latest = _latest_expiry(values.longest_key_life_days, key.regenerated or key.created)
         if latest and key.enabled and (key.expires is None or key.expires > latest):
             names.append(key.name)
     return sorted(names, key=str.casefold)
 
 
-def _latest_expiry(days: int, key: KeyRecord | None) -> datetime | None:
+async def longer_tokens(context: AdminContext) -> list[str]:
+    """Return the names of service tokens that live longer than the setting allows."""
+    days = (await context.services.settings.current()).longest_key_life_days
+    tokens = await context.services.access.service_tokens.all()
+    names = [
+        token.name
+        for token in tokens
+        if (latest := _latest_expiry(days, token.created)) and token.expires > latest
+    ]
+    return sorted(names, key=str.casefold)
+
+
+def _latest_expiry(days: int, made: datetime) -> datetime | None:
     if not days:
         return None
-    made = (key.regenerated or key.created) if key else utc_now()
     return (made + timedelta(days=days)).replace(hour=23, minute=59, second=59, microsecond=0)
 
 

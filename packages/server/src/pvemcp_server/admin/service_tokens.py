@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from pvemcp_server.access.fields import Argument, Fields, Option
 from pvemcp_server.access.keys import expiry
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.keys import latest_expiry
 from pvemcp_server.admin.operation import Command, Route, Subject, operations, scopes
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.errors import BadArgument, UnknownName
@@ -41,7 +42,7 @@ class ServiceTokenFields(Fields):
     expires: Annotated[datetime | None, AfterValidator(expiry)] = Field(
         default=None,
         description="When it expires, as 2027-01-31T00:00:00+00:00: after 90 days when absent, "
-        "and after 366 at most",
+        "and after 366 at most, or what the setting longest_key_life_days allows",
     )
 
 
@@ -111,7 +112,9 @@ async def list_tokens(context: AdminContext) -> list[ServiceToken]:
 async def create_token(context: AdminContext, new: ServiceTokenFields) -> ShownServiceToken:
     """Create a service token; its secret is in this answer and nowhere else."""
     tokens = context.services.access.service_tokens
-    record, secret = await tokens.create(**new.model_dump(), by=context.by)
+    record, secret = await tokens.create(
+        **new.model_dump(), latest=await latest_expiry(context), by=context.by
+    )
     await context.changed(
         "tokens.create",
         token=record.id,

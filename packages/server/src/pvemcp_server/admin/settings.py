@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.admin.keys import longer_keys
+from pvemcp_server.admin.keys import longer_keys, longer_tokens
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.clusters.link_local import check_hosts
@@ -15,7 +15,7 @@ from pvemcp_server.settings import declared_settings
 subject = Subject("Settings", {"settings": "Show and change settings."})
 
 
-WEIGHTY_GROUPS: Final = frozenset({"Safety", "Records"})
+WEIGHTY_GROUPS: Final = frozenset({"Safety", "Sign-in", "Records"})
 
 
 class Setting(BaseModel):
@@ -31,7 +31,7 @@ class Setting(BaseModel):
 
 
 async def changes_safety(context: AdminContext, values: dict[str, Any]) -> bool:
-    """Return whether a setting protects something, or keeps the audit."""
+    """Return whether a setting protects something, decides who signs in, or keeps the audit."""
     del context  # the decision depends on the names alone
     groups = {setting.name: setting.group for setting in declared_settings()}
     return any(groups.get(name) in WEIGHTY_GROUPS for name in values)
@@ -77,7 +77,13 @@ async def change_settings(context: AdminContext, values: dict[str, Any]) -> list
         await context.services.access.admins.check_external_sign_in()
     await settings.change(values, by=context.by)
     await context.changed("settings.change", **values)
-    if "longest_key_life_days" in values and (names := await longer_keys(context)):
-        message = f"Keys that live longer than the setting allows: {', '.join(names)}."
-        await context.services.store.notices.record("key-life", "longer", message)
+    if "longest_key_life_days" in values:
+        longer = {
+            "Keys": await longer_keys(context),
+            "Service tokens": await longer_tokens(context),
+        }
+        for kind, names in longer.items():
+            if names:
+                message = f"{kind} that live longer than the setting allows: {', '.join(names)}."
+                await context.services.store.notices.record("key-life", kind.casefold(), message)
     return await list_settings(context)
