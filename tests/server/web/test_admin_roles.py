@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 ROUTES = [route for router in routers(Config()) for route in router.routes]
 # The sign-in, each session's own account, and a page that leads to what it may show
-OF_EVERYONE = {"/sign-in", "/sign-out", "/password", "/confirm/password", "/"}
+OF_EVERYONE = {"/sign-in", "/sign-out", "/password", "/confirm", "/"}
 OF_EVERYONE |= {"/sign-in/second-factor", "/sign-in/passkey"}
 each_role = pytest.mark.parametrize("role", AdminRole)
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +18,6 @@ from joserfc.jwk import RSAKey
 from pyotp import TOTP
 
 from pvemcp_server.access.second_factors import new_totp_secret
-from pvemcp_server.admin import account
 
 pytestmark = pytest.mark.anyio
 
@@ -300,17 +298,27 @@ async def test_a_second_factor_is_asked_after_the_issuer_too(oidc_front, issuer)
     assert dict(entry.arguments) == {"by": "oidc", "second": "recovery code"}
 
 
-async def test_a_fresh_sign_in_with_the_issuer_confirms_an_enrolment(
-    oidc_front, issuer, monkeypatch
-):
+async def test_a_confirmation_at_the_issuer_needs_the_second_factor_too(oidc_front, issuer):
+    access = oidc_front.services.access
     await oidc_front.get(await begin(oidc_front, issuer))
-    page = await oidc_front.get("/admin/account")
-    oidc_front.csrf = re.search(r'"X-CSRF-Token": "(\w+)"', page.text)[1]
-    shown = await oidc_front.post("/admin/account/apps", name="phone")
-    assert "app-secret" in shown.text
-    monkeypatch.setattr(account, "FRESH", timedelta(0))
-    refused = await oidc_front.post("/admin/account/apps", name="phone")
-    assert "the password or the code is wrong" in refused.text
+    oidc_front.csrf = (await oidc_front.api("GET", "/session")).json()["csrf"]
+    ada, secret = await access.admins.get("ada@example.com"), new_totp_secret()
+    await access.second_factors.add_totp(ada, "phone", secret, TOTP(secret).now())
+    code, *_ = await access.second_factors.new_recovery_codes(ada)
+    await oidc_front.forget_proof()
+    step, new = "/admin/sign-in/second-factor", {"name": "grace"}
+    back = await confirm(oidc_front, issuer)
+    issuer.claims = {"auth_time": int(time.time())}
+    assert f'content="0;url={step}"' in (await oidc_front.get(back)).text
+    assert (await oidc_front.http.post(step, data={"code": "000000"})).status_code == 403
+    assert (await oidc_front.api("POST", "/admins", json=new)).status_code == 403
+    confirmed = await oidc_front.http.post(step, data={"code": code})
+    assert "Confirmed" in confirmed.text
+    assert "pvemcp_session" not in confirmed.headers["set-cookie"]
+    assert (await oidc_front.api("POST", "/admins", json=new)).status_code == 201
+    found = await oidc_front.services.audit.find()
+    outcomes = [entry.outcome for entry in found if entry.tool == "admin.confirm"]
+    assert outcomes == ["ok", "refused"]
 
 
 async def test_local_sign_in_is_switched_off_beside_the_issuer_only(oidc_front, issuer):

@@ -164,9 +164,17 @@ class Admins:
             attempt.complete = not await self._second_factors.of(admin)
 
     async def check_second_factor(
-        self, admin: AdminRecord, proof: Proof, *, address: str = "", device: str = ""
+        self,
+        admin: AdminRecord,
+        proof: Proof,
+        *,
+        address: str = "",
+        device: str = "",
+        alone: bool = False,
     ) -> str:
         """Verify a second factor and return its kind; raise AccessDenied when it is wrong.
+
+        `alone`: it replaces the password, as only a passkey does that has verified its user.
 
         A wrong one counts as a wrong password does. Browsers that are not known are counted
         together: they have the password already, and codes are short.
@@ -175,7 +183,7 @@ class Admins:
         async with self._attempt(admin.name, address, device, queue, source=SECOND_STEP):
             _check_enabled(admin)
             try:
-                return await self._second_factors.verify(admin, proof)
+                return await self._second_factors.verify(admin, proof, alone=alone)
             except AccessDenied:
                 await self._count_failure(admin)
                 raise

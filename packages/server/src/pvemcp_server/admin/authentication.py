@@ -26,6 +26,7 @@ from pvemcp_server.errors import (
 from pvemcp_server.services import Services
 from pvemcp_server.store.records import AdminRecord, ServiceTokenRecord
 
+CONFIRM: Final = "confirm"
 SECOND_STEP: Final = "second step of a sign-in"
 SECOND_STEP_LIFE: Final = timedelta(minutes=5)
 _UNRECORDED: Final = (TooManyFailures, SecondFactorNeeded, LocalSignInOff)
@@ -102,11 +103,20 @@ async def sign_in_passkey(
     return admin
 
 
-async def begin_second_step(services: Services, needed: SecondFactorNeeded, by: str) -> str:
-    """Return the sealed state of a sign-in whose first step was right, for this browser only."""
+async def begin_second_step(
+    services: Services, needed: SecondFactorNeeded, by: str, confirms: str = ""
+) -> str:
+    """Return the sealed state of a sign-in whose first step was right, for this browser only.
+
+    `confirms` is the id of the session that it verifies, in place of opening one.
+    """
     admin = await _admin_of(services, needed)
     return services.access.sealed_states.seal(
-        SECOND_STEP, SECOND_STEP_LIFE, admin=admin.id, account=account_of(admin), by=by
+        *(SECOND_STEP, SECOND_STEP_LIFE),
+        admin=admin.id,
+        account=account_of(admin),
+        by=by,
+        confirms=confirms,
     )
 
 
@@ -120,31 +130,50 @@ async def pending_sign_in(services: Services, sealed: str) -> PendingSignIn:
 
 async def finish_second_step(
     services: Services, pending: PendingSignIn, proof: Proof, address: str, device: str
-) -> AdminRecord:
-    """Return the administrator after the second step; raise AccessDenied for a wrong factor."""
-    second = await check_second_factor(services, pending.admin, proof, address, device)
-    await services.access.sealed_states.spend(pending.state)
+) -> AdminRecord | None:
+    """Return the administrator after the second step; None when it has confirmed a session.
+
+    Raise AccessDenied for a wrong factor.
+    """
     values = pending.state.values
+    action = CONFIRM if values["confirms"] else "sign_in"
+    second = await check_second_factor(
+        services, pending.admin, proof, address, device, action=action
+    )
+    await services.access.sealed_states.spend(pending.state)
+    if session_id := values["confirms"]:
+        await _confirmed(services, session_id, pending.admin.name, address, values["by"], second)
+        return None
     admin = await services.access.admins.finish_sign_in(values["admin"], values["account"])
     await _record_sign_in(services, admin, address, values["by"], second)
     return admin
 
 
 async def check_second_factor(
-    services: Services, admin: AdminRecord, proof: Proof, address: str, device: str = ""
+    services: Services,
+    admin: AdminRecord,
+    proof: Proof,
+    address: str,
+    device: str = "",
+    *,
+    alone: bool = False,
+    action: str = "sign_in",
 ) -> str:
     """Verify a second factor at a sign-in, or of an administrator who is signed in already.
 
     Return its kind. Raise AccessDenied when it is wrong, which counts as a wrong password does.
-    An Assertion has to answer a challenge that the caller has sealed and then spends.
+    An Assertion has to answer a challenge that the caller has sealed and then spends. See
+    `Admins.check_second_factor` for `alone`.
     """
     admins = services.access.admins
     try:
-        return await admins.check_second_factor(admin, proof, address=address, device=device)
+        return await admins.check_second_factor(
+            admin, proof, address=address, device=device, alone=alone
+        )
     except TooManyFailures:
         raise
     except AccessDenied as denied:
-        await _record_refusal(services, denied.reason, address, admin.name)
+        await _record_refusal(services, denied.reason, address, admin.name, action)
         raise
 
 
@@ -170,43 +199,75 @@ async def service_token(services: Services, secret: str, address: str) -> Servic
         raise
 
 
-async def confirm_password(
-    services: Services, session: Session, password: str, address: str, device: str = ""
+async def confirm(
+    services: Services,
+    session: Session,
+    password: str,
+    proof: Proof | None,
+    address: str,
+    device: str = "",
+    state: SealedState | None = None,
 ) -> None:
-    """Verify a session by the password of its administrator; raise AccessDenied otherwise.
+    """Verify a session by the password, and where the account has second factors by one of them.
 
-    An attempt is limited as a sign-in is, and a refusal is recorded.
+    A passkey that has verified its user needs no password. `state` has the challenge of a passkey.
+    Raise AccessDenied for a wrong answer, which is limited and recorded as at the sign-in, and
+    SecondFactorNeeded without a proof. An account of an issuer confirms there.
     """
-    name = session.admin.name
-    try:
-        await services.access.admins.check_password(
-            session.admin, password, address=address, device=device
+    admin, second = session.admin, None
+    alone = not password and isinstance(proof, Assertion) and admin.subject is None
+    if not alone:
+        await _check_password(services, admin, password, address, device)
+    if alone or await services.access.second_factors.of(admin):
+        if proof is None:
+            raise SecondFactorNeeded(admin.id)
+        second = await check_second_factor(
+            services, admin, proof, address, device, alone=alone, action=CONFIRM
         )
+    if state is not None:
+        await services.access.sealed_states.spend(state)
+    by, second = ("passkey", None) if alone else ("password", second)
+    await _confirmed(services, session.id, admin.name, address, by, second)
+
+
+async def _check_password(
+    services: Services, admin: AdminRecord, password: str, address: str, device: str
+) -> None:
+    try:
+        await services.access.admins.check_password(admin, password, address=address, device=device)
     except TooManyFailures:
         raise
     except AccessDenied as denied:
-        await _record_refusal(services, denied.reason, address, name, "confirm")
+        await _record_refusal(services, denied.reason, address, admin.name, CONFIRM)
         raise
-    await confirmed(services, session.id, name, address, by="password")
 
 
 async def confirm_external(services: Services, session_id: str, subject: str, address: str) -> None:
-    """Verify a session by a fresh sign-in at the issuer; raise AccessDenied for another user."""
+    """Verify a session by a fresh sign-in at the issuer; raise AccessDenied for another user.
+
+    Raise SecondFactorNeeded when the administrator has second factors here.
+    """
     admin = await services.access.sessions.administrator(session_id)
     if admin is None or admin.subject != subject:
         name = admin.name if admin else None
-        await _record_refusal(services, "another user of the issuer", address, name, "confirm")
+        await _record_refusal(services, "another user of the issuer", address, name, CONFIRM)
         raise AccessDenied("the issuer authenticated another user than the session's")
-    await confirmed(services, session_id, admin.name, address, by="oidc")
+    if await services.access.second_factors.of(admin):
+        raise SecondFactorNeeded(admin.id)
+    await _confirmed(services, session_id, admin.name, address, "oidc")
 
 
-async def confirmed(services: Services, session_id: str, name: str, address: str, by: str) -> None:
-    """Record that the administrator of a session has proved who they are, `by` one of the ways.
-
-    Every way ends here: those above, and any second factor.
-    """
+async def _confirmed(
+    services: Services,
+    session_id: str,
+    name: str,
+    address: str,
+    by: str,
+    second: str | None = None,
+) -> None:
+    """Record that the administrator of a session has proved who they are; every way ends here."""
     await services.access.sessions.verify(session_id)
-    await AdminContext(services, name, address).changed("confirm", by=by)
+    await AdminContext(services, name, address).changed("confirm", by=by, second=second)
 
 
 def _check_listed(services: Services, email: str, claims: Mapping[str, Any]) -> None:

@@ -103,9 +103,8 @@ async def _server(context: AdminContext) -> list[Finding]:
         )
     if names := await longer_tokens(context):
         text = f"Service tokens live longer than longest_key_life_days allows: {', '.join(names)}."
-        findings.append(
-            _warning("keys", text, *(f"pvemcp tokens revoke {quote(n)}" for n in names))
-        )
+        fix = (f"pvemcp tokens revoke {quote(name)}" for name in names)
+        findings.append(_warning("keys", text, *fix))
     return findings
 
 

@@ -78,12 +78,12 @@ async def change_settings(context: AdminContext, values: dict[str, Any]) -> list
     await settings.change(values, by=context.by)
     await context.changed("settings.change", **values)
     if "longest_key_life_days" in values:
-        longer = {
-            "Keys": await longer_keys(context),
-            "Service tokens": await longer_tokens(context),
-        }
-        for kind, names in longer.items():
-            if names:
-                message = f"{kind} that live longer than the setting allows: {', '.join(names)}."
-                await context.services.store.notices.record("key-life", kind.casefold(), message)
+        await _note_longer(context, "Keys", await longer_keys(context))
+        await _note_longer(context, "Service tokens", await longer_tokens(context))
     return await list_settings(context)
+
+
+async def _note_longer(context: AdminContext, kind: str, names: list[str]) -> None:
+    if names:
+        message = f"{kind} that live longer than the setting allows: {', '.join(names)}."
+        await context.services.store.notices.record("key-life", kind.casefold(), message)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response, status
 from pydantic import BaseModel, SecretStr
 
 from pvemcp_server.access.fields import Fields
+from pvemcp_server.access.second_factors import Code
 from pvemcp_server.admin import authentication
 from pvemcp_server.errors import (
     AccessDenied,
@@ -40,9 +41,10 @@ class Credentials(Fields):
 
 
 class Proof(Fields):
-    """The password of the signed-in administrator."""
+    """The password of the signed-in administrator; `code` is of a second factor."""
 
     password: SecretStr
+    code: SecretStr = SecretStr("")
 
 
 class SessionFacts(BaseModel):
@@ -98,17 +100,21 @@ async def confirm(request: Request, session: SignedIn, proof: Proof) -> SessionF
     await check_csrf(request, session)
     services = services_of(request)
     try:
-        await authentication.confirm_password(
+        code = proof.code.get_secret_value()
+        await authentication.confirm(
             services,
             session,
             proof.password.get_secret_value(),
+            Code(code) if code else None,
             address_of(request),
             device_of(request),
         )
     except TooManyFailures:
         raise
+    except SecondFactorNeeded:
+        raise BadArgument("code", "is needed too, of your second factor.") from None
     except AccessDenied:
-        raise BadArgument("password", "is wrong.") from None
+        raise BadArgument("password", "or the code is wrong.") from None
     return _facts(await session_of(request))
 
 

@@ -81,7 +81,7 @@ async def callback(
 
     A sign-in that confirms a session verifies that one, and opens no other.
     """
-    services = services_of(request)
+    services, confirms = services_of(request), ""
     try:
         user, confirms = await _authenticated(request, state, code)
         if confirms:
@@ -94,7 +94,7 @@ async def callback(
         )
     except SecondFactorNeeded as needed:
         response = page(request, "signed_in.html", then=second_step.PATH)
-        await second_step.begin(request, needed, "oidc", response)
+        await second_step.begin(request, needed, "oidc", response, confirms)
         _cookie(services.config).delete(response)
         return response
     except (AccessDenied, ConfigError, CallError) as refused:
