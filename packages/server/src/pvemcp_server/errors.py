@@ -11,6 +11,7 @@
     * BadArgument         an argument is wrong; the text names it
     * Precondition        Proxmox would refuse, or it would do harm
     * ConfirmationNeeded  a destructive call that was not confirmed
+      * ApprovalNeeded    it waits for an administrator's approval
     * OverBudget          a limit of time, rows or rate is exceeded
     * Unanswered          a write was sent, and its result is not known
     * Unrecorded          the audit cannot be written, so the call was not run
@@ -117,6 +118,10 @@ class Precondition(CallError):
 
 class ConfirmationNeeded(CallError):
     """A destructive call that was not confirmed; nothing was changed."""
+
+
+class ApprovalNeeded(ConfirmationNeeded):
+    """A destructive call that waits for an administrator's approval; nothing was changed yet."""
 
 
 class OverBudget(CallError):

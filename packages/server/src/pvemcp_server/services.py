@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pvemcp_server.access import Access
+from pvemcp_server.approvals import Approvals
 from pvemcp_server.audit import Audit, open_audit
 from pvemcp_server.clusters import Clusters
 from pvemcp_server.config import Config
@@ -40,15 +41,18 @@ class Services:
     settings: Settings
     audit: Audit
     clusters: Clusters
+    approvals: Approvals
 
 
 @asynccontextmanager
 async def open_services(state: State) -> AsyncIterator[Services]:
-    """Open audit and clusters, and follow changes of the state, while inside."""
+    """Open audit and clusters, follow changes of the state and send notices, while inside."""
     store, settings = state.store, state.settings
+    approvals = Approvals(store, state.config.base_url)
     async with (
         open_audit(store, lambda: settings.values.audit_retention_days) as audit,
         aclosing(Clusters(store, lambda: settings.values.inventory_freshness_seconds)) as clusters,
         housekeeping(store.watch.run),
+        housekeeping(approvals.webhook.run),
     ):
-        yield Services(state.config, store, state.access, settings, audit, clusters)
+        yield Services(state.config, store, state.access, settings, audit, clusters, approvals)

@@ -149,7 +149,8 @@ class Vault:
         async with self._database.writing() as connection:
             made = [await _create(connection, self._master, purpose) for purpose in ROTATED]
             self._keys.update({key.id: key for key in made})
-            return await self._reencrypt_tokens(connection)
+            webhooks = await self._reencrypt_webhooks(connection)
+            return webhooks + await self._reencrypt_tokens(connection)
 
     async def change_master(self, new: bytes) -> None:
         """Encrypt every data key again, with a new master key."""
@@ -173,6 +174,16 @@ class Vault:
             place, bound = (table.name, row.id, "secret"), bounds[row.cluster_id]
             plain = await self.decrypt(row.secret, *place, bound=bound)
             new = self.encrypt(plain, *place, bound=bound)
+            await connection.execute(table.update().where(table.c.id == row.id).values(secret=new))
+        return len(rows)
+
+    async def _reencrypt_webhooks(self, connection: AsyncConnection) -> int:
+        table = records.webhooks
+        rows = (await connection.execute(select(table).with_for_update())).all()
+        for row in rows:
+            place = (table.name, row.id, "secret")
+            plain = await self.decrypt(row.secret, *place, bound=row.url)
+            new = self.encrypt(plain, *place, bound=row.url)
             await connection.execute(table.update().where(table.c.id == row.id).values(secret=new))
         return len(rows)
 
