@@ -73,16 +73,16 @@ async def test_of_concurrent_uses_by_two_processes_one_succeeds(
 async def test_concurrent_requests_by_two_processes_get_one_number(
     store: Store, other_store: Store, key_id: str
 ):
-    asked = []
+    answers = []
 
     async def attempt(process: Store) -> None:
-        asked.append(await ask(process, key_id))
+        answers.append(await ask(process, key_id))
 
     async with anyio.create_task_group() as group:
         for process in (store, other_store) * 3:
             group.start_soon(attempt, process)
-    assert len({approval.id for approval, _ in asked}) == 1
-    assert [is_new for _, is_new in asked].count(True) == 1
+    assert len({approval.id for approval, _ in answers}) == 1
+    assert [is_new for _, is_new in answers].count(True) == 1
 
 
 async def test_one_of_two_administrators_decides(store: Store, other_store: Store, key_id: str):
@@ -104,7 +104,7 @@ async def test_an_approval_ends_with_its_lifetime(store: Store, key_id: str):
     ]
 
 
-async def test_a_changed_plan_ends_what_was_approved(store: Store, key_id: str):
+async def test_a_changed_plan_ends_its_approval(store: Store, key_id: str):
     old, _ = await ask(store, key_id)
     await decide(store, old.id)
     new, is_new = await ask(store, key_id, plan="another plan")

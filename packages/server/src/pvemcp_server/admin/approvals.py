@@ -40,7 +40,7 @@ class Approval(BaseModel):
     cluster: str
     plan: list[str]
     arguments: dict[str, Any]
-    asked: datetime
+    created: datetime
     expires: datetime
     decided_by: str | None
     decided: datetime | None
@@ -73,12 +73,12 @@ class NewWebhook(ShownWebhook):
         "approvals list",
         columns=(
             *("number", "state", "key", "tool", "cluster"),
-            *("plan", "asked", "expires", "decided_by"),
+            *("plan", "created", "expires", "decided_by"),
         ),
     ),
 )
 async def list_approvals(context: AdminContext) -> list[Approval]:
-    """List what waits for an approval, the oldest first, then what was decided or has expired."""
+    """List the approvals that wait, the oldest first, then decided and expired ones."""
     approvals = context.services.approvals
     names = {key.id: key.name for key in await context.services.access.keys.all()}
     records = [*await approvals.waiting(), *await approvals.ended()]
@@ -214,7 +214,7 @@ def _shown(record: ApprovalRecord, key: str) -> Approval:
         cluster=record.cluster,
         plan=record.plan,
         arguments=record.arguments,
-        asked=record.asked,
+        created=record.created,
         expires=record.expires,
         decided_by=record.decided_by,
         decided=record.decided,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import anyio
 import httpx2 as httpx
 
+from proxmox_client.hosts import Host
 from pvemcp_server.clusters.link_local import check_hosts
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.store import Store
@@ -27,6 +28,7 @@ WAITING_MESSAGES: Final = 100
 WORKERS: Final = 4
 URL_CHARACTERS: Final = 2_000
 NOTICE: Final = "webhook"
+_WRONG: Final = "must begin with https:// or http:// and a host, in ASCII."
 Message = Mapping[str, Any]
 log = logging.getLogger(__name__)
 
@@ -137,15 +139,19 @@ def signature(secret: str, body: bytes, timestamp: int) -> dict[str, str]:
 
 
 async def _check_url(url: str) -> None:
-    """Raise BadArgument unless the URL can be a receiver's."""
+    """Raise BadArgument unless the URL can be a receiver's; parsed as it is when it is sent to."""
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if host is None or parts.scheme not in ("http", "https") or len(url) > URL_CHARACTERS:
-        raise BadArgument("url", "must begin with https:// or http:// and a host.")
-    if parts.username is not None or parts.fragment:
+        parts = httpx.URL(url)
+        host = Host.parse(f"{_host_of(parts)}:{parts.port or 443}")
+    except (httpx.InvalidURL, ValueError):
+        raise BadArgument("url", _WRONG) from None
+    if not url.isascii() or parts.scheme not in ("http", "https") or len(url) > URL_CHARACTERS:
+        raise BadArgument("url", _WRONG)
+    if parts.userinfo or parts.fragment:
         raise BadArgument("url", "must have neither a user nor a fragment.")
-    name = f"[{host}]" if ":" in host else host
-    await check_hosts([f"{name}:{port or 443}"], argument="url")
+    await check_hosts([str(host)], argument="url")
+
+
+def _host_of(url: httpx.URL) -> str:
+    host = url.raw_host.decode()
+    return f"[{host}]" if ":" in host else host

@@ -94,14 +94,14 @@ async def require_approval(approvals: Approvals, call: PlannedCall, record: Reco
             hint="The same call would ask for another approval: repeat it only if the user wants "
             "that.",
         )
-    asked = await approvals.ask(call)
-    if asked is None:
+    request = await approvals.ask(call)
+    if request is None:
         raise ConfirmationNeeded(
             "This needs an administrator's approval, and too many calls of this key wait for one "
             "already; nothing was changed.",
             hint="Ask an administrator to decide those first.",
         )
-    approval, is_new = asked
+    approval, is_new = request
     if is_new:
         try:
             await record(Outcome.WAITING, f"Approval {approval.id}: {plan}")

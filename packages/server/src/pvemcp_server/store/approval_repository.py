@@ -52,7 +52,7 @@ class ApprovalRepository(Repository[ApprovalRecord]):
             count = select(func.count()).select_from(table).where(is_open & waiting)
             if (await connection.scalar(count) or 0) >= MOST_WAITING:
                 return None
-            values |= {"state": ApprovalState.WAITING, "asked": now}
+            values |= {"state": ApprovalState.WAITING, "created": now}
             return await self.add_in(connection, **values), True
 
     async def answer(

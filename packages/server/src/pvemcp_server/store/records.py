@@ -236,7 +236,7 @@ class ApprovalRecord:
     call_digest: Annotated[str, ColumnArgs(type=String(64))]
     plan_digest: Annotated[str, ColumnArgs(type=String(64))]
     state: ApprovalState
-    asked: datetime
+    created: datetime
     expires: Annotated[datetime, ColumnArgs(index=True)]
     decided: datetime | None
     decided_by: str | None
