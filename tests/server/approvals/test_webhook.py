@@ -133,7 +133,7 @@ async def test_a_message_that_is_never_accepted_becomes_a_notice(served, webhook
         [notice] = await until_notice(served)
     assert "was not notified of approval 7. The answer was 302. Redirects are not" in notice
     assert len(receiver.requests) == 3
-    assert "token" not in notice
+    assert "hook" not in notice
 
 
 async def test_a_receiver_that_does_not_answer_delays_no_call(served, receiver):
@@ -198,8 +198,8 @@ async def test_a_test_message_reports_what_the_receiver_answers(served, receiver
     with pytest.raises(CallError, match="There is no webhook"):
         await approvals.send_test(context)
     shown = await approvals.set_webhook(context, approvals.WebhookFields(url=receiver.url))
-    assert shown.url.endswith("/hook?***")
-    assert (await approvals.send_test(context)).url == shown.url
+    assert receiver.url.startswith(f"{shown.receiver}/")
+    assert (await approvals.send_test(context)).receiver == shown.receiver
     receiver.statuses = [401]
     with pytest.raises(CallError, match="The answer was 401"):
         await approvals.send_test(context)

@@ -55,7 +55,7 @@ def test_a_waiting_call_is_declined_once(run, run_json, number):
 def test_the_webhook_is_set_shown_and_removed(run, run_json):
     secret = run_json("approvals", "webhook", "set", "https://127.0.0.1:9/hook")["secret"]
     shown = run("approvals", "webhook", "show").stdout
-    assert "https://127.0.0.1:9/hook" in shown
+    assert "https://127.0.0.1:9, since" in shown
     assert secret not in shown
     failure = run("approvals", "webhook", "test", fails=True).stderr
     assert "No answer: ConnectError." in failure

@@ -7,7 +7,6 @@ import pytest
 
 from pvemcp_server.access import Access
 from pvemcp_server.access.model import ANY, Grant
-from pvemcp_server.errors import Undecryptable
 from pvemcp_server.store import Store
 from pvemcp_server.store.approval_repository import KEPT, MOST_WAITING
 from pvemcp_server.store.columns import utc_now
@@ -168,14 +167,25 @@ async def test_a_removed_key_leaves_no_approval(store: Store, access: Access, ke
     assert await store.approvals.all() == []
 
 
-async def test_a_webhook_secret_is_bound_to_its_url_and_survives_a_rotation(
+async def test_a_changed_cluster_makes_its_approvals_void(
+    store: Store, access: Access, key_id: str
+):
+    await access.clusters.create("prod", ["pve1"], token_id="a@pve!one", secret="s")
+    approval, _ = await ask(store, key_id)
+    await decide(store, approval.id)
+    await access.clusters.change("prod", hosts=["pve2"], secrets={"default": "s"})
+    assert await use(store, key_id) is None
+
+
+async def test_url_and_secret_of_a_webhook_are_encrypted_and_survive_a_rotation(
     store: Store, other_store: Store
 ):
-    await store.webhooks.replace("https://old.example/", "old")
-    webhook = await store.webhooks.replace("https://hooks.example/", "signs messages")
+    await store.webhooks.replace("https://old.example:443", "https://old.example/", "old")
+    url = "https://hooks.example/a-secret-path"
+    webhook = await store.webhooks.replace("https://hooks.example:443", url, "signs messages")
     assert await store.vault.rotate() == 1
-    assert await other_store.webhooks.secret(webhook) == "signs messages"
-    assert [each.url for each in await store.webhooks.all()] == ["https://hooks.example/"]
-    await store.webhooks.change(webhook.id, url="https://attacker.example/")
-    with pytest.raises(Undecryptable):
-        await store.webhooks.secret(await store.webhooks.find())
+    assert await other_store.webhooks.opened(webhook) == (url, "signs messages")
+    assert await store.webhooks.all() == [webhook]
+    async with store.database.reading() as connection:
+        [row] = await connection.execute(store.webhooks.table.select())
+    assert not [word for word in (b"secret-path", b"signs") if word in row.sealed]

@@ -7,10 +7,9 @@ from pydantic import BaseModel, Field
 
 from pvemcp_server.access.fields import Argument, Fields
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.admin.operation import Column, Command, Route, Subject
 from pvemcp_server.approvals import APPROVED_LIFE
 from pvemcp_server.audit import Event, Outcome
-from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.errors import CallError, UnknownName, Unrecorded
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import ApprovalRecord, ApprovalState, WebhookRecord
@@ -54,9 +53,9 @@ class WebhookFields(Fields):
 
 
 class ShownWebhook(BaseModel):
-    """The webhook without its secret; the URL's query is masked."""
+    """The webhook without its secret, and without the rest of its URL, which may be one too."""
 
-    url: str
+    receiver: str = Field(description="Scheme, host and port")
     created: datetime
 
 
@@ -73,7 +72,7 @@ class NewWebhook(ShownWebhook):
         "approvals list",
         columns=(
             *("number", "state", "key", "tool", "cluster"),
-            *("plan", "created", "expires", "decided_by"),
+            *(Column("plan", " ".join), "created", "expires", "decided_by"),
         ),
     ),
 )
@@ -111,7 +110,7 @@ async def decline(context: AdminContext, number: Number) -> Approval:
 @subject.operation(
     "approvals.webhook",
     Route("GET", "/approvals/webhook"),
-    Command("approvals webhook show", text="{url}, since {created}"),
+    Command("approvals webhook show", text="{receiver}, since {created}"),
 )
 async def get_webhook(context: AdminContext) -> ShownWebhook:
     """Return the webhook, without its secret."""
@@ -126,14 +125,14 @@ async def get_webhook(context: AdminContext) -> ShownWebhook:
 async def set_webhook(context: AdminContext, new: WebhookFields) -> NewWebhook:
     """Set the URL that is notified; the secret of its signatures is in this answer only."""
     webhook, secret = await context.services.approvals.webhook.configure(new.url)
-    await context.changed("approvals.webhook.set", url=webhook.url)
+    await context.changed("approvals.webhook.set", receiver=webhook.receiver)
     return NewWebhook(**_shown_webhook(webhook).model_dump(), secret=secret)
 
 
 @subject.operation(
     "approvals.webhook.test",
     Route("POST", "/approvals/webhook/test"),
-    Command("approvals webhook test", text="{url} has accepted the message."),
+    Command("approvals webhook test", text="{receiver} has accepted the message."),
 )
 async def send_test(context: AdminContext) -> ShownWebhook:
     """Send one signed message with the event `test`; raise CallError if it is not accepted."""
@@ -152,7 +151,7 @@ async def remove_webhook(context: AdminContext) -> None:
     """Remove the webhook with its secret."""
     webhook = await _webhook(context)
     await context.services.store.webhooks.remove(webhook.id)
-    await context.changed("approvals.webhook.remove", url=webhook.url)
+    await context.changed("approvals.webhook.remove", receiver=webhook.receiver)
 
 
 async def _decide(context: AdminContext, number: int, outcome: Outcome) -> Approval:
@@ -201,7 +200,7 @@ async def _webhook(context: AdminContext) -> WebhookRecord:
 
 
 def _shown_webhook(webhook: WebhookRecord) -> ShownWebhook:
-    return ShownWebhook(url=mask_text(webhook.url), created=webhook.created)
+    return ShownWebhook(receiver=webhook.receiver, created=webhook.created)
 
 
 def _shown(record: ApprovalRecord, key: str) -> Approval:

@@ -9,7 +9,6 @@ import ssl
 import time
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import anyio
 import httpx2 as httpx
@@ -27,6 +26,7 @@ TIMEOUT_SECONDS: Final = 10.0
 WAITING_MESSAGES: Final = 100
 WORKERS: Final = 4
 URL_CHARACTERS: Final = 2_000
+PORTS: Final = {"https": 443, "http": 80}
 NOTICE: Final = "webhook"
 _WRONG: Final = "must begin with https:// or http:// and a host, in ASCII."
 Message = Mapping[str, Any]
@@ -51,9 +51,8 @@ class Webhook:
 
     async def configure(self, url: str) -> tuple[WebhookRecord, str]:
         """Set the URL; return the webhook and the new secret that its messages are signed with."""
-        await _check_url(url)
-        secret = secrets.token_urlsafe(32)
-        return await self._store.webhooks.replace(url, secret), secret
+        receiver, secret = await _receiver_of(url), secrets.token_urlsafe(32)
+        return await self._store.webhooks.replace(receiver, url, secret), secret
 
     async def configured(self) -> WebhookRecord | None:
         """Return the webhook, if there is one."""
@@ -76,10 +75,11 @@ class Webhook:
 
     async def post(self, webhook: WebhookRecord, message: Message) -> None:
         """Send a message once; raise Undelivered with the reason, BadArgument for its address."""
-        secret = await self._store.webhooks.secret(webhook)
-        if secret is None:  # removed by another process
+        opened = await self._store.webhooks.opened(webhook)
+        if opened is None:  # removed by another process
             return
-        await _check_url(webhook.url)  # the name may resolve to another address by now
+        url, secret = opened
+        await _receiver_of(url)  # its name may resolve to another address by now
         body = json.dumps(message).encode()
         headers = {"Content-Type": "application/json", **signature(secret, body, int(time.time()))}
         try:
@@ -91,7 +91,7 @@ class Webhook:
                     timeout=TIMEOUT_SECONDS,
                     follow_redirects=False,
                 ) as http,
-                http.stream("POST", webhook.url, content=body, headers=headers) as response,
+                http.stream("POST", url, content=body, headers=headers) as response,
             ):
                 status = response.status_code  # the body is not read
         except httpx.HTTPError as error:
@@ -127,9 +127,9 @@ class Webhook:
     async def _record_failure(
         self, webhook: WebhookRecord, message: Message, error: CallError
     ) -> None:
-        host = urlsplit(webhook.url).netloc[:128]
-        text = f"The webhook at {host} was not notified of approval {message['number']}. {error}"
-        await self._store.notices.record(NOTICE, host, text)
+        receiver = webhook.receiver
+        text = f"{receiver} was not notified of approval {message['number']}. {error}"
+        await self._store.notices.record(NOTICE, receiver[:128], text)
 
 
 def signature(secret: str, body: bytes, timestamp: int) -> dict[str, str]:
@@ -138,18 +138,22 @@ def signature(secret: str, body: bytes, timestamp: int) -> dict[str, str]:
     return {TIMESTAMP: str(timestamp), SIGNATURE: f"sha256={digest}"}
 
 
-async def _check_url(url: str) -> None:
-    """Raise BadArgument unless the URL can be a receiver's; parsed as it is when it is sent to."""
+async def _receiver_of(url: str) -> str:
+    """Return scheme, host and port of the URL, parsed as when a message is sent to it.
+
+    Raise BadArgument for what cannot be a receiver's URL, and for the addresses that are refused.
+    """
     try:
         parts = httpx.URL(url)
-        host = Host.parse(f"{_host_of(parts)}:{parts.port or 443}")
+        host = Host.parse(f"{_host_of(parts)}:{parts.port or PORTS.get(parts.scheme, 0)}")
     except (httpx.InvalidURL, ValueError):
         raise BadArgument("url", _WRONG) from None
-    if not url.isascii() or parts.scheme not in ("http", "https") or len(url) > URL_CHARACTERS:
+    if not url.isascii() or parts.scheme not in PORTS or len(url) > URL_CHARACTERS:
         raise BadArgument("url", _WRONG)
     if parts.userinfo or parts.fragment:
         raise BadArgument("url", "must have neither a user nor a fragment.")
     await check_hosts([str(host)], argument="url")
+    return f"{parts.scheme}://{host}"
 
 
 def _host_of(url: httpx.URL) -> str:

@@ -32,6 +32,7 @@ from pvemcp_server.toolkit.plan import Plan, carry_out
 from pvemcp_server.toolkit.registry import Answer, Document, Tool
 
 ERROR_CHARACTERS = 4_000
+CLIENT_CHARACTERS = 200
 PLAN_CHARACTERS = 2_000  # of each sentence
 log = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ class Pipeline:
         if tool.effect is Effect.DESTROY or plan.needs_consent:
             planned = PlannedCall(
                 caller=call.caller,
-                client=recorder.client,
+                client=clean_line(recorder.client, CLIENT_CHARACTERS),
                 tool=tool.name,
                 cluster=plan.cluster.name,
                 arguments=arguments,

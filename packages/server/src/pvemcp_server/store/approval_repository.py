@@ -1,5 +1,6 @@
 """Repositories of approvals, and of the webhook that is notified of them."""
 
+import json
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -114,31 +115,32 @@ def _is_open(now: datetime) -> ColumnElement[bool]:
 
 
 class WebhookRepository(Repository[WebhookRecord]):
-    """The webhook: none or one. Its secret is encrypted, and bound to its URL."""
+    """The webhook: none or one. URL and secret are encrypted together."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
         super().__init__(database, records.webhooks, WebhookRecord)
         self._vault = vault
 
-    async def replace(self, url: str, secret: str) -> WebhookRecord:
+    async def replace(self, receiver: str, url: str, secret: str) -> WebhookRecord:
         """Set the webhook; the old one, if any, ends."""
         table = self.table
         async with self.database.writing() as connection:
             await connection.execute(table.delete())
-            added = await self.add_in(connection, url=url, created=utc_now(), secret=b"")
+            added = await self.add_in(connection, receiver=receiver, created=utc_now(), sealed=b"")
             # the encryption is bound to the row's id, which exists only after the insert
-            encrypted = self._vault.encrypt(secret, table.name, added.id, "secret", bound=url)
-            await self.change_in(connection, added.id, secret=encrypted)
+            plain = json.dumps([url, secret])
+            sealed = self._vault.encrypt(plain, table.name, added.id, "sealed")
+            await self.change_in(connection, added.id, sealed=sealed)
         return added
 
-    async def secret(self, webhook: WebhookRecord) -> str | None:
-        """Return the secret in plain text, to sign with it; None when the webhook was removed."""
+    async def opened(self, webhook: WebhookRecord) -> tuple[str, str] | None:
+        """Return URL and secret in plain text, to send to it; None when it was removed."""
         table = self.table
-        query = select(table.c.secret).where(table.c.id == webhook.id)
+        query = select(table.c.sealed).where(table.c.id == webhook.id)
         async with self.database.reading() as connection:
-            encrypted = await connection.scalar(query)
-        if encrypted is None:
+            sealed = await connection.scalar(query)
+        if sealed is None:
             return None
-        return await self._vault.decrypt(
-            encrypted, table.name, webhook.id, "secret", bound=webhook.url
-        )
+        plain = await self._vault.decrypt(sealed, table.name, webhook.id, "sealed")
+        url, secret = json.loads(plain)
+        return url, secret

@@ -245,10 +245,10 @@ class ApprovalRecord:
 
 @dataclass(frozen=True, slots=True)
 class WebhookRecord:
-    """The URL that is notified of waiting approvals; its secret stays in the store."""
+    """The receiver that is notified of waiting approvals; URL and secret stay in the store."""
 
     id: Id
-    url: str
+    receiver: str  # scheme, host and port; the rest of the URL may be a secret
     created: datetime
 
 
@@ -301,7 +301,7 @@ mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
 answered_questions = record_table("answered_questions", metadata, AnsweredQuestion)
 approvals = record_table("approvals", metadata, ApprovalRecord)
 webhooks = record_table(
-    "webhooks", metadata, WebhookRecord, Column("secret", LargeBinary, nullable=False)
+    "webhooks", metadata, WebhookRecord, Column("sealed", LargeBinary, nullable=False)
 )
 notices = record_table("notices", metadata, Notice, UniqueConstraint("kind", "subject"))
 settings = record_table("settings", metadata, SettingRecord)

@@ -181,10 +181,9 @@ class Vault:
         table = records.webhooks
         rows = (await connection.execute(select(table).with_for_update())).all()
         for row in rows:
-            place = (table.name, row.id, "secret")
-            plain = await self.decrypt(row.secret, *place, bound=row.url)
-            new = self.encrypt(plain, *place, bound=row.url)
-            await connection.execute(table.update().where(table.c.id == row.id).values(secret=new))
+            place = (table.name, row.id, "sealed")
+            new = self.encrypt(await self.decrypt(row.sealed, *place), *place)
+            await connection.execute(table.update().where(table.c.id == row.id).values(sealed=new))
         return len(rows)
 
     async def _key(self, data_key: int) -> DataKey:

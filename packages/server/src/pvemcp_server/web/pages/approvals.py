@@ -6,7 +6,6 @@ from fastapi import APIRouter, Form, Request, Response
 
 from pvemcp_server.admin import approvals
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing
 from pvemcp_server.web.templates import Navigation, page, reload
 
@@ -20,15 +19,13 @@ navigation = Navigation(
 
 @router.get("")
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    webhook = await context.services.approvals.webhook.configured()
     return page(
         request,
         "approvals.html",
         session,
         here="approvals",
         setting=(await context.services.settings.current()).unconfirmed_destructive,
-        webhook=webhook,
-        webhook_url=mask_text(webhook.url) if webhook else "",
+        webhook=await context.services.approvals.webhook.configured(),
         **await _lists(context),
     )
 
