@@ -1,12 +1,12 @@
 """The webhook: signed, repeated a few times, and never in the way of a call."""
 
 import asyncio
-import hmac
 import json
-import time
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import anyio
 import pytest
@@ -20,6 +20,7 @@ from pvemcp_server.errors import BadArgument, CallError
 
 pytestmark = pytest.mark.anyio
 
+PAGE = Path(__file__).parents[3] / "docs" / "users" / "approvals.md"
 MESSAGE = {"event": "approval.requested", "number": 7}
 
 
@@ -37,8 +38,8 @@ class Receiver:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         pairs = [line.split(": ", 1) for line in head.splitlines()[1:] if line]
-        headers = {name.lower(): value for name, value in pairs}
-        body = await reader.readexactly(int(headers["content-length"]))
+        headers = {name.title(): value for name, value in pairs}
+        body = await reader.readexactly(int(headers["Content-Length"]))
         self.requests.append((headers, body))
         self.writers.append(writer)
         if self.answers:
@@ -84,6 +85,14 @@ async def until_notice(served) -> list[str]:
     return found
 
 
+def documented_verification() -> Callable[[str, dict[str, str], bytes], bool]:
+    """Return the function with which a receiver verifies a message, as documented."""
+    [code] = re.findall(r"```python\n(.+?)```", PAGE.read_text(), re.DOTALL)
+    names = {}
+    exec(code, names)  # noqa: S102 - our own documentation
+    return names["verify"]
+
+
 async def test_a_waiting_call_is_posted_with_a_signature(served, receiver):
     context = AdminContext(served.app.endpoint.services, by="ada")
     new = await approvals.set_webhook(context, approvals.WebhookFields(url=receiver.url))
@@ -94,10 +103,12 @@ async def test_a_waiting_call_is_posted_with_a_signature(served, receiver):
         with anyio.fail_after(20):
             await receiver.arrived.wait()
     [(headers, body)] = receiver.requests
-    stamp = headers["x-pvemcp-timestamp"]
-    signed = hmac.digest(new.secret.encode(), f"{stamp}.".encode() + body, "sha256").hex()
-    assert headers["x-pvemcp-signature"] == f"sha256={signed}"
-    assert abs(int(stamp) - time.time()) < 60
+    verify = documented_verification()
+    assert verify(new.secret, headers, body)
+    assert not verify(new.secret, headers, body + b" ")
+    assert not verify("another secret", headers, body)
+    old = {**headers, "X-Pvemcp-Timestamp": str(int(headers["X-Pvemcp-Timestamp"]) - 600)}
+    assert not verify(new.secret, old, body)
     message = json.loads(body)
     [approval] = await approvals.list_approvals(context)
     assert message == {
