@@ -153,6 +153,18 @@ async def test_an_approval_is_void_once_the_role_is_narrowed(served, administrat
     assert fake_tools.done == []
 
 
+async def test_an_approval_is_void_for_another_proxmox_account(served, administrator, fake_tools):
+    clusters = served.state.access.clusters
+    await clusters.create("lab", ["pve1"], token_id="a@pve!one", secret="s")
+    async with connected(served) as client:
+        number = number_in(await delete(client))
+        await approvals.approve(administrator, number)
+        await clusters.bind("lab", "default", key=served.key_id)
+        await served.state.store.watch.poll()
+        assert number_in(await delete(client)) != number
+    assert fake_tools.done == []
+
+
 async def test_lifetimes_end(served, administrator, fake_tools):
     service = served.app.endpoint.services.approvals
     async with connected(served) as client:
