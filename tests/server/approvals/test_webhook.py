@@ -15,6 +15,7 @@ from mcp.client import Client
 from pvemcp_server.admin import approvals
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.approvals import Webhook
+from pvemcp_server.approvals import webhook as webhook_module
 from pvemcp_server.approvals.webhook import WAITING_MESSAGES
 from pvemcp_server.errors import BadArgument, CallError
 
@@ -36,12 +37,15 @@ class Receiver:
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.writers.append(writer)
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        except asyncio.IncompleteReadError:  # the sender has given up
+            return
         pairs = [line.split(": ", 1) for line in head.splitlines()[1:] if line]
         headers = {name.title(): value for name, value in pairs}
         body = await reader.readexactly(int(headers["Content-Length"]))
         self.requests.append((headers, body))
-        self.writers.append(writer)
         if self.answers:
             status = self.statuses.pop(0) if self.statuses else 204
             writer.write(f"HTTP/1.1 {status} X\r\nLocation: {self.url}elsewhere\r\n".encode())
@@ -155,6 +159,15 @@ async def test_a_receiver_that_does_not_answer_delays_no_call(served, receiver):
             with anyio.fail_after(5):
                 result = await client.call_tool("DeleteThing", {"vmid": vmid})
             assert "waiting for approval" in result.content[0].text
+
+
+async def test_a_receiver_that_answers_slowly_is_given_up(served, receiver, monkeypatch):
+    monkeypatch.setattr(webhook_module, "TIMEOUT_SECONDS", 0.2)
+    receiver.answers = False
+    context = AdminContext(served.app.endpoint.services, by="ada")
+    await approvals.set_webhook(context, approvals.WebhookFields(url=receiver.url))
+    with pytest.raises(CallError, match="No answer: TimeoutError"):
+        await approvals.send_test(context)
 
 
 async def test_the_number_of_messages_that_wait_is_bounded(webhook, caplog):

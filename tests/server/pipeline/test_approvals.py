@@ -3,6 +3,7 @@
 import re
 from contextlib import asynccontextmanager
 
+import anyio
 import mcp_types as types
 import pytest
 from mcp.client import Client
@@ -12,6 +13,7 @@ from pvemcp_server.admin import approvals
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.approvals import APPROVED_LIFE, WAITING_LIFE
 from pvemcp_server.errors import UnknownName, Unrecorded
+from pvemcp_server.mcp.elicitation import SilentConversation
 from pvemcp_server.store import audit_log
 from pvemcp_server.store.columns import utc_now
 
@@ -206,6 +208,26 @@ async def test_request_decision_and_use_are_in_the_audit(served, administrator):
     assert {entry.tool for entry in entries} == {"DeleteThing"}
     assert {entry.key_id for entry in entries} == {served.key_id}
     assert decided.arguments == CALL
+
+
+async def test_a_call_that_is_cancelled_while_it_is_recorded_waits_and_is_recorded(
+    served, monkeypatch
+):
+    caller = await served.state.access.authenticator.caller(served.key_id)
+    pipeline, append = served.app.endpoint.pipeline, audit_log.AuditLog.append
+
+    with anyio.CancelScope() as client:
+
+        async def cancelled(*args):
+            client.cancel()
+            await append(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(audit_log.AuditLog, "append", cancelled)
+            await pipeline.call(caller, "DeleteThing", CALL, SilentConversation())
+    [approval] = await served.state.store.approvals.waiting(utc_now())
+    requests = [entry for entry in await served.recorded() if entry.kind.value == "decision"]
+    assert [entry.reason for entry in requests] == [f"Approval {approval.id}: {DONE}"]
 
 
 async def test_what_cannot_be_recorded_neither_waits_nor_is_approved(

@@ -85,16 +85,16 @@ class Webhook:
         try:
             # nothing of the environment: neither a proxy nor passwords of ~/.netrc
             async with (
+                asyncio.timeout(TIMEOUT_SECONDS),  # in total, however slowly the answer arrives
                 httpx.AsyncClient(
                     trust_env=False,
                     verify=ssl.create_default_context(),
-                    timeout=TIMEOUT_SECONDS,
                     follow_redirects=False,
                 ) as http,
                 http.stream("POST", url, content=body, headers=headers) as response,
             ):
                 status = response.status_code  # the body is not read
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, TimeoutError) as error:
             raise Undelivered(f"No answer: {type(error).__name__}.") from error
         if not 200 <= status < 300:
             redirect = " Redirects are not followed." if 300 <= status < 400 else ""

@@ -1,13 +1,17 @@
 """Confirmation of calls that lose data: by the user, or an administrator if no client can ask."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
+
+import anyio
 
 from pvemcp_server.approvals import Approvals, PlannedCall
 from pvemcp_server.audit import Outcome
 from pvemcp_server.errors import ApprovalNeeded, ConfirmationNeeded, Unrecorded
 from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Values
+from pvemcp_server.store.records import ApprovalRecord
 from pvemcp_server.toolkit.call import Conversation, Decision
 
 if TYPE_CHECKING:
@@ -94,6 +98,20 @@ async def require_approval(approvals: Approvals, call: PlannedCall, record: Reco
             hint="The same call would ask for another approval: repeat it only if the user wants "
             "that.",
         )
+    with anyio.CancelScope(shield=True):  # what waits is recorded, also if the client has gone
+        approval = await _request(approvals, call, partial(record, Outcome.WAITING))
+    raise ApprovalNeeded(
+        f"Nothing was done yet: this call is waiting for approval, number {approval.id}. It would: "
+        f"{plan} It waits until {approval.expires:%Y-%m-%dT%H:%M:%SZ}.",
+        hint=f"Ask an administrator to approve number {approval.id} on the Approvals page "
+        f"({approvals.page}), then repeat the identical call.",
+    )
+
+
+async def _request(
+    approvals: Approvals, call: PlannedCall, record: Callable[[str], Awaitable[None]]
+) -> ApprovalRecord:
+    """Return the approval that the call waits for; record and report a new one."""
     request = await approvals.ask(call)
     if request is None:
         raise ConfirmationNeeded(
@@ -104,14 +122,9 @@ async def require_approval(approvals: Approvals, call: PlannedCall, record: Reco
     approval, is_new = request
     if is_new:
         try:
-            await record(Outcome.WAITING, f"Approval {approval.id}: {plan}")
+            await record(f"Approval {approval.id}: {' '.join(call.shown_plan)}")
         except Unrecorded:
             await approvals.withdraw(approval.id)
             raise
         approvals.notify(approval, call)
-    raise ApprovalNeeded(
-        f"Nothing was done yet: this call is waiting for approval, number {approval.id}. It would: "
-        f"{plan} It waits until {approval.expires:%Y-%m-%dT%H:%M:%SZ}.",
-        hint=f"Ask an administrator to approve number {approval.id} on the Approvals page "
-        f"({approvals.page}), then repeat the identical call.",
-    )
+    return approval
