@@ -32,6 +32,7 @@ PAGES = (
     *("/", "/keys", "/bridge", "/roles", "/roles/new", "/clusters", "/clusters/new"),
     *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
     *("/audit", "/settings", "/administrators", "/service-tokens", "/account", "/password"),
+    "/approvals",
 )
 COLORS = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
 AXE = """async (options) => {  // after the transitions from one look to the next
@@ -349,6 +350,59 @@ def test_a_cluster_is_added_only_with_the_right_fingerprint(watched, emulated):
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Remove office").click()
     expect(page.get_by_role("heading", name="office")).to_have_count(0)
+
+
+SNAPSHOT = {"cluster_name": "prod", "vmid": 105, "snapshot_name": "release-4-3"}
+
+
+def test_a_waiting_call_is_approved_on_the_page_and_then_carried_out(watched, server):
+    key = generate(watched, "agent", "Administrator")
+    waiting = ask(server, key, "DeleteVmSnapshot", **SNAPSHOT)
+    number = re.search(r"waiting for approval, number (\d+)\.", waiting)[1]
+    page = watched.go("/")
+    page.get_by_role("link", name="Approvals").last.click()
+    card = page.get_by_role("article", name=f"Number {number}")
+    expect(card).to_contain_text("can never be restored")
+    expect(card).to_contain_text("agent")
+    card.get_by_text("Arguments").click()
+    expect(card).to_contain_text('"vmid": 105')
+    page.on("dialog", lambda dialog: dialog.accept())
+    forget_proof(server)
+    card.get_by_role("button", name=f"Approve number {number}").click()
+    asked = page.get_by_role("dialog", name="Confirm it's you")
+    asked.get_by_label("Your password").fill(PASSWORD)
+    asked.get_by_role("button", name="Confirm").click()
+    row = page.get_by_role("region", name="Recent decisions").get_by_role(
+        "row", name=f"{number} Delete"
+    )
+    expect(row).to_contain_text("approved")
+    assert '"success":true' in ask(server, key, "DeleteVmSnapshot", **SNAPSHOT)
+    expect(row).to_contain_text("used")  # the lists are live
+
+    again = {**SNAPSHOT, "snapshot_name": "release-4-2"}
+    ask(server, key, "DeleteVmSnapshot", **again)
+    page.get_by_role("button", name="Decline number").click()
+    expect(page.get_by_text("No call waits.")).to_be_visible()
+    assert "Declined by an administrator" in ask(server, key, "DeleteVmSnapshot", **again)
+
+
+def test_the_secret_of_the_webhook_is_shown_once(watched):
+    page = watched.go("/approvals")
+    page.get_by_role("button", name="Set up …").click()
+    page.get_by_role("dialog").get_by_label("URL").fill("http://169.254.169.254/")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert").last).to_contain_text("link-local")
+    page.get_by_role("dialog").get_by_label("URL").fill("http://127.0.0.1:9/hook")
+    page.keyboard.press("Enter")
+    secret = page.locator("#shown-secret").inner_text()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Done").click()
+    assert secret not in page.content()
+    page.get_by_role("button", name="Send a test").click()
+    expect(page.get_by_role("alert")).to_contain_text("No answer")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Remove webhook").click()
+    expect(page.get_by_role("button", name="Set up …")).to_be_visible()
 
 
 def test_a_changed_output_format_applies_to_the_next_answer(watched, server):

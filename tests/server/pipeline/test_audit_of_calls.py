@@ -83,7 +83,7 @@ class Answering:
         (Decision.YES, [("decision", "accepted"), ("intent", "ok")]),
         (Decision.NO, [("decision", "declined"), ("call", "error")]),
         (Decision.NO_ANSWER, [("decision", "no answer"), ("call", "error")]),
-        (Decision.CANNOT_ASK, [("call", "error")]),
+        (Decision.CANNOT_ASK, [("decision", "waiting"), ("call", "waiting")]),
     ],
 )
 async def test_the_users_decision_is_an_entry_of_its_own(served, decision, kinds):

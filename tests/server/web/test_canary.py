@@ -11,10 +11,11 @@ from pvemcp_server.cli import logs
 pytestmark = pytest.mark.anyio
 
 PASSWORD = "canary-password-SINGS"
+HOOK = "canary-hook-WARBLES"  # in the URL of the webhook
 TOKEN = "5ecc4a7e-dead-4bee-8bad-0123456789ab"
 PAGES = ("/", "/keys", "/bridge", "/roles", "/clusters", "/clusters/prod/edit", "/tools", "/query")
 MORE = (
-    *("/audit", "/settings", "/administrators", "/service-tokens", "/account"),
+    *("/approvals", "/audit", "/settings", "/administrators", "/service-tokens", "/account"),
     "/overview/clusters",
 )
 
@@ -77,6 +78,9 @@ async def test_no_secret_surfaces_in_logs_pages_errors_audit_or_database(equippe
     identity = {"name": "canary", "token_id": "canary@pve!bird", "token_secret": TOKEN}
     assert (await equipped.api("POST", "/clusters/prod/identities", json=identity)).is_success
     assert not (await equipped.api("POST", "/clusters/prod/test?identity=canary")).is_success
+    url = f"https://127.0.0.1:9/{HOOK}"
+    assert (await equipped.api("PUT", "/approvals/webhook", json={"url": url})).is_success
+    assert not (await equipped.api("POST", "/approvals/webhook/test")).is_success
     shown = await equipped.api("POST", "/keys", json={"name": "canary"})
     key = shown.json()["secret"]
     secret_part = key.split("_")[2]
@@ -109,7 +113,7 @@ async def test_no_secret_surfaces_in_logs_pages_errors_audit_or_database(equippe
     assert b"canary@pve!bird" in database
     assert "It went wrong with ***" in log.getvalue()
     assert "ZeroDivisionError" in log.getvalue()
-    for canary in (secret_part, PASSWORD, TOKEN, service_token.split("_")[3]):
+    for canary in (secret_part, PASSWORD, TOKEN, HOOK, service_token.split("_")[3]):
         assert not [page for page in pages if canary in page]
         assert canary not in log.getvalue()
         assert canary.encode() not in database

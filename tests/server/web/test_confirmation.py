@@ -77,6 +77,12 @@ async def test_settings_of_safety_need_a_recent_sign_in(front):
     assert await refused(front, "PATCH", "/settings", row_cap=20, audit_retention_days=1)
 
 
+def test_approving_needs_a_recent_sign_in_and_declining_does_not():
+    assert {name for name in WEIGHTY if name.startswith("approvals")} == {
+        *("approvals.approve", "approvals.webhook.set", "approvals.webhook.remove"),
+    }
+
+
 async def test_a_trial_call_that_writes_needs_a_recent_sign_in(front):
     await front.forget_proof()
     assert await refused(front, "POST", "/tools/DeleteBackup/call", arguments={})

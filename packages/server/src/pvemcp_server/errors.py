@@ -13,6 +13,7 @@
     * BadArgument         an argument is wrong; the text names it
     * Precondition        Proxmox would refuse, or it would do harm
     * ConfirmationNeeded  a destructive call that was not confirmed
+      * ApprovalNeeded    it waits for an administrator's approval
     * NotPermitted        the administrator's role or the service token does not permit it
     * RecentSignInNeeded  the administrator has to confirm who they are first
     * OverBudget          a limit of time, rows or rate is exceeded
@@ -136,6 +137,10 @@ class Precondition(CallError):
 
 class ConfirmationNeeded(CallError):
     """A destructive call that was not confirmed; nothing was changed."""
+
+
+class ApprovalNeeded(ConfirmationNeeded):
+    """A destructive call that waits for an administrator's approval; nothing was changed yet."""
 
 
 class NotPermitted(CallError):

@@ -130,10 +130,11 @@ class Values(BaseModel):
         "asks the user, runs at once or is refused.",
         json_schema_extra=SAFETY,
     )
-    unconfirmed_destructive: Literal["deny", "allow"] = Field(
-        default="deny",
+    unconfirmed_destructive: Literal["approve", "deny", "allow"] = Field(
+        default="approve",
         title="Destructive calls without confirmation",
-        description="Whether such a call runs or is refused when the client cannot ask the user.",
+        description="Whether such a call waits for an administrator's approval, is refused or runs "
+        "at once when the client cannot ask the user.",
         json_schema_extra=SAFETY,
     )
     longest_key_life_days: int = Field(

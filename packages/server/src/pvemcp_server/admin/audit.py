@@ -20,8 +20,19 @@ subject = Subject("Audit", {"audit": "Search, export and verify the audit."})
 overview = Subject("Overview")
 HOURS: Final = 24
 FAILURES: Final = 8
+NOT_FAILED: Final = (Outcome.OK, Outcome.WAITING)
 Kinds = Literal["call", "intent", "decision", "refused", "admin", "retention", "break"]
-Outcomes = Literal["ok", "error", "refused", "cancelled", "accepted", "declined", "no answer"]
+Outcomes = Literal[
+    "ok",
+    "error",
+    "refused",
+    "cancelled",
+    "accepted",
+    "declined",
+    "no answer",
+    "waiting",
+    "used",
+]
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -51,7 +62,8 @@ class Search(Fields):
     )
     outcome: Outcomes | None = Field(
         default=None,
-        description="ok, error, refused or cancelled; a decision: accepted, declined or no answer",
+        description="ok, error, refused, cancelled or waiting (for an approval); a decision: "
+        "accepted, declined, no answer, waiting or used",
     )
     address: str | None = Field(default=None, description="Address of the client")
     text: str | None = Field(
@@ -202,7 +214,7 @@ async def calls_by_hour(context: AdminContext) -> list[Bar]:
     for hour in range(HOURS):
         at = since + timedelta(hours=hour)
         calls = {outcome: count for start, outcome, count in counts if start == at}
-        failed = sum(count for outcome, count in calls.items() if outcome != Outcome.OK)
+        failed = sum(count for outcome, count in calls.items() if outcome not in NOT_FAILED)
         bars.append(Bar(at, sum(calls.values()), failed))
     return bars
 

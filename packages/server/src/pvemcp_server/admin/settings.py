@@ -70,7 +70,7 @@ async def list_settings(context: AdminContext) -> list[Setting]:
 async def change_settings(context: AdminContext, values: dict[str, Any]) -> list[Setting]:
     """Change settings, all or none; every process follows within a second."""
     syslog = urlsplit(str(values.get("audit_syslog", ""))).netloc
-    await check_hosts([syslog] if syslog else [], "audit_syslog")
+    await check_hosts([syslog] if syslog else [], argument="audit_syslog")
     settings = context.services.settings
     after = await settings.check(values)
     if settings.values.local_sign_in and not after.local_sign_in:

@@ -46,7 +46,9 @@ async def administrator() -> AsyncIterator[AdminContext]:
 def pipeline_of(context: AdminContext) -> Pipeline:
     """Return the pipeline that runs every tool call, here without an HTTP server."""
     services = context.services
-    return Pipeline(tools(), services.clusters, services.settings, services.audit)
+    return Pipeline(
+        tools(), services.clusters, services.settings, services.audit, services.approvals
+    )
 
 
 def to_json(answer: Any) -> str:

@@ -276,6 +276,52 @@ class AnsweredQuestion:
     expires: Annotated[datetime, ColumnArgs(index=True)]
 
 
+class ApprovalState(StrEnum):
+    """The state of an approval, apart from its expiry and from the answer to the client."""
+
+    WAITING = "waiting"
+    APPROVED = "approved"
+    DECLINED = "declined"
+    VOID = "void"  # its plan, its key or its role has changed
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRecord:
+    """A call that an administrator has to approve; `id` is its number.
+
+    The digests are keyed. `call_digest` is of key, tool, cluster and arguments, `plan_digest` of
+    the plan's sentences and the caller's rights. `answered` is when the client got the decision: a
+    decision counts once.
+    """
+
+    id: Id
+    key_id: Annotated[
+        str, ColumnArgs(ForeignKey("keys.id", ondelete="CASCADE"), type=String(8), index=True)
+    ]
+    client: str
+    tool: Annotated[str, ColumnArgs(type=String(64))]
+    cluster: Annotated[str, ColumnArgs(type=String(64))]
+    arguments: dict[str, Any]  # with secrets masked, for administrators
+    plan: list[str]  # its sentences, likewise
+    call_digest: Annotated[str, ColumnArgs(type=String(64))]
+    plan_digest: Annotated[str, ColumnArgs(type=String(64))]
+    state: ApprovalState
+    created: datetime
+    expires: Annotated[datetime, ColumnArgs(index=True)]
+    decided: datetime | None
+    decided_by: str | None
+    answered: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRecord:
+    """The receiver that is notified of waiting approvals; URL and secret stay in the store."""
+
+    id: Id
+    receiver: str  # scheme, host and port; the rest of the URL may be a secret
+    created: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """A fact for administrators; a repetition increases `count` instead of adding a row."""
@@ -343,6 +389,10 @@ recovery_codes = record_table("recovery_codes", metadata, RecoveryCode)
 saved_queries = record_table("saved_queries", metadata, SavedQuery)
 mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
 answered_questions = record_table("answered_questions", metadata, AnsweredQuestion)
+approvals = record_table("approvals", metadata, ApprovalRecord)
+webhooks = record_table(
+    "webhooks", metadata, WebhookRecord, Column("sealed", LargeBinary, nullable=False)
+)
 notices = record_table("notices", metadata, Notice, UniqueConstraint("kind", "subject"))
 audit_targets = record_table("audit_targets", metadata, AuditTarget)
 settings = record_table("settings", metadata, SettingRecord)

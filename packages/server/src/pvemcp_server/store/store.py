@@ -17,6 +17,7 @@ from pvemcp_server.store.admin_repositories import (
     SessionRepository,
     SpentTokenRepository,
 )
+from pvemcp_server.store.approval_repository import ApprovalRepository, WebhookRepository
 from pvemcp_server.store.audit_chain import GENESIS
 from pvemcp_server.store.audit_head import AuditHeadFile
 from pvemcp_server.store.audit_log import AuditLog
@@ -65,6 +66,8 @@ class Store:
         )
         self.mcp_tasks = Repository(database, records.mcp_tasks, McpTask)
         self.answered_questions = QuestionRepository(database)
+        self.approvals = ApprovalRepository(database)
+        self.webhooks = WebhookRepository(database, vault)
         self.notices = NoticeRepository(database)
         self.audit_log = AuditLog(database, vault)
         self.audit_head = AuditHeadFile(state_dir, lambda: vault.derive("audit"))

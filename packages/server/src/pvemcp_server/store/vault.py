@@ -196,7 +196,8 @@ class Vault:
         await seal_marks(connection, renewed, marks)
         await connection.execute(records.sessions.delete())  # their digests have the old key
         tokens = await renewed._reencrypt_tokens(connection)
-        return tokens + await renewed._reencrypt_factors(connection)
+        factors = await renewed._reencrypt_factors(connection)
+        return tokens + factors + await renewed._reencrypt_webhooks(connection)
 
     async def _reencrypt_tokens(self, connection: AsyncConnection) -> int:
         table = records.identities
@@ -207,7 +208,7 @@ class Vault:
         bounds = {row["id"]: records.ClusterRecord(**row).destination for row in clusters}
         for row in rows:
             bound = bounds[row.cluster_id]
-            await self._reencrypt(connection, table, row.id, row.secret, bound)
+            await self._reencrypt(connection, table, "secret", row.id, row.secret, bound)
         return len(rows)
 
     async def _reencrypt_factors(self, connection: AsyncConnection) -> int:
@@ -216,16 +217,29 @@ class Vault:
         for row in rows:
             values = {name: value for name, value in row.items() if name != "secret"}
             bound = records.SecondFactorRecord(**values).owner
-            await self._reencrypt(connection, table, row["id"], row["secret"], bound)
+            await self._reencrypt(connection, table, "secret", row["id"], row["secret"], bound)
+        return len(rows)
+
+    async def _reencrypt_webhooks(self, connection: AsyncConnection) -> int:
+        table = records.webhooks
+        rows = (await connection.execute(select(table).with_for_update())).all()
+        for row in rows:
+            await self._reencrypt(connection, table, "sealed", row.id, row.sealed)
         return len(rows)
 
     async def _reencrypt(
-        self, connection: AsyncConnection, table: Table, row: int, secret: bytes, bound: str
+        self,
+        connection: AsyncConnection,
+        table: Table,
+        column: str,
+        row: int,
+        encrypted: bytes,
+        bound: str = "",
     ) -> None:
-        place = (table.name, row, "secret")
-        plain = await self.decrypt(secret, *place, bound=bound)
+        place = (table.name, row, column)
+        plain = await self.decrypt(encrypted, *place, bound=bound)
         new = self.encrypt(plain, *place, bound=bound)
-        await connection.execute(table.update().where(table.c.id == row).values(secret=new))
+        await connection.execute(table.update().where(table.c.id == row).values({column: new}))
 
     async def _key(self, data_key: int) -> DataKey:
         """Return the data key with this id; read again one that another process has added."""

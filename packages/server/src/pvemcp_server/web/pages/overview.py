@@ -28,6 +28,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         here="overview",
         enabled=(await context.services.settings.current()).enabled,
         notices=await overview.list_notices(context),
+        waiting=len(await context.services.approvals.waiting()),
         bars=bars,
         most=max(bar.calls for bar in bars),
         calls=sum(bar.calls for bar in bars),

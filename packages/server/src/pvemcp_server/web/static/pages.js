@@ -136,6 +136,11 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   event.detail.target = errorTarget();
   if (event.detail.target.id === "errors") scrollTo({ top: 0 });
 });
+// A poll would remove the button whose request waits for the answer of an open dialog.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const polls = event.target.getAttribute("hx-trigger")?.includes("every ");
+  if (polls && document.querySelector("dialog[open]")) event.preventDefault();
+});
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.detail.requestConfig.verb === "get") return;
   for (const place of document.querySelectorAll("#errors, .errors-here")) place.replaceChildren();
