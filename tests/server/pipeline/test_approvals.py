@@ -250,3 +250,21 @@ async def test_what_cannot_be_recorded_neither_waits_nor_is_approved(
         assert await served.state.store.approvals.waiting(utc_now()) == []
         assert number_in(await delete(client)) != number
     assert fake_tools.done == []
+
+
+async def test_a_rotation_makes_open_approvals_void_and_the_call_is_asked_about_again(
+    served, client, administrator
+):
+    services = administrator.services
+    waiting = number_in(await delete(client))
+    approved = number_in(await delete(client, vmid=102))
+    await approvals.approve(administrator, approved)
+    await services.store.vault.rotate()
+    states = {each.number: each.state for each in await approvals.list_approvals(administrator)}
+    assert states == {waiting: "void", approved: "void"}
+    with pytest.raises(UnknownName):
+        await approvals.approve(administrator, waiting)
+    again = number_in(await delete(client, vmid=102))
+    assert again not in states
+    await approvals.approve(administrator, again)
+    assert not (await delete(client, vmid=102)).is_error

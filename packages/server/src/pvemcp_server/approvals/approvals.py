@@ -59,7 +59,7 @@ class Approvals:
         self.page = f"{base_url}{PAGE}"
         self.webhook = Webhook(store)
         self._approvals = store.approvals
-        self._key = store.vault.derive("approvals")
+        self._vault = store.vault
         self._clock = clock
 
     async def use(self, call: PlannedCall) -> ApprovalRecord | None:
@@ -139,7 +139,8 @@ class Approvals:
         return await self._approvals.ended(self._clock(), ENDED_SHOWN)
 
     def _digest(self, text: str) -> str:
-        return hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+        key = self._vault.derive("approvals")
+        return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 def _text(*parts: Any) -> str:

@@ -8,8 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import records
-from pvemcp_server.store.approval_repository import void_open
 from pvemcp_server.store.database import Database
+from pvemcp_server.store.open_approvals import void_open
 from pvemcp_server.store.records import KeyRecord, RoleRecord
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.watch import Topic

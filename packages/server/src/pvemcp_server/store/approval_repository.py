@@ -4,19 +4,18 @@ import json
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import func, select
 
 from pvemcp_server.store import records
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
+from pvemcp_server.store.open_approvals import is_open
 from pvemcp_server.store.records import ApprovalRecord, ApprovalState, WebhookRecord
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.vault import Vault
 
 MOST_WAITING: Final = 20  # of one key
 KEPT: Final = timedelta(days=7)  # after the end of their lifetime, for the page
-OPEN: Final = (ApprovalState.WAITING, ApprovalState.APPROVED)
 
 
 class ApprovalRepository(Repository[ApprovalRecord]):
@@ -32,8 +31,8 @@ class ApprovalRepository(Repository[ApprovalRecord]):
         with another plan ends: it can never be used.
         """
         table = self.table
-        is_open = _is_open(now) & (table.c.key_id == values["key_id"])
-        same_call = is_open & (table.c.call_digest == values["call_digest"])
+        opened = is_open(now) & (table.c.key_id == values["key_id"])
+        same_call = opened & (table.c.call_digest == values["call_digest"])
         async with self.database.writing() as connection:
             # concurrent calls of the key, also in other processes, wait for each other here
             keys = records.keys
@@ -50,7 +49,7 @@ class ApprovalRepository(Repository[ApprovalRecord]):
                 table.update().where(same_call).values(state=ApprovalState.VOID)
             )
             await connection.execute(table.delete().where(table.c.expires <= now - KEPT))
-            count = select(func.count()).select_from(table).where(is_open & waiting)
+            count = select(func.count()).select_from(table).where(opened & waiting)
             if (await connection.scalar(count) or 0) >= MOST_WAITING:
                 return None
             values |= {"state": ApprovalState.WAITING, "created": now}
@@ -98,20 +97,6 @@ class ApprovalRepository(Repository[ApprovalRecord]):
         async with self.database.reading() as connection:
             rows = (await connection.execute(query)).mappings()
             return [self._read(row) for row in rows]
-
-
-async def void_open(connection: AsyncConnection, holders: ColumnElement[bool]) -> None:
-    """Make the open approvals of these holders void, in the transaction that changes them."""
-    table = records.approvals
-    await connection.execute(
-        table.update().where(_is_open(utc_now()) & holders).values(state=ApprovalState.VOID)
-    )
-
-
-def _is_open(now: datetime) -> ColumnElement[bool]:
-    table = records.approvals
-    unanswered = table.c.answered.is_(None) & (table.c.expires > now)
-    return table.c.state.in_(OPEN) & unanswered
 
 
 class WebhookRepository(Repository[WebhookRecord]):

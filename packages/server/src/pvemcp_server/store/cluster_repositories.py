@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import CallError, Undecryptable
 from pvemcp_server.store import records
-from pvemcp_server.store.approval_repository import void_open
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
+from pvemcp_server.store.open_approvals import void_open
 from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.vault import Vault

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Table, func, insert, select
+from sqlalchemy import Table, func, insert, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import ConfigError, Undecryptable
@@ -24,6 +24,7 @@ from pvemcp_server.store.audit_log import lock_marks, seal_empty, seal_marks
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.master_key import KEY_BYTES
+from pvemcp_server.store.open_approvals import void_open
 from pvemcp_server.store.watch import Topic, bump
 
 ID_BYTES = 4
@@ -163,7 +164,7 @@ class Vault:
 
         Old data keys stay: another process may be encrypting with one at this moment, API keys keep
         their pepper until they are regenerated, and rows of the audit the key of their time.
-        Sessions of administrators end.
+        Sessions of administrators end, and open approvals become void.
         """
         async with self._database.writing() as connection:
             count = await self._renew(connection, self._master)
@@ -194,7 +195,9 @@ class Vault:
         made = [await _create(connection, master, purpose) for purpose in Purpose]
         renewed = Vault(self._database, self._master, [*current._keys.values(), *made])
         await seal_marks(connection, renewed, marks)
-        await connection.execute(records.sessions.delete())  # their digests have the old key
+        # the digests of both have the old key
+        await connection.execute(records.sessions.delete())
+        await void_open(connection, true())
         tokens = await renewed._reencrypt_tokens(connection)
         factors = await renewed._reencrypt_factors(connection)
         return tokens + factors + await renewed._reencrypt_webhooks(connection)
