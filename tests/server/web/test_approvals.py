@@ -3,6 +3,7 @@
 import pytest
 
 from pvemcp_server.approvals import PlannedCall
+from pvemcp_server.store.records import AdminRole
 
 pytestmark = pytest.mark.anyio
 
@@ -83,6 +84,21 @@ async def test_the_page_decides_and_a_second_decision_is_an_error(front):
     assert "It was decided, has expired" in again.text
     front.csrf = ""
     assert (await front.api("POST", f"/approvals/{number}/approve")).status_code == 403
+
+
+async def test_an_auditor_sees_approvals_and_decides_none(front):
+    number = await ask(front)
+    await front.become(AdminRole.AUDITOR)
+    page = (await front.get("/admin/approvals")).text
+    assert f"Number {number}" in page
+    assert "hx-post" not in page
+    for decision in ("approve", "decline"):
+        answer = await front.api("POST", f"/approvals/{number}/{decision}")
+        assert answer.json()["code"] == "not_permitted"
+    await front.become(AdminRole.KEY_ISSUER)
+    assert (await front.api("GET", "/approvals")).status_code == 403
+    [waiting] = await front.services.approvals.waiting()
+    assert waiting.id == number
 
 
 async def test_the_overview_says_that_calls_wait(front):
