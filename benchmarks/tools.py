@@ -102,7 +102,7 @@ class Bench:
 
     async def run(self, tool: str, arguments: Mapping[str, Any]) -> Result:
         role = Role(1, "bench", "", (Grant(frozenset({ANY}), resources=EVERYTHING),))
-        pipeline = Pipeline(tools(), self, self, self)  # type: ignore[arg-type]
+        pipeline = Pipeline(tools(), self, self, self, self)  # type: ignore[arg-type]
         result = await pipeline.call(Caller("k", "bench", role), tool, arguments, self)  # type: ignore[arg-type]
         if result.failed:
             raise RuntimeError(f"{tool}: {result.blocks[0]}")

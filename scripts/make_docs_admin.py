@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pages import renew_or_check
+from pvemcp_server.store.records import AdminRole
 from pvemcp_server.web.api import create_api
 
 PAGE = Path(__file__).parents[1] / "docs" / "users" / "administration.md"
@@ -21,14 +22,20 @@ def page(text: str) -> str:
 
 
 def _table() -> Iterator[str]:
-    yield "| | request | |"
-    yield "|---|---|---|"
+    yield "| | request | | roles | scope |"
+    yield "|---|---|---|---|---|"
     last = ""
     for path, methods in create_api().openapi()["paths"].items():
         for method, operation in methods.items():
             (tag,) = operation["tags"]
             text = " ".join(operation["description"].split())
-            yield f"| {tag if tag != last else ''} | `{method.upper()} {path}` | {text} |"
+            roles = operation.get("x-roles", [])
+            may = "every" if len(roles) == len(AdminRole) else ", ".join(roles)
+            scope = f"`{operation['x-scope']}`" if "x-scope" in operation else ""
+            yield (
+                f"| {tag if tag != last else ''} | `{method.upper()} {path}` | {text} "
+                f"| {may} | {scope} |"
+            )
             last = tag
 
 

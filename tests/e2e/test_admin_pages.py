@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,7 +31,8 @@ DIALOG_HIDES_NOTHING = """[...document.querySelectorAll("dialog[open]")].every(
 PAGES = (
     *("/", "/keys", "/bridge", "/roles", "/roles/new", "/clusters", "/clusters/new"),
     *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
-    *("/audit", "/settings", "/administrators", "/account", "/password"),
+    *("/audit", "/settings", "/administrators", "/service-tokens", "/account", "/password"),
+    "/approvals",
 )
 COLORS = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
 AXE = """async (options) => {  // after the transitions from one look to the next
@@ -349,6 +352,59 @@ def test_a_cluster_is_added_only_with_the_right_fingerprint(watched, emulated):
     expect(page.get_by_role("heading", name="office")).to_have_count(0)
 
 
+SNAPSHOT = {"cluster_name": "prod", "vmid": 105, "snapshot_name": "release-4-3"}
+
+
+def test_a_waiting_call_is_approved_on_the_page_and_then_carried_out(watched, server):
+    key = generate(watched, "agent", "Administrator")
+    waiting = ask(server, key, "DeleteVmSnapshot", **SNAPSHOT)
+    number = re.search(r"waiting for approval, number (\d+)\.", waiting)[1]
+    page = watched.go("/")
+    page.get_by_role("link", name="Approvals").last.click()
+    card = page.get_by_role("article", name=f"Number {number}")
+    expect(card).to_contain_text("can never be restored")
+    expect(card).to_contain_text("agent")
+    card.get_by_text("Arguments").click()
+    expect(card).to_contain_text('"vmid": 105')
+    page.on("dialog", lambda dialog: dialog.accept())
+    forget_proof(server)
+    card.get_by_role("button", name=f"Approve number {number}").click()
+    asked = page.get_by_role("dialog", name="Confirm it's you")
+    asked.get_by_label("Your password").fill(PASSWORD)
+    asked.get_by_role("button", name="Confirm").click()
+    row = page.get_by_role("region", name="Recent decisions").get_by_role(
+        "row", name=f"{number} Delete"
+    )
+    expect(row).to_contain_text("approved")
+    assert '"success":true' in ask(server, key, "DeleteVmSnapshot", **SNAPSHOT)
+    expect(row).to_contain_text("used")  # the lists are live
+
+    again = {**SNAPSHOT, "snapshot_name": "release-4-2"}
+    ask(server, key, "DeleteVmSnapshot", **again)
+    page.get_by_role("button", name="Decline number").click()
+    expect(page.get_by_text("No call waits.")).to_be_visible()
+    assert "Declined by an administrator" in ask(server, key, "DeleteVmSnapshot", **again)
+
+
+def test_the_secret_of_the_webhook_is_shown_once(watched):
+    page = watched.go("/approvals")
+    page.get_by_role("button", name="Set up …").click()
+    page.get_by_role("dialog").get_by_label("URL").fill("http://169.254.169.254/")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert").last).to_contain_text("link-local")
+    page.get_by_role("dialog").get_by_label("URL").fill("http://127.0.0.1:9/hook")
+    page.keyboard.press("Enter")
+    secret = page.locator("#shown-secret").inner_text()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Done").click()
+    assert secret not in page.content()
+    page.get_by_role("button", name="Send a test").click()
+    expect(page.get_by_role("alert")).to_contain_text("No answer")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Remove webhook").click()
+    expect(page.get_by_role("button", name="Set up …")).to_be_visible()
+
+
 def test_a_changed_output_format_applies_to_the_next_answer(watched, server):
     assert ask(server, server.key, "ListClusters").startswith('{"data":{"headers"')
     page = watched.go("/settings")
@@ -468,3 +524,60 @@ def test_the_desktop_config_can_be_downloaded(watched, server):
     assert download.value.suggested_filename == "claude_desktop_config.json"
     config = json.loads(Path(download.value.path()).read_text())
     assert f"{server.url}/mcp" in json.dumps(config["mcpServers"]["pvemcp"])
+
+
+def forget_proof(server) -> None:
+    """Let the last proof of who the administrator is lie too far back."""
+    with closing(sqlite3.connect(server.state / "pvemcp.sqlite3")) as database, database:
+        database.execute("UPDATE sessions SET verified_at = 0")
+
+
+def test_a_change_of_weight_asks_who_it_is_and_keeps_the_form(watched, server):
+    page = watched.go("/keys")
+    forget_proof(server)
+    page.get_by_role("button", name="Generate key").click()
+    form = page.get_by_role("dialog", name="Generate a key")
+    form.get_by_label("Name").fill("guarded")
+    form.get_by_label("Role").select_option("Operator")
+    form.get_by_role("button", name="Generate", exact=True).click()
+    confirm = page.get_by_role("dialog", name="Confirm it's you")
+    confirm.get_by_label("Your password").fill("not my password")
+    confirm.get_by_role("button", name="Confirm").click()
+    expect(confirm.get_by_text("The password is wrong.")).to_be_visible()
+    confirm.get_by_label("Your password").fill(PASSWORD)
+    confirm.get_by_role("button", name="Confirm").click()
+    shown_key(page)
+    expect(page.get_by_role("row", name=re.compile("guarded.*Operator"))).to_be_visible()
+    forget_proof(server)
+    questions = []
+    page.on("dialog", lambda question: (questions.append(question.message), question.accept()))
+    page.get_by_role("button", name="Regenerate guarded").click()
+    confirm.get_by_label("Your password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    shown_key(page)
+    assert len(questions) == 1  # the question of the button is not asked again
+
+
+def test_a_key_issuer_sees_and_makes_keys_only(watched, server, browser):
+    page = watched.go("/administrators")
+    page.get_by_role("button", name="Add administrator").click()
+    page.get_by_label("Name").fill("issuer")
+    page.get_by_label("Role", exact=True).select_option("key issuer")
+    page.get_by_role("button", name="Add", exact=True).click()
+    password = page.locator("#shown-password").inner_text()
+    with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
+        other = Watched(context, server.url)
+        issuer = other.go("/sign-in")
+        issuer.get_by_label("Name").fill("issuer")
+        issuer.get_by_label("Password").fill(password)
+        issuer.get_by_role("button", name="Sign in").click()
+        issuer.get_by_label("Current password").fill(password)
+        issuer.get_by_label("New password", exact=True).fill(PASSWORD)
+        issuer.get_by_label("New password again").fill(PASSWORD)
+        issuer.get_by_role("button", name="Change password").click()
+        expect(issuer.get_by_role("heading", name="API Access")).to_be_visible()
+        pages = issuer.get_by_role("navigation", name="Pages").get_by_role("link")
+        expect(pages).to_have_text(["API Access", "Bridge"])
+        generate(other, "issued")
+        expect(issuer.get_by_role("row", name=re.compile("issued"))).to_be_visible()
+        assert other.trouble == []

@@ -21,8 +21,15 @@ from pvemcp_server.access.sign_in_limits import (
     MOST_WAITING,
     FailureLocks,
 )
-from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures, UnknownName
+from pvemcp_server.errors import (
+    AccessDenied,
+    BadArgument,
+    ConfigError,
+    TooManyFailures,
+    UnknownName,
+)
 from pvemcp_server.store import Store
+from pvemcp_server.store.records import AdminRole
 
 pytestmark = pytest.mark.anyio
 
@@ -288,9 +295,9 @@ async def test_the_last_administrator_cannot_be_removed_or_disabled(admins: Admi
     await admins.create("ada", PASSWORD)
     await admins.create("bob", PASSWORD)
     await admins.set_enabled("bob", enabled=False)
-    with pytest.raises(BadArgument, match="only administrator"):
+    with pytest.raises(BadArgument, match="only owner"):
         await admins.remove("ada")
-    with pytest.raises(BadArgument, match="only administrator"):
+    with pytest.raises(BadArgument, match="only owner"):
         await admins.set_enabled("ada", enabled=False)
     await admins.remove("bob")
     assert [admin.name for admin in await admins.all()] == ["ada"]
@@ -352,16 +359,70 @@ async def test_an_external_administrator_ends_with_the_configuration(
     if valid:
         await admins.set_enabled("bob", enabled=False)
     else:  # bob is the last one that can sign in
-        with pytest.raises(BadArgument, match="only administrator"):
+        with pytest.raises(BadArgument, match="only owner"):
             await admins.set_enabled("bob", enabled=False)
-        with pytest.raises(BadArgument, match="only administrator"):
+        with pytest.raises(BadArgument, match="only owner"):
             await admins.remove("bob")
+
+
+@pytest.mark.parametrize("change", ["demote", "disable", "remove"])
+async def test_two_owners_cannot_take_each_other_in_two_processes(
+    store: Store, other_store: Store, change: str
+):
+    refused = []
+    await Admins(store).create("ada", PASSWORD)
+    await Admins(store).create("bob", PASSWORD)
+
+    async def take(admins: Admins, name: str) -> None:
+        try:
+            match change:
+                case "demote":
+                    await admins.set_role(name, AdminRole.AUDITOR)
+                case "disable":
+                    await admins.set_enabled(name, enabled=False)
+                case _:
+                    await admins.remove(name)
+        except BadArgument:
+            refused.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take, Admins(store), "ada")
+        tasks.start_soon(take, Admins(other_store), "bob")
+    assert len(refused) == 1
+    (kept,) = [admin for admin in await store.admins.all() if admin.name in refused]
+    assert (kept.role, kept.enabled) == (AdminRole.OWNER, True)
+
+
+async def test_a_claim_of_the_issuer_gives_a_role(store: Store):
+    entries = ["groups:pve-admins=owner", "noc@example.org=auditor", "groups:noc=key-issuer"]
+    external = ExternalAdmins(ISSUER, entries)
+    admins, sessions = Admins(store, external), Sessions(store, external)
+    for email, groups, role in (
+        ("ada@example.org", ["pve-admins", "noc"], AdminRole.OWNER),
+        ("noc@example.org", ["noc"], AdminRole.AUDITOR),
+        ("bob@example.org", ["noc"], AdminRole.KEY_ISSUER),
+        ("eve@example.org", "owner", None),
+    ):
+        claims = {"groups": groups, "email": "groups:pve-admins"}
+        admin = await admins.sign_in_external(f"{ISSUER} {email}", email, claims)
+        assert admins.role(admin) is role
+        session = await sessions.find(await sessions.open(admin, address="::1", agent=""))
+        assert (session and session.admin.role) is role
+    moved = await admins.sign_in_external(f"{ISSUER} ada@example.org", "ada@example.org", {})
+    assert admins.role(moved) is None
+    with pytest.raises(BadArgument, match="PVEMCP_OIDC_ADMINS"):
+        await admins.set_role("bob@example.org", AdminRole.OWNER)
+
+
+def test_an_entry_with_an_unknown_role_is_refused():
+    with pytest.raises(ConfigError, match="'boss' is no role"):
+        ExternalAdmins(ISSUER, ["ada@example.org=boss"])
 
 
 async def test_an_account_without_a_password_does_not_count_as_one_that_stays(admins: Admins):
     await admins.create("ada", PASSWORD)
     await admins.create("empty", None)
-    with pytest.raises(BadArgument, match="only administrator"):
+    with pytest.raises(BadArgument, match="only owner"):
         await admins.remove("ada")
     await admins.remove("empty")
 
@@ -409,6 +470,7 @@ async def test_a_session_written_to_the_database_does_not_sign_in(
             created=clock.time,
             last_seen=clock.time,
             expires=clock.time + ABSOLUTE,
+            verified_at=clock.time,
         )
         assert await sessions.find(planted) is None
         assert await sessions.find("") is None

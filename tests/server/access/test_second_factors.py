@@ -354,12 +354,12 @@ async def test_local_sign_in_stays_until_an_administrator_came_by_the_issuer(
     with pytest.raises(BadArgument, match="not configured"):
         await Admins(store).check_external_sign_in()
     admins = Admins(store, ExternalAdmins(ISSUER, [EMAIL]))
-    with pytest.raises(BadArgument, match="no administrator has signed in"):
+    with pytest.raises(BadArgument, match="no owner has signed in"):
         await admins.check_external_sign_in()
     await admins.sign_in_external(f"{ISSUER} 1", EMAIL)
     await admins.check_external_sign_in()
     elsewhere = Admins(store, ExternalAdmins("https://another", [EMAIL]))
-    with pytest.raises(BadArgument, match="no administrator has signed in"):
+    with pytest.raises(BadArgument, match="no owner has signed in"):
         await elsewhere.check_external_sign_in()
 
 
@@ -375,7 +375,7 @@ async def test_without_local_sign_in_only_accounts_of_the_issuer_count(
     assert [len(await sessions.of(admin)) for admin in (ada, grace)] == [0, 1]
     with pytest.raises(AccessDenied, match="switched off"):
         await admins.sign_in("ada", PASSWORD)
-    with pytest.raises(BadArgument, match="only administrator"):
+    with pytest.raises(BadArgument, match="only owner"):
         await admins.set_enabled(EMAIL, enabled=False)
     gone = ExternalAdmins()
     gone.follow(lambda: False)  # without an issuer the setting does not count

@@ -167,6 +167,9 @@ def test_administrators_are_added_disabled_and_removed(run, run_json):
     assert run_json("admin", "enable", "ada")["enabled"] is True
     assert run_json("admin", "sessions", "ada") == []
     assert "Ended 0 sessions of ada." in run("admin", "end-sessions", "ada").stdout
+    assert "only owner" not in run("admin", "set-role", "ada", "auditor").stderr
+    assert "only owner" in run("admin", "set-role", "grace", "key-issuer", fails=True).stderr
+    assert run_json("admin", "set-role", "ada", "owner")["role"] == "owner"
     run("admin", "remove", "grace")
     assert [row["name"] for row in run_json("admin", "list")] == ["ada"]
 
@@ -204,7 +207,7 @@ def test_the_command_line_is_the_way_back_to_local_sign_in(run, run_json, monkey
     monkeypatch.setenv("PVEMCP_OIDC_ISSUER", issuer)
     monkeypatch.setenv("PVEMCP_OIDC_CLIENT_ID", "pvemcp")
     monkeypatch.setenv("PVEMCP_OIDC_ADMINS", "ada@example.org")
-    assert "no administrator has signed in" in run(*off, fails=True).stderr
+    assert "no owner has signed in" in run(*off, fails=True).stderr
 
     async def sign_in() -> None:
         async with open_state(Config.load()) as state:
@@ -213,11 +216,24 @@ def test_the_command_line_is_the_way_back_to_local_sign_in(run, run_json, monkey
     asyncio.run(sign_in())
     run("admin", "add", "grace")
     run(*off)
-    assert "only administrator" in run("admin", "disable", "ada@example.org", fails=True).stderr
+    assert "only owner" in run("admin", "disable", "ada@example.org", fails=True).stderr
     can_sign_in = {row["name"]: row["can_sign_in"] for row in run_json("admin", "list")}
     assert can_sign_in == {"ada@example.org": True, "grace": False}
     run("settings", "set", "local_sign_in=true")
     run("admin", "disable", "ada@example.org")
+
+
+def test_a_service_token_is_created_shown_once_and_revoked(run, run_json):
+    scopes = {row["name"]: row["operations"] for row in run_json("tokens", "scopes")}
+    assert "keys.create" in scopes["keys:write"]
+    made = run("tokens", "create", "robot", "--scope", "keys:read", "--scope", "audit:read").stdout
+    (token,) = run_json("tokens", "list")
+    assert token["scopes"] == ["audit:read", "keys:read"]
+    assert token["created_by"].startswith("cli:")
+    assert f"pvemcp_admin_{token['id']}_" in made
+    assert "No scope 'x'" in run("tokens", "create", "b", "--scope", "x", fails=True).stderr
+    assert run_json("tokens", "revoke", "robot") == {"revoked": "robot"}
+    assert run_json("tokens", "list") == []
 
 
 def test_a_cluster_is_added_examined_bound_and_queried(run, run_json, emulated, tmp_path):

@@ -95,7 +95,7 @@ async def clients(clusters, access, lab, new_token) -> Clients:
     await access.clusters.add_identity("lab", "narrow", token_id=token_id, secret=secret)
     bound = (await access.clusters.identity("lab", "narrow")).id
     return Clients(
-        Pipeline(tools(), clusters, Settings(), AuditRecorder()),
+        Pipeline(tools(), clusters, Settings(), AuditRecorder(), None),
         Caller("wide", "wide", ROLE, version="w"),
         Caller("narrow", "narrow", ROLE, identities={"lab": bound}, version="n"),
     )

@@ -7,6 +7,7 @@ import pytest
 from mcp.client import Client
 
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.permission import COMMAND_LINE
 from pvemcp_server.admin.queries import RunRequest, run_query
 from pvemcp_server.admin.tools import Attempt, try_tool
 from pvemcp_server.audit import AuditFilter
@@ -22,7 +23,9 @@ CALL = {"name": "GetThing", "arguments": {"vmid": 101}}
 
 @pytest.fixture
 def administrator(served) -> AdminContext:
-    return AdminContext(served.app.endpoint.services, by="ada", address="127.0.0.1")
+    return AdminContext(
+        served.app.endpoint.services, by="ada", address="127.0.0.1", authority=COMMAND_LINE
+    )
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -82,7 +85,7 @@ class Answering:
         (Decision.NOT_TICKED, [("decision", "declined"), ("call", "error")]),
         (Decision.DISMISSED, [("decision", "no answer"), ("call", "error")]),
         (Decision.NO_ANSWER, [("decision", "no answer"), ("call", "error")]),
-        (Decision.CANNOT_ASK, [("call", "error")]),
+        (Decision.CANNOT_ASK, [("decision", "waiting"), ("call", "waiting")]),
     ],
 )
 async def test_the_users_decision_is_an_entry_of_its_own(served, decision, kinds):

@@ -77,9 +77,9 @@ async def test_questions_and_errors_have_no_hidden_characters():
     async def record(_outcome, _question):
         raise AssertionError("a client that cannot ask has no decision to record")
 
-    client = Client()
+    client, settings = Client(), Values(unconfirmed_destructive="deny")
     with pytest.raises(ConfirmationNeeded) as refusal:
-        await confirm(client, "Delete we" + "".join(HIDDEN) + "b.", Values(), record)
+        await confirm(client, "Delete we" + "".join(HIDDEN) + "b.", settings, record, record)
     assert client.question == "Delete web."
     assert not set(HIDDEN) & set(str(refusal.value))
 

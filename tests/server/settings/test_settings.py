@@ -17,7 +17,7 @@ def settings(store: Store) -> Settings:
 async def test_the_default_values(settings: Settings):
     values = await settings.current()
     assert (values.enabled, values.output_format) == (False, "JsonCompact")
-    assert (values.confirm_destructive, values.unconfirmed_destructive) == ("ask", "deny")
+    assert (values.confirm_destructive, values.unconfirmed_destructive) == ("ask", "approve")
     assert (values.audit_retention_days, values.inventory_freshness_seconds) == (180, 10)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pvemcp_server.access import open_access
+from pvemcp_server.approvals import Approvals, PlannedCall
 from pvemcp_server.audit import AuditGuard, Event, open_audit
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
@@ -25,6 +26,7 @@ async def fill(config: Config) -> str:
         )
         await access.clusters.bind("lab", "default", key="laptop")
         await access.admins.create("ada", "correct horse battery")
+        await store.webhooks.replace("https://hooks.example:443", "https://hooks.example/x", "key")
         async with open_audit(store, lambda: 180) as audit:
             await audit.intent(Event(tool="ChangeVmState", arguments={"vmid": 100}))
     return secret
@@ -39,6 +41,8 @@ async def check(config: Config, secret: str) -> None:
         lab = await access.clusters.get("lab")
         assert await store.identities.secret(identity, lab) == "planted-token-secret"
         assert (await access.admins.sign_in("ada", "correct horse battery")).name == "ada"
+        webhook = await store.webhooks.find()
+        assert await store.webhooks.opened(webhook) == ("https://hooks.example/x", "key")
         async with open_audit(store, lambda: 180) as audit:
             assert await audit.verify() == []
             assert [entry.tool for entry in await audit.find()] == ["ChangeVmState"]
@@ -55,6 +59,21 @@ def other_config(request: pytest.FixtureRequest, config: Config, tmp_path: Path)
         return Config(**options)
     create = request.getfixturevalue("new_postgres_database")
     return Config(**options, database_url=create())
+
+
+async def test_an_approval_that_was_used_does_not_come_back(config: Config, tmp_path: Path):
+    secret, file = await fill(config), tmp_path / "state.jsonl.gz"
+    async with open_store(config) as store, open_access(store) as access:
+        caller = await access.authenticator.authenticate(secret, "127.0.0.1")
+        approvals = Approvals(store, "")
+        call = PlannedCall(caller, "", "DeleteBackup", "lab", {}, (), {}, ())
+        approval, _ = await approvals.ask(call)
+        await approvals.decide(approval.id, "ada", approve=True)
+        await backup(store, file)
+        assert await approvals.use(call)
+    await restore(config, file, replace=True)
+    async with open_store(config) as store:
+        assert await Approvals(store, "").use(call) is None
 
 
 async def test_a_restore_brings_back_the_whole_state(config: Config, tmp_path: Path):

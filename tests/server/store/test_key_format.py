@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvemcp_server.store import key_format
-from pvemcp_server.store.key_format import KEY_PATTERN, base62, checksum, id_of, new_id, new_secret
+from pvemcp_server.store.key_format import (
+    KEY_LIKE,
+    KEY_PATTERN,
+    SERVICE_PREFIX,
+    base62,
+    checksum,
+    id_of,
+    new_id,
+    new_secret,
+)
 
 LETTERS = st.sampled_from(key_format.ALPHABET)
 
@@ -46,6 +55,16 @@ def test_the_checksum_reveals_one_wrong_letter(data: st.DataObject):
 @given(st.text())
 def test_other_texts_are_no_keys(text: str):
     assert id_of(text) is None
+
+
+def test_a_service_token_is_no_key_and_is_masked_as_one():
+    token = new_secret("abcDEF12", SERVICE_PREFIX)
+    assert token.startswith("pvemcp_admin_abcDEF12_")
+    assert (id_of(token), id_of(token, SERVICE_PREFIX)) == (None, "abcDEF12")
+    assert id_of(new_secret("abcDEF12"), SERVICE_PREFIX) is None
+    assert KEY_PATTERN.sub("", f"<{token}>") == "<>"
+    for cut in (token, token[:40]):
+        assert KEY_LIKE.sub(r"\1***", f"/x/{cut}") == "/x/pvemcp_admin_abcDEF12_***"
 
 
 @given(before=st.text(), after=st.text(alphabet=" \n\"'&/?"))

@@ -1,16 +1,21 @@
 """Rotation renews the root of derived keys, while other processes run on the same database."""
 
 import secrets
+from uuid import UUID
 
 import pytest
 from mcp.server.request_state import InvalidRequestState
-from sqlalchemy import text
+from pyotp import TOTP
+from sqlalchemy import LargeBinary, func, select, text
 
 from pvemcp_server.access import Access, open_access
+from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.audit import Audit, AuditGuard, Event
 from pvemcp_server.config import Config
 from pvemcp_server.mcp.server import RequestStateCodec
-from pvemcp_server.store import Store, audit_chain, audit_log, open_store
+from pvemcp_server.store import Store, audit_chain, audit_log, open_store, records
+from pvemcp_server.store.records import TlsMode
+from pvemcp_server.store.vault import ID_BYTES
 
 pytestmark = pytest.mark.anyio
 
@@ -110,6 +115,51 @@ async def test_sessions_end_and_new_ones_work_in_every_process(
         assert first is not None
         assert second is not None
         assert first.csrf == second.csrf
+
+
+async def test_service_tokens_stay_valid_in_every_process(
+    access: Access, store: Store, other_store: Store
+):
+    _, before = await access.service_tokens.create("before", ["keys:read"], by="ada")
+    await store.vault.rotate()
+    record, after = await access.service_tokens.create("after", ["keys:read"], by="ada")
+    assert record.pepper == store.vault.pepper.id
+    async with open_access(other_store) as other:  # has not learned of the rotation yet
+        for each in (access, other):
+            for secret in (before, after):
+                assert await each.service_tokens.authenticate(secret, "::1")
+
+
+ENCRYPTED = {("identities", "secret"), ("second_factors", "secret"), ("webhooks", "sealed")}
+KEPT = {("keys", "digest"), ("service_tokens", "digest"), ("vault_keys", "wrapped")}
+
+
+@pytest.mark.parametrize("master", [None, secrets.token_bytes(32)], ids=["rotate", "master"])
+async def test_every_encrypted_column_gets_the_new_key(
+    access: Access, store: Store, master: bytes | None
+):
+    binary = {
+        (table.name, column.name)
+        for table in records.metadata.tables.values()
+        for column in table.columns
+        if isinstance(column.type, LargeBinary)
+    }
+    assert binary == ENCRYPTED | KEPT
+    token = {"token_id": "bot@pve!pvemcp", "secret": str(UUID(int=1))}
+    await access.clusters.create("prod", ["pve"], tls_mode=TlsMode.INSECURE, **token)
+    ada = await access.admins.create("ada", "correct horse battery")
+    secret = new_totp_secret()
+    await access.second_factors.add_totp(ada, "phone", secret, TOTP(secret).now())
+    webhook = await store.webhooks.replace("https://hook", "https://hook/path", "signs")
+    async with store.database.reading() as connection:
+        before = await connection.scalar(select(func.max(records.vault_keys.c.id)))
+    await (store.vault.rotate() if master is None else store.vault.change_master(master))
+    for table, column in ENCRYPTED:
+        async with store.database.reading() as connection:
+            query = select(records.metadata.tables[table].c[column])
+            [value] = (await connection.execute(query)).scalars()
+        assert int.from_bytes(value[:ID_BYTES], "big") > before, table
+    assert await store.webhooks.opened(webhook) == ("https://hook/path", "signs")
 
 
 async def test_state_of_a_question_is_sealed_with_the_key_of_the_time():

@@ -68,7 +68,11 @@ async def test_a_call_that_loses_data_is_asked_about_and_sent_only_with_consent(
     ("setting", "decision", "says"),
     [
         ({"confirm_destructive": "deny"}, Decision.YES, "are switched off here"),
-        ({}, Decision.CANNOT_ASK, "this client cannot ask for it"),
+        (
+            {"unconfirmed_destructive": "deny"},
+            Decision.CANNOT_ASK,
+            "this client cannot ask for it",
+        ),
         ({}, Decision.NO_ANSWER, "gave no decision"),
         ({}, Decision.DISMISSED, "dismissed without a decision"),
         ({}, Decision.NOT_TICKED, "without ticking"),

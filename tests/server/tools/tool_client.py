@@ -13,6 +13,7 @@ from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator import EmulatedCluster as Emulated
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
+from pvemcp_server.approvals import Approvals
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.mcp.elicitation import Decision
@@ -127,6 +128,7 @@ class ToolClient:
     settings: Values = field(default_factory=Values)
     audit: FakeAudit = field(default_factory=FakeAudit)
     conversation: FakeConversation = field(default_factory=FakeConversation)
+    approvals: Approvals | None = None  # needed where the client cannot ask
     resources: Resources = EVERYTHING
     tools: frozenset[str] = frozenset({ANY})
 
@@ -157,7 +159,7 @@ class ToolClient:
     async def __call__(self, tool: str, **arguments: Any) -> Answer:
         role = Role(1, "test", "", (Grant(self.tools, resources=self.resources),))
         caller = Caller("k", "test key", role, output_format="JsonNormal")
-        pipeline = Pipeline(tools(), self.clusters, self, self.audit)  # type: ignore[arg-type]
+        pipeline = Pipeline(tools(), self.clusters, self, self.audit, self.approvals)  # type: ignore[arg-type]
         result = await pipeline.call(caller, tool, arguments, self.conversation)
         notes = result.blocks[1] if len(result.blocks) > 1 else ""
         return Answer(result.blocks[0], notes, result.failed)

@@ -15,12 +15,13 @@ from proxmox_client.emulator import EmulatedCluster as Emulated
 from proxmox_client.emulator.state.user_config import AclEntry as Acl
 from proxmox_client.emulator.state.user_config import Token, User
 from pvemcp_server.access import Access, ExternalAdmins, open_access
+from pvemcp_server.access.sessions import RECENT
 from pvemcp_server.app import App, create_app, open_services
 from pvemcp_server.config import Config
 from pvemcp_server.mcp.endpoint import Services
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
-from pvemcp_server.store.records import TlsMode
+from pvemcp_server.store.records import AdminRole, TlsMode
 
 ADMIN, PASSWORD = "ada", "correct horse battery"
 
@@ -65,6 +66,17 @@ class Front:
         """Send a request to the API with the session's CSRF token."""
         headers = {"X-CSRF-Token": self.csrf}
         return await self.http.request(method, f"/admin/api{path}", headers=headers, **options)
+
+    async def become(self, role: AdminRole) -> None:
+        """Give the signed-in administrator another role, also as the last owner."""
+        (admin,) = await self.services.store.admins.all(name=ADMIN)
+        await self.services.store.admins.change(admin.id, role=role)
+
+    async def forget_proof(self) -> None:
+        """Let the last proof of who the administrator is lie too far back."""
+        for session in await self.services.store.sessions.all():
+            before = session.verified_at - RECENT
+            await self.services.store.sessions.change(session.digest, verified_at=before)
 
     async def add_cluster(self, emulated: Emulated) -> None:
         """Configure the emulated cluster."""

@@ -72,3 +72,17 @@ async def test_without_a_limit_keys_may_live_for_ever(front):
     assert (made.status_code, made.json()["expires"]) == (201, None)
     shown = (await front.api("POST", "/keys/k/regenerate")).json()
     assert shown["expires"] is None
+
+
+async def test_a_service_token_lives_no_longer_than_a_key(front):
+    token = {"name": "old", "scopes": ["keys:read"]}
+    await front.api("POST", "/tokens", json=token)
+    await limit(front)
+    (notice,) = (await front.api("GET", "/notices")).json()
+    assert notice["message"] == "Service tokens that live longer than the setting allows: old."
+    (report,) = (await front.api("POST", "/doctor")).json()
+    assert report["findings"][0]["fix"] == ["pvemcp tokens revoke old"]
+    long = await front.api("POST", "/tokens", json={**token, "name": "b", "expires": moment(31)})
+    assert f"{day(DAYS)} at the latest, by the setting" in long.json()["error"]
+    default = await front.api("POST", "/tokens", json={**token, "name": "c"})
+    assert default.json()["expires"].startswith(day(DAYS))

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +18,6 @@ from joserfc.jwk import RSAKey
 from pyotp import TOTP
 
 from pvemcp_server.access.second_factors import new_totp_secret
-from pvemcp_server.admin import account
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +126,54 @@ async def test_a_user_of_the_issuer_signs_in_as_administrator(oidc_front, issuer
     assert "ada@example.com" in (await oidc_front.get("/admin/")).text
     (entry,) = await oidc_front.services.audit.find(limit=1)
     assert (entry.tool, entry.key_name) == ("admin.sign_in", "ada@example.com")
+
+
+async def confirm(oidc_front, issuer) -> str:
+    """Begin a confirmation and return the callback address with the issuer's answer."""
+    sent = await oidc_front.get("/admin/oidc/confirm")
+    issuer.request = parse_qs(urlsplit(sent.headers["location"]).query)
+    return f"/admin/oidc/callback?code=the%20code&state={issuer.request['state'][0]}"
+
+
+async def test_a_fresh_sign_in_at_the_issuer_confirms_the_session(oidc_front, issuer):
+    await oidc_front.get(await begin(oidc_front, issuer))
+    oidc_front.csrf = (await oidc_front.api("GET", "/session")).json()["csrf"]
+    await oidc_front.forget_proof()
+    asked = await oidc_front.post("/admin/administrators", name="grace")
+    assert 'href="/admin/oidc/confirm" target="_blank"' in asked.text
+    back = await confirm(oidc_front, issuer)
+    assert (issuer.request["prompt"], issuer.request["max_age"]) == (["login"], ["0"])
+    issuer.claims = {"auth_time": int(time.time())}
+    confirmed = await oidc_front.get(back)
+    assert "Confirmed" in confirmed.text
+    assert "pvemcp_session" not in confirmed.headers["set-cookie"]
+    assert (await oidc_front.api("POST", "/admins", json={"name": "grace"})).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{}, {"auth_time": int(time.time()) - 3600}, {"auth_time": int(time.time()), "sub": "43"}],
+    ids=["no auth_time", "an old sign-in", "another user"],
+)
+async def test_another_answer_of_the_issuer_confirms_nothing(oidc_front, issuer, claims):
+    await oidc_front.get(await begin(oidc_front, issuer))
+    oidc_front.csrf = (await oidc_front.api("GET", "/session")).json()["csrf"]
+    await oidc_front.forget_proof()
+    back = await confirm(oidc_front, issuer)
+    issuer.claims = claims
+    assert (await oidc_front.get(back)).status_code == 403
+    refused = await oidc_front.api("POST", "/admins", json={"name": "grace"})
+    assert refused.json()["code"] == "recent_sign_in_needed"
+
+
+async def test_a_claim_of_the_issuer_gives_the_role(open_front, issuer):
+    options = {"oidc_client_id": "pvemcp", "oidc_client_secret": "shared"}
+    admins = ("groups:noc=auditor",)
+    async with open_front(oidc_issuer=issuer.url, oidc_admins=admins, **options) as front:
+        assert (await front.get(await begin(front, issuer))).status_code == 403
+        issuer.claims = {"groups": ["noc"]}
+        assert (await front.get(await begin(front, issuer))).status_code == 200
+        assert (await front.api("GET", "/session")).json()["role"] == "auditor"
 
 
 async def test_the_second_sign_in_reuses_the_administrator(oidc_front, issuer):
@@ -252,24 +298,34 @@ async def test_a_second_factor_is_asked_after_the_issuer_too(oidc_front, issuer)
     assert dict(entry.arguments) == {"by": "oidc", "second": "recovery code"}
 
 
-async def test_a_fresh_sign_in_with_the_issuer_confirms_an_enrolment(
-    oidc_front, issuer, monkeypatch
-):
+async def test_a_confirmation_at_the_issuer_needs_the_second_factor_too(oidc_front, issuer):
+    access = oidc_front.services.access
     await oidc_front.get(await begin(oidc_front, issuer))
-    page = await oidc_front.get("/admin/account")
-    oidc_front.csrf = re.search(r'"X-CSRF-Token": "(\w+)"', page.text)[1]
-    shown = await oidc_front.post("/admin/account/apps", name="phone")
-    assert "app-secret" in shown.text
-    monkeypatch.setattr(account, "FRESH", timedelta(0))
-    refused = await oidc_front.post("/admin/account/apps", name="phone")
-    assert "the password or the code is wrong" in refused.text
+    oidc_front.csrf = (await oidc_front.api("GET", "/session")).json()["csrf"]
+    ada, secret = await access.admins.get("ada@example.com"), new_totp_secret()
+    await access.second_factors.add_totp(ada, "phone", secret, TOTP(secret).now())
+    code, *_ = await access.second_factors.new_recovery_codes(ada)
+    await oidc_front.forget_proof()
+    step, new = "/admin/sign-in/second-factor", {"name": "grace"}
+    back = await confirm(oidc_front, issuer)
+    issuer.claims = {"auth_time": int(time.time())}
+    assert f'content="0;url={step}"' in (await oidc_front.get(back)).text
+    assert (await oidc_front.http.post(step, data={"code": "000000"})).status_code == 403
+    assert (await oidc_front.api("POST", "/admins", json=new)).status_code == 403
+    confirmed = await oidc_front.http.post(step, data={"code": code})
+    assert "Confirmed" in confirmed.text
+    assert "pvemcp_session" not in confirmed.headers["set-cookie"]
+    assert (await oidc_front.api("POST", "/admins", json=new)).status_code == 201
+    found = await oidc_front.services.audit.find()
+    outcomes = [entry.outcome for entry in found if entry.tool == "admin.confirm"]
+    assert outcomes == ["ok", "refused"]
 
 
 async def test_local_sign_in_is_switched_off_beside_the_issuer_only(oidc_front, issuer):
     await oidc_front.sign_in()
     off = {"local_sign_in": False}
     refused = await oidc_front.api("PATCH", "/settings", json=off)
-    assert "no administrator has signed in with OpenID Connect yet" in refused.json()["error"]
+    assert "no owner has signed in with OpenID Connect yet" in refused.json()["error"]
     local = dict(oidc_front.http.cookies)
     await oidc_front.get(await begin(oidc_front, issuer))
     page = await oidc_front.get("/admin/account")

@@ -28,6 +28,7 @@ async def test_every_page_renders_with_clusters_keys_and_calls(equipped):
     paths += ["/clusters/new", "/clusters/prod/edit", "/tools", "/query", "/audit", "/settings"]
     paths += [
         "/administrators",
+        "/service-tokens",
         "/account",
         "/overview/clusters",
         "/tools/ListVms",

@@ -107,7 +107,9 @@ class Config(BaseSettings):
         default=None, description="OpenID Connect client secret"
     )
     oidc_admins: Words = Field(
-        default=(), description="E-mail addresses of administrators who sign in with OpenID Connect"
+        default=(),
+        description="Administrators who sign in with OpenID Connect: an e-mail address or "
+        "claim:value, each with =owner (the default), =key-issuer or =auditor",
     )
 
     @classmethod

@@ -13,6 +13,9 @@
     * BadArgument         an argument is wrong; the text names it
     * Precondition        Proxmox would refuse, or it would do harm
     * ConfirmationNeeded  a destructive call that was not confirmed
+      * ApprovalNeeded    it waits for an administrator's approval
+    * NotPermitted        the administrator's role or the service token does not permit it
+    * RecentSignInNeeded  the administrator has to confirm who they are first
     * OverBudget          a limit of time, rows or rate is exceeded
     * Unanswered          a write was sent, and its result is not known
     * Unrecorded          the audit cannot be written, so the call was not run
@@ -135,6 +138,24 @@ class Precondition(CallError):
 
 class ConfirmationNeeded(CallError):
     """A destructive call that was not confirmed; nothing was changed."""
+
+
+class ApprovalNeeded(ConfirmationNeeded):
+    """A destructive call that waits for an administrator's approval; nothing was changed yet."""
+
+
+class NotPermitted(CallError):
+    """The administrator's role, or the scopes of the service token, do not permit an operation."""
+
+
+class RecentSignInNeeded(CallError):
+    """An operation of weight, and the session was not verified lately; nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This needs a recent sign-in; nothing was changed.",
+            hint="Confirm that it's you, and send it again.",
+        )
 
 
 class OverBudget(CallError):

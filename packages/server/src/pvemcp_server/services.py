@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pvemcp_server.access import Access
+from pvemcp_server.approvals import Approvals
 from pvemcp_server.audit import Audit, open_audit
 from pvemcp_server.audit.forwarder import FILE, SYSLOG, Receiver
 from pvemcp_server.audit.json_lines import JsonLinesFile
@@ -43,6 +44,7 @@ class Services:
     settings: Settings
     audit: Audit
     clusters: Clusters
+    approvals: Approvals
 
     def audit_receivers(self) -> Mapping[str, Receiver]:
         """Return the receivers that the audit is forwarded to, as the settings have them now."""
@@ -61,9 +63,10 @@ def _audit_receivers(config: Config, values: Values) -> Mapping[str, Receiver]:
 
 @asynccontextmanager
 async def open_services(state: State) -> AsyncIterator[Services]:
-    """Open audit and clusters, and follow changes of the state, while inside."""
+    """Open audit and clusters, follow changes of the state and send notices, while inside."""
     store, settings = state.store, state.settings
     state.access.external.follow(lambda: settings.values.local_sign_in)
+    approvals = Approvals(store, state.config.base_url)
     async with (
         open_audit(
             store,
@@ -72,6 +75,7 @@ async def open_services(state: State) -> AsyncIterator[Services]:
         ) as audit,
         aclosing(Clusters(store, lambda: settings.values.inventory_freshness_seconds)) as clusters,
         housekeeping(store.watch.run),
+        housekeeping(approvals.webhook.run),
     ):
         await settings.current()  # a command has to know them before the first poll
-        yield Services(state.config, store, state.access, settings, audit, clusters)
+        yield Services(state.config, store, state.access, settings, audit, clusters, approvals)

@@ -132,9 +132,10 @@ class Values(BaseModel):
         json_schema_extra=SAFETY,
     )
     unconfirmed_destructive: Unconfirmed = Field(
-        default="deny",
+        default="approve",
         title="Destructive calls without confirmation",
-        description="Whether such a call runs or is refused when the client cannot ask the user.",
+        description="Whether such a call waits for an administrator's approval, is refused or runs "
+        "at once when the client cannot ask the user.",
         json_schema_extra=SAFETY,
     )
     longest_key_life_days: int = Field(
@@ -142,9 +143,9 @@ class Values(BaseModel):
         ge=0,
         le=3650,
         title="Longest key life (days)",
-        description="A key must expire at most so many days after its secret was made, new or "
-        "regenerated. Keys that live longer already are not changed, and named in a notice. 0 sets "
-        "no limit.",
+        description="A key or service token must expire at most so many days after its secret was "
+        "made, new or regenerated. Those that live longer already are not changed, and named in a "
+        "notice. 0 sets no limit.",
         json_schema_extra=SAFETY,
     )
     protected_tags: tuple[str, ...] = Field(

@@ -118,6 +118,7 @@ async def test_nothing_is_changed_when_the_user_declines(demo_client, tool):
 @pytest.mark.parametrize("tool", ["DeleteVmSnapshot", "RollbackVmSnapshot"])
 async def test_a_setting_decides_where_confirmation_is_impossible(demo_client, tool):
     demo_client.conversation.decision = Decision.CANNOT_ASK
+    demo_client.change(unconfirmed_destructive="deny")
     call = {**PROD, "vmid": 105, "snapshot_name": "release-4-3"}
     error = await demo_client.refused(tool, **call)
     assert "Destructive calls without confirmation" in error

@@ -15,6 +15,7 @@ from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.roles import Roles
 from pvemcp_server.access.sealed_state import SealedStates
 from pvemcp_server.access.second_factors import SecondFactors
+from pvemcp_server.access.service_tokens import ServiceTokens
 from pvemcp_server.access.sessions import Sessions
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import housekeeping, ticks
@@ -36,6 +37,7 @@ class Access:
         self.second_factors = SecondFactors(store)
         self.admins = Admins(store, external, self.second_factors)
         self.sealed_states = SealedStates(store)
+        self.service_tokens = ServiceTokens(store)
         self.sessions = Sessions(store, external)
 
     async def run_housekeeping(self, stop: anyio.Event) -> None:

@@ -1,11 +1,14 @@
 """Administrators: their accounts, passwords and sign-ins."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.limits import Clock, RateLimiter, network_of
@@ -29,7 +32,7 @@ from pvemcp_server.errors import (
 )
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import AdminRecord
+from pvemcp_server.store.records import AdminRecord, AdminRole
 
 FAILURES_PER_MINUTE = 10  # from one address, for all names together, without a known device
 SECOND_STEP = "second step"  # the source of all unknown browsers that have passed the first one
@@ -77,7 +80,7 @@ class Admins:
         return admin
 
     async def first(self, name: str, password: str | None = None) -> str | None:
-        """Create the first administrator; return its password if it was generated.
+        """Create the first administrator, an owner; return its password if it was generated.
 
         Return None when administrators exist already.
         """
@@ -97,7 +100,9 @@ class Admins:
         name: str,
         password: str | None,
         *,
+        role: AdminRole = AdminRole.OWNER,
         subject: str | None = None,
+        listed_as: str | None = None,
         must_change: bool = True,
     ) -> AdminRecord:
         """Create an administrator with a password or with an OpenID Connect subject."""
@@ -105,8 +110,10 @@ class Admins:
         hashed = await self._hash(password, name) if password else None
         return await self._store.admins.add(
             name=name,
+            role=role,
             password_hash=hashed,
             subject=subject,
+            listed_as=listed_as,
             must_change=must_change and hashed is not None,
             enabled=True,
             failures=0,
@@ -157,9 +164,17 @@ class Admins:
             attempt.complete = not await self._second_factors.of(admin)
 
     async def check_second_factor(
-        self, admin: AdminRecord, proof: Proof, *, address: str = "", device: str = ""
+        self,
+        admin: AdminRecord,
+        proof: Proof,
+        *,
+        address: str = "",
+        device: str = "",
+        alone: bool = False,
     ) -> str:
         """Verify a second factor and return its kind; raise AccessDenied when it is wrong.
+
+        `alone`: it replaces the password, as only a passkey does that has verified its user.
 
         A wrong one counts as a wrong password does. Browsers that are not known are counted
         together: they have the password already, and codes are short.
@@ -168,7 +183,7 @@ class Admins:
         async with self._attempt(admin.name, address, device, queue, source=SECOND_STEP):
             _check_enabled(admin)
             try:
-                return await self._second_factors.verify(admin, proof)
+                return await self._second_factors.verify(admin, proof, alone=alone)
             except AccessDenied:
                 await self._count_failure(admin)
                 raise
@@ -231,19 +246,25 @@ class Admins:
         _check_enabled(admin)
         return admin
 
-    async def sign_in_external(self, subject: str, name: str) -> AdminRecord:
+    async def sign_in_external(
+        self, subject: str, name: str, claims: Mapping[str, Any] | None = None
+    ) -> AdminRecord:
         """Return the administrator with this OpenID Connect subject; create it when new.
 
-        The account takes the user's present e-mail address as its name, because that is what the
-        configuration lists. Raise BadArgument when another account has that name, and
+        The account takes the user's present e-mail address as its name, and the entry of the
+        configuration that lists the user. Raise BadArgument when another account has that name, and
         SecondFactorNeeded as `sign_in` does.
         """
+        entry = self._external.entry_of(name, claims or {})
         admin = await self._store.admins.find(subject=subject)
         if admin is None:
-            admin = await self.create(name, None, subject=subject)
-        elif admin.name != name:
+            # `ExternalAdmins.role` decides; the stored role is one that changes nothing
+            admin = await self.create(
+                name, None, role=AdminRole.AUDITOR, subject=subject, listed_as=entry
+            )
+        elif (admin.name, admin.listed_as) != (name, entry):
             await self._check_free(check_name(name), admin)
-            await self._store.admins.change(admin.id, name=name)
+            await self._store.admins.change(admin.id, name=name, listed_as=entry)
         complete = not await self._second_factors.of(admin)
         return await self._finish(admin, complete=complete)
 
@@ -267,19 +288,33 @@ class Admins:
         await self.set_password(name, password, must_change=True)
         return password
 
-    async def set_enabled(self, name: str, *, enabled: bool) -> None:
-        """Enable or disable an account and end its sessions; the last one stays enabled."""
+    async def set_role(self, name: str, role: AdminRole) -> None:
+        """Give an administrator another role; the last owner keeps theirs.
+
+        Raise BadArgument for an account of an OpenID Connect issuer: its role is configured.
+        """
         admin = await self.get(name)
-        if not enabled:
-            await self._check_not_last(admin)
-        await self._store.admins.change(admin.id, enabled=enabled)
+        if admin.subject is not None:
+            raise BadArgument("name", f"{name!r} has the role that PVEMCP_OIDC_ADMINS gives it.")
+        async with self._keeping_an_owner(admin) as connection:
+            await self._store.admins.change_in(connection, admin.id, role=role)
+
+    def role(self, admin: AdminRecord) -> AdminRole | None:
+        """Return the role of an administrator; None for one who is not listed any more."""
+        return self._external.role(admin)
+
+    async def set_enabled(self, name: str, *, enabled: bool) -> None:
+        """Enable or disable an account and end its sessions; the last owner stays enabled."""
+        admin = await self.get(name)
+        async with self._keeping_an_owner(admin) as connection:
+            await self._store.admins.change_in(connection, admin.id, enabled=enabled)
         await self._store.sessions.remove_all_of(admin.id)
 
     async def remove(self, name: str) -> None:
-        """Delete an account; the last enabled one stays."""
+        """Delete an account; the last enabled owner stays."""
         admin = await self.get(name)
-        await self._check_not_last(admin)
-        await self._store.admins.remove(admin.id)
+        async with self._keeping_an_owner(admin) as connection:
+            await self._store.admins.remove_in(connection, admin.id)
 
     async def _hash(self, password: str, name: str) -> str:
         return await self._passwords.hash(check_password(password, name))
@@ -312,19 +347,19 @@ class Admins:
                 raise BadArgument("name", f"{name!r} is already among the admins.")
 
     async def check_external_sign_in(self) -> None:
-        """Raise BadArgument unless the administrators can do without the local sign-in."""
+        """Raise BadArgument unless an owner can do without the local sign-in."""
         if not self._external.is_configured:
             raise BadArgument(
                 "local_sign_in", "stays on: OpenID Connect is not configured (PVEMCP_OIDC_ISSUER)."
             )
         if not any(
-            admin.subject and admin.last_sign_in and self.can_sign_in(admin)
+            admin.subject and admin.last_sign_in and self._is_owner(admin)
             for admin in await self.all()
         ):
             raise BadArgument(
                 "local_sign_in",
-                "stays on: no administrator has signed in with OpenID Connect yet.",
-                hint="Sign in with it once, then switch the local sign-in off.",
+                "stays on: no owner has signed in with OpenID Connect yet.",
+                hint="Sign in with it once as an owner, then switch the local sign-in off.",
             )
 
     def can_sign_in(self, admin: AdminRecord) -> bool:
@@ -332,11 +367,23 @@ class Admins:
         has_way = admin.password_hash is not None or admin.subject is not None
         return admin.enabled and has_way and self._external.admits(admin)
 
-    async def _check_not_last(self, admin: AdminRecord) -> None:
+    def _is_owner(self, admin: AdminRecord) -> bool:
+        """Return whether it is an owner who can sign in."""
+        return self.can_sign_in(admin) and self.role(admin) is AdminRole.OWNER
+
+    @asynccontextmanager
+    async def _keeping_an_owner(self, admin: AdminRecord) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction for a change of an administrator, which may not take the last owner.
+
+        Two owners who demote each other in two processes wait here for each other.
+        """
         await self._store.watch.poll_if_due()  # the setting local_sign_in decides too
-        others = [other for other in await self.all() if other.id != admin.id]
-        if self.can_sign_in(admin) and not any(map(self.can_sign_in, others)):
-            raise BadArgument("name", f"{admin.name!r} is the only administrator who can sign in.")
+        admins = self._store.admins
+        async with admins.locked() as connection:
+            had_owner = any(map(self._is_owner, await admins.all_in(connection)))
+            yield connection
+            if had_owner and not any(map(self._is_owner, await admins.all_in(connection))):
+                raise BadArgument("name", f"{admin.name!r} is the only owner who can sign in.")
 
 
 def _check_enabled(admin: AdminRecord) -> None:

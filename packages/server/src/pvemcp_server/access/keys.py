@@ -39,7 +39,7 @@ def _networks(values: Iterable[str]) -> list[str]:
         raise BadArgument("allow_from", f"{error}.") from None
 
 
-def _expiry(moment: datetime | None) -> datetime | None:
+def expiry(moment: datetime | None) -> datetime | None:
     """Return the time in UTC."""
     if moment is not None and moment.tzinfo is None:
         raise BadArgument("expires", "needs a time zone.")
@@ -69,7 +69,7 @@ class KeyFields(Fields):
     toolset: Annotated[list[str], _names("toolset"), Option("--tool")] = Field(
         default=[ANY], description="Tools of its role that it may call; * is all"
     )
-    expires: Annotated[datetime | None, AfterValidator(_expiry), Option(clear="never")] = Field(
+    expires: Annotated[datetime | None, AfterValidator(expiry), Option(clear="never")] = Field(
         default=None,
         description="When it expires, as 2027-01-31T00:00:00+00:00; needed, and limited, by the "
         "setting longest_key_life_days",
@@ -83,7 +83,7 @@ class KeyFields(Fields):
     unattended: Annotated[Unconfirmed | None, Option(clear="ask")] = Field(
         default=None,
         description="Its client runs without a user: calls that lose data are not asked about, "
-        "but refused (deny) or run (allow)",
+        "but wait for an administrator (approve), are refused (deny) or run (allow)",
     )
 
 

@@ -53,18 +53,21 @@ class SecondFactors:
         factors = await self._store.second_factors.all(admin_id=admin.id, kind=kind, site=party.id)
         return [factor.credential for factor in factors if factor.credential]
 
-    async def verify(self, admin: AdminRecord, proof: Proof) -> str:
+    async def verify(self, admin: AdminRecord, proof: Proof, *, alone: bool = False) -> str:
         """Return the kind of the factor that was proven; raise AccessDenied for a wrong proof.
 
         A code counts once, in every process. An assertion counts for its challenge, which the
-        caller uses up.
+        caller uses up. `alone`: the proof replaces the password, as only a passkey does that has
+        verified its user.
         """
         if isinstance(proof, Assertion):
             factor = await self.find_passkey(proof)
             if factor is None or factor.admin_id != admin.id:
                 raise AccessDenied("wrong passkey")
-            await self.verify_passkey(factor, proof, alone=False)
+            await self.verify_passkey(factor, proof, alone=alone)
             return str(FactorKind.PASSKEY)
+        if alone:
+            raise AccessDenied("a code does not replace the password")
         text = re.sub(r"[\s-]", "", proof.text).lower()
         if _TOTP_CODE.fullmatch(text) and await self._use_totp(admin, text):
             return str(FactorKind.TOTP)

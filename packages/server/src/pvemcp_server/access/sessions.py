@@ -6,7 +6,7 @@ The key is the vault's, so a row that is written into the database is not a sess
 import hmac
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 
@@ -18,6 +18,7 @@ from pvemcp_server.store.records import AdminRecord, SessionRecord
 
 IDLE = timedelta(hours=1)
 ABSOLUTE = timedelta(hours=12)
+RECENT = timedelta(minutes=10)  # how long a proof of who one is counts for operations of weight
 SEEN_EVERY = timedelta(minutes=1)  # precision of `last_seen`: one write a minute, not a request
 
 
@@ -30,6 +31,7 @@ class Session:
     csrf: str = field(repr=False)
     created: datetime
     expires: datetime
+    verified_at: datetime
 
     def check_csrf(self, token: str) -> None:
         """Raise AccessDenied unless the token is the one of this session."""
@@ -62,22 +64,38 @@ class Sessions:
             created=now,
             last_seen=now,
             expires=now + ABSOLUTE,
+            verified_at=now,
         )
         return token
+
+    async def verify(self, session_id: str) -> None:
+        """Note that the session's administrator has just proved who they are.
+
+        Every way to prove it ends here: a password, a fresh sign-in at the issuer, a second factor.
+        """
+        await self._store.sessions.change(session_id, verified_at=self._clock())
 
     async def find(self, token: str) -> Session | None:
         """Return the session of this token; None when it or its administrator is not valid."""
         record = await self._store.sessions.find(digest=self._digest(token))
+        admin = await self._administrator(record)
+        if record is None or admin is None:
+            return None
         now = self._clock()
-        if record is None or not _is_alive(record, now):
-            return None
-        admin = await self._store.admins.find(id=record.admin_id)
-        if admin is None or not admin.enabled or not self._external.admits(admin):
-            return None
         if now - record.last_seen >= SEEN_EVERY:
             await self._store.sessions.change(record.digest, last_seen=now)
-        csrf = self._keyed("csrf", token)
-        return Session(record.digest, admin, csrf, record.created, record.expires)
+        return Session(
+            id=record.digest,
+            admin=admin,
+            csrf=self._keyed("csrf", token),
+            created=record.created,
+            expires=record.expires,
+            verified_at=record.verified_at,
+        )
+
+    async def administrator(self, session_id: str) -> AdminRecord | None:
+        """Return the administrator of a session; None when one of both is not valid."""
+        return await self._administrator(await self._store.sessions.find(digest=session_id))
 
     async def of(self, admin: AdminRecord) -> list[SessionRecord]:
         """Return the sessions of an administrator that have not ended; none of one not admitted."""
@@ -100,6 +118,15 @@ class Sessions:
     async def remove_expired(self) -> None:
         """Delete sessions that have ended."""
         await self._store.sessions.remove_expired(self._clock(), IDLE)
+
+    async def _administrator(self, record: SessionRecord | None) -> AdminRecord | None:
+        if record is None or not _is_alive(record, self._clock()):
+            return None
+        admin = await self._store.admins.find(id=record.admin_id)
+        if admin is None or not admin.enabled or not self._external.admits(admin):
+            return None
+        role = self._external.role(admin)
+        return replace(admin, role=role) if role else None
 
     def _digest(self, token: str) -> str:
         return self._keyed("sessions", token)

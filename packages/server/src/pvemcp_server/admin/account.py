@@ -1,6 +1,6 @@
 """The account of the administrator who is signed in: their own second factors.
 
-These are no operations: each needs the administrator's presence, confirmed in the browser.
+These are no operations: each needs the administrator's presence and a recent sign-in.
 """
 
 from datetime import timedelta
@@ -8,35 +8,16 @@ from typing import Final
 
 from pvemcp_server.access import passkeys
 from pvemcp_server.access.passkeys import RelyingParty
-from pvemcp_server.access.passwords import SHORTEST
 from pvemcp_server.access.sealed_state import SealedState
-from pvemcp_server.access.second_factors import Code, new_totp_secret
+from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.access.sessions import Session
-from pvemcp_server.admin.authentication import check_second_factor
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import AccessDenied, BadArgument
-from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import FactorKind
 
 ENROLMENT_LIFE: Final = timedelta(minutes=10)
-FRESH: Final = timedelta(minutes=10)  # a sign-in with OpenID Connect that needs no confirmation
 TOTP: Final = "enrolment of an authenticator app"
 PASSKEY: Final = "enrolment of a passkey"
-
-
-async def confirm(context: AdminContext, session: Session, answer: str, device: str) -> None:
-    """Raise AccessDenied unless the answer is the password, or a code of a second factor.
-
-    An account of an OpenID Connect issuer has no password: a fresh sign-in is enough there.
-    """
-    admin, address = session.admin, context.address
-    if not answer and admin.subject is not None and utc_now() - session.created < FRESH:
-        return
-    if len(answer) < SHORTEST:  # shorter than any password
-        await check_second_factor(context.services, admin, Code(answer), address, device)
-        return
-    admins = context.services.access.admins
-    await admins.check_password(admin, answer, address=address, device=device)
 
 
 def begin_totp(context: AdminContext, session: Session, name: str) -> tuple[str, str]:
@@ -109,7 +90,7 @@ async def new_recovery_codes(context: AdminContext, session: Session) -> list[st
     """Return new recovery codes; the old ones are refused from now on."""
     factors, admin = context.services.access.second_factors, session.admin
     if not await factors.of(admin):
-        raise BadArgument("confirmation", "recovery codes need a second factor; add one first.")
+        raise BadArgument("codes", "recovery codes need a second factor; add one first.")
     codes = await factors.new_recovery_codes(admin)
     await context.changed("account.new_recovery_codes", name=admin.name)
     return codes

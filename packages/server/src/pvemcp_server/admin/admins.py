@@ -8,11 +8,15 @@ from pydantic import BaseModel, Field
 from pvemcp_server.access.fields import Argument, Fields
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.errors import BadArgument, UnknownName
-from pvemcp_server.store.records import AdminRecord, SecondFactorRecord, SessionRecord
+from pvemcp_server.store.records import AdminRecord, AdminRole, SecondFactorRecord, SessionRecord
 
-subject = Subject("Administrators", {"admin": "Administrators of the admin pages."})
+subject = Subject(
+    "Administrators", {"admin": "Administrators of the admin pages."}, for_tokens=False
+)
 AdminName = Annotated[str, Field(description="The administrator's name")]
+ROLE_TEXT = "owner: everything; key-issuer: API keys; auditor: reads everything, changes nothing"
 PASSWORD_TEXT = "One-time password of {name}: {password}"  # noqa: S105 - a template
 
 
@@ -20,16 +24,18 @@ class AdminFields(Fields):
     """A new administrator."""
 
     name: Annotated[AdminName, Argument()]
+    role: AdminRole = Field(default=AdminRole.OWNER, description=ROLE_TEXT)
 
 
 class Admin(BaseModel):
-    """An administrator without secrets.
+    """An administrator without secrets; a user of the issuer who is not listed has no role.
 
     `can_sign_in` is false for an account that is disabled, has no way to sign in, or came with an
     OpenID Connect issuer that is not configured any more or does not list it.
     """
 
     name: str
+    role: AdminRole | None
     external: bool
     enabled: bool
     must_change: bool
@@ -82,44 +88,66 @@ class EndedSessions(BaseModel):
     Route("GET", "/admins"),
     Command(
         "admin list",
-        columns=("name", "external", "enabled", "must_change", "second_factors", "last_sign_in"),
+        columns=(
+            *("name", "role", "external", "enabled", "must_change", "second_factors"),
+            "last_sign_in",
+        ),
     ),
+    may=AUDITORS,
 )
 async def list_admins(context: AdminContext) -> list[Admin]:
     """List the administrators."""
     admins = context.services.access.admins
-    return [await _admin(context, record) for record in await admins.all()]
+    return [await _shown(context, record) for record in await admins.all()]
 
 
 @subject.operation(
     "admins.add",
     Route("POST", "/admins", created=True),
     Command("admin add", text=PASSWORD_TEXT),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def add_admin(context: AdminContext, new: AdminFields) -> ShownAdmin:
     """Add an administrator; the password is shown once and changed at the first sign-in."""
     admins = context.services.access.admins
-    await admins.create(new.name, None)
+    await admins.create(new.name, None, role=new.role)
     password = await admins.reset_password(new.name)
-    await context.changed("admins.add", name=new.name)
-    return ShownAdmin(
-        password=password, **(await _admin(context, await admins.get(new.name))).model_dump()
-    )
+    await context.changed("admins.add", **new.model_dump())
+    return ShownAdmin(password=password, **(await _admin(context, new.name)).model_dump())
+
+
+@subject.operation(
+    "admins.set_role",
+    Route("PUT", "/admins/{name}/role"),
+    Command("admin set-role", text="{name} is {role} now."),
+    may=OWNERS,
+    needs_recent_sign_in=True,
+)
+async def set_role(
+    context: AdminContext,
+    name: AdminName,
+    role: Annotated[AdminRole, Field(description=ROLE_TEXT), Argument()],
+) -> Admin:
+    """Give an administrator another role; the last owner stays owner."""
+    await context.services.access.admins.set_role(name, role)
+    await context.changed("admins.set_role", name=name, role=role)
+    return await _admin(context, name)
 
 
 @subject.operation(
     "admins.reset_password",
     Route("POST", "/admins/{name}/reset-password"),
     Command("admin reset-password", text=PASSWORD_TEXT),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def reset_password(context: AdminContext, name: AdminName) -> ShownAdmin:
     """Set a new password, shown once; the old one and all sessions end."""
     admins = context.services.access.admins
     password = await admins.reset_password(name)
     await context.changed("admins.reset_password", name=name)
-    return ShownAdmin(
-        password=password, **(await _admin(context, await admins.get(name))).model_dump()
-    )
+    return ShownAdmin(password=password, **(await _admin(context, name)).model_dump())
 
 
 @subject.operation(
@@ -137,22 +165,26 @@ async def reset_password(context: AdminContext, name: AdminName) -> ShownAdmin:
         help="Prevent an administrator from signing in, and end their sessions.",
         fixed={"enabled": False},
     ),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def set_enabled(context: AdminContext, name: AdminName, enabled: bool) -> Admin:
-    """Allow or prevent the sign-in of an administrator; the last enabled one stays enabled."""
+    """Allow or prevent the sign-in of an administrator; the last owner stays enabled."""
     admins = context.services.access.admins
     await admins.set_enabled(name, enabled=enabled)
     await context.changed("admins.enable" if enabled else "admins.disable", name=name)
-    return await _admin(context, await admins.get(name))
+    return await _admin(context, name)
 
 
 @subject.operation(
     "admins.remove",
     Route("DELETE", "/admins/{name}"),
     Command("admin remove", text="Removed {name}."),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def remove_admin(context: AdminContext, name: AdminName) -> None:
-    """Remove an administrator; the last one stays."""
+    """Remove an administrator; the last owner stays."""
     await context.services.access.admins.remove(name)
     await context.changed("admins.remove", name=name)
 
@@ -161,6 +193,8 @@ async def remove_admin(context: AdminContext, name: AdminName) -> None:
     "admins.sessions",
     Route("GET", "/admins/{name}/sessions"),
     Command("admin sessions", columns=("id", "created", "last_seen", "address", "agent")),
+    may=AUDITORS,
+    own="name",
 )
 async def list_sessions(context: AdminContext, name: AdminName) -> list[AdminSession]:
     """List the sessions of an administrator that have not ended, the newest first."""
@@ -174,6 +208,8 @@ async def list_sessions(context: AdminContext, name: AdminName) -> list[AdminSes
     "admins.end_sessions",
     Route("POST", "/admins/{name}/end-sessions"),
     Command("admin end-sessions", text="Ended {ended} sessions of {name}."),
+    may=OWNERS,
+    own="name",
 )
 async def end_sessions(context: AdminContext, name: AdminName) -> EndedSessions:
     """End all sessions of an administrator, except the one of this request."""
@@ -188,6 +224,8 @@ async def end_sessions(context: AdminContext, name: AdminName) -> EndedSessions:
     "admins.end_session",
     Route("DELETE", "/admins/{name}/sessions/{session}"),
     Command("admin end-session", text="Ended session {session} of {name}.", done="ended"),
+    may=OWNERS,
+    own="name",
 )
 async def end_session(
     context: AdminContext,
@@ -208,6 +246,8 @@ async def end_session(
     "admins.second_factors",
     Route("GET", "/admins/{name}/second-factors"),
     Command("admin second-factors", columns=("kind", "name", "site", "created", "last_used")),
+    may=AUDITORS,
+    own="name",
 )
 async def list_second_factors(context: AdminContext, name: AdminName) -> list[SecondFactor]:
     """List the second factors of an administrator, oldest first."""
@@ -220,6 +260,8 @@ async def list_second_factors(context: AdminContext, name: AdminName) -> list[Se
     "admins.remove_second_factors",
     Route("DELETE", "/admins/{name}/second-factors"),
     Command("admin remove-second-factors", text="Removed the second factors of {name}."),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def remove_second_factors(context: AdminContext, name: AdminName) -> None:
     """Remove all second factors and recovery codes of an administrator, and end their sessions.
@@ -262,10 +304,15 @@ def _session(context: AdminContext, record: SessionRecord) -> AdminSession:
     )
 
 
-async def _admin(context: AdminContext, record: AdminRecord) -> Admin:
+async def _admin(context: AdminContext, name: str) -> Admin:
+    return await _shown(context, await context.services.access.admins.get(name))
+
+
+async def _shown(context: AdminContext, record: AdminRecord) -> Admin:
     access = context.services.access
     return Admin(
         name=record.name,
+        role=access.admins.role(record),
         external=record.subject is not None,
         enabled=record.enabled,
         must_change=record.must_change,

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from pvemcp_server.access.fields import Fields, Option
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS
 from pvemcp_server.audit import AuditFilter, Entry, Outcome, Progress, progress_of
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store.audit_chain import Finding
@@ -19,8 +20,19 @@ subject = Subject("Audit", {"audit": "Search, export and verify the audit."})
 overview = Subject("Overview")
 HOURS: Final = 24
 FAILURES: Final = 8
+NOT_FAILED: Final = (Outcome.OK, Outcome.WAITING)
 Kinds = Literal["call", "intent", "decision", "refused", "admin", "retention", "break"]
-Outcomes = Literal["ok", "error", "refused", "cancelled", "accepted", "declined", "no answer"]
+Outcomes = Literal[
+    "ok",
+    "error",
+    "refused",
+    "cancelled",
+    "accepted",
+    "declined",
+    "no answer",
+    "waiting",
+    "used",
+]
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -50,7 +62,8 @@ class Search(Fields):
     )
     outcome: Outcomes | None = Field(
         default=None,
-        description="ok, error, refused or cancelled; a decision: accepted, declined or no answer",
+        description="ok, error, refused, cancelled or waiting (for an approval); a decision: "
+        "accepted, declined, no answer, waiting or used",
     )
     address: str | None = Field(default=None, description="Address of the client")
     text: str | None = Field(
@@ -109,6 +122,7 @@ def _verified_text(result: Result) -> str:
             *("outcome", "rows", "duration_ms", "reason"),
         ),
     ),
+    may=AUDITORS,
 )
 async def find_entries(context: AdminContext, search: SearchPage) -> list[Entry]:
     """List entries, newest first; `before` is the last entry's seq for the next page."""
@@ -120,6 +134,7 @@ async def find_entries(context: AdminContext, search: SearchPage) -> list[Entry]
     "audit.export",
     Command("audit export", omit=("before",)),
     elsewhere="the route of web/api/audit.py",
+    may=AUDITORS,
 )
 async def export(
     context: AdminContext,
@@ -149,6 +164,7 @@ async def export(
         help="Check the chain for edits, deletions and reordering; exits with 1 if there are any.",
         failed=lambda verified: not verified.whole,
     ),
+    may=AUDITORS,
 )
 async def verify(context: AdminContext) -> Verified:
     """Check the chain for edits, deletions and reordering."""
@@ -169,9 +185,15 @@ async def verify(context: AdminContext) -> Verified:
         help="Show how far syslog and the file have got; exits with 1 when one fails.",
         failed=lambda targets: any(target.error for target in targets),
     ),
+    may=AUDITORS,
 )
 async def forwarding(context: AdminContext) -> list[Progress]:
     """List the receivers that the audit is forwarded to, and how far each has got."""
+    return await forwarded(context)
+
+
+async def forwarded(context: AdminContext) -> list[Progress]:
+    """Return the progress of each receiver, for operations with permissions of their own."""
     await _flush(context)
     await context.services.settings.current()
     return await progress_of(context.services.store, context.services.audit_receivers())
@@ -181,6 +203,7 @@ async def forwarding(context: AdminContext) -> list[Progress]:
     "overview.calls",
     Route("GET", "/overview/calls"),
     Command("audit calls", columns=("at", "calls", "failed")),
+    may=AUDITORS,
 )
 async def calls_by_hour(context: AdminContext) -> list[Bar]:
     """Count the calls of the last day by hour, oldest first, and how many of them failed."""
@@ -191,7 +214,7 @@ async def calls_by_hour(context: AdminContext) -> list[Bar]:
     for hour in range(HOURS):
         at = since + timedelta(hours=hour)
         calls = {outcome: count for start, outcome, count in counts if start == at}
-        failed = sum(count for outcome, count in calls.items() if outcome != Outcome.OK)
+        failed = sum(count for outcome, count in calls.items() if outcome not in NOT_FAILED)
         bars.append(Bar(at, sum(calls.values()), failed))
     return bars
 
@@ -199,6 +222,7 @@ async def calls_by_hour(context: AdminContext) -> list[Bar]:
 @overview.operation(
     "overview.failures",
     elsewhere="the command audit list --outcome error, or refused; the route GET /audit",
+    may=AUDITORS,
 )
 async def recent_failures(context: AdminContext) -> list[Entry]:
     """List the last calls that failed or were refused, newest first."""

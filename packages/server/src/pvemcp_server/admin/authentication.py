@@ -1,13 +1,19 @@
-"""Sign-in of administrators: every sign-in and every refusal is recorded in the audit."""
+"""Sign-in of administrators, and confirming who one is during a session.
 
+Every sign-in, every confirmation and every refusal is recorded in the audit.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from pvemcp_server.access.admins import account_of
+from pvemcp_server.access.limits import network_of
 from pvemcp_server.access.passkeys import Assertion
 from pvemcp_server.access.sealed_state import SealedState
 from pvemcp_server.access.second_factors import Code, Proof
+from pvemcp_server.access.sessions import Session
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.errors import (
@@ -18,8 +24,9 @@ from pvemcp_server.errors import (
     TooManyFailures,
 )
 from pvemcp_server.services import Services
-from pvemcp_server.store.records import AdminRecord
+from pvemcp_server.store.records import AdminRecord, ServiceTokenRecord
 
+CONFIRM: Final = "confirm"
 SECOND_STEP: Final = "second step of a sign-in"
 SECOND_STEP_LIFE: Final = timedelta(minutes=5)
 _UNRECORDED: Final = (TooManyFailures, SecondFactorNeeded, LocalSignInOff)
@@ -61,16 +68,16 @@ async def sign_in(
 
 
 async def sign_in_external(
-    services: Services, email: str, subject: str, address: str
+    services: Services, email: str, subject: str, claims: Mapping[str, Any], address: str
 ) -> AdminRecord:
     """Return the administrator that the OpenID Connect issuer identified.
 
-    Raise AccessDenied unless PVEMCP_OIDC_ADMINS lists the e-mail address, and SecondFactorNeeded
-    when the administrator has second factors here.
+    Raise AccessDenied unless PVEMCP_OIDC_ADMINS lists the e-mail address or one of the claims, and
+    SecondFactorNeeded when the administrator has second factors here.
     """
     try:
-        _check_listed(services, email)
-        admin = await services.access.admins.sign_in_external(subject, email)
+        _check_listed(services, email, claims)
+        admin = await services.access.admins.sign_in_external(subject, email, claims)
     except SecondFactorNeeded:
         raise
     except (AccessDenied, BadArgument) as refused:
@@ -96,11 +103,20 @@ async def sign_in_passkey(
     return admin
 
 
-async def begin_second_step(services: Services, needed: SecondFactorNeeded, by: str) -> str:
-    """Return the sealed state of a sign-in whose first step was right, for this browser only."""
+async def begin_second_step(
+    services: Services, needed: SecondFactorNeeded, by: str, confirms: str = ""
+) -> str:
+    """Return the sealed state of a sign-in whose first step was right, for this browser only.
+
+    `confirms` is the id of the session that it verifies, in place of opening one.
+    """
     admin = await _admin_of(services, needed)
     return services.access.sealed_states.seal(
-        SECOND_STEP, SECOND_STEP_LIFE, admin=admin.id, account=account_of(admin), by=by
+        *(SECOND_STEP, SECOND_STEP_LIFE),
+        admin=admin.id,
+        account=account_of(admin),
+        by=by,
+        confirms=confirms,
     )
 
 
@@ -114,31 +130,50 @@ async def pending_sign_in(services: Services, sealed: str) -> PendingSignIn:
 
 async def finish_second_step(
     services: Services, pending: PendingSignIn, proof: Proof, address: str, device: str
-) -> AdminRecord:
-    """Return the administrator after the second step; raise AccessDenied for a wrong factor."""
-    second = await check_second_factor(services, pending.admin, proof, address, device)
-    await services.access.sealed_states.spend(pending.state)
+) -> AdminRecord | None:
+    """Return the administrator after the second step; None when it has confirmed a session.
+
+    Raise AccessDenied for a wrong factor.
+    """
     values = pending.state.values
+    action = CONFIRM if values["confirms"] else "sign_in"
+    second = await check_second_factor(
+        services, pending.admin, proof, address, device, action=action
+    )
+    await services.access.sealed_states.spend(pending.state)
+    if session_id := values["confirms"]:
+        await _confirmed(services, session_id, pending.admin.name, address, values["by"], second)
+        return None
     admin = await services.access.admins.finish_sign_in(values["admin"], values["account"])
     await _record_sign_in(services, admin, address, values["by"], second)
     return admin
 
 
 async def check_second_factor(
-    services: Services, admin: AdminRecord, proof: Proof, address: str, device: str = ""
+    services: Services,
+    admin: AdminRecord,
+    proof: Proof,
+    address: str,
+    device: str = "",
+    *,
+    alone: bool = False,
+    action: str = "sign_in",
 ) -> str:
     """Verify a second factor at a sign-in, or of an administrator who is signed in already.
 
     Return its kind. Raise AccessDenied when it is wrong, which counts as a wrong password does.
-    An Assertion has to answer a challenge that the caller has sealed and then spends.
+    An Assertion has to answer a challenge that the caller has sealed and then spends. See
+    `Admins.check_second_factor` for `alone`.
     """
     admins = services.access.admins
     try:
-        return await admins.check_second_factor(admin, proof, address=address, device=device)
+        return await admins.check_second_factor(
+            admin, proof, address=address, device=device, alone=alone
+        )
     except TooManyFailures:
         raise
     except AccessDenied as denied:
-        await _record_refusal(services, denied.reason, address, admin.name)
+        await _record_refusal(services, denied.reason, address, admin.name, action)
         raise
 
 
@@ -149,8 +184,94 @@ async def _admin_of(services: Services, needed: SecondFactorNeeded) -> AdminReco
     return admin
 
 
-def _check_listed(services: Services, email: str) -> None:
-    if not services.access.external.lists(email):
+async def service_token(services: Services, secret: str, address: str) -> ServiceTokenRecord:
+    """Return the service token with this secret; raise AccessDenied if it is not valid.
+
+    Refusals are limited by their address, as those of wrong API keys are; a valid token never is.
+    """
+    try:
+        return await services.access.service_tokens.authenticate(secret, address)
+    except AccessDenied as denied:
+        most = services.settings.values.calls_per_minute_per_address
+        if not services.access.limits.count_refusal(f"wrong token {network_of(address)}", most):
+            raise TooManyFailures("too many wrong service tokens", seconds=60) from None
+        await _record_refusal(services, denied.reason, address, None)
+        raise
+
+
+async def confirm(
+    services: Services,
+    session: Session,
+    password: str,
+    proof: Proof | None,
+    address: str,
+    device: str = "",
+    state: SealedState | None = None,
+) -> None:
+    """Verify a session by the password, and where the account has second factors by one of them.
+
+    A passkey that has verified its user needs no password. `state` has the challenge of a passkey.
+    Raise AccessDenied for a wrong answer, which is limited and recorded as at the sign-in, and
+    SecondFactorNeeded without a proof. An account of an issuer confirms there.
+    """
+    admin, second = session.admin, None
+    alone = not password and isinstance(proof, Assertion) and admin.subject is None
+    if not alone:
+        await _check_password(services, admin, password, address, device)
+    if alone or await services.access.second_factors.of(admin):
+        if proof is None:
+            raise SecondFactorNeeded(admin.id)
+        second = await check_second_factor(
+            services, admin, proof, address, device, alone=alone, action=CONFIRM
+        )
+    if state is not None:
+        await services.access.sealed_states.spend(state)
+    by, second = ("passkey", None) if alone else ("password", second)
+    await _confirmed(services, session.id, admin.name, address, by, second)
+
+
+async def _check_password(
+    services: Services, admin: AdminRecord, password: str, address: str, device: str
+) -> None:
+    try:
+        await services.access.admins.check_password(admin, password, address=address, device=device)
+    except TooManyFailures:
+        raise
+    except AccessDenied as denied:
+        await _record_refusal(services, denied.reason, address, admin.name, CONFIRM)
+        raise
+
+
+async def confirm_external(services: Services, session_id: str, subject: str, address: str) -> None:
+    """Verify a session by a fresh sign-in at the issuer; raise AccessDenied for another user.
+
+    Raise SecondFactorNeeded when the administrator has second factors here.
+    """
+    admin = await services.access.sessions.administrator(session_id)
+    if admin is None or admin.subject != subject:
+        name = admin.name if admin else None
+        await _record_refusal(services, "another user of the issuer", address, name, CONFIRM)
+        raise AccessDenied("the issuer authenticated another user than the session's")
+    if await services.access.second_factors.of(admin):
+        raise SecondFactorNeeded(admin.id)
+    await _confirmed(services, session_id, admin.name, address, "oidc")
+
+
+async def _confirmed(
+    services: Services,
+    session_id: str,
+    name: str,
+    address: str,
+    by: str,
+    second: str | None = None,
+) -> None:
+    """Record that the administrator of a session has proved who they are; every way ends here."""
+    await services.access.sessions.verify(session_id)
+    await AdminContext(services, name, address).changed("confirm", by=by, second=second)
+
+
+def _check_listed(services: Services, email: str, claims: Mapping[str, Any]) -> None:
+    if services.access.external.entry_of(email, claims) is None:
         raise AccessDenied("not among PVEMCP_OIDC_ADMINS")
 
 
@@ -160,9 +281,11 @@ async def _record_sign_in(
     await AdminContext(services, admin.name, address).changed("sign_in", by=by, second=second)
 
 
-async def _record_refusal(services: Services, reason: str, address: str, name: str | None) -> None:
+async def _record_refusal(
+    services: Services, reason: str, address: str, name: str | None, action: str = "sign_in"
+) -> None:
     attempt = Event(
-        tool="admin.sign_in",
+        tool=f"admin.{action}",
         key_name=name,
         address=address,
         outcome=Outcome.REFUSED,

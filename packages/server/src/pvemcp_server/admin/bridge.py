@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.admin.permission import EVERYONE
 from pvemcp_server.config import Config
 from pvemcp_server.errors import UnknownName
 
@@ -39,6 +40,7 @@ class Binary(BaseModel):
     "bridge.list",
     Route("GET", "/bridge"),
     Command("bridges", columns=("name", "platform", "size", "sha256")),
+    may=EVERYONE,
 )
 async def list_binaries(context: AdminContext) -> list[Binary]:
     """List the bridge's binary for each platform, with size and SHA-256 where it is offered."""

@@ -11,6 +11,7 @@ from pvemcp_server.access.clusters import checked
 from pvemcp_server.access.fields import Argument, Changes, Fields
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.clusters import Check, check
 from pvemcp_server.clusters.connections import tls_of
 from pvemcp_server.clusters.link_local import check_hosts
@@ -107,6 +108,7 @@ class Cluster(ClusterSettings):
     "clusters.list",
     Route("GET", "/clusters"),
     Command("clusters list", columns=("name", "hosts", "tls_mode", "protected", "description")),
+    may=AUDITORS,
 )
 async def list_clusters(context: AdminContext) -> list[Cluster]:
     """List the configured clusters, without contacting them."""
@@ -118,6 +120,8 @@ async def list_clusters(context: AdminContext) -> list[Cluster]:
     "clusters.add",
     Route("POST", "/clusters", created=True),
     Command("clusters add", by_hand=True),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def add_cluster(context: AdminContext, new: ClusterFields) -> Cluster:
     """Try a cluster and, if it answers, save it."""
@@ -139,6 +143,7 @@ async def check_and_add(context: AdminContext, new: ClusterFields) -> tuple[Clus
     "clusters.try",
     Route("POST", "/clusters/try"),
     elsewhere="the command clusters add --test-only",
+    may=OWNERS,
 )
 async def try_cluster(_: AdminContext, fields: ClusterFields) -> Check:
     """Test a cluster with these fields, without saving it; raise CallError if it fails."""
@@ -156,6 +161,7 @@ async def try_cluster(_: AdminContext, fields: ClusterFields) -> Check:
     "clusters.fingerprints",
     Route("POST", "/clusters/fingerprints"),
     Command("clusters fingerprint", columns=("host", "fingerprint", "trouble")),
+    may=OWNERS,
 )
 async def fingerprints(
     _: AdminContext,
@@ -185,6 +191,7 @@ async def _certificate(host: str) -> HostCertificate:
         help="List the tokens of a cluster, without their secrets.",
         part=lambda cluster: cluster.identities,
     ),
+    may=AUDITORS,
 )
 async def get_cluster(context: AdminContext, name: ClusterName) -> Cluster:
     """Return a cluster with its Proxmox identities and the keys and roles bound to them."""
@@ -195,6 +202,8 @@ async def get_cluster(context: AdminContext, name: ClusterName) -> Cluster:
     "clusters.change",
     Route("PATCH", "/clusters/{name}"),
     Command("clusters change", by_hand=True),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def change_cluster(
     context: AdminContext, name: ClusterName, changes: ClusterChanges
@@ -215,7 +224,10 @@ async def change_cluster(
 
 
 @subject.operation(
-    "clusters.test", Route("POST", "/clusters/{name}/test"), Command("clusters test", by_hand=True)
+    "clusters.test",
+    Route("POST", "/clusters/{name}/test"),
+    Command("clusters test", by_hand=True),
+    may=AUDITORS,
 )
 async def check_cluster(
     context: AdminContext,
@@ -241,6 +253,8 @@ async def check_cluster(
     "clusters.remove",
     Route("DELETE", "/clusters/{name}"),
     Command("clusters remove", text="Removed {cluster}."),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def remove_cluster(context: AdminContext, name: ClusterName) -> None:
     """Remove a cluster with its tokens and bindings; Proxmox is not contacted."""
@@ -252,6 +266,8 @@ async def remove_cluster(context: AdminContext, name: ClusterName) -> None:
     "clusters.add_identity",
     Route("POST", "/clusters/{name}/identities", created=True),
     Command("clusters identities add", text="Added {identity} to {cluster}."),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def add_identity(context: AdminContext, name: ClusterName, new: IdentityFields) -> Cluster:
     """Add a Proxmox API token to a cluster."""
@@ -266,6 +282,8 @@ async def add_identity(context: AdminContext, name: ClusterName, new: IdentityFi
     "clusters.renew_identity",
     Route("PUT", "/clusters/{name}/identities"),
     Command("clusters identities renew", text="Renewed {identity} of {cluster}."),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def renew_identity(context: AdminContext, name: ClusterName, new: IdentityFields) -> Cluster:
     """Replace the token, or its secret, of an identity."""
@@ -280,6 +298,8 @@ async def renew_identity(context: AdminContext, name: ClusterName, new: Identity
     "clusters.make_default",
     Route("POST", "/clusters/{name}/identities/{identity}/default"),
     Command("clusters identities default", text="{identity} is the default of {cluster}."),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def make_default(context: AdminContext, name: ClusterName, identity: IdentityName) -> Cluster:
     """Use this identity for every key that is bound to no other."""
@@ -292,6 +312,8 @@ async def make_default(context: AdminContext, name: ClusterName, identity: Ident
     "clusters.remove_identity",
     Route("DELETE", "/clusters/{name}/identities/{identity}"),
     Command("clusters identities remove", text="Removed {identity} of {cluster}."),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def remove_identity(context: AdminContext, name: ClusterName, identity: IdentityName) -> None:
     """Remove an identity that no key and no role is bound to."""
@@ -309,6 +331,8 @@ def _bound_text(result: Result) -> str:
     "clusters.bind",
     Route("POST", "/clusters/{name}/identities/{identity}/bindings"),
     Command("clusters bind", text=_bound_text),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def bind(
     context: AdminContext, name: ClusterName, identity: IdentityName, to: Binding
@@ -328,6 +352,8 @@ def _unbound_text(result: Result) -> str:
     "clusters.unbind",
     Route("POST", "/clusters/{name}/unbind"),
     Command("clusters unbind", text=_unbound_text),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def unbind(context: AdminContext, name: ClusterName, binding: Binding) -> Cluster:
     """Use the default identity on the cluster again for a key or role."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pvemcp_server.admin.permission import NO_AUTHORITY, Authority
 from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.errors import DoneUnrecorded, Unrecorded
 from pvemcp_server.services import Services
@@ -12,14 +13,21 @@ from pvemcp_server.services import Services
 class AdminContext:
     """An administrator with the server's services.
 
-    `by` is their name, or `cli:` and the name of the system user. `session_id` is the session that
-    the request came in, on the pages and the REST API.
+    `by` is their name, `cli:` with the name of the system user, or `token:` with the name of the
+    service token, which is then also `acting`. `session_id` is the session that the request came
+    in, on the pages and the REST API. Operations check `authority`: by default it permits none.
     """
 
     services: Services
     by: str
     address: str = ""
     session_id: str = field(default="", repr=False)
+    authority: Authority = NO_AUTHORITY
+    acting: str | None = None
+
+    def is_account(self, name: str) -> bool:
+        """Return whether this administrator, who has signed in, has the name."""
+        return bool(self.session_id) and name == self.by
 
     async def changed(self, action: str, *, cluster: str | None = None, **details: Any) -> None:
         """Record a change that was made; `action` is the operation's name, as `keys.create`.
@@ -40,9 +48,23 @@ class AdminContext:
             Event(
                 tool=f"admin.{action}",
                 key_name=self.by,
+                acting=self.acting,
                 address=self.address,
                 cluster=cluster,
                 arguments={name: value for name, value in details.items() if value is not None},
                 outcome=Outcome.OK,
+            )
+        )
+
+    async def refused(self, action: str, reason: str) -> None:
+        """Record an operation that the actor may not run."""
+        await self.services.audit.refused(
+            Event(
+                tool=f"admin.{action}",
+                key_name=self.by,
+                acting=self.acting,
+                address=self.address,
+                outcome=Outcome.REFUSED,
+                reason=reason,
             )
         )

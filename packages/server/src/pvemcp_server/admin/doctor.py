@@ -13,10 +13,11 @@ from pydantic import BaseModel, Field
 from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerprint
 from proxmox_client.api.nodes import NodeRow, NodeTime
 from pvemcp_server.access.model import Caller
-from pvemcp_server.admin.audit import forwarding
+from pvemcp_server.admin.audit import forwarded
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.admin.keys import longer_keys
+from pvemcp_server.admin.keys import longer_keys, longer_tokens
 from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS
 from pvemcp_server.admin.tools import NO_KEY, caller_of
 from pvemcp_server.audit import Progress
 from pvemcp_server.clusters import explain, outcome_of
@@ -65,7 +66,12 @@ class Report(BaseModel):
         return next((level for level in (Level.BAD, Level.WARN) if level in levels), Level.OK)
 
 
-@subject.operation("doctor", Route("POST", "/doctor"), Command("doctor", by_hand=True))
+@subject.operation(
+    "doctor",
+    Route("POST", "/doctor"),
+    Command("doctor", by_hand=True),
+    may=AUDITORS,
+)
 async def examine(
     context: AdminContext,
     cluster: Annotated[str | None, Field(description="One cluster; all when absent")] = None,
@@ -99,12 +105,16 @@ async def reports(
 
 async def _server(context: AdminContext) -> Report:
     """Check the server itself: the forwarding of the audit, and the life of keys."""
-    findings = [_forwarded(progress) for progress in await forwarding(context)]
+    findings = [_forwarded(progress) for progress in await forwarded(context)]
     if names := await longer_keys(context):
         text = f"Keys that live longer than longest_key_life_days allows: {', '.join(names)}."
         findings.append(
             _warning("keys", text, *(f"pvemcp keys regenerate {quote(n)}" for n in names))
         )
+    if names := await longer_tokens(context):
+        text = f"Service tokens live longer than longest_key_life_days allows: {', '.join(names)}."
+        fix = (f"pvemcp tokens revoke {quote(name)}" for name in names)
+        findings.append(_warning("keys", text, *fix))
     return Report(cluster="", account="", findings=findings)
 
 

@@ -1,16 +1,17 @@
 """API keys: list, create, change, regenerate and remove them; their effective rights."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.keys import KeyChanges, KeyFields
-from pvemcp_server.access.model import Caller
+from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.admin.client_setup import Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
+from pvemcp_server.admin.permission import EVERYONE, ISSUERS
 from pvemcp_server.admin.tools import check_names
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.store.columns import utc_now
@@ -49,6 +50,46 @@ class ToolRight(BaseModel):
     clusters: dict[str, dict[str, Any]]
 
 
+class KeyChoices(BaseModel):
+    """The names of the roles that a key may have, and of the clusters that it may use."""
+
+    roles: list[str]
+    clusters: list[str]
+
+
+WIDENING: Final = frozenset({"role", "clusters", "toolset", "expires", "allow_from", "enabled"})
+
+
+async def creates_writes(context: AdminContext, new: KeyFields) -> bool:
+    """Return whether the new key would grant a tool that writes."""
+    return await _may_write(context, new.role, new.toolset)
+
+
+async def grants_writes(context: AdminContext, key: str) -> bool:
+    """Return whether the key grants a tool that writes."""
+    record = await context.services.access.keys.get(key)
+    roles = await _role_names(context)
+    return await _may_write(context, roles[record.role_id], record.toolset)
+
+
+async def widens_writes(context: AdminContext, key: str, changes: KeyChanges) -> bool:
+    """Return whether the changes give other rights to a key that then grants a tool that writes."""
+    record = await context.services.access.keys.get(key)
+    before = _values(record, await _role_names(context))
+    after = {**before, **changes.values()}
+    changed = {name for name in WIDENING if after[name] != before[name]}
+    if changed <= {"enabled"} and not after["enabled"]:
+        return False
+    return bool(changed) and await _may_write(context, after["role"], after["toolset"])
+
+
+async def _may_write(context: AdminContext, role: str, toolset: list[str]) -> bool:
+    granted = await context.services.access.roles.get(role)
+    caller = Caller("", "", granted, toolset=frozenset(toolset))
+    writing = [tool for tool in tools().values() if tool.effect is not Effect.READ]
+    return any(caller.may_call(tool.name, tool.effect) for tool in writing)
+
+
 def connection_text(result: Result) -> str:
     """Return the key's secret with the URL that a client connects to."""
     key: ShownKey = result.answer
@@ -77,6 +118,7 @@ def _resources(resources: dict[str, Any]) -> str:
         "keys list",
         columns=("id", "name", "role", "clusters", "enabled", "expires", "last_used"),
     ),
+    may=EVERYONE,
 )
 async def list_keys(context: AdminContext) -> list[Key]:
     """List all keys by name, without their secrets."""
@@ -86,9 +128,26 @@ async def list_keys(context: AdminContext) -> list[Key]:
 
 
 @subject.operation(
+    "keys.choices",
+    Route("GET", "/key-choices"),
+    elsewhere="the commands roles list and clusters list",
+    may=EVERYONE,
+)
+async def key_choices(context: AdminContext) -> KeyChoices:
+    """List the names of the roles and clusters that a key may have."""
+    access = context.services.access
+    return KeyChoices(
+        roles=[role.name for role in await access.roles.all()],
+        clusters=[cluster.name for cluster in await access.clusters.all()],
+    )
+
+
+@subject.operation(
     "keys.create",
     Route("POST", "/keys", created=True),
     Command("keys create", text=connection_text),
+    may=ISSUERS,
+    needs_recent_sign_in=creates_writes,
 )
 async def create_key(context: AdminContext, new: KeyFields) -> ShownKey:
     """Create a key; its secret is in this answer and nowhere else."""
@@ -99,7 +158,12 @@ async def create_key(context: AdminContext, new: KeyFields) -> ShownKey:
     return _shown_key(record, secret, await _role_names(context))
 
 
-@subject.operation("keys.get", Route("GET", "/keys/{key}"), elsewhere="the command keys list")
+@subject.operation(
+    "keys.get",
+    Route("GET", "/keys/{key}"),
+    elsewhere="the command keys list",
+    may=EVERYONE,
+)
 async def get_key(context: AdminContext, key: KeyName) -> Key:
     """Return a key by its id or name."""
     return _key(await context.services.access.keys.get(key), await _role_names(context))
@@ -109,6 +173,8 @@ async def get_key(context: AdminContext, key: KeyName) -> Key:
     "keys.regenerate",
     Route("POST", "/keys/{key}/regenerate"),
     Command("keys regenerate", text=connection_text),
+    may=ISSUERS,
+    needs_recent_sign_in=grants_writes,
 )
 async def regenerate_key(context: AdminContext, key: KeyName) -> ShownKey:
     """Give the key a new secret; the old one is refused at once.
@@ -139,6 +205,8 @@ async def regenerate_key(context: AdminContext, key: KeyName) -> ShownKey:
         help="Refuse the key until it is enabled again.",
         fixed={"enabled": False},
     ),
+    may=ISSUERS,
+    needs_recent_sign_in=widens_writes,
 )
 async def change_key(context: AdminContext, key: KeyName, changes: KeyChanges) -> Key:
     """Change the given fields; the others keep their values."""
@@ -154,7 +222,10 @@ async def change_key(context: AdminContext, key: KeyName, changes: KeyChanges) -
 
 
 @subject.operation(
-    "keys.remove", Route("DELETE", "/keys/{key}"), Command("keys remove", text="Removed {key}.")
+    "keys.remove",
+    Route("DELETE", "/keys/{key}"),
+    Command("keys remove", text="Removed {key}."),
+    may=ISSUERS,
 )
 async def remove_key(context: AdminContext, key: KeyName) -> None:
     """Remove a key; it is refused at once."""
@@ -166,6 +237,7 @@ async def remove_key(context: AdminContext, key: KeyName) -> None:
     "keys.rights",
     Route("GET", "/keys/{key}/rights"),
     Command("keys rights", columns=("tool", "effect", Column("clusters", reach_text))),
+    may=EVERYONE,
 )
 async def effective_rights(context: AdminContext, key: KeyName) -> list[ToolRight]:
     """List every tool that the key may call and, per cluster, the resources that it reaches."""
@@ -177,12 +249,13 @@ async def effective_rights(context: AdminContext, key: KeyName) -> list[ToolRigh
 
 
 async def latest_expiry(context: AdminContext, key: KeyRecord | None = None) -> datetime | None:
-    """Return the latest expiry of a key, or of a new secret; None when there is no limit.
+    """Return the latest expiry of a key, or of a new secret or token; None when there is no limit.
 
     The limit counts whole days (UTC): forms have days only.
     """
     values = await context.services.settings.current()
-    return _latest_expiry(values.longest_key_life_days, key)
+    made = (key.regenerated or key.created) if key else utc_now()
+    return _latest_expiry(values.longest_key_life_days, made)
 
 
 async def longer_keys(context: AdminContext) -> list[str]:
@@ -190,16 +263,27 @@ async def longer_keys(context: AdminContext) -> list[str]:
     values = await context.services.settings.current()
     names = []
     for key in await context.services.access.keys.all():
-        latest = _latest_expiry(values.longest_key_life_days, key)
+        latest = _latest_expiry(values.longest_key_life_days, key.regenerated or key.created)
         if latest and key.enabled and (key.expires is None or key.expires > latest):
             names.append(key.name)
     return sorted(names, key=str.casefold)
 
 
-def _latest_expiry(days: int, key: KeyRecord | None) -> datetime | None:
+async def longer_tokens(context: AdminContext) -> list[str]:
+    """Return the names of service tokens that live longer than the setting allows."""
+    days = (await context.services.settings.current()).longest_key_life_days
+    tokens = await context.services.access.service_tokens.all()
+    names = [
+        token.name
+        for token in tokens
+        if (latest := _latest_expiry(days, token.created)) and token.expires > latest
+    ]
+    return sorted(names, key=str.casefold)
+
+
+def _latest_expiry(days: int, made: datetime) -> datetime | None:
     if not days:
         return None
-    made = (key.regenerated or key.created) if key else utc_now()
     return (made + timedelta(days=days)).replace(hour=23, minute=59, second=59, microsecond=0)
 
 

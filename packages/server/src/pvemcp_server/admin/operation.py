@@ -11,26 +11,35 @@ derives the routes and `cli/operations.py` the commands; pages call the function
         "keys.create",
         Route("POST", "/keys", created=True),
         Command("keys create", text="Key {name}: {secret}"),
+        may=ISSUERS,
+        needs_recent_sign_in=grants_writes,
     )
     async def create_key(context: AdminContext, new: KeyFields) -> ShownKey:
         \"\"\"Create a key; its secret is in this answer and nowhere else.\"\"\"
 
-Every signed-in administrator may run every operation. A GET only reads. Any other method needs the
-session's CSRF token, also where it changes no record: it may contact a cluster.
+The decorated function itself refuses who may not run it, so route, page and command cannot differ.
+Routes and pages ask the operation also before they read a request's body; pages hide what is not
+permitted. A GET only reads. Any other method needs the session's CSRF token, also where it changes
+no record: it may contact a cluster.
 """
 
+import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Final, TypeVar, get_origin
+from typing import Any, Final, TypeVar, cast, get_origin
 
 from pydantic import BaseModel
 
 from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.permission import Permission, Roles
+from pvemcp_server.errors import NotPermitted, RecentSignInNeeded
+from pvemcp_server.store.records import AdminRole
 
+RecentSignIn = bool | Callable[..., Awaitable[bool]]
 Run = TypeVar("Run", bound=Callable[..., Awaitable[Any]])
 
 
@@ -86,6 +95,7 @@ class Operation:
     """An operation as declared.
 
     `elsewhere` names what replaces a missing command or route, or what else offers it.
+    `needs_recent_sign_in` may be a function of the operation's arguments that decides.
     """
 
     name: str  # as the audit records it, without `admin.`
@@ -94,6 +104,37 @@ class Operation:
     route: Route | None
     commands: tuple[Command, ...]
     elsewhere: str
+    permission: Permission
+    needs_recent_sign_in: RecentSignIn
+
+    async def check_permission(self, context: AdminContext) -> None:
+        """Raise NotPermitted where that depends on no argument."""
+        if not self.permission.own:
+            await self._check_permission(context, is_own=False)
+
+    async def check(self, context: AdminContext) -> None:
+        """Raise NotPermitted or RecentSignInNeeded where that depends on no argument."""
+        await self.check_permission(context)
+        if self.needs_recent_sign_in is True and not context.authority.is_recent:
+            raise RecentSignInNeeded
+
+    async def check_call(self, context: AdminContext, arguments: Mapping[str, Any]) -> None:
+        """Raise NotPermitted or RecentSignInNeeded for a call with these arguments."""
+        own = self.permission.own
+        await self._check_permission(
+            context, is_own=bool(own) and context.is_account(arguments[own])
+        )
+        need = self.needs_recent_sign_in
+        if context.authority.is_recent or need is False:
+            return
+        if need is True or await need(**arguments):
+            raise RecentSignInNeeded
+
+    async def _check_permission(self, context: AdminContext, *, is_own: bool) -> None:
+        if is_own or context.authority.permits(self.permission):
+            return
+        await context.refused(self.name, f"not permitted to {context.authority}")
+        raise NotPermitted(f"{self.name} is not permitted to {context.authority}.")
 
     @property
     def description(self) -> str:
@@ -125,32 +166,62 @@ class Subject:
     """What the operations of a module have in common.
 
     `groups` are its groups of commands, each with its help; `clusters identities` is a group in
-    another one.
+    another one. A subject that is not `for_tokens` is closed to service tokens.
     """
 
     tag: str  # heading in the REST API
     groups: Mapping[str, str] = field(default_factory=dict)
+    for_tokens: bool = True
 
     def operation(
-        self, name: str, *offers: Route | Command, elsewhere: str = ""
+        self,
+        name: str,
+        *offers: Route | Command,
+        may: Roles,
+        own: str = "",
+        needs_recent_sign_in: RecentSignIn = False,
+        elsewhere: str = "",
     ) -> Callable[[Run], Run]:
         """Declare the decorated function as an operation with this route and these commands."""
+        scope = scope_of(name, may) if self.for_tokens else ""
 
         def declare(run: Run) -> Run:
             if name in _OPERATIONS:
                 raise ValueError(f"The operation {name} is declared twice.")
+            signature = inspect.signature(run)
+
+            @functools.wraps(run)
+            async def checked(*args: Any, **kwargs: Any) -> Any:
+                arguments = signature.bind(*args, **kwargs).arguments
+                context = next(iter(arguments.values()))
+                await operation.check_call(context, arguments)
+                return await run(*args, **kwargs)
+
             routes = [offer for offer in offers if isinstance(offer, Route)]
-            _OPERATIONS[name] = Operation(
+            operation = _OPERATIONS[name] = Operation(
                 name=name,
                 tag=self.tag,
-                run=run,
+                run=checked,
                 route=routes[0] if routes else None,
                 commands=tuple(offer for offer in offers if isinstance(offer, Command)),
                 elsewhere=elsewhere,
+                permission=Permission(name, may, scope, own),
+                needs_recent_sign_in=needs_recent_sign_in,
             )
-            return run
+            return cast(Run, checked)
 
         return declare
+
+
+def scope_of(operation: str, may: Roles) -> str:
+    """Return the scope that a service token needs: its subject, and whether it changes anything."""
+    subject, _, _ = operation.partition(".")
+    return f"{subject}:{'read' if AdminRole.AUDITOR in may else 'write'}"
+
+
+def scopes() -> list[str]:
+    """List every scope that a service token may have."""
+    return sorted({each.permission.scope for each in operations().values()} - {""})
 
 
 def operations() -> Mapping[str, Operation]:

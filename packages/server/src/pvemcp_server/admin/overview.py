@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.clusters import InventoryView, explain, outcome_of
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.store.records import ClusterRecord, Notice
@@ -37,6 +38,7 @@ class Health:
     "overview.clusters",
     Route("GET", "/overview/clusters"),
     Command("status", by_hand=True),
+    may=AUDITORS,
 )
 async def cluster_health(context: AdminContext) -> list[Health]:
     """Read the state of every cluster: reachability, nodes and guests.
@@ -57,6 +59,7 @@ async def states(context: AdminContext) -> list[Coroutine[Any, Any, Health]]:
     "notices.list",
     Route("GET", "/notices"),
     Command("notices list", columns=("id", "message", "count", "last_seen")),
+    may=AUDITORS,
 )
 async def list_notices(context: AdminContext) -> list[Notice]:
     """List refused keys and failed sign-ins: each once, with its count."""
@@ -67,6 +70,7 @@ async def list_notices(context: AdminContext) -> list[Notice]:
     "notices.dismiss",
     Route("DELETE", "/notices/{notice}"),
     Command("notices dismiss", text="Dismissed {notice}.", done="dismissed"),
+    may=OWNERS,
 )
 async def dismiss_notice(
     context: AdminContext,

@@ -10,8 +10,9 @@ from pvemcp_server.access.fields import Argument, Fields
 from pvemcp_server.access.names import check_name
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.admin.token_estimate import estimate
-from pvemcp_server.admin.tools import NO_KEY, Attempt, as_tool_call, caller_of, try_tool
+from pvemcp_server.admin.tools import NO_KEY, Attempt, as_tool_call, call_tool, caller_of
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.query.binder import bind
@@ -73,7 +74,10 @@ class QueryAnswer(BaseModel):
 
 
 @subject.operation(
-    "queries.schema", Route("GET", "/query-schema"), elsewhere="tools call GetQuerySchema"
+    "queries.schema",
+    Route("GET", "/query-schema"),
+    elsewhere="tools call GetQuerySchema",
+    may=AUDITORS,
 )
 async def query_schema(
     context: AdminContext,
@@ -89,7 +93,10 @@ async def query_schema(
 
 
 @subject.operation(
-    "queries.run", Route("POST", "/queries/run"), Command("queries run", by_hand=True)
+    "queries.run",
+    Route("POST", "/queries/run"),
+    Command("queries run", by_hand=True),
+    may=AUDITORS,
 )
 async def run_query(context: AdminContext, pipeline: Pipeline, request: RunRequest) -> QueryAnswer:
     """Run a query with a key's rights: return the rows, and the answer in all four formats."""
@@ -98,7 +105,7 @@ async def run_query(context: AdminContext, pipeline: Pipeline, request: RunReque
         arguments["cluster_name"] = request.cluster
     compact = {**arguments, "format": Format.JSON_COMPACT.value}
     attempt = Attempt(key=request.key, arguments=compact)
-    outcome = await try_tool(context, pipeline, TOOL, attempt)
+    outcome = await call_tool(context, pipeline, TOOL, attempt)
     if outcome.failed:
         raise CallError(outcome.data)
     table = json.loads(outcome.data)["data"]
@@ -115,6 +122,7 @@ async def run_query(context: AdminContext, pipeline: Pipeline, request: RunReque
     "queries.list",
     Route("GET", "/queries"),
     Command("queries list", columns=("name", "description")),
+    may=AUDITORS,
 )
 async def list_queries(context: AdminContext) -> list[SavedQuery]:
     """List the saved queries."""
@@ -125,6 +133,7 @@ async def list_queries(context: AdminContext) -> list[SavedQuery]:
     "queries.save",
     Route("PUT", "/queries"),
     Command("queries save", text="Saved {name}."),
+    may=OWNERS,
 )
 async def save_query(context: AdminContext, new: QueryFields) -> SavedQuery:
     """Save a valid query under a name; one of the same name is replaced."""
@@ -144,7 +153,10 @@ async def save_query(context: AdminContext, new: QueryFields) -> SavedQuery:
 
 
 @subject.operation(
-    "queries.get", Route("GET", "/queries/{name}"), elsewhere="the command queries list --json"
+    "queries.get",
+    Route("GET", "/queries/{name}"),
+    elsewhere="the command queries list --json",
+    may=AUDITORS,
 )
 async def get_query(context: AdminContext, name: QueryName) -> SavedQuery:
     """Return a saved query."""
@@ -155,6 +167,7 @@ async def get_query(context: AdminContext, name: QueryName) -> SavedQuery:
     "queries.remove",
     Route("DELETE", "/queries/{name}"),
     Command("queries remove", text="Removed {name}."),
+    may=OWNERS,
 )
 async def remove_query(context: AdminContext, name: QueryName) -> None:
     """Remove a saved query."""

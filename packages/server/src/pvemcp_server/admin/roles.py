@@ -11,6 +11,7 @@ from pvemcp_server.access.model import Grant
 from pvemcp_server.access.model import Role as AccessRole
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.admin.tools import check_names
 
 subject = Subject("Roles", {"roles": "Create, change and remove roles."})
@@ -49,6 +50,7 @@ def _grants_text(result: Result) -> str:
     "roles.list",
     Route("GET", "/roles"),
     Command("roles list", columns=("name", "built_in", "description")),
+    may=AUDITORS,
 )
 async def list_roles(context: AdminContext) -> list[Role]:
     """List all roles, the built-in ones too."""
@@ -63,6 +65,7 @@ async def list_roles(context: AdminContext) -> list[Role]:
         text=_grants_text,
         help="Print a role's grants as JSON, in the form that --grants-file reads.",
     ),
+    may=AUDITORS,
 )
 async def get_role(context: AdminContext, name: RoleName) -> Role:
     """Return a role by its name."""
@@ -73,6 +76,7 @@ async def get_role(context: AdminContext, name: RoleName) -> Role:
     "roles.create",
     Route("POST", "/roles", created=True),
     Command("roles create", by_hand=True),
+    may=OWNERS,
 )
 async def create_role(context: AdminContext, new: RoleFields) -> Role:
     """Create a role."""
@@ -83,7 +87,11 @@ async def create_role(context: AdminContext, new: RoleFields) -> Role:
 
 
 @subject.operation(
-    "roles.change", Route("PATCH", "/roles/{name}"), Command("roles change", by_hand=True)
+    "roles.change",
+    Route("PATCH", "/roles/{name}"),
+    Command("roles change", by_hand=True),
+    may=OWNERS,
+    needs_recent_sign_in=True,
 )
 async def change_role(context: AdminContext, name: RoleName, changes: RoleChanges) -> Role:
     """Change the given fields; callers with this role follow within a second."""
@@ -102,6 +110,7 @@ async def change_role(context: AdminContext, name: RoleName, changes: RoleChange
     "roles.remove",
     Route("DELETE", "/roles/{name}"),
     Command("roles remove", text="Removed {name}."),
+    may=OWNERS,
 )
 async def remove_role(context: AdminContext, name: RoleName) -> None:
     """Remove a role that no key has."""

@@ -1,17 +1,21 @@
 """Settings: declared in `pvemcp_server.settings`, listed here with their current values."""
 
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.admin.keys import longer_keys
+from pvemcp_server.admin.keys import longer_keys, longer_tokens
 from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.clusters.link_local import check_hosts
 from pvemcp_server.settings import declared_settings
 
 subject = Subject("Settings", {"settings": "Show and change settings."})
+
+
+WEIGHTY_GROUPS: Final = frozenset({"Safety", "Sign-in", "Records"})
 
 
 class Setting(BaseModel):
@@ -26,10 +30,18 @@ class Setting(BaseModel):
     type: dict[str, Any]
 
 
+async def changes_safety(context: AdminContext, values: dict[str, Any]) -> bool:
+    """Return whether a setting protects something, decides who signs in, or keeps the audit."""
+    del context  # the decision depends on the names alone
+    groups = {setting.name: setting.group for setting in declared_settings()}
+    return any(groups.get(name) in WEIGHTY_GROUPS for name in values)
+
+
 @subject.operation(
     "settings.list",
     Route("GET", "/settings"),
     Command("settings list", columns=("name", "value", "default", "description")),
+    may=AUDITORS,
 )
 async def list_settings(context: AdminContext) -> list[Setting]:
     """List every setting with its value, default and type."""
@@ -49,19 +61,29 @@ async def list_settings(context: AdminContext) -> list[Setting]:
 
 
 @subject.operation(
-    "settings.change", Route("PATCH", "/settings"), Command("settings set", by_hand=True)
+    "settings.change",
+    Route("PATCH", "/settings"),
+    Command("settings set", by_hand=True),
+    may=OWNERS,
+    needs_recent_sign_in=changes_safety,
 )
 async def change_settings(context: AdminContext, values: dict[str, Any]) -> list[Setting]:
     """Change settings, all or none; every process follows within a second."""
     syslog = urlsplit(str(values.get("audit_syslog", ""))).netloc
-    await check_hosts([syslog] if syslog else [], "audit_syslog")
+    await check_hosts([syslog] if syslog else [], argument="audit_syslog")
     settings = context.services.settings
     after = await settings.check(values)
     if settings.values.local_sign_in and not after.local_sign_in:
         await context.services.access.admins.check_external_sign_in()
     await settings.change(values, by=context.by)
     await context.changed("settings.change", **values)
-    if "longest_key_life_days" in values and (names := await longer_keys(context)):
-        message = f"Keys that live longer than the setting allows: {', '.join(names)}."
-        await context.services.store.notices.record("key-life", "longer", message)
+    if "longest_key_life_days" in values:
+        await _note_longer(context, "Keys", await longer_keys(context))
+        await _note_longer(context, "Service tokens", await longer_tokens(context))
     return await list_settings(context)
+
+
+async def _note_longer(context: AdminContext, kind: str, names: list[str]) -> None:
+    if names:
+        message = f"{kind} that live longer than the setting allows: {', '.join(names)}."
+        await context.services.store.notices.record("key-life", kind.casefold(), message)

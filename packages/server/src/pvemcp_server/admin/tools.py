@@ -6,10 +6,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
-from pvemcp_server.access.model import ANY, READS, Caller, Grant, Role
+from pvemcp_server.access.model import ANY, READS, Caller, Effect, Grant, Role
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.toolkit.call import Decision
@@ -94,6 +95,7 @@ async def caller_of(context: AdminContext, key: str) -> Caller:
     "tools.list",
     Route("GET", "/tools"),
     Command("tools list", columns=("name", "effect", "description")),
+    may=AUDITORS,
 )
 async def list_tools(
     context: AdminContext, pipeline: Pipeline, key: AsKey = NO_KEY
@@ -113,8 +115,21 @@ async def get_tool(context: AdminContext, pipeline: Pipeline, key: str, name: st
     return visible[name]
 
 
+async def calls_to_write(
+    context: AdminContext, pipeline: Pipeline, name: str, attempt: Attempt
+) -> bool:
+    """Return whether the tool is one that writes."""
+    del context, attempt  # the decision depends on the tool alone
+    tool = pipeline.tools.get(name)
+    return tool is not None and tool.effect is not Effect.READ
+
+
 @subject.operation(
-    "tools.call", Route("POST", "/tools/{name}/call"), Command("tools call", by_hand=True)
+    "tools.call",
+    Route("POST", "/tools/{name}/call"),
+    Command("tools call", by_hand=True),
+    may=OWNERS,
+    needs_recent_sign_in=calls_to_write,
 )
 async def try_tool(
     context: AdminContext, pipeline: Pipeline, name: str, attempt: Attempt
@@ -123,6 +138,13 @@ async def try_tool(
 
     The audit records the key, and the administrator who acts with its rights.
     """
+    return await call_tool(context, pipeline, name, attempt)
+
+
+async def call_tool(
+    context: AdminContext, pipeline: Pipeline, name: str, attempt: Attempt
+) -> Outcome:
+    """Call a tool for an operation that permits it."""
     caller = await caller_of(context, attempt.key)
     conversation = TrialConversation(f"admin pages, {context.by}", attempt.confirmed)
     try:

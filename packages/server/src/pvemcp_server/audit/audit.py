@@ -41,6 +41,9 @@ class Outcome(StrEnum):
     ACCEPTED = "accepted"
     DECLINED = "declined"
     NO_ANSWER = "no answer"
+    # of a call that an administrator has to approve
+    WAITING = "waiting"
+    USED = "used"  # the approval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

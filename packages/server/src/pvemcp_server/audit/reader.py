@@ -25,7 +25,7 @@ class Kind(StrEnum):
     INTENT = "intent"  # a write that is about to be sent to Proxmox
     OUTCOME = "outcome"  # how that write ended
     REFUSED = "refused"  # a refused attempt
-    DECISION = "decision"  # the user's answer to the confirmation of a call
+    DECISION = "decision"  # a user's or administrator's answer, and the request for an approval
     ADMIN = "admin"  # a change made by an administrator
     RETENTION = "retention"  # old entries were deleted
     BREAK = "break"  # the end of the chain was found changed before an append

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pvemcp_server.access.fields import bad_argument
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.permission import COMMAND_LINE
 from pvemcp_server.cli.state import open_state
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import open_services
@@ -38,7 +39,8 @@ async def administrator() -> AsyncIterator[AdminContext]:
     """
     async with open_state() as state, open_services(state) as services:
         try:
-            yield AdminContext(services, by=f"cli:{_system_user()}")
+            by = f"cli:{_system_user()}"
+            yield AdminContext(services, by=by, authority=COMMAND_LINE)
         except ValidationError as invalid:
             raise bad_argument(invalid) from None
 
@@ -46,7 +48,9 @@ async def administrator() -> AsyncIterator[AdminContext]:
 def pipeline_of(context: AdminContext) -> Pipeline:
     """Return the pipeline that runs every tool call, here without an HTTP server."""
     services = context.services
-    return Pipeline(tools(), services.clusters, services.settings, services.audit)
+    return Pipeline(
+        tools(), services.clusters, services.settings, services.audit, services.approvals
+    )
 
 
 def to_json(answer: Any) -> str:

@@ -31,6 +31,7 @@ _PLACES: Final = {
     "notices": "admin.overview",
     "tools": "admin.tools",
     "admin": "admin.admins",
+    "tokens": "admin.service_tokens",
     "secrets": "cli.maintenance",
 }
 MODULES: Final = _PLACES | {

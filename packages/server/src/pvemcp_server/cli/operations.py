@@ -250,8 +250,7 @@ def _checked(source: Input, kind: Any, value: Any) -> Any:
 def _print(command: Command, result: Result, *, as_json: bool) -> None:
     answer = command.part(result.answer) if command.part else result.answer
     if answer is None:
-        *_, last = result.arguments.values()
-        answer = {command.done: last}
+        answer = {command.done: next(reversed([*result.arguments.values()]), True)}
     if command.columns and not as_json:
         columns = [
             (column.name, column.text) if isinstance(column, Column) else (column, cell_text)

@@ -17,7 +17,7 @@ RESOLVE_SECONDS: Final = 5
 METADATA: Final = frozenset(map(ip_address, ("100.100.100.200", "fd00:ec2::254")))
 
 
-async def check_hosts(hosts: Iterable[str], argument: str = "hosts") -> None:
+async def check_hosts(hosts: Iterable[str], *, argument: str = "hosts") -> None:
     """Raise BadArgument for a host that is, or resolves to, a link-local or metadata address."""
     for host in hosts:
         if any(_is_refused(address) for address in await _addresses(host)):

@@ -86,6 +86,7 @@ class Endpoint:
             services.clusters,
             services.settings,
             services.audit,
+            services.approvals,
             services.access.limits,
         )
         self.watcher = ResourceWatcher(self.pipeline, self.notifications)

@@ -27,18 +27,18 @@ class Recorder:
     name: str
     client: str
     call: Call | None = None
-    _arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # with secrets masked
     _started: float = field(default_factory=monotonic)
     _intent: str | None = None
 
     def begin(self, tool: Tool, arguments: Mapping[str, Any]) -> None:
         """Set tool and arguments, with the tool's secret fields masked."""
         self.name = tool.name
-        self._arguments = mask(dict(arguments), secret_fields_of(tool.accepted))
+        self.arguments = mask(dict(arguments), secret_fields_of(tool.accepted))
 
     def set_arguments(self, arguments: Mapping[str, Any]) -> None:
         """Set the arguments of a request that calls no tool."""
-        self._arguments = mask(dict(arguments))
+        self.arguments = mask(dict(arguments))
 
     async def refused(self, reason: str, arguments: Mapping[str, Any]) -> None:
         """Record a call that was not admitted."""
@@ -66,9 +66,9 @@ class Recorder:
         """Record the success of a write that has no answer."""
         await self._end(self._event(Outcome.OK))
 
-    async def failed(self, reason: str) -> None:
+    async def failed(self, reason: str, outcome: Outcome = Outcome.ERROR) -> None:
         """Record the failure."""
-        await self._end(self._event(Outcome.ERROR, reason=reason))
+        await self._end(self._event(outcome, reason=reason))
 
     async def cancelled(self, by: str) -> None:
         """Record the cancellation; a started Proxmox task continues."""
@@ -95,7 +95,7 @@ class Recorder:
             client=self.client,
             acting=self.caller.acting or None,
             cluster=", ".join(sorted(call.touched)) if call else None,
-            arguments=self._arguments,
+            arguments=self.arguments,
             outcome=outcome,
             duration_ms=round((monotonic() - self._started) * 1000),
             upid=" ".join(call.upids) if call else None,

@@ -1,13 +1,18 @@
-"""Confirmation of calls that lose data: by the user, or by a setting where no client can ask."""
+"""Confirmation of calls that lose data: by the user, or an administrator if no client can ask."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import anyio
+
+from pvemcp_server.approvals import Approvals, PlannedCall
 from pvemcp_server.audit import Outcome
-from pvemcp_server.errors import ConfirmationNeeded
+from pvemcp_server.errors import ApprovalNeeded, ConfirmationNeeded, Unrecorded
 from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Values
+from pvemcp_server.store.records import ApprovalRecord
 from pvemcp_server.toolkit.call import Conversation, Decision
 
 if TYPE_CHECKING:
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
 QUESTION_CHARACTERS: Final = 1_000
 BOX: Final = "Do it"  # title of the field that has to be ticked for consent
 RecordDecision = Callable[[Outcome, str], Awaitable[None]]
+Approve = Callable[[], Awaitable[None]]
 _OUTCOMES: Final = {
     Decision.YES: Outcome.ACCEPTED,
     Decision.NO: Outcome.DECLINED,
@@ -62,13 +68,18 @@ class Unattended:
 
 
 async def confirm(
-    conversation: Conversation, sentence: str, settings: Values, record: RecordDecision
+    conversation: Conversation,
+    sentence: str,
+    settings: Values,
+    record: RecordDecision,
+    approve: Approve,
 ) -> None:
     """Return when the call may go on; raise ConfirmationNeeded otherwise, or InputRequired.
 
     `record` stores the answer of a user who was asked; if it cannot, the call is refused.
     A client that could ask but gave no decision counts as a refusal: only a client that cannot
-    ask at all leaves the decision to the setting `unconfirmed_destructive`.
+    ask at all leaves the decision to the setting `unconfirmed_destructive`, and with it to
+    `approve`, which raises unless an administrator has approved the call.
     """
     if settings.confirm_destructive == "allow":
         return
@@ -102,6 +113,8 @@ async def confirm(
                 "changed.",
                 hint="Repeat the call to ask again.",
             )
+        case Decision.CANNOT_ASK if settings.unconfirmed_destructive == "approve":
+            await approve()
         case Decision.CANNOT_ASK if settings.unconfirmed_destructive == "deny":
             raise ConfirmationNeeded(
                 f"This needs the user's consent, and this client cannot ask for it: {question} "
@@ -109,3 +122,52 @@ async def confirm(
                 hint="Use a client with MCP elicitation, or have an administrator allow it by the "
                 f"setting '{_SETTING}', or for this key by '{_UNATTENDED}'.",
             )
+
+
+async def require_approval(approvals: Approvals, call: PlannedCall, record: RecordDecision) -> None:
+    """Return when an administrator has approved exactly this plan; raise ApprovalNeeded otherwise.
+
+    The approval is used up, whatever becomes of the call. `record` stores its use and each new
+    request; if it cannot, the call is refused.
+    """
+    plan = clean_line(" ".join(call.shown_plan), QUESTION_CHARACTERS)
+    if approved := await approvals.use(call):
+        by = f"Approval {approved.id}, given by {approved.decided_by}, was used"
+        await record(Outcome.USED, f"{by}: {plan}")
+        return
+    if declined := await approvals.use_refusal(call):
+        raise ConfirmationNeeded(
+            f"Declined by an administrator (approval number {declined.id}); nothing was changed.",
+            hint="The same call would ask for another approval: repeat it only if the user wants "
+            "that.",
+        )
+    with anyio.CancelScope(shield=True):  # what waits is recorded, also if the client has gone
+        approval = await _request(approvals, call, partial(record, Outcome.WAITING))
+    raise ApprovalNeeded(
+        f"Nothing was done yet: this call is waiting for approval, number {approval.id}. It would: "
+        f"{plan} It waits until {approval.expires:%Y-%m-%dT%H:%M:%SZ}.",
+        hint=f"Ask an administrator to approve number {approval.id} on the Approvals page "
+        f"({approvals.page}), then repeat the identical call.",
+    )
+
+
+async def _request(
+    approvals: Approvals, call: PlannedCall, record: Callable[[str], Awaitable[None]]
+) -> ApprovalRecord:
+    """Return the approval that the call waits for; record and report a new one."""
+    request = await approvals.ask(call)
+    if request is None:
+        raise ConfirmationNeeded(
+            "This needs an administrator's approval, and too many calls of this key wait for one "
+            "already; nothing was changed.",
+            hint="Ask an administrator to decide those first.",
+        )
+    approval, is_new = request
+    if is_new:
+        try:
+            await record(f"Approval {approval.id}: {' '.join(call.shown_plan)}")
+        except Unrecorded:
+            await approvals.withdraw(approval.id)
+            raise
+        approvals.notify(approval, call)
+    return approval

@@ -5,6 +5,7 @@ import logging
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -14,14 +15,20 @@ from proxmox_client import ProxmoxError
 from pvemcp_formats import Format
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
-from pvemcp_server.audit import Audit
+from pvemcp_server.approvals import Approvals, PlannedCall
+from pvemcp_server.audit import Audit, Outcome
 from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Clusters, explain
-from pvemcp_server.errors import CallError, Unrecorded, folded
+from pvemcp_server.errors import ApprovalNeeded, CallError, Unrecorded, folded
 from pvemcp_server.pipeline.answers import Writer, Written, page_of
 from pvemcp_server.pipeline.arguments import option, read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
-from pvemcp_server.pipeline.confirmation import InputRequired, Unattended, confirm
+from pvemcp_server.pipeline.confirmation import (
+    InputRequired,
+    Unattended,
+    confirm,
+    require_approval,
+)
 from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Settings
 from pvemcp_server.toolkit.call import Call, Conversation
@@ -30,6 +37,8 @@ from pvemcp_server.toolkit.plan import Plan, carry_out
 from pvemcp_server.toolkit.registry import Answer, Document, Tool
 
 ERROR_CHARACTERS = 4_000
+CLIENT_CHARACTERS = 200
+PLAN_CHARACTERS = 2_000  # of each sentence
 log = logging.getLogger(__name__)
 
 
@@ -83,6 +92,7 @@ class Pipeline:
     clusters: Clusters
     settings: Settings
     audit: Audit
+    approvals: Approvals
     limits: CallLimits = field(default_factory=CallLimits)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
 
@@ -171,7 +181,7 @@ class Pipeline:
         output_format, started = Format(preferred or call.settings.output_format), None
         if isinstance(answer, Plan):
             plan = answer
-            answer = await self._carry_out(tool, call, plan, recorder)
+            answer = await self._carry_out(tool, call, plan, arguments, recorder)
             if answer.get("task_status") == "running":
                 started = Started(
                     plan.cluster.name, call.upids[-1], answer, output_format, plan.warnings
@@ -179,17 +189,40 @@ class Pipeline:
         writer = Writer(tool, accepted, output_format, call.settings.row_cap, call.notes)
         return writer.write(answer), started
 
-    async def _carry_out(self, tool: Tool, call: Call, plan: Plan, recorder: Recorder) -> Document:
+    async def _carry_out(
+        self,
+        tool: Tool,
+        call: Call,
+        plan: Plan,
+        arguments: Mapping[str, Any],
+        recorder: Recorder,
+    ) -> Document:
         """Preview the plan, or confirm it, record the intent, and only then change anything."""
         if call.dry_run:
             await note_missing_privileges(plan.cluster, *tool.needs, so="will refuse this")
             return plan.preview()
         if tool.effect is Effect.DESTROY or plan.needs_consent:
-            await confirm(call.conversation, plan.sentence, call.settings, recorder.decided)
+            planned = PlannedCall(
+                caller=call.caller,
+                client=clean_line(recorder.client, CLIENT_CHARACTERS),
+                tool=tool.name,
+                cluster=plan.cluster.name,
+                arguments=arguments,
+                plan=plan.sentences,
+                shown_arguments=recorder.arguments,
+                shown_plan=tuple(
+                    clean_line(mask_text(each), PLAN_CHARACTERS) for each in plan.sentences
+                ),
+            )
+            approve = partial(require_approval, self.approvals, planned, recorder.decided)
+            await confirm(
+                call.conversation, plan.sentence, call.settings, recorder.decided, approve
+            )
         await recorder.intent()
         return await carry_out(call, plan)
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:
-        await recorder.failed(text)
+        waits = isinstance(cause, ApprovalNeeded)
+        await recorder.failed(text, Outcome.WAITING if waits else Outcome.ERROR)
         # an argument repeated in the text may be a key that was sent in the wrong place
         return Result((clean_line(mask_text(text), ERROR_CHARACTERS),), cause)

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import records
 from pvemcp_server.store.database import Database
+from pvemcp_server.store.open_approvals import void_open
 from pvemcp_server.store.records import KeyRecord, RoleRecord
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.watch import Topic
@@ -17,6 +20,14 @@ class KeyRepository(Repository[KeyRecord]):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.keys, KeyRecord, (Topic.ACCESS,))
+
+    async def change_in(
+        self, connection: AsyncConnection, key: int | str, **values: Any
+    ) -> KeyRecord | None:
+        """Update a key; its open approvals become void."""
+        record = await super().change_in(connection, key, **values)
+        await void_open(connection, records.approvals.c.key_id == key)
+        return record
 
     async def record_uses(self, uses: Mapping[str, tuple[datetime, str]]) -> None:
         """Store when and from which address keys were last used.
@@ -37,6 +48,15 @@ class RoleRepository(Repository[RoleRecord]):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.roles, RoleRecord, (Topic.ACCESS,))
+
+    async def change_in(
+        self, connection: AsyncConnection, key: int | str, **values: Any
+    ) -> RoleRecord | None:
+        """Update a role; the open approvals of its keys become void."""
+        record = await super().change_in(connection, key, **values)
+        holders = select(records.keys.c.id).where(records.keys.c.role_id == key)
+        await void_open(connection, records.approvals.c.key_id.in_(holders))
+        return record
 
     async def update_built_in(self, roles: Sequence[Mapping[str, object]]) -> None:
         """Add or update the built-in roles; write only those that differ."""

@@ -1,6 +1,7 @@
 """Repositories of administrators: sessions, second factors and the tokens of sign-ins."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -27,6 +28,15 @@ class AdminRepository(Repository[AdminRecord]):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.admins, AdminRecord)
+
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction in which no other process changes an administrator."""
+        async with self.database.writing() as connection:
+            # SQLite has one writer anyway, and ignores FOR UPDATE
+            rows = select(self.table.c.id).order_by(self.table.c.id).with_for_update()
+            await connection.execute(rows)
+            yield connection
 
     async def count_failure(self, admin_id: int) -> int:
         """Count a failed sign-in and return the count.

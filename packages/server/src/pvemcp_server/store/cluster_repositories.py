@@ -10,6 +10,7 @@ from pvemcp_server.errors import CallError, Undecryptable
 from pvemcp_server.store import records
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
+from pvemcp_server.store.open_approvals import void_open
 from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.vault import Vault
@@ -27,9 +28,14 @@ class ClusterRepository(Repository[ClusterRecord]):
     async def change_in(
         self, connection: AsyncConnection, key: int | str, **values: Any
     ) -> ClusterRecord | None:
-        """Update a cluster; write a new name also into the keys and roles that list the old one."""
+        """Update a cluster; write a new name also into the keys and roles that list the old one.
+
+        Its open approvals become void: they may have been for other hosts.
+        """
         before = await self.find_in(connection, id=key)
         after = await super().change_in(connection, key, **values)
+        if before:
+            await void_open(connection, records.approvals.c.cluster == before.name)
         if before and after and before.name != after.name:
             await _rename_in_keys(connection, before.name, after.name)
             await _rename_in_roles(connection, before.name, after.name)

@@ -28,7 +28,8 @@ from pvemcp_server.store.files import config_errors, replaced_file
 FORMAT = 2
 BATCH = 500
 DIGEST: Final = "sha256"
-NOT_EXPORTED = frozenset({"alembic_version", "sessions"})  # all sign in again after a restore
+# after a restore all sign in again, and no approval that was used since could be used again
+NOT_EXPORTED = frozenset({"alembic_version", "sessions", "approvals"})
 
 
 async def export(database: Database, path: Path, master: bytes) -> int:

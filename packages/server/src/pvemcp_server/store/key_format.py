@@ -1,5 +1,7 @@
 """The format of an API key: `pvemcp_<id>_<secret><checksum>`, all in base62.
 
+A service token of the admin REST API begins with `pvemcp_admin_` instead.
+
 The id (8) identifies the key and is no secret; the secret (43) has 256 random bits; the checksum
 (6) is the CRC-32 of everything before it: typing errors and secret scanners need no database.
 """
@@ -11,17 +13,20 @@ from string import ascii_lowercase, ascii_uppercase, digits
 
 ALPHABET = digits + ascii_uppercase + ascii_lowercase
 PREFIX = "pvemcp"
+SERVICE_PREFIX = f"{PREFIX}_admin"
 ID_LENGTH = 8
 SECRET_LENGTH = 43
 CHECKSUM_LENGTH = 6
 ID = slice(len(PREFIX) + 1, len(PREFIX) + 1 + ID_LENGTH)  # where a key has its id
 
+# Matches both kinds; `id_of` accepts one of them
 KEY_PATTERN = re.compile(
-    rf"{PREFIX}_([0-9A-Za-z]{{{ID_LENGTH}}})_[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}"
+    rf"({PREFIX}(?:_admin)?)_([0-9A-Za-z]{{{ID_LENGTH}}})"
+    rf"_[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}"
 )
 
 # Also matches a mistyped or truncated key, which still holds most of its secret
-KEY_LIKE = re.compile(rf"({PREFIX}_[0-9A-Za-z]{{{ID_LENGTH}}}_)[0-9A-Za-z]+")
+KEY_LIKE = re.compile(rf"({PREFIX}_(?:admin_)?[0-9A-Za-z]{{{ID_LENGTH}}}_)[0-9A-Za-z]+")
 
 
 def new_id() -> str:
@@ -29,18 +34,22 @@ def new_id() -> str:
     return "".join(secrets.choice(ALPHABET) for _ in range(ID_LENGTH))
 
 
-def new_secret(key_id: str) -> str:
-    """Return a complete key with a new random secret."""
-    body = f"{PREFIX}_{key_id}_{base62(secrets.randbits(256), SECRET_LENGTH)}"
+def new_secret(key_id: str, prefix: str = PREFIX) -> str:
+    """Return a complete key, or service token, with a new random secret."""
+    body = f"{prefix}_{key_id}_{base62(secrets.randbits(256), SECRET_LENGTH)}"
     return body + checksum(body)
 
 
-def id_of(text: str) -> str | None:
-    """Return the id of a well-formed key; None when its format or checksum is wrong."""
+def id_of(text: str, prefix: str = PREFIX) -> str | None:
+    """Return the id of a well-formed key; None when prefix, format or checksum is wrong."""
     match = KEY_PATTERN.fullmatch(text)
-    if match is None or checksum(text[:-CHECKSUM_LENGTH]) != text[-CHECKSUM_LENGTH:]:
+    if (
+        match is None
+        or match[1] != prefix
+        or checksum(text[:-CHECKSUM_LENGTH]) != text[-CHECKSUM_LENGTH:]
+    ):
         return None
-    return match.group(1)
+    return match[2]
 
 
 def checksum(body: str) -> str:

@@ -40,7 +40,7 @@ metadata = MetaData(
 Id = Annotated[int, ColumnArgs(primary_key=True)]
 Name = Annotated[str, ColumnArgs(type=String(64), unique=True)]
 
-Unconfirmed = Literal["deny", "allow"]
+Unconfirmed = Literal["approve", "deny", "allow"]
 """What becomes of a call that needs the user's consent when there is no user to ask."""
 
 
@@ -58,6 +58,14 @@ class FactorKind(StrEnum):
 
     TOTP = "totp"  # codes of an authenticator app
     PASSKEY = "passkey"
+
+
+class AdminRole(StrEnum):
+    """What an administrator may do; `admin/operation.py` declares it with each operation."""
+
+    OWNER = "owner"  # everything
+    KEY_ISSUER = "key-issuer"  # API keys with the roles that exist
+    AUDITOR = "auditor"  # reads everything, changes nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +154,17 @@ class BindingRecord:
 
 @dataclass(frozen=True, slots=True)
 class AdminRecord:
-    """An administrator of the admin pages; `subject` is an OpenID Connect subject."""
+    """An administrator of the admin pages; `subject` is an OpenID Connect subject.
+
+    `listed_as` is the entry of PVEMCP_OIDC_ADMINS that admitted an account of the issuer.
+    """
 
     id: Id
     name: Name
+    role: AdminRole
     password_hash: str | None = field(repr=False)
     subject: Annotated[str | None, ColumnArgs(unique=True)]
+    listed_as: str | None
     must_change: bool
     enabled: bool
     failures: int
@@ -170,6 +183,23 @@ class SessionRecord:
     created: datetime
     last_seen: datetime
     expires: datetime
+    verified_at: datetime  # when the administrator last proved who they are
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTokenRecord:
+    """A token of a program for the admin REST API, without its secret; as KeyRecord is stored."""
+
+    id: Annotated[str, ColumnArgs(type=String(8), primary_key=True)]
+    name: Name
+    digest: bytes = field(repr=False)
+    pepper: Annotated[int, ColumnArgs(ForeignKey("vault_keys.id"))]
+    scopes: list[str]
+    expires: datetime
+    created: datetime
+    created_by: str
+    last_used: datetime | None
+    last_address: Annotated[str | None, ColumnArgs(type=String(64))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +280,52 @@ class AnsweredQuestion:
     expires: Annotated[datetime, ColumnArgs(index=True)]
 
 
+class ApprovalState(StrEnum):
+    """The state of an approval, apart from its expiry and from the answer to the client."""
+
+    WAITING = "waiting"
+    APPROVED = "approved"
+    DECLINED = "declined"
+    VOID = "void"  # its plan, its key or its role has changed
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRecord:
+    """A call that an administrator has to approve; `id` is its number.
+
+    The digests are keyed. `call_digest` is of key, tool, cluster and arguments, `plan_digest` of
+    the plan's sentences and the caller's rights. `answered` is when the client got the decision: a
+    decision counts once.
+    """
+
+    id: Id
+    key_id: Annotated[
+        str, ColumnArgs(ForeignKey("keys.id", ondelete="CASCADE"), type=String(8), index=True)
+    ]
+    client: str
+    tool: Annotated[str, ColumnArgs(type=String(64))]
+    cluster: Annotated[str, ColumnArgs(type=String(64))]
+    arguments: dict[str, Any]  # with secrets masked, for administrators
+    plan: list[str]  # its sentences, likewise
+    call_digest: Annotated[str, ColumnArgs(type=String(64))]
+    plan_digest: Annotated[str, ColumnArgs(type=String(64))]
+    state: ApprovalState
+    created: datetime
+    expires: Annotated[datetime, ColumnArgs(index=True)]
+    decided: datetime | None
+    decided_by: str | None
+    answered: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRecord:
+    """The receiver that is notified of waiting approvals; URL and secret stay in the store."""
+
+    id: Id
+    receiver: str  # scheme, host and port; the rest of the URL may be a secret
+    created: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """A fact for administrators; a repetition increases `count` instead of adding a row."""
@@ -305,6 +381,7 @@ bindings = record_table(
 )
 admins = record_table("admins", metadata, AdminRecord)
 sessions = record_table("sessions", metadata, SessionRecord)
+service_tokens = record_table("service_tokens", metadata, ServiceTokenRecord)
 spent_tokens = record_table("spent_tokens", metadata, SpentToken)
 second_factors = record_table(
     "second_factors",
@@ -316,6 +393,10 @@ recovery_codes = record_table("recovery_codes", metadata, RecoveryCode)
 saved_queries = record_table("saved_queries", metadata, SavedQuery)
 mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
 answered_questions = record_table("answered_questions", metadata, AnsweredQuestion)
+approvals = record_table("approvals", metadata, ApprovalRecord)
+webhooks = record_table(
+    "webhooks", metadata, WebhookRecord, Column("sealed", LargeBinary, nullable=False)
+)
 notices = record_table("notices", metadata, Notice, UniqueConstraint("kind", "subject"))
 audit_targets = record_table("audit_targets", metadata, AuditTarget)
 settings = record_table("settings", metadata, SettingRecord)

@@ -89,9 +89,13 @@ class Repository(Generic[R]):
     async def remove(self, key: int | str) -> bool:
         """Delete a row; return whether it existed."""
         async with self.database.writing() as connection:
-            await self._bump(connection)
-            result = await connection.execute(self.table.delete().where(self._key == key))
-            return bool(result.rowcount)
+            return await self.remove_in(connection, key)
+
+    async def remove_in(self, connection: AsyncConnection, key: int | str) -> bool:
+        """Delete a row; return whether it existed."""
+        await self._bump(connection)
+        result = await connection.execute(self.table.delete().where(self._key == key))
+        return bool(result.rowcount)
 
     async def _bump(self, connection: AsyncConnection) -> None:
         """Increase the versions before the change itself.

@@ -17,6 +17,7 @@ from pvemcp_server.store.admin_repositories import (
     SessionRepository,
     SpentTokenRepository,
 )
+from pvemcp_server.store.approval_repository import ApprovalRepository, WebhookRepository
 from pvemcp_server.store.audit_chain import GENESIS
 from pvemcp_server.store.audit_head import AuditHeadFile
 from pvemcp_server.store.audit_log import AuditLog
@@ -33,7 +34,7 @@ from pvemcp_server.store.master_key import create_master_key, master_key_file, r
 from pvemcp_server.store.migrate import migrate
 from pvemcp_server.store.notice_repository import NoticeRepository
 from pvemcp_server.store.question_repository import QuestionRepository
-from pvemcp_server.store.records import McpTask, SavedQuery
+from pvemcp_server.store.records import McpTask, SavedQuery, ServiceTokenRecord
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.setting_repository import SettingRepository
 from pvemcp_server.store.vault import Vault
@@ -56,6 +57,7 @@ class Store:
         self.bindings = BindingRepository(database)
         self.admins = AdminRepository(database)
         self.sessions = SessionRepository(database)
+        self.service_tokens = Repository(database, records.service_tokens, ServiceTokenRecord)
         self.spent_tokens = SpentTokenRepository(database)
         self.second_factors = SecondFactorRepository(database, vault)
         self.recovery_codes = RecoveryCodeRepository(database)
@@ -64,6 +66,8 @@ class Store:
         )
         self.mcp_tasks = Repository(database, records.mcp_tasks, McpTask)
         self.answered_questions = QuestionRepository(database)
+        self.approvals = ApprovalRepository(database)
+        self.webhooks = WebhookRepository(database, vault)
         self.notices = NoticeRepository(database)
         self.audit_log = AuditLog(database, vault)
         self.audit_head = AuditHeadFile(state_dir, lambda: vault.derive("audit"))

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Table, func, insert, select
+from sqlalchemy import Table, func, insert, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import ConfigError, Undecryptable
@@ -24,6 +24,7 @@ from pvemcp_server.store.audit_log import lock_marks, seal_empty, seal_marks
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.master_key import KEY_BYTES
+from pvemcp_server.store.open_approvals import void_open
 from pvemcp_server.store.watch import Topic, bump
 
 ID_BYTES = 4
@@ -163,7 +164,7 @@ class Vault:
 
         Old data keys stay: another process may be encrypting with one at this moment, API keys keep
         their pepper until they are regenerated, and rows of the audit the key of their time.
-        Sessions of administrators end.
+        Sessions of administrators end, and open approvals become void.
         """
         async with self._database.writing() as connection:
             count = await self._renew(connection, self._master)
@@ -194,9 +195,12 @@ class Vault:
         made = [await _create(connection, master, purpose) for purpose in Purpose]
         renewed = Vault(self._database, self._master, [*current._keys.values(), *made])
         await seal_marks(connection, renewed, marks)
-        await connection.execute(records.sessions.delete())  # their digests have the old key
+        # the digests of both have the old key
+        await connection.execute(records.sessions.delete())
+        await void_open(connection, true())
         tokens = await renewed._reencrypt_tokens(connection)
-        return tokens + await renewed._reencrypt_factors(connection)
+        factors = await renewed._reencrypt_factors(connection)
+        return tokens + factors + await renewed._reencrypt_webhooks(connection)
 
     async def _reencrypt_tokens(self, connection: AsyncConnection) -> int:
         table = records.identities
@@ -207,7 +211,7 @@ class Vault:
         bounds = {row["id"]: records.ClusterRecord(**row).destination for row in clusters}
         for row in rows:
             bound = bounds[row.cluster_id]
-            await self._reencrypt(connection, table, row.id, row.secret, bound)
+            await self._reencrypt(connection, table, "secret", row.id, row.secret, bound)
         return len(rows)
 
     async def _reencrypt_factors(self, connection: AsyncConnection) -> int:
@@ -216,16 +220,29 @@ class Vault:
         for row in rows:
             values = {name: value for name, value in row.items() if name != "secret"}
             bound = records.SecondFactorRecord(**values).owner
-            await self._reencrypt(connection, table, row["id"], row["secret"], bound)
+            await self._reencrypt(connection, table, "secret", row["id"], row["secret"], bound)
+        return len(rows)
+
+    async def _reencrypt_webhooks(self, connection: AsyncConnection) -> int:
+        table = records.webhooks
+        rows = (await connection.execute(select(table).with_for_update())).all()
+        for row in rows:
+            await self._reencrypt(connection, table, "sealed", row.id, row.sealed)
         return len(rows)
 
     async def _reencrypt(
-        self, connection: AsyncConnection, table: Table, row: int, secret: bytes, bound: str
+        self,
+        connection: AsyncConnection,
+        table: Table,
+        column: str,
+        row: int,
+        encrypted: bytes,
+        bound: str = "",
     ) -> None:
-        place = (table.name, row, "secret")
-        plain = await self.decrypt(secret, *place, bound=bound)
+        place = (table.name, row, column)
+        plain = await self.decrypt(encrypted, *place, bound=bound)
         new = self.encrypt(plain, *place, bound=bound)
-        await connection.execute(table.update().where(table.c.id == row).values(secret=new))
+        await connection.execute(table.update().where(table.c.id == row).values({column: new}))
 
     async def _key(self, data_key: int) -> DataKey:
         """Return the data key with this id; read again one that another process has added."""

@@ -33,9 +33,14 @@ class Plan:
         return bool(self.loses or self.discloses)
 
     @property
+    def sentences(self) -> tuple[str, ...]:
+        """What it does, what it loses and discloses, and what to know before."""
+        return tuple(filter(None, (self.would, self.loses, self.discloses, *self.warnings)))
+
+    @property
     def sentence(self) -> str:
         """The question to the user, and the text of a dry run."""
-        return " ".join(filter(None, (self.would, self.loses, self.discloses, *self.warnings)))
+        return " ".join(self.sentences)
 
     def preview(self) -> dict[str, Any]:
         """Return the answer of a dry run; nothing was changed."""

@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -34,20 +34,27 @@ class ExternalUser:
 
     subject: str
     email: str
+    claims: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class PendingSignIn:
-    """State, nonce and PKCE verifier of a sign-in in progress, kept in a signed cookie."""
+    """State, nonce and PKCE verifier of a sign-in in progress, kept in a signed cookie.
+
+    One that `confirms` a session, by its id, must be a fresh one since `begun` (Unix time).
+    """
 
     state: str
     nonce: str
     verifier: str
+    confirms: str = ""
+    begun: int = 0
 
     @classmethod
-    def begin(cls) -> Self:
+    def begin(cls, confirms: str = "") -> Self:
         """Create random state, nonce and verifier."""
-        return cls(*(secrets.token_urlsafe(32) for _ in range(3)))
+        state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+        return cls(state, nonce, verifier, confirms, int(time.time()))
 
     def sealed(self, key: bytes) -> str:
         """Return the signed value of the cookie, valid for SIGN_IN_SECONDS."""
@@ -62,7 +69,7 @@ class PendingSignIn:
             jwt.JWTClaimsRegistry(exp={"essential": True}).validate(token.claims)
         except (JoseError, ValueError):
             raise AccessDenied("this browser has no sign-in in progress") from None
-        return cls(*(str(token.claims[name]) for name in ("state", "nonce", "verifier")))
+        return cls(**{each.name: token.claims[each.name] for each in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ class Issuer:
             state=pending.state,
             nonce=pending.nonce,
             code_verifier=pending.verifier,
+            **({"prompt": "login", "max_age": "0"} if pending.confirms else {}),
         )
         return str(url)
 
@@ -114,7 +122,15 @@ class Issuer:
         # an unverified address can be typed in by every user of the issuer
         if claims.get("email_verified") is not True:
             raise AccessDenied("the issuer has not verified the e-mail address")
-        return ExternalUser(f"{self.issuer} {claims['sub']}", str(claims["email"]))
+        if pending.confirms and not _is_fresh(claims, pending):
+            raise AccessDenied("the issuer did not ask the user to sign in again")
+        return ExternalUser(f"{self.issuer} {claims['sub']}", str(claims["email"]), claims)
+
+
+def _is_fresh(claims: Mapping[str, Any], pending: PendingSignIn) -> bool:
+    """Return whether the user has signed in at the issuer since this sign-in began."""
+    moment = claims.get("auth_time")
+    return isinstance(moment, int) and moment >= pending.begun - LEEWAY_SECONDS
 
 
 class MetadataCache:

@@ -2,20 +2,25 @@
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Path, Request, Response
 from starlette.datastructures import FormData
 
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.access.sign_in_limits import DEVICE_LIFE
+from pvemcp_server.admin.authentication import service_token
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.operation import Operation, operations
+from pvemcp_server.admin.permission import RoleAuthority, TokenAuthority
 from pvemcp_server.config import Config
-from pvemcp_server.errors import TooManyFailures
+from pvemcp_server.errors import AccessDenied, TooManyFailures
 from pvemcp_server.http.client_address import client_address, networks
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
-from pvemcp_server.store.records import AdminRecord
+from pvemcp_server.store.key_format import PREFIX
+from pvemcp_server.store.records import AdminRecord, ServiceTokenRecord
+from pvemcp_server.web.templates import wants_page
 
 SESSION: Final = "pvemcp_session"
 DEVICE: Final = "pvemcp_device"  # strangers cannot lock a browser out that has it
@@ -72,7 +77,13 @@ def _device_cookie(request: Request) -> Cookie:
 
 
 class SignedOut(Exception):
-    """No valid session; pages redirect to the sign-in page, the API answers 401."""
+    """No valid session or service token: pages redirect to the sign-in page, the API answers 401.
+
+    The text is the API's answer.
+    """
+
+    def __init__(self, text: str = "Sign in first.") -> None:
+        super().__init__(text)
 
 
 class PasswordDue(Exception):
@@ -122,14 +133,53 @@ async def is_second_factor_due(services: Services, session: Session) -> bool:
     return not await services.access.second_factors.of(session.admin)
 
 
+async def token_of(request: Request) -> ServiceTokenRecord | None:
+    """Return the service token of a request of the REST API; None when it presents none.
+
+    Any API key in its place counts as a wrong one. Raise SignedOut or TooManyFailures then.
+    """
+    scheme, _, rest = request.headers.get("authorization", "").partition(" ")
+    secret = rest.strip()
+    if wants_page(request) or scheme.lower() != "bearer" or not secret.startswith(PREFIX):
+        return None
+    if not hasattr(request.state, "service_token"):  # the middleware may have checked it
+        try:
+            request.state.service_token = await service_token(
+                services_of(request), secret, address_of(request)
+            )
+        except TooManyFailures:
+            raise
+        except AccessDenied:
+            raise SignedOut("This service token is unknown, expired or revoked.") from None
+    token: ServiceTokenRecord = request.state.service_token
+    return token
+
+
+def token_context(request: Request, token: ServiceTokenRecord) -> AdminContext:
+    """Return the context of a request that a service token authenticates."""
+    name = f"token:{token.name}"  # no administrator's name has a colon
+    return AdminContext(
+        services_of(request),
+        by=name,
+        address=address_of(request),
+        authority=TokenAuthority(frozenset(token.scopes)),
+        acting=name,
+    )
+
+
 async def own_reading(
     request: Request, session: Annotated[Session, Depends(session_of)]
 ) -> AdminContext:
     """Return the context of a request for the administrator's own account; raise PasswordDue."""
     if session.admin.must_change:
         raise PasswordDue
-    services, address = services_of(request), address_of(request)
-    return AdminContext(services, session.admin.name, address, session.id)
+    return AdminContext(
+        services_of(request),
+        session.admin.name,
+        address_of(request),
+        session.id,
+        RoleAuthority(session.admin.role, session.verified_at),
+    )
 
 
 async def own_writing(
@@ -169,6 +219,41 @@ async def check_csrf(request: Request, session: Session) -> None:
         form: FormData = await request.form()
         token = str(form.get(CSRF_FIELD, ""))
     session.check_csrf(token or "")
+
+
+def may(name: str) -> Any:
+    """Return the dependency of a page's route that refuses whom the operation refuses.
+
+    The operation checks again when it runs. This check is made before the form is read; to show
+    the form needs no recent sign-in.
+    """
+
+    async def check(request: Request, context: Annotated[AdminContext, Depends(reading)]) -> None:
+        operation = operations()[name]
+        shows = request.method == "GET"
+        await (operation.check_permission if shows else operation.check)(context)
+
+    check.operation = name  # type: ignore[attr-defined]  # functions have it; tests walk the routes
+    return Depends(check)
+
+
+def permitted(operation: Operation) -> Any:
+    """Return the dependency that gives a route of the REST API its context."""
+    method = operation.route.method if operation.route else "GET"
+
+    async def context_of(request: Request) -> AdminContext:
+        if token := await token_of(request):
+            context = token_context(request, token)
+            await operation.check(context)
+            return context
+        session = await session_of(request)
+        context = await reading(session, await own_reading(request, session))
+        if method != "GET":
+            await check_csrf(request, session)
+        await operation.check(context)
+        return context
+
+    return Depends(context_of)
 
 
 OwnReading = Annotated[AdminContext, Depends(own_reading)]

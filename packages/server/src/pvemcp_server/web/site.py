@@ -16,6 +16,8 @@ from pvemcp_server.errors import (
     AccessDenied,
     CallError,
     LocalSignInOff,
+    NotPermitted,
+    RecentSignInNeeded,
     SecondFactorNeeded,
     TooManyFailures,
     UnknownName,
@@ -24,6 +26,7 @@ from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api
+from pvemcp_server.web.pages.confirmation import ask_who
 from pvemcp_server.web.session import (
     PasswordDue,
     SecondFactorDue,
@@ -31,6 +34,7 @@ from pvemcp_server.web.session import (
     retry_after,
     services_of,
     session_of,
+    token_of,
     too_many_attempts,
 )
 from pvemcp_server.web.templates import error_page, redirect, wants_page
@@ -68,6 +72,8 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
         application.add_exception_handler(LocalSignInOff, _local_sign_in_off)
         application.add_exception_handler(TooManyFailures, _too_many)
         application.add_exception_handler(AccessDenied, _forbidden)
+        application.add_exception_handler(NotPermitted, _not_permitted)
+        application.add_exception_handler(RecentSignInNeeded, _recent_sign_in_needed)
         application.add_exception_handler(CallError, _call_error)
         application.add_exception_handler(HTTPException, _http_error)
         application.add_exception_handler(RequestValidationError, _invalid)
@@ -82,9 +88,9 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
 
 
 class SessionBeforeBody:
-    """Middleware that requires a session before the body of a request is read.
+    """Middleware that requires a session or a service token before a request's body is read.
 
-    FastAPI reads the body before it resolves the dependency that checks the session.
+    FastAPI reads the body before it resolves the dependency that checks them.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -95,9 +101,13 @@ class SessionBeforeBody:
         if scope["type"] == "http" and needs_session(scope["method"], scope["path"]):
             request = Request(scope)
             try:
-                await session_of(request)
+                if await token_of(request) is None:
+                    await session_of(request)
             except SignedOut as signed_out:
                 await (await _signed_out(request, signed_out))(scope, receive, send)
+                return
+            except TooManyFailures as refused:
+                await (await _too_many(request, refused))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -120,9 +130,9 @@ async def _with_security_headers(
     return response
 
 
-async def _signed_out(request: Request, _: Exception) -> Response:
+async def _signed_out(request: Request, error: Exception) -> Response:
     if not wants_page(request):
-        return JSONResponse({"error": "Sign in first."}, 401)
+        return JSONResponse({"error": str(error)}, 401)
     if request.headers.get("HX-Request"):
         return Response(status_code=204, headers={"HX-Redirect": "/admin/sign-in"})
     return RedirectResponse("/admin/sign-in", 303)
@@ -155,6 +165,18 @@ async def _local_sign_in_off(_: Request, __: Exception) -> Response:
 async def _forbidden(request: Request, _: Exception) -> Response:
     text = "This request did not come from our own page; reload it and try again."
     return error_page(request, text, 403) if wants_page(request) else _error(text, 403)
+
+
+async def _not_permitted(request: Request, error: Exception) -> Response:
+    if wants_page(request):
+        return error_page(request, str(error), 403)
+    return JSONResponse({"error": str(error), "code": "not_permitted"}, 403)
+
+
+async def _recent_sign_in_needed(request: Request, error: Exception) -> Response:
+    if wants_page(request):
+        return await ask_who(request, str(error))
+    return JSONResponse({"error": str(error), "code": "recent_sign_in_needed"}, 403)
 
 
 async def _too_many(_: Request, error: Exception) -> Response:

@@ -1,6 +1,7 @@
 """Jinja templates: their filters and globals, and the responses made from them."""
 
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,15 +13,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from pvemcp_server import __version__
 from pvemcp_server.access.sessions import Session
+from pvemcp_server.admin.operation import operations
+from pvemcp_server.admin.permission import RoleAuthority
 
 HERE: Final = Path(__file__).parent
 
 
 class Navigation(NamedTuple):
-    """An entry of the navigation; `icon` is the path of an SVG drawing of 24 by 24 units."""
+    """An entry of the navigation, for those who may run the `operation` that the page shows.
+
+    `icon` is the path of an SVG drawing of 24 by 24 units.
+    """
 
     title: str
     path: str
+    operation: str
     icon: str
 
 
@@ -100,11 +107,31 @@ def page(
 ) -> Response:
     """Render a template; `session` is the signed-in administrator's.
 
-    `due` hides the navigation while the administrator may use one page only.
+    A template asks `may("keys.create")` before it shows what runs an operation. `due` hides the
+    navigation while the administrator may use one page only.
     """
-    csrf = session.csrf if session else ""
-    context = {"session": session, "csrf": csrf, "due": False, **values}
+    context = {
+        "session": session,
+        "csrf": session.csrf if session else "",
+        "may": partial(visible, session),
+        "due": False,
+        **values,
+    }
     return _templates.TemplateResponse(request, template, context, status_code=status)
+
+
+def visible(session: Session | None, operation: str) -> bool:
+    """Return whether the role of the session's administrator permits the operation."""
+    permission = operations()[operation].permission
+    return session is not None and RoleAuthority(session.admin.role).permits(permission)
+
+
+def entry_page(session: Session) -> str:
+    """Return the first page of the navigation that shows something to the administrator."""
+    return next(
+        (each.path for each in NAVIGATION.values() if visible(session, each.operation)),
+        "/admin/account",
+    )
 
 
 def wants_page(request: Request) -> bool:
@@ -112,13 +139,16 @@ def wants_page(request: Request) -> bool:
     return not request.url.path.startswith("/admin/api")
 
 
+def is_part(request: Request) -> bool:
+    """Return whether htmx asks for a part of a page."""
+    return request.headers.get("HX-Request") == "true"
+
+
 def error_page(request: Request, text: str, status: int) -> Response:
     """Render an error as a fragment for htmx or as a page."""
-    is_part = request.headers.get("HX-Request") == "true"
-    response = page(
-        request, "error_part.html" if is_part else "error.html", text=text, status=status
-    )
-    if is_part:
+    part = is_part(request)
+    response = page(request, "error_part.html" if part else "error.html", text=text, status=status)
+    if part:
         # htmx ignores the body of an error status, so the banner is sent with 200
         response.status_code = 200
         response.headers["HX-Retarget"] = "#errors"

@@ -11,12 +11,14 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Operation, model_of, operations
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.web.api import audit, bridge, session
-from pvemcp_server.web.api.answers import REFUSALS
-from pvemcp_server.web.session import PipelineOf, Reading, Writing
+from pvemcp_server.web.api.answers import REFUSALS, requirements
+from pvemcp_server.web.session import PipelineOf, Reading, permitted
 
 DESCRIPTION: Final = """\
 Everything that the admin pages offer. `POST /session` signs in and answers with the session's
-token; requests other than GET carry it as `X-CSRF-Token`, beside the cookie.
+token; requests other than GET carry it as `X-CSRF-Token`, beside the cookie. A program may instead
+present a service token as `Authorization: Bearer pvemcp_admin_…`. `x-roles` and `x-scope` say which
+administrator roles permit an operation, and which scope of a service token.
 """
 
 
@@ -58,14 +60,15 @@ def _add_route(router: APIRouter, operation: Operation) -> None:
         _endpoint(operation, route.method),
         methods=[route.method],
         status_code=status.HTTP_201_CREATED if route.created else done,
+        openapi_extra=requirements(operation),
     )
 
 
 def _endpoint(operation: Operation, method: str) -> Callable[..., Any]:
     """Return a function with the operation's signature, as FastAPI reads it.
 
-    The context requires a session, and for any method but GET also its CSRF token. A model is the
-    body, or the query of a GET.
+    The context requires a session whose role permits the operation, and for any method but GET also
+    its CSRF token. A model is the body, or the query of a GET.
     """
 
     async def endpoint(**values: Any) -> Any:
@@ -74,7 +77,7 @@ def _endpoint(operation: Operation, method: str) -> Callable[..., Any]:
     def for_fastapi(parameter: Parameter) -> Parameter:
         annotation = parameter.annotation
         if annotation is AdminContext:
-            annotation = Reading if method == "GET" else Writing
+            annotation = Annotated[AdminContext, permitted(operation)]
         elif annotation is Pipeline:
             annotation = PipelineOf
         elif method == "GET" and model_of(parameter):

@@ -6,13 +6,16 @@ from fastapi import APIRouter, Request, Response, status
 from pydantic import BaseModel, SecretStr
 
 from pvemcp_server.access.fields import Fields
+from pvemcp_server.access.second_factors import Code
 from pvemcp_server.admin import authentication
 from pvemcp_server.errors import (
     AccessDenied,
+    BadArgument,
     LocalSignInOff,
     SecondFactorNeeded,
     TooManyFailures,
 )
+from pvemcp_server.store.records import AdminRole
 from pvemcp_server.web.api.answers import Wrong
 from pvemcp_server.web.session import (
     SignedIn,
@@ -23,6 +26,7 @@ from pvemcp_server.web.session import (
     device_of,
     open_session,
     services_of,
+    session_of,
 )
 
 router = APIRouter(tags=["Session"], prefix="/session")
@@ -36,13 +40,25 @@ class Credentials(Fields):
     code: SecretStr = SecretStr("")
 
 
+class Proof(Fields):
+    """The password of the signed-in administrator; `code` is of a second factor."""
+
+    password: SecretStr
+    code: SecretStr = SecretStr("")
+
+
 class SessionFacts(BaseModel):
-    """The session of the cookie; `csrf` is the token for X-CSRF-Token."""
+    """The session of the cookie; `csrf` is the token for X-CSRF-Token.
+
+    `verified_at` is when the administrator last proved who they are.
+    """
 
     name: str
+    role: AdminRole
     csrf: str
     must_change: bool
     expires: datetime
+    verified_at: datetime
 
 
 @router.post(
@@ -75,6 +91,33 @@ async def current(session: SignedIn) -> SessionFacts:
     return _facts(session)
 
 
+@router.post(
+    "/confirm",
+    responses={429: {"model": Wrong, "description": "Too many attempts; see Retry-After"}},
+)
+async def confirm(request: Request, session: SignedIn, proof: Proof) -> SessionFacts:
+    """Confirm who you are, for the operations that answer `recent_sign_in_needed`."""
+    await check_csrf(request, session)
+    services = services_of(request)
+    try:
+        code = proof.code.get_secret_value()
+        await authentication.confirm(
+            services,
+            session,
+            proof.password.get_secret_value(),
+            Code(code) if code else None,
+            address_of(request),
+            device_of(request),
+        )
+    except TooManyFailures:
+        raise
+    except SecondFactorNeeded:
+        raise BadArgument("code", "is needed too, of your second factor.") from None
+    except AccessDenied:
+        raise BadArgument("password", "or the code is wrong.") from None
+    return _facts(await session_of(request))
+
+
 @router.delete("", status_code=status.HTTP_204_NO_CONTENT)
 async def sign_out(request: Request, response: Response, session: SignedIn) -> None:
     """End the session."""
@@ -85,7 +128,9 @@ async def sign_out(request: Request, response: Response, session: SignedIn) -> N
 def _facts(session: SignedIn) -> SessionFacts:
     return SessionFacts(
         name=session.admin.name,
+        role=session.admin.role,
         csrf=session.csrf,
         must_change=session.admin.must_change,
         expires=session.expires,
+        verified_at=session.verified_at,
     )

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.web.pages import account, second_step, sign_in
+from pvemcp_server.web.pages import account, confirmation, second_step, sign_in
 from pvemcp_server.web.templates import NAVIGATION
 
 
@@ -18,7 +18,7 @@ def routers(config: Config) -> Iterator[APIRouter]:
 
     The sign-in with OpenID Connect is there when an issuer is configured.
     """
-    yield from (sign_in.router, second_step.router, account.router)
+    yield from (sign_in.router, second_step.router, confirmation.router, account.router)
     for subject in SUBJECTS:
         if find_spec(f"{__name__}.{subject}"):
             page = import_module(f"{__name__}.{subject}")

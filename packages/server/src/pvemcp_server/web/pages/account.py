@@ -8,7 +8,7 @@ from pvemcp_server.access.passkeys import RelyingParty
 from pvemcp_server.access.second_factors import RECOVERY_CODES, totp_uri
 from pvemcp_server.admin import account, admins
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.errors import AccessDenied, BadArgument, TooManyFailures
+from pvemcp_server.errors import AccessDenied, BadArgument, RecentSignInNeeded
 from pvemcp_server.web.passkeys import passkey_site_of
 from pvemcp_server.web.session import (
     OwnReading,
@@ -16,9 +16,7 @@ from pvemcp_server.web.session import (
     RowNumber,
     SignedIn,
     Writing,
-    device_of,
     is_second_factor_due,
-    too_many_attempts,
 )
 from pvemcp_server.web.templates import page, redirect, reload
 
@@ -27,16 +25,10 @@ HERE: Final = "/admin/account"
 Text = Annotated[str, Form()]
 
 
-async def confirmed(
-    request: Request, session: SignedIn, context: OwnWriting, confirmation: Text = ""
-) -> AdminContext:
-    """Return the context after the administrator has confirmed with a password or a code."""
-    try:
-        await account.confirm(context, session, confirmation, device_of(request))
-    except TooManyFailures as refused:
-        raise BadArgument("confirmation", too_many_attempts(refused)) from None
-    except AccessDenied:
-        raise BadArgument("confirmation", "the password or the code is wrong.") from None
+async def confirmed(context: OwnWriting) -> AdminContext:
+    """Return the context of an administrator who has signed in or confirmed lately."""
+    if not context.authority.is_recent:
+        raise RecentSignInNeeded
     return context
 
 

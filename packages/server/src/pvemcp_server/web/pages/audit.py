@@ -8,12 +8,15 @@ from fastapi import APIRouter, Request, Response
 from pvemcp_server.admin import audit, clusters, keys
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import UnknownName
-from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing
+from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing, may
 from pvemcp_server.web.templates import Navigation, page
 
 router = APIRouter(prefix="/audit")
 navigation = Navigation(
-    "Audit", "/admin/audit", icon="M9 6h11M9 12h11M9 18h11M4 6h.01M4 12h.01M4 18h.01"
+    "Audit",
+    "/admin/audit",
+    operation="audit.list",
+    icon="M9 6h11M9 12h11M9 18h11M4 6h.01M4 12h.01M4 18h.01",
 )
 PAGE = 50
 
@@ -33,7 +36,7 @@ class SearchForm(audit.SearchPage):
         return urlencode(self.model_dump(mode="json", exclude_none=True, exclude={"limit"}))
 
 
-@router.get("")
+@router.get("", dependencies=[may("audit.list")])
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
     search = SearchForm.of(request)
     return page(
@@ -49,7 +52,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
     )
 
 
-@router.get("/entries")
+@router.get("/entries", dependencies=[may("audit.list")])
 async def entries(request: Request, session: SignedIn, context: Reading) -> Response:
     """Render the table alone; a live page polls it."""
     search = SearchForm.of(request)
@@ -58,7 +61,7 @@ async def entries(request: Request, session: SignedIn, context: Reading) -> Resp
     )
 
 
-@router.get("/entries/{seq}")
+@router.get("/entries/{seq}", dependencies=[may("audit.list")])
 async def entry(request: Request, session: SignedIn, context: Reading, seq: RowNumber) -> Response:
     entries = await audit.find_entries(context, audit.SearchPage(before=seq + 1, limit=1))
     if not entries:
@@ -66,7 +69,7 @@ async def entry(request: Request, session: SignedIn, context: Reading, seq: RowN
     return page(request, "audit_entry.html", session, entry=entries[0])
 
 
-@router.post("/verify")
+@router.post("/verify", dependencies=[may("audit.verify")])
 async def verify(request: Request, session: SignedIn, context: Writing) -> Response:
     return page(request, "audit_verified.html", session, verified=await audit.verify(context))
 

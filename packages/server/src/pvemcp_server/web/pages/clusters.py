@@ -9,12 +9,15 @@ from pvemcp_server.admin import clusters, doctor, keys, roles
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.store.records import TlsMode
 from pvemcp_server.web.pages.forms import text_of, texts_of, words
-from pvemcp_server.web.session import Reading, SignedIn, Writing
+from pvemcp_server.web.session import Reading, SignedIn, Writing, may
 from pvemcp_server.web.templates import Navigation, page, redirect, reload
 
 router = APIRouter(prefix="/clusters")
 navigation = Navigation(
-    "Clusters", "/admin/clusters", icon="M4 4h16v6H4zM4 14h16v6H4zM8 7h.01M8 17h.01"
+    "Clusters",
+    "/admin/clusters",
+    operation="clusters.list",
+    icon="M4 4h16v6H4zM4 14h16v6H4zM8 7h.01M8 17h.01",
 )
 Text = Annotated[str, Form()]
 SECRET = "token_secret:"  # noqa: S105 - the prefix of a field's name
@@ -26,7 +29,7 @@ TLS = {
 }
 
 
-@router.get("")
+@router.get("", dependencies=[may("clusters.list")])
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
     return page(
         request,
@@ -38,12 +41,12 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
     )
 
 
-@router.get("/new")
+@router.get("/new", dependencies=[may("clusters.add")])
 async def new(request: Request, session: SignedIn, _: Reading) -> Response:
     return page(request, "cluster_edit.html", session, here="clusters", cluster=None, modes=TLS)
 
 
-@router.post("/fingerprints")
+@router.post("/fingerprints", dependencies=[may("clusters.fingerprints")])
 async def fingerprints(
     request: Request, session: SignedIn, context: Writing, hosts: Text
 ) -> Response:
@@ -52,19 +55,19 @@ async def fingerprints(
     return page(request, "cluster_fingerprints.html", session, shown=shown, pinned=[])
 
 
-@router.post("/try")
+@router.post("/try", dependencies=[may("clusters.try")])
 async def try_out(request: Request, session: SignedIn, context: Writing) -> Response:
     check = await clusters.try_cluster(context, _fields(await request.form()))
     return page(request, "cluster_check.html", session, check=check, saved="")
 
 
-@router.post("")
+@router.post("", dependencies=[may("clusters.add")])
 async def add(request: Request, context: Writing) -> Response:
     await clusters.add_cluster(context, _fields(await request.form()))
     return redirect("/admin/clusters")
 
 
-@router.get("/{name}/edit")
+@router.get("/{name}/edit", dependencies=[may("clusters.change")])
 async def edit(request: Request, session: SignedIn, context: Reading, name: str) -> Response:
     return page(
         request,
@@ -78,7 +81,7 @@ async def edit(request: Request, session: SignedIn, context: Reading, name: str)
     )
 
 
-@router.post("/{name}/change")
+@router.post("/{name}/change", dependencies=[may("clusters.change")])
 async def change(request: Request, context: Writing, name: str) -> Response:
     form = await request.form()
     values = _connection(form) | {"token_secrets": _token_secrets(form)}
@@ -86,13 +89,13 @@ async def change(request: Request, context: Writing, name: str) -> Response:
     return redirect("/admin/clusters")
 
 
-@router.post("/{name}/remove")
+@router.post("/{name}/remove", dependencies=[may("clusters.remove")])
 async def remove(context: Writing, name: str) -> Response:
     await clusters.remove_cluster(context, name)
     return redirect("/admin/clusters")
 
 
-@router.post("/{name}/test")
+@router.post("/{name}/test", dependencies=[may("clusters.test")])
 async def check(
     request: Request,
     session: SignedIn,
@@ -104,7 +107,7 @@ async def check(
     return page(request, "cluster_check.html", session, check=check, saved=identity or name)
 
 
-@router.post("/{name}/doctor")
+@router.post("/{name}/doctor", dependencies=[may("doctor")])
 async def examine(
     request: Request, session: SignedIn, context: Writing, name: str, key: Text = ""
 ) -> Response:
@@ -120,7 +123,7 @@ async def examine(
     )
 
 
-@router.post("/{name}/identities")
+@router.post("/{name}/identities", dependencies=[may("clusters.add_identity")])
 async def put_identity(request: Request, context: Writing, name: str) -> Response:
     """Add a token, or replace the secret of the identity with that name."""
     form = await request.form()
@@ -135,25 +138,25 @@ async def put_identity(request: Request, context: Writing, name: str) -> Respons
     return reload()
 
 
-@router.post("/{name}/identities/{identity}/default")
+@router.post("/{name}/identities/{identity}/default", dependencies=[may("clusters.make_default")])
 async def make_default(context: Writing, name: str, identity: str) -> Response:
     await clusters.make_default(context, name, identity)
     return reload()
 
 
-@router.post("/{name}/identities/{identity}/remove")
+@router.post("/{name}/identities/{identity}/remove", dependencies=[may("clusters.remove_identity")])
 async def remove_identity(context: Writing, name: str, identity: str) -> Response:
     await clusters.remove_identity(context, name, identity)
     return reload()
 
 
-@router.post("/{name}/bind")
+@router.post("/{name}/bind", dependencies=[may("clusters.bind")])
 async def bind(context: Writing, name: str, identity: Text, holder: Text) -> Response:
     await clusters.bind(context, name, identity, _holder(holder))
     return reload()
 
 
-@router.post("/{name}/unbind")
+@router.post("/{name}/unbind", dependencies=[may("clusters.unbind")])
 async def unbind(context: Writing, name: str, holder: Text) -> Response:
     await clusters.unbind(context, name, _holder(holder))
     return reload()

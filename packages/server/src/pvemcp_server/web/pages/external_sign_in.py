@@ -9,13 +9,26 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from pvemcp_server.access.limits import RateLimiter, network_of
-from pvemcp_server.admin.authentication import sign_in_external
+from pvemcp_server.admin.authentication import confirm_external, sign_in_external
 from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, CallError, ConfigError, SecondFactorNeeded
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.web.oidc import SIGN_IN_SECONDS, MetadataCache, PendingSignIn, open_issuer
+from pvemcp_server.web.oidc import (
+    SIGN_IN_SECONDS,
+    ExternalUser,
+    MetadataCache,
+    PendingSignIn,
+    open_issuer,
+)
 from pvemcp_server.web.pages import second_step
-from pvemcp_server.web.session import Cookie, address_of, cookie_of, open_session, services_of
+from pvemcp_server.web.session import (
+    Cookie,
+    SignedIn,
+    address_of,
+    cookie_of,
+    open_session,
+    services_of,
+)
 from pvemcp_server.web.templates import error_page, page
 
 router = APIRouter(prefix="/oidc")
@@ -35,10 +48,19 @@ class State:
 @router.get("")
 async def begin(request: Request) -> Response:
     """Redirect the browser to the issuer; a signed cookie keeps state, nonce and verifier."""
+    return await _begin(request, PendingSignIn.begin())
+
+
+@router.get("/confirm")
+async def begin_confirmation(request: Request, session: SignedIn) -> Response:
+    """Redirect the browser to the issuer, to sign in again and so verify this session."""
+    return await _begin(request, PendingSignIn.begin(confirms=session.id))
+
+
+async def _begin(request: Request, pending: PendingSignIn) -> Response:
     config, state = services_of(request).config, _state(request)
     if not state.begun.take(network_of(address_of(request)), BEGUN_PER_MINUTE):
         return error_page(request, "Too many sign-ins were begun; wait a minute.", 429)
-    pending = PendingSignIn.begin()
     try:
         async with open_issuer(config, state.metadata) as issuer:
             response = RedirectResponse(issuer.authorization_url(pending), 303)
@@ -55,14 +77,24 @@ async def callback(
     state: Annotated[str, Query()] = "",
     code: Annotated[str, Query()] = "",
 ) -> Response:
-    """Sign in the user whom the issuer authenticated, when configured as an administrator."""
-    services = services_of(request)
+    """Sign in the user whom the issuer authenticated, when configured as an administrator.
+
+    A sign-in that confirms a session verifies that one, and opens no other.
+    """
+    services, confirms = services_of(request), ""
     try:
-        email, subject = await _authenticated(request, state, code)
-        admin = await sign_in_external(services, email, subject, address_of(request))
+        user, confirms = await _authenticated(request, state, code)
+        if confirms:
+            await confirm_external(services, confirms, user.subject, address_of(request))
+            response = page(request, "confirmed.html")
+            _cookie(services.config).delete(response)
+            return response
+        admin = await sign_in_external(
+            services, user.email, user.subject, user.claims, address_of(request)
+        )
     except SecondFactorNeeded as needed:
         response = page(request, "signed_in.html", then=second_step.PATH)
-        await second_step.begin(request, needed, "oidc", response)
+        await second_step.begin(request, needed, "oidc", response, confirms)
         _cookie(services.config).delete(response)
         return response
     except (AccessDenied, ConfigError, CallError) as refused:
@@ -80,7 +112,8 @@ async def callback(
     return response
 
 
-async def _authenticated(request: Request, state: str, code: str) -> tuple[str, str]:
+async def _authenticated(request: Request, state: str, code: str) -> tuple[ExternalUser, str]:
+    """Return the user, and the id of the session that the sign-in confirms."""
     config = services_of(request).config
     pending = PendingSignIn.opened(request.cookies.get(_cookie(config).name, ""), _key(request))
     if not code or pending.state != state:
@@ -90,8 +123,7 @@ async def _authenticated(request: Request, state: str, code: str) -> tuple[str, 
     if not await services_of(request).store.spent_tokens.spend(pending.state, now, expires):
         raise AccessDenied("this sign-in was used before")
     async with open_issuer(config, _state(request).metadata) as issuer:
-        user = await issuer.exchange(code, pending)
-    return user.email, user.subject
+        return await issuer.exchange(code, pending), pending.confirms
 
 
 def _state(request: Request) -> State:

@@ -6,22 +6,26 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request, Response
 
 from pvemcp_server.access.keys import KeyChanges, KeyFields
-from pvemcp_server.admin import clusters, keys, overview, roles
+from pvemcp_server.admin import keys, overview
 from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.web.pages.forms import fields_of
-from pvemcp_server.web.session import Reading, SignedIn, Writing
-from pvemcp_server.web.templates import Navigation, page, reload
+from pvemcp_server.web.session import Reading, SignedIn, Writing, may
+from pvemcp_server.web.templates import Navigation, page, reload, visible
 
 router = APIRouter(prefix="/keys")
 navigation = Navigation(
-    "API Access", "/admin/keys", icon="M8 16a4 4 0 1 1 0-8 4 4 0 0 1 0 8zM12 12h9v4M17 12v3"
+    "API Access",
+    "/admin/keys",
+    operation="keys.list",
+    icon="M8 16a4 4 0 1 1 0-8 4 4 0 0 1 0 8zM12 12h9v4M17 12v3",
 )
 
 
-@router.get("")
+@router.get("", dependencies=[may("keys.list")])
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    notices = [each for each in await overview.list_notices(context) if each.kind == "key-refused"]
+    known = await overview.list_notices(context) if visible(session, "notices.list") else []
+    notices = [each for each in known if each.kind == "key-refused"]
     return page(
         request,
         "keys.html",
@@ -37,14 +41,14 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
     )
 
 
-@router.post("")
+@router.post("", dependencies=[may("keys.create")])
 async def generate(request: Request, session: SignedIn, context: Writing) -> Response:
     """Create a key; a field that is left empty has its default."""
     fields = KeyFields(**fields_of(await request.form(), KeyFields))
     return _show_secret(request, session, context, await keys.create_key(context, fields))
 
 
-@router.post("/{key}/change")
+@router.post("/{key}/change", dependencies=[may("keys.change")])
 async def change(request: Request, context: Writing, key: str) -> Response:
     """Change a key; a field that is left empty gets its default back.
 
@@ -58,7 +62,7 @@ async def change(request: Request, context: Writing, key: str) -> Response:
     return reload()
 
 
-@router.get("/{key}/edit")
+@router.get("/{key}/edit", dependencies=[may("keys.change")])
 async def edit(request: Request, session: SignedIn, context: Reading, key: str) -> Response:
     record = await context.services.access.keys.get(key)
     return page(
@@ -71,24 +75,24 @@ async def edit(request: Request, session: SignedIn, context: Reading, key: str) 
     )
 
 
-@router.post("/{key}/regenerate")
+@router.post("/{key}/regenerate", dependencies=[may("keys.regenerate")])
 async def regenerate(request: Request, session: SignedIn, context: Writing, key: str) -> Response:
     return _show_secret(request, session, context, await keys.regenerate_key(context, key))
 
 
-@router.post("/{key}/enabled")
+@router.post("/{key}/enabled", dependencies=[may("keys.change")])
 async def set_enabled(context: Writing, key: str, enabled: Annotated[bool, Form()]) -> Response:
     await keys.change_key(context, key, KeyChanges.model_validate({"enabled": enabled}))
     return reload()
 
 
-@router.post("/{key}/remove")
+@router.post("/{key}/remove", dependencies=[may("keys.remove")])
 async def remove(context: Writing, key: str) -> Response:
     await keys.remove_key(context, key)
     return reload()
 
 
-@router.get("/{key}/rights")
+@router.get("/{key}/rights", dependencies=[may("keys.rights")])
 async def rights(request: Request, session: SignedIn, context: Reading, key: str) -> Response:
     return page(
         request,
@@ -114,7 +118,4 @@ def _show_secret(
 
 
 async def _choices(context: AdminContext) -> dict[str, Any]:
-    return {
-        "roles": [role.name for role in await roles.list_roles(context)],
-        "clusters": [cluster.name for cluster in await clusters.list_clusters(context)],
-    }
+    return (await keys.key_choices(context)).model_dump()

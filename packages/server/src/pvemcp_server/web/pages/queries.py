@@ -10,18 +10,21 @@ from pvemcp_server.admin import clusters, keys, queries
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.web.pages.forms import read_json
-from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
+from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing, may
 from pvemcp_server.web.templates import Navigation, page, redirect
 
 router = APIRouter(prefix="/query")
 navigation = Navigation(
-    "Query", "/admin/query", icon="M11 4a7 7 0 1 1 0 14 7 7 0 0 1 0-14zM16 16l5 5"
+    "Query",
+    "/admin/query",
+    operation="queries.list",
+    icon="M11 4a7 7 0 1 1 0 14 7 7 0 0 1 0-14zM16 16l5 5",
 )
 Text = Annotated[str, Form()]
 SHOWN_ROWS = 200
 
 
-@router.get("")
+@router.get("", dependencies=[may("queries.list")])
 async def show(
     request: Request,
     session: SignedIn,
@@ -49,7 +52,7 @@ async def show(
     )
 
 
-@router.post("/run")
+@router.post("/run", dependencies=[may("queries.run")])
 async def run(
     request: Request,
     session: SignedIn,
@@ -71,14 +74,14 @@ async def run(
     )
 
 
-@router.post("/save")
+@router.post("/save", dependencies=[may("queries.save")])
 async def save(context: Writing, name: Text, query: Text, description: Text = "") -> Response:
     new = queries.QueryFields(name=name, description=description, query=_query(query))
     saved = await queries.save_query(context, new)
     return redirect("/admin/query?saved=", saved.name)
 
 
-@router.post("/remove")
+@router.post("/remove", dependencies=[may("queries.remove")])
 async def remove(context: Writing, name: Text) -> Response:
     await queries.remove_query(context, name)
     return redirect("/admin/query")

@@ -12,11 +12,16 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.web.pages.forms import number, text_of, texts_of, words
-from pvemcp_server.web.session import Reading, SignedIn, Writing
+from pvemcp_server.web.session import Reading, SignedIn, Writing, may
 from pvemcp_server.web.templates import Navigation, page, redirect, reload
 
 router = APIRouter(prefix="/roles")
-navigation = Navigation("Roles", "/admin/roles", icon="M12 3l8 3v6c0 5-3.5 8-8 9-4.5-1-8-4-8-9V6z")
+navigation = Navigation(
+    "Roles",
+    "/admin/roles",
+    operation="roles.list",
+    icon="M12 3l8 3v6c0 5-3.5 8-8 9-4.5-1-8-4-8-9V6z",
+)
 Text = Annotated[str, Form()]
 MOST_GRANTS: Final = 1_000
 REACH: Final = "-reach"
@@ -27,7 +32,7 @@ NEW: Final[dict[str, Any]] = {
 }
 
 
-@router.get("")
+@router.get("", dependencies=[may("roles.list")])
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
     held = await keys.list_keys(context)
     known = await roles.list_roles(context)
@@ -35,7 +40,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
     return page(request, "roles.html", session, here="roles", roles=known, holders=holders)
 
 
-@router.get("/new")
+@router.get("/new", dependencies=[may("roles.create")])
 async def new(
     request: Request, session: SignedIn, context: Reading, like: Annotated[str, Query()] = ""
 ) -> Response:
@@ -46,7 +51,7 @@ async def new(
     )
 
 
-@router.get("/grant")
+@router.get("/grant", dependencies=[may("roles.create")])
 async def grant(
     request: Request,
     session: SignedIn,
@@ -59,7 +64,7 @@ async def grant(
     )
 
 
-@router.get("/{name}/edit")
+@router.get("/{name}/edit", dependencies=[may("roles.change")])
 async def edit(request: Request, session: SignedIn, context: Reading, name: str) -> Response:
     role = await roles.get_role(context, name)
     return page(
@@ -72,7 +77,7 @@ async def edit(request: Request, session: SignedIn, context: Reading, name: str)
     )
 
 
-@router.post("")
+@router.post("", dependencies=[may("roles.create")])
 async def save(request: Request, context: Writing, name: Text, was: Text = "") -> Response:
     """Create a role, or change the one named `was`."""
     form = await request.form()
@@ -86,7 +91,7 @@ async def save(request: Request, context: Writing, name: Text, was: Text = "") -
     return redirect("/admin/roles")
 
 
-@router.post("/{name}/remove")
+@router.post("/{name}/remove", dependencies=[may("roles.remove")])
 async def remove(context: Writing, name: str) -> Response:
     await roles.remove_role(context, name)
     return reload()

@@ -35,10 +35,10 @@ Text = Annotated[str, Form()]
 
 
 async def begin(
-    request: Request, needed: SecondFactorNeeded, by: str, response: Response
+    request: Request, needed: SecondFactorNeeded, by: str, response: Response, confirms: str = ""
 ) -> Response:
     """Keep the state of the first step in this browser; the response leads to the second one."""
-    sealed = await authentication.begin_second_step(services_of(request), needed, by)
+    sealed = await authentication.begin_second_step(services_of(request), needed, by, confirms)
     lifetime = int(authentication.SECOND_STEP_LIFE.total_seconds())
     _cookie(request).set(response, sealed, max_age=lifetime)
     return response
@@ -56,7 +56,7 @@ async def show(request: Request) -> Response:
 
 @router.post("/second-factor")
 async def finish(request: Request, code: Text = "", credential: Text = "") -> Response:
-    """Sign in with a code or a passkey."""
+    """Sign in with a code or a passkey, or confirm the session that the first step was for."""
     services = services_of(request)
     try:
         pending = await _pending(request)
@@ -76,6 +76,10 @@ async def finish(request: Request, code: Text = "", credential: Text = "") -> Re
         return response
     except AccessDenied:
         return await _second_page(request, pending, "The code or the passkey is wrong.", 403)
+    if admin is None:
+        response = page(request, "confirmed.html")
+        _cookie(request).delete(response)
+        return response
     return await _signed_in(request, admin)
 
 

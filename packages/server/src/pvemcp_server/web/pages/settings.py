@@ -8,18 +8,19 @@ from fastapi import APIRouter, Request, Response
 from pvemcp_server.admin import settings
 from pvemcp_server.admin.token_estimate import FORMATS, TABLE
 from pvemcp_server.web.pages.forms import number, text_of, words
-from pvemcp_server.web.session import Reading, SignedIn, Writing
+from pvemcp_server.web.session import Reading, SignedIn, Writing, may
 from pvemcp_server.web.templates import Navigation, page
 
 router = APIRouter(prefix="/settings")
 navigation = Navigation(
     "Settings",
     "/admin/settings",
+    operation="settings.list",
     icon="M5 4v5M5 13v7M12 4v10M12 18v2M19 4v2M19 10v10M3 11h4M10 16h4M17 8h4",
 )
 
 
-@router.get("")
+@router.get("", dependencies=[may("settings.list")])
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
     declared = await settings.list_settings(context)
     by_group = groupby(declared, lambda setting: setting.group)
@@ -35,7 +36,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
     )
 
 
-@router.post("/{group}")
+@router.post("/{group}", dependencies=[may("settings.change")])
 async def change(request: Request, session: SignedIn, context: Writing, group: str) -> Response:
     form = await request.form()
     all_settings = await settings.list_settings(context)

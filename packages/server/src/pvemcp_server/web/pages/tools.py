@@ -9,16 +9,18 @@ from pvemcp_server.access.model import Area
 from pvemcp_server.admin import clusters, keys, tools
 from pvemcp_server.toolkit.schema import description_of
 from pvemcp_server.web.pages.forms import arguments_of, text_of
-from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing
+from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing, may
 from pvemcp_server.web.templates import Navigation, page
 
 router = APIRouter(prefix="/tools")
-navigation = Navigation("Tools", "/admin/tools", icon="M8 6l-5 6 5 6M16 6l5 6-5 6")
+navigation = Navigation(
+    "Tools", "/admin/tools", operation="tools.list", icon="M8 6l-5 6 5 6M16 6l5 6-5 6"
+)
 AsKey = Annotated[str, Query()]
 ARGUMENT = "argument-"
 
 
-@router.get("")
+@router.get("", dependencies=[may("tools.list")])
 async def show(
     request: Request, session: SignedIn, context: Reading, pipeline: PipelineOf, key: AsKey = ""
 ) -> Response:
@@ -36,7 +38,7 @@ async def show(
     )
 
 
-@router.get("/{name}")
+@router.get("/{name}", dependencies=[may("tools.list")])
 async def form(
     request: Request,
     session: SignedIn,
@@ -61,7 +63,7 @@ async def form(
     )
 
 
-@router.post("/{name}/call")
+@router.post("/{name}/call", dependencies=[may("tools.call")])
 async def call(
     request: Request, session: SignedIn, context: Writing, pipeline: PipelineOf, name: str
 ) -> Response:

@@ -66,12 +66,13 @@ const usePasskey = async (form) => {
 
 document.addEventListener("click", (event) => {
   const target = event.target.closest(
-    "[data-copy], [data-open], [data-use-passkey], [data-close], [data-add], [data-remove-grant], [role=tab]",
+    "[data-copy], [data-open], [data-use-passkey], [data-close], [data-add], [data-remove-grant], [data-retry], [role=tab]",
   );
   if (!target) return;
   if (target.dataset.copy) copy(target);
   else if (target.dataset.add) addPart(target);
   else if ("usePasskey" in target.dataset) usePasskey(target.form);
+  else if ("retry" in target.dataset) sendAgain();
   else if ("removeGrant" in target.dataset) target.closest("[data-grant]").remove();
   else if (target.dataset.open) document.getElementById(target.dataset.open).showModal();
   else if ("close" in target.dataset) target.closest("dialog").close();
@@ -135,6 +136,11 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   event.detail.target = errorTarget();
   if (event.detail.target.id === "errors") scrollTo({ top: 0 });
 });
+// A poll would remove the button whose request waits for the answer of an open dialog.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const polls = event.target.getAttribute("hx-trigger")?.includes("every ");
+  if (polls && document.querySelector("dialog[open]")) event.preventDefault();
+});
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.detail.requestConfig.verb === "get") return;
   for (const place of document.querySelectorAll("#errors, .errors-here")) place.replaceChildren();
@@ -143,6 +149,20 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 });
 document.addEventListener("htmx:responseError", () => showError("The server failed on this request; its log says why."));
 document.addEventListener("htmx:sendError", () => showError("The server does not answer."));
+
+// "Confirm it's you": the answer to a request of weight is a dialog. The request is kept, with the
+// form or button that it came from, and sent again once the administrator has confirmed.
+const requests = new WeakMap();
+let waiting;
+const sendAgain = () => {
+  document.querySelector("#confirmation dialog")?.close();
+  waiting?.(true); // without asking hx-confirm's question a second time
+};
+document.addEventListener("htmx:confirm", (event) => requests.set(event.detail.elt, event.detail.issueRequest));
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.target.id === "confirmation") waiting = requests.get(event.detail.requestConfig.elt);
+});
+document.addEventListener("confirmed", sendAgain);
 
 // On a phone the navigation scrolls: bring the current page into view.
 document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
