@@ -57,7 +57,9 @@ class KeyChoices(BaseModel):
     clusters: list[str]
 
 
-WIDENING: Final = frozenset({"role", "clusters", "toolset", "expires", "allow_from", "enabled"})
+WIDENING: Final = frozenset(
+    {"role", "clusters", "toolset", "expires", "allow_from", "unattended", "enabled"}
+)
 
 
 async def creates_writes(context: AdminContext, new: KeyFields) -> bool:
