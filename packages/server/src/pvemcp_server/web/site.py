@@ -76,6 +76,7 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
         site.include_router(page)
     site.mount("/static", StaticFiles(directory=STATIC), name="static")
     site.mount("/api", api)
+    site.add_middleware(UrlEncodedForms)
     site.add_middleware(SessionBeforeBody)
     site.middleware("http")(_with_security_headers)  # added last, so it sees every answer
     return site
@@ -102,9 +103,32 @@ class SessionBeforeBody:
         await self._app(scope, receive, send)
 
 
+class UrlEncodedForms:
+    """Middleware that refuses multipart forms: no page sends one, and they cost too much.
+
+    Each names the character set of its fields, and some decoders of Python take seconds or raise.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request, or answer 415."""
+        if scope["type"] == "http" and _is_multipart(request := Request(scope)):
+            text = "Send forms as application/x-www-form-urlencoded."
+            refused = error_page(request, text, 415) if wants_page(request) else _error(text, 415)
+            await refused(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
 def needs_session(method: str, path: str) -> bool:
     """Return whether the request may have a body and is no sign-in."""
     return method not in ("GET", "HEAD") and (method, path) not in SIGN_INS
+
+
+def _is_multipart(request: Request) -> bool:
+    return "multipart" in request.headers.get("content-type", "").lower()
 
 
 async def _with_security_headers(
