@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
+from pydantic import TypeAdapter
 
 from pvemcp_server.audit import Audit, AuditFilter, Event, Kind, Outcome, open_audit
 from pvemcp_server.audit import audit as audit_module
 from pvemcp_server.audit.audit import MOST_BUFFERED
+from pvemcp_server.audit.reader import Entry
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store import Store
 
@@ -313,6 +315,23 @@ async def test_any_text_can_be_recorded_and_verified(audit: Audit, text: str):
     [entry] = await audit.find()
     assert entry.arguments
     assert len(entry.tool) <= 1000
+    assert await audit.verify() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"a": "\ud800"}, {"\udfff": 1}, {"a": [{"b": "x\udc00y\0"}]}, {"a": "\ud83d" + "\ude00"}],
+    ids=["value", "name", "nested", "in two halves"],
+)
+async def test_text_of_a_client_hides_no_entry_from_an_export(audit: Audit, arguments):
+    """JSON may escape a lone surrogate, which no encoder writes again: the answer broke off."""
+    await audit.call(write(tool="before"))
+    await audit.call(write(tool="x", arguments=arguments))
+    await audit.flush()
+    for export in (audit.export_json, audit.export_csv):
+        lines = [line.encode() async for line in export()]
+        assert b"before" in lines[-1]
+    assert b"before" in TypeAdapter(list[Entry]).dump_json(await audit.find())
     assert await audit.verify() == []
 
 

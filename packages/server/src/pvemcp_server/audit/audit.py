@@ -25,7 +25,6 @@ MOST_BUFFERED = 2_000  # events; beyond it calls wait for the database or are re
 PRUNE_SECONDS = 3600
 LONGEST_TEXT = 1_000
 LONGEST_ARGUMENTS = 16_000
-_to_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 Targets = Callable[[], Collection[str]]
 log = logging.getLogger(__name__)
 
@@ -87,6 +86,14 @@ class Event:
             "duration_ms": self.duration_ms,
             "upid": _short(self.upid),
         }
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+
+def _to_json(value: Any) -> str:
+    """Return the value as JSON in which surrogates are replaced: no other encoder takes them."""
+    return _encode(value).encode("utf-8", "replace").decode()
 
 
 def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:

@@ -14,6 +14,7 @@ from pvemcp_server.errors import (
     TooManyFailures,
 )
 from pvemcp_server.web.api.answers import Wrong
+from pvemcp_server.web.api.json_body import JsonRoute
 from pvemcp_server.web.session import (
     SignedIn,
     SignedOut,
@@ -25,7 +26,7 @@ from pvemcp_server.web.session import (
     services_of,
 )
 
-router = APIRouter(tags=["Session"], prefix="/session")
+router = APIRouter(tags=["Session"], prefix="/session", route_class=JsonRoute)
 
 
 class Credentials(Fields):
