@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -286,7 +287,7 @@ async def test_formulas_with_blanks_or_full_width_signs_are_quoted(audit: Audit,
     await audit.flush()
     text = "".join([line async for line in audit.export_csv()])
     (row,) = csv.DictReader(io.StringIO(text, newline=""))
-    assert row["client"] == f"'{client}"
+    assert row["client"] == "'" + re.sub(r"\s+", " ", client)
 
 
 async def test_calls_are_counted_by_span_and_outcome(store: Store):
@@ -333,6 +334,19 @@ async def test_text_of_a_client_hides_no_entry_from_an_export(audit: Audit, argu
         assert b"before" in lines[-1]
     assert b"before" in TypeAdapter(list[Entry]).dump_json(await audit.find())
     assert await audit.verify() == []
+
+
+@pytest.mark.parametrize("letter", ["\x1b", "\x9b", "\r\n", "\u2028", "\u202e", "\x7f", "\x00"])
+async def test_an_export_holds_nothing_that_a_terminal_obeys(audit: Audit, letter: str):
+    text = f"a{letter}[2Jb"
+    texts = dict.fromkeys(("client", "reason", "cluster", "key_name", "address", "upid"), text)
+    await audit.call(write(tool=text, arguments={text: text}, **{**texts, "key_id": letter}))
+    await audit.flush()
+    [entry] = [json.loads(line) async for line in audit.export_json()]
+    assert entry["arguments"]
+    for export in (audit.export_json, audit.export_csv):
+        for line in [line async for line in export()]:
+            assert line.rstrip("\r\n").isprintable()
 
 
 async def test_long_arguments_are_cut(audit: Audit):

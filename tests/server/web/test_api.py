@@ -156,6 +156,15 @@ async def test_a_body_that_cannot_be_written_again_is_refused(front, body):
     assert [entry.tool for entry in await front.services.audit.find()] == ["admin.sign_in"]
 
 
+async def test_the_own_password_is_not_reset_without_the_present_one(front):
+    """A session that was stolen must not become an account that was taken over."""
+    own = await front.api("POST", "/admins/ada/reset-password")
+    assert own.status_code == 422
+    assert "on the page Password" in own.json()["error"]
+    await front.api("POST", "/admins", json={"name": "grace"})
+    assert (await front.api("POST", "/admins/grace/reset-password")).status_code == 200
+
+
 async def test_an_answer_that_breaks_off_does_not_look_complete(front, monkeypatch):
     async def broken(_audit, _which):
         yield "the first line"

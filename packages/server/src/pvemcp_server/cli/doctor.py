@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from pvemcp_server.admin.doctor import Level, Report, examine
-from pvemcp_server.cli.context import AsJson, administrator, to_json
+from pvemcp_server.cli.context import AsJson, administrator, printable, to_json
 from pvemcp_server.cli.operations import by_hand
 
 MARKS: Final = {
@@ -38,8 +38,10 @@ def _print(reports: list[Report]) -> None:
         typer.secho(title if report.cluster else "This server", bold=True)
         for finding in report.findings:
             mark, colour = MARKS[finding.level]
-            typer.echo(f"  {typer.style(mark, fg=colour)}  {finding.topic}: {finding.text}")
+            typer.echo(
+                f"  {typer.style(mark, fg=colour)}  {finding.topic}: {printable(finding.text)}"
+            )
             for line in finding.fix:
-                typer.echo(f"          {line}")
+                typer.echo(f"          {printable(line)}")
     if not any(report.cluster for report in reports):
         typer.echo("No cluster is configured: pvemcp clusters add.")
