@@ -325,7 +325,7 @@ async def test_any_text_can_be_recorded_and_verified(audit: Audit, text: str):
     ids=["value", "name", "nested", "in two halves"],
 )
 async def test_text_of_a_client_hides_no_entry_from_an_export(audit: Audit, arguments):
-    """JSON may escape a lone surrogate, which no encoder writes again: the answer broke off."""
+    # JSON may escape a lone surrogate, which no encoder writes again: the answer broke off
     await audit.call(write(tool="before"))
     await audit.call(write(tool="x", arguments=arguments))
     await audit.flush()

@@ -144,7 +144,7 @@ NO_JSON = [
 
 @pytest.mark.parametrize("body", NO_JSON)
 async def test_a_body_that_cannot_be_written_again_is_refused(front, body):
-    """Python reads a lone surrogate, and fails later: in the database, an answer or an export."""
+    # Python reads a lone surrogate, and fails later: in the database, an answer or an export
     for path, methods in create_api().openapi()["paths"].items():
         for method in (name for name, route in methods.items() if "requestBody" in route):
             answer = await front.http.request(
@@ -159,7 +159,7 @@ async def test_a_body_that_cannot_be_written_again_is_refused(front, body):
 
 
 async def test_the_own_password_is_not_reset_without_the_present_one(front):
-    """A session that was stolen must not become an account that was taken over."""
+    # a session that was stolen must not become an account that was taken over
     own = await front.api("POST", "/admins/ada/reset-password")
     assert own.status_code == 422
     assert "on the page Password" in own.json()["error"]

@@ -201,7 +201,7 @@ async def test_an_enrolment_belongs_to_its_session_and_counts_once(front):
 
 
 async def test_concurrent_ends_of_an_enrolment_add_one_factor(front):
-    """Two factors with one secret would accept each of its codes twice."""
+    # two factors with one secret would accept each of its codes twice
     shown = await front.post("/admin/account/apps", name="phone", confirmation=PASSWORD)
     app = App(front, re.search(r'id="app-secret">(\w+)<', shown.text)[1])
     fields = {"state": state_in(shown), "code": app.code()}

@@ -87,7 +87,7 @@ CHARSETS = ["utf-8", "punycode", "undefined", "raw_unicode_escape"]
 
 @pytest.mark.parametrize("charset", CHARSETS)
 async def test_no_form_is_read_in_a_character_set_of_the_client(front, stranger, charset):
-    """Python decodes 200 KiB of punycode in 3 s, in which no other request is served."""
+    # Python decodes 200 KiB of punycode in 3 s, in which no other request is served
     body = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n\\ud800-b9\r\n--x--\r\n'
     headers = {"Content-Type": f"Multipart/form-data; boundary=x; charset={charset}"}
     posts = [path for method, path in operations() if method == "POST"]
