@@ -194,9 +194,24 @@ def test_a_upid_may_have_no_id():
         UPID + "\n",
         UPID.replace("pve1", "../x"),
         UPID.replace(":100:", ":1/0 0:"),
+        "UPID:pve1:0000073A:000E6DD1:6B02ACD9:qmstart:1/../x:root@pam:",
+        "UPID:pve1:0000073A:000E6DD1:6B02ACD9:../x:100:root@pam:",
+        "UPID:pve1:0000073A:000E6DD1:6B02ACD9:qmstart:100:../x:",
+        "UPID:pve1:0000073A:000E6DD1:6B02ACD9:qmstart:100:root@pam!a/x:",
         UPID.removesuffix(":"),
     ],
-    ids=["empty", "short", "newline", "path", "space", "unterminated"],
+    ids=[
+        "empty",
+        "short",
+        "newline",
+        "path",
+        "space",
+        "in id",
+        "in type",
+        "in user",
+        "in token",
+        "unterminated",
+    ],
 )
 async def test_a_malformed_upid_is_rejected_before_a_request(text, client, pve):
     with pytest.raises(BadParameters) as caught:

@@ -157,13 +157,13 @@ async def test_text_of_a_client_cannot_forge_a_message_or_a_line(
     assert MESSAGE.fullmatch(message)
     [line] = file.read_text("ascii").splitlines()
     assert json.loads(line) == server.rows[0]
-    assert server.rows[0]["client"] == FORGED.replace("\0", "\ufffd")
+    assert server.rows[0]["client"].isprintable()
     assert secret not in line + message
 
 
 async def test_the_longest_row_fits_a_datagram(store: Store):
-    long = "\u2028" * 1000
-    event = Event(tool=long, client=long, reason=long, arguments={"text": "\u2028" * 20_000})
+    long = "\U0001f642" * 1000
+    event = Event(tool=long, client=long, reason=long, arguments={"text": long * 20})
     await Audit(store).intent(event)
     server = SyslogServer("udp", None)
     SyslogReceiver(server.address).send(await store.audit_log.rows_after(0, 10))

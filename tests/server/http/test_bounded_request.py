@@ -11,17 +11,12 @@ from pvemcp_server.http.exchange import BODY_BYTES
 pytestmark = pytest.mark.anyio
 
 FORM = "application/x-www-form-urlencoded"
-MULTIPART = "multipart/form-data; boundary=x"
 UPLOADS = [
     ("/admin/sign-in", FORM),
-    ("/admin/sign-in", MULTIPART),
     ("/admin/api/session", "application/json"),
     ("/mcp/{key}", "application/json"),
     ("/sse/{key}/messages", "application/json"),
 ]
-
-
-BEGINNING = {MULTIPART: b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n'}
 
 
 def head(served, path, kind, length):
@@ -40,7 +35,7 @@ async def connect(served):
 @pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "in chunks"])
 async def test_a_body_beyond_the_limit_gets_413(served, path, kind, chunked):
     length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {BODY_BYTES + 1}"
-    body = BEGINNING.get(kind, b"").ljust(BODY_BYTES + 1, b"x")
+    body = b"x" * (BODY_BYTES + 1)
     async with await connect(served) as stream:
         await stream.send(head(served, path, kind, length))
         await stream.send(b"%x\r\n%b\r\n" % (len(body), body) if chunked else body)
@@ -48,7 +43,7 @@ async def test_a_body_beyond_the_limit_gets_413(served, path, kind, chunked):
             assert (await stream.receive()).startswith(b"HTTP/1.1 413 ")
 
 
-@pytest.mark.parametrize(("path", "kind"), UPLOADS[:3])
+@pytest.mark.parametrize(("path", "kind"), UPLOADS[:2])
 async def test_200_mib_without_a_session_cost_no_memory(served, path, kind):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     size = 200 * 1024 * 1024
@@ -65,12 +60,12 @@ async def test_200_mib_without_a_session_cost_no_memory(served, path, kind):
     assert after - before < 20 * 1024  # KiB
 
 
-@pytest.mark.parametrize(("path", "kind"), UPLOADS[:3])
+@pytest.mark.parametrize(("path", "kind"), UPLOADS[:2])
 async def test_a_body_that_never_ends_gets_408(served, monkeypatch, path, kind):
     monkeypatch.setattr("pvemcp_server.http.bounded_request.BODY_SECONDS", 0.1)
     async with await connect(served) as stream:
         await stream.send(head(served, path, kind, "Content-Length: 999"))
-        await stream.send(BEGINNING.get(kind, b"{"))
+        await stream.send(b"{")
         with anyio.fail_after(20):
             assert (await stream.receive()).startswith(b"HTTP/1.1 408 ")
 
@@ -83,6 +78,14 @@ async def test_the_rest_of_a_body_that_was_answered_early_is_not_awaited(served,
             assert (await stream.receive()).startswith(b"HTTP/1.1 401 ")
             with pytest.raises(anyio.EndOfStream):
                 await stream.receive()
+
+
+@pytest.mark.parametrize(("path", "kind"), UPLOADS)
+async def test_a_length_may_have_any_number_of_zeros(served, path, kind):
+    async with await connect(served) as stream:
+        await stream.send(head(served, path, kind, f"Content-Length: {'0' * 5_000}2") + b"{}")
+        with anyio.fail_after(20):
+            assert (await stream.receive()).startswith(b"HTTP/1.1 4")
 
 
 async def test_a_body_that_follows_its_answer_leaves_the_connection_usable(served):

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
+from pvemcp_server.http.connection import HttpConnection, PipelineFlow
+
 pytestmark = pytest.mark.anyio
 
 
@@ -184,3 +186,79 @@ async def test_a_tunnel_is_refused(served):
     async with connect(served) as stream:
         await stream.send(b"CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await stream.receive()).startswith(b"HTTP/1.1 400 ")
+
+
+def chunked(served, path):
+    kind = "application/x-www-form-urlencoded"
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n"
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "status"),
+    [("/mcp", "X-API-Key: {key}", 401), ("/admin/sign-in", "Host: evil.example", 422)],
+)
+async def test_a_trailer_is_no_header(served, path, field, status):
+    trailer = field.format(key=served.key).encode()
+    async with connect(served) as stream:
+        await stream.send(chunked(served, path) + b"2\r\n{}\r\n0\r\n" + trailer + b"\r\n\r\n")
+        assert (await stream.receive()).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/admin/sign-in", "/nothing"])
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [(b"0\r\n", b"x-trailer: 1\r\n"), (b"0\r\nx-trailer: ", b"x"), (b"2;", b"x")],
+    ids=["many trailers", "a long trailer", "a long chunk extension"],
+)
+async def test_what_is_no_content_of_a_body_ends_the_connection(served, path, begin, more):
+    async with connect(served) as stream:
+        await stream.send(chunked(served, path) + begin)
+        with pytest.raises(anyio.BrokenResourceError):
+            await send_for_long(stream, more * 1_000)
+
+
+async def send_for_long(stream, data):
+    for _ in range(10_000):
+        await stream.send(data)
+
+
+async def test_nothing_is_read_while_pipelined_requests_wait():
+    class Transport:
+        reads = True
+
+        def pause_reading(self):
+            self.reads = False
+
+        def resume_reading(self):
+            self.reads = True
+
+    transport, pipeline = Transport(), ["a request"]
+    flow = PipelineFlow(transport, pipeline)
+    flow.pause_reading()
+    flow.resume_reading()
+    assert not transport.reads
+    pipeline.clear()
+    flow.resume_reading()
+    assert transport.reads
+
+
+async def test_pipelined_requests_are_kept_in_bounds(served, monkeypatch):
+    """Read as uvicorn's `receive` does, whenever an application waits for its client."""
+    longest = []
+    complete = HttpConnection.on_response_complete
+
+    def on_response_complete(connection):
+        complete(connection)
+        longest.append(len(connection.pipeline))
+
+    monkeypatch.setattr(HttpConnection, "on_response_complete", on_response_complete)
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Pad: " + b"x" * 1_000 + b"\r\n\r\n"
+    async with connect(served) as stream, anyio.create_task_group() as tasks:
+        tasks.start_soon(stream.send, request * 1_500)
+        answers = 0
+        while answers < 1_500:
+            answers += (await stream.receive()).count(b'"ok"}')
+    assert max(longest) < 600  # what one read of the socket holds

@@ -150,6 +150,12 @@ def test_the_origin_of_a_page_is_the_one_that_its_browser_names(host, peer, orig
         ("", False),
         ("[::1", False),
         ("1.2.3.4.evil.example", False),
+        ("pve.example/admin/static/", False),
+        ("pve.example?", False),
+        ("evil.example@pve.example", False),
+        ("pve.example:99999999", False),
+        ("pve.example:x", False),
+        ("[::1]:8811", True),
     ],
 )
 def test_a_host_is_known_by_configuration_or_as_an_address(host, known):

@@ -249,6 +249,10 @@ def only(field, operator, value=None):
             "orderBy[0]: distinct rows are sorted by what is selected only.",
         ),
         ({"from": "guests", "limit": 0}, "limit: 0 is not a whole number from 1 on."),
+        (
+            '{"from": "guests", "limit": ' + "9" * 5_000 + "}",
+            "query: it has a number that is too long.",
+        ),
         ({"from": "guests", "limit": "many"}, "limit: 'many' is not a whole number from 1 on."),
         ({"from": "guests", "offset": -1}, "offset: -1 is not a whole number from 0 on."),
         ({"from": "guests", "distinct": "perhaps"}, "distinct: 'perhaps' is not true or false."),

@@ -82,6 +82,22 @@ async def test_the_api_refuses_a_change_without_the_csrf_token(front):
     assert [entry.tool for entry in await front.services.audit.find()] == ["admin.sign_in"]
 
 
+CHARSETS = ["utf-8", "punycode", "undefined", "raw_unicode_escape"]
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+async def test_no_form_is_read_in_a_character_set_of_the_client(front, stranger, charset):
+    # Python decodes 200 KiB of punycode in 3 s, in which no other request is served
+    body = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n\\ud800-b9\r\n--x--\r\n'
+    headers = {"Content-Type": f"Multipart/form-data; boundary=x; charset={charset}"}
+    posts = [path for method, path in operations() if method == "POST"]
+    for path in [f"/admin{path}" for path in posts] + ["/admin/api/session", "/admin/api/keys"]:
+        answer = await front.http.request("POST", path, content=body, headers=headers)
+        assert answer.status_code == 415, path
+    answer = await stranger.http.request("POST", "/admin/sign-in", content=body, headers=headers)
+    assert answer.status_code == 415
+
+
 async def test_a_csrf_token_of_another_session_is_refused(open_front):
     async with open_front() as front:
         await front.sign_in()

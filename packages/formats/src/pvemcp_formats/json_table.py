@@ -97,6 +97,8 @@ def _data(text: str) -> Any:
         raise Unreadable(error.msg, error.lineno) from error
     except RecursionError as error:
         raise Unreadable("nested too deeply") from error
+    except ValueError as error:  # more digits than Python converts
+        raise Unreadable("a number is too long") from error
     if isinstance(value, dict) and value.keys() == {"data"}:
         return value["data"]
     raise Unreadable('expected one object with the key "data"')

@@ -8,7 +8,8 @@ import msgspec
 _UPID = re.compile(
     r"UPID:(?P<node>[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)"
     r":(?P<pid>[0-9A-Fa-f]{8}):(?P<pstart>[0-9A-Fa-f]{8,9}):(?P<started>[0-9A-Fa-f]{8})"
-    r":(?P<type>[^:\s]+):(?P<id>[^:\s]*):(?P<user>[^:!\s]+)(?:!(?P<token>[^:\s]+))?:",
+    # a slash, even encoded, would address another resource
+    r":(?P<type>[^:/\s]+):(?P<id>[^:/\s]*):(?P<user>[^:/!\s]+)(?:!(?P<token>[^:/\s]+))?:",
     re.ASCII,
 )
 

@@ -75,12 +75,17 @@ class SecondFactors:
             return "recovery code"
         raise AccessDenied("wrong second factor")
 
-    async def add_totp(self, admin: AdminRecord, name: str, secret: str, code: str) -> None:
-        """Add an authenticator app, once it has shown a right code; raise BadArgument before."""
+    def check_totp(self, secret: str, code: str) -> int:
+        """Return the step at which an app shows this code; raise BadArgument for a wrong one."""
         step = _step_of(secret, re.sub(r"\s", "", code), self._clock())
         if step is None:
             message = "This is not the app's present code; check the clock of the device."
             raise BadArgument("code", message)
+        return step
+
+    async def add_totp(self, admin: AdminRecord, name: str, secret: str, code: str) -> None:
+        """Add an authenticator app, once it has shown a right code; raise BadArgument before."""
+        step = self.check_totp(secret, code)
         await self._add(admin, FactorKind.TOTP, name, secret=secret, counter=step)
 
     async def add_passkey(

@@ -33,10 +33,11 @@ async def finish_totp(
 ) -> list[str] | None:
     """Add the app after its first right code; see `_added` for the answer."""
     state = await _opened(context, session, TOTP, sealed)
-    name = state.values["name"]
+    name, secret = state.values["name"], state.values["secret"]
     factors = context.services.access.second_factors
-    await factors.add_totp(session.admin, name, state.values["secret"], code)
-    await context.services.access.sealed_states.spend(state)
+    factors.check_totp(secret, code)  # a wrong code may be typed again
+    await _spend(context, state)  # one secret twice would accept each of its codes twice
+    await factors.add_totp(session.admin, name, secret, code)
     return await _added(context, session, FactorKind.TOTP, name)
 
 
@@ -60,7 +61,7 @@ async def finish_passkey(
     access = context.services.access
     state = await _opened(context, session, PASSKEY, sealed)
     made = passkeys.verify_creation(party, state.nonce, answer)
-    await access.sealed_states.spend(state)
+    await _spend(context, state)
     name = state.values["name"]
     await access.second_factors.add_passkey(session.admin, name, party, made)
     return await _added(context, session, FactorKind.PASSKEY, name)
@@ -73,6 +74,14 @@ async def _opened(
     try:
         states = context.services.access.sealed_states
         return await states.open(purpose, sealed, bound=session.id)
+    except AccessDenied as denied:
+        raise BadArgument("state", f"{denied.reason}; begin again.") from None
+
+
+async def _spend(context: AdminContext, state: SealedState) -> None:
+    """Use up an enrolment; raise BadArgument if it was finished before."""
+    try:
+        await context.services.access.sealed_states.spend(state)
     except AccessDenied as denied:
         raise BadArgument("state", f"{denied.reason}; begin again.") from None
 

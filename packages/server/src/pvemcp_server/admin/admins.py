@@ -143,8 +143,13 @@ async def set_role(
     needs_recent_sign_in=True,
 )
 async def reset_password(context: AdminContext, name: AdminName) -> ShownAdmin:
-    """Set a new password, shown once; the old one and all sessions end."""
+    """Set a new password, shown once; the old one and all sessions end.
+
+    The own one is changed on the page Password, which asks for the present one.
+    """
     admins = context.services.access.admins
+    if context.session_id and name == context.by:
+        raise BadArgument("name", "your own password is changed on the page Password.")
     password = await admins.reset_password(name)
     await context.changed("admins.reset_password", name=name)
     return ShownAdmin(password=password, **(await _admin(context, name)).model_dump())

@@ -69,10 +69,10 @@ async def list_settings(context: AdminContext) -> list[Setting]:
 )
 async def change_settings(context: AdminContext, values: dict[str, Any]) -> list[Setting]:
     """Change settings, all or none; every process follows within a second."""
-    syslog = urlsplit(str(values.get("audit_syslog", ""))).netloc
-    await check_hosts([syslog] if syslog else [], argument="audit_syslog")
     settings = context.services.settings
     after = await settings.check(values)
+    if "audit_syslog" in values and after.audit_syslog:
+        await check_hosts([urlsplit(after.audit_syslog).netloc], argument="audit_syslog")
     if settings.values.local_sign_in and not after.local_sign_in:
         await context.services.access.admins.check_external_sign_in()
     await settings.change(values, by=context.by)

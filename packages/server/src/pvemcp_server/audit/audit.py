@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,8 +26,8 @@ MOST_BUFFERED = 2_000  # events; beyond it calls wait for the database or are re
 PRUNE_SECONDS = 3600
 LONGEST_TEXT = 1_000
 LONGEST_ARGUMENTS = 16_000
-_to_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 Targets = Callable[[], Collection[str]]
+_BLANK = re.compile(r"\s+")
 log = logging.getLogger(__name__)
 
 
@@ -92,14 +93,26 @@ class Event:
         }
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+
+def _to_json(value: Any) -> str:
+    """Return the value as JSON in which surrogates are replaced: no other encoder takes them."""
+    return _encode(value).encode("utf-8", "replace").decode()
+
+
 def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
-    """Mask and shorten the text; replace surrogates and NUL, which databases reject."""
+    """Mask and shorten the text, as one line without characters that terminals obey.
+
+    Databases reject surrogates and NUL; an export would bring the others to a terminal.
+    """
     if text is None:
         return None
     clean = mask_text(text)
-    if not clean.isascii():
-        clean = clean.encode("utf-8", "replace").decode()
-    clean = clean.replace("\0", "�")
+    if not clean.isprintable():
+        clean = "".join(
+            letter if letter.isprintable() else "�" for letter in _BLANK.sub(" ", clean)
+        )
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 

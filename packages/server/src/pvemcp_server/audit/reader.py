@@ -96,16 +96,17 @@ class AuditReader:
         return await self._store.audit_log.verify(expected)
 
     async def export_json(self, which: AuditFilter = EVERYTHING) -> AsyncIterator[str]:
-        """Export as JSON lines, newest first."""
+        """Export as JSON lines of printable ASCII, newest first."""
         async for entry in self._all(which):
-            yield json.dumps(_flat(entry), ensure_ascii=False) + "\n"
+            yield json.dumps(_flat(entry)).replace("\x7f", "\\u007f") + "\n"
 
     async def export_csv(self, which: AuditFilter = EVERYTHING) -> AsyncIterator[str]:
         """Export as CSV (RFC 4180) with a header; formulas get a leading quote."""
         yield ",".join(FIELDS) + "\r\n"
         async for entry in self._all(which):
             line = io.StringIO()
-            values = {**_flat(entry), "arguments": json.dumps(entry.arguments)}
+            arguments = json.dumps(entry.arguments).replace("\x7f", "\\u007f")
+            values = {**_flat(entry), "arguments": arguments}
             csv.writer(line).writerow(guard_formulas([values])[0].values())
             yield line.getvalue()
 

@@ -8,7 +8,14 @@ from pydantic import SecretStr
 
 from pvemcp_server.access.clusters import DEFAULT_IDENTITY
 from pvemcp_server.admin import clusters
-from pvemcp_server.cli.context import AsJson, administrator, from_options, print_answer, to_json
+from pvemcp_server.cli.context import (
+    AsJson,
+    administrator,
+    from_options,
+    print_answer,
+    printable,
+    to_json,
+)
 from pvemcp_server.cli.input import read_secret, read_text
 from pvemcp_server.cli.operations import by_hand
 from pvemcp_server.clusters import Check
@@ -121,7 +128,7 @@ async def check(
             try:
                 outcomes[each] = await clusters.check_cluster(context, each, identity)
             except CallError as error:
-                typer.secho(f"{each}: {error}", fg="red", err=True)
+                typer.secho(printable(f"{each}: {error}"), fg="red", err=True)
     if as_json:
         typer.echo(to_json(outcomes))
     else:
@@ -144,15 +151,16 @@ def _print(title: str, outcome: Check, *, as_json: bool) -> None:
     if as_json:
         typer.echo(to_json(outcome))
         return
-    typer.echo(f"{title}: Proxmox VE {outcome.version}, nodes {', '.join(outcome.nodes)}.")
+    nodes = ", ".join(outcome.nodes)
+    typer.echo(printable(f"{title}: Proxmox VE {outcome.version}, nodes {nodes}."))
     if outcome.missing:
         typer.secho(
             f"Lists come back short: the token lacks {', '.join(outcome.missing)}.", fg="yellow"
         )
     for line in outcome.advice:
-        typer.echo(f"  {line}")
+        typer.echo(printable(f"  {line}"))
     if outcome.question:
-        typer.echo(f"  {outcome.question}")
+        typer.echo(printable(f"  {outcome.question}"))
 
 
 def _mode(

@@ -54,13 +54,14 @@ def pipeline_of(context: AdminContext) -> Pipeline:
 
 
 def to_json(answer: Any) -> str:
-    """Return any answer of the administration as JSON."""
-    return json.dumps(_ANY_TYPE.dump_python(answer, mode="json"), indent=2, ensure_ascii=False)
+    """Return any answer of the administration as JSON; what is not printable is escaped."""
+    text = json.dumps(_ANY_TYPE.dump_python(answer, mode="json"), indent=2, ensure_ascii=False)
+    return "".join(map(_escaped, text))
 
 
 def print_answer(answer: Any, text: str, *, as_json: bool) -> None:
     """Print the answer as JSON, or the text that describes it."""
-    typer.echo(to_json(answer) if as_json else text)
+    typer.echo(to_json(answer) if as_json else printable(text))
 
 
 async def as_they_come(
@@ -82,7 +83,12 @@ def print_table(rows: Sequence[Any], columns: Sequence[tuple[str, Callable[[Any]
         # the first column holds what other commands need: it is never wrapped, and no cell is cut
         table.add_column(name, no_wrap=number == 0, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(text(getattr(row, name)))) for name, text in columns))
+        table.add_row(
+            *(
+                Text(printable(text(getattr(row, name)).replace("\n", "�")))
+                for name, text in columns
+            )
+        )
     # a pipe has no width: give it whole cells
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
@@ -119,5 +125,19 @@ def _system_user() -> str:
 
 
 def printable(text: str) -> str:
-    """Replace control characters: a cell may hold text from a client, and terminals obey them."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
+    """Replace control characters: text of a client or of Proxmox may hold them, and terminals obey.
+
+    Line breaks stay.
+    """
+    return "".join(letter if _is_shown(letter) else "�" for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    """Return a letter of a JSON text, escaped when it is not printable."""
+    if _is_shown(letter):
+        return letter
+    return json.dumps(letter).strip('"') if letter != "\x7f" else "\\u007f"
+
+
+def _is_shown(letter: str) -> bool:
+    return letter.isprintable() or letter == "\n"

@@ -39,8 +39,8 @@ def _print(report: Report) -> None:
     title = f"{report.cluster} as {report.account or 'no account'}"
     typer.secho(title if report.cluster else "This server", bold=True)
     for finding in report.findings:
-        text = f"{finding.topic}: {finding.text}"
         mark, colour = MARKS[finding.level]
-        typer.echo(f"  {typer.style(mark, fg=colour)}  {printable(text)}")
+        text = printable(f"{finding.topic}: {finding.text}")
+        typer.echo(f"  {typer.style(mark, fg=colour)}  {text}")
         for line in finding.fix:
-            typer.echo(f"          {line}")
+            typer.echo(f"          {printable(line)}")

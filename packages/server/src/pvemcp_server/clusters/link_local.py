@@ -7,7 +7,7 @@ administrator must not use the server to look at them.
 import asyncio
 import socket
 from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from proxmox_client.hosts import Host
@@ -40,6 +40,14 @@ async def _addresses(host: str) -> list[str]:
 
 def _is_refused(text: str) -> bool:
     address = ip_address(text)
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
+    if isinstance(address, IPv6Address):
+        address = embedded_ipv4(address) or address
     return address.is_link_local or address in METADATA
+
+
+def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that packets to an IPv6 address may be translated or tunnelled to."""
+    if address.packed[:12] == bytes.fromhex("0064ff9b") + bytes(8):  # NAT64 (RFC 6052)
+        return IPv4Address(address.packed[12:])
+    teredo = address.teredo
+    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)

@@ -74,4 +74,5 @@ class BoundedRequest:
 
 def _declared_bytes(scope: Scope) -> int:
     length = dict(scope["headers"]).get(b"content-length", b"")
-    return int(length) if length.isdigit() else 0
+    digits = length.lstrip(b"0")  # the parser has checked the value, but any zeros may precede it
+    return int(digits) if digits.isdigit() else 0

@@ -5,6 +5,8 @@ pyproject.toml. Neither has an option for what it does:
 
 * uvicorn waits for a request head, for the rest of a body that was answered early, and for a client
   that reads nothing without a limit, and accepts any number of connections;
+* uvicorn adds the trailers of a chunked body to the headers of its request, any number of them;
+* uvicorn reads on after each response, however many pipelined requests wait already;
 * uvicorn writes head, body and end of a response one by one, and each write is a system call that
   wakes the client: together they cost more than most tool calls;
 * httptools stops at a request that offers an upgrade to HTTP/2, as Java's and Kotlin's clients do
@@ -15,16 +17,17 @@ half of what the whole pipeline adds to the MCP SDK, so httptools stays.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pvemcp_server.http.connection_limits import ConnectionLimits
 
 HEAD_SECONDS: Final = 20.0  # from connect, or from the last response, to the end of the next head
-HEAD_BYTES: Final = 64 * 1024
+HEAD_BYTES: Final = 64 * 1024  # of a head, or of trailers
 UNREAD_BODY_SECONDS: Final = 5.0  # a closed connection could lose the answer that came early
 WRITE_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
 FLUSH_SECONDS: Final = 0.002  # an event of a stream is not held longer
@@ -76,7 +79,8 @@ class HttpConnection(HttpToolsProtocol):
     """Uvicorn's HTTP/1.1 protocol with limits for slow clients, and buffered writes."""
 
     _head_timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
-    _head_bytes: int = 0  # received of that head
+    _head_bytes: int = 0  # received of a head, or of what is not the content of a body
+    _advanced: bool = False  # the present data began or ended a head, or is content
     _body_timer: asyncio.TimerHandle | None = None  # runs while the rest of a body is ignored
     _write_timer: asyncio.TimerHandle | None = None  # runs while the client reads nothing
 
@@ -88,6 +92,7 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         self._buffer = BufferedTransport(transport, self.loop)
         super().connection_made(self._buffer)  # type: ignore[arg-type]  # forwards all else
+        self.flow = PipelineFlow(self._buffer, self.pipeline)  # type: ignore[arg-type]  # as above
         if self._limits.open(self, self.client[0] if self.client else ""):
             self._await_head()
         else:
@@ -103,28 +108,38 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        awaited = self._head_timer
+        self._advanced = False
         super().data_received(data)
-        if self._head_timer is None or self._head_timer is not awaited:
-            return  # the head is complete, or began in this data and is short so far
-        self._head_bytes += len(data)
-        if self._head_bytes > HEAD_BYTES:
+        self._head_bytes = 0 if self._advanced else self._head_bytes + len(data)
+        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self._stop_head_timer()
-            self.transport.write(_HEAD_TOO_LARGE)
+            if not self._is_answering():
+                self.transport.write(_HEAD_TOO_LARGE)
             self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._head_timer is None:
+            self._advanced = True
             self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_timer is not None:  # else it is a trailer, which could add to the head
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        self._advanced = True
         if not self.parser.should_upgrade():  # else the head is parsed again, without the offer
             self._stop_head_timer()
             self._take_host_of_target()
             super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._advanced = True
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._advanced = True
         if not self.parser.should_upgrade():
             self._limits.work(self)
             super().on_message_complete()
@@ -136,6 +151,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._buffer.flush()
         super().on_response_complete()
+        self.flow.resume_reading()
         answered, unread = self.cycle.response_complete, self.cycle.more_body
         if answered or unread:  # else a pipelined request follows
             self._limits.wait(self)
@@ -174,6 +190,10 @@ class HttpConnection(HttpToolsProtocol):
             port = b":%d" % target.port if target.port else b""
             self.headers[self.headers.index(hosts[0])] = (b"host", name + port)
 
+    def _is_answering(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request
+        return cycle is not None and not cycle.response_complete
+
     def _await_head(self) -> None:
         self._head_bytes = 0
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_idle)
@@ -186,6 +206,18 @@ class HttpConnection(HttpToolsProtocol):
     def _close_idle(self) -> None:
         self._head_timer = None
         self.transport.close()
+
+
+class PipelineFlow(FlowControl):
+    """Flow control that reads nothing more while pipelined requests wait for their turn."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Collection[object]) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class BufferedTransport:

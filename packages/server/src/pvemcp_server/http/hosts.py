@@ -1,14 +1,18 @@
 """Accepted Host and Origin headers: the protection against DNS rebinding and foreign pages."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from pvemcp_server.config import Config
 from pvemcp_server.http.client_address import Networks, is_within, networks
 from pvemcp_server.http.errors import Refused
+
+# A name or an address, and a port: what else a URL can hold must not reach one that is made of it
+_HOST: Final = re.compile(r"(?:[^\s/?#@:\[\]\\%]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class Hosts:
         Addresses are safe: only names can be rebound by DNS.
         """
         host = host.lower()
+        if not _HOST.fullmatch(host):
+            return False
         try:
             name = urlsplit(f"//{host}").hostname  # without port and brackets
         except ValueError:

@@ -110,6 +110,8 @@ def _decode(text: str) -> Json:
         raise BadArgument("query", fact, hint=_EXAMPLE) from error
     except RecursionError as error:
         raise BadArgument("query", "it is nested too deeply.") from error
+    except ValueError as error:  # more digits than Python converts
+        raise BadArgument("query", "it has a number that is too long.") from error
 
 
 class _ConditionParser:

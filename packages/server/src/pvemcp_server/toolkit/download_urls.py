@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
+from pvemcp_server.clusters.link_local import embedded_ipv4
 from pvemcp_server.errors import BadArgument, Precondition
 
 # Characters of a host: percent signs are refused, since the fetching side decodes `%2e` to a dot
@@ -100,17 +101,9 @@ def _ascii_host(host: str) -> str:
 def _is_public(address: Address) -> bool:
     """Return whether the address is on the internet, also when it embeds IPv4 in IPv6."""
     if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        inner = inner or (address.teredo[1] if address.teredo else None) or _nat64(address)
+        inner = embedded_ipv4(address)
         if inner is not None:
             return _is_public(inner)
         if address not in _PUBLIC_6:
             return False
     return address.is_global and not address.is_multicast
-
-
-def _nat64(address: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address within 64:ff9b::/96 (RFC 6052)."""
-    if address.packed[:12] == bytes.fromhex("0064ff9b") + bytes(8):
-        return IPv4Address(address.packed[12:])
-    return None

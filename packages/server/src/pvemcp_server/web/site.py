@@ -1,6 +1,6 @@
 """The admin site: pages, REST API and static files as one application, mounted under /admin."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -8,9 +8,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import ValidationError
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pvemcp_server.errors import (
     AccessDenied,
@@ -82,8 +83,9 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
         site.include_router(page)
     site.mount("/static", StaticFiles(directory=STATIC), name="static")
     site.mount("/api", api)
+    site.add_middleware(UrlEncodedForms)
     site.add_middleware(SessionBeforeBody)
-    site.middleware("http")(_with_security_headers)  # added last, so it sees every answer
+    site.add_middleware(SecurityHeaders)  # added last, so it sees every answer
     return site
 
 
@@ -112,22 +114,59 @@ class SessionBeforeBody:
         await self._app(scope, receive, send)
 
 
+class UrlEncodedForms:
+    """Middleware that refuses multipart forms: no page sends one, and they cost too much.
+
+    Each names the character set of its fields, and some decoders of Python take seconds or raise.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request, or answer 415."""
+        if scope["type"] == "http" and _is_multipart(request := Request(scope)):
+            text = "Send forms as application/x-www-form-urlencoded."
+            refused = error_page(request, text, 415) if wants_page(request) else _error(text, 415)
+            await refused(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+class SecurityHeaders:
+    """Middleware that adds security headers; only static files may be cached.
+
+    Starlette's own kind of middleware completes an answer that breaks off, so that an export cut by
+    an error would pass for the whole.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request with the headers added to its answer."""
+        headers = dict(HEADERS)
+        if scope["type"] == "http":
+            is_static = scope["path"].startswith("/admin/static/")
+            headers["Cache-Control"] = "max-age=3600" if is_static else "no-store"
+            if services_of(Request(scope)).config.serves_https:
+                headers["Strict-Transport-Security"] = TRANSPORT
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
 def needs_session(method: str, path: str) -> bool:
     """Return whether the request may have a body and is no sign-in."""
     return method not in ("GET", "HEAD") and (method, path) not in SIGN_INS
 
 
-async def _with_security_headers(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    """Add security headers; only static files may be cached."""
-    response = await call_next(request)
-    response.headers.update(HEADERS)
-    if services_of(request).config.serves_https:
-        response.headers["Strict-Transport-Security"] = TRANSPORT
-    is_static = request.url.path.startswith("/admin/static/")
-    response.headers["Cache-Control"] = "max-age=3600" if is_static else "no-store"
-    return response
+def _is_multipart(request: Request) -> bool:
+    return "multipart" in request.headers.get("content-type", "").lower()
 
 
 async def _signed_out(request: Request, error: Exception) -> Response:

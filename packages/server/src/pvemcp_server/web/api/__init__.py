@@ -12,6 +12,7 @@ from pvemcp_server.admin.operation import Operation, model_of, operations
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.web.api import audit, bridge, session
 from pvemcp_server.web.api.answers import REFUSALS, requirements
+from pvemcp_server.web.api.json_body import JsonRoute
 from pvemcp_server.web.session import PipelineOf, Reading, permitted
 
 DESCRIPTION: Final = """\
@@ -37,7 +38,9 @@ def create_api() -> FastAPI:
     by_tag: dict[str, APIRouter] = {}
     for operation in operations().values():
         if operation.route:
-            router = by_tag.setdefault(operation.tag, APIRouter(tags=[operation.tag]))
+            router = by_tag.setdefault(
+                operation.tag, APIRouter(tags=[operation.tag], route_class=JsonRoute)
+            )
             _add_route(router, operation)
     by_tag["Bridge"].include_router(bridge.router)
     by_tag["Audit"].include_router(audit.router)

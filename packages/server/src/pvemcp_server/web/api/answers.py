@@ -53,6 +53,7 @@ REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": Wrong, "description": "Not found"},
     408: {"model": GateRefusal, "description": "The body took longer than 20 seconds to arrive"},
     413: {"model": GateRefusal, "description": "The body is larger than 256 KiB"},
+    415: {"model": Wrong, "description": "A multipart form"},
     421: {"model": GateRefusal, "description": "The server is not known under this host's name"},
     422: {"model": Wrong, "description": "Not possible; the answer says why"},
     431: {"description": "The head is larger than 64 KiB; no body, and the connection ends"},

@@ -17,6 +17,7 @@ from pvemcp_server.errors import (
 )
 from pvemcp_server.store.records import AdminRole
 from pvemcp_server.web.api.answers import Wrong
+from pvemcp_server.web.api.json_body import JsonRoute
 from pvemcp_server.web.session import (
     SignedIn,
     SignedOut,
@@ -29,7 +30,7 @@ from pvemcp_server.web.session import (
     session_of,
 )
 
-router = APIRouter(tags=["Session"], prefix="/session")
+router = APIRouter(tags=["Session"], prefix="/session", route_class=JsonRoute)
 
 
 class Credentials(Fields):

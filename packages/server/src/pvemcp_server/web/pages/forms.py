@@ -71,6 +71,10 @@ def read_json(name: str, text: str) -> Any:
     except json.JSONDecodeError as error:
         position = f"line {error.lineno}, column {error.colno}"
         raise BadArgument(name, f"is not JSON at {position}: {error.msg}.") from None
+    except RecursionError:
+        raise BadArgument(name, "is nested too deeply.") from None
+    except ValueError:  # more digits than Python converts
+        raise BadArgument(name, "has a number that is too long.") from None
 
 
 def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:
