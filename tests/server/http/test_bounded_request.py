@@ -6,7 +6,9 @@ import anyio
 import pytest
 
 from pvemcp_server.http.bounded_request import serve_bounded
+from pvemcp_server.http.connection import UNREAD_BODY_PARTS
 from pvemcp_server.http.exchange import BODY_BYTES
+from pvemcp_server.web.site import SIGN_IN_BYTES, SIGN_INS
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +43,25 @@ async def test_a_body_beyond_the_limit_gets_413(served, path, kind, chunked):
         await stream.send(b"%x\r\n%b\r\n" % (len(body), body) if chunked else body)
         with anyio.fail_after(20):
             assert (await stream.receive()).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(("method", "path"), SIGN_INS)
+async def test_the_body_of_a_sign_in_is_short(served, method, path):
+    kind = "application/json" if "/api/" in path else FORM
+    body = b"x" * (SIGN_IN_BYTES + 1)
+    answer = await served.http.request(method, path, content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 413
+
+
+async def test_a_body_in_tiny_chunks_ends_the_connection_after_an_early_answer(served, monkeypatch):
+    monkeypatch.setattr("pvemcp_server.http.connection.UNREAD_BODY_SECONDS", 60.0)
+    async with await connect(served) as stream:
+        await stream.send(head(served, "/admin/x", FORM, "Transfer-Encoding: chunked"))
+        with anyio.fail_after(20):
+            assert (await stream.receive()).startswith(b"HTTP/1.1 303 ")
+            await stream.send(b"1\r\nx\r\n" * (UNREAD_BODY_PARTS + 1))
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await stream.receive()
 
 
 @pytest.mark.parametrize(("path", "kind"), UPLOADS[:2])

@@ -10,12 +10,14 @@ from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import BODY_BYTES, BODY_SECONDS
 
 
-async def serve_bounded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve_bounded(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, most: int = BODY_BYTES
+) -> None:
     """Run the application; answer 413 or 408 itself when a body is too large or too slow.
 
     The body is limited while the application reads it, so that a session can be checked before.
     """
-    request = BoundedRequest(receive, send, _declared_bytes(scope))
+    request = BoundedRequest(receive, send, _declared_bytes(scope), most)
     try:
         await app(scope, request.receive, request.send)
     except Exception:
@@ -36,6 +38,7 @@ class BoundedRequest:
     receiving: Receive
     sending: Send
     declared: int = 0  # bytes
+    most: int = BODY_BYTES
     started: bool = False  # the response
     refused: Refused | None = None
     _bytes: int = 0
@@ -46,8 +49,8 @@ class BoundedRequest:
         """Return the next part of the body, or the disconnect."""
         if self._is_complete or self.started:  # what a client sends after its answer is not kept
             return await self.receiving()
-        if self.declared > BODY_BYTES:
-            raise self._refuse(errors.too_large(BODY_BYTES))
+        if self.declared > self.most:
+            raise self._refuse(errors.too_large(self.most))
         if self._deadline is None:
             self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
         try:
@@ -56,8 +59,8 @@ class BoundedRequest:
         except TimeoutError:
             raise self._refuse(errors.too_slow()) from None
         self._bytes += len(message.get("body", b""))
-        if self._bytes > BODY_BYTES:
-            raise self._refuse(errors.too_large(BODY_BYTES))
+        if self._bytes > self.most:
+            raise self._refuse(errors.too_large(self.most))
         self._is_complete = not message.get("more_body", False)
         return message
 

@@ -29,6 +29,7 @@ from pvemcp_server.http.connection_limits import ConnectionLimits
 HEAD_SECONDS: Final = 20.0  # from connect, or from the last response, to the end of the next head
 HEAD_BYTES: Final = 64 * 1024  # of a head, or of trailers
 UNREAD_BODY_SECONDS: Final = 5.0  # a closed connection could lose the answer that came early
+UNREAD_BODY_PARTS: Final = 5_000  # chunks of it: each costs time, whatever its size
 WRITE_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
 FLUSH_SECONDS: Final = 0.002  # an event of a stream is not held longer
 BUFFER_BYTES: Final = 64 * 1024
@@ -82,6 +83,7 @@ class HttpConnection(HttpToolsProtocol):
     _head_bytes: int = 0  # received of a head, or of what is not the content of a body
     _advanced: bool = False  # the present data began or ended a head, or is content
     _body_timer: asyncio.TimerHandle | None = None  # runs while the rest of a body is ignored
+    _unread_parts: int = 0  # of that rest
     _write_timer: asyncio.TimerHandle | None = None  # runs while the client reads nothing
 
     def __init__(self, *arguments: Any, limits: ConnectionLimits, **options: Any) -> None:
@@ -136,7 +138,12 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._advanced = True
-        super().on_body(body)
+        if self._body_timer is None:
+            super().on_body(body)
+            return
+        self._unread_parts += 1
+        if self._unread_parts > UNREAD_BODY_PARTS:
+            self.transport.close()
 
     def on_message_complete(self) -> None:
         self._advanced = True
@@ -156,6 +163,7 @@ class HttpConnection(HttpToolsProtocol):
         if answered or unread:  # else a pipelined request follows
             self._limits.wait(self)
         if answered and unread and not self.transport.is_closing():
+            self._unread_parts = 0
             self._body_timer = self.loop.call_later(UNREAD_BODY_SECONDS, self.transport.close)
 
     def pause_writing(self) -> None:

@@ -23,6 +23,7 @@ from pvemcp_server.errors import (
     TooManyFailures,
     UnknownName,
 )
+from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.web import pages
@@ -51,6 +52,7 @@ SIGN_INS: Final = (
     ("POST", "/admin/sign-in/passkey"),
     ("POST", "/admin/api/session"),
 )
+SIGN_IN_BYTES: Final = 16 * 1024  # of the body: a stranger's form or JSON costs time to parse
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -92,7 +94,8 @@ def admin_site(services: Services, pipeline: Pipeline) -> FastAPI:
 class SessionBeforeBody:
     """Middleware that requires a session or a service token before a request's body is read.
 
-    FastAPI reads the body before it resolves the dependency that checks them.
+    FastAPI reads the body before it resolves the dependency that checks them. The sign-ins need
+    neither, so their bodies are short.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -100,6 +103,9 @@ class SessionBeforeBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request, or answer that it is signed out."""
+        if scope["type"] == "http" and (scope["method"], scope["path"]) in SIGN_INS:
+            await serve_bounded(self._app, scope, receive, send, SIGN_IN_BYTES)
+            return
         if scope["type"] == "http" and needs_session(scope["method"], scope["path"]):
             request = Request(scope)
             try:
