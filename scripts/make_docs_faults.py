@@ -154,6 +154,7 @@ OTHERS: Final = (
         "An error that Proxmox reports itself is passed on unchanged.",
         "Look the text up in Proxmox's documentation or in the log of its node.",
     ),
+    Message("Incomplete on {cluster}, so no rollback is possible: {snapshots}.", "", ""),
     Message("The newest {n}; use a larger limit or filters for more.", "", ""),
     Message(
         "Each row is the {what}; a shorter time_frame or fewer at a time show more detail.", "", ""

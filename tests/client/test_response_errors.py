@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxmox_client import (
+    AgentRefused,
     BadParameters,
     Conflict,
     Forbidden,

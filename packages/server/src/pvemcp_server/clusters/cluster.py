@@ -43,6 +43,11 @@ class Notes(dict[str, None]):
         if advice:
             self.advice.add(sentence)
 
+    def extend(self, other: "Notes") -> None:
+        """Add the sentences of other notes."""
+        self.update(other)
+        self.advice |= other.advice
+
 
 def plural(what: str) -> str:
     """Return the plural of a description such as "configuration of guest"."""

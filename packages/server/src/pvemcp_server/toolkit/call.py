@@ -161,8 +161,11 @@ class Call:
 
         Each read times out before the call's own deadline, so one cluster that hangs leaves time
         to answer with the rows of the others. The client's deadline is the earlier of the two,
-        because its error names the request that was slow.
+        because its error names the request that was slow. Notes come in the order of the clusters,
+        whichever answers first.
         """
+        for cluster in clusters:
+            cluster.notes = Notes()
 
         async def attempt(cluster: Cluster) -> T:
             seconds = self.seconds_left * _SHARE_OF_CLUSTERS
@@ -178,6 +181,9 @@ class Call:
         results = await asyncio.gather(
             *(outcome_of(attempt(cluster), f"cluster {cluster.name}") for cluster in clusters)
         )
+        for cluster in clusters:
+            self.notes.extend(cluster.notes)
+            cluster.notes = self.notes
         failures = [result for result in results if isinstance(result, Exception)]
         if failures and len(failures) == len(clusters):
             raise failures[0]
