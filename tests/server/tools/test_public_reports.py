@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from proxmox_client.api import tasks
 from proxmox_client.emulator.state.user_config import Token, User
 
 from .altered import RESOURCES, altered, rows_changed
@@ -169,3 +170,59 @@ async def test_interfaces_without_addresses_cost_nothing(tool_client, interfaces
     with altered(tool_client["prod"], path, answer_of(data)):
         answer = await tool_client("GetVmStatus", **PROD, vmid=101)
     assert (answer.data["agent"], answer.data["ip_addresses"]) == ("reachable", addresses)
+
+
+WRITES = [
+    ("CreateVmSnapshot", "POST", {"vmid": 101, "snapshot_name": "pre1"}),
+    ("ChangeVmState", "POST", {"vmid": 101, "action": "Reboot"}),
+    ("BackupVm", "POST", {"vmid": 101, "storage": "pbs-main"}),
+    ("MigrateVm", "POST", {"vmid": 102, "target_node": "pve02", "online": True}),
+    ("DeleteVmSnapshot", "DELETE", {"vmid": 101, "snapshot_name": "before-vacuum"}),
+]
+
+
+@pytest.mark.parametrize("shape", ["null", "list", "html", "half"])
+async def test_a_write_whose_answer_names_no_task_may_have_begun(demo_client, shape):
+    emulated = demo_client["prod"].emulated
+    for tool, method, arguments in WRITES:
+        fault = emulated.fault("malformed", method=method, path="/nodes/", shape=shape)
+        error = await demo_client.refused(tool, **PROD, **arguments)
+        emulated.faults.remove(fault)
+        await emulated.tasks.settle()
+        assert "Whether it was carried out is not known" in error, tool
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "error", "message": "got timeout"},
+        {"kind": "error", "message": "RPCEnvironment init request failed"},
+        {"kind": "malformed", "shape": "html"},
+        {"kind": "malformed", "shape": "null"},
+        {"kind": "drop"},
+    ],
+    ids=str,
+)
+async def test_a_poll_that_fails_does_not_end_the_wait(demo_client, fault):
+    demo_client["prod"].emulated.fault(path="/nodes/[^/]+/tasks/", method="GET", times=2, **fault)
+    answer = await demo_client("BackupVm", **PROD, vmid=200, wait=True)
+    assert answer.data["ok"] is True, answer.text
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "error", "message": "got timeout"},
+        {"kind": "unauthenticated"},
+        {"kind": "forbidden", "message": "/nodes/pve02, Sys.Audit"},
+        {"kind": "malformed", "shape": "null"},
+    ],
+    ids=str,
+)
+async def test_a_wait_that_fails_keeps_the_upid_of_the_write(demo_client, monkeypatch, fault):
+    monkeypatch.setattr(tasks, "_MOST_FAILURES", 1)
+    demo_client["prod"].emulated.fault(path="/nodes/[^/]+/tasks/", method="GET", **fault)
+    answer = await demo_client("BackupVm", **PROD, vmid=200, wait=True)
+    assert (answer.data["success"], answer.data["task_status"]) == (True, "unknown")
+    assert answer.data["upid"].startswith("UPID:pve02:")
+    assert "GetTask with this upid" in answer.notes
