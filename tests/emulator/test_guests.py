@@ -301,3 +301,25 @@ async def test_containers_have_their_own_messages_and_types(admin, lab, reason_o
     current = await status(admin, path)
     assert isinstance(current["pressurecpusome"], str)
     assert isinstance(current["maxswap"], int)
+
+
+async def test_a_container_without_a_limit_has_the_processors_of_its_node(admin, lab):
+    guest = lab.state.guests[104]
+    for config, processors in (
+        ({"cores": 3, "cpulimit": "1.5"}, 3),
+        ({"cpulimit": "1.5"}, 1.5),
+        ({"cpulimit": "0"}, lab.state.nodes["pve2"].cpus),
+        ({}, lab.state.nodes["pve2"].cpus),
+    ):
+        guest.config = {k: v for k, v in guest.config.items() if k not in ("cores", "cpulimit")}
+        guest.config |= config
+        guest.touch()
+        assert (await status(admin, CT))["cpus"] == processors
+
+
+async def test_a_node_in_ha_maintenance_has_a_row_in_the_status(admin, lab):
+    lab.state.nodes["pve2"].maintenance = True
+    rows = await admin.get("/cluster/ha/status/current")
+    (agent,) = (row for row in rows if row["type"] == "lrm")
+    assert (agent["id"], agent["node"]) == ("lrm:pve2", "pve2")
+    assert agent["status"].startswith("pve2 (maintenance mode, ")

@@ -33,3 +33,26 @@ def test_a_refusal_without_path_names_the_tool_that_explains_it():
     assert explain(error, "narrow@pve!t0").endswith(
         "'Permission check failed'. ExplainAccess says which privileges are missing."
     )
+
+
+def test_a_node_with_a_wrong_certificate_is_not_taken_for_silent():
+    reason = "Errors during TLS negotiation, request sending: certificate verify failed"
+    error = response_error("/nodes/pve3/status", 596, reason, b"")
+    assert "does not trust the certificate of node pve3" in explain(error)
+    assert "pvecm updatecerts" in explain(error)
+    error = response_error("/nodes/pve3/status", 596, "Connection timed out", b"")
+    assert explain(error).startswith("Node pve3 does not answer")
+
+
+@pytest.mark.parametrize(
+    ("text", "waited"),
+    [
+        ("can't lock file '/var/lock/qemu-server/lock-101.conf' - got timeout", True),
+        ("clone failed: cfs-lock 'storage-a' error: got lock request timeout", True),
+        ("VM 101 qmp command 'guest-ping' failed - got timeout", False),
+    ],
+)
+def test_a_lock_that_proxmox_waited_for_has_a_next_step(text, waited):
+    answer = response_error("/nodes/pve1/qemu/101/status/reboot", 500, text, b"")
+    for error in (answer, TaskFailed("UPID:x", text), TaskFailed("UPID:x", text, ["INFO: x"])):
+        assert ("Another operation holds the lock" in explain(error)) == waited

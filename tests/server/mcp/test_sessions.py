@@ -72,6 +72,22 @@ async def test_a_deleted_session_is_not_found(served):
     assert answer.status_code == 404
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_without_a_session_there_is_nothing_to_get_or_delete(served, method):
+    headers = {**ACCEPT, "X-API-Key": served.key}
+    answer = await served.http.request(method, "/mcp", headers=headers)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+async def test_an_error_names_no_session_that_does_not_exist(served, method):
+    headers = {**ACCEPT, "X-API-Key": served.key}
+    body = message("tools/list", 1) if method == "POST" else None
+    answer = await served.http.request(method, "/mcp", json=body, headers=headers)
+    assert 400 <= answer.status_code < 500
+    assert "mcp-session-id" not in answer.headers
+
+
 async def status_of_ping(served, headers, number=1):
     """Return the status of one more message in that session."""
     ping = message("ping", number)

@@ -12,6 +12,7 @@ import pytest
 
 from pvemcp_server.access.model import ANY, EVERYTHING, READS, Caller, Grant, Resources, Role
 from pvemcp_server.access.roles import ADMINISTRATOR, BUILT_IN
+from pvemcp_server.mcp.instructions import instructions
 from pvemcp_server.mcp.server import visible_tools
 from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.toolkit.registry import tools
@@ -40,6 +41,7 @@ GEMINI_KEYWORDS = {
 }
 STRICT_REFUSES = {"allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "$ref"}
 GEMINI_FORMATS = {None, "enum", "date-time", "int32", "int64", "float", "double"}
+CUT_BY_CLAUDE_CODE = 2048
 CLIENT_PREFIXES = ("mcp__pvemcp__", "mcp_pvemcp_", "pvemcp-")
 
 
@@ -153,7 +155,19 @@ def vs_code(tool) -> Iterator[str]:
         yield "name too long with the client's prefix"
 
 
-FAMILIES = (openai, openai_strict, gemini, anthropic, bedrock, vs_code)
+def cursor(tool) -> Iterator[str]:
+    """Check the rule of Cursor: it hides tools whose name and server's name exceed 60."""
+    if len("pvemcp" + tool["name"]) > 60:
+        yield "name too long with the server's name"
+
+
+def claude_code(tool) -> Iterator[str]:
+    """Check the rule of Claude Code: it cuts descriptions."""
+    if len(tool["description"]) > CUT_BY_CLAUDE_CODE:
+        yield f"description of more than {CUT_BY_CLAUDE_CODE} characters"
+
+
+FAMILIES = (openai, openai_strict, gemini, anthropic, bedrock, vs_code, cursor, claude_code)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
@@ -165,6 +179,11 @@ def test_every_client_accepts_every_tool_of_a_key(caller, family):
     ]
     assert 0 < len(listed) <= 128
     assert {tool["name"]: findings for tool in listed if (findings := list(family(tool)))} == {}
+
+
+@pytest.mark.parametrize("caller", CALLERS.values(), ids=list(CALLERS))
+def test_claude_code_does_not_cut_the_instructions(caller):
+    assert len(instructions(tools(), caller)) <= CUT_BY_CLAUDE_CODE
 
 
 BARE = {"type": "array"}

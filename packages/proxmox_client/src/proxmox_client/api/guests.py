@@ -212,7 +212,7 @@ class Guest(Generic[C]):
             return await self._transport.get(self._path(*rest), answer, **parameters)
 
     def _task(self, upid: Any) -> Task:
-        return Task(self._transport, upid)
+        return Task.started(self._transport, upid)
 
     def _path(self, *rest: str) -> str:
         return join("nodes", self.node, self.type, self.vmid, *rest)

@@ -62,9 +62,12 @@ class Disk(Answer, frozen=True):
 
     @property
     def life_left(self) -> float | None:
-        """The percentage of life left, if the disk reports it."""
+        """The percentage of life left, if the disk reports it.
+
+        An NVMe SSD counts on beyond its rated life: Proxmox then has a negative number.
+        """
         try:
-            return float(self.wearout) if self.wearout is not None else None
+            return max(0.0, float(self.wearout)) if self.wearout is not None else None
         except ValueError:
             return None
 

@@ -218,7 +218,7 @@ class Node:
             "notes-template": notes,
         }
         upid = await self._transport.post(self._path("vzdump"), **parameters)
-        return Task(self._transport, upid)
+        return Task.started(self._transport, upid)
 
     async def url_metadata(
         self, url: str, *, verify_certificates: bool | None = None

@@ -145,7 +145,7 @@ class Storage:
         Source: PVE/API2/Storage/Content.pm.
         """
         upid = await self._transport.delete(self._path("content", volid))
-        return Task(self._transport, upid) if upid else None
+        return Task.started(self._transport, upid) if upid else None
 
     async def download_url(
         self,
@@ -173,7 +173,7 @@ class Storage:
             "verify-certificates": verify_certificates,
         }
         upid = await self._transport.post(self._path("download-url"), **parameters)
-        return Task(self._transport, upid)
+        return Task.started(self._transport, upid)
 
     def _path(self, *rest: str) -> str:
         return join("nodes", self.node, "storage", self.name, *rest)

@@ -5,17 +5,19 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import repeat
-from typing import Literal
+from typing import Any, Literal, Self
 
 import msgspec
 from msgspec import field
 
 from proxmox_client.errors import (
     BadParameters,
-    DeadlineExceeded,
-    NodeUnreachable,
+    Forbidden,
+    NotFound,
+    ProxmoxError,
     TaskFailed,
-    Unreachable,
+    Unauthenticated,
+    UnexpectedAnswer,
 )
 from proxmox_client.json_decoder import Answer
 from proxmox_client.limits import remaining, time_limit
@@ -27,7 +29,8 @@ TaskSource = Literal["archive", "active", "all"]
 Progress = Callable[["TaskProgress"], None]
 
 _TAIL_LINES = 20
-_MOST_FAILURES = 20  # polls in a row without an answer, half a minute
+_MOST_FAILURES = 20  # polls in a row that fail, half a minute
+_LASTING = (BadParameters, Forbidden, NotFound, Unauthenticated)
 _PERCENT = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?) ?%", re.ASCII)
 _AMOUNT = r"(\d{1,9}(?:\.\d+)?) ([KMGT]?)i?B"
 # a migration of memory logs amounts without a percentage
@@ -138,6 +141,14 @@ class Task:
         self._transport = transport
         self.upid = upid if isinstance(upid, Upid) else _parse_upid(upid)
 
+    @classmethod
+    def started(cls, transport: Transport, upid: Any) -> Self:
+        """Return the task that a request began; raise UnexpectedAnswer if its answer has none."""
+        try:
+            return cls(transport, Upid.parse(str(upid)))
+        except ValueError as error:
+            raise UnexpectedAnswer(200, "OK", f"The answer names no task: {error}") from error
+
     def __str__(self) -> str:
         return self.upid.text
 
@@ -223,7 +234,8 @@ class Task:
     async def _poll(self) -> AsyncIterator[tuple[TaskStatus, list[str]]]:
         """Poll the task; yield its status and new log lines, the last time after its end.
 
-        A poll without an answer is repeated: a daemon of Proxmox that restarts takes seconds.
+        A poll that fails is repeated: a daemon of Proxmox that restarts takes seconds. Only an
+        error that would come again is raised at once.
         """
         line_count = failures = 0
         for interval in _poll_intervals():
@@ -231,7 +243,9 @@ class Task:
                 # the status before the log: once it says stopped, the log is complete
                 status = await self.status()
                 page = await self._log(line_count, 0)
-            except (NodeUnreachable, Unreachable, DeadlineExceeded):
+            except _LASTING:
+                raise
+            except ProxmoxError:
                 failures += 1
                 left = remaining()  # else it was the time limit of this one poll
                 if failures == _MOST_FAILURES or (left is not None and left <= 0):

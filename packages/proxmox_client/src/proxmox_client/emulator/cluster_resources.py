@@ -92,7 +92,7 @@ class ClusterResources:
                     if guest.running and guest.node not in silent and may_see(guest)
                 ]
                 row = {"id": f"/pool/{pool.poolid}", "pool": pool.poolid, "type": "pool"}
-                yield row | (_sums(running, now) if running else {})
+                yield row | (_sums(running, self._state, now) if running else {})
 
     def _node_rows(self, rights: Rights, receiver: Node, now: float) -> Iterator[dict[str, Any]]:
         for node in self._state.nodes.values():
@@ -143,17 +143,17 @@ class ClusterResources:
                 }
 
 
-def _sums(running: list[Guest], now: float) -> dict[str, Any]:
+def _sums(running: list[Guest], state: ClusterState, now: float) -> dict[str, Any]:
     """Return the usage of the running guests of a pool; its CPU usage is their weighted mean."""
     used = [metrics.guest_usage(guest, now) for guest in running]
-    cpus = sum(guest.cpus for guest in running)
-    load = sum(row["cpu"] * guest.cpus for row, guest in zip(used, running, strict=True))
+    cpus = [state.cpus_of(guest) for guest in running]
+    load = sum(row["cpu"] * own for row, own in zip(used, cpus, strict=True))
     return {
         "uptime": max(row["uptime"] for row in used),
         "mem": sum(row["mem"] for row in used),
         "maxmem": sum(guest.memory for guest in running),
-        "cpu": load / max(1, cpus),
-        "maxcpu": cpus,
+        "cpu": load / max(1, sum(cpus)),
+        "maxcpu": sum(cpus),
     }
 
 

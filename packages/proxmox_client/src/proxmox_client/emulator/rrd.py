@@ -55,7 +55,8 @@ def guest_rows(guest: Guest, state: ClusterState) -> RowAt:
     def row_at(when: int, factor: float) -> Row | None:
         if when < guest.created:
             return None
-        row: Row = {"maxcpu": guest.cpus, "maxmem": guest.memory, "maxdisk": guest.disk_size}
+        cpus = state.cpus_of(guest)
+        row: Row = {"maxcpu": cpus, "maxmem": guest.memory, "maxdisk": guest.disk_size}
         row["disk"] = int(guest.disk_size * guest.disk_used) if is_container else 0
         if not guest.running:
             return row

@@ -1,11 +1,15 @@
 """Explanation of Proxmox's errors: the fact and the next step, for the caller."""
 
+import re
+
 import proxmox_client as pve
 from pvemcp_server.clusters.acl import Grants
 from pvemcp_server.errors import ServerError
 
 LACKS_QUORUM = "The cluster lacks quorum, so nothing can be changed on it"
 _TAIL = 8  # lines of a failed task's log
+_WAITED_FOR_LOCK = re.compile(r"can't lock|got lock (request )?timeout", re.IGNORECASE)
+_LOCK_IS_HELD = " Another operation holds the lock: try again when it has ended."
 
 
 def explain(error: BaseException, account: str = "", grants: Grants | None = None) -> str:
@@ -43,8 +47,8 @@ def _refusal(error: pve.ResponseError, account: str, grants: Grants | None) -> s
         case pve.Unauthenticated():
             return (
                 "Proxmox refused the sign-in of this cluster's account "
-                f"{account or '(unknown)'}: its token is wrong, expired or disabled. "
-                "An administrator can fix it under Clusters."
+                f"{account or '(unknown)'}: its token is wrong, missing, expired or disabled "
+                f"({reason_of(error)}). An administrator can fix it under Clusters."
             )
         case pve.NoQuorum():
             return (
@@ -52,9 +56,20 @@ def _refusal(error: pve.ResponseError, account: str, grants: Grants | None) -> s
                 "GetClusterStatus counts the nodes that are offline."
             )
         case pve.NodeUnreachable():
-            return f"Node {error.node or '(unknown)'} does not answer ({reason_of(error)})."
+            return _unreachable_node(error)
         case _:
-            return f"{reason_of(error)}."
+            return f"{reason_of(error)}.{_on_lock(error.message)}"
+
+
+def _unreachable_node(error: pve.NodeUnreachable) -> str:
+    node = error.node or "(unknown)"
+    if "certificate" in error.message:
+        return (
+            f"The host that was asked does not trust the certificate of node {node} "
+            f"({reason_of(error)}). An administrator renews it on {node}: `pvecm updatecerts "
+            "--force`, then `systemctl restart pveproxy`."
+        )
+    return f"Node {node} does not answer ({reason_of(error)})."
 
 
 def _failed_task(error: pve.TaskFailed) -> str:
@@ -62,7 +77,13 @@ def _failed_task(error: pve.TaskFailed) -> str:
     if error.lacks_quorum:
         fact = f"{LACKS_QUORUM}. {fact}"
     tail = " | ".join(line for line in error.log_tail[-_TAIL:] if line.strip())
-    return f"{fact}. Its log ends: {quoted(tail)}." if tail else f"{fact}."
+    fact = f"{fact}. Its log ends: {quoted(tail)}." if tail else f"{fact}."
+    return fact + _on_lock(error.exit_status)
+
+
+def _on_lock(words: str) -> str:
+    """Return the next step after Proxmox could not get a lock in time; else nothing."""
+    return _LOCK_IS_HELD if _WAITED_FOR_LOCK.search(words) else ""
 
 
 def _forbidden(error: pve.Forbidden, account: str, grants: Grants | None) -> str:

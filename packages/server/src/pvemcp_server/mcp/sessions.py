@@ -100,7 +100,13 @@ class Sessions:
         send: Send,
         body: bytes,
     ) -> None:
-        """Serve a request without a session: one that initializes opens it."""
+        """Serve a request without a session: one that initializes opens it.
+
+        Others have nothing to listen to or to end: they get 405, as in later revisions. Clients
+        that reconnect give up after other errors, and send initialize after this one.
+        """
+        if scope["method"] != "POST":
+            raise Refused(405, "Without a session, send initialize by POST.", {"Allow": "POST"})
         params: Params = json.loads(body).get("params") or {} if body else {}
         _require_room(sessions)
         name = ""
@@ -111,7 +117,7 @@ class Sessions:
             if inner is not None:
                 name = self._ids.seal(params, scope["state"]["caller"].key_id) or inner
                 sessions[name] = _Session(inner)
-            await send(_named(message, name) if name else message)
+            await send(_named(message, name))
 
         await self.manager.handle_request(scope, receive, register)
         await self._end_longest_idle(sessions, scope)
@@ -213,12 +219,16 @@ def _opened(message: Message) -> str | None:
 
 
 def _named(message: Message, name: str) -> Message:
-    """Return the message of a response with the client's id of the session, not the SDK's."""
+    """Return the message of a response with the client's id of the session, not the SDK's.
+
+    Without a session, it has none: the SDK names one in errors, too, that does not exist.
+    """
     if message["type"] != "http.response.start":
         return message
     headers = [
         (key, name.encode() if key.lower() == _SESSION.encode() else value)
         for key, value in message["headers"]
+        if name or key.lower() != _SESSION.encode()
     ]
     return {**message, "headers": headers}
 

@@ -169,6 +169,8 @@ class Loader:
                 self.sources.notes.add(f"Missing: {table.name} of {name}. {reason}")
             else:
                 rows[name] = answer
+        for note in table.overlaps(rows):
+            self.sources.notes.add(note)
         if table is not self.plan.table:
             return rows
         if failures and not rows:

@@ -147,6 +147,13 @@ def _never(_request: LoadRequest) -> bool:
 LooksFiltered = Callable[[str, Sequence[Any]], bool]
 """Takes the account and its rows."""
 
+Overlaps = Callable[[Mapping[str, Sequence[Any]]], Iterable[str]]
+"""Takes the rows by cluster; returns notes about those that several clusters list."""
+
+
+def _no_overlaps(_rows: Mapping[str, Sequence[Any]]) -> Iterable[str]:
+    return ()
+
 
 def _no_rows(_account: str, rows: Sequence[Any]) -> bool:
     return not rows
@@ -181,6 +188,8 @@ class Table:
     """Resources that Proxmox still reports for offline nodes, with their last known values."""
     looks_filtered: LooksFiltered = _no_rows
     """Returns whether an account's rows look as if a missing privilege hid others."""
+    overlaps: Overlaps = _no_overlaps
+    """Returns notes about the same thing in the rows of several clusters."""
     primary_field: str = ""
     """The field that is true on one of several rows about the same shared thing."""
 
@@ -205,6 +214,7 @@ def table(
     pushdown: Mapping[str, str] = COMMON_PUSHDOWN,
     last_known: Callable[[InventoryView], Iterable[Resource]] | None = None,
     looks_filtered: LooksFiltered = _no_rows,
+    overlaps: Overlaps = _no_overlaps,
     primary_field: str = "",
 ) -> Callable[[Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table by decorating its loader.
@@ -244,6 +254,7 @@ def table(
             pushdown=pushdown,
             last_known=last_known,
             looks_filtered=looks_filtered,
+            overlaps=overlaps,
             primary_field=primary_field,
         )
         _TABLES[name] = declared

@@ -1,6 +1,7 @@
 """Volumes on storages: backups and all other content."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -117,12 +118,33 @@ class Content(Row):
 _RELATIONS = (TO_GUEST, TO_NODE, TO_STORAGE)
 
 
+def _shared_backups(rows: Mapping[str, Sequence[Backup | Content]]) -> Iterator[str]:
+    """Note backups that several clusters list, as they do on a storage that they share.
+
+    Proxmox knows the VMID of a backup, not the cluster of its guest.
+    """
+    places: dict[tuple[str, int], dict[str, str]] = {}  # storage by cluster
+    for cluster, some in rows.items():
+        for row in some:
+            if row.content == "backup":
+                archive = row.volid.partition(":")[2]
+                places.setdefault((archive, row.size), {})[cluster] = row.storage
+    counts = Counter(tuple(sorted(found.items())) for found in places.values() if len(found) > 1)
+    for where, count in counts.items():
+        storages = " and ".join(f"{storage} of {cluster}" for cluster, storage in where)
+        yield (
+            f"{count} backups are on {storages} alike, because these clusters share the storage or "
+            "one is a copy: each has a row per cluster here, and is of a guest of one cluster only."
+        )
+
+
 @table(
     "backups",
     tool="ListBackups",
     cost=Cost.PER_STORAGE,
     covered=of_content,
     relations=_RELATIONS,
+    overlaps=_shared_backups,
 )
 async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
     """Backups of guests; one on a shared storage is there once."""
@@ -138,6 +160,7 @@ async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
     covered=of_content,
     pushdown={**COMMON_PUSHDOWN, "content": "types"},
     relations=_RELATIONS,
+    overlaps=_shared_backups,
     looks_filtered=never_filtered,  # the loader notes what is hidden of the kinds asked for
 )
 async def storage_content(cluster: Cluster, request: LoadRequest) -> list[Content]:

@@ -66,6 +66,8 @@ async def listed(
         return rows
 
     answers = await call.each(clusters, read)
+    for note in table.overlaps({cluster.name: rows for cluster, rows in answers}):
+        call.notes.add(note)
     pairs = [
         (cluster.name, row)
         for cluster, rows in answers

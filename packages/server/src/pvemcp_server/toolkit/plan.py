@@ -8,7 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxmox_client import DeadlineExceeded, NodeUnreachable, Task, TlsError, Unreachable
+from proxmox_client import (
+    DeadlineExceeded,
+    NodeUnreachable,
+    Task,
+    TlsError,
+    UnexpectedAnswer,
+    Unreachable,
+)
 from pvemcp_server.clusters import Cluster, explain
 from pvemcp_server.errors import Unanswered
 from pvemcp_server.toolkit.call import Call
@@ -50,7 +57,7 @@ class Plan:
 async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
     """Send the write and return the answer, with the task's outcome if the caller waits for it.
 
-    The write is sent once, never retried. Raise Unanswered when no answer came back, since
+    The write is sent once, never retried. Raise Unanswered when no usable answer came back, since
     Proxmox may have carried it out; a TLS error is raised as it is, because nothing was sent.
     The inventory is invalidated in either case, also after an error: Proxmox may have begun.
     """
@@ -60,7 +67,7 @@ async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
         task = await plan.act()
     except TlsError:
         raise
-    except (Unreachable, NodeUnreachable, DeadlineExceeded) as error:
+    except (Unreachable, NodeUnreachable, DeadlineExceeded, UnexpectedAnswer) as error:
         raise Unanswered(explain(error, plan.cluster.account)) from error
     finally:
         plan.cluster.changed()

@@ -7,11 +7,11 @@ from typing import Any
 
 from proxmox_client import (
     DeadlineExceeded,
-    NodeUnreachable,
+    ProxmoxError,
     Task,
+    TaskFailed,
     TaskOutcome,
     TaskProgress,
-    Unreachable,
 )
 from pvemcp_server.clusters import reason_of
 from pvemcp_server.toolkit.call import Call, Conversation
@@ -32,9 +32,11 @@ async def follow(call: Call, task: Task) -> dict[str, Any]:
         why = "The server is shutting down; the" if call.closing.is_set() else "The"
         call.notes.add(f"{why} task is still running: GetTask with this upid returns its outcome.")
         return {"task_status": "running"}
-    except (NodeUnreachable, Unreachable) as error:
+    except TaskFailed:
+        raise
+    except ProxmoxError as error:  # the write is sent: its upid must not be lost
         call.notes.add(
-            f"Proxmox no longer answers ({reason_of(error)}): "
+            f"The task began, and its state can no longer be read ({reason_of(error)}): "
             "GetTask with this upid returns the outcome."
         )
         return {"task_status": "unknown"}

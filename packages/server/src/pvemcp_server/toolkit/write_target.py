@@ -72,9 +72,12 @@ async def target_guest(
     tags = resource.tag_list + guest.status.tag_list
     await require_no_protected_tag(call, cluster, tags, guest.label)
     if guest.status.lock and guest.status.lock not in locks:
+        command = "qm" if resource.type == "qemu" else "pct"
         raise Precondition(
             f"{guest.label} is locked ({guest.status.lock}): another operation is in progress.",
-            hint="ListTasks with this vmid shows which; try again when it has ended.",
+            hint="ListTasks with this vmid shows which; try again when it has ended. If none is "
+            f"running, one that was aborted left the lock: an administrator removes it on "
+            f"{guest.node} with `{command} unlock {vmid}`.",
         )
     return guest
 

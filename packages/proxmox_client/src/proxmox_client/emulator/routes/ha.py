@@ -1,10 +1,12 @@
 """High availability: resources, status, groups (until 8.4) and rules (from 9.0)."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.state.jobs import HaResource
+from proxmox_client.emulator.state.node import Node
 
 MIGRATED = "ha groups have been migrated to rules"
 GROUPS_ARE_GONE = f"cannot index groups: {MIGRATED}"
@@ -81,9 +83,23 @@ def status(request: ApiRequest) -> list[dict[str, Any]]:
         master = next(node.name for node in state.nodes.values() if node.online)
         text = f"{master} (active)"
         rows.append({"id": "master", "type": "master", "node": master, "status": text})
+    rows += [_agent(request, node) for node in state.nodes.values() if node.maintenance]
     if state.release >= (9, 1):
         rows.append(_fencing(request))
     return [*rows, *(_service(request, entry) for entry in state.ha_resources.values())]
+
+
+def _agent(request: ApiRequest, node: Node) -> dict[str, Any]:
+    """Return the row of a node in maintenance: its resource manager's state and time."""
+    time = datetime.fromtimestamp(request.state.now, UTC).ctime()
+    status = f"{node.name} (maintenance mode, {time})"
+    return {
+        "id": f"lrm:{node.name}",
+        "type": "lrm",
+        "node": node.name,
+        "status": status,
+        "timestamp": int(request.state.now),
+    }
 
 
 @route("GET", "/cluster/ha/groups")

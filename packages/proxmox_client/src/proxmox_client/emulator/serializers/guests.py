@@ -17,7 +17,7 @@ def list_row(guest: Guest, state: ClusterState, now: float) -> dict[str, Any]:
         "vmid": guest.vmid,
         "name": guest.name,
         "status": guest.status,
-        "cpus": guest.cpus,
+        "cpus": state.cpus_of(guest),
         "maxmem": guest.memory,
         "maxdisk": guest.disk_size,
         **used,

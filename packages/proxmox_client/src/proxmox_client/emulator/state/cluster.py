@@ -84,6 +84,10 @@ class ClusterState:
             )
         return guest
 
+    def cpus_of(self, guest: Guest) -> float:
+        """Return the processors of a guest."""
+        return guest.cpus(self.nodes[guest.node].cpus)
+
     def node(self, name: str) -> Node:
         """Return a node; raise ApiError if it does not exist."""
         if name not in self.nodes:

@@ -140,10 +140,14 @@ class Guest:
         """Its ACL path."""
         return f"/vms/{self.vmid}"
 
-    @property
-    def cpus(self) -> int:
+    def cpus(self, of_node: int) -> float:
+        """Return its processors; a container without a limit uses all `of_node` of its node.
+
+        Source: vmstatus in PVE/LXC.pm and PVE/QemuServer.pm.
+        """
         if self.kind is Kind.LXC:
-            return int(self.config.get("cores", 2))
+            limit = float(self.config.get("cpulimit", 0))
+            return int(self.config.get("cores", 0)) or limit or of_node
         return int(self.config.get("cores", 1)) * int(self.config.get("sockets", 1))
 
     @property

@@ -22,7 +22,7 @@ def guest_attributes(guest: Guest, state: ClusterState) -> dict[str, Any]:
         "name": guest.name,
         "node": guest.node,
         "template": int(guest.template),
-        "maxcpu": guest.cpus,
+        "maxcpu": state.cpus_of(guest),
         "maxmem": guest.memory,
         "maxdisk": guest.disk_size,
     }
@@ -106,7 +106,7 @@ def _all_loads(state: ClusterState) -> dict[str, Load]:
 def _load(node: Node, running: list[Guest]) -> Load:
     """Return the load of a node: its own and that of its running guests."""
     own = node.load
-    cpu = own.cpu + sum(guest.load.cpu * guest.cpus for guest in running) / node.cpus
+    cpu = own.cpu + sum(guest.load.cpu * guest.cpus(node.cpus) for guest in running) / node.cpus
     memory = own.memory + sum(guest.load.memory * guest.memory for guest in running) / node.memory
     return Load(
         phase=own.phase,

@@ -48,6 +48,8 @@ class Node:
     """The used share of the root file system."""
     booted: float = 0.0
     online: bool = True
+    maintenance: bool = False
+    """Whether it is in HA maintenance (`ha-manager crm-command node-maintenance enable`)."""
     skew: float = 0.0
     """Seconds that its clock is ahead of the cluster's."""
     lost: float = 0.0

@@ -71,6 +71,7 @@ async def migrate_vm(
             f"{guest.label} is {guest.state}.", hint=f"With online=true it is {how}."
         )
     refuse_ha_error(guest)
+    await _refuse_maintenance(guest, target_node)
     check = await _migrate_check(guest, target_node)
     configs = await guest.api.configs()
     _refuse_local_devices(guest, check, configs)
@@ -90,6 +91,26 @@ async def migrate_vm(
         act=partial(_move, guest, target_node, live, target_storage, bool(local)),
         warnings=tuple(_warnings(guest, local, target_storage, target_node, replicated)),
     )
+
+
+async def _refuse_maintenance(guest: TargetGuest, node: str) -> None:
+    """Raise Precondition if the HA manager would drop the request: the node is in maintenance.
+
+    The task of the migration succeeds even so, and the guest stays where it is. Source:
+    PVE/HA/Manager.pm (crm commands to a node that is not online), PVE/API2/HA/Status.pm.
+    """
+    if not guest.status.ha.managed:
+        return
+    rows = await guest.cluster.optional(
+        guest.cluster.pve.cluster.ha_status(), "Nodes in HA maintenance are not known"
+    )
+    agents = [row for row in rows or () if row.type == "lrm" and row.node == node]
+    if any("maintenance mode" in agent.status for agent in agents):
+        raise Precondition(
+            f"{node} is in HA maintenance, so the HA manager does not move {guest.label} there.",
+            hint="Choose another node, or end the maintenance: "
+            f"`ha-manager crm-command node-maintenance disable {node}`.",
+        )
 
 
 async def _migrate_check(guest: TargetGuest, node: str) -> MigrateCheck | None:
