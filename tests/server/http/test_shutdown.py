@@ -132,7 +132,7 @@ async def test_a_call_that_waits_for_a_task_returns_its_upid(demo_served):
             assert await demo_served.app.endpoint.drain() is True
     data, notes = (block.text for block in answers[0].content)
     assert '"upid":"UPID:' in data
-    assert notes == (
+    assert notes.strip() == (
         "The server is shutting down; the task is still running: GetTask with this upid returns "
         "its outcome."
     )
