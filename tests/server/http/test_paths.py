@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
 from pvemcp_server.http.gate import is_public
+from pvemcp_server.web.site import AdminSite
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +49,7 @@ INITIALIZE = {
 def routed(app: FastAPI, prefix: str = "") -> Iterator[str]:
     """Yield every path of the application and of what is mounted in it."""
     for route in app.routes:
-        if isinstance(route, Mount) and isinstance(route.app, FastAPI):
+        if isinstance(route, Mount) and isinstance(route.app, FastAPI | AdminSite):
             yield from routed(route.app, prefix + route.path)
         elif isinstance(route, Mount):
             yield f"{prefix}{route.path}/style.css"

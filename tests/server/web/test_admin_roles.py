@@ -8,7 +8,6 @@ from fastapi.routing import APIRoute
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.admin.permission import ALWAYS, COMMAND_LINE, NO_AUTHORITY, RoleAuthority
-from pvemcp_server.config import Config
 from pvemcp_server.errors import BadArgument, NotPermitted
 from pvemcp_server.store.records import AdminRole
 from pvemcp_server.web.pages import routers
@@ -16,7 +15,7 @@ from pvemcp_server.web.templates import NAVIGATION
 
 pytestmark = pytest.mark.anyio
 
-ROUTES = [route for router in routers(Config()) for route in router.routes]
+ROUTES = [route for router in routers(has_issuer=False) for route in router.routes]
 # The sign-in, each session's own account, and a page that leads to what it may show
 OF_EVERYONE = {"/sign-in", "/sign-out", "/password", "/confirm", "/"}
 OF_EVERYONE |= {"/sign-in/second-factor", "/sign-in/passkey"}

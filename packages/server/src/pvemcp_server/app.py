@@ -21,7 +21,7 @@ from pvemcp_server.services import Services, State, open_services
 from pvemcp_server.store.background import housekeeping
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
-from pvemcp_server.web.site import admin_site
+from pvemcp_server.web.site import AdminSite
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     fastapi.include_router(health_routes(services.store, endpoint.active_requests))
-    fastapi.mount("/admin", admin_site(services, endpoint.pipeline))
+    fastapi.mount("/admin", AdminSite(services, endpoint.pipeline))
     for path in ("/", "/admin"):  # the framework's own redirect would name http behind a TLS proxy
         fastapi.add_route(path, _redirect_to_admin)
     return App(endpoint.gate(fastapi), fastapi, endpoint)

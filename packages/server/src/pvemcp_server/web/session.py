@@ -96,13 +96,13 @@ class SecondFactorDue(Exception):
 
 def services_of(request: Request) -> Services:
     """Return the services that the site was created with."""
-    services: Services = request.app.state.services
+    services: Services = request.state.site.services
     return services
 
 
 def pipeline_of(request: Request) -> Pipeline:
     """Return the pipeline that runs calls made from the site."""
-    pipeline: Pipeline = request.app.state.pipeline
+    pipeline: Pipeline = request.state.site.pipeline
     return pipeline
 
 

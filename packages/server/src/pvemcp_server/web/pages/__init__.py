@@ -7,13 +7,12 @@ from importlib.util import find_spec
 from fastapi import APIRouter
 
 from pvemcp_server.admin import SUBJECTS
-from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.web.pages import account, confirmation, second_step, sign_in
 from pvemcp_server.web.templates import NAVIGATION
 
 
-def routers(config: Config) -> Iterator[APIRouter]:
+def routers(*, has_issuer: bool) -> Iterator[APIRouter]:
     """Yield the routers of all pages, and put those of the subjects into the navigation.
 
     The sign-in with OpenID Connect is there when an issuer is configured.
@@ -24,7 +23,7 @@ def routers(config: Config) -> Iterator[APIRouter]:
             page = import_module(f"{__name__}.{subject}")
             NAVIGATION[subject] = page.navigation
             yield page.router
-    if config.oidc_issuer:
+    if has_issuer:
         yield _external_sign_in()
 
 

@@ -127,9 +127,7 @@ async def _authenticated(request: Request, state: str, code: str) -> tuple[Exter
 
 
 def _state(request: Request) -> State:
-    if not hasattr(request.app.state, "external_sign_in"):
-        request.app.state.external_sign_in = State()
-    state: State = request.app.state.external_sign_in
+    state: State = request.state.site.external_sign_in.setdefault("state", State())
     return state
 
 
