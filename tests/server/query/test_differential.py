@@ -35,6 +35,7 @@ def test_random_queries_have_rows_and_use_every_feature(differential):
         "=", "!=", ">", "<", ">=", "<=", "CONTAINS", "NOT CONTAINS", "IN", "NOT IN", "BETWEEN",
         "STARTSWITH", "ENDSWITH", "IS NULL", "IS NOT NULL", "COUNT", "SUM", "AVERAGE", "MIN", "MAX",
         "and", "or", "one relation", "two relations", "having", "distinct", "descending",
+        "EXISTS", "NOT EXISTS",
     } <= features  # fmt: skip
 
 
@@ -56,5 +57,8 @@ def _operators(tree):
         yield tree.logic
         for part in tree.parts:
             yield from _operators(part)
+    elif hasattr(tree, "negated"):
+        yield "NOT EXISTS" if tree.negated else "EXISTS"
+        yield from _operators(tree.where)
     else:
         yield tree.operator

@@ -23,6 +23,10 @@ def only(field, operator, value=None):
     return {"conditions": [{"field": field, "operator": operator, "value": value}]}
 
 
+def without(rows, *conditions):
+    return {"field": rows, "operator": "NOT EXISTS", "conditions": list(conditions)}
+
+
 @pytest.mark.parametrize(
     ("query", "text"),
     [
@@ -83,8 +87,46 @@ def only(field, operator, value=None):
             {"from": "guests", "select": ["vmid", "COUNT(snapshot.name) as n"]},
             (
                 "select[1]: one row of guests can have many snapshots. "
-                "Ask from snapshots, each of which leads here by guest."
+                "Ask from snapshots, each of which leads here by guest; or test for them in where: "
+                '{"field": "snapshots", "operator": "NOT EXISTS", "conditions": [{"field": …}]}.'
             ),
+        ),
+        (
+            {"from": "guests", "where": without("tags")},
+            "where.field: tags is a field. Use IS NULL or IS NOT NULL.",
+        ),
+        (
+            {"from": "guests", "where": without("bakups")},
+            (
+                "where.field: no rows that belong to guests: 'bakups'. Did you mean backups? "
+                "There are: backups,"
+            ),
+        ),
+        (
+            {"from": "snapshots", "where": without("backups")},
+            (
+                "where.field: no rows that belong to snapshots: 'backups'. "
+                "Did you mean guest.backups or node.backups? There are: guest, node."
+            ),
+        ),
+        (
+            {"from": "nodes", "where": without("replications")},
+            (
+                "where.field: replications belong to nodes in several ways. "
+                "Use replications.source_node or replications.target_node."
+            ),
+        ),
+        (
+            {"from": "guests", "where": without("backups", only("creatio", ">", "-7d"))},
+            "where.conditions[0].conditions[0].field: no field of backups 'creatio'. Did you mean",
+        ),
+        (
+            {"from": "guests", "where": {**without("backups"), "value": ["-7d"]}},
+            'where.value: NOT EXISTS takes conditions, not a value. For example {"field": "backu',
+        ),
+        (
+            {"from": "backups", "groupBy": ["vmid"], "having": without("guest")},
+            "having: groups have no related rows. Test rows in where.",
         ),
         (
             {"from": "pools", "select": ["node.name"]},

@@ -627,3 +627,114 @@ async def test_a_query_with_few_rights_names_missing_privileges(tool_client, wit
     assert configs.column("vmid") == [101]
     rich = await ask(tool_client, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
     assert rich.data == [{"n": len(tool_client["prod"].emulated.state.guests)}]
+
+
+# --- tests for related rows ---------------------------------------------------------------------
+
+
+def rows_of(table, *conditions, operator="NOT EXISTS", logic="and"):
+    return {"field": table, "operator": operator, "logic": logic, "conditions": list(conditions)}
+
+
+RELATED = [
+    ("guests", ("vmid",), "backups", ("vmid",), is_("creation", ">", "-7d")),
+    ("guests", ("vmid",), "snapshots", ("vmid",), is_("name", "!=", "x")),
+    ("guests", ("vmid",), "tasks", ("vmid",), is_("type", "=", "vzdump")),
+    ("pools", ("poolid",), "guests", ("pool",), is_("status", "=", "running")),
+    ("nodes", ("node",), "replications.target_node", ("target",), is_("disabled", "=", "no")),
+    ("backups", ("vmid",), "guest", ("vmid",), is_("status", "=", "running")),
+    ("disks", ("vmid",), "guest.snapshots", ("vmid",), is_("include_ram", "=", "false")),
+]
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "related", "foreign", "condition"),
+    RELATED,
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_rows_with_and_without_related_rows_are_all_rows(
+    tool_client, table, key, related, foreign, condition
+):
+    part = {"guest": "guests"}.get(related) or related.removeprefix("guest.").partition(".")[0]
+    others = {"from": part, "select": ["cluster", *foreign], "where": condition}
+    keys = {tuple(row.values()) for row in (await ask(tool_client, **others)).data}
+    every = (await ask(tool_client, **{"from": table, "select": ["cluster", *key]})).data
+    for operator, kept in (("EXISTS", True), ("NOT EXISTS", False)):
+        where = rows_of(related, condition, operator=operator)
+        asked = {"from": table, "select": ["cluster", *key], "where": where}
+        truth = [row for row in every if (tuple(row.values()) in keys) is kept]
+        assert (await ask(tool_client, **asked)).data == truth
+
+
+async def test_a_test_reads_the_related_rows_of_matching_rows_only(tool_client):
+    tool_client.requests("prod")
+    where_ = where(is_("vmid", "IN", 101, 102), rows_of("snapshots", is_("date", ">", "-1d")))
+    await ask(tool_client, "prod", **{"from": "guests", "select": ["vmid"], "where": where_})
+    assert sum("snapshot" in request for request in tool_client.requests("prod")) == 2
+
+
+WITHOUT = {"from": "guests", "select": ["cluster", "vmid"], "where": rows_of("backups")}
+
+
+@pytest.mark.parametrize(
+    ("operator", "effect"),
+    [("NOT EXISTS", "has rows that do have some"), ("EXISTS", "lacks rows")],
+)
+async def test_a_test_of_incomplete_rows_is_noted_with_its_effect(tool_client, operator, effect):
+    query = {**WITHOUT, "where": rows_of("backups", operator=operator)}
+    answer = await ask(tool_client, "prod", **query)
+    assert "backups: Offline on prod, so missing here: pve05." in answer.notes
+    assert f"{operator} backups was decided by the backups that can be read" in answer.notes
+    assert f"perhaps this answer {effect}." in answer.notes
+    complete = await ask(tool_client, "home-lab", **query)
+    assert "was decided by" not in complete.notes
+
+
+async def test_a_test_notes_the_cluster_whose_related_rows_are_missing(
+    tool_client, with_token, new_token
+):
+    token = new_token(tool_client["prod"].emulated, ("/vms", "PVEAuditor"))
+    poor = await with_token(tool_client, "prod", token)
+    answer = await ask(poor, **{**WITHOUT, "where": rows_of("ha_resource")})
+    assert "Missing: ha_resources of prod." in answer.notes
+    assert (
+        "NOT EXISTS ha_resources was decided by the ha_resources that can be read" in answer.notes
+    )
+    error = await poor.refused(
+        "ExecuteQuery", query={**WITHOUT, "where": rows_of("ha_resource")}, cluster_name="prod"
+    )
+    assert "Sys.Audit" in error
+
+
+async def test_a_test_sees_only_the_rows_of_the_key_and_says_so(tool_client):
+    narrow = tool_client.scoped(Resources(nodes=frozenset({"pve01"}), pools=frozenset({"web"})))
+    query = {"from": "pools", "select": ["poolid"], "where": rows_of("guests", operator="EXISTS")}
+    mine = await ask(narrow, "prod", **{"from": "guests", "select": ["pool"], "distinct": True})
+    pools = await ask(narrow, "prod", **{"from": "pools", "select": ["poolid"]})
+    answer = await ask(narrow, "prod", **query)
+    assert answer.column("poolid") == [
+        pool for pool in pools.column("poolid") if pool in mine.column("pool")
+    ]
+    assert "the role of this key covers a part of prod only" in answer.notes
+
+
+async def test_a_test_of_a_table_that_is_not_granted_is_an_unknown_name(tool_client):
+    narrow = with_tools(tool_client, "ExecuteQuery", "ListVms")
+    denied = await narrow.refused("ExecuteQuery", query=WITHOUT)
+    unheard = await narrow.refused("ExecuteQuery", query={**WITHOUT, "where": rows_of("xyzzyxy")})
+    assert denied.replace("backups", "NAME") == unheard.replace("xyzzyxy", "NAME")
+
+
+async def test_a_misspelt_value_in_a_test_is_noted(tool_client):
+    query = {**WITHOUT, "where": rows_of("backups", is_("storage", "=", "pbs-mai"))}
+    answer = await ask(tool_client, "prod", **query)
+    assert answer.data
+    assert "backups: No storage 'pbs-mai' on prod. Did you mean pbs-main" in answer.notes
+
+
+async def test_groups_of_old_rows_point_to_what_has_no_rows(tool_client):
+    old = {"from": "backups", "select": ["cluster", "vmid", "MAX(creation) as last"]}
+    old |= {"groupBy": ["cluster", "vmid"], "having": is_("last", "<", "-7d")}
+    note = "guests without backups are in no group: for these, ask from guests where backups NOT"
+    assert note in (await ask(tool_client, **old)).notes
+    assert note not in (await ask(tool_client, **{**old, "having": is_("last", ">", 0)})).notes

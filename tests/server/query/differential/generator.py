@@ -16,6 +16,7 @@ from .reference import (
     AggregateReference,
     Comparison,
     ComparisonGroup,
+    ExistenceReference,
     FieldReference,
     ReferenceQuery,
     Subject,
@@ -138,6 +139,8 @@ class QueryGenerator:
         parts = [
             self._conditions(table, depth - 1)
             if depth > 1 and self.rng.random() < 0.3
+            else self._existence(table, depth)
+            if self.rng.random() < 0.15
             else self._condition(table)
             for _ in range(self.rng.randint(1, 3))
         ]
@@ -145,6 +148,42 @@ class QueryGenerator:
         if logic == "or" or self.rng.random() < 0.5:
             group[self._key("logic")] = self._one_of(logic, logic.upper())
         return group, ComparisonGroup(logic, tuple(comparison for _, comparison in parts))
+
+    def _existence(self, table: Table, depth: int) -> tuple[Json, Any]:
+        """Return a test for rows with a relation to the table, or to a row it leads to."""
+        path, at = self._path(table, 2)
+        ways = [
+            (other, f"{other.name}.{relation.name}", {t: h for h, t in relation.on.items()})
+            for other in tables().values()
+            for relation in other.relations
+            if relation.table == at.name
+        ]
+        ways += [(tables()[r.table], r.name, dict(r.on)) for r in at.relations]
+        if not ways:
+            return self._condition(table)
+        other, name, on = self.rng.choice(ways)
+        several = sum(way[0] is other and "." in way[1] for way in ways) > 1
+        if "." in name and not several and self.rng.random() < 0.7:
+            name = other.name
+        negated = self.rng.random() < 0.5
+        condition: Json = {
+            "field": ".".join(map(self._name, (*path, *name.split(".")))),
+            "operator": self._spelled_operator(Operator.NOT_EXISTS if negated else Operator.EXISTS),
+        }
+        where = None
+        if depth > 1 and self.rng.random() < 0.8:
+            group, where = self._conditions(other, depth - 1)
+            condition |= group
+        keys = tuple((FieldReference(path, at.fields[h], at.name), t) for h, t in on.items())
+        return condition, ExistenceReference(other.name, keys, negated, where)
+
+    def _path(self, table: Table, longest: int) -> tuple[tuple[str, ...], Table]:
+        """Return a path of relations, mostly the empty one, and the table at its end."""
+        path: tuple[str, ...] = ()
+        while table.relations and len(path) < longest and self.rng.random() < 0.25:
+            hop = self.rng.choice(table.relations)
+            path, table = (*path, hop.name), tables()[hop.table]
+        return path, table
 
     def _condition(self, table: Table) -> tuple[Json, Comparison]:
         field = next(iter(self._fields(table, 1).values()))
@@ -166,11 +205,7 @@ class QueryGenerator:
         """Return fields of the table and its relations, by their name in the answer."""
         fields: dict[str, FieldReference] = {}
         for _ in range(number):
-            path: tuple[str, ...] = ()
-            at = table
-            while at.relations and len(path) < 3 and self.rng.random() < 0.25:
-                hop = self.rng.choice(at.relations)
-                path, at = (*path, hop.name), tables()[hop.table]
+            path, at = self._path(table, 3)
             field = self.rng.choice([CLUSTER, *at.fields.values()])
             fields[".".join((*path, field.name))] = FieldReference(path, field, at.name)
         return fields

@@ -12,6 +12,7 @@ from .reference import (
     AggregateReference,
     Comparison,
     ComparisonGroup,
+    ExistenceReference,
     FieldReference,
     ReferenceQuery,
     Subject,
@@ -83,13 +84,28 @@ def _value(subject: Subject, group: Sequence[Record]) -> Any:
     return totals[subject.function](values)
 
 
-def _holds(tree: ComparisonGroup | Comparison | None, group: Sequence[Record]) -> bool:
+def _holds(
+    tree: ComparisonGroup | ExistenceReference | Comparison | None, group: Sequence[Record]
+) -> bool:
     if tree is None:
         return True
+    if isinstance(tree, ExistenceReference):
+        return _exists(tree, group[0]) != tree.negated
     if isinstance(tree, ComparisonGroup):
         parts = (_holds(part, group) for part in tree.parts)
         return all(parts) if tree.logic == "and" else any(parts)
     return _compares(_value(tree.subject, group), tree.operator, tree.values)
+
+
+def _exists(test: ExistenceReference, record: Record) -> bool:
+    """Look at every row of the other table on the same cluster."""
+    keys = {there: _field_value(record, here) for here, there in test.keys}
+    return None not in keys.values() and any(
+        all(getattr(other["row"], name) == value for name, value in keys.items())
+        and _holds(test.where, [other])
+        for other in _records(test.table, record["dataset"])
+        if other["cluster"] == record["cluster"]
+    )
 
 
 def _folded(value: Any) -> Any:

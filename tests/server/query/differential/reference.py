@@ -44,11 +44,21 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class ExistenceReference:
+    """A test for rows of another table; `keys` pairs fields of the row with names there."""
+
+    table: str
+    keys: tuple[tuple[FieldReference, str], ...]
+    negated: bool
+    where: "ComparisonGroup | None"
+
+
+@dataclass(frozen=True)
 class ComparisonGroup:
     """Comparisons joined by and, or by or."""
 
     logic: str
-    parts: tuple[Any, ...]  # Comparison | ComparisonGroup
+    parts: tuple[Any, ...]  # Comparison | ExistenceReference | ComparisonGroup
 
 
 @dataclass

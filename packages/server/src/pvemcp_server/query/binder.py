@@ -14,6 +14,7 @@ from pvemcp_server.query.operators import Function, Operator
 from pvemcp_server.query.parser import parse
 from pvemcp_server.query.plan import (
     Aggregate,
+    Existence,
     Expression,
     Output,
     Predicate,
@@ -192,10 +193,21 @@ class _Binder:
         parts = (
             self._predicates(part, named, group_by)
             if isinstance(part, model.ConditionGroup)
+            else self._existence(part, group_by)
+            if isinstance(part, model.Existence)
             else self._predicate(part, named, group_by)
             for part in group.parts
         )
         return PredicateGroup(group.logic, tuple(parts))
+
+    def _existence(self, test: model.Existence, group_by: tuple[Column, ...] | None) -> Existence:
+        if group_by is not None:
+            raise BadArgument(test.at, "groups have no related rows.", hint="Test rows in where.")
+        table, keys = self.catalog.related_rows(self.table, test.rows, f"{test.at}.field")
+        inner = _Binder(self.catalog, table, model.Query(table.name, where=test.where), self.now)
+        inner._require_known_fields()
+        where = inner._predicates(test.where, {}, None) if test.where else None
+        return Existence(keys, QueryPlan(table, (), where=where), test.negated)
 
     def _predicate(
         self,

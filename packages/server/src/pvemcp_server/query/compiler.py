@@ -1,13 +1,15 @@
 """Compiles a plan to SQL: identifiers come from the declarations only, values are bound only."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final
 
 from pvemcp_server.query.catalog import Catalog, Column, Path
 from pvemcp_server.query.operators import Function, Logic, Operator
 from pvemcp_server.query.plan import (
     Aggregate,
+    Existence,
     Expression,
     Predicate,
     PredicateGroup,
@@ -46,8 +48,7 @@ class Statement:
 
 def compile_plan(plan: QueryPlan, catalog: Catalog) -> Statement:
     """Compile the plan; the statement returns one row more than the limit, if there is one."""
-    aliases = {path: f"t{n}" for n, path in enumerate(paths(plan))}
-    return _Compiler(plan, catalog, aliases).statement()
+    return _Compiler(plan, catalog).statement()
 
 
 def paths(plan: QueryPlan) -> list[Path]:
@@ -62,18 +63,20 @@ class _Compiler:
 
     plan: QueryPlan
     catalog: Catalog
-    aliases: Mapping[Path, str]
     values: list[Value] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=count)  # of aliases, unique in a statement
+
+    def __post_init__(self) -> None:
+        self.aliases = {path: f"t{next(self.numbers)}" for path in paths(self.plan)}
 
     def statement(self) -> Statement:
         plan = self.plan
         outputs = [self._value(output.expression) for output in plan.outputs]
         sorts = [self._comparable(sort.expression) for sort in plan.order_by]
-        joins = [self._join(path) for path in self.aliases if path]
         order = ", ".join(self._order(len(outputs)))
         parts = [
             f"SELECT {'DISTINCT ' if plan.distinct else ''}{', '.join(outputs + sorts)}",
-            " ".join([f"FROM {quoted(plan.table.name)} AS t0", *joins]),
+            self._from(),
             f"WHERE {self._group(plan.where)}" if plan.where else "",
             # the casefolded column depends on the field's own, so it is no key of the group
             f"GROUP BY {', '.join(map(self._value, plan.group_by))}" if plan.group_by else "",
@@ -83,6 +86,10 @@ class _Compiler:
         ]
         self.values += [plan.limit + 1, plan.offset]
         return Statement(" ".join(part for part in parts if part), tuple(self.values))
+
+    def _from(self) -> str:
+        joins = [self._join(path) for path in self.aliases if path]
+        return " ".join([f"FROM {quoted(self.plan.table.name)} AS {self.aliases[()]}", *joins])
 
     def _join(self, path: Path) -> str:
         parent = self.catalog.follow(self.plan.table, path[:-1])
@@ -128,10 +135,22 @@ class _Compiler:
     def _group(self, group: PredicateGroup) -> str:
         joint = " AND " if group.logic is Logic.AND else " OR "
         parts = (
-            self._predicate(part) if isinstance(part, Predicate) else self._group(part)
+            self._group(part)
+            if isinstance(part, PredicateGroup)
+            else self._existence(part)
+            if isinstance(part, Existence)
+            else self._predicate(part)
             for part in group.parts
         )
         return f"({joint.join(parts)})"
+
+    def _existence(self, test: Existence) -> str:
+        inner = _Compiler(test.plan, self.catalog, self.values, self.numbers)
+        conditions = [f"{inner._value(there)} = {self._value(here)}" for here, there in test.keys]
+        if test.plan.where:
+            conditions.append(inner._group(test.plan.where))
+        rows = f"SELECT 1 {inner._from()} WHERE {' AND '.join(conditions)}"
+        return f"{'NOT ' if test.negated else ''}EXISTS ({rows})"
 
     def _predicate(self, predicate: Predicate) -> str:
         expression, operator = predicate.expression, predicate.operator

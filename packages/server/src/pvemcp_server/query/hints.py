@@ -15,6 +15,7 @@ from pvemcp_server.query.names import abbreviated
 from pvemcp_server.query.operators import Function, Logic, Operator
 from pvemcp_server.query.plan import (
     Aggregate,
+    Existence,
     Expression,
     Output,
     Predicate,
@@ -22,6 +23,7 @@ from pvemcp_server.query.plan import (
     QueryPlan,
     column_of,
     predicates,
+    scopes,
 )
 from pvemcp_server.query.pushdown import conjuncts
 from pvemcp_server.query.sources import Sources
@@ -38,6 +40,7 @@ _CLUSTER_NAMES: Final = frozenset({"vmid", "node", "storage", "pool", "poolid"})
 """Fields whose values are unique in one cluster only."""
 _ADDITIVE: Final = (Function.COUNT, Function.SUM, Function.AVERAGE)
 _LOWER_BOUNDS: Final = (Operator.GREATER, Operator.AT_LEAST)
+_UPPER: Final = (Operator.LESS, Operator.AT_MOST, Operator.EQUAL)
 _EQUALITY: Final = {
     Kind.TEXT: (Operator.EQUAL, Operator.IN),
     Kind.LIST: (Operator.CONTAINS, Operator.IN),
@@ -65,9 +68,28 @@ class Hints:
         """Return the hints for these cells; raise OverBudget when a query for one is slow."""
         if any(map(any, cells)):
             hints = [*self._fractions(), *self._shared_rows(), *await self._merged_clusters()]
+            hints += self._absent_groups()
         else:
-            hints = [*self._wildcards(), *await self._unknown_values()]
-        return [*hints, *self._caveats(), *await self._gaps()]
+            hints = [
+                *self._wildcards(),
+                *await self._unknown_values(),
+                *self._absent_groups(),
+            ]
+        hints += [*self._caveats(), *await self._gaps()]
+        for scope in scopes(self.plan)[1:]:
+            tested = Hints(scope, self.sources, self.run)
+            hints += [f"{scope.table.name}: {hint}" for hint in await tested._of_test()]
+        return hints
+
+    async def _of_test(self) -> list[str]:
+        """Return the hints for the conditions of an existence test, however many rows it left."""
+        return [
+            *self._fractions(),
+            *self._wildcards(),
+            *await self._unknown_values(),
+            *self._caveats(),
+            *await self._gaps(),
+        ]
 
     def _caveats(self) -> Iterator[str]:
         """Warn about columns that mean something else than their name suggests."""
@@ -195,6 +217,21 @@ class Hints:
                 f"add {primary} = true to count them once."
             )
 
+    def _absent_groups(self) -> Iterator[str]:
+        """Warn when few or old rows are asked for: what has no row at all is in no group."""
+        plan, grouped = self.plan, {column.field.name for column in self.plan.group_by}
+        compared = (test.expression for test in predicates(plan.having) if test.operator in _UPPER)
+        functions = {each.function for each in compared if isinstance(each, Aggregate)}
+        if functions.isdisjoint((Function.MAX, Function.COUNT)):
+            return
+        for relation in self.sources.catalog.relations(plan.table).values():
+            if grouped.issuperset(relation.on):
+                yield (
+                    f"{relation.table} without {plan.table.name} are in no group: for these, ask "
+                    f"from {relation.table} where {plan.table.name} NOT EXISTS."
+                )
+                return
+
     async def _merged_clusters(self) -> list[str]:
         """Warn about groups that merge equal numbers or names of several clusters."""
         plan, hints = self.plan, []
@@ -234,9 +271,9 @@ def _asks_for_unknown(test: Predicate) -> bool:
     return nulls or not set(values).isdisjoint(test.values)
 
 
-def _columns_in(part: Predicate | PredicateGroup) -> set[Column | None]:
-    tests = [part] if isinstance(part, Predicate) else predicates(part)
-    return {column_of(test.expression) for test in tests}
+def _columns_in(part: Predicate | Existence | PredicateGroup) -> set[Column | None]:
+    group = part if isinstance(part, PredicateGroup) else PredicateGroup(Logic.AND, (part,))
+    return {column_of(test.expression) for test in predicates(group)}
 
 
 def _searches_names(column: Column, operator: Operator) -> bool:

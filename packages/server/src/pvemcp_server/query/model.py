@@ -46,11 +46,21 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Existence:
+    """A test for related rows; `rows` is their table or a relation, dotted like a field."""
+
+    rows: str
+    negated: bool
+    where: "ConditionGroup | None"
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConditionGroup:
     """Conditions joined by and, or by or."""
 
     logic: Logic
-    parts: "tuple[Condition | ConditionGroup, ...]"
+    parts: "tuple[Condition | Existence | ConditionGroup, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,5 +101,5 @@ def _compared(group: ConditionGroup | None) -> Iterator[tuple[Term, str]]:
     for part in group.parts if group else ():
         if isinstance(part, ConditionGroup):
             yield from _compared(part)
-        else:
+        elif isinstance(part, Condition):
             yield part.term, f"{part.at}.field"

@@ -26,6 +26,13 @@ class Operator(StrEnum):
     ENDS_WITH = "ENDSWITH"
     IS_NULL = "IS NULL"
     IS_NOT_NULL = "IS NOT NULL"
+    EXISTS = "EXISTS"
+    NOT_EXISTS = "NOT EXISTS"
+
+    @property
+    def tests_rows(self) -> bool:
+        """Whether it tests for related rows, by conditions instead of values."""
+        return self in (Operator.EXISTS, Operator.NOT_EXISTS)
 
     @property
     def arity(self) -> tuple[int, int]:
@@ -89,6 +96,8 @@ _KINDS: Final = {
     Operator.ENDS_WITH: frozenset({Kind.TEXT}),
     Operator.IS_NULL: _ALL,
     Operator.IS_NOT_NULL: _ALL,
+    Operator.EXISTS: frozenset(),
+    Operator.NOT_EXISTS: frozenset(),
 }
 
 _ARITY: Final = {

@@ -11,6 +11,7 @@ from pvemcp_server.query.model import (
     AggregateTerm,
     Condition,
     ConditionGroup,
+    Existence,
     FieldTerm,
     Query,
     Selection,
@@ -48,6 +49,10 @@ _EXAMPLE: Final = (
 )
 _CONDITION_EXAMPLE: Final = (
     'For example {"field": "status", "operator": "=", "value": ["running"]}.'
+)
+_EXISTENCE_EXAMPLE: Final = (
+    'For example {"field": "backups", "operator": "NOT EXISTS", "conditions": '
+    '[{"field": "creation", "operator": ">", "value": ["-7d"]}]}.'
 )
 _TERM_EXAMPLE: Final = (
     'Write "name", "node.status", "COUNT(*) as n" or "COUNT(DISTINCT node) as nodes", one by one.'
@@ -125,7 +130,9 @@ class _ConditionParser:
         node = self._node({"conditions": tree} if isinstance(tree, list) else tree, at, depth=1)
         return node if isinstance(node, ConditionGroup | None) else _all_of(node)
 
-    def _node(self, node: Json, at: str, depth: int) -> Condition | ConditionGroup | None:
+    def _node(
+        self, node: Json, at: str, depth: int
+    ) -> Condition | Existence | ConditionGroup | None:
         """Parse a condition or a group of them; a group without conditions is None."""
         if depth > MAX_DEPTH:
             raise BadArgument(at, f"conditions nest at most {MAX_DEPTH} deep.")
@@ -136,6 +143,8 @@ class _ConditionParser:
             raise BadArgument(at, "a condition is an object.", hint=_CONDITION_EXAMPLE)
         members = _members(node, at, _CONDITION_PARTS)
         given = {name for name, member in members.items() if not is_absent(member)}
+        if _tests_rows(members.get("operator")):
+            return self._existence(members, at, depth)
         if "conditions" not in given:
             is_group = "conditions" in members or "logic" in given
             return None if is_group and not given - {"logic"} else self._condition(members, at)
@@ -152,10 +161,29 @@ class _ConditionParser:
         conditions = tuple(part for part in parts if part is not None)
         return ConditionGroup(Logic(word), conditions) if conditions else None
 
-    def _condition(self, members: Mapping[str, Json], at: str) -> Condition:
+    def _existence(self, members: Mapping[str, Json], at: str, depth: int) -> Existence:
+        """Parse a test for related rows; its conditions are about their fields."""
+        self._count(at)
+        operator = _OPERATORS[folded(members["operator"].strip())]
+        if not is_absent(members.get("value")):
+            fact = f"{operator} takes conditions, not a value."
+            raise BadArgument(f"{at}.value", fact, hint=_EXISTENCE_EXAMPLE)
+        group = {name: members[name] for name in ("logic", "conditions") if name in members}
+        where = self._node(group, at, depth)
+        return Existence(
+            _text(_required(members, "field", at), f"{at}.field"),
+            operator is Operator.NOT_EXISTS,
+            where if isinstance(where, ConditionGroup | None) else _all_of(where),
+            at,
+        )
+
+    def _count(self, at: str) -> None:
         self._conditions += 1
         if self._conditions > MAX_CONDITIONS:
             raise BadArgument(at, f"a query has at most {MAX_CONDITIONS} conditions.")
+
+    def _condition(self, members: Mapping[str, Json], at: str) -> Condition:
+        self._count(at)
         word = _text(_required(members, "operator", at), f"{at}.operator")
         operator = _OPERATORS.get(folded(word.strip()))
         if operator is None:
@@ -170,7 +198,12 @@ class _ConditionParser:
         return Condition(term, operator, values, at)
 
 
-def _all_of(condition: Condition) -> ConditionGroup:
+def _tests_rows(word: Json) -> bool:
+    operator = _OPERATORS.get(folded(word.strip())) if isinstance(word, str) else None
+    return operator is not None and operator.tests_rows
+
+
+def _all_of(condition: Condition | Existence) -> ConditionGroup:
     return ConditionGroup(Logic.AND, (condition,))
 
 
