@@ -23,6 +23,10 @@ def only(field, operator, value=None):
     return {"conditions": [{"field": field, "operator": operator, "value": value}]}
 
 
+def compared(field, other, operator=">"):
+    return {"field": field, "operator": operator, "valueField": other}
+
+
 def without(rows, *conditions):
     return {"field": rows, "operator": "NOT EXISTS", "conditions": list(conditions)}
 
@@ -146,6 +150,47 @@ def without(rows, *conditions):
         (
             {"from": "guests", "select": ["SUM(name)"]},
             "select[0]: no SUM of name, which is a text. Use COUNT.",
+        ),
+        (
+            {"from": "tasks", "select": ["DAY(duration)"]},
+            "select[0]: DAY takes a time, and duration is an integer in seconds.",
+        ),
+        (
+            {"from": "tasks", "select": ["MONTH(start_time)"]},
+            "select[0]: no aggregate 'MONTH'.",
+        ),
+        (
+            {"from": "guests", "where": compared("cpu_count", "name")},
+            (
+                "where.valueField: name is a text, and cpu_count a number in count. "
+                "Compare fields of one type and unit."
+            ),
+        ),
+        (
+            {"from": "guests", "where": compared("memory_max", "uptime")},
+            "where.valueField: uptime is an integer in seconds, and memory_max an integer in",
+        ),
+        (
+            {"from": "guests", "where": {**compared("vmid", "cpu_count"), "value": ["1"]}},
+            "where.valueField: either value or valueField.",
+        ),
+        (
+            {"from": "guests", "where": compared("vmid", "cpu_count", "IN")},
+            (
+                "where.operator: IN doesn't compare vmid, an integer, with a field. "
+                "Use one of =, !=, >, <, >=, <=."
+            ),
+        ),
+        (
+            {"from": "guests", "where": compared("tags", "cpu_count", "CONTAINS")},
+            (
+                "where.operator: CONTAINS doesn't compare tags, a list, with a field. "
+                "Compare it with values."
+            ),
+        ),
+        (
+            {"from": "guests", "where": compared("memory", "mem")},
+            "where.valueField: no field of guests 'mem'.",
         ),
         ({"from": "guests", "select": ["SUM(*)"]}, "select[0]: only COUNT takes *"),
         ({"from": "guests", "select": ["MAX(DISTINCT vmid)"]}, "select[0]: only COUNT takes DIST"),

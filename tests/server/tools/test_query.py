@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from datetime import datetime, timedelta
 from importlib import import_module
 
 import pytest
@@ -738,3 +739,52 @@ async def test_groups_of_old_rows_point_to_what_has_no_rows(tool_client):
     note = "guests without backups are in no group: for these, ask from guests where backups NOT"
     assert note in (await ask(tool_client, **old)).notes
     assert note not in (await ask(tool_client, **{**old, "having": is_("last", ">", 0)})).notes
+
+
+# --- spans of time, and fields compared with fields ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("span", "start"),
+    [
+        ("HOUR", lambda time: time.replace(minute=0, second=0)),
+        ("DAY", lambda time: time.replace(hour=0, minute=0, second=0)),
+        (
+            "WEEK",
+            lambda time: time.replace(hour=0, minute=0, second=0) - timedelta(time.weekday()),
+        ),
+    ],
+)
+async def test_rows_are_grouped_by_spans_of_a_time(tool_client, span, start):
+    tasks = await ask(tool_client, **{"from": "tasks", "select": ["start_time"]})
+    times = [start(datetime.fromisoformat(time)) for time in tasks.column("start_time")]
+    grouped = {"select": [f"{span}(start_time) as begin", "COUNT(*) as n"], "groupBy": "begin"}
+    answer = await ask(tool_client, **{"from": "tasks", **grouped})
+    counts = {datetime.fromisoformat(row["begin"]): row["n"] for row in answer.data}
+    assert counts == Counter(times)
+    assert list(counts) == sorted(counts)
+
+
+async def test_a_field_is_compared_with_a_related_one_and_with_sums(tool_client):
+    every = {"from": "guests", "select": ["cluster", "vmid", "memory_max", "node.memory_usage"]}
+    larger = {"field": "memory_max", "operator": ">", "valueField": "node.memory_usage"}
+    truth = [
+        row
+        for row in (await ask(tool_client, **every)).data
+        if row.get("node.memory_usage") is not None and row["memory_max"] > row["node.memory_usage"]
+    ]
+    assert (await ask(tool_client, **{**every, "where": larger})).data == truth
+    overcommitted = {
+        "from": "guests",
+        "select": ["cluster", "node", "SUM(memory_max) as sum", "node.memory_total"],
+        "groupBy": ["cluster", "node", "node.memory_total"],
+    }
+    rows = (await ask(tool_client, **overcommitted)).data
+    having = {"field": "sum", "operator": "<=", "valueField": "node.memory_total"}
+    answer = await ask(tool_client, **{**overcommitted, "having": having})
+    assert answer.data == [
+        row
+        for row in rows
+        if row.get("node.memory_total") and row["sum"] <= row["node.memory_total"]
+    ]
+    assert "node.memory_total is unknown in" in answer.notes

@@ -1,13 +1,13 @@
 """Generator of random valid queries, each as a model might write it, with its meaning."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
 from typing import Any
 
 from pvemcp_server.query.catalog import CLUSTER
-from pvemcp_server.query.operators import Function, Operator
+from pvemcp_server.query.operators import Function, Operator, Span
 from pvemcp_server.tables.registry import Table, tables
 from pvemcp_server.tables.rows import Field, Kind, Unit
 
@@ -118,7 +118,7 @@ class QueryGenerator:
         fitting = [field for field in fields if field.field.kind in _KINDS[function]]
         if not fitting:
             return AggregateReference("COUNT", None)
-        field = self.rng.choice(fitting)
+        field = replace(self.rng.choice(fitting), span="")
         distinct = function is Function.COUNT and field.field.kind is not Kind.LIST
         return AggregateReference(function.value, field, distinct and self.rng.random() < 0.5)
 
@@ -187,6 +187,9 @@ class QueryGenerator:
 
     def _condition(self, table: Table) -> tuple[Json, Comparison]:
         field = next(iter(self._fields(table, 1).values()))
+        others = [f for f in self._fields(table, 12).values() if _are_comparable(f, field)]
+        if others and self.rng.random() < 0.25:
+            return self._field_comparison(field, self.rng.choice(others))
         operator = self.rng.choice([op for op in Operator if op.fits(field.field.kind)])
         least, most = operator.arity
         number = self.rng.randint(least, min(most, 4))
@@ -201,13 +204,30 @@ class QueryGenerator:
             condition[self._key("value")] = self._spelled(field.field, values)
         return condition, Comparison(field, operator.value, values)
 
+    def _field_comparison(
+        self, field: FieldReference, other: FieldReference
+    ) -> tuple[Json, Comparison]:
+        signs = (
+            ["=", "!="] if field.field.kind is Kind.BOOLEAN else ["=", "!=", ">", "<", ">=", "<="]
+        )
+        operator = self.rng.choice(signs)
+        condition = {"field": self._dotted(field), "operator": operator}
+        name = self._dotted(other)
+        condition |= self._one_of(
+            {"valueField": name}, {"value": {"field": name}}, {"value": [{"field": name}]}
+        )
+        return condition, Comparison(field, operator, (), other)
+
     def _fields(self, table: Table, number: int) -> dict[str, FieldReference]:
         """Return fields of the table and its relations, by their name in the answer."""
         fields: dict[str, FieldReference] = {}
         for _ in range(number):
             path, at = self._path(table, 3)
             field = self.rng.choice([CLUSTER, *at.fields.values()])
-            fields[".".join((*path, field.name))] = FieldReference(path, field, at.name)
+            spanned = field.kind is Kind.TIME and self.rng.random() < 0.4
+            span = self.rng.choice(list(Span)).value if spanned else ""
+            name = f"{span}{'.'.join((*path, field.name))}"
+            fields[name] = FieldReference(path, field, at.name, span)
         return fields
 
     def _value(self, reference: FieldReference, operator: Operator) -> Any:
@@ -263,7 +283,8 @@ class QueryGenerator:
 
     def _dotted(self, field: FieldReference) -> str:
         # no aliases here: they would name the column of the answer
-        return ".".join(self._name(part) for part in (*field.path, field.field.name))
+        dotted = ".".join(self._name(part) for part in (*field.path, field.field.name))
+        return f"{self._one_of(field.span, field.span.lower())}({dotted})" if field.span else dotted
 
     def _spelled_aggregate(self, aggregate: AggregateReference) -> str:
         inner = self._dotted(aggregate.field) if aggregate.field else "*"
@@ -288,3 +309,13 @@ class QueryGenerator:
 
     def _one_of(self, *choices: Any) -> Any:
         return self.rng.choice(choices)
+
+
+def _are_comparable(field: FieldReference, other: FieldReference) -> bool:
+    def measure(reference: FieldReference) -> Any:
+        unit = reference.field.unit
+        if reference.field.kind in _NUMBERS:
+            return None if unit is Unit.COUNT else unit
+        return reference.field.kind
+
+    return field.field.kind is not Kind.LIST and measure(field) == measure(other)

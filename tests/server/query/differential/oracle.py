@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from pvemcp_server.tables.registry import tables
@@ -45,6 +46,18 @@ def _records(table: str, dataset: Dataset) -> list[Record]:
 
 
 def _field_value(record: Record, field: FieldReference) -> Any:
+    value = _exact_value(record, field)
+    return value if value is None or not field.span else _start(value, field.span)
+
+
+def _start(time: datetime, span: str) -> datetime:
+    """Return the start of the hour, day or week."""
+    hour = time.replace(minute=0, second=0, microsecond=0)
+    day = hour.replace(hour=0)
+    return {"HOUR": hour, "DAY": day, "WEEK": day - timedelta(days=day.weekday())}[span]
+
+
+def _exact_value(record: Record, field: FieldReference) -> Any:
     table, cluster, row = tables()[record["table"]], record["cluster"], record["row"]
     for hop in field.path:
         relation = next(relation for relation in table.relations if relation.name == hop)
@@ -94,7 +107,12 @@ def _holds(
     if isinstance(tree, ComparisonGroup):
         parts = (_holds(part, group) for part in tree.parts)
         return all(parts) if tree.logic == "and" else any(parts)
-    return _compares(_value(tree.subject, group), tree.operator, tree.values)
+    value, values = _value(tree.subject, group), tree.values
+    if tree.other is not None:
+        values = [_value(tree.other, group)]
+        if values == [None]:
+            return tree.operator == "!="
+    return _compares(value, tree.operator, values)
 
 
 def _exists(test: ExistenceReference, record: Record) -> bool:

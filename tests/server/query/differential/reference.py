@@ -14,6 +14,7 @@ class FieldReference:
     path: tuple[str, ...]
     field: Field
     table: str = ""  # that declares the field
+    span: str = ""  # that a time is rounded down to
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Comparison:
     subject: Subject
     operator: str
     values: tuple[Any, ...]
+    other: Subject | None = None  # instead of values
 
 
 @dataclass(frozen=True)

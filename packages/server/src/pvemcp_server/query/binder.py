@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from pvemcp_server.query.plan import (
 from pvemcp_server.query.values import Value, convert, type_name
 from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.tables.registry import Table
-from pvemcp_server.tables.rows import Field, Kind
+from pvemcp_server.tables.rows import Field, Kind, Unit
 
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
@@ -56,7 +56,8 @@ class _Binder:
         self._require_known_fields()
         query = self.query
         group_by = tuple(
-            self._group(term, f"groupBy[{n}]") for n, term in enumerate(query.group_by)
+            self._group(self._aliased(term), f"groupBy[{n}]")
+            for n, term in enumerate(query.group_by)
         )
         outputs = self._outputs(group_by)
         grouped = bool(group_by) or any(isinstance(o.expression, Aggregate) for o in outputs)
@@ -136,7 +137,7 @@ class _Binder:
 
     def _expression(self, term: model.Term, at: str) -> Expression:
         if isinstance(term, model.FieldTerm):
-            return self.catalog.column(self.table, term.name, at)
+            return self._column(term, at)
         if term.field is None:
             return Aggregate(term.function, None)
         column = self.catalog.column(self.table, term.field.name, at)
@@ -152,8 +153,27 @@ class _Binder:
             raise BadArgument(at, f"{column.name} is a list: its entries can't be counted so.")
         return Aggregate(term.function, column, term.distinct)
 
-    def _group(self, term: model.FieldTerm, at: str) -> Column:
+    def _column(self, term: model.FieldTerm, at: str) -> Column:
         column = self.catalog.column(self.table, term.name, at)
+        if term.span is None:
+            return column
+        if column.field.kind is not Kind.TIME:
+            fact = f"{term.span} takes a time, and {column.name} is {type_name(column.field)}."
+            raise BadArgument(at, fact)
+        return replace(column, name=f"{term.span}({column.name})", span=term.span)
+
+    def _aliased(self, term: model.FieldTerm) -> model.FieldTerm:
+        """Return the field that select gives this name, unless it is the name of a field."""
+        if term.span or self.catalog.has_field(self.table, term.name):
+            return term
+        for selection in self.query.select:
+            named = selection.alias and folded(selection.alias) == folded(term.name)
+            if named and isinstance(selection.term, model.FieldTerm):
+                return selection.term
+        return term
+
+    def _group(self, term: model.FieldTerm, at: str) -> Column:
+        column = self._column(term, at)
         if column.field.kind is Kind.LIST:
             hint = "Filter with CONTAINS, and count."
             raise BadArgument(at, f"{column.name} is a list.", hint=hint)
@@ -179,7 +199,7 @@ class _Binder:
         self, term: model.Term, named: Mapping[str, Expression], at: str
     ) -> Expression:
         """Look up a name of orderBy or having: a column of the answer first, then a field."""
-        if isinstance(term, model.FieldTerm) and folded(term.name) in named:
+        if isinstance(term, model.FieldTerm) and not term.span and folded(term.name) in named:
             return named[folded(term.name)]
         return self._expression(term, at)
 
@@ -223,10 +243,15 @@ class _Binder:
             _require_grouped(expression, group_by, f"{at}.field")
         elif isinstance(expression, Aggregate):
             raise BadArgument(f"{at}.field", "groups are filtered in having.")
-        if isinstance(expression, Column):
-            field = expression.field
-        else:
-            field = Field(_title(expression), expression.kind, "", expression.unit)
+        field = _field_of(expression)
+        if condition.other is not None:
+            other = self._named_expression(condition.other, named, f"{at}.valueField")
+            if group_by is not None:
+                _require_grouped(other, group_by, f"{at}.valueField")
+            elif isinstance(other, Aggregate):
+                raise BadArgument(f"{at}.valueField", "groups are filtered in having.")
+            _check_comparison(condition, field, _field_of(other))
+            return Predicate(expression, operator, (), other)
         _check_operator(condition, field)
         values = tuple(
             convert(value, field, f"{at}.value[{n}]", self.now)
@@ -271,7 +296,8 @@ class _Binder:
             at = f"{condition.at}.value[{n}]"
             if field.choices and value not in field.choices:
                 raise unknown_name(at, field.name, str(value), field.choices)
-            if field.kind is Kind.TIME and isinstance(source, str):
+            spanned = isinstance(expression, Column) and expression.span
+            if field.kind is Kind.TIME and isinstance(source, str) and not spanned:
                 day = source.strip()
                 if _DATE.fullmatch(day):
                     raise BadArgument(
@@ -286,6 +312,38 @@ class _Binder:
                     f"{expression.name} is never {abbreviated(value)}.",
                     hint=f"Use {other}, which is one of {', '.join(choices)}.",
                 )
+
+
+def _field_of(expression: Expression) -> Field:
+    """Return the field of a column, or one with the kind and unit of an aggregate."""
+    if isinstance(expression, Column):
+        return expression.field
+    return Field(_title(expression), expression.kind, "", expression.unit)
+
+
+def _check_comparison(condition: model.Condition, field: Field, other: Field) -> None:
+    """Check that two fields can be compared by the operator: equal kinds and units."""
+    at, operator = condition.at, condition.operator
+    if condition.values:
+        raise BadArgument(f"{at}.valueField", "either value or valueField.")
+    fitting = [known for known in Operator if known.compares_fields and known.fits(field.kind)]
+    if operator not in fitting:
+        names = ", ".join(each.value for each in fitting)
+        raise BadArgument(
+            f"{at}.operator",
+            f"{operator} doesn't compare {field.name}, {type_name(field)}, with a field.",
+            hint=f"Use one of {names}." if names else "Compare it with values.",
+        )
+    if _measure(field) != _measure(other):
+        fact = f"{other.name} is {type_name(other)}, and {field.name} {type_name(field)}."
+        raise BadArgument(f"{at}.valueField", fact, hint="Compare fields of one type and unit.")
+
+
+def _measure(field: Field) -> object:
+    """Return a key that is equal for fields that can be compared with each other."""
+    if field.kind in (Kind.INTEGER, Kind.NUMBER):
+        return None if field.unit is Unit.COUNT else field.unit
+    return field.kind
 
 
 def _check_operator(condition: model.Condition, field: Field) -> None:
@@ -336,7 +394,7 @@ def _require_grouped(expression: Expression, group_by: tuple[Column, ...], at: s
 def _identity(expression: Expression) -> object:
     """Return a key that is equal for the same expression under two names."""
     if isinstance(expression, Column):
-        return expression.path, expression.field.name
+        return expression.path, expression.field.name, expression.span
     column = expression.column and _identity(expression.column)
     return expression.function, column, expression.distinct
 

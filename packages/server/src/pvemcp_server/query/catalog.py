@@ -7,6 +7,7 @@ from typing import Final
 
 from pvemcp_server.errors import BadArgument, folded
 from pvemcp_server.query.names import unknown_name
+from pvemcp_server.query.operators import Span
 from pvemcp_server.tables.registry import Relation, Table
 from pvemcp_server.tables.rows import Field, Kind
 
@@ -20,12 +21,13 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A field at the end of a path; `name` is its name in the answer."""
+    """A field at the end of a path, perhaps rounded down; `name` is its name in the answer."""
 
     path: Path
     table: str
     field: Field
     name: str
+    span: Span | None = None
 
 
 @cache

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Final
 
 from pvemcp_server.query.catalog import Catalog, Column, Path
-from pvemcp_server.query.operators import Function, Logic, Operator
+from pvemcp_server.query.operators import Function, Logic, Operator, Span
 from pvemcp_server.query.plan import (
     Aggregate,
     Existence,
@@ -118,12 +118,13 @@ class _Compiler:
 
     def _value(self, expression: Expression) -> str:
         if isinstance(expression, Column):
-            return f"{self.aliases[expression.path]}.{quoted(expression.field.name)}"
-        column, distinct = expression.column, expression.distinct
-        if column is None:
+            column = f"{self.aliases[expression.path]}.{quoted(expression.field.name)}"
+            return _rounded(column, expression.span) if expression.span else column
+        inner_column, distinct = expression.column, expression.distinct
+        if inner_column is None:
             return "count(*)"
         counts_all = expression.function is Function.COUNT and not distinct
-        inner = self._comparable(column) if counts_all else self._value(column)
+        inner = self._comparable(inner_column) if counts_all else self._value(inner_column)
         return f"{_FUNCTIONS[expression.function]}({'DISTINCT ' if distinct else ''}{inner})"
 
     def _comparable(self, expression: Expression) -> str:
@@ -155,6 +156,8 @@ class _Compiler:
     def _predicate(self, predicate: Predicate) -> str:
         expression, operator = predicate.expression, predicate.operator
         column = self._comparable(expression)
+        if predicate.other:
+            return _compare_columns(column, operator, self._comparable(predicate.other))
         if isinstance(expression, Column) and expression.field.kind is Kind.LIST:
             sql, values = _compare_list(column, operator, predicate.values)
         else:
@@ -178,6 +181,18 @@ def _compare_list(column: str, operator: Operator, entries: Sequence[Value]) -> 
     if operator in (Operator.NOT_IN, Operator.NOT_CONTAINS):
         return f"({column} IS NULL OR NOT ({any_of}))", values
     return f"({any_of})", values
+
+
+def _compare_columns(column: str, operator: Operator, other: str) -> str:
+    """Compare two columns; a missing value equals nothing, so only != matches it."""
+    if operator is Operator.UNEQUAL:
+        return f"({column} IS NULL OR {other} IS NULL OR {column} != {other})"
+    return f"{column} {operator.value} {other}"
+
+
+def _rounded(column: str, span: Span) -> str:
+    """Round a time down to the start of its span."""
+    return f"({column} - ({column} + {span.offset}) % {span.seconds})"
 
 
 def _any(tests: Sequence[str]) -> str:

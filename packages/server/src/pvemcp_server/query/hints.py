@@ -137,7 +137,7 @@ class Hints:
         tests = predicates(plan.where, plan.having)
         aggregates = (o.expression for o in plan.outputs if isinstance(o.expression, Aggregate))
         read = [
-            *(column_of(t.expression) for t in tests if not _asks_for_unknown(t)),
+            *(column_of(e) for t in tests if not _asks_for_unknown(t) for e in t.expressions),
             *(column_of(sort.expression) for sort in plan.order_by),
             *(aggregate.column for aggregate in aggregates),
         ]
@@ -148,7 +148,7 @@ class Hints:
         """Warn about 0.8 written for 80 %, which matches nearly everything."""
         for predicate in predicates(self.plan.where, self.plan.having):
             if predicate.operator in _LOWER_BOUNDS and _is_percentage(predicate.expression):
-                (value,) = predicate.values
+                value = next(iter(predicate.values), None)
                 if isinstance(value, float) and 0 < value < 1:
                     yield f"{value:g} is {value:g} % here, for percentages run from 0 to 100."
                     return
@@ -273,7 +273,7 @@ def _asks_for_unknown(test: Predicate) -> bool:
 
 def _columns_in(part: Predicate | Existence | PredicateGroup) -> set[Column | None]:
     group = part if isinstance(part, PredicateGroup) else PredicateGroup(Logic.AND, (part,))
-    return {column_of(test.expression) for test in predicates(group)}
+    return {column_of(each) for test in predicates(group) for each in test.expressions}
 
 
 def _searches_names(column: Column, operator: Operator) -> bool:

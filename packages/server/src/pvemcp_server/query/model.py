@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pvemcp_server.query.operators import Function, Logic, Operator
+from pvemcp_server.query.operators import Function, Logic, Operator, Span
 
 
 @dataclass(frozen=True, slots=True)
 class FieldTerm:
-    """A field, by its dotted name."""
+    """A field, by its dotted name; a time may be rounded down to the start of a span."""
 
     name: str
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,13 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A comparison; `at` is its place in the query, for errors."""
+    """A comparison with values, or with `other`; `at` is its place in the query, for errors."""
 
     term: Term
     operator: Operator
     values: tuple[Any, ...]
     at: str
+    other: Term | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +105,5 @@ def _compared(group: ConditionGroup | None) -> Iterator[tuple[Term, str]]:
             yield from _compared(part)
         elif isinstance(part, Condition):
             yield part.term, f"{part.at}.field"
+            if part.other:
+                yield part.other, f"{part.at}.valueField"

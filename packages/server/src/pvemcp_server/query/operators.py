@@ -40,6 +40,11 @@ class Operator(StrEnum):
         return _ARITY.get(self, (1, 1))
 
     @property
+    def compares_fields(self) -> bool:
+        """Whether it can compare a field with another one."""
+        return self in _SIGNS
+
+    @property
     def is_equality(self) -> bool:
         """Whether it compares whole values for equality."""
         return self in (Operator.EQUAL, Operator.UNEQUAL, Operator.IN, Operator.NOT_IN)
@@ -65,6 +70,23 @@ class Function(StrEnum):
     def fits(self, kind: Kind) -> bool:
         """Return whether it can aggregate a field of this kind."""
         return kind in _AGGREGATED[self]
+
+
+class Span(StrEnum):
+    """A span that times are rounded down to, in UTC; weeks begin on Monday."""
+
+    HOUR = "HOUR"
+    DAY = "DAY"
+    WEEK = "WEEK"
+
+    @property
+    def seconds(self) -> int:
+        return {Span.HOUR: 3600, Span.DAY: 86_400, Span.WEEK: 604_800}[self]
+
+    @property
+    def offset(self) -> int:
+        """Seconds from the start of one of these spans to the epoch, which was a Thursday."""
+        return 3 * 86_400 if self is Span.WEEK else 0
 
 
 class Logic(StrEnum):
@@ -99,6 +121,17 @@ _KINDS: Final = {
     Operator.EXISTS: frozenset(),
     Operator.NOT_EXISTS: frozenset(),
 }
+
+_SIGNS: Final = frozenset(
+    {
+        Operator.EQUAL,
+        Operator.UNEQUAL,
+        Operator.GREATER,
+        Operator.LESS,
+        Operator.AT_LEAST,
+        Operator.AT_MOST,
+    }
+)
 
 _ARITY: Final = {
     Operator.IN: (1, MAX_VALUES),

@@ -28,6 +28,7 @@ from pvemcp_server.query.operators import (
     Function,
     Logic,
     Operator,
+    Span,
 )
 
 MAX_CONDITIONS: Final = 64
@@ -41,7 +42,7 @@ _MAX_OFFSET: Final = 1_000_000_000
 _PARTS: Final = (
     "from", "select", "where", "groupBy", "having", "orderBy", "distinct", "limit", "offset",
 )  # fmt: skip
-_CONDITION_PARTS: Final = ("field", "operator", "value", "logic", "conditions")
+_CONDITION_PARTS: Final = ("field", "operator", "value", "valueField", "logic", "conditions")
 _ORDER_PARTS: Final = ("field", "direction")
 _EXAMPLE: Final = (
     'For example {"from": "guests", "select": ["name"], '
@@ -190,12 +191,16 @@ class _ConditionParser:
             suggestions = _SUGGESTIONS.get(folded(word.strip()), ())
             known = [operator.value for operator in Operator]
             raise unknown_name(f"{at}.operator", "operator", word, known, suggestions=suggestions)
-        values = _values(members.get("value", []), operator)
+        value, other = members.get("value", []), members.get("valueField")
+        if is_absent(other) and (inner := _field_as_value(value)):
+            value, other = [], inner
+        values = () if is_absent(value) and not is_absent(other) else _values(value, operator)
         self._values += len(values)
         if self._values > MAX_VALUES:
             raise BadArgument(f"{at}.value", f"a query compares with at most {MAX_VALUES} values.")
         term = _term_without_alias(_required(members, "field", at), f"{at}.field")
-        return Condition(term, operator, values, at)
+        compared = None if is_absent(other) else _term_without_alias(other, f"{at}.valueField")
+        return Condition(term, operator, values, at, compared)
 
 
 def _tests_rows(word: Json) -> bool:
@@ -256,6 +261,12 @@ def _values(value: Json, operator: Operator) -> tuple[Json, ...]:
     return tuple(listed) if isinstance(listed, list) else (value,)
 
 
+def _field_as_value(value: Json) -> Json:
+    """Return the field of a value written as {"field": name}; None for other values."""
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return value["field"] if isinstance(value, Mapping) and set(value) == {"field"} else None
+
+
 def _are_texts(entries: Json) -> bool:
     return isinstance(entries, list) and all(isinstance(entry, str) for entry in entries)
 
@@ -313,9 +324,12 @@ def _term(value: Json, at: str) -> tuple[Term, str | None]:
     text = _text(value, at, hint=_TERM_EXAMPLE)[:400]
     if match := _AGGREGATE.fullmatch(text):
         function = _FUNCTIONS.get(match[1].upper())
-        if function is None:
-            raise unknown_name(at, "aggregate", match[1], [known.value for known in Function])
         name, distinct = match[3], bool(match[2])
+        if match[1].upper() in tuple(Span) and not distinct and name != "*":
+            return FieldTerm(name, Span(match[1].upper())), match[4]
+        if function is None:
+            known = [*(each.value for each in Function), *(span.value for span in Span)]
+            raise unknown_name(at, "aggregate", match[1], known)
         if distinct and function is not Function.COUNT:
             raise BadArgument(at, "only COUNT takes DISTINCT.")
         if name == "*" and (distinct or function is not Function.COUNT):

@@ -52,11 +52,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Predicate:
-    """A comparison of an expression with values."""
+    """A comparison of an expression with values, or with another expression."""
 
     expression: Expression
     operator: Operator
     values: tuple[Value, ...]
+    other: Expression | None = None
+
+    @property
+    def expressions(self) -> tuple[Expression, ...]:
+        return (self.expression, self.other) if self.other else (self.expression,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,9 @@ def columns(plan: QueryPlan) -> set[Column]:
     """
     expressions: list[Expression] = [output.expression for output in plan.outputs]
     expressions += [sort.expression for sort in plan.order_by]
-    expressions += [test.expression for test in predicates(plan.where, plan.having)]
+    expressions += [
+        each for test in predicates(plan.where, plan.having) for each in test.expressions
+    ]
     expressions += [here for test in existences(plan.where) for here, _ in test.keys]
     return {*plan.group_by, *filter(None, map(column_of, expressions))}
 

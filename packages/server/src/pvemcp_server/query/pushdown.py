@@ -152,9 +152,11 @@ def _valid(name: str, values: Sequence[Value]) -> object:
 
 
 def _own_field(predicate: Predicate) -> str | None:
-    """Return the compared field of the queried table; None for aggregates and related tables."""
+    """Return the field of the queried table that is compared with values, else None."""
     expression = predicate.expression
-    return expression.field.name if isinstance(expression, Column) and not expression.path else None
+    if predicate.other or not isinstance(expression, Column) or expression.path or expression.span:
+        return None
+    return expression.field.name
 
 
 def _lists_values(predicate: Predicate) -> bool:

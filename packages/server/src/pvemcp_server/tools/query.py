@@ -34,6 +34,7 @@ _COMPARISON = {
     # any value may be written as text; an array without items is refused by
     # OpenAI, Azure, Gemini and VS Code, together with all other tools
     "value": {"type": "array", "items": {"type": "string"}},
+    "valueField": {"type": "string", "description": "Instead of value: a field"},
 }
 
 
