@@ -273,7 +273,10 @@ class QueryGenerator:
             case Kind.TIME:
                 ago = int((NOW - value) / timedelta(seconds=1))
                 zoned = value.astimezone().isoformat()
-                return self._one_of(f"{-ago:+}s", int(value.timestamp()), zoned, f"{value:%FT%TZ}")
+                epoch = int(value.timestamp())
+                forms = [f"{-ago:+}s", epoch, str(epoch), zoned, f"{value:%FT%TZ}"]
+                forms += [f"{value:%d.%m.%Y %H:%M:%S}", f"{ago} seconds ago"][: 1 + (ago >= 0)]
+                return self._one_of(*forms)
         choices: list[Any] = [value, str(value)]
         if field.unit is Unit.PERCENT:
             choices.append(f"{value} %")

@@ -1,10 +1,9 @@
 """Binds a parsed query to the declared tables: looks up names, converts values, checks meaning."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from pvemcp_server.errors import BadArgument, folded
 from pvemcp_server.query import model
@@ -22,12 +21,10 @@ from pvemcp_server.query.plan import (
     QueryPlan,
     Sort,
 )
-from pvemcp_server.query.values import Value, convert, type_name
+from pvemcp_server.query.values import Value, convert, day_of, type_name
 from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.tables.registry import Table
 from pvemcp_server.tables.rows import Field, Kind, Unit
-
-_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def bind(query: model.Query, catalog: Catalog, now: datetime) -> QueryPlan:
@@ -297,14 +294,13 @@ class _Binder:
             if field.choices and value not in field.choices:
                 raise unknown_name(at, field.name, str(value), field.choices)
             spanned = isinstance(expression, Column) and expression.span
-            if field.kind is Kind.TIME and isinstance(source, str) and not spanned:
-                day = source.strip()
-                if _DATE.fullmatch(day):
-                    raise BadArgument(
-                        at,
-                        f"{abbreviated(source)} is the first second of that day.",
-                        hint=f'For the whole day use BETWEEN ["{day}", "{day}T23:59:59"].',
-                    )
+            is_day = field.kind is Kind.TIME and isinstance(source, str) and not spanned
+            if is_day and (day := day_of(source, self.now)):
+                raise BadArgument(
+                    at,
+                    f"{abbreviated(source)} is the first second of that day.",
+                    hint=f'For the whole day use BETWEEN ["{day}", "{day}T23:59:59"].',
+                )
             if isinstance(expression, Column) and (other := redirects.get(str(value).casefold())):
                 choices = self.catalog.tables[expression.table].fields[other].choices
                 raise BadArgument(

@@ -1,7 +1,6 @@
 """Tasks of Proxmox: list them, get one."""
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,6 +12,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.clusters.explain import LACKS_QUORUM
 from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.query.values import time_of
 from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.tables.tasks import TYPES
@@ -39,9 +39,7 @@ _OUTCOMES = {
     "ok": {"ok", "warnings"},
     "error": {"error"},
 }
-_RELATIVE = re.compile(r"-(\d{1,6})([smhdw])", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SPANS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LAST_TIME = 1 << 32  # epoch seconds, in the year 2106
 
 
 class TaskState(Row):
@@ -117,18 +115,14 @@ async def list_tasks(
 
 
 def _time(since: str | None) -> datetime | None:
-    """Parse ISO 8601, UTC unless it has an offset, or a span before now such as -24h."""
+    """Parse a time as queries do; one before 1970 is the start of all tasks."""
     if since is None:
         return None
-    if match := _RELATIVE.fullmatch(since):
-        now = datetime.now(UTC)
-        span = timedelta(**{_SPANS[match[2]]: int(match[1])})
-        return now - min(span, now - _EPOCH)
-    try:
-        time = datetime.fromisoformat(since)
-    except ValueError:
-        raise BadArgument("since", f"{since!r} is neither ISO 8601 nor like -24h.") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    seconds = time_of(since, datetime.now(UTC))
+    if seconds is None:
+        fact = f"{since!r} is neither ISO 8601 nor like -24h or yesterday."
+        raise BadArgument("since", fact)
+    return datetime.fromtimestamp(min(max(0, seconds), _LAST_TIME), UTC)
 
 
 @tool("GetTask", area=Area.NODES, effect=Effect.READ, answer=TaskState, needs=(needs.NODES,))
