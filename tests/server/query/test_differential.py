@@ -35,7 +35,7 @@ def test_random_queries_have_rows_and_use_every_feature(differential):
         "=", "!=", ">", "<", ">=", "<=", "CONTAINS", "NOT CONTAINS", "IN", "NOT IN", "BETWEEN",
         "STARTSWITH", "ENDSWITH", "IS NULL", "IS NOT NULL", "COUNT", "SUM", "AVERAGE", "MIN", "MAX",
         "and", "or", "one relation", "two relations", "having", "distinct", "descending",
-        "EXISTS", "NOT EXISTS", "field", "HOUR", "DAY", "WEEK",
+        "EXISTS", "NOT EXISTS", "field", "entries", "HOUR", "DAY", "WEEK",
     } <= features  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def _features(query):
             yield subject.function
         else:
             yield {1: "one relation", 2: "two relations"}.get(len(subject.path), "")
-            yield subject.span
+            yield from [subject.span] + (["entries"] if subject.is_entry else [])
     yield from _operators(query.where)
 
 

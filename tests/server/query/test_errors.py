@@ -324,7 +324,10 @@ def without(rows, *conditions):
             {"from": "guests", "groupBy": ["node"], "having": only("vmid", ">", 1)},
             "having.conditions[0].field: vmid differs within a group.",
         ),
-        ({"from": "guests", "groupBy": ["tags"]}, "groupBy[0]: tags is a list."),
+        (
+            {"from": "backup_jobs", "select": ["COUNT(*)"], "groupBy": ["vmids", "excluded"]},
+            "groupBy: vmids and excluded are lists. Group by one of them.",
+        ),
         ({"from": "guests", "groupBy": ["COUNT(*)"]}, "groupBy[0]: group by fields"),
         (
             {"from": "guests", "orderBy": [{"field": "name", "direction": "up"}]},

@@ -20,8 +20,16 @@ KEYWORDS = {
     "IN", "BETWEEN", "WHERE", "GROUP", "BY", "HAVING", "ORDER", "ASC", "DESC", "NULLS", "LAST",
     "LIMIT", "OFFSET", "EXISTS", "count", "sum", "avg", "min", "max", "instr", "substr", "rowid",
 }  # fmt: skip
-NAMES = {"cluster", *tables(), *(field for table in tables().values() for field in table.fields)}
-TOKEN = re.compile(r'"([a-z0-9_]+)~?"|t\d+|\d+|([A-Za-z]+)|[<>!=]=?| [-+%] |[?(),.*\s]', re.ASCII)
+NAMES = {
+    "cluster",
+    "row",
+    "entry",
+    *tables(),
+    *(field for table in tables().values() for field in table.fields),
+}
+TOKEN = re.compile(
+    r'"([a-z0-9_]+)~?(?:~[a-z0-9_]+)?"|t\d+|\d+|([A-Za-z]+)|[<>!=]=?| [-+%] |[?(),.*\s]', re.ASCII
+)
 
 FRAGMENTS = [
     "'; DROP TABLE guests; --", '"; DROP TABLE guests; --', "1 OR 1=1", "name) UNION SELECT 1 --",

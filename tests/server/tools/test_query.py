@@ -788,3 +788,18 @@ async def test_a_field_is_compared_with_a_related_one_and_with_sums(tool_client)
         if row.get("node.memory_total") and row["sum"] <= row["node.memory_total"]
     ]
     assert "node.memory_total is unknown in" in answer.notes
+
+
+async def test_guests_are_counted_by_each_of_their_tags(tool_client):
+    guests = await ask(tool_client, **{"from": "guests", "select": ["tags", "node"]})
+    tags = Counter(tag for row in guests.data for tag in row.get("tags") or [None])
+    asked = {"from": "guests", "select": ["tags", "COUNT(*) as n"], "groupBy": "tags"}
+    answer = await ask(tool_client, **asked)
+    assert {row.get("tags"): row["n"] for row in answer.data} == tags
+    above = {**asked, "having": is_("n", ">", 5), "orderBy": "n desc"}
+    rows = (await ask(tool_client, **above)).data
+    assert rows
+    assert {row.get("tags"): row["n"] for row in rows} == {t: n for t, n in tags.items() if n > 5}
+    tag = rows[0]["tags"]
+    named = {**asked, "having": is_("tags", "=", tag.upper())}
+    assert (await ask(tool_client, **named)).data == [{"tags": tag, "n": tags[tag]}]

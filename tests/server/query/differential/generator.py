@@ -77,6 +77,10 @@ class QueryGenerator:
             for name, field in self._fields(table, self.rng.randint(0, 2)).items()
             if field.field.kind is not Kind.LIST
         }
+        lists = {n: f for n, f in self._fields(table, 6).items() if f.field.kind is Kind.LIST}
+        if lists and self.rng.random() < 0.5:
+            name, field = self.rng.choice(sorted(lists.items()))
+            keys[name] = replace(field, is_entry=True)
         aggregates = {f"n{n}": self._aggregate(table) for n in range(self.rng.randint(1, 3))}
         reference.grouped, reference.group_by = True, list(keys.values())
         reference.outputs = [*keys.items(), *aggregates.items()]

@@ -25,6 +25,9 @@ Record = Mapping[str, Any]  # a row with its cluster, its table and its dataset
 def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
     """Return the rows of the answer, in order."""
     records = [record for record in _records(query.table, dataset) if _holds(query.where, [record])]
+    for key in query.group_by:
+        if key.is_entry:
+            records = [part for record in records for part in _by_entry(record, key)]
     groups = _groups(query, records) if query.grouped else [[record] for record in records]
     groups = [group for group in groups if _holds(query.having, group)]
     if query.grouped:
@@ -37,6 +40,12 @@ def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
     return [_output(group, query) for group in page]
 
 
+def _by_entry(record: Record, key: FieldReference) -> list[Record]:
+    """Return the record once for each different entry of its list; once without a list."""
+    entries = dict.fromkeys(map(str, _exact_value(record, key) or ())) or [None]
+    return [{**record, "entry": entry} for entry in entries]
+
+
 def _records(table: str, dataset: Dataset) -> list[Record]:
     return [
         {"cluster": cluster, "row": row, "dataset": dataset, "table": table}
@@ -46,6 +55,8 @@ def _records(table: str, dataset: Dataset) -> list[Record]:
 
 
 def _field_value(record: Record, field: FieldReference) -> Any:
+    if field.is_entry:
+        return record["entry"]
     value = _exact_value(record, field)
     return value if value is None or not field.span else _start(value, field.span)
 

@@ -15,6 +15,7 @@ class FieldReference:
     field: Field
     table: str = ""  # that declares the field
     span: str = ""  # that a time is rounded down to
+    is_entry: bool = False  # whether rows are grouped by the entries of this list
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Binds a parsed query to the declared tables: looks up names, converts values, checks meaning."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +48,7 @@ class _Binder:
     table: Table
     query: model.Query
     now: datetime
+    entries: list[Column] = field(default_factory=list)  # lists that rows are grouped by
 
     def plan(self) -> QueryPlan:
         self._require_known_fields()
@@ -56,6 +57,11 @@ class _Binder:
             self._group(self._aliased(term), f"groupBy[{n}]")
             for n, term in enumerate(query.group_by)
         )
+        where = self._predicates(query.where, {}, None) if query.where else None
+        self.entries = [column for column in group_by if column.is_entry]
+        if len(self.entries) > 1:
+            names = " and ".join(column.name for column in self.entries)
+            raise BadArgument("groupBy", f"{names} are lists.", hint="Group by one of them.")
         outputs = self._outputs(group_by)
         grouped = bool(group_by) or any(isinstance(o.expression, Aggregate) for o in outputs)
         if query.having and not group_by:
@@ -82,7 +88,7 @@ class _Binder:
         return QueryPlan(
             table=self.table,
             outputs=outputs,
-            where=self._predicates(query.where, {}, None) if query.where else None,
+            where=where,
             grouped=grouped,
             group_by=group_by,
             having=having,
@@ -153,7 +159,8 @@ class _Binder:
     def _column(self, term: model.FieldTerm, at: str) -> Column:
         column = self.catalog.column(self.table, term.name, at)
         if term.span is None:
-            return column
+            same = (entry for entry in self.entries if _identity(entry) == _identity(column))
+            return next(same, column)
         if column.field.kind is not Kind.TIME:
             fact = f"{term.span} takes a time, and {column.name} is {type_name(column.field)}."
             raise BadArgument(at, fact)
@@ -171,10 +178,10 @@ class _Binder:
 
     def _group(self, term: model.FieldTerm, at: str) -> Column:
         column = self._column(term, at)
-        if column.field.kind is Kind.LIST:
-            hint = "Filter with CONTAINS, and count."
-            raise BadArgument(at, f"{column.name} is a list.", hint=hint)
-        return column
+        if column.field.kind is not Kind.LIST:
+            return column
+        entry = Field(column.field.name, Kind.TEXT, column.field.description, nullable=True)
+        return replace(column, field=entry, is_entry=True)
 
     def _sort(
         self,

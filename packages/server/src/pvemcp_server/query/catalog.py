@@ -21,13 +21,18 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A field at the end of a path, perhaps rounded down; `name` is its name in the answer."""
+    """A field at the end of a path; `name` is its name in the answer.
+
+    A time may be rounded down to the start of a span, and a list may stand for each of its entries,
+    of which the row then has one.
+    """
 
     path: Path
     table: str
     field: Field
     name: str
     span: Span | None = None
+    is_entry: bool = False
 
 
 @cache

@@ -33,6 +33,11 @@ def quoted(name: str) -> str:
     return f'"{name}"'
 
 
+def entries_table(table: str, field: str) -> str:
+    """Return the identifier of the table with the entries of a list: row, entry and "entry~"."""
+    return f'"{table}~{field}"'
+
+
 def casefolded_column(name: str) -> str:
     """Return the identifier of the casefolded column beside a field's own."""
     return f'"{name}~"'
@@ -68,6 +73,7 @@ class _Compiler:
 
     def __post_init__(self) -> None:
         self.aliases = {path: f"t{next(self.numbers)}" for path in paths(self.plan)}
+        self.entries = f"t{next(self.numbers)}"  # alias of the entries that rows are grouped by
 
     def statement(self) -> Statement:
         plan = self.plan
@@ -89,6 +95,11 @@ class _Compiler:
 
     def _from(self) -> str:
         joins = [self._join(path) for path in self.aliases if path]
+        for column in self.plan.group_by:
+            if column.is_entry:
+                entries = entries_table(column.table, column.field.name)
+                row = f'{self.entries}."row" = {self.aliases[column.path]}.rowid'
+                joins.append(f"LEFT JOIN {entries} AS {self.entries} ON {row}")
         return " ".join([f"FROM {quoted(self.plan.table.name)} AS {self.aliases[()]}", *joins])
 
     def _join(self, path: Path) -> str:
@@ -117,6 +128,8 @@ class _Compiler:
         return requested + [f"{key} NULLS LAST" for key in keys]
 
     def _value(self, expression: Expression) -> str:
+        if isinstance(expression, Column) and expression.is_entry:
+            return f'{self.entries}."entry"'
         if isinstance(expression, Column):
             column = f"{self.aliases[expression.path]}.{quoted(expression.field.name)}"
             return _rounded(column, expression.span) if expression.span else column
@@ -131,6 +144,8 @@ class _Compiler:
         """Return the column to compare and sort by: without case, for text and lists."""
         if isinstance(expression, Aggregate) or expression.field.kind not in CASEFOLDED:
             return self._value(expression)
+        if expression.is_entry:
+            return f"{self.entries}.{casefolded_column('entry')}"
         return f"{self.aliases[expression.path]}.{casefolded_column(expression.field.name)}"
 
     def _group(self, group: PredicateGroup) -> str:

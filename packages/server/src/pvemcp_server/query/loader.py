@@ -287,7 +287,7 @@ def build_database(
         declared = fields_of(catalog.tables[name])
         fields = [declared[field] for field in declared if field in need.columns | {CLUSTER.name}]
         cells = [_cells(field.name, rows.get(name, {})) for field in fields]
-        database.fill(name, fields, cells, sorted(need.join_keys))
+        database.fill(name, fields, cells, sorted(need.join_keys), need.entries)
     database.lock()
     return database
 

@@ -36,13 +36,22 @@ class RequiredColumns:
 
     columns: set[str] = field(default_factory=set)
     join_keys: set[tuple[str, ...]] = field(default_factory=set)
+    entries: set[str] = field(default_factory=set)  # lists whose entries rows are grouped by
 
     def __or__(self, other: "RequiredColumns") -> "RequiredColumns":
-        return RequiredColumns(self.columns | other.columns, self.join_keys | other.join_keys)
+        return RequiredColumns(
+            self.columns | other.columns,
+            self.join_keys | other.join_keys,
+            self.entries | other.entries,
+        )
 
     def __le__(self, other: "RequiredColumns") -> bool:
         """Return whether the other has all of these."""
-        return self.columns <= other.columns and self.join_keys <= other.join_keys
+        return (
+            self.columns <= other.columns
+            and self.join_keys <= other.join_keys
+            and self.entries <= other.entries
+        )
 
 
 def required_columns(plan: QueryPlan, catalog: Catalog) -> dict[str, RequiredColumns]:
@@ -59,6 +68,8 @@ def required_columns(plan: QueryPlan, catalog: Catalog) -> dict[str, RequiredCol
             joined.join_keys.add((CLUSTER.name, *relation.on.values()))
         for column in columns(scope):
             required[column.table].columns.add(column.field.name)
+            if column.is_entry:
+                required[column.table].entries.add(column.field.name)
         for test in existences(scope.where):
             key = tuple(there.field.name for _, there in test.keys)
             tested = required.setdefault(test.plan.table.name, RequiredColumns())
