@@ -189,7 +189,14 @@ def without(rows, *conditions):
             ),
         ),
         (
-            {"from": "guests", "where": compared("memory", "mem")},
+            {"from": "guests", "select": ["vmid", "memory"]},
+            (
+                "select[1]: no field of guests 'memory'. "
+                "Did you mean memory_usage or memory_max or memory_usage_percentage"
+            ),
+        ),
+        (
+            {"from": "guests", "where": compared("memory_max", "mem")},
             "where.valueField: no field of guests 'mem'.",
         ),
         ({"from": "guests", "select": ["SUM(*)"]}, "select[0]: only COUNT takes *"),
@@ -230,8 +237,8 @@ def without(rows, *conditions):
             ),
         ),
         (
-            {"from": "guests", "where": only("type", "=", "vm")},
-            "where.conditions[0].value[0]: no type 'vm'. There are: qemu, lxc.",
+            {"from": "guests", "where": only("type", "=", "jail")},
+            "where.conditions[0].value[0]: no type 'jail'. There are: qemu, lxc.",
         ),
         (
             {"from": "guests", "where": only("status", "=", "up")},

@@ -63,7 +63,7 @@ async def test_the_schema_describes_named_tables_in_full(tool_client):
     assert [table["name"] for table in schema["tables"]] == ["guests", "nodes"]
     fields = {field["name"]: field for field in schema["tables"][0]["fields"]}
     assert fields["memory_max"]["unit"] == "bytes"
-    assert fields["memory_max"]["also_called"] == ["memory_total", "memory"]
+    assert fields["memory_max"]["also_called"] == ["memory_total"]
     assert fields["type"]["values"] == ["qemu", "lxc"]
     assert all(field["description"] for field in fields.values())
 
@@ -154,8 +154,8 @@ async def test_an_unknown_cluster_in_a_condition_is_noted(tool_client):
         ),
         (
             "storages",
-            is_("type", "=", "ceph"),
-            "No type 'ceph' in storages. There are dir, lvmthin,",
+            is_("type", "=", "floppy"),
+            "No type 'floppy' in storages. There are dir, lvmthin,",
         ),
         ("guests", is_("name", "CONTAINS", "%web%"), "In '%web%' the signs % and * stand for them"),
     ],
@@ -803,3 +803,48 @@ async def test_guests_are_counted_by_each_of_their_tags(tool_client):
     tag = rows[0]["tags"]
     named = {**asked, "having": is_("tags", "=", tag.upper())}
     assert (await ask(tool_client, **named)).data == [{"tags": tag, "n": tags[tag]}]
+
+
+# --- words that people use for values -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "field", "word", "values"),
+    [
+        ("guests", "type", "VM", ["qemu"]),
+        ("guests", "type", "container", ["lxc"]),
+        ("snapshots", "type", "ct", ["lxc"]),
+        ("disks", "guest.type", "vm", ["qemu"]),
+        ("ha_resources", "type", "qemu", ["vm"]),
+        ("tasks", "type", "backup", ["vzdump"]),
+        ("tasks", "type", "console", ["vncproxy", "vncshell", "spiceproxy", "termproxy"]),
+        ("storages", "type", "Ceph", ["rbd", "cephfs"]),
+        ("storages", "type", "zfs", ["zfspool", "zfs"]),
+        ("storages", "type", "lvm", ["lvm"]),
+    ],
+)
+async def test_words_that_people_use_are_read_as_the_values(
+    tool_client, table, field, word, values
+):
+    query = {"from": table, "select": ["cluster", field]}
+    for one, many in (("=", "IN"), ("!=", "NOT IN")):
+        truth = await ask(tool_client, **query, where=is_(field, many, *values))
+        for operator in (one, many):
+            answer = await ask(tool_client, **query, where=is_(field, operator, word))
+            assert answer.data == truth.data
+            read = f"{field} {word.casefold()!r} stands for {', '.join(values)}."
+            assert (read in answer.notes) is (len(values) > 1)
+
+
+@pytest.mark.parametrize(
+    ("tool", "word", "values"),
+    [
+        ("ListTasks", "Backup", {"vzdump"}),
+        ("ListStorage", "ceph", {"rbd", "cephfs"}),
+        ("ListStorage", "dir", {"dir"}),
+    ],
+)
+async def test_lists_read_these_words_like_queries(tool_client, tool, word, values):
+    answer = await tool_client(tool, cluster_name="prod", type=word)
+    assert answer.data
+    assert set(answer.column("type")) <= values

@@ -263,9 +263,27 @@ class _Binder:
         )
         if operator.is_equality:
             self._check_equality(condition, expression, field, values)
+            return self._by_meaning(Predicate(expression, operator, values))
         if operator is Operator.BETWEEN:
             _check_bounds(condition, values)
         return Predicate(expression, operator, values)
+
+    def _by_meaning(self, test: Predicate) -> Predicate:
+        """Put the values that people mean in place of words such as vm, backup or ceph."""
+        column = test.expression
+        if not isinstance(column, Column) or not column.field.meanings:
+            return test
+        meant = {value: column.field.values_for(str(value)) for value in test.values}
+        values = tuple(dict.fromkeys(value for several in meant.values() for value in several))
+        readings = (
+            f"{column.name} {word!r} stands for {', '.join(several)}."
+            for word, several in meant.items()
+            if len(several) > 1
+        )
+        operator = test.operator
+        if len(values) > 1:
+            operator = operator.for_many(column.field.kind) or operator
+        return Predicate(column, operator, values, reading=" ".join(readings))
 
     def _refuse_alias(self, condition: model.Condition) -> None:
         """Raise BadArgument for a name defined in select: where knows fields only."""
@@ -298,7 +316,7 @@ class _Binder:
         redirects = dict(field.redirects) if isinstance(expression, Column) else {}
         for n, (source, value) in enumerate(zip(condition.values, values, strict=True)):
             at = f"{condition.at}.value[{n}]"
-            if field.choices and value not in field.choices:
+            if field.choices and not set(field.values_for(str(value))) <= set(field.choices):
                 raise unknown_name(at, field.name, str(value), field.choices)
             spanned = isinstance(expression, Column) and expression.span
             is_day = field.kind is Kind.TIME and isinstance(source, str) and not spanned

@@ -94,6 +94,7 @@ class Hints:
     def _caveats(self) -> Iterator[str]:
         """Warn about columns that mean something else than their name suggests."""
         tests = predicates(self.plan.where, self.plan.having)
+        yield from filter(None, (test.reading for test in tests))
         named = {value for test in tests for value in test.values}
         for column in dict.fromkeys((*self._deciding, *self.plan.group_by)):
             caveat = column.field.caveat
@@ -173,6 +174,7 @@ class Hints:
             for predicate in predicates(self.plan.where)
             if isinstance(predicate.expression, Column)
             and _searches_names(predicate.expression, predicate.operator)
+            and not predicate.reading
         )
         for column, values in islice(searched, _MAX_HINTS):
             known, where = await self._known_values(column)

@@ -58,6 +58,8 @@ class Predicate:
     operator: Operator
     values: tuple[Value, ...]
     other: Expression | None = None
+    reading: str = ""
+    """How a word was read that stands for several values; a hint says so."""
 
     @property
     def expressions(self) -> tuple[Expression, ...]:

@@ -79,10 +79,12 @@ async def list_tasks(
     # Proxmox does not filter by these, so more tasks than `limit` are loaded and filtered here
     filtered_here = type is not None or user is not None or status == "running"
 
+    types = tasks.fields["type"].values_for(type.casefold()) if type else ()
+
     def keep(row: Task) -> bool:
         return (
             (outcomes is None or row.outcome in outcomes)
-            and (type is None or row.type.casefold() == type.casefold())
+            and (not types or row.type.casefold() in types)
             and (vmid is None or row.vmid == vmid)
             and (user is None or user.casefold() in row.user.casefold())
         )
@@ -96,7 +98,7 @@ async def list_tasks(
             vmids=frozenset() if vmid is None else frozenset({vmid}),
             nodes=frozenset(filter(None, [node])),
             status=frozenset(outcomes or ()),
-            types=frozenset(filter(None, [type])),
+            types=frozenset(types),
             since=_time(since),
             limit=None if filtered_here else limit + 1,
         ),
@@ -105,10 +107,12 @@ async def list_tasks(
         clusters=await clusters_with(call, cluster_name, node),
         required=node is not None,
     )
-    if type is not None and not rows.rows and type.casefold() not in TYPES:
+    if type and not rows.rows and not set(types) & set(TYPES):
         near = ", ".join(tasks.fields["type"].values_like(type))
         hint = f" Types with this name or meaning: {near}." if near else ""
         call.notes.add(f"No task has the type {type!r}.{hint}")
+    if len(types) > 1:
+        call.notes.add(f"type {type!r} stands for {', '.join(types)}.")
     if len(rows.rows) > limit:
         call.notes.add(f"The newest {limit}; use a larger limit or filters for more.")
     return Rows(rows.rows[:limit], rows.columns)
