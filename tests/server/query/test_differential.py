@@ -35,7 +35,7 @@ def test_random_queries_have_rows_and_use_every_feature(differential):
         "=", "!=", ">", "<", ">=", "<=", "CONTAINS", "NOT CONTAINS", "IN", "NOT IN", "BETWEEN",
         "STARTSWITH", "ENDSWITH", "IS NULL", "IS NOT NULL", "COUNT", "SUM", "AVERAGE", "MIN", "MAX",
         "and", "or", "one relation", "two relations", "having", "distinct", "descending",
-        "EXISTS", "NOT EXISTS", "field", "entries", "HOUR", "DAY", "WEEK",
+        "SHARE", "EXISTS", "NOT EXISTS", "field", "entries", "HOUR", "DAY", "WEEK",
     } <= features  # fmt: skip
 
 

@@ -199,7 +199,7 @@ def without(rows, *conditions):
             {"from": "guests", "where": compared("memory_max", "mem")},
             "where.valueField: no field of guests 'mem'.",
         ),
-        ({"from": "guests", "select": ["SUM(*)"]}, "select[0]: only COUNT takes *"),
+        ({"from": "guests", "select": ["SUM(*)"]}, "select[0]: only COUNT and SHARE take *"),
         ({"from": "guests", "select": ["MAX(DISTINCT vmid)"]}, "select[0]: only COUNT takes DIST"),
         ({"from": "guests", "select": ["*", "name"]}, 'select: "*" stands alone.'),
         ({"from": "guests", "select": ["name", "NAME"]}, "select[1]: there are two columns name."),

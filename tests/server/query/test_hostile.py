@@ -28,7 +28,7 @@ NAMES = {
     *(field for table in tables().values() for field in table.fields),
 }
 TOKEN = re.compile(
-    r'"([a-z0-9_]+)~?(?:~[a-z0-9_]+)?"|t\d+|\d+|([A-Za-z]+)|[<>!=]=?| [-+%] |[?(),.*\s]', re.ASCII
+    r'"([a-z0-9_]+)~?(?:~[a-z0-9_]+)?"|t\d+|\d+|([A-Za-z]+)|[<>!=]=?| [-+%/] |[?(),.*\s]', re.ASCII
 )
 
 FRAGMENTS = [

@@ -848,3 +848,26 @@ async def test_lists_read_these_words_like_queries(tool_client, tool, word, valu
     answer = await tool_client(tool, cluster_name="prod", type=word)
     assert answer.data
     assert set(answer.column("type")) <= values
+
+
+@pytest.mark.parametrize(("word", "type_"), [("VM", "qemu"), ("container", "lxc"), ("ct", "lxc")])
+async def test_guests_are_listed_by_the_words_for_their_types(tool_client, word, type_):
+    answer = await tool_client("ListVms", cluster_name="prod", type=word)
+    same = await tool_client("ListVms", cluster_name="prod", type=type_)
+    assert answer.data == same.data != []
+
+
+async def test_a_share_is_the_percentage_of_all_rows_that_where_leaves(tool_client):
+    sums = {"select": ["node", "SUM(memory_max) as n"], "groupBy": "node"}
+    running = {"from": "guests", "where": is_("status", "=", "running")}
+    rows = (await ask(tool_client, "prod", **running, **sums)).data
+    shares = {**sums, "select": ["node", "SHARE(memory_max) as share"]}
+    total = sum(row["n"] for row in rows)
+    answer = await ask(tool_client, "prod", **running, **shares)
+    assert answer.data == [
+        {"node": row["node"], "share": round(100 * row["n"] / total, 2)} for row in rows
+    ]
+    large = {**shares, "having": is_("share", ">", 30)}
+    assert (await ask(tool_client, "prod", **running, **large)).data == [
+        row for row in answer.data if row["share"] > 30
+    ]

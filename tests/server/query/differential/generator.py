@@ -29,6 +29,7 @@ _KINDS = {
     Function.AVERAGE: _NUMBERS,
     Function.MIN: _NUMBERS | {Kind.TIME},
     Function.MAX: _NUMBERS | {Kind.TIME},
+    Function.SHARE: _NUMBERS,
 }
 _UNITS = {"KiB": 10, "MiB": 20, "GiB": 30, "G": 30, "TiB": 40}
 
@@ -116,8 +117,8 @@ class QueryGenerator:
 
     def _aggregate(self, table: Table) -> AggregateReference:
         function = self.rng.choice(list(Function))
-        if function is Function.COUNT and self.rng.random() < 0.3:
-            return AggregateReference("COUNT", None)
+        if function in (Function.COUNT, Function.SHARE) and self.rng.random() < 0.3:
+            return AggregateReference(function.value, None)
         fields = self._fields(table, 12).values()
         fitting = [field for field in fields if field.field.kind in _KINDS[function]]
         if not fitting:

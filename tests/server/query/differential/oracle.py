@@ -25,6 +25,7 @@ Record = Mapping[str, Any]  # a row with its cluster, its table and its dataset
 def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
     """Return the rows of the answer, in order."""
     records = [record for record in _records(query.table, dataset) if _holds(query.where, [record])]
+    records = [{**record, "all": records} for record in records]
     for key in query.group_by:
         if key.is_entry:
             records = [part for record in records for part in _by_entry(record, key)]
@@ -90,6 +91,8 @@ def _related(rows: Sequence[Any], on: Mapping[str, str], row: Any) -> Any:
 def _value(subject: Subject, group: Sequence[Record]) -> Any:
     if isinstance(subject, FieldReference):
         return _field_value(group[0], subject)
+    if subject.function == "SHARE":
+        return _share(subject.field, group)
     if subject.field is None:
         return len(group)
     values = [_field_value(record, subject.field) for record in group]
@@ -106,6 +109,13 @@ def _value(subject: Subject, group: Sequence[Record]) -> Any:
         "MAX": max,
     }
     return totals[subject.function](values)
+
+
+def _share(field: FieldReference | None, group: Sequence[Record]) -> float | None:
+    """Return the percentage of the total over all records that where leaves."""
+    total = AggregateReference("SUM" if field else "COUNT", field)
+    part, whole = _value(total, group), _value(total, group[0]["all"]) if group else None
+    return None if part is None or not whole else 100.0 * part / whole
 
 
 def _holds(
@@ -214,7 +224,10 @@ def _hashable(value: Any) -> Any:
 def _output(group: list[Record], query: ReferenceQuery) -> dict[str, Any]:
     row = {name: _value(subject, group) for name, subject in query.outputs}
     for name, subject in query.outputs:
-        average = isinstance(subject, AggregateReference) and subject.function == "AVERAGE"
-        if average and row[name] is not None:
+        rounded = isinstance(subject, AggregateReference) and subject.function in (
+            "AVERAGE",
+            "SHARE",
+        )
+        if rounded and row[name] is not None:
             row[name] = round(row[name], 2)
     return row

@@ -28,6 +28,8 @@ class AggregateReference:
 
     @property
     def kind(self) -> Kind:
+        if self.function == "SHARE":
+            return Kind.NUMBER
         if self.function == "COUNT" or self.field is None:
             return Kind.INTEGER
         return Kind.NUMBER if self.function == "AVERAGE" else self.field.field.kind

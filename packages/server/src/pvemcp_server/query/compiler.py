@@ -11,6 +11,7 @@ from pvemcp_server.query.plan import (
     Aggregate,
     Existence,
     Expression,
+    Output,
     Predicate,
     PredicateGroup,
     QueryPlan,
@@ -133,12 +134,23 @@ class _Compiler:
         if isinstance(expression, Column):
             column = f"{self.aliases[expression.path]}.{quoted(expression.field.name)}"
             return _rounded(column, expression.span) if expression.span else column
+        if expression.function is Function.SHARE:
+            return self._share(expression.column)
         inner_column, distinct = expression.column, expression.distinct
         if inner_column is None:
             return "count(*)"
         counts_all = expression.function is Function.COUNT and not distinct
         inner = self._comparable(inner_column) if counts_all else self._value(inner_column)
         return f"{_FUNCTIONS[expression.function]}({'DISTINCT ' if distinct else ''}{inner})"
+
+    def _share(self, column: Column | None) -> str:
+        """Divide by the total over all rows that the conditions leave."""
+        total = Aggregate(Function.SUM if column else Function.COUNT, column)
+        plan = QueryPlan(self.plan.table, (Output("", total),), where=self.plan.where)
+        part = self._value(total)
+        inner = _Compiler(plan, self.catalog, self.values, self.numbers)
+        where = f" WHERE {inner._group(plan.where)}" if plan.where else ""
+        return f"100.0 * {part} / (SELECT {inner._value(total)} {inner._from()}{where})"
 
     def _comparable(self, expression: Expression) -> str:
         """Return the column to compare and sort by: without case, for text and lists."""

@@ -38,7 +38,7 @@ _SHOWN: Final = 40  # characters of a value that a hint repeats
 _MAX_VALUES: Final = 200  # of a column; with more they are names of single things
 _CLUSTER_NAMES: Final = frozenset({"vmid", "node", "storage", "pool", "poolid"})
 """Fields whose values are unique in one cluster only."""
-_ADDITIVE: Final = (Function.COUNT, Function.SUM, Function.AVERAGE)
+_ADDITIVE: Final = (Function.COUNT, Function.SUM, Function.AVERAGE, Function.SHARE)
 _LOWER_BOUNDS: Final = (Operator.GREATER, Operator.AT_LEAST)
 _UPPER: Final = (Operator.LESS, Operator.AT_MOST, Operator.EQUAL)
 _EQUALITY: Final = {

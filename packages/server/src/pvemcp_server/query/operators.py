@@ -66,6 +66,7 @@ class Function(StrEnum):
     AVERAGE = "AVERAGE"
     MIN = "MIN"
     MAX = "MAX"
+    SHARE = "SHARE"  # of the sum, or of the number of rows, of all groups, in percent
 
     def fits(self, kind: Kind) -> bool:
         """Return whether it can aggregate a field of this kind."""
@@ -153,6 +154,7 @@ _AGGREGATED: Final = {
     Function.AVERAGE: _NUMBERS,
     Function.MIN: _NUMBERS | {Kind.TIME},
     Function.MAX: _NUMBERS | {Kind.TIME},
+    Function.SHARE: _NUMBERS,
 }
 
 OPERATOR_ALIASES: Final = {

@@ -332,8 +332,8 @@ def _term(value: Json, at: str) -> tuple[Term, str | None]:
             raise unknown_name(at, "aggregate", match[1], known)
         if distinct and function is not Function.COUNT:
             raise BadArgument(at, "only COUNT takes DISTINCT.")
-        if name == "*" and (distinct or function is not Function.COUNT):
-            raise BadArgument(at, f"only COUNT takes *; give {function} a field.")
+        if name == "*" and (distinct or function not in (Function.COUNT, Function.SHARE)):
+            raise BadArgument(at, f"only COUNT and SHARE take *; give {function} a field.")
         field = None if name == "*" else FieldTerm(name)
         return AggregateTerm(function, field, distinct), match[4]
     if match := _FIELD.fullmatch(text):

@@ -11,7 +11,7 @@ from pvemcp_server.tables.rows import Kind, Unit
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """An aggregate; `column` is None for COUNT(*)."""
+    """An aggregate; `column` is None for COUNT(*) and SHARE(*)."""
 
     function: Function
     column: Column | None
@@ -19,12 +19,16 @@ class Aggregate:
 
     @property
     def kind(self) -> Kind:
+        if self.function is Function.SHARE:
+            return Kind.NUMBER
         if self.function is Function.COUNT or self.column is None:
             return Kind.INTEGER
         return Kind.NUMBER if self.function is Function.AVERAGE else self.column.field.kind
 
     @property
     def unit(self) -> Unit | None:
+        if self.function is Function.SHARE:
+            return Unit.PERCENT
         counts = self.function is Function.COUNT or self.column is None
         return Unit.COUNT if counts or self.column is None else self.column.field.unit
 
@@ -45,9 +49,10 @@ class Output:
         return expression.kind if isinstance(expression, Aggregate) else expression.field.kind
 
     @property
-    def is_average(self) -> bool:
+    def is_rounded(self) -> bool:
         expression = self.expression
-        return isinstance(expression, Aggregate) and expression.function is Function.AVERAGE
+        rounded = (Function.AVERAGE, Function.SHARE)
+        return isinstance(expression, Aggregate) and expression.function in rounded
 
 
 @dataclass(frozen=True, slots=True)
