@@ -152,7 +152,7 @@ def _folded(value: Any) -> Any:
 
 
 def _compares(value: Any, operator: str, values: Sequence[Any]) -> bool:
-    missing = value is None or value == []
+    missing = value is None or value in ([], ())
     if operator in ("IS NULL", "IS NOT NULL"):
         return missing == (operator == "IS NULL")
     if operator in ("!=", "NOT IN", "NOT CONTAINS"):
@@ -161,7 +161,7 @@ def _compares(value: Any, operator: str, values: Sequence[Any]) -> bool:
     if missing:
         return False
     operands = [_folded(operand) for operand in values]
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return any(_folded(str(entry)) in operands for entry in value)
     return _OPERATORS[operator](_folded(value), operands)
 
@@ -218,7 +218,7 @@ def _column_key(value: Any) -> tuple[Any, ...]:
 
 
 def _hashable(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple) else value
 
 
 def _output(group: list[Record], query: ReferenceQuery) -> dict[str, Any]:
