@@ -35,6 +35,7 @@ def test_random_queries_have_rows_and_use_every_feature(differential):
         "=", "!=", ">", "<", ">=", "<=", "CONTAINS", "NOT CONTAINS", "IN", "NOT IN", "BETWEEN",
         "STARTSWITH", "ENDSWITH", "IS NULL", "IS NOT NULL", "COUNT", "SUM", "AVERAGE", "MIN", "MAX",
         "and", "or", "one relation", "two relations", "having", "distinct", "descending",
+        "SHARE", "EXISTS", "NOT EXISTS", "field", "entries", "HOUR", "DAY", "WEEK",
     } <= features  # fmt: skip
 
 
@@ -46,6 +47,7 @@ def _features(query):
             yield subject.function
         else:
             yield {1: "one relation", 2: "two relations"}.get(len(subject.path), "")
+            yield from [subject.span] + (["entries"] if subject.is_entry else [])
     yield from _operators(query.where)
 
 
@@ -56,5 +58,9 @@ def _operators(tree):
         yield tree.logic
         for part in tree.parts:
             yield from _operators(part)
+    elif hasattr(tree, "negated"):
+        yield "NOT EXISTS" if tree.negated else "EXISTS"
+        yield from _operators(tree.where)
     else:
         yield tree.operator
+        yield from ["field"] if tree.other else []

@@ -23,6 +23,14 @@ def only(field, operator, value=None):
     return {"conditions": [{"field": field, "operator": operator, "value": value}]}
 
 
+def compared(field, other, operator=">"):
+    return {"field": field, "operator": operator, "valueField": other}
+
+
+def without(rows, *conditions):
+    return {"field": rows, "operator": "NOT EXISTS", "conditions": list(conditions)}
+
+
 @pytest.mark.parametrize(
     ("query", "text"),
     [
@@ -83,8 +91,46 @@ def only(field, operator, value=None):
             {"from": "guests", "select": ["vmid", "COUNT(snapshot.name) as n"]},
             (
                 "select[1]: one row of guests can have many snapshots. "
-                "Ask from snapshots, each of which leads here by guest."
+                "Ask from snapshots, each of which leads here by guest; or test for them in where: "
+                '{"field": "snapshots", "operator": "NOT EXISTS", "conditions": [{"field": …}]}.'
             ),
+        ),
+        (
+            {"from": "guests", "where": without("tags")},
+            "where.field: tags is a field. Use IS NULL or IS NOT NULL.",
+        ),
+        (
+            {"from": "guests", "where": without("bakups")},
+            (
+                "where.field: no rows that belong to guests: 'bakups'. Did you mean backups? "
+                "There are: backups,"
+            ),
+        ),
+        (
+            {"from": "snapshots", "where": without("backups")},
+            (
+                "where.field: no rows that belong to snapshots: 'backups'. "
+                "Did you mean guest.backups or node.backups? There are: guest, node."
+            ),
+        ),
+        (
+            {"from": "nodes", "where": without("replications")},
+            (
+                "where.field: replications belong to nodes in several ways. "
+                "Use replications.source_node or replications.target_node."
+            ),
+        ),
+        (
+            {"from": "guests", "where": without("backups", only("creatio", ">", "-7d"))},
+            "where.conditions[0].conditions[0].field: no field of backups 'creatio'. Did you mean",
+        ),
+        (
+            {"from": "guests", "where": {**without("backups"), "value": ["-7d"]}},
+            'where.value: NOT EXISTS takes conditions, not a value. For example {"field": "backu',
+        ),
+        (
+            {"from": "backups", "groupBy": ["vmid"], "having": without("guest")},
+            "having: groups have no related rows. Test rows in where.",
         ),
         (
             {"from": "pools", "select": ["node.name"]},
@@ -105,7 +151,55 @@ def only(field, operator, value=None):
             {"from": "guests", "select": ["SUM(name)"]},
             "select[0]: no SUM of name, which is a text. Use COUNT.",
         ),
-        ({"from": "guests", "select": ["SUM(*)"]}, "select[0]: only COUNT takes *"),
+        (
+            {"from": "tasks", "select": ["DAY(duration)"]},
+            "select[0]: DAY takes a time, and duration is an integer in seconds.",
+        ),
+        (
+            {"from": "tasks", "select": ["MONTH(start_time)"]},
+            "select[0]: no aggregate 'MONTH'.",
+        ),
+        (
+            {"from": "guests", "where": compared("cpu_count", "name")},
+            (
+                "where.valueField: name is a text, and cpu_count a number in count. "
+                "Compare fields of one type and unit."
+            ),
+        ),
+        (
+            {"from": "guests", "where": compared("memory_max", "uptime")},
+            "where.valueField: uptime is an integer in seconds, and memory_max an integer in",
+        ),
+        (
+            {"from": "guests", "where": {**compared("vmid", "cpu_count"), "value": ["1"]}},
+            "where.valueField: either value or valueField.",
+        ),
+        (
+            {"from": "guests", "where": compared("vmid", "cpu_count", "IN")},
+            (
+                "where.operator: IN doesn't compare vmid, an integer, with a field. "
+                "Use one of =, !=, >, <, >=, <=."
+            ),
+        ),
+        (
+            {"from": "guests", "where": compared("tags", "cpu_count", "CONTAINS")},
+            (
+                "where.operator: CONTAINS doesn't compare tags, a list, with a field. "
+                "Compare it with values."
+            ),
+        ),
+        (
+            {"from": "guests", "select": ["vmid", "memory"]},
+            (
+                "select[1]: no field of guests 'memory'. "
+                "Did you mean memory_usage or memory_max or memory_usage_percentage"
+            ),
+        ),
+        (
+            {"from": "guests", "where": compared("memory_max", "mem")},
+            "where.valueField: no field of guests 'mem'.",
+        ),
+        ({"from": "guests", "select": ["SUM(*)"]}, "select[0]: only COUNT and SHARE take *"),
         ({"from": "guests", "select": ["MAX(DISTINCT vmid)"]}, "select[0]: only COUNT takes DIST"),
         ({"from": "guests", "select": ["*", "name"]}, 'select: "*" stands alone.'),
         ({"from": "guests", "select": ["name", "NAME"]}, "select[1]: there are two columns name."),
@@ -143,8 +237,8 @@ def only(field, operator, value=None):
             ),
         ),
         (
-            {"from": "guests", "where": only("type", "=", "vm")},
-            "where.conditions[0].value[0]: no type 'vm'. There are: qemu, lxc.",
+            {"from": "guests", "where": only("type", "=", "jail")},
+            "where.conditions[0].value[0]: no type 'jail'. There are: qemu, lxc.",
         ),
         (
             {"from": "guests", "where": only("status", "=", "up")},
@@ -237,7 +331,10 @@ def only(field, operator, value=None):
             {"from": "guests", "groupBy": ["node"], "having": only("vmid", ">", 1)},
             "having.conditions[0].field: vmid differs within a group.",
         ),
-        ({"from": "guests", "groupBy": ["tags"]}, "groupBy[0]: tags is a list."),
+        (
+            {"from": "backup_jobs", "select": ["COUNT(*)"], "groupBy": ["vmids", "excluded"]},
+            "groupBy: vmids and excluded are lists. Group by one of them.",
+        ),
         ({"from": "guests", "groupBy": ["COUNT(*)"]}, "groupBy[0]: group by fields"),
         (
             {"from": "guests", "orderBy": [{"field": "name", "direction": "up"}]},

@@ -18,10 +18,18 @@ from pvemcp_server.tables.registry import tables
 KEYWORDS = {
     "SELECT", "DISTINCT", "FROM", "AS", "LEFT", "JOIN", "ON", "AND", "OR", "NOT", "IS", "NULL",
     "IN", "BETWEEN", "WHERE", "GROUP", "BY", "HAVING", "ORDER", "ASC", "DESC", "NULLS", "LAST",
-    "LIMIT", "OFFSET", "count", "sum", "avg", "min", "max", "instr", "substr", "rowid",
+    "LIMIT", "OFFSET", "EXISTS", "count", "sum", "avg", "min", "max", "instr", "substr", "rowid",
 }  # fmt: skip
-NAMES = {"cluster", *tables(), *(field for table in tables().values() for field in table.fields)}
-TOKEN = re.compile(r'"([a-z0-9_]+)~?"|t\d+|\d+|([A-Za-z]+)|[<>!=]=?|[?(),.*\s]', re.ASCII)
+NAMES = {
+    "cluster",
+    "row",
+    "entry",
+    *tables(),
+    *(field for table in tables().values() for field in table.fields),
+}
+TOKEN = re.compile(
+    r'"([a-z0-9_]+)~?(?:~[a-z0-9_]+)?"|t\d+|\d+|([A-Za-z]+)|[<>!=]=?| [-+%/] |[?(),.*\s]', re.ASCII
+)
 
 FRAGMENTS = [
     "'; DROP TABLE guests; --", '"; DROP TABLE guests; --', "1 OR 1=1", "name) UNION SELECT 1 --",

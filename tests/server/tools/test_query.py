@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from datetime import datetime, timedelta
 from importlib import import_module
 
 import pytest
@@ -62,7 +63,7 @@ async def test_the_schema_describes_named_tables_in_full(tool_client):
     assert [table["name"] for table in schema["tables"]] == ["guests", "nodes"]
     fields = {field["name"]: field for field in schema["tables"][0]["fields"]}
     assert fields["memory_max"]["unit"] == "bytes"
-    assert fields["memory_max"]["also_called"] == ["memory_total", "memory"]
+    assert fields["memory_max"]["also_called"] == ["memory_total"]
     assert fields["type"]["values"] == ["qemu", "lxc"]
     assert all(field["description"] for field in fields.values())
 
@@ -153,8 +154,8 @@ async def test_an_unknown_cluster_in_a_condition_is_noted(tool_client):
         ),
         (
             "storages",
-            is_("type", "=", "ceph"),
-            "No type 'ceph' in storages. There are dir, lvmthin,",
+            is_("type", "=", "floppy"),
+            "No type 'floppy' in storages. There are dir, lvmthin,",
         ),
         ("guests", is_("name", "CONTAINS", "%web%"), "In '%web%' the signs % and * stand for them"),
     ],
@@ -627,3 +628,246 @@ async def test_a_query_with_few_rights_names_missing_privileges(tool_client, wit
     assert configs.column("vmid") == [101]
     rich = await ask(tool_client, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
     assert rich.data == [{"n": len(tool_client["prod"].emulated.state.guests)}]
+
+
+# --- tests for related rows ---------------------------------------------------------------------
+
+
+def rows_of(table, *conditions, operator="NOT EXISTS", logic="and"):
+    return {"field": table, "operator": operator, "logic": logic, "conditions": list(conditions)}
+
+
+RELATED = [
+    ("guests", ("vmid",), "backups", ("vmid",), is_("creation", ">", "-7d")),
+    ("guests", ("vmid",), "snapshots", ("vmid",), is_("name", "!=", "x")),
+    ("guests", ("vmid",), "tasks", ("vmid",), is_("type", "=", "vzdump")),
+    ("pools", ("poolid",), "guests", ("pool",), is_("status", "=", "running")),
+    ("nodes", ("node",), "replications.target_node", ("target",), is_("disabled", "=", "no")),
+    ("backups", ("vmid",), "guest", ("vmid",), is_("status", "=", "running")),
+    ("disks", ("vmid",), "guest.snapshots", ("vmid",), is_("include_ram", "=", "false")),
+]
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "related", "foreign", "condition"),
+    RELATED,
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_rows_with_and_without_related_rows_are_all_rows(
+    tool_client, table, key, related, foreign, condition
+):
+    part = {"guest": "guests"}.get(related) or related.removeprefix("guest.").partition(".")[0]
+    others = {"from": part, "select": ["cluster", *foreign], "where": condition}
+    keys = {tuple(row.values()) for row in (await ask(tool_client, **others)).data}
+    every = (await ask(tool_client, **{"from": table, "select": ["cluster", *key]})).data
+    for operator, kept in (("EXISTS", True), ("NOT EXISTS", False)):
+        where = rows_of(related, condition, operator=operator)
+        asked = {"from": table, "select": ["cluster", *key], "where": where}
+        truth = [row for row in every if (tuple(row.values()) in keys) is kept]
+        assert (await ask(tool_client, **asked)).data == truth
+
+
+async def test_a_test_reads_the_related_rows_of_matching_rows_only(tool_client):
+    tool_client.requests("prod")
+    where_ = where(is_("vmid", "IN", 101, 102), rows_of("snapshots", is_("date", ">", "-1d")))
+    await ask(tool_client, "prod", **{"from": "guests", "select": ["vmid"], "where": where_})
+    assert sum("snapshot" in request for request in tool_client.requests("prod")) == 2
+
+
+WITHOUT = {"from": "guests", "select": ["cluster", "vmid"], "where": rows_of("backups")}
+
+
+@pytest.mark.parametrize(
+    ("operator", "effect"),
+    [("NOT EXISTS", "has rows that do have some"), ("EXISTS", "lacks rows")],
+)
+async def test_a_test_of_incomplete_rows_is_noted_with_its_effect(tool_client, operator, effect):
+    query = {**WITHOUT, "where": rows_of("backups", operator=operator)}
+    answer = await ask(tool_client, "prod", **query)
+    assert "backups: Offline on prod, so missing here: pve05." in answer.notes
+    assert f"{operator} backups was decided by the backups that can be read" in answer.notes
+    assert f"perhaps this answer {effect}." in answer.notes
+    complete = await ask(tool_client, "home-lab", **query)
+    assert "was decided by" not in complete.notes
+
+
+async def test_a_test_notes_the_cluster_whose_related_rows_are_missing(
+    tool_client, with_token, new_token
+):
+    token = new_token(tool_client["prod"].emulated, ("/vms", "PVEAuditor"))
+    poor = await with_token(tool_client, "prod", token)
+    answer = await ask(poor, **{**WITHOUT, "where": rows_of("ha_resource")})
+    assert "Missing: ha_resources of prod." in answer.notes
+    assert (
+        "NOT EXISTS ha_resources was decided by the ha_resources that can be read" in answer.notes
+    )
+    error = await poor.refused(
+        "ExecuteQuery", query={**WITHOUT, "where": rows_of("ha_resource")}, cluster_name="prod"
+    )
+    assert "Sys.Audit" in error
+
+
+async def test_a_test_sees_only_the_rows_of_the_key_and_says_so(tool_client):
+    narrow = tool_client.scoped(Resources(nodes=frozenset({"pve01"}), pools=frozenset({"web"})))
+    query = {"from": "pools", "select": ["poolid"], "where": rows_of("guests", operator="EXISTS")}
+    mine = await ask(narrow, "prod", **{"from": "guests", "select": ["pool"], "distinct": True})
+    pools = await ask(narrow, "prod", **{"from": "pools", "select": ["poolid"]})
+    answer = await ask(narrow, "prod", **query)
+    assert answer.column("poolid") == [
+        pool for pool in pools.column("poolid") if pool in mine.column("pool")
+    ]
+    assert "the role of this key covers a part of prod only" in answer.notes
+
+
+async def test_a_test_of_a_table_that_is_not_granted_is_an_unknown_name(tool_client):
+    narrow = with_tools(tool_client, "ExecuteQuery", "ListVms")
+    denied = await narrow.refused("ExecuteQuery", query=WITHOUT)
+    unheard = await narrow.refused("ExecuteQuery", query={**WITHOUT, "where": rows_of("xyzzyxy")})
+    assert denied.replace("backups", "NAME") == unheard.replace("xyzzyxy", "NAME")
+
+
+async def test_a_misspelt_value_in_a_test_is_noted(tool_client):
+    query = {**WITHOUT, "where": rows_of("backups", is_("storage", "=", "pbs-mai"))}
+    answer = await ask(tool_client, "prod", **query)
+    assert answer.data
+    assert "backups: No storage 'pbs-mai' on prod. Did you mean pbs-main" in answer.notes
+
+
+async def test_groups_of_old_rows_point_to_what_has_no_rows(tool_client):
+    old = {"from": "backups", "select": ["cluster", "vmid", "MAX(creation) as last"]}
+    old |= {"groupBy": ["cluster", "vmid"], "having": is_("last", "<", "-7d")}
+    note = "guests without backups are in no group: for these, ask from guests where backups NOT"
+    assert note in (await ask(tool_client, **old)).notes
+    assert note not in (await ask(tool_client, **{**old, "having": is_("last", ">", 0)})).notes
+
+
+# --- spans of time, and fields compared with fields ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("span", "start"),
+    [
+        ("HOUR", lambda time: time.replace(minute=0, second=0)),
+        ("DAY", lambda time: time.replace(hour=0, minute=0, second=0)),
+        (
+            "WEEK",
+            lambda time: time.replace(hour=0, minute=0, second=0) - timedelta(time.weekday()),
+        ),
+    ],
+)
+async def test_rows_are_grouped_by_spans_of_a_time(tool_client, span, start):
+    tasks = await ask(tool_client, **{"from": "tasks", "select": ["start_time"]})
+    times = [start(datetime.fromisoformat(time)) for time in tasks.column("start_time")]
+    grouped = {"select": [f"{span}(start_time) as begin", "COUNT(*) as n"], "groupBy": "begin"}
+    answer = await ask(tool_client, **{"from": "tasks", **grouped})
+    counts = {datetime.fromisoformat(row["begin"]): row["n"] for row in answer.data}
+    assert counts == Counter(times)
+    assert list(counts) == sorted(counts)
+
+
+async def test_a_field_is_compared_with_a_related_one_and_with_sums(tool_client):
+    every = {"from": "guests", "select": ["cluster", "vmid", "memory_max", "node.memory_usage"]}
+    larger = {"field": "memory_max", "operator": ">", "valueField": "node.memory_usage"}
+    truth = [
+        row
+        for row in (await ask(tool_client, **every)).data
+        if row.get("node.memory_usage") is not None and row["memory_max"] > row["node.memory_usage"]
+    ]
+    assert (await ask(tool_client, **{**every, "where": larger})).data == truth
+    overcommitted = {
+        "from": "guests",
+        "select": ["cluster", "node", "SUM(memory_max) as sum", "node.memory_total"],
+        "groupBy": ["cluster", "node", "node.memory_total"],
+    }
+    rows = (await ask(tool_client, **overcommitted)).data
+    having = {"field": "sum", "operator": "<=", "valueField": "node.memory_total"}
+    answer = await ask(tool_client, **{**overcommitted, "having": having})
+    assert answer.data == [
+        row
+        for row in rows
+        if row.get("node.memory_total") and row["sum"] <= row["node.memory_total"]
+    ]
+    assert "node.memory_total is unknown in" in answer.notes
+
+
+async def test_guests_are_counted_by_each_of_their_tags(tool_client):
+    guests = await ask(tool_client, **{"from": "guests", "select": ["tags", "node"]})
+    tags = Counter(tag for row in guests.data for tag in row.get("tags") or [None])
+    asked = {"from": "guests", "select": ["tags", "COUNT(*) as n"], "groupBy": "tags"}
+    answer = await ask(tool_client, **asked)
+    assert {row.get("tags"): row["n"] for row in answer.data} == tags
+    above = {**asked, "having": is_("n", ">", 5), "orderBy": "n desc"}
+    rows = (await ask(tool_client, **above)).data
+    assert rows
+    assert {row.get("tags"): row["n"] for row in rows} == {t: n for t, n in tags.items() if n > 5}
+    tag = rows[0]["tags"]
+    named = {**asked, "having": is_("tags", "=", tag.upper())}
+    assert (await ask(tool_client, **named)).data == [{"tags": tag, "n": tags[tag]}]
+
+
+# --- words that people use for values -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "field", "word", "values"),
+    [
+        ("guests", "type", "VM", ["qemu"]),
+        ("guests", "type", "container", ["lxc"]),
+        ("snapshots", "type", "ct", ["lxc"]),
+        ("disks", "guest.type", "vm", ["qemu"]),
+        ("ha_resources", "type", "qemu", ["vm"]),
+        ("tasks", "type", "backup", ["vzdump"]),
+        ("tasks", "type", "console", ["vncproxy", "vncshell", "spiceproxy", "termproxy"]),
+        ("storages", "type", "Ceph", ["rbd", "cephfs"]),
+        ("storages", "type", "zfs", ["zfspool", "zfs"]),
+        ("storages", "type", "lvm", ["lvm"]),
+    ],
+)
+async def test_words_that_people_use_are_read_as_the_values(
+    tool_client, table, field, word, values
+):
+    query = {"from": table, "select": ["cluster", field]}
+    for one, many in (("=", "IN"), ("!=", "NOT IN")):
+        truth = await ask(tool_client, **query, where=is_(field, many, *values))
+        for operator in (one, many):
+            answer = await ask(tool_client, **query, where=is_(field, operator, word))
+            assert answer.data == truth.data
+            read = f"{field} {word.casefold()!r} stands for {', '.join(values)}."
+            assert (read in answer.notes) is (len(values) > 1)
+
+
+@pytest.mark.parametrize(
+    ("tool", "word", "values"),
+    [
+        ("ListTasks", "Backup", {"vzdump"}),
+        ("ListStorage", "ceph", {"rbd", "cephfs"}),
+        ("ListStorage", "dir", {"dir"}),
+    ],
+)
+async def test_lists_read_these_words_like_queries(tool_client, tool, word, values):
+    answer = await tool_client(tool, cluster_name="prod", type=word)
+    assert answer.data
+    assert set(answer.column("type")) <= values
+
+
+@pytest.mark.parametrize(("word", "type_"), [("VM", "qemu"), ("container", "lxc"), ("ct", "lxc")])
+async def test_guests_are_listed_by_the_words_for_their_types(tool_client, word, type_):
+    answer = await tool_client("ListVms", cluster_name="prod", type=word)
+    same = await tool_client("ListVms", cluster_name="prod", type=type_)
+    assert answer.data == same.data != []
+
+
+async def test_a_share_is_the_percentage_of_all_rows_that_where_leaves(tool_client):
+    sums = {"select": ["node", "SUM(memory_max) as n"], "groupBy": "node"}
+    running = {"from": "guests", "where": is_("status", "=", "running")}
+    rows = (await ask(tool_client, "prod", **running, **sums)).data
+    shares = {**sums, "select": ["node", "SHARE(memory_max) as share"]}
+    total = sum(row["n"] for row in rows)
+    answer = await ask(tool_client, "prod", **running, **shares)
+    assert answer.data == [
+        {"node": row["node"], "share": round(100 * row["n"] / total, 2)} for row in rows
+    ]
+    large = {**shares, "having": is_("share", ">", 30)}
+    assert (await ask(tool_client, "prod", **running, **large)).data == [
+        row for row in answer.data if row["share"] > 30
+    ]

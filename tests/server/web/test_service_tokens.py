@@ -7,7 +7,6 @@ import httpx2 as httpx
 import pytest
 
 from pvemcp_server.admin.operation import operations, scopes
-from pvemcp_server.config import Config
 from pvemcp_server.store.key_format import SERVICE_PREFIX, new_id, new_secret
 from pvemcp_server.web.api import create_api
 from pvemcp_server.web.pages import routers
@@ -55,7 +54,7 @@ async def test_a_scope_permits_its_own_routes_only(stranger, scope):
 async def test_a_token_with_every_scope_opens_no_page_session_or_mcp(stranger):
     secret = await new_token(stranger, *scopes())
     await stranger.services.settings.change({"enabled": True}, by="ada")
-    for router in routers(Config()):
+    for router in routers(has_issuer=False):
         for route in router.routes:
             for method in route.methods:
                 path = "/admin" + re.sub(r"\{\w+\}", "1", route.path)

@@ -14,6 +14,7 @@ from pvemcp_server.query.loader import build_database
 from pvemcp_server.query.parser import parse
 from pvemcp_server.query.pushdown import RequiredColumns
 from pvemcp_server.tables.registry import tables
+from pvemcp_server.tables.rows import Kind
 
 from .datasets import NOW, Dataset
 from .generator import QueryGenerator
@@ -38,7 +39,11 @@ class Difference(Exception):
 def database(dataset: Dataset) -> Database:
     """Return a database with all rows and columns of the dataset."""
     required = {
-        name: RequiredColumns({"cluster", *table.fields}, set()) for name, table in tables().items()
+        name: RequiredColumns(
+            {"cluster", *table.fields},
+            entries={f.name for f in table.fields.values() if f.kind is Kind.LIST},
+        )
+        for name, table in tables().items()
     }
     return build_database(CATALOG, required, dataset.rows)
 

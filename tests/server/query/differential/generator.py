@@ -1,13 +1,13 @@
 """Generator of random valid queries, each as a model might write it, with its meaning."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
 from typing import Any
 
 from pvemcp_server.query.catalog import CLUSTER
-from pvemcp_server.query.operators import Function, Operator
+from pvemcp_server.query.operators import Function, Operator, Span
 from pvemcp_server.tables.registry import Table, tables
 from pvemcp_server.tables.rows import Field, Kind, Unit
 
@@ -16,6 +16,7 @@ from .reference import (
     AggregateReference,
     Comparison,
     ComparisonGroup,
+    ExistenceReference,
     FieldReference,
     ReferenceQuery,
     Subject,
@@ -28,6 +29,7 @@ _KINDS = {
     Function.AVERAGE: _NUMBERS,
     Function.MIN: _NUMBERS | {Kind.TIME},
     Function.MAX: _NUMBERS | {Kind.TIME},
+    Function.SHARE: _NUMBERS,
 }
 _UNITS = {"KiB": 10, "MiB": 20, "GiB": 30, "G": 30, "TiB": 40}
 
@@ -76,6 +78,10 @@ class QueryGenerator:
             for name, field in self._fields(table, self.rng.randint(0, 2)).items()
             if field.field.kind is not Kind.LIST
         }
+        lists = {n: f for n, f in self._fields(table, 6).items() if f.field.kind is Kind.LIST}
+        if lists and self.rng.random() < 0.5:
+            name, field = self.rng.choice(sorted(lists.items()))
+            keys[name] = replace(field, is_entry=True)
         aggregates = {f"n{n}": self._aggregate(table) for n in range(self.rng.randint(1, 3))}
         reference.grouped, reference.group_by = True, list(keys.values())
         reference.outputs = [*keys.items(), *aggregates.items()]
@@ -111,13 +117,13 @@ class QueryGenerator:
 
     def _aggregate(self, table: Table) -> AggregateReference:
         function = self.rng.choice(list(Function))
-        if function is Function.COUNT and self.rng.random() < 0.3:
-            return AggregateReference("COUNT", None)
+        if function in (Function.COUNT, Function.SHARE) and self.rng.random() < 0.3:
+            return AggregateReference(function.value, None)
         fields = self._fields(table, 12).values()
         fitting = [field for field in fields if field.field.kind in _KINDS[function]]
         if not fitting:
             return AggregateReference("COUNT", None)
-        field = self.rng.choice(fitting)
+        field = replace(self.rng.choice(fitting), span="")
         distinct = function is Function.COUNT and field.field.kind is not Kind.LIST
         return AggregateReference(function.value, field, distinct and self.rng.random() < 0.5)
 
@@ -138,6 +144,8 @@ class QueryGenerator:
         parts = [
             self._conditions(table, depth - 1)
             if depth > 1 and self.rng.random() < 0.3
+            else self._existence(table, depth)
+            if self.rng.random() < 0.15
             else self._condition(table)
             for _ in range(self.rng.randint(1, 3))
         ]
@@ -146,8 +154,47 @@ class QueryGenerator:
             group[self._key("logic")] = self._one_of(logic, logic.upper())
         return group, ComparisonGroup(logic, tuple(comparison for _, comparison in parts))
 
+    def _existence(self, table: Table, depth: int) -> tuple[Json, Any]:
+        """Return a test for rows with a relation to the table, or to a row it leads to."""
+        path, at = self._path(table, 2)
+        ways = [
+            (other, f"{other.name}.{relation.name}", {t: h for h, t in relation.on.items()})
+            for other in tables().values()
+            for relation in other.relations
+            if relation.table == at.name
+        ]
+        ways += [(tables()[r.table], r.name, dict(r.on)) for r in at.relations]
+        if not ways:
+            return self._condition(table)
+        other, name, on = self.rng.choice(ways)
+        several = sum(way[0] is other and "." in way[1] for way in ways) > 1
+        if "." in name and not several and self.rng.random() < 0.7:
+            name = other.name
+        negated = self.rng.random() < 0.5
+        condition: Json = {
+            "field": ".".join(map(self._name, (*path, *name.split(".")))),
+            "operator": self._spelled_operator(Operator.NOT_EXISTS if negated else Operator.EXISTS),
+        }
+        where = None
+        if depth > 1 and self.rng.random() < 0.8:
+            group, where = self._conditions(other, depth - 1)
+            condition |= group
+        keys = tuple((FieldReference(path, at.fields[h], at.name), t) for h, t in on.items())
+        return condition, ExistenceReference(other.name, keys, negated, where)
+
+    def _path(self, table: Table, longest: int) -> tuple[tuple[str, ...], Table]:
+        """Return a path of relations, mostly the empty one, and the table at its end."""
+        path: tuple[str, ...] = ()
+        while table.relations and len(path) < longest and self.rng.random() < 0.25:
+            hop = self.rng.choice(table.relations)
+            path, table = (*path, hop.name), tables()[hop.table]
+        return path, table
+
     def _condition(self, table: Table) -> tuple[Json, Comparison]:
         field = next(iter(self._fields(table, 1).values()))
+        others = [f for f in self._fields(table, 12).values() if _are_comparable(f, field)]
+        if others and self.rng.random() < 0.25:
+            return self._field_comparison(field, self.rng.choice(others))
         operator = self.rng.choice([op for op in Operator if op.fits(field.field.kind)])
         least, most = operator.arity
         number = self.rng.randint(least, min(most, 4))
@@ -162,17 +209,30 @@ class QueryGenerator:
             condition[self._key("value")] = self._spelled(field.field, values)
         return condition, Comparison(field, operator.value, values)
 
+    def _field_comparison(
+        self, field: FieldReference, other: FieldReference
+    ) -> tuple[Json, Comparison]:
+        signs = (
+            ["=", "!="] if field.field.kind is Kind.BOOLEAN else ["=", "!=", ">", "<", ">=", "<="]
+        )
+        operator = self.rng.choice(signs)
+        condition = {"field": self._dotted(field), "operator": operator}
+        name = self._dotted(other)
+        condition |= self._one_of(
+            {"valueField": name}, {"value": {"field": name}}, {"value": [{"field": name}]}
+        )
+        return condition, Comparison(field, operator, (), other)
+
     def _fields(self, table: Table, number: int) -> dict[str, FieldReference]:
         """Return fields of the table and its relations, by their name in the answer."""
         fields: dict[str, FieldReference] = {}
         for _ in range(number):
-            path: tuple[str, ...] = ()
-            at = table
-            while at.relations and len(path) < 3 and self.rng.random() < 0.25:
-                hop = self.rng.choice(at.relations)
-                path, at = (*path, hop.name), tables()[hop.table]
+            path, at = self._path(table, 3)
             field = self.rng.choice([CLUSTER, *at.fields.values()])
-            fields[".".join((*path, field.name))] = FieldReference(path, field, at.name)
+            spanned = field.kind is Kind.TIME and self.rng.random() < 0.4
+            span = self.rng.choice(list(Span)).value if spanned else ""
+            name = f"{span}{'.'.join((*path, field.name))}"
+            fields[name] = FieldReference(path, field, at.name, span)
         return fields
 
     def _value(self, reference: FieldReference, operator: Operator) -> Any:
@@ -218,7 +278,10 @@ class QueryGenerator:
             case Kind.TIME:
                 ago = int((NOW - value) / timedelta(seconds=1))
                 zoned = value.astimezone().isoformat()
-                return self._one_of(f"{-ago:+}s", int(value.timestamp()), zoned, f"{value:%FT%TZ}")
+                epoch = int(value.timestamp())
+                forms = [f"{-ago:+}s", epoch, str(epoch), zoned, f"{value:%FT%TZ}"]
+                forms += [f"{value:%d.%m.%Y %H:%M:%S}", f"{ago} seconds ago"][: 1 + (ago >= 0)]
+                return self._one_of(*forms)
         choices: list[Any] = [value, str(value)]
         if field.unit is Unit.PERCENT:
             choices.append(f"{value} %")
@@ -228,7 +291,8 @@ class QueryGenerator:
 
     def _dotted(self, field: FieldReference) -> str:
         # no aliases here: they would name the column of the answer
-        return ".".join(self._name(part) for part in (*field.path, field.field.name))
+        dotted = ".".join(self._name(part) for part in (*field.path, field.field.name))
+        return f"{self._one_of(field.span, field.span.lower())}({dotted})" if field.span else dotted
 
     def _spelled_aggregate(self, aggregate: AggregateReference) -> str:
         inner = self._dotted(aggregate.field) if aggregate.field else "*"
@@ -253,3 +317,13 @@ class QueryGenerator:
 
     def _one_of(self, *choices: Any) -> Any:
         return self.rng.choice(choices)
+
+
+def _are_comparable(field: FieldReference, other: FieldReference) -> bool:
+    def measure(reference: FieldReference) -> Any:
+        unit = reference.field.unit
+        if reference.field.kind in _NUMBERS:
+            return None if unit is Unit.COUNT else unit
+        return reference.field.kind
+
+    return field.field.kind is not Kind.LIST and measure(field) == measure(other)

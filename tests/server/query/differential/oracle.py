@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from pvemcp_server.tables.registry import tables
@@ -12,6 +13,7 @@ from .reference import (
     AggregateReference,
     Comparison,
     ComparisonGroup,
+    ExistenceReference,
     FieldReference,
     ReferenceQuery,
     Subject,
@@ -23,6 +25,10 @@ Record = Mapping[str, Any]  # a row with its cluster, its table and its dataset
 def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
     """Return the rows of the answer, in order."""
     records = [record for record in _records(query.table, dataset) if _holds(query.where, [record])]
+    records = [{**record, "all": records} for record in records]
+    for key in query.group_by:
+        if key.is_entry:
+            records = [part for record in records for part in _by_entry(record, key)]
     groups = _groups(query, records) if query.grouped else [[record] for record in records]
     groups = [group for group in groups if _holds(query.having, group)]
     if query.grouped:
@@ -35,6 +41,12 @@ def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
     return [_output(group, query) for group in page]
 
 
+def _by_entry(record: Record, key: FieldReference) -> list[Record]:
+    """Return the record once for each different entry of its list; once without a list."""
+    entries = dict.fromkeys(map(str, _exact_value(record, key) or ())) or [None]
+    return [{**record, "entry": entry} for entry in entries]
+
+
 def _records(table: str, dataset: Dataset) -> list[Record]:
     return [
         {"cluster": cluster, "row": row, "dataset": dataset, "table": table}
@@ -44,6 +56,20 @@ def _records(table: str, dataset: Dataset) -> list[Record]:
 
 
 def _field_value(record: Record, field: FieldReference) -> Any:
+    if field.is_entry:
+        return record["entry"]
+    value = _exact_value(record, field)
+    return value if value is None or not field.span else _start(value, field.span)
+
+
+def _start(time: datetime, span: str) -> datetime:
+    """Return the start of the hour, day or week."""
+    hour = time.replace(minute=0, second=0, microsecond=0)
+    day = hour.replace(hour=0)
+    return {"HOUR": hour, "DAY": day, "WEEK": day - timedelta(days=day.weekday())}[span]
+
+
+def _exact_value(record: Record, field: FieldReference) -> Any:
     table, cluster, row = tables()[record["table"]], record["cluster"], record["row"]
     for hop in field.path:
         relation = next(relation for relation in table.relations if relation.name == hop)
@@ -65,6 +91,8 @@ def _related(rows: Sequence[Any], on: Mapping[str, str], row: Any) -> Any:
 def _value(subject: Subject, group: Sequence[Record]) -> Any:
     if isinstance(subject, FieldReference):
         return _field_value(group[0], subject)
+    if subject.function == "SHARE":
+        return _share(subject.field, group)
     if subject.field is None:
         return len(group)
     values = [_field_value(record, subject.field) for record in group]
@@ -83,13 +111,40 @@ def _value(subject: Subject, group: Sequence[Record]) -> Any:
     return totals[subject.function](values)
 
 
-def _holds(tree: ComparisonGroup | Comparison | None, group: Sequence[Record]) -> bool:
+def _share(field: FieldReference | None, group: Sequence[Record]) -> float | None:
+    """Return the percentage of the total over all records that where leaves."""
+    total = AggregateReference("SUM" if field else "COUNT", field)
+    part, whole = _value(total, group), _value(total, group[0]["all"]) if group else None
+    return None if part is None or not whole else 100.0 * part / whole
+
+
+def _holds(
+    tree: ComparisonGroup | ExistenceReference | Comparison | None, group: Sequence[Record]
+) -> bool:
     if tree is None:
         return True
+    if isinstance(tree, ExistenceReference):
+        return _exists(tree, group[0]) != tree.negated
     if isinstance(tree, ComparisonGroup):
         parts = (_holds(part, group) for part in tree.parts)
         return all(parts) if tree.logic == "and" else any(parts)
-    return _compares(_value(tree.subject, group), tree.operator, tree.values)
+    value, values = _value(tree.subject, group), tree.values
+    if tree.other is not None:
+        values = [_value(tree.other, group)]
+        if values == [None]:
+            return tree.operator == "!="
+    return _compares(value, tree.operator, values)
+
+
+def _exists(test: ExistenceReference, record: Record) -> bool:
+    """Look at every row of the other table on the same cluster."""
+    keys = {there: _field_value(record, here) for here, there in test.keys}
+    return None not in keys.values() and any(
+        all(getattr(other["row"], name) == value for name, value in keys.items())
+        and _holds(test.where, [other])
+        for other in _records(test.table, record["dataset"])
+        if other["cluster"] == record["cluster"]
+    )
 
 
 def _folded(value: Any) -> Any:
@@ -97,7 +152,7 @@ def _folded(value: Any) -> Any:
 
 
 def _compares(value: Any, operator: str, values: Sequence[Any]) -> bool:
-    missing = value is None or value == []
+    missing = value is None or value in ([], ())
     if operator in ("IS NULL", "IS NOT NULL"):
         return missing == (operator == "IS NULL")
     if operator in ("!=", "NOT IN", "NOT CONTAINS"):
@@ -106,7 +161,7 @@ def _compares(value: Any, operator: str, values: Sequence[Any]) -> bool:
     if missing:
         return False
     operands = [_folded(operand) for operand in values]
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return any(_folded(str(entry)) in operands for entry in value)
     return _OPERATORS[operator](_folded(value), operands)
 
@@ -163,13 +218,16 @@ def _column_key(value: Any) -> tuple[Any, ...]:
 
 
 def _hashable(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple) else value
 
 
 def _output(group: list[Record], query: ReferenceQuery) -> dict[str, Any]:
     row = {name: _value(subject, group) for name, subject in query.outputs}
     for name, subject in query.outputs:
-        average = isinstance(subject, AggregateReference) and subject.function == "AVERAGE"
-        if average and row[name] is not None:
+        rounded = isinstance(subject, AggregateReference) and subject.function in (
+            "AVERAGE",
+            "SHARE",
+        )
+        if rounded and row[name] is not None:
             row[name] = round(row[name], 2)
     return row

@@ -14,6 +14,8 @@ class FieldReference:
     path: tuple[str, ...]
     field: Field
     table: str = ""  # that declares the field
+    span: str = ""  # that a time is rounded down to
+    is_entry: bool = False  # whether rows are grouped by the entries of this list
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class AggregateReference:
 
     @property
     def kind(self) -> Kind:
+        if self.function == "SHARE":
+            return Kind.NUMBER
         if self.function == "COUNT" or self.field is None:
             return Kind.INTEGER
         return Kind.NUMBER if self.function == "AVERAGE" else self.field.field.kind
@@ -41,6 +45,17 @@ class Comparison:
     subject: Subject
     operator: str
     values: tuple[Any, ...]
+    other: Subject | None = None  # instead of values
+
+
+@dataclass(frozen=True)
+class ExistenceReference:
+    """A test for rows of another table; `keys` pairs fields of the row with names there."""
+
+    table: str
+    keys: tuple[tuple[FieldReference, str], ...]
+    negated: bool
+    where: "ComparisonGroup | None"
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ class ComparisonGroup:
     """Comparisons joined by and, or by or."""
 
     logic: str
-    parts: tuple[Any, ...]  # Comparison | ComparisonGroup
+    parts: tuple[Any, ...]  # Comparison | ExistenceReference | ComparisonGroup
 
 
 @dataclass

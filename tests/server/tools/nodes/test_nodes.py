@@ -138,10 +138,13 @@ async def test_list_tasks_since_takes_dates_and_spans(tool_client):
     today = datetime.now(UTC).date().isoformat()
     dated = await tool_client("ListTasks", **PROD, since=today, limit=500)
     assert all(row["start_time"] >= today for row in dated.data)
+    for form in (f"{datetime.now(UTC):%d.%m.%Y}", "today"):
+        written = await tool_client("ListTasks", **PROD, since=form, limit=500)
+        assert written.column("upid") == dated.column("upid")
     ever = await tool_client("ListTasks", **PROD, since="-999999w", limit=500)
     assert len(ever.data) >= len(everything.data)
-    error = await tool_client.refused("ListTasks", since="yesterday")
-    assert error == "since: 'yesterday' is neither ISO 8601 nor like -24h."
+    error = await tool_client.refused("ListTasks", since="some day")
+    assert error == "since: 'some day' is neither ISO 8601 nor like -24h or yesterday."
 
 
 async def test_get_task_has_outcome_times_and_log(tool_client):

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from pvemcp_server.errors import BadArgument, folded, nearest
 from pvemcp_server.query.json_text import decoded, is_absent
-from pvemcp_server.toolkit.arguments import Rule
+from pvemcp_server.toolkit.arguments import Rule, Words
 from pvemcp_server.toolkit.registry import Tool
 
 _REQUIRED: Final = "this argument is required."
@@ -97,8 +97,19 @@ def _declaration(field: FieldInfo) -> _Declared:
     return _Declared(
         required=field.is_required(),
         is_list=any(get_origin(hint) is list for hint in hints),
-        choices={folded(value): value for value in values},
+        choices={folded(value): value for value in values} | _words(field),
     )
+
+
+def _words(field: FieldInfo) -> dict[str, str]:
+    """Return the choices by words that people use for them."""
+    declared = (extra.meanings for extra in field.metadata if isinstance(extra, Words))
+    return {
+        folded(word): choice
+        for meanings in declared
+        for choice, words in meanings.items()
+        for word in words.split()
+    }
 
 
 def _is_enum(hint: Any) -> bool:

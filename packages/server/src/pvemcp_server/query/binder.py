@@ -1,10 +1,9 @@
 """Binds a parsed query to the declared tables: looks up names, converts values, checks meaning."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from pvemcp_server.errors import BadArgument, folded
 from pvemcp_server.query import model
@@ -14,6 +13,7 @@ from pvemcp_server.query.operators import Function, Operator
 from pvemcp_server.query.parser import parse
 from pvemcp_server.query.plan import (
     Aggregate,
+    Existence,
     Expression,
     Output,
     Predicate,
@@ -21,12 +21,10 @@ from pvemcp_server.query.plan import (
     QueryPlan,
     Sort,
 )
-from pvemcp_server.query.values import Value, convert, type_name
+from pvemcp_server.query.values import Value, convert, day_of, type_name
 from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.tables.registry import Table
-from pvemcp_server.tables.rows import Field, Kind
-
-_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+from pvemcp_server.tables.rows import Field, Kind, Unit
 
 
 def bind(query: model.Query, catalog: Catalog, now: datetime) -> QueryPlan:
@@ -50,13 +48,20 @@ class _Binder:
     table: Table
     query: model.Query
     now: datetime
+    entries: list[Column] = field(default_factory=list)  # lists that rows are grouped by
 
     def plan(self) -> QueryPlan:
         self._require_known_fields()
         query = self.query
         group_by = tuple(
-            self._group(term, f"groupBy[{n}]") for n, term in enumerate(query.group_by)
+            self._group(self._aliased(term), f"groupBy[{n}]")
+            for n, term in enumerate(query.group_by)
         )
+        where = self._predicates(query.where, {}, None) if query.where else None
+        self.entries = [column for column in group_by if column.is_entry]
+        if len(self.entries) > 1:
+            names = " and ".join(column.name for column in self.entries)
+            raise BadArgument("groupBy", f"{names} are lists.", hint="Group by one of them.")
         outputs = self._outputs(group_by)
         grouped = bool(group_by) or any(isinstance(o.expression, Aggregate) for o in outputs)
         if query.having and not group_by:
@@ -83,7 +88,7 @@ class _Binder:
         return QueryPlan(
             table=self.table,
             outputs=outputs,
-            where=self._predicates(query.where, {}, None) if query.where else None,
+            where=where,
             grouped=grouped,
             group_by=group_by,
             having=having,
@@ -135,7 +140,7 @@ class _Binder:
 
     def _expression(self, term: model.Term, at: str) -> Expression:
         if isinstance(term, model.FieldTerm):
-            return self.catalog.column(self.table, term.name, at)
+            return self._column(term, at)
         if term.field is None:
             return Aggregate(term.function, None)
         column = self.catalog.column(self.table, term.field.name, at)
@@ -151,12 +156,32 @@ class _Binder:
             raise BadArgument(at, f"{column.name} is a list: its entries can't be counted so.")
         return Aggregate(term.function, column, term.distinct)
 
-    def _group(self, term: model.FieldTerm, at: str) -> Column:
+    def _column(self, term: model.FieldTerm, at: str) -> Column:
         column = self.catalog.column(self.table, term.name, at)
-        if column.field.kind is Kind.LIST:
-            hint = "Filter with CONTAINS, and count."
-            raise BadArgument(at, f"{column.name} is a list.", hint=hint)
-        return column
+        if term.span is None:
+            same = (entry for entry in self.entries if _identity(entry) == _identity(column))
+            return next(same, column)
+        if column.field.kind is not Kind.TIME:
+            fact = f"{term.span} takes a time, and {column.name} is {type_name(column.field)}."
+            raise BadArgument(at, fact)
+        return replace(column, name=f"{term.span}({column.name})", span=term.span)
+
+    def _aliased(self, term: model.FieldTerm) -> model.FieldTerm:
+        """Return the field that select gives this name, unless it is the name of a field."""
+        if term.span or self.catalog.has_field(self.table, term.name):
+            return term
+        for selection in self.query.select:
+            named = selection.alias and folded(selection.alias) == folded(term.name)
+            if named and isinstance(selection.term, model.FieldTerm):
+                return selection.term
+        return term
+
+    def _group(self, term: model.FieldTerm, at: str) -> Column:
+        column = self._column(term, at)
+        if column.field.kind is not Kind.LIST:
+            return column
+        entry = Field(column.field.name, Kind.TEXT, column.field.description, nullable=True)
+        return replace(column, field=entry, is_entry=True)
 
     def _sort(
         self,
@@ -178,7 +203,7 @@ class _Binder:
         self, term: model.Term, named: Mapping[str, Expression], at: str
     ) -> Expression:
         """Look up a name of orderBy or having: a column of the answer first, then a field."""
-        if isinstance(term, model.FieldTerm) and folded(term.name) in named:
+        if isinstance(term, model.FieldTerm) and not term.span and folded(term.name) in named:
             return named[folded(term.name)]
         return self._expression(term, at)
 
@@ -192,10 +217,21 @@ class _Binder:
         parts = (
             self._predicates(part, named, group_by)
             if isinstance(part, model.ConditionGroup)
+            else self._existence(part, group_by)
+            if isinstance(part, model.Existence)
             else self._predicate(part, named, group_by)
             for part in group.parts
         )
         return PredicateGroup(group.logic, tuple(parts))
+
+    def _existence(self, test: model.Existence, group_by: tuple[Column, ...] | None) -> Existence:
+        if group_by is not None:
+            raise BadArgument(test.at, "groups have no related rows.", hint="Test rows in where.")
+        table, keys = self.catalog.related_rows(self.table, test.rows, f"{test.at}.field")
+        inner = _Binder(self.catalog, table, model.Query(table.name, where=test.where), self.now)
+        inner._require_known_fields()
+        where = inner._predicates(test.where, {}, None) if test.where else None
+        return Existence(keys, QueryPlan(table, (), where=where), test.negated)
 
     def _predicate(
         self,
@@ -211,10 +247,15 @@ class _Binder:
             _require_grouped(expression, group_by, f"{at}.field")
         elif isinstance(expression, Aggregate):
             raise BadArgument(f"{at}.field", "groups are filtered in having.")
-        if isinstance(expression, Column):
-            field = expression.field
-        else:
-            field = Field(_title(expression), expression.kind, "", expression.unit)
+        field = _field_of(expression)
+        if condition.other is not None:
+            other = self._named_expression(condition.other, named, f"{at}.valueField")
+            if group_by is not None:
+                _require_grouped(other, group_by, f"{at}.valueField")
+            elif isinstance(other, Aggregate):
+                raise BadArgument(f"{at}.valueField", "groups are filtered in having.")
+            _check_comparison(condition, field, _field_of(other))
+            return Predicate(expression, operator, (), other)
         _check_operator(condition, field)
         values = tuple(
             convert(value, field, f"{at}.value[{n}]", self.now)
@@ -222,9 +263,27 @@ class _Binder:
         )
         if operator.is_equality:
             self._check_equality(condition, expression, field, values)
+            return self._by_meaning(Predicate(expression, operator, values))
         if operator is Operator.BETWEEN:
             _check_bounds(condition, values)
         return Predicate(expression, operator, values)
+
+    def _by_meaning(self, test: Predicate) -> Predicate:
+        """Put the values that people mean in place of words such as vm, backup or ceph."""
+        column = test.expression
+        if not isinstance(column, Column) or not column.field.meanings:
+            return test
+        meant = {value: column.field.values_for(str(value)) for value in test.values}
+        values = tuple(dict.fromkeys(value for several in meant.values() for value in several))
+        readings = (
+            f"{column.name} {word!r} stands for {', '.join(several)}."
+            for word, several in meant.items()
+            if len(several) > 1
+        )
+        operator = test.operator
+        if len(values) > 1:
+            operator = operator.for_many(column.field.kind) or operator
+        return Predicate(column, operator, values, reading=" ".join(readings))
 
     def _refuse_alias(self, condition: model.Condition) -> None:
         """Raise BadArgument for a name defined in select: where knows fields only."""
@@ -257,16 +316,16 @@ class _Binder:
         redirects = dict(field.redirects) if isinstance(expression, Column) else {}
         for n, (source, value) in enumerate(zip(condition.values, values, strict=True)):
             at = f"{condition.at}.value[{n}]"
-            if field.choices and value not in field.choices:
+            if field.choices and not set(field.values_for(str(value))) <= set(field.choices):
                 raise unknown_name(at, field.name, str(value), field.choices)
-            if field.kind is Kind.TIME and isinstance(source, str):
-                day = source.strip()
-                if _DATE.fullmatch(day):
-                    raise BadArgument(
-                        at,
-                        f"{abbreviated(source)} is the first second of that day.",
-                        hint=f'For the whole day use BETWEEN ["{day}", "{day}T23:59:59"].',
-                    )
+            spanned = isinstance(expression, Column) and expression.span
+            is_day = field.kind is Kind.TIME and isinstance(source, str) and not spanned
+            if is_day and (day := day_of(source, self.now)):
+                raise BadArgument(
+                    at,
+                    f"{abbreviated(source)} is the first second of that day.",
+                    hint=f'For the whole day use BETWEEN ["{day}", "{day}T23:59:59"].',
+                )
             if isinstance(expression, Column) and (other := redirects.get(str(value).casefold())):
                 choices = self.catalog.tables[expression.table].fields[other].choices
                 raise BadArgument(
@@ -274,6 +333,38 @@ class _Binder:
                     f"{expression.name} is never {abbreviated(value)}.",
                     hint=f"Use {other}, which is one of {', '.join(choices)}.",
                 )
+
+
+def _field_of(expression: Expression) -> Field:
+    """Return the field of a column, or one with the kind and unit of an aggregate."""
+    if isinstance(expression, Column):
+        return expression.field
+    return Field(_title(expression), expression.kind, "", expression.unit)
+
+
+def _check_comparison(condition: model.Condition, field: Field, other: Field) -> None:
+    """Check that two fields can be compared by the operator: equal kinds and units."""
+    at, operator = condition.at, condition.operator
+    if condition.values:
+        raise BadArgument(f"{at}.valueField", "either value or valueField.")
+    fitting = [known for known in Operator if known.compares_fields and known.fits(field.kind)]
+    if operator not in fitting:
+        names = ", ".join(each.value for each in fitting)
+        raise BadArgument(
+            f"{at}.operator",
+            f"{operator} doesn't compare {field.name}, {type_name(field)}, with a field.",
+            hint=f"Use one of {names}." if names else "Compare it with values.",
+        )
+    if _measure(field) != _measure(other):
+        fact = f"{other.name} is {type_name(other)}, and {field.name} {type_name(field)}."
+        raise BadArgument(f"{at}.valueField", fact, hint="Compare fields of one type and unit.")
+
+
+def _measure(field: Field) -> object:
+    """Return a key that is equal for fields that can be compared with each other."""
+    if field.kind in (Kind.INTEGER, Kind.NUMBER):
+        return None if field.unit is Unit.COUNT else field.unit
+    return field.kind
 
 
 def _check_operator(condition: model.Condition, field: Field) -> None:
@@ -324,7 +415,7 @@ def _require_grouped(expression: Expression, group_by: tuple[Column, ...], at: s
 def _identity(expression: Expression) -> object:
     """Return a key that is equal for the same expression under two names."""
     if isinstance(expression, Column):
-        return expression.path, expression.field.name
+        return expression.path, expression.field.name, expression.span
     column = expression.column and _identity(expression.column)
     return expression.function, column, expression.distinct
 

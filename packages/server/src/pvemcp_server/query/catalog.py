@@ -7,6 +7,7 @@ from typing import Final
 
 from pvemcp_server.errors import BadArgument, folded
 from pvemcp_server.query.names import unknown_name
+from pvemcp_server.query.operators import Span
 from pvemcp_server.tables.registry import Relation, Table
 from pvemcp_server.tables.rows import Field, Kind
 
@@ -20,12 +21,18 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A field at the end of a path; `name` is its name in the answer."""
+    """A field at the end of a path; `name` is its name in the answer.
+
+    A time may be rounded down to the start of a span, and a list may stand for each of its entries,
+    of which the row then has one.
+    """
 
     path: Path
     table: str
     field: Field
     name: str
+    span: Span | None = None
+    is_entry: bool = False
 
 
 @cache
@@ -49,6 +56,10 @@ def _longer_names(table: Table, name: str) -> list[str]:
     """Return the table's first fields that begin with this word: cpu_usage for `cpu`."""
     begins = [n for n in fields_of(table) if folded(n.partition("_")[0]) == folded(name)]
     return begins[:_SUGGESTED]
+
+
+def _or(names: Iterable[str]) -> str:
+    return " or ".join(names)
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,79 @@ class Catalog:
         declared, field = match
         return Column(path, table.name, field, ".".join((*path, declared)))
 
+    def related_rows(
+        self, table: Table, name: str, at: str
+    ) -> tuple[Table, tuple[tuple[Column, Column], ...]]:
+        """Look up rows to test for: a relation, or a table that has a relation to this one.
+
+        The name is dotted: relations that lead to another row first, then the table, then its
+        relation where several lead here ("replications.source_node"). Return the table and the
+        pairs of columns that are equal here and there; raise BadArgument.
+        """
+        start = table
+        path: Path = ()
+        *hops, last = (part.strip() for part in name.split("."))
+        if hops and folded(hops[0]) == folded(table.name):
+            hops = hops[1:]
+        while hops and (relation := self._relation_named(table, hops[0])):
+            table, path, hops = self.tables[relation.table], (*path, relation.name), hops[1:]
+        if len(path) > MAX_HOPS:
+            raise BadArgument(at, f"at most {MAX_HOPS} relations in one name.")
+        other = self._find(hops[0] if hops else last)
+        back = self._back(other, table) if other else {}
+        if not hops and (relation := self._relation_named(table, last)):
+            other, on = self.tables[relation.table], dict(relation.on)
+        elif len(hops) < 2 and other and back:
+            if hops:
+                back = {n: on for n, on in back.items() if folded(n) == folded(last)} or back
+            if len(back) > 1:
+                fact = f"{other.name} belong to {table.name} in several ways."
+                prefix = ".".join((*path, other.name))
+                raise BadArgument(at, fact, hint=f"Use {_or(f'{prefix}.{n}' for n in back)}.")
+            [on] = back.values()
+        elif not hops and other and (relation := self._relation_to(table, other)):
+            on = dict(relation.on)
+        else:
+            raise self._no_related_rows(start, name, at)
+        pairs = {CLUSTER.name: CLUSTER.name, **on}
+        return other, tuple(
+            (
+                Column(path, table.name, fields_of(table)[here], ".".join((*path, here))),
+                Column((), other.name, fields_of(other)[there], there),
+            )
+            for here, there in pairs.items()
+        )
+
+    def _no_related_rows(self, table: Table, name: str, at: str) -> BadArgument:
+        """Build the error for rows that don't belong to the table's."""
+        if self.has_field(table, name):
+            return BadArgument(at, f"{name} is a field.", hint="Use IS NULL or IS NOT NULL.")
+        other = self._find(name.rpartition(".")[2])
+        near = [
+            f"{relation.name}.{other.name}"
+            for relation in self.relations(table).values()
+            if other and self._back(other, self.tables[relation.table])
+        ]
+        many = [each.name for each in self.tables.values() if self._back(each, table)]
+        known = [*many, *self.relations(table)]
+        return unknown_name(at, f"rows that belong to {table.name}:", name, known, suggestions=near)
+
+    def _back(self, other: Table, table: Table) -> dict[str, dict[str, str]]:
+        """Return the relations that lead from the other table to this one, read backwards."""
+        return {
+            relation.name: {there: here for here, there in relation.on.items()}
+            for relation in self.relations(other).values()
+            if relation.table == table.name
+        }
+
+    def _relation_named(self, table: Table, name: str) -> Relation | None:
+        relations = self.relations(table).values()
+        return next((each for each in relations if folded(each.name) == folded(name)), None)
+
+    def _relation_to(self, table: Table, other: Table) -> Relation | None:
+        relations = self.relations(table).values()
+        return next((each for each in relations if each.table == other.name), None)
+
     def has_field(self, table: Table, name: str) -> bool:
         """Return whether the table itself has a field of that name."""
         return folded(name) in _fields_by_folded_name(table)
@@ -111,11 +195,10 @@ class Catalog:
         )
 
     def _relation(self, table: Table, name: str, at: str) -> Relation:
-        relations = self.relations(table)
-        relation = next((r for r in relations.values() if folded(r.name) == folded(name)), None)
+        relation = self._relation_named(table, name)
         if relation is None:
             self._refuse_to_many(table, name, at)
-            raise unknown_name(at, f"relation of {table.name}", name, relations)
+            raise unknown_name(at, f"relation of {table.name}", name, self.relations(table))
         return relation
 
     def _refuse_to_many(self, table: Table, name: str, at: str) -> None:
@@ -131,7 +214,9 @@ class Catalog:
                 raise BadArgument(
                     at,
                     f"one row of {table.name} can have many {other.name}.",
-                    hint=f"Ask from {other.name}, each of which leads here by {relation.name}.",
+                    hint=f"Ask from {other.name}, each of which leads here by {relation.name}; or "
+                    f'test for them in where: {{"field": "{other.name}", "operator": "NOT EXISTS", '
+                    '"conditions": [{"field": …}]}.',
                 )
 
     def _related_fields(self, table: Table, name: str) -> Iterable[str]:

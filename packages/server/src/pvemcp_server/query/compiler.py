@@ -1,14 +1,17 @@
 """Compiles a plan to SQL: identifiers come from the declarations only, values are bound only."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final
 
 from pvemcp_server.query.catalog import Catalog, Column, Path
-from pvemcp_server.query.operators import Function, Logic, Operator
+from pvemcp_server.query.operators import Function, Logic, Operator, Span
 from pvemcp_server.query.plan import (
     Aggregate,
+    Existence,
     Expression,
+    Output,
     Predicate,
     PredicateGroup,
     QueryPlan,
@@ -31,6 +34,11 @@ def quoted(name: str) -> str:
     return f'"{name}"'
 
 
+def entries_table(table: str, field: str) -> str:
+    """Return the identifier of the table with the entries of a list: row, entry and "entry~"."""
+    return f'"{table}~{field}"'
+
+
 def casefolded_column(name: str) -> str:
     """Return the identifier of the casefolded column beside a field's own."""
     return f'"{name}~"'
@@ -46,8 +54,7 @@ class Statement:
 
 def compile_plan(plan: QueryPlan, catalog: Catalog) -> Statement:
     """Compile the plan; the statement returns one row more than the limit, if there is one."""
-    aliases = {path: f"t{n}" for n, path in enumerate(paths(plan))}
-    return _Compiler(plan, catalog, aliases).statement()
+    return _Compiler(plan, catalog).statement()
 
 
 def paths(plan: QueryPlan) -> list[Path]:
@@ -62,18 +69,21 @@ class _Compiler:
 
     plan: QueryPlan
     catalog: Catalog
-    aliases: Mapping[Path, str]
     values: list[Value] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=count)  # of aliases, unique in a statement
+
+    def __post_init__(self) -> None:
+        self.aliases = {path: f"t{next(self.numbers)}" for path in paths(self.plan)}
+        self.entries = f"t{next(self.numbers)}"  # alias of the entries that rows are grouped by
 
     def statement(self) -> Statement:
         plan = self.plan
         outputs = [self._value(output.expression) for output in plan.outputs]
         sorts = [self._comparable(sort.expression) for sort in plan.order_by]
-        joins = [self._join(path) for path in self.aliases if path]
         order = ", ".join(self._order(len(outputs)))
         parts = [
             f"SELECT {'DISTINCT ' if plan.distinct else ''}{', '.join(outputs + sorts)}",
-            " ".join([f"FROM {quoted(plan.table.name)} AS t0", *joins]),
+            self._from(),
             f"WHERE {self._group(plan.where)}" if plan.where else "",
             # the casefolded column depends on the field's own, so it is no key of the group
             f"GROUP BY {', '.join(map(self._value, plan.group_by))}" if plan.group_by else "",
@@ -83,6 +93,15 @@ class _Compiler:
         ]
         self.values += [plan.limit + 1, plan.offset]
         return Statement(" ".join(part for part in parts if part), tuple(self.values))
+
+    def _from(self) -> str:
+        joins = [self._join(path) for path in self.aliases if path]
+        for column in self.plan.group_by:
+            if column.is_entry:
+                entries = entries_table(column.table, column.field.name)
+                row = f'{self.entries}."row" = {self.aliases[column.path]}.rowid'
+                joins.append(f"LEFT JOIN {entries} AS {self.entries} ON {row}")
+        return " ".join([f"FROM {quoted(self.plan.table.name)} AS {self.aliases[()]}", *joins])
 
     def _join(self, path: Path) -> str:
         parent = self.catalog.follow(self.plan.table, path[:-1])
@@ -110,32 +129,62 @@ class _Compiler:
         return requested + [f"{key} NULLS LAST" for key in keys]
 
     def _value(self, expression: Expression) -> str:
+        if isinstance(expression, Column) and expression.is_entry:
+            return f'{self.entries}."entry"'
         if isinstance(expression, Column):
-            return f"{self.aliases[expression.path]}.{quoted(expression.field.name)}"
-        column, distinct = expression.column, expression.distinct
-        if column is None:
+            column = f"{self.aliases[expression.path]}.{quoted(expression.field.name)}"
+            return _rounded(column, expression.span) if expression.span else column
+        if expression.function is Function.SHARE:
+            return self._share(expression.column)
+        inner_column, distinct = expression.column, expression.distinct
+        if inner_column is None:
             return "count(*)"
         counts_all = expression.function is Function.COUNT and not distinct
-        inner = self._comparable(column) if counts_all else self._value(column)
+        inner = self._comparable(inner_column) if counts_all else self._value(inner_column)
         return f"{_FUNCTIONS[expression.function]}({'DISTINCT ' if distinct else ''}{inner})"
+
+    def _share(self, column: Column | None) -> str:
+        """Divide by the total over all rows that the conditions leave."""
+        total = Aggregate(Function.SUM if column else Function.COUNT, column)
+        plan = QueryPlan(self.plan.table, (Output("", total),), where=self.plan.where)
+        part = self._value(total)
+        inner = _Compiler(plan, self.catalog, self.values, self.numbers)
+        where = f" WHERE {inner._group(plan.where)}" if plan.where else ""
+        return f"100.0 * {part} / (SELECT {inner._value(total)} {inner._from()}{where})"
 
     def _comparable(self, expression: Expression) -> str:
         """Return the column to compare and sort by: without case, for text and lists."""
         if isinstance(expression, Aggregate) or expression.field.kind not in CASEFOLDED:
             return self._value(expression)
+        if expression.is_entry:
+            return f"{self.entries}.{casefolded_column('entry')}"
         return f"{self.aliases[expression.path]}.{casefolded_column(expression.field.name)}"
 
     def _group(self, group: PredicateGroup) -> str:
         joint = " AND " if group.logic is Logic.AND else " OR "
         parts = (
-            self._predicate(part) if isinstance(part, Predicate) else self._group(part)
+            self._group(part)
+            if isinstance(part, PredicateGroup)
+            else self._existence(part)
+            if isinstance(part, Existence)
+            else self._predicate(part)
             for part in group.parts
         )
         return f"({joint.join(parts)})"
 
+    def _existence(self, test: Existence) -> str:
+        inner = _Compiler(test.plan, self.catalog, self.values, self.numbers)
+        conditions = [f"{inner._value(there)} = {self._value(here)}" for here, there in test.keys]
+        if test.plan.where:
+            conditions.append(inner._group(test.plan.where))
+        rows = f"SELECT 1 {inner._from()} WHERE {' AND '.join(conditions)}"
+        return f"{'NOT ' if test.negated else ''}EXISTS ({rows})"
+
     def _predicate(self, predicate: Predicate) -> str:
         expression, operator = predicate.expression, predicate.operator
         column = self._comparable(expression)
+        if predicate.other:
+            return _compare_columns(column, operator, self._comparable(predicate.other))
         if isinstance(expression, Column) and expression.field.kind is Kind.LIST:
             sql, values = _compare_list(column, operator, predicate.values)
         else:
@@ -159,6 +208,18 @@ def _compare_list(column: str, operator: Operator, entries: Sequence[Value]) -> 
     if operator in (Operator.NOT_IN, Operator.NOT_CONTAINS):
         return f"({column} IS NULL OR NOT ({any_of}))", values
     return f"({any_of})", values
+
+
+def _compare_columns(column: str, operator: Operator, other: str) -> str:
+    """Compare two columns; a missing value equals nothing, so only != matches it."""
+    if operator is Operator.UNEQUAL:
+        return f"({column} IS NULL OR {other} IS NULL OR {column} != {other})"
+    return f"{column} {operator.value} {other}"
+
+
+def _rounded(column: str, span: Span) -> str:
+    """Round a time down to the start of its span."""
+    return f"({column} - ({column} + {span.offset}) % {span.seconds})"
 
 
 def _any(tests: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ tables and seven functions, SQLite's limits bound size and depth, a progress han
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
@@ -22,6 +22,7 @@ from pvemcp_server.query.compiler import (
     SEPARATOR,
     Statement,
     casefolded_column,
+    entries_table,
     quoted,
 )
 from pvemcp_server.query.values import LARGEST
@@ -78,8 +79,12 @@ class Database:
         fields: Sequence[Field],
         columns: Sequence[Cells],
         keys: Iterable[tuple[str, ...]] = (),
+        entries: Container[str] = (),
     ) -> None:
-        """Create a table from columns of cells, with an index for each of the join `keys`."""
+        """Create a table from columns of cells, with an index for each of the join `keys`.
+
+        The lists named in `entries` also get a table of their entries, each once for a row.
+        """
         names = list(chain.from_iterable(map(_column_names, fields)))
         cells = list(chain.from_iterable(map(_stored_columns, fields, columns)))
         self._connection.execute(f"CREATE TABLE {quoted(table)} ({', '.join(names)})")
@@ -90,6 +95,24 @@ class Database:
             on = ", ".join(map(quoted, key))
             self._connection.execute(f'CREATE INDEX "{table}~{n}" ON {quoted(table)} ({on})')
         self._columns[table] = frozenset(name.strip('"') for name in names)
+        for field, lists in zip(fields, columns, strict=True):
+            if field.name in entries:
+                self._fill_entries(entries_table(table, field.name), lists)
+
+    def _fill_entries(self, table: str, lists: Cells) -> None:
+        rows = (
+            (row, entry, entry.casefold())
+            for row, entries in enumerate(lists, 1)
+            for entry in dict.fromkeys(map(str, entries or ()))
+        )
+        self._connection.execute(f'CREATE TABLE {table} ("row", "entry", "entry~")')
+        with self._connection, _explained_errors():
+            self._connection.execute("BEGIN")
+            insert = f"INSERT INTO {table} VALUES (?, ?, ?)"  # noqa: S608 - declared names only
+            self._connection.executemany(insert, rows)
+        index = f'{table[:-1]}~0"'
+        self._connection.execute(f'CREATE INDEX {index} ON {table} ("row")')
+        self._columns[table.strip('"')] = frozenset({"row", "entry", "entry~"})
 
     def _insert(self, table: str, columns: Sequence[Cells]) -> None:
         """Insert many rows per statement.

@@ -92,6 +92,22 @@ EXAMPLES: Final = (
         },
     ),
     Example(
+        "Guests without a backup of the last 7 days",
+        {
+            "from": "guests",
+            "select": ["cluster", "vmid", "name"],
+            "where": {
+                "conditions": [
+                    {
+                        "field": "backups",
+                        "operator": "NOT EXISTS",
+                        "conditions": [_is("creation", ">", "-7d")],
+                    }
+                ]
+            },
+        },
+    ),
+    Example(
         "Users with more than one failed task in the last day",
         {
             "from": "tasks",

@@ -24,7 +24,7 @@ from pvemcp_server.tables.rows import Kind
 _FEW_ROWS: Final = 5_000  # of a database that is tried on the event loop first
 _LOOP_SECONDS: Final = 0.01  # that a query may block the event loop
 _HINT_SECONDS: Final = 0.05  # for each query that only serves a hint
-_DECIMALS: Final = 2  # of averages
+_DECIMALS: Final = 2  # of averages and shares
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class QueryResult:
             for row in cells[: plan.limit]
         ]
         next_offset = plan.offset + plan.limit if len(cells) > plan.limit else None
-        decimals = {output.name: _DECIMALS for output in plan.outputs if output.is_average}
+        decimals = {output.name: _DECIMALS for output in plan.outputs if output.is_rounded}
         return cls(names, rows, next_offset, decimals)
 
 
@@ -105,7 +105,7 @@ async def _run(
 
 def _reader(output: Output) -> Callable[[Any], Any] | None:
     """Return the conversion of a column's cells; None where they stay as they are."""
-    if output.is_average:
+    if output.is_rounded:
         return lambda number: round(number, _DECIMALS)
     match output.kind:
         case Kind.TIME:

@@ -15,6 +15,7 @@ from pvemcp_server.query.names import abbreviated
 from pvemcp_server.query.operators import Function, Logic, Operator
 from pvemcp_server.query.plan import (
     Aggregate,
+    Existence,
     Expression,
     Output,
     Predicate,
@@ -22,6 +23,7 @@ from pvemcp_server.query.plan import (
     QueryPlan,
     column_of,
     predicates,
+    scopes,
 )
 from pvemcp_server.query.pushdown import conjuncts
 from pvemcp_server.query.sources import Sources
@@ -36,8 +38,9 @@ _SHOWN: Final = 40  # characters of a value that a hint repeats
 _MAX_VALUES: Final = 200  # of a column; with more they are names of single things
 _CLUSTER_NAMES: Final = frozenset({"vmid", "node", "storage", "pool", "poolid"})
 """Fields whose values are unique in one cluster only."""
-_ADDITIVE: Final = (Function.COUNT, Function.SUM, Function.AVERAGE)
+_ADDITIVE: Final = (Function.COUNT, Function.SUM, Function.AVERAGE, Function.SHARE)
 _LOWER_BOUNDS: Final = (Operator.GREATER, Operator.AT_LEAST)
+_UPPER: Final = (Operator.LESS, Operator.AT_MOST, Operator.EQUAL)
 _EQUALITY: Final = {
     Kind.TEXT: (Operator.EQUAL, Operator.IN),
     Kind.LIST: (Operator.CONTAINS, Operator.IN),
@@ -65,13 +68,33 @@ class Hints:
         """Return the hints for these cells; raise OverBudget when a query for one is slow."""
         if any(map(any, cells)):
             hints = [*self._fractions(), *self._shared_rows(), *await self._merged_clusters()]
+            hints += self._absent_groups()
         else:
-            hints = [*self._wildcards(), *await self._unknown_values()]
-        return [*hints, *self._caveats(), *await self._gaps()]
+            hints = [
+                *self._wildcards(),
+                *await self._unknown_values(),
+                *self._absent_groups(),
+            ]
+        hints += [*self._caveats(), *await self._gaps()]
+        for scope in scopes(self.plan)[1:]:
+            tested = Hints(scope, self.sources, self.run)
+            hints += [f"{scope.table.name}: {hint}" for hint in await tested._of_test()]
+        return hints
+
+    async def _of_test(self) -> list[str]:
+        """Return the hints for the conditions of an existence test, however many rows it left."""
+        return [
+            *self._fractions(),
+            *self._wildcards(),
+            *await self._unknown_values(),
+            *self._caveats(),
+            *await self._gaps(),
+        ]
 
     def _caveats(self) -> Iterator[str]:
         """Warn about columns that mean something else than their name suggests."""
         tests = predicates(self.plan.where, self.plan.having)
+        yield from filter(None, (test.reading for test in tests))
         named = {value for test in tests for value in test.values}
         for column in dict.fromkeys((*self._deciding, *self.plan.group_by)):
             caveat = column.field.caveat
@@ -115,7 +138,7 @@ class Hints:
         tests = predicates(plan.where, plan.having)
         aggregates = (o.expression for o in plan.outputs if isinstance(o.expression, Aggregate))
         read = [
-            *(column_of(t.expression) for t in tests if not _asks_for_unknown(t)),
+            *(column_of(e) for t in tests if not _asks_for_unknown(t) for e in t.expressions),
             *(column_of(sort.expression) for sort in plan.order_by),
             *(aggregate.column for aggregate in aggregates),
         ]
@@ -126,7 +149,7 @@ class Hints:
         """Warn about 0.8 written for 80 %, which matches nearly everything."""
         for predicate in predicates(self.plan.where, self.plan.having):
             if predicate.operator in _LOWER_BOUNDS and _is_percentage(predicate.expression):
-                (value,) = predicate.values
+                value = next(iter(predicate.values), None)
                 if isinstance(value, float) and 0 < value < 1:
                     yield f"{value:g} is {value:g} % here, for percentages run from 0 to 100."
                     return
@@ -151,6 +174,7 @@ class Hints:
             for predicate in predicates(self.plan.where)
             if isinstance(predicate.expression, Column)
             and _searches_names(predicate.expression, predicate.operator)
+            and not predicate.reading
         )
         for column, values in islice(searched, _MAX_HINTS):
             known, where = await self._known_values(column)
@@ -195,6 +219,21 @@ class Hints:
                 f"add {primary} = true to count them once."
             )
 
+    def _absent_groups(self) -> Iterator[str]:
+        """Warn when few or old rows are asked for: what has no row at all is in no group."""
+        plan, grouped = self.plan, {column.field.name for column in self.plan.group_by}
+        compared = (test.expression for test in predicates(plan.having) if test.operator in _UPPER)
+        functions = {each.function for each in compared if isinstance(each, Aggregate)}
+        if functions.isdisjoint((Function.MAX, Function.COUNT)):
+            return
+        for relation in self.sources.catalog.relations(plan.table).values():
+            if grouped.issuperset(relation.on):
+                yield (
+                    f"{relation.table} without {plan.table.name} are in no group: for these, ask "
+                    f"from {relation.table} where {plan.table.name} NOT EXISTS."
+                )
+                return
+
     async def _merged_clusters(self) -> list[str]:
         """Warn about groups that merge equal numbers or names of several clusters."""
         plan, hints = self.plan, []
@@ -234,9 +273,9 @@ def _asks_for_unknown(test: Predicate) -> bool:
     return nulls or not set(values).isdisjoint(test.values)
 
 
-def _columns_in(part: Predicate | PredicateGroup) -> set[Column | None]:
-    tests = [part] if isinstance(part, Predicate) else predicates(part)
-    return {column_of(test.expression) for test in tests}
+def _columns_in(part: Predicate | Existence | PredicateGroup) -> set[Column | None]:
+    group = part if isinstance(part, PredicateGroup) else PredicateGroup(Logic.AND, (part,))
+    return {column_of(each) for test in predicates(group) for each in test.expressions}
 
 
 def _searches_names(column: Column, operator: Operator) -> bool:

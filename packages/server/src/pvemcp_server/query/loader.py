@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -13,10 +14,17 @@ from pvemcp_server.query.catalog import CLUSTER, Catalog, fields_of
 from pvemcp_server.query.compiler import compile_plan
 from pvemcp_server.query.engine import Database
 from pvemcp_server.query.names import abbreviated
-from pvemcp_server.query.plan import QueryPlan
+from pvemcp_server.query.plan import Existence, QueryPlan, existences, scopes
 from pvemcp_server.query.pushdown import Reduction, RequiredColumns
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.tables.registry import Budget, LoadRequest, Table, load, note_node_states
+from pvemcp_server.tables.registry import (
+    ALL,
+    Budget,
+    LoadRequest,
+    Table,
+    load,
+    note_node_states,
+)
 from pvemcp_server.tables.rows import Row
 
 RowsByCluster = Mapping[str, Sequence[Row]]
@@ -35,6 +43,7 @@ class Loader:
     budget: Budget
     _views: dict[str, dict[str, Cluster]] = field(default_factory=dict)
     _notes: dict[str, Notes] = field(default_factory=dict)  # by the table they are about
+    _failed: set[str] = field(default_factory=set)  # tables without the rows of some cluster
 
     async def database(self) -> Database:
         """Return a locked database with all columns that the plan reads."""
@@ -46,7 +55,40 @@ class Loader:
             database = await self._loaded(required)
         await self._note_offline_nodes(required)
         self._pass_notes_on()
+        self._note_incomplete_tests()
         return database
+
+    @cached_property
+    def _requests(self) -> Mapping[str, LoadRequest]:
+        return pushdown.load_requests(self.plan, self.catalog)
+
+    @cached_property
+    def _tests(self) -> list[Existence]:
+        """The existence tests of the plan, also nested ones."""
+        return [test for scope in scopes(self.plan) for test in existences(scope.where)]
+
+    @cached_property
+    def _tested(self) -> frozenset[str]:
+        return frozenset(test.plan.table.name for test in self._tests)
+
+    def _note_incomplete_tests(self) -> None:
+        """Note which tests were decided by a part of the rows: their result may be wrong."""
+        for test in self._tests:
+            name = test.plan.table.name
+            views = self._clusters(name).values()
+            parts = [view.name for view in views if not view.scope.everything]
+            reasons = []
+            if parts:
+                reasons.append(f"the role of this key covers a part of {', '.join(parts)} only")
+            if self._notes[name] or name in self._failed or len(views) < len(self._asked):
+                reasons.append("some are missing or unknown, see the other notes")
+            if reasons:
+                operator = "NOT EXISTS" if test.negated else "EXISTS"
+                effect = "has rows that do have some" if test.negated else "lacks rows"
+                self.sources.notes.add(
+                    f"{operator} {name} was decided by the {name} that can be read "
+                    f"({'; '.join(reasons)}): perhaps this answer {effect}."
+                )
 
     def _note_unknown_clusters(self) -> None:
         """Note conditions on unknown clusters: their empty answer would look like no rows."""
@@ -88,21 +130,39 @@ class Loader:
         rows: dict[str, RowsByCluster] = {}
         requests: Requests = {}
         if first := pushdown.reduction(self.plan, self.catalog):
-            base = self.plan.table
             before = pushdown.required_columns(first.plan, self.catalog)
-            # the queried table is read once, so with all its cheap columns
-            before[base.name].columns |= required[base.name].columns - base.extra
+            for name, need in before.items():  # read once, so with all cheap columns
+                need.columns |= required[name].columns - self.catalog.tables[name].extra
             rows = await self._read(before, {})
-            requests = await asyncio.to_thread(_reduced, first, before, rows, self.catalog)
-        rest = {n: need for n, need in required.items() if n not in rows or n in requests}
+            requests = await asyncio.to_thread(self._reduced, first, before, rows)
+        rest = {
+            n: need
+            for n, need in required.items()
+            if n not in rows or n in requests or not need.columns <= before[n].columns
+        }
         rows |= await self._read(rest, requests)
         return await asyncio.to_thread(build_database, self.catalog, required, rows)
 
+    def _reduced(
+        self,
+        first: Reduction,
+        before: Mapping[str, RequiredColumns],
+        rows: Mapping[str, RowsByCluster],
+    ) -> Requests:
+        """Run the first query and return the requests for the costly tables."""
+        database = build_database(self.catalog, before, rows)
+        answer = database.execute(compile_plan(first.plan, self.catalog))
+        return {
+            table: _requests(answer, places, self._requests.get(table, ALL))
+            for table, places in first.keys.items()
+        }
+
     async def _note_offline_nodes(self, names: Iterable[str]) -> None:
         """Note which offline nodes the tables have rows of, also when these were cached."""
-        request = pushdown.load_request(self.plan)
+        own = pushdown.load_request(self.plan)
 
         async def note(table: Table, view: Cluster) -> None:
+            request = self._requests.get(table.name, ALL) if table.name in self._tested else own
             if not await note_node_states(table, view, request):
                 await self.sources.note_why_empty(view, table)
 
@@ -145,8 +205,8 @@ class Loader:
     ) -> RowsByCluster:
         """Read a table's rows of every cluster, or of those with a request.
 
-        A cluster that fails becomes a note; if all fail for the queried table, the first error
-        is raised.
+        A cluster that fails becomes a note; if all fail for a table that decides which rows there
+        are, the first error is raised.
         """
         clusters = self._clusters(table.name)
         if requests is not None:
@@ -167,11 +227,12 @@ class Loader:
                 failures.append(answer)
                 reason = await view.explain(answer)
                 self.sources.notes.add(f"Missing: {table.name} of {name}. {reason}")
+                self._failed.add(table.name)
             else:
                 rows[name] = answer
         for note in table.overlaps(rows):
             self.sources.notes.add(note)
-        if table is not self.plan.table:
+        if table is not self.plan.table and table.name not in self._tested:
             return rows
         if failures and not rows:
             raise failures[0]
@@ -191,10 +252,9 @@ class Loader:
     def _request(
         self, table: Table, need: RequiredColumns, reduced: LoadRequest | None
     ) -> LoadRequest:
-        """Return the request for a table: the reduced one, or what the conditions leave of it."""
-        own = pushdown.load_request(self.plan) if table is self.plan.table else LoadRequest()
+        """Return the request for a table: what its conditions and the first query leave of it."""
         return replace(
-            reduced or own,
+            reduced or self._requests.get(table.name, ALL),
             columns=frozenset(need.columns - {CLUSTER.name}),
             states=pushdown.named_states(self.plan, table),
             budget=self.budget,
@@ -203,15 +263,21 @@ class Loader:
     def _clusters(self, name: str) -> Mapping[str, Cluster]:
         """Return the clusters to read a table from; the same views during one query."""
         if name not in self._views:
-            left = pushdown.cluster_names(self.plan)
             views = self.sources.views(self.catalog.tables[name])
             notes = self._notes[name] = Notes()
             self._views[name] = {
                 cluster: replace(view, notes=notes)
                 for cluster, view in views.items()
-                if left is None or cluster.casefold() in left
+                if cluster in self._asked
             }
         return self._views[name]
+
+    @cached_property
+    def _asked(self) -> frozenset[str]:
+        """The names of the clusters that the conditions leave."""
+        left = pushdown.cluster_names(self.plan)
+        names = (cluster.name for cluster in self.sources.clusters)
+        return frozenset(name for name in names if left is None or name.casefold() in left)
 
 
 def build_database(
@@ -223,7 +289,7 @@ def build_database(
         declared = fields_of(catalog.tables[name])
         fields = [declared[field] for field in declared if field in need.columns | {CLUSTER.name}]
         cells = [_cells(field.name, rows.get(name, {})) for field in fields]
-        database.fill(name, fields, cells, sorted(need.join_keys))
+        database.fill(name, fields, cells, sorted(need.join_keys), need.entries)
     database.lock()
     return database
 
@@ -236,19 +302,13 @@ def _cells(column: str, rows: RowsByCluster) -> list[Any]:
     return [cell for some in rows.values() for cell in map(get, some)]
 
 
-def _reduced(
-    first: Reduction,
-    before: Mapping[str, RequiredColumns],
-    rows: Mapping[str, RowsByCluster],
-    catalog: Catalog,
-) -> Requests:
-    """Run the first query and return the requests for the costly tables."""
-    answer = build_database(catalog, before, rows).execute(compile_plan(first.plan, catalog))
-    return {table: _requests(answer, places) for table, places in first.keys.items()}
+def _requests(
+    answer: list[tuple[Any, ...]], places: Mapping[str, int], own: LoadRequest
+) -> dict[str, LoadRequest]:
+    """Narrow a table's request to the values of each key, by cluster.
 
-
-def _requests(answer: list[tuple[Any, ...]], places: Mapping[str, int]) -> dict[str, LoadRequest]:
-    """Collect the values of each key by cluster; a cluster without values needs no rows."""
+    A cluster without values needs no rows.
+    """
     values: dict[str, dict[str, Any]] = {}
     for cluster, *_ in answer:
         values.setdefault(cluster, {name: set() for name in places})
@@ -256,4 +316,4 @@ def _requests(answer: list[tuple[Any, ...]], places: Mapping[str, int]) -> dict[
         for name, place in places.items():
             if row[place] is not None:
                 values[row[0]][name].add(row[place])
-    return {name: LoadRequest(**sets) for name, sets in values.items() if all(sets.values())}
+    return {name: replace(own, **sets) for name, sets in values.items() if all(sets.values())}

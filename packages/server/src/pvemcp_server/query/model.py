@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pvemcp_server.query.operators import Function, Logic, Operator
+from pvemcp_server.query.operators import Function, Logic, Operator, Span
 
 
 @dataclass(frozen=True, slots=True)
 class FieldTerm:
-    """A field, by its dotted name."""
+    """A field, by its dotted name; a time may be rounded down to the start of a span."""
 
     name: str
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,22 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A comparison; `at` is its place in the query, for errors."""
+    """A comparison with values, or with `other`; `at` is its place in the query, for errors."""
 
     term: Term
     operator: Operator
     values: tuple[Any, ...]
+    at: str
+    other: Term | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Existence:
+    """A test for related rows; `rows` is their table or a relation, dotted like a field."""
+
+    rows: str
+    negated: bool
+    where: "ConditionGroup | None"
     at: str
 
 
@@ -50,7 +62,7 @@ class ConditionGroup:
     """Conditions joined by and, or by or."""
 
     logic: Logic
-    parts: "tuple[Condition | ConditionGroup, ...]"
+    parts: "tuple[Condition | Existence | ConditionGroup, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,5 +103,7 @@ def _compared(group: ConditionGroup | None) -> Iterator[tuple[Term, str]]:
     for part in group.parts if group else ():
         if isinstance(part, ConditionGroup):
             yield from _compared(part)
-        else:
+        elif isinstance(part, Condition):
             yield part.term, f"{part.at}.field"
+            if part.other:
+                yield part.other, f"{part.at}.valueField"

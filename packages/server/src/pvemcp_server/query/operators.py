@@ -26,11 +26,23 @@ class Operator(StrEnum):
     ENDS_WITH = "ENDSWITH"
     IS_NULL = "IS NULL"
     IS_NOT_NULL = "IS NOT NULL"
+    EXISTS = "EXISTS"
+    NOT_EXISTS = "NOT EXISTS"
+
+    @property
+    def tests_rows(self) -> bool:
+        """Whether it tests for related rows, by conditions instead of values."""
+        return self in (Operator.EXISTS, Operator.NOT_EXISTS)
 
     @property
     def arity(self) -> tuple[int, int]:
         """The smallest and the largest number of values it takes."""
         return _ARITY.get(self, (1, 1))
+
+    @property
+    def compares_fields(self) -> bool:
+        """Whether it can compare a field with another one."""
+        return self in _SIGNS
 
     @property
     def is_equality(self) -> bool:
@@ -54,10 +66,28 @@ class Function(StrEnum):
     AVERAGE = "AVERAGE"
     MIN = "MIN"
     MAX = "MAX"
+    SHARE = "SHARE"  # of the sum, or of the number of rows, of all groups, in percent
 
     def fits(self, kind: Kind) -> bool:
         """Return whether it can aggregate a field of this kind."""
         return kind in _AGGREGATED[self]
+
+
+class Span(StrEnum):
+    """A span that times are rounded down to, in UTC; weeks begin on Monday."""
+
+    HOUR = "HOUR"
+    DAY = "DAY"
+    WEEK = "WEEK"
+
+    @property
+    def seconds(self) -> int:
+        return {Span.HOUR: 3600, Span.DAY: 86_400, Span.WEEK: 604_800}[self]
+
+    @property
+    def offset(self) -> int:
+        """Seconds from the start of one of these spans to the epoch, which was a Thursday."""
+        return 3 * 86_400 if self is Span.WEEK else 0
 
 
 class Logic(StrEnum):
@@ -89,7 +119,20 @@ _KINDS: Final = {
     Operator.ENDS_WITH: frozenset({Kind.TEXT}),
     Operator.IS_NULL: _ALL,
     Operator.IS_NOT_NULL: _ALL,
+    Operator.EXISTS: frozenset(),
+    Operator.NOT_EXISTS: frozenset(),
 }
+
+_SIGNS: Final = frozenset(
+    {
+        Operator.EQUAL,
+        Operator.UNEQUAL,
+        Operator.GREATER,
+        Operator.LESS,
+        Operator.AT_LEAST,
+        Operator.AT_MOST,
+    }
+)
 
 _ARITY: Final = {
     Operator.IN: (1, MAX_VALUES),
@@ -111,6 +154,7 @@ _AGGREGATED: Final = {
     Function.AVERAGE: _NUMBERS,
     Function.MIN: _NUMBERS | {Kind.TIME},
     Function.MAX: _NUMBERS | {Kind.TIME},
+    Function.SHARE: _NUMBERS,
 }
 
 OPERATOR_ALIASES: Final = {

@@ -11,6 +11,7 @@ from pvemcp_server.query.model import (
     AggregateTerm,
     Condition,
     ConditionGroup,
+    Existence,
     FieldTerm,
     Query,
     Selection,
@@ -27,6 +28,7 @@ from pvemcp_server.query.operators import (
     Function,
     Logic,
     Operator,
+    Span,
 )
 
 MAX_CONDITIONS: Final = 64
@@ -40,7 +42,7 @@ _MAX_OFFSET: Final = 1_000_000_000
 _PARTS: Final = (
     "from", "select", "where", "groupBy", "having", "orderBy", "distinct", "limit", "offset",
 )  # fmt: skip
-_CONDITION_PARTS: Final = ("field", "operator", "value", "logic", "conditions")
+_CONDITION_PARTS: Final = ("field", "operator", "value", "valueField", "logic", "conditions")
 _ORDER_PARTS: Final = ("field", "direction")
 _EXAMPLE: Final = (
     'For example {"from": "guests", "select": ["name"], '
@@ -48,6 +50,10 @@ _EXAMPLE: Final = (
 )
 _CONDITION_EXAMPLE: Final = (
     'For example {"field": "status", "operator": "=", "value": ["running"]}.'
+)
+_EXISTENCE_EXAMPLE: Final = (
+    'For example {"field": "backups", "operator": "NOT EXISTS", "conditions": '
+    '[{"field": "creation", "operator": ">", "value": ["-7d"]}]}.'
 )
 _TERM_EXAMPLE: Final = (
     'Write "name", "node.status", "COUNT(*) as n" or "COUNT(DISTINCT node) as nodes", one by one.'
@@ -127,7 +133,9 @@ class _ConditionParser:
         node = self._node({"conditions": tree} if isinstance(tree, list) else tree, at, depth=1)
         return node if isinstance(node, ConditionGroup | None) else _all_of(node)
 
-    def _node(self, node: Json, at: str, depth: int) -> Condition | ConditionGroup | None:
+    def _node(
+        self, node: Json, at: str, depth: int
+    ) -> Condition | Existence | ConditionGroup | None:
         """Parse a condition or a group of them; a group without conditions is None."""
         if depth > MAX_DEPTH:
             raise BadArgument(at, f"conditions nest at most {MAX_DEPTH} deep.")
@@ -138,6 +146,8 @@ class _ConditionParser:
             raise BadArgument(at, "a condition is an object.", hint=_CONDITION_EXAMPLE)
         members = _members(node, at, _CONDITION_PARTS)
         given = {name for name, member in members.items() if not is_absent(member)}
+        if _tests_rows(members.get("operator")):
+            return self._existence(members, at, depth)
         if "conditions" not in given:
             is_group = "conditions" in members or "logic" in given
             return None if is_group and not given - {"logic"} else self._condition(members, at)
@@ -154,25 +164,53 @@ class _ConditionParser:
         conditions = tuple(part for part in parts if part is not None)
         return ConditionGroup(Logic(word), conditions) if conditions else None
 
-    def _condition(self, members: Mapping[str, Json], at: str) -> Condition:
+    def _existence(self, members: Mapping[str, Json], at: str, depth: int) -> Existence:
+        """Parse a test for related rows; its conditions are about their fields."""
+        self._count(at)
+        operator = _OPERATORS[folded(members["operator"].strip())]
+        if not is_absent(members.get("value")):
+            fact = f"{operator} takes conditions, not a value."
+            raise BadArgument(f"{at}.value", fact, hint=_EXISTENCE_EXAMPLE)
+        group = {name: members[name] for name in ("logic", "conditions") if name in members}
+        where = self._node(group, at, depth)
+        return Existence(
+            _text(_required(members, "field", at), f"{at}.field"),
+            operator is Operator.NOT_EXISTS,
+            where if isinstance(where, ConditionGroup | None) else _all_of(where),
+            at,
+        )
+
+    def _count(self, at: str) -> None:
         self._conditions += 1
         if self._conditions > MAX_CONDITIONS:
             raise BadArgument(at, f"a query has at most {MAX_CONDITIONS} conditions.")
+
+    def _condition(self, members: Mapping[str, Json], at: str) -> Condition:
+        self._count(at)
         word = _text(_required(members, "operator", at), f"{at}.operator")
         operator = _OPERATORS.get(folded(word.strip()))
         if operator is None:
             suggestions = _SUGGESTIONS.get(folded(word.strip()), ())
             known = [operator.value for operator in Operator]
             raise unknown_name(f"{at}.operator", "operator", word, known, suggestions=suggestions)
-        values = _values(members.get("value", []), operator)
+        value, other = members.get("value", []), members.get("valueField")
+        if is_absent(other) and (inner := _field_as_value(value)):
+            value, other = [], inner
+        values = () if is_absent(value) and not is_absent(other) else _values(value, operator)
         self._values += len(values)
         if self._values > MAX_VALUES:
             raise BadArgument(f"{at}.value", f"a query compares with at most {MAX_VALUES} values.")
         term = _term_without_alias(_required(members, "field", at), f"{at}.field")
-        return Condition(term, operator, values, at)
+        compared = None if is_absent(other) else _term_without_alias(other, f"{at}.valueField")
+        return Condition(term, operator, values, at, compared)
 
 
-def _all_of(condition: Condition) -> ConditionGroup:
+def _tests_rows(word: Json) -> bool:
+    operator = _OPERATORS.get(folded(word.strip())) if isinstance(word, str) else None
+    return operator is not None and operator.tests_rows
+
+
+def _all_of(condition: Condition | Existence) -> ConditionGroup:
     return ConditionGroup(Logic.AND, (condition,))
 
 
@@ -223,6 +261,12 @@ def _values(value: Json, operator: Operator) -> tuple[Json, ...]:
     if isinstance(value, str) and operator in _TEXTUAL and not _are_texts(listed):
         return (value,)
     return tuple(listed) if isinstance(listed, list) else (value,)
+
+
+def _field_as_value(value: Json) -> Json:
+    """Return the field of a value written as {"field": name}; None for other values."""
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return value["field"] if isinstance(value, Mapping) and set(value) == {"field"} else None
 
 
 def _are_texts(entries: Json) -> bool:
@@ -282,13 +326,16 @@ def _term(value: Json, at: str) -> tuple[Term, str | None]:
     text = _text(value, at, hint=_TERM_EXAMPLE)[:400]
     if match := _AGGREGATE.fullmatch(text):
         function = _FUNCTIONS.get(match[1].upper())
-        if function is None:
-            raise unknown_name(at, "aggregate", match[1], [known.value for known in Function])
         name, distinct = match[3], bool(match[2])
+        if match[1].upper() in tuple(Span) and not distinct and name != "*":
+            return FieldTerm(name, Span(match[1].upper())), match[4]
+        if function is None:
+            known = [*(each.value for each in Function), *(span.value for span in Span)]
+            raise unknown_name(at, "aggregate", match[1], known)
         if distinct and function is not Function.COUNT:
             raise BadArgument(at, "only COUNT takes DISTINCT.")
-        if name == "*" and (distinct or function is not Function.COUNT):
-            raise BadArgument(at, f"only COUNT takes *; give {function} a field.")
+        if name == "*" and (distinct or function not in (Function.COUNT, Function.SHARE)):
+            raise BadArgument(at, f"only COUNT and SHARE take *; give {function} a field.")
         field = None if name == "*" else FieldTerm(name)
         return AggregateTerm(function, field, distinct), match[4]
     if match := _FIELD.fullmatch(text):

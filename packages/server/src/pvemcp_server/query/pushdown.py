@@ -10,13 +10,16 @@ from pvemcp_server.query.catalog import CLUSTER, Catalog, Column, Path, fields_o
 from pvemcp_server.query.compiler import paths
 from pvemcp_server.query.operators import Logic, Operator
 from pvemcp_server.query.plan import (
+    Existence,
     Output,
     Predicate,
     PredicateGroup,
     QueryPlan,
     column_of,
     columns,
+    existences,
     predicates,
+    scopes,
 )
 from pvemcp_server.query.values import Value
 from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Table
@@ -33,32 +36,70 @@ class RequiredColumns:
 
     columns: set[str] = field(default_factory=set)
     join_keys: set[tuple[str, ...]] = field(default_factory=set)
+    entries: set[str] = field(default_factory=set)  # lists whose entries rows are grouped by
 
     def __or__(self, other: "RequiredColumns") -> "RequiredColumns":
-        return RequiredColumns(self.columns | other.columns, self.join_keys | other.join_keys)
+        return RequiredColumns(
+            self.columns | other.columns,
+            self.join_keys | other.join_keys,
+            self.entries | other.entries,
+        )
 
     def __le__(self, other: "RequiredColumns") -> bool:
         """Return whether the other has all of these."""
-        return self.columns <= other.columns and self.join_keys <= other.join_keys
+        return (
+            self.columns <= other.columns
+            and self.join_keys <= other.join_keys
+            and self.entries <= other.entries
+        )
 
 
 def required_columns(plan: QueryPlan, catalog: Catalog) -> dict[str, RequiredColumns]:
     """Return the columns that the plan reads, by table."""
-    required: dict[str, RequiredColumns] = {plan.table.name: RequiredColumns()}
-    for path in filter(None, paths(plan)):
-        parent = catalog.follow(plan.table, path[:-1])
-        relation = catalog.relations(parent)[path[-1]]
-        required[parent.name].columns.update(relation.on)
-        joined = required.setdefault(relation.table, RequiredColumns())
-        joined.columns.update(relation.on.values())
-        joined.join_keys.add((CLUSTER.name, *relation.on.values()))
-    for column in columns(plan):
-        required[column.table].columns.add(column.field.name)
+    required: dict[str, RequiredColumns] = {}
+    for scope in scopes(plan):
+        required.setdefault(scope.table.name, RequiredColumns())
+        for path in filter(None, paths(scope)):
+            parent = catalog.follow(scope.table, path[:-1])
+            relation = catalog.relations(parent)[path[-1]]
+            required[parent.name].columns.update(relation.on)
+            joined = required.setdefault(relation.table, RequiredColumns())
+            joined.columns.update(relation.on.values())
+            joined.join_keys.add((CLUSTER.name, *relation.on.values()))
+        for column in columns(scope):
+            required[column.table].columns.add(column.field.name)
+            if column.is_entry:
+                required[column.table].entries.add(column.field.name)
+        for test in existences(scope.where):
+            key = tuple(there.field.name for _, there in test.keys)
+            tested = required.setdefault(test.plan.table.name, RequiredColumns())
+            tested.columns.update(key)
+            tested.join_keys.add(key)
     return required
 
 
+def load_requests(plan: QueryPlan, catalog: Catalog) -> dict[str, LoadRequest]:
+    """Return the parts of tables that conditions leave: of the queried and of tested ones.
+
+    A table that is read in several places is read whole.
+    """
+    reached = _reached(plan, catalog)
+    return {
+        scope.table.name: load_request(scope)
+        for scope in scopes(plan)
+        if reached[scope.table.name] == 1
+    }
+
+
+def _reached(plan: QueryPlan, catalog: Catalog) -> Counter[str]:
+    """Count the places of the plan that read each table."""
+    return Counter(
+        catalog.follow(scope.table, path).name for scope in scopes(plan) for path in paths(scope)
+    )
+
+
 def load_request(plan: QueryPlan) -> LoadRequest:
-    """Return the part of the queried table that its own conditions leave."""
+    """Return the part of the plan's table that its own conditions leave."""
     request = LoadRequest()
     for part in conjuncts(plan.where):
         if not isinstance(part, Predicate):
@@ -72,7 +113,7 @@ def load_request(plan: QueryPlan) -> LoadRequest:
     return request
 
 
-def conjuncts(tree: PredicateGroup | None) -> list[Predicate | PredicateGroup]:
+def conjuncts(tree: PredicateGroup | None) -> list[Predicate | Existence | PredicateGroup]:
     """Return the parts of a condition tree that every row has to match."""
     if tree is None:
         return []
@@ -81,7 +122,7 @@ def conjuncts(tree: PredicateGroup | None) -> list[Predicate | PredicateGroup]:
     return [
         conjunct
         for part in tree.parts
-        for conjunct in ([part] if isinstance(part, Predicate) else conjuncts(part))
+        for conjunct in (conjuncts(part) if isinstance(part, PredicateGroup) else [part])
     ]
 
 
@@ -89,7 +130,8 @@ def named_states(plan: QueryPlan, table: Table) -> frozenset[str]:
     """Return the states of the table's rows that conditions name, anywhere in the plan."""
     return frozenset(
         str(value)
-        for predicate in predicates(plan.where, plan.having)
+        for scope in scopes(plan)
+        for predicate in predicates(scope.where, scope.having)
         if (column := column_of(predicate.expression))
         and column.table == table.name
         and table.pushdown.get(column.field.name) == "status"
@@ -121,9 +163,11 @@ def _valid(name: str, values: Sequence[Value]) -> object:
 
 
 def _own_field(predicate: Predicate) -> str | None:
-    """Return the compared field of the queried table; None for aggregates and related tables."""
+    """Return the field of the queried table that is compared with values, else None."""
     expression = predicate.expression
-    return expression.field.name if isinstance(expression, Column) and not expression.path else None
+    if predicate.other or not isinstance(expression, Column) or expression.path or expression.span:
+        return None
+    return expression.field.name
 
 
 def _lists_values(predicate: Predicate) -> bool:
@@ -146,9 +190,16 @@ def reduction(plan: QueryPlan, catalog: Catalog) -> Reduction | None:
     """Return the first query of a plan; None when it would save no calls."""
     costly = {path for path in paths(plan) if path and _is_costly(plan, catalog, path)}
     extra = {c for c in columns(plan) if not c.path and c.field.name in plan.table.extra}
-    if not costly and not extra:
+    tests = [test for test in existences(plan.where) if _is_costly_test(test, catalog)]
+    if not costly and not extra and not tests:
         return None
-    return _Reducer(plan, catalog, costly, extra).reduction()
+    return _Reducer(plan, catalog, costly, extra, tests).reduction()
+
+
+def _is_costly_test(test: Existence, catalog: Catalog) -> bool:
+    return any(
+        _is_costly(scope, catalog, path) for scope in scopes(test.plan) for path in paths(scope)
+    )
 
 
 def _is_costly(plan: QueryPlan, catalog: Catalog, path: Path) -> bool:
@@ -163,6 +214,7 @@ class _Reducer:
     catalog: Catalog
     costly: set[Path]
     extra: set[Column]  # columns of the queried table that take further calls
+    tests: list[Existence]  # that read costly tables
 
     def reduction(self) -> Reduction | None:
         keys = self._keys()
@@ -194,7 +246,7 @@ class _Reducer:
         """
         keys: dict[str, dict[str, Column]] = {}
         base = self.plan.table
-        reached = Counter(self.catalog.follow(base, path).name for path in paths(self.plan))
+        reached = _reached(self.plan, self.catalog)
         for path in sorted(self.costly):
             parent = self.catalog.follow(base, path[:-1])
             relation = self.catalog.relations(parent)[path[-1]]
@@ -205,6 +257,10 @@ class _Reducer:
                 for here, there in relation.on.items()
                 if there in COMMON_PUSHDOWN
             }
+        for test in self.tests:
+            here = test.keys[0][0].path
+            if reached[test.plan.table.name] == 1 and self._is_cheap_path(here):
+                keys[test.plan.table.name] = _keys_of(test)
         if self.extra and "vmid" in base.fields and reached[base.name] == 1:
             keys[base.name] = {"vmids": _column(base, (), "vmid")}
         return {table: names for table, names in keys.items() if names}
@@ -214,18 +270,35 @@ class _Reducer:
         sorts = (column_of(sort.expression) for sort in plan.order_by)
         return not plan.grouped and not plan.distinct and self._are_cheap(sorts)
 
-    def _is_cheap(self, part: Predicate | PredicateGroup) -> bool:
-        inside = [part] if isinstance(part, Predicate) else predicates(part)
-        return self._are_cheap(column_of(predicate.expression) for predicate in inside)
+    def _is_cheap(self, part: Predicate | Existence | PredicateGroup) -> bool:
+        group = part if isinstance(part, PredicateGroup) else PredicateGroup(Logic.AND, (part,))
+        if any(test in self.tests for test in existences(group)):
+            return False
+        return self._are_cheap(columns(QueryPlan(self.plan.table, (), where=group)))
 
     def _are_cheap(self, read: Iterable[Column | None]) -> bool:
         """Return whether these columns can be read without costly tables."""
         return all(
-            column not in self.extra
-            and self.costly.isdisjoint(column.path[:n] for n in range(1, len(column.path) + 1))
+            column not in self.extra and self._is_cheap_path(column.path)
             for column in read
             if column
         )
+
+    def _is_cheap_path(self, path: Path) -> bool:
+        return self.costly.isdisjoint(path[:n] for n in range(1, len(path) + 1))
+
+
+def _keys_of(test: Existence) -> dict[str, Column]:
+    """Return the fields of LoadRequest that the tested rows can be narrowed by.
+
+    The node isn't one for tables with rows of shared storages: these show the node that was asked.
+    """
+    shared = test.plan.table.cost is Cost.PER_STORAGE
+    return {
+        COMMON_PUSHDOWN[there.field.name]: here
+        for here, there in test.keys
+        if there.field.name in COMMON_PUSHDOWN and not (shared and there.field.name == "node")
+    }
 
 
 def _column(table: Table, path: Path, name: str) -> Column:

@@ -85,6 +85,11 @@ def _grammar(catalog: Catalog, tables: Container[str]) -> Description:
             for function in Function
         },
         "related": 'A field of a related table by its dotted name: "node.cpu_usage" of guests.',
+        "related_rows": "EXISTS, NOT EXISTS: rows of a table with a relation to this one.",
+        "fields": 'valueField compares with a field: {"field": "cpu_count", "operator": ">", '
+        '"valueField": "node.cpu_total"}.',
+        "spans": 'HOUR, DAY or WEEK of a time (UTC): select "DAY(start_time) as day", groupBy day.',
+        "lists": "groupBy of a list (tags) makes a group for each entry.",
         "times": 'ISO 8601 (a date is its first second), or from now: "-30d", "-24h", "now".',
         "numbers": 'Sizes: 1024 or "8GiB". Percentages: 0 to 100.',
         "examples": [

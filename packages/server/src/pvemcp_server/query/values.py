@@ -4,7 +4,7 @@ docs/users/query.md states them for users.
 """
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from math import isfinite
 from typing import Any, Final
 
@@ -20,6 +20,18 @@ LARGEST: Final = 2**63 - 1
 _NUMBER: Final = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?([eE][+-]?\d{1,3})?", re.ASCII)
 _SIZE: Final = re.compile(r"([+-]?\d{1,18}(?:\.\d{1,18})?)\s*([kKmMgGtTpP]?)(i?)([bB]?)", re.ASCII)
 _DURATION: Final = re.compile(r"([+-]?)\s*(\d{1,9})\s*([smhdwSHDW])", re.ASCII)  # M could be months
+_AGO: Final = re.compile(r"(in )?(\d{1,9}) ?([a-z]+?)s?( ago)?", re.ASCII)  # in 2 days, 2 days ago
+_UNITS: Final = {
+    "s": "s", "sec": "s", "second": "s", "min": "m", "minute": "m", "h": "h", "hour": "h",
+    "d": "d", "day": "d", "w": "w", "week": "w",
+}  # fmt: skip
+_DAY: Final = re.compile(
+    r"(today|yesterday|tomorrow|\d{4}-\d\d-\d\d|\d{1,2}\.\d{1,2}\.\d{4})"
+    r"(?:,?[ T](\d{1,2}:\d\d(?::\d\d)?))?",
+    re.ASCII,
+)
+_DAYS: Final = {"yesterday": -1, "today": 0, "tomorrow": 1}
+_EPOCH: Final = re.compile(r"\d{9,10}(\.\d+)?", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _BOOLEANS: Final = {"true": 1, "false": 0, "yes": 1, "no": 0, "1": 1, "0": 0, "on": 1, "off": 0}
@@ -45,7 +57,7 @@ def convert(value: Any, field: Field, at: str, now: datetime) -> Value:
     if converted is None:
         raise BadArgument(
             at, f"{abbreviated(value)} doesn't fit {field.name}, which is {type_name(field)}.",
-            hint=_HINTS.get(field.unit) or _HINTS.get(field.kind, ""),
+            hint=_hint(value, field),
         )  # fmt: skip
     return converted
 
@@ -116,20 +128,67 @@ def _duration(text: str) -> int | None:
     return -seconds if match[1] == "-" else seconds
 
 
+def _hint(value: Any, field: Field) -> str:
+    """Return examples of what fits the field."""
+    if field.kind is Kind.TIME and isinstance(value, str) and _duration(value.strip()):
+        span = value.strip()
+        return f'Write "-{span}" for {span} ago, "+{span}" for {span} from now.'
+    return _HINTS.get(field.unit) or _HINTS.get(field.kind, "")
+
+
 def _time(value: Any, now: datetime) -> Value | None:
-    """Convert a time: epoch seconds, "now", a signed distance from now, or ISO 8601."""
+    """Convert a time: epoch seconds, or a text that `time_of` reads."""
     if not isinstance(value, str):
         seconds = _number(value)
         # within the years 1 to 9999, so that milliseconds are not read as seconds
         valid = seconds is not None and _FIRST_TIME <= float(seconds) <= _LAST_TIME
         return seconds if valid else None
-    text = value.strip()
-    if text.lower() == "now":
+    return time_of(value, now)
+
+
+def time_of(text: str, now: datetime) -> int | None:
+    """Return the epoch seconds of a time as people write it; None for other texts.
+
+    These are "now", a distance ("-24h", "7 days ago", "in 2 hours"), a day with or without a time
+    of it ("yesterday", "28.11.2026 14:30"), epoch seconds, and ISO 8601. UTC unless it says more.
+    """
+    text = text.strip()
+    word = text.lower()
+    if word == "now":
         return int(now.timestamp())
     distance = _duration(text)
     if distance is not None:
         return int(now.timestamp()) + distance if text[0] in "+-" else None
-    return _iso_time(text)
+    match = _AGO.fullmatch(word)
+    if match and match[3] in _UNITS and bool(match[1]) != bool(match[4]):
+        seconds = int(match[2]) * _SECONDS[_UNITS[match[3]]]
+        return int(now.timestamp()) + (seconds if match[1] else -seconds)
+    if _EPOCH.fullmatch(text):
+        return int(float(text))
+    day, clock = _day_and_clock(word, now)
+    return _iso_time(f"{day}T{clock or '00:00'}" if day else text)
+
+
+def day_of(text: str, now: datetime) -> date | None:
+    """Return the day if the text names one without a time of it."""
+    day, clock = _day_and_clock(text.strip().lower(), now)
+    return None if clock else day
+
+
+def _day_and_clock(text: str, now: datetime) -> tuple[date | None, str]:
+    match = _DAY.fullmatch(text)
+    if not match:
+        return None, ""
+    name, clock = match[1], match[2] or ""
+    if clock[1:2] == ":":
+        clock = f"0{clock}"
+    if name in _DAYS:
+        return now.astimezone(UTC).date() + timedelta(days=_DAYS[name]), clock
+    iso = name if "-" in name else "-".join(part.zfill(2) for part in reversed(name.split(".")))
+    try:
+        return date.fromisoformat(iso), clock
+    except ValueError:
+        return None, ""
 
 
 def _iso_time(text: str) -> int | None:
@@ -150,7 +209,8 @@ _HINTS: Final[dict[Any, str]] = {
     Unit.PERCENT: 'Write 80 or "80%".',
     Unit.SECONDS: 'Write 3600 or "1h".',
     Unit.COUNT: "Write a number.",
-    Kind.TIME: 'Write "-30d", "-24h", "now", "2026-01-31" or "2026-01-31T08:00:00Z".',
+    Kind.TIME: 'Write "-30d", "-24h", "now", "yesterday", "2026-01-31", "2026-01-31T08:00:00Z" or '
+    "epoch seconds.",
     Kind.BOOLEAN: "Write true or false.",
     Kind.TEXT: "Write text.",
     Kind.INTEGER: "Write a number.",

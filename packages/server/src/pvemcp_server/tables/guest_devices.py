@@ -10,7 +10,7 @@ from pvemcp_server.tables.config_options import with_pending
 from pvemcp_server.tables.guest_configs import config_table, configs
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.registry import LoadRequest, Relation, made
-from pvemcp_server.tables.rows import Col, Gap, Row, Unit
+from pvemcp_server.tables.rows import GUEST_TYPES, Col, Gap, Row, Unit
 
 _CONFIGURED = Gap(
     "the configuration has no address that DHCP or the guest itself sets; GetVmStatus reads it",
@@ -29,7 +29,7 @@ class Disk(Row):
     vmid: Annotated[int, Col("Guest it belongs to", aliases=("guest_id",))]
     vm_name: Annotated[str, Col("Name of the guest", aliases=("guest_name",))]
     node: Annotated[str, Col("Node the guest is on")]
-    type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest")]
+    type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest", meanings=GUEST_TYPES)]
     id: Annotated[str, Col("Name in the configuration: scsi0, rootfs, mp0, unused0 …")]
     storage: Annotated[str | None, Col("Storage it is on")]
     volume: Annotated[str, Col("Volume id, a path, or none for an empty drive")]
@@ -52,7 +52,7 @@ class Network(Row):
     vmid: Annotated[int, Col("Guest it belongs to", aliases=("guest_id",))]
     vm_name: Annotated[str, Col("Name of the guest", aliases=("guest_name",))]
     node: Annotated[str, Col("Node the guest is on")]
-    type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest")]
+    type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest", meanings=GUEST_TYPES)]
     id: Annotated[str, Col("Name in the configuration: net0 …")]
     model: Annotated[str, Col("virtio, e1000 …; veth in a container")]
     mac: Annotated[str | None, Col("MAC address")]

@@ -12,7 +12,7 @@ from pvemcp_server.clusters import Cluster, InventoryView, Notes, offload
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, made, table
-from pvemcp_server.tables.rows import Caveat, Col, Gap, Row, Unit, percent, share
+from pvemcp_server.tables.rows import GUEST_TYPES, Caveat, Col, Gap, Row, Unit, percent, share
 
 _PAUSED = "paused"
 _UNKNOWN = "unknown"
@@ -64,7 +64,10 @@ class Guest(Row, kw_only=True):
             ),
         ),
     ]
-    type: Annotated[Literal["qemu", "lxc"], Col("Virtual machine (qemu) or container (lxc)")]
+    type: Annotated[
+        Literal["qemu", "lxc"],
+        Col("Virtual machine (qemu) or container (lxc)", meanings=GUEST_TYPES),
+    ]
     tags: Annotated[tuple[str, ...], Col("Tags")]
     description: Annotated[
         str | None, Col("Notes from its configuration; reading them takes a call per guest")
@@ -87,9 +90,7 @@ class Guest(Row, kw_only=True):
     ]
     cpu_count: Annotated[float | None, Col("Cores, or the limit of CPU time", Unit.COUNT)]
     memory_usage: Annotated[int | None, Col("Memory in use", Unit.BYTES, ("memory_used",))]
-    memory_max: Annotated[
-        int | None, Col("Memory it may use", Unit.BYTES, ("memory_total", "memory"))
-    ]
+    memory_max: Annotated[int | None, Col("Memory it may use", Unit.BYTES, ("memory_total",))]
     memory_usage_percentage: Annotated[float | None, Col("Memory in use", Unit.PERCENT)]
     disk_usage: Annotated[
         int | None,

@@ -10,6 +10,8 @@ from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, made, never_filtered, table
 from pvemcp_server.tables.rows import Col, Row, Unit
 
+_TYPES = {"vm": "qemu kvm", "ct": "lxc container"}
+
 
 class HaResource(Row):
     """A guest under high availability."""
@@ -18,7 +20,7 @@ class HaResource(Row):
 
     sid: Annotated[str, Col("Service id: vm:100 or ct:200", aliases=("id",))]
     vmid: Annotated[int, Col("Guest", aliases=("guest_id",))]
-    type: Annotated[str, Col("Kind of service", values=("vm", "ct"))]
+    type: Annotated[str, Col("Kind of service", values=("vm", "ct"), meanings=_TYPES)]
     node: Annotated[str | None, Col("Node where it is run")]
     requested_state: Annotated[str, Col("State asked for: started, stopped, disabled, ignored")]
     state: Annotated[str | None, Col("State the manager reports: started, error, fence …")]

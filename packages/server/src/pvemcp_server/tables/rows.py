@@ -117,6 +117,17 @@ class Field:
         part = word.casefold()
         return [v for v, words in self.meanings.items() if part in v or part in words.casefold()]
 
+    def values_for(self, word: str) -> tuple[str, ...]:
+        """Return the values that this word is used for, by meaning; else the word itself."""
+        folded = word.casefold()
+        if folded in self.meanings and folded not in self.meanings[folded].split():
+            return (folded,)
+        meant = (v for v, words in self.meanings.items() if folded in (v, *words.lower().split()))
+        return tuple(meant) or (word,)
+
+
+GUEST_TYPES: Mapping[str, str] = {"qemu": "vm kvm", "lxc": "ct container"}
+"""Words that people use for the types of guests."""
 
 _MEASURED = {Unit.BYTES, Unit.BYTES_PER_SECOND, Unit.PERCENT, Unit.SECONDS}
 _KINDS: dict[Any, Kind] = {

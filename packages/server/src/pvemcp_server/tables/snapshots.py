@@ -11,7 +11,7 @@ from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
-from pvemcp_server.tables.rows import Col, Row, Unit, moment
+from pvemcp_server.tables.rows import GUEST_TYPES, Col, Row, Unit, moment
 
 Key = tuple[int, str]  # a VMID and a snapshot's name
 
@@ -38,7 +38,7 @@ class Snapshot(Row, kw_only=True):
         str | None, Col("null for a complete one; prepare or delete: begun and not finished")
     ] = None
     node: Annotated[str, Col("Node the guest is on")]
-    type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest")]
+    type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest", meanings=GUEST_TYPES)]
 
 
 @table(

@@ -13,6 +13,12 @@ from pvemcp_server.tables.reach import of_storage
 from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit, share
 
+# Types of Proxmox's storage plugins, by words that people use for them
+_TYPES = {
+    "rbd": "ceph", "cephfs": "ceph", "zfspool": "zfs", "zfs": "zfs", "cifs": "smb samba",
+    "dir": "directory folder", "iscsidirect": "libiscsi",
+}  # fmt: skip
+
 
 class Storage(Row):
     """A storage on a node."""
@@ -36,7 +42,9 @@ class Storage(Row):
 
     storage: Annotated[str, Col("Name", aliases=("name",))]
     node: Annotated[str, Col("Node that sees it")]
-    type: Annotated[str, Col("Kind of storage: dir, nfs, lvmthin, zfspool, rbd, pbs …")]
+    type: Annotated[
+        str, Col("Kind of storage: dir, nfs, lvmthin, zfspool, rbd, pbs …", meanings=_TYPES)
+    ]
     status: Annotated[str, Col("State", values=("available", "unknown"))]
     disk_usage_percentage: Annotated[
         float | None, Col("Space in use", Unit.PERCENT, ("usage_percentage",))

@@ -20,7 +20,7 @@ from pvemcp_server.tables.registry import (
     never_filtered,
     table,
 )
-from pvemcp_server.tables.rows import Col, Row, Unit, moment, single
+from pvemcp_server.tables.rows import GUEST_TYPES, Col, Row, Unit, moment, single
 
 TO_STORAGE = Relation(
     "storage", "storages", {"storage": "storage", "node": "node"}, "The storage it is on"
@@ -81,7 +81,7 @@ class Backup(Row):
     encrypted: Annotated[bool, Col("Whether it is encrypted")]
     verified: Annotated[bool | None, Col("Whether its last verification succeeded")]
     node: Annotated[str, Col("Node it was listed at; for a shared storage one of many")]
-    type: Annotated[str | None, Col("Kind of guest", values=("qemu", "lxc"))]
+    type: Annotated[str | None, Col("Kind of guest", values=("qemu", "lxc"), meanings=GUEST_TYPES)]
     filename: Annotated[str, Col("File name", aliases=("name",))]
     content: Annotated[str, Col("Always backup")]
     parent: Annotated[str | None, Col("Volume it builds on")]

@@ -1,5 +1,6 @@
 """Argument types that several tools share; each carries the description that the model reads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -13,6 +14,13 @@ class Rule:
     """A pattern in words: the error message quotes this instead of the regular expression."""
 
     words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Words that people use for the choices of an argument, by choice: {"lxc": "ct container"}."""
+
+    meanings: Mapping[str, str]
 
 
 ClusterName = Annotated[str | None, Field(description="Cluster; all reachable ones when absent")]

@@ -27,34 +27,39 @@ TableNames = Annotated[
     list[str], Field(max_length=50, description="Tables to describe in full; empty: all in short")
 ]
 
-_CONDITIONS = {
-    "type": "object",
-    "description": "Conditions joined by logic; each is {field, operator, value} or "
-    "again {logic, conditions}",
-    "properties": {
-        "logic": {"type": "string", "enum": ["and", "or"]},
-        "conditions": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "field": {"type": "string"},
-                    "operator": {
-                        "type": "string",
-                        "enum": [operator.value for operator in Operator],
-                    },
-                    # any value may be written as text; an array without items is refused by
-                    # OpenAI, Azure, Gemini and VS Code, together with all other tools
-                    "value": {
-                        "type": "array",
-                        "items": {"type": "string"},
-                        "description": "The values, in a list",
-                    },
-                },
-            },
-        },
-    },
+_LOGIC = {"type": "string", "enum": ["and", "or"]}
+_COMPARISON = {
+    "field": {"type": "string"},
+    "operator": {"type": "string", "enum": [o.value for o in Operator if not o.tests_rows]},
+    # any value may be written as text; an array without items is refused by
+    # OpenAI, Azure, Gemini and VS Code, together with all other tools
+    "value": {"type": "array", "items": {"type": "string"}},
+    "valueField": {"type": "string", "description": "Instead of value: a field"},
 }
+
+
+def _conditions(description: str, properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a list of conditions and the logic that joins them."""
+    items = {"type": "object", "properties": properties}
+    return {
+        "type": "object",
+        "description": description,
+        "properties": {"logic": _LOGIC, "conditions": {"type": "array", "items": items}},
+    }
+
+
+_INNER = {"type": "array", "items": {"type": "object", "properties": _COMPARISON}}
+_WHERE = _conditions(
+    "Conditions joined by logic; each is {field, operator, value}, again {logic, conditions}, or a "
+    "test for related rows: {field: table, operator: EXISTS or NOT EXISTS, conditions}",
+    {
+        **_COMPARISON,
+        "operator": {"type": "string", "enum": [operator.value for operator in Operator]},
+        "logic": _LOGIC,
+        "conditions": _INNER,
+    },
+)
+_HAVING = _conditions("Like where, for groups and aggregates", _COMPARISON)
 
 _QUERY = {
     "type": "object",
@@ -70,9 +75,9 @@ _QUERY = {
             "description": 'Fields, dotted for related tables, and aggregates: "node.status", '
             '"COUNT(vmid) as total"; ["*"] is all fields, none is the main ones',
         },
-        "where": _CONDITIONS,
+        "where": _WHERE,
         "groupBy": {"type": "array", "items": {"type": "string"}},
-        "having": {**_CONDITIONS, "description": "Like where, for groups and aggregates"},
+        "having": _HAVING,
         "orderBy": {
             "type": "array",
             "items": {

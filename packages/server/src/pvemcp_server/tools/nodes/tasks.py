@@ -1,7 +1,6 @@
 """Tasks of Proxmox: list them, get one."""
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,6 +12,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.clusters.explain import LACKS_QUORUM
 from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.query.values import time_of
 from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.tables.tasks import TYPES
@@ -39,9 +39,7 @@ _OUTCOMES = {
     "ok": {"ok", "warnings"},
     "error": {"error"},
 }
-_RELATIVE = re.compile(r"-(\d{1,6})([smhdw])", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SPANS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LAST_TIME = 1 << 32  # epoch seconds, in the year 2106
 
 
 class TaskState(Row):
@@ -81,10 +79,12 @@ async def list_tasks(
     # Proxmox does not filter by these, so more tasks than `limit` are loaded and filtered here
     filtered_here = type is not None or user is not None or status == "running"
 
+    types = tasks.fields["type"].values_for(type.casefold()) if type else ()
+
     def keep(row: Task) -> bool:
         return (
             (outcomes is None or row.outcome in outcomes)
-            and (type is None or row.type.casefold() == type.casefold())
+            and (not types or row.type.casefold() in types)
             and (vmid is None or row.vmid == vmid)
             and (user is None or user.casefold() in row.user.casefold())
         )
@@ -98,7 +98,7 @@ async def list_tasks(
             vmids=frozenset() if vmid is None else frozenset({vmid}),
             nodes=frozenset(filter(None, [node])),
             status=frozenset(outcomes or ()),
-            types=frozenset(filter(None, [type])),
+            types=frozenset(types),
             since=_time(since),
             limit=None if filtered_here else limit + 1,
         ),
@@ -107,28 +107,26 @@ async def list_tasks(
         clusters=await clusters_with(call, cluster_name, node),
         required=node is not None,
     )
-    if type is not None and not rows.rows and type.casefold() not in TYPES:
+    if type and not rows.rows and not set(types) & set(TYPES):
         near = ", ".join(tasks.fields["type"].values_like(type))
         hint = f" Types with this name or meaning: {near}." if near else ""
         call.notes.add(f"No task has the type {type!r}.{hint}")
+    if len(types) > 1:
+        call.notes.add(f"type {type!r} stands for {', '.join(types)}.")
     if len(rows.rows) > limit:
         call.notes.add(f"The newest {limit}; use a larger limit or filters for more.")
     return Rows(rows.rows[:limit], rows.columns)
 
 
 def _time(since: str | None) -> datetime | None:
-    """Parse ISO 8601, UTC unless it has an offset, or a span before now such as -24h."""
+    """Parse a time as queries do; one before 1970 is the start of all tasks."""
     if since is None:
         return None
-    if match := _RELATIVE.fullmatch(since):
-        now = datetime.now(UTC)
-        span = timedelta(**{_SPANS[match[2]]: int(match[1])})
-        return now - min(span, now - _EPOCH)
-    try:
-        time = datetime.fromisoformat(since)
-    except ValueError:
-        raise BadArgument("since", f"{since!r} is neither ISO 8601 nor like -24h.") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    seconds = time_of(since, datetime.now(UTC))
+    if seconds is None:
+        fact = f"{since!r} is neither ISO 8601 nor like -24h or yesterday."
+        raise BadArgument("since", fact)
+    return datetime.fromtimestamp(min(max(0, seconds), _LAST_TIME), UTC)
 
 
 @tool("GetTask", area=Area.NODES, effect=Effect.READ, answer=TaskState, needs=(needs.NODES,))

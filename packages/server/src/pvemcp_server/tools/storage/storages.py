@@ -15,8 +15,6 @@ from pvemcp_server.toolkit.registry import Rows, tool
 
 StorageType = Annotated[str | None, Field(max_length=50, description="dir, nfs, lvmthin, pbs …")]
 
-_MEANT = {"ceph": ("rbd", "cephfs"), "zfs": ("zfspool",), "samba": ("cifs",), "smb": ("cifs",)}
-
 
 @tool(
     "ListStorage",
@@ -34,16 +32,15 @@ async def list_storage(
     detail_level: DetailLevel = "Minimal",
 ) -> Rows:
     """List storages per node with their use; Full adds content and sizes."""
+    types = storages.fields["type"].values_for(type.casefold()) if type else ()
     rows = await listed(
         call,
         storages,
         cluster_name,
         detail_columns(Storage, detail_level),
-        keep=lambda row: type is None or row.type.casefold() == type.casefold(),
+        keep=lambda row: not types or row.type.casefold() in types,
         order=attrgetter("storage", "node"),
     )
-    if type is not None and not rows.rows:
-        near = _MEANT.get(type.casefold(), ())
-        hint = f" {type} is {' or '.join(near)} here." if near else ""
-        call.notes.add(f"No storage of type {type!r}.{hint}")
+    if types and not rows.rows:
+        call.notes.add(f"No storage of type {' or '.join(map(repr, types))}.")
     return rows
