@@ -507,6 +507,18 @@ async def test_tables_of_tools_that_are_not_granted_do_not_exist(tool_client):
     assert related.replace("node", "NAME") == unheard.replace("xyzz", "NAME")
 
 
+@pytest.mark.parametrize("name", [name for name, table in tables().items() if table.joined])
+async def test_a_table_of_several_tools_takes_the_grants_of_all(tool_client, name):
+    query, granted = {"from": name, "select": ["COUNT(*) as n"]}, tables()[name].tools
+    assert (
+        await with_tools(tool_client, "ExecuteQuery", *granted)("ExecuteQuery", query=query)
+    ).data
+    for missing in granted:
+        narrow = with_tools(tool_client, "ExecuteQuery", *(set(granted) - {missing}))
+        error = await narrow.refused("ExecuteQuery", query=query)
+        assert f"no table {name!r}" in error
+
+
 SCOPES = {
     "pool": (Resources(pools=frozenset({"production"})), lambda row: row["pool"] == "production"),
     "tags": (

@@ -1,5 +1,6 @@
 """Tables: the rows that clusters can be read as, declared once for tools and queries."""
 
+from pvemcp_server.tables.backup_coverage import BackupCoverage, backup_coverage
 from pvemcp_server.tables.backup_jobs import BackupJob, backup_jobs
 from pvemcp_server.tables.clusters import clusters
 from pvemcp_server.tables.guest_configs import lxc_configs, qemu_configs
@@ -19,6 +20,7 @@ from pvemcp_server.tables.volumes import Backup, Content, backups, storage_conte
 
 __all__ = [
     "Backup",
+    "BackupCoverage",
     "BackupJob",
     "Content",
     "Disk",
@@ -35,6 +37,7 @@ __all__ = [
     "Storage",
     "Table",
     "Task",
+    "backup_coverage",
     "backup_jobs",
     "backups",
     "clusters",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from proxmox_client import tolerate_malformed
 from proxmox_client.api.resources import GuestResource, StorageResource
 from pvemcp_server.clusters import Cluster, InventoryView, offload
-from pvemcp_server.tables.reach import Reach
+from pvemcp_server.tables.reach import Reach, of_everything
 from pvemcp_server.tables.rows import Field, Row, fields_of
 
 log = logging.getLogger(__name__)
@@ -167,6 +167,8 @@ class Table:
     cost: Cost
     tool: str  # a caller reads the rows that this tool would show
     covered: Covered
+    joined: tuple[str, ...] = ()
+    """Further tools whose answers the rows combine: they bound the rows as well."""
     relations: tuple[Relation, ...] = ()
     description: str = ""
     from_inventory: bool = False
@@ -184,6 +186,11 @@ class Table:
     primary_field: str = ""
     """The field that is true on one of several rows about the same shared thing."""
 
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The tools whose grants bound the rows."""
+        return (self.tool, *self.joined)
+
     @cached_property
     def fields(self) -> dict[str, Field]:
         return fields_of(self.row)
@@ -198,6 +205,7 @@ def table(
     tool: str,
     cost: Cost,
     covered: Covered,
+    joined: Iterable[str] = (),
     relations: Iterable[Relation] = (),
     from_inventory: bool = False,
     exceeds_inventory: Callable[[LoadRequest], bool] = _never,
@@ -236,6 +244,7 @@ def table(
             cost=cost,
             tool=tool,
             covered=covered,
+            joined=tuple(joined),
             relations=tuple(relations),
             description=cleandoc(load.__doc__ or ""),
             from_inventory=from_inventory,
@@ -260,8 +269,11 @@ def tables() -> Mapping[str, Table]:
 async def load(table: Table, cluster: Cluster, request: LoadRequest = ALL) -> Sequence[Any]:
     """Load the rows of a table, or the parts of them, that `cluster.scope` covers.
 
-    Tools and queries get rows in no other way.
+    Tools and queries get rows in no other way. Rows that show no single resource are not even
+    asked for when the scope is a part of the cluster.
     """
+    if table.covered is of_everything and not cluster.scope.everything:
+        return []
     with cluster.short_deadline(), tolerate_malformed() as left_out:
         rows = await table.load(cluster, request)
     cluster.note_malformed(left_out)
