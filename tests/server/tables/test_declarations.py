@@ -16,8 +16,9 @@ EVERY = pytest.mark.parametrize("table", tables().values(), ids=lambda table: ta
 
 def test_all_tables_of_the_reference_are_declared():
     assert sorted(tables()) == [
-        "backup_coverage", "backup_jobs", "backups", "clusters", "disks", "guests", "ha_resources",
-        "lxc_configs",
+        "addresses",
+        "backup_coverage", "backup_jobs", "backups", "clusters", "disks", "filesystems", "guests",
+        "ha_resources", "lxc_configs",
         "networks", "node_disks", "nodes", "permissions", "pools", "qemu_configs", "replications",
         "snapshots", "storage_content", "storages", "tasks",
     ]  # fmt: skip

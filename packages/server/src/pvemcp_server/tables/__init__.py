@@ -1,8 +1,10 @@
 """Tables: the rows that clusters can be read as, declared once for tools and queries."""
 
+from pvemcp_server.tables.addresses import GuestAddress, addresses
 from pvemcp_server.tables.backup_coverage import BackupCoverage, backup_coverage
 from pvemcp_server.tables.backup_jobs import BackupJob, backup_jobs
 from pvemcp_server.tables.clusters import clusters
+from pvemcp_server.tables.filesystems import GuestFilesystem, filesystems
 from pvemcp_server.tables.guest_configs import lxc_configs, qemu_configs
 from pvemcp_server.tables.guest_devices import Disk, Network, disks, networks
 from pvemcp_server.tables.guests import Guest, described, guests
@@ -25,6 +27,8 @@ __all__ = [
     "Content",
     "Disk",
     "Guest",
+    "GuestAddress",
+    "GuestFilesystem",
     "HaResource",
     "LoadRequest",
     "Network",
@@ -37,12 +41,14 @@ __all__ = [
     "Storage",
     "Table",
     "Task",
+    "addresses",
     "backup_coverage",
     "backup_jobs",
     "backups",
     "clusters",
     "described",
     "disks",
+    "filesystems",
     "guests",
     "ha_resources",
     "load",

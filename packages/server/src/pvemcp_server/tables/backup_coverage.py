@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from proxmox_client.api.backups import UncoveredGuest
 from proxmox_client.api.resources import GuestResource
-from proxmox_client.api.storage import Volume
+from proxmox_client.api.storage import StorageContentKind, Volume
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.backup_jobs import guests_of_jobs
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
@@ -18,7 +18,7 @@ from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Gap, Row, Unit, moment
 from pvemcp_server.tables.volumes import listed_volumes, note_hidden_volumes
 
-_KINDS = frozenset({"backup"})
+_KINDS: frozenset[StorageContentKind] = frozenset({"backup"})
 _JOBS = ("jobs", "disabled_jobs", "covered")
 _BACKUPS = (
     *("last_backup", "last_backup_age", "last_backup_volid", "last_backup_storage"),

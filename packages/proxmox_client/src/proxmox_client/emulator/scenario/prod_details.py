@@ -25,6 +25,8 @@ WITH_UNUSED_DISK: Final = 168
 NOT_BACKED_UP_DISK: Final = 122
 REFUSED_COMMANDS: Final = {161: frozenset({"get-osinfo"})}
 INCOMPLETE_SNAPSHOT: Final = 176
+FULL_DISKS: Final = {105: 0.93, 171: 0.88}
+"""The used share of the boot disk by VMID, as the guest agent reports it."""
 TASKS: Final = (
     ("pve01", "imgdel", "nfs-iso", "alice@pve", 100, 2),
     ("pve02", "qmdestroy", "190", "bob@pve", 130, 6),
@@ -48,6 +50,9 @@ def add_details(builder: Builder) -> None:
     for vmid, commands in REFUSED_COMMANDS.items():
         if agent := guests[vmid].agent:
             agent.refused = commands
+    for vmid, used in FULL_DISKS.items():
+        if agent := guests[vmid].agent:
+            agent.disk_used = used
     builder.snapshot(guests[INCOMPLETE_SNAPSHOT], "pre-upgrade", 2, "interrupted", state="prepare")
     for node, type_, id_, user, hours_ago, seconds in TASKS:
         history.add_task(builder, node, type_, id_, user, hours_ago=hours_ago, seconds=seconds)
