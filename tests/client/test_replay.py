@@ -44,6 +44,11 @@ READS: dict[str, Read] = {
     r"/nodes/([^/]+)/time": lambda c, node: c.node(node).time(),
     r"/nodes/([^/]+)/rrddata": lambda c, node: c.node(node).rrd("hour"),
     r"/nodes/([^/]+)/disks/list": lambda c, node: c.node(node).disks(),
+    r"/nodes/([^/]+)/apt/versions": lambda c, node: c.node(node).package_versions(),
+    r"/nodes/([^/]+)/apt/update": lambda c, node: c.node(node).updates(),
+    r"/nodes/([^/]+)/services": lambda c, node: c.node(node).services(),
+    r"/nodes/([^/]+)/certificates/info": lambda c, node: c.node(node).certificates(),
+    r"/nodes/([^/]+)/subscription": lambda c, node: c.node(node).subscription(),
     r"/nodes/([^/]+)/network": lambda c, node: c.node(node).network(),
     r"/nodes/([^/]+)/qemu": lambda c, node: c.node(node).qemus(),
     r"/nodes/([^/]+)/lxc": lambda c, node: c.node(node).lxcs(),
@@ -75,6 +80,11 @@ READS: dict[str, Read] = {
 }
 
 VERSIONS = ["8.4", "9.1", "9.2"]
+NOT_RECORDED = {
+    "8.4": {r"/cluster/ha/rules", r"/nodes/([^/]+)/lxc/(\d+)/migrate"},
+    "9.2": {r"/nodes/([^/]+)/subscription"},
+}
+"""Reads without a successful answer: those of newer versions, and one that failed."""
 UNUSUAL = "9.2-more"
 """The recordings of unusual states and of narrow accounts."""
 
@@ -109,9 +119,7 @@ async def test_every_recorded_answer_is_decoded(version, exchanges, client, pve)
     for exchange in readable(exchanges[version]):
         await replay(client, pve, exchange)
         covered.add(next(path for path in READS if re.fullmatch(path, exchange["path"])))
-    only_newer = {r"/cluster/ha/rules", r"/nodes/([^/]+)/lxc/(\d+)/migrate"}
-    missing = set(READS) - covered - (only_newer if version == "8.4" else set())
-    assert missing == set()
+    assert set(READS) - covered == NOT_RECORDED.get(version, set())
 
 
 AGENT_READS: dict[str, Read] = {

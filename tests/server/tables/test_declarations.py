@@ -16,11 +16,10 @@ EVERY = pytest.mark.parametrize("table", tables().values(), ids=lambda table: ta
 
 def test_all_tables_of_the_reference_are_declared():
     assert sorted(tables()) == [
-        "addresses",
-        "backup_coverage", "backup_jobs", "backups", "clusters", "disks", "filesystems", "guests",
-        "ha_resources", "lxc_configs",
-        "networks", "node_disks", "nodes", "permissions", "pools", "qemu_configs", "replications",
-        "snapshots", "storage_content", "storages", "tasks",
+        "addresses", "backup_coverage", "backup_jobs", "backups", "certificates", "clusters",
+        "disks", "filesystems", "guests", "ha_resources", "lxc_configs", "networks", "node_disks",
+        "node_versions", "nodes", "permissions", "pools", "qemu_configs", "replications",
+        "services", "snapshots", "storage_content", "storages", "subscriptions", "tasks", "updates",
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from proxmox_client.api.hardware import BootInfo, CpuInfo, Disk, Kernel, Network
 from proxmox_client.api.replication import ReplicationStatus
 from proxmox_client.api.resources import NodeState
 from proxmox_client.api.rrd import Consolidation, NodeRrd, TimeFrame
+from proxmox_client.api.software import Certificate, Package, Service, Subscription
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.storage import StorageContentKind, StorageStatus
 from proxmox_client.api.tasks import Task, TaskRow, TaskSource
@@ -103,6 +104,41 @@ class Node:
         """
         parameters: Parameters = {"include-partitions": include_partitions or None}
         return await self._transport.get(self._path("disks", "list"), list[Disk], **parameters)
+
+    async def package_versions(self) -> list[Package]:
+        """GET /nodes/{node}/apt/versions. Needs Sys.Audit on the node; Proxmox's own packages.
+
+        Source: PVE/API2/APT.pm.
+        """
+        return await self._transport.get(self._path("apt", "versions"), list[Package])
+
+    async def updates(self) -> list[Package]:
+        """GET /nodes/{node}/apt/update. Needs Sys.Modify on the node; nothing is refreshed.
+
+        Source: PVE/API2/APT.pm.
+        """
+        return await self._transport.get(self._path("apt", "update"), list[Package])
+
+    async def services(self) -> list[Service]:
+        """GET /nodes/{node}/services. Needs Sys.Audit on the node.
+
+        Source: PVE/API2/Services.pm.
+        """
+        return await self._transport.get(self._path("services"), list[Service])
+
+    async def certificates(self) -> list[Certificate]:
+        """GET /nodes/{node}/certificates/info. Needs an account, but no privilege.
+
+        Source: PVE/API2/Certificates.pm.
+        """
+        return await self._transport.get(self._path("certificates", "info"), list[Certificate])
+
+    async def subscription(self) -> Subscription:
+        """GET /nodes/{node}/subscription. Needs an account, but no privilege.
+
+        Source: PVE/API2/Subscription.pm.
+        """
+        return await self._transport.get(self._path("subscription"), Subscription)
 
     async def network(self) -> list[NetworkInterface]:
         """GET /nodes/{node}/network. Needs an account, but no privilege.

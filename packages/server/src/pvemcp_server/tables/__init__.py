@@ -10,6 +10,15 @@ from pvemcp_server.tables.guest_devices import Disk, Network, disks, networks
 from pvemcp_server.tables.guests import Guest, described, guests
 from pvemcp_server.tables.ha import HaResource, ha_resources
 from pvemcp_server.tables.node_disks import NodeDisk, node_disks
+from pvemcp_server.tables.node_packages import NodeUpdate, NodeVersion, node_versions, updates
+from pvemcp_server.tables.node_services import (
+    NodeCertificate,
+    NodeService,
+    NodeSubscription,
+    certificates,
+    services,
+    subscriptions,
+)
 from pvemcp_server.tables.nodes import Node, nodes
 from pvemcp_server.tables.permissions import Permission, permissions
 from pvemcp_server.tables.pools import Pool, pools
@@ -33,7 +42,12 @@ __all__ = [
     "LoadRequest",
     "Network",
     "Node",
+    "NodeCertificate",
     "NodeDisk",
+    "NodeService",
+    "NodeSubscription",
+    "NodeUpdate",
+    "NodeVersion",
     "Permission",
     "Pool",
     "Replication",
@@ -45,6 +59,7 @@ __all__ = [
     "backup_coverage",
     "backup_jobs",
     "backups",
+    "certificates",
     "clusters",
     "described",
     "disks",
@@ -55,14 +70,18 @@ __all__ = [
     "lxc_configs",
     "networks",
     "node_disks",
+    "node_versions",
     "nodes",
     "permissions",
     "pools",
     "qemu_configs",
     "replications",
+    "services",
     "snapshots",
     "storage_content",
     "storages",
+    "subscriptions",
     "tables",
     "tasks",
+    "updates",
 ]

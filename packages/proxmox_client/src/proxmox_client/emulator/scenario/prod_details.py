@@ -5,6 +5,7 @@ from typing import Any, Final
 from proxmox_client.emulator.scenario import history
 from proxmox_client.emulator.scenario.builder import Builder
 from proxmox_client.emulator.state.guest import REMOVAL
+from proxmox_client.emulator.state.node import Update
 from proxmox_client.emulator.state.sizes import GIB
 
 CONFIG: Final[dict[int, dict[str, Any]]] = {
@@ -25,6 +26,24 @@ WITH_UNUSED_DISK: Final = 168
 NOT_BACKED_UP_DISK: Final = 122
 REFUSED_COMMANDS: Final = {161: frozenset({"get-osinfo"})}
 INCOMPLETE_SNAPSHOT: Final = 176
+UPDATES: Final = {
+    "pve01": ("openssl", "pve-manager"),
+    "pve02": ("openssl", "pve-manager", "pve-qemu-kvm", "proxmox-kernel-6.17.9-1-pve-signed"),
+    "pve04": ("pve-firmware",),
+}
+"""Packages of which nodes have updates; those on pve02 include a new kernel."""
+AVAILABLE: Final = {
+    update.package: update
+    for update in (
+        Update("openssl", "3.5.4-1~deb13u2", "3.5.4-1~deb13u1", "Debian", "Secure Sockets Layer"),
+        Update("pve-manager", "9.2.12", "9.2.11", title="Proxmox VE management tools"),
+        Update("pve-qemu-kvm", "10.1.2-5", "10.1.2-4", title="Full virtualization"),
+        Update("pve-firmware", "3.17-3", "3.17-2", title="Binary firmware code"),
+        Update("proxmox-kernel-6.17.9-1-pve-signed", "6.17.9-1", title="Proxmox kernel image"),
+    )
+}
+WAITS_FOR_REBOOT: Final = {"pve03": "6.17.9-1-pve"}
+"""The newest installed kernel of nodes that run an older one."""
 FULL_DISKS: Final = {105: 0.93, 171: 0.88}
 """The used share of the boot disk by VMID, as the guest agent reports it."""
 TASKS: Final = (
@@ -50,6 +69,10 @@ def add_details(builder: Builder) -> None:
     for vmid, commands in REFUSED_COMMANDS.items():
         if agent := guests[vmid].agent:
             agent.refused = commands
+    for node, packages in UPDATES.items():
+        builder.state.nodes[node].updates = [AVAILABLE[package] for package in packages]
+    for node, kernel in WAITS_FOR_REBOOT.items():
+        builder.state.nodes[node].newest_kernel = kernel
     for vmid, used in FULL_DISKS.items():
         if agent := guests[vmid].agent:
             agent.disk_used = used

@@ -1,0 +1,194 @@
+"""Tables of nodes, compared with the emulator's state and with recordings."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from proxmox_client.api.nodes import NodeStatus
+from proxmox_client.api.software import Certificate, Package, Service, Subscription
+from proxmox_client.emulator.scenario import prod_details
+from pvemcp_server.access.model import Resources
+from pvemcp_server.tables import load, node_packages, node_services, tables
+from pvemcp_server.tables.registry import LoadRequest
+
+pytestmark = pytest.mark.anyio
+
+NODE_TABLES = ["certificates", "node_versions", "services", "subscriptions", "updates"]
+PATHS = {
+    "certificates": "certificates/info",
+    "node_versions": "apt/versions",
+    "services": "services",
+    "subscriptions": "subscription",
+    "updates": "apt/update",
+}
+ONLINE = ["pve01", "pve02", "pve03", "pve04"]
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
+
+
+def rows(name, cluster, *nodes):
+    return load(tables()[name], cluster, LoadRequest(nodes=frozenset(nodes)))
+
+
+@pytest.mark.parametrize("name", NODE_TABLES)
+async def test_the_offline_node_is_noted(open_cluster, name):
+    cluster = open_cluster()
+    answered = await rows(name, cluster)
+    assert {row.node for row in answered} <= set(ONLINE)
+    assert list(cluster.notes) == ["Offline on prod, so missing here: pve05."]
+
+
+@pytest.mark.parametrize("name", NODE_TABLES)
+async def test_a_role_for_one_node_asks_that_node_only(open_cluster, pve, name):
+    fault = pve["prod"].fault("error", path="/nodes/(?!pve02/)", message="asked")
+    cluster = open_cluster("prod", Resources(nodes=frozenset({"pve02"})))
+    try:
+        answered = await rows(name, cluster)
+    finally:
+        pve["prod"].faults.remove(fault)
+    assert {row.node for row in answered} == {"pve02"}
+    assert list(cluster.notes) == []
+    assert await rows(name, open_cluster("prod", Resources(vmids=frozenset({101})))) == []
+
+
+@pytest.mark.parametrize("name", NODE_TABLES)
+async def test_a_missing_privilege_is_a_note_with_its_name(open_cluster, pve, name):
+    cluster, path = open_cluster(), f"/nodes/pve02/{PATHS[name]}"
+    fault = pve["prod"].fault("forbidden", path=path, message="/nodes/pve02, Sys.Modify")
+    try:
+        assert await rows(name, cluster, "pve02") == []
+    finally:
+        pve["prod"].faults.remove(fault)
+    [note] = cluster.notes
+    assert note.startswith("Missing from prod: ")
+    assert "lacks Sys.Modify on /nodes/pve02" in note
+
+
+async def test_versions_say_which_node_waits_for_a_reboot(open_cluster, pve):
+    versions = {row.node: row for row in await rows("node_versions", open_cluster())}
+    assert sorted(versions) == ONLINE
+    assert {row.pve_version for row in versions.values()} == {"9.2.11"}
+    assert {row.kernel for row in versions.values()} == {"6.17.4-2-pve"}
+    assert [name for name, row in versions.items() if row.reboot_needed] == ["pve03"]
+    assert versions["pve03"].newest_kernel == "6.17.9-1-pve"
+    assert "pve-manager=9.2.11" in versions["pve01"].packages
+    [lab] = await rows("node_versions", open_cluster("home-lab"))
+    assert (lab.pve_version, lab.kernel, lab.reboot_needed) == ("8.4.14", "6.8.12-15-pve", False)
+
+
+async def test_updates_are_those_of_each_node(open_cluster):
+    answered = await rows("updates", open_cluster())
+    assert {(row.node, row.package) for row in answered} == {
+        (node, package) for node, packages in prod_details.UPDATES.items() for package in packages
+    }
+    kernel = next(row for row in answered if row.package.startswith("proxmox-kernel"))
+    assert (kernel.installed, kernel.version) == (None, "6.17.9-1")
+    openssl = next(row for row in answered if row.package == "openssl")
+    assert (openssl.installed, openssl.version, openssl.origin) == (
+        "3.5.4-1~deb13u1", "3.5.4-1~deb13u2", "Debian",
+    )  # fmt: skip
+
+
+async def test_a_service_that_is_stopped_does_not_run(open_cluster, pve):
+    node = pve["prod"].state.nodes["pve02"]
+    node.stopped.add("pvestatd")
+    try:
+        answered = await rows("services", open_cluster(), "pve02")
+    finally:
+        node.stopped.clear()
+    stopped = [row for row in answered if not row.running]
+    assert [(row.service, row.state, row.active_state) for row in stopped] == [
+        ("pvestatd", "dead", "inactive")
+    ]
+    assert len(answered) == 14
+
+
+async def test_certificates_are_those_that_nodes_serve(open_cluster, pve):
+    certificates = {row.node: row for row in await rows("certificates", open_cluster())}
+    assert sorted(certificates) == ONLINE
+    for name, row in certificates.items():
+        served = pve["prod"].state.nodes[name].certificate
+        assert row.fingerprint == served.fingerprint
+        assert row.not_after == datetime.fromtimestamp(served.expires, UTC)
+        assert row.days_left == (row.not_after - datetime.now(UTC)).days
+        assert name in row.names
+
+
+async def test_a_certificate_that_has_ended_has_negative_days(open_cluster, pve):
+    node = pve["prod"].state.nodes["pve02"]
+    served = node.certificate
+    ended = (datetime.now(UTC) - timedelta(days=3, hours=1)).timestamp()
+    node.certificate = replace(served, expires=int(ended))
+    try:
+        [row] = await rows("certificates", open_cluster(), "pve02")
+    finally:
+        node.certificate = served
+    assert row.days_left == -4
+
+
+async def test_subscriptions_have_their_end_and_no_key(open_cluster, pve):
+    node = pve["prod"].state.nodes["pve02"]
+    node.subscription = {
+        "status": "active", "level": "b", "productname": "Proxmox VE Basic",
+        "sockets": 2, "nextduedate": "2027-03-01", "regdate": "2026-03-01 00:00:00",
+        "checktime": 1_795_000_000, "key": "pve2b-0123456789", "serverid": "AB" * 16,
+    }  # fmt: skip
+    try:
+        answered = {row.node: row for row in await rows("subscriptions", open_cluster())}
+    finally:
+        node.subscription = {}
+    assert {name: row.status for name, row in answered.items()} == {
+        "pve01": "notfound", "pve02": "active", "pve03": "notfound", "pve04": "notfound",
+    }  # fmt: skip
+    row = answered["pve02"]
+    assert (row.level, row.sockets, row.next_due) == ("b", 2, datetime(2027, 3, 1, tzinfo=UTC))
+    assert row.days_left == (row.next_due - datetime.now(UTC)).days
+    assert "0123456789" not in str(row)
+
+
+def test_text_in_place_of_a_due_date_is_no_date():
+    row = node_services._subscription("n", Subscription(next_due_date="never"), NOW)
+    assert (row.next_due, row.days_left) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("running", "installed", "needed"),
+    [
+        ("6.8.12-9-pve", ["proxmox-kernel-6.8.12-15-pve-signed"], True),
+        ("6.8.12-15-pve", ["proxmox-kernel-6.8.12-9-pve-signed"], False),
+        ("5.15.158-2-pve", ["pve-kernel-5.15.158-2-pve", "pve-kernel-5.15.30-2-pve"], False),
+        ("6.17.4-2-pve", ["proxmox-kernel-helper"], None),
+    ],
+)
+def test_a_reboot_is_needed_for_a_newer_kernel_only(running, installed, needed):
+    status = msgspec.convert({"current-kernel": {"release": running}}, NodeStatus)
+    packages = [Package(package=name, version="1", state="Installed") for name in installed]
+    assert node_packages._version("pve1", status, packages).reboot_needed is needed
+
+
+MAKE = {
+    "apt/update": (list[Package], node_packages._update),
+    "services": (list[Service], node_services._service),
+    "certificates/info": (list[Certificate], lambda *a: node_services._certificate(*a, NOW)),
+}
+
+
+@pytest.mark.parametrize("path", MAKE)
+def test_recorded_answers_are_rows(pve_recordings, path):
+    answer, make = MAKE[path]
+    made = []
+    for version in ("8.4", "9.1", "9.2", "9.2-more"):
+        for line in (pve_recordings / f"exchanges-{version}.jsonl").read_text().splitlines():
+            exchange = json.loads(line)
+            if exchange["path"].endswith(f"/{path}") and exchange["status"] == 200:
+                listed = msgspec.convert(exchange["body"]["data"], answer, strict=False)
+                made += [make("pve1", each) for each in listed]
+    assert made
+    first = {
+        "apt/update": {"package": "dpkg", "installed": "1.21.22", "version": "1.21.23"},
+        "services": {"service": "chrony", "running": True, "unit_state": "enabled"},
+        "certificates/info": {"filename": "pve-root-ca.pem", "key_bits": 4096, "names": []},
+    }[path]
+    assert {name: getattr(made[0], name) for name in first} == first
