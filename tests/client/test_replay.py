@@ -24,6 +24,7 @@ READS: dict[str, Read] = {
     r"/cluster/status": lambda c: c.cluster.status(),
     r"/cluster/options": lambda c: c.cluster.options(),
     r"/cluster/tasks": lambda c: c.cluster.tasks(),
+    r"/cluster/log": lambda c: c.cluster.log(),
     r"/cluster/nextid": lambda c: c.cluster.nextid(),
     r"/cluster/backup": lambda c: c.cluster.backup_jobs(),
     r"/cluster/backup/([^/]+)/included_volumes": lambda c, job: c.cluster.backup_job_volumes(job),

@@ -105,6 +105,18 @@ class ClusterOptions(Answer, frozen=True):
         return parse(getattr(self, name), default)
 
 
+class LogLine(Answer, frozen=True):
+    """A line of the cluster log; `time` is an epoch, `priority` that of syslog, 0 to 7."""
+
+    node: str = ""
+    time: int | None = None
+    user: str = ""
+    tag: str = ""
+    priority: int | None = field(name="pri", default=None)
+    pid: int | None = None
+    message: str = field(name="msg", default="")
+
+
 class CephHealth(Answer, frozen=True):
     """Ceph's health: `HEALTH_OK`, or another status and the checks that failed."""
 
@@ -157,6 +169,13 @@ class ClusterApi:
         Source: PVE/API2/Cluster.pm.
         """
         return await self._transport.get("/cluster/tasks", list[TaskRow])
+
+    async def log(self, maximum: int | None = None) -> list[LogLine]:
+        """GET /cluster/log. The newest lines, 50 by default; without Sys.Syslog on / only own ones.
+
+        Source: PVE/API2/Cluster.pm.
+        """
+        return await self._transport.get("/cluster/log", list[LogLine], max=maximum)
 
     async def nextid(self, vmid: int | None = None) -> int:
         """GET /cluster/nextid. Needs an account; the VMID is free, but not reserved.

@@ -1,8 +1,10 @@
 """Tables: the rows that clusters can be read as, declared once for tools and queries."""
 
+from pvemcp_server.tables.accounts import AclEntry, ApiToken, User, acl, tokens, users
 from pvemcp_server.tables.addresses import GuestAddress, addresses
 from pvemcp_server.tables.backup_coverage import BackupCoverage, backup_coverage
 from pvemcp_server.tables.backup_jobs import BackupJob, backup_jobs
+from pvemcp_server.tables.cluster_log import ClusterLogLine, cluster_log
 from pvemcp_server.tables.clusters import clusters
 from pvemcp_server.tables.filesystems import GuestFilesystem, filesystems
 from pvemcp_server.tables.guest_configs import lxc_configs, qemu_configs
@@ -30,9 +32,12 @@ from pvemcp_server.tables.tasks import Task, tasks
 from pvemcp_server.tables.volumes import Backup, Content, backups, storage_content
 
 __all__ = [
+    "AclEntry",
+    "ApiToken",
     "Backup",
     "BackupCoverage",
     "BackupJob",
+    "ClusterLogLine",
     "Content",
     "Disk",
     "Guest",
@@ -55,11 +60,14 @@ __all__ = [
     "Storage",
     "Table",
     "Task",
+    "User",
+    "acl",
     "addresses",
     "backup_coverage",
     "backup_jobs",
     "backups",
     "certificates",
+    "cluster_log",
     "clusters",
     "described",
     "disks",
@@ -83,5 +91,7 @@ __all__ = [
     "subscriptions",
     "tables",
     "tasks",
+    "tokens",
     "updates",
+    "users",
 ]

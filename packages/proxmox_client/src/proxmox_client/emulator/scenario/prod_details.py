@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from proxmox_client.emulator.scenario import history
 from proxmox_client.emulator.scenario.builder import Builder
+from proxmox_client.emulator.scenario.prod_records import USERS
 from proxmox_client.emulator.state.guest import REMOVAL
 from proxmox_client.emulator.state.node import Update
 from proxmox_client.emulator.state.sizes import GIB
@@ -79,6 +80,7 @@ def add_details(builder: Builder) -> None:
     builder.snapshot(guests[INCOMPLETE_SNAPSHOT], "pre-upgrade", 2, "interrupted", state="prepare")
     for node, type_, id_, user, hours_ago, seconds in TASKS:
         history.add_task(builder, node, type_, id_, user, hours_ago=hours_ago, seconds=seconds)
+    history.add_log(builder, USERS)
 
 
 def _add_unused_disks(builder: Builder) -> None:
