@@ -17,10 +17,10 @@ EVERY = pytest.mark.parametrize("table", tables().values(), ids=lambda table: ta
 def test_all_tables_of_the_reference_are_declared():
     assert sorted(tables()) == [
         "acl", "addresses", "backup_coverage", "backup_jobs", "backups", "certificates",
-        "cluster_log", "clusters", "disks", "filesystems", "guests", "ha_resources", "lxc_configs",
-        "networks", "node_disks", "node_versions", "nodes", "permissions", "pools", "qemu_configs",
-        "replications", "services", "snapshots", "storage_content", "storages", "subscriptions",
-        "tasks", "tokens", "updates", "users",
+        "cluster_log", "clusters", "disks", "filesystems", "guests", "ha_groups", "ha_resources",
+        "ha_rules", "lxc_configs", "networks", "node_disks", "node_versions", "nodes",
+        "permissions", "pools", "qemu_configs", "replications", "services", "snapshots",
+        "storage_content", "storages", "subscriptions", "tasks", "tokens", "updates", "users",
     ]  # fmt: skip
 
 

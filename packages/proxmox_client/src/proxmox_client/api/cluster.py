@@ -6,7 +6,7 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.api.backups import BackupJob, IncludedVolumes, UncoveredGuest
-from proxmox_client.api.ha import HaResource, HaRule, HaStatus
+from proxmox_client.api.ha import HaGroup, HaResource, HaRule, HaStatus
 from proxmox_client.api.replication import ReplicationJob
 from proxmox_client.api.resources import Resources
 from proxmox_client.api.tasks import TaskRow
@@ -229,6 +229,13 @@ class ClusterApi:
         Source: PVE/API2/HA/Rules.pm.
         """
         return await self._transport.get("/cluster/ha/rules", list[HaRule])
+
+    async def ha_groups(self) -> list[HaGroup]:
+        """GET /cluster/ha/groups (until 8.4; an error once they are rules). Needs Sys.Audit on /.
+
+        Source: PVE/API2/HA/Groups.pm.
+        """
+        return await self._transport.get("/cluster/ha/groups", list[HaGroup])
 
     async def replications(self) -> list[ReplicationJob]:
         """GET /cluster/replication. Jobs of guests without VM.Audit are left out.

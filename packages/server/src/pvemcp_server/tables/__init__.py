@@ -10,7 +10,7 @@ from pvemcp_server.tables.filesystems import GuestFilesystem, filesystems
 from pvemcp_server.tables.guest_configs import lxc_configs, qemu_configs
 from pvemcp_server.tables.guest_devices import Disk, Network, disks, networks
 from pvemcp_server.tables.guests import Guest, described, guests
-from pvemcp_server.tables.ha import HaResource, ha_resources
+from pvemcp_server.tables.ha import HaGroup, HaResource, HaRule, ha_groups, ha_resources, ha_rules
 from pvemcp_server.tables.node_disks import NodeDisk, node_disks
 from pvemcp_server.tables.node_packages import NodeUpdate, NodeVersion, node_versions, updates
 from pvemcp_server.tables.node_services import (
@@ -43,7 +43,9 @@ __all__ = [
     "Guest",
     "GuestAddress",
     "GuestFilesystem",
+    "HaGroup",
     "HaResource",
+    "HaRule",
     "LoadRequest",
     "Network",
     "Node",
@@ -73,7 +75,9 @@ __all__ = [
     "disks",
     "filesystems",
     "guests",
+    "ha_groups",
     "ha_resources",
+    "ha_rules",
     "load",
     "lxc_configs",
     "networks",

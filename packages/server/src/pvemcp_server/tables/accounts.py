@@ -1,6 +1,5 @@
 """Users, API tokens and the access control list of a cluster."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar
@@ -118,29 +117,19 @@ async def acl(cluster: Cluster, request: LoadRequest) -> list[AclEntry]:
 
     permissions has those of this server's own account.
     """
-    entries, roles, _ = await asyncio.gather(
-        cluster.pve.access.acl(),
-        _roles(cluster, request),
-        note_filtered(
-            cluster, "/access", "Sys.Audit", what="the entries that the account may change only"
-        ),
-    )
+    entries = await cluster.pve.access.acl()
+    roles = await _roles(cluster, request)
+    what = "the entries that the account may change only"
+    await note_filtered(cluster, "/access", "Sys.Audit", what=what)
     return made(cluster, entries, lambda entry: [_entry(entry, roles)])
 
 
 async def _users(cluster: Cluster) -> Sequence[UserAnswer]:
     """Return all users with groups and tokens, and note if Proxmox lists a part only."""
-    rows, _ = await asyncio.gather(
-        cluster.pve.access.users(full=True),
-        note_filtered(
-            cluster,
-            "/access/groups",
-            "Sys.Audit",
-            "User.Modify",
-            what="users of some groups and the account's own only",
-        ),
-    )
-    return rows
+    users = await cluster.pve.access.users(full=True)
+    what = "users of some groups and the account's own only"
+    await note_filtered(cluster, "/access/groups", "Sys.Audit", "User.Modify", what=what)
+    return users
 
 
 async def _roles(cluster: Cluster, request: LoadRequest) -> Mapping[str, Sequence[str]]:

@@ -1,6 +1,5 @@
 """The log of a cluster: sign-ins, tasks and changes of all nodes."""
 
-import asyncio
 from datetime import datetime
 from typing import Annotated, ClassVar, Final
 
@@ -38,10 +37,9 @@ class ClusterLogLine(Row):
 )
 async def cluster_log(cluster: Cluster, _request: LoadRequest) -> list[ClusterLogLine]:
     """Newest lines of the cluster log: sign-ins, tasks, changes; for roles on the whole cluster."""
-    lines, _ = await asyncio.gather(
-        cluster.pve.cluster.log(MOST),
-        note_filtered(cluster, "/", "Sys.Syslog", what="the account's own lines of the log only"),
-    )
+    lines = await cluster.pve.cluster.log(MOST)
+    what = "the account's own lines of the log only"
+    await note_filtered(cluster, "/", "Sys.Syslog", what=what)
     if len(lines) >= MOST:
         cluster.notes.add(f"The log of {cluster.name} is read as far as its newest {MOST} lines.")
     return made(cluster, lines, lambda line: [_line(line)])

@@ -1,6 +1,5 @@
 """Versions and available updates of nodes."""
 
-import asyncio
 import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
@@ -70,7 +69,7 @@ async def node_versions(cluster: Cluster, request: LoadRequest) -> list[NodeVers
     """Versions that nodes run, and whether a newer kernel waits for a reboot."""
 
     async def ask(node: Node) -> Sequence[tuple[NodeStatus, list[Package]]]:
-        return [await asyncio.gather(node.status(), node.package_versions())]
+        return [(await node.status(), await node.package_versions())]
 
     return await rows_of_nodes(
         cluster, request, ask, lambda node, found: _version(node, *found), "versions of node"
