@@ -45,6 +45,7 @@ READS: dict[str, Read] = {
     r"/nodes/([^/]+)/time": lambda c, node: c.node(node).time(),
     r"/nodes/([^/]+)/rrddata": lambda c, node: c.node(node).rrd("hour"),
     r"/nodes/([^/]+)/disks/list": lambda c, node: c.node(node).disks(),
+    r"/nodes/([^/]+)/hardware/pci": lambda c, node: c.node(node).pci_devices(),
     r"/nodes/([^/]+)/apt/versions": lambda c, node: c.node(node).package_versions(),
     r"/nodes/([^/]+)/apt/update": lambda c, node: c.node(node).updates(),
     r"/nodes/([^/]+)/services": lambda c, node: c.node(node).services(),

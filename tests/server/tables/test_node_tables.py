@@ -7,24 +7,30 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from proxmox_client.api.hardware import NetworkInterface, PciDevice
 from proxmox_client.api.nodes import NodeStatus
 from proxmox_client.api.software import Certificate, Package, Service, Subscription
 from proxmox_client.emulator.scenario import prod_details
 from pvemcp_server.access.model import Resources
-from pvemcp_server.tables import load, node_packages, node_services, tables
+from pvemcp_server.tables import load, node_hardware, node_packages, node_services, tables
 from pvemcp_server.tables.registry import LoadRequest
 
 pytestmark = pytest.mark.anyio
 
-NODE_TABLES = ["certificates", "node_versions", "services", "subscriptions", "updates"]
 PATHS = {
+    "bridges": "network",
     "certificates": "certificates/info",
     "node_versions": "apt/versions",
     "services": "services",
     "subscriptions": "subscription",
+    "pci_devices": "hardware/pci",
     "updates": "apt/update",
+    "zfs_pools": "disks/zfs",
 }
+NODE_TABLES = list(PATHS)
 ONLINE = ["pve01", "pve02", "pve03", "pve04"]
+WITH_ROWS = {"pci_devices": "pve03"}
+"""The node of tables that have no rows of pve02."""
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
 
@@ -42,13 +48,14 @@ async def test_the_offline_node_is_noted(open_cluster, name):
 
 @pytest.mark.parametrize("name", NODE_TABLES)
 async def test_a_role_for_one_node_asks_that_node_only(open_cluster, pve, name):
-    fault = pve["prod"].fault("error", path="/nodes/(?!pve02/)", message="asked")
-    cluster = open_cluster("prod", Resources(nodes=frozenset({"pve02"})))
+    node = WITH_ROWS.get(name, "pve02")
+    fault = pve["prod"].fault("error", path=f"/nodes/(?!{node}/)", message="asked")
+    cluster = open_cluster("prod", Resources(nodes=frozenset({node})))
     try:
         answered = await rows(name, cluster)
     finally:
         pve["prod"].faults.remove(fault)
-    assert {row.node for row in answered} == {"pve02"}
+    assert {row.node for row in answered} == {node}
     assert list(cluster.notes) == []
     assert await rows(name, open_cluster("prod", Resources(vmids=frozenset({101})))) == []
 
@@ -148,6 +155,41 @@ async def test_subscriptions_have_their_end_and_no_key(open_cluster, pve):
     assert "0123456789" not in str(row)
 
 
+async def test_a_pool_with_a_failed_disk_is_degraded(open_cluster, pve):
+    pools = {row.node: row for row in await rows("zfs_pools", open_cluster())}
+    assert {name: row.health for name, row in pools.items()} == {
+        "pve01": "ONLINE", "pve02": "ONLINE", "pve03": "DEGRADED", "pve04": "ONLINE",
+    }  # fmt: skip
+    storage = pve["prod"].state.storages["local-zfs"]
+    for node, row in pools.items():
+        used = storage.used(node)
+        assert (row.name, row.size, row.used) == ("rpool", storage.total, used)
+        assert row.free == storage.total - used
+        assert row.usage_percentage == round(used / storage.total * 100, 1)
+    assert await rows("zfs_pools", open_cluster("home-lab")) == []
+
+
+async def test_bridges_have_their_ports_and_address(open_cluster, pve):
+    bridges = {row.node: row for row in await rows("bridges", open_cluster())}
+    assert sorted(bridges) == ONLINE
+    address = pve["prod"].state.nodes["pve02"].address
+    row = bridges["pve02"]
+    assert (row.name, row.type, row.ports) == ("vmbr0", "bridge", ["eno1"])
+    assert (row.address, row.active, row.vlan_aware) == (f"{address}/24", True, False)
+
+
+async def test_pci_devices_have_names_or_numbers(open_cluster):
+    card, adapter = await rows("pci_devices", open_cluster(), "pve03")
+    assert (card.id, card.kind, card.vendor) == ("0000:65:00.0", "display", "NVIDIA Corporation")
+    assert (card.device, card.iommu_group, card.mediated) == ("GA102GL [A40]", 27, True)
+    assert (adapter.device, adapter.device_id, adapter.kind) == ("0x1015", "0x1015", "network")
+
+
+def test_an_open_vswitch_bridge_has_its_ports():
+    interface = NetworkInterface(iface="vmbr1", type="OVSBridge", ovs_ports="eno2 eno3")
+    assert node_hardware._bridge("pve1", interface).ports == ["eno2", "eno3"]
+
+
 def test_text_in_place_of_a_due_date_is_no_date():
     row = node_services._subscription("n", Subscription(next_due_date="never"), NOW)
     assert (row.next_due, row.days_left) == (None, None)
@@ -169,6 +211,8 @@ def test_a_reboot_is_needed_for_a_newer_kernel_only(running, installed, needed):
 
 
 MAKE = {
+    "hardware/pci": (list[PciDevice], node_hardware._device),
+    "network": (list[NetworkInterface], node_hardware._bridge),
     "apt/update": (list[Package], node_packages._update),
     "services": (list[Service], node_services._service),
     "certificates/info": (list[Certificate], lambda *a: node_services._certificate(*a, NOW)),
@@ -187,6 +231,8 @@ def test_recorded_answers_are_rows(pve_recordings, path):
                 made += [make("pve1", each) for each in listed]
     assert made
     first = {
+        "hardware/pci": {"id": "0000:00:01.0", "device_id": "0x1045", "iommu_group": None},
+        "network": {"node": "pve1"},
         "apt/update": {"package": "dpkg", "installed": "1.21.22", "version": "1.21.23"},
         "services": {"service": "chrony", "running": True, "unit_state": "enabled"},
         "certificates/info": {"filename": "pve-root-ca.pem", "key_bits": 4096, "names": []},

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from proxmox_client.api import access
-from proxmox_client.api.cluster import LogLine
+from proxmox_client.api.cluster import CephStatus, LogLine
 from proxmox_client.emulator.state.user_config import Token
 from pvemcp_server.access.model import Resources
 from pvemcp_server.tables import accounts, load, tables
+from pvemcp_server.tables.ceph import _row as _ceph_row
 from pvemcp_server.tables.cluster_log import _line
 from pvemcp_server.tables.reach import of_everything
 from pvemcp_server.tables.registry import LoadRequest
@@ -33,7 +34,7 @@ def rows(name, cluster, request=None):
 
 
 def test_these_tables_are_about_the_whole_cluster():
-    assert {"acl", "cluster_log", "tokens", "users"} <= set(WHOLE)
+    assert sorted(WHOLE) == ["acl", "ceph_health", "cluster_log", "tokens", "users"]
 
 
 @pytest.mark.parametrize("scope", NARROW)
@@ -122,6 +123,33 @@ async def test_a_log_that_is_cut_is_noted(open_cluster, monkeypatch):
     cluster = open_cluster()
     assert len(await rows("cluster_log", cluster)) == 5
     assert list(cluster.notes) == ["The log of prod is read as far as its newest 5 lines."]
+
+
+async def test_the_health_of_ceph_is_in_its_own_words(open_cluster, pve):
+    [row] = await rows("ceph_health", open_cluster())
+    assert (row.status, row.checks, row.muted) == (
+        "HEALTH_WARN", ["OSD_DOWN: 4 osds down on pve05"], [],
+    )  # fmt: skip
+    assert (row.osds, row.osds_up, row.osds_in, row.pools) == (20, 16, 16, 1)
+    assert row.monitors == ["pve01", "pve02", "pve03"]
+    storage = pve["prod"].state.storages["ceph-vm"]
+    used = storage.used("pve01")
+    assert (row.used, row.total, row.available) == (used, storage.total, storage.total - used)
+
+
+def test_a_muted_check_of_ceph_is_set_apart():
+    check = {"severity": "HEALTH_WARN", "muted": True, "summary": {"message": "slow", "count": 2}}
+    status = {"health": {"status": "HEALTH_OK", "checks": {"BLUESTORE_SLOW_OP_ALERT": check}}}
+    row = _ceph_row(msgspec.convert(status, CephStatus))
+    assert (row.status, row.checks, row.muted, row.osds) == (
+        "HEALTH_OK", [], ["BLUESTORE_SLOW_OP_ALERT: slow"], None,
+    )  # fmt: skip
+
+
+async def test_a_cluster_without_ceph_says_so(open_cluster):
+    cluster = open_cluster("home-lab")
+    assert await rows("ceph_health", cluster) == []
+    assert list(cluster.notes) == ["Ceph is not installed on home-lab."]
 
 
 PRIVILEGES = {

@@ -118,7 +118,8 @@ async def test_the_status_does_not_wait_for_a_node_that_hangs(tool_client, monke
 ON_NODES = [
     *("guests", "snapshots", "qemu_configs", "lxc_configs", "disks", "networks", "storages"),
     *("node_disks", "tasks", "backups", "storage_content", "addresses", "filesystems"),
-    *("certificates", "node_versions", "services", "subscriptions", "updates"),
+    *("bridges", "certificates", "node_versions", "pci_devices", "services", "subscriptions"),
+    *("updates", "zfs_pools"),
 ]
 
 

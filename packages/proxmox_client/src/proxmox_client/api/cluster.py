@@ -117,17 +117,54 @@ class LogLine(Answer, frozen=True):
     message: str = field(name="msg", default="")
 
 
+class CephSummary(Answer, frozen=True):
+    """The text of a check that failed."""
+
+    message: str = ""
+    count: int | None = None
+
+
+class CephCheck(Answer, frozen=True):
+    """A check of Ceph that failed; a muted one does not count for the status."""
+
+    severity: str = ""
+    summary: CephSummary = CephSummary()
+    muted: bool = False
+
+
 class CephHealth(Answer, frozen=True):
     """Ceph's health: `HEALTH_OK`, or another status and the checks that failed."""
 
     status: str = ""
-    checks: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, CephCheck] = field(default_factory=dict)
+
+
+class CephOsds(Answer, frozen=True):
+    """The number of object storage daemons; those `holding` data are `in`."""
+
+    total: int | None = field(name="num_osds", default=None)
+    up: int | None = field(name="num_up_osds", default=None)
+    holding: int | None = field(name="num_in_osds", default=None)
+
+
+class CephPlacement(Answer, frozen=True):
+    """Placement groups, pools and bytes of Ceph."""
+
+    groups: int | None = field(name="num_pgs", default=None)
+    pools: int | None = field(name="num_pools", default=None)
+    used: int | None = field(name="bytes_used", default=None)
+    available: int | None = field(name="bytes_avail", default=None)
+    total: int | None = field(name="bytes_total", default=None)
 
 
 class CephStatus(Answer, frozen=True):
-    """Ceph's status, reduced to its health."""
+    """Ceph's status: its health, daemons and space."""
 
+    fsid: str | None = None
     health: CephHealth = CephHealth()
+    monitors: list[str] = field(name="quorum_names", default=[])
+    osds: CephOsds = field(name="osdmap", default=CephOsds())
+    placement: CephPlacement = field(name="pgmap", default=CephPlacement())
 
 
 class ClusterApi:

@@ -5,7 +5,16 @@ from typing import Literal
 
 from msgspec import field
 
-from proxmox_client.api.hardware import BootInfo, CpuInfo, Disk, Kernel, NetworkInterface, Space
+from proxmox_client.api.hardware import (
+    BootInfo,
+    CpuInfo,
+    Disk,
+    Kernel,
+    NetworkInterface,
+    PciDevice,
+    Space,
+    ZfsPool,
+)
 from proxmox_client.api.replication import ReplicationStatus
 from proxmox_client.api.resources import NodeState
 from proxmox_client.api.rrd import Consolidation, NodeRrd, TimeFrame
@@ -104,6 +113,22 @@ class Node:
         """
         parameters: Parameters = {"include-partitions": include_partitions or None}
         return await self._transport.get(self._path("disks", "list"), list[Disk], **parameters)
+
+    async def zfs_pools(self) -> list[ZfsPool]:
+        """GET /nodes/{node}/disks/zfs. Needs Sys.Audit on /.
+
+        Source: PVE/API2/Disks/ZFS.pm.
+        """
+        return await self._transport.get(self._path("disks", "zfs"), list[ZfsPool])
+
+    async def pci_devices(self) -> list[PciDevice]:
+        """GET /nodes/{node}/hardware/pci. Needs Sys.Audit or Sys.Modify on /.
+
+        Without memory, bridges and processors.
+
+        Source: PVE/API2/Hardware/PCI.pm.
+        """
+        return await self._transport.get(self._path("hardware", "pci"), list[PciDevice])
 
     async def package_versions(self) -> list[Package]:
         """GET /nodes/{node}/apt/versions. Needs Sys.Audit on the node; Proxmox's own packages.

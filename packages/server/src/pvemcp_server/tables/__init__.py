@@ -4,6 +4,7 @@ from pvemcp_server.tables.accounts import AclEntry, ApiToken, User, acl, tokens,
 from pvemcp_server.tables.addresses import GuestAddress, addresses
 from pvemcp_server.tables.backup_coverage import BackupCoverage, backup_coverage
 from pvemcp_server.tables.backup_jobs import BackupJob, backup_jobs
+from pvemcp_server.tables.ceph import CephHealth, ceph_health
 from pvemcp_server.tables.cluster_log import ClusterLogLine, cluster_log
 from pvemcp_server.tables.clusters import clusters
 from pvemcp_server.tables.filesystems import GuestFilesystem, filesystems
@@ -12,6 +13,14 @@ from pvemcp_server.tables.guest_devices import Disk, Network, disks, networks
 from pvemcp_server.tables.guests import Guest, described, guests
 from pvemcp_server.tables.ha import HaGroup, HaResource, HaRule, ha_groups, ha_resources, ha_rules
 from pvemcp_server.tables.node_disks import NodeDisk, node_disks
+from pvemcp_server.tables.node_hardware import (
+    Bridge,
+    PciDeviceRow,
+    ZfsPool,
+    bridges,
+    pci_devices,
+    zfs_pools,
+)
 from pvemcp_server.tables.node_packages import NodeUpdate, NodeVersion, node_versions, updates
 from pvemcp_server.tables.node_services import (
     NodeCertificate,
@@ -37,6 +46,8 @@ __all__ = [
     "Backup",
     "BackupCoverage",
     "BackupJob",
+    "Bridge",
+    "CephHealth",
     "ClusterLogLine",
     "Content",
     "Disk",
@@ -55,6 +66,7 @@ __all__ = [
     "NodeSubscription",
     "NodeUpdate",
     "NodeVersion",
+    "PciDeviceRow",
     "Permission",
     "Pool",
     "Replication",
@@ -63,11 +75,14 @@ __all__ = [
     "Table",
     "Task",
     "User",
+    "ZfsPool",
     "acl",
     "addresses",
     "backup_coverage",
     "backup_jobs",
     "backups",
+    "bridges",
+    "ceph_health",
     "certificates",
     "cluster_log",
     "clusters",
@@ -84,6 +99,7 @@ __all__ = [
     "node_disks",
     "node_versions",
     "nodes",
+    "pci_devices",
     "permissions",
     "pools",
     "qemu_configs",
@@ -98,4 +114,5 @@ __all__ = [
     "tokens",
     "updates",
     "users",
+    "zfs_pools",
 ]

@@ -21,6 +21,31 @@ CONFIG: Final[dict[int, dict[str, Any]]] = {
 }
 """Options by VMID: notes, a VLAN, an ISO image, a PCI device, start order, protection, an address
 and the environment of a container."""
+PCI_DEVICES: Final = (
+    {
+        "id": "0000:65:00.0",
+        "class": "0x030000",
+        "vendor": "0x10de",
+        "vendor_name": "NVIDIA Corporation",
+        "device": "0x2235",
+        "device_name": "GA102GL [A40]",
+        "subsystem_vendor": "0x10de",
+        "subsystem_device": "0x145a",
+        "iommugroup": 27,
+        "mdev": 1,
+    },
+    {
+        "id": "0000:c1:00.0",
+        "class": "0x020000",
+        "vendor": "0x15b3",
+        "vendor_name": "Mellanox Technologies",
+        "device": "0x1015",
+        "subsystem_vendor": "0x15b3",
+        "subsystem_device": "0x0016",
+        "iommugroup": 41,
+    },
+)
+"""PCI devices of the node of guest 177; the name of the second is not known."""
 PRIVILEGED: Final = 302
 PENDING: Final = 171
 WITH_UNUSED_DISK: Final = 168
@@ -70,6 +95,7 @@ def add_details(builder: Builder) -> None:
     for vmid, commands in REFUSED_COMMANDS.items():
         if agent := guests[vmid].agent:
             agent.refused = commands
+    builder.state.nodes[guests[177].node].pci_devices = [dict(each) for each in PCI_DEVICES]
     for node, packages in UPDATES.items():
         builder.state.nodes[node].updates = [AVAILABLE[package] for package in packages]
     for node, kernel in WAITS_FOR_REBOOT.items():

@@ -71,6 +71,8 @@ class Node:
     kernel: str = "6.14.11-4-pve"
     load: Load = field(default_factory=Load)
     disks: list[PhysicalDisk] = field(default_factory=list)
+    pci_devices: list[dict[str, Any]] = field(default_factory=list)
+    """The answer about its PCI devices."""
     newest_kernel: str = ""
     """The newest installed kernel, if it is not the running one."""
     updates: list[Update] = field(default_factory=list)
