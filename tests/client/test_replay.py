@@ -25,6 +25,16 @@ READS: dict[str, Read] = {
     r"/cluster/options": lambda c: c.cluster.options(),
     r"/cluster/tasks": lambda c: c.cluster.tasks(),
     r"/cluster/log": lambda c: c.cluster.log(),
+    r"/cluster/firewall/rules": lambda c: c.cluster.firewall().rules(),
+    r"/cluster/firewall/options": lambda c: c.cluster.firewall().options(),
+    r"/cluster/firewall/groups": lambda c: c.cluster.firewall_groups(),
+    r"/cluster/firewall/groups/([^/]+)": lambda c, group: c.cluster.firewall(group).rules(),
+    r"/nodes/([^/]+)/firewall/rules": lambda c, node: c.node(node).firewall.rules(),
+    r"/nodes/([^/]+)/firewall/options": lambda c, node: c.node(node).firewall.options(),
+    r"/nodes/([^/]+)/qemu/(\d+)/firewall/rules": lambda c, n, i: c.qemu(n, int(i)).firewall.rules(),
+    r"/nodes/([^/]+)/lxc/(\d+)/firewall/options": (
+        lambda c, n, i: c.lxc(n, int(i)).firewall.options()
+    ),
     r"/cluster/nextid": lambda c: c.cluster.nextid(),
     r"/cluster/backup": lambda c: c.cluster.backup_jobs(),
     r"/cluster/backup/([^/]+)/included_volumes": lambda c, job: c.cluster.backup_job_volumes(job),

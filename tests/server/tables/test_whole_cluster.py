@@ -34,7 +34,10 @@ def rows(name, cluster, request=None):
 
 
 def test_these_tables_are_about_the_whole_cluster():
-    assert sorted(WHOLE) == ["acl", "ceph_health", "cluster_log", "tokens", "users"]
+    assert sorted(WHOLE) == [
+        "acl", "ceph_health", "cluster_log", "firewall_options", "firewall_rules", "tokens",
+        "users",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("scope", NARROW)
@@ -53,7 +56,8 @@ async def test_a_role_for_a_part_gets_no_row_note_or_request(open_cluster, pve, 
 async def test_a_role_for_everything_gets_rows(open_cluster, name):
     cluster = open_cluster()
     assert await rows(name, cluster)
-    assert list(cluster.notes) == []
+    offline = ["Offline on prod, so missing here: pve05."] if "firewall" in name else []
+    assert list(cluster.notes) == offline
 
 
 async def test_users_have_their_groups_and_state(open_cluster, pve):

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.api.backups import BackupJob, IncludedVolumes, UncoveredGuest
+from proxmox_client.api.firewall import Firewall, SecurityGroup
 from proxmox_client.api.ha import HaGroup, HaResource, HaRule, HaStatus
 from proxmox_client.api.replication import ReplicationJob
 from proxmox_client.api.resources import Resources
@@ -273,6 +274,17 @@ class ClusterApi:
         Source: PVE/API2/HA/Groups.pm.
         """
         return await self._transport.get("/cluster/ha/groups", list[HaGroup])
+
+    def firewall(self, group: str | None = None) -> Firewall:
+        """Return the calls about the cluster's firewall, or about a security group of it."""
+        return Firewall(self._transport, "/cluster/firewall", group)
+
+    async def firewall_groups(self) -> list[SecurityGroup]:
+        """GET /cluster/firewall/groups. Needs an account, but no privilege.
+
+        Source: PVE/API2/Firewall/Groups.pm.
+        """
+        return await self._transport.get("/cluster/firewall/groups", list[SecurityGroup])
 
     async def replications(self) -> list[ReplicationJob]:
         """GET /cluster/replication. Jobs of guests without VM.Audit are left out.

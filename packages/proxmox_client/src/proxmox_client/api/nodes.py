@@ -5,6 +5,7 @@ from typing import Literal
 
 from msgspec import field
 
+from proxmox_client.api.firewall import Firewall
 from proxmox_client.api.hardware import (
     BootInfo,
     CpuInfo,
@@ -83,6 +84,11 @@ class Node:
     def __init__(self, transport: Transport, name: str) -> None:
         self._transport = transport
         self.name = name
+
+    @property
+    def firewall(self) -> Firewall:
+        """The calls about the node's firewall."""
+        return Firewall(self._transport, self._path("firewall"))
 
     async def status(self) -> NodeStatus:
         """GET /nodes/{node}/status. Needs Sys.Audit on the node.

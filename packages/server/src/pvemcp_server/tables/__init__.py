@@ -8,6 +8,12 @@ from pvemcp_server.tables.ceph import CephHealth, ceph_health
 from pvemcp_server.tables.cluster_log import ClusterLogLine, cluster_log
 from pvemcp_server.tables.clusters import clusters
 from pvemcp_server.tables.filesystems import GuestFilesystem, filesystems
+from pvemcp_server.tables.firewall import (
+    FirewallOptions,
+    FirewallRule,
+    firewall_options,
+    firewall_rules,
+)
 from pvemcp_server.tables.guest_configs import lxc_configs, qemu_configs
 from pvemcp_server.tables.guest_devices import Disk, Network, disks, networks
 from pvemcp_server.tables.guests import Guest, described, guests
@@ -51,6 +57,8 @@ __all__ = [
     "ClusterLogLine",
     "Content",
     "Disk",
+    "FirewallOptions",
+    "FirewallRule",
     "Guest",
     "GuestAddress",
     "GuestFilesystem",
@@ -89,6 +97,8 @@ __all__ = [
     "described",
     "disks",
     "filesystems",
+    "firewall_options",
+    "firewall_rules",
     "guests",
     "ha_groups",
     "ha_resources",

@@ -5,6 +5,7 @@ from typing import Any, Final
 from proxmox_client.emulator.scenario import history
 from proxmox_client.emulator.scenario.builder import Builder
 from proxmox_client.emulator.scenario.prod_records import USERS
+from proxmox_client.emulator.state.firewall import RuleSet
 from proxmox_client.emulator.state.guest import REMOVAL
 from proxmox_client.emulator.state.node import Update
 from proxmox_client.emulator.state.sizes import GIB
@@ -106,7 +107,31 @@ def add_details(builder: Builder) -> None:
     builder.snapshot(guests[INCOMPLETE_SNAPSHOT], "pre-upgrade", 2, "interrupted", state="prepare")
     for node, type_, id_, user, hours_ago, seconds in TASKS:
         history.add_task(builder, node, type_, id_, user, hours_ago=hours_ago, seconds=seconds)
+    _add_firewall(builder)
     history.add_log(builder, USERS)
+
+
+def _add_firewall(builder: Builder) -> None:
+    """Add a firewall of the cluster, a security group, and rules of a node and of two guests."""
+    ssh = {"type": "in", "action": "ACCEPT", "macro": "SSH", "source": "+admins", "enable": 1}
+    web = {"type": "in", "action": "ACCEPT", "proto": "tcp", "dport": "80,443", "enable": 1}
+    old = {"type": "in", "action": "ACCEPT", "proto": "tcp", "dport": "8080", "enable": 0}
+    ban = {"type": "in", "action": "DROP", "source": "192.0.2.0/24", "enable": 1, "log": "info"}
+    of_group = {"type": "group", "action": "webserver", "enable": 1}
+    builder.state.firewalls |= {
+        "": RuleSet(
+            options={"enable": 1, "policy_in": "DROP"},
+            rules=[{**ssh, "comment": "administrators"}, ban],
+            groups={"webserver": [web, {**old, "comment": "until the move"}]},
+            ip_sets={"admins": [{"cidr": "10.20.9.0/24"}]},
+        ),
+        "pve01": RuleSet(rules=[{**ssh, "iface": "vmbr0"}]),
+        "/vms/105": RuleSet(options={"enable": 1}, rules=[of_group, {**ssh, "enable": 0}]),
+        "/vms/200": RuleSet(
+            options={"enable": 0, "policy_in": "ACCEPT"},
+            rules=[{"type": "in", "action": "ACCEPT", "macro": "SMTP", "enable": 1}],
+        ),
+    }
 
 
 def _add_unused_disks(builder: Builder) -> None:
