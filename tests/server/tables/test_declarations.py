@@ -20,8 +20,8 @@ def test_all_tables_of_the_reference_are_declared():
         "certificates", "cluster_log", "clusters", "disks", "filesystems", "firewall_options",
         "firewall_rules", "guests", "ha_groups", "ha_resources", "ha_rules", "lxc_configs",
         "networks", "node_disks", "node_versions", "nodes", "pci_devices", "permissions", "pools",
-        "qemu_configs", "replications", "services", "snapshots", "storage_content", "storages",
-        "subscriptions", "tasks", "tokens", "updates", "users", "zfs_pools",
+        "qemu_configs", "replications", "services", "smart", "snapshots", "storage_content",
+        "storages", "subscriptions", "tasks", "tokens", "updates", "users", "zfs_pools",
     ]  # fmt: skip
 
 

@@ -7,13 +7,15 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from proxmox_client.api.hardware import NetworkInterface, PciDevice
+from proxmox_client.api.hardware import Disk, NetworkInterface, PciDevice
 from proxmox_client.api.nodes import NodeStatus
+from proxmox_client.api.smart import Smart
 from proxmox_client.api.software import Certificate, Package, Service, Subscription
 from proxmox_client.emulator.scenario import prod_details
 from pvemcp_server.access.model import Resources
 from pvemcp_server.tables import load, node_hardware, node_packages, node_services, tables
 from pvemcp_server.tables.registry import LoadRequest
+from pvemcp_server.tables.smart import _row as smart_row
 
 pytestmark = pytest.mark.anyio
 
@@ -25,6 +27,7 @@ PATHS = {
     "subscriptions": "subscription",
     "pci_devices": "hardware/pci",
     "updates": "apt/update",
+    "smart": "disks/smart",
     "zfs_pools": "disks/zfs",
 }
 NODE_TABLES = list(PATHS)
@@ -68,7 +71,7 @@ async def test_a_missing_privilege_is_a_note_with_its_name(open_cluster, pve, na
         assert await rows(name, cluster, "pve02") == []
     finally:
         pve["prod"].faults.remove(fault)
-    [note] = cluster.notes
+    note = next(iter(cluster.notes))  # the same for each disk
     assert note.startswith("Missing from prod: ")
     assert "lacks Sys.Modify on /nodes/pve02" in note
 
@@ -167,6 +170,57 @@ async def test_a_pool_with_a_failed_disk_is_degraded(open_cluster, pve):
         assert row.free == storage.total - used
         assert row.usage_percentage == round(used / storage.total * 100, 1)
     assert await rows("zfs_pools", open_cluster("home-lab")) == []
+
+
+async def test_a_failed_disk_reports_its_errors(open_cluster, pve):
+    reports = {row.device: row for row in await rows("smart", open_cluster(), "pve03")}
+    disks = {disk.device: disk for disk in pve["prod"].state.nodes["pve03"].disks}
+    assert {name: row.health for name, row in reports.items()} == {
+        name: disk.health for name, disk in disks.items()
+    }
+    [failed] = [row for row in reports.values() if row.health == "FAILED"]
+    disk = disks[failed.device]
+    assert (failed.serial, failed.model) == (disk.serial, disk.model)
+    if disk.kind == "nvme":
+        assert (failed.media_errors, failed.critical_warning, failed.type) == (412, 4, "text")
+        assert failed.percentage_used == 96
+    else:
+        assert (failed.reallocated_sectors, failed.pending_sectors) == (412, 103)
+        assert failed.failing == ["Reallocated_Sector_Ct"]
+    assert all(row.power_on_hours > 12_000 and row.temperature > 30 for row in reports.values())
+
+
+async def test_disks_have_what_their_kind_reports(open_cluster, pve):
+    reports = await rows("smart", open_cluster())
+    disks = {
+        (node.name, disk.device): disk
+        for node in pve["prod"].state.nodes.values()
+        for disk in node.disks
+    }
+    assert len(reports) == sum(node in ONLINE for node, _ in disks)
+    for row in reports:
+        nvme = disks[row.node, row.device].kind == "nvme"
+        assert (row.percentage_used is None, row.crc_errors is None) == (not nvme, nvme)
+        assert bool(row.attributes) == (not nvme)
+
+
+def test_raw_values_of_disks_have_texts_around_their_numbers():
+    raws = {"Power_On_Hours": "12345h+06m+11.052s", "Temperature_Celsius": "33 (Min/Max 18/45)"}
+    attributes = [{"name": name, "raw": raw, "fail": "-"} for name, raw in raws.items()]
+    answer = msgspec.convert({"health": "OK", "attributes": attributes}, Smart)
+    row = smart_row("pve1", Disk(device="/dev/sda"), answer)
+    assert (row.power_on_hours, row.temperature, row.failing) == (12345, 33, [])
+
+
+def test_a_disk_without_smart_has_its_health_only(pve_recordings):
+    lines = (pve_recordings / "exchanges-9.2-more.jsonl").read_text().splitlines()
+    answer = next(
+        exchange["body"]["data"]
+        for exchange in map(json.loads, lines)
+        if exchange["path"].endswith("/disks/smart") and exchange["status"] == 200
+    )
+    row = smart_row("pve1", Disk(device="/dev/vda"), msgspec.convert(answer, Smart))
+    assert (row.health, row.type, row.power_on_hours, row.attributes) == ("UNKNOWN", None, None, [])
 
 
 async def test_bridges_have_their_ports_and_address(open_cluster, pve):

@@ -119,7 +119,7 @@ ON_NODES = [
     *("guests", "snapshots", "qemu_configs", "lxc_configs", "disks", "networks", "storages"),
     *("node_disks", "tasks", "backups", "storage_content", "addresses", "filesystems"),
     *("bridges", "certificates", "node_versions", "pci_devices", "services", "subscriptions"),
-    *("updates", "zfs_pools", "firewall_rules", "firewall_options"),
+    *("updates", "zfs_pools", "firewall_rules", "firewall_options", "smart"),
 ]
 
 

@@ -19,6 +19,7 @@ from proxmox_client.api.hardware import (
 from proxmox_client.api.replication import ReplicationStatus
 from proxmox_client.api.resources import NodeState
 from proxmox_client.api.rrd import Consolidation, NodeRrd, TimeFrame
+from proxmox_client.api.smart import Smart
 from proxmox_client.api.software import Certificate, Package, Service, Subscription
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.storage import StorageContentKind, StorageStatus
@@ -119,6 +120,13 @@ class Node:
         """
         parameters: Parameters = {"include-partitions": include_partitions or None}
         return await self._transport.get(self._path("disks", "list"), list[Disk], **parameters)
+
+    async def smart(self, disk: str) -> Smart:
+        """GET /nodes/{node}/disks/smart. Needs Sys.Audit on /; `disk` is a device: /dev/sda.
+
+        Source: PVE/API2/Disks.pm.
+        """
+        return await self._transport.get(self._path("disks", "smart"), Smart, disk=disk)
 
     async def zfs_pools(self) -> list[ZfsPool]:
         """GET /nodes/{node}/disks/zfs. Needs Sys.Audit on /.

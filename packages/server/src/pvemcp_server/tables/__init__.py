@@ -41,6 +41,7 @@ from pvemcp_server.tables.permissions import Permission, permissions
 from pvemcp_server.tables.pools import Pool, pools
 from pvemcp_server.tables.registry import LoadRequest, Table, load, tables
 from pvemcp_server.tables.replications import Replication, replications
+from pvemcp_server.tables.smart import SmartReport, smart
 from pvemcp_server.tables.snapshots import Snapshot, snapshots
 from pvemcp_server.tables.storages import Storage, storages
 from pvemcp_server.tables.tasks import Task, tasks
@@ -78,6 +79,7 @@ __all__ = [
     "Permission",
     "Pool",
     "Replication",
+    "SmartReport",
     "Snapshot",
     "Storage",
     "Table",
@@ -115,6 +117,7 @@ __all__ = [
     "qemu_configs",
     "replications",
     "services",
+    "smart",
     "snapshots",
     "storage_content",
     "storages",

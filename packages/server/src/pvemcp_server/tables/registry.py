@@ -25,6 +25,7 @@ class Cost(StrEnum):
     ONE = "one call"
     PER_NODE = "one call per node"
     PER_STORAGE = "one call per node and storage"
+    PER_DISK = "one call per node and physical disk"
     PER_GUEST = "one call per guest"
 
 
