@@ -83,6 +83,7 @@ class AclEntry(Row):
     cost=Cost.ONE,
     covered=of_everything,
     looks_filtered=never_filtered,
+    rare=True,
 )
 async def users(cluster: Cluster, _request: LoadRequest) -> list[User]:
     """Users of Proxmox VE with their groups; for keys with a role on the whole cluster."""
@@ -97,6 +98,7 @@ async def users(cluster: Cluster, _request: LoadRequest) -> list[User]:
     covered=of_everything,
     relations=(_TO_USER,),
     looks_filtered=never_filtered,
+    rare=True,
 )
 async def tokens(cluster: Cluster, _request: LoadRequest) -> list[ApiToken]:
     """API tokens of all users, without secrets; for keys with a role on the whole cluster."""
@@ -111,6 +113,7 @@ async def tokens(cluster: Cluster, _request: LoadRequest) -> list[ApiToken]:
     cost=Cost.ONE,
     covered=of_everything,
     looks_filtered=never_filtered,
+    rare=True,
 )
 async def acl(cluster: Cluster, request: LoadRequest) -> list[AclEntry]:
     """Roles of users, groups and tokens by path; for keys with a role on the whole cluster.

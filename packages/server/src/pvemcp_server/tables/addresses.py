@@ -53,6 +53,7 @@ class _Place:
     cost=Cost.PER_GUEST,
     covered=of_guest,
     relations=(TO_GUEST, TO_NODE),
+    rare=True,
 )
 async def addresses(cluster: Cluster, request: LoadRequest) -> list[GuestAddress]:
     """Addresses of running guests, as the guest agent or the container reports them now.

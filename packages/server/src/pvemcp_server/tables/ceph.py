@@ -45,6 +45,7 @@ class CephHealth(Row):
     covered=of_everything,
     pushdown={},
     looks_filtered=never_filtered,
+    rare=True,
 )
 async def ceph_health(cluster: Cluster, _request: LoadRequest) -> list[CephHealth]:
     """Health of Ceph in its own words, one row per cluster; for roles on the whole cluster."""

@@ -34,6 +34,7 @@ class ClusterLogLine(Row):
     cost=Cost.ONE,
     covered=of_everything,
     looks_filtered=never_filtered,
+    rare=True,
 )
 async def cluster_log(cluster: Cluster, _request: LoadRequest) -> list[ClusterLogLine]:
     """Newest lines of the cluster log: sign-ins, tasks, changes; for roles on the whole cluster."""

@@ -69,6 +69,7 @@ class GuestFilesystem(Row):
     cost=Cost.PER_GUEST,
     covered=of_guest,
     relations=(TO_GUEST, TO_NODE),
+    rare=True,
 )
 async def filesystems(cluster: Cluster, request: LoadRequest) -> list[GuestFilesystem]:
     """File systems in running VMs, as their guest agent reports them, and of containers.

@@ -110,6 +110,7 @@ class _Place:
     relations=(TO_GUEST, TO_NODE),
     pushdown=_PUSHDOWN,
     looks_filtered=never_filtered,
+    rare=True,
 )
 async def firewall_rules(cluster: Cluster, request: LoadRequest) -> list[FirewallRule]:
     """Rules of the firewall on every level, by a condition on level with few calls.
@@ -131,6 +132,7 @@ async def firewall_rules(cluster: Cluster, request: LoadRequest) -> list[Firewal
     relations=(TO_GUEST, TO_NODE),
     pushdown=_PUSHDOWN,
     looks_filtered=never_filtered,
+    rare=True,
 )
 async def firewall_options(cluster: Cluster, request: LoadRequest) -> list[FirewallOptions]:
     """Whether the firewall is on for the cluster, each node and each guest, with its policies.

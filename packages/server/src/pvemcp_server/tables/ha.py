@@ -136,6 +136,7 @@ def _covered_group(reach: Reach, row: HaGroup) -> HaGroup | None:
     covered=_covered_rule,
     pushdown={},
     looks_filtered=never_filtered,
+    rare=True,
 )
 async def ha_rules(cluster: Cluster, _request: LoadRequest) -> list[HaRule]:
     """Rules of high availability, from Proxmox VE 9.0 on; before, ha_groups has groups."""
@@ -156,6 +157,7 @@ async def ha_rules(cluster: Cluster, _request: LoadRequest) -> list[HaRule]:
     covered=_covered_group,
     pushdown={},
     looks_filtered=never_filtered,
+    rare=True,
 )
 async def ha_groups(cluster: Cluster, _request: LoadRequest) -> list[HaGroup]:
     """Groups of high availability, until Proxmox VE 8.4; from 9.0 on, ha_rules has rules."""

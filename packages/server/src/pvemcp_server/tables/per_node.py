@@ -20,6 +20,7 @@ node_table = partial(
     covered=of_node,
     relations=(TO_NODE,),
     looks_filtered=never_filtered,
+    rare=True,
 )
 """Declares a table whose rows belong to a node; Proxmox refuses it without the privilege."""
 

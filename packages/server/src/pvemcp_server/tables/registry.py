@@ -186,6 +186,8 @@ class Table:
     """Returns whether an account's rows look as if a missing privilege hid others."""
     primary_field: str = ""
     """The field that is true on one of several rows about the same shared thing."""
+    rare: bool = False
+    """Whether the overview of all tables leaves its fields out, because few questions need it."""
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -215,6 +217,7 @@ def table(
     last_known: Callable[[InventoryView], Iterable[Resource]] | None = None,
     looks_filtered: LooksFiltered = _no_rows,
     primary_field: str = "",
+    rare: bool = False,
 ) -> Callable[[Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table by decorating its loader.
 
@@ -255,6 +258,7 @@ def table(
             last_known=last_known,
             looks_filtered=looks_filtered,
             primary_field=primary_field,
+            rare=rare,
         )
         _TABLES[name] = declared
         return declared

@@ -72,6 +72,7 @@ class SmartReport(Row):
     covered=of_node,
     relations=(TO_NODE, _TO_DISK),
     looks_filtered=never_filtered,
+    rare=True,
 )
 async def smart(cluster: Cluster, request: LoadRequest) -> list[SmartReport]:
     """SMART values of the physical disks of nodes; the account needs Sys.Audit on /."""
