@@ -34,7 +34,6 @@ NODE_TABLES = list(PATHS)
 ONLINE = ["pve01", "pve02", "pve03", "pve04"]
 WITH_ROWS = {"pci_devices": "pve03"}
 """The node of tables that have no rows of pve02."""
-NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
 
 def rows(name, cluster, *nodes):
@@ -245,7 +244,7 @@ def test_an_open_vswitch_bridge_has_its_ports():
 
 
 def test_text_in_place_of_a_due_date_is_no_date():
-    row = node_services._subscription("n", Subscription(next_due_date="never"), NOW)
+    row = node_services._subscription("n", Subscription(next_due_date="never"))
     assert (row.next_due, row.days_left) == (None, None)
 
 
@@ -269,7 +268,7 @@ MAKE = {
     "network": (list[NetworkInterface], node_hardware._bridge),
     "apt/update": (list[Package], node_packages._update),
     "services": (list[Service], node_services._service),
-    "certificates/info": (list[Certificate], lambda *a: node_services._certificate(*a, NOW)),
+    "certificates/info": (list[Certificate], node_services._certificate),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from datetime import UTC, datetime
 from importlib import import_module
 
 import pytest
@@ -560,7 +561,9 @@ async def test_a_narrow_key_sees_only_its_guests_in_every_table(tool_client, sco
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-async def test_aggregates_of_a_narrow_key_cover_only_its_rows(tool_client, scope):
+async def test_aggregates_of_a_narrow_key_cover_only_its_rows(tool_client, scope, monkeypatch):
+    now = datetime.now(UTC)
+    monkeypatch.setattr("pvemcp_server.tables.rows._now", lambda: now)
     narrow = tool_client.scoped(SCOPES[scope][0])
     for name, table in tables().items():
         fields = [

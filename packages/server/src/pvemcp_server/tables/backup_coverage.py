@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
 from proxmox_client.api.backups import UncoveredGuest
@@ -15,7 +15,7 @@ from pvemcp_server.tables.backup_jobs import guests_of_jobs
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import Reach, of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
-from pvemcp_server.tables.rows import Col, Gap, Row, Unit, moment
+from pvemcp_server.tables.rows import Col, Gap, Row, Unit, moment, seconds_since
 from pvemcp_server.tables.volumes import listed_volumes, note_hidden_volumes
 
 _KINDS: frozenset[StorageContentKind] = frozenset({"backup"})
@@ -91,11 +91,10 @@ async def backup_coverage(cluster: Cluster, request: LoadRequest) -> list[Backup
     jobs, uncovered, backups = await asyncio.gather(
         _jobs(cluster, request), _uncovered(cluster, request), _backups(cluster, request)
     )
-    now = datetime.now(UTC)
     return made(
         cluster,
         sorted(guests, key=lambda guest: guest.vmid),
-        lambda guest: [_row(guest, jobs, uncovered, backups.get(guest.vmid, ()), now)],
+        lambda guest: [_row(guest, jobs, uncovered, backups.get(guest.vmid, ()))],
     )
 
 
@@ -150,16 +149,11 @@ def _is_verified(volume: Volume) -> bool:
     return volume.verification is not None and volume.verification.state == "ok"
 
 
-def _age(time: datetime | None, now: datetime) -> int | None:
-    return None if time is None else max(0, int((now - time).total_seconds()))
-
-
 def _row(
     guest: GuestResource,
     jobs: _Jobs | None,
     uncovered: Iterable[int] | None,
     backups: Sequence[Volume],
-    now: datetime,
 ) -> BackupCoverage:
     newest = next(iter(backups), None)
     verified = next(filter(_is_verified, backups), None)
@@ -177,9 +171,9 @@ def _row(
         not_backed_up=None if uncovered is None else guest.vmid in uncovered,
         backups=len(backups),
         last_backup=last,
-        last_backup_age=_age(last, now),
+        last_backup_age=seconds_since(last),
         last_backup_storage=newest.volid.partition(":")[0] if newest else None,
         last_backup_volid=newest.volid if newest else None,
         last_verified_backup=last_verified,
-        last_verified_backup_age=_age(last_verified, now),
+        last_verified_backup_age=seconds_since(last_verified),
     )

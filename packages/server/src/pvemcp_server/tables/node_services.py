@@ -9,7 +9,7 @@ from proxmox_client.api.software import Certificate, Service, Subscription
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.per_node import node_table, rows_of_nodes
 from pvemcp_server.tables.registry import LoadRequest
-from pvemcp_server.tables.rows import Col, Row, Unit, moment
+from pvemcp_server.tables.rows import Col, Row, Unit, days_until, moment
 
 
 class NodeService(Row):
@@ -79,12 +79,11 @@ async def services(cluster: Cluster, request: LoadRequest) -> list[NodeService]:
 @node_table("certificates", tool="GetNodeStatus")
 async def certificates(cluster: Cluster, request: LoadRequest) -> list[NodeCertificate]:
     """Certificates of nodes and the end of their validity."""
-    now = datetime.now(UTC)
     return await rows_of_nodes(
         cluster,
         request,
         Node.certificates,
-        lambda node, certificate: _certificate(node, certificate, now),
+        _certificate,
         "certificates of node",
     )
 
@@ -92,7 +91,6 @@ async def certificates(cluster: Cluster, request: LoadRequest) -> list[NodeCerti
 @node_table("subscriptions", tool="GetNodeStatus")
 async def subscriptions(cluster: Cluster, request: LoadRequest) -> list[NodeSubscription]:
     """Support subscriptions of nodes; one row per node."""
-    now = datetime.now(UTC)
 
     async def ask(node: Node) -> Sequence[Subscription]:
         return [await node.subscription()]
@@ -101,7 +99,7 @@ async def subscriptions(cluster: Cluster, request: LoadRequest) -> list[NodeSubs
         cluster,
         request,
         ask,
-        lambda node, subscription: _subscription(node, subscription, now),
+        _subscription,
         "subscription of node",
     )
 
@@ -118,11 +116,7 @@ def _service(node: str, service: Service) -> NodeService:
     )
 
 
-def _days_left(end: datetime | None, now: datetime) -> int | None:
-    return None if end is None else (end - now).days
-
-
-def _certificate(node: str, certificate: Certificate, now: datetime) -> NodeCertificate:
+def _certificate(node: str, certificate: Certificate) -> NodeCertificate:
     end = moment(certificate.not_after)
     return NodeCertificate(
         node=node,
@@ -131,7 +125,7 @@ def _certificate(node: str, certificate: Certificate, now: datetime) -> NodeCert
         issuer=certificate.issuer,
         not_before=moment(certificate.not_before),
         not_after=end,
-        days_left=_days_left(end, now),
+        days_left=days_until(end),
         names=certificate.names,
         fingerprint=certificate.fingerprint,
         key_type=certificate.key_type,
@@ -139,7 +133,7 @@ def _certificate(node: str, certificate: Certificate, now: datetime) -> NodeCert
     )
 
 
-def _subscription(node: str, subscription: Subscription, now: datetime) -> NodeSubscription:
+def _subscription(node: str, subscription: Subscription) -> NodeSubscription:
     due = _date(subscription.next_due_date)
     return NodeSubscription(
         node=node,
@@ -148,7 +142,7 @@ def _subscription(node: str, subscription: Subscription, now: datetime) -> NodeS
         product=subscription.product,
         sockets=subscription.sockets,
         next_due=due,
-        days_left=_days_left(due, now),
+        days_left=days_until(due),
         checked=moment(subscription.check_time),
         message=subscription.message,
     )
