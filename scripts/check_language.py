@@ -49,7 +49,9 @@ NOT_A_NOUN: Final = "name the thing: 'guest', 'row', 'missing_nodes'"
 VERBS: Final = frozenset((Path(__file__).with_name("verbs.txt")).read_text().split())
 NOT_A_VERB: Final = "start with an imperative verb (a missing verb goes into scripts/verbs.txt)"
 # A decorated function whose docstring describes a thing: a property, or the rows of a table
-NOUN_DECORATORS: Final = frozenset({"property", "cached_property", "table", "config_table"})
+NOUN_DECORATORS: Final = frozenset(
+    {"property", "cached_property", "table", "config_table", "node_table"}
+)
 
 _WORD: Final = re.compile(rf"(?<![a-zA-Z])(?:{'|'.join(WORDS)})(?![a-zA-Z])", re.IGNORECASE)
 _ADVICE: Final = [(re.compile(word, re.IGNORECASE), advice) for word, advice in WORDS.items()]

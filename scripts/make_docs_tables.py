@@ -35,7 +35,8 @@ def page() -> str:
 def _table(table: Table) -> Iterator[str]:
     yield f"## {table.name}\n"
     yield f"{table.description}\n"
-    yield f"Costs {table.cost} per cluster. Governed by `{table.tool}`.\n"
+    tools = " and ".join(f"`{tool}`" for tool in table.tools)
+    yield f"Costs {table.cost} per cluster. Governed by {tools}.\n"
     yield "| field | type | unit or values | description |"
     yield "|---|---|---|---|"
     yield from (_field(table, field) for field in table.fields.values())

@@ -24,6 +24,17 @@ READS: dict[str, Read] = {
     r"/cluster/status": lambda c: c.cluster.status(),
     r"/cluster/options": lambda c: c.cluster.options(),
     r"/cluster/tasks": lambda c: c.cluster.tasks(),
+    r"/cluster/log": lambda c: c.cluster.log(),
+    r"/cluster/firewall/rules": lambda c: c.cluster.firewall().rules(),
+    r"/cluster/firewall/options": lambda c: c.cluster.firewall().options(),
+    r"/cluster/firewall/groups": lambda c: c.cluster.firewall_groups(),
+    r"/cluster/firewall/groups/([^/]+)": lambda c, group: c.cluster.firewall(group).rules(),
+    r"/nodes/([^/]+)/firewall/rules": lambda c, node: c.node(node).firewall.rules(),
+    r"/nodes/([^/]+)/firewall/options": lambda c, node: c.node(node).firewall.options(),
+    r"/nodes/([^/]+)/qemu/(\d+)/firewall/rules": lambda c, n, i: c.qemu(n, int(i)).firewall.rules(),
+    r"/nodes/([^/]+)/lxc/(\d+)/firewall/options": (
+        lambda c, n, i: c.lxc(n, int(i)).firewall.options()
+    ),
     r"/cluster/nextid": lambda c: c.cluster.nextid(),
     r"/cluster/backup": lambda c: c.cluster.backup_jobs(),
     r"/cluster/backup/([^/]+)/included_volumes": lambda c, job: c.cluster.backup_job_volumes(job),
@@ -44,6 +55,12 @@ READS: dict[str, Read] = {
     r"/nodes/([^/]+)/time": lambda c, node: c.node(node).time(),
     r"/nodes/([^/]+)/rrddata": lambda c, node: c.node(node).rrd("hour"),
     r"/nodes/([^/]+)/disks/list": lambda c, node: c.node(node).disks(),
+    r"/nodes/([^/]+)/hardware/pci": lambda c, node: c.node(node).pci_devices(),
+    r"/nodes/([^/]+)/apt/versions": lambda c, node: c.node(node).package_versions(),
+    r"/nodes/([^/]+)/apt/update": lambda c, node: c.node(node).updates(),
+    r"/nodes/([^/]+)/services": lambda c, node: c.node(node).services(),
+    r"/nodes/([^/]+)/certificates/info": lambda c, node: c.node(node).certificates(),
+    r"/nodes/([^/]+)/subscription": lambda c, node: c.node(node).subscription(),
     r"/nodes/([^/]+)/network": lambda c, node: c.node(node).network(),
     r"/nodes/([^/]+)/qemu": lambda c, node: c.node(node).qemus(),
     r"/nodes/([^/]+)/lxc": lambda c, node: c.node(node).lxcs(),
@@ -75,6 +92,11 @@ READS: dict[str, Read] = {
 }
 
 VERSIONS = ["8.4", "9.1", "9.2"]
+NOT_RECORDED = {
+    "8.4": {r"/cluster/ha/rules", r"/nodes/([^/]+)/lxc/(\d+)/migrate"},
+    "9.2": {r"/nodes/([^/]+)/subscription"},
+}
+"""Reads without a successful answer: those of newer versions, and one that failed."""
 UNUSUAL = "9.2-more"
 """The recordings of unusual states and of narrow accounts."""
 
@@ -109,9 +131,7 @@ async def test_every_recorded_answer_is_decoded(version, exchanges, client, pve)
     for exchange in readable(exchanges[version]):
         await replay(client, pve, exchange)
         covered.add(next(path for path in READS if re.fullmatch(path, exchange["path"])))
-    only_newer = {r"/cluster/ha/rules", r"/nodes/([^/]+)/lxc/(\d+)/migrate"}
-    missing = set(READS) - covered - (only_newer if version == "8.4" else set())
-    assert missing == set()
+    assert set(READS) - covered == NOT_RECORDED.get(version, set())
 
 
 AGENT_READS: dict[str, Read] = {

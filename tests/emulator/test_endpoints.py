@@ -26,6 +26,7 @@ VALUES = {
 }
 PARAMETERS = {
     "/nodes/{node}/query-url-metadata": {"url": "https://x.test/a.iso"},
+    "/nodes/{node}/disks/smart": {"disk": "/dev/sda"},
     "/nodes/{node}/vzdump/extractconfig": None,
     "/nodes/{node}/tasks/{upid}/status": None,
     "/nodes/{node}/tasks/{upid}/log": None,

@@ -41,7 +41,7 @@ def without(rows, *conditions):
             "query: this is not JSON: Expecting value at line 1 column 1. For example {",
         ),
         (["guests"], "query: it is an object."),
-        ({"from": "gests"}, "from: no table 'gests'. Did you mean guests? There are: backup_jobs,"),
+        ({"from": "gests"}, "from: no table 'gests'. Did you mean guests? There are: acl,"),
         ({"from": 7}, "from: 7 is not text."),
         ({"form": "guests"}, "query: no part 'form'. Did you mean from?"),
         ({"from": "guests", "From": "nodes"}, "query.from: it is there twice."),

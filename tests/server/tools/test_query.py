@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 
 import pytest
@@ -46,7 +46,10 @@ async def test_the_example_queries_run_and_separate_clusters(tool_client, exampl
 
 async def test_the_schema_summarizes_all_tables(tool_client):
     schema = (await tool_client("GetQuerySchema")).data
-    assert [table["name"] for table in schema["tables"]] == EVERY_TABLE
+    named = [table["name"] for table in schema["tables"]]
+    assert named == [name for name in EVERY_TABLE if not tables()[name].rare]
+    assert list(schema["more_tables"]) == [name for name in EVERY_TABLE if tables()[name].rare]
+    assert all(0 < len(text) <= 100 for text in schema["more_tables"].values())
     guests = next(table for table in schema["tables"] if table["name"] == "guests")
     assert guests["fields"].startswith("cluster, vmid:integer, name, node, status, type, tags:list")
     assert guests["cost"] == "one call"
@@ -508,6 +511,18 @@ async def test_tables_of_tools_that_are_not_granted_do_not_exist(tool_client):
     assert related.replace("node", "NAME") == unheard.replace("xyzz", "NAME")
 
 
+@pytest.mark.parametrize("name", [name for name, table in tables().items() if table.joined])
+async def test_a_table_of_several_tools_takes_the_grants_of_all(tool_client, name):
+    query, granted = {"from": name, "select": ["COUNT(*) as n"]}, tables()[name].tools
+    assert (
+        await with_tools(tool_client, "ExecuteQuery", *granted)("ExecuteQuery", query=query)
+    ).data
+    for missing in granted:
+        narrow = with_tools(tool_client, "ExecuteQuery", *(set(granted) - {missing}))
+        error = await narrow.refused("ExecuteQuery", query=query)
+        assert f"no table {name!r}" in error
+
+
 SCOPES = {
     "pool": (Resources(pools=frozenset({"production"})), lambda row: row["pool"] == "production"),
     "tags": (
@@ -546,7 +561,9 @@ async def test_a_narrow_key_sees_only_its_guests_in_every_table(tool_client, sco
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-async def test_aggregates_of_a_narrow_key_cover_only_its_rows(tool_client, scope):
+async def test_aggregates_of_a_narrow_key_cover_only_its_rows(tool_client, scope, monkeypatch):
+    now = datetime.now(UTC)
+    monkeypatch.setattr("pvemcp_server.tables.rows._now", lambda: now)
     narrow = tool_client.scoped(SCOPES[scope][0])
     for name, table in tables().items():
         fields = [

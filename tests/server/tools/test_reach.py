@@ -117,7 +117,9 @@ async def test_the_status_does_not_wait_for_a_node_that_hangs(tool_client, monke
 # pve05 of the demo is offline; these tables have rows about what is on it, or would have
 ON_NODES = [
     *("guests", "snapshots", "qemu_configs", "lxc_configs", "disks", "networks", "storages"),
-    *("node_disks", "tasks", "backups", "storage_content"),
+    *("node_disks", "tasks", "backups", "storage_content", "addresses", "filesystems"),
+    *("bridges", "certificates", "node_versions", "pci_devices", "services", "subscriptions"),
+    *("updates", "zfs_pools", "firewall_rules", "firewall_options", "smart"),
 ]
 
 

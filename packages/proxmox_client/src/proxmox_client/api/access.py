@@ -25,6 +25,8 @@ class User(Answer, frozen=True):
     groups: str | list[str] | None = None
     tokens: dict[str, "Token"] | list["Token"] | None = None
     realm_type: str | None = field(name="realm-type", default=None)
+    locked_until: int | None = field(name="tfa-locked-until", default=None)
+    totp_locked: bool = field(name="totp-locked", default=False)
 
     @property
     def group_list(self) -> list[str]:
@@ -98,12 +100,14 @@ class Access:
             "/access/permissions", Permissions, path=path, userid=userid
         )
 
-    async def users(self) -> list[User]:
+    async def users(self, *, full: bool | None = None) -> list[User]:
         """GET /access/users. Lists only users that the account may see.
+
+        All need User.Modify or Sys.Audit on /access/groups. `full` adds groups and tokens.
 
         Source: PVE/API2/User.pm.
         """
-        return await self._transport.get("/access/users", list[User])
+        return await self._transport.get("/access/users", list[User], full=full)
 
     async def user(self, userid: str) -> User:
         """GET /access/users/{userid}. Needs Sys.Audit or User.Modify unless own account.

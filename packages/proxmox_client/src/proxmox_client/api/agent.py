@@ -52,12 +52,24 @@ class AgentInterface(Answer, frozen=True):
     mac: str | None = field(name="hardware-address", default=None)
     addresses: list[AgentAddress] = field(name="ip-addresses", default=[])
 
+    @property
+    def mac_address(self) -> str | None:
+        """The MAC address in lower case, as far as it is reported."""
+        return self.mac.lower() if self.mac else None
+
 
 class ContainerInterface(AgentInterface, frozen=True):
     """A network interface inside a container; `inet` and `inet6` carry the prefix."""
 
     inet: str | None = None
     inet6: str | None = None
+    hwaddr: str | None = None
+
+    @property
+    def mac_address(self) -> str | None:
+        """The MAC address in lower case; releases of 8.x have it as `hwaddr` only."""
+        mac = self.mac or self.hwaddr
+        return mac.lower() if mac else None
 
 
 class Filesystem(Answer, frozen=True):

@@ -6,7 +6,8 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.api.backups import BackupJob, IncludedVolumes, UncoveredGuest
-from proxmox_client.api.ha import HaResource, HaRule, HaStatus
+from proxmox_client.api.firewall import Firewall, SecurityGroup
+from proxmox_client.api.ha import HaGroup, HaResource, HaRule, HaStatus
 from proxmox_client.api.replication import ReplicationJob
 from proxmox_client.api.resources import Resources
 from proxmox_client.api.tasks import TaskRow
@@ -105,17 +106,66 @@ class ClusterOptions(Answer, frozen=True):
         return parse(getattr(self, name), default)
 
 
+class LogLine(Answer, frozen=True):
+    """A line of the cluster log; `time` is an epoch, `priority` that of syslog, 0 to 7."""
+
+    node: str = ""
+    time: int | None = None
+    user: str = ""
+    tag: str = ""
+    priority: int | None = field(name="pri", default=None)
+    pid: int | None = None
+    message: str = field(name="msg", default="")
+
+
+class CephSummary(Answer, frozen=True):
+    """The text of a check that failed."""
+
+    message: str = ""
+    count: int | None = None
+
+
+class CephCheck(Answer, frozen=True):
+    """A check of Ceph that failed; a muted one does not count for the status."""
+
+    severity: str = ""
+    summary: CephSummary = CephSummary()
+    muted: bool = False
+
+
 class CephHealth(Answer, frozen=True):
     """Ceph's health: `HEALTH_OK`, or another status and the checks that failed."""
 
     status: str = ""
-    checks: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, CephCheck] = field(default_factory=dict)
+
+
+class CephOsds(Answer, frozen=True):
+    """The number of object storage daemons; those `holding` data are `in`."""
+
+    total: int | None = field(name="num_osds", default=None)
+    up: int | None = field(name="num_up_osds", default=None)
+    holding: int | None = field(name="num_in_osds", default=None)
+
+
+class CephPlacement(Answer, frozen=True):
+    """Placement groups, pools and bytes of Ceph."""
+
+    groups: int | None = field(name="num_pgs", default=None)
+    pools: int | None = field(name="num_pools", default=None)
+    used: int | None = field(name="bytes_used", default=None)
+    available: int | None = field(name="bytes_avail", default=None)
+    total: int | None = field(name="bytes_total", default=None)
 
 
 class CephStatus(Answer, frozen=True):
-    """Ceph's status, reduced to its health."""
+    """Ceph's status: its health, daemons and space."""
 
+    fsid: str | None = None
     health: CephHealth = CephHealth()
+    monitors: list[str] = field(name="quorum_names", default=[])
+    osds: CephOsds = field(name="osdmap", default=CephOsds())
+    placement: CephPlacement = field(name="pgmap", default=CephPlacement())
 
 
 class ClusterApi:
@@ -157,6 +207,13 @@ class ClusterApi:
         Source: PVE/API2/Cluster.pm.
         """
         return await self._transport.get("/cluster/tasks", list[TaskRow])
+
+    async def log(self, maximum: int | None = None) -> list[LogLine]:
+        """GET /cluster/log. The newest lines, 50 by default; without Sys.Syslog on / only own ones.
+
+        Source: PVE/API2/Cluster.pm.
+        """
+        return await self._transport.get("/cluster/log", list[LogLine], max=maximum)
 
     async def nextid(self, vmid: int | None = None) -> int:
         """GET /cluster/nextid. Needs an account; the VMID is free, but not reserved.
@@ -210,6 +267,24 @@ class ClusterApi:
         Source: PVE/API2/HA/Rules.pm.
         """
         return await self._transport.get("/cluster/ha/rules", list[HaRule])
+
+    async def ha_groups(self) -> list[HaGroup]:
+        """GET /cluster/ha/groups (until 8.4; an error once they are rules). Needs Sys.Audit on /.
+
+        Source: PVE/API2/HA/Groups.pm.
+        """
+        return await self._transport.get("/cluster/ha/groups", list[HaGroup])
+
+    def firewall(self, group: str | None = None) -> Firewall:
+        """Return the calls about the cluster's firewall, or about a security group of it."""
+        return Firewall(self._transport, "/cluster/firewall", group)
+
+    async def firewall_groups(self) -> list[SecurityGroup]:
+        """GET /cluster/firewall/groups. Needs an account, but no privilege.
+
+        Source: PVE/API2/Firewall/Groups.pm.
+        """
+        return await self._transport.get("/cluster/firewall/groups", list[SecurityGroup])
 
     async def replications(self) -> list[ReplicationJob]:
         """GET /cluster/replication. Jobs of guests without VM.Audit are left out.

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.api.configs import GuestConfig, GuestDisk
+from proxmox_client.api.firewall import Firewall
 from proxmox_client.api.resources import GuestType
 from proxmox_client.api.rrd import Consolidation, GuestRrd, TimeFrame
 from proxmox_client.api.status import GuestStatus
@@ -164,6 +165,11 @@ class Guest(Generic[C]):
         Source: PVE/API2/Qemu.pm, PVE/API2/LXC.pm.
         """
         return await self._read(list[GuestRrd], "rrddata", timeframe=timeframe, cf=cf)
+
+    @property
+    def firewall(self) -> Firewall:
+        """The calls about the guest's firewall."""
+        return Firewall(self._transport, self._path("firewall"))
 
     async def snapshots(self) -> list[Snapshot]:
         """GET …/snapshot, without the pseudo entry `current`. Needs VM.Audit.

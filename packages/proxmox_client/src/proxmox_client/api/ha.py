@@ -49,3 +49,13 @@ class HaRule(Answer, frozen=True):
     affinity: str | None = None
     disable: bool = False
     comment: str | None = None
+
+
+class HaGroup(Answer, frozen=True):
+    """A group of nodes for HA resources (until 8.4); `nodes` may have priorities: `pve1:2`."""
+
+    group: str
+    nodes: str = ""
+    restricted: bool = False
+    no_failback: bool = field(name="nofailback", default=False)
+    comment: str | None = None

@@ -90,8 +90,37 @@ class NetworkInterface(Answer, frozen=True):
     gateway6: str | None = None
     mtu: int | None = None
     bridge_ports: str | None = None
+    ovs_ports: str | None = None
     bridge_vlan_aware: bool | None = None
     slaves: str | None = None
     vlan_id: int | None = field(name="vlan-id", default=None)
     vlan_device: str | None = field(name="vlan-raw-device", default=None)
     comments: str | None = None
+
+
+class ZfsPool(Answer, frozen=True):
+    """A ZFS pool, in bytes; `fragmentation` is a percentage."""
+
+    name: str
+    health: str = ""
+    size: int | None = None
+    allocated: int | None = field(name="alloc", default=None)
+    free: int | None = None
+    fragmentation: float | None = field(name="frag", default=None)
+    deduplication: float | None = field(name="dedup", default=None)
+
+
+class PciDevice(Answer, frozen=True):
+    """A PCI device; numbers are hexadecimal texts, and -1 is no IOMMU group.
+
+    Names are missing where the node does not know them.
+    """
+
+    id: str
+    pci_class: str | None = field(name="class", default=None)
+    vendor: str = ""
+    vendor_name: str | None = None
+    device: str = ""
+    device_name: str | None = None
+    iommu_group: int | None = field(name="iommugroup", default=None)
+    mediated: bool = field(name="mdev", default=False)

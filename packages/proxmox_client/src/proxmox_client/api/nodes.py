@@ -5,10 +5,22 @@ from typing import Literal
 
 from msgspec import field
 
-from proxmox_client.api.hardware import BootInfo, CpuInfo, Disk, Kernel, NetworkInterface, Space
+from proxmox_client.api.firewall import Firewall
+from proxmox_client.api.hardware import (
+    BootInfo,
+    CpuInfo,
+    Disk,
+    Kernel,
+    NetworkInterface,
+    PciDevice,
+    Space,
+    ZfsPool,
+)
 from proxmox_client.api.replication import ReplicationStatus
 from proxmox_client.api.resources import NodeState
 from proxmox_client.api.rrd import Consolidation, NodeRrd, TimeFrame
+from proxmox_client.api.smart import Smart
+from proxmox_client.api.software import Certificate, Package, Service, Subscription
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.storage import StorageContentKind, StorageStatus
 from proxmox_client.api.tasks import Task, TaskRow, TaskSource
@@ -74,6 +86,11 @@ class Node:
         self._transport = transport
         self.name = name
 
+    @property
+    def firewall(self) -> Firewall:
+        """The calls about the node's firewall."""
+        return Firewall(self._transport, self._path("firewall"))
+
     async def status(self) -> NodeStatus:
         """GET /nodes/{node}/status. Needs Sys.Audit on the node.
 
@@ -103,6 +120,64 @@ class Node:
         """
         parameters: Parameters = {"include-partitions": include_partitions or None}
         return await self._transport.get(self._path("disks", "list"), list[Disk], **parameters)
+
+    async def smart(self, disk: str) -> Smart:
+        """GET /nodes/{node}/disks/smart. Needs Sys.Audit on /; `disk` is a device: /dev/sda.
+
+        Source: PVE/API2/Disks.pm.
+        """
+        return await self._transport.get(self._path("disks", "smart"), Smart, disk=disk)
+
+    async def zfs_pools(self) -> list[ZfsPool]:
+        """GET /nodes/{node}/disks/zfs. Needs Sys.Audit on /.
+
+        Source: PVE/API2/Disks/ZFS.pm.
+        """
+        return await self._transport.get(self._path("disks", "zfs"), list[ZfsPool])
+
+    async def pci_devices(self) -> list[PciDevice]:
+        """GET /nodes/{node}/hardware/pci. Needs Sys.Audit or Sys.Modify on /.
+
+        Without memory, bridges and processors.
+
+        Source: PVE/API2/Hardware/PCI.pm.
+        """
+        return await self._transport.get(self._path("hardware", "pci"), list[PciDevice])
+
+    async def package_versions(self) -> list[Package]:
+        """GET /nodes/{node}/apt/versions. Needs Sys.Audit on the node; Proxmox's own packages.
+
+        Source: PVE/API2/APT.pm.
+        """
+        return await self._transport.get(self._path("apt", "versions"), list[Package])
+
+    async def updates(self) -> list[Package]:
+        """GET /nodes/{node}/apt/update. Needs Sys.Modify on the node; nothing is refreshed.
+
+        Source: PVE/API2/APT.pm.
+        """
+        return await self._transport.get(self._path("apt", "update"), list[Package])
+
+    async def services(self) -> list[Service]:
+        """GET /nodes/{node}/services. Needs Sys.Audit on the node.
+
+        Source: PVE/API2/Services.pm.
+        """
+        return await self._transport.get(self._path("services"), list[Service])
+
+    async def certificates(self) -> list[Certificate]:
+        """GET /nodes/{node}/certificates/info. Needs an account, but no privilege.
+
+        Source: PVE/API2/Certificates.pm.
+        """
+        return await self._transport.get(self._path("certificates", "info"), list[Certificate])
+
+    async def subscription(self) -> Subscription:
+        """GET /nodes/{node}/subscription. Needs an account, but no privilege.
+
+        Source: PVE/API2/Subscription.pm.
+        """
+        return await self._transport.get(self._path("subscription"), Subscription)
 
     async def network(self) -> list[NetworkInterface]:
         """GET /nodes/{node}/network. Needs an account, but no privilege.

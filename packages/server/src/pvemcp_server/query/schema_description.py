@@ -1,5 +1,6 @@
 """The answer of GetQuerySchema: tables, fields, operators and examples that one caller may use."""
 
+import re
 from collections.abc import Container, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +16,10 @@ Description = dict[str, Any]
 
 
 def overview(catalog: Catalog) -> Description:
-    """Describe all tables, each with its fields in short."""
+    """Describe all tables, each with its fields in short; of rare tables, what they are only."""
     tables = []
-    for table in catalog.tables.values():
+    rare = {table.name: _first_part(table) for table in catalog.tables.values() if table.rare}
+    for table in (table for table in catalog.tables.values() if not table.rare):
         fields = (
             field.name if field.kind is Kind.TEXT else f"{field.name}:{field.kind}"
             for field in fields_of(table).values()
@@ -25,9 +27,15 @@ def overview(catalog: Catalog) -> Description:
         tables.append({**_table(catalog, table), "fields": ", ".join(fields)})
     return {
         "tables": tables,
+        **({"more_tables": rare} if rare else {}),
         **_grammar(catalog, catalog.tables),
         "more": "Name tables to see the description, unit and values of each field.",
     }
+
+
+def _first_part(table: Table) -> str:
+    """Return the first clause of a table's description."""
+    return re.split(r"[.;:](?:\s|$)", table.description, maxsplit=1)[0]
 
 
 def details(catalog: Catalog, names: Sequence[str]) -> Description:

@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 
 from pvemcp_server.access.model import Caller, Effect, Resources
 from pvemcp_server.clusters import Cluster, Notes
@@ -14,11 +16,10 @@ TOOL = "ExecuteQuery"
 def reach(caller: Caller, table: Table, cluster: str) -> Resources:
     """Return the resources of a cluster that the caller reads in the table.
 
-    Both ExecuteQuery and the tool that shows the table must be granted there, and both must
-    cover a row.
+    ExecuteQuery and the tools that show the table must be granted there, and all must cover a row.
     """
-    query = caller.resources(TOOL, Effect.READ, cluster)
-    return query & caller.resources(table.tool, Effect.READ, cluster)
+    scopes = (caller.resources(tool, Effect.READ, cluster) for tool in (TOOL, *table.tools))
+    return reduce(and_, scopes)
 
 
 def catalog_of(caller: Caller, clusters: Sequence[str]) -> Catalog:
@@ -60,7 +61,9 @@ class Sources:
             if scope := reach(self.caller, table, cluster.name):
                 views[cluster.name] = cluster.within(scope)
             else:
+                tools = " and ".join(table.tools)
+                granted = "is not granted" if len(table.tools) == 1 else "are not both granted"
                 cluster.notes.add(
-                    f"No {table.name} of {cluster.name} here: {table.tool} is not granted there."
+                    f"No {table.name} of {cluster.name} here: {tools} {granted} there."
                 )
         return views

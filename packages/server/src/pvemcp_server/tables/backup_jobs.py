@@ -93,7 +93,7 @@ async def backup_jobs(cluster: Cluster, request: LoadRequest) -> list[BackupJob]
     """Backup jobs with the guests they cover and the outcome of their last run."""
     reach = await Reach.of(cluster)
     every = await cluster.pve.cluster.backup_jobs()
-    vmids = await _vmids(cluster, reach, every, request)
+    vmids = await guests_of_jobs(cluster, reach, every, request)
     jobs = [
         job
         for job in every
@@ -106,7 +106,7 @@ async def backup_jobs(cluster: Cluster, request: LoadRequest) -> list[BackupJob]
     return made(cluster, jobs, lambda job: [_row(job, vmids[job.id], runs.get(job.id))])
 
 
-async def _vmids(
+async def guests_of_jobs(
     cluster: Cluster, reach: Reach, jobs: Sequence[JobAnswer], request: LoadRequest
 ) -> dict[str, list[int]]:
     """Return the guests of each job, as Proxmox resolves them now.

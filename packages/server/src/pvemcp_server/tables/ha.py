@@ -1,16 +1,25 @@
-"""High availability of guests."""
+"""High availability of guests: resources, rules (from 9.0) and groups (until 8.4)."""
 
-from typing import Annotated, ClassVar
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Final
 
+from msgspec.structs import replace
+
+from proxmox_client import ResponseError
+from proxmox_client.api.ha import HaGroup as GroupAnswer
 from proxmox_client.api.ha import HaResource as HaAnswer
+from proxmox_client.api.ha import HaRule as RuleAnswer
 from proxmox_client.api.ha import HaStatus
+from proxmox_client.lists import split_list
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guests import TO_GUEST
-from pvemcp_server.tables.reach import of_guest
+from pvemcp_server.tables.reach import Reach, of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, made, never_filtered, table
 from pvemcp_server.tables.rows import Col, Row, Unit
 
 _TYPES = {"vm": "qemu kvm", "ct": "lxc container"}
+_NOT_IMPLEMENTED: Final = 501
+_MIGRATED: Final = "migrated to rules"
 
 
 class HaResource(Row):
@@ -28,6 +37,42 @@ class HaResource(Row):
     max_restart: Annotated[int, Col("Restarts tried on a node", Unit.COUNT)]
     max_relocate: Annotated[int, Col("Relocations tried", Unit.COUNT)]
     failback: Annotated[bool | None, Col("Whether it moves back to its preferred node")]
+    comment: Annotated[str | None, Col("Comment")]
+
+
+class HaRule(Row):
+    """A rule about where guests under high availability run."""
+
+    minimal: ClassVar[tuple[str, ...]] = ("rule", "type", "vmids", "nodes", "strict", "affinity")
+
+    rule: Annotated[str, Col("Name", aliases=("id", "name"))]
+    type: Annotated[str, Col("node-affinity: which nodes; resource-affinity: together or apart")]
+    enabled: Annotated[bool, Col("Whether it is in force")]
+    vmids: Annotated[list[int], Col("Guests it is about", aliases=("guests",))]
+    resources: Annotated[list[str], Col("Their service ids: vm:100, ct:200")]
+    nodes: Annotated[
+        list[str], Col("Nodes to run on; pve1:2 has priority 2, the highest is preferred")
+    ]
+    strict: Annotated[bool | None, Col("Whether they may run on no other node, of node-affinity")]
+    affinity: Annotated[
+        str | None,
+        Col("positive: on one node; negative: on different ones; of resource-affinity"),
+    ]
+    comment: Annotated[str | None, Col("Comment")]
+
+
+class HaGroup(Row):
+    """A group of nodes that guests under high availability prefer."""
+
+    minimal: ClassVar[tuple[str, ...]] = ("group", "nodes", "vmids", "restricted")
+
+    group: Annotated[str, Col("Name", aliases=("id", "name"))]
+    nodes: Annotated[
+        list[str], Col("Nodes to run on; pve1:2 has priority 2, the highest is preferred")
+    ]
+    vmids: Annotated[list[int], Col("Guests in it", aliases=("guests",))]
+    restricted: Annotated[bool, Col("Whether they may run on no other node")]
+    no_failback: Annotated[bool, Col("Whether they stay when a preferred node comes back")]
     comment: Annotated[str | None, Col("Comment")]
 
 
@@ -65,4 +110,94 @@ def _row(resource: HaAnswer, status: HaStatus | None) -> HaResource:
         max_relocate=resource.max_relocate,
         failback=status.failback if resource.failback is None and status else resource.failback,
         comment=resource.comment,
+    )
+
+
+def _covered_rule(reach: Reach, row: HaRule) -> HaRule | None:
+    """Return a rule about a visible guest, with the visible guests only."""
+    if reach.scope.everything:
+        return row
+    pairs = [(v, sid) for v, sid in zip(row.vmids, row.resources, strict=True) if reach.guest(v)]
+    seen = replace(row, vmids=[vmid for vmid, _ in pairs], resources=[sid for _, sid in pairs])
+    return seen if pairs else None
+
+
+def _covered_group(reach: Reach, row: HaGroup) -> HaGroup | None:
+    """Return a group with a visible guest, with the visible guests only."""
+    if reach.scope.everything:
+        return row
+    vmids = [vmid for vmid in row.vmids if reach.guest(vmid)]
+    return replace(row, vmids=vmids) if vmids else None
+
+
+@table(
+    "ha_rules",
+    tool="GetClusterStatus",
+    cost=Cost.ONE,
+    covered=_covered_rule,
+    pushdown={},
+    looks_filtered=never_filtered,
+    rare=True,
+)
+async def ha_rules(cluster: Cluster, _request: LoadRequest) -> list[HaRule]:
+    """Rules of high availability, from Proxmox VE 9.0 on; before, ha_groups has groups."""
+    try:
+        rules = await cluster.pve.cluster.ha_rules()
+    except ResponseError as error:
+        if error.status != _NOT_IMPLEMENTED:
+            raise
+        cluster.notes.add(f"{cluster.name} has no HA rules before Proxmox VE 9: see ha_groups.")
+        return []
+    return made(cluster, rules, lambda rule: [_rule(rule)])
+
+
+@table(
+    "ha_groups",
+    tool="GetClusterStatus",
+    cost=Cost.ONE,
+    covered=_covered_group,
+    pushdown={},
+    looks_filtered=never_filtered,
+    rare=True,
+)
+async def ha_groups(cluster: Cluster, _request: LoadRequest) -> list[HaGroup]:
+    """Groups of high availability, until Proxmox VE 8.4; from 9.0 on, ha_rules has rules."""
+    try:
+        groups = await cluster.pve.cluster.ha_groups()
+    except ResponseError as error:
+        if _MIGRATED not in str(error):
+            raise
+        cluster.notes.add(f"{cluster.name} has HA rules in place of groups: see ha_rules.")
+        return []
+    resources = await cluster.pve.cluster.ha_resources()
+    return made(cluster, groups, lambda group: [_group(group, resources)])
+
+
+def _vmid(sid: str) -> int:
+    return int(sid.partition(":")[2])
+
+
+def _rule(rule: RuleAnswer) -> HaRule:
+    resources = sorted(split_list(rule.resources), key=_vmid)
+    return HaRule(
+        rule=rule.rule,
+        type=rule.type,
+        enabled=not rule.disable,
+        vmids=[_vmid(sid) for sid in resources],
+        resources=resources,
+        nodes=split_list(rule.nodes),
+        strict=bool(rule.strict) if rule.type == "node-affinity" else None,
+        affinity=rule.affinity,
+        comment=rule.comment or None,
+    )
+
+
+def _group(group: GroupAnswer, resources: Sequence[HaAnswer]) -> HaGroup:
+    return HaGroup(
+        group=group.group,
+        nodes=split_list(group.nodes),
+        vmids=sorted(_vmid(each.sid) for each in resources if each.group == group.group),
+        restricted=group.restricted,
+        no_failback=group.no_failback,
+        comment=group.comment or None,
     )

@@ -96,3 +96,8 @@ def of_task(reach: Reach, row: Tasks) -> Tasks | None:
 def of_any(_reach: Reach, row: R) -> R:
     """Cover every row: it shows no single resource."""
     return row
+
+
+def of_everything(reach: Reach, row: R) -> R | None:
+    """Cover rows about the whole cluster, such as its users, for a scope of everything only."""
+    return row if reach.scope.everything else None

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from proxmox_client import tolerate_malformed
 from proxmox_client.api.resources import GuestResource, StorageResource
 from pvemcp_server.clusters import Cluster, InventoryView, offload
-from pvemcp_server.tables.reach import Reach
+from pvemcp_server.tables.reach import Reach, of_everything
 from pvemcp_server.tables.rows import Field, Row, fields_of
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ class Cost(StrEnum):
     ONE = "one call"
     PER_NODE = "one call per node"
     PER_STORAGE = "one call per node and storage"
+    PER_DISK = "one call per node and physical disk"
     PER_GUEST = "one call per guest"
 
 
@@ -174,6 +175,8 @@ class Table:
     cost: Cost
     tool: str  # a caller reads the rows that this tool would show
     covered: Covered
+    joined: tuple[str, ...] = ()
+    """Further tools whose answers the rows combine: they bound the rows as well."""
     relations: tuple[Relation, ...] = ()
     description: str = ""
     from_inventory: bool = False
@@ -192,6 +195,13 @@ class Table:
     """Returns notes about the same thing in the rows of several clusters."""
     primary_field: str = ""
     """The field that is true on one of several rows about the same shared thing."""
+    rare: bool = False
+    """Whether the overview of all tables leaves its fields out, because few questions need it."""
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The tools whose grants bound the rows."""
+        return (self.tool, *self.joined)
 
     @cached_property
     def fields(self) -> dict[str, Field]:
@@ -207,6 +217,7 @@ def table(
     tool: str,
     cost: Cost,
     covered: Covered,
+    joined: Iterable[str] = (),
     relations: Iterable[Relation] = (),
     from_inventory: bool = False,
     exceeds_inventory: Callable[[LoadRequest], bool] = _never,
@@ -216,6 +227,7 @@ def table(
     looks_filtered: LooksFiltered = _no_rows,
     overlaps: Overlaps = _no_overlaps,
     primary_field: str = "",
+    rare: bool = False,
 ) -> Callable[[Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table by decorating its loader.
 
@@ -246,6 +258,7 @@ def table(
             cost=cost,
             tool=tool,
             covered=covered,
+            joined=tuple(joined),
             relations=tuple(relations),
             description=cleandoc(load.__doc__ or ""),
             from_inventory=from_inventory,
@@ -256,6 +269,7 @@ def table(
             looks_filtered=looks_filtered,
             overlaps=overlaps,
             primary_field=primary_field,
+            rare=rare,
         )
         _TABLES[name] = declared
         return declared
@@ -271,8 +285,11 @@ def tables() -> Mapping[str, Table]:
 async def load(table: Table, cluster: Cluster, request: LoadRequest = ALL) -> Sequence[Any]:
     """Load the rows of a table, or the parts of them, that `cluster.scope` covers.
 
-    Tools and queries get rows in no other way.
+    Tools and queries get rows in no other way. Rows that show no single resource are not even
+    asked for when the scope is a part of the cluster.
     """
+    if table.covered is of_everything and not cluster.scope.everything:
+        return []
     with cluster.short_deadline(), tolerate_malformed() as left_out:
         rows = await table.load(cluster, request)
     cluster.note_malformed(left_out)

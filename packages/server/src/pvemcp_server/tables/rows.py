@@ -191,6 +191,20 @@ def moment(epoch: float | None) -> datetime | None:
     return datetime.fromtimestamp(int(epoch), UTC) if epoch else None
 
 
+def seconds_since(time: datetime | None) -> int | None:
+    """Return the age of a time in whole seconds, 0 for one in the future."""
+    return None if time is None else max(0, int((_now() - time).total_seconds()))
+
+
+def days_until(time: datetime | None) -> int | None:
+    """Return the whole days until a time, negative for one in the past."""
+    return None if time is None else (time - _now()).days
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 def whole(number: float | None) -> int | None:
     """Round a number to an integer: bytes have no fraction."""
     return None if number is None else round(number)

@@ -148,7 +148,7 @@ def _shared_backups(rows: Mapping[str, Sequence[Backup | Content]]) -> Iterator[
 )
 async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
     """Backups of guests; one on a shared storage is there once."""
-    volumes = await _volumes(cluster, request, frozenset({"backup"}))
+    volumes = await listed_volumes(cluster, request, frozenset({"backup"}))
     pairs = ((place, volume) for place, some in volumes.items() for volume in some)
     return made(cluster, pairs, lambda pair: [_backup(*pair)])
 
@@ -166,13 +166,13 @@ async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
 async def storage_content(cluster: Cluster, request: LoadRequest) -> list[Content]:
     """Volumes on storages: images, backups, ISOs, templates; on a shared storage there once."""
     kinds = KINDS & request.types or KINDS
-    volumes = await _volumes(cluster, request, kinds)
-    await _note_hidden(cluster, kinds, volumes)
+    volumes = await listed_volumes(cluster, request, kinds)
+    await note_hidden_volumes(cluster, kinds, volumes)
     pairs = ((place, volume) for place, some in volumes.items() for volume in some)
     return made(cluster, pairs, lambda pair: [_content(*pair)])
 
 
-async def _volumes(
+async def listed_volumes(
     cluster: Cluster, request: LoadRequest, kinds: frozenset[StorageContentKind]
 ) -> dict[Place, list[Volume]]:
     """Return the volumes of each storage that can hold such content."""
@@ -191,7 +191,7 @@ async def _volumes(
     )
 
 
-async def _note_hidden(
+async def note_hidden_volumes(
     cluster: Cluster,
     kinds: frozenset[StorageContentKind],
     volumes: Mapping[Place, Sequence[Volume]],

@@ -40,7 +40,7 @@ def _network_interfaces(request: ApiRequest) -> Any:
 
 
 def _file_systems(request: ApiRequest) -> Any:
-    size = request.guest.disk_size
+    agent, size = _agent(request), request.guest.disk_size
     disk = {
         "bus": 0,
         "bus-type": "scsi",
@@ -50,8 +50,18 @@ def _file_systems(request: ApiRequest) -> Any:
         "target": 0,
         "unit": 0,
     }
-    sizes = {"total-bytes": size, "used-bytes": int(size * 0.42)}
-    return [{"name": "sda1", "mountpoint": "/", "type": "ext4", **sizes, "disk": [disk]}]
+    sizes = {"total-bytes": size, "used-bytes": int(size * agent.disk_used)}
+    if agent.os_id == "mswindows":
+        windows = {"dev": "\\\\.\\PhysicalDrive0"}
+        name, place, type_ = "\\\\?\\Volume{4bd2b5a1}\\", "C:\\", "NTFS"
+        return [
+            {"name": name, "mountpoint": place, "type": type_, **sizes, "disk": [disk | windows]}
+        ]
+    # an agent reports no sizes of a file system that it may not read
+    return [
+        {"name": "sda1", "mountpoint": "/", "type": "ext4", **sizes, "disk": [disk]},
+        {"name": "sda15", "mountpoint": "/boot/efi", "type": "vfat", "disk": []},
+    ]
 
 
 PING = {"name": "guest-ping", "enabled": True, "success-response": True}

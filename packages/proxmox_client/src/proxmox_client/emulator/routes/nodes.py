@@ -122,6 +122,32 @@ def _disk(disk: PhysicalDisk) -> dict[str, Any]:
     }
 
 
+@route("GET", "/nodes/{node}/disks/zfs")
+def zfs_pools(request: ApiRequest) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/disks/zfs: one pool for each ZFS storage; a failed disk degrades it."""
+    node = request.node
+    failed = any(disk.health == "FAILED" for disk in node.disks)
+    return [
+        {
+            "name": str(storage.options.get("pool", storage.name)).partition("/")[0],
+            "size": storage.total,
+            "alloc": storage.used(node.name),
+            "free": storage.total - storage.used(node.name),
+            "frag": 12,
+            "dedup": 1,
+            "health": "DEGRADED" if failed else "ONLINE",
+        }
+        for storage in request.state.storages_on(node.name)
+        if storage.type == "zfspool"
+    ]
+
+
+@route("GET", "/nodes/{node}/hardware/pci")
+def pci_devices(request: ApiRequest) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/hardware/pci."""
+    return [dict(device) for device in request.node.pci_devices]
+
+
 @route("GET", "/nodes/{node}/network")
 def network(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /nodes/{node}/network."""

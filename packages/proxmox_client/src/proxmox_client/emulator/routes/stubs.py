@@ -3,7 +3,6 @@
 from typing import Any
 
 from proxmox_client.emulator.router import ApiRequest, Reply, route
-from proxmox_client.emulator.state.cluster import RELEASES
 
 EMPTY = (
     "/cluster/sdn/zones",
@@ -14,8 +13,6 @@ EMPTY = (
     "/cluster/mapping/usb",
     "/cluster/mapping/dir",
     "/nodes/{node}/hardware/usb",
-    "/nodes/{node}/hardware/pci",
-    "/nodes/{node}/apt/update",
     "/nodes/{node}/aplinfo",
     "/nodes/{node}/qemu/{vmid}/cloudinit",
     "/nodes/{node}/sdn/zones",
@@ -48,17 +45,6 @@ def bulk_actions(_request: ApiRequest) -> list[dict[str, str]]:
     return [{"name": "guest"}]
 
 
-@route("GET", "/nodes/{node}/subscription")
-def subscription(request: ApiRequest) -> dict[str, Any]:
-    """GET /nodes/{node}/subscription."""
-    return {
-        "status": "notfound",
-        "serverid": f"{request.node.number:032X}",
-        "message": "There is no subscription key",
-        "url": "https://www.proxmox.com/en/proxmox-virtual-environment/pricing",
-    }
-
-
 @route("GET", "/nodes/{node}/syslog")
 def syslog(_request: ApiRequest) -> Reply:
     """GET /nodes/{node}/syslog."""
@@ -84,46 +70,6 @@ def netstat(request: ApiRequest) -> list[dict[str, str]]:
     ]
 
 
-@route("GET", "/nodes/{node}/services")
-def services(_request: ApiRequest) -> list[dict[str, str]]:
-    """GET /nodes/{node}/services."""
-    names = "chrony corosync cron postfix pve-cluster pve-firewall pve-ha-crm pve-ha-lrm"
-    names += " pvedaemon pveproxy pvescheduler pvestatd spiceproxy sshd"
-    return [
-        {
-            "service": name,
-            "name": name,
-            "desc": name,
-            "state": "running",
-            "active-state": "active",
-            "unit-state": "enabled",
-        }
-        for name in names.split()
-    ]
-
-
-@route("GET", "/nodes/{node}/certificates/info")
-def certificates(request: ApiRequest) -> list[dict[str, Any]]:
-    """GET /nodes/{node}/certificates/info."""
-    certificate = request.node.certificate
-    if certificate is None:
-        return []
-    return [
-        {
-            "filename": "pve-ssl.pem",
-            "fingerprint": certificate.fingerprint,
-            "pem": certificate.pem,
-            "notafter": certificate.expires,
-            "notbefore": certificate.expires - 3650 * 86400,
-            "subject": f"/CN={request.node.name}",
-            "issuer": "/CN=Proxmox VE emulator",
-            "san": ["127.0.0.1", request.node.address, "localhost", request.node.name],
-            "public-key-type": "id-ecPublicKey",
-            "public-key-bits": 256,
-        }
-    ]
-
-
 @route("GET", "/cluster/firewall/macros")
 def firewall_macros(_request: ApiRequest) -> list[dict[str, str]]:
     """GET /cluster/firewall/macros: the common macros."""
@@ -145,26 +91,4 @@ def cpu_models(request: ApiRequest) -> list[dict[str, Any]]:
         | ({"abstract": 1} if has_abstract_models and name.startswith("x86-64") else {})
         for vendor, names in models.items()
         for name in names
-    ]
-
-
-@route("GET", "/nodes/{node}/apt/versions")
-def package_versions(request: ApiRequest) -> list[dict[str, str]]:
-    """GET /nodes/{node}/apt/versions: the packages that identify the version."""
-    number = RELEASES[request.state.version][0]
-    packages = {"proxmox-ve": request.state.version, "pve-manager": number, "qemu-server": number}
-    return [
-        {
-            "Package": name,
-            "Version": version,
-            "OldVersion": version,
-            "CurrentState": "Installed",
-            "Arch": "amd64",
-            "Origin": "Proxmox",
-            "Priority": "optional",
-            "Section": "admin",
-            "Title": name,
-            "Description": name,
-        }
-        for name, version in packages.items()
     ]

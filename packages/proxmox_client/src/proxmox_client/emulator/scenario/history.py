@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from proxmox_client.emulator.scenario.builder import DAY, Builder
+from proxmox_client.emulator.state.jobs import LogEntry
 from proxmox_client.emulator.state.task import Task
 
 FAILURES: Final = (
@@ -142,3 +143,28 @@ def _backup_log(
             lines.append(f"ERROR: Backup of VM {vmid} failed - no space left on device")
     result = "successfully" if outcome == "OK" else "with errors"
     return (*lines, f"INFO: Backup job finished {result}")
+
+
+def add_log(builder: Builder, users: tuple[str, ...], *, days: float = 3) -> None:
+    """Add the lines of the cluster log of the last days: sign-ins, and tasks that began then."""
+    state, since = builder.state, builder.now - days * DAY
+    lines: list[tuple[float, str, str, str, int]] = []
+    for task in state.tasks.values():
+        if task.started >= since and task.ended is not None:
+            failed = task.outcome not in ("OK", "") and not task.outcome.startswith("WARNINGS")
+            end = f"end task {task.upid}: {task.outcome}"
+            lines.append((task.started, task.node, task.user, f"starting task {task.upid}", 6))
+            lines.append((task.ended, task.node, task.user, end, 3 if failed else 6))
+    nodes = [node.name for node in state.nodes.values() if node.online]
+    people = [name for name in users if "!" not in name]
+    for number in range(int(days * 8)):
+        user, node = people[number % len(people)], nodes[number % len(nodes)]
+        moment = builder.now - number * 3 * 3600 - 900
+        lines.append((moment, node, user, f"successful auth for user '{user}'", 6))
+    attempt = (
+        "authentication failure; rhost=::ffff:10.20.0.99 user=root@pam msg=Authentication failure"
+    )
+    lines.append((builder.now - 5 * 3600, nodes[0], "root@pam", attempt, 3))
+    for number, (when, node, user, text, priority) in enumerate(sorted(lines), 1):
+        pid = 900 + number % 3
+        state.log.append(LogEntry(int(when), node, user, "pvedaemon", text, number, pid, priority))

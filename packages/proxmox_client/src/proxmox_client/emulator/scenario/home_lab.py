@@ -56,6 +56,7 @@ def home_lab(clock: Clock) -> ClusterState:
     _add_guests(builder)
     _add_backups(builder)
     _add_users(builder)
+    history.add_log(builder, ("root@pam", "sam@pve"))
     return state
 
 

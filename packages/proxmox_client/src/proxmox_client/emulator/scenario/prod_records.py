@@ -139,6 +139,13 @@ def _add_ha(builder: Builder) -> None:
         "nodes": "pve03,pve04",
         "resources": "vm:103,vm:110",
     }
+    state.ha_rules["api-apart"] = {
+        "rule": "api-apart",
+        "type": "resource-affinity",
+        "affinity": "negative",
+        "resources": "vm:110,vm:111",
+        "comment": "never both on one node",
+    }
 
 
 def _add_users(builder: Builder) -> None:

@@ -68,6 +68,8 @@ class Agent:
     answers: bool = True
     refused: frozenset[str] = frozenset()
     """The commands that it refuses, by their names in the API, like get-osinfo."""
+    disk_used: float = 0.42
+    """The used share of the boot disk, as the operating system sees it."""
     processes: dict[int, AgentProcess] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     """Contents of written files, by path."""

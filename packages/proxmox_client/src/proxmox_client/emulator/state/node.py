@@ -32,6 +32,17 @@ class PhysicalDisk:
     rpm: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A package of which a newer version is available; a new package has no installed version."""
+
+    package: str
+    version: str
+    installed: str = ""
+    origin: str = "Proxmox"
+    title: str = ""
+
+
 @dataclass(slots=True)
 class Node:
     """A node of the cluster."""
@@ -62,6 +73,13 @@ class Node:
     kernel: str = "6.14.11-4-pve"
     load: Load = field(default_factory=Load)
     disks: list[PhysicalDisk] = field(default_factory=list)
+    pci_devices: list[dict[str, Any]] = field(default_factory=list)
+    """The answer about its PCI devices."""
+    newest_kernel: str = ""
+    """The newest installed kernel, if it is not the running one."""
+    updates: list[Update] = field(default_factory=list)
+    subscription: dict[str, Any] = field(default_factory=dict)
+    """The answer about its subscription; empty for a node without one."""
     description: str = ""
     certificate: Certificate | None = None
     port: int = 0

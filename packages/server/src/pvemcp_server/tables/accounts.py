@@ -1,0 +1,198 @@
+"""Users, API tokens and the access control list of a cluster."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar
+
+from proxmox_client.api.access import AclEntry as AclAnswer
+from proxmox_client.api.access import Role, Token
+from proxmox_client.api.access import User as UserAnswer
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables.privileges import note_filtered
+from pvemcp_server.tables.reach import of_everything
+from pvemcp_server.tables.registry import (
+    Cost,
+    LoadRequest,
+    Relation,
+    made,
+    never_filtered,
+    table,
+)
+from pvemcp_server.tables.rows import Col, Row, Unit, moment
+
+_TO_USER = Relation("user", "users", {"userid": "userid"}, "The user")
+
+
+class User(Row):
+    """A user of Proxmox VE."""
+
+    minimal: ClassVar[tuple[str, ...]] = ("userid", "name", "enabled", "expires", "groups")
+
+    userid: Annotated[str, Col("Name and realm: alice@pve", aliases=("user", "id"))]
+    realm: Annotated[str, Col("Realm: pam, pve, or a directory")]
+    name: Annotated[str | None, Col("First and last name")]
+    email: Annotated[str | None, Col("Mail address")]
+    enabled: Annotated[bool, Col("Whether an administrator has not disabled it")]
+    expires: Annotated[datetime | None, Col("When it expires; null for never", Unit.TIME)]
+    active: Annotated[bool, Col("Whether it is enabled and has not expired")]
+    groups: Annotated[list[str], Col("Groups that it is in")]
+    tokens: Annotated[int, Col("API tokens", Unit.COUNT)]
+    locked_until: Annotated[
+        datetime | None, Col("Until when its second factor is locked after failures", Unit.TIME)
+    ]
+    totp_locked: Annotated[bool, Col("Whether its one-time passwords are locked after failures")]
+    comment: Annotated[str | None, Col("Comment")]
+
+
+class ApiToken(Row):
+    """An API token of a user, without its secret."""
+
+    minimal: ClassVar[tuple[str, ...]] = ("token", "privilege_separation", "expires", "comment")
+
+    token: Annotated[str, Col("User and name: ops@pve!ansible", aliases=("id", "full_tokenid"))]
+    userid: Annotated[str, Col("User whose token it is", aliases=("owner",))]
+    name: Annotated[str, Col("Name of the token", aliases=("tokenid",))]
+    privilege_separation: Annotated[
+        bool,
+        Col(
+            "Whether it needs permissions of its own; else it has those of its user",
+            aliases=("privsep",),
+        ),
+    ]
+    expires: Annotated[datetime | None, Col("When it expires; null for never", Unit.TIME)]
+    active: Annotated[bool, Col("Whether it and its user are enabled and have not expired")]
+    comment: Annotated[str | None, Col("Comment")]
+
+
+class AclEntry(Row):
+    """A role that a user, group or token has on a path."""
+
+    minimal: ClassVar[tuple[str, ...]] = ("path", "type", "holder", "role", "propagate")
+
+    path: Annotated[str, Col("Where: /, /vms/100, /pool/web, /storage/nfs …")]
+    type: Annotated[str, Col("Kind of holder", values=("user", "group", "token"))]
+    holder: Annotated[str, Col("User, group or token", aliases=("ugid",))]
+    role: Annotated[str, Col("Role: PVEAdmin, PVEAuditor …", aliases=("roleid",))]
+    propagate: Annotated[bool, Col("Whether it also holds below the path")]
+    privileges: Annotated[list[str], Col("Privileges of the role")]
+
+
+@table(
+    "users",
+    tool="ExplainAccess",
+    cost=Cost.ONE,
+    covered=of_everything,
+    looks_filtered=never_filtered,
+    rare=True,
+)
+async def users(cluster: Cluster, _request: LoadRequest) -> list[User]:
+    """Users of Proxmox VE with their groups; for keys with a role on the whole cluster."""
+    now = datetime.now(UTC)
+    return made(cluster, await _users(cluster), lambda user: [_user(user, now)])
+
+
+@table(
+    "tokens",
+    tool="ExplainAccess",
+    cost=Cost.ONE,
+    covered=of_everything,
+    relations=(_TO_USER,),
+    looks_filtered=never_filtered,
+    rare=True,
+)
+async def tokens(cluster: Cluster, _request: LoadRequest) -> list[ApiToken]:
+    """API tokens of all users, without secrets; for keys with a role on the whole cluster."""
+    now = datetime.now(UTC)
+    pairs = ((user, token) for user in await _users(cluster) for token in _tokens_of(user))
+    return made(cluster, pairs, lambda pair: [_token(*pair, now)])
+
+
+@table(
+    "acl",
+    tool="ExplainAccess",
+    cost=Cost.ONE,
+    covered=of_everything,
+    looks_filtered=never_filtered,
+    rare=True,
+)
+async def acl(cluster: Cluster, request: LoadRequest) -> list[AclEntry]:
+    """Roles of users, groups and tokens by path; for keys with a role on the whole cluster.
+
+    permissions has those of this server's own account.
+    """
+    entries = await cluster.pve.access.acl()
+    roles = await _roles(cluster, request)
+    what = "the entries that the account may change only"
+    await note_filtered(cluster, "/access", "Sys.Audit", what=what)
+    return made(cluster, entries, lambda entry: [_entry(entry, roles)])
+
+
+async def _users(cluster: Cluster) -> Sequence[UserAnswer]:
+    """Return all users with groups and tokens, and note if Proxmox lists a part only."""
+    users = await cluster.pve.access.users(full=True)
+    what = "users of some groups and the account's own only"
+    await note_filtered(cluster, "/access/groups", "Sys.Audit", "User.Modify", what=what)
+    return users
+
+
+async def _roles(cluster: Cluster, request: LoadRequest) -> Mapping[str, Sequence[str]]:
+    """Return the privileges of each role, if that column is needed."""
+    if not request.wants_column("privileges"):
+        return {}
+    failure = f"Privileges of roles of {cluster.name} are missing"
+    roles: Sequence[Role] | None = await cluster.optional(cluster.pve.access.roles(), failure)
+    return {role.role_id: sorted(role.privileges) for role in roles or ()}
+
+
+def _tokens_of(user: UserAnswer) -> list[Token]:
+    return user.tokens if isinstance(user.tokens, list) else []
+
+
+def _is_active(user: UserAnswer, now: datetime) -> bool:
+    return user.enable and not _has_ended(user.expire, now)
+
+
+def _has_ended(expire: int, now: datetime) -> bool:
+    end = moment(expire)
+    return end is not None and end <= now
+
+
+def _user(user: UserAnswer, now: datetime) -> User:
+    name = " ".join(part for part in (user.first_name, user.last_name) if part)
+    return User(
+        userid=user.userid,
+        realm=user.userid.rpartition("@")[2],
+        name=name or None,
+        email=user.email or None,
+        enabled=user.enable,
+        expires=moment(user.expire),
+        active=_is_active(user, now),
+        groups=sorted(user.group_list),
+        tokens=len(_tokens_of(user)),
+        locked_until=moment(user.locked_until),
+        totp_locked=user.totp_locked,
+        comment=user.comment or None,
+    )
+
+
+def _token(user: UserAnswer, token: Token, now: datetime) -> ApiToken:
+    return ApiToken(
+        token=f"{user.userid}!{token.token_id}",
+        userid=user.userid,
+        name=token.token_id,
+        privilege_separation=token.privsep,
+        expires=moment(token.expire),
+        active=_is_active(user, now) and not _has_ended(token.expire, now),
+        comment=token.comment or None,
+    )
+
+
+def _entry(entry: AclAnswer, roles: Mapping[str, Sequence[str]]) -> AclEntry:
+    return AclEntry(
+        path=entry.path,
+        type=entry.type,
+        holder=entry.ugid,
+        role=entry.role_id,
+        propagate=entry.propagate,
+        privileges=list(roles.get(entry.role_id, ())),
+    )
