@@ -16,9 +16,10 @@ EVERY = pytest.mark.parametrize("table", tables().values(), ids=lambda table: ta
 
 def test_all_tables_of_the_reference_are_declared():
     assert sorted(tables()) == [
-        "backup_jobs", "backups", "clusters", "disks", "guests", "ha_resources", "lxc_configs",
-        "networks", "node_disks", "nodes", "permissions", "pools", "qemu_configs", "replications",
-        "snapshots", "storage_content", "storages", "tasks",
+        "backup_jobs", "backups", "clusters", "disks", "guest_metrics", "guests", "ha_resources",
+        "lxc_configs", "networks", "node_disks", "node_metrics", "nodes", "permissions", "pools",
+        "qemu_configs", "replications", "snapshots", "storage_content", "storage_metrics",
+        "storages", "tasks",
     ]  # fmt: skip
 
 

@@ -1,13 +1,17 @@
 """Metrics over time: summaries, rows by step, and what offline nodes have recorded."""
 
+from datetime import datetime
 from statistics import fmean
 
 import pytest
 
-from proxmox_client import Qemu
+from proxmox_client import Qemu, ResponseError
+from proxmox_client.api.cluster import ClusterApi, MetricSample
 from proxmox_client.api.rrd import GuestRrd
 from proxmox_client.emulator import rrd
+from proxmox_client.emulator.state import metrics
 from pvemcp_server.tables import tables
+from pvemcp_server.tables.metrics import points_of
 from pvemcp_server.tables.rows import Unit, fields_of, moment
 from pvemcp_server.toolkit.rrd_rows import NodePoint, VmPoint
 
@@ -94,7 +98,7 @@ async def test_all_nodes_are_summarized_with_the_history_of_an_offline_one(tool_
 
 
 async def test_summaries_are_short(tool_client):
-    """250 and 600 tokens are about 610 and 1,200 characters of numbers."""
+    # 250 and 600 tokens are about 610 and 1,200 characters of numbers
     day = await tool_client("ListVmRrdData", **PROD, vmids=[101], format="JsonCompact")
     month = await tool_client("ListNodeRrdData", **PROD, time_frame="Month", format="JsonCompact")
     assert len(day.text) < 610
@@ -228,3 +232,200 @@ def test_rates_and_counters_never_share_a_name():
     assert all(
         name.endswith("_rate") for name, some in units.items() if Unit.BYTES_PER_SECOND in some
     )
+
+
+def query_of(table: str, frame: str, select: list[str], **parts) -> dict:
+    frames = {"field": "time_frame", "operator": "=", "value": [frame]}
+    where = {"conditions": [frames, *parts.pop("conditions", [])]}
+    return {"from": table, "select": select, "where": where, **parts}
+
+
+LAB = {"cluster_name": "home-lab"}
+
+
+def averages(client: ToolClient, frame: str, read) -> dict[int, float]:
+    """Return the averages of all guests of home-lab that have recorded something."""
+    found = {}
+    for guest in client["home-lab"].emulated.state.guests.values():
+        if not guest.template:
+            average, _ = recorded(client, "home-lab", "guest", guest.vmid, frame)
+            values = [read(row) for row in average if "cpu" in row]
+            found |= {guest.vmid: fmean(values)} if values else {}
+    return found
+
+
+async def test_most_network_last_week_is_one_query(tool_client):
+    query = query_of(
+        "guest_metrics", "week", ["vmid", "network_rate"], orderBy="network_rate desc", limit=5
+    )
+    tool_client.requests("home-lab")
+    answer = await tool_client("ExecuteQuery", **LAB, query=query)
+    expected = averages(tool_client, "Week", lambda row: row["netin"] + row["netout"])
+    top = sorted(expected.items(), key=lambda pair: -pair[1])[:5]
+    assert [(row["vmid"], row["network_rate"]) for row in answer.data] == [
+        (vmid, round(rate)) for vmid, rate in top
+    ]
+    counted = [r for r in tool_client.requests("home-lab") if "rrddata" in r]
+    assert "time_frame" not in answer.notes
+    assert len(counted) == len(set(counted))  # one per guest
+
+
+async def test_oversized_guests_over_a_month_are_one_query(tool_client):
+    small = {"field": "cpu_p95", "operator": "<", "value": ["10"]}
+    idle = {"field": "memory_p95", "operator": "<", "value": ["50"]}
+    query = query_of(
+        "guest_metrics", "month", ["vmid", "cpu_p95", "memory_p95", "guest.memory_max"],
+        conditions=[small, idle], orderBy="guest.memory_max desc", limit=3,
+    )  # fmt: skip
+    answer = await tool_client("ExecuteQuery", **LAB, query=query)
+    assert answer.data
+    for row in answer.data:
+        average, _ = recorded(tool_client, "home-lab", "guest", row["vmid"], "Month")
+        values = sorted(point["cpu"] * 100 for point in average if "cpu" in point)
+        assert row["cpu_p95"] == pytest.approx(values[-(-95 * len(values) // 100) - 1], abs=0.06)
+        assert row["cpu_p95"] < 10
+
+
+async def test_what_guests_do_now_takes_two_requests_for_all(tool_client):
+    tool_client.requests("prod")
+    query = query_of("guest_metrics", "now", ["vmid", "cpu_average", "disk_rate"],
+                     orderBy="disk_rate desc", limit=5)  # fmt: skip
+    answer = await tool_client("ExecuteQuery", **PROD, query=query)
+    requests = [r for r in tool_client.requests("prod") if "resources" not in r]
+    assert len(requests) == 2
+    guests = tool_client["prod"].emulated.state.guests
+    for row in answer.data:
+        load = guests[row["vmid"]].load
+        assert row["disk_rate"] == pytest.approx(load.disk_read + load.disk_write, abs=1)
+        assert row["cpu_average"] > 0
+    on = [g for g in guests.values() if g.running and g.node != "pve05"]
+    assert answer.data[0]["disk_rate"] == pytest.approx(
+        max(g.load.disk_read + g.load.disk_write for g in on), abs=1
+    )
+
+
+@pytest.mark.parametrize("version", ["8.1", "forbidden"])
+async def test_now_without_the_export_takes_a_call_per_guest(
+    demo_client, with_token, new_token, monkeypatch, version
+):
+    if version == "forbidden":
+        token = new_token(demo_client["home-lab"].emulated, ("/vms", "PVEAuditor"))
+        client = await with_token(demo_client, "home-lab", token)
+    else:
+        client = demo_client
+
+        async def missing(*_arguments: object, **_options: object) -> None:
+            raise ResponseError(501, "Method not implemented", "")
+
+        monkeypatch.setattr(ClusterApi, "metrics", missing)
+    query = query_of("guest_metrics", "now", ["vmid", "cpu_average"], orderBy="cpu_average desc")
+    answer = await client("ExecuteQuery", cluster_name="home-lab", query=query)
+    assert "now is the average of the last minute, at a call per guest" in answer.notes
+    assert answer.data[0]["cpu_average"] > 1
+
+
+async def test_nodes_over_a_month_are_one_query_with_the_offline_one(tool_client):
+    select = ["node", "cpu_average", "cpu_p95", "cpu_maximum", "memory_p95", "latest_time"]
+    query = query_of("node_metrics", "month", select, orderBy="cpu_p95 desc")
+    answer = await tool_client("ExecuteQuery", **PROD, query=query)
+    assert set(answer.column("node")) == set(tool_client["prod"].emulated.state.nodes)
+    for row in answer.data:
+        average, maximum = recorded(tool_client, "prod", "node", row["node"], "Month")
+        values = [point["cpu"] * 100 for point in average if "cpu" in point]
+        peak = max(point["cpu"] * 100 for point in maximum if "cpu" in point)
+        last = max(point["time"] for point in average if "cpu" in point)
+        assert row["cpu_average"] == pytest.approx(fmean(values), abs=0.06)
+        assert row["cpu_maximum"] == pytest.approx(peak, abs=0.06)
+        assert row["latest_time"] == rrd_time(last)
+
+
+async def test_nodes_now_have_their_rates(tool_client):
+    query = query_of("node_metrics", "now", ["node", "network_in_rate", "iowait"])
+    answer = await tool_client("ExecuteQuery", **PROD, query=query)
+    state = tool_client["prod"].emulated.state
+    for row in answer.data:
+        node = state.nodes[row["node"]]
+        if node.online:
+            load = metrics.node_load(node, state)
+            assert row["network_in_rate"] == pytest.approx(load.net_in + 9000, abs=1)
+        else:
+            assert row["network_in_rate"] is None
+
+
+@pytest.mark.parametrize("table", ["guest_metrics", "node_metrics"])
+async def test_metrics_without_a_time_frame_say_which_they_are_of(tool_client, table):
+    answer = await tool_client(
+        "ExecuteQuery", cluster_name="home-lab", query={"from": table, "select": ["time_frame"]}
+    )
+    assert set(answer.column("time_frame")) == {"day"}
+    assert "time_frame day: a condition on it picks now, hour, week, month, year." in answer.notes
+
+
+async def test_an_unknown_time_frame_is_refused_with_the_known_ones(tool_client):
+    query = query_of("guest_metrics", "fortnight", ["vmid"])
+    answer = await tool_client("ExecuteQuery", **PROD, query=query)
+    assert "week" in answer.text + answer.notes
+
+
+async def test_a_ranking_by_counters_names_the_rates(tool_client):
+    query = {"from": "guests", "select": ["vmid", "network_out"], "orderBy": "network_out desc"}
+    answer = await tool_client("ExecuteQuery", **PROD, query=query)
+    assert "guest_metrics has rates" in answer.notes
+
+
+def test_counters_become_rates_and_a_restart_none():
+    def sample(time: int, value: float) -> MetricSample:
+        return MetricSample("qemu/100", "net_in", "derive", value, time)
+
+    [point] = points_of([sample(1020, 500), sample(1000, 100), sample(1010, 300)], GuestRrd)
+    assert (point.time, point.network_in) == (1020, 20)
+    [restarted] = points_of([sample(1000, 100), sample(1010, 0)], GuestRrd)
+    assert restarted.network_in is None
+    assert points_of([], GuestRrd) == []
+
+
+GROWTH = 0.0011  # per day, of what the emulator's storages hold now
+
+
+@pytest.mark.parametrize("frame", ["Day", "Month"])
+async def test_growth_of_storages_is_exact_and_the_first_to_be_full_leads(tool_client, frame):
+    answer = await tool_client("ListStorageRrdData", **PROD, time_frame=frame)
+    state = tool_client["prod"].emulated.state
+    for row in answer.data:
+        storage = state.storages[row["storage"]]
+        used = storage.used(row["node"])
+        assert row["growth_per_day"] == pytest.approx(used * GROWTH, rel=1e-3)
+        days = (storage.total - used) / (used * GROWTH)
+        full = datetime.fromisoformat(row["full_on"]).timestamp()
+        assert full == pytest.approx(state.now + days * 86400, abs=86400)
+        assert row["full_earliest"] <= row["full_on"] <= row["full_latest"]
+    assert answer.column("full_on") == sorted(answer.column("full_on"))
+    assert "Offline on prod, so missing here: pve05." in answer.notes
+
+
+async def test_a_shared_storage_has_one_row_also_when_a_node_is_named(tool_client):
+    answer = await tool_client("ListStorageRrdData", **PROD)
+    shared = [name for name in answer.column("storage") if name == "ceph-vm"]
+    assert shared == ["ceph-vm"]
+    named = await tool_client("ListStorageRrdData", **PROD, storage="ceph-vm", node="pve03")
+    assert named.column("node") == ["pve03"]
+
+
+async def test_when_a_storage_is_full_is_one_call(tool_client):
+    answer = await tool_client("ListStorageRrdData", storage="nfs-archive", format="JsonCompact")
+    assert "full_on" in answer.text
+    assert len(answer.text + answer.notes) < 600
+
+
+async def test_storages_that_will_be_full_soon_are_one_query(tool_client):
+    query = query_of(
+        "storage_metrics", "month", ["storage", "growth_per_day", "full_on"],
+        conditions=[{"field": "full_on", "operator": "<", "value": ["+90d"]}],
+    )  # fmt: skip
+    answer = await tool_client("ExecuteQuery", **PROD, query=query)
+    assert answer.column("storage") == ["nfs-archive"]
+
+
+async def test_growth_of_an_unknown_storage_names_the_known_ones(tool_client):
+    error = await tool_client.refused("ListStorageRrdData", **PROD, storage="local-lvm")
+    assert error.startswith("No storage 'local-lvm' on prod. Did you mean local")

@@ -104,6 +104,16 @@ EXAMPLES: Final = (
         },
     ),
     Example(
+        "Guests with the most network traffic in the last week",
+        {
+            "from": "guest_metrics",
+            "select": ["cluster", "vmid", "name", "network_rate", "network_p95_rate"],
+            "where": {"conditions": [_is("time_frame", "=", "week")]},
+            "orderBy": [{"field": "network_rate", "direction": "desc"}],
+            "limit": 5,
+        },
+    ),
+    Example(
         "How much is backed up of how many guests, on each storage",
         {
             "from": "backups",

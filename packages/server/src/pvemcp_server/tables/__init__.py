@@ -6,6 +6,7 @@ from pvemcp_server.tables.guest_configs import lxc_configs, qemu_configs
 from pvemcp_server.tables.guest_devices import Disk, Network, disks, networks
 from pvemcp_server.tables.guests import Guest, described, guests
 from pvemcp_server.tables.ha import HaResource, ha_resources
+from pvemcp_server.tables.metrics import guest_metrics, node_metrics
 from pvemcp_server.tables.node_disks import NodeDisk, node_disks
 from pvemcp_server.tables.nodes import Node, nodes
 from pvemcp_server.tables.permissions import Permission, permissions
@@ -13,6 +14,7 @@ from pvemcp_server.tables.pools import Pool, pools
 from pvemcp_server.tables.registry import LoadRequest, Table, load, tables
 from pvemcp_server.tables.replications import Replication, replications
 from pvemcp_server.tables.snapshots import Snapshot, snapshots
+from pvemcp_server.tables.storage_metrics import StorageMetric, storage_metrics
 from pvemcp_server.tables.storages import Storage, storages
 from pvemcp_server.tables.tasks import Task, tasks
 from pvemcp_server.tables.volumes import Backup, Content, backups, storage_content
@@ -33,6 +35,7 @@ __all__ = [
     "Replication",
     "Snapshot",
     "Storage",
+    "StorageMetric",
     "Table",
     "Task",
     "backup_jobs",
@@ -40,12 +43,14 @@ __all__ = [
     "clusters",
     "described",
     "disks",
+    "guest_metrics",
     "guests",
     "ha_resources",
     "load",
     "lxc_configs",
     "networks",
     "node_disks",
+    "node_metrics",
     "nodes",
     "permissions",
     "pools",
@@ -53,6 +58,7 @@ __all__ = [
     "replications",
     "snapshots",
     "storage_content",
+    "storage_metrics",
     "storages",
     "tables",
     "tasks",

@@ -3,6 +3,7 @@
 from asyncio import gather
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from pydantic import Field
@@ -11,7 +12,8 @@ from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, offload
-from pvemcp_server.tables import fanout
+from pvemcp_server.tables import StorageMetric, fanout, storage_metrics
+from pvemcp_server.tables.registry import LoadRequest
 from pvemcp_server.tables.rows import Row, moment, percent, whole
 from pvemcp_server.tables.series import (
     GUEST_METRICS,
@@ -21,10 +23,18 @@ from pvemcp_server.tables.series import (
     summarize_metric,
 )
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import NodeName, OneCluster, Rule, VmId
+from pvemcp_server.toolkit.arguments import (
+    ClusterName,
+    NodeName,
+    OneCluster,
+    Rule,
+    StorageName,
+    VmId,
+)
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.downsample import downsampled, interval, step_for, words
-from pvemcp_server.toolkit.lists import rows_or_error, with_budget
+from pvemcp_server.toolkit.lists import listed, rows_or_error, with_budget
+from pvemcp_server.toolkit.locate import clusters_with
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.rrd_rows import NodePoint, NodeSummary, VmPoint, VmSummary
 
@@ -146,6 +156,43 @@ async def list_node_rrd_data(
     return read.rows([_node_point(*point) for point in points], keys, columns)
 
 
+@tool(
+    "ListStorageRrdData",
+    title="Storage growth",
+    area=Area.STORAGE,
+    effect=Effect.READ,
+    answer=StorageMetric,
+    needs=(needs.STORAGES,),
+)
+async def list_storage_rrd_data(
+    call: Call,
+    *,
+    cluster_name: ClusterName = None,
+    storage: StorageName | None = None,
+    node: NodeName | None = None,
+    time_frame: Frame = "Month",
+) -> Rows:
+    """List growth per day of storages and when they are full: full_on, and its 95 % range."""
+    return await listed(
+        call,
+        storage_metrics,
+        cluster_name,
+        StorageMetric.minimal,
+        request=LoadRequest(
+            storages=frozenset(filter(None, [storage])),
+            nodes=frozenset(filter(None, [node])),
+            frames=frozenset({FRAMES[time_frame]}),
+        ),
+        order=_soonest_full,
+        clusters=await clusters_with(call, cluster_name, node, storage),
+    )
+
+
+def _soonest_full(row: StorageMetric) -> tuple[float, str, str]:
+    full = row.full_on.timestamp() if row.full_on else inf
+    return full, row.storage, row.node
+
+
 @dataclass(frozen=True)
 class _Read(Generic[K, P]):
     """The series of some guests or nodes: how they are asked for, and which metrics are chosen."""
@@ -228,14 +275,14 @@ class _Read(Generic[K, P]):
             notes.add(f"None of this was recorded in this time_frame{reason}.")
             return
         if empty := [str(key) for key in recorded if key not in ends]:
-            notes.add(f"Nothing was recorded in this time_frame: {_listed(empty)}.")
+            notes.add(f"Nothing was recorded in this time_frame: {_some(empty)}.")
         early = [
             f"{key} {moment(end):%Y-%m-%dT%H:%MZ}"
             for key, end in ends.items()
             if recorded[key][-1].time - end > _MISSED * interval(recorded[key])
         ]
         if early:
-            notes.add(f"Recorded until then only: {_listed(early)}.")
+            notes.add(f"Recorded until then only: {_some(early)}.")
 
     def columns(self, row: type[Row], keys: Sequence[str]) -> list[str]:
         """Return the columns of rows over time that hold the chosen metrics."""
@@ -255,7 +302,7 @@ def _cells(metric: str, summary: Summary) -> dict[str, Any]:
     return cells
 
 
-def _listed(names: Sequence[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
