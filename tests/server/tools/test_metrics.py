@@ -357,8 +357,8 @@ async def test_metrics_without_a_time_frame_say_which_they_are_of(tool_client, t
     answer = await tool_client(
         "ExecuteQuery", cluster_name="home-lab", query={"from": table, "select": ["time_frame"]}
     )
-    assert set(answer.column("time_frame")) == {"day"}
-    assert "time_frame day: a condition on it picks now, hour, week, month, year." in answer.notes
+    assert set(answer.column("time_frame")) == {"hour"}
+    assert "time_frame hour: a condition on it picks now, day, week, month, year." in answer.notes
 
 
 async def test_an_unknown_time_frame_is_refused_with_the_known_ones(tool_client):

@@ -32,7 +32,7 @@ Frame = Literal["now"] | TimeFrame
 NOW: Final = "now"
 FRAMES: Final[tuple[TimeFrame, ...]] = ("hour", "day", "week", "month", "year")
 _EVERY_FRAME: Final[tuple[Frame, ...]] = (NOW, *FRAMES)
-_DEFAULT: Final[Frame] = "day"
+_DEFAULT: Final[Frame] = "hour"  # the fewest points: a day of each guest has 1,440 of them
 _SECONDS: Final = 25  # of samples: three measurements, which are ten seconds apart
 _MAXIMA: Final = ("cpu_maximum", "memory_maximum")
 PUSHDOWN: Final = {**COMMON_PUSHDOWN, "time_frame": "frames"}
@@ -76,7 +76,7 @@ class GuestMetric(Row, kw_only=True):
     type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest")]
     time_frame: Annotated[
         str,
-        Col("Pick it with a condition; day without one", values=(NOW, *FRAMES)),
+        Col("Pick it with a condition; hour without one", values=(NOW, *FRAMES)),
     ]
     latest_time: Annotated[datetime | None, Col("Last recorded value", Unit.TIME)] = None
     cpu_average: Annotated[
@@ -132,7 +132,7 @@ class NodeMetric(Row, kw_only=True):
     node: Annotated[str, Col("Name", aliases=("name",))]
     time_frame: Annotated[
         str,
-        Col("Pick it with a condition; day without one", values=(NOW, *FRAMES)),
+        Col("Pick it with a condition; hour without one", values=(NOW, *FRAMES)),
     ]
     latest_time: Annotated[datetime | None, Col("Last recorded value", Unit.TIME)] = None
     cpu_average: Annotated[
@@ -311,7 +311,7 @@ class _Read(Generic[K, P]):
         return await self._each(read, frames * (2 if with_maxima else 1))
 
     async def _now(self) -> dict[K, Cells]:
-        """Return what was measured in the latest seconds: for all at once if that is possible."""
+        """Return the measurements of the latest seconds, for all at once where that is possible."""
         try:
             samples = await _latest_samples(self.cluster)
         except ResponseError as error:

@@ -22,12 +22,11 @@ _STEPS: Final = (
 
 def step_for(series: Collection[Sequence[P]], columns: int, least: int) -> int:
     """Return the seconds of a row: at least `least`, and enough to keep within MOST_CELLS."""
-    wider = (step for step in _STEPS if step > least)
-    for step in (least, *wider):
+    for step in (least, *filter(least.__lt__, _STEPS)):
         rows = sum(-(-len(points) * interval(points) // step) for points in series)
         if rows * columns <= MOST_CELLS:
-            return step
-    return max(least, _STEPS[-1])
+            break
+    return step
 
 
 def downsampled(series: Sequence[P], step: int, *, maximum: bool) -> list[P]:
