@@ -104,12 +104,12 @@ EXAMPLES: Final = (
         },
     ),
     Example(
-        "Guests with the most network traffic in the last week",
+        "Guests with the most disk traffic now; other time frames: hour, day, week, month, year",
         {
             "from": "guest_metrics",
-            "select": ["cluster", "vmid", "name", "network_rate", "network_p95_rate"],
-            "where": {"conditions": [_is("time_frame", "=", "week")]},
-            "orderBy": [{"field": "network_rate", "direction": "desc"}],
+            "select": ["cluster", "vmid", "name", "disk_rate"],
+            "where": {"conditions": [_is("time_frame", "=", "now")]},
+            "orderBy": [{"field": "disk_rate", "direction": "desc"}],
             "limit": 5,
         },
     ),
