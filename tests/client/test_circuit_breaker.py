@@ -173,6 +173,9 @@ async def test_a_passed_deadline_names_the_request(reads):
         ("/nodes/pve1/qemu/100/config", "pve1/qemu"),
         ("/nodes/pve1/storage", "pve1/storage"),
         ("/nodes/pve1/storage/nfs/content", "pve1/storage/nfs"),
+        ("/nodes/pve1/storage/nfs/rrddata", "pve1/storage/nfs"),
+        ("/nodes/pve1/rrddata", "cluster/rrddata"),
+        ("/nodes/pve1/qemu/100/rrddata", "cluster/rrddata"),
     ],
 )
 def test_each_storage_is_a_failure_domain(path, part):

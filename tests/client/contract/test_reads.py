@@ -19,6 +19,7 @@ FULL = {
     "access.realms": lambda c: c.access.realms(),
     "cluster.ha_status": lambda c: c.cluster.ha_status(),
     "cluster.not_backed_up": lambda c: c.cluster.not_backed_up(),
+    "cluster.metrics": lambda c: c.cluster.metrics(),
     "node.rrd": lambda c: c.node("pve1").rrd("hour"),
     "node.disks": lambda c: c.node("pve2").disks(),
     "node.network": lambda c: c.node("pve1").network(),
@@ -51,7 +52,7 @@ READS = FULL | {f"no {name}": read for name, read in EMPTY.items()}
 PUBLIC = {"nodes", "access.roles", "access.realms", "node.network"}
 FORBIDDEN = {
     "": {"access.tokens"},
-    "/": {"cluster.ha_status", "cluster.not_backed_up", "no cluster.backup_jobs"}
+    "/": {"cluster.ha_status", "cluster.metrics", "cluster.not_backed_up", "no cluster.backup_jobs"}
     | {"no cluster.ha_resources"},
     "/nodes/": {"node.rrd", "node.disks"},
     "/vms/": {"qemu.pending", "qemu.rrd", "lxc.pending", "lxc.rrd", "lxc.interfaces"}

@@ -46,10 +46,17 @@ async def clusters(anyio_backend):
         yield clusters
 
 
+METRICS = {name for name, table in tables().items() if "time_frame" in table.fields}
+"""Tables whose values go on between two reads."""
+
+
 async def dataset_of(differential, sources):
     """Load all rows that the caller may see."""
     rows = {
-        name: {cluster: await load(table, view) for cluster, view in sources.views(table).items()}
+        name: {
+            cluster: await load(table, view) if name not in METRICS else []
+            for cluster, view in sources.views(table).items()
+        }
         for name, table in tables().items()
     }
     return differential.Dataset(rows)
@@ -71,6 +78,8 @@ async def test_partial_loading_answers_like_full_loading(differential, clusters,
     generator = differential.QueryGenerator(rng, dataset)
     for _ in range(60):
         query, reference = generator.query()
+        if reference.table in METRICS:
+            continue
         shared = reference.table in ANY_NODE or any(mentions(reference, t) for t in ANY_NODE)
         if shared and mentions(reference, "name='node'"):
             continue

@@ -40,7 +40,7 @@ async def test_offline_nodes_have_no_usage(open_cluster):
     nodes = {row.node: row for row in await rows("nodes", open_cluster())}
     assert nodes["pve05"].status == "offline"
     assert nodes["pve05"].cpu_usage is None
-    assert nodes["pve01"].network_in > 0
+    assert nodes["pve01"].network_in_rate > 0
 
 
 async def test_each_storage_has_one_primary_row(open_cluster):

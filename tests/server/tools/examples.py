@@ -73,6 +73,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "GetTask": {**cluster, "upid": upid},
         "ListNodeDisks": cluster,
         "ListStorage": cluster,
+        "ListStorageRrdData": cluster,
         "ListPools": cluster,
         "ListBackups": {**cluster, "vmid": place.vmid},
         "ListStorageContent": storage,

@@ -533,6 +533,7 @@ SCOPES = {
     "node": (Resources(nodes=frozenset({"pve01"})), lambda row: row["node"] == "pve01"),
     "storage": (Resources(storages=frozenset({"pbs-main"})), lambda _: False),
 }
+MOST_COLUMNS = 59  # of a query, beside a count
 AGGREGATES = {
     "COUNT": len,
     "SUM": lambda values: sum(values) if values else None,
@@ -572,14 +573,17 @@ async def test_aggregates_of_a_narrow_key_cover_only_its_rows(tool_client, scope
             if field.kind in ("integer", "number") and field.name not in table.extra
         ]
         rows = (await ask(narrow, "prod", **{"from": name, "select": ["*"]})).data
-        for function, of in AGGREGATES.items():
-            select = ["COUNT(*) as n", *(f"{function}({field}) as {field}" for field in fields)]
+        every = [(function, field) for function in AGGREGATES for field in fields]
+        for start in range(0, len(every), MOST_COLUMNS):
+            part = every[start : start + MOST_COLUMNS]
+            select = ["COUNT(*) as n", *(f"{f}({field}) as {f}_{field}" for f, field in part)]
             totals = (await ask(narrow, "prod", **{"from": name, "select": select})).data[0]
             assert min(totals["n"], 1000) == len(rows)
-            for field in fields if totals["n"] == len(rows) else ():
+            for function, field in part if totals["n"] == len(rows) else ():
+                of = AGGREGATES[function]
                 truth = of([row[field] for row in rows if row.get(field) is not None])
                 close = truth if truth is None else pytest.approx(truth, abs=0.06)  # one decimal
-                assert totals.get(field) == close, (name, function, field)
+                assert totals.get(f"{function}_{field}") == close, (name, function, field)
 
 
 async def test_joins_lead_to_nothing_that_is_not_granted(tool_client):

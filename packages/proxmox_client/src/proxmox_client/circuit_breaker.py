@@ -50,12 +50,18 @@ class FailureDomain(NamedTuple):
     is_alone: bool  # whether the rest of the node may answer while this hangs
 
 
+# the host that is asked has the series of all nodes and guests
+_RECORDED: Final = FailureDomain(_CLUSTER, "cluster/rrddata", is_alone=True)
+
+
 def failure_domain(path: str) -> FailureDomain:
     """Return the failure domain that a path addresses."""
     parts = path.split("/")
     if parts[1] != "nodes" or len(parts) < 3:
         is_ceph = parts[1:3] == ["cluster", "ceph"]  # it asks Ceph's monitors
         return FailureDomain(_CLUSTER, "cluster/ceph" if is_ceph else _CLUSTER, is_ceph)
+    if parts[-1] == "rrddata" and parts[3] != "storage":
+        return _RECORDED
     is_storage = len(parts) > 4 and parts[3] == "storage"
     return FailureDomain(parts[2], "/".join(parts[2 : 5 if is_storage else 4]), is_storage)
 

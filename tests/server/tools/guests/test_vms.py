@@ -370,7 +370,7 @@ async def test_unknown_disk_use_of_a_vm_is_null(tool_client):
         usage = (row["disk_usage"], row["disk_usage_percentage"])
         assert (usage == (None, None)) == (row["type"] == "qemu")
     series = await tool_client(
-        "ListVmRrdData", cluster_name="home-lab", vmids=[101, 203], metrics=["Disk"]
+        "ListVmRrdData", cluster_name="home-lab", vmids=[101, 203], metrics=["Disk"], step="1h"
     )
     usage = {row["vmid"]: row["disk_usage"] for row in series.data}
     assert usage[101] is None

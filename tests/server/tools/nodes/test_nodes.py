@@ -4,8 +4,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from proxmox_client import Qemu
-from proxmox_client.api.rrd import GuestRrd
 from pvemcp_server.access.model import Resources
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +21,7 @@ async def test_list_nodes_has_state_and_load(tool_client):
         if node.online:
             assert rows[name]["cpu_total"] == node.cpus
             assert rows[name]["memory_total"] == node.memory
-            assert rows[name]["network_in"] > 0
+            assert rows[name]["network_in_rate"] > 0
             assert 0 <= rows[name]["cpu_usage"] <= 100
 
 
@@ -184,82 +182,6 @@ async def test_get_task_hides_tasks_of_guests_that_are_not_granted(tool_client):
     assert (await scoped.refused("GetTask", **PROD, upid=upid)).startswith("No task")
     own = tool_client.scoped(Resources(vmids=frozenset({101})))
     assert (await own("GetTask", **PROD, upid=upid)).data["id"] == "101"
-
-
-async def test_node_metrics_show_pressure_over_a_day(tool_client):
-    answer = await tool_client(
-        "ListNodeRrdData", **PROD, nodes=["pve01"], metrics=["Cpu", "Pressure"], time_frame="Day"
-    )
-    assert len(answer.data) > 20
-    assert set(answer.data[0]) == {
-        "node", "time", "cpu_usage", "cpu_total", "loadavg", "iowait", "pressure_cpu_some",
-        "pressure_io_some", "pressure_io_full", "pressure_memory_some", "pressure_memory_full",
-    }  # fmt: skip
-    times = answer.column("time")
-    assert times == sorted(times)
-    assert all(0 <= row["cpu_usage"] <= 100 for row in answer.data)
-    assert any(row["pressure_cpu_some"] > 0 for row in answer.data)
-
-
-async def test_missing_pressure_metrics_of_8_4_are_noted(tool_client):
-    answer = await tool_client(
-        "ListNodeRrdData", cluster_name="home-lab", nodes=["pve"], metrics="Pressure"
-    )
-    assert answer.data == []
-    assert "pressure (PSI) comes with Proxmox VE 9.0" in answer.notes
-
-
-async def test_node_metrics_leave_out_offline_nodes(tool_client):
-    answer = await tool_client("ListNodeRrdData", **PROD, metrics=["Memory"], time_frame="Hour")
-    assert set(answer.column("node")) == {"pve01", "pve02", "pve03", "pve04"}
-    assert "Offline on prod" in answer.notes
-    for row in answer.data:
-        assert 0 < row["memory_usage"] <= row["memory_total"]
-
-
-@pytest.mark.parametrize("consolidation", ["Average", "Maximum"])
-async def test_guest_metrics_are_flat_rows_of_guest_and_time(tool_client, consolidation):
-    answer = await tool_client(
-        "ListVmRrdData",
-        **PROD,
-        vmids=[101, 105],
-        metrics=["Cpu", "Network"],
-        time_frame="Hour",
-        consolidation=consolidation,
-    )
-    assert set(answer.column("vmid")) == {101, 105}
-    assert set(answer.data[0]) == {
-        "vmid", "name", "time", "cpu_usage", "cpu_total", "network_in", "network_out",
-    }  # fmt: skip
-    assert {row["name"] for row in answer.data} == {"db-primary", "web-frontend"}
-
-
-async def test_metrics_of_an_unknown_guest_name_the_nearest(tool_client):
-    error = await tool_client.refused("ListVmRrdData", **PROD, vmids=[99999])
-    assert error.startswith("No guest 99999 on prod.")
-
-
-@pytest.mark.parametrize("given", [{"vmids": []}, {"vmids": [1]}])
-async def test_metrics_of_nothing_are_refused_by_argument(tool_client, given):
-    error = await tool_client.refused("ListVmRrdData", **PROD, **given)
-    assert error.startswith("vmids")
-
-
-@pytest.mark.parametrize(
-    ("metrics", "reason"),
-    [("Pressure", "; pressure (PSI) comes with Proxmox VE 9.0."), ("Cpu", ".")],
-)
-async def test_a_note_on_missing_metrics_fits_the_question(
-    demo_client, monkeypatch, metrics, reason
-):
-    async def empty(*_arguments):
-        return [GuestRrd(time=1_790_000_000 + 1_800 * n) for n in range(600)]
-
-    monkeypatch.setattr(Qemu, "rrd", empty)
-    call = {**PROD, "vmids": [101, 105], "metrics": metrics, "time_frame": "Week"}
-    answer = await demo_client("ListVmRrdData", **call)
-    assert answer.data == []
-    assert answer.notes == f"None of this was recorded in this time_frame{reason}"
 
 
 async def test_get_task_notes_that_it_stopped_waiting(demo_client):

@@ -168,6 +168,22 @@ class CephStatus(Answer, frozen=True):
     placement: CephPlacement = field(name="pgmap", default=CephPlacement())
 
 
+class MetricSample(Answer, frozen=True):
+    """A measured value. `id` is like qemu/100; a value of type derive counts up since a start."""
+
+    id: str
+    metric: str
+    type: str
+    value: float
+    timestamp: int
+
+
+class _Export(Answer, frozen=True):
+    """The body of the export, a list in an object of its own."""
+
+    data: list[MetricSample] = field(default_factory=list)
+
+
 class ClusterApi:
     """Calls about the cluster as a whole."""
 
@@ -292,6 +308,27 @@ class ClusterApi:
         Source: PVE/API2/ReplicationConfig.pm.
         """
         return await self._transport.get("/cluster/replication", list[ReplicationJob])
+
+    async def metrics(
+        self, *, since: int | None = None, local_only: bool = False
+    ) -> list[MetricSample]:
+        """GET /cluster/metrics/export (from 8.2; a ResponseError 501 before). Needs Sys.Audit on /.
+
+        The latest samples of all nodes, or those after `since`, by the clock of each node; they
+        are ten seconds apart and kept for half an hour.
+
+        Source: PVE/API2/Cluster/MetricServer.pm.
+        """
+        export = await self._transport.get(
+            "/cluster/metrics/export",
+            _Export,
+            **{
+                "history": since is not None or None,
+                "start-time": since,
+                "local-only": local_only or None,
+            },
+        )
+        return export.data
 
     async def ceph_status(self) -> CephStatus:
         """GET /cluster/ceph/status. Needs Sys.Audit on /; NotFound where Ceph is not installed.

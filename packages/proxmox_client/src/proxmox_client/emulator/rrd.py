@@ -48,12 +48,14 @@ def series(state: ClusterState, frame: str, consolidation: str, row_at: RowAt) -
 
 
 def guest_rows(guest: Guest, state: ClusterState) -> RowAt:
-    """Return the row function of a guest; it has no rows before its creation."""
+    """Return the row function of a guest; it has no rows before its creation or in an outage."""
     is_new = state.release >= (9, 0)
     is_container = guest.kind is Kind.LXC
 
+    node = state.nodes.get(guest.node)
+
     def row_at(when: int, factor: float) -> Row | None:
-        if when < guest.created:
+        if when < guest.created or (node and _is_lost(node, when)):
             return None
         cpus = state.cpus_of(guest)
         row: Row = {"maxcpu": cpus, "maxmem": guest.memory, "maxdisk": guest.disk_size}
@@ -76,7 +78,7 @@ def node_rows(node: Node, state: ClusterState) -> RowAt:
     is_new = state.release >= (9, 0)
 
     def row_at(when: int, factor: float) -> Row | None:
-        if when < node.booted or (not node.online and when > node.lost):
+        if when < node.booted or _is_lost(node, when):
             return None
         cpu = min(0.999, load.cpu_at(when) * factor)
         used = node.memory * load.memory_at(when)
@@ -100,6 +102,11 @@ def node_rows(node: Node, state: ClusterState) -> RowAt:
         return row
 
     return row_at
+
+
+def _is_lost(node: Node, when: int) -> bool:
+    """Return whether a node was offline at a time, so that nothing was recorded."""
+    return not node.online and when > node.lost
 
 
 def storage_rows(storage: Storage, node: str, state: ClusterState) -> RowAt:

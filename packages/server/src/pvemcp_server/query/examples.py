@@ -120,6 +120,16 @@ EXAMPLES: Final = (
         },
     ),
     Example(
+        "Guests with the most disk traffic now; other time frames: hour, day, week, month, year",
+        {
+            "from": "guest_metrics",
+            "select": ["cluster", "vmid", "name", "disk_rate"],
+            "where": {"conditions": [_is("time_frame", "=", "now")]},
+            "orderBy": [{"field": "disk_rate", "direction": "desc"}],
+            "limit": 5,
+        },
+    ),
+    Example(
         "How much is backed up of how many guests, on each storage",
         {
             "from": "backups",

@@ -18,6 +18,7 @@ from pvemcp_server.tables.guest_configs import lxc_configs, qemu_configs
 from pvemcp_server.tables.guest_devices import Disk, Network, disks, networks
 from pvemcp_server.tables.guests import Guest, described, guests
 from pvemcp_server.tables.ha import HaGroup, HaResource, HaRule, ha_groups, ha_resources, ha_rules
+from pvemcp_server.tables.metrics import guest_metrics, node_metrics
 from pvemcp_server.tables.node_disks import NodeDisk, node_disks
 from pvemcp_server.tables.node_hardware import (
     Bridge,
@@ -43,6 +44,7 @@ from pvemcp_server.tables.registry import LoadRequest, Table, load, tables
 from pvemcp_server.tables.replications import Replication, replications
 from pvemcp_server.tables.smart import SmartReport, smart
 from pvemcp_server.tables.snapshots import Snapshot, snapshots
+from pvemcp_server.tables.storage_metrics import StorageMetric, storage_metrics
 from pvemcp_server.tables.storages import Storage, storages
 from pvemcp_server.tables.tasks import Task, tasks
 from pvemcp_server.tables.volumes import Backup, Content, backups, storage_content
@@ -82,6 +84,7 @@ __all__ = [
     "SmartReport",
     "Snapshot",
     "Storage",
+    "StorageMetric",
     "Table",
     "Task",
     "User",
@@ -101,6 +104,7 @@ __all__ = [
     "filesystems",
     "firewall_options",
     "firewall_rules",
+    "guest_metrics",
     "guests",
     "ha_groups",
     "ha_resources",
@@ -109,6 +113,7 @@ __all__ = [
     "lxc_configs",
     "networks",
     "node_disks",
+    "node_metrics",
     "node_versions",
     "nodes",
     "pci_devices",
@@ -120,6 +125,7 @@ __all__ = [
     "smart",
     "snapshots",
     "storage_content",
+    "storage_metrics",
     "storages",
     "subscriptions",
     "tables",

@@ -20,6 +20,10 @@ _NAMED = 10  # guests that a note names
 
 _OF_CONTAINERS = Gap("Proxmox reports it for running containers only, not for VMs")
 
+_COUNTER = Caveat(
+    "Counters of guests run since their start; guest_metrics has rates, also of the time_frame now."
+)
+
 TO_GUEST = Relation("guest", "guests", {"vmid": "vmid"}, "The guest")
 TO_NODE = Relation("node", "nodes", {"node": "node"}, "The node")
 
@@ -105,10 +109,10 @@ class Guest(Row, kw_only=True):
     disk_usage_percentage: Annotated[
         float | None, Col("Root disk in use (lxc)", Unit.PERCENT, gap=_OF_CONTAINERS)
     ]
-    disk_read: Annotated[int | None, Col("Read since its start", Unit.BYTES)]
-    disk_write: Annotated[int | None, Col("Written since its start", Unit.BYTES)]
-    network_in: Annotated[int | None, Col("Received since its start", Unit.BYTES)]
-    network_out: Annotated[int | None, Col("Sent since its start", Unit.BYTES)]
+    disk_read: Annotated[int | None, Col("Read since its start", Unit.BYTES, caveat=_COUNTER)]
+    disk_write: Annotated[int | None, Col("Written since its start", Unit.BYTES, caveat=_COUNTER)]
+    network_in: Annotated[int | None, Col("Received since its start", Unit.BYTES, caveat=_COUNTER)]
+    network_out: Annotated[int | None, Col("Sent since its start", Unit.BYTES, caveat=_COUNTER)]
 
 
 @table(

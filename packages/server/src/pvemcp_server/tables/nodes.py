@@ -31,8 +31,8 @@ class Node(Row):
         "disk_usage",
         "disk_total",
         "level",
-        "network_in",
-        "network_out",
+        "network_in_rate",
+        "network_out_rate",
     )
 
     node: Annotated[str, Col("Name", aliases=("name",))]
@@ -49,11 +49,13 @@ class Node(Row):
     disk_usage: Annotated[int | None, Col("Root file system in use", Unit.BYTES, ("disk_used",))]
     disk_total: Annotated[int | None, Col("Root file system", Unit.BYTES, ("disk_max",))]
     level: Annotated[str | None, Col("Support subscription level")]
-    network_in: Annotated[
-        int | None, Col("Received lately; takes a call per node", Unit.BYTES_PER_SECOND)
+    network_in_rate: Annotated[
+        int | None,
+        Col("Received lately; takes a call per node", Unit.BYTES_PER_SECOND, ("network_in",)),
     ] = None
-    network_out: Annotated[
-        int | None, Col("Sent lately; takes a call per node", Unit.BYTES_PER_SECOND)
+    network_out_rate: Annotated[
+        int | None,
+        Col("Sent lately; takes a call per node", Unit.BYTES_PER_SECOND, ("network_out",)),
     ] = None
 
 
@@ -63,7 +65,7 @@ class Node(Row):
     cost=Cost.ONE,
     covered=of_node,
     from_inventory=True,
-    extra=("network_in", "network_out"),
+    extra=("network_in_rate", "network_out_rate"),
     pushdown={**COMMON_PUSHDOWN, "status": "status"},
     # without Sys.Audit, Proxmox lists nodes by name and state only
     looks_filtered=lambda _account, rows: (
@@ -78,7 +80,7 @@ async def nodes(cluster: Cluster, request: LoadRequest) -> list[Node]:
         for row in made(cluster, view.nodes, lambda node: [to_row(node)])
         if request.wants_node(row.node) and request.wants_status(row.status)
     ]
-    if not request.wants_column("network_in", "network_out"):
+    if not request.wants_column("network_in_rate", "network_out_rate"):
         return rows
 
     async def traffic(name: str) -> tuple[int | None, int | None]:
@@ -92,7 +94,7 @@ async def nodes(cluster: Cluster, request: LoadRequest) -> list[Node]:
     answers = await fanout.each(cluster, answering, traffic, request, "traffic of node")
     none = (None, None)
     return [
-        replace(row, network_in=received, network_out=sent)
+        replace(row, network_in_rate=received, network_out_rate=sent)
         for row in rows
         for received, sent in (answers.get(row.node, none),)
     ]

@@ -56,8 +56,9 @@ class LoadRequest:
 
     An empty set means all, and so does `columns=None`. Text is compared without case. `states`
     doesn't filter: rows have to show these states correctly, even if that takes further calls. A
-    loader may return more rows than requested, never fewer, with two exceptions: `limit` (the
-    newest of tasks, which have no end) and the budget, whose end it notes.
+    loader may return more rows than requested, never fewer, with three exceptions: `limit` (the
+    newest of tasks, which have no end), the budget, whose end it notes, and `frames`, whose default
+    it notes.
     """
 
     columns: frozenset[str] | None = None
@@ -67,13 +68,14 @@ class LoadRequest:
     status: frozenset[str] = frozenset()
     states: frozenset[str] = frozenset()
     types: frozenset[str] = frozenset()  # of tasks; of content on a storage
+    frames: frozenset[str] = frozenset()  # time frames of metrics; empty means their default
     since: datetime | None = None  # for tasks: started then or later
     limit: int | None = None
     budget: Budget = Budget()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vmids", frozenset(self.vmids))
-        for name in ("nodes", "storages", "status", "states", "types"):
+        for name in ("nodes", "storages", "status", "states", "types", "frames"):
             object.__setattr__(self, name, frozenset(map(str.casefold, getattr(self, name))))
 
     @property

@@ -1,5 +1,6 @@
 """Storages, as each node sees them."""
 
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Annotated, ClassVar
 
@@ -77,7 +78,7 @@ class Storage(Row):
 async def storages(cluster: Cluster, request: LoadRequest) -> list[Storage]:
     """Storages with their use; one that is shared has a row for each node."""
     view = await cluster.inventory_view()
-    primary = _primary(view.storages)
+    first_rows = primary(view.storages)
     requested = (
         storage
         for storage in view.storages
@@ -88,7 +89,7 @@ async def storages(cluster: Cluster, request: LoadRequest) -> list[Storage]:
     rows = made(
         cluster,
         requested,
-        lambda storage: [_row(storage, is_primary=(storage.storage, storage.node) in primary)],
+        lambda storage: [_row(storage, is_primary=(storage.storage, storage.node) in first_rows)],
     )
     if not request.wants_column("pool"):
         return rows
@@ -99,12 +100,12 @@ async def storages(cluster: Cluster, request: LoadRequest) -> list[Storage]:
     return [replace(row, pool=pool_of.get(row.storage)) for row in rows]
 
 
-def _primary(storages: tuple[StorageResource, ...]) -> set[tuple[str, str]]:
+def primary(storages: Iterable[StorageResource]) -> set[tuple[str, str]]:
     """Return the name and node of one row of each storage, an available one if possible."""
-    primary: dict[tuple[str, str], StorageResource] = {}
+    chosen: dict[tuple[str, str], StorageResource] = {}
     for storage in sorted(storages, key=lambda s: (not s.is_available, s.node)):
-        primary.setdefault((storage.storage, "" if storage.shared else storage.node), storage)
-    return {(storage.storage, storage.node) for storage in primary.values()}
+        chosen.setdefault((storage.storage, "" if storage.shared else storage.node), storage)
+    return {(storage.storage, storage.node) for storage in chosen.values()}
 
 
 def _row(storage: StorageResource, *, is_primary: bool) -> Storage:

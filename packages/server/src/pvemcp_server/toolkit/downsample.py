@@ -1,40 +1,53 @@
-"""Downsampling of recorded series: neighbouring points are joined to keep answers readable."""
+"""Downsampling of recorded series: neighbouring points are joined to one row per step."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import asdict
 
-from proxmox_client.api.rrd import GuestRrd, NodeRrd
+from proxmox_client.api.rrd import GuestRrd, NodeRrd, StorageRrd
 
-P = TypeVar("P", GuestRrd, NodeRrd)
+P = TypeVar("P", GuestRrd, NodeRrd, StorageRrd)
 
-MOST_ROWS = 300  # of one answer, over all its series
-_LEAST_POINTS = 24  # of one series
-# How many neighbours are joined: the resulting intervals are round, from minutes to hours.
-_STEPS = (1, 2, 3, 5, 6, 10, 12, 15, 20, 30, 60)
+MOST_CELLS: Final = 900  # of one answer, over all its series: about 4,000 tokens
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_STEPS: Final = (
+    *(n * _MINUTE for n in (1, 2, 5, 10, 15, 30)),
+    *(n * _HOUR for n in (1, 2, 3, 6, 12)),
+    *(n * _DAY for n in (1, 2, 7, 30, 365)),
+)
 
 
-def step_for(points: int, series: int) -> int:
-    """Return how many neighbours to join so that all series together stay within MOST_ROWS."""
-    kept = max(_LEAST_POINTS, MOST_ROWS // max(1, series))
-    return next((step for step in _STEPS if points <= kept * step), _STEPS[-1])
+def step_for(series: Collection[Sequence[P]], columns: int, least: int) -> int:
+    """Return the seconds of a row: at least `least`, and enough to keep within MOST_CELLS."""
+    for step in (least, *filter(least.__lt__, _STEPS)):
+        rows = sum(-(-len(points) * interval(points) // step) for points in series)
+        if rows * columns <= MOST_CELLS:
+            break
+    return step
 
 
 def downsampled(series: Sequence[P], step: int, *, maximum: bool) -> list[P]:
-    """Return the series with every `step` points joined to their average or maximum."""
-    if step == 1 or len(series) < 2:
+    """Return the series with the points of each `step` seconds joined: average or maximum."""
+    if step <= interval(series) or len(series) < 2:
         return list(series)
-    width = step * interval(series)
-    groups = groupby(series, key=lambda point: (point.time - 1) // width)
+    groups = groupby(series, key=lambda point: (point.time - 1) // step)
     return [_joined(list(points), maximum=maximum) for _, points in groups]
 
 
 def interval(series: Sequence[P]) -> int:
     """Return the seconds between points; 0 for fewer than two."""
     return max(1, series[1].time - series[0].time) if len(series) > 1 else 0
+
+
+def words(step: int) -> str:
+    """Return a step as an argument has it: `2h`."""
+    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "m")):
+        if step % size == 0:
+            return f"{step // size}{unit}"
+    return f"{step} s"
 
 
 def _joined(points: list[P], *, maximum: bool) -> P:

@@ -1,38 +1,64 @@
-"""Recorded metrics of guests and nodes: one row per guest or node and point in time."""
+"""Recorded metrics of guests and nodes: summaries, or rows when the caller picks a step."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from asyncio import gather
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from pydantic import Field
 
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.tables import fanout
+from pvemcp_server.clusters import Cluster, offload
+from pvemcp_server.tables import StorageMetric, fanout, storage_metrics
+from pvemcp_server.tables.registry import LoadRequest
 from pvemcp_server.tables.rows import Row, moment, percent, whole
+from pvemcp_server.tables.series import (
+    GUEST_METRICS,
+    NODE_METRICS,
+    Metric,
+    Summary,
+    summarize_metric,
+)
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import NodeName, OneCluster, VmId
+from pvemcp_server.toolkit.arguments import (
+    ClusterName,
+    NodeName,
+    OneCluster,
+    Rule,
+    StorageName,
+    VmId,
+)
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.downsample import downsampled, interval, step_for
-from pvemcp_server.toolkit.lists import rows_or_error, with_budget
+from pvemcp_server.toolkit.downsample import downsampled, interval, step_for, words
+from pvemcp_server.toolkit.lists import listed, rows_or_error, with_budget
+from pvemcp_server.toolkit.locate import clusters_with
 from pvemcp_server.toolkit.registry import Rows, tool
-from pvemcp_server.toolkit.rrd_rows import NodePoint, VmPoint
+from pvemcp_server.toolkit.rrd_rows import NodePoint, NodeSummary, VmPoint, VmSummary
 
 Frame = Annotated[
     Literal["Hour", "Day", "Week", "Month", "Year"], Field(description="How far back")
 ]
-Consolidate = Annotated[Literal["Average", "Maximum"], Field(description="Of each interval")]
+Step = Annotated[
+    str | None,
+    Field(pattern=r"^[1-9][0-9]{0,2}[mhd]$", description="Rows of this length: 15m, 1h, 1d"),
+    Rule("a step is a number of minutes, hours or days: 15m, 1h, 1d"),
+]
+Consolidate = Annotated[Literal["Average", "Maximum"], Field(description="Of each row of a step")]
 Metrics = Annotated[
-    list[Literal["Cpu", "Memory", "Disk", "Network", "Pressure", "All"]],
-    Field(min_length=1, description="Pressure: PSI, from 9.0"),
+    list[Literal["Cpu", "Memory", "Disk", "Network", "Pressure", "All"]] | None,
+    Field(min_length=1, description="Main ones when absent. Pressure: PSI, from 9.0"),
 ]
 SomeVms = Annotated[list[VmId], Field(min_length=1, max_length=100, description="Guest numbers")]
 SomeNodes = Annotated[list[NodeName] | None, Field(max_length=100, description="All when absent")]
 
 K = TypeVar("K", int, str)
 P = TypeVar("P", GuestRrd, NodeRrd)
+T = TypeVar("T")
 
-_FRAMES: dict[str, TimeFrame] = {
+FRAMES: dict[str, TimeFrame] = {
     "Hour": "hour",
     "Day": "day",
     "Week": "week",
@@ -40,6 +66,10 @@ _FRAMES: dict[str, TimeFrame] = {
     "Year": "year",
 }
 _FUNCTIONS: dict[str, Consolidation] = {"Average": "AVERAGE", "Maximum": "MAX"}
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+_NAMED: Final = 3  # series that a note names
+_KEYS: Final = 4  # cells that the key and the time of a row count as, by their tokens
+_MISSED: Final = 3  # intervals without a value, after which a series counts as ended
 
 _CATEGORY = {
     "cpu": "Cpu",
@@ -52,6 +82,7 @@ _CATEGORY = {
     "network": "Network",
     "pressure": "Pressure",
 }
+_SUMMARY = ("metric", "average", "p95", "maximum", "maximum_time", "latest", "trend")
 
 
 @tool(
@@ -59,7 +90,7 @@ _CATEGORY = {
     title="Guest metrics",
     area=Area.VMS,
     effect=Effect.READ,
-    answer=VmPoint,
+    answer=VmSummary,
     needs=(needs.GUESTS,),
 )
 async def list_vm_rrd_data(
@@ -68,24 +99,25 @@ async def list_vm_rrd_data(
     cluster_name: OneCluster = None,
     vmids: SomeVms,
     time_frame: Frame = "Day",
+    metrics: Metrics = None,
+    step: Step = None,
     consolidation: Consolidate = "Average",
-    metrics: Metrics = ["All"],  # noqa: B006 - becomes a schema's default, never written to
 ) -> Rows:
-    """List recorded metrics of VMs and containers over time."""
+    """Summarize recorded metrics of VMs and containers; rows over time only with `step`."""
     cluster = await call.cluster(cluster_name)
     guests = {vmid: await cluster.guest(vmid) for vmid in dict.fromkeys(vmids)}
 
-    async def read(vmid: int) -> list[GuestRrd]:
-        api = cluster.api_of(guests[vmid])
-        return await api.rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
+    async def ask(vmid: int, function: Consolidation) -> list[GuestRrd]:
+        return await cluster.api_of(guests[vmid]).rrd(FRAMES[time_frame], function)
 
-    request = with_budget(call)
-    recorded = await rows_or_error(
-        cluster, lambda quiet: fanout.each(quiet, guests, read, request, "guest")
-    )
-    series, step = _downsampled(recorded, maximum=consolidation == "Maximum")
-    rows = [_vm_point(guests[vmid], point) for vmid, points in series.items() for point in points]
-    return _rows(call, rows, ("vmid", "name", "time"), VmPoint, metrics, step)
+    read = _Read(call, cluster, "guest", guests, ask, GUEST_METRICS, metrics)
+    if step is None:
+        rows = [VmSummary(vmid=vmid, **cells) for vmid, cells in await read.summaries()]
+        return Rows(rows, ("vmid", *_SUMMARY))
+    keys = ("vmid", "name", "time")
+    columns = read.columns(VmPoint, keys)
+    points = await read.points(step, consolidation, len(columns) + _KEYS)
+    return read.rows([_vm_point(guests[vmid], point) for vmid, point in points], keys, columns)
 
 
 @tool(
@@ -93,7 +125,7 @@ async def list_vm_rrd_data(
     title="Node metrics",
     area=Area.NODES,
     effect=Effect.READ,
-    answer=NodePoint,
+    answer=NodeSummary,
     needs=(needs.NODES,),
 )
 async def list_node_rrd_data(
@@ -102,63 +134,177 @@ async def list_node_rrd_data(
     cluster_name: OneCluster = None,
     nodes: SomeNodes = None,
     time_frame: Frame = "Day",
+    metrics: Metrics = None,
+    step: Step = None,
     consolidation: Consolidate = "Average",
-    metrics: Metrics = ["All"],  # noqa: B006 - becomes a schema's default, never written to
 ) -> Rows:
-    """List recorded metrics of nodes over time, pressure (PSI) included."""
+    """Summarize recorded metrics of nodes, offline ones too; rows over time only with `step`."""
     cluster = await call.cluster(cluster_name)
     picked = [(await cluster.node(name)).node for name in nodes or ()]
-    names = list(dict.fromkeys(picked)) or await fanout.nodes(cluster)
+    names = list(dict.fromkeys(picked)) or sorted((await cluster.inventory_view()).by_node)
 
-    async def read(node: str) -> list[NodeRrd]:
-        return await cluster.pve.node(node).rrd(_FRAMES[time_frame], _FUNCTIONS[consolidation])
+    async def ask(node: str, function: Consolidation) -> list[NodeRrd]:
+        return await cluster.pve.node(node).rrd(FRAMES[time_frame], function)
 
-    request = with_budget(call)
-    recorded = await rows_or_error(
-        cluster, lambda quiet: fanout.each(quiet, names, read, request, "node")
-    )
-    series, step = _downsampled(recorded, maximum=consolidation == "Maximum")
-    rows = [_node_point(node, point) for node, points in series.items() for point in points]
-    return _rows(call, rows, ("node", "time"), NodePoint, metrics, step)
-
-
-def _downsampled(
-    recorded: Mapping[K, Sequence[P]], *, maximum: bool
-) -> tuple[dict[K, list[P]], str]:
-    """Reduce all series by the same step; return them with a note if points were joined."""
-    longest = max(recorded.values(), key=len, default=())
-    step = step_for(len(longest), len(recorded))
-    note = ""
-    if step > 1:
-        minutes = step * interval(longest) / 60
-        what = "highest value" if maximum else "average"
-        note = (
-            f"Each row is the {what} of {minutes:g} minutes; a shorter time_frame or fewer at a "
-            "time show more detail."
-        )
-    series = {key: downsampled(points, step, maximum=maximum) for key, points in recorded.items()}
-    return series, note
+    read = _Read(call, cluster, "node", names, ask, NODE_METRICS, metrics)
+    if step is None:
+        rows = [NodeSummary(node=node, **cells) for node, cells in await read.summaries()]
+        return Rows(rows, ("node", *_SUMMARY))
+    keys = ("node", "time")
+    columns = read.columns(NodePoint, keys)
+    points = await read.points(step, consolidation, len(columns) + _KEYS)
+    return read.rows([_node_point(*point) for point in points], keys, columns)
 
 
-def _rows(
+@tool(
+    "ListStorageRrdData",
+    title="Storage growth",
+    area=Area.STORAGE,
+    effect=Effect.READ,
+    answer=StorageMetric,
+    needs=(needs.STORAGES,),
+)
+async def list_storage_rrd_data(
     call: Call,
-    points: Sequence[Row],
-    keys: tuple[str, ...],
-    row: type[Row],
-    metrics: Sequence[str],
-    step_note: str,
+    *,
+    cluster_name: ClusterName = None,
+    storage: StorageName | None = None,
+    node: NodeName | None = None,
+    time_frame: Frame = "Month",
 ) -> Rows:
-    """Return the points with a value in the chosen categories, and the columns of these."""
-    values = [name for name in row.__struct_fields__ if name not in keys]
-    chosen = [n for n in values if "All" in metrics or _CATEGORY[n.partition("_")[0]] in metrics]
-    rows = [point for point in points if any(getattr(point, n) is not None for n in chosen)]
-    if rows and step_note:
-        call.notes.add(step_note)
-    if points and not rows:
-        only_pressure = all(name.startswith("pressure") for name in chosen)
-        reason = "; pressure (PSI) comes with Proxmox VE 9.0" if only_pressure else ""
-        call.notes.add(f"None of this was recorded in this time_frame{reason}.")
-    return Rows(rows, (*keys, *chosen))
+    """List growth per day of storages and when they are full: full_on, and its 95 % range."""
+    return await listed(
+        call,
+        storage_metrics,
+        cluster_name,
+        StorageMetric.minimal,
+        request=LoadRequest(
+            storages=frozenset(filter(None, [storage])),
+            nodes=frozenset(filter(None, [node])),
+            frames=frozenset({FRAMES[time_frame]}),
+        ),
+        order=_soonest_full,
+        clusters=await clusters_with(call, cluster_name, node, storage),
+    )
+
+
+def _soonest_full(row: StorageMetric) -> tuple[float, str, str]:
+    full = row.full_on.timestamp() if row.full_on else inf
+    return full, row.storage, row.node
+
+
+@dataclass(frozen=True)
+class _Read(Generic[K, P]):
+    """The series of some guests or nodes: how they are asked for, and which metrics are chosen."""
+
+    call: Call
+    cluster: Cluster
+    what: str
+    keys: Collection[K]
+    ask: Callable[[K, Consolidation], Awaitable[list[P]]]
+    known: tuple[Metric[P], ...]
+    names: Sequence[str] | None
+
+    @property
+    def metrics(self) -> list[Metric[P]]:
+        """The chosen metrics; the main ones if none is named."""
+        if self.names is None:
+            return [metric for metric in self.known if metric.main]
+        return [m for m in self.known if "All" in self.names or m.category in self.names]
+
+    async def summaries(self) -> list[tuple[K, dict[str, Any]]]:
+        """Return the cells of a summary per key and metric that was recorded."""
+
+        async def both(key: K) -> tuple[list[P], list[P]]:
+            average, maximum = await gather(self.ask(key, "AVERAGE"), self.ask(key, "MAX"))
+            return average, maximum
+
+        recorded = await self._recorded(both)
+        chosen = self.metrics
+
+        def summarized() -> list[tuple[K, str, Summary]]:
+            return [
+                (key, metric.name, summary)
+                for key, (average, maximum) in recorded.items()
+                for metric in chosen
+                if (summary := summarize_metric(metric, average, maximum))
+            ]
+
+        size = sum(len(average) for average, _ in recorded.values()) * len(chosen)
+        found = await offload(size, summarized)
+        ends: dict[K, int] = {}
+        for key, _, summary in found:
+            ends[key] = max(summary.latest_time, ends.get(key, 0))
+        self._note_ends({key: average for key, (average, _) in recorded.items()}, ends)
+        return [(key, _cells(name, summary)) for key, name, summary in found]
+
+    async def points(self, step: str, consolidation: str, width: int) -> list[tuple[K, P]]:
+        """Return the points of all series, as far apart as the step says or the answer bears."""
+        recorded = await self._recorded(lambda key: self.ask(key, _FUNCTIONS[consolidation]))
+        least = int(step[:-1]) * _SECONDS[step[-1]]
+        shortest = max((interval(series) for series in recorded.values()), default=0)
+        seconds = step_for(recorded.values(), width, max(least, shortest))
+        maximum = consolidation == "Maximum"
+        ends = {
+            key: points[-1].time
+            for key, series in recorded.items()
+            if (points := [p for p in series if any(m.read(p) is not None for m in self.metrics)])
+        }
+        self._note_ends(recorded, ends)
+        if ends and seconds > least:
+            reason = "recorded no finer" if seconds == shortest else "to bound the answer"
+            self.call.notes.add(f"Each row is of {words(seconds)}: {reason}.")
+        return [
+            (key, point)
+            for key, series in recorded.items()
+            for point in downsampled(series, seconds, maximum=maximum)
+        ]
+
+    async def _recorded(self, ask: Callable[[K], Awaitable[T]]) -> dict[K, T]:
+        request = with_budget(self.call)
+        return await rows_or_error(
+            self.cluster, lambda quiet: fanout.each(quiet, self.keys, ask, request, self.what)
+        )
+
+    def _note_ends(self, recorded: Mapping[K, Sequence[P]], ends: Mapping[K, int]) -> None:
+        """Note series that are empty, and those that end before the time frame does."""
+        notes = self.call.notes
+        if recorded and not ends:
+            only_pressure = {metric.category for metric in self.metrics} == {"Pressure"}
+            reason = "; pressure (PSI) comes with Proxmox VE 9.0" if only_pressure else ""
+            notes.add(f"None of this was recorded in this time_frame{reason}.")
+            return
+        if empty := [str(key) for key in recorded if key not in ends]:
+            notes.add(f"Nothing was recorded in this time_frame: {_some(empty)}.")
+        early = [
+            f"{key} {moment(end):%Y-%m-%dT%H:%MZ}"
+            for key, end in ends.items()
+            if recorded[key][-1].time - end > _MISSED * interval(recorded[key])
+        ]
+        if early:
+            notes.add(f"Recorded until then only: {_some(early)}.")
+
+    def columns(self, row: type[Row], keys: Sequence[str]) -> list[str]:
+        """Return the columns of rows over time that hold the chosen metrics."""
+        categories = {metric.category for metric in self.metrics}
+        values = (name for name in row.__struct_fields__ if name not in keys)
+        return [name for name in values if _CATEGORY[name.partition("_")[0]] in categories]
+
+    def rows(self, points: Sequence[Row], keys: tuple[str, ...], columns: Sequence[str]) -> Rows:
+        """Return the points with a value in the chosen columns."""
+        kept = [p for p in points if any(getattr(p, name) is not None for name in columns)]
+        return Rows(kept, (*keys, *columns))
+
+
+def _cells(metric: str, summary: Summary) -> dict[str, Any]:
+    cells = summary._asdict() | {"maximum_time": moment(summary.maximum_time), "metric": metric}
+    del cells["latest_time"]
+    return cells
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _vm_point(guest: GuestResource, point: GuestRrd) -> VmPoint:
@@ -172,10 +318,10 @@ def _vm_point(guest: GuestResource, point: GuestRrd) -> VmPoint:
         memory_total=whole(point.memory_max),
         disk_usage=whole(point.disk) if guest.type == "lxc" else None,
         disk_total=whole(point.disk_max),
-        disk_read=whole(point.disk_read),
-        disk_write=whole(point.disk_write),
-        network_in=whole(point.network_in),
-        network_out=whole(point.network_out),
+        disk_read_rate=whole(point.disk_read),
+        disk_write_rate=whole(point.disk_write),
+        network_in_rate=whole(point.network_in),
+        network_out_rate=whole(point.network_out),
         **_pressure(point),
         pressure_cpu_full=_hundredth(point.pressure_cpu_full),
     )
@@ -195,8 +341,8 @@ def _node_point(node: str, point: NodeRrd) -> NodePoint:
         swap_total=whole(point.swap_max),
         root_usage=whole(point.root),
         root_total=whole(point.root_max),
-        network_in=whole(point.network_in),
-        network_out=whole(point.network_out),
+        network_in_rate=whole(point.network_in),
+        network_out_rate=whole(point.network_out),
         **_pressure(point),
     )
 

@@ -40,7 +40,7 @@ PLAYBOOKS: Final = (
         "1. ListNodes with detail_level Full: memory and CPU in total and in use.\n"
         "2. ExecuteQuery on guests, grouped by node: count, SUM(memory_max), SUM(cpu_count) of the "
         "running ones.\n"
-        "3. ListNodeRrdData over a Month with consolidation Maximum: peaks of CPU and memory.\n"
+        "3. ListNodeRrdData over a Month: p95 and maximum of CPU and memory.\n"
         "4. ListStorage with detail_level Full: free space per storage.\n"
         "Work out: overcommitment of memory and CPU per node, whether the guests of the largest "
         "node "

@@ -1,0 +1,133 @@
+"""Growth of storages over a time frame, and when they would be full."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, ClassVar, Final
+
+from msgspec.structs import replace
+
+from proxmox_client.api.resources import StorageResource
+from proxmox_client.api.rrd import StorageRrd, TimeFrame
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables import fanout
+from pvemcp_server.tables.guests import TO_NODE
+from pvemcp_server.tables.metrics import FRAMES, PUSHDOWN, frames_of
+from pvemcp_server.tables.reach import of_storage
+from pvemcp_server.tables.registry import Cost, LoadRequest, table
+from pvemcp_server.tables.rows import Col, Row, Unit, moment, share, whole
+from pvemcp_server.tables.series import Point, forecast
+from pvemcp_server.tables.storages import primary
+
+_DEFAULT: Final[TimeFrame] = "month"
+
+Key = tuple[str, str, TimeFrame]  # a storage, a node, and a time frame
+
+
+class StorageMetric(Row, kw_only=True):
+    """The growth of a storage over a time frame."""
+
+    minimal: ClassVar[tuple[str, ...]] = (
+        "storage",
+        "node",
+        "disk_usage_percentage",
+        "disk_free",
+        "growth_per_day",
+        "full_on",
+        "full_earliest",
+        "full_latest",
+    )
+
+    storage: Annotated[str, Col("Name", aliases=("name",))]
+    node: Annotated[str, Col("Node it is on, or the one asked about a shared one")]
+    type: Annotated[str, Col("Kind of storage: dir, nfs, lvmthin, zfspool, rbd, pbs …")]
+    shared: Annotated[bool, Col("Whether all nodes see the same")]
+    time_frame: Annotated[str, Col("Pick it with a condition; month without one", values=FRAMES)]
+    latest_time: Annotated[datetime | None, Col("Last recorded value", Unit.TIME)] = None
+    disk_usage_percentage: Annotated[float | None, Col("Space in use", Unit.PERCENT)] = None
+    disk_usage: Annotated[int | None, Col("Space in use", Unit.BYTES, ("used",))] = None
+    disk_total: Annotated[int | None, Col("Space", Unit.BYTES, ("total",))] = None
+    disk_free: Annotated[int | None, Col("Space left", Unit.BYTES, ("free", "available"))] = None
+    growth_per_day: Annotated[int | None, Col("Growth per day", Unit.BYTES, ("growth",))] = None
+    growth_uncertainty: Annotated[
+        int | None, Col("The growth per day differs by no more than this (95 %)", Unit.BYTES)
+    ] = None
+    full_on: Annotated[
+        datetime | None, Col("When it is full at this growth, if within ten years", Unit.TIME)
+    ] = None
+    full_earliest: Annotated[
+        datetime | None, Col("Earliest time by the uncertainty of the growth", Unit.TIME)
+    ] = None
+    full_latest: Annotated[
+        datetime | None, Col("Latest time by it; null: perhaps never", Unit.TIME)
+    ] = None
+
+
+@table(
+    "storage_metrics",
+    tool="ListStorageRrdData",
+    cost=Cost.PER_STORAGE,
+    covered=of_storage,
+    relations=(TO_NODE,),
+    pushdown=PUSHDOWN,
+)
+async def storage_metrics(cluster: Cluster, request: LoadRequest) -> list[StorageMetric]:
+    """Growth of storages over time_frame and when they are full; shared ones have one row."""
+    frames = frames_of(cluster, request, FRAMES, _DEFAULT)
+    view = await cluster.inventory_view()
+    requested = [
+        storage
+        for storage in view.storages
+        if request.wants_storage(storage.storage) and request.wants_node(storage.node)
+    ]
+    chosen = primary(requested)
+    silent = await fanout.offline_among(cluster, {node for _, node in chosen})
+    by_key: dict[Key, StorageResource] = {
+        (storage.storage, storage.node, frame): storage
+        for frame in frames
+        for storage in sorted(requested, key=lambda s: (s.storage, s.node))
+        if (storage.storage, storage.node) in chosen and storage.node not in silent
+    }
+
+    async def read(key: Key) -> StorageMetric:
+        name, node, frame = key
+        series = await cluster.pve.storage(node, name).rrd(frame)
+        return to_row(by_key[key], frame, series)
+
+    rows = await fanout.each(cluster, by_key, read, request, "metrics of storage")
+    return list(rows.values())
+
+
+def to_row(
+    storage: StorageResource, frame: TimeFrame, series: Sequence[StorageRrd]
+) -> StorageMetric:
+    """Return the row of a storage with this series."""
+    row = StorageMetric(
+        storage=storage.storage,
+        node=storage.node,
+        type=storage.plugin_type,
+        shared=storage.shared,
+        time_frame=frame,
+    )
+    recorded = [(p.time, p.used, p.total) for p in series if p.used is not None and p.total]
+    if not recorded:
+        return row
+    time, used, total = recorded[-1]
+    row = replace(
+        row,
+        latest_time=moment(time),
+        disk_usage_percentage=share(used, total),
+        disk_usage=whole(used),
+        disk_total=whole(total),
+        disk_free=whole(total - used),
+    )
+    found = forecast([Point(when, value) for when, value, _ in recorded], total)
+    if found is None:
+        return row
+    return replace(
+        row,
+        growth_per_day=round(found.growth),
+        growth_uncertainty=round(found.uncertainty),
+        full_on=moment(found.full),
+        full_earliest=moment(found.earliest),
+        full_latest=moment(found.latest),
+    )
