@@ -155,10 +155,8 @@ OTHERS: Final = (
         "Look the text up in Proxmox's documentation or in the log of its node.",
     ),
     Message("Incomplete on {cluster}, so no rollback is possible: {snapshots}.", "", ""),
+    Message("Recorded until then only: {nodes}.", "", ""),
     Message("The newest {n}; use a larger limit or filters for more.", "", ""),
-    Message(
-        "Each row is the {what}; a shorter time_frame or fewer at a time show more detail.", "", ""
-    ),
 )
 PREFIX: Final = re.compile(r"^[a-z-]+: ")  # ListClusters puts a cluster's name before its error
 

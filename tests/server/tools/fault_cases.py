@@ -210,6 +210,7 @@ def _stable(message: str) -> str:
         (r"127\.0\.0\.1:\d+", "pve.example:8006"),
         (r" \(received \d+ bytes, expected \d+\)", ""),
         (r"UPID:[^ ]+", "UPID:…"),
+        (r"\d{4}-\d\d-\d\dT\d\d:\d\dZ", "…"),
         (r"cursor=\S+", "cursor=…"),
         (r"\b\d+(\.\d+)? s\b", "9 s"),
         (r"Left out because empty in every row: [^.]*\.", ""),

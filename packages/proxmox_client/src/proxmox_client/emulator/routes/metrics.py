@@ -76,7 +76,7 @@ def _measured(state: ClusterState, node: Node, when: float) -> Iterator[tuple[st
     for guest in state.guests_on(node.name):
         size, disk = guest.sizes
         usage = metrics.guest_usage(guest, when)
-        values: Values = {"cpu_max": guest.cpus, "mem_total": size, "disk_total": disk}
+        values: Values = {"cpu_max": guest.cpus(node.cpus), "mem_total": size, "disk_total": disk}
         if guest.running:
             values |= {
                 "cpu_current": usage["cpu"],
