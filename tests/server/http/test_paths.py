@@ -49,8 +49,11 @@ INITIALIZE = {
 def routed(app: FastAPI, prefix: str = "") -> Iterator[str]:
     """Yield every path of the application and of what is mounted in it."""
     for route in app.routes:
-        if isinstance(route, Mount) and isinstance(route.app, FastAPI | AdminSite):
-            yield from routed(route.app, prefix + route.path)
+        mounted = route.app if isinstance(route, Mount) else None
+        if isinstance(mounted, AdminSite):
+            mounted = mounted.application
+        if isinstance(mounted, FastAPI):
+            yield from routed(mounted, prefix + route.path)
         elif isinstance(route, Mount):
             yield f"{prefix}{route.path}/style.css"
         elif isinstance(route, Route):

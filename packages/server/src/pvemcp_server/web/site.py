@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import ValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -77,17 +76,13 @@ class AdminSite:
     external_sign_in: dict[str, Any] = field(default_factory=dict)  # what its sign-ins share
 
     @property
-    def _application(self) -> FastAPI:
+    def application(self) -> FastAPI:
         return _application(has_issuer=bool(self.services.config.oidc_issuer))
-
-    @property
-    def routes(self) -> Sequence[BaseRoute]:
-        return self._application.routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request with the services of this site."""
         scope.setdefault("state", {})["site"] = self
-        await self._application(scope, receive, send)
+        await self.application(scope, receive, send)
 
 
 @cache
