@@ -166,6 +166,16 @@ async def test_another_answer_of_the_issuer_confirms_nothing(oidc_front, issuer,
     assert refused.json()["code"] == "recent_sign_in_needed"
 
 
+@pytest.mark.parametrize("email", ["stra\u00dfe@example.com", "\u017ftrasse@example.com"])
+async def test_only_the_case_of_ascii_letters_makes_no_difference(open_front, issuer, email):
+    options = {"oidc_issuer": issuer.url, "oidc_client_id": "pvemcp"}
+    async with open_front(oidc_admins=("strasse@example.com",), **options) as front:
+        issuer.claims["email"] = email
+        assert (await front.get(await begin(front, issuer))).status_code == 403
+        issuer.claims["email"] = "Strasse@Example.com"
+        assert (await front.get(await begin(front, issuer))).status_code == 200
+
+
 async def test_a_claim_of_the_issuer_gives_the_role(open_front, issuer):
     options = {"oidc_client_id": "pvemcp", "oidc_client_secret": "shared"}
     admins = ("groups:noc=auditor",)

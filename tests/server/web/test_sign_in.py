@@ -160,6 +160,16 @@ async def test_the_form_signs_in_and_out(stranger):
     assert (await stranger.get("/admin/")).status_code == 303
 
 
+async def test_a_wrong_current_password_changes_nothing_and_is_audited(front):
+    new = "correct horse battery 2"
+    answer = await front.post("/admin/password", current="wrong", new=new, again=new)
+    assert "The current password is wrong." in answer.text
+    await front.services.audit.flush()
+    (entry,) = await front.services.audit.find(limit=1)
+    assert (entry.tool, entry.outcome) == ("admin.admins.change_password", "refused")
+    assert (await front.sign_in()).status_code == 201
+
+
 async def test_a_wrong_password_and_an_unknown_name_get_one_answer(stranger):
     answers = [
         await stranger.http.post("/admin/sign-in", data={"name": name, "password": "wrong"})

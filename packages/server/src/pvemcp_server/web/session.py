@@ -277,11 +277,20 @@ def retry_after(refused: TooManyFailures) -> dict[str, str]:
     return {"Retry-After": str(ceil(refused.seconds))}
 
 
-async def open_session(request: Request, admin: AdminRecord, response: Response) -> Session:
-    """Open a session for the administrator and set its cookie on the response."""
+async def open_session(
+    request: Request, admin: AdminRecord, response: Response, replaced: Session | None = None
+) -> Session:
+    """Open a session for the administrator and set its cookie on the response.
+
+    One that is opened in place of another proves no more than that: it is as recent.
+    """
     services = services_of(request)
-    agent = request.headers.get("user-agent", "")
-    token = await services.access.sessions.open(admin, address=address_of(request), agent=agent)
+    token = await services.access.sessions.open(
+        admin,
+        address=address_of(request),
+        agent=request.headers.get("user-agent", ""),
+        verified_at=replaced and replaced.verified_at,
+    )
     _session_cookie(request).set(response, token)
     device = services.access.admins.devices.issue(admin.name)
     lifetime = int(DEVICE_LIFE.total_seconds())
