@@ -126,5 +126,5 @@ class Repository(Generic[R]):
 
 
 def _is_storable(value: Any) -> bool:
-    """Return whether databases take the value: they raise for lone surrogates, PostgreSQL for NUL."""
+    """Return whether a database takes it: all refuse lone surrogates, PostgreSQL also NUL."""
     return not (isinstance(value, str) and _UNSTORABLE.search(value))
