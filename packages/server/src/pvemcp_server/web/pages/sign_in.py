@@ -123,7 +123,7 @@ async def change_password(
         return page(request, "password.html", session, wrong=wrong, status=422)
     await AdminContext(services, name, address_of(request)).changed(CHANGE, name=name)
     response = RedirectResponse("/admin/", 303)
-    await open_session(request, admin, response, replaced=session)
+    await open_session(request, admin, response, verified_at=session.verified_at)
     return response
 
 
