@@ -186,3 +186,14 @@ async def test_housekeeping_finishes_when_the_body_fails():
         async with housekeeping(work):
             raise ConfigError("of the body")
     assert ended == ["last tick"]
+
+
+@pytest.mark.parametrize("unstorable", ["\0", "ada\0", "\ud800"])
+async def test_a_text_that_no_row_can_hold_is_found_nowhere(store: Store, unstorable: str):
+    for repository, column in (
+        (store.admins, "name"),
+        (store.keys, "name"),
+        (store.second_factors, "credential"),
+    ):
+        assert await repository.find(**{column: unstorable}) is None
+        assert await repository.all(**{column: unstorable}) == []

@@ -9,7 +9,7 @@ from pvemcp_server.settings import declared_settings
 from pvemcp_server.store.records import AdminRole
 
 from .authenticator import Authenticator
-from .conftest import PASSWORD
+from .conftest import ADMIN, PASSWORD
 from .test_second_factor import add_app, add_passkey, audited, options_in, state_in
 
 pytestmark = pytest.mark.anyio
@@ -165,6 +165,23 @@ async def test_with_second_factors_a_page_asks_for_password_and_code(front):
     seconds = [each.get("second") for each in await audited(front, "admin.confirm")]
     assert [second for second in seconds if second] == ["recovery code", "totp"]
     assert not await refused(front, "POST", "/admins", name="grace")
+
+
+async def test_with_second_factors_a_password_alone_renews_no_proof(front):
+    await add_app(front)
+    await front.forget_proof()
+    proved = {each.verified_at for each in await front.services.store.sessions.all()}
+    body = {"password": PASSWORD}
+    await front.api("POST", "/session", json={"name": ADMIN, **body})
+    await front.api("POST", "/session/confirm", json=body)
+    await front.post("/admin/sign-in", name=ADMIN, **body)
+    await front.post("/admin/confirm", **body)
+    new = "correct horse battery 2"
+    await front.post("/admin/password", current=PASSWORD, new=new, again=new)
+    sessions = await front.services.store.sessions.all()
+    assert {each.verified_at for each in sessions} == proved
+    front.csrf = (await front.api("GET", "/session")).json()["csrf"]
+    assert await refused(front, "POST", "/admins", name="grace")
 
 
 async def test_a_program_confirms_with_password_and_code(front):

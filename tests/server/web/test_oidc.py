@@ -166,6 +166,30 @@ async def test_another_answer_of_the_issuer_confirms_nothing(oidc_front, issuer,
     assert refused.json()["code"] == "recent_sign_in_needed"
 
 
+@pytest.mark.parametrize(
+    ("age", "is_recent"), [(None, True), (3600, False), (-86400, True), (0, True), (10**10, False)]
+)
+async def test_a_sign_in_is_as_recent_as_the_one_at_the_issuer(oidc_front, issuer, age, is_recent):
+    # a browser that was left alone signs in again without asking its user anything
+    if age is not None:
+        issuer.claims["auth_time"] = int(time.time()) - age
+    await oidc_front.get(await begin(oidc_front, issuer))
+    oidc_front.csrf = (await oidc_front.api("GET", "/session")).json()["csrf"]
+    answer = await oidc_front.api("POST", "/admins", json={"name": "grace"})
+    assert answer.status_code == (201 if is_recent else 403)
+    assert is_recent or answer.json()["code"] == "recent_sign_in_needed"
+
+
+@pytest.mark.parametrize("email", ["stra\u00dfe@example.com", "\u017ftrasse@example.com"])
+async def test_only_the_case_of_ascii_letters_makes_no_difference(open_front, issuer, email):
+    options = {"oidc_issuer": issuer.url, "oidc_client_id": "pvemcp"}
+    async with open_front(oidc_admins=("strasse@example.com",), **options) as front:
+        issuer.claims["email"] = email
+        assert (await front.get(await begin(front, issuer))).status_code == 403
+        issuer.claims["email"] = "Strasse@Example.com"
+        assert (await front.get(await begin(front, issuer))).status_code == 200
+
+
 async def test_a_claim_of_the_issuer_gives_the_role(open_front, issuer):
     options = {"oidc_client_id": "pvemcp", "oidc_client_secret": "shared"}
     admins = ("groups:noc=auditor",)

@@ -300,16 +300,20 @@ async def test_a_wrong_answer_of_a_passkey_is_refused(front, answer_of):
     assert not await is_signed_in(front)
 
 
-async def test_a_malformed_answer_of_a_passkey_is_refused(front):
+@pytest.mark.parametrize("answer", ["{}", "[]", '{"id": "\\ud800"}', '{"id": "\\u0000"}'])
+async def test_a_malformed_answer_of_a_passkey_is_refused(front, answer):
     await add_passkey(front, Authenticator())
     shown = await front.post("/admin/account/passkeys", name="b")
-    fields = {"state": state_in(shown), "credential": "{}"}
+    fields = {"state": state_in(shown), "credential": answer}
     assert "not valid" in (await front.post("/admin/account/passkeys/finish", **fields)).text
+    await front.forget_proof()
+    fields["state"] = state_in(await front.post("/admin/administrators", name="grace"))
+    assert "is wrong" in (await front.post("/admin/confirm", **fields)).text
     front.http.cookies.clear()
     await front.get(PASSKEY)
-    assert (await front.http.post(PASSKEY, data={"credential": "{}"})).status_code == 403
+    assert (await front.http.post(PASSKEY, data={"credential": answer})).status_code == 403
     await first_step(front)
-    assert (await front.http.post(STEP, data={"credential": "{}"})).status_code == 403
+    assert (await front.http.post(STEP, data={"credential": answer})).status_code == 403
 
 
 async def test_a_passkey_of_another_administrator_is_no_second_factor(front):

@@ -6,6 +6,9 @@ import pytest
 
 from pvemcp_server.web.api import create_api
 from pvemcp_server.web.pages import routers
+from pvemcp_server.web.session import own_writing, writing
+
+from .conftest import PASSWORD
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +72,39 @@ async def test_a_form_without_the_csrf_token_changes_nothing(front):
         answer = await front.http.request(method, f"/admin{path}")
         assert answer.status_code in (403, 422), path  # a missing field may be reported first
     assert [entry.tool for entry in await front.services.audit.find()] == ["admin.sign_in"]
+
+
+def test_every_form_depends_on_the_csrf_check():
+    # a form without its fields, as above, may be refused for these before its token is read
+    checked_inside = {"/sign-out", "/password", "/confirm"}
+    for router in routers(Config()):
+        for route in router.routes:
+            checks = {writing, own_writing} & set(calls_of(route.dependant))
+            exempt = route.path in PUBLIC | checked_inside or route.methods == {"GET"}
+            assert bool(checks) != exempt, route.path
+
+
+def calls_of(dependant):
+    for each in dependant.dependencies:
+        yield each.call
+        yield from calls_of(each)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/sign-out", {}),
+        ("/password", {"current": PASSWORD, "new": "another horse", "again": "another horse"}),
+        ("/confirm", {"password": PASSWORD}),
+    ],
+)
+async def test_a_complete_form_without_the_csrf_token_changes_nothing(front, path, fields):
+    await front.forget_proof()
+    front.csrf = ""
+    answer = await front.http.post(f"/admin{path}", data=fields)
+    assert answer.status_code == 403
+    assert [entry.tool for entry in await front.services.audit.find()] == ["admin.sign_in"]
+    assert (await front.sign_in()).status_code == 201
 
 
 async def test_the_api_refuses_a_change_without_the_csrf_token(front):
@@ -157,6 +193,16 @@ async def test_the_form_signs_in_and_out(stranger):
     token = re.search(r'"X-CSRF-Token": "(\w+)"', page.text)[1]
     await stranger.http.post("/admin/sign-out", data={"csrf": token})
     assert (await stranger.get("/admin/")).status_code == 303
+
+
+async def test_a_wrong_current_password_changes_nothing_and_is_audited(front):
+    new = "correct horse battery 2"
+    answer = await front.post("/admin/password", current="wrong", new=new, again=new)
+    assert "The current password is wrong." in answer.text
+    await front.services.audit.flush()
+    (entry,) = await front.services.audit.find(limit=1)
+    assert (entry.tool, entry.outcome) == ("admin.admins.change_password", "refused")
+    assert (await front.sign_in()).status_code == 201
 
 
 async def test_a_wrong_password_and_an_unknown_name_get_one_answer(stranger):

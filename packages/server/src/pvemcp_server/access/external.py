@@ -55,7 +55,7 @@ class ExternalAdmins:
 
     def entry_of(self, email: str, claims: Mapping[str, Any]) -> str | None:
         """Return the first entry of PVEMCP_OIDC_ADMINS that lists the user; None without one."""
-        held = {f"{EMAIL}:{email.casefold()}"}
+        held = {f"{EMAIL}:{_folded(email)}"}
         for claim, value in claims.items():
             if claim != EMAIL:  # that one is compared above, and only when it is verified
                 values = value if isinstance(value, list) else [value]
@@ -80,5 +80,13 @@ def _parsed(entry: str) -> tuple[str, AdminRole]:
     if ":" not in listed:
         listed = f"{EMAIL}:{listed}"
     if listed.startswith(f"{EMAIL}:"):
-        listed = listed.casefold()
+        listed = _folded(listed)
     return listed, AdminRole(role)
+
+
+def _folded(email: str) -> str:
+    """Return an e-mail address without the case of its letters, where these are ASCII.
+
+    Beyond ASCII, folding makes one of two addresses with different holders: `ß` becomes `ss`.
+    """
+    return email.lower() if email.isascii() else email

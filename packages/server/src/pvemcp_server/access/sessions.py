@@ -53,8 +53,18 @@ class Sessions:
         self._external = external or ExternalAdmins()
         self._clock = clock
 
-    async def open(self, admin: AdminRecord, *, address: str, agent: str) -> str:
-        """Create a session and return its token, for the cookie."""
+    async def open(
+        self,
+        admin: AdminRecord,
+        *,
+        address: str,
+        agent: str,
+        verified_at: datetime | None = None,
+    ) -> str:
+        """Create a session and return its token, for the cookie.
+
+        `verified_at` is when the administrator has proved who they are: now when absent.
+        """
         token, now = secrets.token_urlsafe(32), self._clock()
         await self._store.sessions.add(
             digest=self._digest(token),
@@ -64,7 +74,7 @@ class Sessions:
             created=now,
             last_seen=now,
             expires=now + ABSOLUTE,
-            verified_at=now,
+            verified_at=verified_at or now,
         )
         return token
 

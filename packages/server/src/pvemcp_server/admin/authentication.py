@@ -217,7 +217,7 @@ async def confirm(
     admin, second = session.admin, None
     alone = not password and isinstance(proof, Assertion) and admin.subject is None
     if not alone:
-        await _check_password(services, admin, password, address, device)
+        await check_password(services, admin, password, address, device, action=CONFIRM)
     if alone or await services.access.second_factors.of(admin):
         if proof is None:
             raise SecondFactorNeeded(admin.id)
@@ -230,15 +230,22 @@ async def confirm(
     await _confirmed(services, session.id, admin.name, address, by, second)
 
 
-async def _check_password(
-    services: Services, admin: AdminRecord, password: str, address: str, device: str
+async def check_password(
+    services: Services,
+    admin: AdminRecord,
+    password: str,
+    address: str,
+    device: str,
+    *,
+    action: str,
 ) -> None:
+    """Verify the password of an administrator who is signed in; raise AccessDenied if wrong."""
     try:
         await services.access.admins.check_password(admin, password, address=address, device=device)
     except TooManyFailures:
         raise
     except AccessDenied as denied:
-        await _record_refusal(services, denied.reason, address, admin.name, CONFIRM)
+        await _record_refusal(services, denied.reason, address, admin.name, action)
         raise
 
 

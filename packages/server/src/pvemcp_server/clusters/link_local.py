@@ -7,14 +7,24 @@ administrator must not use the server to look at them.
 import asyncio
 import socket
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
 from proxmox_client.hosts import Host
 from pvemcp_server.errors import BadArgument
 
 RESOLVE_SECONDS: Final = 5
-METADATA: Final = frozenset(map(ip_address, ("100.100.100.200", "fd00:ec2::254")))
+METADATA: Final = frozenset(
+    map(
+        ip_address,
+        (
+            *("100.100.100.200", "192.0.0.192", "168.63.129.16"),  # Alibaba, Oracle, Azure
+            *("fd00:ec2::254", "fd20:ce::254"),  # AWS, Google
+        ),
+    )
+)
+# The well-known prefix (RFC 6052), and the one for local use (RFC 8215) with its usual length of 96
+_NAT64: Final = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 
 
 async def check_hosts(hosts: Iterable[str], *, argument: str = "hosts") -> None:
@@ -47,7 +57,7 @@ def _is_refused(text: str) -> bool:
 
 def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
     """Return the IPv4 address that packets to an IPv6 address may be translated or tunnelled to."""
-    if address.packed[:12] == bytes.fromhex("0064ff9b") + bytes(8):  # NAT64 (RFC 6052)
+    if any(address in network for network in _NAT64):
         return IPv4Address(address.packed[12:])
     teredo = address.teredo
     return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)

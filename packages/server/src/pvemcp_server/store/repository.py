@@ -1,10 +1,11 @@
 """A repository: reads and writes the rows of one table as records."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Table, insert, select
+from sqlalchemy import ColumnElement, Table, false, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,6 +14,7 @@ from pvemcp_server.store.database import Database
 from pvemcp_server.store.watch import Topic, bump
 
 R = TypeVar("R")
+_UNSTORABLE: Final = re.compile(r"[\0\ud800-\udfff]")
 
 
 class Repository(Generic[R]):
@@ -106,7 +108,11 @@ class Repository(Generic[R]):
         await bump(connection, *self._topics)
 
     def _where(self, equals: Mapping[str, Any]) -> list[ColumnElement[bool]]:
-        return [self.table.c[name] == value for name, value in equals.items()]
+        """Return the conditions; a text that no database can hold equals nothing."""
+        return [
+            self.table.c[name] == value if _is_storable(value) else false()
+            for name, value in equals.items()
+        ]
 
     def _read(self, row: Mapping[Any, Any]) -> R:
         return self._record(**{column.name: row[column.name] for column in self._columns})
@@ -117,3 +123,8 @@ class Repository(Generic[R]):
             kind = self.table.name.replace("_", " ")
             return BadArgument("name", f"{values['name']!r} is already among the {kind}.")
         return refused
+
+
+def _is_storable(value: Any) -> bool:
+    """Return whether a database takes it: all refuse lone surrogates, PostgreSQL also NUL."""
+    return not (isinstance(value, str) and _UNSTORABLE.search(value))

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -30,11 +31,15 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class ExternalUser:
-    """The user that the issuer has authenticated."""
+    """The user that the issuer has authenticated.
+
+    `verified_at` is when, if the issuer says so: it may be days ago, in the same browser.
+    """
 
     subject: str
     email: str
     claims: Mapping[str, Any]
+    verified_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +129,22 @@ class Issuer:
             raise AccessDenied("the issuer has not verified the e-mail address")
         if pending.confirms and not _is_fresh(claims, pending):
             raise AccessDenied("the issuer did not ask the user to sign in again")
-        return ExternalUser(f"{self.issuer} {claims['sub']}", str(claims["email"]), claims)
+        subject = f"{self.issuer} {claims['sub']}"
+        moment = _auth_time(claims)
+        verified_at = None if moment is None else datetime.fromtimestamp(moment, UTC)
+        return ExternalUser(subject, str(claims["email"]), claims, verified_at)
+
+
+def _auth_time(claims: Mapping[str, Any]) -> int | None:
+    """Return when the user signed in at the issuer (Unix time); None when it does not say so."""
+    moment = claims.get("auth_time")
+    return min(max(moment, 0), int(time.time())) if isinstance(moment, int) else None
 
 
 def _is_fresh(claims: Mapping[str, Any], pending: PendingSignIn) -> bool:
     """Return whether the user has signed in at the issuer since this sign-in began."""
-    moment = claims.get("auth_time")
-    return isinstance(moment, int) and moment >= pending.begun - LEEWAY_SECONDS
+    moment = _auth_time(claims)
+    return moment is not None and moment >= pending.begun - LEEWAY_SECONDS
 
 
 class MetadataCache:

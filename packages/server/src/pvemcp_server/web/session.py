@@ -1,6 +1,7 @@
 """Dependencies of the admin site: session, CSRF check, AdminContext."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from math import ceil
 from typing import Annotated, Any, Final, Literal
 
@@ -277,11 +278,23 @@ def retry_after(refused: TooManyFailures) -> dict[str, str]:
     return {"Retry-After": str(ceil(refused.seconds))}
 
 
-async def open_session(request: Request, admin: AdminRecord, response: Response) -> Session:
-    """Open a session for the administrator and set its cookie on the response."""
+async def open_session(
+    request: Request,
+    admin: AdminRecord,
+    response: Response,
+    verified_at: datetime | None = None,
+) -> Session:
+    """Open a session for the administrator and set its cookie on the response.
+
+    `verified_at` is when they have proved who they are, if it was not now.
+    """
     services = services_of(request)
-    agent = request.headers.get("user-agent", "")
-    token = await services.access.sessions.open(admin, address=address_of(request), agent=agent)
+    token = await services.access.sessions.open(
+        admin,
+        address=address_of(request),
+        agent=request.headers.get("user-agent", ""),
+        verified_at=verified_at,
+    )
     _session_cookie(request).set(response, token)
     device = services.access.admins.devices.issue(admin.name)
     lifetime = int(DEVICE_LIFE.total_seconds())

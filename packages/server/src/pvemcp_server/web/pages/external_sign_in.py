@@ -107,7 +107,7 @@ async def callback(
     # The session cookie is SameSite=Strict, so a redirect chain that began at the issuer would
     # not send it: a page of ours continues instead
     response = page(request, "signed_in.html", then="/admin/")
-    await open_session(request, admin, response)
+    await open_session(request, admin, response, user.verified_at)
     _cookie(services.config).delete(response)
     return response
 

@@ -1,6 +1,6 @@
 """Pages for sign-in, sign-out and changing the own password."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
@@ -31,6 +31,7 @@ from pvemcp_server.web.session import (
 from pvemcp_server.web.templates import page
 
 router = APIRouter()
+CHANGE: Final = "admins.change_password"
 Text = Annotated[str, Form()]
 
 
@@ -108,8 +109,8 @@ async def change_password(
     services, name = services_of(request), session.admin.name
     wrong, admin = "", session.admin
     try:
-        await services.access.admins.check_password(
-            admin, current, address=address_of(request), device=device_of(request)
+        await authentication.check_password(
+            services, admin, current, address_of(request), device_of(request), action=CHANGE
         )
         await services.access.admins.set_password(name, _checked(current, new, again))
     except TooManyFailures as denied:
@@ -120,11 +121,9 @@ async def change_password(
         wrong = str(error)
     if wrong:
         return page(request, "password.html", session, wrong=wrong, status=422)
-    await AdminContext(services, name, address_of(request)).changed(
-        "admins.change_password", name=name
-    )
+    await AdminContext(services, name, address_of(request)).changed(CHANGE, name=name)
     response = RedirectResponse("/admin/", 303)
-    await open_session(request, admin, response)
+    await open_session(request, admin, response, verified_at=session.verified_at)
     return response
 
 
