@@ -340,6 +340,7 @@ async def test_a_confirmation_at_the_issuer_needs_the_second_factor_too(oidc_fro
     assert "Confirmed" in confirmed.text
     assert "pvemcp_session" not in confirmed.headers["set-cookie"]
     assert (await oidc_front.api("POST", "/admins", json=new)).status_code == 201
+    await oidc_front.services.audit.flush()
     found = await oidc_front.services.audit.find()
     outcomes = [entry.outcome for entry in found if entry.tool == "admin.confirm"]
     assert outcomes == ["ok", "refused"]
