@@ -148,7 +148,8 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._advanced = True
         if not self.parser.should_upgrade():
-            self._limits.work(self)
+            if self._write_timer is None:  # else the client reads nothing: it is still awaited
+                self._limits.work(self)
             super().on_message_complete()
             if self._body_timer is not None:  # the body of an early answer
                 self._body_timer.cancel()
@@ -169,12 +170,15 @@ class HttpConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._write_timer = self.loop.call_later(WRITE_SECONDS, self.evict)
+        self._limits.wait(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+            if self._is_answering():
+                self._limits.work(self)
 
     def evict(self) -> None:
         """Close the connection at once, without sending what is still buffered."""
