@@ -120,7 +120,7 @@ def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
 class _Batch:
     """Rows to store in one transaction; `stored` resolves to the error, or None.
 
-    With `keep`, the rows return to the buffer when that fails, also if nobody waits any longer.
+    With `keep`, the rows return to the buffer when that fails, also after the caller was cancelled.
     """
 
     rows: list[dict[str, Any]]
