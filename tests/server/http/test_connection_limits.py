@@ -124,7 +124,7 @@ async def test_stalled_connections_do_not_keep_healthz_from_answering(serving, m
 
 @pytest.fixture
 def stalled(monkeypatch):
-    """A queue of the connections whose clients have begun to read nothing."""
+    """Return a queue of the connections whose clients have begun to read nothing."""
     seen, pause = asyncio.Queue(), HttpConnection.pause_writing
 
     def pause_writing(connection):
