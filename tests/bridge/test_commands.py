@@ -10,6 +10,7 @@ import pytest
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 KEY = "a-key-that-must-never-show"
+ORDERS = "\x1b]0;title\x07\x1b[2J\x9b2J\u202e"
 CLIENTS = ["claude-desktop", "claude-code", "cursor", "vscode", "windsurf", "zed"]
 
 
@@ -85,6 +86,21 @@ async def test_doctor_reports_the_step_that_fails(bridges, server, faults, statu
     assert last.startswith(f"FAIL  {step}")
     assert words in last
     assert KEY not in output
+
+
+async def test_doctor_shows_odd_answers_and_obeys_none(bridges, server, faults):
+    async def odd(call):
+        await call.result({"supportedVersions": [7, ORDERS], "protocolVersion": 8, "tools": "x"})
+
+    for method in ("server/discover", "initialize", "tools/list"):
+        server.fail(method, odd)
+    code, output = await run_command(bridges, "doctor", "--url", server.url, "--api-key", KEY)
+    assert code == 0, output
+    assert "Traceback" not in output
+    server.fail("server/discover", faults.status(403, ORDERS.encode()))
+    code, refused = await run_command(bridges, "doctor", "--url", server.url, "--api-key", KEY)
+    assert code == 1
+    assert all(line.isprintable() for line in (output + refused).splitlines())
 
 
 async def test_doctor_reports_an_unreachable_server(bridges, server):
@@ -166,6 +182,22 @@ async def test_install_keeps_comments_order_and_other_servers(bridges, tmp_path)
     await run_command(bridges, *again, **home_variables(tmp_path))
     assert file.read_text().splitlines() == [line.replace("http://x", "http://y") for line in after]
     assert len(list(file.parent.glob("mcp.json.backup-*"))) == 2
+
+
+@pytest.mark.parametrize("indent", [2, None])
+async def test_install_shows_no_other_key_and_gives_no_orders(bridges, tmp_path, indent):
+    file = tmp_path / ".cursor" / "mcp.json"
+    file.parent.mkdir()
+    former = {"env": {"MCP_API_KEY": "former-key"}, "args": ["--api-key", "former-key"]}
+    others = {"env": {"TOKEN": 'others"-key'}, "args": ["others-key"], "name": ORDERS}
+    servers = {"a": others, "pvemcp": former, "z": others}
+    text = json.dumps({"mcpServers": servers}, indent=indent, ensure_ascii=False)
+    file.write_text(text + f"  // {ORDERS}")
+    options = ("install", "--client", "cursor", "--print", "--url", "http://x", "--api-key", KEY)
+    code, output = await run_command(bridges, *options, **home_variables(tmp_path))
+    assert code == 0, output
+    assert not [key for key in ("former-key", "others", KEY) if key in output]
+    assert all(line.isprintable() for line in output.splitlines())
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"mcpServers": 7}'])

@@ -1,6 +1,7 @@
 """Parts of the bridge: exact JSON, events in any chunks, header values, paths, retries."""
 
 import base64
+import collections
 import itertools
 import json
 import re
@@ -17,7 +18,7 @@ from pvemcp_bridge.errors import Busy, Lost, Unavailable, Unreachable
 from pvemcp_bridge.headers import encode_value
 from pvemcp_bridge.logs import masker
 from pvemcp_bridge.options import OPTIONS
-from pvemcp_bridge.sse import EventReader
+from pvemcp_bridge.sse import EventReader, EventTooLong
 from pvemcp_bridge.target import BadTarget, target
 from pvemcp_bridge.tls import Trust, normalize_fingerprint
 
@@ -109,6 +110,16 @@ def test_events_do_not_depend_on_chunk_boundaries(events, end, cuts):
     read = [event.data.decode() for chunk in chunks for event in reader.feed(chunk)]
     read += [event.data.decode() for event in reader.finish()]
     assert read == [text for lines in events if (text := "\n".join(lines))]
+
+
+def test_an_event_is_as_long_as_the_reader_accepts():
+    assert [event.data for event in EventReader(9).feed(b"data: 12345678\n\n")] == [b"12345678"]
+    reader = EventReader(9)  # comments and events that ended do not count
+    assert len([*reader.feed(b": 12345678\n\ndata: 1\n\n" * 9)]) == 9
+    for text in (b"data: 123456789\n", b"data: 1\n" * 5, b"x" * 10):
+        reader = EventReader(9)
+        with pytest.raises(EventTooLong):
+            collections.deque(each for byte in text for each in reader.feed(bytes([byte])))
 
 
 def test_events_have_id_and_retry_and_other_types_are_ignored():

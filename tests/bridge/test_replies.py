@@ -1,6 +1,7 @@
 """Every request gets exactly one reply; an error has the fact and the next step."""
 
 import asyncio
+import contextlib
 import email.utils
 import gzip
 import json
@@ -267,3 +268,34 @@ async def test_concurrent_requests_each_get_one_reply(shared_bridge, shared_serv
     replies = [await shared_bridge.read() for _ in numbers]
     assert sorted(reply["id"] for reply in replies) == numbers
     assert all("result" in reply for reply in replies)
+
+
+MIB = 1 << 20
+
+
+async def endless_event(call):
+    await call.stream()
+    await endless(call, [b"data: " + b"x" * MIB + b"\n"] * 100)
+
+
+async def endless_from_little(call):
+    head = {"content-type": "application/json", "content-encoding": "gzip"}
+    await call._head(200, head | {"transfer-encoding": "chunked"})
+    packer = zlib.compressobj(wbits=31)
+    await endless(call, [packer.compress(b" " * MIB) for _ in range(100)])
+
+
+async def endless(call, pieces):
+    """Send pieces until the bridge closes the connection."""
+    with contextlib.suppress(ConnectionError):
+        for piece in filter(None, pieces):
+            await call.piece(piece)
+    await call.hung_up()
+
+
+@pytest.mark.parametrize("fault", [endless_event, endless_from_little])
+async def test_a_reply_without_end_is_reported_and_not_kept(shared_bridge, shared_server, fault):
+    shared_server.fail("tools/call", fault)
+    error = await failed_call(shared_bridge)
+    assert error["data"]["reason"] == "NoReply"
+    assert "longer than 64 MiB" in error["message"]

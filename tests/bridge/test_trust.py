@@ -255,6 +255,18 @@ async def test_the_key_appears_in_no_log_and_no_error(bridges, server, faults, t
         assert "no such thing" in log.read_text()
 
 
+async def test_text_of_a_server_gives_a_terminal_no_orders_in_the_log(bridges, server, faults):
+    async with bridges.running("--log-level", "debug", "--url", server.url) as bridge:
+        await bridge.open()
+        orders = "\x1b]0;title\x07\x1b[2J\x9b2J\n2026-11-30 forged"
+        server.fail("notifications/roots/list_changed", faults.status(400, orders.encode()))
+        bridge.notify("notifications/roots/list_changed")
+        await bridge.end()
+        lines = bridge.log.splitlines()
+        assert any("title" in line for line in lines)
+        assert all(line.isprintable() and "pvemcp-bridge" in line for line in lines)
+
+
 async def test_proxy_variables_and_no_proxy_are_respected(bridges, server):
     proxied = {"HTTP_PROXY": server.url, "MCP_URL": "http://pve.example:8811/mcp"}
     async with bridges.running(env=proxied) as bridge:

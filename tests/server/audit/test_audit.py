@@ -202,6 +202,40 @@ async def test_a_call_cancelled_during_its_transaction_blocks_no_other_call(
     assert entries[0].call_id == stored
 
 
+async def test_a_cancellation_loses_no_entry_when_its_transaction_fails(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    audit = Audit(store)  # without housekeeping, which flushes as well
+    call = await audit.intent(write())
+    appending, go_on = asyncio.Queue[bool](), asyncio.Event()
+    append = store.audit_log.append
+
+    async def failing_append(_rows):
+        appending.put_nowait(True)
+        await go_on.wait()
+        raise ConnectionError("connection refused")
+
+    async def cancelled(recording) -> None:
+        task = asyncio.create_task(recording)
+        await appending.get()
+        task.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.clear()
+
+    monkeypatch.setattr("pvemcp_server.audit.audit.MOST_BUFFERED", 1)
+    await audit.refused(Event(tool="buffered"))
+    monkeypatch.setattr(store.audit_log, "append", failing_append)
+    with anyio.fail_after(10):
+        await cancelled(audit.refused(Event(tool="refused", outcome=Outcome.REFUSED)))
+        await cancelled(audit.outcome(call, write(outcome=Outcome.OK)))
+    monkeypatch.setattr(store.audit_log, "append", append)
+    await audit.flush()
+    entries = {entry.tool: entry.outcome for entry in await audit.find()}
+    assert entries == {"ChangeVmState": "ok", "buffered": None, "refused": "refused"}
+
+
 async def test_a_failing_database_is_logged_once(
     audit: Audit, broken_database, caplog: pytest.LogCaptureFixture
 ):

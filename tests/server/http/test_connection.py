@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from pvemcp_server.http.connection import HttpConnection, PipelineFlow
+from pvemcp_server.http.connection import HEADERS, HttpConnection, PipelineFlow
 
 pytestmark = pytest.mark.anyio
 
@@ -78,6 +78,23 @@ async def test_a_head_beyond_64_kib_is_refused(served):
     async with connect(served) as stream:
         await stream.send(head + b"x" * 70_000)
         assert (await stream.receive()).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "status"),
+    [
+        ("/healthz", HEADERS - 1, 200),
+        ("/healthz", HEADERS, 400),
+        (f"/healthz?{'a&' * 4_000}", 1, 200),
+        (f"/healthz?{'a&' * 4_200}", 1, 400),
+    ],
+)
+async def test_a_head_has_so_many_headers_and_parameters_at_most(served, target, headers, status):
+    more = "a:\r\n" * headers
+    async with connect(served) as stream:
+        head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n"
+        await stream.send(head.encode())
+        assert (await stream.receive()).startswith(f"HTTP/1.1 {status} ".encode())
 
 
 async def test_pipelined_requests_do_not_count_as_one_head(served):

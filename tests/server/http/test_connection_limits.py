@@ -1,5 +1,6 @@
 """Limits of open connections: stalled clients do not keep others out."""
 
+import asyncio
 from contextlib import AsyncExitStack
 
 import anyio
@@ -8,6 +9,7 @@ import pytest
 
 from pvemcp_server.http import server as http_server_module
 from pvemcp_server.http.client_address import networks
+from pvemcp_server.http.connection import HttpConnection
 from pvemcp_server.http.connection_limits import (
     LOOPBACK,
     MOST_CONNECTIONS,
@@ -118,6 +120,55 @@ async def test_stalled_connections_do_not_keep_healthz_from_answering(serving, m
         async with httpx.AsyncClient(base_url=served.url, timeout=10) as fresh:
             assert (await fresh.get("/healthz")).status_code == 200
         assert len(limits._open) <= 20
+
+
+@pytest.fixture
+def stalled(monkeypatch):
+    """Return a queue of the connections whose clients have begun to read nothing."""
+    seen, pause = asyncio.Queue(), HttpConnection.pause_writing
+
+    def pause_writing(connection):
+        pause(connection)
+        seen.put_nowait(connection)
+
+    monkeypatch.setattr(HttpConnection, "pause_writing", pause_writing)
+    return seen
+
+
+DOWNLOADS = 300  # more than the buffers of both ends hold
+DOWNLOAD = b"GET /admin/static/htmx.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.anyio
+async def test_clients_that_read_nothing_do_not_keep_healthz_from_answering(
+    serving, monkeypatch, stalled
+):
+    limits = ConnectionLimits(total=3, per_address=3)
+    monkeypatch.setattr(http_server_module, "connection_limits", lambda _: limits)
+    async with serving() as served, AsyncExitStack() as stack:
+        host, port = served.url.removeprefix("http://").split(":")
+        with anyio.fail_after(20):
+            for _ in range(3):
+                stream = await stack.enter_async_context(await anyio.connect_tcp(host, int(port)))
+                await stream.send(DOWNLOAD * DOWNLOADS)
+            assert len({await stalled.get() for _ in range(3)}) == 3
+        async with httpx.AsyncClient(base_url=served.url, timeout=10) as fresh:
+            assert (await fresh.get("/healthz")).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_a_client_that_reads_again_is_no_longer_waited_for(serving, monkeypatch, stalled):
+    limits = ConnectionLimits(total=1, per_address=1)
+    monkeypatch.setattr(http_server_module, "connection_limits", lambda _: limits)
+    async with serving() as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        async with await anyio.connect_tcp(host, int(port)) as stream:
+            await stream.send(DOWNLOAD * DOWNLOADS)
+            with anyio.fail_after(20):
+                connection = await stalled.get()
+                assert connection in limits._waiting
+                while connection in limits._waiting:
+                    await stream.receive()
 
 
 @pytest.mark.anyio

@@ -4,6 +4,7 @@ import json
 import secrets
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from string import ascii_letters
 
 import anyio
 import mcp_types as types
@@ -70,6 +71,27 @@ async def test_a_deleted_session_is_not_found(served):
     assert (await served.http.delete("/mcp", headers=headers)).status_code == 200
     answer = await served.http.post("/mcp", json=message("tools/list", 1), headers=headers)
     assert answer.status_code == 404
+
+
+async def test_an_id_has_one_spelling(served):
+    headers = await begin(served)
+    name = headers["Mcp-Session-Id"]
+    others = [
+        f"{name}=",
+        f"{name}==",
+        f"{name}~",
+        f"{name[:9]}!{name[9:]}",
+        f"{name[:9]}\t{name[9:]}",
+    ]
+    if name != (standard := name.replace("-", "+").replace("_", "/")):
+        others.append(standard)
+    if len(name) % 4:  # the last letter has bits that count for nothing
+        others += [name[:-1] + letter for letter in ascii_letters if letter != name[-1]]
+    for other in others:
+        answer = await served.http.post(
+            "/mcp", json=message("ping", 1), headers={**headers, "Mcp-Session-Id": other}
+        )
+        assert answer.status_code == 404, other
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

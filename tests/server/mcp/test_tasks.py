@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from proxmox_client.api.tasks import TaskOutcome
+from pvemcp_server.access.model import ANY, Grant, Resources
 from pvemcp_server.mcp.tasks import EXTENSION, _result
 
 pytestmark = pytest.mark.anyio
@@ -105,6 +106,21 @@ async def test_a_cancelled_task_is_stopped_in_proxmox_and_recorded(client, demo_
     assert "result" in again
     entries = [one for one in await demo_served.recorded() if one.tool == "tasks/cancel"]
     assert [(one.outcome, one.arguments["cluster"]) for one in entries] == [("ok", "home-lab")]
+
+
+async def test_a_task_about_a_guest_that_the_role_no_longer_shows_is_hidden(client, demo_served):
+    task = await client.begin("BackupVm", snapshot_name=None)
+    access = demo_served.state.access
+    grant = Grant(frozenset({ANY}), resources=Resources(vmids=frozenset({102})))
+    await access.roles.create("Narrow", [grant])
+    await access.keys.change(demo_served.key_id, role="Narrow")
+    await demo_served.state.store.watch.poll()
+    detail = (await client.send("tasks/get", taskId=task["taskId"]))["result"]
+    assert (detail["status"], detail["statusMessage"][:12]) == ("working", "No guest 101")
+    refused = await client.send("tasks/cancel", taskId=task["taskId"])
+    assert "No guest 101" in refused["error"]["message"]
+    [entry] = [one for one in await demo_served.recorded() if one.tool == "tasks/cancel"]
+    assert entry.outcome == "error"
 
 
 async def test_a_task_outlives_the_process_that_started_it(client, demo_served):

@@ -44,3 +44,12 @@ def test_a_released_lock_can_be_taken(tmp_path):
 def test_checking_the_lock_creates_no_folder(tmp_path):
     check_unlocked(Config(state_dir=tmp_path / "none"))
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
+@pytest.mark.parametrize(("mode", "warned"), [(0o700, False), (0o755, False), (0o777, True)])
+def test_a_state_folder_that_every_user_may_write_is_warned_of(tmp_path, caplog, mode, warned):
+    tmp_path.chmod(mode)
+    with state_lock(Config(state_dir=tmp_path), shared=False):
+        pass
+    assert ("chmod o-w" in caplog.text) == warned

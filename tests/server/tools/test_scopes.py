@@ -1,6 +1,7 @@
 """A role for some resources sees and changes only those, with every tool."""
 
 import json
+import re
 
 import pytest
 
@@ -225,3 +226,12 @@ async def test_explain_access_has_the_scope_and_nothing_else(tool_client):
     answer = await tool_client.scoped(ONE_GUEST)("ExplainAccess", **PROD)
     assert answer.data["clusters"][0]["granted"][0]["resources"] == {"vmids": [105]}
     assert "db-primary" not in json.dumps(answer.data)
+
+
+@pytest.mark.parametrize("path", ["/cluster/resources", "/nodes/"])
+async def test_no_note_counts_what_is_hidden(demo_client, path):
+    demo_client["prod"].emulated.fault("malformed", path=path, shape="null-row")
+    scoped = demo_client.scoped(ONE_GUEST)
+    notes = [(await scoped(name, **PROD)).notes for name in ("ListVms", "ListBackups")]
+    assert any("are malformed" in each for each in notes)
+    assert not [each for each in notes if re.search(r"\d+ rows", each)]

@@ -12,11 +12,12 @@ from pvemcp_bridge import jsontext
 from pvemcp_bridge.jsontext import as_object
 from pvemcp_bridge.messages import Message
 
-__all__ = ["HeaderMap", "ToolAnnotations", "header_map", "remove_tools"]
+__all__ = ["MOST_PAGES", "HeaderMap", "ToolAnnotations", "header_map", "remove_tools"]
 
 HeaderMap = Mapping[tuple[str, ...], str]
 """The path of an argument and the name of its header."""
 
+MOST_PAGES = 100  # of a tool list that the bridge fetches itself
 _KEY = "x-mcp-header"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TYPES = ("string", "integer", "boolean")

@@ -83,7 +83,7 @@ def doctor(**arguments: Any) -> None:
         async for finding in examine(settings.target, mask):
             ok = ok and finding.ok
             status = "FAIL" if not finding.ok else "warn" if finding.is_warning else "ok  "
-            typer.echo(f"{status}  {finding.name:<9} {mask(finding.text)}")
+            typer.echo(f"{status}  {finding.name:<9} {mask(logs.printable(finding.text))}")
         return ok
 
     if not asyncio.run(report()):
@@ -116,7 +116,9 @@ def install(
         typer.echo(f"{path}: {error} Nothing was changed.", err=True)
         raise typer.Exit(1) from None
     mask = logs.masker(settings.target.secrets)
-    typer.echo(config_file.diff(before, after, path, mask) or f"{path} is up to date.")
+    shown = config_file.diff(before, after, path, server, mask) or f"{path} is up to date."
+    for line in shown.split("\n"):
+        typer.echo(logs.printable(line))
     if print_only or before == after:
         return
     if not yes and not typer.confirm(f"Write this for {target_client.title}?"):

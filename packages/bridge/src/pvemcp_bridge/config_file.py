@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = ["UnusableConfig", "bridge_command", "diff", "with_server", "write"]
 
 _STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _STRING_OR_LAST_COMMA = re.compile(r'"(?:\\.|[^"\\])*"|,(?=\s*[}\]])')
+_NAME_OR_STRING = re.compile(r'(?P<name>"(?:\\.|[^"\\])*"\s*:)|"(?:\\.|[^"\\])*"?')
 _INDENT = "  "
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows: no conversion of line ends
 
@@ -76,12 +77,27 @@ def _with_member(text: str, plain: str, name: str, value: Any, *, depth: int) ->
     return f"{text[:start]}{inner}{json.dumps(name)}: {written}{end}{text[start:]}"
 
 
-def diff(before: str, after: str, path: Path, mask: Callable[[str], str]) -> str:
-    """Return the change as a unified diff with secrets masked; empty if there is none."""
-    lines = difflib.unified_diff(
-        before.splitlines(), after.splitlines(), str(path), str(path), lineterm=""
-    )
-    return mask("\n".join(lines))
+def diff(
+    before: str, after: str, path: Path, server: Mapping[str, Any], mask: Callable[[str], str]
+) -> str:
+    """Return the change as a unified diff with secrets masked; empty if there is none.
+
+    Lines of others than this server, and of its former entry, show no values: they may hold keys
+    that `mask` does not know.
+    """
+    own = {
+        line.strip() for line in json.dumps(server, indent=_INDENT, ensure_ascii=False).split("\n")
+    }
+    head, lines = [f"--- {path}", f"+++ {path}"], []
+    changes = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="")
+    for line in islice(changes, 2, None):
+        is_own = line.startswith("+") and line[1:].strip() in own
+        lines.append(line if is_own else _NAME_OR_STRING.sub(_hide, line))
+    return mask("\n".join([*head, *lines])) if lines else ""
+
+
+def _hide(match: re.Match[str]) -> str:
+    return match["name"] or '"***"'
 
 
 def write(path: Path, text: str) -> Path | None:

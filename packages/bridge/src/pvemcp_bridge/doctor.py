@@ -11,10 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pvemcp_bridge import tls
-from pvemcp_bridge.annotations import ToolAnnotations
+from pvemcp_bridge.annotations import MOST_PAGES, ToolAnnotations
 from pvemcp_bridge.errors import DOCTOR, BridgeError, CertificateRefused, Refused, Unreachable
 from pvemcp_bridge.exchange import Exchange, OutgoingRequest, Reply
 from pvemcp_bridge.headers import mirrored_headers
+from pvemcp_bridge.jsontext import as_object
 from pvemcp_bridge.messages import VERSION_KEY, Message, request
 from pvemcp_bridge.target import Target
 from pvemcp_bridge.transport import Transport
@@ -117,10 +118,10 @@ class _Probe:
         versions: list[str] = []
         self._stateless = True
         discovered = (await self._request("server/discover", {"_meta": _META})).message.result
-        versions += discovered.get("supportedVersions", [])
+        versions += _texts(discovered.get("supportedVersions"))
         self._stateless = bool(versions)
         opened = await self._request("initialize", _CLIENT, handshake=True)
-        if version := opened.message.result.get("protocolVersion"):
+        for version in _texts([opened.message.result.get("protocolVersion")]):
             versions.append(f"{version} by handshake")
             self._session = {
                 "mcp-protocol-version": version,
@@ -132,9 +133,12 @@ class _Probe:
         """Report the tools that the key may use."""
         names: list[str] = []
         cursor: dict[str, Any] = {}
-        while True:
+        for _ in range(MOST_PAGES):
             result = (await self._request("tools/list", self._params(cursor))).message.result
-            names += [str(tool.get("name")) for tool in result.get("tools", [])]
+            tools = result.get("tools")
+            names += _texts(
+                [as_object(tool).get("name") for tool in tools] if isinstance(tools, list) else []
+            )
             if not result.get("nextCursor"):
                 break
             cursor = {"cursor": result["nextCursor"]}
@@ -177,6 +181,11 @@ class _Probe:
             if refused.reply and refused.status not in (401, 403):
                 return Reply(refused.reply)  # the server does not support this era
             raise
+
+
+def _texts(values: Any) -> list[str]:
+    """Return the texts of a list; the server may have sent anything."""
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
 
 
 async def _discard(_: Message) -> None:

@@ -204,7 +204,7 @@ class Exchange:
 
     def _excerpt(self, text: str) -> str:
         """Return the beginning of the server's text, masked; nothing of an HTML page."""
-        excerpt = " ".join(self._mask(text[: 4 * _EXCERPT_LENGTH]).split())
+        excerpt = " ".join(self._mask(text).split())  # masked whole: a cut key would not be found
         return "" if excerpt.startswith("<") else excerpt[:_EXCERPT_LENGTH]
 
 

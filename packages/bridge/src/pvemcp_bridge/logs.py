@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from io import TextIOWrapper
 from pathlib import Path
 
-__all__ = ["LEVELS", "masker", "start"]
+__all__ = ["LEVELS", "masker", "printable", "start"]
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -20,13 +20,22 @@ def masker(secrets: Collection[str]) -> Callable[[str], str]:
     return lambda text: pattern.sub("***", text)
 
 
+def printable(text: str) -> str:
+    """Return the text as one line without characters that terminals obey."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
 class _MaskingFormatter(logging.Formatter):
     def __init__(self, mask: Callable[[str], str]) -> None:
         super().__init__("%(asctime)s pvemcp-bridge %(levelname)s: %(message)s")
         self._mask = mask
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name in logging
+        return printable(super().formatMessage(record))
+
     def format(self, record: logging.LogRecord) -> str:
-        return self._mask(super().format(record))
+        lines = super().format(record).split("\n")  # several only with a traceback
+        return self._mask("\n".join(map(printable, lines)))
 
 
 class _PrivateFileHandler(logging.FileHandler):

@@ -3,7 +3,7 @@
 import logging
 
 from pvemcp_bridge import retry
-from pvemcp_bridge.annotations import ToolAnnotations
+from pvemcp_bridge.annotations import MOST_PAGES, ToolAnnotations
 from pvemcp_bridge.errors import Refused
 from pvemcp_bridge.exchange import Deliver, Exchange, OutgoingRequest
 from pvemcp_bridge.headers import mirrored_headers
@@ -57,7 +57,7 @@ class Modern:
     async def _fetch_tools(self, message: Message) -> None:
         """Fetch all pages of the tool list with the `_meta` of the client's call."""
         cursor: object = None
-        while True:
+        for _ in range(MOST_PAGES):
             params = {"_meta": message.params["_meta"]} | ({"cursor": cursor} if cursor else {})
             listing = request("pvemcp-bridge-tools", "tools/list", params)
             reply = await self._exchange.request(self.prepare(listing, _discard))

@@ -8,10 +8,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Event", "EventReader"]
+__all__ = ["LONGEST", "Event", "EventReader", "EventTooLong"]
 
+LONGEST = 64 << 20  # bytes of a message: the server must not use up the memory here
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BOM = b"\xef\xbb\xbf"
+
+
+class EventTooLong(Exception):
+    """The event, or a line of it, is longer than the reader accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +29,12 @@ class Event:
 
 
 class EventReader:
-    """Incremental parser of an event stream; it buffers one event at most."""
+    """Incremental parser of an event stream; it buffers one event of `longest` bytes at most."""
 
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+    def __init__(self, longest: int = LONGEST) -> None:
+        self._longest = longest
+        self._pieces: list[bytes] = []  # of a line that has not ended
+        self._rest = 0  # bytes in them
         self._after_cr = False
         self._first = True
         self._reset()
@@ -35,16 +42,19 @@ class EventReader:
     def _reset(self) -> None:
         self._type = b""
         self._data: list[bytes] = []
+        self._size = 0  # of the data
         self._id = ""
         self._retry: float | None = None
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Yield the events that this chunk completes."""
+        """Yield the events that this chunk completes; raise EventTooLong."""
         for line in self._lines(chunk):
             if line:
                 self._add_field(line)
             elif event := self._take_event():
                 yield event
+        if self._size + self._rest > self._longest:
+            raise EventTooLong
 
     def finish(self) -> Iterator[Event]:
         """Yield the last event of a stream that ended without a blank line."""
@@ -61,7 +71,9 @@ class EventReader:
         if lines:
             lines[0] = self._join(lines[0])
             self._pieces = []
+            self._rest = 0
         self._pieces.append(rest)
+        self._rest += len(rest)
         return lines
 
     def _join(self, end: bytes) -> bytes:
@@ -76,6 +88,7 @@ class EventReader:
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data.append(value)
+            self._size += len(value) + 1
         elif name == b"event":
             self._type = value
         elif name == b"id" and b"\0" not in value:

@@ -26,7 +26,7 @@ from pvemcp_bridge.errors import (
     Silent,
     Unreachable,
 )
-from pvemcp_bridge.sse import Event, EventReader
+from pvemcp_bridge.sse import LONGEST, Event, EventReader, EventTooLong
 from pvemcp_bridge.target import Target
 
 __all__ = ["HttpResponse", "Transport"]
@@ -71,23 +71,34 @@ class HttpResponse:
         return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
 
     async def text(self) -> str:
-        """Read the whole body; raise NoReply if it is not UTF-8."""
+        """Read the whole body; raise NoReply if it is not UTF-8 or too long."""
+        body = bytearray()
         with _translated_errors():
-            body = await self._response.aread()
+            async for chunk in self._chunks:
+                body += chunk
+                if len(body) > LONGEST:
+                    raise self._too_long()
         try:
             return body.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise NoReply("The server's reply is not UTF-8.", status=self.status) from None
 
     async def events(self) -> AsyncGenerator[Event]:
-        """Yield the events of a stream to its end."""
+        """Yield the events of a stream to its end; raise NoReply if one is too long."""
         reader = EventReader()
         with _translated_errors():
             async for chunk in self._chunks:
-                for event in reader.feed(chunk):
-                    yield event
+                try:
+                    for event in reader.feed(chunk):
+                        yield event
+                except EventTooLong:
+                    raise self._too_long() from None
         for event in reader.finish():
             yield event
+
+    def _too_long(self) -> NoReply:
+        fact = f"The server's reply is longer than {LONGEST >> 20} MiB."
+        return NoReply(fact, status=self.status, hint="Ask for less at once.")
 
     async def drain(self) -> None:
         """Read the rest of the body, so that the connection can serve the next request."""

@@ -118,10 +118,14 @@ def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Rows to store in one transaction; `stored` resolves to the error, or None."""
+    """Rows to store in one transaction; `stored` resolves to the error, or None.
+
+    With `keep`, the rows return to the buffer when that fails, also after the caller was cancelled.
+    """
 
     rows: list[dict[str, Any]]
     stored: asyncio.Future[Exception | None]
+    keep: bool = False
 
 
 class Audit(AuditReader):
@@ -144,11 +148,8 @@ class Audit(AuditReader):
 
     async def outcome(self, call_id: str, event: Event) -> None:
         """Store how the write ended; buffer it while the database does not answer."""
-        row = self._row(Kind.OUTCOME, event, call_id)
-        try:
-            await self._store_rows([row])
-        except Unrecorded:
-            self._buffer.append(row)
+        with suppress(Unrecorded):
+            await self._store_rows([self._row(Kind.OUTCOME, event, call_id)], keep=True)
 
     async def call(self, event: Event) -> None:
         """Buffer a finished read, durable within a second; raise Unrecorded if it is full."""
@@ -174,11 +175,7 @@ class Audit(AuditReader):
             if self._writer is not None:  # another flush may be storing them
                 await asyncio.shield(self._writer)
             return
-        try:
-            await self._store_rows(rows)
-        except Unrecorded:
-            self._buffer = rows + self._buffer
-            raise
+        await self._store_rows(rows, keep=True)
 
     async def prune(self, days: int, targets: Collection[str] = ()) -> int:
         """Delete entries older than so many days; return the number of rows.
@@ -225,21 +222,28 @@ class Audit(AuditReader):
             log.warning("Old entries of the audit could not be removed", exc_info=True)
 
     async def _buffer_event(self, kind: Kind, event: Event) -> None:
+        row = self._row(kind, event, uuid4().hex)
         if len(self._buffer) >= MOST_BUFFERED:
-            await self.flush()
-        self._buffer.append(self._row(kind, event, uuid4().hex))
+            try:
+                await self.flush()
+            except asyncio.CancelledError:
+                self._buffer.append(row)  # no client hides an entry by cancelling here
+                raise
+        self._buffer.append(row)
 
     def _row(self, kind: Kind, event: Event, call_id: str) -> dict[str, Any]:
         return {"kind": kind.value, "call_id": call_id, "at": self._clock(), **event.columns()}
 
-    async def _store_rows(self, rows: list[dict[str, Any]]) -> None:
+    async def _store_rows(self, rows: list[dict[str, Any]], *, keep: bool = False) -> None:
         """Store the rows; rows of concurrent calls share a transaction (group commit).
+
+        Raise Unrecorded when that fails; with `keep`, the rows are in the buffer then.
 
         A separate task writes them. A call that is cancelled while its rows are being written must
         not cancel the transaction, because it may contain the rows of other calls. So every caller
         awaits its batch's future behind a shield, and the writer resolves it in any case.
         """
-        batch = _Batch(rows, asyncio.get_running_loop().create_future())
+        batch = _Batch(rows, asyncio.get_running_loop().create_future(), keep)
         self._waiting.append(batch)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_waiting())
@@ -251,6 +255,8 @@ class Audit(AuditReader):
         while self._waiting:
             batches, self._waiting = self._waiting, []
             error = await self._append([row for batch in batches for row in batch.rows])
+            if error is not None:
+                self._buffer[:0] = [row for batch in batches if batch.keep for row in batch.rows]
             for batch in batches:
                 batch.stored.set_result(error)
 

@@ -227,9 +227,13 @@ class Cluster:
         named = ", ".join(left_out[:_NAMED]) + (" …" if left_out[_NAMED:] else "")
         what = f": {named}" if self.scope.everything else ""
         self.notes.add(
-            f"{len(left_out)} rows or values of {self.name} are malformed, so they are missing "
-            f"here{what}."
+            f"{self.count(len(left_out))} rows or values of {self.name} are malformed, so they "
+            f"are missing here{what}."
         )
+
+    def count(self, number: int) -> str:
+        """Return a number that may count hidden resources, for a note: a narrow scope gets none."""
+        return str(number) if self.scope.everything else "Some"
 
     def note_narrow_scope(self, what: str) -> None:
         """Note that an empty answer may be due to the role, which covers a part of the cluster."""

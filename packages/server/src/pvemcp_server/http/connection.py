@@ -28,6 +28,8 @@ from pvemcp_server.http.connection_limits import ConnectionLimits
 
 HEAD_SECONDS: Final = 20.0  # from connect, or from the last response, to the end of the next head
 HEAD_BYTES: Final = 64 * 1024  # of a head, or of trailers
+HEADERS: Final = 100  # of a head: each costs time in every layer, however short it is
+TARGET_BYTES: Final = 8 * 1024  # of a request's path and query, whose parameters cost time too
 UNREAD_BODY_SECONDS: Final = 5.0  # a closed connection could lose the answer that came early
 UNREAD_BODY_PARTS: Final = 5_000  # chunks of it: each costs time, whatever its size
 WRITE_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
@@ -125,9 +127,17 @@ class HttpConnection(HttpToolsProtocol):
             self._advanced = True
             self._await_head()
 
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > TARGET_BYTES:
+            raise HttpParserError("the target is too long")  # answered with 400
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_timer is not None:  # else it is a trailer, which could add to the head
-            super().on_header(name, value)
+        if self._head_timer is None:
+            return  # a trailer, which could add to the head
+        if len(self.headers) == HEADERS:
+            raise HttpParserError("too many headers")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._advanced = True
@@ -148,7 +158,8 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._advanced = True
         if not self.parser.should_upgrade():
-            self._limits.work(self)
+            if self._write_timer is None:  # else the client reads nothing: it is still awaited
+                self._limits.work(self)
             super().on_message_complete()
             if self._body_timer is not None:  # the body of an early answer
                 self._body_timer.cancel()
@@ -169,12 +180,15 @@ class HttpConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._write_timer = self.loop.call_later(WRITE_SECONDS, self.evict)
+        self._limits.wait(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+            if self._is_answering():
+                self._limits.work(self)
 
     def evict(self) -> None:
         """Close the connection at once, without sending what is still buffered."""

@@ -29,10 +29,11 @@ class Evictable(Protocol):
 class ConnectionLimits:
     """The open connections of a process.
 
-    At a limit, the connection that has waited longest for its client (for a head, or the rest of
-    a body) is closed in favour of the new one. So stalled clients cannot keep others out, and a
-    request that is being answered is never interrupted. Only when no connection waits, the new one
-    is refused. Many clients may share the addresses in `shared`: loopback and trusted proxies.
+    At a limit, the connection that has waited longest for its client (for a head, the rest of a
+    body, or that it reads its response) is closed in favour of the new one. So stalled clients
+    cannot keep others out, and a request whose client keeps up is never interrupted. Only when no
+    connection waits, the new one is refused. Many clients may share the addresses in `shared`:
+    loopback and trusted proxies.
     """
 
     def __init__(

@@ -37,11 +37,15 @@ class SessionIds:
         nonce = secrets.token_bytes(_NONCE)
         plain = zlib.compress(json.dumps(kept, separators=(",", ":")).encode())
         sealed = nonce + self._cipher.encrypt(nonce, plain, key_id.encode())
-        text = urlsafe_b64encode(sealed).decode().rstrip("=")
+        text = _encoded(sealed)
         return text if len(text) <= LONGEST else None
 
     def open(self, session_id: str, key_id: str) -> Params | None:
-        """Return how the session began; None for an id that is not sealed for this API key."""
+        """Return how the session began; None for an id that is not sealed for this API key.
+
+        An id has one spelling, although Python's base64 accepts several: an ended session would
+        open again under another one.
+        """
         if len(session_id) > LONGEST or not session_id.isascii():
             return None
         try:
@@ -49,5 +53,11 @@ class SessionIds:
             plain = self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], key_id.encode())
         except (ValueError, InvalidTag):
             return None
+        if _encoded(sealed) != session_id:
+            return None
         params: Params = json.loads(zlib.decompress(plain))
         return params
+
+
+def _encoded(sealed: bytes) -> str:
+    return urlsafe_b64encode(sealed).decode().rstrip("=")

@@ -4,6 +4,7 @@ A task is stored before its id is sent, belongs to the key that started it, and 
 about it only when the client is. All other clients get the UPID and use GetTask.
 """
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import decode_header_value
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from proxmox_client import ProxmoxError, Task, TaskOutcome
+from proxmox_client import ProxmoxError, Task, TaskOutcome, Upid
 from pvemcp_formats import Format, encode_document, tidy
 from pvemcp_server.access.model import Caller
 from pvemcp_server.clusters import explain
@@ -146,6 +147,9 @@ class McpTasks:
         await recorder.intent()
         try:
             await (await self._in_proxmox(ctx, task)).stop()
+        except asyncio.CancelledError:
+            await recorder.cancelled("the client")
+            raise
         except (CallError, ProxmoxError) as error:
             await recorder.failed(explain(error))
             raise MCPError(types.INTERNAL_ERROR, explain(error)) from None
@@ -153,13 +157,20 @@ class McpTasks:
         await self._changed(task, status="cancelled", message="cancelled by the client")
 
     async def _in_proxmox(self, ctx: Context, task: McpTask) -> Task:
-        """Return the Proxmox task; raise MCPError if the caller may no longer use its tool."""
+        """Return the Proxmox task.
+
+        Raise MCPError if the caller may no longer use its tool, and CallError if the role no
+        longer shows its guest. One that is gone, as after its removal, is no secret.
+        """
         tool, caller = self.pipeline.tools.get(task.tool), caller_of(ctx)
         if tool is None or not caller.may_call(tool.name, tool.effect):
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
         call: Call = await self.pipeline.open(tool, caller, SilentConversation())
         cluster = await call.cluster(task.cluster)
-        return cluster.pve.task(task.upid or "")
+        upid = Upid.parse(task.upid or "")
+        if upid.id.isdecimal() and int(upid.id) in (await cluster.inventory.view()).by_vmid:
+            await cluster.guest(int(upid.id))
+        return cluster.pve.task(upid)
 
     async def _changed(self, task: McpTask, **values: Any) -> McpTask:
         if all(getattr(task, name) == value for name, value in values.items()):

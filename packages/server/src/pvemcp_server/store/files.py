@@ -4,7 +4,9 @@ Every file is readable by this user only, and none is written through a name tha
 have prepared: a new file replaces the old one, and a link is never followed.
 """
 
+import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from typing import IO, Any, Final
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 
+log = logging.getLogger(__name__)
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 
 
@@ -30,6 +33,15 @@ def make_state_dir(config: Config) -> None:
     """Create the state folder, accessible to this user only."""
     with config_errors(f"The state folder {config.state_dir} (PVEMCP_STATE_DIR) cannot be made"):
         config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def warn_of_open_folder(folder: Path) -> None:
+    """Log a warning when every user may write in the state folder.
+
+    Such a user can replace the database and the master key, whatever their modes are.
+    """
+    if os.name == "posix" and folder.stat().st_mode & stat.S_IWOTH:
+        log.warning("Every user may replace files in the state folder: chmod o-w %s", folder)
 
 
 @contextmanager

@@ -9,7 +9,12 @@ from typing import IO, Final
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.store.files import config_errors, make_state_dir, open_private
+from pvemcp_server.store.files import (
+    config_errors,
+    make_state_dir,
+    open_private,
+    warn_of_open_folder,
+)
 
 _LONGEST: Final = 1000  # characters of the file: it holds an address and a process id
 
@@ -23,6 +28,7 @@ def state_lock(config: Config, *, shared: bool) -> Iterator[None]:
     it is not locked.
     """
     make_state_dir(config)
+    warn_of_open_folder(config.state_dir)
     file = _file(config)
     with config_errors(f"The lock {file} cannot be written"):
         stream = open_private(file, "a+")

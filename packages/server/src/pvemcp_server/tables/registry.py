@@ -133,8 +133,8 @@ def made(
             log.exception("A row of %s cannot be made", cluster.name)
     if failed:
         cluster.notes.add(
-            f"{failed} rows of {cluster.name} are missing here: the server failed on them; its "
-            "log says more."
+            f"{cluster.count(failed)} rows of {cluster.name} are missing here: the server failed "
+            "on them; its log says more."
         )
     return rows
 

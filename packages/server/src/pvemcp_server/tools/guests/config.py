@@ -13,6 +13,7 @@ from proxmox_client.api.configs import (
 )
 from proxmox_client.api.guests import BothConfigs
 from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.clusters.explain import quoted
 from pvemcp_server.tables.config_options import pending_changes, shown, with_pending
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
@@ -102,7 +103,7 @@ async def get_vm_config(call: Call, *, cluster_name: OneCluster = None, vmid: Vm
     config, pending = both.current, pending_changes(both)
     if pending:
         cluster.notes.add(
-            f"Changes wait for the next start of guest {vmid}: {'; '.join(pending)}. "
+            f"Changes wait for the next start of guest {vmid}: {'; '.join(map(quoted, pending))}. "
             "The fields show what is in force now."
         )
     devices = {disk.id for disk in config.disks} | {network.id for network in config.networks}
