@@ -156,6 +156,7 @@ async def test_a_body_that_cannot_be_written_again_is_refused(front, body):
             )
             assert answer.status_code in (400, 422), path
             assert answer.json().keys() == {"error"}
+    await front.services.audit.flush()
     assert [entry.tool for entry in await front.services.audit.find()] == ["admin.sign_in"]
 
 
@@ -220,6 +221,7 @@ async def test_sessions_are_listed_and_all_others_ended(front):
     ended = await front.api("POST", "/admins/ada/end-sessions")
     assert ended.json() == {"ended": 1}
     assert len((await front.api("GET", "/admins/ada/sessions")).json()) == 1
+    await front.services.audit.flush()
     (entry,) = await front.services.audit.find(limit=1)
     assert (entry.tool, entry.arguments["ended"]) == ("admin.admins.end_sessions", 1)
     front.http.cookies = first
@@ -413,6 +415,7 @@ async def test_a_change_of_hosts_with_the_secret_is_audited_without_it(equipped,
     changed = await equipped.api("PATCH", "/clusters/prod", json=changes)
     assert (changed.status_code, secret in changed.text) == (200, False)
     assert (await equipped.api("POST", "/clusters/prod/test")).status_code == 200
+    await equipped.services.audit.flush()
     (entry,) = await equipped.services.audit.find(limit=1)
     assert entry.arguments == {"hosts": emulated.hosts[:1]}
 

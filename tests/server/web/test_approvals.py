@@ -42,6 +42,7 @@ async def test_approvals_are_listed_and_decided_through_the_api(front):
     declined = (await front.api("POST", f"/approvals/{other}/decline")).json()
     assert declined["state"] == "declined"
     assert (await front.api("POST", f"/approvals/{other}/approve")).status_code == 404
+    await front.services.audit.flush()
     entries = await front.services.audit.find()
     assert [(entry.outcome, entry.acting, entry.key_name) for entry in entries[:2]] == [
         ("declined", "ada", "agent"),
@@ -59,6 +60,7 @@ async def test_the_webhook_is_set_and_removed_through_the_api(front):
     assert [word for word in (secret, "secret-path") if word in pages] == []
     refused = await front.api("PUT", "/approvals/webhook", json={"url": "http://169.254.1.1/"})
     assert (refused.status_code, "link-local" in refused.text) == (422, True)
+    await front.services.audit.flush()
     [entry] = await front.services.audit.find(limit=1)
     assert entry.tool == "admin.approvals.webhook.set"
     assert [word for word in (secret, "secret-path") if word in str(entry)] == []

@@ -124,6 +124,7 @@ async def test_a_user_of_the_issuer_signs_in_as_administrator(oidc_front, issuer
     assert arrived.status_code == 200
     assert 'content="0;url=/admin/"' in arrived.text
     assert "ada@example.com" in (await oidc_front.get("/admin/")).text
+    await oidc_front.services.audit.flush()
     (entry,) = await oidc_front.services.audit.find(limit=1)
     assert (entry.tool, entry.key_name) == ("admin.sign_in", "ada@example.com")
 
@@ -318,6 +319,7 @@ async def test_a_second_factor_is_asked_after_the_issuer_too(oidc_front, issuer)
     assert (await oidc_front.get("/admin/")).status_code == 303
     await oidc_front.http.post("/admin/sign-in/second-factor", data={"code": code})
     assert (await oidc_front.get("/admin/")).status_code == 200
+    await oidc_front.services.audit.flush()
     (entry,) = await oidc_front.services.audit.find(limit=1)
     assert dict(entry.arguments) == {"by": "oidc", "second": "recovery code"}
 

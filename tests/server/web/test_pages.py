@@ -17,6 +17,7 @@ pytestmark = pytest.mark.anyio
 
 async def last_change(front) -> tuple[str, dict]:
     """Return the newest change in the audit."""
+    await front.services.audit.flush()
     (entry,) = await front.services.audit.find(limit=1)
     assert entry.key_name == "ada"
     return entry.tool, dict(entry.arguments)
@@ -298,6 +299,7 @@ async def test_an_unknown_page_is_answered_with_a_page(front):
 
 async def test_times_of_the_audit_are_utc_unless_they_name_a_zone(front):
     await front.post("/admin/keys", name="x", role="Read-only")
+    await front.services.audit.flush()
     (entry,) = await front.services.audit.find(limit=1)
     hour = entry.at.replace(second=0, microsecond=0)
     local = f"{hour:%Y-%m-%dT%H:%M}"

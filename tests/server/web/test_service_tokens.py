@@ -83,6 +83,7 @@ async def test_an_owner_creates_a_token_that_is_shown_once(front):
     assert secret not in (await front.get("/admin/service-tokens")).text
     (record,) = await front.services.store.service_tokens.all()
     assert secret.encode() not in record.digest
+    await front.services.audit.flush()
     (entry,) = await front.services.audit.find(limit=1)
     assert (entry.tool, secret in str(entry.arguments)) == ("admin.tokens.create", False)
 
@@ -123,6 +124,7 @@ async def test_a_change_by_a_token_names_the_token(stranger):
     body = {"name": "laptop", "role": "Operator"}
     made = await present(stranger, secret, "POST", "/admin/api/keys", json=body)
     assert made.status_code == 201  # a program cannot be asked who it is
+    await stranger.services.audit.flush()
     (entry,) = await stranger.services.audit.find(limit=1)
     assert (entry.tool, entry.key_name, entry.acting) == (
         "admin.keys.create",
