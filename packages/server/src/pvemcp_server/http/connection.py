@@ -158,7 +158,8 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._advanced = True
         if not self.parser.should_upgrade():
-            if self._write_timer is None:  # else the client reads nothing: it is still awaited
+            # a client that reads nothing is still awaited, and pipelined requests have no place
+            if self._write_timer is None and not self.pipeline:
                 self._limits.work(self)
             super().on_message_complete()
             if self._body_timer is not None:  # the body of an early answer
@@ -171,8 +172,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_response_complete()
         self.flow.resume_reading()
         answered, unread = self.cycle.response_complete, self.cycle.more_body
-        if answered or unread:  # else a pipelined request follows
-            self._limits.wait(self)
+        self._limits.wait(self)  # also if a pipelined request follows, or a queue would never wait
         if answered and unread and not self.transport.is_closing():
             self._unread_parts = 0
             self._body_timer = self.loop.call_later(UNREAD_BODY_SECONDS, self.transport.close)
@@ -187,7 +187,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-            if self._is_answering():
+            if self._is_answering() and not self.pipeline:
                 self._limits.work(self)
 
     def evict(self) -> None:
