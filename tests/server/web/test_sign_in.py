@@ -78,7 +78,7 @@ async def test_a_form_without_the_csrf_token_changes_nothing(front):
 def test_every_form_depends_on_the_csrf_check():
     # a form without its fields, as above, may be refused for these before its token is read
     checked_inside = {"/sign-out", "/password", "/confirm"}
-    for router in routers(Config()):
+    for router in routers(has_issuer=False):
         for route in router.routes:
             checks = {writing, own_writing} & set(calls_of(route.dependant))
             exempt = route.path in PUBLIC | checked_inside or route.methods == {"GET"}
