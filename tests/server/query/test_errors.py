@@ -103,7 +103,7 @@ def without(rows, *conditions):
             {"from": "guests", "where": without("bakups")},
             (
                 "where.field: no rows that belong to guests: 'bakups'. Did you mean backups? "
-                "There are: backups,"
+                "There are: addresses,"
             ),
         ),
         (

@@ -251,7 +251,7 @@ async def test_queries_are_saved_replaced_and_removed(equipped):
 async def test_an_invalid_query_is_not_saved(equipped):
     query = '{"from": "guests", "select": ["snapshot.name"]}'
     wrong = await equipped.post("/admin/query/save", name="Wrong", query=query)
-    assert "Ask from snapshots, each of which leads here by guest." in wrong.text
+    assert "Ask from snapshots, each of which leads here by guest; or " in wrong.text
     assert await equipped.services.store.saved_queries.all() == []
 
 

@@ -262,3 +262,24 @@ async def test_volumes_that_an_account_does_not_see_are_noted(
     assert "Datastore.AllocateSpace on /storage" in answer.notes
     isos = await narrow("ListIsos", cluster_name="prod", **place)
     assert "lacks" not in isos.notes
+
+
+@pytest.mark.parametrize(
+    ("grants", "missing"),
+    [
+        ([("/", "PVEAuditor"), ("/storage/local", "PVEDatastoreAdmin")], "VM.Backup on /vms"),
+        ([("/", "PVEAuditor"), ("/vms", "PVEAdmin")], "Datastore.AllocateSpace on /storage"),
+        ([("/", "PVEAuditor"), ("/storage", "PVEDatastoreUser")], "VM.Backup on /vms"),
+        ([("/", "Administrator")], ""),
+        ([("/", "PVEAuditor"), ("/", "PVEDatastoreAdmin")], ""),
+    ],
+)
+async def test_a_privilege_on_another_path_does_not_end_the_note_on_hidden_volumes(
+    demo_client, new_token, with_token, grants, missing
+):
+    token = new_token(demo_client["prod"].emulated, *grants)
+    narrow = await with_token(demo_client, "prod", token)
+    query = {"from": "storage_content", "select": ["content"]}
+    answer = await narrow("ExecuteQuery", cluster_name="prod", query=query)
+    assert ("so Proxmox lists no backups on " in answer.notes) is bool(missing)
+    assert missing in answer.notes

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, ClassVar, NamedTuple
 
 from proxmox_client import ProxmoxError
+from proxmox_client.api.access import Permissions
 from proxmox_client.api.storage import StorageContentKind, Volume
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
@@ -37,17 +38,22 @@ class _Hidden(NamedTuple):
     word: str
     path: str
     privilege: str
-    instead: tuple[str, ...] = ()  # what else is enough
+
+    def is_kept_from(self, held: Permissions, storage: str) -> bool:
+        """Return whether an account with these privileges sees none of them on the storage."""
+        own = f"/storage/{storage}"
+        if _holds(held, own, "Datastore.Allocate"):
+            return False
+        return not _holds(held, own if self.path == "/storage" else self.path, self.privilege)
 
 
-_NO_STORAGES = _Hidden(
-    KINDS, "storages", "/storage", "Datastore.Audit", ("Datastore.AllocateSpace",)
-)
+_SEES_STORAGES = ("Datastore.Audit", "Datastore.AllocateSpace", "Datastore.Allocate")
 _HIDDEN = (
     _Hidden(frozenset({"images", "rootdir"}), "disks of guests", "/vms", "VM.Config.Disk"),
     _Hidden(frozenset({"backup"}), "backups", "/vms", "VM.Backup"),
     _Hidden(frozenset({"backup"}), "backups", "/storage", "Datastore.AllocateSpace"),
 )
+_NAMED = 5  # storages that a note names
 
 Place = tuple[str, str]  # a storage's name and the node that lists it
 
@@ -198,38 +204,54 @@ async def note_hidden_volumes(
 ) -> None:
     """Note the kinds of volumes that Proxmox leaves out because the account lacks a privilege.
 
-    Only kinds without any row count: guests differ, and an account may see the disks of some.
+    Of each storage, only kinds without any row count: an account may see the disks of some guests.
     """
     storages = (await cluster.inventory.view()).storages
-    accepted = {
-        kind
-        for storage in storages
-        if (storage.storage, storage.node) in volumes
-        for kind in storage.content_list
+    places = {(storage.storage, storage.node): storage.content_list for storage in storages}
+    empty = {
+        hidden: [
+            place
+            for place, accepted in places.items()
+            if place in volumes
+            and hidden.kinds & kinds & set(accepted)
+            and not any(volume.content in hidden.kinds for volume in volumes[place])
+        ]
+        for hidden in (_HIDDEN if storages else ())
     }
-    listed = {volume.content for some in volumes.values() for volume in some}
-    suspicious = [
-        hidden
-        for hidden in _HIDDEN
-        if hidden.kinds & kinds & accepted and not hidden.kinds & listed
-    ]
-    if not storages:
-        suspicious = [_NO_STORAGES]
-    if not suspicious:
+    if storages and not any(empty.values()):
         return
     try:
         held = await cluster.pve.access.permissions()
     except ProxmoxError:
         return  # the answer stands without the note
-    names = {name for privileges in held.values() for name in privileges}
-    if "Datastore.Allocate" in names:
-        return
-    for hidden in suspicious:
-        if names.isdisjoint((hidden.privilege, *hidden.instead)):
-            fact = f"{cluster.account} lacks {hidden.privilege} on {hidden.path} of {cluster.name}"
-            advice = await cluster.acl.advice(hidden.path, [hidden.privilege])
-            sentence = advice.after(f"{fact}, so Proxmox lists no {hidden.word} here")
-            cluster.notes.add(sentence, advice=True)
+    if not storages and not any(_holds(held, "/storage", name) for name in _SEES_STORAGES):
+        await _note_hidden(cluster, "Datastore.Audit", "/storage", "storages here")
+    for hidden, some in empty.items():
+        names = sorted({storage for storage, _ in some if hidden.is_kept_from(held, storage)})
+        if names:
+            word = f"{hidden.word} on {', '.join(names[:_NAMED])}"
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            await _note_hidden(cluster, hidden.privilege, hidden.path, f"{word}{more}")
+
+
+async def _note_hidden(cluster: Cluster, privilege: str, path: str, what: str) -> None:
+    advice = await cluster.acl.advice(path, [privilege])
+    fact = f"{cluster.account} lacks {privilege} on {path} of {cluster.name}"
+    cluster.notes.add(advice.after(f"{fact}, so Proxmox lists no {what}"), advice=True)
+
+
+def _holds(held: Permissions, path: str, privilege: str) -> bool:
+    """Return whether the account has the privilege on a path: the nearest listed path decides.
+
+    A privilege on a pool counts as held: which storages and guests it covers is not known here.
+    """
+    if any(name.startswith("/pool/") and privilege in held[name] for name in held):
+        return True
+    nearest = path
+    while nearest not in held and nearest != "/":
+        nearest = nearest.rpartition("/")[0] or "/"
+    privileges = held.get(nearest, {})
+    return privilege in privileges and (nearest == path or privileges[privilege])
 
 
 def _backup(place: Place, volume: Volume) -> Backup:
