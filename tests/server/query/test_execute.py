@@ -47,7 +47,7 @@ async def clusters(anyio_backend):
 
 
 METRICS = {name for name, table in tables().items() if "time_frame" in table.fields}
-"""Tables whose values go on between two reads."""
+"""Tables whose values go on between two reads; so do the columns that are ages."""
 
 
 async def dataset_of(differential, sources):
@@ -78,7 +78,7 @@ async def test_partial_loading_answers_like_full_loading(differential, clusters,
     generator = differential.QueryGenerator(rng, dataset)
     for _ in range(60):
         query, reference = generator.query()
-        if reference.table in METRICS:
+        if reference.table in METRICS or mentions(reference, "_age'"):
             continue
         shared = reference.table in ANY_NODE or any(mentions(reference, t) for t in ANY_NODE)
         if shared and mentions(reference, "name='node'"):
