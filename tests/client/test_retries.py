@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxmox_client import ApiToken, Client, NodeUnreachable, ProxmoxError, Unreachable
-from proxmox_client.transport import MAX_ATTEMPTS
+from proxmox_client import (
+    ApiToken,
+    Client,
+    Limits,
+    NodeUnreachable,
+    ProxmoxError,
+    Tls,
+    Unreachable,
+)
+from proxmox_client.transport import MAX_ATTEMPTS, HostPool
 
 BEFORE_SENDING = {"refused": httpx.ConnectError, "unopened": httpx.ConnectTimeout}
 AFTER_SENDING = {"broken": httpx.ReadError, "ended": httpx.RemoteProtocolError}
@@ -177,3 +185,21 @@ async def test_an_unreachable_node_is_asked_about_at_one_further_host():
     with pytest.raises(NodeUnreachable, match="Connection refused"):
         await RefusingHosts("pvedaemon is down", {"a"}).client("a", "b", "c").node("pve9").status()
     assert transport.asked == ["a", "b", "a"]  # the current host is none the worse for it
+
+
+@pytest.mark.parametrize(("waited", "asked"), [(1.0, ["a", "b"]), (30.0, ["a"])])
+@pytest.mark.anyio
+async def test_a_host_that_waited_for_a_node_is_the_only_one_that_does(waited, asked):
+    seconds = 0.0
+
+    class SlowHosts(TransportWithOutages):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            nonlocal seconds
+            seconds += waited
+            return await super().handle_async_request(request)
+
+    transport = SlowHosts("a broken pipe between nodes", {"a", "b", "c"})
+    pool = HostPool(["a", "b", "c"], Tls(), Limits(), transport, clock=lambda: seconds)
+    response = await pool.send("GET", "/nodes/pve9/status", "", {}, safe=True)
+    assert response.status == 596
+    assert transport.asked == asked

@@ -1,6 +1,7 @@
 """HTTP requests to one cluster: host rotation, retries, limits, deadlines and typed answers."""
 
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ HttpTransport = httpx.AsyncBaseTransport
 KEEPALIVE_EXPIRY = 3.0
 # attempts for a request that may be repeated; more if there are more hosts, one for each
 MAX_ATTEMPTS = 4
+# a host that answers later than this about a node has waited for it, as the next one would
+QUICK_SECONDS = 5.0
 # pveproxy drops the connection in the middle of a larger body
 MAX_BODY = 512 * 1024
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
@@ -53,12 +56,14 @@ class HostPool:
         tls: Tls,
         limits: Limits,
         http_transport: HttpTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not hosts:
             raise ValueError("A cluster needs at least one host")
         self._hosts = [str(Host.parse(host)) for host in hosts]
         self._current = 0
         self.limits = limits
+        self.clock = clock
         self.limiter = ConcurrencyLimiter(limits)
         self.circuit_breaker = CircuitBreaker(
             limits.read_timeout, cluster_timeout=limits.cluster_timeout
@@ -150,7 +155,8 @@ class _Sending:
     """The attempts of one request, and the hosts that it has tried.
 
     A response about a node, such as 595, says nothing about the host that passed it on. So such
-    a request goes to one further host while other requests stay where they are.
+    a request goes to one further host while other requests stay where they are; unless the first
+    host has waited for the node, because a node that hangs does so for every host.
     """
 
     pool: HostPool
@@ -166,6 +172,7 @@ class _Sending:
     async def once(self) -> Response:
         """Make one attempt; raise _RequestFailed, also for a response that reports an outage."""
         pool, host = self.pool, self.pool.host(self.further)
+        started = pool.clock()
         try:
             response = await pool.exchange(host, self.method, self.path, self.form, self.headers)
         except httpx.RequestError as error:
@@ -173,7 +180,8 @@ class _Sending:
             raise _RequestFailed(host, error) from error
         if outage := outage_of(response):
             self.outages += 1
-            failure = _RequestFailed(host, outage, response)
+            is_quick = pool.clock() - started < QUICK_SECONDS
+            failure = _RequestFailed(host, outage, response, is_quick=is_quick)
             if node_of(self.path) and not outage.certain:
                 self.about_node = self.about_node or failure
             if node_of(self.path) or not outage.certain:
@@ -190,7 +198,7 @@ class _Sending:
         if not isinstance(failure, _RequestFailed) or not (self.safe or failure.without_effect):
             return False
         if self.about_node is not None:  # one further host is enough, however it fails
-            return failure is self.about_node and self.pool.size > 1
+            return failure is self.about_node and failure.is_quick and self.pool.size > 1
         if isinstance(failure.cause, Outage):
             return self.outages < self.pool.size
         # a host that timed out or has a wrong certificate would fail again
@@ -211,12 +219,18 @@ class _RequestFailed(Exception):
     """A request that got no answer of Proxmox from `host`: no response, or one of an outage."""
 
     def __init__(
-        self, host: str, cause: httpx.RequestError | Outage, response: Response | None = None
+        self,
+        host: str,
+        cause: httpx.RequestError | Outage,
+        response: Response | None = None,
+        *,
+        is_quick: bool = True,
     ) -> None:
         super().__init__(host)
         self.host = host
         self.cause = cause
         self.response = response
+        self.is_quick = is_quick
 
     @property
     def without_effect(self) -> bool:
