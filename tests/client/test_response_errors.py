@@ -11,6 +11,7 @@ from proxmox_client import (
     BadParameters,
     Conflict,
     Forbidden,
+    MethodMissing,
     NodeUnreachable,
     NoQuorum,
     NotFound,
@@ -20,7 +21,12 @@ from proxmox_client import (
 from proxmox_client.response_errors import response_error
 
 OF_TEXT = {ResponseError, NotFound, Conflict, NoQuorum, AgentRefused}
-KINDS = {400: {BadParameters, NotFound}, 401: {Unauthenticated}, 403: {Forbidden}}
+KINDS = {
+    400: {BadParameters, NotFound},
+    401: {Unauthenticated},
+    403: {Forbidden},
+    501: {MethodMissing},
+}
 
 
 def error_of(status: int, message: str, path: str = "/x", **more) -> ResponseError:
@@ -113,7 +119,7 @@ def test_the_message_has_no_newline_and_may_come_from_the_status_line():
 def test_an_unknown_path_is_a_plain_response_error():
     # Quirk 29: Proxmox answers 501 for an unknown path.
     error = error_of(501, "Method 'GET /cluster/ha/rules' not implemented")
-    assert (type(error), error.status) == (ResponseError, 501)
+    assert (type(error), error.status) == (MethodMissing, 501)
 
 
 def test_the_node_of_a_broken_proxy_connection_is_named():

@@ -10,6 +10,7 @@
     * BadParameters      400: parameters are rejected; names them
     * Conflict           the object is locked, exists already or is in the wrong state
     * NodeUnreachable    595 to 599: the host could not reach the node
+    * MethodMissing      501: this version of Proxmox VE has no such method
     * NoQuorum           the cluster lacks quorum, so nothing can be written
     * AgentRefused       the guest agent answered, and refused the command
     * UnexpectedAnswer   a success whose body cannot be decoded
@@ -99,6 +100,10 @@ class NodeUnreachable(ResponseError):
     ) -> None:
         super().__init__(status, reason, message, errors)
         self.node = node
+
+
+class MethodMissing(ResponseError):
+    """This version of Proxmox VE has no such method."""
 
 
 class NoQuorum(ResponseError):

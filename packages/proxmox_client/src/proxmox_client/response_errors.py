@@ -14,6 +14,7 @@ from proxmox_client.errors import (
     BadParameters,
     Conflict,
     Forbidden,
+    MethodMissing,
     NodeUnreachable,
     NoQuorum,
     NotFound,
@@ -73,7 +74,7 @@ def response_error(path: str, status: int, reason: str, body: bytes) -> Response
         case 404:
             return NotFound(status, reason, message, errors)
         case 501:
-            return ResponseError(status, reason, message, errors)
+            return MethodMissing(status, reason, message, errors)
         case _ if status in _PROXY_STATUSES:
             return NodeUnreachable(status, reason, message, errors, node=node_of(path))
         case _:

@@ -312,7 +312,7 @@ class ClusterApi:
     async def metrics(
         self, *, since: int | None = None, local_only: bool = False
     ) -> list[MetricSample]:
-        """GET /cluster/metrics/export (from 8.2; a ResponseError 501 before). Needs Sys.Audit on /.
+        """GET /cluster/metrics/export (from 8.2; MethodMissing before). Needs Sys.Audit on /.
 
         The latest samples of all nodes, or those after `since`, by the clock of each node; they
         are ten seconds apart and kept for half an hour.

@@ -54,7 +54,7 @@ class Lxc(Guest[LxcConfig]):
         return self._task(await self._transport.post(path, snapname=name, description=description))
 
     async def migrate_check(self, target: str | None = None) -> MigrateCheck:
-        """GET …/migrate (from 9.0; a ResponseError 501 before). Needs VM.Migrate.
+        """GET …/migrate (from 9.0; MethodMissing before). Needs VM.Migrate.
 
         Source: PVE/API2/LXC.pm.
         """

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec.structs import replace
 
-from proxmox_client import ResponseError
+from proxmox_client import MethodMissing, ResponseError
 from proxmox_client.api.ha import HaGroup as GroupAnswer
 from proxmox_client.api.ha import HaResource as HaAnswer
 from proxmox_client.api.ha import HaRule as RuleAnswer
@@ -18,7 +18,6 @@ from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, made, nev
 from pvemcp_server.tables.rows import Col, Row, Unit
 
 _TYPES = {"vm": "qemu kvm", "ct": "lxc container"}
-_NOT_IMPLEMENTED: Final = 501
 _MIGRATED: Final = "migrated to rules"
 
 
@@ -143,9 +142,7 @@ async def ha_rules(cluster: Cluster, _request: LoadRequest) -> list[HaRule]:
     """Rules of high availability, from Proxmox VE 9.0 on; before, ha_groups has groups."""
     try:
         rules = await cluster.pve.cluster.ha_rules()
-    except ResponseError as error:
-        if error.status != _NOT_IMPLEMENTED:
-            raise
+    except MethodMissing:
         cluster.notes.add(f"{cluster.name} has no HA rules before Proxmox VE 9: see ha_groups.")
         return []
     return made(cluster, rules, lambda rule: [_rule(rule)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, Generic, Literal, TypeVar
 
-from proxmox_client import Forbidden, ResponseError
+from proxmox_client import Forbidden, MethodMissing
 from proxmox_client.api.cluster import MetricSample
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
@@ -36,7 +36,6 @@ _DEFAULT: Final[Frame] = "hour"  # the fewest points: a day of each guest has 1,
 _SECONDS: Final = 25  # of samples: three measurements, which are ten seconds apart
 _MAXIMA: Final = ("cpu_maximum", "memory_maximum")
 PUSHDOWN: Final = {**COMMON_PUSHDOWN, "time_frame": "frames"}
-_NOT_IMPLEMENTED: Final = 501
 _LAST: Final = 2  # points from the end: the last one of an hour may not be complete
 _FIELDS: Final = {
     "cpu_current": "cpu",
@@ -53,6 +52,23 @@ _FIELDS: Final = {
 Cells = dict[str, Any]
 
 _PERCENT, _RATE = Unit.PERCENT, Unit.BYTES_PER_SECOND
+
+_TimeFrame = Annotated[
+    str, Col("Pick it with a condition; hour without one", values=(NOW, *FRAMES))
+]
+_LatestTime = Annotated[datetime | None, Col("Last recorded value", Unit.TIME)]
+_P95 = Annotated[float | None, Col("95 % of the time at or below it", _PERCENT)]
+_Trend = Annotated[float | None, Col("Change over the time frame", _PERCENT)]
+_MemoryAverage = Annotated[
+    float | None,
+    Col("Memory in use", _PERCENT, ("memory_usage_percentage", "memory_usage", "memory")),
+]
+_NetworkIn = Annotated[int | None, Col("Received, on average", _RATE)]
+_NetworkOut = Annotated[int | None, Col("Sent, on average", _RATE)]
+_Network = Annotated[int | None, Col("Received and sent, on average", _RATE, ("network",))]
+_PressureCpu = Annotated[float | None, Col("Some waited for CPU (PSI)", _PERCENT)]
+_PressureIo = Annotated[float | None, Col("Some waited for disks (PSI)", _PERCENT)]
+_PressureMemory = Annotated[float | None, Col("Some waited for memory (PSI)", _PERCENT)]
 
 
 class GuestMetric(Row, kw_only=True):
@@ -74,45 +90,37 @@ class GuestMetric(Row, kw_only=True):
     name: Annotated[str, Col("Display name")]
     node: Annotated[str, Col("Node it is on")]
     type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest")]
-    time_frame: Annotated[
-        str,
-        Col("Pick it with a condition; hour without one", values=(NOW, *FRAMES)),
-    ]
-    latest_time: Annotated[datetime | None, Col("Last recorded value", Unit.TIME)] = None
+    time_frame: _TimeFrame
+    latest_time: _LatestTime = None
     cpu_average: Annotated[
         float | None, Col("Use of its own cores", _PERCENT, ("cpu_usage", "cpu"))
     ] = None
-    cpu_p95: Annotated[float | None, Col("95 % of the time at or below it", _PERCENT)] = None
+    cpu_p95: _P95 = None
     cpu_maximum: Annotated[
         float | None, Col("Highest use; takes a second call per guest", _PERCENT)
     ] = None
-    cpu_trend: Annotated[float | None, Col("Change over the time frame", _PERCENT)] = None
-    memory_average: Annotated[
-        float | None,
-        Col("Memory in use", _PERCENT, ("memory_usage_percentage", "memory_usage", "memory")),
-    ] = None
-    memory_p95: Annotated[float | None, Col("95 % of the time at or below it", _PERCENT)] = None
+    cpu_trend: _Trend = None
+    memory_average: _MemoryAverage = None
+    memory_p95: _P95 = None
     memory_maximum: Annotated[
         float | None, Col("Most memory in use; takes a second call per guest", _PERCENT)
     ] = None
-    memory_trend: Annotated[float | None, Col("Change over the time frame", _PERCENT)] = None
+    memory_trend: _Trend = None
     disk_read_rate: Annotated[int | None, Col("Read, on average", _RATE)] = None
     disk_write_rate: Annotated[int | None, Col("Written, on average", _RATE)] = None
     disk_rate: Annotated[int | None, Col("Read and written, on average", _RATE, ("io",))] = None
     disk_p95_rate: Annotated[
         int | None, Col("Read and written: 95 % of the time at or below it", _RATE)
     ] = None
-    network_in_rate: Annotated[int | None, Col("Received, on average", _RATE)] = None
-    network_out_rate: Annotated[int | None, Col("Sent, on average", _RATE)] = None
-    network_rate: Annotated[
-        int | None, Col("Received and sent, on average", _RATE, ("network",))
-    ] = None
+    network_in_rate: _NetworkIn = None
+    network_out_rate: _NetworkOut = None
+    network_rate: _Network = None
     network_p95_rate: Annotated[
         int | None, Col("Received and sent: 95 % of the time at or below it", _RATE)
     ] = None
-    pressure_cpu: Annotated[float | None, Col("Some waited for CPU (PSI)", _PERCENT)] = None
-    pressure_io: Annotated[float | None, Col("Some waited for disks (PSI)", _PERCENT)] = None
-    pressure_memory: Annotated[float | None, Col("Some waited for memory (PSI)", _PERCENT)] = None
+    pressure_cpu: _PressureCpu = None
+    pressure_io: _PressureIo = None
+    pressure_memory: _PressureMemory = None
 
 
 class NodeMetric(Row, kw_only=True):
@@ -130,37 +138,29 @@ class NodeMetric(Row, kw_only=True):
     )
 
     node: Annotated[str, Col("Name", aliases=("name",))]
-    time_frame: Annotated[
-        str,
-        Col("Pick it with a condition; hour without one", values=(NOW, *FRAMES)),
-    ]
-    latest_time: Annotated[datetime | None, Col("Last recorded value", Unit.TIME)] = None
+    time_frame: _TimeFrame
+    latest_time: _LatestTime = None
     cpu_average: Annotated[
         float | None, Col("Use of all its processors", _PERCENT, ("cpu_usage", "cpu"))
     ] = None
-    cpu_p95: Annotated[float | None, Col("95 % of the time at or below it", _PERCENT)] = None
+    cpu_p95: _P95 = None
     cpu_maximum: Annotated[
         float | None, Col("Highest use; takes a second call per node", _PERCENT)
     ] = None
-    cpu_trend: Annotated[float | None, Col("Change over the time frame", _PERCENT)] = None
+    cpu_trend: _Trend = None
     iowait: Annotated[float | None, Col("Time spent waiting for disks", _PERCENT)] = None
-    memory_average: Annotated[
-        float | None,
-        Col("Memory in use", _PERCENT, ("memory_usage_percentage", "memory_usage", "memory")),
-    ] = None
-    memory_p95: Annotated[float | None, Col("95 % of the time at or below it", _PERCENT)] = None
+    memory_average: _MemoryAverage = None
+    memory_p95: _P95 = None
     memory_maximum: Annotated[
         float | None, Col("Most memory in use; takes a second call per node", _PERCENT)
     ] = None
-    memory_trend: Annotated[float | None, Col("Change over the time frame", _PERCENT)] = None
-    network_in_rate: Annotated[int | None, Col("Received, on average", _RATE)] = None
-    network_out_rate: Annotated[int | None, Col("Sent, on average", _RATE)] = None
-    network_rate: Annotated[
-        int | None, Col("Received and sent, on average", _RATE, ("network",))
-    ] = None
-    pressure_cpu: Annotated[float | None, Col("Some waited for CPU (PSI)", _PERCENT)] = None
-    pressure_io: Annotated[float | None, Col("Some waited for disks (PSI)", _PERCENT)] = None
-    pressure_memory: Annotated[float | None, Col("Some waited for memory (PSI)", _PERCENT)] = None
+    memory_trend: _Trend = None
+    network_in_rate: _NetworkIn = None
+    network_out_rate: _NetworkOut = None
+    network_rate: _Network = None
+    pressure_cpu: _PressureCpu = None
+    pressure_io: _PressureIo = None
+    pressure_memory: _PressureMemory = None
 
 
 def _sum(first: float | None, second: float | None) -> float | None:
@@ -314,9 +314,7 @@ class _Read(Generic[K, P]):
         """Return the measurements of the latest seconds, for all at once where that is possible."""
         try:
             samples = await _latest_samples(self.cluster)
-        except ResponseError as error:
-            if not isinstance(error, Forbidden) and error.status != _NOT_IMPLEMENTED:
-                raise
+        except (Forbidden, MethodMissing):
             self.cluster.notes.add(
                 f"Of {self.cluster.name}, now is the average of the last minute, at a call per "
                 f"{self.what}: a call for all needs Sys.Audit on / and Proxmox VE 8.2.",

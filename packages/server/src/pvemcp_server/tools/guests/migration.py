@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from proxmox_client import Lxc, Qemu, ResponseError, Task
+from proxmox_client import Lxc, MethodMissing, Qemu, Task
 from proxmox_client.api.configs import GuestDisk
 from proxmox_client.api.guests import BothConfigs, MigrateCheck
 from proxmox_client.api.replication import ReplicationJob
@@ -40,7 +40,6 @@ _RESTART = (
     "Containers cannot move while they run: it is stopped and started there, and what its programs "
     "have not saved is lost."
 )
-_NOT_IMPLEMENTED = 501  # the check for containers, before Proxmox VE 9.0
 
 
 @tool(
@@ -117,9 +116,7 @@ async def _migrate_check(guest: TargetGuest, node: str) -> MigrateCheck | None:
     """Return Proxmox's own check of the migration; None where this version has none."""
     try:
         return await guest.api.migrate_check(node)
-    except ResponseError as error:
-        if error.status != _NOT_IMPLEMENTED:
-            raise
+    except MethodMissing:  # the check for containers, before Proxmox VE 9.0
         return None
 
 
