@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
 from proxmox_client.api.firewall import Firewall
@@ -24,7 +25,6 @@ from pvemcp_server.tables.rows import Col, Row
 T = TypeVar("T")
 Level = Literal["cluster", "group", "node", "guest"]
 
-_PUSHDOWN = {**COMMON_PUSHDOWN, "level": "types"}
 _ON_BY_DEFAULT: Final = frozenset({"node"})
 _POLICY_IN: Final = "DROP"
 _POLICY_OUT: Final = "ACCEPT"
@@ -101,17 +101,20 @@ class _Place:
         return f"of {self.level} {name}" if name else "of the cluster"
 
 
-@table(
-    "firewall_rules",
+_firewall_table = partial(
+    table,
     tool="GetClusterStatus",
     joined=("GetVmConfig",),
     cost=Cost.PER_GUEST,
     covered=of_everything,
     relations=(TO_GUEST, TO_NODE),
-    pushdown=_PUSHDOWN,
+    pushdown={**COMMON_PUSHDOWN, "level": "types"},
     looks_filtered=never_filtered,
     rare=True,
 )
+
+
+@_firewall_table("firewall_rules")
 async def firewall_rules(cluster: Cluster, request: LoadRequest) -> list[FirewallRule]:
     """Rules of the firewall on every level, by a condition on level with few calls.
 
@@ -123,17 +126,7 @@ async def firewall_rules(cluster: Cluster, request: LoadRequest) -> list[Firewal
     return made(cluster, pairs, lambda pair: [_rule(*pair)])
 
 
-@table(
-    "firewall_options",
-    tool="GetClusterStatus",
-    joined=("GetVmConfig",),
-    cost=Cost.PER_GUEST,
-    covered=of_everything,
-    relations=(TO_GUEST, TO_NODE),
-    pushdown=_PUSHDOWN,
-    looks_filtered=never_filtered,
-    rare=True,
-)
+@_firewall_table("firewall_options")
 async def firewall_options(cluster: Cluster, request: LoadRequest) -> list[FirewallOptions]:
     """Whether the firewall is on for the cluster, each node and each guest, with its policies.
 

@@ -1,6 +1,7 @@
 """High availability of guests: resources, rules (from 9.0) and groups (until 8.4)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, ClassVar, Final
 
 from msgspec.structs import replace
@@ -129,15 +130,17 @@ def _covered_group(reach: Reach, row: HaGroup) -> HaGroup | None:
     return replace(row, vmids=vmids) if vmids else None
 
 
-@table(
-    "ha_rules",
+_rare_table = partial(
+    table,
     tool="GetClusterStatus",
     cost=Cost.ONE,
-    covered=_covered_rule,
     pushdown={},
     looks_filtered=never_filtered,
     rare=True,
 )
+
+
+@_rare_table("ha_rules", covered=_covered_rule)
 async def ha_rules(cluster: Cluster, _request: LoadRequest) -> list[HaRule]:
     """Rules of high availability, from Proxmox VE 9.0 on; before, ha_groups has groups."""
     try:
@@ -148,15 +151,7 @@ async def ha_rules(cluster: Cluster, _request: LoadRequest) -> list[HaRule]:
     return made(cluster, rules, lambda rule: [_rule(rule)])
 
 
-@table(
-    "ha_groups",
-    tool="GetClusterStatus",
-    cost=Cost.ONE,
-    covered=_covered_group,
-    pushdown={},
-    looks_filtered=never_filtered,
-    rare=True,
-)
+@_rare_table("ha_groups", covered=_covered_group)
 async def ha_groups(cluster: Cluster, _request: LoadRequest) -> list[HaGroup]:
     """Groups of high availability, until Proxmox VE 8.4; from 9.0 on, ha_rules has rules."""
     try:

@@ -1,10 +1,10 @@
 """The admin site: pages, REST API and static files as one application, mounted under /admin."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -64,7 +64,7 @@ HEADERS: Final = {
 TRANSPORT: Final = "max-age=31536000"  # a year; HSTS, sent when the public URL is https
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AdminSite:
     """The site for the services of one process; `pipeline` runs what administrators try as a key.
 
@@ -73,7 +73,6 @@ class AdminSite:
 
     services: Services
     pipeline: Pipeline
-    external_sign_in: dict[str, Any] = field(default_factory=dict)  # what its sign-ins share
 
     @property
     def application(self) -> FastAPI:

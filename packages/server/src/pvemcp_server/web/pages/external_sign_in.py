@@ -3,7 +3,8 @@
 import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
+from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -31,6 +32,9 @@ from pvemcp_server.web.session import (
 )
 from pvemcp_server.web.templates import error_page, page
 
+if TYPE_CHECKING:
+    from pvemcp_server.web.site import AdminSite
+
 router = APIRouter(prefix="/oidc")
 COOKIE: Final = "pvemcp_oidc"
 BEGUN_PER_MINUTE: Final = 30  # sign-ins of one address
@@ -39,10 +43,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the sign-ins of one application share."""
+    """What the sign-ins of one site share."""
 
     metadata: MetadataCache = field(default_factory=MetadataCache)
     begun: RateLimiter = field(default_factory=RateLimiter)
+
+
+_states: WeakKeyDictionary["AdminSite", State] = WeakKeyDictionary()
 
 
 @router.get("")
@@ -127,8 +134,7 @@ async def _authenticated(request: Request, state: str, code: str) -> tuple[Exter
 
 
 def _state(request: Request) -> State:
-    state: State = request.state.site.external_sign_in.setdefault("state", State())
-    return state
+    return _states.setdefault(request.state.site, State())
 
 
 def _cookie(config: Config) -> Cookie:
