@@ -50,7 +50,10 @@ VERBS: Final = frozenset((Path(__file__).with_name("verbs.txt")).read_text().spl
 NOT_A_VERB: Final = "start with an imperative verb (a missing verb goes into scripts/verbs.txt)"
 # A decorated function whose docstring describes a thing: a property, or the rows of a table
 NOUN_DECORATORS: Final = frozenset(
-    {"property", "cached_property", "table", "config_table", "node_table"}
+    {
+        *("property", "cached_property"),
+        *("table", "config_table", "firewall_table", "ha_table", "node_table"),
+    }
 )
 
 _WORD: Final = re.compile(rf"(?<![a-zA-Z])(?:{'|'.join(WORDS)})(?![a-zA-Z])", re.IGNORECASE)

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from .browsing import ARGUMENTS, CHROMIUM
 
 BIN = Path(sys.executable).parent
 READY = "Stop with Ctrl-C"
@@ -98,3 +101,14 @@ def start() -> Iterator[Start]:
 def product(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Running:
     """Start `pvemcp run` once for all tests of the session, which must not change it."""
     return start(tmp_path_factory.mktemp("product"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start Chromium; skip where there is none."""
+    if not CHROMIUM.exists():
+        pytest.skip("no chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()

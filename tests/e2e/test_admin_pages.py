@@ -10,18 +10,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import anyio
 import pytest
 from mcp import Client
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"),
-    *("--disable-component-update", "--disable-sync", "--no-first-run"),
-]
+from .browsing import Watched
+
 BAD = ("serious", "critical")
 PASSWORD = "a password of my own"
 NOTHING_HIDDEN = """[...document.querySelectorAll(".scroll:has(table.cards)")].every(
@@ -44,49 +40,13 @@ LOOKS = {  # color scheme, width in pixels, options of axe: a dark page differs 
     "dark": ("dark", 1280, COLORS),
     "phone": ("light", 390, {}),
 }
-expect.set_options(timeout=20_000)  # the machine may be busy
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.xdist_group("browser")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip("no chromium here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
 def server(start, tmp_path_factory):
     """Start a server for these tests alone: they change it."""
     return start(tmp_path_factory.mktemp("admin"))
-
-
-class Watched:
-    """A page that records console errors and external requests."""
-
-    def __init__(self, context: BrowserContext, url: str) -> None:
-        self.url = url
-        self.trouble: list[str] = []
-        self.page: Page = context.new_page()
-        self.page.set_default_timeout(20_000)
-        self.page.on("console", self._said)
-        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        self.page.on("request", self._record_request)
-
-    def go(self, path: str) -> Page:
-        self.page.goto(f"{self.url}/admin{path}")
-        return self.page
-
-    def _said(self, message) -> None:
-        if message.type in ("error", "warning"):
-            self.trouble.append(message.text)
-
-    def _record_request(self, request) -> None:
-        if urlsplit(request.url).netloc != urlsplit(self.url).netloc:
-            self.trouble.append(f"asked {request.url}")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Administrators: passwords, lock-out, sessions."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 
 import anyio
@@ -31,18 +31,12 @@ from pvemcp_server.errors import (
 from pvemcp_server.store import Store
 from pvemcp_server.store.records import AdminRole
 
+from .clock import Clock
+
 pytestmark = pytest.mark.anyio
 
 PASSWORD = "correct horse battery"
 HERE = "192.0.2.200"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.time
 
 
 @pytest.fixture

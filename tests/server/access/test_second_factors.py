@@ -2,7 +2,7 @@
 
 import json
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import anyio
 import pytest
@@ -26,19 +26,13 @@ from pvemcp_server.errors import AccessDenied, BadArgument, SecondFactorNeeded, 
 from pvemcp_server.store import Store, records
 from pvemcp_server.store.records import AdminRecord, FactorKind
 
+from .clock import Clock
+
 pytestmark = pytest.mark.anyio
 
 PASSWORD = "correct horse battery"
 HERE = "192.0.2.200"
 MINUTE = timedelta(minutes=1)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.time
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ class _Place:
         return f"of {self.level} {name}" if name else "of the cluster"
 
 
-_firewall_table = partial(
+firewall_table = partial(
     table,
     tool="GetClusterStatus",
     joined=("GetVmConfig",),
@@ -114,7 +114,7 @@ _firewall_table = partial(
 )
 
 
-@_firewall_table("firewall_rules")
+@firewall_table("firewall_rules")
 async def firewall_rules(cluster: Cluster, request: LoadRequest) -> list[FirewallRule]:
     """Rules of the firewall on every level, by a condition on level with few calls.
 
@@ -126,7 +126,7 @@ async def firewall_rules(cluster: Cluster, request: LoadRequest) -> list[Firewal
     return made(cluster, pairs, lambda pair: [_rule(*pair)])
 
 
-@_firewall_table("firewall_options")
+@firewall_table("firewall_options")
 async def firewall_options(cluster: Cluster, request: LoadRequest) -> list[FirewallOptions]:
     """Whether the firewall is on for the cluster, each node and each guest, with its policies.
 

@@ -130,7 +130,7 @@ def _covered_group(reach: Reach, row: HaGroup) -> HaGroup | None:
     return replace(row, vmids=vmids) if vmids else None
 
 
-_rare_table = partial(
+ha_table = partial(
     table,
     tool="GetClusterStatus",
     cost=Cost.ONE,
@@ -140,7 +140,7 @@ _rare_table = partial(
 )
 
 
-@_rare_table("ha_rules", covered=_covered_rule)
+@ha_table("ha_rules", covered=_covered_rule)
 async def ha_rules(cluster: Cluster, _request: LoadRequest) -> list[HaRule]:
     """Rules of high availability, from Proxmox VE 9.0 on; before, ha_groups has groups."""
     try:
@@ -151,7 +151,7 @@ async def ha_rules(cluster: Cluster, _request: LoadRequest) -> list[HaRule]:
     return made(cluster, rules, lambda rule: [_rule(rule)])
 
 
-@_rare_table("ha_groups", covered=_covered_group)
+@ha_table("ha_groups", covered=_covered_group)
 async def ha_groups(cluster: Cluster, _request: LoadRequest) -> list[HaGroup]:
     """Groups of high availability, until Proxmox VE 8.4; from 9.0 on, ha_rules has rules."""
     try:
