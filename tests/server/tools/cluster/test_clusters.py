@@ -88,6 +88,19 @@ async def test_cluster_options_come_with_their_parts_taken_apart(demo_client):
     assert "secret" not in answer.text
 
 
+@pytest.mark.parametrize("path", ["/vms", "/nodes", "/pool/web"])
+async def test_options_that_an_account_may_not_read_are_noted(
+    demo_client, new_token, with_token, path
+):
+    token = new_token(demo_client["prod"].emulated, (path, "PVEAuditor"))
+    narrow = await with_token(demo_client, "prod", token)
+    answer = await narrow("GetClusterOptions", cluster_name="prod")
+    assert answer.data["mac_prefix"] is None
+    assert f"{token[0]} lacks Sys.Audit on / of prod, so Proxmox shows only" in answer.notes
+    everything = await demo_client("GetClusterOptions", cluster_name="prod")
+    assert "lacks" not in everything.notes
+
+
 async def test_a_read_of_one_of_several_clusters_needs_its_name(tool_client):
     error = await tool_client.refused("GetClusterStatus")
     assert error == "cluster_name: say which cluster; you reach home-lab, prod."

@@ -43,6 +43,8 @@ def extent(need: RequiredPrivilege, held: Held, major: int) -> tuple[Extent, lis
     for top in {"/", need.path}:
         if (below := paths.get(top)) is not None and (below or need.path == "/"):
             return Extent.EVERYWHERE, []
+    if need.path == "/":  # Proxmox checks / itself: a privilege below it is not enough
+        return Extent.NOWHERE, []
     inside = (f"{need.path.rstrip('/')}/", "/pool/")  # pools hold guests and storages
     some = sorted(p for p, below in paths.items() if below is not None and p.startswith(inside))
     return (Extent.PARTLY, some) if some else (Extent.NOWHERE, [])

@@ -129,6 +129,10 @@ async def get_cluster_options(call: Call, cluster_name: OneCluster = None) -> Do
     if not cluster.scope.everything:
         options = pve.ClusterOptions(**{name: getattr(options, name) for name in _OF_ANY_GUEST})
         call.notes.add(_REST_HIDDEN)
+    elif options.mac_prefix is None:  # set, or Proxmox's default, for an account that may read it
+        await note_missing_privileges(
+            cluster, needs.CLUSTER, so="shows only console, tag style and tags of its options"
+        )
     migration = options.group("migration")
     return document(
         ClusterOptions(
