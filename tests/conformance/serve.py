@@ -20,6 +20,7 @@ from pvemcp_server.cli.state import State
 from pvemcp_server.config import Config
 from pvemcp_server.http.server import http_server
 from pvemcp_server.mcp.endpoint import Endpoint, Transports
+from pvemcp_server.mcp.session_ids import SessionIds
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 
@@ -34,7 +35,7 @@ GENEROUS = {
 def fixture(services):
     """Return the fixture server behind our gate and transports."""
     endpoint = Endpoint(services, {})
-    transports = endpoint.transports = Transports(fixture_server(), bytes(32))
+    transports = endpoint.transports = Transports(fixture_server(), SessionIds(lambda: bytes(32)))
 
     @asynccontextmanager
     async def lifespan(_):

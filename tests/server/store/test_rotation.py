@@ -1,6 +1,10 @@
 """Rotation renews the root of derived keys, while other processes run on the same database."""
 
+import ast
 import secrets
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -8,16 +12,54 @@ from mcp.server.request_state import InvalidRequestState
 from pyotp import TOTP
 from sqlalchemy import LargeBinary, func, select, text
 
+import pvemcp_server
 from pvemcp_server.access import Access, open_access
 from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.audit import Audit, AuditGuard, Event
 from pvemcp_server.config import Config
 from pvemcp_server.mcp.server import RequestStateCodec
+from pvemcp_server.mcp.session_ids import SessionIds
 from pvemcp_server.store import Store, audit_chain, audit_log, open_store, records
 from pvemcp_server.store.records import TlsMode
 from pvemcp_server.store.vault import ID_BYTES
 
 pytestmark = pytest.mark.anyio
+
+SOURCES = Path(pvemcp_server.__file__).parent
+MAKING = ("__init__", "__post_init__")
+
+
+def test_no_derived_key_is_kept():
+    """Find keys that are derived while an object is made: a rotation would not reach them."""
+    kept = []
+    for path in SOURCES.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef) and function.name in MAKING:
+                kept += [f"{path.name}:{call.lineno}" for call in derivations(function)]
+    assert kept == []
+
+
+def derivations(node: ast.AST) -> Iterator[ast.Call]:
+    """Yield the calls of `derive` that run with the function, not later as a lambda does."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        called = child.func if isinstance(child, ast.Call) else None
+        if isinstance(called, ast.Attribute) and called.attr == "derive":
+            yield child
+        yield from derivations(child)
+
+
+async def test_a_session_id_is_opened_with_the_newest_key(store: Store, other_store: Store):
+    mine, theirs = (
+        SessionIds(partial(each.vault.derive, "mcp session ids")) for each in (store, other_store)
+    )
+    old = mine.seal({"protocolVersion": "2025-11-25"}, "key")
+    await store.vault.rotate()
+    await other_store.watch.poll()
+    assert theirs.open(old, "key") is None
+    new = theirs.seal({"protocolVersion": "2025-11-25"}, "key")
+    assert mine.open(new, "key")["protocolVersion"] == "2025-11-25"
 
 
 async def test_every_purpose_gets_a_new_key_in_every_process(store: Store, other_store: Store):

@@ -42,8 +42,8 @@ STREAMS: Final = 10_000  # in total; the gate limits those of each key
 class Transports:
     """The SDK's transports around one server, as ASGI applications."""
 
-    def __init__(self, server: Server[Any], session_key: bytes, prefix: str = "") -> None:
-        self.sessions = Sessions(server, SessionIds(session_key), max_request_body_size=BODY_BYTES)
+    def __init__(self, server: Server[Any], session_ids: SessionIds, prefix: str = "") -> None:
+        self.sessions = Sessions(server, session_ids, max_request_body_size=BODY_BYTES)
         sse = SseEndpoint(server, prefix)
         modern = self.sessions.manager.handle_request
         # Only the gate may call these: they check no key
@@ -105,7 +105,7 @@ class Endpoint:
         )
         self.transports = Transports(
             self.server,
-            services.store.vault.derive("mcp session ids"),
+            SessionIds(partial(services.store.vault.derive, "mcp session ids")),
             urlsplit(services.config.public_url or "").path,
         )
         watch = services.store.watch

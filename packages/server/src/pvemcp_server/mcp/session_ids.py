@@ -4,7 +4,7 @@ import json
 import secrets
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
@@ -19,10 +19,10 @@ Params = Mapping[str, Any]
 
 
 class SessionIds:
-    """Makes and opens session ids. `key` is the same in every process."""
+    """Makes and opens session ids. `key` returns the same key in every process."""
 
-    def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
+    def __init__(self, key: Callable[[], bytes]) -> None:
+        self._key = key  # called at each use, because a rotation renews it
 
     def seal(self, params: Params, key_id: str) -> str | None:
         """Return an id that holds how the session began; None if that is too long."""
@@ -36,7 +36,7 @@ class SessionIds:
         }
         nonce = secrets.token_bytes(_NONCE)
         plain = zlib.compress(json.dumps(kept, separators=(",", ":")).encode())
-        sealed = nonce + self._cipher.encrypt(nonce, plain, key_id.encode())
+        sealed = nonce + AESGCM(self._key()).encrypt(nonce, plain, key_id.encode())
         text = _encoded(sealed)
         return text if len(text) <= LONGEST else None
 
@@ -50,7 +50,7 @@ class SessionIds:
             return None
         try:
             sealed = urlsafe_b64decode(session_id + "=" * (-len(session_id) % 4))
-            plain = self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], key_id.encode())
+            plain = AESGCM(self._key()).decrypt(sealed[:_NONCE], sealed[_NONCE:], key_id.encode())
         except (ValueError, InvalidTag):
             return None
         if _encoded(sealed) != session_id:
