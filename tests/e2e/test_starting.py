@@ -180,9 +180,13 @@ def test_an_interrupted_start_ends_without_a_traceback(seconds, tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    shown, _ = process.communicate(timeout=30)
+    try:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        shown, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
     assert "Traceback" not in shown
     assert process.returncode in (0, 130), shown
 

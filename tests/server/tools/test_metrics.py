@@ -5,7 +5,7 @@ from statistics import fmean
 
 import pytest
 
-from proxmox_client import Qemu, ResponseError
+from proxmox_client import MethodMissing, Qemu
 from proxmox_client.api.cluster import ClusterApi, MetricSample
 from proxmox_client.api.rrd import GuestRrd
 from proxmox_client.emulator import rrd
@@ -315,7 +315,7 @@ async def test_now_without_the_export_takes_a_call_per_guest(
         client = demo_client
 
         async def missing(*_arguments: object, **_options: object) -> None:
-            raise ResponseError(501, "Method not implemented", "")
+            raise MethodMissing(501, "Method not implemented", "")
 
         monkeypatch.setattr(ClusterApi, "metrics", missing)
     query = query_of("guest_metrics", "now", ["vmid", "cpu_average"], orderBy="cpu_average desc")

@@ -10,7 +10,7 @@ from proxmox_client.transport import Transport
 class FirewallRule(Answer, frozen=True):
     """A rule; `type` is in, out, forward or group, and a group's name is its `action`."""
 
-    position: int = field(name="pos", default=0)
+    position: int = field(name="pos")
     type: str = ""
     action: str = ""
     enable: bool = False

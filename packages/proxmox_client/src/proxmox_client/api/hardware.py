@@ -45,7 +45,7 @@ class BootInfo(Answer, frozen=True):
 class Disk(Answer, frozen=True):
     """A physical disk; `wearout` is the percentage of life left, or a text."""
 
-    device: str = field(name="devpath", default="")
+    device: str = field(name="devpath")
     type: str = ""
     model: str | None = None
     vendor: str | None = None

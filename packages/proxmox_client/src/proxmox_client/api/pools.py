@@ -20,6 +20,6 @@ class PoolMember(Answer, frozen=True):
 class Pool(Answer, frozen=True):
     """A pool; `members` is filled by `Client.pool` only, not in the list of pools."""
 
-    pool_id: str = field(name="poolid", default="")
+    pool_id: str = field(name="poolid")
     comment: str = ""
     members: list[PoolMember] = field(default_factory=list)

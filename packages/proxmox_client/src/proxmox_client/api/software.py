@@ -37,7 +37,7 @@ class Service(Answer, frozen=True):
 class Certificate(Answer, frozen=True):
     """A certificate of a node; times are epochs."""
 
-    filename: str = ""
+    filename: str
     subject: str | None = None
     issuer: str | None = None
     not_before: int | None = field(name="notbefore", default=None)

@@ -37,7 +37,7 @@ class StorageConfig(Answer, frozen=True):
 class StorageStatus(Answer, frozen=True):
     """The state of a storage on one node; sizes in bytes."""
 
-    storage: str = ""
+    storage: str
     type: str = ""
     content: str = ""
     active: bool = False

@@ -112,7 +112,8 @@ async def begin_second_step(
     """
     admin = await _admin_of(services, needed)
     return services.access.sealed_states.seal(
-        *(SECOND_STEP, SECOND_STEP_LIFE),
+        SECOND_STEP,
+        SECOND_STEP_LIFE,
         admin=admin.id,
         account=account_of(admin),
         by=by,

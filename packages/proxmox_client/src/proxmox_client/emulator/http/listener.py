@@ -66,16 +66,13 @@ class Listener:
 
     def _forget(self, client: socket.socket, task: asyncio.Task[None]) -> None:
         self._connections.discard(task)
-        if task.cancelled():
-            # A task cancelled before its first step never closes its socket
-            client.close()
+        client.close()
 
     async def _detect_protocol(self, client: socket.socket) -> None:
         try:
             async with asyncio.timeout(self._limits.idle_seconds):
                 first = await _peek(client)
         except (TimeoutError, OSError):
-            client.close()
             return
         if first == _TLS_HANDSHAKE:
             await self._serve(client)
@@ -83,17 +80,18 @@ class Listener:
             await self._redirect(client)
 
     async def _serve(self, client: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+        loop, context = asyncio.get_running_loop(), self._tls()
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
+        # The transport closes the socket, after a failed handshake too; a close by anyone else
+        # would free the descriptor while the event loop still watches it
+        owned = socket.socket(fileno=client.detach())
         try:
             transport, _ = await loop.connect_accepted_socket(
-                lambda: protocol, client, ssl=self._tls(), ssl_handshake_timeout=10
+                lambda: protocol, owned, ssl=context, ssl_handshake_timeout=10
             )
         except (OSError, ssl.SSLError):
-            # The client rejected the certificate or disconnected
-            client.close()
-            return
+            return  # the client rejected the certificate or disconnected
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         try:
             await Connection(reader, writer, self._handler, self._limits).serve()
@@ -108,10 +106,9 @@ class Listener:
         head = (
             f"HTTP/1.0 301 Moved Permanently\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
         )
-        with client:
-            # Closing with unread data would send a reset
-            client.recv(65536)
-            await asyncio.get_running_loop().sock_sendall(client, head.encode())
+        # Closing with unread data would send a reset
+        client.recv(65536)
+        await asyncio.get_running_loop().sock_sendall(client, head.encode())
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
