@@ -53,6 +53,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListSnapshots": cluster,
         "GetVmConfig": guest,
         "GetVmStatus": guest,
+        "ExplainGuest": guest,
         "ListVmRrdData": {**cluster, "vmids": [place.other_vmid, place.vmid]},
         "ChangeVmState": {**guest, "action": "Reset"},
         "CreateVmSnapshot": {**guest, "snapshot_name": "new-one"},

@@ -59,7 +59,7 @@ def add_failed_tasks(builder: Builder, users: tuple[str, ...], count: int) -> No
     vmids = sorted(builder.state.guests)
     for number in range(count):
         type_, outcome = FAILURES[number % len(FAILURES)]
-        vmid = str(builder.random.choice(vmids))
+        vmid = str(_guest_of(builder, type_, builder.random.choice(vmids)))
         id_ = "debian-13.iso" if type_ == "download" else vmid
         add_task(
             builder,
@@ -79,12 +79,22 @@ def add_routine_tasks(builder: Builder, users: tuple[str, ...], days: int) -> No
     vmids = sorted(builder.state.guests)
     for number in range(days * 6):
         type_, seconds = builder.random.choice(ROUTINE)
-        id_ = "" if type_ == "aptupdate" else str(builder.random.choice(vmids))
+        id_ = ""
+        if type_ != "aptupdate":
+            id_ = str(_guest_of(builder, type_, builder.random.choice(vmids)))
         user = "root@pam" if type_ == "aptupdate" else builder.random.choice(users)
         hours_ago = number * 4 + builder.random.random() * 3 + 0.2
         lasts = seconds * builder.random.random() + 1
         node = builder.random.choice(nodes)
         add_task(builder, node, type_, id_, user, hours_ago=hours_ago, seconds=lasts)
+
+
+def _guest_of(builder: Builder, type_: str, vmid: int) -> int:
+    """Return the guest, or the one next to it if tasks of this type are of the other kind."""
+    kind = {"qm": "qemu", "vz": "lxc"}.get(type_[:2]) if type_ != "vzdump" else None
+    guests = builder.state.guests
+    fitting = [other for other, guest in guests.items() if kind in (None, guest.kind)]
+    return min(fitting or guests, key=lambda other: (abs(other - vmid), other))
 
 
 def add_backup_runs(

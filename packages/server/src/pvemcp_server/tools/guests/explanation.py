@@ -1,0 +1,363 @@
+"""Why a guest is slow or down: now against its own week, its disks, its node, recent tasks."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
+from typing import Annotated, Any, Final, Literal
+
+from proxmox_client.api.status import GuestStatus
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables import (
+    LoadRequest,
+    Table,
+    disks,
+    filesystems,
+    guest_metrics,
+    load,
+    node_metrics,
+    storages,
+    tasks,
+)
+from pvemcp_server.tables.metrics import NOW
+from pvemcp_server.tables.rows import Col, Row, Unit
+from pvemcp_server.toolkit import needs
+from pvemcp_server.toolkit.arguments import OneCluster, VmId
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.lists import with_budget
+from pvemcp_server.toolkit.registry import Document, document, tool
+
+_HOUR: Final = "hour"
+_WEEK: Final = "week"
+_TASKS: Final = 5
+_NEIGHBOURS: Final = 3
+_FULL: Final = 90.0  # percent of memory, of a file system, of a storage
+_BUSY: Final = 85.0  # percent of processors
+_WAITED: Final = 10.0  # percent of the time
+_UNUSUAL: Final = 1.2  # times the value that 95 % of the week stays below
+_MIB: Final = 1 << 20
+
+# Metrics by the names of the answer: their column, and the one of what 95 % of a time stays below
+_OF_GUEST: Final = {
+    "cpu": ("cpu_average", "cpu_p95"),
+    "memory": ("memory_average", "memory_p95"),
+    "disk_rate": ("disk_rate", "disk_p95_rate"),
+    "network_rate": ("network_rate", "network_p95_rate"),
+    "pressure_cpu": ("pressure_cpu", None),
+    "pressure_io": ("pressure_io", None),
+    "pressure_memory": ("pressure_memory", None),
+}
+_OF_NODE: Final = {
+    "cpu": ("cpu_average", "cpu_p95"),
+    "memory": ("memory_average", "memory_p95"),
+    "iowait": ("iowait", None),
+    "pressure_cpu": ("pressure_cpu", None),
+    "pressure_io": ("pressure_io", None),
+    "pressure_memory": ("pressure_memory", None),
+}
+_WAITS: Final = {"pressure_cpu": "CPU", "pressure_io": "disks", "pressure_memory": "memory"}
+# Metrics that are compared with the week, from this value on, and how a finding writes them
+_COMPARED: Final[Mapping[str, tuple[float, Callable[[float], str]]]] = {
+    "cpu": (20.0, lambda value: f"{value:g} %"),
+    "disk_rate": (_MIB, lambda value: f"{value / _MIB:.1f} MiB/s"),
+    "network_rate": (_MIB, lambda value: f"{value / _MIB:.1f} MiB/s"),
+}
+
+Cells = dict[str, Any]
+
+
+class GuestExplanation(Row):
+    """What may explain a guest's behaviour. Rates are bytes/s, the other metrics percent."""
+
+    cluster: Annotated[str, Col("Cluster")]
+    vmid: Annotated[int, Col("Number")]
+    name: Annotated[str, Col("Display name")]
+    type: Annotated[Literal["qemu", "lxc"], Col("Virtual machine (qemu) or container (lxc)")]
+    node: Annotated[str, Col("Node it is on")]
+    status: Annotated[str, Col("State: running, stopped, paused")]
+    lock: Annotated[str | None, Col("What it is locked for")]
+    ha_state: Annotated[str | None, Col("State in high availability")]
+    uptime: Annotated[int, Col("Time since its start", Unit.SECONDS)]
+    cpu_count: Annotated[float | None, Col("Cores, or the limit of CPU time", Unit.COUNT)]
+    memory_max: Annotated[int | None, Col("Memory it may use", Unit.BYTES)]
+    findings: Annotated[list[str], Col("What is exhausted, waited for, or unlike its week")]
+    metrics: Annotated[list[Cells], Col("Now, and the average and p95 of its week")]
+    node_metrics: Annotated[list[Cells], Col("The same of its node; now is its last hour")]
+    disks: Annotated[list[Cells], Col("Its disks, and how full their storages are")]
+    filesystems: Annotated[list[Cells], Col("File systems inside, and how full they are")]
+    neighbours: Annotated[list[Cells], Col("The busiest other guests of its node now")]
+    tasks: Annotated[list[Cells], Col("The latest tasks on it")]
+
+
+@tool(
+    "ExplainGuest",
+    area=Area.VMS,
+    effect=Effect.READ,
+    answer=GuestExplanation,
+    needs=(needs.GUESTS, needs.NODES, needs.STORAGES),
+)
+async def explain_guest(call: Call, *, cluster_name: OneCluster = None, vmid: VmId) -> Document:
+    """Explain why a guest is slow or down: use now against its week, disks, node, tasks."""
+    cluster = await call.cluster(cluster_name)
+    guest = await cluster.guest(vmid)
+    status = await cluster.api_of(guest).status()
+    running = status.status == "running"
+    own_rows = LoadRequest(vmids=frozenset({vmid}))
+    read = _Reader(call, cluster, own_rows, LoadRequest(nodes=frozenset({guest.node})))
+    now, week, node, disk_rows, files, task_rows = await asyncio.gather(
+        read.guests_now() if running else _nothing(),
+        read.week(),
+        read.node(),
+        read.disks(),
+        read.filesystems() if running else _nothing(),
+        read.tasks(),
+    )
+    own = _compare(
+        _cells(_first(now, vmid=vmid), _OF_GUEST) | _pressures(status), _first(week), _OF_GUEST
+    )
+    last_hour = _cells(_first(node, time_frame=_HOUR), _OF_NODE)
+    of_node = _compare(last_hour, _first(node, time_frame=_WEEK), _OF_NODE)
+    if not of_node:
+        call.notes.add(
+            f"The use of {guest.node} is unknown, and what else runs there may be missing."
+        )
+    findings = [
+        *_state_findings(status, task_rows),
+        *_use_findings(own, f"of its {status.cpu_count or 1:g} cores"),
+        *_space_findings(disk_rows, files),
+        *_node_findings(guest.node, of_node),
+    ]
+    return document(
+        GuestExplanation(
+            cluster=cluster.name,
+            vmid=vmid,
+            name=status.name,
+            type=guest.type,
+            node=guest.node,
+            status="paused" if status.qmp_status in ("paused", "suspended") else status.status,
+            lock=status.lock or None,
+            ha_state=status.ha.state,
+            uptime=status.uptime,
+            cpu_count=status.cpu_count,
+            memory_max=status.memory_max,
+            findings=findings or ["Nothing unusual in what is shown here."],
+            metrics=own,
+            node_metrics=of_node,
+            disks=disk_rows,
+            filesystems=files,
+            neighbours=await _busiest(cluster, [row for row in now if row.vmid != vmid]),
+            tasks=task_rows,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the tables that an explanation is made of; a part that fails becomes a note."""
+
+    call: Call
+    cluster: Cluster
+    guest: LoadRequest  # rows of the guest
+    place: LoadRequest  # rows of its node
+
+    async def guests_now(self) -> Sequence[Any]:
+        """Return the metrics of all visible guests of the node in these seconds."""
+        columns = _columns(_OF_GUEST, p95=False)
+        return await self._rows(
+            guest_metrics, replace(self.place, frames=frozenset({NOW}), columns=columns)
+        )
+
+    async def week(self) -> Sequence[Any]:
+        columns = _columns(_OF_GUEST, p95=True)
+        return await self._rows(
+            guest_metrics, replace(self.guest, frames=frozenset({_WEEK}), columns=columns)
+        )
+
+    async def node(self) -> Sequence[Any]:
+        columns = _columns(_OF_NODE, p95=True)
+        return await self._rows(
+            node_metrics, replace(self.place, frames=frozenset({_HOUR, _WEEK}), columns=columns)
+        )
+
+    async def disks(self) -> list[Cells]:
+        rows = await self._rows(disks, self.guest)
+        used = [row for row in rows if row.media == "disk" and row.storage]
+        names = frozenset(row.storage for row in used)
+        columns = frozenset({"storage", "node", "status", "disk_usage_percentage"})
+        places = await self._rows(storages, replace(self.place, storages=names, columns=columns))
+        by_name = {place.storage: place for place in places}
+        return [
+            {
+                "id": row.id,
+                "size": row.size,
+                "storage": row.storage,
+                "storage_status": getattr(by_name.get(row.storage), "status", None),
+                "storage_usage_percentage": getattr(
+                    by_name.get(row.storage), "disk_usage_percentage", None
+                ),
+            }
+            for row in used
+        ]
+
+    async def filesystems(self) -> list[Cells]:
+        rows = await self._rows(filesystems, self.guest)
+        return [
+            {"mount_point": row.mount_point, "usage_percentage": row.usage_percentage}
+            for row in rows
+            if row.problem is None
+        ]
+
+    async def tasks(self) -> list[Cells]:
+        rows = await self._rows(tasks, replace(self.guest, limit=_TASKS))
+        return [
+            {"type": t.type, "status": t.status, "user": t.user, "start_time": t.start_time}
+            for t in rows[:_TASKS]
+        ]
+
+    async def _rows(self, table: Table, request: LoadRequest) -> Sequence[Any]:
+        """Return the rows that this tool and those that show the table are both granted for."""
+        caller, name = self.call.caller, self.cluster.name
+        scopes = (caller.resources(tool, Effect.READ, name) for tool in table.tools)
+        scope = reduce(and_, scopes, self.cluster.scope)
+        what = table.name.replace("_", " ")
+        if not scope:
+            tools = " and ".join(table.tools)
+            self.call.notes.add(f"No {what} here: {tools} is not granted on {name}.")
+            return ()
+        view = self.cluster.within(scope)
+        rows = load(table, view, with_budget(self.call, request))
+        return await view.optional(rows, f"The {what} are missing") or ()
+
+
+async def _nothing() -> list[Any]:
+    """Return no rows: a guest that doesn't run has none."""
+    return []
+
+
+def _columns(metrics: Mapping[str, tuple[str, str | None]], *, p95: bool) -> frozenset[str]:
+    highest = {column for _, column in metrics.values() if column} if p95 else set()
+    return frozenset({average for average, _ in metrics.values()} | highest)
+
+
+def _first(rows: Sequence[Any], **values: object) -> Any | None:
+    """Return the first row with these values."""
+    return next(
+        (row for row in rows if all(getattr(row, name) == v for name, v in values.items())), None
+    )
+
+
+def _cells(row: Any | None, metrics: Mapping[str, tuple[str, str | None]]) -> Cells:
+    """Return the averages of a row by the names of the answer."""
+    return {name: getattr(row, average, None) for name, (average, _) in metrics.items()}
+
+
+def _pressures(status: GuestStatus) -> Cells:
+    """Return the pressures of the last ten seconds, from Proxmox VE 9.0 on."""
+    return {
+        "pressure_cpu": status.pressure_cpu_some,
+        "pressure_io": status.pressure_io_some,
+        "pressure_memory": status.pressure_memory_some,
+    }
+
+
+def _compare(
+    now: Cells, week: Any | None, metrics: Mapping[str, tuple[str, str | None]]
+) -> list[Cells]:
+    """Return the metrics of which anything is known: now, and average and p95 of the week."""
+    rows = (
+        {
+            "metric": name,
+            "now": now[name],
+            "week_average": getattr(week, average, None),
+            "week_p95": getattr(week, p95, None) if p95 else None,
+        }
+        for name, (average, p95) in metrics.items()
+    )
+    return [row for row in rows if row["now"] is not None or row["week_average"] is not None]
+
+
+async def _busiest(cluster: Cluster, rows: Sequence[Any]) -> list[Cells]:
+    """Return the guests with the largest part of what all use of processors and disks."""
+    guests = (await cluster.inventory_view()).by_vmid
+
+    def cores(row: Any) -> float:
+        return (row.cpu_average or 0.0) * (guests[row.vmid].cpu_count or 1) / 100
+
+    all_cores, all_rates = sum(map(cores, rows)), sum(row.disk_rate or 0 for row in rows)
+
+    def part(row: Any) -> float:
+        return cores(row) / (all_cores or 1) + (row.disk_rate or 0) / (all_rates or 1)
+
+    return [
+        {
+            "vmid": row.vmid,
+            "name": row.name,
+            "cores_used": round(cores(row), 1),
+            "disk_rate": row.disk_rate,
+            "network_rate": row.network_rate,
+        }
+        for row in sorted(rows, key=part, reverse=True)[:_NEIGHBOURS]
+        if part(row)
+    ]
+
+
+def _state_findings(status: GuestStatus, latest: Sequence[Cells]) -> Iterator[str]:
+    if status.qmp_status in ("paused", "suspended"):
+        yield "It is paused: nothing in it runs until it is resumed."
+    elif status.status != "running":
+        yield f"It is {status.status}: nothing in it runs."
+    if status.lock:
+        yield f"It is locked: {status.lock}."
+    if status.ha.state in ("error", "fence", "recovery"):
+        yield f"High availability reports the state {status.ha.state}."
+    for task in latest:
+        if task["status"] == "running":
+            yield f"The task {task['type']} of {task['user']} is at work on it."
+
+
+def _use_findings(metrics: Sequence[Cells], of_cores: str) -> Iterator[str]:
+    values = {row["metric"]: row for row in metrics if row["now"] is not None}
+    if "cpu" in values and values["cpu"]["now"] >= _BUSY:
+        yield f"It uses {values['cpu']['now']:g} % {of_cores}."
+    if "memory" in values and values["memory"]["now"] >= _FULL:
+        yield f"{values['memory']['now']:g} % of its memory is in use."
+    yield from _waits(values, "In it, something")
+    for name, (least, words) in _COMPARED.items():
+        row = values.get(name, {"now": 0, "week_p95": None})
+        highest = row["week_p95"]
+        if highest is not None and row["now"] >= max(least, _UNUSUAL * highest):
+            yield (
+                f"Its {name} is {words(row['now'])}; for 95 % of its week it was at most "
+                f"{words(highest)}."
+            )
+
+
+def _waits(values: Mapping[str, Cells], who: str) -> Iterator[str]:
+    for name, resource in _WAITS.items():
+        if name in values and values[name]["now"] >= _WAITED:
+            yield f"{who} waits for {resource} {values[name]['now']:g} % of the time (PSI)."
+
+
+def _space_findings(disk_rows: Sequence[Cells], files: Sequence[Cells]) -> Iterator[str]:
+    for row in files:
+        if (row["usage_percentage"] or 0) >= _FULL:
+            yield f"The file system {row['mount_point']} is {row['usage_percentage']:g} % full."
+    for name in dict.fromkeys(row["storage"] for row in disk_rows):
+        place = next(row for row in disk_rows if row["storage"] == name)
+        if (place["storage_usage_percentage"] or 0) >= _FULL:
+            yield f"The storage {name} is {place['storage_usage_percentage']:g} % full."
+        if place["storage_status"] not in (None, "available"):
+            yield f"The state of the storage {name} is {place['storage_status']}."
+
+
+def _node_findings(node: str, metrics: Sequence[Cells]) -> Iterator[str]:
+    values = {row["metric"]: row for row in metrics if row["now"] is not None}
+    if "cpu" in values and values["cpu"]["now"] >= _BUSY:
+        yield f"{node} uses {values['cpu']['now']:g} % of its processors."
+    if "memory" in values and values["memory"]["now"] >= _FULL:
+        yield f"{values['memory']['now']:g} % of the memory of {node} is in use."
+    if "iowait" in values and values["iowait"]["now"] >= _WAITED:
+        yield f"{node} waits for disks {values['iowait']['now']:g} % of its time."
+    yield from _waits(values, f"On {node}, something")
