@@ -391,23 +391,26 @@ Serving = Callable[..., AbstractAsyncContextManager[Served]]
 
 
 @pytest.fixture
-def serving(fake_tools: FakeTools, tmp_path: Path) -> Serving:
+def serving(fake_tools: FakeTools, tmp_path: Path, new_state: Path) -> Serving:
     """Return how to start a server on a free loopback port; an administrator's key exists."""
-    return _serving(fake_tools, tmp_path)
+    return _serving(fake_tools, tmp_path, new_state)
 
 
 @pytest.fixture(scope="module")
-def module_serving(tmp_path_factory: pytest.TempPathFactory) -> Serving:
+def module_serving(tmp_path_factory: pytest.TempPathFactory, new_state: Path) -> Serving:
     """Start the server with the product's own tools, once for a whole module."""
-    return _serving(FakeTools(tools=dict(registry.tools())), tmp_path_factory.mktemp("served"))
+    product = FakeTools(tools=dict(registry.tools()))
+    return _serving(product, tmp_path_factory.mktemp("served"), new_state)
 
 
-def _serving(fake_tools: FakeTools, folder: Path) -> Serving:
+def _serving(fake_tools: FakeTools, folder: Path, new_state: Path) -> Serving:
     @asynccontextmanager
     async def serve(origins: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[Served]:
         config = Config(
             state_dir=folder / "state", port=0, log_level="warning", allowed_origins=origins
         )
+        if not config.state_dir.exists():
+            shutil.copytree(new_state, config.state_dir)
         async with open_store(config) as store, open_access(store) as access:
             state = State(config, store, access, Settings(store))
             await state.settings.change({"enabled": True, **settings}, by="test")
@@ -426,9 +429,10 @@ async def demo_pve(anyio_backend: object) -> AsyncIterator[Emulator]:
 
 
 @pytest.fixture
-async def demo_served(tmp_path: Path, demo_pve: Emulator) -> AsyncIterator[Served]:
+async def demo_served(tmp_path: Path, demo_pve: Emulator, new_state: Path) -> AsyncIterator[Served]:
     """Start the product with its own tools on the demo clusters."""
     config = Config(state_dir=tmp_path / "state", port=0, log_level="warning")
+    shutil.copytree(new_state, config.state_dir)
     async with open_store(config) as store, open_access(store) as access:
         for name in ("home-lab", "prod"):
             await _add_cluster(access, name, demo_pve[name])

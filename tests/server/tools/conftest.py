@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxmox_client.emulator import EmulatedCluster as Emulated
-from proxmox_client.emulator import ManualClock, demo
+from proxmox_client.emulator import ManualClock, Scenario, demo
 from proxmox_client.emulator.state.user_config import AclEntry as Acl
 from proxmox_client.emulator.state.user_config import Token, User
 
@@ -24,8 +24,16 @@ async def demo_client(anyio_backend: str) -> AsyncIterator[ToolClient]:
 
 
 @pytest.fixture(scope="module")
-async def _module_client(anyio_backend: str) -> AsyncIterator[ToolClient]:
-    async with open_tool_client(demo(), ManualClock()) as client:
+def module_scenario() -> Scenario:
+    """Return the clusters of `tool_client`; a module may override it, for example by few_guests."""
+    return demo()
+
+
+@pytest.fixture(scope="module")
+async def _module_client(
+    anyio_backend: str, module_scenario: Scenario
+) -> AsyncIterator[ToolClient]:
+    async with open_tool_client(module_scenario, ManualClock()) as client:
         yield client
 
 

@@ -9,6 +9,7 @@ from pvemcp_server.tables import tables
 from pvemcp_server.toolkit.registry import tools
 
 from .altered import RESOURCES, altered
+from .few_guests import few_guests
 from .tool_client import ToolClient
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +85,11 @@ def of(cluster, answer):
 
 def counted(table):
     return {"from": table, "select": ["cluster", "COUNT(*) as n"], "groupBy": ["cluster"]}
+
+
+@pytest.fixture(scope="module")
+def module_scenario():
+    return few_guests()
 
 
 @pytest.fixture(scope="module")

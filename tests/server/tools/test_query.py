@@ -13,9 +13,16 @@ from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.tables.registry import tables
 from pvemcp_server.toolkit.registry import tools
 
+from .few_guests import few_guests
+
 pytestmark = pytest.mark.anyio
 
 EVERY_TABLE = sorted(tables())
+
+
+@pytest.fixture(scope="module")
+def module_scenario():
+    return few_guests()
 
 
 def is_(field, operator, *value):
@@ -278,7 +285,7 @@ async def test_guests_by_node_and_status(tool_client):
 
 async def test_averages_have_two_decimals(tool_client):
     query = {"from": "guests", "select": ["AVG(cpu_count) as cores"]}
-    here = {"where": is_("node", "=", "pve01")}
+    here = {"where": is_("node", "=", "pve02")}
     known = (await ask(tool_client, "prod", **{**query, **here, "select": ["cpu_count"]})).data
     cores = [row["cpu_count"] for row in known]
     average = sum(cores) / len(cores)

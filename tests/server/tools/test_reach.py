@@ -10,6 +10,7 @@ from pvemcp_server.toolkit.registry import tools
 
 from .altered import RESOURCES, altered, without_statistics
 from .examples import PROD, add_old_volumes, examples
+from .few_guests import few_guests
 
 pytestmark = pytest.mark.anyio
 
@@ -28,6 +29,11 @@ def identities(answer) -> list[tuple]:
         [k for k in KEYS if k != "node" or not {"volid", "full_on"} & row.keys()] for row in rows
     ]
     return [tuple(map(row.get, some)) for row, some in zip(rows, keys, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def module_scenario():
+    return few_guests()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,6 +5,7 @@ import ssl
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
@@ -17,12 +18,24 @@ _YEARS = timedelta(days=3650)
 
 @dataclass(frozen=True)
 class Certificate:
-    """A node's certificate with its TLS context."""
+    """A node's certificate and its private key, both as PEM."""
 
     pem: str
+    private_key: str
     fingerprint: str
-    context: ssl.SSLContext
     expires: int
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """The TLS context of a server with this certificate, loaded at its first connection."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # The ssl module loads keys from files only
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "node.pem"
+            path.touch(mode=0o600)
+            path.write_text(self.pem + self.private_key)
+            context.load_cert_chain(path)
+        return context
 
 
 class CertificateAuthority:
@@ -68,30 +81,18 @@ class CertificateAuthority:
 
 
 def _certificate(issued: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Certificate:
-    pem = issued.public_bytes(serialization.Encoding.PEM)
     digest = issued.fingerprint(hashes.SHA256()).hex().upper()
-    return Certificate(
-        pem=pem.decode(),
-        fingerprint=":".join(digest[start : start + 2] for start in range(0, 64, 2)),
-        context=_context(pem, key),
-        expires=int(issued.not_valid_after_utc.timestamp()),
-    )
-
-
-def _context(pem: bytes, key: ec.EllipticCurvePrivateKey) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    private = key.private_bytes(
+    private_key = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    # The ssl module loads keys from files only
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "node.pem"
-        path.touch(mode=0o600)
-        path.write_bytes(pem + private)
-        context.load_cert_chain(path)
-    return context
+    return Certificate(
+        pem=issued.public_bytes(serialization.Encoding.PEM).decode(),
+        private_key=private_key.decode(),
+        fingerprint=":".join(digest[start : start + 2] for start in range(0, 64, 2)),
+        expires=int(issued.not_valid_after_utc.timestamp()),
+    )
 
 
 def _name(common: str, unit: str) -> x509.Name:

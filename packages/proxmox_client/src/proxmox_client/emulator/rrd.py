@@ -53,17 +53,18 @@ def guest_rows(guest: Guest, state: ClusterState) -> RowAt:
     is_container = guest.kind is Kind.LXC
 
     node = state.nodes.get(guest.node)
+    memory, disk_size = guest.sizes
+    limits: Row = {"maxcpu": state.cpus_of(guest), "maxmem": memory, "maxdisk": disk_size}
+    limits["disk"] = int(disk_size * guest.disk_used) if is_container else 0
 
     def row_at(when: int, factor: float) -> Row | None:
         if when < guest.created or (node and _is_lost(node, when)):
             return None
-        cpus = state.cpus_of(guest)
-        row: Row = {"maxcpu": cpus, "maxmem": guest.memory, "maxdisk": guest.disk_size}
-        row["disk"] = int(guest.disk_size * guest.disk_used) if is_container else 0
+        row = dict(limits)
         if not guest.running:
             return row
         row |= _activity(guest.load, when, factor)
-        row["mem"] = guest.memory * guest.load.memory_at(when)
+        row["mem"] = memory * guest.load.memory_at(when)
         if is_new:
             row["memhost"] = 0 if is_container else row["mem"] * 1.04
             row |= _pressures(guest.load, when, factor, full_cpu=True)

@@ -5,6 +5,7 @@ from enum import Enum
 from http import HTTPStatus
 
 JSON = "application/json;charset=UTF-8"
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,7 @@ class Response:
         """The text of the status line."""
         if self.reason:
             return self.reason.partition("\n")[0]
-        phrases = {status.value: status.phrase for status in HTTPStatus}
-        return phrases.get(self.status, "Unknown")
+        return _PHRASES.get(self.status, "Unknown")
 
     @property
     def closes(self) -> bool:

@@ -98,9 +98,9 @@ def _add_backups(builder: Builder) -> None:
     storage_content.add_templates(builder, "local", NODE)
     hours_ago = builder.hours_since(2)
     for position, guest in enumerate(builder.state.guests.values()):
-        storage_content.add_nightly_backups(
-            builder, "nas-backup", guest, 4, hours_ago=hours_ago - position / 40
-        )
+        newest = hours_ago - position / 40
+        nights = [newest + night * 24 for night in range(4)]
+        storage_content.add_backups(builder, "nas-backup", guest, nights)
     storage_content.fill_storage(builder, "local", NODE, 0.83)
     storage_content.fill_storage(builder, "local-lvm", NODE, 0.64)
     storage_content.fill_storage(builder, "nas-backup", NODE, 0.58)

@@ -51,18 +51,14 @@ def _add_storage_content(builder: Builder) -> None:
     hours_ago = builder.hours_since(1)
     for position, guest in enumerate(builder.state.guests.values()):
         if not guest.template:
-            storage_content.add_nightly_backups(
-                builder, "pbs-main", guest, 5, hours_ago=hours_ago - position / 300
-            )
+            newest = hours_ago - position / 300
+            nights = [newest + night * 24 for night in range(5)]
+            storage_content.add_backups(builder, "pbs-main", guest, nights)
+    newest = builder.hours_since(22, SATURDAY) + 168
+    weeks = [newest + week * 168 for week in range(4)]
     for vmid in ARCHIVED:
-        for week in range(4):
-            storage_content.add_backup(
-                builder,
-                "nfs-archive",
-                builder.state.guests[vmid],
-                builder.hours_since(22, SATURDAY) + 168 + week * 168,
-                protected=week == 3,
-            )
+        guest = builder.state.guests[vmid]
+        storage_content.add_backups(builder, "nfs-archive", guest, weeks, protected={3})
     storage_content.fill_storage(builder, "local", "pve01", 0.71)
     storage_content.fill_storage(builder, "local-zfs", "pve01", 0.62)
     storage_content.fill_storage(builder, "ceph-vm", "pve01", 0.69)

@@ -1,8 +1,9 @@
 """Content of storages: ISO images, container templates and backups."""
 
+from collections.abc import Container, Iterable
 from typing import Final
 
-from proxmox_client.emulator.scenario.builder import DAY, Builder
+from proxmox_client.emulator.scenario.builder import Builder
 from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.sizes import GIB, MIB
 from proxmox_client.emulator.state.storage import Volume
@@ -45,38 +46,41 @@ def add_templates(builder: Builder, storage: str, node: str) -> None:
         builder.volume(storage, node, f"vztmpl/{name}", "vztmpl", size, age_days=age, format=suffix)
 
 
-def add_backup(
-    builder: Builder, storage: str, guest: Guest, hours_ago: float, *, protected: bool = False
-) -> Volume:
-    """Add a backup of a guest to a storage; on a backup server, one in fifty is corrupt."""
-    target = builder.state.storages[storage]
-    created = int(builder.now - hours_ago * 3600)
-    volid, format_ = backup_name(target, guest, created)
-    size = int(sum(disk.size for disk in guest.disks()) * (0.25 + 0.2 * builder.random.random()))
-    volume = Volume(
-        volid,
-        "backup",
-        format_,
-        size or GIB,
-        created,
-        guest.vmid,
-        subtype=guest.kind.value,
-        notes=guest.name,
-        protected=protected,
-        used=size // 8 if target.is_backup_server else None,
-    )
-    volume.config = "".join(f"{key}: {value}\n" for key, value in sorted(guest.config.items()))
-    if target.is_backup_server:
-        volume.verified = "failed" if builder.random.random() < 0.02 else "ok"
-    return target.put(guest.node, volume)
-
-
-def add_nightly_backups(
-    builder: Builder, storage: str, guest: Guest, nights: int, *, hours_ago: float
+def add_backups(
+    builder: Builder,
+    storage: str,
+    guest: Guest,
+    hours_ago: Iterable[float],
+    *,
+    protected: Container[int] = (),
 ) -> None:
-    """Add one backup for each of the last nights to a storage."""
-    for night in range(nights):
-        add_backup(builder, storage, guest, hours_ago + night * DAY / 3600)
+    """Add backups of a guest to a storage; on a backup server, one in fifty is corrupt.
+
+    `protected` has the positions of the protected ones.
+    """
+    target, random = builder.state.storages[storage], builder.random.random
+    disk_size = sum(disk.size for disk in guest.disks())
+    config = "".join(f"{key}: {value}\n" for key, value in sorted(guest.config.items()))
+    for position, age in enumerate(hours_ago):
+        created = int(builder.now - age * 3600)
+        volid, format_ = backup_name(target, guest, created)
+        size = int(disk_size * (0.25 + 0.2 * random()))
+        volume = Volume(
+            volid,
+            "backup",
+            format_,
+            size or GIB,
+            created,
+            guest.vmid,
+            subtype=guest.kind.value,
+            notes=guest.name,
+            protected=position in protected,
+            used=size // 8 if target.is_backup_server else None,
+        )
+        volume.config = config
+        if target.is_backup_server:
+            volume.verified = "failed" if random() < 0.02 else "ok"
+        target.put(guest.node, volume)
 
 
 def fill_storage(builder: Builder, storage: str, node: str, share: float) -> None:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 from proxmox_client.emulator.errors import ApiError
@@ -75,7 +76,7 @@ class Agent:
     """Contents of written files, by path."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Disk:
     """A volume in a guest's configuration."""
 
@@ -222,13 +223,19 @@ class Guest:
 def disks_of(config: dict[str, Any], kind: Kind) -> Iterator[Disk]:
     """List the volumes in a configuration, without CD-ROMs and bind mounts."""
     prefixes = DISK_BUSES if kind is Kind.QEMU else CONTAINER_VOLUMES
-    for key in sorted(config):
-        slot = key.rstrip("0123456789")
-        if slot not in prefixes or not isinstance(config[key], str):
-            continue
-        volid, _, options = config[key].partition(",")
-        volid = volid.removeprefix("file=").removeprefix("volume=")
-        if ":" not in volid or "media=cdrom" in options:
-            continue
-        size = next((part[5:] for part in options.split(",") if part.startswith("size=")), "0")
-        yield Disk(key, volid, parse_size(size))
+    slots = sorted(key for key in config if key.startswith(prefixes))
+    for slot in slots:
+        if slot.rstrip("0123456789") in prefixes and isinstance(config[slot], str):
+            disk = _parse_disk(slot, config[slot])
+            if disk is not None:
+                yield disk
+
+
+@lru_cache(maxsize=4096)
+def _parse_disk(slot: str, value: str) -> Disk | None:
+    volid, _, options = value.partition(",")
+    volid = volid.removeprefix("file=").removeprefix("volume=")
+    if ":" not in volid or "media=cdrom" in options:
+        return None
+    size = next((part[5:] for part in options.split(",") if part.startswith("size=")), "0")
+    return Disk(slot, volid, parse_size(size))
