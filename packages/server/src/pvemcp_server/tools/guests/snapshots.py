@@ -61,6 +61,7 @@ async def list_snapshots(
         (*detail_columns(Snapshot, detail_level), *size),
         request=LoadRequest(vmids=frozenset(vmids)),
         order=lambda row: (row.vmid, row.date.timestamp() if row.date else 0.0),
+        required=bool(vmids),
     )
 
 
