@@ -14,6 +14,7 @@ from proxmox_client import (
     DeadlineExceeded,
     Forbidden,
     Limits,
+    NodeSilent,
     NodeUnreachable,
     ProxmoxError,
     Unreachable,
@@ -103,6 +104,18 @@ async def test_an_unreachable_node_opens_the_circuit_however_fast_the_error(read
         await reads.fail(0.1, NodeUnreachable(595, "", "No route to host", node="pve2"))
     with pytest.raises(Unreachable, match="pve2/qemu: No route to host; retry in 5 s"):
         await reads.succeed()
+
+
+async def test_a_silent_node_blocks_all_of_its_reads_for_the_cooldown(reads):
+    silent = NodeSilent("pve2", "no answer within 7 s")
+    await reads.fail(7, silent, path="/nodes/pve2/storage/nfs/content")
+    for path in (PATH, OTHER, "/nodes/pve2/status"):
+        with pytest.raises(NodeSilent, match="pve2: no answer within 7 s; retry in 5 s"):
+            await reads.succeed(path)
+    assert not await reads.is_blocked("/nodes/pve1/status")
+    reads.clock.now += COOLDOWN
+    await reads.succeed()
+    assert not await reads.is_blocked(OTHER)
 
 
 async def test_an_error_response_closes_the_circuit_however_late(reads):

@@ -77,13 +77,20 @@ async def test_an_unknown_exit_status_is_not_a_success(task):
 async def test_progress_has_new_lines_and_the_last_percentage(task):
     reports = []
     await task("OK", "INFO: starting", "INFO:  37% (1.2 GiB of 3.2 GiB)", "TASK OK").wait(
-        lambda now: reports.append((now.lines, now.percent))
+        lambda now: reports.append((now.lines, now.percent, now.succeeded))
     )
     assert reports == [
-        (["INFO: starting"], None),
-        (["INFO:  37% (1.2 GiB of 3.2 GiB)"], 37.0),
-        (["TASK OK"], 37.0),
+        (["INFO: starting"], None, False),
+        (["INFO:  37% (1.2 GiB of 3.2 GiB)"], 37.0, False),
+        (["TASK OK"], 37.0, True),
     ]
+
+
+async def test_a_failed_task_has_not_succeeded_at_any_percentage(task):
+    reports = []
+    failing = task("download failed", "100%", "TASK ERROR: checksum mismatch")
+    await failing.outcome(lambda now: reports.append((now.percent, now.succeeded)))
+    assert reports[-1] == (100.0, False)
 
 
 RESTARTING = [(595, "Connection refused"), (596, "Broken pipe"), (599, "Too many redirections")]

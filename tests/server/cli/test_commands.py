@@ -447,13 +447,25 @@ def test_the_audit_names_the_user_of_the_system_not_of_the_environment(run, run_
         ),
         ("DATABASE_URL", "sqlite:///{folder}/broken", "The database sqlite+aiosqlite:///{folder}"),
         ("PUBLIC_URL", "mcp.example", "PVEMCP_PUBLIC_URL: must begin with http:// or https://"),
+        ("PUBLIC_URL", "https://mcp.example/pve/", "PVEMCP_PUBLIC_URL: must end with the host"),
+        ("ALLOWED_ORIGINS", "https://a/?x", "PVEMCP_ALLOWED_ORIGINS: must end with the host"),
         (
             "TRUSTED_PROXIES",
             "10.0.0.0/99",
             "PVEMCP_TRUSTED_PROXIES: must be networks like 10.0.0.0/8",
         ),
     ],
-    ids=["folder", "key folder", "key in a file", "no url", "no database", "no scheme", "network"],
+    ids=[
+        "folder",
+        "key folder",
+        "key in a file",
+        "no url",
+        "no database",
+        "no scheme",
+        "path",
+        "query",
+        "network",
+    ],
 )
 def test_a_wrong_configuration_is_one_line(run, monkeypatch, tmp_path, variable, value, fact):
     (tmp_path / "broken").write_bytes(b"no database" * 100)

@@ -1,10 +1,9 @@
 """Each `pveum` line runs on an emulated ACL: it adds the privilege and removes none."""
 
 import random
-import re
 from collections.abc import Iterator
 from copy import deepcopy
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -270,13 +269,14 @@ async def test_a_token_of_root_needs_only_its_own_roles(cluster):
 
 
 def test_pveum_lines_in_the_docs_create_their_user():
-    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
     pages += (REPOSITORY / "packages" / "server").rglob("*.html")
-    grants = 0
+    with_lines = set()
     for page in pages:
-        text = page.read_text("utf-8")
-        for line in re.findall(r"^pveum acl modify .*$", text, re.MULTILINE):
-            user = line.partition("--users ")[2].split()[0]
-            assert f"pveum user add {user}\n{line}" in text
-            grants += 1
-    assert grants
+        lines = [line.strip() for line in page.read_text("utf-8").splitlines()]
+        for before, line in pairwise(lines):
+            if line.startswith("pveum acl modify "):
+                user = line.partition("--users ")[2].split()[0]
+                assert before.endswith(f"pveum user add {user}"), page
+                with_lines.add(page.name)
+    assert with_lines == {"README.md", "start.md", "cluster_edit.html"}

@@ -112,7 +112,7 @@ def test_a_forwarded_address_of_an_untrusted_peer_is_warned_of_once(trusted, cap
 @pytest.mark.parametrize("peer", ["10.0.0.1", "203.0.113.9"])
 def test_an_origin_is_compared_with_its_scheme(peer, origin, host, headers, allowed):
     config = Config(
-        public_url="https://public.example/pve",
+        public_url="https://public.example",
         allowed_hosts=("pve.example",),
         allowed_origins=("https://chat.example",),
         trusted_proxies=("10.0.0.0/8",),
@@ -159,5 +159,11 @@ def test_the_origin_of_a_page_is_the_one_that_its_browser_names(host, peer, orig
     ],
 )
 def test_a_host_is_known_by_configuration_or_as_an_address(host, known):
-    config = Config(public_url="https://public.example/pve", allowed_hosts=("pve.example",))
+    config = Config(public_url="https://public.example", allowed_hosts=("pve.example",))
     assert Hosts.of(config).knows_host(host) is known
+
+
+def test_a_public_url_may_end_with_a_slash():
+    assert (
+        Config(public_url="https://public.example:8443/").base_url == "https://public.example:8443"
+    )

@@ -4,6 +4,7 @@ import pytest
 
 import pvemcp_server.tables  # noqa: F401 - declares the tables
 from pvemcp_server.errors import BadArgument
+from pvemcp_server.tables.registry import tables
 
 
 @pytest.fixture
@@ -370,3 +371,15 @@ def test_a_look_alike_of_a_name_is_unknown(error_of):
     # casefold() turns the long s into an s; in names it is another character
     assert "no field" in error_of({"from": "guests", "select": ["u\u017fer"]})
     assert "no table" in error_of({"from": "gue\u017fts"})
+
+
+def test_every_choice_of_a_field_is_read_in_any_case(differential):
+    rows = differential.database(differential.Dataset({}))
+    fields = [(t, f) for t in tables().values() for f in t.fields.values() if f.choices]
+    for table, field in fields:
+        if "time_frame" in table.fields:  # its own condition decides what is loaded
+            continue
+        for choice in field.choices:
+            for word in (choice.lower(), choice.upper()):
+                where = only(field.name, "=", [word])
+                differential.answer({"from": table.name, "where": where}, rows)

@@ -24,10 +24,10 @@ class Client:
 
 
 async def forwarded(*reports):
-    """Return what a client gets for these polls: new lines and the last percentage."""
+    """Return what a client gets for polls: new lines, the last percentage, and success."""
     client, queue = Client(), asyncio.Queue()
-    for lines, percent in reports:
-        queue.put_nowait(TaskProgress(UPID, lines, percent))
+    for report in reports:
+        queue.put_nowait(TaskProgress(UPID, *report))
     forwarding = asyncio.create_task(task_wait._forward_progress(client, queue))
     for _ in reports:
         await asyncio.sleep(0)
@@ -55,7 +55,19 @@ async def test_a_sign_of_life_repeats_the_last_line(monkeypatch):
     assert [message for _, _, message in reports] == ["waiting"] * 3
 
 
-async def test_steps_never_reach_a_hundred():
-    reports = await forwarded((["99.99%"], 99.99), *[([f"line {n}"], 99.99) for n in range(9)])
-    assert max(done for done, _, _ in reports) == 99.99
-    assert (await forwarded((["100%"], 100.0)))[0][0] == 100.0
+async def test_only_success_is_a_hundred():
+    finished = [(["100%"], 100.0), *[([f"line {n}"], 100.0) for n in range(9)]]
+    assert [done for done, _, _ in await forwarded(*finished, (["OK"], 100.0, True))] == [
+        99.0, 99.01, 99.02, 99.03, 99.04, 99.05, 99.06, 99.07, 99.08, 99.09, 100.0,
+    ]  # fmt: skip
+    assert (await forwarded((["100%"], 100.0, True)))[0][0] == 100.0
+
+
+async def test_a_download_whose_checksum_fails_is_never_at_a_hundred():
+    reports = await forwarded(
+        (["2100K ... 100% 1.2G=0.1s"], 100.0),
+        (["calculating checksum..."], 100.0),
+        (["TASK ERROR: checksum mismatch: got 'a' != expect 'b'"], 100.0),
+    )
+    assert len(reports) == 3
+    assert max(done for done, _, _ in reports) < 100

@@ -211,6 +211,7 @@ def _stable(message: str) -> str:
         (r" \(received \d+ bytes, expected \d+\)", ""),
         (r"UPID:[^ ]+", "UPID:…"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\dZ", "…"),
+        (r"Recorded until then only: .*?…\.", ""),  # guests too, after some of Proxmox's minutes
         (r"cursor=\S+", "cursor=…"),
         (r"\b\d+(\.\d+)? s\b", "9 s"),
         (r"Left out because empty in every row: [^.]*\.", ""),

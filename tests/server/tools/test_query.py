@@ -13,6 +13,7 @@ from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.tables.registry import tables
 from pvemcp_server.toolkit.registry import tools
 
+from .altered import RESOURCES, altered, rows_changed
 from .few_guests import few_guests
 
 pytestmark = pytest.mark.anyio
@@ -899,3 +900,35 @@ async def test_a_share_is_the_percentage_of_all_rows_that_where_leaves(tool_clie
     assert (await ask(tool_client, "prod", **running, **large)).data == [
         row for row in answer.data if row["share"] > 30
     ]
+
+
+LARGE = 2**64 - 1  # an unsigned counter of Proxmox
+LARGE_COUNTER = {
+    "a value": {"select": ["vmid", "network_in"]},
+    "a maximum": {"select": ["MAX(network_in) as network_in"]},
+    "a group": {"select": ["network_in", "COUNT(*) as n"], "groupBy": ["network_in"]},
+    "another name": {"select": ["name", "network_in as received"]},
+}
+
+
+def with_large_counter(row):
+    return {**row, "netin": LARGE} if row.get("vmid") == 101 else row
+
+
+@pytest.mark.parametrize("way", LARGE_COUNTER)
+async def test_an_integer_beyond_2_to_63_is_named_as_rounded(tool_client, way):
+    query = {"from": "guests", **LARGE_COUNTER[way]}
+    with altered(tool_client["prod"], RESOURCES, rows_changed(with_large_counter)):
+        answer = await tool_client("ExecuteQuery", cluster_name="prod", query=query)
+    name = "received" if way == "another name" else "network_in"
+    assert f"{name} has values beyond 2^63" in answer.notes
+    assert 2**64 in answer.column(name)
+
+
+async def test_a_sum_over_an_integer_beyond_2_to_63_is_an_error(tool_client):
+    query = {"from": "guests", "select": ["SUM(network_in) as total"]}
+    with altered(tool_client["prod"], RESOURCES, rows_changed(with_large_counter)):
+        error = await tool_client.refused("ExecuteQuery", cluster_name="prod", query=query)
+        exact = await tool_client("ListVms", cluster_name="prod", fields=["vmid", "network_in"])
+    assert error.startswith("A sum is larger than 2^63.")
+    assert LARGE in exact.column("network_in")

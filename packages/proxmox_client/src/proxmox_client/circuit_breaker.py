@@ -16,8 +16,9 @@ the node as unreachable. Any other response, an error included, closes the circu
 RESET_AFTER counts from the last failure after a full timeout. Failed probes don't extend it, so a
 domain that is slow rather than dead gets its full timeout again once a minute.
 
-The circuit of a node shortens reads of its other parts and never blocks them; that of the cluster
-does so for all nodes, and any response closes it. The failure of a storage, or of Ceph, affects
+The circuit of a node shortens reads of its other parts; it blocks them only after the node was
+seen to answer nothing at all (NodeSilent). That of the cluster shortens reads of all nodes, and
+any response closes it. The failure of a storage, or of Ceph, affects
 nothing else. Writes bypass the circuit breaker: a write is worth the full wait.
 """
 
@@ -28,11 +29,16 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final, NamedTuple
 
-from proxmox_client.errors import NodeUnreachable, ProxmoxError, ResponseError, Unreachable
-from proxmox_client.limits import time_limit
+from proxmox_client.errors import (
+    NodeSilent,
+    NodeUnreachable,
+    ProxmoxError,
+    ResponseError,
+    Unreachable,
+)
+from proxmox_client.limits import PROBE_TIMEOUT, time_limit
 
 RESET_AFTER: Final = 60.0  # seconds after a full timeout; then the full timeout applies again
-PROBE_TIMEOUT: Final = 3.0  # seconds for a read while the circuit is half-open
 COOLDOWN: Final = 5.0  # seconds without any read after two failures in a row
 
 
@@ -76,6 +82,7 @@ class _Circuit:
     reason: str
     resets_at: float
     blocked_until: float = 0.0
+    is_silent: bool = False  # of a node that answers nothing: all of its parts are blocked
 
 
 class CircuitBreaker:
@@ -109,6 +116,10 @@ class CircuitBreaker:
             seconds = circuit.blocked_until - started
             part = domain.part or "the cluster"
             raise Unreachable(part, f"{circuit.reason}; retry in {seconds:.0f} s")
+        node = self._circuit(domain.node, started)
+        if node and node.is_silent and started < node.blocked_until:
+            seconds = node.blocked_until - started
+            raise NodeSilent(domain.node, f"{node.reason}; retry in {seconds:.0f} s")
         above = (self._circuit(name, started) for name in (domain.node, _CLUSTER))
         probing = bool(circuit or any(above))
         full = self._full_timeout if domain.node else self._cluster_timeout
@@ -121,6 +132,12 @@ class CircuitBreaker:
                 self._record_failure(domain, str(error), probing=probing)
             else:
                 self._close(domain)
+            raise
+        except NodeSilent as error:
+            now = self._clock()
+            self._circuits[domain.node] = _Circuit(
+                error.message, now + RESET_AFTER, now + COOLDOWN, is_silent=True
+            )
             raise
         except BaseException as error:
             # A cancelled read counts too if it had waited for its whole timeout. A read that was

@@ -2,6 +2,7 @@
 
 * ProxmoxError
   * Unreachable          no answer: connection refused, timed out or dropped
+    * NodeSilent         the node of a read answers nothing else either
     * TlsError           the certificate is not trusted; nothing secret was sent
   * ResponseError        an answer that is not a success
     * Unauthenticated    401: the token, ticket or password is not accepted
@@ -33,6 +34,10 @@ class Unreachable(ProxmoxError):
         super().__init__(f"{host}: {message}")
         self.host = host
         self.message = message
+
+
+class NodeSilent(Unreachable):
+    """The node of a read answers nothing else either; its name is in `host`."""
 
 
 class TlsError(Unreachable):

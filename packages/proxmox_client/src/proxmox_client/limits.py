@@ -5,9 +5,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
 from weakref import WeakValueDictionary
 
 from proxmox_client.errors import DeadlineExceeded
+
+PROBE_TIMEOUT: Final = 3.0
+"""Seconds for a read that shows whether something answers again."""
 
 _deadline: ContextVar[float | None] = ContextVar("proxmox_client_deadline", default=None)
 
@@ -28,6 +32,9 @@ class Limits:
     read_timeout: float = 35.0
     # of a read about the whole cluster, which every host answers by itself
     cluster_timeout: float = 15.0
+    # of a read of a node before the node is asked whether it answers anything, and of that request
+    patience: float = 2.0
+    probe_timeout: float = PROBE_TIMEOUT
 
 
 class ConcurrencyLimiter:

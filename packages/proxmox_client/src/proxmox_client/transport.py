@@ -1,9 +1,10 @@
 """HTTP requests to one cluster: host rotation, retries, limits, deadlines and typed answers."""
 
+import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -14,7 +15,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from proxmox_client.auth import ApiToken, Password
 from proxmox_client.circuit_breaker import CircuitBreaker, failure_domain
-from proxmox_client.errors import BadParameters, TlsError, Unreachable
+from proxmox_client.errors import BadParameters, NodeSilent, ProxmoxError, TlsError, Unreachable
 from proxmox_client.hosts import Host
 from proxmox_client.json_decoder import Envelope, decode
 from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limit
@@ -315,18 +316,68 @@ class Transport:
             },
             doseq=True,
         )
-        pool, node, name = self.pool, node_of(path), f"{method} {path}"
+        pool, node, domain = self.pool, node_of(path), failure_domain(path)
+        name = f"{method} {path}"
         async with (
             time_limit(pool.limits.timeout, name),
             pool.limiter.slot(node),
-            pool.circuit_breaker.guard(failure_domain(path), name)
-            if method == "GET"
-            else nullcontext(),
+            pool.circuit_breaker.guard(domain, name) if method == "GET" else nullcontext(),
+            self._watch(domain.node) if method == "GET" and domain.node else nullcontext(),
         ):
             response = await self._send_authorized(method, path, form)
             if response.status >= 300:
                 raise response_error(path, *response)
             return response
+
+    @asynccontextmanager
+    async def _watch(self, node: str) -> AsyncIterator[None]:
+        """End a long read of a node, with NodeSilent, once the node answers nothing else either.
+
+        A slow storage or disk may take its time, and a host reports a node that hangs after 30 s
+        only. The watch costs no request unless the read takes longer than `patience`.
+        """
+        limits, loop = self.pool.limits, asyncio.get_running_loop()
+        probes: list[asyncio.Task[None]] = []
+
+        async def probe() -> None:
+            with suppress(ProxmoxError):  # of a sign-in; the read itself ends with it
+                if not await self._answers(node):
+                    timer.reschedule(loop.time())
+
+        try:
+            async with asyncio.timeout(None) as timer:
+                start = loop.call_later(
+                    limits.patience, lambda: probes.append(loop.create_task(probe()))
+                )
+                try:
+                    yield
+                finally:
+                    start.cancel()
+                    for task in probes:
+                        task.cancel()
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            seconds = limits.patience + limits.probe_timeout
+            raise NodeSilent(node, f"no answer within {seconds:g} s") from None
+
+    async def _answers(self, node: str) -> bool:
+        """Return whether the node answers the simplest request, through either of two hosts.
+
+        It takes no slot: those of a node that hangs are in use.
+        """
+        headers = await self._session.headers("GET")
+
+        async def passes(host: str) -> bool:
+            try:
+                async with asyncio.timeout(self.pool.limits.probe_timeout):
+                    path = f"/nodes/{node}/version"
+                    response = await self.pool.exchange(host, "GET", path, "", headers)
+            except (TimeoutError, httpx.RequestError):
+                return False
+            return outage_of(response) is None
+
+        return any(await asyncio.gather(*map(passes, {self.pool.host(0), self.pool.host(1)})))
 
     async def _send_authorized(self, method: str, path: str, form: str) -> Response:
         safe = method == "GET"

@@ -39,11 +39,16 @@ def _network(text: str) -> str:
 
 
 def _site(text: str) -> str:
-    """Require a scheme: without one, cookies and the allowed host would be wrong silently."""
+    """Require a scheme and a host and nothing else: cookies and links would be wrong silently."""
     url = urlsplit(text)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError("must begin with http:// or https://, like https://mcp.example")
-    return text.rstrip("/")
+    if url.path.strip("/") or url.query or url.fragment:
+        raise ValueError(
+            "must end with the host or its port, like https://mcp.example: links and redirects of "
+            "the admin pages lead to the top of the host, so give the server a name of its own"
+        )
+    return f"{url.scheme}://{url.netloc}"
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -83,8 +88,7 @@ class Config(BaseSettings):
     )
     public_url: Site | None = Field(
         default=None,
-        description="URL under which clients reach the server; the admin pages need one without "
-        "a path",
+        description="URL under which clients reach the server, without a path",
     )
     allowed_hosts: Words = Field(default=(), description="Additional Host headers to accept")
     allowed_origins: Sites = Field(

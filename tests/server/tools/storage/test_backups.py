@@ -2,7 +2,7 @@
 
 import pytest
 
-from pvemcp_server.tools.storage import deletions
+from pvemcp_server.toolkit.room import readable
 
 pytestmark = pytest.mark.anyio
 
@@ -118,4 +118,4 @@ async def test_a_retention_has_one_order(demo_client, keep):
     [(2**21, "2.0 MiB"), (700, "700 B"), (5 * 2**30, "5.0 GiB"), (2**43, "8.0 TiB")],
 )
 def test_a_size_is_written_in_a_unit_that_shows_it(size, text):
-    assert deletions._readable(size) == text
+    assert readable(size) == text

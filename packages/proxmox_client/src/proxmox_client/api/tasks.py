@@ -96,11 +96,15 @@ class TaskLog(msgspec.Struct, frozen=True):
 
 
 class TaskProgress(msgspec.Struct, frozen=True):
-    """The progress of a task: new log lines, and the last percentage in the log, if any."""
+    """The progress of a task: new log lines, and the last percentage in the log, if any.
+
+    A percentage may be about a part of the task, for example the download before its checksum.
+    """
 
     upid: Upid
     lines: list[str]
     percent: float | None
+    succeeded: bool = False  # it has ended so
 
 
 class TaskOutcome(msgspec.Struct, frozen=True):
@@ -226,7 +230,8 @@ class Task:
                     percent = percent if value is None else value
                 exit_status = status.exit_status or "unexpected status"
                 if progress is not None:
-                    progress(TaskProgress(self.upid, lines, percent))
+                    ended_well = not status.running and succeeded(exit_status)
+                    progress(TaskProgress(self.upid, lines, percent, ended_well))
         count = exit_status.removeprefix("WARNINGS:").strip()
         warnings = int(count) if exit_status.startswith("WARNINGS:") and count.isdecimal() else 0
         return TaskOutcome(succeeded(exit_status), warnings, exit_status, list(tail))

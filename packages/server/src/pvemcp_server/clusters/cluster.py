@@ -16,7 +16,7 @@ from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.failures import outcome_of
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
-from pvemcp_server.errors import UnknownName
+from pvemcp_server.errors import Precondition, UnknownName
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -120,8 +120,13 @@ class Cluster:
         return guests[vmid]
 
     async def handle(self, vmid: int) -> Qemu | Lxc:
-        """Return the client's handle of a guest, at the node where it is now."""
-        return self.api_of(await self.guest(vmid))
+        """Return the client's handle of a guest, at the node where it is now.
+
+        Raise Precondition if that node is offline.
+        """
+        guest = await self.guest(vmid)
+        await self.require_not_offline(guest.node)
+        return self.api_of(guest)
 
     def api_of(self, guest: GuestResource) -> Qemu | Lxc:
         """Return the client's handle of a guest, whether the caller may see it or not."""
@@ -134,6 +139,14 @@ class Cluster:
         if name not in nodes:
             raise self.unknown("node", name, nodes)
         return nodes[name]
+
+    async def require_not_offline(self, node: str) -> None:
+        """Raise Precondition if the node has left the cluster: asking it would only wait.
+
+        A node without statistics is asked.
+        """
+        if node in (await self.inventory.view()).offline_nodes:
+            raise Precondition(f"Node {node} on {self.name} is offline.")
 
     async def storage(self, name: str, node: str) -> StorageResource:
         """Return the storage as that node has it; raise UnknownName."""

@@ -28,6 +28,8 @@ def explain(error: BaseException, account: str = "", grants: Grants | None = Non
                 f"Nothing was asked, for its certificate is not trusted: {error} An administrator "
                 "sees with `pvemcp doctor` what to compare and pin."
             )
+        case pve.NodeSilent():
+            return f"Node {error.host} does not answer ({error.message})."
         case pve.Unreachable():
             return f"Proxmox does not answer ({error})."
         case pve.DeadlineExceeded():

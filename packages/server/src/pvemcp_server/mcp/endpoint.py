@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import anyio
 from mcp.server.lowlevel import Server
@@ -42,9 +41,9 @@ STREAMS: Final = 10_000  # in total; the gate limits those of each key
 class Transports:
     """The SDK's transports around one server, as ASGI applications."""
 
-    def __init__(self, server: Server[Any], session_ids: SessionIds, prefix: str = "") -> None:
+    def __init__(self, server: Server[Any], session_ids: SessionIds) -> None:
         self.sessions = Sessions(server, session_ids, max_request_body_size=BODY_BYTES)
-        sse = SseEndpoint(server, prefix)
+        sse = SseEndpoint(server)
         modern = self.sessions.manager.handle_request
         # Only the gate may call these: they check no key
         self.by_path: Mapping[str, ASGIApp] = {
@@ -106,7 +105,6 @@ class Endpoint:
         self.transports = Transports(
             self.server,
             SessionIds(partial(services.store.vault.derive, "mcp session ids")),
-            urlsplit(services.config.public_url or "").path,
         )
         watch = services.store.watch
         watch.on_change(Topic.ACCESS, self.notifications.rights_changed)

@@ -11,18 +11,17 @@ from pvemcp_server.http.exchange import BODY_BYTES
 
 
 class SseEndpoint:
-    """The two ASGI applications of the transport; `prefix` is the path of PVEMCP_PUBLIC_URL."""
+    """The two ASGI applications of the transport."""
 
-    def __init__(self, server: Server[Any], prefix: str = "") -> None:
+    def __init__(self, server: Server[Any]) -> None:
         self._server = server
-        self._prefix = prefix
         self._transport = SseServerTransport(f"/{MESSAGES}", max_request_body_size=BODY_BYTES)
 
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a stream; the URL it names repeats the key if the key came in the path."""
         credential = scope["state"]["credential"]
         key = f"/{credential.secret}" if credential.in_path else ""
-        mounted = {**scope, "root_path": f"{self._prefix}/sse{key}"}
+        mounted = {**scope, "root_path": f"/sse{key}"}
         async with self._transport.connect_sse(mounted, receive, send) as (incoming, outgoing):
             options = self._server.create_initialization_options()
             await self._server.run(incoming, outgoing, options)

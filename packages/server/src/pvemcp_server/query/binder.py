@@ -316,7 +316,8 @@ class _Binder:
         redirects = dict(field.redirects) if isinstance(expression, Column) else {}
         for n, (source, value) in enumerate(zip(condition.values, values, strict=True)):
             at = f"{condition.at}.value[{n}]"
-            if field.choices and not set(field.values_for(str(value))) <= set(field.choices):
+            meant = {choice.casefold() for choice in field.values_for(str(value))}
+            if field.choices and not meant <= {choice.casefold() for choice in field.choices}:
                 raise unknown_name(at, field.name, str(value), field.choices)
             spanned = isinstance(expression, Column) and expression.span
             is_day = field.kind is Kind.TIME and isinstance(source, str) and not spanned

@@ -171,6 +171,11 @@ def _authorize(
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
+def too_large_sum() -> CallError:
+    """Build the error for a sum that the database cannot hold exactly."""
+    return CallError("A sum is larger than 2^63.", hint="Sum over fewer rows.")
+
+
 @contextmanager
 def _explained_errors(seconds: float = 0.0) -> Iterator[None]:
     """Turn an exceeded limit into an error with the next step; other errors are bugs, and pass."""
@@ -188,7 +193,7 @@ def _explained_errors(seconds: float = 0.0) -> Iterator[None]:
                 "The query took too much memory.", hint="Filter more, or select less."
             ) from error
         if "integer overflow" in text:
-            raise CallError("A sum is larger than 2^63.", hint="Sum over fewer rows.") from error
+            raise too_large_sum() from error
         raise
 
 

@@ -12,12 +12,13 @@ import msgspec
 from pvemcp_server.errors import OverBudget
 from pvemcp_server.query.binder import bind
 from pvemcp_server.query.compiler import Statement, compile_plan
-from pvemcp_server.query.engine import SECONDS, Database
+from pvemcp_server.query.engine import SECONDS, Database, too_large_sum
 from pvemcp_server.query.hints import Hints
 from pvemcp_server.query.loader import Loader
 from pvemcp_server.query.parser import parse
 from pvemcp_server.query.plan import Output, QueryPlan
 from pvemcp_server.query.sources import Sources
+from pvemcp_server.query.values import LARGEST
 from pvemcp_server.tables.registry import Budget
 from pvemcp_server.tables.rows import Kind
 
@@ -77,6 +78,11 @@ async def execute(
     plan = bind(replace(query, limit=min(query.limit or row_cap, row_cap)), catalog, now)
     database = await Loader(sources, catalog, plan, budget).database()
     cells = await _run(database, compile_plan(plan, catalog))
+    for name in _rounded(plan, cells):
+        sources.notes.add(
+            f"{name} has values beyond 2^63, which queries round to 15 digits; the list tools show "
+            "them exactly."
+        )
 
     async def run(related: QueryPlan) -> list[tuple[Any, ...]]:
         return await _run(database, compile_plan(related, catalog), _HINT_SECONDS)
@@ -103,6 +109,25 @@ async def _run(
     return await asyncio.to_thread(database.execute, statement, seconds)
 
 
+def _rounded(plan: QueryPlan, cells: Sequence[Sequence[Any]]) -> list[str]:
+    """Return the columns of integers with a value that the database has as a float only.
+
+    Raise CallError for a sum of such values.
+    """
+    names = []
+    for position, output in enumerate(plan.outputs):
+        if output.kind is Kind.INTEGER and any(_is_beyond(row[position]) for row in cells):
+            if output.is_sum:
+                raise too_large_sum()
+            names.append(output.name)
+    return names
+
+
+def _is_beyond(number: float | None) -> bool:
+    """Return whether an integer is too large for the database, which rounded it to a float."""
+    return isinstance(number, float) and abs(number) > LARGEST
+
+
 def _reader(output: Output) -> Callable[[Any], Any] | None:
     """Return the conversion of a column's cells; None where they stay as they are."""
     if output.is_rounded:
@@ -112,6 +137,8 @@ def _reader(output: Output) -> Callable[[Any], Any] | None:
             return lambda epoch: datetime.fromtimestamp(epoch, UTC)
         case Kind.BOOLEAN:
             return bool
+        case Kind.INTEGER:
+            return lambda number: int(number) if _is_beyond(number) else number
         case Kind.LIST:
             return msgspec.json.decode
         case _:

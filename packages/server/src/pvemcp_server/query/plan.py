@@ -54,6 +54,11 @@ class Output:
         rounded = (Function.AVERAGE, Function.SHARE)
         return isinstance(expression, Aggregate) and expression.function in rounded
 
+    @property
+    def is_sum(self) -> bool:
+        expression = self.expression
+        return isinstance(expression, Aggregate) and expression.function is Function.SUM
+
 
 @dataclass(frozen=True, slots=True)
 class Predicate:

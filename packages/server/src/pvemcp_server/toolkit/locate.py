@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.errors import CallError, UnknownName
+from pvemcp_server.errors import UnknownName
 from pvemcp_server.toolkit.call import Call
 
 Places = Iterable[tuple[str, str]]
@@ -16,7 +16,7 @@ async def clusters_with(
 ) -> list[Cluster]:
     """Return the clusters that have the named node and storage, as far as the caller sees them.
 
-    Raise UnknownName with suggestions when none has, and CallError for a node that is offline: a
+    Raise UnknownName with suggestions when none has, and Precondition for a node that is offline: a
     named place that cannot answer is an error, never an empty list.
     """
     clusters = await call.all_clusters(cluster_name)
@@ -30,8 +30,8 @@ async def clusters_with(
     ]
     if matching or len(views) < len(clusters):  # a cluster that is silent may have the place
         for cluster in matching:
-            if node in (await cluster.inventory_view()).offline_nodes:
-                raise CallError(f"Node {node} on {cluster.name} is offline.")
+            if node is not None:
+                await cluster.require_not_offline(node)
         return matching
     known = {place for _, places in views for place in places}
     where = cluster_name or "any cluster you reach"

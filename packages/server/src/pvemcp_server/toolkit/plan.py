@@ -33,6 +33,7 @@ class Plan:
     loses: str = ""  # a sentence on what cannot be restored; empty when nothing is lost
     discloses: str = ""  # a sentence on what a third party learns; empty when nothing is sent
     warnings: tuple[str, ...] = field(default=())  # facts to know before, no reason to refuse
+    room: str = ""  # what the target has free at the moment: for the dry run only
 
     @property
     def needs_consent(self) -> bool:
@@ -51,7 +52,8 @@ class Plan:
 
     def preview(self) -> dict[str, Any]:
         """Return the answer of a dry run; nothing was changed."""
-        return {"dry_run": True, **self.ids, "would": self.sentence}
+        room = {"room": self.room} if self.room else {}
+        return {"dry_run": True, **self.ids, "would": self.sentence, **room}
 
 
 async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:

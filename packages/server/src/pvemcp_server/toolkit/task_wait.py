@@ -17,7 +17,8 @@ from pvemcp_server.clusters import reason_of
 from pvemcp_server.toolkit.call import Call, Conversation
 
 _SMALL_STEP = 0.01  # MCP requires every progress value to be larger than the last one
-_UNFINISHED = 99.99  # only the log says 100
+_UNFINISHED = 99.99  # 100 is a task that has succeeded
+_MOST_OF_LOG = 99.0  # of a percentage in the log: the rest is left for signs of life
 _SIGN_OF_LIFE = 10  # seconds between reports without news
 
 
@@ -72,8 +73,9 @@ async def _forward_progress(
 ) -> None:
     """Forward new log lines and percentages of a task to the client.
 
-    There is a total only if the log has percentages. A poll without news is forwarded now and then,
-    as clients give up a call without a sign of life.
+    There is a total only if the log has percentages. These may be about a part of the task, such as
+    a download whose checksum then fails: 100 is for success. A poll without news is forwarded now
+    and then, as clients give up a call without a sign of life.
     """
     done, sent, message = 0.0, -inf, "running"
     while True:
@@ -82,7 +84,8 @@ async def _forward_progress(
         if not report.lines and percent <= done and monotonic() - sent < _SIGN_OF_LIFE:
             continue
         message = report.lines[-1] if report.lines else message
-        progress = max(percent, min(round(done + _SMALL_STEP, 2), _UNFINISHED))
+        logged = percent if report.succeeded else min(percent, _MOST_OF_LOG)
+        progress = max(logged, min(round(done + _SMALL_STEP, 2), _UNFINISHED))
         if progress > done:
             done, sent = progress, monotonic()
             await conversation.progress(done, None if report.percent is None else 100.0, message)

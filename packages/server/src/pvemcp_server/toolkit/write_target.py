@@ -66,7 +66,6 @@ async def target_guest(
     """
     cluster = await writable_cluster(call, name)
     resource = await cluster.guest(vmid)
-    await _require_not_offline(cluster, resource.node)
     api = await cluster.handle(vmid)
     guest = TargetGuest(cluster, resource, await api.status(), api)
     tags = resource.tag_list + guest.status.tag_list
@@ -109,7 +108,7 @@ async def target_node(guest: TargetGuest, name: str) -> NodeResource:
     if name not in allowed:
         others = allowed.keys() - {guest.node}
         raise UnknownName("node", name, others, where=f"on {cluster.name}", blind=_NO_TARGET)
-    await _require_not_offline(cluster, name)
+    await cluster.require_not_offline(name)
     return allowed[name]
 
 
@@ -119,15 +118,10 @@ async def writable_storage(cluster: Cluster, name: str, node: str) -> StorageRes
     nodes = {row.node for row in view.nodes} | {row.node for row in view.storages}
     if node not in nodes:
         raise cluster.unknown("node", node, nodes)
-    await _require_not_offline(cluster, node)
+    await cluster.require_not_offline(node)
     storage = await cluster.storage(name, node)
     await _require_active(cluster, storage)
     return storage
-
-
-async def _require_not_offline(cluster: Cluster, node: str) -> None:
-    if node in (await cluster.inventory.view()).offline_nodes:
-        raise Precondition(f"Node {node} on {cluster.name} is offline.")
 
 
 async def _require_active(cluster: Cluster, storage: StorageResource) -> None:

@@ -21,7 +21,8 @@ from pvemcp_server.toolkit.lists import with_budget
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.registry import Document, document, tool
 
-DETAIL_SECONDS: Final = 5.0  # to wait for Ceph's health and for paused VMs
+# to wait for Ceph's health and for paused VMs; a node that hangs is known as such a second before
+DETAIL_SECONDS: Final = 6.0
 _MOST_CHECKED = 1000  # running VMs that are checked for being paused
 # What a role for some resources sees of the options: the others name networks, hosts and tags
 _OF_ANY_GUEST = ("keyboard", "language", "console", "mac_prefix")

@@ -20,6 +20,7 @@ from pvemcp_server.toolkit.arguments import NodeName, OneCluster, StorageName, V
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
+from pvemcp_server.toolkit.room import room_on_node, room_on_storages
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     all_storages,
@@ -89,6 +90,7 @@ async def migrate_vm(
         ids={"vmid": vmid, "target_node": target_node, "online": live},
         act=partial(_move, guest, target_node, live, target_storage, bool(local)),
         warnings=tuple(_warnings(guest, local, target_storage, target_node, replicated)),
+        room=await _room(guest, target_node, target_storage, local),
     )
 
 
@@ -282,6 +284,15 @@ def _warnings(
         target = guest.node if job.target == node else job.target
         warnings.append(f"Its replication job {job.id} then copies from {node} to {target}.")
     return warnings
+
+
+async def _room(
+    guest: TargetGuest, node: str, target_storage: str | None, local: Sequence[GuestDisk]
+) -> str:
+    """Return the room on the target for the guest and for the disks that are copied."""
+    disks = [(target_storage or disk.storage or "", disk.size) for disk in local]
+    on_storages = await room_on_storages(guest.cluster, node, disks)
+    return f"{await room_on_node(guest, node)} {on_storages}".strip()
 
 
 async def _move(

@@ -16,6 +16,7 @@ from pvemcp_server.toolkit.arguments import OneCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
+from pvemcp_server.toolkit.room import room_on_node
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     refuse_ha_error,
@@ -78,6 +79,7 @@ async def change_vm_state(
         ids={"vmid": vmid, "action": action},
         act=partial(_send, guest, action),
         warnings=(warning,) if by_manager else (),
+        room=await room_on_node(guest, guest.node) if action == "Start" else "",
     )
 
 

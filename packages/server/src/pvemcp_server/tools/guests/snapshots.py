@@ -25,6 +25,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import detail_columns, listed
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
+from pvemcp_server.toolkit.room import room_on_node, room_on_storages
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     all_storages,
@@ -61,6 +62,7 @@ async def list_snapshots(
         (*detail_columns(Snapshot, detail_level), *size),
         request=LoadRequest(vmids=frozenset(vmids)),
         order=lambda row: (row.vmid, row.date.timestamp() if row.date else 0.0),
+        required=bool(vmids),
     )
 
 
@@ -111,6 +113,7 @@ async def create_vm_snapshot(
         ids={"vmid": vmid, "snapshot_name": snapshot_name},
         act=partial(_create, guest, snapshot_name, description, with_ram),
         warnings=tuple(warnings),
+        room=await room_on_storages(guest.cluster, guest.node, _places(configs.current)),
     )
 
 
@@ -162,6 +165,7 @@ async def rollback_vm_snapshot(
         ids={"vmid": vmid, "snapshot_name": snapshot.name},
         act=partial(guest.api.rollback, snapshot.name),
         warnings=(warning,) if stops else (),
+        room=await _room_to_resume(guest) if snapshot.with_memory else "",
     )
 
 
@@ -245,6 +249,17 @@ def _named(guest: TargetGuest, name: str, existing: list[ProxmoxSnapshot]) -> Pr
 def _time(snapshot: ProxmoxSnapshot) -> str:
     time = moment(snapshot.created)
     return f"{time:%Y-%m-%d %H:%M} UTC" if time else "then"
+
+
+def _places(config: GuestConfig) -> list[tuple[str, int | None]]:
+    """Return the storages that a snapshot fills as its disks change, by an unknown size."""
+    disks = [disk for disk in config.disks if disk.media != "cdrom" and disk.bus != "unused"]
+    return [(disk.storage, None) for disk in disks if disk.storage]
+
+
+async def _room_to_resume(guest: TargetGuest) -> str:
+    """Return the room for a guest that the rollback starts; one that runs has its memory."""
+    return await room_on_node(guest, guest.node) if guest.state == "stopped" else ""
 
 
 async def _create(guest: TargetGuest, name: str, description: str | None, with_ram: bool) -> Task:

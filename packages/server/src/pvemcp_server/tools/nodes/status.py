@@ -49,6 +49,7 @@ async def get_node_status(
     """Get a node's state: version, kernel, load, CPU, memory, swap, root disk, boot."""
     cluster = await call.cluster(cluster_name)
     name = (await cluster.node(node)).node
+    await cluster.require_not_offline(name)
     status = await cluster.pve.node(name).status()
     load = [*status.load_average, None, None, None]
     return document(

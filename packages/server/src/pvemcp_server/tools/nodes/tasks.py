@@ -141,6 +141,7 @@ async def get_task(
     """Get a task's state, outcome and the end of its log; can wait for its end."""
     cluster = await call.cluster(cluster_name)
     parsed = await _visible_upid(cluster, upid)
+    await cluster.require_not_offline(parsed.node)
     task = cluster.pve.task(parsed)
     try:
         if wait_seconds:

@@ -17,6 +17,7 @@ from pvemcp_server.toolkit.lists import listed, newest_first
 from pvemcp_server.toolkit.locate import clusters_with, note_unsupported_content
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
+from pvemcp_server.toolkit.room import room_on_storages
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     is_active,
@@ -145,6 +146,7 @@ async def backup_vm(
             notes=template or None,
         ),
         loses=_STOP if runs and mode == "stop" else "",
+        room=await room_on_storages(guest.cluster, guest.node, [(target, None)]),
         warnings=(*([_SUSPEND] if runs and mode == "suspend" else []), *replaced),
     )
 

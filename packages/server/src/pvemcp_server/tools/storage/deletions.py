@@ -16,6 +16,7 @@ from pvemcp_server.toolkit.arguments import NodeName, OneCluster, StorageName, V
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
+from pvemcp_server.toolkit.room import readable
 from pvemcp_server.toolkit.volume_users import VolumeUsers, users_of
 from pvemcp_server.toolkit.write_target import (
     require_no_protected_tag,
@@ -193,20 +194,11 @@ def _loss(volume: Volume, volumes: Sequence[Volume]) -> str:
     created = moment(volume.created)
     time = f" of {created:%Y-%m-%d %H:%M} UTC" if created else ""
     guest = f" of guest {volume.vmid}" if volume.vmid else ""
-    size = f", {_readable(volume.size)}," if volume.size else ""
+    size = f", {readable(volume.size)}," if volume.size else ""
     loss = f"This {_word(volume)}{guest}{time}{size} cannot be restored."
     backups = [v for v in volumes if (v.content, v.vmid) == ("backup", volume.vmid)]
     is_last = volume.vmid is not None and backups == [volume]
     return f"{loss} It is the guest's last backup there." if is_last else loss
-
-
-def _readable(size: int) -> str:
-    """Return a number of bytes in the unit in which it is at least 1."""
-    value, units = float(size), iter(("B", "KiB", "MiB", "GiB", "TiB"))
-    unit = next(units)
-    while value >= 1024 and unit != "TiB":
-        value, unit = value / 1024, next(units)
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def _word(volume: Volume) -> str:

@@ -14,6 +14,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.download_urls import DownloadRules, check_download
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
+from pvemcp_server.toolkit.room import room_on_storages
 from pvemcp_server.toolkit.write_target import require_content, writable_cluster, writable_storage
 
 Url = Annotated[str, Field(max_length=2048, description="https:// address of the image")]
@@ -103,6 +104,8 @@ async def download_iso(
             verify_certificates=verify_certificates,
         ),
         warnings=tuple(warnings),
+        # the size of the image is not known: a dry run asks no host for it
+        room=await room_on_storages(cluster, node, [(storage, None)]),
     )
 
 

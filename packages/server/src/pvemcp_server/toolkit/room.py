@@ -1,0 +1,94 @@
+"""Room for a write: memory and processors of a node, and free space of storages.
+
+A plan shows them in its dry run only: the figures change from second to second, and a question or
+an approval is for one text. They come from the inventory, as far as the caller may see it.
+"""
+
+from collections.abc import Iterable
+
+from pvemcp_server.clusters import Cluster, InventoryView
+from pvemcp_server.toolkit.write_target import TargetGuest
+
+_FULL = 90.0  # percent of a storage
+_HIDDEN = "Room on {} is not known: the role of this key does not show it."
+
+
+def readable(size: float) -> str:
+    """Return a number of bytes in the unit in which it is at least 1."""
+    value, units = float(size), iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while value >= 1024 and unit != "TiB":
+        value, unit = value / 1024, next(units)
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+async def room_on_node(guest: TargetGuest, name: str) -> str:
+    """Return the free memory and CPU of a node, and whether the guest fits in."""
+    cluster = guest.cluster
+    view = await cluster.inventory_view()
+    node = view.by_node.get(name)
+    if node is None:
+        return _HIDDEN.format(name)
+    if node.memory is None or not node.memory_max:
+        return f"Room on {name} is not known: Proxmox has no current statistics of it."
+    free = node.memory_max - node.memory
+    sentences = [f"{name} has {readable(free)} of {readable(node.memory_max)} memory free."]
+    if node.cpu is not None and node.cpu_count:
+        sentences.append(f"{100 * node.cpu:.0f} % of its {node.cpu_count:g} processors are in use.")
+    memory, cores = guest.status.memory_max, guest.status.cpu_count
+    if memory:
+        use = f"The guest may use {readable(memory)}"
+        sentences.append(f"{use} and {cores:g} processors." if cores else f"{use}.")
+        if memory > free:
+            sentences.append(f"That is more memory than {name} has free.")
+        total = memory + _promised(view, guest, name)
+        if cluster.scope.everything and total > node.memory_max:
+            sentences.append(
+                f"With it, the guests that run there may use {readable(total)}: more than its "
+                "memory (overcommitted)."
+            )
+    if cores and node.cpu_count and cores > node.cpu_count:
+        sentences.append(f"{name} has fewer processors than the guest.")
+    return " ".join(sentences)
+
+
+def _promised(view: InventoryView, guest: TargetGuest, node: str) -> int:
+    """Return the memory that the other guests running on a node may use."""
+    return sum(
+        other.memory_max or 0
+        for other in view.guests
+        if other.node == node and other.status == "running" and other.vmid != guest.vmid
+    )
+
+
+async def room_on_storages(
+    cluster: Cluster, node: str, needed: Iterable[tuple[str, int | None]]
+) -> str:
+    """Return the free space of storages on a node, and whether what comes there fits in.
+
+    `needed` has a name and a number of bytes for each part; None where that is not known.
+    """
+    visible = {
+        row.storage: row for row in (await cluster.inventory_view()).storages if row.node == node
+    }
+    parts: dict[str, list[int | None]] = {}
+    for name, size in needed:
+        parts.setdefault(name, []).append(size)
+    sentences = []
+    for name, sizes in parts.items():
+        storage = visible.get(name)
+        if storage is None:
+            sentences.append(_HIDDEN.format(name))
+            continue
+        if storage.disk is None or not storage.disk_max:
+            sentences.append(f"Free space of {name} on {node} is not known.")
+            continue
+        free, used = storage.disk_max - storage.disk, 100 * storage.disk / storage.disk_max
+        place = f"{name} on {node} has {readable(free)} of {readable(storage.disk_max)} free"
+        full = f" ({used:.0f} % full)" if used >= _FULL else ""
+        size = sum(filter(None, sizes))
+        takes = f"; this takes up to {readable(size)}" if size else ""
+        sentences.append(f"{place}{full}{takes}.")
+        if size > free:
+            sentences.append("That is more than is free.")
+    return " ".join(sentences)
