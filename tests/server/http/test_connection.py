@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from pvemcp_server.http.connection import HEADERS, HttpConnection, PipelineFlow
+from pvemcp_server.http.connection import HEADERS, READ_BYTES, HttpConnection, PipelineFlow
 
 pytestmark = pytest.mark.anyio
 
@@ -98,7 +98,7 @@ async def test_a_head_has_so_many_headers_and_parameters_at_most(served, target,
 
 
 async def test_pipelined_requests_do_not_count_as_one_head(served):
-    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Pad: " + b"x" * 1_000 + b"\r\n\r\n"
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with connect(served) as stream, anyio.create_task_group() as tasks:
         tasks.start_soon(stream.send, request * 301)
         answers = b""
@@ -272,10 +272,28 @@ async def test_pipelined_requests_are_kept_in_bounds(served, monkeypatch):
         longest.append(len(connection.pipeline))
 
     monkeypatch.setattr(HttpConnection, "on_response_complete", on_response_complete)
-    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Pad: " + b"x" * 1_000 + b"\r\n\r\n"
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with connect(served) as stream, anyio.create_task_group() as tasks:
         tasks.start_soon(stream.send, request * 1_500)
         answers = 0
         while answers < 1_500:
             answers += (await stream.receive()).count(b'"ok"}')
-    assert max(longest) < 600  # what one read of the socket holds
+    assert max(longest) <= READ_BYTES // len(request) + 1  # one read, and the end of one before
+
+
+async def test_no_read_is_long_enough_to_keep_other_connections_waiting(served, monkeypatch):
+    """Send tiny chunks: thousands of them in one read would block the event loop for long."""
+    sizes = []
+    received = HttpConnection.data_received
+
+    def data_received(connection, data):
+        sizes.append(len(data))
+        received(connection, data)
+
+    monkeypatch.setattr(HttpConnection, "data_received", data_received)
+    head = "Host: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with connect(served) as stream:
+        await stream.send(f"POST /admin/api/session HTTP/1.1\r\n{head}".encode())
+        with pytest.raises(anyio.BrokenResourceError):
+            await send_for_long(stream, b"1\r\n \r\n" * 100_000)
+    assert max(sizes) == READ_BYTES

@@ -6,7 +6,8 @@ pyproject.toml. Neither has an option for what it does:
 * uvicorn waits for a request head, for the rest of a body that was answered early, and for a client
   that reads nothing without a limit, and accepts any number of connections;
 * uvicorn adds the trailers of a chunked body to the headers of its request, any number of them;
-* uvicorn reads on after each response, however many pipelined requests wait already;
+* uvicorn reads on after each response, however many pipelined requests wait already, and asyncio
+  reads so much at once that parsing thousands of tiny ones would block all other connections;
 * uvicorn writes head, body and end of a response one by one, and each write is a system call that
   wakes the client: together they cost more than most tool calls;
 * httptools stops at a request that offers an upgrade to HTTP/2, as Java's and Kotlin's clients do
@@ -30,6 +31,7 @@ HEAD_SECONDS: Final = 20.0  # from connect, or from the last response, to the en
 HEAD_BYTES: Final = 64 * 1024  # of a head, or of trailers
 HEADERS: Final = 100  # of a head: each costs time in every layer, however short it is
 TARGET_BYTES: Final = 8 * 1024  # of a request's path and query, whose parameters cost time too
+READ_BYTES: Final = 4 * 1024  # parsed at once, before other connections have their turn
 UNREAD_BODY_SECONDS: Final = 5.0  # a closed connection could lose the answer that came early
 UNREAD_BODY_PARTS: Final = 5_000  # chunks of it: each costs time, whatever its size
 WRITE_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
@@ -78,8 +80,8 @@ class UpgradeIgnoringParser:
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
 
 
-class HttpConnection(HttpToolsProtocol):
-    """Uvicorn's HTTP/1.1 protocol with limits for slow clients, and buffered writes."""
+class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
+    """Uvicorn's HTTP/1.1 protocol with limits for slow clients, short reads and buffered writes."""
 
     _head_timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
     _head_bytes: int = 0  # received of a head, or of what is not the content of a body
@@ -91,6 +93,7 @@ class HttpConnection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._limits = limits
+        self._read = bytearray(READ_BYTES)
         self.parser = UpgradeIgnoringParser(self)  # type: ignore[assignment]  # what uvicorn uses of it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
@@ -110,6 +113,14 @@ class HttpConnection(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+
+    def get_buffer(self, _sizehint: int) -> bytearray:
+        """Return where the transport reads to, and with its size how much at most."""
+        return self._read
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse what the transport has read."""
+        self.data_received(bytes(self._read[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         self._advanced = False
