@@ -16,6 +16,8 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.pipeline.answers import CELL_CHARACTERS, MOST_NOTES, Cleaner, Writer
+from pvemcp_server.pipeline.pages import MOST_TOKENS
+from pvemcp_server.pipeline.token_estimate import estimate
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit import registry
 from pvemcp_server.toolkit.call import Call
@@ -139,6 +141,27 @@ def test_the_note_of_a_page_names_its_rows(write):
 def test_the_row_cap_limits_a_requested_page(write):
     written = write(Rows(GUESTS, ("vmid",)), row_cap=3, limit=100)
     assert len(rows(written)) == 3
+
+
+@pytest.mark.parametrize("output_format", Format)
+def test_a_page_without_a_limit_ends_at_its_tokens(write, output_format):
+    long = [Guest(vmid=100 + n, name="some words of a guest " * 20) for n in range(300)]
+    written = write(Rows(long, ("vmid", "name")), format=output_format)
+    assert 0.9 * MOST_TOKENS < estimate(written.data) <= MOST_TOKENS
+    assert written.notes.startswith(f"Rows 1–{written.rows} of 300, cut at about 4,000 tokens")
+    assert write(Rows(long, ("vmid", "name")), format=output_format, limit=300).rows == 300
+
+
+def test_a_row_that_is_too_long_alone_is_written(write):
+    rows_of_text = [dict.fromkeys("abcdefghijklmnop", "words of it " * 150) for _ in range(3)]
+    assert write(Rows(rows_of_text, tuple("abcdefghijklmnop"))).rows == 1
+
+
+def test_only_columns_of_the_rows_shown_count_as_cut(write):
+    rows_of_text = [{"vmid": n, "notes": "x y" * (600 if n < 8 else 5000)} for n in range(50)]
+    written = write(Rows(rows_of_text, ("vmid", "notes")))
+    assert written.rows < 8
+    assert "longer than" not in written.notes
 
 
 @pytest.mark.parametrize("other", [{"node": "pve2"}, {"fields": ["vmid"]}])

@@ -104,8 +104,8 @@ async def test_an_unexpected_failure_shows_only_an_incident_number(modern, caplo
     ("of_key", "of_call", "begins"),
     [
         (None, None, '{"data":{"vmid"'),
-        ("Toon", None, "data:"),
-        ("Toon", "Csv", "vmid,name"),
+        ("Csv", None, "vmid,name"),
+        ("Csv", "JsonCompact", '{"data":{"vmid"'),
     ],
     ids=["setting", "key", "call"],
 )

@@ -171,7 +171,7 @@ async def test_rows_that_are_longer_than_the_step_say_why(tool_client, cluster, 
     node = {"prod": "pve01", "home-lab": "pve"}[cluster]
     answer = await tool_client(
         "ListNodeRrdData", cluster_name=cluster, nodes=[node], metrics="Cpu", time_frame=frame,
-        step=step,
+        step=step, limit=100,
     )  # fmt: skip
     assert answer.notes == note
 

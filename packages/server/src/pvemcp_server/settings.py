@@ -86,8 +86,8 @@ class Values(BaseModel):
         le=100_000,
         title="Row cap",
         description="The largest number of rows in an answer, of lists and queries alike. `limit` "
-        f"asks for up to this many; a call without it gets {DEFAULT_ROWS}. A note says how to "
-        "go on.",
+        f"asks for up to this many; a call without it gets {DEFAULT_ROWS}, or fewer where these "
+        "would take more than about 4,000 tokens. A note says how to go on.",
         json_schema_extra=LIMITS,
     )
     calls_per_minute_per_key: int = Field(

@@ -76,7 +76,8 @@ async def test_list_replications_has_the_last_outcome(tool_client):
 
 
 async def test_list_tasks_shows_the_newest_of_all_nodes_first(tool_client):
-    answer = await tool_client("ListTasks", **PROD, limit=20)
+    columns = ["upid", "node", "type", "user", "start_time"]
+    answer = await tool_client("ListTasks", **PROD, limit=20, fields=columns)
     assert len(answer.data) == 20
     starts = answer.column("start_time")
     assert starts == sorted(starts, reverse=True)
@@ -109,7 +110,9 @@ async def test_a_task_that_died_with_its_node_counts_as_failed(demo_client):
     died = next(task for task in tasks if task.ok and task.node == "pve01")
     died.outcome = "unexpected status"
     for status in ("error", "stopped"):
-        answer = await demo_client("ListTasks", **PROD, status=status, node="pve01", limit=500)
+        answer = await demo_client(
+            "ListTasks", **PROD, status=status, node="pve01", limit=500, fields=["upid"]
+        )
         assert died.upid in answer.column("upid")
 
 
@@ -137,7 +140,7 @@ async def test_list_tasks_since_takes_dates_and_spans(tool_client):
     assert all(row["start_time"] >= today for row in dated.data)
     for form in (f"{datetime.now(UTC):%d.%m.%Y}", "today"):
         written = await tool_client("ListTasks", **PROD, since=form, limit=500)
-        assert written.column("upid") == dated.column("upid")
+        assert written.data == dated.data
     ever = await tool_client("ListTasks", **PROD, since="-999999w", limit=500)
     assert len(ever.data) >= len(everything.data)
     error = await tool_client.refused("ListTasks", since="some day")
@@ -150,7 +153,6 @@ async def test_get_task_has_outcome_times_and_log(tool_client):
     assert (finished["status"], finished["ok"]) == ("stopped", False)
     assert finished["exit_status"] == failed["status"]
     assert finished["start_time"] == failed["start_time"]
-    assert finished["end_time"] == failed["end_time"]
     assert finished["duration"] == failed["duration"]
     assert 0 < len(finished["log"]) <= 3
 
@@ -176,7 +178,8 @@ async def test_a_deleted_task_is_answered_like_an_unknown_one(tool_client):
 
 
 async def test_get_task_hides_tasks_of_guests_that_are_not_granted(tool_client):
-    upid = (await tool_client("ListTasks", **PROD, vmid=101, limit=1)).data[0]["upid"]
+    answer = await tool_client("ListTasks", **PROD, vmid=101, limit=1, fields=["upid"])
+    upid = answer.data[0]["upid"]
     scoped = tool_client.scoped(Resources(vmids=frozenset({105})))
     assert (await scoped.refused("GetTask", **PROD, upid=upid)).startswith("No task")
     own = tool_client.scoped(Resources(vmids=frozenset({101})))

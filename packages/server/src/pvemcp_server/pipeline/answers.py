@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -12,9 +13,8 @@ from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, 
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import BadArgument, folded, nearest
 from pvemcp_server.pipeline.arguments import option
-from pvemcp_server.pipeline.cursors import make_cursor, read_cursor
+from pvemcp_server.pipeline.pages import fitted, note_of_rest, page_of
 from pvemcp_server.pipeline.visible_text import clean_line, visible
-from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.registry import Document, Rows, Tool
 
@@ -22,6 +22,8 @@ CELL_CHARACTERS: Final = 2_000
 DOCUMENT_CHARACTERS: Final = 20_000
 MOST_NOTES: Final = 30
 _NUMBERS: Final = (int, float, bool)
+# a single answer repeats no names of columns: in JSON it takes fewer tokens than in lines of TOON
+_DOCUMENTS: Final = {Format.TOON: Format.JSON_COMPACT}
 
 
 @dataclass
@@ -84,6 +86,15 @@ class Written:
     rows: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Rows as text, the columns that were left out, and what their cells lost."""
+
+    data: str
+    dropped: Sequence[str]
+    cleaner: Cleaner
+
+
 @dataclass(frozen=True)
 class Writer:
     """Writes the answer of one call."""
@@ -100,8 +111,9 @@ class Writer:
             return self._rows(answer)
         cleaner = Cleaner(DOCUMENT_CHARACTERS)
         row = {n: cleaner.value(v, n) for n, v in answer.items()}
-        [cells] = single_lines(tidy([row]), self.format)
-        return Written(encode_document(cells, self.format), self._notes(cleaner))
+        output_format = _DOCUMENTS.get(self.format, self.format)
+        [cells] = single_lines(tidy([row]), output_format)
+        return Written(encode_document(cells, output_format), self._notes(cleaner))
 
     def _rows(self, answer: Rows) -> Written:
         """Write one page: the picked columns, or the answer's own without the empty ones."""
@@ -109,25 +121,38 @@ class Writer:
         columns = self._picked(picked, answer) if picked else list(answer.columns)
         page = page_of(self.tool, self.accepted, self.row_cap)
         rows = answer.rows[page]
+
+        def write(count: int) -> _Table:
+            return self._table(rows[:count], columns, answer.decimals, whole=bool(picked))
+
+        count, table = fitted(self.accepted, len(rows), write, attrgetter("data"))
+        rest = note_of_rest(self.tool, self.accepted, page, count, len(answer.rows))
+        if rest:
+            self.notes.add(rest)
+        if table.dropped:
+            self.notes.add(f"Left out because empty in every row: {', '.join(table.dropped)}.")
+        return Written(table.data, self._notes(table.cleaner), count)
+
+    def _table(
+        self,
+        rows: Sequence[Row | Mapping[str, Any]],
+        columns: Sequence[str],
+        decimals: Mapping[str, int],
+        *,
+        whole: bool,
+    ) -> "_Table":
+        """Write the rows; with columns that are empty in all of them only if `whole`."""
         cleaner = Cleaner(CELL_CHARACTERS)
+        dropped: list[str] = []
         as_lists = self.format is Format.JSON_NORMAL
         cells = tidy(
-            [_cells(row, columns, cleaner, as_lists=as_lists) for row in rows],
-            decimals=answer.decimals,
+            [_cells(row, columns, cleaner, as_lists=as_lists) for row in rows], decimals=decimals
         )
-        if page.stop < len(answer.rows):
-            arguments = self.accepted.model_dump(exclude_unset=True)
-            self.notes.add(
-                f"Rows {page.start + 1}–{page.stop} of {len(answer.rows)}; for the next page "
-                f"repeat the call with cursor={make_cursor(page.stop, self.tool.name, arguments)}"
-            )
-        if rows and not picked:
+        if rows and not whole:
             cells, dropped = drop_empty_columns(cells)
-            if dropped:
-                self.notes.add(f"Left out because empty in every row: {', '.join(dropped)}.")
-                columns = [name for name in columns if name not in dropped]
+            columns = [name for name in columns if name not in dropped]
         data = encode(single_lines(cells, self.format), self.format, columns=columns)
-        return Written(data, self._notes(cleaner), len(rows))
+        return _Table(data, dropped, cleaner)
 
     def _picked(self, names: Sequence[str], answer: Rows) -> list[str]:
         """Return the picked columns by their declared names; raise BadArgument for unknown ones.
@@ -159,18 +184,6 @@ class Writer:
         rest = len(lines) - MOST_NOTES
         more = [f"{rest} more notes of this kind."] if rest > 0 else []
         return "\n".join(lines[:MOST_NOTES] + more)
-
-
-def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
-    """Return the rows of a list to show; raise BadArgument for a cursor of another call.
-
-    `row_cap` is the largest page; without `limit` a page has DEFAULT_ROWS.
-    """
-    cursor = option(accepted, "cursor")
-    start = 0
-    if cursor:
-        start = read_cursor(cursor, tool.name, accepted.model_dump(exclude_unset=True))
-    return slice(start, start + min(option(accepted, "limit") or DEFAULT_ROWS, row_cap))
 
 
 def _cells(

@@ -20,7 +20,7 @@ from pvemcp_server.audit import Audit, Outcome
 from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.errors import ApprovalNeeded, CallError, Unrecorded, folded
-from pvemcp_server.pipeline.answers import Writer, Written, page_of
+from pvemcp_server.pipeline.answers import Writer, Written
 from pvemcp_server.pipeline.arguments import option, read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.confirmation import (
@@ -29,6 +29,7 @@ from pvemcp_server.pipeline.confirmation import (
     confirm,
     require_approval,
 )
+from pvemcp_server.pipeline.pages import page_of
 from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Settings
 from pvemcp_server.toolkit.call import Call, Conversation

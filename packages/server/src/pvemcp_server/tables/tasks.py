@@ -55,14 +55,12 @@ class Task(Row):
     """A task."""
 
     minimal: ClassVar[tuple[str, ...]] = (
-        "upid",
         "node",
         "type",
         "id",
         "status",
         "user",
         "start_time",
-        "end_time",
         "duration",
     )
 

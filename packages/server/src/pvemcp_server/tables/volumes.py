@@ -61,18 +61,16 @@ Place = tuple[str, str]  # a storage's name and the node that lists it
 class Backup(Row):
     """A backup of a guest."""
 
-    minimal: ClassVar[tuple[str, ...]] = ("storage", "volid", "vmid", "format", "size", "creation")
+    minimal: ClassVar[tuple[str, ...]] = ("storage", "volid", "vmid", "size", "creation")
     full: ClassVar[tuple[str, ...]] = (
         "storage",
         "node",
         "volid",
         "vmid",
-        "format",
         "size",
         "creation",
         "notes",
         "protected",
-        "encrypted",
         "verified",
     )
 

@@ -39,6 +39,7 @@ _OUTCOMES = {
     "ok": {"ok", "warnings"},
     "error": {"error"},
 }
+_LOOKED_INTO = ("running", "error")  # the log of other tasks is hardly ever read
 _LAST_TIME = 1 << 32  # epoch seconds, in the year 2106
 
 
@@ -74,7 +75,7 @@ async def list_tasks(
     since: Since = None,
     limit: Limit = 50,
 ) -> Rows:
-    """List tasks of all nodes, newest first."""
+    """List tasks of all nodes, newest first; status error or running adds upid, for GetTask."""
     outcomes = _OUTCOMES.get(status or "")
     # Proxmox does not filter by these, so more tasks than `limit` are loaded and filtered here
     filtered_here = type is not None or user is not None or status == "running"
@@ -93,7 +94,7 @@ async def list_tasks(
         call,
         tasks,
         cluster_name,
-        Task.minimal,
+        (*Task.minimal, "upid") if status in _LOOKED_INTO else Task.minimal,
         request=LoadRequest(
             vmids=frozenset() if vmid is None else frozenset({vmid}),
             nodes=frozenset(filter(None, [node])),
