@@ -14,6 +14,7 @@ from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import BadArgument, folded, nearest
 from pvemcp_server.pipeline.arguments import option
 from pvemcp_server.pipeline.pages import fitted, note_of_rest, page_of
+from pvemcp_server.pipeline.token_estimate import estimate
 from pvemcp_server.pipeline.visible_text import clean_line, visible
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.registry import Document, Rows, Tool
@@ -22,8 +23,8 @@ CELL_CHARACTERS: Final = 2_000
 DOCUMENT_CHARACTERS: Final = 20_000
 MOST_NOTES: Final = 30
 _NUMBERS: Final = (int, float, bool)
-# a single answer repeats no names of columns: in JSON it takes fewer tokens than in lines of TOON
-_DOCUMENTS: Final = {Format.TOON: Format.JSON_COMPACT}
+# lines of TOON save tokens where names of columns repeat; few single answers have such a part
+_DOCUMENTS: Final = {Format.TOON: (Format.JSON_COMPACT, Format.TOON)}
 
 
 @dataclass
@@ -111,9 +112,12 @@ class Writer:
             return self._rows(answer)
         cleaner = Cleaner(DOCUMENT_CHARACTERS)
         row = {n: cleaner.value(v, n) for n, v in answer.items()}
-        output_format = _DOCUMENTS.get(self.format, self.format)
-        [cells] = single_lines(tidy([row]), output_format)
-        return Written(encode_document(cells, output_format), self._notes(cleaner))
+        cells = tidy([row])
+        texts = (
+            encode_document(single_lines(cells, each)[0], each)
+            for each in _DOCUMENTS.get(self.format, (self.format,))
+        )
+        return Written(min(texts, key=estimate), self._notes(cleaner))
 
     def _rows(self, answer: Rows) -> Written:
         """Write one page: the picked columns, or the answer's own without the empty ones."""

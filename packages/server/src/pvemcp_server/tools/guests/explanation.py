@@ -102,7 +102,7 @@ async def explain_guest(call: Call, *, cluster_name: OneCluster = None, vmid: Vm
     """Explain why a guest is slow or down: use now against its week, disks, node, tasks."""
     cluster = await call.cluster(cluster_name)
     guest = await cluster.guest(vmid)
-    status = await cluster.api_of(guest).status()
+    status = await (await cluster.handle(vmid)).status()
     running = status.status == "running"
     own_rows = LoadRequest(vmids=frozenset({vmid}))
     read = _Reader(call, cluster, own_rows, LoadRequest(nodes=frozenset({guest.node})))
