@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tokenize
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -132,10 +133,14 @@ def check(path: Path) -> list[Finding]:
     return sorted(found)
 
 
-def tracked() -> list[Path]:
-    """List the files of the repository that are written by people."""
+def tracked(folder: Path = ROOT) -> list[Path]:
+    """List the files of the repository, or of a folder of it, that are written by people."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+        ["git", "ls-files", "-z", "--", folder.resolve()],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     paths = (Path(name) for name in listed.split("\0") if name)
     return [path for path in paths if path.suffix in SUFFIXES and (ROOT / path).is_file()]
@@ -172,7 +177,8 @@ def main() -> None:
     parser.add_argument("paths", nargs="*", type=Path)
     parser.add_argument("--figures", action="store_true")
     options = parser.parse_args()
-    paths = options.paths or tracked()
+    named = [tracked(path) if path.is_dir() else [path] for path in options.paths]
+    paths = list(chain(*named)) or tracked()
     found = [finding for path in paths for finding in check(path)]
     for finding in found:
         print(finding)
