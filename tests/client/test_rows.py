@@ -13,7 +13,7 @@ import proxmox_client.api
 from proxmox_client.client import Client
 from proxmox_client.json_decoder import Answer, decode, tolerate_malformed
 
-# a line of a log, and what a guest's agent tells, has no identity; the name of a token is a key of
+# a line of a log, and what a guest's agent names, has no identity; the name of a token is a key of
 # a mapping elsewhere, and the VMID is not in the answer of a guest's own status before 9.0
 WITHOUT_IDENTITY = {
     *("LogLine", "AgentInterface", "ContainerInterface", "Filesystem", "Token", "GuestStatus"),
