@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PACKAGES := proxmox_client formats server bridge
 STAMP := $(VENV)/.installed
 LOCKED := constraints.txt constraints-dev.txt
+# In the order of tests/conftest.py; by default xdist ends with the files of few and long tests
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run serve install dev lock format lint types imports test check docs contracts \
@@ -57,10 +59,10 @@ imports: dev ## The layers hold
 	@$(BIN)/lint-imports
 
 test: dev ## All tests
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(PYTEST)
 
 coverage: dev ## All tests, and which lines of the test process they reach
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-report=term:skip-covered
+	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 check: lint types imports test ## What a change passes before it is merged
 

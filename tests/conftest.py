@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,19 @@ settings.load_profile("unhurried")
 # a suite that a script starts in the background ignores SIGINT, and the processes that tests
 # start would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# roughly what one test takes in seconds, by its marker
+SECONDS = {"slow": 20.0, "browser": 4.0, "node": 3.0, "e2e": 2.0, "postgres": 1.0}
+OTHER_SECONDS = 0.1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first: workers then end together, with short files."""
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        known = [SECONDS[mark.name] for mark in item.iter_markers() if mark.name in SECONDS]
+        seconds[item.path] += max(known, default=OTHER_SECONDS)
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(scope="session")
