@@ -7,6 +7,11 @@ BIN := $(VENV)/bin
 PACKAGES := proxmox_client formats server bridge
 STAMP := $(VENV)/.installed
 LOCKED := constraints.txt constraints-dev.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# On all cores, which pip can't; some packages ship files that no Python compiles
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+# In the order of tests/conftest.py; by default xdist ends with the files of few and long tests
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run serve install dev lock format lint types imports test check docs contracts \
@@ -27,17 +32,22 @@ $(STAMP): constraints.txt $(PACKAGES:%=packages/%/pyproject.toml)
 	@test -n "$(PYTHON)" || { echo "pvemcp needs Python 3.11 or newer."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (once; about a minute) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-		$(PACKAGES:%=-e packages/%)
+	@$(PIP) --require-hashes -r constraints.txt
+	@$(PIP) --no-deps --no-build-isolation $(PACKAGES:%=-e packages/%)
+	@$(COMPILE)
 	@touch $@
 
-dev: $(VENV)/.dev ## The same with everything for development
+dev: $(VENV)/.dev $(VENV)/.npm ## The same with everything for development
 
-$(VENV)/.dev: $(STAMP) constraints-dev.txt tests/npm/package.json
+$(VENV)/.dev: $(STAMP) constraints-dev.txt
 	@echo "Installing development tools …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-dev.txt
-	@if command -v npm >/dev/null; then $(BIN)/python scripts/node_tools.py >/dev/null; \
+	@$(PIP) --require-hashes -r constraints-dev.txt
+	@$(COMPILE)
+	@touch $@
+
+$(VENV)/.npm: tests/npm/package.json
+	@mkdir -p $(VENV)
+	@if command -v npm >/dev/null; then $(PYTHON) scripts/node_tools.py >/dev/null; \
 		else echo "No npm: tests that compare with its packages will skip."; fi
 	@touch $@
 
@@ -57,10 +67,10 @@ imports: dev ## The layers hold
 	@$(BIN)/lint-imports
 
 test: dev ## All tests
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(PYTEST)
 
 coverage: dev ## All tests, and which lines of the test process they reach
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-report=term:skip-covered
+	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 check: lint types imports test ## What a change passes before it is merged
 

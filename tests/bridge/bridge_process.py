@@ -16,10 +16,22 @@ PASSED_VARIABLES = (
 META = {VERSION_KEY: "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
 
 
-def command():
-    """Return the command of the bridge: the binary in PVEMCP_BRIDGE, or the source."""
-    frozen = os.environ.get("PVEMCP_BRIDGE")
-    return [str(Path(frozen).resolve())] if frozen else [sys.executable, "-m", "pvemcp_bridge"]
+# The bridge with retries of 6 s when a session opens and of 2 s later, instead of 45 s and 20 s
+SHORT_RETRIES = """
+from pvemcp_bridge import main, retry
+retry.OPENING_RETRY_SECONDS, retry.RETRY_SECONDS = 6.0, 2.0
+main.main()
+"""
+
+
+def command(*, short_retries=False):
+    """Return the command of the bridge: the binary in PVEMCP_BRIDGE, or the source.
+
+    A binary keeps its retries.
+    """
+    if frozen := os.environ.get("PVEMCP_BRIDGE"):
+        return [str(Path(frozen).resolve())]
+    return [sys.executable, *(("-c", SHORT_RETRIES) if short_retries else ("-m", "pvemcp_bridge"))]
 
 
 def environment(**more):
@@ -113,9 +125,9 @@ class BridgeProcess:
 
 
 @asynccontextmanager
-async def running(*arguments, modern=False, env=None):
+async def running(*arguments, modern=False, env=None, short_retries=False):
     process = await asyncio.create_subprocess_exec(
-        *command(),
+        *command(short_retries=short_retries),
         *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -189,6 +189,13 @@ def test_a_fingerprint_is_accepted_in_every_notation():
         assert normalize_fingerprint(text) == digest
 
 
+def test_the_page_states_for_how_long_requests_are_retried():
+    rows = [line for line in PAGE.read_text().splitlines() if "cannot be reached" in line]
+    opening, later = (float(re.search(r"for up to (\d+) s", row)[1]) for row in rows)
+    assert opening == retry.OPENING_RETRY_SECONDS == 45
+    assert later == retry.RETRY_SECONDS == 20
+
+
 @pytest.mark.anyio
 async def test_the_log_shows_the_first_failure_before_the_first_retry(caplog):
     attempts = itertools.count()

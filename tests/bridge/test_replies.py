@@ -252,15 +252,17 @@ async def test_comments_in_a_stream_keep_a_long_call_alive(bridges, server, mode
         assert (await bridge.reply(bridge.call("destroy")))["result"] == {"late": True}
 
 
-@pytest.mark.slow
-async def test_a_refused_connection_is_reported_after_20_seconds(legacy, server):
-    await legacy.open()
-    await server.stop()
-    error = (await legacy.reply(legacy.call("destroy")))["error"]
-    assert error["data"]["reason"] == "Unreachable"
-    assert "Check that the server runs" in error["message"]
-    await server.start()
-    assert "result" in await legacy.reply(legacy.call("look"))
+async def test_a_refused_connection_is_reported_after_the_retries(bridges, server):
+    async with bridges.running("--url", server.url, short_retries=True) as bridge:
+        await bridge.open()
+        await server.stop()
+        start = time.monotonic()
+        error = (await bridge.reply(bridge.call("destroy")))["error"]
+        assert time.monotonic() - start > 1
+        assert error["data"]["reason"] == "Unreachable"
+        assert "Check that the server runs" in error["message"]
+        await server.start()
+        assert "result" in await bridge.reply(bridge.call("look"))
 
 
 async def test_concurrent_requests_each_get_one_reply(shared_bridge, shared_server):

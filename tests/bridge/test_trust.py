@@ -3,8 +3,10 @@
 import datetime as dt
 import ipaddress
 import json
+import os
 import socket
 import ssl
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from pvemcp_bridge.main import main
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
@@ -324,9 +328,19 @@ async def test_a_proxy_that_cannot_reach_the_server_is_retried(bridges, server, 
         (("--url", "http://x", "--nonsense"), "unrecognized"),
     ],
 )
-async def test_an_invalid_option_ends_the_bridge_with_a_message(bridges, options, words):
-    async with bridges.running(*options) as bridge:
+def test_an_invalid_option_ends_with_a_message(monkeypatch, capsys, options, words):
+    monkeypatch.setattr(sys, "argv", ["pvemcp-bridge", *options])
+    for name in [name for name in os.environ if name.startswith("MCP_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+async def test_an_invalid_option_ends_the_process_without_a_traceback(bridges):
+    async with bridges.running("--url", "http://x", "--timeout", "soon") as bridge:
         assert await bridge.process.wait() == 2
         await bridge.end()
-        assert words in bridge.log
+        assert "number of seconds" in bridge.log
         assert "Traceback" not in bridge.log

@@ -1,6 +1,7 @@
 """Decoding restores every encoded value."""
 
 import math
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,8 @@ from pvemcp_formats import (
     toon,
 )
 
+NESTED = (Format.JSON_COMPACT, Format.JSON_NORMAL, Format.TOON)
+# drawing an example costs more than all formats: each example goes through each of them
 texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
     [
         "",
@@ -58,22 +61,23 @@ def test_rows_of_scalars_are_restored_in_csv(rows):
 
 
 @given(tables(values))
-@pytest.mark.parametrize("form", [Format.JSON_COMPACT, Format.JSON_NORMAL, Format.TOON])
-def test_rows_of_any_values_are_restored_in_json_and_toon(form, rows):
-    assert decode(encode(rows, form), form) == rows
+def test_rows_of_any_values_are_restored_in_json_and_toon(rows):
+    for form in NESTED:
+        assert decode(encode(rows, form), form) == rows, form
 
 
 @given(st.lists(st.dictionaries(texts, scalars, min_size=1)))
-@pytest.mark.parametrize("form", Format)
-def test_missing_values_are_restored_as_null(form, rows):
+def test_missing_values_are_restored_as_null(rows):
     names = dict.fromkeys(name for row in rows for name in row)
-    assert decode(encode(rows, form), form) == [dict.fromkeys(names) | row for row in rows]
+    completed = [dict.fromkeys(names) | row for row in rows]
+    for form in Format:
+        assert decode(encode(rows, form), form) == completed, form
 
 
 @given(st.dictionaries(texts, values))
-@pytest.mark.parametrize("form", [Format.JSON_COMPACT, Format.JSON_NORMAL, Format.TOON])
-def test_a_document_is_restored(form, document):
-    assert decode_document(encode_document(document, form), form) == document
+def test_a_document_is_restored(document):
+    for form in NESTED:
+        assert decode_document(encode_document(document, form), form) == document, form
 
 
 @given(values, st.sampled_from(",\t|"), st.sampled_from([1, 2, 4]))
@@ -101,10 +105,7 @@ def test_toon_reads_or_rejects_any_text(strict, text):
 
 
 @given(st.text())
-@pytest.mark.parametrize("form", Format)
-def test_every_format_reads_or_rejects_any_text(form, text):
-    try:
-        rows = decode(text, form)
-    except Unreadable:
-        return
-    assert isinstance(rows, list)
+def test_every_format_reads_or_rejects_any_text(text):
+    for form in Format:
+        with suppress(Unreadable):
+            assert isinstance(decode(text, form), list), form

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -36,6 +37,9 @@ def _declared(package: Path) -> set[str]:
     return {_normalized(requirement) for requirement in requirements}
 
 
+_distributions = cache(packages_distributions)  # it reads the metadata of all installed packages
+
+
 def _imported(package: Path) -> set[str]:
     trees = [ast.parse(path.read_text()) for path in package.glob("src/**/*.py")]
     modules: set[str] = set()
@@ -44,8 +48,7 @@ def _imported(package: Path) -> set[str]:
             modules |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules.add(node.module.partition(".")[0])
-    distributions = packages_distributions()
-    return {_normalized(name) for module in modules for name in distributions.get(module, ())}
+    return {_normalized(name) for module in modules for name in _distributions().get(module, ())}
 
 
 @package
