@@ -67,7 +67,7 @@ async def test_a_session_survives_a_new_secret_of_its_key(served):
 
 
 async def test_what_stays_in_memory_is_small(served):
-    """A session keeps the capabilities of its client, a stream its whole request."""
+    """Open a session, which keeps what its client can do, and a stream, which keeps its request."""
     large = {"experimental": {f"feature{number}": {} for number in range(2_000)}}
     opening = {**hello(), "params": {**hello()["params"], "capabilities": large}}
     headers = {**ACCEPT, "X-API-Key": served.key}

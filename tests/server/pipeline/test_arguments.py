@@ -110,7 +110,7 @@ def test_what_is_no_list_in_any_form_is_an_error(name, value):
         read(tools()["ListSnapshots"], **{name: value})
 
 
-@pytest.mark.parametrize("tool", [tool for tool in tools().values()], ids=lambda tool: tool.name)
+@pytest.mark.parametrize("tool", list(tools().values()), ids=lambda tool: tool.name)
 def test_an_error_explains_ten_of_thousands_of_wrong_names(tool, monkeypatch):
     """Count what takes time: comparing a name with the known ones."""
     compared = []
