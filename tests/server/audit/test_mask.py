@@ -1,8 +1,10 @@
 """Masking of secrets."""
 
+import json
 from typing import Annotated
 from urllib.parse import quote
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, SecretStr
@@ -34,6 +36,12 @@ def test_values_that_are_nested_too_deeply_are_masked():
     masked = mask(nested)
     assert repr(masked) == "[{'inner': " * 16 + "['***']" + "}]" * 16
     assert mask(masked) == masked
+
+
+@given(st.recursive(st.floats(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_every_recorded_argument_is_json_for_strict_readers(value: object):
+    arguments = Event(tool="ListVms", arguments={"argument": value}).columns()["arguments"]
+    json.loads(arguments, parse_constant=pytest.fail)
 
 
 def test_a_truncated_key_is_masked_up_to_its_id():

@@ -66,6 +66,18 @@ async def test_a_session_survives_a_new_secret_of_its_key(served):
     assert (old.status_code, new.status_code) == (401, 200)
 
 
+async def test_what_stays_in_memory_is_small(served):
+    """Open a session, which keeps what its client can do, and a stream, which keeps its request."""
+    large = {"experimental": {f"feature{number}": {} for number in range(2_000)}}
+    opening = {**hello(), "params": {**hello()["params"], "capabilities": large}}
+    headers = {**ACCEPT, "X-API-Key": served.key}
+    session = await served.http.post("/mcp", json=opening, headers=headers)
+    uris = [f"pve://clusters/lab/guests/{number}" for number in range(1_000)]
+    listen = {"notifications": {"resourceSubscriptions": uris}}
+    stream = await served.modern.send("subscriptions/listen", listen)
+    assert (session.status_code, stream.status_code) == (413, 413)
+
+
 async def test_a_deleted_session_is_not_found(served):
     headers = await begin(served)
     assert (await served.http.delete("/mcp", headers=headers)).status_code == 200

@@ -108,6 +108,16 @@ async def test_a_cancelled_task_is_stopped_in_proxmox_and_recorded(client, demo_
     assert [(one.outcome, one.arguments["cluster"]) for one in entries] == [("ok", "home-lab")]
 
 
+async def test_a_cancellation_by_a_key_that_lost_the_tool_ends_as_refused(client, demo_served):
+    task = await client.begin("BackupVm", snapshot_name=None)
+    await demo_served.state.access.keys.change(demo_served.key_id, role="Read-only")
+    await demo_served.state.store.watch.poll()
+    refused = await client.send("tasks/cancel", taskId=task["taskId"])
+    assert refused["error"]["message"] == "Unknown task"
+    [entry] = [one for one in await demo_served.recorded() if one.tool == "tasks/cancel"]
+    assert (entry.kind.value, entry.outcome) == ("intent", "refused")
+
+
 async def test_a_task_about_a_guest_that_the_role_no_longer_shows_is_hidden(client, demo_served):
     task = await client.begin("BackupVm", snapshot_name=None)
     access = demo_served.state.access

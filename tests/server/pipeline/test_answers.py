@@ -14,7 +14,8 @@ from pydantic import Field
 from pvemcp_formats import Format
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Notes
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.errors import MOST_WRONG, BadArgument
+from pvemcp_server.pipeline import answers
 from pvemcp_server.pipeline.answers import CELL_CHARACTERS, MOST_NOTES, Cleaner, Writer
 from pvemcp_server.pipeline.pages import MOST_TOKENS
 from pvemcp_server.pipeline.token_estimate import estimate
@@ -112,6 +113,14 @@ def test_all_unknown_picked_columns_are_named_at_once(write):
         "fields: there is no column 'cpu_usge', did you mean cpu_usage? "
         "there is no column 'zzz'. There are vmid, name, cpu_usage."
     )
+
+
+def test_ten_of_thousands_of_unknown_picked_columns_are_compared(write, monkeypatch):
+    compared = []
+    monkeypatch.setattr(answers, "nearest", lambda name, *_: compared.append(name) or [])
+    with pytest.raises(BadArgument, match=r"4990 more are wrong\. There are vmid"):
+        write(Rows(GUESTS, ("vmid",)), fields=[f"wrong{number}" for number in range(5_000)] * 2)
+    assert len(compared) == MOST_WRONG
 
 
 def test_an_unknown_picked_column_without_suggestion_lists_all(write):

@@ -9,7 +9,7 @@ import pytest
 from tests.server.tools.examples import PROD, examples
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.errors import MOST_WRONG, BadArgument
 from pvemcp_server.pipeline.arguments import read_arguments
 from pvemcp_server.toolkit.registry import tools
 
@@ -108,3 +108,16 @@ def test_a_client_that_checks_against_the_schema_sends_the_example(tool):
 def test_what_is_no_list_in_any_form_is_an_error(name, value):
     with pytest.raises(BadArgument, match=name):
         read(tools()["ListSnapshots"], **{name: value})
+
+
+@pytest.mark.parametrize("tool", list(tools().values()), ids=lambda tool: tool.name)
+def test_an_error_explains_ten_of_thousands_of_wrong_names(tool, monkeypatch):
+    """Count what takes time: comparing a name with the known ones."""
+    compared = []
+    monkeypatch.setattr(
+        "pvemcp_server.pipeline.arguments.nearest", lambda name, *_: compared.append(name) or []
+    )
+    wrong = {f"wrong{number}": number for number in range(5_000)}
+    with pytest.raises(BadArgument, match="more are wrong"):
+        read_arguments(tool, {**wrong, **EXAMPLES.get(tool.name, {})})
+    assert len(compared) <= MOST_WRONG

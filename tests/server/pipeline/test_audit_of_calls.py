@@ -1,5 +1,7 @@
 """What the audit says of a call: who acts, and what the user decided."""
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 import mcp_types as types
@@ -12,8 +14,10 @@ from pvemcp_server.admin.queries import RunRequest, run_query
 from pvemcp_server.admin.tools import Attempt, try_tool
 from pvemcp_server.audit import AuditFilter
 from pvemcp_server.errors import CallError
+from pvemcp_server.pipeline.confirmation import InputRequired
+from pvemcp_server.pipeline.pipeline import UnknownTool
 from pvemcp_server.store import audit_log
-from pvemcp_server.toolkit.call import Decision
+from pvemcp_server.toolkit.call import Call, Decision
 
 pytestmark = pytest.mark.anyio
 
@@ -117,3 +121,50 @@ async def test_nothing_is_deleted_when_the_decision_cannot_be_recorded(
     )
     assert "cannot be recorded" in result.blocks[0]
     assert fake_tools.done == []
+
+
+async def test_a_call_that_asks_its_user_first_is_recorded(served):
+    class Asking(Answering):
+        async def ask(self, question: str) -> Decision:
+            raise InputRequired(types.InputRequiredResult(request_state=question))
+
+    caller = await served.state.access.authenticator.caller(served.key_id)
+    with pytest.raises(InputRequired):
+        await served.app.endpoint.pipeline.call(
+            caller, "DeleteThing", {"vmid": 101}, Asking(Decision.YES)
+        )
+    [entry] = await served.recorded()
+    assert (entry.kind.value, entry.outcome, entry.tool) == ("call", "waiting", "DeleteThing")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("GetThing", {"vmid": 101}),
+        ("GetThing", {"vmid": "wrong"}),
+        ("ListThings", {"fields": ["wrong"]}),
+        ("Nothing", {}),
+    ],
+)
+async def test_a_client_that_leaves_at_any_moment_hides_no_call(
+    served, monkeypatch, name, arguments
+):
+    """Cancel at each await in turn, also while an error is explained; each call is one entry."""
+    explain = Call.explain
+
+    async def explain_slowly(call, error):
+        await asyncio.sleep(0)
+        return await explain(call, error)
+
+    monkeypatch.setattr(Call, "explain", explain_slowly)
+    caller = await served.state.access.authenticator.caller(served.key_id)
+    for steps in range(1, 8):
+        call = asyncio.create_task(
+            served.app.endpoint.pipeline.call(caller, name, arguments, Answering(Decision.NO))
+        )
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        call.cancel()
+        with suppress(asyncio.CancelledError, UnknownTool):
+            await call
+    assert [entry.tool for entry in await served.recorded()] == [name] * 7

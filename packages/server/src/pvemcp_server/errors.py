@@ -31,6 +31,7 @@ from typing import Final
 
 _FOLD: Final = str.maketrans(ascii_uppercase, ascii_lowercase, "_- ")
 _COMPARED: Final = 100  # characters of a name: comparing takes quadratic time
+MOST_WRONG: Final = 10  # names that one error explains, however many are wrong: each takes time
 
 
 class ServerError(Exception):

@@ -42,7 +42,7 @@ class Outcome(StrEnum):
     ACCEPTED = "accepted"
     DECLINED = "declined"
     NO_ANSWER = "no answer"
-    # of a call that an administrator has to approve
+    # of a call that its user has to answer first, or an administrator has to approve
     WAITING = "waiting"
     USED = "used"  # the approval
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
+from math import isfinite
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -23,7 +24,8 @@ def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST)
     """Mask secrets: declared fields, API keys, and user, query and fragment of URLs.
 
     `secret_fields` are names of arguments, at any depth; `secret_fields_of` returns those of a
-    model. Values nested deeper than `levels` are masked as a whole. The function is idempotent.
+    model. Values nested deeper than `levels` are masked as a whole, and NaN and the infinities are
+    texts. The function is idempotent.
     """
     if isinstance(value, Mapping):
         return {
@@ -38,6 +40,8 @@ def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST)
         return mask_text(value)
     if isinstance(value, SecretStr | SecretBytes):
         return MASK
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)  # JSON has no such number, so readers would drop the whole entry
     return value
 
 

@@ -18,6 +18,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_BYTES: Final = 256 * 1024
+KEPT_BYTES: Final = 16 * 1024  # of what stays in memory: a request that opens a session or stream
 BODY_SECONDS: Final = 20.0  # a request that arrives more slowly would hold a slot of its key
 SEND_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
 POLL_SECONDS: Final = 1.0  # between two checks of the deadlines

@@ -24,7 +24,7 @@ from pvemcp_server.http.client_address import Networks, client_address
 from pvemcp_server.http.cors import with_cors
 from pvemcp_server.http.credentials import Credential, take_key
 from pvemcp_server.http.errors import Refused
-from pvemcp_server.http.exchange import ActiveRequests, HttpExchange
+from pvemcp_server.http.exchange import BODY_BYTES, KEPT_BYTES, ActiveRequests, HttpExchange
 from pvemcp_server.http.hosts import Hosts
 from pvemcp_server.settings import Settings, Values
 
@@ -171,7 +171,7 @@ class KeyGate:
         """
         try:
             if scope["method"] == "POST":
-                await exchange.read()
+                await exchange.read(KEPT_BYTES if exchange.is_stream else BODY_BYTES)
             await self.transports[scope["path"]](scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             task = asyncio.current_task()

@@ -14,7 +14,8 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pvemcp_server.http.errors import Refused
+from pvemcp_server.http.errors import Refused, too_large
+from pvemcp_server.http.exchange import KEPT_BYTES
 
 BATCHING: Final = (None, "2025-03-26")  # the header came later than batches
 MOST_MESSAGES: Final = 50
@@ -48,6 +49,8 @@ class Messages:
         parsed = _parsed(body)
         if not isinstance(parsed, list) or version not in self._batching:
             check(parsed)
+            if parsed.get("method") == "initialize" and len(body) > KEPT_BYTES:
+                raise too_large(KEPT_BYTES)  # a session keeps what its client says of itself
             await self._app(scope, Replay(body, receive), send)
             return
         messages = _batch(parsed)

@@ -20,6 +20,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from proxmox_client import ProxmoxError, Task, TaskOutcome, Upid
 from pvemcp_formats import Format, encode_document, tidy
 from pvemcp_server.access.model import Caller
+from pvemcp_server.audit import Outcome
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
 from pvemcp_server.http.gate import caller_of
@@ -153,6 +154,9 @@ class McpTasks:
         except (CallError, ProxmoxError) as error:
             await recorder.failed(explain(error))
             raise MCPError(types.INTERNAL_ERROR, explain(error)) from None
+        except MCPError as refused:  # the tool is not granted any more
+            await recorder.failed(refused.message, Outcome.REFUSED)
+            raise
         await recorder.succeeded()
         await self._changed(task, status="cancelled", message="cancelled by the client")
 

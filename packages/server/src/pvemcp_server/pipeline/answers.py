@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
 from pvemcp_server.clusters import Notes
-from pvemcp_server.errors import BadArgument, folded, nearest
+from pvemcp_server.errors import MOST_WRONG, BadArgument, folded, nearest
 from pvemcp_server.pipeline.arguments import option
 from pvemcp_server.pipeline.pages import fitted, note_of_rest, page_of
 from pvemcp_server.pipeline.token_estimate import estimate
@@ -168,16 +168,18 @@ class Writer:
         in_rows = first if isinstance(first, Mapping) else ()
         known = list(dict.fromkeys([*answer.columns, *declared, *in_rows]))
         by_folded = {folded(name): name for name in known}
-        unknown = [name for name in names if folded(name) not in by_folded]
+        unknown = list(dict.fromkeys(n for n in names if folded(n) not in by_folded))
         if unknown:
-            similar = {name: nearest(name, known, 1) for name in unknown}
+            similar = {name: nearest(name, known, 1) for name in unknown[:MOST_WRONG]}
             facts = (
                 f"there is no column {name[:100]!r}"
                 + (f", did you mean {near[0]}?" if near else ".")
                 for name, near in similar.items()
             )
             hint = "" if all(similar.values()) else f"There are {', '.join(known)}."
-            raise BadArgument("fields", " ".join(facts), hint=hint)
+            rest = len(unknown) - len(similar)
+            more = [f"{rest} more are wrong."] if rest else []
+            raise BadArgument("fields", " ".join([*facts, *more]), hint=hint)
         return list(dict.fromkeys(by_folded[folded(name)] for name in names))
 
     def _notes(self, cleaner: Cleaner) -> str:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from pvemcp_server.errors import BadArgument, folded, nearest
+from pvemcp_server.errors import MOST_WRONG, BadArgument, folded, nearest
 from pvemcp_server.query.json_text import decoded, is_absent
 from pvemcp_server.toolkit.arguments import Rule, Words
 from pvemcp_server.toolkit.registry import Tool
@@ -24,13 +24,15 @@ _REQUIRED: Final = "this argument is required."
 
 
 def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
-    """Validate the arguments; raise BadArgument that lists every wrong one with valid values."""
+    """Validate the arguments; raise BadArgument that lists the wrong ones with valid values."""
     try:
         return tool.accepted.model_validate(_in_one_form(tool.accepted, arguments))
     except ValidationError as invalid:
-        errors = invalid.errors(include_url=False)
+        errors = invalid.errors(include_url=False)[:MOST_WRONG]
         names = list({**tool.arguments.model_fields, **tool.accepted.model_fields})
         facts = [f"{_name(error)}: {_fact(error, names, tool)}" for error in errors]
+        if rest := invalid.error_count() - len(errors):
+            facts.append(f"{rest} more are wrong.")
         first, *others = dict.fromkeys(facts)
         name, _, fact = first.partition(": ")
         unknown = any(error["type"] == "extra_forbidden" for error in errors)

@@ -30,6 +30,7 @@ class Recorder:
     arguments: Mapping[str, Any] = field(default_factory=dict)  # with secrets masked
     _started: float = field(default_factory=monotonic)
     _intent: str | None = None
+    _ended: bool = False  # its end is recorded; a cancellation afterwards changes nothing
 
     def begin(self, tool: Tool, arguments: Mapping[str, Any]) -> None:
         """Set tool and arguments, with the tool's secret fields masked."""
@@ -55,12 +56,18 @@ class Recorder:
 
     async def answered(self, written: Written) -> None:
         """Record the success; raise Unrecorded for a read, which has no intent to show it."""
+        self._ended = True
         size = len(written.data.encode()) + len(written.notes.encode())
         event = self._event(Outcome.OK, rows=written.rows, bytes=size)
         if self._intent is None:
             await self.audit.call(event)
         else:
             await self._end(event)
+
+    async def asked(self) -> None:
+        """Record that the call ended with a question to its user; raise Unrecorded."""
+        self._ended = True
+        await self.audit.call(self._event(Outcome.WAITING, reason="the user is asked first"))
 
     async def succeeded(self) -> None:
         """Record the success of a write that has no answer."""
@@ -72,11 +79,14 @@ class Recorder:
 
     async def cancelled(self, by: str) -> None:
         """Record the cancellation; a started Proxmox task continues."""
+        if self._ended:
+            return
         with anyio.CancelScope(shield=True):
             await self._end(self._event(Outcome.CANCELLED, reason=f"cancelled by {by}"))
 
     async def _end(self, event: Event) -> None:
         """Store the outcome; log a failure, since the work is done and the intent shows it."""
+        self._ended = True
         try:
             if self._intent is None:
                 await self.audit.call(event)

@@ -114,6 +114,21 @@ class Pipeline:
             raise UnknownTool(name, granted_tools(self.tools, caller))
         recorder.begin(tool, arguments)
         try:
+            return await self._answer(tool, arguments, conversation, recorder)
+        except asyncio.CancelledError:  # at any await of the answer, also of an error's explanation
+            await recorder.cancelled("the server" if self.closing.is_set() else "the client")
+            raise
+
+    async def _answer(
+        self,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        conversation: Conversation,
+        recorder: Recorder,
+    ) -> Result:
+        """Return the result of a granted call, recorded unless it is cancelled."""
+        caller = recorder.caller
+        try:
             accepted = read_arguments(tool, arguments)
             call = recorder.call = await self.open(tool, caller, conversation, accepted)
             # beside the gate's slots: a message of HTTP+SSE holds none while its call runs
@@ -122,9 +137,10 @@ class Pipeline:
             ):
                 written, started = await self._run(tool, accepted, call, recorder)
         except InputRequired:
-            raise
-        except asyncio.CancelledError:
-            await recorder.cancelled("the server" if self.closing.is_set() else "the client")
+            try:
+                await recorder.asked()
+            except Unrecorded as error:
+                return Result((str(error),), error)
             raise
         except (CallError, ProxmoxError, TimeoutError) as error:
             opened = recorder.call
