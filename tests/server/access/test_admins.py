@@ -63,16 +63,16 @@ async def reason(
 
 
 async def test_the_first_administrator_must_change_the_generated_password(admins: Admins):
-    password = await admins.first("admin")
+    _, password = await admins.first("admin")
     assert (await admins.sign_in("admin", password)).must_change
-    assert await admins.first("admin") is None
+    assert await admins.first("admin") == (False, None)
     await admins.set_password("admin", PASSWORD)
     assert not (await admins.sign_in("admin", PASSWORD)).must_change
     assert await reason(admins, "admin", password) == "wrong password"
 
 
 async def test_a_configured_first_password_is_not_returned(admins: Admins):
-    assert await admins.first("admin", PASSWORD) is None
+    assert await admins.first("admin", PASSWORD) == (True, None)
     assert not (await admins.sign_in("admin", PASSWORD)).must_change
 
 
@@ -237,7 +237,7 @@ async def test_concurrent_starts_create_one_first_administrator(store: Store, ot
     generated: list[str | None] = []
 
     async def start(opened: Store) -> None:
-        generated.append(await Admins(opened).first("admin"))
+        generated.append((await Admins(opened).first("admin"))[1])
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(start, store)

@@ -7,11 +7,13 @@ import pwd
 import shutil
 import socket
 import sys
+from typing import Any
 
 import pytest
 from pyotp import TOTP
 
 from pvemcp_server.access.second_factors import new_totp_secret
+from pvemcp_server.audit.reader import AuditReader
 from pvemcp_server.cli import context
 from pvemcp_server.cli.main import MODULES
 from pvemcp_server.cli.quickstart import (
@@ -139,6 +141,22 @@ def test_the_welcome_quotes_a_token_for_shells(tmp_path, capsys):
 
     asyncio.run(start())
     assert "--token-id 'root@pam!pvemcp' --token-secret-file FILE" in capsys.readouterr().out
+
+
+def test_what_a_start_changes_is_in_the_audit(tmp_path):
+    async def start() -> list[tuple[str | None, dict[str, Any]]]:
+        async with open_state(Config.load(state_dir=tmp_path)) as state:
+            await print_welcome(state, demo=True)
+            await print_welcome(state, demo=True)  # the next start changes nothing
+            return [(e.tool, dict(e.arguments)) for e in await AuditReader(state.store).find()]
+
+    entries = asyncio.run(start())
+    key = next(arguments["key"] for tool, arguments in entries if tool == "admin.keys.create")
+    assert entries == [
+        ("admin.admins.add", {"name": "admin", "role": "owner"}),
+        ("admin.settings.change", {"enabled": True}),
+        ("admin.keys.create", {"key": key, "name": "first", "role": "Administrator"}),
+    ]
 
 
 def test_settings_are_set_all_or_none(run, run_json):
@@ -341,6 +359,8 @@ def test_a_backup_is_restored_into_an_empty_state(run, run_json, tmp_path, monke
     run("keys", "remove", "laptop")
     run("restore", tmp_path / "state.gz", "--replace")
     assert [row["name"] for row in run_json("keys", "list")] == ["laptop"]
+    tools = [row["tool"] for row in run_json("audit", "list")]
+    assert tools == ["admin.restore", "admin.backup", "admin.keys.create"]
 
 
 def test_the_bridge_of_every_platform_is_listed(run_json):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pvemcp_server.audit.reader import AuditReader
 from pvemcp_server.cli.demo import Demo
 from pvemcp_server.cli.state import open_state
 from pvemcp_server.config import Config
@@ -15,6 +16,11 @@ async def test_a_cluster_of_ones_own_stays_though_the_demo_once_had_its_name(tmp
         clusters = state.access.clusters
         async with Demo(state).running():
             assert await Demo(state).is_needed()
+        recorded = await AuditReader(state.store).find()
+        assert {(entry.tool, entry.cluster) for entry in recorded} == {
+            ("admin.clusters.add", "home-lab"),
+            ("admin.clusters.add", "prod"),
+        }
         await clusters.remove("prod")
         await clusters.create("prod", **own)
         assert not await Demo(state).is_needed()

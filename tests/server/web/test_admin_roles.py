@@ -1,5 +1,6 @@
 """What each role of administrators may do: in the REST API, on the pages, and at each operation."""
 
+import inspect
 import re
 
 import pytest
@@ -44,6 +45,15 @@ def test_an_auditor_runs_only_what_reads():
     for name, operation in operations().items():
         if AdminRole.AUDITOR in operation.permission.roles and operation.route:
             assert operation.route.method == "GET" or name in asks, name
+
+
+def test_whatever_changes_something_records_it():
+    changes_nothing = {"clusters.try", "clusters.fingerprints"}
+    records = ("context.changed(", "context.recorded(", "check_and_add(", "_decide(", "call_tool(")
+    for name, operation in operations().items():
+        if AdminRole.AUDITOR not in operation.permission.roles and name not in changes_nothing:
+            source = inspect.getsource(operation.run)
+            assert any(record in source for record in records), name
 
 
 def test_every_route_of_the_pages_names_its_operation():

@@ -453,6 +453,8 @@ async def test_settings_are_changed_audited_and_notices_dismissed(front):
     (notice,) = (await front.api("GET", "/notices")).json()
     assert (await front.api("DELETE", f"/notices/{notice['id']}")).status_code == 204
     assert (await front.api("GET", "/notices")).json() == []
+    (dismissed,) = (await front.api("GET", "/audit?tool=admin.notices.dismiss")).json()
+    assert dismissed["arguments"]["message"] == "Look here."
 
 
 async def test_an_unwritable_audit_can_still_be_read(front, monkeypatch):

@@ -79,21 +79,21 @@ class Admins:
             raise UnknownName("administrator", name, [other.name for other in await self.all()])
         return admin
 
-    async def first(self, name: str, password: str | None = None) -> str | None:
-        """Create the first administrator, an owner; return its password if it was generated.
+    async def first(self, name: str, password: str | None = None) -> tuple[bool, str | None]:
+        """Create the first administrator, an owner, unless administrators exist already.
 
-        Return None when administrators exist already.
+        Return whether it was created, and its password if that was generated.
         """
         if await self.all():
-            return None
+            return False, None
         generated = None if password else random_password()
         try:
             await self.create(name, password or generated, must_change=generated is not None)
         except BadArgument:
             if await self.all():  # another process that starts at the same time was faster
-                return None
+                return False, None
             raise
-        return generated
+        return True, generated
 
     async def create(
         self,

@@ -77,9 +77,11 @@ async def dismiss_notice(
     notice: Annotated[int, Field(ge=0, le=2**53, description="Its id")],
 ) -> None:
     """Dismiss a notice; it comes back when its cause occurs again."""
-    if not await context.services.store.notices.dismiss(notice):
-        notices = await list_notices(context)
-        raise UnknownName("notice", notice, [each.id for each in notices])
+    notices = {each.id: each for each in await list_notices(context)}
+    if notice not in notices:
+        raise UnknownName("notice", notice, notices)
+    await context.services.store.notices.dismiss(notice)
+    await context.changed("notices.dismiss", notice=notice, message=notices[notice].message)
 
 
 async def _health(context: AdminContext, record: ClusterRecord) -> Health:

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import pwd
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +16,7 @@ from rich.text import Text
 from pvemcp_server.access.fields import bad_argument
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.permission import COMMAND_LINE
-from pvemcp_server.cli.state import open_state
+from pvemcp_server.cli.state import command_line_name, open_state
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import open_services
 from pvemcp_server.toolkit.registry import tools
@@ -39,8 +37,7 @@ async def administrator() -> AsyncIterator[AdminContext]:
     """
     async with open_state() as state, open_services(state) as services:
         try:
-            by = f"cli:{_system_user()}"
-            yield AdminContext(services, by=by, authority=COMMAND_LINE)
+            yield AdminContext(services, by=command_line_name(), authority=COMMAND_LINE)
         except ValidationError as invalid:
             raise bad_argument(invalid) from None
 
@@ -111,17 +108,6 @@ def cell_text(value: Any) -> str:
 def from_options(model: type[Model], **options: Any) -> Model:
     """Return the model with the options that were used; the others stay unset."""
     return model.model_validate({k: value for k, value in options.items() if value is not None})
-
-
-def _system_user() -> str:
-    """Return the user's name from the system: environment variables can hold any text.
-
-    In a container a user may have no name, only a number.
-    """
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pvemcp_server.access.clusters import DEFAULT_IDENTITY
-from pvemcp_server.cli.state import State
+from pvemcp_server.cli.state import State, record_change
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.files import open_private, replaced_file
 from pvemcp_server.store.records import ClusterRecord, TlsMode
@@ -42,6 +42,7 @@ class Demo:
         for cluster in await self._state.access.clusters.all():
             if self._is_ours(cluster):
                 await self._state.access.clusters.remove(cluster.name)
+                await record_change(self._state, "clusters.remove", cluster=cluster.name)
         self._list.unlink(missing_ok=True)
 
     @asynccontextmanager
@@ -99,10 +100,12 @@ class Demo:
         if name in {record.name for record in await configs.all()}:
             await configs.change(name, secrets=await self._secrets(name, token), **connection)
             await configs.change_identity(name, DEFAULT_IDENTITY, **token)
+            await record_change(self._state, "clusters.change", cluster=name, **connection)
             return
         with replaced_file(self._list) as file:
             file.write(json.dumps(sorted({*self._names(), name})).encode())
         await configs.create(name, **connection, **token, description="Demo cluster (emulated)")
+        await record_change(self._state, "clusters.add", cluster=name, **connection)
 
     async def _secrets(self, name: str, token: Mapping[str, str]) -> dict[str, str]:
         """Return the secrets of a cluster's tokens, for the emulator's new ports."""

@@ -32,6 +32,7 @@ async def backup(
 ) -> None:
     """Write the whole state to a file, also while the server runs; the master key is not in it."""
     async with administrator() as context:
+        await context.recorded("backup", path=str(path))
         rows = await write_backup(context.services.store, path)
     print_answer(
         {"path": str(path), "rows": rows}, f"Wrote {rows} rows to {path}.", as_json=as_json
@@ -49,6 +50,8 @@ async def restore(
 ) -> None:
     """Replace the state by a backup; the server must not be running."""
     rows = await read_backup(Config.load(), path, replace=replace)
+    async with administrator() as context:
+        await context.changed("restore", path=str(path), rows=rows)
     print_answer({"path": str(path), "rows": rows}, f"Restored {rows} rows.", as_json=as_json)
 
 

@@ -12,8 +12,9 @@ from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passwords import check_password
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_url
-from pvemcp_server.cli.state import State
+from pvemcp_server.cli.state import State, record_change
 from pvemcp_server.errors import BadArgument, ConfigError
+from pvemcp_server.store.records import AdminRole
 
 FIRST_KEY = "first"
 ADMIN_VARIABLES = {"name": "PVEMCP_ADMIN_USER", "password": "PVEMCP_ADMIN_PASSWORD"}
@@ -35,7 +36,9 @@ async def create_first_administrator(state: State) -> str | None:
     config = state.config
     configured = config.admin_password.get_secret_value() if config.admin_password else None
     with _named_by_variable():
-        password = await state.access.admins.first(config.admin_user, configured)
+        is_new, password = await state.access.admins.first(config.admin_user, configured)
+    if is_new:
+        await record_change(state, "admins.add", name=config.admin_user, role=AdminRole.OWNER)
     if password:
         _console().print(
             f"Admin pages: {config.base_url}/admin, "
@@ -90,6 +93,7 @@ async def _print_demo(state: State) -> None:
     values = await state.settings.current()
     if not values.enabled:
         await state.settings.change({"enabled": True}, by="make run")
+        await record_change(state, "settings.change", enabled=True)
         show("The endpoint was turned on for the demo (setting Enabled).")
     identity = "'root@pam!pvemcp'"  # quoted: shells expand ! from their history
     names = " and ".join(cluster.name for cluster in await state.access.clusters.all())
@@ -105,7 +109,8 @@ async def _first_key(state: State) -> str | None:
     """Create a key if there is none; on emulated clusters it has all rights."""
     if await state.access.keys.all():
         return None
-    _, secret = await state.access.keys.create(FIRST_KEY, role=ADMINISTRATOR)
+    key, secret = await state.access.keys.create(FIRST_KEY, role=ADMINISTRATOR)
+    await record_change(state, "keys.create", key=key.id, name=FIRST_KEY, role=ADMINISTRATOR)
     return secret
 
 

@@ -2,15 +2,18 @@
 
 import asyncio
 import functools
+import os
+import pwd
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import typer
 
 from pvemcp_server.access import Access, ExternalAdmins, open_access
+from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ServerError
 from pvemcp_server.settings import Settings
@@ -37,6 +40,35 @@ async def open_state(config: Config | None = None) -> AsyncIterator[State]:
     external = ExternalAdmins.configured(config)
     async with open_store(config) as store, open_access(store, external) as access:
         yield State(config, store, access, Settings(store))
+
+
+async def record_change(
+    state: State, action: str, *, cluster: str | None = None, **details: Any
+) -> None:
+    """Record a change that a start makes, which runs no administrative operation.
+
+    `action` is the name of the operation that changes the same.
+    """
+    event = Event(
+        tool=f"admin.{action}",
+        key_name=command_line_name(),
+        cluster=cluster,
+        arguments=details,
+        outcome=Outcome.OK,
+    )
+    await Audit(state.store).admin(event)
+
+
+def command_line_name() -> str:
+    """Return the name that the audit shows for a command: `cli:` and the system's user.
+
+    It comes from the system, because environment variables can hold any text. In a container a user
+    may have no name, only a number.
+    """
+    try:
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return f"cli:{os.getuid()}"
 
 
 def command(run: Callable[P, Awaitable[None]]) -> Callable[P, None]:
