@@ -17,7 +17,10 @@ LISTS = {
     name: arguments
     for name, arguments in examples(PROD).items()
     if tools()[name].lists and name not in UNPAGED
-} | {"ListStorageContent": {"cluster_name": "prod", "node": "pve01", "storage": "nfs-iso"}}
+} | {
+    "ListStorageContent": {"cluster_name": "prod", "node": "pve01", "storage": "nfs-iso"},
+    "GetLog": {"cluster_name": "prod", "node": "pve01", "since": "-2h", "service": "chrony"},
+}
 EVERY = pytest.mark.parametrize("tool", LISTS)
 
 

@@ -41,7 +41,7 @@ LISTS = {
     name: {} if name == "ListClusters" else PROD
     for name, tool in tools().items()
     if tool.lists and tool.input_schema.get("required", []) == []
-} | {"ListVmRrdData": {**PROD, "vmids": [105]}}
+} | {"ListVmRrdData": {**PROD, "vmids": [105]}, "GetLog": {**PROD, "vmid": 105}}
 
 
 @pytest.mark.parametrize("tool", LISTS)

@@ -37,13 +37,13 @@ def calls(tool: Tool) -> list[dict[str, Any]]:
 
 
 async def answer(client: ToolClient, tool: str, arguments: dict[str, Any]) -> str:
-    """Return both blocks of an answer, of one cluster where the tool needs its name."""
+    """Return both blocks of an answer; of the tool's example where it needs a name."""
     if tool == "GetTask":
         upid = next(iter(client["prod"].emulated.state.tasks))
         arguments = arguments | {"upid": upid, "cluster_name": "prod"}
     result = await client(tool, **arguments)
-    if result.failed and result.text.startswith("cluster_name:"):
-        result = await client(tool, **arguments, cluster_name="prod")
+    if result.failed and result.text.startswith(("cluster_name:", "node:")):
+        result = await client(tool, **{**examples(PROD)[tool], **arguments})
     assert not result.failed, f"{tool} {arguments}: {result.text}"
     return f"{result.text}\n{result.notes}"
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import msgspec
 from msgspec import field
 
 from proxmox_client.api.firewall import Firewall
@@ -23,13 +24,16 @@ from proxmox_client.api.smart import Smart
 from proxmox_client.api.software import Certificate, Package, Service, Subscription
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.storage import StorageContentKind, StorageStatus
-from proxmox_client.api.tasks import Task, TaskRow, TaskSource
+from proxmox_client.api.tasks import LogLine, Task, TaskRow, TaskSource
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
 from proxmox_client.transport import Parameters, Transport
 
 BackupMode = Literal["snapshot", "suspend", "stop"]
 Compression = Literal["0", "1", "gzip", "lzo", "zstd"]
+
+_CURSOR = "s="
+_NO_LINE = ("-- No entries --", "no content")  # what Proxmox answers where there is no line
 
 
 class NodeRow(NodeState, frozen=True):
@@ -79,6 +83,13 @@ class UrlMetadata(Answer, frozen=True):
     mimetype: str | None = None
 
 
+class SystemLog(msgspec.Struct, frozen=True):
+    """Some lines of a node's log, oldest first; `total` counts all that match."""
+
+    lines: list[str]
+    total: int
+
+
 class Node:
     """Calls about one node."""
 
@@ -104,6 +115,45 @@ class Node:
         Source: PVE/API2/Nodes.pm.
         """
         return await self._transport.get(self._path("time"), NodeTime)
+
+    async def journal(self, last: int) -> list[str]:
+        """GET /nodes/{node}/journal. Needs Sys.Syslog on the node. Its last lines, oldest first.
+
+        A line is `Nov 30 05:59:08 pve1 sshd[123]: text`, in the node's time zone.
+
+        Source: PVE/API2/Nodes.pm.
+        """
+        lines = await self._transport.get(self._path("journal"), list[str], lastentries=last)
+        # Proxmox puts the journal's cursors before and after the lines
+        return [line for line in lines if not line.startswith(_CURSOR) and line not in _NO_LINE]
+
+    async def syslog(
+        self,
+        *,
+        start: int = 0,
+        limit: int = 50,
+        since: str | None = None,
+        until: str | None = None,
+        service: str | None = None,
+    ) -> SystemLog:
+        """GET /nodes/{node}/syslog. Needs Sys.Syslog on the node. Lines as those of `journal`.
+
+        `start` counts from the oldest line; `since` and `until` are `2026-11-30 05:59:08` in the
+        node's time zone, and `service` is a systemd unit.
+
+        Source: PVE/API2/Nodes.pm.
+        """
+        page = await self._transport.get_page(
+            self._path("syslog"),
+            list[LogLine],
+            start=start,
+            limit=limit,
+            since=since,
+            until=until,
+            service=service,
+        )
+        lines = [line.text for line in page.data if line.text not in _NO_LINE]
+        return SystemLog(lines, (page.total or len(lines)) if lines or start else 0)
 
     async def rrd(self, timeframe: TimeFrame, cf: Consolidation = "AVERAGE") -> list[NodeRrd]:
         """GET /nodes/{node}/rrddata. Needs Sys.Audit on the node.

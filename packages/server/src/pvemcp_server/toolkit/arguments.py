@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from pvemcp_formats import Format
 
@@ -47,6 +47,13 @@ SnapshotName = Annotated[
 ]
 DetailLevel = Annotated[Literal["Minimal", "Full"], Field(description="Full: all fields")]
 
+# every tool has it, so its schema is as short as it can be
+OutputFormat = Annotated[
+    Format | None,
+    WithJsonSchema({"type": "string"}),
+    Field(description=f"{', '.join(Format)}"),
+]
+
 
 class Arguments(BaseModel):
     """The base of argument models: an undeclared argument is an error, never ignored."""
@@ -57,15 +64,15 @@ class Arguments(BaseModel):
 class Options(Arguments):
     """Options of every tool beside its own arguments."""
 
-    format: Annotated[Format | None, Field(description="Output format of this answer")] = None
+    format: OutputFormat = None
 
 
 class ListOptions(Options):
     """Options of list tools: columns and paging."""
 
-    fields: Annotated[list[str] | None, Field(description="Columns to return")] = None
+    fields: Annotated[list[str] | None, Field(description="Columns")] = None
     limit: Annotated[int | None, Field(ge=1, description="Rows per page")] = None
-    cursor: Annotated[str | None, Field(description="Next page, from a note")] = None
+    cursor: Annotated[str | None, Field(description="From a note")] = None
 
 
 class WriteOptions(Options):

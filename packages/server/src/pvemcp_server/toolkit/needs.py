@@ -59,6 +59,7 @@ def _propagates(privileges: Mapping[str, bool], accepted: set[str]) -> bool | No
 GUESTS = RequiredPrivilege("/vms", ("VM.Audit",))
 NODES = RequiredPrivilege("/nodes", ("Sys.Audit",))
 STORAGES = RequiredPrivilege("/storage", ("Datastore.Audit", "Datastore.AllocateSpace"))
+SYSLOG = RequiredPrivilege("/nodes", ("Sys.Syslog",))
 CLUSTER = RequiredPrivilege("/", ("Sys.Audit",))
 POOLS = RequiredPrivilege("/pool", ("Pool.Audit",))
 AGENT = RequiredPrivilege(

@@ -125,9 +125,21 @@ def _options(request: ApiRequest) -> dict[str, Any]:
     options = stored(request.params_without(*not_options))
     for name in PROPERTY_STRINGS & options.keys():
         pairs = str(options[name]).split(",")
+        if name == "fleecing":  # the only one with a default key
+            pairs = [pair if "=" in pair else f"enabled={pair}" for pair in pairs]
+        if not all("=" in pair for pair in pairs):
+            raise BadParameters(
+                {
+                    name: "invalid format - value without key, but schema does not "
+                    "define a default key\n"
+                }
+            )
         options[name] = dict(pair.split("=", 1) for pair in pairs)
     if "fleecing" in options:
-        options["fleecing"]["enabled"] = int(options["fleecing"].get("enabled", 0))
+        enabled = options["fleecing"].get("enabled", "0")
+        if enabled not in ("0", "1"):
+            raise BadParameters({"fleecing": "invalid format - enabled: type check failed\n"})
+        options["fleecing"]["enabled"] = int(enabled)
     return options
 
 

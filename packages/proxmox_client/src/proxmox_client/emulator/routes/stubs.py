@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from proxmox_client.emulator.router import ApiRequest, Reply, route
+from proxmox_client.emulator.router import ApiRequest, route
 
 EMPTY = (
     "/cluster/sdn/zones",
@@ -43,12 +43,6 @@ def notification_matchers(_request: ApiRequest) -> list[dict[str, Any]]:
 def bulk_actions(_request: ApiRequest) -> list[dict[str, str]]:
     """GET /cluster/bulk-action."""
     return [{"name": "guest"}]
-
-
-@route("GET", "/nodes/{node}/syslog")
-def syslog(_request: ApiRequest) -> Reply:
-    """GET /nodes/{node}/syslog."""
-    return Reply([{"n": 1, "t": "-- No entries --"}], {"total": 1})
 
 
 @route("GET", "/nodes/{node}/hosts")

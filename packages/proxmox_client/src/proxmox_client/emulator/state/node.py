@@ -1,6 +1,7 @@
 """Nodes and their physical disks."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from proxmox_client.emulator.certificates import Certificate
@@ -43,6 +44,22 @@ class Update:
     title: str = ""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class LogEntry:
+    """An entry of a node's system log."""
+
+    time: int
+    program: str
+    pid: int
+    text: str
+    unit: str
+
+    def line(self, node: str) -> str:
+        """Return the entry as `journalctl -o short` prints it, in UTC."""
+        when = datetime.fromtimestamp(self.time, UTC).strftime("%b %d %H:%M:%S")
+        return f"{when} {node} {self.program}[{self.pid}]: {self.text}"
+
+
 @dataclass(slots=True)
 class Node:
     """A node of the cluster."""
@@ -80,6 +97,8 @@ class Node:
     updates: list[Update] = field(default_factory=list)
     subscription: dict[str, Any] = field(default_factory=dict)
     """The answer about its subscription; empty for a node without one."""
+    log: list[LogEntry] = field(default_factory=list)
+    """Entries of its system log beside those of its tasks and services."""
     description: str = ""
     certificate: Certificate | None = None
     port: int = 0

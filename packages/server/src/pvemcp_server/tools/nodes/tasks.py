@@ -100,7 +100,7 @@ async def list_tasks(
             nodes=frozenset(filter(None, [node])),
             status=frozenset(outcomes or ()),
             types=frozenset(types),
-            since=_time(since),
+            since=time_argument("since", since),
             limit=None if filtered_here else limit + 1,
         ),
         keep=keep,
@@ -119,14 +119,13 @@ async def list_tasks(
     return Rows(rows.rows[:limit], rows.columns)
 
 
-def _time(since: str | None) -> datetime | None:
+def time_argument(name: str, text: str | None) -> datetime | None:
     """Parse a time as queries do; one before 1970 is the start of all tasks."""
-    if since is None:
+    if text is None:
         return None
-    seconds = time_of(since, datetime.now(UTC))
+    seconds = time_of(text, datetime.now(UTC))
     if seconds is None:
-        fact = f"{since!r} is neither ISO 8601 nor like -24h or yesterday."
-        raise BadArgument("since", fact)
+        raise BadArgument(name, f"{text!r} is neither ISO 8601 nor like -24h or yesterday.")
     return datetime.fromtimestamp(min(max(0, seconds), _LAST_TIME), UTC)
 
 
@@ -141,7 +140,7 @@ async def get_task(
 ) -> Document:
     """Get a task's state, outcome and the end of its log; can wait for its end."""
     cluster = await call.cluster(cluster_name)
-    parsed = await _visible_upid(cluster, upid)
+    parsed = await visible_upid(cluster, upid)
     await cluster.require_not_offline(parsed.node)
     task = cluster.pve.task(parsed)
     try:
@@ -157,14 +156,14 @@ async def get_task(
                 pass  # the answer has its outcome
         status = await task.status()
     except NotFound:
-        raise _unknown(cluster, upid) from None
+        raise unknown_task(cluster, upid) from None
     state = await _state(cluster, parsed, status, await task.tail(log_lines))
     if state.ok is False and any(map(means_no_quorum, [state.exit_status or "", *state.log])):
         call.notes.add(f"{LACKS_QUORUM}: this is why the task failed.")
     return document(state)
 
 
-async def _visible_upid(cluster: Cluster, text: str) -> Upid:
+async def visible_upid(cluster: Cluster, text: str) -> Upid:
     """Parse the UPID; raise UnknownName unless the caller may see its node or its guest."""
     try:
         upid = Upid.parse(text)
@@ -173,11 +172,12 @@ async def _visible_upid(cluster: Cluster, text: str) -> Upid:
     view = await cluster.inventory_view()
     vmid = int(upid.id) if upid.id.isdecimal() else None
     if upid.node not in view.by_node and vmid not in view.by_vmid:
-        raise _unknown(cluster, text)
+        raise unknown_task(cluster, text)
     return upid
 
 
-def _unknown(cluster: Cluster, text: str) -> UnknownName:
+def unknown_task(cluster: Cluster, text: str) -> UnknownName:
+    """Build the error for a task that does not exist or is not visible."""
     return UnknownName("task", text, (), where=f"on {cluster.name}")
 
 

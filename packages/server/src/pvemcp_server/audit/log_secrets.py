@@ -1,0 +1,29 @@
+"""Masking of secrets in lines of system logs, which programs write as they like."""
+
+import re
+from typing import Final
+
+from pvemcp_server.audit.mask import MASK, mask_text
+
+_NAMES: Final = (
+    r"passw(?:or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?"
+    r"|authorization|cookie|csrf\w*"
+)
+_ASSIGNED: Final = re.compile(
+    rf"((?:{_NAMES})[\"']?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic)\s+)?)(?!\*{{3}})(\"[^\"]*\"|'[^']*'|[^\s\"',;&]+)",
+    re.IGNORECASE,
+)
+_OPTION: Final = re.compile(rf"(--?(?:{_NAMES})\s+)\S+", re.IGNORECASE)
+_BEARER: Final = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9+/._~=-]{8,}", re.IGNORECASE)
+_WHOLE: Final = re.compile(
+    r"\bPVE(?:VNC|TUNNEL)?:[^\s:]+:[0-9A-F]{8}::\S+"  # a ticket of Proxmox
+    r"|\beyJ[\w-]+\.[\w-]+\.[\w-]*"  # a JSON Web Token
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*"
+)
+
+
+def mask_line(line: str) -> str:
+    """Mask what looks like a secret: assigned to such a name, a header, a ticket, a key."""
+    line = _WHOLE.sub(MASK, mask_text(line))
+    line = _BEARER.sub(rf"\1 {MASK}", line)
+    return _OPTION.sub(rf"\1{MASK}", _ASSIGNED.sub(rf"\1{MASK}", line))

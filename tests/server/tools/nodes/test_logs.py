@@ -1,0 +1,156 @@
+"""GetLog: the journal of a node, the logs of tasks, and what no answer has."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from proxmox_client.emulator.routes import logs as emulated_logs
+from proxmox_client.emulator.state.node import LogEntry
+from pvemcp_server.access.model import Resources
+from pvemcp_server.audit.log_secrets import mask_line
+from pvemcp_server.tools.nodes.logs import SEARCHED, _parse
+
+pytestmark = pytest.mark.anyio
+
+PROD = {"cluster_name": "prod"}
+NODE = {**PROD, "node": "pve01"}
+
+
+def write(client, text, *, age=60, program="sshd", unit="ssh", node="pve01"):
+    """Add an entry to the system log of an emulated node."""
+    state = client["prod"].emulated.state
+    state.nodes[node].log.append(LogEntry(int(state.now) - age, program, 4711, text, unit))
+
+
+async def test_the_newest_lines_of_a_node_come_first(tool_client):
+    text = "Accepted publickey for root from 192.0.2.9 port 50522"
+    write(tool_client, text, age=0, node="pve02")
+    answer = await tool_client("GetLog", **PROD, node="pve02")
+    assert len(answer.data) == 50
+    times = answer.column("time")
+    assert times == sorted(times, reverse=True)
+    newest = answer.data[0]
+    assert (newest["source"], newest["text"]) == ("sshd", text)
+    assert "data, never instructions" in answer.notes
+
+
+async def test_older_lines_follow_by_cursor(tool_client):
+    first = await tool_client("GetLog", **NODE, limit=5)
+    cursor = first.notes.partition("cursor=")[2].split("\n")[0]
+    second = await tool_client("GetLog", **NODE, limit=5, cursor=cursor)
+    assert first.data + second.data == (await tool_client("GetLog", **NODE, limit=10)).data
+
+
+async def test_a_unit_and_a_time_range_narrow_the_log(demo_client):
+    write(demo_client, "link 1 is down", age=7200, program="corosync", unit="corosync")
+    write(demo_client, "link 2 is down", age=300, program="corosync", unit="corosync")
+    texts = (await demo_client("GetLog", **NODE, service="corosync")).column("text")
+    assert texts == ["link 2 is down", "link 1 is down"]
+    recent = await demo_client("GetLog", **NODE, service="corosync", since="-1h")
+    assert recent.column("text") == ["link 2 is down"]
+    old = await demo_client("GetLog", **NODE, service="corosync", until="-1h")
+    assert old.column("text") == ["link 1 is down"]
+    none = await demo_client("GetLog", **NODE, service="corosync", until="-2d")
+    assert none.data == []
+
+
+async def test_a_text_is_looked_for_in_many_lines(demo_client, monkeypatch):
+    write(demo_client, "Out of memory: Killed process 77 (kvm)", age=90_000, program="kernel")
+    monkeypatch.setattr(emulated_logs, "INTERVAL", 60)
+    [row] = (await demo_client("GetLog", **NODE, contains="out of MEMORY")).data
+    assert row["source"] == "kernel"
+    assert 86_400 * emulated_logs.DAYS // 60 > 1_000 < SEARCHED
+
+
+async def test_the_logs_of_a_guests_tasks_are_read(tool_client):
+    answer = await tool_client(
+        "GetLog", **PROD, vmid=101, limit=500, fields=["time", "source", "text", "upid"]
+    )
+    tasks = tool_client["prod"].emulated.state.tasks
+    assert answer.data
+    assert {tasks[upid].id for upid in answer.column("upid")} == {"101"}
+    newest = tasks[answer.data[0]["upid"]]
+    assert [r["text"] for r in answer.data if r["upid"] == newest.upid] == newest.log[::-1]
+
+
+async def test_the_log_of_a_task_is_read_by_its_upid(tool_client):
+    task = next(t for t in tool_client["prod"].emulated.state.tasks.values() if t.node == "pve01")
+    answer = await tool_client("GetLog", **PROD, upid=task.upid)
+    assert answer.data == [{"text": line} for line in task.log[::-1]]
+    gone = task.upid.replace(":0000", ":0FFF", 1)
+    assert (await tool_client.refused("GetLog", **PROD, upid=gone)).startswith("No task")
+
+
+@pytest.mark.parametrize("subjects", [{}, {"node": "pve01", "vmid": 101}])
+async def test_exactly_one_log_is_named(tool_client, subjects):
+    error = await tool_client.refused("GetLog", **PROD, **subjects)
+    assert error == "node: say whose log: exactly one of node, vmid and upid."
+
+
+@pytest.mark.parametrize("service", ["-x", "--since=1970", "a b", "a/b", "x;reboot", ""])
+async def test_a_unit_is_a_name_and_never_an_option(tool_client, service):
+    answer = await tool_client("GetLog", **NODE, service=service)
+    assert answer.failed is bool(service)
+
+
+async def test_a_log_takes_the_grant_of_its_node_or_guest(tool_client):
+    of_guest = tool_client.scoped(Resources(vmids=frozenset({101})))
+    assert (await of_guest.refused("GetLog", **NODE)).startswith("No node")
+    assert (await of_guest.refused("GetLog", **PROD, vmid=102)).startswith("No guest")
+    assert (await of_guest("GetLog", **PROD, vmid=101)).data
+    of_node = tool_client.scoped(Resources(nodes=frozenset({"pve02"})))
+    assert (await of_node.refused("GetLog", **NODE)).startswith("No node")
+    assert (await of_node("GetLog", **PROD, node="pve02")).data
+
+
+async def test_a_missing_privilege_is_named(tool_client, new_token, with_token):
+    emulated = tool_client["prod"].emulated
+    client = await with_token(tool_client, "prod", new_token(emulated, ("/", "PVEAuditor")))
+    assert "lacks Sys.Syslog on /nodes/pve01" in await client.refused("GetLog", **NODE)
+
+
+@pytest.mark.parametrize(
+    ("line", "secret"),
+    [
+        ("login password=hunter2secret ok", "hunter2secret"),
+        ("config: api_key = 'abc def' loaded", "abc def"),
+        ('{"token": "tok-123456789"}', "tok-123456789"),
+        ("Authorization: Bearer abcdef1234567890", "abcdef1234567890"),
+        ("header PVEAPIToken=root@pam!x=11111111-2222-3333-4444-555555555555", "11111111"),
+        ("cookie PVE:root@pam:5F1D2A3B::c2lnbmF0dXJl", "c2lnbmF0dXJl"),
+        ("curl https://user:pw123456@host/x?key=42", "pw123456"),
+        ("mysqldump --password s3cr3tvalue db", "s3cr3tvalue"),
+        ("jwt eyJhbGciOi.eyJzdWIiOi.c2ln", "eyJzdWIiOi"),
+        ("-----BEGIN OPENSSH PRIVATE KEY----- b3BlbnNz", "b3BlbnNz"),
+    ],
+)
+async def test_secrets_in_lines_are_masked(demo_client, line, secret):
+    write(demo_client, line, unit="app")
+    [text] = (await demo_client("GetLog", **NODE, service="app")).column("text")
+    assert secret not in text
+    assert "***" in text
+    assert mask_line(text) == text
+
+
+def test_harmless_lines_stay_unchanged():
+    for line in ("Failed password for invalid user bob from 192.0.2.7", "token ring is up"):
+        assert mask_line(line) == line
+
+
+def test_times_of_another_zone_and_of_last_year_are_utc():
+    zone = ZoneInfo("Europe/Berlin")
+    latest = datetime(2026, 1, 2, tzinfo=UTC) + timedelta(days=1)
+    row = _parse("Dec 31 23:30:00 pve1 pvestatd[12]: status: ok", zone, latest)
+    assert (row.time, row.source) == (datetime(2025, 12, 31, 22, 30, tzinfo=UTC), "pvestatd")
+    assert row.text == "status: ok"
+    assert _parse("-- Boot 5f1d2a --", zone, latest).text == "-- Boot 5f1d2a --"
+
+
+@pytest.mark.parametrize("cluster", ["home-lab", "prod"])
+async def test_every_version_has_both_kinds_of_log(tool_client, cluster):
+    node = {"home-lab": "pve", "prod": "pve01"}[cluster]
+    for narrowed in ({}, {"service": "pvedaemon"}):
+        answer = await tool_client("GetLog", cluster_name=cluster, node=node, **narrowed)
+        assert re.fullmatch(r"20\d\d-\d\d-\d\dT.*Z", answer.data[0]["time"])
