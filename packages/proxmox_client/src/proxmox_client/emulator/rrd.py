@@ -60,7 +60,7 @@ def guest_rows(guest: Guest, state: ClusterState) -> RowAt:
         cpus = state.cpus_of(guest)
         row: Row = {"maxcpu": cpus, "maxmem": guest.memory, "maxdisk": guest.disk_size}
         row["disk"] = int(guest.disk_size * guest.disk_used) if is_container else 0
-        if not guest.running:
+        if not guest.ran_at(when):
             return row
         row |= _activity(guest.load, when, factor)
         row["mem"] = guest.memory * guest.load.memory_at(when)

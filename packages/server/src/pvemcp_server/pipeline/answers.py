@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
 from pvemcp_server.clusters import Notes
-from pvemcp_server.errors import BadArgument, folded, nearest
+from pvemcp_server.errors import BadArgument, counted, folded, nearest
 from pvemcp_server.pipeline.arguments import option
 from pvemcp_server.pipeline.cursors import make_cursor, read_cursor
 from pvemcp_server.pipeline.visible_text import clean_line, visible
@@ -157,7 +157,7 @@ class Writer:
             self.notes.add(f"Text longer than {cleaner.longest} characters was cut in: {names}.")
         lines = [clean_line(note) for note in self.notes]
         rest = len(lines) - MOST_NOTES
-        more = [f"{rest} more notes of this kind."] if rest > 0 else []
+        more = [f"{counted(rest, 'more note')} of this kind."] if rest > 0 else []
         return "\n".join(lines[:MOST_NOTES] + more)
 
 

@@ -17,10 +17,10 @@ from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.tables.tasks import TYPES
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import ClusterName, NodeName, OneCluster, VmId
+from pvemcp_server.toolkit.arguments import ClusterName, ItsCluster, NodeName, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import listed, newest_first
-from pvemcp_server.toolkit.locate import clusters_with
+from pvemcp_server.toolkit.locate import cluster_with, clusters_with
 from pvemcp_server.toolkit.registry import Document, Rows, document, tool
 from pvemcp_server.toolkit.task_wait import watch
 
@@ -133,14 +133,16 @@ def _time(since: str | None) -> datetime | None:
 async def get_task(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     upid: UpidText,
     wait_seconds: Wait = 0,
     log_lines: LogLines = 20,
 ) -> Document:
     """Get a task's state, outcome and the end of its log; can wait for its end."""
-    cluster = await call.cluster(cluster_name)
-    parsed = await _visible_upid(cluster, upid)
+    parsed = _parsed(upid)
+    cluster = await cluster_with(call, cluster_name, nodes=[parsed.node])
+    if not await _is_visible(cluster, parsed):
+        raise _unknown(cluster, upid)
     task = cluster.pve.task(parsed)
     try:
         if wait_seconds:
@@ -162,17 +164,18 @@ async def get_task(
     return document(state)
 
 
-async def _visible_upid(cluster: Cluster, text: str) -> Upid:
-    """Parse the UPID; raise UnknownName unless the caller may see its node or its guest."""
+def _parsed(text: str) -> Upid:
     try:
-        upid = Upid.parse(text)
+        return Upid.parse(text)
     except ValueError as error:
         raise BadArgument("upid", str(error)) from None
+
+
+async def _is_visible(cluster: Cluster, upid: Upid) -> bool:
+    """Return whether the caller may see the task's node or its guest."""
     view = await cluster.inventory_view()
     vmid = int(upid.id) if upid.id.isdecimal() else None
-    if upid.node not in view.by_node and vmid not in view.by_vmid:
-        raise _unknown(cluster, text)
-    return upid
+    return upid.node in view.by_node or vmid in view.by_vmid
 
 
 def _unknown(cluster: Cluster, text: str) -> UnknownName:

@@ -8,11 +8,11 @@ from proxmox_client import ProxmoxError
 from proxmox_client.api.storage import Storage, StorageContentKind, Volume
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.errors import BadArgument, Precondition, UnknownName
+from pvemcp_server.errors import BadArgument, Precondition, UnknownName, counted
 from pvemcp_server.tables.registry import Budget, LoadRequest
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import NodeName, OneCluster, StorageName, Volid
+from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, StorageName, Volid
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -42,7 +42,7 @@ _WORDS = {
 async def delete_backup(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     node: NodeName,
     storage: StorageName,
     volid: Volid,
@@ -61,7 +61,7 @@ async def delete_backup(
 async def delete_iso(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     node: NodeName,
     storage: StorageName,
     volid: Volid,
@@ -79,7 +79,7 @@ async def delete_iso(
 async def delete_storage_content(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     node: NodeName,
     storage: StorageName,
     volid: Volid,
@@ -97,7 +97,7 @@ async def _deletion_plan(
     kind: StorageContentKind | None,
 ) -> Plan:
     """Check the volume and plan its deletion; with `kind`, other kinds are refused."""
-    cluster = await writable_cluster(call, cluster_name)
+    cluster = await writable_cluster(call, cluster_name, nodes=[node])
     prefix, _, name = volid.partition(":")
     if prefix != storage or not name:
         raise BadArgument("volid", f"{volid!r} is not on storage {storage}.")
@@ -178,8 +178,7 @@ def _warnings(cluster: Cluster, volid: str, users: VolumeUsers) -> list[str]:
     """Return warnings about guests that were not checked for using the volume."""
     warnings = []
     if users.unread:
-        guests = "1 guest" if users.unread == 1 else f"{users.unread} guests"
-        warnings.append(f"{guests} could not be checked for using {volid}.")
+        warnings.append(f"{counted(users.unread, 'guest')} could not be checked for using {volid}.")
     if users.blind:
         warnings.append(
             f"{cluster.account} does not see all guests: one that it does not see may still use "
