@@ -88,8 +88,14 @@ MESSAGES: Final = (
     ),
     Message(
         "Offline on {cluster}: {nodes}; rows there show the last known values.",
-        "Proxmox still lists what an offline node last reported.",
+        "For five minutes, Proxmox still lists what an offline node last reported.",
         "Do not rely on the state of these rows until the node is back.",
+    ),
+    Message(
+        "Offline on {cluster}: {nodes}; state and use of the rows there are unknown, and so is "
+        "what is empty in them.",
+        "Later, Proxmox lists only what is configured: number, node, pool and tags of a guest.",
+        "Do not take an empty value for one that is not set.",
     ),
     Message(
         "Node {node} on {cluster} is offline.",
@@ -156,6 +162,8 @@ OTHERS: Final = (
     ),
     Message("Incomplete on {cluster}, so no rollback is possible: {snapshots}.", "", ""),
     Message("Recorded until then only: {nodes}.", "", ""),
+    Message("Paused VMs count as running here, unless a condition names paused.", "", ""),
+    Message("wearout is the remaining life: 100 is new, 0 is worn out.", "", ""),
     Message("The newest {n}; use a larger limit or filters for more.", "", ""),
 )
 PREFIX: Final = re.compile(r"^[a-z-]+: ")  # ListClusters puts a cluster's name before its error

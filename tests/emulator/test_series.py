@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from proxmox_client.emulator import Emulator, Scenario
+from proxmox_client.emulator.tasks.power import set_stopped
 
 pytestmark = pytest.mark.anyio
 FRAMES = {
@@ -51,6 +52,25 @@ async def test_the_maximum_is_above_the_average(client):
     average = await client.get(path, timeframe="hour", cf="AVERAGE")
     maximum = await client.get(path, timeframe="hour", cf="MAX")
     assert all(high["cpu"] >= low["cpu"] for high, low in zip(maximum, average, strict=False))
+
+
+async def test_a_stopped_guest_has_its_history_until_it_stopped(client):
+    guest = client.cluster.state.guests[103]
+    assert not guest.running
+    guest.stopped = client.cluster.state.now - 3 * 86400
+    rows = await client.get("/nodes/pve1/qemu/103/rrddata", timeframe="week")
+    used = [row["time"] for row in rows if "cpu" in row]
+    assert used == [row["time"] for row in rows if row["time"] < guest.stopped]
+    assert len(rows) > len(used) > len(rows) / 3
+
+
+async def test_a_guest_that_stops_now_keeps_its_history(client):
+    before = await client.get("/nodes/pve1/qemu/100/rrddata", timeframe="hour")
+    set_stopped(client.cluster.state.guests[100], client.cluster.state)
+    after = await client.get("/nodes/pve1/qemu/100/rrddata", timeframe="hour")
+    assert [row["time"] for row in after[:-2] if "cpu" in row] == [
+        row["time"] for row in before[-len(after) :][: len(after) - 2]
+    ]
 
 
 async def test_a_stopped_guest_has_its_size_only(client):

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
+import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator.access.principal import Principal, Rights
-from proxmox_client.emulator.access.roles import builtin_roles
+from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.state.jobs import Pool
 from proxmox_client.emulator.state.user_config import AclEntry, Group, Token, User
 from pvemcp_server.clusters.acl import Acl, Advice, question
 from pvemcp_server.clusters.checks import AUDITS
+from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +38,21 @@ PRIVILEGES = (
     ("/", "Sys.Audit"),
     ("/pool", "Pool.Audit"),
 )
+
+
+# Paths that Proxmox names in refusals, and the kinds of privileges that it checks there
+REFUSED = {
+    "/": {"Sys"},
+    "/access": {"Sys", "User", "Group", "Realm", "Permissions"},
+    "/access/groups/ops": {"User", "Sys", "Group"},
+    "/access/realm/pve": {"Realm", "User"},
+    "/mapping/pci/gpu": {"Mapping"},
+    "/nodes/n1": {"Sys"},
+    "/pool/web": {"Pool", "VM", "Datastore"},
+    "/sdn/zones/localnetwork/vmbr0": {"SDN"},
+    "/storage/local": {"Datastore"},
+    "/vms/100": {"VM"},
+}
 
 
 @pytest.fixture(params=["8.4", "9.2"], scope="module")
@@ -136,13 +153,35 @@ def random_grants(seed: int):
 
 @pytest.mark.parametrize("seed", range(60))
 async def test_a_line_adds_a_privilege_and_removes_none(cluster, pve, run_line, seed):
+    await check_lines(cluster, pve, run_line, seed, PRIVILEGES)
+
+
+@pytest.mark.parametrize("seed", range(100, 104))
+async def test_a_line_for_any_refusal_of_proxmox_removes_none(cluster, pve, run_line, seed):
+    named = {
+        (path, privilege)
+        for path, kinds in REFUSED.items()
+        for privilege in all_privileges(cluster.state.release)
+        if privilege.partition(".")[0] in kinds
+    }
+    needed = {
+        (need.path, need.of(cluster.state.release[0])[0])
+        for tool in tools().values()
+        for need in tool.needs
+    }
+    assert {privilege for _, privilege in named} == all_privileges(cluster.state.release)
+    await check_lines(cluster, pve, run_line, seed, sorted(named | needed))
+
+
+async def check_lines(cluster, pve, run_line, seed, privileges):
+    """Run the lines for these privileges, as far as there are any, for accounts with some roles."""
     grants, separated = random_grants(seed)
     grant(cluster, *grants, separated=separated)
     before, people = rights(cluster), deepcopy(cluster.state.user_config)
     acl = Acl(pve, TOKEN)
     advised = {
         (path, privilege): (await acl.advice(path, [privilege])).line
-        for path, privilege in PRIVILEGES
+        for path, privilege in privileges
         if not has(cluster, path, privilege)
     }
     lines = {missing: line for missing, line in advised.items() if line}

@@ -8,7 +8,7 @@ import pytest
 
 from proxmox_client import DeadlineExceeded, Unreachable
 from proxmox_client.limits import remaining
-from pvemcp_server.clusters import plural
+from pvemcp_server.errors import counted, plural
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import Budget, LoadRequest
 
@@ -89,8 +89,7 @@ async def test_late_answers_are_noted_with_the_next_step(open_cluster):
 
     await fanout.each(cluster, range(5), ask, request, "configuration of guest")
     assert any(
-        "5 of 5 configurations of guests on prod did not come in time" in note
-        for note in cluster.notes
+        "5 of 5 configurations of guests on prod not in time" in note for note in cluster.notes
     )
 
 
@@ -101,7 +100,6 @@ async def test_late_answers_are_noted_with_the_next_step(open_cluster):
         ("snapshots of guest", "snapshots of guests"),
         ("traffic of node", "traffic of nodes"),
         ("pool", "pools"),
-        ("", "parts"),
     ],
 )
 def test_notes_of_several_missing_answers_use_the_plural(what, many):
@@ -118,3 +116,11 @@ async def test_a_fault_of_the_server_costs_one_key_and_is_logged(open_cluster, c
         "Missing from prod: guest 0. The server failed on this; its log says more."
     ]
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("number", "what", "words"),
+    [(0, "row", "0 rows"), (1, "row", "1 row"), (2, "disks of node", "2 disks of nodes")],
+)
+def test_a_number_has_its_noun_in_the_right_form(number, what, words):
+    assert counted(number, what) == words

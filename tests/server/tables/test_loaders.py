@@ -267,7 +267,7 @@ async def test_rows_beyond_the_budget_are_noted(open_cluster):
     cluster = open_cluster()
     configs = await rows("qemu_configs", cluster, LoadRequest(budget=Budget(calls=3)))
     assert len(configs) == 3
-    assert any("were not read: the call's budget was used up" in note for note in cluster.notes)
+    assert any("not read: the call's budget was used up" in note for note in cluster.notes)
     late = open_cluster()
     assert await rows("qemu_configs", late, LoadRequest(budget=Budget(until=monotonic() - 1))) == []
     assert any("Incomplete" in note for note in late.notes)

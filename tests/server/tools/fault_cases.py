@@ -76,7 +76,12 @@ class FaultCase:
 
 
 async def node_is_down(client: ToolClient) -> None:
-    await client["prod"].emulated.node_down("pve02")
+    await client["prod"].emulated.node_down("pve02", seconds_ago=600)
+
+
+async def node_went_down_just_now(client: ToolClient) -> None:
+    # Proxmox keeps its figures for 300 s, and the clock of these tests runs fast
+    await client["prod"].emulated.node_down("pve02", seconds_ago=-6000)
 
 
 async def source_node_is_down(client: ToolClient) -> None:
@@ -155,6 +160,7 @@ WITHOUT_INVENTORY: Final = {
 
 CASES: Final = (
     FaultCase("A node is down", node_is_down, NODE),
+    FaultCase("A node went down just now", node_went_down_just_now, {"ListVms": NODE["ListVms"]}),
     FaultCase("A cluster is down", cluster_is_down, BOTH),
     FaultCase("A cluster hangs", cluster_hangs, BOTH, slow=True, deadlines=WITHOUT_INVENTORY),
     FaultCase("A storage hangs", storage_hangs, STORAGE, slow=True),

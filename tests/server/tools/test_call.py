@@ -7,6 +7,10 @@ import pytest
 
 from pvemcp_server.access.model import Resources
 from pvemcp_server.errors import CallError
+from pvemcp_server.toolkit.registry import tools
+
+from .examples import PROD, examples
+from .fault_cases import cluster_is_down
 
 pytestmark = pytest.mark.anyio
 
@@ -60,6 +64,59 @@ def _remove_accounts(demo_client, *names):
         return await open_(name, *rest)
 
     demo_client.clusters.open = refusing
+
+
+FOUND = {
+    name: {key: value for key, value in arguments.items() if key != "cluster_name"}
+    for name, arguments in examples(replace(PROD, vmid=300, other_vmid=301, moved_vmid=300)).items()
+    if "needed if several have it" in str(tools()[name].input_schema["properties"])
+} | {"ListNodeRrdData": {"nodes": ["pve01"]}}
+
+
+@pytest.mark.parametrize("tool", FOUND)
+async def test_a_guest_or_node_of_one_cluster_needs_no_cluster_name(tool_client, tool):
+    dry = {} if tools()[tool].reads else {"dry_run": True}
+    named = await tool_client(tool, cluster_name="prod", **FOUND[tool], **dry)
+    answer = await tool_client(tool, **FOUND[tool], **dry)
+    assert answer.failed == named.failed
+    assert "cluster" not in answer.text or "prod" in answer.text
+    assert tool_client.audit.events[-1][1].cluster == "prod"
+    assert (answer.text == named.text) or not answer.failed  # figures change from call to call
+
+
+@pytest.mark.parametrize("tool", [name for name in FOUND if "vmid" in FOUND[name]])
+async def test_a_guest_of_several_clusters_is_described_on_each(tool_client, tool):
+    error = await tool_client.refused(tool, **{**FOUND[tool], "vmid": 101})
+    assert error == (
+        "cluster_name: say which cluster; home-lab has 101 (qemu homeassistant on pve, running); "
+        "prod has 101 (qemu db-primary on pve01, running)."
+    )
+
+
+@pytest.mark.parametrize("tool", [name for name in FOUND if "node" in FOUND[name]])
+async def test_a_node_of_several_clusters_is_described_on_each(tool_client, tool):
+    both = {"prod": tool_client["prod"], "twin": tool_client["prod"]}
+    client = replace(tool_client, clusters=replace(tool_client.clusters, connected=both))
+    error = await client.refused(tool, **FOUND[tool])
+    known = "prod has pve01 (online); twin has pve01 (online)"
+    assert error == f"cluster_name: say which cluster; {known}."
+
+
+async def test_a_cluster_without_an_answer_may_have_the_guest_too(demo_client):
+    await cluster_is_down(demo_client)
+    demo_client.refresh()
+    error = await demo_client.refused("GetVmStatus", vmid=300)
+    assert error == (
+        "cluster_name: say which cluster; prod has 300 (lxc dns-1 on pve01, running); "
+        "home-lab does not answer."
+    )
+
+
+async def test_a_guest_that_the_role_hides_elsewhere_is_not_described(tool_client):
+    narrow = tool_client.scoped(Resources(tags=frozenset({"production"})))
+    assert (await narrow("GetVmStatus", vmid=101)).data["cluster"] == "prod"
+    error = await narrow.refused("GetVmStatus", vmid=300)
+    assert error.startswith("No guest 300 on any cluster you reach. There are ")
 
 
 @pytest.mark.parametrize("tool", ["GetVmConfig", "GetVmStatus", "CreateVmSnapshot", "BackupVm"])

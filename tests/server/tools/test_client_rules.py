@@ -186,6 +186,15 @@ def test_claude_code_does_not_cut_the_instructions(caller):
     assert len(instructions(tools(), caller)) <= CUT_BY_CLAUDE_CODE
 
 
+def test_the_instructions_name_what_no_tool_does():
+    writer = CALLERS["Operator"]
+    missing = "No tool here can create, clone, reconfigure, resize, restore, delete guests: say so."
+    assert missing in instructions(tools(), writer)
+    with_clone = {**tools(), "CloneVm": tools()["MigrateVm"]}
+    assert "can create, reconfigure, resize" in instructions(with_clone, writer)
+    assert "No tool here" not in instructions(tools(), CALLERS["Read-only"])
+
+
 BARE = {"type": "array"}
 BESIDE = {"description": "x", "anyOf": [{"type": "string"}, {"type": "integer"}]}
 

@@ -90,7 +90,7 @@ def test_cluster_name_is_optional_and_described_for_writes(tool):
     assert "cluster_name" not in schema.get("required", [])
     if not tool.reads:
         description = schema["properties"]["cluster_name"]["description"]
-        assert description == "Cluster; needed if several are reachable"
+        assert description == "Cluster; needed if several have it"
 
 
 @EVERY

@@ -49,6 +49,13 @@ async def test_a_write_is_refused_for_every_spelling_of_the_tag(client, tool):
         assert "protected by" not in (await written(client, tool)).text, tags
 
 
+async def test_a_key_learns_which_tags_protect(client):
+    client.change(protected_tags=("production", "never-touch"))
+    answer = await client("ExplainAccess", cluster_name="prod")
+    client.change(protected_tags=("protected",))
+    assert answer.data["protected_tags"] == ["never-touch", "production"]
+
+
 async def test_volumes_of_a_guest_with_the_tag_are_protected_too(client):
     place = {"cluster_name": "prod", "node": "pve01", "storage": "pbs-main"}
     volid = (await client("ListBackups", **place, vmid=VMID)).data[0]["volid"]

@@ -118,14 +118,14 @@ async def test_cached_rows_of_an_offline_node_are_noted(
 ):
     for _ in range(2):
         answer = await ask(tool_client, "prod", **{"from": "guests", "select": ["COUNT(*) as n"]})
-        assert "Offline on prod: pve05; rows there show the last known values." in answer.notes
+        assert "Offline on prod: pve05; state and use of the rows there are unknown" in answer.notes
 
 
 async def test_notes_of_joined_tables_name_their_table(tool_client):
     query = {"from": "guests", "select": ["vmid", "qemu_config.os_type"]}
     answer = await ask(tool_client, "prod", **query)
     assert "qemu_configs: Offline on prod, so missing here: pve05." in answer.notes
-    assert "guests: Offline on prod: pve05; rows there show the last known values." in answer.notes
+    assert "guests: Offline on prod: pve05; state and use of the rows there" in answer.notes
 
 
 async def test_an_unknown_cluster_in_a_condition_is_noted(tool_client):
@@ -214,6 +214,46 @@ async def test_hints_name_only_readable_values(tool_client):
 async def test_counting_shared_storages_per_node_is_noted(tool_client, query, noted):
     answer = await ask(tool_client, "prod", **{"from": "storages", **query})
     assert ("add is_primary = true to count them once" in answer.notes) is noted
+
+
+@pytest.mark.parametrize(
+    ("query", "noted"),
+    [
+        ({"where": is_("disk_usage_percentage", ">", 80)}, True),
+        ({"select": ["storage", "disk_free"], "orderBy": [{"field": "disk_free"}]}, True),
+        ({"select": ["storage"], "distinct": True}, False),
+        ({"where": where(is_("used", ">", 80), is_("is_primary", "=", True))}, False),
+        ({"where": is_("node", "=", "pve01")}, False),
+        ({"where": is_("shared", "=", False)}, False),
+    ],
+)
+async def test_an_answer_that_repeats_shared_storages_is_noted(tool_client, query, noted):
+    answer = await ask(tool_client, "prod", **{"from": "storages", **query})
+    assert ("add is_primary = true to have one" in answer.notes) is noted
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "node"),
+    [
+        ("disks", "storage", "node"),
+        ("disks", "storage.storage", "storage.node"),
+        ("storages", "storage", "node"),
+        ("storage_content", "storage", "node"),
+        ("storage_metrics", "storage", "node"),
+    ],
+)
+async def test_merging_storages_that_each_node_has_itself_is_noted(
+    tool_client, table, column, node
+):
+    counted = {"from": table, "select": [column, "COUNT(*) as n"]}
+    answer = await ask(tool_client, "prod", **counted, groupBy=[column])
+    note = next(n for n in answer.notes.split("\n") if "each node has its own" in n)
+    assert note.startswith(f"{column} ")
+    assert "local-zfs" in note
+    assert "ceph-vm" not in note
+    assert note.endswith(f"Add {node} to groupBy to separate them.")
+    answer = await ask(tool_client, "prod", **counted, groupBy=[column, node])
+    assert "each node has its own" not in answer.notes
 
 
 @pytest.mark.parametrize(

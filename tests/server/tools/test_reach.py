@@ -8,7 +8,7 @@ from pvemcp_server.access.model import Effect, Resources
 from pvemcp_server.tables import tables
 from pvemcp_server.toolkit.registry import tools
 
-from .altered import RESOURCES, altered, without_statistics
+from .altered import RESOURCES, altered, rows_changed, without_statistics
 from .examples import PROD, add_old_volumes, examples
 from .few_guests import few_guests
 
@@ -81,6 +81,43 @@ async def test_the_status_names_offline_nodes_and_those_without_statistics(tool_
     assert (answer.data["nodes_online"], answer.data["offline_nodes"]) == (4, ["pve05"])
     assert answer.data["nodes_without_statistics"] == [NODE]
     assert f"no current statistics of {NODE} on prod" in answer.notes
+
+
+@pytest.mark.parametrize("tool", ["ListVms", "ListStorage"])
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        ({"available", "running", "stopped"}, "rows there show the last known values."),
+        ({"unknown"}, "state and use of the rows there are unknown, and so is what is empty"),
+        (
+            {"available", "running", "unknown"},
+            "rows there show the last known values, or that the",
+        ),
+    ],
+)
+async def test_rows_of_an_offline_node_are_called_what_they_are(tool_client, tool, states, words):
+    def reported(row):
+        if row.get("node") != "pve05" or row["type"] == "node":
+            return row
+        possible = {"available", "unknown"} if row["type"] == "storage" else {"running", "unknown"}
+        turn = sorted(possible & states)
+        return row | {"status": turn[len(row["id"]) % len(turn)]}
+
+    with altered(tool_client["prod"], RESOURCES, rows_changed(reported)):
+        answer = await tool_client(tool, cluster_name="prod")
+    assert f"Offline on prod: pve05; {words}" in answer.notes
+
+
+async def test_lists_and_queries_of_nodes_name_those_without_statistics(tool_client):
+    query = {"from": "nodes", "select": ["node"], "where": []}
+    with altered(tool_client["prod"], RESOURCES, without_statistics(NODE)):
+        answers = [
+            await tool_client("ListNodes", cluster_name="prod"),
+            await tool_client("ExecuteQuery", cluster_name="prod", query=query),
+        ]
+    for answer in answers:
+        assert f"no current statistics of {NODE} on prod" in answer.notes
+        assert "Offline" not in answer.notes  # rows of offline nodes say so themselves
 
 
 @pytest.mark.parametrize("status", ["running", "stopped", "paused"])

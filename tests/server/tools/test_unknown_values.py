@@ -3,7 +3,8 @@
 import pytest
 
 from pvemcp_server.tables import tables
-from pvemcp_server.tables.rows import Kind
+from pvemcp_server.tables.rows import Kind, fields_of
+from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +82,42 @@ async def test_a_condition_on_paused_asks_for_the_real_state(tool_client):
     query = {"from": "guests", "where": where("status", "IN", ["paused", "running"])}
     answer = await tool_client("ExecuteQuery", query=query)
     assert "Paused VMs count" not in answer.notes
+
+
+LISTS = {
+    name: {"detail_level": "Full"} if "detail_level" in tool.input_schema["properties"] else {}
+    for name, tool in tools().items()
+    if tool.lists and tool.answer and any(f.caveat for f in fields_of(tool.answer).values())
+}
+
+
+@pytest.mark.parametrize("tool", LISTS)
+async def test_a_list_has_the_caveats_of_the_columns_that_it_shows(tool_client, tool):
+    answer = await tool_client(tool, **LISTS[tool])
+    shown = [field for field in fields_of(tools()[tool].answer).values() if field.caveat]
+    for field in shown:
+        present = any(field.caveat.concerns(row.get(field.name)) for row in answer.data)
+        assert (field.caveat.text in answer.notes) is present, field.name
+        assert present, field.name
+    other = next(iter(answer.data[0].keys() - {field.name for field in shown}))
+    answer = await tool_client(tool, fields=[other])
+    assert not any(field.caveat.text in answer.notes for field in shown)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "noted"),
+    [
+        ({}, True),
+        ({"status": "running"}, True),
+        ({"status": "running", "fields": ["vmid"]}, True),
+        ({"fields": ["vmid"]}, False),
+        ({"status": "stopped"}, False),
+        ({"status": "paused"}, False),
+    ],
+)
+async def test_a_list_says_that_paused_vms_count_as_running(tool_client, arguments, noted):
+    answer = await tool_client("ListVms", **arguments)
+    assert ("Paused VMs count as running here" in answer.notes) is noted
 
 
 def test_measured_values_of_every_table_have_a_gap():

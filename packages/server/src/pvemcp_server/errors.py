@@ -29,6 +29,7 @@ from difflib import SequenceMatcher, get_close_matches
 from string import ascii_lowercase, ascii_uppercase
 from typing import Final
 
+_UNCOUNTABLE: Final = {"traffic", "content"}
 _FOLD: Final = str.maketrans(ascii_uppercase, ascii_lowercase, "_- ")
 _COMPARED: Final = 100  # characters of a name: comparing takes quadratic time
 MOST_WRONG: Final = 10  # names that one error explains, however many are wrong: each takes time
@@ -195,6 +196,17 @@ class Unrecorded(CallError):
             "The call cannot be recorded in the audit, so it is refused; nothing was changed.",
             hint="Try again later, or ask the administrator.",
         )
+
+
+def plural(what: str) -> str:
+    """Return the plural of a description such as "configuration of guest"."""
+    words = what.split(" of ")
+    return " of ".join(w if w.endswith("s") or w in _UNCOUNTABLE else f"{w}s" for w in words)
+
+
+def counted(number: int, what: str) -> str:
+    """Return the number with its noun: "1 row", "2 rows"."""
+    return f"{number} {what if number == 1 else plural(what)}"
 
 
 def folded(name: str) -> str:

@@ -101,6 +101,14 @@ async def test_options_that_an_account_may_not_read_are_noted(
     assert "lacks" not in everything.notes
 
 
+async def test_the_status_has_the_summaries_of_ceph(tool_client):
+    answer = await tool_client("GetClusterStatus", cluster_name="prod")
+    assert answer.data["ceph"] == {
+        "status": "HEALTH_WARN",
+        "checks": ["OSD_DOWN: 4 osds down on pve05"],
+    }
+
+
 async def test_a_read_of_one_of_several_clusters_needs_its_name(tool_client):
     error = await tool_client.refused("GetClusterStatus")
     assert error == "cluster_name: say which cluster; you reach home-lab, prod."

@@ -157,6 +157,12 @@ _TYPES = {"qemu", "lxc", "node", "storage", "pool", "sdn", "network"}
 _rows = msgspec.json.Decoder(list[Row], strict=False)
 
 
+def _is_of_another_type(row: Any) -> bool:
+    """Return whether a row has a type that a later version added; without any it is malformed."""
+    kind = row.get("type") if isinstance(row, dict) else None
+    return isinstance(kind, str) and kind not in _TYPES
+
+
 class Resources(msgspec.Struct, frozen=True):
     """The cluster's resources by kind, in the order Proxmox lists them."""
 
@@ -173,8 +179,7 @@ class Resources(msgspec.Struct, frozen=True):
             rows = _rows.decode(data)
         except msgspec.ValidationError:
             plain = msgspec.json.decode(data, type=list[Any])
-            known = [r for r in plain if not isinstance(r, dict) or r.get("type") in _TYPES]
-            rows = convert_rows(known, Row)
+            rows = convert_rows([row for row in plain if not _is_of_another_type(row)], Row)
         resources = cls([], [], [], [], [])
         for row in rows:
             match row:

@@ -61,7 +61,7 @@ def guest_rows(guest: Guest, state: ClusterState) -> RowAt:
         if when < guest.created or (node and _is_lost(node, when)):
             return None
         row = dict(limits)
-        if not guest.running:
+        if not guest.ran_at(when):
             return row
         row |= _activity(guest.load, when, factor)
         row["mem"] = memory * guest.load.memory_at(when)

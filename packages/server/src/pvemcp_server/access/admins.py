@@ -29,6 +29,7 @@ from pvemcp_server.errors import (
     SecondFactorNeeded,
     TooManyFailures,
     UnknownName,
+    counted,
 )
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
@@ -337,7 +338,7 @@ class Admins:
         """Count a failure of any source, for the notice."""
         failures = await self._store.admins.count_failure(admin.id)
         if failures >= FREE_FAILURES:
-            message = f"Sign-in of {admin.name} failed {failures} times in a row."
+            message = f"Sign-in of {admin.name} failed {counted(failures, 'time')} in a row."
             await self._store.notices.record("sign-in-failed", admin.name, message)
 
     async def _check_free(self, name: str, own: AdminRecord | None = None) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
-from pvemcp_server.errors import OverBudget
+from pvemcp_server.errors import OverBudget, counted
 
 MOST_BUCKETS = 10_000  # the least recently used one is evicted
 Clock = Callable[[], float]
@@ -60,7 +60,7 @@ class CallLimits:
         """Count a call of `name`, a key's id; raise OverBudget beyond the rate."""
         if not self._rate.take(name, per_minute):
             raise OverBudget(
-                f"More than {per_minute} calls a minute.",
+                f"More than {counted(per_minute, 'call')} a minute.",
                 hint="Wait a few seconds and try again.",
                 seconds=60 / per_minute,
             )
@@ -74,7 +74,7 @@ class CallLimits:
         """Hold one of the key's slots while inside; raise OverBudget when all are taken."""
         if self._running[key_id] >= most:
             raise OverBudget(
-                f"{most} calls of this key are running already.", hint="Wait for one to end."
+                f"{counted(most, 'call')} of this key already running.", hint="Wait for one to end."
             )
         self._running[key_id] += 1
         try:

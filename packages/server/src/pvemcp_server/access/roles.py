@@ -30,7 +30,7 @@ BUILT_IN: Final = (
     (READ_ONLY, "Reads everything and changes nothing.", Grant(frozenset({READS}))),
     (
         OPERATOR,
-        "Reads everything; starts, stops, snapshots, migrates and backs up guests.",
+        "Reads all; starts, stops, moves, backs up guests; takes, deletes, rolls back snapshots.",
         Grant(OPERATOR_TOOLS),
     ),
     (ADMINISTRATOR, "Every tool on every cluster.", Grant(frozenset({ANY}))),

@@ -24,6 +24,7 @@ from pvemcp_server.clusters import explain, outcome_of
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.connections import Connection
 from pvemcp_server.clusters.explain import LACKS_QUORUM
+from pvemcp_server.errors import counted
 from pvemcp_server.store.records import ClusterRecord, TlsMode
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools.access import privileges
@@ -119,7 +120,9 @@ async def _server(context: AdminContext) -> Report:
 
 
 def _forwarded(progress: Progress) -> Finding:
-    lag = f"{progress.waiting} rows are waiting" if progress.waiting else "nothing is waiting"
+    lag = (
+        f"waiting: {counted(progress.waiting, 'row')}" if progress.waiting else "nothing is waiting"
+    )
     if progress.error:
         text = f"The audit is not forwarded to {progress.address}: {progress.error}; {lag}."
         return _warning("audit", text)
@@ -214,7 +217,7 @@ def _nodes(nodes: Sequence[NodeRow]) -> Finding:
     if not count:
         return _bad("nodes", "No node is visible to this account.")
     if offline:
-        text = f"{len(offline)} of {count} nodes do not answer: {', '.join(offline)}."
+        text = f"Offline: {', '.join(offline)}, of {counted(count, 'node')}."
         return _warning("nodes", text)
     return _ok("nodes", f"All {count} nodes are online." if count > 1 else "Its node is online.")
 

@@ -16,7 +16,7 @@ import anyio
 
 from pvemcp_server.audit.mask import mask, mask_text
 from pvemcp_server.audit.reader import AuditReader, Kind
-from pvemcp_server.errors import Unrecorded
+from pvemcp_server.errors import Unrecorded, counted
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import housekeeping, ticks
 from pvemcp_server.store.columns import utc_now
@@ -186,10 +186,10 @@ class Audit(AuditReader):
         """
         positions = {name: await self._store.audit_targets.position(name) for name in targets}
         pruned = await self._log.prune(self._clock() - timedelta(days=days))
-        reason = f"older than {days} days"
+        reason = f"older than {counted(days, 'day')}"
         for name, forwarded in positions.items():
             if lost := max(0, min(pruned.rows, pruned.last - forwarded)):
-                reason += f"; {lost} rows were not forwarded to {name}"
+                reason += f"; not forwarded to {name}: {counted(lost, 'row')}"
                 await self._report_lost(name, lost)
         if pruned.rows:
             event = Event(tool="audit.retention", reason=reason, rows=pruned.rows)
@@ -198,7 +198,9 @@ class Audit(AuditReader):
 
     async def _report_lost(self, target: str, lost: int) -> None:
         log.error("Retention deleted %d rows of the audit not forwarded to %s", lost, target)
-        message = f"Retention deleted {lost} rows of the audit that were not forwarded to {target}."
+        message = (
+            f"Retention deleted {counted(lost, 'row')} of the audit not forwarded to {target}."
+        )
         await self._store.notices.record("audit-not-forwarded", f"{target}: deleted", message)
 
     async def run_housekeeping(

@@ -12,7 +12,7 @@ from pvemcp_server.cli.input import read_secret
 from pvemcp_server.cli.quickstart import bridge_command
 from pvemcp_server.cli.state import command
 from pvemcp_server.config import Config
-from pvemcp_server.errors import UnknownName
+from pvemcp_server.errors import UnknownName, counted
 from pvemcp_server.store import backup as write_backup
 from pvemcp_server.store import restore as read_backup
 from pvemcp_server.store.files import config_errors
@@ -35,7 +35,9 @@ async def backup(
         await context.recorded("backup", path=str(path))
         rows = await write_backup(context.services.store, path)
     print_answer(
-        {"path": str(path), "rows": rows}, f"Wrote {rows} rows to {path}.", as_json=as_json
+        {"path": str(path), "rows": rows},
+        f"Wrote {counted(rows, 'row')} to {path}.",
+        as_json=as_json,
     )
 
 
@@ -52,7 +54,9 @@ async def restore(
     rows = await read_backup(Config.load(), path, replace=replace)
     async with administrator() as context:
         await context.changed("restore", path=str(path), rows=rows)
-    print_answer({"path": str(path), "rows": rows}, f"Restored {rows} rows.", as_json=as_json)
+    print_answer(
+        {"path": str(path), "rows": rows}, f"Restored {counted(rows, 'row')}.", as_json=as_json
+    )
 
 
 @app.command()

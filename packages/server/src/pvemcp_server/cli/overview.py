@@ -5,6 +5,7 @@ import typer
 from pvemcp_server.admin.overview import Health, states
 from pvemcp_server.cli.context import AsJson, administrator, as_they_come, printable, to_json
 from pvemcp_server.cli.operations import by_hand
+from pvemcp_server.errors import counted
 
 
 @by_hand("status")
@@ -23,8 +24,8 @@ async def status(as_json: AsJson = False) -> None:
 def _print(health: Health) -> None:
     word, colour = ("answers", "green") if health.reachable else ("silent", "red")
     figures = (
-        f"{health.nodes_online} of {health.nodes_total} nodes online, "
-        f"{health.guests_running} of {health.guests_total} guests running"
+        f"{health.nodes_online} of {counted(health.nodes_total, 'node')} online, "
+        f"{health.guests_running} of {counted(health.guests_total, 'guest')} running"
     )
     known = health.nodes_total > 0
     text = ". ".join(filter(None, (figures if known else "", health.trouble)))

@@ -1,7 +1,7 @@
 """Clusters: connections, the shared inventory, and each caller's view of them."""
 
 from pvemcp_server.clusters.checks import Check, check
-from pvemcp_server.clusters.cluster import Cluster, Notes, offload, plural
+from pvemcp_server.clusters.cluster import Cluster, Notes, offload
 from pvemcp_server.clusters.connections import Clusters
 from pvemcp_server.clusters.explain import explain, reason_of
 from pvemcp_server.clusters.failures import outcome_of
@@ -18,6 +18,5 @@ __all__ = [
     "explain",
     "offload",
     "outcome_of",
-    "plural",
     "reason_of",
 ]

@@ -16,14 +16,16 @@ from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.failures import outcome_of
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
-from pvemcp_server.errors import Precondition, UnknownName
+from pvemcp_server.errors import Precondition, UnknownName, counted, plural
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 MANY: Final = 2000  # items; about five milliseconds of work
 _NAMED = 3  # missing answers that are noted one by one
-_UNCOUNTABLE = {"traffic", "content"}
+_LAST_KNOWN = "rows there show the last known values."
+_LAST_KNOWN_EXCEPT = "rows there show the last known values, or that the state is unknown."
+_NEVER_KNOWN = "state and use of the rows there are unknown, and so is what is empty in them."
 # Without these privileges Proxmox leaves the resources out silently
 _VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore.Audit")}
 
@@ -47,12 +49,6 @@ class Notes(dict[str, None]):
         """Add the sentences of other notes."""
         self.update(other)
         self.advice |= other.advice
-
-
-def plural(what: str) -> str:
-    """Return the plural of a description such as "configuration of guest"."""
-    words = (what or "part").split(" of ")
-    return " of ".join(w if w.endswith("s") or w in _UNCOUNTABLE else f"{w}s" for w in words)
 
 
 async def offload(size: int, work: Callable[[], T]) -> T:
@@ -177,15 +173,22 @@ class Cluster:
         )
         return UnknownName(kind, name, known, where=where, blind=hint, more=more)
 
-    async def note_offline(self, nodes: AbstractSet[str]) -> None:
-        """Note which of these nodes are offline: their rows are the last known ones."""
+    async def note_offline(self, states: Mapping[str, AbstractSet[str]]) -> None:
+        """Note which nodes are offline, and what their rows show; `states` has those by node.
+
+        For five minutes Proxmox repeats what a node last reported; then only what is configured.
+        """
         view = await self.inventory.view()
-        if offline := nodes & view.offline_nodes:
-            names = ", ".join(sorted(offline))
-            self.notes.add(
-                f"Offline on {self.name}: {names}; rows there show the last known values."
-            )
-        self.note_without_statistics(nodes & view.nodes_without_statistics)
+        nodes_by_words: dict[str, list[str]] = {}
+        for node in sorted(states.keys() & view.offline_nodes):
+            if states[node] == {"offline"}:
+                continue  # the row says so itself
+            known, unknown = states[node] - {"unknown"}, "unknown" in states[node]
+            words = (_LAST_KNOWN_EXCEPT if unknown else _LAST_KNOWN) if known else _NEVER_KNOWN
+            nodes_by_words.setdefault(words, []).append(node)
+        for words, nodes in nodes_by_words.items():
+            self.notes.add(f"Offline on {self.name}: {', '.join(nodes)}; {words}")
+        self.note_without_statistics(states.keys() & view.nodes_without_statistics)
 
     def note_without_statistics(self, nodes: AbstractSet[str]) -> None:
         """Note the nodes whose statistics are missing, though they are members and are asked."""
@@ -231,22 +234,21 @@ class Cluster:
             name = f"{what} {place}".strip()
             self.notes.add(f"Missing from {self.name}: {name}. {reason}")
         if more := len(missing) - len(named):
-            self.notes.add(f"Missing from {self.name} likewise: {more} more {plural(what)}.")
+            rest = counted(more, f"more {what or 'part'}")
+            self.notes.add(f"Missing from {self.name} likewise: {rest}.")
 
     def note_malformed(self, left_out: Sequence[str]) -> None:
         """Note rows and values that could not be read; they may be about hidden resources."""
         if not left_out:
             return
-        named = ", ".join(left_out[:_NAMED]) + (" …" if left_out[_NAMED:] else "")
-        what = f": {named}" if self.scope.everything else ""
-        self.notes.add(
-            f"{self.count(len(left_out))} rows or values of {self.name} are malformed, so they "
-            f"are missing here{what}."
-        )
+        named, more = ", ".join(left_out[:_NAMED]), len(left_out) - _NAMED
+        rest = f" and {more} more" if more > 0 else ""
+        what = f"{named}{rest}" if self.scope.everything else "some rows or values"
+        self.notes.add(f"Malformed on {self.name}, so missing here: {what}.")
 
-    def count(self, number: int) -> str:
-        """Return a number that may count hidden resources, for a note: a narrow scope gets none."""
-        return str(number) if self.scope.everything else "Some"
+    def counted(self, number: int, what: str) -> str:
+        """Return a number of things that may be hidden, for a note: a narrow scope gets none."""
+        return counted(number, what) if self.scope.everything else f"some {plural(what)}"
 
     def note_narrow_scope(self, what: str) -> None:
         """Note that an empty answer may be due to the role, which covers a part of the cluster."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
 from pvemcp_server.clusters import Notes
-from pvemcp_server.errors import MOST_WRONG, BadArgument, folded, nearest
+from pvemcp_server.errors import MOST_WRONG, BadArgument, counted, folded, nearest
 from pvemcp_server.pipeline.arguments import option
 from pvemcp_server.pipeline.pages import fitted, note_of_rest, page_of
 from pvemcp_server.pipeline.token_estimate import estimate
@@ -188,7 +188,7 @@ class Writer:
             self.notes.add(f"Text longer than {cleaner.longest} characters was cut in: {names}.")
         lines = [clean_line(note) for note in self.notes]
         rest = len(lines) - MOST_NOTES
-        more = [f"{rest} more notes of this kind."] if rest > 0 else []
+        more = [f"{counted(rest, 'more note')} of this kind."] if rest > 0 else []
         return "\n".join(lines[:MOST_NOTES] + more)
 
 

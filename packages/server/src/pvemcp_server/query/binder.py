@@ -388,8 +388,8 @@ def _check_operator(condition: model.Condition, field: Field) -> None:
         for_many = operator.for_many(field.kind)
         hint = f"Use {for_many} for several." if for_many else "Write a condition for each."
     expected = str(least) if least == most else f"{least} or more"
-    plural = "" if least == 1 == most else "s"
-    fact = f"{operator} takes {expected} value{plural}, not {number}."
+    values = "value" if least == 1 == most else "values"
+    fact = f"{operator} takes {expected} {values}, not {number}."
     raise BadArgument(f"{condition.at}.value", fact, hint=hint)
 
 

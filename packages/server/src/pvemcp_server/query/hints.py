@@ -1,6 +1,7 @@
 """Hints about an answer: values that occur in no row, and rows counted or merged by mistake."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -9,8 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from pvemcp_server.clusters import InventoryView, outcome_of
-from pvemcp_server.errors import UnknownName
-from pvemcp_server.query.catalog import CLUSTER, Column
+from pvemcp_server.errors import UnknownName, counted
+from pvemcp_server.query.catalog import CLUSTER, Column, Path
 from pvemcp_server.query.names import abbreviated
 from pvemcp_server.query.operators import Function, Logic, Operator
 from pvemcp_server.query.plan import (
@@ -27,7 +28,7 @@ from pvemcp_server.query.plan import (
 )
 from pvemcp_server.query.pushdown import conjuncts
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.tables.rows import Gap, Kind, Unit
+from pvemcp_server.tables.rows import Gap, Kind, Unit, caveats
 
 Cells = list[tuple[Any, ...]]
 Run = Callable[[QueryPlan], Awaitable[Cells]]
@@ -67,8 +68,8 @@ class Hints:
     async def collect(self, cells: Cells) -> list[str]:
         """Return the hints for these cells; raise OverBudget when a query for one is slow."""
         if any(map(any, cells)):
-            hints = [*self._fractions(), *self._shared_rows(), *await self._merged_clusters()]
-            hints += self._absent_groups()
+            hints = [*self._fractions(), *await self._shared_rows(), *await self._merged_nodes()]
+            hints += [*await self._merged_clusters(), *self._absent_groups()]
         else:
             hints = [
                 *self._wildcards(),
@@ -96,10 +97,7 @@ class Hints:
         tests = predicates(self.plan.where, self.plan.having)
         yield from filter(None, (test.reading for test in tests))
         named = {value for test in tests for value in test.values}
-        for column in dict.fromkeys((*self._deciding, *self.plan.group_by)):
-            caveat = column.field.caveat
-            if caveat and named.isdisjoint(caveat.unless):
-                yield caveat.text
+        yield from caveats((c.field for c in (*self._deciding, *self.plan.group_by)), named)
 
     async def _gaps(self) -> list[str]:
         """Report in how many rows a value is unknown that decided about the answer.
@@ -124,7 +122,8 @@ class Hints:
             if count:
                 why = f" ({gap.reason})" if gap.reason else ""
                 hints.append(
-                    f"{column.name} is unknown in {count} rows{why}: this answer is not about them."
+                    f"{column.name} is unknown in {counted(count, 'row')}{why}, which this answer "
+                    "is not about."
                 )
         return hints
 
@@ -208,16 +207,71 @@ class Hints:
         few = len(cells) <= _MAX_VALUES
         return set(values if few else ()), f"in {self.plan.table.name}"
 
-    def _shared_rows(self) -> Iterator[str]:
-        """Warn about aggregates that count the same shared storage once for each node."""
+    async def _shared_rows(self) -> list[str]:
+        """Warn about shared storages that the answer counts or repeats once for each node."""
         plan, primary = self.plan, self.plan.table.primary_field
-        filtered = {column_of(predicate.expression) for predicate in predicates(plan.where)}
-        separated = {c.field.name for c in (*plan.group_by, *filter(None, filtered))}
-        if primary and separated.isdisjoint((primary, "node")) and any(map(_adds_up, plan.outputs)):
-            yield (
-                f"Shared {plan.table.name} are counted for each node: "
-                f"add {primary} = true to count them once."
+        name = plan.table.name
+        if not primary or {(primary, ()), ("node", ())} & self._separated:
+            return []
+        if plan.grouped:
+            counts = (
+                f"Shared {name} are counted for each node: add {primary} = true to count them once."
             )
+            return [counts] if any(map(_adds_up, self._aggregates)) else []
+        field = plan.table.fields[primary]
+        others = Predicate(Column((), name, field, primary), Operator.EQUAL, (False,))
+        where = PredicateGroup(Logic.AND, (others, *conjuncts(plan.where)))
+        repeated = await self.run(QueryPlan(plan.table, plan.outputs, where=where, limit=1))
+        repeats = f"Shared {name} have a row for each node: add {primary} = true to have one."
+        return [repeats] if repeated and not plan.distinct else []
+
+    @cached_property
+    def _separated(self) -> set[tuple[str, Path]]:
+        """The names and paths of the columns that rows are grouped or filtered by."""
+        tested = (column_of(test.expression) for test in predicates(self.plan.where))
+        grouped = (*self.plan.group_by, *filter(None, tested))
+        return {(column.field.name, column.path) for column in grouped}
+
+    @cached_property
+    def _aggregates(self) -> list[Aggregate]:
+        tests = predicates(self.plan.having)
+        expressions = [
+            *(output.expression for output in self.plan.outputs),
+            *(expression for test in tests for expression in test.expressions),
+            *(sort.expression for sort in self.plan.order_by),
+        ]
+        return [each for each in expressions if isinstance(each, Aggregate)]
+
+    async def _merged_nodes(self) -> list[str]:
+        """Warn about groups that merge storages of one name, of which each node has its own."""
+        hints = []
+        for column in self._merging({"storage"}):
+            table = self.sources.catalog.follow(self.plan.table, column.path)
+            if "node" not in table.fields or ("node", column.path) in self._separated:
+                continue
+            node = Column(column.path, table.name, table.fields["node"], "node")
+            several = await self.run(_on_several(self.plan, column, node))
+            if names := sorted({name for (name,) in several} & await self._storages_of_nodes()):
+                hints.append(
+                    f"{column.name} {_some(names)}: each node has its own, and they were merged "
+                    f"here. Add {'.'.join((*column.path, 'node'))} to groupBy to separate them."
+                )
+        return hints
+
+    async def _storages_of_nodes(self) -> set[str]:
+        """Return the names of storages that are not shared."""
+        names: set[str] = set()
+        for cluster in self.sources.views(self.plan.table).values():
+            view = await outcome_of(cluster.inventory_view(), f"storages of {cluster.name}")
+            if not isinstance(view, Exception):
+                names |= {storage.storage for storage in view.storages if not storage.shared}
+        return names
+
+    def _merging(self, names: AbstractSet[str]) -> list[Column]:
+        """Return the columns of these names by which rows are grouped or counted as distinct."""
+        counted_once = (each.column for each in self._aggregates if each.distinct and each.column)
+        columns = dict.fromkeys((*self.plan.group_by, *counted_once))
+        return [column for column in columns if column.field.name in names][:_MAX_HINTS]
 
     def _absent_groups(self) -> Iterator[str]:
         """Warn when few or old rows are asked for: what has no row at all is in no group."""
@@ -240,20 +294,13 @@ class Hints:
         grouped_by_cluster = any(column.field is CLUSTER for column in plan.group_by)
         if len(self.sources.clusters) < 2 or grouped_by_cluster:
             return []
-        aggregates = [o.expression for o in plan.outputs if isinstance(o.expression, Aggregate)]
-        counted = [a.column for a in aggregates if a.distinct and a.column]
-        merging = [
-            column
-            for column in dict.fromkeys((*plan.group_by, *counted))
-            if column.field.name in _CLUSTER_NAMES
-        ]
-        for column in merging[:_MAX_HINTS]:
-            names = [str(name) for (name,) in await self.run(_on_several_clusters(plan, column))]
-            if names:
-                more = " …" if names[_MAX_HINTS:] else ""
+        cluster = Column((), plan.table.name, CLUSTER, CLUSTER.name)
+        for column in self._merging(_CLUSTER_NAMES):
+            several = await self.run(_on_several(plan, column, cluster))
+            if names := list(dict.fromkeys(str(name) for (name,) in several)):
                 hints.append(
-                    f"{column.name} {', '.join(names[:_MAX_HINTS])}{more}: on several clusters, "
-                    "so rows were merged here. Add cluster to groupBy to separate them."
+                    f"{column.name} {_some(names)}: on several clusters, so rows were merged here. "
+                    "Add cluster to groupBy to separate them."
                 )
         return hints
 
@@ -290,27 +337,25 @@ def _is_percentage(expression: Expression) -> bool:
     return column is not None and column.field.unit is Unit.PERCENT and not counts
 
 
-def _adds_up(output: Output) -> bool:
-    aggregate = output.expression
-    return (
-        isinstance(aggregate, Aggregate)
-        and not aggregate.distinct
-        and aggregate.function in _ADDITIVE
-    )
+def _adds_up(aggregate: Aggregate) -> bool:
+    return not aggregate.distinct and aggregate.function in _ADDITIVE
 
 
-def _on_several_clusters(plan: QueryPlan, column: Column) -> QueryPlan:
-    """Return the plan that finds the column's values with rows on more than one cluster."""
-    cluster = Column((), plan.table.name, CLUSTER, CLUSTER.name)
-    clusters = Aggregate(Function.COUNT, cluster, distinct=True)
-    several = Predicate(clusters, Operator.GREATER, (1,))
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MAX_HINTS]) + (" …" if names[_MAX_HINTS:] else "")
+
+
+def _on_several(plan: QueryPlan, column: Column, place: Column) -> QueryPlan:
+    """Return the plan that finds the column's values with rows of more than one place."""
+    places = Aggregate(Function.COUNT, place, distinct=True)
+    several = Predicate(places, Operator.GREATER, (1,))
     is_set = Predicate(column, Operator.IS_NOT_NULL, ())
     return QueryPlan(
         plan.table,
         (Output("", column),),
         where=plan.where,
         grouped=True,
-        group_by=(column,),
+        group_by=tuple(dict.fromkeys((*plan.group_by, column))),
         having=PredicateGroup(Logic.AND, (several, is_set)),
-        limit=_MAX_HINTS,
+        limit=_MAX_VALUES,
     )

@@ -58,7 +58,8 @@ def required_columns(plan: QueryPlan, catalog: Catalog) -> dict[str, RequiredCol
     """Return the columns that the plan reads, by table."""
     required: dict[str, RequiredColumns] = {}
     for scope in scopes(plan):
-        required.setdefault(scope.table.name, RequiredColumns())
+        own = required.setdefault(scope.table.name, RequiredColumns())
+        own.columns.update(filter(None, [scope.table.primary_field]))  # for a hint
         for path in filter(None, paths(scope)):
             parent = catalog.follow(scope.table, path[:-1])
             relation = catalog.relations(parent)[path[-1]]
@@ -70,6 +71,8 @@ def required_columns(plan: QueryPlan, catalog: Catalog) -> dict[str, RequiredCol
             required[column.table].columns.add(column.field.name)
             if column.is_entry:
                 required[column.table].entries.add(column.field.name)
+            if column.field.name == "storage" and "node" in catalog.tables[column.table].fields:
+                required[column.table].columns.add("node")  # for a hint
         for test in existences(scope.where):
             key = tuple(there.field.name for _, there in test.keys)
             tested = required.setdefault(test.plan.table.name, RequiredColumns())

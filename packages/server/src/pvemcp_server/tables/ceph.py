@@ -3,7 +3,8 @@
 from typing import Annotated, ClassVar
 
 from proxmox_client import NotFound
-from proxmox_client.api.cluster import CephCheck, CephStatus
+from proxmox_client.api.cluster import CephHealth as Health
+from proxmox_client.api.cluster import CephStatus
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.reach import of_everything
 from pvemcp_server.tables.registry import Cost, LoadRequest, made, never_filtered, table
@@ -57,17 +58,21 @@ async def ceph_health(cluster: Cluster, _request: LoadRequest) -> list[CephHealt
     return made(cluster, [status], lambda status: [_row(status)])
 
 
-def _text(name: str, check: CephCheck) -> str:
-    return f"{name}: {check.summary.message}" if check.summary.message else name
+def checks(health: Health, *, muted: bool) -> list[str]:
+    """Return the checks that are muted or not, by name, each with Ceph's summary of it."""
+    return [
+        f"{name}: {check.summary.message}" if check.summary.message else name
+        for name, check in sorted(health.checks.items())
+        if check.muted == muted
+    ]
 
 
 def _row(status: CephStatus) -> CephHealth:
-    checks = sorted(status.health.checks.items())
     osds, data = status.osds, status.placement
     return CephHealth(
         status=status.health.status,
-        checks=[_text(name, check) for name, check in checks if not check.muted],
-        muted=[_text(name, check) for name, check in checks if check.muted],
+        checks=checks(status.health, muted=False),
+        muted=checks(status.health, muted=True),
         osds=osds.total,
         osds_up=osds.up,
         osds_in=osds.holding,

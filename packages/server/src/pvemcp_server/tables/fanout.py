@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from proxmox_client import deadline
 from proxmox_client.api.resources import GuestResource, StorageResource
-from pvemcp_server.clusters import Cluster, Notes, plural
+from pvemcp_server.clusters import Cluster, Notes
+from pvemcp_server.errors import counted
 from pvemcp_server.tables.registry import ALL, LoadRequest
 
 K = TypeVar("K", bound=Hashable)
@@ -50,16 +51,16 @@ async def each(
     answers = {key: answer for answered, _ in outcomes for key, answer in answered.items()}
     missing = {key: reason for _, failed in outcomes for key, reason in failed.items()}
     cluster.note_missing(missing, what)
-    _note_cut(cluster, len(all_keys) - len(keys_in_budget), "were not read", len(all_keys), what)
+    _note_cut(cluster, len(all_keys) - len(keys_in_budget), "not read", len(all_keys), what)
     if monotonic() >= budget.until and len(missing) > _NAMED:
-        _note_cut(cluster, len(missing), "did not come in time", len(all_keys), what)
+        _note_cut(cluster, len(missing), "not in time", len(all_keys), what)
     return answers
 
 
 def _note_cut(cluster: Cluster, number: int, predicate: str, total: int, what: str) -> None:
     if number:
         cluster.notes.add(
-            f"Incomplete: {number} of {total} {plural(what)} on {cluster.name} {predicate}: the "
+            f"Incomplete: {number} of {counted(total, what)} on {cluster.name} {predicate}: the "
             "call's budget was used up. Narrow the call to some vmids, nodes or storages."
         )
 

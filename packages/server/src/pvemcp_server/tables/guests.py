@@ -64,7 +64,9 @@ class Guest(Row, kw_only=True):
             values=("running", "stopped", "paused", "unknown"),
             gap=Gap("Proxmox has no current statistics of their nodes", (_UNKNOWN,)),
             caveat=Caveat(
-                "Paused VMs count as running here, unless a condition names paused.", (_PAUSED,)
+                "Paused VMs count as running here, unless a condition names paused.",
+                unless=(_PAUSED,),
+                about=("running",),
             ),
         ),
     ]

@@ -1,5 +1,6 @@
 """Nodes of a cluster."""
 
+from operator import attrgetter
 from typing import Annotated, ClassVar
 
 from msgspec.structs import replace
@@ -65,6 +66,7 @@ class Node(Row):
     cost=Cost.ONE,
     covered=of_node,
     from_inventory=True,
+    last_known=attrgetter("nodes"),
     extra=("network_in_rate", "network_out_rate"),
     pushdown={**COMMON_PUSHDOWN, "status": "status"},
     # without Sys.Audit, Proxmox lists nodes by name and state only

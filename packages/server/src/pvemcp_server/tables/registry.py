@@ -11,7 +11,7 @@ from math import inf
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from proxmox_client import tolerate_malformed
-from proxmox_client.api.resources import GuestResource, StorageResource
+from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.clusters import Cluster, InventoryView, offload
 from pvemcp_server.tables.reach import Reach, of_everything
 from pvemcp_server.tables.rows import Field, Row, fields_of
@@ -110,7 +110,7 @@ Loader = Callable[[Cluster, LoadRequest], Awaitable[Sequence[Row]]]
 Covered = Callable[[Reach, Any], Row | None]
 """Returns the row, or the part of it, that a caller may see; None for nothing."""
 
-Resource = GuestResource | StorageResource
+Resource = GuestResource | NodeResource | StorageResource
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -133,8 +133,8 @@ def made(
             log.exception("A row of %s cannot be made", cluster.name)
     if failed:
         cluster.notes.add(
-            f"{cluster.count(failed)} rows of {cluster.name} are missing here: the server failed "
-            "on them; its log says more."
+            f"Missing from {cluster.name}: {cluster.counted(failed, 'row')}, because the server "
+            "failed there; its log says more."
         )
     return rows
 
@@ -190,7 +190,7 @@ class Table:
     pushdown: Mapping[str, str] = field(default_factory=dict)
     """Fields whose conditions narrow a request, with the field of LoadRequest."""
     last_known: Callable[[InventoryView], Iterable[Resource]] | None = None
-    """Resources that Proxmox still reports for offline nodes, with their last known values."""
+    """Resources that Proxmox still lists for nodes that are offline or without statistics."""
     looks_filtered: LooksFiltered = _no_rows
     """Returns whether an account's rows look as if a missing privilege hid others."""
     overlaps: Overlaps = _no_overlaps
@@ -309,16 +309,18 @@ async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest 
     They count also if a filter leaves none of their rows: it may have compared an old or unknown
     state. Return whether there are any rows to speak of.
     """
-    nodes = nodes_with_rows(table, await cluster.inventory_view())
-    await cluster.note_offline(frozenset(filter(request.wants_node, nodes)))
-    return bool(nodes)
+    states = states_by_node(table, await cluster.inventory_view())
+    await cluster.note_offline({node: states[node] for node in filter(request.wants_node, states)})
+    return bool(states)
 
 
-def nodes_with_rows(table: Table, view: InventoryView) -> frozenset[str]:
-    """Return the nodes of the rows that Proxmox still reports when a node is offline."""
-    slot = ("nodes of", table.name)
+def states_by_node(table: Table, view: InventoryView) -> Mapping[str, frozenset[str]]:
+    """Return the states of the rows that Proxmox lists even when a node is offline, by node."""
+    slot = ("states of", table.name)
     if slot not in view.derived:
-        rows = table.last_known(view) if table.last_known else ()
-        view.derived[slot] = frozenset(row.node for row in rows)
-    nodes: frozenset[str] = view.derived[slot]
-    return nodes
+        found: dict[str, set[str]] = {}
+        for row in table.last_known(view) if table.last_known else ():
+            found.setdefault(row.node, set()).add(row.status)
+        view.derived[slot] = {node: frozenset(states) for node, states in found.items()}
+    states: Mapping[str, frozenset[str]] = view.derived[slot]
+    return states

@@ -1,6 +1,6 @@
 """Rows: their declaration as classes, and conversion of Proxmox's values to their units."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -57,10 +57,18 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Caveat:
-    """A sentence for answers that a column decides, unless a condition names one of `unless`."""
+    """A sentence for answers that a column decides or lists show.
+
+    It doesn't hold if a condition names one of `unless`, nor for lists without a value of `about`.
+    """
 
     text: str
     unless: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
+
+    def concerns(self, value: Any) -> bool:
+        """Return whether a value that is shown needs the sentence."""
+        return value in self.about if self.about else value is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +182,16 @@ def _field(name: str, hint: Any) -> Field:
         caveat=col.caveat,
         meanings=col.meanings,
     )
+
+
+def caveats(fields: Iterable[Field], named: AbstractSet[Any]) -> list[str]:
+    """Return the caveats of fields, each once; `named` are the values that conditions name."""
+    texts = (
+        field.caveat.text
+        for field in fields
+        if field.caveat and named.isdisjoint(field.caveat.unless)
+    )
+    return list(dict.fromkeys(texts))
 
 
 def percent(fraction: float | None) -> float | None:

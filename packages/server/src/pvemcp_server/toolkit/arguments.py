@@ -25,6 +25,7 @@ class Words:
 
 ClusterName = Annotated[str | None, Field(description="Cluster; all reachable ones when absent")]
 OneCluster = Annotated[str | None, Field(description="Cluster; needed if several are reachable")]
+ItsCluster = Annotated[str | None, Field(description="Cluster; needed if several have it")]
 VmId = Annotated[int, Field(ge=100, le=999_999_999, description="Guest number (VMID)")]
 VmIds = Annotated[list[int], Field(max_length=1000, description="Guest numbers; empty means all")]
 NodeName = Annotated[

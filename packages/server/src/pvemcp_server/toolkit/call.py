@@ -26,7 +26,7 @@ NO_CLUSTER = (
     "No cluster is available: none is configured, or your role and key grant none. "
     "An administrator adds clusters and grants them in roles and keys."
 )
-_SECONDS_TO_LOOK = 2.0  # for a guest on one other cluster
+_SECONDS_TO_LOOK = 5.0  # for a guest or node on each cluster
 _SHARE_OF_CLUSTERS = 0.9  # of the time left: the rest is for the answer of the other clusters
 
 
@@ -141,18 +141,31 @@ class Call:
 
     async def _clusters_with(self, vmid: int) -> list[str]:
         """Return the other reachable clusters that have the guest, as far as they answer soon."""
-        found: list[str] = []
-        for name in await self.reachable():
-            if name in self.opened:
-                continue
-            with deadline(min(_SECONDS_TO_LOOK, self.seconds_left)):
-                view = await outcome_of(self._view(name), f"the guests of {name}")
-            if not isinstance(view, Exception) and vmid in view.by_vmid:
-                found.append(name)
-        return found
+        views, _silent = await self.look(others=True)
+        return [name for name, view in views.items() if vmid in view.by_vmid]
 
-    async def _view(self, name: str) -> InventoryView:
-        return await (await self._open(name)).inventory_view()
+    async def look(self, *, others: bool = False) -> tuple[dict[str, InventoryView], list[str]]:
+        """Return what each reachable cluster has, and the names of those that don't answer soon.
+
+        With `others`, only clusters that the call has not opened. It isn't about those that it
+        looks at: they get no notes and are not in the audit.
+        """
+        names = [n for n in await self.reachable() if not (others and n in self.opened)]
+        outcomes = await asyncio.gather(
+            *(outcome_of(self._look_at(name), f"the inventory of {name}") for name in names)
+        )
+        views = {
+            name: view
+            for name, view in zip(names, outcomes, strict=True)
+            if not isinstance(view, Exception) and not view.stale
+        }
+        return views, [name for name in names if name not in views]
+
+    async def _look_at(self, name: str) -> InventoryView:
+        scope = self.caller.resources(self.tool, self.effect, name)
+        cluster = await self.source.open(name, self.caller, scope, Notes())
+        with deadline(min(_SECONDS_TO_LOOK, self.seconds_left)):
+            return await cluster.inventory_view()
 
     async def each(
         self, clusters: Sequence[Cluster], read: Callable[[Cluster], Awaitable[T]]

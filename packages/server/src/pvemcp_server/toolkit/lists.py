@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
@@ -14,7 +15,7 @@ from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import CallError, folded
 from pvemcp_server.tables import load
 from pvemcp_server.tables.registry import ALL, Budget, LoadRequest, Table, note_node_states
-from pvemcp_server.tables.rows import Row
+from pvemcp_server.tables.rows import Row, caveats
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Rows
@@ -77,6 +78,8 @@ async def listed(
         pairs.sort(key=lambda pair: order(pair[1]))
     if finish and needed & table.extra:
         pairs[call.page] = await _finish_page(pairs[call.page], clusters, finish, request)
+    for caveat in _caveats(table, needed, request, [row for _, row in pairs]):
+        call.notes.add(caveat)
     result: list[Any] = [row for _, row in pairs]
     if cluster_name is not None:
         return Rows(result, tuple(columns))
@@ -93,8 +96,22 @@ async def _note_left_out(
         cluster.note_narrow_scope(table.name.replace("_", " "))
     if table.looks_filtered(cluster.account, rows):
         await explain_filtered(cluster, table)
-    elif table.last_known:
+    if table.last_known:
         await note_node_states(table, cluster, request)
+
+
+def _caveats(
+    table: Table, shown: AbstractSet[str], request: LoadRequest, rows: Sequence[Any]
+) -> list[str]:
+    """Return the caveats of the columns that are shown, or that the request filters by."""
+    filtered = {name for name, part in table.pushdown.items() if getattr(request, part)}
+    fields = (table.fields[name] for name in table.fields if name in shown | filtered)
+    present = (
+        field
+        for field in fields
+        if field.caveat and any(field.caveat.concerns(getattr(row, field.name)) for row in rows)
+    )
+    return caveats(present, request.status)
 
 
 async def _finish_page(

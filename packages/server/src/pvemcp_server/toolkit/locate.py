@@ -1,14 +1,73 @@
-"""Clusters of a read that names a node or a storage."""
+"""Clusters of a call that names a guest, a node or a storage."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from proxmox_client.api.resources import StorageResource
-from pvemcp_server.clusters import Cluster
-from pvemcp_server.errors import UnknownName
+from pvemcp_server.clusters import Cluster, InventoryView
+from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.toolkit.call import Call
 
 Places = Iterable[tuple[str, str]]
 """Each (node, storage), and each node as (node, "")."""
+
+
+async def cluster_with(
+    call: Call,
+    cluster_name: str | None,
+    *,
+    vmids: Collection[int] = (),
+    nodes: Collection[str] = (),
+) -> Cluster:
+    """Return the named cluster, or the only one that has any of these guests or nodes.
+
+    Raise BadArgument, with what each cluster has of that name, if several have it or if one that
+    does not answer may have it too; raise UnknownName if none has it. A guest or node that the
+    returned cluster lacks is an error of its own.
+    """
+    if cluster_name is not None or not (vmids or nodes) or len(await call.reachable()) < 2:
+        return await call.cluster(cluster_name)
+    views, silent = await call.look()
+    found = {name: ", ".join(_described(view, vmids, nodes)) for name, view in views.items()}
+    places = {name: texts for name, texts in found.items() if texts}
+    if len(places) == 1 and not silent:
+        return await call.cluster(*places)
+    if not places and not silent:
+        raise _unknown(views.values(), vmids, nodes)
+    facts = [f"{name} has {texts}" for name, texts in places.items()]
+    facts += [f"{name} does not answer" for name in silent]
+    raise BadArgument("cluster_name", f"say which cluster; {'; '.join(facts)}.")
+
+
+def _described(
+    view: InventoryView, vmids: Collection[int], nodes: Collection[str]
+) -> Iterator[str]:
+    """Return what a cluster has of these names, in words that distinguish equal names."""
+    for guest in (view.by_vmid[vmid] for vmid in vmids if vmid in view.by_vmid):
+        name = f" {guest.name}" if guest.name else ""
+        yield f"{guest.vmid} ({guest.type}{name} on {guest.node}, {guest.status})"
+    for name in nodes:
+        if name in view.by_node:
+            yield f"{name} ({view.by_node[name].status})"
+        elif name in _nodes(view):
+            yield name
+
+
+def _nodes(view: InventoryView) -> set[str]:
+    """Return the names of all nodes, also of those that only guests or storages name."""
+    guests, storages = (row.node for row in view.guests), (row.node for row in view.storages)
+    return {*view.by_node, *guests, *storages}
+
+
+def _unknown(
+    views: Iterable[InventoryView], vmids: Collection[int], nodes: Collection[str]
+) -> UnknownName:
+    where = "on any cluster you reach"
+    for vmid in vmids:
+        known = {known for view in views for known in view.by_vmid}
+        near = sorted(known, key=lambda other: abs(other - vmid))[:5]
+        return UnknownName("guest", vmid, near, where=where, more=len(known) - len(near))
+    known_nodes = {name for view in views for name in _nodes(view)}
+    return UnknownName("node", next(iter(nodes)), known_nodes, where=where)
 
 
 async def clusters_with(

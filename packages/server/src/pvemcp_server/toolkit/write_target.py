@@ -1,6 +1,6 @@
 """Checks on the target of a write, before anything is changed: protected, reachable, unlocked."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from proxmox_client import Lxc, ProxmoxError, Qemu
@@ -10,7 +10,7 @@ from proxmox_client.properties import flag
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition, UnknownName
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.locate import unsupported_content
+from pvemcp_server.toolkit.locate import cluster_with, unsupported_content
 
 _NO_TARGET = "Writes may use the nodes and storages that a role names, also as targets."
 
@@ -45,9 +45,11 @@ class TargetGuest:
         return f"{self.resource.type} {self.vmid} ({name or 'no name'}) on {self.cluster.name}"
 
 
-async def writable_cluster(call: Call, name: str | None) -> Cluster:
-    """Return the cluster of a write; raise Precondition if it is protected."""
-    cluster = await call.cluster(name)
+async def writable_cluster(
+    call: Call, name: str | None, *, vmids: Collection[int] = (), nodes: Collection[str] = ()
+) -> Cluster:
+    """Return the cluster of a write on a guest or node; raise Precondition if it is protected."""
+    cluster = await cluster_with(call, name, vmids=vmids, nodes=nodes)
     if cluster.protected:
         raise Precondition(
             f"Cluster {cluster.name} is protected: this server may not change anything on it.",
@@ -64,7 +66,7 @@ async def target_guest(
     Raise Precondition if its cluster or one of its tags protects it, its node is offline, or it
     holds a lock that is not in `locks`.
     """
-    cluster = await writable_cluster(call, name)
+    cluster = await writable_cluster(call, name, vmids=[vmid])
     resource = await cluster.guest(vmid)
     api = await cluster.handle(vmid)
     guest = TargetGuest(cluster, resource, await api.status(), api)

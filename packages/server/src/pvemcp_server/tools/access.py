@@ -23,6 +23,7 @@ class Access(Row):
     role_description: Annotated[str, Col("What the role is for")]
     tools: Annotated[list[str], Col("Tools that it may call")]
     not_granted: Annotated[list[str], Col("Tools that it may not call: a matter of the role")]
+    protected_tags: Annotated[list[str], Col("Guests with one of these tags refuse every write")]
     clusters: Annotated[
         list[dict[str, Any]],
         Col("Per cluster: what is granted, the Proxmox account, and what that has and lacks"),
@@ -44,6 +45,7 @@ async def explain_access(call: Call, *, cluster_name: ClusterName = None) -> Doc
             role_description=caller.role.description,
             tools=[tool.name for tool in granted],
             not_granted=not_granted,
+            protected_tags=sorted(call.settings.protected_tags),
             clusters=[fields for _, fields in access],
         )
     )

@@ -25,6 +25,7 @@ from pvemcp_server.tables.series import (
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import (
     ClusterName,
+    ItsCluster,
     NodeName,
     OneCluster,
     Rule,
@@ -34,7 +35,7 @@ from pvemcp_server.toolkit.arguments import (
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.downsample import downsampled, interval, step_for, words
 from pvemcp_server.toolkit.lists import listed, rows_or_error, with_budget
-from pvemcp_server.toolkit.locate import clusters_with
+from pvemcp_server.toolkit.locate import cluster_with, clusters_with
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.rrd_rows import NodePoint, NodeSummary, VmPoint, VmSummary
 
@@ -96,7 +97,7 @@ _SUMMARY = ("metric", "average", "p95", "maximum", "maximum_time", "latest", "tr
 async def list_vm_rrd_data(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     vmids: SomeVms,
     time_frame: Frame = "Day",
     metrics: Metrics = None,
@@ -104,7 +105,7 @@ async def list_vm_rrd_data(
     consolidation: Consolidate = "Average",
 ) -> Rows:
     """Summarize recorded metrics of VMs and containers; rows over time only with `step`."""
-    cluster = await call.cluster(cluster_name)
+    cluster = await cluster_with(call, cluster_name, vmids=vmids)
     guests = {vmid: await cluster.guest(vmid) for vmid in dict.fromkeys(vmids)}
 
     async def ask(vmid: int, function: Consolidation) -> list[GuestRrd]:
@@ -139,7 +140,7 @@ async def list_node_rrd_data(
     consolidation: Consolidate = "Average",
 ) -> Rows:
     """Summarize recorded metrics of nodes, offline ones too; rows over time only with `step`."""
-    cluster = await call.cluster(cluster_name)
+    cluster = await cluster_with(call, cluster_name, nodes=nodes or ())
     picked = [(await cluster.node(name)).node for name in nodes or ()]
     names = list(dict.fromkeys(picked)) or sorted((await cluster.inventory_view()).by_node)
 

@@ -9,7 +9,7 @@ from pydantic import Field, WithJsonSchema
 from proxmox_client import deadline
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.errors import CallError
+from pvemcp_server.errors import CallError, counted
 from pvemcp_server.query.execute import execute
 from pvemcp_server.query.operators import Operator
 from pvemcp_server.query.schema_description import details, overview
@@ -127,7 +127,7 @@ async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterN
     result = await execute(query, sources, budget, datetime.now(UTC), call.settings.row_cap)
     if result.next_offset is not None:
         call.notes.add(
-            f"Cut at {len(result.rows)} rows: ask for the next with offset {result.next_offset}, "
-            "or narrow the query."
+            f"Cut at {counted(len(result.rows), 'row')}: ask for the next with offset "
+            f"{result.next_offset}, or narrow the query."
         )
     return Rows(result.rows, result.columns, result.decimals)

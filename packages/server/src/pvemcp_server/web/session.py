@@ -15,7 +15,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Operation, operations
 from pvemcp_server.admin.permission import RoleAuthority, TokenAuthority
 from pvemcp_server.config import Config
-from pvemcp_server.errors import AccessDenied, TooManyFailures
+from pvemcp_server.errors import AccessDenied, TooManyFailures, counted
 from pvemcp_server.http.client_address import client_address, networks
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
@@ -270,7 +270,7 @@ PipelineOf = Annotated[Pipeline, Depends(pipeline_of)]
 
 def too_many_attempts(refused: TooManyFailures) -> str:
     """Return the text for a sign-in that was not checked."""
-    return f"Too many attempts: try again in {ceil(refused.seconds)} seconds."
+    return f"Too many attempts: try again in {counted(ceil(refused.seconds), 'second')}."
 
 
 def retry_after(refused: TooManyFailures) -> dict[str, str]:

@@ -203,4 +203,7 @@ class Builder:
             max_uptime = max(60, int(self.now - booted) - 300)
             guest.started = self.now - self.random.randrange(30, max_uptime)
             guest.pid = 1000 + self.random.randrange(60_000)
+        elif not guest.template:
+            days = 2 + guest.vmid % 19
+            guest.stopped = max(guest.created, self.now - days * DAY)
         return guest

@@ -101,6 +101,8 @@ class Guest:
     status: str = "stopped"
     paused: bool = False
     started: float = 0.0
+    stopped: float = 0.0
+    """The time of its last stop; 0 for a guest that never ran."""
     pid: int = 0
     parent: str = ""
     """The name of the snapshot that the current state is based on."""
@@ -210,6 +212,10 @@ class Guest:
         """Raise ApiError if a task holds its lock."""
         if self.lock:
             raise ApiError(f"{self.kind.word} is locked ({self.lock})")
+
+    def ran_at(self, when: float) -> bool:
+        """Return whether it ran at a time of its life; earlier stops are not on record."""
+        return self.running or when < self.stopped
 
     def touch(self) -> None:
         """Invalidate the cached row and sizes; call it after every change."""

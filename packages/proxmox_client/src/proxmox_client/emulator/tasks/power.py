@@ -25,6 +25,8 @@ def set_running(guest: Guest, state: ClusterState) -> None:
 
 def set_stopped(guest: Guest, state: ClusterState) -> None:
     """Mark a guest as stopped and apply its pending changes."""
+    if guest.running:
+        guest.stopped = state.now
     guest.status, guest.paused, guest.pid = "stopped", False, 0
     apply_pending(state, guest)
     guest.touch()

@@ -12,6 +12,7 @@ from proxmox_client.api.cluster import ClusterStatus as Membership
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, InventoryView
+from pvemcp_server.tables.ceph import checks
 from pvemcp_server.tables.guests import paused
 from pvemcp_server.tables.rows import Col, Row
 from pvemcp_server.toolkit import needs
@@ -205,7 +206,9 @@ async def _ceph(cluster: Cluster, view: InventoryView) -> dict[str, Any] | None:
     except ProxmoxError as error:
         cluster.notes.add(f"Ceph's health is not known: {await cluster.explain(error)}")
         return None
-    return {"status": health.status, "checks": sorted(health.checks)}
+    muted = checks(health, muted=True)
+    found = {"status": health.status, "checks": checks(health, muted=False)}
+    return found | ({"muted": muted} if muted else {})
 
 
 def _number(text: str) -> int | str:

@@ -17,8 +17,9 @@ from pvemcp_server.clusters.explain import quoted
 from pvemcp_server.tables.config_options import pending_changes, shown, with_pending
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import OneCluster, VmId
+from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.locate import cluster_with
 from pvemcp_server.toolkit.registry import Document, document, tool
 
 
@@ -95,9 +96,9 @@ _NOT_SHOWN = {"cipassword"}
     answer=VmConfig,
     needs=(needs.GUESTS,),
 )
-async def get_vm_config(call: Call, *, cluster_name: OneCluster = None, vmid: VmId) -> Document:
+async def get_vm_config(call: Call, *, cluster_name: ItsCluster = None, vmid: VmId) -> Document:
     """Get a guest's configuration in force (CPU, memory, disks, networks), and pending changes."""
-    cluster = await call.cluster(cluster_name)
+    cluster = await cluster_with(call, cluster_name, vmids=[vmid])
     api = await cluster.handle(vmid)
     both, raw_lines = await asyncio.gather(_configs(api), _raw_lines(api))
     config, pending = both.current, pending_changes(both)

@@ -24,9 +24,10 @@ from pvemcp_server.tables import (
 from pvemcp_server.tables.metrics import NOW
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import OneCluster, VmId
+from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import with_budget
+from pvemcp_server.toolkit.locate import cluster_with
 from pvemcp_server.toolkit.registry import Document, document, tool
 
 _HOUR: Final = "hour"
@@ -98,9 +99,9 @@ class GuestExplanation(Row):
     answer=GuestExplanation,
     needs=(needs.GUESTS, needs.NODES, needs.STORAGES),
 )
-async def explain_guest(call: Call, *, cluster_name: OneCluster = None, vmid: VmId) -> Document:
+async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: VmId) -> Document:
     """Explain why a guest is slow or down: use now against its week, disks, node, tasks."""
-    cluster = await call.cluster(cluster_name)
+    cluster = await cluster_with(call, cluster_name, vmids=[vmid])
     guest = await cluster.guest(vmid)
     status = await (await cluster.handle(vmid)).status()
     running = status.status == "running"

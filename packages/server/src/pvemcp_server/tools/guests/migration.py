@@ -16,7 +16,7 @@ from proxmox_client.properties import flag, parse
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
 from pvemcp_server.toolkit import needs, write_target
-from pvemcp_server.toolkit.arguments import NodeName, OneCluster, StorageName, VmId
+from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, StorageName, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -54,7 +54,7 @@ _RESTART = (
 async def migrate_vm(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     vmid: VmId,
     target_node: NodeName,
     online: Online = False,

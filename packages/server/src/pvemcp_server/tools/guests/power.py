@@ -12,7 +12,7 @@ from proxmox_client.api.qemu import QemuAction
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import OneCluster, VmId
+from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -64,7 +64,7 @@ _HIBERNATED = frozenset({"suspended"})
     needs=(needs.GUESTS, needs.POWER),
 )
 async def change_vm_state(
-    call: Call, *, cluster_name: OneCluster = None, vmid: VmId, action: Action
+    call: Call, *, cluster_name: ItsCluster = None, vmid: VmId, action: Action
 ) -> Plan:
     """Start, stop, shut down, reset, reboot, suspend or resume a VM or container."""
     locks = _HIBERNATED if action in ("Start", "Resume") else frozenset[str]()

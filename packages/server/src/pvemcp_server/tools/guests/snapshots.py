@@ -16,7 +16,7 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import (
     ClusterName,
     DetailLevel,
-    OneCluster,
+    ItsCluster,
     SnapshotName,
     VmId,
     VmIds,
@@ -76,7 +76,7 @@ async def list_snapshots(
 async def create_vm_snapshot(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     vmid: VmId,
     snapshot_name: SnapshotName,
     description: SnapshotText = None,
@@ -125,7 +125,7 @@ async def create_vm_snapshot(
     needs=(needs.GUESTS, needs.SNAPSHOT),
 )
 async def delete_vm_snapshot(
-    call: Call, *, cluster_name: OneCluster = None, vmid: VmId, snapshot_name: SnapshotName
+    call: Call, *, cluster_name: ItsCluster = None, vmid: VmId, snapshot_name: SnapshotName
 ) -> Plan:
     """Delete a snapshot of a VM or container."""
     guest = await target_guest(call, cluster_name, vmid)
@@ -147,7 +147,7 @@ async def delete_vm_snapshot(
     needs=(needs.GUESTS, needs.ROLLBACK),
 )
 async def rollback_vm_snapshot(
-    call: Call, *, cluster_name: OneCluster = None, vmid: VmId, snapshot_name: SnapshotName
+    call: Call, *, cluster_name: ItsCluster = None, vmid: VmId, snapshot_name: SnapshotName
 ) -> Plan:
     """Roll a VM or container back to a snapshot; all later changes are lost."""
     guest = await target_guest(call, cluster_name, vmid)

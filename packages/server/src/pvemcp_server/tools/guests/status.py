@@ -13,8 +13,9 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.rows import Col, Row, Unit, moment, percent, share
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import OneCluster, VmId
+from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.locate import cluster_with
 from pvemcp_server.toolkit.registry import Document, document, tool
 
 T = TypeVar("T")
@@ -70,9 +71,9 @@ class _GuestReport:
     answer=VmStatus,
     needs=(needs.GUESTS, needs.AGENT),
 )
-async def get_vm_status(call: Call, *, cluster_name: OneCluster = None, vmid: VmId) -> Document:
+async def get_vm_status(call: Call, *, cluster_name: ItsCluster = None, vmid: VmId) -> Document:
     """Get a guest's live state: CPU, memory, lock, HA, running task, agent, OS, IPs."""
-    cluster = await call.cluster(cluster_name)
+    cluster = await cluster_with(call, cluster_name, vmids=[vmid])
     api = await cluster.handle(vmid)
     status = await api.status()
     task, report = await asyncio.gather(

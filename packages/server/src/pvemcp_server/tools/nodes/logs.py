@@ -18,11 +18,12 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.tables import LoadRequest, fanout, load, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import NodeName, OneCluster, Rule, VmId
+from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, Rule, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import newest_first, with_budget
+from pvemcp_server.toolkit.locate import cluster_with
 from pvemcp_server.toolkit.registry import Rows, tool
-from pvemcp_server.tools.nodes.tasks import time_argument, unknown_task, visible_upid
+from pvemcp_server.tools.nodes.tasks import time_argument, unknown_task, visible_task
 
 LogUpid = Annotated[str | None, Field(max_length=512, description="Log of this task")]
 LogNode = Annotated[NodeName | None, Field(description="System log of this node")]
@@ -81,7 +82,7 @@ class LoggedLine(Row):
 async def get_log(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     node: LogNode = None,
     vmid: LogVm = None,
     upid: LogUpid = None,
@@ -97,16 +98,20 @@ async def get_log(
     if service and node is None:
         raise BadArgument("service", "only the log of a node has units.")
     span = (time_argument("since", since), time_argument("until", until))
-    cluster = await call.cluster(cluster_name)
     most = max(limit, SEARCHED if contains else LINES)
     columns: Sequence[str] = LoggedLine.minimal
     if node is not None:
+        cluster = await cluster_with(call, cluster_name, nodes=[node])
         name = (await cluster.node(node)).node
+        await cluster.require_not_offline(name)
         lines = await _of_node(cluster.pve.node(name), service, span, most)
     elif vmid is not None:
+        cluster = await cluster_with(call, cluster_name, vmids=[vmid])
         lines = await _of_guest(call, cluster, (await cluster.guest(vmid)).vmid, span, most)
     else:
-        lines, columns = await _of_task(cluster, upid or "", most), ("text",)
+        cluster, task = await visible_task(call, cluster_name, upid or "")
+        await cluster.require_not_offline(task.node)
+        lines, columns = await _of_task(cluster, task, most), ("text",)
     if len(lines) >= most:
         call.notes.add(f"Of the newest {most:,} lines; `until` gives older ones.")
     call.notes.add(_UNTRUSTED)
@@ -167,12 +172,11 @@ async def _of_guest(
     ]
 
 
-async def _of_task(cluster: Cluster, text: str, most: int) -> list[LoggedLine]:
-    upid: Upid = await visible_upid(cluster, text)
+async def _of_task(cluster: Cluster, upid: Upid, most: int) -> list[LoggedLine]:
     try:
         lines = await cluster.pve.task(upid).tail(most)
     except NotFound:
-        raise unknown_task(cluster, text) from None
+        raise unknown_task(cluster, upid.text) from None
     return [
         LoggedLine(time=None, source=upid.type, text=mask_line(line), upid=upid.text)
         for line in reversed(lines)

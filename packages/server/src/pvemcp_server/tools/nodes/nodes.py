@@ -46,7 +46,7 @@ async def list_replications(call: Call, *, cluster_name: ClusterName = None) -> 
 async def list_node_disks(
     call: Call, *, cluster_name: ClusterName = None, node: NodeName | None = None
 ) -> Rows:
-    """List physical disks of nodes with health and wear."""
+    """List physical disks of nodes with health and wearout, the life left: 100 is new."""
     return await listed(
         call,
         node_disks,

@@ -5,8 +5,9 @@ from typing import Annotated
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables.rows import Col, Row, Unit, percent
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import NodeName, OneCluster
+from pvemcp_server.toolkit.arguments import ItsCluster, NodeName
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.locate import cluster_with
 from pvemcp_server.toolkit.registry import Document, document, tool
 
 
@@ -44,10 +45,10 @@ class NodeState(Row):
 
 @tool("GetNodeStatus", area=Area.NODES, effect=Effect.READ, answer=NodeState, needs=(needs.NODES,))
 async def get_node_status(
-    call: Call, *, cluster_name: OneCluster = None, node: NodeName
+    call: Call, *, cluster_name: ItsCluster = None, node: NodeName
 ) -> Document:
     """Get a node's state: version, kernel, load, CPU, memory, swap, root disk, boot."""
-    cluster = await call.cluster(cluster_name)
+    cluster = await cluster_with(call, cluster_name, nodes=[node])
     name = (await cluster.node(node)).node
     await cluster.require_not_offline(name)
     status = await cluster.pve.node(name).status()

@@ -17,10 +17,10 @@ from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.tables.tasks import TYPES
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import ClusterName, NodeName, OneCluster, VmId
+from pvemcp_server.toolkit.arguments import ClusterName, ItsCluster, NodeName, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import listed, newest_first
-from pvemcp_server.toolkit.locate import clusters_with
+from pvemcp_server.toolkit.locate import cluster_with, clusters_with
 from pvemcp_server.toolkit.registry import Document, Rows, document, tool
 from pvemcp_server.toolkit.task_wait import watch
 
@@ -133,14 +133,13 @@ def time_argument(name: str, text: str | None) -> datetime | None:
 async def get_task(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     upid: UpidText,
     wait_seconds: Wait = 0,
     log_lines: LogLines = 20,
 ) -> Document:
     """Get a task's state, outcome and the end of its log; can wait for its end."""
-    cluster = await call.cluster(cluster_name)
-    parsed = await visible_upid(cluster, upid)
+    cluster, parsed = await visible_task(call, cluster_name, upid)
     await cluster.require_not_offline(parsed.node)
     task = cluster.pve.task(parsed)
     try:
@@ -163,17 +162,21 @@ async def get_task(
     return document(state)
 
 
-async def visible_upid(cluster: Cluster, text: str) -> Upid:
-    """Parse the UPID; raise UnknownName unless the caller may see its node or its guest."""
+async def visible_task(call: Call, cluster_name: str | None, text: str) -> tuple[Cluster, Upid]:
+    """Return the cluster of a task, and its parsed UPID.
+
+    Raise BadArgument for what is no UPID, UnknownName unless the caller may see its node or guest.
+    """
     try:
         upid = Upid.parse(text)
     except ValueError as error:
         raise BadArgument("upid", str(error)) from None
+    cluster = await cluster_with(call, cluster_name, nodes=[upid.node])
     view = await cluster.inventory_view()
     vmid = int(upid.id) if upid.id.isdecimal() else None
     if upid.node not in view.by_node and vmid not in view.by_vmid:
         raise unknown_task(cluster, text)
-    return upid
+    return cluster, upid
 
 
 def unknown_task(cluster: Cluster, text: str) -> UnknownName:

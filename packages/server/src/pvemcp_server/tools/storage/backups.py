@@ -11,7 +11,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.tables import Backup, BackupJob, LoadRequest, backup_jobs, backups
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import ClusterName, NodeName, OneCluster, StorageName, VmId
+from pvemcp_server.toolkit.arguments import ClusterName, ItsCluster, NodeName, StorageName, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import listed, newest_first
 from pvemcp_server.toolkit.locate import clusters_with, note_unsupported_content
@@ -114,7 +114,7 @@ async def list_backup_jobs(
 async def backup_vm(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     vmid: VmId,
     storage: BackupStorage = None,
     mode: Mode = None,

@@ -8,11 +8,11 @@ from proxmox_client import ProxmoxError
 from proxmox_client.api.storage import Storage, StorageContentKind, Volume
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.errors import BadArgument, Precondition, UnknownName
+from pvemcp_server.errors import BadArgument, Precondition, UnknownName, counted
 from pvemcp_server.tables.registry import Budget, LoadRequest
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import NodeName, OneCluster, StorageName, Volid
+from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, StorageName, Volid
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -43,7 +43,7 @@ _WORDS = {
 async def delete_backup(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     node: NodeName,
     storage: StorageName,
     volid: Volid,
@@ -62,7 +62,7 @@ async def delete_backup(
 async def delete_iso(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     node: NodeName,
     storage: StorageName,
     volid: Volid,
@@ -80,7 +80,7 @@ async def delete_iso(
 async def delete_storage_content(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     node: NodeName,
     storage: StorageName,
     volid: Volid,
@@ -98,7 +98,7 @@ async def _deletion_plan(
     kind: StorageContentKind | None,
 ) -> Plan:
     """Check the volume and plan its deletion; with `kind`, other kinds are refused."""
-    cluster = await writable_cluster(call, cluster_name)
+    cluster = await writable_cluster(call, cluster_name, nodes=[node])
     prefix, _, name = volid.partition(":")
     if prefix != storage or not name:
         raise BadArgument("volid", f"{volid!r} is not on storage {storage}.")
@@ -179,8 +179,7 @@ def _warnings(cluster: Cluster, volid: str, users: VolumeUsers) -> list[str]:
     """Return warnings about guests that were not checked for using the volume."""
     warnings = []
     if users.unread:
-        guests = "1 guest" if users.unread == 1 else f"{users.unread} guests"
-        warnings.append(f"{guests} could not be checked for using {volid}.")
+        warnings.append(f"{counted(users.unread, 'guest')} could not be checked for using {volid}.")
     if users.blind:
         warnings.append(
             f"{cluster.account} does not see all guests: one that it does not see may still use "

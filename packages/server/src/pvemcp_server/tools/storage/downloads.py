@@ -9,7 +9,7 @@ from proxmox_client.api.storage import ChecksumAlgorithm
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import NodeName, OneCluster, Rule, StorageName
+from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, Rule, StorageName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.download_urls import DownloadRules, check_download
 from pvemcp_server.toolkit.plan import Plan
@@ -59,7 +59,7 @@ _BY_LENGTH: dict[int, ChecksumAlgorithm] = {
 async def download_iso(
     call: Call,
     *,
-    cluster_name: OneCluster = None,
+    cluster_name: ItsCluster = None,
     node: NodeName,
     storage: StorageName,
     url: Url,
@@ -69,7 +69,7 @@ async def download_iso(
     verify_certificates: Verify = True,
 ) -> Plan:
     """Let a node download an ISO image from the internet to one of its storages."""
-    cluster = await writable_cluster(call, cluster_name)
+    cluster = await writable_cluster(call, cluster_name, nodes=[node])
     place = await writable_storage(cluster, storage, node)
     view = await cluster.inventory_view()
     require_content(place, "iso", (row for row in view.storages if row.node == node))
