@@ -28,6 +28,7 @@ import pytest
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic import Field
+from sqlalchemy import make_url
 
 from proxmox_client.emulator import Emulator, demo
 from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
@@ -88,21 +89,34 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def new_postgres_database(postgres_server: str) -> Callable[[], str]:
+def run_on_postgres(postgres_server: str) -> Iterator[Callable[[str], None]]:
+    """Return a function that runs SQL as the superuser; one psql serves the whole session."""
+    command = [shutil.which("psql") or "psql", "-h", postgres_server, "-U", "pvemcp"]
+    options = ["-d", "postgres", "-qAtX", "-v", "ON_ERROR_STOP=1"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*command, *options], text=True, **pipes) as psql:
+
+        def run(sql: str) -> None:
+            psql.stdin.write(f"{sql}\n\\echo done\n")
+            psql.stdin.flush()
+            assert "done\n" in psql.stdout, "psql has ended with the error on stderr"
+
+        yield run
+        psql.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database(
+    postgres_server: str, run_on_postgres: Callable[[str], None]
+) -> Callable[[], str]:
     """Return a function that creates an empty schema with its own user, and returns its URL.
 
     A database for each test would take 8 MB and a second.
     """
-    psql = shutil.which("psql") or "psql"
 
     def create() -> str:
         name = f"state_{os.getpid()}_{next(_names)}"
-        command = [psql, "-h", postgres_server, "-U", "pvemcp", "-d", "postgres", "-qc"]
-        subprocess.run(
-            [*command, f"CREATE ROLE {name} LOGIN; CREATE SCHEMA AUTHORIZATION {name}"],
-            check=True,
-            capture_output=True,
-        )
+        run_on_postgres(f"CREATE ROLE {name} LOGIN; CREATE SCHEMA AUTHORIZATION {name};")
         return f"postgresql://{name}@/postgres?host={postgres_server}"
 
     return create
@@ -136,10 +150,44 @@ async def new_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def fill_postgres(
+    postgres_server: str,
+    run_on_postgres: Callable[[str], None],
+    new_postgres_database: Callable[[], str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Config], Awaitable[None]]:
+    """Return a function that copies an empty state to a new PostgreSQL schema.
+
+    The first call creates the state to copy, with the migrations.
+    """
+    folder = tmp_path_factory.mktemp("new") / "var"
+    command = [_server_programs() / "pg_dump", "-h", postgres_server, "-U", "pvemcp"]
+    dumps: dict[str, str] = {}
+
+    async def fill(config: Config) -> None:
+        if not dumps:
+            new = Config(state_dir=folder, database_url=new_postgres_database())
+            async with open_store(new):
+                pass
+            schema = make_url(new.database).username
+            done = await anyio.run_process([*command, "-d", "postgres", "-n", schema])
+            dumps[schema] = done.stdout.decode().replace(f"CREATE SCHEMA {schema};", "")
+        ((schema, dump),) = dumps.items()
+        run_on_postgres(dump.replace(schema, make_url(config.database).username))
+        shutil.copytree(folder, config.state_dir)
+
+    return fill
+
+
 @pytest.fixture
-async def store(config: Config, new_state: Path) -> AsyncIterator[Store]:
+async def store(
+    config: Config, new_state: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Store]:
     if config.database_url is None:
         shutil.copytree(new_state, config.state_dir)
+    else:
+        await request.getfixturevalue("fill_postgres")(config)
     async with open_store(config) as opened:
         yield opened
 
