@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from proxmox_client.api.configs import GuestDisk, LxcConfig, QemuConfig, bytes_of
 from proxmox_client.api.resources import Resources
+from proxmox_client.api.smart import Smart
 from proxmox_client.api.storage import Volume
 from proxmox_client.json_decoder import Answer, decode
 from proxmox_client.properties import flag, parse
@@ -358,3 +359,9 @@ def test_sizes_are_converted_to_bytes(text, size):
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("on", True), ("0", False)])
 def test_flags_are_parsed(text, value):
     assert flag(text) is value
+
+
+def test_a_report_of_blank_lines_is_read_quickly():
+    """Read it in linear time: a regular expression took minutes, and held up everything else."""
+    text = "\n" * 200_000 + "Temperature: 36" + " " * 200_000 + "C"
+    assert Smart(text=text).attribute("Temperature") == 36

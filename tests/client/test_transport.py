@@ -1,6 +1,7 @@
 """Transport: retries, host rotation, limits, encoding and connection errors."""
 
 import asyncio
+import gzip
 
 import anyio
 import httpx2 as httpx
@@ -14,12 +15,13 @@ from proxmox_client import (
     Limits,
     NodeUnreachable,
     NotFound,
+    ResponseError,
     Unauthenticated,
     UnexpectedAnswer,
     Unreachable,
     deadline,
 )
-from proxmox_client.transport import KEEPALIVE_EXPIRY, MAX_ATTEMPTS
+from proxmox_client.transport import KEEPALIVE_EXPIRY, MAX_ANSWER, MAX_ATTEMPTS
 
 pytestmark = pytest.mark.anyio
 
@@ -307,3 +309,44 @@ async def test_each_account_sends_its_own_token(client, pve):
     tokens = [request.headers["authorization"] for request in pve.requests]
     assert tokens[1] == "PVEAPIToken=ro@pve!ro=other"
     assert tokens[0] == tokens[2] != tokens[1]
+
+
+class Endless(httpx.AsyncByteStream):
+    """A body without an end, in pieces; `sent` counts them."""
+
+    def __init__(self, piece: bytes) -> None:
+        self.piece = piece
+        self.sent = 0
+
+    async def __aiter__(self):
+        while True:
+            self.sent += 1
+            yield self.piece
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+@pytest.mark.parametrize("status", [200, 403])
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+async def test_an_answer_is_read_up_to_a_size_and_asked_for_once(method, status, encoding):
+    blank = b" " * MAX_ANSWER
+    body = Endless(gzip.compress(blank * 4, 1) if encoding == "gzip" else blank[: MAX_ANSWER // 8])
+    requests = []
+
+    def answer(request):
+        requests.append(request)
+        return httpx.Response(status, headers={"Content-Encoding": encoding}, stream=body)
+
+    transport = httpx.MockTransport(answer)
+    client = Client(["a", "b"], ApiToken("a@pve!b", "secret"), http_transport=transport)
+    with pytest.raises(UnexpectedAnswer, match="/version is longer than 32 MiB"):
+        await (client.version() if method == "get" else client.transport.post("/version"))
+    assert (len(requests), body.sent) == (1, 1 if encoding == "gzip" else 9)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_an_answer_nested_without_end_is_an_error_of_proxmox(status):
+    body = b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, content=body))
+    async with Client(["a"], ApiToken("a@pve!b", "secret"), http_transport=transport) as client:
+        with pytest.raises(ResponseError):
+            await client.version()

@@ -40,6 +40,16 @@ async def test_unknown_and_ungranted_tools_are_the_same_protocol_error(served, m
     assert (entry.kind, entry.tool, entry.outcome) == ("refused", name, "refused")
 
 
+@pytest.mark.parametrize("method", ["tools/call", "prompts/get"])
+@pytest.mark.parametrize("place", ["name", "argument", "value"])
+async def test_no_error_repeats_a_key_that_was_sent_in_the_wrong_place(served, method, place):
+    known = {"tools/call": "GetThing", "prompts/get": "guest-health"}[method]
+    name = served.key if place == "name" else known
+    arguments = {served.key if place == "argument" else "vmid": served.key}
+    answer = await served.modern.send(method, {"name": name, "arguments": arguments})
+    assert served.key.rpartition("_")[2] not in answer.text
+
+
 async def test_a_granted_tool_in_other_letters_is_suggested(modern):
     answer = await modern.send("tools/call", {"name": "list_things", "arguments": {}})
     assert answer.json()["error"]["message"].endswith("Did you mean ListThings?")

@@ -93,7 +93,7 @@ def undecodable(path: str, error: Exception) -> UnexpectedAnswer:
 def _parse_body(body: bytes) -> Mapping[str, Any]:
     try:
         content = json.loads(body)
-    except ValueError:  # empty, plain text or HTML: the status line has the message
+    except (ValueError, RecursionError):  # empty, text or HTML: the status line has the message
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -15,7 +15,14 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from proxmox_client.auth import ApiToken, Password
 from proxmox_client.circuit_breaker import CircuitBreaker, failure_domain
-from proxmox_client.errors import BadParameters, NodeSilent, ProxmoxError, TlsError, Unreachable
+from proxmox_client.errors import (
+    BadParameters,
+    NodeSilent,
+    ProxmoxError,
+    TlsError,
+    UnexpectedAnswer,
+    Unreachable,
+)
 from proxmox_client.hosts import Host
 from proxmox_client.json_decoder import Envelope, decode
 from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limit
@@ -40,6 +47,9 @@ MAX_ATTEMPTS = 4
 QUICK_SECONDS = 5.0
 # pveproxy drops the connection in the middle of a larger body
 MAX_BODY = 512 * 1024
+# of an answer, decompressed: more than any cluster sends; a host that was taken over sends anything
+MAX_ANSWER = 32 * 1024 * 1024
+_UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
 
 
@@ -125,7 +135,10 @@ class HostPool:
     async def exchange(
         self, host: str, method: str, path: str, form: str, headers: Mapping[str, str]
     ) -> Response:
-        """Send a request to a host; raise httpx.RequestError without a complete response."""
+        """Send a request to a host; raise httpx.RequestError without a complete response.
+
+        Raise UnexpectedAnswer for one that is too long.
+        """
         url = f"https://{host}/api2/json{path}"
         all_headers = {**_HEADERS, **headers}
         content = None
@@ -143,12 +156,20 @@ class HostPool:
             method, url, headers=all_headers, content=content, extensions=extensions
         )
         response = await self._http_transport.handle_async_request(request)
+        body = bytearray()
         try:
-            body = await response.aread()
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > MAX_ANSWER:
+                    raise UnexpectedAnswer(
+                        response.status_code,
+                        "",
+                        f"The answer of {path} is longer than {MAX_ANSWER >> 20} MiB",
+                    )
         finally:
             await response.aclose()
         reason = bytes(response.extensions.get("reason_phrase", b""))
-        return Response(response.status_code, reason.decode(errors="replace"), body)
+        return Response(response.status_code, reason.decode(errors="replace"), bytes(body))
 
 
 @dataclass(slots=True)
@@ -416,12 +437,12 @@ def converted(path: str, value: V, convert: Callable[[V], T]) -> T:
     """Return a part of a decoded answer as another type; raise UnexpectedAnswer if it can't be."""
     try:
         return convert(value)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _UNDECODABLE as error:
         raise undecodable(path, error) from error
 
 
 def _decode(path: str, response: Response, answer: type[T]) -> Envelope[T]:
     try:
         return decode(response.body, answer)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _UNDECODABLE as error:
         raise undecodable(path, error) from error

@@ -1,6 +1,10 @@
 """What a list of tasks leaves out: what is no longer on record, and what has another name."""
 
+from importlib import import_module
+
 import pytest
+
+from pvemcp_server.access.model import Resources
 
 pytestmark = pytest.mark.anyio
 
@@ -47,3 +51,13 @@ async def test_a_type_of_storage_that_is_called_otherwise_is_read_as_its_types(t
     answer = await tool_client("ListStorage", type="ceph")
     assert "ceph-vm" in answer.text
     assert "nfs-archive" not in answer.text
+
+
+@pytest.mark.parametrize("latest", [1, 5_000])
+async def test_a_narrow_role_learns_nothing_from_the_number_of_tasks(
+    tool_client, monkeypatch, latest
+):
+    monkeypatch.setattr(import_module("pvemcp_server.tables.tasks"), "LATEST", latest)
+    narrow = tool_client.scoped(Resources(vmids=frozenset({105})))
+    answer = await narrow("ListTasks", cluster_name="prod")
+    assert f"Only the latest {latest} tasks of each node of prod were looked at" in answer.notes

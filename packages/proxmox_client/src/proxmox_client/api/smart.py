@@ -7,7 +7,6 @@ from msgspec import field
 
 from proxmox_client.json_decoder import Answer
 
-_LINE: Final = re.compile(r"^\s*(?P<name>[A-Za-z][^:]*):\s*(?P<value>\S.*?)\s*$", re.MULTILINE)
 _NUMBER: Final = re.compile(r"-?(0x[0-9a-fA-F]+|[\d,.]*\d)")
 _NOT_FAILING: Final = frozenset({"", "-"})
 
@@ -47,7 +46,9 @@ class Smart(Answer, frozen=True):
     @property
     def lines(self) -> dict[str, str]:
         """The lines `name: value` of the text."""
-        return {match["name"].strip(): match["value"] for match in _LINE.finditer(self.text or "")}
+        parts = (line.partition(":") for line in (self.text or "").splitlines())
+        named = ((name.strip(), value.strip()) for name, _, value in parts)
+        return {name: value for name, value in named if value and name[:1].isalpha()}
 
 
 def _number(text: str) -> int | None:

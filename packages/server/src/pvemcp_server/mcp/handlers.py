@@ -11,6 +11,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 
 from proxmox_client import NotFound
+from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp import completion, resources
@@ -52,11 +53,12 @@ class CatalogHandlers:
         """Fill in a prompt; raise MCPError for an unknown one and for wrong arguments."""
         prompt = (await self._prompts(ctx)).get(params.name)
         if prompt is None:
-            raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {clean_line(params.name, 100)}")
+            name = mask_text(clean_line(params.name, 100))
+            raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {name}")
         try:
             text = prompt.filled(params.arguments or {})
         except BadArgument as wrong:
-            raise MCPError(types.INVALID_PARAMS, str(wrong)) from None
+            raise MCPError(types.INVALID_PARAMS, mask_text(str(wrong))) from None
         message = types.PromptMessage(role="user", content=types.TextContent(text=text))
         return types.GetPromptResult(description=prompt.description, messages=[message])
 

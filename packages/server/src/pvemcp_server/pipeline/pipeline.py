@@ -51,7 +51,8 @@ class UnknownTool(Exception):
         explain = "ExplainAccess" if "ExplainAccess" in granted else "tools/list"
         hint = f"Did you mean {similar[0]}?" if similar else f"{explain} names those that are."
         super().__init__(
-            f"Unknown tool: {clean_line(name, 100)} does not exist or is not granted to this key. "
+            f"Unknown tool: {mask_text(clean_line(name, 100))} does not exist or is not granted to "
+            "this key. "
             f"{hint}"
         )
 

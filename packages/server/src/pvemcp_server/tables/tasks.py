@@ -127,7 +127,9 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
     )
     pairs = ((task, node) for node, answer in answers.items() for task in answer)
     rows = made(cluster, pairs, lambda pair: [_row(*pair)])
-    if newest is None and any(len(answer) >= limit for answer in answers.values()):
+    # with a narrow scope always, because the number of hidden tasks must not show
+    is_cut = any(len(answer) >= limit for answer in answers.values())
+    if newest is None and (is_cut or not cluster.scope.everything):
         cluster.notes.add(
             f"Only the latest {limit} tasks of each node of {cluster.name} were looked at; "
             "filter by start_time, vmid, type or outcome to reach older ones."
