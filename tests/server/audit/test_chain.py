@@ -1,13 +1,18 @@
 """The audit chain reveals tampering: edited, deleted and moved rows, missing ends, forged marks."""
 
+import json
+import shutil
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import anyio
 import pytest
 from sqlalchemy import text
 
-from pvemcp_server.audit import Audit, AuditGuard, Event, Mark, Outcome
+from pvemcp_server.audit import Audit, AuditFilter, AuditGuard, Event, Mark, Outcome
 from pvemcp_server.audit import guard as guard_module
+from pvemcp_server.audit.json_lines import to_json
 from pvemcp_server.config import Config
 from pvemcp_server.store import Store, audit_chain, audit_log, open_store, records
 from pvemcp_server.store.background import housekeeping
@@ -19,7 +24,11 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 @pytest.fixture
 async def audit(store: Store) -> Audit:
-    """Record five rows: two writes with their outcomes, and a read."""
+    return await five_rows(store)
+
+
+async def five_rows(store: Store) -> Audit:
+    """Record two writes with their outcomes, and a read."""
     audit = Audit(store, clock=lambda: NOW)
     for vmid in (100, 101):
         call = await audit.intent(Event(tool="ChangeVmState", arguments={"vmid": vmid}))
@@ -62,6 +71,63 @@ async def test_a_changed_text_is_found(audit: Audit, store: Store, column: str):
 async def test_a_changed_number_is_found(audit: Audit, store: Store, column: str):
     await run(store, f"UPDATE audit SET {column} = 1 WHERE seq = 3")  # noqa: S608 - a column of ours
     assert await facts(audit) == [(3, "was changed")]
+
+
+DAMAGE = {
+    "bytes": "x'00ff'",
+    "no UTF-8": "CAST(x'ff' AS TEXT)",
+    "a text": "'é'",
+    "a large number": "9223372036854775807",
+    "broken JSON": "'{'",
+    "nested JSON": f"'{'[' * 100_000}'",
+}
+
+
+@pytest.fixture
+async def sqlite_store(tmp_path: Path, new_state: Path) -> AsyncIterator[Store]:
+    """Open a store on SQLite: a column of PostgreSQL holds values of its own type only."""
+    shutil.copytree(new_state, tmp_path / "sqlite")
+    async with open_store(Config(state_dir=tmp_path / "sqlite")) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_value_of_another_type_hides_no_change(sqlite_store: Store, damage: str):
+    audit = await five_rows(sqlite_store)
+    for column in (column.name for column in records.audit.columns if column.name != "seq"):
+        await run(
+            sqlite_store,
+            "CREATE TABLE original AS SELECT * FROM audit WHERE seq = 3",
+            f"UPDATE audit SET {column} = {DAMAGE[damage]} WHERE seq = 3",  # noqa: S608 - values of ours
+        )
+        assert 3 in {seq for seq, _ in await facts(audit)}, column
+        if damage != "no UTF-8":
+            rows = await sqlite_store.audit_log.rows_after(0, 10)
+            assert [json.loads(to_json(row))["seq"] for row in rows] == [1, 2, 3, 4, 5]
+            assert [entry.seq async for entry in audit._all(AuditFilter())]
+        await run(
+            sqlite_store,
+            "DELETE FROM audit WHERE seq = 3",
+            "INSERT INTO audit SELECT * FROM original",
+            "DROP TABLE original",
+        )
+    assert await facts(audit) == []
+
+
+@pytest.mark.parametrize("damage", [each for each in DAMAGE if each != "no UTF-8"])
+async def test_a_mark_of_another_type_is_found_and_stops_no_append(
+    sqlite_store: Store, damage: str
+):
+    audit = await five_rows(sqlite_store)
+    for column in ("seq", "hash", "root", "seal"):
+        head = await audit.head()
+        await run(
+            sqlite_store,
+            f"UPDATE audit_marks SET {column} = {DAMAGE[damage]} WHERE name = 'head'",  # noqa: S608 - values of ours
+        )
+        assert "the mark of its end was changed" in dict(await facts(audit)).values()
+        await audit.intent(Event(tool="BackupVm"))
+        assert (head.seq + 1, audit_log.MARK_CHANGED) in await facts(audit)
 
 
 async def test_a_row_with_a_forged_hash_is_found(audit: Audit, store: Store):

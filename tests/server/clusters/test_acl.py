@@ -295,6 +295,15 @@ async def test_an_existing_role_with_other_privileges_is_not_changed(cluster, pv
     assert cluster.state.user_config.roles["MCP-VM.Backup-2"] == {"VM.Backup"}
 
 
+@pytest.mark.parametrize("name", ["x; reboot", "$(id)", "-x", "a\nb", "é"])
+async def test_no_role_of_a_compromised_node_becomes_part_of_a_line(cluster, pve, name):
+    grant(cluster, *CAN_READ_ACL, ("/vms", "user", USER, name))
+    cluster.state.user_config.roles[name] = frozenset({"VM.Backup"})
+    advice = await Acl(pve, TOKEN).advice("/vms", ["VM.Backup"])
+    assert name not in advice.line
+    assert not advice.line or "MCP-VM.Backup" in advice.line
+
+
 async def test_a_token_of_root_needs_only_its_own_roles(cluster):
     token = "root@pam!mcp"
     grant(cluster, user="root@pam", token=token)

@@ -154,7 +154,9 @@ async def _report(context: AdminContext, record: ClusterRecord, caller: Caller) 
 def _no_answer(error: Exception, account: str) -> Finding:
     """Return the finding for an error that ends the checks; a wrong token has a next step."""
     user = account.partition("!")[0]
-    next_step = [f"pveum user token list {user}"] if isinstance(error, Unauthenticated) else []
+    next_step = (
+        [f"pveum user token list {quote(user)}"] if isinstance(error, Unauthenticated) else []
+    )
     return _bad("answer", explain(error, account), *next_step)
 
 

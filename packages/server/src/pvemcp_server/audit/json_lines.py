@@ -26,9 +26,18 @@ def to_json(row: Row) -> str:
         if value is not None and name not in {"root", "previous"}
     }
     if "arguments" in values:
-        values["arguments"] = json.loads(values["arguments"])
+        values["arguments"] = read_arguments(values["arguments"])
     # JSON escapes all control characters but DEL
-    return json.dumps(values, separators=(",", ":")).replace("\x7f", "\\u007f")
+    text = json.dumps(values, separators=(",", ":"), default=repr)
+    return text.replace("\x7f", "\\u007f")
+
+
+def read_arguments(text: str) -> Any:
+    """Return the arguments of a row; as `unreadable` the text that was put in their place."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return {"unreadable": str(text)}
 
 
 @dataclass(frozen=True, slots=True)

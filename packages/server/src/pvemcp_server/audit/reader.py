@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from pvemcp_formats import guard_formulas
+from pvemcp_server.audit.json_lines import read_arguments
 from pvemcp_server.store import Store
 from pvemcp_server.store.audit_chain import Finding, Mark
 from pvemcp_server.store.audit_search import AuditFilter
@@ -29,6 +30,11 @@ class Kind(StrEnum):
     ADMIN = "admin"  # a change made by an administrator
     RETENTION = "retention"  # old entries were deleted
     BREAK = "break"  # the end of the chain was found changed before an append
+    UNKNOWN = "unknown"  # the row was changed in the database
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Kind":  # noqa: ARG003 - the enum's signature
+        return cls.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,7 @@ class Entry:
 
 
 FIELDS = tuple(field.name for field in fields(Entry))
+NUMBERS = frozenset({"rows", "bytes", "duration_ms"})
 
 
 class AuditReader:
@@ -70,9 +77,9 @@ class AuditReader:
         return [
             Entry(
                 **{
-                    **row,
+                    **{name: _as_declared(name, value) for name, value in row.items()},
                     "kind": Kind(row["kind"]),
-                    "arguments": json.loads(row["arguments"] or "{}"),
+                    "arguments": _as_object(read_arguments(row["arguments"] or "{}")),
                 }
             )
             for row in rows
@@ -115,6 +122,17 @@ class AuditReader:
             for entry in page:
                 yield entry
             which = replace(which, before=page[-1].seq)
+
+
+def _as_declared(name: str, value: Any) -> Any:
+    """Return a value with the type of its column: SQLite holds any that an attacker writes."""
+    if name in NUMBERS and not isinstance(value, int):
+        return None
+    return str(value) if isinstance(value, bytes) else value
+
+
+def _as_object(arguments: Any) -> Mapping[str, Any]:
+    return arguments if isinstance(arguments, dict) else {"unreadable": arguments}
 
 
 def _flat(entry: Entry) -> dict[str, Any]:

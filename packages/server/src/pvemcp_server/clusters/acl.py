@@ -20,6 +20,7 @@ _SECONDS = 5  # timeout for reading the ACL, which only improves an error messag
 _ROOT = "root@pam"
 _BAN = "NoAccess"
 _PATH = re.compile(r"/[\w./-]*", re.ASCII)
+_ROLE_ID = re.compile(r"[\w.][\w.-]*", re.ASCII)  # a shell reads it as one word, and no option
 _KINDS = {
     "vms": ("VM.", "Permissions."),
     "storage": ("Datastore.", "Permissions."),
@@ -255,7 +256,8 @@ async def _read(pve: Client, account: str) -> Grants:
     try:
         with deadline(_SECONDS):
             held = await pve.access.permissions()
-            roles = await pve.access.roles()
+            answered = await pve.access.roles()
+            roles = [role for role in answered if _ROLE_ID.fullmatch(role.role_id)]
             blind = Grants(
                 account,
                 held,
@@ -275,6 +277,8 @@ def _with_acl(blind: Grants, acl: Sequence[AclEntry], user: User) -> Grants:
     tokens: Mapping[str, Token] = user.tokens if isinstance(user.tokens, dict) else {}
     if name and name not in tokens:
         return blind
+    if not all(_ROLE_ID.fullmatch(entry.role_id) for entry in acl):
+        return blind  # such a role cannot be repeated in a line, and must not be left out
     return Grants(
         blind.account,
         blind.held,

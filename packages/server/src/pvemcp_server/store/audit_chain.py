@@ -19,7 +19,8 @@ from typing import Any
 from pvemcp_server.store import records
 from pvemcp_server.store.columns import microseconds
 
-_to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+# a value of another type, which SQLite lets an attacker write, only makes another hash
+_to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, default=repr).encode
 HEAD = "head"
 BASE = "base"
 CHAINED = tuple(
@@ -63,16 +64,19 @@ def seal_of(key: bytes, name: str, mark: Mark) -> str:
 
 def is_sealed(key: bytes, name: str, mark: Mark, seal: str) -> bool:
     """Return whether the seal belongs to the mark."""
-    return hmac.compare_digest(seal_of(key, name, mark), seal)
+    return hmac.compare_digest(seal_of(key, name, mark).encode(), str(seal).encode())
 
 
 def verify_row(key: bytes | None, before: Mark, row: Mapping[str, Any]) -> list[Finding]:
     """Verify a row that should follow `before`; return what is wrong with it.
 
-    `key` is the one that the row names; None when there is no such key.
+    `key` is the one that the row names; None when there is no such key. A row that cannot be read
+    has its `seq` only.
     """
     seq: int = row["seq"]
     findings = []
+    if "hash" not in row:
+        return [Finding(seq, "was changed: it cannot be read")]
     if seq != before.seq + 1:
         gap = seq - before.seq - 1
         fact = "is missing" if gap == 1 else f"is missing, and all up to {seq - 1}"

@@ -22,10 +22,11 @@ from pvemcp_server.store.audit_chain import (
     verify_row,
 )
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.database import Database
+from pvemcp_server.store.database import Database, DatabaseFailed
 
 Row = Mapping[str, Any]
 PAGE = 500  # rows to hash before other tasks run: a small page, so that calls do not wait
+HIGHEST = 2**62  # numbers beyond it come from no append, and nothing could follow them
 PRUNE = 5_000  # rows to delete in one transaction, while appends wait
 log = logging.getLogger(__name__)
 MARK_CHANGED = "the mark of the chain's end was changed; rows before this one may be missing"
@@ -137,11 +138,11 @@ class AuditLog:
         """Verify all rows after `last`; return the findings and the real end of the chain."""
         findings: list[Finding] = []
         root = 0
-        while rows := await self._page(connection, last.seq):
+        while rows := await self._readable_page(connection, last.seq):
             for row in rows:
                 findings += verify_row(await self._key_of(row, root), last, row)
-                root = row["root"]
-                last = Mark(row["seq"], row["hash"])
+                root = row["root"] if isinstance(row.get("root"), int) else root
+                last = Mark(row["seq"], row.get("hash", ""))
                 if last.seq == expected.seq and last != expected:
                     findings.append(Finding(last.seq, "is not the row that was noted"))
         return findings, last
@@ -234,12 +235,32 @@ class AuditLog:
         query = select(table).where(table.c.seq > after).order_by(table.c.seq).limit(limit)
         return [dict(row) for row in (await connection.execute(query)).mappings()]
 
+    async def _readable_page(self, connection: AsyncConnection, after: int) -> list[Row]:
+        """Return the rows of a page; of one that cannot be read, such as invalid UTF-8, the seq.
+
+        Otherwise one such row would end the verification of all others.
+        """
+        try:
+            return await self._page(connection, after)
+        except DatabaseFailed:
+            seq = records.audit.c.seq
+            query = select(seq).where(seq > after).order_by(seq).limit(PAGE)
+            numbers = (await connection.scalars(query)).all()
+            return [await self._readable_row(connection, number) for number in numbers]
+
+    async def _readable_row(self, connection: AsyncConnection, seq: int) -> Row:
+        try:
+            (row,) = await self._page(connection, seq - 1, 1)
+        except DatabaseFailed:
+            return {"seq": seq}
+        return row
+
     async def _key_of(self, row: Row, root_before: int) -> bytes | None:
         """Return the key that a row names; None for an older one than the row before it has.
 
         An attacker who knows an old root must not continue the chain with it.
         """
-        root = row["root"]
+        root = row.get("root")
         if not isinstance(root, int) or root < root_before:
             return None
         return await self._keys.audit_key(root)
@@ -262,6 +283,8 @@ async def _read_mark(
     row = (await connection.execute(query.with_for_update() if lock else query)).first()
     if row is None:
         return GENESIS, name == BASE
+    if not (isinstance(row.seq, int) and 0 <= row.seq < HIGHEST):
+        return GENESIS, False
     mark = Mark(row.seq, row.hash)
     key = await keys.audit_key(row.root)  # read first: it may make a newer root known
     return mark, key is not None and row.root == keys.root and is_sealed(key, name, mark, row.seal)

@@ -28,7 +28,11 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Moment(TypeDecorator[datetime]):
-    """A time in UTC, stored as whole microseconds since 1970."""
+    """A time in UTC, stored as whole microseconds since 1970.
+
+    Anything else that was written into the database reads as 1970: whatever it ends has ended, and
+    a changed row of the audit can be read and found.
+    """
 
     impl = BigInteger
     cache_ok = True
@@ -37,7 +41,10 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else microseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        return None if value is None else EPOCH + value * MICROSECOND
+        try:
+            return None if value is None else EPOCH + value * MICROSECOND
+        except (TypeError, OverflowError):
+            return EPOCH
 
 
 class JsonText(TypeDecorator[Any]):
