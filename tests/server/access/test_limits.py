@@ -49,7 +49,7 @@ def test_the_number_of_buckets_is_limited():
 def test_a_call_beyond_the_rate_names_the_limit():
     limits = CallLimits(clock=Clock())
     limits.check_rate("key", 1)
-    with pytest.raises(OverBudget, match="More than 1 calls a minute"):
+    with pytest.raises(OverBudget, match="More than 1 call a minute"):
         limits.check_rate("key", 1)
 
 

@@ -286,11 +286,10 @@ async def test_retention_says_which_rows_were_not_forwarded(store: Store, clock:
     assert await audit.prune(180, ["file", "syslog"]) == 3
     [retention, _] = await audit.find()
     assert retention.reason == (
-        "older than 180 days; 2 rows were not forwarded to file; "
-        "3 rows were not forwarded to syslog"
+        "older than 180 days; not forwarded to file: 2 rows; not forwarded to syslog: 3 rows"
     )
     messages = [notice.message for notice in await store.notices.open()]
-    assert "Retention deleted 2 rows of the audit that were not forwarded to file." in messages
+    assert "Retention deleted 2 rows of the audit not forwarded to file." in messages
     assert await audit.verify() == []
     receiver = BrokenReceiver()
     assert await forwarder_to(store, receiver, clock).forward("syslog")

@@ -263,7 +263,7 @@ async def test_concurrent_calls_beyond_the_keys_limit_get_429(serving, fake_tool
         answer = await served.modern.send("tools/list")
         fake_tools.release.set()
     assert answer.status_code == 429
-    assert answer.json()["error"]["message"].startswith("1 calls of this key are running already.")
+    assert answer.json()["error"]["message"].startswith("This key has 1 call running already.")
 
 
 async def test_probes_answer_head_requests(http):

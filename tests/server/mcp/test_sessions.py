@@ -385,7 +385,7 @@ async def test_calls_over_http_and_sse_are_limited(serving, fake_tools):
                 second = await client.call_tool("GetThing", {"vmid": 101})
             fake_tools.release.set()
     assert second.is_error is True
-    assert second.content[0].text.startswith("1 calls of this key are running already.")
+    assert second.content[0].text.startswith("This key has 1 call running already.")
 
 
 async def first_data(lines):

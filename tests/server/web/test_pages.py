@@ -196,7 +196,7 @@ async def test_identities_are_added_bound_and_made_the_default(equipped, emulato
 
 async def test_the_doctor_reports_an_offline_node(equipped):
     page = await equipped.post("/admin/clusters/prod/doctor")
-    assert "1 of 5 nodes do not answer" in page.text
+    assert "1 of 5 nodes offline: pve05." in page.text
     assert "Proxmox VE 9.2" in page.text
 
 

@@ -74,7 +74,8 @@ class CallLimits:
         """Hold one of the key's slots while inside; raise OverBudget when all are taken."""
         if self._running[key_id] >= most:
             raise OverBudget(
-                f"{counted(most, 'call')} of this key already running.", hint="Wait for one to end."
+                f"This key has {counted(most, 'call')} running already.",
+                hint="Wait for one to end.",
             )
         self._running[key_id] += 1
         try:

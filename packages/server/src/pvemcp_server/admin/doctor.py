@@ -219,7 +219,7 @@ def _nodes(nodes: Sequence[NodeRow]) -> Finding:
     if not count:
         return _bad("nodes", "No node is visible to this account.")
     if offline:
-        text = f"Offline: {', '.join(offline)}, of {counted(count, 'node')}."
+        text = f"{len(offline)} of {counted(count, 'node')} offline: {', '.join(offline)}."
         return _warning("nodes", text)
     return _ok("nodes", f"All {count} nodes are online." if count > 1 else "Its node is online.")
 
