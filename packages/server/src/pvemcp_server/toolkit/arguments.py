@@ -23,7 +23,25 @@ class Words:
     meanings: Mapping[str, str]
 
 
-ClusterName = Annotated[str | None, Field(description="Cluster; all reachable ones when absent")]
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Words that mean the same as leaving the argument out."""
+
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """Reads a number above the largest one as that, and 0 as if the argument were absent."""
+
+    most: int | None = None
+
+
+ClusterName = Annotated[
+    str | None,
+    Absent(("all", "any", "*")),
+    Field(description="Cluster; all reachable ones when absent"),
+]
 OneCluster = Annotated[str | None, Field(description="Cluster; needed if several are reachable")]
 VmId = Annotated[int, Field(ge=100, le=999_999_999, description="Guest number (VMID)")]
 VmIds = Annotated[list[int], Field(max_length=1000, description="Guest numbers; empty means all")]
@@ -57,14 +75,18 @@ class Arguments(BaseModel):
 class Options(Arguments):
     """Options of every tool beside its own arguments."""
 
-    format: Annotated[Format | None, Field(description="Output format of this answer")] = None
+    format: Annotated[
+        Format | None,
+        Words({Format.JSON_NORMAL: "json"}),
+        Field(description="Output format of this answer"),
+    ] = None
 
 
 class ListOptions(Options):
     """Options of list tools: columns and paging."""
 
     fields: Annotated[list[str] | None, Field(description="Columns to return")] = None
-    limit: Annotated[int | None, Field(ge=1, description="Rows per page")] = None
+    limit: Annotated[int | None, Clamp(), Field(ge=1, description="Rows per page")] = None
     cursor: Annotated[str | None, Field(description="Next page, from a note")] = None
 
 
