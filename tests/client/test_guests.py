@@ -3,6 +3,7 @@
 import pytest
 
 from proxmox_client import AgentRefused, Lxc, NotFound, Qemu, ResponseError, UnexpectedAnswer
+from proxmox_client.json_decoder import tolerate_malformed
 
 pytestmark = pytest.mark.anyio
 
@@ -264,3 +265,51 @@ async def test_both_configurations_of_a_container_are_parsed(client, pve):
     assert (configs.current.protection, configs.pending.protection) == (False, True)
     assert [change.option for change in configs.changes] == ["features", "mp0", "protection"]
     assert [disk.id for disk in configs.disks] == ["mp0"]
+
+
+BAD = {"lots": "x", "a fraction": 2.5, "an object": {"a": 1}, "a list": [1]}
+
+
+@pytest.mark.parametrize("bad", BAD)
+async def test_a_malformed_option_of_a_configuration_costs_itself(client, pve, bad):
+    rows = [{"key": "cores", "value": BAD[bad]}, {"key": "name", "value": "web"}]
+    pve.answer("GET /nodes/pve1/qemu/100/pending", rows)
+    guest = client.qemu("pve1", 100)
+    with tolerate_malformed() as left_out:
+        both = await guest.configs()
+    assert (both.current.name, both.current.cores, both.pending.name) == ("web", None, "web")
+    assert left_out == ["cores of web"] * 2
+    with pytest.raises(UnexpectedAnswer, match="cores"):
+        await guest.configs()
+
+
+@pytest.mark.parametrize("bad", [{"id": "b", "vmid": [101]}, {"id": "b", "all": "x"}])
+async def test_a_malformed_value_of_a_backup_job_costs_itself(client, pve, bad):
+    jobs = [{"id": "a", "vmid": "100"}, bad, {"vmid": "102"}]
+    pve.answer("GET /cluster/backup", jobs)
+    with tolerate_malformed() as left_out:
+        answered = await client.cluster.backup_jobs()
+    assert [(job.id, job.vmids) for job in answered] == [("a", [100]), ("b", [])]
+    assert len(left_out) == 2
+    with pytest.raises(UnexpectedAnswer):
+        await client.cluster.backup_jobs()
+
+
+@pytest.mark.parametrize(
+    ("command", "read"),
+    [("network-get-interfaces", Qemu.agent_network), ("get-fsinfo", Qemu.agent_filesystems)],
+)
+async def test_a_malformed_row_of_the_guest_agent_costs_itself(client, pve, command, read):
+    rows = [{"name": "one"}, None, "x", {"name": ["y"]}, {"name": "two"}]
+    pve.answer(f"GET /nodes/pve1/qemu/100/agent/{command}", {"result": rows})
+    with tolerate_malformed() as left_out:
+        answered = await read(client.qemu("pve1", 100))
+    assert [row.name for row in answered] == ["one", "", "two"]
+    assert len(left_out) == 3
+
+
+async def test_a_refusal_of_the_guest_agent_in_any_form_is_one(client, pve):
+    for error in ({"class": "X", "desc": "boom"}, "boom"):
+        pve.answer("GET /nodes/pve1/qemu/100/agent/get-osinfo", {"result": {"error": error}})
+        with pytest.raises(AgentRefused, match="boom"):
+            await client.qemu("pve1", 100).agent_os_info()

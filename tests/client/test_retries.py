@@ -97,6 +97,12 @@ OUTAGES = {
         b'{"data":null}',
         False,
     ),
+    "the mount of pmxcfs is dead": (
+        500,
+        b"unable to open file '/etc/pve/user.cfg' - Transport endpoint is not connected",
+        b'{"data":null}',
+        False,
+    ),
     "an error without a body": (500, b"", b"", False),
     "pvedaemon is down": (595, b"Connection refused", b"", True),
     "a broken pipe between nodes": (596, b"Broken pipe", b"", False),

@@ -5,9 +5,10 @@ import json
 import msgspec
 import pytest
 
-from proxmox_client.api.agent import ContainerInterface, Filesystem
+from proxmox_client.api.agent import AgentInterface, ContainerInterface, Filesystem
 from proxmox_client.api.resources import LxcResource
 from proxmox_client.emulator.state.guest import Kind
+from proxmox_client.json_decoder import convert_rows
 from pvemcp_server.access.model import Resources
 from pvemcp_server.tables import load, tables
 from pvemcp_server.tables.addresses import _rows as address_rows
@@ -52,9 +53,24 @@ async def test_every_running_guest_has_its_addresses_or_the_problem(open_cluster
             assert (row.interface, row.prefix, row.family) == ("eth0", 24, "ipv4")
             assert row.mac in guest.config["net0"].lower()
     problems = [row for row in answered if row.problem]
-    [note] = [note for note in cluster.notes if "the column problem" in note]
-    assert note.startswith(f"{len(problems)} running guests of prod have a row without addresses")
+    [note] = [note for note in cluster.notes if "column problem" in note]
+    assert note.startswith(f"Without addresses on prod: {len(problems)} running guests.")
     assert f"{sum(row.problem == NO_AGENT for row in problems)}: {NO_AGENT}" in note
+
+
+@pytest.mark.parametrize(
+    ("addresses", "answered"),
+    [
+        ([{"ip-address": None}], (None, "no address but loopback and link-local ones")),
+        ([{"ip-address": "10.1.1.1%eth0", "prefix": 8}], ("10.1.1.1", None)),
+        ([{"ip-address": "nonsense"}], (None, "not an address: 'nonsense'")),
+        ([{"ip-address": "999.1.1.1"}], (None, "not an address: '999.1.1.1'")),
+    ],
+)
+async def test_what_a_guest_reports_as_an_address_need_not_be_one(addresses, answered):
+    [interface] = convert_rows([{"name": "eth0", "ip-addresses": addresses}], AgentInterface)
+    [row] = address_rows(GUEST, [interface])
+    assert (row.address, row.problem) == answered
 
 
 async def test_file_systems_have_the_use_that_the_agent_reports(open_cluster, pve):

@@ -17,7 +17,9 @@ _MALFORMED_VALUES: Final = 8  # of one row, before the row is given up
 _BITS: Final = 64  # of Proxmox's counters
 _MOST_DIGITS: Final = 20
 _HUGE: Final = re.compile(rb"[:\[,]\s*-?[0-9]{20,}")
-_IDENTIFYING: Final = ("id", "upid", "volid", "sid", "vmid", "name", "devpath", "storage", "node")
+_IDENTIFYING: Final = (
+    *("id", "upid", "volid", "sid", "vmid", "name", "hostname", "devpath", "storage", "node"),
+)
 _PLACE: Final = re.compile(r"`\$\.(?P<member>[^.`\[]+)")
 _left_out: ContextVar[list[str] | None] = ContextVar("proxmox_client_left_out", default=None)
 
@@ -88,6 +90,12 @@ def convert_rows(rows: Any, row: Any) -> list[Any]:
         return convert(rows, list[row])
     converted = (_convert_row(each, row, left_out) for each in rows)
     return [each for each in converted if each is not None]
+
+
+def convert_object(value: Any, answer: type[T]) -> T:
+    """Convert an object, in a `tolerate_malformed` block without the values that don't fit."""
+    rows: list[T] = convert_rows([value], answer)
+    return rows[0] if rows else convert(value, answer)
 
 
 def _convert_row(value: Any, row: Any, left_out: list[str]) -> Any:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 # refused before the request was dispatched, so certainly not carried out (PVE/HTTPServer.pm)
 _NOT_DISPATCHED = re.compile(r"RPCEnvironment init request failed")
-# the cluster file system of the host does not answer (PVE/IPCC.xs)
-_FILE_SYSTEM = re.compile(r"ipcc_send_rec\[\d+\] failed")
+# the cluster file system of the host does not answer (PVE/IPCC.xs), or its mount is dead
+_FILE_SYSTEM = re.compile(
+    r"ipcc_send_rec\[\d+\] failed|/etc/pve\b.*Transport endpoint is not connected"
+)
 _GATEWAY = {502, 503, 504}
 _NOT_CONNECTED = 595  # of the statuses 595 to 599, the only one before anything was sent
 

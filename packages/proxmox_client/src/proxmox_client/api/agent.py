@@ -23,7 +23,9 @@ class Reply(Answer, frozen=True):
     def failure(self) -> Failure | None:
         """The reason why there is no answer."""
         error = self.result.get("error") if isinstance(self.result, dict) else None
-        return convert(error, Failure) if isinstance(error, dict) else None
+        if isinstance(error, dict):
+            return convert(error, Failure)
+        return None if error is None else Failure(description=str(error))
 
 
 class OsInfo(Answer, frozen=True):

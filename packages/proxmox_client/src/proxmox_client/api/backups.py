@@ -1,12 +1,12 @@
 """Backup jobs and the guests they cover."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from msgspec import field
 
 from proxmox_client.api.resources import GuestType
-from proxmox_client.json_decoder import Answer, convert
+from proxmox_client.json_decoder import Answer, convert, convert_rows
 from proxmox_client.lists import split_list
 from proxmox_client.properties import Properties, parse
 
@@ -46,6 +46,11 @@ class BackupJob(Answer, frozen=True):
     def of(cls, raw: Mapping[str, Any]) -> Self:
         """Parse a job's options."""
         return convert({**raw, "raw": dict(raw)}, cls)
+
+    @classmethod
+    def list_of(cls, rows: Sequence[Mapping[str, Any]]) -> list[Self]:
+        """Parse the options of jobs; a malformed job costs itself, as a row of any list does."""
+        return convert_rows([{**raw, "raw": dict(raw)} for raw in rows], cls)
 
     @property
     def vmids(self) -> list[int]:

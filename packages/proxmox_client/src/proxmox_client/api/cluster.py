@@ -245,7 +245,7 @@ class ClusterApi:
         """
         path = "/cluster/backup"
         rows = await self._transport.get(path, list[dict[str, Any]])
-        return [converted(path, row, BackupJob.of) for row in rows]
+        return converted(path, rows, BackupJob.list_of)
 
     async def backup_job_volumes(self, job_id: str) -> IncludedVolumes:
         """GET /cluster/backup/{id}/included_volumes. Needs Sys.Audit on /.

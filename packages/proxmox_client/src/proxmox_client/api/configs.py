@@ -8,7 +8,7 @@ from typing import Any, Self
 import msgspec
 from msgspec import field
 
-from proxmox_client.json_decoder import Answer, convert
+from proxmox_client.json_decoder import Answer, convert_object
 from proxmox_client.lists import split_list
 from proxmox_client.properties import Properties, flag, number, parse
 
@@ -137,7 +137,7 @@ class GuestConfig(Answer, frozen=True):
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
         """Parse a configuration."""
-        return convert({**raw, "raw": dict(raw)}, cls)
+        return convert_object({**raw, "raw": dict(raw)}, cls)
 
     @property
     def tag_list(self) -> list[str]:

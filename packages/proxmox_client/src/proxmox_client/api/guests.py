@@ -16,7 +16,7 @@ from proxmox_client.api.tasks import Task
 from proxmox_client.errors import NotFound
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
-from proxmox_client.transport import Parameters, Transport
+from proxmox_client.transport import Parameters, Transport, converted
 
 T = TypeVar("T")
 C = TypeVar("C", bound=GuestConfig)
@@ -131,7 +131,7 @@ class Guest(Generic[C]):
         config = await self._read(
             dict[str, Any], "config", snapshot=snapshot, current=current or None
         )
-        return self._config.of(config)
+        return converted(self._path("config"), config, self._config.of)
 
     async def pending(self) -> list[Pending]:
         """GET …/pending. Needs VM.Audit.
@@ -150,7 +150,9 @@ class Guest(Generic[C]):
         pending = {row.key: row.pending for row in rows if row.pending is not None}
         removed = {row.key for row in rows if row.delete}
         kept = {key: value for key, value in running.items() if key not in removed}
-        return BothConfigs(self._config.of(running), self._config.of(kept | pending))
+        both = (running, kept | pending)
+        path = self._path("pending")
+        return BothConfigs(*(converted(path, options, self._config.of) for options in both))
 
     async def status(self) -> GuestStatus:
         """GET …/status/current. Needs VM.Audit.

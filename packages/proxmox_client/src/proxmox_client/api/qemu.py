@@ -1,7 +1,7 @@
 """Virtual machines."""
 
 import builtins
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from msgspec import field
 
@@ -11,7 +11,7 @@ from proxmox_client.api.guests import Guest, MigrateCheck
 from proxmox_client.api.resources import GuestType
 from proxmox_client.api.tasks import Task
 from proxmox_client.errors import AgentRefused
-from proxmox_client.json_decoder import Answer, convert
+from proxmox_client.json_decoder import Answer, convert, convert_rows
 from proxmox_client.transport import Parameters, converted
 
 T = TypeVar("T")
@@ -115,25 +115,31 @@ class Qemu(Guest[QemuConfig]):
 
         Source: PVE/API2/Qemu/Agent.pm.
         """
-        return await self._agent(OsInfo, "get-osinfo")
+        command = "get-osinfo"
+        return converted(command, await self._agent(command), lambda info: convert(info, OsInfo))
 
     async def agent_network(self) -> list[AgentInterface]:
         """GET …/agent/network-get-interfaces. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4).
 
         Source: PVE/API2/Qemu/Agent.pm.
         """
-        return await self._agent(list[AgentInterface], "network-get-interfaces")
+        return await self._agent_rows(AgentInterface, "network-get-interfaces")
 
     async def agent_filesystems(self) -> list[Filesystem]:
         """GET …/agent/get-fsinfo. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4).
 
         Source: PVE/API2/Qemu/Agent.pm.
         """
-        return await self._agent(list[Filesystem], "get-fsinfo")
+        return await self._agent_rows(Filesystem, "get-fsinfo")
 
-    async def _agent(self, answer: builtins.type[T], command: str) -> T:
+    async def _agent_rows(self, row: builtins.type[T], command: str) -> list[T]:
+        """Return the rows of the guest agent's answer; a malformed one costs itself."""
+        result = await self._agent(command)
+        return converted(command, result, lambda rows: convert_rows(rows, row))
+
+    async def _agent(self, command: str) -> Any:
         """Return the guest agent's answer; raise AgentRefused if it refused the command."""
         reply = await self._read(Reply, "agent", command)
         if failure := reply.failure:
             raise AgentRefused(200, failure.kind, failure.description or failure.kind)
-        return converted(command, reply.result, lambda result: convert(result, answer))
+        return reply.result

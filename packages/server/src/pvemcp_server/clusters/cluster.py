@@ -241,6 +241,7 @@ class Cluster:
         """Note rows and values that could not be read; they may be about hidden resources."""
         if not left_out:
             return
+        left_out = list(dict.fromkeys(left_out))  # an option in force and pending is there twice
         named, more = ", ".join(left_out[:_NAMED]), len(left_out) - _NAMED
         rest = f" and {more} more" if more > 0 else ""
         what = f"{named}{rest}" if self.scope.everything else "some rows or values"

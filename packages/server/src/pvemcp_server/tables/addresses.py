@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, ClassVar, Literal
 
 from proxmox_client import Lxc, Qemu
@@ -17,6 +17,7 @@ from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Gap, Row
 
 _NONE = "no address but loopback and link-local ones"
+_TEXT = 50  # characters of a malformed address that are quoted
 _UNREPORTED = Gap("their guests could not be asked; the column problem says why")
 
 
@@ -84,14 +85,29 @@ def _rows(guest: GuestResource, report: Sequence[AgentInterface] | str) -> list[
     if isinstance(report, str):
         return [_row(guest, None, report)]
     places = without_repeats([place for each in report for place in _places(each)])
-    return [_row(guest, place, None) for place in places] or [_row(guest, None, _NONE)]
+    rows = [_row(guest, place, None) for place in places]
+    wrong = without_repeats([text for each in report for text in _malformed(each)])
+    rows += [_row(guest, None, f"not an address: {text!r}") for text in wrong]
+    return rows or [_row(guest, None, _NONE)]
 
 
 def _places(interface: AgentInterface) -> Iterator[_Place]:
     for address, prefix in _addresses(interface):
-        parsed = ip_address(address)
-        if not parsed.is_loopback and not parsed.is_link_local:
+        parsed = _parsed(address)
+        if parsed and not parsed.is_loopback and not parsed.is_link_local:
             yield _Place(interface.name, interface.mac_address, str(parsed), prefix)
+
+
+def _malformed(interface: AgentInterface) -> Iterator[str]:
+    """Yield the texts in place of addresses: what a guest reports need not be one."""
+    return (text[:_TEXT] for text, _ in _addresses(interface) if text and not _parsed(text))
+
+
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def _addresses(interface: AgentInterface) -> Iterable[tuple[str, int | None]]:

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from proxmox_client import AgentRefused, Conflict, Lxc, Qemu
 from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.errors import counted
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import LoadRequest
 
@@ -64,8 +65,8 @@ def note_problems(cluster: Cluster, rows: Iterable[_WithProblem], what: str) -> 
     named = ", ".join(f"{number}: {reason}" for reason, number in reasons.most_common(_REASONS))
     more = ", …" if len(reasons) > _REASONS else ""
     cluster.notes.add(
-        f"{reasons.total()} running guests of {cluster.name} have a row without {what}, "
-        f"and the column problem says why ({named}{more})."
+        f"Without {what} on {cluster.name}: {counted(reasons.total(), 'running guest')}. The "
+        f"column problem says why ({named}{more})."
     )
 
 

@@ -168,7 +168,8 @@ def _addresses(interfaces: list[AgentInterface] | list[ContainerInterface]) -> l
         address.address
         for interface in interfaces
         for address in interface.addresses
-        if not address.address.lower().startswith(("127.", "::1", "169.254.", "fe80:"))
+        if address.address
+        and not address.address.lower().startswith(("127.", "::1", "169.254.", "fe80:"))
     ]
     addresses += [
         text.partition("/")[0]
