@@ -89,6 +89,64 @@ async def test_exactly_one_log_is_named(tool_client, subjects):
     assert error == "node: say whose log: exactly one of node, vmid and upid."
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"node": "pve01", "since": "-1h", "until": "-2h"}, "until: '-2h' is not after since"),
+        ({"vmid": 101, "since": "2026-01-02", "until": "2026-01-02"}, "until: '2026-01-02' is not"),
+        ({"node": "pve01", "since": "+2h"}, "since: '+2h' is in the future"),
+        ({"vmid": 101, "since": "2098-01-02"}, "times without an offset are UTC"),
+    ],
+)
+async def test_a_span_that_nothing_fits_is_refused(tool_client, arguments, error):
+    assert error in await tool_client.refused("GetLog", **PROD, **arguments)
+    if "until" not in arguments:
+        assert error in await tool_client.refused("ListTasks", since=arguments["since"])
+
+
+async def test_a_span_of_a_task_without_times_is_refused(tool_client):
+    upid = next(iter(tool_client["prod"].emulated.state.tasks))
+    for span in ({"since": "-1h"}, {"until": "-1h"}):
+        error = await tool_client.refused("GetLog", **PROD, upid=upid, **span)
+        assert "lines of one task have no times" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "note"),
+    [
+        ({"service": "PVEPROXY"}, "No line of pve01 fits: no unit 'PVEPROXY' may exist"),
+        ({"contains": "no such words"}, "No line of pve01 fits: its journal may not"),
+        ({"since": "2020-01-01", "until": "2020-02-01"}, "its journal may not go back that far"),
+    ],
+)
+async def test_an_empty_log_says_what_it_may_mean(tool_client, arguments, note):
+    answer = await tool_client("GetLog", **NODE, **arguments)
+    assert answer.data == []
+    assert note in answer.notes
+
+
+async def test_a_log_that_is_cut_says_so(demo_client):
+    tasks = demo_client["prod"].emulated.state.tasks
+    task = next(task for task in tasks.values() if task.id == "101" and task.node != "pve05")
+    task.log[:0] = [f"line {number}" for number in range(2_000)]
+    answer = await demo_client("GetLog", **PROD, vmid=101)
+    assert "Of 1 task only the last 100 lines are here; `upid` reads more of one." in answer.notes
+    answer = await demo_client("GetLog", **PROD, upid=task.upid)
+    assert "Of the newest 1,000 lines; a larger `limit` gives more." in answer.notes
+    whole = await demo_client("GetLog", **PROD, upid=task.upid, limit=99_999, format="Csv")
+    assert "Of the newest" not in whole.notes
+
+
+@pytest.mark.parametrize("tool", ["GetLog", "ExplainGuest", "ListTasks"])
+async def test_hidden_tasks_of_a_guest_are_not_missing_in_silence(
+    tool_client, new_token, with_token, tool
+):
+    emulated = tool_client["prod"].emulated
+    client = await with_token(tool_client, "prod", new_token(emulated, ("/vms", "PVEVMUser")))
+    answer = await client(tool, **PROD, vmid=101)
+    assert "lacks Sys.Audit on /nodes of prod, so Proxmox shows it little" in answer.notes
+
+
 @pytest.mark.parametrize("service", ["-x", "--since=1970", "a b", "a/b", "x;reboot", ""])
 async def test_a_unit_is_a_name_and_never_an_option(tool_client, service):
     answer = await tool_client("GetLog", **NODE, service=service)

@@ -106,7 +106,7 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
     if request.vmids and (not request.types or _BACKUP in request.types):
         cluster.notes.add(
             "Tasks about several guests have no VMID, so they are not among those of one guest: "
-            "backups by jobs, for example. Filter them by type=vzdump alone."
+            "backups by jobs, for example. All tasks of the type vzdump have these."
         )
 
     async def list_tasks(node: str) -> list[TaskRow]:

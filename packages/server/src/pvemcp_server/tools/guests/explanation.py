@@ -28,6 +28,7 @@ from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import with_budget
 from pvemcp_server.toolkit.locate import cluster_with
+from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Document, document, tool
 
 _HOUR: Final = "hour"
@@ -228,8 +229,11 @@ class _Reader:
             self.call.notes.add(f"No {what} here: {tools} is not granted on {name}.")
             return ()
         view = self.cluster.within(scope)
-        rows = load(table, view, with_budget(self.call, request))
-        return await view.optional(rows, f"The {what} are missing") or ()
+        loading = load(table, view, with_budget(self.call, request))
+        rows = await view.optional(loading, f"The {what} are missing")
+        if rows is not None and table.looks_filtered(view.account, rows):
+            await explain_filtered(view, table)
+        return rows or ()
 
 
 async def _nothing() -> list[Any]:

@@ -1,6 +1,6 @@
 """Tasks of Proxmox: list them, get one."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -42,6 +42,7 @@ _OUTCOMES = {
     "error": {"error"},
 }
 _LOOKED_INTO = ("running", "error")  # the log of other tasks is hardly ever read
+_CLOCKS_DIFFER = timedelta(minutes=5)  # those of the server and of nodes, at most
 _LAST_TIME = 1 << 32  # epoch seconds, in the year 2106
 
 
@@ -102,7 +103,7 @@ async def list_tasks(
             nodes=frozenset(filter(None, [node])),
             status=frozenset(outcomes or ()),
             types=frozenset(types),
-            since=time_argument("since", since),
+            since=since_argument(since),
             limit=None if filtered_here else limit + 1,
         ),
         keep=keep,
@@ -120,6 +121,17 @@ async def list_tasks(
         more = "a larger limit or filters" if limit < _MOST else "filters"
         call.notes.add(f"The newest {limit}; use {more} for more.")
     return Rows(rows.rows[:limit], rows.columns)
+
+
+def since_argument(text: str | None) -> datetime | None:
+    """Parse the time from which on rows are wanted; raise BadArgument for one in the future."""
+    time = time_argument("since", text)
+    if time and time > datetime.now(UTC) + _CLOCKS_DIFFER:
+        utc = f"{time:%Y-%m-%dT%H:%MZ}"
+        raise BadArgument(
+            "since", f"{text!r} is in the future ({utc}); times without an offset are UTC."
+        )
+    return time
 
 
 def time_argument(name: str, text: str | None) -> datetime | None:
