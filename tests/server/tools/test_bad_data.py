@@ -167,3 +167,22 @@ async def test_a_row_that_the_server_cannot_make_costs_only_itself(tool_client, 
     tool_client.refresh()
     assert len(answer.data) == len(before.data) - before.column("vmid").count(101)
     assert "Missing from home-lab: 1 row, because the server failed there" in answer.notes
+
+
+@pytest.mark.parametrize(
+    "malformed", [None, {"id": "qemu/101"}, {"id": "qemu/101", "type": "qemu", "vmid": "x"}]
+)
+async def test_a_malformed_row_is_not_denied(tool_client, malformed):
+    def change(rows):
+        return [malformed if row.get("vmid") == 106 else row for row in rows]
+
+    arguments = {"ListSnapshots": {"vmids": [106]}, "ListTasks": {"node": "pve9"}}
+    with altered(tool_client["home-lab"], RESOURCES, with_rows(change)):
+        for tool in ("GetVmStatus", "GetVmConfig", "ChangeVmState", "GetLog", "ExplainGuest"):
+            more = {"action": "Reset", "dry_run": True} if tool == "ChangeVmState" else {}
+            error = await tool_client.refused(tool, cluster_name="home-lab", vmid=106, **more)
+            assert "No guest 106 on home-lab, of whose inventory a part is malformed" in error
+        assert "is malformed: it may exist" in await tool_client.refused("GetVmStatus", vmid=99_999)
+        for tool, some in arguments.items():
+            answer = await tool_client(tool, cluster_name="home-lab", **some)
+            assert "alformed" in (answer.text if answer.failed else answer.notes), tool

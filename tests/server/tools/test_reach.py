@@ -202,3 +202,16 @@ async def test_the_status_names_a_narrow_role(tool_client):
     answer = await client("GetClusterStatus", cluster_name="prod")
     assert answer.data["nodes_total"] == 0
     assert "covers a part of prod only, and no node in it" in answer.notes
+
+
+async def test_a_storage_of_unknown_content_is_listed_and_written_to(demo_client):
+    def change(row):
+        return {k: v for k, v in row.items() if k != "content" or row["storage"] != "pbs-main"}
+
+    place = {"cluster_name": "prod", "node": "pve01", "storage": "pbs-main"}
+    before = len((await demo_client("ListBackups", **place)).data)
+    with altered(demo_client["prod"], RESOURCES, rows_changed(change)):
+        assert len((await demo_client("ListBackups", **place)).data) == before > 0
+        assert (await demo_client("ListStorageContent", **place)).data
+        backup = {"vmid": 101, "storage": "pbs-main", "dry_run": True}
+        assert not (await demo_client("BackupVm", cluster_name="prod", **backup)).failed

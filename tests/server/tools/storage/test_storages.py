@@ -212,6 +212,28 @@ async def test_an_unsupported_storage_is_noted_with_alternatives(tool_client, to
     assert "does not take" not in (await tool_client(tool, **place, storage="local")).notes
 
 
+@pytest.mark.parametrize("place", [{"node": "pve01"}, {}, None])
+async def test_a_storage_for_other_content_is_noted_without_its_node_too(tool_client, place):
+    if place is None:
+        where = {"field": "storage", "operator": "=", "value": "ceph-vm"}
+        query = {"from": "backups", "select": ["COUNT(*) as n"], "where": where}
+        answer = await tool_client("ExecuteQuery", cluster_name="prod", query=query)
+    else:
+        answer = await tool_client("ListBackups", cluster_name="prod", storage="ceph-vm", **place)
+    assert "Storage ceph-vm does not take backup (it takes images, rootdir)." in answer.notes
+
+
+async def test_an_enabled_job_without_a_run_that_fits_is_noted(demo_client):
+    jobs = demo_client["prod"].emulated.state.backup_jobs
+    answer = await demo_client("ListBackupJobs", cluster_name="prod")
+    assert "No run on record" not in answer.notes  # the job without a run is disabled
+    jobs["backup-archive"].options["compress"] = "lzo"
+    answer = await demo_client("ListBackupJobs", cluster_name="prod")
+    note = "No run on record on prod fits backup-archive as configured now."
+    assert note in answer.notes
+    assert answer.data[0]["last_run"] is None
+
+
 async def test_jobs_with_the_same_options_have_no_known_last_run(demo_client):
     state = demo_client["home-lab"].emulated.state
     home = state.backup_jobs["backup-home"]

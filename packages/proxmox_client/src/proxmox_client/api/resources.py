@@ -120,6 +120,10 @@ class StorageResource(Answer, tag_field="type", tag="storage", frozen=True):
         """The kinds of content, in alphabetical order (Proxmox's own order is random)."""
         return sorted(split_list(self.content))
 
+    def may_hold(self, content: str) -> bool:
+        """Return whether such volumes may be there; with unknown contents, any may."""
+        return not self.content_list or content in self.content_list
+
 
 class PoolResource(Answer, tag_field="type", tag="pool", frozen=True):
     """A pool of guests and storages."""

@@ -163,6 +163,7 @@ class Cluster:
         resources.
         """
         where = f"on {node} of {self.name}" if node else f"on {self.name}"
+        where += self._view.doubt if self._view else ""
         needed = _VISIBILITY.get(kind) if self.scope.everything else None
         if needed is None:
             return UnknownName(kind, name, known, where=where, more=more)

@@ -67,6 +67,11 @@ class InventoryView:
         """The members whose statistics are missing, and with them the state of their guests."""
         return frozenset(node.node for node in self.nodes if node.lacks_statistics)
 
+    @property
+    def doubt(self) -> str:
+        """What an error about an unknown name adds if a part of the inventory is not readable."""
+        return ", of whose inventory a part is malformed: it may exist" if self.malformed else ""
+
     def within(self, scope: Resources) -> "InventoryView":
         """Return the part that `scope` covers; the same object for the same scope."""
         if scope.everything:

@@ -200,6 +200,12 @@ async def last_runs(
             f"Not known on {cluster.name}: last runs of the jobs {several}. Their tasks fit more "
             "than one job with these options, and Proxmox does not record which one ran."
         )
+    unfit = sorted(j.id for j in jobs if j.enabled and j.id not in shared and j.id not in runs)
+    if unfit:
+        cluster.notes.add(
+            f"No run on record on {cluster.name} fits {', '.join(unfit)} as configured now. It "
+            "may have run before a change of its options, or longer ago than tasks are kept."
+        )
     _note_inferred(cluster, runs, origins)
     return runs
 

@@ -142,7 +142,7 @@ async def storages(
         if (
             storage.node in answering
             and request.wants_storage(storage.storage)
-            and not contents.isdisjoint(storage.content_list)
+            and any(map(storage.may_hold, contents))
         ):
             chosen.setdefault((storage.storage, "" if storage.shared else storage.node), storage)
     return sorted(chosen.values(), key=lambda storage: (storage.node, storage.storage))

@@ -1,12 +1,13 @@
 """Volumes on storages: backups and all other content."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar, NamedTuple
 
 from proxmox_client import ProxmoxError
 from proxmox_client.api.access import Permissions
+from proxmox_client.api.resources import StorageResource
 from proxmox_client.api.storage import StorageContentKind, Volume
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
@@ -187,11 +188,37 @@ async def listed_volumes(
         return await cluster.pve.storage(place[1], place[0]).content(kind, vmid)
 
     storages = await fanout.storages(cluster, request, kinds)
+    await _note_unsupported(cluster, request, kinds)
     return await fanout.each_masked(
         cluster,
         [(storage.storage, storage.node) for storage in storages],
         lambda place: reach.storage(*place),
         lambda view, some: fanout.each(view, some, list_content, request, "content of storage"),
+    )
+
+
+async def _note_unsupported(
+    cluster: Cluster, request: LoadRequest, kinds: frozenset[StorageContentKind]
+) -> None:
+    """Note the named storages that take no such content: that is why nothing of them is listed."""
+    visible = (await cluster.inventory_view()).storages
+    for name in sorted(request.storages):
+        places = [s for s in visible if s.storage == name and request.wants_node(s.node)]
+        if places and not any(place.may_hold(kind) for place in places for kind in kinds):
+            on_node = [storage for storage in visible if storage.node == places[0].node]
+            words = unsupported_content(places[0], single(kinds) or "volumes", on_node)
+            cluster.notes.add(" ".join(words), advice=True)
+
+
+def unsupported_content(
+    storage: StorageResource, content: str, candidates: Iterable[StorageResource]
+) -> tuple[str, str]:
+    """Return a message that the storage does not accept this content, and a hint which do."""
+    names = [row.storage for row in candidates if content in row.content_list]
+    takes = ", ".join(storage.content_list)
+    return (
+        f"Storage {storage.storage} does not take {content} (it takes {takes}).",
+        f"These do: {', '.join(names)}." if names else "No storage on that node does.",
     )
 
 
@@ -205,13 +232,16 @@ async def note_hidden_volumes(
     Of each storage, only kinds without any row count: an account may see the disks of some guests.
     """
     storages = (await cluster.inventory.view()).storages
-    places = {(storage.storage, storage.node): storage.content_list for storage in storages}
+    places = {
+        (storage.storage, storage.node): {kind for kind in kinds if storage.may_hold(kind)}
+        for storage in storages
+    }
     empty = {
         hidden: [
             place
             for place, accepted in places.items()
             if place in volumes
-            and hidden.kinds & kinds & set(accepted)
+            and hidden.kinds & accepted
             and not any(volume.content in hidden.kinds for volume in volumes[place])
         ]
         for hidden in (_HIDDEN if storages else ())

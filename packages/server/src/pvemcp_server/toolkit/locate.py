@@ -1,8 +1,7 @@
 """Clusters of a call that names a guest, a node or a storage."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 
-from proxmox_client.api.resources import StorageResource
 from pvemcp_server.clusters import Cluster, InventoryView
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.toolkit.call import Call
@@ -59,9 +58,9 @@ def _nodes(view: InventoryView) -> set[str]:
 
 
 def _unknown(
-    views: Iterable[InventoryView], vmids: Collection[int], nodes: Collection[str]
+    views: Collection[InventoryView], vmids: Collection[int], nodes: Collection[str]
 ) -> UnknownName:
-    where = "on any cluster you reach"
+    where = "on any cluster you reach" + max((view.doubt for view in views), default="")
     for vmid in vmids:
         known = {known for view in views for known in view.by_vmid}
         near = sorted(known, key=lambda other: abs(other - vmid))[:5]
@@ -94,6 +93,7 @@ async def clusters_with(
         return matching
     known = {place for _, places in views for place in places}
     where = cluster_name or "any cluster you reach"
+    where += max([(await cluster.inventory_view()).doubt for cluster in clusters])
     nodes = {n for n, _ in known}
     if node is not None and node not in nodes:
         raise UnknownName("node", node, nodes, where=f"on {where}")
@@ -101,29 +101,6 @@ async def clusters_with(
     if len(clusters) == 1:
         raise clusters[0].unknown("storage", storage, storages, node=node or "")
     raise UnknownName("storage", storage, storages, where=f"on {node or where}")
-
-
-async def note_unsupported_content(
-    clusters: Sequence[Cluster], node: str, storage: str, content: str
-) -> None:
-    """Add a note if the storage does not accept this content: that is why the list is empty."""
-    for cluster in clusters:
-        on_node = [row for row in (await cluster.inventory_view()).storages if row.node == node]
-        for row in on_node:
-            if row.storage == storage and content not in row.content_list:
-                cluster.notes.add(" ".join(unsupported_content(row, content, on_node)))
-
-
-def unsupported_content(
-    storage: StorageResource, content: str, candidates: Iterable[StorageResource]
-) -> tuple[str, str]:
-    """Return a message that the storage does not accept this content, and a hint which do."""
-    names = [row.storage for row in candidates if content in row.content_list]
-    takes = ", ".join(storage.content_list)
-    return (
-        f"Storage {storage.storage} does not take {content} (it takes {takes}).",
-        f"These do: {', '.join(names)}." if names else "No storage on that node does.",
-    )
 
 
 async def _places(cluster: Cluster) -> Places:

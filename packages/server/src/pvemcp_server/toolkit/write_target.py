@@ -9,8 +9,9 @@ from proxmox_client.api.status import GuestStatus
 from proxmox_client.properties import flag
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition, UnknownName
+from pvemcp_server.tables.volumes import unsupported_content
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.locate import cluster_with, unsupported_content
+from pvemcp_server.toolkit.locate import cluster_with
 
 _NO_TARGET = "Writes may use the nodes and storages that a role names, also as targets."
 
@@ -163,7 +164,7 @@ def require_content(
     storage: StorageResource, content: str, candidates: Iterable[StorageResource]
 ) -> None:
     """Raise Precondition if the storage does not accept the content; name candidates that do."""
-    if content not in storage.content_list:
+    if not storage.may_hold(content):
         message, hint = unsupported_content(storage, content, candidates)
         raise Precondition(message, hint=hint)
 

@@ -14,7 +14,7 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName, ItsCluster, NodeName, StorageName, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import listed, newest_first
-from pvemcp_server.toolkit.locate import clusters_with, note_unsupported_content
+from pvemcp_server.toolkit.locate import clusters_with
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.room import room_on_storages
@@ -63,8 +63,6 @@ async def list_backups(
 ) -> Rows:
     """List backups, newest first; on all storages unless one is named."""
     clusters = await clusters_with(call, cluster_name, node, storage)
-    if node and storage:
-        await note_unsupported_content(clusters, node, storage, "backup")
     return await listed(
         call,
         backups,

@@ -10,7 +10,7 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName, NodeName, StorageName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import listed, newest_first
-from pvemcp_server.toolkit.locate import clusters_with, note_unsupported_content
+from pvemcp_server.toolkit.locate import clusters_with
 from pvemcp_server.toolkit.registry import Rows, tool
 
 ContentType = Annotated[
@@ -79,8 +79,6 @@ async def _volumes(
     content: str | None,
 ) -> Rows:
     clusters = await clusters_with(call, cluster_name, node, storage)
-    if content:
-        await note_unsupported_content(clusters, node, storage, content)
     return await listed(
         call,
         storage_content,
