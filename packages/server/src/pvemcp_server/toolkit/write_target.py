@@ -10,7 +10,7 @@ from proxmox_client.properties import flag
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition, UnknownName
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.locate import cluster_with, unsupported_content
+from pvemcp_server.toolkit.cluster_lookup import cluster_with, unsupported_content
 
 _NO_TARGET = "Writes may use the nodes and storages that a role names, also as targets."
 
