@@ -35,8 +35,8 @@ class TargetGuest:
     @property
     def state(self) -> str:
         """running, stopped or paused."""
-        paused = self.status.qmp_status in ("paused", "suspended")
-        return "paused" if paused and self.status.status == "running" else self.status.status
+        paused = self.status.is_paused and self.status.status == "running"
+        return "paused" if paused else self.status.status
 
     @property
     def label(self) -> str:
