@@ -139,7 +139,7 @@ class Pipeline:
                 written, started = await self._run(tool, accepted, call, recorder)
         except InputRequired:
             try:
-                await recorder.asked()
+                await recorder.waiting()
             except Unrecorded as error:
                 return Result((str(error),), error)
             raise

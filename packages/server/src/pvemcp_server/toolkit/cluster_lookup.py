@@ -26,7 +26,7 @@ async def cluster_with(
     """
     if cluster_name is not None or not (vmids or nodes) or len(await call.reachable()) < 2:
         return await call.cluster(cluster_name)
-    views, silent = await call.look()
+    views, silent = await call.inventory_views()
     descriptions = {name: list(_describe(view, vmids, nodes)) for name, view in views.items()}
     matching = {name: ", ".join(texts) for name, texts in descriptions.items() if texts}
     if len(matching) == 1 and not silent:
