@@ -38,7 +38,7 @@ async def test_list_vms_shows_every_guest_in_order_of_its_number(tool_client, na
 
 
 async def test_equal_vmids_differ_by_their_cluster(tool_client):
-    answer = await tool_client("ListVms")
+    answer = await tool_client("ListVms", limit=400)
     at_101 = {row["cluster"]: row["name"] for row in answer.data if row["vmid"] == 101}
     assert at_101 == {"home-lab": "homeassistant", "prod": "db-primary"}
     assert next(iter(answer.data[0])) == "cluster"
