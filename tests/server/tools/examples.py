@@ -98,6 +98,7 @@ def examples(place: Place) -> dict[str, Arguments]:
             **cluster,
             "query": {"from": "guests", "select": ["vmid", "node"], "orderBy": [{"field": "vmid"}]},
         },
+        "GetAttention": cluster,
     }
 
 
