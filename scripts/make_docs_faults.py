@@ -176,7 +176,6 @@ OTHERS: Final = (
         "Look the text up in Proxmox's documentation or in the log of its node.",
     ),
     Message("Incomplete on {cluster}, so no rollback is possible: {snapshots}.", "", ""),
-    Message("Recorded until then only: {nodes}.", "", ""),
     Message("Paused VMs count as running here, unless a condition names paused.", "", ""),
     Message("wearout is the remaining life: 100 is new, 0 is worn out.", "", ""),
     Message("The newest {n}; use a larger limit or filters for more.", "", ""),

@@ -33,7 +33,7 @@ _RECENT: Final = timedelta(days=1)  # since then times have hours
 
 Topics = Annotated[
     list[Topic] | None,
-    Field(min_length=1, description="All but Smart and Agents, a call per disk or VM, when absent"),
+    Field(min_length=1, description="All but Smart and Agents (a call per disk or VM) if absent"),
 ]
 
 
