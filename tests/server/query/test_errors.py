@@ -346,7 +346,7 @@ def without(rows, *conditions):
             {"from": "guests", "select": ["node"], "distinct": True, "orderBy": ["name"]},
             "orderBy[0]: distinct rows are sorted by what is selected only.",
         ),
-        ({"from": "guests", "limit": 0}, "limit: 0 is not a whole number from 1 on."),
+        ({"from": "guests", "limit": -1}, "limit: -1 is not a whole number from 1 on."),
         (
             '{"from": "guests", "limit": ' + "9" * 5_000 + "}",
             "query: it has a number that is too long.",

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from pvemcp_server.access.fields import Fields, Option
 from pvemcp_server.admin.context import AdminContext
@@ -14,6 +14,7 @@ from pvemcp_server.admin.operation import Command, Result, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS
 from pvemcp_server.audit import AuditFilter, Entry, Outcome, Progress, progress_of
 from pvemcp_server.errors import Unrecorded
+from pvemcp_server.query.values import FIRST_TIME, LAST_TIME, time_of
 from pvemcp_server.store.audit_chain import Finding
 
 subject = Subject("Audit", {"audit": "Search, export and verify the audit."})
@@ -40,14 +41,28 @@ def _in_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-Time = Annotated[datetime, AfterValidator(_in_utc)]
+def _read(value: object) -> object:
+    """Read a time that is not in ISO 8601 as queries do: 24h, yesterday, 28.11.2026."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        seconds = time_of(value, datetime.now(UTC))
+    if seconds is None:
+        return value
+    return datetime.fromtimestamp(min(max(FIRST_TIME, seconds), LAST_TIME), UTC)
+
+
+Time = Annotated[datetime, AfterValidator(_in_utc), BeforeValidator(_read)]
 
 
 class Search(Fields):
     """Conditions for entries; a condition that is left out matches every entry."""
 
     since: Annotated[Time | None, Option(metavar="TIME")] = Field(
-        default=None, description="Not before this time: 2026-11-22, or 2026-11-22T08:00:00; UTC"
+        default=None,
+        description="Not before this time: 2026-11-22, 2026-11-22T08:00:00, 24h, yesterday; UTC",
     )
     until: Annotated[Time | None, Option(metavar="TIME")] = Field(
         default=None, description="Before this time"

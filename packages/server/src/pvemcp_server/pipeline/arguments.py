@@ -5,11 +5,11 @@ for an optional one that has no value, a list as its JSON text, with commas or a
 and a choice in any case.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -17,8 +17,10 @@ from pydantic_core import ErrorDetails
 
 from pvemcp_server.errors import MOST_WRONG, BadArgument, folded, nearest
 from pvemcp_server.query.json_text import decoded, is_absent
-from pvemcp_server.toolkit.arguments import Rule, Words
+from pvemcp_server.toolkit.arguments import Absent, Clamp, Rule, Words
 from pvemcp_server.toolkit.registry import Tool
+
+E = TypeVar("E")
 
 _REQUIRED: Final = "this argument is required."
 
@@ -60,9 +62,21 @@ class _Declared:
     required: bool
     is_list: bool
     choices: Mapping[str, Any]  # by folded name; empty for free values
+    absent: frozenset[str]  # words that stand for no value, folded
+    clamp: Clamp | None
+
+    def is_absent(self, value: Any) -> bool:
+        """Return whether the value means the same as leaving the argument out."""
+        if isinstance(value, str) and folded(value.strip()) in self.absent:
+            return True
+        if self.clamp and str(value).strip() == "0":
+            return True
+        return is_absent(value)
 
     def read(self, value: Any) -> Any:
         """Return the value in its declared form, as far as it is one of the known forms."""
+        if self.clamp and self.clamp.most is not None and str(value).isdecimal():
+            return min(int(value), self.clamp.most)
         if value is None or not self.is_list:
             return self._choice(value)
         value = decoded(value)
@@ -83,7 +97,7 @@ def _in_one_form(model: type[BaseModel], arguments: Mapping[str, Any]) -> dict[s
     return {
         name: declared[name].read(value) if name in declared else value
         for name, value in arguments.items()
-        if name not in declared or declared[name].required or not is_absent(value)
+        if name not in declared or declared[name].required or not declared[name].is_absent(value)
     }
 
 
@@ -100,12 +114,19 @@ def _declaration(field: FieldInfo) -> _Declared:
         required=field.is_required(),
         is_list=any(get_origin(hint) is list for hint in hints),
         choices={folded(value): value for value in values} | _words(field),
+        absent=frozenset(folded(word) for extra in _all(field, Absent) for word in extra.words),
+        clamp=next(_all(field, Clamp), None),
     )
+
+
+def _all(field: FieldInfo, kind: type[E]) -> Iterator[E]:
+    """Yield the extras of a kind that the argument is declared with."""
+    return (extra for extra in field.metadata if isinstance(extra, kind))
 
 
 def _words(field: FieldInfo) -> dict[str, str]:
     """Return the choices by words that people use for them."""
-    declared = (extra.meanings for extra in field.metadata if isinstance(extra, Words))
+    declared = (extra.meanings for extra in _all(field, Words))
     return {
         folded(word): choice
         for meanings in declared

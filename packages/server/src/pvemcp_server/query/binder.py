@@ -21,7 +21,7 @@ from pvemcp_server.query.plan import (
     QueryPlan,
     Sort,
 )
-from pvemcp_server.query.values import Value, convert, day_of, type_name
+from pvemcp_server.query.values import Value, convert, day_of, reading_of, type_name
 from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.tables.registry import Table
 from pvemcp_server.tables.rows import Field, Kind, Unit
@@ -266,7 +266,9 @@ class _Binder:
             return self._by_meaning(Predicate(expression, operator, values))
         if operator is Operator.BETWEEN:
             _check_bounds(condition, values)
-        return Predicate(expression, operator, values)
+        readings = dict.fromkeys(reading_of(value, field) for value in condition.values)
+        reading = " ".join(filter(None, readings))
+        return Predicate(expression, operator, values, reading=reading)
 
     def _by_meaning(self, test: Predicate) -> Predicate:
         """Put the values that people mean in place of words such as vm, backup or ceph."""

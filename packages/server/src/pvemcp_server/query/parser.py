@@ -43,6 +43,16 @@ _PARTS: Final = (
     "from", "select", "where", "groupBy", "having", "orderBy", "distinct", "limit", "offset",
 )  # fmt: skip
 _CONDITION_PARTS: Final = ("field", "operator", "value", "valueField", "logic", "conditions")
+_OTHER_PARTS: Final = {
+    "op": "operator", "comparison": "operator", "column": "field", "values": "value",
+}  # fmt: skip
+"""Names that other query languages have for the parts of a condition."""
+_COMPARISONS: Final = {
+    "eq": Operator.EQUAL, "ne": Operator.UNEQUAL, "gt": Operator.GREATER, "gte": Operator.AT_LEAST,
+    "lt": Operator.LESS, "lte": Operator.AT_MOST, "in": Operator.IN,
+}  # fmt: skip
+_FORM: Final = '{"field": "status", "operator": "=", "value": […]}'
+_MAX_FORM: Final = 400  # characters of a condition in an error
 _ORDER_PARTS: Final = ("field", "direction")
 _EXAMPLE: Final = (
     'For example {"from": "guests", "select": ["name"], '
@@ -100,7 +110,8 @@ def parse(source: Json) -> Query:
         having=conditions.parse(parts.get("having"), "having"),
         order_by=tuple(_sort(entry, at) for entry, at in _entries(parts.get("orderBy"), "orderBy")),
         distinct=_flag(parts.get("distinct"), "distinct"),
-        limit=_count(parts["limit"], "limit", 1) if "limit" in parts else None,
+        # some write 0 for no limit
+        limit=_count(parts["limit"], "limit", 1) if parts.get("limit", 0) not in (0, "0") else None,
         offset=_count(parts.get("offset", 0), "offset", 0),
     )
 
@@ -144,6 +155,8 @@ class _ConditionParser:
             return None
         if not isinstance(node, Mapping):
             raise BadArgument(at, "a condition is an object.", hint=_CONDITION_EXAMPLE)
+        if form := _meant(node):
+            raise BadArgument(at, f"{abbreviated(node)} is no condition.", hint=f"Write {form}.")
         members = _members(node, at, _CONDITION_PARTS)
         given = {name for name, member in members.items() if not is_absent(member)}
         if _tests_rows(members.get("operator")):
@@ -203,6 +216,37 @@ class _ConditionParser:
         term = _term_without_alias(_required(members, "field", at), f"{at}.field")
         compared = None if is_absent(other) else _term_without_alias(other, f"{at}.valueField")
         return Condition(term, operator, values, at, compared)
+
+
+def _meant(node: Mapping[str, Json]) -> str:
+    """Return the right form of a condition in another common one; "" for all others.
+
+    These are {"and": […]}, {"op": …} for the operator, and a map of fields to values.
+    """
+    names = {folded(str(key).removeprefix("$")): value for key, value in node.items()}
+    if len(names) == 1 and (logic := next(iter(names))) in tuple(Logic):
+        return f'{{"logic": "{logic}", "conditions": […]}}'
+    known = {folded(name): name for name in _CONDITION_PARTS}
+    parts = {_OTHER_PARTS.get(name, name): value for name, value in names.items()}
+    if parts != names and parts.keys() <= known.keys():
+        form = {known[name]: value for name, value in parts.items()}
+    elif names.keys().isdisjoint({*known, *_OTHER_PARTS}):
+        every = [_of_pair(str(name), value) for name, value in node.items()]
+        form = every[0] if len(every) == 1 else {"conditions": every}
+    else:
+        return ""
+    text = json.dumps(form, ensure_ascii=False)
+    return text if len(text) <= _MAX_FORM else _FORM
+
+
+def _of_pair(field: str, value: Json) -> dict[str, Json]:
+    """Return the condition that an entry of a map stands for: "node": "pve1", "cpu": {"$gt": 5}."""
+    operator = Operator.IN if isinstance(value, list) else Operator.EQUAL
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((word, value),) = value.items()
+        operator = _COMPARISONS.get(str(word).strip("$").lower(), operator)
+    values = value if isinstance(value, list) else [value]
+    return {"field": field, "operator": operator.value, "value": values}
 
 
 def _tests_rows(word: Json) -> bool:

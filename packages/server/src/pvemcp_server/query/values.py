@@ -19,11 +19,16 @@ LARGEST: Final = 2**63 - 1
 
 _NUMBER: Final = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?([eE][+-]?\d{1,3})?", re.ASCII)
 _SIZE: Final = re.compile(r"([+-]?\d{1,18}(?:\.\d{1,18})?)\s*([kKmMgGtTpP]?)(i?)([bB]?)", re.ASCII)
-_DURATION: Final = re.compile(r"([+-]?)\s*(\d{1,9})\s*([smhdwSHDW])", re.ASCII)  # M could be months
+_DURATION: Final = re.compile(r"([+-]?)\s*(\d{1,9})\s*([smhdwySHDWY])", re.ASCII)  # M: months?
+_ISO_DURATION: Final = re.compile(
+    r"([+-]?)P(?=.)(?:(\d{1,5})Y)?(?:(\d{1,6})W)?(?:(\d{1,7})D)?"
+    r"(?:T(?=.)(?:(\d{1,8})H)?(?:(\d{1,9})M)?(?:(\d{1,9})S)?)?",
+    re.ASCII | re.IGNORECASE,
+)
 _AGO: Final = re.compile(r"(in )?(\d{1,9}) ?([a-z]+?)s?( ago)?", re.ASCII)  # in 2 days, 2 days ago
 _UNITS: Final = {
     "s": "s", "sec": "s", "second": "s", "min": "m", "minute": "m", "h": "h", "hour": "h",
-    "d": "d", "day": "d", "w": "w", "week": "w",
+    "d": "d", "day": "d", "w": "w", "week": "w", "y": "y", "year": "y",
 }  # fmt: skip
 _DAY: Final = re.compile(
     r"(today|yesterday|tomorrow|\d{4}-\d\d-\d\d|\d{1,2}\.\d{1,2}\.\d{4})"
@@ -32,11 +37,11 @@ _DAY: Final = re.compile(
 )
 _DAYS: Final = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _EPOCH: Final = re.compile(r"\d{9,10}(\.\d+)?", re.ASCII)
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _BOOLEANS: Final = {"true": 1, "false": 0, "yes": 1, "no": 0, "1": 1, "0": 0, "on": 1, "off": 0}
-_FIRST_TIME: Final = -62_135_596_800  # epoch seconds of 0001-01-01
-_LAST_TIME: Final = 253_402_300_799  # and of the last second of 9999
+FIRST_TIME: Final = -62_135_596_800  # epoch seconds of 0001-01-01
+LAST_TIME: Final = 253_402_300_799  # and of the last second of 9999
 _BYTES: Final = {Unit.BYTES: 1, Unit.BYTES_PER_SECOND: 1, Unit.MIB: 1 << 20}
 
 
@@ -57,7 +62,7 @@ def convert(value: Any, field: Field, at: str, now: datetime) -> Value:
     if converted is None:
         raise BadArgument(
             at, f"{abbreviated(value)} doesn't fit {field.name}, which is {type_name(field)}.",
-            hint=_hint(value, field),
+            hint=_hint(field),
         )  # fmt: skip
     return converted
 
@@ -121,18 +126,19 @@ def _size(text: str, unit: int) -> Value | None:
 
 
 def _duration(text: str) -> int | None:
-    match = _DURATION.fullmatch(text)
-    if not match:
+    """Return the seconds of a duration such as 24h, -1y or P1DT12H; a year has 365 days."""
+    if match := _DURATION.fullmatch(text):
+        seconds = int(match[2]) * _SECONDS[match[3].lower()]
+    elif match := _ISO_DURATION.fullmatch(text):
+        parts = zip("ywdhms", match.groups("0")[1:], strict=True)
+        seconds = sum(int(number) * _SECONDS[unit] for unit, number in parts)
+    else:
         return None
-    seconds = int(match[2]) * _SECONDS[match[3].lower()]
     return -seconds if match[1] == "-" else seconds
 
 
-def _hint(value: Any, field: Field) -> str:
+def _hint(field: Field) -> str:
     """Return examples of what fits the field."""
-    if field.kind is Kind.TIME and isinstance(value, str) and _duration(value.strip()):
-        span = value.strip()
-        return f'Write "-{span}" for {span} ago, "+{span}" for {span} from now.'
     return _HINTS.get(field.unit) or _HINTS.get(field.kind, "")
 
 
@@ -141,7 +147,7 @@ def _time(value: Any, now: datetime) -> Value | None:
     if not isinstance(value, str):
         seconds = _number(value)
         # within the years 1 to 9999, so that milliseconds are not read as seconds
-        valid = seconds is not None and _FIRST_TIME <= float(seconds) <= _LAST_TIME
+        valid = seconds is not None and FIRST_TIME <= float(seconds) <= LAST_TIME
         return seconds if valid else None
     return time_of(value, now)
 
@@ -149,8 +155,9 @@ def _time(value: Any, now: datetime) -> Value | None:
 def time_of(text: str, now: datetime) -> int | None:
     """Return the epoch seconds of a time as people write it; None for other texts.
 
-    These are "now", a distance ("-24h", "7 days ago", "in 2 hours"), a day with or without a time
-    of it ("yesterday", "28.11.2026 14:30"), epoch seconds, and ISO 8601. UTC unless it says more.
+    These are "now", a distance ("-24h", "7 days ago", "in 2 hours", "P1D"), a day with or without a
+    time of it ("yesterday", "28.11.2026 14:30"), epoch seconds, and ISO 8601. UTC unless it says
+    more. A distance without a sign lies in the past.
     """
     text = text.strip()
     word = text.lower()
@@ -158,7 +165,7 @@ def time_of(text: str, now: datetime) -> int | None:
         return int(now.timestamp())
     distance = _duration(text)
     if distance is not None:
-        return int(now.timestamp()) + distance if text[0] in "+-" else None
+        return int(now.timestamp()) + (distance if text[0] in "+-" else -distance)
     match = _AGO.fullmatch(word)
     if match and match[3] in _UNITS and bool(match[1]) != bool(match[4]):
         seconds = int(match[2]) * _SECONDS[_UNITS[match[3]]]
@@ -167,6 +174,14 @@ def time_of(text: str, now: datetime) -> int | None:
         return int(float(text))
     day, clock = _day_and_clock(word, now)
     return _iso_time(f"{day}T{clock or '00:00'}" if day else text)
+
+
+def reading_of(value: Any, field: Field) -> str:
+    """Return how a distance without a sign is read, which may be meant as a time to come."""
+    text = value.strip() if isinstance(value, str) else ""
+    if field.kind is not Kind.TIME or not text or text[0] in "+-" or _duration(text) is None:
+        return ""
+    return f'"{text}" is read as {text} ago; "+{text}" is from now on.'
 
 
 def day_of(text: str, now: datetime) -> date | None:

@@ -31,6 +31,14 @@ P = TypeVar("P", GuestRrd, NodeRrd)
 Frame = Literal["now"] | TimeFrame
 NOW: Final = "now"
 FRAMES: Final[tuple[TimeFrame, ...]] = ("hour", "day", "week", "month", "year")
+FRAME_WORDS: Final[Mapping[str, str]] = {
+    "hour": "1h 60m",
+    "day": "24h 1d",
+    "week": "7d 1w",
+    "month": "30d 31d 4w",
+    "year": "365d 1y 12mo 52w",
+}
+"""Spans that people write for time frames."""
 _EVERY_FRAME: Final[tuple[Frame, ...]] = (NOW, *FRAMES)
 _DEFAULT: Final[Frame] = "hour"  # the fewest points: a day of each guest has 1,440 of them
 _SECONDS: Final = 25  # of samples: three measurements, which are ten seconds apart
@@ -54,7 +62,8 @@ Cells = dict[str, Any]
 _PERCENT, _RATE = Unit.PERCENT, Unit.BYTES_PER_SECOND
 
 _TimeFrame = Annotated[
-    str, Col("Pick it with a condition; hour without one", values=(NOW, *FRAMES))
+    str,
+    Col("Pick it with a condition; hour without one", values=(NOW, *FRAMES), meanings=FRAME_WORDS),
 ]
 _LatestTime = Annotated[datetime | None, Col("Last recorded value", Unit.TIME)]
 _P95 = Annotated[float | None, Col("95 % of the time at or below it", _PERCENT)]

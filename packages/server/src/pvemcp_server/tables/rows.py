@@ -134,7 +134,7 @@ class Field:
         return tuple(meant) or (word,)
 
 
-GUEST_TYPES: Mapping[str, str] = {"qemu": "vm kvm", "lxc": "ct container"}
+GUEST_TYPES: Mapping[str, str] = {"qemu": "vm vms kvm", "lxc": "ct cts container containers"}
 """Words that people use for the types of guests."""
 
 _MEASURED = {Unit.BYTES, Unit.BYTES_PER_SECOND, Unit.PERCENT, Unit.SECONDS}

@@ -11,7 +11,7 @@ from proxmox_client.api.rrd import StorageRrd, TimeFrame
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
-from pvemcp_server.tables.metrics import FRAMES, PUSHDOWN, frames_of
+from pvemcp_server.tables.metrics import FRAME_WORDS, FRAMES, PUSHDOWN, frames_of
 from pvemcp_server.tables.reach import of_storage
 from pvemcp_server.tables.registry import Cost, LoadRequest, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment, share, whole
@@ -41,7 +41,10 @@ class StorageMetric(Row, kw_only=True):
     node: Annotated[str, Col("Node it is on, or the one asked about a shared one")]
     type: Annotated[str, Col("Kind of storage: dir, nfs, lvmthin, zfspool, rbd, pbs …")]
     shared: Annotated[bool, Col("Whether all nodes see the same")]
-    time_frame: Annotated[str, Col("Pick it with a condition; month without one", values=FRAMES)]
+    time_frame: Annotated[
+        str,
+        Col("Pick it with a condition; month without one", values=FRAMES, meanings=FRAME_WORDS),
+    ]
     latest_time: Annotated[datetime | None, Col("Last recorded value", Unit.TIME)] = None
     disk_usage_percentage: Annotated[float | None, Col("Space in use", Unit.PERCENT)] = None
     disk_usage: Annotated[int | None, Col("Space in use", Unit.BYTES, ("used",))] = None

@@ -23,7 +23,25 @@ class Words:
     meanings: Mapping[str, str]
 
 
-ClusterName = Annotated[str | None, Field(description="Cluster; all reachable ones when absent")]
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Words that mean the same as leaving the argument out."""
+
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """Reads a number above the largest one as that, and 0 as if the argument were absent."""
+
+    most: int | None = None
+
+
+ClusterName = Annotated[
+    str | None,
+    Absent(("all", "any", "*")),
+    Field(description="Cluster; all reachable ones when absent"),
+]
 OneCluster = Annotated[str | None, Field(description="Cluster; needed if several are reachable")]
 ItsCluster = Annotated[str | None, Field(description="Cluster; needed if several have it")]
 VmId = Annotated[int, Field(ge=100, le=999_999_999, description="Guest number (VMID)")]
@@ -51,6 +69,7 @@ DetailLevel = Annotated[Literal["Minimal", "Full"], Field(description="Full: all
 # every tool has it, so its schema is as short as it can be
 OutputFormat = Annotated[
     Format | None,
+    Words({Format.JSON_NORMAL: "json"}),
     WithJsonSchema({"type": "string"}),
     Field(description=f"{', '.join(Format)}"),
 ]
@@ -72,7 +91,7 @@ class ListOptions(Options):
     """Options of list tools: columns and paging."""
 
     fields: Annotated[list[str] | None, Field(description="Columns")] = None
-    limit: Annotated[int | None, Field(ge=1, description="Rows per page")] = None
+    limit: Annotated[int | None, Clamp(), Field(ge=1, description="Rows per page")] = None
     cursor: Annotated[str | None, Field(description="From a note")] = None
 
 

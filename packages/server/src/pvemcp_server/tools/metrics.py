@@ -13,6 +13,7 @@ from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.tables import StorageMetric, fanout, storage_metrics
+from pvemcp_server.tables.metrics import FRAME_WORDS
 from pvemcp_server.tables.registry import LoadRequest
 from pvemcp_server.tables.rows import Row, moment, percent, whole
 from pvemcp_server.tables.series import (
@@ -31,6 +32,7 @@ from pvemcp_server.toolkit.arguments import (
     Rule,
     StorageName,
     VmId,
+    Words,
 )
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.downsample import downsampled, interval, step_for, words
@@ -40,7 +42,9 @@ from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.rrd_rows import NodePoint, NodeSummary, VmPoint, VmSummary
 
 Frame = Annotated[
-    Literal["Hour", "Day", "Week", "Month", "Year"], Field(description="How far back")
+    Literal["Hour", "Day", "Week", "Month", "Year"],
+    Words({frame.capitalize(): words for frame, words in FRAME_WORDS.items()}),
+    Field(description="How far back"),
 ]
 Step = Annotated[
     str | None,

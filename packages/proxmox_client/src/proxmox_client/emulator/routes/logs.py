@@ -35,7 +35,7 @@ def journal(request: ApiRequest) -> list[str]:
 
 @route("GET", "/nodes/{node}/syslog")
 def syslog(request: ApiRequest) -> Reply:
-    """GET /nodes/{node}/syslog: a single line says that there are no entries."""
+    """GET /nodes/{node}/syslog: a line of its own where it has no entries."""
     since, until = _epoch(request.get("since")), _epoch(request.get("until"))
     service = request.get("service")
     lines = [

@@ -12,7 +12,7 @@ from proxmox_client.api.qemu import QemuAction
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import ItsCluster, VmId
+from pvemcp_server.toolkit.arguments import ItsCluster, VmId, Words
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -26,6 +26,7 @@ from pvemcp_server.toolkit.write_target import (
 
 Action = Annotated[
     Literal["Start", "Stop", "Shutdown", "Reset", "Reboot", "Suspend", "Resume"],
+    Words({"Start": "boot", "Reboot": "restart", "Suspend": "pause", "Resume": "unpause"}),
     Field(description="Stop and Reset pull the plug; Shutdown and Reboot ask the guest"),
 ]
 

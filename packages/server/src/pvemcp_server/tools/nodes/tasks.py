@@ -17,18 +17,20 @@ from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.tables.tasks import TYPES
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import ClusterName, ItsCluster, NodeName, VmId
+from pvemcp_server.toolkit.arguments import Clamp, ClusterName, ItsCluster, NodeName, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import listed, newest_first
 from pvemcp_server.toolkit.locate import cluster_with, clusters_with
 from pvemcp_server.toolkit.registry import Document, Rows, document, tool
 from pvemcp_server.toolkit.task_wait import watch
 
+_MOST = 500  # tasks of an answer
+
 Status = Annotated[Literal["running", "stopped", "ok", "error"] | None, Field(description="State")]
 Type = Annotated[str | None, Field(max_length=50, description="As vzdump, qmstart, qmigrate")]
 User = Annotated[str | None, Field(max_length=100, description="Account or a part of it")]
 Since = Annotated[str | None, Field(max_length=40, description="ISO 8601, or -24h, -7d")]
-Limit = Annotated[int, Field(ge=1, le=500, description="Rows at most")]
+Limit = Annotated[int, Clamp(_MOST), Field(ge=1, le=_MOST, description="Rows at most")]
 UpidText = Annotated[str, Field(max_length=512, description="Task id, from a write or ListTasks")]
 Wait = Annotated[int, Field(ge=0, description="Wait this long for its end")]
 LogLines = Annotated[int, Field(ge=0, le=500, description="Last lines of its log")]
@@ -115,7 +117,8 @@ async def list_tasks(
     if len(types) > 1:
         call.notes.add(f"type {type!r} stands for {', '.join(types)}.")
     if len(rows.rows) > limit:
-        call.notes.add(f"The newest {limit}; use a larger limit or filters for more.")
+        more = "a larger limit or filters" if limit < _MOST else "filters"
+        call.notes.add(f"The newest {limit}; use {more} for more.")
     return Rows(rows.rows[:limit], rows.columns)
 
 

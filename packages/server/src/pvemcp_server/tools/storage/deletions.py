@@ -1,5 +1,6 @@
 """Deletion of volumes on a storage, after checks that they are the right kind and unused."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
@@ -99,8 +100,8 @@ async def _deletion_plan(
 ) -> Plan:
     """Check the volume and plan its deletion; with `kind`, other kinds are refused."""
     cluster = await writable_cluster(call, cluster_name, nodes=[node])
-    prefix, _, name = volid.partition(":")
-    if prefix != storage or not name:
+    prefix, colon, name = volid.partition(":")
+    if colon and (prefix != storage or not name):
         raise BadArgument("volid", f"{volid!r} is not on storage {storage}.")
     api = cluster.pve.storage(node, storage)
     if cluster.scope.covers_storage(storage, node=node):
@@ -151,6 +152,8 @@ def _named(
     volume = next((v for v in volumes if v.volid == volid), None)
     if volume is None:
         candidates = [v.volid for v in volumes if kind in (None, v.content)]
+        same_file = [c for c in candidates if re.split("[:/]", c)[-1] == volid]
+        candidates = same_file or candidates
         raise UnknownName("volume", volid, candidates, where=f"on {storage}")
     if kind is not None and kind != volume.content:
         word = _word(volume)
