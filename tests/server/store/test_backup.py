@@ -15,7 +15,7 @@ from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import backup, open_store, restore
 from pvemcp_server.store.export import FORMAT, _SignedLines, open_export
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("migrated")]
 
 
 async def fill(config: Config) -> str:
