@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pvemcp_formats import Format
-from pvemcp_server.pipeline.pages import MOST_TOKENS
+from pvemcp_server.pipeline.pagination import MOST_TOKENS
 from pvemcp_server.pipeline.token_estimate import estimate
 from pvemcp_server.toolkit.registry import Tool, tools
 

@@ -29,7 +29,7 @@ from pvemcp_server.pipeline.confirmation import (
     confirm,
     require_approval,
 )
-from pvemcp_server.pipeline.pages import page_of
+from pvemcp_server.pipeline.pagination import page_of
 from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Settings
 from pvemcp_server.toolkit.call import Call, Conversation

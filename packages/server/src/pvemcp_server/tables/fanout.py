@@ -1,4 +1,7 @@
-"""Fan-out: one question to many nodes, storages or guests of a cluster, within a budget."""
+"""Fan-out: one question to many nodes, storages or guests of a cluster, within a budget.
+
+Offline (dead) nodes are skipped and noted; nodes without statistics are asked.
+"""
 
 from asyncio import gather, sleep
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence

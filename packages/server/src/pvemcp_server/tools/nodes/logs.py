@@ -20,8 +20,8 @@ from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, Rule, VmId
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.cluster_lookup import cluster_with
 from pvemcp_server.toolkit.lists import newest_first, with_budget
-from pvemcp_server.toolkit.locate import cluster_with
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.tools.nodes.tasks import time_argument, unknown_task, visible_task
 

@@ -19,8 +19,8 @@ from pvemcp_server.tables.tasks import TYPES
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import Clamp, ClusterName, ItsCluster, NodeName, VmId
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.cluster_lookup import cluster_with, clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
-from pvemcp_server.toolkit.locate import cluster_with, clusters_with
 from pvemcp_server.toolkit.registry import Document, Rows, document, tool
 from pvemcp_server.toolkit.task_wait import watch
 
