@@ -49,6 +49,11 @@ async def answer(client: ToolClient, tool: str, arguments: dict[str, Any]) -> st
 
 
 @pytest.fixture(scope="module")
+def module_keeps_answers() -> bool:
+    return True
+
+
+@pytest.fixture(scope="module")
 async def answers(_module_client: ToolClient) -> list[str]:
     """Return the answers of every read in every format."""
     return [

@@ -65,7 +65,8 @@ def note_problems(cluster: Cluster, rows: Iterable[_WithProblem], what: str) -> 
     more = ", …" if len(reasons) > _REASONS else ""
     cluster.notes.add(
         f"{reasons.total()} running guests of {cluster.name} have a row without {what}, "
-        f"and the column problem says why ({named}{more})."
+        f"and the column problem says why ({named}{more}).",
+        fact=True,
     )
 
 
