@@ -67,6 +67,21 @@ MESSAGES: Final = (
         "Solve the reason, or name another cluster in `cluster_name`.",
     ),
     Message(
+        "Not looked at on {cluster}: {areas} (it is not reachable).",
+        "GetAttention could not read the cluster; another note has the reason.",
+        "Solve the reason and repeat the call.",
+    ),
+    Message(
+        "Looked at in part on {cluster}: {areas} (see the other notes).",
+        "Some rows of the tables of these areas are missing; another note has the reason.",
+        "Solve the reason and repeat the call, or query the tables.",
+    ),
+    Message(
+        "Only looked at when named in areas: {areas}.",
+        "These areas of GetAttention take a request per disk or guest.",
+        "Name them in `areas` to look at them.",
+    ),
+    Message(
         "Missing from {cluster} likewise: {number} more {parts}.",
         "More parts failed than are listed, for similar reasons.",
         "Solve the reasons of those that are listed.",
@@ -161,12 +176,12 @@ OTHERS: Final = (
         "Look the text up in Proxmox's documentation or in the log of its node.",
     ),
     Message("Incomplete on {cluster}, so no rollback is possible: {snapshots}.", "", ""),
-    Message("Recorded until then only: {nodes}.", "", ""),
     Message("Paused VMs count as running here, unless a condition names paused.", "", ""),
     Message("wearout is the remaining life: 100 is new, 0 is worn out.", "", ""),
     Message("The newest {n}; use a larger limit or filters for more.", "", ""),
 )
-PREFIX: Final = re.compile(r"^[a-z-]+: ")  # ListClusters puts a cluster's name before its error
+# the table clusters puts a cluster's name before its error, at the start of a note
+PREFIX: Final = re.compile(r"^[a-z-]+: |(?<=\. )home-lab: ")
 
 
 def page() -> str:

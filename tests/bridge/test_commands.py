@@ -212,6 +212,18 @@ async def test_install_does_not_change_an_unusable_file(bridges, tmp_path, text)
     assert file.read_text() == text
 
 
+@pytest.mark.parametrize("obstacle", [".cursor", ".cursor/mcp.json/folder"])
+async def test_install_names_a_path_that_cannot_be_used(bridges, tmp_path, obstacle):
+    if obstacle == ".cursor":
+        (tmp_path / obstacle).touch()
+    else:
+        (tmp_path / obstacle).mkdir(parents=True)
+    options = ("install", "--client", "cursor", "--yes", "--url", "http://x")
+    code, output = await run_command(bridges, *options, **home_variables(tmp_path))
+    assert (code, "Traceback" in output) == (1, False)
+    assert output.rstrip().endswith("Nothing was changed.")
+
+
 async def test_install_writes_nothing_without_confirmation(bridges, tmp_path):
     options = ("install", "--client", "cursor", "--url", "http://x")
     code, _ = await run_command(bridges, *options, answer=b"n\n", **home_variables(tmp_path))

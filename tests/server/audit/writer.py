@@ -1,4 +1,4 @@
-"""Records writes for `test_kill.py`, until it has recorded them all or is killed.
+"""Records writes for `test_kill.py`, as many as its argument says or until it is killed.
 
 It prints the id of each call after its intent is stored, when Proxmox would be called.
 """
@@ -11,7 +11,6 @@ from pvemcp_server.audit import Audit, Event, Outcome, open_audit
 from pvemcp_server.config import Config
 from pvemcp_server.store import open_store
 
-WRITES = 1_000
 TASKS = 8
 
 
@@ -25,15 +24,15 @@ async def write(audit: Audit, numbers: range) -> None:
         await audit.call(Event(tool="ListVms"))
 
 
-async def main() -> None:
+async def main(writes: int) -> None:
     async with (
         open_store(Config.load()) as store,
         open_audit(store, lambda: 180) as audit,
         anyio.create_task_group() as tasks,
     ):
         for task in range(TASKS):
-            tasks.start_soon(write, audit, range(task, WRITES, TASKS))
+            tasks.start_soon(write, audit, range(task, writes, TASKS))
 
 
 if __name__ == "__main__":
-    anyio.run(main)
+    anyio.run(main, int(sys.argv[1]))

@@ -1,11 +1,18 @@
 """What commands print: text of clients and of Proxmox gives a terminal no orders."""
 
 import json
+import logging
+import sys
 from types import SimpleNamespace
 
 import pytest
+import typer
 
 from pvemcp_server.cli.context import print_answer, print_table, to_json
+from pvemcp_server.cli.logs import formatter_of
+from pvemcp_server.cli.state import command
+from pvemcp_server.config import Config
+from pvemcp_server.errors import CallError
 
 ORDERS = ["\x1b[2J", "\x9b31m", "\u202e", "\x7f", "\u2028", "\r"]
 
@@ -19,3 +26,42 @@ def test_nothing_printed_is_obeyed_by_a_terminal(order, capsys):
     for line in capsys.readouterr().out.split("\n"):
         assert line.isprintable()
     assert json.loads(to_json({"name": text})) == {"name": text}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_error_that_is_printed_is_not_obeyed_by_a_terminal(order, capsys):
+    async def fail() -> None:
+        raise CallError(f"Proxmox: {order}")
+
+    with pytest.raises(typer.Exit):
+        command(fail)()
+    assert capsys.readouterr().err.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied", "x")]
+)
+def test_an_error_of_the_system_is_one_line(error, capsys):
+    async def fail() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit):
+        command(fail)()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def _refuse(order: str) -> None:
+    raise ValueError(f"Proxmox: {order}")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("order", [*ORDERS, "\n2026-11-30T00:00:00Z [error    ] forged"])
+def test_no_text_in_a_record_begins_a_line_of_the_log(order, log_format):
+    try:
+        _refuse(order)
+    except ValueError:
+        trace = sys.exc_info()
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "failed: %s", (order,), trace)
+    first, *others = formatter_of(Config(log_format=log_format)).format(record).split("\n")
+    assert first.isprintable()
+    assert all(line.isprintable() and line.startswith("  ") for line in others)

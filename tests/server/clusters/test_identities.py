@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.server.tools.few_guests import few_guests
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
-from proxmox_client.emulator import Emulator, ManualClock, demo
+from proxmox_client.emulator import Emulator, ManualClock
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.state.user_config import AclEntry
 from pvemcp_server.access.model import Caller, Grant, Role
@@ -83,7 +84,7 @@ class Clients:
 @pytest.fixture
 async def lab() -> AsyncIterator[EmulatedCluster]:
     """Open a cluster with pools, snapshots, backups and images of hidden guests, at one moment."""
-    async with Emulator(demo(), clock=ManualClock()) as emulator:
+    async with Emulator(few_guests(), clock=ManualClock()) as emulator:
         yield emulator["prod"]
 
 
@@ -131,6 +132,7 @@ def places(lab: EmulatedCluster, vmid: int, storage: str) -> Arguments:
         "vmid": vmid,
         "vmids": [vmid],
         "node": node,
+        "path": f"/nodes/{node}/qemu/{vmid}/config",
         "nodes": [node],
         "storage": storage,
         "volid": f"{storage}:{backup(lab)}",
@@ -141,6 +143,7 @@ def places(lab: EmulatedCluster, vmid: int, storage: str) -> Arguments:
 
 OTHERS: Arguments = {
     "query": {"from": "guests"},
+    "words": "guest config",
     "action": "Reboot",
     "snapshot_name": "before-pg16",
     "url": "https://151.101.2.132/image.iso",

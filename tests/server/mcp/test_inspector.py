@@ -4,13 +4,15 @@
 """
 
 import asyncio
+import itertools
 import json
 import os
 import re
 import signal
 import tempfile
+from collections.abc import Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL
 
@@ -79,6 +81,7 @@ class Inspector:
 
     node_tools: object
     home: Path
+    connections: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def environment(self):
@@ -104,12 +107,14 @@ class Inspector:
         return json.loads(output)
 
     async def connect(self, url, key, era):
-        """Connect mcpdo in that era; return the name of the connection, which is the era."""
+        """Connect mcpdo in that era; return the name of the connection with its `@`."""
+        name = f"{era}{next(self.connections)}"
         entry = {"type": "streamable-http", "url": f"{url}/mcp", "headers": {"X-API-Key": key}}
         catalog = self.home / "catalog.json"
-        catalog.write_text(json.dumps({"mcpServers": {era: entry}}))
-        connected = await self.mcpdo("--config", catalog, "connect", era, "--era", era)
+        catalog.write_text(json.dumps({"mcpServers": {name: entry}}))
+        connected = await self.mcpdo("--config", catalog, "connect", name, "--era", era)
         assert connected["protocolEra"] == era
+        return f"@{name}"
 
     @asynccontextmanager
     async def at_terminal(self, script, *arguments):
@@ -125,8 +130,8 @@ class Inspector:
             os.close(theirs)
 
 
-@pytest.fixture
-async def inspector(node_tools):
+@pytest.fixture(scope="module")
+async def inspector(node_tools, anyio_backend):
     # not tmp_path: the path of a socket may have 107 characters
     with tempfile.TemporaryDirectory(prefix="mcpdo") as home:
         found = Inspector(node_tools, Path(home))
@@ -167,18 +172,18 @@ async def test_the_one_shot_command_line_lists_and_calls(inspector, demo_served,
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_mcpdo_lists_and_calls_on_one_connection(inspector, demo_served, era):
-    await inspector.connect(demo_served.url, demo_served.key, era)
-    listed = await inspector.mcpdo(f"@{era}", "tools/list")
+    at = await inspector.connect(demo_served.url, demo_served.key, era)
+    listed = await inspector.mcpdo(at, "tools/list")
     assert [tool["name"] for tool in listed["tools"]] == list(demo_served.fake_tools.tools)
-    called = await inspector.mcpdo(f"@{era}", "tools/call", "ListClusters")
+    called = await inspector.mcpdo(at, "tools/call", "ListClusters")
     assert '["home-lab",' in text(called)
 
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_an_interrupted_mcpdo_cancels_its_call(inspector, demo_served, era):
     async with tapped(demo_served.url) as (url, exchange):
-        await inspector.connect(url, demo_served.key, era)
-        call = [f"@{era}", "tools/call", "BackupVm", *assigned(BACKUP)]
+        at = await inspector.connect(url, demo_served.key, era)
+        call = [at, "tools/call", "BackupVm", *assigned(BACKUP)]
         call += ["--metadata", "progressToken=backup"]
         async with inspector.at_terminal(MCPDO, *call) as process:
             await exchange.reports()
@@ -225,12 +230,12 @@ async def test_the_users_answer_to_mcpdo_decides(
     inspector, demo_served, demo_pve, era, answer, deleted
 ):
     snapshots = demo_pve["home-lab"].state.guests[100].snapshots
-    await inspector.connect(demo_served.url, demo_served.key, era)
+    at = await inspector.connect(demo_served.url, demo_served.key, era)
     created = {**SNAPSHOT, "wait": True}
-    await inspector.mcpdo(f"@{era}", "tools/call", "CreateVmSnapshot", *assigned(created))
+    await inspector.mcpdo(at, "tools/call", "CreateVmSnapshot", *assigned(created))
     assert "before" in snapshots
     delete = {**SNAPSHOT, "wait": True}
-    asked = await inspector.mcpdo(f"@{era}", "tools/call", "DeleteVmSnapshot", *assigned(delete))
+    asked = await inspector.mcpdo(at, "tools/call", "DeleteVmSnapshot", *assigned(delete))
     question = asked["elicitationPending"]
     assert question["message"].startswith("Delete snapshot 'before' of qemu 100")
     respond = ("elicitation/respond", question["elicitationId"], *answer)
@@ -255,8 +260,8 @@ async def test_the_one_shot_command_line_cannot_ask(inspector, demo_served, demo
 
 async def test_mcpdo_follows_a_task_of_the_tasks_extension(inspector, demo_served, demo_pve):
     # without `wait` the call results in a task, which the program polls until its end
-    await inspector.connect(demo_served.url, demo_served.key, "modern")
-    called = await inspector.mcpdo("@modern", "tools/call", "CreateVmSnapshot", *assigned(SNAPSHOT))
+    at = await inspector.connect(demo_served.url, demo_served.key, "modern")
+    called = await inspector.mcpdo(at, "tools/call", "CreateVmSnapshot", *assigned(SNAPSHOT))
     assert json.loads(text(called))["data"]["exit_status"] == "OK"
     assert "before" in demo_pve["home-lab"].state.guests[100].snapshots
 
@@ -265,9 +270,9 @@ async def test_mcpdo_follows_a_task_of_the_tasks_extension(inspector, demo_serve
 async def test_mcpdo_is_notified_of_a_subscribed_guest(
     inspector, demo_served, demo_pve, renew_inventory, era
 ):
-    await inspector.connect(demo_served.url, demo_served.key, era)
+    at = await inspector.connect(demo_served.url, demo_served.key, era)
     uri = "pve://clusters/home-lab/guests/100"
-    watch = inspector.command(MCPDO, "--format", "json", f"@{era}", "resources/subscribe", uri)
+    watch = inspector.command(MCPDO, "--format", "json", at, "resources/subscribe", uri)
     async with await anyio.open_process(watch, env=inspector.environment, stderr=DEVNULL) as one:
         printed = TextReceiveStream(one.stdout)
         with anyio.fail_after(SECONDS):

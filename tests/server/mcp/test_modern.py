@@ -139,7 +139,6 @@ async def test_tools_have_annotations(modern):
         "title": "Get thing",
         "readOnlyHint": True,
         "destructiveHint": False,
-        "idempotentHint": True,
         "openWorldHint": False,
     }
     assert hints["DeleteThing"]["destructiveHint"] is True

@@ -231,8 +231,8 @@ async def test_an_opened_session_gets_notifications_again(serving):
                             break
 
 
-@pytest.mark.parametrize("size", [100, 50_000])
-async def test_a_handshake_of_any_size_opens_a_session(served, size):
+@pytest.mark.parametrize("size", [100, 6_000])
+async def test_a_handshake_opens_a_session_also_if_its_id_would_be_too_long(served, size):
     begun = hello()
     begun["params"]["capabilities"] = {"experimental": {"x": {"y": secrets.token_hex(size)}}}
     headers = {**ACCEPT, "X-API-Key": served.key}

@@ -8,6 +8,8 @@ from pvemcp_server.store import Store
 
 pytestmark = pytest.mark.anyio
 
+_GROUPS = {"Endpoint", "Limits", "Safety", "Attention", "Sign-in", "Records"}
+
 
 @pytest.fixture
 def settings(store: Store) -> Settings:
@@ -97,7 +99,7 @@ def test_every_setting_is_described():
     for setting in declared_settings():
         assert setting.title, setting.name
         assert setting.description.endswith("."), setting.name
-        assert setting.group in {"Endpoint", "Limits", "Safety", "Sign-in", "Records"}
+        assert setting.group in _GROUPS
         assert {"type", "enum"} & setting.schema.keys(), setting.name
 
 

@@ -1,6 +1,7 @@
 """Backup and restore, within one kind of database and from one to the other."""
 
 import gzip
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from pvemcp_server.audit import AuditGuard, Event, open_audit
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import backup, open_store, restore
-from pvemcp_server.store.export import FORMAT, _SignedLines
+from pvemcp_server.store.export import FORMAT, _SignedLines, open_export
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("migrated")]
 
 
 async def fill(config: Config) -> str:
@@ -133,6 +134,20 @@ async def test_a_truncated_backup_is_refused(config: Config, tmp_path: Path):
     cut.write_bytes(whole.read_bytes()[:-20])
     with pytest.raises(ConfigError, match="not a readable backup"):
         await restore(config, cut, replace=True)
+
+
+async def test_an_unsigned_file_takes_no_more_memory_than_a_piece(tmp_path: Path):
+    file, master = tmp_path / "bomb.jsonl.gz", b"m" * 32
+    with gzip.open(file, "wb", 1) as stream:
+        for _ in range(64):
+            stream.write(b" " * (1 << 20))  # all on one line
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match="not a complete backup"):
+            open_export(file, master)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 Lines = list[bytes]

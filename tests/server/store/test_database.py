@@ -11,7 +11,7 @@ from sqlalchemy import text
 from pvemcp_server.access import open_access
 from pvemcp_server.audit import Event, mask, open_audit
 from pvemcp_server.config import Config
-from pvemcp_server.errors import ConfigError
+from pvemcp_server.errors import BadArgument, ConfigError
 from pvemcp_server.store import Store, Topic, open_store, watch
 from pvemcp_server.store.background import housekeeping
 from pvemcp_server.store.columns import utc_now
@@ -34,6 +34,15 @@ async def test_an_unreachable_database_is_named_without_its_password(url: str, t
         async with open_store(Config(state_dir=tmp_path, database_url=url)):
             pass
     assert "planted" not in str(refused.value)
+
+
+async def test_no_text_is_stored_that_one_database_refuses(store: Store):
+    role = await store.roles.add(name="web", description="", grants=[], built_in=False)
+    for wrong in ("a\0b", "\ud800"):
+        with pytest.raises(BadArgument, match="must not have NUL"):
+            await store.roles.change(role.id, description=wrong)
+        with pytest.raises(BadArgument, match="must not have NUL"):
+            await store.roles.add(name="new", description=wrong, grants=[], built_in=False)
 
 
 async def test_sqlite_is_durable_and_private(tmp_path: Path):

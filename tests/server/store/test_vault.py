@@ -121,6 +121,14 @@ async def test_concurrent_starts_create_one_state(config: Config):
     assert not [file for file in files_in(config.state_dir) if file.name.startswith(".master-")]
 
 
+async def test_a_changed_data_key_is_named(config: Config):
+    async with open_store(config) as store, store.database.writing() as connection:
+        await connection.execute(text("UPDATE vault_keys SET wrapped = :short"), {"short": b"\0"})
+    with pytest.raises(ConfigError, match="does not belong to this database"):
+        async with open_store(config):
+            pass
+
+
 async def test_a_lost_master_key_is_not_replaced(config: Config):
     async with open_store(config):
         pass

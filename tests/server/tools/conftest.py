@@ -30,10 +30,21 @@ def module_scenario() -> Scenario:
 
 
 @pytest.fixture(scope="module")
+def module_keeps_answers() -> bool:
+    """Return whether `tool_client` asks the emulator only once for the same.
+
+    A module that reads everything several times, and changes nothing, may override it.
+    """
+    return False
+
+
+@pytest.fixture(scope="module")
 async def _module_client(
-    anyio_backend: str, module_scenario: Scenario
+    anyio_backend: str, module_scenario: Scenario, module_keeps_answers: bool
 ) -> AsyncIterator[ToolClient]:
-    async with open_tool_client(module_scenario, ManualClock()) as client:
+    async with open_tool_client(
+        module_scenario, ManualClock(), kept=module_keeps_answers
+    ) as client:
         yield client
 
 

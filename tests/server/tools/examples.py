@@ -92,10 +92,13 @@ def examples(place: Place) -> dict[str, Arguments]:
         "DeleteStorageContent": {**storage, "volid": f"{place.storage}:snippets/old.yaml"},
         "ExplainAccess": cluster,
         "GetQuerySchema": {},
+        "FindApi": {"words": "node dns"},
+        "CallApi": {**cluster, "path": f"/nodes/{place.node}/tasks", "parameters": ["limit=3"]},
         "ExecuteQuery": {
             **cluster,
             "query": {"from": "guests", "select": ["vmid", "node"], "orderBy": [{"field": "vmid"}]},
         },
+        "GetAttention": cluster,
     }
 
 

@@ -20,21 +20,23 @@ def few_guests() -> Scenario:
 
 
 def _reduced(build: Build) -> Build:
-    def built(clock: Clock) -> ClusterState:
+    """Return a build of the cluster without guests that show nothing new."""
+
+    def build_few(clock: Clock) -> ClusterState:
         state = build(clock)
         seen: set[Hashable] = set()
         for guest in list(state.guests.values()):
-            shown = {*_features(guest, state)}
-            if shown <= seen:
+            features = {*_features(guest, state)}
+            if features <= seen:
                 _remove(guest, state)
-            seen |= shown
+            seen |= features
         return state
 
-    return built
+    return build_few
 
 
 def _features(guest: Guest, state: ClusterState) -> Iterator[Hashable]:
-    """List what a row about a guest, or the way to it, can depend on."""
+    """Yield what a row about a guest, or the way to it, can depend on."""
     kind = guest.kind
     yield "place", guest.node, kind
     yield "state", kind, guest.status, guest.paused and guest.node
@@ -42,7 +44,7 @@ def _features(guest: Guest, state: ClusterState) -> Iterator[Hashable]:
     yield from (("pending", name) for name in {*guest.pending, *guest.removals})
     yield from (("tag", tag) for tag in str(guest.config.get("tags", "")).split(";"))
     yield from (("storage", kind, disk.storage) for disk in guest.disks())
-    yield from (("snapshot", one.with_ram, one.state) for one in guest.snapshots.values())
+    yield from (("snapshot", each.with_ram, each.state) for each in guest.snapshots.values())
     yield "pool", state.pool_of(guest.vmid)
     yield "high availability", state.ha_of(guest) is not None
     if agent := guest.agent:
@@ -61,9 +63,9 @@ def _remove(guest: Guest, state: ClusterState) -> None:
         pool.vmids.discard(guest.vmid)
     for storage in state.storages.values():
         for node in state.nodes:
-            volumes = [one for one in storage.volumes(node).values() if one.vmid == guest.vmid]
-            for volume in volumes:
-                storage.remove(node, volume.volid)
+            for volume in list(storage.volumes(node).values()):
+                if volume.vmid == guest.vmid:
+                    storage.remove(node, volume.volid)
     for job in list(state.replications.values()):
         if job.guest == guest.vmid:
             del state.replications[job.id]

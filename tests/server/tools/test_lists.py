@@ -29,6 +29,11 @@ def module_scenario():
     return few_guests()
 
 
+@pytest.fixture(scope="module")
+def module_keeps_answers():
+    return True
+
+
 @EVERY
 async def test_pages_follow_each_other_and_hold_every_row_once(tool_client, tool):
     whole = (await tool_client(tool, **LISTS[tool])).data

@@ -26,6 +26,11 @@ def module_scenario():
     return few_guests()
 
 
+@pytest.fixture(scope="module")
+def module_keeps_answers():
+    return True
+
+
 def is_(field, operator, *value):
     return {"field": field, "operator": operator, "value": list(value)}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pvemcp_formats import Format
-from pvemcp_server.pipeline.pages import MOST_TOKENS
+from pvemcp_server.pipeline.pagination import MOST_TOKENS
 from pvemcp_server.pipeline.token_estimate import estimate
 from pvemcp_server.toolkit.registry import Tool, tools
 
@@ -46,6 +46,11 @@ async def answer(client: ToolClient, tool: str, arguments: dict[str, Any]) -> st
         result = await client(tool, **{**examples(PROD)[tool], **arguments})
     assert not result.failed, f"{tool} {arguments}: {result.text}"
     return f"{result.text}\n{result.notes}"
+
+
+@pytest.fixture(scope="module")
+def module_keeps_answers() -> bool:
+    return True
 
 
 @pytest.fixture(scope="module")

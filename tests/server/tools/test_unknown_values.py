@@ -70,7 +70,7 @@ async def test_rows_that_other_conditions_leave_out_are_not_counted(tool_client)
         ("guests", where("status", "=", "running"), "status is unknown in 21 rows"),
         ("guests", where("status", "=", "running"), "Paused VMs count as running"),
         ("guests", where("memory_usage", ">", 1), "memory_usage is unknown in"),
-        ("nodes", where("cpu_usage", ">", 1), "cpu_usage is unknown in 1 rows"),
+        ("nodes", where("cpu_usage", ">", 1), "cpu_usage is unknown in 1 row"),
     ],
 )
 async def test_columns_report_what_they_cannot_know(tool_client, table, condition, note):

@@ -1,7 +1,7 @@
 """A client that calls tools through the real pipeline, on emulated clusters over real HTTPS."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +12,7 @@ import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator import EmulatedCluster as Emulated
+from proxmox_client.outages import Response
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
 from pvemcp_server.approvals import Approvals
 from pvemcp_server.audit import Event
@@ -20,6 +21,8 @@ from pvemcp_server.mcp.elicitation import Decision
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.settings import Values
 from pvemcp_server.toolkit.registry import tools
+
+Request = Callable[[str, str, Mapping[str, Any]], Awaitable[Response]]
 
 PACE = 200.0  # how much faster than real time Proxmox's tasks run
 
@@ -173,28 +176,48 @@ class ToolClient:
 
 @asynccontextmanager
 async def open_tool_client(
-    scenario: Scenario, clock: Clock | None = None
+    scenario: Scenario, clock: Clock | None = None, *, kept: bool = False
 ) -> AsyncIterator[ToolClient]:
     """Start the scenario's clusters and yield a client to them."""
     async with AsyncExitStack() as stack:
         emulator = await stack.enter_async_context(Emulator(scenario, clock=clock or Clock(PACE)))
         clusters = FakeClusters()
         for emulated in emulator:
-            connected = await stack.enter_async_context(connect(emulated))
+            connected = await stack.enter_async_context(connect(emulated, kept=kept))
             clusters.connected[emulated.name] = connected
         yield ToolClient(clusters)
 
 
+def _kept(send: Request) -> Request:
+    """Return a request function that asks Proxmox only once for the same."""
+    answers: dict[str, Response] = {}
+
+    async def request(method: str, path: str, parameters: Mapping[str, Any]) -> Response:
+        if method != "GET":
+            return await send(method, path, parameters)
+        key = f"{path} {parameters}"
+        if key not in answers:
+            answers[key] = await send(method, path, parameters)
+        return answers[key]
+
+    return request
+
+
 @asynccontextmanager
 async def connect(
-    emulated: Emulated, token: tuple[str, str] | None = None
+    emulated: Emulated, token: tuple[str, str] | None = None, *, kept: bool = False
 ) -> AsyncIterator[ConnectedCluster]:
-    """Connect to an emulated cluster with its own API token, or with another one."""
+    """Connect to an emulated cluster with its own API token, or with another one.
+
+    With `kept`, each answer to a GET is kept and given again: for clusters that do not change.
+    """
     account, secret = token or emulated.token
     auth, tls = ApiToken(account, secret), Tls(ca_pem=emulated.ca_pem)
     async with Client(emulated.hosts, auth, tls=tls, name=emulated.name) as pve:
         connected = ConnectedCluster(emulated, pve, Inventory(pve, lambda: 10.0), account)
         send = pve.transport.request
+        if kept:
+            send = _kept(send)
 
         async def recorded(method: str, path: str, parameters: Mapping[str, Any]) -> Any:
             connected.requests.append(f"{method} {path}")

@@ -76,7 +76,11 @@ def doctor(**arguments: Any) -> None:
     """Test the server: reach, TLS, key, protocol, tools, latency."""
     settings = _settings(arguments)
     mask = logs.masker(settings.target.secrets)
-    logs.start("error", settings.log_file, mask)
+    try:
+        logs.start("error", settings.log_file, mask)
+    except OSError as error:
+        typer.echo(f"pvemcp-bridge: The log file cannot be written: {error}.", err=True)
+        raise typer.Exit(2) from None
 
     async def report() -> bool:
         ok = True
@@ -115,6 +119,9 @@ def install(
     except (config_file.UnusableConfig, UnicodeDecodeError) as error:
         typer.echo(f"{path}: {error} Nothing was changed.", err=True)
         raise typer.Exit(1) from None
+    except OSError as error:
+        typer.echo(f"{path} cannot be read: {error.strerror}. Nothing was changed.", err=True)
+        raise typer.Exit(1) from None
     mask = logs.masker(settings.target.secrets)
     shown = config_file.diff(before, after, path, server, mask) or f"{path} is up to date."
     for line in shown.split("\n"):
@@ -123,7 +130,11 @@ def install(
         return
     if not yes and not typer.confirm(f"Write this for {target_client.title}?"):
         raise typer.Exit(1)
-    backup = config_file.write(path, after)
+    try:
+        backup = config_file.write(path, after)
+    except OSError as error:
+        typer.echo(f"{path} cannot be written: {error.strerror}. Nothing was changed.", err=True)
+        raise typer.Exit(1) from None
     saved = f"The old file is {backup}. " if backup else ""
     typer.echo(f"Written. {saved}Restart {target_client.title}.")
 

@@ -37,7 +37,7 @@ class Unreachable(ProxmoxError):
 
 
 class NodeSilent(Unreachable):
-    """The node of a read answers nothing else either; its name is in `host`."""
+    """The node of a read hangs: it answers nothing else either; its name is in `host`."""
 
 
 class TlsError(Unreachable):

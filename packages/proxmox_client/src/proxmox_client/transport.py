@@ -343,7 +343,7 @@ class Transport:
             time_limit(pool.limits.timeout, name),
             pool.limiter.slot(node),
             pool.circuit_breaker.guard(domain, name) if method == "GET" else nullcontext(),
-            self._watch(domain.node) if method == "GET" and domain.node else nullcontext(),
+            self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
         ):
             response = await self._send_authorized(method, path, form)
             if response.status >= 300:
@@ -351,11 +351,12 @@ class Transport:
             return response
 
     @asynccontextmanager
-    async def _watch(self, node: str) -> AsyncIterator[None]:
-        """End a long read of a node, with NodeSilent, once the node answers nothing else either.
+    async def _watch_node(self, node: str) -> AsyncIterator[None]:
+        """End a long read of a node that hangs with NodeSilent: it answers nothing else either.
 
-        A slow storage or disk may take its time, and a host reports a node that hangs after 30 s
-        only. The watch costs no request unless the read takes longer than `patience`.
+        A slow storage or disk may take its time, so a read goes on while its node answers other
+        requests. Hosts report a node that hangs after 30 s only. The watch sends no request unless
+        the read takes longer than `patience`.
         """
         limits, loop = self.pool.limits, asyncio.get_running_loop()
         probes: list[asyncio.Task[None]] = []

@@ -23,6 +23,7 @@ Listener = Callable[["Values", "Values"], Awaitable[None]]
 ENDPOINT: JsonDict = {"group": "Endpoint"}
 LIMITS: JsonDict = {"group": "Limits"}
 SAFETY: JsonDict = {"group": "Safety"}
+ATTENTION: JsonDict = {"group": "Attention"}
 SIGN_IN: JsonDict = {"group": "Sign-in"}
 RECORDS: JsonDict = {"group": "Records"}
 
@@ -172,6 +173,124 @@ class Values(BaseModel):
         title="Downloads from private addresses",
         description="Whether files may be downloaded from private and local networks.",
         json_schema_extra=SAFETY,
+    )
+    attention_node_percent: int = Field(
+        default=90,
+        ge=1,
+        le=100,
+        title="Nodes full (%)",
+        description="GetAttention warns of a node whose memory or root file system is used by so "
+        "much.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_storage_percent: int = Field(
+        default=85,
+        ge=1,
+        le=100,
+        title="Storages full: warning (%)",
+        description="GetAttention warns of a storage that is used by so much.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_storage_critical_percent: int = Field(
+        default=95,
+        ge=1,
+        le=100,
+        title="Storages full: critical (%)",
+        description="From here on a full storage is critical.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_storage_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        title="Storages filling (days)",
+        description="GetAttention warns of a storage that is full within so many days at the "
+        "growth of the last month.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_memory_overcommit_percent: int = Field(
+        default=100,
+        ge=1,
+        le=10_000,
+        title="Memory overcommit (%)",
+        description="GetAttention warns of a node whose running guests may use more than this "
+        "share of its memory.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_cpu_overcommit_percent: int = Field(
+        default=400,
+        ge=1,
+        le=100_000,
+        title="CPU overcommit (%)",
+        description="GetAttention warns of a node whose running guests have more cores than this "
+        "share of its threads.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_backup_days: int = Field(
+        default=7,
+        ge=1,
+        le=3650,
+        title="Recent backup (days)",
+        description="GetAttention warns of a guest whose newest backup is older.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_verified_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        title="Verified backup (days)",
+        description="GetAttention names guests with backups on a Proxmox Backup Server whose "
+        "newest verified one is older, or that have none.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_replication_minutes: int = Field(
+        default=60,
+        ge=1,
+        le=100_000,
+        title="Replication behind (minutes)",
+        description="GetAttention warns of a replication job whose next run is overdue by so much.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_task_hours: int = Field(
+        default=24,
+        ge=1,
+        le=720,
+        title="Failed tasks (hours)",
+        description="GetAttention counts the tasks that failed in so many hours.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_snapshot_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        title="Forgotten snapshots (days)",
+        description="GetAttention names snapshots that are older.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_disk_life_percent: int = Field(
+        default=10,
+        ge=0,
+        le=100,
+        title="Disk life left (%)",
+        description="GetAttention warns of an SSD with no more of its rated life left.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_expiry_days: int = Field(
+        default=21,
+        ge=1,
+        le=3650,
+        title="Certificates and subscriptions (days)",
+        description="GetAttention warns of those that end within so many days; in the last week a "
+        "certificate is critical.",
+        json_schema_extra=ATTENTION,
+    )
+    attention_clock_seconds: int = Field(
+        default=5,
+        ge=1,
+        le=3600,
+        title="Clock skew (seconds)",
+        description="GetAttention warns of a node whose clock differs from the others' by more.",
+        json_schema_extra=ATTENTION,
     )
     require_second_factor: bool = Field(
         default=False,

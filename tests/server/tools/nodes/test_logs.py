@@ -197,6 +197,11 @@ def test_harmless_lines_stay_unchanged():
         assert mask_line(line) == line
 
 
+def test_masking_a_long_line_takes_linear_time():
+    for word in ("csrf", "-eyJ", "eyJ.", "PVE:a:", "token=", "--token ", "Bearer ", "-----BEGIN "):
+        assert mask_line(word * 50_000)
+
+
 def test_times_of_another_zone_and_of_last_year_are_utc():
     zone = ZoneInfo("Europe/Berlin")
     latest = datetime(2026, 1, 2, tzinfo=UTC) + timedelta(days=1)

@@ -58,6 +58,11 @@ class GuestStatus(Answer, frozen=True):
     running_qemu: str | None = field(name="running-qemu", default=None)
 
     @property
+    def is_paused(self) -> bool:
+        """Whether QEMU reports it as paused or suspended; `status` is running then."""
+        return self.qmp_status in ("paused", "suspended")
+
+    @property
     def tag_list(self) -> list[str]:
         """The tags as a list."""
         return split_list(self.tags)

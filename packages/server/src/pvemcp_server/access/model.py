@@ -9,6 +9,8 @@ from pydantic import ConfigDict
 
 ANY: Final = "*"
 READS: Final = "*:read"
+NAMED_ONLY: Final = frozenset({"FindApi", "CallApi"})
+"""Tools that READS does not include: a grant names them, or gives ANY tool."""
 
 
 class Area(StrEnum):
@@ -178,7 +180,7 @@ class Grant:
         return (
             tool in self.tools
             or ANY in self.tools
-            or (effect is Effect.READ and READS in self.tools)
+            or (effect is Effect.READ and READS in self.tools and tool not in NAMED_ONLY)
         )
 
     def reaches(self, cluster: str) -> bool:

@@ -42,7 +42,10 @@ class SealedStates:
         return urlsafe_b64encode(sealed).decode()
 
     async def open(self, purpose: str, sealed: str, *, bound: str = "") -> SealedState:
-        """Return the state; raise AccessDenied when it is forged, expired or of another purpose."""
+        """Return the state; raise AccessDenied if it is forged, expired, used or of another use.
+
+        A used one is refused here already, so that a recovery code sent with it is not used up.
+        """
         if not sealed or len(sealed) > LONGEST:
             raise AccessDenied("this browser has no such step in progress")
         try:
@@ -54,6 +57,8 @@ class SealedStates:
         expires = datetime.fromtimestamp(state["expires"], UTC)
         if expires <= self._clock():
             raise AccessDenied("the step took too long")
+        if await self._store.spent_tokens.is_spent(state["nonce"]):
+            raise AccessDenied("this step was done before")
         return SealedState(state["values"], state["nonce"], expires)
 
     async def spend(self, state: SealedState) -> None:

@@ -41,8 +41,8 @@ def _in_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _read(value: object) -> object:
-    """Read a time that is not in ISO 8601 as queries do: 24h, yesterday, 28.11.2026."""
+def _parse_time(value: object) -> object:
+    """Parse a time in ISO 8601, or as queries take it: 24h, yesterday, 28.11.2026."""
     if not isinstance(value, str):
         return value
     try:
@@ -54,7 +54,7 @@ def _read(value: object) -> object:
     return datetime.fromtimestamp(min(max(FIRST_TIME, seconds), LAST_TIME), UTC)
 
 
-Time = Annotated[datetime, AfterValidator(_in_utc), BeforeValidator(_read)]
+Time = Annotated[datetime, AfterValidator(_in_utc), BeforeValidator(_parse_time)]
 
 
 class Search(Fields):

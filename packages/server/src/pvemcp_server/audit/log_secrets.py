@@ -7,8 +7,9 @@ from pvemcp_server.audit.mask import MASK, mask_text
 
 _NAMES: Final = (
     r"passw(?:or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?"
-    r"|authorization|cookie|csrf\w*"
+    r"|authorization|cookie|csrf\w{0,30}"
 )
+# lengths are bounded where a long line could take quadratic time
 _ASSIGNED: Final = re.compile(
     rf"((?:{_NAMES})[\"']?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic)\s+)?)(?!\*{{3}})(\"[^\"]*\"|'[^']*'|[^\s\"',;&]+)",
     re.IGNORECASE,
@@ -17,7 +18,7 @@ _OPTION: Final = re.compile(rf"(--?(?:{_NAMES})\s+)\S+", re.IGNORECASE)
 _BEARER: Final = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9+/._~=-]{8,}", re.IGNORECASE)
 _WHOLE: Final = re.compile(
     r"\bPVE(?:VNC|TUNNEL)?:[^\s:]+:[0-9A-F]{8}::\S+"  # a ticket of Proxmox
-    r"|\beyJ[\w-]+\.[\w-]+\.[\w-]*"  # a JSON Web Token
+    r"|\beyJ[\w-]{1,400}\.[\w-]+\.[\w-]*"  # a JSON Web Token
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*"
 )
 

@@ -16,7 +16,8 @@ DEEPEST: Final = 32  # levels of nesting; no argument has more, and hundreds exc
 # the length of a scheme is bounded; otherwise a long word takes quadratic time
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
 # a quick test, because most texts contain no secret
-SUSPECT = re.compile(rf"://|{PREFIX}_|PVEAPIToken=", re.IGNORECASE)
+SUSPECT = re.compile(rf"://|{PREFIX}_|PVEAPIToken=|password=", re.IGNORECASE)
+PASSWORD = re.compile(r"(password=)\S+", re.IGNORECASE)
 PROXMOX_TOKEN = re.compile(r"(PVEAPIToken=[^\s=]+=)\S+", re.IGNORECASE)
 
 
@@ -52,9 +53,10 @@ def secret_fields_of(model: type[BaseModel]) -> frozenset[str]:
 
 
 def mask_text(text: str) -> str:
-    """Mask API keys, Proxmox tokens and the secrets of URLs in a text."""
+    """Mask API keys, Proxmox tokens, passwords and the secrets of URLs in a text."""
     if not SUSPECT.search(text):
         return text
+    text = PASSWORD.sub(rf"\1{MASK}", text)
     text = PROXMOX_TOKEN.sub(rf"\1{MASK}", text)
     text = KEY_LIKE.sub(rf"\1{MASK}", text)
     return URL.sub(lambda match: _mask_url(match.group()), text)

@@ -13,11 +13,11 @@ from pvemcp_server.cli.context import (
     administrator,
     from_options,
     print_answer,
-    printable,
     to_json,
 )
 from pvemcp_server.cli.input import read_secret, read_text
 from pvemcp_server.cli.operations import by_hand
+from pvemcp_server.cli.terminal import one_line
 from pvemcp_server.clusters import Check
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.store.records import TlsMode
@@ -128,7 +128,7 @@ async def check(
             try:
                 outcomes[each] = await clusters.check_cluster(context, each, identity)
             except CallError as error:
-                typer.secho(printable(f"{each}: {error}"), fg="red", err=True)
+                typer.secho(one_line(f"{each}: {error}"), fg="red", err=True)
     if as_json:
         typer.echo(to_json(outcomes))
     else:
@@ -151,16 +151,16 @@ def _print(title: str, outcome: Check, *, as_json: bool) -> None:
     if as_json:
         typer.echo(to_json(outcome))
         return
-    nodes = ", ".join(outcome.nodes)
-    typer.echo(printable(f"{title}: Proxmox VE {outcome.version}, nodes {nodes}."))
+    facts = f"{title}: Proxmox VE {outcome.version}, nodes {', '.join(outcome.nodes)}."
+    typer.echo(one_line(facts))
     if outcome.missing:
         typer.secho(
             f"Lists come back short: the token lacks {', '.join(outcome.missing)}.", fg="yellow"
         )
     for line in outcome.advice:
-        typer.echo(printable(f"  {line}"))
+        typer.echo(one_line(f"  {line}"))
     if outcome.question:
-        typer.echo(printable(f"  {outcome.question}"))
+        typer.echo(one_line(f"  {outcome.question}"))
 
 
 def _mode(

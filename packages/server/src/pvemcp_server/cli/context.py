@@ -17,6 +17,7 @@ from pvemcp_server.access.fields import bad_argument
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.permission import COMMAND_LINE
 from pvemcp_server.cli.state import command_line_name, open_state
+from pvemcp_server.cli.terminal import is_shown, printable
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import open_services
 from pvemcp_server.toolkit.registry import tools
@@ -110,20 +111,8 @@ def from_options(model: type[Model], **options: Any) -> Model:
     return model.model_validate({k: value for k, value in options.items() if value is not None})
 
 
-def printable(text: str) -> str:
-    """Replace control characters: text of a client or of Proxmox may hold them, and terminals obey.
-
-    Line breaks stay.
-    """
-    return "".join(letter if _is_shown(letter) else "�" for letter in text)
-
-
 def _escaped(letter: str) -> str:
     """Return a letter of a JSON text, escaped when it is not printable."""
-    if _is_shown(letter):
+    if is_shown(letter):
         return letter
     return json.dumps(letter).strip('"') if letter != "\x7f" else "\\u007f"
-
-
-def _is_shown(letter: str) -> bool:
-    return letter.isprintable() or letter == "\n"

@@ -5,8 +5,9 @@ from typing import Annotated, Final
 import typer
 
 from pvemcp_server.admin.doctor import Level, Report, reports
-from pvemcp_server.cli.context import AsJson, administrator, as_they_come, printable, to_json
+from pvemcp_server.cli.context import AsJson, administrator, as_they_come, to_json
 from pvemcp_server.cli.operations import by_hand
+from pvemcp_server.cli.terminal import one_line
 
 MARKS: Final = {
     Level.OK: ("ok  ", "green"),
@@ -40,7 +41,7 @@ def _print(report: Report) -> None:
     typer.secho(title if report.cluster else "This server", bold=True)
     for finding in report.findings:
         mark, colour = MARKS[finding.level]
-        text = printable(f"{finding.topic}: {finding.text}")
+        text = one_line(f"{finding.topic}: {finding.text}")
         typer.echo(f"  {typer.style(mark, fg=colour)}  {text}")
         for line in finding.fix:
-            typer.echo(f"          {printable(line)}")
+            typer.echo(f"          {one_line(line)}")

@@ -1,8 +1,10 @@
 """Logging: the lines of all libraries in one format, on stderr, without secrets."""
 
+import io
 import logging
 import sys
-from typing import Any
+from collections.abc import MutableMapping
+from typing import Any, TextIO
 
 import structlog
 
@@ -16,28 +18,55 @@ VERBOSE = ("alembic", "httpcore2", "httpx2", "mcp", "sse_starlette", "aiosqlite"
 
 def configure(config: Config) -> None:
     """Send all logging through one handler, as text for people or JSON for collectors."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter_of(config))
+    logging.basicConfig(handlers=[handler], level=config.log_level.upper(), force=True)
+    for name in VERBOSE:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def formatter_of(config: Config) -> logging.Formatter:
+    """Return the formatter of the configured format.
+
+    Messages and traces may hold text of Proxmox or of a client: as text, only a record begins a
+    line with its time, and nothing gives a terminal orders. JSON escapes by itself.
+    """
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: Any = structlog.processors.JSONRenderer()
+    last: list[Any] = [structlog.processors.JSONRenderer()]
     if config.log_format == "text":
         # the pretty tracebacks show local values, and those may be secrets
-        plain = structlog.dev.plain_traceback
-        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+        colors = sys.stderr.isatty()
+        console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_indented_trace)
+        last = [_on_one_line, console]
     else:
         shared.append(structlog.processors.format_exc_info)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        MaskingFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
-        )
+    return MaskingFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
-    logging.basicConfig(handlers=[handler], level=config.log_level.upper(), force=True)
-    for name in VERBOSE:
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _on_one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {**event, "event": _escaped(str(event["event"]))}
+
+
+def _indented_trace(stream: TextIO, exc_info: Any) -> None:
+    """Write the trace with each line indented, so that none passes for a record."""
+    trace = io.StringIO()
+    structlog.dev.plain_traceback(trace, exc_info)
+    lines = trace.getvalue().rstrip("\n").split("\n")
+    stream.write("\n".join(f"  {_escaped(line)}" for line in lines))
+
+
+def _escaped(text: str) -> str:
+    """Return the text with what is not printable as an escape sequence of Python."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 class MaskingFormatter(structlog.stdlib.ProcessorFormatter):

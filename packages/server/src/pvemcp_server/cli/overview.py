@@ -3,8 +3,9 @@
 import typer
 
 from pvemcp_server.admin.overview import Health, states
-from pvemcp_server.cli.context import AsJson, administrator, as_they_come, printable, to_json
+from pvemcp_server.cli.context import AsJson, administrator, as_they_come, to_json
 from pvemcp_server.cli.operations import by_hand
+from pvemcp_server.cli.terminal import one_line
 from pvemcp_server.errors import counted
 
 
@@ -29,5 +30,5 @@ def _print(health: Health) -> None:
     )
     known = health.nodes_total > 0
     text = ". ".join(filter(None, (figures if known else "", health.trouble)))
-    line = printable(f"{health.name}: {text or 'no nodes'}")
+    line = one_line(f"{health.name}: {text or 'no nodes'}")
     typer.echo(f"{typer.style(f'{word:8}', fg=colour)}{line}")

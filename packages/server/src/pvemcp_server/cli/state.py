@@ -1,6 +1,7 @@
 """The state that commands open, and async functions as commands."""
 
 import asyncio
+import errno
 import functools
 import os
 import pwd
@@ -14,6 +15,7 @@ import typer
 
 from pvemcp_server.access import Access, ExternalAdmins, open_access
 from pvemcp_server.audit import Audit, Event, Outcome
+from pvemcp_server.cli.terminal import printable
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ServerError
 from pvemcp_server.settings import Settings
@@ -84,6 +86,11 @@ def command(run: Callable[P, Awaitable[None]]) -> Callable[P, None]:
         except DatabaseFailed as error:
             _print_error(f"The state's database failed: {reason_of(error)}.")
             raise typer.Exit(1) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of a pipe has gone: Typer ends quietly
+                raise
+            _print_error(f"{error.strerror or error}: {error.filename or 'the output'}.")
+            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             sys.exit(130)
 
@@ -91,7 +98,7 @@ def command(run: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
 
 def _print_error(text: str) -> None:
-    typer.secho(text, fg="red", err=True)
+    typer.secho(printable(text), fg="red", err=True)
 
 
 async def _awaited(work: Awaitable[None]) -> None:

@@ -33,22 +33,39 @@ _VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore
 class Notes(dict[str, None]):
     """An ordered set of sentences beside an answer's data, about missing, cut or old data.
 
-    Those in `advice` explain what an account doesn't see; no part of the read has failed.
+    Those in `advice` explain what an account doesn't see; no part of the read has failed. Those in
+    `offline` only name nodes that are offline, their values; those in `facts` say what the rows, or
+    their absence, say as well.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.advice: set[str] = set()
+        self.offline: dict[str, AbstractSet[str]] = {}
+        self.facts: set[str] = set()
 
-    def add(self, sentence: str, *, advice: bool = False) -> None:
+    def add(
+        self,
+        sentence: str,
+        *,
+        advice: bool = False,
+        offline: AbstractSet[str] = frozenset(),
+        fact: bool = False,
+    ) -> None:
         self[sentence] = None
         if advice:
             self.advice.add(sentence)
+        if offline:
+            self.offline[sentence] = offline
+        if fact:
+            self.facts.add(sentence)
 
     def extend(self, other: "Notes") -> None:
         """Add the sentences of other notes."""
         self.update(other)
         self.advice |= other.advice
+        self.offline |= other.offline
+        self.facts |= other.facts
 
 
 async def offload(size: int, work: Callable[[], T]) -> T:

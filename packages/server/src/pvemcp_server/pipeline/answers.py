@@ -13,7 +13,7 @@ from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, 
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import MOST_WRONG, BadArgument, counted, folded, nearest
 from pvemcp_server.pipeline.arguments import option
-from pvemcp_server.pipeline.pages import fitted, note_of_rest, page_of
+from pvemcp_server.pipeline.pagination import fitted, note_of_rest, page_of
 from pvemcp_server.pipeline.token_estimate import estimate
 from pvemcp_server.pipeline.visible_text import clean_line, visible
 from pvemcp_server.tables.rows import Row
@@ -144,7 +144,7 @@ class Writer:
         decimals: Mapping[str, int],
         *,
         whole: bool,
-    ) -> "_Table":
+    ) -> _Table:
         """Write the rows; with columns that are empty in all of them only if `whole`."""
         cleaner = Cleaner(CELL_CHARACTERS)
         dropped: list[str] = []

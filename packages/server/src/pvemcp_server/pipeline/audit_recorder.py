@@ -64,8 +64,8 @@ class Recorder:
         else:
             await self._end(event)
 
-    async def asked(self) -> None:
-        """Record that the call ended with a question to its user; raise Unrecorded."""
+    async def waiting(self) -> None:
+        """Record that the call waits for its user's answer to a question; raise Unrecorded."""
         self._ended = True
         await self.audit.call(self._event(Outcome.WAITING, reason="the user is asked first"))
 

@@ -29,7 +29,7 @@ from pvemcp_server.pipeline.confirmation import (
     confirm,
     require_approval,
 )
-from pvemcp_server.pipeline.pages import page_of
+from pvemcp_server.pipeline.pagination import page_of
 from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Settings
 from pvemcp_server.toolkit.call import Call, Conversation
@@ -139,7 +139,7 @@ class Pipeline:
                 written, started = await self._run(tool, accepted, call, recorder)
         except InputRequired:
             try:
-                await recorder.asked()
+                await recorder.waiting()
             except Unrecorded as error:
                 return Result((str(error),), error)
             raise

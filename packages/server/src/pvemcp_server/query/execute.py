@@ -78,7 +78,7 @@ async def execute(
     plan = bind(replace(query, limit=min(query.limit or row_cap, row_cap)), catalog, now)
     database = await Loader(sources, catalog, plan, budget).database()
     cells = await _run(database, compile_plan(plan, catalog))
-    for name in _rounded(plan, cells):
+    for name in _rounded_columns(plan, cells):
         sources.notes.add(
             f"{name} has values beyond 2^63, which queries round to 15 digits; the list tools show "
             "them exactly."
@@ -109,7 +109,7 @@ async def _run(
     return await asyncio.to_thread(database.execute, statement, seconds)
 
 
-def _rounded(plan: QueryPlan, cells: Sequence[Sequence[Any]]) -> list[str]:
+def _rounded_columns(plan: QueryPlan, cells: Sequence[Sequence[Any]]) -> list[str]:
     """Return the columns of integers with a value that the database has as a float only.
 
     Raise CallError for a sum of such values.

@@ -155,7 +155,7 @@ class _ConditionParser:
             return None
         if not isinstance(node, Mapping):
             raise BadArgument(at, "a condition is an object.", hint=_CONDITION_EXAMPLE)
-        if form := _meant(node):
+        if form := _corrected(node):
             raise BadArgument(at, f"{abbreviated(node)} is no condition.", hint=f"Write {form}.")
         members = _members(node, at, _CONDITION_PARTS)
         given = {name for name, member in members.items() if not is_absent(member)}
@@ -218,10 +218,10 @@ class _ConditionParser:
         return Condition(term, operator, values, at, compared)
 
 
-def _meant(node: Mapping[str, Json]) -> str:
-    """Return the right form of a condition in another common one; "" for all others.
+def _corrected(node: Mapping[str, Json]) -> str:
+    """Return how to write a condition that has another common form; "" for all others.
 
-    These are {"and": […]}, {"op": …} for the operator, and a map of fields to values.
+    Those are {"and": […]}, {"op": …} for the operator, and a map of fields to values.
     """
     names = {folded(str(key).removeprefix("$")): value for key, value in node.items()}
     if len(names) == 1 and (logic := next(iter(names))) in tuple(Logic):
@@ -231,7 +231,7 @@ def _meant(node: Mapping[str, Json]) -> str:
     if parts != names and parts.keys() <= known.keys():
         form = {known[name]: value for name, value in parts.items()}
     elif names.keys().isdisjoint({*known, *_OTHER_PARTS}):
-        every = [_of_pair(str(name), value) for name, value in node.items()]
+        every = [_condition_of_pair(str(name), value) for name, value in node.items()]
         form = every[0] if len(every) == 1 else {"conditions": every}
     else:
         return ""
@@ -239,7 +239,7 @@ def _meant(node: Mapping[str, Json]) -> str:
     return text if len(text) <= _MAX_FORM else _FORM
 
 
-def _of_pair(field: str, value: Json) -> dict[str, Json]:
+def _condition_of_pair(field: str, value: Json) -> dict[str, Json]:
     """Return the condition that an entry of a map stands for: "node": "pve1", "cpu": {"$gt": 5}."""
     operator = Operator.IN if isinstance(value, list) else Operator.EQUAL
     if isinstance(value, Mapping) and len(value) == 1:

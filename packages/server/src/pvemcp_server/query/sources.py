@@ -13,12 +13,12 @@ from pvemcp_server.tables.registry import Table, tables
 TOOL = "ExecuteQuery"
 
 
-def reach(caller: Caller, table: Table, cluster: str) -> Resources:
-    """Return the resources of a cluster that the caller reads in the table.
+def reach(caller: Caller, table: Table, cluster: str, through: str = TOOL) -> Resources:
+    """Return the resources of a cluster that the caller reads in the table through a tool.
 
-    ExecuteQuery and the tools that show the table must be granted there, and all must cover a row.
+    That tool and those that show the table must be granted there, and all must cover a row.
     """
-    scopes = (caller.resources(tool, Effect.READ, cluster) for tool in (TOOL, *table.tools))
+    scopes = (caller.resources(tool, Effect.READ, cluster) for tool in (through, *table.tools))
     return reduce(and_, scopes)
 
 

@@ -80,10 +80,17 @@ class SpentTokenRepository(Repository[SpentToken]):
         async with self.database.writing() as connection:
             await connection.execute(self.table.delete().where(self.table.c.expires <= now))
         try:
-            await self.add(digest=sha256(token.encode()).hexdigest(), expires=expires)
+            await self.add(digest=self._digest(token), expires=expires)
         except IntegrityError:
             return False
         return True
+
+    async def is_spent(self, token: str) -> bool:
+        """Return whether the token was burnt."""
+        return await self.find(digest=self._digest(token)) is not None
+
+    def _digest(self, token: str) -> str:
+        return sha256(token.encode()).hexdigest()
 
 
 class SecondFactorRepository(Repository[SecondFactorRecord]):

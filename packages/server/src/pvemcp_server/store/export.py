@@ -12,6 +12,7 @@ import json
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import itemgetter
@@ -27,6 +28,7 @@ from pvemcp_server.store.files import config_errors, replaced_file
 
 FORMAT = 2
 BATCH = 500
+PIECE = 1 << 16  # bytes to read at once
 DIGEST: Final = "sha256"
 # after a restore all sign in again, and no approval that was used since could be used again
 NOT_EXPORTED = frozenset({"alembic_version", "sessions", "approvals"})
@@ -45,7 +47,7 @@ async def export(database: Database, path: Path, master: bytes) -> int:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Exported:
-    """A backup file that was read once: it is complete and signed by the master key."""
+    """A backup file that was checked: it is complete and signed by the master key."""
 
     path: Path
     master: bytes
@@ -67,10 +69,11 @@ class Exported:
 
 
 def open_export(path: Path, master: bytes) -> Exported:
-    """Read a backup file once; raise ConfigError unless it is complete, unchanged and ours.
+    """Check a backup file; raise ConfigError unless it is complete, unchanged and ours.
 
     Nothing of it is interpreted before its signature is verified.
     """
+    _check_signature(path, master)
     header = end = b""
     count = -2  # without the header and the number of rows
     for line in _signed_lines(path, master):
@@ -122,25 +125,47 @@ def _signature(signed: "hmac.HMAC") -> bytes:
     return json.dumps({"hmac": signed.hexdigest()}).encode() + b"\n"
 
 
-def _signed_lines(path: Path, master: bytes) -> Iterator[bytes]:
-    """Yield the lines of a backup without its signature; at the end verify the signature."""
-    signed, last = _hmac(master), b""
+def _check_signature(path: Path, master: bytes) -> None:
+    """Verify the signature in small pieces: a line of an unknown file may take all memory."""
+    signed, end = _hmac(master), b""
+    length = len(_signature(signed))
+    with _reading(path) as stream:
+        while piece := stream.read(PIECE):
+            end += piece
+            signed.update(end[:-length])
+            end = end[-length:]
+    _compare(path, end, signed)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[gzip.GzipFile]:
     try:
         with gzip.open(path, "rb") as stream:
-            for line in stream:
-                if last:
-                    signed.update(last)
-                    yield last
-                last = line
+            yield stream
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path} is not a readable backup: {error}.") from None
-    if not last.startswith(b'{"hmac":'):
+
+
+def _compare(path: Path, signature: bytes, signed: "hmac.HMAC") -> None:
+    if not signature.startswith(b'{"hmac":'):
         raise _incomplete(path)
-    if not hmac.compare_digest(last, _signature(signed)):
+    if not hmac.compare_digest(signature, _signature(signed)):
         raise ConfigError(
             f"{path} was changed after it was written, or it belongs to another master key. Put "
             "the master key of the backup in place, or use an unchanged copy; nothing was restored."
         )
+
+
+def _signed_lines(path: Path, master: bytes) -> Iterator[bytes]:
+    """Yield the lines of a backup without its signature; at the end verify the signature."""
+    signed, last = _hmac(master), b""
+    with _reading(path) as stream:
+        for line in stream:
+            if last:
+                signed.update(last)
+                yield last
+            last = line
+    _compare(path, last, signed)
 
 
 def _incomplete(path: Path) -> ConfigError:

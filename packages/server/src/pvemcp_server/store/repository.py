@@ -61,6 +61,7 @@ class Repository(Generic[R]):
 
     async def add_in(self, connection: AsyncConnection, **values: Any) -> R:
         """Insert a row; raise BadArgument when its name is taken."""
+        _check_storable(values)
         query = insert(self.table).values(**values).returning(*self._columns)
         await self._bump(connection)
         try:
@@ -80,6 +81,7 @@ class Repository(Generic[R]):
         """Update a row and return it; None when it does not exist."""
         if not values:
             return await self.find_in(connection, **{self._key.name: key})
+        _check_storable(values)
         query = self.table.update().where(self._key == key).values(**values)
         await self._bump(connection)
         try:
@@ -123,6 +125,13 @@ class Repository(Generic[R]):
             kind = self.table.name.replace("_", " ")
             return BadArgument("name", f"{values['name']!r} is already among the {kind}.")
         return refused
+
+
+def _check_storable(values: Mapping[str, Any]) -> None:
+    """Raise BadArgument for a text that not every database can hold."""
+    for name, value in values.items():
+        if not _is_storable(value):
+            raise BadArgument(name, "must not have NUL or lone surrogates.")
 
 
 def _is_storable(value: Any) -> bool:

@@ -83,7 +83,7 @@ class Vault:
             nonce, rest = row.wrapped[:NONCE_BYTES], row.wrapped[NONCE_BYTES:]
             try:
                 material = AESGCM(master).decrypt(nonce, rest, context)
-            except InvalidTag:
+            except (InvalidTag, TypeError, ValueError):  # also of a row that was changed
                 raise ConfigError(
                     "The master key does not belong to this database: put your copy back."
                 ) from None

@@ -31,9 +31,11 @@ from pvemcp_server.tables.node_hardware import (
 from pvemcp_server.tables.node_packages import NodeUpdate, NodeVersion, node_versions, updates
 from pvemcp_server.tables.node_services import (
     NodeCertificate,
+    NodeClock,
     NodeService,
     NodeSubscription,
     certificates,
+    clocks,
     services,
     subscriptions,
 )
@@ -72,6 +74,7 @@ __all__ = [
     "Network",
     "Node",
     "NodeCertificate",
+    "NodeClock",
     "NodeDisk",
     "NodeService",
     "NodeSubscription",
@@ -97,6 +100,7 @@ __all__ = [
     "bridges",
     "ceph_health",
     "certificates",
+    "clocks",
     "cluster_log",
     "clusters",
     "described",

@@ -53,7 +53,7 @@ async def ceph_health(cluster: Cluster, _request: LoadRequest) -> list[CephHealt
     try:
         status = await cluster.pve.cluster.ceph_status()
     except NotFound:
-        cluster.notes.add(f"Ceph is not installed on {cluster.name}.")
+        cluster.notes.add(f"Ceph is not installed on {cluster.name}.", fact=True)
         return []
     return made(cluster, [status], lambda status: [_row(status)])
 

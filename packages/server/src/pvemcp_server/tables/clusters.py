@@ -29,6 +29,10 @@ class ClusterRow(Row):
     reachable: Annotated[bool, Col("Whether it answers now")]
     pve_version: Annotated[str | None, Col("Version of Proxmox VE")]
     nodes: Annotated[int | None, Col("Nodes, as far as they may be seen", Unit.COUNT)]
+    quorate: Annotated[
+        bool | None,
+        Col("Whether enough nodes agree to change anything; the account needs Sys.Audit"),
+    ]
     tls: Annotated[Tls, Col("How its certificate is checked")]
     last_seen: Annotated[datetime | None, Col("When it last answered", Unit.TIME)]
 
@@ -39,14 +43,19 @@ _TLS: dict[str, Tls] = {"pinned": "pinned", "insecure": "insecure"}
 @table("clusters", tool="ListClusters", cost=Cost.ONE, covered=of_any)
 async def clusters(cluster: Cluster, request: LoadRequest) -> list[ClusterRow]:
     """The clusters that can be reached, with their version and whether they answer."""
-    version, nodes = None, None
+    version, nodes, quorate = None, None, None
 
     async def read() -> None:
-        nonlocal version, nodes
+        nonlocal version, nodes, quorate
         if request.wants_column("reachable", "pve_version"):
             version = (await cluster.pve.version()).version
         if request.wants_column("reachable", "nodes", "last_seen"):
             nodes = len((await cluster.inventory_view()).nodes)
+        if request.wants_column("quorate"):
+            membership_request = cluster.pve.cluster.status()
+            failure = f"Quorum of {cluster.name} is not known"
+            membership = await cluster.optional(membership_request, failure)
+            quorate = membership.quorate if membership else None
 
     failure = await outcome_of(read(), f"cluster {cluster.name}")
     if failure is not None:
@@ -59,6 +68,7 @@ async def clusters(cluster: Cluster, request: LoadRequest) -> list[ClusterRow]:
             reachable=version is not None,
             pve_version=version,
             nodes=nodes,
+            quorate=quorate,
             tls=_TLS.get(cluster.tls, "verified"),
             last_seen=last_seen.replace(microsecond=0) if last_seen else None,
         )

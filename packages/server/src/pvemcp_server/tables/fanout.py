@@ -1,4 +1,7 @@
-"""Fan-out: one question to many nodes, storages or guests of a cluster, within a budget."""
+"""Fan-out: one question to many nodes, storages or guests of a cluster, within a budget.
+
+Offline (dead) nodes are skipped and noted; nodes without statistics are asked.
+"""
 
 from asyncio import gather, sleep
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
@@ -103,7 +106,7 @@ async def guests(cluster: Cluster, request: LoadRequest, kind: str = "") -> list
 async def offline_among(cluster: Cluster, names: AbstractSet[str]) -> AbstractSet[str]:
     """Return which of these nodes are offline, and note them as missing."""
     offline = names & (await cluster.inventory.view()).offline_nodes
-    _note_offline(cluster, offline)
+    note_offline(cluster, offline)
     return offline
 
 
@@ -152,7 +155,8 @@ def _note_hidden_part(cluster: Cluster) -> None:
     cluster.notes.add(f"A part of {cluster.name} did not answer; rows may be missing.")
 
 
-def _note_offline(cluster: Cluster, names: AbstractSet[str]) -> None:
+def note_offline(cluster: Cluster, names: AbstractSet[str]) -> None:
+    """Note that rows of these nodes are missing."""
     if names:
         missing = ", ".join(sorted(names))
-        cluster.notes.add(f"Offline on {cluster.name}, so missing here: {missing}.")
+        cluster.notes.add(f"Offline on {cluster.name}, so missing here: {missing}.", offline=names)

@@ -66,7 +66,8 @@ def note_problems(cluster: Cluster, rows: Iterable[_WithProblem], what: str) -> 
     more = ", …" if len(reasons) > _REASONS else ""
     cluster.notes.add(
         f"Without {what} on {cluster.name}: {counted(reasons.total(), 'running guest')}. The "
-        f"column problem says why ({named}{more})."
+        f"column problem says why ({named}{more}).",
+        fact=True,
     )
 
 

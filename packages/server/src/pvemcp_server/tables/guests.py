@@ -191,7 +191,7 @@ async def paused(cluster: Cluster, request: LoadRequest) -> frozenset[int]:
         "paused guests of node",
     )
     vms = (vm for answer in answers.values() for vm in answer)
-    return frozenset(vm.vmid for vm in vms if vm.qmp_status in (_PAUSED, "suspended"))
+    return frozenset(vm.vmid for vm in vms if vm.is_paused)
 
 
 async def described(cluster: Cluster, rows: Sequence[Guest], request: LoadRequest) -> list[Guest]:

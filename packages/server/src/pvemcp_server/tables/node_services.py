@@ -1,15 +1,17 @@
-"""Services, certificates and subscriptions of nodes."""
+"""Services, clocks, certificates and subscriptions of nodes."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from time import time
 from typing import Annotated, ClassVar
 
 from proxmox_client import Node
+from proxmox_client.api.nodes import NodeTime
 from proxmox_client.api.software import Certificate, Service, Subscription
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.per_node import node_table, rows_of_nodes
 from pvemcp_server.tables.registry import LoadRequest
-from pvemcp_server.tables.rows import Col, Row, Unit, days_until, moment
+from pvemcp_server.tables.rows import Caveat, Col, Row, Unit, days_until, moment
 
 
 class NodeService(Row):
@@ -24,6 +26,25 @@ class NodeService(Row):
     active_state: Annotated[str | None, Col("systemd's state: active, inactive, failed …")]
     unit_state: Annotated[str | None, Col("Whether it starts with the node: enabled, disabled …")]
     description: Annotated[str | None, Col("Description")]
+
+
+class NodeClock(Row):
+    """The clock of a node."""
+
+    minimal: ClassVar[tuple[str, ...]] = ("node", "time", "offset", "uncertainty", "timezone")
+
+    node: Annotated[str, Col("Node")]
+    time: Annotated[datetime | None, Col("What its clock said, in whole seconds", Unit.TIME)]
+    offset: Annotated[
+        float,
+        Col(
+            "How far its clock is ahead of this server's; below 0 it is behind",
+            Unit.SECONDS,
+            caveat=Caveat("Compare offsets of nodes: the clock of this server may be wrong."),
+        ),
+    ]
+    uncertainty: Annotated[float, Col("The offset differs by no more than this", Unit.SECONDS)]
+    timezone: Annotated[str | None, Col("Time zone: Europe/Vienna …")]
 
 
 class NodeCertificate(Row):
@@ -76,6 +97,18 @@ async def services(cluster: Cluster, request: LoadRequest) -> list[NodeService]:
     return await rows_of_nodes(cluster, request, Node.services, _service, "services of node")
 
 
+@node_table("clocks", tool="GetNodeStatus")
+async def clocks(cluster: Cluster, request: LoadRequest) -> list[NodeClock]:
+    """Clocks of nodes, compared with this server's; one row per node."""
+
+    async def ask(node: Node) -> Sequence[NodeClock]:
+        sent = time()
+        clock = await node.time()
+        return [_clock(node.name, clock, sent, received=time())]
+
+    return await rows_of_nodes(cluster, request, ask, lambda _node, row: row, "clock of node")
+
+
 @node_table("certificates", tool="GetNodeStatus")
 async def certificates(cluster: Cluster, request: LoadRequest) -> list[NodeCertificate]:
     """Certificates of nodes and the end of their validity."""
@@ -113,6 +146,18 @@ def _service(node: str, service: Service) -> NodeService:
         active_state=service.active_state,
         unit_state=service.unit_state,
         description=service.description or None,
+    )
+
+
+def _clock(node: str, clock: NodeTime, sent: float, received: float) -> NodeClock:
+    """Return the row of a clock, which Proxmox cuts to whole seconds."""
+    offset = clock.time + 0.5 - (sent + received) / 2
+    return NodeClock(
+        node=node,
+        time=moment(clock.time),
+        offset=round(offset, 1),
+        uncertainty=round(0.5 + (received - sent) / 2, 1),
+        timezone=clock.timezone,
     )
 
 

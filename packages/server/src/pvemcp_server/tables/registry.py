@@ -318,9 +318,9 @@ def states_by_node(table: Table, view: InventoryView) -> Mapping[str, frozenset[
     """Return the states of the rows that Proxmox lists even when a node is offline, by node."""
     slot = ("states of", table.name)
     if slot not in view.derived:
-        found: dict[str, set[str]] = {}
+        by_node: dict[str, set[str]] = {}
         for row in table.last_known(view) if table.last_known else ():
-            found.setdefault(row.node, set()).add(row.status)
-        view.derived[slot] = {node: frozenset(states) for node, states in found.items()}
+            by_node.setdefault(row.node, set()).add(row.status)
+        view.derived[slot] = {node: frozenset(states) for node, states in by_node.items()}
     states: Mapping[str, frozenset[str]] = view.derived[slot]
     return states

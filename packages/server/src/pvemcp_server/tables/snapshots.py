@@ -91,7 +91,8 @@ def _note_incomplete(cluster: Cluster, answers: Mapping[int, Sequence[SnapshotAn
     ]
     if incomplete:
         cluster.notes.add(
-            f"Incomplete on {cluster.name}, so no rollback is possible: {', '.join(incomplete)}."
+            f"Incomplete on {cluster.name}, so no rollback is possible: {', '.join(incomplete)}.",
+            fact=True,
         )
 
 

@@ -40,12 +40,12 @@ class Clamp:
 ClusterName = Annotated[
     str | None,
     Absent(("all", "any", "*")),
-    Field(description="Cluster; all reachable ones when absent"),
+    Field(description="Cluster; all if absent"),
 ]
-OneCluster = Annotated[str | None, Field(description="Cluster; needed if several are reachable")]
+OneCluster = Annotated[str | None, Field(description="Cluster; needed if you reach several")]
 ItsCluster = Annotated[str | None, Field(description="Cluster; needed if several have it")]
-VmId = Annotated[int, Field(ge=100, le=999_999_999, description="Guest number (VMID)")]
-VmIds = Annotated[list[int], Field(max_length=1000, description="Guest numbers; empty means all")]
+VmId = Annotated[int, Field(ge=100, le=999_999_999, description="VMID")]
+VmIds = Annotated[list[int], Field(max_length=1000, description="VMIDs; empty means all")]
 NodeName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$", description="Node"),
@@ -91,7 +91,7 @@ class ListOptions(Options):
     """Options of list tools: columns and paging."""
 
     fields: Annotated[list[str] | None, Field(description="Columns")] = None
-    limit: Annotated[int | None, Clamp(), Field(ge=1, description="Rows per page")] = None
+    limit: Annotated[int | None, Clamp(), Field(ge=1, description="Page size")] = None
     cursor: Annotated[str | None, Field(description="From a note")] = None
 
 

@@ -26,7 +26,7 @@ NO_CLUSTER = (
     "No cluster is available: none is configured, or your role and key grant none. "
     "An administrator adds clusters and grants them in roles and keys."
 )
-_SECONDS_TO_LOOK = 5.0  # for a guest or node on each cluster
+_LOOKUP_SECONDS = 5.0  # for a guest or node on each cluster
 _SHARE_OF_CLUSTERS = 0.9  # of the time left: the rest is for the answer of the other clusters
 
 
@@ -141,18 +141,20 @@ class Call:
 
     async def _clusters_with(self, vmid: int) -> list[str]:
         """Return the other reachable clusters that have the guest, as far as they answer soon."""
-        views, _silent = await self.look(others=True)
+        views, _silent = await self.inventory_views(others=True)
         return [name for name, view in views.items() if vmid in view.by_vmid]
 
-    async def look(self, *, others: bool = False) -> tuple[dict[str, InventoryView], list[str]]:
-        """Return what each reachable cluster has, and the names of those that don't answer soon.
+    async def inventory_views(
+        self, *, others: bool = False
+    ) -> tuple[dict[str, InventoryView], list[str]]:
+        """Return the view of each reachable cluster, and the names of those that don't answer soon.
 
-        With `others`, only clusters that the call has not opened. It isn't about those that it
-        looks at: they get no notes and are not in the audit.
+        With `others`, only clusters that the call has not opened. They do not become clusters of
+        the call: they get no notes and are not in its audit entry.
         """
         names = [n for n in await self.reachable() if not (others and n in self.opened)]
         outcomes = await asyncio.gather(
-            *(outcome_of(self._look_at(name), f"the inventory of {name}") for name in names)
+            *(outcome_of(self._inventory_of(name), f"the inventory of {name}") for name in names)
         )
         views = {
             name: view
@@ -161,10 +163,10 @@ class Call:
         }
         return views, [name for name in names if name not in views]
 
-    async def _look_at(self, name: str) -> InventoryView:
+    async def _inventory_of(self, name: str) -> InventoryView:
         scope = self.caller.resources(self.tool, self.effect, name)
         cluster = await self.source.open(name, self.caller, scope, Notes())
-        with deadline(min(_SECONDS_TO_LOOK, self.seconds_left)):
+        with deadline(min(_LOOKUP_SECONDS, self.seconds_left)):
             return await cluster.inventory_view()
 
     async def each(

@@ -3,13 +3,24 @@
 Proxmox answers with an empty list both when there is nothing and when the account may see nothing.
 """
 
+from dataclasses import dataclass
+
 from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.registry import Table
 from pvemcp_server.toolkit.needs import Extent, RequiredPrivilege, extent
 from pvemcp_server.toolkit.registry import tools
 
+_NEWEST = 9  # major version
 _HIDES = "shows it little or nothing here"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """How far an account has a privilege, by the name that it has in the cluster's version."""
+
+    extent: Extent
+    name: str
 
 
 async def explain_filtered(cluster: Cluster, table: Table) -> None:
@@ -27,22 +38,26 @@ async def note_missing_privileges(
     cluster: Cluster, *required: RequiredPrivilege, so: str = _HIDES
 ) -> None:
     """Note each privilege that the account has nowhere on its path or below; `so` is the effect."""
-    for need, how_far in (await extents_of(cluster, *required)).items():
-        if how_far is Extent.NOWHERE:
-            privilege = need.privileges[0]
-            lacks = f"{cluster.account} lacks {privilege} on {need.path} of {cluster.name}"
-            advice = await cluster.acl.advice(need.path, [privilege])
+    for need, right in (await rights_of(cluster, *required)).items():
+        if right.extent is Extent.NOWHERE:
+            lacks = f"{cluster.account} lacks {right.name} on {need.path} of {cluster.name}"
+            advice = await cluster.acl.advice(need.path, [right.name])
             cluster.notes.add(advice.after(f"{lacks}, so Proxmox {so}"))
 
 
-async def extents_of(
+async def rights_of(
     cluster: Cluster, *required: RequiredPrivilege
-) -> dict[RequiredPrivilege, Extent]:
-    """Return how far the account has each privilege; empty if Proxmox does not answer that."""
+) -> dict[RequiredPrivilege, Right]:
+    """Return how far the account has each privilege; empty if Proxmox does not answer that.
+
+    The version is asked for only if one of the privileges had another name until 8.
+    """
     if not required:
         return {}
     try:
         held = await cluster.pve.access.permissions()
+        renamed = any(need.until_8 for need in required)
+        major = (await cluster.pve.version()).number[0] if renamed else _NEWEST
     except ProxmoxError:
         return {}  # the answer stands without the note
-    return {need: extent(need, held, major=9)[0] for need in required}
+    return {need: Right(extent(need, held, major)[0], need.of(major)[0]) for need in required}

@@ -76,12 +76,12 @@ class Tool:
 
     @property
     def annotations(self) -> dict[str, Any]:
-        """The tool annotations of MCP."""
+        """The tool annotations of MCP; whether a read is idempotent has no meaning there."""
         return {
             "title": self.title,
             "readOnlyHint": self.reads,
             "destructiveHint": self.destructive,
-            "idempotentHint": self.idempotent,
+            **({} if self.reads else {"idempotentHint": self.idempotent}),
             "openWorldHint": self.open_world,
         }
 

@@ -1,4 +1,4 @@
-"""Room for a write: memory and processors of a node, and free space of storages.
+"""Room for a write (capacity): free memory and processors of a node, free space of storages.
 
 A plan shows them in its dry run only: the figures change from second to second, and a question or
 an approval is for one text. They come from the inventory, as far as the caller may see it.
@@ -23,7 +23,7 @@ def readable(size: float) -> str:
 
 
 async def room_on_node(guest: TargetGuest, name: str) -> str:
-    """Return the free memory and CPU of a node, and whether the guest fits in."""
+    """Return the free memory and CPU of a node, and whether they are enough for the guest."""
     cluster = guest.cluster
     view = await cluster.inventory_view()
     node = view.by_node.get(name)
@@ -64,7 +64,7 @@ def _promised(view: InventoryView, guest: TargetGuest, node: str) -> int:
 async def room_on_storages(
     cluster: Cluster, node: str, needed: Iterable[tuple[str, int | None]]
 ) -> str:
-    """Return the free space of storages on a node, and whether what comes there fits in.
+    """Return the free space of storages on a node, and whether it is enough for the write.
 
     `needed` has a name and a number of bytes for each part; None where that is not known.
     """

@@ -16,7 +16,7 @@ from pvemcp_server.errors import Precondition
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import LoadRequest
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.missing_privileges import extents_of
+from pvemcp_server.toolkit.missing_privileges import rights_of
 from pvemcp_server.toolkit.needs import Extent
 
 _OWNED = {"images", "rootdir"}
@@ -153,8 +153,9 @@ async def _add_other_guests(
         for use in _uses_in(config, volume.volid, f"{candidates[vmid].type} {vmid}"):
             users.add(use, visible=vmid in visible)
     users.unread = len(candidates) - len(configs)
-    extents = await extents_of(cluster, needs.GUESTS)
-    users.blind = extents.get(needs.GUESTS) is not Extent.EVERYWHERE
+    rights = await rights_of(cluster, needs.GUESTS)
+    right = rights.get(needs.GUESTS)
+    users.blind = right is None or right.extent is not Extent.EVERYWHERE
 
 
 def _uses_in(configs: BothConfigs[Any], volid: str, guest: str) -> list[str]:

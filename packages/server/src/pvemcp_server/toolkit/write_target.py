@@ -11,7 +11,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition, UnknownName
 from pvemcp_server.tables.volumes import unsupported_content
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.locate import cluster_with
+from pvemcp_server.toolkit.cluster_lookup import cluster_with
 
 _NO_TARGET = "Writes may use the nodes and storages that a role names, also as targets."
 
@@ -36,8 +36,8 @@ class TargetGuest:
     @property
     def state(self) -> str:
         """running, stopped or paused."""
-        paused = self.status.qmp_status in ("paused", "suspended")
-        return "paused" if paused and self.status.status == "running" else self.status.status
+        paused = self.status.is_paused and self.status.status == "running"
+        return "paused" if paused else self.status.status
 
     @property
     def label(self) -> str:

@@ -1,5 +1,25 @@
 """Import this module to declare every tool."""
 
-from pvemcp_server.tools import access, cluster, guests, metrics, nodes, query, storage
+from pvemcp_server.tools import (
+    access,
+    api,
+    attention,
+    cluster,
+    guests,
+    metrics,
+    nodes,
+    query,
+    storage,
+)
 
-__all__ = ["access", "cluster", "guests", "metrics", "nodes", "query", "storage"]
+__all__ = [
+    "access",
+    "api",
+    "attention",
+    "cluster",
+    "guests",
+    "metrics",
+    "nodes",
+    "query",
+    "storage",
+]

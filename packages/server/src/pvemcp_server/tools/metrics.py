@@ -35,9 +35,9 @@ from pvemcp_server.toolkit.arguments import (
     Words,
 )
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.cluster_lookup import cluster_with, clusters_with
 from pvemcp_server.toolkit.downsample import downsampled, interval, step_for, words
 from pvemcp_server.toolkit.lists import listed, rows_or_error, with_budget
-from pvemcp_server.toolkit.locate import cluster_with, clusters_with
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.rrd_rows import NodePoint, NodeSummary, VmPoint, VmSummary
 

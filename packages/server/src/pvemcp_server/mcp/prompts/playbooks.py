@@ -16,21 +16,12 @@ PLAYBOOKS: Final = (
         "Health report",
         "A report on a cluster for the engineer on duty",
         "Write a health report of cluster {cluster}.\n"
-        "1. GetClusterStatus: quorum, offline nodes, Ceph.\n"
-        "2. ListNodes with detail_level Full: CPU above 80 %, memory above 90 %, root disk above "
-        "85 %.\n"
-        "3. ListStorage with detail_level Full: unavailable storages, usage above 85 %.\n"
-        "4. ListTasks with status error since -24h: group by type and cause.\n"
-        "5. ListBackupJobs: last runs that failed, guests that no job covers.\n"
-        "6. ListReplications: fail_count above 0.\n" + _REPORT,
-        (
-            "GetClusterStatus",
-            "ListNodes",
-            "ListStorage",
-            "ListTasks",
-            "ListBackupJobs",
-            "ListReplications",
-        ),
+        "1. GetAttention: what it finds, and in its notes what it could not look at.\n"
+        "2. The next call of each critical finding and of each warning: causes, and what is "
+        "affected.\n"
+        "3. ListNodes with detail_level Full: CPU above 80 %.\n"
+        "4. ListBackupJobs: guests that no job covers.\n" + _REPORT,
+        ("GetAttention", "ListNodes", "ListBackupJobs"),
     ),
     Prompt(
         "capacity-review",

@@ -22,7 +22,7 @@ from pvemcp_server.toolkit.lists import with_budget
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.registry import Document, document, tool
 
-# to wait for Ceph's health and for paused VMs; a node that hangs is known as such a second before
+# timeout for Ceph's health and paused VMs: a second more than detecting a node that hangs takes
 DETAIL_SECONDS: Final = 6.0
 _MOST_CHECKED = 1000  # running VMs that are checked for being paused
 # What a role for some resources sees of the options: the others name networks, hosts and tags
@@ -207,8 +207,8 @@ async def _ceph(cluster: Cluster, view: InventoryView) -> dict[str, Any] | None:
         cluster.notes.add(f"Ceph's health is not known: {await cluster.explain(error)}")
         return None
     muted = checks(health, muted=True)
-    found = {"status": health.status, "checks": checks(health, muted=False)}
-    return found | ({"muted": muted} if muted else {})
+    shown = {"status": health.status, "checks": checks(health, muted=False)}
+    return shown | ({"muted": muted} if muted else {})
 
 
 def _number(text: str) -> int | str:

@@ -19,7 +19,7 @@ from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.locate import cluster_with
+from pvemcp_server.toolkit.cluster_lookup import cluster_with
 from pvemcp_server.toolkit.registry import Document, document, tool
 
 

@@ -1,4 +1,7 @@
-"""Why a guest is slow or down: now against its own week, its disks, its node, recent tasks."""
+"""ExplainGuest: why a guest is slow or down.
+
+It compares the use now with the guest's own week, and shows its disks, node and latest tasks.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,8 +29,8 @@ from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.cluster_lookup import cluster_with
 from pvemcp_server.toolkit.lists import with_budget
-from pvemcp_server.toolkit.locate import cluster_with
 from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Document, document, tool
 
@@ -38,11 +41,11 @@ _NEIGHBOURS: Final = 3
 _FULL: Final = 90.0  # percent of memory, of a file system, of a storage
 _BUSY: Final = 85.0  # percent of processors
 _WAITED: Final = 10.0  # percent of the time
-_UNUSUAL: Final = 1.2  # times the value that 95 % of the week stays below
+_UNUSUAL: Final = 1.2  # times the 95th percentile of the week
 _MIB: Final = 1 << 20
 
-# Metrics by the names of the answer: their column, and the one of what 95 % of a time stays below
-_OF_GUEST: Final = {
+# Metrics by the names of the answer: the columns of their average and 95th percentile
+_GUEST_METRICS: Final = {
     "cpu": ("cpu_average", "cpu_p95"),
     "memory": ("memory_average", "memory_p95"),
     "disk_rate": ("disk_rate", "disk_p95_rate"),
@@ -51,7 +54,7 @@ _OF_GUEST: Final = {
     "pressure_io": ("pressure_io", None),
     "pressure_memory": ("pressure_memory", None),
 }
-_OF_NODE: Final = {
+_NODE_METRICS: Final = {
     "cpu": ("cpu_average", "cpu_p95"),
     "memory": ("memory_average", "memory_p95"),
     "iowait": ("iowait", None),
@@ -60,7 +63,7 @@ _OF_NODE: Final = {
     "pressure_memory": ("pressure_memory", None),
 }
 _WAITS: Final = {"pressure_cpu": "CPU", "pressure_io": "disks", "pressure_memory": "memory"}
-# Metrics that are compared with the week, from this value on, and how a finding writes them
+# Metrics that are compared with the week: the lowest value that counts, and how it is written
 _COMPARED: Final[Mapping[str, tuple[float, Callable[[float], str]]]] = {
     "cpu": (20.0, lambda value: f"{value:g} %"),
     "disk_rate": (_MIB, lambda value: f"{value / _MIB:.1f} MiB/s"),
@@ -68,6 +71,7 @@ _COMPARED: Final[Mapping[str, tuple[float, Callable[[float], str]]]] = {
 }
 
 Cells = dict[str, Any]
+Metrics = Mapping[str, tuple[str, str | None]]
 
 
 class GuestExplanation(Row):
@@ -107,29 +111,28 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
     status = await (await cluster.handle(vmid)).status()
     running = status.status == "running"
     own_rows = LoadRequest(vmids=frozenset({vmid}))
-    read = _Reader(call, cluster, own_rows, LoadRequest(nodes=frozenset({guest.node})))
-    now, week, node, disk_rows, files, task_rows = await asyncio.gather(
-        read.guests_now() if running else _nothing(),
-        read.week(),
-        read.node(),
-        read.disks(),
-        read.filesystems() if running else _nothing(),
-        read.tasks(),
+    reader = _Reader(call, cluster, own_rows, LoadRequest(nodes=frozenset({guest.node})))
+    guests, week, node, disk_rows, filesystem_rows, task_rows = await asyncio.gather(
+        reader.guests_now() if running else _no_rows(),
+        reader.guest_week(),
+        reader.node_hour_and_week(),
+        reader.disks(),
+        reader.filesystems() if running else _no_rows(),
+        reader.tasks(),
     )
-    own = _compare(
-        _cells(_first(now, vmid=vmid), _OF_GUEST) | _pressures(status), _first(week), _OF_GUEST
-    )
-    last_hour = _cells(_first(node, time_frame=_HOUR), _OF_NODE)
-    of_node = _compare(last_hour, _first(node, time_frame=_WEEK), _OF_NODE)
-    if not of_node:
+    now = _averages(_first(guests, vmid=vmid), _GUEST_METRICS) | _pressures(status)
+    use = _compare(now, _first(week), _GUEST_METRICS)
+    last_hour = _averages(_first(node, time_frame=_HOUR), _NODE_METRICS)
+    node_use = _compare(last_hour, _first(node, time_frame=_WEEK), _NODE_METRICS)
+    if not node_use:
         call.notes.add(
             f"The use of {guest.node} is unknown, and what else runs there may be missing."
         )
     findings = [
         *_state_findings(status, task_rows),
-        *_use_findings(own, f"of its {status.cpu_count or 1:g} cores"),
-        *_space_findings(disk_rows, files),
-        *_node_findings(guest.node, of_node),
+        *_use_findings(use, f"of its {status.cpu_count or 1:g} cores"),
+        *_space_findings(disk_rows, filesystem_rows),
+        *_node_findings(guest.node, node_use),
     ]
     return document(
         GuestExplanation(
@@ -138,18 +141,18 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
             name=status.name,
             type=guest.type,
             node=guest.node,
-            status="paused" if status.qmp_status in ("paused", "suspended") else status.status,
+            status="paused" if status.is_paused else status.status,
             lock=status.lock or None,
             ha_state=status.ha.state,
             uptime=status.uptime,
             cpu_count=status.cpu_count,
             memory_max=status.memory_max,
             findings=findings or ["Nothing unusual in what is shown here."],
-            metrics=own,
-            node_metrics=of_node,
+            metrics=use,
+            node_metrics=node_use,
             disks=disk_rows,
-            filesystems=files,
-            neighbours=await _busiest(cluster, [row for row in now if row.vmid != vmid]),
+            filesystems=filesystem_rows,
+            neighbours=await _busiest(cluster, [row for row in guests if row.vmid != vmid]),
             tasks=task_rows,
         )
     )
@@ -165,20 +168,20 @@ class _Reader:
     place: LoadRequest  # rows of its node
 
     async def guests_now(self) -> Sequence[Any]:
-        """Return the metrics of all visible guests of the node in these seconds."""
-        columns = _columns(_OF_GUEST, p95=False)
+        """Return the current metrics of all visible guests of the node."""
+        columns = _columns(_GUEST_METRICS, p95=False)
         return await self._rows(
             guest_metrics, replace(self.place, frames=frozenset({NOW}), columns=columns)
         )
 
-    async def week(self) -> Sequence[Any]:
-        columns = _columns(_OF_GUEST, p95=True)
+    async def guest_week(self) -> Sequence[Any]:
+        columns = _columns(_GUEST_METRICS, p95=True)
         return await self._rows(
             guest_metrics, replace(self.guest, frames=frozenset({_WEEK}), columns=columns)
         )
 
-    async def node(self) -> Sequence[Any]:
-        columns = _columns(_OF_NODE, p95=True)
+    async def node_hour_and_week(self) -> Sequence[Any]:
+        columns = _columns(_NODE_METRICS, p95=True)
         return await self._rows(
             node_metrics, replace(self.place, frames=frozenset({_HOUR, _WEEK}), columns=columns)
         )
@@ -214,12 +217,12 @@ class _Reader:
     async def tasks(self) -> list[Cells]:
         rows = await self._rows(tasks, replace(self.guest, limit=_TASKS))
         return [
-            {"type": t.type, "status": t.status, "user": t.user, "start_time": t.start_time}
-            for t in rows[:_TASKS]
+            {name: getattr(task, name) for name in ("type", "status", "user", "start_time")}
+            for task in rows[:_TASKS]
         ]
 
     async def _rows(self, table: Table, request: LoadRequest) -> Sequence[Any]:
-        """Return the rows that this tool and those that show the table are both granted for."""
+        """Return the rows that the role grants to this tool and to those that show the table."""
         caller, name = self.call.caller, self.cluster.name
         scopes = (caller.resources(tool, Effect.READ, name) for tool in table.tools)
         scope = reduce(and_, scopes, self.cluster.scope)
@@ -236,24 +239,24 @@ class _Reader:
         return rows or ()
 
 
-async def _nothing() -> list[Any]:
+async def _no_rows() -> list[Any]:
     """Return no rows: a guest that doesn't run has none."""
     return []
 
 
-def _columns(metrics: Mapping[str, tuple[str, str | None]], *, p95: bool) -> frozenset[str]:
-    highest = {column for _, column in metrics.values() if column} if p95 else set()
-    return frozenset({average for average, _ in metrics.values()} | highest)
+def _columns(metrics: Metrics, *, p95: bool) -> frozenset[str]:
+    percentiles = {column for _, column in metrics.values() if column} if p95 else set()
+    return frozenset({average for average, _ in metrics.values()} | percentiles)
 
 
 def _first(rows: Sequence[Any], **values: object) -> Any | None:
-    """Return the first row with these values."""
+    """Return the first row with these values, or None."""
     return next(
         (row for row in rows if all(getattr(row, name) == v for name, v in values.items())), None
     )
 
 
-def _cells(row: Any | None, metrics: Mapping[str, tuple[str, str | None]]) -> Cells:
+def _averages(row: Any | None, metrics: Metrics) -> Cells:
     """Return the averages of a row by the names of the answer."""
     return {name: getattr(row, average, None) for name, (average, _) in metrics.items()}
 
@@ -267,10 +270,8 @@ def _pressures(status: GuestStatus) -> Cells:
     }
 
 
-def _compare(
-    now: Cells, week: Any | None, metrics: Mapping[str, tuple[str, str | None]]
-) -> list[Cells]:
-    """Return the metrics of which anything is known: now, and average and p95 of the week."""
+def _compare(now: Cells, week: Any | None, metrics: Metrics) -> list[Cells]:
+    """Return the known metrics, each with its value now and the average and p95 of the week."""
     rows = (
         {
             "metric": name,
@@ -284,7 +285,7 @@ def _compare(
 
 
 async def _busiest(cluster: Cluster, rows: Sequence[Any]) -> list[Cells]:
-    """Return the guests with the largest part of what all use of processors and disks."""
+    """Return the guests with the largest shares of the processor time and disk rate of all."""
     guests = (await cluster.inventory_view()).by_vmid
 
     def cores(row: Any) -> float:
@@ -292,7 +293,7 @@ async def _busiest(cluster: Cluster, rows: Sequence[Any]) -> list[Cells]:
 
     all_cores, all_rates = sum(map(cores, rows)), sum(row.disk_rate or 0 for row in rows)
 
-    def part(row: Any) -> float:
+    def share(row: Any) -> float:
         return cores(row) / (all_cores or 1) + (row.disk_rate or 0) / (all_rates or 1)
 
     return [
@@ -303,13 +304,13 @@ async def _busiest(cluster: Cluster, rows: Sequence[Any]) -> list[Cells]:
             "disk_rate": row.disk_rate,
             "network_rate": row.network_rate,
         }
-        for row in sorted(rows, key=part, reverse=True)[:_NEIGHBOURS]
-        if part(row)
+        for row in sorted(rows, key=share, reverse=True)[:_NEIGHBOURS]
+        if share(row)
     ]
 
 
 def _state_findings(status: GuestStatus, latest: Sequence[Cells]) -> Iterator[str]:
-    if status.qmp_status in ("paused", "suspended"):
+    if status.is_paused:
         yield "It is paused: nothing in it runs until it is resumed."
     elif status.status != "running":
         yield f"It is {status.status}: nothing in it runs."
@@ -328,25 +329,25 @@ def _use_findings(metrics: Sequence[Cells], of_cores: str) -> Iterator[str]:
         yield f"It uses {values['cpu']['now']:g} % {of_cores}."
     if "memory" in values and values["memory"]["now"] >= _FULL:
         yield f"{values['memory']['now']:g} % of its memory is in use."
-    yield from _waits(values, "In it, something")
-    for name, (least, words) in _COMPARED.items():
+    yield from _wait_findings(values, "In it, something")
+    for name, (least, write) in _COMPARED.items():
         row = values.get(name, {"now": 0, "week_p95": None})
-        highest = row["week_p95"]
-        if highest is not None and row["now"] >= max(least, _UNUSUAL * highest):
+        p95 = row["week_p95"]
+        if p95 is not None and row["now"] >= max(least, _UNUSUAL * p95):
             yield (
-                f"Its {name} is {words(row['now'])}; for 95 % of its week it was at most "
-                f"{words(highest)}."
+                f"Its {name} is {write(row['now'])}; for 95 % of its week it was at most "
+                f"{write(p95)}."
             )
 
 
-def _waits(values: Mapping[str, Cells], who: str) -> Iterator[str]:
+def _wait_findings(values: Mapping[str, Cells], subject: str) -> Iterator[str]:
     for name, resource in _WAITS.items():
         if name in values and values[name]["now"] >= _WAITED:
-            yield f"{who} waits for {resource} {values[name]['now']:g} % of the time (PSI)."
+            yield f"{subject} waits for {resource} {values[name]['now']:g} % of the time (PSI)."
 
 
-def _space_findings(disk_rows: Sequence[Cells], files: Sequence[Cells]) -> Iterator[str]:
-    for row in files:
+def _space_findings(disk_rows: Sequence[Cells], filesystem_rows: Sequence[Cells]) -> Iterator[str]:
+    for row in filesystem_rows:
         if (row["usage_percentage"] or 0) >= _FULL:
             yield f"The file system {row['mount_point']} is {row['usage_percentage']:g} % full."
     for name in dict.fromkeys(row["storage"] for row in disk_rows):
@@ -365,4 +366,4 @@ def _node_findings(node: str, metrics: Sequence[Cells]) -> Iterator[str]:
         yield f"{values['memory']['now']:g} % of the memory of {node} is in use."
     if "iowait" in values and values["iowait"]["now"] >= _WAITED:
         yield f"{node} waits for disks {values['iowait']['now']:g} % of its time."
-    yield from _waits(values, f"On {node}, something")
+    yield from _wait_findings(values, f"On {node}, something")

@@ -15,8 +15,8 @@ from pvemcp_server.tables import (
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName, DetailLevel, NodeName
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.cluster_lookup import clusters_with
 from pvemcp_server.toolkit.lists import detail_columns, listed
-from pvemcp_server.toolkit.locate import clusters_with
 from pvemcp_server.toolkit.registry import Rows, tool
 
 

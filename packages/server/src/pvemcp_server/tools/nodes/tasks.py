@@ -19,18 +19,18 @@ from pvemcp_server.tables.tasks import TYPES
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import Clamp, ClusterName, ItsCluster, NodeName, VmId
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.cluster_lookup import cluster_with, clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
-from pvemcp_server.toolkit.locate import cluster_with, clusters_with
 from pvemcp_server.toolkit.registry import Document, Rows, document, tool
 from pvemcp_server.toolkit.task_wait import watch
 
-_MOST = 500  # tasks of an answer
+_MOST_TASKS = 500  # of an answer
 
 Status = Annotated[Literal["running", "stopped", "ok", "error"] | None, Field(description="State")]
 Type = Annotated[str | None, Field(max_length=50, description="As vzdump, qmstart, qmigrate")]
 User = Annotated[str | None, Field(max_length=100, description="Account or a part of it")]
 Since = Annotated[str | None, Field(max_length=40, description="ISO 8601, or -24h, -7d")]
-Limit = Annotated[int, Clamp(_MOST), Field(ge=1, le=_MOST, description="Rows at most")]
+Limit = Annotated[int, Clamp(_MOST_TASKS), Field(ge=1, le=_MOST_TASKS, description="Rows at most")]
 UpidText = Annotated[str, Field(max_length=512, description="Task id, from a write or ListTasks")]
 Wait = Annotated[int, Field(ge=0, description="Wait this long for its end")]
 LogLines = Annotated[int, Field(ge=0, le=500, description="Last lines of its log")]
@@ -41,7 +41,7 @@ _OUTCOMES = {
     "ok": {"ok", "warnings"},
     "error": {"error"},
 }
-_LOOKED_INTO = ("running", "error")  # the log of other tasks is hardly ever read
+_WITH_UPID = ("running", "error")  # the logs of other tasks are rarely read
 _CLOCKS_DIFFER = timedelta(minutes=5)  # those of the server and of nodes, at most
 _LAST_TIME = 1 << 32  # epoch seconds, in the year 2106
 
@@ -97,7 +97,7 @@ async def list_tasks(
         call,
         tasks,
         cluster_name,
-        (*Task.minimal, "upid") if status in _LOOKED_INTO else Task.minimal,
+        (*Task.minimal, "upid") if status in _WITH_UPID else Task.minimal,
         request=LoadRequest(
             vmids=frozenset() if vmid is None else frozenset({vmid}),
             nodes=frozenset(filter(None, [node])),
@@ -118,7 +118,7 @@ async def list_tasks(
     if len(types) > 1:
         call.notes.add(f"type {type!r} stands for {', '.join(types)}.")
     if len(rows.rows) > limit:
-        more = "a larger limit or filters" if limit < _MOST else "filters"
+        more = "a larger limit or filters" if limit < _MOST_TASKS else "filters"
         call.notes.add(f"The newest {limit}; use {more} for more.")
     return Rows(rows.rows[:limit], rows.columns)
 

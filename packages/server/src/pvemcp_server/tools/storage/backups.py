@@ -13,8 +13,8 @@ from pvemcp_server.tables import Backup, BackupJob, LoadRequest, backup_jobs, ba
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName, ItsCluster, NodeName, StorageName, VmId
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.cluster_lookup import clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
-from pvemcp_server.toolkit.locate import clusters_with
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.room import room_on_storages

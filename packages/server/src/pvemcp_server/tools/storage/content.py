@@ -9,8 +9,8 @@ from pvemcp_server.tables import Content, LoadRequest, storage_content
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName, NodeName, StorageName
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.cluster_lookup import clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
-from pvemcp_server.toolkit.locate import clusters_with
 from pvemcp_server.toolkit.registry import Rows, tool
 
 ContentType = Annotated[

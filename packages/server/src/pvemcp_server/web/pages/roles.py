@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Form, Query, Request, Response
 from starlette.datastructures import FormData
 
-from pvemcp_server.access.model import ANY, READS, RESOURCE_KINDS, Area
+from pvemcp_server.access.model import ANY, NAMED_ONLY, READS, RESOURCE_KINDS, Area
 from pvemcp_server.admin import clusters, keys, roles
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import BadArgument
@@ -128,5 +128,6 @@ async def _choices(context: AdminContext) -> dict[str, Any]:
         "areas": {area: area_tools for area, area_tools in areas.items() if area_tools},
         "clusters": [cluster.name for cluster in await clusters.list_clusters(context)],
         "kinds": RESOURCE_KINDS,
+        "named_only": NAMED_ONLY,
         "wholes": {READS: "Everything that only reads", ANY: "Every tool, destructive ones too"},
     }

@@ -1,4 +1,4 @@
-"""Clusters of a call that names a guest, a node or a storage."""
+"""Cluster lookup: the cluster of a named guest, node or storage if no `cluster_name` is given."""
 
 from collections.abc import Collection, Iterable, Iterator
 
@@ -17,7 +17,7 @@ async def cluster_with(
     vmids: Collection[int] = (),
     nodes: Collection[str] = (),
 ) -> Cluster:
-    """Return the named cluster, or the only one that has any of these guests or nodes.
+    """Return the named cluster; without a name, the only one that has any of these guests or nodes.
 
     Raise BadArgument, with what each cluster has of that name, if several have it or if one that
     does not answer may have it too; raise UnknownName if none has it. A guest or node that the
@@ -25,33 +25,31 @@ async def cluster_with(
     """
     if cluster_name is not None or not (vmids or nodes) or len(await call.reachable()) < 2:
         return await call.cluster(cluster_name)
-    views, silent = await call.look()
-    found = {name: ", ".join(_described(view, vmids, nodes)) for name, view in views.items()}
-    places = {name: texts for name, texts in found.items() if texts}
-    if len(places) == 1 and not silent:
-        return await call.cluster(*places)
-    if not places and not silent:
+    views, silent = await call.inventory_views()
+    descriptions = {name: list(_describe(view, vmids, nodes)) for name, view in views.items()}
+    matching = {name: ", ".join(texts) for name, texts in descriptions.items() if texts}
+    if len(matching) == 1 and not silent:
+        return await call.cluster(*matching)
+    if not matching and not silent:
         raise _unknown(views.values(), vmids, nodes)
-    facts = [f"{name} has {texts}" for name, texts in places.items()]
+    facts = [f"{name} has {texts}" for name, texts in matching.items()]
     facts += [f"{name} does not answer" for name in silent]
     raise BadArgument("cluster_name", f"say which cluster; {'; '.join(facts)}.")
 
 
-def _described(
-    view: InventoryView, vmids: Collection[int], nodes: Collection[str]
-) -> Iterator[str]:
-    """Return what a cluster has of these names, in words that distinguish equal names."""
+def _describe(view: InventoryView, vmids: Collection[int], nodes: Collection[str]) -> Iterator[str]:
+    """Yield what a cluster has of these names, in words that distinguish equal names."""
     for guest in (view.by_vmid[vmid] for vmid in vmids if vmid in view.by_vmid):
         name = f" {guest.name}" if guest.name else ""
         yield f"{guest.vmid} ({guest.type}{name} on {guest.node}, {guest.status})"
     for name in nodes:
         if name in view.by_node:
             yield f"{name} ({view.by_node[name].status})"
-        elif name in _nodes(view):
+        elif name in _node_names(view):
             yield name
 
 
-def _nodes(view: InventoryView) -> set[str]:
+def _node_names(view: InventoryView) -> set[str]:
     """Return the names of all nodes, also of those that only guests or storages name."""
     guests, storages = (row.node for row in view.guests), (row.node for row in view.storages)
     return {*view.by_node, *guests, *storages}
@@ -60,12 +58,13 @@ def _nodes(view: InventoryView) -> set[str]:
 def _unknown(
     views: Collection[InventoryView], vmids: Collection[int], nodes: Collection[str]
 ) -> UnknownName:
+    """Build the error for a guest or node that no cluster has, with the nearest ones."""
     where = "on any cluster you reach" + max((view.doubt for view in views), default="")
     for vmid in vmids:
         known = {known for view in views for known in view.by_vmid}
         near = sorted(known, key=lambda other: abs(other - vmid))[:5]
         return UnknownName("guest", vmid, near, where=where, more=len(known) - len(near))
-    known_nodes = {name for view in views for name in _nodes(view)}
+    known_nodes = {name for view in views for name in _node_names(view)}
     return UnknownName("node", next(iter(nodes)), known_nodes, where=where)
 
 

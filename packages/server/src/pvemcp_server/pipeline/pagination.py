@@ -1,8 +1,8 @@
-"""Pages of lists: the one rule for how much an answer holds.
+"""Pagination: the one rule that limits the size of an answer, in rows and in tokens.
 
 A call without `limit` gets the rows that fit into about MOST_TOKENS, DEFAULT_ROWS at most and one
 at least. `limit` asks for a number of rows, whatever they cost. No page has more rows than the
-setting `row_cap`. What is left out is said in a note, with the cursor of the next page.
+setting `row_cap`. A note says what is left out, with the cursor of the next page.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from pvemcp_server.pipeline.token_estimate import estimate
 from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.toolkit.registry import Tool
 
-MOST_TOKENS: Final = 4_000  # as estimated, of the rows of an answer to a call without `limit`
+MOST_TOKENS: Final = 4_000  # estimated, of the rows of an answer to a call without `limit`
 _SAMPLE: Final = 5 * MOST_TOKENS  # characters whose tokens are estimated; a long text repeats
 
 T = TypeVar("T")
@@ -34,7 +34,10 @@ def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
 def fitted(
     accepted: BaseModel, count: int, write: Callable[[int], T], text: Callable[[T], str]
 ) -> tuple[int, T]:
-    """Return how many of the first `count` rows fit, and what `write` makes of them."""
+    """Return how many of the first `count` rows fit in MOST_TOKENS, and what `write` makes of them.
+
+    `text` returns the encoded rows of what `write` made. With `limit`, all `count` rows fit.
+    """
     written = write(count)
     if "limit" not in accepted.model_fields_set:  # a tool may have a default of its own
         while count > 1 and (tokens := _tokens(text(written))) > MOST_TOKENS:
@@ -61,7 +64,7 @@ def note_of_rest(
 
 
 def _tokens(text: str) -> int:
-    """Estimate the tokens of the rows; that of a short text is 0, because it fits anyway."""
+    """Estimate the tokens of the encoded rows; 0 for a text so short that it fits anyway."""
     if len(text) <= MOST_TOKENS:
         return 0
     sample = text[:_SAMPLE]

@@ -1,0 +1,5 @@
+"""GetAttention: checks over the tables, and the tool that runs them."""
+
+from pvemcp_server.tools.attention import attention
+
+__all__ = ["attention"]
