@@ -5,6 +5,7 @@ from pvemcp_server.tables.addresses import GuestAddress, addresses
 from pvemcp_server.tables.backup_coverage import BackupCoverage, backup_coverage
 from pvemcp_server.tables.backup_jobs import BackupJob, backup_jobs
 from pvemcp_server.tables.ceph import CephHealth, ceph_health
+from pvemcp_server.tables.changes import Change, changes
 from pvemcp_server.tables.cluster_log import ClusterLogLine, cluster_log
 from pvemcp_server.tables.clusters import clusters
 from pvemcp_server.tables.filesystems import GuestFilesystem, filesystems
@@ -57,6 +58,7 @@ __all__ = [
     "BackupJob",
     "Bridge",
     "CephHealth",
+    "Change",
     "ClusterLogLine",
     "Content",
     "Disk",
@@ -97,6 +99,7 @@ __all__ = [
     "bridges",
     "ceph_health",
     "certificates",
+    "changes",
     "cluster_log",
     "clusters",
     "described",

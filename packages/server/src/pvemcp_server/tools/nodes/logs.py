@@ -150,7 +150,7 @@ async def _of_guest(
 ) -> list[LoggedLine]:
     """Return the lines of the guest's newest tasks; those of one task are newest first too."""
     since, until = span
-    request = with_budget(call, LoadRequest(vmids=frozenset({vmid}), since=since))
+    request = with_budget(call, LoadRequest(vmids=frozenset({vmid}), since=since, until=until))
     rows = [
         task
         for task in sorted(await load(tasks, cluster, request), key=newest_first("start_time"))
