@@ -17,7 +17,7 @@ EVERY = pytest.mark.parametrize("table", tables().values(), ids=lambda table: ta
 def test_all_tables_of_the_reference_are_declared():
     assert sorted(tables()) == [
         "acl", "addresses", "backup_coverage", "backup_jobs", "backups", "bridges", "ceph_health",
-        "certificates", "clocks", "cluster_log", "clusters", "disks", "filesystems",
+        "certificates", "changes", "clocks", "cluster_log", "clusters", "disks", "filesystems",
         "firewall_options", "firewall_rules", "guest_metrics", "guests", "ha_groups",
         "ha_resources", "ha_rules", "lxc_configs", "networks", "node_disks", "node_metrics",
         "node_versions", "nodes", "pci_devices", "permissions", "pools", "qemu_configs",

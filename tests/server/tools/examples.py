@@ -71,6 +71,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListReplications": cluster,
         "ListNodeRrdData": cluster,
         "ListTasks": cluster,
+        "ListChanges": cluster,
         "GetLog": node,
         "GetTask": {**cluster, "upid": upid},
         "ListNodeDisks": cluster,

@@ -14,7 +14,7 @@ _ASSIGNED: Final = re.compile(
     rf"((?:{_NAMES})[\"']?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic)\s+)?)(?!\*{{3}})(\"[^\"]*\"|'[^']*'|[^\s\"',;&]+)",
     re.IGNORECASE,
 )
-_OPTION: Final = re.compile(rf"(--?(?:{_NAMES})\s+)\S+", re.IGNORECASE)
+_OPTION: Final = re.compile(rf"(--?\w*(?:{_NAMES})\s+)\S+", re.IGNORECASE)
 _BEARER: Final = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9+/._~=-]{8,}", re.IGNORECASE)
 _WHOLE: Final = re.compile(
     r"\bPVE(?:VNC|TUNNEL)?:[^\s:]+:[0-9A-F]{8}::\S+"  # a ticket of Proxmox

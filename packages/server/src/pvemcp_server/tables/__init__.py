@@ -5,6 +5,7 @@ from pvemcp_server.tables.addresses import GuestAddress, addresses
 from pvemcp_server.tables.backup_coverage import BackupCoverage, backup_coverage
 from pvemcp_server.tables.backup_jobs import BackupJob, backup_jobs
 from pvemcp_server.tables.ceph import CephHealth, ceph_health
+from pvemcp_server.tables.changes import Change, changes
 from pvemcp_server.tables.cluster_log import ClusterLogLine, cluster_log
 from pvemcp_server.tables.clusters import clusters
 from pvemcp_server.tables.filesystems import GuestFilesystem, filesystems
@@ -59,6 +60,7 @@ __all__ = [
     "BackupJob",
     "Bridge",
     "CephHealth",
+    "Change",
     "ClusterLogLine",
     "Content",
     "Disk",
@@ -100,6 +102,7 @@ __all__ = [
     "bridges",
     "ceph_health",
     "certificates",
+    "changes",
     "clocks",
     "cluster_log",
     "clusters",

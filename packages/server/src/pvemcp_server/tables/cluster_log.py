@@ -1,9 +1,11 @@
 """The log of a cluster: sign-ins, tasks and changes of all nodes."""
 
+import re
 from datetime import datetime
 from typing import Annotated, ClassVar, Final
 
 from proxmox_client.api.cluster import LogLine
+from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.privileges import note_filtered
 from pvemcp_server.tables.reach import of_everything
@@ -11,6 +13,11 @@ from pvemcp_server.tables.registry import Cost, LoadRequest, made, never_filtere
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 
 MOST: Final = 2000  # lines that are read
+TASK_LINE: Final = re.compile(
+    r"(?:starting|(?P<end>end)) task "
+    r"(?P<upid>UPID:[\w-]+(?::[0-9A-F]{8,9}){3}:[^:/\s]+:[^:/\s]*:[^:/\s]+:)(?: (?P<status>.*))?",
+    re.ASCII | re.DOTALL | re.IGNORECASE,
+)
 _SEVERITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 
 
@@ -24,7 +31,7 @@ class ClusterLogLine(Row):
     user: Annotated[str | None, Col("User or token that caused it", aliases=("userid",))]
     service: Annotated[str | None, Col("Program: pvedaemon, pvescheduler …", aliases=("tag",))]
     severity: Annotated[str | None, Col("Severity", values=_SEVERITIES)]
-    message: Annotated[str, Col("Text of the line", aliases=("msg", "text"))]
+    message: Annotated[str, Col("Text of the line, with secrets masked", aliases=("msg", "text"))]
     pid: Annotated[int | None, Col("Process that wrote it")]
 
 
@@ -54,6 +61,7 @@ def _line(line: LogLine) -> ClusterLogLine:
         user=line.user or None,
         service=line.tag or None,
         severity=_SEVERITIES[line.priority] if known and line.priority is not None else None,
-        message=line.message,
+        # the token of a task's user is named before its status, and no secret
+        message=line.message if TASK_LINE.fullmatch(line.message) else mask_line(line.message),
         pid=line.pid,
     )

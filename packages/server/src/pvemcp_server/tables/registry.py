@@ -67,9 +67,10 @@ class LoadRequest:
     storages: frozenset[str] = frozenset()
     status: frozenset[str] = frozenset()
     states: frozenset[str] = frozenset()
-    types: frozenset[str] = frozenset()  # of tasks; of content on a storage
+    types: frozenset[str] = frozenset()  # of tasks; of content on a storage; kinds of changes
     frames: frozenset[str] = frozenset()  # time frames of metrics; empty means their default
-    since: datetime | None = None  # for tasks: started then or later
+    since: datetime | None = None  # for tasks and changes: started then or later
+    until: datetime | None = None  # for them: started then or earlier
     limit: int | None = None
     budget: Budget = Budget()
 
@@ -81,8 +82,8 @@ class LoadRequest:
     @property
     def is_whole(self) -> bool:
         """Whether it asks for all rows of the table, without any narrowing."""
-        narrowed = (self.vmids, self.nodes, self.storages, self.status, self.types, self.since)
-        return not any(narrowed)
+        sets = (self.vmids, self.nodes, self.storages, self.status, self.types)
+        return not any((*sets, self.since, self.until))
 
     def wants_column(self, *names: str) -> bool:
         """Return whether any of these columns is needed."""

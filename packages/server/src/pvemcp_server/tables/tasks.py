@@ -106,7 +106,7 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
     if request.vmids and (not request.types or _BACKUP in request.types):
         cluster.notes.add(
             "Tasks about several guests have no VMID, so they are not among those of one guest: "
-            "backups by jobs, for example. All tasks of the type vzdump have these."
+            "backups by jobs, for example. ListTasks with type=vzdump alone has them."
         )
 
     async def list_tasks(node: str) -> list[TaskRow]:
@@ -116,6 +116,7 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
             vmid=single(request.vmids),
             type=known_type,
             since=int(request.since.timestamp()) if request.since else None,
+            until=int(request.until.timestamp()) if request.until else None,
             status=ended if filters_status else None,
         )
 
@@ -126,7 +127,7 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
         lambda view, nodes: fanout.each(view, nodes, list_tasks, request, "tasks of node"),
     )
     pairs = ((task, node) for node, answer in answers.items() for task in answer)
-    rows = made(cluster, pairs, lambda pair: [_row(*pair)])
+    rows = made(cluster, pairs, lambda pair: [task_row(*pair)])
     # with a narrow scope always, because the number of hidden tasks must not show
     is_cut = any(len(answer) >= limit for answer in answers.values())
     if newest is None and (is_cut or not cluster.scope.everything):
@@ -158,7 +159,8 @@ async def _note_oldest(cluster: Cluster, nodes: list[str], request: LoadRequest)
         )
 
 
-def _row(task: TaskRow, node: str) -> Task:
+def task_row(task: TaskRow, node: str) -> Task:
+    """Return the row of a task that this node listed."""
     return Task(
         upid=task.upid,
         node=task.node or node,

@@ -69,12 +69,18 @@ def _unknown(
 
 
 async def clusters_with(
-    call: Call, cluster_name: str | None, node: str | None, storage: str | None = None
+    call: Call,
+    cluster_name: str | None,
+    node: str | None,
+    storage: str | None = None,
+    *,
+    may_be_offline: bool = False,
 ) -> list[Cluster]:
     """Return the clusters that have the named node and storage, as far as the caller sees them.
 
-    Raise UnknownName with suggestions when none has, and Precondition for a node that is offline: a
-    named place that cannot answer is an error, never an empty list.
+    Raise UnknownName with suggestions when none has, and Precondition for a node that is offline
+    unless others know about it too: a named place that cannot answer is an error, never an empty
+    list.
     """
     clusters = await call.all_clusters(cluster_name)
     if node is None and storage is None:
@@ -87,7 +93,7 @@ async def clusters_with(
     ]
     if matching or len(views) < len(clusters):  # a cluster that is silent may have the place
         for cluster in matching:
-            if node is not None:
+            if node is not None and not may_be_offline:
                 await cluster.require_not_offline(node)
         return matching
     known = {place for _, places in views for place in places}

@@ -182,6 +182,9 @@ def _update_config(request: ApiRequest) -> None:
     for name in names:
         request.rights.require(guest.path, config_update.privilege_for(name))
     config_update.update_config(request.state, guest, request.endpoint, request.params)
+    if guest.kind is Kind.QEMU:  # Proxmox logs no options of containers
+        line = f"update VM {guest.vmid}: {config_update.logged_options(request.params)}"
+        request.state.write_log(guest.node, request.principal.name, line)
 
 
 def _require_allocate(request: ApiRequest, vmid: int, pool: str | None) -> None:

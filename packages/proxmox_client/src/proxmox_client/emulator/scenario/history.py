@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from proxmox_client.emulator.scenario.builder import DAY, Builder
+from proxmox_client.emulator.state.guest import Kind
 from proxmox_client.emulator.state.jobs import LogEntry
 from proxmox_client.emulator.state.task import Task
 
@@ -156,13 +157,13 @@ def _backup_log(
 
 
 def add_log(builder: Builder, users: tuple[str, ...], *, days: float = 3) -> None:
-    """Add the lines of the cluster log of the last days: sign-ins, and tasks that began then."""
+    """Add the lines of the cluster log of the last days: sign-ins, tasks, changes of memory."""
     state, since = builder.state, builder.now - days * DAY
     lines: list[tuple[float, str, str, str, int]] = []
     for task in state.tasks.values():
         if task.started >= since and task.ended is not None:
             failed = task.outcome not in ("OK", "") and not task.outcome.startswith("WARNINGS")
-            end = f"end task {task.upid}: {task.outcome}"
+            end = f"end task {task.upid} {task.outcome}"
             lines.append((task.started, task.node, task.user, f"starting task {task.upid}", 6))
             lines.append((task.ended, task.node, task.user, end, 3 if failed else 6))
     nodes = [node.name for node in state.nodes.values() if node.online]
@@ -171,6 +172,11 @@ def add_log(builder: Builder, users: tuple[str, ...], *, days: float = 3) -> Non
         user, node = people[number % len(people)], nodes[number % len(nodes)]
         moment = builder.now - number * 3 * 3600 - 900
         lines.append((moment, node, user, f"successful auth for user '{user}'", 6))
+    changed = [guest for guest in state.guests.values() if guest.kind is Kind.QEMU][:3]
+    for number, guest in enumerate(changed):
+        line = f"update VM {guest.vmid}: -memory {guest.config['memory']}"
+        moment = builder.now - (number * 9 + 4) * 3600
+        lines.append((moment, guest.node, people[number % len(people)], line, 6))
     attempt = (
         "authentication failure; rhost=::ffff:10.20.0.99 user=root@pam msg=Authentication failure"
     )

@@ -94,6 +94,13 @@ def update_config(
     guest.touch()
 
 
+def logged_options(params: Mapping[str, Any]) -> str:
+    """Return the changes of a request as the cluster log has them."""
+    changes = {name: v for name, v in stored(params).items() if name not in CONDITIONS}
+    hidden = {"cipassword": "<hidden>"} if "cipassword" in changes else {}
+    return " ".join(f"-{name} {value}" for name, value in sorted((changes | hidden).items()))
+
+
 def _check(guest: Guest, endpoint: Endpoint, params: Mapping[str, Any]) -> None:
     """Raise ApiError or BadParameters for a change that is refused as a whole."""
     if params.get("digest", guest.digest) != guest.digest:

@@ -111,4 +111,4 @@ class TaskRunner:
 
     def _finish(self, task: Task, outcome: str) -> None:
         task.finish(outcome, self._state.now)
-        self._state.write_log(task.node, task.user, f"end task {task.upid}: {outcome}")
+        self._state.write_log(task.node, task.user, f"end task {task.upid} {outcome}")

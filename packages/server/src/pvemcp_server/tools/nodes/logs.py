@@ -166,7 +166,7 @@ async def _guest_lines(
 ) -> list[LoggedLine]:
     """Return the lines of the guest's newest tasks, newest first within each task too."""
     since, until = span
-    request = with_budget(call, LoadRequest(vmids=frozenset({vmid}), since=since))
+    request = with_budget(call, LoadRequest(vmids=frozenset({vmid}), since=since, until=until))
     listed = await load(tasks, cluster, request)
     if tasks.looks_filtered(cluster.account, listed):
         await explain_filtered(cluster, tasks)

@@ -1,0 +1,211 @@
+"""What changed: the tasks of all nodes and the lines of the cluster's log as one list."""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated, ClassVar, Final, Literal
+
+from msgspec.structs import replace as altered
+
+from proxmox_client import Upid
+from proxmox_client.api.tasks import TaskRow
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables.cluster_log import TASK_LINE, ClusterLogLine, cluster_log
+from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
+from pvemcp_server.tables.reach import of_task
+from pvemcp_server.tables.registry import Cost, LoadRequest, load, made, table
+from pvemcp_server.tables.rows import Col, Row, Unit
+from pvemcp_server.tables.tasks import Outcome, Task, task_row, tasks
+
+Kind = Literal["task", "config", "login", "log"]
+KINDS: Final[Mapping[str, str]] = {
+    "task": "tasks job jobs action actions",
+    "config": "configuration settings options",
+    "login": "logins sign-in sign-ins auth authentication",
+    "log": "other",
+}
+"""Kinds of changes, by words that people use for them."""
+
+_LOGIN: Final = re.compile(
+    r"successful (?:\w+ )?auth for user '([^']+)'|authentication failure;.*?\buser=(\S+)", re.DOTALL
+)
+_CONFIG: Final = "update "
+_GUEST: Final = re.compile(r"(?:[a-z]+ )*(?:VM|CT|container) ([1-9]\d{2,8})\b", re.ASCII)
+_ERRORS: Final = ("emerg", "alert", "crit", "err")
+_NOT_LOGGED: Final = (
+    "Proxmox logs the new options of VMs: no old values, no options of containers, storages, users "
+    "or jobs, no edited files, and not when a node or storage failed. `latest_time` of "
+    "ListNodeRrdData is when an offline node was last up."
+)
+
+
+class Change(Row):
+    """Something that changed, and who did it."""
+
+    minimal: ClassVar[tuple[str, ...]] = ("time", "kind", "subject", "user", "text")
+
+    time: Annotated[
+        datetime | None, Col("When; the start of a task", Unit.TIME, ("date", "start_time"))
+    ]
+    kind: Annotated[
+        Kind, Col("task, config (options of a VM), login, or log (other lines)", meanings=KINDS)
+    ]
+    node: Annotated[str, Col("Node where it happened")]
+    vmid: Annotated[int | None, Col("Guest it is about", aliases=("guest_id",))]
+    subject: Annotated[str, Col("Guest, storage, user or service; otherwise the node")]
+    user: Annotated[
+        str | None, Col("Who did it, with the API token if one was used", aliases=("who",))
+    ]
+    text: Annotated[
+        str,
+        Col("Type and status of a task; else the line, secrets masked", aliases=("message",)),
+    ]
+    outcome: Annotated[
+        Outcome | None, Col("How a task ended, if that is known; error for a line that is one")
+    ]
+    upid: Annotated[str | None, Col("Task: what GetTask takes")]
+
+
+@table(
+    "changes",
+    tool="ListChanges",
+    cost=Cost.PER_NODE,
+    covered=of_task,
+    pushdown={"vmid": "vmids", "node": "nodes", "kind": "types", "time": "since"},
+    relations=(TO_GUEST, TO_NODE),
+    looks_filtered=lambda account, rows: tasks.looks_filtered(
+        account, [row for row in rows if row.kind == "task"]
+    ),
+)
+async def changes(cluster: Cluster, request: LoadRequest) -> list[Change]:
+    """Tasks of all nodes, configuration changes of VMs and sign-ins, newest first."""
+    await cluster.inventory_view()  # a cluster that is gone is one error instead of two notes
+    listed, lines = await asyncio.gather(_tasks(cluster, request), _log(cluster, request))
+    rows = made(cluster, listed, lambda task: [_of_task(task)])
+    if request.wants_type("task"):
+        rows += await _tasks_of_log(cluster, request, lines, {task.upid for task in listed})
+    others = (line for line in lines if not TASK_LINE.fullmatch(line.message))
+    rows += made(cluster, others, lambda line: [_of_line(line)])
+    kept = (row for row in rows if _is_requested(row, request))
+    return sorted(kept, key=lambda row: (row.time is not None, row.time), reverse=True)
+
+
+async def _tasks(cluster: Cluster, request: LoadRequest) -> Sequence[Task]:
+    if not request.wants_type("task"):
+        return ()
+    return await load(tasks, cluster, replace(request, types=frozenset(), columns=None))
+
+
+async def _log(cluster: Cluster, request: LoadRequest) -> Sequence[ClusterLogLine]:
+    """Return the lines of the log, for a scope of everything; note since when it has any."""
+    if request.types != {"task"} and not cluster.scope.everything:
+        cluster.notes.add(
+            f"The log of {cluster.name} is for roles on the whole cluster, so configuration "
+            "changes and sign-ins are not among these rows.",
+            advice=True,
+        )
+    failure = f"The log of {cluster.name} is missing"
+    lines = await cluster.optional(
+        load(cluster_log, cluster, replace(request, columns=None)), failure
+    )
+    if request.wants_type("config") and cluster.scope.everything:
+        cluster.notes.add(_NOT_LOGGED, advice=True)
+    times = [line.time for line in lines or () if line.time]
+    if times and (request.since is None or request.since < min(times)):
+        cluster.notes.add(
+            f"The log of {cluster.name} has no older lines than {min(times):%Y-%m-%d %H:%M} UTC.",
+            advice=True,
+        )
+    return lines or ()
+
+
+async def _tasks_of_log(
+    cluster: Cluster,
+    request: LoadRequest,
+    lines: Sequence[ClusterLogLine],
+    listed: AbstractSet[str],
+) -> list[Change]:
+    """Return the tasks of the log that no node lists: those of a node that is offline."""
+    ends: dict[str, ClusterLogLine | None] = {}
+    for line in lines:
+        match = TASK_LINE.fullmatch(line.message)
+        if match and match["upid"] not in listed:
+            ends[match["upid"]] = ends.get(match["upid"]) or (line if match["end"] else None)
+    rows = made(cluster, ends.items(), lambda end: [_of_logged_task(*end)])
+    rows = [row for row in rows if _is_requested(row, request)]
+    offline = {row.node for row in rows} & (await cluster.inventory.view()).offline_nodes
+    if offline:
+        names = ", ".join(sorted(offline))
+        cluster.notes.add(
+            f"Tasks of {names} on {cluster.name} are here as far as the log has them."
+        )
+    return rows
+
+
+def _is_requested(row: Change, request: LoadRequest) -> bool:
+    return (
+        request.wants_type(row.kind)
+        and request.wants_node(row.node)
+        and (not request.vmids or row.vmid in request.vmids)
+        and (request.since is None or (row.time is not None and row.time >= request.since))
+        and (request.until is None or (row.time is not None and row.time <= request.until))
+    )
+
+
+def _of_task(task: Task) -> Change:
+    return Change(
+        time=task.start_time,
+        kind="task",
+        node=task.node,
+        vmid=task.vmid,
+        subject=task.id or task.node,
+        user=task.user,
+        text=f"{task.type}: {task.status}",
+        outcome=task.outcome,
+        upid=task.upid,
+    )
+
+
+def _of_logged_task(text: str, end: ClusterLogLine | None) -> Change:
+    upid = Upid.parse(text)
+    match = end and TASK_LINE.fullmatch(end.message)
+    logged = TaskRow(
+        upid=text,
+        node=upid.node,
+        type=upid.type,
+        id=upid.id,
+        user=upid.user,
+        token_id=upid.token or None,
+        start_time=upid.start_time,
+        end_time=int(end.time.timestamp()) if end and end.time else None,
+        status=match["status"] if match else None,
+    )
+    row = _of_task(task_row(logged, upid.node))
+    if match:
+        return row
+    return altered(row, text=f"{upid.type}: its end is not logged", outcome=None)
+
+
+def _of_line(line: ClusterLogLine) -> Change:
+    login, guest = _LOGIN.match(line.message), _GUEST.match(line.message)
+    vmid = int(guest[1]) if guest else None
+    kind: Kind = "log"
+    if login:
+        kind = "login"
+    elif guest and line.message.startswith(_CONFIG):
+        kind = "config"
+    named = (login[1] or login[2]) if login else guest and guest[1]
+    return Change(
+        time=line.time,
+        kind=kind,
+        node=line.node,
+        vmid=vmid,
+        subject=named or line.node,
+        user=line.user,
+        text=line.message,
+        outcome="error" if line.severity in _ERRORS else None,
+        upid=None,
+    )

@@ -1,0 +1,66 @@
+"""What changed between two times, and who did it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.tables import Change, LoadRequest, changes
+from pvemcp_server.tables.changes import KINDS, Kind
+from pvemcp_server.toolkit import needs
+from pvemcp_server.toolkit.arguments import ClusterName, NodeName, VmId, Words
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.lists import listed, newest_first
+from pvemcp_server.toolkit.locate import clusters_with
+from pvemcp_server.toolkit.registry import Rows, tool
+from pvemcp_server.tools.nodes.tasks import User, time_argument
+
+ChangeKind = Annotated[Kind | None, Words(KINDS), Field(description="One kind only")]
+Since = Annotated[
+    str | None, Field(max_length=40, description="ISO 8601, or -7d; absent: 24 h before until")
+]
+Until = Annotated[str | None, Field(max_length=40, description="As since; absent: now")]
+
+_SPAN: Final = timedelta(hours=24)
+
+
+@tool("ListChanges", area=Area.NODES, effect=Effect.READ, answer=Change, needs=(needs.NODES,))
+async def list_changes(
+    call: Call,
+    *,
+    cluster_name: ClusterName = None,
+    kind: ChangeKind = None,
+    node: NodeName | None = None,
+    vmid: VmId | None = None,
+    user: User = None,
+    since: Since = None,
+    until: Until = None,
+) -> Rows:
+    """List what changed and who did it, newest first: tasks, options of VMs, sign-ins."""
+    end = time_argument("until", until)
+    start = time_argument("since", since) or (end or datetime.now(UTC)) - _SPAN
+    if end and start > end:
+        raise BadArgument("until", "it is before since.")
+
+    def keep(row: Change) -> bool:
+        return user is None or user.casefold() in (row.user or "").casefold()
+
+    return await listed(
+        call,
+        changes,
+        cluster_name,
+        Change.minimal,
+        request=LoadRequest(
+            vmids=frozenset() if vmid is None else frozenset({vmid}),
+            nodes=frozenset(filter(None, [node])),
+            types=frozenset(filter(None, [kind])),
+            since=start,
+            until=end,
+        ),
+        keep=keep,
+        order=newest_first("time"),
+        clusters=await clusters_with(call, cluster_name, node, may_be_offline=True),
+        required=node is not None,
+    )
