@@ -21,6 +21,7 @@ from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable
 from pvemcp_server.http import errors
 from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.http.client_address import Networks, client_address
+from pvemcp_server.http.cookies import keep_own_cookies
 from pvemcp_server.http.cors import with_cors
 from pvemcp_server.http.credentials import Credential, take_key
 from pvemcp_server.http.errors import Refused
@@ -89,6 +90,7 @@ class KeyGate:
             return
         canonical = is_canonical(scope)  # before take_key: afterwards an encoded slash is gone
         scope.setdefault("state", {})["credential"] = take_key(scope)
+        keep_own_cookies(scope)
         path = scope["path"]
         if not canonical:
             await errors.ambiguous_path().response(scope, receive, send)
