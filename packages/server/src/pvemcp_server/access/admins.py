@@ -252,22 +252,34 @@ class Admins:
     ) -> AdminRecord:
         """Return the administrator with this OpenID Connect subject; create it when new.
 
-        The account takes the user's present e-mail address as its name, and the entry of the
-        configuration that lists the user. Raise BadArgument when another account has that name, and
-        SecondFactorNeeded as `sign_in` does.
+        Raise BadArgument as `follow_issuer` does, and SecondFactorNeeded as `sign_in` does.
+        """
+        admin = await self.follow_issuer(subject, name, claims)
+        complete = not await self._second_factors.of(admin)
+        return await self._finish(admin, complete=complete)
+
+    async def follow_issuer(
+        self, subject: str, name: str, claims: Mapping[str, Any] | None = None
+    ) -> AdminRecord:
+        """Return the account of this subject, created or changed as the issuer describes its user.
+
+        It takes the user's present e-mail address as its name, and the entry of the configuration
+        that lists the user. Raise BadArgument when another account has that name.
         """
         entry = self._external.entry_of(name, claims or {})
         admin = await self._store.admins.find(subject=subject)
         if admin is None:
             # `ExternalAdmins.role` decides; the stored role is one that changes nothing
-            admin = await self.create(
+            return await self.create(
                 name, None, role=AdminRole.AUDITOR, subject=subject, listed_as=entry
             )
-        elif (admin.name, admin.listed_as) != (name, entry):
-            await self._check_free(check_name(name), admin)
-            await self._store.admins.change(admin.id, name=name, listed_as=entry)
-        complete = not await self._second_factors.of(admin)
-        return await self._finish(admin, complete=complete)
+        if (admin.name, admin.listed_as) == (name, entry):
+            return admin
+        await self._check_free(check_name(name), admin)
+        changed = await self._store.admins.change(admin.id, name=name, listed_as=entry)
+        if changed is None:
+            raise AccessDenied("unknown administrator")
+        return changed
 
     async def set_password(self, name: str, password: str, *, must_change: bool = False) -> None:
         """Set a password, end the locks of the account in every process, and end its sessions.
