@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from pvemcp_server.access import Access, ExternalAdmins, passwords
 from pvemcp_server.access.admins import FAILURES_PER_MINUTE, Admins
+from pvemcp_server.access.passkeys import Assertion, RelyingParty
 from pvemcp_server.access.passwords import Passwords
 from pvemcp_server.access.sessions import ABSOLUTE, IDLE, SEEN_EVERY, Sessions
 from pvemcp_server.access.sign_in_limits import (
@@ -172,6 +173,7 @@ async def test_the_queue_of_sign_ins_is_bounded_and_apart_from_known_devices(
     """Send 40 wrong sign-ins from 40 addresses; the right one of a known device does not wait."""
     await admins.create("ada", PASSWORD)
     verify, release = Passwords.verify, anyio.Event()
+    passkey = Assertion(RelyingParty("localhost", "http://localhost"), "challenge", "{}")
 
     async def slow(self: Passwords, password: str, stored: str | None) -> bool:
         if password != PASSWORD:
@@ -192,6 +194,8 @@ async def test_the_queue_of_sign_ins_is_bounded_and_apart_from_known_devices(
                 await anyio.sleep(0.01)
             device = admins.devices.issue("ada")
             assert await admins.sign_in("ada", PASSWORD, address="192.0.2.1", device=device)
+            with pytest.raises(AccessDenied, match="unknown passkey"):  # does not wait either
+                await admins.sign_in_passkey(passkey, address="198.51.100.1")
         release.set()
     assert reasons.count("too many sign-ins at once") == 40 - MOST_WAITING - 1
     assert reasons.count("wrong password") == MOST_WAITING + 1

@@ -9,6 +9,7 @@ import pytest
 from pyotp import TOTP
 from sqlalchemy import text, update
 
+from pvemcp_server.access import sign_in_limits
 from pvemcp_server.access.admins import FAILURES_PER_MINUTE, Admins, account_of
 from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.passkeys import Assertion, RelyingParty, verify_assertion, verify_creation
@@ -192,7 +193,7 @@ async def test_a_right_password_forgets_no_wrong_codes(
         with pytest.raises(SecondFactorNeeded):
             await admins.sign_in("ada", PASSWORD, address=HERE)
         with pytest.raises(AccessDenied) as denied:
-            await admins.check_second_factor(ada, Code("wrong"), address=HERE)
+            await admins.check_second_factor(ada, Code("000001"), address=HERE)
         reasons.append(denied.value.reason)
     assert reasons == ["wrong second factor"] * FREE_FAILURES + ["locked after failed sign-ins"]
     [notice] = await store.notices.open()
@@ -205,13 +206,42 @@ async def test_wrong_codes_of_unknown_browsers_are_counted_together(
     device = admins.devices.issue("ada")
     for number in range(FREE_FAILURES):
         with pytest.raises(AccessDenied, match="wrong second factor"):
-            await admins.check_second_factor(ada, Code("1"), address=f"192.0.2.{number}")
+            await admins.check_second_factor(ada, Code("000 001"), address=f"192.0.2.{number}")
     right = Code(app.at(clock.time))
     with pytest.raises(TooManyFailures):
         await admins.check_second_factor(ada, right, address="198.51.100.1")
     assert await admins.check_second_factor(ada, right, address="198.51.100.1", device=device)
     clock.time += FIRST_LOCK
     assert await admins.check_second_factor(ada, Code(app.at(clock.time)), address="198.51.100.1")
+
+
+async def test_wrong_codes_of_strangers_lock_no_recovery_code_and_no_passkey(
+    admins: Admins, factors: SecondFactors, ada: AdminRecord, app: TOTP
+):
+    recovery, *_ = await factors.new_recovery_codes(ada)
+    for number in range(FREE_FAILURES):
+        with pytest.raises(AccessDenied):
+            await admins.check_second_factor(ada, Code("000001"), address=f"192.0.2.{number}")
+    with pytest.raises(TooManyFailures):
+        await admins.check_second_factor(ada, Code("000001"), address="198.51.100.1")
+    assertion = Assertion(RelyingParty("localhost", "http://localhost"), "challenge", "{}")
+    with pytest.raises(AccessDenied, match="wrong passkey"):
+        await admins.check_second_factor(ada, assertion, address="198.51.100.1")
+    assert await admins.check_second_factor(ada, Code(recovery), address="198.51.100.1")
+
+
+async def test_strangers_without_the_password_end_no_lock_of_codes(
+    admins: Admins, ada: AdminRecord, app: TOTP, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sign_in_limits, "MOST_LOCKS", 10)
+    for number in range(FREE_FAILURES):
+        with pytest.raises(AccessDenied):
+            await admins.check_second_factor(ada, Code("000001"), address=f"192.0.2.{number}")
+    for number in range(20):
+        with pytest.raises(AccessDenied):
+            await admins.sign_in(f"guess {number}", PASSWORD, address=f"203.0.113.{number}")
+    with pytest.raises(TooManyFailures, match="locked"):
+        await admins.check_second_factor(ada, Code("000001"), address="198.51.100.1")
 
 
 async def test_wrong_codes_take_from_the_limit_of_their_address(

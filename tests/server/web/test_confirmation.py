@@ -1,10 +1,14 @@
 """Operations of weight need a recent proof of who the administrator is."""
 
+import asyncio
 import re
 
 import pytest
 
+from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.keys import grants_writes
 from pvemcp_server.admin.operation import operations
+from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.settings import declared_settings
 from pvemcp_server.store.records import AdminRole
 
@@ -60,6 +64,38 @@ async def test_only_keys_that_may_write_need_a_recent_sign_in(front):
     for wider in ({"enabled": True}, {"allow_from": ["10.0.0.0/8"]}, {"toolset": ["StartVm"]}):
         assert await refused(front, "PATCH", "/keys/writer", **wider) or "toolset" in wider
     assert (await keys.get("writer")).enabled is False
+
+
+CONCURRENT = {
+    "role and tools": [{"role": "Operator"}, {"toolset": ["*"]}],
+    "tools and role": [{"toolset": ["*"]}, {"role": "Operator"}],
+}
+
+
+@pytest.mark.parametrize("changes", CONCURRENT.values(), ids=CONCURRENT.keys())
+async def test_concurrent_changes_grant_nothing_that_needs_a_recent_sign_in(front, changes):
+    keys = front.services.access.keys
+    await keys.create("reader", toolset=["ListNodes"])
+    await front.forget_proof()
+    answers = await asyncio.gather(
+        *(front.api("PATCH", "/keys/reader", json=each) for each in changes)
+    )
+    assert min(answer.status_code for answer in answers) == 200
+    assert any(answer.status_code in (403, 422) for answer in answers)
+    assert not await grants_writes(AdminContext(front.services, "ada"), "reader")
+
+
+async def test_a_decision_about_a_key_holds_for_the_record_that_was_read(front):
+    keys = front.services.access.keys
+    read, _ = await keys.create("reader")
+    await keys.change("reader", name="other")
+    for late in (keys.change(read, role="Operator"), keys.regenerate(read)):
+        with pytest.raises(BadArgument, match="at the same time"):
+            await late
+    assert (await keys.change("other", role="Operator")).digest == read.digest
+    await keys.remove("other")
+    with pytest.raises(UnknownName):
+        await keys.change(read, enabled=False)
 
 
 async def test_settings_of_safety_need_a_recent_sign_in(front):

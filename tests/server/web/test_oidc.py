@@ -244,6 +244,7 @@ async def test_external_sign_ins_and_refusals_are_audited(oidc_front, issuer):
     assert [(one.tool, one.outcome, one.key_name) for one in found] == [
         ("admin.sign_in", "refused", "eve@example.com"),
         ("admin.sign_in", "ok", "ada@example.com"),
+        ("admin.admins.add", "ok", "ada@example.com"),
     ]
 
 
@@ -322,6 +323,30 @@ async def test_a_second_factor_is_asked_after_the_issuer_too(oidc_front, issuer)
     await oidc_front.services.audit.flush()
     (entry,) = await oidc_front.services.audit.find(limit=1)
     assert dict(entry.arguments) == {"by": "oidc", "second": "recovery code"}
+
+
+async def test_a_change_of_an_account_by_the_issuer_is_audited_before_the_second_step(
+    oidc_front, issuer
+):
+    access = oidc_front.services.access
+    await oidc_front.get(await begin(oidc_front, issuer))
+    ada, secret = await access.admins.get("ada@example.com"), new_totp_secret()
+    await access.second_factors.add_totp(ada, "phone", secret, TOTP(secret).now())
+    issuer.claims = {"email": "grace@example.com"}
+    await oidc_front.get(await begin(oidc_front, issuer))
+    found = await oidc_front.services.audit.find()
+    assert [entry.tool.removeprefix("admin.") for entry in found] == [
+        "sign_in.first_step",
+        "admins.follow_issuer",
+        "sign_in",
+        "admins.add",
+    ]
+    new, created = found[1], found[3]
+    assert (new.arguments["name"], new.arguments["new_name"]) == (
+        "ada@example.com",
+        "grace@example.com",
+    )
+    assert created.arguments["listed_as"] == "email:ada@example.com"
 
 
 async def test_a_confirmation_at_the_issuer_needs_the_second_factor_too(oidc_front, issuer):

@@ -147,6 +147,16 @@ async def test_the_cookie_between_the_steps_is_strict_and_httponly(front):
     assert ADMIN not in cookie
 
 
+@pytest.mark.parametrize("path", ["/admin/sign-in", "/admin/api/session"])
+async def test_a_right_password_without_its_second_step_is_audited(front, path):
+    await add_app(front)
+    front.http.cookies.clear()
+    body = "json" if "api" in path else "data"
+    await front.http.post(path, **{body: {"name": ADMIN, "password": PASSWORD}})
+    (entry,) = await front.services.audit.find(limit=1)
+    assert (entry.tool, entry.key_name) == ("admin.sign_in.first_step", ADMIN)
+
+
 async def test_wrong_codes_lock_as_wrong_passwords_do_and_are_audited(front):
     app, _ = await add_app(front)
     await first_step(front)

@@ -258,6 +258,15 @@ async def test_sign_ins_and_refusals_are_audited(stranger, path, body):
     ]
 
 
+async def test_a_sign_out_is_audited(stranger):
+    await stranger.sign_in()
+    await stranger.api("DELETE", "/session")
+    await stranger.sign_in()
+    await stranger.post("/admin/sign-out")
+    found = [(entry.tool, entry.key_name) for entry in await stranger.services.audit.find()]
+    assert found == [("admin.sign_out", "ada"), ("admin.sign_in", "ada")] * 2
+
+
 @pytest.mark.parametrize(
     ("url", "secure"), [("https://mcp.example", True), ("http://127.0.0.1:8811", False)]
 )

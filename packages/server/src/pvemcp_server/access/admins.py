@@ -15,7 +15,7 @@ from pvemcp_server.access.limits import Clock, RateLimiter, network_of
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passkeys import Assertion
 from pvemcp_server.access.passwords import Passwords, check_password, random_password
-from pvemcp_server.access.second_factors import Proof, SecondFactors
+from pvemcp_server.access.second_factors import Code, Proof, SecondFactors
 from pvemcp_server.access.sign_in_limits import (
     FREE_FAILURES,
     FailureLocks,
@@ -36,7 +36,7 @@ from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRecord, AdminRole
 
 FAILURES_PER_MINUTE = 10  # from one address, for all names together, without a known device
-SECOND_STEP = "second step"  # the source of all unknown browsers that have passed the first one
+UNKNOWN = "unknown browsers"  # the one source of all codes of an app that they send
 
 
 @dataclass(slots=True)
@@ -66,7 +66,9 @@ class Admins:
         self._failures = RateLimiter(clock=monotonic)
         self.devices = KnownDevices(lambda: store.vault.derive("known devices"), clock)
         self._locks = FailureLocks(clock)
+        self._code_locks = FailureLocks(clock)  # strangers without the password evict none of it
         self._queue = SignInQueue()
+        self._passkey_queue = SignInQueue()  # quick to verify: it never waits for a password
         self._known_queue = SignInQueue()  # strangers without the password cannot fill it
 
     async def all(self) -> list[AdminRecord]:
@@ -149,7 +151,7 @@ class Admins:
         factor = await self._second_factors.find_passkey(assertion)
         admin = await self._store.admins.find(id=factor.admin_id) if factor else None
         name = admin.name if admin else assertion.credential
-        async with self._attempt(name, address, device, self._queue):
+        async with self._attempt(name, address, device, self._passkey_queue):
             if factor is None or admin is None or admin.subject is not None:
                 raise AccessDenied("unknown passkey")
             await self._second_factors.verify_passkey(factor, assertion, alone=True)
@@ -177,11 +179,12 @@ class Admins:
 
         `alone`: it replaces the password, as only a passkey does that has verified its user.
 
-        A wrong one counts as a wrong password does. Browsers that are not known are counted
-        together: they have the password already, and codes are short.
+        A wrong one counts as a wrong password does. Codes of an app are short, and who sends one
+        has the password already: for them, browsers that are not known are counted together. A
+        passkey or a recovery code cannot be guessed, so that wrong codes do not lock it.
         """
-        queue = self._known_queue
-        async with self._attempt(admin.name, address, device, queue, source=SECOND_STEP):
+        queue, is_short = self._known_queue, isinstance(proof, Code) and proof.is_of_app
+        async with self._attempt(admin.name, address, device, queue, is_short=is_short):
             _check_enabled(admin)
             try:
                 return await self._second_factors.verify(admin, proof, alone=alone)
@@ -205,12 +208,12 @@ class Admins:
 
     @asynccontextmanager
     async def _attempt(
-        self, name: str, address: str, device: str, queue: SignInQueue, *, source: str = ""
+        self, name: str, address: str, device: str, queue: SignInQueue, *, is_short: bool = False
     ) -> AsyncIterator[_Attempt]:
         """Count an attempt as failed unless the block succeeds, in its turn of the queue.
 
-        A browser that is not known is counted by its address, or as `source`; and all names of its
-        address are limited.
+        A browser that is not known is counted by its address, or for what `is_short` as one of all
+        UNKNOWN; and all names of its address are limited.
         """
         network, known = network_of(address), self.devices.find(name, device)
         account = _account(name, await self._store.admins.find(name=name))
@@ -219,18 +222,21 @@ class Admins:
         if known is None and not self._failures.take(network, FAILURES_PER_MINUTE):
             seconds = 60 / FAILURES_PER_MINUTE
             raise TooManyFailures("too many failed sign-ins from this address", seconds=seconds)
-        attempt, counted = _Attempt(), known or source or network
-        self._locks.begin(account, counted)
+        locks, counted = self._locks, known or network
+        if known is None and is_short:
+            locks, counted = self._code_locks, UNKNOWN
+        attempt = _Attempt()
+        locks.begin(account, counted)
         try:
             async with (queue if known is None else self._known_queue).turn():
                 yield attempt
         except TooManyFailures:
-            self._locks.undo(account, counted)
+            locks.undo(account, counted)
             raise
         if attempt.complete:
-            self._locks.clear(account, counted)
+            locks.clear(account, counted)
         else:
-            self._locks.undo(account, counted)
+            locks.undo(account, counted)
         if known is None:
             self._failures.give_back(network)
 
@@ -252,22 +258,34 @@ class Admins:
     ) -> AdminRecord:
         """Return the administrator with this OpenID Connect subject; create it when new.
 
-        The account takes the user's present e-mail address as its name, and the entry of the
-        configuration that lists the user. Raise BadArgument when another account has that name, and
-        SecondFactorNeeded as `sign_in` does.
+        Raise BadArgument as `follow_issuer` does, and SecondFactorNeeded as `sign_in` does.
+        """
+        admin = await self.follow_issuer(subject, name, claims)
+        complete = not await self._second_factors.of(admin)
+        return await self._finish(admin, complete=complete)
+
+    async def follow_issuer(
+        self, subject: str, name: str, claims: Mapping[str, Any] | None = None
+    ) -> AdminRecord:
+        """Return the account of this subject, created or changed as the issuer describes its user.
+
+        It takes the user's present e-mail address as its name, and the entry of the configuration
+        that lists the user. Raise BadArgument when another account has that name.
         """
         entry = self._external.entry_of(name, claims or {})
         admin = await self._store.admins.find(subject=subject)
         if admin is None:
             # `ExternalAdmins.role` decides; the stored role is one that changes nothing
-            admin = await self.create(
+            return await self.create(
                 name, None, role=AdminRole.AUDITOR, subject=subject, listed_as=entry
             )
-        elif (admin.name, admin.listed_as) != (name, entry):
-            await self._check_free(check_name(name), admin)
-            await self._store.admins.change(admin.id, name=name, listed_as=entry)
-        complete = not await self._second_factors.of(admin)
-        return await self._finish(admin, complete=complete)
+        if (admin.name, admin.listed_as) == (name, entry):
+            return admin
+        await self._check_free(check_name(name), admin)
+        changed = await self._store.admins.change(admin.id, name=name, listed_as=entry)
+        if changed is None:
+            raise AccessDenied("unknown administrator")
+        return changed
 
     async def set_password(self, name: str, password: str, *, must_change: bool = False) -> None:
         """Set a password, end the locks of the account in every process, and end its sessions.

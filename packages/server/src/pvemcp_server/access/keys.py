@@ -128,20 +128,25 @@ class Keys:
         )
         return record, secret
 
-    async def change(self, key_id: str, /, **fields: Any) -> KeyRecord:
-        """Change fields of KeyChanges; the others keep their values."""
-        key = await self.get(key_id)
+    async def change(self, key: str | KeyRecord, /, **fields: Any) -> KeyRecord:
+        """Change fields of KeyChanges; the others keep their values.
+
+        A decision about a record holds for that record only: raise BadArgument when the key has
+        changed since it was read.
+        """
+        key = await self.get(key) if isinstance(key, str) else key
         values = validated(KeyChanges, fields).values()
         return await self._update(key, await self._columns(values))
 
     async def regenerate(
-        self, key_id: str, *, latest: datetime | None = None
+        self, key: str | KeyRecord, *, latest: datetime | None = None
     ) -> tuple[KeyRecord, str]:
         """Replace the key's secret; the old one is refused at once.
 
-        A key that expires later than `latest`, or never, expires then.
+        A key that expires later than `latest`, or never, expires then. Raise BadArgument as
+        `change` does.
         """
-        key = await self.get(key_id)
+        key = await self.get(key) if isinstance(key, str) else key
         secret = new_secret(key.id)
         columns = {**self._digest(secret), "regenerated": utc_now()}
         if latest and (key.expires is None or key.expires > latest):
@@ -159,9 +164,10 @@ class Keys:
         return {"digest": digest_of(secret, pepper.material), "pepper": pepper.id}
 
     async def _update(self, key: KeyRecord, columns: Mapping[str, Any]) -> KeyRecord:
-        record = await self._store.keys.change(key.id, **columns)
-        if record is None:  # another process removed it after it was read
-            raise UnknownName("key", key.name, [])
+        record = await self._store.keys.change_as_read(key, **columns)
+        if record is None:
+            await self.get(key.id)  # raises UnknownName when it was removed
+            raise BadArgument("key", "was changed at the same time; look at it and try again.")
         return record
 
     async def _columns(self, values: Mapping[str, Any]) -> dict[str, Any]:

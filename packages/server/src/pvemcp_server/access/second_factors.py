@@ -31,6 +31,16 @@ class Code:
 
     text: str = field(repr=False)
 
+    @property
+    def normalized(self) -> str:
+        """The code without blanks and hyphens, in small letters."""
+        return re.sub(r"[\s-]", "", self.text).lower()
+
+    @property
+    def is_of_app(self) -> bool:
+        """Whether it has the form of an app's code, which can be guessed."""
+        return _TOTP_CODE.fullmatch(self.normalized) is not None
+
 
 Proof = Code | Assertion
 """What an administrator presents as second factor."""
@@ -68,10 +78,9 @@ class SecondFactors:
             return str(FactorKind.PASSKEY)
         if alone:
             raise AccessDenied("a code does not replace the password")
-        text = re.sub(r"[\s-]", "", proof.text).lower()
-        if _TOTP_CODE.fullmatch(text) and await self._use_totp(admin, text):
+        if proof.is_of_app and await self._use_totp(admin, proof.normalized):
             return str(FactorKind.TOTP)
-        if await self._use_recovery_code(admin, text):
+        if await self._use_recovery_code(admin, proof.normalized):
             return "recovery code"
         raise AccessDenied("wrong second factor")
 

@@ -65,9 +65,12 @@ class FailureLocks:
     def undo(self, account: str, source: str) -> None:
         """Take back an attempt that was not checked."""
         failures = self._failures.get((account, source))
-        if failures is not None:
-            failures.count -= 1
-            failures.locked_until = None
+        if failures is None:
+            return
+        failures.count -= 1
+        failures.locked_until = None
+        if not failures.count:
+            self.clear(account, source)
 
     def clear(self, account: str, source: str) -> None:
         """Forget the failures after a success."""

@@ -146,8 +146,8 @@ async def set_webhook(context: AdminContext, new: WebhookFields) -> NewWebhook:
 async def send_test(context: AdminContext) -> ShownWebhook:
     """Send one signed message with the event `test`; raise CallError if it is not accepted."""
     webhook, approvals = await _webhook(context), context.services.approvals
+    await context.recorded("approvals.webhook.test", receiver=webhook.receiver)
     await approvals.webhook.post(webhook, {"event": "test", "url": approvals.page})
-    await context.recorded("approvals.webhook.test")
     return _shown_webhook(webhook)
 
 

@@ -1,6 +1,7 @@
 """Sign-in of administrators, and confirming who one is during a session.
 
-Every sign-in, every confirmation and every refusal is recorded in the audit.
+Every sign-in, also one that ends before its second step, every confirmation, every sign-out and
+every refusal is recorded in the audit.
 """
 
 from collections.abc import Mapping
@@ -53,6 +54,7 @@ async def sign_in(
         admin = await admins.sign_in(name, password, address=address, device=device)
     except SecondFactorNeeded as needed:
         if not code:
+            await _record_first_step(services, needed, address, "password")
             raise
         admin = await _admin_of(services, needed)
         second = await check_second_factor(services, admin, Code(code), address, device)
@@ -77,14 +79,34 @@ async def sign_in_external(
     """
     try:
         _check_listed(services, email, claims)
+        await _follow_issuer(services, email, subject, claims, address)
         admin = await services.access.admins.sign_in_external(subject, email, claims)
-    except SecondFactorNeeded:
+    except SecondFactorNeeded as needed:
+        await _record_first_step(services, needed, address, "oidc")
         raise
     except (AccessDenied, BadArgument) as refused:
         await _record_refusal(services, str(refused), address, email)
         raise
     await _record_sign_in(services, admin, address, "oidc")
     return admin
+
+
+async def _follow_issuer(
+    services: Services, email: str, subject: str, claims: Mapping[str, Any], address: str
+) -> None:
+    """Create or change the account as the issuer describes its user, and record that."""
+    before = await services.store.admins.find(subject=subject)
+    after = await services.access.admins.follow_issuer(subject, email, claims)
+    context = AdminContext(services, after.name, address)
+    if before is None:
+        await context.changed("admins.add", name=after.name, listed_as=after.listed_as)
+    elif (before.name, before.listed_as) != (after.name, after.listed_as):
+        await context.changed(
+            "admins.follow_issuer",
+            name=before.name,
+            new_name=after.name,
+            listed_as=after.listed_as,
+        )
 
 
 async def sign_in_passkey(
@@ -101,6 +123,12 @@ async def sign_in_passkey(
         raise
     await _record_sign_in(services, admin, address, "passkey")
     return admin
+
+
+async def sign_out(services: Services, session: Session, address: str) -> None:
+    """End the session."""
+    await services.access.sessions.end(session.id)
+    await AdminContext(services, session.admin.name, address).changed("sign_out")
 
 
 async def begin_second_step(
@@ -287,6 +315,14 @@ async def _record_sign_in(
     services: Services, admin: AdminRecord, address: str, by: str, second: str | None = None
 ) -> None:
     await AdminContext(services, admin.name, address).changed("sign_in", by=by, second=second)
+
+
+async def _record_first_step(
+    services: Services, needed: SecondFactorNeeded, address: str, by: str
+) -> None:
+    """Record a right first step: without the second one, the password may be in wrong hands."""
+    admin = await _admin_of(services, needed)
+    await AdminContext(services, admin.name, address).recorded("sign_in.first_step", by=by)
 
 
 async def _record_refusal(

@@ -145,7 +145,7 @@ async def check_and_add(context: AdminContext, new: ClusterFields) -> tuple[Clus
     elsewhere="the command clusters add --test-only",
     may=OWNERS,
 )
-async def try_cluster(_: AdminContext, fields: ClusterFields) -> Check:
+async def try_cluster(context: AdminContext, fields: ClusterFields) -> Check:
     """Test a cluster with these fields, without saving it; raise CallError if it fails."""
     certificates = checked(fields.model_dump(include={"ca_pem", "fingerprints"}))
     tls = Tls(
@@ -154,6 +154,9 @@ async def try_cluster(_: AdminContext, fields: ClusterFields) -> Check:
         insecure=fields.tls_mode is TlsMode.INSECURE,
     )
     secret = fields.token_secret.get_secret_value()
+    await context.recorded(
+        "clusters.try", cluster=fields.name, hosts=fields.hosts, token_id=fields.token_id
+    )
     return await check(fields.hosts, fields.token_id, secret, tls, fields.name)
 
 
@@ -164,13 +167,14 @@ async def try_cluster(_: AdminContext, fields: ClusterFields) -> Check:
     may=OWNERS,
 )
 async def fingerprints(
-    _: AdminContext,
+    context: AdminContext,
     hosts: Annotated[list[str], Field(description="host or host:port of nodes"), Argument("host")],
 ) -> list[HostCertificate]:
     """Return the SHA-256 of each host's certificate, to compare before pinning it.
 
     Only a TLS handshake is made; no request is sent.
     """
+    await context.recorded("clusters.fingerprints", hosts=hosts)
     return list(await asyncio.gather(*(_certificate(host) for host in hosts)))
 
 

@@ -1,5 +1,6 @@
 """API keys: list, create, change, regenerate and remove them; their effective rights."""
 
+from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -13,7 +14,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
 from pvemcp_server.admin.permission import EVERYONE, ISSUERS
 from pvemcp_server.admin.tools import check_names
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.errors import BadArgument, RecentSignInNeeded
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import KeyRecord
 from pvemcp_server.toolkit.registry import Tool, tools
@@ -69,20 +70,36 @@ async def creates_writes(context: AdminContext, new: KeyFields) -> bool:
 
 async def grants_writes(context: AdminContext, key: str) -> bool:
     """Return whether the key grants a tool that writes."""
-    record = await context.services.access.keys.get(key)
+    return await _grants_writes(context, await context.services.access.keys.get(key))
+
+
+async def _grants_writes(context: AdminContext, record: KeyRecord) -> bool:
     roles = await _role_names(context)
     return await _may_write(context, roles[record.role_id], record.toolset)
 
 
 async def widens_writes(context: AdminContext, key: str, changes: KeyChanges) -> bool:
     """Return whether the changes give other rights to a key that then grants a tool that writes."""
-    record = await context.services.access.keys.get(key)
+    return await _widens_writes(context, await context.services.access.keys.get(key), changes)
+
+
+async def _widens_writes(context: AdminContext, record: KeyRecord, changes: KeyChanges) -> bool:
     before = _values(record, await _role_names(context))
     after = {**before, **changes.values()}
     changed = {name for name in WIDENING if after[name] != before[name]}
     if changed <= {"enabled"} and not after["enabled"]:
         return False
     return bool(changed) and await _may_write(context, after["role"], after["toolset"])
+
+
+async def _check_recent(context: AdminContext, needed: Awaitable[bool]) -> None:
+    """Raise RecentSignInNeeded by the very record that is changed.
+
+    The check before the operation read the key apart from it: of two concurrent changes, each may
+    need nothing by itself, and both together grant what needs a recent sign-in.
+    """
+    if await needed and not context.authority.is_recent:
+        raise RecentSignInNeeded
 
 
 async def _may_write(context: AdminContext, role: str, toolset: list[str]) -> bool:
@@ -184,7 +201,9 @@ async def regenerate_key(context: AdminContext, key: KeyName) -> ShownKey:
     A key that lives longer than the setting allows gets the latest expiry that it allows.
     """
     latest = await latest_expiry(context)
-    record, secret = await context.services.access.keys.regenerate(key, latest=latest)
+    before = await context.services.access.keys.get(key)
+    await _check_recent(context, _grants_writes(context, before))
+    record, secret = await context.services.access.keys.regenerate(before, latest=latest)
     await context.changed(
         "keys.regenerate", key=record.id, name=record.name, expires=record.expires
     )
@@ -215,10 +234,11 @@ async def change_key(context: AdminContext, key: KeyName, changes: KeyChanges) -
     values = changes.values()
     check_names("toolset", changes.toolset or ())
     before = await context.services.access.keys.get(key)
+    await _check_recent(context, _widens_writes(context, before, changes))
     if values.get("expires", before.expires) != before.expires:
         latest = await latest_expiry(context, before)
         _check_life(values["expires"], latest, hint="A regenerated key may expire later.")
-    record = await context.services.access.keys.change(key, **values)
+    record = await context.services.access.keys.change(before, **values)
     await context.changed("keys.change", key=record.id, **values)
     return _key(record, await _role_names(context))
 

@@ -77,6 +77,7 @@ async def get_role(context: AdminContext, name: RoleName) -> Role:
     Route("POST", "/roles", created=True),
     Command("roles create", by_hand=True),
     may=OWNERS,
+    needs_recent_sign_in=True,  # a new role may take the name of a removed one
 )
 async def create_role(context: AdminContext, new: RoleFields) -> Role:
     """Create a role."""

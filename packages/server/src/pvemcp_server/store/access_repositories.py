@@ -1,6 +1,7 @@
 """Repositories of keys and roles."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +30,15 @@ class KeyRepository(Repository[KeyRecord]):
         await void_open(connection, records.approvals.c.key_id == key)
         return record
 
+    async def change_as_read(self, key: KeyRecord, **values: Any) -> KeyRecord | None:
+        """Update a key unless it was changed or removed since it was read; return None then."""
+        async with self.database.writing() as connection:
+            await self._bump(connection)  # waits for a concurrent change, also of another process
+            present = await self.find_in(connection, id=key.id)
+            if present is None or _without_use(present) != _without_use(key):
+                return None
+            return await self.change_in(connection, key.id, **values)
+
     async def record_uses(self, uses: Mapping[str, tuple[datetime, str]]) -> None:
         """Store when and from which address keys were last used.
 
@@ -41,6 +51,10 @@ class KeyRepository(Repository[KeyRecord]):
                     .where(self.table.c.id == key_id)
                     .values(last_used=moment, last_address=address[:64])
                 )
+
+
+def _without_use(key: KeyRecord) -> KeyRecord:
+    return replace(key, last_used=None, last_address=None)
 
 
 class RoleRepository(Repository[RoleRecord]):

@@ -10,7 +10,7 @@ from starlette.datastructures import FormData
 
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.access.sign_in_limits import DEVICE_LIFE
-from pvemcp_server.admin.authentication import service_token
+from pvemcp_server.admin.authentication import service_token, sign_out
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Operation, operations
 from pvemcp_server.admin.permission import RoleAuthority, TokenAuthority
@@ -307,5 +307,5 @@ async def open_session(
 
 async def close_session(request: Request, session: Session, response: Response) -> None:
     """End the session and delete its cookie."""
-    await services_of(request).access.sessions.end(session.id)
+    await sign_out(services_of(request), session, address_of(request))
     _session_cookie(request).delete(response)
