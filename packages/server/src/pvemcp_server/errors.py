@@ -16,6 +16,7 @@
       * ApprovalNeeded    it waits for an administrator's approval
     * NotPermitted        the administrator's role or the service token does not permit it
     * RecentSignInNeeded  the administrator has to confirm who they are first
+    * RightsChanged       the key was refused, or its rights changed, while the call ran
     * OverBudget          a limit of time, rows or rate is exceeded
     * Unanswered          a write was sent, and its result is not known
     * Unrecorded          the audit cannot be written, so the call was not run
@@ -157,6 +158,17 @@ class RecentSignInNeeded(CallError):
         super().__init__(
             "This needs a recent sign-in; nothing was changed.",
             hint="Confirm that it's you, and send it again.",
+        )
+
+
+class RightsChanged(CallError):
+    """The key of a running call is not accepted any more, or its rights have changed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The rights of this key changed while the call ran, so it was given up.",
+            hint="Tasks already started go on in Proxmox: check ListTasks before you repeat a "
+            "write.",
         )
 
 

@@ -15,7 +15,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
-from pvemcp_server.pipeline.confirmation import BOX, InputRequired
+from pvemcp_server.pipeline.confirmation import BOX, Agreed, InputRequired
 from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.question_repository import QuestionRepository
@@ -56,6 +56,7 @@ class SdkConversation:
         self._params = params
         self._questions = questions
         self._clock = clock
+        self._agreed = ""  # the question that was agreed to, in the eras where the call waits
         self._last_progress = -1.0
         self._last_report = -PROGRESS_SECONDS  # time on the clock
         self.client = client_program(ctx)
@@ -80,7 +81,8 @@ class SdkConversation:
         question's hash. The hash binds the answer to exactly this question: if the situation has
         changed in between, the question has too, and is asked again. The nonce is used up by any
         answer, in every process, so neither a consent nor a refusal can be replayed: the question
-        is asked again. In earlier revisions the call waits for the answer.
+        is asked again. In earlier revisions the call waits for the answer, which may take minutes:
+        a consent raises Agreed, and counts when the same question comes again.
         """
         if not _can_fill_forms(self._ctx.session.client_capabilities):
             return Decision.CANNOT_ASK
@@ -104,14 +106,21 @@ class SdkConversation:
         return await self._questions.use(nonce, now=now, expires=now + NONCE_LIFE)
 
     async def _wait_for_answer(self, question: str) -> Decision:
+        if question == self._agreed:
+            self._agreed = ""
+            return Decision.YES
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return _decision(
+                decision = _decision(
                     await self._ctx.session.elicit_form(question, FORM, self._ctx.request_id)
                 )
         except (MCPError, ValidationError, TimeoutError):
             # an error or a lost connection is no consent, since this client can ask its user
             return Decision.NO_ANSWER
+        if decision is Decision.YES:
+            self._agreed = question
+            raise Agreed
+        return decision
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,6 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         services = self.services
-        self.notifications = NotificationBus(
-            self._find, services.access.authenticator.still_admits, self.active_requests
-        )
-        self.listen = ListenHandler(self.notifications, max_subscriptions=STREAMS)
         self.pipeline = Pipeline(
             self.tools,
             services.clusters,
@@ -87,7 +83,12 @@ class Endpoint:
             services.audit,
             services.approvals,
             services.access.limits,
+            has_same_rights=self._has_same_rights,
         )
+        self.notifications = NotificationBus(
+            self._find, self._admits, self.active_requests, self.pipeline.end_refused
+        )
+        self.listen = ListenHandler(self.notifications, max_subscriptions=STREAMS)
         self.watcher = ResourceWatcher(self.pipeline, self.notifications)
         questions = services.store.answered_questions
         self.server = build_server(
@@ -108,6 +109,7 @@ class Endpoint:
         )
         watch = services.store.watch
         watch.on_change(Topic.ACCESS, self.notifications.rights_changed)
+        watch.on_change(Topic.SETTINGS, self.notifications.rights_changed)
         watch.on_change(Topic.CLUSTERS, self.notifications.clusters_changed)
         watch.on_change(Topic.QUERIES, self.notifications.queries_changed)
 
@@ -156,3 +158,14 @@ class Endpoint:
         if not key.enabled or expired:
             return None
         return await access.authenticator.caller(key.id)
+
+    async def _admits(self, caller: Caller) -> bool:
+        """Return whether the gate would admit a request of this caller now."""
+        services = self.services
+        enabled = (await services.settings.current()).enabled
+        return enabled and await services.access.authenticator.still_admits(caller)
+
+    async def _has_same_rights(self, caller: Caller) -> bool:
+        """Return whether the caller's request would be admitted with the same rights now."""
+        current = await self._find(caller.key_id) if await self._admits(caller) else None
+        return current is not None and current.version == caller.version

@@ -56,12 +56,13 @@ class NotificationBus:
     find: FindCaller  # the caller with the key's current rights; None when it is not valid
     admits: Admits  # whether the caller's own request would still be admitted
     active_requests: ActiveRequests
+    end_calls: Callable[[], Awaitable[None]]  # those whose key is refused, or has other rights
     _subscribers: set[Subscriber] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _lists: set[ServerEvent] = field(default_factory=set)  # changed for all callers
 
     async def rights_changed(self) -> None:
-        """Wake `run`: keys, roles or bindings have changed."""
+        """Wake `run`: keys, roles, bindings or the settings have changed."""
         self._changed.set()
 
     async def clusters_changed(self) -> None:
@@ -92,8 +93,9 @@ class NotificationBus:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def refresh(self) -> None:
-        """Notify subscribers whose rights changed; close streams that would be refused now."""
+        """Notify subscribers whose rights changed; end streams and calls that have lost them."""
         await self._close_refused_streams()
+        await self.end_calls()
         versions = await self._versions()
         lists = frozenset(self._lists)
         self._lists.clear()

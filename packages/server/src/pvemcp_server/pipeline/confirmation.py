@@ -41,6 +41,13 @@ class InputRequired(Exception):
         self.result = result
 
 
+class Agreed(Exception):
+    """The user has agreed after some time: the call is planned again, and asks no second time.
+
+    It does ask if its question is another one by then.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Unattended:
     """The conversation with a client that runs without a user: it is never asked for consent.

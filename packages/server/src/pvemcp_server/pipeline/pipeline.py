@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any
 
+from anyio import CancelScope
 from pydantic import BaseModel
 
 from proxmox_client import ProxmoxError
@@ -19,11 +20,12 @@ from pvemcp_server.approvals import Approvals, PlannedCall
 from pvemcp_server.audit import Audit, Outcome
 from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Clusters, explain
-from pvemcp_server.errors import ApprovalNeeded, CallError, Unrecorded, folded
+from pvemcp_server.errors import ApprovalNeeded, CallError, RightsChanged, Unrecorded, folded
 from pvemcp_server.pipeline.answers import Writer, Written
 from pvemcp_server.pipeline.arguments import option, read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.confirmation import (
+    Agreed,
     InputRequired,
     Unattended,
     confirm,
@@ -86,9 +88,17 @@ def granted_tools(tools: Mapping[str, Tool], caller: Caller) -> list[str]:
     return [tool.name for tool in tools.values() if caller.may_call(tool.name, tool.effect)]
 
 
+async def _has_fixed_rights(_caller: Caller) -> bool:
+    return True
+
+
 @dataclass
 class Pipeline:
-    """Answers tool calls. Tools themselves know nothing of permissions, formats or the audit."""
+    """Answers tool calls. Tools themselves know nothing of permissions, formats or the audit.
+
+    A call ends when its key is refused or its rights change, whatever it waits for: a task, its
+    user, Proxmox. `end_refused` looks after all of them at each change.
+    """
 
     tools: Mapping[str, Tool]
     clusters: Clusters
@@ -97,6 +107,14 @@ class Pipeline:
     approvals: Approvals
     limits: CallLimits = field(default_factory=CallLimits)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
+    has_same_rights: Callable[[Caller], Awaitable[bool]] = _has_fixed_rights
+    _running: dict[CancelScope, Caller] = field(default_factory=dict)
+
+    async def end_refused(self) -> None:
+        """Cancel the calls of clients whose key is refused by now, or has other rights."""
+        for scope, caller in list(self._running.items()):
+            if not caller.acting and not await self.has_same_rights(caller):
+                scope.cancel()
 
     async def call(
         self, caller: Caller, name: str, arguments: Mapping[str, Any], conversation: Conversation
@@ -114,11 +132,18 @@ class Pipeline:
             await recorder.refused(reason, arguments)
             raise UnknownTool(name, granted_tools(self.tools, caller))
         recorder.begin(tool, arguments)
-        try:
-            return await self._answer(tool, arguments, conversation, recorder)
-        except asyncio.CancelledError:  # at any await of the answer, also of an error's explanation
-            await recorder.cancelled("the server" if self.closing.is_set() else "the client")
-            raise
+        with CancelScope() as scope:
+            self._running[scope] = caller
+            try:
+                return await self._answer(tool, arguments, conversation, recorder)
+            except asyncio.CancelledError:  # at any await, also of an error's explanation
+                by = "the server" if self.closing.is_set() else "the client"
+                await recorder.cancelled("a change of its rights" if scope.cancel_called else by)
+                raise
+            finally:
+                del self._running[scope]
+        changed = RightsChanged()
+        return Result((str(changed),), changed)
 
     async def _answer(
         self,
@@ -136,7 +161,14 @@ class Pipeline:
             with self.limits.running(
                 f"tools {caller.key_id}", call.settings.concurrent_calls_per_key
             ):
-                written, started = await self._run(tool, accepted, call, recorder)
+                while True:
+                    try:
+                        written, started = await self._run(tool, accepted, call, recorder)
+                        break
+                    except Agreed:
+                        if not await self.has_same_rights(caller):
+                            raise RightsChanged from None
+                        call = recorder.call = await self.open(tool, caller, conversation, accepted)
         except InputRequired:
             try:
                 await recorder.waiting()

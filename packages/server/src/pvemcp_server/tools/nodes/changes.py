@@ -12,8 +12,8 @@ from pvemcp_server.tables.changes import KINDS, Kind
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName, NodeName, VmId, Words
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.cluster_lookup import clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
-from pvemcp_server.toolkit.locate import clusters_with
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.tools.nodes.tasks import User, time_argument
 
