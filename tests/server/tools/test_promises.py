@@ -90,7 +90,7 @@ def test_cluster_name_is_optional_and_described_for_writes(tool):
     assert "cluster_name" not in schema.get("required", [])
     if not tool.reads:
         description = schema["properties"]["cluster_name"]["description"]
-        assert description == "Cluster; needed if several have it"
+        assert description == "Cluster, if several have it"
 
 
 @EVERY
@@ -111,5 +111,5 @@ def test_the_contracts_are_current():
 def test_the_whole_tool_list_stays_small():
     contracts = (REPOSITORY / "tests" / "contracts").glob("*.json")
     text = json.dumps([json.loads(path.read_text()) for path in contracts], separators=(",", ":"))
-    # the limit is 9,000 tokens; a token of these schemas has 4.3 characters, as measured
-    assert len(text) < 36_000
+    # the limit is 9,000 tokens; a token of these schemas has 4.2 characters, as measured
+    assert len(text) < 9_000 * 4.2

@@ -43,7 +43,7 @@ ClusterName = Annotated[
     Field(description="Cluster; all if absent"),
 ]
 OneCluster = Annotated[str | None, Field(description="Cluster; needed if you reach several")]
-ItsCluster = Annotated[str | None, Field(description="Cluster; needed if several have it")]
+ItsCluster = Annotated[str | None, Field(description="Cluster, if several have it")]
 VmId = Annotated[int, Field(ge=100, le=999_999_999, description="VMID")]
 VmIds = Annotated[list[int], Field(max_length=1000, description="VMIDs; empty means all")]
 NodeName = Annotated[
@@ -98,5 +98,5 @@ class ListOptions(Options):
 class WriteOptions(Options):
     """Options of writes: a preview, and waiting for the outcome."""
 
-    dry_run: Annotated[bool, Field(description="Preview: change nothing")] = False
-    wait: Annotated[bool, Field(description="Wait for the task's outcome")] = False
+    dry_run: Annotated[bool, Field(description="Preview only")] = False
+    wait: Annotated[bool, Field(description="Wait for its outcome")] = False

@@ -49,6 +49,7 @@ def _plain(node: Any, definitions: JsonSchema) -> Any:
         return node
     if reference := node.get("$ref"):
         target = definitions[reference.rsplit("/", 1)[-1]]
+        target = {k: v for k, v in target.items() if k != "description"}  # the class's docstring
         return _plain({**target, **{k: v for k, v in node.items() if k != "$ref"}}, definitions)
     return {
         key: {name: _plain(schema, definitions) for name, schema in value.items()}
