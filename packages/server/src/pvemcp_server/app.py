@@ -19,6 +19,7 @@ from pvemcp_server.http.server import Announce, http_server
 from pvemcp_server.mcp.endpoint import Endpoint
 from pvemcp_server.services import Services, State, open_services
 from pvemcp_server.store.background import housekeeping
+from pvemcp_server.tables.history import HistoryRecorder
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
 from pvemcp_server.web.site import AdminSite
@@ -59,6 +60,10 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
     return App(endpoint.gate(fastapi), fastapi, endpoint)
 
 
+def _history(services: Services) -> HistoryRecorder:
+    return HistoryRecorder(services.store, services.clusters, lambda: services.settings.values)
+
+
 async def _redirect_to_admin(_request: Request) -> RedirectResponse:
     """Redirect browsers to the admin pages: clients show the server's URL as its website."""
     return RedirectResponse("/admin/", 307)
@@ -76,6 +81,7 @@ async def serve_until_stopped(
         open_services(state) as services,
         housekeeping(guard.run),
         housekeeping(Forwarder(state.store, services.audit_receivers).run),
+        housekeeping(_history(services).run),
     ):
         app = create_app(services)
         # loaded objects stay: later full collections need not walk them, which would delay calls

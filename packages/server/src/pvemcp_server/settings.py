@@ -314,6 +314,24 @@ class Values(BaseModel):
         description="Older entries are deleted; the rest stays verifiable.",
         json_schema_extra=RECORDS,
     )
+    history_minutes: int = Field(
+        default=0,
+        ge=0,
+        le=1440,
+        title="History of the clusters, every (minutes)",
+        description="How often states and configurations are read with each Proxmox token and "
+        "compared, for ListChanges: one request per guest, at most 2000. 0 reads none and deletes "
+        "the history.",
+        json_schema_extra=RECORDS,
+    )
+    history_days: int = Field(
+        default=30,
+        ge=1,
+        le=365,
+        title="History of the clusters (days)",
+        description="Older differences are deleted, and those beyond 20,000 of a token.",
+        json_schema_extra=RECORDS,
+    )
     audit_file: bool = Field(
         default=False,
         title="Audit to a file",

@@ -17,6 +17,7 @@ from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.failures import outcome_of
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
 from pvemcp_server.errors import Precondition, UnknownName, counted, plural
+from pvemcp_server.store.history_repository import History
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -86,6 +87,7 @@ class Cluster:
     notes: Notes
     protected: bool = False
     tls: str = ""  # how its certificate is checked: system, ca, pinned or insecure
+    history: History | None = None  # what the server noted as this account
     _view: InventoryView | None = None
     _acl: list[Acl] = field(default_factory=list)  # one list for all copies in a call
 

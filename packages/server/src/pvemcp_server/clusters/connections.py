@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from proxmox_client import ApiToken, Client, Limits, Tls
-from pvemcp_server.access.model import Caller, Resources
+from pvemcp_server.access.model import EVERYTHING, Caller, Resources
 from pvemcp_server.clusters.cluster import Cluster, Notes
 from pvemcp_server.clusters.inventory import Inventory
 from pvemcp_server.errors import CallError, UnknownName
+from pvemcp_server.store.history_repository import History
 from pvemcp_server.store.records import ClusterRecord, IdentityRecord, TlsMode
 from pvemcp_server.store.store import Store
 from pvemcp_server.store.watch import Topic, VersionedCache
@@ -121,8 +122,16 @@ class Clusters:
     async def open(self, name: str, caller: Caller, scope: Resources, notes: Notes) -> Cluster:
         """Open the cluster with the caller's identity, restricted to `scope`."""
         connection = await self.connection(name, caller.identities.get(name))
+        return self._cluster(connection, scope, notes)
+
+    async def of_identity(self, name: str, identity_id: int) -> Cluster:
+        """Open the whole cluster with this identity, for the server itself."""
+        connection = await self.connection(name, identity_id)
+        return self._cluster(connection, EVERYTHING, Notes())
+
+    def _cluster(self, connection: Connection, scope: Resources, notes: Notes) -> Cluster:
         return Cluster(
-            name=name,
+            name=connection.record.name,
             description=connection.record.description,
             pve=connection.pve,
             account=connection.identity.token_id,
@@ -131,6 +140,7 @@ class Clusters:
             notes=notes,
             protected=connection.record.protected,
             tls=connection.record.tls_mode.value,
+            history=History(self._store.history, connection.identity),
         )
 
     async def connection(self, name: str, identity_id: int | None = None) -> Connection:

@@ -353,6 +353,24 @@ class AuditTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """A difference between two readings of a cluster; it happened after `after`, until `at`."""
+
+    id: Id
+    identity_id: Annotated[
+        int, ColumnArgs(ForeignKey("identities.id", ondelete="CASCADE"), index=True)
+    ]
+    at: Annotated[datetime, ColumnArgs(index=True)]
+    after: datetime
+    kind: Annotated[str, ColumnArgs(type=String(16))]
+    node: Annotated[str, ColumnArgs(type=String(64))]
+    vmid: int | None
+    subject: str
+    option: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class SettingRecord:
     """A setting that an administrator has changed."""
 
@@ -399,6 +417,7 @@ webhooks = record_table(
 )
 notices = record_table("notices", metadata, Notice, UniqueConstraint("kind", "subject"))
 audit_targets = record_table("audit_targets", metadata, AuditTarget)
+history = record_table("history", metadata, HistoryEntry)
 settings = record_table("settings", metadata, SettingRecord)
 
 versions = Table(
@@ -406,6 +425,16 @@ versions = Table(
     metadata,
     Column("topic", String(32), primary_key=True),
     Column("value", BigInteger, nullable=False),
+)
+
+history_readings = Table(
+    "history_readings",
+    metadata,
+    Column("identity_id", ForeignKey("identities.id", ondelete="CASCADE"), primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("began", Moment, nullable=False),
+    Column("claimed", Moment, nullable=False),
+    Column("reading", Text, nullable=False),  # the latest one, as JSON
 )
 
 vault_keys = Table(

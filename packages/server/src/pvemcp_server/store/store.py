@@ -30,6 +30,7 @@ from pvemcp_server.store.cluster_repositories import (
 )
 from pvemcp_server.store.database import Database, reason_of
 from pvemcp_server.store.files import make_state_dir
+from pvemcp_server.store.history_repository import HistoryRepository
 from pvemcp_server.store.master_key import create_master_key, master_key_file, read_master_key
 from pvemcp_server.store.migrate import migrate
 from pvemcp_server.store.notice_repository import NoticeRepository
@@ -69,6 +70,7 @@ class Store:
         self.approvals = ApprovalRepository(database)
         self.webhooks = WebhookRepository(database, vault)
         self.notices = NoticeRepository(database)
+        self.history = HistoryRepository(database)
         self.audit_log = AuditLog(database, vault)
         self.audit_head = AuditHeadFile(state_dir, lambda: vault.derive("audit"))
         self.audit_search = AuditSearch(database)

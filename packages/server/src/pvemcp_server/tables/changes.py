@@ -2,17 +2,19 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, cast
 
 from msgspec.structs import replace as altered
 
 from proxmox_client import Upid
 from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.store.records import HistoryEntry
 from pvemcp_server.tables.cluster_log import TASK_LINE, ClusterLogLine, cluster_log
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_task
@@ -20,12 +22,15 @@ from pvemcp_server.tables.registry import Cost, LoadRequest, load, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.tables.tasks import Outcome, Task, task_row, tasks
 
-Kind = Literal["task", "config", "login", "log"]
+Kind = Literal["task", "config", "login", "log", "guest", "node", "storage"]
 KINDS: Final[Mapping[str, str]] = {
     "task": "tasks job jobs action actions",
     "config": "configuration settings options",
     "login": "logins sign-in sign-ins auth authentication",
     "log": "other",
+    "guest": "guests vm vms ct cts container containers",
+    "node": "nodes",
+    "storage": "storages",
 }
 """Kinds of changes, by words that people use for them."""
 
@@ -33,12 +38,13 @@ _LOGIN: Final = re.compile(
     r"successful (?:\w+ )?auth for user '([^']+)'|authentication failure;.*?\buser=(\S+)", re.DOTALL
 )
 _CONFIG: Final = "update "
+_HISTORY: Final = ("config", "guest", "node", "storage")
 _GUEST: Final = re.compile(r"(?:[a-z]+ )*(?:VM|CT|container) ([1-9]\d{2,8})\b", re.ASCII)
 _ERRORS: Final = ("emerg", "alert", "crit", "err")
 _NOT_LOGGED: Final = (
     "Proxmox logs the new options of VMs: no old values, no options of containers, storages, users "
     "or jobs, no edited files, and not when a node or storage failed. `latest_time` of "
-    "ListNodeRrdData is when an offline node was last up."
+    "ListNodeRrdData is when an offline node was last up. The setting history_minutes keeps more."
 )
 
 
@@ -48,16 +54,23 @@ class Change(Row):
     minimal: ClassVar[tuple[str, ...]] = ("time", "kind", "subject", "user", "text")
 
     time: Annotated[
-        datetime | None, Col("When; the start of a task", Unit.TIME, ("date", "start_time"))
+        datetime | None,
+        Col("When, or when it was noticed; start of a task", Unit.TIME, ("date", "start_time")),
     ]
     kind: Annotated[
-        Kind, Col("task, config (options of a VM), login, or log (other lines)", meanings=KINDS)
+        Kind,
+        Col(
+            "task, config (options), login, log (other lines); guest, node or storage for what "
+            "came, went or changed its state",
+            meanings=KINDS,
+        ),
     ]
     node: Annotated[str, Col("Node where it happened")]
     vmid: Annotated[int | None, Col("Guest it is about", aliases=("guest_id",))]
     subject: Annotated[str, Col("Guest, storage, user or service; otherwise the node")]
     user: Annotated[
-        str | None, Col("Who did it, with the API token if one was used", aliases=("who",))
+        str | None,
+        Col("Who did it, with the API token if one was used; null is unknown", aliases=("who",)),
     ]
     text: Annotated[
         str,
@@ -81,14 +94,15 @@ class Change(Row):
     ),
 )
 async def changes(cluster: Cluster, request: LoadRequest) -> list[Change]:
-    """Tasks of all nodes, configuration changes of VMs and sign-ins, newest first."""
+    """Tasks, changed options, sign-ins; with a history what came, went or failed. Newest first."""
     await cluster.inventory_view()  # a cluster that is gone is one error instead of two notes
     listed, lines = await asyncio.gather(_tasks(cluster, request), _log(cluster, request))
     rows = made(cluster, listed, lambda task: [_of_task(task)])
     if request.wants_type("task"):
         rows += await _tasks_of_log(cluster, request, lines, {task.upid for task in listed})
     others = (line for line in lines if not TASK_LINE.fullmatch(line.message))
-    rows += made(cluster, others, lambda line: [_of_line(line)])
+    of_log = made(cluster, others, lambda line: [_of_line(line)])
+    rows += of_log + await _history(cluster, request, of_log)
     kept = (row for row in rows if _is_requested(row, request))
     return sorted(kept, key=lambda row: (row.time is not None, row.time), reverse=True)
 
@@ -111,8 +125,6 @@ async def _log(cluster: Cluster, request: LoadRequest) -> Sequence[ClusterLogLin
     lines = await cluster.optional(
         load(cluster_log, cluster, replace(request, columns=None)), failure
     )
-    if request.wants_type("config") and cluster.scope.everything:
-        cluster.notes.add(_NOT_LOGGED, advice=True)
     times = [line.time for line in lines or () if line.time]
     if times and (request.since is None or request.since < min(times)):
         cluster.notes.add(
@@ -120,6 +132,30 @@ async def _log(cluster: Cluster, request: LoadRequest) -> Sequence[ClusterLogLin
             advice=True,
         )
     return lines or ()
+
+
+async def _history(
+    cluster: Cluster, request: LoadRequest, of_log: Sequence[Change]
+) -> list[Change]:
+    """Return what the server noticed as this account, if it keeps a history; else note why not."""
+    if not any(map(request.wants_type, _HISTORY)):
+        return []
+    began = await cluster.history.began() if cluster.history else None
+    if not cluster.history or not began:
+        if cluster.scope.everything:
+            cluster.notes.add(_NOT_LOGGED, advice=True)
+        return []
+    if request.since is None or request.since < began:
+        cluster.notes.add(
+            f"The server's own history of {cluster.name} begins {began:%Y-%m-%d %H:%M} UTC.",
+            advice=True,
+        )
+    logged: dict[int | None, list[Change]] = defaultdict(list)
+    for row in of_log:
+        if row.kind == "config":
+            logged[row.vmid].append(row)
+    entries = await cluster.history.since(request.since)
+    return made(cluster, entries, lambda entry: [_of_entry(entry, logged.get(entry.vmid, ()))])
 
 
 async def _tasks_of_log(
@@ -187,6 +223,34 @@ def _of_logged_task(text: str, end: ClusterLogLine | None) -> Change:
     if match:
         return row
     return altered(row, text=f"{upid.type}: its end is not logged", outcome=None)
+
+
+def _of_entry(entry: HistoryEntry, logged: Iterable[Change]) -> Change:
+    """Return the row of a difference; `logged` are the options of the guest that the log has.
+
+    Its user is that of the lines that fit option and time, if they name one only.
+    """
+    name = re.escape(entry.option or "")
+    option = re.compile(rf" -(?:{name}|delete \S*\b{name})\b")
+    users = {
+        line.user
+        for line in logged
+        if entry.option
+        and line.time is not None
+        and entry.after <= line.time <= entry.at
+        and option.search(line.text)
+    }
+    return Change(
+        time=entry.at,
+        kind=cast(Kind, entry.kind),
+        node=entry.node,
+        vmid=entry.vmid,
+        subject=entry.subject,
+        user=users.pop() if len(users) == 1 else None,
+        text=f"{entry.text}, after {entry.after:%Y-%m-%d %H:%M} UTC",
+        outcome=None,
+        upid=None,
+    )
 
 
 def _of_line(line: ClusterLogLine) -> Change:

@@ -38,7 +38,7 @@ async def list_changes(
     since: Since = None,
     until: Until = None,
 ) -> Rows:
-    """List what changed and who did it, newest first: tasks, options of VMs, sign-ins."""
+    """List what changed and who did it, newest first: tasks, options, sign-ins, outages."""
     end = time_argument("until", until)
     start = time_argument("since", since) or (end or datetime.now(UTC)) - _SPAN
     if end and start > end:
