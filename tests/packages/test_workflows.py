@@ -21,6 +21,8 @@ PERMISSIONS = {
 }
 # A permission with which a job could sign or publish what a pull request brings
 POWERS = {"id-token", "attestations", "contents", "packages", "actions"}
+# The jobs that make what is released
+MAKERS = ("build", "server")
 # All that a job with such a permission runs
 HARMLESS = {"sha256sum", "gh"}
 ON_TAGS = "github.event_name == 'push' && startsWith(github.ref, 'refs/tags/v')"
@@ -101,15 +103,14 @@ def test_python_packages_are_installed_with_hashes(text):
 
 def test_what_a_release_is_made_of_is_installed_as_wheels_without_node_packages():
     jobs = _jobs(WORKFLOWS["bridge.yml"])
-    makers = ("build", "server")
     lines = [
         line
-        for name in makers
+        for name in MAKERS
         for step in jobs[name]["steps"]
         for line in _commands(step.get("run", ""))
     ]
     hashed = [line for line in lines if "--require-hashes" in line]
-    assert len(hashed) >= len(makers)
+    assert len(hashed) >= len(MAKERS)
     assert all("--only-binary :all:" in line for line in hashed)
     assert not [line for line in lines if re.search(r"\b(npm|npx|make|pytest)\b", line)]
 
@@ -146,10 +147,44 @@ def test_checksums_are_signed_with_the_files():
     assert steps[signed]["with"]["subject-path"] == "dist/*"
 
 
+@pytest.mark.parametrize(
+    ("name", "sources"), [("attest", MAKERS), ("release", (*MAKERS, "attest"))]
+)
+def test_a_job_that_signs_or_publishes_names_what_it_takes(name, sources):
+    jobs = _jobs(WORKFLOWS["bridge.yml"])
+    made = set()
+    for source in sources:
+        platforms = jobs[source].get("strategy", {}).get("matrix", {}).get("include", [{}])
+        uploads = [step["with"] for step in jobs[source]["steps"] if "upload-artifact" in str(step)]
+        made |= {
+            upload["name"].replace("${{ matrix.binary }}", platform.get("binary", ""))
+            for upload in uploads
+            for platform in platforms
+        }
+    for step in jobs[name]["steps"]:
+        if "download-artifact" in step.get("uses", ""):
+            assert expanded(step["with"]["pattern"]) == made
+
+
+def expanded(pattern: str) -> set[str]:
+    """Return the names that a pattern of braces alone stands for."""
+    assert not set(pattern) & set("*?[]!+@()")
+    innermost = re.search(r"\{([^{}]*)\}", pattern)
+    if innermost is None:
+        return {pattern}
+    before, after = pattern[: innermost.start()], pattern[innermost.end() :]
+    # a comma of an inner group belongs to the outer one after it is expanded
+    parts = [f"{before}{part}{after}" for part in innermost[1].split(",")]
+    return set().union(*map(expanded, parts))
+
+
 @pytest.mark.parametrize("name", ["Dockerfile", "Makefile"])
 def test_images_and_make_install_python_packages_with_hashes(name):
     script = re.sub(r"\$\(PACKAGES:%=(-e )?(packages)/%\)", r"\1\2/all", (ROOT / name).read_text())
     script = re.sub(r"(\./packages/\w+ )+\./packages", "./packages", script)
+    if pip := re.search(r"^PIP := (.*)\n", script, re.MULTILINE):
+        script = script.replace(pip[0], "").replace("$(PIP)", pip[1])
+        assert script.count(pip[1]) > 2
     assert unhashed_installs(script) == []
 
 

@@ -34,6 +34,19 @@ async def test_changing_a_key_keeps_its_other_fields(access: Access):
     assert (await access.keys.get("desk")).role_id == changed.role_id != key.role_id
 
 
+async def test_the_id_of_another_is_no_name(access: Access):
+    """Refuse it: the id would name two of them."""
+    key, _ = await access.keys.create("laptop")
+    with pytest.raises(BadArgument, match="id of a key"):
+        await access.keys.create(key.id)
+    await access.keys.create("other")
+    with pytest.raises(BadArgument, match="id of a key"):
+        await access.keys.change("other", name=key.id)
+    token, _ = await access.service_tokens.create("backup", ["keys:read"], by="ada")
+    with pytest.raises(BadArgument, match="id of a service token"):
+        await access.service_tokens.create(token.id, ["keys:read"], by="ada")
+
+
 async def test_a_name_can_be_used_only_once(access: Access):
     await access.keys.create("laptop")
     with pytest.raises(BadArgument, match="already"):

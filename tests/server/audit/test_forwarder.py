@@ -1,6 +1,7 @@
 """Forwarding of the audit: to a real syslog server over UDP, TCP and TLS, and to a file."""
 
 import json
+import socket
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,10 +12,10 @@ import anyio
 import pytest
 
 from proxmox_client.emulator.certificates import Certificate, CertificateAuthority
-from pvemcp_server.audit import Audit, Event, Forwarder, Outcome, progress_of
+from pvemcp_server.audit import Audit, Event, Forwarder, Outcome, progress_of, syslog
 from pvemcp_server.audit import forwarder as forwarder_module
 from pvemcp_server.audit.json_lines import JsonLinesFile
-from pvemcp_server.audit.syslog import LONGEST_DATAGRAM, SyslogReceiver
+from pvemcp_server.audit.syslog import LONGEST_DATAGRAM, TIMEOUT_SECONDS, SyslogReceiver
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import housekeeping
 from pvemcp_server.store.key_format import new_secret
@@ -109,6 +110,16 @@ async def test_rows_reach_a_syslog_server_that_goes_away_and_comes_back(
     assert [row["seq"] for row in server.rows] == [1, 2, 3]
     [progress] = await progress_of(store, {"syslog": receiver})
     assert (progress.waiting, progress.error, progress.delivered) == (0, None, clock.now)
+
+
+def test_a_receiver_that_keeps_sending_ends_after_the_timeout(monkeypatch: pytest.MonkeyPatch):
+    times = iter([0.0, 1.0, TIMEOUT_SECONDS + 1.0])
+    monkeypatch.setattr(syslog, "monotonic", lambda: next(times))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(bytes(2 * 4096))
+        with pytest.raises(TimeoutError, match="does not close"):
+            syslog._read_to_end(ours)
 
 
 async def test_rows_that_a_receiver_has_not_read_are_sent_again(

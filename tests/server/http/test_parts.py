@@ -121,7 +121,9 @@ def test_an_origin_is_compared_with_its_scheme(peer, origin, host, headers, allo
     seen |= {"scheme": "http", "client": (peer, 1)}
     if headers and peer == "203.0.113.9":  # not trusted: the scheme of the connection counts
         allowed = not allowed
-    assert (Hosts.of(config).refusal(seen) is None) is allowed
+    assert (Hosts.of(config).refusal(seen, to_transport=True) is None) is allowed
+    own = allowed and origin != "https://chat.example"
+    assert (Hosts.of(config).refusal(seen, to_transport=False) is None) is own
 
 
 @pytest.mark.parametrize(

@@ -53,3 +53,14 @@ def test_a_state_folder_that_every_user_may_write_is_warned_of(tmp_path, caplog,
     with state_lock(Config(state_dir=tmp_path), shared=False):
         pass
     assert ("chmod o-w" in caplog.text) == warned
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_a_master_key_that_every_user_may_read_is_warned_of(tmp_path, caplog, mode, warned):
+    key = tmp_path / "master.key"
+    key.write_text("00" * 32)
+    key.chmod(mode)
+    with state_lock(Config(state_dir=tmp_path, master_key_file=key), shared=False):
+        pass
+    assert ("chmod 600" in caplog.text) == warned

@@ -306,6 +306,17 @@ async def test_every_answer_has_a_strict_content_security_policy(front):
     assert (await front.get("/admin/keys")).headers["cache-control"] == "no-store"
 
 
+async def test_a_page_that_may_call_the_endpoint_calls_nothing_else(open_front):
+    async with open_front(allowed_origins=("https://chat.example",)) as front:
+        headers = {"Origin": "https://chat.example"}
+        for path in ("/admin/sign-in", "/admin/api/session", "/version"):
+            answer = await front.http.post(path, headers=headers, data={"name": "ada"})
+            assert (answer.status_code, "origin" in answer.text) == (403, True)
+        answer = await front.http.post("/mcp", headers=headers, json={})
+        assert answer.status_code == 503
+        assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+
+
 async def test_a_form_from_another_origin_is_refused(front):
     headers = {"Origin": "https://evil.example", "X-CSRF-Token": front.csrf}
     refused = await front.http.post("/admin/keys", data={"name": "x"}, headers=headers)

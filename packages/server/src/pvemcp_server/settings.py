@@ -1,10 +1,10 @@
 """Settings that administrators change while the server runs; each is declared once, here."""
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.config import JsonDict
@@ -28,18 +28,20 @@ SIGN_IN: JsonDict = {"group": "Sign-in"}
 RECORDS: JsonDict = {"group": "Records"}
 
 DEFAULT_ROWS: Final = 400  # of an answer to a call without `limit`, never more than row_cap
+_SYSLOG: Final = re.compile(r"(?:udp|tcp|tls)://(.+)", re.IGNORECASE)
 
 
 def _syslog_url(text: str) -> str:
     """Require the URL of a syslog server, or nothing."""
     address = text.strip()
+    if not address:
+        return ""
     try:
-        url = urlsplit(address)
-        host = Host.parse(url.netloc) if url.scheme in ("udp", "tcp", "tls") else None
+        parts = _SYSLOG.fullmatch(address)  # not urlsplit, which drops line breaks
+        Host.parse(parts[1] if parts else "")
     except ValueError:
-        host = None
-    if address and (host is None or url.path or url.query or url.fragment):
-        raise ValueError("must be udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or empty")
+        message = "must be udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or empty"
+        raise ValueError(message) from None
     return address
 
 

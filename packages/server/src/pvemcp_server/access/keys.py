@@ -173,6 +173,9 @@ class Keys:
     async def _columns(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values by column: the role by its id, the rest by its own name."""
         columns = dict(values)
+        if "name" in columns and await self._store.keys.find(id=columns["name"]):
+            # what names that key by its id would also seem to name this one
+            raise BadArgument("name", "is the id of a key.")
         if "role" in columns:
             name = columns.pop("role")
             role = await self._store.roles.find(name=name)

@@ -62,6 +62,9 @@ class ServiceTokens:
             raise BadArgument(
                 "expires", f"must be in the future, and {most.date()} at the latest, {limit}."
             )
+        if await self._store.service_tokens.find(id=name):
+            # what names that token by its id would also seem to name this one
+            raise BadArgument("name", "is the id of a service token.")
         token_id = new_id()
         secret = new_secret(token_id, SERVICE_PREFIX)
         pepper = self._store.vault.pepper

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -150,5 +151,8 @@ def _end_tls(encrypted: ssl.SSLSocket) -> None:
 
 
 def _read_to_end(connection: socket.socket) -> None:
+    """Wait until the receiver has closed the connection, also one that sends byte after byte."""
+    end = monotonic() + TIMEOUT_SECONDS
     while connection.recv(4096):
-        pass
+        if monotonic() > end:
+            raise TimeoutError("the receiver does not close the connection")

@@ -92,13 +92,16 @@ class KeyGate:
         scope.setdefault("state", {})["credential"] = take_key(scope)
         keep_own_cookies(scope)
         path = scope["path"]
+        to_transport = scope["type"] == "http" and path in self.transports
         if not canonical:
             await errors.ambiguous_path().response(scope, receive, send)
         elif sum(name == b"host" for name, _ in scope["headers"]) > 1:
             await errors.ambiguous_host().response(scope, receive, send)
-        elif path not in PROBES and (foreign := self.hosts.refusal(scope)):
+        elif path not in PROBES and (
+            foreign := self.hosts.refusal(scope, to_transport=to_transport)
+        ):
             await foreign.response(scope, receive, send)
-        elif scope["type"] == "http" and path in self.transports:
+        elif to_transport:
             await self._endpoint(scope, receive, send)
         elif is_public(path):
             await serve_bounded(self.app, scope, receive, send)

@@ -50,27 +50,27 @@ class Hosts:
             return False
         return name is not None and (host in self.names or name in self.names or _is_address(name))
 
-    def allows_origin(self, origin: str, scheme: str, host: str) -> bool:
-        """Return whether the page is our own (scheme, host, port) or of a configured origin."""
-        origin = origin.lower()
-        return origin == self._own_origin(scheme, host) or origin in self.origins
-
     def origin_of(self, scope: Mapping[str, Any]) -> str:
         """Return the origin of the page that a request asks for, as its browser names it."""
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
         return self._own_origin(self._scheme(scope), host)
 
-    def refusal(self, scope: Mapping[str, Any]) -> Refused | None:
-        """Return the refusal of a foreign Host or Origin; None when they are accepted."""
+    def refusal(self, scope: Mapping[str, Any], *, to_transport: bool) -> Refused | None:
+        """Return the refusal of a foreign Host or Origin; None when they are accepted.
+
+        Pages of the configured origins may call a transport, which needs a key; all else, as the
+        admin pages, is for our own pages.
+        """
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if not self.knows_host(host):
             message = f"This server is not known as {host[:100]!r}: see PVEMCP_ALLOWED_HOSTS."
             return Refused(421, message)
         origin = headers.get(b"origin")
-        if origin is not None and not self.allows_origin(
-            origin.decode("latin-1"), self._scheme(scope), host
-        ):
+        allowed = {self._own_origin(self._scheme(scope), host)}
+        if to_transport:
+            allowed |= self.origins
+        if origin is not None and origin.decode("latin-1").lower() not in allowed:
             message = "Pages of this origin may not call here: see PVEMCP_ALLOWED_ORIGINS."
             return Refused(403, message)
         return None

@@ -1,7 +1,9 @@
 """The master key, the one secret outside the database: read it, and create it once."""
 
+import logging
 import os
 import secrets
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.files import config_errors
 
 KEY_BYTES = 32
+log = logging.getLogger(__name__)
 
 
 def master_key_file(config: Config) -> Path:
@@ -26,6 +29,22 @@ def read_master_key(config: Config) -> bytes | None:
     with config_errors(f"The master key {file} cannot be read"):
         text = file.read_text(encoding="ascii", errors="replace") if file.exists() else None
     return None if text is None else decode_master_key(text, str(file))
+
+
+def warn_of_open_master_key(config: Config) -> None:
+    """Log a warning when every user may read or replace the master key in a file of this user.
+
+    A file of another user, as a container's secret, has the modes that its owner has chosen.
+    """
+    file = master_key_file(config)
+    if os.name != "posix" or config.master_key is not None:
+        return
+    try:
+        status = file.stat()
+    except OSError:  # reading it says what is wrong
+        return
+    if status.st_uid == os.getuid() and status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        log.warning("Every user may read or replace the master key: chmod 600 %s", file)
 
 
 def create_master_key(config: Config) -> bytes:

@@ -15,6 +15,7 @@ from pvemcp_server.store.files import (
     open_private,
     warn_of_open_folder,
 )
+from pvemcp_server.store.master_key import warn_of_open_master_key
 
 _LONGEST: Final = 1000  # characters of the file: it holds an address and a process id
 
@@ -29,6 +30,7 @@ def state_lock(config: Config, *, shared: bool) -> Iterator[None]:
     """
     make_state_dir(config)
     warn_of_open_folder(config.state_dir)
+    warn_of_open_master_key(config)
     file = _file(config)
     with config_errors(f"The lock {file} cannot be written"):
         stream = open_private(file, "a+")
