@@ -129,7 +129,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._wait_for_turn()
 
     def parse(self) -> None:
-        """Parse a part of the unparsed bytes, with the end of one head, or of few tiny ones, in it."""
+        """Parse a part of the unparsed bytes, which has the end of one head or of few tiny ones."""
         self._waits = False
         if self.transport.is_closing() or self.pipeline:
             return  # pipelined requests wait for the response before
