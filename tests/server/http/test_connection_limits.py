@@ -171,6 +171,7 @@ async def test_a_client_that_reads_again_is_no_longer_waited_for(serving, monkey
                 assert connection in limits._waiting  # for the sake of pipelined requests
                 connection.pause_writing()
                 connection.pipeline.clear()
+                connection._unparsed = b""
                 connection.resume_writing()
                 assert connection not in limits._waiting
 

@@ -93,6 +93,7 @@ async def test_a_call_is_checked_against_the_schema_first(demo_client, path, par
 REACHING = [
     *("/nodes/pve01/query-url-metadata", "/nodes/pve01/scan/cifs", "/cluster/acme/tos"),
     *("/nodes/pve01/vncwebsocket", "/nodes/pve01/qemu/101/agent/file-read"),
+    *("/nodes/pve01/qemu/101/agent/exec-status", "/nodes/pve01/apt/changelog"),
     *("/nodes/pve01/storage/local/file-restore/download", "/access/ticket"),
 ]
 
@@ -167,7 +168,19 @@ def test_secrets_are_masked_by_name_and_by_form():
         "env": "A=hush4\0B=hush5",
         "lxc": [["lxc.environment", "C=hush6"]],
         "comment": "api_key=hush7",
-        "keys": ["x"],
+        "keys": "x!hush9",
+        "webhook": {
+            "url": "https://h",
+            "header": ["name=A,value=hush10"],
+            "body": "hush11",
+        },
+        "dns": {"plugin": "p", "api": "cf", "data": "CF_Key=hush12"},
+        "ceph": [{"name": "mgr/dashboard/password", "value": "hush13"}],
+        "mgr/dashboard/key": "hush14",
+        "peer": {"preshared-key": "hush15", "wg-psk": "hush16"},
+        "tfa": {"totp": ["hush17"], "yubico": ["hush18"]},
+        "args": "-object secret,id=a,data=hush19 -smp 2",
+        "backup": "env: A=hush20\nlxc.environment: B=hush21\nmemory: 512",
         "tokenid": "root@pam!x",
         "ticket": None,
         "secret": [{"name": "a", "value": "hush8"}],
@@ -177,3 +190,5 @@ def test_secrets_are_masked_by_name_and_by_form():
     assert "pve4p" not in text
     assert "virtio=AA:BB" in text
     assert "root@pam!x" in text
+    assert "-smp 2" in text
+    assert "memory: 512" in text

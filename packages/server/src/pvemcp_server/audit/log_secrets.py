@@ -7,7 +7,7 @@ from pvemcp_server.audit.mask import MASK, mask_text
 
 _NAMES: Final = (
     r"passw(?:or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?"
-    r"|authorization|cookie|csrf\w{0,30}"
+    r"|authorization|cookie|csrf\w{0,30}|\bpsk|ticket"
 )
 # lengths are bounded where a long line could take quadratic time
 _ASSIGNED: Final = re.compile(
@@ -21,10 +21,12 @@ _WHOLE: Final = re.compile(
     r"|\beyJ[\w-]{1,400}\.[\w-]+\.[\w-]*"  # a JSON Web Token
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*"
 )
+_HEADER: Final = re.compile(r"\b((?:authorization|cookie): ?).+", re.IGNORECASE)  # to its end
 
 
 def mask_line(line: str) -> str:
     """Mask what looks like a secret: assigned to such a name, a header, a ticket, a key."""
     line = _WHOLE.sub(MASK, mask_text(line))
+    line = _HEADER.sub(rf"\1{MASK}", line)
     line = _BEARER.sub(rf"\1 {MASK}", line)
     return _OPTION.sub(rf"\1{MASK}", _ASSIGNED.sub(rf"\1{MASK}", line))

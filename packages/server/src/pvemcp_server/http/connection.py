@@ -6,8 +6,8 @@ pyproject.toml. Neither has an option for what it does:
 * uvicorn waits for a request head, for the rest of a body that was answered early, and for a client
   that reads nothing without a limit, and accepts any number of connections;
 * uvicorn adds the trailers of a chunked body to the headers of its request, any number of them;
-* uvicorn reads on after each response, however many pipelined requests wait already, and asyncio
-  reads so much at once that parsing thousands of tiny ones would block all other connections;
+* uvicorn reads on after each response, however many pipelined requests wait already, and parses
+  all that asyncio has read of all connections before any task continues;
 * uvicorn writes head, body and end of a response one by one, and each write is a system call that
   wakes the client: together they cost more than most tool calls;
 * httptools stops at a request that offers an upgrade to HTTP/2, as Java's and Kotlin's clients do
@@ -18,11 +18,11 @@ half of what the whole pipeline adds to the MCP SDK, so httptools stays.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pvemcp_server.http.connection_limits import ConnectionLimits
@@ -32,6 +32,7 @@ HEAD_BYTES: Final = 64 * 1024  # of a head, or of trailers
 HEADERS: Final = 100  # of a head: each costs time in every layer, however short it is
 TARGET_BYTES: Final = 8 * 1024  # of a request's path and query, whose parameters cost time too
 READ_BYTES: Final = 4 * 1024  # parsed at once, before other connections have their turn
+LEAST_BYTES: Final = 64  # parsed at once; after them, the end of a head ends the turn
 UNREAD_BODY_SECONDS: Final = 5.0  # a closed connection could lose the answer that came early
 UNREAD_BODY_PARTS: Final = 5_000  # chunks of it: each costs time, whatever its size
 WRITE_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
@@ -94,12 +95,14 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().__init__(*arguments, **options)
         self._limits = limits
         self._read = bytearray(READ_BYTES)
+        self._unparsed = b""
+        self._waits = False  # for the turn to parse it
         self.parser = UpgradeIgnoringParser(self)  # type: ignore[assignment]  # what uvicorn uses of it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         self._buffer = BufferedTransport(transport, self.loop)
         super().connection_made(self._buffer)  # type: ignore[arg-type]  # forwards all else
-        self.flow = PipelineFlow(self._buffer, self.pipeline)  # type: ignore[arg-type]  # as above
+        self.flow = GuardedFlow(self._buffer, self._may_read)  # type: ignore[arg-type]  # as above
         if self._limits.open(self, self.client[0] if self.client else ""):
             self._await_head()
         else:
@@ -119,8 +122,40 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         return self._read
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Parse what the transport has read."""
-        self.data_received(bytes(self._read[:nbytes]))
+        """Take what the transport has read; it is parsed when it is this connection's turn."""
+        self._unparsed += self._read[:nbytes]
+        if not self._may_read():
+            self.flow.pause_reading()
+        self._wait_for_turn()
+
+    def parse(self) -> None:
+        """Parse a part of the unparsed bytes, which has the end of one head or of few tiny ones."""
+        self._waits = False
+        if self.transport.is_closing() or self.pipeline:
+            return  # pipelined requests wait for the response before
+        head = self._unparsed.find(b"\r\n\r\n", LEAST_BYTES, READ_BYTES)
+        end = head + 4 if head >= 0 else READ_BYTES
+        part, self._unparsed = self._unparsed[:end], self._unparsed[end:]
+        self.data_received(part)
+        self.flow.resume_reading()
+        self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        if self._unparsed and not self._waits and not self.pipeline:
+            self._waits = True
+            cycle: Any = self.cycle  # None before the first request
+            known = cycle is not None and "caller" in cycle.scope["state"]
+            self._limits.turns.wait(self.parse, known=known)
+
+    def _pipelines(self) -> bool:
+        """Return whether more was sent than the request that is being answered."""
+        return bool(self.pipeline or self._unparsed)
+
+    def _may_read(self) -> bool:
+        """Return whether little enough waits to be parsed, answered or taken by the application."""
+        cycle: Any = self.cycle  # None before the first request
+        body = 0 if cycle is None else len(cycle.body)
+        return len(self._unparsed) < READ_BYTES and not self.pipeline and body <= HIGH_WATER_LIMIT
 
     def data_received(self, data: bytes) -> None:
         self._advanced = False
@@ -170,7 +205,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._advanced = True
         if not self.parser.should_upgrade():
             # a client that reads nothing is still awaited, and pipelined requests have no place
-            if self._write_timer is None and not self.pipeline:
+            if self._write_timer is None and not self._pipelines():
                 self._limits.work(self)
             super().on_message_complete()
             if self._body_timer is not None:  # the body of an early answer
@@ -182,6 +217,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._buffer.flush()
         super().on_response_complete()
         self.flow.resume_reading()
+        self._wait_for_turn()
         answered, unread = self.cycle.response_complete, self.cycle.more_body
         self._limits.wait(self)  # also if a pipelined request follows, or a queue would never wait
         if answered and unread and not self.transport.is_closing():
@@ -198,7 +234,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-            if self._is_answering() and not self.pipeline:
+            if self._is_answering() and not self._pipelines():
                 self._limits.work(self)
 
     def evict(self) -> None:
@@ -241,15 +277,15 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.transport.close()
 
 
-class PipelineFlow(FlowControl):
-    """Flow control that reads nothing more while pipelined requests wait for their turn."""
+class GuardedFlow(FlowControl):
+    """Flow control that reads nothing more while too much waits already."""
 
-    def __init__(self, transport: asyncio.Transport, pipeline: Collection[object]) -> None:
+    def __init__(self, transport: asyncio.Transport, may_read: Callable[[], bool]) -> None:
         super().__init__(transport)
-        self._pipeline = pipeline
+        self._may_read = may_read
 
     def resume_reading(self) -> None:
-        if not self._pipeline:
+        if self._may_read():
             super().resume_reading()
 
 

@@ -1,5 +1,6 @@
 """Options of guest configurations as callers see them: pending changes, lists, hidden secrets."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -11,16 +12,20 @@ Device = TypeVar("Device", GuestDisk, GuestNetwork)
 
 _HIDDEN = "**********"  # Proxmox's own mark of a hidden value
 _PASSWORDS = {"cipassword"}
+_ARGUMENTS = "args"  # of QEMU
+_SECRET_DATA = re.compile(r"\b((?:data|password|string)=)[^,\s]+")  # of its objects and devices
 _ENVIRONMENT = "env"  # variables of a container, separated by NUL bytes
 _RAW_ENVIRONMENT = "lxc.environment"  # raw lines of a container, also with a suffix
 
 
 def shown(name: str, value: Any) -> Any:
-    """Return the value of an option without passwords and the values of environment variables."""
+    """Return the value of an option without passwords and values of environment variables."""
     if name in _PASSWORDS:
         return _HIDDEN
     if name == _ENVIRONMENT:
         return [_variable(text) for text in split_list(str(value))]
+    if name == _ARGUMENTS and isinstance(value, str):
+        return _SECRET_DATA.sub(rf"\1{_HIDDEN}", value)
     if name == "lxc" and isinstance(value, Sequence) and not isinstance(value, str):
         return [_raw_line(line) for line in value]
     return value

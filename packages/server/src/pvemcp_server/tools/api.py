@@ -54,16 +54,26 @@ Rank = Callable[[Endpoint], int | None]
 _SWITCHES: Final = {"true": "1", "false": "0"}
 # Requests that reach other hosts, open a channel, stream a file or read inside a guest
 _REFUSED: Final = re.compile(
-    r"/nodes/\{node\}/(?:scan(?:/.*)?|query-.*)|/cluster/acme/(?:tos|meta)"
-    r"|.*websocket|.*/file-restore/.*|.*/agent/file-read|/access/(?:ticket|openid.*)"
+    r"/nodes/\{node\}/(?:scan(?:/.*)?|query-.*|apt/changelog)|/cluster/acme/(?:tos|meta)"
+    r"|.*websocket|.*/file-restore/.*|.*/agent/(?:file-read|exec-status)"
+    r"|/access/(?:ticket|openid.*)"
 )
 _STREAMS: Final = "download"  # the parameter that makes an answer a file
 _SECRET_NAMES: Final = re.compile(
-    r"(?:.*[-_])?(?:pass(?:word|wd|phrase)?|secret|(?:api|auth|priv|private|secret|access)?[-_]?key"
-    r"|ticket|cookie|token|otp|credentials?)|cipassword|csrfpreventiontoken|keyring|recovery",
+    r"(?:.*[-_./])?(?:pass(?:word|wd|phrase)?|secret"
+    r"|(?:api|auth|priv|private|secret|access)?[-_]?key"
+    r"|ticket|cookie|token|t?otp|credentials?|psk)|cipassword|csrfpreventiontoken|keyring|recovery"
+    r"|yubico|otel-headers|keys",  # the keys of a user are those of one-time passwords
     re.IGNORECASE,
 )
-_OF_OPTION: Final = {"value", "pending"}  # beside "key", which then names an option
+_OF_OPTION: Final = {"value", "pending"}  # beside "key" or "name", which then names an option
+# By the names beside them: headers and body of a webhook, credentials of a DNS API
+_SECRET_BESIDE: Final[Mapping[str, frozenset[str]]] = {
+    "url": frozenset({"header", "body"}),
+    "plugin": frozenset({"data"}),
+}
+# In the text of a whole configuration, as that of a backup
+_ENVIRONMENT: Final = re.compile(r"(?m)^((?:env|lxc\.environment[\w.]*)\s{0,3}[:=]).+$")
 _WORDS: Final[Mapping[str, str]] = {
     "vm": "qemu",
     "vms": "qemu",
@@ -254,9 +264,13 @@ def masked(data: Any, name: str = "") -> Any:
     if data is not None and _SECRET_NAMES.fullmatch(name):
         return MASK
     if isinstance(data, Mapping):
-        option = data.get("key") if data.keys() & _OF_OPTION else None
+        named = data.keys() & _OF_OPTION
+        option = (data.get("key") or data.get("name")) if named else None
+        beside = [names for name, names in _SECRET_BESIDE.items() if name in data]
         return {
-            key: value
+            key: MASK
+            if any(key in names for names in beside)
+            else value
             if option and key == "key"
             else masked(value, str(option) if option and key in _OF_OPTION else key)
             for key, value in data.items()
@@ -265,7 +279,7 @@ def masked(data: Any, name: str = "") -> Any:
         data = shown(name, data)
         return [masked(item, name) for item in data]
     data = shown(name, data)
-    return mask_line(data) if isinstance(data, str) else data
+    return _ENVIRONMENT.sub(rf"\1{MASK}", mask_line(data)) if isinstance(data, str) else data
 
 
 def _rows(data: Any) -> list[dict[str, Any]]:
