@@ -133,6 +133,42 @@ async def test_a_task_about_a_guest_that_the_role_no_longer_shows_is_hidden(clie
     assert entry.outcome == "error"
 
 
+async def test_a_stored_result_is_hidden_like_the_running_task(client, demo_served):
+    task = await client.begin()
+    assert (await client.ended(task))["status"] == "completed"
+    access = demo_served.state.access
+    grant = Grant(frozenset({ANY}), resources=Resources(vmids=frozenset({102})))
+    await access.roles.create("Narrow", [grant])
+    for role in ("Narrow", "Read-only"):
+        await access.keys.change(demo_served.key_id, role=role)
+        await demo_served.state.store.watch.poll()
+        answer = await client.send("tasks/get", taskId=task["taskId"])
+        assert answer["error"] == {"code": -32602, "message": "Unknown task"}
+
+
+async def protect_cluster(served, _guest):
+    await served.state.access.clusters.change("home-lab", protected=True)
+
+
+async def protect_guest(served, guest):
+    guest.config["tags"], guest.row = "protected", None
+    for connection in served.app.endpoint.services.clusters._open.values():
+        connection.inventory.invalidate()
+
+
+@pytest.mark.parametrize("protect", [protect_cluster, protect_guest])
+async def test_a_task_of_what_is_protected_by_now_is_not_stopped(
+    client, demo_served, demo_pve, protect
+):
+    task = await client.begin("BackupVm", snapshot_name=None)
+    state = demo_pve["home-lab"].state
+    await protect(demo_served, state.guests[101])
+    await demo_served.state.store.watch.poll()
+    refused = await client.send("tasks/cancel", taskId=task["taskId"])
+    assert "protected" in refused["error"]["message"]
+    assert not [each for each in state.tasks.values() if each.stopping]
+
+
 async def test_a_task_outlives_the_process_that_started_it(client, demo_served):
     task = await client.begin()
     async with demo_served.twin() as other:

@@ -97,3 +97,16 @@ async def test_a_call_that_loses_nothing_is_not_asked_about(client, name, argume
 def test_the_hint_is_set_on_tools_that_may_lose_data():
     destructive = {name for name, tool in tools().items() if tool.annotations["destructiveHint"]}
     assert destructive == {name for name, _ in LOSING + DESTROYING}
+
+
+async def test_no_argument_pushes_a_loss_or_a_disclosure_out_of_the_question(client):
+    url = f"https://151.101.2.132/{'a' * 1_900}/new.iso"
+    arguments = {**EXAMPLES["DownloadIso"], "url": url, "verify_certificates": False}
+    would = (await client("DownloadIso", **arguments, dry_run=True)).data["would"]
+    await client("DownloadIso", **arguments)
+    [question] = client.conversation.questions
+    shown, rest = question.split("… (")
+    assert would.startswith(shown)
+    assert would.endswith(rest.partition(" more characters) ")[2])
+    assert "certificate is not checked" in rest
+    assert len(question) < 1_500

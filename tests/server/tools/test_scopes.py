@@ -5,11 +5,18 @@ import re
 
 import pytest
 
+from proxmox_client.emulator import ManualClock
+from proxmox_client.emulator.state.guest import Snapshot
+from proxmox_client.emulator.state.jobs import HaResource
+from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import Resources
 from pvemcp_server.toolkit.registry import tools
+from pvemcp_server.tools.attention.model import Topic
 
+from .altered import altered
 from .examples import PROD as PLACE
 from .examples import examples
+from .few_guests import few_guests
 
 pytestmark = pytest.mark.anyio
 
@@ -235,3 +242,103 @@ async def test_no_note_counts_what_is_hidden(demo_client, path):
     notes = [(await scoped(name, **PROD)).notes for name in ("ListVms", "ListBackups")]
     assert any("Malformed on prod, so missing here: some rows" in each for each in notes)
     assert not [each for each in notes if re.search(r"\d+ (rows?|more)", each)]
+
+
+ROLES = {
+    "guest": ONE_GUEST,
+    "tag": Resources(tags=frozenset({"staging"})),
+}
+# without ListClusters, which has the time of its call
+SAME = [
+    *(
+        (name, {**arguments, **({"vmid": 105} if "vmid" in arguments else {})})
+        for name, arguments in examples(PLACE).items()
+        if tools()[name].reads and name not in ("ListClusters", "CallApi", "FindApi")
+    ),
+    *((name, PROD) for name in ("ListBackups", "ListStorageContent") if name in LISTS),
+    ("GetAttention", {**PROD, "areas": list(Topic)}),
+]
+
+
+def change_what_is_hidden(state, scope):
+    """Let all go wrong with guests and nodes that the scope does not cover."""
+    now = int(state.now)
+    for guest in state.guests.values():
+        tags = str(guest.config.get("tags", "")).split(";")
+        if not scope.covers_guest(guest.vmid, pool=state.pool_of(guest.vmid), tags=tags):
+            guest.config["name" if "name" in guest.config else "hostname"] = f"new-{guest.vmid}"
+            guest.snapshots["old"] = Snapshot("old", now - 400 * 86_400, state="prepare")
+            sid = f"{guest.kind.word.lower()}:{guest.vmid}"
+            state.ha_resources[sid] = HaResource(sid, comment="new")
+            guest.row = None
+    for node in state.nodes.values():
+        node.updates, node.newest_kernel = [], "9.9.9-new"
+        for disk in node.disks:
+            disk.health = "FAILED"
+        state.add_task(node.name, "vzdump", "", "new@pam", now - 100).finish("new", now - 50)
+    for storage in state.storages.values():
+        storage.total = max(map(storage.used, state.nodes)) or 1
+
+
+@pytest.mark.parametrize("scope", ROLES.values(), ids=ROLES)
+async def test_what_is_hidden_changes_no_answer(open_client, scope):
+    async with open_client(few_guests(), ManualClock()) as client:
+        scoped = client.scoped(scope)
+        before = [await scoped(name, **arguments) for name, arguments in SAME]
+        change_what_is_hidden(client["prod"].emulated.state, scope)
+        client.refresh()
+        after = [await scoped(name, **arguments) for name, arguments in SAME]
+    assert [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]] == []
+
+
+@pytest.mark.parametrize("node", ["pve02", "pve05", "pve77"])
+@pytest.mark.parametrize("tool", ["GetTask", "GetLog"])
+async def test_a_made_up_task_shows_nothing_of_its_node(demo_client, tool, node):
+    assert not demo_client["prod"].emulated.state.nodes["pve05"].online
+    upid = f"UPID:{node}:00001000:00001000:6B02AC99:vzdump:105:root@pam:"
+    error = await demo_client.scoped(ONE_GUEST).refused(tool, **PROD, upid=upid)
+    assert error == f"No task '{upid}' on prod."
+
+
+async def test_a_deletion_shows_nothing_of_a_hidden_owner(demo_client):
+    state = demo_client["prod"].emulated.state
+    owner = next(g for g in state.guests.values() if not state.nodes[g.node].online)
+    volid = f"ceph-vm:vm-{owner.vmid}-disk-9"
+    place = {**PROD, "node": "pve01", "storage": "ceph-vm", "volid": volid}
+    state.storages["ceph-vm"].put("pve01", Volume(volid, "images", "raw", 1, 1, owner.vmid))
+    scoped = demo_client.scoped(Resources(storages=frozenset({"ceph-vm"})))
+    error = await scoped.refused("DeleteStorageContent", **place)
+    assert error.endswith("unknown: the guest that it belongs to cannot be read and is hidden.")
+
+
+async def test_a_deletion_counts_no_hidden_guests(demo_client):
+    state = demo_client["prod"].emulated.state
+    state.storages["nfs-iso"].put("pve01", Volume("nfs-iso:iso/a.iso", "iso", "raw", 1, 1))
+    place = {**PROD, "node": "pve01", "storage": "nfs-iso", "volid": "nfs-iso:iso/a.iso"}
+    scoped = demo_client.scoped(Resources(storages=frozenset({"nfs-iso"})))
+    would = (await scoped("DeleteIso", **place, dry_run=True)).data["would"]
+    assert "Some guests could not be checked for using nfs-iso:iso/a.iso." in would
+    would = (await demo_client("DeleteIso", **place, dry_run=True)).data["would"]
+    assert re.search(r"\d+ guests could not be checked", would)
+
+
+async def test_a_refused_migration_names_no_hidden_guest(demo_client):
+    reasons = {"blocking-ha-resources": [{"sid": "vm:104", "cause": "resource-affinity"}]}
+
+    def refused(response):
+        check = {"running": 1, "allowed_nodes": ["pve03"], "not_allowed_nodes": {"pve02": reasons}}
+        return response._replace(body=json.dumps({"data": check}).encode())
+
+    scoped = demo_client.scoped(ONE_GUEST | Resources(target_nodes=frozenset({"pve02"})))
+    move = {**PROD, "vmid": 105, "target_node": "pve02", "online": True}
+    with altered(demo_client["prod"], "/nodes/pve01/qemu/105/migrate", refused):
+        error = await scoped.refused("MigrateVm", **move)
+        assert error.endswith("on pve02: blocking ha resources.")
+        assert "vm:104" in await demo_client.refused("MigrateVm", **move)
+
+
+@pytest.mark.parametrize("own", [{"nodes": {"pve02"}}, {"storages": {"ceph-vm"}}])
+async def test_a_part_of_a_cluster_has_only_the_state_of_ceph(tool_client, own):
+    scope = Resources(**{name: frozenset(names) for name, names in own.items()})
+    answer = await tool_client.scoped(scope)("GetClusterStatus", **PROD)
+    assert answer.data["ceph"] == {"status": "HEALTH_WARN"}

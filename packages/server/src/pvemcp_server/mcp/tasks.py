@@ -35,6 +35,7 @@ from pvemcp_server.store.records import McpTask
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.task_wait import outcome_fields
+from pvemcp_server.toolkit.write_target import require_no_protected_tag, writable_cluster
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 LIFE: Final = timedelta(days=1)
@@ -98,6 +99,8 @@ class McpTasks:
         task = await self._find(ctx, params)
         if task.status == "working":
             task = await self._refreshed(ctx, task)
+        else:
+            await self._require_visible(ctx, task)
         detail = _described(task)
         if task.status == "completed":
             detail["result"] = task.result
@@ -123,6 +126,15 @@ class McpTasks:
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
         return task
 
+    async def _require_visible(self, ctx: Context, task: McpTask) -> None:
+        """Raise MCPError unless the caller may still see the task: its result is stored here."""
+        try:
+            await self._in_proxmox(ctx, task)
+        except CallError:
+            raise MCPError(types.INVALID_PARAMS, "Unknown task") from None
+        except ProxmoxError as error:
+            raise MCPError(types.INTERNAL_ERROR, explain(error)) from None
+
     async def _refreshed(self, ctx: Context, task: McpTask) -> McpTask:
         """Return the task with its current state in Proxmox; the end of a task is stored."""
         try:
@@ -147,7 +159,7 @@ class McpTasks:
         recorder.set_arguments({"cluster": task.cluster, "upid": task.upid})
         await recorder.intent()
         try:
-            await (await self._in_proxmox(ctx, task)).stop()
+            await (await self._in_proxmox(ctx, task, writes=True)).stop()
         except asyncio.CancelledError:
             await recorder.cancelled("the client")
             raise
@@ -160,20 +172,25 @@ class McpTasks:
         await recorder.succeeded()
         await self._changed(task, status="cancelled", message="cancelled by the client")
 
-    async def _in_proxmox(self, ctx: Context, task: McpTask) -> Task:
+    async def _in_proxmox(self, ctx: Context, task: McpTask, *, writes: bool = False) -> Task:
         """Return the Proxmox task.
 
         Raise MCPError if the caller may no longer use its tool, and CallError if the role no
-        longer shows its guest. One that is gone, as after its removal, is no secret.
+        longer shows its guest, or if what `writes` changes is protected by now. A guest that is
+        gone, as after its removal, is no secret.
         """
         tool, caller = self.pipeline.tools.get(task.tool), caller_of(ctx)
         if tool is None or not caller.may_call(tool.name, tool.effect):
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
         call: Call = await self.pipeline.open(tool, caller, SilentConversation())
-        cluster = await call.cluster(task.cluster)
+        cluster = await (writable_cluster if writes else Call.cluster)(call, task.cluster)
         upid = Upid.parse(task.upid or "")
         if upid.id.isdecimal() and int(upid.id) in (await cluster.inventory.view()).by_vmid:
-            await cluster.guest(int(upid.id))
+            guest = await cluster.guest(int(upid.id))
+            if writes:
+                await require_no_protected_tag(
+                    call, cluster, guest.tag_list, f"Guest {guest.vmid} on {cluster.name}"
+                )
         return cluster.pve.task(upid)
 
     async def _changed(self, task: McpTask, **values: Any) -> McpTask:

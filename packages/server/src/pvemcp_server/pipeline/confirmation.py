@@ -1,6 +1,6 @@
 """Confirmation of calls that lose data: by the user, or an administrator if no client can ask."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mcp_types import InputRequiredResult
 
 QUESTION_CHARACTERS: Final = 1_000
+SENTENCE_CHARACTERS: Final = 600  # of a question
 BOX: Final = "Do it"  # title of the field that has to be ticked for consent
 RecordDecision = Callable[[Outcome, str], Awaitable[None]]
 Approve = Callable[[], Awaitable[None]]
@@ -29,6 +30,7 @@ _OUTCOMES: Final = {
     Decision.DISMISSED: Outcome.NO_ANSWER,
     Decision.NO_ANSWER: Outcome.NO_ANSWER,
 }
+_WHOLE: Final = 10_000  # characters; no sentence is longer
 _SETTING: Final = Values.model_fields["unconfirmed_destructive"].title
 _UNATTENDED: Final = "Without a user"  # the field `unattended` on the page of the key
 
@@ -74,9 +76,23 @@ class Unattended:
         return Decision.CANNOT_ASK
 
 
+def question_of(sentences: Iterable[str]) -> str:
+    """Return the question about a plan, with the beginning of each of its sentences.
+
+    The first one holds arguments, such as a URL: a long one must not push out what follows, which
+    is what is lost or disclosed.
+    """
+    return " ".join(_shortened(clean_line(each, _WHOLE)) for each in sentences)
+
+
+def _shortened(text: str) -> str:
+    more = len(text) - SENTENCE_CHARACTERS
+    return text if more <= 0 else f"{text[:SENTENCE_CHARACTERS]}… ({more} more characters)"
+
+
 async def confirm(
     conversation: Conversation,
-    sentence: str,
+    question: str,
     settings: Values,
     record: RecordDecision,
     approve: Approve,
@@ -95,7 +111,6 @@ async def confirm(
             "Calls that need the user's consent are switched off here; nothing was changed.",
             hint="An administrator can allow them: setting 'Destructive calls'.",
         )
-    question = clean_line(sentence, QUESTION_CHARACTERS)
     decision = await conversation.ask(question)
     if decision in _OUTCOMES:
         await record(_OUTCOMES[decision], question)

@@ -29,6 +29,7 @@ from pvemcp_server.pipeline.confirmation import (
     InputRequired,
     Unattended,
     confirm,
+    question_of,
     require_approval,
 )
 from pvemcp_server.pipeline.pagination import page_of
@@ -266,7 +267,11 @@ class Pipeline:
             )
             approve = partial(require_approval, self.approvals, planned, recorder.decided)
             await confirm(
-                call.conversation, plan.sentence, call.settings, recorder.decided, approve
+                call.conversation,
+                question_of(plan.sentences),
+                call.settings,
+                recorder.decided,
+                approve,
             )
         await recorder.intent()
         return await carry_out(call, plan)

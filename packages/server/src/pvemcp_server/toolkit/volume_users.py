@@ -27,6 +27,7 @@ _ATTACHED_BY = {
     "iso": ("qemu",),
     "snippets": ("qemu", "lxc"),
 }
+_HIDDEN_OWNER = "the guest that it belongs to cannot be read and is hidden."
 
 
 @dataclass
@@ -97,16 +98,17 @@ async def _add_owner(cluster: Cluster, volume: Volume, vmid: int, users: VolumeU
                 f"Whether {volume.volid} is still in use is unknown: {advice.after(fact)}"
             )
         return
+    visible = owner.vmid in (await cluster.inventory_view()).by_vmid
     api = cluster.api_of(owner)
     both: Awaitable[BothConfigs[Any]] = api.configs()
     try:
         configs, snapshots = await asyncio.gather(both, _snapshot_configs(api))
     except ProxmoxError as error:
+        reason = await cluster.explain(error) if visible else _HIDDEN_OWNER
         raise Precondition(
-            f"Whether {volume.volid} is still in use is unknown: {await cluster.explain(error)}"
+            f"Whether {volume.volid} is still in use is unknown: {reason}"
         ) from error
     guest = f"{owner.type} {owner.vmid}"
-    visible = owner.vmid in (await cluster.inventory_view()).by_vmid
     for use in _uses_in(configs, volume.volid, guest):
         users.add(use, visible=visible)
     for name, config in snapshots.items():

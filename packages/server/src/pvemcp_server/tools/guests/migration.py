@@ -250,13 +250,14 @@ def _refuse_disallowed_node(
 ) -> None:
     """Raise Precondition for a node that is not among those that Proxmox allows.
 
-    A storage that the node lacks is no reason if the disks move to `target_storage`.
+    A storage that the node lacks is no reason if the disks move to `target_storage`. The reasons
+    name other guests, so a role for a part of the cluster gets only their kinds.
     """
     if check is None or not check.allowed_nodes or node in check.allowed_nodes:
         return
     refused = check.refused.get(node, {})
     reasons = [
-        f"{key.replace('_', ' ')} {value}"
+        re.sub("[_-]", " ", key) + (f" {value}" if guest.cluster.scope.everything else "")
         for key, value in refused.items()
         if key != "unavailable_storages"
     ]

@@ -187,9 +187,13 @@ async def visible_task(call: Call, cluster_name: str | None, text: str) -> tuple
     except ValueError as error:
         raise BadArgument("upid", str(error)) from None
     cluster = await cluster_with(call, cluster_name, nodes=[upid.node])
-    view = await cluster.inventory_view()
+    view, whole = await cluster.inventory_view(), await cluster.inventory.view()
+    if upid.node in view.by_node:
+        return cluster, upid
     vmid = int(upid.id) if upid.id.isdecimal() else None
-    if upid.node not in view.by_node and vmid not in view.by_vmid:
+    # a task of a visible guest ran on any node, but a made-up id must not show which ones there are
+    reachable = whole.by_node.keys() - whole.offline_nodes
+    if vmid not in view.by_vmid or upid.node not in reachable:
         raise unknown_task(cluster, text)
     return cluster, upid
 

@@ -9,7 +9,7 @@ from proxmox_client import ProxmoxError
 from proxmox_client.api.storage import Storage, StorageContentKind, Volume
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.errors import BadArgument, Precondition, UnknownName, counted
+from pvemcp_server.errors import BadArgument, Precondition, UnknownName
 from pvemcp_server.tables.registry import Budget, LoadRequest
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
@@ -182,7 +182,8 @@ def _warnings(cluster: Cluster, volid: str, users: VolumeUsers) -> list[str]:
     """Return warnings about guests that were not checked for using the volume."""
     warnings = []
     if users.unread:
-        warnings.append(f"{counted(users.unread, 'guest')} could not be checked for using {volid}.")
+        guests = cluster.counted(users.unread, "guest")
+        warnings.append(f"{guests[0].upper()}{guests[1:]} could not be checked for using {volid}.")
     if users.blind:
         warnings.append(
             f"{cluster.account} does not see all guests: one that it does not see may still use "
