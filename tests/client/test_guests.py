@@ -313,3 +313,22 @@ async def test_a_refusal_of_the_guest_agent_in_any_form_is_one(client, pve):
         pve.answer("GET /nodes/pve1/qemu/100/agent/get-osinfo", {"result": {"error": error}})
         with pytest.raises(AgentRefused, match="boom"):
             await client.qemu("pve1", 100).agent_os_info()
+
+
+@pytest.mark.parametrize("empty", [None, []])
+async def test_an_empty_answer_is_no_guest_without_disks_and_snapshots(client, pve, empty):
+    guest, base = client.qemu("pve1", 100), "GET /nodes/pve1/qemu/100"
+    pve.answer(f"{base}/pending", empty)
+    pve.answer(f"{base}/snapshot", empty)
+    pve.answer(f"{base}/config", {"scsi0": "local:vm-100-disk-0", "digest": "da39"})
+    for read in (guest.configs, guest.snapshots, guest.current_snapshot):
+        with pytest.raises(UnexpectedAnswer, match="is empty"):
+            await read()
+
+
+async def test_a_failed_restore_leaves_a_guest_without_options(client, pve):
+    # "Seen on 9.2.11": its configuration has a digest and nothing else
+    guest = client.qemu("pve1", 100)
+    pve.answer("GET /nodes/pve1/qemu/100/pending", [])
+    pve.answer("GET /nodes/pve1/qemu/100/config", {"digest": "da39"})
+    assert (await guest.configs()).current.disks == []

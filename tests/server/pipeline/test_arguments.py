@@ -85,8 +85,32 @@ def test_a_list_may_be_json_text_or_have_commas_or_be_one_value(tool, name):
     one, two = (getattr(read(tool, **{name: [entry] * n}), name) for n in (1, 2))
     for same in (entry, str(entry), json.dumps([entry]), f" {json.dumps([str(entry)])}"):
         assert getattr(read(tool, **{name: same}), name) == one
-    for same in (json.dumps([entry, entry]), f"{entry}, {entry}"):
+    texts = (json.dumps([entry, entry]), f"{entry}, {entry}", f"{entry};{entry}; ")
+    for same in (*texts, [f"{entry},{entry}"], f"{entry}\n{entry}"):
         assert getattr(read(tool, **{name: same}), name) == two
+    if isinstance(entry, int):
+        assert getattr(read(tool, **{name: f"{entry} {entry}"}), name) == two
+
+
+@pytest.mark.parametrize(("tool", "name"), arguments(optional=True))
+def test_all_in_place_of_a_filter_is_no_filter(tool, name):
+    field = tool.accepted.model_fields[name]
+    filters = ("cluster_name", "node", "nodes", "storage", "vmid", "vmids")
+    filters += ("status", "type", "content_type", "user")
+    if (
+        name in filters and tool.lists and tool.name != "GetLog"
+    ):  # its node and vmid say whose log it is
+        others = {key: value for key, value in EXAMPLES[tool.name].items() if key != name}
+        for word in ("all", "ALL", " any ", "*", ["all"]):
+            accepted = read_arguments(tool, {**others, name: word})
+            assert getattr(accepted, name) == field.get_default(call_default_factory=True)
+
+
+def test_a_number_in_place_of_a_text_is_read():
+    accepted = read(tools()["ListTasks"], since=1_795_860_000)
+    assert accepted.since == "1795860000"
+    with pytest.raises(BadArgument, match="a snapshot name is a letter"):
+        read(tools()["CreateVmSnapshot"], snapshot_name=20_261_128)
 
 
 @pytest.mark.parametrize(("tool", "name"), arguments())
@@ -103,7 +127,7 @@ def test_a_client_that_checks_against_the_schema_sends_the_example(tool):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("vmids", "[100"), ("vmids", "{}"), ("vmids", "web"), ("fields", [1])]
+    ("name", "value"), [("vmids", "[100"), ("vmids", "{}"), ("vmids", "web"), ("fields", [{}])]
 )
 def test_what_is_no_list_in_any_form_is_an_error(name, value):
     with pytest.raises(BadArgument, match=name):

@@ -174,6 +174,18 @@ async def test_a_row_that_the_server_cannot_make_costs_only_itself(tool_client, 
     assert "Missing from home-lab: 1 row, because the server failed there" in answer.notes
 
 
+@pytest.mark.parametrize("part", ["pending", "snapshot"])
+@pytest.mark.parametrize("body", ["null", "HTML", "text as data"])
+async def test_a_malformed_answer_about_a_guest_never_frees_its_volumes(tool_client, part, body):
+    path = f"/nodes/pve/qemu/101/{part}"
+    disk = {"node": "pve", "storage": "local-lvm", "volid": "local-lvm:vm-101-disk-0"}
+    with altered(tool_client["home-lab"], path, with_body(BAD_BODIES[body])):
+        error = await tool_client.refused(
+            "DeleteStorageContent", cluster_name="home-lab", **disk, dry_run=True
+        )
+    assert "is still in use is unknown" in error
+
+
 @pytest.mark.parametrize(
     "malformed", [None, {"id": "qemu/101"}, {"id": "qemu/101", "type": "qemu", "vmid": "x"}]
 )

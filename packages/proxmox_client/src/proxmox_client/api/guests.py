@@ -13,7 +13,7 @@ from proxmox_client.api.resources import GuestType
 from proxmox_client.api.rrd import Consolidation, GuestRrd, TimeFrame
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.tasks import Task
-from proxmox_client.errors import NotFound
+from proxmox_client.errors import NotFound, UnexpectedAnswer
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
 from proxmox_client.transport import Parameters, Transport, converted
@@ -146,6 +146,8 @@ class Guest(Generic[C]):
         Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Config.pm, PVE/GuestHelpers.pm.
         """
         rows = await self.pending()
+        if not rows:
+            await self._require_no_options()
         running = {row.key: row.value for row in rows if row.value is not None}
         pending = {row.key: row.pending for row in rows if row.pending is not None}
         removed = {row.key for row in rows if row.delete}
@@ -153,6 +155,14 @@ class Guest(Generic[C]):
         both = (running, kept | pending)
         path = self._path("pending")
         return BothConfigs(*(converted(path, options, self._config.of) for options in both))
+
+    async def _require_no_options(self) -> None:
+        """Raise UnexpectedAnswer unless the guest has no options, as after a failed restore.
+
+        An empty answer says that it uses no volume, and null is read as an empty answer.
+        """
+        if (await self.config()).raw.keys() != {"digest"}:
+            raise UnexpectedAnswer(200, "OK", f"The answer of {self._path('pending')} is empty")
 
     async def status(self) -> GuestStatus:
         """GET …/status/current. Needs VM.Audit.
@@ -202,7 +212,10 @@ class Guest(Generic[C]):
         return self._task(await self._transport.post(path, start=start))
 
     async def _snapshot_rows(self) -> list[SnapshotRow]:
-        return await self._read(list[SnapshotRow], "snapshot")
+        rows = await self._read(list[SnapshotRow], "snapshot")
+        if not rows:  # Proxmox always lists `current`; null is read as an empty list
+            raise UnexpectedAnswer(200, "OK", f"The answer of {self._path('snapshot')} is empty")
+        return rows
 
     async def _power(self, action: str, parameters: Parameters) -> Task:
         return self._task(await self._transport.post(self._path("status", action), **parameters))

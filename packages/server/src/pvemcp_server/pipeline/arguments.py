@@ -1,10 +1,11 @@
 """Validation of arguments: a misspelled one is an error, never ignored.
 
 Clients and models write the same argument in several forms, which are read alike: null, "" and []
-for an optional one that has no value, a list as its JSON text, with commas or as a single value,
-and a choice in any case.
+for an optional one that has no value, a list as its JSON text, with commas, with semicolons or as a
+single value, a number in place of a text, and a choice in any case.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,7 @@ from pvemcp_server.toolkit.registry import Tool
 
 E = TypeVar("E")
 
+_NUMBERS: Final = re.compile(r"[\d\s,;]+", re.ASCII)
 _REQUIRED: Final = "this argument is required."
 
 
@@ -67,7 +69,8 @@ class _Declared:
 
     def is_absent(self, value: Any) -> bool:
         """Return whether the value means the same as leaving the argument out."""
-        if isinstance(value, str) and folded(value.strip()) in self.absent:
+        only = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if isinstance(only, str) and folded(only.strip()) in self.absent:
             return True
         if self.clamp and str(value).strip() == "0":
             return True
@@ -80,15 +83,21 @@ class _Declared:
         if value is None or not self.is_list:
             return self._choice(value)
         value = decoded(value)
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
         entries = value if isinstance(value, list) else [value]
-        return [self._choice(entry) for entry in entries]
+        return [self._choice(part) for entry in entries for part in _parts_of(entry)]
 
     def _choice(self, value: Any) -> Any:
         if not self.choices or not isinstance(value, str):
             return value
         return self.choices.get(folded(value.strip()), value)
+
+
+def _parts_of(entry: Any) -> list[Any]:
+    """Return the values in one entry of a list; only numbers are separated by blanks too."""
+    if not isinstance(entry, str):
+        return [entry]
+    separators = r"[\s,;]" if _NUMBERS.fullmatch(entry) else r"[,;\n]"
+    return [part.strip() for part in re.split(separators, entry) if part.strip()]
 
 
 def _in_one_form(model: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +168,7 @@ def _fact(error: ErrorDetails, names: Iterable[str], tool: Tool) -> str:
             return f"there is no such argument{suggestion}"
         case "missing":
             return _REQUIRED
-        case _ if error["input"] is None:
+        case _ if is_absent(error["input"]):
             return _REQUIRED
         case "int_parsing" if _name(error).startswith("vmid"):
             return f"{_sentence(error)} ListVms shows the number of each name."

@@ -37,25 +37,30 @@ class Clamp:
     most: int | None = None
 
 
-ClusterName = Annotated[
-    str | None,
-    Absent(("all", "any", "*")),
-    Field(description="Cluster; all if absent"),
+NO_FILTER = Absent(("all", "any", "*"))
+
+ClusterName = Annotated[str | None, NO_FILTER, Field(description="Cluster; all if absent")]
+OneCluster = Annotated[
+    str | None, NO_FILTER, Field(description="Cluster; needed if you reach several")
 ]
-OneCluster = Annotated[str | None, Field(description="Cluster; needed if you reach several")]
-ItsCluster = Annotated[str | None, Field(description="Cluster, if several have it")]
+ItsCluster = Annotated[str | None, NO_FILTER, Field(description="Cluster, if several have it")]
 VmId = Annotated[int, Field(ge=100, le=999_999_999, description="VMID")]
-VmIds = Annotated[list[int], Field(max_length=1000, description="VMIDs; empty means all")]
+AnyVm = Annotated[VmId | None, NO_FILTER]
+VmIds = Annotated[
+    list[int], NO_FILTER, Field(max_length=1000, description="VMIDs; empty means all")
+]
 NodeName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$", description="Node"),
     Rule("a node name has letters, digits and hyphens, at most 63"),
 ]
+AnyNode = Annotated[NodeName | None, NO_FILTER]
 StorageName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$", max_length=100, description="Storage"),
     Rule("a storage name is a letter, then letters, digits, dots, hyphens or underscores"),
 ]
+AnyStorage = Annotated[StorageName | None, NO_FILTER]
 Volid = Annotated[
     str, Field(max_length=500, description="Volume id, as storage:path, from a list tool")
 ]
@@ -78,7 +83,9 @@ OutputFormat = Annotated[
 class Arguments(BaseModel):
     """The base of argument models: an undeclared argument is an error, never ignored."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", str_strip_whitespace=True, coerce_numbers_to_str=True, frozen=True
+    )
 
 
 class Options(Arguments):

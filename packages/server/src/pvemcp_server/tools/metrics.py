@@ -25,12 +25,14 @@ from pvemcp_server.tables.series import (
 )
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import (
+    NO_FILTER,
+    AnyNode,
+    AnyStorage,
     ClusterName,
     ItsCluster,
     NodeName,
     OneCluster,
     Rule,
-    StorageName,
     VmId,
     Words,
 )
@@ -57,7 +59,9 @@ Metrics = Annotated[
     Field(min_length=1, description="Main ones when absent. Pressure: PSI, from 9.0"),
 ]
 SomeVms = Annotated[list[VmId], Field(min_length=1, max_length=100, description="Guest numbers")]
-SomeNodes = Annotated[list[NodeName] | None, Field(max_length=100, description="All when absent")]
+SomeNodes = Annotated[
+    list[NodeName] | None, NO_FILTER, Field(max_length=100, description="All when absent")
+]
 
 K = TypeVar("K", int, str)
 P = TypeVar("P", GuestRrd, NodeRrd)
@@ -173,8 +177,8 @@ async def list_storage_rrd_data(
     call: Call,
     *,
     cluster_name: ClusterName = None,
-    storage: StorageName | None = None,
-    node: NodeName | None = None,
+    storage: AnyStorage = None,
+    node: AnyNode = None,
     time_frame: Frame = "Month",
 ) -> Rows:
     """List growth per day of storages and when they are full: full_on, and its 95 % range."""

@@ -9,14 +9,19 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables import Guest, LoadRequest, described, guests
 from pvemcp_server.tables.rows import GUEST_TYPES
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import ClusterName, DetailLevel, Words
+from pvemcp_server.toolkit.arguments import NO_FILTER, ClusterName, DetailLevel, Words
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import detail_columns, listed
 from pvemcp_server.toolkit.registry import Rows, tool
 
-Status = Annotated[Literal["running", "stopped", "paused"] | None, Field(description="State")]
+Status = Annotated[
+    Literal["running", "stopped", "paused"] | None, NO_FILTER, Field(description="State")
+]
 Kind = Annotated[
-    Literal["qemu", "lxc"] | None, Words(GUEST_TYPES), Field(description="VM or container")
+    Literal["qemu", "lxc"] | None,
+    NO_FILTER,
+    Words(GUEST_TYPES),
+    Field(description="VM or container"),
 ]
 
 

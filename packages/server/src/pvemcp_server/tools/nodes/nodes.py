@@ -13,7 +13,7 @@ from pvemcp_server.tables import (
     replications,
 )
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import ClusterName, DetailLevel, NodeName
+from pvemcp_server.toolkit.arguments import AnyNode, ClusterName, DetailLevel
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import clusters_with
 from pvemcp_server.toolkit.lists import detail_columns, listed
@@ -44,7 +44,7 @@ async def list_replications(call: Call, *, cluster_name: ClusterName = None) -> 
 
 @tool("ListNodeDisks", area=Area.NODES, effect=Effect.READ, answer=NodeDisk, needs=(needs.NODES,))
 async def list_node_disks(
-    call: Call, *, cluster_name: ClusterName = None, node: NodeName | None = None
+    call: Call, *, cluster_name: ClusterName = None, node: AnyNode = None
 ) -> Rows:
     """List physical disks of nodes with health and wearout, the life left: 100 is new."""
     return await listed(

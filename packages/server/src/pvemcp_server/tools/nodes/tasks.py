@@ -17,7 +17,14 @@ from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.tables.tasks import TYPES
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import Clamp, ClusterName, ItsCluster, NodeName, VmId
+from pvemcp_server.toolkit.arguments import (
+    NO_FILTER,
+    AnyNode,
+    AnyVm,
+    Clamp,
+    ClusterName,
+    ItsCluster,
+)
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with, clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
@@ -26,9 +33,15 @@ from pvemcp_server.toolkit.task_wait import watch
 
 _MOST_TASKS = 500  # of an answer
 
-Status = Annotated[Literal["running", "stopped", "ok", "error"] | None, Field(description="State")]
-Type = Annotated[str | None, Field(max_length=50, description="As vzdump, qmstart, qmigrate")]
-User = Annotated[str | None, Field(max_length=100, description="Account or a part of it")]
+Status = Annotated[
+    Literal["running", "stopped", "ok", "error"] | None, NO_FILTER, Field(description="State")
+]
+Type = Annotated[
+    str | None, NO_FILTER, Field(max_length=50, description="As vzdump, qmstart, qmigrate")
+]
+User = Annotated[
+    str | None, NO_FILTER, Field(max_length=100, description="Account or a part of it")
+]
 Since = Annotated[str | None, Field(max_length=40, description="ISO 8601, or -24h, -7d")]
 Limit = Annotated[int, Clamp(_MOST_TASKS), Field(ge=1, le=_MOST_TASKS, description="Rows at most")]
 UpidText = Annotated[str, Field(max_length=512, description="Task id, from a write or ListTasks")]
@@ -72,8 +85,8 @@ async def list_tasks(
     cluster_name: ClusterName = None,
     status: Status = None,
     type: Type = None,  # noqa: A002 - the published name
-    node: NodeName | None = None,
-    vmid: VmId | None = None,
+    node: AnyNode = None,
+    vmid: AnyVm = None,
     user: User = None,
     since: Since = None,
     limit: Limit = 50,

@@ -11,7 +11,15 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.tables import Backup, BackupJob, LoadRequest, backup_jobs, backups
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import ClusterName, ItsCluster, NodeName, StorageName, VmId
+from pvemcp_server.toolkit.arguments import (
+    NO_FILTER,
+    AnyNode,
+    AnyStorage,
+    ClusterName,
+    ItsCluster,
+    StorageName,
+    VmId,
+)
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
@@ -27,7 +35,7 @@ from pvemcp_server.toolkit.write_target import (
     unknown_target_storage,
 )
 
-OneVm = Annotated[VmId | None, Field(description="Only of this guest")]
+OneVm = Annotated[VmId | None, NO_FILTER, Field(description="Only of this guest")]
 BackupStorage = Annotated[StorageName | None, Field(description="Where to; Proxmox's default")]
 Mode = Annotated[
     Literal["snapshot", "suspend", "stop"] | None, Field(description="snapshot keeps it running")
@@ -57,8 +65,8 @@ async def list_backups(
     call: Call,
     *,
     cluster_name: ClusterName = None,
-    node: NodeName | None = None,
-    storage: StorageName | None = None,
+    node: AnyNode = None,
+    storage: AnyStorage = None,
     vmid: OneVm = None,
 ) -> Rows:
     """List backups, newest first; on all storages unless one is named."""

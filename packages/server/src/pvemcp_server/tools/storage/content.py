@@ -7,7 +7,7 @@ from pydantic import Field
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables import Content, LoadRequest, storage_content
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import ClusterName, NodeName, StorageName
+from pvemcp_server.toolkit.arguments import NO_FILTER, ClusterName, NodeName, StorageName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
@@ -15,6 +15,7 @@ from pvemcp_server.toolkit.registry import Rows, tool
 
 ContentType = Annotated[
     Literal["iso", "vztmpl", "backup", "images", "rootdir", "snippets", "import"] | None,
+    NO_FILTER,
     Field(description="Only this kind"),
 ]
 

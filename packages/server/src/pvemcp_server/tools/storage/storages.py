@@ -8,12 +8,14 @@ from pydantic import Field
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.tables import Storage, storages
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import ClusterName, DetailLevel
+from pvemcp_server.toolkit.arguments import NO_FILTER, ClusterName, DetailLevel
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import detail_columns, listed
 from pvemcp_server.toolkit.registry import Rows, tool
 
-StorageType = Annotated[str | None, Field(max_length=50, description="dir, nfs, lvmthin, pbs …")]
+StorageType = Annotated[
+    str | None, NO_FILTER, Field(max_length=50, description="dir, nfs, lvmthin, pbs …")
+]
 
 
 @tool(
