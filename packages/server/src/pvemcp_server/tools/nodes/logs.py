@@ -1,7 +1,7 @@
 """Logs: of a node's system, of the tasks of a guest, of one task."""
 
 import re
-from asyncio import gather
+from asyncio import gather, to_thread
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Annotated, ClassVar, Final
@@ -130,7 +130,7 @@ async def _of_node(node: Node, service: str | None, span: Span, most: int) -> li
     """
     if service is None and span == (None, None):
         clock, lines = await gather(node.time(), node.journal(most))
-        return _parsed(lines, _zone(clock), None)
+        return await to_thread(_parsed, lines, _zone(clock), None)  # long lines take seconds
     zone = _zone(await node.time())
     since, until = (
         None if time is None else time.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
@@ -142,7 +142,7 @@ async def _of_node(node: Node, service: str | None, span: Span, most: int) -> li
     log = await node.syslog(
         start=max(0, total - most), limit=most, since=since, until=until, service=service
     )
-    return _parsed(log.lines, zone, span[1])
+    return await to_thread(_parsed, log.lines, zone, span[1])
 
 
 async def _of_guest(
