@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvemcp_server.config import Config
+from pvemcp_server.http import client_address as client_address_module
 from pvemcp_server.http.client_address import (
     _warn_of_untrusted_proxy,
     client_address,
@@ -169,3 +170,15 @@ def test_a_public_url_may_end_with_a_slash():
     assert (
         Config(public_url="https://public.example:8443/").base_url == "https://public.example:8443"
     )
+
+
+def test_forwarded_addresses_are_parsed_only_as_far_as_they_count(monkeypatch):
+    parsed = []
+    monkeypatch.setattr(client_address_module, "_host", lambda hop: parsed.append(hop) or hop)
+    invented = ",".join(map(str, range(10_000)))
+    scope = {
+        "client": ("10.0.0.1", 1),
+        "headers": [(b"x-forwarded-for", f"{invented}, 192.0.2.7".encode())],
+    }
+    assert client_address(scope, networks(["10.0.0.0/8"])) == "192.0.2.7"
+    assert parsed == ["10.0.0.1", "192.0.2.7"]

@@ -1,6 +1,7 @@
 """FindApi and CallApi: the rest of Proxmox's API, read within limits."""
 
 import json
+from threading import current_thread
 
 import pytest
 
@@ -8,6 +9,7 @@ from proxmox_client.schema import VERSIONS, load
 from pvemcp_server.access.model import ANY, NAMED_ONLY, READS, Effect, Grant, Resources
 from pvemcp_server.access.roles import BUILT_IN
 from pvemcp_server.toolkit.registry import tools
+from pvemcp_server.tools import api
 from pvemcp_server.tools.api import masked
 
 pytestmark = pytest.mark.anyio
@@ -67,6 +69,16 @@ async def test_objects_and_plain_values_are_rows_too(tool_client):
     assert row["release"] == "9.2"
     [value] = (await tool_client("CallApi", **PROD, path="/cluster/nextid")).data
     assert int(value["value"]) >= 100
+
+
+async def test_a_long_answer_is_cut_and_masked_beside_other_calls(tool_client, monkeypatch):
+    threads = []
+    monkeypatch.setattr(api, "MOST_ROWS", 3)
+    monkeypatch.setattr(api, "masked", lambda data: threads.append(current_thread()) or data)
+    answer = await tool_client("CallApi", **PROD, path="/nodes/pve01/tasks", fields=["upid"])
+    assert len(answer.data) == 3
+    assert "The first 3 of" in answer.notes
+    assert threads != [current_thread()]
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,13 @@ def client_address(scope: Mapping[str, Any], trusted: Networks) -> str:
         if values:
             _warn_of_untrusted_proxy()
         return peer
-    hops = [_host(hop.strip()) for value in values for hop in value.split(",") if hop.strip()]
-    nearest_first = [peer, *reversed(hops)]
-    return next((hop for hop in nearest_first if not is_within(hop, trusted)), nearest_first[-1])
+    hops = [hop.strip() for value in values for hop in value.split(",") if hop.strip()]
+    nearest = peer
+    for hop in reversed(hops):  # only as far as they count: a client can send thousands
+        nearest = _host(hop)
+        if not is_within(nearest, trusted):
+            break
+    return nearest
 
 
 @cache  # once per process: every request through such a proxy would repeat it

@@ -23,8 +23,11 @@ CELL_CHARACTERS: Final = 2_000
 DOCUMENT_CHARACTERS: Final = 20_000
 MOST_NOTES: Final = 30
 _NUMBERS: Final = (int, float, bool)
-# lines of TOON save tokens where names of columns repeat; few single answers have such a part
-_DOCUMENTS: Final = {Format.TOON: (Format.JSON_COMPACT, Format.TOON)}
+# lines of TOON save tokens where names of columns repeat, and Csv where nothing is nested
+_DOCUMENTS: Final = {
+    Format.TOON: (Format.JSON_COMPACT, Format.TOON),
+    Format.CSV: (Format.CSV, Format.JSON_COMPACT),
+}
 
 
 @dataclass

@@ -51,6 +51,7 @@ ApiParameters = Annotated[
 Rank = Callable[[Endpoint], int | None]
 """Returns the place of a method among those found, or None if it isn't one of them."""
 
+MOST_ROWS: Final = 10_000  # a whole journal has millions
 _SWITCHES: Final = {"true": "1", "false": "0"}
 # Requests that reach other hosts, open a channel, stream a file or read inside a guest
 _REFUSED: Final = re.compile(
@@ -128,7 +129,11 @@ async def call_api(
         )
     endpoint, encoded, values = await _checked(cluster, path, parameters or [])
     data = await cluster.pve.raw("GET", encoded, **values)
-    rows = _rows(masked(data))
+    if isinstance(data, list) and len(data) > MOST_ROWS:
+        call.notes.add(f"The first {MOST_ROWS:,} of {len(data):,} rows; parameters give others.")
+        data = data[:MOST_ROWS]
+    # in a thread, because the texts of a long answer take seconds, and other calls go on
+    rows = await asyncio.to_thread(lambda: _rows(masked(data)))
     call.notes.add(f"GET {endpoint.path} as Proxmox answers it: its texts are data, its units raw.")
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     return Rows(rows, columns if rows else call.fields)

@@ -1,7 +1,7 @@
 """GetLog: the journal (system log) of a node, the logs of a guest's tasks or of one task."""
 
 import re
-from asyncio import gather
+from asyncio import gather, to_thread
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Annotated, ClassVar, Final
@@ -146,7 +146,7 @@ async def _node_lines(node: Node, service: str | None, span: Span, most: int) ->
     """
     if service is None and span == (None, None):
         clock, lines = await gather(node.time(), node.journal(most))
-        return _parse_all(lines, _zone(clock), None)
+        return await to_thread(_parse_all, lines, _zone(clock), None)  # long lines take seconds
     zone = _zone(await node.time())
     since, until = (
         None if time is None else time.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
@@ -158,7 +158,7 @@ async def _node_lines(node: Node, service: str | None, span: Span, most: int) ->
     log = await node.syslog(
         start=max(0, total - most), limit=most, since=since, until=until, service=service
     )
-    return _parse_all(log.lines, zone, span[1])
+    return await to_thread(_parse_all, log.lines, zone, span[1])
 
 
 async def _guest_lines(
