@@ -11,7 +11,7 @@ from proxmox_client import NoQuorum, ResponseError, TaskFailed
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import ConfirmationNeeded
 from pvemcp_server.pipeline.answers import Cleaner
-from pvemcp_server.pipeline.confirmation import confirm
+from pvemcp_server.pipeline.confirmation import confirm, question_of
 from pvemcp_server.pipeline.visible_text import INVISIBLE, clean_line, visible
 from pvemcp_server.settings import Values
 from pvemcp_server.toolkit.call import Decision
@@ -79,7 +79,8 @@ async def test_questions_and_errors_have_no_hidden_characters():
 
     client, settings = Client(), Values(unconfirmed_destructive="deny")
     with pytest.raises(ConfirmationNeeded) as refusal:
-        await confirm(client, "Delete we" + "".join(HIDDEN) + "b.", settings, record, record)
+        question = question_of(["Delete we" + "".join(HIDDEN) + "b."])
+        await confirm(client, question, settings, record, record)
     assert client.question == "Delete web."
     assert not set(HIDDEN) & set(str(refusal.value))
 

@@ -170,9 +170,10 @@ async def last_runs(
     async def list_tasks(node: str) -> list[TaskRow]:
         return await cluster.pve.node(node).tasks(type="vzdump", limit=_RECENT)
 
+    nodes = await fanout.all_nodes(cluster, LoadRequest())
     answers = await fanout.each_masked(
         cluster,
-        await fanout.all_nodes(cluster, LoadRequest()),
+        nodes,
         reach.node,
         lambda view, nodes: fanout.each(view, nodes, list_tasks, request, "backup tasks of node"),
     )
@@ -201,7 +202,7 @@ async def last_runs(
             "than one job with these options, and Proxmox does not record which one ran."
         )
     unfit = sorted(j.id for j in jobs if j.enabled and j.id not in shared and j.id not in runs)
-    if unfit:
+    if unfit and len(answers) == len(nodes):
         cluster.notes.add(
             f"No run on record on {cluster.name} fits {', '.join(unfit)} as configured now. It "
             "may have run before a change of its options, or longer ago than tasks are kept."

@@ -171,6 +171,8 @@ async def _checked(
     if errors := endpoint.check({**values, **parameters}):
         facts = "; ".join(f"{name}: {text.strip()}" for name, text in sorted(errors.items()))
         raise BadArgument("parameters", f"{facts}.", hint=f"It takes {_parameters(endpoint)}.")
+    if "node" in values and not endpoint.path.endswith("/rrddata"):  # every node has these
+        await cluster.require_not_offline(values["node"])
     segments = endpoint.path.strip("/").split("/")
     encoded = join(*(values[part[1:-1]] if part[0] == "{" else part for part in segments))
     return endpoint, encoded, parameters

@@ -10,7 +10,7 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.tables import Change, LoadRequest, changes
 from pvemcp_server.tables.changes import KINDS, Kind
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import ClusterName, NodeName, VmId, Words
+from pvemcp_server.toolkit.arguments import AnyNode, AnyVm, ClusterName, Words
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
@@ -32,8 +32,8 @@ async def list_changes(
     *,
     cluster_name: ClusterName = None,
     kind: ChangeKind = None,
-    node: NodeName | None = None,
-    vmid: VmId | None = None,
+    node: AnyNode = None,
+    vmid: AnyVm = None,
     user: User = None,
     since: Since = None,
     until: Until = None,
