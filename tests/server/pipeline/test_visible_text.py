@@ -78,8 +78,8 @@ async def test_questions_and_errors_have_no_hidden_characters():
         raise AssertionError("a client that cannot ask has no decision to record")
 
     client, settings = Client(), Values(unconfirmed_destructive="deny")
+    question = question_of(["Delete we" + "".join(HIDDEN) + "b."])
     with pytest.raises(ConfirmationNeeded) as refusal:
-        question = question_of(["Delete we" + "".join(HIDDEN) + "b."])
         await confirm(client, question, settings, record, record)
     assert client.question == "Delete web."
     assert not set(HIDDEN) & set(str(refusal.value))
