@@ -104,7 +104,7 @@ class Bench:
         role = Role(1, "bench", "", (Grant(frozenset({ANY}), resources=EVERYTHING),))
         pipeline = Pipeline(tools(), self, self, self, self)  # type: ignore[arg-type]
         result = await pipeline.call(Caller("k", "bench", role), tool, arguments, self)  # type: ignore[arg-type]
-        if result.failed:
+        if result.cause:
             raise RuntimeError(f"{tool}: {result.blocks[0]}")
         return result
 

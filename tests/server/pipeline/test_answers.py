@@ -17,8 +17,7 @@ from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import MOST_WRONG, BadArgument
 from pvemcp_server.pipeline import answers
 from pvemcp_server.pipeline.answers import CELL_CHARACTERS, MOST_NOTES, Cleaner, Writer
-from pvemcp_server.pipeline.pagination import MOST_TOKENS
-from pvemcp_server.pipeline.token_estimate import estimate
+from pvemcp_server.pipeline.pagination import MOST_TOKENS, estimate
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit import registry
 from pvemcp_server.toolkit.call import Call

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from pvemcp_formats import Format
-from pvemcp_server.pipeline.pagination import MOST_TOKENS
-from pvemcp_server.pipeline.token_estimate import estimate
+from pvemcp_server.pipeline.pagination import MOST_TOKENS, estimate
 from pvemcp_server.toolkit.registry import Tool, tools
 
 from .examples import PROD, examples

@@ -165,7 +165,7 @@ class ToolClient:
         pipeline = Pipeline(tools(), self.clusters, self, self.audit, self.approvals)  # type: ignore[arg-type]
         result = await pipeline.call(caller, tool, arguments, self.conversation)
         notes = result.blocks[1] if len(result.blocks) > 1 else ""
-        return Answer(result.blocks[0], notes, result.failed)
+        return Answer(result.blocks[0], notes, result.cause is not None)
 
     async def refused(self, tool: str, **arguments: Any) -> str:
         """Return the error of a call that must fail."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pvemcp_server.access.grants import grants_from_json
-from pvemcp_server.pipeline.token_estimate import FORMATS, TABLE, estimate
+from pvemcp_server.pipeline.pagination import FORMATS, TABLE, estimate
 from pvemcp_server.store.records import TlsMode
 
 REPOSITORY = Path(__file__).parents[3]

@@ -13,8 +13,8 @@ from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.admin.tools import NO_KEY, Attempt, as_tool_call, call_tool, caller_of
 from pvemcp_server.errors import CallError, UnknownName
+from pvemcp_server.pipeline.pagination import estimate
 from pvemcp_server.pipeline.pipeline import Pipeline
-from pvemcp_server.pipeline.token_estimate import estimate
 from pvemcp_server.query.binder import bind
 from pvemcp_server.query.catalog import Catalog
 from pvemcp_server.query.parser import parse

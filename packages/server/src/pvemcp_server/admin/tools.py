@@ -158,7 +158,7 @@ def _outcome(result: Result, conversation: TrialConversation) -> Outcome:
     data, *notes = result.blocks
     if conversation.question and not conversation.confirmed:
         notes.append(f"It needs confirmation: {conversation.question} Confirm it and call again.")
-    return Outcome(failed=result.failed, data=data, notes="\n".join(notes))
+    return Outcome(failed=result.cause is not None, data=data, notes="\n".join(notes))
 
 
 def as_tool_call(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

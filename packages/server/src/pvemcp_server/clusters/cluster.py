@@ -1,6 +1,7 @@
 """A configured cluster, as far as the caller of one call may see it, and its notes."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
@@ -9,14 +10,20 @@ from time import monotonic
 from typing import Final, TypeVar
 
 import proxmox_client
-from proxmox_client import Client, Lxc, Qemu, deadline
+from proxmox_client import Client, Lxc, ProxmoxError, Qemu, deadline
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.explain import explain
-from pvemcp_server.clusters.failures import outcome_of
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
-from pvemcp_server.errors import Precondition, UnknownName, counted, plural
+from pvemcp_server.errors import (
+    CallError,
+    Precondition,
+    StateUnavailable,
+    UnknownName,
+    counted,
+    plural,
+)
 from pvemcp_server.store.history_repository import History
 
 K = TypeVar("K", bound=Hashable)
@@ -29,6 +36,8 @@ _LAST_KNOWN_EXCEPT = "rows there show the last known values, or that the state i
 _NEVER_KNOWN = "state and use of the rows there are unknown, and so is what is empty in them."
 # Without these privileges Proxmox leaves the resources out silently
 _VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore.Audit")}
+
+log = logging.getLogger(__name__)
 
 
 class Notes(dict[str, None]):
@@ -72,6 +81,24 @@ class Notes(dict[str, None]):
 async def offload(size: int, work: Callable[[], T]) -> T:
     """Run work on `size` items: in a thread if they would block the event loop, else directly."""
     return await asyncio.to_thread(work) if size > MANY else work()
+
+
+async def outcome_of(read: Awaitable[T], what: str) -> T | Exception:
+    """Return the result of a read, or the error that ended it.
+
+    Any error counts: an answer that we cannot handle must not cost the rows of other clusters. An
+    unexpected one is logged with its traceback; `explain` refers to the log. Raise
+    StateUnavailable, because then permissions cannot be checked.
+    """
+    try:
+        return await read
+    except StateUnavailable:
+        raise
+    except (CallError, ProxmoxError, TimeoutError) as error:
+        return error
+    except Exception as error:
+        log.exception("Reading %s failed", what)
+        return error
 
 
 @dataclass
@@ -242,7 +269,7 @@ class Cluster:
         """Await a part of an answer; if it fails, note `failure` with the reason, return None."""
         try:
             return await answer
-        except proxmox_client.ProxmoxError as error:
+        except ProxmoxError as error:
             self.notes.add(f"{failure}: {await self.explain(error)}")
             return None
 

@@ -145,7 +145,7 @@ def _contents(uri: str, result: Result) -> list[Contents]:
     """Return the data, then the notes, if any: missing parts, or the age of the data."""
     if isinstance(result.cause, UnknownName | BadArgument | NotFound):
         raise _not_found(uri, result.blocks[0])
-    if result.failed:
+    if result.cause is not None:
         raise MCPError(types.INTERNAL_ERROR, result.blocks[0], {"uri": uri})
     kinds = (resources.JSON, resources.PLAIN)
     return [

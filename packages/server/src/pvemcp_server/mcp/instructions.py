@@ -60,7 +60,7 @@ def _missing(tools: Mapping[str, Tool]) -> list[str]:
 
 @dataclass(frozen=True)
 class CallerInstructions:
-    """Middleware that writes the caller's instructions into the answers that introduce the server.
+    """Middleware of the methods that introduce the server: writes the caller's instructions.
 
     The SDK knows one text for all clients.
     """
@@ -71,6 +71,6 @@ class CallerInstructions:
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
         result = await call_next(ctx)
-        if ctx.method not in ("initialize", "server/discover") or not isinstance(result, Mapping):
+        if not isinstance(result, Mapping):
             return result
         return {**result, "instructions": instructions(self.tools, caller_of(ctx))}

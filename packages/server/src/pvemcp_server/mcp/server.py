@@ -8,7 +8,12 @@ from typing import Any, Final, get_args
 
 import mcp_types as types
 from mcp.server.caching import CacheableMethod, CacheHint
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import (
+    CallNext,
+    HandlerResult,
+    ServerMiddleware,
+    ServerRequestContext,
+)
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import (
@@ -22,7 +27,6 @@ from pvemcp_server import __version__
 from pvemcp_server.access.model import Caller
 from pvemcp_server.http.exchange import ActiveRequests
 from pvemcp_server.http.gate import caller_of
-from pvemcp_server.mcp.content import content_of
 from pvemcp_server.mcp.elicitation import STATE_SECONDS, SdkConversation
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.instructions import CallerInstructions
@@ -104,7 +108,8 @@ class Handlers:
                 return await self.tasks.create(ctx, params.name, result.started)
             except (DatabaseFailed, OSError):
                 log.exception("A task could not be stored, so its client gets the UPID")
-        return types.CallToolResult(content=content_of(result.blocks), is_error=result.failed)
+        content: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.texts]
+        return types.CallToolResult(content=content, is_error=result.cause is not None)
 
     def input_schema(self, name: str) -> Mapping[str, Any] | None:
         """Return the input schema of a tool; None for an unknown one."""
@@ -112,8 +117,19 @@ class Handlers:
         return tool.input_schema if tool else None
 
 
+@dataclass(frozen=True)
+class MiddlewareByMethod:
+    """Middleware that runs further middleware for the methods that it concerns only."""
+
+    middleware: Mapping[str, ServerMiddleware[Any]]
+
+    async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        concerned = self.middleware.get(ctx.method)
+        return await (concerned(ctx, call_next) if concerned else call_next(ctx))
+
+
 class ListCache:
-    """Middleware that caches tools/list by the caller's rights and the protocol version.
+    """Middleware of tools/list: caches the list by the caller's rights and the protocol version.
 
     `Caller.version` changes with every right, so a cached list never shows a revoked tool.
     """
@@ -122,7 +138,7 @@ class ListCache:
         self._lists: OrderedDict[tuple[str, str], HandlerResult] = OrderedDict()
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
-        if ctx.method != "tools/list" or (ctx.params or {}).get("cursor") is not None:
+        if (ctx.params or {}).get("cursor") is not None:
             return await call_next(ctx)
         key = (caller_of(ctx).version, ctx.protocol_version)
         if key not in self._lists:
@@ -205,9 +221,15 @@ def build_server(handlers: Handlers, *, state_key: Callable[[], bytes], website:
         ttl=STATE_SECONDS,
         bind_principal=lambda ctx: caller_of(ctx).key_id,
     )
+    instructions = CallerInstructions(handlers.pipeline.tools)
     server.middleware[:] = [
         RequestStateBoundary(security, default_audience=NAME),
-        CallerInstructions(handlers.pipeline.tools),
-        ListCache(),
+        MiddlewareByMethod(
+            {
+                "initialize": instructions,
+                "server/discover": instructions,
+                "tools/list": ListCache(),
+            }
+        ),
     ]
     return server

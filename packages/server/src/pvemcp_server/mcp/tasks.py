@@ -24,11 +24,10 @@ from pvemcp_server.audit import Outcome
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
 from pvemcp_server.http.gate import caller_of
-from pvemcp_server.mcp.content import content_of
 from pvemcp_server.mcp.elicitation import SilentConversation, client_program
 from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, single_lines
 from pvemcp_server.pipeline.audit_recorder import Recorder
-from pvemcp_server.pipeline.pipeline import Pipeline, Started
+from pvemcp_server.pipeline.pipeline import Pipeline, Result, Started
 from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import McpTask
@@ -236,7 +235,8 @@ def _result(stored: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
     [cells] = single_lines(tidy([cells]), output_format)
     data = encode_document(cells, output_format)
     blocks = [data, "\n".join(stored.get("warnings", ()))]  # missing in tasks of older versions
-    content = content_of([text for text in blocks if text])
+    texts = Result(tuple(filter(None, blocks))).texts
+    content: list[types.ContentBlock] = [types.TextContent(text=text) for text in texts]
     result = types.CallToolResult(content=content, is_error=not ended.ok)
     return result.model_dump(by_alias=True, mode="json", exclude_none=True)
 

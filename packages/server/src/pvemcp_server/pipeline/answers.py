@@ -12,9 +12,7 @@ from pydantic import BaseModel
 from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import MOST_WRONG, BadArgument, counted, folded, nearest
-from pvemcp_server.pipeline.arguments import option
-from pvemcp_server.pipeline.pagination import fitted, note_of_rest, page_of
-from pvemcp_server.pipeline.token_estimate import estimate
+from pvemcp_server.pipeline.pagination import estimate, fitted, note_of_rest, page_of
 from pvemcp_server.pipeline.visible_text import clean_line, visible
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.registry import Document, Rows, Tool
@@ -124,7 +122,7 @@ class Writer:
 
     def _rows(self, answer: Rows) -> Written:
         """Write one page: the picked columns, or the answer's own without the empty ones."""
-        picked = option(self.accepted, "fields")
+        picked = vars(self.accepted).get("fields")
         columns = self._picked(picked, answer) if picked else list(answer.columns)
         page = page_of(self.tool, self.accepted, self.row_cap)
         rows = answer.rows[page]

@@ -28,9 +28,18 @@ _REQUIRED: Final = "this argument is required."
 
 
 def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
-    """Validate the arguments; raise BadArgument that lists the wrong ones with valid values."""
+    """Validate the arguments; raise BadArgument that lists the wrong ones with valid values.
+
+    They are read in their declared forms; those that have no value are left out.
+    """
+    declared = _declared(tool.accepted)
+    in_one_form = {
+        name: declared[name].read(value) if name in declared else value
+        for name, value in arguments.items()
+        if name not in declared or declared[name].required or not declared[name].is_absent(value)
+    }
     try:
-        return tool.accepted.model_validate(_in_one_form(tool.accepted, arguments))
+        return tool.accepted.model_validate(in_one_form)
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)[:MOST_WRONG]
         names = list({**tool.arguments.model_fields, **tool.accepted.model_fields})
@@ -50,11 +59,6 @@ def _by_query(errors: Iterable[ErrorDetails], tool: Tool) -> str:
     names = [_name(e) for e in errors if e["type"] == "extra_forbidden"]
     filters = [name for name in names if tool.lists and folded(name) in columns]
     return f" ExecuteQuery filters by {', '.join(filters)}." if filters else ""
-
-
-def option(accepted: BaseModel, name: str, default: Any = None) -> Any:
-    """Return an option of all lists or writes, such as `limit`, or the default."""
-    return vars(accepted).get(name, default)  # getattr for a missing field of a model is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +102,6 @@ def _parts_of(entry: Any) -> list[Any]:
         return [entry]
     separators = r"[\s,;]" if _NUMBERS.fullmatch(entry) else r"[,;\n]"
     return [part.strip() for part in re.split(separators, entry) if part.strip()]
-
-
-def _in_one_form(model: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments in their declared forms, without those that have no value."""
-    declared = _declared(model)
-    return {
-        name: declared[name].read(value) if name in declared else value
-        for name, value in arguments.items()
-        if name not in declared or declared[name].required or not declared[name].is_absent(value)
-    }
 
 
 @lru_cache(256)

@@ -3,32 +3,58 @@
 A call without `limit` gets the rows that fit into about MOST_TOKENS, DEFAULT_ROWS at most and one
 at least. `limit` asks for a number of rows, whatever they cost. No page has more rows than the
 setting `row_cap`. A note says what is left out, with the cursor of the next page.
+
+Tokens are estimated without a model's tokenizer. `docs/users/formats.md` has exact counts (o200k),
+which `TABLE` repeats for the settings page.
 """
 
+import re
 from collections.abc import Callable
+from math import ceil
 from typing import Final, TypeVar
 
 from pydantic import BaseModel
 
-from pvemcp_server.pipeline.arguments import option
 from pvemcp_server.pipeline.cursors import make_cursor, read_cursor
-from pvemcp_server.pipeline.token_estimate import estimate
 from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.toolkit.registry import Tool
 
 MOST_TOKENS: Final = 4_000  # estimated, of the rows of an answer to a call without `limit`
 _SAMPLE: Final = 5 * MOST_TOKENS  # characters whose tokens are estimated; a long text repeats
 
+_LOWER: Final = "a-z\u00df-\u024f"
+_UPPER: Final = "A-Z\u00c0-\u00de"
+_PIECES: Final = re.compile(
+    rf"[^\S\n]?[{_UPPER}]?[{_LOWER}]+|[^\S\n]?[{_UPPER}]+(?![{_LOWER}])|[^\W\d_]+|\d{{1,3}}"
+    r"|[^\S\n]?[^\w\s]+\n*|_+|\n+|[^\S\n]+(?=[^\S\n])|[^\S\n]"
+)
+_LETTERS: Final = 6  # letters of a Latin word per token, on average over the answers of tools
+_CAPITALS: Final = 3  # letters per token where all are upper case
+_BYTES: Final = 4  # of UTF-8 per token in other scripts
+_MARKS: Final = 3  # punctuation marks per token, and bytes of emoji
+
+FORMATS: Final = ("JsonNormal", "JsonCompact", "Toon", "Csv")
+TABLE: Final = (
+    ("23 × 6", 717, 454, 417, 362),
+    ("23 × 19", 2_677, 1_512, 1_473, 1_422),
+    ("200 × 6", 6_182, 3_749, 3_506, 3_051),
+    ("200 × 19", 23_696, 13_103, 12_859, 12_454),
+    ("2,000 × 6", 63_564, 38_999, 36_712, 32_124),
+    ("2,000 × 19", 239_577, 133_053, 130_764, 126_758),
+)
+"""VMs × fields, and the tokens in each format."""
+
 T = TypeVar("T")
 
 
 def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
     """Return the rows that the page may have; raise BadArgument for a cursor of another call."""
-    cursor = option(accepted, "cursor")
+    options = vars(accepted)  # those that this kind of tool has
+    cursor = options.get("cursor")
     start = 0
     if cursor:
         start = read_cursor(cursor, tool.name, accepted.model_dump(exclude_unset=True))
-    return slice(start, start + min(option(accepted, "limit") or DEFAULT_ROWS, row_cap))
+    return slice(start, start + min(options.get("limit") or DEFAULT_ROWS, row_cap))
 
 
 def fitted(
@@ -40,7 +66,11 @@ def fitted(
     """
     written = write(count)
     if "limit" not in accepted.model_fields_set:  # a tool may have a default of its own
-        while count > 1 and (tokens := _tokens(text(written))) > MOST_TOKENS:
+        while count > 1 and len(text(written)) > MOST_TOKENS:  # a token has a character at least
+            sample = text(written)[:_SAMPLE]
+            tokens = estimate(sample) * len(text(written)) // len(sample)
+            if tokens <= MOST_TOKENS:
+                break
             count = max(1, min(count - 1, count * MOST_TOKENS // tokens))
             written = write(count)
     return count, written
@@ -63,9 +93,19 @@ def note_of_rest(
     )
 
 
-def _tokens(text: str) -> int:
-    """Estimate the tokens of the encoded rows; 0 for a text so short that it fits anyway."""
-    if len(text) <= MOST_TOKENS:
-        return 0
-    sample = text[:_SAMPLE]
-    return estimate(sample) * len(text) // len(sample)
+def estimate(text: str) -> int:
+    """Estimate the tokens of a text; for answers of tools the error is a quarter at most."""
+    return sum(_tokens(match.group()) for match in _PIECES.finditer(text))
+
+
+def _tokens(piece: str) -> int:
+    """Estimate the tokens of one word, number, run of marks or run of spaces."""
+    stripped = piece.strip()
+    first = stripped[:1]
+    if not first or first.isdigit():
+        return 1
+    if not first.isalpha():
+        return ceil(len(stripped.encode()) / _MARKS)
+    if first > "\u024f":
+        return ceil(len(stripped.encode()) / _BYTES)
+    return ceil(len(stripped) / (_CAPITALS if stripped.isupper() else _LETTERS))

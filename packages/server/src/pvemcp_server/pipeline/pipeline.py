@@ -22,7 +22,7 @@ from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.errors import ApprovalNeeded, CallError, RightsChanged, Unrecorded, folded
 from pvemcp_server.pipeline.answers import Writer, Written
-from pvemcp_server.pipeline.arguments import option, read_arguments
+from pvemcp_server.pipeline.arguments import read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.confirmation import (
     Agreed,
@@ -80,8 +80,14 @@ class Result:
     started: Started | None = None
 
     @property
-    def failed(self) -> bool:
-        return self.cause is not None
+    def texts(self) -> list[str]:
+        """The blocks as clients receive them: data, then the notes on a line of their own.
+
+        Some clients join the blocks of a result without a separator, so that the notes would be
+        read as part of the data.
+        """
+        data, *notes = self.blocks
+        return [data, *(f"\n{note}" for note in notes)]
 
 
 def granted_tools(tools: Mapping[str, Tool], caller: Caller) -> list[str]:
@@ -215,9 +221,10 @@ class Pipeline:
             deadline=monotonic() + settings.call_deadline_seconds,
         )
         if accepted is not None:
-            call.dry_run = option(accepted, "dry_run", False)
-            call.wait = option(accepted, "wait", False)
-            call.fields = tuple(option(accepted, "fields") or ())
+            options = vars(accepted)  # those that this kind of tool has
+            call.dry_run = options.get("dry_run", False)
+            call.wait = options.get("wait", False)
+            call.fields = tuple(options.get("fields") or ())
             call.page = page_of(tool, accepted, settings.row_cap)
         return call
 
@@ -228,7 +235,7 @@ class Pipeline:
         arguments = {name: getattr(accepted, name) for name in tool.arguments.model_fields}
         async with asyncio.timeout(call.seconds_left):
             answer: Answer = await tool.run(call, **arguments)
-        preferred = option(accepted, "format") or call.caller.output_format
+        preferred = vars(accepted).get("format") or call.caller.output_format
         output_format, started = Format(preferred or call.settings.output_format), None
         if isinstance(answer, Plan):
             plan = answer

@@ -12,8 +12,7 @@ import anyio
 
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.audit.log_secrets import mask_line
-from pvemcp_server.clusters import Cluster, Clusters
-from pvemcp_server.clusters.failures import outcome_of
+from pvemcp_server.clusters import Cluster, Clusters, outcome_of
 from pvemcp_server.settings import Values
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import ticks

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from pvemcp_server.admin import settings
-from pvemcp_server.pipeline.token_estimate import FORMATS, TABLE
+from pvemcp_server.pipeline.pagination import FORMATS, TABLE
 from pvemcp_server.web.pages.forms import number, text_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing, may
 from pvemcp_server.web.templates import Navigation, page
