@@ -345,7 +345,13 @@ class Transport:
             pool.circuit_breaker.guard(domain, name) if method == "GET" else nullcontext(),
             self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
         ):
-            response = await self._send_authorized(method, path, form)
+            safe = method == "GET"
+            headers = await self._session.headers(method)
+            response = await pool.send(method, path, form, headers, safe=safe)
+            # a write is never sent twice, not even after a 401
+            if response.status == 401 and self._session.invalidate(headers) and safe:
+                headers = await self._session.headers(method)
+                response = await pool.send(method, path, form, headers, safe=safe)
             if response.status >= 300:
                 raise response_error(path, *response)
             return response
@@ -400,16 +406,6 @@ class Transport:
             return outage_of(response) is None
 
         return any(await asyncio.gather(*map(passes, {self.pool.host(0), self.pool.host(1)})))
-
-    async def _send_authorized(self, method: str, path: str, form: str) -> Response:
-        safe = method == "GET"
-        headers = await self._session.headers(method)
-        response = await self.pool.send(method, path, form, headers, safe=safe)
-        # a write is never sent twice, not even after a 401
-        if response.status == 401 and self._session.invalidate(headers) and safe:
-            headers = await self._session.headers(method)
-            response = await self.pool.send(method, path, form, headers, safe=safe)
-        return response
 
     async def _sign_in(self, form: Mapping[str, str]) -> Ticket:
         path = "/access/ticket"

@@ -139,9 +139,12 @@ class Cluster:
                     f"{self.name} does not answer ({whole.stale}); "
                     f"this is its state from {monotonic() - whole.taken:.0f} s ago."
                 )
-            size = 0 if self.scope.everything else len(whole.guests)
-            self._view = await offload(size, lambda: whole.within(self.scope))
-            self.note_malformed(whole.malformed)
+            if self.scope.everything:
+                self._view = whole
+            else:
+                self._view = await offload(len(whole.guests), lambda: whole.within(self.scope))
+            if whole.malformed:
+                self.note_malformed(whole.malformed)
         return self._view
 
     def short_deadline(self) -> AbstractContextManager[None]:

@@ -74,8 +74,6 @@ class InventoryView:
 
     def within(self, scope: Resources) -> "InventoryView":
         """Return the part that `scope` covers; the same object for the same scope."""
-        if scope.everything:
-            return self
         key = ("within", scope, self.stale)
         if key not in self.derived:
             self.derived[key] = InventoryView(

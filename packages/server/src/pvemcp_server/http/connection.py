@@ -189,7 +189,8 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._advanced = True
         if not self.parser.should_upgrade():  # else the head is parsed again, without the offer
             self._stop_head_timer()
-            self._take_host_of_target()
+            if not self.url.startswith((b"/", b"*")):
+                self._take_host_of_target()
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -250,8 +251,6 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def _take_host_of_target(self) -> None:
         """Replace the Host header by the host of an absolute target (RFC 9112, 3.2.2)."""
-        if self.url.startswith((b"/", b"*")):
-            return
         target = parse_url(self.url)
         hosts = [header for header in self.headers if header[0] == b"host"]
         if target.host and len(hosts) == 1:

@@ -95,17 +95,15 @@ def note_of_rest(
 
 def estimate(text: str) -> int:
     """Estimate the tokens of a text; for answers of tools the error is a quarter at most."""
-    return sum(_tokens(match.group()) for match in _PIECES.finditer(text))
-
-
-def _tokens(piece: str) -> int:
-    """Estimate the tokens of one word, number, run of marks or run of spaces."""
-    stripped = piece.strip()
-    first = stripped[:1]
-    if not first or first.isdigit():
-        return 1
-    if not first.isalpha():
-        return ceil(len(stripped.encode()) / _MARKS)
-    if first > "\u024f":
-        return ceil(len(stripped.encode()) / _BYTES)
-    return ceil(len(stripped) / (_CAPITALS if stripped.isupper() else _LETTERS))
+    tokens = 0
+    for match in _PIECES.finditer(text):
+        piece = match.group().strip()  # a word, a number, a run of marks, or nothing but blanks
+        if not piece or piece[0].isdigit():
+            tokens += 1
+        elif not piece[0].isalpha():
+            tokens += ceil(len(piece.encode()) / _MARKS)
+        elif piece[0] > "\u024f":
+            tokens += ceil(len(piece.encode()) / _BYTES)
+        else:
+            tokens += ceil(len(piece) / (_CAPITALS if piece.isupper() else _LETTERS))
+    return tokens
