@@ -118,11 +118,6 @@ MESSAGES: Final = (
         "Start the node, or choose another node or guest.",
     ),
     Message(
-        "Node {node} does not answer ({reason}).",
-        "The cluster answers, but cannot reach the node.",
-        "Look with ListNodes; check the node's power and network.",
-    ),
-    Message(
         "{reason} Whether it was carried out is not known. "
         "Look with ListTasks before trying again.",
         "A write was sent and no answer came back.",
@@ -176,6 +171,19 @@ OTHERS: Final = (
         "Look the text up in Proxmox's documentation or in the log of its node.",
     ),
     Message("Incomplete on {cluster}, so no rollback is possible: {snapshots}.", "", ""),
+    Message(
+        "Tasks of {nodes} on {cluster} are here as far as the log has them.",
+        "ListChanges cannot ask these nodes; the cluster's log names the beginning of their tasks.",
+        "Ask again when the nodes are back.",
+    ),
+    Message(
+        "The log of {cluster} is missing:",
+        "ListChanges could not read the cluster's log; the reason follows, and tasks are listed.",
+        "Grant the privilege in the reason, or solve it.",
+    ),
+    Message("Proxmox logs the new options of VMs: {more}.", "", ""),
+    Message("`latest_time` of ListNodeRrdData is when an offline node was last up.", "", ""),
+    Message("The setting history_minutes keeps more.", "", ""),
     Message("Paused VMs count as running here, unless a condition names paused.", "", ""),
     Message("wearout is the remaining life: 100 is new, 0 is worn out.", "", ""),
     Message("The newest {n}; use a larger limit or filters for more.", "", ""),

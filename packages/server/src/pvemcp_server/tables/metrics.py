@@ -42,6 +42,7 @@ FRAME_WORDS: Final[Mapping[str, str]] = {
 _EVERY_FRAME: Final[tuple[Frame, ...]] = (NOW, *FRAMES)
 _DEFAULT: Final[Frame] = "hour"  # the fewest points: a day of each guest has 1,440 of them
 _SECONDS: Final = 25  # of samples: three measurements, which are ten seconds apart
+_CALLS_FOR_ALL: Final = 2  # that the samples take, however many guests or nodes there are
 _MAXIMA: Final = ("cpu_maximum", "memory_maximum")
 PUSHDOWN: Final = {**COMMON_PUSHDOWN, "time_frame": "frames"}
 _LAST: Final = 2  # points from the end: the last one of an hour may not be complete
@@ -321,6 +322,9 @@ class _Read(Generic[K, P]):
 
     async def _now(self) -> dict[K, Cells]:
         """Return the measurements of the latest seconds, for all at once where that is possible."""
+        if len(self.ids) < _CALLS_FOR_ALL:
+            self.cluster.notes.add("now is the average of the last minute.", advice=True)
+            return await self._each(self._last_minute, 1)
         try:
             samples = await _latest_samples(self.cluster)
         except (Forbidden, MethodMissing):

@@ -19,13 +19,14 @@ from pvemcp_server.tables import (
     disks,
     filesystems,
     guest_metrics,
+    guests,
     load,
     node_metrics,
     storages,
     tasks,
 )
 from pvemcp_server.tables.metrics import NOW
-from pvemcp_server.tables.rows import Col, Row, Unit
+from pvemcp_server.tables.rows import Col, Row, Unit, percent, share
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
@@ -93,7 +94,9 @@ class GuestExplanation(Row):
     node_metrics: Annotated[list[Cells], Col("The same of its node; now is its last hour")]
     disks: Annotated[list[Cells], Col("Its disks, and how full their storages are")]
     filesystems: Annotated[list[Cells], Col("File systems inside, and how full they are")]
-    neighbours: Annotated[list[Cells], Col("The busiest other guests of its node now")]
+    neighbours: Annotated[
+        list[Cells], Col("Other guests of its node that use the most processor time now")
+    ]
     tasks: Annotated[list[Cells], Col("The latest tasks on it")]
 
 
@@ -112,16 +115,17 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
     running = status.status == "running"
     own_rows = LoadRequest(vmids=frozenset({vmid}))
     reader = _Reader(call, cluster, own_rows, LoadRequest(nodes=frozenset({guest.node})))
-    guests, week, node, disk_rows, filesystem_rows, task_rows = await asyncio.gather(
-        reader.guests_now() if running else _no_rows(),
-        reader.guest_week(),
-        reader.node_hour_and_week(),
+    frames = frozenset({NOW, _WEEK} if running else {_WEEK})
+    own, node, neighbours, disk_rows, filesystem_rows, task_rows = await asyncio.gather(
+        reader.guest_metrics(frames),
+        reader.node_metrics(frozenset({_HOUR, _WEEK})),
+        reader.neighbours(vmid),
         reader.disks(),
         reader.filesystems() if running else _no_rows(),
         reader.tasks(),
     )
-    now = _averages(_first(guests, vmid=vmid), _GUEST_METRICS) | _pressures(status)
-    use = _compare(now, _first(week), _GUEST_METRICS)
+    now = _averages(_first(own, time_frame=NOW), _GUEST_METRICS) | _live(status)
+    use = _compare(now, _first(own, time_frame=_WEEK), _GUEST_METRICS)
     last_hour = _averages(_first(node, time_frame=_HOUR), _NODE_METRICS)
     node_use = _compare(last_hour, _first(node, time_frame=_WEEK), _NODE_METRICS)
     if not node_use:
@@ -152,7 +156,7 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
             node_metrics=node_use,
             disks=disk_rows,
             filesystems=filesystem_rows,
-            neighbours=await _busiest(cluster, [row for row in guests if row.vmid != vmid]),
+            neighbours=neighbours,
             tasks=task_rows,
         )
     )
@@ -167,24 +171,29 @@ class _Reader:
     guest: LoadRequest  # rows of the guest
     place: LoadRequest  # rows of its node
 
-    async def guests_now(self) -> Sequence[Any]:
-        """Return the current metrics of all visible guests of the node."""
-        columns = _columns(_GUEST_METRICS, p95=False)
-        return await self._rows(
-            guest_metrics, replace(self.place, frames=frozenset({NOW}), columns=columns)
-        )
+    async def guest_metrics(self, frames: frozenset[str]) -> Sequence[Any]:
+        request = replace(self.guest, frames=frames, columns=_columns(_GUEST_METRICS))
+        return await self._rows(guest_metrics, request)
 
-    async def guest_week(self) -> Sequence[Any]:
-        columns = _columns(_GUEST_METRICS, p95=True)
-        return await self._rows(
-            guest_metrics, replace(self.guest, frames=frozenset({_WEEK}), columns=columns)
-        )
+    async def node_metrics(self, frames: frozenset[str]) -> Sequence[Any]:
+        request = replace(self.place, frames=frames, columns=_columns(_NODE_METRICS))
+        return await self._rows(node_metrics, request)
 
-    async def node_hour_and_week(self) -> Sequence[Any]:
-        columns = _columns(_NODE_METRICS, p95=True)
-        return await self._rows(
-            node_metrics, replace(self.place, frames=frozenset({_HOUR, _WEEK}), columns=columns)
+    async def neighbours(self, vmid: int) -> list[Cells]:
+        """Return the other guests of the node that use the most processor time now."""
+        columns = frozenset({"vmid", "name", "cpu_usage", "cpu_count", "memory_usage"})
+        found = await self._rows(guests, replace(self.place, columns=columns))
+        cells = (
+            {
+                "vmid": row.vmid,
+                "name": row.name,
+                "cores_used": round(row.cpu_usage * row.cpu_count / 100, 1),
+                "memory_usage": row.memory_usage,
+            }
+            for row in found
+            if row.vmid != vmid and row.cpu_usage and row.cpu_count
         )
+        return sorted(cells, key=lambda cell: -cell["cores_used"])[:_NEIGHBOURS]
 
     async def disks(self) -> list[Cells]:
         rows = await self._rows(disks, self.guest)
@@ -244,9 +253,8 @@ async def _no_rows() -> list[Any]:
     return []
 
 
-def _columns(metrics: Metrics, *, p95: bool) -> frozenset[str]:
-    percentiles = {column for _, column in metrics.values() if column} if p95 else set()
-    return frozenset({average for average, _ in metrics.values()} | percentiles)
+def _columns(metrics: Metrics) -> frozenset[str]:
+    return frozenset(column for pair in metrics.values() for column in pair if column)
 
 
 def _first(rows: Sequence[Any], **values: object) -> Any | None:
@@ -261,9 +269,11 @@ def _averages(row: Any | None, metrics: Metrics) -> Cells:
     return {name: getattr(row, average, None) for name, (average, _) in metrics.items()}
 
 
-def _pressures(status: GuestStatus) -> Cells:
-    """Return the pressures of the last ten seconds, from Proxmox VE 9.0 on."""
+def _live(status: GuestStatus) -> Cells:
+    """Return what the guest's status has; its pressures, from 9.0 on, are of ten seconds."""
     return {
+        "cpu": percent(status.cpu),
+        "memory": share(status.memory, status.memory_max),
         "pressure_cpu": status.pressure_cpu_some,
         "pressure_io": status.pressure_io_some,
         "pressure_memory": status.pressure_memory_some,
@@ -282,31 +292,6 @@ def _compare(now: Cells, week: Any | None, metrics: Metrics) -> list[Cells]:
         for name, (average, p95) in metrics.items()
     )
     return [row for row in rows if row["now"] is not None or row["week_average"] is not None]
-
-
-async def _busiest(cluster: Cluster, rows: Sequence[Any]) -> list[Cells]:
-    """Return the guests with the largest shares of the processor time and disk rate of all."""
-    guests = (await cluster.inventory_view()).by_vmid
-
-    def cores(row: Any) -> float:
-        return (row.cpu_average or 0.0) * (guests[row.vmid].cpu_count or 1) / 100
-
-    all_cores, all_rates = sum(map(cores, rows)), sum(row.disk_rate or 0 for row in rows)
-
-    def share(row: Any) -> float:
-        return cores(row) / (all_cores or 1) + (row.disk_rate or 0) / (all_rates or 1)
-
-    return [
-        {
-            "vmid": row.vmid,
-            "name": row.name,
-            "cores_used": round(cores(row), 1),
-            "disk_rate": row.disk_rate,
-            "network_rate": row.network_rate,
-        }
-        for row in sorted(rows, key=share, reverse=True)[:_NEIGHBOURS]
-        if share(row)
-    ]
 
 
 def _state_findings(status: GuestStatus, latest: Sequence[Cells]) -> Iterator[str]:
