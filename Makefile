@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # On all cores, which pip can't; some packages ship files that no Python compiles
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 # In the order of tests/conftest.py; by default xdist ends with the files of few and long tests
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run serve install dev lock format lint types imports test check docs contracts \

@@ -45,8 +45,9 @@ class Assistant:
 
 
 def _decode_one(text: str, notation: Format) -> list[dict[str, Any]]:
-    """Decode a single answer; in Toon it is JSON, which takes fewer tokens."""
-    return [decode_document(text, Format.JSON_COMPACT if notation is Format.TOON else notation)]
+    """Decode a single answer; in Toon and Csv it is JSON where that takes fewer tokens."""
+    is_json = text.startswith("{")
+    return [decode_document(text, Format.JSON_COMPACT if is_json else notation)]
 
 
 Scenario = Callable[[Assistant], Awaitable[None]]

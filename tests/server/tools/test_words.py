@@ -32,10 +32,12 @@ async def test_a_time_is_read_alike_in_tools_queries_and_the_audit(tool_client, 
     assert abs(Search(since=time).since.timestamp() - time_of(time, now)) < 5
 
 
-@pytest.mark.parametrize("time", ["-999999999y", "+999999999y"])
-async def test_a_time_beyond_the_calendar_is_its_first_or_last(tool_client, time):
-    assert not (await tool_client("ListTasks", **PROD, since=time)).failed
-    assert Search(since=time).since.year in (1, 9999)
+async def test_a_time_beyond_the_calendar_is_its_first_or_last(tool_client):
+    assert not (await tool_client("ListTasks", **PROD, since="-999999999y")).failed
+    future = await tool_client.refused("ListTasks", **PROD, since="+999999999y")
+    assert "is in the future" in future
+    assert Search(since="-999999999y").since.year == 1
+    assert Search(since="+999999999y").since.year == 9999
 
 
 async def test_a_distance_without_a_sign_is_named_in_queries(tool_client):
@@ -80,7 +82,7 @@ async def test_all_clusters_may_be_named_as_such(tool_client, word):
     answer = await tool_client("ListNodes", cluster_name=word)
     assert set(answer.column("cluster")) == {"home-lab", "prod"}
     error = await tool_client.refused("GetClusterStatus", cluster_name=word)
-    assert "There are home-lab, prod." in error  # it is about one
+    assert error.startswith("cluster_name: say which cluster; you reach home-lab, prod.")
 
 
 @pytest.mark.parametrize("limit", [0, "0", 5000, "5000"])

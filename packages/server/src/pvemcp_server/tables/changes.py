@@ -13,7 +13,7 @@ from msgspec.structs import replace as altered
 
 from proxmox_client import Upid
 from proxmox_client.api.tasks import TaskRow
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.store.records import HistoryEntry
 from pvemcp_server.tables.cluster_log import TASK_LINE, ClusterLogLine, cluster_log
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
@@ -96,7 +96,10 @@ class Change(Row):
 async def changes(cluster: Cluster, request: LoadRequest) -> list[Change]:
     """Tasks, changed options, sign-ins; with a history what came, went or failed. Newest first."""
     await cluster.inventory_view()  # a cluster that is gone is one error instead of two notes
-    listed, lines = await asyncio.gather(_tasks(cluster, request), _log(cluster, request))
+    of_tasks, of_lines = (replace(cluster, notes=Notes()) for _ in range(2))
+    listed, lines = await asyncio.gather(_tasks(of_tasks, request), _log(of_lines, request))
+    for quiet in (of_tasks, of_lines):  # in this order, whichever answers first
+        cluster.notes.extend(quiet.notes)
     rows = made(cluster, listed, lambda task: [_of_task(task)])
     if request.wants_type("task"):
         rows += await _tasks_of_log(cluster, request, lines, {task.upid for task in listed})
