@@ -5,6 +5,7 @@ import re
 import pytest
 
 from proxmox_client.emulator.access.roles import builtin_roles
+from proxmox_client.emulator.state.jobs import Pool
 from pvemcp_server.access.model import NAMED_ONLY, READS, Resources
 from pvemcp_server.clusters.acl import question
 from pvemcp_server.toolkit import needs
@@ -311,3 +312,18 @@ async def test_a_read_only_key_is_advised_no_more_than_its_reads_need(
         role = missing["fix"].rpartition("--roles ")[2]
         known = builtin_roles(emulated.state.release).get(role, {missing["privilege"]})
         assert all(name.endswith(".Audit") for name in known - {missing["privilege"]}), role
+
+
+@pytest.mark.parametrize("tool", ["ListVms", "GetClusterStatus"])
+async def test_an_empty_answer_names_the_paths_that_an_account_sees(
+    demo_client, with_token, new_token, tool
+):
+    emulated = demo_client["prod"].emulated
+    emulated.state.pools["spare"] = Pool("spare")
+    token = new_token(emulated, ("/pool/spare", "PVEAuditor"))
+    client = await with_token(demo_client, "prod", token)
+    answer = await client(tool, cluster_name="prod")
+    seen = f"{token[0]} has VM.Audit on /pool/spare of prod only"
+    assert seen in answer.notes
+    narrow = await client.scoped(Resources(vmids=frozenset({101})))(tool, cluster_name="prod")
+    assert "/pool/spare" not in narrow.notes

@@ -12,15 +12,20 @@ from pvemcp_server.toolkit.needs import Extent, RequiredPrivilege, extent
 from pvemcp_server.toolkit.registry import tools
 
 _NEWEST = 9  # major version
+_NAMED = 3  # paths that a note names
 _HIDES = "shows it little or nothing here"
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """How far an account has a privilege, by the name that it has in the cluster's version."""
+    """How far an account has a privilege, by the name that it has in the cluster's version.
+
+    `paths` are those on which it has the privilege, if these are a part only.
+    """
 
     extent: Extent
     name: str
+    paths: tuple[str, ...] = ()
 
 
 async def explain_filtered(cluster: Cluster, table: Table) -> None:
@@ -37,8 +42,19 @@ async def explain_filtered(cluster: Cluster, table: Table) -> None:
 async def note_missing_privileges(
     cluster: Cluster, *required: RequiredPrivilege, so: str = _HIDES
 ) -> None:
-    """Note each privilege that the account has nowhere on its path or below; `so` is the effect."""
+    """Note each privilege that the account lacks on its path; `so` is the effect.
+
+    One that it has on some paths only hides what is elsewhere; a narrow role is not told, because
+    the paths may name what it does not cover.
+    """
     for need, right in (await rights_of(cluster, *required)).items():
+        if right.extent is Extent.PARTLY and cluster.scope.everything:
+            some = ", ".join(right.paths[:_NAMED]) + (" …" if right.paths[_NAMED:] else "")
+            cluster.notes.add(
+                f"{cluster.account} has {right.name} on {some} of {cluster.name} only, so Proxmox "
+                "lists nothing from elsewhere.",
+                advice=True,
+            )
         if right.extent is Extent.NOWHERE:
             lacks = f"{cluster.account} lacks {right.name} on {need.path} of {cluster.name}"
             advice = await cluster.acl.advice(need.path, [right.name])
@@ -60,4 +76,8 @@ async def rights_of(
         major = (await cluster.pve.version()).number[0] if renamed else _NEWEST
     except ProxmoxError:
         return {}  # the answer stands without the note
-    return {need: Right(extent(need, held, major)[0], need.of(major)[0]) for need in required}
+    rights = {need: extent(need, held, major) for need in required}
+    return {
+        need: Right(how_far, need.of(major)[0], tuple(paths))
+        for need, (how_far, paths) in rights.items()
+    }
