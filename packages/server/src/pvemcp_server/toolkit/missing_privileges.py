@@ -44,7 +44,7 @@ async def note_missing_privileges(
 ) -> None:
     """Note each privilege that the account lacks on its path; `so` is the effect.
 
-    One that it has on some paths only hides what is elsewhere; a narrow role is not told, because
+    One that it has on some paths only hides what is elsewhere; a narrow role gets no note, because
     the paths may name what it does not cover.
     """
     for need, right in (await rights_of(cluster, *required)).items():
