@@ -29,7 +29,7 @@ class Health:
     trouble: str = ""
     nodes_online: int = 0
     nodes_total: int = 0
-    guests_running: int = 0
+    guests_running: int = 0  # paused ones among them: /cluster/resources reports both alike
     guests_total: int = 0
     protected: bool = False
 

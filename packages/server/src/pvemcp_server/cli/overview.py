@@ -26,7 +26,7 @@ def _print(health: Health) -> None:
     word, colour = ("answers", "green") if health.reachable else ("silent", "red")
     figures = (
         f"{health.nodes_online} of {counted(health.nodes_total, 'node')} online, "
-        f"{health.guests_running} of {counted(health.guests_total, 'guest')} running"
+        f"{health.guests_running} of {counted(health.guests_total, 'guest')} running or paused"
     )
     known = health.nodes_total > 0
     text = ". ".join(filter(None, (figures if known else "", health.trouble)))
