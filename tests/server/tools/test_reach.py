@@ -130,9 +130,21 @@ async def test_lists_and_queries_of_nodes_name_those_without_statistics(tool_cli
 async def test_a_filter_by_state_names_guests_of_unknown_state(tool_client, status):
     with altered(tool_client["prod"], RESOURCES, without_statistics(NODE)):
         answer = await tool_client("ListVms", cluster_name="prod", status=status)
-    assert "is unknown, so this filter by state leaves them out" in answer.notes
+    assert "leaves them out; GetVmStatus asks their node, unless it is offline." in answer.notes
     assert "no current statistics of pve01" in answer.notes
     assert "Offline on prod: pve05" in answer.notes
+
+
+@pytest.mark.parametrize("tool", ["ListVms", "ExecuteQuery"])
+async def test_no_call_is_advised_that_an_offline_node_refuses(tool_client, tool):
+    where = {"conditions": [{"field": "status", "operator": "=", "value": "stopped"}]}
+    arguments = {
+        "ListVms": {"status": "stopped"},
+        "ExecuteQuery": {"query": {"from": "guests", "where": where}},
+    }
+    answer = await tool_client(tool, cluster_name="prod", **arguments[tool])
+    assert "Offline on prod: pve05" in answer.notes
+    assert "GetVmStatus" not in answer.notes
 
 
 @pytest.mark.parametrize("table", ["backups", "storage_content"])

@@ -156,23 +156,28 @@ async def guests(cluster: Cluster, request: LoadRequest) -> list[Guest]:
         vmids = await paused(cluster, request)
         rows = [replace(row, status=_PAUSED) if row.vmid in vmids else row for row in rows]
     if request.status:
-        _note_unknown_states(cluster, rows, request)
+        _note_unknown_states(cluster, view, rows, request)
         rows = await offload(
             len(rows), lambda: [row for row in rows if request.wants_status(row.status)]
         )
     return await described(cluster, rows, request) if request.wants_column("description") else rows
 
 
-def _note_unknown_states(cluster: Cluster, rows: Sequence[Guest], request: LoadRequest) -> None:
+def _note_unknown_states(
+    cluster: Cluster, view: InventoryView, rows: Sequence[Guest], request: LoadRequest
+) -> None:
     """Note the guests that a filter by state leaves out because their state is unknown."""
     if _UNKNOWN in request.status:
         return
-    if left_out := [row.vmid for row in rows if row.status == _UNKNOWN]:
-        some = ", ".join(map(str, left_out[:_NAMED]))
+    if left_out := [row for row in rows if row.status == _UNKNOWN]:
+        some = ", ".join(str(row.vmid) for row in left_out[:_NAMED])
         more = f" and {len(left_out) - _NAMED} more" if left_out[_NAMED:] else ""
+        nodes = {row.node for row in left_out}
+        asked = "; GetVmStatus asks their node" if nodes - view.offline_nodes else ""
+        unless = ", unless it is offline" if asked and nodes & view.offline_nodes else ""
         cluster.notes.add(
             f"The state of {some}{more} on {cluster.name} is unknown, so this filter by state "
-            "leaves them out; GetVmStatus asks their node."
+            f"leaves them out{asked}{unless}."
         )
 
 
