@@ -173,11 +173,12 @@ def _note_unknown_states(
         some = ", ".join(str(row.vmid) for row in left_out[:_NAMED])
         more = f" and {len(left_out) - _NAMED} more" if left_out[_NAMED:] else ""
         nodes = {row.node for row in left_out}
-        asked = "; GetVmStatus asks their node" if nodes - view.offline_nodes else ""
-        unless = ", unless it is offline" if asked and nodes & view.offline_nodes else ""
+        advice = "; GetVmStatus asks their node" if nodes - view.offline_nodes else ""
+        if advice and nodes & view.offline_nodes:
+            advice += ", unless it is offline"
         cluster.notes.add(
             f"The state of {some}{more} on {cluster.name} is unknown, so this filter by state "
-            f"leaves them out{asked}{unless}."
+            f"leaves them out{advice}."
         )
 
 
