@@ -15,7 +15,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Operation, operations
 from pvemcp_server.admin.permission import RoleAuthority, TokenAuthority
 from pvemcp_server.config import Config
-from pvemcp_server.errors import AccessDenied, TooManyFailures, counted
+from pvemcp_server.errors import AccessDenied, AccountChanged, TooManyFailures, counted
 from pvemcp_server.http.client_address import client_address, networks
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
@@ -289,12 +289,15 @@ async def open_session(
     `verified_at` is when they have proved who they are, if it was not now.
     """
     services = services_of(request)
-    token = await services.access.sessions.open(
-        admin,
-        address=address_of(request),
-        agent=request.headers.get("user-agent", ""),
-        verified_at=verified_at,
-    )
+    try:
+        token = await services.access.sessions.open(
+            admin,
+            address=address_of(request),
+            agent=request.headers.get("user-agent", ""),
+            verified_at=verified_at,
+        )
+    except AccountChanged:
+        raise SignedOut from None
     _session_cookie(request).set(response, token)
     device = services.access.admins.devices.issue(admin.name)
     lifetime = int(DEVICE_LIFE.total_seconds())
