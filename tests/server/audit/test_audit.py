@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from pvemcp_server.audit import Audit, AuditFilter, Event, Kind, Outcome, open_audit
 from pvemcp_server.audit import audit as audit_module
-from pvemcp_server.audit.audit import MOST_BUFFERED
+from pvemcp_server.audit.audit import ANONYMOUS_PER_MINUTE, MOST_BUFFERED
 from pvemcp_server.audit.reader import Entry
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store import Store
@@ -125,6 +125,27 @@ async def test_housekeeping_removes_old_entries(store: Store, monkeypatch: pytes
         await audit.intent(write(tool="BackupVm"))
     tools = [entry.tool for entry in await audit.find()]
     assert sorted(tools) == ["BackupVm", "audit.retention"]
+
+
+async def test_strangers_with_many_addresses_fill_no_disk_and_hide_no_known_name(audit: Audit):
+    for number in range(ANONYMOUS_PER_MINUTE + 50):
+        await audit.refused(Event(tool="sign in", address=f"192.0.2.{number}", reason="no key"))
+    named = [{"key_id": "abcDEF12"}, {"key_name": "ada"}]
+    for names in named:
+        await audit.refused(Event(tool="sign in", reason="wrong", **names))
+    await audit.end_minute()
+    await audit.refused(Event(tool="sign in", reason="in the next minute"))
+    await audit.end_minute()
+    await audit.flush()
+    newest = await audit.find(limit=1000)
+    assert len(newest) == ANONYMOUS_PER_MINUTE + len(named) + 2
+    following, further, *named_entries = newest[:4]
+    assert (following.reason, further.rows) == ("in the next minute", 50)
+    assert further.reason == "50 further attempts without a known key or administrator"
+    assert {(each.key_id, each.key_name) for each in named_entries} == {
+        ("abcDEF12", None),
+        (None, "ada"),
+    }
 
 
 async def test_calls_are_buffered_up_to_a_limit_and_then_refused(audit: Audit, broken_database):

@@ -22,8 +22,10 @@ from pvemcp_server.store.background import housekeeping, ticks
 from pvemcp_server.store.columns import utc_now
 
 FLUSH_SECONDS = 0.5
+MINUTE_SECONDS = 60
 MOST_BUFFERED = 2_000  # events; beyond it calls wait for the database or are refused
 PRUNE_SECONDS = 3600
+ANONYMOUS_PER_MINUTE = 200  # attempts without a known key or administrator, of all addresses
 LONGEST_TEXT = 1_000
 LONGEST_ARGUMENTS = 16_000
 Targets = Callable[[], Collection[str]]
@@ -139,6 +141,7 @@ class Audit(AuditReader):
         self._waiting: list[_Batch] = []
         self._writer: asyncio.Task[None] | None = None
         self._answers = True
+        self._anonymous = 0  # attempts in this minute
 
     async def intent(self, event: Event) -> str:
         """Store that a write is about to happen; raise Unrecorded if it cannot be stored."""
@@ -156,7 +159,15 @@ class Audit(AuditReader):
         await self._buffer_event(Kind.CALL, event)
 
     async def refused(self, event: Event) -> None:
-        """Buffer a refused attempt; drop it when the buffer is full."""
+        """Buffer a refused attempt; drop it when the buffer is full.
+
+        Attempts that name neither a key nor an administrator are counted beyond
+        ANONYMOUS_PER_MINUTE: strangers with many addresses must not fill the disk.
+        """
+        if event.key_id is None and event.key_name is None:
+            self._anonymous += 1
+            if self._anonymous > ANONYMOUS_PER_MINUTE:
+                return
         with suppress(Unrecorded):
             await self._buffer_event(Kind.REFUSED, event)
 
@@ -207,8 +218,11 @@ class Audit(AuditReader):
         self, stop: anyio.Event, retention_days: Callable[[], int], targets: Targets
     ) -> None:
         """Flush every half second, and a last time after `stop` is set; prune every hour."""
-        pruned = anyio.current_time()
+        pruned = counted_until = anyio.current_time()
         async for _ in ticks(stop, FLUSH_SECONDS):
+            if anyio.current_time() - counted_until >= MINUTE_SECONDS or stop.is_set():
+                counted_until = anyio.current_time()
+                await self.end_minute()
             with suppress(Unrecorded):  # the events stay in the buffer, and the failure is logged
                 await self.flush()
             if anyio.current_time() - pruned >= PRUNE_SECONDS:
@@ -216,6 +230,15 @@ class Audit(AuditReader):
                 await self._prune_if_possible(retention_days(), targets())
         if self._buffer:
             log.error("%d entries of the audit could not be stored", len(self._buffer))
+
+    async def end_minute(self) -> None:
+        """Record how many attempts of this minute were only counted, and begin the next one."""
+        further, self._anonymous = self._anonymous - ANONYMOUS_PER_MINUTE, 0
+        if further > 0:
+            reason = f"{counted(further, 'further attempt')} without a known key or administrator"
+            event = Event(tool="sign in", outcome=Outcome.REFUSED, reason=reason, rows=further)
+            with suppress(Unrecorded):
+                await self._buffer_event(Kind.REFUSED, event)
 
     async def _prune_if_possible(self, days: int, targets: Collection[str]) -> None:
         try:
