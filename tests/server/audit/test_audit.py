@@ -127,6 +127,16 @@ async def test_housekeeping_removes_old_entries(store: Store, monkeypatch: pytes
     assert sorted(tools) == ["BackupVm", "audit.retention"]
 
 
+@pytest.mark.parametrize("text", ["\0", "\ud800"])
+@pytest.mark.parametrize("condition", ["key_id", "tool", "cluster", "address", "text"])
+async def test_a_text_that_no_database_holds_matches_no_entry(
+    audit: Audit, condition: str, text: str
+):
+    await audit.call(Event(tool="ListVms"))
+    await audit.flush()
+    assert await audit.find(AuditFilter(**{condition: text})) == []
+
+
 async def test_strangers_with_many_addresses_fill_no_disk_and_hide_no_known_name(audit: Audit):
     for number in range(ANONYMOUS_PER_MINUTE + 50):
         await audit.refused(Event(tool="sign in", address=f"192.0.2.{number}", reason="no key"))

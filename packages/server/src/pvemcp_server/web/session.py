@@ -19,6 +19,7 @@ from pvemcp_server.errors import AccessDenied, AccountChanged, TooManyFailures, 
 from pvemcp_server.http.client_address import client_address, networks
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
+from pvemcp_server.store.columns import HIGHEST_ID
 from pvemcp_server.store.key_format import PREFIX
 from pvemcp_server.store.records import AdminRecord, ServiceTokenRecord
 from pvemcp_server.web.templates import wants_page
@@ -262,9 +263,7 @@ OwnWriting = Annotated[AdminContext, Depends(own_writing)]
 Reading = Annotated[AdminContext, Depends(reading)]
 Writing = Annotated[AdminContext, Depends(writing)]
 SignedIn = Annotated[Session, Depends(session_of)]
-RowNumber = Annotated[
-    int, Path(ge=0, le=2**53)
-]  # larger numbers are no row number in either database
+RowNumber = Annotated[int, Path(ge=0, le=HIGHEST_ID)]
 PipelineOf = Annotated[Pipeline, Depends(pipeline_of)]
 
 
