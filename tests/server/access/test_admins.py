@@ -275,6 +275,15 @@ def test_the_number_of_locks_is_limited(clock: Clock):
     assert len(locks._failures) == MOST_LOCKS
 
 
+def test_a_clock_that_is_set_back_makes_no_lock_longer(clock: Clock):
+    locks = FailureLocks(clock.now)
+    for _ in range(FREE_FAILURES):
+        locks.begin("ada", HERE)
+    assert locks.is_locked("ada", HERE)
+    clock.time -= timedelta(days=365)
+    assert not locks.is_locked("ada", HERE)
+
+
 async def test_a_password_reset_unlocks_and_ends_sessions(admins: Admins, sessions: Sessions):
     admin = await admins.create("ada", PASSWORD)
     token = await sessions.open(admin, address="::1", agent="")
