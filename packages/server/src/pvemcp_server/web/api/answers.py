@@ -57,5 +57,9 @@ REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     421: {"model": GateRefusal, "description": "The server is not known under this host's name"},
     422: {"model": Wrong, "description": "Not possible; the answer says why"},
     431: {"description": "The head is larger than 64 KiB; no body, and the connection ends"},
-    503: {"description": "All connections are in use; no body, and the connection ends"},
+    503: {
+        "model": Wrong,
+        "description": "The database does not answer, or cannot be written; without a body, all "
+        "connections are in use, and this one ends",
+    },
 }
