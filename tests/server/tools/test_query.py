@@ -18,17 +18,10 @@ from .few_guests import few_guests
 
 pytestmark = pytest.mark.anyio
 
+SCENARIO = few_guests
+KEEPS_ANSWERS = True
+
 EVERY_TABLE = sorted(tables())
-
-
-@pytest.fixture(scope="module")
-def module_scenario():
-    return few_guests()
-
-
-@pytest.fixture(scope="module")
-def module_keeps_answers():
-    return True
 
 
 def is_(field, operator, *value):
