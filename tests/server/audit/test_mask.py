@@ -17,7 +17,11 @@ PLANTED = st.text("abcXYZ019", min_size=12, max_size=20).map(lambda text: f"plan
 SCHEMES = st.sampled_from(["https", "http", "ftp", "HTTPS", "postgresql+asyncpg"])
 HOSTS = st.sampled_from(["example.org", "192.0.2.1:8006", "[2001:db8::1]:443"])
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
