@@ -243,7 +243,7 @@ class Pipeline:
                 started = Started(
                     plan.cluster.name, call.upids[-1], answer, output_format, plan.warnings
                 )
-        writer = Writer(tool, accepted, output_format, call.settings.row_cap, call.notes)
+        writer = Writer(tool, accepted, output_format, call.page, call.notes)
         return writer.write(answer), started
 
     async def _carry_out(
