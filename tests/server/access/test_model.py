@@ -1,5 +1,7 @@
 """The permissions of callers, evaluated from role and key."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +59,14 @@ def test_a_grant_of_all_reads_includes_no_writes(clusters, resources, cluster: s
     for effect in (Effect.WRITE, Effect.DESTROY):
         assert not holder.may_call("ListVms", effect)
         assert holder.resources("ListVms", effect, cluster) == NOTHING
+
+
+def test_a_copy_with_other_rights_has_its_own_resources():
+    wide = caller((Grant(frozenset({ANY})),))
+    assert wide.resources("ListVms", Effect.READ, "lab") == EVERYTHING
+    narrow = replace(wide, toolset=frozenset({"BackupVm"}))
+    assert narrow.resources("ListVms", Effect.READ, "lab") == NOTHING
+    assert wide.resources("ListVms", Effect.READ, "lab") == EVERYTHING
 
 
 def test_a_toolset_of_all_reads_allows_no_writes():
