@@ -107,6 +107,16 @@ class KeyAuthenticator:
             refusals.last_address = network_of(address)
         raise AccessDenied(reason, key_id=loaded.key.id if loaded else None)
 
+    def knows(self, secret: str) -> bool:
+        """Return whether a key with this secret is in use: one that is loaded, without a request.
+
+        It is no authentication; a key that was just changed is unknown until it is used again.
+        """
+        loaded = self._loaded.get(secret[ID])
+        return loaded is not None and hmac.compare_digest(
+            digest_of(secret, loaded.pepper), loaded.key.digest
+        )
+
     async def caller(self, key_id: str, address: str = "") -> Caller:
         """Return the caller of a key without its secret, to preview its permissions."""
         loaded = await self._load(key_id)
