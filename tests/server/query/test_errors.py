@@ -352,6 +352,84 @@ def without(rows, *conditions):
             "query: it has a number that is too long.",
         ),
         ({"from": "guests", "limit": "many"}, "limit: 'many' is not a whole number from 1 on."),
+        *(
+            (
+                {"from": "guests", "orderBy": "vmid", "limitPer": form},
+                f'limitPer: it is fields and a count. Write "limitPer": {right}.',
+            )
+            for form, right in (
+                (3, '{"fields": ["node"], "count": 3}'),
+                ("3 per vmid", '{"fields": ["node"], "count": 3}'),
+                ("vmid", '{"fields": ["vmid"], "count": 3}'),
+                ("cluster, vmid", '{"fields": ["cluster", "vmid"], "count": 3}'),
+                ('["vmid"]', '{"fields": ["vmid"], "count": 3}'),
+                ({"vmid": 1}, '{"fields": ["vmid"], "count": 1}'),
+            )
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"fields": "vmid"}, "limit": 3},
+            'limitPer.count: it is missing. Write "limitPer": {"fields": ["vmid"], "count": 3}.',
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"count": 2}},
+            "limitPer.fields: it is missing.",
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"by": "node", "count": 0}},
+            "limitPer.count: 0 is not a whole number from 1 on.",
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"by": "node", "size": 1}},
+            "limitPer: no part 'size'.",
+        ),
+        (
+            {"from": "guests", "limitPer": {"fields": "node", "count": 1}},
+            "limitPer: orderBy has to say which rows come first. For example ",
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"fields": "nod", "count": 1}},
+            "limitPer.fields[0]: no field of guests 'nod'. Did you mean node",
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"fields": ["tags"], "count": 1}},
+            "limitPer.fields[0]: tags is a list. Add it to groupBy first.",
+        ),
+        (
+            {
+                "from": "guests",
+                "select": ["status"],
+                "distinct": True,
+                "orderBy": "status",
+                "limitPer": {"fields": ["node"], "count": 1},
+            },
+            "limitPer.fields[0]: distinct rows are limited by what is selected only.",
+        ),
+        *(
+            (
+                {
+                    "from": "guests",
+                    "select": [*columns, "COUNT(*) as n"],
+                    "groupBy": groups,
+                    "orderBy": "n",
+                    "limitPer": {"fields": fields, "count": 1},
+                },
+                text,
+            )
+            for columns, groups, fields, text in (
+                (["node"], ["node"], "vmid", "limitPer.fields[0]: vmid differs within a group."),
+                (["node"], ["node"], "n", "limitPer.fields[0]: it is a field, not an aggregate."),
+                (["node"], ["node"], "node", "limitPer: there is one row for each node already."),
+                ([], [], "node", "limitPer: there is one row for each node already."),
+                (
+                    ["node", "vmid"],
+                    ["node"],
+                    "node",
+                    "select[1]: vmid differs within a group. Leave groupBy out: limitPer needs",
+                ),
+            )
+        ),
+        ({"from": "guests", "topN": 3}, "query: no part 'topN'. Did you mean limitPer?"),
+        ({"from": "guests", "partition_by": "a"}, "query: no part 'partition_by'. Did you mean li"),
         ({"from": "guests", "offset": -1}, "offset: -1 is not a whole number from 0 on."),
         ({"from": "guests", "distinct": "perhaps"}, "distinct: 'perhaps' is not true or false."),
     ],

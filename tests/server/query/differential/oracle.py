@@ -37,6 +37,8 @@ def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
         groups = _distinct(groups, query)
     for subject, descending in reversed(query.order_by):
         groups = _sorted(groups, subject, descending)
+    if query.limit_per:
+        groups = _first(groups, *query.limit_per)
     page = groups[query.offset : query.offset + query.limit]
     return [_output(group, query) for group in page]
 
@@ -196,6 +198,19 @@ def _sorted(groups: list[list[Record]], subject: Subject, descending: bool) -> l
     without = [group for group in groups if _value(subject, group) is None]
     valued.sort(key=lambda group: _folded(_value(subject, group)), reverse=descending)
     return valued + without
+
+
+def _first(
+    groups: list[list[Record]], fields: Sequence[FieldReference], count: int
+) -> list[list[Record]]:
+    """Keep the first groups with the same values of the fields, as many as `count`."""
+    taken: dict[Any, int] = {}
+    kept = []
+    for group in groups:
+        key = tuple(_value(field, group) for field in fields)
+        taken[key] = taken.get(key, 0) + 1
+        kept += [group] if taken[key] <= count else []
+    return kept
 
 
 def _distinct(groups: list[list[Record]], query: ReferenceQuery) -> list[list[Record]]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from pvemcp_server.errors import BadArgument, folded
@@ -13,6 +14,7 @@ from pvemcp_server.query.model import (
     ConditionGroup,
     Existence,
     FieldTerm,
+    LimitPer,
     Query,
     Selection,
     SortKey,
@@ -40,8 +42,19 @@ Json = Any
 
 _MAX_OFFSET: Final = 1_000_000_000
 _PARTS: Final = (
-    "from", "select", "where", "groupBy", "having", "orderBy", "distinct", "limit", "offset",
+    "from", "select", "where", "groupBy", "having", "orderBy", "distinct", "limit", "limitPer",
+    "offset",
 )  # fmt: skip
+_WORDS_FOR_LIMIT_PER: Final = frozenset({
+    "limitby", "limiteach", "limitpergroup", "over", "partitionby", "pergroup", "qualify",
+    "rownumber", "top", "topn", "topnpergroup", "topper", "toppergroup", "window",
+})  # fmt: skip
+"""Names that other query languages have for limitPer, folded."""
+_LIMIT_PER_PARTS: Final = ("fields", "count")
+_OTHER_LIMIT_PER_PARTS: Final = {
+    "by": "fields", "field": "fields", "groupby": "fields", "partitionby": "fields",
+    "per": "fields", "limit": "count", "n": "count", "rows": "count", "top": "count",
+}  # fmt: skip
 _CONDITION_PARTS: Final = ("field", "operator", "value", "valueField", "logic", "conditions")
 _OTHER_PARTS: Final = {
     "op": "operator", "comparison": "operator", "column": "field", "values": "value",
@@ -110,6 +123,7 @@ def parse(source: Json) -> Query:
         having=conditions.parse(parts.get("having"), "having"),
         order_by=tuple(_sort(entry, at) for entry, at in _entries(parts.get("orderBy"), "orderBy")),
         distinct=_flag(parts.get("distinct"), "distinct"),
+        limit_per=_limit_per(parts.get("limitPer")),
         # some write 0 for no limit
         limit=_count(parts["limit"], "limit", 1) if parts.get("limit", 0) not in (0, "0") else None,
         offset=_count(parts.get("offset", 0), "offset", 0),
@@ -258,14 +272,24 @@ def _all_of(condition: Condition | Existence) -> ConditionGroup:
     return ConditionGroup(Logic.AND, (condition,))
 
 
-def _members(source: Mapping[str, Json], at: str, known: tuple[str, ...]) -> dict[str, Json]:
-    """Return the object's members by their declared names; raise for unknown or repeated ones."""
-    declared = {folded(name): name for name in known}
+def _members(
+    source: Mapping[str, Json],
+    at: str,
+    known: tuple[str, ...],
+    others: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Json]:
+    """Return the object's members by their declared names; raise for unknown or repeated ones.
+
+    `others` are folded names that are read as declared ones.
+    """
+    declared = {**others, **{folded(name): name for name in known}}
     members: dict[str, Json] = {}
     for key, value in source.items():
         name = declared.get(folded(str(key)))
         if name is None:
-            raise unknown_name(at, "part", str(key), known)
+            means_limit_per = "limitPer" in known and folded(str(key)) in _WORDS_FOR_LIMIT_PER
+            suggestions = ("limitPer",) if means_limit_per else ()
+            raise unknown_name(at, "part", str(key), known, suggestions=suggestions)
         if name in members:
             raise BadArgument(f"{at}.{name}", "it is there twice.")
         members[name] = value
@@ -356,6 +380,43 @@ def _sort(entry: Json, at: str) -> SortKey:
         raise unknown_name(f"{at}.direction", "direction", direction, ("asc", "desc"))
     term = _term_without_alias(_required(members, "field", at), at)
     return SortKey(term, _DESCENDING[direction], at)
+
+
+def _limit_per(value: Json) -> LimitPer | None:
+    """Parse limitPer: {"fields": […], "count": n}; its error shows how to write other forms."""
+    at, value = "limitPer", decoded(value)
+    if is_absent(value):
+        return None
+    if not isinstance(value, Mapping) or _is_count_of_field(value):
+        raise BadArgument(at, "it is fields and a count.", hint=_limit_per_example(value))
+    members = _members(value, at, _LIMIT_PER_PARTS, _OTHER_LIMIT_PER_PARTS)
+    fields = tuple(
+        _group(entry, place) for entry, place in _entries(members.get("fields"), f"{at}.fields")
+    )
+    if not fields or is_absent(members.get("count")):
+        missing = "count" if fields else "fields"
+        hint = _limit_per_example(members.get("fields"))
+        raise BadArgument(f"{at}.{missing}", "it is missing.", hint=hint)
+    return LimitPer(fields, _count(members["count"], f"{at}.count", 1))
+
+
+def _is_count_of_field(value: Mapping[str, Json]) -> bool:
+    """Return whether it is written as {"node": 3}."""
+    known = {*_LIMIT_PER_PARTS, *_OTHER_LIMIT_PER_PARTS}
+    return len(value) == 1 and folded(str(next(iter(value)))) not in known
+
+
+def _limit_per_example(value: Json) -> str:
+    """Return how to write limitPer, with the caller's fields and count where they can be read."""
+    fields, count = value, 3
+    if isinstance(value, Mapping):
+        ((fields, number),) = value.items()
+        count = number if type(number) is int else count
+    fields = fields.split(",") if isinstance(fields, str) else fields
+    listed = fields if isinstance(fields, list) else []
+    names = [name.strip() for name in listed if isinstance(name, str) and _FIELD.fullmatch(name)]
+    form = json.dumps({"fields": names or ["node"], "count": count})
+    return f'Write "limitPer": {form}.'
 
 
 def _term_without_alias(value: Json, at: str) -> Term:
