@@ -101,9 +101,15 @@ class _Compiler:
 
     def cut_groups(self, limit: LimitPer) -> Statement:
         """Return the statement that counts the groups with more rows than limitPer, and all."""
-        rows, _ = self._numbered_rows(limit)
-        counted = f"SELECT sum(number > 1), sum(number = 1) FROM ({rows})"  # noqa: S608 - as above
-        return Statement(f"{counted} WHERE number IN (1, ?)", (*self.values, limit.count + 1))
+        distinct = self.plan.outputs if self.plan.distinct else ()
+        columns = [self._value(output.expression) for output in distinct]
+        columns += map(self._value, limit.columns)
+        names = [f"c{n}" for n in range(len(columns))]
+        groups = ", ".join(names[len(distinct) :])
+        rows = self._rows([f"{sql} AS {name}" for sql, name in zip(columns, names, strict=True)])
+        counted = f"SELECT count(*) AS number FROM ({rows}) GROUP BY {groups}"  # noqa: S608 - as above
+        sql = f"SELECT sum(number > ?), count(*) FROM ({counted})"  # noqa: S608 - as above
+        return Statement(sql, (limit.count, *self.values))
 
     def _numbered_rows(self, limit: LimitPer) -> tuple[str, str]:
         """Return the SELECT of all rows, c0, c1 …, with their number in their group; their order.

@@ -106,7 +106,7 @@ async def _cut_groups(plan: QueryPlan, catalog: Catalog, database: Database) -> 
         return []
     with suppress(OverBudget):
         counting = compile_cut_groups(plan, limit, catalog)
-        ((cut, groups),) = await _run(database, counting, _HINT_SECONDS)
+        ((cut, groups),) = await _run(database, counting)
         if cut:
             names = ", ".join(column.name for column in limit.columns)
             return [f"limitPer cut {cut} of {groups} values of {names}: they have more rows."]
