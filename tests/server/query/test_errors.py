@@ -197,6 +197,29 @@ def without(rows, *conditions):
             ),
         ),
         (
+            {"from": "guests", "where": only("memory_usage", ">", "node.memory_total")},
+            (
+                "where.conditions[0].value[0]: node.memory_total is a field. "
+                'Write "valueField": "node.memory_total" instead of value.'
+            ),
+        ),
+        (
+            {"from": "tasks", "select": ["day"], "groupBy": "DAY(start_time)"},
+            "select[0]: no field of tasks 'day'. Did you mean DAY(start_time) or DAY(end_time)?",
+        ),
+        (
+            {"from": "tasks", "select": ["DATE_TRUNC('day', start_time) as day"]},
+            "select[0]: \"DATE_TRUNC('day', start_time) as day\" is no field. Round times by HOUR,",
+        ),
+        (
+            {"from": "guests", "select": ["ROW_NUMBER() OVER (PARTITION BY node) as n"]},
+            "select[0]: 'ROW_NUMBER() OVER (PARTITION BY node) as' is no field. For the first rows",
+        ),
+        (
+            {"from": "guests", "select": ["PERCENTAGE(memory_max)"]},
+            "select[0]: no aggregate 'PERCENTAGE'. Did you mean SHARE?",
+        ),
+        (
             {"from": "guests", "where": compared("memory_max", "mem")},
             "where.valueField: no field of guests 'mem'.",
         ),

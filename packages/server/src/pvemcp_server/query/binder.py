@@ -297,7 +297,7 @@ class _Binder:
             return Predicate(expression, operator, (), other)
         _check_operator(condition, field)
         values = tuple(
-            convert(value, field, f"{at}.value[{n}]", self.now)
+            self._value(value, field, f"{at}.value[{n}]")
             for n, value in enumerate(condition.values)
         )
         if operator.is_equality:
@@ -308,6 +308,15 @@ class _Binder:
         readings = dict.fromkeys(reading_of(value, field) for value in condition.values)
         reading = " ".join(filter(None, readings))
         return Predicate(expression, operator, values, reading=reading)
+
+    def _value(self, value: Any, field: Field, at: str) -> Value:
+        try:
+            return convert(value, field, at, self.now)
+        except BadArgument as error:
+            if isinstance(value, str) and self.catalog.is_field(self.table, value):
+                hint = f'Write "valueField": "{value}" instead of value.'
+                raise BadArgument(at, f"{value} is a field.", hint=hint) from error
+            raise
 
     def _by_meaning(self, test: Predicate) -> Predicate:
         """Put the values that people mean in place of words such as vm, backup or ceph."""

@@ -81,6 +81,17 @@ _EXISTENCE_EXAMPLE: Final = (
 _TERM_EXAMPLE: Final = (
     'Write "name", "node.status", "COUNT(*) as n" or "COUNT(DISTINCT node) as nodes", one by one.'
 )
+_HINTS_ON_FORMS: Final = (
+    (
+        re.compile(r"\bover\s*\(", re.IGNORECASE),
+        'For the first rows of each write "limitPer": {"fields": ["node"], "count": 3}.',
+    ),
+    (
+        re.compile(r"\b(?:date|time|strftime|to_char|trunc|extract)\w*\s*\(", re.IGNORECASE),
+        'Round times by HOUR, DAY or WEEK, such as "DAY(start_time) as day".',
+    ),
+)
+"""How to write what SQL has functions for."""
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_. -]{0,119}"
 _FIELD: Final = re.compile(rf"\s*({_NAME}?)(?:\s+as\s+(\S.*?))?\s*", re.ASCII | re.IGNORECASE)
 _AGGREGATE: Final = re.compile(
@@ -94,6 +105,10 @@ _OPERATORS: Final = {folded(operator): operator for operator in Operator} | {
 }
 _TEXTUAL: Final = (*PARTS_OF_TEXT, Operator.NOT_CONTAINS)
 _SUGGESTIONS: Final = {folded(name): those for name, those in OPERATOR_SUGGESTIONS.items()}
+_FUNCTION_SUGGESTIONS: Final = {
+    "PERCENT": (Function.SHARE,), "PERCENTAGE": (Function.SHARE,), "RATIO": (Function.SHARE,),
+    "MEAN": (Function.AVERAGE,), "TOTAL": (Function.SUM,),
+}  # fmt: skip
 _FUNCTIONS: Final = {function.value: function for function in Function} | FUNCTION_ALIASES
 
 
@@ -133,6 +148,9 @@ def parse(source: Json) -> Query:
 def _decode(text: str) -> Json:
     if len(text) > MAX_TEXT:
         raise BadArgument("query", f"it has at most {MAX_TEXT} characters.")
+    query = decoded(text)
+    if not isinstance(query, str):
+        return query
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -171,7 +189,7 @@ class _ConditionParser:
             raise BadArgument(at, "a condition is an object.", hint=_CONDITION_EXAMPLE)
         if form := _corrected(node):
             raise BadArgument(at, f"{abbreviated(node)} is no condition.", hint=f"Write {form}.")
-        members = _members(node, at, _CONDITION_PARTS)
+        members = _members(node, at, _CONDITION_PARTS, {"where": "conditions"})
         given = {name for name, member in members.items() if not is_absent(member)}
         if _tests_rows(members.get("operator")):
             return self._existence(members, at, depth)
@@ -436,7 +454,8 @@ def _term(value: Json, at: str) -> tuple[Term, str | None]:
             return FieldTerm(name, Span(match[1].upper())), match[4]
         if function is None:
             known = [*(each.value for each in Function), *(span.value for span in Span)]
-            raise unknown_name(at, "aggregate", match[1], known)
+            meant = _FUNCTION_SUGGESTIONS.get(match[1].upper(), ())
+            raise unknown_name(at, "aggregate", match[1], known, suggestions=meant)
         if distinct and function is not Function.COUNT:
             raise BadArgument(at, "only COUNT takes DISTINCT.")
         if name == "*" and (distinct or function not in (Function.COUNT, Function.SHARE)):
@@ -445,7 +464,9 @@ def _term(value: Json, at: str) -> tuple[Term, str | None]:
         return AggregateTerm(function, field, distinct), match[4]
     if match := _FIELD.fullmatch(text):
         return FieldTerm(match[1]), match[2]
-    raise BadArgument(at, f"{abbreviated(value)} is no field.", hint=_TERM_EXAMPLE)
+    hints = (hint for form, hint in _HINTS_ON_FORMS if form.search(text))
+    hint = next(hints, _TERM_EXAMPLE)
+    raise BadArgument(at, f"{abbreviated(value)} is no field.", hint=hint)
 
 
 def _required(members: Mapping[str, Json], name: str, at: str) -> Json:
