@@ -14,6 +14,9 @@ from .tool_client import ToolClient
 
 pytestmark = pytest.mark.anyio
 
+SCENARIO = few_guests
+KEEPS_ANSWERS = True
+
 LISTS = [
     name
     for name, tool in tools().items()
@@ -88,16 +91,6 @@ def of(cluster, answer):
 
 def counted(table):
     return {"from": table, "select": ["cluster", "COUNT(*) as n"], "groupBy": ["cluster"]}
-
-
-@pytest.fixture(scope="module")
-def module_scenario():
-    return few_guests()
-
-
-@pytest.fixture(scope="module")
-def module_keeps_answers():
-    return True
 
 
 @pytest.fixture(scope="module")

@@ -107,6 +107,16 @@ class KeyAuthenticator:
             refusals.last_address = network_of(address)
         raise AccessDenied(reason, key_id=loaded.key.id if loaded else None)
 
+    def knows(self, secret: str) -> bool:
+        """Return whether a key with this secret is in use: one that is loaded, without a request.
+
+        It is no authentication; a key that was just changed is unknown until it is used again.
+        """
+        loaded = self._loaded.get(secret[ID])
+        return loaded is not None and hmac.compare_digest(
+            digest_of(secret, loaded.pepper), loaded.key.digest
+        )
+
     async def caller(self, key_id: str, address: str = "") -> Caller:
         """Return the caller of a key without its secret, to preview its permissions."""
         loaded = await self._load(key_id)
@@ -170,7 +180,8 @@ def _caller(key: KeyRecord, role: Role, identities: dict[str, int]) -> Caller:
         key_name=key.name,
         role=role,
         clusters=frozenset(key.clusters),
-        toolset=frozenset(key.toolset),
+        tools=frozenset(key.tools),
+        toolsets=frozenset(key.toolsets),
         identities=identities,
         output_format=key.output_format,
         unattended=key.unattended,
@@ -185,7 +196,8 @@ def _version(key: KeyRecord, role: Role, identities: dict[str, int]) -> str:
         key.id,
         key.name,
         key.clusters,
-        key.toolset,
+        key.tools,
+        key.toolsets,
         key.output_format,
         key.unattended,
         role.name,

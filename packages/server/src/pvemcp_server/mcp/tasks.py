@@ -178,7 +178,7 @@ class McpTasks:
         gone, as after its removal, is no secret.
         """
         tool, caller = self.pipeline.tools.get(task.tool), caller_of(ctx)
-        if tool is None or not caller.may_call(tool.name, tool.effect):
+        if tool is None or not caller.may_call(tool):
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
         call: Call = await self.pipeline.open(tool, caller, SilentConversation())
         cluster = await (writable_cluster if writes else Call.cluster)(call, task.cluster)
