@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import proxmox_client
 from proxmox_client import Client, Lxc, ProxmoxError, Qemu, deadline
@@ -40,19 +40,16 @@ _VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore
 log = logging.getLogger(__name__)
 
 
-class Notes(dict[str, None]):
-    """An ordered set of sentences beside an answer's data, about missing, cut or old data.
+class NoteKind(NamedTuple):
+    """What a note is about, if it isn't a part of the read that failed."""
 
-    Those in `advice` explain what an account doesn't see; no part of the read has failed. Those in
-    `offline` only name nodes that are offline, their values; those in `facts` say what the rows, or
-    their absence, say as well.
-    """
+    advice: bool  # it explains what an account doesn't see
+    offline: AbstractSet[str]  # the nodes that it names, if it only says that they are offline
+    fact: bool  # it says what the rows, or their absence, say as well
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.advice: set[str] = set()
-        self.offline: dict[str, AbstractSet[str]] = {}
-        self.facts: set[str] = set()
+
+class Notes(dict[str, NoteKind]):
+    """Sentences beside an answer's data, about missing, cut or old data, in order, each once."""
 
     def add(
         self,
@@ -62,20 +59,7 @@ class Notes(dict[str, None]):
         offline: AbstractSet[str] = frozenset(),
         fact: bool = False,
     ) -> None:
-        self[sentence] = None
-        if advice:
-            self.advice.add(sentence)
-        if offline:
-            self.offline[sentence] = offline
-        if fact:
-            self.facts.add(sentence)
-
-    def extend(self, other: "Notes") -> None:
-        """Add the sentences of other notes."""
-        self.update(other)
-        self.advice |= other.advice
-        self.offline |= other.offline
-        self.facts |= other.facts
+        self[sentence] = NoteKind(advice, offline, fact)
 
 
 async def offload(size: int, work: Callable[[], T]) -> T:
@@ -289,8 +273,6 @@ class Cluster:
 
     def note_malformed(self, left_out: Sequence[str]) -> None:
         """Note rows and values that could not be read; they may be about hidden resources."""
-        if not left_out:
-            return
         left_out = list(dict.fromkeys(left_out))  # an option in force and pending is there twice
         named, more = ", ".join(left_out[:_NAMED]), len(left_out) - _NAMED
         rest = f" and {more} more" if more > 0 else ""
