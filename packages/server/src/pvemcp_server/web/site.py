@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pvemcp_server.errors import (
     AccessDenied,
     CallError,
+    Conflict,
     LocalSignInOff,
     NotPermitted,
     RecentSignInNeeded,
@@ -251,7 +252,7 @@ async def _too_many(_: Request, error: Exception) -> Response:
 
 
 async def _call_error(request: Request, error: Exception) -> Response:
-    status = 404 if isinstance(error, UnknownName) else 422
+    status = {UnknownName: 404, Conflict: 409}.get(type(error), 422)
     if wants_page(request):
         return error_page(request, str(error), status)
     return _error(str(error), status)
