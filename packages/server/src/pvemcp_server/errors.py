@@ -136,6 +136,10 @@ class BadArgument(CallError):
         self.argument = argument
 
 
+class Conflict(CallError):
+    """A change that another change made impossible at the same time; nothing was changed."""
+
+
 class Precondition(CallError):
     """Proxmox would refuse, or the call would do harm; nothing was changed."""
 

@@ -199,6 +199,9 @@ class ServiceTokenRecord:
     expires: datetime
     created: datetime
     created_by: str
+    admin_id: Annotated[  # the administrator with whose account it ends; None: the command line
+        int | None, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)
+    ]
     last_used: datetime | None
     last_address: Annotated[str | None, ColumnArgs(type=String(64))]
 
