@@ -28,7 +28,7 @@ from proxmox_client.json_decoder import Envelope, decode
 from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limit
 from proxmox_client.outages import Outage, Response, outage_of
 from proxmox_client.response_errors import response_error, undecodable
-from proxmox_client.session import Ticket, open_session
+from proxmox_client.session import Ticket, TicketSession
 from proxmox_client.tls import Tls
 
 T = TypeVar("T")
@@ -300,7 +300,12 @@ class Transport:
 
     def __init__(self, pool: HostPool, auth: ApiToken | Password) -> None:
         self.pool = pool
-        self._session = open_session(auth, self._sign_in)
+        self._token: dict[str, str] = {}  # the headers of an API token, alike for all requests
+        self._session: TicketSession | None = None  # of a user with a password
+        if isinstance(auth, ApiToken):
+            self._token = {"Authorization": f"PVEAPIToken={auth.token_id}={auth.secret}"}
+        else:
+            self._session = TicketSession(auth, self._sign_in)
 
     async def get(self, path: str, answer: type[T], /, **parameters: Parameter) -> T:
         """GET a path and decode its data as `answer`."""
@@ -346,12 +351,13 @@ class Transport:
             self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
         ):
             safe = method == "GET"
-            headers = await self._session.headers(method)
+            headers = await self._credentials(method)
             response = await pool.send(method, path, form, headers, safe=safe)
-            # a write is never sent twice, not even after a 401
-            if response.status == 401 and self._session.invalidate(headers) and safe:
-                headers = await self._session.headers(method)
-                response = await pool.send(method, path, form, headers, safe=safe)
+            if response.status == 401 and self._session:
+                self._session.invalidate(headers)
+                if safe:  # a write is never sent twice, not even after a 401
+                    headers = await self._credentials(method)
+                    response = await pool.send(method, path, form, headers, safe=safe)
             if response.status >= 300:
                 raise response_error(path, *response)
             return response
@@ -394,7 +400,7 @@ class Transport:
 
         It takes no slot: those of a node that hangs are in use.
         """
-        headers = await self._session.headers("GET")
+        headers = await self._credentials("GET")
 
         async def passes(host: str) -> bool:
             try:
@@ -406,6 +412,10 @@ class Transport:
             return outage_of(response) is None
 
         return any(await asyncio.gather(*map(passes, {self.pool.host(0), self.pool.host(1)})))
+
+    async def _credentials(self, method: str) -> dict[str, str]:
+        """Return the headers that authenticate a request of this account."""
+        return await self._session.headers(method) if self._session else self._token
 
     async def _sign_in(self, form: Mapping[str, str]) -> Ticket:
         path = "/access/ticket"

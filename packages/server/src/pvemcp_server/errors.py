@@ -10,6 +10,7 @@
     * LocalSignInOff      passwords and passkeys are switched off beside OpenID Connect
   * CallError             the call cannot be carried out; its text goes to the model
     * UnknownName         no such cluster, node, guest … is visible to the caller
+    * ToolsetMissing      the role grants the tool, and the key lacks its toolset
     * BadArgument         an argument is wrong; the text names it
     * Precondition        Proxmox would refuse, or it would do harm
     * ConfirmationNeeded  a destructive call that was not confirmed
@@ -145,6 +146,16 @@ class ConfirmationNeeded(CallError):
 
 class ApprovalNeeded(ConfirmationNeeded):
     """A destructive call that waits for an administrator's approval; nothing was changed yet."""
+
+
+class ToolsetMissing(CallError):
+    """The role grants the tool, and the key lacks its toolset; `add` is how it gets it."""
+
+    def __init__(self, tool: str, toolset: str, add: str) -> None:
+        super().__init__(
+            f"{tool} is in the toolset {toolset}, which this key lacks.",
+            hint=f"An administrator can add it, on the page API Access or with `{add}`.",
+        )
 
 
 class NotPermitted(CallError):

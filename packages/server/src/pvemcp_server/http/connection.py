@@ -26,13 +26,17 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pvemcp_server.http.connection_limits import ConnectionLimits
+from pvemcp_server.http.turns import Turns
 
 HEAD_SECONDS: Final = 20.0  # from connect, or from the last response, to the end of the next head
 HEAD_BYTES: Final = 64 * 1024  # of a head, or of trailers
 HEADERS: Final = 100  # of a head: each costs time in every layer, however short it is
 TARGET_BYTES: Final = 8 * 1024  # of a request's path and query, whose parameters cost time too
 READ_BYTES: Final = 4 * 1024  # parsed at once, before other connections have their turn
-LEAST_BYTES: Final = 64  # parsed at once; after them, the end of a head ends the turn
+LEAST_BYTES: Final = (
+    64  # parsed at once; after them, the end of a head ends the turn if more follow
+)
+HEAD_END: Final = b"\r\n\r\n"
 UNREAD_BODY_SECONDS: Final = 5.0  # a closed connection could lose the answer that came early
 UNREAD_BODY_PARTS: Final = 5_000  # chunks of it: each costs time, whatever its size
 WRITE_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
@@ -91,12 +95,16 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
     _unread_parts: int = 0  # of that rest
     _write_timer: asyncio.TimerHandle | None = None  # runs while the client reads nothing
 
-    def __init__(self, *arguments: Any, limits: ConnectionLimits, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, limits: ConnectionLimits, turns: Turns, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._limits = limits
+        self._turns = turns
         self._read = bytearray(READ_BYTES)
         self._unparsed = b""
         self._waits = False  # for the turn to parse it
+        self._known = False  # its last request was admitted, or the next one presents a known key
         self.parser = UpgradeIgnoringParser(self)  # type: ignore[assignment]  # what uvicorn uses of it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
@@ -129,12 +137,16 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._wait_for_turn()
 
     def parse(self) -> None:
-        """Parse a part of the unparsed bytes, which has the end of one head or of few tiny ones."""
+        """Parse a part of the unparsed bytes, which has the end of one head or of few tiny ones.
+
+        A short body that came with its head is in the same part: it saves a call a turn.
+        """
         self._waits = False
         if self.transport.is_closing() or self.pipeline:
             return  # pipelined requests wait for the response before
-        head = self._unparsed.find(b"\r\n\r\n", LEAST_BYTES, READ_BYTES)
-        end = head + 4 if head >= 0 else READ_BYTES
+        head = self._unparsed.find(HEAD_END, LEAST_BYTES, READ_BYTES)
+        second = head >= 0 and self._unparsed.find(HEAD_END, head + 4, READ_BYTES) >= 0
+        end = head + 4 if second else READ_BYTES
         part, self._unparsed = self._unparsed[:end], self._unparsed[end:]
         self.data_received(part)
         self.flow.resume_reading()
@@ -143,9 +155,8 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def _wait_for_turn(self) -> None:
         if self._unparsed and not self._waits and not self.pipeline:
             self._waits = True
-            cycle: Any = self.cycle  # None before the first request
-            known = cycle is not None and "caller" in cycle.scope["state"]
-            self._limits.turns.wait(self.parse, known=known)
+            self._known = self._known or self._turns.knows(self._unparsed)
+            self._turns.wait(self.parse, known=self._known)
 
     def _pipelines(self) -> bool:
         """Return whether more was sent than the request that is being answered."""
@@ -216,6 +227,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_response_complete(self) -> None:
         self._buffer.flush()
+        self._known = "is_known" in self.cycle.scope["state"]
         super().on_response_complete()
         self.flow.resume_reading()
         self._wait_for_turn()
