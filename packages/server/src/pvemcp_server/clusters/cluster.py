@@ -216,7 +216,9 @@ class Cluster:
         A node without statistics is asked.
         """
         if node in (await self.inventory.view()).offline_nodes:
-            raise Precondition(f"Node {node} on {self.name} is offline.")
+            raise Precondition(
+                f"Node {node} on {self.name} is offline. ListNodeRrdData shows until when it ran."
+            )
 
     async def storage(self, name: str, node: str) -> StorageResource:
         """Return the storage as that node has it; raise UnknownName."""
