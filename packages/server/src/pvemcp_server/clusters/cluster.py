@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import proxmox_client
 from proxmox_client import Client, Lxc, ProxmoxError, Qemu, deadline
+from proxmox_client.api.cluster import ClusterStatus
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.acl import Acl
@@ -151,14 +152,54 @@ class Cluster:
     async def handle(self, vmid: int) -> Qemu | Lxc:
         """Return the client's handle of a guest, at the node where it is now.
 
-        Raise Precondition if that node is offline.
+        Raise Precondition if that node is offline, or malformed in the inventory.
         """
         guest = await self.guest(vmid)
         await self.require_not_offline(guest.node)
         return self.api_of(guest)
 
+    async def readable(self, vmid: int) -> Qemu | Lxc:
+        """Return the handle of a guest to read: the nodes are asked if its row is malformed.
+
+        Raise UnknownName, and Precondition as `handle` does.
+        """
+        view = await self.inventory_view()
+        guest = view.by_vmid.get(vmid)
+        # a row without its number may be that of any guest: a narrow scope can't be applied to it
+        is_lost = guest is None and bool(view.malformed) and self.scope.everything
+        if (guest and not guest.node) or is_lost:
+            for api in await self._found(vmid, guest.type if guest else ""):
+                self.notes.add(
+                    f"Guest {vmid} was found on {api.node} of {self.name} by asking all nodes: its "
+                    "row in Proxmox's inventory is malformed, so lists may lack it."
+                )
+                return api
+        return await self.handle(vmid)
+
+    async def _found(self, vmid: int, kind: str) -> list[Qemu | Lxc]:
+        """Ask all nodes that are not offline for a guest; without `kind`, for both."""
+        view = await self.inventory.view()
+        nodes = view.by_node.keys() - view.offline_nodes
+        kinds = [kind] if kind else ["qemu", "lxc"]
+        places = [(node, each) for node in sorted(nodes) for each in kinds]
+        paths = {place: f"/nodes/{place[0]}/{place[1]}/{vmid}/status/current" for place in places}
+        answers, _ = await self.ask_all(paths, lambda p: self.pve.transport.get(paths[p], object))
+        return [
+            (self.pve.qemu if each == "qemu" else self.pve.lxc)(node, vmid)
+            for node, each in answers
+        ]
+
     def api_of(self, guest: GuestResource) -> Qemu | Lxc:
-        """Return the client's handle of a guest, whether the caller may see it or not."""
+        """Return the client's handle of a guest, whether the caller may see it or not.
+
+        Raise Precondition if its node is malformed in the inventory.
+        """
+        if not guest.node:
+            raise Precondition(
+                f"The node of guest {guest.vmid} on {self.name} is unknown: its row in Proxmox's "
+                "inventory is malformed.",
+                hint="GetVmStatus looks for it on all nodes.",
+            )
         handle = self.pve.qemu if guest.type == "qemu" else self.pve.lxc
         return handle(guest.node, guest.vmid)
 
@@ -175,7 +216,9 @@ class Cluster:
         A node without statistics is asked.
         """
         if node in (await self.inventory.view()).offline_nodes:
-            raise Precondition(f"Node {node} on {self.name} is offline.")
+            raise Precondition(
+                f"Node {node} on {self.name} is offline. ListNodeRrdData shows until when it ran."
+            )
 
     async def storage(self, name: str, node: str) -> StorageResource:
         """Return the storage as that node has it; raise UnknownName."""
@@ -240,8 +283,12 @@ class Cluster:
         An unexpected error is a reason too, and is logged.
         """
         every = list(keys)
+
+        async def answer(key: K) -> T:  # also an error that is raised before anything is awaited
+            return await ask(key)
+
         outcomes = await asyncio.gather(
-            *(outcome_of(ask(key), f"{key} on {self.name}") for key in every)
+            *(outcome_of(answer(key), f"{key} on {self.name}") for key in every)
         )
         answers: dict[K, T] = {}
         missing: dict[K, str] = {}
@@ -259,6 +306,17 @@ class Cluster:
         except ProxmoxError as error:
             self.notes.add(f"{failure}: {await self.explain(error)}")
             return None
+
+    async def membership(self, failure: str) -> ClusterStatus | None:
+        """Return name, quorum and members; note failures, and a partition without quorum."""
+        membership = await self.optional(self.pve.cluster.status(), failure)
+        if membership and membership.cut_off:
+            nodes = ", ".join(filter(self.scope.covers_node, membership.cut_off)) or "some nodes"
+            self.notes.add(
+                f"{self.name} is split: {nodes} without quorum, where nothing can be changed; this "
+                "answer is of the other nodes, which have it."
+            )
+        return membership
 
     def note_missing(self, missing: Mapping[K, str], what: str) -> None:
         """Note missing answers with their reasons; hundreds of them would bury the answer."""

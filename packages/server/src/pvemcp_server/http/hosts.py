@@ -45,7 +45,8 @@ class Hosts:
         if not _HOST.fullmatch(host):
             return False
         try:
-            name = urlsplit(f"//{host}").hostname  # without port and brackets
+            parts = urlsplit(f"//{host}")
+            name, _ = parts.hostname, parts.port  # which raises beyond 65535
         except ValueError:
             return False
         return name is not None and (host in self.names or name in self.names or _is_address(name))

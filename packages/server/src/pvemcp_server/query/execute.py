@@ -88,7 +88,7 @@ async def execute(
             "them exactly."
         )
 
-    for note in await _cut_groups(plan, catalog, database):
+    for note in await _cut_groups(plan, catalog, database, key_id):
         sources.notes.add(note)
 
     async def run(related: QueryPlan) -> list[tuple[Any, ...]]:
@@ -103,13 +103,15 @@ async def execute(
     return result
 
 
-async def _cut_groups(plan: QueryPlan, catalog: Catalog, database: Database) -> list[str]:
+async def _cut_groups(
+    plan: QueryPlan, catalog: Catalog, database: Database, key_id: str
+) -> list[str]:
     """Return a note of how many groups have more rows than limitPer; none when it takes long."""
     if not (limit := plan.limit_per):
         return []
     with suppress(OverBudget):
         counting = compile_cut_groups(plan, limit, catalog)
-        ((cut, groups),) = await _run(database, counting)
+        ((cut, groups),) = await _run(database, counting, key_id)
         if cut:
             names = ", ".join(column.name for column in limit.columns)
             return [f"limitPer cut {cut} of {groups} values of {names}: they have more rows."]

@@ -178,8 +178,8 @@ class Hints:
         )
         for column, values in islice(searched, _MAX_HINTS):
             known, where = await self._known_values(column)
-            folded = {value.casefold() for value in known}
-            unknown = (str(value)[:_SHOWN] for value in values if folded and value not in folded)
+            folded = {value.casefold() for value in (*known, *column.field.meanings)}
+            unknown = (str(value)[:_SHOWN] for value in values if known and value not in folded)
             for value in islice(unknown, _MAX_HINTS):
                 like = column.field.values_like(value)
                 near = f"No {column.name} {value!r} {where}. With this meaning: {', '.join(like)}."
