@@ -279,7 +279,7 @@ class Audit(AuditReader):
             reason = f"{counted(further, 'further attempt')} without a known key or administrator"
             event = Event(tool="sign in", outcome=Outcome.REFUSED, reason=reason, rows=further)
             with suppress(Unrecorded):
-                await self._buffer_event(Kind.REFUSED, event)
+                await self.call(event, Kind.REFUSED)
 
     async def _prune_if_possible(self, days: int, targets: Collection[str]) -> None:
         try:

@@ -26,7 +26,7 @@ from mcp.shared.exceptions import MCPError
 from pvemcp_server import __version__
 from pvemcp_server.access.model import Caller
 from pvemcp_server.http.gate import caller_of
-from pvemcp_server.mcp.elicitation import STATE_SECONDS, SdkConversation
+from pvemcp_server.mcp.elicitation import STATE_SECONDS, SdkConversation, client_program
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.instructions import CallerInstructions
 from pvemcp_server.mcp.subscriptions import Subscriptions
@@ -88,7 +88,7 @@ class Handlers:
                 caller_of(ctx),
                 params.name,
                 params.arguments or {},
-                SdkConversation(ctx, params, self.questions),
+                SdkConversation(client_program(ctx), ctx, params, self.questions),
             )
         except UnknownTool as unknown:
             raise MCPError(types.INVALID_PARAMS, str(unknown)) from None
