@@ -79,7 +79,9 @@ class Bench:
     async def names(self) -> list[str]:
         return ["lab"]
 
-    async def open(self, name: str, _caller: Caller, scope: Resources, notes: Notes) -> Cluster:
+    async def open(
+        self, name: str, _identities: Mapping[str, int], scope: Resources, notes: Notes
+    ) -> Cluster:
         return Cluster(name, "", self.pve, "bench", self.inventory, scope, notes)
 
     async def current(self) -> Values:

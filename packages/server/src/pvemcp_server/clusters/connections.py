@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from proxmox_client import ApiToken, Client, Limits, Tls
-from pvemcp_server.access.model import EVERYTHING, Caller, Resources
+from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.cluster import Cluster, Notes
 from pvemcp_server.clusters.inventory import Inventory
 from pvemcp_server.errors import CallError, UnknownName
@@ -107,17 +107,11 @@ class Clusters:
         """Return the configuration of the cluster; raise UnknownName."""
         return (await self._configuration()).cluster(name)
 
-    async def open(self, name: str, caller: Caller, scope: Resources, notes: Notes) -> Cluster:
-        """Open the cluster with the caller's identity, restricted to `scope`."""
-        connection = await self.connection(name, caller.identities.get(name))
-        return self._cluster(connection, scope, notes)
-
-    async def of_identity(self, name: str, identity_id: int) -> Cluster:
-        """Open the whole cluster with this identity, for the server itself."""
-        connection = await self.connection(name, identity_id)
-        return self._cluster(connection, EVERYTHING, Notes())
-
-    def _cluster(self, connection: Connection, scope: Resources, notes: Notes) -> Cluster:
+    async def open(
+        self, name: str, identities: Mapping[str, int], scope: Resources, notes: Notes
+    ) -> Cluster:
+        """Open the cluster, restricted to `scope`, with a caller's identity there."""
+        connection = await self.connection(name, identities.get(name))
         return Cluster(
             name=connection.record.name,
             description=connection.record.description,

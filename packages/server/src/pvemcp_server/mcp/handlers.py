@@ -15,7 +15,7 @@ from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp import completion, resources
-from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation
+from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation, client_program
 from pvemcp_server.mcp.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.pipeline.visible_text import clean_line
@@ -92,7 +92,7 @@ class CatalogHandlers:
                 caller_of(ctx),
                 family.tool,
                 family.call_arguments(values),
-                SdkConversation(ctx, params, self.questions),
+                SdkConversation(client_program(ctx), ctx, params, self.questions),
             )
         except UnknownTool:
             raise _not_found(uri) from None

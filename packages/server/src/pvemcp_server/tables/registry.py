@@ -17,6 +17,10 @@ from pvemcp_server.clusters import Cluster, InventoryView, offload
 from pvemcp_server.tables.reach import Reach, of_everything
 from pvemcp_server.tables.rows import Field, Row, fields_of
 
+_LAST_KNOWN = "rows there show the last known values."
+_LAST_KNOWN_EXCEPT = "rows there show the last known values, or that the state is unknown."
+_NEVER_KNOWN = "state and use of the rows there are unknown, and so is what is empty in them."
+
 log = logging.getLogger(__name__)
 
 
@@ -310,7 +314,8 @@ async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest 
     """Note which nodes of a table's rows are offline or without statistics.
 
     They count also if a filter leaves none of their rows: it may have compared an old or unknown
-    state. Return whether there are any rows to speak of.
+    state. For five minutes Proxmox repeats what a node last reported; then only what is configured.
+    Return whether there are any rows to speak of.
     """
     view = await cluster.inventory_view()
     slot = ("states of", table.name)
@@ -320,5 +325,16 @@ async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest 
             by_node.setdefault(row.node, set()).add(row.status)
         view.derived[slot] = by_node
     states: Mapping[str, AbstractSet[str]] = view.derived[slot]
-    await cluster.note_offline({node: states[node] for node in filter(request.wants_node, states)})
+    requested, whole = set(filter(request.wants_node, states)), await cluster.inventory.view()
+    nodes_by_words: dict[str, list[str]] = {}
+    for node in sorted(requested & whole.offline_nodes):
+        if states[node] == {"offline"}:
+            continue  # the row says so itself
+        known, unknown = states[node] - {"unknown"}, "unknown" in states[node]
+        words = (_LAST_KNOWN_EXCEPT if unknown else _LAST_KNOWN) if known else _NEVER_KNOWN
+        nodes_by_words.setdefault(words, []).append(node)
+    for words, nodes in nodes_by_words.items():
+        cluster.notes.add(f"Offline on {cluster.name}: {', '.join(nodes)}; {words}")
+    if without_statistics := requested & whole.nodes_without_statistics:
+        cluster.note_without_statistics(without_statistics)
     return bool(states)
