@@ -121,6 +121,8 @@ async def test_a_body_beyond_256_kib_is_refused(modern):
     [
         ({"Host": "evil.example"}, 421),
         ({"Host": "evil.example:8811"}, 421),
+        ({"Host": "192.0.2.1:65536"}, 421),
+        ({"Host": "[::1]:99999"}, 421),
         ({"Host": "localhost"}, 200),
         ({"Host": "192.0.2.1:8811"}, 200),
         ({"Host": "[::1]:8811"}, 200),

@@ -83,11 +83,16 @@ async def test_a_key_is_made_changed_disabled_and_removed(equipped):
     assert key.clusters == ["prod"]
     assert key.expires.isoformat() == "2031-01-02T23:59:59+00:00"
     await equipped.post(
-        f"/admin/keys/{key.id}/change", name="day", role="Read-only", toolset="ListVms"
+        f"/admin/keys/{key.id}/change",
+        name="day",
+        role="Read-only",
+        tools="ListVms",
+        **{"toolsets[]": ["api", "content"]},
     )
     await equipped.post(f"/admin/keys/{key.id}/enabled", enabled="false")
     (changed,) = await equipped.services.access.keys.all()
-    assert (changed.name, changed.toolset, changed.enabled) == ("day", ["ListVms"], False)
+    assert (changed.name, changed.tools, changed.enabled) == ("day", ["ListVms"], False)
+    assert changed.toolsets == ["api", "content"]
     page = await equipped.get("/admin/keys")
     assert "disabled" in page.text
     assert secret not in page.text

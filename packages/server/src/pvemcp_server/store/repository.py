@@ -116,7 +116,7 @@ class Repository(Generic[R]):
     def _where(self, equals: Mapping[str, Any]) -> list[ColumnElement[bool]]:
         """Return the conditions; a text that no database can hold equals nothing."""
         return [
-            self.table.c[name] == value if _is_storable(value) else false()
+            self.table.c[name] == value if is_storable(value) else false()
             for name, value in equals.items()
         ]
 
@@ -149,10 +149,10 @@ class Repository(Generic[R]):
 def _check_storable(values: Mapping[str, Any]) -> None:
     """Raise BadArgument for a text that not every database can hold."""
     for name, value in values.items():
-        if not _is_storable(value):
+        if not is_storable(value):
             raise BadArgument(name, "must not have NUL or lone surrogates.")
 
 
-def _is_storable(value: Any) -> bool:
+def is_storable(value: Any) -> bool:
     """Return whether a database takes it: all refuse lone surrogates, PostgreSQL also NUL."""
     return not (isinstance(value, str) and _UNSTORABLE.search(value))
