@@ -1,5 +1,6 @@
 """The permissions of callers, evaluated from role and key."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -77,6 +78,14 @@ def test_a_grant_of_all_reads_includes_no_writes(clusters, resources, cluster: s
     for effect in (Effect.WRITE, Effect.DESTROY):
         assert not holder.may_call(declared("ListVms", effect))
         assert holder.resources("ListVms", effect, cluster) == NOTHING
+
+
+def test_a_copy_with_other_rights_has_its_own_resources():
+    wide = caller((Grant(frozenset({ANY})),))
+    assert wide.resources("ListVms", Effect.READ, "lab") == EVERYTHING
+    narrow = replace(wide, tools=frozenset({"BackupVm"}))
+    assert narrow.resources("ListVms", Effect.READ, "lab") == NOTHING
+    assert wide.resources("ListVms", Effect.READ, "lab") == EVERYTHING
 
 
 def test_a_key_for_all_reads_allows_no_writes():

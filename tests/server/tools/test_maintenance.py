@@ -301,7 +301,7 @@ async def test_a_part_whose_tool_is_not_granted_is_not_known(client):
         answer = await check(client)
         assert answer.data["verdict"] == "unknown"
         assert finding in answer.data["findings"]
-        assert f"{tool} is not granted on lab." in answer.notes
+        assert f"{tool} is not granted there." in answer.notes
 
 
 FAILING = (

@@ -6,6 +6,7 @@
   * StateUnavailable      the state's database does not answer, so every key is refused
   * AccessDenied          authentication failed; the reason is for administrators only
     * TooManyFailures     not checked at all, after too many attempts
+    * AccountChanged      the account's sessions have ended since the sign-in began
     * SecondFactorNeeded  the password is right, and a second factor has to follow
     * LocalSignInOff      passwords and passkeys are switched off beside OpenID Connect
   * CallError             the call cannot be carried out; its text goes to the model
@@ -74,11 +75,22 @@ class TooManyFailures(AccessDenied):
 
 
 class SecondFactorNeeded(AccessDenied):
-    """The password is right, or the issuer agrees; a second factor has to follow."""
+    """The password is right, or the issuer agrees; a second factor has to follow.
 
-    def __init__(self, admin_id: int) -> None:
+    It counts for this generation of the account only.
+    """
+
+    def __init__(self, admin_id: int, generation: int) -> None:
         super().__init__("a second factor is needed")
         self.admin_id = admin_id
+        self.generation = generation
+
+
+class AccountChanged(AccessDenied):
+    """The sessions of the account have ended since the sign-in began, as with a new password."""
+
+    def __init__(self) -> None:
+        super().__init__("the account has changed since the sign-in began")
 
 
 class LocalSignInOff(AccessDenied):
@@ -134,6 +146,10 @@ class BadArgument(CallError):
     def __init__(self, argument: str, message: str, *, hint: str = "") -> None:
         super().__init__(f"{argument}: {message}", hint=hint)
         self.argument = argument
+
+
+class Conflict(CallError):
+    """A change that another change made impossible at the same time; nothing was changed."""
 
 
 class Precondition(CallError):

@@ -258,6 +258,10 @@ class Caller:
     digest: bytes = field(default=b"", repr=False)  # of the secret that was presented
     acting: str = ""  # the administrator who calls with these rights; no client can set it
     version: str = ""  # a digest of the permissions above, the cache key of derived lists
+    _resources: dict[tuple[str, Effect, str], Resources] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """A cache: nothing above changes, and a copy by `replace` begins with an empty one."""
 
     def may_call(self, tool: DeclaredTool) -> bool:
         """Return whether the tool is granted and in a set of the key: the filter of tools/list."""
@@ -271,11 +275,13 @@ class Caller:
 
     def resources(self, tool: str, effect: Effect, cluster: str) -> Resources:
         """Return what of `cluster` the caller may access with `tool`; NOTHING when not granted."""
-        own = Grant(self.tools, self.clusters)
-        if not (own.gives(tool, effect) and own.reaches(cluster)):
-            return NOTHING
-        resources = NOTHING
-        for grant in self.role.grants:
-            if grant.gives(tool, effect) and grant.reaches(cluster):
-                resources = resources | grant.resources
-        return resources
+        key = (tool, effect, cluster)
+        if key not in self._resources:
+            resources = NOTHING
+            own = Grant(self.tools, self.clusters)
+            if own.gives(tool, effect) and own.reaches(cluster):
+                for grant in self.role.grants:
+                    if grant.gives(tool, effect) and grant.reaches(cluster):
+                        resources = resources | grant.resources
+            self._resources[key] = resources
+        return self._resources[key]

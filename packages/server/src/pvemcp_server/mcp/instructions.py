@@ -28,15 +28,22 @@ _WRITES: Final = (
     "Writes: dry_run says what would happen; they answer with a task's upid, wait or GetTask shows "
     "its end. ExplainAccess names the tags that protect guests."
 )
-_MISSED: Final = {
-    "CreateVm": "create",
-    "CloneVm": "clone",
-    "UpdateVmConfig": "reconfigure",
-    "ResizeVmDisk": "resize",
-    "RestoreVm": "restore",
-    "DeleteVm": "delete",
+_MISSED: Final[Mapping[str, Mapping[str, str]]] = {
+    "guests": {
+        "CreateVm": "create",
+        "CloneVm": "clone",
+        "UpdateVmConfig": "reconfigure",
+        "ResizeVmDisk": "resize",
+        "RestoreBackup": "restore",
+        "DeleteVm": "delete",
+        "UnlockVm": "unlock",
+    },
+    "disks": {"MoveVmDisk": "move"},
+    "nodes": {"EvacuateNode": "evacuate"},
+    "tasks": {"StopTask": "stop"},
+    "consoles": {"OpenConsole": "open"},
 }
-"""What users ask for, by the tool that would do it; a missing tool is named to the model."""
+"""What users ask for: verbs by the tool that would do it; a missing tool is named to the model."""
 _READ_ONLY: Final = "This key only reads: it has no tool that changes anything."
 _OTHER_TOOLSETS: Final = (
     "Not in this key, and an administrator can add it, so say so when it is needed: {}."
@@ -63,8 +70,11 @@ def _other_toolsets(tools: Mapping[str, Tool], caller: Caller) -> list[str]:
 
 def _missing(tools: Mapping[str, Tool]) -> list[str]:
     """Return a sentence on what no tool of this server does, if there is anything."""
-    verbs = [verb for name, verb in _MISSED.items() if name not in tools]
-    return [f"No tool here can {', '.join(verbs)} guests: say so."] if verbs else []
+    phrases = []
+    for subject, verbs in _MISSED.items():
+        if missing := [verb for name, verb in verbs.items() if name not in tools]:
+            phrases.append(f"{', '.join(missing)} {subject}")
+    return [f"No tool here can {', '.join(phrases)}: say so."] if phrases else []
 
 
 @dataclass(frozen=True)

@@ -153,9 +153,8 @@ class McpTasks:
 
     async def _stop(self, ctx: Context, task: McpTask) -> None:
         """Stop the Proxmox task, with an intent before and the outcome after in the audit."""
-        client = client_program(ctx)
-        recorder = Recorder(self.pipeline.audit, caller_of(ctx), "tasks/cancel", client)
-        recorder.set_arguments({"cluster": task.cluster, "upid": task.upid})
+        client, arguments = client_program(ctx), {"cluster": task.cluster, "upid": task.upid}
+        recorder = Recorder(self.pipeline.audit, caller_of(ctx), "tasks/cancel", client, arguments)
         await recorder.intent()
         try:
             await (await self._in_proxmox(ctx, task, writes=True)).stop()

@@ -19,7 +19,7 @@ from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.approvals import Approvals, PlannedCall
 from pvemcp_server.audit import Audit, Outcome
-from pvemcp_server.audit.mask import mask_text
+from pvemcp_server.audit.mask import mask, mask_text, secret_fields_of
 from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.errors import (
     ApprovalNeeded,
@@ -148,17 +148,16 @@ class Pipeline:
         a text with the next step. Every outcome is recorded: an unexpected error with an incident
         number, a cancellation too.
         """
-        recorder = Recorder(self.audit, caller, name, conversation.client)
         tool = self.tools.get(name)
+        masked = mask(arguments, secret_fields_of(tool.accepted) if tool else ())
+        recorder = Recorder(self.audit, caller, name, conversation.client, masked)
         if tool is None or not caller.is_granted(tool):
-            reason = "unknown tool" if tool is None else "tool not granted"
-            await recorder.refused(reason, arguments)
+            await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
         if not caller.may_call(tool):
-            await recorder.refused("toolset not in the key", arguments)
+            await recorder.refused("toolset not in the key")
             missing = toolset_missing(tool, caller)
             return Result((str(missing),), missing)
-        recorder.begin(tool, arguments)
         with CancelScope() as scope:
             self._running[scope] = caller
             try:
@@ -264,7 +263,7 @@ class Pipeline:
                 started = Started(
                     plan.cluster.name, call.upids[-1], answer, output_format, plan.warnings
                 )
-        writer = Writer(tool, accepted, output_format, call.settings.row_cap, call.notes)
+        writer = Writer(tool, accepted, output_format, call.page, call.notes)
         return writer.write(answer), started
 
     async def _carry_out(

@@ -84,8 +84,9 @@ class ClusterOptions(Row):
 async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Document:
     """Summarize a cluster's health: quorum, nodes, guests by state, storages and Ceph."""
     cluster = await call.cluster(cluster_name)
-    membership_request = cluster.optional(cluster.pve.cluster.status(), "Quorum is not known")
-    view, membership = await asyncio.gather(cluster.inventory_view(), membership_request)
+    view, membership = await asyncio.gather(
+        cluster.inventory_view(), cluster.membership("Quorum is not known")
+    )
     with deadline(DETAIL_SECONDS):  # the rest of the answer is worth more than these
         ceph, paused_vmids = await asyncio.gather(
             _ceph(cluster, view), _paused(call, cluster, view)

@@ -28,8 +28,8 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with
-from pvemcp_server.toolkit.granted_rows import granted_rows
 from pvemcp_server.toolkit.registry import Document, document, tool
+from pvemcp_server.tools.granted_rows import granted_rows
 
 _HOUR: Final = "hour"
 _WEEK: Final = "week"

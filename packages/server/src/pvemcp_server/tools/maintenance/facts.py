@@ -16,8 +16,8 @@ from pvemcp_server.tables import LoadRequest, Table
 from pvemcp_server.tables.guest_configs import both_configs
 from pvemcp_server.tables.registry import ALL
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.granted_rows import granted_rows, granted_view
 from pvemcp_server.toolkit.lists import with_budget
+from pvemcp_server.tools.granted_rows import granted_rows, granted_view
 
 T = TypeVar("T")
 
@@ -106,9 +106,8 @@ async def read_facts(call: Call, cluster: Cluster, node: str) -> Facts:
     """Return the facts about a node; what could not be read is noted, always in the same order."""
     notes = Notes()
     facts = await _Reader(call, replace(cluster, notes=notes), node).facts()
-    for note in sorted(notes):
-        cluster.notes.add(note, advice=note in notes.advice, fact=note in notes.facts)
-    return replace(facts, is_complete=notes.keys() <= notes.facts)
+    cluster.notes.update((note, notes[note]) for note in sorted(notes))
+    return replace(facts, is_complete=all(kind.fact for kind in notes.values()))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pvemcp_server.access.model import Effect
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.query.sources import view_of
 from pvemcp_server.tables import LoadRequest, Table, load
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import with_budget
@@ -22,7 +23,7 @@ def granted_view(call: Call, cluster: Cluster, tools: Sequence[str], what: str) 
     scope = reduce(and_, (caller.resources(t, Effect.READ, name) for t in tools), cluster.scope)
     if scope:
         return cluster.within(scope)
-    cluster.notes.add(f"No {what} here: {' and '.join(tools)} is not granted on {name}.")
+    cluster.notes.add(f"No {what} of {name} here: {' and '.join(tools)} is not granted there.")
     return None
 
 
@@ -33,10 +34,10 @@ async def granted_rows(
 
     None, with a note, if the role grants them not at all or the read failed.
     """
-    what = table.name.replace("_", " ")
-    view = granted_view(call, cluster, table.tools, what)
+    view = view_of(call.caller, table, cluster, call.tool)
     if view is None:
         return None
+    what = table.name.replace("_", " ")
     rows = await view.optional(
         load(table, view, with_budget(call, request)), f"The {what} are missing"
     )
