@@ -204,6 +204,17 @@ async def test_without_its_database_the_endpoint_answers_503(served, modern, mon
     assert "database does not answer" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/mcp", "/admin/static/style.css"])
+async def test_no_request_without_a_key_polls_the_database_within_half_a_second(
+    served, monkeypatch, path
+):
+    polls = []
+    monkeypatch.setattr(served.state.store.watch, "_polled", math.inf)
+    monkeypatch.setattr(served.state.store.watch, "_versions", polls.append)
+    assert (await served.http.get(path)).status_code in (200, 401)
+    assert polls == []
+
+
 async def test_a_disabled_endpoint_answers_503(served, modern):
     await served.state.settings.change({"enabled": False}, by="test")
     for path in (modern.path, "/mcp/wrong"):

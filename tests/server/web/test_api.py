@@ -538,7 +538,7 @@ async def test_null_does_not_change_a_field_that_cannot_be_empty(equipped):
     await equipped.api("POST", "/keys", json={"name": "k", "expires": "2031-01-02T00:00:00Z"})
     await equipped.api("PATCH", "/clusters/prod", json={"protected": True})
     before = (await equipped.api("GET", "/keys/k")).json()
-    nothing = dict.fromkeys(("name", "role", "clusters", "toolset", "allow_from", "enabled"))
+    nothing = dict.fromkeys(("name", "role", "clusters", "tools", "allow_from", "enabled"))
     assert (await equipped.api("PATCH", "/keys/k", json=nothing)).json() == before
     cleared = await equipped.api("PATCH", "/keys/k", json={"expires": None})
     assert cleared.json() == {**before, "expires": None}

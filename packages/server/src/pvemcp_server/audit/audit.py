@@ -76,12 +76,16 @@ class Event:
     duration_ms: int | None = None
     upid: str | None = None
 
-    def columns(self) -> dict[str, Any]:
-        """Return the columns to store: limited in length, valid text and without secrets."""
-        arguments = _to_json(mask(self.arguments))
+    def row(self, kind: Kind, at: datetime, call_id: str | None = None) -> dict[str, Any]:
+        """Return the row to store: limited in length, valid text and without secrets."""
+        # surrogates are replaced: no other encoder takes them
+        arguments = _to_json(mask(self.arguments)).encode("utf-8", "replace").decode()
         if len(arguments) > LONGEST_ARGUMENTS:
             arguments = _to_json({"cut": arguments[:LONGEST_ARGUMENTS]})
         return {
+            "kind": kind.value,
+            "call_id": call_id or uuid4().hex,
+            "at": at,
             "key_id": _short(self.key_id, 8),
             "key_name": _short(self.key_name),
             "address": _short(self.address, 64),
@@ -99,12 +103,7 @@ class Event:
         }
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
-
-
-def _to_json(value: Any) -> str:
-    """Return the value as JSON in which surrogates are replaced: no other encoder takes them."""
-    return _encode(value).encode("utf-8", "replace").decode()
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
 def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
@@ -178,17 +177,25 @@ class Audit(AuditReader):
     async def intent(self, event: Event) -> str:
         """Store that a write is about to happen; raise Unrecorded if it cannot be stored."""
         call_id = uuid4().hex
-        await self._store_rows([self._row(Kind.INTENT, event, call_id)])
+        await self._store_rows([event.row(Kind.INTENT, self._clock(), call_id)])
         return call_id
 
     async def outcome(self, call_id: str, event: Event) -> None:
         """Store how the write ended; buffer it while the database does not answer."""
         with suppress(Unrecorded):
-            await self._store_rows([self._row(Kind.OUTCOME, event, call_id)], keep=True)
+            row = event.row(Kind.OUTCOME, self._clock(), call_id)
+            await self._store_rows([row], keep=True)
 
-    async def call(self, event: Event) -> None:
+    async def call(self, event: Event, kind: Kind = Kind.CALL) -> None:
         """Buffer a finished read, durable within a second; raise Unrecorded if it is full."""
-        await self._buffer_event(Kind.CALL, event)
+        row = event.row(kind, self._clock())
+        if len(self._buffer) >= MOST_BUFFERED:
+            try:
+                await self.flush()
+            except asyncio.CancelledError:
+                self._buffer.append(row)  # no client hides an entry by cancelling here
+                raise
+        self._buffer.append(row)
 
     async def refused(self, event: Event) -> None:
         """Buffer a refused attempt; drop it when the buffer is full.
@@ -201,15 +208,15 @@ class Audit(AuditReader):
             if self._anonymous > ANONYMOUS_PER_MINUTE:
                 return
         with suppress(Unrecorded):
-            await self._buffer_event(Kind.REFUSED, event)
+            await self.call(event, Kind.REFUSED)
 
     async def decision(self, event: Event) -> None:
         """Store the answer to a confirmation before returning; raise Unrecorded on failure."""
-        await self._store_rows([self._row(Kind.DECISION, event, uuid4().hex)])
+        await self._store_rows([event.row(Kind.DECISION, self._clock())])
 
     async def admin(self, event: Event) -> None:
         """Store a change by an administrator before returning; raise Unrecorded on failure."""
-        await self._store_rows([self._row(Kind.ADMIN, event, uuid4().hex)])
+        await self._store_rows([event.row(Kind.ADMIN, self._clock())])
 
     async def flush(self) -> None:
         """Store the buffered events; keep them and raise Unrecorded when that fails."""
@@ -236,7 +243,7 @@ class Audit(AuditReader):
                 await self._report_lost(name, lost)
         if pruned.rows:
             event = Event(tool="audit.retention", reason=reason, rows=pruned.rows)
-            await self._log.append([self._row(Kind.RETENTION, event, uuid4().hex)])
+            await self._log.append([event.row(Kind.RETENTION, self._clock())])
         return pruned.rows
 
     async def _report_lost(self, target: str, lost: int) -> None:
@@ -272,26 +279,13 @@ class Audit(AuditReader):
             reason = f"{counted(further, 'further attempt')} without a known key or administrator"
             event = Event(tool="sign in", outcome=Outcome.REFUSED, reason=reason, rows=further)
             with suppress(Unrecorded):
-                await self._buffer_event(Kind.REFUSED, event)
+                await self.call(event, Kind.REFUSED)
 
     async def _prune_if_possible(self, days: int, targets: Collection[str]) -> None:
         try:
             await self.prune(days, targets)
         except Exception:
             log.warning("Old entries of the audit could not be removed", exc_info=True)
-
-    async def _buffer_event(self, kind: Kind, event: Event) -> None:
-        row = self._row(kind, event, uuid4().hex)
-        if len(self._buffer) >= MOST_BUFFERED:
-            try:
-                await self.flush()
-            except asyncio.CancelledError:
-                self._buffer.append(row)  # no client hides an entry by cancelling here
-                raise
-        self._buffer.append(row)
-
-    def _row(self, kind: Kind, event: Event, call_id: str) -> dict[str, Any]:
-        return {"kind": kind.value, "call_id": call_id, "at": self._clock(), **event.columns()}
 
     async def _store_rows(self, rows: list[dict[str, Any]], *, keep: bool = False) -> None:
         """Store the rows; rows of concurrent calls share a transaction (group commit).

@@ -25,6 +25,7 @@ from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
 from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp.elicitation import SilentConversation, client_program
+from pvemcp_server.mcp.refusals import RecordedError
 from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, single_lines
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, Started
@@ -153,9 +154,8 @@ class McpTasks:
 
     async def _stop(self, ctx: Context, task: McpTask) -> None:
         """Stop the Proxmox task, with an intent before and the outcome after in the audit."""
-        client = client_program(ctx)
-        recorder = Recorder(self.pipeline.audit, caller_of(ctx), "tasks/cancel", client)
-        recorder.set_arguments({"cluster": task.cluster, "upid": task.upid})
+        client, arguments = client_program(ctx), {"cluster": task.cluster, "upid": task.upid}
+        recorder = Recorder(self.pipeline.audit, caller_of(ctx), "tasks/cancel", client, arguments)
         await recorder.intent()
         try:
             await (await self._in_proxmox(ctx, task, writes=True)).stop()
@@ -164,10 +164,10 @@ class McpTasks:
             raise
         except (CallError, ProxmoxError) as error:
             await recorder.failed(explain(error))
-            raise MCPError(types.INTERNAL_ERROR, explain(error)) from None
+            raise RecordedError(types.INTERNAL_ERROR, explain(error)) from None
         except MCPError as refused:  # the tool is not granted any more
             await recorder.failed(refused.message, Outcome.REFUSED)
-            raise
+            raise RecordedError(refused.code, refused.message) from None
         await recorder.succeeded()
         await self._changed(task, status="cancelled", message="cancelled by the client")
 
@@ -179,7 +179,7 @@ class McpTasks:
         gone, as after its removal, is no secret.
         """
         tool, caller = self.pipeline.tools.get(task.tool), caller_of(ctx)
-        if tool is None or not caller.may_call(tool.name, tool.effect):
+        if tool is None or not caller.may_call(tool):
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
         call: Call = await self.pipeline.open(tool, caller, SilentConversation())
         cluster = await (writable_cluster if writes else Call.cluster)(call, task.cluster)

@@ -170,7 +170,8 @@ class RecoveryCodeRepository(Repository[RecoveryCode]):
         rows = [{"digest": d, "admin_id": admin_id, "pepper": pepper} for d in digests]
         async with self.database.writing() as connection:
             await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))
-            await connection.execute(insert(self.table), rows)
+            with self._conflicts({}):
+                await connection.execute(insert(self.table), rows)
 
     async def remove_all(self, admin_id: int) -> None:
         """Remove the codes of an administrator."""

@@ -125,6 +125,7 @@ async def session_of(request: Request) -> Session:
     session = await services_of(request).access.sessions.find(token) if token else None
     if session is None:
         raise SignedOut
+    request.state.is_known = True  # what the connection sends next does not wait for strangers
     return session
 
 
@@ -153,6 +154,7 @@ async def token_of(request: Request) -> ServiceTokenRecord | None:
             raise
         except AccessDenied:
             raise SignedOut("This service token is unknown, expired or revoked.") from None
+        request.state.is_known = True
     token: ServiceTokenRecord = request.state.service_token
     return token
 
