@@ -25,8 +25,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, par
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pvemcp_server.http.connection_limits import ConnectionLimits
-from pvemcp_server.http.turns import Turns
+from pvemcp_server.http.connection_limits import ConnectionLimits, Turns
 
 HEAD_SECONDS: Final = 20.0  # from connect, or from the last response, to the end of the next head
 HEAD_BYTES: Final = 64 * 1024  # of a head, or of trailers

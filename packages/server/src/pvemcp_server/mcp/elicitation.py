@@ -15,8 +15,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
+from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.confirmation import BOX, Agreed, InputRequired
-from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.toolkit.call import Decision

@@ -58,8 +58,9 @@ async def listed(
     loaded = needed - table.extra if finish else needed
     request = replace(with_budget(call, request), columns=loaded)
     answers = await call.each(clusters, partial(_read, table, request, required=required))
-    for note in table.overlaps({cluster.name: rows for cluster, rows in answers}):
-        call.notes.add(note)
+    if table.overlaps:
+        for note in table.overlaps({cluster.name: rows for cluster, rows in answers}):
+            call.notes.add(note)
     pairs = [
         (cluster.name, row)
         for cluster, rows in answers
