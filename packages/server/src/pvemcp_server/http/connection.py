@@ -157,10 +157,6 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._known = self._known or self._turns.knows(self._unparsed)
             self._turns.wait(self.parse, known=self._known)
 
-    def _pipelines(self) -> bool:
-        """Return whether more was sent than the request that is being answered."""
-        return bool(self.pipeline or self._unparsed)
-
     def _may_read(self) -> bool:
         """Return whether little enough waits to be parsed, answered or taken by the application."""
         cycle: Any = self.cycle  # None before the first request
@@ -203,7 +199,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._advanced = True
         if not self.parser.should_upgrade():
             # a client that reads nothing is still awaited, and pipelined requests have no place
-            if self._write_timer is None and not self._pipelines():
+            if self._write_timer is None and not (self.pipeline or self._unparsed):
                 self._limits.work(self)
             super().on_message_complete()
             if self._body_timer is not None:  # the body of an early answer
@@ -233,7 +229,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-            if self._is_answering() and not self._pipelines():
+            if self._is_answering() and not (self.pipeline or self._unparsed):
                 self._limits.work(self)
 
     def evict(self) -> None:

@@ -103,12 +103,12 @@ def _caveats(
 ) -> list[str]:
     """Return the caveats of the columns that are shown, or that the request filters by."""
     filtered = {name for name, part in table.pushdown.items() if getattr(request, part)}
-    fields = (table.fields[name] for name in table.fields if name in shown | filtered)
-    present = (
-        field
-        for field in fields
-        if field.caveat and any(field.caveat.concerns(getattr(row, field.name)) for row in rows)
-    )
+    present = []
+    for name, field in table.fields.items():
+        if field.caveat and name in shown | filtered:
+            about, values = field.caveat.about, (getattr(row, name) for row in rows)
+            if any(value in about if about else value is not None for value in values):
+                present.append(field)
     return caveats(present, request.status)
 
 
