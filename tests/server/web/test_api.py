@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from proxmox_client import Client
 from proxmox_client.emulator.certificates import CertificateAuthority
 from proxmox_client.hosts import Host
+from pvemcp_server.admin.clusters import MOST_HOSTS
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event, Forwarder
 from pvemcp_server.errors import BadArgument
@@ -33,6 +34,20 @@ def test_no_number_of_a_row_is_beyond_what_every_database_compares():
     ]
     assert len(numbers) > 2
     assert [(path, most) for path, most in numbers if most > HIGHEST_ID] == []
+
+
+async def test_no_request_contacts_more_hosts_than_a_cluster_has(front):
+    hosts = [f"192.0.2.{number}" for number in range(MOST_HOSTS + 1)]
+    cluster = {"name": "lab", "hosts": hosts, "token_id": "a@pam!b", "token_secret": "secret"}
+    requests = [
+        ("POST", "/clusters/fingerprints", hosts),
+        ("POST", "/clusters/try", cluster),
+        ("POST", "/clusters", cluster),
+        ("PATCH", "/clusters/lab", {"hosts": hosts}),
+    ]
+    for method, path, body in requests:
+        answer = await front.api(method, path, json=body)
+        assert (answer.status_code, "hosts: " in answer.json()["error"]) == (422, True), path
 
 
 @pytest.mark.parametrize("text", ['["\\ud800"]', '{"\\udfff": 1}'])

@@ -21,7 +21,6 @@ from mcp.server.request_state import (
     RequestStateBoundary,
     RequestStateSecurity,
 )
-from mcp.shared.exceptions import MCPError
 
 from pvemcp_server import __version__
 from pvemcp_server.access.model import Caller
@@ -29,6 +28,7 @@ from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp.elicitation import STATE_SECONDS, SdkConversation, client_program
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.instructions import CallerInstructions
+from pvemcp_server.mcp.refusals import RECORDED_METHODS, RecordedError, RefusalAudit
 from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import EXTENSION, METHODS, McpTasks, knows_tasks
 from pvemcp_server.pipeline.confirmation import InputRequired
@@ -91,7 +91,7 @@ class Handlers:
                 SdkConversation(client_program(ctx), ctx, params, self.questions),
             )
         except UnknownTool as unknown:
-            raise MCPError(types.INVALID_PARAMS, str(unknown)) from None
+            raise RecordedError(types.INVALID_PARAMS, str(unknown)) from None
         except InputRequired as required:
             return required.result
         if result.started and knows_tasks(ctx):
@@ -213,7 +213,9 @@ def build_server(handlers: Handlers, *, state_key: Callable[[], bytes], website:
         bind_principal=lambda ctx: caller_of(ctx).key_id,
     )
     instructions = CallerInstructions(handlers.pipeline.tools)
+    refusals = RefusalAudit(handlers.pipeline.audit)
     server.middleware[:] = [
+        MiddlewareByMethod(dict.fromkeys(RECORDED_METHODS, refusals)),
         RequestStateBoundary(security, default_audience=NAME),
         MiddlewareByMethod(
             {
