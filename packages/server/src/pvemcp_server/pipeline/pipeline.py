@@ -155,7 +155,7 @@ class Pipeline:
         if tool is None or not caller.is_granted(tool):
             await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
-        if not caller.may_call(tool):
+        if tool.toolset and tool.toolset not in caller.toolsets:
             await recorder.refused("toolset not in the key")
             missing = toolset_missing(tool, caller)
             return Result((str(missing),), missing)
