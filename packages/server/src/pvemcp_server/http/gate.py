@@ -203,6 +203,12 @@ def caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:
     return caller
 
 
+def client_program(ctx: ServerRequestContext[Any, Any]) -> str:
+    """Return name and version of the client program, as it calls itself."""
+    program = ctx.session.client_params and ctx.session.client_params.client_info
+    return f"{program.name} {program.version}" if program else ""
+
+
 def is_canonical(scope: Scope) -> bool:
     """Return whether the path has one reading only, before the key is taken out of it."""
     path: str = scope["path"]

@@ -132,12 +132,6 @@ class SilentConversation:
         return Decision.CANNOT_ASK
 
 
-def client_program(ctx: Context) -> str:
-    """Return name and version of the client program, as it calls itself."""
-    program = ctx.session.client_params and ctx.session.client_params.client_info
-    return f"{program.name} {program.version}" if program else ""
-
-
 def _decision(answer: types.ElicitResult) -> Decision:
     match answer.action:
         case "accept":

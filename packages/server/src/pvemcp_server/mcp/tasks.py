@@ -23,8 +23,8 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Outcome
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
-from pvemcp_server.http.gate import caller_of
-from pvemcp_server.mcp.elicitation import SilentConversation, client_program
+from pvemcp_server.http.gate import caller_of, client_program
+from pvemcp_server.mcp.elicitation import SilentConversation
 from pvemcp_server.mcp.refusals import RecordedError
 from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, clean_line, single_lines
 from pvemcp_server.pipeline.audit_recorder import Recorder
