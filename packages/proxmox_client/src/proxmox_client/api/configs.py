@@ -8,8 +8,7 @@ from typing import Any, Self
 import msgspec
 from msgspec import field
 
-from proxmox_client.json_decoder import Answer, convert_object
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import Answer, convert_object, split_list
 from proxmox_client.properties import Properties, flag, number, parse
 
 _DISK = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate|unused|mp)\d+|rootfs", re.ASCII)

@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from msgspec import field
 
-from proxmox_client.json_decoder import Answer, convert_rows, leave_out
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import Answer, convert_rows, leave_out, split_list
 
 GuestType = Literal["qemu", "lxc"]
 

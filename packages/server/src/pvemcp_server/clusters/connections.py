@@ -59,12 +59,6 @@ class Configured:
         records = sorted(await store.clusters.all(), key=lambda record: record.name)
         return cls({record.name: record for record in records}, identities)
 
-    def cluster(self, name: str) -> ClusterRecord:
-        """Return the cluster with this name; raise UnknownName."""
-        if name not in self.clusters:
-            raise UnknownName("cluster", name, self.clusters)
-        return self.clusters[name]
-
 
 class Clusters:
     """Opens clusters for callers, and keeps the connections open between calls.
@@ -103,10 +97,6 @@ class Clusters:
         """Return the names of the configured clusters, sorted."""
         return list((await self._configuration()).clusters)
 
-    async def record(self, name: str) -> ClusterRecord:
-        """Return the configuration of the cluster; raise UnknownName."""
-        return (await self._configuration()).cluster(name)
-
     async def open(
         self, name: str, identities: Mapping[str, int], scope: Resources, notes: Notes
     ) -> Cluster:
@@ -133,7 +123,9 @@ class Clusters:
         """
         configured = await self._configuration()
         version = self._open.version  # that of the configuration: nothing was awaited since
-        record = configured.cluster(name)
+        record = configured.clusters.get(name)
+        if record is None:
+            raise UnknownName("cluster", name, configured.clusters)
         identity = configured.identities.get(record.id, {}).get(identity_id)
         if identity is None:
             raise CallError(

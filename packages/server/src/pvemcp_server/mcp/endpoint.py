@@ -14,10 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access import Caller
 from pvemcp_server.errors import UnknownName
-from pvemcp_server.http.client_address import networks
 from pvemcp_server.http.exchange import BODY_BYTES, ActiveRequests
 from pvemcp_server.http.gate import MCP, SSE, SSE_MESSAGES, KeyGate
-from pvemcp_server.http.hosts import Hosts
+from pvemcp_server.http.hosts import Hosts, networks
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.json_rpc import Messages
 from pvemcp_server.mcp.notifications import NotificationBus

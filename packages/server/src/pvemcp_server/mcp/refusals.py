@@ -10,10 +10,9 @@ from pydantic import ValidationError
 
 from pvemcp_server.audit import Audit
 from pvemcp_server.audit.mask import mask
-from pvemcp_server.http.gate import caller_of
-from pvemcp_server.mcp.elicitation import client_program
+from pvemcp_server.http.gate import caller_of, client_program
+from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.audit_recorder import Recorder
-from pvemcp_server.pipeline.visible_text import clean_line
 
 RECORDED_METHODS: Final = (
     "tools/call",

@@ -24,8 +24,8 @@ from mcp.server.request_state import (
 
 from pvemcp_server import __version__
 from pvemcp_server.access.model import Caller
-from pvemcp_server.http.gate import caller_of
-from pvemcp_server.mcp.elicitation import STATE_SECONDS, SdkConversation, client_program
+from pvemcp_server.http.gate import caller_of, client_program
+from pvemcp_server.mcp.elicitation import STATE_SECONDS, SdkConversation
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.instructions import CallerInstructions
 from pvemcp_server.mcp.refusals import RECORDED_METHODS, RecordedError, RefusalAudit

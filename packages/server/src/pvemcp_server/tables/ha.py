@@ -11,7 +11,7 @@ from proxmox_client.api.ha import HaGroup as GroupAnswer
 from proxmox_client.api.ha import HaResource as HaAnswer
 from proxmox_client.api.ha import HaRule as RuleAnswer
 from proxmox_client.api.ha import HaStatus
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import split_list
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guests import TO_GUEST
 from pvemcp_server.tables.reach import Reach, of_guest

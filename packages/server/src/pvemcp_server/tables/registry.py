@@ -160,10 +160,6 @@ Overlaps = Callable[[Mapping[str, Sequence[Any]]], Iterable[str]]
 """Takes the rows by cluster; returns notes about those that several clusters list."""
 
 
-def _no_overlaps(_rows: Mapping[str, Sequence[Any]]) -> Iterable[str]:
-    return ()
-
-
 def _no_rows(_account: str, rows: Sequence[Any]) -> bool:
     return not rows
 
@@ -199,7 +195,7 @@ class Table:
     """Resources that Proxmox still lists for nodes that are offline or without statistics."""
     looks_filtered: LooksFiltered = _no_rows
     """Returns whether an account's rows look as if a missing privilege hid others."""
-    overlaps: Overlaps = _no_overlaps
+    overlaps: Overlaps | None = None
     """Returns notes about the same thing in the rows of several clusters."""
     primary_field: str = ""
     """The field that is true on one of several rows about the same shared thing."""
@@ -233,7 +229,7 @@ def table(
     pushdown: Mapping[str, str] = COMMON_PUSHDOWN,
     last_known: Callable[[InventoryView], Iterable[Resource]] | None = None,
     looks_filtered: LooksFiltered = _no_rows,
-    overlaps: Overlaps = _no_overlaps,
+    overlaps: Overlaps | None = None,
     primary_field: str = "",
     rare: bool = False,
 ) -> Callable[[Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]], Table]:
