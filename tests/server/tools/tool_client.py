@@ -1,4 +1,4 @@
-"""A client that calls tools through the real pipeline, on emulated clusters over real HTTPS."""
+"""A client that calls tools through the real pipeline, on emulated clusters."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -21,6 +21,8 @@ from pvemcp_server.mcp.elicitation import Decision
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.settings import Values
 from pvemcp_server.toolkit.registry import tools
+
+from .in_process import InProcess
 
 Request = Callable[[str, str, Mapping[str, Any]], Awaitable[Response]]
 
@@ -182,14 +184,18 @@ class ToolClient:
 
 @asynccontextmanager
 async def open_tool_client(
-    scenario: Scenario, clock: Clock | None = None, *, kept: bool = False
+    scenario: Scenario,
+    clock: Clock | None = None,
+    *,
+    kept: bool = False,
+    https: bool = False,
 ) -> AsyncIterator[ToolClient]:
-    """Start the scenario's clusters and yield a client to them."""
+    """Start the scenario's clusters and yield a client to them, in this process or over HTTPS."""
     async with AsyncExitStack() as stack:
         emulator = await stack.enter_async_context(Emulator(scenario, clock=clock or Clock(PACE)))
         clusters = FakeClusters()
         for emulated in emulator:
-            connected = await stack.enter_async_context(connect(emulated, kept=kept))
+            connected = await stack.enter_async_context(connect(emulated, kept=kept, https=https))
             clusters.connected[emulated.name] = connected
         yield ToolClient(clusters)
 
@@ -211,7 +217,11 @@ def _kept(send: Request) -> Request:
 
 @asynccontextmanager
 async def connect(
-    emulated: Emulated, token: tuple[str, str] | None = None, *, kept: bool = False
+    emulated: Emulated,
+    token: tuple[str, str] | None = None,
+    *,
+    kept: bool = False,
+    https: bool = False,
 ) -> AsyncIterator[ConnectedCluster]:
     """Connect to an emulated cluster with its own API token, or with another one.
 
@@ -219,7 +229,10 @@ async def connect(
     """
     account, secret = token or emulated.token
     auth, tls = ApiToken(account, secret), Tls(ca_pem=emulated.ca_pem)
-    async with Client(emulated.hosts, auth, tls=tls, name=emulated.name) as pve:
+    wire = None if https else InProcess(emulated)
+    async with Client(
+        emulated.hosts, auth, tls=tls, name=emulated.name, http_transport=wire
+    ) as pve:
         connected = ConnectedCluster(emulated, pve, Inventory(pve, lambda: 10.0), account)
         send = pve.transport.request
         if kept:
